@@ -1,0 +1,3 @@
+//! A gateway for language models.
+//!
+//! Read top to bottom: each module uses only the modules above it.
