@@ -1,3 +1,19 @@
 //! A gateway for language models.
 //!
 //! Read top to bottom: each module uses only the modules above it.
+
+pub mod error; // what can go wrong, and what the client is told
+pub mod canon; // the one internal language: surfaces, usage, the record of a call
+pub mod dialect; // how each API spells it
+pub mod config; // what the operator wrote, checked
+pub mod telemetry; // metrics and logs
+pub mod net; // sockets, TLS, bodies, tasks
+
+// Strangers: these three never import one another.
+pub mod provider; // who we call
+pub mod access; // who may call
+pub mod route; // where a call goes, and where next
+
+pub mod gateway; // one call, from arrival to settled record
+pub mod http; // the doors: API and admin
+pub mod cli; // the commands

@@ -1,0 +1,27 @@
+//! Ids that sort by time.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+/// The id of one call, sent as `x-request-id`: a UUID version 7 (RFC 9562), so ids sort by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallId(Uuid);
+
+impl CallId {
+    #[expect(clippy::new_without_default, reason = "each id is another one")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The 36 characters of the id, without an allocation.
+    pub fn encode(self, buffer: &mut [u8; 36]) -> &str {
+        self.0.hyphenated().encode_lower(buffer)
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(formatter)
+    }
+}

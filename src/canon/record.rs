@@ -1,0 +1,138 @@
+//! The finished call as one row; the access log, the metrics and the ledger are all cut from it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{CallId, Usage};
+
+/// What kind of question a call asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Surface {
+    Chat,
+    Completions,
+    Embeddings,
+}
+
+impl Surface {
+    pub const ALL: [Self; 3] = [Self::Chat, Self::Completions, Self::Embeddings];
+
+    /// Its name in metrics, logs and the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+        }
+    }
+
+    /// The path behind a provider's base URL.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/chat/completions",
+            Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
+        }
+    }
+}
+
+/// How a call, or one attempt of it, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Ok,
+    ClientClosed,
+    UpstreamTruncated,
+    UpstreamError,
+    Timeout,
+    RateLimited,
+    Refused,
+    Internal,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::ClientClosed,
+        Self::UpstreamTruncated,
+        Self::UpstreamError,
+        Self::Timeout,
+        Self::RateLimited,
+        Self::Refused,
+        Self::Internal,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientClosed => "client_closed",
+            Self::UpstreamTruncated => "upstream_truncated",
+            Self::UpstreamError => "upstream_error",
+            Self::Timeout => "timeout",
+            Self::RateLimited => "rate_limited",
+            Self::Refused => "refused",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Where the token counts of a record come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsageSource {
+    Provider,
+    /// Counted by the gateway: the provider reported nothing, or the call ended before it did.
+    Estimated,
+    None,
+}
+
+impl UsageSource {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Estimated => "estimated",
+            Self::None => "none",
+        }
+    }
+}
+
+/// One request to one upstream.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    pub provider: Arc<str>,
+    pub model: Arc<str>,
+    pub outcome: Outcome,
+    /// The upstream's HTTP status, 0 when none arrived.
+    pub status: u16,
+    pub elapsed: Duration,
+}
+
+/// The finished call.
+#[derive(Debug, Clone)]
+pub struct CallRecord {
+    pub id: CallId,
+    pub at: SystemTime,
+    pub surface: Surface,
+    pub stream: bool,
+    /// The name of the virtual key in the config; never its secret.
+    pub key: Option<Arc<str>>,
+    /// The route, or `direct` for `provider/model`; never what the client wrote.
+    pub route: Option<Arc<str>>,
+    pub attempts: Vec<Attempt>,
+    pub outcome: Outcome,
+    /// The HTTP status sent to the client, 0 when the client left before one was.
+    pub status: u16,
+    pub usage: Usage,
+    pub usage_source: UsageSource,
+    pub duration: Duration,
+    pub first_token: Option<Duration>,
+    /// Time spent in the gateway before the first request to an upstream left.
+    pub overhead: Duration,
+    pub generation: u64,
+    /// Stream events that made no sense and were skipped.
+    pub malformed_events: u32,
+}
+
+impl CallRecord {
+    /// The attempt that answered, or the last one that tried.
+    pub fn served_by(&self) -> Option<&Attempt> {
+        self.attempts.last()
+    }
+}

@@ -1,0 +1,98 @@
+//! Errors as OpenAI's API spells them, read and written.
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Upstream};
+
+/// The body of an error answer. The stable code is ours; an upstream's own code is kept beside it.
+pub fn write_error(error: &Error) -> Vec<u8> {
+    let upstream = error.upstream.as_deref();
+    let mut fields = json!({
+        "message": error.message,
+        "type": upstream.and_then(|said| said.kind.as_deref()).unwrap_or(error.kind.openai_type()),
+        "param": upstream.and_then(|said| said.param.as_deref()),
+        "code": error.kind.code(),
+    });
+    if let Some(code) = upstream.and_then(|said| said.code.as_deref()) {
+        fields["upstream_code"] = json!(code);
+    }
+    if !error.attempts.is_empty() {
+        fields["attempts"] = error.attempts.iter().map(write_attempt).collect();
+    }
+    json!({ "error": fields }).to_string().into_bytes()
+}
+
+/// The same as an event inside a stream.
+pub fn write_error_event(error: &Error) -> Vec<u8> {
+    [b"data: ", write_error(error).as_slice(), b"\n\n"].concat()
+}
+
+fn write_attempt(attempt: &crate::canon::Attempt) -> Value {
+    json!({
+        "provider": attempt.provider.as_ref(),
+        "model": attempt.model.as_ref(),
+        "outcome": attempt.outcome.name(),
+        "status": attempt.status,
+        "ms": u64::try_from(attempt.elapsed.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The message and fields of an upstream's error body, whichever of the usual shapes it has:
+/// `{"error":{…}}`, `{"error":"…"}`, `{"message":…}`, `{"detail":…}`, or a list of one of them.
+pub fn read_error(body: &[u8]) -> Option<(String, Upstream)> {
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let value = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+    let object = value.as_object()?;
+    match object.get("error") {
+        Some(Value::Object(error)) => Some((text(error, &["message", "detail"])?, fields(error))),
+        Some(Value::String(message)) => Some((message.clone(), fields(object))),
+        _ => Some((text(object, &["message", "detail", "error_message"])?, fields(object))),
+    }
+}
+
+fn text(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
+    let value = names.iter().find_map(|name| object.get(*name).filter(|value| !value.is_null()))?;
+    Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+fn fields(object: &Map<String, Value>) -> Upstream {
+    Upstream {
+        kind: text(object, &["type"]),
+        param: text(object, &["param"]),
+        code: text(object, &["code"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn reads_the_message_in_every_usual_shape() {
+        for body in [
+            r#"{"error":{"message":"no","type":"t","code":429}}"#,
+            r#"{"error":"no"}"#,
+            r#"{"message":"no","request_id":"1"}"#,
+            r#"{"detail":"no"}"#,
+            r#"[{"error":{"message":"no"}}]"#,
+        ] {
+            assert_eq!(read_error(body.as_bytes()).unwrap().0, "no", "{body}");
+        }
+        assert!(read_error(b"<html>").is_none());
+    }
+
+    #[test]
+    fn writes_the_stable_code_and_what_the_upstream_said() {
+        let mut error = Error::new(Kind::InvalidRequest, "too long");
+        error.upstream = Some(Box::new(Upstream {
+            kind: Some("invalid_request_error".into()),
+            param: Some("messages".into()),
+            code: Some("context_length_exceeded".into()),
+        }));
+        let body: Value = serde_json::from_slice(&write_error(&error)).unwrap();
+        assert_eq!(body["error"]["code"], "invalid_request");
+        assert_eq!(body["error"]["upstream_code"], "context_length_exceeded");
+        assert_eq!(body["error"]["param"], "messages");
+    }
+}

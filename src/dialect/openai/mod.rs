@@ -1,0 +1,12 @@
+//! OpenAI's spelling: errors, and what its answers and streams say of themselves.
+
+mod error;
+mod tap;
+
+pub use error::{read_error, write_error, write_error_event};
+pub use tap::{Tap, Verdict, read_usage};
+
+/// The event that ends a stream.
+pub const DONE: &[u8] = b"data: [DONE]\n\n";
+/// A comment that keeps a silent stream's connection open.
+pub const KEEP_ALIVE: &[u8] = b": ka\n\n";

@@ -1,0 +1,363 @@
+//! Looks on while an answer passes: finish, usage, errors. Changes nothing but what it must.
+//!
+//! The stream formats are those of OpenAI's chat completions and completions and of the servers
+//! that follow them; where they differ, the differences are in the fixtures under `tests/`.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use memchr::memmem::Finder;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::canon::Usage;
+use crate::dialect::sse::{Decoder, Frame, without_ids};
+
+/// What is to be done with an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Pass it on as it came.
+    Forward,
+    /// The client is not to see it.
+    Drop,
+    /// Pass this on in its place.
+    Replace(Bytes),
+    /// The upstream reports a failure inside the stream; the event says so in the client's dialect.
+    Failed,
+}
+
+/// What has been seen of one stream so far.
+#[derive(Debug)]
+pub struct Tap {
+    /// How many answers were asked for; each ends with its own finish reason.
+    choices: u32,
+    finishes: u32,
+    /// The gateway asked for usage, so the event that only carries usage is withheld.
+    withhold_usage: bool,
+    /// The first event that carries any of the answer has passed.
+    content: bool,
+    pub usage: Option<Usage>,
+    /// `[DONE]` has passed.
+    pub done: bool,
+    /// The client has been given an event with usage.
+    pub usage_shown: bool,
+    /// Events that carried some of the answer; about one token each.
+    pub deltas: u64,
+    /// Events that were neither JSON nor `[DONE]` and were skipped.
+    pub malformed: u32,
+    /// The finish event, kept to be able to end the stream in the upstream's stead.
+    pub finish_event: Option<Value>,
+}
+
+static USAGE: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"usage\""));
+static FINISH: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"finish_reason\""));
+static ERROR: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"error\""));
+
+// === impl Tap ===
+
+impl Tap {
+    pub fn new(choices: u32, withhold_usage: bool) -> Self {
+        Self {
+            choices: choices.max(1),
+            finishes: 0,
+            withhold_usage,
+            content: false,
+            usage: None,
+            done: false,
+            usage_shown: false,
+            deltas: 0,
+            malformed: 0,
+            finish_event: None,
+        }
+    }
+
+    /// Whether any of the answer has passed: what came before may still be thrown away.
+    pub fn has_content(&self) -> bool {
+        self.content
+    }
+
+    /// Whether every answer asked for has its finish reason.
+    pub fn has_finished(&self) -> bool {
+        self.done || self.finishes >= self.choices
+    }
+
+    /// Looks at one event of the stream.
+    pub fn inspect(&mut self, decoder: &Decoder, frame: &Frame) -> Verdict {
+        let Some(data) = decoder.data(frame) else { return Verdict::Drop };
+        let data = data.trim_ascii();
+        let named_error = decoder.event(frame) == Some(b"error");
+        if data.starts_with(b"[DONE]") {
+            self.done = true;
+        } else if !data.starts_with(b"{") {
+            self.malformed += u32::from(!data.is_empty());
+            return Verdict::Drop;
+        } else if let Some(verdict) = self.event(data, named_error) {
+            return verdict;
+        }
+        if frame.has_id() {
+            return Verdict::Replace(without_ids(decoder.bytes(frame.range.clone())));
+        }
+        Verdict::Forward
+    }
+
+    /// Looks at an event's JSON. Once content flows, only events that carry usage, a finish reason
+    /// or an error are parsed, and a search finds them.
+    fn event(&mut self, data: &[u8], named_error: bool) -> Option<Verdict> {
+        let has_usage = key_value(&USAGE, data).is_some_and(|value| value.starts_with(b"{"));
+        let finishes = key_value(&FINISH, data).is_some_and(|value| value.starts_with(b"\""));
+        let has_error =
+            named_error || key_value(&ERROR, data).is_some_and(|value| !value.starts_with(b"null"));
+        if self.content && !has_usage && !finishes && !has_error {
+            self.deltas += 1;
+            return None;
+        }
+        let Ok(event) = serde_json::from_slice::<Value>(data) else {
+            self.malformed += 1;
+            return Some(Verdict::Drop);
+        };
+        if named_error || event.get("error").is_some_and(|error| !error.is_null()) {
+            return Some(Verdict::Failed);
+        }
+        if carries_content(&event) {
+            self.content = true;
+            self.deltas += 1;
+        }
+        self.note_finish(&event, finishes);
+        let no_choices = event["choices"].as_array().is_none_or(Vec::is_empty);
+        if let Some(usage) = usage_of(&event) {
+            self.usage = Some(usage);
+            if self.withhold_usage && no_choices {
+                return Some(Verdict::Drop);
+            }
+            self.usage_shown = true;
+        }
+        None
+    }
+
+    fn note_finish(&mut self, event: &Value, finishes: bool) {
+        if !finishes {
+            return;
+        }
+        let choices = event["choices"].as_array();
+        let finished = choices.map_or(0, |choices| {
+            choices.iter().filter(|choice| choice["finish_reason"].is_string()).count()
+        });
+        if finished > 0 {
+            self.finishes += u32::try_from(finished).unwrap_or(u32::MAX);
+            self.finish_event = Some(event.clone());
+        }
+    }
+
+    /// The event that gives the client the usage it asked for and the upstream never sent: counted
+    /// by the gateway, and marked so.
+    pub fn estimated_usage_event(&self, input_tokens: u64) -> Option<Vec<u8>> {
+        let mut event = self.finish_event.clone()?;
+        event["choices"] = Value::Array(Vec::new());
+        event["usage"] = serde_json::json!({
+            "prompt_tokens": input_tokens,
+            "completion_tokens": self.deltas,
+            "total_tokens": input_tokens + self.deltas,
+            "estimated": true,
+        });
+        Some([b"data: ", event.to_string().as_bytes(), b"\n\n"].concat())
+    }
+}
+
+/// The bytes of the value behind the first occurrence of a key. Inside a string a quote is escaped,
+/// so what is found is a key, at whatever depth.
+fn key_value<'a>(key: &Finder, data: &'a [u8]) -> Option<&'a [u8]> {
+    let mut from = 0;
+    while let Some(found) = key.find(&data[from..]) {
+        from += found + key.needle().len();
+        if let Some(value) = data[from..].trim_ascii_start().strip_prefix(b":") {
+            return Some(value.trim_ascii_start());
+        }
+    }
+    None
+}
+
+/// Whether an event carries any of the answer, and not just the role of who speaks.
+fn carries_content(event: &Value) -> bool {
+    let filled = |value: &Value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(object) => !object.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    };
+    event["choices"].as_array().into_iter().flatten().any(|choice| {
+        let delta = choice.get("delta").or_else(|| choice.get("message"));
+        let said = delta.and_then(Value::as_object).into_iter().flatten();
+        choice.get("text").is_some_and(filled)
+            || said.filter(|(name, _)| *name != "role").any(|(_, value)| filled(value))
+    })
+}
+
+/// The usage that a whole answer reports at its end.
+pub fn read_usage(body: &[u8]) -> Option<Usage> {
+    let mut end = body.len();
+    while let Some(found) = memchr::memmem::rfind(&body[..end], b"\"usage\"") {
+        end = found;
+        let value = body[found + "\"usage\"".len()..].trim_ascii_start().strip_prefix(b":");
+        let parsed = value.and_then(|value| {
+            let mut stream = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
+            stream.next().and_then(Result::ok)
+        });
+        if let Some(usage) = parsed.as_ref().and_then(counts) {
+            return Some(usage);
+        }
+    }
+    None
+}
+
+/// The usage of a stream event: at the top, or where Groq once put it.
+fn usage_of(event: &Value) -> Option<Usage> {
+    counts(&event["usage"]).or_else(|| counts(&event["x_groq"]["usage"]))
+}
+
+/// OpenAI's usage object with the variations of those who follow it.
+#[derive(Debug, Deserialize)]
+struct Counts {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
+    #[serde(default)]
+    total_tokens: Option<u64>,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    completion_tokens_details: Option<CompletionDetails>,
+    /// DeepSeek's and Moonshot's own places for what was read from their caches.
+    #[serde(default)]
+    prompt_cache_hit_tokens: Option<u64>,
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+    #[serde(default, alias = "cache_creation_tokens")]
+    cache_write_tokens: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+}
+
+fn counts(value: &Value) -> Option<Usage> {
+    let counts = Counts::deserialize(value).ok()?;
+    let prompt = counts.prompt_tokens.or(counts.total_tokens)?;
+    let mut output = counts.completion_tokens.unwrap_or(0);
+    let reasoning =
+        counts.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
+    // xAI and others count reasoning beside the completion: then only the total includes it.
+    if counts.total_tokens == Some(prompt + output + reasoning) {
+        output += reasoning;
+    }
+    let details = counts.prompt_tokens_details;
+    let cache_read = details
+        .as_ref()
+        .and_then(|details| details.cached_tokens)
+        .or(counts.prompt_cache_hit_tokens)
+        .or(counts.cached_tokens)
+        .unwrap_or(0)
+        .min(prompt);
+    let cache_write = details
+        .and_then(|details| details.cache_write_tokens)
+        .unwrap_or(0)
+        .min(prompt - cache_read);
+    Some(Usage {
+        input: prompt - cache_read - cache_write,
+        cache_read,
+        cache_write,
+        output,
+        reasoning: reasoning.min(output),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(tap: &mut Tap, stream: &str) -> Vec<Verdict> {
+        let mut decoder = Decoder::default();
+        decoder.buffer().extend_from_slice(stream.as_bytes());
+        let mut verdicts = Vec::new();
+        while let Some(frame) = decoder.next_frame() {
+            verdicts.push(tap.inspect(&decoder, &frame));
+        }
+        verdicts
+    }
+
+    #[test]
+    fn withholds_the_usage_event_only_when_the_gateway_asked_for_it() {
+        let stream = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":null}],\"usage\":null}\n\n\
+            data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n\
+            data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n\
+            data: [DONE]\n\n";
+        let mut tap = Tap::new(1, true);
+        let verdicts = run(&mut tap, stream);
+        assert_eq!(verdicts[2], Verdict::Drop);
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Forward).count(), 3);
+        assert!(tap.has_finished() && tap.done && tap.has_content());
+        assert_eq!(tap.usage.unwrap().total(), 5);
+        assert!(!run(&mut Tap::new(1, false), stream).contains(&Verdict::Drop));
+    }
+
+    #[test]
+    fn a_role_is_no_content_but_text_tools_and_reasoning_are() {
+        for (delta, content) in [
+            (r#"{"role":"assistant","content":""}"#, false),
+            (r#"{"role":"assistant","content":null}"#, false),
+            (r#"{"content":"x"}"#, true),
+            (r#"{"tool_calls":[{"index":0}]}"#, true),
+            (r#"{"reasoning_content":"x"}"#, true),
+            (r#"{"refusal":"no"}"#, true),
+        ] {
+            let mut tap = Tap::new(1, false);
+            run(&mut tap, &format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n"));
+            assert_eq!(tap.has_content(), content, "{delta}");
+        }
+    }
+
+    #[test]
+    fn waits_for_the_finish_of_every_answer_asked_for() {
+        let mut tap = Tap::new(2, false);
+        let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        run(&mut tap, finish);
+        assert!(!tap.has_finished());
+        run(&mut tap, finish);
+        assert!(tap.has_finished());
+    }
+
+    #[test]
+    fn words_in_the_answer_are_not_taken_for_fields() {
+        let mut tap = Tap::new(1, false);
+        let stream = r#"data: {"choices":[{"delta":{"content":"\"usage\": {\"prompt_tokens\":9} \"error\": 1 \"finish_reason\":\"stop\""}}]}"#;
+        let verdicts = run(&mut tap, &format!("{stream}\n\n{stream}\n\n"));
+        assert_eq!(verdicts, [Verdict::Forward, Verdict::Forward]);
+        assert!(!tap.has_finished() && tap.usage.is_none());
+        assert_eq!(read_usage(br#"{"content":"\"usage\": {\"prompt_tokens\":9}"}"#), None);
+    }
+
+    #[test]
+    fn usage_classes_are_disjoint_in_every_spelling() {
+        let usage = |text: &str| read_usage(format!(r#"{{"usage":{text}}}"#).as_bytes()).unwrap();
+        let openai = usage(
+            r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#,
+        );
+        assert_eq!((openai.input, openai.cache_read, openai.output, openai.reasoning), (6, 4, 7, 5));
+        let xai = usage(
+            r#"{"prompt_tokens":10,"completion_tokens":2,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":5}}"#,
+        );
+        assert_eq!((xai.output, xai.total()), (7, 17));
+        let deepseek = usage(r#"{"prompt_tokens":10,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#);
+        assert_eq!((deepseek.input, deepseek.cache_read), (2, 8));
+        assert_eq!(usage(r#"{"prompt_tokens":4,"total_tokens":4}"#).total(), 4);
+    }
+}

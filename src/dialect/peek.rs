@@ -1,0 +1,549 @@
+//! Reads the few facts that routing needs from a JSON body without parsing it.
+//!
+//! The scanner checks the structure of the whole document (RFC 8259) in one pass over the bytes,
+//! fed in any chunking, and remembers where the values lie that a route may change. String
+//! contents are skipped sixty-four bytes at a time; only the top-level keys are looked at. A key
+//! that occurs twice is refused, because gateway and provider could disagree on which one counts.
+
+use std::borrow::Cow;
+
+/// A range of bytes in the body, from its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The facts read from a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The decoded value of `model`.
+    pub model: String,
+    /// Where that value stands, its quotes included.
+    pub model_span: Span,
+    /// `"stream": true`.
+    pub stream: bool,
+    pub stream_options: StreamOptions,
+    /// `n`, how many answers are asked for; 1 when absent.
+    pub choices: u32,
+    /// Where the closing brace of the body stands.
+    pub close: usize,
+}
+
+/// What the body says of `stream_options.include_usage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StreamOptions {
+    #[default]
+    Absent,
+    /// `"stream_options": null`, and where.
+    Null(Span),
+    /// An object without `include_usage`: where its `{` ends, and whether anything follows it.
+    Without { open: usize, empty: bool },
+    /// `include_usage` is there, but is not `true`.
+    Declined(Span),
+    /// The client asked for usage itself.
+    Asked,
+}
+
+/// Why a body was refused. The text is shown to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("The body is not valid JSON: {expected} expected at byte {at}.")]
+    Syntax { expected: &'static str, at: usize },
+    #[error("The body is not valid JSON: it ends too early, after {at} bytes.")]
+    Truncated { at: usize },
+    #[error("The body is empty; send a JSON object with a `model`.")]
+    Empty,
+    #[error("The body must be a JSON object.")]
+    NotAnObject,
+    #[error("The body nests deeper than {MAX_DEPTH} levels.")]
+    TooDeep,
+    #[error("`{0}` occurs twice in the body; send it once.")]
+    Duplicate(&'static str),
+    #[error("`model` is missing; name a route or `provider/model`.")]
+    NoModel,
+    #[error("`model` must be a string of 1 to {MAX_MODEL} bytes.")]
+    BadModel,
+}
+
+/// Deeper nesting is refused.
+pub const MAX_DEPTH: usize = 512;
+/// The longest accepted model name in bytes, as written in the body.
+pub const MAX_MODEL: usize = 512;
+
+/// The scanner. Feed it every byte of the body, in order and in any chunking, then `finish`.
+#[derive(Debug)]
+pub struct Scanner {
+    state: State,
+    /// Bytes consumed before the chunk at hand.
+    base: usize,
+    depth: usize,
+    /// One bit a level: set when that level is an array.
+    arrays: [u64; MAX_DEPTH / 64],
+    purpose: Purpose,
+    /// The bytes of a key or scalar that is looked at.
+    captured: Vec<u8>,
+    value_start: usize,
+    top: Option<Field>,
+    inside_options: bool,
+    include_usage_next: bool,
+    /// Which of `FIELDS` occurred.
+    seen: [bool; FIELDS.len()],
+    model: Option<(String, Span)>,
+    stream: bool,
+    choices: u32,
+    options: Option<StreamOptions>,
+    options_open: usize,
+    options_empty: bool,
+    close: usize,
+}
+
+/// What the string or scalar being read is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A key that may be one of ours.
+    Key,
+    /// A key that cannot be.
+    SkippedKey,
+    /// A value that is looked at.
+    Value,
+    SkippedValue,
+}
+
+/// The top-level keys that are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Model,
+    Stream,
+    StreamOptions,
+    Choices,
+}
+
+const FIELDS: &[(&str, Field)] = &[
+    ("model", Field::Model),
+    ("stream", Field::Stream),
+    ("stream_options", Field::StreamOptions),
+    ("n", Field::Choices),
+];
+
+/// Longer keys cannot be one of `FIELDS`, even with every letter escaped.
+const LONGEST_KEY: usize = 6 * "stream_options".len() + 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Value,
+    /// Behind `[`.
+    ValueOrEnd,
+    /// Behind `{`.
+    KeyOrEnd,
+    /// Behind a comma in an object.
+    Key,
+    Colon,
+    AfterValue,
+    String,
+    Escape,
+    /// Hexadecimal digits still to come.
+    Unicode(u8),
+    Number(Number),
+    /// The letters still to come of `true`, `false` or `null`.
+    Literal(&'static [u8]),
+    Done,
+}
+
+/// Where in the grammar of numbers the scanner stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Number {
+    Minus,
+    Zero,
+    Integer,
+    Point,
+    Fraction,
+    Exponent,
+    ExponentSign,
+    ExponentDigits,
+}
+
+// === impl Scanner ===
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self {
+            state: State::Value,
+            base: 0,
+            depth: 0,
+            arrays: [0; MAX_DEPTH / 64],
+            purpose: Purpose::SkippedValue,
+            captured: Vec::new(),
+            value_start: 0,
+            top: None,
+            inside_options: false,
+            include_usage_next: false,
+            seen: [false; FIELDS.len()],
+            model: None,
+            stream: false,
+            choices: 1,
+            options: None,
+            options_open: 0,
+            options_empty: true,
+            close: 0,
+        }
+    }
+}
+
+impl Scanner {
+    /// Reads the next bytes of the body.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            match self.state {
+                State::String => at = self.string(bytes, at)?,
+                State::Escape | State::Unicode(_) => {
+                    self.escape(byte, at)?;
+                    at += 1;
+                }
+                State::Number(number) => at = self.number(number, byte, at)?,
+                State::Literal(rest) => {
+                    self.literal(rest, byte, at)?;
+                    at += 1;
+                }
+                _ => {
+                    if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                        self.structure(byte, at)?;
+                    }
+                    at += 1;
+                }
+            }
+        }
+        self.base += bytes.len();
+        Ok(())
+    }
+
+    /// Says what was read, once the last byte was fed.
+    pub fn finish(self) -> Result<Envelope, Fault> {
+        match self.state {
+            State::Done => {}
+            State::Value if self.depth == 0 => return Err(Fault::Empty),
+            _ => return Err(Fault::Truncated { at: self.base }),
+        }
+        let (model, model_span) = self.model.ok_or(Fault::NoModel)?;
+        Ok(Envelope {
+            model,
+            model_span,
+            stream: self.stream,
+            stream_options: self.options.unwrap_or_default(),
+            choices: self.choices,
+            close: self.close,
+        })
+    }
+
+    /// One significant byte outside strings, numbers and literals.
+    fn structure(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
+        match (self.state, byte) {
+            (State::KeyOrEnd, b'}') | (State::ValueOrEnd, b']') => self.close(at),
+            (State::KeyOrEnd | State::Key, b'"') => {
+                let looked_at = self.depth == 1 || (self.depth == 2 && self.inside_options);
+                self.begin(at, if looked_at { Purpose::Key } else { Purpose::SkippedKey });
+                self.state = State::String;
+            }
+            (State::Colon, b':') => self.state = State::Value,
+            (State::Value | State::ValueOrEnd, _) => self.value(byte, at)?,
+            (State::AfterValue, b',') => {
+                self.state = if self.in_array() { State::Value } else { State::Key };
+            }
+            (State::AfterValue, b'}') if !self.in_array() => self.close(at),
+            (State::AfterValue, b']') if self.in_array() => self.close(at),
+            _ => return Err(self.syntax(at)),
+        }
+        Ok(())
+    }
+
+    /// The first byte of a value.
+    fn value(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
+        if self.depth == 0 && byte != b'{' {
+            return Err(Fault::NotAnObject);
+        }
+        if self.top == Some(Field::Model) && self.depth == 1 && byte != b'"' {
+            return Err(Fault::BadModel);
+        }
+        let state = match byte {
+            b'{' | b'[' => return self.open(byte == b'[', at),
+            b'"' => State::String,
+            b't' => State::Literal(b"rue"),
+            b'f' => State::Literal(b"alse"),
+            b'n' => State::Literal(b"ull"),
+            b'-' => State::Number(Number::Minus),
+            b'0' => State::Number(Number::Zero),
+            b'1'..=b'9' => State::Number(Number::Integer),
+            _ => return Err(self.syntax(at)),
+        };
+        let looked_at = match self.depth {
+            1 => self.top.is_some(),
+            2 => self.include_usage_next,
+            _ => false,
+        };
+        self.begin(at, if looked_at { Purpose::Value } else { Purpose::SkippedValue });
+        if looked_at && byte != b'"' {
+            self.captured.push(byte);
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    fn begin(&mut self, at: usize, purpose: Purpose) {
+        self.value_start = self.base + at;
+        self.purpose = purpose;
+        self.captured.clear();
+    }
+
+    fn open(&mut self, array: bool, at: usize) -> Result<(), Fault> {
+        if self.depth == MAX_DEPTH {
+            return Err(Fault::TooDeep);
+        }
+        let (word, bit) = (self.depth / 64, 1_u64 << (self.depth % 64));
+        if array {
+            self.arrays[word] |= bit;
+        } else {
+            self.arrays[word] &= !bit;
+        }
+        if self.depth == 1 && self.top == Some(Field::StreamOptions) && !array {
+            self.inside_options = true;
+            self.options_open = self.base + at + 1;
+        }
+        self.depth += 1;
+        self.state = if array { State::ValueOrEnd } else { State::KeyOrEnd };
+        Ok(())
+    }
+
+    fn close(&mut self, at: usize) {
+        self.depth -= 1;
+        self.state = State::AfterValue;
+        if self.depth == 0 {
+            self.close = self.base + at;
+            self.state = State::Done;
+        } else if self.depth == 1 {
+            if self.inside_options {
+                self.inside_options = false;
+                let (open, empty) = (self.options_open, self.options_empty);
+                self.options.get_or_insert(StreamOptions::Without { open, empty });
+            }
+            self.top = None;
+        } else if self.depth == 2 && self.include_usage_next {
+            // An object or array is no boolean; the provider may refuse it as it stands.
+            self.include_usage_next = false;
+            self.options = Some(StreamOptions::Asked);
+        }
+    }
+
+    /// Inside a string; returns where to go on.
+    fn string(&mut self, bytes: &[u8], at: usize) -> Result<usize, Fault> {
+        let end = at + plain_prefix(&bytes[at..]);
+        self.capture(&bytes[at..end])?;
+        match bytes.get(end) {
+            None => return Ok(end),
+            Some(b'"') => self.string_ended(end)?,
+            Some(b'\\') => {
+                self.capture(b"\\")?;
+                self.state = State::Escape;
+            }
+            Some(_) => return Err(self.syntax(end)),
+        }
+        Ok(end + 1)
+    }
+
+    fn capture(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let length = self.captured.len() + bytes.len();
+        match self.purpose {
+            Purpose::SkippedKey | Purpose::SkippedValue => {}
+            Purpose::Key if length > LONGEST_KEY => self.purpose = Purpose::SkippedKey,
+            Purpose::Value if length > MAX_MODEL => {
+                if self.top == Some(Field::Model) {
+                    return Err(Fault::BadModel);
+                }
+                self.purpose = Purpose::SkippedValue;
+            }
+            Purpose::Key | Purpose::Value => self.captured.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+
+    fn escape(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
+        self.state = match (self.state, byte) {
+            (State::Escape, b'u') => State::Unicode(4),
+            (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                State::String
+            }
+            (State::Unicode(1), _) if byte.is_ascii_hexdigit() => State::String,
+            (State::Unicode(left), _) if byte.is_ascii_hexdigit() => State::Unicode(left - 1),
+            _ => return Err(self.syntax(at)),
+        };
+        self.capture(&[byte])
+    }
+
+    fn string_ended(&mut self, at: usize) -> Result<(), Fault> {
+        match self.purpose {
+            Purpose::Key => {
+                self.state = State::Colon;
+                self.key_ended()
+            }
+            Purpose::SkippedKey => {
+                self.state = State::Colon;
+                Ok(())
+            }
+            Purpose::Value | Purpose::SkippedValue => {
+                let span = Span { start: self.value_start, end: self.base + at + 1 };
+                if self.depth == 1 && self.top == Some(Field::Model) {
+                    let model = decode(&self.captured).filter(|model| !model.is_empty());
+                    self.model = Some((model.ok_or(Fault::BadModel)?.into_owned(), span));
+                }
+                self.scalar_ended(span, true)
+            }
+        }
+    }
+
+    /// A key that is looked at has ended: is it one of ours?
+    fn key_ended(&mut self) -> Result<(), Fault> {
+        let key = decode(&self.captured);
+        let key = key.as_deref().unwrap_or_default();
+        if self.depth == 2 {
+            self.options_empty = false;
+            self.include_usage_next = key == "include_usage";
+            if self.include_usage_next && self.options.is_some() {
+                return Err(Fault::Duplicate("stream_options.include_usage"));
+            }
+            return Ok(());
+        }
+        let Some(&(name, field)) = FIELDS.iter().find(|(name, _)| *name == key) else {
+            return Ok(());
+        };
+        if self.seen[field as usize] {
+            return Err(Fault::Duplicate(name));
+        }
+        self.seen[field as usize] = true;
+        self.top = Some(field);
+        Ok(())
+    }
+
+    /// A value that is no object or array has ended; `text` when it was a string.
+    fn scalar_ended(&mut self, span: Span, text: bool) -> Result<(), Fault> {
+        self.state = State::AfterValue;
+        if self.depth == 2 && self.include_usage_next {
+            self.include_usage_next = false;
+            let asked = !text && self.captured == b"true";
+            self.options =
+                Some(if asked { StreamOptions::Asked } else { StreamOptions::Declined(span) });
+        }
+        if self.depth != 1 {
+            return Ok(());
+        }
+        match self.top.take() {
+            Some(Field::Stream) => self.stream = !text && self.captured == b"true",
+            Some(Field::StreamOptions) if !text && self.captured == b"null" => {
+                self.options = Some(StreamOptions::Null(span));
+            }
+            Some(Field::StreamOptions) => self.options = Some(StreamOptions::Asked),
+            Some(Field::Choices) => {
+                let number = std::str::from_utf8(&self.captured).ok();
+                self.choices = number.and_then(|text| text.parse().ok()).unwrap_or(1);
+            }
+            Some(Field::Model) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Inside a number; returns where to go on. A number ends at the first byte beyond it.
+    fn number(&mut self, number: Number, byte: u8, at: usize) -> Result<usize, Fault> {
+        let next = match (number, byte) {
+            (Number::Minus, b'0') => Number::Zero,
+            (Number::Minus, b'1'..=b'9') | (Number::Integer, b'0'..=b'9') => Number::Integer,
+            (Number::Zero | Number::Integer, b'.') => Number::Point,
+            (Number::Point | Number::Fraction, b'0'..=b'9') => Number::Fraction,
+            (Number::Zero | Number::Integer | Number::Fraction, b'e' | b'E') => Number::Exponent,
+            (Number::Exponent, b'+' | b'-') => Number::ExponentSign,
+            (
+                Number::Exponent | Number::ExponentSign | Number::ExponentDigits,
+                b'0'..=b'9',
+            ) => Number::ExponentDigits,
+            (
+                Number::Zero | Number::Integer | Number::Fraction | Number::ExponentDigits,
+                b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}',
+            ) => {
+                self.scalar_ended(Span { start: self.value_start, end: self.base + at }, false)?;
+                return Ok(at);
+            }
+            _ => return Err(self.syntax(at)),
+        };
+        self.capture(&[byte])?;
+        self.state = State::Number(next);
+        Ok(at + 1)
+    }
+
+    fn literal(&mut self, rest: &'static [u8], byte: u8, at: usize) -> Result<(), Fault> {
+        let Some((_, after)) = rest.split_first().filter(|(first, _)| **first == byte) else {
+            return Err(self.syntax(at));
+        };
+        self.capture(&[byte])?;
+        self.state = State::Literal(after);
+        if after.is_empty() {
+            let span = Span { start: self.value_start, end: self.base + at + 1 };
+            self.scalar_ended(span, false)?;
+        }
+        Ok(())
+    }
+
+    fn in_array(&self) -> bool {
+        let level = self.depth.saturating_sub(1);
+        self.arrays[level / 64] & (1 << (level % 64)) != 0
+    }
+
+    fn syntax(&self, at: usize) -> Fault {
+        let expected = match self.state {
+            State::Value | State::Number(_) | State::Literal(_) => "a value",
+            State::ValueOrEnd => "a value or `]`",
+            State::KeyOrEnd => "a key or `}`",
+            State::Key => "a key",
+            State::Colon => "`:`",
+            State::AfterValue if self.in_array() => "`,` or `]`",
+            State::AfterValue => "`,` or `}`",
+            State::String => "an escape, not a control character,",
+            State::Escape | State::Unicode(_) => "a valid escape",
+            State::Done => "nothing more",
+        };
+        Fault::Syntax { expected, at: self.base + at }
+    }
+}
+
+/// The text of a captured string, its escapes resolved.
+fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(raw).ok()?;
+    if !text.contains('\\') {
+        return Some(Cow::Borrowed(text));
+    }
+    serde_json::from_str(&format!("\"{text}\"")).ok().map(Cow::Owned)
+}
+
+/// How many leading bytes are string content that needs no look: neither quote, backslash nor
+/// control character. Written so that the compiler turns the blocks into vector instructions.
+fn plain_prefix(bytes: &[u8]) -> usize {
+    let mut length = 0;
+    for block in bytes.chunks_exact(64) {
+        if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
+            break;
+        }
+        length += 64;
+    }
+    for block in bytes[length..].chunks_exact(16) {
+        if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
+            break;
+        }
+        length += 16;
+    }
+    let rest = &bytes[length..];
+    length + rest.iter().position(|&byte| is_special(byte)).unwrap_or(rest.len())
+}
+
+fn is_special(byte: u8) -> bool {
+    byte == b'"' || byte == b'\\' || byte < 0x20
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Replaces spans of a body by slicing it, never by writing it anew.
+
+use bytes::Bytes;
+
+use super::peek::{Envelope, Span, StreamOptions};
+
+/// A body as the pieces it arrived in or was cut into.
+#[derive(Debug, Clone, Default)]
+pub struct Payload {
+    parts: Vec<Bytes>,
+    length: usize,
+}
+
+/// One change: the bytes of `span` become `with`.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    pub span: Span,
+    pub with: Bytes,
+}
+
+impl Payload {
+    pub fn push(&mut self, part: Bytes) {
+        if !part.is_empty() {
+            self.length += part.len();
+            self.parts.push(part);
+        }
+    }
+
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// Its size in bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The whole body in one piece; copies only when it arrived in several.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.parts.as_slice() {
+            [] => Bytes::new(),
+            [whole] => whole.clone(),
+            parts => parts.concat().into(),
+        }
+    }
+
+    /// The same body with `edits` made, which must be sorted and apart. Shares the bytes.
+    pub fn edited(&self, edits: &[Edit]) -> Self {
+        let mut edited =
+            Self { parts: Vec::with_capacity(self.parts.len() + 2 * edits.len()), length: 0 };
+        let mut edits = edits.iter().peekable();
+        // Bytes before this offset are copied or replaced already.
+        let mut done = 0;
+        let mut offset = 0;
+        for part in &self.parts {
+            let end = offset + part.len();
+            while let Some(edit) = edits.next_if(|edit| edit.span.start < end) {
+                edited.push(part.slice(done.max(offset) - offset..edit.span.start - offset));
+                edited.push(edit.with.clone());
+                done = edit.span.end;
+            }
+            if done < end {
+                edited.push(part.slice(done.max(offset) - offset..));
+                done = end;
+            }
+            offset = end;
+        }
+        edited
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(whole: Bytes) -> Self {
+        let mut payload = Self::default();
+        payload.push(whole);
+        payload
+    }
+}
+
+/// What must change in a body so that `model`, a quoted JSON string, answers it. With `ask_usage`
+/// a stream is also made to report its usage; the second value says whether that was added.
+pub fn edits(envelope: &Envelope, model: Bytes, ask_usage: bool) -> (Vec<Edit>, bool) {
+    let mut edits = Vec::with_capacity(2);
+    edits.push(Edit { span: envelope.model_span, with: model });
+    let addition = if ask_usage && envelope.stream { usage_edit(envelope) } else { None };
+    let added = addition.is_some();
+    edits.extend(addition);
+    edits.sort_unstable_by_key(|edit| edit.span.start);
+    (edits, added)
+}
+
+/// The edit that makes a stream report its usage, unless the client asked for that itself.
+fn usage_edit(envelope: &Envelope) -> Option<Edit> {
+    let at = |at| Span { start: at, end: at };
+    let (span, with) = match envelope.stream_options {
+        // At the end, so that the prefix a provider may have cached stays as it was.
+        StreamOptions::Absent => {
+            (at(envelope.close), r#","stream_options":{"include_usage":true}"#)
+        }
+        StreamOptions::Null(span) => (span, r#"{"include_usage":true}"#),
+        StreamOptions::Without { open, empty: true } => (at(open), r#""include_usage":true"#),
+        StreamOptions::Without { open, empty: false } => (at(open), r#""include_usage":true,"#),
+        StreamOptions::Declined(span) => (span, "true"),
+        StreamOptions::Asked => return None,
+    };
+    Some(Edit { span, with: Bytes::from_static(with.as_bytes()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peek::Scanner;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn spliced(parts: &[&[u8]]) -> String {
+        let mut scanner = Scanner::default();
+        let mut payload = Payload::default();
+        for part in parts {
+            scanner.feed(part).unwrap();
+            payload.push(Bytes::copy_from_slice(part));
+        }
+        let envelope = scanner.finish().unwrap();
+        let (edits, _) = edits(&envelope, Bytes::from_static(b"\"new\""), true);
+        let edited = payload.edited(&edits);
+        assert_eq!(edited.len(), edited.to_bytes().len());
+        String::from_utf8(edited.to_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn changes_the_model_and_asks_for_usage_and_leaves_the_rest_alone() {
+        let cases = [
+            (
+                r#"{"a" : 1, "model":"old", "stream":true }"#,
+                r#"{"a" : 1, "model":"new", "stream":true ,"stream_options":{"include_usage":true}}"#,
+            ),
+            (
+                r#"{"stream_options":{},"model":"old","stream":true}"#,
+                r#"{"stream_options":{"include_usage":true},"model":"new","stream":true}"#,
+            ),
+            (
+                r#"{"stream":true,"model":"old","stream_options":{ "x":1}}"#,
+                r#"{"stream":true,"model":"new","stream_options":{"include_usage":true, "x":1}}"#,
+            ),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":false},"model":"old"}"#,
+                r#"{"stream":true,"stream_options":{"include_usage":true},"model":"new"}"#,
+            ),
+            (r#"{"model":"old"}"#, r#"{"model":"new"}"#),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(spliced(&[body.as_bytes()]), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn gives_the_same_body_however_it_arrived(cuts in proptest::collection::vec(0_usize..70, 0..6)) {
+            let body = br#"{"stream":true,"stream_options":null,"model":"old","messages":["x"]}"#;
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
+            cuts.sort_unstable();
+            cuts.insert(0, 0);
+            cuts.push(body.len());
+            let parts: Vec<&[u8]> = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(spliced(&parts), spliced(&[body]));
+        }
+    }
+}

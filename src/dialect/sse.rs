@@ -1,0 +1,328 @@
+//! Server-sent events on bytes: finds where events end, in any chunking, and what they carry.
+//!
+//! The format is the one of the WHATWG HTML standard, section 9.2: lines end with LF, CRLF or CR,
+//! an empty line ends an event, a leading byte order mark is ignored. The decoder owns the bytes
+//! that have arrived and not been taken; whole events are taken out as they came, without a copy.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Cuts a stream of bytes into frames. Offsets count from the first byte not yet taken.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: BytesMut,
+    /// Where the event at hand begins.
+    start: usize,
+    /// Where its current line begins.
+    line: usize,
+    /// The next byte to look at.
+    at: usize,
+    fields: Fields,
+    /// The first bytes have been looked at for a byte order mark.
+    begun: bool,
+}
+
+/// One event as it stands in the decoder's buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its bytes, the empty line that ends it included.
+    pub range: Range<usize>,
+    fields: Fields,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Fields {
+    /// The value of the first `data` line.
+    data: Option<Range<usize>>,
+    more_data: bool,
+    event: Option<Range<usize>>,
+    id: bool,
+}
+
+// === impl Decoder ===
+
+impl Decoder {
+    /// Where the next bytes are to be appended.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Bytes held: frames not taken and the event that is still incomplete.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The next complete event, if it has arrived.
+    pub fn next_frame(&mut self) -> Option<Frame> {
+        self.skip_mark(false)?;
+        loop {
+            let rest = &self.buffer[self.at..];
+            let Some(found) = memchr::memchr2(b'\n', b'\r', rest) else {
+                self.at = self.buffer.len();
+                return None;
+            };
+            let end = self.at + found;
+            let next = match (self.buffer[end], self.buffer.get(end + 1)) {
+                (b'\n', _) => end + 1,
+                (_, Some(b'\n')) => end + 2,
+                (_, Some(_)) => end + 1,
+                // Whether this is CR or CRLF, the next byte tells.
+                (_, None) => {
+                    self.at = end;
+                    return None;
+                }
+            };
+            if let Some(frame) = self.line_ended(end, next) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// What is left when the stream has ended: an event whose empty line never came.
+    pub fn last_frame(&mut self) -> Option<Frame> {
+        self.skip_mark(true)?;
+        let length = self.buffer.len();
+        let line_end = match self.buffer.last() {
+            Some(b'\r') => length - 1,
+            _ => length,
+        };
+        if self.line < line_end {
+            self.line_ended(line_end.max(self.line), length);
+        }
+        let fields = std::mem::take(&mut self.fields);
+        let range = self.start..length;
+        (self.start, self.line, self.at) = (length, length, length);
+        fields.data.is_some().then_some(Frame { range, fields })
+    }
+
+    /// The bytes of complete frames up to `end`, as they came.
+    pub fn take(&mut self, end: usize) -> Bytes {
+        debug_assert!(end <= self.start, "only complete frames are taken");
+        self.shift(end);
+        self.buffer.split_to(end).freeze()
+    }
+
+    /// Forgets the bytes of complete frames up to `end`.
+    pub fn discard(&mut self, end: usize) {
+        self.shift(end);
+        self.buffer.advance(end);
+    }
+
+    /// Gives the memory back when nothing is held, so that a silent stream costs none.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    pub fn bytes(&self, range: Range<usize>) -> &[u8] {
+        &self.buffer[range]
+    }
+
+    /// The data of a frame, its lines joined by LF; `None` for comments and the like.
+    pub fn data(&self, frame: &Frame) -> Option<Cow<'_, [u8]>> {
+        let first = frame.fields.data.clone()?;
+        if !frame.fields.more_data {
+            return Some(Cow::Borrowed(&self.buffer[first]));
+        }
+        let lines = self.buffer[frame.range.clone()].split(|byte| matches!(byte, b'\n' | b'\r'));
+        let data: Vec<&[u8]> = lines
+            .filter_map(|line| field(line).filter(|(name, _)| *name == b"data"))
+            .map(|(_, value)| value)
+            .collect();
+        Some(Cow::Owned(data.join(&b'\n')))
+    }
+
+    /// The name in a frame's `event` line.
+    pub fn event(&self, frame: &Frame) -> Option<&[u8]> {
+        frame.fields.event.clone().map(|range| &self.buffer[range])
+    }
+
+    fn shift(&mut self, by: usize) {
+        self.start -= by;
+        self.line -= by;
+        self.at -= by;
+        self.fields.shift(by);
+    }
+
+    /// Skips a leading byte order mark; `None` while too few bytes are there to tell.
+    fn skip_mark(&mut self, ended: bool) -> Option<()> {
+        const MARK: &[u8] = b"\xEF\xBB\xBF";
+        if self.begun {
+            return Some(());
+        }
+        let head = &self.buffer[..self.buffer.len().min(MARK.len())];
+        if head == MARK {
+            self.buffer.advance(MARK.len());
+        } else if MARK.starts_with(head) && !ended {
+            return None;
+        }
+        self.begun = true;
+        Some(())
+    }
+
+    /// Notes the line `self.line..end`; the frame, when that line was empty.
+    fn line_ended(&mut self, end: usize, next: usize) -> Option<Frame> {
+        let line = self.line..end;
+        self.line = next;
+        self.at = next;
+        if line.is_empty() {
+            let range = self.start..next;
+            self.start = next;
+            return Some(Frame { range, fields: std::mem::take(&mut self.fields) });
+        }
+        let (name, value) = field(&self.buffer[line.clone()])?;
+        let value = end - value.len()..end;
+        match name {
+            b"data" if self.fields.data.is_some() => self.fields.more_data = true,
+            b"data" => self.fields.data = Some(value),
+            b"event" => self.fields.event = Some(value),
+            b"id" => self.fields.id = true,
+            _ => {}
+        }
+        None
+    }
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// Whether it sets an event id, which clients' reconnection logic would act on.
+    pub fn has_id(&self) -> bool {
+        self.fields.id
+    }
+
+    pub fn has_data(&self) -> bool {
+        self.fields.data.is_some()
+    }
+}
+
+// === impl Fields ===
+
+impl Fields {
+    fn shift(&mut self, by: usize) {
+        for range in [&mut self.data, &mut self.event].into_iter().flatten() {
+            *range = range.start - by..range.end - by;
+        }
+    }
+}
+
+/// The name and value of a line; `None` for a comment.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    match memchr::memchr(b':', line) {
+        Some(0) => None,
+        Some(colon) => {
+            let value = &line[colon + 1..];
+            Some((&line[..colon], value.strip_prefix(b" ").unwrap_or(value)))
+        }
+        None => Some((line, &line[line.len()..])),
+    }
+}
+
+/// The lines of one event without its `id` lines.
+pub fn without_ids(event: &[u8]) -> Bytes {
+    let mut kept = BytesMut::with_capacity(event.len());
+    for line in event.split_inclusive(|&byte| byte == b'\n') {
+        let bare = line.trim_ascii_end();
+        if !field(bare).is_some_and(|(name, _)| name == b"id") {
+            kept.extend_from_slice(line);
+        }
+    }
+    kept.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    type Event = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
+
+    fn decode(chunks: &[&[u8]]) -> Vec<Event> {
+        let mut decoder = Decoder::default();
+        let mut events = Vec::new();
+        let mut note = |decoder: &mut Decoder, frame: Frame| {
+            let data = decoder.data(&frame).map(Cow::into_owned);
+            let event = decoder.event(&frame).map(<[u8]>::to_vec);
+            assert_eq!(frame.range.start, 0);
+            events.push((decoder.take(frame.range.end).to_vec(), data, event));
+        };
+        for chunk in chunks {
+            decoder.buffer().extend_from_slice(chunk);
+            while let Some(frame) = decoder.next_frame() {
+                note(&mut decoder, frame);
+            }
+        }
+        while let Some(frame) = decoder.next_frame() {
+            note(&mut decoder, frame);
+        }
+        if let Some(frame) = decoder.last_frame() {
+            note(&mut decoder, frame);
+        }
+        events
+    }
+
+    const ODD: &[u8] = "\u{feff}: hi\n\ndata: {\"a\":\"日本😀\"}\n\nevent: error\r\ndata: 1\r\ndata:2\r\n\r\ndata\n\nid: 7\rdata: x\r\rdata: :x\n\n:\n\nretry: 5\n\ndata: [DONE]".as_bytes();
+
+    #[test]
+    fn reads_every_line_end_comment_and_empty_field() {
+        let events = decode(&[ODD]);
+        let data: Vec<_> = events.iter().map(|(_, data, _)| data.as_deref()).collect();
+        let expected: [Option<&[u8]>; 9] = [
+            None,
+            Some("{\"a\":\"日本😀\"}".as_bytes()),
+            Some(b"1\n2"),
+            Some(b""),
+            Some(b"x"),
+            Some(b":x"),
+            None,
+            None,
+            Some(b"[DONE]"),
+        ];
+        assert_eq!(data, expected);
+        assert_eq!(events[2].2.as_deref(), Some(&b"error"[..]));
+    }
+
+    #[test]
+    fn gives_the_same_events_cut_at_every_byte_and_byte_by_byte() {
+        let whole = decode(&[ODD]);
+        for cut in 0..=ODD.len() {
+            let (left, right) = ODD.split_at(cut);
+            assert_eq!(decode(&[left, right]), whole, "cut at {cut}");
+        }
+        let bytes: Vec<&[u8]> = ODD.chunks(1).collect();
+        assert_eq!(decode(&bytes), whole);
+    }
+
+    #[test]
+    fn frames_that_are_not_taken_at_once_keep_their_places() {
+        let mut decoder = Decoder::default();
+        decoder.buffer().extend_from_slice(b"data: a\n\ndata: b\n\ndata: c");
+        let first = decoder.next_frame().unwrap();
+        let second = decoder.next_frame().unwrap();
+        assert!(decoder.next_frame().is_none());
+        decoder.discard(first.range.end);
+        decoder.buffer().extend_from_slice(b"\n\n");
+        assert_eq!(&decoder.take(second.range.end - first.range.end)[..], b"data: b\n\n");
+        let third = decoder.next_frame().unwrap();
+        assert_eq!(decoder.data(&third).unwrap(), &b"c"[..]);
+    }
+
+    #[test]
+    fn strips_only_the_id_lines() {
+        assert_eq!(&without_ids(b"id: 1\ndata: id: 2\nid\n\n")[..], b"data: id: 2\n\n");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_chunking_give_the_same_frames(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), Just(b' '), any::<u8>()], 0..120),
+            size in 1_usize..9,
+        ) {
+            let chunks: Vec<&[u8]> = bytes.chunks(size).collect();
+            prop_assert_eq!(decode(&chunks), decode(&[&bytes]));
+        }
+    }
+}

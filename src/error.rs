@@ -1,0 +1,138 @@
+//! What can go wrong, and what the client is told.
+//!
+//! One table fixes the code, status and type of each kind. The message is safe to show; the cause
+//! is for the log. Constructors never log: whoever handles an error does, once.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use crate::canon::Attempt;
+
+/// Every way a call can be refused or fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    InvalidRequest,
+    TooLarge,
+    MissingKey,
+    InvalidKey,
+    NotAllowed,
+    NotFound,
+    MethodNotAllowed,
+    ModelNotFound,
+    Unsupported,
+    RateLimited,
+    Overloaded,
+    UpstreamTimeout,
+    UpstreamError,
+    UpstreamUnavailable,
+    StreamTruncated,
+    Internal,
+}
+
+/// What a kind means to a client: its stable code, HTTP status and OpenAI error type.
+struct Row(Kind, &'static str, u16, &'static str);
+
+const TABLE: &[Row] = &[
+    Row(Kind::InvalidRequest, "invalid_request", 400, "invalid_request_error"),
+    Row(Kind::TooLarge, "invalid_request", 413, "invalid_request_error"),
+    Row(Kind::MissingKey, "missing_key", 401, "authentication_error"),
+    Row(Kind::InvalidKey, "invalid_key", 401, "authentication_error"),
+    Row(Kind::NotAllowed, "not_allowed", 403, "permission_error"),
+    Row(Kind::NotFound, "invalid_request", 404, "invalid_request_error"),
+    Row(Kind::MethodNotAllowed, "invalid_request", 405, "invalid_request_error"),
+    Row(Kind::ModelNotFound, "model_not_found", 404, "invalid_request_error"),
+    Row(Kind::Unsupported, "unsupported", 400, "invalid_request_error"),
+    Row(Kind::RateLimited, "rate_limited", 429, "rate_limit_error"),
+    Row(Kind::Overloaded, "overloaded", 503, "server_error"),
+    Row(Kind::UpstreamTimeout, "upstream_timeout", 504, "server_error"),
+    Row(Kind::UpstreamError, "upstream_error", 502, "server_error"),
+    Row(Kind::UpstreamUnavailable, "upstream_unavailable", 503, "server_error"),
+    Row(Kind::StreamTruncated, "stream_truncated", 502, "server_error"),
+    Row(Kind::Internal, "internal", 500, "server_error"),
+];
+
+impl Kind {
+    fn row(self) -> &'static Row {
+        // The table names every kind (tested), so the fallback is never met.
+        TABLE.iter().find(|row| row.0 == self).unwrap_or(&TABLE[TABLE.len() - 1])
+    }
+
+    pub fn code(self) -> &'static str {
+        self.row().1
+    }
+
+    pub fn status(self) -> u16 {
+        self.row().2
+    }
+
+    /// The `error.type` that OpenAI's API uses for this kind.
+    pub fn openai_type(self) -> &'static str {
+        self.row().3
+    }
+}
+
+/// One refusal or failure, as the client is told of it.
+#[derive(Debug, Clone)]
+pub struct Error {
+    pub kind: Kind,
+    /// Safe to show: no secret, no address of an internal host.
+    pub message: Cow<'static, str>,
+    /// Overrides the kind's status, to mirror an upstream's 4xx.
+    pub status: Option<u16>,
+    /// What an upstream said of its own refusal: its `type`, `param` and `code`.
+    pub upstream: Option<Box<Upstream>>,
+    pub retry_after: Option<Duration>,
+    pub attempts: Vec<Attempt>,
+}
+
+/// The fields of an upstream's error body that clients read.
+#[derive(Debug, Clone, Default)]
+pub struct Upstream {
+    pub kind: Option<String>,
+    pub param: Option<String>,
+    pub code: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            status: None,
+            upstream: None,
+            retry_after: None,
+            attempts: Vec::new(),
+        }
+    }
+
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::InvalidRequest, message)
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status.unwrap_or_else(|| self.kind.status())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.kind.code(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_in_the_table_once() {
+        for row in TABLE {
+            assert_eq!(TABLE.iter().filter(|other| other.0 == row.0).count(), 1, "{:?}", row.0);
+            assert_eq!(row.0.status(), row.2);
+        }
+        assert_eq!(TABLE.len(), Kind::Internal as usize + 1);
+    }
+}

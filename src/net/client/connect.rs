@@ -1,0 +1,206 @@
+//! Opens a connection: name resolution, TCP, a proxy's tunnel, TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::proxy::matcher::Intercept;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower_service::Service;
+
+/// How to reach one origin.
+pub(super) struct Connector {
+    /// `scheme://host:port`, as far as written.
+    address: String,
+    authority: String,
+    host: String,
+    port: u16,
+    tcp: HttpConnector,
+    tls: Option<Arc<ClientConfig>>,
+    proxy: Option<Intercept>,
+}
+
+/// A connection and the protocol that both sides agreed on.
+pub(super) enum Connected {
+    Http1(Stream),
+    Http2(Stream),
+}
+
+/// A socket, or TLS over one.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<Stream>>),
+}
+
+// === impl Connector ===
+
+impl Connector {
+    pub(super) fn new(
+        address: &Uri,
+        tls: Option<Arc<ClientConfig>>,
+        proxy: Option<Intercept>,
+    ) -> io::Result<Self> {
+        let authority = address.authority().ok_or_else(|| io::Error::other("it has no host"))?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        Ok(Self {
+            address: format!("{}://{authority}", if tls.is_some() { "https" } else { "http" }),
+            host: authority.host().to_owned(),
+            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            authority: authority.to_string(),
+            tcp,
+            tls,
+            proxy,
+        })
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub(super) async fn connect(&self) -> io::Result<Connected> {
+        let mut stream = match &self.proxy {
+            None => self.dial(format!("http://{}:{}", self.host, self.port)).await?,
+            Some(proxy) => self.tunnel(proxy).await?,
+        };
+        let Some(config) = &self.tls else { return Ok(Connected::Http1(stream)) };
+        stream = secure(stream, config, &self.host).await?;
+        match &stream {
+            Stream::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Ok(Connected::Http2(stream))
+            }
+            _ => Ok(Connected::Http1(stream)),
+        }
+    }
+
+    async fn dial(&self, address: String) -> io::Result<Stream> {
+        let address: Uri = address.parse().map_err(io::Error::other)?;
+        let connected = self.tcp.clone().call(address).await.map_err(io::Error::other)?;
+        Ok(Stream::Plain(connected.into_inner()))
+    }
+
+    /// A tunnel through an HTTP proxy (RFC 9110, section 9.3.6).
+    async fn tunnel(&self, proxy: &Intercept) -> io::Result<Stream> {
+        let secured = proxy.uri().scheme_str() == Some("https");
+        let host = proxy.uri().host().ok_or_else(|| io::Error::other("the proxy has no host"))?;
+        let port = proxy.uri().port_u16().unwrap_or(if secured { 443 } else { 80 });
+        let mut stream = self.dial(format!("http://{host}:{port}")).await?;
+        if secured && let Some(config) = &self.tls {
+            let mut config = ClientConfig::clone(config);
+            config.alpn_protocols.clear();
+            stream = secure(stream, &Arc::new(config), host).await?;
+        }
+        let target = format!("{}:{}", self.host, self.port);
+        let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n").into_bytes();
+        if let Some(credentials) = proxy.basic_auth() {
+            request.extend_from_slice(b"proxy-authorization: ");
+            request.extend_from_slice(credentials.as_bytes());
+            request.extend_from_slice(b"\r\n");
+        }
+        request.extend_from_slice(b"\r\n");
+        stream.write_all(&request).await?;
+        read_tunnel_answer(&mut stream).await?;
+        Ok(stream)
+    }
+}
+
+async fn secure(stream: Stream, config: &Arc<ClientConfig>, host: &str) -> io::Result<Stream> {
+    let host = host.trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+/// Reads the proxy's answer byte by byte, so as not to take any of what follows it.
+async fn read_tunnel_answer(stream: &mut Stream) -> io::Result<()> {
+    const LONGEST: usize = 8 * 1024;
+    let mut head = Vec::with_capacity(256);
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= LONGEST {
+            return Err(io::Error::other("the proxy's answer is too long"));
+        }
+        head.push(stream.read_u8().await?);
+    }
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut response = httparse::Response::new(&mut headers);
+    response.parse(&head).map_err(io::Error::other)?;
+    match response.code {
+        Some(200..=299) => Ok(()),
+        code => Err(io::Error::other(format!(
+            "the proxy refused the tunnel with status {}",
+            code.unwrap_or(0)
+        ))),
+    }
+}
+
+// === impl Stream ===
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The upstream client: pooled connections per origin and worker, HTTP/1.1 and HTTP/2.
+//!
+//! An HTTP/1.1 connection is driven by whoever reads its reply, so no task stands between socket
+//! and reply, what is readable is drained at once, and dropping the reply closes the socket.
+
+mod connect;
+mod h1;
+mod reply;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::client::proxy::matcher::Matcher;
+use tokio::time::Instant;
+
+use self::connect::{Connected, Connector};
+use self::h1::Connection;
+pub use self::reply::{BodyError, Reply, ReplyBody};
+use super::tasks::Tasks;
+use super::{BoxError, tls, workers};
+use crate::dialect::splice::Payload;
+
+/// How long an unused connection is kept: shorter than peers keep theirs (Cloudflare 400 s, AWS
+/// load balancers 60 s). A `Keep-Alive: timeout=` of the peer shortens it further.
+const IDLE: Duration = Duration::from_secs(50);
+/// Unused connections kept per origin and worker.
+const MAX_IDLE: usize = 256;
+/// Streams put on one HTTP/2 connection before another is opened; servers commonly allow 100.
+const MAX_STREAMS: usize = 100;
+
+/// Hands out the origins of the process, so that a reload keeps the pools of those that stay.
+pub struct Client {
+    origins: Mutex<HashMap<Place, Weak<Origin>>>,
+    environment: Matcher,
+    workers: usize,
+    tasks: Tasks,
+}
+
+/// Where an origin is and how it is reached. A pool is shared by all who name the same place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Scheme, host and port; the path is not part of it.
+    pub address: Uri,
+    /// An explicit proxy; without one the usual environment variables decide.
+    pub proxy: Option<String>,
+    /// Further certificate authorities, a PEM file.
+    pub ca: Option<PathBuf>,
+}
+
+/// One server and the connections to it.
+pub struct Origin {
+    connector: Connector,
+    shards: Box<[Mutex<Shard>]>,
+    tasks: Tasks,
+}
+
+/// The connections that live on one worker.
+#[derive(Default)]
+struct Shard {
+    idle: Vec<(Connection, Instant)>,
+    multiplexed: Vec<Multiplexed>,
+}
+
+#[derive(Clone)]
+struct Multiplexed {
+    sender: SendRequest<Outbox>,
+    streams: Arc<()>,
+}
+
+/// One request, ready to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub headers: &'a Template,
+    /// Headers of this call alone.
+    pub extra: &'a [(HeaderName, HeaderValue)],
+    pub body: &'a Payload,
+}
+
+/// Headers that every request to an origin carries, written out once. Holds credentials: it is
+/// never printed.
+pub struct Template {
+    map: HeaderMap,
+    rendered: Vec<u8>,
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The connection broke before the head of the answer was complete. `arrived` when some of it
+    /// was there: then the request has certainly been seen.
+    #[error("the connection was closed before an answer came: {cause}")]
+    Closed { cause: io::Error, arrived: bool },
+    #[error("the answer is not HTTP: {0}")]
+    Malformed(String),
+}
+
+type Outbox = reply::Outbox;
+
+// === impl Client ===
+
+impl Client {
+    /// A client for `workers` workers. Proxies are taken from the environment's `HTTPS_PROXY`,
+    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, where a place names none; loopback is exempt.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            origins: Mutex::default(),
+            environment: Matcher::from_env(),
+            workers: workers.max(1),
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// The origin at `place`, with its pool when it is in use already.
+    pub fn origin(&self, place: &Place) -> io::Result<Arc<Origin>> {
+        let mut origins = lock(&self.origins);
+        origins.retain(|_, origin| origin.strong_count() > 0);
+        if let Some(origin) = origins.get(place).and_then(Weak::upgrade) {
+            return Ok(origin);
+        }
+        let proxy = match &place.proxy {
+            Some(proxy) => Matcher::builder().all(proxy.clone()).build().intercept(&place.address),
+            None if is_loopback(&place.address) => None,
+            None => self.environment.intercept(&place.address),
+        };
+        let origin = Arc::new(Origin {
+            connector: Connector::new(&place.address, trust(place)?, proxy)?,
+            shards: (0..self.workers).map(|_| Mutex::default()).collect(),
+            tasks: self.tasks.clone(),
+        });
+        origins.insert(place.clone(), Arc::downgrade(&origin));
+        Ok(origin)
+    }
+
+    /// Closes what has been idle for too long on the caller's worker.
+    pub fn sweep(&self) {
+        let origins: Vec<_> = lock(&self.origins).values().filter_map(Weak::upgrade).collect();
+        for origin in origins {
+            origin.shard().sweep();
+        }
+    }
+}
+
+fn trust(place: &Place) -> io::Result<Option<Arc<rustls::ClientConfig>>> {
+    let secure = place.address.scheme_str() == Some("https");
+    secure.then(|| tls::client(place.ca.as_deref().map(Path::new))).transpose()
+}
+
+fn is_loopback(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// The `Host` of every request to it.
+    pub fn authority(&self) -> &str {
+        self.connector.authority()
+    }
+
+    /// Sends one request and waits for the head of its answer. `connect_limit` bounds the time to
+    /// open a connection. A pooled connection that turns out to be closed is replaced once.
+    pub async fn send(
+        self: &Arc<Self>,
+        outgoing: Outgoing<'_>,
+        connect_limit: Duration,
+    ) -> Result<Reply, Fault> {
+        if let Some(pooled) = self.checkout() {
+            match self.exchange(pooled, outgoing).await {
+                // The peer had closed it while it was unused: the request was not served.
+                Err(Fault::Closed { arrived: false, .. }) => {}
+                result => return result,
+            }
+        }
+        let connected = tokio::time::timeout(connect_limit, self.connector.connect())
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(Fault::Connect)?;
+        let line = match connected {
+            Connected::Http1(stream) => Line::Single(Connection::new(stream)),
+            Connected::Http2(stream) => Line::Multiplexed(self.open_http2(stream).await?),
+        };
+        self.exchange(line, outgoing).await
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        line: Line,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Reply, Fault> {
+        match line {
+            Line::Single(connection) => {
+                let head = h1::render(outgoing, self.authority());
+                connection.exchange(&head, outgoing.body, self).await
+            }
+            Line::Multiplexed(line) => self.exchange_http2(line, outgoing).await,
+        }
+    }
+
+    async fn open_http2(&self, stream: connect::Stream) -> Result<Multiplexed, Fault> {
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(executor)
+            .timer(hyper_util::rt::TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .adaptive_window(true)
+            .handshake(io)
+            .await
+            .map_err(|error| Fault::Connect(io::Error::other(error)))?;
+        self.tasks.spawn(async move {
+            // Its end shows in each stream on it.
+            let _ = connection.await;
+        });
+        let line = Multiplexed { sender, streams: Arc::new(()) };
+        self.shard().multiplexed.push(line.clone());
+        Ok(line)
+    }
+
+    async fn exchange_http2(
+        &self,
+        mut line: Multiplexed,
+        outgoing: Outgoing<'_>,
+    ) -> Result<Reply, Fault> {
+        let uri = format!("{}{}", self.connector.address(), outgoing.path);
+        let mut request = Request::builder()
+            .method(outgoing.method)
+            .uri(uri)
+            .body(Outbox::new(outgoing.body))
+            .map_err(|error| Fault::Malformed(error.to_string()))?;
+        *request.headers_mut() = outgoing.headers.map.clone();
+        for (name, value) in outgoing.extra {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let closed = |error: hyper::Error| Fault::Closed {
+            arrived: !(error.is_canceled() || error.is_closed()),
+            cause: io::Error::other(error),
+        };
+        line.sender.ready().await.map_err(closed)?;
+        let response = line.sender.send_request(request).await.map_err(closed)?;
+        let (head, body) = response.into_parts();
+        Ok(Reply {
+            status: head.status.as_u16(),
+            body: ReplyBody::boxed(reply::Inbox { body, _stream: line.streams }, &head.headers),
+            headers: head.headers,
+        })
+    }
+
+    /// An open connection that is not known to be closed.
+    fn checkout(&self) -> Option<Line> {
+        let mut shard = self.shard();
+        shard.multiplexed.retain(|line| !line.sender.is_closed());
+        let free = |line: &&Multiplexed| Arc::strong_count(&line.streams) <= MAX_STREAMS;
+        if let Some(line) = shard.multiplexed.iter().find(free) {
+            return Some(Line::Multiplexed(line.clone()));
+        }
+        while let Some((mut connection, since)) = shard.idle.pop() {
+            if since.elapsed() < connection.idle_limit() && connection.is_open() {
+                return Some(Line::Single(connection));
+            }
+        }
+        None
+    }
+
+    /// Takes back a connection whose answer was read to its end.
+    fn checkin(&self, connection: Connection) {
+        let mut shard = self.shard();
+        if shard.idle.len() < MAX_IDLE {
+            shard.idle.push((connection, Instant::now()));
+        }
+    }
+
+    fn shard(&self) -> MutexGuard<'_, Shard> {
+        // Only this worker takes this lock, so it is free.
+        lock(&self.shards[workers::current() % self.shards.len()])
+    }
+}
+
+enum Line {
+    Single(Connection),
+    Multiplexed(Multiplexed),
+}
+
+impl Shard {
+    fn sweep(&mut self) {
+        self.idle.retain(|(connection, since)| since.elapsed() < connection.idle_limit());
+        self.multiplexed.retain(|line| !line.sender.is_closed());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Template ===
+
+impl Template {
+    pub fn new(map: HeaderMap) -> Self {
+        let mut rendered = Vec::with_capacity(256);
+        for (name, value) in &map {
+            push_header(&mut rendered, name, value);
+        }
+        Self { map, rendered }
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Template(***)")
+    }
+}
+
+fn push_header(into: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    into.extend_from_slice(name.as_str().as_bytes());
+    into.extend_from_slice(b": ");
+    into.extend_from_slice(value.as_bytes());
+    into.extend_from_slice(b"\r\n");
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Origin({})", self.authority())
+    }
+}
+
+/// A body that is made here and not received: the answers of a built-in provider.
+pub type LocalBody = std::pin::Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
