@@ -84,7 +84,8 @@ pub(super) fn address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
 /// because addresses are logged and secrets are not.
 pub(super) fn url(value: &DeValue<'_>) -> Result<String, String> {
     let text = text(value)?;
-    let wrong = || format!("{text:?} is not a URL; write one as in \"https://api.example.com/v1\"");
+    // Not repeated here, for what is no URL may well be a secret in the wrong place.
+    let wrong = || "is not a URL; write one as in \"https://api.example.com/v1\"".to_owned();
     let uri: http::Uri = text.parse().map_err(|_| wrong())?;
     let authority = uri.authority().filter(|authority| !authority.host().is_empty());
     match (uri.scheme_str(), authority) {

@@ -56,9 +56,9 @@ impl Watch {
         })
     }
 
-    /// Waits for content that differs from what was last seen. A file that is gone counts as
-    /// unchanged: it is either being replaced, or there is nothing to load. Dropping the future
-    /// loses no change. Always `Some` as long as the watch can go on.
+    /// Waits for content that differs from what was last seen. A file that is gone or empty counts
+    /// as unchanged: it is being written, and an empty config would forget every key. Dropping the
+    /// future loses no change. Always `Some`: should events fail, the poll goes on.
     pub async fn changed(&mut self) -> Option<()> {
         loop {
             tokio::select! {
@@ -77,7 +77,10 @@ impl Watch {
     }
 
     async fn look(&mut self) -> bool {
-        let Ok(content) = tokio::fs::read(&self.path).await else { return false };
+        let content = tokio::fs::read(&self.path).await.unwrap_or_default();
+        if content.is_empty() {
+            return false;
+        }
         let found = Some(Sha256::digest(content).into());
         let differs = found != self.seen;
         self.seen = found;
@@ -154,14 +157,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_content_again_is_no_change() {
+    async fn the_same_content_or_none_at_all_is_no_change() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("switchpoint.toml");
         fs::write(&path, "one").unwrap();
         let mut watch = watch(&path).unwrap();
         fs::write(&path, "one").unwrap();
         assert!(!sees(&mut watch).await);
+        fs::write(&path, "").unwrap();
+        assert!(!sees(&mut watch).await, "a file that is being written");
         fs::remove_file(&path).unwrap();
-        assert!(!sees(&mut watch).await, "a file that is gone changes nothing");
+        assert!(!sees(&mut watch).await, "a file that is gone");
     }
 }

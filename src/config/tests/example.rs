@@ -73,3 +73,11 @@ fn every_known_key_stands_in_the_example() {
         }
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_strange_to_be_refused_politely(text in ".{0,200}", value in "[ -~]{0,40}") {
+        let _ = parse(&text);
+        let _ = parse(&EXAMPLE.replace("\"30s\"", &value));
+    }
+}

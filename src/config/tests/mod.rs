@@ -159,8 +159,8 @@ api_key = "secret://vault"
     assert_eq!(
         complaints(text),
         r#"2: providers.a: `kind` is missing
-3: providers.a.base_url: "api.example.com/v1" is not a URL; write one as in "https://api.example.com/v1"
-4: providers.a.proxy: "socks5://127.0.0.1:1" is not a URL; write one as in "https://api.example.com/v1"
+3: providers.a.base_url: is not a URL; write one as in "https://api.example.com/v1"
+4: providers.a.proxy: is not a URL; write one as in "https://api.example.com/v1"
 6: providers.a.api_keys: `api_key` and `api_keys` are both written; keep one
 7: providers."b c": "b c" is not a name; use letters, digits and . _ -
 9: providers."b c".base_url: must not contain a query or a fragment
@@ -321,6 +321,24 @@ headers = { x-key = "canary" }
     let config = parse(text).unwrap();
     assert!(!format!("{config:?}").contains("canary"));
     assert_eq!(config.warnings.len(), 3, "a literal header may be no secret at all");
+}
+
+#[test]
+fn no_secret_shows_in_a_problem_caused_by_its_place() {
+    let misplaced = [
+        "[providers.a]\nkind = \"demo\"\napi_key = canary",
+        "[providers.a]\nkind = \"demo\"\napi_key = \"canary",
+        "[providers.a]\nkind = \"demo\"\napi_key = \"can\\u0000ary\"",
+        "[providers.a]\nkind = \"demo\"\nbase_url = \"canary\"",
+        "[providers.a]\nkind = \"demo\"\nproxy = \"http://user:canary@host:port\"",
+        "[providers.a]\nkind = \"demo\"\nheaders = { x-key = \"canary\\n\" }",
+        "[keys.a]\nhash = \"canary\"",
+        "[keys.a]\nsecret = { value = \"canary\" }",
+    ];
+    for text in misplaced {
+        let shown = complaints(text);
+        assert!(!shown.is_empty() && !shown.contains("canary"), "{text}: {shown}");
+    }
 }
 
 // === What is understood ===
