@@ -1,0 +1,127 @@
+//! What only shows when the sections are seen together: names that lead nowhere, and
+//! combinations that can never work.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::problem::{Report, child, suggestion};
+use super::route::Route;
+use super::{Config, Key};
+
+/// Requests say `agent/NAME` for agents, so no provider may be called so.
+const AGENT: &str = "agent";
+
+pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
+    check_listeners(config, report);
+    check_kinds(config, kinds, report);
+    for (name, route) in &config.routes {
+        check_targets(config, &child("routes", name), route, report);
+    }
+    for (name, key) in &config.keys {
+        check_grants(config, &child("keys", name), key, report);
+    }
+    check_twins(&config.keys, report);
+}
+
+fn check_listeners(config: &Config, report: &Report) {
+    let (server, admin) = (&config.server, &config.admin);
+    if admin.listen.port() != 0 && server.listen.contains(&admin.listen) {
+        // Either side may be the default, so blame the one that was written.
+        let path = if report.mentions("admin.listen") { "admin.listen" } else { "server.listen" };
+        report.problem(path, format!("{} is taken by both [server] and [admin]", admin.listen));
+    }
+    if server.max_body > server.body_budget {
+        let path = if report.mentions("server.max_body") {
+            "server.max_body"
+        } else {
+            "server.body_budget"
+        };
+        report.problem(
+            path,
+            format!(
+                "`max_body` ({} bytes) exceeds `body_budget` ({} bytes), so the largest bodies \
+                 could never be read",
+                server.max_body, server.body_budget
+            ),
+        );
+    }
+}
+
+fn check_kinds(config: &Config, kinds: &[&str], report: &Report) {
+    for (name, provider) in &config.providers {
+        let path = child("providers", name);
+        if name == AGENT {
+            report.problem(&path, "this name is reserved for agents");
+        }
+        // An empty kind was already reported as missing.
+        if !provider.kind.is_empty() && !kinds.contains(&provider.kind.as_str()) {
+            let kind = &provider.kind;
+            let hint = suggestion(kind, kinds.iter().copied());
+            report.problem(
+                &child(&path, "kind"),
+                format!("no provider kind is called \"{kind}\"{hint}"),
+            );
+        }
+    }
+}
+
+fn check_targets(config: &Config, path: &str, route: &Route, report: &Report) {
+    for (position, target) in route.targets.iter().enumerate() {
+        if let Err(message) = find_provider(config, &target.provider) {
+            report.problem(&format!("{path}.targets[{position}]"), message);
+        }
+    }
+}
+
+fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
+    for (position, grant) in key.routes.iter().flatten().enumerate() {
+        if let Err(message) = find_grant(config, grant) {
+            report.problem(&format!("{path}.routes[{position}]"), message);
+        }
+    }
+}
+
+/// Whether a key's grant can ever match something.
+fn find_grant(config: &Config, grant: &str) -> Result<(), String> {
+    let (name, is_pattern) = match grant.strip_suffix('*') {
+        Some(name) => (name, true),
+        None => (grant, false),
+    };
+    if name.contains('*') {
+        return Err(format!("{grant:?}: a `*` may only stand at the end"));
+    }
+    match name.split_once('/') {
+        Some((_, "")) if !is_pattern => Err(format!("{grant:?} names nothing after the `/`")),
+        Some((AGENT, _)) => Ok(()),
+        Some((provider, _)) => find_provider(config, provider),
+        None if is_pattern || config.routes.contains_key(name) => Ok(()),
+        None => {
+            let hint = suggestion(name, config.routes.keys().map(String::as_str));
+            Err(format!("no route is called \"{name}\"{hint}"))
+        }
+    }
+}
+
+fn find_provider(config: &Config, name: &str) -> Result<(), String> {
+    if config.providers.contains_key(name) {
+        return Ok(());
+    }
+    let hint = suggestion(name, config.providers.keys().map(String::as_str));
+    Err(format!("no provider is called \"{name}\"{hint}"))
+}
+
+/// Two keys with one secret could not be told apart.
+fn check_twins(keys: &BTreeMap<String, Key>, report: &Report) {
+    let mut owners: BTreeMap<[u8; 32], &str> = BTreeMap::new();
+    for (name, key) in keys {
+        let hashed = key.secret.as_ref().map(|secret| Sha256::digest(secret.expose()).into());
+        let Some(digest) = hashed.or(key.hash) else { continue };
+        if let Some(owner) = owners.insert(digest, name) {
+            report.problem(
+                &child("keys", name),
+                format!("has the same secret as the key \"{owner}\""),
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the operator wrote, checked. Nothing here runs.
+//!
+//! Serde stops at the first fault, so the sections are read by hand from the spanned tree:
+//! every problem is told at once, with its line and TOML path.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use toml::de::DeTable;
+
+mod problem;
+mod reader;
+mod value;
+mod secret;
+mod server;
+mod provider;
+mod route;
+mod access;
+mod telemetry;
+mod check;
+mod discover;
+pub mod watch;
+
+pub use access::Key;
+pub use discover::Candidate;
+pub use problem::Problem;
+pub use provider::{Provider, Timeouts};
+pub use route::{Route, Target};
+pub use secret::{Secret, variable};
+pub use server::{Admin, Server, Tls};
+pub use telemetry::{LogFormat, Telemetry};
+
+use problem::{Lines, Report};
+use reader::{Field, Section};
+
+const SECTIONS: &[&str] = &["server", "admin", "providers", "routes", "keys", "telemetry"];
+
+/// Everything the gateway is told, with secrets resolved and names checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub server: Server,
+    pub admin: Admin,
+    pub providers: BTreeMap<String, Provider>,
+    pub routes: BTreeMap<String, Route>,
+    pub keys: BTreeMap<String, Key>,
+    pub telemetry: Telemetry,
+    pub source: Source,
+    /// SHA-256 of the text, in hex.
+    pub hash: String,
+    /// What works but should not stay so.
+    pub warnings: Vec<Problem>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    File(PathBuf),
+    Discovery,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks the file at `path`. `kinds` are the provider kinds that exist.
+    pub fn load(path: &Path, kinds: &[&str]) -> Result<Self, Vec<Problem>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            vec![Problem::of_file(path, format!("the file cannot be read: {error}"))]
+        })?;
+        Self::parse(&text, path, kinds)
+    }
+
+    /// Checks `text` as if it stood in the file `origin`, beside which relative paths are sought.
+    pub fn parse(text: &str, origin: &Path, kinds: &[&str]) -> Result<Self, Vec<Problem>> {
+        let root = parse_toml(text, origin)?;
+        let report = Report::new(origin, &Lines::of(text), &root);
+        let section = Section::new(String::new(), &root, SECTIONS, &report);
+        let mut config =
+            Self { hash: digest(text), ..Self::read(&section, Source::File(origin.to_path_buf())) };
+        check::check(&config, kinds, &report);
+        config.warnings = report.close()?;
+        Ok(config)
+    }
+
+    /// A config for those who wrote none: a provider per candidate whose variable is set, the
+    /// servers found on loopback, and the built-in one. Waits up to 0.2 s for loopback.
+    pub fn discover(candidates: &[Candidate<'_>]) -> Self {
+        discover::discover(candidates)
+    }
+
+    fn empty(source: Source) -> Self {
+        Self {
+            server: Server::default(),
+            admin: Admin::default(),
+            providers: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            telemetry: Telemetry::default(),
+            source,
+            hash: String::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn read(root: &Section<'_>, source: Source) -> Self {
+        let section = |name, keys| root.get(name).and_then(|field| field.section(keys));
+        Self {
+            server: section("server", server::SERVER_KEYS)
+                .map(|section| Server::read(&section))
+                .unwrap_or_default(),
+            admin: section("admin", server::ADMIN_KEYS)
+                .map(|section| Admin::read(&section))
+                .unwrap_or_default(),
+            providers: named(root, "providers", provider::KEYS, Provider::read),
+            routes: named(root, "routes", route::KEYS, Route::read),
+            keys: named(root, "keys", access::KEYS, Key::read),
+            telemetry: section("telemetry", telemetry::KEYS)
+                .map(|section| Telemetry::read(&section))
+                .unwrap_or_default(),
+            ..Self::empty(source)
+        }
+    }
+}
+
+/// Every fault of the syntax, at most one per line: what follows a slip is rarely its own fault.
+fn parse_toml<'a>(text: &'a str, origin: &Path) -> Result<DeTable<'a>, Vec<Problem>> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok(root.into_inner());
+    }
+    let lines = Lines::of(text);
+    let mut problems: Vec<Problem> = errors
+        .iter()
+        .map(|error| Problem {
+            line: error.span().map_or(0, |span| lines.number(&span)),
+            ..Problem::of_file(origin, error.message().to_owned())
+        })
+        .collect();
+    problems.sort_by_key(|problem| problem.line);
+    problems.dedup_by_key(|problem| problem.line);
+    Err(problems)
+}
+
+/// Reads `[section.NAME]` for every name. One that cannot be read still counts as named, so
+/// that references to it are not reported as well.
+fn named<T: Default>(
+    root: &Section<'_>,
+    section: &str,
+    keys: &'static [&'static str],
+    read: fn(&Section<'_>) -> T,
+) -> BTreeMap<String, T> {
+    let entries = root.get(section).map(|field| field.entries()).unwrap_or_default();
+    let value = |field: &Field<'_>| field.section(keys).map(|section| read(&section));
+    entries
+        .into_iter()
+        .map(|(name, field)| {
+            if !value::is_name(name) {
+                field.fail(format!("{name:?} is not a name; use letters, digits and . _ -"));
+            }
+            (name.to_owned(), value(&field).unwrap_or_default())
+        })
+        .collect()
+}
+
+/// SHA-256 in hex.
+fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests;

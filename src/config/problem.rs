@@ -1,0 +1,170 @@
+//! What is wrong in a config file, and where.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// One fault in what the operator wrote. `line` is 0 when no line is to blame,
+/// `path` is empty when no key is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub file: PathBuf,
+    pub line: usize,
+    pub path: String,
+    pub message: String,
+}
+
+/// Gathers the problems and warnings of one file while it is read, so that all are told at once.
+pub(super) struct Report {
+    file: PathBuf,
+    lines: HashMap<String, usize>,
+    problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+/// Where the lines of a text begin, to turn offsets into line numbers.
+pub(super) struct Lines(Vec<usize>);
+
+// === impl Problem ===
+
+impl Problem {
+    /// A fault of the file itself rather than of a line in it.
+    pub(super) fn of_file(file: &Path, message: String) -> Self {
+        Self { file: file.to_path_buf(), line: 0, path: String::new(), message }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(formatter, "{}:", self.line)?;
+        }
+        if !self.path.is_empty() {
+            write!(formatter, " {}:", self.path)?;
+        }
+        write!(formatter, " {}", self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+// === impl Report ===
+
+impl Report {
+    pub(super) fn new(file: &Path, lines: &Lines, root: &DeTable<'_>) -> Self {
+        let mut index = HashMap::new();
+        index_table(&mut index, lines, "", root);
+        Self {
+            file: file.to_path_buf(),
+            lines: index,
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
+    pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
+        self.problems.borrow_mut().push(self.at(path, message.into()));
+    }
+
+    pub(super) fn warn(&self, path: &str, message: impl Into<String>) {
+        self.warnings.borrow_mut().push(self.at(path, message.into()));
+    }
+
+    /// Whether the operator wrote this key at all.
+    pub(super) fn mentions(&self, path: &str) -> bool {
+        self.lines.contains_key(path)
+    }
+
+    /// A relative path means "beside the config file", wherever the gateway was started from.
+    pub(super) fn beside(&self, path: &str) -> PathBuf {
+        self.file.parent().unwrap_or_else(|| Path::new("")).join(path)
+    }
+
+    /// The warnings, when nothing is wrong; else every problem, in the order of the file.
+    pub(super) fn close(self) -> Result<Vec<Problem>, Vec<Problem>> {
+        let mut problems = self.problems.into_inner();
+        let mut warnings = self.warnings.into_inner();
+        problems.sort_by_key(|problem| problem.line);
+        warnings.sort_by_key(|problem| problem.line);
+        if problems.is_empty() { Ok(warnings) } else { Err(problems) }
+    }
+
+    fn at(&self, path: &str, message: String) -> Problem {
+        let line = self.lines.get(path).copied().unwrap_or(0);
+        Problem { file: self.file.clone(), line, path: path.to_owned(), message }
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(offset, _)| offset).collect())
+    }
+
+    pub(super) fn number(&self, span: &Range<usize>) -> usize {
+        self.0.partition_point(|newline| *newline < span.start) + 1
+    }
+}
+
+fn index_table(index: &mut HashMap<String, usize>, lines: &Lines, path: &str, table: &DeTable<'_>) {
+    for (key, value) in table {
+        let path = child(path, key.get_ref());
+        index_value(index, lines, &path, value);
+        index.insert(path, lines.number(&key.span()));
+    }
+}
+
+fn index_value(
+    index: &mut HashMap<String, usize>,
+    lines: &Lines,
+    path: &str,
+    value: &Spanned<DeValue<'_>>,
+) {
+    if let Some(table) = value.get_ref().as_table() {
+        index_table(index, lines, path, table);
+    }
+    for (position, element) in value.get_ref().as_array().into_iter().flatten().enumerate() {
+        let path = format!("{path}[{position}]");
+        index_value(index, lines, &path, element);
+        index.insert(path, lines.number(&element.span()));
+    }
+}
+
+/// The TOML path of `key` inside `path`, quoted where TOML would need quotes.
+pub(super) fn child(path: &str, key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let quoted = key.is_empty() || !key.chars().all(bare);
+    let key = if quoted { format!("{key:?}") } else { key.to_owned() };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+/// `; did you mean "groq"?` when a known name is close enough to be a slip of the hand,
+/// else the known names when they fit on a line, else nothing.
+pub(super) fn suggestion<'a>(
+    written: &str,
+    known: impl IntoIterator<Item = &'a str> + Clone,
+) -> String {
+    let slips = (written.chars().count() / 3).max(1);
+    let nearest = known
+        .clone()
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        .filter(|(distance, _)| *distance <= slips)
+        .min();
+    if let Some((_, name)) = nearest {
+        return format!("; did you mean \"{name}\"?");
+    }
+    let names: Vec<&str> = known.into_iter().collect();
+    match names.len() {
+        1..=8 => format!("; known: {}", names.join(", ")),
+        _ => String::new(),
+    }
+}

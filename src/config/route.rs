@@ -1,0 +1,76 @@
+//! `[routes.NAME]`: what clients may name as a model, and where such calls go.
+
+use super::provider::Timeouts;
+use super::reader::{Field, Section};
+use super::value;
+
+pub(super) const KEYS: &[&str] = &["targets", "attempts", "timeouts"];
+pub(super) const TARGET_KEYS: &[&str] = &["target"];
+
+/// Targets in order of preference.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    pub targets: Vec<Target>,
+    /// Over keys, retries and targets together.
+    pub attempts: Option<u32>,
+    pub timeouts: Timeouts,
+}
+
+/// One model of one provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub provider: String,
+    pub model: String,
+}
+
+// === impl Route ===
+
+impl Route {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self {
+            targets: section.require("targets").map(|field| targets(&field)).unwrap_or_default(),
+            attempts: section
+                .read("attempts", |value| value::whole(value, 1..=20))
+                .and_then(|attempts| u32::try_from(attempts).ok()),
+            timeouts: Timeouts::read(section),
+        }
+    }
+}
+
+fn targets(field: &Field<'_>) -> Vec<Target> {
+    let Some(elements) = field.list() else { return Vec::new() };
+    if elements.is_empty() {
+        field.fail("must name at least one target");
+    }
+    let mut targets = Vec::new();
+    for element in elements {
+        let Some(target) = Target::read(&element) else { continue };
+        if targets.contains(&target) {
+            let Target { provider, model } = &target;
+            element.fail(format!("\"{provider}/{model}\" is named twice in this route"));
+        }
+        targets.push(target);
+    }
+    targets
+}
+
+// === impl Target ===
+
+impl Target {
+    fn read(element: &Field<'_>) -> Option<Self> {
+        let written = if element.is_table() {
+            element.section(TARGET_KEYS)?.require("target")?.read(value::text)?
+        } else {
+            element.read(value::text)?
+        };
+        match written.split_once('/') {
+            Some((provider, model)) if !provider.is_empty() && !model.is_empty() => {
+                Some(Self { provider: provider.to_owned(), model: model.to_owned() })
+            }
+            _ => {
+                element.fail(format!("{written:?} is not a target; write \"provider/model\""));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A value that can be used but never printed, and where it may come from.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+use super::reader::Field;
+use super::value;
+
+const MASK: &str = "***";
+
+/// A credential. Equality is for noticing changes between two configs, not for checking what a
+/// client sent: it does not take constant time.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Whether a secret written into the file itself deserves a warning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Literal {
+    Warned,
+    Fine,
+}
+
+// === impl Secret ===
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Resolves `env:NAME`, `file:PATH` or a literal.
+    pub(super) fn read(field: &Field<'_>, literal: Literal) -> Option<Self> {
+        let written = field.read(value::text)?;
+        let found = if let Some(name) = written.strip_prefix("env:") {
+            from_environment(name)
+        } else if let Some(path) = written.strip_prefix("file:") {
+            from_file(&field.report.beside(path))
+        } else if written.starts_with("secret://") {
+            Err("secret:// is not supported yet; write env:NAME or file:PATH".to_owned())
+        } else {
+            if literal == Literal::Warned {
+                field.report.warn(
+                    &field.path,
+                    "a secret is written here in clear; prefer env:NAME or file:PATH",
+                );
+            }
+            Ok(written)
+        };
+        match found.and_then(Self::checked) {
+            Ok(secret) => Some(secret),
+            Err(message) => {
+                field.fail(message);
+                None
+            }
+        }
+    }
+
+    /// Secrets travel in headers, where a control character is an injection or a refusal.
+    pub(super) fn checked(text: String) -> Result<Self, String> {
+        if text.chars().any(char::is_control) {
+            return Err("the secret contains a line break or another control character".to_owned());
+        }
+        Ok(Self(text))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(MASK)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(MASK)
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(MASK)
+    }
+}
+
+/// The environment variable `name`, unless it is unset, empty or not text.
+#[expect(clippy::disallowed_methods, reason = "this is where `config` reads the environment")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+fn from_environment(name: &str) -> Result<String, String> {
+    variable(name).ok_or_else(|| format!("the environment variable {name:?} is not set"))
+}
+
+fn from_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() { Err(format!("{shown} is empty")) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_prints_itself() {
+        let secret = Secret::new("canary");
+        assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
+        assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
+        assert_eq!(secret.expose(), "canary");
+    }
+
+    #[test]
+    fn a_secret_from_a_file_loses_only_its_last_line_break() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, " sk-1 \r\n").unwrap();
+        assert_eq!(from_file(&path), Ok(" sk-1 ".to_owned()));
+        std::fs::write(&path, "\n").unwrap();
+        assert!(from_file(&path).unwrap_err().ends_with("is empty"));
+        assert!(from_file(&folder.path().join("none")).unwrap_err().contains("No such file"));
+    }
+
+    #[test]
+    fn a_line_break_inside_a_secret_is_refused() {
+        assert!(Secret::checked("a\nb".to_owned()).is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! The example config keeps its word: it loads, and it shows every key there is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::super::{SECTIONS, Source, access, parse_toml, provider, route, server, telemetry};
+use super::{Config, parse};
+
+const EXAMPLE: &str = include_str!("../../../config.example.toml");
+
+/// The example with every commented setting in force.
+fn uncommented_example() -> String {
+    let mut text = String::new();
+    for line in EXAMPLE.lines() {
+        let setting = line.strip_prefix("# ").filter(|rest| {
+            let word = rest.split(' ').next().unwrap_or_default();
+            rest.starts_with('[') || rest[word.len()..].starts_with(" = ")
+        });
+        let _ = writeln!(text, "{}", setting.unwrap_or(line));
+    }
+    text
+}
+
+#[test]
+fn the_example_loads_as_it_stands() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(config.warnings, []);
+    let usual = Config::empty(Source::Discovery);
+    assert_eq!(
+        (config.server, config.admin),
+        (usual.server, usual.admin),
+        "the defaults it claims"
+    );
+    assert_eq!(config.telemetry, usual.telemetry);
+}
+
+#[test]
+fn every_commented_setting_of_the_example_is_valid() {
+    let problems = parse(&uncommented_example()).unwrap_err();
+    for problem in problems {
+        let absent = ["is not set", "No such file"];
+        assert!(absent.iter().any(|reason| problem.message.contains(reason)), "{problem}");
+    }
+}
+
+#[test]
+fn every_known_key_stands_in_the_example() {
+    let text = uncommented_example();
+    let root = parse_toml(&text, Path::new("")).unwrap();
+    let keys_of = |section: &str| -> Vec<String> {
+        let tables = root[section].get_ref().as_table().unwrap();
+        let entries = tables.values().filter_map(|value| value.get_ref().as_table());
+        let keys = entries.flat_map(|table| table.keys());
+        keys.chain(tables.keys()).map(|key| key.get_ref().to_string()).collect()
+    };
+    let known = BTreeMap::from([
+        ("server", [server::SERVER_KEYS, server::TLS_KEYS].concat()),
+        ("admin", server::ADMIN_KEYS.to_vec()),
+        ("providers", [provider::KEYS, provider::TIMEOUT_KEYS].concat()),
+        ("routes", [route::KEYS, route::TARGET_KEYS].concat()),
+        ("keys", access::KEYS.to_vec()),
+        ("telemetry", telemetry::KEYS.to_vec()),
+    ]);
+    assert_eq!(known.len(), SECTIONS.len());
+    for (section, keys) in known {
+        let written = keys_of(section);
+        for key in keys {
+            let nested = provider::TIMEOUT_KEYS.contains(&key) || route::TARGET_KEYS.contains(&key);
+            let found = written.iter().any(|name| name == key)
+                || (nested && text.contains(&format!(" {key} = ")));
+            assert!(found, "`{key}` of [{section}] is missing in the example");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_strange_to_be_refused_politely(text in ".{0,200}", value in "[ -~]{0,40}") {
+        let _ = parse(&text);
+        let _ = parse(&EXAMPLE.replace("\"30s\"", &value));
+    }
+}

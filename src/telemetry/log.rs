@@ -1,0 +1,269 @@
+//! The log: JSON lines or text, written by a thread of its own and never waited for.
+//!
+//! Each worker appends to a buffer of its own; the writer collects them a few times a second. A
+//! buffer that nobody takes is bounded: further lines are dropped and counted.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::canon::CallRecord;
+
+/// How lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Text,
+}
+
+/// The bytes one worker may have waiting to be written.
+const MOST: usize = 4 * 1024 * 1024;
+/// How long lines gather before they are written together.
+const GATHER: Duration = Duration::from_millis(20);
+/// Buffers; workers beyond this number share them.
+const BUFFERS: usize = 64;
+
+/// Where lines go.
+pub struct Log {
+    format: Format,
+    access: bool,
+    buffers: Vec<Mutex<Vec<u8>>>,
+    /// Lines wait, and the writer knows.
+    waiting: AtomicBool,
+    wake: SyncSender<()>,
+    dropped: AtomicU64,
+    output: Mutex<Box<dyn Write + Send>>,
+}
+
+/// One line of the access log.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    level: &'static str,
+    message: &'static str,
+    id: &'a str,
+    surface: &'static str,
+    stream: bool,
+    key: Option<&'a str>,
+    route: Option<&'a str>,
+    provider: Option<&'a str>,
+    model: Option<&'a str>,
+    outcome: &'static str,
+    status: u16,
+    attempts: usize,
+    input_tokens: u64,
+    output_tokens: u64,
+    cache_read_tokens: u64,
+    reasoning_tokens: u64,
+    usage_source: &'static str,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_token_ms: Option<f64>,
+    overhead_us: u64,
+    generation: u64,
+}
+
+// === impl Log ===
+
+impl Log {
+    /// Starts the writer of `output`.
+    pub fn start(
+        format: Format,
+        access: bool,
+        output: Box<dyn Write + Send>,
+    ) -> io::Result<Arc<Self>> {
+        let (wake, woken) = sync_channel(1);
+        let log = Arc::new(Self {
+            format,
+            access,
+            buffers: (0..BUFFERS).map(|_| Mutex::default()).collect(),
+            waiting: AtomicBool::new(false),
+            wake,
+            dropped: AtomicU64::new(0),
+            output: Mutex::new(output),
+        });
+        let writer = Arc::downgrade(&log);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+            while gather(&woken) {
+                let Some(log) = writer.upgrade() else { return };
+                log.waiting.store(false, Ordering::Release);
+                log.flush();
+            }
+        })?;
+        Ok(log)
+    }
+
+    /// Sends the operational log of the process here too; `level` as in `info` or
+    /// `info,switchpoint::net=debug`.
+    pub fn install(self: &Arc<Self>, level: &str) {
+        let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(Lines(Arc::clone(self)));
+        // A second call in one process, as in tests, changes nothing.
+        let _ = match self.format {
+            Format::Json => builder.json().flatten_event(true).try_init(),
+            Format::Text => builder.try_init(),
+        };
+    }
+
+    /// Writes what waits, now.
+    pub fn flush(&self) {
+        let mut lines = Vec::new();
+        for buffer in &self.buffers {
+            let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+            if !buffer.is_empty() {
+                lines.append(&mut buffer);
+            }
+        }
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        // A log that cannot be written must not stop the gateway.
+        let _ = output.write_all(&lines).and_then(|()| output.flush());
+    }
+
+    /// Lines dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// One line for a finished call.
+    pub fn access(&self, record: &CallRecord) {
+        if !self.access {
+            return;
+        }
+        let mut id = [0; 36];
+        let time = humantime::format_rfc3339_millis(record.at).to_string();
+        let served = record.served_by();
+        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+        let line = Line {
+            time: &time,
+            level: "INFO",
+            message: "call",
+            id: record.id.encode(&mut id),
+            surface: record.surface.name(),
+            stream: record.stream,
+            key: record.key.as_deref(),
+            route: record.route.as_deref(),
+            provider: served.map(|attempt| attempt.provider.as_ref()),
+            model: served.map(|attempt| attempt.model.as_ref()),
+            outcome: record.outcome.name(),
+            status: record.status,
+            attempts: record.attempts.len(),
+            input_tokens: record.usage.input_total(),
+            output_tokens: record.usage.output,
+            cache_read_tokens: record.usage.cache_read,
+            reasoning_tokens: record.usage.reasoning,
+            usage_source: record.usage_source.name(),
+            duration_ms: milliseconds(record.duration),
+            first_token_ms: record.first_token.map(milliseconds),
+            overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),
+            generation: record.generation,
+        };
+        self.append(|buffer| match self.format {
+            Format::Json => serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from),
+            Format::Text => line.write_text(buffer),
+        });
+    }
+
+    /// Adds one line to the caller's buffer.
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+        let mine = &self.buffers[buffer_of_thread()];
+        {
+            let mut buffer = mine.lock().unwrap_or_else(PoisonError::into_inner);
+            let length = buffer.len();
+            if length > MOST {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            } else if write(&mut buffer).is_ok() {
+                buffer.push(b'\n');
+            } else {
+                buffer.truncate(length);
+            }
+        }
+        if !self.waiting.swap(true, Ordering::AcqRel) {
+            let _ = self.wake.try_send(());
+        }
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Log({:?})", self.format)
+    }
+}
+
+/// Waits for lines and lets more of them gather; false when the log is gone.
+fn gather(woken: &Receiver<()>) -> bool {
+    let there = woken.recv().is_ok();
+    if there {
+        #[expect(clippy::disallowed_methods, reason = "a thread of its own that batches by time")]
+        std::thread::sleep(GATHER);
+    }
+    there
+}
+
+/// A number for the calling thread, so that threads rarely share a buffer.
+fn buffer_of_thread() -> usize {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static MINE: usize = usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(0) % BUFFERS;
+    }
+    MINE.with(|mine| *mine)
+}
+
+// === impl Line ===
+
+impl Line<'_> {
+    fn write_text(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        write!(
+            buffer,
+            "{}  INFO call {} {}{} key={} route={} {}/{} {} {} attempts={} tokens={}+{} {}ms",
+            self.time,
+            self.id,
+            self.surface,
+            if self.stream { " stream" } else { "" },
+            self.key.unwrap_or("-"),
+            self.route.unwrap_or("-"),
+            self.provider.unwrap_or("-"),
+            self.model.unwrap_or("-"),
+            self.outcome,
+            self.status,
+            self.attempts,
+            self.input_tokens,
+            self.output_tokens,
+            self.duration_ms,
+        )
+    }
+}
+
+/// Lets `tracing` write its lines into the log.
+struct Lines(Arc<Log>);
+
+struct OneLine<'a>(&'a Log);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = OneLine<'a>;
+
+    fn make_writer(&'a self) -> OneLine<'a> {
+        OneLine(&self.0)
+    }
+}
+
+impl Write for OneLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        self.0.append(|buffer| buffer.write_all(line));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! The whole metric list in one table. Labels come from the config or from small enums only.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::canon::{CallRecord, Outcome, Surface};
+
+/// Twelve buckets from half a millisecond to ten minutes.
+const SECONDS: &[f64] =
+    &[0.000_5, 0.002, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+/// Twelve buckets from ten microseconds to a second.
+const SHORT_SECONDS: &[f64] = &[
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.25, 1.0,
+];
+
+/// Declares the metrics: a doc comment is the help text, brackets hold the labels.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:tt $name:literal [$($label:literal),*] $(in $buckets:ident)?;)+) => {
+        /// Every series the gateway exposes.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
+        }
+
+        impl Metrics {
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(
+                    let help = concat!($($help),+).trim();
+                    let $field = metrics!(@make $kind $name, help, [$($label),*] $(, $buckets)?);
+                    registry.register(Box::new($field.clone()))?;
+                )+
+                Ok(Self { registry, $($field,)+ })
+            }
+
+            /// The name and labels of each series.
+            pub const NAMES: &'static [(&'static str, &'static [&'static str])] =
+                &[$(($name, &[$($label),*])),+];
+        }
+    };
+    (@type counter) => { IntCounter };
+    (@type counters) => { IntCounterVec };
+    (@type gauge) => { IntGauge };
+    (@type histograms) => { HistogramVec };
+    (@make counter $name:literal, $help:expr, []) => { IntCounter::new($name, $help)? };
+    (@make gauge $name:literal, $help:expr, []) => { IntGauge::new($name, $help)? };
+    (@make counters $name:literal, $help:expr, [$($label:literal),*]) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$($label),*])?
+    };
+    (@make histograms $name:literal, $help:expr, [$($label:literal),*], $buckets:ident) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*])?
+    };
+}
+
+metrics! {
+    /// Calls that ended, by how they ended.
+    requests: counters "switchpoint_requests_total" ["surface", "route", "provider", "model", "outcome"];
+    /// Time from the arrival of a call to its end, in seconds.
+    request_seconds: histograms "switchpoint_request_seconds" ["surface", "route"] in SECONDS;
+    /// Time from the arrival of a call to the first content of its answer, in seconds.
+    first_token_seconds: histograms "switchpoint_first_token_seconds" ["provider", "model"] in SECONDS;
+    /// Mean time between two content events of a stream, one observation a stream, in seconds.
+    token_gap_seconds: histograms "switchpoint_token_gap_seconds" ["provider", "model"] in SECONDS;
+    /// Time spent in the gateway before the first request to an upstream left, in seconds.
+    overhead_seconds: histograms "switchpoint_overhead_seconds" ["surface"] in SHORT_SECONDS;
+    /// Tokens by disjoint class: input, cache_read, cache_write, output, reasoning.
+    tokens: counters "switchpoint_tokens_total" ["provider", "model", "class"];
+    /// Requests sent to upstreams, by how they ended.
+    attempts: counters "switchpoint_attempts_total" ["provider", "outcome"];
+    /// Calls that went on to a further target, by why the one before it failed.
+    fallbacks: counters "switchpoint_fallbacks_total" ["route", "reason"];
+    /// Calls being answered now.
+    in_flight: gauge "switchpoint_in_flight" [];
+    /// Answers being streamed now.
+    streams_open: gauge "switchpoint_streams_open" [];
+    /// Client connections open now.
+    connections_open: gauge "switchpoint_connections_open" [];
+    /// Calls and connections refused because too much was in flight.
+    shed: counter "switchpoint_shed_total" [];
+    /// Stream events that made no sense and were skipped.
+    events_skipped: counters "switchpoint_stream_events_skipped_total" ["provider"];
+    /// The generation of the config that is served; it rises with each accepted one.
+    config_generation: gauge "switchpoint_config_generation" [];
+    /// Attempts to load a changed config, by outcome: accepted or refused.
+    config_reloads: counters "switchpoint_config_reloads_total" ["outcome"];
+    /// Lines of the log that were dropped because nobody took them.
+    log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
+}
+
+impl Metrics {
+    /// All series in Prometheus' text format.
+    pub fn expose(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// The series of one target on one route, looked up once and then without a lock.
+#[derive(Debug, Default)]
+pub struct Meters {
+    route: String,
+    provider: String,
+    model: String,
+    surfaces: [PerSurface; Surface::ALL.len()],
+    attempts: [OnceLock<IntCounter>; Outcome::ALL.len()],
+    tokens: [OnceLock<IntCounter>; 5],
+    first_token: OnceLock<Histogram>,
+    token_gap: OnceLock<Histogram>,
+}
+
+#[derive(Debug, Default)]
+struct PerSurface {
+    requests: [OnceLock<IntCounter>; Outcome::ALL.len()],
+    seconds: OnceLock<Histogram>,
+    overhead: OnceLock<Histogram>,
+}
+
+/// The series of calls that never got to a target.
+pub type Refusals = Meters;
+
+impl Meters {
+    pub fn new(route: &str, provider: &str, model: &str) -> Self {
+        Self {
+            route: route.to_owned(),
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn finish(&self, metrics: &Metrics, record: &CallRecord) {
+        let (route, provider, model) = (&*self.route, &*self.provider, &*self.model);
+        let surface = record.surface.name();
+        let series = &self.surfaces[record.surface as usize];
+        let outcome = record.outcome;
+        series.requests[outcome as usize]
+            .get_or_init(|| {
+                let labels = [surface, route, provider, model, outcome.name()];
+                metrics.requests.with_label_values(&labels)
+            })
+            .inc();
+        series
+            .seconds
+            .get_or_init(|| metrics.request_seconds.with_label_values(&[surface, route]))
+            .observe(record.duration.as_secs_f64());
+        if record.attempts.is_empty() {
+            return;
+        }
+        series
+            .overhead
+            .get_or_init(|| metrics.overhead_seconds.with_label_values(&[surface]))
+            .observe(record.overhead.as_secs_f64());
+        self.finish_attempts(metrics, record);
+        for (class, (name, count)) in record.usage.classes().into_iter().enumerate() {
+            if count > 0 {
+                self.tokens[class]
+                    .get_or_init(|| {
+                        metrics.tokens.with_label_values(&[provider, model, name])
+                    })
+                    .inc_by(count);
+            }
+        }
+        if record.malformed_events > 0 {
+            let skipped = metrics.events_skipped.with_label_values(&[provider]);
+            skipped.inc_by(u64::from(record.malformed_events));
+        }
+        if let Some(first_token) = record.first_token {
+            self.first_token
+                .get_or_init(|| metrics.first_token_seconds.with_label_values(&[provider, model]))
+                .observe(first_token.as_secs_f64());
+        }
+    }
+
+    /// The last attempt is this target's; the others are rare and are looked up.
+    fn finish_attempts(&self, metrics: &Metrics, record: &CallRecord) {
+        let Some((last, earlier)) = record.attempts.split_last() else { return };
+        self.attempts[last.outcome as usize]
+            .get_or_init(|| {
+                metrics.attempts.with_label_values(&[&*self.provider, last.outcome.name()])
+            })
+            .inc();
+        for attempt in earlier {
+            let labels = [attempt.provider.as_ref(), attempt.outcome.name()];
+            metrics.attempts.with_label_values(&labels).inc();
+            let labels = [&*self.route, attempt.outcome.name()];
+            metrics.fallbacks.with_label_values(&labels).inc();
+        }
+    }
+
+    /// Notes the mean time between two content events of a stream.
+    pub fn token_gap(&self, metrics: &Metrics, gap: Duration) {
+        self.token_gap
+            .get_or_init(|| {
+                metrics.token_gap_seconds.with_label_values(&[&*self.provider, &*self.model])
+            })
+            .observe(gap.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_registers_and_says_what_it_means() {
+        let metrics = Metrics::new().unwrap();
+        metrics.shed.inc();
+        let text = metrics.expose();
+        assert!(text.contains("# HELP switchpoint_shed_total Calls and connections refused"));
+        for (name, _) in Metrics::NAMES {
+            assert!(name.starts_with("switchpoint_"));
+        }
+    }
+}
