@@ -1,0 +1,470 @@
+//! Every provider the gateway knows by name, one row each.
+
+/// One provider, as data. Adding one that speaks a known dialect is a row and its fixtures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// What `kind = "…"` says in a config.
+    pub id: &'static str,
+    /// What people call it.
+    pub name: &'static str,
+    /// As the provider's own SDK takes it; empty where only the operator can know.
+    pub base_url: &'static str,
+    /// How a key is shown to it.
+    pub auth: Auth,
+    /// The environment variable its users set by habit; empty if there is none.
+    pub key_variable: &'static str,
+    /// Where it departs from its dialect.
+    pub quirks: Quirks,
+    /// Its public API reference.
+    pub docs: &'static str,
+}
+
+/// How a provider wants its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// The bare key in a header of this name.
+    Header(&'static str),
+    /// No key is needed; one that is configured goes as a bearer.
+    None,
+}
+
+/// What differs between providers of one dialect, each fact by its consequence.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, written by name in rows")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quirks {
+    /// `stream_options` is accepted; where false it is neither added nor passed on, since the
+    /// call would be refused. Usage comes without asking then, or is estimated.
+    pub stream_options: bool,
+    /// `/completions` exists; where false the call is refused before it is sent.
+    pub completions: bool,
+    /// `/embeddings` exists; where false the call is refused before it is sent.
+    pub embeddings: bool,
+    /// `completion_tokens` leaves reasoning out; billing must add `reasoning_tokens`.
+    pub reasoning_apart: bool,
+    /// Error codes, types or reasons of an account without money: waiting does not help, another
+    /// key may. HTTP 402 says the same everywhere; any other 429 is a rate limit.
+    pub quota_codes: &'static [&'static str],
+}
+
+/// Chat only, nothing odd: what most rows start from.
+const CHAT: Quirks = Quirks {
+    stream_options: true,
+    completions: false,
+    embeddings: false,
+    reasoning_apart: false,
+    quota_codes: &[],
+};
+
+/// The three surfaces of the dialect, nothing odd.
+const FULL: Quirks = Quirks { completions: true, embeddings: true, ..CHAT };
+
+/// The row with this id.
+pub fn find(id: &str) -> Option<&'static Kind> {
+    CATALOG.iter().find(|kind| kind.id == id)
+}
+
+/// In the order of the docs and of `/v1/models`.
+pub static CATALOG: &[Kind] = &[
+    Kind {
+        id: "openai",
+        name: "OpenAI",
+        base_url: "https://api.openai.com/v1",
+        auth: Auth::Bearer,
+        key_variable: "OPENAI_API_KEY",
+        quirks: Quirks {
+            quota_codes: &["insufficient_quota", "billing_hard_limit_reached"],
+            ..FULL
+        },
+        docs: "https://platform.openai.com/docs/api-reference/chat",
+    },
+    Kind {
+        // The resource's address; `azure` also needs its own URL form, which is built elsewhere.
+        // "Quota" in its 429 means a rate here, so no code is final.
+        id: "azure",
+        name: "Azure OpenAI",
+        base_url: "",
+        auth: Auth::Header("api-key"),
+        key_variable: "AZURE_OPENAI_API_KEY",
+        quirks: FULL,
+        docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",
+    },
+    Kind {
+        // Answers 422 to `stream_options`; it sends usage in the finish chunk unasked.
+        id: "mistral",
+        name: "Mistral AI",
+        base_url: "https://api.mistral.ai/v1",
+        auth: Auth::Bearer,
+        key_variable: "MISTRAL_API_KEY",
+        quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
+        docs: "https://docs.mistral.ai/api/",
+    },
+    Kind {
+        id: "groq",
+        name: "Groq",
+        base_url: "https://api.groq.com/openai/v1",
+        auth: Auth::Bearer,
+        key_variable: "GROQ_API_KEY",
+        quirks: CHAT,
+        docs: "https://console.groq.com/docs/api-reference",
+    },
+    Kind {
+        id: "deepseek",
+        name: "DeepSeek",
+        base_url: "https://api.deepseek.com/v1",
+        auth: Auth::Bearer,
+        key_variable: "DEEPSEEK_API_KEY",
+        quirks: CHAT,
+        docs: "https://api-docs.deepseek.com/",
+    },
+    Kind {
+        // An empty account has no code of its own: 403 `permission-denied`, told by the text.
+        id: "xai",
+        name: "xAI",
+        base_url: "https://api.x.ai/v1",
+        auth: Auth::Bearer,
+        key_variable: "XAI_API_KEY",
+        quirks: Quirks { reasoning_apart: true, ..CHAT },
+        docs: "https://docs.x.ai/developers/rest-api-reference",
+    },
+    Kind {
+        id: "openrouter",
+        name: "OpenRouter",
+        base_url: "https://openrouter.ai/api/v1",
+        auth: Auth::Bearer,
+        key_variable: "OPENROUTER_API_KEY",
+        quirks: FULL,
+        docs: "https://openrouter.ai/docs/api/reference/overview",
+    },
+    Kind {
+        id: "together",
+        name: "Together AI",
+        base_url: "https://api.together.xyz/v1",
+        auth: Auth::Bearer,
+        key_variable: "TOGETHER_API_KEY",
+        quirks: FULL,
+        docs: "https://docs.together.ai/reference/chat-completions-1",
+    },
+    Kind {
+        id: "fireworks",
+        name: "Fireworks AI",
+        base_url: "https://api.fireworks.ai/inference/v1",
+        auth: Auth::Bearer,
+        key_variable: "FIREWORKS_API_KEY",
+        quirks: FULL,
+        docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
+    },
+    Kind {
+        id: "cerebras",
+        name: "Cerebras",
+        base_url: "https://api.cerebras.ai/v1",
+        auth: Auth::Bearer,
+        key_variable: "CEREBRAS_API_KEY",
+        quirks: Quirks { completions: true, ..CHAT },
+        docs: "https://inference-docs.cerebras.ai/api-reference/chat-completions",
+    },
+    Kind {
+        // Does not document `stream_options`; sends running usage on every chunk unasked.
+        id: "perplexity",
+        name: "Perplexity",
+        base_url: "https://api.perplexity.ai",
+        auth: Auth::Bearer,
+        key_variable: "PERPLEXITY_API_KEY",
+        quirks: Quirks { stream_options: false, ..CHAT },
+        docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
+    },
+    Kind {
+        id: "nvidia",
+        name: "NVIDIA NIM",
+        base_url: "https://integrate.api.nvidia.com/v1",
+        auth: Auth::Bearer,
+        key_variable: "NVIDIA_API_KEY",
+        quirks: FULL,
+        docs: "https://docs.api.nvidia.com/nim/reference/llm-apis",
+    },
+    Kind {
+        id: "sambanova",
+        name: "SambaNova",
+        base_url: "https://api.sambanova.ai/v1",
+        auth: Auth::Bearer,
+        key_variable: "SAMBANOVA_API_KEY",
+        quirks: FULL,
+        docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
+    },
+    Kind {
+        id: "hyperbolic",
+        name: "Hyperbolic",
+        base_url: "https://api.hyperbolic.xyz/v1",
+        auth: Auth::Bearer,
+        key_variable: "HYPERBOLIC_API_KEY",
+        quirks: Quirks { completions: true, ..CHAT },
+        docs: "https://docs.hyperbolic.xyz/docs/rest-api",
+    },
+    Kind {
+        id: "deepinfra",
+        name: "DeepInfra",
+        base_url: "https://api.deepinfra.com/v1/openai",
+        auth: Auth::Bearer,
+        key_variable: "DEEPINFRA_API_KEY",
+        quirks: FULL,
+        docs: "https://deepinfra.com/docs/openai_api",
+    },
+    Kind {
+        id: "novita",
+        name: "Novita AI",
+        base_url: "https://api.novita.ai/openai/v1",
+        auth: Auth::Bearer,
+        key_variable: "NOVITA_API_KEY",
+        quirks: Quirks { quota_codes: &["NOT_ENOUGH_BALANCE"], ..FULL },
+        docs: "https://novita.ai/docs/guides/llm-api",
+    },
+    Kind {
+        id: "moonshot",
+        name: "Moonshot AI",
+        base_url: "https://api.moonshot.ai/v1",
+        auth: Auth::Bearer,
+        key_variable: "MOONSHOT_API_KEY",
+        quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
+        docs: "https://platform.moonshot.ai/docs/api/chat",
+    },
+    Kind {
+        // 1302 to 1305 are rates, 1113 is an empty account; all are 429.
+        id: "zai",
+        name: "Z.ai",
+        base_url: "https://api.z.ai/api/paas/v4",
+        auth: Auth::Bearer,
+        key_variable: "ZAI_API_KEY",
+        quirks: Quirks { quota_codes: &["1113"], ..CHAT },
+        docs: "https://docs.z.ai/api-reference/llm/chat-completion",
+    },
+    Kind {
+        // `insufficient_quota` is a rate here, not an empty account.
+        id: "alibaba",
+        name: "Alibaba Cloud Model Studio",
+        base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        auth: Auth::Bearer,
+        key_variable: "DASHSCOPE_API_KEY",
+        quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
+        docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
+    },
+    Kind {
+        id: "huggingface",
+        name: "Hugging Face",
+        base_url: "https://router.huggingface.co/v1",
+        auth: Auth::Bearer,
+        key_variable: "HF_TOKEN",
+        quirks: CHAT,
+        docs: "https://huggingface.co/docs/inference-providers/tasks/chat-completion",
+    },
+    Kind {
+        id: "github",
+        name: "GitHub Models",
+        base_url: "https://models.github.ai/inference",
+        auth: Auth::Bearer,
+        key_variable: "GITHUB_TOKEN",
+        quirks: Quirks { embeddings: true, ..CHAT },
+        docs: "https://docs.github.com/rest/models/inference",
+    },
+    Kind {
+        id: "ollama",
+        name: "Ollama",
+        base_url: "http://127.0.0.1:11434/v1",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: FULL,
+        docs: "https://docs.ollama.com/api/openai-compatibility",
+    },
+    Kind {
+        id: "vllm",
+        name: "vLLM",
+        base_url: "http://127.0.0.1:8000/v1",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: FULL,
+        docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    },
+    Kind {
+        id: "sglang",
+        name: "SGLang",
+        base_url: "http://127.0.0.1:30000/v1",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: FULL,
+        docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
+    },
+    Kind {
+        id: "lmstudio",
+        name: "LM Studio",
+        base_url: "http://127.0.0.1:1234/v1",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: FULL,
+        docs: "https://lmstudio.ai/docs/developer/openai-compat",
+    },
+    Kind {
+        id: "llamacpp",
+        name: "llama.cpp",
+        base_url: "http://127.0.0.1:8080/v1",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: FULL,
+        docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
+    },
+    Kind {
+        // Most servers honour or ignore `stream_options`.
+        id: "openai-compatible",
+        name: "Any OpenAI-compatible server",
+        base_url: "",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: FULL,
+        docs: "https://platform.openai.com/docs/api-reference/chat",
+    },
+    Kind {
+        id: "demo",
+        name: "Demo (built in, offline)",
+        base_url: "",
+        auth: Auth::None,
+        key_variable: "",
+        quirks: CHAT,
+        docs: "",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::Value;
+
+    use super::{CATALOG, find};
+
+    fn fixtures(folder: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
+    }
+
+    fn names(folder: &Path) -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    fn json(path: &Path) -> Value {
+        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// The payloads of the whole lines `data:`; enough for our own well-formed streams.
+    fn payloads(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
+    }
+
+    fn read_stream(path: &Path) -> Value {
+        let (mut content, mut finish, mut usage) = (String::new(), Value::Null, Value::Null);
+        let payloads = payloads(path);
+        for payload in payloads.iter().filter(|payload| *payload != "[DONE]") {
+            let chunk: Value = serde_json::from_str(payload)
+                .unwrap_or_else(|e| panic!("{}: {e}: {payload}", path.display()));
+            let choice = &chunk["choices"][0];
+            content.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
+            if choice["finish_reason"].is_string() {
+                finish = choice["finish_reason"].clone();
+            }
+            if chunk["usage"].is_object() {
+                usage = chunk["usage"].clone();
+            }
+        }
+        serde_json::json!({
+            "finish": finish, "usage": usage, "content": content, "events": payloads.len(),
+        })
+    }
+
+    fn output_tokens(usage: &Value, reasoning_apart: bool) -> u64 {
+        let output = usage["completion_tokens"].as_u64().unwrap();
+        let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64();
+        if reasoning_apart { output + reasoning.unwrap_or_default() } else { output }
+    }
+
+    #[test]
+    fn every_row_is_found_by_its_id_and_no_id_is_used_twice() {
+        let ids: BTreeSet<_> = CATALOG.iter().map(|kind| kind.id).collect();
+        assert_eq!(ids.len(), CATALOG.len());
+        for kind in CATALOG {
+            assert_eq!(find(kind.id), Some(kind));
+        }
+        assert_eq!(find("no-such-provider"), None);
+    }
+
+    #[test]
+    fn every_base_url_can_have_a_path_put_after_it() {
+        for kind in CATALOG.iter().filter(|kind| !kind.base_url.is_empty()) {
+            assert!(kind.base_url.starts_with("http"), "{}", kind.id);
+            assert!(!kind.base_url.ends_with('/'), "{}", kind.id);
+        }
+    }
+
+    #[test]
+    fn every_row_has_fixtures_and_every_fixture_a_row() {
+        let rows: BTreeSet<_> =
+            CATALOG.iter().map(|kind| kind.id.to_owned()).filter(|id| id != "demo").collect();
+        let mut folders = names(&fixtures("providers"));
+        folders.remove("README.md");
+        assert_eq!(rows, folders);
+    }
+
+    #[test]
+    fn fixtures_say_what_their_expectations_say() {
+        for kind in CATALOG.iter().filter(|kind| kind.id != "demo") {
+            let folder = fixtures("providers").join(kind.id);
+            let expect = json(&folder.join("expect.json"));
+            let reply = json(&folder.join("reply.json"));
+            let stream = read_stream(&folder.join("stream.sse"));
+            let reply_finish = &reply["choices"][0]["finish_reason"];
+            for (side, finish, usage) in [
+                ("reply", reply_finish, &reply["usage"]),
+                ("stream", &stream["finish"], &stream["usage"]),
+            ] {
+                let expect = &expect[side];
+                let output = output_tokens(usage, kind.quirks.reasoning_apart);
+                assert_eq!(finish, &expect["finish"], "{} {side}", kind.id);
+                assert_eq!(usage["prompt_tokens"], expect["input_tokens"], "{} {side}", kind.id);
+                assert_eq!(expect["output_tokens"], output, "{} {side}", kind.id);
+                let total = usage["total_tokens"].as_u64().unwrap();
+                assert_eq!(total, usage["prompt_tokens"].as_u64().unwrap() + output, "{}", kind.id);
+            }
+            assert_eq!(stream["content"], expect["stream"]["content"], "{}", kind.id);
+            assert_eq!(stream["events"], expect["stream"]["events"], "{}", kind.id);
+        }
+    }
+
+    #[test]
+    fn every_error_fixture_has_a_status_a_body_and_a_class() {
+        for kind in CATALOG.iter().filter(|kind| kind.id != "demo") {
+            let folder = fixtures("providers").join(kind.id);
+            assert!(folder.join("error.json").is_file(), "{}", kind.id);
+            for name in names(&folder).iter().filter(|name| name.starts_with("error")) {
+                let error = json(&folder.join(name));
+                assert!(error["status"].as_u64().is_some_and(|code| code >= 400), "{name}");
+                assert!(error["headers"].is_object() && !error["body"].is_null(), "{name}");
+                assert!(error["class"].is_string(), "{} {name}", kind.id);
+            }
+        }
+    }
+
+    #[test]
+    fn every_odd_stream_is_described_and_every_description_has_a_stream() {
+        let folder = fixtures("streams");
+        let expect = json(&folder.join("expect.json"));
+        let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+        let described: BTreeSet<_> = expect.as_object().unwrap().keys().cloned().collect();
+        let streams: BTreeSet<_> = names(&folder)
+            .into_iter()
+            .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "sse"))
+            .collect();
+        assert_eq!(described, streams);
+        assert!(streams.iter().all(|name| readme.contains(&format!("`{name}`"))));
+    }
+}

@@ -1,0 +1,3 @@
+//! Who answers: the providers, and what differs between them.
+
+pub mod catalog;
