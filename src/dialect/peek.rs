@@ -24,6 +24,8 @@ pub struct Envelope {
     /// `"stream": true`.
     pub stream: bool,
     pub stream_options: StreamOptions,
+    /// Where `stream_options` stands with its key and the comma that goes with it.
+    pub stream_options_member: Option<Span>,
     /// `n`, how many answers are asked for; 1 when absent.
     pub choices: u32,
     /// Where the closing brace of the body stands.
@@ -95,6 +97,11 @@ pub struct Scanner {
     options: Option<StreamOptions>,
     options_open: usize,
     options_empty: bool,
+    options_member: Option<Span>,
+    /// The last comma at the top level, if there was one.
+    comma: Option<usize>,
+    /// Where the top-level member at hand begins, the comma before it included.
+    member_start: usize,
     close: usize,
 }
 
@@ -185,6 +192,9 @@ impl Default for Scanner {
             options: None,
             options_open: 0,
             options_empty: true,
+            options_member: None,
+            comma: None,
+            member_start: 0,
             close: 0,
         }
     }
@@ -231,6 +241,7 @@ impl Scanner {
             model_span,
             stream: self.stream,
             stream_options: self.options.unwrap_or_default(),
+            stream_options_member: self.options_member,
             choices: self.choices,
             close: self.close,
         })
@@ -241,6 +252,9 @@ impl Scanner {
         match (self.state, byte) {
             (State::KeyOrEnd, b'}') | (State::ValueOrEnd, b']') => self.close(at),
             (State::KeyOrEnd | State::Key, b'"') => {
+                if self.depth == 1 {
+                    self.member_start = self.comma.unwrap_or(self.base + at);
+                }
                 let looked_at = self.depth == 1 || (self.depth == 2 && self.inside_options);
                 self.begin(at, if looked_at { Purpose::Key } else { Purpose::SkippedKey });
                 self.state = State::String;
@@ -248,6 +262,9 @@ impl Scanner {
             (State::Colon, b':') => self.state = State::Value,
             (State::Value | State::ValueOrEnd, _) => self.value(byte, at)?,
             (State::AfterValue, b',') => {
+                if self.depth == 1 {
+                    self.separator(self.base + at);
+                }
                 self.state = if self.in_array() { State::Value } else { State::Key };
             }
             (State::AfterValue, b'}') if !self.in_array() => self.close(at),
@@ -289,6 +306,17 @@ impl Scanner {
         Ok(())
     }
 
+    /// A comma at the top level. It goes with the member behind it, or with the one before it when
+    /// that is the first.
+    fn separator(&mut self, at: usize) {
+        if let Some(member) = &mut self.options_member
+            && self.comma.is_none()
+        {
+            member.end = at + 1;
+        }
+        self.comma = Some(at);
+    }
+
     fn begin(&mut self, at: usize, purpose: Purpose) {
         self.value_start = self.base + at;
         self.purpose = purpose;
@@ -325,6 +353,7 @@ impl Scanner {
                 self.inside_options = false;
                 let (open, empty) = (self.options_open, self.options_empty);
                 self.options.get_or_insert(StreamOptions::Without { open, empty });
+                self.options_ended(self.base + at + 1);
             }
             self.top = None;
         } else if self.depth == 2 && self.include_usage_next {
@@ -437,10 +466,12 @@ impl Scanner {
         }
         match self.top.take() {
             Some(Field::Stream) => self.stream = !text && self.captured == b"true",
-            Some(Field::StreamOptions) if !text && self.captured == b"null" => {
-                self.options = Some(StreamOptions::Null(span));
+            Some(Field::StreamOptions) => {
+                let null = !text && self.captured == b"null";
+                self.options =
+                    Some(if null { StreamOptions::Null(span) } else { StreamOptions::Asked });
+                self.options_ended(span.end);
             }
-            Some(Field::StreamOptions) => self.options = Some(StreamOptions::Asked),
             Some(Field::Choices) => {
                 let number = std::str::from_utf8(&self.captured).ok();
                 self.choices = number.and_then(|text| text.parse().ok()).unwrap_or(1);
@@ -448,6 +479,10 @@ impl Scanner {
             Some(Field::Model) | None => {}
         }
         Ok(())
+    }
+
+    fn options_ended(&mut self, end: usize) {
+        self.options_member = Some(Span { start: self.member_start, end });
     }
 
     /// Inside a number; returns where to go on. A number ends at the first byte beyond it.

@@ -81,16 +81,33 @@ impl From<Bytes> for Payload {
     }
 }
 
-/// What must change in a body so that `model`, a quoted JSON string, answers it. With `ask_usage`
-/// a stream is also made to report its usage; the second value says whether that was added.
-pub fn edits(envelope: &Envelope, model: Bytes, ask_usage: bool) -> (Vec<Edit>, bool) {
+/// How a target takes `stream_options`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// A stream is made to report its usage.
+    Ask,
+    /// The field would be refused, so it is cut out.
+    Omit,
+    /// Nothing is changed.
+    Leave,
+}
+
+/// What must change in a body so that `model`, a quoted JSON string, answers it. The second value
+/// says whether a stream was made to report usage that the client did not ask for.
+pub fn edits(envelope: &Envelope, model: Bytes, usage: Usage) -> (Vec<Edit>, bool) {
     let mut edits = Vec::with_capacity(2);
     edits.push(Edit { span: envelope.model_span, with: model });
-    let addition = if ask_usage && envelope.stream { usage_edit(envelope) } else { None };
-    let added = addition.is_some();
-    edits.extend(addition);
+    let change = match usage {
+        Usage::Ask if envelope.stream => usage_edit(envelope),
+        Usage::Omit => {
+            envelope.stream_options_member.map(|span| Edit { span, with: Bytes::new() })
+        }
+        Usage::Ask | Usage::Leave => None,
+    };
+    let asked = usage == Usage::Ask && change.is_some();
+    edits.extend(change);
     edits.sort_unstable_by_key(|edit| edit.span.start);
-    (edits, added)
+    (edits, asked)
 }
 
 /// The edit that makes a stream report its usage, unless the client asked for that itself.
@@ -124,7 +141,7 @@ mod tests {
             payload.push(Bytes::copy_from_slice(part));
         }
         let envelope = scanner.finish().unwrap();
-        let (edits, _) = edits(&envelope, Bytes::from_static(b"\"new\""), true);
+        let (edits, _) = edits(&envelope, Bytes::from_static(b"\"new\""), Usage::Ask);
         let edited = payload.edited(&edits);
         assert_eq!(edited.len(), edited.to_bytes().len());
         String::from_utf8(edited.to_bytes().to_vec()).unwrap()

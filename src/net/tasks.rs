@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 /// The handle with which every task of the process is started.
@@ -25,12 +26,24 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let running = self.enter();
         #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
-        tokio::spawn(async move {
+        tokio::spawn(self.track(future));
+    }
+
+    /// Starts `future` on another runtime.
+    pub fn spawn_on<F>(&self, runtime: &Handle, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        runtime.spawn(self.track(future));
+    }
+
+    fn track<F: Future<Output = ()>>(&self, future: F) -> impl Future<Output = ()> + use<F> {
+        let running = self.enter();
+        async move {
             future.await;
             drop(running);
-        });
+        }
     }
 
     /// How many tasks run now.

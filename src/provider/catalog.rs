@@ -262,7 +262,8 @@ pub static CATALOG: &[Kind] = &[
         name: "GitHub Models",
         base_url: "https://models.github.ai/inference",
         auth: Auth::Bearer,
-        key_variable: "GITHUB_TOKEN",
+        // `GITHUB_TOKEN` is set for other purposes on many machines, so it is not taken as consent.
+        key_variable: "",
         quirks: Quirks { embeddings: true, ..CHAT },
         docs: "https://docs.github.com/rest/models/inference",
     },
@@ -327,7 +328,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "",
         auth: Auth::None,
         key_variable: "",
-        quirks: CHAT,
+        quirks: FULL,
         docs: "",
     },
 ];

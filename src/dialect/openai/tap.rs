@@ -81,6 +81,11 @@ impl Tap {
         self.done || self.finishes >= self.choices
     }
 
+    /// Whether the stream said it was done without an answer or a reason.
+    pub fn says_nothing(&self) -> bool {
+        self.done && !self.content && self.finish_event.is_none()
+    }
+
     /// Looks at one event of the stream.
     pub fn inspect(&mut self, decoder: &Decoder, frame: &Frame) -> Verdict {
         let Some(data) = decoder.data(frame) else { return Verdict::Drop };
@@ -210,9 +215,11 @@ pub fn read_usage(body: &[u8]) -> Option<Usage> {
     None
 }
 
-/// The usage of a stream event: at the top, or where Groq once put it.
+/// The usage of a stream event: at the top, or where Groq and Moonshot put it.
 fn usage_of(event: &Value) -> Option<Usage> {
-    counts(&event["usage"]).or_else(|| counts(&event["x_groq"]["usage"]))
+    [&event["usage"], &event["x_groq"]["usage"], &event["choices"][0]["usage"]]
+        .into_iter()
+        .find_map(counts)
 }
 
 /// OpenAI's usage object with the variations of those who follow it.

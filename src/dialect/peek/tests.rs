@@ -45,6 +45,18 @@ fn knows_every_way_to_ask_for_usage() {
 }
 
 #[test]
+fn knows_what_to_cut_out_to_be_rid_of_stream_options() {
+    for (body, rest) in [
+        (r#"{"model":"m" , "stream_options":{"a":[1]} ,"n":1}"#, r#"{"model":"m"  ,"n":1}"#),
+        (r#"{"stream_options":null, "model":"m"}"#, r#"{ "model":"m"}"#),
+        (r#"{"model":"m","stream_options":{}}"#, r#"{"model":"m"}"#),
+    ] {
+        let span = peek(body).unwrap().stream_options_member.unwrap();
+        assert_eq!(format!("{}{}", &body[..span.start], &body[span.end..]), rest);
+    }
+}
+
+#[test]
 fn refuses_a_key_that_could_be_read_two_ways() {
     assert_eq!(peek(r#"{"model":"a","model":"b"}"#), Err(Fault::Duplicate("model")));
     assert_eq!(peek(r#"{"model":"a","mod\u0065l":"b"}"#), Err(Fault::Duplicate("model")));

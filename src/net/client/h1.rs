@@ -109,7 +109,7 @@ impl Connection {
         let complete = poll_fn(|context| {
             while next < chunks.len() {
                 match self.poll_write(context, &chunks[next..])? {
-                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(0) => return Poll::Ready(io::Result::Err(io::ErrorKind::WriteZero.into())),
                     Poll::Ready(written) => next += consume(&mut chunks[next..], written),
                     Poll::Pending => {
                         let early = self.poll_fill(context)?.is_ready();

@@ -329,6 +329,12 @@ fn push_header(into: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     into.extend_from_slice(b"\r\n");
 }
 
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Client({} workers)", self.workers)
+    }
+}
+
 impl fmt::Debug for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Origin({})", self.authority())

@@ -1,0 +1,28 @@
+//! Loads, checks and builds a config without serving it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{complain, complain_all, config_path, load, located, say};
+use crate::gateway::Snapshot;
+use crate::net::client::Client;
+
+pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
+    let path = config_path(file);
+    let config = match load(path.as_deref()) {
+        Ok(config) => config,
+        Err(problems) => return complain_all(&problems),
+    };
+    for warning in &config.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    let counts = (config.providers.len(), config.routes.len(), config.keys.len());
+    match Snapshot::build(config, 0, &Client::new(1)) {
+        Ok(_) => {
+            let (providers, routes, keys) = counts;
+            say(&format!("ok: {providers} providers, {routes} routes, {keys} keys"));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => complain_all(&located(path.as_deref(), &problems)),
+    }
+}

@@ -1,0 +1,120 @@
+//! The commands.
+
+mod banner;
+mod check;
+mod serve;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Candidate, Config, Problem, variable};
+use crate::provider::catalog::CATALOG;
+
+/// An LLM gateway: one OpenAI-compatible address in front of every provider.
+#[derive(Debug, Parser)]
+#[command(name = "switchpoint", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway; the same as no command at all.
+    Serve(ServeArguments),
+    /// Load, check and build a config without serving it; exit 2 with every problem at once.
+    Check {
+        /// The config; without it the one that `serve` would take.
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArguments {
+    /// The config file; else `$SWITCHPOINT_CONFIG`, `./switchpoint.toml`, or discovery.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen for clients here instead of where the config says.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Listen for operators here instead of where the config says.
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<SocketAddr>,
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        None => serve::run(arguments.serve),
+        Some(Command::Serve(arguments)) => serve::run(arguments),
+        Some(Command::Check { file }) => check::run(file),
+    }
+}
+
+/// The provider kinds that a config may name.
+fn kinds() -> Vec<&'static str> {
+    CATALOG.iter().map(|kind| kind.id).collect()
+}
+
+/// The file to load: as named, else by `$SWITCHPOINT_CONFIG`, else `./switchpoint.toml` if it is
+/// there; `None` is discovery.
+fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
+    named
+        .or_else(|| variable("SWITCHPOINT_CONFIG").map(PathBuf::from))
+        .or_else(|| Some(PathBuf::from("switchpoint.toml")).filter(|path| path.exists()))
+}
+
+fn load(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    match path {
+        Some(path) => Config::load(path, &kinds()),
+        None => {
+            let candidates: Vec<_> = CATALOG
+                .iter()
+                .filter(|kind| !kind.key_variable.is_empty() && !kind.base_url.is_empty())
+                .map(|kind| Candidate { kind: kind.id, variable: kind.key_variable })
+                .collect();
+            Ok(Config::discover(&candidates))
+        }
+    }
+}
+
+/// Problems of the built config, with the lines where their sections stand.
+fn located(path: Option<&Path>, problems: &[(String, String)]) -> Vec<Problem> {
+    let file = path.unwrap_or(Path::new("environment"));
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = |section: &str| {
+        let heading = format!("[{section}]");
+        text.lines().position(|line| line.trim().starts_with(&heading)).map_or(0, |line| line + 1)
+    };
+    let problem = |(path, message): &(String, String)| Problem {
+        file: file.to_owned(),
+        line: line(path),
+        path: path.clone(),
+        message: message.clone(),
+    };
+    problems.iter().map(problem).collect()
+}
+
+/// Writes lines for a person; one who closed the pipe does not stop the gateway.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Says every problem, one a line.
+fn complain_all(problems: &[Problem]) -> ExitCode {
+    for problem in problems {
+        complain(&problem.to_string());
+    }
+    ExitCode::from(2)
+}

@@ -1,0 +1,366 @@
+//! Runs the gateway: the one place where the rooms are put together.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::banner::{self, Made};
+use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
+use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
+use crate::gateway::{Gateway, Reloader, Snapshot};
+use crate::http::{AdminApi, Api, Observed};
+use crate::net::client::Client;
+use crate::net::listen::{Door, bind};
+use crate::net::patience::Limits;
+use crate::net::tasks::Tasks;
+use crate::net::tls::{self, Certificate};
+use crate::net::workers::Workers;
+use crate::telemetry::{Format, Log, Telemetry};
+
+/// How often connections to upstreams that nobody uses are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+/// What open streams have, once told to end, to send their last event.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// The name of a key that was made at the start because the config has none.
+const MADE_KEY: &str = "first";
+
+/// Why the gateway does not run.
+enum NoStart {
+    Config(Vec<Problem>),
+    Io(&'static str, io::Error),
+}
+
+pub(super) fn run(arguments: ServeArguments) -> ExitCode {
+    match start(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(NoStart::Config(problems)) => complain_all(&problems),
+        Err(NoStart::Io(what, error)) => {
+            complain(&format!("{what}: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: ServeArguments) -> Result<(), NoStart> {
+    let path = config_path(arguments.config.clone());
+    let mut config = load(path.as_deref()).map_err(NoStart::Config)?;
+    let (overrides, made) = overrides(&arguments, &config);
+    overrides(&mut config);
+    refuse_exposed_admin(&arguments, &config, &made, path.as_ref())?;
+    let telemetry = telemetry(&config)?;
+    let workers = Workers::start(config.server.workers)
+        .map_err(|error| NoStart::Io("cannot start the workers", error))?;
+    let client = Client::new(workers.count());
+    let snapshot = Snapshot::build(config, 1, &client)
+        .map_err(|problems| NoStart::Config(located(path.as_deref(), &problems)))?;
+    let gateway = Gateway::new(snapshot, client, telemetry);
+    let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| NoStart::Io("cannot start the runtime", error))?;
+    let house = House { gateway, reloader, workers: Arc::new(workers), made };
+    let result = runtime.block_on(house.serve());
+    runtime.shutdown_background();
+    result
+}
+
+/// What is added to the config, now and at each reload: what the command line says, and keys where
+/// there are none.
+fn overrides(
+    arguments: &ServeArguments,
+    config: &Config,
+) -> (Box<dyn Fn(&mut Config) + Send + Sync>, Made) {
+    let made = Made {
+        key: config.keys.is_empty().then(|| random("sk-sp-")),
+        admin_key: (config.admin.key.is_none() && variable("SWITCHPOINT_ADMIN_KEY").is_none())
+            .then(|| random("sk-sp-admin-")),
+    };
+    let admin_key = made.admin_key.clone().or_else(|| variable("SWITCHPOINT_ADMIN_KEY"));
+    let (listen, admin_listen) = (arguments.listen, arguments.admin_listen);
+    let key = made.key.clone();
+    let apply = move |config: &mut Config| {
+        if let Some(listen) = listen {
+            config.server.listen = vec![listen];
+        }
+        if let Some(listen) = admin_listen {
+            config.admin.listen = listen;
+        }
+        if config.admin.key.is_none() {
+            config.admin.key = admin_key.clone().map(Secret::new);
+        }
+        if let (true, Some(key)) = (config.keys.is_empty(), &key) {
+            let key =
+                config::Key { secret: Some(Secret::new(key.clone())), ..config::Key::default() };
+            config.keys.insert(MADE_KEY.to_owned(), key);
+        }
+    };
+    (Box::new(apply), made)
+}
+
+/// A key made at the start is no protection for a listener that others reach.
+fn refuse_exposed_admin(
+    arguments: &ServeArguments,
+    config: &Config,
+    made: &Made,
+    path: Option<&PathBuf>,
+) -> Result<(), NoStart> {
+    if config.admin.listen.ip().is_loopback() || made.admin_key.is_none() {
+        return Ok(());
+    }
+    let file = path.cloned().unwrap_or_else(|| PathBuf::from("environment"));
+    let place = if arguments.admin_listen.is_some() { "--admin-listen" } else { "admin.listen" };
+    Err(NoStart::Config(vec![Problem {
+        file,
+        line: 0,
+        path: place.to_owned(),
+        message: "an admin listener other than loopback needs `admin.key` or \
+                  SWITCHPOINT_ADMIN_KEY"
+            .to_owned(),
+    }]))
+}
+
+fn telemetry(config: &Config) -> Result<Telemetry, NoStart> {
+    let format = match config.telemetry.log {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::Text,
+    };
+    let output = Box::new(io::stdout());
+    let log = Log::start(format, config.telemetry.access_log, output)
+        .map_err(|error| NoStart::Io("cannot start the log", error))?;
+    log.install(&config.telemetry.level);
+    Telemetry::new(log).map_err(|error| NoStart::Io("cannot set up metrics", io::Error::other(error)))
+}
+
+/// 192 random bits behind a prefix that secret scanners can know.
+fn random(prefix: &str) -> String {
+    let mut bytes = [0; 24];
+    // Without randomness from the system nothing here is safe, so an all-zero key is never used.
+    if getrandom::fill(&mut bytes).is_err() {
+        return String::new();
+    }
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// The gateway and all that keeps it running.
+struct House {
+    gateway: Arc<Gateway>,
+    reloader: Arc<Reloader>,
+    workers: Arc<Workers>,
+    made: Made,
+}
+
+/// The signals that are listened to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl House {
+    async fn serve(self) -> Result<(), NoStart> {
+        let snapshot = self.gateway.snapshot();
+        let config = &snapshot.config;
+        for warning in &config.warnings {
+            tracing::warn!(%warning, "the config works, but should not stay so");
+        }
+        let certificate = self.certificate(config)?;
+        let listeners = config.server.listen.iter().map(|address| listener(*address));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let admin = listener(config.admin.listen)?;
+        let signals = Signals::listen()?;
+        self.maintain(certificate.clone())?;
+
+        let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (connections, background) = (Tasks::default(), Tasks::default());
+        let observed = Observed::default();
+        let door = Door {
+            workers: Arc::clone(&self.workers),
+            tasks: connections.clone(),
+            closing: closing.subscribe(),
+            limits: Limits { head: config.server.head_timeout, idle: config.server.idle_timeout },
+            max_connections: config.server.max_connections,
+            open: Arc::clone(&observed.connections),
+            turned_away: Arc::clone(&observed.turned_away),
+            tls: certificate.map(tls::server).transpose().map_err(no_tls)?,
+        };
+        let admin_address = address_of(&admin)?;
+        self.open_admin(&background, door.clone(), admin, (&stop, observed))?;
+        let mut addresses = Vec::new();
+        for listener in listeners {
+            addresses.push(address_of(&listener)?);
+            let accept = door.clone().accept(listener, Api(Arc::clone(&self.gateway)), stop.subscribe());
+            background.spawn(async {
+                let _ = accept.await;
+            });
+        }
+        say(&banner::text(config, &addresses, admin_address, &self.made));
+        self.run_until_told(signals, (&stop, &closing), &connections).await;
+        Ok(())
+    }
+
+    fn certificate(&self, config: &Config) -> Result<Option<Arc<Certificate>>, NoStart> {
+        let load = |tls: &config::Tls| Certificate::load(&tls.cert, &tls.key).map(Arc::new);
+        config.server.tls.as_ref().map(load).transpose().map_err(no_tls)
+    }
+
+    /// Operators have a worker of their own, so that no scrape holds a stream up.
+    fn open_admin(
+        &self,
+        background: &Tasks,
+        door: Door,
+        listener: TcpListener,
+        (stop, observed): (&watch::Sender<bool>, Observed),
+    ) -> Result<(), NoStart> {
+        let workers =
+            Workers::start(1).map_err(|error| NoStart::Io("cannot start a worker", error))?;
+        let door = Door {
+            workers: Arc::new(workers),
+            tasks: Tasks::default(),
+            open: Arc::default(),
+            turned_away: Arc::default(),
+            max_connections: 256,
+            tls: None,
+            ..door
+        };
+        let key = self.gateway.snapshot().config.admin.key.clone();
+        let key = key.unwrap_or_else(|| Secret::new(random("")));
+        let api = AdminApi {
+            gateway: Arc::clone(&self.gateway),
+            reloader: Arc::clone(&self.reloader),
+            key,
+            observed,
+        };
+        // It answers until the very end, so that the drain can be watched.
+        let _ = stop;
+        let never = watch::Sender::new(false);
+        background.spawn(async move {
+            let _ = door.accept(listener, api, never.subscribe()).await;
+        });
+        Ok(())
+    }
+
+    /// Starts what goes on in the background for as long as the process lives.
+    fn maintain(&self, certificate: Option<Arc<Certificate>>) -> Result<(), NoStart> {
+        let tasks = Tasks::default();
+        for worker in self.workers.handles() {
+            let gateway = Arc::clone(&self.gateway);
+            tasks.spawn_on(worker, async move {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    gateway.client.sweep();
+                }
+            });
+        }
+        if let config::Source::File(path) = &self.gateway.snapshot().config.source {
+            let mut watch = config::watch::watch(path)
+                .map_err(|error| NoStart::Io("cannot watch the config", io::Error::other(error)))?;
+            let reloader = Arc::clone(&self.reloader);
+            tasks.spawn(async move {
+                while watch.changed().await.is_some() {
+                    let _ = reloader.reload();
+                }
+            });
+        }
+        let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+        let reloader = Arc::clone(&self.reloader);
+        let renewed = certificate.clone();
+        tasks.spawn(async move {
+            while hangup.recv().await.is_some() {
+                let _ = reloader.reload();
+                renew(renewed.as_deref());
+            }
+        });
+        let Some(certificate) = certificate else { return Ok(()) };
+        for path in certificate.paths() {
+            let mut watch = config::watch::watch(path)
+                .map_err(|error| NoStart::Io("cannot watch the certificate", io::Error::other(error)))?;
+            let certificate = Arc::clone(&certificate);
+            tasks.spawn(async move {
+                while watch.changed().await.is_some() {
+                    renew(Some(&certificate));
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Serves until a signal; then drains: not ready, no new connections, open streams have their
+    /// grace, what is left gets a last event. A second signal ends the grace.
+    async fn run_until_told(
+        &self,
+        mut signals: Signals,
+        (stop, closing): (&watch::Sender<bool>, &watch::Sender<bool>),
+        connections: &Tasks,
+    ) {
+        signals.next().await;
+        let server = self.gateway.snapshot().config.server.clone();
+        tracing::info!(open = connections.running(), "draining");
+        self.gateway.drain();
+        tokio::select! {
+            () = tokio::time::sleep(server.drain_delay) => {}
+            () = signals.next() => {}
+        }
+        stop.send_replace(true);
+        closing.send_replace(true);
+        tokio::select! {
+            () = connections.finished() => {}
+            () = tokio::time::sleep(server.drain) => {}
+            () = signals.next() => {}
+        }
+        self.gateway.end_streams();
+        let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
+        tracing::info!(open = connections.running(), "stopped");
+        self.gateway.telemetry.log.flush();
+    }
+}
+
+impl Signals {
+    fn listen() -> Result<Self, NoStart> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(no_signals)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(no_signals)?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn renew(certificate: Option<&Certificate>) {
+    match certificate.map(Certificate::reload) {
+        Some(Ok(())) => tracing::info!("the certificate was read again"),
+        Some(Err(error)) => tracing::error!(%error, "the old certificate stays"),
+        None => {}
+    }
+}
+
+fn listener(address: SocketAddr) -> Result<TcpListener, NoStart> {
+    bind(address).map_err(|error| {
+        let error = io::Error::new(error.kind(), format!("{address}: {error}"));
+        NoStart::Io("cannot listen", error)
+    })
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, NoStart> {
+    listener.local_addr().map_err(|error| NoStart::Io("cannot listen", error))
+}
+
+fn no_tls(error: io::Error) -> NoStart {
+    NoStart::Io("cannot set up TLS", error)
+}
+
+fn no_signals(error: io::Error) -> NoStart {
+    NoStart::Io("cannot listen for signals", error)
+}

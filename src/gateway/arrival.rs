@@ -1,0 +1,158 @@
+//! Takes in a request: its body, capped and looked through while it arrives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::BodyExt;
+
+use crate::canon::Surface;
+use crate::config::Server;
+use crate::dialect::peek::{Envelope, Scanner};
+use crate::dialect::splice::Payload;
+use crate::error::{Error, Kind};
+use crate::net::patience::Busy;
+use crate::net::shed::Permit;
+
+/// Headers of a client that its provider is given; all others end here.
+const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
+
+/// A request at the door.
+pub struct Arrival<B> {
+    pub surface: Surface,
+    pub headers: HeaderMap,
+    pub body: B,
+    /// `None` when too much is in flight already.
+    pub permit: Option<Permit>,
+    /// Tells the client's connection that it is being served.
+    pub busy: Busy,
+}
+
+/// A request that was read and understood as far as routing needs.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) payload: Payload,
+    pub(super) envelope: Envelope,
+    pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    _lease: Lease,
+}
+
+/// The bytes that all request bodies of the process may hold together.
+#[derive(Debug, Clone)]
+pub struct ByteBudget(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    bytes: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+/// A part of the budget, given back when dropped.
+#[derive(Debug)]
+struct Lease {
+    held: Arc<Held>,
+    bytes: usize,
+}
+
+/// Why a body could not be taken in.
+pub(super) enum Unreadable {
+    Refused(Error),
+    /// The client stopped sending.
+    Gone,
+}
+
+// === impl ByteBudget ===
+
+impl ByteBudget {
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Held { bytes: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }))
+    }
+
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+    }
+
+    fn lease(&self) -> Lease {
+        Lease { held: Arc::clone(&self.0), bytes: 0 }
+    }
+}
+
+impl Lease {
+    fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        self.bytes += bytes;
+        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes <= self.held.limit.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut error = Error::new(
+            Kind::Overloaded,
+            "The gateway holds too many request bodies at the moment; try again.",
+        );
+        error.retry_after = Some(Duration::from_secs(1));
+        Err(error)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads a body to its end. It is checked while it arrives and neither parsed nor copied.
+pub(super) async fn read<B>(
+    mut body: B,
+    headers: &HeaderMap,
+    server: &Server,
+    budget: &ByteBudget,
+) -> Result<Question, Unreadable>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if let Some(length) = declared.and_then(|text| text.parse::<usize>().ok()) {
+        check_size(length, server)?;
+    }
+    let mut lease = budget.lease();
+    let mut scanner = Scanner::default();
+    let mut payload = Payload::default();
+    loop {
+        let frame = match tokio::time::timeout(server.body_timeout, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) => return Err(Unreadable::Gone),
+            Ok(None) => break,
+            Err(_) => return Err(refused(Kind::InvalidRequest, "The body arrived too slowly.")),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        check_size(payload.len() + data.len(), server)?;
+        lease.grow(data.len()).map_err(Unreadable::Refused)?;
+        scanner.feed(&data).map_err(malformed)?;
+        payload.push(data);
+    }
+    let envelope = scanner.finish().map_err(malformed)?;
+    let passed_on = PASSED_ON.iter().filter_map(|name| {
+        let value = headers.get(*name)?;
+        Some((HeaderName::from_static(name), value.clone()))
+    });
+    Ok(Question { payload, envelope, extra: passed_on.collect(), _lease: lease })
+}
+
+fn check_size(length: usize, server: &Server) -> Result<(), Unreadable> {
+    if length <= server.max_body {
+        return Ok(());
+    }
+    let message =
+        format!("The body has {length} bytes or more; the limit is {} bytes.", server.max_body);
+    Err(refused(Kind::TooLarge, message))
+}
+
+fn malformed(fault: crate::dialect::peek::Fault) -> Unreadable {
+    refused(Kind::InvalidRequest, fault.to_string())
+}
+
+fn refused(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Unreadable {
+    Unreadable::Refused(Error::new(kind, message))
+}

@@ -1,0 +1,76 @@
+//! The body of every reply: whole, or a stream that is pulled.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::call::Call;
+use super::relay::Relay;
+use crate::canon::Outcome;
+
+/// What goes back to a client. The call it answers is settled when this is dropped.
+pub struct Body(Inner);
+
+enum Inner {
+    Whole(Option<Bytes>, Option<Box<Call>>),
+    Stream(Box<Relay>),
+}
+
+impl Body {
+    pub(super) fn whole(bytes: Bytes, call: Option<Box<Call>>) -> Self {
+        Self(Inner::Whole(Some(bytes), call))
+    }
+
+    pub(super) fn stream(relay: Relay) -> Self {
+        Self(Inner::Stream(Box::new(relay)))
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::whole(bytes.into(), None)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.0 {
+            Inner::Whole(bytes, call) => {
+                if let Some(call) = call {
+                    call.ends(Outcome::Ok);
+                }
+                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Inner::Stream(relay) => {
+                let next = std::task::ready!(relay.poll_next(context));
+                Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Whole(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Inner::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Whole(bytes, _) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Inner::Stream(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! An upstream's stream on its way through: bytes in, events looked at, bytes out.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use crate::dialect::openai::{Tap, Verdict};
+use crate::dialect::sse::Decoder;
+use crate::net::client::{BodyError, ReplyBody};
+
+/// A longer event is not waited for.
+const LONGEST_EVENT: usize = 16 * 1024 * 1024;
+
+/// One stream being relayed.
+#[derive(Debug)]
+pub(super) struct Flow {
+    body: ReplyBody,
+    decoder: Decoder,
+    pub(super) tap: Tap,
+    /// What the client is to be given, in order.
+    pub(super) ready: VecDeque<Bytes>,
+}
+
+/// What the next look at the upstream brought.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Some bytes; `ready` may hold something for the client.
+    Data,
+    /// The upstream's end, orderly as far as HTTP goes.
+    Ended,
+    /// The stream broke.
+    Cut(BodyError),
+    /// The upstream reports a failure inside its stream, with this event.
+    Failed(Bytes),
+}
+
+impl Flow {
+    pub(super) fn new(body: ReplyBody, tap: Tap) -> Self {
+        Self { body, decoder: Decoder::default(), tap, ready: VecDeque::new() }
+    }
+
+    /// Takes what the upstream has sent and looks at each event that is complete.
+    pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        Poll::Ready(match ready!(self.body.poll_data(context, self.decoder.buffer())) {
+            Ok(true) => self.absorb(),
+            Ok(false) => self.finish(),
+            Err(error) => Step::Cut(error),
+        })
+    }
+
+    fn absorb(&mut self) -> Step {
+        // Events that pass as they are lie at the front, up to here, and leave in one piece.
+        let mut passing = 0;
+        while let Some(frame) = self.decoder.next_frame() {
+            let length = frame.range.len();
+            let verdict = self.tap.inspect(&self.decoder, &frame);
+            if verdict == Verdict::Forward {
+                passing += length;
+                continue;
+            }
+            self.pass(&mut passing);
+            match verdict {
+                Verdict::Forward | Verdict::Drop => self.decoder.discard(length),
+                Verdict::Replace(bytes) => {
+                    self.decoder.discard(length);
+                    self.ready.push_back(bytes);
+                }
+                Verdict::Failed => return Step::Failed(self.decoder.take(length)),
+            }
+        }
+        self.pass(&mut passing);
+        if self.decoder.held() > LONGEST_EVENT {
+            return Step::Cut(BodyError::Malformed);
+        }
+        self.decoder.rest();
+        Step::Data
+    }
+
+    fn pass(&mut self, passing: &mut usize) {
+        if *passing > 0 {
+            self.ready.push_back(self.decoder.take(*passing));
+            *passing = 0;
+        }
+    }
+
+    /// The upstream has ended, perhaps without the empty line behind its last event. An event that
+    /// is not whole is not passed on.
+    fn finish(&mut self) -> Step {
+        if let Step::Failed(event) = self.absorb() {
+            return Step::Failed(event);
+        }
+        let Some(frame) = self.decoder.last_frame() else { return Step::Ended };
+        let data = self.decoder.data(&frame).unwrap_or_default();
+        let is_done = data.trim_ascii() == b"[DONE]";
+        if is_done || serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok() {
+            let verdict = self.tap.inspect(&self.decoder, &frame);
+            let mut event = self.decoder.take(frame.range.end).to_vec();
+            event.extend_from_slice(b"\n\n");
+            match verdict {
+                Verdict::Forward => self.ready.push_back(event.into()),
+                Verdict::Replace(bytes) => self.ready.push_back(bytes),
+                Verdict::Failed => return Step::Failed(event.into()),
+                Verdict::Drop => {}
+            }
+        }
+        Step::Ended
+    }
+}

@@ -1,0 +1,87 @@
+//! One call, from arrival to settled record. Start reading at `pipeline`.
+
+mod arrival;
+mod attempt;
+mod body;
+mod call;
+mod flow;
+mod pipeline;
+mod relay;
+mod reload;
+mod snapshot;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+pub use self::arrival::{Arrival, ByteBudget};
+pub use self::body::Body;
+pub use self::reload::{ReloadStatus, Reloader};
+pub use self::snapshot::Snapshot;
+use crate::net::client::Client;
+use crate::net::shed::Gauge;
+use crate::telemetry::Telemetry;
+
+/// The handle that every door holds: what is configured now, and what outlives a reload.
+#[derive(Debug)]
+pub struct Gateway {
+    live: ArcSwap<Snapshot>,
+    pub client: Client,
+    pub telemetry: Telemetry,
+    /// Calls in flight.
+    pub gauge: Gauge,
+    /// Bytes of request bodies that are held.
+    pub bodies: ByteBudget,
+    /// Turns true when the time for open streams is over.
+    ending: watch::Sender<bool>,
+    /// Turns true when no new work is wanted.
+    draining: watch::Sender<bool>,
+}
+
+impl Gateway {
+    pub fn new(snapshot: Snapshot, client: Client, telemetry: Telemetry) -> Arc<Self> {
+        let server = &snapshot.config.server;
+        telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
+        Arc::new(Self {
+            gauge: Gauge::new(server.max_in_flight),
+            bodies: ByteBudget::new(server.body_budget),
+            live: ArcSwap::from_pointee(snapshot),
+            client,
+            telemetry,
+            ending: watch::Sender::new(false),
+            draining: watch::Sender::new(false),
+        })
+    }
+
+    /// What is configured now. A call loads it once and keeps it to its end.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.live.load_full()
+    }
+
+    /// Serves `snapshot` from the next call on.
+    fn swap(&self, snapshot: Snapshot) {
+        self.gauge.set_limit(snapshot.config.server.max_in_flight);
+        self.bodies.set_limit(snapshot.config.server.body_budget);
+        self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
+        self.live.store(Arc::new(snapshot));
+    }
+
+    /// Says that no new work is wanted: readiness turns off.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Ends the streams that are still open, each with an error event of its dialect.
+    pub fn end_streams(&self) {
+        self.ending.send_replace(true);
+    }
+
+    fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+}

@@ -1,0 +1,115 @@
+//! One call, from arrival to reply. Read this file first.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::arrival::{Question, Unreadable};
+use super::attempt::{self, Answer};
+use super::call::Call;
+use super::relay::Relay;
+use super::{Arrival, Body, Gateway, arrival};
+use crate::error::{Error, Kind};
+
+/// The attempts of one call, which carry it with them.
+pub(super) type Walk = Pin<Box<dyn Future<Output = (Box<Call>, Result<Answer, Error>)> + Send>>;
+
+impl Gateway {
+    /// Answers one call. Errors leave in the dialect that the call came in.
+    pub async fn answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        let Arrival { surface, headers, body, permit, busy } = arrival;
+        let shed = permit.is_none();
+        let mut call = Call::open(Arc::clone(self), surface, permit, busy);
+        if shed {
+            return call.refuse(overloaded(self));
+        }
+        match understand(&mut call, &headers, body).await {
+            Ok(question) if question.envelope.stream => stream(call, question).await,
+            Ok(question) => whole(call, question).await,
+            Err(Unreadable::Refused(error)) => call.refuse(error),
+            // Nobody is there to read this; the record says that the client left.
+            Err(Unreadable::Gone) => Response::new(Body::whole(Bytes::new(), None)),
+        }
+    }
+}
+
+/// Who calls, what is asked, and where it may go.
+async fn understand<B>(
+    call: &mut Call,
+    headers: &HeaderMap,
+    body: B,
+) -> Result<Question, Unreadable>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let house = Arc::clone(&call.house);
+    let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
+    call.admitted(caller.key());
+    let server = &house.config.server;
+    let question = arrival::read(body, headers, server, &call.gateway.bodies).await?;
+    let model = &question.envelope.model;
+    let chain = house.chain(model).map_err(|unknown| {
+        let mut message = format!("There is no route or model `{model}`");
+        if let Some(nearest) = unknown.nearest.filter(|name| caller.may_call(name)) {
+            message = format!("{message}; did you mean `{nearest}`?");
+        } else {
+            message.push_str("; `GET /v1/models` lists what this key may call.");
+        }
+        Unreadable::Refused(Error::new(Kind::ModelNotFound, message))
+    })?;
+    let direct = chain.targets.first().filter(|_| &*chain.name == "direct");
+    let allowed = caller.may_call(model)
+        || direct.is_some_and(|target| {
+            caller.may_call(&format!("{}/{}", target.provider.name, target.model))
+        });
+    if !allowed {
+        let message = format!("This key may not call `{model}`.");
+        return Err(Unreadable::Refused(Error::new(Kind::NotAllowed, message)));
+    }
+    call.routed(&chain, &question);
+    Ok(question)
+}
+
+async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
+    let (call, answer) = attempt::walk(call, question).await;
+    reply(call, answer)
+}
+
+/// A stream gets its head when its first content is there. When that takes long it gets it before,
+/// so that nothing between client and gateway gives the silent connection up.
+async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
+    let keepalive = call.house.config.server.keepalive;
+    let gateway = Arc::clone(&call.gateway);
+    let early = call.respond(StatusCode::OK, EVENT_STREAM);
+    let mut walk: Walk = Box::pin(attempt::walk(call, question));
+    match tokio::time::timeout(keepalive, &mut walk).await {
+        Ok((call, answer)) => reply(call, answer),
+        Err(_) => Relay::committed_early(walk, gateway, early),
+    }
+}
+
+fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
+    match answer {
+        Ok(Answer::Whole { content_type, body }) => {
+            let response = call.respond(StatusCode::OK, content_type);
+            response.map(|()| Body::whole(body, Some(call)))
+        }
+        Ok(Answer::Stream(flow)) => Relay::of(call, flow),
+        Err(error) => call.refuse(error),
+    }
+}
+
+fn overloaded(gateway: &Gateway) -> Error {
+    gateway.telemetry.metrics.shed.inc();
+    let mut error = Error::new(Kind::Overloaded, "Too many calls are in flight; try again.");
+    error.retry_after = Some(std::time::Duration::from_secs(1));
+    error
+}
+
+/// The content type of every stream.
+pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");

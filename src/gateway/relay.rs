@@ -1,0 +1,350 @@
+//! Gives a stream back to its client: events untouched, keep-alives in silence, a proper end.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use tokio::time::{Instant, Sleep};
+
+use super::attempt::Answer;
+use super::call::{Call, outcome_of};
+use super::flow::{Flow, Step};
+use super::pipeline::{EVENT_STREAM, Walk};
+use super::{Body, Gateway};
+use crate::canon::Outcome;
+use crate::dialect::openai;
+use crate::error::{Error, Kind};
+
+/// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
+const FINISH_WAIT: Duration = Duration::from_secs(1);
+/// Behind `[DONE]`, how long the end of the response is waited for, to use the connection again.
+const DONE_WAIT: Duration = Duration::from_millis(100);
+
+/// A stream on its way to a client. It is pulled, so a slow client slows its provider.
+pub(super) struct Relay {
+    phase: Phase,
+    /// What is said besides the upstream's own events.
+    said: VecDeque<Bytes>,
+    timer: Pin<Box<Sleep>>,
+    keepalive: Duration,
+    last_sent: Instant,
+    gateway: Arc<Gateway>,
+    /// Ready when open streams have to end; made when first waited for.
+    ending: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+enum Phase {
+    /// The client has its head already, the upstream is still silent.
+    Waiting(Walk),
+    Live(Live),
+    /// Only `said` is left. The call is settled when the last of it was taken.
+    Ending(Option<Box<Call>>),
+}
+
+struct Live {
+    call: Box<Call>,
+    flow: Box<Flow>,
+    idle: Duration,
+    total: Instant,
+    first_data: Instant,
+    last_data: Instant,
+    finished: Option<Instant>,
+}
+
+/// What a phase asks for next.
+enum Turn {
+    Give(Bytes),
+    /// The stream ends, with the call's outcome and perhaps an error event.
+    End(Outcome, Option<Error>),
+    /// The upstream's own error event is the last one.
+    Fail(Bytes),
+    /// No target answered.
+    Refuse(Box<Call>, Error),
+    Become(Phase),
+    Wait(Instant),
+}
+
+// === impl Relay ===
+
+impl Relay {
+    /// The reply for a stream whose first content is there.
+    pub(super) fn of(mut call: Box<Call>, flow: Box<Flow>) -> Response<Body> {
+        let head = call.respond(StatusCode::OK, EVENT_STREAM);
+        let gateway = Arc::clone(&call.gateway);
+        let keepalive = call.house.config.server.keepalive;
+        let relay = Self::new(Phase::Live(Live::new(call, flow)), gateway, keepalive);
+        reply(head, relay)
+    }
+
+    /// The reply for a stream that has been silent for `keepalive`; attempts go on inside it.
+    pub(super) fn committed_early(
+        walk: Walk,
+        gateway: Arc<Gateway>,
+        head: Response<()>,
+    ) -> Response<Body> {
+        let keepalive = gateway.snapshot().config.server.keepalive;
+        let mut relay = Self::new(Phase::Waiting(walk), gateway, keepalive);
+        relay.said.push_back(Bytes::from_static(openai::KEEP_ALIVE));
+        reply(head, relay)
+    }
+
+    fn new(phase: Phase, gateway: Arc<Gateway>, keepalive: Duration) -> Self {
+        let now = Instant::now();
+        gateway.telemetry.metrics.streams_open.inc();
+        Self {
+            phase,
+            said: VecDeque::new(),
+            timer: Box::pin(tokio::time::sleep_until(now + keepalive)),
+            keepalive,
+            last_sent: now,
+            gateway,
+            ending: None,
+        }
+    }
+
+    /// The next bytes for the client; `None` at the end.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            if let Some(bytes) = self.said.pop_front() {
+                return self.give(bytes);
+            }
+            let turn = match &mut self.phase {
+                Phase::Waiting(walk) => match walk.as_mut().poll(context) {
+                    Poll::Ready((call, answer)) => begin(call, answer),
+                    Poll::Pending => Turn::Wait(Instant::now() + Duration::from_hours(1)),
+                },
+                Phase::Live(live) => live.turn(context),
+                Phase::Ending(call) => {
+                    // The client has everything; now the call is over.
+                    *call = None;
+                    return Poll::Ready(None);
+                }
+            };
+            match turn {
+                Turn::Give(bytes) => return self.give(bytes),
+                Turn::Become(phase) => self.phase = phase,
+                Turn::End(outcome, error) => self.end(outcome, error),
+                Turn::Fail(event) => {
+                    self.said.push_back(event);
+                    self.end(Outcome::UpstreamError, None);
+                }
+                Turn::Refuse(call, error) => self.refuse(call, error),
+                Turn::Wait(until) => {
+                    if self.poll_waiting(until, context).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    fn give(&mut self, bytes: Bytes) -> Poll<Option<Bytes>> {
+        self.last_sent = Instant::now();
+        Poll::Ready(Some(bytes))
+    }
+
+    /// Waits for `until`, for the time of a keep-alive, or for the end of all streams.
+    fn poll_waiting(&mut self, until: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let keepalive = self.last_sent + self.keepalive;
+        let next = until.min(keepalive);
+        if next < self.timer.deadline() {
+            self.timer.as_mut().reset(next);
+        }
+        // The timer may stand for a moment that has moved on since; then it is set anew.
+        while self.timer.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if now >= until {
+                return Poll::Ready(());
+            }
+            if now >= keepalive {
+                self.said.push_back(Bytes::from_static(openai::KEEP_ALIVE));
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(next);
+        }
+        let gateway = &self.gateway;
+        let ending = self.ending.get_or_insert_with(|| {
+            let mut ending = gateway.ending();
+            Box::pin(async move {
+                let _ = ending.wait_for(|ending| *ending).await;
+            })
+        });
+        if ending.as_mut().poll(context).is_ready() {
+            let error = Error::new(Kind::Overloaded, "The gateway is shutting down; try again.");
+            self.end(Outcome::UpstreamTruncated, Some(error));
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn end(&mut self, outcome: Outcome, error: Option<Error>) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Ending(None));
+        if let Phase::Live(live) = phase {
+            let call = live.settle(outcome);
+            match error {
+                Some(error) => self.refuse(call, error),
+                None => self.phase = Phase::Ending(Some(call)),
+            }
+        } else if let Some(error) = error {
+            // Dropping a walk settles its call.
+            self.said.push_back(openai::write_error_event(&error).into());
+        }
+    }
+
+    /// The head said 200 long ago, so the error goes the way of the events.
+    fn refuse(&mut self, mut call: Box<Call>, mut error: Error) {
+        call.ends(outcome_of(error.kind));
+        error.attempts = call.attempts().to_vec();
+        self.said.push_back(openai::write_error_event(&error).into());
+        self.phase = Phase::Ending(Some(call));
+    }
+}
+
+fn reply(head: Response<()>, relay: Relay) -> Response<Body> {
+    let mut response = head.map(|()| Body::stream(relay));
+    let headers = response.headers_mut();
+    headers.insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache"));
+    // Proxies on the way must not gather the events.
+    headers.insert("x-accel-buffering", http::HeaderValue::from_static("no"));
+    response
+}
+
+impl Drop for Relay {
+    /// Left to itself a stream ends here when its client goes away.
+    fn drop(&mut self) {
+        self.gateway.telemetry.metrics.streams_open.dec();
+        if let Phase::Live(live) = std::mem::replace(&mut self.phase, Phase::Ending(None)) {
+            let whole = live.flow.tap.done && live.flow.ready.is_empty();
+            drop(live.settle(if whole { Outcome::Ok } else { Outcome::ClientClosed }));
+        }
+    }
+}
+
+/// A silent upstream has come to an answer, or to none.
+fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
+    call.respond(StatusCode::OK, EVENT_STREAM);
+    match answer {
+        Ok(Answer::Stream(flow)) => Turn::Become(Phase::Live(Live::new(call, flow))),
+        Ok(Answer::Whole { .. }) => {
+            let text = "The provider answered a stream with a whole reply.";
+            Turn::Refuse(call, Error::new(Kind::UpstreamError, text))
+        }
+        Err(error) => Turn::Refuse(call, error),
+    }
+}
+
+fn truncated() -> Turn {
+    let text = "The provider broke its answer off; what was received is not complete.";
+    Turn::End(Outcome::UpstreamTruncated, Some(Error::new(Kind::StreamTruncated, text)))
+}
+
+// === impl Live ===
+
+impl Live {
+    fn new(call: Box<Call>, flow: Box<Flow>) -> Self {
+        let now = Instant::now();
+        let limits = call.target().map(|target| target.limits);
+        let hour = Duration::from_hours(1);
+        Self {
+            idle: limits.map_or(hour, |limits| limits.idle),
+            total: call.started + limits.map_or(hour, |limits| limits.total),
+            call,
+            flow,
+            first_data: now,
+            last_data: now,
+            finished: None,
+        }
+    }
+
+    fn turn(&mut self, context: &mut Context<'_>) -> Turn {
+        loop {
+            if let Some(bytes) = self.flow.ready.pop_front() {
+                return Turn::Give(bytes);
+            }
+            match self.flow.poll_step(context) {
+                Poll::Ready(Step::Data) => self.note_progress(),
+                Poll::Ready(Step::Ended) => return self.ended(),
+                Poll::Ready(Step::Cut(_)) if self.flow.tap.has_finished() => return self.ended(),
+                Poll::Ready(Step::Cut(cause)) => {
+                    tracing::debug!(%cause, "an upstream's stream broke");
+                    return truncated();
+                }
+                Poll::Ready(Step::Failed(event)) => return Turn::Fail(event),
+                Poll::Pending => return self.patience(),
+            }
+        }
+    }
+
+    /// Only what reaches the client counts as progress: comments do not.
+    fn note_progress(&mut self) {
+        if !self.flow.ready.is_empty() {
+            self.last_data = Instant::now();
+        }
+        if self.finished.is_none() && self.flow.tap.has_finished() {
+            self.finished = Some(self.last_data);
+        }
+    }
+
+    /// How long the silent upstream is still waited for.
+    fn patience(&mut self) -> Turn {
+        if self.finished.is_none() && self.flow.tap.has_finished() {
+            self.finished = Some(Instant::now());
+        }
+        let now = Instant::now();
+        let until = match self.finished {
+            Some(since) => since + if self.flow.tap.done { DONE_WAIT } else { FINISH_WAIT },
+            None => (self.last_data + self.idle).min(self.total),
+        };
+        if now < until {
+            return Turn::Wait(until);
+        }
+        if self.finished.is_some() {
+            return self.ended();
+        }
+        let text = if now >= self.total {
+            "The answer took longer than the route allows."
+        } else {
+            "The provider fell silent in the middle of its answer."
+        };
+        Turn::End(Outcome::Timeout, Some(Error::new(Kind::UpstreamTimeout, text)))
+    }
+
+    /// The upstream has nothing more to say. A finished answer is completed with what it lacks.
+    fn ended(&mut self) -> Turn {
+        let tap = &mut self.flow.tap;
+        if let Some(bytes) = self.flow.ready.pop_front() {
+            return Turn::Give(bytes);
+        }
+        if !tap.has_finished() {
+            return truncated();
+        }
+        if !tap.done {
+            tap.done = true;
+            let lacking = self.call.usage_asked && !tap.usage_shown;
+            let input = self.call.input_estimate();
+            let usage = lacking.then(|| tap.estimated_usage_event(input)).flatten();
+            let mut last = usage.unwrap_or_default();
+            last.extend_from_slice(openai::DONE);
+            return Turn::Give(last.into());
+        }
+        Turn::End(Outcome::Ok, None)
+    }
+
+    /// The call with all that its stream has told.
+    fn settle(self, outcome: Outcome) -> Box<Call> {
+        let Self { mut call, flow, first_data, last_data, .. } = self;
+        let tap = &flow.tap;
+        call.usage(tap.usage, tap.deltas);
+        call.malformed(tap.malformed);
+        call.ends(outcome);
+        if let (Some(target), Some(gaps @ 1..)) = (call.target(), tap.deltas.checked_sub(1)) {
+            let gap = (last_data - first_data).div_f64(gaps as f64);
+            target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
+        }
+        call
+    }
+}

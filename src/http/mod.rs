@@ -1,0 +1,131 @@
+//! The doors: protocol work only. Decode, call one function below, encode.
+
+mod admin;
+mod endpoint;
+mod models;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub use self::admin::{AdminApi, Observed};
+use self::endpoint::{Endpoint, NotServed};
+use crate::dialect::openai;
+use crate::error::{Error, Kind};
+use crate::gateway::{Arrival, Body, Gateway};
+use crate::net::listen::MakeService;
+use crate::net::patience::Pulse;
+use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
+
+/// The public API, for every connection.
+#[derive(Debug, Clone)]
+pub struct Api(pub Arc<Gateway>);
+
+/// The public API on one connection.
+#[derive(Debug, Clone)]
+pub struct ApiConnection {
+    gateway: Arc<Gateway>,
+    pulse: Pulse,
+}
+
+impl MakeService<Body> for Api {
+    type Service = Shed<ApiConnection>;
+
+    fn make(&self, pulse: Pulse) -> Self::Service {
+        let gateway = Arc::clone(&self.0);
+        ShedLayer(gateway.gauge.clone()).layer(ApiConnection { gateway, pulse })
+    }
+}
+
+impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (request, permit): (Request<Incoming>, Option<Permit>)) -> Self::Future {
+        let busy = self.pulse.busy();
+        let gateway = Arc::clone(&self.gateway);
+        Box::pin(async move {
+            let surface = match endpoint::find(request.method(), request.uri().path()) {
+                Ok(Endpoint::Infer(surface)) => surface,
+                Ok(endpoint) => return Ok(look(&gateway, endpoint, &request)),
+                Err(not_served) => return Ok(refuse_path(not_served)),
+            };
+            let (head, body) = request.into_parts();
+            let arrival = Arrival { surface, headers: head.headers, body, permit, busy };
+            Ok(gateway.answer(arrival).await)
+        })
+    }
+}
+
+/// The endpoints that only look.
+fn look(gateway: &Gateway, endpoint: Endpoint, request: &Request<Incoming>) -> Response<Body> {
+    match endpoint {
+        Endpoint::Models | Endpoint::Model(_) => {
+            let house = gateway.snapshot();
+            let id = match &endpoint {
+                Endpoint::Model(id) => Some(id.as_str()),
+                _ => None,
+            };
+            match models::answer(&house, request.headers(), id) {
+                Ok(body) => json(StatusCode::OK, &body),
+                Err(error) => refuse(&error),
+            }
+        }
+        Endpoint::Ready => ready(gateway),
+        Endpoint::Health | Endpoint::Infer(_) => {
+            json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
+        }
+    }
+}
+
+/// Whether new calls are wanted here. Looks at nothing outside of the process.
+fn ready(gateway: &Gateway) -> Response<Body> {
+    let generation = gateway.snapshot().generation;
+    let (status, word) = if gateway.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else {
+        (StatusCode::OK, "ready")
+    };
+    json(status, &serde_json::json!({"status": word, "generation": generation}))
+}
+
+fn refuse_path(not_served: NotServed) -> Response<Body> {
+    match not_served {
+        NotServed::Path(message) => refuse(&Error::new(Kind::NotFound, message)),
+        NotServed::Method { message, allowed } => {
+            let mut response = refuse(&Error::new(Kind::MethodNotAllowed, message));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            response
+        }
+    }
+}
+
+fn refuse(error: &Error) -> Response<Body> {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = body(status, "application/json", openai::write_error(error));
+    let code = HeaderValue::from_static(error.kind.code());
+    response.headers_mut().insert("x-switchpoint-error", code);
+    response
+}
+
+fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    body(status, "application/json", value.to_string().into_bytes())
+}
+
+fn body(status: StatusCode, content_type: &'static str, bytes: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,201 @@
+//! The accept loop: HTTP/1.1 and HTTP/2 on one port, in clear or with TLS, up to a number of
+//! connections, drained gracefully.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
+
+use super::patience::{Limits, Patient, Pulse};
+use super::shed::BoxFuture;
+use super::tasks::Tasks;
+use super::workers::Workers;
+
+/// What every listener of the process shares.
+#[derive(Debug, Clone)]
+pub struct Door {
+    pub workers: Arc<Workers>,
+    /// The connections, to be waited for at the end.
+    pub tasks: Tasks,
+    /// Turns true when connections are to finish what they do and close.
+    pub closing: watch::Receiver<bool>,
+    pub limits: Limits,
+    pub max_connections: usize,
+    /// Connections open now.
+    pub open: Arc<AtomicUsize>,
+    /// Connections turned away because too many were open.
+    pub turned_away: Arc<AtomicUsize>,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// A service for one connection, which is told that connection's pulse.
+pub trait MakeService<B>: Clone + Send + Sync + 'static {
+    type Service: Service<
+            Request<Incoming>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future = BoxFuture<Result<Response<B>, Infallible>>,
+        > + Clone
+        + Send
+        + 'static;
+
+    fn make(&self, pulse: Pulse) -> Self::Service;
+}
+
+/// The most that the head of a request may have, in bytes and in headers.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEADERS: usize = 128;
+/// A client may have this many requests under way on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 250;
+
+/// Binds an address before anything is served, so that a failure shows at the start.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+impl Door {
+    /// Accepts connections until `stop` turns true, each on the worker that has the fewest.
+    pub async fn accept<M, B>(
+        self,
+        listener: std::net::TcpListener,
+        make: M,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()>
+    where
+        M: MakeService<B>,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            };
+            match accepted {
+                Ok((stream, _)) => self.place(stream, make.clone()),
+                // Out of file descriptors, most likely: those who leave make room.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn place<M, B>(&self, stream: TcpStream, make: M)
+    where
+        M: MakeService<B>,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        let open = Open::new(&self.open);
+        if open.count > self.max_connections {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let Some((worker, place)) = self.workers.least_loaded() else { return };
+        // A socket belongs to the reactor it is registered with, so it moves as a plain one.
+        let Ok(stream) = stream.into_std() else { return };
+        let door = self.clone();
+        self.tasks.spawn_on(worker, async move {
+            let _held = (open, place);
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            door.serve(stream, make).await;
+        });
+    }
+
+    async fn serve<M, B>(self, stream: TcpStream, make: M)
+    where
+        M: MakeService<B>,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        let _ = stream.set_nodelay(true);
+        let Some(config) = self.tls.clone() else { return self.converse(stream, make).await };
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.head, handshake).await {
+            self.converse(stream, make).await;
+        }
+    }
+
+    async fn converse<S, M, B>(mut self, stream: S, make: M)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        M: MakeService<B>,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        let pulse = Pulse::default();
+        let stream = Patient::new(stream, pulse.clone(), self.limits);
+        let service = TowerToHyperService::new(make.make(pulse));
+        let builder = protocols();
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        // How it ends is told by its calls; a client that leaves is no news.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = self.closing.wait_for(|closing| *closing) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let _ = connection.await;
+    }
+}
+
+fn protocols() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `Patient` watches over heads and idleness, with one timer a connection.
+        .header_read_timeout(None)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD.max(256 * 1024))
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// One open connection, until dropped.
+struct Open {
+    all: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Open {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        Self { count: all.fetch_add(1, Ordering::Relaxed) + 1, all: Arc::clone(all) }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
