@@ -27,7 +27,7 @@ use tokio::{
 use crate::process;
 
 /// How connections meet threads.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Layout {
     /// One work-stealing runtime with a worker per core.
     Shared,

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use crate::{
+    floor::Layout,
     process::Running,
-    report::{Table, median, show},
-    subjects::{Measurement, Subject},
+    report::{Table, show},
+    subjects::{self, Measurement, Subject},
     traffic::{Case, FAST, PACED, SMALL},
 };
-
-const LAYOUTS: [&str; 3] = ["shared", "per-core", "dispatch"];
 
 const COLUMNS: [&str; 9] = [
     "case",
@@ -24,54 +25,50 @@ const COLUMNS: [&str; 9] = [
 ];
 
 /// Requests per second for the latencies: an idle machine's and a busy one's.
-const RATES: [u32; 2] = [1000, 6000];
+const RATES: [(u32, &str); 2] = [(1000, "small chat at 1000/s"), (6000, "small chat at 6000/s")];
 
 pub(crate) async fn run(rounds: usize, seconds: f64) {
     let (_upstream, address) = Running::start_self(&["upstream"]);
     let upstream = address.to_string();
-    let subjects = LAYOUTS.map(|layout| Subject::floor(layout, layout, &upstream));
+    let subjects: Vec<Subject> = Layout::value_variants()
+        .iter()
+        .map(|layout| Subject::floor(&format!("{layout:?}"), *layout, &upstream))
+        .collect();
     let duration = Duration::from_secs_f64(seconds);
-    let cases = [1, 4, 16, 64, 256].map(|connections| SMALL.with_connections(connections));
-    let streams = [FAST.with_connections(4), FAST, PACED];
     println!("Medians of {rounds} rounds, {seconds} s each; latencies in µs.");
 
     let table = Table::start(&COLUMNS);
-    for case in cases.iter().chain(&streams) {
-        let mut measured = LAYOUTS.map(|_| Vec::new());
-        for _ in 0..rounds {
-            for (subject, measurements) in subjects.iter().zip(&mut measured) {
-                measurements.push(subject.saturate(case, duration).await.unwrap());
-            }
-        }
-        print_rows(&table, case, case.name, &measured);
+    let chats = [1, 4, 16, 64, 256].map(|connections| SMALL.with_connections(connections));
+    for case in chats.iter().chain(&[FAST.with_connections(4), FAST, PACED]) {
+        let measured = subjects::take_turns(&subjects, rounds, async |subject| {
+            subject.saturate(case, duration).await
+        });
+        print_rows(&table, &subjects, case, &measured.await);
     }
-    for rate in RATES {
-        let case = SMALL.with_connections(32);
-        let mut measured = LAYOUTS.map(|_| Vec::new());
-        for _ in 0..rounds {
-            for (subject, measurements) in subjects.iter().zip(&mut measured) {
-                measurements.push(subject.pace(&case, rate, duration).await.unwrap());
-            }
-        }
-        print_rows(&table, &case, &format!("small chat at {rate}/s"), &measured);
+    for (rate, name) in RATES {
+        let case = Case { name, ..SMALL.with_connections(32) };
+        let measured = subjects::take_turns(&subjects, rounds, async |subject| {
+            subject.pace(&case, rate, duration).await
+        });
+        print_rows(&table, &subjects, &case, &measured.await);
     }
 }
 
-fn print_rows(table: &Table, case: &Case, name: &str, measured: &[Vec<Measurement>]) {
-    for (layout, measurements) in LAYOUTS.iter().zip(measured) {
-        let middle = |field: fn(&Measurement) -> f64| median(measurements.iter().map(field));
+fn print_rows(table: &Table, subjects: &[Subject], case: &Case, measured: &[Vec<Measurement>]) {
+    for (subject, measurements) in subjects.iter().zip(measured) {
+        let middle = Measurement::median(measurements);
         let worst = measurements.iter().map(|it| it.per_second).fold(f64::INFINITY, f64::min);
-        let chunk = if case.streams { middle(|it| it.cpu_per_chunk) } else { f64::NAN };
+        let chunk = if case.streams { middle.cpu_per_chunk } else { f64::NAN };
         table.row(&[
-            name.to_owned(),
+            case.name.to_owned(),
             case.connections.to_string(),
-            (*layout).to_owned(),
-            show(middle(|it| it.cpu_per_request), 1),
+            subject.name.clone(),
+            show(middle.cpu_per_request, 1),
             show(chunk, 2),
-            show(middle(|it| it.per_second), 0),
+            show(middle.per_second, 0),
             show(worst, 0),
-            show(middle(|it| it.p50), 0),
-            show(middle(|it| it.p99), 0),
+            show(middle.p50, 0),
+            show(middle.p99, 0),
         ]);
     }
 }

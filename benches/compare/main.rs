@@ -15,6 +15,7 @@ mod load;
 mod process;
 mod reply;
 mod report;
+mod servers;
 mod subjects;
 mod traffic;
 mod upstream;
@@ -47,8 +48,8 @@ struct CompareOptions {
     /// Rounds over every subject; the report shows medians.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// The layout of the floor's runtime.
-    #[arg(long, value_enum, default_value_t = Layout::Shared)]
+    /// The layout of the floor's runtime; best the one the gateway itself has.
+    #[arg(long, value_enum, default_value_t = Layout::Dispatch)]
     layout: Layout,
     /// A gateway that already runs, as NAME=http://host:port/v1.
     #[arg(long = "url", value_name = "NAME=URL")]

@@ -9,19 +9,30 @@ use std::{
     time::Duration,
 };
 
+use tempfile::TempDir;
+
 /// Ticks per second in `/proc`, the same on every Linux a server runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A process that ends with this value.
 pub(crate) struct Running {
     child: Child,
+    /// Removed after the process has ended.
+    folder: Option<TempDir>,
 }
 
 // === impl Running ===
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        Ok(Self { child: command.spawn()? })
+        Ok(Self { child: command.spawn()?, folder: None })
+    }
+
+    /// Keeps a temporary folder for as long as the process runs.
+    pub(crate) fn keeping(self, folder: TempDir) -> Self {
+        let mut running = self;
+        running.folder = Some(folder);
+        running
     }
 
     /// Starts this program again as one of its own subcommands, and waits for its address.
@@ -48,9 +59,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Fails only when the process has ended already.
+        let children = children(self.id());
+        // These fail only when a process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The workers of nginx outlive a master that is killed.
+        for child in children {
+            let _ = Command::new("kill").arg(child.to_string()).status();
+        }
     }
 }
 
@@ -70,17 +86,18 @@ pub(crate) fn cpu_time(process: u32) -> Duration {
 }
 
 /// Resident memory of the process and its children, in bytes.
-pub(crate) fn resident_bytes(process: u32) -> u64 {
+pub(crate) fn resident_bytes(process: u32) -> usize {
     family(process).into_iter().filter_map(resident).sum()
 }
 
 /// The process and its children: nginx works in them.
 fn family(process: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
-    let children = children.unwrap_or_default();
-    std::iter::once(process)
-        .chain(children.split_whitespace().filter_map(|id| id.parse().ok()))
-        .collect()
+    std::iter::once(process).chain(children(process)).collect()
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    list.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
 fn ticks(process: u32) -> Option<u64> {
@@ -90,9 +107,9 @@ fn ticks(process: u32) -> Option<u64> {
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
-fn resident(process: u32) -> Option<u64> {
+fn resident(process: u32) -> Option<usize> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let kibibytes: usize = line.split_whitespace().next()?.parse().ok()?;
     Some(kibibytes * 1024)
 }
