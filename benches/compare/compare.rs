@@ -29,6 +29,7 @@ struct Memory {
     idle: f64,
     /// With each number of open streams.
     held: Vec<f64>,
+    /// With the last number of them.
     cpu_per_chunk: f64,
 }
 
@@ -113,7 +114,7 @@ async fn report_latency(subjects: &[Subject], effort: &Effort) {
         Table::start(&["subject", "p50", "p99", "added p50", "added p99", "CPU µs/request"]);
     let case = SMALL.with_connections(32);
     let measured = subjects::take_turns(subjects, effort.rounds, async |subject| {
-        subject.pace(&case, MODEST_RATE, effort.window).await
+        subject.pace(&case, MODEST_RATE, effort.window * 2).await
     })
     .await;
     let direct = middle(subjects, &measured, "direct");
@@ -143,7 +144,7 @@ async fn report_memory(subjects: &[Subject], effort: &Effort) {
         columns.push(format!("{total} streams, MiB"));
         columns.push("KiB/stream".to_owned());
     }
-    columns.push("CPU µs/chunk at 1000".to_owned());
+    columns.push("CPU µs/chunk".to_owned());
     let table = Table::start(&columns.iter().map(String::as_str).collect::<Vec<_>>());
     for subject in subjects.iter().filter(|subject| subject.has_process()) {
         let memory = match measure_memory(subject, effort).await {
@@ -171,11 +172,9 @@ async fn measure_memory(subject: &Subject, effort: &Effort) -> io::Result<Memory
         streams.grow(*total).await?;
         let (cpu, events) = (subject.cpu_time(), streams.events());
         // Whole seconds, since each stream sends one chunk in each.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        if *total == SLOW.connections {
-            let events = count(streams.events() - events);
-            memory.cpu_per_chunk = (subject.cpu_time() - cpu) / events;
-        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let events = count(streams.events() - events);
+        memory.cpu_per_chunk = (subject.cpu_time() - cpu) / events;
         memory.held.push(subject.resident_bytes());
     }
     drop(streams);

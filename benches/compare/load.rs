@@ -68,6 +68,9 @@ pub(crate) struct Options {
     connections: usize,
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Send this many requests over each connection instead, as counting instructions needs.
+    #[arg(long, conflicts_with = "rate")]
+    requests: Option<usize>,
     /// Requests per second; without it, as many as the target answers.
     #[arg(long)]
     rate: Option<u32>,
@@ -80,9 +83,10 @@ pub(crate) async fn command(options: Options) {
     let case = if options.stream { FAST } else { SMALL }.with_connections(options.connections);
     let fleet = Fleet::open(&Target::parse(&options.url), &case).await.unwrap();
     let duration = Duration::from_secs_f64(options.seconds);
-    let outcome = match options.rate {
-        Some(rate) => fleet.pace(rate, duration).await.unwrap(),
-        None => fleet.saturate(duration).await.unwrap(),
+    let outcome = match (options.requests, options.rate) {
+        (Some(requests), _) => fleet.repeat(requests).await.unwrap(),
+        (None, Some(rate)) => fleet.pace(rate, duration).await.unwrap(),
+        (None, None) => fleet.saturate(duration).await.unwrap(),
     };
     println!(
         "{} requests, {:.0}/s, p50 {:?}, p99 {:?}",
@@ -134,6 +138,17 @@ impl Fleet {
         for mut connection in self.connections {
             let request = self.request.clone();
             tasks.spawn(async move { connection.ask_until(&request, started + duration).await });
+        }
+        Outcome::collect(tasks, started).await
+    }
+
+    /// Asks so many times over each connection.
+    async fn repeat(self, requests: usize) -> io::Result<Outcome> {
+        let started = Instant::now();
+        let mut tasks = JoinSet::new();
+        for mut connection in self.connections {
+            let request = self.request.clone();
+            tasks.spawn(async move { connection.ask_times(&request, requests).await });
         }
         Outcome::collect(tasks, started).await
     }
@@ -192,6 +207,16 @@ impl Connection {
     async fn ask_until(&mut self, request: &Request, end: Instant) -> io::Result<Vec<Duration>> {
         let mut latencies = Vec::new();
         while Instant::now() < end {
+            let asked = Instant::now();
+            self.ask(request).await?;
+            latencies.push(asked.elapsed());
+        }
+        Ok(latencies)
+    }
+
+    async fn ask_times(&mut self, request: &Request, times: usize) -> io::Result<Vec<Duration>> {
+        let mut latencies = Vec::new();
+        for _ in 0..times {
             let asked = Instant::now();
             self.ask(request).await?;
             latencies.push(asked.elapsed());
