@@ -27,7 +27,7 @@ use tokio::{
 use crate::process;
 
 /// How connections meet threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Layout {
     /// One work-stealing runtime with a worker per core.
     Shared,
@@ -158,6 +158,19 @@ async fn serve(stream: TcpStream, proxy: Proxy) {
     let service = service_fn(|request| proxy.forward(request));
     // A client that leaves in the middle is the end of its connection, not of the benchmark.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+// === impl Layout ===
+
+impl Layout {
+    /// As the command line spells it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerCore => "per-core",
+            Self::Dispatch => "dispatch",
+        }
+    }
 }
 
 // === impl Proxy ===

@@ -32,7 +32,7 @@ pub(crate) async fn run(rounds: usize, seconds: f64) {
     let upstream = address.to_string();
     let subjects: Vec<Subject> = Layout::value_variants()
         .iter()
-        .map(|layout| Subject::floor(&format!("{layout:?}"), *layout, &upstream))
+        .map(|layout| Subject::floor(layout.name(), *layout, &upstream))
         .collect();
     let duration = Duration::from_secs_f64(seconds);
     println!("Medians of {rounds} rounds, {seconds} s each; latencies in µs.");

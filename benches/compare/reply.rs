@@ -141,6 +141,6 @@ impl Reply {
 }
 
 fn unexpected(what: &str, bytes: &[u8]) -> io::Error {
-    let shown = &bytes[..bytes.len().min(400)];
-    io::Error::other(format!("{what}: {}", String::from_utf8_lossy(shown)))
+    let shown = &bytes[..bytes.len().min(200)];
+    io::Error::other(format!("{what}: {}", shown.escape_ascii()))
 }

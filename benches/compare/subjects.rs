@@ -2,8 +2,6 @@
 
 use std::{io, time::Duration};
 
-use clap::ValueEnum;
-
 use crate::{
     floor::Layout,
     load::{Fleet, Outcome, Target},
@@ -53,10 +51,8 @@ pub(crate) async fn take_turns(
 
 impl Subject {
     pub(crate) fn floor(name: &str, layout: Layout, upstream: &str) -> Self {
-        let layout = layout.to_possible_value().expect("every layout has a name");
-        let layout = layout.get_name();
         let (running, address) =
-            Running::start_self(&["floor", "--layout", layout, "--upstream", upstream]);
+            Running::start_self(&["floor", "--layout", layout.name(), "--upstream", upstream]);
         Self::started(name, running, &format!("http://{address}/v1"))
     }
 
