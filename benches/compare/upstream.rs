@@ -1,0 +1,169 @@
+//! A scripted provider: precomputed answers over a hand-read HTTP/1.1, to cost next to nothing.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memmem;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+use crate::{
+    process,
+    traffic::{CHUNKS, MODELS},
+};
+
+const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+    cache-control: no-cache\r\nx-request-id: req_bench\r\ntransfer-encoding: chunked\r\n\r\n";
+
+const COMPLETION: &str = r#"{"id":"chatcmpl-BenchBenchBenchBenchBench000","object":"chat.completion","created":1760000000,"model":"bench","choices":[{"index":0,"message":{"role":"assistant","content":"The fox is quick and brown, the dog is lazy, and both have had a long day in this benchmark.","refusal":null,"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":32,"completion_tokens":24,"total_tokens":56},"service_tier":"default","system_fingerprint":"fp_bench"}"#;
+
+const USAGE: &str =
+    r#""choices":[],"usage":{"prompt_tokens":32,"completion_tokens":198,"total_tokens":230}"#;
+
+/// Every answer, spelled once at the start.
+struct Script {
+    completion: Vec<u8>,
+    chunks: Vec<Vec<u8>>,
+    usage: Vec<u8>,
+    end: Vec<u8>,
+}
+
+/// What one request asks for.
+struct Question {
+    streams: bool,
+    wants_usage: bool,
+    gap: Duration,
+}
+
+pub(crate) async fn serve() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    process::announce(listener.local_addr().unwrap());
+    let script = Arc::new(Script::new());
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(converse(stream, script.clone()));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Answers the requests of one connection until the client leaves.
+async fn converse(mut stream: TcpStream, script: Arc<Script>) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = BytesMut::with_capacity(4096);
+    while let Some(request) = read_request(&mut stream, &mut input).await? {
+        let question = Question::read(&request);
+        if question.streams {
+            script.drip(&mut stream, &question).await?;
+        } else {
+            stream.write_all(&script.completion).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes one whole request, and returns its body.
+async fn read_request(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<Option<Bytes>> {
+    let (head, body) = loop {
+        if let Some(lengths) = request_lengths(input)? {
+            break lengths;
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Ok(None);
+        }
+    };
+    input.reserve((head + body).saturating_sub(input.len()));
+    while input.len() < head + body {
+        if stream.read_buf(input).await? == 0 {
+            return Ok(None);
+        }
+    }
+    let mut request = input.split_to(head + body).freeze();
+    request.advance(head);
+    Ok(Some(request))
+}
+
+/// The lengths of head and body, once the head is complete.
+fn request_lengths(input: &[u8]) -> io::Result<Option<(usize, usize)>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let status = request.parse(input).map_err(io::Error::other)?;
+    let httparse::Status::Complete(head) = status else { return Ok(None) };
+    let length = request
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| str::from_utf8(header.value).ok()?.parse().ok())
+        .ok_or_else(|| io::Error::other("a request without content-length"))?;
+    Ok(Some((head, length)))
+}
+
+// === impl Question ===
+
+impl Question {
+    fn read(body: &[u8]) -> Self {
+        let says = |text: &str| memmem::find(body, text.as_bytes()).is_some();
+        let streams = says(r#""stream":true"#);
+        let gap = MODELS.iter().find(|(model, gap)| streams && *gap > 0 && says(model));
+        Self {
+            streams,
+            wants_usage: streams && says(r#""include_usage":true"#),
+            gap: Duration::from_millis(gap.map_or(0, |(_, gap)| *gap)),
+        }
+    }
+}
+
+// === impl Script ===
+
+impl Script {
+    fn new() -> Self {
+        let completion = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n\
+             content-length: {}\r\n\r\n{COMPLETION}",
+            COMPLETION.len()
+        );
+        let choice = |delta: &str, reason: &str| {
+            event(&format!(
+                r#""choices":[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{reason}}}]"#
+            ))
+        };
+        let mut chunks = vec![choice(r#"{"role":"assistant","content":""}"#, "null")];
+        chunks.resize(CHUNKS - 1, choice(r#"{"content":" word"}"#, "null"));
+        chunks.push(choice("{}", r#""stop""#));
+        Self {
+            completion: completion.into_bytes(),
+            chunks,
+            usage: event(USAGE),
+            end: [chunk("data: [DONE]\n\n"), b"0\r\n\r\n".to_vec()].concat(),
+        }
+    }
+
+    /// Streams an answer, one write and thus one packet for each chunk.
+    async fn drip(&self, stream: &mut TcpStream, question: &Question) -> io::Result<()> {
+        stream.write_all(STREAM_HEAD.as_bytes()).await?;
+        for chunk in &self.chunks {
+            stream.write_all(chunk).await?;
+            if !question.gap.is_zero() {
+                tokio::time::sleep(question.gap).await;
+            }
+        }
+        if question.wants_usage {
+            stream.write_all(&self.usage).await?;
+        }
+        stream.write_all(&self.end).await
+    }
+}
+
+fn event(fields: &str) -> Vec<u8> {
+    chunk(&format!(
+        "data: {{\"id\":\"chatcmpl-BenchBenchBenchBenchBench000\",\"object\":\"chat.completion.chunk\",\
+         \"created\":1760000000,\"model\":\"bench\",{fields}}}\n\n"
+    ))
+}
+
+fn chunk(text: &str) -> Vec<u8> {
+    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+}
