@@ -1,0 +1,78 @@
+//! What the pages say about the tree is true: each path exists, each module is on the map.
+
+use super::layers::modules;
+use super::{Complaint, assert_clean, assert_complains, read, root};
+
+const FOLDERS: [&str; 6] = ["src/", "tests/", "benches/", "dashboards/", "docs/", ".ci/"];
+const ENDINGS: [&str; 9] = [".rs", ".md", ".toml", ".json", ".yml", ".sh", ".py", ".mjs", ".sse"];
+
+/// What stands in single backticks outside fenced blocks, with its line.
+fn quoted(page: &str) -> Vec<(usize, &str)> {
+    let (mut found, mut fenced) = (Vec::new(), false);
+    for (at, line) in page.lines().enumerate() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            found.extend(line.split('`').skip(1).step_by(2).map(|text| (at + 1, text)));
+        }
+    }
+    found
+}
+
+/// `provider/model` and `/v1/models` are no paths; `net/tls.rs`, `src/net` and `net/` are.
+fn is_path(text: &str) -> bool {
+    let plain = !text.starts_with('/') && !text.contains([' ', ':', '*', '{', '<', '$', '"', '…']);
+    let named = FOLDERS.iter().any(|folder| text.starts_with(folder)) || text.ends_with('/');
+    let ending = ENDINGS.iter().any(|ending| text.ends_with(ending));
+    plain && (named || (ending && (text.contains('/') || text.rsplit('.').next() == Some("rs"))))
+}
+
+fn map(name: &str, page: &str, exists: impl Fn(&str) -> bool) -> Vec<Complaint> {
+    let lies = |(line, path): (usize, &str)| {
+        (is_path(path) && !exists(path)).then(|| format!("{name}:{line}: `{path}` does not exist"))
+    };
+    quoted(page).into_iter().filter_map(lies).collect()
+}
+
+fn unmapped(modules: &[String], page: &str) -> Vec<Complaint> {
+    let mapped = |module: &str| {
+        ["`{}`", "`{}/", "`{}::", "mod {};"]
+            .iter()
+            .any(|form| page.contains(&form.replace("{}", module)))
+    };
+    let missing = modules.iter().filter(|module| !mapped(module));
+    missing.map(|module| format!("src/README.md: the module `{module}` is missing")).collect()
+}
+
+/// A page that is not written yet says nothing, and so nothing false.
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_default()
+}
+
+#[test]
+fn every_path_on_the_pages_exists() {
+    let root = root();
+    let exists =
+        |path: &str| ["", "src", "tests"].iter().any(|base| root.join(base).join(path).exists());
+    for name in ["README.md", "CONTRIBUTING.md", "src/README.md"] {
+        assert_clean(&map(name, &page(name), exists));
+    }
+}
+
+#[test]
+fn every_module_is_on_the_map() {
+    let modules = modules(&read(&root().join("src/lib.rs")));
+    assert_clean(&unmapped(&modules, &page("src/README.md")));
+}
+
+#[test]
+fn a_path_that_is_gone_and_a_module_left_out_are_caught() {
+    let page = "Read `net/tls.rs`, `net/old.rs`, `src/gone`, `lost/`.\n```\n`a/b.rs`\n```\n\
+                Call `POST /v1/chat/completions` or `groq/llama` at `http://a/b.rs`.";
+    let exists = |path: &str| path == "net/tls.rs";
+    let expected = ["README.md:1: `net/old.rs`", "`src/gone`", "`lost/`"];
+    assert_complains(&map("README.md", page, exists), &expected);
+
+    let modules = ["net".to_owned(), "http".to_owned(), "cli".to_owned()];
+    assert_complains(&unmapped(&modules, "`net/tls.rs` and `http`"), &["`cli` is missing"]);
+}

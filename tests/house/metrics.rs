@@ -1,0 +1,80 @@
+//! Every series has a help text, and no dashboard asks for one that does not exist.
+
+use super::source::{Source, Text, Token};
+use super::{Complaint, assert_clean, assert_complains, read, root};
+
+const PREFIX: &str = "switchpoint_";
+
+/// What a histogram adds to its name when it is scraped.
+const PARTS: [&str; 3] = ["_bucket", "_sum", "_count"];
+
+/// Every word of the text that looks like a series of ours.
+fn series(text: &str) -> Vec<&str> {
+    let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| word.starts_with(PREFIX) && word.len() > PREFIX.len()).collect()
+}
+
+fn undeclared(file: &str, board: &str, declarations: &str) -> Vec<Complaint> {
+    let declared = series(declarations);
+    let known = |name: &str| {
+        let base = PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
+        declared.contains(&name) || declared.contains(&base)
+    };
+    let unknown = series(board).into_iter().filter(|name| !known(name));
+    unknown.map(|name| format!("{file}: no metric is called `{name}`")).collect()
+}
+
+/// The help is the doc comment before a series' name, or the sentence written after it.
+fn without_help(source: &Source) -> Vec<Complaint> {
+    let literals: Vec<(usize, &Token)> = source
+        .tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| matches!(token.text, Text::Literal(_)))
+        .collect();
+    let documents = |at: usize| at >= 2 && source.tokens[at - 2].word() == Some("doc");
+    let sentence = |token: &Token| token.string().is_some_and(|text| text.trim().contains(' '));
+    let helped = |place: usize| {
+        let before = place.checked_sub(1).and_then(|place| literals.get(place));
+        let after = literals.get(place + 1);
+        before.is_some_and(|(at, token)| documents(*at) && sentence(token))
+            || after.is_some_and(|(at, token)| !documents(*at) && sentence(token))
+    };
+    let declares = |token: &Token| {
+        token.string().is_some_and(|text| text.starts_with(PREFIX) && !text.contains(' '))
+    };
+    let bare = literals.iter().enumerate();
+    bare.filter(|(place, (_, token))| declares(token) && !helped(*place))
+        .map(|(_, (_, token))| {
+            let (line, name) = (token.line, token.string().unwrap_or_default());
+            format!("src/{}:{line}: `{name}` has no help text", source.path)
+        })
+        .collect()
+}
+
+#[test]
+fn dashboards_ask_only_for_series_that_exist() {
+    let Ok(boards) = std::fs::read_dir(root().join("dashboards")) else { return };
+    let declarations = read(&root().join("src/telemetry/metrics.rs"));
+    for path in boards.map(|entry| entry.unwrap().path()) {
+        assert_clean(&undeclared(&path.display().to_string(), &read(&path), &declarations));
+    }
+}
+
+#[test]
+fn every_series_explains_itself() {
+    let sources = Source::all("src").into_iter().filter(|file| file.room() == "telemetry");
+    assert_clean(&sources.flat_map(|file| without_help(&file)).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_unknown_series_and_a_bare_one_are_caught() {
+    let board = "sum(rate(switchpoint_calls_seconds_bucket[5m])) / switchpoint_cals";
+    let caught = undeclared("a.json", board, "\"switchpoint_calls_seconds\"");
+    assert_complains(&caught, &["`switchpoint_cals`"]);
+
+    let table = "const A: X = [(\"switchpoint_a\", \"Calls so far.\"), (\"switchpoint_b\", 1)];\n\
+                 metrics! { /// Streams open now.\n c = \"switchpoint_c\" }";
+    let caught = without_help(&Source::new("telemetry/metrics.rs", table));
+    assert_complains(&caught, &["`switchpoint_b` has no help"]);
+}
