@@ -137,7 +137,8 @@ fn telemetry(config: &Config) -> Result<Telemetry, NoStart> {
     let log = Log::start(format, config.telemetry.access_log, output)
         .map_err(|error| NoStart::Io("cannot start the log", error))?;
     log.install(&config.telemetry.level);
-    Telemetry::new(log).map_err(|error| NoStart::Io("cannot set up metrics", io::Error::other(error)))
+    Telemetry::new(log)
+        .map_err(|error| NoStart::Io("cannot set up metrics", io::Error::other(error)))
 }
 
 /// 192 random bits behind a prefix that secret scanners can know.
@@ -196,7 +197,8 @@ impl House {
         let mut addresses = Vec::new();
         for listener in listeners {
             addresses.push(address_of(&listener)?);
-            let accept = door.clone().accept(listener, Api(Arc::clone(&self.gateway)), stop.subscribe());
+            let accept =
+                door.clone().accept(listener, Api(Arc::clone(&self.gateway)), stop.subscribe());
             background.spawn(async {
                 let _ = accept.await;
             });
@@ -280,8 +282,9 @@ impl House {
         });
         let Some(certificate) = certificate else { return Ok(()) };
         for path in certificate.paths() {
-            let mut watch = config::watch::watch(path)
-                .map_err(|error| NoStart::Io("cannot watch the certificate", io::Error::other(error)))?;
+            let mut watch = config::watch::watch(path).map_err(|error| {
+                NoStart::Io("cannot watch the certificate", io::Error::other(error))
+            })?;
             let certificate = Arc::clone(&certificate);
             tasks.spawn(async move {
                 while watch.changed().await.is_some() {

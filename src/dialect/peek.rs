@@ -494,10 +494,9 @@ impl Scanner {
             (Number::Point | Number::Fraction, b'0'..=b'9') => Number::Fraction,
             (Number::Zero | Number::Integer | Number::Fraction, b'e' | b'E') => Number::Exponent,
             (Number::Exponent, b'+' | b'-') => Number::ExponentSign,
-            (
-                Number::Exponent | Number::ExponentSign | Number::ExponentDigits,
-                b'0'..=b'9',
-            ) => Number::ExponentDigits,
+            (Number::Exponent | Number::ExponentSign | Number::ExponentDigits, b'0'..=b'9') => {
+                Number::ExponentDigits
+            }
             (
                 Number::Zero | Number::Integer | Number::Fraction | Number::ExponentDigits,
                 b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}',

@@ -99,9 +99,7 @@ pub fn edits(envelope: &Envelope, model: Bytes, usage: Usage) -> (Vec<Edit>, boo
     edits.push(Edit { span: envelope.model_span, with: model });
     let change = match usage {
         Usage::Ask if envelope.stream => usage_edit(envelope),
-        Usage::Omit => {
-            envelope.stream_options_member.map(|span| Edit { span, with: Bytes::new() })
-        }
+        Usage::Omit => envelope.stream_options_member.map(|span| Edit { span, with: Bytes::new() }),
         Usage::Ask | Usage::Leave => None,
     };
     let asked = usage == Usage::Ask && change.is_some();

@@ -29,7 +29,10 @@ const ERROR_WAIT: Duration = Duration::from_secs(5);
 /// What a target answered.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Whole { content_type: HeaderValue, body: Bytes },
+    Whole {
+        content_type: HeaderValue,
+        body: Bytes,
+    },
     /// A stream whose first content is there.
     Stream(Box<Flow>),
 }
@@ -186,8 +189,7 @@ async fn ask_so(
         return Err(refused(target, reply).await);
     }
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
-    let content_type =
-        content_type.unwrap_or_else(|| HeaderValue::from_static("application/json"));
+    let content_type = content_type.unwrap_or_else(|| HeaderValue::from_static("application/json"));
     if envelope.stream && content_type.as_bytes().starts_with(b"text/event-stream") {
         let tap = Tap::new(envelope.choices, usage_added);
         let due = (sent + limits.first_token).min(end);
@@ -289,4 +291,3 @@ async fn read_whole(mut body: ReplyBody, idle: Duration, limit: usize) -> Result
         }
     }
 }
-

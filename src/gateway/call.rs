@@ -112,9 +112,9 @@ impl Call {
 
     /// The attempt under way has ended; the last one may also end with the call.
     pub(super) fn attempt_ended(&mut self, outcome: Outcome, status: u16) {
-        let ended = self.target().map(|target| {
-            (Arc::clone(&target.provider.name), Arc::clone(&target.model))
-        });
+        let ended = self
+            .target()
+            .map(|target| (Arc::clone(&target.provider.name), Arc::clone(&target.model)));
         if let (Some((provider, model)), Some((_, since))) = (ended, self.current.take()) {
             let elapsed = since.elapsed();
             self.record.attempts.push(Attempt { provider, model, outcome, status, elapsed });
@@ -133,8 +133,11 @@ impl Call {
         (self.record.usage, self.record.usage_source) = match usage {
             Some(usage) => (usage, UsageSource::Provider),
             None => {
-                let usage =
-                    Usage { input: self.input_estimate(), output: output_estimate, ..Usage::default() };
+                let usage = Usage {
+                    input: self.input_estimate(),
+                    output: output_estimate,
+                    ..Usage::default()
+                };
                 (usage, UsageSource::Estimated)
             }
         };
@@ -165,12 +168,18 @@ impl Call {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        response.headers_mut().insert("x-switchpoint-error", HeaderValue::from_static(error.kind.code()));
+        response
+            .headers_mut()
+            .insert("x-switchpoint-error", HeaderValue::from_static(error.kind.code()));
         response.map(|()| Body::whole(body.into(), Some(self)))
     }
 
     /// The head of the reply.
-    pub(super) fn respond(&mut self, status: StatusCode, content_type: HeaderValue) -> Response<()> {
+    pub(super) fn respond(
+        &mut self,
+        status: StatusCode,
+        content_type: HeaderValue,
+    ) -> Response<()> {
         self.record.status = status.as_u16();
         let mut response = Response::new(());
         *response.status_mut() = status;
@@ -238,9 +247,10 @@ impl Drop for Call {
         let chain = self.chain.as_deref();
         let target = chain.and_then(|chain| match (place, last) {
             (Some(place), _) => chain.targets.get(place),
-            (None, Some(last)) => chain.targets.iter().find(|target| {
-                target.model == last.model && target.provider.name == last.provider
-            }),
+            (None, Some(last)) => chain
+                .targets
+                .iter()
+                .find(|target| target.model == last.model && target.provider.name == last.provider),
             (None, None) => None,
         });
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);

@@ -8,7 +8,7 @@ use super::{Gateway, Snapshot};
 use crate::config::Config;
 
 /// Adds to a freshly loaded config what the command line decided.
-pub type Overrides = Box<dyn Fn(&mut Config) + Send + Sync>;
+pub(super) type Overrides = Box<dyn Fn(&mut Config) + Send + Sync>;
 
 /// Loads the config anew, one load at a time.
 pub struct Reloader {
@@ -80,9 +80,21 @@ impl Reloader {
         (self.overrides)(&mut config);
         let current = self.gateway.snapshot();
         for (section, before, after) in [
-            ("server.listen", format!("{:?}", current.config.server.listen), format!("{:?}", config.server.listen)),
-            ("server.workers", current.config.server.workers.to_string(), config.server.workers.to_string()),
-            ("admin.listen", current.config.admin.listen.to_string(), config.admin.listen.to_string()),
+            (
+                "server.listen",
+                format!("{:?}", current.config.server.listen),
+                format!("{:?}", config.server.listen),
+            ),
+            (
+                "server.workers",
+                current.config.server.workers.to_string(),
+                config.server.workers.to_string(),
+            ),
+            (
+                "admin.listen",
+                current.config.admin.listen.to_string(),
+                config.admin.listen.to_string(),
+            ),
         ] {
             if before != after {
                 tracing::warn!(section, "this change takes effect at the next start only");

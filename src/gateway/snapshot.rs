@@ -83,7 +83,11 @@ const DEFAULTS: Limits = Limits {
 impl Snapshot {
     /// Builds what `config` describes; on failure says everything that cannot be
     /// built, each with the section it stands in.
-    pub fn build(config: Config, generation: u64, client: &Client) -> Result<Self, Vec<(String, String)>> {
+    pub fn build(
+        config: Config,
+        generation: u64,
+        client: &Client,
+    ) -> Result<Self, Vec<(String, String)>> {
         let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
         for (name, section) in &config.providers {
@@ -131,8 +135,7 @@ impl Snapshot {
                 self.chains.get(place).cloned().ok_or(Unknown { nearest: None })
             }
             Choice::Direct { provider, model } => {
-                let provider =
-                    self.providers.get(provider).ok_or(Unknown { nearest: None })?;
+                let provider = self.providers.get(provider).ok_or(Unknown { nearest: None })?;
                 let target = Target::new("direct", provider, model, &Timeouts::default());
                 Ok(Arc::new(Chain::new("direct", vec![target], None)))
             }

@@ -130,9 +130,11 @@ impl AdminApi {
     fn config(&self) -> serde_json::Value {
         let house = self.gateway.snapshot();
         let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
-        let last_error = self.reloader.status().last_error.map(|(at, problems)| {
-            json!({"at": time(at), "problems": problems})
-        });
+        let last_error = self
+            .reloader
+            .status()
+            .last_error
+            .map(|(at, problems)| json!({"at": time(at), "problems": problems}));
         json!({
             "generation": house.generation,
             "hash": house.config.hash,

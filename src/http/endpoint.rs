@@ -75,10 +75,7 @@ mod tests {
 
     #[test]
     fn finds_every_door_and_says_what_is_wrong_at_the_others() {
-        assert_eq!(
-            find(&Method::POST, "/v1/chat/completions"),
-            Ok(Endpoint::Infer(Surface::Chat))
-        );
+        assert_eq!(find(&Method::POST, "/v1/chat/completions"), Ok(Endpoint::Infer(Surface::Chat)));
         assert_eq!(
             find(&Method::GET, "/v1/models/openai%2Fgpt-5"),
             Ok(Endpoint::Model("openai/gpt-5".into()))

@@ -21,15 +21,14 @@ pub(super) fn answer(
     if house.routes.resolve(id).is_ok() && caller.may_call(id) {
         return Ok(describe(house, id));
     }
-    let message = format!("There is no model `{id}`; `GET /v1/models` lists what this key may call.");
+    let message =
+        format!("There is no model `{id}`; `GET /v1/models` lists what this key may call.");
     Err(Error::new(Kind::ModelNotFound, message))
 }
 
 fn describe(house: &Snapshot, name: &str) -> Value {
-    let created = house
-        .loaded_at
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let created =
+        house.loaded_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let owner = match name.split_once('/') {
         Some((provider, _)) if !house.config.routes.contains_key(name) => provider,
         _ => "switchpoint",

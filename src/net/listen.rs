@@ -198,4 +198,3 @@ impl Drop for Open {
         self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
-

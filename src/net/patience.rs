@@ -180,8 +180,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const LIMITS: Limits =
-        Limits { head: Duration::from_secs(10), idle: Duration::from_secs(100) };
+    const LIMITS: Limits = Limits { head: Duration::from_secs(10), idle: Duration::from_secs(100) };
 
     async fn silence(patient: &mut Patient<tokio::io::DuplexStream>) -> Duration {
         let began = Instant::now();

@@ -77,11 +77,12 @@ impl Worker {
         let handle = runtime.handle().clone();
         let mut stop = stop.subscribe();
         // Only a thread inside `block_on` drives this runtime, so it waits there for the end.
-        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            CURRENT.set(number);
-            let _ = runtime.block_on(stop.wait_for(|stop| *stop));
-            runtime.shutdown_background();
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                CURRENT.set(number);
+                let _ = runtime.block_on(stop.wait_for(|stop| *stop));
+                runtime.shutdown_background();
+            })?;
         Ok(Self { handle, load: Arc::default(), thread: Some(thread) })
     }
 }

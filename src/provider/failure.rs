@@ -128,7 +128,9 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = text(RETRY_AFTER.as_str())?.trim();
     match value.parse::<f64>() {
         Ok(value) => seconds(value),
-        Err(_) => Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()),
+        Err(_) => {
+            Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default())
+        }
     }
 }
 

@@ -76,11 +76,8 @@ impl Provider {
     pub fn build(name: &str, section: &config::Provider, client: &Client) -> Result<Self, String> {
         let kind = catalog::find(&section.kind)
             .ok_or_else(|| format!("there is no provider kind `{}`", section.kind))?;
-        let door = if kind.id == demo::ID {
-            Door::BuiltIn
-        } else {
-            Self::door(kind, section, client)?
-        };
+        let door =
+            if kind.id == demo::ID { Door::BuiltIn } else { Self::door(kind, section, client)? };
         let models = match &door {
             Door::BuiltIn if section.models.is_empty() => demo::models(),
             _ => section.models.clone(),
@@ -114,8 +111,7 @@ impl Provider {
             }
         }
         let path = address.path().trim_end_matches('/').to_owned();
-        let place =
-            Place { address, proxy: section.proxy.clone(), ca: section.ca.clone() };
+        let place = Place { address, proxy: section.proxy.clone(), ca: section.ca.clone() };
         let origin = client.origin(&place).map_err(|error| error.to_string())?;
         let mut credentials = Vec::new();
         let secrets = section.api_keys.iter().map(Some);
@@ -211,9 +207,7 @@ impl Credential {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if let Some(secret) = secret {
             let (name, text) = match kind.auth {
-                Auth::Header(name) => {
-                    (HeaderName::from_static(name), secret.expose().to_owned())
-                }
+                Auth::Header(name) => (HeaderName::from_static(name), secret.expose().to_owned()),
                 Auth::Bearer | Auth::None => (AUTHORIZATION, format!("Bearer {}", secret.expose())),
             };
             headers.insert(name, sensitive(&text)?);

@@ -16,7 +16,10 @@ pub struct Routes {
 pub enum Choice<'a> {
     /// The route with this number.
     Route(usize),
-    Direct { provider: &'a str, model: &'a str },
+    Direct {
+        provider: &'a str,
+        model: &'a str,
+    },
 }
 
 /// A `model` that names nothing, with the nearest name that would.

@@ -11,8 +11,7 @@ use prometheus::{
 use crate::canon::{CallRecord, Outcome, Surface};
 
 /// Twelve buckets from half a millisecond to ten minutes.
-const SECONDS: &[f64] =
-    &[0.000_5, 0.002, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+const SECONDS: &[f64] = &[0.000_5, 0.002, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 /// Twelve buckets from ten microseconds to a second.
 const SHORT_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.25, 1.0,
@@ -159,9 +158,7 @@ impl Meters {
         for (class, (name, count)) in record.usage.classes().into_iter().enumerate() {
             if count > 0 {
                 self.tokens[class]
-                    .get_or_init(|| {
-                        metrics.tokens.with_label_values(&[provider, model, name])
-                    })
+                    .get_or_init(|| metrics.tokens.with_label_values(&[provider, model, name]))
                     .inc_by(count);
             }
         }

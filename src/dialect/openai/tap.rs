@@ -335,7 +335,8 @@ mod tests {
     #[test]
     fn waits_for_the_finish_of_every_answer_asked_for() {
         let mut tap = Tap::new(2, false);
-        let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        let finish =
+            "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
         run(&mut tap, finish);
         assert!(!tap.has_finished());
         run(&mut tap, finish);
@@ -358,12 +359,16 @@ mod tests {
         let openai = usage(
             r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#,
         );
-        assert_eq!((openai.input, openai.cache_read, openai.output, openai.reasoning), (6, 4, 7, 5));
+        assert_eq!(
+            (openai.input, openai.cache_read, openai.output, openai.reasoning),
+            (6, 4, 7, 5)
+        );
         let xai = usage(
             r#"{"prompt_tokens":10,"completion_tokens":2,"total_tokens":17,"completion_tokens_details":{"reasoning_tokens":5}}"#,
         );
         assert_eq!((xai.output, xai.total()), (7, 17));
-        let deepseek = usage(r#"{"prompt_tokens":10,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#);
+        let deepseek =
+            usage(r#"{"prompt_tokens":10,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#);
         assert_eq!((deepseek.input, deepseek.cache_read), (2, 8));
         assert_eq!(usage(r#"{"prompt_tokens":4,"total_tokens":4}"#).total(), 4);
     }

@@ -40,7 +40,10 @@ fn knows_every_way_to_ask_for_usage() {
     assert!(matches!(options("null"), StreamOptions::Null(_)));
     assert!(matches!(options("{}"), StreamOptions::Without { empty: true, .. }));
     assert!(matches!(options(r#"{"include_usage":false}"#), StreamOptions::Declined(_)));
-    assert_eq!(options(r#"{"a":{"include_usage":false},"include_usage":true}"#), StreamOptions::Asked);
+    assert_eq!(
+        options(r#"{"a":{"include_usage":false},"include_usage":true}"#),
+        StreamOptions::Asked
+    );
     assert_eq!(peek(r#"{"model":"m"}"#).unwrap().stream_options, StreamOptions::Absent);
 }
 
@@ -60,7 +63,10 @@ fn knows_what_to_cut_out_to_be_rid_of_stream_options() {
 fn refuses_a_key_that_could_be_read_two_ways() {
     assert_eq!(peek(r#"{"model":"a","model":"b"}"#), Err(Fault::Duplicate("model")));
     assert_eq!(peek(r#"{"model":"a","mod\u0065l":"b"}"#), Err(Fault::Duplicate("model")));
-    assert_eq!(peek(r#"{"stream":false,"model":"a","stream":true}"#), Err(Fault::Duplicate("stream")));
+    assert_eq!(
+        peek(r#"{"stream":false,"model":"a","stream":true}"#),
+        Err(Fault::Duplicate("stream"))
+    );
 }
 
 #[test]
@@ -91,9 +97,40 @@ fn says_where_a_body_stops_being_json() {
 #[test]
 fn accepts_and_refuses_just_what_a_json_parser_does() {
     let values = [
-        "01", "1.", "-", "-0", "0.5e+10", "1e", ".5", "+1", "tru", "true", "nul", "null", "\"\\x\"",
-        "\"\\u12g4\"", "\"\\u1234\"", "\"a\u{1}b\"", "[1,]", "[,1]", "[1 2]", "{\"a\" 1}", "{\"a\":}",
-        "{a:1}", "[]", "{}", "[[[]]]", "}", "]", "1]", "{]", "[}", "\"unfinished", "'x'", "NaN", "\t1\n",
+        "01",
+        "1.",
+        "-",
+        "-0",
+        "0.5e+10",
+        "1e",
+        ".5",
+        "+1",
+        "tru",
+        "true",
+        "nul",
+        "null",
+        "\"\\x\"",
+        "\"\\u12g4\"",
+        "\"\\u1234\"",
+        "\"a\u{1}b\"",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "{\"a\" 1}",
+        "{\"a\":}",
+        "{a:1}",
+        "[]",
+        "{}",
+        "[[[]]]",
+        "}",
+        "]",
+        "1]",
+        "{]",
+        "[}",
+        "\"unfinished",
+        "'x'",
+        "NaN",
+        "\t1\n",
     ];
     for value in values {
         let body = format!("{{\"model\":\"m\",\"x\":{value}}}");

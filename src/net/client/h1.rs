@@ -96,7 +96,8 @@ impl Connection {
             (Err(fault), _) => return Err(fault),
         };
         let Head { status, headers, framing, keep_alive } = head;
-        let body = ReplyBody::http1(self, framing, keep_alive.then(|| Arc::clone(origin)), &headers);
+        let body =
+            ReplyBody::http1(self, framing, keep_alive.then(|| Arc::clone(origin)), &headers);
         Ok(Reply { status, headers, body })
     }
 
@@ -109,7 +110,9 @@ impl Connection {
         let complete = poll_fn(|context| {
             while next < chunks.len() {
                 match self.poll_write(context, &chunks[next..])? {
-                    Poll::Ready(0) => return Poll::Ready(io::Result::Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(0) => {
+                        return Poll::Ready(io::Result::Err(io::ErrorKind::WriteZero.into()));
+                    }
                     Poll::Ready(written) => next += consume(&mut chunks[next..], written),
                     Poll::Pending => {
                         let early = self.poll_fill(context)?.is_ready();
@@ -236,11 +239,8 @@ fn describe(status: u16, headers: HeaderMap, old: bool) -> Result<Head, Fault> {
             value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
         })
     };
-    let mut keep_alive = if old {
-        tokens(&CONNECTION, "keep-alive")
-    } else {
-        !tokens(&CONNECTION, "close")
-    };
+    let mut keep_alive =
+        if old { tokens(&CONNECTION, "keep-alive") } else { !tokens(&CONNECTION, "close") };
     let framing = if matches!(status, 204 | 304) {
         Framing::Length(0)
     } else if headers.contains_key(TRANSFER_ENCODING) {

@@ -79,7 +79,9 @@ pub(super) struct Chunks {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ChunkState {
-    Size { digits: u8 },
+    Size {
+        digits: u8,
+    },
     Extension,
     Data,
     DataEnd,
@@ -333,31 +335,32 @@ impl Chunks {
 
     /// One byte of the framing. A lone LF is accepted where CRLF is due.
     fn step(&mut self, byte: u8) -> Result<(), BodyError> {
-        self.state = match (self.state, byte) {
-            (ChunkState::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < 15 => {
-                let digit = char::from(byte).to_digit(16).unwrap_or(0);
-                self.left = self.left * 16 + u64::from(digit);
-                ChunkState::Size { digits: digits + 1 }
-            }
-            (ChunkState::Size { digits: 1.. } | ChunkState::Extension, b'\n') => {
-                if self.left == 0 { ChunkState::Trailer } else { ChunkState::Data }
-            }
-            (ChunkState::Size { digits: 1.. }, b'\r' | b' ' | b'\t' | b';')
-            | (ChunkState::Extension, _) => {
-                self.skip()?;
-                ChunkState::Extension
-            }
-            (ChunkState::DataEnd, b'\r') => ChunkState::DataEnd,
-            (ChunkState::DataEnd, b'\n') => ChunkState::Size { digits: 0 },
-            (ChunkState::Trailer, b'\r') => ChunkState::Trailer,
-            (ChunkState::Trailer, b'\n') => ChunkState::End,
-            (ChunkState::TrailerLine, b'\n') => ChunkState::Trailer,
-            (ChunkState::Trailer | ChunkState::TrailerLine, _) => {
-                self.skip()?;
-                ChunkState::TrailerLine
-            }
-            _ => return Err(BodyError::Malformed),
-        };
+        self.state =
+            match (self.state, byte) {
+                (ChunkState::Size { digits }, _) if byte.is_ascii_hexdigit() && digits < 15 => {
+                    let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                    self.left = self.left * 16 + u64::from(digit);
+                    ChunkState::Size { digits: digits + 1 }
+                }
+                (ChunkState::Size { digits: 1.. } | ChunkState::Extension, b'\n') => {
+                    if self.left == 0 { ChunkState::Trailer } else { ChunkState::Data }
+                }
+                (ChunkState::Size { digits: 1.. }, b'\r' | b' ' | b'\t' | b';')
+                | (ChunkState::Extension, _) => {
+                    self.skip()?;
+                    ChunkState::Extension
+                }
+                (ChunkState::DataEnd, b'\r') => ChunkState::DataEnd,
+                (ChunkState::DataEnd, b'\n') => ChunkState::Size { digits: 0 },
+                (ChunkState::Trailer, b'\r') => ChunkState::Trailer,
+                (ChunkState::Trailer, b'\n') => ChunkState::End,
+                (ChunkState::TrailerLine, b'\n') => ChunkState::Trailer,
+                (ChunkState::Trailer | ChunkState::TrailerLine, _) => {
+                    self.skip()?;
+                    ChunkState::TrailerLine
+                }
+                _ => return Err(BodyError::Malformed),
+            };
         Ok(())
     }
 
@@ -469,7 +472,8 @@ mod tests {
         Ok((into.to_vec(), beyond, chunks.state == ChunkState::End))
     }
 
-    const BODY: &[u8] = b"5\r\nhello\r\n1;name=value\r\n,\r\n006\r\n world\r\n0\r\nx-trailer: 1\r\n\r\nNEXT";
+    const BODY: &[u8] =
+        b"5\r\nhello\r\n1;name=value\r\n,\r\n006\r\n world\r\n0\r\nx-trailer: 1\r\n\r\nNEXT";
 
     #[test]
     fn chunks_are_joined_and_what_follows_is_left_alone() {

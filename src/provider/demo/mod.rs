@@ -84,7 +84,9 @@ fn say(request: &Value) -> Said {
     }
     let format = &request["response_format"];
     match format["type"].as_str() {
-        Some("json_schema") => Said::Text(schema::fill(&format["json_schema"]["schema"]).to_string()),
+        Some("json_schema") => {
+            Said::Text(schema::fill(&format["json_schema"]["schema"]).to_string())
+        }
         Some("json_object") => Said::Text(json!({ "answer": greeting(&text) }).to_string()),
         _ if last["role"] == "tool" => Said::Text(format!("The tool answered: {text}")),
         _ => Said::Text(greeting(&text)),
@@ -97,14 +99,17 @@ fn calls(request: &Value, text: &str) -> Vec<(String, String)> {
     let tools = request["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
     let functions: Vec<&Value> = tools.iter().map(|tool| &tool["function"]).collect();
     let name = |function: &Value| function["name"].as_str().unwrap_or_default().to_owned();
-    let call = |function: &Value| {
-        (name(function), schema::fill(&function["parameters"]).to_string())
-    };
+    let call =
+        |function: &Value| (name(function), schema::fill(&function["parameters"]).to_string());
     if choice == "none" {
         return Vec::new();
     }
     if let Some(forced) = choice["function"]["name"].as_str() {
-        return functions.iter().filter(|tool| name(tool) == forced).map(|tool| call(tool)).collect();
+        return functions
+            .iter()
+            .filter(|tool| name(tool) == forced)
+            .map(|tool| call(tool))
+            .collect();
     }
     let named: Vec<_> =
         functions.iter().filter(|tool| text.contains(&name(tool))).map(|tool| call(tool)).collect();
@@ -231,7 +236,9 @@ fn stream(chat: bool, said: &Said, finish: &str, usage: Option<Value>) -> Reply 
 
 fn embed(request: &Value, input: &Value) -> Value {
     let inputs: Vec<String> = match input {
-        Value::Array(list) if list.iter().all(Value::is_string) => list.iter().map(text_of).collect(),
+        Value::Array(list) if list.iter().all(Value::is_string) => {
+            list.iter().map(text_of).collect()
+        }
         Value::Array(list) if list.iter().all(Value::is_array) => {
             list.iter().map(Value::to_string).collect()
         }
@@ -317,13 +324,17 @@ mod tests {
             left.iter().zip(&right).map(|(left, right)| left * right).sum()
         };
         assert!((dot("red apple", "red apple") - 1.0).abs() < 1e-3);
-        assert!(dot("red apple pie", "red apple tart") > dot("red apple pie", "tcp socket options"));
+        assert!(
+            dot("red apple pie", "red apple tart") > dot("red apple pie", "tcp socket options")
+        );
     }
 
     #[test]
     fn calls_the_tools_that_are_named_and_those_that_are_demanded() {
-        let tool = |name: &str| json!({"type": "function", "function": {"name": name,
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}});
+        let tool = |name: &str| {
+            json!({"type": "function", "function": {"name": name,
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}})
+        };
         let mut request = json!({"tools": [tool("get_weather"), tool("get_time")]});
         assert_eq!(calls(&request, "use get_weather and get_time").len(), 2);
         assert!(calls(&request, "hello").is_empty());

@@ -75,7 +75,10 @@ mod tests {
             "$defs": {"item": {"type": "object", "properties": {"self": {"$ref": "#/$defs/item"}}}},
         });
         let value = fill(&schema);
-        assert_eq!((&value["name"], &value["kind"], &value["count"]), (&json!("demo"), &json!("a"), &json!(3)));
+        assert_eq!(
+            (&value["name"], &value["kind"], &value["count"]),
+            (&json!("demo"), &json!("a"), &json!(3))
+        );
         assert_eq!(value["items"].as_array().unwrap().len(), 2);
         assert_eq!(value["maybe"], true);
     }
