@@ -21,6 +21,11 @@ use crate::error::{Error, Kind};
 
 /// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
+/// Bytes that come within this time of the last ones are gathered, so that a fast stream costs one
+/// write a window and not one an event. A token on its own leaves at once.
+const WINDOW: Duration = Duration::from_millis(1);
+/// So much is not held for the window.
+const GATHERED: usize = 32 * 1024;
 /// Behind `[DONE]`, how long the end of the response is waited for, to use the connection again.
 const DONE_WAIT: Duration = Duration::from_millis(100);
 
@@ -53,6 +58,10 @@ struct Live {
     first_data: Instant,
     last_data: Instant,
     finished: Option<Instant>,
+    /// What is ready is being given, until nothing is.
+    giving: bool,
+    /// What comes behind that, when the upstream has come to its end.
+    last: Option<Turn>,
 }
 
 /// What a phase asks for next.
@@ -64,7 +73,7 @@ enum Turn {
     Fail(Bytes),
     /// No target answered.
     Refuse(Box<Call>, Error),
-    Become(Phase),
+    Begin(Box<Live>),
     Wait(Instant),
 }
 
@@ -117,7 +126,7 @@ impl Relay {
                     Poll::Ready((call, answer)) => begin(call, answer),
                     Poll::Pending => Turn::Wait(Instant::now() + Duration::from_hours(1)),
                 },
-                Phase::Live(live) => live.turn(context),
+                Phase::Live(live) => live.turn(self.last_sent, context),
                 Phase::Ending(call) => {
                     // The client has everything; now the call is over.
                     *call = None;
@@ -126,7 +135,7 @@ impl Relay {
             };
             match turn {
                 Turn::Give(bytes) => return self.give(bytes),
-                Turn::Become(phase) => self.phase = phase,
+                Turn::Begin(live) => self.phase = Phase::Live(*live),
                 Turn::End(outcome, error) => self.end(outcome, error),
                 Turn::Fail(event) => {
                     self.said.push_back(event);
@@ -228,7 +237,7 @@ impl Drop for Relay {
 fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
     call.respond(StatusCode::OK, EVENT_STREAM);
     match answer {
-        Ok(Answer::Stream(flow)) => Turn::Become(Phase::Live(Live::new(call, flow))),
+        Ok(Answer::Stream(flow)) => Turn::Begin(Box::new(Live::new(call, flow))),
         Ok(Answer::Whole { .. }) => {
             let text = "The provider answered a stream with a whole reply.";
             Turn::Refuse(call, Error::new(Kind::UpstreamError, text))
@@ -257,36 +266,51 @@ impl Live {
             first_data: now,
             last_data: now,
             finished: None,
+            giving: true,
+            last: None,
         }
     }
 
-    fn turn(&mut self, context: &mut Context<'_>) -> Turn {
+    fn turn(&mut self, last_sent: Instant, context: &mut Context<'_>) -> Turn {
         loop {
-            if let Some(bytes) = self.flow.ready.pop_front() {
-                return Turn::Give(bytes);
+            if self.giving {
+                if let Some(bytes) = self.flow.ready.pop_front() {
+                    return Turn::Give(bytes);
+                }
+                self.giving = false;
+                if let Some(last) = self.last.take() {
+                    return last;
+                }
+            }
+            let release = last_sent + WINDOW;
+            let gathering = !self.flow.ready.is_empty();
+            if gathering && Instant::now() < release {
+                // The upstream is not even looked at: what it sends waits in the socket.
+                return Turn::Wait(release);
             }
             match self.flow.poll_step(context) {
-                Poll::Ready(Step::Data) => self.note_progress(),
-                Poll::Ready(Step::Ended) => return self.ended(),
-                Poll::Ready(Step::Cut(_)) if self.flow.tap.has_finished() => return self.ended(),
-                Poll::Ready(Step::Cut(cause)) => {
-                    tracing::debug!(%cause, "an upstream's stream broke");
-                    return truncated();
+                Poll::Ready(Step::Data) => self.note_progress(release),
+                Poll::Ready(step) => {
+                    self.last = Some(self.ended(step));
+                    self.giving = true;
                 }
-                Poll::Ready(Step::Failed(event)) => return Turn::Fail(event),
+                Poll::Pending if gathering => self.giving = true,
                 Poll::Pending => return self.patience(),
             }
         }
     }
 
     /// Only what reaches the client counts as progress: comments do not.
-    fn note_progress(&mut self) {
-        if !self.flow.ready.is_empty() {
-            self.last_data = Instant::now();
+    fn note_progress(&mut self, release: Instant) {
+        if self.flow.ready.is_empty() {
+            return;
         }
+        self.last_data = Instant::now();
         if self.finished.is_none() && self.flow.tap.has_finished() {
             self.finished = Some(self.last_data);
         }
+        let gathered = self.flow.ready.iter().map(Bytes::len).sum::<usize>() >= GATHERED;
+        self.giving = gathered || self.last_data >= release || self.flow.tap.done;
     }
 
     /// How long the silent upstream is still waited for.
@@ -303,7 +327,7 @@ impl Live {
             return Turn::Wait(until);
         }
         if self.finished.is_some() {
-            return self.ended();
+            return self.ended(Step::Ended);
         }
         let text = if now >= self.total {
             "The answer took longer than the route allows."
@@ -314,11 +338,13 @@ impl Live {
     }
 
     /// The upstream has nothing more to say. A finished answer is completed with what it lacks.
-    fn ended(&mut self) -> Turn {
-        let tap = &mut self.flow.tap;
-        if let Some(bytes) = self.flow.ready.pop_front() {
-            return Turn::Give(bytes);
+    fn ended(&mut self, step: Step) -> Turn {
+        match step {
+            Step::Failed(event) => return Turn::Fail(event),
+            Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
+            Step::Ended | Step::Data => {}
         }
+        let tap = &mut self.flow.tap;
         if !tap.has_finished() {
             return truncated();
         }

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -126,53 +127,106 @@ impl Door {
         });
     }
 
+    /// Each kind of connection is boxed, so that none pays for the size of another.
     async fn serve<M, B>(self, stream: TcpStream, make: M)
     where
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
         let _ = stream.set_nodelay(true);
-        let Some(config) = self.tls.clone() else { return self.converse(stream, make).await };
-        let handshake = TlsAcceptor::from(config).accept(stream);
-        if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.head, handshake).await {
-            self.converse(stream, make).await;
+        if let Some(config) = self.tls.clone() {
+            Box::pin(self.serve_tls(stream, config, make)).await;
+        } else if let Some(multiplexed) = self.begins_as_http2(&stream).await {
+            self.converse(stream, multiplexed, make).await;
         }
     }
 
-    async fn converse<S, M, B>(mut self, stream: S, make: M)
+    async fn serve_tls<M, B>(self, stream: TcpStream, config: Arc<rustls::ServerConfig>, make: M)
+    where
+        M: MakeService<B>,
+        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.head, handshake).await {
+            let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            self.converse(stream, multiplexed, make).await;
+        }
+    }
+
+    /// Looks at a client's first bytes without taking them: HTTP/2 begins with `PRI ` (RFC 9113,
+    /// section 3.4). `None` when none come.
+    async fn begins_as_http2(&self, stream: &TcpStream) -> Option<bool> {
+        const PREFACE: &[u8] = b"PRI ";
+        let look = async {
+            let mut head = [0; PREFACE.len()];
+            loop {
+                let length = stream.peek(&mut head).await.ok().filter(|length| *length > 0)?;
+                if length == PREFACE.len() || !PREFACE.starts_with(&head[..length]) {
+                    return Some(head == PREFACE);
+                }
+                // The rest of the word is on its way.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            looked = tokio::time::timeout(self.limits.idle, look) => looked.ok()?,
+            _ = closing.wait_for(|closing| *closing) => None,
+        }
+    }
+
+    async fn converse<S, M, B>(self, stream: S, multiplexed: bool, make: M)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
     {
         let pulse = Pulse::default();
-        let stream = Patient::new(stream, pulse.clone(), self.limits);
+        let stream = TokioIo::new(Patient::new(stream, pulse.clone(), self.limits));
         let service = TowerToHyperService::new(make.make(pulse));
-        let builder = protocols();
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
-        // How it ends is told by its calls; a client that leaves is no news.
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            _ = self.closing.wait_for(|closing| *closing) => {}
+        if multiplexed {
+            let connection = http2().serve_connection(stream, service);
+            let close = http2::Connection::graceful_shutdown;
+            Box::pin(drive(connection, close, self.closing)).await;
+        } else {
+            let connection = http1().serve_connection(stream, service);
+            let close = http1::Connection::graceful_shutdown;
+            Box::pin(drive(connection, close, self.closing)).await;
         }
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
     }
 }
 
-fn protocols() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// Runs a connection to its end; told to close, it finishes what it does first. How it ends is told
+/// by its calls; a client that leaves is no news.
+async fn drive<C: Future>(
+    connection: C,
+    close: fn(Pin<&mut C>),
+    mut closing: watch::Receiver<bool>,
+) {
+    tokio::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    close(connection.as_mut());
+    let _ = connection.await;
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         // `Patient` watches over heads and idleness, with one timer a connection.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD.max(256 * 1024))
+        .max_header_size(MAX_HEAD)
         .pipeline_flush(true);
     builder
-        .http2()
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(64 * 1024)

@@ -195,6 +195,10 @@ impl Connection {
             }
             let headers = read_headers(response.headers)?;
             self.buffer.advance(length);
+            if self.buffer.is_empty() {
+                // A stream may be silent for long from here on; it holds no buffer meanwhile.
+                self.buffer = BytesMut::new();
+            }
             let head = describe(status, headers, old)?;
             if let Some(limit) = keep_alive_timeout(&head.headers) {
                 self.idle_limit = limit.min(IDLE);
