@@ -40,6 +40,11 @@ impl Flow {
         Self { body, decoder: Decoder::default(), tap, ready: VecDeque::new() }
     }
 
+    /// Has the upstream's socket watched or not; false where that cannot be chosen.
+    pub(super) fn watch(&mut self, watched: bool) -> bool {
+        self.body.watch(watched)
+    }
+
     /// Takes what the upstream has sent and looks at each event that is complete.
     pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         Poll::Ready(match ready!(self.body.poll_data(context, self.decoder.buffer())) {

@@ -60,8 +60,18 @@ struct Live {
     finished: Option<Instant>,
     /// What is ready is being given, until nothing is.
     giving: bool,
+    pace: Pace,
     /// What comes behind that, when the upstream has come to its end.
     last: Option<Turn>,
+}
+
+/// How an upstream's events come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// One by one: its socket is watched.
+    Calm,
+    /// Some came within the window of those before: its socket is polled, once a window.
+    Polled,
 }
 
 /// What a phase asks for next.
@@ -267,6 +277,7 @@ impl Live {
             last_data: now,
             finished: None,
             giving: true,
+            pace: Pace::Calm,
             last: None,
         }
     }
@@ -284,7 +295,7 @@ impl Live {
             }
             let release = last_sent + WINDOW;
             let gathering = !self.flow.ready.is_empty();
-            if gathering && Instant::now() < release {
+            if (gathering || self.pace == Pace::Polled) && Instant::now() < release {
                 // The upstream is not even looked at: what it sends waits in the socket.
                 return Turn::Wait(release);
             }
@@ -295,6 +306,11 @@ impl Live {
                     self.giving = true;
                 }
                 Poll::Pending if gathering => self.giving = true,
+                Poll::Pending if self.pace == Pace::Polled => {
+                    // A window without anything: from here on the next event is awaited.
+                    self.pace = Pace::Calm;
+                    self.flow.watch(true);
+                }
                 Poll::Pending => return self.patience(),
             }
         }
@@ -308,6 +324,10 @@ impl Live {
         self.last_data = Instant::now();
         if self.finished.is_none() && self.flow.tap.has_finished() {
             self.finished = Some(self.last_data);
+        }
+        let quick = self.last_data < release && !self.flow.tap.has_finished();
+        if quick && self.pace == Pace::Calm && self.flow.watch(false) {
+            self.pace = Pace::Polled;
         }
         let gathered = self.flow.ready.iter().map(Bytes::len).sum::<usize>() >= GATHERED;
         self.giving = gathered || self.last_data >= release || self.flow.tap.done;

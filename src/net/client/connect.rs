@@ -1,9 +1,9 @@
 //! Opens a connection: name resolution, TCP, a proxy's tunnel, TLS.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
@@ -38,7 +38,12 @@ pub(super) enum Connected {
 /// A socket, or TLS over one.
 pub(super) enum Stream {
     Plain(TcpStream),
+    /// A socket that the reactor does not watch: reading never wakes anyone, so whoever reads comes
+    /// back by a timer. As network drivers do under load, a fast stream is polled and not awaited.
+    Polled(std::net::TcpStream),
     Tls(Box<TlsStream<Stream>>),
+    /// Between two of the others; nothing can be done with it.
+    Gone,
 }
 
 // === impl Connector ===
@@ -150,6 +155,34 @@ async fn read_tunnel_answer(stream: &mut Stream) -> io::Result<()> {
 
 // === impl Stream ===
 
+impl Stream {
+    /// Has the reactor watch the socket, or not.
+    pub(super) fn watch(&mut self, watched: bool) -> io::Result<()> {
+        *self = match std::mem::replace(self, Self::Gone) {
+            Self::Plain(stream) if !watched => Self::Polled(stream.into_std()?),
+            Self::Polled(stream) if watched => Self::Plain(TcpStream::from_std(stream)?),
+            Self::Tls(mut stream) => {
+                stream.get_mut().0.watch(watched)?;
+                Self::Tls(stream)
+            }
+            same => same,
+        };
+        Ok(())
+    }
+}
+
+/// The result of a non-blocking call on a socket that nobody watches.
+fn unwatched<T>(result: io::Result<T>) -> Poll<io::Result<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
+    }
+}
+
+fn gone<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -158,6 +191,12 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Polled(stream) => {
+                let length = ready!(unwatched(stream.read(buffer.initialize_unfilled())))?;
+                buffer.advance(length);
+                Poll::Ready(Ok(()))
+            }
+            Self::Gone => gone(),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -171,6 +210,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Polled(stream) => unwatched(stream.write(bytes)),
+            Self::Gone => gone(),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -182,6 +223,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Polled(stream) => unwatched(stream.write_vectored(slices)),
+            Self::Gone => gone(),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
@@ -193,6 +236,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Polled(_) | Self::Gone => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -200,6 +244,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Polled(_) | Self::Gone => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

@@ -118,6 +118,16 @@ impl ReplyBody {
         Self { source: Source::Boxed(body), inflate: None }
     }
 
+    /// Has the socket watched, as it is at first, or not: then nobody is woken by what arrives, and
+    /// whoever reads comes back by a timer. False where that cannot be chosen.
+    pub fn watch(&mut self, watched: bool) -> bool {
+        match &mut self.source {
+            // A socket that cannot be watched again is gone; the next read says so.
+            Source::Http1 { connection, .. } => connection.stream.watch(watched).is_ok(),
+            Source::Boxed(_) | Source::Done => false,
+        }
+    }
+
     /// Appends what is readable now, up to some 64 KiB; false at the end of the body.
     pub fn poll_data(
         &mut self,
@@ -184,9 +194,10 @@ impl Source {
     /// Closes the connection, or gives it back when its answer was read to the end.
     fn finish(&mut self, whole: bool) {
         let ended = std::mem::replace(self, Self::Done);
-        if let Self::Http1 { connection, home: Some(home), .. } = ended
+        if let Self::Http1 { mut connection, home: Some(home), .. } = ended
             && whole
             && connection.buffer.is_empty()
+            && connection.stream.watch(true).is_ok()
         {
             home.checkin(*connection);
         }
