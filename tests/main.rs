@@ -7,4 +7,6 @@ mod support;
 
 mod fallback;
 mod house;
+mod providers;
+mod streaming;
 mod verbatim;
