@@ -8,5 +8,7 @@ mod support;
 mod fallback;
 mod house;
 mod providers;
+mod recordings;
+mod sdk;
 mod streaming;
 mod verbatim;
