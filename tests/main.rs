@@ -7,6 +7,7 @@ mod support;
 
 mod fallback;
 mod house;
+mod limits;
 mod providers;
 mod recordings;
 mod sdk;

@@ -39,7 +39,7 @@ fn recordings(folder: &Path) -> Vec<Recording> {
 // === impl Recording ===
 
 impl Recording {
-    /// Whether it was asked for in the dialect of OpenAI's completions and embeddings.
+    /// Whether it was asked for in the dialect of completions and embeddings.
     fn is_openai(&self) -> bool {
         let uri = self.facts["request"]["uri"].as_str().unwrap_or_default();
         let path = uri.split('?').next().unwrap_or_default();
@@ -59,23 +59,29 @@ impl Recording {
     fn check_stream(&self) {
         let told = self.told();
         for size in [self.body.len(), 1, 17] {
-            let (mut decoder, mut tap) = (Decoder::default(), Tap::new(self.choices(), false));
-            for piece in self.body.chunks(size) {
-                decoder.buffer().extend_from_slice(piece);
-                while let Some(frame) = decoder.next_frame() {
-                    tap.inspect(&decoder, &frame);
-                    decoder.discard(frame.range.end);
-                }
-            }
-            if let Some(frame) = decoder.last_frame() {
-                tap.inspect(&decoder, &frame);
-            }
+            let tap = self.tapped(size);
             assert_eq!(tap.malformed, 0, "{}", self.id);
             assert_eq!(tap.usage.is_some(), told.usage, "{}: usage", self.id);
             let finished = told.finishes >= self.choices() as usize;
             assert!(told.error || !finished || tap.has_finished(), "{}: no finish seen", self.id);
             assert!(tap.has_content() || told.error, "{}: no content seen", self.id);
         }
+    }
+
+    /// What is seen of the stream when it arrives in pieces of this size.
+    fn tapped(&self, size: usize) -> Tap {
+        let (mut decoder, mut tap) = (Decoder::default(), Tap::new(self.choices(), false));
+        for piece in self.body.chunks(size) {
+            decoder.buffer().extend_from_slice(piece);
+            while let Some(frame) = decoder.next_frame() {
+                tap.inspect(&decoder, &frame);
+                decoder.discard(frame.range.end);
+            }
+        }
+        if let Some(frame) = decoder.last_frame() {
+            tap.inspect(&decoder, &frame);
+        }
+        tap
     }
 
     fn told(&self) -> Told {
@@ -120,7 +126,11 @@ fn recorded_answers_are_read_without_loss() {
     assert!(recordings.len() > 50, "only {} recordings in {}", recordings.len(), folder.display());
     let (streams, wholes): (Vec<_>, Vec<_>) =
         recordings.iter().partition(|recording| recording.is_stream());
-    streams.iter().for_each(|recording| recording.check_stream());
-    wholes.iter().for_each(|recording| recording.check_whole());
+    for recording in &streams {
+        recording.check_stream();
+    }
+    for recording in &wholes {
+        recording.check_whole();
+    }
     println!("{} recorded streams and {} whole answers were read", streams.len(), wholes.len());
 }

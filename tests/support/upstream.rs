@@ -206,14 +206,10 @@ async fn perform(
 ) -> Left {
     for step in script.0 {
         match step {
-            Step::Send(mut bytes) => {
-                while !bytes.is_empty() {
-                    let Ok(written) = writer.write(&bytes).await else { return Left::ByPeer };
-                    let _ = bytes.split_to(written);
-                    let mut state = state.lock().unwrap();
-                    state.connections.get_mut(&number).unwrap().written += written;
-                }
-            }
+            Step::Send(bytes) => match send(bytes, writer, number, state).await {
+                Ok(()) => {}
+                Err(_) => return Left::ByPeer,
+            },
             Step::Wait(duration) => tokio::time::sleep(duration).await,
             Step::Stall => std::future::pending().await,
             Step::Close => return Left::ByUs,
@@ -226,6 +222,22 @@ async fn perform(
         tokio::task::yield_now().await;
     }
     Left::Open
+}
+
+/// Writes all of `bytes`, and counts what the other side has taken meanwhile.
+async fn send(
+    mut bytes: Bytes,
+    writer: &mut OwnedWriteHalf,
+    number: usize,
+    state: &Shared,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = writer.write(&bytes).await?;
+        let _ = bytes.split_to(written);
+        let mut state = state.lock().unwrap();
+        state.connections.get_mut(&number).unwrap().written += written;
+    }
+    Ok(())
 }
 
 /// Reads one request with a content length; `None` when the other side has no more.
@@ -249,10 +261,9 @@ async fn read_request(
             let length = headers.iter().find(|(name, _)| name == "content-length");
             let length = length.map_or(0, |(_, value)| value.parse().unwrap());
             input.reserve((head + length).saturating_sub(input.len()));
-            while input.len() < head + length {
-                if reader.read_buf(input).await? == 0 {
-                    return Ok(None);
-                }
+            while input.len() < head + length && reader.read_buf(input).await? > 0 {}
+            if input.len() < head + length {
+                return Ok(None);
             }
             let body = input.split_to(head + length).freeze().slice(head..);
             let (model, variant) = asked(&path, &body);
@@ -302,7 +313,7 @@ impl State {
         let name = if known { special } else { request.model.clone() };
         let scripts = self.scripts.get(&name);
         let served = self.served.entry(name).or_default();
-        let script = scripts.and_then(|all| all.get(*served).or(all.last())).cloned();
+        let script = scripts.and_then(|all| all.get(*served).or_else(|| all.last())).cloned();
         *served += 1;
         let unknown = || Script::json(404, r#"{"error":{"message":"no such script"}}"#);
         self.requests.push(request);
