@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::support::client::{chat, open_chat};
 use crate::support::gateway::{provider, route};
 use crate::support::replies::{
-    DONE, answer, ask_stream, choice, event, finish, role, shown, usage, word,
+    DONE, answer, ask, ask_stream, choice, event, finish, role, shown, usage, word,
 };
 use crate::support::script::Step;
 use crate::support::{Gateway, Script, Upstream};
