@@ -203,7 +203,11 @@ async fn rate_limits_everywhere_become_a_429_with_the_shortest_wait_and_the_trai
         assert!(trail.iter().all(|attempt| attempt["status"] == 429 && attempt["ms"].is_u64()));
         assert!(!reply.text().contains("sk-upstream"));
     }
-    assert_eq!(gateway.recorded(2).await[0]["outcome"], "rate_limited");
+    let record = &gateway.recorded(2).await[0];
+    assert_eq!((&record["outcome"], &record["model"]), (&"rate_limited".into(), &"c".into()));
+    let failed: Vec<_> = record["failed"].as_array().unwrap().iter().collect();
+    assert_eq!(failed.iter().map(|attempt| &attempt["model"]).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(failed.iter().all(|attempt| attempt["status"] == 429));
 }
 
 #[tokio::test]
