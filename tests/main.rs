@@ -3,4 +3,13 @@
 // Clippy lets tests unwrap only below a `cfg(test)` it can see.
 #![cfg(test)]
 
+mod support;
+
+mod fallback;
 mod house;
+mod limits;
+mod providers;
+mod recordings;
+mod sdk;
+mod streaming;
+mod verbatim;

@@ -219,8 +219,7 @@ fn http1() -> http1::Builder {
         // `Patient` watches over heads and idleness, with one timer a connection.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
-        .pipeline_flush(true);
+        .max_header_size(MAX_HEAD);
     builder
 }
 
