@@ -104,7 +104,7 @@ impl Provider {
         }
         let address: Uri =
             base.parse().map_err(|error| format!("its `base_url` is invalid: {error}"))?;
-        if kind.auth != Auth::None && kind.key_variable != "" && section.api_keys.is_empty() {
+        if kind.auth != Auth::None && !kind.key_variable.is_empty() && section.api_keys.is_empty() {
             // A proxy in front may add the key, so this is only refused where it cannot work.
             if section.base_url.is_none() && section.headers.is_empty() {
                 return Err(format!("`{}` needs an `api_key`", kind.id));
