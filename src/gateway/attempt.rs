@@ -117,7 +117,8 @@ fn explain(call: &Call, failure: Failure, target: &Target, wait: Option<Duration
         if tried > 1 {
             text = format!("All {tried} attempts failed; the last: {text}");
         }
-        Error::new(kind, said.map_or(format!("{text}."), |said| format!("{text}: {said}")))
+        let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
+        Error::new(kind, text + &said)
     };
     error.retry_after = wait.filter(|_| matches!(error.status(), 429 | 503));
     error

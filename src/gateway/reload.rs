@@ -8,7 +8,7 @@ use super::{Gateway, Snapshot};
 use crate::config::Config;
 
 /// Adds to a freshly loaded config what the command line decided.
-pub(super) type Overrides = Box<dyn Fn(&mut Config) + Send + Sync>;
+pub type Overrides = Box<dyn Fn(&mut Config) + Send + Sync>;
 
 /// Loads the config anew, one load at a time.
 pub struct Reloader {
