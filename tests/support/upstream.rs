@@ -1,0 +1,298 @@
+//! A provider that does as it is told, over real sockets, and remembers what it was asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::script::{Script, Step};
+use super::until;
+
+/// One upstream. The `model` of a request picks its scripts; the n-th request for a model gets the
+/// n-th script, and the last script answers all that follow.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _tasks: JoinSet<()>,
+}
+
+/// One request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+    pub(crate) model: String,
+    /// The number of the connection that it came on.
+    pub(crate) connection: usize,
+}
+
+#[derive(Default)]
+struct State {
+    scripts: HashMap<String, Vec<Script>>,
+    served: HashMap<String, usize>,
+    requests: Vec<Request>,
+    connections: BTreeMap<usize, Connection>,
+    /// Requests being answered.
+    busy: usize,
+    /// A connection that has been unused for so long is closed.
+    idle: Option<Duration>,
+}
+
+/// What became of a connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Connection {
+    /// Bytes of answers that the other side's kernel has taken.
+    pub(crate) written: usize,
+    /// When it ended, and whether the other side ended it.
+    pub(crate) ended: Option<(Instant, bool)>,
+}
+
+type Shared = Arc<Mutex<State>>;
+
+/// How an exchange left its connection.
+enum Left {
+    Open,
+    ByUs,
+    ByPeer,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// An upstream with scripts per model.
+    pub(crate) async fn start<Name, Scripts>(
+        scripts: impl IntoIterator<Item = (Name, Scripts)>,
+    ) -> Self
+    where
+        Name: Into<String>,
+        Scripts: IntoIterator<Item = Script>,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let scripts = scripts
+            .into_iter()
+            .map(|(model, scripts)| (model.into(), scripts.into_iter().collect()))
+            .collect();
+        let state = Arc::new(Mutex::new(State { scripts, ..State::default() }));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, Arc::clone(&state)));
+        Self { address, state, _tasks: tasks }
+    }
+
+    /// Lets connections rest only so long between requests.
+    pub(crate) fn close_idle(&self, after: Duration) {
+        self.state().idle = Some(after);
+    }
+
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.state().requests.clone()
+    }
+
+    /// The one request that arrived.
+    #[track_caller]
+    pub(crate) fn only_request(&self) -> Request {
+        let requests = self.requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        requests[0].clone()
+    }
+
+    /// Every connection there was, in order.
+    pub(crate) fn connections(&self) -> Vec<Connection> {
+        self.state().connections.values().cloned().collect()
+    }
+
+    pub(crate) fn open_connections(&self) -> usize {
+        self.connections().iter().filter(|connection| connection.ended.is_none()).count()
+    }
+
+    /// Requests being answered at this moment.
+    pub(crate) fn busy(&self) -> usize {
+        self.state().busy
+    }
+
+    /// Waits for the n-th request to have arrived.
+    pub(crate) async fn asked(&self, times: usize) {
+        until("the upstream is asked", || self.state().requests.len() >= times).await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+async fn accept(listener: TcpListener, state: Shared) {
+    let mut connections = JoinSet::new();
+    for number in 0.. {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        connections.spawn(converse(stream, number, Arc::clone(&state)));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn converse(stream: TcpStream, number: usize, state: Shared) {
+    state.lock().unwrap().connections.insert(number, Connection::default());
+    let (mut reader, mut writer) = stream.into_split();
+    let mut input = BytesMut::new();
+    let by_peer = loop {
+        let idle = state.lock().unwrap().idle.unwrap_or(Duration::from_hours(1));
+        let Ok(read) = tokio::time::timeout(idle, read_request(&mut reader, &mut input)).await
+        else {
+            break false;
+        };
+        let Ok(Some(mut request)) = read else { break true };
+        request.connection = number;
+        if request.path == "/control/open" {
+            let open = format!("{{\"open\":{}}}", state.lock().unwrap().busy);
+            let Step::Send(bytes) = &Script::json(200, &open).0[0] else { unreachable!() };
+            let _ = writer.write_all(bytes).await;
+            continue;
+        }
+        match serve(request, &mut reader, &mut writer, &state).await {
+            Left::Open => {}
+            Left::ByUs => break false,
+            Left::ByPeer => break true,
+        }
+    };
+    let mut state = state.lock().unwrap();
+    state.connections.get_mut(&number).unwrap().ended = Some((Instant::now(), by_peer));
+}
+
+/// Answers one request, and notices when the other side leaves meanwhile.
+async fn serve(
+    request: Request,
+    reader: &mut OwnedReadHalf,
+    writer: &mut OwnedWriteHalf,
+    state: &Shared,
+) -> Left {
+    let number = request.connection;
+    let script = {
+        let mut state = state.lock().unwrap();
+        state.busy += 1;
+        state.script(request)
+    };
+    let mut byte = [0; 1];
+    let left = tokio::select! {
+        biased;
+        left = perform(script, writer, number, state) => left,
+        // Nobody sends a second request before the first is answered, so this is the end.
+        _ = reader.read(&mut byte) => Left::ByPeer,
+    };
+    state.lock().unwrap().busy -= 1;
+    left
+}
+
+async fn perform(
+    script: Script,
+    writer: &mut OwnedWriteHalf,
+    number: usize,
+    state: &Shared,
+) -> Left {
+    for step in script.0 {
+        match step {
+            Step::Send(mut bytes) => {
+                while !bytes.is_empty() {
+                    let Ok(written) = writer.write(&bytes).await else { return Left::ByPeer };
+                    let _ = bytes.split_to(written);
+                    let mut state = state.lock().unwrap();
+                    state.connections.get_mut(&number).unwrap().written += written;
+                }
+            }
+            Step::Wait(duration) => tokio::time::sleep(duration).await,
+            Step::Stall => std::future::pending().await,
+            Step::Close => return Left::ByUs,
+            Step::Reset => {
+                let _ = writer.as_ref().set_zero_linger();
+                return Left::ByUs;
+            }
+        }
+        // Each piece leaves on its own, and others have their turn.
+        tokio::task::yield_now().await;
+    }
+    Left::Open
+}
+
+/// Reads one request with a content length; `None` when the other side has no more.
+async fn read_request(
+    reader: &mut OwnedReadHalf,
+    input: &mut BytesMut,
+) -> io::Result<Option<Request>> {
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 64];
+        let mut parsed = httparse::Request::new(&mut headers);
+        if let httparse::Status::Complete(head) = parsed.parse(input).map_err(io::Error::other)? {
+            let headers: Vec<(String, String)> = parsed
+                .headers
+                .iter()
+                .map(|header| {
+                    let value = String::from_utf8_lossy(header.value).into_owned();
+                    (header.name.to_ascii_lowercase(), value)
+                })
+                .collect();
+            let path = parsed.path.unwrap_or_default().to_owned();
+            let length = headers.iter().find(|(name, _)| name == "content-length");
+            let length = length.map_or(0, |(_, value)| value.parse().unwrap());
+            input.reserve((head + length).saturating_sub(input.len()));
+            while input.len() < head + length {
+                if reader.read_buf(input).await? == 0 {
+                    return Ok(None);
+                }
+            }
+            let body = input.split_to(head + length).freeze().slice(head..);
+            let model = model_of(&path, &body);
+            return Ok(Some(Request { path, headers, body, model, connection: 0 }));
+        }
+        if reader.read_buf(input).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// The model in the body.
+fn model_of(path: &str, body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        model: String,
+    }
+    serde_json::from_slice::<Asked>(body).map_or_else(|_| path.to_owned(), |asked| asked.model)
+}
+
+// === impl Request ===
+
+impl Request {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn script(&mut self, request: Request) -> Script {
+        let model = &request.model;
+        let served = self.served.entry(model.clone()).or_default();
+        let scripts = self.scripts.get(model);
+        let script = scripts.and_then(|all| all.get(*served).or(all.last())).cloned();
+        *served += 1;
+        let unknown = || Script::json(404, r#"{"error":{"message":"no such script"}}"#);
+        self.requests.push(request);
+        script.unwrap_or_else(unknown)
+    }
+}
