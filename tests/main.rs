@@ -3,6 +3,8 @@
 // Clippy lets tests unwrap only below a `cfg(test)` it can see.
 #![cfg(test)]
 
-mod house;
 mod support;
+
 mod fallback;
+mod house;
+mod verbatim;

@@ -38,7 +38,8 @@ struct Fields {
     data: Option<Range<usize>>,
     more_data: bool,
     event: Option<Range<usize>>,
-    id: bool,
+    /// There is a line that is not for the client: an id or a comment.
+    private: bool,
 }
 
 // === impl Decoder ===
@@ -173,13 +174,16 @@ impl Decoder {
             self.start = next;
             return Some(Frame { range, fields: std::mem::take(&mut self.fields) });
         }
-        let (name, value) = field(&self.buffer[line.clone()])?;
+        let Some((name, value)) = field(&self.buffer[line.clone()]) else {
+            self.fields.private = true;
+            return None;
+        };
         let value = end - value.len()..end;
         match name {
             b"data" if self.fields.data.is_some() => self.fields.more_data = true,
             b"data" => self.fields.data = Some(value),
             b"event" => self.fields.event = Some(value),
-            b"id" => self.fields.id = true,
+            b"id" => self.fields.private = true,
             _ => {}
         }
         None
@@ -189,9 +193,10 @@ impl Decoder {
 // === impl Frame ===
 
 impl Frame {
-    /// Whether it sets an event id, which clients' reconnection logic would act on.
-    pub fn has_id(&self) -> bool {
-        self.fields.id
+    /// Whether a line of it must stay here: a comment, or an event id, which clients' reconnection
+    /// logic would act on.
+    pub fn is_private(&self) -> bool {
+        self.fields.private
     }
 
     pub fn has_data(&self) -> bool {
@@ -221,14 +226,20 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// The lines of one event without its `id` lines.
-pub fn without_ids(event: &[u8]) -> Bytes {
+/// The lines of one event without its ids and comments.
+pub fn without_private(event: &[u8]) -> Bytes {
     let mut kept = BytesMut::with_capacity(event.len());
-    for line in event.split_inclusive(|&byte| byte == b'\n') {
-        let bare = line.trim_ascii_end();
-        if field(bare).is_none_or(|(name, _)| name != b"id") {
+    let mut dropping = false;
+    for line in event.split_inclusive(|&byte| matches!(byte, b'\n' | b'\r')) {
+        // The LF of a CRLF goes the way of its line.
+        if line != b"\n" || !dropping {
+            let bare = line.trim_ascii_end();
+            dropping = !bare.is_empty() && field(bare).is_none_or(|(name, _)| name == b"id");
+        }
+        if !dropping {
             kept.extend_from_slice(line);
         }
+        dropping &= line.ends_with(b"\r");
     }
     kept.freeze()
 }
@@ -311,8 +322,13 @@ mod tests {
     }
 
     #[test]
-    fn strips_only_the_id_lines() {
-        assert_eq!(&without_ids(b"id: 1\ndata: id: 2\nid\n\n")[..], b"data: id: 2\n\n");
+    fn strips_only_ids_and_comments_whatever_ends_their_lines() {
+        let event = "id: 1\ndata: id: 2\n: a comment\nid\ndata: :3\n\n";
+        for end in ["\n", "\r\n", "\r"] {
+            let (event, expected) =
+                (event.replace('\n', end), "data: id: 2\ndata: :3\n\n".replace('\n', end));
+            assert_eq!(&without_private(event.as_bytes())[..], expected.as_bytes(), "{end:?}");
+        }
     }
 
     proptest! {

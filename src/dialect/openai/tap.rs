@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::canon::Usage;
-use crate::dialect::sse::{Decoder, Frame, without_ids};
+use crate::dialect::sse::{Decoder, Frame, without_private};
 
 /// What is to be done with an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,8 +100,8 @@ impl Tap {
         } else if let Some(verdict) = self.event(data, named_error) {
             return verdict;
         }
-        if frame.has_id() {
-            return Verdict::Replace(without_ids(decoder.bytes(frame.range.clone())));
+        if frame.is_private() {
+            return Verdict::Replace(without_private(decoder.bytes(frame.range.clone())));
         }
         Verdict::Forward
     }
