@@ -5,6 +5,7 @@
 
 mod support;
 
+mod doors;
 mod fallback;
 mod house;
 mod verbatim;
