@@ -6,6 +6,10 @@
 mod support;
 
 mod doors;
+mod drain;
 mod fallback;
+mod hostile;
 mod house;
+mod reload;
+mod secrets;
 mod verbatim;
