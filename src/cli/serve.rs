@@ -190,7 +190,7 @@ impl House {
             tls: certificate.map(tls::server).transpose().map_err(no_tls)?,
         };
         let admin_address = address_of(&admin)?;
-        self.open_admin(&background, door.clone(), admin, (&stop, observed))?;
+        self.open_admin(&background, door.clone(), admin, observed)?;
         let mut addresses = Vec::new();
         for listener in listeners {
             addresses.push(address_of(&listener)?);
@@ -211,11 +211,14 @@ impl House {
         background: &Tasks,
         door: Door,
         listener: TcpListener,
-        (stop, observed): (&watch::Sender<bool>, Observed),
+        observed: Observed,
     ) -> Result<(), NoStart> {
         let workers =
             Workers::start(1).map_err(|error| NoStart::Io("cannot start a worker", error))?;
+        // It answers until the very end, so that the drain can be watched.
+        let never = watch::Sender::new(false);
         let door = Door {
+            closing: never.subscribe(),
             workers: Arc::new(workers),
             tasks: Tasks::default(),
             open: Arc::default(),
@@ -232,9 +235,6 @@ impl House {
             key,
             observed,
         };
-        // It answers until the very end, so that the drain can be watched.
-        let _ = stop;
-        let never = watch::Sender::new(false);
         background.spawn(async move {
             let _ = door.accept(listener, api, never.subscribe()).await;
         });

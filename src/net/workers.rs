@@ -90,8 +90,12 @@ impl Worker {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        // The last to hold the workers may be a connection on one of them: none waits for itself.
+        let own = std::thread::current().id();
         for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take() {
+            if let Some(thread) = worker.thread.take()
+                && thread.thread().id() != own
+            {
                 let _ = thread.join();
             }
         }
