@@ -80,6 +80,9 @@ fn messages() -> Vec<Vec<u8>> {
         head("content-length: 99999999999999999999999\r\n") + &body,
         head(&format!("content-length: {length}\r\ncontent-length: 3\r\n")) + &body,
         head(&format!("content-length: {length}, 3\r\n")) + &body,
+        head("content-length: 6\r\ntransfer-encoding: chunked\r\n") + "0\r\n\r\nG",
+        head("transfer-encoding: chunked\r\ncontent-length: 6\r\n") + "0\r\n\r\nG",
+        head("transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n") + &body,
         head("transfer-encoding: gzip\r\n") + &body,
         head("transfer-encoding: chunked, identity\r\n") + &body,
         head("transfer-encoding: xchunked\r\n") + &body,
@@ -183,7 +186,7 @@ async fn ten_thousand_hostile_requests_end_in_a_refusal_and_cost_nothing() {
             let refused = answer.is_empty() || status(&answer).is_some_and(|s| s / 100 == 4);
             let preface = message.starts_with(b"PRI") && !answer.starts_with(b"HTTP/");
             assert!(
-                refused || preface || mutated || status(&answer) == Some(404),
+                refused || preface || mutated,
                 "{:?}\nwas answered with\n{:?}",
                 String::from_utf8_lossy(&message[..message.len().min(400)]),
                 String::from_utf8_lossy(&answer[..answer.len().min(400)]),

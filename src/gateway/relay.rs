@@ -14,6 +14,7 @@ use super::attempt::Answer;
 use super::call::{Call, outcome_of};
 use super::flow::{Flow, Step};
 use super::pipeline::{EVENT_STREAM, Walk};
+use super::snapshot::Target;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
 use crate::dialect::openai;
@@ -273,7 +274,12 @@ impl Live {
                     tracing::debug!(%cause, "an upstream's stream broke");
                     return truncated();
                 }
-                Poll::Ready(Step::Failed(event)) => return Turn::Fail(event),
+                Poll::Ready(Step::Failed(event)) => {
+                    let target = self.call.target();
+                    let redact = |target: &Target| target.provider.redact_event(&event);
+                    let redacted = target.and_then(redact);
+                    return Turn::Fail(redacted.unwrap_or(event));
+                }
                 Poll::Pending => return self.patience(),
             }
         }

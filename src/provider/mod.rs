@@ -185,6 +185,13 @@ impl Provider {
             .fold(text, |text, secret| text.replace(secret.expose(), "***"))
     }
 
+    /// `event` without them, if it has any.
+    pub fn redact_event(&self, event: &Bytes) -> Option<Bytes> {
+        let text = String::from_utf8_lossy(event);
+        let redacted = self.redact(text.clone().into_owned());
+        (redacted != text).then(|| redacted.into())
+    }
+
     /// What a status and body of this provider mean.
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &Bytes) -> Failure {
         failure::classify(self.kind, status, headers, body)
