@@ -73,6 +73,7 @@ async fn a_bad_file_is_refused_whole_and_the_old_one_serves_on() {
     let gateway = Gateway::start("", &variant(&upstream, 0)).await;
     for bad in [
         "this is no TOML".to_owned(),
+        String::new(),
         variant(&upstream, 1) + "[routes.typo]\ntargets = [\"nobody/x\"]\n",
         variant(&upstream, 1) + "[no_such_section]\nx = 1\n",
         provider("up", &upstream).replace("openai-compatible", "no-such-kind"),

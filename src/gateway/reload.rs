@@ -77,6 +77,10 @@ impl Reloader {
         };
         let mut config = Config::load(path, &self.kinds)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        // A file that is just being written reads as empty, which is a config, but nobody's wish.
+        if config.providers.is_empty() {
+            return Err(vec![format!("{}: there is no provider in it", path.display())]);
+        }
         (self.overrides)(&mut config);
         let current = self.gateway.snapshot();
         for (section, before, after) in [
