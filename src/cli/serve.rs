@@ -55,6 +55,8 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let (overrides, made) = overrides(arguments, &config);
     overrides(&mut config);
     refuse_exposed_admin(arguments, &config, &made, path.as_ref())?;
+    // Each call is two sockets, and the usual soft limit of 1024 would end at 500 streams.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let telemetry = telemetry(&config)?;
     let workers = Workers::start(config.server.workers)
         .map_err(|error| NoStart::Io("cannot start the workers", error))?;

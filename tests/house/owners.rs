@@ -4,7 +4,7 @@ use super::source::{Source, Text};
 use super::{Complaint, assert_clean, assert_complains};
 
 /// A crate stands for its family too: `hyper` also means `hyper_util`.
-const OWNERS: [(&str, &[&str]); 26] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("hyper", &["net", "http", "gateway"]),
     ("http_body", &["net", "http", "gateway", "provider"]),
     ("rustls", &["net"]),
@@ -15,6 +15,7 @@ const OWNERS: [(&str, &[&str]); 26] = [
     ("flate2", &["net"]),
     ("base64", &["provider", "cli"]),
     ("getrandom", &["cli"]),
+    ("rlimit", &["cli"]),
     ("humantime", &["telemetry", "http"]),
     ("httpdate", &["provider"]),
     ("percent_encoding", &["http"]),
