@@ -1,6 +1,7 @@
 //! When a target fails before its first content the next one answers, and never after.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -92,9 +93,10 @@ async fn house() -> (Upstream, Gateway) {
     let upstream = Upstream::start(scripts.chain(good)).await;
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut sections = provider("up", &upstream);
-    sections.push_str(&format!(
+    let _ = write!(
+        sections,
         "[providers.gone]\nkind = \"openai-compatible\"\nbase_url = \"http://{closed}/v1\"\n"
-    ));
+    );
     let names = faults().into_iter().chain(stream_faults()).map(|(name, _)| format!("up/{name}"));
     for target in names.chain(["gone/refused".to_owned()]) {
         let name = target.split_once('/').unwrap().1;
@@ -117,9 +119,10 @@ async fn the_next_target_answers_whatever_befalls_the_first_before_content() {
     let refused = [("refused".to_owned(), false), ("refused".to_owned(), true)];
     let mut calls = 0;
     for (name, stream) in whole.chain(streams).chain(refused) {
-        let (body, expected) = match stream {
-            false => (ask(&name), REPLY.to_owned()),
-            true => (ask_stream(&format!("stream-of-{name}")), shown()),
+        let (body, expected) = if stream {
+            (ask_stream(&format!("stream-of-{name}")), shown())
+        } else {
+            (ask(&name), REPLY.to_owned())
         };
         let started = tokio::time::Instant::now();
         let reply = chat(&gateway, body).await;
@@ -200,7 +203,11 @@ async fn rate_limits_everywhere_become_a_429_with_the_shortest_wait_and_the_trai
         assert!(trail.iter().all(|attempt| attempt["status"] == 429 && attempt["ms"].is_u64()));
         assert!(!reply.text().contains("sk-upstream"));
     }
-    assert_eq!(gateway.recorded(2).await[0]["outcome"], "rate_limited");
+    let record = &gateway.recorded(2).await[0];
+    assert_eq!((&record["outcome"], &record["model"]), (&"rate_limited".into(), &"c".into()));
+    let failed: Vec<_> = record["failed"].as_array().unwrap().iter().collect();
+    assert_eq!(failed.iter().map(|attempt| &attempt["model"]).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(failed.iter().all(|attempt| attempt["status"] == 429));
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ fn line_ends_and_byte_order_marks_change_nothing_else() {
                 // What lacks its last empty line is given one in the plain form.
                 let (output, expected) =
                     (output.trim_end(), str::from_utf8(&expected).unwrap().trim_end());
-                assert!(output == expected, "{path} with {end:?}:\n{}", output);
+                assert!(output == expected, "{path} with {end:?}:\n{output}");
             }
         }
     }
@@ -341,8 +341,8 @@ async fn a_body_sent_in_chunks_arrives_whole_and_invalid_ones_are_refused_clearl
     let upstream = Upstream::start([("m", [Script::json(200, REPLY)])]).await;
     let gateway = Gateway::before(&upstream, "").await;
     let body = ask("up/m");
-    let chunks: String =
-        body.as_bytes().chunks(1).map(|byte| format!("1\r\n{}\r\n", char::from(byte[0]))).collect();
+    let chunk = |byte: &[u8]| [b"1\r\n", byte, b"\r\n"].concat();
+    let chunks = String::from_utf8(body.as_bytes().chunks(1).flat_map(chunk).collect()).unwrap();
     let head = format!(
         "POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
     );

@@ -198,7 +198,10 @@ impl Relay {
 
     /// The head said 200 long ago, so the error goes the way of the events.
     fn refuse(&mut self, mut call: Box<Call>, mut error: Error) {
-        call.ends(outcome_of(error.kind));
+        let outcome = outcome_of(error.kind);
+        call.ends(outcome);
+        // The attempt under way, if there is one, had its head before it failed.
+        call.attempt_ended(outcome, StatusCode::OK.as_u16());
         error.attempts = call.attempts().to_vec();
         self.said.push_back(openai::write_error_event(&error).into());
         self.phase = Phase::Ending(Some(call));

@@ -169,8 +169,7 @@ fn protocols() -> Builder<TokioExecutor> {
         // `Patient` watches over heads and idleness, with one timer a connection.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD.max(256 * 1024))
-        .pipeline_flush(true);
+        .max_buf_size(MAX_HEAD.max(256 * 1024));
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -90,14 +90,11 @@ impl Worker {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        // The last to hold the workers may be a connection on one of them: none waits for itself.
-        let own = std::thread::current().id();
+        let caller = std::thread::current().id();
         for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && thread.thread().id() != own
-            {
-                let _ = thread.join();
-            }
+            // The last task of a worker may be the last to hold them all, and cannot wait for itself.
+            let thread = worker.thread.take().filter(|thread| thread.thread().id() != caller);
+            let _ = thread.map(JoinHandle::join);
         }
     }
 }

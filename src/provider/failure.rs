@@ -148,7 +148,7 @@ mod tests {
             ("retry-after", "0.5", 500),
             ("retry-after-ms", "1500", 1500),
             ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT", 7000),
-            ("retry-after", "Sun, 06 Nov 1993 08:49:37 GMT", 0),
+            ("retry-after", "Sat, 06 Nov 1993 08:49:37 GMT", 0),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::canon::CallRecord;
+use crate::canon::{Attempt, CallRecord};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,9 @@ struct Line<'a> {
     outcome: &'static str,
     status: u16,
     attempts: usize,
+    /// The attempts before the last, of which the rest of the line tells.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<Failed<'a>>,
     input_tokens: u64,
     output_tokens: u64,
     cache_read_tokens: u64,
@@ -67,6 +70,16 @@ struct Line<'a> {
     first_token_ms: Option<f64>,
     overhead_us: u64,
     generation: u64,
+}
+
+/// An attempt that another one followed.
+#[derive(Debug, Serialize)]
+struct Failed<'a> {
+    provider: &'a str,
+    model: &'a str,
+    outcome: &'static str,
+    status: u16,
+    ms: u64,
 }
 
 // === impl Log ===
@@ -152,6 +165,7 @@ impl Log {
             outcome: record.outcome.name(),
             status: record.status,
             attempts: record.attempts.len(),
+            failed: failed(&record.attempts),
             input_tokens: record.usage.input_total(),
             output_tokens: record.usage.output,
             cache_read_tokens: record.usage.cache_read,
@@ -210,6 +224,18 @@ fn gather(woken: &Receiver<()>) -> bool {
         std::thread::sleep(GATHER);
     }
     there
+}
+
+fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
+    let Some((_, before)) = attempts.split_last() else { return Vec::new() };
+    before
+        .iter()
+        .map(|attempt| {
+            let Attempt { provider, model, outcome, status, elapsed } = attempt;
+            let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            Failed { provider, model, outcome: outcome.name(), status: *status, ms }
+        })
+        .collect()
 }
 
 /// A number for the calling thread, so that threads rarely share a buffer.

@@ -108,6 +108,15 @@ pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// Reads until `text` has come.
+pub(crate) async fn read_until(stream: &mut TcpStream, text: &str) {
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        let read = timeout(PATIENCE, stream.read_buf(&mut seen)).await.expect("nothing more came");
+        assert!(read.unwrap() > 0, "no {text:?} in {:?}", String::from_utf8_lossy(&seen));
+    }
+}
+
 /// A chat request as bytes on the wire.
 pub(crate) fn wire(body: &str) -> Vec<u8> {
     format!(

@@ -127,6 +127,13 @@ impl Gateway {
         series.map(|value| value.parse::<f64>().unwrap()).sum()
     }
 
+    /// Bytes of memory that it occupies.
+    pub(crate) fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// Puts another config in the file's place and has it read.
     pub(crate) async fn reload(&self, sections: &str) -> client::Answer {
         let path = self.folder.path().join("config.toml");

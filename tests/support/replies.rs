@@ -1,4 +1,4 @@
-//! Answers in the words of the OpenAI dialect, for upstreams that behave.
+//! Answers in the dialect of chat completions, for upstreams that behave.
 
 /// A whole chat completion.
 pub(crate) const REPLY: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1760000000,"model":"served","choices":[{"index":0,"message":{"role":"assistant","content":"Hello there.","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15},"x_new_field":{"kept":[1,2.50]}}"#;

@@ -17,7 +17,8 @@ use super::script::{Script, Step};
 use super::until;
 
 /// One upstream. The `model` of a request picks its scripts; the n-th request for a model gets the
-/// n-th script, and the last script answers all that follow.
+/// n-th script, and the last script answers all that follow. Scripts for `model?stream` go before
+/// those for `model` when a stream is asked for, as do those for `model?base64` and the like.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -31,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
     pub(crate) model: String,
+    /// The form of answer that it wants.
+    pub(crate) variant: String,
     /// The number of the connection that it came on.
     pub(crate) connection: usize,
 }
@@ -203,14 +206,10 @@ async fn perform(
 ) -> Left {
     for step in script.0 {
         match step {
-            Step::Send(mut bytes) => {
-                while !bytes.is_empty() {
-                    let Ok(written) = writer.write(&bytes).await else { return Left::ByPeer };
-                    let _ = bytes.split_to(written);
-                    let mut state = state.lock().unwrap();
-                    state.connections.get_mut(&number).unwrap().written += written;
-                }
-            }
+            Step::Send(bytes) => match send(bytes, writer, number, state).await {
+                Ok(()) => {}
+                Err(_) => return Left::ByPeer,
+            },
             Step::Wait(duration) => tokio::time::sleep(duration).await,
             Step::Stall => std::future::pending().await,
             Step::Close => return Left::ByUs,
@@ -223,6 +222,22 @@ async fn perform(
         tokio::task::yield_now().await;
     }
     Left::Open
+}
+
+/// Writes all of `bytes`, and counts what the other side has taken meanwhile.
+async fn send(
+    mut bytes: Bytes,
+    writer: &mut OwnedWriteHalf,
+    number: usize,
+    state: &Shared,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = writer.write(&bytes).await?;
+        let _ = bytes.split_to(written);
+        let mut state = state.lock().unwrap();
+        state.connections.get_mut(&number).unwrap().written += written;
+    }
+    Ok(())
 }
 
 /// Reads one request with a content length; `None` when the other side has no more.
@@ -246,14 +261,14 @@ async fn read_request(
             let length = headers.iter().find(|(name, _)| name == "content-length");
             let length = length.map_or(0, |(_, value)| value.parse().unwrap());
             input.reserve((head + length).saturating_sub(input.len()));
-            while input.len() < head + length {
-                if reader.read_buf(input).await? == 0 {
-                    return Ok(None);
-                }
+            while input.len() < head + length && reader.read_buf(input).await? > 0 {}
+            if input.len() < head + length {
+                return Ok(None);
             }
             let body = input.split_to(head + length).freeze().slice(head..);
-            let model = model_of(&path, &body);
-            return Ok(Some(Request { path, headers, body, model, connection: 0 }));
+            let (model, variant) = asked(&path, &body);
+            let request = Request { path, headers, body, model, variant, connection: 0 };
+            return Ok(Some(request));
         }
         if reader.read_buf(input).await? == 0 {
             return Ok(None);
@@ -261,13 +276,20 @@ async fn read_request(
     }
 }
 
-/// The model in the body.
-fn model_of(path: &str, body: &[u8]) -> String {
+/// The model in the body, and in which form the answer is wanted.
+fn asked(path: &str, body: &[u8]) -> (String, String) {
     #[derive(serde::Deserialize)]
     struct Asked {
         model: String,
+        #[serde(default)]
+        stream: bool,
+        encoding_format: Option<String>,
     }
-    serde_json::from_slice::<Asked>(body).map_or_else(|_| path.to_owned(), |asked| asked.model)
+    let Ok(asked) = serde_json::from_slice::<Asked>(body) else {
+        return (path.to_owned(), String::new());
+    };
+    let format = asked.encoding_format.unwrap_or_default();
+    (asked.model, if asked.stream { "stream".to_owned() } else { format })
 }
 
 // === impl Request ===
@@ -286,10 +308,12 @@ impl Request {
 
 impl State {
     fn script(&mut self, request: Request) -> Script {
-        let model = &request.model;
-        let served = self.served.entry(model.clone()).or_default();
-        let scripts = self.scripts.get(model);
-        let script = scripts.and_then(|all| all.get(*served).or(all.last())).cloned();
+        let special = format!("{}?{}", request.model, request.variant);
+        let known = self.scripts.contains_key(&special);
+        let name = if known { special } else { request.model.clone() };
+        let scripts = self.scripts.get(&name);
+        let served = self.served.entry(name).or_default();
+        let script = scripts.and_then(|all| all.get(*served).or_else(|| all.last())).cloned();
         *served += 1;
         let unknown = || Script::json(404, r#"{"error":{"message":"no such script"}}"#);
         self.requests.push(request);

@@ -199,21 +199,23 @@ fn carries_content(event: &Value) -> bool {
     })
 }
 
-/// The usage that a whole answer reports at its end.
+/// The usage that a whole answer reports.
 pub fn read_usage(body: &[u8]) -> Option<Usage> {
-    let mut end = body.len();
-    while let Some(found) = memchr::memmem::rfind(&body[..end], b"\"usage\"") {
-        end = found;
-        let value = body[found + "\"usage\"".len()..].trim_ascii_start().strip_prefix(b":");
-        let parsed = value.and_then(|value| {
-            let mut stream = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
-            stream.next().and_then(Result::ok)
-        });
-        if let Some(usage) = parsed.as_ref().and_then(counts) {
-            return Some(usage);
-        }
+    let mut found = USAGE.find_iter(body);
+    let only = found.next()?;
+    if found.next().is_none() {
+        let value = body[only + USAGE.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
+        let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
+        return counts(&values.next()?.ok()?);
     }
-    None
+    // Parts of an answer may have counts of their own; the whole's stand at the top.
+    let top: Top = serde_json::from_slice(body).ok()?;
+    counts(&top.usage)
+}
+
+#[derive(Debug, Deserialize)]
+struct Top {
+    usage: Value,
 }
 
 /// The usage of a stream event: at the top, or where Groq and Moonshot put it.
@@ -260,13 +262,12 @@ struct CompletionDetails {
 fn counts(value: &Value) -> Option<Usage> {
     let counts = Counts::deserialize(value).ok()?;
     let prompt = counts.prompt_tokens.or(counts.total_tokens)?;
-    let mut output = counts.completion_tokens.unwrap_or(0);
+    let output = counts.completion_tokens.unwrap_or(0);
     let reasoning =
         counts.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
-    // xAI and others count reasoning beside the completion: then only the total includes it.
-    if counts.total_tokens == Some(prompt + output + reasoning) {
-        output += reasoning;
-    }
+    // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
+    let output =
+        counts.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));
     let details = counts.prompt_tokens_details;
     let cache_read = details
         .as_ref()
@@ -372,5 +373,13 @@ mod tests {
             usage(r#"{"prompt_tokens":10,"completion_tokens":1,"prompt_cache_hit_tokens":8}"#);
         assert_eq!((deepseek.input, deepseek.cache_read), (2, 8));
         assert_eq!(usage(r#"{"prompt_tokens":4,"total_tokens":4}"#).total(), 4);
+        let gemini = usage(r#"{"prompt_tokens":10,"completion_tokens":2,"total_tokens":17}"#);
+        assert_eq!(gemini.output, 7);
+    }
+
+    #[test]
+    fn the_usage_of_the_whole_answer_counts_and_not_that_of_a_part() {
+        let body = br#"{"usage":{"prompt_tokens":9,"completion_tokens":1},"parts":[{"usage":{"prompt_tokens":4}}]}"#;
+        assert_eq!(read_usage(body).unwrap().total(), 10);
     }
 }

@@ -111,8 +111,9 @@ fn calls(request: &Value, text: &str) -> Vec<(String, String)> {
             .map(|tool| call(tool))
             .collect();
     }
-    let named: Vec<_> =
-        functions.iter().filter(|tool| text.contains(&name(tool))).map(|tool| call(tool)).collect();
+    let text = text.to_lowercase();
+    let is_named = |tool: &&&Value| text.contains(&name(tool).to_lowercase());
+    let named: Vec<_> = functions.iter().filter(is_named).map(|tool| call(tool)).collect();
     if named.is_empty() && choice == "required" {
         return functions.first().map(|tool| call(tool)).into_iter().collect();
     }

@@ -1,0 +1,193 @@
+//! Each provider's own words pass through unchanged, are counted rightly and blamed rightly.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use switchpoint::provider::catalog::{CATALOG, Kind};
+
+use crate::support::client::{Answer, chat};
+use crate::support::replies::{ask, ask_stream};
+use crate::support::{Gateway, Script, Upstream};
+
+/// One refusal of a provider, and what it is.
+struct Refusal {
+    name: String,
+    status: u16,
+    script: Script,
+    class: String,
+}
+
+fn folder(kind: &Kind) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/providers").join(kind.id)
+}
+
+fn read(kind: &Kind, file: &str) -> String {
+    let path = folder(kind).join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn kinds() -> impl Iterator<Item = &'static Kind> {
+    CATALOG.iter().filter(|kind| kind.id != "demo")
+}
+
+fn refusals(kind: &Kind) -> Vec<Refusal> {
+    let entries = std::fs::read_dir(folder(kind)).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = entries.map(|name| name.into_string().unwrap());
+    let names = names.filter(|name| name.starts_with("error"));
+    names
+        .map(|name| {
+            let fixture: Value = serde_json::from_str(&read(kind, &name)).unwrap();
+            let status = u16::try_from(fixture["status"].as_u64().unwrap()).unwrap();
+            let headers = fixture["headers"].as_object().unwrap();
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+                .collect();
+            let body = match &fixture["body"] {
+                Value::String(text) => text.clone(),
+                body => body.to_string(),
+            };
+            let script = Script::reply(status, &headers, body);
+            let class = fixture["class"].as_str().unwrap().to_owned();
+            Refusal { name, status, script, class }
+        })
+        .collect()
+}
+
+/// What a client that did not ask for usage is shown of a provider's stream.
+fn shown(kind: &Kind) -> String {
+    let stream = read(kind, "stream.sse");
+    let end = if stream.contains("\r\n") { "\r\n\r\n" } else { "\n\n" };
+    let events = stream.split_inclusive(end).filter(|event| {
+        let data = event.trim().strip_prefix("data:").unwrap_or_default().trim();
+        let Ok(data) = serde_json::from_str::<Value>(data) else {
+            return data == "[DONE]";
+        };
+        let only_usage =
+            data["usage"].is_object() && data["choices"].as_array().is_none_or(Vec::is_empty);
+        !(only_usage && kind.quirks.stream_options)
+    });
+    let mut shown: String = events.collect();
+    if !shown.contains("[DONE]") {
+        shown.push_str("data: [DONE]\n\n");
+    }
+    shown
+}
+
+fn section(kind: &Kind, base: &str) -> String {
+    format!(
+        "[providers.p]\nkind = \"{}\"\nbase_url = \"{base}\"\napi_key = \"sk-provider\"\n",
+        kind.id
+    )
+}
+
+async fn upstream(kind: &Kind) -> Upstream {
+    let reply = Script::json(200, &read(kind, "reply.json"));
+    let stream = Script::stream([read(kind, "stream.sse")]);
+    let refusals = refusals(kind).into_iter().map(|refusal| (refusal.name, [refusal.script]));
+    let answers = [("reply".to_owned(), [reply]), ("stream".to_owned(), [stream])];
+    Upstream::start(answers.into_iter().chain(refusals)).await
+}
+
+#[track_caller]
+fn assert_usage(kind: &Kind, record: &Value, expected: &Value) {
+    let counts = ["input_tokens", "output_tokens"].map(|name| (&record[name], &expected[name]));
+    for (found, expected) in counts.into_iter().filter(|(_, expected)| !expected.is_null()) {
+        assert_eq!(found, expected, "{}: {record} for {expected}", kind.id);
+        assert_eq!(record["usage_source"], "provider", "{}", kind.id);
+    }
+}
+
+async fn asks_and_counts(kind: &Kind, gateway: &Gateway) {
+    let expected: Value = serde_json::from_str(&read(kind, "expect.json")).unwrap();
+    let reply = chat(gateway, ask("p/reply")).await;
+    assert_eq!((reply.status, reply.text()), (200, &*read(kind, "reply.json")), "{}", kind.id);
+    assert_usage(kind, &gateway.recorded(1).await[0], &expected["reply"]);
+
+    let stream = chat(gateway, ask_stream("p/stream")).await;
+    assert_eq!((stream.status, stream.text()), (200, &*shown(kind)), "{}", kind.id);
+    assert_usage(kind, &gateway.recorded(2).await[1], &expected["stream"]);
+
+    let asked = r#"{"model":"p/stream","stream":true,"stream_options":{"include_usage":true}}"#;
+    let stream = chat(gateway, asked).await;
+    let events = |text: &str| text.lines().filter(|line| line.starts_with("data:")).count();
+    let (every, shown) = (events(&read(kind, "stream.sse")), events(stream.text()));
+    assert!(shown >= every, "{}: {}", kind.id, stream.text());
+}
+
+#[tokio::test]
+async fn each_providers_answers_pass_verbatim_and_are_counted() {
+    for kind in kinds() {
+        let upstream = upstream(kind).await;
+        let gateway = Gateway::start("", &section(kind, &upstream.base())).await;
+        asks_and_counts(kind, &gateway).await;
+        for request in upstream.requests() {
+            assert_eq!(request.path, "/v1/chat/completions", "{}", kind.id);
+            let names = ["authorization", "api-key"];
+            let key = names.iter().find_map(|name| request.header(name)).unwrap();
+            assert_eq!(key.trim_start_matches("Bearer "), "sk-provider", "{}", kind.id);
+        }
+    }
+}
+
+/// The statuses a client may see for a class, and the codes that go with them.
+fn told(class: &str, status: u16) -> (u16, &'static str) {
+    match class {
+        // Some say everything with a 400, and what it is only in prose, which is not interpreted.
+        _ if status == 400 && class != "quota" => (400, "invalid_request"),
+        "rate_limited" => (429, "rate_limited"),
+        "model_not_found" => (404, "model_not_found"),
+        "too_large" => (413, "invalid_request"),
+        "context_too_long" | "invalid_request" => (status, "invalid_request"),
+        "overloaded" if status == 429 => (429, "rate_limited"),
+        // Of the gateway's own account and of the provider's troubles the client learns no more.
+        _ => (502, "upstream_error"),
+    }
+}
+
+fn assert_told(kind: &Kind, refusal: &Refusal, reply: &Answer) -> Option<String> {
+    let body = reply.json();
+    let found = (reply.status, body["error"]["code"].as_str().unwrap_or_default());
+    let expected = told(&refusal.class, refusal.status);
+    assert!(!reply.text().contains("sk-provider"));
+    (found != expected).then(|| {
+        format!(
+            "{}/{} ({}, {}): {found:?}, not {expected:?}",
+            kind.id, refusal.name, refusal.class, refusal.status
+        )
+    })
+}
+
+#[tokio::test]
+async fn each_providers_refusals_are_told_by_their_class() {
+    let mut wrong = Vec::new();
+    for kind in kinds() {
+        let upstream = upstream(kind).await;
+        let gateway = Gateway::start("", &section(kind, &upstream.base())).await;
+        for refusal in refusals(kind) {
+            let body = ask(&format!("p/{}", refusal.name));
+            let reply = chat(&gateway, body).await;
+            wrong.extend(assert_told(kind, &refusal, &reply));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn azure_is_reached_in_both_forms_of_its_address() {
+    let kind = kinds().find(|kind| kind.id == "azure").unwrap();
+    let forms = [
+        ("", "/openai/deployments/reply/chat/completions?api-version=2024-10-21"),
+        ("/openai", "/openai/deployments/reply/chat/completions?api-version=2024-10-21"),
+        ("/openai/v1", "/openai/v1/chat/completions"),
+    ];
+    for (base, path) in forms {
+        let upstream = upstream(kind).await;
+        let base = format!("http://{}{base}", upstream.address);
+        let gateway = Gateway::start("", &section(kind, &base)).await;
+        asks_and_counts(kind, &gateway).await;
+        let request = upstream.requests()[0].clone();
+        assert_eq!((request.path.as_str(), request.header("api-key")), (path, Some("sk-provider")));
+        assert_eq!(request.header("authorization"), None);
+    }
+}
