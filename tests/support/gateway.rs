@@ -145,13 +145,6 @@ impl Gateway {
         self.folder.path()
     }
 
-    /// Kilobytes of memory that it holds.
-    pub(crate) fn resident(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     /// How it ended, when it does so unasked or was told by a signal.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
