@@ -192,7 +192,7 @@ impl House {
             tls: certificate.map(tls::server).transpose().map_err(no_tls)?,
         };
         let admin_address = address_of(&admin)?;
-        self.open_admin(&background, door.clone(), admin, observed)?;
+        self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
         for listener in listeners {
             addresses.push(address_of(&listener)?);
@@ -211,7 +211,7 @@ impl House {
     fn open_admin(
         &self,
         background: &Tasks,
-        door: Door,
+        limits: Limits,
         listener: TcpListener,
         observed: Observed,
     ) -> Result<(), NoStart> {
@@ -227,7 +227,7 @@ impl House {
             turned_away: Arc::default(),
             max_connections: 256,
             tls: None,
-            ..door
+            limits,
         };
         let key = self.gateway.snapshot().config.admin.key.clone();
         let key = key.unwrap_or_else(|| Secret::new(random("")));
