@@ -16,7 +16,11 @@ fn main() {
 
 /// A chat request with a prompt of `size` bytes: one long line, or prose with an escape each 80.
 fn request(size: usize, prose: bool) -> Bytes {
-    let text = if prose { "the quick brown fox jumps over the lazy dog, and then it rests a while again.\\n" } else { "x" };
+    let text = if prose {
+        "the quick brown fox jumps over the lazy dog, and then it rests a while again.\\n"
+    } else {
+        "x"
+    };
     let prompt = text.repeat(size / text.len());
     format!(
         r#"{{"messages":[{{"role":"system","content":"Be brief."}},{{"role":"user","content":"{prompt}"}}],"model":"fast","stream":true,"temperature":0.2}}"#

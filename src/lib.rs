@@ -2,8 +2,8 @@
 //!
 //! Read top to bottom: each module uses only the modules above it.
 
-pub mod error; // what can go wrong, and what the client is told
 pub mod canon; // the one internal language: surfaces, usage, the record of a call
+pub mod error; // what can go wrong, and what the client is told
 pub mod dialect; // how each API spells it
 pub mod config; // what the operator wrote, checked
 pub mod telemetry; // metrics and logs

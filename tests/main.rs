@@ -5,11 +5,16 @@
 
 mod support;
 
+mod doors;
+mod drain;
 mod fallback;
+mod hostile;
 mod house;
 mod limits;
 mod providers;
 mod recordings;
+mod reload;
 mod sdk;
+mod secrets;
 mod streaming;
 mod verbatim;

@@ -1,4 +1,4 @@
-//! The commands.
+//! The commands that people type, and the config each of them finds.
 
 mod banner;
 mod check;
@@ -52,8 +52,8 @@ struct ServeArguments {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
-        None => serve::run(arguments.serve),
-        Some(Command::Serve(arguments)) => serve::run(arguments),
+        None => serve::run(&arguments.serve),
+        Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
     }
 }
@@ -72,22 +72,20 @@ fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
 }
 
 fn load(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
-    match path {
-        Some(path) => Config::load(path, &kinds()),
-        None => {
-            let candidates: Vec<_> = CATALOG
-                .iter()
-                .filter(|kind| !kind.key_variable.is_empty() && !kind.base_url.is_empty())
-                .map(|kind| Candidate { kind: kind.id, variable: kind.key_variable })
-                .collect();
-            Ok(Config::discover(&candidates))
-        }
+    if let Some(path) = path {
+        return Config::load(path, &kinds());
     }
+    let candidates: Vec<_> = CATALOG
+        .iter()
+        .filter(|kind| !kind.key_variable.is_empty() && !kind.base_url.is_empty())
+        .map(|kind| Candidate { kind: kind.id, variable: kind.key_variable })
+        .collect();
+    Ok(Config::discover(&candidates))
 }
 
 /// Problems of the built config, with the lines where their sections stand.
 fn located(path: Option<&Path>, problems: &[(String, String)]) -> Vec<Problem> {
-    let file = path.unwrap_or(Path::new("environment"));
+    let file = path.unwrap_or_else(|| Path::new("environment"));
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let line = |section: &str| {
         let heading = format!("[{section}]");

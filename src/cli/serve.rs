@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::banner::{self, Made};
 use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
-use crate::gateway::{Gateway, Reloader, Snapshot};
+use crate::gateway::{Gateway, Overrides, Reloader, Snapshot};
 use crate::http::{AdminApi, Api, Observed};
 use crate::net::client::Client;
 use crate::net::listen::{Door, bind};
@@ -38,7 +38,7 @@ enum NoStart {
     Io(&'static str, io::Error),
 }
 
-pub(super) fn run(arguments: ServeArguments) -> ExitCode {
+pub(super) fn run(arguments: &ServeArguments) -> ExitCode {
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(NoStart::Config(problems)) => complain_all(&problems),
@@ -49,12 +49,14 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
     }
 }
 
-fn start(arguments: ServeArguments) -> Result<(), NoStart> {
+fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let path = config_path(arguments.config.clone());
     let mut config = load(path.as_deref()).map_err(NoStart::Config)?;
-    let (overrides, made) = overrides(&arguments, &config);
+    let (overrides, made) = overrides(arguments, &config);
     overrides(&mut config);
-    refuse_exposed_admin(&arguments, &config, &made, path.as_ref())?;
+    refuse_exposed_admin(arguments, &config, &made, path.as_ref())?;
+    // Each call is two sockets, and the usual soft limit of 1024 would end at 500 streams.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let telemetry = telemetry(&config)?;
     let workers = Workers::start(config.server.workers)
         .map_err(|error| NoStart::Io("cannot start the workers", error))?;
@@ -75,10 +77,7 @@ fn start(arguments: ServeArguments) -> Result<(), NoStart> {
 
 /// What is added to the config, now and at each reload: what the command line says, and keys where
 /// there are none.
-fn overrides(
-    arguments: &ServeArguments,
-    config: &Config,
-) -> (Box<dyn Fn(&mut Config) + Send + Sync>, Made) {
+fn overrides(arguments: &ServeArguments, config: &Config) -> (Overrides, Made) {
     let made = Made {
         key: config.keys.is_empty().then(|| random("sk-sp-")),
         admin_key: (config.admin.key.is_none() && variable("SWITCHPOINT_ADMIN_KEY").is_none())
@@ -172,7 +171,7 @@ impl House {
         for warning in &config.warnings {
             tracing::warn!(%warning, "the config works, but should not stay so");
         }
-        let certificate = self.certificate(config)?;
+        let certificate = certificate(config)?;
         let listeners = config.server.listen.iter().map(|address| listener(*address));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let admin = listener(config.admin.listen)?;
@@ -193,7 +192,7 @@ impl House {
             tls: certificate.map(tls::server).transpose().map_err(no_tls)?,
         };
         let admin_address = address_of(&admin)?;
-        self.open_admin(&background, door.clone(), admin, (&stop, observed))?;
+        self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
         for listener in listeners {
             addresses.push(address_of(&listener)?);
@@ -208,29 +207,27 @@ impl House {
         Ok(())
     }
 
-    fn certificate(&self, config: &Config) -> Result<Option<Arc<Certificate>>, NoStart> {
-        let load = |tls: &config::Tls| Certificate::load(&tls.cert, &tls.key).map(Arc::new);
-        config.server.tls.as_ref().map(load).transpose().map_err(no_tls)
-    }
-
     /// Operators have a worker of their own, so that no scrape holds a stream up.
     fn open_admin(
         &self,
         background: &Tasks,
-        door: Door,
+        limits: Limits,
         listener: TcpListener,
-        (stop, observed): (&watch::Sender<bool>, Observed),
+        observed: Observed,
     ) -> Result<(), NoStart> {
         let workers =
             Workers::start(1).map_err(|error| NoStart::Io("cannot start a worker", error))?;
+        // It answers until the very end, so that the drain can be watched.
+        let never = watch::Sender::new(false);
         let door = Door {
+            closing: never.subscribe(),
             workers: Arc::new(workers),
             tasks: Tasks::default(),
             open: Arc::default(),
             turned_away: Arc::default(),
             max_connections: 256,
             tls: None,
-            ..door
+            limits,
         };
         let key = self.gateway.snapshot().config.admin.key.clone();
         let key = key.unwrap_or_else(|| Secret::new(random("")));
@@ -240,9 +237,6 @@ impl House {
             key,
             observed,
         };
-        // It answers until the very end, so that the drain can be watched.
-        let _ = stop;
-        let never = watch::Sender::new(false);
         background.spawn(async move {
             let _ = door.accept(listener, api, never.subscribe()).await;
         });
@@ -254,22 +248,13 @@ impl House {
         let tasks = Tasks::default();
         for worker in self.workers.handles() {
             let gateway = Arc::clone(&self.gateway);
-            tasks.spawn_on(worker, async move {
-                loop {
-                    tokio::time::sleep(SWEEP).await;
-                    gateway.client.sweep();
-                }
-            });
+            tasks.spawn_on(worker, sweep(gateway));
         }
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
-            let mut watch = config::watch::watch(path)
-                .map_err(|error| NoStart::Io("cannot watch the config", io::Error::other(error)))?;
             let reloader = Arc::clone(&self.reloader);
-            tasks.spawn(async move {
-                while watch.changed().await.is_some() {
-                    let _ = reloader.reload();
-                }
-            });
+            tasks.spawn(at_each_change(path, move || {
+                let _ = reloader.reload();
+            })?);
         }
         let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
         let reloader = Arc::clone(&self.reloader);
@@ -282,15 +267,8 @@ impl House {
         });
         let Some(certificate) = certificate else { return Ok(()) };
         for path in certificate.paths() {
-            let mut watch = config::watch::watch(path).map_err(|error| {
-                NoStart::Io("cannot watch the certificate", io::Error::other(error))
-            })?;
             let certificate = Arc::clone(&certificate);
-            tasks.spawn(async move {
-                while watch.changed().await.is_some() {
-                    renew(Some(&certificate));
-                }
-            });
+            tasks.spawn(at_each_change(path, move || renew(Some(&certificate)))?);
         }
         Ok(())
     }
@@ -339,6 +317,31 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+async fn sweep(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        gateway.client.sweep();
+    }
+}
+
+fn at_each_change(
+    path: &Path,
+    act: impl Fn() + Send + 'static,
+) -> Result<impl Future<Output = ()> + Send + 'static, NoStart> {
+    let mut watch = config::watch::watch(path)
+        .map_err(|error| NoStart::Io("cannot watch a file", io::Error::other(error)))?;
+    Ok(async move {
+        while watch.changed().await.is_some() {
+            act();
+        }
+    })
+}
+
+fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, NoStart> {
+    let load = |tls: &config::Tls| Certificate::load(&tls.cert, &tls.key).map(Arc::new);
+    config.server.tls.as_ref().map(load).transpose().map_err(no_tls)
 }
 
 fn renew(certificate: Option<&Certificate>) {

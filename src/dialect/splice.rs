@@ -49,6 +49,7 @@ impl Payload {
     }
 
     /// The same body with `edits` made, which must be sorted and apart. Shares the bytes.
+    #[must_use]
     pub fn edited(&self, edits: &[Edit]) -> Self {
         let mut edited =
             Self { parts: Vec::with_capacity(self.parts.len() + 2 * edits.len()), length: 0 };

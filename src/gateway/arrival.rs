@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 
 use crate::canon::Surface;
 use crate::config::Server;
-use crate::dialect::peek::{Envelope, Scanner};
+use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
@@ -129,10 +129,10 @@ where
         let Ok(data) = frame.into_data() else { continue };
         check_size(payload.len() + data.len(), server)?;
         lease.grow(data.len()).map_err(Unreadable::Refused)?;
-        scanner.feed(&data).map_err(malformed)?;
+        scanner.feed(&data).map_err(|fault| malformed(&fault))?;
         payload.push(data);
     }
-    let envelope = scanner.finish().map_err(malformed)?;
+    let envelope = scanner.finish().map_err(|fault| malformed(&fault))?;
     let passed_on = PASSED_ON.iter().filter_map(|name| {
         let value = headers.get(*name)?;
         Some((HeaderName::from_static(name), value.clone()))
@@ -149,7 +149,7 @@ fn check_size(length: usize, server: &Server) -> Result<(), Unreadable> {
     Err(refused(Kind::TooLarge, message))
 }
 
-fn malformed(fault: crate::dialect::peek::Fault) -> Unreadable {
+fn malformed(fault: &Fault) -> Unreadable {
     refused(Kind::InvalidRequest, fault.to_string())
 }
 

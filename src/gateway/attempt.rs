@@ -16,7 +16,7 @@ use super::snapshot::{STREAM_HEADERS, Target};
 use crate::canon::{Outcome, Surface};
 use crate::dialect::openai::{Tap, read_usage};
 use crate::dialect::splice::{self, Usage};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Upstream};
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Failure, Next, Order, Provider};
 
@@ -104,7 +104,10 @@ fn explain(call: &Call, failure: Failure, target: &Target, wait: Option<Duration
     let mut error = if next == Next::Final {
         let mut error = Error::new(kind, said.unwrap_or_else(|| refusal(provider, status)));
         error.status = Some(status);
-        error.upstream = Some(Box::new(failure.upstream));
+        let Upstream { kind, param, code } = failure.upstream;
+        let shown = |field: Option<String>| field.map(|text| provider.redact(text));
+        let upstream = Upstream { kind: shown(kind), param: shown(param), code: shown(code) };
+        error.upstream = Some(Box::new(upstream));
         error
     } else {
         let tried = call.attempts().len();
@@ -117,7 +120,8 @@ fn explain(call: &Call, failure: Failure, target: &Target, wait: Option<Duration
         if tried > 1 {
             text = format!("All {tried} attempts failed; the last: {text}");
         }
-        Error::new(kind, said.map_or(format!("{text}."), |said| format!("{text}: {said}")))
+        let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
+        Error::new(kind, text + &said)
     };
     error.retry_after = wait.filter(|_| matches!(error.status(), 429 | 503));
     error

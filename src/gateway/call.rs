@@ -130,17 +130,10 @@ impl Call {
     }
 
     pub(super) fn usage(&mut self, usage: Option<Usage>, output_estimate: u64) {
-        (self.record.usage, self.record.usage_source) = match usage {
-            Some(usage) => (usage, UsageSource::Provider),
-            None => {
-                let usage = Usage {
-                    input: self.input_estimate(),
-                    output: output_estimate,
-                    ..Usage::default()
-                };
-                (usage, UsageSource::Estimated)
-            }
-        };
+        let estimate =
+            Usage { input: self.input_estimate(), output: output_estimate, ..Usage::default() };
+        (self.record.usage, self.record.usage_source) = usage
+            .map_or((estimate, UsageSource::Estimated), |usage| (usage, UsageSource::Provider));
     }
 
     /// About four bytes a token.
@@ -160,7 +153,7 @@ impl Call {
     /// The reply that says what went wrong.
     pub(super) fn refuse(mut self: Box<Self>, mut error: Error) -> Response<Body> {
         self.ends(outcome_of(error.kind));
-        error.attempts = self.record.attempts.clone();
+        error.attempts.clone_from(&self.record.attempts);
         let body = openai::write_error(&error);
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let mut response = self.respond(status, HeaderValue::from_static("application/json"));

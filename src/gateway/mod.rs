@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, ByteBudget};
 pub use self::body::Body;
-pub use self::reload::{ReloadStatus, Reloader};
+pub use self::reload::{Overrides, ReloadStatus, Reloader};
 pub use self::snapshot::Snapshot;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;

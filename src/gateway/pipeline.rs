@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::arrival::{Question, Unreadable};
@@ -11,6 +12,7 @@ use super::attempt::{self, Answer};
 use super::call::Call;
 use super::relay::Relay;
 use super::{Arrival, Body, Gateway, arrival};
+use crate::dialect::openai;
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -32,8 +34,8 @@ impl Gateway {
             Ok(question) if question.envelope.stream => stream(call, question).await,
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
-            // Nobody is there to read this; the record says that the client left.
-            Err(Unreadable::Gone) => Response::new(Body::whole(Bytes::new(), None)),
+            // The record says that the client left; where it sent nonsense instead, it reads this.
+            Err(Unreadable::Gone) => broken_off(),
         }
     }
 }
@@ -102,6 +104,15 @@ fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
         Ok(Answer::Stream(flow)) => Relay::of(call, flow),
         Err(error) => call.refuse(error),
     }
+}
+
+fn broken_off() -> Response<Body> {
+    let error = Error::invalid("The body was cut off, or its framing is malformed.");
+    let body = openai::write_error(&error).into();
+    let mut response = Response::new(Body::whole(body, None));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn overloaded(gateway: &Gateway) -> Error {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::attempt::Answer;
 use super::call::{Call, outcome_of};
 use super::flow::{Flow, Step};
 use super::pipeline::{EVENT_STREAM, Walk};
+use super::snapshot::Target;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
 use crate::dialect::openai;
@@ -152,11 +153,7 @@ impl Relay {
                     self.end(Outcome::UpstreamError, None);
                 }
                 Turn::Refuse(call, error) => self.refuse(call, error),
-                Turn::Wait(until) => {
-                    if self.poll_waiting(until, context).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
+                Turn::Wait(until) => ready!(self.poll_waiting(until, context)),
             }
         }
     }
@@ -287,14 +284,10 @@ impl Live {
 
     fn turn(&mut self, last_sent: Instant, context: &mut Context<'_>) -> Turn {
         loop {
-            if self.giving {
-                if let Some(bytes) = self.flow.ready.pop_front() {
-                    return Turn::Give(bytes);
-                }
-                self.giving = false;
-                if let Some(last) = self.last.take() {
-                    return last;
-                }
+            if self.giving
+                && let Some(next) = self.give()
+            {
+                return next;
             }
             let release = last_sent + WINDOW;
             let gathering = !self.flow.ready.is_empty();
@@ -317,6 +310,13 @@ impl Live {
                 Poll::Pending => return self.patience(),
             }
         }
+    }
+
+    /// The next of what is being given; `None` when that was all.
+    fn give(&mut self) -> Option<Turn> {
+        let next = self.flow.ready.pop_front().map(Turn::Give).or_else(|| self.last.take());
+        self.giving = next.is_some();
+        next
     }
 
     /// Only what reaches the client counts as progress: comments do not.
@@ -363,7 +363,11 @@ impl Live {
     /// The upstream has nothing more to say. A finished answer is completed with what it lacks.
     fn ended(&mut self, step: Step) -> Turn {
         match step {
-            Step::Failed(event) => return Turn::Fail(event),
+            Step::Failed(event) => {
+                let redact = |target: &Target| target.provider.redact_event(&event);
+                let redacted = self.call.target().and_then(redact);
+                return Turn::Fail(redacted.unwrap_or(event));
+            }
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}
         }
@@ -391,7 +395,7 @@ impl Live {
         call.malformed(tap.malformed);
         call.ends(outcome);
         if let (Some(target), Some(gaps @ 1..)) = (call.target(), tap.deltas.checked_sub(1)) {
-            let gap = (last_data - first_data).div_f64(gaps as f64);
+            let gap = (last_data - first_data) / u32::try_from(gaps).unwrap_or(u32::MAX);
             target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
         }
         call

@@ -8,7 +8,7 @@ use super::{Gateway, Snapshot};
 use crate::config::Config;
 
 /// Adds to a freshly loaded config what the command line decided.
-pub(super) type Overrides = Box<dyn Fn(&mut Config) + Send + Sync>;
+pub type Overrides = Box<dyn Fn(&mut Config) + Send + Sync>;
 
 /// Loads the config anew, one load at a time.
 pub struct Reloader {
@@ -77,6 +77,10 @@ impl Reloader {
         };
         let mut config = Config::load(path, &self.kinds)
             .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        // A file that is just being written reads as empty, which is a config, but nobody's wish.
+        if config.providers.is_empty() {
+            return Err(vec![format!("{}: there is no provider in it", path.display())]);
+        }
         (self.overrides)(&mut config);
         let current = self.gateway.snapshot();
         for (section, before, after) in [

@@ -69,13 +69,13 @@ pub(super) struct Limits {
 
 /// Attempts when a route names no number.
 const ATTEMPTS: u32 = 3;
-pub(super) const STREAM_HEADERS: Duration = Duration::from_secs(60);
+pub(super) const STREAM_HEADERS: Duration = Duration::from_mins(1);
 const DEFAULTS: Limits = Limits {
     connect: Duration::from_secs(5),
     headers: None,
-    first_token: Duration::from_secs(120),
-    idle: Duration::from_secs(60),
-    total: Duration::from_secs(600),
+    first_token: Duration::from_mins(2),
+    idle: Duration::from_mins(1),
+    total: Duration::from_mins(10),
 };
 
 // === impl Snapshot ===

@@ -58,7 +58,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         Box::pin(async move {
             let surface = match endpoint::find(request.method(), request.uri().path()) {
                 Ok(Endpoint::Infer(surface)) => surface,
-                Ok(endpoint) => return Ok(look(&gateway, endpoint, &request)),
+                Ok(endpoint) => return Ok(look(&gateway, &endpoint, &request)),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
@@ -69,11 +69,11 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
 }
 
 /// The endpoints that only look.
-fn look(gateway: &Gateway, endpoint: Endpoint, request: &Request<Incoming>) -> Response<Body> {
+fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> Response<Body> {
     match endpoint {
         Endpoint::Models | Endpoint::Model(_) => {
             let house = gateway.snapshot();
-            let id = match &endpoint {
+            let id = match endpoint {
                 Endpoint::Model(id) => Some(id.as_str()),
                 _ => None,
             };

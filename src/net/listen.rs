@@ -156,21 +156,9 @@ impl Door {
     /// Looks at a client's first bytes without taking them: HTTP/2 begins with `PRI ` (RFC 9113,
     /// section 3.4). `None` when none come.
     async fn begins_as_http2(&self, stream: &TcpStream) -> Option<bool> {
-        const PREFACE: &[u8] = b"PRI ";
-        let look = async {
-            let mut head = [0; PREFACE.len()];
-            loop {
-                let length = stream.peek(&mut head).await.ok().filter(|length| *length > 0)?;
-                if length == PREFACE.len() || !PREFACE.starts_with(&head[..length]) {
-                    return Some(head == PREFACE);
-                }
-                // The rest of the word is on its way.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
         let mut closing = self.closing.clone();
         tokio::select! {
-            looked = tokio::time::timeout(self.limits.idle, look) => looked.ok()?,
+            looked = tokio::time::timeout(self.limits.idle, preface(stream)) => looked.ok()?,
             _ = closing.wait_for(|closing| *closing) => None,
         }
     }
@@ -193,6 +181,20 @@ impl Door {
             let close = http1::Connection::graceful_shutdown;
             Box::pin(drive(connection, close, self.closing)).await;
         }
+    }
+}
+
+/// Whether the first bytes are those of HTTP/2; `None` when the client leaves before them.
+async fn preface(stream: &TcpStream) -> Option<bool> {
+    const PREFACE: &[u8] = b"PRI ";
+    let mut head = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut head).await.ok().filter(|length| *length > 0)?;
+        if length == PREFACE.len() || !PREFACE.starts_with(&head[..length]) {
+            return Some(head == PREFACE);
+        }
+        // The rest of the word is on its way.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -104,7 +104,7 @@ impl Provider {
         }
         let address: Uri =
             base.parse().map_err(|error| format!("its `base_url` is invalid: {error}"))?;
-        if kind.auth != Auth::None && kind.key_variable != "" && section.api_keys.is_empty() {
+        if kind.auth != Auth::None && !kind.key_variable.is_empty() && section.api_keys.is_empty() {
             // A proxy in front may add the key, so this is only refused where it cannot work.
             if section.base_url.is_none() && section.headers.is_empty() {
                 return Err(format!("`{}` needs an `api_key`", kind.id));
@@ -183,6 +183,13 @@ impl Provider {
         secrets
             .filter(|secret| !secret.expose().is_empty())
             .fold(text, |text, secret| text.replace(secret.expose(), "***"))
+    }
+
+    /// `event` without them, if it has any.
+    pub fn redact_event(&self, event: &Bytes) -> Option<Bytes> {
+        let text = String::from_utf8_lossy(event);
+        let redacted = self.redact(text.clone().into_owned());
+        (redacted != text).then(|| redacted.into())
     }
 
     /// What a status and body of this provider mean.

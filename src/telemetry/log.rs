@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -102,13 +102,8 @@ impl Log {
             output: Mutex::new(output),
         });
         let writer = Arc::downgrade(&log);
-        std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            while gather(&woken) {
-                let Some(log) = writer.upgrade() else { return };
-                log.waiting.store(false, Ordering::Release);
-                log.flush();
-            }
-        })?;
+        let thread = std::thread::Builder::new().name("log".to_owned());
+        thread.spawn(move || write_all(&writer, &woken))?;
         Ok(log)
     }
 
@@ -214,6 +209,14 @@ impl std::fmt::Debug for Log {
 }
 
 /// Waits for lines and lets more of them gather; false when the log is gone.
+fn write_all(log: &Weak<Log>, woken: &Receiver<()>) {
+    while gather(woken) {
+        let Some(log) = log.upgrade() else { return };
+        log.waiting.store(false, Ordering::Release);
+        log.flush();
+    }
+}
+
 fn gather(woken: &Receiver<()>) -> bool {
     let there = woken.recv().is_ok();
     if there {

@@ -68,7 +68,7 @@ metrics! {
     token_gap_seconds: histograms "switchpoint_token_gap_seconds" ["provider", "model"] in SECONDS;
     /// Time spent in the gateway before the first request to an upstream left, in seconds.
     overhead_seconds: histograms "switchpoint_overhead_seconds" ["surface"] in SHORT_SECONDS;
-    /// Tokens by disjoint class: input, cache_read, cache_write, output, reasoning.
+    /// Tokens by disjoint class: input, `cache_read`, `cache_write`, output, reasoning.
     tokens: counters "switchpoint_tokens_total" ["provider", "model", "class"];
     /// Requests sent to upstreams, by how they ended.
     attempts: counters "switchpoint_attempts_total" ["provider", "outcome"];

@@ -3,6 +3,7 @@
 //! Each check is a pure function from text to complaints, beside a test that feeds it a
 //! violation, so that a green run means something. There is no list of exceptions.
 
+mod catalogue;
 mod documents;
 mod layers;
 mod metrics;

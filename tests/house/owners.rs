@@ -4,14 +4,25 @@ use super::source::{Source, Text};
 use super::{Complaint, assert_clean, assert_complains};
 
 /// A crate stands for its family too: `hyper` also means `hyper_util`.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 27] = [
     ("hyper", &["net", "http", "gateway"]),
-    ("http_body", &["net", "http", "gateway"]),
+    ("http_body", &["net", "http", "gateway", "provider"]),
     ("rustls", &["net"]),
     ("tokio_rustls", &["net"]),
     ("webpki_roots", &["net"]),
     ("httparse", &["net"]),
     ("socket2", &["net"]),
+    ("flate2", &["net"]),
+    ("base64", &["provider", "cli"]),
+    ("getrandom", &["cli"]),
+    ("rlimit", &["cli"]),
+    ("humantime", &["telemetry", "http"]),
+    ("httpdate", &["provider"]),
+    ("percent_encoding", &["http"]),
+    ("sha2", &["config", "access", "provider", "http"]),
+    ("strsim", &["config", "route"]),
+    ("uuid", &["canon"]),
+    ("memchr", &["dialect"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("toml", &["config"]),

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
@@ -42,6 +43,13 @@ impl Gateway {
     pub(crate) async fn start(server: &str, sections: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.toml"), config(server, sections)).unwrap();
+        Self::run(folder, server).await
+    }
+
+    /// A gateway on the `config.toml` in this folder.
+    pub(crate) async fn run(folder: TempDir, server: &str) -> Self {
+        // A thousand streams are two thousand sockets; what the tests may open, the child may.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
         // Nothing of the surroundings must change what the config says.
         command.env_clear().envs(std::env::vars().filter(|(name, _)| name == "PATH"));
@@ -64,13 +72,13 @@ impl Gateway {
     async fn read_banner(&mut self) {
         let after = |lines: &[String], name: &str| {
             let line = lines.iter().find_map(|line| line.trim().strip_prefix(name))?;
-            let authority = line.trim().strip_prefix("http://")?;
+            let (_, authority) = line.trim().split_once("://")?;
             authority.split(['/', ' ']).next()?.parse().ok()
         };
         let mut found = None;
         until("the gateway prints its banner", || {
             let ended = self.child.try_wait().unwrap();
-            let lines = self.output.lock().unwrap();
+            let lines = self.output();
             found = after(&lines, "base URL").zip(after(&lines, "admin"));
             assert!(found.is_some() || ended.is_none(), "no start: {}", lines.join("\n"));
             found.is_some()
@@ -133,6 +141,21 @@ impl Gateway {
         client::post(self.admin, "/admin/config/reload", ADMIN_KEY, "").await
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// How it ended, when it does so unasked or was told by a signal.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the gateway ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap();
@@ -149,7 +172,9 @@ impl Gateway {
         if self.ends.is_empty() {
             return;
         }
-        self.signal(Signal::TERM);
+        if self.child.try_wait().unwrap().is_none() {
+            self.signal(Signal::TERM);
+        }
         for end in std::mem::take(&mut self.ends) {
             // Nothing is ever sent: the end of the output ends the wait.
             if end.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
@@ -197,7 +222,7 @@ fn collect(output: impl Read + Send + 'static, into: &Arc<Mutex<Vec<String>>>) -
     closed
 }
 
-fn config(server: &str, sections: &str) -> String {
+pub(crate) fn config(server: &str, sections: &str) -> String {
     let unless_said = |key: &str, line: &'static str| if server.contains(key) { "" } else { line };
     let drain = unless_said("drain =", "drain = \"100ms\"\n");
     let workers = unless_said("workers =", "workers = 2\n");

@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod replies;
 pub(crate) mod script;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 
 pub(crate) use self::gateway::Gateway;

@@ -9,7 +9,7 @@ pub fn write_error(error: &Error) -> Vec<u8> {
     let upstream = error.upstream.as_deref();
     let mut fields = json!({
         "message": error.message,
-        "type": upstream.and_then(|said| said.kind.as_deref()).unwrap_or(error.kind.openai_type()),
+        "type": upstream.and_then(|said| said.kind.as_deref()).unwrap_or_else(|| error.kind.openai_type()),
         "param": upstream.and_then(|said| said.param.as_deref()),
         "code": error.kind.code(),
     });

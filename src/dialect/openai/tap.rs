@@ -27,6 +27,7 @@ pub enum Verdict {
 }
 
 /// What has been seen of one stream so far.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
 #[derive(Debug)]
 pub struct Tap {
     /// How many answers were asked for; each ends with its own finish reason.
@@ -144,11 +145,11 @@ impl Tap {
             return;
         }
         let choices = event["choices"].as_array();
-        let finished = choices.map_or(0, |choices| {
+        let count = choices.map_or(0, |choices| {
             choices.iter().filter(|choice| choice["finish_reason"].is_string()).count()
         });
-        if finished > 0 {
-            self.finishes += u32::try_from(finished).unwrap_or(u32::MAX);
+        if count > 0 {
+            self.finishes += u32::try_from(count).unwrap_or(u32::MAX);
             self.finish_event = Some(event.clone());
         }
     }

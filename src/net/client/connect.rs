@@ -55,14 +55,15 @@ impl Connector {
         proxy: Option<Intercept>,
     ) -> io::Result<Self> {
         let authority = address.authority().ok_or_else(|| io::Error::other("it has no host"))?;
+        let default_port = if tls.is_some() { 443 } else { 80 };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_secs(60)));
+        tcp.set_keepalive(Some(Duration::from_mins(1)));
         Ok(Self {
             address: format!("{}://{authority}", if tls.is_some() { "https" } else { "http" }),
             host: authority.host().to_owned(),
-            port: authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 }),
+            port: authority.port_u16().unwrap_or(default_port),
             authority: authority.to_string(),
             tcp,
             tls,

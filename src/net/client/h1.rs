@@ -107,41 +107,33 @@ impl Connection {
         chunks.push(head);
         chunks.extend(body.parts().iter().map(Bytes::as_ref));
         let mut next = 0;
-        let complete = poll_fn(|context| {
-            while next < chunks.len() {
-                match self.poll_write(context, &chunks[next..])? {
-                    Poll::Ready(0) => {
-                        return Poll::Ready(io::Result::Err(io::ErrorKind::WriteZero.into()));
-                    }
-                    Poll::Ready(written) => next += consume(&mut chunks[next..], written),
-                    Poll::Pending => {
-                        let early = self.poll_fill(context)?.is_ready();
-                        return if early { Poll::Ready(Ok(false)) } else { Poll::Pending };
-                    }
-                }
+        while next < chunks.len() {
+            match poll_fn(|context| self.poll_write(context, &chunks[next..])).await? {
+                Some(written) => next += consume(&mut chunks[next..], written),
+                None => return Ok(false),
             }
-            Poll::Ready(Ok(true))
-        })
-        .await?;
+        }
         if let Stream::Tls(stream) = &mut self.stream {
             poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)).await?;
         }
-        Ok(complete)
+        Ok(true)
     }
 
+    /// Writes some of `chunks`; `None` when an answer arrives while the server takes no more.
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         chunks: &[&[u8]],
-    ) -> io::Result<Poll<usize>> {
+    ) -> Poll<io::Result<Option<usize>>> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let count = chunks.len().min(MAX_SLICES);
         for (slice, chunk) in slices.iter_mut().zip(chunks) {
             *slice = IoSlice::new(chunk);
         }
-        match Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]) {
-            Poll::Ready(result) => result.map(Poll::Ready),
-            Poll::Pending => Ok(Poll::Pending),
+        match Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count])? {
+            Poll::Ready(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(written) => Poll::Ready(Ok(Some(written))),
+            Poll::Pending => self.poll_fill(context)?.map(|()| Ok(None)),
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) enum Framing {
     Length(u64),
     Chunked(Chunks),
     UntilClose,
+    /// It broke, and that was not said yet.
+    Broken(Option<BodyError>),
 }
 
 /// Where in the chunked coding (RFC 9112, section 7.1) a reader stands.
@@ -163,24 +165,13 @@ impl Source {
     ) -> Poll<Result<bool, BodyError>> {
         match self {
             Self::Done => Poll::Ready(Ok(false)),
-            Self::Boxed(body) => loop {
-                match ready!(body.as_mut().poll_frame(context)) {
-                    None => {
-                        *self = Self::Done;
-                        return Poll::Ready(Ok(false));
-                    }
-                    Some(Err(error)) => {
-                        *self = Self::Done;
-                        return Poll::Ready(Err(BodyError::Cut(error)));
-                    }
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            into.extend_from_slice(&data);
-                            return Poll::Ready(Ok(true));
-                        }
-                    }
+            Self::Boxed(body) => {
+                let result = ready!(poll_boxed(body, context, into));
+                if !matches!(result, Ok(true)) {
+                    *self = Self::Done;
                 }
-            },
+                Poll::Ready(result)
+            }
             Self::Http1 { connection, framing, .. } => {
                 let result = ready!(poll_http1(connection, framing, context, into));
                 if !matches!(result, Ok(true)) {
@@ -200,6 +191,24 @@ impl Source {
             && connection.stream.watch(true).is_ok()
         {
             home.checkin(*connection);
+        }
+    }
+}
+
+/// The next data of a body that is given frame by frame.
+fn poll_boxed(
+    body: &mut LocalBody,
+    context: &mut Context<'_>,
+    into: &mut BytesMut,
+) -> Poll<Result<bool, BodyError>> {
+    loop {
+        let frame = match ready!(body.as_mut().poll_frame(context)) {
+            None => return Poll::Ready(Ok(false)),
+            Some(frame) => frame.map_err(BodyError::Cut)?,
+        };
+        if let Ok(data) = frame.into_data() {
+            into.extend_from_slice(&data);
+            return Poll::Ready(Ok(true));
         }
     }
 }
@@ -226,24 +235,32 @@ fn poll_http1(
             Framing::Chunked(chunks) => poll_chunks(connection, chunks, context, into),
             Framing::Length(left) => poll_plain(connection, Some(left), context, into),
             Framing::UntilClose => poll_plain(connection, None, context, into),
+            Framing::Broken(cause) => Poll::Ready(Err(cause
+                .take()
+                .unwrap_or_else(|| cut(io::ErrorKind::BrokenPipe.into())))),
         };
-        match read {
-            Poll::Pending if into.len() > before => return Poll::Ready(Ok(true)),
-            Poll::Pending => return Poll::Pending,
+        let cause = match read {
+            Poll::Ready(Ok(1..)) => continue,
             Poll::Ready(Ok(0)) if matches!(framing, Framing::UntilClose) => {
                 *framing = Framing::Length(0);
+                continue;
             }
-            // The end comes too early. What arrived is passed on first; the next poll says so.
-            Poll::Ready(Ok(0)) if into.len() > before => return Poll::Ready(Ok(true)),
-            Poll::Ready(Ok(0)) => {
-                let cause = io::Error::from(io::ErrorKind::UnexpectedEof);
-                return Poll::Ready(Err(BodyError::Cut(cause.into())));
-            }
-            Poll::Ready(Ok(_)) => {}
-            Poll::Ready(Err(_)) if into.len() > before => return Poll::Ready(Ok(true)),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending if into.len() > before => return Poll::Ready(Ok(true)),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => cut(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Err(error)) => error,
+        };
+        if into.len() == before {
+            return Poll::Ready(Err(cause));
         }
+        // What arrived is passed on first; the next poll says how it ended.
+        *framing = Framing::Broken(Some(cause));
+        return Poll::Ready(Ok(true));
     }
+}
+
+fn cut(error: io::Error) -> BodyError {
+    BodyError::Cut(error.into())
 }
 
 /// Reads chunked bytes by way of the thread's scratch buffer.
@@ -256,7 +273,7 @@ fn poll_chunks(
     SCRATCH.with_borrow_mut(|scratch| {
         let mut buffer = ReadBuf::new(scratch);
         let read = Pin::new(&mut connection.stream).poll_read(context, &mut buffer);
-        ready!(read).map_err(|error| BodyError::Cut(error.into()))?;
+        ready!(read).map_err(cut)?;
         let bytes = buffer.filled();
         let used = chunks.decode(bytes, into)?;
         connection.buffer.extend_from_slice(&bytes[used..]);
@@ -274,8 +291,7 @@ fn poll_plain(
     let most = left.as_ref().map_or(DRAIN, |left| usize::try_from(**left).unwrap_or(DRAIN));
     into.reserve(most.min(DRAIN));
     let mut limited = (&mut *into).limit(most);
-    let read = ready!(pin!(connection.stream.read_buf(&mut limited)).poll(context))
-        .map_err(|error| BodyError::Cut(error.into()))?;
+    let read = ready!(pin!(connection.stream.read_buf(&mut limited)).poll(context)).map_err(cut)?;
     if let Some(left) = left {
         *left -= read as u64;
     }
@@ -293,7 +309,7 @@ impl Framing {
         match self {
             Self::Length(left) => *left == 0,
             Self::Chunked(chunks) => chunks.state == ChunkState::End,
-            Self::UntilClose => false,
+            Self::UntilClose | Self::Broken(_) => false,
         }
     }
 
@@ -310,6 +326,7 @@ impl Framing {
                 into.unsplit(buffer.split_to(length));
             }
             Self::UntilClose => into.unsplit(buffer.split()),
+            Self::Broken(_) => buffer.clear(),
         }
         if buffer.is_empty() {
             *buffer = BytesMut::new();
@@ -329,19 +346,24 @@ impl Chunks {
         let mut at = 0;
         while self.state != ChunkState::End && at < bytes.len() {
             if self.state == ChunkState::Data {
-                let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
-                into.extend_from_slice(&bytes[at..at + length]);
-                self.left -= length as u64;
-                at += length;
-                if self.left == 0 {
-                    self.state = ChunkState::DataEnd;
-                }
-                continue;
+                at += self.data(&bytes[at..], into);
+            } else {
+                self.step(bytes[at])?;
+                at += 1;
             }
-            self.step(bytes[at])?;
-            at += 1;
         }
         Ok(at)
+    }
+
+    /// Takes what belongs to the chunk at hand.
+    fn data(&mut self, bytes: &[u8], into: &mut BytesMut) -> usize {
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        into.extend_from_slice(&bytes[..length]);
+        self.left -= length as u64;
+        if self.left == 0 {
+            self.state = ChunkState::DataEnd;
+        }
+        length
     }
 
     /// One byte of the framing. A lone LF is accepted where CRLF is due.

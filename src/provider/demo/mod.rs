@@ -49,10 +49,10 @@ pub(super) fn answer(surface: Surface, payload: &Payload) -> Reply {
     };
     match surface {
         Surface::Chat if !request["messages"].is_array() => refuse("`messages` must be a list."),
-        Surface::Chat => converse(&request, say(&request)),
+        Surface::Chat => converse(&request, &say(&request)),
         Surface::Completions => {
             let prompt = text_of(&request["prompt"]);
-            converse(&request, Said::Text(greeting(&prompt)))
+            converse(&request, &Said::Text(greeting(&prompt)))
         }
         Surface::Embeddings => match request.get("input") {
             Some(input) => whole(200, &embed(&request, input)),
@@ -138,9 +138,9 @@ fn tokens(text: &str) -> u64 {
     (text.len() as u64).div_ceil(4)
 }
 
-fn converse(request: &Value, said: Said) -> Reply {
+fn converse(request: &Value, said: &Said) -> Reply {
     let chat = request["messages"].is_array();
-    let spoken = match &said {
+    let spoken = match said {
         Said::Text(text) => text.clone(),
         Said::Calls(calls) => calls.iter().map(|(_, arguments)| arguments.as_str()).collect(),
     };
@@ -152,9 +152,9 @@ fn converse(request: &Value, said: Said) -> Reply {
     let finish = if matches!(said, Said::Calls(_)) { "tool_calls" } else { "stop" };
     if request["stream"] == true {
         let usage = (request["stream_options"]["include_usage"] == true).then_some(usage);
-        return stream(chat, &said, finish, usage);
+        return stream(chat, said, finish, usage);
     }
-    let choice = match (&said, chat) {
+    let choice = match (said, chat) {
         (Said::Text(text), false) => json!({"index": 0, "text": text, "finish_reason": finish}),
         (Said::Text(text), true) => json!({
             "index": 0, "finish_reason": finish, "logprobs": null,
@@ -166,10 +166,10 @@ fn converse(request: &Value, said: Said) -> Reply {
         }),
     };
     let object = if chat { "chat.completion" } else { "text_completion" };
-    whole(200, &envelope(object, vec![choice], Some(usage)))
+    whole(200, &envelope(object, &[choice], Some(usage)))
 }
 
-fn envelope(object: &str, choices: Vec<Value>, usage: Option<Value>) -> Value {
+fn envelope(object: &str, choices: &[Value], usage: Option<Value>) -> Value {
     let mut answer = json!({
         "id": "chatcmpl-demo", "object": object, "created": CREATED, "model": MODEL,
         "choices": choices,
@@ -196,11 +196,11 @@ fn whole(status: u16, body: &Value) -> Reply {
 
 fn stream(chat: bool, said: &Said, finish: &str, usage: Option<Value>) -> Reply {
     let object = if chat { "chat.completion.chunk" } else { "text_completion" };
-    let event = |choices: Vec<Value>, usage: Option<Value>| {
+    let event = |choices: &[Value], usage: Option<Value>| {
         Bytes::from(format!("data: {}\n\n", envelope(object, choices, usage)))
     };
     let delta = |delta: Value, finish: Option<&str>| {
-        event(vec![json!({"index": 0, "delta": delta, "finish_reason": finish})], None)
+        event(&[json!({"index": 0, "delta": delta, "finish_reason": finish})], None)
     };
     let mut events = Vec::new();
     if chat {
@@ -211,7 +211,7 @@ fn stream(chat: bool, said: &Said, finish: &str, usage: Option<Value>) -> Reply 
             if chat {
                 delta(json!({ "content": word }), None)
             } else {
-                event(vec![json!({"index": 0, "text": word, "finish_reason": null})], None)
+                event(&[json!({"index": 0, "text": word, "finish_reason": null})], None)
             }
         })),
         Said::Calls(calls) => {
@@ -228,9 +228,9 @@ fn stream(chat: bool, said: &Said, finish: &str, usage: Option<Value>) -> Reply 
     events.push(if chat {
         delta(json!({}), Some(finish))
     } else {
-        event(vec![json!({"index": 0, "text": "", "finish_reason": finish})], None)
+        event(&[json!({"index": 0, "text": "", "finish_reason": finish})], None)
     });
-    events.extend(usage.map(|usage| event(Vec::new(), Some(usage))));
+    events.extend(usage.map(|usage| event(&[], Some(usage))));
     events.push(Bytes::from_static(crate::dialect::openai::DONE));
     reply(200, "text/event-stream", events, GAP)
 }

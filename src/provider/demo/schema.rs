@@ -17,7 +17,11 @@ fn fill_at(root: &Value, schema: &Value, depth: usize) -> Value {
     if let Some(target) = schema["$ref"].as_str().and_then(|pointer| pointer.strip_prefix('#')) {
         return fill_at(root, root.pointer(target).unwrap_or(&Value::Null), depth + 1);
     }
-    if let Some(value) = schema.get("const").or(schema["enum"].get(0)).or(schema.get("default")) {
+    if let Some(value) = [schema.get("const"), schema["enum"].get(0), schema.get("default")]
+        .into_iter()
+        .flatten()
+        .next()
+    {
         return value.clone();
     }
     for choice in ["anyOf", "oneOf", "allOf"] {
@@ -25,7 +29,7 @@ fn fill_at(root: &Value, schema: &Value, depth: usize) -> Value {
             return fill_at(root, first, depth + 1);
         }
     }
-    let kind = schema["type"].as_str().or(schema["type"][0].as_str());
+    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
     match kind {
         Some("string") => json!(text(schema)),
         Some("integer") => json!(schema["minimum"].as_i64().unwrap_or(1)),

@@ -74,6 +74,7 @@ pub const MAX_DEPTH: usize = 512;
 pub const MAX_MODEL: usize = 512;
 
 /// The scanner. Feed it every byte of the body, in order and in any chunking, then `finish`.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
 #[derive(Debug)]
 pub struct Scanner {
     state: State,
@@ -216,10 +217,9 @@ impl Scanner {
                     self.literal(rest, byte, at)?;
                     at += 1;
                 }
+                _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => at += 1,
                 _ => {
-                    if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                        self.structure(byte, at)?;
-                    }
+                    self.structure(byte, at)?;
                     at += 1;
                 }
             }
@@ -424,7 +424,8 @@ impl Scanner {
                     let model = decode(&self.captured).filter(|model| !model.is_empty());
                     self.model = Some((model.ok_or(Fault::BadModel)?.into_owned(), span));
                 }
-                self.scalar_ended(span, true)
+                self.scalar_ended(span, true);
+                Ok(())
             }
         }
     }
@@ -453,7 +454,7 @@ impl Scanner {
     }
 
     /// A value that is no object or array has ended; `text` when it was a string.
-    fn scalar_ended(&mut self, span: Span, text: bool) -> Result<(), Fault> {
+    fn scalar_ended(&mut self, span: Span, text: bool) {
         self.state = State::AfterValue;
         if self.depth == 2 && self.include_usage_next {
             self.include_usage_next = false;
@@ -462,7 +463,7 @@ impl Scanner {
                 Some(if asked { StreamOptions::Asked } else { StreamOptions::Declined(span) });
         }
         if self.depth != 1 {
-            return Ok(());
+            return;
         }
         match self.top.take() {
             Some(Field::Stream) => self.stream = !text && self.captured == b"true",
@@ -478,7 +479,6 @@ impl Scanner {
             }
             Some(Field::Model) | None => {}
         }
-        Ok(())
     }
 
     fn options_ended(&mut self, end: usize) {
@@ -501,7 +501,7 @@ impl Scanner {
                 Number::Zero | Number::Integer | Number::Fraction | Number::ExponentDigits,
                 b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}',
             ) => {
-                self.scalar_ended(Span { start: self.value_start, end: self.base + at }, false)?;
+                self.scalar_ended(Span { start: self.value_start, end: self.base + at }, false);
                 return Ok(at);
             }
             _ => return Err(self.syntax(at)),
@@ -519,7 +519,7 @@ impl Scanner {
         self.state = State::Literal(after);
         if after.is_empty() {
             let span = Span { start: self.value_start, end: self.base + at + 1 };
-            self.scalar_ended(span, false)?;
+            self.scalar_ended(span, false);
         }
         Ok(())
     }
