@@ -270,9 +270,10 @@ async fn every_admin_route_is_closed_without_the_key() {
             (Some(format!("Bearer {KEY}")), "invalid_key"),
         ] {
             let mut request = client::request(method.clone(), path, "", Bytes::new());
-            if let Some(value) = &value {
-                request.headers_mut().insert("authorization", value.parse().unwrap());
-            }
+            let header = value
+                .as_ref()
+                .map(|value| ("authorization".parse().unwrap(), value.parse().unwrap()));
+            request.headers_mut().extend(header.map(|(name, value)| (Some(name), value)));
             let answer = client::open(gateway.admin, request).await.whole().await;
             assert_eq!(answer.status, 401, "{method} {path} {value:?}");
             assert_eq!(answer.json()["error"]["code"], code, "{method} {path} {value:?}");

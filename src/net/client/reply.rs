@@ -385,9 +385,10 @@ impl Chunks {
                 }
                 (ChunkState::DataEnd, b'\r') => ChunkState::DataEnd,
                 (ChunkState::DataEnd, b'\n') => ChunkState::Size { digits: 0 },
-                (ChunkState::Trailer, b'\r') => ChunkState::Trailer,
                 (ChunkState::Trailer, b'\n') => ChunkState::End,
-                (ChunkState::TrailerLine, b'\n') => ChunkState::Trailer,
+                (ChunkState::Trailer, b'\r') | (ChunkState::TrailerLine, b'\n') => {
+                    ChunkState::Trailer
+                }
                 (ChunkState::Trailer | ChunkState::TrailerLine, _) => {
                     self.skip()?;
                     ChunkState::TrailerLine
