@@ -60,6 +60,9 @@ pub trait MakeService<B>: Clone + Send + Sync + 'static {
 /// The most that the head of a request may have, in bytes and in headers.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
+/// What one read takes at the most: small enough that a body is still in the cache when it is looked
+/// through.
+const MAX_BUFFER: usize = 128 * 1024;
 /// A client may have this many requests under way on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
 
@@ -221,7 +224,8 @@ fn http1() -> http1::Builder {
         // `Patient` watches over heads and idleness, with one timer a connection.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD);
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER);
     builder
 }
 
