@@ -60,6 +60,8 @@ pub trait MakeService<B>: Clone + Send + Sync + 'static {
 /// The most that the head of a request may have, in bytes and in headers.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
+/// How often a client's first word is looked at again when it comes in pieces.
+const LOOKS: usize = 40;
 /// What one read takes at the most: small enough that a body is still in the cache when it is looked
 /// through.
 const MAX_BUFFER: usize = 128 * 1024;
@@ -191,7 +193,7 @@ impl Door {
 async fn preface(stream: &TcpStream) -> Option<bool> {
     const PREFACE: &[u8] = b"PRI ";
     let mut head = [0; PREFACE.len()];
-    loop {
+    for _ in 0..LOOKS {
         let length = stream.peek(&mut head).await.ok().filter(|length| *length > 0)?;
         if length == PREFACE.len() || !PREFACE.starts_with(&head[..length]) {
             return Some(head == PREFACE);
@@ -199,6 +201,8 @@ async fn preface(stream: &TcpStream) -> Option<bool> {
         // The rest of the word is on its way.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // It never came; HTTP/1.1 has an answer for that.
+    Some(false)
 }
 
 /// Runs a connection to its end; told to close, it finishes what it does first. How it ends is told
