@@ -24,7 +24,7 @@ use crate::error::{Error, Kind};
 const FINISH_WAIT: Duration = Duration::from_secs(1);
 /// Bytes that come within this time of the last ones are gathered, so that a fast stream costs one
 /// write a window and not one an event. A token on its own leaves at once.
-const WINDOW: Duration = Duration::from_millis(1);
+const WINDOW: Duration = Duration::from_millis(2);
 /// So much is not held for the window.
 const GATHERED: usize = 32 * 1024;
 /// Behind `[DONE]`, how long the end of the response is waited for, to use the connection again.
