@@ -12,7 +12,7 @@ use crate::config::{Config, Timeouts};
 use crate::net::client::Client;
 use crate::provider::Provider;
 use crate::route::{Choice, Routes, Unknown};
-use crate::telemetry::{Meters, Refusals};
+use crate::telemetry::Meters;
 
 /// Everything a call needs to know of the config.
 #[derive(Debug)]
@@ -23,7 +23,8 @@ pub struct Snapshot {
     pub loaded_at: SystemTime,
     pub access: Access,
     pub routes: Routes,
-    pub(super) refusals: Refusals,
+    /// The series of calls that never got to a target.
+    pub(super) refusals: Meters,
     providers: BTreeMap<String, Arc<Provider>>,
     chains: Vec<Arc<Chain>>,
 }

@@ -119,9 +119,6 @@ struct PerSurface {
     overhead: OnceLock<Histogram>,
 }
 
-/// The series of calls that never got to a target.
-pub type Refusals = Meters;
-
 impl Meters {
     pub fn new(route: &str, provider: &str, model: &str) -> Self {
         Self {

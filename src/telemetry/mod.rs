@@ -4,7 +4,7 @@ mod log;
 mod metrics;
 
 pub use log::{Format, Log};
-pub use metrics::{Meters, Metrics, Refusals};
+pub use metrics::{Meters, Metrics};
 
 use std::sync::Arc;
 
