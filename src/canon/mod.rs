@@ -1,9 +1,21 @@
 //! The one internal language: what every room may say of a call. Pure data, no I/O.
 
+mod chat;
+mod dialect;
+mod embed;
+mod event;
 mod id;
 mod record;
 mod usage;
 
+pub use chat::{
+    CacheMark, ChatRequest, ChatResponse, Choice, Citation, Content, Effort, Extras, Finish,
+    FinishReason, Foreign, Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role,
+    Sampling, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
+};
+pub use dialect::Dialect;
+pub use embed::{EmbedInput, EmbedRequest, EmbedResponse};
+pub use event::{Delta, Event, Opening, Start, StreamFailure};
 pub use id::CallId;
 pub use record::{Attempt, CallRecord, Outcome, Surface, UsageSource};
 pub use usage::Usage;

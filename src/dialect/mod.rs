@@ -1,6 +1,202 @@
 //! How each API spells the language. Pure functions over bytes: no I/O, no clock.
+//!
+//! A dialect has up to two sides. `ClientSide` is what a door of ours needs: read the question,
+//! write the answer. `UpstreamSide` is what a provider needs: write the question, read the answer.
+//! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
+//! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod fold;
 pub mod openai;
+pub mod passage;
 pub mod peek;
 pub mod splice;
 pub mod sse;
+
+use std::borrow::Cow;
+
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Event};
+use crate::error::Error;
+
+/// The side of a dialect that clients see.
+pub trait ClientSide: Send + Sync {
+    /// Reads a question. `model` and `stream` are the caller's to overwrite where the dialect
+    /// says them elsewhere than in the body.
+    fn read_request(&self, body: &[u8]) -> Result<ChatRequest, Misread>;
+
+    fn write_response(&self, response: &ChatResponse, context: &Context<'_>) -> Vec<u8>;
+
+    /// Writes one answer's stream.
+    fn writer(&self, context: &Context<'_>) -> Box<dyn WriteStream>;
+
+    /// The body of an error answer.
+    fn write_error(&self, error: &Error) -> Vec<u8> {
+        openai::write_error(error)
+    }
+
+    /// The event that ends a stream with an error.
+    fn write_error_event(&self, error: &Error) -> Vec<u8> {
+        openai::write_error_event(error)
+    }
+
+    /// What keeps a silent stream's connection open and every client ignores.
+    fn keep_alive(&self) -> &'static [u8] {
+        openai::KEEP_ALIVE
+    }
+}
+
+/// The side of a dialect that providers see.
+pub trait UpstreamSide: Send + Sync {
+    fn write_request(&self, request: &ChatRequest, aim: &Aim<'_>)
+    -> Result<Written, Inexpressible>;
+
+    fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread>;
+
+    /// Reads one answer's stream.
+    fn reader(&self) -> Box<dyn ReadStream>;
+}
+
+/// Turns a stream's own events into ours, by the rules in `canon::Event`.
+pub trait ReadStream: Send {
+    /// Reads one event: the name in its `event` line, if any, and its data. One that makes no sense
+    /// is skipped and counted by the caller.
+    fn read(
+        &mut self,
+        name: Option<&[u8]>,
+        data: &[u8],
+        events: &mut Vec<Event>,
+    ) -> Result<(), Misread>;
+
+    /// The stream has ended. Gives `End`, with what must precede it, if the answer was finished
+    /// and the stream's own last word has not come; nothing if it was cut.
+    fn end(&mut self, events: &mut Vec<Event>);
+}
+
+/// Turns our events into bytes of a client's stream.
+pub trait WriteStream: Send {
+    /// Appends what the client is to be given for `event`; may be nothing.
+    fn write(&mut self, event: &Event, out: &mut Vec<u8>);
+}
+
+/// What an answer's writer must know besides the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// 32 hexadecimal digits, unique to the call: where a dialect's ids have a prefix, this goes
+    /// behind it.
+    pub id: &'a str,
+    /// When the call arrived, in seconds since 1970.
+    pub created: u64,
+    /// The target's model, for upstreams that do not name it themselves.
+    pub model: &'a str,
+    /// Tokens of the question by estimate, for dialects that want a count before it is known.
+    pub input_estimate: u64,
+    pub request: &'a ChatRequest,
+}
+
+/// What a question's writer must know of the target.
+#[derive(Debug, Clone, Copy)]
+pub struct Aim<'a> {
+    pub model: &'a str,
+    pub traits: &'a Traits,
+}
+
+/// How one server departs from the dialect it speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traits {
+    /// The model stands in the path and not in the body.
+    pub model_in_path: bool,
+}
+
+impl Traits {
+    pub const NONE: Self = Self { model_in_path: false };
+}
+
+/// A question in the target's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub body: Vec<u8>,
+    /// Fields of the question that the target cannot take, by their names in OpenAI's API, or, for
+    /// those that it does not have, in the client's.
+    pub dropped: Vec<Cow<'static, str>>,
+}
+
+/// A body that does not say what its dialect requires; the text is shown to the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misread(pub Cow<'static, str>);
+
+/// A question that makes no sense without what the target cannot take; the text is shown to the
+/// client and names the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Inexpressible(pub Cow<'static, str>);
+
+// === impl Misread ===
+
+impl Misread {
+    pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<serde_json::Error> for Misread {
+    fn from(error: serde_json::Error) -> Self {
+        Self(format!("The body is not as its API defines it: {error}.").into())
+    }
+}
+
+/// The side of a dialect that clients see; `None` where no door speaks it.
+pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
+    match dialect {
+        Dialect::Chat
+        | Dialect::Responses
+        | Dialect::Messages
+        | Dialect::Gemini
+        | Dialect::Converse
+        | Dialect::Cohere => None,
+    }
+}
+
+/// The side of a dialect that providers see.
+pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
+    match dialect {
+        Dialect::Chat
+        | Dialect::Responses
+        | Dialect::Messages
+        | Dialect::Gemini
+        | Dialect::Converse
+        | Dialect::Cohere => None,
+    }
+}
+
+/// A tool call's id that every dialect takes: `^[A-Za-z0-9_-]{1,40}$`. Ids that fit stay; others
+/// become one that is always the same for the same id, so that calls and results still meet.
+pub fn portable_id(id: &str) -> Cow<'_, str> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=40).contains(&id.len()) && id.bytes().all(fits) {
+        return Cow::Borrowed(id);
+    }
+    Cow::Owned(format!("call_{:016x}{:016x}", fnv(id, 0), fnv(id, 1)))
+}
+
+/// FNV-1a (draft-eastlake-fnv), seeded: no defence against anyone, only spread.
+fn fnv(text: &str, seed: u64) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    text.bytes()
+        .fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_every_dialect_takes_stays_and_any_other_becomes_one() {
+        assert_eq!(portable_id("toolu_01A-b"), "toolu_01A-b");
+        for id in ["", "call:1", "functions.search:0", &"x".repeat(41)] {
+            let portable = portable_id(id);
+            assert_eq!(portable.len(), 37);
+            assert_eq!(portable, portable_id(id));
+        }
+        assert_ne!(portable_id("a:b"), portable_id("a:c"));
+    }
+}

@@ -15,6 +15,7 @@ use super::flow::{Flow, Step};
 use super::snapshot::{STREAM_HEADERS, Target};
 use crate::canon::{Outcome, Surface};
 use crate::dialect::openai::{Tap, read_usage};
+use crate::dialect::passage::Passage;
 use crate::dialect::splice::{self, Usage};
 use crate::error::{Error, Kind, Upstream};
 use crate::net::client::{Fault, Reply, ReplyBody};
@@ -195,9 +196,9 @@ async fn ask_so(
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
     let content_type = content_type.unwrap_or_else(|| HeaderValue::from_static("application/json"));
     if envelope.stream && content_type.as_bytes().starts_with(b"text/event-stream") {
-        let tap = Tap::new(envelope.choices, usage_added);
+        let passage = Passage::Tapped(Tap::new(envelope.choices, usage_added));
         let due = (sent + limits.first_token).min(end);
-        let flow = Flow::new(reply.body, tap);
+        let flow = Flow::new(reply.body, passage);
         return first_content(call, flow, reply.status, due).await;
     }
     let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
@@ -238,16 +239,16 @@ async fn first_content(
     due: Instant,
 ) -> Result<Answer, Failure> {
     let mut flow = Box::new(flow);
-    while !flow.tap.has_content() && !flow.tap.has_finished() {
+    while !flow.passage.sight().content && !flow.passage.sight().finished {
         let step = timeout_at(due, poll_fn(|context| flow.poll_step(context)));
         match step.await.map_err(|_| Failure::timeout(status))? {
             Step::Data => {}
             Step::Failed(event) => return Err(in_band(status, &event)),
-            Step::Ended if flow.tap.has_finished() => break,
+            Step::Ended if flow.passage.sight().finished => break,
             Step::Ended | Step::Cut(_) => return Err(Failure::truncated(status)),
         }
     }
-    if flow.tap.says_nothing() {
+    if flow.passage.sight().says_nothing() {
         return Err(Failure::truncated(status));
     }
     call.first_token();

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::dialect::openai::{Tap, Verdict};
+use crate::dialect::passage::{Passage, Verdict};
 use crate::dialect::sse::Decoder;
 use crate::net::client::{BodyError, ReplyBody};
 
@@ -17,7 +17,7 @@ const LONGEST_EVENT: usize = 16 * 1024 * 1024;
 pub(super) struct Flow {
     body: ReplyBody,
     decoder: Decoder,
-    pub(super) tap: Tap,
+    pub(super) passage: Passage,
     /// What the client is to be given, in order.
     pub(super) ready: VecDeque<Bytes>,
 }
@@ -36,8 +36,8 @@ pub(super) enum Step {
 }
 
 impl Flow {
-    pub(super) fn new(body: ReplyBody, tap: Tap) -> Self {
-        Self { body, decoder: Decoder::default(), tap, ready: VecDeque::new() }
+    pub(super) fn new(body: ReplyBody, passage: Passage) -> Self {
+        Self { body, decoder: Decoder::default(), passage, ready: VecDeque::new() }
     }
 
     /// Has the upstream's socket watched or not; false where that cannot be chosen.
@@ -59,7 +59,7 @@ impl Flow {
         let mut passing = 0;
         while let Some(frame) = self.decoder.next_frame() {
             let length = frame.range.len();
-            let verdict = self.tap.inspect(&self.decoder, &frame);
+            let verdict = self.passage.inspect(&self.decoder, &frame);
             if verdict == Verdict::Forward {
                 passing += length;
                 continue;
@@ -99,7 +99,7 @@ impl Flow {
         let data = self.decoder.data(&frame).unwrap_or_default();
         let is_done = data.trim_ascii() == b"[DONE]";
         if is_done || serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok() {
-            let verdict = self.tap.inspect(&self.decoder, &frame);
+            let verdict = self.passage.inspect(&self.decoder, &frame);
             let mut event = self.decoder.take(frame.range.end).to_vec();
             event.extend_from_slice(b"\n\n");
             match verdict {

@@ -237,7 +237,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.gateway.telemetry.metrics.streams_open.dec();
         if let Phase::Live(live) = std::mem::replace(&mut self.phase, Phase::Ending(None)) {
-            let whole = live.flow.tap.done && live.flow.ready.is_empty();
+            let whole = live.flow.passage.sight().done && live.flow.ready.is_empty();
             drop(live.settle(if whole { Outcome::Ok } else { Outcome::ClientClosed }));
         }
     }
@@ -325,25 +325,27 @@ impl Live {
             return;
         }
         self.last_data = Instant::now();
-        if self.finished.is_none() && self.flow.tap.has_finished() {
+        if self.finished.is_none() && self.flow.passage.sight().finished {
             self.finished = Some(self.last_data);
         }
-        let quick = self.last_data < release && !self.flow.tap.has_finished();
+        let quick = self.last_data < release && !self.flow.passage.sight().finished;
         if quick && self.pace == Pace::Calm && self.flow.watch(false) {
             self.pace = Pace::Polled;
         }
         let gathered = self.flow.ready.iter().map(Bytes::len).sum::<usize>() >= GATHERED;
-        self.giving = gathered || self.last_data >= release || self.flow.tap.done;
+        self.giving = gathered || self.last_data >= release || self.flow.passage.sight().done;
     }
 
     /// How long the silent upstream is still waited for.
     fn patience(&mut self) -> Turn {
-        if self.finished.is_none() && self.flow.tap.has_finished() {
+        if self.finished.is_none() && self.flow.passage.sight().finished {
             self.finished = Some(Instant::now());
         }
         let now = Instant::now();
         let until = match self.finished {
-            Some(since) => since + if self.flow.tap.done { DONE_WAIT } else { FINISH_WAIT },
+            Some(since) => {
+                since + if self.flow.passage.sight().done { DONE_WAIT } else { FINISH_WAIT }
+            }
             None => (self.last_data + self.idle).min(self.total),
         };
         if now < until {
@@ -371,18 +373,16 @@ impl Live {
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}
         }
-        let tap = &mut self.flow.tap;
-        if !tap.has_finished() {
-            return truncated();
-        }
-        if !tap.done {
-            tap.done = true;
-            let lacking = self.call.usage_asked && !tap.usage_shown;
-            let input = self.call.input_estimate();
-            let usage = lacking.then(|| tap.estimated_usage_event(input)).flatten();
-            let mut last = usage.unwrap_or_default();
-            last.extend_from_slice(openai::DONE);
-            return Turn::Give(last.into());
+        let passage = &mut self.flow.passage;
+        let done = passage.sight().done;
+        if !done {
+            let last = passage.complete(self.call.usage_asked, self.call.input_estimate());
+            if !passage.sight().finished {
+                return truncated();
+            }
+            if !last.is_empty() {
+                return Turn::Give(last.into());
+            }
         }
         Turn::End(Outcome::Ok, None)
     }
@@ -390,11 +390,11 @@ impl Live {
     /// The call with all that its stream has told.
     fn settle(self, outcome: Outcome) -> Box<Call> {
         let Self { mut call, flow, first_data, last_data, .. } = self;
-        let tap = &flow.tap;
-        call.usage(tap.usage, tap.deltas);
-        call.malformed(tap.malformed);
+        let sight = flow.passage.sight();
+        call.usage(sight.usage, sight.deltas);
+        call.malformed(sight.malformed);
         call.ends(outcome);
-        if let (Some(target), Some(gaps @ 1..)) = (call.target(), tap.deltas.checked_sub(1)) {
+        if let (Some(target), Some(gaps @ 1..)) = (call.target(), sight.deltas.checked_sub(1)) {
             let gap = (last_data - first_data) / u32::try_from(gaps).unwrap_or(u32::MAX);
             target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
         }

@@ -107,7 +107,7 @@ pub struct Meters {
     model: String,
     surfaces: [PerSurface; Surface::ALL.len()],
     attempts: [OnceLock<IntCounter>; Outcome::ALL.len()],
-    tokens: [OnceLock<IntCounter>; 5],
+    tokens: [OnceLock<IntCounter>; 8],
     first_token: OnceLock<Histogram>,
     token_gap: OnceLock<Histogram>,
 }

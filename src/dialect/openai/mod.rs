@@ -4,7 +4,7 @@ mod error;
 mod tap;
 
 pub use error::{read_error, write_error, write_error_event};
-pub use tap::{Tap, Verdict, read_usage};
+pub use tap::{Tap, read_usage};
 
 /// The event that ends a stream.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";

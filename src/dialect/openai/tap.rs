@@ -5,49 +5,25 @@
 
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::DONE;
 use crate::canon::Usage;
+use crate::dialect::passage::{Sight, Verdict};
 use crate::dialect::sse::{Decoder, Frame, without_private};
 
-/// What is to be done with an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Pass it on as it came.
-    Forward,
-    /// The client is not to see it.
-    Drop,
-    /// Pass this on in its place.
-    Replace(Bytes),
-    /// The upstream reports a failure inside the stream; the event says so in the client's dialect.
-    Failed,
-}
-
 /// What has been seen of one stream so far.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
 #[derive(Debug)]
 pub struct Tap {
     /// How many answers were asked for; each ends with its own finish reason.
     choices: u32,
-    finishes: u32,
     /// The gateway asked for usage, so the event that only carries usage is withheld.
     withhold_usage: bool,
-    /// The first event that carries any of the answer has passed.
-    content: bool,
-    pub usage: Option<Usage>,
-    /// `[DONE]` has passed.
-    pub done: bool,
-    /// The client has been given an event with usage.
-    pub usage_shown: bool,
-    /// Events that carried some of the answer; about one token each.
-    pub deltas: u64,
-    /// Events that were neither JSON nor `[DONE]` and were skipped.
-    pub malformed: u32,
+    sight: Sight,
     /// The finish event, kept to be able to end the stream in the upstream's stead.
-    pub finish_event: Option<Value>,
+    finish_event: Option<Value>,
 }
 
 static USAGE: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"usage\""));
@@ -60,31 +36,24 @@ impl Tap {
     pub fn new(choices: u32, withhold_usage: bool) -> Self {
         Self {
             choices: choices.max(1),
-            finishes: 0,
             withhold_usage,
-            content: false,
-            usage: None,
-            done: false,
-            usage_shown: false,
-            deltas: 0,
-            malformed: 0,
+            sight: Sight::default(),
             finish_event: None,
         }
     }
 
-    /// Whether any of the answer has passed: what came before may still be thrown away.
-    pub fn has_content(&self) -> bool {
-        self.content
+    pub fn sight(&self) -> &Sight {
+        &self.sight
     }
 
-    /// Whether every answer asked for has its finish reason.
-    pub fn has_finished(&self) -> bool {
-        self.done || self.finishes >= self.choices
-    }
-
-    /// Whether the stream said it was done without an answer or a reason.
-    pub fn says_nothing(&self) -> bool {
-        self.done && !self.content && self.finish_event.is_none()
+    /// The upstream has ended without `[DONE]`: what the client still lacks.
+    pub fn complete(&mut self, usage_asked: bool, input_tokens: u64) -> Vec<u8> {
+        self.sight.done = true;
+        let lacking = usage_asked && !self.sight.usage_shown;
+        let usage = lacking.then(|| self.estimated_usage_event(input_tokens)).flatten();
+        let mut last = usage.unwrap_or_default();
+        last.extend_from_slice(DONE);
+        last
     }
 
     /// Looks at one event of the stream.
@@ -93,9 +62,10 @@ impl Tap {
         let data = data.trim_ascii();
         let named_error = decoder.event(frame) == Some(b"error");
         if data.starts_with(b"[DONE]") {
-            self.done = true;
+            self.sight.done = true;
+            self.sight.finished = true;
         } else if !data.starts_with(b"{") {
-            self.malformed += u32::from(!data.is_empty());
+            self.sight.malformed += u32::from(!data.is_empty());
             return Verdict::Drop;
         } else if let Some(verdict) = self.event(data, named_error) {
             return verdict;
@@ -113,29 +83,29 @@ impl Tap {
         let finishes = key_value(&FINISH, data).is_some_and(|value| value.starts_with(b"\""));
         let has_error =
             named_error || key_value(&ERROR, data).is_some_and(|value| !value.starts_with(b"null"));
-        if self.content && !has_usage && !finishes && !has_error {
-            self.deltas += 1;
+        if self.sight.content && !has_usage && !finishes && !has_error {
+            self.sight.deltas += 1;
             return None;
         }
         let Ok(event) = serde_json::from_slice::<Value>(data) else {
-            self.malformed += 1;
+            self.sight.malformed += 1;
             return Some(Verdict::Drop);
         };
         if named_error || event.get("error").is_some_and(|error| !error.is_null()) {
             return Some(Verdict::Failed);
         }
         if carries_content(&event) {
-            self.content = true;
-            self.deltas += 1;
+            self.sight.content = true;
+            self.sight.deltas += 1;
         }
         self.note_finish(&event, finishes);
         let no_choices = event["choices"].as_array().is_none_or(Vec::is_empty);
         if let Some(usage) = usage_of(&event) {
-            self.usage = Some(usage);
+            self.sight.usage = Some(usage);
             if self.withhold_usage && no_choices {
                 return Some(Verdict::Drop);
             }
-            self.usage_shown = true;
+            self.sight.usage_shown = true;
         }
         None
     }
@@ -149,20 +119,21 @@ impl Tap {
             choices.iter().filter(|choice| choice["finish_reason"].is_string()).count()
         });
         if count > 0 {
-            self.finishes += u32::try_from(count).unwrap_or(u32::MAX);
+            self.sight.finishes += u32::try_from(count).unwrap_or(u32::MAX);
+            self.sight.finished |= self.sight.finishes >= self.choices;
             self.finish_event = Some(event.clone());
         }
     }
 
     /// The event that gives the client the usage it asked for and the upstream never sent: counted
     /// by the gateway, and marked so.
-    pub fn estimated_usage_event(&self, input_tokens: u64) -> Option<Vec<u8>> {
+    fn estimated_usage_event(&self, input_tokens: u64) -> Option<Vec<u8>> {
         let mut event = self.finish_event.clone()?;
         event["choices"] = Value::Array(Vec::new());
         event["usage"] = serde_json::json!({
             "prompt_tokens": input_tokens,
-            "completion_tokens": self.deltas,
-            "total_tokens": input_tokens + self.deltas,
+            "completion_tokens": self.sight.deltas,
+            "total_tokens": input_tokens + self.sight.deltas,
             "estimated": true,
         });
         Some([b"data: ", event.to_string().as_bytes(), b"\n\n"].concat())
@@ -286,6 +257,7 @@ fn counts(value: &Value) -> Option<Usage> {
         cache_write,
         output,
         reasoning: reasoning.min(output),
+        ..Usage::default()
     })
 }
 
@@ -313,8 +285,8 @@ mod tests {
         let verdicts = run(&mut tap, stream);
         assert_eq!(verdicts[2], Verdict::Drop);
         assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Forward).count(), 3);
-        assert!(tap.has_finished() && tap.done && tap.has_content());
-        assert_eq!(tap.usage.unwrap().total(), 5);
+        assert!(tap.sight.finished && tap.sight.done && tap.sight.content);
+        assert_eq!(tap.sight.usage.unwrap().total(), 5);
         assert!(!run(&mut Tap::new(1, false), stream).contains(&Verdict::Drop));
     }
 
@@ -330,7 +302,7 @@ mod tests {
         ] {
             let mut tap = Tap::new(1, false);
             run(&mut tap, &format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n"));
-            assert_eq!(tap.has_content(), content, "{delta}");
+            assert_eq!(tap.sight.content, content, "{delta}");
         }
     }
 
@@ -340,9 +312,9 @@ mod tests {
         let finish =
             "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
         run(&mut tap, finish);
-        assert!(!tap.has_finished());
+        assert!(!tap.sight.finished);
         run(&mut tap, finish);
-        assert!(tap.has_finished());
+        assert!(tap.sight.finished);
     }
 
     #[test]
@@ -351,7 +323,7 @@ mod tests {
         let stream = r#"data: {"choices":[{"delta":{"content":"\"usage\": {\"prompt_tokens\":9} \"error\": 1 \"finish_reason\":\"stop\""}}]}"#;
         let verdicts = run(&mut tap, &format!("{stream}\n\n{stream}\n\n"));
         assert_eq!(verdicts, [Verdict::Forward, Verdict::Forward]);
-        assert!(!tap.has_finished() && tap.usage.is_none());
+        assert!(!tap.sight.finished && tap.sight.usage.is_none());
         assert_eq!(read_usage(br#"{"content":"\"usage\": {\"prompt_tokens\":9}"}"#), None);
     }
 

@@ -1,0 +1,299 @@
+//! An answer's stream on its way to its client: looked at as it passes, or put into other words.
+//!
+//! Whatever both ends speak, the gateway sees one thing: `Sight`, cut from our own events. What it
+//! decides on it (another target, a truncated end, the bill) is the same for every dialect.
+
+use bytes::Bytes;
+
+use super::openai::Tap;
+use super::sse::{Decoder, Frame};
+use super::{ReadStream, WriteStream, openai};
+use crate::canon::{Delta, Dialect, Event, Opening, StreamFailure, Usage};
+
+/// What is to be done with an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Pass it on as it came.
+    Forward,
+    /// The client is not to see it.
+    Drop,
+    /// Pass this on in its place.
+    Replace(Bytes),
+    /// The upstream reports a failure inside the stream. Where both ends speak the same dialect,
+    /// the event says so in the client's words.
+    Failed,
+}
+
+/// What has been seen of a stream so far.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
+#[derive(Debug, Clone, Default)]
+pub struct Sight {
+    /// Some of the answer has passed: from here on no other target can take over.
+    pub content: bool,
+    /// Every answer asked for has its finish reason.
+    pub finished: bool,
+    /// The stream's own last word has passed.
+    pub done: bool,
+    pub usage: Option<Usage>,
+    /// The client has been given the usage.
+    pub usage_shown: bool,
+    /// Events that carried some of the answer; about one token each.
+    pub deltas: u64,
+    /// Events that made no sense and were skipped.
+    pub malformed: u32,
+    pub failure: Option<StreamFailure>,
+    /// Answers that have their finish reason.
+    pub finishes: u32,
+}
+
+/// One stream's way through.
+pub enum Passage {
+    /// OpenAI's chat completions and completions as they are.
+    Tapped(Tap),
+    /// Any other dialect as it is.
+    Watched(Watched),
+    /// From one dialect into another.
+    Translated(Translated),
+}
+
+/// Reads along; the bytes pass untouched.
+pub struct Watched {
+    reader: Box<dyn ReadStream>,
+    sight: Sight,
+    choices: u32,
+    /// The stream's last word, should the upstream owe it.
+    closing: &'static [u8],
+    events: Vec<Event>,
+}
+
+/// Reads, and writes anew.
+pub struct Translated {
+    reader: Box<dyn ReadStream>,
+    writer: Box<dyn WriteStream>,
+    sight: Sight,
+    choices: u32,
+    /// What is said of usage where the upstream says nothing.
+    input_estimate: u64,
+    events: Vec<Event>,
+}
+
+// === impl Sight ===
+
+impl Sight {
+    /// Whether the stream said it was done without an answer or a reason.
+    pub fn says_nothing(&self) -> bool {
+        self.done && !self.content && self.finishes == 0
+    }
+
+    fn note(&mut self, event: &Event, choices: u32) {
+        match event {
+            Event::Delta { delta, .. } if carries(delta) => {
+                self.content = true;
+                self.deltas += 1;
+            }
+            Event::Open { part, .. } => self.content |= is_content(part),
+            Event::Finish { .. } => {
+                self.finishes += 1;
+                self.finished = self.finishes >= choices;
+            }
+            Event::Usage(usage) => {
+                self.usage = Some(*usage);
+                self.usage_shown = true;
+            }
+            Event::Failed(failure) => self.failure = Some(failure.clone()),
+            Event::End => {
+                self.finished |= self.finishes > 0;
+                self.done = true;
+            }
+            Event::Start(_) | Event::Delta { .. } | Event::Close { .. } => {}
+        }
+    }
+}
+
+fn carries(delta: &Delta) -> bool {
+    match delta {
+        Delta::Text(text)
+        | Delta::Refusal(text)
+        | Delta::Reasoning(text)
+        | Delta::Arguments(text)
+        | Delta::Audio(text)
+        | Delta::Transcript(text) => !text.is_empty(),
+        Delta::Opaque(_) => true,
+        Delta::Citation(_) | Delta::Logprobs(_) => false,
+    }
+}
+
+/// A part that has begun with more than its kind.
+fn is_content(part: &Opening) -> bool {
+    match part {
+        Opening::ToolCall { .. } | Opening::Media(_) | Opening::Foreign(_) => true,
+        Opening::Text | Opening::Refusal | Opening::Reasoning { .. } | Opening::Audio { .. } => {
+            false
+        }
+    }
+}
+
+// === impl Passage ===
+
+impl Passage {
+    /// Passes a stream on as it is. `choices` is how many answers were asked for.
+    pub fn watched(dialect: Dialect, reader: Box<dyn ReadStream>, choices: u32) -> Self {
+        let closing = match dialect {
+            Dialect::Chat => openai::DONE,
+            Dialect::Messages => b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+            Dialect::Responses | Dialect::Gemini | Dialect::Converse | Dialect::Cohere => b"",
+        };
+        Self::Watched(Watched {
+            reader,
+            sight: Sight::default(),
+            choices: choices.max(1),
+            closing,
+            events: Vec::new(),
+        })
+    }
+
+    /// Puts a stream into the words of `writer`.
+    pub fn translated(
+        reader: Box<dyn ReadStream>,
+        writer: Box<dyn WriteStream>,
+        choices: u32,
+        input_estimate: u64,
+    ) -> Self {
+        Self::Translated(Translated {
+            reader,
+            writer,
+            sight: Sight::default(),
+            choices: choices.max(1),
+            input_estimate,
+            events: Vec::new(),
+        })
+    }
+
+    pub fn sight(&self) -> &Sight {
+        match self {
+            Self::Tapped(tap) => tap.sight(),
+            Self::Watched(watched) => &watched.sight,
+            Self::Translated(translated) => &translated.sight,
+        }
+    }
+
+    /// Whether events pass in the upstream's own words.
+    pub fn is_verbatim(&self) -> bool {
+        !matches!(self, Self::Translated(_))
+    }
+
+    /// Looks at one event of the stream.
+    pub fn inspect(&mut self, decoder: &Decoder, frame: &Frame) -> Verdict {
+        match self {
+            Self::Tapped(tap) => tap.inspect(decoder, frame),
+            Self::Watched(watched) => watched.inspect(decoder, frame),
+            Self::Translated(translated) => translated.inspect(decoder, frame),
+        }
+    }
+
+    /// The upstream has ended: what the client still lacks of a finished answer. `usage_asked`
+    /// tells whether it waits for usage, `input_estimate` what to say of the question's tokens
+    /// where the upstream said nothing.
+    pub fn complete(&mut self, usage_asked: bool, input_estimate: u64) -> Vec<u8> {
+        match self {
+            Self::Tapped(tap) => tap.complete(usage_asked, input_estimate),
+            Self::Watched(watched) => watched.complete(),
+            Self::Translated(translated) => translated.complete(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Passage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Passage").field(self.sight()).finish()
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    fn inspect(&mut self, decoder: &Decoder, frame: &Frame) -> Verdict {
+        let Some(data) = decoder.data(frame) else { return Verdict::Drop };
+        let data = data.trim_ascii();
+        self.events.clear();
+        // What is not understood still passes: a new kind of event is the client's to know.
+        if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
+            self.sight.malformed += 1;
+        }
+        for event in &self.events {
+            self.sight.note(event, self.choices);
+        }
+        if self.sight.failure.is_some() {
+            return Verdict::Failed;
+        }
+        if frame.is_private() {
+            let event = decoder.bytes(frame.range.clone());
+            return Verdict::Replace(super::sse::without_private(event));
+        }
+        Verdict::Forward
+    }
+
+    fn complete(&mut self) -> Vec<u8> {
+        self.events.clear();
+        self.reader.end(&mut self.events);
+        for event in &self.events {
+            self.sight.note(event, self.choices);
+        }
+        if self.sight.finished && !std::mem::replace(&mut self.sight.done, true) {
+            return self.closing.to_vec();
+        }
+        // The end that the reader adds is one that these bytes do not have yet.
+        if self.events.contains(&Event::End) { self.closing.to_vec() } else { Vec::new() }
+    }
+}
+
+// === impl Translated ===
+
+impl Translated {
+    fn inspect(&mut self, decoder: &Decoder, frame: &Frame) -> Verdict {
+        let Some(data) = decoder.data(frame) else { return Verdict::Drop };
+        let data = data.trim_ascii();
+        if data.is_empty() {
+            return Verdict::Drop;
+        }
+        self.events.clear();
+        if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
+            self.sight.malformed += 1;
+        }
+        let out = self.write();
+        if self.sight.failure.is_some() {
+            return Verdict::Failed;
+        }
+        if out.is_empty() { Verdict::Drop } else { Verdict::Replace(out.into()) }
+    }
+
+    /// The client's bytes for the events at hand.
+    fn write(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for event in &self.events {
+            if *event == Event::End && self.sight.usage.is_none() {
+                // An estimate for the client; the record says for itself that it has none.
+                let usage = Usage {
+                    input: self.input_estimate,
+                    output: self.sight.deltas,
+                    ..Usage::default()
+                };
+                self.writer.write(&Event::Usage(usage), &mut out);
+            }
+            self.sight.note(event, self.choices);
+            if !matches!(event, Event::Failed(_)) {
+                self.writer.write(event, &mut out);
+            }
+        }
+        out
+    }
+
+    fn complete(&mut self) -> Vec<u8> {
+        self.events.clear();
+        self.reader.end(&mut self.events);
+        if !self.sight.done && self.sight.finished && !self.events.contains(&Event::End) {
+            self.events.push(Event::End);
+        }
+        self.write()
+    }
+}
