@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use switchpoint::canon::Surface;
 use switchpoint::config::Config;
-use switchpoint::gateway::{Arrival, Gateway, Snapshot};
+use switchpoint::gateway::{Arrival, Ask, Gateway, Snapshot};
 use switchpoint::net::client::Client;
 use switchpoint::net::patience::Pulse;
 use switchpoint::telemetry::{Format, Log, Telemetry};
@@ -76,7 +76,7 @@ fn cost(runtime: &tokio::runtime::Runtime, gateway: &Arc<Gateway>, body: Bytes) 
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Bearer sk-test".parse().unwrap());
     let arrival = Arrival {
-        surface: Surface::Chat,
+        ask: Ask { surface: Surface::Chat, model: None, stream: None },
         headers,
         body: Full::new(body),
         permit: gateway.gauge.acquire(),

@@ -294,7 +294,7 @@ pub enum Effort {
     /// OpenAI's `xhigh`.
     Highest,
     /// Anthropic's `max`: no bound.
-    Unbounded,
+    Max,
 }
 
 /// A whole answer.
@@ -398,7 +398,7 @@ impl Effort {
         (Self::Medium, "medium"),
         (Self::High, "high"),
         (Self::Highest, "xhigh"),
-        (Self::Unbounded, "max"),
+        (Self::Max, "max"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -418,7 +418,7 @@ impl Effort {
             Self::Medium => 8192,
             Self::High => 16_384,
             Self::Highest => 32_768,
-            Self::Unbounded => 65_536,
+            Self::Max => 65_536,
         }
     }
 
@@ -431,7 +431,7 @@ impl Effort {
             4097..=12_288 => Self::Medium,
             12_289..=24_576 => Self::High,
             24_577..=49_152 => Self::Highest,
-            _ => Self::Unbounded,
+            _ => Self::Max,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::provider::Timeouts;
 use super::reader::{Field, Section};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["targets", "attempts", "timeouts"];
+pub(super) const KEYS: &[&str] = &["targets", "attempts", "strict", "timeouts"];
 pub(super) const TARGET_KEYS: &[&str] = &["target"];
 
 /// Targets in order of preference.
@@ -13,6 +13,8 @@ pub struct Route {
     pub targets: Vec<Target>,
     /// Over keys, retries and targets together.
     pub attempts: Option<u32>,
+    /// A call is rather refused than sent without one of its fields.
+    pub strict: bool,
     pub timeouts: Timeouts,
 }
 
@@ -32,6 +34,7 @@ impl Route {
             attempts: section
                 .read("attempts", |value| value::whole(value, 1..=20))
                 .and_then(|attempts| u32::try_from(attempts).ok()),
+            strict: section.read("strict", value::flag).unwrap_or(false),
             timeouts: Timeouts::read(section),
         }
     }

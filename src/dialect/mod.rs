@@ -14,7 +14,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -106,6 +106,9 @@ pub struct Traits {
     pub model_in_path: bool,
 }
 
+/// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
+pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
+
 impl Traits {
     pub const NONE: Self = Self { model_in_path: false };
 }
@@ -144,28 +147,14 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
-/// The side of a dialect that clients see; `None` where no door speaks it.
-pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
-    match dialect {
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => None,
-    }
+/// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
+pub fn client(_surface: Surface) -> &'static dyn ClientSide {
+    &openai::Errors
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
-    match dialect {
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => None,
-    }
+pub fn upstream(_dialect: Dialect) -> &'static dyn UpstreamSide {
+    &openai::Errors
 }
 
 /// A tool call's id that every dialect takes: `^[A-Za-z0-9_-]{1,40}$`. Ids that fit stay; others

@@ -1,7 +1,7 @@
 //! Takes in a request: its body, capped and looked through while it arrives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,10 +9,11 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
-use crate::canon::Surface;
+use crate::canon::{ChatRequest, Surface};
 use crate::config::Server;
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
+use crate::dialect::{ClientSide, Misread};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -22,7 +23,7 @@ const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
 
 /// A request at the door.
 pub struct Arrival<B> {
-    pub surface: Surface,
+    pub ask: Ask,
     pub headers: HeaderMap,
     pub body: B,
     /// `None` when too much is in flight already.
@@ -31,12 +32,24 @@ pub struct Arrival<B> {
     pub busy: Busy,
 }
 
+/// What a path asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    pub surface: Surface,
+    /// The model, where the path names it and the body need not.
+    pub model: Option<String>,
+    /// Whether the answer is streamed, where the path says it and not the body.
+    pub stream: Option<bool>,
+}
+
 /// A request that was read and understood as far as routing needs.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    /// The body in our own words, once a target needed that.
+    chat: OnceLock<Result<ChatRequest, Misread>>,
     _lease: Lease,
 }
 
@@ -105,7 +118,7 @@ impl Drop for Lease {
 /// Reads a body to its end. It is checked while it arrives and neither parsed nor copied.
 pub(super) async fn read<B>(
     mut body: B,
-    headers: &HeaderMap,
+    (ask, headers): (&Ask, &HeaderMap),
     server: &Server,
     budget: &ByteBudget,
 ) -> Result<Question, Unreadable>
@@ -132,12 +145,33 @@ where
         scanner.feed(&data).map_err(|fault| malformed(&fault))?;
         payload.push(data);
     }
-    let envelope = scanner.finish().map_err(|fault| malformed(&fault))?;
+    let mut envelope = scanner.finish().map_err(|fault| malformed(&fault))?;
+    if let Some(model) = &ask.model {
+        envelope.model.clone_from(model);
+    } else if envelope.model.is_empty() {
+        let message = "`model` is missing; name a route or `provider/model`.";
+        return Err(refused(Kind::InvalidRequest, message));
+    }
+    envelope.stream = ask.stream.unwrap_or(envelope.stream);
     let passed_on = PASSED_ON.iter().filter_map(|name| {
         let value = headers.get(*name)?;
         Some((HeaderName::from_static(name), value.clone()))
     });
-    Ok(Question { payload, envelope, extra: passed_on.collect(), _lease: lease })
+    let extra = passed_on.collect();
+    Ok(Question { payload, envelope, extra, chat: OnceLock::new(), _lease: lease })
+}
+
+impl Question {
+    /// The body in our own words; parsed once, however many targets need it.
+    pub(super) fn chat(&self, client: &dyn ClientSide) -> Result<&ChatRequest, &Misread> {
+        let read = || {
+            let mut request = client.read_request(&self.payload.to_bytes())?;
+            request.model.clone_from(&self.envelope.model);
+            request.stream = self.envelope.stream;
+            Ok(request)
+        };
+        self.chat.get_or_init(read).as_ref()
+    }
 }
 
 fn check_size(length: usize, server: &Server) -> Result<(), Unreadable> {

@@ -1,6 +1,7 @@
 //! One call, from arrival to settled record. Start reading at `pipeline`.
 
 mod arrival;
+mod ask;
 mod attempt;
 mod body;
 mod call;
@@ -8,6 +9,7 @@ mod flow;
 mod pipeline;
 mod relay;
 mod reload;
+mod reword;
 mod snapshot;
 
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-pub use self::arrival::{Arrival, ByteBudget};
+pub use self::arrival::{Arrival, Ask, ByteBudget};
 pub use self::body::Body;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 pub use self::snapshot::Snapshot;

@@ -36,6 +36,8 @@ pub(super) struct Chain {
     pub(super) name: Arc<str>,
     pub(super) header: Option<HeaderValue>,
     pub(super) targets: Vec<Target>,
+    /// A question is rather refused than sent without one of its fields.
+    pub(super) strict: bool,
     /// Attempts one call may make, over keys and targets together.
     pub(super) attempts: u32,
 }
@@ -110,7 +112,7 @@ impl Snapshot {
                     let provider = providers.get(&target.provider)?;
                     Some(Target::new(name, provider, &target.model, &route.timeouts))
                 });
-                Arc::new(Chain::new(name, targets.collect(), route.attempts))
+                Arc::new(Chain::new(name, targets.collect(), (route.attempts, route.strict)))
             })
             .collect();
         let listed = providers
@@ -138,7 +140,7 @@ impl Snapshot {
             Choice::Direct { provider, model } => {
                 let provider = self.providers.get(provider).ok_or(Unknown { nearest: None })?;
                 let target = Target::new("direct", provider, model, &Timeouts::default());
-                Ok(Arc::new(Chain::new("direct", vec![target], None)))
+                Ok(Arc::new(Chain::new("direct", vec![target], (None, false))))
             }
         }
     }
@@ -147,11 +149,12 @@ impl Snapshot {
 // === impl Chain ===
 
 impl Chain {
-    fn new(name: &str, targets: Vec<Target>, attempts: Option<u32>) -> Self {
+    fn new(name: &str, targets: Vec<Target>, (attempts, strict): (Option<u32>, bool)) -> Self {
         Self {
             name: name.into(),
             header: HeaderValue::from_str(name).ok(),
             targets,
+            strict,
             attempts: attempts.unwrap_or(ATTEMPTS),
         }
     }

@@ -56,13 +56,13 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         let busy = self.pulse.busy();
         let gateway = Arc::clone(&self.gateway);
         Box::pin(async move {
-            let surface = match endpoint::find(request.method(), request.uri().path()) {
-                Ok(Endpoint::Infer(surface)) => surface,
+            let ask = match endpoint::find(request.method(), request.uri().path()) {
+                Ok(Endpoint::Infer(ask)) => ask,
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, &request)),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
-            let arrival = Arrival { surface, headers: head.headers, body, permit, busy };
+            let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
             Ok(gateway.answer(arrival).await)
         })
     }

@@ -1,9 +1,7 @@
 //! Azure OpenAI's addresses: deployments with an API version, or the newer `/openai/v1` form.
 
-use std::fmt::Write as _;
-
 use super::catalog::Kind;
-use crate::canon::Surface;
+use super::push_segment;
 
 pub(super) const ID: &str = "azure";
 
@@ -25,28 +23,15 @@ impl Deployments {
             .then(|| Self { api_version: api_version.unwrap_or(API_VERSION).to_owned() })
     }
 
-    pub(super) fn path(&self, base: &str, surface: Surface, deployment: &str) -> String {
+    /// `template` is the path behind the deployment.
+    pub(super) fn path(&self, base: &str, template: &str, deployment: &str) -> String {
         let base = base.strip_suffix("/openai").unwrap_or(base);
         let mut path = format!("{base}/openai/deployments/");
         push_segment(&mut path, deployment);
-        path.push_str(surface.path());
+        path.push_str(template);
         path.push_str("?api-version=");
         push_segment(&mut path, &self.api_version);
         path
-    }
-}
-
-/// Appends `text` as one segment: a model's name can never choose a path.
-fn push_segment(path: &mut String, text: &str) {
-    let dots_only = text.bytes().all(|byte| byte == b'.');
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-        if plain && !dots_only {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
     }
 }
 
@@ -59,14 +44,14 @@ mod tests {
     fn a_deployment_cannot_leave_its_segment() {
         let deployments = Deployments::of(find(ID).unwrap(), "", Some("2025-01-01")).unwrap();
         assert_eq!(
-            deployments.path("/openai", Surface::Chat, "gpt-5"),
+            deployments.path("/openai", "/chat/completions", "gpt-5"),
             "/openai/deployments/gpt-5/chat/completions?api-version=2025-01-01"
         );
         assert_eq!(
-            deployments.path("", Surface::Embeddings, "../a?b"),
+            deployments.path("", "/embeddings", "../a?b"),
             "/openai/deployments/..%2Fa%3Fb/embeddings?api-version=2025-01-01"
         );
-        assert!(deployments.path("", Surface::Chat, "..").contains("/%2E%2E/"));
+        assert!(deployments.path("", "/chat/completions", "..").contains("/%2E%2E/"));
     }
 
     #[test]

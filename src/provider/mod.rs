@@ -5,6 +5,7 @@ mod azure;
 mod demo;
 mod failure;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::catalog::{Auth, Kind};
 pub use self::failure::{Failure, Next};
-use crate::canon::Surface;
+use crate::canon::{Dialect, Surface};
 use crate::config::{self, Secret, Timeouts};
 use crate::dialect::splice::{Payload, Usage};
 use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reply, Template};
@@ -56,10 +57,27 @@ struct Credential {
     template: Template,
 }
 
+/// What a provider is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Chat { dialect: Dialect, stream: bool },
+    Completions,
+    Embeddings,
+}
+
+/// How a question gets to a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The provider speaks what the client speaks.
+    Verbatim,
+    /// It is put into this dialect.
+    Translated(Dialect),
+}
+
 /// One question to a provider.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
-    pub surface: Surface,
+    pub operation: Operation,
     pub model: &'a str,
     pub payload: &'a Payload,
     /// Which of its credentials, counted from one chosen by `first_credential`.
@@ -138,12 +156,23 @@ impl Provider {
         }
     }
 
-    /// Whether it has a door for this kind of question.
-    pub fn serves(&self, surface: Surface) -> bool {
-        match surface {
-            Surface::Chat => true,
-            Surface::Completions => self.kind.quirks.completions,
-            Surface::Embeddings => self.kind.quirks.embeddings,
+    /// The dialects in which this model can be asked, the one with least loss first.
+    fn dialects(&self, _model: &str) -> impl Iterator<Item = Dialect> {
+        self.kind.speaks.iter().map(|(dialect, _)| *dialect)
+    }
+
+    /// How such a question gets to this model; `None` if it cannot.
+    pub fn way(&self, surface: Surface, model: &str) -> Option<Way> {
+        let first = self.dialects(model).next();
+        match (surface, surface.dialect()) {
+            (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
+            (Surface::Completions, _) => first.map(Way::Translated),
+            (Surface::Embeddings, _) => self.kind.quirks.embeddings.then_some(Way::Verbatim),
+            (_, Some(asked)) if self.dialects(model).any(|spoken| spoken == asked) => {
+                Some(Way::Verbatim)
+            }
+            (_, Some(_)) => first.map(Way::Translated),
+            (_, None) => None,
         }
     }
 
@@ -160,11 +189,15 @@ impl Provider {
     /// Asks, and waits for the head of the answer.
     pub async fn send(&self, order: Order<'_>) -> Result<Reply, Fault> {
         let Door::Http { origin, base, credentials, deployments } = &self.door else {
-            return Ok(demo::answer(order.surface, order.payload));
+            return Ok(demo::answer(order.operation, order.payload));
         };
-        let path = match deployments {
-            Some(deployments) => deployments.path(base, order.surface, order.model),
-            None => [base, order.surface.path()].concat(),
+        let template = self.template(order.operation);
+        let path = if let Some(deployments) = deployments {
+            deployments.path(base, template, order.model)
+        } else {
+            let mut path = base.clone();
+            fill_in(&mut path, template, order.operation, order.model);
+            path
         };
         let outgoing = Outgoing {
             method: "POST",
@@ -174,6 +207,18 @@ impl Provider {
             body: order.payload,
         };
         origin.send(outgoing, order.connect_limit).await
+    }
+
+    /// The path behind the base URL, as the catalogue writes it.
+    fn template(&self, operation: Operation) -> &'static str {
+        match operation {
+            Operation::Completions => "/completions",
+            Operation::Embeddings => "/embeddings",
+            Operation::Chat { dialect, .. } => {
+                let speaks = self.kind.speaks.iter().find(|(spoken, _)| *spoken == dialect);
+                speaks.map_or("", |(_, path)| path)
+            }
+        }
     }
 
     /// `text` without any of this provider's secrets, should an upstream have echoed one.
@@ -219,11 +264,55 @@ impl Credential {
             };
             headers.insert(name, sensitive(&text)?);
         }
+        for (name, value) in kind.headers {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
         for (name, value) in &section.headers {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
             headers.insert(name, sensitive(value.expose())?);
         }
         Ok(Self { secret: secret.cloned(), template: Template::new(headers) })
+    }
+}
+
+/// Appends a path of the catalogue with the model and the method in their places.
+fn fill_in(path: &mut String, template: &str, operation: Operation, model: &str) {
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        path.push_str(before);
+        let (name, after) = after.split_once('}').unwrap_or((after, ""));
+        match name {
+            "model" => push_segment(path, model),
+            _ => path.push_str(method(operation)),
+        }
+        rest = after;
+    }
+    path.push_str(rest);
+}
+
+/// What a dialect that names it in the path calls what is asked.
+fn method(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Chat { dialect: Dialect::Gemini, stream: true } => {
+            "streamGenerateContent?alt=sse"
+        }
+        Operation::Chat { dialect: Dialect::Gemini, stream: false } => "generateContent",
+        Operation::Chat { stream: true, .. } => "converse-stream",
+        _ => "converse",
+    }
+}
+
+/// Appends `text` as one segment: a model's name can never choose a path.
+fn push_segment(path: &mut String, text: &str) {
+    let dots_only = text.bytes().all(|byte| byte == b'.');
+    for byte in text.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        if plain && !dots_only {
+            path.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(path, "%{byte:02X}");
+        }
     }
 }
 
