@@ -27,7 +27,7 @@ pub use access::Key;
 pub use discover::Candidate;
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
-pub use route::{Route, Target};
+pub use route::{Route, Target, ToolPairs};
 pub use secret::{Secret, variable};
 pub use server::{Admin, Server, Tls};
 pub use telemetry::{LogFormat, Telemetry};

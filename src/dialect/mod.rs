@@ -7,6 +7,7 @@
 
 pub mod fold;
 pub mod openai;
+pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod splice;

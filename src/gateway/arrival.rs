@@ -10,10 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
 use crate::canon::{ChatRequest, Surface};
-use crate::config::Server;
+use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
-use crate::dialect::{ClientSide, Misread};
+use crate::dialect::{ClientSide, Misread, pairs};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -48,9 +48,17 @@ pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
-    /// The body in our own words, once a target needed that.
-    chat: OnceLock<Result<ChatRequest, Misread>>,
+    /// The body in our own words, once that was needed.
+    chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
+}
+
+/// A question in our own words.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: ChatRequest,
+    /// Tool calls or results that stood alone were completed.
+    pub(super) repaired: bool,
 }
 
 /// The bytes that all request bodies of the process may hold together.
@@ -163,12 +171,23 @@ where
 
 impl Question {
     /// The body in our own words; parsed once, however many targets need it.
-    pub(super) fn chat(&self, client: &dyn ClientSide) -> Result<&ChatRequest, &Misread> {
+    pub(super) fn chat(
+        &self,
+        client: &dyn ClientSide,
+        tool_pairs: Option<ToolPairs>,
+    ) -> Result<&Asked, &Misread> {
         let read = || {
             let mut request = client.read_request(&self.payload.to_bytes())?;
             request.model.clone_from(&self.envelope.model);
             request.stream = self.envelope.stream;
-            Ok(request)
+            let Err(orphan) = pairs::check(&request.messages) else {
+                return Ok(Asked { request, repaired: false });
+            };
+            if tool_pairs == Some(ToolPairs::Strict) {
+                return Err(Misread::new(orphan.to_string()));
+            }
+            request.messages = pairs::repair(request.messages);
+            Ok(Asked { request, repaired: true })
         };
         self.chat.get_or_init(read).as_ref()
     }

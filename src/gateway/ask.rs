@@ -57,6 +57,17 @@ pub(super) enum Unfit {
     Target(Error),
 }
 
+impl Errand {
+    fn verbatim(surface: Surface, stream: bool) -> Self {
+        let operation = match (surface, surface.dialect()) {
+            (_, Some(dialect)) => Operation::Chat { dialect, stream },
+            (Surface::Embeddings, None) => Operation::Embeddings,
+            (_, None) => Operation::Completions,
+        };
+        Self { operation, wording: Wording::Verbatim, dropped: Vec::new() }
+    }
+}
+
 /// Puts the question into the target's words, where it speaks others than the client.
 pub(super) fn prepare(call: &Call, question: &Question, target: &Target) -> Result<Errand, Unfit> {
     let (surface, stream) = (call.surface(), question.envelope.stream);
@@ -65,16 +76,20 @@ pub(super) fn prepare(call: &Call, question: &Question, target: &Target) -> Resu
         let message = format!("`{name}` cannot answer {} requests.", surface.name());
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
-    let Way::Translated(into) = way else {
-        let operation = match (surface, surface.dialect()) {
-            (_, Some(dialect)) => Operation::Chat { dialect, stream },
-            (Surface::Embeddings, None) => Operation::Embeddings,
-            (_, None) => Operation::Completions,
-        };
-        return Ok(Errand { operation, wording: Wording::Verbatim, dropped: Vec::new() });
-    };
     let misread = |misread: &Misread| Unfit::Question(Error::invalid(misread.0.clone()));
-    let request = question.chat(call.client()).map_err(misread)?;
+    let tool_pairs = call.tool_pairs();
+    let into = match (way, surface.dialect()) {
+        (Way::Translated(into), _) => into,
+        // Bytes that pass as they are have not been read; a route may want them to be.
+        (Way::Verbatim, Some(dialect))
+            if tool_pairs.is_some()
+                && question.chat(call.client(), tool_pairs).map_err(misread)?.repaired =>
+        {
+            dialect
+        }
+        (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
+    };
+    let request = &question.chat(call.client(), tool_pairs).map_err(misread)?.request;
     let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
     let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
@@ -240,7 +255,7 @@ fn with_context<'a, T>(
     target: &Target,
     write: impl FnOnce(Context<'_>) -> T,
 ) -> Option<(T, &'a ChatRequest)> {
-    let request = question.chat(call.client()).ok()?;
+    let request = &question.chat(call.client(), call.tool_pairs()).ok()?.request;
     let (id, created) = call.stamp();
     let context = Context {
         id: &id,

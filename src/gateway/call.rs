@@ -12,6 +12,7 @@ use super::arrival::{Ask, Question};
 use super::snapshot::{Chain, Snapshot, Target};
 use super::{Body, Gateway};
 use crate::canon::{Attempt, CallId, CallRecord, Outcome, Surface, Usage, UsageSource};
+use crate::config::ToolPairs;
 use crate::dialect::peek::StreamOptions;
 use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
@@ -94,6 +95,11 @@ impl Call {
     /// Whether a question is rather refused than sent without one of its fields.
     pub(super) fn is_strict(&self) -> bool {
         self.chain.as_ref().is_some_and(|chain| chain.strict)
+    }
+
+    /// What becomes of tool calls and results that stand alone.
+    pub(super) fn tool_pairs(&self) -> Option<ToolPairs> {
+        self.chain.as_ref().and_then(|chain| chain.tool_pairs)
     }
 
     /// What a writer of answers must know of this call, besides question and model: its id as 32
