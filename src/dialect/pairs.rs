@@ -19,18 +19,23 @@ pub fn check(messages: &[Message]) -> Result<(), Orphan> {
     let mut open: Vec<(usize, &str)> = Vec::new();
     for (place, message) in messages.iter().enumerate() {
         if message.role == Role::Tool {
-            for id in results(message) {
-                let Some(found) = open.iter().position(|(_, call)| *call == id) else {
-                    return Err(Orphan::Result { message: place, id: id.to_owned() });
-                };
-                open.swap_remove(found);
-            }
-        } else if let Some((message, id)) = open.first() {
-            return Err(Orphan::Call { message: *message, id: (*id).to_owned() });
+            results(message).try_for_each(|id| answer(&mut open, place, id))?;
         } else {
+            all_answered(&open)?;
             open.extend(calls(message).map(|id| (place, id)));
         }
     }
+    all_answered(&open)
+}
+
+fn answer(open: &mut Vec<(usize, &str)>, message: usize, id: &str) -> Result<(), Orphan> {
+    let found = open.iter().position(|(_, call)| *call == id);
+    let found = found.ok_or_else(|| Orphan::Result { message, id: id.to_owned() })?;
+    open.swap_remove(found);
+    Ok(())
+}
+
+fn all_answered(open: &[(usize, &str)]) -> Result<(), Orphan> {
     match open.first() {
         Some((message, id)) => Err(Orphan::Call { message: *message, id: (*id).to_owned() }),
         None => Ok(()),

@@ -31,7 +31,7 @@ pub(super) fn answer(
     let Some(id) = id else {
         let names = house.routes.names().filter(|name| caller.may_call(name));
         let models: Vec<Value> = names.map(|name| describe(house, shape, &name)).collect();
-        return Ok(list(shape, models));
+        return Ok(list(shape, &models));
     };
     if house.routes.resolve(id).is_ok() && caller.may_call(id) {
         return Ok(describe(house, shape, id));
@@ -42,7 +42,7 @@ pub(super) fn answer(
 }
 
 /// There is one page.
-fn list(shape: Shape, models: Vec<Value>) -> Value {
+fn list(shape: Shape, models: &[Value]) -> Value {
     match shape {
         Shape::OpenAi => json!({"object": "list", "data": models}),
         Shape::Google => json!({"models": models}),
