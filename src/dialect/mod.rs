@@ -6,6 +6,7 @@
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
 pub mod fold;
+pub mod keepsake;
 pub mod openai;
 pub mod pairs;
 pub mod passage;
