@@ -1,8 +1,7 @@
 //! Azure OpenAI's addresses: deployments with an API version, or the newer `/openai/v1` form.
 
-use std::fmt::Write as _;
-
 use super::catalog::Kind;
+use super::encode::push_segment;
 use crate::canon::Surface;
 
 pub(super) const ID: &str = "azure";
@@ -33,20 +32,6 @@ impl Deployments {
         path.push_str("?api-version=");
         push_segment(&mut path, &self.api_version);
         path
-    }
-}
-
-/// Appends `text` as one segment: a model's name can never choose a path.
-fn push_segment(path: &mut String, text: &str) {
-    let dots_only = text.bytes().all(|byte| byte == b'.');
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-        if plain && !dots_only {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
     }
 }
 
