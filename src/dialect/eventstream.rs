@@ -103,7 +103,13 @@ fn write_event(name: &str, data: &[u8], out: &mut BytesMut) {
 
 /// In JSON a bare line break is white space between two tokens, and so a space says the same.
 fn put_line(text: &[u8], out: &mut BytesMut) {
-    out.extend(text.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    let start = out.len();
+    out.put_slice(text);
+    let mut rest = &mut out[start..];
+    while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
+        rest[at] = b' ';
+        rest = &mut rest[at + 1..];
+    }
     out.put_u8(b'\n');
 }
 

@@ -59,6 +59,10 @@ impl Tokens {
         Ok(std::iter::once(token).chain(self.beside.clone()).collect())
     }
 
+    pub(super) fn doubt(&self) {
+        self.keeper.doubt();
+    }
+
     pub(super) fn secrets(&self) -> Vec<Secret> {
         self.keeper.held().map(|bearer| bearer.token.clone()).into_iter().collect()
     }

@@ -19,11 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(3);
 const LONGEST_ANSWER: usize = 256 * 1024;
 
+/// What people call a desk, at the start of a sentence, and what to do when it refuses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sign {
+    pub(super) name: &'static str,
+    pub(super) remedy: &'static str,
+}
+
 /// One address that issues credentials.
 #[derive(Debug)]
 pub(super) struct Desk {
-    /// What people call it, at the start of a sentence.
-    name: &'static str,
+    sign: Sign,
     origin: Arc<Origin>,
     /// The path and query of its address.
     pub(super) path: String,
@@ -48,22 +54,23 @@ pub(super) struct Answer {
 
 impl Desk {
     /// The desk at `url`, reached as the provider is: with its proxy and authorities.
-    pub(super) fn new(name: &'static str, url: &str, setup: Setup<'_>) -> Result<Self, String> {
+    pub(super) fn new(sign: Sign, url: &str, setup: Setup<'_>) -> Result<Self, String> {
         let proxy = setup.section.proxy.clone();
-        Self::open(name, url, setup, proxy)
+        Self::open(sign, url, setup, proxy)
     }
 
     /// A desk of the machine itself, which no proxy knows.
-    pub(super) fn local(name: &'static str, url: &str, setup: Setup<'_>) -> Result<Self, String> {
-        Self::open(name, url, setup, None)
+    pub(super) fn local(sign: Sign, url: &str, setup: Setup<'_>) -> Result<Self, String> {
+        Self::open(sign, url, setup, None)
     }
 
     fn open(
-        name: &'static str,
+        sign: Sign,
         url: &str,
         setup: Setup<'_>,
         proxy: Option<String>,
     ) -> Result<Self, String> {
+        let name = sign.name;
         let wrong = || format!("{name}: its address is not an http or https URL");
         let mut parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
         let path = parts.path_and_query.take().map_or_else(String::new, |path| path.to_string());
@@ -74,7 +81,7 @@ impl Desk {
         }
         let place = Place { address, proxy, ca: setup.section.ca.clone() };
         let origin = setup.client.origin(&place).map_err(|error| format!("{name}: {error}"))?;
-        Ok(Self { name, origin, path: path.trim_end_matches('/').to_owned() })
+        Ok(Self { sign, origin, path: path.trim_end_matches('/').to_owned() })
     }
 
     /// The `Host` of its requests.
@@ -120,9 +127,8 @@ impl Desk {
 
     /// A fault of this desk.
     pub(super) fn fault(&self, what: &str) -> AuthFault {
-        let Self { name, .. } = self;
-        let host = self.host();
-        AuthFault(format!("{name} at {host} gave no credential: {what}"))
+        let (Sign { name, remedy }, host) = (self.sign, self.host());
+        AuthFault(format!("{name} at {host} gave no credential: {what}; {remedy}"))
     }
 }
 

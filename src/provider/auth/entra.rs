@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::bearer::Bearer;
-use super::desk::{Desk, Question};
+use super::desk::{Desk, Question, Sign};
 use super::keeper::Issued;
 use super::{AuthFault, Setup, kept_token, sensitive};
 use crate::config::Secret;
@@ -16,6 +16,15 @@ const AUTHORITY: &str = "https://login.microsoftonline.com";
 const METADATA: &str = "http://169.254.169.254";
 const METADATA_PATH: &str = "/metadata/identity/oauth2/token?api-version=2018-02-01";
 const APP_SERVICE_VERSION: &str = "2019-08-01";
+
+const ENTRA: Sign = Sign {
+    name: "Microsoft Entra",
+    remedy: "check `tenant_id`, `client_id` and `client_secret`, or the workload's identity",
+};
+const MANAGED: Sign = Sign {
+    name: "Azure's managed identity",
+    remedy: "give the machine an identity, or write an `api_key` or a `client_secret`",
+};
 
 /// What tokens are for, by the authority that issues them; the first is the public cloud.
 const RESOURCES: [(&str, &str); 3] = [
@@ -71,7 +80,7 @@ pub(super) fn find(setup: Setup<'_>) -> Result<Source, String> {
     let scheme = if authority.contains("://") { "" } else { "https://" };
     let url = format!("{scheme}{authority}/{tenant}/oauth2/v2.0/token");
     Ok(Source::App {
-        desk: Desk::new("Microsoft Entra", &url, setup)?,
+        desk: Desk::new(ENTRA, &url, setup)?,
         client_id: client_id.clone(),
         scope: format!("{}/.default", resource(authority)),
         proof,
@@ -85,7 +94,6 @@ fn resource(authority: &str) -> &'static str {
 
 /// The identity of an App Service, which tells where to ask, or of a virtual machine.
 fn managed(setup: Setup<'_>, resource: &str, client_id: Option<&String>) -> Result<Source, String> {
-    const NAME: &str = "Azure's managed identity";
     let environment = &setup.environment.azure;
     let mut fields = vec![("resource", resource)];
     fields.extend(client_id.map(|id| ("client_id", id.as_str())));
@@ -96,12 +104,12 @@ fn managed(setup: Setup<'_>, resource: &str, client_id: Option<&String>) -> Resu
         let url = format!("{endpoint}?api-version={APP_SERVICE_VERSION}&{fields}");
         let value = sensitive(secret.expose()).map_err(|fault| fault.0)?;
         let header = (HeaderName::from_static("x-identity-header"), value);
-        return Ok(Source::Managed { desk: Desk::local(NAME, &url, setup)?, header });
+        return Ok(Source::Managed { desk: Desk::local(MANAGED, &url, setup)?, header });
     }
     let host = environment.metadata_endpoint.as_deref().unwrap_or(METADATA).trim_end_matches('/');
     let url = format!("{host}{METADATA_PATH}&{fields}");
     let header = (HeaderName::from_static("metadata"), HeaderValue::from_static("true"));
-    Ok(Source::Managed { desk: Desk::local(NAME, &url, setup)?, header })
+    Ok(Source::Managed { desk: Desk::local(MANAGED, &url, setup)?, header })
 }
 
 // === impl Source ===
@@ -121,10 +129,7 @@ impl Source {
             Self::Managed { desk, header } => {
                 let headers = HeaderMap::from_iter([header.clone()]);
                 let question = Question { method: "GET", headers, ..Question::default() };
-                let answer = desk.ask(question).await.map_err(|AuthFault(fault)| {
-                    AuthFault(format!("{fault}; else write an `api_key`, or a `client_secret`"))
-                })?;
-                Bearer::granted(desk, &answer)
+                Bearer::granted(desk, &desk.ask(question).await?)
             }
         }
     }

@@ -81,6 +81,15 @@ impl Signer {
         }
     }
 
+    /// An upstream refused what was shown, though it should be valid: revoked, or the clock stood
+    /// still while the machine slept. The next call fetches anew.
+    pub(super) fn doubt(&self) {
+        match self {
+            Self::Aws(signatures) => signatures.doubt(),
+            Self::Token(tokens) => tokens.doubt(),
+        }
+    }
+
     /// What must not be shown, should an upstream echo it.
     pub(super) fn secrets(&self) -> Vec<Secret> {
         match self {

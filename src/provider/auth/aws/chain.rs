@@ -7,12 +7,22 @@ use super::profile::{DEFAULT, Profile, Profiles};
 use super::source::{Role, Source, Sts};
 use crate::config::{AwsEnvironment, CloudKeys, Secret};
 use crate::provider::auth::Setup;
-use crate::provider::auth::desk::Desk;
+use crate::provider::auth::desk::{Desk, Sign};
 use crate::provider::bedrock;
 
 /// Where an instance and a container's agent answer.
 const INSTANCE: &str = "http://169.254.169.254";
 const CONTAINER: &str = "http://169.254.170.2";
+
+const STS: Sign =
+    Sign { name: "AWS STS", remedy: "check the role, who may assume it, and the region" };
+const AGENT: Sign =
+    Sign { name: "The AWS container agent", remedy: "check the role of the task or pod" };
+const METADATA: Sign = Sign {
+    name: "The AWS instance metadata",
+    remedy: "give the instance a role, or write an `api_key`, `access_key_id` and \
+             `secret_access_key`, or a `profile`",
+};
 
 /// Profiles that take their keys from one another, at the most.
 const DEEPEST: usize = 8;
@@ -146,17 +156,16 @@ impl<'a> Chain<'a> {
     fn sts(&self) -> Result<Sts, String> {
         let usual = || format!("https://sts.{}.{}", self.region, bedrock::domain(self.region));
         let url = self.variables().sts_endpoint.clone().unwrap_or_else(usual);
-        let desk = Desk::new("AWS STS", &url, self.setup)?;
+        let desk = Desk::new(STS, &url, self.setup)?;
         Ok(Sts { desk, region: self.region.to_owned() })
     }
 
     fn container(&self) -> Result<Option<Source>, String> {
-        const NAME: &str = "The AWS container agent";
         let variables = self.variables();
         let desk = match (&variables.container_relative_uri, &variables.container_full_uri) {
-            (Some(path), _) => Desk::local(NAME, &format!("{CONTAINER}{path}"), self.setup)?,
-            (None, Some(url)) if url.starts_with("https://") => Desk::new(NAME, url, self.setup)?,
-            (None, Some(url)) => Desk::local(NAME, url, self.setup)?,
+            (Some(path), _) => Desk::local(AGENT, &format!("{CONTAINER}{path}"), self.setup)?,
+            (None, Some(url)) if url.starts_with("https://") => Desk::new(AGENT, url, self.setup)?,
+            (None, Some(url)) => Desk::local(AGENT, url, self.setup)?,
             (None, None) => return Ok(None),
         };
         Ok(Some(Source::Container {
@@ -173,6 +182,6 @@ impl<'a> Chain<'a> {
                 .to_owned());
         }
         let url = self.variables().metadata_endpoint.as_deref().unwrap_or(INSTANCE);
-        Desk::local("The AWS instance metadata", url, self.setup).map(Source::Instance)
+        Desk::local(METADATA, url, self.setup).map(Source::Instance)
     }
 }

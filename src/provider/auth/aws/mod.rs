@@ -54,6 +54,10 @@ impl Signatures {
         signed(&credentials, scope, unsigned)
     }
 
+    pub(super) fn doubt(&self) {
+        self.keeper.doubt();
+    }
+
     pub(super) fn secrets(&self) -> Vec<Secret> {
         let Some(credentials) = self.keeper.held() else { return Vec::new() };
         let key = Secret::new(credentials.secret_access_key());

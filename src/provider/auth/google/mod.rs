@@ -14,12 +14,20 @@ use rustls_pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use super::bearer::{Bearer, since_epoch};
-use super::desk::{Desk, Question};
+use super::desk::{Desk, Question, Sign};
 use super::keeper::Issued;
 use super::{AuthFault, Setup, kept_token, until};
 use crate::config::{CloudKeys, GoogleEnvironment, Secret};
 use crate::provider::encode::form;
 
+const TOKENS: Sign = Sign {
+    name: "Google's token endpoint",
+    remedy: "check the credentials file, or make a new one",
+};
+const METADATA: Sign = Sign {
+    name: "Google's metadata server",
+    remedy: "write `credentials`, or log in with `gcloud auth application-default login`",
+};
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 const TOKEN_URL: &str = "https://oauth2.googleapis.com/token";
 /// The address of `metadata.google.internal`, which no proxy is asked for.
@@ -72,7 +80,7 @@ pub(super) fn find(setup: Setup<'_>) -> Result<(Source, Option<String>), String>
     let Some(path) = file(&setup.section.cloud, environment) else {
         let host = environment.metadata_host.as_deref().unwrap_or(METADATA_HOST);
         let url = format!("http://{host}{METADATA_PATH}");
-        let desk = Desk::local("Google's metadata server", &url, setup)?;
+        let desk = Desk::local(METADATA, &url, setup)?;
         return Ok((Source::Metadata(desk), None));
     };
     let json = read(&path)?;
@@ -116,7 +124,7 @@ fn text<'a>(json: &'a Value, field: &str) -> Result<&'a str, String> {
 
 impl Source {
     fn of(json: &Value, setup: Setup<'_>) -> Result<Self, String> {
-        let desk = |url| Desk::new("Google's token endpoint", url, setup);
+        let desk = |url| Desk::new(TOKENS, url, setup);
         match text(json, "type")? {
             "service_account" => {
                 let url = json["token_uri"].as_str().unwrap_or(TOKEN_URL);

@@ -14,6 +14,8 @@ use crate::net::tasks::Tasks;
 const AHEAD: Duration = Duration::from_mins(5);
 /// How long a failed fetch speaks for those that would follow it.
 const REST: Duration = Duration::from_secs(1);
+/// A credential of this age is not doubted.
+const YOUNG: Duration = Duration::from_mins(1);
 
 /// Where credentials come from.
 pub(super) trait Issuer: fmt::Debug + Send + Sync + 'static {
@@ -86,6 +88,13 @@ impl<I: Issuer> Keeper<I> {
         self.0.lock().held.as_ref().map(|held| Arc::clone(&held.credential))
     }
 
+    /// What was shown has been refused: it is fetched anew before it is shown again, unless it is
+    /// so young that another would fare no better.
+    pub(super) fn doubt(&self) {
+        let mut state = self.0.lock();
+        state.held.take_if(|held| held.since.elapsed() > YOUNG);
+    }
+
     /// Starts a fetch, unless one is under way or has just failed. It is a task of its own, so
     /// that it goes on when the call that asked for it is given up.
     fn renew(&self) {
@@ -152,8 +161,12 @@ impl<T> State<T> {
                 self.fault = Some((Instant::now(), AuthFault(fault.to_owned())));
             }
             Err(fault) => {
-                tracing::warn!(fault = %fault, "cannot renew a credential: {fault}");
-                self.fault = Some((Instant::now(), fault));
+                let now = Instant::now();
+                // Otherwise the calls that wait for it say so.
+                if self.valid(now).is_some() {
+                    tracing::warn!(fault = %fault, "cannot renew a credential as yet: {fault}");
+                }
+                self.fault = Some((now, fault));
             }
         }
     }

@@ -130,6 +130,17 @@ async fn a_fetch_outlives_the_call_that_asked_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_doubted_is_fetched_anew_but_not_while_it_is_young() {
+    let (keeper, desk) = keeper(Some(HOUR), 10);
+    assert_eq!(*keeper.credential().await.unwrap(), 1);
+    keeper.doubt();
+    assert_eq!(*keeper.credential().await.unwrap(), 1);
+    advance(Duration::from_mins(2)).await;
+    keeper.doubt();
+    assert_eq!((*keeper.credential().await.unwrap(), desk.fetches()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_does_not_end_is_never_renewed_and_what_has_ended_is_never_used() {
     let (keeper_of_endless, desk) = keeper(None, 1);
     assert_eq!(*keeper_of_endless.credential().await.unwrap(), 1);

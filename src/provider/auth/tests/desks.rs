@@ -33,6 +33,8 @@ async fn an_app_shows_its_secret_once_and_its_token_from_then_on() {
          &scope=https%3A%2F%2Fcognitiveservices.azure.com%2F.default&client_secret=canary%20secret"
     ));
     assert_eq!(signer.secrets(), [Secret::new("t1")]);
+    signer.doubt();
+    assert_eq!(token(&signer).await.unwrap(), "Bearer t1");
 }
 
 #[tokio::test]
@@ -93,7 +95,9 @@ async fn no_fault_shows_what_was_sent_or_what_a_desk_says_in_words() {
     }
     let nowhere = Stand { url: "http://127.0.0.1:1".to_owned(), heard: Arc::default() };
     let fault = token(&entra_at(&nowhere, with_secret)).await.unwrap_err();
-    assert!(fault.to_string().starts_with("Microsoft Entra at 127.0.0.1:1 gave no credential: "));
+    let fault = fault.to_string();
+    assert!(fault.starts_with("Microsoft Entra at 127.0.0.1:1 gave no credential: "), "{fault}");
+    assert!(fault.contains("; check `tenant_id`"), "{fault}");
 }
 
 #[test]
