@@ -15,6 +15,7 @@ mod reader;
 mod value;
 mod secret;
 mod server;
+mod cloud;
 mod provider;
 mod route;
 mod access;
@@ -24,6 +25,9 @@ mod discover;
 pub mod watch;
 
 pub use access::Key;
+pub use cloud::{
+    AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
+};
 pub use discover::Candidate;
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};

@@ -23,7 +23,7 @@ use crate::dialect::splice::{self, Payload, Usage};
 use crate::dialect::{self, Aim, Context, Misread};
 use crate::error::{Error, Kind};
 use crate::net::client::{Fault, Reply, ReplyBody};
-use crate::provider::{Failure, Operation, Order, Way};
+use crate::provider::{Failure, Operation, Order, Unanswered, Way};
 
 /// The longest whole answer and the longest error body that are read.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -174,10 +174,11 @@ async fn ask_so(
     }
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
     let content_type = content_type.unwrap_or(JSON);
-    if envelope.stream && content_type.as_bytes().starts_with(b"text/event-stream") {
+    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    if envelope.stream && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
         let passage = passage(call, question, target, (errand, usage_added));
         let due = (sent + limits.first_token).min(end);
-        let flow = Flow::new(reply.body, passage);
+        let flow = Flow::new(reply.body, binary, passage);
         return first_content(call, flow, reply.status, due).await;
     }
     let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
@@ -303,9 +304,13 @@ fn whole(
     Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
 }
 
-fn unanswered(target: &Target, fault: &Fault) -> Failure {
+fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {
     // The cause is for the operator: it may name hosts that clients are not to know.
-    tracing::warn!(provider = %target.provider.name, cause = %fault, "an upstream gave no answer");
+    tracing::warn!(provider = %target.provider.name, cause = %unanswered, "an upstream gave no answer");
+    let fault = match unanswered {
+        Unanswered::Net(fault) => fault,
+        Unanswered::Unproven(_) => return Failure::unreachable(),
+    };
     match fault {
         Fault::Connect(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
             Failure::timeout(0)

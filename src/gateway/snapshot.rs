@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::access::Access;
-use crate::config::{Config, Route, Timeouts, ToolPairs};
+use crate::config::{CloudEnvironment, Config, Route, Timeouts, ToolPairs};
 use crate::net::client::Client;
 use crate::provider::Provider;
 use crate::route::{Choice, Routes, Unknown};
@@ -94,8 +94,9 @@ impl Snapshot {
     ) -> Result<Self, Vec<(String, String)>> {
         let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
+        let environment = CloudEnvironment::read();
         for (name, section) in &config.providers {
-            match Provider::build(name, section, client) {
+            match Provider::build(name, section, (&environment, client)) {
                 Ok(provider) => {
                     providers.insert(name.clone(), Arc::new(provider));
                 }

@@ -37,6 +37,12 @@ pub enum Auth {
     Bearer,
     /// The bare key in a header of this name.
     Header(&'static str),
+    /// The bare key in a header of this name; without a key, a token of Microsoft Entra.
+    Entra(&'static str),
+    /// A signature of AWS; a key goes as a bearer.
+    Aws,
+    /// A token of Google; a key goes in Google's header.
+    Google,
     /// No key is needed; one that is configured goes as a bearer.
     None,
 }
@@ -125,7 +131,7 @@ pub static CATALOG: &[Kind] = &[
         id: "azure",
         name: "Azure OpenAI",
         speaks: OPENAI,
-        auth: Auth::Header("api-key"),
+        auth: Auth::Entra("api-key"),
         key_variable: "AZURE_OPENAI_API_KEY",
         quirks: FULL,
         docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",

@@ -9,7 +9,7 @@ use super::*;
 
 mod example;
 
-const KINDS: &[&str] = &["azure", "demo", "groq", "ollama", "openai"];
+const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 
 const SOUND: &str = r#"
 [providers.groq]
@@ -389,4 +389,37 @@ hash = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffFF"
     assert_eq!(route.attempts, Some(3));
     assert_eq!(config.keys["a"].hash, Some([255; 32]));
     assert_eq!(config.keys["a"].routes, None);
+}
+
+#[test]
+fn credentials_of_a_cloud_are_whole_or_refused() {
+    let text = r#"
+[providers.a]
+kind = "bedrock"
+access_key_id = "AKID"
+profile = "work"
+[providers.b]
+kind = "bedrock"
+session_token = "x"
+[providers.c]
+kind = "vertex"
+location = "evil.example/"
+"#;
+    assert_eq!(
+        complaints_beside_sound(text),
+        r"7: providers.a: `access_key_id` and `secret_access_key` belong together; write both
+7: providers.a: `access_key_id` and `profile` are both written; keep one
+11: providers.b: `session_token` belongs to an `access_key_id`; write both
+14: providers.c: `location` may hold small letters, digits and - only
+"
+    );
+    let sound = format!(
+        "{SOUND}[providers.d]\nkind = \"bedrock\"\nregion = \"eu-west-1\"\n\
+         access_key_id = \"AKID\"\nsecret_access_key = \"canary\"\n"
+    );
+    let config = parse(&sound).unwrap();
+    assert!(config.warnings[0].path.ends_with("secret_access_key") && config.warnings.len() == 1);
+    let keys: Vec<_> = config.providers["d"].cloud.written().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["region", "access_key_id", "secret_access_key"]);
+    assert!(!format!("{config:?}").contains("canary"));
 }
