@@ -23,6 +23,7 @@ pub use self::reload::{Overrides, ReloadStatus, Reloader};
 pub use self::snapshot::Snapshot;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
+use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 /// The handle that every door holds: what is configured now, and what outlives a reload.
@@ -31,6 +32,7 @@ pub struct Gateway {
     live: ArcSwap<Snapshot>,
     pub client: Client,
     pub telemetry: Telemetry,
+    store: Store,
     /// Calls in flight.
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
@@ -42,7 +44,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(snapshot: Snapshot, client: Client, telemetry: Telemetry) -> Arc<Self> {
+    pub fn new(
+        snapshot: Snapshot,
+        client: Client,
+        store: Store,
+        telemetry: Telemetry,
+    ) -> Arc<Self> {
         let server = &snapshot.config.server;
         telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         Arc::new(Self {
@@ -51,6 +58,7 @@ impl Gateway {
             live: ArcSwap::from_pointee(snapshot),
             client,
             telemetry,
+            store,
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })
@@ -59,6 +67,11 @@ impl Gateway {
     /// What is configured now. A call loads it once and keeps it to its end.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.live.load_full()
+    }
+
+    /// What survives a restart.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Serves `snapshot` from the next call on.
