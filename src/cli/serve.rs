@@ -305,6 +305,7 @@ impl House {
         }
         self.gateway.end_streams();
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
+        let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
         let written = tokio::time::timeout(LAST_WRITES, self.gateway.store().flush()).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::error!("the store could not be written to the end");

@@ -6,6 +6,7 @@ mod attempt;
 mod body;
 mod call;
 mod flow;
+mod kept;
 mod pipeline;
 mod relay;
 mod reload;
@@ -19,10 +20,12 @@ use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget};
 pub use self::body::Body;
+use self::kept::Kept;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 pub use self::snapshot::Snapshot;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
+use crate::net::tasks::Tasks;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -33,6 +36,9 @@ pub struct Gateway {
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
+    kept: Kept,
+    /// Work that goes on when its call is over.
+    pub tasks: Tasks,
     /// Calls in flight.
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
@@ -58,6 +64,8 @@ impl Gateway {
             live: ArcSwap::from_pointee(snapshot),
             client,
             telemetry,
+            kept: Kept::new(store.clone()),
+            tasks: Tasks::default(),
             store,
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
