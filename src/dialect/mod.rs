@@ -5,7 +5,9 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod estimate;
 pub mod fold;
+pub mod messages;
 pub mod opaque;
 pub mod openai;
 pub mod passage;
@@ -15,7 +17,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -98,6 +100,20 @@ pub struct Context<'a> {
 pub struct Aim<'a> {
     pub model: &'a str,
     pub traits: &'a Traits,
+    /// Set prompt cache breakpoints here, for a client that sets none itself.
+    pub cache: Option<CacheInjection>,
+}
+
+/// Where a target's prompt cache gets breakpoints that the client did not ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheInjection {
+    /// Behind the system prompt.
+    pub system: bool,
+    /// Behind the last tool.
+    pub tools: bool,
+    /// Behind the last two messages of the user.
+    pub messages: bool,
+    pub lifetime: CacheMark,
 }
 
 /// How one server departs from the dialect it speaks.
@@ -148,9 +164,9 @@ impl From<serde_json::Error> for Misread {
 /// The side of a dialect that clients see; `None` where no door speaks it.
 pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
     match dialect {
+        Dialect::Messages => Some(&messages::CODEC),
         Dialect::Chat
         | Dialect::Responses
-        | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse
         | Dialect::Cohere => None,
@@ -160,9 +176,9 @@ pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
     match dialect {
+        Dialect::Messages => Some(&messages::CODEC),
         Dialect::Chat
         | Dialect::Responses
-        | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse
         | Dialect::Cohere => None,

@@ -1,0 +1,10 @@
+//! Streamed answers, read and written.
+
+mod read;
+mod write;
+
+pub(super) use read::Reader;
+pub(super) use write::Writer;
+
+#[cfg(test)]
+mod tests;
