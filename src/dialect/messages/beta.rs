@@ -89,10 +89,7 @@ mod tests {
         assert_eq!(kept, "context-1m-2025-08-07,tool-search-tool-2025-10-19");
         assert_eq!(dropped, ["files-api-2025-04-14", "effort-2025-11-24"]);
         let (kept, dropped) = betas(header, Betas::Bedrock);
-        assert_eq!(
-            kept,
-            "context-1m-2025-08-07,tool-search-tool-2025-10-19,effort-2025-11-24"
-        );
+        assert_eq!(kept, "context-1m-2025-08-07,tool-search-tool-2025-10-19,effort-2025-11-24");
         assert_eq!(dropped, ["files-api-2025-04-14"]);
         let (kept, dropped) = betas("a,b , a", Betas::All);
         assert_eq!((kept.as_str(), dropped.len()), ("a,b", 0));

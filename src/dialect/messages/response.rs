@@ -26,7 +26,11 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     let mut response = ChatResponse {
         id: fields.text("id")?.unwrap_or_default(),
         model: fields.text("model")?.unwrap_or_default(),
-        choices: vec![Choice { parts, finish: finish::read(&reason, stop_sequence), logprobs: None }],
+        choices: vec![Choice {
+            parts,
+            finish: finish::read(&reason, stop_sequence),
+            logprobs: None,
+        }],
         ..ChatResponse::default()
     };
     if let Some(value) = fields.take("usage") {

@@ -70,11 +70,7 @@ fn read_sampling(fields: &mut Fields) -> Result<Sampling, Misread> {
 }
 
 /// A user's message may hold tool results beside other blocks: those are messages of their own.
-fn read_message(
-    message: Value,
-    place: usize,
-    messages: &mut Vec<Message>,
-) -> Result<(), Misread> {
+fn read_message(message: Value, place: usize, messages: &mut Vec<Message>) -> Result<(), Misread> {
     let mut fields = Fields::new(message, format!("messages[{place}]"))?;
     let role = match fields.required_text("role")?.as_str() {
         "user" => Role::User,

@@ -21,9 +21,8 @@ const UNKNOWN: &[&str] = &[
     "minProperties",
     "maxProperties",
 ];
-const FORMATS: &[&str] = &[
-    "date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid",
-];
+const FORMATS: &[&str] =
+    &["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"];
 /// Keywords that hold one schema, a list of them, or a map to them.
 const NESTED: &[&str] = &["items", "anyOf", "allOf", "properties", "$defs", "definitions"];
 
@@ -76,7 +75,9 @@ fn compile_at(schema: &Value, dropped: &mut Dropped, depth: usize) -> Value {
 fn is_object(schema: &Map<String, Value>) -> bool {
     let kind = schema.get("type");
     kind.is_some_and(|kind| kind == "object")
-        || kind.and_then(Value::as_array).is_some_and(|kinds| kinds.iter().any(|one| one == "object"))
+        || kind
+            .and_then(Value::as_array)
+            .is_some_and(|kinds| kinds.iter().any(|one| one == "object"))
         || (kind.is_none() && schema.contains_key("properties"))
 }
 
@@ -99,8 +100,7 @@ fn nested(value: &Value, dropped: &mut Dropped, depth: usize) -> Value {
 
 fn named(value: &Value, dropped: &mut Dropped, depth: usize) -> Value {
     let Some(schemas) = value.as_object() else { return value.clone() };
-    let compiled = |(name, schema): (&String, &Value)| {
-        (name.clone(), compile_at(schema, dropped, depth + 1))
-    };
+    let compiled =
+        |(name, schema): (&String, &Value)| (name.clone(), compile_at(schema, dropped, depth + 1));
     Value::Object(schemas.iter().map(compiled).collect())
 }

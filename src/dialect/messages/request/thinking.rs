@@ -121,7 +121,8 @@ fn by_effort(asked: &Thinking, family: &Family) -> Plan {
 /// API refuses such a turn. A client that cannot carry thoughts leaves them out.
 fn lacks_its_thoughts(messages: &[Message]) -> bool {
     let is_thought = |part: &Part| {
-        matches!(part.content, Content::Reasoning(_)) && part.opaque_for(Dialect::Messages).is_some()
+        matches!(part.content, Content::Reasoning(_))
+            && part.opaque_for(Dialect::Messages).is_some()
     };
     messages
         .iter()

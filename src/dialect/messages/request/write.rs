@@ -75,7 +75,8 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
                 if *strict == Some(true) && family.structured {
                     tool["strict"] = json!(true);
                 }
-                dropped.add_if(*strict == Some(true) && !family.structured, "tools.function.strict");
+                dropped
+                    .add_if(*strict == Some(true) && !family.structured, "tools.function.strict");
                 if let Some(mark) = cache {
                     tool["cache_control"] = write_mark(*mark);
                 }
@@ -91,7 +92,9 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
                 });
                 tools.push(named_tool(name, description.as_deref(), &text));
             }
-            Tool::Hosted(Foreign { dialect: Dialect::Messages, value }) => tools.push(value.clone()),
+            Tool::Hosted(Foreign { dialect: Dialect::Messages, value }) => {
+                tools.push(value.clone())
+            }
             Tool::Hosted(foreign) => {
                 let kind = foreign.value.get("type").and_then(Value::as_str);
                 dropped.add(format!("tools.{}", kind.unwrap_or(foreign.dialect.name())));
@@ -154,7 +157,9 @@ fn write_output_config(
             return config;
         }
         Format::JsonSchema { schema, .. } => {
-            format!("Answer with one JSON value that follows this schema, and nothing else:\n{schema}")
+            format!(
+                "Answer with one JSON value that follows this schema, and nothing else:\n{schema}"
+            )
         }
         Format::JsonObject => "Answer with one JSON object and nothing else.".to_owned(),
     };
@@ -175,9 +180,9 @@ fn write_sampling(
     let temperature = sampling.temperature.filter(|_| {
         family.sampling != Samples::None && (!plan.on || sampling.temperature == Some(1.0))
     });
-    let mut top_p = sampling.top_p.filter(|top_p| {
-        family.sampling != Samples::None && (!plan.on || *top_p >= 0.95)
-    });
+    let mut top_p = sampling
+        .top_p
+        .filter(|top_p| family.sampling != Samples::None && (!plan.on || *top_p >= 0.95));
     if family.sampling == Samples::One && temperature.is_some() {
         top_p = None;
     }

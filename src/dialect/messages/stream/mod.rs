@@ -8,3 +8,6 @@ pub(super) use write::Writer;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) use tests::accepts;

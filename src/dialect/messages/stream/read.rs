@@ -119,6 +119,8 @@ impl ReadStream for Reader {
         let wire: Wire<'_> = serde_json::from_slice(data)?;
         match (wire.kind.as_ref(), name) {
             ("message_start", _) => self.start(wire, events),
+            // What comes after the reason to end is no answer any more.
+            ("content_block_start" | "content_block_delta", _) if self.finished => {}
             ("content_block_start", _) => return self.open(wire, events),
             ("content_block_delta", _) => return self.delta(wire, data, events),
             ("content_block_stop", _) => self.close(wire.index, events),
@@ -259,10 +261,10 @@ impl Reader {
         let Some(place) = self.blocks.iter().position(is_meant) else { return Ok(()) };
         let Some(block) = self.blocks.get_mut(place) else { return Ok(()) };
         if let Kind::Foreign { input } = &mut block.kind {
-            if piece.partial_json.is_empty() {
-                block.merge(serde_json::from_slice(data)?);
-            } else {
+            if piece.kind == "input_json_delta" {
                 input.push_str(&piece.partial_json);
+            } else {
+                block.merge(serde_json::from_slice(data)?);
             }
         } else if let Some(delta) = block.take(piece) {
             self.say(place, Event::Delta { choice: 0, delta }, events);
@@ -271,7 +273,8 @@ impl Reader {
     }
 
     fn close(&mut self, index: u64, events: &mut Vec<Event>) {
-        let Some(place) = self.blocks.iter().position(|block| block.index == index && !block.closed)
+        let Some(place) =
+            self.blocks.iter().position(|block| block.index == index && !block.closed)
         else {
             return;
         };
@@ -390,7 +393,8 @@ impl Block {
             Kind::Redacted => block::unseal(rest, "data"),
             Kind::Text => block::own(rest),
         };
-        events.extend(opaque.map(|opaque| Event::Delta { choice: 0, delta: Delta::Opaque(opaque) }));
+        events
+            .extend(opaque.map(|opaque| Event::Delta { choice: 0, delta: Delta::Opaque(opaque) }));
         events.push(Event::Close { choice: 0 });
         events
     }

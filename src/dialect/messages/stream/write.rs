@@ -6,9 +6,7 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::canon::{
-    Delta, Dialect, Event, Finish, Foreign, Opaque, Opening, Start, Usage,
-};
+use crate::canon::{Delta, Dialect, Event, Finish, Foreign, Opaque, Opening, Start, Usage};
 use crate::dialect::messages::{block, citation, finish, response, usage};
 use crate::dialect::{Context, WriteStream, opaque, portable_id};
 
@@ -97,8 +95,7 @@ impl Writer {
         if !start.model.is_empty() {
             self.model.clone_from(&start.model);
         }
-        let mut usage =
-            usage::write(&Usage { input: self.input_estimate, ..Usage::default() });
+        let mut usage = usage::write(&Usage { input: self.input_estimate, ..Usage::default() });
         if let Some(tier) = &start.service_tier {
             usage["service_tier"] = json!(response::write_tier(tier));
         }
@@ -159,10 +156,9 @@ impl Writer {
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
         match (&mut self.open, delta) {
-            (
-                Open::Text,
-                Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text),
-            ) => self.piece("text_delta", "text", text, out),
+            (Open::Text, Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text)) => {
+                self.piece("text_delta", "text", text, out)
+            }
             (Open::Thinking, Delta::Reasoning(text)) => {
                 self.piece("thinking_delta", "thinking", text, out);
             }
