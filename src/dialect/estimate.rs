@@ -4,7 +4,7 @@
 //! models, and Anthropic's is not public. Text is cut as tokenizers cut it before they look words
 //! up: a run of letters is a token for every seven, digits one for three, signs one for two, spaces
 //! belong to the word behind them. Against what Anthropic counted for recorded questions it is
-//! within a quarter or thirty tokens, and with tools up to two hundred more, as much as the prompt
+//! within a quarter or thirty tokens, and with tools up to 260 tokens, as much as the prompt
 //! about them has grown in a year (tested where the recordings are at hand).
 
 use crate::canon::{ChatRequest, Content, Dialect, Format, Media, Part, Source, Tool, ToolChoice};

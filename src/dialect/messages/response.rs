@@ -56,14 +56,14 @@ pub(super) fn write_id(id: &str, context: &Context<'_>) -> String {
 
 /// This API has one answer to a question; others are left out.
 pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
-    let (mut content, mut calls) = (Vec::new(), false);
+    let (mut blocks, mut calls) = (Vec::new(), false);
     let answer = response.choices.first();
     for part in answer.into_iter().flat_map(|answer| &answer.parts) {
         calls |= matches!(part.content, Content::ToolCall(_));
         let Some(block) = write_part(part) else { continue };
-        content.push(block);
+        blocks.push(block);
         if !matches!(part.content, Content::Reasoning(_)) {
-            content.extend(state_after(part));
+            blocks.extend(state_after(part));
         }
     }
     let finish = answer.map(|answer| answer.finish.clone()).unwrap_or_default();
@@ -77,7 +77,7 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
         "type": "message",
         "role": "assistant",
         "model": model,
-        "content": content,
+        "content": blocks,
         "stop_reason": finish::write(&finish, calls),
         "stop_sequence": finish.stop_sequence,
         "usage": usage,

@@ -50,7 +50,8 @@ impl Counts {
             lifetimes.ephemeral_1h_input_tokens.unwrap_or(0),
         );
         // A stream splits by lifetime only at its start; the total is what counts.
-        let written = self.cache_creation_input_tokens.unwrap_or(short.saturating_add(long));
+        let written =
+            self.cache_creation_input_tokens.unwrap_or_else(|| short.saturating_add(long));
         let long = long.min(written);
         let output = self.output_tokens.unwrap_or(0);
         let reasoning = self.output_tokens_details.and_then(|details| details.thinking_tokens);

@@ -95,7 +95,7 @@ fn wrap(block: &mut Value) {
 }
 
 /// The API refuses an answer to go on with that ends in white space.
-fn trim_last(turns: &mut Vec<Turn>) {
+fn trim_last(turns: &mut [Turn]) {
     let Some(last) = turns.last_mut().filter(|turn| turn.role == "assistant") else { return };
     let Some(block) = last.blocks.last_mut() else { return };
     if let Some(text) = block["text"].as_str() {
@@ -167,7 +167,7 @@ fn write_plain(part: &Part, dropped: &mut Dropped) -> Option<Value> {
         Content::Foreign(Foreign { dialect: Dialect::Messages, value }) => Some(value.clone()),
         Content::Foreign(foreign) => {
             let kind = foreign.value.get("type").and_then(Value::as_str);
-            dropped.add(kind.unwrap_or(foreign.dialect.name()).to_owned());
+            dropped.add(kind.unwrap_or_else(|| foreign.dialect.name()).to_owned());
             None
         }
         Content::Media(_) | Content::ToolCall(_) | Content::ToolResult(_) => None,

@@ -93,11 +93,11 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
                 tools.push(named_tool(name, description.as_deref(), &text));
             }
             Tool::Hosted(Foreign { dialect: Dialect::Messages, value }) => {
-                tools.push(value.clone())
+                tools.push(value.clone());
             }
             Tool::Hosted(foreign) => {
                 let kind = foreign.value.get("type").and_then(Value::as_str);
-                dropped.add(format!("tools.{}", kind.unwrap_or(foreign.dialect.name())));
+                dropped.add(format!("tools.{}", kind.unwrap_or_else(|| foreign.dialect.name())));
             }
         }
     }

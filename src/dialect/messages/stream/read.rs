@@ -18,6 +18,7 @@ use crate::dialect::messages::{block, citation, error, finish, response};
 use crate::dialect::{Misread, ReadStream};
 
 /// Reads one stream.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
 #[derive(Debug, Default)]
 pub(in crate::dialect::messages) struct Reader {
     blocks: VecDeque<Block>,

@@ -23,8 +23,9 @@ pub(in crate::dialect::messages) fn accepts(stream: &[u8]) -> Result<Vec<Value>,
         state = match (state, name) {
             (_, "ping") => state,
             ("begin", "message_start") if is_message(&event["message"]) => "between",
-            ("between", "content_block_start") if here => "inside",
-            ("inside", "content_block_delta") if here => "inside",
+            ("between", "content_block_start") | ("inside", "content_block_delta") if here => {
+                "inside"
+            }
             ("inside", "content_block_stop") if here => {
                 index += 1;
                 "between"
@@ -178,7 +179,9 @@ fn write(events: &[Event]) -> Vec<Value> {
     let question = ChatRequest::default();
     let mut writer = CODEC.writer(&context(&question));
     let mut out = Vec::new();
-    events.iter().for_each(|event| writer.write(event, &mut out));
+    for event in events {
+        writer.write(event, &mut out);
+    }
     accepts(&out).unwrap()
 }
 

@@ -157,7 +157,7 @@ impl Writer {
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
         match (&mut self.open, delta) {
             (Open::Text, Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text)) => {
-                self.piece("text_delta", "text", text, out)
+                self.piece("text_delta", "text", text, out);
             }
             (Open::Thinking, Delta::Reasoning(text)) => {
                 self.piece("thinking_delta", "thinking", text, out);
