@@ -6,10 +6,13 @@
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
 pub mod estimate;
+pub mod eventstream;
 pub mod fold;
+pub mod keepsake;
 pub mod messages;
 pub mod opaque;
 pub mod openai;
+pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod splice;
@@ -17,7 +20,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -123,6 +126,9 @@ pub struct Traits {
     pub model_in_path: bool,
 }
 
+/// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
+pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
+
 impl Traits {
     pub const NONE: Self = Self { model_in_path: false };
 }
@@ -161,27 +167,19 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
-/// The side of a dialect that clients see; `None` where no door speaks it.
-pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
-    match dialect {
-        Dialect::Messages => Some(&messages::CODEC),
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => None,
+/// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
+pub fn client(surface: Surface) -> &'static dyn ClientSide {
+    match surface {
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        _ => &openai::Errors,
     }
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
+pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Messages => Some(&messages::CODEC),
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => None,
+        Dialect::Messages => &messages::CODEC,
+        _ => &openai::Errors,
     }
 }
 

@@ -367,6 +367,9 @@ fn on_vertex_the_model_stands_in_the_path() {
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(body["anthropic_version"], "vertex-2023-10-16");
     assert!(body.get("model").is_none());
+    let version = body["anthropic_version"].as_str().unwrap();
+    let member = format!("\"anthropic_version\":\"{version}\"");
+    assert_eq!(member, crate::dialect::VERTEX_VERSION, "as on the verbatim path");
 }
 
 // === properties ===

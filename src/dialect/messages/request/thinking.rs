@@ -112,7 +112,7 @@ fn by_effort(asked: &Thinking, family: &Family) -> Plan {
         // The first family that is told by effort does not know `xhigh`.
         Effort::Highest if family.thinking != Thinks::Either => "xhigh",
         Effort::High | Effort::Highest => "high",
-        Effort::Unbounded => "max",
+        Effort::Max => "max",
     });
     Plan { thinking: Some(thinking), effort, on: true }
 }
