@@ -165,12 +165,10 @@ fn read_output_config(
     let mut rest = Map::new();
     if let Some(mut config) = fields.object("output_config")? {
         if let Some(effort) = config.text("effort")? {
-            match Effort::parse(&effort) {
-                Some(known) => {
-                    let thinking = request.reasoning.get_or_insert_default();
-                    // `disabled` is said of thinking, the effort of all else.
-                    thinking.effort.get_or_insert(known);
-                }
+            // Where thinking is off, effort is said of all else, which no other API has a word for.
+            let off = request.reasoning.as_ref().is_some_and(|asked| asked.effort.is_some());
+            match Effort::parse(&effort).filter(|_| !off) {
+                known @ Some(_) => request.reasoning.get_or_insert_default().effort = known,
                 None => config.put("effort", Value::String(effort)),
             }
         }

@@ -146,6 +146,34 @@ fn effort_is_said_as_each_family_takes_it() {
 }
 
 #[test]
+fn thinking_is_read_as_what_all_apis_have_and_kept_where_they_have_not() {
+    let ask = |fields: Value| {
+        let mut body = json!({"model": "m", "messages": []});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        read(body.to_string().as_bytes()).unwrap()
+    };
+    let adaptive = json!({"type": "adaptive", "display": "summarized"});
+    let request = ask(json!({"thinking": adaptive, "output_config": {"effort": "max"}}));
+    let expected =
+        Thinking { effort: Some(Effort::Max), visible: Some(true), ..Thinking::default() };
+    assert_eq!((request.reasoning, request.extras.dialect), (Some(expected), None));
+    let off = json!({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}});
+    let request = ask(off);
+    assert_eq!(request.reasoning.as_ref().unwrap().effort, Some(Effort::None));
+    let (body, _) = written(&request_with_text(request), "claude-opus-5");
+    assert_eq!(body["thinking"], json!({"type": "disabled"}));
+    assert_eq!(body["output_config"], json!({"effort": "low"}));
+    let between = json!({"type": "between_tools"});
+    let request = ask(json!({ "thinking": between }));
+    let (body, _) = written(&request_with_text(request), "claude-sonnet-5-5");
+    assert_eq!(body["thinking"], between);
+}
+
+fn request_with_text(request: ChatRequest) -> ChatRequest {
+    ChatRequest { messages: asked("hi").messages, ..request }
+}
+
+#[test]
 fn what_thinking_forbids_is_left_out_and_named() {
     let mut request = asked("hi");
     request.reasoning = Some(Thinking { budget: Some(2048), ..Thinking::default() });

@@ -1,5 +1,6 @@
 //! Streamed answers, read and written.
 
+mod block;
 mod read;
 mod write;
 

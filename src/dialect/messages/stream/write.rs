@@ -2,8 +2,6 @@
 //! block with its start, deltas and stop; one `message_delta` with reason and usage;
 //! `message_stop`.
 
-use std::io::Write;
-
 use serde_json::{Value, json};
 
 use crate::canon::{Delta, Dialect, Event, Finish, Foreign, Opaque, Opening, Start, Usage};
@@ -96,6 +94,7 @@ impl Writer {
             self.model.clone_from(&start.model);
         }
         let mut usage = usage::write(&Usage { input: self.input_estimate, ..Usage::default() });
+        without_lifetimes(&mut usage);
         if let Some(tier) = &start.service_tier {
             usage["service_tier"] = json!(response::write_tier(tier));
         }
@@ -231,10 +230,7 @@ impl Writer {
         self.ended = true;
         let estimate = Usage { input: self.input_estimate, ..Usage::default() };
         let mut usage = usage::write(&self.usage.unwrap_or(estimate));
-        if let Some(usage) = usage.as_object_mut() {
-            // Only the start says how long what was written is kept.
-            usage.shift_remove("cache_creation");
-        }
+        without_lifetimes(&mut usage);
         let delta = json!({
             "stop_reason": finish::write(&self.finish, self.called),
             "stop_sequence": self.finish.stop_sequence,
@@ -266,18 +262,31 @@ impl Writer {
 
     /// The common delta, written straight into the stream.
     fn piece(&self, kind: &str, field: &str, text: &str, out: &mut Vec<u8>) {
-        // Writing to memory does not fail.
-        let _ = write!(
-            out,
-            "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":{},\
-             \"delta\":{{\"type\":\"{kind}\",\"{field}\":",
-            self.index
-        );
+        let index = self.index.to_string();
+        for text in [
+            "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":",
+            &index,
+            ",\"delta\":{\"type\":\"",
+            kind,
+            "\",\"",
+            field,
+            "\":",
+        ] {
+            out.extend_from_slice(text.as_bytes());
+        }
+        // Writing text to memory does not fail.
         let _ = serde_json::to_writer(&mut *out, text);
         out.extend_from_slice(b"}}\n\n");
     }
 }
 
+/// The API says only at the start how long cache entries are kept; that is too early here.
+fn without_lifetimes(usage: &mut Value) {
+    if let Some(usage) = usage.as_object_mut() {
+        usage.shift_remove("cache_creation");
+    }
+}
+
 fn event(out: &mut Vec<u8>, name: &str, data: &Value) {
-    let _ = write!(out, "event: {name}\ndata: {data}\n\n");
+    out.extend_from_slice(format!("event: {name}\ndata: {data}\n\n").as_bytes());
 }
