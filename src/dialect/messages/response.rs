@@ -22,7 +22,9 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     };
     let parts = read_content(content, "content")?;
     let stop_sequence = fields.text("stop_sequence")?;
-    let reason = fields.text("stop_reason")?.unwrap_or_default();
+    let called = parts.iter().any(|part| matches!(part.content, Content::ToolCall(_)));
+    let silent = || if called { "tool_use" } else { "end_turn" }.to_owned();
+    let reason = fields.text("stop_reason")?.unwrap_or_else(silent);
     let mut response = ChatResponse {
         id: fields.text("id")?.unwrap_or_default(),
         model: fields.text("model")?.unwrap_or_default(),

@@ -12,7 +12,7 @@ use crate::dialect::messages::{block, citation};
 /// A block that has begun.
 #[derive(Debug)]
 pub(super) struct Block {
-    pub(super) index: u64,
+    pub(super) index: i64,
     pub(super) kind: Kind,
     /// Fields that only this dialect knows.
     pub(super) rest: Map<String, Value>,
@@ -131,7 +131,7 @@ impl Block {
 
 /// A block as it begins, which may lack what its deltas bring, and its fields without a common
 /// meaning.
-pub(super) fn begun(mut content: Value, index: u64) -> Result<(Part, Map<String, Value>), Misread> {
+pub(super) fn begun(mut content: Value, index: i64) -> Result<(Part, Map<String, Value>), Misread> {
     let Some(fields) = content.as_object_mut() else {
         return Err(Misread::new("`content_block` must be an object."));
     };

@@ -35,7 +35,7 @@ struct Wire<'a> {
     #[serde(rename = "type", borrow, default)]
     kind: Cow<'a, str>,
     #[serde(default)]
-    index: u64,
+    index: Option<i64>,
     #[serde(borrow, default)]
     delta: Option<Piece<'a>>,
     #[serde(default)]
@@ -76,7 +76,10 @@ impl ReadStream for Reader {
             ("content_block_start" | "content_block_delta", _) if self.finished => {}
             ("content_block_start", _) => return self.open(wire, events),
             ("content_block_delta", _) => return self.delta(wire, data, events),
-            ("content_block_stop", _) => self.close(wire.index, events),
+            ("content_block_stop", _) => {
+                let index = self.meant(wire.index);
+                self.close(index, events);
+            }
             ("message_delta", _) => self.message_delta(wire, events),
             ("message_stop", _) => self.stop(events),
             ("error", _) | (_, Some(b"error")) => {
@@ -139,13 +142,20 @@ impl Reader {
             return Err(Misread::new("`content_block` is missing."));
         };
         // A second block with the index of one that is open: that one is over.
-        self.close(wire.index, events);
-        self.begin_block(wire.index, content, events)
+        let index = wire.index.unwrap_or(0);
+        self.close(index, events);
+        self.begin_block(index, content, events)
+    }
+
+    /// The block that an event speaks of; without an index it is the youngest that is open.
+    fn meant(&self, index: Option<i64>) -> i64 {
+        let open = self.blocks.iter().rev().find(|block| !block.closed);
+        index.or_else(|| open.map(|block| block.index)).unwrap_or(0)
     }
 
     fn begin_block(
         &mut self,
-        index: u64,
+        index: i64,
         content: Value,
         events: &mut Vec<Event>,
     ) -> Result<(), Misread> {
@@ -200,7 +210,8 @@ impl Reader {
         events: &mut Vec<Event>,
     ) -> Result<(), Misread> {
         let Some(piece) = wire.delta else { return Err(Misread::new("`delta` is missing.")) };
-        let is_meant = |block: &Block| block.index == wire.index && !block.closed;
+        let index = self.meant(wire.index);
+        let is_meant = |block: &Block| block.index == index && !block.closed;
         if !self.blocks.iter().any(is_meant) {
             // Its start was lost; text and thoughts can be told without it.
             let content = match piece.kind.as_ref() {
@@ -209,7 +220,7 @@ impl Reader {
                 _ => return Err(Misread::new("A delta belongs to no open block.")),
             };
             self.begin(events);
-            self.begin_block(wire.index, content, events)?;
+            self.begin_block(index, content, events)?;
         }
         let Some(place) = self.blocks.iter().position(is_meant) else { return Ok(()) };
         let Some(block) = self.blocks.get_mut(place) else { return Ok(()) };
@@ -225,7 +236,7 @@ impl Reader {
         Ok(())
     }
 
-    fn close(&mut self, index: u64, events: &mut Vec<Event>) {
+    fn close(&mut self, index: i64, events: &mut Vec<Event>) {
         let Some(place) =
             self.blocks.iter().position(|block| block.index == index && !block.closed)
         else {

@@ -145,6 +145,29 @@ fn a_second_block_with_the_index_of_the_first_is_another() {
 }
 
 #[test]
+fn events_without_a_usable_index_belong_to_the_block_at_hand() {
+    let [delta, end] = done("tool_use");
+    for odd in [Value::Null, json!(-1)] {
+        let at = |mut event: Value| {
+            event["index"] = odd.clone();
+            event
+        };
+        let stream = [
+            start(),
+            at(call(0)),
+            at(input(0, "{\"a\":1}")),
+            at(stop(0)),
+            at(call(1)),
+            at(input(1, "{\"b\":2}")),
+            at(stop(1)),
+            delta.clone(),
+            end.clone(),
+        ];
+        assert_eq!(calls(&stream), [pair("f0", "{\"a\":1}"), pair("f1", "{\"b\":2}")]);
+    }
+}
+
+#[test]
 fn a_stream_that_is_cut_has_no_end() {
     let stream = [start(), block(0, &json!({"type": "text", "text": ""}))];
     let (events, _) = events(&sse(&stream), 40);
