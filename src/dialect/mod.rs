@@ -5,9 +5,12 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod estimate;
 pub mod eventstream;
 pub mod fold;
 pub mod keepsake;
+pub mod messages;
+pub mod opaque;
 pub mod openai;
 pub mod pairs;
 pub mod passage;
@@ -17,7 +20,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -100,6 +103,20 @@ pub struct Context<'a> {
 pub struct Aim<'a> {
     pub model: &'a str,
     pub traits: &'a Traits,
+    /// Set prompt cache breakpoints here, for a client that sets none itself.
+    pub cache: Option<CacheInjection>,
+}
+
+/// Where a target's prompt cache gets breakpoints that the client did not ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheInjection {
+    /// Behind the system prompt.
+    pub system: bool,
+    /// Behind the last tool.
+    pub tools: bool,
+    /// Behind the last two messages of the user.
+    pub messages: bool,
+    pub lifetime: CacheMark,
 }
 
 /// How one server departs from the dialect it speaks.
@@ -151,13 +168,19 @@ impl From<serde_json::Error> for Misread {
 }
 
 /// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
-pub fn client(_surface: Surface) -> &'static dyn ClientSide {
-    &openai::Errors
+pub fn client(surface: Surface) -> &'static dyn ClientSide {
+    match surface {
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        _ => &openai::Errors,
+    }
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(_dialect: Dialect) -> &'static dyn UpstreamSide {
-    &openai::Errors
+pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
+    match dialect {
+        Dialect::Messages => &messages::CODEC,
+        _ => &openai::Errors,
+    }
 }
 
 /// A tool call's id that every dialect takes: `^[A-Za-z0-9_-]{1,40}$`. Ids that fit stay; others

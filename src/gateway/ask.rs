@@ -99,7 +99,7 @@ pub(super) async fn prepare(
         (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
     };
     let request = &question.chat().map_err(misread)?.request;
-    let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
+    let aim = Aim { model: &target.model, traits: &target.provider.kind.traits, cache: None };
     let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
