@@ -56,6 +56,10 @@ impl Surface {
         matches!(self, Self::Chat | Self::Responses | Self::Messages | Self::Generate)
     }
 
+    pub fn counts_tokens(self) -> bool {
+        matches!(self, Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens)
+    }
+
     /// The dialect that questions come in here; `None` where they are no chats, or have a dialect
     /// of their own.
     pub fn dialect(self) -> Option<Dialect> {

@@ -124,13 +124,15 @@ pub struct CacheInjection {
 pub struct Traits {
     /// The model stands in the path and not in the body.
     pub model_in_path: bool,
+    /// Which values of Anthropic's beta header it takes.
+    pub betas: messages::Betas,
 }
 
 /// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
 pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
 
 impl Traits {
-    pub const NONE: Self = Self { model_in_path: false };
+    pub const NONE: Self = Self { model_in_path: false, betas: messages::Betas::All };
 }
 
 /// A question in the target's words.

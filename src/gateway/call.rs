@@ -16,7 +16,7 @@ use crate::canon::{Attempt, CallId, CallRecord, Outcome, Owner, Surface, Usage, 
 use crate::config::ToolPairs;
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::peek::StreamOptions;
-use crate::dialect::{self, ClientSide};
+use crate::dialect::{self, CacheInjection, ClientSide};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -125,6 +125,11 @@ impl Call {
     /// What becomes of tool calls and results that stand alone.
     pub(super) fn tool_pairs(&self) -> Option<ToolPairs> {
         self.chain.as_ref().and_then(|chain| chain.tool_pairs)
+    }
+
+    /// Where breakpoints of the prompt cache are put.
+    pub(super) fn prompt_cache(&self) -> Option<CacheInjection> {
+        self.chain.as_ref().and_then(|chain| chain.prompt_cache)
     }
 
     /// What a writer of answers must know of this call, besides question and model: its id as 32

@@ -167,6 +167,11 @@ impl Provider {
         self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads)
     }
 
+    /// The dialect in which this model loses least.
+    pub fn home(&self, model: &str) -> Option<Dialect> {
+        self.dialects(model).next()
+    }
+
     /// How such a question gets to this model; `None` if it cannot.
     pub fn way(&self, surface: Surface, model: &str) -> Option<Way> {
         let first = self.dialects(model).next();

@@ -389,7 +389,7 @@ fn no_more_than_four_breakpoints_are_sent_and_the_latest_stay() {
 
 #[test]
 fn on_vertex_the_model_stands_in_the_path() {
-    let traits = Traits { model_in_path: true };
+    let traits = Traits { model_in_path: true, ..Traits::NONE };
     let aim = Aim { model: "claude-sonnet-4-5@20250929", traits: &traits, cache: None };
     let body = CODEC.write_request(&asked("hi"), &aim).unwrap().body;
     let body: Value = serde_json::from_slice(&body).unwrap();
