@@ -5,11 +5,13 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod converse;
 pub mod embed;
 pub mod fold;
 pub mod openai;
 pub mod passage;
 pub mod peek;
+pub mod row;
 pub mod splice;
 pub mod sse;
 
@@ -164,8 +166,8 @@ pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
         | Dialect::Responses
         | Dialect::Messages
         | Dialect::Gemini
-        | Dialect::Converse
         | Dialect::Cohere => None,
+        Dialect::Converse => Some(&converse::CODEC),
     }
 }
 

@@ -1,0 +1,1 @@
+//! Converse held against what Bedrock sends and takes.
