@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::family::{Caches, Family};
 use super::media::{self, Names};
 use crate::canon::{
-    CacheMark, ChatRequest, Content, Dialect, Message, Part, Reasoning, Role, ToolCall, ToolResult,
+    CacheMark, ChatRequest, Content, Dialect, Media, Message, Part, Reasoning, Role, ToolCall,
+    ToolResult,
 };
 use crate::dialect::{Inexpressible, portable_id};
 
@@ -113,10 +114,7 @@ impl<'a> Turns<'a> {
         let block = match &part.content {
             Content::Text { text, .. } | Content::Refusal(text) => write_text(text),
             Content::Media(medium) if !matches!(message.role, Role::System | Role::Developer) => {
-                let written = media::write(medium, &mut self.names);
-                Some(written.map_err(|why| {
-                    Inexpressible(format!("`{path}.content`: a file {why}.").into())
-                })?)
+                Some(self.write_medium(medium, path)?)
             }
             Content::Media(_) => {
                 let why =
@@ -143,10 +141,16 @@ impl<'a> Turns<'a> {
         Ok(())
     }
 
+    fn write_medium(&mut self, medium: &Media, path: &str) -> Result<Value, Inexpressible> {
+        let refuse = |why| Inexpressible(format!("`{path}.content`: a file {why}.").into());
+        media::write(medium, &mut self.names).map_err(refuse)
+    }
+
     /// A breakpoint behind what has been written. Behind a document or a film Converse refuses
     /// one, so there it stands before them.
     fn mark(&mut self, mark: CacheMark, blocks: &mut Vec<Value>) {
-        let is_file = |block: &Value| block.get("document").or(block.get("video")).is_some();
+        let is_file =
+            |block: &Value| block.get("document").is_some() || block.get("video").is_some();
         let place = blocks.iter().rposition(|block| !is_file(block)).map_or(0, |last| last + 1);
         let point = cache_point(mark, self.family.caches);
         match point.filter(|_| place > 0 && blocks[place - 1].get("cachePoint").is_none()) {
@@ -204,21 +208,15 @@ impl<'a> Turns<'a> {
         for part in &result.parts {
             content.extend(match &part.content {
                 Content::Text { text, .. } | Content::Refusal(text) => write_text(text),
-                Content::Media(medium) => {
-                    let written = media::write(medium, &mut self.names);
-                    Some(written.map_err(|why| {
-                        Inexpressible(format!("`{path}.content`: a file {why}.").into())
-                    })?)
-                }
+                Content::Media(medium) => Some(self.write_medium(medium, path)?),
                 _ => None,
             });
         }
-        let status = if result.is_error { "error" } else { "success" };
         let id = portable_id(&result.id);
         let mut written = json!({ "toolUseId": id, "content": content });
         // Only some models take a status, and success is what all assume.
         if result.is_error {
-            written["status"] = json!(status);
+            written["status"] = json!("error");
         }
         Ok(json!({ "toolResult": written }))
     }

@@ -9,6 +9,7 @@ mod messages;
 mod request;
 mod response;
 mod stream;
+mod thinking;
 
 use super::{Aim, Inexpressible, Misread, ReadStream, UpstreamSide, Written};
 use crate::canon::{ChatRequest, ChatResponse};

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-use super::family::{Caches, Family, Forces, Thinks, TopK};
+use super::family::{Caches, Family, Forces, TopK};
 use super::messages::{Turns, cache_point};
-use crate::canon::{ChatRequest, Dialect, Effort, Format, Thinking, Tool, ToolChoice};
+use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
 use crate::dialect::{Aim, Inexpressible, Written};
 
 /// Fields of Converse itself that a client of any dialect may state.
@@ -20,18 +20,15 @@ const OWN: [&str; 4] = [
 /// What only some models know.
 const MODEL_FIELDS: &str = "additionalModelRequestFields";
 
-/// Anthropic's least budget of thought.
-const LEAST_BUDGET: u64 = 1024;
-
 /// Service tiers that Bedrock calls as OpenAI does.
 const TIERS: [&str; 4] = ["default", "flex", "priority", "reserved"];
 
 /// A question on its way into Converse's words.
-struct Draft<'a> {
-    request: &'a ChatRequest,
-    family: Family,
+pub(super) struct Draft<'a> {
+    pub(super) request: &'a ChatRequest,
+    pub(super) family: Family,
     model: &'a str,
-    inference: Map<String, Value>,
+    pub(super) inference: Map<String, Value>,
     model_fields: Map<String, Value>,
     dropped: Vec<Cow<'static, str>>,
 }
@@ -73,13 +70,13 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
 // === impl Draft ===
 
 impl Draft<'_> {
-    fn drop(&mut self, name: &'static str) {
+    pub(super) fn drop(&mut self, name: &'static str) {
         if !self.dropped.iter().any(|dropped| dropped == name) {
             self.dropped.push(name.into());
         }
     }
 
-    fn drop_if(&mut self, given: bool, name: &'static str) {
+    pub(super) fn drop_if(&mut self, given: bool, name: &'static str) {
         if given {
             self.drop(name);
         }
@@ -131,12 +128,10 @@ impl Draft<'_> {
                 }
                 let any = || json!({ "type": "object", "properties": {} });
                 spec["inputSchema"] = json!({ "json": schema.clone().unwrap_or_else(any) });
-                if *strict == Some(true) {
-                    if self.family.strict {
-                        spec["strict"] = json!(true);
-                    } else {
-                        self.drop("strict");
-                    }
+                let strict = *strict == Some(true);
+                self.drop_if(strict && !self.family.strict, "strict");
+                if strict && self.family.strict {
+                    spec["strict"] = json!(true);
                 }
                 tools.push(json!({ "toolSpec": spec }));
                 let point = cache.map(|mark| {
@@ -179,7 +174,7 @@ impl Draft<'_> {
         }
     }
 
-    fn forces_a_tool(&self) -> bool {
+    pub(super) fn forces_a_tool(&self) -> bool {
         let forced = match &self.request.tool_choice {
             Some(ToolChoice::Required | ToolChoice::Named(_)) => true,
             Some(ToolChoice::Among { required, .. }) => *required,
@@ -228,99 +223,21 @@ impl Draft<'_> {
         self.drop_if(said.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "logit_bias");
     }
 
-    fn model_field(&mut self, name: &str, value: Value) {
+    pub(super) fn model_field(&mut self, name: &str, value: Value) {
         self.model_fields.insert(name.to_owned(), value);
     }
 
     /// Takes back what has been set, by Converse's names.
-    fn unset(&mut self, names: &[&'static str]) {
+    pub(super) fn unset(&mut self, names: &[&'static str]) {
         for name in names {
-            let was = self.inference.shift_remove(*name).or(self.model_fields.shift_remove(*name));
+            let was = self.inference.shift_remove(*name);
+            let was = was.or_else(|| self.model_fields.shift_remove(*name));
             let theirs = match *name {
                 "topP" => "top_p",
                 "maxTokens" => "max_tokens",
                 name => name,
             };
             self.drop_if(was.is_some(), theirs);
-        }
-    }
-
-    fn thinking(&mut self, turns: &Turns<'_>) {
-        let Some(asked) = &self.request.reasoning else { return };
-        let off = asked.effort == Some(Effort::None) || asked.budget == Some(0);
-        let effort = asked.effort.or_else(|| asked.budget.map(Effort::of_budget));
-        let Some(effort) = effort else { return };
-        match self.family.thinks {
-            Thinks::Unasked if off => {}
-            Thinks::Unasked => self.drop("reasoning_effort"),
-            Thinks::Budget | Thinks::BudgetOrEffort if off => {}
-            // These think or not as they see fit; the least they can be told is to do it seldom.
-            Thinks::Effort if off => self.claude_effort(Effort::Low, asked),
-            Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Effort => {
-                self.claude(effort, asked, turns);
-            }
-            Thinks::Nova => self.nova(effort, off),
-            Thinks::OpenAi => self.model_field("reasoning_effort", json!(three_steps(effort))),
-            Thinks::Qwen if off => {}
-            Thinks::Qwen => self.model_field("reasoning_config", json!(three_steps(effort))),
-        }
-    }
-
-    /// Claude thinks neither when a tool is forced nor over calls that it made without thinking.
-    fn claude(&mut self, effort: Effort, asked: &Thinking, turns: &Turns<'_>) {
-        if self.forces_a_tool() || turns.thoughtless {
-            return self.drop("reasoning_effort");
-        }
-        let by_budget = self.family.thinks == Thinks::Budget
-            || (self.family.thinks == Thinks::BudgetOrEffort && asked.budget.is_some());
-        if !by_budget {
-            return self.claude_effort(effort, asked);
-        }
-        let wanted = asked.budget.unwrap_or_else(|| effort.budget()).max(LEAST_BUDGET);
-        // The answer needs room behind the thoughts.
-        let room = self.request.sampling.max_tokens.map_or(u64::MAX, |most| most.saturating_sub(1));
-        if room < LEAST_BUDGET {
-            return self.drop("reasoning_effort");
-        }
-        let budget = wanted.min(room);
-        self.model_field("thinking", json!({ "type": "enabled", "budget_tokens": budget }));
-        if self.inference.get("temperature").is_some_and(|it| it.as_f64() != Some(1.0)) {
-            self.unset(&["temperature"]);
-        }
-        if self.inference.get("topP").is_some_and(|it| it.as_f64().is_some_and(|it| it < 0.95)) {
-            self.unset(&["topP"]);
-        }
-        self.unset(&["top_k"]);
-    }
-
-    fn claude_effort(&mut self, effort: Effort, asked: &Thinking) {
-        let newest = self.family.thinks == Thinks::Effort;
-        let word = match effort {
-            Effort::None | Effort::Minimal | Effort::Low => "low",
-            Effort::Medium => "medium",
-            Effort::Highest if newest => "xhigh",
-            Effort::High | Effort::Highest => "high",
-            Effort::Unbounded => "max",
-        };
-        let mut thinking = json!({ "type": "adaptive" });
-        // The newest say nothing of their thoughts unless asked.
-        if newest && asked.visible == Some(true) {
-            thinking["display"] = json!("summarized");
-        }
-        self.model_field("thinking", thinking);
-        self.model_field("output_config", json!({ "effort": word }));
-        self.unset(&["temperature", "topP", "top_k"]);
-    }
-
-    fn nova(&mut self, effort: Effort, off: bool) {
-        if off {
-            return self.model_field("reasoningConfig", json!({ "type": "disabled" }));
-        }
-        let word = three_steps(effort);
-        let config = json!({ "type": "enabled", "maxReasoningEffort": word });
-        self.model_field("reasoningConfig", config);
-        if word == "high" {
-            self.unset(&["temperature", "topP", "maxTokens"]);
         }
     }
 
@@ -381,14 +298,6 @@ impl Draft<'_> {
         self.drop_if(request.verbosity.is_some(), "verbosity");
         self.drop_if(request.audio.is_some(), "audio");
         self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
-    }
-}
-
-fn three_steps(effort: Effort) -> &'static str {
-    match effort {
-        Effort::None | Effort::Minimal | Effort::Low => "low",
-        Effort::Medium => "medium",
-        Effort::High | Effort::Highest | Effort::Unbounded => "high",
     }
 }
 

@@ -39,23 +39,23 @@ pub(super) struct Tier {
 
 /// What a call cost. `inputTokens` leaves the cache out, unlike most APIs' words for it.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub(super) struct Tokens {
-    #[serde(default)]
-    input_tokens: u64,
-    #[serde(default)]
-    output_tokens: u64,
-    cache_read_input_tokens: Option<u64>,
-    cache_write_input_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(rename = "inputTokens", default)]
+    input: u64,
+    #[serde(rename = "outputTokens", default)]
+    output: u64,
+    #[serde(rename = "cacheReadInputTokens")]
+    cache_read: Option<u64>,
+    #[serde(rename = "cacheWriteInputTokens")]
+    cache_written: Option<u64>,
+    #[serde(rename = "cacheDetails", default)]
     cache_details: Vec<CacheDetail>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct CacheDetail {
-    #[serde(default)]
-    input_tokens: u64,
+    #[serde(rename = "inputTokens", default)]
+    input: u64,
     #[serde(default)]
     ttl: String,
 }
@@ -80,16 +80,16 @@ const FINISHES: [(&str, FinishReason); 12] = [
 
 impl Tokens {
     pub(super) fn read(&self) -> Usage {
-        let written = self.cache_write_input_tokens.unwrap_or_default();
+        let written = self.cache_written.unwrap_or_default();
         let long = self.cache_details.iter().filter(|detail| detail.ttl == "1h");
-        let long = long.fold(0_u64, |sum, detail| sum.saturating_add(detail.input_tokens));
+        let long = long.fold(0_u64, |sum, detail| sum.saturating_add(detail.input));
         let cache_write_long = long.min(written);
         Usage {
-            input: self.input_tokens,
-            cache_read: self.cache_read_input_tokens.unwrap_or_default(),
+            input: self.input,
+            cache_read: self.cache_read.unwrap_or_default(),
             cache_write: written - cache_write_long,
             cache_write_long,
-            output: self.output_tokens,
+            output: self.output,
             ..Usage::default()
         }
     }
@@ -99,12 +99,13 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     let answer: Answer = serde_json::from_slice(body)?;
     let mut parts = Vec::new();
     for (place, block) in answer.output.message.content.into_iter().enumerate() {
-        let kept = read_block(block).ok_or_else(|| {
-            Misread::new(format!(
-                "`output.message.content[{place}]` is not as Converse defines it."
-            ))
-        })?;
-        parts.extend(kept);
+        if block.get("text").is_some_and(|text| text == "") {
+            continue;
+        }
+        parts.push(read_block(block).ok_or_else(|| {
+            let path = format!("output.message.content[{place}]");
+            Misread::new(format!("`{path}` is not as Converse defines it."))
+        })?);
     }
     let finish = read_finish(&answer.stop_reason, answer.additional_model_response_fields.as_ref());
     Ok(ChatResponse {
@@ -124,11 +125,10 @@ pub(super) fn read_finish(reason: &str, additional: Option<&Value>) -> Finish {
     }
 }
 
-/// One block of an answer: nothing for an empty text, `None` for one that breaks its own rules.
-fn read_block(mut block: Map<String, Value>) -> Option<Option<Part>> {
+/// One block of an answer; `None` for one that breaks its own rules.
+fn read_block(mut block: Map<String, Value>) -> Option<Part> {
     let (name, value) = block.iter_mut().next()?;
-    let part = match (name.as_str(), value) {
-        ("text", Value::String(text)) if text.is_empty() => return Some(None),
+    Some(match (name.as_str(), value) {
         ("text", Value::String(text)) => Part::text(std::mem::take(text)),
         ("reasoningContent", value) => read_reasoning(value.take())?,
         ("toolUse", Value::Object(call)) if !is_hosted(call) => read_call(call)?,
@@ -136,8 +136,7 @@ fn read_block(mut block: Map<String, Value>) -> Option<Option<Part>> {
         ("image", value) => Part::new(Content::Media(media::read_image(value)?)),
         ("text" | "citationsContent", _) => return None,
         _ => Part::new(foreign(Value::Object(block))),
-    };
-    Some(Some(part))
+    })
 }
 
 /// A tool that the provider runs itself says so; the model's own calls may or may not say

@@ -11,6 +11,7 @@ use crate::canon::{Content, Delta, Dialect, Event, Opening, Start, StreamFailure
 use crate::dialect::row::Row;
 use crate::dialect::{Misread, ReadStream};
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
 pub(super) struct Reader {
     row: Row<Key>,
     /// The block of a hosted tool, which goes out whole.
@@ -297,6 +298,6 @@ fn read_failure(name: Option<&[u8]>, data: &[u8]) -> Option<StreamFailure> {
         message: message.unwrap_or_else(|| format!("The upstream failed with {kind}.")),
         kind: Some(kind),
         code: None,
-        status: said.original_status_code.or(known.map(|(_, status)| *status)),
+        status: said.original_status_code.or_else(|| Some(known?.1)),
     })
 }

@@ -1,1 +1,0 @@
-//! Converse held against what Bedrock sends and takes.
