@@ -5,6 +5,7 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod cohere;
 pub mod converse;
 pub mod embed;
 pub mod fold;
@@ -162,12 +163,9 @@ pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
     match dialect {
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Gemini
-        | Dialect::Cohere => None,
+        Dialect::Chat | Dialect::Responses | Dialect::Messages | Dialect::Gemini => None,
         Dialect::Converse => Some(&converse::CODEC),
+        Dialect::Cohere => Some(&cohere::CODEC),
     }
 }
 

@@ -1,0 +1,1 @@
+//! Cohere held against what it sends and takes.
