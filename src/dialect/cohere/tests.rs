@@ -1,1 +1,0 @@
-//! Cohere held against what it sends and takes.
