@@ -81,7 +81,7 @@ fn each_provider_is_asked_in_its_own_words() {
         "input_type": "search_query", "embedding_types": ["float"], "output_dimension": 256,
         "truncate": "END", "texts": ["one", "two"],
     });
-    assert_eq!(bodies(Upstream::BedrockCohere, &rich()), [cohere.clone()]);
+    assert_eq!(bodies(Upstream::BedrockCohere, &rich())[0], cohere);
     let mut with_model = cohere;
     with_model["model"] = json!("m");
     assert_eq!(bodies(Upstream::Cohere, &rich()), [with_model]);
@@ -177,7 +177,7 @@ fn answers_of_every_provider_are_read() {
         ),
     ] {
         let response = side(which).read_response(&[body.to_string().as_bytes()]).unwrap();
-        assert_eq!(response.vectors, [vector.clone()], "{which:?}");
+        assert_eq!((response.vectors.len(), &response.vectors[0]), (1, &vector), "{which:?}");
         assert_eq!(response.usage.map(|usage| usage.input), tokens, "{which:?}");
         assert!(side(which).read_response(&[b"{}"]).is_err(), "{which:?}");
     }
@@ -204,7 +204,7 @@ proptest! {
         let usage = Some(Usage { input, ..Usage::default() });
         let response = EmbedResponse { model: "n".into(), vectors, usage };
         let body = write_response(&response, &request);
-        prop_assert_eq!(side(Upstream::OpenAi).read_response(&[&body]).unwrap_or_default(), response);
+        prop_assert_eq!(side(Upstream::OpenAi).read_response(&[&body]).unwrap(), response);
     }
 
     #[test]
