@@ -8,8 +8,11 @@
 pub mod cohere;
 pub mod converse;
 pub mod embed;
+pub mod eventstream;
 pub mod fold;
+pub mod keepsake;
 pub mod openai;
+pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod row;
@@ -18,7 +21,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -110,6 +113,9 @@ pub struct Traits {
     pub model_in_path: bool,
 }
 
+/// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
+pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
+
 impl Traits {
     pub const NONE: Self = Self { model_in_path: false };
 }
@@ -148,24 +154,17 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
-/// The side of a dialect that clients see; `None` where no door speaks it.
-pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
-    match dialect {
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => None,
-    }
+/// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
+pub fn client(_surface: Surface) -> &'static dyn ClientSide {
+    &openai::Errors
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
+pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Chat | Dialect::Responses | Dialect::Messages | Dialect::Gemini => None,
-        Dialect::Converse => Some(&converse::CODEC),
-        Dialect::Cohere => Some(&cohere::CODEC),
+        Dialect::Chat | Dialect::Responses | Dialect::Messages | Dialect::Gemini => &openai::Errors,
+        Dialect::Converse => &converse::CODEC,
+        Dialect::Cohere => &cohere::CODEC,
     }
 }
 

@@ -67,7 +67,7 @@ impl Draft<'_> {
             Effort::Medium => "medium",
             Effort::Highest if newest => "xhigh",
             Effort::High | Effort::Highest => "high",
-            Effort::Unbounded => "max",
+            Effort::Max => "max",
         };
         let mut thinking = json!({ "type": "adaptive" });
         // The newest say nothing of their thoughts unless asked.
@@ -96,6 +96,6 @@ fn three_steps(effort: Effort) -> &'static str {
     match effort {
         Effort::None | Effort::Minimal | Effort::Low => "low",
         Effort::Medium => "medium",
-        Effort::High | Effort::Highest | Effort::Unbounded => "high",
+        Effort::High | Effort::Highest | Effort::Max => "high",
     }
 }

@@ -1,8 +1,10 @@
 //! Bedrock's side of the wire, as far as the tests need it.
 
-use serde_json::{Map, Value, json};
+use bytes::BytesMut;
+use serde_json::{Value, json};
 
 use crate::canon::{ChatResponse, Content, Delta, Event, FinishReason, Opening, Part, Usage};
+use crate::dialect::eventstream::Transcoder;
 
 /// Events that make sense on their own and little in any order.
 pub(super) const ODD: [&str; 9] = [
@@ -137,30 +139,18 @@ fn write_delta(delta: &Delta, events: &[Event], index: u64) -> Value {
     }
 }
 
-/// The frames of AWS's event stream encoding: a length, the headers' length, a checksum, the
-/// headers, the payload and another checksum.
-pub(super) fn frames(mut bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let number = |bytes: &[u8]| u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
-    let mut frames = Vec::new();
-    while !bytes.is_empty() {
-        let (whole, headers) = (number(bytes), number(&bytes[4..]));
-        let payload = bytes[12 + headers..whole - 4].to_vec();
-        frames.push((event_type(&bytes[12..12 + headers]), payload));
-        bytes = &bytes[whole..];
-    }
-    frames
+/// The server-sent events that reach the reader.
+pub(super) fn lines(events: &[(&str, Value)]) -> Vec<u8> {
+    let line = |(name, data): &(&str, Value)| format!("event: {name}\ndata: {data}\n\n");
+    events.iter().map(line).collect::<String>().into_bytes()
 }
 
-/// Every header is a name, the kind 7 (a text) and its value, each with its length before it.
-fn event_type(mut headers: &[u8]) -> String {
-    let mut found = Map::new();
-    while !headers.is_empty() {
-        let name = usize::from(headers[0]);
-        let value = &headers[1 + name + 1..];
-        let length = usize::from(u16::from_be_bytes([value[0], value[1]]));
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        found.insert(text(&headers[1..=name]), json!(text(&value[2..2 + length])));
-        headers = &value[2 + length..];
+/// The same of the frames that AWS sends, in pieces of so many bytes.
+pub(super) fn transcode(frames: &[u8], size: usize) -> Vec<u8> {
+    let (mut transcoder, mut out) = (Transcoder::default(), BytesMut::new());
+    for piece in frames.chunks(size) {
+        transcoder.feed(piece, &mut out).unwrap();
     }
-    found[":event-type"].as_str().unwrap().to_owned()
+    assert!(transcoder.is_complete());
+    out.to_vec()
 }
