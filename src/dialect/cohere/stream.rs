@@ -10,12 +10,14 @@ use serde_json::Value;
 use super::PLAN;
 use super::response::{Counts, End, Logprob, is_of_text, read_citation, read_end, write_logprobs};
 use crate::canon::{Delta, Dialect, Event, Finish, Opening, Start, StreamFailure};
-use crate::dialect::row::Row;
+use crate::dialect::row::{self, Row};
 use crate::dialect::{Misread, ReadStream};
 
 pub(super) struct Reader {
     row: Row<Key>,
     started: bool,
+    /// A call has come without its name: the answer is not whole.
+    lost_call: bool,
     ended: bool,
 }
 
@@ -117,7 +119,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for One<T> {
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { row: Row::new(Dialect::Cohere), started: false, ended: false }
+        Self { row: Row::new(Dialect::Cohere), started: false, lost_call: false, ended: false }
     }
 
     fn say(&mut self, key: Key, delta: Delta, events: &mut Vec<Event>) {
@@ -160,6 +162,7 @@ impl Reader {
     ) -> Result<(), Misread> {
         let Some(Call { id, function: Some(Function { name: Some(name), arguments }) }) = call
         else {
+            self.lost_call = true;
             return Err(Misread::new("A tool call begins without its name."));
         };
         let id = id.unwrap_or_else(|| format!("{name}_{index}"));
@@ -177,7 +180,8 @@ impl Reader {
         if self.row.add(Key::Call(index), Delta::Arguments(text), events) {
             return Ok(());
         }
-        Err(Misread::new("A tool call's arguments have come before its name."))
+        self.lost_call = true;
+        Err(Misread::new("A tool call's arguments have come without its name."))
     }
 
     fn cite(&mut self, index: u64, citation: Option<Value>, events: &mut Vec<Event>) {
@@ -195,6 +199,10 @@ impl Reader {
         self.row.finish(events);
         let reason = reason.unwrap_or_default();
         events.extend(usage.as_ref().and_then(Counts::read).map(Event::Usage));
+        if self.lost_call {
+            events.push(Event::Failed(row::lost_call()));
+            return;
+        }
         match (read_end(&reason), error) {
             (End::Finished(finish), None) => {
                 let finish = Finish { reason: finish, stop_sequence: None };

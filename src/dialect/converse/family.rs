@@ -116,7 +116,7 @@ const FAMILIES: [Family; 13] = [
     Family { mark: "ai21.", forces: Forces::Nothing, strict: false, ..PLAIN },
     Family { mark: "writer.", forces: Forces::Nothing, strict: false, ..PLAIN },
     Family { mark: "amazon.titan", forces: Forces::Nothing, strict: false, ..PLAIN },
-    Family { mark: "moonshot", ..PLAIN },
+    Family { mark: "kimi", ..PLAIN },
 ];
 
 // === impl Family ===

@@ -172,7 +172,13 @@ impl<'a> Turns<'a> {
             None if self.family.unsigned_thoughts && !thought.text.trim().is_empty() => {
                 Some(json!({ "reasoningContent": { "reasoningText": { "text": thought.text } } }))
             }
-            None => None,
+            None => {
+                // There is a place for it, but only for what the model itself has signed.
+                if self.family.is_claude() && !thought.text.trim().is_empty() {
+                    self.drop("reasoning");
+                }
+                None
+            }
         }
     }
 

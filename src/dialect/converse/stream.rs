@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::response::{Tier, Tokens, foreign, hosted, is_hosted, read_citation, read_finish};
 use crate::canon::{Content, Delta, Dialect, Event, Opening, Start, StreamFailure};
-use crate::dialect::row::Row;
+use crate::dialect::row::{self, Row};
 use crate::dialect::{Misread, ReadStream};
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
@@ -19,6 +19,8 @@ pub(super) struct Reader {
     started: bool,
     finished: bool,
     told_usage: bool,
+    /// A call has come without its name: the answer is not whole.
+    lost_call: bool,
     ended: bool,
 }
 
@@ -112,6 +114,7 @@ impl Reader {
             started: false,
             finished: false,
             told_usage: false,
+            lost_call: false,
             ended: false,
         }
     }
@@ -165,7 +168,8 @@ impl Reader {
             hosted.input.push_str(piece.tool_use.as_ref().map_or("", |call| &call.input));
         } else if let Some(call) = piece.tool_use {
             if !self.row.has(Key::Call(index)) {
-                return Err(Misread::new("A tool's input has come before its name."));
+                self.lost_call = true;
+                return Err(Misread::new("A tool's input has come without its name."));
             }
             if !call.input.is_empty() {
                 let delta = Delta::Arguments(call.input);
@@ -222,6 +226,11 @@ impl Reader {
         }
         self.stop_hosted(events);
         self.row.finish(events);
+        if self.lost_call {
+            self.ended = true;
+            events.push(Event::Failed(row::lost_call()));
+            return;
+        }
         events.push(Event::Finish { choice: 0, finish: read_finish(reason, additional) });
     }
 
@@ -245,7 +254,7 @@ impl Reader {
         } else if said.role.is_none() {
             return Err(Misread::new("The event is none that Converse defines."));
         }
-        if self.finished && self.told_usage {
+        if self.told_usage {
             self.end(events);
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use serde_json::Value;
 
-use crate::canon::{Delta, Dialect, Event, Opaque, Opening};
+use crate::canon::{Delta, Dialect, Event, Opaque, Opening, StreamFailure};
 
 /// The blocks of the first answer, each known by its `Key`.
 #[derive(Debug)]
@@ -135,6 +135,16 @@ impl<Key: Copy + PartialEq> Row<Key> {
             events.push(Event::Delta { choice: 0, delta: Delta::Opaque(opaque) });
         }
         events.push(Event::Close { choice: 0 });
+    }
+}
+
+/// What becomes of an answer that had a call nobody can make.
+pub fn lost_call() -> StreamFailure {
+    StreamFailure {
+        message: "The upstream sent a tool call without its name.".to_owned(),
+        kind: Some("malformed_tool_call".to_owned()),
+        code: None,
+        status: Some(502),
     }
 }
 

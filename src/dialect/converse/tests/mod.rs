@@ -193,6 +193,18 @@ fn an_exception_in_a_stream_is_a_failure_with_its_status_and_ends_it() {
 }
 
 #[test]
+fn a_call_without_a_name_fails_the_answer_and_is_not_made_up() {
+    let mut reader = CODEC.reader();
+    let mut events = Vec::new();
+    let input = b"{\"contentBlockIndex\":0,\"delta\":{\"toolUse\":{\"input\":\"{}\"}}}";
+    assert!(reader.read(None, input, &mut events).is_err());
+    reader.read(None, b"{\"stopReason\":\"tool_use\"}", &mut events).unwrap();
+    reader.end(&mut events);
+    assert!(matches!(events.last(), Some(Event::Failed(_))), "{events:#?}");
+    assert_in_order(&events);
+}
+
+#[test]
 fn a_stream_that_was_cut_has_no_end() {
     let events = read(&[
         ("messageStart", json!({"role": "assistant"})),
