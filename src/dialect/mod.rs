@@ -16,6 +16,7 @@ pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod row;
+pub mod schema;
 pub mod splice;
 pub mod sse;
 

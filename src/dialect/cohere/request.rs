@@ -11,7 +11,7 @@ use crate::canon::{
     ChatRequest, Content, Dialect, Effort, Format, Media, MediaKind, Message, Part, Role, Source,
     Tool, ToolCall, ToolChoice, ToolResult,
 };
-use crate::dialect::{Aim, Inexpressible, Written};
+use crate::dialect::{Aim, Inexpressible, Written, schema};
 
 /// Fields of Cohere itself that a client of any dialect may state.
 const OWN: [&str; 5] =
@@ -50,9 +50,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let mut body = Map::new();
     body.insert("model".into(), json!(aim.model));
     body.insert("stream".into(), json!(request.stream));
-    draft.tools(&mut body);
+    draft.tools(&mut body)?;
     draft.extras(&mut body);
-    draft.format(&mut body);
+    draft.format(&mut body)?;
     if !draft.documents.is_empty() {
         let mut documents = std::mem::take(&mut draft.documents);
         let given = body.get_mut("documents").and_then(Value::as_array_mut).map(std::mem::take);
@@ -239,7 +239,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn tools(&mut self, body: &mut Map<String, Value>) {
+    fn tools(&mut self, body: &mut Map<String, Value>) -> Result<(), Inexpressible> {
         let (only, choice) = match &self.request.tool_choice {
             None | Some(ToolChoice::Auto) => (None, None),
             Some(ToolChoice::None) => (None, Some("NONE")),
@@ -258,8 +258,10 @@ impl Draft<'_> {
                     if allowed(name) =>
                 {
                     self.drop_if(cache.is_some(), "cache_control");
-                    strict += usize::from(*exact == Some(true));
-                    tools.push(write_tool(name, description.as_deref(), schema.as_ref()));
+                    let exact = *exact == Some(true);
+                    strict += usize::from(exact);
+                    let schema = self.parameters(name, schema.as_ref(), exact)?;
+                    tools.push(write_tool(name, description.as_deref(), schema));
                 }
                 Tool::Function { .. } => {}
                 Tool::Custom { .. } => self.drop("custom"),
@@ -270,7 +272,7 @@ impl Draft<'_> {
             }
         }
         if tools.is_empty() {
-            return;
+            return Ok(());
         }
         // Cohere has one switch for all.
         if strict == tools.len() {
@@ -281,23 +283,50 @@ impl Draft<'_> {
         body.insert("tools".into(), Value::Array(tools));
         body.extend(choice.map(|choice| ("tool_choice".to_owned(), json!(choice))));
         self.drop_if(self.request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+        Ok(())
     }
 
-    fn format(&mut self, body: &mut Map<String, Value>) {
+    fn parameters(
+        &mut self,
+        tool: &str,
+        schema: Option<&Value>,
+        exact: bool,
+    ) -> Result<Value, Inexpressible> {
+        match schema {
+            None => Ok(json!({ "type": "object", "properties": {} })),
+            Some(schema) if exact => self.schema(schema, &format!("tools.{tool}")),
+            Some(schema) => Ok(schema.clone()),
+        }
+    }
+
+    /// A schema in the words that Cohere enforces; what it cannot is named.
+    fn schema(&mut self, schema: &Value, owner: &str) -> Result<Value, Inexpressible> {
+        let compiled = schema::compile(schema, &schema::COHERE)
+            .map_err(|why| Inexpressible(format!("in `{owner}`, {why}").into()))?;
+        for pointer in compiled.lost {
+            self.drop_named(format!("{owner}{pointer}").into());
+        }
+        Ok(compiled.schema)
+    }
+
+    fn format(&mut self, body: &mut Map<String, Value>) -> Result<(), Inexpressible> {
         let format = match &self.request.format {
-            Format::Text => return,
+            Format::Text => return Ok(()),
             // Cohere refuses a format beside tools or documents.
             _ if ["tools", "documents"].iter().any(|name| body.contains_key(*name))
                 || !self.documents.is_empty() =>
             {
-                return self.drop("response_format");
+                self.drop("response_format");
+                return Ok(());
             }
             Format::JsonObject => json!({ "type": "json_object" }),
             Format::JsonSchema { schema, .. } => {
+                let schema = self.schema(schema, "response_format")?;
                 json!({ "type": "json_object", "json_schema": schema })
             }
         };
         body.insert("response_format".into(), format);
+        Ok(())
     }
 
     fn extras(&mut self, body: &mut Map<String, Value>) {
@@ -388,12 +417,11 @@ fn write_call(call: &ToolCall, path: &str) -> Result<Value, Inexpressible> {
     Ok(json!({ "id": call.id, "type": "function", "function": function }))
 }
 
-fn write_tool(name: &str, description: Option<&str>, schema: Option<&Value>) -> Value {
+fn write_tool(name: &str, description: Option<&str>, schema: Value) -> Value {
     let mut function = json!({ "name": name });
     if let Some(text) = description {
         function["description"] = json!(text);
     }
-    let any = || json!({ "type": "object", "properties": {} });
-    function["parameters"] = schema.cloned().unwrap_or_else(any);
+    function["parameters"] = schema;
     json!({ "type": "function", "function": function })
 }

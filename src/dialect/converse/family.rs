@@ -57,6 +57,8 @@ pub(super) struct Family {
     pub(super) caches: Caches,
     /// Takes schemas to the letter, for answers and for tools.
     pub(super) strict: bool,
+    /// Follows references within a tool's schema.
+    pub(super) references: bool,
     /// Wants its own thoughts back without a signature.
     pub(super) unsigned_thoughts: bool,
 }
@@ -69,6 +71,7 @@ const OTHER: Family = Family {
     top_k: TopK::Nowhere,
     caches: Caches::All,
     strict: true,
+    references: true,
     unsigned_thoughts: false,
 };
 
@@ -87,6 +90,7 @@ const NOVA: Family = Family {
     top_k: TopK::Inference,
     caches: Caches::Messages,
     strict: false,
+    references: false,
     ..OTHER
 };
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::family::{Caches, Family, Forces, TopK};
 use super::messages::{Turns, cache_point};
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
-use crate::dialect::{Aim, Inexpressible, Written};
+use crate::dialect::{Aim, Inexpressible, Written, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
 const OWN: [&str; 4] = [
@@ -44,7 +44,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         model_fields: Map::new(),
         dropped: std::mem::take(&mut turns.dropped),
     };
-    let tools = draft.tools(&turns);
+    let tools = draft.tools(&turns)?;
     draft.sampling();
     draft.thinking(&turns);
     let mut body = Map::new();
@@ -82,7 +82,7 @@ impl Draft<'_> {
         }
     }
 
-    fn tools(&mut self, turns: &Turns<'_>) -> Value {
+    fn tools(&mut self, turns: &Turns<'_>) -> Result<Value, Inexpressible> {
         let request = self.request;
         let choice = request.tool_choice.as_ref();
         let allowed = |tool: &str| match choice {
@@ -91,11 +91,11 @@ impl Draft<'_> {
         };
         let mut tools = Vec::new();
         for tool in &request.tools {
-            self.tool(tool, &allowed, &mut tools);
+            self.tool(tool, &allowed, &mut tools)?;
         }
         if choice == Some(&ToolChoice::None) {
             if !turns.has_tools {
-                return Value::Null;
+                return Ok(Value::Null);
             }
             // The tools in the conversation must be declared, and calling none cannot be asked.
             self.drop_if(!tools.is_empty(), "tool_choice");
@@ -109,25 +109,29 @@ impl Draft<'_> {
             tools.extend(turns.called.iter().map(stub));
         }
         if tools.is_empty() {
-            return Value::Null;
+            return Ok(Value::Null);
         }
         let mut config = json!({ "tools": tools });
         if let Some(choice) = self.tool_choice() {
             config["toolChoice"] = choice;
         }
         self.drop_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
-        config
+        Ok(config)
     }
 
-    fn tool(&mut self, tool: &Tool, allowed: &dyn Fn(&str) -> bool, tools: &mut Vec<Value>) {
+    fn tool(
+        &mut self,
+        tool: &Tool,
+        allowed: &dyn Fn(&str) -> bool,
+        tools: &mut Vec<Value>,
+    ) -> Result<(), Inexpressible> {
         match tool {
             Tool::Function { name, description, schema, strict, cache } if allowed(name) => {
                 let mut spec = json!({ "name": name });
                 if let Some(text) = description.as_ref().filter(|text| !text.trim().is_empty()) {
                     spec["description"] = json!(text);
                 }
-                let any = || json!({ "type": "object", "properties": {} });
-                spec["inputSchema"] = json!({ "json": schema.clone().unwrap_or_else(any) });
+                spec["inputSchema"] = json!({ "json": self.schema(name, schema.as_ref())? });
                 let strict = *strict == Some(true);
                 self.drop_if(strict && !self.family.strict, "strict");
                 if strict && self.family.strict {
@@ -151,6 +155,22 @@ impl Draft<'_> {
                 self.dropped.push(kind.to_owned().into());
             }
         }
+        Ok(())
+    }
+
+    /// A tool's schema, reworded where the family does not follow references.
+    fn schema(&mut self, tool: &str, schema: Option<&Value>) -> Result<Value, Inexpressible> {
+        let Some(schema) = schema else {
+            return Ok(json!({ "type": "object", "properties": {} }));
+        };
+        if self.family.references {
+            return Ok(schema.clone());
+        }
+        let compiled = schema::compile(schema, &schema::BEDROCK)
+            .map_err(|why| Inexpressible(format!("in `tools.{tool}`, {why}").into()))?;
+        let lost = compiled.lost.into_iter();
+        self.dropped.extend(lost.map(|pointer| format!("tools.{tool}{pointer}").into()));
+        Ok(compiled.schema)
     }
 
     fn tool_choice(&mut self) -> Option<Value> {

@@ -304,6 +304,29 @@ fn an_answers_schema_is_native_where_the_family_has_it_and_named_where_not() {
 }
 
 #[test]
+fn references_are_written_out_for_a_family_that_does_not_follow_them() {
+    let schema = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}},
+        "$defs": {"A": {"type": "string"}}});
+    let with = |schema: &Value| {
+        let schema = Some(schema.clone());
+        let (name, description) = ("f".to_owned(), None);
+        let mut request = ask("?");
+        request.tools =
+            vec![Tool::Function { name, description, schema, strict: None, cache: None }];
+        request
+    };
+    let path = "/toolConfig/tools/0/toolSpec/inputSchema/json/properties/a";
+    let written_out = json!({"type": "string"});
+    assert_eq!(body(&with(&schema), NOVA).pointer(path), Some(&written_out));
+    let kept = json!({"$ref": "#/$defs/A"});
+    assert_eq!(body(&with(&schema), SONNET).pointer(path), Some(&kept));
+    let endless = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
+    let aim = Aim { model: NOVA, traits: &Traits::NONE };
+    let said = CODEC.write_request(&with(&endless), &aim).unwrap_err().to_string();
+    assert!(said.contains("tools.f"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_said_at_all_is_refused_and_named() {
     let mut request = ask("?");
     let url = Source::Url { url: "https://example.org/a.png".into(), media_type: None };
