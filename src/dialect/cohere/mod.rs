@@ -1,5 +1,6 @@
 //! Cohere's chat API, version 2, the upstream side.
 
+mod messages;
 mod request;
 mod response;
 mod stream;

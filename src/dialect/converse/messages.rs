@@ -152,8 +152,11 @@ impl<'a> Turns<'a> {
         let is_file =
             |block: &Value| block.get("document").is_some() || block.get("video").is_some();
         let place = blocks.iter().rposition(|block| !is_file(block)).map_or(0, |last| last + 1);
-        let point = cache_point(mark, self.family.caches);
-        match point.filter(|_| place > 0 && blocks[place - 1].get("cachePoint").is_none()) {
+        let before = place.checked_sub(1).and_then(|before| blocks.get(before));
+        if before.is_some_and(|block| block.get("cachePoint").is_some()) {
+            return;
+        }
+        match cache_point(mark, self.family.caches).filter(|_| before.is_some()) {
             Some(point) => blocks.insert(place, point),
             None => self.drop("cache_control"),
         }
