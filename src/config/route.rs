@@ -34,6 +34,15 @@ pub enum ToolPairs {
     Repair,
 }
 
+/// How long an entry of the prompt cache lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Five minutes.
+    Short,
+    /// An hour.
+    Long,
+}
+
 /// Behind what a breakpoint of the prompt cache is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptCache {
@@ -41,8 +50,7 @@ pub struct PromptCache {
     pub tools: bool,
     /// The last two messages of the user.
     pub messages: bool,
-    /// An hour instead of five minutes.
-    pub long: bool,
+    pub lifetime: Lifetime,
 }
 
 /// One model of one provider.
@@ -79,16 +87,15 @@ impl PromptCache {
             system: flag("system"),
             tools: flag("tools"),
             messages: flag("messages"),
-            long: section.read("ttl", lifetime).unwrap_or(false),
+            lifetime: section.read("ttl", lifetime).unwrap_or(Lifetime::Short),
         })
     }
 }
 
-/// Whether it is the long one of the two that there are.
-fn lifetime(value: &DeValue<'_>) -> Result<bool, String> {
+fn lifetime(value: &DeValue<'_>) -> Result<Lifetime, String> {
     match value::text(value)?.as_str() {
-        "5m" => Ok(false),
-        "1h" => Ok(true),
+        "5m" => Ok(Lifetime::Short),
+        "1h" => Ok(Lifetime::Long),
         other => Err(format!("{other:?} is neither \"5m\" nor \"1h\"")),
     }
 }

@@ -5,6 +5,9 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod cohere;
+pub mod converse;
+pub mod embed;
 pub mod estimate;
 pub mod eventstream;
 pub mod fold;
@@ -15,6 +18,8 @@ pub mod openai;
 pub mod pairs;
 pub mod passage;
 pub mod peek;
+pub mod row;
+pub mod schema;
 pub mod splice;
 pub mod sse;
 
@@ -181,6 +186,8 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
         Dialect::Messages => &messages::CODEC,
+        Dialect::Converse => &converse::CODEC,
+        Dialect::Cohere => &cohere::CODEC,
         _ => &openai::Errors,
     }
 }

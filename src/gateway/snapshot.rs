@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use crate::access::Access;
 use crate::canon::CacheMark;
-use crate::config::{CloudEnvironment, Config, PromptCache, Route, Timeouts, ToolPairs};
+use crate::config::{CloudEnvironment, Config, Lifetime, PromptCache, Route, Timeouts, ToolPairs};
 use crate::dialect::CacheInjection;
 use crate::net::client::Client;
 use crate::provider::Provider;
@@ -172,7 +172,10 @@ fn injection(wanted: PromptCache) -> CacheInjection {
         system: wanted.system,
         tools: wanted.tools,
         messages: wanted.messages,
-        lifetime: if wanted.long { CacheMark::Long } else { CacheMark::Short },
+        lifetime: match wanted.lifetime {
+            Lifetime::Short => CacheMark::Short,
+            Lifetime::Long => CacheMark::Long,
+        },
     }
 }
 
