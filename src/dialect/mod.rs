@@ -5,6 +5,9 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod assemble;
+pub mod chat;
+pub mod completions;
 pub mod fold;
 pub mod opaque;
 pub mod openai;
@@ -12,6 +15,9 @@ pub mod passage;
 pub mod peek;
 pub mod splice;
 pub mod sse;
+mod traits;
+
+pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 
@@ -100,17 +106,6 @@ pub struct Aim<'a> {
     pub traits: &'a Traits,
 }
 
-/// How one server departs from the dialect it speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Traits {
-    /// The model stands in the path and not in the body.
-    pub model_in_path: bool,
-}
-
-impl Traits {
-    pub const NONE: Self = Self { model_in_path: false };
-}
-
 /// A question in the target's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -148,8 +143,8 @@ impl From<serde_json::Error> for Misread {
 /// The side of a dialect that clients see; `None` where no door speaks it.
 pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
     match dialect {
-        Dialect::Chat
-        | Dialect::Responses
+        Dialect::Chat => Some(&chat::CODEC),
+        Dialect::Responses
         | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse
@@ -160,8 +155,8 @@ pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
     match dialect {
-        Dialect::Chat
-        | Dialect::Responses
+        Dialect::Chat => Some(&chat::CODEC),
+        Dialect::Responses
         | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse

@@ -2,9 +2,11 @@
 
 mod error;
 mod tap;
+mod usage;
 
 pub use error::{read_error, write_error, write_error_event};
 pub use tap::{Tap, read_usage};
+pub use usage::{count, write_usage};
 
 /// The event that ends a stream.
 pub const DONE: &[u8] = b"data: [DONE]\n\n";
