@@ -77,9 +77,10 @@ impl Assembler {
         }
     }
 
-    /// Whether a call is open or waits for its turn.
-    pub fn is_busy(&self) -> bool {
-        self.current < self.calls.len()
+    /// Whether a call's arguments have begun and are not whole.
+    pub fn is_cut(&self) -> bool {
+        let is_cut = |call: &Call| !call.custom && (call.value.depth > 0 || call.value.in_string);
+        self.calls[self.current..].iter().any(is_cut)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -296,7 +297,9 @@ mod tests {
                     calls.last_mut().unwrap().2.push_str(&more);
                 }
                 Event::Close { .. } if open => open = false,
-                Event::Failed(failure) => calls.push((String::new(), failure.message, String::new())),
+                Event::Failed(failure) => {
+                    calls.push((String::new(), failure.message, String::new()))
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -317,63 +320,93 @@ mod tests {
     fn two_calls_come_out_whole_whatever_their_pieces_look_like() {
         let none = None;
         for (shape, pieces) in [
-            ("ordinary", vec![
-                piece("a", Some(0), "look", ""),
-                piece("", Some(0), "", r#"{"x""#),
-                piece("", Some(0), "", ":1}"),
-                piece("b", Some(1), "find", r#"{"y":2}"#),
-            ]),
-            ("arguments only at the end", vec![
-                piece("a", Some(0), "look", ""),
-                piece("b", Some(1), "find", ""),
-                piece("a", Some(0), "", r#"{"x":1}"#),
-                piece("b", Some(1), "", r#"{"y":2}"#),
-            ]),
-            ("index -1", vec![
-                piece("a", Some(-1), "look", r#"{"x":"#),
-                piece("", Some(-1), "", "1}"),
-                piece("b", Some(-1), "find", r#"{"y":2}"#),
-            ]),
-            ("no index", vec![
-                piece("a", none, "look", r#"{"x":"#),
-                piece("", none, "", "1}"),
-                piece("b", none, "find", r#"{"y":"#),
-                piece("b", none, "", "2}"),
-            ]),
-            ("all index 0", vec![
-                piece("a", Some(0), "look", r#"{"x":1}"#),
-                piece("b", Some(0), "find", r#"{"y":"#),
-                piece("", Some(0), "", "2}"),
-            ]),
-            ("the index changes", vec![
-                piece("a", Some(0), "look", r#"{"x":"#),
-                piece("a", Some(1), "", "1}"),
-                piece("b", Some(1), "find", r#"{"y":"#),
-                piece("b", Some(0), "", "2}"),
-            ]),
-            ("the id comes with every piece", vec![
-                piece("a", Some(0), "look", r#"{"x":"#),
-                piece("a", Some(0), "look", "1}"),
-                piece("b", Some(1), "find", r#"{"y":2}"#),
-            ]),
-            ("the name comes late", vec![
-                piece("a", Some(0), "", r#"{"x":"#),
-                piece("a", Some(0), "look", "1}"),
-                piece("b", Some(1), "find", r#"{"y":2}"#),
-            ]),
-            ("in turns", vec![
-                piece("a", Some(0), "look", ""),
-                piece("b", Some(1), "find", ""),
-                piece("", Some(0), "", r#"{"x":"#),
-                piece("", Some(1), "", r#"{"y":"#),
-                piece("", Some(0), "", "1}"),
-                piece("", Some(1), "", "2}"),
-            ]),
-            ("all arguments again at the end", vec![
-                piece("a", Some(0), "look", r#"{"x":1}"#),
-                piece("b", Some(1), "find", r#"{"y":2}"#),
-                piece("b", Some(1), "find", r#"{"y":2}"#),
-            ]),
+            (
+                "ordinary",
+                vec![
+                    piece("a", Some(0), "look", ""),
+                    piece("", Some(0), "", r#"{"x""#),
+                    piece("", Some(0), "", ":1}"),
+                    piece("b", Some(1), "find", r#"{"y":2}"#),
+                ],
+            ),
+            (
+                "arguments only at the end",
+                vec![
+                    piece("a", Some(0), "look", ""),
+                    piece("b", Some(1), "find", ""),
+                    piece("a", Some(0), "", r#"{"x":1}"#),
+                    piece("b", Some(1), "", r#"{"y":2}"#),
+                ],
+            ),
+            (
+                "index -1",
+                vec![
+                    piece("a", Some(-1), "look", r#"{"x":"#),
+                    piece("", Some(-1), "", "1}"),
+                    piece("b", Some(-1), "find", r#"{"y":2}"#),
+                ],
+            ),
+            (
+                "no index",
+                vec![
+                    piece("a", none, "look", r#"{"x":"#),
+                    piece("", none, "", "1}"),
+                    piece("b", none, "find", r#"{"y":"#),
+                    piece("b", none, "", "2}"),
+                ],
+            ),
+            (
+                "all index 0",
+                vec![
+                    piece("a", Some(0), "look", r#"{"x":1}"#),
+                    piece("b", Some(0), "find", r#"{"y":"#),
+                    piece("", Some(0), "", "2}"),
+                ],
+            ),
+            (
+                "the index changes",
+                vec![
+                    piece("a", Some(0), "look", r#"{"x":"#),
+                    piece("a", Some(1), "", "1}"),
+                    piece("b", Some(1), "find", r#"{"y":"#),
+                    piece("b", Some(0), "", "2}"),
+                ],
+            ),
+            (
+                "the id comes with every piece",
+                vec![
+                    piece("a", Some(0), "look", r#"{"x":"#),
+                    piece("a", Some(0), "look", "1}"),
+                    piece("b", Some(1), "find", r#"{"y":2}"#),
+                ],
+            ),
+            (
+                "the name comes late",
+                vec![
+                    piece("a", Some(0), "", r#"{"x":"#),
+                    piece("a", Some(0), "look", "1}"),
+                    piece("b", Some(1), "find", r#"{"y":2}"#),
+                ],
+            ),
+            (
+                "in turns",
+                vec![
+                    piece("a", Some(0), "look", ""),
+                    piece("b", Some(1), "find", ""),
+                    piece("", Some(0), "", r#"{"x":"#),
+                    piece("", Some(1), "", r#"{"y":"#),
+                    piece("", Some(0), "", "1}"),
+                    piece("", Some(1), "", "2}"),
+                ],
+            ),
+            (
+                "all arguments again at the end",
+                vec![
+                    piece("a", Some(0), "look", r#"{"x":1}"#),
+                    piece("b", Some(1), "find", r#"{"y":2}"#),
+                    piece("b", Some(1), "find", r#"{"y":2}"#),
+                ],
+            ),
         ] {
             assert_eq!(calls(&pieces), two(), "{shape}");
         }

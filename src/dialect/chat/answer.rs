@@ -111,7 +111,7 @@ impl Answer {
 
     /// Whether a call still lacks some of its arguments.
     pub(super) fn is_cut(&self) -> bool {
-        self.calls.is_busy() && !self.calls.is_whole()
+        self.calls.is_cut()
     }
 
     fn thoughts(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {

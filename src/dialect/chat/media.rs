@@ -36,9 +36,7 @@ pub(super) fn read_part(part: &Value, path: &str) -> Result<Part, Misread> {
             media.name = part["document_name"].as_str().map(str::to_owned);
             Content::Media(media)
         }
-        "input_audio" => {
-            Content::Media(read_audio(part).ok_or_else(|| lacks("input_audio.data"))?)
-        }
+        "input_audio" => Content::Media(read_audio(part).ok_or_else(|| lacks("input_audio.data"))?),
         "file" => Content::Media(read_file(part).ok_or_else(|| lacks("file.file_data"))?),
         _ => Content::Foreign(Foreign { dialect: Dialect::Chat, value: part.clone() }),
     };
@@ -169,11 +167,7 @@ pub(super) fn write_media(media: &Media, aim: &Aim<'_>) -> Result<Value, Inexpre
     }
 }
 
-fn write_document(
-    media: &Media,
-    source: &Source,
-    aim: &Aim<'_>,
-) -> Result<Value, Inexpressible> {
+fn write_document(media: &Media, source: &Source, aim: &Aim<'_>) -> Result<Value, Inexpressible> {
     let data = write_source(source);
     match (aim.traits.documents, source) {
         (Documents::DocumentUrl, _) => {
@@ -220,7 +214,8 @@ pub(super) fn read_citation(annotation: &Value) -> Citation {
     };
     let text = |name: &str| cited[name].as_str().map(str::to_owned);
     let is_plain = |fields: &Map<String, Value>| {
-        known && fields.iter().all(|(name, value)| KNOWN.contains(&name.as_str()) && !value.is_null())
+        known
+            && fields.iter().all(|(name, value)| KNOWN.contains(&name.as_str()) && !value.is_null())
     };
     let whole = cited.as_object().is_some_and(is_plain);
     let original = || Opaque { dialect: Dialect::Chat, data: annotation.clone() };
@@ -241,8 +236,7 @@ pub(super) fn write_citation(citation: &Citation) -> Value {
     }
     let kind = if citation.url.is_some() { "url_citation" } else { "document_citation" };
     let mut fields = Map::new();
-    let texts =
-        [("url", &citation.url), ("title", &citation.title), ("content", &citation.quote)];
+    let texts = [("url", &citation.url), ("title", &citation.title), ("content", &citation.quote)];
     for (name, text) in texts {
         if let Some(text) = text {
             fields.insert(name.into(), json!(text));

@@ -2,10 +2,14 @@
 
 mod answer;
 mod media;
-mod reader;
-mod response;
+mod read_message;
+pub(super) mod read_request;
+pub(super) mod reader;
+pub(super) mod response;
 mod thought;
 mod wire;
+mod write_message;
+mod write_request;
 mod writer;
 
 use crate::canon::{ChatRequest, ChatResponse};
@@ -21,8 +25,8 @@ pub static CODEC: Chat = Chat;
 pub struct Chat;
 
 impl ClientSide for Chat {
-    fn read_request(&self, _body: &[u8]) -> Result<ChatRequest, Misread> {
-        Err(Misread::new("x"))
+    fn read_request(&self, body: &[u8]) -> Result<ChatRequest, Misread> {
+        read_request::read(body)
     }
 
     fn write_response(&self, response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
@@ -37,10 +41,10 @@ impl ClientSide for Chat {
 impl UpstreamSide for Chat {
     fn write_request(
         &self,
-        _request: &ChatRequest,
-        _aim: &Aim<'_>,
+        request: &ChatRequest,
+        aim: &Aim<'_>,
     ) -> Result<Written, Inexpressible> {
-        Err(Inexpressible("x".into()))
+        write_request::write(request, aim)
     }
 
     fn read_response(&self, body: &[u8]) -> Result<ChatResponse, Misread> {

@@ -118,8 +118,7 @@ impl Reader {
     fn choice(&mut self, choice: Choice<'_>, events: &mut Vec<Event>) {
         let number = choice.index.unwrap_or(0).clamp(0, MOST_CHOICES - 1);
         let number = u32::try_from(number).unwrap_or(0);
-        let answer =
-            self.answers.entry(number).or_insert_with(|| Answer::new(number, &self.id));
+        let answer = self.answers.entry(number).or_insert_with(|| Answer::new(number, &self.id));
         if answer.finished {
             return;
         }
@@ -149,10 +148,12 @@ impl Reader {
         for source in std::mem::take(&mut self.sources) {
             answer.cite(source, events);
         }
+        let from = events.len();
         answer.finish(finish, events);
-        if matches!(events.iter().rev().nth(1), Some(Event::Failed(_))) {
+        let failed = events[from..].iter().position(|event| matches!(event, Event::Failed(_)));
+        if let Some(at) = failed {
             // A call that cannot be completed is the end of it.
-            events.pop();
+            events.truncate(from + at + 1);
             self.done = true;
         }
     }
@@ -249,7 +250,9 @@ fn read_reason(reason: &str, native: &str) -> FinishReason {
 }
 
 /// The word for a reason, and the more exact one for those that OpenAI does not have.
-pub(super) fn write_reason(reason: FinishReason) -> (&'static str, Option<&'static str>) {
+pub(in crate::dialect) fn write_reason(
+    reason: FinishReason,
+) -> (&'static str, Option<&'static str>) {
     match reason {
         FinishReason::Stop => ("stop", None),
         FinishReason::Length => ("length", None),

@@ -29,7 +29,7 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
 }
 
 /// The upstream's id where it is one of this dialect.
-pub(super) fn answer_id<'a>(id: &'a str, context: &Context<'_>) -> Cow<'a, str> {
+pub(in crate::dialect) fn answer_id<'a>(id: &'a str, context: &Context<'_>) -> Cow<'a, str> {
     if id.starts_with("chatcmpl-") {
         return id.into();
     }

@@ -71,9 +71,8 @@ fn state_text(state: &Opaque) -> String {
 
 fn unseal(dialect: &str, text: &str) -> Option<Opaque> {
     let named = |name: &str| Dialect::ALL.into_iter().find(|dialect| dialect.name() == name);
-    opaque::open(text).or_else(|| {
-        Some(Opaque { dialect: named(dialect)?, data: Value::String(text.to_owned()) })
-    })
+    opaque::open(text)
+        .or_else(|| Some(Opaque { dialect: named(dialect)?, data: Value::String(text.to_owned()) }))
 }
 
 /// Whether `reasoning_content` alone would lose some of these thoughts.

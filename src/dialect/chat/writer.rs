@@ -141,8 +141,7 @@ impl Writer {
                 let (summary, redacted) = (*summary, *redacted);
                 let index = progress.thoughts;
                 progress.thoughts += 1;
-                progress.open =
-                    Open::Thought(Reasoning { text: String::new(), summary, redacted });
+                progress.open = Open::Thought(Reasoning { text: String::new(), summary, redacted });
                 if !redacted && (summary || index > 0) {
                     // Told apart from what `reasoning_content` alone would say.
                     let entry = Part::new(Content::Reasoning(Reasoning {
