@@ -83,6 +83,11 @@ impl Assembler {
         self.calls[self.current..].iter().any(is_cut)
     }
 
+    /// Whether a call is open.
+    pub fn is_open(&self) -> bool {
+        self.calls.get(self.current).is_some_and(|call| call.open)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }

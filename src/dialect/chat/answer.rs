@@ -19,7 +19,7 @@ pub(super) struct Answer {
     /// What came while a call's arguments were incomplete: it follows the calls.
     late: Vec<Delta>,
     /// Log probabilities that came before any part.
-    logprobs: Option<Value>,
+    logprobs: Vec<Value>,
     pub(super) finished: bool,
 }
 
@@ -42,6 +42,8 @@ struct Thought {
     index: Option<u64>,
     /// Bytes of its text so far.
     length: usize,
+    /// The text came in `reasoning_content` and not in entries.
+    plain: bool,
     state: Option<Opaque>,
 }
 
@@ -59,16 +61,16 @@ impl Answer {
         for part in message.content.list() {
             self.content_part(part, events);
         }
+        for annotation in message.annotations.as_array().into_iter().flatten() {
+            self.cite(media::read_citation(annotation), events);
+        }
+        self.text_state(&message.extra_content, events);
         self.say(Delta::Refusal(message.refusal.text().to_owned()), events);
         self.audio(&message.audio, events);
         for image in message.images.as_array().into_iter().flatten() {
             self.media(media::read_image(image), events);
         }
-        for annotation in message.annotations.as_array().into_iter().flatten() {
-            self.cite(media::read_citation(annotation), events);
-        }
         self.tool_calls(message, events);
-        self.extra(&message.extra_content, events);
     }
 
     /// Log probabilities belong to the part that they came with.
@@ -77,11 +79,8 @@ impl Answer {
         if !filled("content") && !filled("refusal") {
             return;
         }
-        if self.open == Open::Nothing {
-            self.logprobs = Some(logprobs);
-        } else {
-            self.push(Delta::Logprobs(logprobs), events);
-        }
+        self.logprobs.push(logprobs);
+        self.give_logprobs(events);
     }
 
     pub(super) fn cite(&mut self, citation: Citation, events: &mut Vec<Event>) {
@@ -128,6 +127,14 @@ impl Answer {
         for detail in details {
             self.detail(detail, events);
         }
+        // A server's own state beside the whole message stands for its thoughts.
+        let own = read_extra(&message.extra_content);
+        if let Some(state) = own.filter(|state| state.dialect == Dialect::Chat)
+            && self.make_way(events)
+        {
+            let data = serde_json::json!({ "extra_content": state.data });
+            self.withheld(Opaque { data, ..state }, events);
+        }
     }
 
     /// A piece of text of whichever kind, in the part for it.
@@ -147,8 +154,9 @@ impl Answer {
             Delta::Reasoning(_) => {
                 if let Open::Thought(thought) = &mut self.open {
                     thought.length += length;
+                    thought.plain = true;
                 } else {
-                    let thought = Thought { length, ..Thought::default() };
+                    let thought = Thought { length, plain: true, ..Thought::default() };
                     let opening = Opening::Reasoning { summary: false, redacted: false };
                     self.begin(Open::Thought(thought), opening, events);
                 }
@@ -180,7 +188,7 @@ impl Answer {
         }
         let Open::Thought(thought) = &mut self.open else { return };
         // At the end of a thought our streams give it whole, for clients that only keep entries.
-        let is_repeated = detail.is_ours && thought.length == detail.text.len();
+        let is_repeated = thought.plain && thought.length == detail.text.len();
         thought.index = detail.index;
         if detail.sealed.is_some() {
             thought.state = detail.sealed;
@@ -270,20 +278,17 @@ impl Answer {
 
     fn tool_calls(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
         for (place, call) in message.tool_calls.iter().flatten().enumerate() {
-            // Snowflake sends an empty one of the other kind with each.
-            let custom = call.custom.as_ref().filter(|custom| !custom.name.text().is_empty());
-            let function = call.function.as_ref();
-            let (name, arguments) = match (custom, function) {
-                (Some(custom), _) => (&custom.name, custom.input.json()),
-                (None, Some(function)) => (&function.name, function.arguments.json()),
-                (None, None) => match &call.custom {
-                    Some(more) => (&more.name, more.input.json()),
-                    None => continue,
-                },
+            // Snowflake sends an empty one of the other kind with each, so the kind is what the
+            // name or the text is in.
+            let custom = call.custom.as_ref().filter(|_| call.function.is_none());
+            let (name, arguments) = match (custom, &call.function) {
+                (Some(custom), _) => (custom.name.text(), custom.input.json()),
+                (None, Some(function)) => (function.name.text(), function.arguments.json()),
+                (None, None) => ("", "".into()),
             };
             let piece = Piece {
                 id: call.id.text(),
-                name: name.text(),
+                name,
                 index: call.index,
                 place,
                 arguments: &arguments,
@@ -304,25 +309,17 @@ impl Answer {
             self.close(events);
             self.open = Open::Calls;
         }
-        let opened = events.len();
         self.calls.add(self.number, piece, events);
-        if events.len() > opened {
-            self.give_logprobs(events);
-        }
+        self.give_logprobs(events);
     }
 
-    /// State of the whole message: ours belongs to its text, a server's stands for its thoughts.
-    fn extra(&mut self, extra: &Value, events: &mut Vec<Event>) {
-        let Some(state) = read_extra(extra) else { return };
-        if !self.make_way(events) {
-            return;
+    /// State beside the whole message: where we put it there, it belongs to the text.
+    fn text_state(&mut self, extra: &Value, events: &mut Vec<Event>) {
+        let ours = read_extra(extra).filter(|state| state.dialect != Dialect::Chat);
+        if let Some(state) = ours.filter(|_| self.make_way(events)) {
+            self.begin(Open::Text, Opening::Text, events);
+            self.push(Delta::Opaque(state), events);
         }
-        if state.dialect == Dialect::Chat {
-            let data = serde_json::json!({ "extra_content": state.data });
-            return self.withheld(Opaque { data, ..state }, events);
-        }
-        self.begin(Open::Text, Opening::Text, events);
-        self.push(Delta::Opaque(state), events);
     }
 
     /// Makes room for something other than calls; `false` while a call is incomplete.
@@ -348,8 +345,15 @@ impl Answer {
     }
 
     fn give_logprobs(&mut self, events: &mut Vec<Event>) {
-        if let Some(logprobs) = self.logprobs.take() {
-            self.push(Delta::Logprobs(logprobs), events);
+        let is_open = match self.open {
+            Open::Nothing => false,
+            Open::Calls => self.calls.is_open(),
+            Open::Text | Open::Refusal | Open::Audio(_) | Open::Thought(_) => true,
+        };
+        if is_open {
+            for logprobs in std::mem::take(&mut self.logprobs) {
+                self.push(Delta::Logprobs(logprobs), events);
+            }
         }
     }
 

@@ -12,6 +12,9 @@ mod write_message;
 mod write_request;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use crate::canon::{ChatRequest, ChatResponse};
 use crate::dialect::{
     Aim, ClientSide, Context, Inexpressible, Misread, ReadStream, UpstreamSide, WriteStream,

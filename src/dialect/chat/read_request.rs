@@ -115,7 +115,9 @@ fn read_tools(fields: &mut Fields) -> Result<Vec<Tool>, Misread> {
     let mut tools = Vec::new();
     for (index, tool) in fields.list("tools")?.into_iter().enumerate() {
         let lacks = |name: &str| Misread::new(format!("`tools[{index}].{name}` must be given."));
-        match tool["type"].as_str().ok_or_else(|| lacks("type"))? {
+        // Mistral's clients leave the type out.
+        let default = tool["function"].is_object().then_some("function");
+        match tool["type"].as_str().or(default).ok_or_else(|| lacks("type"))? {
             "function" => {
                 let read = read_function(&tool["function"], media::read_mark(&tool));
                 tools.push(read.ok_or_else(|| lacks("function.name"))?);

@@ -81,8 +81,11 @@ impl Reader {
         let carried = count(&chunk.usage).or_else(|| count(&chunk.x_groq["usage"]));
         let mut usage = carried;
         self.note_sources(&chunk);
-        for choice in chunk.choices.into_iter().flatten() {
+        for mut choice in chunk.choices.into_iter().flatten() {
             usage = usage.or_else(|| count(&choice.usage));
+            if choice.error.is_null() && choice.finish_reason.text() == "error" {
+                choice.error = chunk.error.clone();
+            }
             self.choice(choice, events);
             if self.done {
                 break;
