@@ -193,7 +193,7 @@ impl Call {
             piece.name.clone_into(&mut self.name);
         }
         self.custom |= piece.custom;
-        self.index = self.index.or(piece.index.filter(|index| *index >= 0));
+        self.index = self.index.or_else(|| piece.index.filter(|index| *index >= 0));
         if piece.opaque.is_some() {
             self.opaque = piece.opaque;
         }
@@ -303,7 +303,7 @@ mod tests {
                 }
                 Event::Close { .. } if open => open = false,
                 Event::Failed(failure) => {
-                    calls.push((String::new(), failure.message, String::new()))
+                    calls.push((String::new(), failure.message, String::new()));
                 }
                 other => panic!("{other:?}"),
             }
@@ -312,7 +312,7 @@ mod tests {
     }
 
     fn piece<'a>(id: &'a str, index: Option<i64>, name: &'a str, arguments: &'a str) -> Piece<'a> {
-        Piece { id, index, name, arguments, ..Piece::default() }
+        Piece { id, name, index, arguments, ..Piece::default() }
     }
 
     fn two() -> Vec<(String, String, String)> {
@@ -321,98 +321,113 @@ mod tests {
             .to_vec()
     }
 
+    /// Id, index, name and arguments of a piece.
+    type Told = (&'static str, Option<i64>, &'static str, &'static str);
+
+    /// The same two calls in all the ways that they have been seen.
+    const SHAPES: &[(&str, &[Told])] = &[
+        (
+            "ordinary",
+            &[
+                ("a", Some(0), "look", ""),
+                ("", Some(0), "", r#"{"x""#),
+                ("", Some(0), "", ":1}"),
+                ("b", Some(1), "find", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "arguments only at the end",
+            &[
+                ("a", Some(0), "look", ""),
+                ("b", Some(1), "find", ""),
+                ("a", Some(0), "", r#"{"x":1}"#),
+                ("b", Some(1), "", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "index -1",
+            &[
+                ("a", Some(-1), "look", r#"{"x":"#),
+                ("", Some(-1), "", "1}"),
+                ("b", Some(-1), "find", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "no index",
+            &[
+                ("a", None, "look", r#"{"x":"#),
+                ("", None, "", "1}"),
+                ("b", None, "find", r#"{"y":"#),
+                ("b", None, "", "2}"),
+            ],
+        ),
+        (
+            "all index 0",
+            &[
+                ("a", Some(0), "look", r#"{"x":1}"#),
+                ("b", Some(0), "find", r#"{"y":"#),
+                ("", Some(0), "", "2}"),
+            ],
+        ),
+        (
+            "the index changes",
+            &[
+                ("a", Some(0), "look", r#"{"x":"#),
+                ("a", Some(1), "", "1}"),
+                ("b", Some(1), "find", r#"{"y":"#),
+                ("b", Some(0), "", "2}"),
+            ],
+        ),
+        (
+            "the id comes with every piece",
+            &[
+                ("a", Some(0), "look", r#"{"x":"#),
+                ("a", Some(0), "look", "1}"),
+                ("b", Some(1), "find", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "the name comes late",
+            &[
+                ("a", Some(0), "", r#"{"x":"#),
+                ("a", Some(0), "look", "1}"),
+                ("b", Some(1), "find", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "the id comes late",
+            &[
+                ("", Some(0), "", ""),
+                ("a", Some(0), "look", r#"{"x":1}"#),
+                ("b", Some(1), "find", r#"{"y":2}"#),
+            ],
+        ),
+        (
+            "in turns",
+            &[
+                ("a", Some(0), "look", ""),
+                ("b", Some(1), "find", ""),
+                ("", Some(0), "", r#"{"x":"#),
+                ("", Some(1), "", r#"{"y":"#),
+                ("", Some(0), "", "1}"),
+                ("", Some(1), "", "2}"),
+            ],
+        ),
+        (
+            "all arguments again at the end",
+            &[
+                ("a", Some(0), "look", r#"{"x":1}"#),
+                ("b", Some(1), "find", r#"{"y":2}"#),
+                ("b", Some(1), "find", r#"{"y":2}"#),
+            ],
+        ),
+    ];
+
     #[test]
     fn two_calls_come_out_whole_whatever_their_pieces_look_like() {
-        let none = None;
-        for (shape, pieces) in [
-            (
-                "ordinary",
-                vec![
-                    piece("a", Some(0), "look", ""),
-                    piece("", Some(0), "", r#"{"x""#),
-                    piece("", Some(0), "", ":1}"),
-                    piece("b", Some(1), "find", r#"{"y":2}"#),
-                ],
-            ),
-            (
-                "arguments only at the end",
-                vec![
-                    piece("a", Some(0), "look", ""),
-                    piece("b", Some(1), "find", ""),
-                    piece("a", Some(0), "", r#"{"x":1}"#),
-                    piece("b", Some(1), "", r#"{"y":2}"#),
-                ],
-            ),
-            (
-                "index -1",
-                vec![
-                    piece("a", Some(-1), "look", r#"{"x":"#),
-                    piece("", Some(-1), "", "1}"),
-                    piece("b", Some(-1), "find", r#"{"y":2}"#),
-                ],
-            ),
-            (
-                "no index",
-                vec![
-                    piece("a", none, "look", r#"{"x":"#),
-                    piece("", none, "", "1}"),
-                    piece("b", none, "find", r#"{"y":"#),
-                    piece("b", none, "", "2}"),
-                ],
-            ),
-            (
-                "all index 0",
-                vec![
-                    piece("a", Some(0), "look", r#"{"x":1}"#),
-                    piece("b", Some(0), "find", r#"{"y":"#),
-                    piece("", Some(0), "", "2}"),
-                ],
-            ),
-            (
-                "the index changes",
-                vec![
-                    piece("a", Some(0), "look", r#"{"x":"#),
-                    piece("a", Some(1), "", "1}"),
-                    piece("b", Some(1), "find", r#"{"y":"#),
-                    piece("b", Some(0), "", "2}"),
-                ],
-            ),
-            (
-                "the id comes with every piece",
-                vec![
-                    piece("a", Some(0), "look", r#"{"x":"#),
-                    piece("a", Some(0), "look", "1}"),
-                    piece("b", Some(1), "find", r#"{"y":2}"#),
-                ],
-            ),
-            (
-                "the name comes late",
-                vec![
-                    piece("a", Some(0), "", r#"{"x":"#),
-                    piece("a", Some(0), "look", "1}"),
-                    piece("b", Some(1), "find", r#"{"y":2}"#),
-                ],
-            ),
-            (
-                "in turns",
-                vec![
-                    piece("a", Some(0), "look", ""),
-                    piece("b", Some(1), "find", ""),
-                    piece("", Some(0), "", r#"{"x":"#),
-                    piece("", Some(1), "", r#"{"y":"#),
-                    piece("", Some(0), "", "1}"),
-                    piece("", Some(1), "", "2}"),
-                ],
-            ),
-            (
-                "all arguments again at the end",
-                vec![
-                    piece("a", Some(0), "look", r#"{"x":1}"#),
-                    piece("b", Some(1), "find", r#"{"y":2}"#),
-                    piece("b", Some(1), "find", r#"{"y":2}"#),
-                ],
-            ),
-        ] {
+        for (shape, told) in SHAPES {
+            let pieces: Vec<Piece<'_>> =
+                told.iter().map(|(id, index, name, text)| piece(id, *index, name, text)).collect();
             assert_eq!(calls(&pieces), two(), "{shape}");
         }
     }

@@ -8,9 +8,12 @@
 pub mod assemble;
 pub mod chat;
 pub mod completions;
+pub mod eventstream;
 pub mod fold;
+pub mod keepsake;
 pub mod opaque;
 pub mod openai;
+pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod splice;
@@ -21,7 +24,7 @@ pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -106,6 +109,9 @@ pub struct Aim<'a> {
     pub traits: &'a Traits,
 }
 
+/// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
+pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
+
 /// A question in the target's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -140,27 +146,28 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
-/// The side of a dialect that clients see; `None` where no door speaks it.
-pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
-    match dialect {
-        Dialect::Chat => Some(&chat::CODEC),
-        Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => None,
+/// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
+pub fn client(surface: Surface) -> &'static dyn ClientSide {
+    match surface {
+        Surface::Chat => &chat::CODEC,
+        Surface::Completions => &completions::CODEC,
+        Surface::Embeddings
+        | Surface::Responses
+        | Surface::Messages
+        | Surface::Generate
+        | Surface::CountTokens => &openai::Errors,
     }
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
+pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Chat => Some(&chat::CODEC),
+        Dialect::Chat => &chat::CODEC,
         Dialect::Responses
         | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse
-        | Dialect::Cohere => None,
+        | Dialect::Cohere => &openai::Errors,
     }
 }
 

@@ -178,7 +178,9 @@ fn read_thoughts(message: &Value) -> Vec<Part> {
     answer.read(&wire, &mut events);
     answer.finish(Finish::default(), &mut events);
     let mut fold = Fold::default();
-    events.iter().for_each(|event| fold.add(event));
+    for event in &events {
+        fold.add(event);
+    }
     let read: ChatResponse = fold.finish().unwrap_or_default();
     read.choices.into_iter().flat_map(|choice| choice.parts).collect()
 }

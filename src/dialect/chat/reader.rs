@@ -69,7 +69,9 @@ impl Reader {
         reader.chunk(chunk, body, &mut events);
         reader.complete(&mut events);
         let mut fold = Fold::default();
-        events.iter().for_each(|event| fold.add(event));
+        for event in &events {
+            fold.add(event);
+        }
         fold.finish().map_err(|failure| {
             let message = failure.map(|failure| failure.message);
             Misread::new(message.unwrap_or_else(|| "The answer is not complete.".into()))
@@ -236,7 +238,7 @@ fn read_reason(reason: &str, native: &str) -> FinishReason {
         "malformed_function_call" | "MALFORMED_FUNCTION_CALL" => Some(FinishReason::Malformed),
         _ => None,
     };
-    exact.unwrap_or_else(|| match reason {
+    exact.unwrap_or(match reason {
         "length" | "max_tokens" | "MAX_TOKENS" => FinishReason::Length,
         "model_length" | "context_length_exceeded" | "model_context_window_exceeded" => {
             FinishReason::ContextFull

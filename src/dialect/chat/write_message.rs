@@ -165,7 +165,7 @@ impl<'a> Transcript<'a> {
         }
         match part.cache {
             Some(mark) if self.aim.traits.cache_control => {
-                mark_last(&mut content, write_mark(mark))
+                mark_last(&mut content, write_mark(mark));
             }
             Some(_) => self.drop("cache_control"),
             None => {}
@@ -189,11 +189,10 @@ impl<'a> Transcript<'a> {
                 }
                 Content::Media(media) => said.extend(self.made_media(part, media, &mut message)),
                 Content::ToolCall(call) => calls.push(self.call(part, call)),
-                Content::Reasoning(_) => {}
+                Content::Reasoning(_) | Content::ToolResult(_) => {}
                 Content::Text { .. } | Content::Refusal(_) | Content::Foreign(_) => {
                     said.extend(self.spoken(part, &mut message)?);
                 }
-                Content::ToolResult(_) => {}
             }
         }
         self.thoughts(parts, &mut message, &mut said);

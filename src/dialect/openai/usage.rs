@@ -27,6 +27,7 @@ struct Counts {
     num_cached_tokens: Option<u64>,
 }
 
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
 #[derive(Debug, Default, Deserialize)]
 struct PromptDetails {
     #[serde(default)]

@@ -58,7 +58,9 @@ fn events(stream: &[u8], chunk: usize) -> Vec<Event> {
 
 fn read_stream(stream: &[u8], chunk: usize) -> Result<ChatResponse, Option<StreamFailure>> {
     let mut fold = Fold::default();
-    events(stream, chunk).iter().for_each(|event| fold.add(event));
+    for event in events(stream, chunk) {
+        fold.add(&event);
+    }
     fold.finish()
 }
 

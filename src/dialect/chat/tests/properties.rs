@@ -11,7 +11,7 @@ use crate::canon::{
     FinishReason, Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role, Sampling,
     Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
 };
-use crate::dialect::{ClientSide, ReadStream, Traits, UpstreamSide};
+use crate::dialect::{ClientSide, Traits, UpstreamSide};
 
 fn word() -> impl Strategy<Value = String> {
     "[a-z]{1,8}"
@@ -258,8 +258,7 @@ fn format() -> impl Strategy<Value = Format> {
 fn question() -> impl Strategy<Value = ChatRequest> {
     let efforts: Vec<Effort> = Effort::ALL.iter().map(|(effort, _)| *effort).collect();
     let effort = option::of(
-        proptest::sample::select(efforts)
-            .prop_filter("said so", |effort| *effort != Effort::Unbounded),
+        proptest::sample::select(efforts).prop_filter("said so", |effort| *effort != Effort::Max),
     );
     let tools = (vec(tool(), 0..3), option::of(tool_choice()), any::<Option<bool>>());
     let words = (option::of(word()), option::of(word()), option::of(word()), any::<bool>());

@@ -128,17 +128,13 @@ fn a_server_is_told_to_think_in_its_own_words() {
         (EffortField::Effort(HIGH), effort(Effort::Medium), json!({ "reasoning_effort": "low" })),
         (EffortField::Effort(HIGH), effort(Effort::Minimal), json!({ "reasoning_effort": "low" })),
         (EffortField::Effort(HIGH), effort(Effort::None), json!({})),
-        (
-            EffortField::Effort(HIGH),
-            effort(Effort::Unbounded),
-            json!({ "reasoning_effort": "max" }),
-        ),
+        (EffortField::Effort(HIGH), effort(Effort::Max), json!({ "reasoning_effort": "max" })),
         (EffortField::Effort(&["medium"]), budget.clone(), json!({ "reasoning_effort": "medium" })),
         (EffortField::Unknown, effort(Effort::Low), json!({})),
         (EffortField::Reasoning, budget.clone(), json!({ "reasoning": { "max_tokens": 9000 } })),
         (
             EffortField::Reasoning,
-            effort(Effort::Unbounded),
+            effort(Effort::Max),
             json!({ "reasoning": { "effort": "xhigh" } }),
         ),
         (
