@@ -5,7 +5,10 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod assemble;
+pub mod chat;
 pub mod cohere;
+pub mod completions;
 pub mod converse;
 pub mod embed;
 pub mod estimate;
@@ -22,6 +25,9 @@ pub mod row;
 pub mod schema;
 pub mod splice;
 pub mod sse;
+mod traits;
+
+pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 
@@ -124,21 +130,8 @@ pub struct CacheInjection {
     pub lifetime: CacheMark,
 }
 
-/// How one server departs from the dialect it speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Traits {
-    /// The model stands in the path and not in the body.
-    pub model_in_path: bool,
-    /// Which values of Anthropic's beta header it takes.
-    pub betas: messages::Betas,
-}
-
 /// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
 pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
-
-impl Traits {
-    pub const NONE: Self = Self { model_in_path: false, betas: messages::Betas::All };
-}
 
 /// A question in the target's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +171,8 @@ impl From<serde_json::Error> for Misread {
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
-        _ => &openai::Errors,
+        Surface::Completions => &completions::CODEC,
+        _ => &chat::CODEC,
     }
 }
 
@@ -188,7 +182,7 @@ pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
         Dialect::Messages => &messages::CODEC,
         Dialect::Converse => &converse::CODEC,
         Dialect::Cohere => &cohere::CODEC,
-        _ => &openai::Errors,
+        _ => &chat::CODEC,
     }
 }
 

@@ -154,7 +154,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Google Vertex AI",
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
-        traits: Traits { model_in_path: true, betas: Betas::Vertex },
+        traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         ..ROW
     },
