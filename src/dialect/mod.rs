@@ -6,6 +6,7 @@
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
 pub mod fold;
+pub mod opaque;
 pub mod openai;
 pub mod passage;
 pub mod peek;

@@ -13,7 +13,7 @@ const OWNERS: [(&str, &[&str]); 27] = [
     ("httparse", &["net"]),
     ("socket2", &["net"]),
     ("flate2", &["net"]),
-    ("base64", &["provider", "cli"]),
+    ("base64", &["provider", "cli", "dialect"]),
     ("getrandom", &["cli"]),
     ("rlimit", &["cli"]),
     ("humantime", &["telemetry", "http"]),
