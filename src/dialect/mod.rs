@@ -5,6 +5,7 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod embed;
 pub mod fold;
 pub mod opaque;
 pub mod openai;

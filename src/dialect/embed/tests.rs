@@ -1,0 +1,1 @@
+//! The two sides of embeddings, held against what providers send.
