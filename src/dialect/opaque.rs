@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_to_the_same_state_in_every_dialect() {
         for dialect in Dialect::ALL {
-            for data in [json!("EqQB+/=="), json!({"id": "rs_1", "x": ["日本", null]}), json!(7)] {
+            for data in [json!("EqQB+/=="), json!({"id": "rs_1", "x": ["日本", null]}), json!(7)]
+            {
                 let opaque = Opaque { dialect, data };
                 assert_eq!(open(&seal(&opaque)), Some(opaque));
             }
