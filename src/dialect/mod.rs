@@ -11,6 +11,7 @@ pub mod opaque;
 pub mod openai;
 pub mod passage;
 pub mod peek;
+pub mod schema;
 pub mod splice;
 pub mod sse;
 
