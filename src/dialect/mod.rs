@@ -7,6 +7,7 @@
 
 pub mod embed;
 pub mod fold;
+pub mod gemini;
 pub mod opaque;
 pub mod openai;
 pub mod passage;
@@ -153,9 +154,9 @@ pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
         Dialect::Chat
         | Dialect::Responses
         | Dialect::Messages
-        | Dialect::Gemini
         | Dialect::Converse
         | Dialect::Cohere => None,
+        Dialect::Gemini => Some(&gemini::CODEC),
     }
 }
 
@@ -165,9 +166,9 @@ pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
         Dialect::Chat
         | Dialect::Responses
         | Dialect::Messages
-        | Dialect::Gemini
         | Dialect::Converse
         | Dialect::Cohere => None,
+        Dialect::Gemini => Some(&gemini::CODEC),
     }
 }
 

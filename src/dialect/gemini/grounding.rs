@@ -15,11 +15,18 @@ pub(super) fn read(metadata: &Map<String, Value>, answer: &str) -> Vec<Citation>
     }) {
         citations.extend(sources.iter().map(|source| {
             let (start, end) = span(source, answer);
-            Citation { url: text(source, "uri"), title: text(source, "title"), start, end, ..Citation::default() }
+            Citation {
+                url: text(source, "uri"),
+                title: text(source, "title"),
+                start,
+                end,
+                ..Citation::default()
+            }
         }));
     }
     if citations.is_empty()
-        && let Some(pages) = metadata.get("urlContextMetadata").and_then(|read| read["urlMetadata"].as_array())
+        && let Some(pages) =
+            metadata.get("urlContextMetadata").and_then(|read| read["urlMetadata"].as_array())
     {
         citations.extend(pages.iter().filter_map(|page| {
             Some(Citation { url: Some(text(page, "retrievedUrl")?), ..Citation::default() })
@@ -52,7 +59,8 @@ fn read_grounding(grounding: &Value, answer: &str, citations: &mut Vec<Citation>
 
 /// What a chunk names: a page, a place on a map, a piece of a file.
 fn source(chunk: &Value) -> Citation {
-    let named = ["web", "retrievedContext", "maps", "image"].iter().find_map(|kind| chunk.get(*kind));
+    let named =
+        ["web", "retrievedContext", "maps", "image"].iter().find_map(|kind| chunk.get(*kind));
     let Some(named) = named else { return Citation::default() };
     Citation {
         url: text(named, "uri").or_else(|| text(named, "sourceUri")),
