@@ -1,6 +1,7 @@
 //! Gemini's `generateContent` and `streamGenerateContent`: both sides.
 
 mod arguments;
+mod desk;
 mod error;
 mod finish;
 mod grounding;

@@ -107,7 +107,7 @@ pub(super) fn thinking(asked: &Thinking, thought: Thought) -> (Option<(&'static 
             (Some(("thinkingLevel", Said::Word(level.copied().unwrap_or("high")))), false)
         }
         (Thought::Budget { least, most, off }, budget, effort) => {
-            let wanted = budget.or(effort.map(Effort::budget)).unwrap_or(most);
+            let wanted = budget.or_else(|| effort.map(Effort::budget)).unwrap_or(most);
             if wanted == 0 && off {
                 return (Some(("thinkingBudget", Said::Number(0))), false);
             }

@@ -19,7 +19,7 @@ pub(super) fn write(part: &Part, reader: Reader) -> Result<Option<Value>, String
     let mut fields = Map::new();
     match &part.content {
         Content::Text { text, .. } | Content::Refusal(text) => {
-            _ = fields.insert("text".into(), json!(text))
+            fields.insert("text".into(), json!(text));
         }
         Content::Reasoning(thought) => {
             let ours = part.opaque_for(Dialect::Gemini).is_some();

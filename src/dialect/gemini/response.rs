@@ -16,7 +16,9 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     reader.read(None, body, &mut events)?;
     reader.finish(&mut events);
     let mut fold = Fold::default();
-    events.iter().for_each(|event| fold.add(event));
+    for event in &events {
+        fold.add(event);
+    }
     if !events.contains(&Event::End)
         && !events.iter().any(|event| matches!(event, Event::Failed(_)))
     {

@@ -184,16 +184,13 @@ impl Writer {
         for (number, choice) in (0_u32..).zip(choices) {
             let candidate = Value::Object(last_candidate(number, choice));
             let said = self.usage.filter(|_| number as usize == last);
-            let said = said.map(|said| usage::write(&said, self.tier.as_deref()));
-            self.frame(out, |out| {
-                out.extend_from_slice(br#""candidates":["#);
-                push(out, &candidate);
-                out.push(b']');
-                if let Some(said) = &said {
-                    out.extend_from_slice(br#","usageMetadata":"#);
-                    push(out, said);
-                }
-            });
+            let mut fields = json!({ "candidates": [candidate] });
+            if let Some(said) = said {
+                fields["usageMetadata"] = usage::write(&said, self.tier.as_deref());
+            }
+            let fields = fields.to_string();
+            let inside = &fields[1..fields.len() - 1];
+            self.frame(out, |out| out.extend_from_slice(inside.as_bytes()));
         }
         if self.framing == Framing::Array {
             out.extend_from_slice(if self.begun { b"]" } else { b"[]" });

@@ -53,8 +53,8 @@ pub fn compile(schema: &Value, profile: &'static Profile) -> Result<Compiled, In
         lost: Vec::new(),
         schemas: 0,
     };
-    let compiled = compiler.schema(schema)?;
-    Ok(Compiled { schema: compiled, lost: compiler.lost })
+    let schema = compiler.schema(schema)?;
+    Ok(Compiled { schema, lost: compiler.lost })
 }
 
 // === impl Compiler ===
@@ -104,17 +104,23 @@ impl Compiler<'_> {
         reference: &str,
         fields: &Map<String, Value>,
     ) -> Result<Value, Inexpressible> {
-        if self.open.iter().any(|open| open == reference) {
-            return Err(self.refuse(RECURSION));
-        }
+        self.enter(reference)?;
         let target = self.target(reference)?;
         let mut whole = target.as_object().cloned().unwrap_or_default();
         let beside = fields.iter().filter(|(keyword, _)| *keyword != "$ref");
         whole.extend(beside.map(|(keyword, value)| (keyword.clone(), value.clone())));
-        self.open.push(reference.to_owned());
         let written = self.schema(&Value::Object(whole));
         self.open.pop();
         written
+    }
+
+    /// Notes a reference that is being written out.
+    fn enter(&mut self, reference: &str) -> Result<(), Inexpressible> {
+        if self.open.iter().any(|open| open == reference) {
+            return Err(self.refuse(RECURSION));
+        }
+        self.open.push(reference.to_owned());
+        Ok(())
     }
 
     fn target(&self, reference: &str) -> Result<Value, Inexpressible> {
@@ -134,10 +140,7 @@ impl Compiler<'_> {
             let mut part = part.clone();
             let depth = self.open.len();
             while let Some(reference) = part.get("$ref").and_then(Value::as_str) {
-                if self.open.iter().any(|open| open == reference) {
-                    return Err(self.refuse(RECURSION));
-                }
-                self.open.push(reference.to_owned());
+                self.enter(reference)?;
                 part = self.target(reference)?;
             }
             let part = part.as_object().cloned().unwrap_or_default();
@@ -158,7 +161,7 @@ impl Compiler<'_> {
         out: &mut Map<String, Value>,
     ) -> Result<(), Inexpressible> {
         match (keyword, value) {
-            ("const", value) if !self.knows("const") => self.list(&[value.clone()], out),
+            ("const", value) if !self.knows("const") => self.list(std::slice::from_ref(value), out),
             ("enum", Value::Array(values)) => self.list(values, out),
             ("type", Value::Array(types)) if self.profile.nullable => types_apart(types, out),
             ("exclusiveMinimum" | "exclusiveMaximum", _) if !self.knows(keyword) => {
@@ -238,11 +241,10 @@ impl Compiler<'_> {
         if listed.len() < kept {
             self.lost.push(self.pointer());
         } else if !listed.is_empty() {
-            if let (Some(kind), false) = (kind_of(&listed[0]), out.contains_key("type")) {
-                let alike = listed.iter().all(|value| kind_of(value) == Some(kind));
-                if alike && self.place.last().is_some_and(|keyword| keyword == "const") {
-                    out.insert("type".into(), json!(kind));
-                }
+            // A constant tells its type; other lists say it beside them.
+            let constant = self.place.last().is_some_and(|keyword| keyword == "const");
+            if let (Some(kind), true) = (kind_of(&listed[0]), constant) {
+                out.entry("type").or_insert_with(|| json!(kind));
             }
             out.insert("enum".into(), Value::Array(listed));
         }

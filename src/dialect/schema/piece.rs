@@ -98,7 +98,7 @@ pub fn holds_reference(value: &Value) -> bool {
     }
 }
 
-/// Reads Gemini's part of OpenAPI as JSON Schema.
+/// Reads Gemini's part of `OpenAPI` as JSON Schema.
 pub fn from_openapi(schema: &Value) -> Value {
     let Value::Object(fields) = schema else { return schema.clone() };
     let mut out = Map::new();

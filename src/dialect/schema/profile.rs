@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 /// What one target understands of JSON Schema.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a target")]
 #[derive(Debug)]
 pub struct Profile {
     /// Keywords that pass, with a space between; schemas inside them are looked into.
@@ -34,7 +35,7 @@ pub static GEMINI: Profile = Profile {
     ordered: false,
 };
 
-/// Gemini's `parameters` and `responseSchema`: a part of OpenAPI 3.0.
+/// Gemini's `parameters` and `responseSchema`: a part of `OpenAPI` 3.0.
 pub static GEMINI_OPENAPI: Profile = Profile {
     keywords: "type format title description enum items minItems maxItems minimum maximum anyOf \
         properties required pattern minLength maxLength minProperties maxProperties \

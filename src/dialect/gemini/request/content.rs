@@ -198,7 +198,9 @@ fn read_result(result: &Value, path: &str, calls: &mut Calls) -> Result<ToolResu
     let waiting = calls.waiting.get_mut(name);
     let id = match (given, waiting) {
         (Some(id), waiting) => {
-            waiting.into_iter().for_each(|ids| ids.retain(|waiting| *waiting != *id));
+            if let Some(ids) = waiting {
+                ids.retain(|waiting| *waiting != *id);
+            }
             id.into_owned()
         }
         (None, Some(ids)) => ids.pop_front().unwrap_or_else(|| portable_id(name).into_owned()),

@@ -12,10 +12,14 @@ use crate::dialect::{Inexpressible, schema};
 
 /// One content at a time; neighbours of one kind are joined.
 #[derive(Default)]
-struct Contents {
+struct Speech<'a> {
     written: Vec<Value>,
     kind: Option<Kind>,
     parts: Vec<Value>,
+    /// The tools' names by their calls' ids.
+    names: HashMap<&'a str, &'a str>,
+    /// Media of results, for models that take them only behind all the results.
+    behind: Vec<Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,36 +40,17 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
             instruction.extend(write_part(draft, part, place)?);
         }
     }
-    let mut names = HashMap::new();
-    let mut contents = Contents::default();
+    let mut speech = Speech::default();
     for (place, message) in messages.iter().enumerate().skip(system) {
         draft.drop_if(message.name.is_some(), "name");
-        let kind = match message.role {
-            Role::Assistant => Kind::Model,
-            Role::Tool => Kind::Results,
-            // An instruction in the middle keeps its place, so that what stands before it can be
-            // taken from the provider's cache.
-            Role::System | Role::Developer | Role::User => Kind::User,
-        };
-        let mut media = Vec::new();
-        for part in &message.parts {
-            if let Content::ToolCall(call) = &part.content {
-                names.insert(call.id.as_str(), call.name.as_str());
-            }
-            if let Content::ToolResult(result) = &part.content {
-                draft.drop_if(part.cache.is_some(), "cache_control");
-                let name =
-                    result.name.as_deref().or_else(|| names.get(result.id.as_str()).copied());
-                let written = write_result(draft, (result, name), place, &mut media)?;
-                contents.add(Kind::Results, written);
-            } else if !is_void(part, message) {
-                let written = write_part(draft, part, place)?;
-                written.into_iter().for_each(|part| contents.add(kind, part));
-            }
+        if message.role != Role::Tool {
+            speech.show();
         }
-        media.into_iter().for_each(|part| contents.add(Kind::User, part));
+        for part in &message.parts {
+            speech.part(draft, part, (message, place))?;
+        }
     }
-    let mut contents = contents.finish();
+    let mut contents = speech.finish();
     if draft.model.third {
         contents.iter_mut().for_each(sign_first_call);
     }
@@ -79,9 +64,48 @@ fn is_void(part: &Part, message: &Message) -> bool {
     empty && part.opaque_for(Dialect::Gemini).is_none() && message.parts.len() > 1
 }
 
-// === impl Contents ===
+// === impl Speech ===
 
-impl Contents {
+impl<'a> Speech<'a> {
+    fn part(
+        &mut self,
+        draft: &mut Draft<'_>,
+        part: &'a Part,
+        (message, place): (&Message, usize),
+    ) -> Result<(), Inexpressible> {
+        if let Content::ToolResult(result) = &part.content {
+            draft.drop_if(part.cache.is_some(), "cache_control");
+            let known = self.names.get(result.id.as_str()).copied();
+            let name = result.name.as_deref().or(known);
+            let written = write_result(draft, (result, name), place, &mut self.behind)?;
+            self.add(Kind::Results, written);
+            return Ok(());
+        }
+        if let Content::ToolCall(call) = &part.content {
+            self.names.insert(&call.id, &call.name);
+        }
+        if is_void(part, message) {
+            return Ok(());
+        }
+        let kind = match message.role {
+            Role::Assistant => Kind::Model,
+            // An instruction in the middle keeps its place, so that what stands before it can be
+            // taken from the provider's cache.
+            Role::System | Role::Developer | Role::User | Role::Tool => Kind::User,
+        };
+        if let Some(written) = write_part(draft, part, place)? {
+            self.add(kind, written);
+        }
+        Ok(())
+    }
+
+    /// Puts the media of the results before what follows them.
+    fn show(&mut self) {
+        for part in std::mem::take(&mut self.behind) {
+            self.add(Kind::User, part);
+        }
+    }
+
     fn add(&mut self, kind: Kind, part: Value) {
         if self.kind != Some(kind) {
             self.close();
@@ -98,6 +122,7 @@ impl Contents {
     }
 
     fn finish(mut self) -> Vec<Value> {
+        self.show();
         self.close();
         self.written
     }
@@ -145,9 +170,10 @@ fn write_result(
         match &part.content {
             Content::Text { text, .. } => texts.push(text.as_str()),
             Content::Media(medium) => {
-                inside.push(Value::Object(media::write(medium).map_err(|cause| {
+                let written = media::write(medium).map_err(|cause| {
                     Inexpressible(format!("`messages[{place}]` holds {cause}").into())
-                })?))
+                })?;
+                inside.push(Value::Object(written));
             }
             _ => {}
         }

@@ -15,7 +15,7 @@ pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
         match field::camel(name).as_ref() {
             "model" => {
                 let model = string(value, name)?;
-                request.model = model.strip_prefix("models/").unwrap_or(&model).to_owned();
+                model.strip_prefix("models/").unwrap_or(&model).clone_into(&mut request.model);
             }
             // Read below, after what they depend on.
             "contents" | "systemInstruction" => {}
@@ -56,9 +56,11 @@ fn read_tools(value: &Value) -> Result<Vec<Tool>, Misread> {
         for (name, value) in object(tool, &path)?.iter().filter(|(_, value)| !value.is_null()) {
             if field::camel(name) == "functionDeclarations" {
                 let path = format!("{path}.{name}");
-                for (place, function) in list(value, &path)?.iter().enumerate() {
-                    tools.push(read_function(function, &format!("{path}[{place}]"))?);
-                }
+                let functions = list(value, &path)?
+                    .iter()
+                    .enumerate()
+                    .map(|(place, function)| read_function(function, &format!("{path}[{place}]")));
+                tools.extend(functions.collect::<Result<Vec<_>, _>>()?);
             } else {
                 let value = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
                 tools.push(Tool::Hosted(Foreign { dialect: Dialect::Gemini, value }));

@@ -160,7 +160,7 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
 
 /// A seed as the 32-bit number that Gemini takes; always the same for the same seed.
 fn narrow(seed: i64) -> i64 {
-    i32::try_from(seed).map_or(seed & i64::from(i32::MAX), i64::from)
+    i32::try_from(seed).map_or_else(|_| seed & i64::from(i32::MAX), i64::from)
 }
 
 fn write_format(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {

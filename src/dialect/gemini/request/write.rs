@@ -63,16 +63,17 @@ impl Draft<'_> {
         }
     }
 
-    /// A schema, and the name of the field that takes it: JSON Schema or a part of OpenAPI.
+    /// A schema, and the name of the field that takes it: JSON Schema or a part of `OpenAPI`.
     pub(super) fn schema(
         &mut self,
         schema: &Value,
         (json, openapi): (&'static str, &'static str),
         owner: &str,
     ) -> Result<(&'static str, Value), Inexpressible> {
-        let (name, profile) = match self.model.json_schema {
-            true => (json, &schema::GEMINI),
-            false => (openapi, &schema::GEMINI_OPENAPI),
+        let (name, profile) = if self.model.json_schema {
+            (json, &schema::GEMINI)
+        } else {
+            (openapi, &schema::GEMINI_OPENAPI)
         };
         let compiled = schema::compile(schema, profile)
             .map_err(|cause| Inexpressible(format!("in `{owner}`, {cause}").into()))?;
@@ -87,16 +88,15 @@ impl Draft<'_> {
         let mut tools = Vec::new();
         let mut functions = Vec::new();
         for tool in &self.request.tools {
-            if let Tool::Hosted(Foreign { dialect, value }) = tool {
-                if *dialect == Dialect::Gemini {
+            match tool {
+                Tool::Hosted(Foreign { dialect: Dialect::Gemini, value }) => {
                     declare(&mut functions, &mut tools);
                     tools.push(value.clone());
-                } else {
-                    let kind = value["type"].as_str().unwrap_or("tools");
-                    self.drop_if(true, kind.to_owned());
                 }
-            } else {
-                functions.push(self.function(tool)?);
+                Tool::Hosted(Foreign { value, .. }) => {
+                    self.drop_if(true, value["type"].as_str().unwrap_or("tools").to_owned());
+                }
+                Tool::Function { .. } | Tool::Custom { .. } => functions.push(self.function(tool)?),
             }
         }
         declare(&mut functions, &mut tools);
