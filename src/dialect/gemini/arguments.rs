@@ -13,8 +13,8 @@ const LONGEST: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Arguments {
     whole: Value,
-    /// The text that the next piece goes on with.
-    unfinished: Option<String>,
+    /// The paths of texts that later pieces go on with.
+    unfinished: Vec<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -28,7 +28,7 @@ enum Step {
 impl Arguments {
     pub(super) fn new(first: Option<Value>) -> Self {
         let whole = first.filter(Value::is_object).unwrap_or_else(|| json!({}));
-        Self { whole, unfinished: None }
+        Self { whole, unfinished: Vec::new() }
     }
 
     pub(super) fn add(&mut self, piece: PartialArg) -> Result<(), Misread> {
@@ -38,19 +38,22 @@ impl Arguments {
             (None, None, Some(truth)) => Value::Bool(truth),
             (None, None, None) => Value::Null,
         };
-        let goes_on = self.unfinished.as_deref() == Some(piece.json_path.as_str());
+        let goes_on = self.unfinished.contains(&piece.json_path);
         let place = place(&mut self.whole, &steps(&piece.json_path)?)?;
         match (place, value) {
             (Value::String(text), Value::String(more)) if goes_on => text.push_str(&more),
             (place, value) => *place = value,
         }
-        self.unfinished = piece.will_continue.unwrap_or_default().then_some(piece.json_path);
+        self.unfinished.retain(|path| *path != piece.json_path);
+        if piece.will_continue.unwrap_or_default() {
+            self.unfinished.push(piece.json_path);
+        }
         Ok(())
     }
 
     /// The whole as JSON; nothing if a text in it was cut.
     pub(super) fn finish(self) -> Option<String> {
-        self.unfinished.is_none().then(|| self.whole.to_string())
+        self.unfinished.is_empty().then(|| self.whole.to_string())
     }
 }
 

@@ -129,7 +129,8 @@ impl Desk<'_> {
             self.whole(Opening::Media(media), opaque.map(Delta::Opaque));
             return;
         }
-        let joins = matches!(&self.choice.open, Some(Open::Audio { media_type: open, joinable: true }) if *open == media_type);
+        let joins = opaque.is_none()
+            && matches!(&self.choice.open, Some(Open::Audio { media_type: open, joinable: true }) if *open == media_type);
         if !joins {
             self.open(Opening::Audio { media_type: media_type.clone() });
         }

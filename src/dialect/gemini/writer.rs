@@ -152,16 +152,20 @@ impl Writer {
     /// Writes what is left of the open part: all of a call, the signature of anything else.
     fn close(&mut self, number: u32, out: &mut Vec<u8>) {
         let choice = self.choice(number);
-        let Some(part) = choice.part.take() else { return };
+        let Some(mut part) = choice.part.take() else { return };
         let told = match &part.content {
             Content::Text { .. } | Content::Refusal(_) | Content::Reasoning(_) => {
                 part.opaque.is_none()
             }
+            // Its sound has been told as it came; a signature goes behind it.
             Content::Media(Media {
                 kind: MediaKind::Audio,
                 source: Source::Base64 { data, .. },
                 ..
-            }) => data.is_empty(),
+            }) if data.is_empty() => {
+                part.content = Content::Text { text: String::new(), citations: Vec::new() };
+                part.opaque.is_none()
+            }
             _ => false,
         };
         if told {

@@ -104,7 +104,9 @@ fn streamed(mut answer: ChatResponse) -> ChatResponse {
         let mut parts: Vec<Part> = Vec::new();
         for mut part in std::mem::take(&mut choice.parts) {
             let empty = match &part.content {
-                Content::Text { .. } => Some(Part::text("")),
+                Content::Text { .. } | Content::Media(Media { kind: MediaKind::Audio, .. }) => {
+                    Some(Part::text(""))
+                }
                 Content::Reasoning(_) => Some(Part::new(Content::Reasoning(Reasoning::default()))),
                 _ => None,
             };
@@ -116,13 +118,25 @@ fn streamed(mut answer: ChatResponse) -> ChatResponse {
                 (Some(Content::Text { text, .. }), Content::Text { text: more, .. })
                     if !text.is_empty() && part.opaque.is_none() =>
                 {
-                    text.push_str(more)
+                    text.push_str(more);
                 }
                 (Some(Content::Reasoning(thought)), Content::Reasoning(more))
                     if !thought.text.is_empty() =>
                 {
                     thought.text.push_str(&more.text);
                 }
+                (
+                    Some(Content::Media(Media {
+                        kind: MediaKind::Audio,
+                        source: Source::Base64 { data, .. },
+                        ..
+                    })),
+                    Content::Media(Media {
+                        kind: MediaKind::Audio,
+                        source: Source::Base64 { data: more, .. },
+                        ..
+                    }),
+                ) => data.push_str(more),
                 _ => parts.push(part),
             }
             parts.extend(behind.map(|(empty, opaque)| Part { opaque: Some(opaque), ..empty }));
@@ -284,7 +298,12 @@ fn read_all(bytes: &[u8]) {
     if let Ok(answer) = CODEC.read_response(bytes) {
         let request = ChatRequest::default();
         CODEC.write_response(&answer, &context(&request));
-        written(&unfold(&answer), false);
+        let mut writer = CODEC.writer(&context(&request));
+        let mut out = Vec::new();
+        for event in unfold(&answer) {
+            writer.write(&event, &mut out);
+        }
+        assert!(events(&out, 99).is_ok());
     }
     let _ = events(bytes, 13);
 }
