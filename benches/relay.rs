@@ -7,7 +7,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use switchpoint::dialect::openai::Tap;
 use switchpoint::dialect::peek::Scanner;
-use switchpoint::dialect::splice::{Payload, Usage, edits};
+use switchpoint::dialect::splice::{Model, Payload, Usage, edits};
 use switchpoint::dialect::sse::Decoder;
 
 fn main() {
@@ -65,7 +65,8 @@ fn splice(bencher: Bencher, size: usize) {
     let payload = Payload::from(body);
     bencher.bench(|| {
         let envelope = envelope.as_ref()?;
-        let (edits, _) = edits(envelope, Bytes::from_static(b"\"gpt-5-mini\""), Usage::Ask);
+        let (edits, _) =
+            edits(envelope, Model::Value(Bytes::from_static(b"\"gpt-5-mini\"")), Usage::Ask);
         Some(black_box(&payload).edited(&edits))
     });
 }
@@ -92,6 +93,6 @@ fn sse_and_tap(bencher: Bencher, batch: usize) {
             }
             black_box(decoder.take(end));
         }
-        tap.deltas
+        tap.sight().deltas
     });
 }

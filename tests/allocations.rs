@@ -12,10 +12,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use switchpoint::canon::Surface;
-use switchpoint::config::Config;
-use switchpoint::gateway::{Arrival, Gateway, Snapshot};
+use switchpoint::config::{Config, StoreUrl};
+use switchpoint::gateway::{Arrival, Ask, Gateway, Snapshot};
 use switchpoint::net::client::Client;
 use switchpoint::net::patience::Pulse;
+use switchpoint::store::Store;
 use switchpoint::telemetry::{Format, Log, Telemetry};
 
 const REPLY: &str =
@@ -62,7 +63,8 @@ fn gateway(upstream: SocketAddr) -> Arc<Gateway> {
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, &client).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
-    Gateway::new(snapshot, client, Telemetry::new(log).unwrap())
+    let store = Store::open(&StoreUrl::Memory).unwrap();
+    Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
 }
 
 fn body(size: usize) -> Bytes {
@@ -76,7 +78,7 @@ fn cost(runtime: &tokio::runtime::Runtime, gateway: &Arc<Gateway>, body: Bytes) 
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Bearer sk-test".parse().unwrap());
     let arrival = Arrival {
-        surface: Surface::Chat,
+        ask: Ask { surface: Surface::Chat, model: None, stream: None },
         headers,
         body: Full::new(body),
         permit: gateway.gauge.acquire(),

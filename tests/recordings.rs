@@ -60,11 +60,11 @@ impl Recording {
         let told = self.told();
         for size in [self.body.len(), 1, 17] {
             let tap = self.tapped(size);
-            assert_eq!(tap.malformed, 0, "{}", self.id);
-            assert_eq!(tap.usage.is_some(), told.usage, "{}: usage", self.id);
+            assert_eq!(tap.sight().malformed, 0, "{}", self.id);
+            assert_eq!(tap.sight().usage.is_some(), told.usage, "{}: usage", self.id);
             let finished = told.finishes >= self.choices() as usize;
-            assert!(told.error || !finished || tap.has_finished(), "{}: no finish seen", self.id);
-            assert!(tap.has_content() || told.error, "{}: no content seen", self.id);
+            assert!(told.error || !finished || tap.sight().finished, "{}: no finish seen", self.id);
+            assert!(tap.sight().content || told.error, "{}: no content seen", self.id);
         }
     }
 

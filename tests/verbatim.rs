@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
-use switchpoint::dialect::openai::{DONE, Tap, Verdict};
+use switchpoint::dialect::openai::{DONE, Tap};
+use switchpoint::dialect::passage::Verdict;
 use switchpoint::dialect::sse::{Decoder, Frame};
 
 use crate::support::client::{self, CHAT, chat, open, post};

@@ -14,6 +14,11 @@ impl CallId {
         Self(Uuid::now_v7())
     }
 
+    /// Its 32 hexadecimal digits.
+    pub fn simple(self) -> String {
+        self.0.simple().to_string()
+    }
+
     /// The 36 characters of the id, without an allocation.
     pub fn encode(self, buffer: &mut [u8; 36]) -> &str {
         self.0.hyphenated().encode_lower(buffer)

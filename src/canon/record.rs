@@ -1,20 +1,33 @@
 //! The finished call as one row; the access log, the metrics and the ledger are all cut from it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{CallId, Usage};
+use super::{CallId, Dialect, Usage};
 
-/// What kind of question a call asks.
+/// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Surface {
     Chat,
     Completions,
     Embeddings,
+    Responses,
+    Messages,
+    Generate,
+    CountTokens,
 }
 
 impl Surface {
-    pub const ALL: [Self; 3] = [Self::Chat, Self::Completions, Self::Embeddings];
+    pub const ALL: [Self; 7] = [
+        Self::Chat,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Responses,
+        Self::Messages,
+        Self::Generate,
+        Self::CountTokens,
+    ];
 
     /// Its name in metrics, logs and the ledger.
     pub fn name(self) -> &'static str {
@@ -22,15 +35,22 @@ impl Surface {
             Self::Chat => "chat",
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::Generate => "generate_content",
+            Self::CountTokens => "count_tokens",
         }
     }
 
-    /// The path behind a provider's base URL.
-    pub fn path(self) -> &'static str {
+    /// The dialect that a chat is asked in here; `None` where the question is no chat, or in a
+    /// dialect of its own.
+    pub fn dialect(self) -> Option<Dialect> {
         match self {
-            Self::Chat => "/chat/completions",
-            Self::Completions => "/completions",
-            Self::Embeddings => "/embeddings",
+            Self::Chat => Some(Dialect::Chat),
+            Self::Responses => Some(Dialect::Responses),
+            Self::Messages => Some(Dialect::Messages),
+            Self::Generate => Some(Dialect::Gemini),
+            Self::Completions | Self::Embeddings | Self::CountTokens => None,
         }
     }
 }
@@ -126,6 +146,8 @@ pub struct CallRecord {
     /// Time spent in the gateway before the first request to an upstream left.
     pub overhead: Duration,
     pub generation: u64,
+    /// Fields of the question that the target could not take.
+    pub dropped: Vec<Cow<'static, str>>,
     /// Stream events that made no sense and were skipped.
     pub malformed_events: u32,
 }

@@ -6,10 +6,13 @@
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
 pub mod embed;
+pub mod eventstream;
 pub mod fold;
 pub mod gemini;
+pub mod keepsake;
 pub mod opaque;
 pub mod openai;
+pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod schema;
@@ -18,7 +21,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -110,6 +113,9 @@ pub struct Traits {
     pub model_in_path: bool,
 }
 
+/// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
+pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
+
 impl Traits {
     pub const NONE: Self = Self { model_in_path: false };
 }
@@ -148,27 +154,19 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
-/// The side of a dialect that clients see; `None` where no door speaks it.
-pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
-    match dialect {
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Converse
-        | Dialect::Cohere => None,
-        Dialect::Gemini => Some(&gemini::CODEC),
+/// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
+pub fn client(surface: Surface) -> &'static dyn ClientSide {
+    match surface {
+        Surface::Generate => &gemini::CODEC,
+        _ => &openai::Errors,
     }
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
+pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Chat
-        | Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Converse
-        | Dialect::Cohere => None,
-        Dialect::Gemini => Some(&gemini::CODEC),
+        Dialect::Gemini => &gemini::CODEC,
+        _ => &openai::Errors,
     }
 }
 

@@ -93,11 +93,28 @@ pub enum Usage {
     Leave,
 }
 
-/// What must change in a body so that `model`, a quoted JSON string, answers it. The second value
-/// says whether a stream was made to report usage that the client did not ask for.
-pub fn edits(envelope: &Envelope, model: Bytes, usage: Usage) -> (Vec<Edit>, bool) {
+/// What becomes of `model` in a body.
+#[derive(Debug, Clone)]
+pub enum Model {
+    /// Its value becomes this, a quoted JSON string.
+    Value(Bytes),
+    /// Key and value become this member of the object.
+    Member(&'static str),
+    /// The target is told elsewhere.
+    Leave,
+}
+
+/// What must change in a body so that the target answers it. The second value says whether a
+/// stream was made to report usage that the client did not ask for.
+pub fn edits(envelope: &Envelope, model: Model, usage: Usage) -> (Vec<Edit>, bool) {
     let mut edits = Vec::with_capacity(2);
-    edits.push(Edit { span: envelope.model_span, with: model });
+    edits.extend(envelope.model_place.and_then(|place| match model {
+        Model::Value(quoted) => Some(Edit { span: place.value, with: quoted }),
+        Model::Member(member) => {
+            Some(Edit { span: place.member, with: Bytes::from_static(member.as_bytes()) })
+        }
+        Model::Leave => None,
+    }));
     let change = match usage {
         Usage::Ask if envelope.stream => usage_edit(envelope),
         Usage::Omit => envelope.stream_options_member.map(|span| Edit { span, with: Bytes::new() }),
@@ -140,7 +157,7 @@ mod tests {
             payload.push(Bytes::copy_from_slice(part));
         }
         let envelope = scanner.finish().unwrap();
-        let (edits, _) = edits(&envelope, Bytes::from_static(b"\"new\""), Usage::Ask);
+        let (edits, _) = edits(&envelope, Model::Value(Bytes::from_static(b"\"new\"")), Usage::Ask);
         let edited = payload.edited(&edits);
         assert_eq!(edited.len(), edited.to_bytes().len());
         String::from_utf8(edited.to_bytes().to_vec()).unwrap()

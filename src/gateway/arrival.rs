@@ -1,7 +1,8 @@
 //! Takes in a request: its body, capped and looked through while it arrives.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,10 +10,12 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
-use crate::canon::Surface;
-use crate::config::Server;
+use super::call::Call;
+use crate::canon::{ChatRequest, Surface};
+use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
+use crate::dialect::{ClientSide, Misread, keepsake, pairs};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -22,7 +25,7 @@ const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
 
 /// A request at the door.
 pub struct Arrival<B> {
-    pub surface: Surface,
+    pub ask: Ask,
     pub headers: HeaderMap,
     pub body: B,
     /// `None` when too much is in flight already.
@@ -31,13 +34,33 @@ pub struct Arrival<B> {
     pub busy: Busy,
 }
 
+/// What a path asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    pub surface: Surface,
+    /// The model, where the path names it and the body need not.
+    pub model: Option<String>,
+    /// Whether the answer is streamed, where the path says it and not the body.
+    pub stream: Option<bool>,
+}
+
 /// A request that was read and understood as far as routing needs.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    /// The body in our own words, once that was needed.
+    chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
+}
+
+/// A question in our own words.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: ChatRequest,
+    /// Tool calls or results that stood alone were completed.
+    pub(super) repaired: bool,
 }
 
 /// The bytes that all request bodies of the process may hold together.
@@ -105,7 +128,7 @@ impl Drop for Lease {
 /// Reads a body to its end. It is checked while it arrives and neither parsed nor copied.
 pub(super) async fn read<B>(
     mut body: B,
-    headers: &HeaderMap,
+    (ask, headers): (&Ask, &HeaderMap),
     server: &Server,
     budget: &ByteBudget,
 ) -> Result<Question, Unreadable>
@@ -132,12 +155,65 @@ where
         scanner.feed(&data).map_err(|fault| malformed(&fault))?;
         payload.push(data);
     }
-    let envelope = scanner.finish().map_err(|fault| malformed(&fault))?;
+    let mut envelope = scanner.finish().map_err(|fault| malformed(&fault))?;
+    if let Some(model) = &ask.model {
+        envelope.model.clone_from(model);
+    } else if envelope.model.is_empty() {
+        let message = "`model` is missing; name a route or `provider/model`.";
+        return Err(refused(Kind::InvalidRequest, message));
+    }
+    envelope.stream = ask.stream.unwrap_or(envelope.stream);
     let passed_on = PASSED_ON.iter().filter_map(|name| {
         let value = headers.get(*name)?;
         Some((HeaderName::from_static(name), value.clone()))
     });
-    Ok(Question { payload, envelope, extra: passed_on.collect(), _lease: lease })
+    let extra = passed_on.collect();
+    Ok(Question { payload, envelope, extra, chat: OnceLock::new(), _lease: lease })
+}
+
+impl Question {
+    /// Reads the body into our own words, once, however many targets need it.
+    pub(super) async fn understand(&self, call: &Call) {
+        if self.chat.get().is_some() {
+            return;
+        }
+        let mut asked = self.read_chat(call.client(), call.tool_pairs());
+        if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
+            let missing = keepsake::missing(&request.messages);
+            if !missing.is_empty() {
+                let kept = call.gateway.kept.find(&owner, &missing).await;
+                keepsake::restore(&mut request.messages, &kept);
+            }
+        }
+        // Only this call's own walk reads it, so nobody was faster.
+        let _ = self.chat.set(asked);
+    }
+
+    /// The body in our own words, once it was understood.
+    pub(super) fn chat(&self) -> Result<&Asked, &Misread> {
+        self.chat
+            .get()
+            .unwrap_or(const { &Err(Misread(Cow::Borrowed("The body was not read."))) })
+            .as_ref()
+    }
+
+    fn read_chat(
+        &self,
+        client: &dyn ClientSide,
+        tool_pairs: Option<ToolPairs>,
+    ) -> Result<Asked, Misread> {
+        let mut request = client.read_request(&self.payload.to_bytes())?;
+        request.model.clone_from(&self.envelope.model);
+        request.stream = self.envelope.stream;
+        let Err(orphan) = pairs::check(&request.messages) else {
+            return Ok(Asked { request, repaired: false });
+        };
+        if tool_pairs == Some(ToolPairs::Strict) {
+            return Err(Misread::new(orphan.to_string()));
+        }
+        request.messages = pairs::repair(request.messages);
+        Ok(Asked { request, repaired: true })
+    }
 }
 
 fn check_size(length: usize, server: &Server) -> Result<(), Unreadable> {

@@ -1,5 +1,6 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,12 +8,14 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::arrival::Question;
+use super::arrival::{Ask, Question};
 use super::snapshot::{Chain, Snapshot, Target};
 use super::{Body, Gateway};
-use crate::canon::{Attempt, CallId, CallRecord, Outcome, Surface, Usage, UsageSource};
-use crate::dialect::openai;
+use crate::canon::{Attempt, CallId, CallRecord, Outcome, Owner, Surface, Usage, UsageSource};
+use crate::config::ToolPairs;
+use crate::dialect::keepsake::Keepsake;
 use crate::dialect::peek::StreamOptions;
+use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -42,7 +45,7 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn open(
         gateway: Arc<Gateway>,
-        surface: Surface,
+        ask: &Ask,
         permit: Option<Permit>,
         busy: Busy,
     ) -> Box<Self> {
@@ -50,7 +53,7 @@ impl Call {
         let record = CallRecord {
             id: CallId::new(),
             at: SystemTime::now(),
-            surface,
+            surface: ask.surface,
             stream: false,
             key: None,
             route: None,
@@ -63,6 +66,7 @@ impl Call {
             first_token: None,
             overhead: Duration::ZERO,
             generation: house.generation,
+            dropped: Vec::new(),
             malformed_events: 0,
         };
         Box::new(Self {
@@ -84,6 +88,40 @@ impl Call {
         self.record.surface
     }
 
+    /// The side of the dialect that this client sees.
+    pub(super) fn client(&self) -> &'static dyn ClientSide {
+        dialect::client(self.record.surface)
+    }
+
+    /// Whose things this call may use; `None` until its key was admitted.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.record.key.as_ref().map(|key| Owner::new(Arc::clone(key)))
+    }
+
+    /// Keeps what the provider wants back and the client may not carry.
+    pub(super) fn keep(&self, keepsakes: Vec<Keepsake>) {
+        if let Some(owner) = self.owner().filter(|_| !keepsakes.is_empty()) {
+            self.gateway.kept.put(&owner, keepsakes, &self.gateway.tasks);
+        }
+    }
+
+    /// Whether a question is rather refused than sent without one of its fields.
+    pub(super) fn is_strict(&self) -> bool {
+        self.chain.as_ref().is_some_and(|chain| chain.strict)
+    }
+
+    /// What becomes of tool calls and results that stand alone.
+    pub(super) fn tool_pairs(&self) -> Option<ToolPairs> {
+        self.chain.as_ref().and_then(|chain| chain.tool_pairs)
+    }
+
+    /// What a writer of answers must know of this call, besides question and model: its id as 32
+    /// digits, and when it came, in seconds since 1970.
+    pub(super) fn stamp(&self) -> (String, u64) {
+        let since = self.record.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        (self.record.id.simple(), since.as_secs())
+    }
+
     pub(super) fn admitted(&mut self, key: &Arc<str>) {
         self.record.key = Some(Arc::clone(key));
     }
@@ -101,8 +139,9 @@ impl Call {
         self.chain.as_ref()?.targets.get(self.current?.0)
     }
 
-    /// A request to the target at `place` is about to leave.
-    pub(super) fn attempt_begins(&mut self, place: usize) {
+    /// A request to the target at `place` is about to leave, without the fields in `dropped`.
+    pub(super) fn attempt_begins(&mut self, place: usize, dropped: &[Cow<'static, str>]) {
+        self.record.dropped = dropped.to_vec();
         let now = Instant::now();
         if self.record.attempts.is_empty() {
             self.record.overhead = now - self.started;
@@ -154,7 +193,7 @@ impl Call {
     pub(super) fn refuse(mut self: Box<Self>, mut error: Error) -> Response<Body> {
         self.ends(outcome_of(error.kind));
         error.attempts.clone_from(&self.record.attempts);
-        let body = openai::write_error(&error);
+        let body = self.client().write_error(&error);
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let mut response = self.respond(status, HeaderValue::from_static("application/json"));
         if let Some(wait) = error.retry_after {
@@ -195,6 +234,11 @@ impl Call {
         }
         if let Some(model) = &target.model_header {
             headers.insert("x-switchpoint-model", model.clone());
+        }
+        if !self.record.dropped.is_empty()
+            && let Ok(dropped) = HeaderValue::from_str(&self.record.dropped.join(","))
+        {
+            headers.insert("x-switchpoint-dropped", dropped);
         }
         let overhead = u64::try_from(self.record.overhead.as_micros()).unwrap_or(u64::MAX);
         headers.insert("x-switchpoint-overhead-us", HeaderValue::from(overhead));

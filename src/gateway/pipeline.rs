@@ -7,12 +7,11 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use super::arrival::{Question, Unreadable};
+use super::arrival::{Ask, Question, Unreadable};
 use super::attempt::{self, Answer};
 use super::call::Call;
 use super::relay::Relay;
 use super::{Arrival, Body, Gateway, arrival};
-use crate::dialect::openai;
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -24,18 +23,18 @@ impl Gateway {
     where
         B: http_body::Body<Data = Bytes> + Unpin,
     {
-        let Arrival { surface, headers, body, permit, busy } = arrival;
+        let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
-        let mut call = Call::open(Arc::clone(self), surface, permit, busy);
+        let mut call = Call::open(Arc::clone(self), &ask, permit, busy);
         if shed {
             return call.refuse(overloaded(self));
         }
-        match understand(&mut call, &headers, body).await {
+        match understand(&mut call, (&ask, &headers), body).await {
             Ok(question) if question.envelope.stream => stream(call, question).await,
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
             // The record says that the client left; where it sent nonsense instead, it reads this.
-            Err(Unreadable::Gone) => broken_off(),
+            Err(Unreadable::Gone) => broken_off(&call),
         }
     }
 }
@@ -43,7 +42,7 @@ impl Gateway {
 /// Who calls, what is asked, and where it may go.
 async fn understand<B>(
     call: &mut Call,
-    headers: &HeaderMap,
+    (ask, headers): (&Ask, &HeaderMap),
     body: B,
 ) -> Result<Question, Unreadable>
 where
@@ -53,7 +52,7 @@ where
     let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
     call.admitted(caller.key());
     let server = &house.config.server;
-    let question = arrival::read(body, headers, server, &call.gateway.bodies).await?;
+    let question = arrival::read(body, (ask, headers), server, &call.gateway.bodies).await?;
     let model = &question.envelope.model;
     let chain = house.chain(model).map_err(|unknown| {
         let mut message = format!("There is no route or model `{model}`");
@@ -87,7 +86,7 @@ async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
 async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     let keepalive = call.house.config.server.keepalive;
     let gateway = Arc::clone(&call.gateway);
-    let early = call.respond(StatusCode::OK, EVENT_STREAM);
+    let early = (call.respond(StatusCode::OK, EVENT_STREAM), call.client());
     let mut walk: Walk = Box::pin(attempt::walk(call, question));
     match tokio::time::timeout(keepalive, &mut walk).await {
         Ok((call, answer)) => reply(call, answer),
@@ -106,9 +105,9 @@ fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
     }
 }
 
-fn broken_off() -> Response<Body> {
+fn broken_off(call: &Call) -> Response<Body> {
     let error = Error::invalid("The body was cut off, or its framing is malformed.");
-    let body = openai::write_error(&error).into();
+    let body = call.client().write_error(&error).into();
     let mut response = Response::new(Body::whole(body, None));
     *response.status_mut() = StatusCode::BAD_REQUEST;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -17,7 +17,7 @@ use super::pipeline::{EVENT_STREAM, Walk};
 use super::snapshot::Target;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
-use crate::dialect::openai;
+use crate::dialect::ClientSide;
 use crate::error::{Error, Kind};
 
 /// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
@@ -37,6 +37,8 @@ pub(super) struct Relay {
     said: VecDeque<Bytes>,
     timer: Pin<Box<Sleep>>,
     keepalive: Duration,
+    /// How this client is spoken to.
+    client: &'static dyn ClientSide,
     last_sent: Instant,
     gateway: Arc<Gateway>,
     /// Ready when open streams have to end; made when first waited for.
@@ -82,6 +84,8 @@ enum Turn {
     End(Outcome, Option<Error>),
     /// The upstream's own error event is the last one.
     Fail(Bytes),
+    /// All of the stream is there already.
+    Say(Box<Call>, Bytes),
     /// No target answered.
     Refuse(Box<Call>, Error),
     Begin(Box<Live>),
@@ -96,6 +100,7 @@ impl Relay {
         let head = call.respond(StatusCode::OK, EVENT_STREAM);
         let gateway = Arc::clone(&call.gateway);
         let keepalive = call.house.config.server.keepalive;
+        let keepalive = (keepalive, call.client());
         let relay = Self::new(Phase::Live(Live::new(call, flow)), gateway, keepalive);
         reply(head, relay)
     }
@@ -104,15 +109,19 @@ impl Relay {
     pub(super) fn committed_early(
         walk: Walk,
         gateway: Arc<Gateway>,
-        head: Response<()>,
+        (head, client): (Response<()>, &'static dyn ClientSide),
     ) -> Response<Body> {
         let keepalive = gateway.snapshot().config.server.keepalive;
-        let mut relay = Self::new(Phase::Waiting(walk), gateway, keepalive);
-        relay.said.push_back(Bytes::from_static(openai::KEEP_ALIVE));
+        let mut relay = Self::new(Phase::Waiting(walk), gateway, (keepalive, client));
+        relay.said.push_back(Bytes::from_static(client.keep_alive()));
         reply(head, relay)
     }
 
-    fn new(phase: Phase, gateway: Arc<Gateway>, keepalive: Duration) -> Self {
+    fn new(
+        phase: Phase,
+        gateway: Arc<Gateway>,
+        (keepalive, client): (Duration, &'static dyn ClientSide),
+    ) -> Self {
         let now = Instant::now();
         gateway.telemetry.metrics.streams_open.inc();
         Self {
@@ -120,6 +129,7 @@ impl Relay {
             said: VecDeque::new(),
             timer: Box::pin(tokio::time::sleep_until(now + keepalive)),
             keepalive,
+            client,
             last_sent: now,
             gateway,
             ending: None,
@@ -153,6 +163,11 @@ impl Relay {
                     self.end(Outcome::UpstreamError, None);
                 }
                 Turn::Refuse(call, error) => self.refuse(call, error),
+                Turn::Say(mut call, bytes) => {
+                    call.ends(Outcome::Ok);
+                    self.said.push_back(bytes);
+                    self.phase = Phase::Ending(Some(call));
+                }
                 Turn::Wait(until) => ready!(self.poll_waiting(until, context)),
             }
         }
@@ -177,7 +192,7 @@ impl Relay {
                 return Poll::Ready(());
             }
             if now >= keepalive {
-                self.said.push_back(Bytes::from_static(openai::KEEP_ALIVE));
+                self.said.push_back(Bytes::from_static(self.client.keep_alive()));
                 return Poll::Ready(());
             }
             self.timer.as_mut().reset(next);
@@ -207,7 +222,7 @@ impl Relay {
             }
         } else if let Some(error) = error {
             // Dropping a walk settles its call.
-            self.said.push_back(openai::write_error_event(&error).into());
+            self.said.push_back(self.client.write_error_event(&error).into());
         }
     }
 
@@ -218,7 +233,7 @@ impl Relay {
         // The attempt under way, if there is one, had its head before it failed.
         call.attempt_ended(outcome, StatusCode::OK.as_u16());
         error.attempts = call.attempts().to_vec();
-        self.said.push_back(openai::write_error_event(&error).into());
+        self.said.push_back(self.client.write_error_event(&error).into());
         self.phase = Phase::Ending(Some(call));
     }
 }
@@ -248,6 +263,9 @@ fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
     call.respond(StatusCode::OK, EVENT_STREAM);
     match answer {
         Ok(Answer::Stream(flow)) => Turn::Begin(Box::new(Live::new(call, flow))),
+        Ok(Answer::Whole { content_type, body }) if content_type == EVENT_STREAM => {
+            Turn::Say(call, body)
+        }
         Ok(Answer::Whole { .. }) => {
             let text = "The provider answered a stream with a whole reply.";
             Turn::Refuse(call, Error::new(Kind::UpstreamError, text))
@@ -264,7 +282,10 @@ fn truncated() -> Turn {
 // === impl Live ===
 
 impl Live {
-    fn new(call: Box<Call>, flow: Box<Flow>) -> Self {
+    fn new(call: Box<Call>, mut flow: Box<Flow>) -> Self {
+        if flow.passage.sight().finished {
+            call.keep(flow.passage.keepsakes());
+        }
         let now = Instant::now();
         let limits = call.target().map(|target| target.limits);
         let hour = Duration::from_hours(1);
@@ -327,6 +348,8 @@ impl Live {
         self.last_data = Instant::now();
         if self.finished.is_none() && self.flow.passage.sight().finished {
             self.finished = Some(self.last_data);
+            // Before the client has the end, since its next question may need it.
+            self.call.keep(self.flow.passage.keepsakes());
         }
         let quick = self.last_data < release && !self.flow.passage.sight().finished;
         if quick && self.pace == Pace::Calm && self.flow.watch(false) {
@@ -365,6 +388,9 @@ impl Live {
     /// The upstream has nothing more to say. A finished answer is completed with what it lacks.
     fn ended(&mut self, step: Step) -> Turn {
         match step {
+            Step::Failed(event) if !self.flow.passage.is_verbatim() => {
+                return Turn::End(Outcome::UpstreamError, Some(self.reported(&event)));
+            }
             Step::Failed(event) => {
                 let redact = |target: &Target| target.provider.redact_event(&event);
                 let redacted = self.call.target().and_then(redact);
@@ -385,6 +411,17 @@ impl Live {
             }
         }
         Turn::End(Outcome::Ok, None)
+    }
+
+    /// What the upstream reported inside its stream, in our words.
+    fn reported(&self, event: &Bytes) -> Error {
+        let said = self.flow.passage.sight().failure.as_ref();
+        let said = said.map(|failure| failure.message.clone()).unwrap_or_default();
+        let provider = self.call.target().map(|target| &target.provider);
+        let said = provider.map_or(String::new(), |provider| provider.redact(said));
+        let name = provider.map_or("provider", |provider| &provider.name);
+        tracing::debug!(provider = name, bytes = event.len(), "a stream reported a failure");
+        Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off: {said}"))
     }
 
     /// The call with all that its stream has told.

@@ -6,13 +6,17 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::canon::Surface;
+use crate::gateway::Ask;
 
 /// What can be asked of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    Infer(Surface),
+    Infer(Ask),
     Models,
     Model(String),
+    /// The same in Google's shape.
+    GoogleModels,
+    GoogleModel(String),
     Health,
     Ready,
 }
@@ -24,28 +28,43 @@ pub(super) enum NotServed {
     Method { message: String, allowed: &'static str },
 }
 
+const fn infer(surface: Surface) -> Endpoint {
+    Endpoint::Infer(Ask { surface, model: None, stream: None })
+}
+
 /// The fixed paths, with the method that each takes.
 const PATHS: &[(&str, &Method, Endpoint)] = &[
-    ("/v1/chat/completions", &Method::POST, Endpoint::Infer(Surface::Chat)),
-    ("/v1/completions", &Method::POST, Endpoint::Infer(Surface::Completions)),
-    ("/v1/embeddings", &Method::POST, Endpoint::Infer(Surface::Embeddings)),
+    ("/v1/chat/completions", &Method::POST, infer(Surface::Chat)),
+    ("/v1/completions", &Method::POST, infer(Surface::Completions)),
+    ("/v1/embeddings", &Method::POST, infer(Surface::Embeddings)),
+    ("/v1/responses", &Method::POST, infer(Surface::Responses)),
+    ("/v1/messages", &Method::POST, infer(Surface::Messages)),
+    ("/v1/messages/count_tokens", &Method::POST, infer(Surface::CountTokens)),
     ("/v1/models", &Method::GET, Endpoint::Models),
+    ("/v1beta/models", &Method::GET, Endpoint::GoogleModels),
     ("/healthz", &Method::GET, Endpoint::Health),
     ("/readyz", &Method::GET, Endpoint::Ready),
 ];
 
 const MODEL: &str = "/v1/models/";
 
+/// Where Google's clients put the model, by the version of the API that they were told.
+const GOOGLE: [&str; 2] = ["/v1beta/models/", MODEL];
+
+/// What Google calls an answer, with whether it is streamed.
+const GOOGLE_METHODS: [(&str, bool); 2] =
+    [("generateContent", false), ("streamGenerateContent", true)];
+
 pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
-    let (wanted, endpoint) = match (fixed, model) {
-        (Some((_, wanted, endpoint)), _) => (*wanted, endpoint.clone()),
-        (None, Some(id)) => {
-            let id = percent_decode_str(id).decode_utf8_lossy().into_owned();
-            (&Method::GET, Endpoint::Model(id))
-        }
-        (None, None) => return Err(NotServed::Path(hint(path))),
+    let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
+    let (wanted, endpoint) = match (fixed, google(path), model, google_model) {
+        (Some((_, wanted, endpoint)), ..) => (*wanted, endpoint.clone()),
+        (None, Some(ask), ..) => (&Method::POST, Endpoint::Infer(ask)),
+        (None, None, Some(id), _) => (&Method::GET, Endpoint::Model(decoded(id))),
+        (None, None, None, Some(id)) => (&Method::GET, Endpoint::GoogleModel(decoded(id))),
+        (None, None, None, None) => return Err(NotServed::Path(hint(path))),
     };
     let head = *method == Method::HEAD && *wanted == Method::GET;
     if method == wanted || head {
@@ -53,6 +72,18 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     }
     let allowed = if *wanted == Method::GET { "GET" } else { "POST" };
     Err(NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed })
+}
+
+/// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
+fn google(path: &str) -> Option<Ask> {
+    let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+    let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
+    let (_, stream) = GOOGLE_METHODS.iter().find(|(name, _)| *name == method)?;
+    Some(Ask { surface: Surface::Generate, model: Some(decoded(model)), stream: Some(*stream) })
+}
+
+fn decoded(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
 /// The commonest mistake is a base URL with `/v1` twice or not at all.
@@ -75,7 +106,7 @@ mod tests {
 
     #[test]
     fn finds_every_door_and_says_what_is_wrong_at_the_others() {
-        assert_eq!(find(&Method::POST, "/v1/chat/completions"), Ok(Endpoint::Infer(Surface::Chat)));
+        assert_eq!(find(&Method::POST, "/v1/chat/completions"), Ok(infer(Surface::Chat)));
         assert_eq!(
             find(&Method::GET, "/v1/models/openai%2Fgpt-5"),
             Ok(Endpoint::Model("openai/gpt-5".into()))
@@ -83,6 +114,18 @@ mod tests {
         assert_eq!(
             find(&Method::GET, "/v1/models/openai/gpt-5"),
             Ok(Endpoint::Model("openai/gpt-5".into()))
+        );
+        let google = |model: &str, stream| {
+            let (model, stream) = (Some(model.to_owned()), Some(stream));
+            Ok(Endpoint::Infer(Ask { surface: Surface::Generate, model, stream }))
+        };
+        assert_eq!(
+            find(&Method::POST, "/v1beta/models/gemini/gemini-2.5-pro:generateContent"),
+            google("gemini/gemini-2.5-pro", false)
+        );
+        assert_eq!(
+            find(&Method::POST, "/v1/models/fast:streamGenerateContent"),
+            google("fast", true)
         );
         assert!(matches!(
             find(&Method::GET, "/v1/embeddings"),

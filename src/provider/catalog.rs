@@ -1,5 +1,8 @@
 //! Every provider the gateway knows by name, one row each.
 
+use crate::canon::Dialect;
+use crate::dialect::Traits;
+
 /// One provider, as data. Adding one that speaks a known dialect is a row and its fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
@@ -9,12 +12,20 @@ pub struct Kind {
     pub name: &'static str,
     /// As the provider's own SDK takes it; empty where only the operator can know.
     pub base_url: &'static str,
+    /// The dialects it speaks, the one with least loss first, each with its path behind the base
+    /// URL. In a path `{model}` is the model, and `{method}` what the dialect calls an answer that
+    /// is whole or streamed.
+    pub speaks: &'static [(Dialect, &'static str)],
     /// How a key is shown to it.
     pub auth: Auth,
+    /// Headers that its API demands besides.
+    pub headers: &'static [(&'static str, &'static str)],
     /// The environment variable its users set by habit; empty if there is none.
     pub key_variable: &'static str,
-    /// Where it departs from its dialect.
+    /// Where it departs from its dialect, on the way of bytes that pass as they are.
     pub quirks: Quirks,
+    /// Where it departs from its dialect when a question is put into its words.
+    pub traits: Traits,
     /// Its public API reference.
     pub docs: &'static str,
 }
@@ -26,6 +37,12 @@ pub enum Auth {
     Bearer,
     /// The bare key in a header of this name.
     Header(&'static str),
+    /// The bare key in a header of this name; without a key, a token of Microsoft Entra.
+    Entra(&'static str),
+    /// A signature of AWS; a key goes as a bearer.
+    Aws,
+    /// A token of Google; a key goes in Google's header.
+    Google,
     /// No key is needed; one that is configured goes as a bearer.
     None,
 }
@@ -60,6 +77,34 @@ const CHAT: Quirks = Quirks {
 /// The three surfaces of the dialect, nothing odd.
 const FULL: Quirks = Quirks { completions: true, embeddings: true, ..CHAT };
 
+/// Chat completions and nothing else: what most rows speak.
+const OPENAI_CHAT: &[(Dialect, &str)] = &[(Dialect::Chat, "/chat/completions")];
+
+/// OpenAI's two APIs.
+const OPENAI: &[(Dialect, &str)] =
+    &[(Dialect::Chat, "/chat/completions"), (Dialect::Responses, "/responses")];
+
+/// OpenAI's two APIs and Anthropic's.
+const OPENROUTER: &[(Dialect, &str)] = &[
+    (Dialect::Chat, "/chat/completions"),
+    (Dialect::Responses, "/responses"),
+    (Dialect::Messages, "/messages"),
+];
+
+/// What a row is that says nothing else.
+const ROW: Kind = Kind {
+    id: "",
+    name: "",
+    base_url: "",
+    speaks: OPENAI_CHAT,
+    auth: Auth::Bearer,
+    headers: &[],
+    key_variable: "",
+    quirks: CHAT,
+    traits: Traits::NONE,
+    docs: "",
+};
+
 /// The row with this id.
 pub fn find(id: &str) -> Option<&'static Kind> {
     CATALOG.iter().find(|kind| kind.id == id)
@@ -71,265 +116,315 @@ pub static CATALOG: &[Kind] = &[
         id: "openai",
         name: "OpenAI",
         base_url: "https://api.openai.com/v1",
-        auth: Auth::Bearer,
+        speaks: OPENAI,
         key_variable: "OPENAI_API_KEY",
         quirks: Quirks {
             quota_codes: &["insufficient_quota", "billing_hard_limit_reached"],
             ..FULL
         },
         docs: "https://platform.openai.com/docs/api-reference/chat",
+        ..ROW
+    },
+    Kind {
+        id: "anthropic",
+        name: "Anthropic",
+        base_url: "https://api.anthropic.com",
+        speaks: &[(Dialect::Messages, "/v1/messages")],
+        auth: Auth::Header("x-api-key"),
+        headers: &[("anthropic-version", "2023-06-01")],
+        key_variable: "ANTHROPIC_API_KEY",
+        quirks: Quirks { quota_codes: &["billing_error"], ..CHAT },
+        docs: "https://docs.claude.com/en/api/messages",
+        ..ROW
+    },
+    Kind {
+        id: "gemini",
+        name: "Google Gemini",
+        base_url: "https://generativelanguage.googleapis.com",
+        speaks: &[(Dialect::Gemini, "/v1beta/models/{model}:{method}")],
+        auth: Auth::Header("x-goog-api-key"),
+        key_variable: "GEMINI_API_KEY",
+        docs: "https://ai.google.dev/api/generate-content",
+        ..ROW
+    },
+    Kind {
+        // Gemini and Claude, each in its own dialect; host and path follow from project and place.
+        id: "vertex",
+        name: "Google Vertex AI",
+        speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
+        auth: Auth::Google,
+        traits: Traits { model_in_path: true, ..Traits::NONE },
+        docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
+        ..ROW
+    },
+    Kind {
+        // Host and path follow from region and model.
+        id: "bedrock",
+        name: "Amazon Bedrock",
+        speaks: &[(Dialect::Converse, "")],
+        auth: Auth::Aws,
+        docs: "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+        ..ROW
+    },
+    Kind {
+        id: "cohere",
+        name: "Cohere",
+        base_url: "https://api.cohere.com",
+        speaks: &[(Dialect::Cohere, "/v2/chat")],
+        key_variable: "CO_API_KEY",
+        docs: "https://docs.cohere.com/reference/chat",
+        ..ROW
     },
     Kind {
         // The resource's address; `azure` also needs its own URL form, which is built elsewhere.
         // "Quota" in its 429 means a rate here, so no code is final.
         id: "azure",
         name: "Azure OpenAI",
-        base_url: "",
-        auth: Auth::Header("api-key"),
+        speaks: OPENAI,
+        auth: Auth::Entra("api-key"),
         key_variable: "AZURE_OPENAI_API_KEY",
         quirks: FULL,
         docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",
+        ..ROW
     },
     Kind {
         // Answers 422 to `stream_options`; it sends usage in the finish chunk unasked.
         id: "mistral",
         name: "Mistral AI",
         base_url: "https://api.mistral.ai/v1",
-        auth: Auth::Bearer,
         key_variable: "MISTRAL_API_KEY",
         quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
         docs: "https://docs.mistral.ai/api/",
+        ..ROW
     },
     Kind {
         id: "groq",
         name: "Groq",
         base_url: "https://api.groq.com/openai/v1",
-        auth: Auth::Bearer,
+        speaks: OPENAI,
         key_variable: "GROQ_API_KEY",
-        quirks: CHAT,
         docs: "https://console.groq.com/docs/api-reference",
+        ..ROW
     },
     Kind {
         id: "deepseek",
         name: "DeepSeek",
         base_url: "https://api.deepseek.com/v1",
-        auth: Auth::Bearer,
         key_variable: "DEEPSEEK_API_KEY",
-        quirks: CHAT,
         docs: "https://api-docs.deepseek.com/",
+        ..ROW
     },
     Kind {
         // An empty account has no code of its own: 403 `permission-denied`, told by the text.
         id: "xai",
         name: "xAI",
         base_url: "https://api.x.ai/v1",
-        auth: Auth::Bearer,
+        speaks: OPENAI,
         key_variable: "XAI_API_KEY",
         quirks: Quirks { reasoning_apart: true, ..CHAT },
         docs: "https://docs.x.ai/developers/rest-api-reference",
+        ..ROW
     },
     Kind {
         id: "openrouter",
         name: "OpenRouter",
         base_url: "https://openrouter.ai/api/v1",
-        auth: Auth::Bearer,
+        speaks: OPENROUTER,
         key_variable: "OPENROUTER_API_KEY",
         quirks: FULL,
         docs: "https://openrouter.ai/docs/api/reference/overview",
+        ..ROW
     },
     Kind {
         id: "together",
         name: "Together AI",
         base_url: "https://api.together.xyz/v1",
-        auth: Auth::Bearer,
         key_variable: "TOGETHER_API_KEY",
         quirks: FULL,
         docs: "https://docs.together.ai/reference/chat-completions-1",
+        ..ROW
     },
     Kind {
         id: "fireworks",
         name: "Fireworks AI",
         base_url: "https://api.fireworks.ai/inference/v1",
-        auth: Auth::Bearer,
+        speaks: OPENAI,
         key_variable: "FIREWORKS_API_KEY",
         quirks: FULL,
         docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
+        ..ROW
     },
     Kind {
         id: "cerebras",
         name: "Cerebras",
         base_url: "https://api.cerebras.ai/v1",
-        auth: Auth::Bearer,
         key_variable: "CEREBRAS_API_KEY",
         quirks: Quirks { completions: true, ..CHAT },
         docs: "https://inference-docs.cerebras.ai/api-reference/chat-completions",
+        ..ROW
     },
     Kind {
         // Does not document `stream_options`; sends running usage on every chunk unasked.
         id: "perplexity",
         name: "Perplexity",
         base_url: "https://api.perplexity.ai",
-        auth: Auth::Bearer,
         key_variable: "PERPLEXITY_API_KEY",
         quirks: Quirks { stream_options: false, ..CHAT },
         docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
+        ..ROW
     },
     Kind {
         id: "nvidia",
         name: "NVIDIA NIM",
         base_url: "https://integrate.api.nvidia.com/v1",
-        auth: Auth::Bearer,
         key_variable: "NVIDIA_API_KEY",
         quirks: FULL,
         docs: "https://docs.api.nvidia.com/nim/reference/llm-apis",
+        ..ROW
     },
     Kind {
         id: "sambanova",
         name: "SambaNova",
         base_url: "https://api.sambanova.ai/v1",
-        auth: Auth::Bearer,
         key_variable: "SAMBANOVA_API_KEY",
         quirks: FULL,
         docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
+        ..ROW
     },
     Kind {
         id: "hyperbolic",
         name: "Hyperbolic",
         base_url: "https://api.hyperbolic.xyz/v1",
-        auth: Auth::Bearer,
         key_variable: "HYPERBOLIC_API_KEY",
         quirks: Quirks { completions: true, ..CHAT },
         docs: "https://docs.hyperbolic.xyz/docs/rest-api",
+        ..ROW
     },
     Kind {
         id: "deepinfra",
         name: "DeepInfra",
         base_url: "https://api.deepinfra.com/v1/openai",
-        auth: Auth::Bearer,
         key_variable: "DEEPINFRA_API_KEY",
         quirks: FULL,
         docs: "https://deepinfra.com/docs/openai_api",
+        ..ROW
     },
     Kind {
         id: "novita",
         name: "Novita AI",
         base_url: "https://api.novita.ai/openai/v1",
-        auth: Auth::Bearer,
         key_variable: "NOVITA_API_KEY",
         quirks: Quirks { quota_codes: &["NOT_ENOUGH_BALANCE"], ..FULL },
         docs: "https://novita.ai/docs/guides/llm-api",
+        ..ROW
     },
     Kind {
         id: "moonshot",
         name: "Moonshot AI",
         base_url: "https://api.moonshot.ai/v1",
-        auth: Auth::Bearer,
         key_variable: "MOONSHOT_API_KEY",
         quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
         docs: "https://platform.moonshot.ai/docs/api/chat",
+        ..ROW
     },
     Kind {
         // 1302 to 1305 are rates, 1113 is an empty account; all are 429.
         id: "zai",
         name: "Z.ai",
         base_url: "https://api.z.ai/api/paas/v4",
-        auth: Auth::Bearer,
         key_variable: "ZAI_API_KEY",
         quirks: Quirks { quota_codes: &["1113"], ..CHAT },
         docs: "https://docs.z.ai/api-reference/llm/chat-completion",
+        ..ROW
     },
     Kind {
         // `insufficient_quota` is a rate here, not an empty account.
         id: "alibaba",
         name: "Alibaba Cloud Model Studio",
         base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-        auth: Auth::Bearer,
         key_variable: "DASHSCOPE_API_KEY",
         quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
         docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
+        ..ROW
     },
     Kind {
         id: "huggingface",
         name: "Hugging Face",
         base_url: "https://router.huggingface.co/v1",
-        auth: Auth::Bearer,
         key_variable: "HF_TOKEN",
-        quirks: CHAT,
         docs: "https://huggingface.co/docs/inference-providers/tasks/chat-completion",
+        ..ROW
     },
     Kind {
         id: "github",
         name: "GitHub Models",
         base_url: "https://models.github.ai/inference",
-        auth: Auth::Bearer,
         // `GITHUB_TOKEN` is set for other purposes on many machines, so it is not taken as consent.
-        key_variable: "",
         quirks: Quirks { embeddings: true, ..CHAT },
         docs: "https://docs.github.com/rest/models/inference",
+        ..ROW
     },
     Kind {
         id: "ollama",
         name: "Ollama",
         base_url: "http://127.0.0.1:11434/v1",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "https://docs.ollama.com/api/openai-compatibility",
+        ..ROW
     },
     Kind {
         id: "vllm",
         name: "vLLM",
         base_url: "http://127.0.0.1:8000/v1",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+        ..ROW
     },
     Kind {
         id: "sglang",
         name: "SGLang",
         base_url: "http://127.0.0.1:30000/v1",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
+        ..ROW
     },
     Kind {
         id: "lmstudio",
         name: "LM Studio",
         base_url: "http://127.0.0.1:1234/v1",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "https://lmstudio.ai/docs/developer/openai-compat",
+        ..ROW
     },
     Kind {
         id: "llamacpp",
         name: "llama.cpp",
         base_url: "http://127.0.0.1:8080/v1",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
+        ..ROW
     },
     Kind {
         // Most servers honour or ignore `stream_options`.
         id: "openai-compatible",
         name: "Any OpenAI-compatible server",
-        base_url: "",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "https://platform.openai.com/docs/api-reference/chat",
+        ..ROW
     },
     Kind {
         id: "demo",
         name: "Demo (built in, offline)",
-        base_url: "",
         auth: Auth::None,
-        key_variable: "",
         quirks: FULL,
         docs: "",
+        ..ROW
     },
 ];
 

@@ -108,7 +108,7 @@ impl EmbedUpstream for Nova {
         for body in bodies {
             let answer: NovaAnswer = serde_json::from_slice(body)?;
             let first = answer.embeddings.into_iter().next();
-            let vector = first.ok_or(Misread::new("`embeddings` is empty."))?;
+            let vector = first.ok_or_else(|| Misread::new("`embeddings` is empty."))?;
             response.vectors.push(vector.embedding);
         }
         Ok(response)

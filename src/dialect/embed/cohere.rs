@@ -64,7 +64,7 @@ impl EmbedUpstream for Cohere {
             let (Vectors::ByType { float: vectors } | Vectors::Bare(vectors)) = answer.embeddings;
             response.vectors.extend(vectors);
             let billed = answer.meta.and_then(|meta| meta.billed_units?.input_tokens);
-            super::add_usage(&mut response.usage, billed.map(whole));
+            super::add_usage(&mut response.usage, billed.map(super::whole));
         }
         Ok(response)
     }
@@ -88,13 +88,4 @@ impl Cohere {
         body.insert("texts".into(), json!(texts));
         Value::Object(body).to_string().into_bytes()
     }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a count of tokens; a cast saturates"
-)]
-fn whole(number: f64) -> u64 {
-    number.round() as u64
 }

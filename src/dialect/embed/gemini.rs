@@ -146,7 +146,7 @@ impl EmbedUpstream for VertexPredict {
             let answer: Predicted = serde_json::from_slice(body)?;
             for Prediction { embeddings } in answer.predictions {
                 let tokens = embeddings.statistics.and_then(|statistics| statistics.token_count);
-                super::add_usage(&mut response.usage, tokens.map(whole));
+                super::add_usage(&mut response.usage, tokens.map(super::whole));
                 response.vectors.push(embeddings.values);
             }
         }
@@ -160,15 +160,6 @@ fn purpose(request: &EmbedRequest, dropped: &mut Vec<Cow<'static, str>>) -> Opti
     let known = PURPOSES.iter().find(|(ours, theirs)| [*ours, *theirs].contains(&asked));
     dropped.extend(known.is_none().then_some("input_type".into()));
     known.map(|(_, theirs)| *theirs)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a count of tokens; a cast saturates"
-)]
-fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
 
 #[cfg(test)]

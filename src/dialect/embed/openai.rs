@@ -139,12 +139,15 @@ pub fn read_request(body: &[u8]) -> Result<EmbedRequest, Misread> {
         Some(value) => {
             let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
             let number = number.filter(|number| *number > 0);
-            Some(number.ok_or(Misread::new("`dimensions` must be a whole number above 0."))?)
+            Some(
+                number
+                    .ok_or_else(|| Misread::new("`dimensions` must be a whole number above 0."))?,
+            )
         }
     };
     Ok(EmbedRequest {
         model: text(&mut fields, "model")?
-            .ok_or(Misread::new("`model` is missing, and must be a string."))?,
+            .ok_or_else(|| Misread::new("`model` is missing, and must be a string."))?,
         inputs: read_inputs(fields.shift_remove("input"))?,
         dimensions,
         base64,

@@ -97,7 +97,7 @@ pub(super) fn thinking(asked: &Thinking, thought: Thought) -> (Option<(&'static 
                 Effort::None | Effort::Minimal => "minimal",
                 Effort::Low => "low",
                 Effort::Medium => "medium",
-                Effort::High | Effort::Highest | Effort::Unbounded => "high",
+                Effort::High | Effort::Highest | Effort::Max => "high",
             };
             let fallback = match wanted {
                 "medium" => levels.last(),

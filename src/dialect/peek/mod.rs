@@ -17,10 +17,10 @@ pub struct Span {
 /// The facts read from a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// The decoded value of `model`.
+    /// The decoded value of `model`; empty where the body has none and none is needed.
     pub model: String,
-    /// Where that value stands, its quotes included.
-    pub model_span: Span,
+    /// Where that value stands, its quotes included, and with its key.
+    pub model_place: Option<ModelPlace>,
     /// `"stream": true`.
     pub stream: bool,
     pub stream_options: StreamOptions,
@@ -30,6 +30,14 @@ pub struct Envelope {
     pub choices: u32,
     /// Where the closing brace of the body stands.
     pub close: usize,
+}
+
+/// Where the body names its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelPlace {
+    pub value: Span,
+    /// From the first quote of the key to the last of the value.
+    pub member: Span,
 }
 
 /// What the body says of `stream_options.include_usage`.
@@ -62,8 +70,6 @@ pub enum Fault {
     TooDeep,
     #[error("`{0}` occurs twice in the body; send it once.")]
     Duplicate(&'static str),
-    #[error("`model` is missing; name a route or `provider/model`.")]
-    NoModel,
     #[error("`model` must be a string of 1 to {MAX_MODEL} bytes.")]
     BadModel,
 }
@@ -92,7 +98,9 @@ pub struct Scanner {
     include_usage_next: bool,
     /// Which of `FIELDS` occurred.
     seen: [bool; FIELDS.len()],
-    model: Option<(String, Span)>,
+    model: Option<(String, ModelPlace)>,
+    /// Where the key of the top-level member at hand begins.
+    key_start: usize,
     stream: bool,
     choices: u32,
     options: Option<StreamOptions>,
@@ -188,6 +196,7 @@ impl Default for Scanner {
             include_usage_next: false,
             seen: [false; FIELDS.len()],
             model: None,
+            key_start: 0,
             stream: false,
             choices: 1,
             options: None,
@@ -235,10 +244,11 @@ impl Scanner {
             State::Value if self.depth == 0 => return Err(Fault::Empty),
             _ => return Err(Fault::Truncated { at: self.base }),
         }
-        let (model, model_span) = self.model.ok_or(Fault::NoModel)?;
+        let (model, model_place) =
+            self.model.map(|(model, place)| (model, Some(place))).unwrap_or_default();
         Ok(Envelope {
             model,
-            model_span,
+            model_place,
             stream: self.stream,
             stream_options: self.options.unwrap_or_default(),
             stream_options_member: self.options_member,
@@ -253,7 +263,8 @@ impl Scanner {
             (State::KeyOrEnd, b'}') | (State::ValueOrEnd, b']') => self.close(at),
             (State::KeyOrEnd | State::Key, b'"') => {
                 if self.depth == 1 {
-                    self.member_start = self.comma.unwrap_or(self.base + at);
+                    self.key_start = self.base + at;
+                    self.member_start = self.comma.unwrap_or(self.key_start);
                 }
                 let looked_at = self.depth == 1 || (self.depth == 2 && self.inside_options);
                 self.begin(at, if looked_at { Purpose::Key } else { Purpose::SkippedKey });
@@ -422,7 +433,9 @@ impl Scanner {
                 let span = Span { start: self.value_start, end: self.base + at + 1 };
                 if self.depth == 1 && self.top == Some(Field::Model) {
                     let model = decode(&self.captured).filter(|model| !model.is_empty());
-                    self.model = Some((model.ok_or(Fault::BadModel)?.into_owned(), span));
+                    let member = Span { start: self.key_start, end: span.end };
+                    let place = ModelPlace { value: span, member };
+                    self.model = Some((model.ok_or(Fault::BadModel)?.into_owned(), place));
                 }
                 self.scalar_ended(span, true);
                 Ok(())

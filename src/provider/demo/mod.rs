@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Sleep;
 
-use crate::canon::Surface;
+use super::Operation;
 use crate::dialect::splice::Payload;
 use crate::net::BoxError;
 use crate::net::client::{Reply, ReplyBody};
@@ -43,18 +43,21 @@ enum Said {
 }
 
 /// Answers a request as a provider would over HTTP.
-pub(super) fn answer(surface: Surface, payload: &Payload) -> Reply {
+pub(super) fn answer(operation: Operation, payload: &Payload) -> Reply {
     let Ok(request) = serde_json::from_slice::<Value>(&payload.to_bytes()) else {
         return refuse("The body is not valid JSON.");
     };
-    match surface {
-        Surface::Chat if !request["messages"].is_array() => refuse("`messages` must be a list."),
-        Surface::Chat => converse(&request, &say(&request)),
-        Surface::Completions => {
+    match operation {
+        Operation::Chat { .. } if !request["messages"].is_array() => {
+            refuse("`messages` must be a list.")
+        }
+        Operation::CountTokens(_) => refuse("Tokens are not counted here."),
+        Operation::Chat { .. } => converse(&request, &say(&request)),
+        Operation::Completions => {
             let prompt = text_of(&request["prompt"]);
             converse(&request, &Said::Text(greeting(&prompt)))
         }
-        Surface::Embeddings => match request.get("input") {
+        Operation::Embeddings => match request.get("input") {
             Some(input) => whole(200, &embed(&request, input)),
             None => refuse("`input` is missing."),
         },

@@ -213,12 +213,12 @@ fn settings() -> impl Strategy<Value = ChatRequest> {
     let tools = prop_oneof![Just(Vec::new()), Just(vec![tool.clone(), hosted, tool])];
     (sampling(), choice(), formats, thinking, audio, tools).prop_map(
         |(sampling, tool_choice, format, reasoning, audio, tools)| ChatRequest {
-            sampling,
+            tools,
             tool_choice,
             format,
+            sampling,
             reasoning,
             audio,
-            tools,
             ..ChatRequest::default()
         },
     )
@@ -280,7 +280,7 @@ fn shuffled(bytes: &[u8], (from, to): (usize, usize)) -> Vec<u8> {
 fn walk(value: &Value, place: String, places: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| walk(value, format!("{place}/{name}"), places))
+            fields.iter().for_each(|(name, value)| walk(value, format!("{place}/{name}"), places));
         }
         Value::Array(items) => items
             .iter()

@@ -55,10 +55,10 @@ impl Recording {
 /// The last `usageMetadata` of a body.
 fn last_usage(body: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(body).unwrap();
-    let lines = text
+    let mut lines = text
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
-    let chunk = lines.last().or_else(|| serde_json::from_slice(body).ok())?;
+    let chunk = lines.next_back().or_else(|| serde_json::from_slice(body).ok())?;
     chunk.get("usageMetadata").cloned()
 }
 

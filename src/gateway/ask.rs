@@ -1,0 +1,399 @@
+//! One attempt: a question in its target's words, sent, and the answer taken in.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::arrival::Question;
+use super::attempt::Answer;
+use super::call::Call;
+use super::flow::{Flow, Step};
+use super::pipeline::EVENT_STREAM;
+use super::reword;
+use super::snapshot::{STREAM_HEADERS, Target};
+use crate::canon::{ChatRequest, Dialect, Surface};
+use crate::dialect::openai::{Tap, read_usage};
+use crate::dialect::passage::Passage;
+use crate::dialect::splice::{self, Payload, Usage};
+use crate::dialect::{self, Aim, Context, Misread};
+use crate::error::{Error, Kind};
+use crate::net::client::{Fault, Reply, ReplyBody};
+use crate::provider::{Failure, Operation, Order, Unanswered, Way};
+
+/// The longest whole answer and the longest error body that are read.
+const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+const LONGEST_ERROR: usize = 64 * 1024;
+const ERROR_WAIT: Duration = Duration::from_secs(5);
+
+/// A question made ready for one target.
+#[derive(Debug)]
+pub(super) struct Errand {
+    operation: Operation,
+    wording: Wording,
+    /// Fields that the target cannot take.
+    pub(super) dropped: Vec<Cow<'static, str>>,
+}
+
+#[derive(Debug)]
+enum Wording {
+    /// As it came, but for what is spliced in when it is sent.
+    Verbatim,
+    Translated {
+        body: Payload,
+        into: Dialect,
+    },
+}
+
+/// Why a question is not sent to a target.
+pub(super) enum Unfit {
+    /// No target could take it.
+    Question(Error),
+    /// This one cannot; another may.
+    Target(Error),
+}
+
+impl Errand {
+    fn verbatim(surface: Surface, stream: bool) -> Self {
+        let operation = match (surface, surface.dialect()) {
+            (_, Some(dialect)) => Operation::Chat { dialect, stream },
+            (Surface::Embeddings, None) => Operation::Embeddings,
+            (_, None) => Operation::Completions,
+        };
+        Self { operation, wording: Wording::Verbatim, dropped: Vec::new() }
+    }
+}
+
+/// Puts the question into the target's words, where it speaks others than the client.
+pub(super) async fn prepare(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<Errand, Unfit> {
+    let (surface, stream) = (call.surface(), question.envelope.stream);
+    let way = target.provider.way(surface, &target.model).ok_or_else(|| {
+        let name = &target.provider.name;
+        let message = format!("`{name}` cannot answer {} requests.", surface.name());
+        Unfit::Target(Error::new(Kind::Unsupported, message))
+    })?;
+    let misread = |misread: &Misread| Unfit::Question(Error::invalid(misread.0.clone()));
+    if way != Way::Verbatim || call.tool_pairs().is_some() {
+        question.understand(call).await;
+    }
+    let into = match (way, surface.dialect()) {
+        (Way::Translated(into), _) => into,
+        // Bytes that pass as they are have not been read; a route may want them to be.
+        (Way::Verbatim, Some(dialect))
+            if call.tool_pairs().is_some() && question.chat().map_err(misread)?.repaired =>
+        {
+            dialect
+        }
+        (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
+    };
+    let request = &question.chat().map_err(misread)?.request;
+    let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
+    let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
+        let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
+        Unfit::Target(Error::new(Kind::Unsupported, message))
+    })?;
+    if call.is_strict() && !written.dropped.is_empty() {
+        let (name, fields) = (&target.provider.name, written.dropped.join("`, `"));
+        let message = format!("`{name}` cannot take `{fields}`, and the route is strict.");
+        return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
+    }
+    let body = Payload::from(Bytes::from(written.body));
+    let operation = Operation::Chat { dialect: into, stream };
+    Ok(Errand { operation, wording: Wording::Translated { body, into }, dropped: written.dropped })
+}
+
+/// One attempt.
+pub(super) async fn ask(
+    call: &mut Call,
+    question: &Question,
+    target: &Target,
+    (errand, credential): (&Errand, usize),
+) -> Result<Answer, Failure> {
+    let mode = match (&errand.wording, errand.operation) {
+        (
+            Wording::Verbatim,
+            Operation::Completions | Operation::Chat { dialect: Dialect::Chat, .. },
+        ) => target.provider.usage(),
+        _ => Usage::Leave,
+    };
+    match ask_so(call, question, target, (errand, credential, mode)).await {
+        // A server that does not know `stream_options` may refuse it: ask without, and remember.
+        Err(failure) if mode == Usage::Ask && refuses_stream_options(&failure) => {
+            target.provider.omit_stream_options();
+            ask_so(call, question, target, (errand, credential, Usage::Omit)).await
+        }
+        result => result,
+    }
+}
+
+fn refuses_stream_options(failure: &Failure) -> bool {
+    let names = |text: &String| text.contains("stream_options") || text.contains("include_usage");
+    matches!(failure.status, 400 | 422)
+        && (failure.message.as_ref().is_some_and(names)
+            || failure.upstream.param.as_ref().is_some_and(names))
+}
+
+async fn ask_so(
+    call: &mut Call,
+    question: &Question,
+    target: &Target,
+    (errand, credential, mode): (&Errand, usize, Usage),
+) -> Result<Answer, Failure> {
+    let envelope = &question.envelope;
+    let limits = &target.limits;
+    let (payload, usage_added) = match &errand.wording {
+        Wording::Translated { body, .. } => (body.clone(), false),
+        Wording::Verbatim => {
+            let model = model_edit(errand.operation, target);
+            let (edits, usage_added) = splice::edits(envelope, model, mode);
+            (question.payload.edited(&edits), usage_added)
+        }
+    };
+    let order = Order {
+        operation: errand.operation,
+        model: &target.model,
+        payload: &payload,
+        credential,
+        extra: &question.extra,
+        connect_limit: limits.connect,
+    };
+    let sent = Instant::now();
+    let end = call.started + limits.total;
+    let headers = limits.headers.or_else(|| envelope.stream.then_some(STREAM_HEADERS));
+    let head_due = headers.map_or(end, |limit| (sent + limit).min(end));
+    let reply = match timeout_at(head_due, target.provider.send(order)).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(fault)) => return Err(unanswered(target, &fault)),
+        Err(_) => return Err(Failure::timeout(0)),
+    };
+    if !(200..300).contains(&reply.status) {
+        return Err(refused(target, reply).await);
+    }
+    let content_type = reply.headers.get(CONTENT_TYPE).cloned();
+    let content_type = content_type.unwrap_or(JSON);
+    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    if envelope.stream && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
+        let passage = passage(call, question, target, (errand, usage_added));
+        let due = (sent + limits.first_token).min(end);
+        let flow = Flow::new(reply.body, binary, passage);
+        return first_content(call, flow, reply.status, due).await;
+    }
+    let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
+        .await
+        .map_err(|_| Failure::timeout(reply.status))?
+        .map_err(|unread| unread.into_failure(reply.status))?;
+    if says_error(&body) {
+        return Err(Failure::in_band(reply.status, &body));
+    }
+    call.first_token();
+    whole(call, question, target, (errand, content_type, body))
+        .map_err(|_| Failure::truncated(reply.status))
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What becomes of the model in a body that is passed on.
+fn model_edit(operation: Operation, target: &Target) -> splice::Model {
+    match operation {
+        Operation::Chat { dialect: Dialect::Gemini | Dialect::Converse, .. } => {
+            splice::Model::Leave
+        }
+        Operation::Chat { dialect: Dialect::Messages, .. }
+            if target.provider.kind.traits.model_in_path =>
+        {
+            splice::Model::Member(dialect::VERTEX_VERSION)
+        }
+        _ => splice::Model::Value(target.quoted.clone()),
+    }
+}
+
+/// How the stream that begins gets to the client.
+fn passage(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (errand, usage_added): (&Errand, bool),
+) -> Passage {
+    let choices = question.envelope.choices;
+    match (&errand.wording, errand.operation) {
+        (Wording::Translated { into, .. }, _) => {
+            let reader = dialect::upstream(*into).reader();
+            let input = call.input_estimate();
+            let writer =
+                with_context(call, question, target, |context| call.client().writer(&context));
+            match writer {
+                Some((writer, request)) => {
+                    let choices = request.sampling.choices.unwrap_or(1);
+                    Passage::translated(reader, writer, choices, input)
+                }
+                None => Passage::watched(*into, reader, 1),
+            }
+        }
+        (
+            Wording::Verbatim,
+            Operation::Chat {
+                dialect:
+                    dialect @ (Dialect::Responses
+                    | Dialect::Messages
+                    | Dialect::Gemini
+                    | Dialect::Converse
+                    | Dialect::Cohere),
+                ..
+            },
+        ) => Passage::watched(dialect, dialect::upstream(dialect).reader(), choices),
+        (Wording::Verbatim, _) => Passage::Tapped(Tap::new(choices, usage_added)),
+    }
+}
+
+/// Calls `write` with what a writer of answers must know. `None` if the question was never read,
+/// which a translated one always is.
+fn with_context<'a, T>(
+    call: &Call,
+    question: &'a Question,
+    target: &Target,
+    write: impl FnOnce(Context<'_>) -> T,
+) -> Option<(T, &'a ChatRequest)> {
+    let request = &question.chat().ok()?.request;
+    let (id, created) = call.stamp();
+    let context = Context {
+        id: &id,
+        created,
+        model: &target.model,
+        input_estimate: call.input_estimate(),
+        request,
+    };
+    Some((write(context), request))
+}
+
+/// A whole answer in the client's words.
+fn whole(
+    call: &mut Call,
+    question: &Question,
+    target: &Target,
+    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
+) -> Result<Answer, Misread> {
+    let estimate = body.len() as u64 / 4;
+    let Wording::Translated { into, .. } = &errand.wording else {
+        let usage = match errand.operation {
+            Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
+                dialect::upstream(dialect).read_response(&body).ok().and_then(|read| read.usage)
+            }
+            _ => read_usage(&body),
+        };
+        call.usage(usage, estimate);
+        return Ok(Answer::Whole { content_type, body });
+    };
+    let upstream = dialect::upstream(*into);
+    let streamed = content_type.as_bytes().starts_with(b"text/event-stream");
+    let response =
+        if streamed { reword::gather(upstream, &body)? } else { upstream.read_response(&body)? };
+    call.usage(response.usage, estimate);
+    call.keep(reword::keepsakes(&response));
+    let stream = question.envelope.stream;
+    let client = call.client();
+    let written = with_context(call, question, target, |context| {
+        if stream {
+            reword::spread(&response, client.writer(&context))
+        } else {
+            client.write_response(&response, &context)
+        }
+    });
+    let body = written.map(|(body, _)| body).unwrap_or_default().into();
+    Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
+}
+
+fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {
+    // The cause is for the operator: it may name hosts that clients are not to know.
+    tracing::warn!(provider = %target.provider.name, cause = %unanswered, "an upstream gave no answer");
+    let fault = match unanswered {
+        Unanswered::Net(fault) => fault,
+        Unanswered::Unproven(_) => return Failure::unreachable(),
+    };
+    match fault {
+        Fault::Connect(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
+            Failure::timeout(0)
+        }
+        Fault::Connect(_) => Failure::unreachable(),
+        Fault::Closed { .. } | Fault::Malformed(_) => Failure::truncated(0),
+    }
+}
+
+async fn refused(target: &Target, reply: Reply) -> Failure {
+    let read = read_whole(reply.body, ERROR_WAIT, LONGEST_ERROR);
+    let body = timeout(ERROR_WAIT, read).await.ok().and_then(Result::ok).unwrap_or_default();
+    target.provider.classify(reply.status, &reply.headers, &body)
+}
+
+/// Reads a stream up to its first content; until then another target can still take over.
+async fn first_content(
+    call: &mut Call,
+    flow: Flow,
+    status: u16,
+    due: Instant,
+) -> Result<Answer, Failure> {
+    let mut flow = Box::new(flow);
+    while !flow.passage.sight().content && !flow.passage.sight().finished {
+        let step = timeout_at(due, poll_fn(|context| flow.poll_step(context)));
+        match step.await.map_err(|_| Failure::timeout(status))? {
+            Step::Data => {}
+            Step::Failed(event) => return Err(in_band(status, &event)),
+            Step::Ended if flow.passage.sight().finished => break,
+            Step::Ended | Step::Cut(_) => return Err(Failure::truncated(status)),
+        }
+    }
+    if flow.passage.sight().says_nothing() {
+        return Err(Failure::truncated(status));
+    }
+    call.first_token();
+    Ok(Answer::Stream(flow))
+}
+
+/// The failure that an event inside a stream reports.
+fn in_band(status: u16, event: &Bytes) -> Failure {
+    let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data:"));
+    Failure::in_band(status, data.unwrap_or_default().trim_ascii())
+}
+
+/// Whether what claims to be a success is an error: its first key is `error`, and not null.
+fn says_error(body: &[u8]) -> bool {
+    let inside = body.trim_ascii_start().strip_prefix(b"{").unwrap_or_default();
+    let value = inside.trim_ascii_start().strip_prefix(b"\"error\"").unwrap_or_default();
+    let value = value.trim_ascii_start().strip_prefix(b":").unwrap_or_default().trim_ascii_start();
+    !value.is_empty() && !value.starts_with(b"null")
+}
+
+/// Why a whole answer could not be read.
+enum Unread {
+    Silent,
+    Broken,
+}
+
+impl Unread {
+    fn into_failure(self, status: u16) -> Failure {
+        match self {
+            Self::Silent => Failure::timeout(status),
+            Self::Broken => Failure::truncated(status),
+        }
+    }
+}
+
+async fn read_whole(mut body: ReplyBody, idle: Duration, limit: usize) -> Result<Bytes, Unread> {
+    let mut whole = BytesMut::new();
+    loop {
+        let more = timeout(idle, poll_fn(|context| body.poll_data(context, &mut whole)));
+        match more.await.map_err(|_| Unread::Silent)? {
+            Ok(true) if whole.len() > limit => return Err(Unread::Broken),
+            Ok(true) => {}
+            Ok(false) => return Ok(whole.freeze()),
+            Err(_) => return Err(Unread::Broken),
+        }
+    }
+}
