@@ -14,6 +14,7 @@ pub mod embed;
 pub mod estimate;
 pub mod eventstream;
 pub mod fold;
+pub mod gemini;
 pub mod keepsake;
 pub mod messages;
 pub mod opaque;
@@ -179,9 +180,9 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Messages => &messages::CODEC,
-        Dialect::Converse => &converse::CODEC,
-        Dialect::Cohere => &cohere::CODEC,
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
+        Surface::Completions => &completions::CODEC,
         _ => &chat::CODEC,
     }
 }
