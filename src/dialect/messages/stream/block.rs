@@ -137,7 +137,9 @@ pub(super) fn begun(mut content: Value, index: i64) -> Result<(Part, Map<String,
     };
     let (taken, whole): (&[&str], _) = match fields.get("type").and_then(Value::as_str) {
         Some("text") => {
-            fields.entry("text").or_insert_with(|| json!(""));
+            if fields.get("text").is_none_or(Value::is_null) {
+                fields.insert("text".to_owned(), json!(""));
+            }
             (&["text", "citations"], false)
         }
         Some("thinking") => (&["thinking"], false),
