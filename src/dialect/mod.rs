@@ -8,9 +8,12 @@
 pub mod cohere;
 pub mod converse;
 pub mod embed;
+pub mod estimate;
 pub mod eventstream;
 pub mod fold;
 pub mod keepsake;
+pub mod messages;
+pub mod opaque;
 pub mod openai;
 pub mod pairs;
 pub mod passage;
@@ -22,7 +25,7 @@ pub mod sse;
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -105,6 +108,20 @@ pub struct Context<'a> {
 pub struct Aim<'a> {
     pub model: &'a str,
     pub traits: &'a Traits,
+    /// Set prompt cache breakpoints here, for a client that sets none itself.
+    pub cache: Option<CacheInjection>,
+}
+
+/// Where a target's prompt cache gets breakpoints that the client did not ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheInjection {
+    /// Behind the system prompt.
+    pub system: bool,
+    /// Behind the last tool.
+    pub tools: bool,
+    /// Behind the last two messages of the user.
+    pub messages: bool,
+    pub lifetime: CacheMark,
 }
 
 /// How one server departs from the dialect it speaks.
@@ -156,16 +173,20 @@ impl From<serde_json::Error> for Misread {
 }
 
 /// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
-pub fn client(_surface: Surface) -> &'static dyn ClientSide {
-    &openai::Errors
+pub fn client(surface: Surface) -> &'static dyn ClientSide {
+    match surface {
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        _ => &openai::Errors,
+    }
 }
 
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Chat | Dialect::Responses | Dialect::Messages | Dialect::Gemini => &openai::Errors,
+        Dialect::Messages => &messages::CODEC,
         Dialect::Converse => &converse::CODEC,
         Dialect::Cohere => &cohere::CODEC,
+        Dialect::Chat | Dialect::Responses | Dialect::Gemini => &openai::Errors,
     }
 }
 

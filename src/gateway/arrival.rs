@@ -172,6 +172,20 @@ where
 }
 
 impl Question {
+    /// Puts another body in the place of this one.
+    pub(super) fn replace(&mut self, body: Bytes) -> Result<(), Error> {
+        let mut scanner = Scanner::default();
+        let read = scanner.feed(&body).and_then(|()| scanner.finish());
+        let envelope = read.map_err(|fault| Error::invalid(fault.to_string()))?;
+        self.envelope = Envelope {
+            model: std::mem::take(&mut self.envelope.model),
+            stream: self.envelope.stream,
+            ..envelope
+        };
+        self.payload = body.into();
+        Ok(())
+    }
+
     /// Reads the body into our own words, once, however many targets need it.
     pub(super) async fn understand(&self, call: &Call) {
         if self.chat.get().is_some() {
@@ -181,7 +195,7 @@ impl Question {
         if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
             if !missing.is_empty() {
-                let kept = call.gateway.kept.find(&owner, &missing).await;
+                let kept = call.gateway.shelf.keepsakes(&owner, &missing).await;
                 keepsake::restore(&mut request.messages, &kept);
             }
         }

@@ -18,7 +18,7 @@ use super::reword;
 use super::snapshot::{STREAM_HEADERS, Target};
 use crate::canon::{ChatRequest, Dialect, Surface};
 use crate::dialect::openai::{Tap, read_usage};
-use crate::dialect::passage::Passage;
+use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload, Usage};
 use crate::dialect::{self, Aim, Context, Misread};
 use crate::error::{Error, Kind};
@@ -60,7 +60,9 @@ pub(super) enum Unfit {
 impl Errand {
     fn verbatim(surface: Surface, stream: bool) -> Self {
         let operation = match (surface, surface.dialect()) {
-            (_, Some(dialect)) => Operation::Chat { dialect, stream },
+            (Surface::Compact, _) => Operation::Compact,
+            (_, Some(dialect)) if surface.is_chat() => Operation::Chat { dialect, stream },
+            (_, Some(dialect)) => Operation::CountTokens(dialect),
             (Surface::Embeddings, None) => Operation::Embeddings,
             (_, None) => Operation::Completions,
         };
@@ -81,21 +83,23 @@ pub(super) async fn prepare(
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
     let misread = |misread: &Misread| Unfit::Question(Error::invalid(misread.0.clone()));
-    if way != Way::Verbatim || call.tool_pairs().is_some() {
+    if way != Way::Verbatim || (call.tool_pairs().is_some() && surface.is_chat()) {
         question.understand(call).await;
     }
     let into = match (way, surface.dialect()) {
         (Way::Translated(into), _) => into,
         // Bytes that pass as they are have not been read; a route may want them to be.
         (Way::Verbatim, Some(dialect))
-            if call.tool_pairs().is_some() && question.chat().map_err(misread)?.repaired =>
+            if call.tool_pairs().is_some()
+                && surface.is_chat()
+                && question.chat().map_err(misread)?.repaired =>
         {
             dialect
         }
         (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
     };
     let request = &question.chat().map_err(misread)?.request;
-    let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
+    let aim = Aim { model: &target.model, traits: &target.provider.kind.traits, cache: None };
     let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
@@ -289,6 +293,7 @@ fn whole(
             _ => read_usage(&body),
         };
         call.usage(usage, estimate);
+        call.keep_response(&body, true);
         return Ok(Answer::Whole { content_type, body });
     };
     let upstream = dialect::upstream(*into);
@@ -306,7 +311,9 @@ fn whole(
             client.write_response(&response, &context)
         }
     });
-    let body = written.map(|(body, _)| body).unwrap_or_default().into();
+    let body: Bytes = written.map(|(body, _)| body).unwrap_or_default().into();
+    let last = if stream { last_data(&body) } else { Some(body.clone()) };
+    call.keep_response(&last.unwrap_or_default(), false);
     Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
 }
 

@@ -153,7 +153,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Google Vertex AI",
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
-        traits: Traits { model_in_path: true, ..Traits::NONE },
+        traits: Traits { model_in_path: true },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         ..ROW
     },
