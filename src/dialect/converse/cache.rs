@@ -41,10 +41,8 @@ impl Places<'_> {
         let tools = self.tools.as_deref().map_or(0, |list| count(list));
         let messages: usize = contents(self.messages).map(|list| count(list)).sum();
         let set = tools + count(self.system) + messages;
-        if set == 0 {
-            if let Some(injection) = injection {
-                self.inject(injection, caches);
-            }
+        if let (0, Some(injection)) = (set, injection) {
+            self.inject(injection, caches);
         }
         let mut surplus = set.saturating_sub(MOST);
         // Later ones reach as far and further; tools and system stand first and stay longest.
@@ -60,26 +58,26 @@ impl Places<'_> {
 
     fn inject(&mut self, injection: CacheInjection, caches: Caches) {
         let Some(point) = point(injection.lifetime, caches) else { return };
-        if let Some(tools) = self.tools.as_mut().filter(|_| injection.tools) {
-            if caches == Caches::All && !tools.is_empty() {
-                tools.push(point.clone());
-            }
+        let takes_tools = injection.tools && caches == Caches::All;
+        if let Some(tools) = self.tools.as_mut().filter(|list| takes_tools && !list.is_empty()) {
+            tools.push(point.clone());
         }
         if injection.system && !self.system.is_empty() {
             self.system.push(point.clone());
         }
         if injection.messages {
             let users = self.messages.iter_mut().rev().filter(|message| message["role"] == "user");
-            for list in users.take(2).filter_map(|message| message["content"].as_array_mut()) {
-                // Behind a document or a film it is refused.
-                let file =
-                    |block: &Value| block.get("document").is_some() || block.get("video").is_some();
-                if list.last().is_some_and(|last| !file(last)) {
-                    list.push(point.clone());
-                }
+            let lists = users.take(2).filter_map(|message| message["content"].as_array_mut());
+            for list in lists.filter(|list| list.last().is_some_and(takes_point)) {
+                list.push(point.clone());
             }
         }
     }
+}
+
+/// Behind a document or a film a breakpoint is refused.
+fn takes_point(block: &Value) -> bool {
+    block.get("document").is_none() && block.get("video").is_none()
 }
 
 fn contents(messages: &mut [Value]) -> impl Iterator<Item = &mut Vec<Value>> {
