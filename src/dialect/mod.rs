@@ -7,15 +7,22 @@
 
 pub mod assemble;
 pub mod chat;
+pub mod cohere;
 pub mod completions;
+pub mod converse;
+pub mod embed;
+pub mod estimate;
 pub mod eventstream;
 pub mod fold;
 pub mod keepsake;
+pub mod messages;
 pub mod opaque;
 pub mod openai;
 pub mod pairs;
 pub mod passage;
 pub mod peek;
+pub mod row;
+pub mod schema;
 pub mod splice;
 pub mod sse;
 mod traits;
@@ -24,7 +31,7 @@ pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -107,6 +114,20 @@ pub struct Context<'a> {
 pub struct Aim<'a> {
     pub model: &'a str,
     pub traits: &'a Traits,
+    /// Set prompt cache breakpoints here, for a client that sets none itself.
+    pub cache: Option<CacheInjection>,
+}
+
+/// Where a target's prompt cache gets breakpoints that the client did not ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheInjection {
+    /// Behind the system prompt.
+    pub system: bool,
+    /// Behind the last tool.
+    pub tools: bool,
+    /// Behind the last two messages of the user.
+    pub messages: bool,
+    pub lifetime: CacheMark,
 }
 
 /// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
@@ -149,25 +170,19 @@ impl From<serde_json::Error> for Misread {
 /// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
-        Surface::Chat => &chat::CODEC,
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
         Surface::Completions => &completions::CODEC,
-        Surface::Embeddings
-        | Surface::Responses
-        | Surface::Messages
-        | Surface::Generate
-        | Surface::CountTokens => &openai::Errors,
+        _ => &chat::CODEC,
     }
 }
 
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Dialect::Chat => &chat::CODEC,
-        Dialect::Responses
-        | Dialect::Messages
-        | Dialect::Gemini
-        | Dialect::Converse
-        | Dialect::Cohere => &openai::Errors,
+        Dialect::Messages => &messages::CODEC,
+        Dialect::Converse => &converse::CODEC,
+        Dialect::Cohere => &cohere::CODEC,
+        _ => &chat::CODEC,
     }
 }
 

@@ -1,11 +1,15 @@
 //! How one server departs from the dialect it speaks, as data of its catalogue row.
 
+use super::messages::Betas;
+
 /// What a question's writer must know of a server besides its dialect.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, written by name in rows")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traits {
     /// The model stands in the path and not in the body.
     pub model_in_path: bool,
+    /// Which values of Anthropic's beta header it takes.
+    pub betas: Betas,
     /// What the limit of the answer's tokens is called.
     pub max_tokens: &'static str,
     /// What the seed is called.
@@ -86,6 +90,7 @@ impl Traits {
     /// The dialect as its inventor speaks it.
     pub const NONE: Self = Self {
         model_in_path: false,
+        betas: Betas::All,
         max_tokens: "max_completion_tokens",
         seed: "seed",
         developer: true,
