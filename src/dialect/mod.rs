@@ -14,6 +14,7 @@ pub mod embed;
 pub mod estimate;
 pub mod eventstream;
 pub mod fold;
+pub mod gemini;
 pub mod keepsake;
 pub mod messages;
 pub mod opaque;
@@ -171,6 +172,7 @@ impl From<serde_json::Error> for Misread {
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
         Surface::Completions => &completions::CODEC,
         _ => &chat::CODEC,
     }
@@ -180,6 +182,7 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
         Dialect::Messages => &messages::CODEC,
+        Dialect::Gemini => &gemini::CODEC,
         Dialect::Converse => &converse::CODEC,
         Dialect::Cohere => &cohere::CODEC,
         _ => &chat::CODEC,

@@ -5,6 +5,7 @@
 
 mod bedrock;
 mod cohere;
+mod gemini;
 mod openai;
 
 pub use openai::{read_request, write_response};
@@ -51,7 +52,8 @@ pub fn upstream(upstream: Upstream) -> Option<&'static dyn EmbedUpstream> {
         Upstream::BedrockCohere => Some(&cohere::Cohere { on_bedrock: true }),
         Upstream::Titan => Some(&bedrock::Titan),
         Upstream::Nova => Some(&bedrock::Nova),
-        Upstream::Gemini | Upstream::VertexPredict => None,
+        Upstream::Gemini => Some(&gemini::Gemini),
+        Upstream::VertexPredict => Some(&gemini::VertexPredict),
     }
 }
 

@@ -139,7 +139,13 @@ fn read_redacted(fields: Fields) -> Result<Part, Misread> {
 fn read_call(mut fields: Fields) -> Result<Part, Misread> {
     let id = fields.required_text("id")?;
     let name = fields.required_text("name")?;
-    let arguments = fields.take("input").map_or_else(|| "{}".to_owned(), |input| input.to_string());
+    let arguments = match fields.take("input") {
+        None => "{}".to_owned(),
+        // Some hosts send the text that they should have parsed.
+        Some(Value::String(text)) if text.is_empty() => "{}".to_owned(),
+        Some(Value::String(text)) => text,
+        Some(input) => input.to_string(),
+    };
     let call = ToolCall { id, name, arguments, custom: false };
     Ok(with_rest(Content::ToolCall(call), fields.rest()))
 }

@@ -1,3 +1,5 @@
+//! What every target is promised of its schemas.
+
 use super::*;
 
 fn gemini(schema: &Value) -> Compiled {

@@ -8,7 +8,8 @@ use crate::canon::{
     Opaque, Part, Reasoning, Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
 use crate::dialect::{
-    Aim, ClientSide, Documents, EffortField, JsonMode, Thoughts, Traits, UpstreamSide,
+    Aim, CacheInjection, ClientSide, Documents, EffortField, JsonMode, Thoughts, Traits,
+    UpstreamSide,
 };
 
 fn question(messages: Vec<Message>) -> ChatRequest {
@@ -318,6 +319,34 @@ fn whatever_is_left_out_is_named() {
 }
 
 #[test]
+fn breakpoints_are_set_for_a_client_that_sets_none_and_only_then() {
+    let (cached, lifetime) = (CacheMark::Short, CacheMark::Long);
+    let cache = Some(CacheInjection { system: true, tools: true, messages: true, lifetime });
+    let traits = Traits { cache_control: true, ..Traits::NONE };
+    let tool = json!([{ "type": "function", "function": { "name": "look" } }]);
+    let question = json!({ "tools": tool, "messages": [
+        { "role": "system", "content": "Be brief." },
+        { "role": "user", "content": "1" },
+        { "role": "user", "content": "2" },
+        { "role": "assistant", "content": "3" },
+        { "role": "user", "content": [{ "type": "text", "text": "4" }] },
+    ] });
+    let mut request = CODEC.read_request(question.to_string().as_bytes()).unwrap();
+    let marks = |request: &ChatRequest, traits: &Traits| {
+        let written = CODEC.write_request(request, &Aim { model: "m", traits, cache }).unwrap();
+        let body = body(&written);
+        let messages = body["messages"].as_array().unwrap().clone();
+        let places: Vec<usize> =
+            (0..messages.len()).filter(|at| messages[*at].to_string().contains("\"1h\"")).collect();
+        (body["tools"][0]["cache_control"]["ttl"] == "1h", places)
+    };
+    assert_eq!(marks(&request, &traits), (true, vec![0, 2, 4]));
+    assert_eq!(marks(&request, &Traits::NONE), (false, vec![]));
+    request.messages[1].parts[0].cache = Some(cached);
+    assert_eq!(marks(&request, &traits), (false, vec![]));
+}
+
+#[test]
 fn only_the_allowed_tools_are_offered_where_a_choice_among_them_is_unknown() {
     let tool = |name: &str| Tool::Function {
         name: name.into(),
@@ -351,7 +380,11 @@ fn what_makes_no_sense_without_it_is_refused_by_name() {
         (Media::new(MediaKind::Image, file), Traits::NONE),
     ] {
         let request = user(Content::Media(media));
-        assert!(CODEC.write_request(&request, &Aim { model: "m", traits: &traits }).is_err());
+        assert!(
+            CODEC
+                .write_request(&request, &Aim { model: "m", traits: &traits, cache: None })
+                .is_err()
+        );
     }
     let media = Media::new(MediaKind::Document, url());
     let traits = Traits { documents: Documents::DocumentUrl, ..Traits::NONE };

@@ -14,6 +14,9 @@ use std::borrow::Cow;
 
 use crate::dialect::Inexpressible;
 
+/// Begins the name of an extra that is a field of some tools: an object from their names to values.
+const TOOL_FIELD: &str = "tools.";
+
 /// The fields of a question that the target cannot take, each once.
 #[derive(Debug, Default)]
 struct Dropped(Vec<Cow<'static, str>>);

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::TOOL_FIELD;
 use crate::canon::{
     ChatRequest, Content, Dialect, Effort, Extras, Foreign, Format, Message, Role, Sampling,
     Thinking, Tool, ToolChoice,
@@ -30,9 +31,7 @@ pub(in crate::dialect::messages) fn read(body: &[u8]) -> Result<ChatRequest, Mis
     for (place, message) in fields.list("messages")?.into_iter().enumerate() {
         read_message(message, place, &mut request.messages)?;
     }
-    for (place, tool) in fields.list("tools")?.into_iter().enumerate() {
-        request.tools.push(read_tool(tool, &format!("tools[{place}]"))?);
-    }
+    let tool_fields = read_tools(&mut fields, &mut request)?;
     if let Some(choice) = fields.object("tool_choice")? {
         read_choice(choice, &mut request)?;
     }
@@ -49,6 +48,7 @@ pub(in crate::dialect::messages) fn read(body: &[u8]) -> Result<ChatRequest, Mis
     if !config.is_empty() {
         rest.insert("output_config".to_owned(), Value::Object(config));
     }
+    rest.extend(tool_fields);
     if !rest.is_empty() {
         request.extras = Extras { dialect: Some(Dialect::Messages), fields: rest };
     }
@@ -101,25 +101,43 @@ fn read_message(message: Value, place: usize, messages: &mut Vec<Message>) -> Re
     Ok(())
 }
 
-/// A tool of the client's, if it has no fields but the common ones; any other stays as it is.
-fn read_tool(tool: Value, path: &str) -> Result<Tool, Misread> {
-    const COMMON: [&str; 6] =
-        ["type", "name", "description", "input_schema", "strict", "cache_control"];
-    let Some(object) = tool.as_object() else {
-        return Err(Misread::new(format!("`{path}` must be an object.")));
-    };
-    let custom = object.get("type").is_none_or(|kind| kind.is_null() || kind == "custom");
-    if !custom || object.keys().any(|name| !COMMON.contains(&name.as_str())) {
-        return Ok(Tool::Hosted(Foreign { dialect: Dialect::Messages, value: tool }));
+/// A tool of the client's, and its fields that only this API has; one that the API defines stays
+/// as it is.
+fn read_tool(tool: Value, path: &str) -> Result<(Tool, Map<String, Value>), Misread> {
+    let kind = tool.get("type").filter(|kind| !kind.is_null());
+    if tool.is_object() && kind.is_some_and(|kind| kind != "custom") {
+        let hosted = Foreign { dialect: Dialect::Messages, value: tool };
+        return Ok((Tool::Hosted(hosted), Map::new()));
     }
     let mut fields = Fields::new(tool, path)?;
-    Ok(Tool::Function {
+    fields.take("type");
+    let tool = Tool::Function {
         name: fields.required_text("name")?,
         description: fields.text("description")?,
         schema: fields.take("input_schema"),
         strict: fields.flag("strict")?,
         cache: read_mark(&mut fields),
-    })
+    };
+    Ok((tool, fields.rest()))
+}
+
+/// Reads the tools. Their own fields go among the extras, as `tools.FIELD`, by the tools' names:
+/// so each tool is one that every API has, and a target that lacks a field can name it.
+fn read_tools(
+    fields: &mut Fields,
+    request: &mut ChatRequest,
+) -> Result<Map<String, Value>, Misread> {
+    let mut extras = Map::new();
+    for (place, tool) in fields.list("tools")?.into_iter().enumerate() {
+        let (tool, rest) = read_tool(tool, &format!("tools[{place}]"))?;
+        let name = if let Tool::Function { name, .. } = &tool { name.as_str() } else { "" };
+        for (field, value) in rest {
+            let values = extras.entry(format!("{TOOL_FIELD}{field}"));
+            values.or_insert_with(|| Value::Object(Map::new()))[name] = value;
+        }
+        request.tools.push(tool);
+    }
+    Ok(extras)
 }
 
 fn read_choice(mut fields: Fields, request: &mut ChatRequest) -> Result<(), Misread> {

@@ -82,6 +82,14 @@ fn a_rich_question_goes_home_as_it_came() {
 }
 
 #[test]
+fn a_tool_with_fields_of_this_api_is_a_tool_for_every_other() {
+    let question = read(QUESTION.as_bytes()).unwrap();
+    let is_function = |tool: &&Tool| matches!(tool, Tool::Function { .. });
+    assert_eq!(question.tools.iter().filter(is_function).count(), 2);
+    assert_eq!(question.extras.fields["tools.defer_loading"], json!({"late": true}));
+}
+
+#[test]
 fn a_wrong_field_is_named_by_its_path() {
     for (body, path) in [
         (json!({"model": "m"}), "messages"),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::thinking::{Plan, is_forced, plan};
-use super::{Dropped, cache, conversation, inexpressible, schema};
+use super::{Dropped, TOOL_FIELD, cache, conversation, inexpressible, schema};
 use crate::canon::{ChatRequest, Dialect, Foreign, Format, Tool, ToolChoice};
 use crate::dialect::messages::block::write_mark;
 use crate::dialect::messages::models::{Family, Samples, Thinks, family};
@@ -232,6 +232,10 @@ fn write_extras(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &
             dropped.add(name.clone());
             continue;
         }
+        if let Some(field) = name.strip_prefix(TOOL_FIELD) {
+            write_tool_field(field, value, body);
+            continue;
+        }
         match (body.get_mut(name), value) {
             (Some(Value::Object(ours)), Value::Object(theirs)) => {
                 for (name, value) in theirs {
@@ -242,6 +246,15 @@ fn write_extras(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &
             (None, value) => {
                 body.insert(name.clone(), value.clone());
             }
+        }
+    }
+}
+
+fn write_tool_field(field: &str, values: &Value, body: &mut Map<String, Value>) {
+    for tool in body.get_mut("tools").and_then(Value::as_array_mut).into_iter().flatten() {
+        let value = tool["name"].as_str().and_then(|name| values.get(name)).cloned();
+        if let (Some(value), Some(tool)) = (value, tool.as_object_mut()) {
+            tool.entry(field).or_insert(value);
         }
     }
 }

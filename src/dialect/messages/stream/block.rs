@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::canon::{Delta, Dialect, Event, Foreign, Opening, Part};
@@ -36,18 +36,27 @@ pub(super) enum Kind {
     },
 }
 
+/// A text in the event's own bytes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de, str>, D::Error> {
+    let text = Option::<Text<'de>>::deserialize(deserializer)?;
+    Ok(text.map(|text| text.0).unwrap_or_default())
+}
+
 /// A delta. What is empty is absent.
 #[derive(Deserialize)]
 pub(super) struct Piece<'a> {
-    #[serde(rename = "type", borrow, default)]
+    #[serde(rename = "type", borrow, default, deserialize_with = "text_or_null")]
     pub(super) kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub(super) text: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub(super) partial_json: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub(super) thinking: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub(super) signature: Cow<'a, str>,
     #[serde(default)]
     pub(super) citation: Option<Value>,
@@ -137,7 +146,9 @@ pub(super) fn begun(mut content: Value, index: i64) -> Result<(Part, Map<String,
     };
     let (taken, whole): (&[&str], _) = match fields.get("type").and_then(Value::as_str) {
         Some("text") => {
-            fields.entry("text").or_insert_with(|| json!(""));
+            if fields.get("text").is_none_or(Value::is_null) {
+                fields.insert("text".to_owned(), json!(""));
+            }
             (&["text", "citations"], false)
         }
         Some("thinking") => (&["thinking"], false),

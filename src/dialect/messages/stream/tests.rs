@@ -168,6 +168,23 @@ fn events_without_a_usable_index_belong_to_the_block_at_hand() {
 }
 
 #[test]
+fn a_text_that_is_null_is_none() {
+    let [delta, end] = done("end_turn");
+    let null = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": null}});
+    let stream = [start(), block(0, &json!({"type": "text", "text": null})), null, delta, end];
+    let (events, malformed) = events(&sse(&stream), 40);
+    assert_eq!(malformed, 0);
+    assert!(fold(&events).is_ok());
+}
+
+#[test]
+fn a_delta_is_read_without_a_copy() {
+    let piece: super::block::Piece<'_> =
+        serde_json::from_str(r#"{"type":"text_delta","text":"hi"}"#).unwrap();
+    assert!(matches!(piece.text, std::borrow::Cow::Borrowed("hi")));
+}
+
+#[test]
 fn a_stream_that_is_cut_has_no_end() {
     let stream = [start(), block(0, &json!({"type": "text", "text": ""}))];
     let (events, _) = events(&sse(&stream), 40);
