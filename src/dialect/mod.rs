@@ -5,10 +5,13 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod custom;
 pub mod fold;
+pub mod opaque;
 pub mod openai;
 pub mod passage;
 pub mod peek;
+pub mod responses;
 pub mod splice;
 pub mod sse;
 
@@ -147,8 +150,8 @@ impl From<serde_json::Error> for Misread {
 /// The side of a dialect that clients see; `None` where no door speaks it.
 pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
     match dialect {
+        Dialect::Responses => Some(&responses::CODEC),
         Dialect::Chat
-        | Dialect::Responses
         | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse
@@ -159,8 +162,8 @@ pub fn client(dialect: Dialect) -> Option<&'static dyn ClientSide> {
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> Option<&'static dyn UpstreamSide> {
     match dialect {
+        Dialect::Responses => Some(&responses::CODEC),
         Dialect::Chat
-        | Dialect::Responses
         | Dialect::Messages
         | Dialect::Gemini
         | Dialect::Converse
