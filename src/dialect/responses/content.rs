@@ -35,7 +35,7 @@ fn read_part(value: &Value) -> Result<Part, Bad> {
     Ok(Part { content, cache: read_mark(value), opaque: None })
 }
 
-/// OpenAI's breakpoint, or the one that OpenRouter takes.
+/// OpenAI's breakpoint, or the one that `OpenRouter` takes.
 fn read_mark(value: &Value) -> Option<CacheMark> {
     let control = &value["cache_control"];
     let marked = value["prompt_cache_breakpoint"].is_object() || control.is_object();
@@ -185,7 +185,7 @@ fn write_media(media: &Media) -> Result<Value, Inexpressible> {
     if media.kind == MediaKind::Document {
         let inline = matches!(media.source, Source::Base64 { .. });
         // The API asks for a name beside a file's data.
-        let name = media.name.as_deref().or(inline.then_some("document.pdf"));
+        let name = media.name.as_deref().or_else(|| inline.then_some("document.pdf"));
         fields.extend(name.map(|name| ("filename".to_owned(), name.into())));
     } else {
         fields.extend(media.detail.as_deref().map(|detail| ("detail".to_owned(), detail.into())));

@@ -93,7 +93,9 @@ impl UpstreamSide for Responses {
         let mut events = Vec::new();
         Reader::default().read_whole(&response, &mut events)?;
         let mut fold = Fold::default();
-        events.iter().for_each(|event| fold.add(event));
+        for event in &events {
+            fold.add(event);
+        }
         fold.finish().map_err(|failure| {
             let said = failure.map(|failure| failure.message).unwrap_or_default();
             Misread::new(format!("The answer says that it failed: {said}"))

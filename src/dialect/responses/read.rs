@@ -271,7 +271,7 @@ fn result(item: &Value, hosted: Option<&Hosted>) -> Result<Part, Bad> {
             (vec![Part::text(output.to_string())], rest(item, HOSTED_RESULT))
         }
         (Some(_), _) => {
-            let said = output.as_str().or(item["status"].as_str()).unwrap_or_default();
+            let said = output.as_str().or_else(|| item["status"].as_str()).unwrap_or_default();
             (vec![Part::text(said)], rest(item, HOSTED_RESULT))
         }
     };

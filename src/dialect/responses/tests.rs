@@ -48,7 +48,7 @@ fn assert_in_order(events: &[Event]) {
         assert_eq!(place == 0, matches!(event, Event::Start(_)), "{events:?}");
         match event {
             Event::Open { .. } => {
-                assert!(!std::mem::replace(&mut open, true) && !finished, "{events:?}")
+                assert!(!std::mem::replace(&mut open, true) && !finished, "{events:?}");
             }
             Event::Delta { .. } => assert!(open, "{events:?}"),
             Event::Close { .. } => assert!(std::mem::take(&mut open), "{events:?}"),
@@ -61,14 +61,18 @@ fn assert_in_order(events: &[Event]) {
 
 fn fold(events: &[Event]) -> ChatResponse {
     let mut fold = Fold::default();
-    events.iter().for_each(|event| fold.add(event));
+    for event in events {
+        fold.add(event);
+    }
     fold.finish().unwrap()
 }
 
 fn streamed(response: &ChatResponse, request: &ChatRequest) -> Vec<u8> {
     let mut writer = CODEC.writer(&context(request));
     let mut out = Vec::new();
-    unfold(response).iter().for_each(|event| writer.write(event, &mut out));
+    for event in &unfold(response) {
+        writer.write(event, &mut out);
+    }
     assert_valid(&out);
     out
 }
@@ -202,9 +206,8 @@ fn a_wrong_field_is_named() {
 
 #[test]
 fn a_custom_tool_called_as_a_function_streams_its_text() {
-    let mut request = ChatRequest::default();
-    request.tools =
-        vec![Tool::Custom { name: "apply_patch".into(), description: None, format: None }];
+    let tool = Tool::Custom { name: "apply_patch".into(), description: None, format: None };
+    let request = ChatRequest { tools: vec![tool], ..ChatRequest::default() };
     let wrapped = answer(vec![call("c1", "apply_patch", r#"{"input":"*** \"a\"\n"}"#, false)]);
     let plain = answer(vec![call("c1", "apply_patch", "*** \"a\"\n", true)]);
     assert_eq!(fold(&events(&streamed(&wrapped, &request), 64)), plain);
@@ -248,7 +251,8 @@ fn state_of_another_provider_returns_with_the_next_question() {
 
 /// A stream of bare data lines.
 fn told(lines: &[Value]) -> Vec<u8> {
-    lines.iter().map(|line| format!("data: {line}\n\n")).collect::<String>().into_bytes()
+    let events: Vec<String> = lines.iter().map(|line| format!("data: {line}\n\n")).collect();
+    events.concat().into_bytes()
 }
 
 #[test]

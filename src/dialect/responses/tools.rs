@@ -126,7 +126,9 @@ pub(super) fn read_choice(value: &Value) -> Option<ToolChoice> {
         Some(joined(string(tool, "namespace").unwrap_or_default(), name))
     };
     match string(value, "type")? {
-        "function" | "custom" => string(value, "name").and(named(value)).map(ToolChoice::Named),
+        "function" | "custom" => {
+            string(value, "name").and_then(|_| named(value)).map(ToolChoice::Named)
+        }
         "local_shell" | "shell" | "apply_patch" => named(value).map(ToolChoice::Named),
         "allowed_tools" => Some(ToolChoice::Among {
             names: value["tools"].as_array()?.iter().filter_map(named).collect(),

@@ -117,7 +117,7 @@ fn write_text(request: &ChatRequest, fields: &mut Fields) {
 fn write_reasoning(request: &ChatRequest, fields: &mut Fields) {
     let Some(thinking) = &request.reasoning else { return };
     let mut reasoning = Fields::new();
-    let effort = thinking.effort.or(thinking.budget.map(Effort::of_budget));
+    let effort = thinking.effort.or_else(|| thinking.budget.map(Effort::of_budget));
     reasoning.extend(effort.map(|effort| ("effort".into(), effort.name().into())));
     let automatic = (thinking.visible == Some(true)).then_some("auto");
     let summary = thinking.summary.as_deref().or(automatic);
@@ -195,11 +195,11 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
         ("cache_control", unmarked || request.tools.iter().any(marked)),
         ("tools", request.tools.iter().any(foreign)),
     ];
-    let named = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
+    let general = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
     let extras = request.extras.fields.keys().filter(|_| !own);
     let extras = extras.map(|name| Cow::Owned(name.clone()));
     let blocks = parts().filter_map(lost_block).map(Cow::Owned);
-    let mut names: Vec<Cow<'static, str>> = named.chain(extras).collect();
+    let mut names: Vec<Cow<'static, str>> = general.chain(extras).collect();
     for block in blocks {
         if !names.contains(&block) {
             names.push(block);

@@ -272,10 +272,7 @@ impl Thought {
     }
 
     fn item(&self, part: &[u8]) -> Vec<u8> {
-        let list = match self.text.is_empty() {
-            true => b"[]".to_vec(),
-            false => [b"[", part, b"]"].concat(),
-        };
+        let list = if self.text.is_empty() { b"[]".to_vec() } else { [b"[", part, b"]"].concat() };
         let (summary, content) =
             if self.summary { (&list[..], None) } else { (&b"[]"[..], Some(&list[..])) };
         let mut fields = vec![

@@ -179,7 +179,7 @@ impl Writer {
             }
             (Open::Message(message), Delta::Logprobs(logprobs)) => message.add_logprobs(logprobs),
             (Open::Message(message), Delta::Opaque(opaque)) => {
-                message.opaque = Some(opaque.clone())
+                message.opaque = Some(opaque.clone());
             }
             (Open::Thought(thought), Delta::Reasoning(text)) => {
                 thought.add(text, &mut self.lines, out);
