@@ -5,6 +5,7 @@ mod echo;
 mod hosted;
 mod item;
 mod read;
+pub mod state;
 mod stream;
 mod tools;
 mod usage;

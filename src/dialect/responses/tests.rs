@@ -229,6 +229,14 @@ fn a_shell_of_the_clients_is_called_by_its_own_item() {
 }
 
 #[test]
+fn a_call_of_the_shell_that_is_no_json_is_not_lost() {
+    let request = read::read(br#"{"tools":[{"type":"local_shell"}]}"#).unwrap();
+    let response = answer(vec![call("c1", "local_shell", "ls -", false)]);
+    let whole = fold(&events(&streamed(&response, &request), 30));
+    assert_eq!(whole.choices[0].parts, response.choices[0].parts);
+}
+
+#[test]
 fn state_of_another_provider_returns_with_the_next_question() {
     let state = |data| Some(Opaque { dialect: Dialect::Messages, data });
     let thought = Content::Reasoning(Reasoning { text: "hm".into(), ..Reasoning::default() });

@@ -379,6 +379,12 @@ impl Call {
             unwrapper.finish(&mut left);
             self.say("custom_tool_call_input.delta", &left, lines, out);
         }
+        if matches!(self.kind, CallKind::Hosted(_)) && !is_object(&self.arguments) {
+            // What the item has no field for is shown as it was written.
+            self.kind = CallKind::Function;
+            let item = self.item("in_progress");
+            self.place.item(lines, out, "output_item.added", &item);
+        }
         match &self.kind {
             CallKind::Function => {
                 if self.arguments.is_empty() {
@@ -428,6 +434,10 @@ impl Call {
         fields.extend(rest.iter().map(|(name, value)| (*name, Raw(value))));
         object(&fields)
     }
+}
+
+fn is_object(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Map<String, Value>>(text).is_ok()
 }
 
 impl CallKind {
