@@ -6,6 +6,7 @@ mod embed;
 mod event;
 mod id;
 mod record;
+mod relay;
 mod usage;
 
 pub use chat::{
@@ -18,4 +19,5 @@ pub use embed::{EmbedInput, EmbedRequest, EmbedResponse};
 pub use event::{Delta, Event, Opening, Start, StreamFailure};
 pub use id::CallId;
 pub use record::{Attempt, CallRecord, Outcome, Surface, UsageSource};
+pub use relay::Relay;
 pub use usage::Usage;

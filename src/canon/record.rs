@@ -16,10 +16,17 @@ pub enum Surface {
     Messages,
     Generate,
     CountTokens,
+    Images,
+    Speech,
+    Transcriptions,
+    Moderations,
+    Rerank,
+    Files,
+    Batches,
 }
 
 impl Surface {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -27,6 +34,13 @@ impl Surface {
         Self::Messages,
         Self::Generate,
         Self::CountTokens,
+        Self::Images,
+        Self::Speech,
+        Self::Transcriptions,
+        Self::Moderations,
+        Self::Rerank,
+        Self::Files,
+        Self::Batches,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -39,6 +53,13 @@ impl Surface {
             Self::Messages => "messages",
             Self::Generate => "generate_content",
             Self::CountTokens => "count_tokens",
+            Self::Images => "images",
+            Self::Speech => "speech",
+            Self::Transcriptions => "transcriptions",
+            Self::Moderations => "moderations",
+            Self::Rerank => "rerank",
+            Self::Files => "files",
+            Self::Batches => "batches",
         }
     }
 
@@ -50,7 +71,16 @@ impl Surface {
             Self::Responses => Some(Dialect::Responses),
             Self::Messages => Some(Dialect::Messages),
             Self::Generate => Some(Dialect::Gemini),
-            Self::Completions | Self::Embeddings | Self::CountTokens => None,
+            Self::Completions
+            | Self::Embeddings
+            | Self::CountTokens
+            | Self::Images
+            | Self::Speech
+            | Self::Transcriptions
+            | Self::Moderations
+            | Self::Rerank
+            | Self::Files
+            | Self::Batches => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod eventstream;
 pub mod fold;
 pub mod keepsake;
+pub mod multipart;
 pub mod openai;
 pub mod pairs;
 pub mod passage;

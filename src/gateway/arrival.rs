@@ -9,7 +9,9 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
-use crate::canon::{ChatRequest, Surface};
+use super::relayed::Relayed;
+use super::upload::Upload;
+use crate::canon::{ChatRequest, Relay, Surface};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
@@ -40,6 +42,19 @@ pub struct Ask {
     pub model: Option<String>,
     /// Whether the answer is streamed, where the path says it and not the body.
     pub stream: Option<bool>,
+    /// What is passed on as it is.
+    pub relay: Option<Relay>,
+    /// The object of a provider's that is asked for, where it is not a model.
+    pub kept: Option<Kept>,
+}
+
+/// What a path says of files and batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Empty where no single one is asked for.
+    pub id: String,
+    /// The query of the URL.
+    pub query: String,
 }
 
 /// A request that was read and understood as far as routing needs.
@@ -48,6 +63,7 @@ pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    pub(super) relayed: Option<Relayed>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
@@ -73,7 +89,7 @@ struct Held {
 
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
-struct Lease {
+pub(super) struct Lease {
     held: Arc<Held>,
     bytes: usize,
 }
@@ -96,13 +112,13 @@ impl ByteBudget {
         self.0.limit.store(limit, Ordering::Relaxed);
     }
 
-    fn lease(&self) -> Lease {
+    pub(super) fn lease(&self) -> Lease {
         Lease { held: Arc::clone(&self.0), bytes: 0 }
     }
 }
 
 impl Lease {
-    fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         self.bytes += bytes;
         let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes <= self.held.limit.load(Ordering::Relaxed) {
@@ -161,15 +177,30 @@ where
         return Err(refused(Kind::InvalidRequest, message));
     }
     envelope.stream = ask.stream.unwrap_or(envelope.stream);
-    let passed_on = PASSED_ON.iter().filter_map(|name| {
-        let value = headers.get(*name)?;
-        Some((HeaderName::from_static(name), value.clone()))
-    });
-    let extra = passed_on.collect();
-    Ok(Question { payload, envelope, extra, chat: OnceLock::new(), _lease: lease })
+    let relayed = ask.relay.map(Relayed::json);
+    Ok(Question::new((payload, lease), envelope, headers, relayed))
 }
 
 impl Question {
+    pub(super) fn new(
+        (payload, lease): (Payload, Lease),
+        envelope: Envelope,
+        headers: &HeaderMap,
+        relayed: Option<Relayed>,
+    ) -> Self {
+        let passed_on = PASSED_ON.iter().filter_map(|name| {
+            let value = headers.get(*name)?;
+            Some((HeaderName::from_static(name), value.clone()))
+        });
+        let extra = passed_on.collect();
+        Self { payload, envelope, extra, relayed, chat: OnceLock::new(), _lease: lease }
+    }
+
+    /// What of it is still arriving.
+    pub(super) fn rest(&self) -> Option<&Upload> {
+        self.relayed.as_ref()?.rest.as_ref()
+    }
+
     /// The body in our own words; parsed once, however many targets need it.
     pub(super) fn chat(
         &self,
@@ -206,6 +237,6 @@ fn malformed(fault: &Fault) -> Unreadable {
     refused(Kind::InvalidRequest, fault.to_string())
 }
 
-fn refused(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Unreadable {
+pub(super) fn refused(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Unreadable {
     Unreadable::Refused(Error::new(kind, message))
 }

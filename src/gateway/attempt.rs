@@ -10,7 +10,9 @@ use super::arrival::Question;
 use super::ask::{self, Unfit};
 use super::call::Call;
 use super::flow::Flow;
+use super::relayed::Incoming;
 use super::snapshot::Target;
+use super::upload::Upload;
 use crate::canon::Outcome;
 use crate::error::{Error, Kind, Upstream};
 use crate::provider::{Failure, Next, Provider};
@@ -24,6 +26,8 @@ pub(super) enum Answer {
     },
     /// A stream whose first content is there.
     Stream(Box<Flow>),
+    /// Bytes that are passed on as they come.
+    Bytes(Box<Incoming>),
 }
 
 /// Tries the targets in order. The question is let go as soon as no further attempt can need it.
@@ -63,6 +67,12 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 Err(failure) => failure,
             };
             call.attempt_ended(failure.outcome, failure.status);
+            if let Some(broken) = question.rest().and_then(Upload::broken) {
+                if let Some(outcome) = broken.outcome() {
+                    call.ends(outcome);
+                }
+                return Err(broken.into());
+            }
             shortest_wait = shortest_wait.into_iter().chain(failure.retry_after).min();
             let next = failure.next;
             // A key that is dead has cost nothing, so it does not count.
@@ -72,6 +82,9 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 outcome = failure.outcome.name(), "an attempt failed"
             );
             last = Some((failure, target));
+            if question.rest().is_some_and(Upload::is_spent) {
+                left = 0;
+            }
             match next {
                 Next::Key => {}
                 Next::Target => break,

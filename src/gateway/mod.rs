@@ -6,18 +6,21 @@ mod attempt;
 mod body;
 mod call;
 mod flow;
+mod pass;
 mod pipeline;
 mod relay;
+mod relayed;
 mod reload;
 mod reword;
 mod snapshot;
+mod upload;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-pub use self::arrival::{Arrival, Ask, ByteBudget};
+pub use self::arrival::{Arrival, Ask, ByteBudget, Kept};
 pub use self::body::Body;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 pub use self::snapshot::Snapshot;

@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::arrival::{Ask, Question, Unreadable};
 use super::attempt::{self, Answer};
 use super::call::Call;
+use super::pass::Pass;
 use super::relay::Relay;
-use super::{Arrival, Body, Gateway, arrival};
+use super::{Arrival, Body, Gateway, arrival, upload};
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -21,7 +22,7 @@ impl Gateway {
     /// Answers one call. Errors leave in the dialect that the call came in.
     pub async fn answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
@@ -30,7 +31,10 @@ impl Gateway {
             return call.refuse(overloaded(self));
         }
         match understand(&mut call, (&ask, &headers), body).await {
-            Ok(question) if question.envelope.stream => stream(call, question).await,
+            // What is passed on as it is has its head from the provider, so it waits for that.
+            Ok(question) if question.envelope.stream && question.relayed.is_none() => {
+                stream(call, question).await
+            }
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
             // The record says that the client left; where it sent nonsense instead, it reads this.
@@ -46,13 +50,17 @@ async fn understand<B>(
     body: B,
 ) -> Result<Question, Unreadable>
 where
-    B: http_body::Body<Data = Bytes> + Unpin,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let house = Arc::clone(&call.house);
     let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
     call.admitted(caller.key());
     let server = &house.config.server;
-    let question = arrival::read(body, (ask, headers), server, &call.gateway.bodies).await?;
+    let budget = &call.gateway.bodies;
+    let question = match ask.relay.filter(|_| upload::is_form(headers)) {
+        Some(relay) => upload::read(body, (relay, headers), server, budget).await?,
+        None => arrival::read(body, (ask, headers), server, budget).await?,
+    };
     let model = &question.envelope.model;
     let chain = house.chain(model).map_err(|unknown| {
         let mut message = format!("There is no route or model `{model}`");
@@ -101,6 +109,7 @@ fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
             response.map(|()| Body::whole(body, Some(call)))
         }
         Ok(Answer::Stream(flow)) => Relay::of(call, flow),
+        Ok(Answer::Bytes(incoming)) => Pass::of(call, *incoming),
         Err(error) => call.refuse(error),
     }
 }

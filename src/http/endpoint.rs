@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::canon::Surface;
-use crate::gateway::Ask;
+use crate::canon::{Relay, Surface};
+use crate::gateway::{Ask, Kept};
 
 /// What can be asked of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) enum NotServed {
 }
 
 const fn infer(surface: Surface) -> Endpoint {
-    Endpoint::Infer(Ask { surface, model: None, stream: None })
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: None, kept: None })
 }
 
 /// The fixed paths, with the method that each takes.
@@ -55,7 +55,22 @@ const GOOGLE: [&str; 2] = ["/v1beta/models/", MODEL];
 const GOOGLE_METHODS: [(&str, bool); 2] =
     [("generateContent", false), ("streamGenerateContent", true)];
 
+/// Cohere's version of a path that is otherwise OpenAI's neighbour.
+const RERANK: &str = "/v2/rerank";
+
 pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
+    let relayed: Vec<(Relay, Option<&str>)> = relayed(path).collect();
+    if let Some((first, _)) = relayed.first() {
+        let asked = relayed.iter().find(|(relay, _)| relay.method() == method.as_str());
+        return asked.map(|(relay, id)| pass(*relay, *id)).ok_or_else(|| {
+            let allowed = match (relayed.get(1).map(|(relay, _)| relay.method()), first.method()) {
+                (None, only) => only,
+                (Some("DELETE"), _) => "GET, DELETE",
+                (Some(_), _) => "GET, POST",
+            };
+            NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed }
+        });
+    }
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
     let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
@@ -74,12 +89,32 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     Err(NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed })
 }
 
+/// What is passed on as it is and has this path, with the object that the path names.
+fn relayed(path: &str) -> impl Iterator<Item = (Relay, Option<&str>)> {
+    let behind = if path == RERANK { Some("/rerank") } else { path.strip_prefix("/v1") };
+    Relay::all().filter_map(move |relay| {
+        let Some((before, after)) = relay.path().split_once("{id}") else {
+            return (behind? == relay.path()).then_some((relay, None));
+        };
+        let id = behind?.strip_prefix(before)?.strip_suffix(after)?;
+        (!id.is_empty() && !id.contains('/')).then_some((relay, Some(id)))
+    })
+}
+
+fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
+    let kept = (!relay.has_model())
+        .then(|| Kept { id: id.map(decoded).unwrap_or_default(), query: String::new() });
+    let surface = relay.surface();
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), kept })
+}
+
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
 fn google(path: &str) -> Option<Ask> {
     let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
     let (_, stream) = GOOGLE_METHODS.iter().find(|(name, _)| *name == method)?;
-    Some(Ask { surface: Surface::Generate, model: Some(decoded(model)), stream: Some(*stream) })
+    let (model, stream) = (Some(decoded(model)), Some(*stream));
+    Some(Ask { surface: Surface::Generate, model, stream, relay: None, kept: None })
 }
 
 fn decoded(segment: &str) -> String {
@@ -90,7 +125,9 @@ fn decoded(segment: &str) -> String {
 fn hint(path: &str) -> Cow<'static, str> {
     let doubled = path.strip_prefix("/v1").unwrap_or_default();
     let missing = format!("/v1{path}");
-    let known = |path: &str| PATHS.iter().any(|(fixed, ..)| *fixed == path);
+    let known = |path: &str| {
+        PATHS.iter().any(|(fixed, ..)| *fixed == path) || relayed(path).next().is_some()
+    };
     if known(doubled) {
         "There is nothing here: the base URL of your client ends in `/v1` twice.".into()
     } else if known(&missing) {
@@ -117,7 +154,8 @@ mod tests {
         );
         let google = |model: &str, stream| {
             let (model, stream) = (Some(model.to_owned()), Some(stream));
-            Ok(Endpoint::Infer(Ask { surface: Surface::Generate, model, stream }))
+            let surface = Surface::Generate;
+            Ok(Endpoint::Infer(Ask { surface, model, stream, relay: None, kept: None }))
         };
         assert_eq!(
             find(&Method::POST, "/v1beta/models/gemini/gemini-2.5-pro:generateContent"),
@@ -131,8 +169,24 @@ mod tests {
             find(&Method::GET, "/v1/embeddings"),
             Err(NotServed::Method { allowed: "POST", .. })
         ));
+        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, "/v1/files/file%2D1") else { panic!() };
+        assert_eq!(ask.relay, Some(Relay::DeleteFile));
+        assert_eq!(ask.kept.map(|kept| kept.id).as_deref(), Some("file-1"));
+        for (path, allowed) in [
+            ("/v1/files/x", "GET, DELETE"),
+            ("/v1/batches", "GET, POST"),
+            ("/v2/rerank", "POST"),
+            ("/v1/files/x/content", "GET"),
+        ] {
+            let Err(NotServed::Method { allowed: said, .. }) = find(&Method::PUT, path) else {
+                panic!("{path}")
+            };
+            assert_eq!(said, allowed, "{path}");
+        }
         for (path, word) in [
             ("/v1/v1/models", "twice"),
+            ("/audio/speech", "must end in"),
+            ("/v1/files/a/b", "nothing at this path"),
             ("/chat/completions", "must end in"),
             ("/x", "nothing at this path"),
         ] {

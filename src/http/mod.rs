@@ -56,12 +56,15 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         let busy = self.pulse.busy();
         let gateway = Arc::clone(&self.gateway);
         Box::pin(async move {
-            let ask = match endpoint::find(request.method(), request.uri().path()) {
+            let mut ask = match endpoint::find(request.method(), request.uri().path()) {
                 Ok(Endpoint::Infer(ask)) => ask,
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, &request)),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
+            if let Some(kept) = &mut ask.kept {
+                kept.query = head.uri.query().unwrap_or_default().to_owned();
+            }
             let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
             Ok(gateway.answer(arrival).await)
         })

@@ -90,8 +90,14 @@ impl Paths {
                 path
             }
             Form::Deployments { api_version } => {
-                let template = template(kind, operation);
-                azure::path(&self.base, template, (model, api_version.as_deref()))
+                let mut path = String::new();
+                push_template(&mut path, template(kind, operation), operation, model);
+                let deployment = match operation {
+                    // Files and batches are the resource's and no deployment's.
+                    Operation::Relay(relay) if !relay.has_model() => None,
+                    _ => Some(model),
+                };
+                azure::path(&self.base, &path, (deployment, api_version.as_deref()))
             }
             Form::Bedrock => bedrock::path(
                 &self.base,
@@ -99,7 +105,9 @@ impl Paths {
                 match operation {
                     Operation::Chat { stream: true, .. } => bedrock::Operation::ConverseStream,
                     Operation::Chat { stream: false, .. } => bedrock::Operation::Converse,
-                    Operation::Completions | Operation::Embeddings => bedrock::Operation::Invoke,
+                    Operation::Completions | Operation::Embeddings | Operation::Relay(_) => {
+                        bedrock::Operation::Invoke
+                    }
                 },
             ),
             Form::Vertex { project, location } => {
@@ -112,7 +120,9 @@ impl Paths {
                     }
                     Operation::Chat { stream: true, .. } => vertex::Method::StreamGenerate,
                     Operation::Chat { stream: false, .. } => vertex::Method::Generate,
-                    Operation::Completions | Operation::Embeddings => vertex::Method::Predict,
+                    Operation::Completions | Operation::Embeddings | Operation::Relay(_) => {
+                        vertex::Method::Predict
+                    }
                 };
                 vertex::path(&self.base, (project, location), model, method)
             }
@@ -125,6 +135,7 @@ fn template(kind: &Kind, operation: Operation) -> &'static str {
     match operation {
         Operation::Completions => "/completions",
         Operation::Embeddings => "/embeddings",
+        Operation::Relay(relay) => relay.path(),
         Operation::Chat { dialect, .. } => {
             let speaks = kind.speaks.iter().find(|(spoken, _)| *spoken == dialect);
             speaks.map_or("", |(_, path)| path)
@@ -139,7 +150,7 @@ fn push_template(path: &mut String, template: &str, operation: Operation, model:
         path.push_str(before);
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         match name {
-            "model" => push_segment(path, model),
+            "model" | "id" => push_segment(path, model),
             _ => path.push_str(method(operation)),
         }
         rest = after;
@@ -152,6 +163,8 @@ fn method(operation: Operation) -> &'static str {
     match operation {
         Operation::Chat { stream: true, .. } => "streamGenerateContent?alt=sse",
         Operation::Chat { stream: false, .. } => "generateContent",
-        Operation::Completions | Operation::Embeddings => "batchEmbedContents",
+        Operation::Completions | Operation::Embeddings | Operation::Relay(_) => {
+            "batchEmbedContents"
+        }
     }
 }

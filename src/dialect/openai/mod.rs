@@ -1,9 +1,11 @@
 //! OpenAI's spelling: errors, and what its answers and streams say of themselves.
 
 mod error;
+mod media;
 mod tap;
 
 pub use error::{read_error, write_error, write_error_event};
+pub use media::{MediaReader, Skim};
 pub use tap::{Tap, read_usage};
 
 /// The event that ends a stream.
