@@ -82,7 +82,7 @@ fn write(frame: Bytes, out: &mut BytesMut) -> Result<(), Fault> {
                 Ok(Value::Object(error)) => error,
                 Ok(_) | Err(_) => Map::new(),
             };
-            error.insert("__type".to_owned(), name.unwrap_or("unknown").into());
+            error.shift_insert(0, "__type".to_owned(), name.unwrap_or("unknown").into());
             if let Some(text) = header(":error-message") {
                 error.insert("message".to_owned(), text.into());
             }

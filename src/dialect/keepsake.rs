@@ -16,6 +16,12 @@ pub struct Keepsake {
     pub opaque: Option<Opaque>,
 }
 
+impl Keepsake {
+    fn is_of(&self, part: &Part) -> bool {
+        matches!(&part.content, Content::ToolCall(call) if call.id == self.call)
+    }
+}
+
 /// Gathers keepsakes from an answer's events. Of several answers the first counts.
 #[derive(Debug, Default)]
 pub struct Keeper {
@@ -97,12 +103,10 @@ pub fn restore(messages: &mut [Message], kept: &[Keepsake]) {
         let mut parts = Vec::with_capacity(message.parts.len() + 1);
         let mut is_first = true;
         for mut part in message.parts.drain(..) {
-            if let Content::ToolCall(call) = &part.content
-                && let Some(keepsake) = kept.iter().find(|keepsake| keepsake.call == call.id)
-            {
+            if let Some(keepsake) = kept.iter().find(|keepsake| keepsake.is_of(&part)) {
                 part.opaque.clone_from(&keepsake.opaque);
                 // A turn begins with its thoughts, whatever it says before the first call.
-                let at = if is_first { 0 } else { parts.len() };
+                let at = parts.len() * usize::from(!is_first);
                 parts.splice(at..at, keepsake.thoughts.iter().cloned());
             }
             is_first &= !matches!(part.content, Content::ToolCall(_));

@@ -69,7 +69,11 @@ impl Errand {
 }
 
 /// Puts the question into the target's words, where it speaks others than the client.
-pub(super) fn prepare(call: &Call, question: &Question, target: &Target) -> Result<Errand, Unfit> {
+pub(super) async fn prepare(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<Errand, Unfit> {
     let (surface, stream) = (call.surface(), question.envelope.stream);
     if let Some(relayed) = &question.relayed {
         let operation = relayed.operation(target).map_err(Unfit::Target)?;
@@ -81,19 +85,20 @@ pub(super) fn prepare(call: &Call, question: &Question, target: &Target) -> Resu
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
     let misread = |misread: &Misread| Unfit::Question(Error::invalid(misread.0.clone()));
-    let tool_pairs = call.tool_pairs();
+    if way != Way::Verbatim || call.tool_pairs().is_some() {
+        question.understand(call).await;
+    }
     let into = match (way, surface.dialect()) {
         (Way::Translated(into), _) => into,
         // Bytes that pass as they are have not been read; a route may want them to be.
         (Way::Verbatim, Some(dialect))
-            if tool_pairs.is_some()
-                && question.chat(call.client(), tool_pairs).map_err(misread)?.repaired =>
+            if call.tool_pairs().is_some() && question.chat().map_err(misread)?.repaired =>
         {
             dialect
         }
         (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
     };
-    let request = &question.chat(call.client(), tool_pairs).map_err(misread)?.request;
+    let request = &question.chat().map_err(misread)?.request;
     let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
     let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
@@ -277,7 +282,7 @@ fn with_context<'a, T>(
     target: &Target,
     write: impl FnOnce(Context<'_>) -> T,
 ) -> Option<(T, &'a ChatRequest)> {
-    let request = &question.chat(call.client(), call.tool_pairs()).ok()?.request;
+    let request = &question.chat().ok()?.request;
     let (id, created) = call.stamp();
     let context = Context {
         id: &id,
@@ -312,6 +317,7 @@ fn whole(
     let response =
         if streamed { reword::gather(upstream, &body)? } else { upstream.read_response(&body)? };
     call.usage(response.usage, estimate);
+    call.keep(reword::keepsakes(&response));
     let stream = question.envelope.stream;
     let client = call.client();
     let written = with_context(call, question, target, |context| {

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::arrival::{Ask, Question};
 use super::snapshot::{Chain, Snapshot, Target};
 use super::{Body, Gateway};
-use crate::canon::{Attempt, CallId, CallRecord, Outcome, Surface, Usage, UsageSource};
+use crate::canon::{Attempt, CallId, CallRecord, Outcome, Owner, Surface, Usage, UsageSource};
 use crate::config::ToolPairs;
+use crate::dialect::keepsake::Keepsake;
 use crate::dialect::peek::StreamOptions;
 use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
@@ -90,6 +91,18 @@ impl Call {
     /// The side of the dialect that this client sees.
     pub(super) fn client(&self) -> &'static dyn ClientSide {
         dialect::client(self.record.surface)
+    }
+
+    /// Whose things this call may use; `None` until its key was admitted.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.record.key.as_ref().map(|key| Owner::new(Arc::clone(key)))
+    }
+
+    /// Keeps what the provider wants back and the client may not carry.
+    pub(super) fn keep(&self, keepsakes: Vec<Keepsake>) {
+        if let Some(owner) = self.owner().filter(|_| !keepsakes.is_empty()) {
+            self.gateway.kept.put(&owner, keepsakes, &self.gateway.tasks);
+        }
     }
 
     /// Whether a question is rather refused than sent without one of its fields.

@@ -60,11 +60,13 @@ impl Flow {
     /// Takes what the upstream has sent and looks at each event that is complete.
     pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         let Some(binary) = &mut self.binary else {
-            return Poll::Ready(match ready!(self.body.poll_data(context, self.decoder.buffer())) {
-                Ok(true) => self.absorb(),
-                Ok(false) => self.finish(),
-                Err(error) => Step::Cut(error),
-            });
+            return Poll::Ready(
+                match ready!(self.body.poll_data(context, self.decoder.buffer())) {
+                    Ok(true) => self.absorb(),
+                    Ok(false) => self.finish(),
+                    Err(error) => Step::Cut(error),
+                },
+            );
         };
         Poll::Ready(match ready!(self.body.poll_data(context, &mut binary.arrived)) {
             Ok(true) => {

@@ -6,7 +6,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use crate::canon::{Relay, Surface};
-use crate::gateway::{Ask, Kept};
+use crate::gateway::{Ask, Shelf};
 
 /// What can be asked of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) enum NotServed {
 }
 
 const fn infer(surface: Surface) -> Endpoint {
-    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: None, kept: None })
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: None, shelf: None })
 }
 
 /// The fixed paths, with the method that each takes.
@@ -102,10 +102,10 @@ fn relayed(path: &str) -> impl Iterator<Item = (Relay, Option<&str>)> {
 }
 
 fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
-    let kept = (!relay.has_model())
-        .then(|| Kept { id: id.map(decoded).unwrap_or_default(), query: String::new() });
+    let shelf = (!relay.has_model())
+        .then(|| Shelf { id: id.map(decoded).unwrap_or_default(), query: String::new() });
     let surface = relay.surface();
-    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), kept })
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), shelf })
 }
 
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
@@ -114,7 +114,7 @@ fn google(path: &str) -> Option<Ask> {
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
     let (_, stream) = GOOGLE_METHODS.iter().find(|(name, _)| *name == method)?;
     let (model, stream) = (Some(decoded(model)), Some(*stream));
-    Some(Ask { surface: Surface::Generate, model, stream, relay: None, kept: None })
+    Some(Ask { surface: Surface::Generate, model, stream, relay: None, shelf: None })
 }
 
 fn decoded(segment: &str) -> String {
@@ -155,7 +155,7 @@ mod tests {
         let google = |model: &str, stream| {
             let (model, stream) = (Some(model.to_owned()), Some(stream));
             let surface = Surface::Generate;
-            Ok(Endpoint::Infer(Ask { surface, model, stream, relay: None, kept: None }))
+            Ok(Endpoint::Infer(Ask { surface, model, stream, relay: None, shelf: None }))
         };
         assert_eq!(
             find(&Method::POST, "/v1beta/models/gemini/gemini-2.5-pro:generateContent"),
@@ -171,7 +171,7 @@ mod tests {
         ));
         let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, "/v1/files/file%2D1") else { panic!() };
         assert_eq!(ask.relay, Some(Relay::DeleteFile));
-        assert_eq!(ask.kept.map(|kept| kept.id).as_deref(), Some("file-1"));
+        assert_eq!(ask.shelf.map(|shelf| shelf.id).as_deref(), Some("file-1"));
         for (path, allowed) in [
             ("/v1/files/x", "GET, DELETE"),
             ("/v1/batches", "GET, POST"),

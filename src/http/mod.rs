@@ -62,8 +62,8 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
-            if let Some(kept) = &mut ask.kept {
-                kept.query = head.uri.query().unwrap_or_default().to_owned();
+            if let Some(shelf) = &mut ask.shelf {
+                shelf.query = head.uri.query().unwrap_or_default().to_owned();
             }
             let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
             Ok(gateway.answer(arrival).await)

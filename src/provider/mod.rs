@@ -76,7 +76,12 @@ pub enum Unanswered {
 /// What a provider is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    Chat { dialect: Dialect, stream: bool },
+    Chat {
+        dialect: Dialect,
+        stream: bool,
+    },
+    /// How many tokens a question has, asked in this dialect.
+    CountTokens(Dialect),
     Completions,
     Embeddings,
     Relay(Relay),
@@ -119,10 +124,7 @@ pub struct Form<'a> {
 
 impl Operation {
     fn method(self) -> &'static str {
-        match self {
-            Self::Relay(relay) => relay.method(),
-            Self::Chat { .. } | Self::Completions | Self::Embeddings => "POST",
-        }
+        if let Self::Relay(relay) = self { relay.method() } else { "POST" }
     }
 }
 
@@ -176,12 +178,11 @@ impl Provider {
 
     /// The dialects in which this model can be asked, the one with least loss first.
     fn dialects(&self, model: &str) -> impl Iterator<Item = Dialect> {
-        let only = match &self.door {
-            Door::Http { paths, .. } => paths.only(model),
-            Door::BuiltIn => None,
+        let leads = move |dialect: &Dialect| match &self.door {
+            Door::Http { paths, .. } => paths.lead(*dialect, model),
+            Door::BuiltIn => true,
         };
-        let spoken = self.kind.speaks.iter().map(|(dialect, _)| *dialect);
-        spoken.filter(move |dialect| only.is_none_or(|only| only == Some(*dialect)))
+        self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads)
     }
 
     /// How such a question gets to this model; `None` if it cannot.

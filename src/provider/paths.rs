@@ -46,8 +46,8 @@ impl Paths {
             }
             vertex::ID => {
                 let location =
-                    section.cloud.location.clone().or(environment.google.location.clone());
-                let location = location.unwrap_or_else(|| vertex::LOCATION.to_owned());
+                    section.cloud.location.as_ref().or(environment.google.location.as_ref());
+                let location = location.map_or(vertex::LOCATION, String::as_str).to_owned();
                 let home = vertex::base_url(&location);
                 let project = auth::google_project(section, environment)?;
                 (Form::Vertex { project, location }, home)
@@ -67,18 +67,17 @@ impl Paths {
         Self { base: base.to_owned(), form }
     }
 
-    /// The one dialect that this model is asked in, where that depends on the model; `Some(None)`
-    /// if it is asked in none of ours.
-    pub(super) fn only(&self, model: &str) -> Option<Option<Dialect>> {
+    /// Whether this model is asked in this one of the kind's dialects.
+    pub(super) fn lead(&self, dialect: Dialect, model: &str) -> bool {
         match &self.form {
-            Form::Vertex { .. } => Some(match vertex::publisher(model).0 {
-                "google" => Some(Dialect::Gemini),
-                "anthropic" => Some(Dialect::Messages),
-                _ => None,
-            }),
+            Form::Vertex { .. } => match vertex::publisher(model).0 {
+                "google" => dialect == Dialect::Gemini,
+                "anthropic" => dialect == Dialect::Messages,
+                _ => false,
+            },
             // Deployments have no path for the newer API.
-            Form::Deployments { .. } => Some(Some(Dialect::Chat)),
-            Form::Row | Form::Bedrock => None,
+            Form::Deployments { .. } => dialect == Dialect::Chat,
+            Form::Row | Form::Bedrock => true,
         }
     }
 
@@ -87,6 +86,9 @@ impl Paths {
             Form::Row => {
                 let mut path = self.base.clone();
                 push_template(&mut path, template(kind, operation), operation, model);
+                if operation == Operation::CountTokens(Dialect::Messages) {
+                    path.push_str("/count_tokens");
+                }
                 path
             }
             Form::Deployments { api_version } => {
@@ -105,7 +107,10 @@ impl Paths {
                 match operation {
                     Operation::Chat { stream: true, .. } => bedrock::Operation::ConverseStream,
                     Operation::Chat { stream: false, .. } => bedrock::Operation::Converse,
-                    Operation::Completions | Operation::Embeddings | Operation::Relay(_) => {
+                    Operation::CountTokens(_)
+                    | Operation::Completions
+                    | Operation::Embeddings
+                    | Operation::Relay(_) => {
                         bedrock::Operation::Invoke
                     }
                 },
@@ -118,6 +123,8 @@ impl Paths {
                     Operation::Chat { dialect: Dialect::Messages, stream: false } => {
                         vertex::Method::RawPredict
                     }
+                    Operation::CountTokens(Dialect::Messages) => vertex::Method::CountClaudeTokens,
+                    Operation::CountTokens(_) => vertex::Method::CountTokens,
                     Operation::Chat { stream: true, .. } => vertex::Method::StreamGenerate,
                     Operation::Chat { stream: false, .. } => vertex::Method::Generate,
                     Operation::Completions | Operation::Embeddings | Operation::Relay(_) => {
@@ -136,7 +143,7 @@ fn template(kind: &Kind, operation: Operation) -> &'static str {
         Operation::Completions => "/completions",
         Operation::Embeddings => "/embeddings",
         Operation::Relay(relay) => relay.path(),
-        Operation::Chat { dialect, .. } => {
+        Operation::Chat { dialect, .. } | Operation::CountTokens(dialect) => {
             let speaks = kind.speaks.iter().find(|(spoken, _)| *spoken == dialect);
             speaks.map_or("", |(_, path)| path)
         }
@@ -163,6 +170,7 @@ fn method(operation: Operation) -> &'static str {
     match operation {
         Operation::Chat { stream: true, .. } => "streamGenerateContent?alt=sse",
         Operation::Chat { stream: false, .. } => "generateContent",
+        Operation::CountTokens(_) => "countTokens",
         Operation::Completions | Operation::Embeddings | Operation::Relay(_) => {
             "batchEmbedContents"
         }

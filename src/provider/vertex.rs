@@ -19,8 +19,7 @@ pub(super) enum Method {
     StreamRawPredict,
     /// Claude's tokens, counted by a model of that name; the body says for which.
     CountClaudeTokens,
-    /// Embeddings, of newer and of older models.
-    EmbedContent,
+    /// Embeddings.
     Predict,
 }
 
@@ -77,7 +76,6 @@ pub(super) fn path(
         Method::CountTokens => ":countTokens",
         Method::RawPredict | Method::CountClaudeTokens => ":rawPredict",
         Method::StreamRawPredict => ":streamRawPredict",
-        Method::EmbedContent => ":embedContent",
         Method::Predict => ":predict",
     });
     path
@@ -115,7 +113,6 @@ mod tests {
             (Method::Generate, ":generateContent"),
             (Method::CountTokens, ":countTokens"),
             (Method::RawPredict, ":rawPredict"),
-            (Method::EmbedContent, ":embedContent"),
             (Method::Predict, ":predict"),
         ];
         for (method, end) in ends {
