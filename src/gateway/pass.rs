@@ -15,12 +15,14 @@ use super::Body;
 use crate::canon::Outcome;
 use crate::dialect::openai::Skim;
 use crate::net::BoxError;
-use crate::net::client::{BodyError, ReplyBody};
+use crate::net::client::ReplyBody;
 
 /// An answer on its way to a client. It is pulled, so a slow client slows its provider.
 pub(super) struct Pass {
-    /// `None` when the client has been told that the answer broke off.
+    /// `None` when all is over.
     call: Option<Box<Call>>,
+    /// Why the answer broke off, until the client's connection is broken for it.
+    broken: Option<&'static str>,
     body: ReplyBody,
     /// What came with the head.
     first: Bytes,
@@ -58,6 +60,7 @@ impl Pass {
             ending: Box::pin(async move {
                 let _ = ending.wait_for(|ending| *ending).await;
             }),
+            broken: None,
             call: Some(call),
         };
         response.map(|()| Body::bytes(pass))
@@ -72,6 +75,9 @@ impl Pass {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, BoxError>>> {
+        if let Some(text) = self.broken.take() {
+            return Poll::Ready(Some(Err(text.into())));
+        }
         if self.call.is_none() {
             return Poll::Ready(None);
         }
@@ -79,11 +85,19 @@ impl Pass {
         if data.is_empty() {
             match self.body.poll_data(context, &mut data) {
                 Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => return Poll::Ready(self.end()),
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(self.cut(&error)))),
+                Poll::Ready(Ok(false)) if self.left.is_none_or(|left| left == 0) => {
+                    self.settle(Outcome::Ok);
+                    self.call = None;
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(end) => {
+                    tracing::debug!(?end, "an upstream's answer broke");
+                    let text = "the provider broke its answer off";
+                    return self.stop(Outcome::UpstreamTruncated, text, context);
+                }
                 Poll::Pending => {
                     let (outcome, text) = ready!(self.poll_limits(context));
-                    return Poll::Ready(Some(Err(self.stop(outcome, text))));
+                    return self.stop(outcome, text, context);
                 }
             }
         }
@@ -108,25 +122,19 @@ impl Pass {
         Poll::Ready((Outcome::Timeout, "the provider fell silent in the middle of its answer"))
     }
 
-    fn end(&mut self) -> Option<Result<Bytes, BoxError>> {
-        if self.left.is_some_and(|left| left > 0) {
-            return Some(Err(self.cut(&BodyError::Malformed)));
-        }
-        self.settle(Outcome::Ok);
-        self.call = None;
-        None
-    }
-
-    fn cut(&mut self, error: &BodyError) -> BoxError {
-        tracing::debug!(cause = %error, "an upstream's answer broke");
-        self.stop(Outcome::UpstreamTruncated, "the provider broke its answer off")
-    }
-
-    /// The client's connection is broken in turn: there is no other way to say it now.
-    fn stop(&mut self, outcome: Outcome, text: &'static str) -> BoxError {
+    /// The client's connection is broken in turn: there is no other way to say it now. What it was
+    /// given before leaves first.
+    fn stop<T>(
+        &mut self,
+        outcome: Outcome,
+        text: &'static str,
+        context: &mut Context<'_>,
+    ) -> Poll<T> {
         self.settle(outcome);
         self.call = None;
-        text.into()
+        self.broken = Some(text);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn settle(&mut self, outcome: Outcome) {

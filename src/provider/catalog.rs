@@ -16,8 +16,8 @@ pub struct Kind {
     /// URL. In a path `{model}` is the model, and `{method}` what the dialect calls an answer that
     /// is whole or streamed.
     pub speaks: &'static [(Dialect, &'static str)],
-    /// What is passed on to it as it is, at the paths of OpenAI's API behind the base URL.
-    pub relays: &'static [Relay],
+    /// What is passed on to it as it is, at the paths of OpenAI's API behind the base URL and this.
+    pub relays: (&'static str, &'static [Relay]),
     /// How a key is shown to it.
     pub auth: Auth,
     /// Headers that its API demands besides.
@@ -136,7 +136,7 @@ const ROW: Kind = Kind {
     name: "",
     base_url: "",
     speaks: OPENAI_CHAT,
-    relays: &[],
+    relays: ("", &[]),
     auth: Auth::Bearer,
     headers: &[],
     key_variable: "",
@@ -162,7 +162,7 @@ pub static CATALOG: &[Kind] = &[
             quota_codes: &["insufficient_quota", "billing_hard_limit_reached"],
             ..FULL
         },
-        relays: OPENAI_RELAYS,
+        relays: ("", OPENAI_RELAYS),
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
     },
@@ -213,6 +213,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.cohere.com",
         speaks: &[(Dialect::Cohere, "/v2/chat")],
         key_variable: "CO_API_KEY",
+        relays: ("/v2", &[Relay::Rerank]),
         docs: "https://docs.cohere.com/reference/chat",
         ..ROW
     },
@@ -225,7 +226,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::Entra("api-key"),
         key_variable: "AZURE_OPENAI_API_KEY",
         quirks: FULL,
-        relays: AZURE_RELAYS,
+        relays: ("", AZURE_RELAYS),
         docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",
         ..ROW
     },
@@ -236,7 +237,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.mistral.ai/v1",
         key_variable: "MISTRAL_API_KEY",
         quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
-        relays: &[Relay::Transcription, Relay::Moderation, Relay::UploadFile],
+        relays: ("", &[Relay::Transcription, Relay::Moderation, Relay::UploadFile]),
         docs: "https://docs.mistral.ai/api/",
         ..ROW
     },
@@ -246,7 +247,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.groq.com/openai/v1",
         speaks: OPENAI,
         key_variable: "GROQ_API_KEY",
-        relays: &[Relay::Speech, Relay::Transcription, Relay::Translation, Relay::UploadFile, Relay::CreateBatch],
+        relays: ("", &[Relay::Speech, Relay::Transcription, Relay::Translation, Relay::UploadFile, Relay::CreateBatch]),
         docs: "https://console.groq.com/docs/api-reference",
         ..ROW
     },
@@ -266,7 +267,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         key_variable: "XAI_API_KEY",
         quirks: Quirks { reasoning_apart: true, ..CHAT },
-        relays: &[Relay::ImageGeneration],
+        relays: ("", &[Relay::ImageGeneration]),
         docs: "https://docs.x.ai/developers/rest-api-reference",
         ..ROW
     },
@@ -286,7 +287,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.together.xyz/v1",
         key_variable: "TOGETHER_API_KEY",
         quirks: FULL,
-        relays: &[Relay::ImageGeneration, Relay::Speech, Relay::Transcription, Relay::Translation, Relay::Rerank],
+        relays: ("", &[Relay::ImageGeneration, Relay::Speech, Relay::Transcription, Relay::Translation, Relay::Rerank]),
         docs: "https://docs.together.ai/reference/chat-completions-1",
         ..ROW
     },
@@ -297,7 +298,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         key_variable: "FIREWORKS_API_KEY",
         quirks: FULL,
-        relays: &[Relay::Rerank],
+        relays: ("", &[Relay::Rerank]),
         docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
         ..ROW
     },
@@ -335,7 +336,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.sambanova.ai/v1",
         key_variable: "SAMBANOVA_API_KEY",
         quirks: FULL,
-        relays: &[Relay::Transcription, Relay::Translation],
+        relays: ("", &[Relay::Transcription, Relay::Translation]),
         docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
         ..ROW
     },
@@ -354,7 +355,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.deepinfra.com/v1/openai",
         key_variable: "DEEPINFRA_API_KEY",
         quirks: FULL,
-        relays: &[Relay::ImageGeneration, Relay::ImageEdit, Relay::ImageVariation, Relay::Speech, Relay::Transcription, Relay::Translation],
+        relays: ("", &[Relay::ImageGeneration, Relay::ImageEdit, Relay::ImageVariation, Relay::Speech, Relay::Transcription, Relay::Translation]),
         docs: "https://deepinfra.com/docs/openai_api",
         ..ROW
     },
@@ -373,7 +374,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.moonshot.ai/v1",
         key_variable: "MOONSHOT_API_KEY",
         quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
-        relays: &[Relay::UploadFile],
+        relays: ("", &[Relay::UploadFile]),
         docs: "https://platform.moonshot.ai/docs/api/chat",
         ..ROW
     },
@@ -384,7 +385,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.z.ai/api/paas/v4",
         key_variable: "ZAI_API_KEY",
         quirks: Quirks { quota_codes: &["1113"], ..CHAT },
-        relays: &[Relay::ImageGeneration, Relay::Transcription],
+        relays: ("", &[Relay::ImageGeneration, Relay::Transcription]),
         docs: "https://docs.z.ai/api-reference/llm/chat-completion",
         ..ROW
     },
@@ -395,7 +396,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         key_variable: "DASHSCOPE_API_KEY",
         quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
-        relays: &[Relay::UploadFile, Relay::CreateBatch],
+        relays: ("", &[Relay::UploadFile, Relay::CreateBatch]),
         docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
         ..ROW
     },
@@ -431,7 +432,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:8000/v1",
         auth: Auth::None,
         quirks: FULL,
-        relays: &[Relay::Transcription, Relay::Translation, Relay::Rerank],
+        relays: ("", &[Relay::Transcription, Relay::Translation, Relay::Rerank]),
         docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
         ..ROW
     },
@@ -441,7 +442,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:30000/v1",
         auth: Auth::None,
         quirks: FULL,
-        relays: &[Relay::Rerank],
+        relays: ("", &[Relay::Rerank]),
         docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
         ..ROW
     },
@@ -460,7 +461,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:8080/v1",
         auth: Auth::None,
         quirks: FULL,
-        relays: &[Relay::Rerank],
+        relays: ("", &[Relay::Rerank]),
         docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
         ..ROW
     },
@@ -470,7 +471,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Any OpenAI-compatible server",
         auth: Auth::None,
         quirks: FULL,
-        relays: ANY_RELAYS,
+        relays: ("", ANY_RELAYS),
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
     },

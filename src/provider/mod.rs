@@ -202,7 +202,7 @@ impl Provider {
 
     /// Whether it has what is passed on to it as it is.
     pub fn relays(&self, relay: Relay) -> bool {
-        self.kind.relays.contains(&relay.of_a_kind())
+        self.kind.relays.1.contains(&relay.of_a_kind())
     }
 
     /// What becomes of `stream_options` on the way to it.

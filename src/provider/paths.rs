@@ -85,6 +85,9 @@ impl Paths {
         match &self.form {
             Form::Row => {
                 let mut path = self.base.clone();
+                if let Operation::Relay(_) = operation {
+                    path.push_str(kind.relays.0);
+                }
                 push_template(&mut path, template(kind, operation), operation, model);
                 if operation == Operation::CountTokens(Dialect::Messages) {
                     path.push_str("/count_tokens");
