@@ -1,14 +1,18 @@
 //! Media, scores and forms pass as they are: with keys, routing, fallback, limits and a record.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method};
+use switchpoint::canon::{Relay, Surface};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::client::{self, Answer};
 use crate::support::gateway::{KEY, provider, route};
+use crate::support::tls::{Authority, SecureUpstream};
 use crate::support::{Gateway, Script, Upstream, until, within};
 
 const TRANSCRIPTIONS: &str = "/v1/audio/transcriptions";
@@ -119,7 +123,10 @@ async fn streamed_speech_and_images_are_metered_at_their_end() {
         let answer = client::post(gateway.address, path, KEY, body).await;
         assert_eq!(answer.text(), events.concat());
         let record = gateway.record().await;
-        assert_eq!((&record["outcome"], &record["usage_source"]), (&"ok".into(), &"provider".into()));
+        assert_eq!(
+            (&record["outcome"], &record["usage_source"]),
+            (&"ok".into(), &"provider".into())
+        );
         assert_eq!((&record["input_tokens"], &record["output_tokens"]), (&5.into(), &7.into()));
     }
 }
@@ -231,7 +238,10 @@ async fn a_form_that_is_not_whole_is_refused_and_recorded() {
         assert_eq!(answer.status, 400, "{}", answer.text());
         assert!(answer.text().contains("last boundary"), "{}", answer.text());
         let records = gateway.recorded(count).await;
-        assert_eq!((&records[count - 1]["outcome"], &records[count - 1]["status"]), (&"refused".into(), &400.into()));
+        assert_eq!(
+            (&records[count - 1]["outcome"], &records[count - 1]["status"]),
+            (&"refused".into(), &400.into())
+        );
     }
     for body in ["", "--b1\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n1\r\n--b1--"] {
         let answer = send_form(&gateway, TRANSCRIPTIONS, KEY, body.into()).await;
@@ -314,7 +324,8 @@ async fn a_slow_reader_slows_its_provider_and_nothing_is_gathered() {
 async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ntransfer-encoding: chunked\r\n\r\n";
     let (_upstream, gateway) = {
-        let upstream = Upstream::start([("served", [Script::raw(head).chunks(["RIFF"]).close()])]).await;
+        let upstream =
+            Upstream::start([("served", [Script::raw(head).chunks(["RIFF"]).close()])]).await;
         let gateway = Gateway::before(&upstream, &route("fast", &["up/served"], "")).await;
         (upstream, gateway)
     };
@@ -327,4 +338,252 @@ async fn an_answer_that_breaks_off_is_not_passed_off_as_whole() {
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.contains("RIFF") && !answer.ends_with("0\r\n\r\n"), "{answer}");
     assert_eq!(gateway.record().await["outcome"], "upstream_truncated");
+}
+
+#[tokio::test]
+async fn uploads_pass_over_tls_and_http2_alike_and_end_with_their_client() {
+    let authority = Authority::new();
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let upstream = SecureUpstream::start(&authority, protocols).await;
+        let section = upstream.section(&authority.path("ca.pem"), "");
+        let gateway = Gateway::start("", &[section, route("fast", &["up/b"], "")].concat()).await;
+        let body = form("fast", &vec![7; 9 * MIB]);
+        let answer = send_form(&gateway, TRANSCRIPTIONS, KEY, body.clone()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(upstream.sizes(), [Some(body.len() - "fast".len() + "b".len())]);
+        let mut stream = begin_form(&gateway, 64 * MIB).await;
+        stream.write_all(&body).await.unwrap();
+        drop(stream);
+        within(Duration::from_secs(1), "it ends", || upstream.sizes().len() == 2).await;
+        assert_eq!(upstream.sizes()[1], None);
+        assert_eq!(gateway.recorded(2).await[1]["outcome"], "client_closed");
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_unknown_length_passes_too() {
+    let authority = Authority::new();
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let upstream = SecureUpstream::start(&authority, protocols).await;
+        let section = upstream.section(&authority.path("ca.pem"), "");
+        let gateway =
+            Gateway::start("", &[section, route("fast", &["up/served"], "")].concat()).await;
+        let mut stream = client::send(
+            gateway.address,
+            format!(
+                "POST {TRANSCRIPTIONS} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n\
+                 content-type: multipart/form-data; boundary=b1\r\ntransfer-encoding: chunked\r\n\r\n"
+            )
+            .as_bytes(),
+        )
+        .await;
+        for piece in form("fast", &vec![7; 3 * MIB]).chunks(100_000) {
+            stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await.unwrap();
+            stream.write_all(piece).await.unwrap();
+            stream.write_all(b"\r\n").await.unwrap();
+        }
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+        client::read_until(&mut stream, "Hello there.").await;
+        assert_eq!(upstream.sizes(), [Some(form("served", &vec![7; 3 * MIB]).len())]);
+    }
+}
+
+const FILE: &str = r#"{"id":"file-1","object":"file","bytes":4,"created_at":1,"filename":"a.jsonl","purpose":"batch"}"#;
+
+fn batch(status: &str, output: &str) -> Script {
+    let body = format!(
+        r#"{{"id":"batch_1","object":"batch","status":"{status}","input_file_id":"file-1","output_file_id":{output}}}"#
+    );
+    Script::json(200, &body)
+}
+
+async fn call(gateway: &Gateway, method: Method, path: &str, key: &str, body: &str) -> Answer {
+    let request = client::request(method, path, key, Bytes::copy_from_slice(body.as_bytes()));
+    client::open(gateway.address, request).await.whole().await
+}
+
+async fn shelves() -> (Upstream, Gateway) {
+    let content = Script::reply(
+        200,
+        &[("content-type", "application/octet-stream"), ("content-disposition", "attachment")],
+        "{}\n",
+    );
+    let deleted = Script::json(200, r#"{"id":"file-1","object":"file","deleted":true}"#);
+    let upstream = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("/v1/files/file-1", vec![Script::json(200, FILE), deleted]),
+        ("/v1/files/file-1/content", vec![content.clone()]),
+        ("/v1/files/file-2/content", vec![content]),
+        ("/v1/batches", vec![batch("validating", "null")]),
+        ("/v1/batches/batch_1", vec![batch("completed", "\"file-2\"")]),
+        ("/v1/batches/batch_1/cancel", vec![batch("cancelling", "null")]),
+    ])
+    .await;
+    let other = "[keys.other]\nsecret = \"sk-other\"\n\n[keys.narrow]\nsecret = \"sk-narrow\"\nroutes = [\"fast\"]\n";
+    let gateway =
+        Gateway::before(&upstream, &[&route("fast", &["up/x"], ""), other].concat()).await;
+    (upstream, gateway)
+}
+
+fn file_form() -> Bytes {
+    let head = "--b1\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
+        --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\n";
+    format!("{head}\r\n--b1--\r\n").into()
+}
+
+#[tokio::test]
+async fn files_and_batches_are_made_looked_at_and_deleted() {
+    let (upstream, gateway) = shelves().await;
+    let answer = send_form(&gateway, "/v1/files", KEY, file_form()).await;
+    assert_eq!((answer.status, answer.text()), (200, FILE));
+    assert_eq!(upstream.requests()[0].body, file_form());
+    let get = |path| call(&gateway, Method::GET, path, KEY, "");
+    assert_eq!(get("/v1/files/file-1").await.text(), FILE);
+    let content = get("/v1/files/file-1/content").await;
+    assert_eq!(
+        (content.text(), content.header("content-disposition")),
+        ("{}\n", Some("attachment"))
+    );
+    let list = get("/v1/files?purpose=batch&limit=5").await.json();
+    assert_eq!((&list["data"][0]["id"], &list["has_more"]), (&"file-1".into(), &false.into()));
+    assert_eq!(get("/v1/files?purpose=vision").await.json()["data"].as_array().unwrap().len(), 0);
+    assert_eq!(get("/v1/files?after=file-1").await.json()["data"].as_array().unwrap().len(), 0);
+
+    let body =
+        r#"{"input_file_id":"file-1","endpoint":"/v1/chat/completions","completion_window":"24h"}"#;
+    let made = call(&gateway, Method::POST, "/v1/batches", KEY, body).await;
+    assert_eq!(made.json()["status"], "validating", "{}", made.text());
+    assert_eq!(get("/v1/batches").await.json()["data"][0]["status"], "validating");
+    assert_eq!(get("/v1/files/file-2/content").await.status, 404);
+    assert_eq!(get("/v1/batches/batch_1").await.json()["status"], "completed");
+    assert_eq!(get("/v1/batches").await.json()["data"][0]["status"], "completed");
+    // What a batch has made belongs to whose batch it is.
+    assert_eq!(get("/v1/files/file-2/content").await.status, 200);
+    let cancelled = call(&gateway, Method::POST, "/v1/batches/batch_1/cancel", KEY, "").await;
+    assert_eq!(cancelled.json()["status"], "cancelling");
+
+    let deleted = call(&gateway, Method::DELETE, "/v1/files/file-1", KEY, "").await;
+    assert_eq!(deleted.json()["deleted"], true);
+    assert_eq!(get("/v1/files/file-1").await.status, 404);
+    let records = gateway.recorded(15).await;
+    let count =
+        |surface: &str| records.iter().filter(|record| record["surface"] == surface).count();
+    assert_eq!((count("files"), count("batches")), (10, 5));
+}
+
+#[tokio::test]
+async fn what_belongs_to_another_key_cannot_be_told_from_what_is_not_there() {
+    let (upstream, gateway) = shelves().await;
+    assert_eq!(send_form(&gateway, "/v1/files", KEY, file_form()).await.status, 200);
+    let batch = r#"{"input_file_id":"file-1"}"#;
+    assert_eq!(call(&gateway, Method::POST, "/v1/batches", KEY, batch).await.status, 200);
+    let asked = upstream.requests().len();
+    for (method, path, body) in [
+        (Method::GET, "/v1/files/file-1", ""),
+        (Method::DELETE, "/v1/files/file-1", ""),
+        (Method::GET, "/v1/files/file-1/content", ""),
+        (Method::GET, "/v1/files?after=file-1", ""),
+        (Method::GET, "/v1/batches/batch_1", ""),
+        (Method::POST, "/v1/batches/batch_1/cancel", ""),
+        (Method::POST, "/v1/batches", batch),
+    ] {
+        let theirs = call(&gateway, method.clone(), path, "sk-other", body).await;
+        let swap = |text: &str| text.replace("file-1", "file-9").replace("batch_1", "batch_9");
+        let nothing = call(&gateway, method, &swap(path), "sk-other", &swap(body)).await;
+        assert_eq!((theirs.status, nothing.status), (404, 404), "{path}");
+        assert_eq!(swap(theirs.text()), nothing.text());
+    }
+    let list = call(&gateway, Method::GET, "/v1/files", "sk-other", "").await;
+    assert_eq!(list.json()["data"].as_array().unwrap().len(), 0);
+    assert_eq!(upstream.requests().len(), asked);
+    let narrow = send_form(&gateway, "/v1/files", "sk-narrow", file_form()).await;
+    assert_eq!(narrow.header("x-switchpoint-error"), Some("unsupported"), "{}", narrow.text());
+}
+
+#[tokio::test]
+async fn where_several_providers_keep_files_the_question_says_which() {
+    let first = Upstream::start([("/v1/files", [Script::json(200, FILE)])]).await;
+    let second = Upstream::start([("/v1/files", [Script::json(200, FILE)])]).await;
+    let sections = [provider("one", &first), provider("two", &second)].concat();
+    let gateway = Gateway::start("", &sections).await;
+    let answer = send_form(&gateway, "/v1/files", KEY, file_form()).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("`one`, `two`"), "{}", answer.text());
+    let answer = send_form(&gateway, "/v1/files?provider=three", KEY, file_form()).await;
+    assert_eq!((answer.status, answer.header("x-switchpoint-error")), (400, Some("unsupported")));
+    assert_eq!(send_form(&gateway, "/v1/files?provider=two", KEY, file_form()).await.status, 200);
+    assert_eq!((first.requests().len(), second.requests().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn every_door_leaves_a_record() {
+    let upstream = Upstream::start([("x", [Script::json(200, "{}")])]).await;
+    let gateway = Gateway::before(&upstream, &route("fast", &["up/x"], "")).await;
+    let body = r#"{"model":"fast"}"#;
+    let mut count = 0;
+    for relay in Relay::all() {
+        let path = format!("/v1{}", relay.path().replace("{id}", "x"));
+        let method = Method::from_bytes(relay.method().as_bytes()).unwrap();
+        call(&gateway, method, &path, KEY, body).await;
+        count += 1;
+        let record = gateway.recorded(count).await.pop().unwrap();
+        assert_eq!(
+            (&record["surface"], &record["key"]),
+            (&relay.surface().name().into(), &"test".into())
+        );
+    }
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1beta/models/fast:generateContent",
+    ] {
+        call(&gateway, Method::POST, path, KEY, body).await;
+    }
+    let records = gateway.recorded(count + 7).await;
+    for surface in Surface::ALL {
+        assert!(records.iter().any(|record| record["surface"] == surface.name()), "{surface:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_official_sdk_relays_unmodified() {
+    if std::env::var_os("SWITCHPOINT_TEST_SDK").is_none_or(|value| value != "1") {
+        println!("SWITCHPOINT_TEST_SDK is not 1: the SDK was not asked to run");
+        return;
+    }
+    let speech = [
+        "data: {\"type\":\"speech.audio.delta\",\"audio\":\"AAAA\"}\n\n",
+        "data: {\"type\":\"speech.audio.done\",\"usage\":{\"input_tokens\":5,\"output_tokens\":7,\"total_tokens\":12}}\n\n",
+    ];
+    let reply = |body: &str| vec![Script::json(200, body)];
+    let upstream = Upstream::start([
+        ("image", reply(r#"{"created":1,"data":[{"b64_json":"AAAA"}]}"#)),
+        ("speech", vec![Script::reply(200, &[("content-type", "audio/mpeg")], vec![7; 300_000])]),
+        ("speech-sse", vec![Script::stream(speech)]),
+        ("moderate", reply(r#"{"id":"modr-1","model":"x","results":[{"flagged":true,"categories":{},"category_scores":{},"category_applied_input_types":{}}]}"#)),
+        (TRANSCRIPTIONS, reply(HEARD)),
+        ("/v1/images/edits", reply(r#"{"created":1,"data":[{"b64_json":"BBBB"}]}"#)),
+        ("/v1/files", reply(FILE)),
+        ("/v1/files/file-1", vec![Script::json(200, FILE), Script::json(200, r#"{"id":"file-1","object":"file","deleted":true}"#)]),
+        ("/v1/files/file-1/content", vec![Script::reply(200, &[("content-type", "application/octet-stream")], "{}\n")]),
+        ("/v1/batches", vec![batch("validating", "null")]),
+        ("/v1/batches/batch_1", vec![batch("completed", "\"file-2\"")]),
+        ("/v1/batches/batch_1/cancel", vec![batch("cancelling", "null")]),
+    ])
+    .await;
+    let names = ["image", "speech", "speech-sse", "moderate", "hear"];
+    let routes: String = names.map(|name| route(name, &[&format!("up/{name}")], "")).concat();
+    let gateway = Gateway::before(&upstream, &routes).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/relay.sh");
+    let mut command = Command::new(script);
+    command.env("SWITCHPOINT_URL", gateway.base()).env("SWITCHPOINT_KEY", KEY);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    println!("{}", said.concat());
+    assert!(output.status.success(), "the SDK broke a promise");
 }

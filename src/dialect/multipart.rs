@@ -65,7 +65,9 @@ pub enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In a part, or before the first one, with so many bytes of the delimiter matched.
-    Content { matched: usize },
+    Content {
+        matched: usize,
+    },
     /// Behind a delimiter: the end of its line, or two hyphens for the end of the form.
     Behind,
     Hyphen,

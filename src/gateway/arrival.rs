@@ -55,8 +55,8 @@ pub struct Ask {
 pub struct Shelf {
     /// Empty where no single one is asked for.
     pub id: String,
-    /// The query of the URL.
-    pub query: String,
+    /// What the URL's query says.
+    pub query: Vec<(String, String)>,
 }
 
 /// A request that was read and understood as far as routing needs.
@@ -83,7 +83,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone)]
 pub struct ByteBudget(Arc<Held>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
     bytes: AtomicUsize,
     limit: AtomicUsize,
@@ -101,6 +101,15 @@ pub(super) enum Unreadable {
     Refused(Error),
     /// The client stopped sending.
     Gone,
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 // === impl ByteBudget ===
@@ -198,6 +207,12 @@ impl Question {
         Self { payload, envelope, extra, relayed, chat: OnceLock::new(), _lease: lease }
     }
 
+    /// One without a body.
+    pub(super) fn bare(headers: &HeaderMap, relayed: Relayed) -> Self {
+        let held = Lease { held: Arc::default(), bytes: 0 };
+        Self::new((Payload::default(), held), Envelope::default(), headers, Some(relayed))
+    }
+
     /// What of it is still arriving.
     pub(super) fn rest(&self) -> Option<&Upload> {
         self.relayed.as_ref()?.rest.as_ref()
@@ -260,6 +275,9 @@ fn malformed(fault: &Fault) -> Unreadable {
     refused(Kind::InvalidRequest, fault.to_string())
 }
 
-pub(super) fn refused(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Unreadable {
+pub(super) fn refused(
+    kind: Kind,
+    message: impl Into<std::borrow::Cow<'static, str>>,
+) -> Unreadable {
     Unreadable::Refused(Error::new(kind, message))
 }

@@ -14,8 +14,8 @@ use super::attempt::Answer;
 use super::call::Call;
 use super::flow::{Flow, Step};
 use super::pipeline::EVENT_STREAM;
-use super::{relayed, reword};
 use super::snapshot::{STREAM_HEADERS, Target};
+use super::{relayed, reword};
 use crate::canon::{ChatRequest, Dialect, Outcome, Surface};
 use crate::dialect::openai::{MediaReader, Tap, read_usage};
 use crate::dialect::passage::Passage;
@@ -408,7 +408,11 @@ impl Unread {
     }
 }
 
-pub(super) async fn read_whole(mut body: ReplyBody, idle: Duration, limit: usize) -> Result<Bytes, Unread> {
+pub(super) async fn read_whole(
+    mut body: ReplyBody,
+    idle: Duration,
+    limit: usize,
+) -> Result<Bytes, Unread> {
     let mut whole = BytesMut::new();
     loop {
         let more = timeout(idle, poll_fn(|context| body.poll_data(context, &mut whole)));

@@ -10,7 +10,7 @@ use super::arrival::Question;
 use super::ask::{self, Unfit};
 use super::call::Call;
 use super::flow::Flow;
-use super::relayed::Incoming;
+use super::relayed::{Incoming, Relayed};
 use super::snapshot::Target;
 use super::upload::Upload;
 use crate::canon::Outcome;
@@ -56,8 +56,8 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 continue;
             }
         };
-        let first = target.provider.first_credential();
-        for credential in first..first + target.provider.credentials() {
+        let pinned = question.relayed.as_ref().and_then(Relayed::credentials);
+        for credential in pinned.unwrap_or_else(|| target.provider.turns()) {
             if left == 0 {
                 break;
             }

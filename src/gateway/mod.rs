@@ -7,6 +7,7 @@ mod body;
 mod call;
 mod flow;
 mod kept;
+mod objects;
 mod pass;
 mod pipeline;
 mod relay;

@@ -9,9 +9,9 @@ use http::header::CONTENT_DISPOSITION;
 use http::{Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
+use super::Body;
 use super::call::Call;
 use super::relayed::{self, Incoming};
-use super::Body;
 use crate::canon::Outcome;
 use crate::dialect::openai::Skim;
 use crate::net::BoxError;

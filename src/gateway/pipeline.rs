@@ -12,7 +12,7 @@ use super::attempt::{self, Answer};
 use super::call::Call;
 use super::pass::Pass;
 use super::relay::Relay;
-use super::{Arrival, Body, Gateway, arrival, upload};
+use super::{Arrival, Body, Gateway, arrival, objects, upload};
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -29,6 +29,9 @@ impl Gateway {
         let mut call = Call::open(Arc::clone(self), &ask, permit, busy);
         if shed {
             return call.refuse(overloaded(self));
+        }
+        if let (Some(relay), Some(shelf)) = (ask.relay, &ask.shelf) {
+            return objects::answer(call, (&ask, shelf, relay), &headers, body).await;
         }
         match understand(&mut call, (&ask, &headers), body).await {
             // What is passed on as it is has its head from the provider, so it waits for that.
@@ -102,7 +105,7 @@ async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     }
 }
 
-fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
+pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
     match answer {
         Ok(Answer::Whole { content_type, body }) => {
             let response = call.respond(StatusCode::OK, content_type);
@@ -114,7 +117,7 @@ fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
     }
 }
 
-fn broken_off(call: &Call) -> Response<Body> {
+pub(super) fn broken_off(call: &Call) -> Response<Body> {
     let error = Error::invalid("The body was cut off, or its framing is malformed.");
     let body = call.client().write_error(&error).into();
     let mut response = Response::new(Body::whole(body, None));

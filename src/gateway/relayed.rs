@@ -67,6 +67,17 @@ impl Relayed {
         Self { relay, content_type, plain: true, id: String::new(), rest }
     }
 
+    /// About one object, without a body.
+    pub(super) fn object(relay: Relay, id: String) -> Self {
+        Self { relay, content_type: None, plain: true, id, rest: None }
+    }
+
+    /// Which of a provider's credentials may be tried, and the first of them. What one account has
+    /// another does not know, so files and batches are always the first one's.
+    pub(super) fn credentials(&self) -> Option<std::ops::Range<usize>> {
+        (!self.relay.has_model()).then_some(0..1)
+    }
+
     /// What a target is asked to do; the error says that it cannot.
     pub(super) fn operation(&self, target: &Target) -> Result<Operation, Error> {
         let (provider, relay) = (&target.provider, self.relay);
@@ -99,11 +110,7 @@ pub(super) fn form(relayed: Option<&Relayed>) -> Form<'_> {
 }
 
 /// Takes in the beginning of an answer, or all of one that is small.
-pub(super) async fn answer(
-    call: &mut Call,
-    reply: Reply,
-    due: Instant,
-) -> Result<Answer, Failure> {
+pub(super) async fn answer(call: &mut Call, reply: Reply, due: Instant) -> Result<Answer, Failure> {
     let Reply { status, headers, mut body } = reply;
     let content_type = headers.get(CONTENT_TYPE).unwrap_or(&JSON).clone();
     let is_json = is_json(&content_type);
@@ -132,7 +139,8 @@ pub(super) async fn answer(
 
 /// Notes what was used. Where nobody counted, only text can be estimated.
 pub(super) fn meter(call: &mut Call, usage: Option<Usage>) {
-    let is_text = matches!(call.surface(), Surface::Speech | Surface::Moderations | Surface::Rerank);
+    let is_text =
+        matches!(call.surface(), Surface::Speech | Surface::Moderations | Surface::Rerank);
     if usage.is_some() || is_text {
         call.usage(usage, 0);
     }

@@ -148,6 +148,22 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.providers.values()
+    }
+
+    pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+
+    /// The provider itself, where no model is asked; `what` stands in the model's place.
+    pub(super) fn account(&self, provider: &Arc<Provider>, what: &str) -> Arc<Chain> {
+        let target = Target::new("direct", provider, what, &Timeouts::default());
+        Arc::new(Chain::new("direct", vec![target], None))
+    }
+}
+
 // === impl Chain ===
 
 impl Chain {

@@ -107,7 +107,9 @@ where
         }
         if payload.len() > server.max_body {
             let limit = server.max_body;
-            let message = format!("`model` must stand in the first {limit} bytes of the form; send it before the file.");
+            let message = format!(
+                "`model` must stand in the first {limit} bytes of the form; send it before the file."
+            );
             return Err(refused(Kind::TooLarge, message));
         }
         let Some(data) = poll_fn(|context| source.poll(context)).await else { break true };
@@ -239,7 +241,8 @@ impl Source {
             Poll::Ready(next) => next,
             Poll::Pending => {
                 let until = Instant::now() + self.patience;
-                let silence = self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                let silence =
+                    self.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
                 ready!(silence.as_mut().poll(context));
                 return Poll::Ready(Some(self.breaks(Broken::Slow)));
             }
@@ -279,9 +282,7 @@ impl Broken {
 impl From<Broken> for Error {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::Gone => {
-                Self::invalid("The body was cut off, or its framing is malformed.")
-            }
+            Broken::Gone => Self::invalid("The body was cut off, or its framing is malformed."),
             Broken::Slow => Self::invalid("The body arrived too slowly."),
             Broken::TooLarge(limit) => {
                 let message = format!("The body has more than {limit} bytes, which is the limit.");

@@ -103,7 +103,7 @@ fn relayed(path: &str) -> impl Iterator<Item = (Relay, Option<&str>)> {
 
 fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
     let shelf = (!relay.has_model())
-        .then(|| Shelf { id: id.map(decoded).unwrap_or_default(), query: String::new() });
+        .then(|| Shelf { id: id.map(decoded).unwrap_or_default(), query: Vec::new() });
     let surface = relay.surface();
     Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), shelf })
 }
@@ -115,6 +115,13 @@ fn google(path: &str) -> Option<Ask> {
     let (_, stream) = GOOGLE_METHODS.iter().find(|(name, _)| *name == method)?;
     let (model, stream) = (Some(decoded(model)), Some(*stream));
     Some(Ask { surface: Surface::Generate, model, stream, relay: None, shelf: None })
+}
+
+/// The pairs of a URL's query.
+pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let text = |text: &str| decoded(&text.replace('+', " "));
+    pairs.map(|(name, value)| (text(name), text(value))).collect()
 }
 
 fn decoded(segment: &str) -> String {
@@ -169,7 +176,9 @@ mod tests {
             find(&Method::GET, "/v1/embeddings"),
             Err(NotServed::Method { allowed: "POST", .. })
         ));
-        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, "/v1/files/file%2D1") else { panic!() };
+        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, "/v1/files/file%2D1") else {
+            panic!()
+        };
         assert_eq!(ask.relay, Some(Relay::DeleteFile));
         assert_eq!(ask.shelf.map(|shelf| shelf.id).as_deref(), Some("file-1"));
         for (path, allowed) in [

@@ -63,7 +63,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
             };
             let (head, body) = request.into_parts();
             if let Some(shelf) = &mut ask.shelf {
-                shelf.query = head.uri.query().unwrap_or_default().to_owned();
+                shelf.query = endpoint::parameters(head.uri.query().unwrap_or_default());
             }
             let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
             Ok(gateway.answer(arrival).await)

@@ -247,7 +247,16 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.groq.com/openai/v1",
         speaks: OPENAI,
         key_variable: "GROQ_API_KEY",
-        relays: ("", &[Relay::Speech, Relay::Transcription, Relay::Translation, Relay::UploadFile, Relay::CreateBatch]),
+        relays: (
+            "",
+            &[
+                Relay::Speech,
+                Relay::Transcription,
+                Relay::Translation,
+                Relay::UploadFile,
+                Relay::CreateBatch,
+            ],
+        ),
         docs: "https://console.groq.com/docs/api-reference",
         ..ROW
     },
@@ -287,7 +296,16 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.together.xyz/v1",
         key_variable: "TOGETHER_API_KEY",
         quirks: FULL,
-        relays: ("", &[Relay::ImageGeneration, Relay::Speech, Relay::Transcription, Relay::Translation, Relay::Rerank]),
+        relays: (
+            "",
+            &[
+                Relay::ImageGeneration,
+                Relay::Speech,
+                Relay::Transcription,
+                Relay::Translation,
+                Relay::Rerank,
+            ],
+        ),
         docs: "https://docs.together.ai/reference/chat-completions-1",
         ..ROW
     },
@@ -355,7 +373,17 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.deepinfra.com/v1/openai",
         key_variable: "DEEPINFRA_API_KEY",
         quirks: FULL,
-        relays: ("", &[Relay::ImageGeneration, Relay::ImageEdit, Relay::ImageVariation, Relay::Speech, Relay::Transcription, Relay::Translation]),
+        relays: (
+            "",
+            &[
+                Relay::ImageGeneration,
+                Relay::ImageEdit,
+                Relay::ImageVariation,
+                Relay::Speech,
+                Relay::Transcription,
+                Relay::Translation,
+            ],
+        ),
         docs: "https://deepinfra.com/docs/openai_api",
         ..ROW
     },

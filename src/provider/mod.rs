@@ -102,7 +102,7 @@ pub struct Order<'a> {
     pub operation: Operation,
     pub model: &'a str,
     pub payload: &'a Payload,
-    /// Which of its credentials, counted from one chosen by `first_credential`.
+    /// Which of its credentials, one of its `turns`.
     pub credential: usize,
     /// Headers of the client that are passed on.
     pub extra: &'a [(HeaderName, HeaderValue)],
@@ -161,19 +161,20 @@ impl Provider {
     }
 
     /// How many credentials may be tried.
-    pub fn credentials(&self) -> usize {
+    fn credentials(&self) -> usize {
         match &self.door {
             Door::Http { credentials, .. } => credentials.len(),
             Door::BuiltIn => 1,
         }
     }
 
-    /// The credential that the next call begins with; they take turns.
-    pub fn first_credential(&self) -> usize {
-        match self.credentials() {
+    /// Its credentials, from the one that the next call begins with; they take turns.
+    pub fn turns(&self) -> std::ops::Range<usize> {
+        let first = match self.credentials() {
             1 => 0,
             _ => self.next_credential.fetch_add(1, Ordering::Relaxed),
-        }
+        };
+        first..first + self.credentials()
     }
 
     /// The dialects in which this model can be asked, the one with least loss first.

@@ -113,9 +113,7 @@ impl Paths {
                     Operation::CountTokens(_)
                     | Operation::Completions
                     | Operation::Embeddings
-                    | Operation::Relay(_) => {
-                        bedrock::Operation::Invoke
-                    }
+                    | Operation::Relay(_) => bedrock::Operation::Invoke,
                 },
             ),
             Form::Vertex { project, location } => {

@@ -42,11 +42,7 @@ pub(super) struct Head {
 pub(super) fn render(outgoing: Outgoing<'_>, authority: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(outgoing.headers.rendered.len() + 256);
     // Writing to a vector cannot fail.
-    let _ = write!(
-        head,
-        "{} {} HTTP/1.1\r\nhost: {authority}\r\n",
-        outgoing.method, outgoing.path
-    );
+    let _ = write!(head, "{} {} HTTP/1.1\r\nhost: {authority}\r\n", outgoing.method, outgoing.path);
     let _ = match outgoing.length() {
         Some(length) => write!(head, "content-length: {length}\r\n"),
         None => write!(head, "transfer-encoding: chunked\r\n"),

@@ -24,8 +24,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::Instant;
 
 use self::connect::{Connected, Connector};
-use self::h1::Connection;
 pub use self::feed::Feed;
+use self::h1::Connection;
 pub use self::reply::{BodyError, Reply, ReplyBody};
 use super::tasks::Tasks;
 use super::{BoxError, tls, workers};
@@ -284,7 +284,10 @@ impl Origin {
         let (head, body) = response.into_parts();
         Ok(Reply {
             status: head.status.as_u16(),
-            body: ReplyBody::boxed(reply::Inbox { body, _stream: line.streams, _request: request }, &head.headers),
+            body: ReplyBody::boxed(
+                reply::Inbox { body, _stream: line.streams, _request: request },
+                &head.headers,
+            ),
             headers: head.headers,
         })
     }
