@@ -76,6 +76,7 @@ impl Relay {
     }
 
     /// The one of its kind by which a provider is said to have them all.
+    #[must_use]
     pub fn of_a_kind(self) -> Self {
         match self.surface() {
             Surface::Files => Self::UploadFile,

@@ -140,10 +140,9 @@ impl Form {
             (State::Behind, b'-') => State::Hyphen,
             (State::Behind, b' ' | b'\t') => State::Behind,
             (State::Behind, b'\r') => State::LineFeed,
-            (State::Hyphen, b'-') => State::Done,
+            (State::Hyphen, b'-') | (State::Done, _) => State::Done,
             (State::LineFeed, b'\n') => self.begin_part()?,
             (State::Headers, _) => self.header(byte)?,
-            (State::Done, _) => State::Done,
             (State::Behind | State::Hyphen | State::LineFeed, _) => {
                 return Err(Fault::Syntax { expected: "the end of a boundary", at: self.at });
             }

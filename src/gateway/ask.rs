@@ -175,18 +175,7 @@ async fn ask_so(
     };
     let sent = Instant::now();
     let end = call.started + limits.total;
-    let headers = limits.headers.or_else(|| envelope.stream.then_some(STREAM_HEADERS));
-    let head_due = headers.map_or(end, |limit| (sent + limit).min(end));
-    let send = target.provider.send(order);
-    let replied = match question.rest() {
-        None => timeout_at(head_due, send).await.ok(),
-        Some(rest) => rest.send(send, (limits, end)).await,
-    };
-    let reply = match replied {
-        Some(Ok(reply)) => reply,
-        Some(Err(fault)) => return Err(unanswered(target, &fault)),
-        None => return Err(Failure::timeout(0)),
-    };
+    let reply = send(question, target, order, end).await?;
     if !(200..300).contains(&reply.status) {
         return Err(refused(target, reply).await);
     }
@@ -217,6 +206,26 @@ async fn ask_so(
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Sends the question and waits for the head of the answer.
+async fn send(
+    question: &Question,
+    target: &Target,
+    order: Order<'_>,
+    end: Instant,
+) -> Result<Reply, Failure> {
+    let limits = &target.limits;
+    let answer = target.provider.send(order);
+    let answer = if let Some(rest) = question.rest() {
+        rest.send(answer, (limits, end)).await
+    } else {
+        let headers = limits.headers.or_else(|| question.envelope.stream.then_some(STREAM_HEADERS));
+        let due = headers.map_or(end, |limit| (Instant::now() + limit).min(end));
+        timeout_at(due, answer).await.ok()
+    };
+    let answer = answer.ok_or_else(|| Failure::timeout(0))?;
+    answer.map_err(|fault| unanswered(target, &fault))
+}
 
 /// What becomes of the model in a body that is passed on.
 fn model_edit(operation: Operation, target: &Target) -> splice::Model {

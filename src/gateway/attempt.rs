@@ -68,9 +68,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
             };
             call.attempt_ended(failure.outcome, failure.status);
             if let Some(broken) = question.rest().and_then(Upload::broken) {
-                if let Some(outcome) = broken.outcome() {
-                    call.ends(outcome);
-                }
+                call.ends(broken.outcome());
                 return Err(broken.into());
             }
             shortest_wait = shortest_wait.into_iter().chain(failure.retry_after).min();

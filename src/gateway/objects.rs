@@ -122,7 +122,7 @@ where
         let message = format!("This key may not use `{}`.", scope(&keeper.name, relay));
         return Err(refused(Kind::NotAllowed, message));
     }
-    let chain = house.account(keeper, relay.surface().name());
+    let chain = Arc::new(Chain::account(keeper, relay.surface().name()));
     Ok(Plan::Asked(Box::new(question), chain))
 }
 

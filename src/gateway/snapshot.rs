@@ -156,17 +156,17 @@ impl Snapshot {
     pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
     }
-
-    /// The provider itself, where no model is asked; `what` stands in the model's place.
-    pub(super) fn account(&self, provider: &Arc<Provider>, what: &str) -> Arc<Chain> {
-        let target = Target::new("direct", provider, what, &Timeouts::default());
-        Arc::new(Chain::new("direct", vec![target], None))
-    }
 }
 
 // === impl Chain ===
 
 impl Chain {
+    /// The provider itself, where no model is asked; `what` stands in the model's place.
+    pub(super) fn account(provider: &Arc<Provider>, what: &str) -> Self {
+        let target = Target::new("direct", provider, what, &Timeouts::default());
+        Self::new("direct", vec![target], None)
+    }
+
     fn new(name: &str, targets: Vec<Target>, route: Option<&Route>) -> Self {
         Self {
             name: name.into(),

@@ -273,9 +273,9 @@ impl Source {
 // === impl Broken ===
 
 impl Broken {
-    /// How the call ends, where that is not told by the error.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        matches!(self, Self::Gone).then_some(Outcome::ClientClosed)
+    /// How the call ends.
+    pub(super) fn outcome(&self) -> Outcome {
+        if matches!(self, Self::Gone) { Outcome::ClientClosed } else { Outcome::Refused }
     }
 }
 

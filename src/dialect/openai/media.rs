@@ -185,12 +185,14 @@ impl ReadStream for MediaReader {
         if event.choices.iter().any(|choice| choice.finish_reason.is_some()) {
             self.finish(events);
         }
-        if event.kind.ends_with(".completed") {
-            self.finish(events);
-        } else if event.kind.ends_with(".done") {
-            self.finish(events);
-            self.ended = true;
-            events.push(Event::End);
+        match event.kind.rsplit('.').next() {
+            Some("completed") => self.finish(events),
+            Some("done") => {
+                self.finish(events);
+                self.ended = true;
+                events.push(Event::End);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -220,8 +222,8 @@ mod tests {
 
     const IMAGE: &str = r#"{"created":1,"data":[{"b64_json":"LONG","note":"a \"usage\": {\\"}],"usage":{"total_tokens":30,"input_tokens":10,"output_tokens":20,"input_tokens_details":{"text_tokens":10,"image_tokens":0}}}"#;
 
-    fn usage(input: u64, output: u64, audio_input: u64) -> Option<Usage> {
-        Some(Usage { input, output, audio_input, ..Usage::default() })
+    fn usage(input: u64, output: u64, audio_input: u64) -> Usage {
+        Usage { input, output, audio_input, ..Usage::default() }
     }
 
     fn read(events: &[&str]) -> (Vec<Event>, MediaReader) {
@@ -236,14 +238,14 @@ mod tests {
     #[test]
     fn reads_usage_under_every_name() {
         for (body, expected) in [
-            (IMAGE, usage(10, 20, 0)),
+            (IMAGE, Some(usage(10, 20, 0))),
             (r#"{"text":"hi","usage":{"type":"duration","seconds":3}}"#, None),
             (
                 r#"{"usage":{"type":"tokens","input_tokens":14,"input_token_details":{"audio_tokens":12},"output_tokens":4,"total_tokens":18}}"#,
-                usage(14, 4, 12),
+                Some(usage(14, 4, 12)),
             ),
-            (r#"{"usage":{"prompt_tokens":7,"total_tokens":7},"results":[]}"#, usage(7, 0, 0)),
-            (r#"{"usage":{"total_tokens":5}}"#, usage(5, 0, 0)),
+            (r#"{"usage":{"prompt_tokens":7,"total_tokens":7},"results":[]}"#, Some(usage(7, 0, 0))),
+            (r#"{"usage":{"total_tokens":5}}"#, Some(usage(5, 0, 0))),
             (r#"{"results":[],"meta":{"billed_units":{"search_units":1}}}"#, None),
         ] {
             let mut skim = Skim::default();
@@ -259,11 +261,11 @@ mod tests {
             r#"{"type":"transcript.text.done","text":"hi","usage":{"input_tokens":3,"output_tokens":1}}"#,
         ]);
         assert!(matches!(events[0], Event::Delta { .. }));
-        assert!(events.contains(&Event::Usage(usage(3, 1, 0).unwrap())));
+        assert!(events.contains(&Event::Usage(usage(3, 1, 0))));
         assert_eq!(events.iter().filter(|event| **event == Event::End).count(), 1);
         let image = r#"{"type":"image_generation.completed","b64_json":"x","usage":{"input_tokens":3,"output_tokens":1}}"#;
         let (events, reader) = read(&[image, image]);
-        assert_eq!(reader.usage, usage(6, 2, 0));
+        assert_eq!(reader.usage, Some(usage(6, 2, 0)));
         assert_eq!(events.last(), Some(&Event::End));
         let (events, _) = read(&[r#"{"type":"speech.audio.delta","audio":"x"}"#]);
         assert_eq!(events.last(), Some(&Event::End));
@@ -277,7 +279,7 @@ mod tests {
             let mut skim = Skim::default();
             skim.feed(left);
             skim.feed(right);
-            prop_assert_eq!(skim.usage(), usage(10, 20, 0));
+            prop_assert_eq!(skim.usage(), Some(usage(10, 20, 0)));
             prop_assert!(skim.kept.len() < IMAGE.len() + LONGEST_STRING);
         }
     }

@@ -100,13 +100,11 @@ impl Sending<'_> {
         let broken = |cause| Fault::Closed { cause, arrived: true };
         loop {
             let advanced = self.poll_write(context).map_err(broken)?;
-            if advanced.is_ready() && self.pieces.is_empty() {
-                if self.whole {
-                    return Poll::Ready(Ok(true));
-                }
-                if self.poll_feed(context)?.is_ready() {
-                    continue;
-                }
+            if advanced.is_ready() && self.whole {
+                return Poll::Ready(Ok(true));
+            }
+            if advanced.is_ready() && self.poll_feed(context)?.is_ready() {
+                continue;
             }
             // Something is waited for: perhaps the answer is there already.
             if self.answer.is_some() {
@@ -211,13 +209,11 @@ pub(super) async fn exchange_http2(
 async fn pump(feed: &dyn Feed, pieces: &Sender<Piece>) -> Result<(), BoxError> {
     // When nobody takes the pieces any more, the answer says why.
     while let Ok(permit) = pieces.reserve().await {
-        match poll_fn(|context| feed.poll_next(context)).await {
-            Some(data) => permit.send(Piece::Data(data?)),
-            None => {
-                permit.send(Piece::End);
-                break;
-            }
-        }
+        let Some(data) = poll_fn(|context| feed.poll_next(context)).await else {
+            permit.send(Piece::End);
+            break;
+        };
+        permit.send(Piece::Data(data?));
     }
     Ok(())
 }

@@ -272,14 +272,11 @@ impl Origin {
             cause: io::Error::other(error),
         };
         line.sender.ready().await.map_err(closed)?;
-        let (response, request) = match outgoing.rest {
-            Some(rest) => {
-                feed::exchange_http2(&mut line.sender, request, (outgoing.body, rest)).await?
-            }
-            None => {
-                let request = request.map(|()| Outbox::new(outgoing.body));
-                (line.sender.send_request(request).await.map_err(closed)?, None)
-            }
+        let (response, request) = if let Some(rest) = outgoing.rest {
+            feed::exchange_http2(&mut line.sender, request, (outgoing.body, rest)).await?
+        } else {
+            let request = request.map(|()| Outbox::new(outgoing.body));
+            (line.sender.send_request(request).await.map_err(closed)?, None)
         };
         let (head, body) = response.into_parts();
         Ok(Reply {
