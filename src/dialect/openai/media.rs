@@ -244,7 +244,10 @@ mod tests {
                 r#"{"usage":{"type":"tokens","input_tokens":14,"input_token_details":{"audio_tokens":12},"output_tokens":4,"total_tokens":18}}"#,
                 Some(usage(14, 4, 12)),
             ),
-            (r#"{"usage":{"prompt_tokens":7,"total_tokens":7},"results":[]}"#, Some(usage(7, 0, 0))),
+            (
+                r#"{"usage":{"prompt_tokens":7,"total_tokens":7},"results":[]}"#,
+                Some(usage(7, 0, 0)),
+            ),
             (r#"{"usage":{"total_tokens":5}}"#, Some(usage(5, 0, 0))),
             (r#"{"results":[],"meta":{"billed_units":{"search_units":1}}}"#, None),
         ] {
