@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use super::call::Call;
 use super::relayed::Relayed;
 use super::upload::Upload;
-use crate::canon::{ChatRequest, Relay, Surface};
+use crate::canon::{ChatRequest, Relay, Surface, Tool};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
@@ -24,6 +24,8 @@ use crate::net::shed::Permit;
 
 /// Headers of a client that its provider is given; all others end here.
 const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
+
+pub(super) const BETA: &str = "anthropic-beta";
 
 /// A request at the door.
 pub struct Arrival<B> {
@@ -47,12 +49,12 @@ pub struct Ask {
     /// What is passed on as it is.
     pub relay: Option<Relay>,
     /// The object of a provider's that is asked for, where it is not a model.
-    pub shelf: Option<Shelf>,
+    pub filed: Option<Filed>,
 }
 
 /// What a path says of files and batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shelf {
+pub struct Filed {
     /// Empty where no single one is asked for.
     pub id: String,
     /// What the URL's query says.
@@ -66,6 +68,8 @@ pub(super) struct Question {
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
     pub(super) relayed: Option<Relayed>,
+    /// The client's `anthropic-beta`, of which each target takes what it knows.
+    pub(super) betas: Option<String>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
@@ -77,6 +81,19 @@ pub(super) struct Asked {
     pub(super) request: ChatRequest,
     /// Tool calls or results that stood alone were completed.
     pub(super) repaired: bool,
+}
+
+impl Asked {
+    /// Whether the client set breakpoints of the prompt cache itself.
+    pub(super) fn has_cache_marks(&self) -> bool {
+        let in_tools = self
+            .request
+            .tools
+            .iter()
+            .any(|tool| matches!(tool, Tool::Function { cache: Some(_), .. }));
+        let parts = self.request.messages.iter().flat_map(|message| &message.parts);
+        in_tools || parts.into_iter().any(|part| part.cache.is_some())
+    }
 }
 
 /// The bytes that all request bodies of the process may hold together.
@@ -103,9 +120,9 @@ pub(super) enum Unreadable {
     Gone,
 }
 
-// === impl Shelf ===
+// === impl Filed ===
 
-impl Shelf {
+impl Filed {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
@@ -204,7 +221,10 @@ impl Question {
             Some((HeaderName::from_static(name), value.clone()))
         });
         let extra = passed_on.collect();
-        Self { payload, envelope, extra, relayed, chat: OnceLock::new(), _lease: lease }
+        let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
+        let betas = betas.collect::<Vec<_>>().join(",");
+        let betas = Some(betas).filter(|betas| !betas.is_empty());
+        Self { payload, envelope, extra, relayed, betas, chat: OnceLock::new(), _lease: lease }
     }
 
     /// One without a body.
@@ -218,6 +238,20 @@ impl Question {
         self.relayed.as_ref()?.rest.as_ref()
     }
 
+    /// Puts another body in the place of this one.
+    pub(super) fn replace(&mut self, body: Bytes) -> Result<(), Error> {
+        let mut scanner = Scanner::default();
+        let read = scanner.feed(&body).and_then(|()| scanner.finish());
+        let envelope = read.map_err(|fault| Error::invalid(fault.to_string()))?;
+        self.envelope = Envelope {
+            model: std::mem::take(&mut self.envelope.model),
+            stream: self.envelope.stream,
+            ..envelope
+        };
+        self.payload = body.into();
+        Ok(())
+    }
+
     /// Reads the body into our own words, once, however many targets need it.
     pub(super) async fn understand(&self, call: &Call) {
         if self.chat.get().is_some() {
@@ -227,7 +261,7 @@ impl Question {
         if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
             if !missing.is_empty() {
-                let kept = call.gateway.kept.find(&owner, &missing).await;
+                let kept = call.gateway.shelf.keepsakes(&owner, &missing).await;
                 keepsake::restore(&mut request.messages, &kept);
             }
         }

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as HttpBody;
 use serde::Deserialize;
 
-use super::arrival::{self, Ask, Question, Shelf, Unreadable, refused};
+use super::arrival::{self, Ask, Filed, Question, Unreadable, refused};
 use super::attempt::{self, Answer};
 use super::call::Call;
 use super::relayed::Relayed;
@@ -49,14 +49,14 @@ struct Facts {
 /// Answers one question about files or batches.
 pub(super) async fn answer<B>(
     mut call: Box<Call>,
-    (ask, shelf, relay): (&Ask, &Shelf, Relay),
+    (ask, filed, relay): (&Ask, &Filed, Relay),
     headers: &HeaderMap,
     body: B,
 ) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
-    let (question, chain) = match plan(&mut call, (ask, shelf, relay), headers, body).await {
+    let (question, chain) = match plan(&mut call, (ask, filed, relay), headers, body).await {
         Ok(Plan::Asked(question, chain)) => (question, chain),
         Ok(Plan::Known(list)) => {
             let response = call.respond(StatusCode::OK, JSON);
@@ -68,7 +68,7 @@ where
     call.routed(&chain, &question);
     let (mut call, mut answer) = attempt::walk(call, *question).await;
     if let Ok(Answer::Whole { body, .. }) = &answer
-        && let Err(failure) = note(&call, (relay, &shelf.id), body).await
+        && let Err(failure) = note(&call, (relay, &filed.id), body).await
     {
         call.ends(Outcome::Internal);
         answer = Err(unknown_whose(&failure));
@@ -79,7 +79,7 @@ where
 /// Who asks, for what, and who has it.
 async fn plan<B>(
     call: &mut Call,
-    (ask, shelf, relay): (&Ask, &Shelf, Relay),
+    (ask, filed, relay): (&Ask, &Filed, Relay),
     headers: &HeaderMap,
     body: B,
 ) -> Result<Plan, Unreadable>
@@ -93,10 +93,10 @@ where
     let (server, gateway) = (&house.config.server, Arc::clone(&call.gateway));
     let (question, provider) = match relay {
         Relay::ListFiles | Relay::ListBatches => {
-            return list(&gateway, &owner, shelf, kind_of(relay)).await.map(Plan::Known);
+            return list(&gateway, &owner, filed, kind_of(relay)).await.map(Plan::Known);
         }
         Relay::UploadFile => {
-            let provider = choose(call, &caller, shelf, relay)?;
+            let provider = choose(call, &caller, filed, relay)?;
             let form = (relay, headers);
             (upload::read(body, form, server, &gateway.bodies).await?, provider)
         }
@@ -110,8 +110,8 @@ where
             (question, find(&gateway, &owner, ObjectKind::File, &file).await?)
         }
         _ => {
-            let kept = find(&gateway, &owner, kind_of(relay), &shelf.id).await?;
-            (Question::bare(headers, Relayed::object(relay, shelf.id.clone())), kept)
+            let kept = find(&gateway, &owner, kind_of(relay), &filed.id).await?;
+            (Question::bare(headers, Relayed::object(relay, filed.id.clone())), kept)
         }
     };
     let Some(keeper) = house.provider(&provider) else {
@@ -136,12 +136,12 @@ fn may_use(caller: &Caller, provider: &str, relay: Relay) -> bool {
 }
 
 /// The provider for a new file: the one that is named, or the only one there is.
-fn choose(call: &Call, caller: &Caller, shelf: &Shelf, relay: Relay) -> Result<String, Unreadable> {
+fn choose(call: &Call, caller: &Caller, filed: &Filed, relay: Relay) -> Result<String, Unreadable> {
     let keepers = call.house.providers().filter(|provider| provider.relays(relay));
     let keepers = keepers.filter(|provider| may_use(caller, &provider.name, relay));
     let keepers: Vec<&Arc<Provider>> = keepers.collect();
     let names = keepers.iter().map(|provider| &*provider.name).collect::<Vec<_>>().join("`, `");
-    match (shelf.parameter("provider"), keepers.as_slice()) {
+    match (filed.parameter("provider"), keepers.as_slice()) {
         (Some(name), keepers) if keepers.iter().any(|keeper| *keeper.name == *name) => {
             Ok(name.to_owned())
         }
@@ -227,25 +227,25 @@ async fn note(call: &Call, (relay, id): (Relay, &str), body: &Bytes) -> Result<(
 async fn list(
     gateway: &Gateway,
     owner: &Owner,
-    shelf: &Shelf,
+    filed: &Filed,
     kind: ObjectKind,
 ) -> Result<Vec<u8>, Unreadable> {
     let failed = |failure: store::Failure| Unreadable::Refused(unknown_whose(&failure));
-    if shelf.parameter("order").is_some_and(|order| order != "desc") {
+    if filed.parameter("order").is_some_and(|order| order != "desc") {
         return Err(refused(Kind::InvalidRequest, "`order` can only be `desc` here."));
     }
-    let limit = match shelf.parameter("limit").map(str::parse::<u32>) {
+    let limit = match filed.parameter("limit").map(str::parse::<u32>) {
         None => USUAL_LIST,
         Some(Ok(limit @ 1..)) => limit.min(LONGEST_LIST),
         Some(_) => return Err(refused(Kind::InvalidRequest, "`limit` must be a positive number.")),
     };
     let mut after = None;
-    if let Some(id) = shelf.parameter("after") {
+    if let Some(id) = filed.parameter("after") {
         let last = gateway.store().get(owner, kind, id).await.map_err(failed)?;
         let last = last.ok_or_else(|| refused(Kind::NotFound, format!("There is no `{id}`.")))?;
         after = Some(last.position);
     }
-    let purpose = shelf.parameter("purpose");
+    let purpose = filed.parameter("purpose");
     let mut found: Vec<Object> = Vec::new();
     // One more than is shown tells whether there is more.
     while found.len() <= limit as usize {

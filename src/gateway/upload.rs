@@ -21,7 +21,7 @@ use super::snapshot::Limits;
 use crate::canon::{Outcome, Relay};
 use crate::config::Server;
 use crate::dialect::multipart::{self, Fault, Form};
-use crate::dialect::peek::{Envelope, ModelPlace, StreamOptions};
+use crate::dialect::peek::{Envelope, ModelPlace};
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind};
 use crate::net::BoxError;
@@ -136,10 +136,8 @@ fn envelope(form: &Form) -> Envelope {
         model: model.map_or(String::new(), |field| field.value.clone()),
         model_place: model.map(|field| ModelPlace { value: field.span, member: field.span }),
         stream: text("stream").is_some_and(|text| text.eq_ignore_ascii_case("true") || text == "1"),
-        stream_options: StreamOptions::Absent,
-        stream_options_member: None,
         choices: text("n").and_then(|text| text.parse().ok()).unwrap_or(1),
-        close: 0,
+        ..Envelope::default()
     }
 }
 

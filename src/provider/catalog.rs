@@ -1,7 +1,9 @@
 //! Every provider the gateway knows by name, one row each.
 
+use super::traits;
 use crate::canon::{Dialect, Relay};
 use crate::dialect::Traits;
+use crate::dialect::messages::Betas;
 
 /// One provider, as data. Adding one that speaks a known dialect is a row and its fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +196,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Google Vertex AI",
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
-        traits: Traits { model_in_path: true, ..Traits::NONE },
+        traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         ..ROW
     },
@@ -238,6 +240,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "MISTRAL_API_KEY",
         quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
         relays: ("", &[Relay::Transcription, Relay::Moderation, Relay::UploadFile]),
+        traits: traits::MISTRAL,
         docs: "https://docs.mistral.ai/api/",
         ..ROW
     },
@@ -257,6 +260,7 @@ pub static CATALOG: &[Kind] = &[
                 Relay::CreateBatch,
             ],
         ),
+        traits: traits::GROQ,
         docs: "https://console.groq.com/docs/api-reference",
         ..ROW
     },
@@ -265,6 +269,7 @@ pub static CATALOG: &[Kind] = &[
         name: "DeepSeek",
         base_url: "https://api.deepseek.com/v1",
         key_variable: "DEEPSEEK_API_KEY",
+        traits: traits::DEEPSEEK,
         docs: "https://api-docs.deepseek.com/",
         ..ROW
     },
@@ -277,6 +282,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "XAI_API_KEY",
         quirks: Quirks { reasoning_apart: true, ..CHAT },
         relays: ("", &[Relay::ImageGeneration]),
+        traits: traits::XAI,
         docs: "https://docs.x.ai/developers/rest-api-reference",
         ..ROW
     },
@@ -287,6 +293,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENROUTER,
         key_variable: "OPENROUTER_API_KEY",
         quirks: FULL,
+        traits: traits::OPENROUTER,
         docs: "https://openrouter.ai/docs/api/reference/overview",
         ..ROW
     },
@@ -306,6 +313,7 @@ pub static CATALOG: &[Kind] = &[
                 Relay::Rerank,
             ],
         ),
+        traits: Traits::FOLLOWER,
         docs: "https://docs.together.ai/reference/chat-completions-1",
         ..ROW
     },
@@ -317,6 +325,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "FIREWORKS_API_KEY",
         quirks: FULL,
         relays: ("", &[Relay::Rerank]),
+        traits: traits::REPLAYING,
         docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
         ..ROW
     },
@@ -326,6 +335,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.cerebras.ai/v1",
         key_variable: "CEREBRAS_API_KEY",
         quirks: Quirks { completions: true, ..CHAT },
+        traits: traits::CEREBRAS,
         docs: "https://inference-docs.cerebras.ai/api-reference/chat-completions",
         ..ROW
     },
@@ -336,6 +346,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.perplexity.ai",
         key_variable: "PERPLEXITY_API_KEY",
         quirks: Quirks { stream_options: false, ..CHAT },
+        traits: traits::PERPLEXITY,
         docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
         ..ROW
     },
@@ -345,6 +356,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://integrate.api.nvidia.com/v1",
         key_variable: "NVIDIA_API_KEY",
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://docs.api.nvidia.com/nim/reference/llm-apis",
         ..ROW
     },
@@ -355,6 +367,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "SAMBANOVA_API_KEY",
         quirks: FULL,
         relays: ("", &[Relay::Transcription, Relay::Translation]),
+        traits: Traits::FOLLOWER,
         docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
         ..ROW
     },
@@ -364,6 +377,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.hyperbolic.xyz/v1",
         key_variable: "HYPERBOLIC_API_KEY",
         quirks: Quirks { completions: true, ..CHAT },
+        traits: Traits::FOLLOWER,
         docs: "https://docs.hyperbolic.xyz/docs/rest-api",
         ..ROW
     },
@@ -384,6 +398,7 @@ pub static CATALOG: &[Kind] = &[
                 Relay::Translation,
             ],
         ),
+        traits: Traits::FOLLOWER,
         docs: "https://deepinfra.com/docs/openai_api",
         ..ROW
     },
@@ -393,6 +408,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.novita.ai/openai/v1",
         key_variable: "NOVITA_API_KEY",
         quirks: Quirks { quota_codes: &["NOT_ENOUGH_BALANCE"], ..FULL },
+        traits: Traits::FOLLOWER,
         docs: "https://novita.ai/docs/guides/llm-api",
         ..ROW
     },
@@ -403,6 +419,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "MOONSHOT_API_KEY",
         quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
         relays: ("", &[Relay::UploadFile]),
+        traits: traits::MOONSHOT,
         docs: "https://platform.moonshot.ai/docs/api/chat",
         ..ROW
     },
@@ -414,6 +431,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "ZAI_API_KEY",
         quirks: Quirks { quota_codes: &["1113"], ..CHAT },
         relays: ("", &[Relay::ImageGeneration, Relay::Transcription]),
+        traits: traits::ZAI,
         docs: "https://docs.z.ai/api-reference/llm/chat-completion",
         ..ROW
     },
@@ -425,6 +443,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "DASHSCOPE_API_KEY",
         quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
         relays: ("", &[Relay::UploadFile, Relay::CreateBatch]),
+        traits: traits::ALIBABA,
         docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
         ..ROW
     },
@@ -433,6 +452,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Hugging Face",
         base_url: "https://router.huggingface.co/v1",
         key_variable: "HF_TOKEN",
+        traits: Traits::FOLLOWER,
         docs: "https://huggingface.co/docs/inference-providers/tasks/chat-completion",
         ..ROW
     },
@@ -442,6 +462,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://models.github.ai/inference",
         // `GITHUB_TOKEN` is set for other purposes on many machines, so it is not taken as consent.
         quirks: Quirks { embeddings: true, ..CHAT },
+        traits: Traits::FOLLOWER,
         docs: "https://docs.github.com/rest/models/inference",
         ..ROW
     },
@@ -451,6 +472,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:11434/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: traits::OLLAMA,
         docs: "https://docs.ollama.com/api/openai-compatibility",
         ..ROW
     },
@@ -461,6 +483,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", &[Relay::Transcription, Relay::Translation, Relay::Rerank]),
+        traits: Traits::FOLLOWER,
         docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
         ..ROW
     },
@@ -471,6 +494,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", &[Relay::Rerank]),
+        traits: traits::REPLAYING,
         docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
         ..ROW
     },
@@ -480,6 +504,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:1234/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: traits::LMSTUDIO,
         docs: "https://lmstudio.ai/docs/developer/openai-compat",
         ..ROW
     },
@@ -490,6 +515,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", &[Relay::Rerank]),
+        traits: Traits::FOLLOWER,
         docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
         ..ROW
     },
@@ -500,6 +526,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", ANY_RELAYS),
+        traits: Traits::FOLLOWER,
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
     },
@@ -577,6 +604,14 @@ mod tests {
             assert_eq!(find(kind.id), Some(kind));
         }
         assert_eq!(find("no-such-provider"), None);
+    }
+
+    #[test]
+    fn rows_say_the_same_of_stream_options_for_bytes_as_they_are_and_for_translations() {
+        for kind in CATALOG {
+            let refused = kind.traits.refused.contains(&"stream_options");
+            assert_eq!(refused, !kind.quirks.stream_options, "{}", kind.id);
+        }
     }
 
     #[test]
