@@ -1,6 +1,7 @@
 //! Walks the targets of a call until one answers: send, classify, go on. Only before the first
 //! content is relayed.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,6 @@ use super::call::Call;
 use super::flow::Flow;
 use super::relayed::{Incoming, Relayed};
 use super::snapshot::Target;
-use super::upload::Upload;
 use crate::canon::Outcome;
 use crate::error::{Error, Kind, Upstream};
 use crate::provider::{Failure, Next, Provider};
@@ -59,8 +59,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
         if let Some(answer) = errand.answer() {
             return Ok(answer);
         }
-        let pinned = question.relayed.as_ref().and_then(Relayed::credentials);
-        for credential in pinned.unwrap_or_else(|| target.provider.turns()) {
+        for credential in credentials(question, target) {
             if left == 0 {
                 break;
             }
@@ -70,10 +69,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 Err(failure) => failure,
             };
             call.attempt_ended(failure.outcome, failure.status);
-            if let Some(broken) = question.rest().and_then(Upload::broken) {
-                call.ends(broken.outcome());
-                return Err(broken.into());
-            }
+            let spent = is_spent(call, question)?;
             shortest_wait = shortest_wait.into_iter().chain(failure.retry_after).min();
             let next = failure.next;
             // A key that is dead has cost nothing, so it does not count.
@@ -83,7 +79,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 outcome = failure.outcome.name(), "an attempt failed"
             );
             last = Some((failure, target));
-            if question.rest().is_some_and(Upload::is_spent) {
+            if spent {
                 left = 0;
             }
             match next {
@@ -104,6 +100,19 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
         (None, Some(error)) => error,
         (None, None) => Error::new(Kind::Internal, "The route has no targets."),
     })
+}
+
+fn credentials(question: &Question, target: &Target) -> Range<usize> {
+    let pinned = question.relayed.as_ref().and_then(Relayed::credentials);
+    pinned.unwrap_or_else(|| target.provider.turns())
+}
+
+/// Whether the question cannot be sent again. The error says that it never came to its end.
+fn is_spent(call: &mut Call, question: &Question) -> Result<bool, Error> {
+    let Some(rest) = question.rest() else { return Ok(false) };
+    let Some(broken) = rest.broken() else { return Ok(rest.is_spent()) };
+    call.ends(broken.outcome());
+    Err(broken.into())
 }
 
 /// What the client is told when no target answered.

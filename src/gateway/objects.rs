@@ -230,7 +230,7 @@ async fn list(
     filed: &Filed,
     kind: ObjectKind,
 ) -> Result<Vec<u8>, Unreadable> {
-    let failed = |failure: store::Failure| Unreadable::Refused(unknown_whose(&failure));
+    let unusable = |failure: store::Failure| Unreadable::Refused(unknown_whose(&failure));
     if filed.parameter("order").is_some_and(|order| order != "desc") {
         return Err(refused(Kind::InvalidRequest, "`order` can only be `desc` here."));
     }
@@ -241,7 +241,7 @@ async fn list(
     };
     let mut after = None;
     if let Some(id) = filed.parameter("after") {
-        let last = gateway.store().get(owner, kind, id).await.map_err(failed)?;
+        let last = gateway.store().get(owner, kind, id).await.map_err(unusable)?;
         let last = last.ok_or_else(|| refused(Kind::NotFound, format!("There is no `{id}`.")))?;
         after = Some(last.position);
     }
@@ -249,7 +249,7 @@ async fn list(
     let mut found: Vec<Object> = Vec::new();
     // One more than is shown tells whether there is more.
     while found.len() <= limit as usize {
-        let page = gateway.store().list(owner, kind, after, PAGE).await.map_err(failed)?;
+        let page = gateway.store().list(owner, kind, after, PAGE).await.map_err(unusable)?;
         let Some(last) = page.last() else { break };
         after = Some(last.position);
         found.extend(page.into_iter().filter(|object| has_purpose(object, purpose)));

@@ -129,23 +129,23 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, seen: Seen) {
         let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
         connections.spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let service = service_fn(move |request: Request<Incoming>| {
-                let seen = Arc::clone(&seen);
-                async move {
-                    let version = request.version();
-                    let size = read(request.into_body()).await;
-                    seen.lock().unwrap().push((version, size));
-                    let mut response =
-                        Response::new(Full::new(Bytes::from_static(REPLY.as_bytes())));
-                    let json = "application/json".parse().unwrap();
-                    response.headers_mut().insert("content-type", json);
-                    Ok::<_, std::convert::Infallible>(response)
-                }
-            });
+            let service = service_fn(move |request| reply(request, Arc::clone(&seen)));
             let builder = Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+async fn reply(
+    request: Request<Incoming>,
+    seen: Seen,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let version = request.version();
+    let size = read(request.into_body()).await;
+    seen.lock().unwrap().push((version, size));
+    let mut response = Response::new(Full::new(Bytes::from_static(REPLY.as_bytes())));
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    Ok(response)
 }
 
 /// The size of a body; it is not kept.
