@@ -178,7 +178,15 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
         Surface::Responses | Surface::InputTokens | Surface::Compact => &responses::CODEC,
         Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
         Surface::Completions => &completions::CODEC,
-        Surface::Chat | Surface::Embeddings => &chat::CODEC,
+        Surface::Chat
+        | Surface::Embeddings
+        | Surface::Images
+        | Surface::Speech
+        | Surface::Transcriptions
+        | Surface::Moderations
+        | Surface::Rerank
+        | Surface::Files
+        | Surface::Batches => &chat::CODEC,
     }
 }
 
