@@ -539,11 +539,14 @@ async fn every_door_leaves_a_record() {
         "/v1/responses",
         "/v1/messages",
         "/v1/messages/count_tokens",
+        "/v1/responses/compact",
+        "/v1/responses/input_tokens",
         "/v1beta/models/fast:generateContent",
+        "/v1beta/models/fast:countTokens",
     ] {
         call(&gateway, Method::POST, path, KEY, body).await;
     }
-    let records = gateway.recorded(count + 7).await;
+    let records = gateway.recorded(count + 10).await;
     for surface in Surface::ALL {
         assert!(records.iter().any(|record| record["surface"] == surface.name()), "{surface:?}");
     }
