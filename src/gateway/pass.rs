@@ -32,6 +32,8 @@ pub(super) struct Pass {
     skim: Option<Skim>,
     idle: Duration,
     total: Instant,
+    /// The upstream is waited for, and not the client.
+    waiting: bool,
     timer: Pin<Box<Sleep>>,
     /// Ready when what is open has to end.
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -60,6 +62,7 @@ impl Pass {
             ending: Box::pin(async move {
                 let _ = ending.wait_for(|ending| *ending).await;
             }),
+            waiting: false,
             broken: None,
             call: Some(call),
         };
@@ -96,6 +99,10 @@ impl Pass {
                     return self.stop(Outcome::UpstreamTruncated, text, context);
                 }
                 Poll::Pending => {
+                    if !std::mem::replace(&mut self.waiting, true) {
+                        let until = (Instant::now() + self.idle).min(self.total);
+                        self.timer.as_mut().reset(until);
+                    }
                     let (outcome, text) = ready!(self.poll_limits(context));
                     return self.stop(outcome, text, context);
                 }
@@ -104,8 +111,7 @@ impl Pass {
         if let Some(skim) = &mut self.skim {
             skim.feed(&data);
         }
-        let until = (Instant::now() + self.idle).min(self.total);
-        self.timer.as_mut().reset(until);
+        self.waiting = false;
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
         if self.left == Some(0) {
             // Nobody may ask for more, so this is where it is known.

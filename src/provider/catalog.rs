@@ -358,8 +358,6 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.sambanova.ai/v1",
         key_variable: "SAMBANOVA_API_KEY",
         quirks: FULL,
-        relays: ("", &[Relay::Transcription, Relay::Translation]),
-        traits: Traits::FOLLOWER,
         docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
         ..ROW
     },
