@@ -99,10 +99,6 @@ impl Pass {
                     return self.stop(Outcome::UpstreamTruncated, text, context);
                 }
                 Poll::Pending => {
-                    if !std::mem::replace(&mut self.waiting, true) {
-                        let until = (Instant::now() + self.idle).min(self.total);
-                        self.timer.as_mut().reset(until);
-                    }
                     let (outcome, text) = ready!(self.poll_limits(context));
                     return self.stop(outcome, text, context);
                 }
@@ -123,6 +119,10 @@ impl Pass {
     fn poll_limits(&mut self, context: &mut Context<'_>) -> Poll<(Outcome, &'static str)> {
         if self.ending.as_mut().poll(context).is_ready() {
             return Poll::Ready((Outcome::UpstreamTruncated, "the gateway is shutting down"));
+        }
+        if !std::mem::replace(&mut self.waiting, true) {
+            let until = (Instant::now() + self.idle).min(self.total);
+            self.timer.as_mut().reset(until);
         }
         ready!(self.timer.as_mut().poll(context));
         Poll::Ready((Outcome::Timeout, "the provider fell silent in the middle of its answer"))
