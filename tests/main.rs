@@ -11,6 +11,7 @@ mod fallback;
 mod hostile;
 mod house;
 mod limits;
+mod matrix;
 mod providers;
 mod recordings;
 mod reload;

@@ -88,11 +88,9 @@ const TOOL: Shape = &[
 pub(super) fn answer(on_vertex: bool, request: &Request, body: &Value) -> Result<Answer, Refusal> {
     shape::object(body, "", REQUEST, false).map_err(|fault| pydantic(&fault))?;
     if on_vertex {
-        let version = text(body, "anthropic_version");
-        demand(
-            version == "vertex-2023-10-16",
-            "anthropic_version: Input should be 'vertex-2023-10-16'",
-        )?;
+        // The versions that the docs and the newest SDK name.
+        let known = ["vertex-2023-10-16", "2026-10-21"].contains(&text(body, "anthropic_version"));
+        demand(known, "anthropic_version: Input should be 'vertex-2023-10-16'")?;
         demand(body["model"].is_null(), "model: Extra inputs are not permitted")?;
     } else {
         demand(body["model"].is_string(), "model: Field required")?;

@@ -1,0 +1,56 @@
+// The official OpenAI SDK for Node, chat completions.
+
+import OpenAI from "openai";
+import { WEATHER, run } from "./scenarios.mjs";
+
+const tool = { type: "function", function: { name: "weather", description: "The weather.", parameters: WEATHER } };
+
+function read(completion) {
+  const [{ message, finish_reason: finish }] = completion.choices;
+  const { usage } = completion;
+  const calls = (message.tool_calls ?? []).map((call) => ({
+    id: call.id,
+    name: call.function.name,
+    input: JSON.parse(call.function.arguments),
+  }));
+  return {
+    text: message.content ?? "",
+    calls,
+    thought: message.reasoning_content ?? message.reasoning ?? "",
+    usage: {
+      input: usage.prompt_tokens,
+      cached: usage.prompt_tokens_details.cached_tokens,
+      output: usage.completion_tokens,
+      reasoning: usage.completion_tokens_details.reasoning_tokens,
+    },
+    finish: finish === "tool_calls" ? "tools" : finish,
+    // The SDK adds fields of its own to what it has parsed.
+    history: [JSON.parse(JSON.stringify(message, (name, value) => (name === "parsed" || name === "parsed_arguments" || value === null ? undefined : value)))],
+  };
+}
+
+const connect = (column) => {
+  const client = new OpenAI({ baseURL: `${column.url}/v1`, apiKey: column.key, maxRetries: 0, timeout: 20_000 });
+  return {
+    user: (text, image) => {
+      const url = `data:image/png;base64,${image}`;
+      const parts = [{ type: "text", text }, { type: "image_url", image_url: { url } }];
+      return [{ role: "user", content: image ? parts : text }];
+    },
+    results: (results) => results.map(([call, content]) => ({ role: "tool", tool_call_id: call.id, content })),
+    async ask({ model, history, stream, system, tools, schema, thinks }) {
+      const options = {
+        model,
+        messages: [...(system ? [{ role: "system", content: system }] : []), ...history],
+        ...(tools && { tools: [tool] }),
+        ...(thinks && { reasoning_effort: "medium" }),
+        ...(schema && { response_format: { type: "json_schema", json_schema: { name: "City", strict: true, schema } } }),
+      };
+      if (!stream) return read(await client.chat.completions.create(options));
+      const runner = client.chat.completions.stream({ ...options, stream_options: { include_usage: true } });
+      return read(await runner.finalChatCompletion());
+    },
+  };
+};
+
+await run("openai-node chat", connect);
