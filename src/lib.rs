@@ -8,6 +8,7 @@ pub mod dialect; // how each API spells it
 pub mod config; // what the operator wrote, checked
 pub mod telemetry; // metrics and logs
 pub mod net; // sockets, TLS, bodies, tasks
+pub mod store; // what survives a restart
 
 // Strangers: these three never import one another.
 pub mod provider; // who we call

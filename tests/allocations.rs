@@ -12,10 +12,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use switchpoint::canon::Surface;
-use switchpoint::config::Config;
+use switchpoint::config::{Config, StoreUrl};
 use switchpoint::gateway::{Arrival, Ask, Gateway, Snapshot};
 use switchpoint::net::client::Client;
 use switchpoint::net::patience::Pulse;
+use switchpoint::store::Store;
 use switchpoint::telemetry::{Format, Log, Telemetry};
 
 const REPLY: &str =
@@ -62,7 +63,8 @@ fn gateway(upstream: SocketAddr) -> Arc<Gateway> {
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, &client).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
-    Gateway::new(snapshot, client, Telemetry::new(log).unwrap())
+    let store = Store::open(&StoreUrl::Memory).unwrap();
+    Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
 }
 
 fn body(size: usize) -> Bytes {

@@ -17,5 +17,6 @@ mod recordings;
 mod reload;
 mod sdk;
 mod secrets;
+mod state;
 mod streaming;
 mod verbatim;

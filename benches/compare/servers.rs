@@ -28,6 +28,8 @@ listen = "127.0.0.1:{port}"
 [admin]
 listen = "127.0.0.1:{admin_port}"
 key = "admin-bench-key"
+[store]
+url = "memory:"
 [providers.bench]
 kind = "openai-compatible"
 base_url = "http://{upstream}/v1"

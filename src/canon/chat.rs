@@ -4,12 +4,13 @@
 //! beside what all share, under that API's name, so that it can go home unharmed and is never
 //! shown to a stranger.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Dialect, Usage};
 
 /// One question to a chat model.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
     pub model: String,
     pub stream: bool,
@@ -38,7 +39,7 @@ pub struct ChatRequest {
 }
 
 /// Fields of one dialect that have no common meaning.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Extras {
     /// Whose they are; `None` when there are none.
     pub dialect: Option<Dialect>,
@@ -46,7 +47,7 @@ pub struct Extras {
 }
 
 /// What one party said. Two messages of one role may follow each other.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Role,
     pub parts: Vec<Part>,
@@ -54,7 +55,7 @@ pub struct Message {
     pub name: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     System,
     /// OpenAI's successor of the system role; a system message everywhere else.
@@ -66,7 +67,7 @@ pub enum Role {
 }
 
 /// A piece of a message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     pub content: Content,
     /// A prompt cache breakpoint stands behind this part.
@@ -75,7 +76,7 @@ pub struct Part {
     pub opaque: Option<Opaque>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Content {
     Text {
         text: String,
@@ -92,7 +93,7 @@ pub enum Content {
 }
 
 /// A lifetime of a prompt cache entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CacheMark {
     /// Five minutes, the default everywhere.
     Short,
@@ -101,14 +102,14 @@ pub enum CacheMark {
 }
 
 /// State of a provider that travels with a part: a signature, encrypted thoughts.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Opaque {
     /// Who can read it.
     pub dialect: Dialect,
     pub data: Value,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Foreign {
     pub dialect: Dialect,
     /// The block as its dialect spells it.
@@ -116,7 +117,7 @@ pub struct Foreign {
 }
 
 /// An image, a sound, a film or a document.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Media {
     pub kind: MediaKind,
     pub source: Source,
@@ -130,7 +131,7 @@ pub struct Media {
     pub citable: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MediaKind {
     Image,
     Audio,
@@ -139,7 +140,7 @@ pub enum MediaKind {
     Document,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Source {
     /// `media_type` where the dialect states one (`image/png`).
     Url {
@@ -160,7 +161,7 @@ pub enum Source {
 }
 
 /// What a model thought before it spoke.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reasoning {
     /// Empty where the provider shows nothing but the opaque state.
     pub text: String,
@@ -170,7 +171,7 @@ pub struct Reasoning {
     pub redacted: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     pub id: String,
     pub name: String,
@@ -180,7 +181,7 @@ pub struct ToolCall {
     pub custom: bool,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolResult {
     /// The id of the call that this answers.
     pub id: String,
@@ -194,7 +195,7 @@ pub struct ToolResult {
 }
 
 /// Where a claim comes from.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Citation {
     pub url: Option<String>,
     pub title: Option<String>,
@@ -208,7 +209,7 @@ pub struct Citation {
 }
 
 /// Something a model may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Tool {
     Function {
         name: String,
@@ -225,7 +226,7 @@ pub enum Tool {
     Hosted(Foreign),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToolChoice {
     Auto,
     None,
@@ -240,7 +241,7 @@ pub enum ToolChoice {
 }
 
 /// The shape that the answer must have.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub enum Format {
     #[default]
     Text,
@@ -254,7 +255,7 @@ pub enum Format {
     },
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,
@@ -272,7 +273,7 @@ pub struct Sampling {
 }
 
 /// How much a model should think before it speaks.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Thinking {
     pub effort: Option<Effort>,
     /// Tokens it may think; where both are said, the budget is the more exact.
@@ -283,7 +284,7 @@ pub struct Thinking {
     pub summary: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Effort {
     /// Thinking is off.
     None,
@@ -298,7 +299,7 @@ pub enum Effort {
 }
 
 /// A whole answer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatResponse {
     /// The upstream's id; empty where it gave none.
     pub id: String,
@@ -311,7 +312,7 @@ pub struct ChatResponse {
     pub service_tier: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     pub parts: Vec<Part>,
     pub finish: Finish,
@@ -320,14 +321,14 @@ pub struct Choice {
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Finish {
     pub reason: FinishReason,
     /// The stop sequence that was met.
     pub stop_sequence: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FinishReason {
     /// The model was done, or met a stop sequence.
     #[default]

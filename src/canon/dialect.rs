@@ -1,7 +1,9 @@
 //! The APIs that can be spoken.
 
+use serde::{Deserialize, Serialize};
+
 /// A spelling of chat calls. What a dialect's bytes mean is in the room of the same name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dialect {
     /// OpenAI chat completions.
     Chat,

@@ -5,6 +5,7 @@ mod dialect;
 mod embed;
 mod event;
 mod id;
+mod owner;
 mod record;
 mod usage;
 
@@ -17,5 +18,6 @@ pub use dialect::Dialect;
 pub use embed::{EmbedInput, EmbedRequest, EmbedResponse};
 pub use event::{Delta, Event, Opening, Start, StreamFailure};
 pub use id::CallId;
+pub use owner::Owner;
 pub use record::{Attempt, CallRecord, Outcome, Surface, UsageSource};
 pub use usage::Usage;

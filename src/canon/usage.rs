@@ -1,9 +1,11 @@
 //! Tokens of a call in disjoint classes.
 
+use serde::{Deserialize, Serialize};
+
 /// Token counts. `input`, `cache_read`, `cache_write` and `cache_write_long` are disjoint and sum
 /// to all that was read; `output` is all that was written. The others are parts of those:
 /// `reasoning` and `audio_output` of `output`, `audio_input` of `input`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Input tokens that were neither read from nor written to the provider's prompt cache.
     pub input: u64,

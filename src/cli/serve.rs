@@ -23,12 +23,15 @@ use crate::net::patience::Limits;
 use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
+use crate::store::Store;
 use crate::telemetry::{Format, Log, Telemetry};
 
-/// How often connections to upstreams that nobody uses are looked for.
+/// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
 const SWEEP: Duration = Duration::from_secs(10);
 /// What open streams have, once told to end, to send their last event.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What the store has to write what it was handed.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 /// The name of a key that was made at the start because the config has none.
 const MADE_KEY: &str = "first";
 
@@ -63,7 +66,10 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let client = Client::new(workers.count());
     let snapshot = Snapshot::build(config, 1, &client)
         .map_err(|problems| NoStart::Config(located(path.as_deref(), &problems)))?;
-    let gateway = Gateway::new(snapshot, client, telemetry);
+    let store = Store::open(&snapshot.config.store.url).map_err(|error| {
+        NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))
+    })?;
+    let gateway = Gateway::new(snapshot, client, store, telemetry);
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -250,6 +256,7 @@ impl House {
             let gateway = Arc::clone(&self.gateway);
             tasks.spawn_on(worker, sweep(gateway));
         }
+        tasks.spawn(keep_store(Arc::clone(&self.gateway)));
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             tasks.spawn(at_each_change(path, move || {
@@ -298,6 +305,11 @@ impl House {
         }
         self.gateway.end_streams();
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
+        let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
+        let written = tokio::time::timeout(LAST_WRITES, self.gateway.store().flush()).await;
+        if !matches!(written, Ok(Ok(()))) {
+            tracing::error!("the store could not be written to the end");
+        }
         tracing::info!(open = connections.running(), "stopped");
         self.gateway.telemetry.log.flush();
     }
@@ -323,6 +335,16 @@ async fn sweep(gateway: Arc<Gateway>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         gateway.client.sweep();
+    }
+}
+
+/// Deletes what has expired, and shows whether the store can be written.
+async fn keep_store(gateway: Arc<Gateway>) {
+    loop {
+        // The writer logs its own failures.
+        let _ = gateway.store().sweep().await;
+        gateway.telemetry.metrics.store_up.set(gateway.store().is_up().into());
+        tokio::time::sleep(SWEEP).await;
     }
 }
 

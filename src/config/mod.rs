@@ -15,6 +15,8 @@ mod reader;
 mod value;
 mod secret;
 mod server;
+mod cloud;
+mod store;
 mod provider;
 mod route;
 mod access;
@@ -24,24 +26,29 @@ mod discover;
 pub mod watch;
 
 pub use access::Key;
+pub use cloud::{
+    AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
+};
 pub use discover::Candidate;
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
-pub use route::{Route, Target};
+pub use route::{Route, Target, ToolPairs};
 pub use secret::{Secret, variable};
 pub use server::{Admin, Server, Tls};
+pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
 
 use problem::{Lines, Report};
 use reader::{Field, Section};
 
-const SECTIONS: &[&str] = &["server", "admin", "providers", "routes", "keys", "telemetry"];
+const SECTIONS: &[&str] = &["server", "admin", "store", "providers", "routes", "keys", "telemetry"];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub server: Server,
     pub admin: Admin,
+    pub store: Store,
     pub providers: BTreeMap<String, Provider>,
     pub routes: BTreeMap<String, Route>,
     pub keys: BTreeMap<String, Key>,
@@ -92,6 +99,7 @@ impl Config {
         Self {
             server: Server::default(),
             admin: Admin::default(),
+            store: Store::default(),
             providers: BTreeMap::new(),
             routes: BTreeMap::new(),
             keys: BTreeMap::new(),
@@ -110,6 +118,9 @@ impl Config {
                 .unwrap_or_default(),
             admin: section("admin", server::ADMIN_KEYS)
                 .map(|section| Admin::read(&section))
+                .unwrap_or_default(),
+            store: section("store", store::KEYS)
+                .map(|section| Store::read(&section))
                 .unwrap_or_default(),
             providers: named(root, "providers", provider::KEYS, Provider::read),
             routes: named(root, "routes", route::KEYS, Route::read),

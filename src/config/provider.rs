@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::cloud::CloudKeys;
 use super::reader::{Field, Section};
 use super::secret::{Literal, Secret};
 use super::value;
@@ -21,6 +22,17 @@ pub(super) const KEYS: &[&str] = &[
     "api_version",
     "models",
     "timeouts",
+    "region",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "profile",
+    "project",
+    "location",
+    "credentials",
+    "tenant_id",
+    "client_id",
+    "client_secret",
 ];
 pub(super) const TIMEOUT_KEYS: &[&str] = &["connect", "headers", "first_token", "idle", "total"];
 
@@ -42,6 +54,7 @@ pub struct Provider {
     pub api_version: Option<String>,
     pub models: Vec<String>,
     pub timeouts: Timeouts,
+    pub cloud: CloudKeys,
 }
 
 /// How long each phase of a call may take; what is absent is decided elsewhere.
@@ -74,6 +87,7 @@ impl Provider {
             api_version: section.read("api_version", value::text),
             models: texts(section, "models"),
             timeouts: Timeouts::read(section),
+            cloud: CloudKeys::read(section),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! `[routes.NAME]`: what clients may name as a model, and where such calls go.
 
+use toml::de::DeValue;
+
 use super::provider::Timeouts;
 use super::reader::{Field, Section};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["targets", "attempts", "strict", "timeouts"];
+pub(super) const KEYS: &[&str] = &["targets", "attempts", "strict", "tool_pairs", "timeouts"];
 pub(super) const TARGET_KEYS: &[&str] = &["target"];
 
 /// Targets in order of preference.
@@ -15,7 +17,17 @@ pub struct Route {
     pub attempts: Option<u32>,
     /// A call is rather refused than sent without one of its fields.
     pub strict: bool,
+    pub tool_pairs: Option<ToolPairs>,
     pub timeouts: Timeouts,
+}
+
+/// What becomes of a history in which a tool call or a result stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolPairs {
+    /// The call is refused.
+    Strict,
+    /// A stated placeholder completes the pair.
+    Repair,
 }
 
 /// One model of one provider.
@@ -35,8 +47,17 @@ impl Route {
                 .read("attempts", |value| value::whole(value, 1..=20))
                 .and_then(|attempts| u32::try_from(attempts).ok()),
             strict: section.read("strict", value::flag).unwrap_or(false),
+            tool_pairs: section.read("tool_pairs", tool_pairs),
             timeouts: Timeouts::read(section),
         }
+    }
+}
+
+fn tool_pairs(value: &DeValue<'_>) -> Result<ToolPairs, String> {
+    match value::text(value)?.as_str() {
+        "strict" => Ok(ToolPairs::Strict),
+        "repair" => Ok(ToolPairs::Repair),
+        other => Err(format!("{other:?} is neither \"strict\" nor \"repair\"")),
     }
 }
 

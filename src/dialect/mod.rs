@@ -5,8 +5,11 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod eventstream;
 pub mod fold;
+pub mod keepsake;
 pub mod openai;
+pub mod pairs;
 pub mod passage;
 pub mod peek;
 pub mod splice;

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::keepsake::{Keeper, Keepsake};
 use super::openai::Tap;
 use super::sse::{Decoder, Frame};
 use super::{ReadStream, WriteStream, openai};
@@ -71,6 +72,7 @@ pub struct Translated {
     reader: Box<dyn ReadStream>,
     writer: Box<dyn WriteStream>,
     sight: Sight,
+    keeper: Keeper,
     choices: u32,
     /// What is said of usage where the upstream says nothing.
     input_estimate: u64,
@@ -163,6 +165,7 @@ impl Passage {
             reader,
             writer,
             sight: Sight::default(),
+            keeper: Keeper::default(),
             choices: choices.max(1),
             input_estimate,
             events: Vec::new(),
@@ -188,6 +191,14 @@ impl Passage {
             Self::Tapped(tap) => tap.inspect(decoder, frame),
             Self::Watched(watched) => watched.inspect(decoder, frame),
             Self::Translated(translated) => translated.inspect(decoder, frame),
+        }
+    }
+
+    /// What the provider will want back and the client may not carry.
+    pub fn keepsakes(&mut self) -> Vec<Keepsake> {
+        match self {
+            Self::Translated(translated) => std::mem::take(&mut translated.keeper).finish(),
+            Self::Tapped(_) | Self::Watched(_) => Vec::new(),
         }
     }
 
@@ -281,6 +292,7 @@ impl Translated {
                 self.writer.write(&Event::Usage(usage), &mut out);
             }
             self.sight.note(event, self.choices);
+            self.keeper.note(event);
             if !matches!(event, Event::Failed(_)) {
                 self.writer.write(event, &mut out);
             }

@@ -1,5 +1,6 @@
 //! Takes in a request: its body, capped and looked through while it arrives.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,11 +10,12 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
+use super::call::Call;
 use crate::canon::{ChatRequest, Surface};
-use crate::config::Server;
+use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
-use crate::dialect::{ClientSide, Misread};
+use crate::dialect::{ClientSide, Misread, keepsake, pairs};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -48,9 +50,17 @@ pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
-    /// The body in our own words, once a target needed that.
-    chat: OnceLock<Result<ChatRequest, Misread>>,
+    /// The body in our own words, once that was needed.
+    chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
+}
+
+/// A question in our own words.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: ChatRequest,
+    /// Tool calls or results that stood alone were completed.
+    pub(super) repaired: bool,
 }
 
 /// The bytes that all request bodies of the process may hold together.
@@ -162,15 +172,47 @@ where
 }
 
 impl Question {
-    /// The body in our own words; parsed once, however many targets need it.
-    pub(super) fn chat(&self, client: &dyn ClientSide) -> Result<&ChatRequest, &Misread> {
-        let read = || {
-            let mut request = client.read_request(&self.payload.to_bytes())?;
-            request.model.clone_from(&self.envelope.model);
-            request.stream = self.envelope.stream;
-            Ok(request)
+    /// Reads the body into our own words, once, however many targets need it.
+    pub(super) async fn understand(&self, call: &Call) {
+        if self.chat.get().is_some() {
+            return;
+        }
+        let mut asked = self.read_chat(call.client(), call.tool_pairs());
+        if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
+            let missing = keepsake::missing(&request.messages);
+            if !missing.is_empty() {
+                let kept = call.gateway.kept.find(&owner, &missing).await;
+                keepsake::restore(&mut request.messages, &kept);
+            }
+        }
+        // Only this call's own walk reads it, so nobody was faster.
+        let _ = self.chat.set(asked);
+    }
+
+    /// The body in our own words, once it was understood.
+    pub(super) fn chat(&self) -> Result<&Asked, &Misread> {
+        self.chat
+            .get()
+            .unwrap_or(const { &Err(Misread(Cow::Borrowed("The body was not read."))) })
+            .as_ref()
+    }
+
+    fn read_chat(
+        &self,
+        client: &dyn ClientSide,
+        tool_pairs: Option<ToolPairs>,
+    ) -> Result<Asked, Misread> {
+        let mut request = client.read_request(&self.payload.to_bytes())?;
+        request.model.clone_from(&self.envelope.model);
+        request.stream = self.envelope.stream;
+        let Err(orphan) = pairs::check(&request.messages) else {
+            return Ok(Asked { request, repaired: false });
         };
-        self.chat.get_or_init(read).as_ref()
+        if tool_pairs == Some(ToolPairs::Strict) {
+            return Err(Misread::new(orphan.to_string()));
+        }
+        request.messages = pairs::repair(request.messages);
+        Ok(Asked { request, repaired: true })
     }
 }
 

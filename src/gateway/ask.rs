@@ -23,7 +23,7 @@ use crate::dialect::splice::{self, Payload, Usage};
 use crate::dialect::{self, Aim, Context, Misread};
 use crate::error::{Error, Kind};
 use crate::net::client::{Fault, Reply, ReplyBody};
-use crate::provider::{Failure, Operation, Order, Way};
+use crate::provider::{Failure, Operation, Order, Unanswered, Way};
 
 /// The longest whole answer and the longest error body that are read.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
@@ -57,24 +57,44 @@ pub(super) enum Unfit {
     Target(Error),
 }
 
+impl Errand {
+    fn verbatim(surface: Surface, stream: bool) -> Self {
+        let operation = match (surface, surface.dialect()) {
+            (_, Some(dialect)) => Operation::Chat { dialect, stream },
+            (Surface::Embeddings, None) => Operation::Embeddings,
+            (_, None) => Operation::Completions,
+        };
+        Self { operation, wording: Wording::Verbatim, dropped: Vec::new() }
+    }
+}
+
 /// Puts the question into the target's words, where it speaks others than the client.
-pub(super) fn prepare(call: &Call, question: &Question, target: &Target) -> Result<Errand, Unfit> {
+pub(super) async fn prepare(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<Errand, Unfit> {
     let (surface, stream) = (call.surface(), question.envelope.stream);
     let way = target.provider.way(surface, &target.model).ok_or_else(|| {
         let name = &target.provider.name;
         let message = format!("`{name}` cannot answer {} requests.", surface.name());
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
-    let Way::Translated(into) = way else {
-        let operation = match (surface, surface.dialect()) {
-            (_, Some(dialect)) => Operation::Chat { dialect, stream },
-            (Surface::Embeddings, None) => Operation::Embeddings,
-            (_, None) => Operation::Completions,
-        };
-        return Ok(Errand { operation, wording: Wording::Verbatim, dropped: Vec::new() });
-    };
     let misread = |misread: &Misread| Unfit::Question(Error::invalid(misread.0.clone()));
-    let request = question.chat(call.client()).map_err(misread)?;
+    if way != Way::Verbatim || call.tool_pairs().is_some() {
+        question.understand(call).await;
+    }
+    let into = match (way, surface.dialect()) {
+        (Way::Translated(into), _) => into,
+        // Bytes that pass as they are have not been read; a route may want them to be.
+        (Way::Verbatim, Some(dialect))
+            if call.tool_pairs().is_some() && question.chat().map_err(misread)?.repaired =>
+        {
+            dialect
+        }
+        (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
+    };
+    let request = &question.chat().map_err(misread)?.request;
     let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
     let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
@@ -159,10 +179,11 @@ async fn ask_so(
     }
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
     let content_type = content_type.unwrap_or(JSON);
-    if envelope.stream && content_type.as_bytes().starts_with(b"text/event-stream") {
+    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    if envelope.stream && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
         let passage = passage(call, question, target, (errand, usage_added));
         let due = (sent + limits.first_token).min(end);
-        let flow = Flow::new(reply.body, passage);
+        let flow = Flow::new(reply.body, binary, passage);
         return first_content(call, flow, reply.status, due).await;
     }
     let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
@@ -240,7 +261,7 @@ fn with_context<'a, T>(
     target: &Target,
     write: impl FnOnce(Context<'_>) -> T,
 ) -> Option<(T, &'a ChatRequest)> {
-    let request = question.chat(call.client()).ok()?;
+    let request = &question.chat().ok()?.request;
     let (id, created) = call.stamp();
     let context = Context {
         id: &id,
@@ -275,6 +296,7 @@ fn whole(
     let response =
         if streamed { reword::gather(upstream, &body)? } else { upstream.read_response(&body)? };
     call.usage(response.usage, estimate);
+    call.keep(reword::keepsakes(&response));
     let stream = question.envelope.stream;
     let client = call.client();
     let written = with_context(call, question, target, |context| {
@@ -288,9 +310,13 @@ fn whole(
     Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
 }
 
-fn unanswered(target: &Target, fault: &Fault) -> Failure {
+fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {
     // The cause is for the operator: it may name hosts that clients are not to know.
-    tracing::warn!(provider = %target.provider.name, cause = %fault, "an upstream gave no answer");
+    tracing::warn!(provider = %target.provider.name, cause = %unanswered, "an upstream gave no answer");
+    let fault = match unanswered {
+        Unanswered::Net(fault) => fault,
+        Unanswered::Unproven(_) => return Failure::unreachable(),
+    };
     match fault {
         Fault::Connect(cause) if cause.kind() == std::io::ErrorKind::TimedOut => {
             Failure::timeout(0)

@@ -44,7 +44,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
     let mut impossible = None;
     let mut shortest_wait: Option<Duration> = None;
     for (place, target) in chain.targets.iter().enumerate() {
-        let errand = match ask::prepare(call, question, target) {
+        let errand = match ask::prepare(call, question, target).await {
             Ok(errand) => errand,
             Err(Unfit::Question(error)) => return Err(error),
             Err(Unfit::Target(error)) => {

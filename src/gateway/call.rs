@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::arrival::{Ask, Question};
 use super::snapshot::{Chain, Snapshot, Target};
 use super::{Body, Gateway};
-use crate::canon::{Attempt, CallId, CallRecord, Outcome, Surface, Usage, UsageSource};
+use crate::canon::{Attempt, CallId, CallRecord, Outcome, Owner, Surface, Usage, UsageSource};
+use crate::config::ToolPairs;
+use crate::dialect::keepsake::Keepsake;
 use crate::dialect::peek::StreamOptions;
 use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
@@ -91,9 +93,26 @@ impl Call {
         dialect::client(self.record.surface)
     }
 
+    /// Whose things this call may use; `None` until its key was admitted.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.record.key.as_ref().map(|key| Owner::new(Arc::clone(key)))
+    }
+
+    /// Keeps what the provider wants back and the client may not carry.
+    pub(super) fn keep(&self, keepsakes: Vec<Keepsake>) {
+        if let Some(owner) = self.owner().filter(|_| !keepsakes.is_empty()) {
+            self.gateway.kept.put(&owner, keepsakes, &self.gateway.tasks);
+        }
+    }
+
     /// Whether a question is rather refused than sent without one of its fields.
     pub(super) fn is_strict(&self) -> bool {
         self.chain.as_ref().is_some_and(|chain| chain.strict)
+    }
+
+    /// What becomes of tool calls and results that stand alone.
+    pub(super) fn tool_pairs(&self) -> Option<ToolPairs> {
+        self.chain.as_ref().and_then(|chain| chain.tool_pairs)
     }
 
     /// What a writer of answers must know of this call, besides question and model: its id as 32

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use crate::dialect::eventstream::Transcoder;
 use crate::dialect::passage::{Passage, Verdict};
 use crate::dialect::sse::Decoder;
 use crate::net::client::{BodyError, ReplyBody};
@@ -16,10 +17,19 @@ const LONGEST_EVENT: usize = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Flow {
     body: ReplyBody,
+    /// Bedrock frames its events in binary; here they become lines.
+    binary: Option<Box<Binary>>,
     decoder: Decoder,
     pub(super) passage: Passage,
     /// What the client is to be given, in order.
     pub(super) ready: VecDeque<Bytes>,
+}
+
+/// A stream in AWS's framing.
+#[derive(Debug, Default)]
+struct Binary {
+    arrived: BytesMut,
+    transcoder: Transcoder,
 }
 
 /// What the next look at the upstream brought.
@@ -36,8 +46,10 @@ pub(super) enum Step {
 }
 
 impl Flow {
-    pub(super) fn new(body: ReplyBody, passage: Passage) -> Self {
-        Self { body, decoder: Decoder::default(), passage, ready: VecDeque::new() }
+    /// `binary`: the events come in AWS's framing.
+    pub(super) fn new(body: ReplyBody, binary: bool, passage: Passage) -> Self {
+        let binary = binary.then(Box::default);
+        Self { body, binary, decoder: Decoder::default(), passage, ready: VecDeque::new() }
     }
 
     /// Has the upstream's socket watched or not; false where that cannot be chosen.
@@ -47,8 +59,23 @@ impl Flow {
 
     /// Takes what the upstream has sent and looks at each event that is complete.
     pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        Poll::Ready(match ready!(self.body.poll_data(context, self.decoder.buffer())) {
-            Ok(true) => self.absorb(),
+        let Some(binary) = &mut self.binary else {
+            return Poll::Ready(
+                match ready!(self.body.poll_data(context, self.decoder.buffer())) {
+                    Ok(true) => self.absorb(),
+                    Ok(false) => self.finish(),
+                    Err(error) => Step::Cut(error),
+                },
+            );
+        };
+        Poll::Ready(match ready!(self.body.poll_data(context, &mut binary.arrived)) {
+            Ok(true) => {
+                let arrived = binary.arrived.split();
+                match binary.transcoder.feed(&arrived, self.decoder.buffer()) {
+                    Ok(()) => self.absorb(),
+                    Err(_) => Step::Cut(BodyError::Malformed),
+                }
+            }
             Ok(false) => self.finish(),
             Err(error) => Step::Cut(error),
         })

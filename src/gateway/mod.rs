@@ -6,6 +6,7 @@ mod attempt;
 mod body;
 mod call;
 mod flow;
+mod kept;
 mod pipeline;
 mod relay;
 mod reload;
@@ -19,10 +20,13 @@ use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget};
 pub use self::body::Body;
+use self::kept::Kept;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 pub use self::snapshot::Snapshot;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
+use crate::net::tasks::Tasks;
+use crate::store::Store;
 use crate::telemetry::Telemetry;
 
 /// The handle that every door holds: what is configured now, and what outlives a reload.
@@ -31,6 +35,10 @@ pub struct Gateway {
     live: ArcSwap<Snapshot>,
     pub client: Client,
     pub telemetry: Telemetry,
+    store: Store,
+    kept: Kept,
+    /// Work that goes on when its call is over.
+    pub tasks: Tasks,
     /// Calls in flight.
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
@@ -42,7 +50,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(snapshot: Snapshot, client: Client, telemetry: Telemetry) -> Arc<Self> {
+    pub fn new(
+        snapshot: Snapshot,
+        client: Client,
+        store: Store,
+        telemetry: Telemetry,
+    ) -> Arc<Self> {
         let server = &snapshot.config.server;
         telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         Arc::new(Self {
@@ -51,6 +64,9 @@ impl Gateway {
             live: ArcSwap::from_pointee(snapshot),
             client,
             telemetry,
+            kept: Kept::new(store.clone()),
+            tasks: Tasks::default(),
+            store,
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })
@@ -59,6 +75,11 @@ impl Gateway {
     /// What is configured now. A call loads it once and keeps it to its end.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.live.load_full()
+    }
+
+    /// What survives a restart.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Serves `snapshot` from the next call on.

@@ -282,7 +282,10 @@ fn truncated() -> Turn {
 // === impl Live ===
 
 impl Live {
-    fn new(call: Box<Call>, flow: Box<Flow>) -> Self {
+    fn new(call: Box<Call>, mut flow: Box<Flow>) -> Self {
+        if flow.passage.sight().finished {
+            call.keep(flow.passage.keepsakes());
+        }
         let now = Instant::now();
         let limits = call.target().map(|target| target.limits);
         let hour = Duration::from_hours(1);
@@ -345,6 +348,8 @@ impl Live {
         self.last_data = Instant::now();
         if self.finished.is_none() && self.flow.passage.sight().finished {
             self.finished = Some(self.last_data);
+            // Before the client has the end, since its next question may need it.
+            self.call.keep(self.flow.passage.keepsakes());
         }
         let quick = self.last_data < release && !self.flow.passage.sight().finished;
         if quick && self.pace == Pace::Calm && self.flow.watch(false) {

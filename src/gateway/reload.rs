@@ -99,6 +99,11 @@ impl Reloader {
                 current.config.admin.listen.to_string(),
                 config.admin.listen.to_string(),
             ),
+            (
+                "store.url",
+                format!("{:?}", current.config.store.url),
+                format!("{:?}", config.store.url),
+            ),
         ] {
             if before != after {
                 tracing::warn!(section, "this change takes effect at the next start only");

@@ -2,6 +2,7 @@
 
 use crate::canon::ChatResponse;
 use crate::dialect::fold::{Fold, unfold};
+use crate::dialect::keepsake::{Keeper, Keepsake};
 use crate::dialect::sse::Decoder;
 use crate::dialect::{Misread, UpstreamSide, WriteStream};
 
@@ -36,4 +37,13 @@ pub(super) fn spread(response: &ChatResponse, mut writer: Box<dyn WriteStream>) 
         writer.write(&event, &mut out);
     }
     out
+}
+
+/// What its provider will want back of an answer.
+pub(super) fn keepsakes(response: &ChatResponse) -> Vec<Keepsake> {
+    let mut keeper = Keeper::default();
+    for event in unfold(response) {
+        keeper.note(&event);
+    }
+    keeper.finish()
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::access::Access;
-use crate::config::{Config, Timeouts};
+use crate::config::{CloudEnvironment, Config, Route, Timeouts, ToolPairs};
 use crate::net::client::Client;
 use crate::provider::Provider;
 use crate::route::{Choice, Routes, Unknown};
@@ -38,6 +38,7 @@ pub(super) struct Chain {
     pub(super) targets: Vec<Target>,
     /// A question is rather refused than sent without one of its fields.
     pub(super) strict: bool,
+    pub(super) tool_pairs: Option<ToolPairs>,
     /// Attempts one call may make, over keys and targets together.
     pub(super) attempts: u32,
 }
@@ -93,8 +94,9 @@ impl Snapshot {
     ) -> Result<Self, Vec<(String, String)>> {
         let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
+        let environment = CloudEnvironment::read();
         for (name, section) in &config.providers {
-            match Provider::build(name, section, client) {
+            match Provider::build(name, section, (&environment, client)) {
                 Ok(provider) => {
                     providers.insert(name.clone(), Arc::new(provider));
                 }
@@ -112,7 +114,7 @@ impl Snapshot {
                     let provider = providers.get(&target.provider)?;
                     Some(Target::new(name, provider, &target.model, &route.timeouts))
                 });
-                Arc::new(Chain::new(name, targets.collect(), (route.attempts, route.strict)))
+                Arc::new(Chain::new(name, targets.collect(), Some(route)))
             })
             .collect();
         let listed = providers
@@ -140,7 +142,7 @@ impl Snapshot {
             Choice::Direct { provider, model } => {
                 let provider = self.providers.get(provider).ok_or(Unknown { nearest: None })?;
                 let target = Target::new("direct", provider, model, &Timeouts::default());
-                Ok(Arc::new(Chain::new("direct", vec![target], (None, false))))
+                Ok(Arc::new(Chain::new("direct", vec![target], None)))
             }
         }
     }
@@ -149,13 +151,14 @@ impl Snapshot {
 // === impl Chain ===
 
 impl Chain {
-    fn new(name: &str, targets: Vec<Target>, (attempts, strict): (Option<u32>, bool)) -> Self {
+    fn new(name: &str, targets: Vec<Target>, route: Option<&Route>) -> Self {
         Self {
             name: name.into(),
             header: HeaderValue::from_str(name).ok(),
             targets,
-            strict,
-            attempts: attempts.unwrap_or(ATTEMPTS),
+            strict: route.is_some_and(|route| route.strict),
+            tool_pairs: route.and_then(|route| route.tool_pairs),
+            attempts: route.and_then(|route| route.attempts).unwrap_or(ATTEMPTS),
         }
     }
 }

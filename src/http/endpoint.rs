@@ -14,6 +14,9 @@ pub(super) enum Endpoint {
     Infer(Ask),
     Models,
     Model(String),
+    /// The same in Google's shape.
+    GoogleModels,
+    GoogleModel(String),
     Health,
     Ready,
 }
@@ -38,6 +41,7 @@ const PATHS: &[(&str, &Method, Endpoint)] = &[
     ("/v1/messages", &Method::POST, infer(Surface::Messages)),
     ("/v1/messages/count_tokens", &Method::POST, infer(Surface::CountTokens)),
     ("/v1/models", &Method::GET, Endpoint::Models),
+    ("/v1beta/models", &Method::GET, Endpoint::GoogleModels),
     ("/healthz", &Method::GET, Endpoint::Health),
     ("/readyz", &Method::GET, Endpoint::Ready),
 ];
@@ -54,11 +58,13 @@ const GOOGLE_METHODS: [(&str, bool); 2] =
 pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
-    let (wanted, endpoint) = match (fixed, google(path), model) {
+    let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
+    let (wanted, endpoint) = match (fixed, google(path), model, google_model) {
         (Some((_, wanted, endpoint)), ..) => (*wanted, endpoint.clone()),
-        (None, Some(ask), _) => (&Method::POST, Endpoint::Infer(ask)),
-        (None, None, Some(id)) => (&Method::GET, Endpoint::Model(decoded(id))),
-        (None, None, None) => return Err(NotServed::Path(hint(path))),
+        (None, Some(ask), ..) => (&Method::POST, Endpoint::Infer(ask)),
+        (None, None, Some(id), _) => (&Method::GET, Endpoint::Model(decoded(id))),
+        (None, None, None, Some(id)) => (&Method::GET, Endpoint::GoogleModel(decoded(id))),
+        (None, None, None, None) => return Err(NotServed::Path(hint(path))),
     };
     let head = *method == Method::HEAD && *wanted == Method::GET;
     if method == wanted || head {

@@ -70,22 +70,29 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
 
 /// The endpoints that only look.
 fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> Response<Body> {
+    let headers = request.headers();
     match endpoint {
-        Endpoint::Models | Endpoint::Model(_) => {
-            let house = gateway.snapshot();
-            let id = match endpoint {
-                Endpoint::Model(id) => Some(id.as_str()),
-                _ => None,
-            };
-            match models::answer(&house, request.headers(), id) {
-                Ok(body) => json(StatusCode::OK, &body),
-                Err(error) => refuse(&error),
-            }
+        Endpoint::Models => list(gateway, request, (models::Shape::at_openai_path(headers), None)),
+        Endpoint::Model(id) => {
+            list(gateway, request, (models::Shape::at_openai_path(headers), Some(id)))
         }
+        Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)),
+        Endpoint::GoogleModel(id) => list(gateway, request, (models::Shape::Google, Some(id))),
         Endpoint::Ready => ready(gateway),
         Endpoint::Health | Endpoint::Infer(_) => {
             json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
         }
+    }
+}
+
+fn list(
+    gateway: &Gateway,
+    request: &Request<Incoming>,
+    what: (models::Shape, Option<&str>),
+) -> Response<Body> {
+    match models::answer(&gateway.snapshot(), request.headers(), what) {
+        Ok(body) => json(StatusCode::OK, &body),
+        Err(error) => refuse(&error),
     }
 }
 

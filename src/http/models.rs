@@ -1,4 +1,4 @@
-//! Lists what a key may call.
+//! Lists what a key may call, in the shape of the API that asks.
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -6,32 +6,78 @@ use serde_json::{Value, json};
 use crate::error::{Error, Kind};
 use crate::gateway::Snapshot;
 
-/// All models, or the one called `id`, in OpenAI's shape.
+/// Whose list is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    OpenAi,
+    Anthropic,
+    Google,
+}
+
+impl Shape {
+    /// Anthropic's clients ask at OpenAI's path, and say who they are in a header.
+    pub(super) fn at_openai_path(headers: &HeaderMap) -> Self {
+        if headers.contains_key("anthropic-version") { Self::Anthropic } else { Self::OpenAi }
+    }
+}
+
+/// All models, or the one called `id`.
 pub(super) fn answer(
     house: &Snapshot,
     headers: &HeaderMap,
-    id: Option<&str>,
+    (shape, id): (Shape, Option<&str>),
 ) -> Result<Value, Error> {
     let caller = house.access.admit(headers)?;
     let Some(id) = id else {
         let names = house.routes.names().filter(|name| caller.may_call(name));
-        let data: Vec<Value> = names.map(|name| describe(house, &name)).collect();
-        return Ok(json!({"object": "list", "data": data}));
+        let models: Vec<Value> = names.map(|name| describe(house, shape, &name)).collect();
+        return Ok(list(shape, &models));
     };
     if house.routes.resolve(id).is_ok() && caller.may_call(id) {
-        return Ok(describe(house, id));
+        return Ok(describe(house, shape, id));
     }
     let message =
         format!("There is no model `{id}`; `GET /v1/models` lists what this key may call.");
     Err(Error::new(Kind::ModelNotFound, message))
 }
 
-fn describe(house: &Snapshot, name: &str) -> Value {
-    let created =
-        house.loaded_at.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let owner = match name.split_once('/') {
-        Some((provider, _)) if !house.config.routes.contains_key(name) => provider,
-        _ => "switchpoint",
-    };
-    json!({"id": name, "object": "model", "created": created, "owned_by": owner})
+/// There is one page.
+fn list(shape: Shape, models: &[Value]) -> Value {
+    match shape {
+        Shape::OpenAi => json!({"object": "list", "data": models}),
+        Shape::Google => json!({"models": models}),
+        Shape::Anthropic => {
+            let id = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
+            json!({
+                "first_id": id(models.first()),
+                "last_id": id(models.last()),
+                "data": models,
+                "has_more": false,
+            })
+        }
+    }
+}
+
+fn describe(house: &Snapshot, shape: Shape, name: &str) -> Value {
+    match shape {
+        Shape::OpenAi => {
+            let since = house.loaded_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let owner = match name.split_once('/') {
+                Some((provider, _)) if !house.config.routes.contains_key(name) => provider,
+                _ => "switchpoint",
+            };
+            json!({
+                "id": name, "object": "model", "created": since.as_secs(), "owned_by": owner,
+            })
+        }
+        Shape::Anthropic => {
+            let created = humantime::format_rfc3339_seconds(house.loaded_at).to_string();
+            json!({"type": "model", "id": name, "display_name": name, "created_at": created})
+        }
+        Shape::Google => json!({
+            "name": format!("models/{name}"),
+            "displayName": name,
+            "supportedGenerationMethods": ["generateContent", "streamGenerateContent", "countTokens"],
+        }),
+    }
 }

@@ -37,6 +37,12 @@ pub enum Auth {
     Bearer,
     /// The bare key in a header of this name.
     Header(&'static str),
+    /// The bare key in a header of this name; without a key, a token of Microsoft Entra.
+    Entra(&'static str),
+    /// A signature of AWS; a key goes as a bearer.
+    Aws,
+    /// A token of Google; a key goes in Google's header.
+    Google,
     /// No key is needed; one that is configured goes as a bearer.
     None,
 }
@@ -120,12 +126,62 @@ pub static CATALOG: &[Kind] = &[
         ..ROW
     },
     Kind {
+        id: "anthropic",
+        name: "Anthropic",
+        base_url: "https://api.anthropic.com",
+        speaks: &[(Dialect::Messages, "/v1/messages")],
+        auth: Auth::Header("x-api-key"),
+        headers: &[("anthropic-version", "2023-06-01")],
+        key_variable: "ANTHROPIC_API_KEY",
+        quirks: Quirks { quota_codes: &["billing_error"], ..CHAT },
+        docs: "https://docs.claude.com/en/api/messages",
+        ..ROW
+    },
+    Kind {
+        id: "gemini",
+        name: "Google Gemini",
+        base_url: "https://generativelanguage.googleapis.com",
+        speaks: &[(Dialect::Gemini, "/v1beta/models/{model}:{method}")],
+        auth: Auth::Header("x-goog-api-key"),
+        key_variable: "GEMINI_API_KEY",
+        docs: "https://ai.google.dev/api/generate-content",
+        ..ROW
+    },
+    Kind {
+        // Gemini and Claude, each in its own dialect; host and path follow from project and place.
+        id: "vertex",
+        name: "Google Vertex AI",
+        speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
+        auth: Auth::Google,
+        traits: Traits { model_in_path: true, ..Traits::NONE },
+        docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
+        ..ROW
+    },
+    Kind {
+        // Host and path follow from region and model.
+        id: "bedrock",
+        name: "Amazon Bedrock",
+        speaks: &[(Dialect::Converse, "")],
+        auth: Auth::Aws,
+        docs: "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+        ..ROW
+    },
+    Kind {
+        id: "cohere",
+        name: "Cohere",
+        base_url: "https://api.cohere.com",
+        speaks: &[(Dialect::Cohere, "/v2/chat")],
+        key_variable: "CO_API_KEY",
+        docs: "https://docs.cohere.com/reference/chat",
+        ..ROW
+    },
+    Kind {
         // The resource's address; `azure` also needs its own URL form, which is built elsewhere.
         // "Quota" in its 429 means a rate here, so no code is final.
         id: "azure",
         name: "Azure OpenAI",
         speaks: OPENAI,
-        auth: Auth::Header("api-key"),
+        auth: Auth::Entra("api-key"),
         key_variable: "AZURE_OPENAI_API_KEY",
         quirks: FULL,
         docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",

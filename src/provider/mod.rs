@@ -1,11 +1,15 @@
 //! Who we call: address, credentials, quirks. Rows first, code only for oddities.
 
 pub mod catalog;
+mod auth;
 mod azure;
+mod bedrock;
 mod demo;
+mod encode;
 mod failure;
+mod paths;
+mod vertex;
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,10 +18,12 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+use self::auth::{Setup, Signer, Unsigned};
 use self::catalog::{Auth, Kind};
 pub use self::failure::{Failure, Next};
+use self::paths::Paths;
 use crate::canon::{Dialect, Surface};
-use crate::config::{self, Secret, Timeouts};
+use crate::config::{self, CloudEnvironment, Secret, Timeouts};
 use crate::dialect::splice::{Payload, Usage};
 use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reply, Template};
 
@@ -40,10 +46,8 @@ pub struct Provider {
 enum Door {
     Http {
         origin: Arc<Origin>,
-        /// The path of the base URL, without a slash at its end.
-        base: String,
+        paths: Paths,
         credentials: Vec<Credential>,
-        deployments: Option<azure::Deployments>,
     },
     /// Answers are made in this process.
     BuiltIn,
@@ -55,12 +59,29 @@ enum Door {
 struct Credential {
     secret: Option<Secret>,
     template: Template,
+    /// Adds what proves each request on its own.
+    signer: Option<Signer>,
+}
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error(transparent)]
+    Net(#[from] Fault),
+    /// Nothing proves who we are; says what to do about it.
+    #[error("{0}")]
+    Unproven(String),
 }
 
 /// What a provider is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    Chat { dialect: Dialect, stream: bool },
+    Chat {
+        dialect: Dialect,
+        stream: bool,
+    },
+    /// How many tokens a question has, asked in this dialect.
+    CountTokens(Dialect),
     Completions,
     Embeddings,
 }
@@ -91,11 +112,19 @@ pub struct Order<'a> {
 
 impl Provider {
     /// Builds a provider from its section; the error says what is wrong with it.
-    pub fn build(name: &str, section: &config::Provider, client: &Client) -> Result<Self, String> {
+    pub fn build(
+        name: &str,
+        section: &config::Provider,
+        (environment, client): (&CloudEnvironment, &Client),
+    ) -> Result<Self, String> {
         let kind = catalog::find(&section.kind)
             .ok_or_else(|| format!("there is no provider kind `{}`", section.kind))?;
-        let door =
-            if kind.id == demo::ID { Door::BuiltIn } else { Self::door(kind, section, client)? };
+        auth::refuse_foreign_keys(kind.id, section)?;
+        let door = if kind.id == demo::ID {
+            Door::BuiltIn
+        } else {
+            Door::http(kind, Setup { section, environment, client })?
+        };
         let models = match &door {
             Door::BuiltIn if section.models.is_empty() => demo::models(),
             _ => section.models.clone(),
@@ -109,35 +138,6 @@ impl Provider {
             next_credential: AtomicUsize::new(0),
             omits_stream_options: AtomicBool::new(!kind.quirks.stream_options),
         })
-    }
-
-    fn door(
-        kind: &'static Kind,
-        section: &config::Provider,
-        client: &Client,
-    ) -> Result<Door, String> {
-        let base = section.base_url.as_deref().unwrap_or(kind.base_url);
-        if base.is_empty() {
-            return Err(format!("`{}` needs a `base_url`", kind.id));
-        }
-        let address: Uri =
-            base.parse().map_err(|error| format!("its `base_url` is invalid: {error}"))?;
-        if kind.auth != Auth::None && !kind.key_variable.is_empty() && section.api_keys.is_empty() {
-            // A proxy in front may add the key, so this is only refused where it cannot work.
-            if section.base_url.is_none() && section.headers.is_empty() {
-                return Err(format!("`{}` needs an `api_key`", kind.id));
-            }
-        }
-        let path = address.path().trim_end_matches('/').to_owned();
-        let place = Place { address, proxy: section.proxy.clone(), ca: section.ca.clone() };
-        let origin = client.origin(&place).map_err(|error| error.to_string())?;
-        let mut credentials = Vec::new();
-        let secrets = section.api_keys.iter().map(Some);
-        for secret in secrets.chain(section.api_keys.is_empty().then_some(None)) {
-            credentials.push(Credential::new(kind, section, secret)?);
-        }
-        let deployments = azure::Deployments::of(kind, &path, section.api_version.as_deref());
-        Ok(Door::Http { origin, base: path, credentials, deployments })
     }
 
     /// How many credentials may be tried.
@@ -157,8 +157,12 @@ impl Provider {
     }
 
     /// The dialects in which this model can be asked, the one with least loss first.
-    fn dialects(&self, _model: &str) -> impl Iterator<Item = Dialect> {
-        self.kind.speaks.iter().map(|(dialect, _)| *dialect)
+    fn dialects(&self, model: &str) -> impl Iterator<Item = Dialect> {
+        let leads = move |dialect: &Dialect| match &self.door {
+            Door::Http { paths, .. } => paths.lead(*dialect, model),
+            Door::BuiltIn => true,
+        };
+        self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads)
     }
 
     /// How such a question gets to this model; `None` if it cannot.
@@ -187,45 +191,48 @@ impl Provider {
     }
 
     /// Asks, and waits for the head of the answer.
-    pub async fn send(&self, order: Order<'_>) -> Result<Reply, Fault> {
-        let Door::Http { origin, base, credentials, deployments } = &self.door else {
+    pub async fn send(&self, order: Order<'_>) -> Result<Reply, Unanswered> {
+        let Door::Http { origin, paths, credentials } = &self.door else {
             return Ok(demo::answer(order.operation, order.payload));
         };
-        let template = self.template(order.operation);
-        let path = if let Some(deployments) = deployments {
-            deployments.path(base, template, order.model)
-        } else {
-            let mut path = base.clone();
-            fill_in(&mut path, template, order.operation, order.model);
-            path
-        };
-        let outgoing = Outgoing {
+        let path = paths.fill_in(self.kind, order.operation, order.model);
+        let credential = &credentials[order.credential % credentials.len()];
+        let mut outgoing = Outgoing {
             method: "POST",
             path: &path,
-            headers: &credentials[order.credential % credentials.len()].template,
+            headers: &credential.template,
             extra: order.extra,
             body: order.payload,
         };
-        origin.send(outgoing, order.connect_limit).await
-    }
-
-    /// The path behind the base URL, as the catalogue writes it.
-    fn template(&self, operation: Operation) -> &'static str {
-        match operation {
-            Operation::Completions => "/completions",
-            Operation::Embeddings => "/embeddings",
-            Operation::Chat { dialect, .. } => {
-                let speaks = self.kind.speaks.iter().find(|(spoken, _)| *spoken == dialect);
-                speaks.map_or("", |(_, path)| path)
-            }
+        let Some(signer) = &credential.signer else {
+            return Ok(origin.send(outgoing, order.connect_limit).await?);
+        };
+        let unsigned = Unsigned {
+            method: outgoing.method,
+            host: origin.authority(),
+            path: &path,
+            headers: &[],
+            body: order.payload,
+        };
+        let proof = signer.authorize(&unsigned).await;
+        let mut extra = proof.map_err(|fault| Unanswered::Unproven(fault.to_string()))?;
+        extra.extend_from_slice(order.extra);
+        outgoing.extra = &extra;
+        let reply = origin.send(outgoing, order.connect_limit).await?;
+        if reply.status == 401 {
+            signer.doubt();
         }
+        Ok(reply)
     }
 
     /// `text` without any of this provider's secrets, should an upstream have echoed one.
     pub fn redact(&self, text: String) -> String {
         let Door::Http { credentials, .. } = &self.door else { return text };
+        let signed = credentials.iter().filter_map(|credential| credential.signer.as_ref());
+        let signed: Vec<Secret> = signed.flat_map(Signer::secrets).collect();
         let secrets = credentials.iter().filter_map(|credential| credential.secret.as_ref());
         secrets
+            .chain(&signed)
             .filter(|secret| !secret.expose().is_empty())
             .fold(text, |text, secret| text.replace(secret.expose(), "***"))
     }
@@ -241,6 +248,49 @@ impl Provider {
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &Bytes) -> Failure {
         failure::classify(self.kind, status, headers, body)
     }
+}
+
+// === impl Door ===
+
+impl Door {
+    fn http(kind: &'static Kind, setup: Setup<'_>) -> Result<Self, String> {
+        let section = setup.section;
+        let (paths, home) = Paths::of(kind, setup)?;
+        let base = section.base_url.as_deref().unwrap_or(&home);
+        if base.is_empty() {
+            return Err(format!("`{}` needs a `base_url`", kind.id));
+        }
+        let address: Uri =
+            base.parse().map_err(|error| format!("its `base_url` is invalid: {error}"))?;
+        let paths = paths.behind(address.path().trim_end_matches('/'));
+        let place = Place { address, proxy: section.proxy.clone(), ca: section.ca.clone() };
+        let origin = setup.client.origin(&place).map_err(|error| error.to_string())?;
+        Ok(Self::Http { origin, paths, credentials: credentials(kind, setup)? })
+    }
+}
+
+/// One for each key; where there is none, what else proves who we are.
+fn credentials(kind: &Kind, setup: Setup<'_>) -> Result<Vec<Credential>, String> {
+    let Setup { section, environment, .. } = setup;
+    let mut keys: Vec<&Secret> = section.api_keys.iter().collect();
+    if kind.auth == Auth::Aws {
+        keys.extend(environment.aws.bearer_token.as_ref().filter(|_| keys.is_empty()));
+    }
+    if !keys.is_empty() {
+        return keys.iter().map(|key| Credential::new(kind, section, Some(key))).collect();
+    }
+    // A proxy in front may add the key, so its absence is only refused where it cannot work.
+    let alone = section.base_url.is_none() && section.headers.is_empty();
+    let signer = match kind.auth {
+        Auth::Aws => Some(Signer::aws(setup)?),
+        Auth::Google => Some(Signer::google(setup)?),
+        Auth::Entra(_) if section.headers.is_empty() => Some(Signer::entra(setup)?),
+        Auth::Bearer | Auth::Header(_) if alone && !kind.key_variable.is_empty() => {
+            return Err(format!("`{}` needs an `api_key`", kind.id));
+        }
+        Auth::Bearer | Auth::Header(_) | Auth::Entra(_) | Auth::None => None,
+    };
+    Ok(vec![Credential { signer, ..Credential::new(kind, section, None)? }])
 }
 
 // === impl Credential ===
@@ -259,8 +309,15 @@ impl Credential {
         headers.insert(USER_AGENT, HeaderValue::from_static(agent));
         if let Some(secret) = secret {
             let (name, text) = match kind.auth {
-                Auth::Header(name) => (HeaderName::from_static(name), secret.expose().to_owned()),
-                Auth::Bearer | Auth::None => (AUTHORIZATION, format!("Bearer {}", secret.expose())),
+                Auth::Header(name) | Auth::Entra(name) => {
+                    (HeaderName::from_static(name), secret.expose().to_owned())
+                }
+                Auth::Google => {
+                    (HeaderName::from_static("x-goog-api-key"), secret.expose().to_owned())
+                }
+                Auth::Bearer | Auth::Aws | Auth::None => {
+                    (AUTHORIZATION, format!("Bearer {}", secret.expose()))
+                }
             };
             headers.insert(name, sensitive(&text)?);
         }
@@ -271,48 +328,7 @@ impl Credential {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
             headers.insert(name, sensitive(value.expose())?);
         }
-        Ok(Self { secret: secret.cloned(), template: Template::new(headers) })
-    }
-}
-
-/// Appends a path of the catalogue with the model and the method in their places.
-fn fill_in(path: &mut String, template: &str, operation: Operation, model: &str) {
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
-        path.push_str(before);
-        let (name, after) = after.split_once('}').unwrap_or((after, ""));
-        match name {
-            "model" => push_segment(path, model),
-            _ => path.push_str(method(operation)),
-        }
-        rest = after;
-    }
-    path.push_str(rest);
-}
-
-/// What a dialect that names it in the path calls what is asked.
-fn method(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Chat { dialect: Dialect::Gemini, stream: true } => {
-            "streamGenerateContent?alt=sse"
-        }
-        Operation::Chat { dialect: Dialect::Gemini, stream: false } => "generateContent",
-        Operation::Chat { stream: true, .. } => "converse-stream",
-        _ => "converse",
-    }
-}
-
-/// Appends `text` as one segment: a model's name can never choose a path.
-fn push_segment(path: &mut String, text: &str) {
-    let dots_only = text.bytes().all(|byte| byte == b'.');
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-        if plain && !dots_only {
-            path.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(path, "%{byte:02X}");
-        }
+        Ok(Self { secret: secret.cloned(), template: Template::new(headers), signer: None })
     }
 }
 

@@ -88,6 +88,8 @@ metrics! {
     config_generation: gauge "switchpoint_config_generation" [];
     /// Attempts to load a changed config, by outcome: accepted or refused.
     config_reloads: counters "switchpoint_config_reloads_total" ["outcome"];
+    /// Whether the last transaction of the store was committed: 1 or 0.
+    store_up: gauge "switchpoint_store_up" [];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }

@@ -4,27 +4,35 @@ use super::source::{Source, Text};
 use super::{Complaint, assert_clean, assert_complains};
 
 /// A crate stands for its family too: `hyper` also means `hyper_util`.
-const OWNERS: [(&str, &[&str]); 27] = [
+const OWNERS: [(&str, &[&str]); 33] = [
     ("hyper", &["net", "http", "gateway"]),
     ("http_body", &["net", "http", "gateway", "provider"]),
+    // Reads keys out of PEM, wherever they are for.
+    ("rustls_pki_types", &["net", "provider"]),
     ("rustls", &["net"]),
     ("tokio_rustls", &["net"]),
     ("webpki_roots", &["net"]),
     ("httparse", &["net"]),
     ("socket2", &["net"]),
     ("flate2", &["net"]),
+    ("aws_smithy_eventstream", &["dialect"]),
+    ("aws", &["provider"]),
+    // In `net` it is the provider of that name inside of rustls.
+    ("ring", &["net", "provider"]),
     ("base64", &["provider", "cli"]),
     ("getrandom", &["cli"]),
     ("rlimit", &["cli"]),
-    ("humantime", &["telemetry", "http"]),
+    ("humantime", &["telemetry", "http", "provider"]),
     ("httpdate", &["provider"]),
-    ("percent_encoding", &["http"]),
+    ("percent_encoding", &["http", "provider"]),
     ("sha2", &["config", "access", "provider", "http"]),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
     ("memchr", &["dialect"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("rusqlite", &["store"]),
+    ("moka", &["gateway"]),
     ("toml", &["config"]),
     ("notify", &["config"]),
     ("std::env", &["config"]),

@@ -226,10 +226,11 @@ pub(crate) fn config(server: &str, sections: &str) -> String {
     let unless_said = |key: &str, line: &'static str| if server.contains(key) { "" } else { line };
     let drain = unless_said("drain =", "drain = \"100ms\"\n");
     let workers = unless_said("workers =", "workers = 2\n");
+    let store = if sections.contains("[store]") { "" } else { "[store]\nurl = \"memory:\"\n\n" };
     format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n{workers}{drain}{server}\n\n\
          [admin]\nlisten = \"127.0.0.1:0\"\nkey = \"{ADMIN_KEY}\"\n\n\
-         [telemetry]\nlevel = \"debug\"\n\n\
+         [telemetry]\nlevel = \"debug\"\n\n{store}\
          [keys.test]\nsecret = \"{KEY}\"\n\n{sections}\n"
     )
 }

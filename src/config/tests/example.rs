@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::super::{SECTIONS, Source, access, parse_toml, provider, route, server, telemetry};
+use super::super::{
+    SECTIONS, Source, access, parse_toml, provider, route, server, store, telemetry,
+};
 use super::{Config, parse};
 
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
@@ -28,8 +30,8 @@ fn the_example_loads_as_it_stands() {
     assert_eq!(config.warnings, []);
     let usual = Config::empty(Source::Discovery);
     assert_eq!(
-        (config.server, config.admin),
-        (usual.server, usual.admin),
+        (config.server, config.admin, config.store),
+        (usual.server, usual.admin, usual.store),
         "the defaults it claims"
     );
     assert_eq!(config.telemetry, usual.telemetry);
@@ -57,6 +59,7 @@ fn every_known_key_stands_in_the_example() {
     let known = BTreeMap::from([
         ("server", [server::SERVER_KEYS, server::TLS_KEYS].concat()),
         ("admin", server::ADMIN_KEYS.to_vec()),
+        ("store", store::KEYS.to_vec()),
         ("providers", [provider::KEYS, provider::TIMEOUT_KEYS].concat()),
         ("routes", [route::KEYS, route::TARGET_KEYS].concat()),
         ("keys", access::KEYS.to_vec()),

@@ -9,7 +9,7 @@ use super::*;
 
 mod example;
 
-const KINDS: &[&str] = &["azure", "demo", "groq", "ollama", "openai"];
+const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 
 const SOUND: &str = r#"
 [providers.groq]
@@ -61,7 +61,7 @@ mode = "on"
 4: server.drain: "30 sec" is not a duration; write "250ms", "10s", "5m", "2h" or "1d"
 6: providers.groq.kind: no provider kind is called "grok"; did you mean "groq"?
 10: routes.fast.targets[1]: no provider is called "gorq"; did you mean "groq"?
-12: cache: [cache] is not known; known: server, admin, providers, routes, keys, telemetry
+12: cache: [cache] is not known; known: server, admin, store, providers, routes, keys, telemetry
 "#
     );
 }
@@ -256,6 +256,22 @@ fn listeners_that_can_never_work_are_refused() {
 }
 
 #[test]
+fn a_store_is_a_file_or_memory_and_its_address_is_never_repeated() {
+    let told = |url: &str| complaints(&format!("[store]\nurl = \"{url}\""));
+    let postgres = told("postgres://user:canary@db/state");
+    assert_eq!(
+        postgres,
+        "2: store.url: Postgres is not supported yet; write \"sqlite:PATH\" or \"memory:\"\n"
+    );
+    for url in ["redis://user:canary@db", "sqlite:", "sqlite::memory:", "sqlite:a/", "memory"] {
+        let told = told(url);
+        assert!(told.contains("is not a store; write") && !told.contains("canary"), "{told}");
+    }
+    assert!(told("sqlite://state.db").contains("takes a plain path"));
+    assert!(complaints("[store]\nshared = \"x\"").contains("\"shared\" is not known"));
+}
+
+#[test]
 fn a_slip_of_syntax_is_one_problem_with_its_line() {
     let duplicate = parse("[server]\ndrain = \"1s\"\ndrain = \"2s\"\n").unwrap_err();
     assert_eq!(duplicate.len(), 1);
@@ -350,6 +366,7 @@ fn nothing_written_means_the_defaults() {
     assert_eq!(config.hash, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     assert_eq!(config.server.listen[0].to_string(), "127.0.0.1:4000");
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:4001");
+    assert_eq!(config.store.url, StoreUrl::Sqlite("switchpoint.db".into()));
 }
 
 #[test]
@@ -361,6 +378,8 @@ tls = { cert = "cert.pem", key = "/key.pem" }
 max_body = 1024
 body_budget = "512KiB"
 drain = "2m"
+[store]
+url = "sqlite:state/a.db"
 [providers.groq]
 kind = "groq"
 base_url = "https://api.example.com/v1"
@@ -378,6 +397,7 @@ hash = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffFF"
     assert_eq!(config.server.listen.len(), 2);
     assert_eq!((config.server.max_body, config.server.body_budget), (1024, 512 << 10));
     assert_eq!(config.server.drain, Duration::from_mins(2));
+    assert_eq!(config.store.url, StoreUrl::Sqlite("state/a.db".into()), "not beside the config");
     let provider = &config.providers["groq"];
     assert_eq!(provider.base_url.as_deref(), Some("https://api.example.com/v1"));
     assert_eq!(provider.headers["x-team"].expose(), "search");
@@ -389,4 +409,37 @@ hash = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffFF"
     assert_eq!(route.attempts, Some(3));
     assert_eq!(config.keys["a"].hash, Some([255; 32]));
     assert_eq!(config.keys["a"].routes, None);
+}
+
+#[test]
+fn credentials_of_a_cloud_are_whole_or_refused() {
+    let text = r#"
+[providers.a]
+kind = "bedrock"
+access_key_id = "AKID"
+profile = "work"
+[providers.b]
+kind = "bedrock"
+session_token = "x"
+[providers.c]
+kind = "vertex"
+location = "evil.example/"
+"#;
+    assert_eq!(
+        complaints_beside_sound(text),
+        r"7: providers.a: `access_key_id` and `secret_access_key` belong together; write both
+7: providers.a: `access_key_id` and `profile` are both written; keep one
+11: providers.b: `session_token` belongs to an `access_key_id`; write both
+14: providers.c: `location` may hold small letters, digits and - only
+"
+    );
+    let sound = format!(
+        "{SOUND}[providers.d]\nkind = \"bedrock\"\nregion = \"eu-west-1\"\n\
+         access_key_id = \"AKID\"\nsecret_access_key = \"canary\"\n"
+    );
+    let config = parse(&sound).unwrap();
+    assert!(config.warnings[0].path.ends_with("secret_access_key") && config.warnings.len() == 1);
+    let keys: Vec<_> = config.providers["d"].cloud.written().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["region", "access_key_id", "secret_access_key"]);
+    assert!(!format!("{config:?}").contains("canary"));
 }

@@ -10,6 +10,7 @@ mod reply;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -111,7 +112,7 @@ type Outbox = reply::Outbox;
 
 impl Client {
     /// A client for `workers` workers. Proxies are taken from the environment's `HTTPS_PROXY`,
-    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, where a place names none; loopback is exempt.
+    /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, where a place names none; loopback is exempt, and so is what only this link can reach.
     pub fn new(workers: usize) -> Self {
         Self {
             origins: Mutex::default(),
@@ -130,7 +131,7 @@ impl Client {
         }
         let proxy = match &place.proxy {
             Some(proxy) => Matcher::builder().all(proxy.clone()).build().intercept(&place.address),
-            None if is_loopback(&place.address) => None,
+            None if is_near(&place.address) => None,
             None => self.environment.intercept(&place.address),
         };
         let origin = Arc::new(Origin {
@@ -156,10 +157,14 @@ fn trust(place: &Place) -> io::Result<Option<Arc<rustls::ClientConfig>>> {
     secure.then(|| tls::client(place.ca.as_deref().map(Path::new))).transpose()
 }
 
-fn is_loopback(address: &Uri) -> bool {
+/// Whether a proxy cannot reach it: loopback, and the link-local addresses of metadata servers.
+fn is_near(address: &Uri) -> bool {
     let host = address.host().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host.parse::<IpAddr>().is_ok_and(|address| match address {
+            IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+            IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+        })
 }
 
 // === impl Origin ===

@@ -1,0 +1,302 @@
+//! What the store promises, checked on both backends.
+
+use std::path::Path;
+use std::sync::atomic::AtomicI64;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A store whose clock stands still until it is told, with room for three opaque objects.
+struct Bench {
+    store: Store,
+    clock: Arc<AtomicI64>,
+    url: StoreUrl,
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new(url: fn(&Path) -> StoreUrl) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, clock) = (url(folder.path()), Arc::new(AtomicI64::new(1000)));
+        let store = open(&url, &clock).unwrap();
+        Self { store, clock, url, folder }
+    }
+
+    /// The same after a restart.
+    fn reopened(self) -> Self {
+        let Self { store, clock, url, folder } = self;
+        drop(store);
+        let store = open(&url, &clock).unwrap();
+        Self { store, clock, url, folder }
+    }
+
+    fn pass(&self, millis: i64) {
+        self.clock.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    async fn put(&self, owner: &Owner, id: &str, value: &'static str) {
+        self.store.put(owner, ObjectKind::Opaque, draft(id, value)).await.unwrap();
+    }
+
+    async fn value(&self, owner: &Owner, id: &str) -> Option<Bytes> {
+        let object = self.store.get(owner, ObjectKind::Opaque, id).await.unwrap();
+        object.map(|object| object.value)
+    }
+
+    async fn ids(&self, owner: &Owner, kind: ObjectKind) -> Vec<String> {
+        let objects = self.store.list(owner, kind, None, 1000).await.unwrap();
+        objects.into_iter().map(|object| object.id).collect()
+    }
+}
+
+fn open(url: &StoreUrl, clock: &Arc<AtomicI64>) -> Result<Store, Failure> {
+    let clock = Arc::clone(clock);
+    let now = Arc::new(move || time(clock.load(Ordering::Relaxed)));
+    let bound = |kind| if kind == ObjectKind::Opaque { 3 } else { 1000 };
+    Store::open_with(url, &Rules { now, bound })
+}
+
+fn draft(id: &str, value: &'static str) -> Draft {
+    Draft { id: id.to_owned(), value: Bytes::from_static(value.as_bytes()), expires_at: None }
+}
+
+fn owner(name: &str) -> Owner {
+    Owner::new(name)
+}
+
+async fn keeps_finds_replaces_and_deletes(bench: Bench) {
+    let ann = owner("ann");
+    assert_eq!(bench.value(&ann, "1").await, None);
+    bench.put(&ann, "1", "first").await;
+    bench.pass(5);
+    bench.put(&ann, "1", "second").await;
+    let object = bench.store.get(&ann, ObjectKind::Opaque, "1").await.unwrap().unwrap();
+    assert_eq!((object.id.as_str(), &object.value[..]), ("1", &b"second"[..]));
+    assert_eq!((object.created_at, object.expires_at), (time(1000), None));
+    assert!(bench.store.delete(&ann, ObjectKind::Opaque, "1").await.unwrap());
+    assert!(!bench.store.delete(&ann, ObjectKind::Opaque, "1").await.unwrap());
+    assert_eq!(bench.value(&ann, "1").await, None);
+}
+
+async fn what_is_anothers_is_as_what_is_not_there(bench: Bench) {
+    let (ann, bob) = (owner("ann"), owner("bob"));
+    bench.put(&ann, "1", "hers").await;
+    assert_eq!(bench.value(&bob, "1").await, None);
+    assert!(!bench.store.delete(&bob, ObjectKind::Opaque, "1").await.unwrap());
+    assert_eq!(bench.ids(&bob, ObjectKind::Opaque).await, [""; 0]);
+    bench.put(&bob, "1", "his").await;
+    assert_eq!(bench.value(&ann, "1").await.unwrap(), "hers");
+    assert_eq!(bench.ids(&ann, ObjectKind::File).await, [""; 0]);
+    let odd = owner("' OR 1=1 --");
+    assert_eq!(bench.ids(&odd, ObjectKind::Opaque).await, [""; 0]);
+}
+
+async fn lists_the_newest_first_and_goes_on_after_what_is_gone(bench: Bench) {
+    let ann = owner("ann");
+    for id in ["a", "b", "c", "d", "e"] {
+        bench.store.put(&ann, ObjectKind::File, draft(id, "")).await.unwrap();
+    }
+    let page = bench.store.list(&ann, ObjectKind::File, None, 2).await.unwrap();
+    assert_eq!([&page[0].id, &page[1].id], ["e", "d"]);
+    bench.store.delete(&ann, ObjectKind::File, "d").await.unwrap();
+    let after = Some(page[1].position);
+    let page = bench.store.list(&ann, ObjectKind::File, after, 9).await.unwrap();
+    let ids: Vec<_> = page.iter().map(|object| object.id.as_str()).collect();
+    assert_eq!(ids, ["c", "b", "a"]);
+    let after = Some(page[2].position);
+    assert_eq!(bench.store.list(&ann, ObjectKind::File, after, 9).await.unwrap(), []);
+}
+
+async fn what_has_expired_is_gone_at_once_and_deleted_later(bench: Bench) {
+    let ann = owner("ann");
+    let soon = Draft { expires_at: Some(time(2000)), ..draft("soon", "x") };
+    bench.store.put(&ann, ObjectKind::File, soon.clone()).await.unwrap();
+    bench.store.put(&ann, ObjectKind::File, draft("never", "x")).await.unwrap();
+    bench.pass(999);
+    assert_eq!(bench.ids(&ann, ObjectKind::File).await, ["never", "soon"]);
+    bench.pass(1);
+    assert_eq!(bench.ids(&ann, ObjectKind::File).await, ["never"]);
+    assert_eq!(bench.store.get(&ann, ObjectKind::File, "soon").await.unwrap(), None);
+    let renewed = Draft { expires_at: Some(time(9000)), ..soon };
+    bench.store.put(&ann, ObjectKind::File, renewed).await.unwrap();
+    assert_eq!(bench.ids(&ann, ObjectKind::File).await, ["soon", "never"], "as if new");
+    bench.pass(7000);
+    let rows = |database: &Connection| {
+        database.query_one("SELECT count(*) FROM objects", [], |row| row.get::<_, i64>(0))
+    };
+    assert_eq!(bench.store.write.run(rows).await.unwrap(), 2);
+    bench.store.sweep().await.unwrap();
+    assert_eq!(bench.store.write.run(rows).await.unwrap(), 1);
+    assert!(!bench.store.delete(&ann, ObjectKind::File, "soon").await.unwrap());
+}
+
+async fn beyond_the_bound_the_oldest_go_and_no_others(bench: Bench) {
+    let (ann, bob) = (owner("ann"), owner("bob"));
+    bench.put(&bob, "0", "x").await;
+    bench.store.put(&ann, ObjectKind::File, draft("file", "x")).await.unwrap();
+    for id in ["1", "2", "3", "2", "4", "5"] {
+        bench.put(&ann, id, "x").await;
+    }
+    assert_eq!(bench.ids(&ann, ObjectKind::Opaque).await, ["5", "4", "3"]);
+    bench.store.delete(&ann, ObjectKind::Opaque, "4").await.unwrap();
+    bench.put(&ann, "6", "x").await;
+    assert_eq!(bench.ids(&ann, ObjectKind::Opaque).await, ["6", "5", "3"]);
+    assert_eq!(bench.ids(&bob, ObjectKind::Opaque).await, ["0"]);
+    assert_eq!(bench.ids(&ann, ObjectKind::File).await, ["file"]);
+}
+
+async fn many_writers_at_once_lose_nothing(bench: Bench) {
+    let runtime = tokio::runtime::Handle::current();
+    let write_all = |writer: usize| {
+        for n in 0..200 {
+            let (ann, id) = (owner("ann"), format!("{writer}-{n}"));
+            runtime.block_on(async {
+                bench.store.put(&ann, ObjectKind::Batch, draft(&id, "x")).await.unwrap();
+                let found = bench.store.get(&ann, ObjectKind::Batch, &id).await.unwrap();
+                assert!(found.is_some(), "what was answered can be read");
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let write_all = &write_all;
+            scope.spawn(move || write_all(writer));
+        }
+    });
+    assert_eq!(bench.ids(&owner("ann"), ObjectKind::Batch).await.len(), 800);
+    assert!(bench.store.is_up());
+}
+
+async fn a_failed_transaction_says_so_and_leaves_nothing(bench: Bench) {
+    bench.put(&owner("ann"), "1", "x").await;
+    let broken = bench.store.write.run(|database| {
+        database.execute("DELETE FROM objects", [])?;
+        database.execute("no SQL", [])
+    });
+    assert!(broken.await.is_err());
+    assert!(!bench.store.is_up());
+    assert!(bench.value(&owner("ann"), "1").await.is_some());
+    bench.store.flush().await.unwrap();
+    assert!(bench.store.is_up());
+}
+
+macro_rules! suite {
+    ($backend:ident, $url:expr, [$($promise:ident),+ $(,)?]) => {
+        mod $backend {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+            async fn $promise() {
+                super::$promise(Bench::new($url)).await;
+            })+
+        }
+    };
+    ($backend:ident, $url:expr) => {
+        suite!($backend, $url, [
+            keeps_finds_replaces_and_deletes,
+            what_is_anothers_is_as_what_is_not_there,
+            lists_the_newest_first_and_goes_on_after_what_is_gone,
+            what_has_expired_is_gone_at_once_and_deleted_later,
+            beyond_the_bound_the_oldest_go_and_no_others,
+            many_writers_at_once_lose_nothing,
+            a_failed_transaction_says_so_and_leaves_nothing,
+        ]);
+    };
+}
+
+suite!(memory, |_| StoreUrl::Memory);
+suite!(file, in_file);
+
+// === What only a file can do ===
+
+fn in_file(folder: &Path) -> StoreUrl {
+    StoreUrl::Sqlite(folder.join("state.db"))
+}
+
+fn refusal(path: &Path) -> String {
+    let clock = Arc::new(AtomicI64::new(1000));
+    open(&StoreUrl::Sqlite(path.to_owned()), &clock).unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_restart_loses_nothing() {
+    let bench = Bench::new(in_file);
+    let ann = owner("ann");
+    for id in ["1", "2", "3"] {
+        bench.put(&ann, id, "x").await;
+    }
+    let bench = bench.reopened();
+    assert_eq!(bench.ids(&ann, ObjectKind::Opaque).await, ["3", "2", "1"]);
+    bench.put(&ann, "4", "x").await;
+    assert_eq!(bench.reopened().ids(&ann, ObjectKind::Opaque).await, ["4", "3", "2"]);
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_transaction_leaves_what_was_committed() {
+    let bench = Bench::new(in_file);
+    let ann = owner("ann");
+    bench.put(&ann, "1", "x").await;
+    let folder = bench.folder.path();
+    let half = Connection::open(folder.join("state.db")).unwrap();
+    // So little memory that the half-written transaction reaches the disk.
+    half.execute_batch("PRAGMA cache_size = 5; BEGIN IMMEDIATE; UPDATE objects SET id = 'half'")
+        .unwrap();
+    half.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+         INSERT INTO objects (owner, kind, id, created_at, value)
+         SELECT 'ann', 'opaque', 'half' || i, 1, zeroblob(4000) FROM n",
+        [],
+    )
+    .unwrap();
+    // What a killed process leaves: both files as they are, and nothing closed.
+    let killed = tempfile::tempdir().unwrap();
+    for name in ["state.db", "state.db-wal"] {
+        std::fs::copy(folder.join(name), killed.path().join(name)).unwrap();
+    }
+    assert!(std::fs::metadata(killed.path().join("state.db-wal")).unwrap().len() > 1_000_000);
+    let store = open(&in_file(killed.path()), &bench.clock).unwrap();
+    let objects = store.list(&ann, ObjectKind::Opaque, None, 1000).await.unwrap();
+    assert_eq!(objects.len(), 1);
+    assert_eq!(objects[0].id, "1");
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+    let bench = Bench::new(in_file);
+    let path = bench.folder.path().join("state.db");
+    let database = Connection::open(&path).unwrap();
+    database.execute("INSERT INTO migrations VALUES (99, 0)", []).unwrap();
+    let refusal = refusal(&path);
+    assert!(refusal.contains("has version 99 and this program knows 1"), "{refusal}");
+    assert!(refusal.contains("state.db"), "{refusal}");
+}
+
+#[test]
+fn a_file_that_cannot_serve_is_named_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = refusal(&folder.path().join("gone/state.db"));
+    assert!(nowhere.contains("cannot open") && nowhere.contains("No such file"), "{nowhere}");
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "no database, but long enough to look at. ".repeat(40)).unwrap();
+    assert!(refusal(&text).contains("no SQLite database"));
+    let locked = folder.path().join("locked.db");
+    let other = Connection::open(&locked).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE a (b)").unwrap();
+    assert!(refusal(&locked).contains("locked by another process"));
+    let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+    let told = sqlite::failed(rusqlite::Error::SqliteFailure(read_only, None)).to_string();
+    assert!(told.contains("read-only"));
+}
+
+#[test]
+fn nobody_else_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let bench = Bench::new(in_file);
+    for name in ["state.db", "state.db-wal"] {
+        let metadata = std::fs::metadata(bench.folder.path().join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o077, 0, "{name}");
+    }
+}
