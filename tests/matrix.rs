@@ -1,14 +1,13 @@
 //! The official SDKs, unmodified, each with every scripted vendor: straight, and through the
 //! gateway.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::gateway::KEY;
-use crate::support::{Gateway, Upstream, Vendor};
+use crate::support::{Fleet, Vendor};
 
 /// What is true of answers that come from a vendor.
 struct Column {
@@ -97,9 +96,6 @@ const SURFACES: [(&str, &[(&str, &str)]); 7] = [
     ("genai-python generate", &[("direct", "gemini"), ("direct-vertex", "vertex-gemini")]),
 ];
 
-/// The vendors' servers, by their names.
-type Vendors = HashMap<&'static str, Upstream>;
-
 fn column(name: &str) -> &'static Column {
     COLUMNS.iter().find(|column| column.name == name).unwrap()
 }
@@ -114,14 +110,14 @@ fn cell(name: &str, column: &Column, url: &str, models: [&str; 2]) -> Value {
     })
 }
 
-fn plan(vendors: &Vendors, gateway: &str) -> Value {
+fn plan(fleet: &Fleet, gateway: &str) -> Value {
     let plan = SURFACES.iter().map(|(surface, direct)| {
         let straight = direct.iter().map(|(name, known)| {
             let column = column(known);
             // What a vendor's own API makes of a Responses client differs in one thing.
             let column =
                 Column { thoughts: column.thoughts || surface.ends_with("responses"), ..*column };
-            let url = format!("http://{}", vendors[column.vendor.name()].address);
+            let url = fleet.url(column.vendor);
             cell(name, &column, &url, [column.model, column.model])
         });
         let through = COLUMNS.iter().enumerate().map(|(at, column)| {
@@ -134,18 +130,9 @@ fn plan(vendors: &Vendors, gateway: &str) -> Value {
             let model = |column: &Column| format!("{}/{}", column.vendor.name(), column.model);
             cell(column.name, &column, gateway, [&model(&column), &model(next)])
         });
-        let through = through.filter(|_| !gateway.is_empty());
         ((*surface).to_owned(), straight.chain(through).collect())
     });
     Value::Object(plan.collect())
-}
-
-async fn start_all() -> Vendors {
-    let mut vendors = Vendors::new();
-    for vendor in Vendor::ALL {
-        vendors.insert(vendor.name(), vendor.start().await);
-    }
-    vendors
 }
 
 #[tokio::test]
@@ -154,12 +141,11 @@ async fn every_sdk_works_with_every_provider() {
         println!("SWITCHPOINT_TEST_SDK is not 1: the SDKs were not asked to run");
         return;
     }
-    let vendors = start_all().await;
-    let gateway: Option<Gateway> = None;
-    let url =
-        gateway.as_ref().map(|gateway| format!("http://{}", gateway.address)).unwrap_or_default();
+    let fleet = Fleet::start().await;
+    let gateway = fleet.gateway("").await;
+    let plan = plan(&fleet, &format!("http://{}", gateway.address));
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/run.sh"));
-    command.arg("--matrix").env("SWITCHPOINT_MATRIX", plan(&vendors, &url).to_string());
+    command.arg("--matrix").env("SWITCHPOINT_MATRIX", plan.to_string());
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let said =
         [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());

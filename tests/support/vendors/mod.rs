@@ -4,6 +4,7 @@
 mod chat;
 mod cohere;
 mod converse;
+mod fleet;
 mod gemini;
 mod messages;
 mod model;
@@ -12,6 +13,7 @@ mod shape;
 
 use serde_json::Value;
 
+pub(crate) use self::fleet::Fleet;
 use self::shape::{Fault, Wrong};
 use super::upstream::Request;
 use super::{Script, Upstream};
