@@ -110,25 +110,31 @@ fn cell(name: &str, column: &Column, url: &str, models: [&str; 2]) -> Value {
     })
 }
 
+/// The column as this surface finds it: vendors with several APIs say more in one than in another.
+fn asked_by(surface: &str, column: &Column) -> Column {
+    let responses = surface.ends_with("responses");
+    match column.vendor {
+        Vendor::OpenAi | Vendor::Azure if responses => Column { thoughts: true, ..*column },
+        Vendor::OpenRouter if surface.ends_with("messages") => {
+            Column { name: column.name, vendor: column.vendor, model: column.model, ..CLAUDE }
+        }
+        _ => Column { ..*column },
+    }
+}
+
 fn plan(fleet: &Fleet, gateway: &str) -> Value {
     let plan = SURFACES.iter().map(|(surface, direct)| {
         let straight = direct.iter().map(|(name, known)| {
-            let column = column(known);
-            // What a vendor's own API makes of a Responses client differs in one thing.
-            let column =
-                Column { thoughts: column.thoughts || surface.ends_with("responses"), ..*column };
+            let column = asked_by(surface, column(known));
             let url = fleet.url(column.vendor);
             cell(name, &column, &url, [column.model, column.model])
         });
         let through = COLUMNS.iter().enumerate().map(|(at, column)| {
-            let openai = matches!(column.vendor, Vendor::OpenAi | Vendor::Azure);
-            let column = Column {
-                thoughts: column.thoughts || openai && surface.ends_with("responses"),
-                ..*column
-            };
             let next = &COLUMNS[(at + 1) % COLUMNS.len()];
             let model = |column: &Column| format!("{}/{}", column.vendor.name(), column.model);
-            cell(column.name, &column, gateway, [&model(&column), &model(next)])
+            let models = [model(column), model(next)];
+            let column = asked_by(surface, column);
+            cell(column.name, &column, gateway, [&models[0], &models[1]])
         });
         ((*surface).to_owned(), straight.chain(through).collect())
     });

@@ -219,7 +219,12 @@ async fn perform(
     number: usize,
     state: &Shared,
 ) -> Left {
-    for step in script.0 {
+    for (at, step) in script.0.into_iter().enumerate() {
+        if at > 0 {
+            // Each piece leaves on its own, and others have their turn. Not behind the last one:
+            // whoever has it may ask again at once, which must not be taken for leaving.
+            tokio::task::yield_now().await;
+        }
         match step {
             Step::Send(bytes) => match send(bytes, writer, number, state).await {
                 Ok(()) => {}
@@ -233,8 +238,6 @@ async fn perform(
                 return Left::ByUs;
             }
         }
-        // Each piece leaves on its own, and others have their turn.
-        tokio::task::yield_now().await;
     }
     Left::Open
 }

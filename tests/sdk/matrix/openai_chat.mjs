@@ -24,9 +24,38 @@ function read(completion) {
       reasoning: usage.completion_tokens_details.reasoning_tokens,
     },
     finish: finish === "tool_calls" ? "tools" : finish,
-    // The SDK adds fields of its own to what it has parsed.
-    history: [JSON.parse(JSON.stringify(message, (name, value) => (name === "parsed" || name === "parsed_arguments" || value === null ? undefined : value)))],
+    history: [JSON.parse(JSON.stringify(message, (name, value) => (value === null ? undefined : value)))],
   };
+}
+
+/** Adds what came to what there is: texts grow, lists by index, the rest is replaced. */
+function add(known, delta) {
+  for (const [name, value] of Object.entries(delta)) {
+    if (value === null || value === undefined) continue;
+    if (Array.isArray(value)) {
+      known[name] ??= [];
+      for (const [at, { index = at, ...part }] of value.entries()) add((known[name][index] ??= {}), part);
+    } else if (typeof value === "object") {
+      add((known[name] ??= {}), value);
+    } else if (typeof value === "string" && !["id", "type", "role", "format"].includes(name)) {
+      known[name] = (known[name] ?? "") + value;
+    } else {
+      known[name] = value;
+    }
+  }
+}
+
+/** The SDK's own helper keeps only the last piece of fields that it does not know. */
+async function gather(stream) {
+  const choice = { message: {} };
+  let usage;
+  for await (const chunk of stream) {
+    usage = chunk.usage ?? usage;
+    const [{ delta = {}, finish_reason: finish } = {}] = chunk.choices;
+    add(choice.message, delta);
+    choice.finish_reason = finish ?? choice.finish_reason;
+  }
+  return { choices: [choice], usage };
 }
 
 const connect = (column) => {
@@ -47,8 +76,8 @@ const connect = (column) => {
         ...(schema && { response_format: { type: "json_schema", json_schema: { name: "City", strict: true, schema } } }),
       };
       if (!stream) return read(await client.chat.completions.create(options));
-      const runner = client.chat.completions.stream({ ...options, stream_options: { include_usage: true } });
-      return read(await runner.finalChatCompletion());
+      const usage = { stream_options: { include_usage: true } };
+      return read(await gather(await client.chat.completions.create({ ...options, ...usage, stream })));
     },
   };
 };

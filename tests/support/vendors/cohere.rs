@@ -69,13 +69,13 @@ pub(super) fn answer(request: &Request, body: &Value) -> Result<Answer, Refusal>
         message["content"] =
             thinking.chain([json!({"type": "text", "text": reply.text})]).collect();
     } else {
-        let thinking =
-            reply.thought.iter().map(|thought| json!({"type": "thinking", "thinking": thought}));
-        let thinking: Vec<_> = thinking.collect();
-        if !thinking.is_empty() {
-            message["content"] = json!(thinking);
+        // Models that think say no plan besides.
+        match &reply.thought {
+            Some(thought) => {
+                message["content"] = json!([{"type": "thinking", "thinking": thought}])
+            }
+            None => message["tool_plan"] = json!(reply.text),
         }
-        message["tool_plan"] = json!(reply.text);
         message["tool_calls"] = json!(calls(&reply));
     }
     let id = "c14c80c3-18eb-4519-9460-6c92edd8cfb4";
@@ -245,7 +245,7 @@ fn stream(reply: &Reply, end: &Value) -> Answer {
     }
     if reply.calls.is_empty() {
         content(&mut events, "text", &reply.text);
-    } else {
+    } else if reply.thought.is_none() {
         let pieces = Reply::pieces(&reply.text).into_iter();
         events.extend(pieces.map(
             |piece| json!({"type": "tool-plan-delta", "delta": {"message": {"tool_plan": piece}}}),

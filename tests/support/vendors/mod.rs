@@ -101,7 +101,10 @@ impl Vendor {
             };
         };
         let answer = match self {
-            Self::OpenAi | Self::Azure if path.ends_with("/responses") => {
+            Self::OpenRouter if path.ends_with("/messages") => {
+                messages::answer(false, request, &body)
+            }
+            Self::OpenAi | Self::Azure | Self::OpenRouter if path.ends_with("/responses") => {
                 responses::answer(request, &body)
             }
             Self::OpenAi | Self::Azure | Self::Mistral | Self::DeepSeek | Self::OpenRouter => {
@@ -123,7 +126,7 @@ impl Vendor {
     }
 
     fn refuse_at(self, path: &str, refusal: &Refusal) -> Script {
-        if path.contains("/publishers/anthropic/") {
+        if path.contains("/publishers/anthropic/") || path.ends_with("/messages") {
             return Self::Anthropic.refuse(refusal);
         }
         self.refuse(refusal)

@@ -71,7 +71,8 @@ impl Prompt {
         Reply { thought, text, calls, turn: self.turns }
     }
 
-    /// A line `CALL name {…}` calls that tool; two cities are asked of a tool called `weather`.
+    /// A line `CALL name {…}` calls that tool; who asks for the weather is told
+    /// to a tool of that name, for two cities.
     fn calls(&self) -> Vec<(String, Value)> {
         let scripted = self.asked.lines().filter_map(|line| {
             let (name, arguments) = line.trim().strip_prefix("CALL ")?.split_once(' ')?;
@@ -79,7 +80,8 @@ impl Prompt {
             offered.then(|| Some((name.to_owned(), serde_json::from_str(arguments).ok()?)))?
         });
         let mut calls: Vec<_> = scripted.collect();
-        if calls.is_empty() && self.tools.iter().any(|tool| tool == "weather") {
+        let asked = self.asked.to_ascii_lowercase().contains("weather");
+        if calls.is_empty() && asked && self.tools.iter().any(|tool| tool == "weather") {
             calls = ["Paris", "Rome"].map(|city| ("weather".into(), json!({"city": city}))).into();
         }
         calls.truncate(if self.single { 1 } else { calls.len() });
