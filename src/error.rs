@@ -30,26 +30,111 @@ pub enum Kind {
     Internal,
 }
 
-/// What a kind means to a client: its stable code, HTTP status and OpenAI error type.
-struct Row(Kind, &'static str, u16, &'static str);
+/// What a kind means to a client: its stable code, its HTTP status, and its name in OpenAI's,
+/// Anthropic's and Google's APIs.
+struct Row(Kind, &'static str, u16, &'static str, &'static str, &'static str);
 
 const TABLE: &[Row] = &[
-    Row(Kind::InvalidRequest, "invalid_request", 400, "invalid_request_error"),
-    Row(Kind::TooLarge, "invalid_request", 413, "invalid_request_error"),
-    Row(Kind::MissingKey, "missing_key", 401, "authentication_error"),
-    Row(Kind::InvalidKey, "invalid_key", 401, "authentication_error"),
-    Row(Kind::NotAllowed, "not_allowed", 403, "permission_error"),
-    Row(Kind::NotFound, "invalid_request", 404, "invalid_request_error"),
-    Row(Kind::MethodNotAllowed, "invalid_request", 405, "invalid_request_error"),
-    Row(Kind::ModelNotFound, "model_not_found", 404, "invalid_request_error"),
-    Row(Kind::Unsupported, "unsupported", 400, "invalid_request_error"),
-    Row(Kind::RateLimited, "rate_limited", 429, "rate_limit_error"),
-    Row(Kind::Overloaded, "overloaded", 503, "server_error"),
-    Row(Kind::UpstreamTimeout, "upstream_timeout", 504, "server_error"),
-    Row(Kind::UpstreamError, "upstream_error", 502, "server_error"),
-    Row(Kind::UpstreamUnavailable, "upstream_unavailable", 503, "server_error"),
-    Row(Kind::StreamTruncated, "stream_truncated", 502, "server_error"),
-    Row(Kind::Internal, "internal", 500, "server_error"),
+    Row(
+        Kind::InvalidRequest,
+        "invalid_request",
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "INVALID_ARGUMENT",
+    ),
+    Row(
+        Kind::TooLarge,
+        "invalid_request",
+        413,
+        "invalid_request_error",
+        "request_too_large",
+        "INVALID_ARGUMENT",
+    ),
+    Row(
+        Kind::MissingKey,
+        "missing_key",
+        401,
+        "authentication_error",
+        "authentication_error",
+        "UNAUTHENTICATED",
+    ),
+    Row(
+        Kind::InvalidKey,
+        "invalid_key",
+        401,
+        "authentication_error",
+        "authentication_error",
+        "UNAUTHENTICATED",
+    ),
+    Row(
+        Kind::NotAllowed,
+        "not_allowed",
+        403,
+        "permission_error",
+        "permission_error",
+        "PERMISSION_DENIED",
+    ),
+    Row(
+        Kind::NotFound,
+        "invalid_request",
+        404,
+        "invalid_request_error",
+        "not_found_error",
+        "NOT_FOUND",
+    ),
+    Row(
+        Kind::MethodNotAllowed,
+        "invalid_request",
+        405,
+        "invalid_request_error",
+        "invalid_request_error",
+        "UNIMPLEMENTED",
+    ),
+    Row(
+        Kind::ModelNotFound,
+        "model_not_found",
+        404,
+        "invalid_request_error",
+        "not_found_error",
+        "NOT_FOUND",
+    ),
+    Row(
+        Kind::Unsupported,
+        "unsupported",
+        400,
+        "invalid_request_error",
+        "invalid_request_error",
+        "INVALID_ARGUMENT",
+    ),
+    Row(
+        Kind::RateLimited,
+        "rate_limited",
+        429,
+        "rate_limit_error",
+        "rate_limit_error",
+        "RESOURCE_EXHAUSTED",
+    ),
+    Row(Kind::Overloaded, "overloaded", 503, "server_error", "overloaded_error", "UNAVAILABLE"),
+    Row(
+        Kind::UpstreamTimeout,
+        "upstream_timeout",
+        504,
+        "server_error",
+        "timeout_error",
+        "DEADLINE_EXCEEDED",
+    ),
+    Row(Kind::UpstreamError, "upstream_error", 502, "server_error", "api_error", "INTERNAL"),
+    Row(
+        Kind::UpstreamUnavailable,
+        "upstream_unavailable",
+        503,
+        "server_error",
+        "overloaded_error",
+        "UNAVAILABLE",
+    ),
+    Row(Kind::StreamTruncated, "stream_truncated", 502, "server_error", "api_error", "INTERNAL"),
+    Row(Kind::Internal, "internal", 500, "server_error", "api_error", "INTERNAL"),
 ];
 
 impl Kind {
@@ -69,6 +154,16 @@ impl Kind {
     /// The `error.type` that OpenAI's API uses for this kind.
     pub fn openai_type(self) -> &'static str {
         self.row().3
+    }
+
+    /// The `error.type` that Anthropic's API uses for this kind.
+    pub fn anthropic_type(self) -> &'static str {
+        self.row().4
+    }
+
+    /// The `error.status` that Google's APIs use for this kind.
+    pub fn google_status(self) -> &'static str {
+        self.row().5
     }
 }
 

@@ -15,11 +15,16 @@ pub enum Surface {
     Responses,
     Messages,
     Generate,
+    /// How many tokens a question has, by Anthropic's, Google's and OpenAI's doors.
     CountTokens,
+    GoogleCountTokens,
+    InputTokens,
+    /// Makes a conversation of the responses API shorter.
+    Compact,
 }
 
 impl Surface {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -27,6 +32,9 @@ impl Surface {
         Self::Messages,
         Self::Generate,
         Self::CountTokens,
+        Self::GoogleCountTokens,
+        Self::InputTokens,
+        Self::Compact,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -38,19 +46,29 @@ impl Surface {
             Self::Responses => "responses",
             Self::Messages => "messages",
             Self::Generate => "generate_content",
-            Self::CountTokens => "count_tokens",
+            Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
+            Self::Compact => "compact",
         }
     }
 
-    /// The dialect that a chat is asked in here; `None` where the question is no chat, or in a
-    /// dialect of its own.
+    /// Whether a chat is asked for here, and not something about one.
+    pub fn is_chat(self) -> bool {
+        matches!(self, Self::Chat | Self::Responses | Self::Messages | Self::Generate)
+    }
+
+    pub fn counts_tokens(self) -> bool {
+        matches!(self, Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens)
+    }
+
+    /// The dialect that questions come in here; `None` where they are no chats, or have a dialect
+    /// of their own.
     pub fn dialect(self) -> Option<Dialect> {
         match self {
             Self::Chat => Some(Dialect::Chat),
-            Self::Responses => Some(Dialect::Responses),
-            Self::Messages => Some(Dialect::Messages),
-            Self::Generate => Some(Dialect::Gemini),
-            Self::Completions | Self::Embeddings | Self::CountTokens => None,
+            Self::Responses | Self::InputTokens | Self::Compact => Some(Dialect::Responses),
+            Self::Messages | Self::CountTokens => Some(Dialect::Messages),
+            Self::Generate | Self::GoogleCountTokens => Some(Dialect::Gemini),
+            Self::Completions | Self::Embeddings => None,
         }
     }
 }

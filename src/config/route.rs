@@ -6,7 +6,9 @@ use super::provider::Timeouts;
 use super::reader::{Field, Section};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["targets", "attempts", "strict", "tool_pairs", "timeouts"];
+pub(super) const KEYS: &[&str] =
+    &["targets", "attempts", "strict", "tool_pairs", "prompt_cache", "timeouts"];
+pub(super) const PROMPT_CACHE_KEYS: &[&str] = &["system", "tools", "messages", "ttl"];
 pub(super) const TARGET_KEYS: &[&str] = &["target"];
 
 /// Targets in order of preference.
@@ -18,6 +20,8 @@ pub struct Route {
     /// A call is rather refused than sent without one of its fields.
     pub strict: bool,
     pub tool_pairs: Option<ToolPairs>,
+    /// Where breakpoints of the provider's prompt cache are put, if the client set none.
+    pub prompt_cache: Option<PromptCache>,
     pub timeouts: Timeouts,
 }
 
@@ -28,6 +32,25 @@ pub enum ToolPairs {
     Strict,
     /// A stated placeholder completes the pair.
     Repair,
+}
+
+/// How long an entry of the prompt cache lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Five minutes.
+    Short,
+    /// An hour.
+    Long,
+}
+
+/// Behind what a breakpoint of the prompt cache is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptCache {
+    pub system: bool,
+    pub tools: bool,
+    /// The last two messages of the user.
+    pub messages: bool,
+    pub lifetime: Lifetime,
 }
 
 /// One model of one provider.
@@ -48,8 +71,32 @@ impl Route {
                 .and_then(|attempts| u32::try_from(attempts).ok()),
             strict: section.read("strict", value::flag).unwrap_or(false),
             tool_pairs: section.read("tool_pairs", tool_pairs),
+            prompt_cache: section.get("prompt_cache").and_then(|field| PromptCache::read(&field)),
             timeouts: Timeouts::read(section),
         }
+    }
+}
+
+// === impl PromptCache ===
+
+impl PromptCache {
+    fn read(field: &Field<'_>) -> Option<Self> {
+        let section = field.section(PROMPT_CACHE_KEYS)?;
+        let flag = |key| section.read(key, value::flag).unwrap_or(true);
+        Some(Self {
+            system: flag("system"),
+            tools: flag("tools"),
+            messages: flag("messages"),
+            lifetime: section.read("ttl", lifetime).unwrap_or(Lifetime::Short),
+        })
+    }
+}
+
+fn lifetime(value: &DeValue<'_>) -> Result<Lifetime, String> {
+    match value::text(value)?.as_str() {
+        "5m" => Ok(Lifetime::Short),
+        "1h" => Ok(Lifetime::Long),
+        other => Err(format!("{other:?} is neither \"5m\" nor \"1h\"")),
     }
 }
 

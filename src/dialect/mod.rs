@@ -5,19 +5,34 @@
 //! Every pair works because both meet in `canon`; where both ends speak the same dialect, none of
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
+pub mod assemble;
+pub mod chat;
+pub mod cohere;
+pub mod completions;
+pub mod converse;
+pub mod embed;
+pub mod estimate;
 pub mod eventstream;
 pub mod fold;
+pub mod gemini;
 pub mod keepsake;
+pub mod messages;
+pub mod opaque;
 pub mod openai;
 pub mod pairs;
 pub mod passage;
 pub mod peek;
+pub mod row;
+pub mod schema;
 pub mod splice;
 pub mod sse;
+mod traits;
+
+pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Event, Surface};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -100,21 +115,24 @@ pub struct Context<'a> {
 pub struct Aim<'a> {
     pub model: &'a str,
     pub traits: &'a Traits,
+    /// Set prompt cache breakpoints here, for a client that sets none itself.
+    pub cache: Option<CacheInjection>,
 }
 
-/// How one server departs from the dialect it speaks.
+/// Where a target's prompt cache gets breakpoints that the client did not ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Traits {
-    /// The model stands in the path and not in the body.
-    pub model_in_path: bool,
+pub struct CacheInjection {
+    /// Behind the system prompt.
+    pub system: bool,
+    /// Behind the last tool.
+    pub tools: bool,
+    /// Behind the last two messages of the user.
+    pub messages: bool,
+    pub lifetime: CacheMark,
 }
 
 /// What stands where `model` stood in a Messages body whose model is in the path (Vertex AI).
 pub const VERTEX_VERSION: &str = r#""anthropic_version":"vertex-2023-10-16""#;
-
-impl Traits {
-    pub const NONE: Self = Self { model_in_path: false };
-}
 
 /// A question in the target's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,13 +169,22 @@ impl From<serde_json::Error> for Misread {
 }
 
 /// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
-pub fn client(_surface: Surface) -> &'static dyn ClientSide {
-    &openai::Errors
+pub fn client(surface: Surface) -> &'static dyn ClientSide {
+    match surface {
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        Surface::Completions => &completions::CODEC,
+        _ => &chat::CODEC,
+    }
 }
 
 /// The side of a dialect that providers see.
-pub fn upstream(_dialect: Dialect) -> &'static dyn UpstreamSide {
-    &openai::Errors
+pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
+    match dialect {
+        Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
+        Surface::Completions => &completions::CODEC,
+        _ => &chat::CODEC,
+    }
 }
 
 /// A tool call's id that every dialect takes: `^[A-Za-z0-9_-]{1,40}$`. Ids that fit stay; others

@@ -64,6 +64,8 @@ pub struct Watched {
     choices: u32,
     /// The stream's last word, should the upstream owe it.
     closing: &'static [u8],
+    /// The data of the event that ended the stream, until it is asked for.
+    last_word: Option<Bytes>,
     events: Vec<Event>,
 }
 
@@ -76,6 +78,7 @@ pub struct Translated {
     choices: u32,
     /// What is said of usage where the upstream says nothing.
     input_estimate: u64,
+    last_word: Option<Bytes>,
     events: Vec<Event>,
 }
 
@@ -150,6 +153,7 @@ impl Passage {
             sight: Sight::default(),
             choices: choices.max(1),
             closing,
+            last_word: None,
             events: Vec::new(),
         })
     }
@@ -168,6 +172,7 @@ impl Passage {
             keeper: Keeper::default(),
             choices: choices.max(1),
             input_estimate,
+            last_word: None,
             events: Vec::new(),
         })
     }
@@ -191,6 +196,16 @@ impl Passage {
             Self::Tapped(tap) => tap.inspect(decoder, frame),
             Self::Watched(watched) => watched.inspect(decoder, frame),
             Self::Translated(translated) => translated.inspect(decoder, frame),
+        }
+    }
+
+    /// The data of the event that ended the stream, once, as the client is given it. Responses are
+    /// whole in it.
+    pub fn last_word(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Tapped(_) => None,
+            Self::Watched(watched) => watched.last_word.take(),
+            Self::Translated(translated) => translated.last_word.take(),
         }
     }
 
@@ -236,6 +251,9 @@ impl Watched {
         }
         if self.sight.failure.is_some() {
             return Verdict::Failed;
+        }
+        if self.events.contains(&Event::End) {
+            self.last_word = Some(Bytes::copy_from_slice(data));
         }
         if frame.is_private() {
             let event = decoder.bytes(frame.range.clone());
@@ -297,6 +315,9 @@ impl Translated {
                 self.writer.write(event, &mut out);
             }
         }
+        if self.events.contains(&Event::End) {
+            self.last_word = last_data(&out);
+        }
         out
     }
 
@@ -308,4 +329,15 @@ impl Translated {
         }
         self.write()
     }
+}
+
+/// The data of the last event in a stream's bytes.
+pub fn last_data(stream: &[u8]) -> Option<Bytes> {
+    let mut decoder = Decoder::default();
+    decoder.buffer().extend_from_slice(stream);
+    let mut last = None;
+    while let Some(frame) = decoder.next_frame() {
+        last = decoder.data(&frame).map(|data| Bytes::copy_from_slice(&data)).or(last);
+    }
+    last
 }

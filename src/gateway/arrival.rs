@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
 use super::call::Call;
-use crate::canon::{ChatRequest, Surface};
+use crate::canon::{ChatRequest, Surface, Tool};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
@@ -22,6 +22,8 @@ use crate::net::shed::Permit;
 
 /// Headers of a client that its provider is given; all others end here.
 const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
+
+pub(super) const BETA: &str = "anthropic-beta";
 
 /// A request at the door.
 pub struct Arrival<B> {
@@ -50,6 +52,8 @@ pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    /// The client's `anthropic-beta`, of which each target takes what it knows.
+    pub(super) betas: Option<String>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
@@ -61,6 +65,19 @@ pub(super) struct Asked {
     pub(super) request: ChatRequest,
     /// Tool calls or results that stood alone were completed.
     pub(super) repaired: bool,
+}
+
+impl Asked {
+    /// Whether the client set breakpoints of the prompt cache itself.
+    pub(super) fn has_cache_marks(&self) -> bool {
+        let in_tools = self
+            .request
+            .tools
+            .iter()
+            .any(|tool| matches!(tool, Tool::Function { cache: Some(_), .. }));
+        let parts = self.request.messages.iter().flat_map(|message| &message.parts);
+        in_tools || parts.into_iter().any(|part| part.cache.is_some())
+    }
 }
 
 /// The bytes that all request bodies of the process may hold together.
@@ -168,10 +185,27 @@ where
         Some((HeaderName::from_static(name), value.clone()))
     });
     let extra = passed_on.collect();
-    Ok(Question { payload, envelope, extra, chat: OnceLock::new(), _lease: lease })
+    let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
+    let betas = betas.collect::<Vec<_>>().join(",");
+    let betas = Some(betas).filter(|betas| !betas.is_empty());
+    Ok(Question { payload, envelope, extra, betas, chat: OnceLock::new(), _lease: lease })
 }
 
 impl Question {
+    /// Puts another body in the place of this one.
+    pub(super) fn replace(&mut self, body: Bytes) -> Result<(), Error> {
+        let mut scanner = Scanner::default();
+        let read = scanner.feed(&body).and_then(|()| scanner.finish());
+        let envelope = read.map_err(|fault| Error::invalid(fault.to_string()))?;
+        self.envelope = Envelope {
+            model: std::mem::take(&mut self.envelope.model),
+            stream: self.envelope.stream,
+            ..envelope
+        };
+        self.payload = body.into();
+        Ok(())
+    }
+
     /// Reads the body into our own words, once, however many targets need it.
     pub(super) async fn understand(&self, call: &Call) {
         if self.chat.get().is_some() {
@@ -181,7 +215,7 @@ impl Question {
         if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
             if !missing.is_empty() {
-                let kept = call.gateway.kept.find(&owner, &missing).await;
+                let kept = call.gateway.shelf.keepsakes(&owner, &missing).await;
                 keepsake::restore(&mut request.messages, &kept);
             }
         }

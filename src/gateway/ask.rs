@@ -5,11 +5,11 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::arrival::Question;
+use super::arrival::{BETA, Question};
 use super::attempt::Answer;
 use super::call::Call;
 use super::flow::{Flow, Step};
@@ -17,10 +17,11 @@ use super::pipeline::EVENT_STREAM;
 use super::reword;
 use super::snapshot::{STREAM_HEADERS, Target};
 use crate::canon::{ChatRequest, Dialect, Surface};
+use crate::dialect::messages::{self, betas};
 use crate::dialect::openai::{Tap, read_usage};
-use crate::dialect::passage::Passage;
+use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload, Usage};
-use crate::dialect::{self, Aim, Context, Misread};
+use crate::dialect::{self, Aim, Context, Misread, estimate};
 use crate::error::{Error, Kind};
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Failure, Operation, Order, Unanswered, Way};
@@ -37,6 +38,8 @@ pub(super) struct Errand {
     wording: Wording,
     /// Fields that the target cannot take.
     pub(super) dropped: Vec<Cow<'static, str>>,
+    /// The client's beta header, as far as the target takes it.
+    betas: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,8 @@ enum Wording {
         body: Payload,
         into: Dialect,
     },
+    /// The answer is made here.
+    Local(Bytes),
 }
 
 /// Why a question is not sent to a target.
@@ -58,13 +63,34 @@ pub(super) enum Unfit {
 }
 
 impl Errand {
-    fn verbatim(surface: Surface, stream: bool) -> Self {
+    fn new(operation: Operation, wording: Wording) -> Self {
+        Self { operation, wording, dropped: Vec::new(), betas: None }
+    }
+
+    fn verbatim(question: &Question, surface: Surface, target: &Target) -> Self {
+        let stream = question.envelope.stream;
         let operation = match (surface, surface.dialect()) {
-            (_, Some(dialect)) => Operation::Chat { dialect, stream },
+            (Surface::Compact, _) => Operation::Compact,
+            (_, Some(dialect)) if surface.is_chat() => Operation::Chat { dialect, stream },
+            (_, Some(dialect)) => Operation::CountTokens(dialect),
             (Surface::Embeddings, None) => Operation::Embeddings,
             (_, None) => Operation::Completions,
         };
-        Self { operation, wording: Wording::Verbatim, dropped: Vec::new() }
+        let mut errand = Self::new(operation, Wording::Verbatim);
+        if surface.dialect() == Some(Dialect::Messages)
+            && let Some(header) = &question.betas
+        {
+            let (kept, lost) = betas(header, target.provider.kind.traits.betas);
+            errand.betas = HeaderValue::from_str(&kept).ok().filter(|kept| !kept.is_empty());
+            errand.dropped = lost.into_iter().map(|lost| format!("{BETA}:{lost}").into()).collect();
+        }
+        errand
+    }
+
+    /// The answer, where no target is needed for it.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        let Wording::Local(body) = &self.wording else { return None };
+        Some(Answer::Whole { content_type: JSON, body: body.clone() })
     }
 }
 
@@ -74,28 +100,52 @@ pub(super) async fn prepare(
     question: &Question,
     target: &Target,
 ) -> Result<Errand, Unfit> {
-    let (surface, stream) = (call.surface(), question.envelope.stream);
-    let way = target.provider.way(surface, &target.model).ok_or_else(|| {
+    let surface = call.surface();
+    let way = target.provider.way(surface, &target.model);
+    let Some(way) = way else {
+        if surface.counts_tokens() {
+            return count(call, question, target).await.map_err(Unfit::Question);
+        }
         let name = &target.provider.name;
         let message = format!("`{name}` cannot answer {} requests.", surface.name());
-        Unfit::Target(Error::new(Kind::Unsupported, message))
-    })?;
-    let misread = |misread: &Misread| Unfit::Question(Error::invalid(misread.0.clone()));
-    if way != Way::Verbatim || call.tool_pairs().is_some() {
-        question.understand(call).await;
-    }
-    let into = match (way, surface.dialect()) {
-        (Way::Translated(into), _) => into,
-        // Bytes that pass as they are have not been read; a route may want them to be.
-        (Way::Verbatim, Some(dialect))
-            if call.tool_pairs().is_some() && question.chat().map_err(misread)?.repaired =>
-        {
-            dialect
-        }
-        (Way::Verbatim, _) => return Ok(Errand::verbatim(surface, stream)),
+        return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
     };
+    match (way, surface.dialect()) {
+        (Way::Translated(into), _) => {
+            question.understand(call).await;
+            translate(call, question, target, into)
+        }
+        (Way::Verbatim, Some(dialect)) if must_be_rewritten(call, question).await? => {
+            translate(call, question, target, dialect)
+        }
+        (Way::Verbatim, _) => Ok(Errand::verbatim(question, surface, target)),
+    }
+}
+
+/// Bytes that pass as they are have not been read; a route may want them to be, and changed.
+async fn must_be_rewritten(call: &Call, question: &Question) -> Result<bool, Unfit> {
+    let (pairs, cache) = (call.tool_pairs(), call.prompt_cache());
+    if !call.surface().is_chat() || (pairs.is_none() && cache.is_none()) {
+        return Ok(false);
+    }
+    question.understand(call).await;
+    let asked = question.chat().map_err(misread)?;
+    Ok((pairs.is_some() && asked.repaired) || (cache.is_some() && !asked.has_cache_marks()))
+}
+
+fn misread(misread: &Misread) -> Unfit {
+    Unfit::Question(Error::invalid(misread.0.clone()))
+}
+
+fn translate(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    into: Dialect,
+) -> Result<Errand, Unfit> {
     let request = &question.chat().map_err(misread)?.request;
-    let aim = Aim { model: &target.model, traits: &target.provider.kind.traits };
+    let traits = &target.provider.kind.traits;
+    let aim = Aim { model: &target.model, traits, cache: call.prompt_cache() };
     let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
@@ -106,8 +156,31 @@ pub(super) async fn prepare(
         return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
     }
     let body = Payload::from(Bytes::from(written.body));
-    let operation = Operation::Chat { dialect: into, stream };
-    Ok(Errand { operation, wording: Wording::Translated { body, into }, dropped: written.dropped })
+    let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
+    let wording = Wording::Translated { body, into };
+    Ok(Errand { dropped: written.dropped, ..Errand::new(operation, wording) })
+}
+
+/// Tokens by estimate, where the target's provider does not count them itself.
+pub(super) async fn count(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<Errand, Error> {
+    question.understand(call).await;
+    let asked = question.chat().map_err(|misread| Error::invalid(misread.0.clone()))?;
+    let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
+    let tokens = estimate::tokens(&asked.request, home);
+    let body = match call.surface() {
+        Surface::GoogleCountTokens => serde_json::json!({"totalTokens": tokens}).to_string().into(),
+        Surface::InputTokens => {
+            let count =
+                serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens});
+            count.to_string().into()
+        }
+        _ => messages::write_token_count(tokens).into(),
+    };
+    Ok(Errand::new(Operation::CountTokens(home), Wording::Local(body)))
 }
 
 /// One attempt.
@@ -151,18 +224,24 @@ async fn ask_so(
     let limits = &target.limits;
     let (payload, usage_added) = match &errand.wording {
         Wording::Translated { body, .. } => (body.clone(), false),
+        Wording::Local(_) => (Payload::default(), false),
         Wording::Verbatim => {
             let model = model_edit(errand.operation, target);
             let (edits, usage_added) = splice::edits(envelope, model, mode);
             (question.payload.edited(&edits), usage_added)
         }
     };
+    let betas = errand.betas.clone().map(|betas| (HeaderName::from_static(BETA), betas));
+    let extra: Cow<'_, [_]> = match betas {
+        Some(betas) => question.extra.iter().cloned().chain([betas]).collect(),
+        None => Cow::Borrowed(&question.extra),
+    };
     let order = Order {
         operation: errand.operation,
         model: &target.model,
         payload: &payload,
         credential,
-        extra: &question.extra,
+        extra: &extra,
         connect_limit: limits.connect,
     };
     let sent = Instant::now();
@@ -249,7 +328,9 @@ fn passage(
                 ..
             },
         ) => Passage::watched(dialect, dialect::upstream(dialect).reader(), choices),
-        (Wording::Verbatim, _) => Passage::Tapped(Tap::new(choices, usage_added)),
+        (Wording::Verbatim | Wording::Local(_), _) => {
+            Passage::Tapped(Tap::new(choices, usage_added))
+        }
     }
 }
 
@@ -289,6 +370,7 @@ fn whole(
             _ => read_usage(&body),
         };
         call.usage(usage, estimate);
+        call.keep_response(&body, true);
         return Ok(Answer::Whole { content_type, body });
     };
     let upstream = dialect::upstream(*into);
@@ -306,7 +388,9 @@ fn whole(
             client.write_response(&response, &context)
         }
     });
-    let body = written.map(|(body, _)| body).unwrap_or_default().into();
+    let body: Bytes = written.map(|(body, _)| body).unwrap_or_default().into();
+    let last = if stream { last_data(&body) } else { Some(body.clone()) };
+    call.keep_response(&last.unwrap_or_default(), false);
     Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
 }
 

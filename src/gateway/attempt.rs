@@ -52,6 +52,9 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 continue;
             }
         };
+        if let Some(answer) = errand.answer() {
+            return Ok(answer);
+        }
         let first = target.provider.first_credential();
         for credential in first..first + target.provider.credentials() {
             if left == 0 {
@@ -78,6 +81,12 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 Next::Final => left = 0,
             }
         }
+    }
+    if let (Some((_, target)), true) = (&last, call.surface().counts_tokens()) {
+        // Better a count by estimate than none: clients go on by it.
+        let errand = ask::count(call, question, target).await?;
+        let none = || Error::new(Kind::Internal, "The tokens could not be counted.");
+        return errand.answer().ok_or_else(none);
     }
     Err(match (last, impossible) {
         (Some((failure, target)), _) => explain(call, failure, target, shortest_wait),

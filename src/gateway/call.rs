@@ -9,13 +9,14 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::arrival::{Ask, Question};
+use super::responses::Keeping;
 use super::snapshot::{Chain, Snapshot, Target};
 use super::{Body, Gateway};
 use crate::canon::{Attempt, CallId, CallRecord, Outcome, Owner, Surface, Usage, UsageSource};
 use crate::config::ToolPairs;
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::peek::StreamOptions;
-use crate::dialect::{self, ClientSide};
+use crate::dialect::{self, CacheInjection, ClientSide};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -33,6 +34,8 @@ pub(super) struct Call {
     input_bytes: usize,
     /// The client wants a stream's usage itself.
     pub(super) usage_asked: bool,
+    /// The response is to be kept.
+    pub(super) keeping: Option<Keeping>,
     record: CallRecord,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
@@ -77,6 +80,7 @@ impl Call {
             current: None,
             input_bytes: 0,
             usage_asked: false,
+            keeping: None,
             record,
             outcome: None,
             _permit: permit,
@@ -101,8 +105,16 @@ impl Call {
     /// Keeps what the provider wants back and the client may not carry.
     pub(super) fn keep(&self, keepsakes: Vec<Keepsake>) {
         if let Some(owner) = self.owner().filter(|_| !keepsakes.is_empty()) {
-            self.gateway.kept.put(&owner, keepsakes, &self.gateway.tasks);
+            self.gateway.shelf.keep(&owner, keepsakes);
         }
+    }
+
+    /// Keeps the response that the client is being given, if it is to be kept. `verbatim`: the
+    /// provider gave it that id.
+    pub(super) fn keep_response(&mut self, answer: &[u8], verbatim: bool) {
+        let Some(keeping) = self.keeping.take() else { return };
+        let provider = self.target().filter(|_| verbatim).map(|target| &*target.provider.name);
+        self.gateway.keep_response(&keeping, answer, provider);
     }
 
     /// Whether a question is rather refused than sent without one of its fields.
@@ -113,6 +125,11 @@ impl Call {
     /// What becomes of tool calls and results that stand alone.
     pub(super) fn tool_pairs(&self) -> Option<ToolPairs> {
         self.chain.as_ref().and_then(|chain| chain.tool_pairs)
+    }
+
+    /// Where breakpoints of the prompt cache are put.
+    pub(super) fn prompt_cache(&self) -> Option<CacheInjection> {
+        self.chain.as_ref().and_then(|chain| chain.prompt_cache)
     }
 
     /// What a writer of answers must know of this call, besides question and model: its id as 32

@@ -6,11 +6,12 @@ mod attempt;
 mod body;
 mod call;
 mod flow;
-mod kept;
 mod pipeline;
 mod relay;
 mod reload;
+mod responses;
 mod reword;
+mod shelf;
 mod snapshot;
 
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget};
 pub use self::body::Body;
-use self::kept::Kept;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
+use self::responses::Jobs;
+use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
@@ -36,7 +38,9 @@ pub struct Gateway {
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
-    kept: Kept,
+    shelf: Shelf,
+    /// Responses that are made in the background.
+    jobs: Jobs,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Calls in flight.
@@ -57,6 +61,7 @@ impl Gateway {
         telemetry: Telemetry,
     ) -> Arc<Self> {
         let server = &snapshot.config.server;
+        let tasks = Tasks::default();
         telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         Arc::new(Self {
             gauge: Gauge::new(server.max_in_flight),
@@ -64,8 +69,9 @@ impl Gateway {
             live: ArcSwap::from_pointee(snapshot),
             client,
             telemetry,
-            kept: Kept::new(store.clone()),
-            tasks: Tasks::default(),
+            shelf: Shelf::new(store.clone(), tasks.clone()),
+            jobs: Jobs::default(),
+            tasks,
             store,
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),

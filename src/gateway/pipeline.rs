@@ -9,9 +9,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::arrival::{Ask, Question, Unreadable};
 use super::attempt::{self, Answer};
-use super::call::Call;
+use super::call::{Call, outcome_of};
 use super::relay::Relay;
+use super::responses::Keeping;
+use super::snapshot::Chain;
 use super::{Arrival, Body, Gateway, arrival};
+use crate::canon::{Outcome, Surface};
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -31,6 +34,7 @@ impl Gateway {
         }
         match understand(&mut call, (&ask, &headers), body).await {
             Ok(question) if question.envelope.stream => stream(call, question).await,
+            Ok(question) if question.envelope.background => later(call, question),
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
             // The record says that the client left; where it sent nonsense instead, it reads this.
@@ -73,7 +77,59 @@ where
         return Err(Unreadable::Refused(Error::new(Kind::NotAllowed, message)));
     }
     call.routed(&chain, &question);
+    if call.surface() == Surface::Responses {
+        return recall(call, question, &chain).await.map_err(Unreadable::Refused);
+    }
     Ok(question)
+}
+
+/// What the responses API asks a gateway to remember: notes that this response is to be kept, and
+/// puts what was said before in front of the question.
+async fn recall(call: &mut Call, mut question: Question, chain: &Chain) -> Result<Question, Error> {
+    if question.envelope.conversation {
+        let message = "`conversation` is not kept here; send `previous_response_id` or the items.";
+        return Err(Error::new(Kind::Unsupported, message));
+    }
+    let Some(owner) = call.owner() else { return Ok(question) };
+    let previous = question.envelope.previous.clone();
+    let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
+    let later = question.envelope.background && !question.envelope.stream;
+    if previous.is_some() || later {
+        let asked: Vec<&str> = chain.targets.iter().map(|target| &*target.provider.name).collect();
+        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &asked).await?;
+        question.replace(body)?;
+        question.envelope.background = later;
+    }
+    call.keeping = (question.envelope.store != Some(false)).then_some(keeping);
+    Ok(question)
+}
+
+/// Answers at once that an answer is being made.
+fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
+    let (id, created) = call.stamp();
+    let Some(keeping) = call.keeping.take() else {
+        let message = "`background` needs `store`: the answer is fetched by its id.";
+        return call.refuse(Error::invalid(message));
+    };
+    let gateway = Arc::clone(&call.gateway);
+    let head = call.respond(StatusCode::OK, HeaderValue::from_static("application/json"));
+    let model = question.envelope.model.clone();
+    let work = async move {
+        let (mut call, answer) = attempt::walk(call, question).await;
+        match answer {
+            Ok(Answer::Whole { body, .. }) => {
+                call.ends(Outcome::Ok);
+                Ok(body.to_vec())
+            }
+            Ok(Answer::Stream(_)) => Err(Error::new(Kind::UpstreamError, "A stream came.")),
+            Err(error) => {
+                call.ends(outcome_of(error.kind));
+                Err(error)
+            }
+        }
+    };
+    let response = gateway.respond_later(keeping, (format!("resp_{id}"), created, &model), work);
+    head.map(|()| Body::whole(response.to_string().into(), None))
 }
 
 async fn whole(call: Box<Call>, question: Question) -> Response<Body> {

@@ -282,9 +282,12 @@ fn truncated() -> Turn {
 // === impl Live ===
 
 impl Live {
-    fn new(call: Box<Call>, mut flow: Box<Flow>) -> Self {
+    fn new(mut call: Box<Call>, mut flow: Box<Flow>) -> Self {
         if flow.passage.sight().finished {
             call.keep(flow.passage.keepsakes());
+        }
+        if let Some(last) = flow.passage.last_word() {
+            call.keep_response(&last, flow.passage.is_verbatim());
         }
         let now = Instant::now();
         let limits = call.target().map(|target| target.limits);
@@ -351,12 +354,20 @@ impl Live {
             // Before the client has the end, since its next question may need it.
             self.call.keep(self.flow.passage.keepsakes());
         }
+        self.keep_response();
         let quick = self.last_data < release && !self.flow.passage.sight().finished;
         if quick && self.pace == Pace::Calm && self.flow.watch(false) {
             self.pace = Pace::Polled;
         }
         let gathered = self.flow.ready.iter().map(Bytes::len).sum::<usize>() >= GATHERED;
         self.giving = gathered || self.last_data >= release || self.flow.passage.sight().done;
+    }
+
+    /// Keeps the response when its last event has passed, before the client has it.
+    fn keep_response(&mut self) {
+        if let Some(last) = self.flow.passage.last_word() {
+            self.call.keep_response(&last, self.flow.passage.is_verbatim());
+        }
     }
 
     /// How long the silent upstream is still waited for.
@@ -406,6 +417,7 @@ impl Live {
             if !passage.sight().finished {
                 return truncated();
             }
+            self.keep_response();
             if !last.is_empty() {
                 return Turn::Give(last.into());
             }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::access::Access;
-use crate::config::{CloudEnvironment, Config, Route, Timeouts, ToolPairs};
+use crate::canon::CacheMark;
+use crate::config::{CloudEnvironment, Config, Lifetime, PromptCache, Route, Timeouts, ToolPairs};
+use crate::dialect::CacheInjection;
 use crate::net::client::Client;
 use crate::provider::Provider;
 use crate::route::{Choice, Routes, Unknown};
@@ -39,6 +41,7 @@ pub(super) struct Chain {
     /// A question is rather refused than sent without one of its fields.
     pub(super) strict: bool,
     pub(super) tool_pairs: Option<ToolPairs>,
+    pub(super) prompt_cache: Option<CacheInjection>,
     /// Attempts one call may make, over keys and targets together.
     pub(super) attempts: u32,
 }
@@ -158,8 +161,21 @@ impl Chain {
             targets,
             strict: route.is_some_and(|route| route.strict),
             tool_pairs: route.and_then(|route| route.tool_pairs),
+            prompt_cache: route.and_then(|route| route.prompt_cache).map(injection),
             attempts: route.and_then(|route| route.attempts).unwrap_or(ATTEMPTS),
         }
+    }
+}
+
+fn injection(wanted: PromptCache) -> CacheInjection {
+    CacheInjection {
+        system: wanted.system,
+        tools: wanted.tools,
+        messages: wanted.messages,
+        lifetime: match wanted.lifetime {
+            Lifetime::Short => CacheMark::Short,
+            Lifetime::Long => CacheMark::Long,
+        },
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::Method;
+use http::header::UPGRADE;
+use http::{Method, Request};
 use percent_encoding::percent_decode_str;
 
 use crate::canon::Surface;
@@ -17,8 +18,19 @@ pub(super) enum Endpoint {
     /// The same in Google's shape.
     GoogleModels,
     GoogleModel(String),
+    /// A kept response, by its id.
+    Response(Kept, String),
     Health,
     Ready,
+}
+
+/// What is wanted of a kept response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    Get,
+    Delete,
+    Cancel,
+    InputItems,
 }
 
 /// Why a request is for nothing here.
@@ -38,6 +50,8 @@ const PATHS: &[(&str, &Method, Endpoint)] = &[
     ("/v1/completions", &Method::POST, infer(Surface::Completions)),
     ("/v1/embeddings", &Method::POST, infer(Surface::Embeddings)),
     ("/v1/responses", &Method::POST, infer(Surface::Responses)),
+    ("/v1/responses/compact", &Method::POST, infer(Surface::Compact)),
+    ("/v1/responses/input_tokens", &Method::POST, infer(Surface::InputTokens)),
     ("/v1/messages", &Method::POST, infer(Surface::Messages)),
     ("/v1/messages/count_tokens", &Method::POST, infer(Surface::CountTokens)),
     ("/v1/models", &Method::GET, Endpoint::Models),
@@ -51,13 +65,24 @@ const MODEL: &str = "/v1/models/";
 /// Where Google's clients put the model, by the version of the API that they were told.
 const GOOGLE: [&str; 2] = ["/v1beta/models/", MODEL];
 
-/// What Google calls an answer, with whether it is streamed.
-const GOOGLE_METHODS: [(&str, bool); 2] =
-    [("generateContent", false), ("streamGenerateContent", true)];
+/// What Google calls what is asked, and whether the answer is streamed.
+const GOOGLE_METHODS: [(&str, Surface, bool); 3] = [
+    ("generateContent", Surface::Generate, false),
+    ("streamGenerateContent", Surface::Generate, true),
+    ("countTokens", Surface::GoogleCountTokens, false),
+];
 
 pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
+    if let Some((kept, id, wanted)) = kept(method, path) {
+        return if method == wanted {
+            Ok(Endpoint::Response(kept, id))
+        } else {
+            let message = format!("{path} takes {wanted}, not {method}.");
+            Err(NotServed::Method { message, allowed: wanted.as_str() })
+        };
+    }
     let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
     let (wanted, endpoint) = match (fixed, google(path), model, google_model) {
         (Some((_, wanted, endpoint)), ..) => (*wanted, endpoint.clone()),
@@ -74,12 +99,32 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     Err(NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed })
 }
 
+/// Whether a client would rather have a WebSocket (RFC 6455), at whatever path.
+pub(super) fn wants_socket<B>(request: &Request<B>) -> bool {
+    let upgrade = request.headers().get(UPGRADE);
+    upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// `/v1/responses/ID…`, with the method that it takes.
+fn kept(method: &Method, path: &str) -> Option<(Kept, String, &'static Method)> {
+    let rest = path.strip_prefix("/v1/responses/").filter(|rest| !rest.is_empty())?;
+    let (kept, id, wanted) = match rest.split_once('/') {
+        None if matches!(rest, "compact" | "input_tokens") => return None,
+        None if *method == Method::DELETE => (Kept::Delete, rest, &Method::DELETE),
+        None => (Kept::Get, rest, &Method::GET),
+        Some((id, "cancel")) => (Kept::Cancel, id, &Method::POST),
+        Some((id, "input_items")) => (Kept::InputItems, id, &Method::GET),
+        Some(_) => return None,
+    };
+    Some((kept, decoded(id), wanted))
+}
+
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
 fn google(path: &str) -> Option<Ask> {
     let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
-    let (_, stream) = GOOGLE_METHODS.iter().find(|(name, _)| *name == method)?;
-    Some(Ask { surface: Surface::Generate, model: Some(decoded(model)), stream: Some(*stream) })
+    let (_, surface, stream) = GOOGLE_METHODS.iter().find(|(name, ..)| *name == method)?;
+    Some(Ask { surface: *surface, model: Some(decoded(model)), stream: Some(*stream) })
 }
 
 fn decoded(segment: &str) -> String {

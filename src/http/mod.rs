@@ -3,12 +3,13 @@
 mod admin;
 mod endpoint;
 mod models;
+mod responses;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tower_layer::Layer;
@@ -56,8 +57,14 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         let busy = self.pulse.busy();
         let gateway = Arc::clone(&self.gateway);
         Box::pin(async move {
+            if endpoint::wants_socket(&request) {
+                return Ok(upgrade_required());
+            }
             let ask = match endpoint::find(request.method(), request.uri().path()) {
                 Ok(Endpoint::Infer(ask)) => ask,
+                Ok(Endpoint::Response(kept, id)) => {
+                    return Ok(responses::answer(&gateway, (kept, &id), &request).await);
+                }
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, &request)),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
@@ -79,7 +86,7 @@ fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> 
         Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)),
         Endpoint::GoogleModel(id) => list(gateway, request, (models::Shape::Google, Some(id))),
         Endpoint::Ready => ready(gateway),
-        Endpoint::Health | Endpoint::Infer(_) => {
+        Endpoint::Health | Endpoint::Infer(_) | Endpoint::Response(..) => {
             json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
         }
     }
@@ -116,6 +123,16 @@ fn refuse_path(not_served: NotServed) -> Response<Body> {
             response
         }
     }
+}
+
+/// Clients that try a socket first go on without one at once.
+fn upgrade_required() -> Response<Body> {
+    let message = "There are no WebSockets here; send the request by POST, with `stream: true`.";
+    let mut error = Error::new(Kind::Unsupported, message);
+    error.status = Some(StatusCode::UPGRADE_REQUIRED.as_u16());
+    let mut response = refuse(&error);
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+    response
 }
 
 fn refuse(error: &Error) -> Response<Body> {

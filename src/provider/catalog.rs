@@ -2,6 +2,7 @@
 
 use crate::canon::Dialect;
 use crate::dialect::Traits;
+use crate::dialect::messages::Betas;
 
 /// One provider, as data. Adding one that speaks a known dialect is a row and its fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +154,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Google Vertex AI",
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
-        traits: Traits { model_in_path: true, ..Traits::NONE },
+        traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         ..ROW
     },

@@ -82,6 +82,8 @@ pub enum Operation {
     },
     /// How many tokens a question has, asked in this dialect.
     CountTokens(Dialect),
+    /// Makes a conversation shorter.
+    Compact,
     Completions,
     Embeddings,
 }
@@ -165,6 +167,11 @@ impl Provider {
         self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads)
     }
 
+    /// The dialect in which this model loses least.
+    pub fn home(&self, model: &str) -> Option<Dialect> {
+        self.dialects(model).next()
+    }
+
     /// How such a question gets to this model; `None` if it cannot.
     pub fn way(&self, surface: Surface, model: &str) -> Option<Way> {
         let first = self.dialects(model).next();
@@ -172,6 +179,15 @@ impl Provider {
             (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
             (Surface::Completions, _) => first.map(Way::Translated),
             (Surface::Embeddings, _) => self.kind.quirks.embeddings.then_some(Way::Verbatim),
+            // Only where a dialect is at home has it all its doors.
+            (Surface::CountTokens | Surface::GoogleCountTokens, home) => {
+                (first == home).then_some(Way::Verbatim)
+            }
+            (Surface::InputTokens, _) => None,
+            (Surface::Compact, _) => {
+                let speaks = self.dialects(model).any(|spoken| spoken == Dialect::Responses);
+                speaks.then_some(Way::Verbatim)
+            }
             (_, Some(asked)) if self.dialects(model).any(|spoken| spoken == asked) => {
                 Some(Way::Verbatim)
             }

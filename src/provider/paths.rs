@@ -86,9 +86,11 @@ impl Paths {
             Form::Row => {
                 let mut path = self.base.clone();
                 push_template(&mut path, template(kind, operation), operation, model);
-                if operation == Operation::CountTokens(Dialect::Messages) {
-                    path.push_str("/count_tokens");
-                }
+                path.push_str(match operation {
+                    Operation::CountTokens(Dialect::Messages) => "/count_tokens",
+                    Operation::Compact => "/compact",
+                    _ => "",
+                });
                 path
             }
             Form::Deployments { api_version } => {
@@ -101,9 +103,10 @@ impl Paths {
                 match operation {
                     Operation::Chat { stream: true, .. } => bedrock::Operation::ConverseStream,
                     Operation::Chat { stream: false, .. } => bedrock::Operation::Converse,
-                    Operation::CountTokens(_) | Operation::Completions | Operation::Embeddings => {
-                        bedrock::Operation::Invoke
-                    }
+                    Operation::CountTokens(_)
+                    | Operation::Compact
+                    | Operation::Completions
+                    | Operation::Embeddings => bedrock::Operation::Invoke,
                 },
             ),
             Form::Vertex { project, location } => {
@@ -118,7 +121,9 @@ impl Paths {
                     Operation::CountTokens(_) => vertex::Method::CountTokens,
                     Operation::Chat { stream: true, .. } => vertex::Method::StreamGenerate,
                     Operation::Chat { stream: false, .. } => vertex::Method::Generate,
-                    Operation::Completions | Operation::Embeddings => vertex::Method::Predict,
+                    Operation::Compact | Operation::Completions | Operation::Embeddings => {
+                        vertex::Method::Predict
+                    }
                 };
                 vertex::path(&self.base, (project, location), model, method)
             }
@@ -128,14 +133,14 @@ impl Paths {
 
 /// The path as the catalogue writes it.
 fn template(kind: &Kind, operation: Operation) -> &'static str {
-    match operation {
-        Operation::Completions => "/completions",
-        Operation::Embeddings => "/embeddings",
-        Operation::Chat { dialect, .. } | Operation::CountTokens(dialect) => {
-            let speaks = kind.speaks.iter().find(|(spoken, _)| *spoken == dialect);
-            speaks.map_or("", |(_, path)| path)
-        }
-    }
+    let dialect = match operation {
+        Operation::Completions => return "/completions",
+        Operation::Embeddings => return "/embeddings",
+        Operation::Chat { dialect, .. } | Operation::CountTokens(dialect) => dialect,
+        Operation::Compact => Dialect::Responses,
+    };
+    let speaks = kind.speaks.iter().find(|(spoken, _)| *spoken == dialect);
+    speaks.map_or("", |(_, path)| path)
 }
 
 /// Appends a path of the catalogue with the model and the method in their places.
@@ -159,6 +164,6 @@ fn method(operation: Operation) -> &'static str {
         Operation::Chat { stream: true, .. } => "streamGenerateContent?alt=sse",
         Operation::Chat { stream: false, .. } => "generateContent",
         Operation::CountTokens(_) => "countTokens",
-        Operation::Completions | Operation::Embeddings => "batchEmbedContents",
+        Operation::Compact | Operation::Completions | Operation::Embeddings => "batchEmbedContents",
     }
 }

@@ -19,7 +19,7 @@ const OWNERS: [(&str, &[&str]); 33] = [
     ("aws", &["provider"]),
     // In `net` it is the provider of that name inside of rustls.
     ("ring", &["net", "provider"]),
-    ("base64", &["provider", "cli"]),
+    ("base64", &["dialect", "provider", "cli"]),
     ("getrandom", &["cli"]),
     ("rlimit", &["cli"]),
     ("humantime", &["telemetry", "http", "provider"]),

@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::DONE;
+use super::{DONE, count};
 use crate::canon::Usage;
 use crate::dialect::passage::{Sight, Verdict};
 use crate::dialect::sse::{Decoder, Frame, without_private};
@@ -177,11 +177,11 @@ pub fn read_usage(body: &[u8]) -> Option<Usage> {
     if found.next().is_none() {
         let value = body[only + USAGE.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
         let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
-        return counts(&values.next()?.ok()?);
+        return count(&values.next()?.ok()?);
     }
     // Parts of an answer may have counts of their own; the whole's stand at the top.
     let top: Top = serde_json::from_slice(body).ok()?;
-    counts(&top.usage)
+    count(&top.usage)
 }
 
 #[derive(Debug, Deserialize)]
@@ -193,72 +193,7 @@ struct Top {
 fn usage_of(event: &Value) -> Option<Usage> {
     [&event["usage"], &event["x_groq"]["usage"], &event["choices"][0]["usage"]]
         .into_iter()
-        .find_map(counts)
-}
-
-/// OpenAI's usage object with the variations of those who follow it.
-#[derive(Debug, Deserialize)]
-struct Counts {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
-    #[serde(default)]
-    completion_tokens: Option<u64>,
-    #[serde(default)]
-    total_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    completion_tokens_details: Option<CompletionDetails>,
-    /// DeepSeek's and Moonshot's own places for what was read from their caches.
-    #[serde(default)]
-    prompt_cache_hit_tokens: Option<u64>,
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-    #[serde(default, alias = "cache_creation_tokens")]
-    cache_write_tokens: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct CompletionDetails {
-    #[serde(default)]
-    reasoning_tokens: Option<u64>,
-}
-
-fn counts(value: &Value) -> Option<Usage> {
-    let counts = Counts::deserialize(value).ok()?;
-    let prompt = counts.prompt_tokens.or(counts.total_tokens)?;
-    let output = counts.completion_tokens.unwrap_or(0);
-    let reasoning =
-        counts.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0);
-    // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
-    let output =
-        counts.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));
-    let details = counts.prompt_tokens_details;
-    let cache_read = details
-        .as_ref()
-        .and_then(|details| details.cached_tokens)
-        .or(counts.prompt_cache_hit_tokens)
-        .or(counts.cached_tokens)
-        .unwrap_or(0)
-        .min(prompt);
-    let cache_write = details
-        .and_then(|details| details.cache_write_tokens)
-        .unwrap_or(0)
-        .min(prompt - cache_read);
-    Some(Usage {
-        input: prompt - cache_read - cache_write,
-        cache_read,
-        cache_write,
-        output,
-        reasoning: reasoning.min(output),
-        ..Usage::default()
-    })
+        .find_map(count)
 }
 
 #[cfg(test)]

@@ -28,6 +28,14 @@ pub struct Envelope {
     pub stream_options_member: Option<Span>,
     /// `n`, how many answers are asked for; 1 when absent.
     pub choices: u32,
+    /// `store`, whether a response is kept for later; `None` when absent.
+    pub store: Option<bool>,
+    /// `"background": true`.
+    pub background: bool,
+    /// `previous_response_id`, where it is a string.
+    pub previous: Option<String>,
+    /// `conversation` is there, and not null.
+    pub conversation: bool,
     /// Where the closing brace of the body stands.
     pub close: usize,
 }
@@ -103,6 +111,10 @@ pub struct Scanner {
     key_start: usize,
     stream: bool,
     choices: u32,
+    store: Option<bool>,
+    background: bool,
+    previous: Option<String>,
+    conversation: bool,
     options: Option<StreamOptions>,
     options_open: usize,
     options_empty: bool,
@@ -133,6 +145,10 @@ enum Field {
     Stream,
     StreamOptions,
     Choices,
+    Store,
+    Background,
+    Previous,
+    Conversation,
 }
 
 const FIELDS: &[(&str, Field)] = &[
@@ -140,10 +156,14 @@ const FIELDS: &[(&str, Field)] = &[
     ("stream", Field::Stream),
     ("stream_options", Field::StreamOptions),
     ("n", Field::Choices),
+    ("store", Field::Store),
+    ("background", Field::Background),
+    ("previous_response_id", Field::Previous),
+    ("conversation", Field::Conversation),
 ];
 
 /// Longer keys cannot be one of `FIELDS`, even with every letter escaped.
-const LONGEST_KEY: usize = 6 * "stream_options".len() + 1;
+const LONGEST_KEY: usize = 6 * "previous_response_id".len() + 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -199,6 +219,10 @@ impl Default for Scanner {
             key_start: 0,
             stream: false,
             choices: 1,
+            store: None,
+            background: false,
+            previous: None,
+            conversation: false,
             options: None,
             options_open: 0,
             options_empty: true,
@@ -253,6 +277,10 @@ impl Scanner {
             stream_options: self.options.unwrap_or_default(),
             stream_options_member: self.options_member,
             choices: self.choices,
+            store: self.store,
+            background: self.background,
+            previous: self.previous,
+            conversation: self.conversation,
             close: self.close,
         })
     }
@@ -360,6 +388,7 @@ impl Scanner {
             self.close = self.base + at;
             self.state = State::Done;
         } else if self.depth == 1 {
+            self.conversation |= self.top == Some(Field::Conversation);
             if self.inside_options {
                 self.inside_options = false;
                 let (open, empty) = (self.options_open, self.options_empty);
@@ -490,7 +519,19 @@ impl Scanner {
                 let number = std::str::from_utf8(&self.captured).ok();
                 self.choices = number.and_then(|text| text.parse().ok()).unwrap_or(1);
             }
-            Some(Field::Model) | None => {}
+            Some(Field::Store) => {
+                self.store = match (text, self.captured.as_slice()) {
+                    (false, b"true") => Some(true),
+                    (false, b"false") => Some(false),
+                    _ => None,
+                };
+            }
+            Some(Field::Background) => self.background = !text && self.captured == b"true",
+            Some(Field::Previous) if text => {
+                self.previous = decode(&self.captured).map(Cow::into_owned);
+            }
+            Some(Field::Conversation) => self.conversation = text || self.captured != b"null",
+            Some(Field::Model | Field::Previous) | None => {}
         }
     }
 

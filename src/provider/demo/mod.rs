@@ -51,7 +51,7 @@ pub(super) fn answer(operation: Operation, payload: &Payload) -> Reply {
         Operation::Chat { .. } if !request["messages"].is_array() => {
             refuse("`messages` must be a list.")
         }
-        Operation::CountTokens(_) => refuse("Tokens are not counted here."),
+        Operation::CountTokens(_) | Operation::Compact => refuse("There is no such thing here."),
         Operation::Chat { .. } => converse(&request, &say(&request)),
         Operation::Completions => {
             let prompt = text_of(&request["prompt"]);

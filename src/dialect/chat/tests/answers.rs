@@ -1,0 +1,279 @@
+//! Answers: whole and streamed, ordinary and odd.
+
+use serde_json::{Value, json};
+
+use super::{CODEC, context, events, fixture, read_stream, write_stream, write_whole};
+use crate::canon::{
+    ChatRequest, ChatResponse, Choice, Citation, Content, Dialect, Event, Finish, FinishReason,
+    Opaque, Part, Reasoning, ToolCall, Usage,
+};
+use crate::dialect::fold::unfold;
+use crate::dialect::{ClientSide, UpstreamSide};
+
+fn calls(response: &ChatResponse) -> Vec<&ToolCall> {
+    let parts = response.choices.iter().flat_map(|choice| &choice.parts);
+    parts
+        .filter_map(|part| match &part.content {
+            Content::ToolCall(call) => Some(call),
+            _ => None,
+        })
+        .collect()
+}
+
+fn text(response: &ChatResponse) -> String {
+    response.choices.iter().flat_map(|c| &c.parts).filter_map(Part::as_text).collect()
+}
+
+fn thought(text: &str, state: Option<Opaque>) -> Part {
+    let reasoning = Reasoning { text: text.into(), ..Reasoning::default() };
+    Part { opaque: state, ..Part::new(Content::Reasoning(reasoning)) }
+}
+
+fn call(id: &str, name: &str, arguments: &str) -> Content {
+    let (id, name, arguments) = (id.into(), name.into(), arguments.into());
+    Content::ToolCall(ToolCall { id, name, arguments, custom: false })
+}
+
+#[test]
+fn every_odd_stream_is_read_as_its_description_says() {
+    let expected: Value = serde_json::from_slice(&fixture("streams/expect.json")).unwrap();
+    for (name, expect) in expected.as_object().unwrap() {
+        let stream = fixture(&format!("streams/{name}"));
+        let read = read_stream(&stream, 64);
+        assert_eq!(read, read_stream(&stream, 1), "{name}: pieces change it");
+        match expect["ends"].as_str().unwrap() {
+            "ok" => check_odd(name, expect, &read.unwrap()),
+            "error" => assert!(matches!(read, Err(Some(_))), "{name}: {read:?}"),
+            _ => assert!(!events(&stream, 64).contains(&Event::End), "{name}"),
+        }
+    }
+}
+
+fn check_odd(name: &str, expect: &Value, response: &ChatResponse) {
+    if let Some(content) = expect["content"].as_str() {
+        assert_eq!(text(response), content, "{name}");
+    }
+    if let Some(tokens) = expect["input_tokens"].as_u64() {
+        assert_eq!(response.usage.unwrap().input_total(), tokens, "{name}");
+        assert_eq!(response.usage.unwrap().output, expect["output_tokens"], "{name}");
+    }
+    let wanted = expect["calls"].as_array().cloned().unwrap_or_default();
+    let found = calls(response);
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    for (found, wanted) in found.iter().zip(wanted) {
+        if wanted["id"].is_string() {
+            assert_eq!(wanted["id"], found.id, "{name}");
+        }
+        assert_eq!(wanted["name"], found.name, "{name}");
+        let arguments = serde_json::from_str::<Value>(&found.arguments);
+        if wanted.get("broken").is_some() {
+            assert!(arguments.is_err(), "{name}");
+        } else {
+            assert_eq!(wanted["arguments"], arguments.unwrap(), "{name}");
+        }
+    }
+    // And a client gets them in order.
+    write_stream(response, &ChatRequest { include_usage: true, ..ChatRequest::default() });
+}
+
+#[test]
+fn an_answer_of_openai_is_read_in_full() {
+    let response = CODEC.read_response(&fixture("dialects/chat/answer.json")).unwrap();
+    let citation = Citation {
+        url: Some("https://example.com/tides".into()),
+        title: Some("Tides".into()),
+        start: Some(0),
+        end: Some(9),
+        ..Citation::default()
+    };
+    let said = Content::Text { text: "High tide is at noon.".into(), citations: vec![citation] };
+    let first = Choice {
+        parts: vec![Part::new(said), Part::new(call("call_tide", "tide", r#"{"port":"Oban"}"#))],
+        finish: Finish { reason: FinishReason::ToolCalls, stop_sequence: None },
+        logprobs: Some(json!({ "content": [
+            { "token": "High", "logprob": -0.25, "bytes": [72], "top_logprobs": [] },
+        ] })),
+    };
+    let second = Choice {
+        parts: vec![Part::new(Content::Refusal("I cannot say.".into()))],
+        ..Choice::default()
+    };
+    assert_eq!(response.choices, [first, second]);
+    assert_eq!(response.id, "chatcmpl-tide");
+    assert_eq!(response.model, "gpt-5.4");
+    assert_eq!(response.created, Some(1_795_226_400));
+    assert_eq!(response.service_tier.as_deref(), Some("default"));
+    let usage = Usage {
+        input: 60,
+        cache_read: 40,
+        output: 30,
+        reasoning: 12,
+        audio_input: 5,
+        ..Usage::default()
+    };
+    assert_eq!(response.usage, Some(usage));
+    let read: Value = serde_json::from_slice(&fixture("dialects/chat/answer.json")).unwrap();
+    let written: Value = serde_json::from_slice(&write_whole(&response)).unwrap();
+    for field in ["id", "created", "model", "usage", "service_tier"] {
+        assert_eq!(written[field], read[field], "{field}");
+    }
+    for choice in 0..2 {
+        for field in ["content", "refusal", "annotations", "tool_calls"] {
+            let at = |body: &Value| body["choices"][choice]["message"].get(field).cloned();
+            assert_eq!(at(&written), at(&read), "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_with_all_kinds_of_parts_is_written_piece_by_piece() {
+    let state = Opaque { dialect: Dialect::Messages, data: json!("EqQB+/==") };
+    let choice = Choice {
+        parts: vec![
+            thought("Hm.", Some(state)),
+            Part::text("So"),
+            Part::new(call("call_a", "look", r#"{"x":1}"#)),
+        ],
+        finish: Finish { reason: FinishReason::ToolCalls, stop_sequence: None },
+        logprobs: None,
+    };
+    let usage = Some(Usage { input: 3, output: 4, ..Usage::default() });
+    let response = ChatResponse { choices: vec![choice], usage, ..ChatResponse::default() };
+    let request = ChatRequest { include_usage: true, ..ChatRequest::default() };
+    let written = write_stream(&response, &request);
+    let expected = fixture("dialects/chat/answer.sse");
+    assert_eq!(String::from_utf8(written).unwrap(), String::from_utf8(expected).unwrap());
+}
+
+#[test]
+fn usage_is_streamed_last_wherever_it_came() {
+    let choice = Choice { parts: vec![Part::text("a")], ..Choice::default() };
+    let usage = Usage { input: 1, output: 1, ..Usage::default() };
+    let response =
+        ChatResponse { choices: vec![choice], usage: Some(usage), ..ChatResponse::default() };
+    let mut events = unfold(&response);
+    events.retain(|event| !matches!(event, Event::Usage(_)));
+    let mut streams = Vec::new();
+    for place in 1..events.len() {
+        let mut events = events.clone();
+        events.insert(place, Event::Usage(usage));
+        let request = ChatRequest { include_usage: true, ..ChatRequest::default() };
+        let mut writer = CODEC.writer(&context(&request));
+        let mut out = Vec::new();
+        for event in &events {
+            writer.write(event, &mut out);
+        }
+        super::grammar::check_stream(&out, true);
+        streams.push(out);
+    }
+    assert!(streams.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn each_servers_thoughts_are_found() {
+    for message in [
+        json!({ "content": "b", "reasoning_content": "a" }),
+        json!({ "content": "b", "reasoning": "a" }),
+        json!({ "content": "b", "reasoning_details": [{ "type": "reasoning.text", "text": "a" }] }),
+        json!({ "content": "b", "reasoning": "a", "reasoning_details":
+            [{ "type": "reasoning.text", "text": "a" }] }),
+        json!({ "content": [
+            { "type": "thinking", "thinking": [{ "type": "text", "text": "a" }] },
+            { "type": "text", "text": "b" },
+        ] }),
+    ] {
+        let body = json!({ "choices": [{ "message": message, "finish_reason": "stop" }] });
+        let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        assert_eq!(response.choices[0].parts, [thought("a", None), Part::text("b")], "{body}");
+    }
+}
+
+#[test]
+fn a_servers_own_thoughts_go_home_as_they_came() {
+    let details = json!([
+        { "type": "reasoning.text", "text": "a", "signature": "s+/=",
+          "format": "anthropic-claude-v1", "index": 0 },
+        { "type": "reasoning.encrypted", "data": "gAAA", "id": "rs_1",
+          "format": "openai-responses-v1", "index": 1 },
+    ]);
+    let message = json!({ "content": "b", "reasoning": "a", "reasoning_details": details });
+    let body = json!({ "choices": [{ "message": message, "finish_reason": "stop" }] });
+    let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+    let written: Value = serde_json::from_slice(&write_whole(&response)).unwrap();
+    assert_eq!(written["choices"][0]["message"]["reasoning_details"], details);
+}
+
+#[test]
+fn sources_beside_the_answer_are_its_citations_and_said_once() {
+    let chunk = |text: &str, finish: Value| {
+        json!({
+            "id": "1", "citations": ["https://a.example", "https://b.example"],
+            "search_results": [{ "url": "https://b.example", "title": "B" }],
+            "choices": [{ "index": 0, "delta": { "content": text }, "finish_reason": finish }],
+        })
+    };
+    let (first, last) = (chunk("a[1]", Value::Null), chunk("", json!("stop")));
+    let stream = format!("data: {first}\n\ndata: {last}\n\n");
+    let response = read_stream(stream.as_bytes(), 50).unwrap();
+    let Content::Text { citations, .. } = &response.choices[0].parts[0].content else { panic!() };
+    assert_eq!(citations.len(), 2);
+    assert_eq!(citations[1].title.as_deref(), Some("B"));
+}
+
+#[test]
+fn what_an_answer_fails_with_is_an_error_and_no_answer() {
+    for body in [
+        json!({ "error": { "message": "too busy", "code": 503 } }),
+        json!({ "choices": [{ "message": { "content": "a" }, "finish_reason": "error",
+            "error": { "message": "too busy", "code": 503 } }] }),
+        json!({ "choices": [{ "message": { "content": "a" }, "finish_reason": "network_error" }] }),
+        json!({ "choices": [{ "message": { "tool_calls": [{ "id": "a", "function": {} }] } }] }),
+        json!({ "choices": [] }),
+    ] {
+        assert!(CODEC.read_response(body.to_string().as_bytes()).is_err(), "{body}");
+        let stream = format!("data: {body}\n\ndata: [DONE]\n\n");
+        if body["choices"] != json!([]) {
+            let Err(Some(failure)) = read_stream(stream.as_bytes(), 9) else { panic!("{body}") };
+            assert!(!failure.message.is_empty());
+            if body.to_string().contains("503") {
+                assert_eq!(failure.status, Some(503));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_without_a_reason_ends_by_what_is_in_it() {
+    let function = json!({ "name": "look", "arguments": "{}" });
+    for (message, reason) in [
+        (json!({ "content": "a" }), FinishReason::Stop),
+        (json!({ "tool_calls": [{ "id": "a", "function": function }] }), FinishReason::ToolCalls),
+        (json!({ "function_call": function }), FinishReason::ToolCalls),
+    ] {
+        let body = json!({ "choices": [{ "message": message, "finish_reason": "" }] });
+        let response = CODEC.read_response(body.to_string().as_bytes()).unwrap();
+        assert_eq!(response.choices[0].finish.reason, reason, "{body}");
+    }
+}
+
+#[test]
+fn text_that_comes_inside_a_call_follows_it() {
+    let delta = |delta: Value| {
+        format!("data: {}\n\n", json!({ "id": "1", "choices": [{ "index": 0, "delta": delta }] }))
+    };
+    let piece = |arguments: &str| {
+        json!({ "tool_calls": [{ "index": 0, "id": "a", "function":
+            { "name": "look", "arguments": arguments } }] })
+    };
+    let stream = [
+        delta(piece("{\"x\":")),
+        delta(json!({ "content": "late" })),
+        delta(piece("1}")),
+        "data: [DONE]\n\n".into(),
+    ]
+    .concat();
+    let response = read_stream(stream.as_bytes(), 33).unwrap();
+    let parts: Vec<&Content> = response.choices[0].parts.iter().map(|part| &part.content).collect();
+    assert_eq!(parts[0], &call("a", "look", r#"{"x":1}"#));
+    assert_eq!(response.choices[0].parts[1].as_text(), Some("late"));
+}

@@ -1,0 +1,350 @@
+//! Writes questions for Converse.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value, json};
+
+use super::family::{Caches, Family, Forces, TopK};
+use super::messages::{Turns, cache_point};
+use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
+use crate::dialect::{Aim, Inexpressible, Written, schema};
+
+/// Fields of Converse itself that a client of any dialect may state.
+const OWN: [&str; 4] = [
+    "guardrailConfig",
+    "performanceConfig",
+    "promptVariables",
+    "additionalModelResponseFieldPaths",
+];
+
+/// What only some models know.
+const MODEL_FIELDS: &str = "additionalModelRequestFields";
+
+/// Service tiers that Bedrock calls as OpenAI does.
+const TIERS: [&str; 4] = ["default", "flex", "priority", "reserved"];
+
+/// A question on its way into Converse's words.
+pub(super) struct Draft<'a> {
+    pub(super) request: &'a ChatRequest,
+    pub(super) family: Family,
+    model: &'a str,
+    pub(super) inference: Map<String, Value>,
+    model_fields: Map<String, Value>,
+    dropped: Vec<Cow<'static, str>>,
+}
+
+pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Inexpressible> {
+    let family = Family::of(aim.model);
+    let mut turns = Turns::write(request, &family)?;
+    let mut draft = Draft {
+        request,
+        family,
+        model: aim.model,
+        inference: Map::new(),
+        model_fields: Map::new(),
+        dropped: std::mem::take(&mut turns.dropped),
+    };
+    let tools = draft.tools(&turns)?;
+    draft.sampling();
+    draft.thinking(&turns);
+    let mut body = Map::new();
+    let mut put = |name: &str, value: Value| {
+        let is_empty = value.as_object().is_some_and(Map::is_empty);
+        if !is_empty && !value.is_null() {
+            body.insert(name.to_owned(), value);
+        }
+    };
+    // What stays from turn to turn comes first.
+    put("toolConfig", tools);
+    put("system", if turns.system.is_empty() { Value::Null } else { Value::Array(turns.system) });
+    put("messages", Value::Array(turns.messages));
+    put("outputConfig", draft.format());
+    draft.extras(&mut put);
+    draft.rest(&mut put);
+    put("inferenceConfig", Value::Object(draft.inference));
+    put(MODEL_FIELDS, Value::Object(draft.model_fields));
+    let body = Value::Object(body).to_string().into_bytes();
+    Ok(Written { body, dropped: draft.dropped })
+}
+
+// === impl Draft ===
+
+impl Draft<'_> {
+    pub(super) fn drop(&mut self, name: &'static str) {
+        if !self.dropped.iter().any(|dropped| dropped == name) {
+            self.dropped.push(name.into());
+        }
+    }
+
+    pub(super) fn drop_if(&mut self, given: bool, name: &'static str) {
+        if given {
+            self.drop(name);
+        }
+    }
+
+    fn tools(&mut self, turns: &Turns<'_>) -> Result<Value, Inexpressible> {
+        let request = self.request;
+        let choice = request.tool_choice.as_ref();
+        let allowed = |tool: &str| match choice {
+            Some(ToolChoice::Among { names, .. }) => names.iter().any(|name| name == tool),
+            _ => true,
+        };
+        let mut tools = Vec::new();
+        for tool in &request.tools {
+            self.tool(tool, &allowed, &mut tools)?;
+        }
+        if choice == Some(&ToolChoice::None) {
+            if !turns.has_tools {
+                return Ok(Value::Null);
+            }
+            // The tools in the conversation must be declared, and calling none cannot be asked.
+            self.drop_if(!tools.is_empty(), "tool_choice");
+        }
+        if tools.is_empty() && turns.has_tools {
+            let stub = |name| {
+                json!({ "toolSpec": {
+                "name": name, "inputSchema": { "json": { "type": "object", "properties": {} } }
+            } })
+            };
+            tools.extend(turns.called.iter().map(stub));
+        }
+        if tools.is_empty() {
+            return Ok(Value::Null);
+        }
+        let mut config = json!({ "tools": tools });
+        if let Some(choice) = self.tool_choice() {
+            config["toolChoice"] = choice;
+        }
+        self.drop_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+        Ok(config)
+    }
+
+    fn tool(
+        &mut self,
+        tool: &Tool,
+        allowed: &dyn Fn(&str) -> bool,
+        tools: &mut Vec<Value>,
+    ) -> Result<(), Inexpressible> {
+        match tool {
+            Tool::Function { name, description, schema, strict, cache } if allowed(name) => {
+                let mut spec = json!({ "name": name });
+                if let Some(text) = description.as_ref().filter(|text| !text.trim().is_empty()) {
+                    spec["description"] = json!(text);
+                }
+                spec["inputSchema"] = json!({ "json": self.schema(name, schema.as_ref())? });
+                let strict = *strict == Some(true);
+                self.drop_if(strict && !self.family.strict, "strict");
+                if strict && self.family.strict {
+                    spec["strict"] = json!(true);
+                }
+                tools.push(json!({ "toolSpec": spec }));
+                let point = cache.map(|mark| {
+                    cache_point(mark, self.family.caches)
+                        .filter(|_| self.family.caches == Caches::All)
+                });
+                self.drop_if(point == Some(None), "cache_control");
+                tools.extend(point.flatten());
+            }
+            Tool::Function { .. } => {}
+            Tool::Custom { .. } => self.drop("custom"),
+            Tool::Hosted(foreign) if foreign.dialect == Dialect::Converse => {
+                tools.push(foreign.value.clone());
+            }
+            Tool::Hosted(foreign) => {
+                let kind = foreign.value.get("type").and_then(Value::as_str).unwrap_or("tools");
+                self.dropped.push(kind.to_owned().into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A tool's schema, reworded where the family does not follow references.
+    fn schema(&mut self, tool: &str, schema: Option<&Value>) -> Result<Value, Inexpressible> {
+        let Some(schema) = schema else {
+            return Ok(json!({ "type": "object", "properties": {} }));
+        };
+        if self.family.references {
+            return Ok(schema.clone());
+        }
+        let compiled = schema::compile(schema, &schema::BEDROCK)
+            .map_err(|why| Inexpressible(format!("in `tools.{tool}`, {why}").into()))?;
+        let lost = compiled.lost.into_iter();
+        self.dropped.extend(lost.map(|pointer| format!("tools.{tool}{pointer}").into()));
+        Ok(compiled.schema)
+    }
+
+    fn tool_choice(&mut self) -> Option<Value> {
+        let forced = match self.request.tool_choice.as_ref()? {
+            ToolChoice::Auto | ToolChoice::None => return None,
+            ToolChoice::Among { required, .. } if !required => return None,
+            ToolChoice::Required | ToolChoice::Among { .. } => None,
+            ToolChoice::Named(name) => Some(name),
+        };
+        match (self.family.forces, forced) {
+            (Forces::Nothing, _) => {
+                self.drop("tool_choice");
+                None
+            }
+            (Forces::All, Some(name)) => Some(json!({ "tool": { "name": name } })),
+            (Forces::Any, Some(_)) => {
+                self.drop("tool_choice");
+                Some(json!({ "any": {} }))
+            }
+            (Forces::Any | Forces::All, None) => Some(json!({ "any": {} })),
+        }
+    }
+
+    pub(super) fn forces_a_tool(&self) -> bool {
+        let forced = match &self.request.tool_choice {
+            Some(ToolChoice::Required | ToolChoice::Named(_)) => true,
+            Some(ToolChoice::Among { required, .. }) => *required,
+            Some(ToolChoice::Auto | ToolChoice::None) | None => false,
+        };
+        forced && !self.request.tools.is_empty()
+    }
+
+    fn sampling(&mut self) {
+        let said = &self.request.sampling;
+        if let Some(tokens) = said.max_tokens {
+            self.inference.insert("maxTokens".into(), json!(tokens));
+        }
+        if let Some(temperature) = said.temperature {
+            self.drop_if(temperature > 1.0, "temperature");
+            self.inference.insert("temperature".into(), json!(temperature.clamp(0.0, 1.0)));
+        }
+        if let Some(top_p) = said.top_p {
+            let both = said.temperature.is_some();
+            if both && self.family.wants_one_of_temperature_and_top_p(self.model) {
+                self.drop("top_p");
+            } else {
+                self.inference.insert("topP".into(), json!(top_p));
+            }
+        }
+        let stops: Vec<&String> = said.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
+        self.drop_if(stops.len() < said.stop.len(), "stop");
+        if !stops.is_empty() {
+            self.inference.insert("stopSequences".into(), json!(stops));
+        }
+        if let Some(top_k) = said.top_k {
+            match self.family.top_k {
+                TopK::Nowhere => self.drop("top_k"),
+                TopK::Field(name) => self.model_field(name, json!(top_k)),
+                TopK::Inference => self.model_field("inferenceConfig", json!({ "topK": top_k })),
+            }
+        }
+        if self.family.has_no_sampling() {
+            self.unset(&["temperature", "topP", "top_k"]);
+        }
+        self.drop_if(said.seed.is_some(), "seed");
+        self.drop_if(said.frequency_penalty.is_some_and(|it| it != 0.0), "frequency_penalty");
+        self.drop_if(said.presence_penalty.is_some_and(|it| it != 0.0), "presence_penalty");
+        self.drop_if(said.choices.is_some_and(|choices| choices > 1), "n");
+        self.drop_if(said.logprobs.is_some(), "logprobs");
+        self.drop_if(said.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "logit_bias");
+    }
+
+    pub(super) fn model_field(&mut self, name: &str, value: Value) {
+        self.model_fields.insert(name.to_owned(), value);
+    }
+
+    /// Takes back what has been set, by Converse's names.
+    pub(super) fn unset(&mut self, names: &[&'static str]) {
+        for name in names {
+            let was = self.inference.shift_remove(*name);
+            let was = was.or_else(|| self.model_fields.shift_remove(*name));
+            let theirs = match *name {
+                "topP" => "top_p",
+                "maxTokens" => "max_tokens",
+                name => name,
+            };
+            self.drop_if(was.is_some(), theirs);
+        }
+    }
+
+    fn format(&mut self) -> Value {
+        let Format::JsonSchema { name, description, schema, .. } = &self.request.format else {
+            self.drop_if(self.request.format != Format::Text, "response_format");
+            return Value::Null;
+        };
+        if !self.family.strict {
+            self.drop("response_format");
+            return Value::Null;
+        }
+        let mut closed = schema.clone();
+        close_objects(&mut closed, 0);
+        let mut named = json!({ "schema": closed.to_string(), "name": name });
+        if let Some(text) = description {
+            named["description"] = json!(text);
+        }
+        json!({ "textFormat": { "type": "json_schema", "structure": { "jsonSchema": named } } })
+    }
+
+    /// Fields of the client's dialect that have a meaning here; the others are dropped.
+    fn extras(&mut self, put: &mut impl FnMut(&str, Value)) {
+        let extras = &self.request.extras;
+        let own = extras.dialect == Some(Dialect::Converse);
+        for (name, value) in &extras.fields {
+            match (name.as_str(), value) {
+                (MODEL_FIELDS, Value::Object(fields)) => self.model_fields.extend(fields.clone()),
+                ("anthropic_beta", value) if self.family.is_claude() => {
+                    self.model_field("anthropic_beta", value.clone());
+                }
+                (name, value) if own || OWN.contains(&name) => put(name, value.clone()),
+                (name, _) => self.dropped.push(name.to_owned().into()),
+            }
+        }
+        let names_paths = extras.fields.contains_key("additionalModelResponseFieldPaths");
+        if self.family.is_claude() && self.inference.contains_key("stopSequences") && !names_paths {
+            // Which of them was met is told only on request.
+            put("additionalModelResponseFieldPaths", json!(["/stop_sequence"]));
+        }
+    }
+
+    fn rest(&mut self, put: &mut impl FnMut(&str, Value)) {
+        let request = self.request;
+        match request.service_tier.as_deref() {
+            Some(tier) if TIERS.contains(&tier) => put("serviceTier", json!({ "type": tier })),
+            None | Some("auto") => {}
+            Some(_) => self.drop("service_tier"),
+        }
+        if let Some(metadata) = &request.metadata {
+            if metadata.len() <= 16 && metadata.iter().all(|(name, value)| is_label(name, value)) {
+                put("requestMetadata", json!(metadata));
+            } else {
+                self.drop("metadata");
+            }
+        }
+        self.drop_if(request.user.is_some(), "user");
+        self.drop_if(request.verbosity.is_some(), "verbosity");
+        self.drop_if(request.audio.is_some(), "audio");
+        self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+    }
+}
+
+/// Whether Bedrock takes this as an entry of `requestMetadata`.
+fn is_label(name: &str, value: &Value) -> bool {
+    let fits = |text: &str| {
+        let allowed =
+            |letter: char| letter.is_ascii_alphanumeric() || " :_@$#=/+,-.".contains(letter);
+        text.len() <= 256 && text.chars().all(allowed)
+    };
+    !name.is_empty() && fits(name) && value.as_str().is_some_and(fits)
+}
+
+/// Says of every object in a schema that it has no other fields, as Bedrock requires.
+fn close_objects(schema: &mut Value, depth: u32) {
+    if depth > 64 {
+        return;
+    }
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("type").is_some_and(|kind| kind == "object") {
+                let named = || Value::Bool(false);
+                fields.entry("additionalProperties").or_insert_with(named);
+            }
+            fields.values_mut().for_each(|value| close_objects(value, depth + 1));
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| close_objects(value, depth + 1)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}

@@ -1,0 +1,98 @@
+//! How each API spells the making of vectors; clients always speak OpenAI's.
+//!
+//! The answers are not streamed and hold no choices, so there is less to a side than in chat: a
+//! question is written as one body or, where the target takes fewer texts at once, as several.
+
+mod bedrock;
+mod cohere;
+mod gemini;
+mod openai;
+
+pub use openai::{read_request, write_response};
+
+use std::borrow::Cow;
+
+use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
+use crate::dialect::{Inexpressible, Misread, Written};
+
+/// The side that providers see.
+pub trait EmbedUpstream: Send + Sync {
+    /// The bodies to send, in order; `request.model` is the target's own name. The texts keep
+    /// their order from body to body, so the answers' vectors need only be joined.
+    fn write_requests(&self, request: &EmbedRequest) -> Result<Vec<Written>, Inexpressible>;
+
+    /// Joins the answers to what `write_requests` gave, in the same order.
+    fn read_response(&self, bodies: &[&[u8]]) -> Result<EmbedResponse, Misread>;
+}
+
+/// A spelling of embedding calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Upstream {
+    /// OpenAI and all who followed: any number of texts in one body.
+    OpenAi,
+    /// Cohere, version 2: up to 96 texts in one body.
+    Cohere,
+    /// Amazon's Titan on Bedrock: one text a body.
+    Titan,
+    /// Amazon's Nova on Bedrock: one text a body.
+    Nova,
+    /// Cohere on Bedrock: up to 96 texts in one body.
+    BedrockCohere,
+    /// Gemini's `batchEmbedContents`.
+    Gemini,
+    /// Vertex AI's `predict`.
+    VertexPredict,
+}
+
+/// The side of a spelling that providers see; `None` where it is not built.
+pub fn upstream(upstream: Upstream) -> Option<&'static dyn EmbedUpstream> {
+    match upstream {
+        Upstream::OpenAi => Some(&openai::OpenAi),
+        Upstream::Cohere => Some(&cohere::Cohere { on_bedrock: false }),
+        Upstream::BedrockCohere => Some(&cohere::Cohere { on_bedrock: true }),
+        Upstream::Titan => Some(&bedrock::Titan),
+        Upstream::Nova => Some(&bedrock::Nova),
+        Upstream::Gemini => Some(&gemini::Gemini),
+        Upstream::VertexPredict => Some(&gemini::VertexPredict),
+    }
+}
+
+/// The texts of a question for a target that takes nothing else.
+pub fn texts(request: &EmbedRequest) -> Result<Vec<&str>, Inexpressible> {
+    let texts = request.inputs.iter().map(|input| match input {
+        EmbedInput::Text(text) => Ok(text.as_str()),
+        EmbedInput::Tokens(_) => Err(Inexpressible(Cow::Borrowed(
+            "`input` holds token numbers, and this model takes only text.",
+        ))),
+    });
+    texts.collect()
+}
+
+/// Names the fields of a question that a target cannot take, `taken` aside: every extra, and
+/// `user`.
+pub fn dropped(request: &EmbedRequest, taken: &[&str]) -> Vec<Cow<'static, str>> {
+    let user = request.user.is_some().then_some(Cow::Borrowed("user"));
+    let extras = request.extras.keys().filter(|name| !taken.contains(&name.as_str()));
+    user.into_iter().chain(extras.map(|name| Cow::Owned(name.clone()))).collect()
+}
+
+/// Adds up what several answers to one question cost.
+fn add_usage(whole: &mut Option<Usage>, input: Option<u64>) {
+    if let Some(input) = input {
+        let usage = whole.get_or_insert_default();
+        usage.input = usage.input.saturating_add(input);
+    }
+}
+
+/// A count that some APIs write with a point.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of tokens; a cast saturates"
+)]
+pub(super) fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! One part of a content, written for clients and for Gemini alike.
+
+use serde_json::{Map, Value, json};
+
+use super::{media, signature};
+use crate::canon::{Content, Dialect, Foreign, Opaque, Part, ToolCall};
+
+/// Who reads what is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// Keeps other providers' state for them, sealed.
+    Client,
+    /// Could do nothing with it.
+    Gemini,
+}
+
+/// The part, `None` for what has no place here; the reason where it has one and does not fit.
+pub(super) fn write(part: &Part, reader: Reader) -> Result<Option<Value>, String> {
+    let mut fields = Map::new();
+    match &part.content {
+        Content::Text { text, .. } | Content::Refusal(text) => {
+            fields.insert("text".into(), json!(text));
+        }
+        Content::Reasoning(thought) => {
+            let ours = part.opaque_for(Dialect::Gemini).is_some();
+            if reader == Reader::Gemini && thought.text.is_empty() && !ours {
+                return Ok(None);
+            }
+            fields.insert("text".into(), json!(thought.text));
+            fields.insert("thought".into(), json!(true));
+        }
+        Content::Media(medium) => fields = media::write(medium)?,
+        Content::ToolCall(call) => {
+            let call = json!({ "id": call.id, "name": call.name, "args": arguments(call)? });
+            fields.insert("functionCall".into(), call);
+        }
+        Content::Foreign(Foreign { dialect: Dialect::Gemini, value }) => {
+            return Ok(Some(value.clone()));
+        }
+        Content::Foreign(_) | Content::ToolResult(_) => return Ok(None),
+    }
+    sign(part, reader, &mut fields);
+    Ok(Some(Value::Object(fields)))
+}
+
+/// Puts a part's state beside its content: a signature, or fields that only Gemini has.
+pub(super) fn sign(part: &Part, reader: Reader, fields: &mut Map<String, Value>) {
+    match &part.opaque {
+        Some(Opaque { dialect: Dialect::Gemini, data: Value::Object(more) }) => {
+            for (name, value) in more {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+        Some(Opaque { dialect: Dialect::Gemini, data }) => {
+            fields.insert("thoughtSignature".into(), data.clone());
+        }
+        Some(state) if reader == Reader::Client => {
+            let thought = match &part.content {
+                Content::Reasoning(thought) => Some(thought),
+                _ => None,
+            };
+            fields.insert("thoughtSignature".into(), json!(signature::seal(state, thought)));
+        }
+        _ => {}
+    }
+}
+
+/// A call's arguments as the object that Gemini wants.
+pub(super) fn arguments(call: &ToolCall) -> Result<Value, String> {
+    if call.custom {
+        return Ok(json!({ "input": call.arguments }));
+    }
+    if call.arguments.trim().is_empty() {
+        return Ok(json!({}));
+    }
+    match serde_json::from_str(&call.arguments) {
+        Ok(arguments @ Value::Object(_)) => Ok(arguments),
+        _ => Err(format!("a call `{}` whose arguments are not a JSON object", call.id)),
+    }
+}

@@ -1,0 +1,118 @@
+//! Reads a question as Gemini's clients spell it.
+
+use serde_json::{Map, Value};
+
+use super::field::{get, list, object, string, text, wrong};
+use super::{content, field, settings};
+use crate::canon::{ChatRequest, Dialect, Foreign, Tool, ToolChoice};
+use crate::dialect::{Misread, schema};
+
+pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
+    let value: Value = serde_json::from_slice(body)?;
+    let fields = object(&value, "the body")?;
+    let mut request = ChatRequest::default();
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        match field::camel(name).as_ref() {
+            "model" => {
+                let model = string(value, name)?;
+                model.strip_prefix("models/").unwrap_or(&model).clone_into(&mut request.model);
+            }
+            // Read below, after what they depend on.
+            "contents" | "systemInstruction" => {}
+            "tools" => request.tools = read_tools(value)?,
+            "toolConfig" => read_tool_config(object(value, name)?, &mut request)?,
+            "generationConfig" => settings::read(object(value, name)?, &mut request)?,
+            "serviceTier" => request.service_tier = Some(string(value, name)?),
+            _ => keep(&mut request, name.clone(), value.clone()),
+        }
+    }
+    if let Some(system) = get(fields, "systemInstruction") {
+        request.messages.push(content::read_system(system)?);
+    }
+    let contents = get(fields, "contents").ok_or_else(|| wrong("contents", "a list"))?;
+    request.messages.extend(content::read(contents)?);
+    Ok(request)
+}
+
+/// Reads a body of `countTokens`: the question itself, or one in `generateContentRequest`.
+pub(in super::super) fn read_count(body: &[u8]) -> Result<ChatRequest, Misread> {
+    let value: Value = serde_json::from_slice(body)?;
+    match get(object(&value, "the body")?, "generateContentRequest") {
+        Some(inner) => read(inner.to_string().as_bytes()),
+        None => read(body),
+    }
+}
+
+/// Keeps a field that has no common meaning, by its path.
+pub(super) fn keep(request: &mut ChatRequest, path: String, value: Value) {
+    request.extras.dialect = Some(Dialect::Gemini);
+    request.extras.fields.insert(path, value);
+}
+
+fn read_tools(value: &Value) -> Result<Vec<Tool>, Misread> {
+    let mut tools = Vec::new();
+    for (place, tool) in list(value, "tools")?.iter().enumerate() {
+        let path = format!("tools[{place}]");
+        for (name, value) in object(tool, &path)?.iter().filter(|(_, value)| !value.is_null()) {
+            if field::camel(name) == "functionDeclarations" {
+                let path = format!("{path}.{name}");
+                let functions = list(value, &path)?
+                    .iter()
+                    .enumerate()
+                    .map(|(place, function)| read_function(function, &format!("{path}[{place}]")));
+                tools.extend(functions.collect::<Result<Vec<_>, _>>()?);
+            } else {
+                let value = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
+                tools.push(Tool::Hosted(Foreign { dialect: Dialect::Gemini, value }));
+            }
+        }
+    }
+    Ok(tools)
+}
+
+fn read_function(function: &Value, path: &str) -> Result<Tool, Misread> {
+    let fields = object(function, path)?;
+    let name = text(fields, "name").ok_or_else(|| wrong(&format!("{path}.name"), "a string"))?;
+    let schema = match (get(fields, "parametersJsonSchema"), get(fields, "parameters")) {
+        (Some(schema), _) => Some(schema.clone()),
+        (None, openapi) => openapi.map(schema::from_openapi),
+    };
+    Ok(Tool::Function {
+        name: name.to_owned(),
+        description: text(fields, "description").filter(|text| !text.is_empty()).map(str::to_owned),
+        schema,
+        strict: None,
+        cache: None,
+    })
+}
+
+fn read_tool_config(fields: &Map<String, Value>, request: &mut ChatRequest) -> Result<(), Misread> {
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        if field::camel(name) != "functionCallingConfig" {
+            keep(request, format!("toolConfig.{name}"), value.clone());
+            continue;
+        }
+        let path = format!("toolConfig.{name}");
+        let config = object(value, &path)?;
+        let path = format!("{path}.allowedFunctionNames");
+        let names = match get(config, "allowedFunctionNames") {
+            Some(names) => list(names, &path)?.iter().map(|name| string(name, &path)).collect(),
+            None => Ok(Vec::new()),
+        }?;
+        let mode = text(config, "mode").unwrap_or("AUTO").to_ascii_uppercase();
+        request.tool_choice = match (mode.as_str(), names.as_slice()) {
+            ("NONE", _) => Some(ToolChoice::None),
+            ("ANY", []) => Some(ToolChoice::Required),
+            ("ANY", [name]) => Some(ToolChoice::Named(name.clone())),
+            ("ANY", _) => Some(ToolChoice::Among { names, required: true }),
+            ("VALIDATED", []) => {
+                let path = "toolConfig.functionCallingConfig.mode".to_owned();
+                keep(request, path, Value::from("VALIDATED"));
+                Some(ToolChoice::Auto)
+            }
+            (_, []) => Some(ToolChoice::Auto),
+            _ => Some(ToolChoice::Among { names, required: false }),
+        };
+    }
+    Ok(())
+}

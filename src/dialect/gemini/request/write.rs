@@ -1,0 +1,222 @@
+//! Writes a question for Gemini.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value, json};
+
+use super::field::camel;
+use super::{message, settings};
+use crate::canon::{ChatRequest, Dialect, Extras, Foreign, Tool, ToolChoice};
+use crate::dialect::gemini::model::Model;
+use crate::dialect::{Aim, Inexpressible, Written, schema};
+
+/// Fields of other dialects that are only about how the answer is handed over.
+const HANDLING: [&str; 1] = ["stream_options"];
+
+/// A question while it is written.
+pub(super) struct Draft<'a> {
+    pub(super) request: &'a ChatRequest,
+    pub(super) model: Model,
+    pub(super) config: Map<String, Value>,
+    dropped: Vec<Cow<'static, str>>,
+}
+
+pub(in super::super) fn write(
+    request: &ChatRequest,
+    aim: &Aim<'_>,
+) -> Result<Written, Inexpressible> {
+    let model = Model::of(aim.model);
+    let mut draft = Draft { request, model, config: Map::new(), dropped: Vec::new() };
+    let mut body = Map::new();
+    if !aim.traits.model_in_path {
+        body.insert("model".into(), json!(aim.model));
+    }
+    let (system, contents) = message::write(&mut draft)?;
+    body.extend(system.map(|system| ("systemInstruction".to_owned(), system)));
+    let tools = draft.tools()?;
+    if !tools.is_empty() {
+        body.insert("tools".into(), Value::Array(tools));
+    }
+    if let Some(config) = draft.tool_config() {
+        body.insert("toolConfig".into(), json!({ "functionCallingConfig": config }));
+    }
+    body.insert("contents".into(), Value::Array(contents));
+    settings::write(&mut draft)?;
+    if !draft.config.is_empty() {
+        body.insert("generationConfig".into(), Value::Object(std::mem::take(&mut draft.config)));
+    }
+    if let Some(tier) = &request.service_tier {
+        draft.tier(tier, &mut body);
+    }
+    draft.unplaced();
+    draft.extras(&mut body);
+    Ok(Written { body: Value::Object(body).to_string().into_bytes(), dropped: draft.dropped })
+}
+
+// === impl Draft ===
+
+impl Draft<'_> {
+    pub(super) fn drop_if(&mut self, dropped: bool, name: impl Into<Cow<'static, str>>) {
+        let name = name.into();
+        if dropped && !self.dropped.contains(&name) {
+            self.dropped.push(name);
+        }
+    }
+
+    /// A schema, and the name of the field that takes it: JSON Schema or a part of `OpenAPI`.
+    pub(super) fn schema(
+        &mut self,
+        schema: &Value,
+        (json, openapi): (&'static str, &'static str),
+        owner: &str,
+    ) -> Result<(&'static str, Value), Inexpressible> {
+        let (name, profile) = if self.model.json_schema {
+            (json, &schema::GEMINI)
+        } else {
+            (openapi, &schema::GEMINI_OPENAPI)
+        };
+        let compiled = schema::compile(schema, profile)
+            .map_err(|cause| Inexpressible(format!("in `{owner}`, {cause}").into()))?;
+        for pointer in compiled.lost {
+            self.drop_if(true, format!("{owner}{pointer}"));
+        }
+        Ok((name, compiled.schema))
+    }
+
+    /// The tools in order; functions that stand together share a declaration.
+    fn tools(&mut self) -> Result<Vec<Value>, Inexpressible> {
+        let mut tools = Vec::new();
+        let mut functions = Vec::new();
+        for tool in &self.request.tools {
+            match tool {
+                Tool::Hosted(Foreign { dialect: Dialect::Gemini, value }) => {
+                    declare(&mut functions, &mut tools);
+                    tools.push(value.clone());
+                }
+                Tool::Hosted(Foreign { value, .. }) => {
+                    self.drop_if(true, value["type"].as_str().unwrap_or("tools").to_owned());
+                }
+                Tool::Function { .. } | Tool::Custom { .. } => functions.push(self.function(tool)?),
+            }
+        }
+        declare(&mut functions, &mut tools);
+        Ok(tools)
+    }
+
+    fn function(&mut self, tool: &Tool) -> Result<Value, Inexpressible> {
+        let mut out = Map::new();
+        match tool {
+            Tool::Function { name, description, schema, strict, cache } => {
+                out.insert("name".into(), json!(name));
+                out.extend(description.iter().map(|text| ("description".to_owned(), json!(text))));
+                let filled = schema
+                    .as_ref()
+                    .filter(|schema| self.model.json_schema || has_properties(schema));
+                if let Some(schema) = filled {
+                    let fields = ("parametersJsonSchema", "parameters");
+                    let (field, schema) = self.schema(schema, fields, &format!("tools.{name}"))?;
+                    out.insert(field.into(), schema);
+                }
+                self.drop_if(cache.is_some(), "cache_control");
+                self.drop_if(*strict == Some(true) && !self.model.validated, "strict");
+            }
+            Tool::Custom { name, description, format } => {
+                out.insert("name".into(), json!(name));
+                out.extend(description.iter().map(|text| ("description".to_owned(), json!(text))));
+                let text = json!({ "type": "string" });
+                let schema = json!({ "type": "object", "properties": { "input": text }, "required": ["input"] });
+                let (field, schema) =
+                    self.schema(&schema, ("parametersJsonSchema", "parameters"), name)?;
+                out.insert(field.into(), schema);
+                let free = format.as_ref().is_none_or(|format| format["type"] == "text");
+                self.drop_if(!free, format!("tools.{name}.format"));
+            }
+            // Written where they stand, in `tools`.
+            Tool::Hosted(_) => {}
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn tool_config(&mut self) -> Option<Value> {
+        let request = self.request;
+        self.drop_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+        let strict = request
+            .tools
+            .iter()
+            .any(|tool| matches!(tool, Tool::Function { strict: Some(true), .. }));
+        let hosted = request.tools.iter().any(|tool| matches!(tool, Tool::Hosted(_)));
+        let auto = if strict && !hosted && self.model.validated { "VALIDATED" } else { "AUTO" };
+        Some(match &request.tool_choice {
+            None if auto == "AUTO" => return None,
+            None | Some(ToolChoice::Auto) => json!({ "mode": auto }),
+            Some(ToolChoice::None) => json!({ "mode": "NONE" }),
+            Some(ToolChoice::Required) => json!({ "mode": "ANY" }),
+            Some(ToolChoice::Named(name)) => {
+                json!({ "mode": "ANY", "allowedFunctionNames": [name] })
+            }
+            Some(ToolChoice::Among { names, required }) => {
+                let mode = if *required { "ANY" } else { "VALIDATED" };
+                json!({ "mode": mode, "allowedFunctionNames": names })
+            }
+        })
+    }
+
+    /// OpenAI's `auto` and `default` are what Gemini does unasked.
+    fn tier(&mut self, tier: &str, body: &mut Map<String, Value>) {
+        match tier {
+            "auto" | "default" | "standard_only" => {}
+            _ if self.request.extras.dialect == Some(Dialect::Gemini)
+                || ["standard", "flex", "priority"].contains(&tier) =>
+            {
+                body.insert("serviceTier".into(), json!(tier));
+            }
+            _ => self.drop_if(true, "service_tier"),
+        }
+    }
+
+    /// What Gemini has no place for.
+    fn unplaced(&mut self) {
+        let request = self.request;
+        self.drop_if(request.verbosity.is_some(), "verbosity");
+        self.drop_if(request.user.is_some(), "user");
+        self.drop_if(request.metadata.is_some(), "metadata");
+        self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+    }
+
+    /// Fields that only Gemini has go back to their places.
+    fn extras(&mut self, body: &mut Map<String, Value>) {
+        let Extras { dialect, fields } = &self.request.extras;
+        if *dialect != Some(Dialect::Gemini) {
+            let changing = fields.keys().filter(|name| !HANDLING.contains(&name.as_str()));
+            for name in changing {
+                self.drop_if(true, name.clone());
+            }
+            return;
+        }
+        for (path, value) in fields {
+            // The fields of a container stand beside ours, by one name.
+            let mut at = &mut *body;
+            let (containers, name) = path.rsplit_once('.').unwrap_or(("", path));
+            for container in containers.split('.').filter(|name| !name.is_empty()) {
+                let inner = at.entry(camel(container)).or_insert_with(|| json!({}));
+                match inner {
+                    Value::Object(inner) => at = inner,
+                    _ => return,
+                }
+            }
+            at.insert(name.to_owned(), value.clone());
+        }
+    }
+}
+
+fn declare(functions: &mut Vec<Value>, tools: &mut Vec<Value>) {
+    if !functions.is_empty() {
+        tools.push(json!({ "functionDeclarations": std::mem::take(functions) }));
+    }
+}
+
+/// Older models refuse an object without properties, and take no parameters as such.
+fn has_properties(schema: &Value) -> bool {
+    schema["properties"].as_object().is_none_or(|properties| !properties.is_empty())
+        && schema.as_object().is_some_and(|schema| schema.len() > 1 || !schema.contains_key("type"))
+}

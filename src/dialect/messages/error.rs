@@ -1,0 +1,86 @@
+//! Errors as Anthropic's API spells them, read and written.
+
+use serde_json::{Value, json};
+
+use crate::canon::{Attempt, StreamFailure};
+use crate::error::Error;
+
+/// The API's error types and the statuses they come with.
+const TYPES: &[(&str, u16)] = &[
+    ("invalid_request_error", 400),
+    ("authentication_error", 401),
+    ("billing_error", 402),
+    ("permission_error", 403),
+    ("not_found_error", 404),
+    ("conflict_error", 409),
+    ("request_too_large", 413),
+    ("rate_limit_error", 429),
+    ("api_error", 500),
+    ("timeout_error", 504),
+    ("overloaded_error", 529),
+];
+
+/// The body of an error answer. Beside the API's fields stand our stable code and, where there
+/// were any, the attempts; the SDKs ignore them.
+pub(super) fn write(error: &Error) -> Vec<u8> {
+    let mut fields = json!({
+        "type": kind(error),
+        "message": error.message,
+        "code": error.kind.code(),
+    });
+    if let Some(upstream) = error.upstream.as_deref() {
+        for (name, value) in [("param", &upstream.param), ("upstream_code", &upstream.code)] {
+            if let Some(value) = value {
+                fields[name] = json!(value);
+            }
+        }
+    }
+    if !error.attempts.is_empty() {
+        fields["attempts"] = error.attempts.iter().map(write_attempt).collect();
+    }
+    json!({ "type": "error", "error": fields }).to_string().into_bytes()
+}
+
+/// The same as the last event of a stream.
+pub(super) fn write_event(error: &Error) -> Vec<u8> {
+    [b"event: error\ndata: ", write(error).as_slice(), b"\n\n"].concat()
+}
+
+/// What the upstream called it, if it is a word of this API; the status mirrored from it; our own.
+fn kind(error: &Error) -> &str {
+    let upstream = error.upstream.as_deref().and_then(|upstream| upstream.kind.as_deref());
+    let known = upstream.filter(|kind| TYPES.iter().any(|(known, _)| known == kind));
+    let by_status = || {
+        let status = error.status?;
+        TYPES.iter().find(|(_, known)| *known == status).map(|(kind, _)| *kind)
+    };
+    known.or_else(by_status).unwrap_or_else(|| error.kind.anthropic_type())
+}
+
+fn write_attempt(attempt: &Attempt) -> Value {
+    json!({
+        "provider": attempt.provider.as_ref(),
+        "model": attempt.model.as_ref(),
+        "outcome": attempt.outcome.name(),
+        "status": attempt.status,
+        "ms": u64::try_from(attempt.elapsed.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The sentence in an error, an object or a string.
+pub(super) fn message(error: &Value) -> String {
+    let text = error.get("message").unwrap_or(error);
+    text.as_str().map_or_else(|| text.to_string(), str::to_owned)
+}
+
+/// Reads the `error` field of an event.
+pub(super) fn read_failure(error: &Value) -> StreamFailure {
+    let kind = error.get("type").and_then(Value::as_str);
+    let known = TYPES.iter().find(|(name, _)| Some(*name) == kind);
+    StreamFailure {
+        message: message(error),
+        kind: kind.map(str::to_owned),
+        code: error.get("code").and_then(Value::as_str).map(str::to_owned),
+        status: known.map(|(_, status)| *status),
+    }
+}

@@ -1,0 +1,122 @@
+//! What families of Claude models take, where the API's answer depends on the model.
+
+/// What one family takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Family {
+    /// Any part of a model's name, with `-` for `.`.
+    name: &'static str,
+    /// What is sent where the client bounds nothing: the API requires a bound. Never above what
+    /// the family can write.
+    pub(super) max_tokens: u64,
+    pub(super) thinking: Thinks,
+    pub(super) sampling: Samples,
+    /// Takes a schema for its answer (`output_config.format`) and for tools (`strict`).
+    pub(super) structured: bool,
+    /// Takes system messages between the others.
+    pub(super) system_role: bool,
+}
+
+/// How a family is told to think.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thinks {
+    Never,
+    /// With a budget of tokens; not at all unless asked to.
+    Budget,
+    /// By effort, or with a budget; not at all unless asked to.
+    Either,
+    /// By effort only, and not at all unless asked to.
+    Effort,
+    /// By effort only; thinks unless told not to.
+    Default,
+    /// By effort only, and cannot be told not to; nor can it be made to call a tool.
+    Always,
+}
+
+/// Which sampling parameters a family takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Samples {
+    Any,
+    /// `temperature` or `top_p`, not both.
+    One,
+    /// Neither, nor `top_k`.
+    None,
+}
+
+/// The first that fits counts; the last fits every Claude model that is newer than this table.
+const FAMILIES: &[Family] = &[
+    old("claude-2", 4096, Thinks::Never),
+    old("claude-instant", 4096, Thinks::Never),
+    old("claude-3-5", 8192, Thinks::Never),
+    old("claude-3-7", 32_000, Thinks::Budget),
+    old("claude-3-", 4096, Thinks::Never),
+    structured("opus-4-1", 32_000, Thinks::Budget),
+    structured("opus-4-5", 64_000, Thinks::Budget),
+    structured("sonnet-4-5", 64_000, Thinks::Budget),
+    structured("haiku-4-5", 64_000, Thinks::Budget),
+    structured("opus-4-6", 64_000, Thinks::Either),
+    structured("sonnet-4-6", 64_000, Thinks::Either),
+    Family { system_role: false, ..new("opus-4-7", Thinks::Effort) },
+    new("opus-4-8", Thinks::Effort),
+    // The same, as some hosts turn the name around.
+    structured("claude-4-5", 64_000, Thinks::Budget),
+    structured("claude-4-6", 64_000, Thinks::Either),
+    old("claude-4-opus", 32_000, Thinks::Budget),
+    old("claude-4-sonnet", 64_000, Thinks::Budget),
+    old("opus-4", 32_000, Thinks::Budget),
+    old("sonnet-4", 64_000, Thinks::Budget),
+    new("opus-5-5", Thinks::Always),
+    new("sonnet-5-5", Thinks::Always),
+    new("opus-5", Thinks::Default),
+    new("sonnet-5", Thinks::Default),
+    new("claude", Thinks::Always),
+];
+
+/// Other makers' models behind the same API.
+const STRANGER: Family = old("", 8192, Thinks::Budget);
+
+const fn old(name: &'static str, max_tokens: u64, thinking: Thinks) -> Family {
+    let sampling = Samples::Any;
+    Family { name, max_tokens, thinking, sampling, structured: false, system_role: false }
+}
+
+const fn structured(name: &'static str, max_tokens: u64, thinking: Thinks) -> Family {
+    let sampling = Samples::One;
+    Family { name, max_tokens, thinking, sampling, structured: true, system_role: false }
+}
+
+const fn new(name: &'static str, thinking: Thinks) -> Family {
+    let (max_tokens, sampling) = (64_000, Samples::None);
+    Family { name, max_tokens, thinking, sampling, structured: true, system_role: true }
+}
+
+/// The family of a model, however its host spells the name: `claude-sonnet-4-5@20250929`,
+/// `eu.anthropic.claude-haiku-4-5-20251001-v1:0`, `anthropic/claude-opus-4.6`.
+pub(super) fn family(model: &str) -> &'static Family {
+    let model = model.to_ascii_lowercase().replace('.', "-");
+    FAMILIES.iter().find(|family| model.contains(family.name)).unwrap_or(&STRANGER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_known_by_its_family_however_its_host_spells_it() {
+        for (model, name) in [
+            ("claude-3-haiku-20240307", "claude-3-"),
+            ("anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5"),
+            ("claude-opus-4-20250514", "opus-4"),
+            ("claude-opus-4-1@20250805", "opus-4-1"),
+            ("eu.anthropic.claude-haiku-4-5-20251001-v1:0", "haiku-4-5"),
+            ("anthropic/claude-opus-4.6", "opus-4-6"),
+            ("anthropic/claude-4.6-opus", "claude-4-6"),
+            ("claude-4-sonnet-20250514", "claude-4-sonnet"),
+            ("claude-sonnet-5-5", "sonnet-5-5"),
+            ("claude-opus-5", "opus-5"),
+            ("claude-fable-5-1", "claude"),
+            ("glm-5", ""),
+        ] {
+            assert_eq!(family(model).name, name, "{model}");
+        }
+    }
+}

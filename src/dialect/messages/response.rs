@@ -1,0 +1,136 @@
+//! Whole answers, read and written.
+
+use serde_json::{Map, Value, json};
+
+use super::block::{finish_block, read_content, state_after, write_call, write_media};
+use super::fields::Fields;
+use super::usage::Counts;
+use super::{citation, error, finish, usage};
+use crate::canon::{
+    ChatResponse, Choice, Citation, Content, Dialect, Media, Part, Reasoning, ToolCall,
+};
+use crate::dialect::{Context, Misread, opaque};
+
+pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
+    let mut fields = Fields::new(serde_json::from_slice(body)?, "")?;
+    if let Some(failure) = fields.take("error") {
+        let message = error::message(&failure);
+        return Err(Misread::new(format!("The upstream answered with an error: {message}")));
+    }
+    let Some(content) = fields.take("content") else {
+        return Err(Misread::new("`content` is missing."));
+    };
+    let parts = read_content(content, "content")?;
+    let stop_sequence = fields.text("stop_sequence")?;
+    let called = parts.iter().any(|part| matches!(part.content, Content::ToolCall(_)));
+    let silent = || if called { "tool_use" } else { "end_turn" }.to_owned();
+    let reason = fields.text("stop_reason")?.unwrap_or_else(silent);
+    let mut response = ChatResponse {
+        id: fields.text("id")?.unwrap_or_default(),
+        model: fields.text("model")?.unwrap_or_default(),
+        choices: vec![Choice {
+            parts,
+            finish: finish::read(&reason, stop_sequence),
+            logprobs: None,
+        }],
+        ..ChatResponse::default()
+    };
+    if let Some(value) = fields.take("usage") {
+        response.service_tier = value["service_tier"].as_str().map(read_tier);
+        let counts: Counts = serde_json::from_value(value)?;
+        response.usage = Some(counts.usage());
+    }
+    Ok(response)
+}
+
+pub(super) fn read_tier(tier: &str) -> String {
+    if tier == "standard" { "default" } else { tier }.to_owned()
+}
+
+pub(super) fn write_tier(tier: &str) -> &str {
+    if tier == "default" { "standard" } else { tier }
+}
+
+/// The id of an answer: an upstream of this dialect has given one, any other's looks foreign.
+pub(super) fn write_id(id: &str, context: &Context<'_>) -> String {
+    if id.starts_with("msg_") { id.to_owned() } else { format!("msg_{}", context.id) }
+}
+
+/// This API has one answer to a question; others are left out.
+pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
+    let (mut blocks, mut calls) = (Vec::new(), false);
+    let answer = response.choices.first();
+    for part in answer.into_iter().flat_map(|answer| &answer.parts) {
+        calls |= matches!(part.content, Content::ToolCall(_));
+        let Some(block) = write_part(part) else { continue };
+        blocks.push(block);
+        if !matches!(part.content, Content::Reasoning(_)) {
+            blocks.extend(state_after(part));
+        }
+    }
+    let finish = answer.map(|answer| answer.finish.clone()).unwrap_or_default();
+    let model = if response.model.is_empty() { context.model } else { &response.model };
+    let mut usage = usage::write(&response.usage.unwrap_or_default());
+    if let Some(tier) = &response.service_tier {
+        usage["service_tier"] = json!(write_tier(tier));
+    }
+    let message = json!({
+        "id": write_id(&response.id, context),
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": blocks,
+        "stop_reason": finish::write(&finish, calls),
+        "stop_sequence": finish.stop_sequence,
+        "usage": usage,
+    });
+    message.to_string().into_bytes()
+}
+
+/// A part as a block; `None` for what this API has no block for.
+fn write_part(part: &Part) -> Option<Value> {
+    let block = match &part.content {
+        Content::Text { text, citations } => write_text(text, citations),
+        Content::Refusal(text) => write_text(text, &[]),
+        Content::Reasoning(reasoning) => return write_reasoning(reasoning, part),
+        // A call that was cut off is shown as the text that there is of it.
+        Content::ToolCall(call) => write_call(call).unwrap_or_else(|| cut_call(call)),
+        Content::Media(Media { transcript: Some(said), .. }) => write_text(said, &[]),
+        Content::Media(media) => write_media(media)?,
+        Content::Foreign(foreign) if foreign.dialect == Dialect::Messages => foreign.value.clone(),
+        Content::Foreign(_) | Content::ToolResult(_) => return None,
+    };
+    Some(finish_block(block, part))
+}
+
+fn write_text(text: &str, citations: &[Citation]) -> Value {
+    let mut block = json!({ "type": "text", "text": text });
+    let citations: Vec<Value> = citations.iter().filter_map(citation::write).collect();
+    if !citations.is_empty() {
+        block["citations"] = Value::Array(citations);
+    }
+    block
+}
+
+fn cut_call(call: &ToolCall) -> Value {
+    write_text(&format!("{}({})", call.name, call.arguments), &[])
+}
+
+fn write_reasoning(reasoning: &Reasoning, part: &Part) -> Option<Value> {
+    let sealed = |name: &str| {
+        let foreign = part.opaque.as_ref().filter(|state| state.dialect != Dialect::Messages);
+        foreign.map(|state| (name.to_owned(), json!(opaque::seal(state))))
+    };
+    let mut block = Map::new();
+    if reasoning.redacted {
+        part.opaque.as_ref()?;
+        block.insert("type".to_owned(), json!("redacted_thinking"));
+        block.extend(sealed("data"));
+    } else {
+        block.insert("type".to_owned(), json!("thinking"));
+        block.insert("thinking".to_owned(), json!(reasoning.text));
+        block.insert("signature".to_owned(), json!(""));
+        block.extend(sealed("signature"));
+    }
+    Some(finish_block(Value::Object(block), part))
+}

@@ -1,0 +1,86 @@
+//! Token counts: this API counts what it read from and wrote to its cache apart from the input.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::canon::Usage;
+
+/// The counts of a whole answer, or of a stream so far. Those of a stream are totals: a later one
+/// replaces an earlier one, and one left out still holds.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Counts {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_creation: Option<Lifetimes>,
+    output_tokens_details: Option<Details>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Lifetimes {
+    ephemeral_5m_input_tokens: Option<u64>,
+    ephemeral_1h_input_tokens: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    thinking_tokens: Option<u64>,
+}
+
+impl Counts {
+    pub(super) fn update(&mut self, later: Self) {
+        self.input_tokens = later.input_tokens.or(self.input_tokens);
+        self.output_tokens = later.output_tokens.or(self.output_tokens);
+        self.cache_read_input_tokens =
+            later.cache_read_input_tokens.or(self.cache_read_input_tokens);
+        self.cache_creation_input_tokens =
+            later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
+        self.cache_creation = later.cache_creation.or(self.cache_creation);
+        self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let lifetimes = self.cache_creation.unwrap_or_default();
+        let (short, long) = (
+            lifetimes.ephemeral_5m_input_tokens.unwrap_or(0),
+            lifetimes.ephemeral_1h_input_tokens.unwrap_or(0),
+        );
+        // A stream splits by lifetime only at its start; the total is what counts.
+        let written =
+            self.cache_creation_input_tokens.unwrap_or_else(|| short.saturating_add(long));
+        let long = long.min(written);
+        let output = self.output_tokens.unwrap_or(0);
+        let reasoning = self.output_tokens_details.and_then(|details| details.thinking_tokens);
+        Usage {
+            input: self.input_tokens.unwrap_or(0),
+            cache_read: self.cache_read_input_tokens.unwrap_or(0),
+            cache_write: written - long,
+            cache_write_long: long,
+            output,
+            reasoning: reasoning.unwrap_or(0).min(output),
+            ..Usage::default()
+        }
+    }
+}
+
+/// The counts of an answer as this API spells them.
+pub(super) fn write(usage: &Usage) -> Value {
+    let mut written = json!({
+        "input_tokens": usage.input,
+        "cache_creation_input_tokens": usage.cache_write + usage.cache_write_long,
+        "cache_read_input_tokens": usage.cache_read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write,
+            "ephemeral_1h_input_tokens": usage.cache_write_long,
+        },
+        "output_tokens": usage.output,
+    });
+    if usage.reasoning > 0 {
+        written["output_tokens_details"] = json!({ "thinking_tokens": usage.reasoning });
+    }
+    written
+}

@@ -1,0 +1,99 @@
+//! How OpenAI and those who follow it count tokens: one reading, one writing.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::canon::Usage;
+
+/// OpenAI's usage object with the variations of those who follow it.
+#[derive(Debug, Deserialize)]
+struct Counts {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
+    #[serde(default)]
+    total_tokens: Option<u64>,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    completion_tokens_details: Option<CompletionDetails>,
+    /// DeepSeek's, Moonshot's and Mistral's own places for what was read from their caches.
+    #[serde(default)]
+    prompt_cache_hit_tokens: Option<u64>,
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+    #[serde(default)]
+    num_cached_tokens: Option<u64>,
+}
+
+#[expect(clippy::struct_field_names, reason = "the names are the API's")]
+#[derive(Debug, Default, Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+    #[serde(default, alias = "cache_creation_tokens")]
+    cache_write_tokens: Option<u64>,
+    #[serde(default)]
+    audio_tokens: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+    #[serde(default)]
+    audio_tokens: Option<u64>,
+}
+
+/// The classes of a usage object; `None` for what is none.
+pub fn count(value: &Value) -> Option<Usage> {
+    let counts = Counts::deserialize(value).ok()?;
+    let prompt = counts.prompt_tokens.or(counts.total_tokens)?;
+    let output = counts.completion_tokens.unwrap_or(0);
+    // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
+    let output =
+        counts.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));
+    let read = counts.prompt_tokens_details.unwrap_or_default();
+    let written = counts.completion_tokens_details.unwrap_or_default();
+    let cache_read = read
+        .cached_tokens
+        .or(counts.prompt_cache_hit_tokens)
+        .or(counts.cached_tokens)
+        .or(counts.num_cached_tokens)
+        .unwrap_or(0)
+        .min(prompt);
+    let cache_write = read.cache_write_tokens.unwrap_or(0).min(prompt - cache_read);
+    let input = prompt - cache_read - cache_write;
+    let reasoning = written.reasoning_tokens.unwrap_or(0).min(output);
+    Some(Usage {
+        input,
+        cache_read,
+        cache_write,
+        cache_write_long: 0,
+        output,
+        reasoning,
+        audio_input: read.audio_tokens.unwrap_or(0).min(input),
+        audio_output: written.audio_tokens.unwrap_or(0).min(output - reasoning),
+    })
+}
+
+/// The usage object of an answer.
+pub fn write_usage(usage: &Usage) -> Value {
+    let mut read = json!({ "cached_tokens": usage.cache_read, "audio_tokens": usage.audio_input });
+    let cache_write = usage.cache_write + usage.cache_write_long;
+    if cache_write > 0 {
+        // OpenAI and OpenRouter call it so; it is counted in `prompt_tokens`.
+        read["cache_write_tokens"] = json!(cache_write);
+    }
+    json!({
+        "prompt_tokens": usage.input_total(),
+        "completion_tokens": usage.output,
+        "total_tokens": usage.total(),
+        "prompt_tokens_details": read,
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": usage.audio_output,
+        },
+    })
+}

@@ -1,0 +1,124 @@
+//! How one server departs from the dialect it speaks, as data of its catalogue row.
+
+use super::messages::Betas;
+
+/// What a question's writer must know of a server besides its dialect.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, written by name in rows")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traits {
+    /// The model stands in the path and not in the body.
+    pub model_in_path: bool,
+    /// Which values of Anthropic's beta header it takes.
+    pub betas: Betas,
+    /// What the limit of the answer's tokens is called.
+    pub max_tokens: &'static str,
+    /// What the seed is called.
+    pub seed: &'static str,
+    /// The role `developer` is known; a system message says the same elsewhere.
+    pub developer: bool,
+    /// Ids of tool calls must be nine letters and digits.
+    pub short_ids: bool,
+    /// The text of a message must be one string and not a list of parts.
+    pub flat_text: bool,
+    /// Images are fetched from URLs; where false only base64 is taken.
+    pub image_urls: bool,
+    /// Prompt cache breakpoints are taken as `cache_control` on parts and tools.
+    pub cache_control: bool,
+    pub json: JsonMode,
+    pub documents: Documents,
+    pub effort: EffortField,
+    pub thoughts: Thoughts,
+    /// Fields that are refused with an error or have no effect: left out and named to the client.
+    pub refused: &'static [&'static str],
+}
+
+/// Which shapes of answer can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JsonMode {
+    /// `json_object` and `json_schema`.
+    Both,
+    /// `json_object`; a schema is told to the model in a system message.
+    ObjectOnly,
+    /// `json_schema`; any object is asked for by a schema that says so.
+    SchemaOnly,
+}
+
+/// How documents are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Documents {
+    /// `file` parts with the data inside.
+    File,
+    /// The same, and a URL in the data's place.
+    FileOrUrl,
+    /// Mistral's `document_url` parts.
+    DocumentUrl,
+}
+
+/// How a server is told how much to think.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffortField {
+    /// Not at all.
+    Unknown,
+    /// `reasoning_effort` with one of these words; the nearest is taken.
+    Effort(&'static [&'static str]),
+    /// OpenRouter's `reasoning` object.
+    Reasoning,
+    /// `thinking: {type: enabled | disabled}`, and `reasoning_effort` with one of these words.
+    Thinking(&'static [&'static str]),
+    /// Alibaba's `enable_thinking` and `thinking_budget`.
+    EnableThinking,
+}
+
+/// How a model's earlier thoughts are given back to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thoughts {
+    /// Not at all.
+    Unknown,
+    /// As text in this field of the message.
+    Field(&'static str),
+    /// OpenRouter's `reasoning` and `reasoning_details`.
+    Details,
+    /// Mistral's `thinking` parts in the content.
+    Parts,
+}
+
+const OPENAI_EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
+/// The words that servers with one scale for all models take.
+const EFFORTS: &[&str] = &["none", "low", "medium", "high"];
+
+impl Traits {
+    /// The dialect as its inventor speaks it.
+    pub const NONE: Self = Self {
+        model_in_path: false,
+        betas: Betas::All,
+        max_tokens: "max_completion_tokens",
+        seed: "seed",
+        developer: true,
+        short_ids: false,
+        flat_text: false,
+        image_urls: true,
+        cache_control: false,
+        json: JsonMode::Both,
+        documents: Documents::File,
+        effort: EffortField::Effort(OPENAI_EFFORTS),
+        thoughts: Thoughts::Unknown,
+        refused: &["top_k"],
+    };
+
+    /// What most servers that follow OpenAI have in common.
+    pub const FOLLOWER: Self = Self {
+        max_tokens: "max_tokens",
+        developer: false,
+        effort: EffortField::Effort(EFFORTS),
+        refused: &[
+            "allowed_tools",
+            "custom_tools",
+            "verbosity",
+            "metadata",
+            "service_tier",
+            "prompt_cache_key",
+            "audio",
+        ],
+        ..Self::NONE
+    };
+}

@@ -1,0 +1,107 @@
+//! What is kept of a call for its owner's next one: by owner, kind and id, bounded and expiring.
+//!
+//! The newest stands in memory too, so that it is there at once; the store follows, and outlives a
+//! restart.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use crate::canon::Owner;
+use crate::dialect::keepsake::Keepsake;
+use crate::net::tasks::Tasks;
+use crate::store::{Draft, ObjectKind, Store};
+
+/// Bytes in memory.
+const MEMORY: u64 = 64 * 1024 * 1024;
+/// How long what is in the store already stays in memory besides.
+const RECENT: Duration = Duration::from_hours(1);
+/// Whoever goes on with a conversation after this does so without its thoughts.
+const KEEPSAKE: Duration = Duration::from_hours(24);
+/// As long as OpenAI keeps a response.
+pub(super) const RESPONSE: Duration = Duration::from_hours(30 * 24);
+
+type Key = (Owner, ObjectKind, String);
+
+/// What one owner put in no other can take out, or learn of.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf {
+    recent: Cache<Key, Bytes>,
+    store: Store,
+    tasks: Tasks,
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    pub(super) fn new(store: Store, tasks: Tasks) -> Self {
+        let weigh = |(_, _, id): &Key, value: &Bytes| {
+            u32::try_from(id.len() + value.len()).unwrap_or(u32::MAX)
+        };
+        let recent =
+            Cache::builder().max_capacity(MEMORY).weigher(weigh).time_to_live(RECENT).build();
+        Self { recent, store, tasks }
+    }
+
+    /// Puts something there for so long. It can be taken at once.
+    pub(super) fn put(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        (id, value): (String, Bytes),
+        lifetime: Duration,
+    ) {
+        self.recent.insert((owner.clone(), kind, id.clone()), value.clone());
+        let draft = Draft { id, value, expires_at: Some(SystemTime::now() + lifetime) };
+        self.tasks.spawn(put(self.store.clone(), owner.clone(), kind, draft));
+    }
+
+    pub(super) async fn get(&self, owner: &Owner, kind: ObjectKind, id: &str) -> Option<Bytes> {
+        if let Some(value) = self.recent.get(&(owner.clone(), kind, id.to_owned())) {
+            return Some(value);
+        }
+        match self.store.get(owner, kind, id).await {
+            Ok(object) => object.map(|object| object.value),
+            Err(cause) => {
+                tracing::warn!(%cause, "something that was kept could not be looked up");
+                None
+            }
+        }
+    }
+
+    /// Whether it was there.
+    pub(super) async fn delete(&self, owner: &Owner, kind: ObjectKind, id: &str) -> bool {
+        let key = (owner.clone(), kind, id.to_owned());
+        let recent = self.recent.remove(&key).is_some();
+        let stored = self.store.delete(owner, kind, id).await;
+        stored.unwrap_or_else(|cause| {
+            tracing::warn!(%cause, "something that was kept could not be deleted");
+            false
+        }) || recent
+    }
+
+    /// Keeps what a provider will want back and the client may not carry.
+    pub(super) fn keep(&self, owner: &Owner, keepsakes: Vec<Keepsake>) {
+        for keepsake in keepsakes {
+            let Ok(value) = serde_json::to_vec(&keepsake) else { continue };
+            self.put(owner, ObjectKind::Opaque, (keepsake.call, value.into()), KEEPSAKE);
+        }
+    }
+
+    /// What is kept with these calls.
+    pub(super) async fn keepsakes(&self, owner: &Owner, calls: &[String]) -> Vec<Keepsake> {
+        let mut found = Vec::new();
+        for call in calls {
+            let value = self.get(owner, ObjectKind::Opaque, call).await;
+            found.extend(value.and_then(|value| serde_json::from_slice(&value).ok()));
+        }
+        found
+    }
+}
+
+async fn put(store: Store, owner: Owner, kind: ObjectKind, draft: Draft) {
+    if let Err(cause) = store.put(&owner, kind, draft).await {
+        tracing::warn!(%cause, "something is kept in memory only");
+    }
+}

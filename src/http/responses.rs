@@ -1,0 +1,44 @@
+//! Responses that were kept: fetched, listed, cancelled, taken back.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::endpoint::Kept;
+use super::{json, refuse};
+use crate::canon::Owner;
+use crate::error::{Error, Kind};
+use crate::gateway::{Body, Gateway};
+
+pub(super) async fn answer(
+    gateway: &Arc<Gateway>,
+    (kept, id): (Kept, &str),
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    match look(gateway, (kept, id), request).await {
+        Ok(value) => json(StatusCode::OK, &value),
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn look(
+    gateway: &Arc<Gateway>,
+    (kept, id): (Kept, &str),
+    request: &Request<Incoming>,
+) -> Result<serde_json::Value, Error> {
+    let house = gateway.snapshot();
+    let caller = house.access.admit(request.headers())?;
+    let owner = Owner::new(Arc::clone(caller.key()));
+    let query = request.uri().query().unwrap_or_default();
+    match kept {
+        Kept::Get if query.split('&').any(|pair| pair == "stream=true") => Err(Error::new(
+            Kind::Unsupported,
+            "A kept response is not streamed again; fetch it whole.",
+        )),
+        Kept::Get => gateway.response(&owner, id).await,
+        Kept::Delete => gateway.delete_response(&owner, id).await,
+        Kept::Cancel => gateway.cancel_response(&owner, id).await,
+        Kept::InputItems => gateway.input_items(&owner, id, query).await,
+    }
+}
