@@ -5,6 +5,7 @@
 
 mod support;
 
+mod agents;
 mod doors;
 mod drain;
 mod fallback;
