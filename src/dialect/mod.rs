@@ -172,6 +172,7 @@ impl From<serde_json::Error> for Misread {
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
         Surface::Completions => &completions::CODEC,
         _ => &chat::CODEC,
     }
@@ -180,9 +181,10 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
-        Surface::Messages | Surface::CountTokens => &messages::CODEC,
-        Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
-        Surface::Completions => &completions::CODEC,
+        Dialect::Messages => &messages::CODEC,
+        Dialect::Gemini => &gemini::CODEC,
+        Dialect::Converse => &converse::CODEC,
+        Dialect::Cohere => &cohere::CODEC,
         _ => &chat::CODEC,
     }
 }
