@@ -37,11 +37,17 @@ claude_says() {
     ANTHROPIC_DEFAULT_HAIKU_MODEL="$model" ANTHROPIC_DEFAULT_SONNET_MODEL="$model" \
     ANTHROPIC_DEFAULT_OPUS_MODEL="$model" CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 \
     CLAUDE_CONFIG_DIR="$folder/home/claude" DISABLE_AUTOUPDATER=1 API_TIMEOUT_MS=20000 \
-    CLAUDE_CODE_MAX_RETRIES=0 timeout 90 claude --print --model "$model" --allowedTools Read "$@"
+    CLAUDE_CODE_MAX_RETRIES=0 timeout 90 claude --print --model "$model" --allowedTools=Read "$@"
 }
 
-codex_says() {
-  alone SWITCHPOINT_KEY="$SWITCHPOINT_KEY" CODEX_HOME="$folder/home/codex" timeout 90 codex exec "$@"
+codex_turn() {
+  local turn=$1 expected=$2
+  shift 2
+  alone SWITCHPOINT_KEY="$SWITCHPOINT_KEY" CODEX_HOME="$folder/home/codex" timeout 90 codex "$@" \
+    --output-last-message "$folder/last" >"$folder/output" 2>&1 </dev/null || true
+  # Its log shows what the tool printed; only the model's own last words count.
+  [[ ! -s $folder/last ]] || mv "$folder/last" "$folder/output"
+  check codex "$turn" "$expected"
 }
 
 # A turn is right when the answer tells what was in the file.
@@ -87,10 +93,8 @@ wire_api = "responses"
 request_max_retries = 0
 stream_max_retries = 0
 CONFIG
-  codex_says --skip-git-repo-check "CALL exec_command {\"cmd\": \"cat one.txt\"}" >"$folder/output" 2>&1 </dev/null || true
-  check codex 1 "The tools say"
-  codex_says resume --last --skip-git-repo-check "CALL exec_command {\"cmd\": \"cat two.txt\"}" >"$folder/output" 2>&1 </dev/null || true
-  check codex 2 "The tools say"
+  codex_turn 1 plum exec --skip-git-repo-check "CALL exec_command {\"cmd\": \"cat one.txt\"}"
+  codex_turn 2 fig exec resume --last --skip-git-repo-check "CALL exec_command {\"cmd\": \"cat two.txt\"}"
 }
 
 for model in ${CLAUDE_MODELS:-gemini/gemini-3-pro-preview openai/gpt-5-mini bedrock/us.anthropic.claude-sonnet-4-6}; do claude_task; done

@@ -1,5 +1,6 @@
 // The official OpenAI SDK for Node, chat completions.
 
+import assert from "node:assert/strict";
 import OpenAI from "openai";
 import { WEATHER, run } from "./scenarios.mjs";
 
@@ -33,6 +34,7 @@ function add(known, delta) {
   for (const [name, value] of Object.entries(delta)) {
     if (value === null || value === undefined) continue;
     if (Array.isArray(value)) {
+      assert.notEqual(name, "content", "the content is no text");
       known[name] ??= [];
       for (const [at, { index = at, ...part }] of value.entries()) add((known[name][index] ??= {}), part);
     } else if (typeof value === "object") {

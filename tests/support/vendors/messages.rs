@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::model::{self, FRESH, Prompt, READ, Reply, WRITTEN, seal};
 use super::shape::{self, Shape, each, find_schema, text};
-use super::{Answer, Refusal, Request, demand, pydantic};
+use super::{Answer, Refusal, Request, Vendor, demand, pydantic};
 
 /// Claude's signatures are the same on every platform.
 pub(super) const FAMILY: &str = "claude";
@@ -85,8 +85,9 @@ const TOOL: Shape = &[
     CACHE,
 ];
 
-pub(super) fn answer(on_vertex: bool, request: &Request, body: &Value) -> Result<Answer, Refusal> {
+pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<Answer, Refusal> {
     shape::object(body, "", REQUEST, false).map_err(|fault| pydantic(&fault))?;
+    let on_vertex = vendor == Vendor::Vertex;
     if on_vertex {
         // The versions that the docs and the newest SDK name.
         let known = ["vertex-2023-10-16", "2026-10-21"].contains(&text(body, "anthropic_version"));
@@ -98,7 +99,7 @@ pub(super) fn answer(on_vertex: bool, request: &Request, body: &Value) -> Result
             body["anthropic_version"].is_null(),
             "anthropic_version: Extra inputs are not permitted",
         )?;
-        let version = request.header("anthropic-version").is_some();
+        let version = vendor != Vendor::Anthropic || request.header("anthropic-version").is_some();
         demand(version, "anthropic-version: header is required")?;
         let key = request.header("x-api-key").or(request.header("authorization")).is_some();
         let refused = || Refusal::new(401, "x-api-key header is required");

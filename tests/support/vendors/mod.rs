@@ -102,7 +102,7 @@ impl Vendor {
         };
         let answer = match self {
             Self::OpenRouter if path.ends_with("/messages") => {
-                messages::answer(false, request, &body)
+                messages::answer(self, request, &body)
             }
             Self::OpenAi | Self::Azure | Self::OpenRouter if path.ends_with("/responses") => {
                 responses::answer(request, &body)
@@ -110,9 +110,9 @@ impl Vendor {
             Self::OpenAi | Self::Azure | Self::Mistral | Self::DeepSeek | Self::OpenRouter => {
                 chat::answer(self, request, &body)
             }
-            Self::Anthropic => messages::answer(false, request, &body),
+            Self::Anthropic => messages::answer(self, request, &body),
             Self::Vertex if path.contains("/publishers/anthropic/") => {
-                messages::answer(true, request, &body)
+                messages::answer(self, request, &body)
             }
             Self::Gemini | Self::Vertex => gemini::answer(self, request, &body),
             Self::Bedrock => converse::answer(request, &body),
