@@ -113,6 +113,7 @@ impl Traits {
         refused: &[
             "allowed_tools",
             "custom_tools",
+            "refusal",
             "verbosity",
             "metadata",
             "service_tier",

@@ -1,5 +1,6 @@
 //! Every provider the gateway knows by name, one row each.
 
+use super::traits;
 use crate::canon::Dialect;
 use crate::dialect::Traits;
 use crate::dialect::messages::Betas;
@@ -195,6 +196,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.mistral.ai/v1",
         key_variable: "MISTRAL_API_KEY",
         quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
+        traits: traits::MISTRAL,
         docs: "https://docs.mistral.ai/api/",
         ..ROW
     },
@@ -204,6 +206,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.groq.com/openai/v1",
         speaks: OPENAI,
         key_variable: "GROQ_API_KEY",
+        traits: traits::GROQ,
         docs: "https://console.groq.com/docs/api-reference",
         ..ROW
     },
@@ -212,6 +215,7 @@ pub static CATALOG: &[Kind] = &[
         name: "DeepSeek",
         base_url: "https://api.deepseek.com/v1",
         key_variable: "DEEPSEEK_API_KEY",
+        traits: traits::DEEPSEEK,
         docs: "https://api-docs.deepseek.com/",
         ..ROW
     },
@@ -223,6 +227,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         key_variable: "XAI_API_KEY",
         quirks: Quirks { reasoning_apart: true, ..CHAT },
+        traits: traits::XAI,
         docs: "https://docs.x.ai/developers/rest-api-reference",
         ..ROW
     },
@@ -233,6 +238,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENROUTER,
         key_variable: "OPENROUTER_API_KEY",
         quirks: FULL,
+        traits: traits::OPENROUTER,
         docs: "https://openrouter.ai/docs/api/reference/overview",
         ..ROW
     },
@@ -242,6 +248,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.together.xyz/v1",
         key_variable: "TOGETHER_API_KEY",
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://docs.together.ai/reference/chat-completions-1",
         ..ROW
     },
@@ -252,6 +259,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         key_variable: "FIREWORKS_API_KEY",
         quirks: FULL,
+        traits: traits::REPLAYING,
         docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
         ..ROW
     },
@@ -261,6 +269,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.cerebras.ai/v1",
         key_variable: "CEREBRAS_API_KEY",
         quirks: Quirks { completions: true, ..CHAT },
+        traits: traits::CEREBRAS,
         docs: "https://inference-docs.cerebras.ai/api-reference/chat-completions",
         ..ROW
     },
@@ -271,6 +280,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.perplexity.ai",
         key_variable: "PERPLEXITY_API_KEY",
         quirks: Quirks { stream_options: false, ..CHAT },
+        traits: traits::PERPLEXITY,
         docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
         ..ROW
     },
@@ -280,6 +290,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://integrate.api.nvidia.com/v1",
         key_variable: "NVIDIA_API_KEY",
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://docs.api.nvidia.com/nim/reference/llm-apis",
         ..ROW
     },
@@ -289,6 +300,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.sambanova.ai/v1",
         key_variable: "SAMBANOVA_API_KEY",
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
         ..ROW
     },
@@ -298,6 +310,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.hyperbolic.xyz/v1",
         key_variable: "HYPERBOLIC_API_KEY",
         quirks: Quirks { completions: true, ..CHAT },
+        traits: Traits::FOLLOWER,
         docs: "https://docs.hyperbolic.xyz/docs/rest-api",
         ..ROW
     },
@@ -307,6 +320,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.deepinfra.com/v1/openai",
         key_variable: "DEEPINFRA_API_KEY",
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://deepinfra.com/docs/openai_api",
         ..ROW
     },
@@ -316,6 +330,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.novita.ai/openai/v1",
         key_variable: "NOVITA_API_KEY",
         quirks: Quirks { quota_codes: &["NOT_ENOUGH_BALANCE"], ..FULL },
+        traits: Traits::FOLLOWER,
         docs: "https://novita.ai/docs/guides/llm-api",
         ..ROW
     },
@@ -325,6 +340,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.moonshot.ai/v1",
         key_variable: "MOONSHOT_API_KEY",
         quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
+        traits: traits::MOONSHOT,
         docs: "https://platform.moonshot.ai/docs/api/chat",
         ..ROW
     },
@@ -335,6 +351,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.z.ai/api/paas/v4",
         key_variable: "ZAI_API_KEY",
         quirks: Quirks { quota_codes: &["1113"], ..CHAT },
+        traits: traits::ZAI,
         docs: "https://docs.z.ai/api-reference/llm/chat-completion",
         ..ROW
     },
@@ -345,6 +362,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         key_variable: "DASHSCOPE_API_KEY",
         quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
+        traits: traits::ALIBABA,
         docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
         ..ROW
     },
@@ -353,6 +371,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Hugging Face",
         base_url: "https://router.huggingface.co/v1",
         key_variable: "HF_TOKEN",
+        traits: Traits::FOLLOWER,
         docs: "https://huggingface.co/docs/inference-providers/tasks/chat-completion",
         ..ROW
     },
@@ -362,6 +381,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://models.github.ai/inference",
         // `GITHUB_TOKEN` is set for other purposes on many machines, so it is not taken as consent.
         quirks: Quirks { embeddings: true, ..CHAT },
+        traits: Traits::FOLLOWER,
         docs: "https://docs.github.com/rest/models/inference",
         ..ROW
     },
@@ -371,6 +391,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:11434/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: traits::OLLAMA,
         docs: "https://docs.ollama.com/api/openai-compatibility",
         ..ROW
     },
@@ -380,6 +401,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:8000/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
         ..ROW
     },
@@ -389,6 +411,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:30000/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: traits::REPLAYING,
         docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
         ..ROW
     },
@@ -398,6 +421,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:1234/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: traits::LMSTUDIO,
         docs: "https://lmstudio.ai/docs/developer/openai-compat",
         ..ROW
     },
@@ -407,6 +431,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:8080/v1",
         auth: Auth::None,
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
         ..ROW
     },
@@ -416,6 +441,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Any OpenAI-compatible server",
         auth: Auth::None,
         quirks: FULL,
+        traits: Traits::FOLLOWER,
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
     },
@@ -493,6 +519,14 @@ mod tests {
             assert_eq!(find(kind.id), Some(kind));
         }
         assert_eq!(find("no-such-provider"), None);
+    }
+
+    #[test]
+    fn rows_say_the_same_of_stream_options_for_bytes_as_they_are_and_for_translations() {
+        for kind in CATALOG {
+            let refused = kind.traits.refused.contains(&"stream_options");
+            assert_eq!(refused, !kind.quirks.stream_options, "{}", kind.id);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod encode;
 mod failure;
 mod paths;
 mod vertex;
+mod traits;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

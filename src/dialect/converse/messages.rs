@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::family::{Caches, Family};
+use super::cache;
+use super::family::Family;
 use super::media::{self, Names};
 use crate::canon::{
     CacheMark, ChatRequest, Content, Dialect, Media, Message, Part, Reasoning, Role, ToolCall,
@@ -153,10 +154,10 @@ impl<'a> Turns<'a> {
             |block: &Value| block.get("document").is_some() || block.get("video").is_some();
         let place = blocks.iter().rposition(|block| !is_file(block)).map_or(0, |last| last + 1);
         let before = place.checked_sub(1).and_then(|before| blocks.get(before));
-        if before.is_some_and(|block| block.get("cachePoint").is_some()) {
+        if before.is_some_and(cache::is_point) {
             return;
         }
-        match cache_point(mark, self.family.caches).filter(|_| before.is_some()) {
+        match cache::point(mark, self.family.caches).filter(|_| before.is_some()) {
             Some(point) => blocks.insert(place, point),
             None => self.drop("cache_control"),
         }
@@ -248,15 +249,4 @@ fn deepest_mark(part: &Part) -> Option<CacheMark> {
         _ => None,
     };
     part.cache.or(within)
-}
-
-/// The block for a breakpoint, if the family takes one.
-pub(super) fn cache_point(mark: CacheMark, caches: Caches) -> Option<Value> {
-    match (mark, caches) {
-        (_, Caches::Nothing) => None,
-        (CacheMark::Long, Caches::All) => {
-            Some(json!({ "cachePoint": { "type": "default", "ttl": "1h" } }))
-        }
-        (_, Caches::Messages | Caches::All) => Some(json!({ "cachePoint": { "type": "default" } })),
-    }
 }

@@ -3,6 +3,7 @@
 //! A stream comes as binary frames and reaches this code as events, a frame's type as their name
 //! and its payload as their data.
 
+mod cache;
 mod family;
 mod media;
 mod messages;

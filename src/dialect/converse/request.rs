@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
+use super::cache::{self, Places};
 use super::family::{Caches, Family, Forces, TopK};
-use super::messages::{Turns, cache_point};
+use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
+use crate::dialect::messages::{Betas, betas};
 use crate::dialect::{Aim, Inexpressible, Written, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
@@ -44,7 +46,14 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         model_fields: Map::new(),
         dropped: std::mem::take(&mut turns.dropped),
     };
-    let tools = draft.tools(&turns)?;
+    let mut tools = draft.tools(&turns)?;
+    let places = Places {
+        tools: tools.get_mut("tools").and_then(Value::as_array_mut),
+        system: &mut turns.system,
+        messages: &mut turns.messages,
+    };
+    let thinned = places.settle(aim.cache, draft.family.caches);
+    draft.drop_if(thinned, "cache_control");
     draft.sampling();
     draft.thinking(&turns);
     let mut body = Map::new();
@@ -139,7 +148,7 @@ impl Draft<'_> {
                 }
                 tools.push(json!({ "toolSpec": spec }));
                 let point = cache.map(|mark| {
-                    cache_point(mark, self.family.caches)
+                    cache::point(mark, self.family.caches)
                         .filter(|_| self.family.caches == Caches::All)
                 });
                 self.drop_if(point == Some(None), "cache_control");
@@ -287,7 +296,7 @@ impl Draft<'_> {
             match (name.as_str(), value) {
                 (MODEL_FIELDS, Value::Object(fields)) => self.model_fields.extend(fields.clone()),
                 ("anthropic_beta", value) if self.family.is_claude() => {
-                    self.model_field("anthropic_beta", value.clone());
+                    self.betas(value);
                 }
                 (name, value) if own || OWN.contains(&name) => put(name, value.clone()),
                 (name, _) => self.dropped.push(name.to_owned().into()),
@@ -297,6 +306,18 @@ impl Draft<'_> {
         if self.family.is_claude() && self.inference.contains_key("stopSequences") && !names_paths {
             // Which of them was met is told only on request.
             put("additionalModelResponseFieldPaths", json!(["/stop_sequence"]));
+        }
+    }
+
+    /// The beta features of Claude that Bedrock has too.
+    fn betas(&mut self, value: &Value) {
+        let listed = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+        let header = listed.chain(value.as_str()).collect::<Vec<_>>().join(",");
+        let (kept, lost) = betas(&header, Betas::Bedrock);
+        self.dropped.extend(lost.into_iter().map(|name| name.to_owned().into()));
+        if !kept.is_empty() {
+            let kept: Vec<&str> = kept.split(',').collect();
+            self.model_field("anthropic_beta", json!(kept));
         }
     }
 

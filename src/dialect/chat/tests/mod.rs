@@ -29,7 +29,7 @@ fn context(request: &ChatRequest) -> Context<'_> {
 
 /// The question as this server is asked it.
 fn ask(request: &ChatRequest, traits: &Traits) -> Written {
-    CODEC.write_request(request, &Aim { model: &request.model, traits }).unwrap()
+    CODEC.write_request(request, &Aim { model: &request.model, traits, cache: None }).unwrap()
 }
 
 fn body(written: &Written) -> Value {

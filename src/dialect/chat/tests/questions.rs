@@ -351,7 +351,11 @@ fn what_makes_no_sense_without_it_is_refused_by_name() {
         (Media::new(MediaKind::Image, file), Traits::NONE),
     ] {
         let request = user(Content::Media(media));
-        assert!(CODEC.write_request(&request, &Aim { model: "m", traits: &traits }).is_err());
+        assert!(
+            CODEC
+                .write_request(&request, &Aim { model: "m", traits: &traits, cache: None })
+                .is_err()
+        );
     }
     let media = Media::new(MediaKind::Document, url());
     let traits = Traits { documents: Documents::DocumentUrl, ..Traits::NONE };

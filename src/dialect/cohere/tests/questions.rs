@@ -13,7 +13,7 @@ const REASONING: &str = "command-a-reasoning-08-2025";
 const PLAIN: &str = "command-r7b-12-2024";
 
 fn written(request: &ChatRequest, model: &str) -> Written {
-    CODEC.write_request(request, &Aim { model, traits: &Traits::NONE }).unwrap()
+    CODEC.write_request(request, &Aim { model, traits: &Traits::NONE, cache: None }).unwrap()
 }
 
 fn body(request: &ChatRequest, model: &str) -> Value {
@@ -144,7 +144,7 @@ fn a_schema_is_kept_unless_tools_are_there() {
 
 #[test]
 fn what_cannot_be_said_at_all_is_refused_and_named() {
-    let aim = Aim { model: PLAIN, traits: &Traits::NONE };
+    let aim = Aim { model: PLAIN, traits: &Traits::NONE, cache: None };
     let refused =
         |request: &ChatRequest| CODEC.write_request(request, &aim).unwrap_err().to_string();
     let mut request = ask("?");

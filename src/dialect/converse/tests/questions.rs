@@ -8,14 +8,14 @@ use crate::canon::{
     CacheMark, ChatRequest, Content, Dialect, Effort, Extras, Foreign, Format, Media, MediaKind,
     Message, Opaque, Part, Role, Sampling, Source, Thinking, Tool, ToolChoice, ToolResult,
 };
-use crate::dialect::{Aim, Traits, UpstreamSide, Written};
+use crate::dialect::{Aim, CacheInjection, Traits, UpstreamSide, Written};
 
 const SONNET: &str = "us.anthropic.claude-sonnet-4-5-20250929-v1:0";
 const NOVA: &str = "us.amazon.nova-2-lite-v1:0";
 const LLAMA: &str = "us.meta.llama3-3-70b-instruct-v1:0";
 
 fn written(request: &ChatRequest, model: &str) -> Written {
-    CODEC.write_request(request, &Aim { model, traits: &Traits::NONE }).unwrap()
+    CODEC.write_request(request, &Aim { model, traits: &Traits::NONE, cache: None }).unwrap()
 }
 
 fn body(request: &ChatRequest, model: &str) -> Value {
@@ -23,7 +23,7 @@ fn body(request: &ChatRequest, model: &str) -> Value {
 }
 
 fn refused(request: &ChatRequest) -> String {
-    let aim = Aim { model: SONNET, traits: &Traits::NONE };
+    let aim = Aim { model: SONNET, traits: &Traits::NONE, cache: None };
     CODEC.write_request(request, &aim).unwrap_err().to_string()
 }
 
@@ -123,7 +123,7 @@ fn rich() -> ChatRequest {
         extras: Extras {
             dialect: Some(Dialect::Messages),
             fields: Map::from_iter([
-                ("anthropic_beta".to_owned(), json!(["x-1"])),
+                ("anthropic_beta".to_owned(), json!(["context-1m-2025-08-07", "x-1"])),
                 ("guardrailConfig".to_owned(), json!({"guardrailIdentifier": "g"})),
                 ("container".to_owned(), json!("c")),
             ]),
@@ -140,7 +140,7 @@ fn a_rich_question_is_written_as_the_fixture_says() {
     .unwrap();
     assert_eq!(body(&rich(), SONNET), fixture, "{:#}", body(&rich(), SONNET));
     let dropped = written(&rich(), SONNET).dropped;
-    assert_eq!(dropped, ["top_p", "seed", "n", "temperature", "top_k", "container", "user"]);
+    assert_eq!(dropped, ["top_p", "seed", "n", "temperature", "top_k", "x-1", "container", "user"]);
 }
 
 #[test]
@@ -304,6 +304,27 @@ fn an_answers_schema_is_native_where_the_family_has_it_and_named_where_not() {
 }
 
 #[test]
+fn breakpoints_are_four_at_most_and_ours_only_where_the_client_sets_none() {
+    let count = |body: &[u8]| std::str::from_utf8(body).unwrap().matches("cachePoint").count();
+    let many = (0..6).map(|_| marked(Part::text("a"), CacheMark::Short)).collect();
+    let mut request = ask("?");
+    request.messages.push(message(Role::User, many));
+    let thinned = written(&request, SONNET);
+    assert_eq!((count(&thinned.body), thinned.dropped), (4, vec!["cache_control".into()]));
+    let injection =
+        CacheInjection { system: true, tools: true, messages: true, lifetime: CacheMark::Short };
+    let inject = |request: &ChatRequest, model| {
+        let aim = Aim { model, traits: &Traits::NONE, cache: Some(injection) };
+        count(&CODEC.write_request(request, &aim).unwrap().body)
+    };
+    assert_eq!(inject(&request, SONNET), 4, "the client's stay alone");
+    let mut request = ask("?");
+    request.messages.insert(0, message(Role::System, vec![Part::text("Be brief.")]));
+    assert_eq!(inject(&request, SONNET), 2);
+    assert_eq!(inject(&request, LLAMA), 0);
+}
+
+#[test]
 fn references_are_written_out_for_a_family_that_does_not_follow_them() {
     let schema = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/A"}},
         "$defs": {"A": {"type": "string"}}});
@@ -321,7 +342,7 @@ fn references_are_written_out_for_a_family_that_does_not_follow_them() {
     let kept = json!({"$ref": "#/$defs/A"});
     assert_eq!(body(&with(&schema), SONNET).pointer(path), Some(&kept));
     let endless = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
-    let aim = Aim { model: NOVA, traits: &Traits::NONE };
+    let aim = Aim { model: NOVA, traits: &Traits::NONE, cache: None };
     let said = CODEC.write_request(&with(&endless), &aim).unwrap_err().to_string();
     assert!(said.contains("tools.f"), "{said}");
 }

@@ -19,7 +19,7 @@ const REQUEST: &[u8] = include_bytes!("../../../../tests/fixtures/dialects/gemin
 const RESPONSE: &[u8] = include_bytes!("../../../../tests/fixtures/dialects/gemini/response.json");
 
 fn ask(request: &ChatRequest, model: &str) -> Result<(Value, Written), Inexpressible> {
-    let aim = Aim { model, traits: &Traits { model_in_path: true } };
+    let aim = Aim { model, traits: &Traits { model_in_path: true, ..Traits::NONE }, cache: None };
     let written = CODEC.write_request(request, &aim)?;
     Ok((serde_json::from_slice(&written.body).unwrap(), written))
 }

@@ -293,7 +293,7 @@ fn walk(value: &Value, place: String, places: &mut Vec<String>) {
 
 fn read_all(bytes: &[u8]) {
     let request = CODEC.read_request(bytes);
-    let aim = Aim { model: "gemini-3-pro", traits: &Traits::NONE };
+    let aim = Aim { model: "gemini-3-pro", traits: &Traits::NONE, cache: None };
     let _ = request.map(|request| CODEC.write_request(&request, &aim));
     if let Ok(answer) = CODEC.read_response(bytes) {
         let request = ChatRequest::default();
@@ -325,7 +325,7 @@ proptest! {
 
     #[test]
     fn a_question_is_the_same_after_it_was_written(request in question()) {
-        let aim = Aim { model: "gemini-2.5-flash", traits: &Traits { model_in_path: true } };
+        let aim = Aim { model: "gemini-2.5-flash", traits: &Traits { model_in_path: true, ..Traits::NONE }, cache: None };
         let written = CODEC.write_request(&request, &aim).unwrap();
         prop_assert!(written.dropped.is_empty(), "{:?}", written.dropped);
         let read = CODEC.read_request(&written.body).unwrap();
@@ -354,7 +354,7 @@ proptest! {
     fn an_effort_is_one_of_the_known(effort in proptest::sample::select(Effort::ALL.to_vec()), model in "gemini-[0-9.]{0,4}(-pro|-flash|-flash-lite)?") {
         let reasoning = Some(Thinking { effort: Some(effort.0), ..Thinking::default() });
         let request = ChatRequest { reasoning, ..ChatRequest::default() };
-        let aim = Aim { model: &model, traits: &Traits::NONE };
+        let aim = Aim { model: &model, traits: &Traits::NONE, cache: None };
         prop_assert!(CODEC.write_request(&request, &aim).is_ok());
     }
 }

@@ -152,7 +152,8 @@ fn every_recorded_question_is_read_and_goes_home_unharmed() {
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let uri = recording.facts["request"]["uri"].as_str().unwrap();
         let model = uri.rsplit('/').next().unwrap().split(':').next().unwrap();
-        let aim = Aim { model, traits: &Traits { model_in_path: true } };
+        let aim =
+            Aim { model, traits: &Traits { model_in_path: true, ..Traits::NONE }, cache: None };
         let written =
             CODEC.write_request(&request, &aim).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(written.dropped.is_empty(), "{name}: {:?}", written.dropped);
