@@ -44,7 +44,10 @@ pub(super) fn read(contents: &Value) -> Result<Vec<Message>, Misread> {
             Some("user" | "function" | "tool" | "") | None => Role::User,
             Some(_) => return Err(wrong(&format!("{path}.role"), "`user` or `model`")),
         };
-        let parts = read_parts(content, &path, &mut calls, place)?;
+        let mut parts = read_parts(content, &path, &mut calls, place)?;
+        if role == Role::Assistant {
+            parts = joined(parts);
+        }
         apart(role, parts, &mut messages);
     }
     Ok(messages)
@@ -89,6 +92,31 @@ fn read_parts(
         out.extend(content.map(|content| Part { content, cache: None, opaque }));
     }
     Ok(out)
+}
+
+/// Clients give a streamed answer back as the pieces that it came in: a signature behind the last
+/// piece is for all of them, and a piece of only a space belongs between its neighbours.
+fn joined(pieces: Vec<Part>) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for piece in pieces {
+        let before = parts.last_mut().filter(|before| before.opaque.is_none());
+        match before.map(|before| (&mut before.content, &mut before.opaque)) {
+            Some((Content::Text { text, .. }, opaque)) if piece.as_text().is_some() => {
+                text.push_str(piece.as_text().unwrap_or_default());
+                *opaque = piece.opaque;
+            }
+            Some((Content::Reasoning(thought), opaque)) => match piece.content {
+                Content::Reasoning(more) => {
+                    thought.text.push_str(&more.text);
+                    (thought.summary, thought.redacted) = (more.summary, more.redacted);
+                    *opaque = piece.opaque;
+                }
+                _ => parts.push(piece),
+            },
+            _ => parts.push(piece),
+        }
+    }
+    parts
 }
 
 fn read_content(
