@@ -152,7 +152,7 @@ pub fn unfold(response: &ChatResponse) -> Vec<Event> {
     events
 }
 
-fn unfold_part(choice: u32, part: &Part, events: &mut Vec<Event>) {
+pub(super) fn unfold_part(choice: u32, part: &Part, events: &mut Vec<Event>) {
     let (opening, deltas) = opening(&part.content);
     events.push(Event::Open { choice, part: opening });
     let opaque = part.opaque.clone().map(Delta::Opaque);

@@ -10,6 +10,7 @@ pub mod chat;
 pub mod cohere;
 pub mod completions;
 pub mod converse;
+pub mod custom;
 pub mod embed;
 pub mod estimate;
 pub mod eventstream;
@@ -22,6 +23,7 @@ pub mod openai;
 pub mod pairs;
 pub mod passage;
 pub mod peek;
+pub mod responses;
 pub mod row;
 pub mod schema;
 pub mod splice;
@@ -172,20 +174,22 @@ impl From<serde_json::Error> for Misread {
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
+        Surface::Responses | Surface::InputTokens | Surface::Compact => &responses::CODEC,
         Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
         Surface::Completions => &completions::CODEC,
-        _ => &chat::CODEC,
+        Surface::Chat | Surface::Embeddings => &chat::CODEC,
     }
 }
 
 /// The side of a dialect that providers see.
 pub fn upstream(dialect: Dialect) -> &'static dyn UpstreamSide {
     match dialect {
+        Dialect::Chat => &chat::CODEC,
+        Dialect::Responses => &responses::CODEC,
         Dialect::Messages => &messages::CODEC,
         Dialect::Gemini => &gemini::CODEC,
         Dialect::Converse => &converse::CODEC,
         Dialect::Cohere => &cohere::CODEC,
-        _ => &chat::CODEC,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 
 use super::endpoint::Kept;
 use super::{json, refuse};
@@ -30,15 +31,20 @@ async fn look(
     let house = gateway.snapshot();
     let caller = house.access.admit(request.headers())?;
     let owner = Owner::new(Arc::clone(caller.key()));
-    let query = request.uri().query().unwrap_or_default();
+    let query = fields(request.uri().query().unwrap_or_default());
     match kept {
-        Kept::Get if query.split('&').any(|pair| pair == "stream=true") => Err(Error::new(
-            Kind::Unsupported,
-            "A kept response is not streamed again; fetch it whole.",
-        )),
+        Kept::Get if query.iter().any(|(name, value)| name == "stream" && value == "true") => Err(
+            Error::new(Kind::Unsupported, "A kept response is not streamed again; fetch it whole."),
+        ),
         Kept::Get => gateway.response(&owner, id).await,
         Kept::Delete => gateway.delete_response(&owner, id).await,
         Kept::Cancel => gateway.cancel_response(&owner, id).await,
-        Kept::InputItems => gateway.input_items(&owner, id, query).await,
+        Kept::InputItems => gateway.input_items(&owner, id, &query).await,
     }
+}
+
+fn fields(query: &str) -> Vec<(String, String)> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (decoded(name), decoded(value))).collect()
 }

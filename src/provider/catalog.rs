@@ -50,7 +50,6 @@ pub enum Auth {
 }
 
 /// What differs between providers of one dialect, each fact by its consequence.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, written by name in rows")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quirks {
     /// `stream_options` is accepted; where false it is neither added nor passed on, since the
@@ -60,21 +59,14 @@ pub struct Quirks {
     pub completions: bool,
     /// `/embeddings` exists; where false the call is refused before it is sent.
     pub embeddings: bool,
-    /// `completion_tokens` leaves reasoning out; billing must add `reasoning_tokens`.
-    pub reasoning_apart: bool,
     /// Error codes, types or reasons of an account without money: waiting does not help, another
     /// key may. HTTP 402 says the same everywhere; any other 429 is a rate limit.
     pub quota_codes: &'static [&'static str],
 }
 
 /// Chat only, nothing odd: what most rows start from.
-const CHAT: Quirks = Quirks {
-    stream_options: true,
-    completions: false,
-    embeddings: false,
-    reasoning_apart: false,
-    quota_codes: &[],
-};
+const CHAT: Quirks =
+    Quirks { stream_options: true, completions: false, embeddings: false, quota_codes: &[] };
 
 /// The three surfaces of the dialect, nothing odd.
 const FULL: Quirks = Quirks { completions: true, embeddings: true, ..CHAT };
@@ -227,7 +219,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.x.ai/v1",
         speaks: OPENAI,
         key_variable: "XAI_API_KEY",
-        quirks: Quirks { reasoning_apart: true, ..CHAT },
+        quirks: Quirks { ..CHAT },
         traits: traits::XAI,
         docs: "https://docs.x.ai/developers/rest-api-reference",
         ..ROW
@@ -465,6 +457,10 @@ mod tests {
     use serde_json::Value;
 
     use super::{CATALOG, find};
+    use crate::canon::{ChatResponse, Dialect, FinishReason, Part};
+    use crate::dialect::fold::Fold;
+    use crate::dialect::sse::Decoder;
+    use crate::dialect::upstream;
 
     fn fixtures(folder: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
@@ -480,36 +476,32 @@ mod tests {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
-    /// The payloads of the whole lines `data:`; enough for our own well-formed streams.
-    fn payloads(path: &Path) -> Vec<String> {
-        let text = fs::read_to_string(path).unwrap();
-        text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
-    }
-
-    fn read_stream(path: &Path) -> Value {
-        let (mut content, mut finish, mut usage) = (String::new(), Value::Null, Value::Null);
-        let payloads = payloads(path);
-        for payload in payloads.iter().filter(|payload| *payload != "[DONE]") {
-            let chunk: Value = serde_json::from_str(payload)
-                .unwrap_or_else(|e| panic!("{}: {e}: {payload}", path.display()));
-            let choice = &chunk["choices"][0];
-            content.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
-            if choice["finish_reason"].is_string() {
-                finish = choice["finish_reason"].clone();
-            }
-            if chunk["usage"].is_object() {
-                usage = chunk["usage"].clone();
-            }
+    /// What a stream's own dialect reads in it, and how many events have data.
+    fn read_stream(path: &Path, dialect: Dialect) -> (ChatResponse, usize) {
+        let mut decoder = Decoder::default();
+        decoder.buffer().extend_from_slice(&fs::read(path).unwrap());
+        let mut reader = upstream(dialect).reader();
+        let (mut events, mut count) = (Vec::new(), 0);
+        while let Some(frame) = decoder.next_frame() {
+            let Some(data) = decoder.data(&frame) else { continue };
+            count += 1;
+            reader.read(decoder.event(&frame), data.trim_ascii(), &mut events).unwrap();
         }
-        serde_json::json!({
-            "finish": finish, "usage": usage, "content": content, "events": payloads.len(),
-        })
+        reader.end(&mut events);
+        let mut fold = Fold::default();
+        for event in &events {
+            fold.add(event);
+        }
+        (fold.finish().unwrap_or_else(|e| panic!("{}: {e:?}", path.display())), count)
     }
 
-    fn output_tokens(usage: &Value, reasoning_apart: bool) -> u64 {
-        let output = usage["completion_tokens"].as_u64().unwrap();
-        let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64();
-        if reasoning_apart { output + reasoning.unwrap_or_default() } else { output }
+    fn finish_name(response: &ChatResponse) -> &'static str {
+        match response.choices[0].finish.reason {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+            other => panic!("no fixture ends so: {other:?}"),
+        }
     }
 
     #[test]
@@ -552,23 +544,20 @@ mod tests {
         for kind in CATALOG.iter().filter(|kind| kind.id != "demo") {
             let folder = fixtures("providers").join(kind.id);
             let expect = json(&folder.join("expect.json"));
-            let reply = json(&folder.join("reply.json"));
-            let stream = read_stream(&folder.join("stream.sse"));
-            let reply_finish = &reply["choices"][0]["finish_reason"];
-            for (side, finish, usage) in [
-                ("reply", reply_finish, &reply["usage"]),
-                ("stream", &stream["finish"], &stream["usage"]),
-            ] {
-                let expect = &expect[side];
-                let output = output_tokens(usage, kind.quirks.reasoning_apart);
-                assert_eq!(finish, &expect["finish"], "{} {side}", kind.id);
-                assert_eq!(usage["prompt_tokens"], expect["input_tokens"], "{} {side}", kind.id);
-                assert_eq!(expect["output_tokens"], output, "{} {side}", kind.id);
-                let total = usage["total_tokens"].as_u64().unwrap();
-                assert_eq!(total, usage["prompt_tokens"].as_u64().unwrap() + output, "{}", kind.id);
+            let (dialect, _) = kind.speaks[0];
+            let reply = fs::read(folder.join("reply.json")).unwrap();
+            let reply = upstream(dialect).read_response(&reply).unwrap();
+            let (stream, count) = read_stream(&folder.join("stream.sse"), dialect);
+            for (side, response) in [("reply", &reply), ("stream", &stream)] {
+                let (expect, usage) = (&expect[side], response.usage.unwrap());
+                assert_eq!(finish_name(response), expect["finish"], "{} {side}", kind.id);
+                assert_eq!(usage.input_total(), expect["input_tokens"], "{} {side}", kind.id);
+                assert_eq!(usage.output, expect["output_tokens"], "{} {side}", kind.id);
             }
-            assert_eq!(stream["content"], expect["stream"]["content"], "{}", kind.id);
-            assert_eq!(stream["events"], expect["stream"]["events"], "{}", kind.id);
+            let parts = &stream.choices[0].parts;
+            let text: String = parts.iter().filter_map(Part::as_text).collect();
+            assert_eq!(text, expect["stream"]["content"].as_str().unwrap(), "{}", kind.id);
+            assert_eq!(count, expect["stream"]["events"], "{}", kind.id);
         }
     }
 

@@ -71,8 +71,8 @@ impl Paths {
     pub(super) fn lead(&self, dialect: Dialect, model: &str) -> bool {
         match &self.form {
             Form::Vertex { .. } => match vertex::publisher(model).0 {
-                "google" => dialect == Dialect::Gemini,
-                "anthropic" => dialect == Dialect::Messages,
+                vertex::GOOGLE => dialect == Dialect::Gemini,
+                vertex::ANTHROPIC => dialect == Dialect::Messages,
                 _ => false,
             },
             // Deployments have no path for the newer API.

@@ -32,9 +32,13 @@ pub(super) fn base_url(location: &str) -> String {
     }
 }
 
+pub(super) const GOOGLE: &str = "google";
+/// A publisher here, whatever else has that name.
+pub(super) const ANTHROPIC: &str = "anthropic";
+
 /// Names that begin so belong to this publisher; all others are Google's own.
 const PUBLISHERS: [(&str, &str); 8] = [
-    ("claude-", "anthropic"),
+    ("claude-", ANTHROPIC),
     ("mistral-", "mistralai"),
     ("ministral-", "mistralai"),
     ("codestral-", "mistralai"),
@@ -50,7 +54,7 @@ pub(super) fn publisher(model: &str) -> (&str, &str) {
         return explicit;
     }
     let found = PUBLISHERS.iter().find(|(prefix, _)| model.starts_with(prefix));
-    (found.map_or("google", |(_, publisher)| publisher), model)
+    (found.map_or(GOOGLE, |(_, publisher)| publisher), model)
 }
 
 /// The path that asks `model` of `project` in `location`.

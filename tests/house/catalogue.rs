@@ -9,8 +9,8 @@ use switchpoint::provider::catalog::CATALOG;
 
 const FIXTURES: [&str; 3] = ["reply.json", "stream.sse", "error.json"];
 
-/// Names with a second meaning: the dialect everyone speaks, and the provider built in.
-const SHARED_NAMES: [&str; 2] = ["openai", "demo"];
+/// Names with a second meaning: dialects, and the provider built in.
+const SHARED_NAMES: [&str; 4] = ["openai", "demo", "gemini", "cohere"];
 
 fn ids() -> Vec<&'static str> {
     CATALOG.iter().map(|kind| kind.id).collect()

@@ -93,6 +93,8 @@ pub(super) fn stray_ids(ids: &[&str], source: &Source) -> Vec<Complaint> {
         file == "provider/catalog.rs"
             // It asks the local servers on their usual ports, and only these have one.
             || (file == "config/discover.rs" && matches!(id, "ollama" | "vllm"))
+            // A publisher on Vertex AI is called as its own provider is.
+            || (file == "provider/vertex.rs" && id == "anthropic")
             || named.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
     };
     let mut complaints = Vec::new();

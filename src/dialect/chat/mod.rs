@@ -1,6 +1,7 @@
 //! OpenAI chat completions, as OpenAI and the many who follow it speak it.
 
 mod answer;
+mod cache;
 mod media;
 mod read_message;
 pub(super) mod read_request;

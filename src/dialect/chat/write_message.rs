@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
+use super::cache::mark_last;
 use super::media::{write_mark, write_media};
 use super::{response, thought};
 use crate::canon::{
@@ -317,15 +318,5 @@ impl<'a> Transcript<'a> {
                 }
             }
         }
-    }
-}
-
-/// Puts a breakpoint behind the last part of a content.
-fn mark_last(content: &mut Value, mark: Value) {
-    if let Value::String(text) = content {
-        *content = json!([{ "type": "text", "text": text }]);
-    }
-    if let Some(last) = content.as_array_mut().and_then(|parts| parts.last_mut()) {
-        last["cache_control"] = mark;
     }
 }

@@ -38,6 +38,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     }
     question.rest(request);
     question.extras(request);
+    if let Some(injection) = aim.cache.filter(|_| aim.traits.cache_control) {
+        super::cache::inject(&mut question.body, injection);
+    }
     Ok(Written {
         body: Value::Object(question.body).to_string().into_bytes(),
         dropped: question.dropped,

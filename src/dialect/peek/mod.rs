@@ -5,7 +5,11 @@
 //! contents are skipped sixty-four bytes at a time; only the top-level keys are looked at. A key
 //! that occurs twice is refused, because gateway and provider could disagree on which one counts.
 
+mod lexical;
+
 use std::borrow::Cow;
+
+use self::lexical::{Number, decode, plain_prefix};
 
 /// A range of bytes in the body, from its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,19 +188,6 @@ enum State {
     /// The letters still to come of `true`, `false` or `null`.
     Literal(&'static [u8]),
     Done,
-}
-
-/// Where in the grammar of numbers the scanner stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Number {
-    Minus,
-    Zero,
-    Integer,
-    Point,
-    Fraction,
-    Exponent,
-    ExponentSign,
-    ExponentDigits,
 }
 
 // === impl Scanner ===
@@ -541,24 +532,12 @@ impl Scanner {
 
     /// Inside a number; returns where to go on. A number ends at the first byte beyond it.
     fn number(&mut self, number: Number, byte: u8, at: usize) -> Result<usize, Fault> {
-        let next = match (number, byte) {
-            (Number::Minus, b'0') => Number::Zero,
-            (Number::Minus, b'1'..=b'9') | (Number::Integer, b'0'..=b'9') => Number::Integer,
-            (Number::Zero | Number::Integer, b'.') => Number::Point,
-            (Number::Point | Number::Fraction, b'0'..=b'9') => Number::Fraction,
-            (Number::Zero | Number::Integer | Number::Fraction, b'e' | b'E') => Number::Exponent,
-            (Number::Exponent, b'+' | b'-') => Number::ExponentSign,
-            (Number::Exponent | Number::ExponentSign | Number::ExponentDigits, b'0'..=b'9') => {
-                Number::ExponentDigits
-            }
-            (
-                Number::Zero | Number::Integer | Number::Fraction | Number::ExponentDigits,
-                b' ' | b'\n' | b'\r' | b'\t' | b',' | b']' | b'}',
-            ) => {
-                self.scalar_ended(Span { start: self.value_start, end: self.base + at }, false);
-                return Ok(at);
-            }
-            _ => return Err(self.syntax(at)),
+        let Some(next) = number.next(byte) else {
+            return Err(self.syntax(at));
+        };
+        let Some(next) = next else {
+            self.scalar_ended(Span { start: self.value_start, end: self.base + at }, false);
+            return Ok(at);
         };
         self.capture(&[byte])?;
         self.state = State::Number(next);
@@ -598,39 +577,6 @@ impl Scanner {
         };
         Fault::Syntax { expected, at: self.base + at }
     }
-}
-
-/// The text of a captured string, its escapes resolved.
-fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
-    let text = std::str::from_utf8(raw).ok()?;
-    if !text.contains('\\') {
-        return Some(Cow::Borrowed(text));
-    }
-    serde_json::from_str(&format!("\"{text}\"")).ok().map(Cow::Owned)
-}
-
-/// How many leading bytes are string content that needs no look: neither quote, backslash nor
-/// control character. Written so that the compiler turns the blocks into vector instructions.
-fn plain_prefix(bytes: &[u8]) -> usize {
-    let mut length = 0;
-    for block in bytes.chunks_exact(64) {
-        if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
-            break;
-        }
-        length += 64;
-    }
-    for block in bytes[length..].chunks_exact(16) {
-        if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
-            break;
-        }
-        length += 16;
-    }
-    let rest = &bytes[length..];
-    length + rest.iter().position(|&byte| is_special(byte)).unwrap_or(rest.len())
-}
-
-fn is_special(byte: u8) -> bool {
-    byte == b'"' || byte == b'\\' || byte < 0x20
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use self::stored::{LONGEST_CHAIN, Stored, page, unroll};
@@ -126,13 +125,14 @@ impl Gateway {
         Ok(json!({"id": id, "object": "response", "deleted": true}))
     }
 
-    /// `GET /v1/responses/{id}/input_items`, with the query as it stands in the URL.
-    pub async fn input_items(&self, owner: &Owner, id: &str, query: &str) -> Result<Value, Error> {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let pairs: Vec<(String, String)> =
-            pairs.map(|(name, value)| (decoded(name), decoded(value))).collect();
-        Ok(page(&self.chain(owner, id).await?, &pairs))
+    /// `GET /v1/responses/{id}/input_items`, with the fields of its query.
+    pub async fn input_items(
+        &self,
+        owner: &Owner,
+        id: &str,
+        query: &[(String, String)],
+    ) -> Result<Value, Error> {
+        Ok(page(&self.chain(owner, id).await?, query))
     }
 
     /// `POST /v1/responses/{id}/cancel`.

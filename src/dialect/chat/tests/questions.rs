@@ -8,7 +8,8 @@ use crate::canon::{
     Opaque, Part, Reasoning, Role, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult,
 };
 use crate::dialect::{
-    Aim, ClientSide, Documents, EffortField, JsonMode, Thoughts, Traits, UpstreamSide,
+    Aim, CacheInjection, ClientSide, Documents, EffortField, JsonMode, Thoughts, Traits,
+    UpstreamSide,
 };
 
 fn question(messages: Vec<Message>) -> ChatRequest {
@@ -315,6 +316,34 @@ fn whatever_is_left_out_is_named() {
     assert!(kept.get("seed").is_none() && kept.get("tools").is_none());
     let kept = ask(&request, &Traits { cache_control: true, ..traits });
     assert_eq!(body(&kept)["messages"][0]["content"][0]["cache_control"]["ttl"], "1h");
+}
+
+#[test]
+fn breakpoints_are_set_for_a_client_that_sets_none_and_only_then() {
+    let (cached, lifetime) = (CacheMark::Short, CacheMark::Long);
+    let cache = Some(CacheInjection { system: true, tools: true, messages: true, lifetime });
+    let traits = Traits { cache_control: true, ..Traits::NONE };
+    let tool = json!([{ "type": "function", "function": { "name": "look" } }]);
+    let question = json!({ "tools": tool, "messages": [
+        { "role": "system", "content": "Be brief." },
+        { "role": "user", "content": "1" },
+        { "role": "user", "content": "2" },
+        { "role": "assistant", "content": "3" },
+        { "role": "user", "content": [{ "type": "text", "text": "4" }] },
+    ] });
+    let mut request = CODEC.read_request(question.to_string().as_bytes()).unwrap();
+    let marks = |request: &ChatRequest, traits: &Traits| {
+        let written = CODEC.write_request(request, &Aim { model: "m", traits, cache }).unwrap();
+        let body = body(&written);
+        let messages = body["messages"].as_array().unwrap().clone();
+        let places: Vec<usize> =
+            (0..messages.len()).filter(|at| messages[*at].to_string().contains("\"1h\"")).collect();
+        (body["tools"][0]["cache_control"]["ttl"] == "1h", places)
+    };
+    assert_eq!(marks(&request, &traits), (true, vec![0, 2, 4]));
+    assert_eq!(marks(&request, &Traits::NONE), (false, vec![]));
+    request.messages[1].parts[0].cache = Some(cached);
+    assert_eq!(marks(&request, &traits), (false, vec![]));
 }
 
 #[test]

@@ -17,9 +17,10 @@ use super::keeper::Keeper;
 use super::{AuthFault, Setup, Unsigned, sensitive};
 use crate::config::{AwsEnvironment, CloudKeys, Secret};
 use crate::dialect::splice::Payload;
+use crate::provider::bedrock;
 
 /// The service that signatures are for: that of Bedrock's runtime.
-const SERVICE: &str = "bedrock";
+const SERVICE: &str = bedrock::ID;
 
 /// Signs requests for one region.
 #[derive(Debug)]

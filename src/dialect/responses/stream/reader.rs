@@ -1,0 +1,460 @@
+//! Reads the events of a server, ordered or not.
+//!
+//! Servers differ: items overlap, ids and indices are missing, arguments come only at the end. An
+//! item is known by its id, else by its index, else it is the last one. One part is open at a time:
+//! words and thoughts give way to whatever begins, a call keeps its place until it is complete, and
+//! what other items bring meanwhile is held back.
+
+use serde_json::{Value, json};
+
+use super::chunk::Chunk;
+use crate::canon::{Delta, Event, Opening, Start, StreamFailure};
+use crate::dialect::responses::content;
+use crate::dialect::responses::item::{self, string};
+use crate::dialect::{Misread, ReadStream, portable_id};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Message,
+    Reasoning,
+    Call,
+    /// Taken whole when it is done.
+    Other,
+}
+
+/// What is known of one item.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    pub(super) id: String,
+    pub(super) call: String,
+    pub(super) index: Option<i64>,
+    pub(super) name: String,
+    pub(super) custom: bool,
+    /// What came while a call had the floor.
+    pub(super) held: String,
+    /// Which of its parts the last words belong to.
+    pub(super) part: (u8, i64),
+    /// Something of the part at hand has been given.
+    pub(super) said: bool,
+    pub(super) citations: usize,
+    /// Its fields as they are known.
+    pub(super) value: Value,
+    pub(super) done: bool,
+    /// All of it has been given.
+    pub(super) given: bool,
+}
+
+/// Reads one stream.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    pub(super) started: bool,
+    pub(super) response: String,
+    pub(super) items: Vec<Item>,
+    /// The item that has the open part.
+    pub(super) open: Option<usize>,
+    pub(super) calls: bool,
+    pub(super) logprobs: bool,
+    pub(super) ended: bool,
+}
+
+/// Kinds of words within an item.
+const TEXT: u8 = 0;
+const REFUSAL: u8 = 1;
+const SUMMARY: u8 = 2;
+const THOUGHT: u8 = 3;
+
+pub(super) type Events = Vec<Event>;
+
+impl ReadStream for Reader {
+    fn read(
+        &mut self,
+        name: Option<&[u8]>,
+        data: &[u8],
+        events: &mut Events,
+    ) -> Result<(), Misread> {
+        if data == b"[DONE]" || self.ended {
+            return Ok(());
+        }
+        let chunk: Chunk<'_> = serde_json::from_slice(data)?;
+        let kind = match (chunk.kind.0.as_ref(), name) {
+            ("", Some(name)) => std::str::from_utf8(name).unwrap_or_default(),
+            (kind, _) => kind,
+        };
+        self.dispatch(kind, &chunk, events)
+    }
+
+    fn end(&mut self, _: &mut Events) {}
+}
+
+// === impl Reader ===
+
+impl Reader {
+    pub(super) fn dispatch(
+        &mut self,
+        kind: &str,
+        chunk: &Chunk<'_>,
+        events: &mut Events,
+    ) -> Result<(), Misread> {
+        let (content, summary) =
+            (chunk.content_index.unwrap_or(0), chunk.summary_index.unwrap_or(0));
+        match kind.strip_prefix("response.").unwrap_or(kind) {
+            "output_text.delta" => self.words(chunk, (TEXT, content), events),
+            "refusal.delta" => self.words(chunk, (REFUSAL, content), events),
+            "reasoning_summary_text.delta" => self.words(chunk, (SUMMARY, summary), events),
+            "reasoning_text.delta" | "reasoning.delta" => {
+                self.words(chunk, (THOUGHT, content), events);
+            }
+            "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
+                let place = self.find(chunk, Kind::Call);
+                self.items[place].custom |= kind.contains("custom");
+                self.add(place, &chunk.delta.0, events);
+            }
+            "function_call_arguments.done" => self.call_done(chunk, &chunk.arguments.0, events),
+            "custom_tool_call_input.done" => self.call_done(chunk, &chunk.input.0, events),
+            "output_text.done" => self.words_done(chunk, (TEXT, content), &chunk.text.0, events),
+            "refusal.done" => self.words_done(chunk, (REFUSAL, content), &chunk.refusal.0, events),
+            "reasoning_summary_text.done" => {
+                self.words_done(chunk, (SUMMARY, summary), &chunk.text.0, events);
+            }
+            "reasoning_text.done" => {
+                self.words_done(chunk, (THOUGHT, content), &chunk.text.0, events);
+            }
+            "content_part.done" => self.part_done(chunk, content, events),
+            "output_text.annotation.added" => self.annotate(chunk, events),
+            "output_item.added" => self.item_added(&chunk.item, chunk.output_index, events),
+            "output_item.done" => self.item_done(&chunk.item, chunk.output_index, events)?,
+            "created" | "in_progress" | "queued" => self.start(&chunk.response, events),
+            "completed" | "incomplete" | "failed" | "done" | "cancelled" => {
+                self.read_whole(&chunk.response, events)?;
+            }
+            "error" => self.fail(chunk, events),
+            // Progress of hosted tools, and what is yet to be invented.
+            _ if kind.is_empty() && !chunk.error.is_null() => self.fail(chunk, events),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, response: &Value, events: &mut Events) {
+        if std::mem::replace(&mut self.started, true) {
+            return;
+        }
+        let text = |name| string(response, name).unwrap_or_default().to_owned();
+        self.response = text("id");
+        let tier = string(response, "service_tier").filter(|tier| *tier != "auto");
+        let created = response["created_at"].as_f64();
+        events.push(Event::Start(Start {
+            id: text("id"),
+            model: text("model"),
+            // Some servers say it with a fraction.
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "seconds since 1970"
+            )]
+            created: created.map(|seconds| seconds as u64),
+            service_tier: tier.map(str::to_owned),
+        }));
+    }
+
+    pub(super) fn fail(&mut self, chunk: &Chunk<'_>, events: &mut Events) {
+        let nested = chunk.error.as_object().map(|_| &chunk.error);
+        let message = nested.and_then(|error| string(error, "message")).unwrap_or(&chunk.message.0);
+        let code = nested.map_or(&chunk.code, |error| &error["code"]);
+        self.failed(message, code, events);
+    }
+
+    pub(super) fn failed(&mut self, message: &str, code: &Value, events: &mut Events) {
+        self.ended = true;
+        let code = code.as_str().map(str::to_owned);
+        let message = if message.is_empty() { "The upstream failed." } else { message };
+        events.push(Event::Failed(StreamFailure {
+            message: message.to_owned(),
+            kind: code.clone(),
+            code,
+            status: None,
+        }));
+    }
+
+    /// The item that a delta belongs to; one that was never announced begins here.
+    pub(super) fn find(&mut self, chunk: &Chunk<'_>, kind: Kind) -> usize {
+        self.known(&chunk.item_id.0, chunk.output_index, kind).unwrap_or_else(|| {
+            let value = json!({"id": chunk.item_id.0.as_ref()});
+            self.begin(kind, &value, chunk.output_index)
+        })
+    }
+
+    pub(super) fn known(&self, id: &str, index: Option<i64>, kind: Kind) -> Option<usize> {
+        let mut latest = self.items.iter().enumerate().rev().filter(|(_, item)| item.kind == kind);
+        if !id.is_empty() {
+            let same = latest.clone().find(|(_, item)| item.id == id || item.call == id);
+            if let Some((place, _)) = same {
+                return Some(place);
+            }
+            // An item without an id takes the first that is said of it, if the index agrees.
+            let bare = latest.find(|(_, item)| item.id.is_empty() && !item.done);
+            return bare
+                .filter(|(_, item)| index.is_none() || item.index == index)
+                .map(|(place, _)| place);
+        }
+        let indexed =
+            index.and_then(|index| latest.clone().find(|(_, item)| item.index == Some(index)));
+        indexed.or_else(|| latest.next()).map(|(place, _)| place)
+    }
+
+    pub(super) fn begin(&mut self, kind: Kind, value: &Value, index: Option<i64>) -> usize {
+        let text = |name| string(value, name).unwrap_or_default().to_owned();
+        self.items.push(Item {
+            kind,
+            id: text("id"),
+            call: text("call_id"),
+            index,
+            name: item::call_name(value).unwrap_or_default(),
+            custom: value["type"] == "custom_tool_call",
+            held: String::new(),
+            part: (TEXT, -1),
+            said: false,
+            citations: 0,
+            value: value.clone(),
+            done: false,
+            given: false,
+        });
+        self.items.len() - 1
+    }
+
+    pub(super) fn item_added(&mut self, value: &Value, index: Option<i64>, events: &mut Events) {
+        let kind = kind_of(value);
+        let id = string(value, "id").unwrap_or_default();
+        if id.is_empty()
+            || self.known(id, index, kind).is_none_or(|place| self.items[place].id != id)
+        {
+            let place = self.begin(kind, value, index);
+            if kind == Kind::Call {
+                self.add(place, "", events);
+            }
+        }
+    }
+
+    /// Whether the item may speak now. Words give way, calls keep the floor.
+    pub(super) fn take_floor(&mut self, place: usize, events: &mut Events) -> bool {
+        match self.open {
+            Some(open) if open == place => true,
+            Some(open) if self.items[open].kind == Kind::Call && !self.items[open].done => false,
+            _ => {
+                self.close(events);
+                true
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, events: &mut Events) {
+        let Some(open) = self.open.take() else { return };
+        let item = &self.items[open];
+        let opaque = match item.kind {
+            Kind::Message => item::rest(&item.value, item::MESSAGE),
+            Kind::Call | Kind::Reasoning | Kind::Other => None,
+        };
+        events.extend(opaque.map(|opaque| change(Delta::Opaque(opaque))));
+        events.push(Event::Close { choice: 0 });
+    }
+
+    pub(super) fn open(&mut self, place: usize, part: Opening, events: &mut Events) {
+        self.start(&Value::Null, events);
+        self.close(events);
+        events.push(Event::Open { choice: 0, part });
+        self.open = Some(place);
+    }
+
+    pub(super) fn words(&mut self, chunk: &Chunk<'_>, part: (u8, i64), events: &mut Events) {
+        let kind = if part.0 >= SUMMARY { Kind::Reasoning } else { Kind::Message };
+        let place = self.find(chunk, kind);
+        self.say(place, part, &chunk.delta.0, events);
+        if let Some(logprobs) = chunk.logprobs.as_ref().filter(|list| !list.is_empty()) {
+            self.add_logprobs(place, logprobs, events);
+        }
+    }
+
+    pub(super) fn add_logprobs(&mut self, place: usize, logprobs: &[Value], events: &mut Events) {
+        if self.open == Some(place) {
+            self.logprobs = true;
+            events.push(change(Delta::Logprobs(json!({ "content": logprobs }))));
+        }
+    }
+
+    pub(super) fn say(&mut self, place: usize, part: (u8, i64), text: &str, events: &mut Events) {
+        if !self.take_floor(place, events) {
+            self.items[place].part = part;
+            self.items[place].held.push_str(text);
+            return;
+        }
+        let item = &mut self.items[place];
+        let (before, thinking) = (item.part, part.0 >= SUMMARY);
+        // A summary and the thoughts themselves are not told both.
+        if thinking && item.said && before.0 != part.0 {
+            return;
+        }
+        let next = item.said && before != part;
+        item.part = part;
+        if next && !thinking {
+            item.said = false;
+            item.citations = 0;
+        }
+        if self.open != Some(place) || (next && !thinking) {
+            let opening = match part.0 {
+                TEXT => Opening::Text,
+                REFUSAL => Opening::Refusal,
+                kind => Opening::Reasoning { summary: kind == SUMMARY, redacted: false },
+            };
+            self.open(place, opening, events);
+        } else if next {
+            events.push(change(Delta::Reasoning("\n\n".to_owned())));
+        }
+        self.items[place].said = true;
+        if !text.is_empty() {
+            events.push(change(match part.0 {
+                TEXT => Delta::Text(text.to_owned()),
+                REFUSAL => Delta::Refusal(text.to_owned()),
+                _ => Delta::Reasoning(text.to_owned()),
+            }));
+        }
+    }
+
+    /// The whole of a part's words: what is missing of it when no delta brought any.
+    pub(super) fn words_done(
+        &mut self,
+        chunk: &Chunk<'_>,
+        part: (u8, i64),
+        text: &str,
+        events: &mut Events,
+    ) {
+        let kind = if part.0 >= SUMMARY { Kind::Reasoning } else { Kind::Message };
+        let place = self.find(chunk, kind);
+        self.complete_words(place, part, text, events);
+        if let Some(logprobs) =
+            chunk.logprobs.as_ref().filter(|list| !list.is_empty() && !self.logprobs)
+        {
+            self.add_logprobs(place, logprobs, events);
+        }
+    }
+
+    pub(super) fn complete_words(
+        &mut self,
+        place: usize,
+        part: (u8, i64),
+        text: &str,
+        events: &mut Events,
+    ) {
+        let item = &self.items[place];
+        let later = part.1 > item.part.1 || (!item.said && item.held.is_empty());
+        if !item.given && later && !text.is_empty() {
+            self.say(place, part, text, events);
+        }
+    }
+
+    pub(super) fn part_done(&mut self, chunk: &Chunk<'_>, content: i64, events: &mut Events) {
+        let kind = match string(&chunk.part, "type") {
+            Some("output_text" | "refusal") => Kind::Message,
+            _ => return,
+        };
+        let place = self.find(chunk, kind);
+        self.complete_part(place, content, &chunk.part, events);
+    }
+
+    /// A message's part as its server has it in the end: words, citations, log probabilities.
+    pub(super) fn complete_part(
+        &mut self,
+        place: usize,
+        content: i64,
+        part: &Value,
+        events: &mut Events,
+    ) {
+        let (kind, text) = match string(part, "refusal") {
+            Some(text) => (REFUSAL, text),
+            None => (TEXT, string(part, "text").unwrap_or_default()),
+        };
+        self.complete_words(place, (kind, content), text, events);
+        if self.open != Some(place) || self.items[place].part != (kind, content) {
+            return;
+        }
+        let citations = content::citations(&part["annotations"]);
+        let item = &mut self.items[place];
+        let missing = citations.into_iter().skip(item.citations);
+        let before = events.len();
+        events.extend(missing.map(|citation| change(Delta::Citation(citation))));
+        item.citations += events.len() - before;
+        if let Some(list) =
+            part["logprobs"].as_array().filter(|list| !list.is_empty() && !self.logprobs)
+        {
+            self.add_logprobs(place, list, events);
+        }
+    }
+
+    pub(super) fn annotate(&mut self, chunk: &Chunk<'_>, events: &mut Events) {
+        let place = self.find(chunk, Kind::Message);
+        if self.open == Some(place) && chunk.annotation.is_object() {
+            self.items[place].citations += 1;
+            events.push(change(Delta::Citation(content::citation(&chunk.annotation))));
+        }
+    }
+
+    /// Adds to a call's arguments, when it has the floor and its name.
+    pub(super) fn add(&mut self, place: usize, text: &str, events: &mut Events) {
+        let ready = !self.items[place].name.is_empty();
+        if self.items[place].given {
+            return;
+        }
+        if !ready || !self.take_floor(place, events) {
+            self.items[place].held.push_str(text);
+            return;
+        }
+        if self.open != Some(place) {
+            self.open_call(place, events);
+        }
+        let held = std::mem::take(&mut self.items[place].held);
+        for text in [held.as_str(), text] {
+            if !text.is_empty() {
+                self.items[place].said = true;
+                events.push(change(Delta::Arguments(text.to_owned())));
+            }
+        }
+    }
+
+    pub(super) fn open_call(&mut self, place: usize, events: &mut Events) {
+        let item = &self.items[place];
+        let id = match (item.call.as_str(), item.id.as_str()) {
+            ("", "") => portable_id(&format!("{}:{place}", self.response)).into_owned(),
+            ("", id) => id.to_owned(),
+            (call, _) => call.to_owned(),
+        };
+        let opening = Opening::ToolCall { id, name: item.name.clone(), custom: item.custom };
+        self.calls = true;
+        self.open(place, opening, events);
+    }
+
+    pub(super) fn call_done(&mut self, chunk: &Chunk<'_>, arguments: &str, events: &mut Events) {
+        let place = self.find(chunk, Kind::Call);
+        let item = &mut self.items[place];
+        if item.name.is_empty() {
+            item.name.push_str(&chunk.name.0);
+        }
+        if !item.said && item.held.is_empty() {
+            self.add(place, arguments, events);
+        }
+    }
+}
+
+pub(super) fn change(delta: Delta) -> Event {
+    Event::Delta { choice: 0, delta }
+}
+
+pub(super) fn kind_of(item: &Value) -> Kind {
+    match string(item, "type") {
+        Some("message") => Kind::Message,
+        Some("reasoning") => Kind::Reasoning,
+        Some("function_call" | "custom_tool_call") => Kind::Call,
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,43 @@
+//! Tokens as this API counts them: what was cached is part of the input, thoughts of the output.
+
+use serde_json::{Value, json};
+
+use crate::canon::Usage;
+
+pub(super) fn read(value: &Value) -> Option<Usage> {
+    let input = value["input_tokens"].as_u64()?;
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    let (said, wrote) = (&value["input_tokens_details"], &value["output_tokens_details"]);
+    let cache_read = count(&said["cached_tokens"]).min(input);
+    let cache_write = count(&said["cache_write_tokens"]).min(input - cache_read);
+    Some(Usage {
+        input: input - cache_read - cache_write,
+        cache_read,
+        cache_write,
+        cache_write_long: 0,
+        output: count(&value["output_tokens"]),
+        reasoning: count(&wrote["reasoning_tokens"]),
+        audio_input: count(&said["audio_tokens"]),
+        audio_output: count(&wrote["audio_tokens"]),
+    })
+}
+
+pub(super) fn write(usage: &Usage) -> Value {
+    let mut value = json!({
+        "input_tokens": usage.input_total(),
+        "input_tokens_details": {"cached_tokens": usage.cache_read},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.total(),
+    });
+    let written = usage.cache_write + usage.cache_write_long;
+    let rare = [
+        ("input_tokens_details", "cache_write_tokens", written),
+        ("input_tokens_details", "audio_tokens", usage.audio_input),
+        ("output_tokens_details", "audio_tokens", usage.audio_output),
+    ];
+    for (side, name, count) in rare.into_iter().filter(|(_, _, count)| *count > 0) {
+        value[side][name] = count.into();
+    }
+    value
+}

@@ -1,0 +1,396 @@
+//! Writes a question for a server of this API. Nothing is left there: state travels with the call.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use serde_json::{Map, Value, json};
+
+use super::hosted::{Hosted, split};
+use super::{content, item, tools};
+use crate::canon::{
+    ChatRequest, Content, Dialect, Effort, Foreign, Format, Message, Opaque, Part, Role, Sampling,
+    Source, Tool, ToolCall, ToolResult,
+};
+use crate::dialect::{Aim, Inexpressible, Written, portable_id};
+
+/// The API refuses a smaller limit.
+const FEWEST_TOKENS: u64 = 16;
+
+type Fields = Map<String, Value>;
+
+pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Inexpressible> {
+    let own = request.extras.dialect == Some(Dialect::Responses);
+    let marks = own || knows_breakpoints(aim.model);
+    let (instructions, messages) = instructions(&request.messages);
+    let mut input = Input { marks, items: Vec::new(), custom: HashSet::new() };
+    for message in messages {
+        input.write_message(message)?;
+    }
+    let mut fields = Fields::new();
+    if !aim.traits.model_in_path {
+        fields.insert("model".into(), aim.model.into());
+    }
+    fields.extend(instructions.map(|text| ("instructions".into(), text.into())));
+    write_tools(request, !own, &mut fields);
+    write_text(request, &mut fields);
+    write_reasoning(request, &mut fields);
+    write_sampling(&request.sampling, &mut fields);
+    write_rest(request, &mut fields);
+    write_state(request, aim.model, own, &mut fields);
+    fields.insert("input".into(), Value::Array(input.items));
+    let body = serde_json::to_vec(&fields).unwrap_or_default();
+    Ok(Written { body, dropped: dropped(request, marks, own) })
+}
+
+/// Whether a model keeps a prompt by marks: `GPT-5.6` and its successors do.
+fn knows_breakpoints(model: &str) -> bool {
+    let version = model.rsplit('/').next().and_then(|name| name.strip_prefix("gpt-"));
+    let version = version.and_then(|version| version.split('-').next()).and_then(|version| {
+        let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    });
+    version.is_some_and(|version| version >= (5, 6))
+}
+
+const THINKERS: &[&str] = &["o1", "o3", "o4", "gpt-5", "gpt-6", "gpt-oss", "codex"];
+
+/// Whether a model thinks, by its name: the others refuse to be asked for their thoughts.
+fn thinks(model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    THINKERS.iter().any(|prefix| name.starts_with(prefix)) && !name.contains("-chat")
+}
+
+/// The first message, if it is an operator's text and nothing else.
+fn instructions(messages: &[Message]) -> (Option<&str>, &[Message]) {
+    let Some((first, others)) = messages.split_first() else { return (None, messages) };
+    match first.parts.as_slice() {
+        [Part { content: Content::Text { text, .. }, cache: None, .. }]
+            if first.role == Role::System && first.name.is_none() =>
+        {
+            (Some(text), others)
+        }
+        _ => (None, messages),
+    }
+}
+
+fn write_tools(request: &ChatRequest, lenient: bool, fields: &mut Fields) {
+    let written = tools::write(&request.tools, lenient);
+    if !written.is_empty() {
+        fields.insert("tools".into(), Value::Array(written));
+    }
+    let choice = request.tool_choice.as_ref();
+    fields.extend(
+        choice.map(|choice| ("tool_choice".into(), tools::write_choice(choice, &request.tools))),
+    );
+    let parallel = request.parallel_tool_calls;
+    fields.extend(parallel.map(|parallel| ("parallel_tool_calls".into(), parallel.into())));
+}
+
+pub(super) fn write_format(format: &Format) -> Option<Value> {
+    match format {
+        Format::Text => None,
+        Format::JsonObject => Some(json!({"type": "json_object"})),
+        Format::JsonSchema { name, description, schema, strict } => {
+            let mut value = json!({"type": "json_schema", "name": name});
+            if let Some(description) = description {
+                value["description"] = description.as_str().into();
+            }
+            value["schema"] = schema.clone();
+            if let Some(strict) = strict {
+                value["strict"] = (*strict).into();
+            }
+            Some(value)
+        }
+    }
+}
+
+fn write_text(request: &ChatRequest, fields: &mut Fields) {
+    let mut text = Fields::new();
+    text.extend(write_format(&request.format).map(|format| ("format".into(), format)));
+    let verbosity = request.verbosity.as_deref();
+    text.extend(verbosity.map(|verbosity| ("verbosity".into(), verbosity.into())));
+    if !text.is_empty() {
+        fields.insert("text".into(), Value::Object(text));
+    }
+}
+
+fn write_reasoning(request: &ChatRequest, fields: &mut Fields) {
+    let Some(thinking) = &request.reasoning else { return };
+    let mut reasoning = Fields::new();
+    let effort = thinking.effort.or_else(|| thinking.budget.map(Effort::of_budget));
+    reasoning.extend(effort.map(|effort| ("effort".into(), effort.name().into())));
+    let automatic = (thinking.visible == Some(true)).then_some("auto");
+    let summary = thinking.summary.as_deref().or(automatic);
+    reasoning.extend(summary.map(|summary| ("summary".into(), summary.into())));
+    if !reasoning.is_empty() {
+        fields.insert("reasoning".into(), Value::Object(reasoning));
+    }
+}
+
+fn write_sampling(sampling: &Sampling, fields: &mut Fields) {
+    let most = sampling.max_tokens.map(|most| most.max(FEWEST_TOKENS));
+    fields.extend(most.map(|most| ("max_output_tokens".into(), most.into())));
+    fields.extend(sampling.temperature.map(|heat| ("temperature".into(), heat.into())));
+    fields.extend(sampling.top_p.map(|share| ("top_p".into(), share.into())));
+    fields.extend(sampling.logprobs.map(|count| ("top_logprobs".into(), count.into())));
+}
+
+fn write_rest(request: &ChatRequest, fields: &mut Fields) {
+    let mut text = |name: &str, value: &Option<String>| {
+        fields.extend(value.as_deref().map(|value| (name.to_owned(), value.into())));
+    };
+    text("safety_identifier", &request.user);
+    text("service_tier", &request.service_tier);
+    text("prompt_cache_key", &request.cache_key);
+    let metadata = request.metadata.clone();
+    fields.extend(metadata.map(|metadata| ("metadata".into(), Value::Object(metadata))));
+}
+
+/// The client's own fields, what the server is to keep, and what it is to tell.
+fn write_state(request: &ChatRequest, model: &str, own: bool, fields: &mut Fields) {
+    let mut include = Vec::new();
+    for (name, value) in request.extras.fields.iter().filter(|_| own) {
+        match (name.as_str(), value, fields.get_mut(name)) {
+            ("include", Value::Array(list), _) => include.clone_from(list),
+            (_, Value::Object(more), Some(Value::Object(said))) => said.extend(more.clone()),
+            (_, _, Some(_)) => {}
+            (_, value, None) => {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    let stored = fields.entry("store").or_insert(Value::Bool(false)) != &Value::Bool(false);
+    if !stored && thinks(model) {
+        include.push("reasoning.encrypted_content".into());
+    }
+    if request.sampling.logprobs.is_some() {
+        include.push("message.output_text.logprobs".into());
+    }
+    if !include.is_empty() {
+        fields.insert("include".into(), Value::Array(include));
+    }
+    if request.stream {
+        fields.insert("stream".into(), true.into());
+    }
+}
+
+/// What the API has no place for, by the names in chat completions.
+fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, str>> {
+    let sampling = &request.sampling;
+    let parts = || request.messages.iter().flat_map(|message| &message.parts);
+    let marked = |tool: &Tool| matches!(tool, Tool::Function { cache: Some(_), .. });
+    let unmarked = parts().any(|part| part.cache.is_some()) && !marks;
+    let foreign =
+        |tool: &Tool| matches!(tool, Tool::Hosted(other) if other.dialect != Dialect::Responses);
+    let table = [
+        ("stop", !sampling.stop.is_empty()),
+        ("seed", sampling.seed.is_some()),
+        ("frequency_penalty", sampling.frequency_penalty.is_some()),
+        ("presence_penalty", sampling.presence_penalty.is_some()),
+        ("n", sampling.choices.is_some_and(|choices| choices > 1)),
+        ("logit_bias", sampling.logit_bias.is_some()),
+        ("top_k", sampling.top_k.is_some()),
+        ("audio", request.audio.is_some()),
+        ("name", request.messages.iter().any(|message| message.name.is_some())),
+        ("cache_control", unmarked || request.tools.iter().any(marked)),
+        ("tools", request.tools.iter().any(foreign)),
+    ];
+    let general = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
+    let extras = request.extras.fields.keys().filter(|_| !own);
+    let extras = extras.map(|name| Cow::Owned(name.clone()));
+    let blocks = parts().filter_map(lost_block).map(Cow::Owned);
+    let mut names: Vec<Cow<'static, str>> = general.chain(extras).collect();
+    for block in blocks {
+        if !names.contains(&block) {
+            names.push(block);
+        }
+    }
+    names
+}
+
+/// The type of a block that only another API has.
+fn lost_block(part: &Part) -> Option<String> {
+    let Content::Foreign(Foreign { dialect, value }) = &part.content else { return None };
+    let kind = value["type"].as_str().unwrap_or("content");
+    (*dialect != Dialect::Responses).then(|| kind.to_owned())
+}
+
+/// The items of a conversation as they are written.
+struct Input {
+    /// The target knows cache breakpoints.
+    marks: bool,
+    items: Vec<Value>,
+    /// Calls of custom tools, whose results have an item of their own.
+    custom: HashSet<String>,
+}
+
+// === impl Input ===
+
+impl Input {
+    fn write_message(&mut self, message: &Message) -> Result<(), Inexpressible> {
+        match message.role {
+            Role::Assistant => {
+                for part in &message.parts {
+                    self.write_answer(part);
+                }
+                Ok(())
+            }
+            Role::Tool => message.parts.iter().try_for_each(|part| match &part.content {
+                Content::ToolResult(result) => self.write_result(part, result),
+                _ => Ok(()),
+            }),
+            Role::System => self.write_words("system", message),
+            Role::Developer => self.write_words("developer", message),
+            Role::User => self.write_words("user", message),
+        }
+    }
+
+    fn write_words(&mut self, role: &str, message: &Message) -> Result<(), Inexpressible> {
+        let content = match message.parts.as_slice() {
+            [Part { content: Content::Text { text, .. }, cache: None, .. }] => text.as_str().into(),
+            parts => self.write_parts(parts)?,
+        };
+        self.items.push(json!({"type": "message", "role": role, "content": content}));
+        Ok(())
+    }
+
+    fn write_parts(&self, parts: &[Part]) -> Result<Value, Inexpressible> {
+        let written = parts.iter().map(|part| content::write_input(part, self.marks));
+        Ok(Value::Array(written.filter_map(Result::transpose).collect::<Result<_, _>>()?))
+    }
+
+    /// A part of what the model said.
+    fn write_answer(&mut self, part: &Part) {
+        let own = part.opaque_for(Dialect::Responses);
+        match &part.content {
+            Content::Text { text, citations } => {
+                let citations: Vec<Value> = citations.iter().map(content::write_citation).collect();
+                let said = json!({"type": "output_text", "text": text, "annotations": citations});
+                self.write_said(said, own);
+            }
+            Content::Refusal(text) => {
+                self.write_said(json!({"type": "refusal", "refusal": text}), own);
+            }
+            // Its state is the whole item: without it the server takes no thoughts.
+            Content::Reasoning(_) => self.items.extend(own.filter(|item| tells(item)).cloned()),
+            Content::ToolCall(call) => self.write_call(call, own),
+            Content::Media(media) => {
+                if let (Some(Value::Object(rest)), Source::Base64 { data, .. }) =
+                    (own, &media.source)
+                {
+                    let mut item = rest.clone();
+                    item.insert("status".into(), "completed".into());
+                    item.insert("result".into(), data.as_str().into());
+                    self.items.push(Value::Object(item));
+                }
+            }
+            Content::Foreign(Foreign { dialect: Dialect::Responses, value }) => {
+                self.items.push(value.clone());
+            }
+            Content::Foreign(_) | Content::ToolResult(_) => {}
+        }
+    }
+
+    /// Words of the model's; those of one message stay together.
+    fn write_said(&mut self, said: Value, rest: Option<&Value>) {
+        let mut item = json!({"type": "message", "role": "assistant", "content": []});
+        merge(&mut item, rest);
+        let content = item["content"].take();
+        let same = self.items.last_mut().filter(|last| {
+            last["role"] == "assistant"
+                && last.as_object().map(Map::len) == item.as_object().map(Map::len)
+                && item.as_object().is_some_and(|fields| {
+                    fields.iter().all(|(name, value)| name == "content" || last[name] == *value)
+                })
+        });
+        if let Some(list) = same.and_then(|last| last["content"].as_array_mut()) {
+            list.push(said);
+            return;
+        }
+        item["content"] = content;
+        if let Some(list) = item["content"].as_array_mut() {
+            list.push(said);
+        }
+        self.items.push(item);
+    }
+
+    fn write_call(&mut self, call: &ToolCall, own: Option<&Value>) {
+        let id = portable_id(&call.id);
+        let hosted = own.and_then(|own| item::string(own, "type")).and_then(Hosted::of_call);
+        if let Some(hosted) = hosted {
+            let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+            let mut item = json!({"type": hosted.call, "call_id": id});
+            item[hosted.field] = arguments;
+            item["status"] = "completed".into();
+            merge(&mut item, own);
+            self.items.push(item);
+            return;
+        }
+        let (kind, field) = if call.custom {
+            self.custom.insert(call.id.clone());
+            ("custom_tool_call", "input")
+        } else {
+            ("function_call", "arguments")
+        };
+        let (namespace, name) = split(&call.name);
+        let mut item = json!({"type": kind, "call_id": id, "name": name});
+        if let Some(namespace) = namespace {
+            item["namespace"] = namespace.into();
+        }
+        let empty = call.arguments.is_empty() && !call.custom;
+        item[field] = if empty { "{}" } else { call.arguments.as_str() }.into();
+        merge(&mut item, own);
+        self.items.push(item);
+    }
+
+    fn write_result(&mut self, part: &Part, result: &ToolResult) -> Result<(), Inexpressible> {
+        let own = part.opaque_for(Dialect::Responses);
+        let id = portable_id(&result.id);
+        let hosted = own.and_then(|own| item::string(own, "type")).and_then(Hosted::of_output);
+        if let Some(hosted) = hosted {
+            let text: String = result.parts.iter().filter_map(Part::as_text).collect();
+            let list = serde_json::from_str(&text).ok().filter(Value::is_array);
+            let mut item = json!({"type": hosted.output, "call_id": id});
+            item["output"] = list.unwrap_or_else(|| text.into());
+            merge(&mut item, own);
+            self.items.push(item);
+            return Ok(());
+        }
+        let custom = result.custom || self.custom.contains(&result.id);
+        let kind = if custom { "custom_tool_call_output" } else { "function_call_output" };
+        let output = match result.parts.as_slice() {
+            [] => "".into(),
+            [Part { content: Content::Text { text, .. }, cache: None, .. }] => text.as_str().into(),
+            parts => self.write_parts(parts)?,
+        };
+        let mut item = json!({"type": kind, "call_id": id, "output": output});
+        merge(&mut item, own);
+        self.items.push(item);
+        Ok(())
+    }
+}
+
+/// Whether an item of reasoning says more than its id, which a server that keeps nothing does not
+/// know.
+fn tells(item: &Value) -> bool {
+    ["summary", "content", "encrypted_content"].iter().any(|name| match &item[*name] {
+        Value::Array(list) => !list.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => false,
+    })
+}
+
+/// Adds the fields that the item has besides.
+fn merge(item: &mut Value, rest: Option<&Value>) {
+    let Some(Value::Object(rest)) = rest else { return };
+    for (name, value) in rest {
+        if item.get(name).is_none() {
+            item[name] = value.clone();
+        }
+    }
+}
+
+/// Who can read a state.
+pub(super) fn is_item(opaque: &Opaque) -> bool {
+    opaque.dialect == Dialect::Responses && opaque.data["type"] == "reasoning"
+}
