@@ -94,26 +94,27 @@ fn read_parts(
     Ok(out)
 }
 
-/// Clients give a streamed answer back as the pieces that it came in: a signature behind the last
-/// piece is for all of them, and a piece of only a space belongs between its neighbours.
+/// Clients give a streamed answer back as the pieces that it came in: a piece of only a space
+/// belongs between its neighbours, and the state behind the last of a thought is for all of it.
 fn joined(pieces: Vec<Part>) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for piece in pieces {
         let before = parts.last_mut().filter(|before| before.opaque.is_none());
-        match before.map(|before| (&mut before.content, &mut before.opaque)) {
-            Some((Content::Text { text, .. }, opaque)) if piece.as_text().is_some() => {
-                text.push_str(piece.as_text().unwrap_or_default());
-                *opaque = piece.opaque;
+        match (before.map(|before| (&mut before.content, &mut before.opaque)), piece) {
+            // A signed text stays the part that it was signed as.
+            (
+                Some((Content::Text { text, .. }, _)),
+                Part { content: Content::Text { text: more, .. }, opaque: None, .. },
+            ) => text.push_str(&more),
+            (
+                Some((Content::Reasoning(thought), opaque)),
+                Part { content: Content::Reasoning(more), opaque: sign, .. },
+            ) => {
+                thought.text.push_str(&more.text);
+                (thought.summary, thought.redacted) = (more.summary, more.redacted);
+                *opaque = sign;
             }
-            Some((Content::Reasoning(thought), opaque)) => match piece.content {
-                Content::Reasoning(more) => {
-                    thought.text.push_str(&more.text);
-                    (thought.summary, thought.redacted) = (more.summary, more.redacted);
-                    *opaque = piece.opaque;
-                }
-                _ => parts.push(piece),
-            },
-            _ => parts.push(piece),
+            (_, piece) => parts.push(piece),
         }
     }
     parts
