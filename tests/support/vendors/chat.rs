@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{self, FRESH, Prompt, READ, Reply, seal};
+use super::model::{self, FRESH, Prompt, READ, Reply, WHOLE, seal};
 use super::shape::{self, Fault, Shape, Wrong, bracketed, each, find_schema, text};
 use super::{Answer, Refusal, Request, Vendor, demand, pydantic};
 
@@ -488,7 +488,7 @@ fn whole(vendor: Vendor, prompt: &Prompt, reply: &Reply) -> Value {
         message["tool_calls"] = json!(calls(vendor, reply));
     }
     json!({
-        "id": "chatcmpl-scripted", "object": "chat.completion", "created": 1_760_000_000, "model": prompt.model,
+        "id": reply.id("chatcmpl-", WHOLE), "object": "chat.completion", "created": 1_760_000_000, "model": prompt.model,
         "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": finish(reply)}],
         "usage": usage(vendor, reply), "service_tier": "default", "system_fingerprint": "fp_scripted",
     })
@@ -497,7 +497,7 @@ fn whole(vendor: Vendor, prompt: &Prompt, reply: &Reply) -> Value {
 fn stream(vendor: Vendor, prompt: &Prompt, reply: &Reply, with_usage: bool) -> Answer {
     let chunk = |choices: Value| {
         json!({
-            "id": "chatcmpl-scripted", "object": "chat.completion.chunk", "created": 1_760_000_000,
+            "id": reply.id("chatcmpl-", WHOLE), "object": "chat.completion.chunk", "created": 1_760_000_000,
             "model": prompt.model, "system_fingerprint": "fp_scripted", "choices": choices,
         })
     };

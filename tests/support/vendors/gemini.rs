@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{self, FRESH, Prompt, READ, Reply, SPOKEN, call_content, seal};
+use super::model::{self, FRESH, Prompt, READ, Reply, SPOKEN, WHOLE, call_content, seal};
 use super::shape::{self, Fault, Shape, Wrong, bracketed, each, find_schema, text};
 use super::{Answer, Refusal, Request, Vendor, demand};
 
@@ -135,7 +135,7 @@ pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<
     // Newer models sign whether they were asked to think or not.
     let signs = prompt.thinks || model.starts_with("gemini-3");
     let parts = parts(&reply, visible, signs);
-    let ids = json!({"modelVersion": model, "responseId": "scripted-response"});
+    let ids = json!({"modelVersion": model, "responseId": reply.id("", WHOLE)});
     match method {
         "generateContent" => {
             let mut whole =

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{self, FRESH, Prompt, READ, Reply, WRITTEN, seal};
+use super::model::{self, FRESH, Prompt, READ, Reply, WHOLE, WRITTEN, seal};
 use super::shape::{self, Shape, each, find_schema, text};
 use super::{Answer, Refusal, Request, Vendor, demand, pydantic};
 
@@ -118,7 +118,7 @@ pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<
     let redacted = prompt.asked.contains("redacted");
     let content = content(&reply, redacted);
     let message = json!({
-        "id": "msg_01Scripted", "type": "message", "role": "assistant", "model": prompt.model,
+        "id": reply.id("msg_01", WHOLE), "type": "message", "role": "assistant", "model": prompt.model,
         "content": content, "stop_reason": stop_reason(&reply), "stop_sequence": null,
         "usage": usage(&reply),
     });

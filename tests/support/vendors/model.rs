@@ -1,5 +1,7 @@
 //! The model behind every scripted vendor: it reads what it is shown and answers always the same.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -11,6 +13,11 @@ pub(crate) const READ: u64 = 30;
 pub(crate) const WRITTEN: u64 = 7;
 pub(crate) const SPOKEN: u64 = 45;
 pub(crate) const THOUGHT: u64 = 15;
+
+static ANSWERS: AtomicUsize = AtomicUsize::new(0);
+
+/// The position of an answer as a whole among what has ids.
+pub(crate) const WHOLE: usize = 1000;
 
 /// What the model is shown, through whichever API.
 #[derive(Debug, Default)]
@@ -43,8 +50,8 @@ pub(crate) struct Reply {
     pub(crate) text: String,
     /// Names and arguments.
     pub(crate) calls: Vec<(String, Value)>,
-    /// Tells the calls of one turn from those of another.
-    pub(crate) turn: usize,
+    /// How many answers there were before: no two have an id in common.
+    number: usize,
 }
 
 impl Prompt {
@@ -68,7 +75,7 @@ impl Prompt {
         let thought = self.thinks.then(|| format!("Let me think of turn {}, sí.", self.turns));
         let calls = if self.results.is_empty() { self.calls() } else { Vec::new() };
         let text = if calls.is_empty() { self.text() } else { "I shall look — a moment.".into() };
-        Reply { thought, text, calls, turn: self.turns }
+        Reply { thought, text, calls, number: ANSWERS.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// A line `CALL name {…}` calls that tool; who asks for the weather is told
@@ -112,9 +119,9 @@ impl Reply {
         text.split_inclusive([' ', ',', ':']).collect()
     }
 
-    /// An id for the call at this position.
+    /// An id for what is at this position.
     pub(crate) fn id(&self, prefix: &str, at: usize) -> String {
-        format!("{prefix}{}", &fingerprint(&format!("call {} {at}", self.turn))[..20])
+        format!("{prefix}{}", &fingerprint(&format!("{} {at}", self.number))[..20])
     }
 
     pub(crate) fn output(&self) -> u64 {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::Answer;
-use super::super::model::{FRESH, READ, Reply};
+use super::super::model::{FRESH, READ, Reply, WHOLE};
 use super::super::shape::{each, text};
 use super::state;
 
@@ -41,7 +41,7 @@ pub(super) fn whole(body: &Value, reply: &Reply, items: &[Value]) -> Value {
         body.get(name).filter(|value| !value.is_null()).cloned().unwrap_or(other)
     };
     json!({
-        "id": "resp_scripted", "object": "response", "created_at": 1_760_000_000, "status": "completed",
+        "id": reply.id("resp_", WHOLE), "object": "response", "created_at": 1_760_000_000, "status": "completed",
         "background": false, "error": null, "incomplete_details": null,
         "instructions": body["instructions"], "max_output_tokens": body["max_output_tokens"],
         "model": body["model"], "output": items, "parallel_tool_calls": or("parallel_tool_calls", json!(true)),
