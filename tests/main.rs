@@ -16,6 +16,7 @@ mod matrix;
 mod providers;
 mod recordings;
 mod reload;
+mod replay;
 mod sdk;
 mod secrets;
 mod state;

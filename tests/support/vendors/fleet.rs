@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -27,12 +28,17 @@ impl Fleet {
     }
 
     pub(crate) fn url(&self, vendor: Vendor) -> String {
-        format!("http://{}", self.vendors[vendor.name()].address)
+        format!("http://{}", self.address(vendor))
     }
 
-    /// Every question that a vendor was asked.
-    pub(crate) fn requests(&self, vendor: Vendor) -> Vec<Request> {
-        self.vendors[vendor.name()].requests()
+    pub(crate) fn address(&self, vendor: Vendor) -> SocketAddr {
+        self.vendors[vendor.name()].address
+    }
+
+    /// Every question that a vendor was asked; asking for a token is none.
+    pub(crate) fn questions(&self, vendor: Vendor) -> Vec<Request> {
+        let requests = self.vendors[vendor.name()].requests();
+        requests.into_iter().filter(|request| request.body.starts_with(b"{")).collect()
     }
 
     /// A gateway that knows each vendor by its name, with these sections besides.
