@@ -2,7 +2,6 @@
 //! find its own state unharmed, and with any other, which must not be shown it.
 
 use bytes::Bytes;
-use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::client::{self, Answer};
@@ -168,7 +167,8 @@ async fn send(gateway: &Gateway, tongue: &Tongue, model: &str, question: &Value)
 
 /// What the vendor says when it is asked the same without a gateway.
 async fn straight(fleet: &Fleet, vendor: Vendor, asked: &Request) -> Value {
-    let mut request = client::request(Method::POST, &asked.path, "", Bytes::clone(&asked.body));
+    let mut request =
+        client::request(asked.method.parse().unwrap(), &asked.path, "", Bytes::clone(&asked.body));
     for (name, value) in &asked.headers {
         let name: http::HeaderName = name.parse().unwrap();
         request.headers_mut().insert(name, value.parse().unwrap());
@@ -187,31 +187,56 @@ fn has_state(tongue: &Tongue, vendor: Vendor) -> bool {
     }
 }
 
+/// What went wrong when a conversation went on where it began.
+async fn at_home(
+    (fleet, gateway): (&Fleet, &Gateway),
+    tongue: &Tongue,
+    (model, vendor): (&str, Vendor),
+) -> Option<String> {
+    let cell = format!("{} → {model}", tongue.name);
+    let before = fleet.questions(vendor).len();
+    let mut question = (tongue.ask)();
+    let answer = send(gateway, tongue, model, &question).await;
+    if answer.status != 200 {
+        return Some(format!("{cell}: {}", answer.text()));
+    }
+    let made = opaque(&straight(fleet, vendor, &fleet.questions(vendor)[before]).await);
+    assert!(!made.is_empty(), "{cell}: the vendor sealed nothing");
+    (tongue.go_on)(&mut question, &answer.json());
+    let answer = send(gateway, tongue, model, &question).await;
+    let last = fleet.questions(vendor).pop().unwrap();
+    let came = opaque(&serde_json::from_slice(&last.body).unwrap());
+    let unharmed = answer.status == 200 && came == made;
+    (!unharmed).then(|| format!("{cell}: {made:?} became {came:?}: {}", answer.text()))
+}
+
+/// What went wrong when a conversation went on elsewhere, with each other provider.
+async fn abroad(gateway: &Gateway, tongue: &Tongue, model: &str) -> Vec<String> {
+    let cell = format!("{} → {model}", tongue.name);
+    let mut question = (tongue.ask)();
+    let answer = send(gateway, tongue, model, &question).await;
+    if answer.status != 200 {
+        return vec![format!("{cell}: {}", answer.text())];
+    }
+    (tongue.go_on)(&mut question, &answer.json());
+    let mut broken = Vec::new();
+    for other in OTHERS.iter().filter(|other| **other != model) {
+        let answer = send(gateway, tongue, other, &question).await;
+        if answer.status != 200 || !answer.text().contains("The tools say") {
+            broken.push(format!("{cell} → {other}: {}", answer.text()));
+        }
+    }
+    broken
+}
+
 #[tokio::test]
 async fn what_a_provider_sealed_comes_back_to_it_byte_for_byte() {
     let fleet = Fleet::start().await;
     let gateway = fleet.gateway("").await;
     let mut broken = Vec::new();
     for tongue in &TONGUES {
-        for (model, vendor) in KEEPERS.into_iter().filter(|(_, vendor)| has_state(tongue, *vendor))
-        {
-            let before = fleet.questions(vendor).len();
-            let mut question = (tongue.ask)();
-            let answer = send(&gateway, tongue, model, &question).await;
-            let cell = format!("{} → {model}", tongue.name);
-            if answer.status != 200 {
-                broken.push(format!("{cell}: {}", answer.text()));
-                continue;
-            }
-            let made = opaque(&straight(&fleet, vendor, &fleet.questions(vendor)[before]).await);
-            assert!(!made.is_empty(), "{cell}: the vendor sealed nothing");
-            (tongue.go_on)(&mut question, &answer.json());
-            let answer = send(&gateway, tongue, model, &question).await;
-            let last = fleet.questions(vendor).pop().unwrap();
-            let came = opaque(&serde_json::from_slice(&last.body).unwrap());
-            if answer.status != 200 || came != made {
-                broken.push(format!("{cell}: {made:?} became {came:?}: {}", answer.text()));
-            }
+        for keeper in KEEPERS.into_iter().filter(|(_, vendor)| has_state(tongue, *vendor)) {
+            broken.extend(at_home((&fleet, &gateway), tongue, keeper).await);
         }
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
@@ -224,20 +249,7 @@ async fn a_conversation_with_thoughts_goes_on_with_any_other_provider() {
     let mut broken = Vec::new();
     for tongue in &TONGUES {
         for (model, _) in KEEPERS {
-            let mut question = (tongue.ask)();
-            let answer = send(&gateway, tongue, model, &question).await;
-            if answer.status != 200 {
-                broken.push(format!("{} → {model}: {}", tongue.name, answer.text()));
-                continue;
-            }
-            (tongue.go_on)(&mut question, &answer.json());
-            for other in OTHERS.iter().filter(|other| **other != model) {
-                let answer = send(&gateway, tongue, other, &question).await;
-                if answer.status != 200 || !answer.text().contains("The tools say") {
-                    let cell = format!("{} → {model} → {other}", tongue.name);
-                    broken.push(format!("{cell}: {}", answer.text()));
-                }
-            }
+            broken.extend(abroad(&gateway, tongue, model).await);
         }
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));

@@ -100,7 +100,7 @@ const FORMAT: Shape = &[
 ];
 
 pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<Answer, Refusal> {
-    let key = request.header("authorization").or(request.header("api-key")).is_some();
+    let key = request.header("authorization").or_else(|| request.header("api-key")).is_some();
     key.then_some(()).ok_or_else(|| Refusal::new(401, "You didn't provide an API key."))?;
     let fault = |fault: Fault| spelled(vendor, &fault);
     let shape = if vendor == Vendor::Mistral { MISTRAL } else { REQUEST };
@@ -241,70 +241,50 @@ fn check_tools(vendor: Vendor, body: &Value) -> Result<Vec<String>, Refusal> {
     Ok(if choice == "none" { Vec::new() } else { names })
 }
 
-fn read(vendor: Vendor, body: &Value) -> Result<Prompt, Refusal> {
+/// What the settings say to the model.
+fn heed(body: &Value) -> Prompt {
     let thinks = ["reasoning_effort", "reasoning", "thinking"].into_iter().any(|name| {
         let value = &body[name];
         let off =
             value == "none" || text(value, "type") == "disabled" || text(value, "effort") == "none";
         !value.is_null() && !off
-    }) || body["prompt_mode"] == "reasoning";
-    let mut prompt = Prompt {
+    });
+    let plain = text(&body["response_format"], "type") == "json_object";
+    let city = json!({"name": {"type": "string"}, "population": {"type": "integer"}});
+    let schema = body.pointer("/response_format/json_schema/schema").cloned();
+    Prompt {
         stream: body["stream"] == json!(true),
         single: body["parallel_tool_calls"] == json!(false),
-        schema: body.pointer("/response_format/json_schema/schema").cloned(),
-        thinks,
+        schema: schema.or_else(|| plain.then(|| json!({"properties": city}))),
+        thinks: thinks || body["prompt_mode"] == "reasoning",
         ..Prompt::default()
-    };
-    if text(&body["response_format"], "type") == "json_object" {
-        prompt.schema = Some(
-            json!({"properties": {"name": {"type": "string"}, "population": {"type": "integer"}}}),
-        );
     }
+}
+
+fn read(vendor: Vendor, body: &Value) -> Result<Prompt, Refusal> {
+    let mut prompt = heed(body);
     let mut open: Vec<String> = Vec::new();
     let messages: Vec<_> = each(body.get("messages"), "messages").collect();
     demand(!messages.is_empty(), "Invalid 'messages': empty array.")?;
     for (path, message) in &messages {
         let role = text(message, "role");
-        if role != "tool" {
-            demand(
-                open.is_empty(),
-                format!(
-                    "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. The following tool_call_ids did not have response messages: {}",
-                    open.join(", ")
-                ),
-            )?;
-        }
+        demand(role == "tool" || open.is_empty(), unanswered(&open))?;
         match role {
             "system" | "developer" => {
-                let known = role == "system"
-                    || matches!(vendor, Vendor::OpenAi | Vendor::Azure | Vendor::OpenRouter);
-                demand(known, format!("{path}.role: unknown variant `developer`"))?;
+                let open = matches!(vendor, Vendor::OpenAi | Vendor::Azure | Vendor::OpenRouter);
+                let message_of = format!("{path}.role: unknown variant `developer`");
+                demand(role == "system" || open, message_of)?;
                 shape::object(message, path, SPEAKER, false)
                     .map_err(|fault| spelled(vendor, &fault))?;
                 prompt.system.push_str(&words(&message["content"]));
             }
             "user" => hear(vendor, &mut prompt, path, message)?,
             "assistant" => open = say(vendor, &mut prompt, path, message)?,
-            "tool" => {
-                shape::object(message, path, TOOL_RESULT, vendor == Vendor::Mistral)
-                    .map_err(|fault| spelled(vendor, &fault))?;
-                let id = text(message, "tool_call_id");
-                demand(
-                    open.iter().any(|known| known == id),
-                    format!(
-                        "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls' ({path})."
-                    ),
-                )?;
-                open.retain(|known| known != id);
-                prompt.results.push(words(&message["content"]));
-            }
+            "tool" => take(vendor, &mut prompt, (path, message), &mut open)?,
             other => {
-                return Err(Refusal::of(
-                    path,
-                    format!(
-                        "Invalid value: '{other}'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool', and 'developer'."
-                    ),
-                ));
+                let known = "'system', 'assistant', 'user', 'function', 'tool', and 'developer'";
+                let what = format!("Invalid value: '{other}'. Supported values are: {known}.");
+                return Err(Refusal::of(path, what));
             }
         }
     }
@@ -314,11 +294,36 @@ fn read(vendor: Vendor, body: &Value) -> Result<Prompt, Refusal> {
         !refused,
         "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
     )?;
-    demand(
-        open.is_empty(),
-        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'.",
-    )?;
+    demand(open.is_empty(), unanswered(&open))?;
     Ok(prompt)
+}
+
+fn unanswered(ids: &[String]) -> String {
+    format!(
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to \
+         each 'tool_call_id'. The following tool_call_ids did not have response messages: {}",
+        ids.join(", ")
+    )
+}
+
+/// A tool's result, which must answer an open call.
+fn take(
+    vendor: Vendor,
+    prompt: &mut Prompt,
+    (path, message): (&str, &Value),
+    open: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    shape::object(message, path, TOOL_RESULT, vendor == Vendor::Mistral)
+        .map_err(|fault| spelled(vendor, &fault))?;
+    let id = text(message, "tool_call_id");
+    let what = format!(
+        "Invalid parameter: messages with role 'tool' must be a response to a preceeding message \
+         with 'tool_calls' ({path})."
+    );
+    demand(open.iter().any(|known| known == id), what)?;
+    open.retain(|known| known != id);
+    prompt.results.push(words(&message["content"]));
+    Ok(())
 }
 
 fn words(content: &Value) -> String {

@@ -72,7 +72,7 @@ pub(super) fn answer(request: &Request, body: &Value) -> Result<Answer, Refusal>
         // Models that think say no plan besides.
         match &reply.thought {
             Some(thought) => {
-                message["content"] = json!([{"type": "thinking", "thinking": thought}])
+                message["content"] = json!([{"type": "thinking", "thinking": thought}]);
             }
             None => message["tool_plan"] = json!(reply.text),
         }
@@ -117,7 +117,7 @@ fn check_settings(body: &Value, prompt: &mut Prompt) -> Result<(), Refusal> {
         !json || prompt.tools.is_empty(),
         "invalid request: response_format is not supported with tools",
     )?;
-    if let Some(schema) = format.get("json_schema").or(format.get("schema")) {
+    if let Some(schema) = format.get("json_schema").or_else(|| format.get("schema")) {
         let bad = |object: &Map<String, Value>| {
             let is_object = object.get("type") == Some(&json!("object"));
             let required = object.get("required").and_then(Value::as_array).map_or(0, Vec::len);

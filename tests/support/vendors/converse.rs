@@ -203,8 +203,8 @@ fn good_id(id: &str) -> bool {
 }
 
 fn read(body: &Value) -> Result<Prompt, Refusal> {
-    let mut prompt = Prompt::default();
-    prompt.system = each(body.get("system"), "").map(|(_, block)| text(block, "text")).collect();
+    let system = each(body.get("system"), "").map(|(_, block)| text(block, "text")).collect();
+    let mut prompt = Prompt { system, ..Prompt::default() };
     let messages: Vec<_> = each(body.get("messages"), "messages").collect();
     demand(
         !messages.is_empty(),

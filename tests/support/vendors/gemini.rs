@@ -113,7 +113,8 @@ const SCHEMA: [&str; 24] = [
 
 pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<Answer, Refusal> {
     let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-    let key = request.header("x-goog-api-key").or(request.header("authorization")).is_some();
+    let key =
+        request.header("x-goog-api-key").or_else(|| request.header("authorization")).is_some();
     let refused = || {
         Refusal::new(
             403,
@@ -197,7 +198,7 @@ fn check_settings(model: &str, settings: &Value, prompt: &mut Prompt) -> Result<
     if let Some(schema) = settings.get("responseSchema") {
         check_schema(schema, "generation_config.response_schema")?;
     }
-    let schema = settings.get("responseSchema").or(settings.get("responseJsonSchema"));
+    let schema = settings.get("responseSchema").or_else(|| settings.get("responseJsonSchema"));
     let json = settings["responseMimeType"] == "application/json";
     demand(
         json || schema.is_none(),

@@ -101,7 +101,7 @@ pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<
         )?;
         let version = vendor != Vendor::Anthropic || request.header("anthropic-version").is_some();
         demand(version, "anthropic-version: header is required")?;
-        let key = request.header("x-api-key").or(request.header("authorization")).is_some();
+        let key = request.header("x-api-key").or_else(|| request.header("authorization")).is_some();
         let refused = || Refusal::new(401, "x-api-key header is required");
         key.then_some(()).ok_or_else(refused)?;
     }

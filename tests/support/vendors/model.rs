@@ -1,5 +1,6 @@
 //! The model behind every scripted vendor: it reads what it is shown and answers always the same.
 
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
@@ -141,7 +142,10 @@ pub(crate) fn seal(family: &str, content: &str) -> String {
 }
 
 fn fingerprint(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |mut print, byte| {
+        let _ = write!(print, "{byte:02x}");
+        print
+    })
 }
 
 /// A call as its seal sees it, whatever the order of the arguments.

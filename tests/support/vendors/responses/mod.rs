@@ -129,7 +129,7 @@ fn object(value: &Value, path: &str, shape: Shape) -> Result<(), Refusal> {
 }
 
 pub(super) fn answer(request: &Request, body: &Value) -> Result<Answer, Refusal> {
-    let key = request.header("authorization").or(request.header("api-key")).is_some();
+    let key = request.header("authorization").or_else(|| request.header("api-key")).is_some();
     key.then_some(()).ok_or_else(|| Refusal::new(401, "You didn't provide an API key."))?;
     object(body, "", REQUEST)?;
     let mut prompt = read(body)?;
@@ -149,7 +149,7 @@ pub(super) fn answer(request: &Request, body: &Value) -> Result<Answer, Refusal>
     let summed = !body["reasoning"]["summary"].is_null();
     let items = written::items(&reply, sealed, summed);
     let whole = written::whole(body, &reply, &items);
-    Ok(if prompt.stream { written::stream(whole, &items) } else { Answer::Whole(whole) })
+    Ok(if prompt.stream { written::stream(&whole, &items) } else { Answer::Whole(whole) })
 }
 
 /// The state that goes with a reasoning item.
@@ -203,29 +203,16 @@ fn read(body: &Value) -> Result<Prompt, Refusal> {
                 thoughts(body, path, item, next)?;
             }
             "function_call" => {
-                object(item, path, CALL)?;
-                let arguments = serde_json::from_str::<Value>(text(item, "arguments"));
-                demand(
-                    arguments.is_ok_and(|value| value.is_object()),
-                    format!("Invalid '{path}.arguments': no JSON object."),
-                )?;
+                call(item, path)?;
                 calls.push(text(item, "call_id"));
                 prompt.say("");
             }
             "function_call_output" => {
-                object(item, path, OUTPUT)?;
                 let id = text(item, "call_id");
-                demand(
-                    calls.contains(&id),
-                    format!("No tool call found for function call output with call_id {id}."),
-                )?;
+                let unknown = "No tool call found for function call output with call_id";
+                demand(calls.contains(&id), format!("{unknown} {id}."))?;
                 outputs.push(id);
-                let parts = || {
-                    each(item.get("output"), "")
-                        .map(|(_, part)| text(part, "text").to_owned())
-                        .collect()
-                };
-                prompt.results.push(item["output"].as_str().map_or_else(parts, str::to_owned));
+                prompt.results.push(output(item, path)?);
             }
             other => {
                 return Err(Refusal::of(
@@ -243,6 +230,20 @@ fn read(body: &Value) -> Result<Prompt, Refusal> {
         format!("No tool output found for function call {}.", missing.unwrap_or(&"")),
     )?;
     Ok(prompt)
+}
+
+fn call(item: &Value, path: &str) -> Result<(), Refusal> {
+    object(item, path, CALL)?;
+    let arguments = serde_json::from_str::<Value>(text(item, "arguments"));
+    let good = arguments.is_ok_and(|value| value.is_object());
+    demand(good, format!("Invalid '{path}.arguments': no JSON object."))
+}
+
+/// What a tool answered.
+fn output(item: &Value, path: &str) -> Result<String, Refusal> {
+    object(item, path, OUTPUT)?;
+    let parts = || each(item.get("output"), "").map(|(_, part)| text(part, "text").to_owned());
+    Ok(item["output"].as_str().map_or_else(|| parts().collect(), str::to_owned))
 }
 
 /// Ids begin with what their kind says, and are never long.

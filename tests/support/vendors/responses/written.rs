@@ -58,7 +58,7 @@ pub(super) fn whole(body: &Value, reply: &Reply, items: &[Value]) -> Value {
     })
 }
 
-pub(super) fn stream(whole: Value, items: &[Value]) -> Answer {
+pub(super) fn stream(whole: &Value, items: &[Value]) -> Answer {
     let mut begun = whole.clone();
     begun["status"] = json!("in_progress");
     begun["output"] = json!([]);
