@@ -2,11 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_smithy_eventstream::frame::write_message_to;
+use aws_smithy_types::event_stream::{Header, HeaderValue as FrameValue, Message};
 use serde_json::Value;
-use switchpoint::provider::catalog::{CATALOG, Kind};
+use switchpoint::canon::Dialect;
+use switchpoint::provider::catalog::{Auth, CATALOG, Kind};
 
-use crate::support::client::{Answer, chat};
+use crate::support::client::{Answer, chat, post};
+use crate::support::gateway::KEY;
 use crate::support::replies::{ask, ask_stream};
+use crate::support::upstream::Request;
 use crate::support::{Gateway, Script, Upstream};
 
 /// One refusal of a provider, and what it is.
@@ -75,17 +80,49 @@ fn shown(kind: &Kind) -> String {
 }
 
 fn section(kind: &Kind, base: &str) -> String {
+    let place = match kind.auth {
+        Auth::Aws => "region = \"us-east-1\"\n",
+        Auth::Google => "project = \"p\"\n",
+        Auth::Bearer | Auth::Header(_) | Auth::Entra(_) | Auth::None => "",
+    };
     format!(
-        "[providers.p]\nkind = \"{}\"\nbase_url = \"{base}\"\napi_key = \"sk-provider\"\n",
+        "[providers.p]\nkind = \"{}\"\nbase_url = \"{base}\"\napi_key = \"sk-provider\"\n{place}",
         kind.id
     )
 }
 
+/// The base URL of a scripted upstream, as this kind's base URL is written.
+fn base(kind: &Kind, upstream: &Upstream) -> String {
+    match kind.speaks[0].0 {
+        Dialect::Chat => upstream.base(),
+        _ => format!("http://{}", upstream.address),
+    }
+}
+
+/// A stream as the provider frames it: its events as lines, or in AWS's binary frames.
+fn framed(kind: &Kind) -> Script {
+    let stream = read(kind, "stream.sse");
+    if kind.speaks[0].0 != Dialect::Converse {
+        return Script::stream([stream]);
+    }
+    let frames = stream.split_terminator("\n\n").map(|event| {
+        let (name, data) = event.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        let text = |text: &str| FrameValue::String(text.to_owned().into());
+        let message = Message::new(data.to_owned())
+            .add_header(Header::new(":event-type", text(name)))
+            .add_header(Header::new(":message-type", text("event")));
+        let mut frame = Vec::new();
+        write_message_to(&message, &mut frame).unwrap();
+        frame
+    });
+    let body: Vec<u8> = frames.flatten().collect();
+    Script::reply(200, &[("content-type", "application/vnd.amazon.eventstream")], body)
+}
+
 async fn upstream(kind: &Kind) -> Upstream {
     let reply = Script::json(200, &read(kind, "reply.json"));
-    let stream = Script::stream([read(kind, "stream.sse")]);
     let refusals = refusals(kind).into_iter().map(|refusal| (refusal.name, [refusal.script]));
-    let answers = [("reply".to_owned(), [reply]), ("stream".to_owned(), [stream])];
+    let answers = [("reply".to_owned(), [reply]), ("stream".to_owned(), [framed(kind)])];
     Upstream::start(answers.into_iter().chain(refusals)).await
 }
 
@@ -117,16 +154,103 @@ async fn asks_and_counts(kind: &Kind, gateway: &Gateway) {
 
 #[tokio::test]
 async fn each_providers_answers_pass_verbatim_and_are_counted() {
-    for kind in kinds() {
+    for kind in kinds().filter(|kind| kind.speaks[0].0 == Dialect::Chat) {
         let upstream = upstream(kind).await;
-        let gateway = Gateway::start("", &section(kind, &upstream.base())).await;
+        let gateway = Gateway::start("", &section(kind, &base(kind, &upstream))).await;
         asks_and_counts(kind, &gateway).await;
         for request in upstream.requests() {
             assert_eq!(request.path, "/v1/chat/completions", "{}", kind.id);
-            let names = ["authorization", "api-key"];
-            let key = names.iter().find_map(|name| request.header(name)).unwrap();
-            assert_eq!(key.trim_start_matches("Bearer "), "sk-provider", "{}", kind.id);
+            assert_eq!(key(&request), "sk-provider", "{}", kind.id);
         }
+    }
+}
+
+/// The key that a request carries, in whichever header.
+fn key(request: &Request) -> &str {
+    let names = ["authorization", "api-key", "x-api-key", "x-goog-api-key"];
+    let key = names.iter().find_map(|name| request.header(name)).unwrap();
+    key.trim_start_matches("Bearer ")
+}
+
+/// The words in a stream of chat completions.
+fn words(stream: &str) -> String {
+    let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
+    let deltas = events.map(|event| event["choices"][0]["delta"]["content"].clone());
+    deltas.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn each_provider_of_another_dialect_serves_chat_completions_and_is_counted() {
+    for kind in kinds().filter(|kind| kind.speaks[0].0 != Dialect::Chat) {
+        let upstream = upstream(kind).await;
+        let gateway = Gateway::start("", &section(kind, &base(kind, &upstream))).await;
+        let expected: Value = serde_json::from_str(&read(kind, "expect.json")).unwrap();
+        let text = &expected["stream"]["content"];
+
+        let reply = chat(&gateway, ask("p/reply")).await;
+        assert_eq!(reply.status, 200, "{}: {}", kind.id, reply.text());
+        let choice = &reply.json()["choices"][0];
+        assert_eq!(
+            (&choice["message"]["content"], &choice["finish_reason"]),
+            (text, &expected["reply"]["finish"])
+        );
+        assert_usage(kind, &gateway.recorded(1).await[0], &expected["reply"]);
+
+        let stream = chat(&gateway, ask_stream("p/stream")).await;
+        assert_eq!(
+            (stream.status, &*words(stream.text())),
+            (200, text.as_str().unwrap()),
+            "{}",
+            kind.id
+        );
+        assert!(stream.text().ends_with("data: [DONE]\n\n"), "{}", stream.text());
+        assert_usage(kind, &gateway.recorded(2).await[1], &expected["stream"]);
+        for request in upstream.requests() {
+            assert_eq!(key(&request), "sk-provider", "{}", kind.id);
+        }
+    }
+}
+
+/// Where a dialect's own clients ask, and what.
+fn own_door(dialect: Dialect, model: &str, stream: bool) -> Option<(String, String)> {
+    let messages = r#"[{"role":"user","content":"Hi"}]"#;
+    match dialect {
+        Dialect::Messages => Some((
+            "/v1/messages".to_owned(),
+            format!(
+                r#"{{"model":"p/{model}","stream":{stream},"max_tokens":9,"messages":{messages}}}"#
+            ),
+        )),
+        Dialect::Gemini => {
+            let method = if stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
+            let body = r#"{"contents":[{"role":"user","parts":[{"text":"Hi"}]}]}"#;
+            Some((format!("/v1beta/models/p/{model}:{method}"), body.to_owned()))
+        }
+        Dialect::Chat | Dialect::Responses | Dialect::Converse | Dialect::Cohere => None,
+    }
+}
+
+#[tokio::test]
+async fn each_provider_serves_the_clients_of_its_own_dialect_byte_for_byte() {
+    for kind in kinds() {
+        let dialect = kind.speaks[0].0;
+        let Some((path, body)) = own_door(dialect, "reply", false) else { continue };
+        let upstream = upstream(kind).await;
+        let gateway = Gateway::start("", &section(kind, &base(kind, &upstream))).await;
+        let expected: Value = serde_json::from_str(&read(kind, "expect.json")).unwrap();
+        let reply = post(gateway.address, &path, KEY, body).await;
+        assert_eq!((reply.status, reply.text()), (200, &*read(kind, "reply.json")), "{}", kind.id);
+        assert_usage(kind, &gateway.recorded(1).await[0], &expected["reply"]);
+        let (path, body) = own_door(dialect, "stream", true).unwrap();
+        let stream = post(gateway.address, &path, KEY, body).await;
+        assert_eq!(
+            (stream.status, stream.text()),
+            (200, &*read(kind, "stream.sse")),
+            "{}",
+            kind.id
+        );
+        assert_usage(kind, &gateway.recorded(2).await[1], &expected["stream"]);
     }
 }
 
@@ -163,7 +287,7 @@ async fn each_providers_refusals_are_told_by_their_class() {
     let mut wrong = Vec::new();
     for kind in kinds() {
         let upstream = upstream(kind).await;
-        let gateway = Gateway::start("", &section(kind, &upstream.base())).await;
+        let gateway = Gateway::start("", &section(kind, &base(kind, &upstream))).await;
         for refusal in refusals(kind) {
             let body = ask(&format!("p/{}", refusal.name));
             let reply = chat(&gateway, body).await;

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::endpoint::Kept;
 use super::{json, refuse};
 use crate::canon::Owner;
+use crate::dialect::responses::state::Page;
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
 
@@ -39,7 +40,18 @@ async fn look(
         Kept::Get => gateway.response(&owner, id).await,
         Kept::Delete => gateway.delete_response(&owner, id).await,
         Kept::Cancel => gateway.cancel_response(&owner, id).await,
-        Kept::InputItems => gateway.input_items(&owner, id, &query).await,
+        Kept::InputItems => {
+            let field = |name: &str| {
+                let found = query.iter().find(|(field, _)| field == name);
+                found.map(|(_, value)| value.as_str())
+            };
+            let page = Page {
+                after: field("after"),
+                limit: field("limit").and_then(|limit| limit.parse().ok()),
+                ascending: field("order") == Some("asc"),
+            };
+            gateway.input_items(&owner, id, page).await
+        }
     }
 }
 

@@ -295,6 +295,14 @@ async fn read_request(
     }
 }
 
+/// The model and the method in the paths of those that name them there: Google and Amazon.
+fn named_in_path(path: &str) -> Option<(&str, &str)> {
+    if let Some((_, rest)) = path.split_once("/model/") {
+        return rest.split_once('/');
+    }
+    path.split_once("/models/")?.1.split_once(':')
+}
+
 /// The model in the body, and in which form the answer is wanted.
 fn asked(path: &str, body: &[u8]) -> (String, String) {
     #[derive(serde::Deserialize)]
@@ -303,6 +311,10 @@ fn asked(path: &str, body: &[u8]) -> (String, String) {
         #[serde(default)]
         stream: bool,
         encoding_format: Option<String>,
+    }
+    if let Some((model, method)) = named_in_path(path) {
+        let stream = method.to_ascii_lowercase().contains("stream");
+        return (model.to_owned(), if stream { "stream".to_owned() } else { String::new() });
     }
     let Ok(asked) = serde_json::from_slice::<Asked>(body) else {
         return (path.to_owned(), String::new());

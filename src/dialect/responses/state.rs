@@ -49,13 +49,6 @@ pub fn resume(
     Ok(body)
 }
 
-/// What the next question starts from: the whole `input` of this one and its answer's `output`.
-pub fn remembered(resumed: &Map<String, Value>, response: &Value) -> Vec<Value> {
-    let mut whole = items(resumed.get("input").unwrap_or(&Value::Null));
-    whole.extend(response["output"].as_array().into_iter().flatten().cloned());
-    whole
-}
-
 /// Which of the stored items a client asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Page<'a> {
@@ -110,8 +103,6 @@ mod tests {
         assert_eq!(resumed["input"][0], earlier[0]);
         assert_eq!(resumed["input"][1]["content"][0]["text"], "more");
         assert!(!resumed.contains_key("previous_response_id"));
-        let kept = remembered(&resumed, &json!({"output": [{"type": "message"}]}));
-        assert_eq!(kept.len(), 3);
         let mut lost = body;
         lost.insert("input".into(), json!([{"type": "item_reference", "id": "y"}]));
         assert!(resume(lost, &earlier).is_err());

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::stored::Stored;
 use super::{Gateway, Keeping};
 use crate::canon::Owner;
+use crate::dialect::responses::state;
 use crate::error::Error;
 
 /// The responses under way. Dropping a sender ends one.
@@ -58,7 +59,7 @@ impl Gateway {
             "tools": or("tools", json!([])),
         });
         let mut stored = Stored {
-            input: Stored::input_of(&question),
+            input: state::items(&question["input"]),
             response: response.clone(),
             previous: keeping.previous.clone(),
             provider: None,

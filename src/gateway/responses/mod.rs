@@ -12,10 +12,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use self::stored::{LONGEST_CHAIN, Stored, page, unroll};
+use self::stored::{LONGEST_CHAIN, Stored, asked, said};
 use super::Gateway;
 use super::shelf::RESPONSE;
 use crate::canon::Owner;
+use crate::dialect::responses::state::{self, Page};
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind};
 use crate::store::ObjectKind;
@@ -46,9 +47,10 @@ impl Gateway {
             response = response["response"].take();
         }
         let Some(id) = response["id"].as_str().map(str::to_owned) else { return };
-        let question = serde_json::from_slice(&keeping.question.to_bytes()).unwrap_or_default();
+        let question: Value =
+            serde_json::from_slice(&keeping.question.to_bytes()).unwrap_or_default();
         let stored = Stored {
-            input: Stored::input_of(&question),
+            input: state::items(&question["input"]),
             response,
             previous: keeping.previous.clone(),
             provider: provider.map(str::to_owned),
@@ -84,26 +86,29 @@ impl Gateway {
         Ok(chain)
     }
 
-    /// The question with what was said before it, for providers that were not there. `asked` are
+    /// The question with what was said before it, for providers that were not there. `targets` are
     /// those that may be asked now.
     pub(super) async fn unrolled(
         &self,
         keeping: &Keeping,
         previous: Option<&str>,
-        asked: &[&str],
+        targets: &[&str],
     ) -> Result<Bytes, Error> {
         let chain = match previous {
             Some(previous) => self.chain(&keeping.owner, previous).await?,
             None => Vec::new(),
         };
         let own = chain.iter().all(|turn| {
-            turn.provider.as_deref().is_some_and(|keeper| asked.iter().all(|name| *name == keeper))
+            turn.provider
+                .as_deref()
+                .is_some_and(|keeper| targets.iter().all(|name| *name == keeper))
         });
         let body: Result<Map<String, Value>, _> =
             serde_json::from_slice(&keeping.question.to_bytes());
         let mut body =
             body.map_err(|error| Error::invalid(format!("The body is odd: {error}.")))?;
-        unroll(&mut body, &chain, own);
+        body =
+            state::resume(body, &said(&chain, own)).map_err(|misread| Error::invalid(misread.0))?;
         // Whoever works in the background, it is the gateway that does.
         body.shift_remove("background");
         let body = serde_json::to_vec(&body);
@@ -125,14 +130,14 @@ impl Gateway {
         Ok(json!({"id": id, "object": "response", "deleted": true}))
     }
 
-    /// `GET /v1/responses/{id}/input_items`, with the fields of its query.
+    /// `GET /v1/responses/{id}/input_items`, one page of them.
     pub async fn input_items(
         &self,
         owner: &Owner,
         id: &str,
-        query: &[(String, String)],
+        page: Page<'_>,
     ) -> Result<Value, Error> {
-        Ok(page(&self.chain(owner, id).await?, query))
+        Ok(state::list(id, &asked(&self.chain(owner, id).await?), page))
     }
 
     /// `POST /v1/responses/{id}/cancel`.
