@@ -15,6 +15,8 @@ pub enum Surface {
     Responses,
     Messages,
     Generate,
+    /// The same, streamed as one JSON array.
+    GenerateArray,
     /// How many tokens a question has, by Anthropic's, Google's and OpenAI's doors.
     CountTokens,
     GoogleCountTokens,
@@ -24,13 +26,14 @@ pub enum Surface {
 }
 
 impl Surface {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
         Self::Responses,
         Self::Messages,
         Self::Generate,
+        Self::GenerateArray,
         Self::CountTokens,
         Self::GoogleCountTokens,
         Self::InputTokens,
@@ -45,7 +48,7 @@ impl Surface {
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
             Self::Messages => "messages",
-            Self::Generate => "generate_content",
+            Self::Generate | Self::GenerateArray => "generate_content",
             Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
             Self::Compact => "compact",
         }
@@ -53,7 +56,10 @@ impl Surface {
 
     /// Whether a chat is asked for here, and not something about one.
     pub fn is_chat(self) -> bool {
-        matches!(self, Self::Chat | Self::Responses | Self::Messages | Self::Generate)
+        matches!(
+            self,
+            Self::Chat | Self::Responses | Self::Messages | Self::Generate | Self::GenerateArray
+        )
     }
 
     pub fn counts_tokens(self) -> bool {
@@ -67,7 +73,7 @@ impl Surface {
             Self::Chat => Some(Dialect::Chat),
             Self::Responses | Self::InputTokens | Self::Compact => Some(Dialect::Responses),
             Self::Messages | Self::CountTokens => Some(Dialect::Messages),
-            Self::Generate | Self::GoogleCountTokens => Some(Dialect::Gemini),
+            Self::Generate | Self::GenerateArray | Self::GoogleCountTokens => Some(Dialect::Gemini),
             Self::Completions | Self::Embeddings => None,
         }
     }

@@ -13,7 +13,6 @@ use super::arrival::{BETA, Question};
 use super::attempt::Answer;
 use super::call::Call;
 use super::flow::{Flow, Step};
-use super::pipeline::EVENT_STREAM;
 use super::reword;
 use super::snapshot::{STREAM_HEADERS, Target};
 use crate::canon::{ChatRequest, Dialect, Surface};
@@ -21,7 +20,7 @@ use crate::dialect::messages::{self, betas};
 use crate::dialect::openai::{Tap, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload, Usage};
-use crate::dialect::{self, Aim, Context, Misread, estimate};
+use crate::dialect::{self, Aim, Context, Misread, estimate, gemini, opaque};
 use crate::error::{Error, Kind};
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Failure, Operation, Order, Unanswered, Way};
@@ -124,13 +123,19 @@ pub(super) async fn prepare(
 
 /// Bytes that pass as they are have not been read; a route may want them to be, and changed.
 async fn must_be_rewritten(call: &Call, question: &Question) -> Result<bool, Unfit> {
+    let surface = call.surface();
+    let Some(dialect) = surface.dialect().filter(|_| surface.is_chat()) else { return Ok(false) };
     let (pairs, cache) = (call.tool_pairs(), call.prompt_cache());
-    if !call.surface().is_chat() || (pairs.is_none() && cache.is_none()) {
+    // What another provider gave the client to keep is not for this one's eyes: it may refuse it.
+    let sealed = call.house.speaks_besides(dialect)
+        && opaque::marks(dialect).iter().any(|mark| question.payload.contains(mark));
+    if !sealed && pairs.is_none() && cache.is_none() {
         return Ok(false);
     }
     question.understand(call).await;
     let asked = question.chat().map_err(misread)?;
-    Ok((pairs.is_some() && asked.repaired) || (cache.is_some() && !asked.has_cache_marks()))
+    let repaired = pairs.is_some() && asked.repaired;
+    Ok(sealed || repaired || (cache.is_some() && !asked.has_cache_marks()))
 }
 
 fn misread(misread: &Misread) -> Unfit {
@@ -172,7 +177,7 @@ pub(super) async fn count(
     let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
     let tokens = estimate::tokens(&asked.request, home);
     let body = match call.surface() {
-        Surface::GoogleCountTokens => serde_json::json!({"totalTokens": tokens}).to_string().into(),
+        Surface::GoogleCountTokens => gemini::write_count(tokens).into(),
         Surface::InputTokens => {
             let count =
                 serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens});
@@ -391,7 +396,10 @@ fn whole(
     let body: Bytes = written.map(|(body, _)| body).unwrap_or_default().into();
     let last = if stream { last_data(&body) } else { Some(body.clone()) };
     call.keep_response(&last.unwrap_or_default(), false);
-    Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
+    Ok(Answer::Whole {
+        content_type: if stream { HeaderValue::from_static(client.stream_type()) } else { JSON },
+        body,
+    })
 }
 
 fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {

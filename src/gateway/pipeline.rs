@@ -142,7 +142,10 @@ async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
 async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     let keepalive = call.house.config.server.keepalive;
     let gateway = Arc::clone(&call.gateway);
-    let early = (call.respond(StatusCode::OK, EVENT_STREAM), call.client());
+    let early = (
+        call.respond(StatusCode::OK, HeaderValue::from_static(call.client().stream_type())),
+        call.client(),
+    );
     let mut walk: Walk = Box::pin(attempt::walk(call, question));
     match tokio::time::timeout(keepalive, &mut walk).await {
         Ok((call, answer)) => reply(call, answer),
@@ -176,6 +179,3 @@ fn overloaded(gateway: &Gateway) -> Error {
     error.retry_after = Some(std::time::Duration::from_secs(1));
     error
 }
-
-/// The content type of every stream.
-pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");

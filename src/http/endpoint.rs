@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::UPGRADE;
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use percent_encoding::percent_decode_str;
 
 use crate::canon::Surface;
@@ -72,7 +72,8 @@ const GOOGLE_METHODS: [(&str, Surface, bool); 3] = [
     ("countTokens", Surface::GoogleCountTokens, false),
 ];
 
-pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
+pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
+    let path = uri.path();
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
     if let Some((kept, id, wanted)) = kept(method, path) {
@@ -84,7 +85,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
         };
     }
     let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
-    let (wanted, endpoint) = match (fixed, google(path), model, google_model) {
+    let (wanted, endpoint) = match (fixed, google(uri), model, google_model) {
         (Some((_, wanted, endpoint)), ..) => (*wanted, endpoint.clone()),
         (None, Some(ask), ..) => (&Method::POST, Endpoint::Infer(ask)),
         (None, None, Some(id), _) => (&Method::GET, Endpoint::Model(decoded(id))),
@@ -120,10 +121,13 @@ fn kept(method: &Method, path: &str) -> Option<(Kept, String, &'static Method)> 
 }
 
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
-fn google(path: &str) -> Option<Ask> {
+fn google(uri: &Uri) -> Option<Ask> {
+    let path = uri.path();
     let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
     let (_, surface, stream) = GOOGLE_METHODS.iter().find(|(name, ..)| *name == method)?;
+    let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+    let surface = if *stream && !events { &Surface::GenerateArray } else { surface };
     Some(Ask { surface: *surface, model: Some(decoded(model)), stream: Some(*stream) })
 }
 
@@ -149,15 +153,19 @@ fn hint(path: &str) -> Cow<'static, str> {
 mod tests {
     use super::*;
 
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn finds_every_door_and_says_what_is_wrong_at_the_others() {
-        assert_eq!(find(&Method::POST, "/v1/chat/completions"), Ok(infer(Surface::Chat)));
+        assert_eq!(find(&Method::POST, &uri("/v1/chat/completions")), Ok(infer(Surface::Chat)));
         assert_eq!(
-            find(&Method::GET, "/v1/models/openai%2Fgpt-5"),
+            find(&Method::GET, &uri("/v1/models/openai%2Fgpt-5")),
             Ok(Endpoint::Model("openai/gpt-5".into()))
         );
         assert_eq!(
-            find(&Method::GET, "/v1/models/openai/gpt-5"),
+            find(&Method::GET, &uri("/v1/models/openai/gpt-5")),
             Ok(Endpoint::Model("openai/gpt-5".into()))
         );
         let google = |model: &str, stream| {
@@ -165,15 +173,15 @@ mod tests {
             Ok(Endpoint::Infer(Ask { surface: Surface::Generate, model, stream }))
         };
         assert_eq!(
-            find(&Method::POST, "/v1beta/models/gemini/gemini-2.5-pro:generateContent"),
+            find(&Method::POST, &uri("/v1beta/models/gemini/gemini-2.5-pro:generateContent")),
             google("gemini/gemini-2.5-pro", false)
         );
         assert_eq!(
-            find(&Method::POST, "/v1/models/fast:streamGenerateContent"),
+            find(&Method::POST, &uri("/v1/models/fast:streamGenerateContent?alt=sse")),
             google("fast", true)
         );
         assert!(matches!(
-            find(&Method::GET, "/v1/embeddings"),
+            find(&Method::GET, &uri("/v1/embeddings")),
             Err(NotServed::Method { allowed: "POST", .. })
         ));
         for (path, word) in [
@@ -181,7 +189,9 @@ mod tests {
             ("/chat/completions", "must end in"),
             ("/x", "nothing at this path"),
         ] {
-            let Err(NotServed::Path(message)) = find(&Method::GET, path) else { panic!("{path}") };
+            let Err(NotServed::Path(message)) = find(&Method::GET, &uri(path)) else {
+                panic!("{path}")
+            };
             assert!(message.contains(word), "{path}: {message}");
         }
     }

@@ -60,7 +60,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
             if endpoint::wants_socket(&request) {
                 return Ok(upgrade_required());
             }
-            let ask = match endpoint::find(request.method(), request.uri().path()) {
+            let ask = match endpoint::find(request.method(), request.uri()) {
                 Ok(Endpoint::Infer(ask)) => ask,
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), &request).await);

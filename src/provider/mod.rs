@@ -178,7 +178,8 @@ impl Provider {
         let first = self.dialects(model).next();
         match (surface, surface.dialect()) {
             (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
-            (Surface::Completions, _) => first.map(Way::Translated),
+            // Google's providers are asked for events, whatever their client wants.
+            (Surface::Completions | Surface::GenerateArray, _) => first.map(Way::Translated),
             (Surface::Embeddings, _) => self.kind.quirks.embeddings.then_some(Way::Verbatim),
             // Only where a dialect is at home has it all its doors.
             (Surface::CountTokens | Surface::GoogleCountTokens, home) => {
