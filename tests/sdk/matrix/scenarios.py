@@ -177,8 +177,9 @@ def replay(surface, column, stream):
     check("turn 4 by the rules: Go on" in elsewhere.text, f"elsewhere it says {elsewhere.text!r}")
     history += elsewhere.history + surface.user("How is the weather now?")
     give_results(surface, history, ask(other, tools=True, thinks=True))
-    check_results(ask(other, tools=True, thinks=True))
-    history += surface.user("Thank you")
+    answer = ask(other, tools=True, thinks=True)
+    check_results(answer)
+    history += answer.history + surface.user("Thank you")
     back = ask(model, thinks=True)
     check("turn 6 by the rules: Thank you" in back.text, f"back here it says {back.text!r}")
 
