@@ -114,7 +114,7 @@ fn cell(name: &str, column: &Column, url: &str, models: [&str; 2]) -> Value {
 fn asked_by(surface: &str, column: &Column) -> Column {
     let responses = surface.ends_with("responses");
     match column.vendor {
-        Vendor::OpenAi | Vendor::Azure if responses => Column { thoughts: true, ..*column },
+        Vendor::OpenAi if responses => Column { thoughts: true, ..*column },
         Vendor::OpenRouter if surface.ends_with("messages") => {
             Column { name: column.name, vendor: column.vendor, model: column.model, ..CLAUDE }
         }
