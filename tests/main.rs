@@ -15,6 +15,7 @@ mod limits;
 mod matrix;
 mod providers;
 mod recordings;
+mod relay;
 mod reload;
 mod replay;
 mod sdk;

@@ -19,6 +19,13 @@ pub enum Surface {
     GenerateArray,
     /// How many tokens a question has, by Anthropic's, Google's and OpenAI's doors.
     CountTokens,
+    Images,
+    Speech,
+    Transcriptions,
+    Moderations,
+    Rerank,
+    Files,
+    Batches,
     GoogleCountTokens,
     InputTokens,
     /// Makes a conversation of the responses API shorter.
@@ -26,7 +33,7 @@ pub enum Surface {
 }
 
 impl Surface {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 18] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -35,6 +42,13 @@ impl Surface {
         Self::Generate,
         Self::GenerateArray,
         Self::CountTokens,
+        Self::Images,
+        Self::Speech,
+        Self::Transcriptions,
+        Self::Moderations,
+        Self::Rerank,
+        Self::Files,
+        Self::Batches,
         Self::GoogleCountTokens,
         Self::InputTokens,
         Self::Compact,
@@ -51,6 +65,13 @@ impl Surface {
             Self::Generate | Self::GenerateArray => "generate_content",
             Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
             Self::Compact => "compact",
+            Self::Images => "images",
+            Self::Speech => "speech",
+            Self::Transcriptions => "transcriptions",
+            Self::Moderations => "moderations",
+            Self::Rerank => "rerank",
+            Self::Files => "files",
+            Self::Batches => "batches",
         }
     }
 
@@ -74,7 +95,15 @@ impl Surface {
             Self::Responses | Self::InputTokens | Self::Compact => Some(Dialect::Responses),
             Self::Messages | Self::CountTokens => Some(Dialect::Messages),
             Self::Generate | Self::GenerateArray | Self::GoogleCountTokens => Some(Dialect::Gemini),
-            Self::Completions | Self::Embeddings => None,
+            Self::Completions
+            | Self::Embeddings
+            | Self::Images
+            | Self::Speech
+            | Self::Transcriptions
+            | Self::Moderations
+            | Self::Rerank
+            | Self::Files
+            | Self::Batches => None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod eventstream;
 pub mod fold;
 pub mod gemini;
 pub mod keepsake;
+pub mod multipart;
 pub mod messages;
 pub mod opaque;
 pub mod openai;
@@ -184,7 +185,15 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
         Surface::GenerateArray => &gemini::ARRAY,
         Surface::GoogleCountTokens => &gemini::COUNT,
         Surface::Completions => &completions::CODEC,
-        Surface::Chat | Surface::Embeddings => &chat::CODEC,
+        Surface::Chat
+        | Surface::Embeddings
+        | Surface::Images
+        | Surface::Speech
+        | Surface::Transcriptions
+        | Surface::Moderations
+        | Surface::Rerank
+        | Surface::Files
+        | Surface::Batches => &chat::CODEC,
     }
 }
 

@@ -268,7 +268,7 @@ fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
         Ok(Answer::Whole { content_type, body }) if content_type == stream_type => {
             Turn::Say(call, body)
         }
-        Ok(Answer::Whole { .. }) => {
+        Ok(Answer::Whole { .. } | Answer::Bytes(_)) => {
             let text = "The provider answered a stream with a whole reply.";
             Turn::Refuse(call, Error::new(Kind::UpstreamError, text))
         }

@@ -163,9 +163,25 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.providers.values()
+    }
+
+    pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+}
+
 // === impl Chain ===
 
 impl Chain {
+    /// The provider itself, where no model is asked; `what` stands in the model's place.
+    pub(super) fn account(provider: &Arc<Provider>, what: &str) -> Self {
+        let target = Target::new("direct", provider, what, &Timeouts::default());
+        Self::new("direct", vec![target], None)
+    }
+
     fn new(name: &str, targets: Vec<Target>, route: Option<&Route>) -> Self {
         Self {
             name: name.into(),

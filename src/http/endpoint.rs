@@ -6,8 +6,8 @@ use http::header::UPGRADE;
 use http::{Method, Request, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::canon::Surface;
-use crate::gateway::Ask;
+use crate::canon::{Relay, Surface};
+use crate::gateway::{Ask, Filed};
 
 /// What can be asked of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) enum NotServed {
 }
 
 const fn infer(surface: Surface) -> Endpoint {
-    Endpoint::Infer(Ask { surface, model: None, stream: None })
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: None, filed: None })
 }
 
 /// The fixed paths, with the method that each takes.
@@ -72,8 +72,23 @@ const GOOGLE_METHODS: [(&str, Surface, bool); 3] = [
     ("countTokens", Surface::GoogleCountTokens, false),
 ];
 
+/// Cohere's version of a path that is otherwise OpenAI's neighbour.
+const RERANK: &str = "/v2/rerank";
+
 pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
     let path = uri.path();
+    let relayed: Vec<(Relay, Option<&str>)> = relayed(path).collect();
+    if let Some((first, _)) = relayed.first() {
+        let asked = relayed.iter().find(|(relay, _)| relay.method() == method.as_str());
+        return asked.map(|(relay, id)| pass(*relay, *id)).ok_or_else(|| {
+            let allowed = match (relayed.get(1).map(|(relay, _)| relay.method()), first.method()) {
+                (None, only) => only,
+                (Some("DELETE"), _) => "GET, DELETE",
+                (Some(_), _) => "GET, POST",
+            };
+            NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed }
+        });
+    }
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
     if let Some((kept, id, wanted)) = kept(method, path) {
@@ -98,6 +113,25 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
     }
     let allowed = if *wanted == Method::GET { "GET" } else { "POST" };
     Err(NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed })
+}
+
+/// What is passed on as it is and has this path, with the object that the path names.
+fn relayed(path: &str) -> impl Iterator<Item = (Relay, Option<&str>)> {
+    let behind = if path == RERANK { Some("/rerank") } else { path.strip_prefix("/v1") };
+    Relay::all().filter_map(move |relay| {
+        let Some((before, after)) = relay.path().split_once("{id}") else {
+            return (behind? == relay.path()).then_some((relay, None));
+        };
+        let id = behind?.strip_prefix(before)?.strip_suffix(after)?;
+        (!id.is_empty() && !id.contains('/')).then_some((relay, Some(id)))
+    })
+}
+
+fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
+    let filed = (!relay.has_model())
+        .then(|| Filed { id: id.map(decoded).unwrap_or_default(), query: Vec::new() });
+    let surface = relay.surface();
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), filed })
 }
 
 /// Whether a client would rather have a WebSocket (RFC 6455), at whatever path.
@@ -128,7 +162,15 @@ fn google(uri: &Uri) -> Option<Ask> {
     let (_, surface, stream) = GOOGLE_METHODS.iter().find(|(name, ..)| *name == method)?;
     let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
     let surface = if *stream && !events { &Surface::GenerateArray } else { surface };
-    Some(Ask { surface: *surface, model: Some(decoded(model)), stream: Some(*stream) })
+    let (model, stream) = (Some(decoded(model)), Some(*stream));
+    Some(Ask { surface: *surface, model, stream, relay: None, filed: None })
+}
+
+/// The pairs of a URL's query.
+pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let text = |text: &str| decoded(&text.replace('+', " "));
+    pairs.map(|(name, value)| (text(name), text(value))).collect()
 }
 
 fn decoded(segment: &str) -> String {
@@ -139,7 +181,9 @@ fn decoded(segment: &str) -> String {
 fn hint(path: &str) -> Cow<'static, str> {
     let doubled = path.strip_prefix("/v1").unwrap_or_default();
     let missing = format!("/v1{path}");
-    let known = |path: &str| PATHS.iter().any(|(fixed, ..)| *fixed == path);
+    let known = |path: &str| {
+        PATHS.iter().any(|(fixed, ..)| *fixed == path) || relayed(path).next().is_some()
+    };
     if known(doubled) {
         "There is nothing here: the base URL of your client ends in `/v1` twice.".into()
     } else if known(&missing) {
@@ -170,7 +214,8 @@ mod tests {
         );
         let google = |model: &str, stream| {
             let (model, stream) = (Some(model.to_owned()), Some(stream));
-            Ok(Endpoint::Infer(Ask { surface: Surface::Generate, model, stream }))
+            let surface = Surface::Generate;
+            Ok(Endpoint::Infer(Ask { surface, model, stream, relay: None, filed: None }))
         };
         assert_eq!(
             find(&Method::POST, &uri("/v1beta/models/gemini/gemini-2.5-pro:generateContent")),
@@ -184,8 +229,27 @@ mod tests {
             find(&Method::GET, &uri("/v1/embeddings")),
             Err(NotServed::Method { allowed: "POST", .. })
         ));
+        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, &uri("/v1/files/file%2D1")) else {
+            panic!()
+        };
+        assert_eq!(ask.relay, Some(Relay::DeleteFile));
+        assert_eq!(ask.filed.map(|filed| filed.id).as_deref(), Some("file-1"));
+        for (path, allowed) in [
+            ("/v1/files/x", "GET, DELETE"),
+            ("/v1/batches", "GET, POST"),
+            ("/v2/rerank", "POST"),
+            ("/v1/files/x/content", "GET"),
+        ] {
+            let Err(NotServed::Method { allowed: said, .. }) = find(&Method::PUT, &uri(path))
+            else {
+                panic!("{path}")
+            };
+            assert_eq!(said, allowed, "{path}");
+        }
         for (path, word) in [
             ("/v1/v1/models", "twice"),
+            ("/audio/speech", "must end in"),
+            ("/v1/files/a/b", "nothing at this path"),
             ("/chat/completions", "must end in"),
             ("/x", "nothing at this path"),
         ] {
