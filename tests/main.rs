@@ -5,16 +5,19 @@
 
 mod support;
 
+mod agents;
 mod doors;
 mod drain;
 mod fallback;
 mod hostile;
 mod house;
 mod limits;
+mod matrix;
 mod providers;
 mod recordings;
 mod relay;
 mod reload;
+mod replay;
 mod sdk;
 mod secrets;
 mod state;

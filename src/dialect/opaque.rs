@@ -29,9 +29,9 @@ pub fn marks(dialect: Dialect) -> &'static [&'static [u8]] {
         Dialect::Chat => &[b"\"switchpoint"],
         // Base64 of the prefix: that field is decoded by clients.
         Dialect::Gemini => &[b"\"c3AxL"],
-        Dialect::Responses | Dialect::Messages | Dialect::Converse | Dialect::Cohere => {
-            &[b"\"sp1."]
-        }
+        // An empty signature is what thoughts have that nobody signed.
+        Dialect::Messages => &[b"\"sp1.", b"\"signature\":\"\"", b"\"signature\": \"\""],
+        Dialect::Responses | Dialect::Converse | Dialect::Cohere => &[b"\"sp1."],
     }
 }
 

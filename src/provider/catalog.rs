@@ -179,6 +179,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: &[(Dialect::Gemini, "/v1beta/models/{model}:{method}")],
         auth: Auth::Header("x-goog-api-key"),
         key_variable: "GEMINI_API_KEY",
+        traits: Traits { model_in_path: true, ..Traits::NONE },
         docs: "https://ai.google.dev/api/generate-content",
         ..ROW
     },
