@@ -78,7 +78,7 @@ fn cost(runtime: &tokio::runtime::Runtime, gateway: &Arc<Gateway>, body: Bytes) 
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Bearer sk-test".parse().unwrap());
     let arrival = Arrival {
-        ask: Ask { surface: Surface::Chat, model: None, stream: None },
+        ask: Ask { surface: Surface::Chat, model: None, stream: None, relay: None, filed: None },
         headers,
         body: Full::new(body),
         permit: gateway.gauge.acquire(),

@@ -13,6 +13,7 @@ mod house;
 mod limits;
 mod providers;
 mod recordings;
+mod relay;
 mod reload;
 mod sdk;
 mod secrets;

@@ -7,6 +7,7 @@ mod event;
 mod id;
 mod owner;
 mod record;
+mod relay;
 mod usage;
 
 pub use chat::{
@@ -20,4 +21,5 @@ pub use event::{Delta, Event, Opening, Start, StreamFailure};
 pub use id::CallId;
 pub use owner::Owner;
 pub use record::{Attempt, CallRecord, Outcome, Surface, UsageSource};
+pub use relay::Relay;
 pub use usage::Usage;

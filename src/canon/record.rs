@@ -15,8 +15,17 @@ pub enum Surface {
     Responses,
     Messages,
     Generate,
+    /// The same, streamed as one JSON array.
+    GenerateArray,
     /// How many tokens a question has, by Anthropic's, Google's and OpenAI's doors.
     CountTokens,
+    Images,
+    Speech,
+    Transcriptions,
+    Moderations,
+    Rerank,
+    Files,
+    Batches,
     GoogleCountTokens,
     InputTokens,
     /// Makes a conversation of the responses API shorter.
@@ -24,14 +33,22 @@ pub enum Surface {
 }
 
 impl Surface {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
         Self::Responses,
         Self::Messages,
         Self::Generate,
+        Self::GenerateArray,
         Self::CountTokens,
+        Self::Images,
+        Self::Speech,
+        Self::Transcriptions,
+        Self::Moderations,
+        Self::Rerank,
+        Self::Files,
+        Self::Batches,
         Self::GoogleCountTokens,
         Self::InputTokens,
         Self::Compact,
@@ -45,15 +62,25 @@ impl Surface {
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
             Self::Messages => "messages",
-            Self::Generate => "generate_content",
+            Self::Generate | Self::GenerateArray => "generate_content",
             Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
             Self::Compact => "compact",
+            Self::Images => "images",
+            Self::Speech => "speech",
+            Self::Transcriptions => "transcriptions",
+            Self::Moderations => "moderations",
+            Self::Rerank => "rerank",
+            Self::Files => "files",
+            Self::Batches => "batches",
         }
     }
 
     /// Whether a chat is asked for here, and not something about one.
     pub fn is_chat(self) -> bool {
-        matches!(self, Self::Chat | Self::Responses | Self::Messages | Self::Generate)
+        matches!(
+            self,
+            Self::Chat | Self::Responses | Self::Messages | Self::Generate | Self::GenerateArray
+        )
     }
 
     pub fn counts_tokens(self) -> bool {
@@ -67,8 +94,16 @@ impl Surface {
             Self::Chat => Some(Dialect::Chat),
             Self::Responses | Self::InputTokens | Self::Compact => Some(Dialect::Responses),
             Self::Messages | Self::CountTokens => Some(Dialect::Messages),
-            Self::Generate | Self::GoogleCountTokens => Some(Dialect::Gemini),
-            Self::Completions | Self::Embeddings => None,
+            Self::Generate | Self::GenerateArray | Self::GoogleCountTokens => Some(Dialect::Gemini),
+            Self::Completions
+            | Self::Embeddings
+            | Self::Images
+            | Self::Speech
+            | Self::Transcriptions
+            | Self::Moderations
+            | Self::Rerank
+            | Self::Files
+            | Self::Batches => None,
         }
     }
 }

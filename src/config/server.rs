@@ -12,6 +12,7 @@ pub(super) const SERVER_KEYS: &[&str] = &[
     "listen",
     "tls",
     "max_body",
+    "max_upload",
     "body_budget",
     "drain",
     "drain_delay",
@@ -33,6 +34,8 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// The largest request body, in bytes.
     pub max_body: usize,
+    /// The largest form with a file in it, in bytes: those are passed on and not held.
+    pub max_upload: usize,
     /// All request bodies held at once in the process, in bytes.
     pub body_budget: usize,
     /// Grace for open streams at shutdown.
@@ -75,6 +78,7 @@ impl Default for Server {
             listen: vec![loopback(4000)],
             tls: None,
             max_body: 64 << 20,
+            max_upload: 1 << 30,
             body_budget: 1 << 30,
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
@@ -102,6 +106,7 @@ impl Server {
             listen: section.get("listen").map_or(usual.listen, |field| addresses(&field)),
             tls: section.get("tls").and_then(|field| Tls::read(&field)),
             max_body: size("max_body", usual.max_body),
+            max_upload: size("max_upload", usual.max_upload),
             body_budget: size("body_budget", usual.body_budget),
             drain: pause("drain", usual.drain),
             drain_delay: pause("drain_delay", usual.drain_delay),

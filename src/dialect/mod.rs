@@ -17,6 +17,7 @@ pub mod eventstream;
 pub mod fold;
 pub mod gemini;
 pub mod keepsake;
+pub mod multipart;
 pub mod messages;
 pub mod opaque;
 pub mod openai;
@@ -47,6 +48,11 @@ pub trait ClientSide: Send + Sync {
 
     /// Writes one answer's stream.
     fn writer(&self, context: &Context<'_>) -> Box<dyn WriteStream>;
+
+    /// The content type of its streams.
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream"
+    }
 
     /// The body of an error answer.
     fn write_error(&self, error: &Error) -> Vec<u8> {
@@ -175,9 +181,19 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
         Surface::Responses | Surface::InputTokens | Surface::Compact => &responses::CODEC,
-        Surface::Generate | Surface::GoogleCountTokens => &gemini::CODEC,
+        Surface::Generate => &gemini::CODEC,
+        Surface::GenerateArray => &gemini::ARRAY,
+        Surface::GoogleCountTokens => &gemini::COUNT,
         Surface::Completions => &completions::CODEC,
-        Surface::Chat | Surface::Embeddings => &chat::CODEC,
+        Surface::Chat
+        | Surface::Embeddings
+        | Surface::Images
+        | Surface::Speech
+        | Surface::Transcriptions
+        | Surface::Moderations
+        | Surface::Rerank
+        | Surface::Files
+        | Surface::Batches => &chat::CODEC,
     }
 }
 

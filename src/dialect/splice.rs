@@ -1,6 +1,7 @@
 //! Replaces spans of a body by slicing it, never by writing it anew.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::peek::{Envelope, Span, StreamOptions};
 
@@ -37,6 +38,25 @@ impl Payload {
 
     pub fn is_empty(&self) -> bool {
         self.length == 0
+    }
+
+    /// Whether these bytes stand in it, which may be in two of its pieces.
+    pub fn contains(&self, bytes: &[u8]) -> bool {
+        let finder = memmem::Finder::new(bytes);
+        let mut seam: Vec<u8> = Vec::new();
+        self.parts.iter().any(|part| {
+            let overlap = part.len().min(bytes.len() - 1);
+            seam.extend_from_slice(&part[..overlap]);
+            let found = finder.find(&seam).is_some() || finder.find(part).is_some();
+            // The last bytes, of this piece and of those before it if it is short.
+            if overlap == bytes.len() - 1 {
+                seam.clear();
+                seam.extend_from_slice(&part[part.len() - overlap..]);
+            } else {
+                seam.drain(..seam.len().saturating_sub(bytes.len() - 1));
+            }
+            found
+        })
     }
 
     /// The whole body in one piece; copies only when it arrived in several.
@@ -149,6 +169,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn chunked(body: &[u8], size: usize) -> Payload {
+        let mut payload = Payload::default();
+        body.chunks(size).for_each(|part| payload.push(Bytes::copy_from_slice(part)));
+        payload
+    }
+
     fn spliced(parts: &[&[u8]]) -> String {
         let mut scanner = Scanner::default();
         let mut payload = Payload::default();
@@ -190,6 +216,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn finds_bytes_however_they_arrived(size in 1_usize..9, at in 0_usize..20) {
+            let mut body = b"abcabcabcabcabcabcabcab".to_vec();
+            prop_assert!(!chunked(&body, size).contains(b"needle"));
+            body.splice(at..at, *b"needle");
+            prop_assert!(chunked(&body, size).contains(b"needle"));
+        }
+
         #[test]
         fn gives_the_same_body_however_it_arrived(cuts in proptest::collection::vec(0_usize..70, 0..6)) {
             let body = br#"{"stream":true,"stream_options":null,"model":"old","messages":["x"]}"#;

@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
 use super::call::Call;
-use crate::canon::{ChatRequest, Surface, Tool};
+use super::relayed::Relayed;
+use super::upload::Upload;
+use crate::canon::{ChatRequest, Relay, Surface, Tool};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
@@ -44,6 +46,19 @@ pub struct Ask {
     pub model: Option<String>,
     /// Whether the answer is streamed, where the path says it and not the body.
     pub stream: Option<bool>,
+    /// What is passed on as it is.
+    pub relay: Option<Relay>,
+    /// The object of a provider's that is asked for, where it is not a model.
+    pub filed: Option<Filed>,
+}
+
+/// What a path says of files and batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filed {
+    /// Empty where no single one is asked for.
+    pub id: String,
+    /// What the URL's query says.
+    pub query: Vec<(String, String)>,
 }
 
 /// A request that was read and understood as far as routing needs.
@@ -52,6 +67,7 @@ pub(super) struct Question {
     pub(super) payload: Payload,
     pub(super) envelope: Envelope,
     pub(super) extra: Vec<(HeaderName, HeaderValue)>,
+    pub(super) relayed: Option<Relayed>,
     /// The client's `anthropic-beta`, of which each target takes what it knows.
     pub(super) betas: Option<String>,
     /// The body in our own words, once that was needed.
@@ -84,7 +100,7 @@ impl Asked {
 #[derive(Debug, Clone)]
 pub struct ByteBudget(Arc<Held>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
     bytes: AtomicUsize,
     limit: AtomicUsize,
@@ -92,7 +108,7 @@ struct Held {
 
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
-struct Lease {
+pub(super) struct Lease {
     held: Arc<Held>,
     bytes: usize,
 }
@@ -102,6 +118,15 @@ pub(super) enum Unreadable {
     Refused(Error),
     /// The client stopped sending.
     Gone,
+}
+
+// === impl Filed ===
+
+impl Filed {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 // === impl ByteBudget ===
@@ -115,13 +140,13 @@ impl ByteBudget {
         self.0.limit.store(limit, Ordering::Relaxed);
     }
 
-    fn lease(&self) -> Lease {
+    pub(super) fn lease(&self) -> Lease {
         Lease { held: Arc::clone(&self.0), bytes: 0 }
     }
 }
 
 impl Lease {
-    fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         self.bytes += bytes;
         let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes <= self.held.limit.load(Ordering::Relaxed) {
@@ -180,18 +205,39 @@ where
         return Err(refused(Kind::InvalidRequest, message));
     }
     envelope.stream = ask.stream.unwrap_or(envelope.stream);
-    let passed_on = PASSED_ON.iter().filter_map(|name| {
-        let value = headers.get(*name)?;
-        Some((HeaderName::from_static(name), value.clone()))
-    });
-    let extra = passed_on.collect();
-    let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
-    let betas = betas.collect::<Vec<_>>().join(",");
-    let betas = Some(betas).filter(|betas| !betas.is_empty());
-    Ok(Question { payload, envelope, extra, betas, chat: OnceLock::new(), _lease: lease })
+    let relayed = ask.relay.map(Relayed::json);
+    Ok(Question::new((payload, lease), envelope, headers, relayed))
 }
 
 impl Question {
+    pub(super) fn new(
+        (payload, lease): (Payload, Lease),
+        envelope: Envelope,
+        headers: &HeaderMap,
+        relayed: Option<Relayed>,
+    ) -> Self {
+        let passed_on = PASSED_ON.iter().filter_map(|name| {
+            let value = headers.get(*name)?;
+            Some((HeaderName::from_static(name), value.clone()))
+        });
+        let extra = passed_on.collect();
+        let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
+        let betas = betas.collect::<Vec<_>>().join(",");
+        let betas = Some(betas).filter(|betas| !betas.is_empty());
+        Self { payload, envelope, extra, relayed, betas, chat: OnceLock::new(), _lease: lease }
+    }
+
+    /// One without a body.
+    pub(super) fn bare(headers: &HeaderMap, relayed: Relayed) -> Self {
+        let held = Lease { held: Arc::default(), bytes: 0 };
+        Self::new((Payload::default(), held), Envelope::default(), headers, Some(relayed))
+    }
+
+    /// What of it is still arriving.
+    pub(super) fn rest(&self) -> Option<&Upload> {
+        self.relayed.as_ref()?.rest.as_ref()
+    }
+
     /// Puts another body in the place of this one.
     pub(super) fn replace(&mut self, body: Bytes) -> Result<(), Error> {
         let mut scanner = Scanner::default();
@@ -263,6 +309,9 @@ fn malformed(fault: &Fault) -> Unreadable {
     refused(Kind::InvalidRequest, fault.to_string())
 }
 
-fn refused(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Unreadable {
+pub(super) fn refused(
+    kind: Kind,
+    message: impl Into<std::borrow::Cow<'static, str>>,
+) -> Unreadable {
     Unreadable::Refused(Error::new(kind, message))
 }

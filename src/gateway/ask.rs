@@ -13,15 +13,14 @@ use super::arrival::{BETA, Question};
 use super::attempt::Answer;
 use super::call::Call;
 use super::flow::{Flow, Step};
-use super::pipeline::EVENT_STREAM;
-use super::reword;
 use super::snapshot::{STREAM_HEADERS, Target};
-use crate::canon::{ChatRequest, Dialect, Surface};
+use super::{relayed, reword};
+use crate::canon::{ChatRequest, Dialect, Outcome, Surface};
 use crate::dialect::messages::{self, betas};
-use crate::dialect::openai::{Tap, read_usage};
+use crate::dialect::openai::{MediaReader, Tap, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload, Usage};
-use crate::dialect::{self, Aim, Context, Misread, estimate};
+use crate::dialect::{self, Aim, Context, Misread, estimate, gemini, opaque};
 use crate::error::{Error, Kind};
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Failure, Operation, Order, Unanswered, Way};
@@ -100,6 +99,10 @@ pub(super) async fn prepare(
     question: &Question,
     target: &Target,
 ) -> Result<Errand, Unfit> {
+    if let Some(relayed) = &question.relayed {
+        let operation = relayed.operation(target).map_err(Unfit::Target)?;
+        return Ok(Errand::new(operation, Wording::Verbatim));
+    }
     let surface = call.surface();
     let way = target.provider.way(surface, &target.model);
     let Some(way) = way else {
@@ -124,13 +127,19 @@ pub(super) async fn prepare(
 
 /// Bytes that pass as they are have not been read; a route may want them to be, and changed.
 async fn must_be_rewritten(call: &Call, question: &Question) -> Result<bool, Unfit> {
+    let surface = call.surface();
+    let Some(dialect) = surface.dialect().filter(|_| surface.is_chat()) else { return Ok(false) };
     let (pairs, cache) = (call.tool_pairs(), call.prompt_cache());
-    if !call.surface().is_chat() || (pairs.is_none() && cache.is_none()) {
+    // What another provider gave the client to keep is not for this one's eyes: it may refuse it.
+    let sealed = call.house.speaks_besides(dialect)
+        && opaque::marks(dialect).iter().any(|mark| question.payload.contains(mark));
+    if !sealed && pairs.is_none() && cache.is_none() {
         return Ok(false);
     }
     question.understand(call).await;
     let asked = question.chat().map_err(misread)?;
-    Ok((pairs.is_some() && asked.repaired) || (cache.is_some() && !asked.has_cache_marks()))
+    let repaired = pairs.is_some() && asked.repaired;
+    Ok(sealed || repaired || (cache.is_some() && !asked.has_cache_marks()))
 }
 
 fn misread(misread: &Misread) -> Unfit {
@@ -172,7 +181,7 @@ pub(super) async fn count(
     let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
     let tokens = estimate::tokens(&asked.request, home);
     let body = match call.surface() {
-        Surface::GoogleCountTokens => serde_json::json!({"totalTokens": tokens}).to_string().into(),
+        Surface::GoogleCountTokens => gemini::write_count(tokens).into(),
         Surface::InputTokens => {
             let count =
                 serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens});
@@ -226,7 +235,10 @@ async fn ask_so(
         Wording::Translated { body, .. } => (body.clone(), false),
         Wording::Local(_) => (Payload::default(), false),
         Wording::Verbatim => {
-            let model = model_edit(errand.operation, target);
+            let model = match &question.relayed {
+                Some(relayed) => relayed.model_edit(target),
+                None => model_edit(errand.operation, target),
+            };
             let (edits, usage_added) = splice::edits(envelope, model, mode);
             (question.payload.edited(&edits), usage_added)
         }
@@ -243,27 +255,27 @@ async fn ask_so(
         credential,
         extra: &extra,
         connect_limit: limits.connect,
+        form: relayed::form(question.relayed.as_ref()),
     };
     let sent = Instant::now();
     let end = call.started + limits.total;
-    let headers = limits.headers.or_else(|| envelope.stream.then_some(STREAM_HEADERS));
-    let head_due = headers.map_or(end, |limit| (sent + limit).min(end));
-    let reply = match timeout_at(head_due, target.provider.send(order)).await {
-        Ok(Ok(reply)) => reply,
-        Ok(Err(fault)) => return Err(unanswered(target, &fault)),
-        Err(_) => return Err(Failure::timeout(0)),
-    };
+    let reply = send(question, target, order, end).await?;
     if !(200..300).contains(&reply.status) {
         return Err(refused(target, reply).await);
     }
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
     let content_type = content_type.unwrap_or(JSON);
     let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
-    if envelope.stream && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
+    // A relayed question may ask for a stream under other names.
+    let streams = envelope.stream || question.relayed.is_some();
+    if streams && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
         let passage = passage(call, question, target, (errand, usage_added));
         let due = (sent + limits.first_token).min(end);
         let flow = Flow::new(reply.body, binary, passage);
         return first_content(call, flow, reply.status, due).await;
+    }
+    if question.relayed.is_some() {
+        return relayed::answer(call, reply, (Instant::now() + limits.first_token).min(end)).await;
     }
     let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
         .await
@@ -278,6 +290,26 @@ async fn ask_so(
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Sends the question and waits for the head of the answer.
+async fn send(
+    question: &Question,
+    target: &Target,
+    order: Order<'_>,
+    end: Instant,
+) -> Result<Reply, Failure> {
+    let limits = &target.limits;
+    let answer = target.provider.send(order);
+    let answer = if let Some(rest) = question.rest() {
+        rest.send(answer, (limits, end)).await
+    } else {
+        let headers = limits.headers.or_else(|| question.envelope.stream.then_some(STREAM_HEADERS));
+        let due = headers.map_or(end, |limit| (Instant::now() + limit).min(end));
+        timeout_at(due, answer).await.ok()
+    };
+    let answer = answer.ok_or_else(|| Failure::timeout(0))?;
+    answer.map_err(|fault| unanswered(target, &fault))
+}
 
 /// What becomes of the model in a body that is passed on.
 fn model_edit(operation: Operation, target: &Target) -> splice::Model {
@@ -302,6 +334,9 @@ fn passage(
     (errand, usage_added): (&Errand, bool),
 ) -> Passage {
     let choices = question.envelope.choices;
+    if question.relayed.is_some() {
+        return Passage::watched(Dialect::Responses, Box::new(MediaReader::default()), choices);
+    }
     match (&errand.wording, errand.operation) {
         (Wording::Translated { into, .. }, _) => {
             let reader = dialect::upstream(*into).reader();
@@ -391,7 +426,10 @@ fn whole(
     let body: Bytes = written.map(|(body, _)| body).unwrap_or_default().into();
     let last = if stream { last_data(&body) } else { Some(body.clone()) };
     call.keep_response(&last.unwrap_or_default(), false);
-    Ok(Answer::Whole { content_type: if stream { EVENT_STREAM } else { JSON }, body })
+    Ok(Answer::Whole {
+        content_type: if stream { HeaderValue::from_static(client.stream_type()) } else { JSON },
+        body,
+    })
 }
 
 fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {
@@ -406,6 +444,8 @@ fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {
             Failure::timeout(0)
         }
         Fault::Connect(_) => Failure::unreachable(),
+        // The client's doing; whoever walks the targets asks the upload for the reason.
+        Fault::Upload(_) => Failure { outcome: Outcome::ClientClosed, ..Failure::truncated(0) },
         Fault::Closed { .. } | Fault::Malformed(_) => Failure::truncated(0),
     }
 }
@@ -447,7 +487,7 @@ fn in_band(status: u16, event: &Bytes) -> Failure {
 }
 
 /// Whether what claims to be a success is an error: its first key is `error`, and not null.
-fn says_error(body: &[u8]) -> bool {
+pub(super) fn says_error(body: &[u8]) -> bool {
     let inside = body.trim_ascii_start().strip_prefix(b"{").unwrap_or_default();
     let value = inside.trim_ascii_start().strip_prefix(b"\"error\"").unwrap_or_default();
     let value = value.trim_ascii_start().strip_prefix(b":").unwrap_or_default().trim_ascii_start();
@@ -455,13 +495,13 @@ fn says_error(body: &[u8]) -> bool {
 }
 
 /// Why a whole answer could not be read.
-enum Unread {
+pub(super) enum Unread {
     Silent,
     Broken,
 }
 
 impl Unread {
-    fn into_failure(self, status: u16) -> Failure {
+    pub(super) fn into_failure(self, status: u16) -> Failure {
         match self {
             Self::Silent => Failure::timeout(status),
             Self::Broken => Failure::truncated(status),
@@ -469,7 +509,11 @@ impl Unread {
     }
 }
 
-async fn read_whole(mut body: ReplyBody, idle: Duration, limit: usize) -> Result<Bytes, Unread> {
+pub(super) async fn read_whole(
+    mut body: ReplyBody,
+    idle: Duration,
+    limit: usize,
+) -> Result<Bytes, Unread> {
     let mut whole = BytesMut::new();
     loop {
         let more = timeout(idle, poll_fn(|context| body.poll_data(context, &mut whole)));

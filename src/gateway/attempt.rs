@@ -1,6 +1,7 @@
 //! Walks the targets of a call until one answers: send, classify, go on. Only before the first
 //! content is relayed.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use super::arrival::Question;
 use super::ask::{self, Unfit};
 use super::call::Call;
 use super::flow::Flow;
+use super::relayed::{Incoming, Relayed};
 use super::snapshot::Target;
 use crate::canon::Outcome;
 use crate::error::{Error, Kind, Upstream};
@@ -24,6 +26,8 @@ pub(super) enum Answer {
     },
     /// A stream whose first content is there.
     Stream(Box<Flow>),
+    /// Bytes that are passed on as they come.
+    Bytes(Box<Incoming>),
 }
 
 /// Tries the targets in order. The question is let go as soon as no further attempt can need it.
@@ -55,8 +59,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
         if let Some(answer) = errand.answer() {
             return Ok(answer);
         }
-        let first = target.provider.first_credential();
-        for credential in first..first + target.provider.credentials() {
+        for credential in credentials(question, target) {
             if left == 0 {
                 break;
             }
@@ -66,6 +69,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 Err(failure) => failure,
             };
             call.attempt_ended(failure.outcome, failure.status);
+            let spent = is_spent(call, question)?;
             shortest_wait = shortest_wait.into_iter().chain(failure.retry_after).min();
             let next = failure.next;
             // A key that is dead has cost nothing, so it does not count.
@@ -75,6 +79,9 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
                 outcome = failure.outcome.name(), "an attempt failed"
             );
             last = Some((failure, target));
+            if spent {
+                left = 0;
+            }
             match next {
                 Next::Key => {}
                 Next::Target => break,
@@ -93,6 +100,19 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
         (None, Some(error)) => error,
         (None, None) => Error::new(Kind::Internal, "The route has no targets."),
     })
+}
+
+fn credentials(question: &Question, target: &Target) -> Range<usize> {
+    let pinned = question.relayed.as_ref().and_then(Relayed::credentials);
+    pinned.unwrap_or_else(|| target.provider.turns())
+}
+
+/// Whether the question cannot be sent again. The error says that it never came to its end.
+fn is_spent(call: &mut Call, question: &Question) -> Result<bool, Error> {
+    let Some(rest) = question.rest() else { return Ok(false) };
+    let Some(broken) = rest.broken() else { return Ok(rest.is_spent()) };
+    call.ends(broken.outcome());
+    Err(broken.into())
 }
 
 /// What the client is told when no target answered.

@@ -1,6 +1,5 @@
 //! The body of every reply: whole, or a stream that is pulled.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,8 +7,10 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::call::Call;
+use super::pass::Pass;
 use super::relay::Relay;
 use crate::canon::Outcome;
+use crate::net::BoxError;
 
 /// What goes back to a client. The call it answers is settled when this is dropped.
 pub struct Body(Inner);
@@ -17,6 +18,7 @@ pub struct Body(Inner);
 enum Inner {
     Whole(Option<Bytes>, Option<Box<Call>>),
     Stream(Box<Relay>),
+    Bytes(Box<Pass>),
 }
 
 impl Body {
@@ -26,6 +28,10 @@ impl Body {
 
     pub(super) fn stream(relay: Relay) -> Self {
         Self(Inner::Stream(Box::new(relay)))
+    }
+
+    pub(super) fn bytes(pass: Pass) -> Self {
+        Self(Inner::Bytes(Box::new(pass)))
     }
 }
 
@@ -37,12 +43,12 @@ impl From<Vec<u8>> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             Inner::Whole(bytes, call) => {
                 if let Some(call) = call {
@@ -55,6 +61,7 @@ impl http_body::Body for Body {
                 let next = std::task::ready!(relay.poll_next(context));
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
             }
+            Inner::Bytes(pass) => pass.poll_next(context).map_ok(Frame::data),
         }
     }
 
@@ -62,6 +69,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Inner::Whole(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Inner::Stream(_) => false,
+            Inner::Bytes(pass) => pass.left() == Some(0),
         }
     }
 
@@ -71,6 +79,7 @@ impl http_body::Body for Body {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Inner::Stream(_) => SizeHint::default(),
+            Inner::Bytes(pass) => pass.left().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

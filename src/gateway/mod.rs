@@ -6,20 +6,24 @@ mod attempt;
 mod body;
 mod call;
 mod flow;
+mod objects;
+mod pass;
 mod pipeline;
 mod relay;
+mod relayed;
 mod reload;
 mod responses;
 mod reword;
 mod shelf;
 mod snapshot;
+mod upload;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-pub use self::arrival::{Arrival, Ask, ByteBudget};
+pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;

@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::arrival::{Ask, Question, Unreadable};
 use super::attempt::{self, Answer};
 use super::call::{Call, outcome_of};
+use super::pass::Pass;
 use super::relay::Relay;
 use super::responses::Keeping;
 use super::snapshot::Chain;
-use super::{Arrival, Body, Gateway, arrival};
+use super::{Arrival, Body, Gateway, arrival, objects, upload};
 use crate::canon::{Outcome, Surface};
 use crate::error::{Error, Kind};
 
@@ -24,7 +25,7 @@ impl Gateway {
     /// Answers one call. Errors leave in the dialect that the call came in.
     pub async fn answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
@@ -32,7 +33,12 @@ impl Gateway {
         if shed {
             return call.refuse(overloaded(self));
         }
+        if let (Some(relay), Some(filed)) = (ask.relay, &ask.filed) {
+            return objects::answer(call, (&ask, filed, relay), &headers, body).await;
+        }
         match understand(&mut call, (&ask, &headers), body).await {
+            // What is passed on as it is has its head from the provider, so it waits for that.
+            Ok(question) if question.relayed.is_some() => whole(call, question).await,
             Ok(question) if question.envelope.stream => stream(call, question).await,
             Ok(question) if question.envelope.background => later(call, question),
             Ok(question) => whole(call, question).await,
@@ -50,13 +56,17 @@ async fn understand<B>(
     body: B,
 ) -> Result<Question, Unreadable>
 where
-    B: http_body::Body<Data = Bytes> + Unpin,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let house = Arc::clone(&call.house);
     let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
     call.admitted(caller.key());
     let server = &house.config.server;
-    let question = arrival::read(body, (ask, headers), server, &call.gateway.bodies).await?;
+    let budget = &call.gateway.bodies;
+    let question = match ask.relay.filter(|_| upload::is_form(headers)) {
+        Some(relay) => upload::read(body, (relay, headers), server, budget).await?,
+        None => arrival::read(body, (ask, headers), server, budget).await?,
+    };
     let model = &question.envelope.model;
     let chain = house.chain(model).map_err(|unknown| {
         let mut message = format!("There is no route or model `{model}`");
@@ -121,7 +131,9 @@ fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
                 call.ends(Outcome::Ok);
                 Ok(body.to_vec())
             }
-            Ok(Answer::Stream(_)) => Err(Error::new(Kind::UpstreamError, "A stream came.")),
+            Ok(Answer::Stream(_) | Answer::Bytes(_)) => {
+                Err(Error::new(Kind::UpstreamError, "A stream came."))
+            }
             Err(error) => {
                 call.ends(outcome_of(error.kind));
                 Err(error)
@@ -142,7 +154,10 @@ async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
 async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     let keepalive = call.house.config.server.keepalive;
     let gateway = Arc::clone(&call.gateway);
-    let early = (call.respond(StatusCode::OK, EVENT_STREAM), call.client());
+    let early = (
+        call.respond(StatusCode::OK, HeaderValue::from_static(call.client().stream_type())),
+        call.client(),
+    );
     let mut walk: Walk = Box::pin(attempt::walk(call, question));
     match tokio::time::timeout(keepalive, &mut walk).await {
         Ok((call, answer)) => reply(call, answer),
@@ -150,18 +165,19 @@ async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     }
 }
 
-fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
+pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
     match answer {
         Ok(Answer::Whole { content_type, body }) => {
             let response = call.respond(StatusCode::OK, content_type);
             response.map(|()| Body::whole(body, Some(call)))
         }
         Ok(Answer::Stream(flow)) => Relay::of(call, flow),
+        Ok(Answer::Bytes(incoming)) => Pass::of(call, *incoming),
         Err(error) => call.refuse(error),
     }
 }
 
-fn broken_off(call: &Call) -> Response<Body> {
+pub(super) fn broken_off(call: &Call) -> Response<Body> {
     let error = Error::invalid("The body was cut off, or its framing is malformed.");
     let body = call.client().write_error(&error).into();
     let mut response = Response::new(Body::whole(body, None));
@@ -176,6 +192,3 @@ fn overloaded(gateway: &Gateway) -> Error {
     error.retry_after = Some(std::time::Duration::from_secs(1));
     error
 }
-
-/// The content type of every stream.
-pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");

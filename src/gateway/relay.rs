@@ -7,13 +7,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::attempt::Answer;
 use super::call::{Call, outcome_of};
 use super::flow::{Flow, Step};
-use super::pipeline::{EVENT_STREAM, Walk};
+use super::pipeline::Walk;
 use super::snapshot::Target;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
@@ -97,7 +97,8 @@ enum Turn {
 impl Relay {
     /// The reply for a stream whose first content is there.
     pub(super) fn of(mut call: Box<Call>, flow: Box<Flow>) -> Response<Body> {
-        let head = call.respond(StatusCode::OK, EVENT_STREAM);
+        let stream_type = HeaderValue::from_static(call.client().stream_type());
+        let head = call.respond(StatusCode::OK, stream_type);
         let gateway = Arc::clone(&call.gateway);
         let keepalive = call.house.config.server.keepalive;
         let keepalive = (keepalive, call.client());
@@ -260,13 +261,14 @@ impl Drop for Relay {
 
 /// A silent upstream has come to an answer, or to none.
 fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
-    call.respond(StatusCode::OK, EVENT_STREAM);
+    let stream_type = HeaderValue::from_static(call.client().stream_type());
+    call.respond(StatusCode::OK, stream_type.clone());
     match answer {
         Ok(Answer::Stream(flow)) => Turn::Begin(Box::new(Live::new(call, flow))),
-        Ok(Answer::Whole { content_type, body }) if content_type == EVENT_STREAM => {
+        Ok(Answer::Whole { content_type, body }) if content_type == stream_type => {
             Turn::Say(call, body)
         }
-        Ok(Answer::Whole { .. }) => {
+        Ok(Answer::Whole { .. } | Answer::Bytes(_)) => {
             let text = "The provider answered a stream with a whole reply.";
             Turn::Refuse(call, Error::new(Kind::UpstreamError, text))
         }

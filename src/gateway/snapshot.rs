@@ -1,6 +1,6 @@
 //! A config made ready to serve: immutable, built whole, swapped whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::access::Access;
-use crate::canon::CacheMark;
+use crate::canon::{CacheMark, Dialect};
 use crate::config::{CloudEnvironment, Config, Lifetime, PromptCache, Route, Timeouts, ToolPairs};
 use crate::dialect::CacheInjection;
 use crate::net::client::Client;
@@ -28,6 +28,8 @@ pub struct Snapshot {
     /// The series of calls that never got to a target.
     pub(super) refusals: Meters,
     providers: BTreeMap<String, Arc<Provider>>,
+    /// The dialects in which the providers lose least.
+    homes: BTreeSet<Dialect>,
     chains: Vec<Arc<Chain>>,
 }
 
@@ -131,9 +133,19 @@ impl Snapshot {
             generation,
             loaded_at: SystemTime::now(),
             config,
+            homes: providers
+                .values()
+                .filter_map(|provider| provider.kind.speaks.first())
+                .map(|(home, _)| *home)
+                .collect(),
             providers,
             chains,
         })
+    }
+
+    /// Whether some provider is at home in another dialect than this one.
+    pub(super) fn speaks_besides(&self, dialect: Dialect) -> bool {
+        self.homes.iter().any(|home| *home != dialect)
     }
 
     /// The targets that `model` stands for.
@@ -151,9 +163,25 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.providers.values()
+    }
+
+    pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+}
+
 // === impl Chain ===
 
 impl Chain {
+    /// The provider itself, where no model is asked; `what` stands in the model's place.
+    pub(super) fn account(provider: &Arc<Provider>, what: &str) -> Self {
+        let target = Target::new("direct", provider, what, &Timeouts::default());
+        Self::new("direct", vec![target], None)
+    }
+
     fn new(name: &str, targets: Vec<Target>, route: Option<&Route>) -> Self {
         Self {
             name: name.into(),

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use http::header::UPGRADE;
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use percent_encoding::percent_decode_str;
 
-use crate::canon::Surface;
-use crate::gateway::Ask;
+use crate::canon::{Relay, Surface};
+use crate::gateway::{Ask, Filed};
 
 /// What can be asked of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) enum NotServed {
 }
 
 const fn infer(surface: Surface) -> Endpoint {
-    Endpoint::Infer(Ask { surface, model: None, stream: None })
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: None, filed: None })
 }
 
 /// The fixed paths, with the method that each takes.
@@ -72,7 +72,23 @@ const GOOGLE_METHODS: [(&str, Surface, bool); 3] = [
     ("countTokens", Surface::GoogleCountTokens, false),
 ];
 
-pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
+/// Cohere's version of a path that is otherwise OpenAI's neighbour.
+const RERANK: &str = "/v2/rerank";
+
+pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
+    let path = uri.path();
+    let relayed: Vec<(Relay, Option<&str>)> = relayed(path).collect();
+    if let Some((first, _)) = relayed.first() {
+        let asked = relayed.iter().find(|(relay, _)| relay.method() == method.as_str());
+        return asked.map(|(relay, id)| pass(*relay, *id)).ok_or_else(|| {
+            let allowed = match (relayed.get(1).map(|(relay, _)| relay.method()), first.method()) {
+                (None, only) => only,
+                (Some("DELETE"), _) => "GET, DELETE",
+                (Some(_), _) => "GET, POST",
+            };
+            NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed }
+        });
+    }
     let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
     if let Some((kept, id, wanted)) = kept(method, path) {
@@ -84,7 +100,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
         };
     }
     let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
-    let (wanted, endpoint) = match (fixed, google(path), model, google_model) {
+    let (wanted, endpoint) = match (fixed, google(uri), model, google_model) {
         (Some((_, wanted, endpoint)), ..) => (*wanted, endpoint.clone()),
         (None, Some(ask), ..) => (&Method::POST, Endpoint::Infer(ask)),
         (None, None, Some(id), _) => (&Method::GET, Endpoint::Model(decoded(id))),
@@ -97,6 +113,25 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, NotServed> {
     }
     let allowed = if *wanted == Method::GET { "GET" } else { "POST" };
     Err(NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed })
+}
+
+/// What is passed on as it is and has this path, with the object that the path names.
+fn relayed(path: &str) -> impl Iterator<Item = (Relay, Option<&str>)> {
+    let behind = if path == RERANK { Some("/rerank") } else { path.strip_prefix("/v1") };
+    Relay::all().filter_map(move |relay| {
+        let Some((before, after)) = relay.path().split_once("{id}") else {
+            return (behind? == relay.path()).then_some((relay, None));
+        };
+        let id = behind?.strip_prefix(before)?.strip_suffix(after)?;
+        (!id.is_empty() && !id.contains('/')).then_some((relay, Some(id)))
+    })
+}
+
+fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
+    let filed = (!relay.has_model())
+        .then(|| Filed { id: id.map(decoded).unwrap_or_default(), query: Vec::new() });
+    let surface = relay.surface();
+    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), filed })
 }
 
 /// Whether a client would rather have a WebSocket (RFC 6455), at whatever path.
@@ -120,11 +155,22 @@ fn kept(method: &Method, path: &str) -> Option<(Kept, String, &'static Method)> 
 }
 
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
-fn google(path: &str) -> Option<Ask> {
+fn google(uri: &Uri) -> Option<Ask> {
+    let path = uri.path();
     let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
     let (_, surface, stream) = GOOGLE_METHODS.iter().find(|(name, ..)| *name == method)?;
-    Some(Ask { surface: *surface, model: Some(decoded(model)), stream: Some(*stream) })
+    let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+    let surface = if *stream && !events { &Surface::GenerateArray } else { surface };
+    let (model, stream) = (Some(decoded(model)), Some(*stream));
+    Some(Ask { surface: *surface, model, stream, relay: None, filed: None })
+}
+
+/// The pairs of a URL's query.
+pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let text = |text: &str| decoded(&text.replace('+', " "));
+    pairs.map(|(name, value)| (text(name), text(value))).collect()
 }
 
 fn decoded(segment: &str) -> String {
@@ -135,7 +181,9 @@ fn decoded(segment: &str) -> String {
 fn hint(path: &str) -> Cow<'static, str> {
     let doubled = path.strip_prefix("/v1").unwrap_or_default();
     let missing = format!("/v1{path}");
-    let known = |path: &str| PATHS.iter().any(|(fixed, ..)| *fixed == path);
+    let known = |path: &str| {
+        PATHS.iter().any(|(fixed, ..)| *fixed == path) || relayed(path).next().is_some()
+    };
     if known(doubled) {
         "There is nothing here: the base URL of your client ends in `/v1` twice.".into()
     } else if known(&missing) {
@@ -149,39 +197,65 @@ fn hint(path: &str) -> Cow<'static, str> {
 mod tests {
     use super::*;
 
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn finds_every_door_and_says_what_is_wrong_at_the_others() {
-        assert_eq!(find(&Method::POST, "/v1/chat/completions"), Ok(infer(Surface::Chat)));
+        assert_eq!(find(&Method::POST, &uri("/v1/chat/completions")), Ok(infer(Surface::Chat)));
         assert_eq!(
-            find(&Method::GET, "/v1/models/openai%2Fgpt-5"),
+            find(&Method::GET, &uri("/v1/models/openai%2Fgpt-5")),
             Ok(Endpoint::Model("openai/gpt-5".into()))
         );
         assert_eq!(
-            find(&Method::GET, "/v1/models/openai/gpt-5"),
+            find(&Method::GET, &uri("/v1/models/openai/gpt-5")),
             Ok(Endpoint::Model("openai/gpt-5".into()))
         );
         let google = |model: &str, stream| {
             let (model, stream) = (Some(model.to_owned()), Some(stream));
-            Ok(Endpoint::Infer(Ask { surface: Surface::Generate, model, stream }))
+            let surface = Surface::Generate;
+            Ok(Endpoint::Infer(Ask { surface, model, stream, relay: None, filed: None }))
         };
         assert_eq!(
-            find(&Method::POST, "/v1beta/models/gemini/gemini-2.5-pro:generateContent"),
+            find(&Method::POST, &uri("/v1beta/models/gemini/gemini-2.5-pro:generateContent")),
             google("gemini/gemini-2.5-pro", false)
         );
         assert_eq!(
-            find(&Method::POST, "/v1/models/fast:streamGenerateContent"),
+            find(&Method::POST, &uri("/v1/models/fast:streamGenerateContent?alt=sse")),
             google("fast", true)
         );
         assert!(matches!(
-            find(&Method::GET, "/v1/embeddings"),
+            find(&Method::GET, &uri("/v1/embeddings")),
             Err(NotServed::Method { allowed: "POST", .. })
         ));
+        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, &uri("/v1/files/file%2D1")) else {
+            panic!()
+        };
+        assert_eq!(ask.relay, Some(Relay::DeleteFile));
+        assert_eq!(ask.filed.map(|filed| filed.id).as_deref(), Some("file-1"));
+        for (path, allowed) in [
+            ("/v1/files/x", "GET, DELETE"),
+            ("/v1/batches", "GET, POST"),
+            ("/v2/rerank", "POST"),
+            ("/v1/files/x/content", "GET"),
+        ] {
+            let Err(NotServed::Method { allowed: said, .. }) = find(&Method::PUT, &uri(path))
+            else {
+                panic!("{path}")
+            };
+            assert_eq!(said, allowed, "{path}");
+        }
         for (path, word) in [
             ("/v1/v1/models", "twice"),
+            ("/audio/speech", "must end in"),
+            ("/v1/files/a/b", "nothing at this path"),
             ("/chat/completions", "must end in"),
             ("/x", "nothing at this path"),
         ] {
-            let Err(NotServed::Path(message)) = find(&Method::GET, path) else { panic!("{path}") };
+            let Err(NotServed::Path(message)) = find(&Method::GET, &uri(path)) else {
+                panic!("{path}")
+            };
             assert!(message.contains(word), "{path}: {message}");
         }
     }

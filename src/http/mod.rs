@@ -60,7 +60,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
             if endpoint::wants_socket(&request) {
                 return Ok(upgrade_required());
             }
-            let ask = match endpoint::find(request.method(), request.uri().path()) {
+            let mut ask = match endpoint::find(request.method(), request.uri()) {
                 Ok(Endpoint::Infer(ask)) => ask,
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), &request).await);
@@ -69,6 +69,9 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
+            if let Some(filed) = &mut ask.filed {
+                filed.query = endpoint::parameters(head.uri.query().unwrap_or_default());
+            }
             let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
             Ok(gateway.answer(arrival).await)
         })

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
+use super::BoxError;
 use super::patience::{Limits, Patient, Pulse};
 use super::shed::BoxFuture;
 use super::tasks::Tasks;
@@ -92,7 +93,7 @@ impl Door {
     ) -> io::Result<()>
     where
         M: MakeService<B>,
-        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let listener = TcpListener::from_std(listener)?;
         loop {
@@ -114,7 +115,7 @@ impl Door {
     fn place<M, B>(&self, stream: TcpStream, make: M)
     where
         M: MakeService<B>,
-        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let open = Open::new(&self.open);
         if open.count > self.max_connections {
@@ -136,7 +137,7 @@ impl Door {
     async fn serve<M, B>(self, stream: TcpStream, make: M)
     where
         M: MakeService<B>,
-        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let _ = stream.set_nodelay(true);
         if let Some(config) = self.tls.clone() {
@@ -149,7 +150,7 @@ impl Door {
     async fn serve_tls<M, B>(self, stream: TcpStream, config: Arc<rustls::ServerConfig>, make: M)
     where
         M: MakeService<B>,
-        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let handshake = TlsAcceptor::from(config).accept(stream);
         if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.head, handshake).await {
@@ -172,7 +173,7 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         M: MakeService<B>,
-        B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let pulse = Pulse::default();
         let stream = TokioIo::new(Patient::new(stream, pulse.clone(), self.limits));

@@ -8,16 +8,19 @@ pub(super) const ID: &str = "azure";
 /// available for deployments.
 const API_VERSION: &str = "2024-10-21";
 
-/// The path that asks a deployment; `template` is what stands behind it.
+/// The path that asks a deployment, or the resource itself; `what` is what stands behind it.
 pub(super) fn path(
     base: &str,
-    template: &str,
-    (deployment, api_version): (&str, Option<&str>),
+    what: &str,
+    (deployment, api_version): (Option<&str>, Option<&str>),
 ) -> String {
     let base = base.strip_suffix("/openai").unwrap_or(base);
-    let mut path = format!("{base}/openai/deployments/");
-    push_segment(&mut path, deployment);
-    path.push_str(template);
+    let mut path = format!("{base}/openai");
+    if let Some(deployment) = deployment {
+        path.push_str("/deployments/");
+        push_segment(&mut path, deployment);
+    }
+    path.push_str(what);
     path.push_str("?api-version=");
     push_segment(&mut path, api_version.unwrap_or(API_VERSION));
     path
@@ -30,7 +33,7 @@ mod tests {
     #[test]
     fn a_deployment_cannot_leave_its_segment() {
         let path =
-            |base, template, deployment| path(base, template, (deployment, Some("2025-01-01")));
+            |base, what, deployment| path(base, what, (Some(deployment), Some("2025-01-01")));
         assert_eq!(
             path("/openai", "/chat/completions", "gpt-5"),
             "/openai/deployments/gpt-5/chat/completions?api-version=2025-01-01"
@@ -40,5 +43,11 @@ mod tests {
             "/openai/deployments/..%2Fa%3Fb/embeddings?api-version=2025-01-01"
         );
         assert!(path("", "/chat/completions", "..").contains("/%2E%2E/"));
+    }
+
+    #[test]
+    fn files_are_the_resources_own() {
+        let path = path("/openai", "/files/file-1", (None, Some("2025-01-01")));
+        assert_eq!(path, "/openai/files/file-1?api-version=2025-01-01");
     }
 }

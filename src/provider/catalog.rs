@@ -1,7 +1,7 @@
 //! Every provider the gateway knows by name, one row each.
 
 use super::traits;
-use crate::canon::Dialect;
+use crate::canon::{Dialect, Relay};
 use crate::dialect::Traits;
 use crate::dialect::messages::Betas;
 
@@ -18,6 +18,8 @@ pub struct Kind {
     /// URL. In a path `{model}` is the model, and `{method}` what the dialect calls an answer that
     /// is whole or streamed.
     pub speaks: &'static [(Dialect, &'static str)],
+    /// What is passed on to it as it is, at the paths of OpenAI's API behind the base URL and this.
+    pub relays: (&'static str, &'static [Relay]),
     /// How a key is shown to it.
     pub auth: Auth,
     /// Headers that its API demands besides.
@@ -85,12 +87,50 @@ const OPENROUTER: &[(Dialect, &str)] = &[
     (Dialect::Messages, "/messages"),
 ];
 
+/// All that OpenAI has. A file is uploaded where files are kept at all, and so with batches.
+const OPENAI_RELAYS: &[Relay] = &[
+    Relay::ImageGeneration,
+    Relay::ImageEdit,
+    Relay::ImageVariation,
+    Relay::Speech,
+    Relay::Transcription,
+    Relay::Translation,
+    Relay::Moderation,
+    Relay::UploadFile,
+    Relay::CreateBatch,
+];
+
+const AZURE_RELAYS: &[Relay] = &[
+    Relay::ImageGeneration,
+    Relay::ImageEdit,
+    Relay::Speech,
+    Relay::Transcription,
+    Relay::Translation,
+    Relay::UploadFile,
+    Relay::CreateBatch,
+];
+
+/// Whatever a server may have that is only said to be like OpenAI's.
+const ANY_RELAYS: &[Relay] = &[
+    Relay::ImageGeneration,
+    Relay::ImageEdit,
+    Relay::ImageVariation,
+    Relay::Speech,
+    Relay::Transcription,
+    Relay::Translation,
+    Relay::Moderation,
+    Relay::Rerank,
+    Relay::UploadFile,
+    Relay::CreateBatch,
+];
+
 /// What a row is that says nothing else.
 const ROW: Kind = Kind {
     id: "",
     name: "",
     base_url: "",
     speaks: OPENAI_CHAT,
+    relays: ("", &[]),
     auth: Auth::Bearer,
     headers: &[],
     key_variable: "",
@@ -116,6 +156,7 @@ pub static CATALOG: &[Kind] = &[
             quota_codes: &["insufficient_quota", "billing_hard_limit_reached"],
             ..FULL
         },
+        relays: ("", OPENAI_RELAYS),
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
     },
@@ -166,6 +207,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.cohere.com",
         speaks: &[(Dialect::Cohere, "/v2/chat")],
         key_variable: "CO_API_KEY",
+        relays: ("/v2", &[Relay::Rerank]),
         docs: "https://docs.cohere.com/reference/chat",
         ..ROW
     },
@@ -178,6 +220,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::Entra("api-key"),
         key_variable: "AZURE_OPENAI_API_KEY",
         quirks: FULL,
+        relays: ("", AZURE_RELAYS),
         docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",
         ..ROW
     },
@@ -188,6 +231,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.mistral.ai/v1",
         key_variable: "MISTRAL_API_KEY",
         quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
+        relays: ("", &[Relay::Transcription, Relay::Moderation, Relay::UploadFile]),
         traits: traits::MISTRAL,
         docs: "https://docs.mistral.ai/api/",
         ..ROW
@@ -198,6 +242,16 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.groq.com/openai/v1",
         speaks: OPENAI,
         key_variable: "GROQ_API_KEY",
+        relays: (
+            "",
+            &[
+                Relay::Speech,
+                Relay::Transcription,
+                Relay::Translation,
+                Relay::UploadFile,
+                Relay::CreateBatch,
+            ],
+        ),
         traits: traits::GROQ,
         docs: "https://console.groq.com/docs/api-reference",
         ..ROW
@@ -219,6 +273,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         key_variable: "XAI_API_KEY",
         quirks: Quirks { ..CHAT },
+        relays: ("", &[Relay::ImageGeneration]),
         traits: traits::XAI,
         docs: "https://docs.x.ai/developers/rest-api-reference",
         ..ROW
@@ -240,6 +295,16 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.together.xyz/v1",
         key_variable: "TOGETHER_API_KEY",
         quirks: FULL,
+        relays: (
+            "",
+            &[
+                Relay::ImageGeneration,
+                Relay::Speech,
+                Relay::Transcription,
+                Relay::Translation,
+                Relay::Rerank,
+            ],
+        ),
         traits: Traits::FOLLOWER,
         docs: "https://docs.together.ai/reference/chat-completions-1",
         ..ROW
@@ -251,6 +316,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         key_variable: "FIREWORKS_API_KEY",
         quirks: FULL,
+        relays: ("", &[Relay::Rerank]),
         traits: traits::REPLAYING,
         docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
         ..ROW
@@ -292,7 +358,6 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.sambanova.ai/v1",
         key_variable: "SAMBANOVA_API_KEY",
         quirks: FULL,
-        traits: Traits::FOLLOWER,
         docs: "https://docs.sambanova.ai/docs/en/features/openai-compatibility",
         ..ROW
     },
@@ -312,6 +377,17 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.deepinfra.com/v1/openai",
         key_variable: "DEEPINFRA_API_KEY",
         quirks: FULL,
+        relays: (
+            "",
+            &[
+                Relay::ImageGeneration,
+                Relay::ImageEdit,
+                Relay::ImageVariation,
+                Relay::Speech,
+                Relay::Transcription,
+                Relay::Translation,
+            ],
+        ),
         traits: Traits::FOLLOWER,
         docs: "https://deepinfra.com/docs/openai_api",
         ..ROW
@@ -332,6 +408,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.moonshot.ai/v1",
         key_variable: "MOONSHOT_API_KEY",
         quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
+        relays: ("", &[Relay::UploadFile]),
         traits: traits::MOONSHOT,
         docs: "https://platform.moonshot.ai/docs/api/chat",
         ..ROW
@@ -343,6 +420,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.z.ai/api/paas/v4",
         key_variable: "ZAI_API_KEY",
         quirks: Quirks { quota_codes: &["1113"], ..CHAT },
+        relays: ("", &[Relay::ImageGeneration, Relay::Transcription]),
         traits: traits::ZAI,
         docs: "https://docs.z.ai/api-reference/llm/chat-completion",
         ..ROW
@@ -354,6 +432,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         key_variable: "DASHSCOPE_API_KEY",
         quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
+        relays: ("", &[Relay::UploadFile, Relay::CreateBatch]),
         traits: traits::ALIBABA,
         docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
         ..ROW
@@ -393,6 +472,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:8000/v1",
         auth: Auth::None,
         quirks: FULL,
+        relays: ("", &[Relay::Transcription, Relay::Translation, Relay::Rerank]),
         traits: Traits::FOLLOWER,
         docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
         ..ROW
@@ -403,6 +483,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:30000/v1",
         auth: Auth::None,
         quirks: FULL,
+        relays: ("", &[Relay::Rerank]),
         traits: traits::REPLAYING,
         docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
         ..ROW
@@ -423,6 +504,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "http://127.0.0.1:8080/v1",
         auth: Auth::None,
         quirks: FULL,
+        relays: ("", &[Relay::Rerank]),
         traits: Traits::FOLLOWER,
         docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
         ..ROW
@@ -433,6 +515,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Any OpenAI-compatible server",
         auth: Auth::None,
         quirks: FULL,
+        relays: ("", ANY_RELAYS),
         traits: Traits::FOLLOWER,
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW

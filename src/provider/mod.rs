@@ -16,17 +16,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::auth::{Setup, Signer, Unsigned};
 use self::catalog::{Auth, Kind};
 pub use self::failure::{Failure, Next};
 use self::paths::Paths;
-use crate::canon::{Dialect, Surface};
+use crate::canon::{Dialect, Relay, Surface};
 use crate::config::{self, CloudEnvironment, Secret, Timeouts};
 use crate::dialect::splice::{Payload, Usage};
-use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reply, Template};
+use crate::net::client::{Client, Fault, Feed, Origin, Outgoing, Place, Reply, Template};
 
 /// A configured provider.
 #[derive(Debug)]
@@ -87,6 +87,7 @@ pub enum Operation {
     Compact,
     Completions,
     Embeddings,
+    Relay(Relay),
 }
 
 /// How a question gets to a provider.
@@ -99,16 +100,35 @@ pub enum Way {
 }
 
 /// One question to a provider.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Order<'a> {
     pub operation: Operation,
     pub model: &'a str,
     pub payload: &'a Payload,
-    /// Which of its credentials, counted from one chosen by `first_credential`.
+    /// Which of its credentials, one of its `turns`.
     pub credential: usize,
     /// Headers of the client that are passed on.
     pub extra: &'a [(HeaderName, HeaderValue)],
     pub connect_limit: Duration,
+    pub form: Form<'a>,
+}
+
+/// What a question has besides its payload.
+#[derive(Clone, Copy)]
+pub struct Form<'a> {
+    pub content_type: Option<&'a HeaderValue>,
+    /// The object that is asked for; empty where it is not one.
+    pub id: &'a str,
+    /// What comes behind the payload.
+    pub rest: Option<&'a dyn Feed>,
+}
+
+// === impl Operation ===
+
+impl Operation {
+    fn method(self) -> &'static str {
+        if let Self::Relay(relay) = self { relay.method() } else { "POST" }
+    }
 }
 
 // === impl Provider ===
@@ -144,19 +164,20 @@ impl Provider {
     }
 
     /// How many credentials may be tried.
-    pub fn credentials(&self) -> usize {
+    fn credentials(&self) -> usize {
         match &self.door {
             Door::Http { credentials, .. } => credentials.len(),
             Door::BuiltIn => 1,
         }
     }
 
-    /// The credential that the next call begins with; they take turns.
-    pub fn first_credential(&self) -> usize {
-        match self.credentials() {
+    /// Its credentials, from the one that the next call begins with; they take turns.
+    pub fn turns(&self) -> std::ops::Range<usize> {
+        let first = match self.credentials() {
             1 => 0,
             _ => self.next_credential.fetch_add(1, Ordering::Relaxed),
-        }
+        };
+        first..first + self.credentials()
     }
 
     /// The dialects in which this model can be asked, the one with least loss first.
@@ -178,7 +199,8 @@ impl Provider {
         let first = self.dialects(model).next();
         match (surface, surface.dialect()) {
             (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
-            (Surface::Completions, _) => first.map(Way::Translated),
+            // Google's providers are asked for events, whatever their client wants.
+            (Surface::Completions | Surface::GenerateArray, _) => first.map(Way::Translated),
             (Surface::Embeddings, _) => self.kind.quirks.embeddings.then_some(Way::Verbatim),
             // Only where a dialect is at home has it all its doors.
             (Surface::CountTokens | Surface::GoogleCountTokens, home) => {
@@ -197,6 +219,11 @@ impl Provider {
         }
     }
 
+    /// Whether it has what is passed on to it as it is.
+    pub fn relays(&self, relay: Relay) -> bool {
+        self.kind.relays.1.contains(&relay.of_a_kind())
+    }
+
     /// What becomes of `stream_options` on the way to it.
     pub fn usage(&self) -> Usage {
         if self.omits_stream_options.load(Ordering::Relaxed) { Usage::Omit } else { Usage::Ask }
@@ -212,14 +239,18 @@ impl Provider {
         let Door::Http { origin, paths, credentials } = &self.door else {
             return Ok(demo::answer(order.operation, order.payload));
         };
-        let path = paths.fill_in(self.kind, order.operation, order.model);
+        let (operation, form) = (order.operation, order.form);
+        let name = if form.id.is_empty() { order.model } else { form.id };
+        let path = paths.fill_in(self.kind, operation, name);
         let credential = &credentials[order.credential % credentials.len()];
         let mut outgoing = Outgoing {
-            method: "POST",
+            method: operation.method(),
             path: &path,
             headers: &credential.template,
             extra: order.extra,
+            content_type: form.content_type,
             body: order.payload,
+            rest: form.rest,
         };
         let Some(signer) = &credential.signer else {
             return Ok(origin.send(outgoing, order.connect_limit).await?);
@@ -319,7 +350,6 @@ impl Credential {
         secret: Option<&Secret>,
     ) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // Compressed streams are held back by whoever compresses them.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let agent = concat!("switchpoint/", env!("CARGO_PKG_VERSION"));

@@ -85,6 +85,9 @@ impl Paths {
         match &self.form {
             Form::Row => {
                 let mut path = self.base.clone();
+                if let Operation::Relay(_) = operation {
+                    path.push_str(kind.relays.0);
+                }
                 push_template(&mut path, template(kind, operation), operation, model);
                 path.push_str(match operation {
                     Operation::CountTokens(Dialect::Messages) => "/count_tokens",
@@ -94,8 +97,14 @@ impl Paths {
                 path
             }
             Form::Deployments { api_version } => {
-                let template = template(kind, operation);
-                azure::path(&self.base, template, (model, api_version.as_deref()))
+                let mut path = String::new();
+                push_template(&mut path, template(kind, operation), operation, model);
+                let deployment = match operation {
+                    // Files and batches are the resource's and no deployment's.
+                    Operation::Relay(relay) if !relay.has_model() => None,
+                    _ => Some(model),
+                };
+                azure::path(&self.base, &path, (deployment, api_version.as_deref()))
             }
             Form::Bedrock => bedrock::path(
                 &self.base,
@@ -106,7 +115,8 @@ impl Paths {
                     Operation::CountTokens(_)
                     | Operation::Compact
                     | Operation::Completions
-                    | Operation::Embeddings => bedrock::Operation::Invoke,
+                    | Operation::Embeddings
+                    | Operation::Relay(_) => bedrock::Operation::Invoke,
                 },
             ),
             Form::Vertex { project, location } => {
@@ -121,9 +131,10 @@ impl Paths {
                     Operation::CountTokens(_) => vertex::Method::CountTokens,
                     Operation::Chat { stream: true, .. } => vertex::Method::StreamGenerate,
                     Operation::Chat { stream: false, .. } => vertex::Method::Generate,
-                    Operation::Compact | Operation::Completions | Operation::Embeddings => {
-                        vertex::Method::Predict
-                    }
+                    Operation::Compact
+                    | Operation::Completions
+                    | Operation::Embeddings
+                    | Operation::Relay(_) => vertex::Method::Predict,
                 };
                 vertex::path(&self.base, (project, location), model, method)
             }
@@ -136,6 +147,7 @@ fn template(kind: &Kind, operation: Operation) -> &'static str {
     let dialect = match operation {
         Operation::Completions => return "/completions",
         Operation::Embeddings => return "/embeddings",
+        Operation::Relay(relay) => return relay.path(),
         Operation::Chat { dialect, .. } | Operation::CountTokens(dialect) => dialect,
         Operation::Compact => Dialect::Responses,
     };
@@ -150,7 +162,7 @@ fn push_template(path: &mut String, template: &str, operation: Operation, model:
         path.push_str(before);
         let (name, after) = after.split_once('}').unwrap_or((after, ""));
         match name {
-            "model" => push_segment(path, model),
+            "model" | "id" => push_segment(path, model),
             _ => path.push_str(method(operation)),
         }
         rest = after;
@@ -164,6 +176,9 @@ fn method(operation: Operation) -> &'static str {
         Operation::Chat { stream: true, .. } => "streamGenerateContent?alt=sse",
         Operation::Chat { stream: false, .. } => "generateContent",
         Operation::CountTokens(_) => "countTokens",
-        Operation::Compact | Operation::Completions | Operation::Embeddings => "batchEmbedContents",
+        Operation::Compact
+        | Operation::Completions
+        | Operation::Embeddings
+        | Operation::Relay(_) => "batchEmbedContents",
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -31,9 +31,12 @@ pub(crate) struct Authority {
 /// A provider behind TLS that answers every request with `REPLY`.
 pub(crate) struct SecureUpstream {
     pub(crate) address: SocketAddr,
-    pub(crate) versions: Arc<Mutex<Vec<Version>>>,
+    /// Each request's version and the size of its body, where that came to its end.
+    seen: Seen,
     _tasks: JoinSet<()>,
 }
+
+type Seen = Arc<Mutex<Vec<(Version, Option<usize>)>>>;
 
 /// A proxy that opens tunnels and remembers what it was asked.
 pub(crate) struct Proxy {
@@ -95,14 +98,18 @@ impl SecureUpstream {
         let mut config = rustls::ServerConfig::clone(&server(Arc::new(certificate)).unwrap());
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let versions = Arc::default();
+        let seen = Seen::default();
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, acceptor, Arc::clone(&versions)));
-        Self { address, versions, _tasks: tasks }
+        tasks.spawn(accept(listener, acceptor, Arc::clone(&seen)));
+        Self { address, seen, _tasks: tasks }
     }
 
     pub(crate) fn versions(&self) -> Vec<Version> {
-        self.versions.lock().unwrap().clone()
+        self.seen.lock().unwrap().iter().map(|(version, _)| *version).collect()
+    }
+
+    pub(crate) fn sizes(&self) -> Vec<Option<usize>> {
+        self.seen.lock().unwrap().iter().map(|(_, size)| *size).collect()
     }
 
     /// The provider's section.
@@ -115,24 +122,39 @@ impl SecureUpstream {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, seen: Arc<Mutex<Vec<Version>>>) {
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, seen: Seen) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
         connections.spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
-            let service = service_fn(move |request: Request<Incoming>| {
-                seen.lock().unwrap().push(request.version());
-                let mut response = Response::new(Full::new(Bytes::from_static(REPLY.as_bytes())));
-                let json = "application/json".parse().unwrap();
-                response.headers_mut().insert("content-type", json);
-                std::future::ready(Ok::<_, std::convert::Infallible>(response))
-            });
+            let service = service_fn(move |request| reply(request, Arc::clone(&seen)));
             let builder = Builder::new(TokioExecutor::new());
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+async fn reply(
+    request: Request<Incoming>,
+    seen: Seen,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let version = request.version();
+    let size = read(request.into_body()).await;
+    seen.lock().unwrap().push((version, size));
+    let mut response = Response::new(Full::new(Bytes::from_static(REPLY.as_bytes())));
+    response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    Ok(response)
+}
+
+/// The size of a body; it is not kept.
+async fn read(mut body: Incoming) -> Option<usize> {
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        size += frame.ok()?.into_data().map_or(0, |data| data.len());
+    }
+    Some(size)
 }
 
 // === impl Proxy ===

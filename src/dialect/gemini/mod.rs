@@ -26,15 +26,29 @@ use super::{
 use crate::canon::{ChatRequest, ChatResponse};
 use crate::error::Error;
 
-pub static CODEC: Gemini = Gemini;
+pub static CODEC: Gemini = Gemini(Form::Sse);
+/// `streamGenerateContent` without `alt=sse`: one JSON array, element by element.
+pub static ARRAY: Gemini = Gemini(Form::Array);
+/// `countTokens`, whose questions are wrapped once more.
+pub static COUNT: Gemini = Gemini(Form::Count);
 
 /// Speaks Gemini's API.
 #[derive(Debug)]
-pub struct Gemini;
+pub struct Gemini(Form);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Sse,
+    Array,
+    Count,
+}
 
 impl ClientSide for Gemini {
     fn read_request(&self, body: &[u8]) -> Result<ChatRequest, Misread> {
-        request::read(body)
+        match self.0 {
+            Form::Count => request::read_count(body),
+            Form::Sse | Form::Array => request::read(body),
+        }
     }
 
     fn write_response(&self, response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
@@ -42,7 +56,12 @@ impl ClientSide for Gemini {
     }
 
     fn writer(&self, context: &Context<'_>) -> Box<dyn WriteStream> {
-        Box::new(Writer::new(context, Framing::Sse))
+        let framing = if self.0 == Form::Array { Framing::Array } else { Framing::Sse };
+        Box::new(Writer::new(context, framing))
+    }
+
+    fn stream_type(&self) -> &'static str {
+        if self.0 == Form::Array { "application/json" } else { "text/event-stream" }
     }
 
     fn write_error(&self, error: &Error) -> Vec<u8> {
@@ -50,7 +69,10 @@ impl ClientSide for Gemini {
     }
 
     fn write_error_event(&self, error: &Error) -> Vec<u8> {
-        error::write_event(error)
+        match self.0 {
+            Form::Array => error::write_element(error),
+            Form::Sse | Form::Count => error::write_event(error),
+        }
     }
 
     /// Google's Python library takes every line that is not empty for JSON, comments too.
@@ -75,21 +97,6 @@ impl UpstreamSide for Gemini {
     fn reader(&self) -> Box<dyn ReadStream> {
         Box::new(Reader::default())
     }
-}
-
-/// Writes a stream as the JSON array that `streamGenerateContent` gives without `alt=sse`.
-pub fn array_writer(context: &Context<'_>) -> Box<dyn WriteStream> {
-    Box::new(Writer::new(context, Framing::Array))
-}
-
-/// What ends such an array with an error once it has begun.
-pub fn array_error(error: &Error) -> Vec<u8> {
-    error::write_element(error)
-}
-
-/// Reads the question of a `countTokens` call.
-pub fn read_count(body: &[u8]) -> Result<ChatRequest, Misread> {
-    request::read_count(body)
 }
 
 /// The answer to a `countTokens` call.

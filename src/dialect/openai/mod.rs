@@ -1,10 +1,12 @@
 //! OpenAI's spelling: errors, and what its answers and streams say of themselves.
 
 mod error;
+mod media;
 mod tap;
 mod usage;
 
 pub use error::{read_error, write_error, write_error_event};
+pub use media::{MediaReader, Skim};
 pub use tap::{Tap, read_usage};
 pub use usage::{count, write_usage};
 

@@ -19,7 +19,7 @@ pub struct Span {
 }
 
 /// The facts read from a body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// The decoded value of `model`; empty where the body has none and none is needed.
     pub model: String,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -18,10 +18,10 @@ use super::{Fault, IDLE, Origin, Outgoing, Reply, push_header};
 use crate::dialect::splice::Payload;
 
 /// A longer response head is refused.
-const MAX_HEAD: usize = 64 * 1024;
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
 /// Slices handed to one vectored write.
-const MAX_SLICES: usize = 32;
+pub(super) const MAX_SLICES: usize = 32;
 
 pub(super) struct Connection {
     pub(super) stream: Stream,
@@ -31,25 +31,26 @@ pub(super) struct Connection {
     idle_limit: Duration,
 }
 
-struct Head {
-    status: u16,
-    headers: HeaderMap,
-    framing: Framing,
-    keep_alive: bool,
+pub(super) struct Head {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) framing: Framing,
+    pub(super) keep_alive: bool,
 }
 
 /// The head of a request, written out.
 pub(super) fn render(outgoing: Outgoing<'_>, authority: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(outgoing.headers.rendered.len() + 256);
     // Writing to a vector cannot fail.
-    let _ = write!(
-        head,
-        "{} {} HTTP/1.1\r\nhost: {authority}\r\ncontent-length: {}\r\n",
-        outgoing.method,
-        outgoing.path,
-        outgoing.body.len()
-    );
+    let _ = write!(head, "{} {} HTTP/1.1\r\nhost: {authority}\r\n", outgoing.method, outgoing.path);
+    let _ = match outgoing.length() {
+        Some(length) => write!(head, "content-length: {length}\r\n"),
+        None => write!(head, "transfer-encoding: chunked\r\n"),
+    };
     head.extend_from_slice(&outgoing.headers.rendered);
+    if let Some(content_type) = outgoing.content_type() {
+        push_header(&mut head, &CONTENT_TYPE, content_type);
+    }
     for (name, value) in outgoing.extra {
         push_header(&mut head, name, value);
     }
@@ -95,10 +96,15 @@ impl Connection {
             }
             (Err(fault), _) => return Err(fault),
         };
+        Ok(self.reply(head, origin))
+    }
+
+    /// The answer that begins with this head.
+    pub(super) fn reply(self, head: Head, origin: &Arc<Origin>) -> Reply {
         let Head { status, headers, framing, keep_alive } = head;
         let body =
             ReplyBody::http1(self, framing, keep_alive.then(|| Arc::clone(origin)), &headers);
-        Ok(Reply { status, headers, body })
+        Reply { status, headers, body }
     }
 
     /// Writes the request; false when the server began to answer before it was complete.
@@ -138,7 +144,7 @@ impl Connection {
     }
 
     /// Reads into the buffer; an end of the stream is an error here.
-    fn poll_fill(&mut self, context: &mut Context<'_>) -> io::Result<Poll<()>> {
+    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>) -> io::Result<Poll<()>> {
         self.buffer.reserve(2048);
         match pin!(self.stream.read_buf(&mut self.buffer)).poll(context) {
             Poll::Pending => Ok(Poll::Pending),
@@ -147,7 +153,7 @@ impl Connection {
         }
     }
 
-    async fn read_head(&mut self) -> Result<Head, Fault> {
+    pub(super) async fn read_head(&mut self) -> Result<Head, Fault> {
         loop {
             if let Some(head) = self.parse_head()? {
                 return Ok(head);
@@ -167,7 +173,7 @@ impl Connection {
     }
 
     /// The head at the front of the buffer, once it is complete; interim answers are skipped.
-    fn parse_head(&mut self) -> Result<Option<Head>, Fault> {
+    pub(super) fn parse_head(&mut self) -> Result<Option<Head>, Fault> {
         loop {
             if self.buffer.is_empty() {
                 return Ok(None);

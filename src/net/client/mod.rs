@@ -4,6 +4,7 @@
 //! and reply, what is readable is drained at once, and dropping the reply closes the socket.
 
 mod connect;
+mod feed;
 mod h1;
 mod reply;
 
@@ -16,12 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::Instant;
 
 use self::connect::{Connected, Connector};
+pub use self::feed::Feed;
 use self::h1::Connection;
 pub use self::reply::{BodyError, Reply, ReplyBody};
 use super::tasks::Tasks;
@@ -76,14 +79,17 @@ struct Multiplexed {
 }
 
 /// One request, ready to be sent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Outgoing<'a> {
     pub method: &'a str,
     pub path: &'a str,
     pub headers: &'a Template,
     /// Headers of this call alone.
     pub extra: &'a [(HeaderName, HeaderValue)],
+    pub content_type: Option<&'a HeaderValue>,
     pub body: &'a Payload,
+    /// What comes behind `body`, where that is only its beginning.
+    pub rest: Option<&'a dyn Feed>,
 }
 
 /// Headers that every request to an origin carries, written out once. Holds credentials: it is
@@ -102,6 +108,9 @@ pub enum Fault {
     /// was there: then the request has certainly been seen.
     #[error("the connection was closed before an answer came: {cause}")]
     Closed { cause: io::Error, arrived: bool },
+    /// The request's own body did not come to its end.
+    #[error("the question broke off while it was sent: {0}")]
+    Upload(#[source] BoxError),
     #[error("the answer is not HTTP: {0}")]
     Malformed(String),
 }
@@ -182,10 +191,13 @@ impl Origin {
         outgoing: Outgoing<'_>,
         connect_limit: Duration,
     ) -> Result<Reply, Fault> {
-        if let Some(pooled) = self.checkout() {
+        // What is passed on while it arrives cannot be sent twice, so it goes where the peer
+        // cannot have hung up unnoticed.
+        let fit = |line: &Line| outgoing.rest.is_none() || matches!(line, Line::Multiplexed(_));
+        if let Some(pooled) = self.checkout().filter(fit) {
             match self.exchange(pooled, outgoing).await {
                 // The peer had closed it while it was unused: the request was not served.
-                Err(Fault::Closed { arrived: false, .. }) => {}
+                Err(Fault::Closed { arrived: false, .. }) if outgoing.rest.is_none() => {}
                 result => return result,
             }
         }
@@ -208,7 +220,10 @@ impl Origin {
         match line {
             Line::Single(connection) => {
                 let head = h1::render(outgoing, self.authority());
-                connection.exchange(&head, outgoing.body, self).await
+                match outgoing.rest {
+                    None => connection.exchange(&head, outgoing.body, self).await,
+                    Some(rest) => connection.exchange_fed(head, (outgoing.body, rest), self).await,
+                }
             }
             Line::Multiplexed(line) => self.exchange_http2(line, outgoing).await,
         }
@@ -243,9 +258,12 @@ impl Origin {
         let mut request = Request::builder()
             .method(outgoing.method)
             .uri(uri)
-            .body(Outbox::new(outgoing.body))
+            .body(())
             .map_err(|error| Fault::Malformed(error.to_string()))?;
         *request.headers_mut() = outgoing.headers.map.clone();
+        if let Some(content_type) = outgoing.content_type() {
+            request.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+        }
         for (name, value) in outgoing.extra {
             request.headers_mut().insert(name, value.clone());
         }
@@ -254,11 +272,19 @@ impl Origin {
             cause: io::Error::other(error),
         };
         line.sender.ready().await.map_err(closed)?;
-        let response = line.sender.send_request(request).await.map_err(closed)?;
+        let (response, request) = if let Some(rest) = outgoing.rest {
+            feed::exchange_http2(&mut line.sender, request, (outgoing.body, rest)).await?
+        } else {
+            let request = request.map(|()| Outbox::new(outgoing.body));
+            (line.sender.send_request(request).await.map_err(closed)?, None)
+        };
         let (head, body) = response.into_parts();
         Ok(Reply {
             status: head.status.as_u16(),
-            body: ReplyBody::boxed(reply::Inbox { body, _stream: line.streams }, &head.headers),
+            body: ReplyBody::boxed(
+                reply::Inbox { body, _stream: line.streams, _request: request },
+                &head.headers,
+            ),
             headers: head.headers,
         })
     }
@@ -307,6 +333,21 @@ impl Shard {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Outgoing ===
+
+impl Outgoing<'_> {
+    /// The size of the whole body, where that is known.
+    fn length(&self) -> Option<u64> {
+        let length = self.body.len() as u64;
+        self.rest.map_or(Some(length), |rest| Some(rest.length()? + length))
+    }
+
+    /// What the template says of it goes before.
+    fn content_type(&self) -> Option<&HeaderValue> {
+        self.content_type.filter(|_| !self.headers.map.contains_key(CONTENT_TYPE))
+    }
 }
 
 // === impl Template ===

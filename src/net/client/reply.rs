@@ -1,7 +1,6 @@
 //! An upstream's answer: its head, and its body as bytes that are pulled.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::io::{self, Write};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,7 +13,9 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::sync::mpsc::{Receiver, Sender};
 
+use super::feed::{self, Piece};
 use super::h1::Connection;
 use super::{LocalBody, Origin};
 use crate::dialect::splice::Payload;
@@ -441,34 +442,48 @@ impl Inflate {
 /// A request body on an HTTP/2 stream.
 pub(super) struct Outbox {
     parts: std::vec::IntoIter<Bytes>,
-    left: u64,
+    /// Bytes still to come, where that is known.
+    left: Option<u64>,
+    /// What comes behind the parts.
+    more: Option<Receiver<Piece>>,
 }
 
 impl Outbox {
     pub(super) fn new(payload: &Payload) -> Self {
-        Self { parts: payload.parts().to_vec().into_iter(), left: payload.len() as u64 }
+        let left = Some(payload.len() as u64);
+        Self { parts: payload.parts().to_vec().into_iter(), left, more: None }
+    }
+
+    /// A body of which only the beginning is there.
+    pub(super) fn fed(payload: &Payload, length: Option<u64>, more: Receiver<Piece>) -> Self {
+        Self { left: length, more: Some(more), ..Self::new(payload) }
     }
 }
 
 impl Body for Outbox {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.parts.next();
-        self.left -= next.as_ref().map_or(0, |part| part.len() as u64);
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let next = match (self.parts.next(), &mut self.more) {
+            (Some(part), _) => Some(part),
+            (None, Some(more)) => ready!(feed::poll_piece(more, context)).transpose()?,
+            (None, None) => None,
+        };
+        let length = next.as_ref().map_or(0, |part| part.len() as u64);
+        self.left = self.left.map(|left| left.saturating_sub(length));
         Poll::Ready(next.map(|part| Ok(Frame::data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == Some(0) && self.more.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -476,6 +491,8 @@ impl Body for Outbox {
 pub(super) struct Inbox {
     pub(super) body: hyper::body::Incoming,
     pub(super) _stream: Arc<()>,
+    /// Keeps a request open that was answered before it was whole.
+    pub(super) _request: Option<Sender<Piece>>,
 }
 
 impl Body for Inbox {

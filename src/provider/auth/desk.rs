@@ -94,8 +94,15 @@ impl Desk {
         let path = if path.is_empty() { "/" } else { path };
         let headers = Template::new(question.headers.clone());
         let body = Payload::from(Bytes::from(question.body.clone()));
-        let outgoing =
-            Outgoing { method: question.method, path, headers: &headers, extra: &[], body: &body };
+        let outgoing = Outgoing {
+            method: question.method,
+            path,
+            headers: &headers,
+            extra: &[],
+            content_type: None,
+            body: &body,
+            rest: None,
+        };
         let exchange = async {
             let reply = self.origin.send(outgoing, CONNECT).await;
             let mut reply = reply.map_err(|fault| self.fault(&fault.to_string()))?;

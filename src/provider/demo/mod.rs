@@ -61,6 +61,8 @@ pub(super) fn answer(operation: Operation, payload: &Payload) -> Reply {
             Some(input) => whole(200, &embed(&request, input)),
             None => refuse("`input` is missing."),
         },
+        // Its row has none of these, so they are not asked of it.
+        Operation::Relay(_) => refuse("The demo has only chat and embeddings."),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::canon::{
     ToolCall, ToolChoice, ToolResult, Usage,
 };
 use crate::dialect::fold::unfold;
-use crate::dialect::gemini::{CODEC, array_error, array_writer, read_count, write_count};
+use crate::dialect::gemini::{ARRAY, CODEC, COUNT, write_count};
 use crate::dialect::{Aim, ClientSide, Inexpressible, Traits, UpstreamSide, Written};
 use crate::error::{Error, Kind};
 
@@ -156,10 +156,10 @@ fn a_question_goes_home_as_it_came() {
     assert_eq!(body["tools"][1], json!({"googleSearch": {}}));
     assert_eq!(CODEC.read_request(&written.body).unwrap(), request);
     assert_eq!(ask(&request, "gemini-2.5-flash").unwrap().1, written);
-    assert_eq!(read_count(REQUEST).unwrap(), request);
+    assert_eq!(COUNT.read_request(REQUEST).unwrap(), request);
     let inner =
         format!(r#"{{"generateContentRequest":{}}}"#, std::str::from_utf8(REQUEST).unwrap());
-    assert_eq!(read_count(inner.as_bytes()).unwrap(), request);
+    assert_eq!(COUNT.read_request(inner.as_bytes()).unwrap(), request);
     assert_eq!(write_count(3), br#"{"totalTokens":3}"#);
 }
 
@@ -437,11 +437,11 @@ fn errors_are_spelled_as_google_does() {
     assert_eq!(body["error"]["details"][1]["retryDelay"], "3s");
     let request = ChatRequest::default();
     let mut out = Vec::new();
-    let mut writer = array_writer(&context(&request));
+    let mut writer = ARRAY.writer(&context(&request));
     writer.write(&Event::Start(crate::canon::Start::default()), &mut out);
     writer.write(&Event::Open { choice: 0, part: crate::canon::Opening::Text }, &mut out);
     writer.write(&Event::Delta { choice: 0, delta: Delta::Text("a".into()) }, &mut out);
-    out.extend(array_error(&error));
+    out.extend(ARRAY.write_error_event(&error));
     let array: Vec<Value> = serde_json::from_slice(&out).unwrap();
     assert_eq!(array[2]["error"]["code"], 429);
 }

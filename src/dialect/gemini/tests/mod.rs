@@ -5,7 +5,7 @@ mod machine;
 mod property;
 mod recording;
 
-use super::{CODEC, array_writer};
+use super::{ARRAY, CODEC};
 use crate::canon::{ChatRequest, ChatResponse, Event};
 use crate::dialect::fold::Fold;
 use crate::dialect::sse::Decoder;
@@ -65,7 +65,7 @@ fn written(events: &[Event], array: bool) -> Vec<u8> {
     use crate::dialect::ClientSide;
     let request = ChatRequest::default();
     let context = context(&request);
-    let mut writer = if array { array_writer(&context) } else { CODEC.writer(&context) };
+    let mut writer = if array { ARRAY.writer(&context) } else { CODEC.writer(&context) };
     let mut out = Vec::new();
     for event in events {
         writer.write(event, &mut out);

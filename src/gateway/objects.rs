@@ -1,0 +1,277 @@
+//! Files and batches: a provider keeps them, and here it is known whose they are and where.
+//!
+//! Their ids are the provider's. One that was not given out here, or not to this key, is unknown.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body as HttpBody;
+use serde::Deserialize;
+
+use super::arrival::{self, Ask, Filed, Question, Unreadable, refused};
+use super::attempt::{self, Answer};
+use super::call::Call;
+use super::relayed::Relayed;
+use super::snapshot::Chain;
+use super::{Body, Gateway, pipeline, upload};
+use crate::access::Caller;
+use crate::canon::{Outcome, Owner, Relay, Surface};
+use crate::error::{Error, Kind};
+use crate::provider::Provider;
+use crate::store::{self, Draft, Object, ObjectKind};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// What a list holds at the most, and where nothing is said.
+const LONGEST_LIST: u32 = 1000;
+const USUAL_LIST: u32 = 20;
+/// Objects looked at in one step.
+const PAGE: u32 = 200;
+
+/// How a question is answered.
+enum Plan {
+    /// From what is known here.
+    Known(Vec<u8>),
+    Asked(Box<Question>, Arc<Chain>),
+}
+
+/// What is read of an object, and of the question that makes a batch.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Facts {
+    id: String,
+    purpose: Option<String>,
+    input_file_id: Option<String>,
+    output_file_id: Option<String>,
+    error_file_id: Option<String>,
+}
+
+/// Answers one question about files or batches.
+pub(super) async fn answer<B>(
+    mut call: Box<Call>,
+    (ask, filed, relay): (&Ask, &Filed, Relay),
+    headers: &HeaderMap,
+    body: B,
+) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+{
+    let (question, chain) = match plan(&mut call, (ask, filed, relay), headers, body).await {
+        Ok(Plan::Asked(question, chain)) => (question, chain),
+        Ok(Plan::Known(list)) => {
+            let response = call.respond(StatusCode::OK, JSON);
+            return response.map(|()| Body::whole(list.into(), Some(call)));
+        }
+        Err(Unreadable::Refused(error)) => return call.refuse(error),
+        Err(Unreadable::Gone) => return pipeline::broken_off(&call),
+    };
+    call.routed(&chain, &question);
+    let (mut call, mut answer) = attempt::walk(call, *question).await;
+    if let Ok(Answer::Whole { body, .. }) = &answer
+        && let Err(failure) = note(&call, (relay, &filed.id), body).await
+    {
+        call.ends(Outcome::Internal);
+        answer = Err(unknown_whose(&failure));
+    }
+    pipeline::reply(call, answer)
+}
+
+/// Who asks, for what, and who has it.
+async fn plan<B>(
+    call: &mut Call,
+    (ask, filed, relay): (&Ask, &Filed, Relay),
+    headers: &HeaderMap,
+    body: B,
+) -> Result<Plan, Unreadable>
+where
+    B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
+{
+    let house = Arc::clone(&call.house);
+    let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
+    call.admitted(caller.key());
+    let owner = Owner::new(Arc::clone(caller.key()));
+    let (server, gateway) = (&house.config.server, Arc::clone(&call.gateway));
+    let (question, provider) = match relay {
+        Relay::ListFiles | Relay::ListBatches => {
+            return list(&gateway, &owner, filed, kind_of(relay)).await.map(Plan::Known);
+        }
+        Relay::UploadFile => {
+            let provider = choose(call, &caller, filed, relay)?;
+            let form = (relay, headers);
+            (upload::read(body, form, server, &gateway.bodies).await?, provider)
+        }
+        Relay::CreateBatch => {
+            let ask = Ask { model: Some(String::new()), ..ask.clone() };
+            let question = arrival::read(body, (&ask, headers), server, &gateway.bodies).await?;
+            let facts = serde_json::from_slice::<Facts>(&question.payload.to_bytes());
+            let file = facts.ok().and_then(|facts| facts.input_file_id).ok_or_else(|| {
+                Unreadable::Refused(Error::invalid("`input_file_id` is missing."))
+            })?;
+            (question, find(&gateway, &owner, ObjectKind::File, &file).await?)
+        }
+        _ => {
+            let kept = find(&gateway, &owner, kind_of(relay), &filed.id).await?;
+            (Question::bare(headers, Relayed::object(relay, filed.id.clone())), kept)
+        }
+    };
+    let Some(keeper) = house.provider(&provider) else {
+        let message = format!("`{provider}` has this, and is no longer configured.");
+        return Err(refused(Kind::Unsupported, message));
+    };
+    if !may_use(&caller, &keeper.name, relay) {
+        let message = format!("This key may not use `{}`.", scope(&keeper.name, relay));
+        return Err(refused(Kind::NotAllowed, message));
+    }
+    let chain = Arc::new(Chain::account(keeper, relay.surface().name()));
+    Ok(Plan::Asked(Box::new(question), chain))
+}
+
+/// What a key's `routes` must cover for files and batches of a provider.
+fn scope(provider: &str, relay: Relay) -> String {
+    format!("{provider}/{}", relay.surface().name())
+}
+
+fn may_use(caller: &Caller, provider: &str, relay: Relay) -> bool {
+    caller.may_call(&scope(provider, relay))
+}
+
+/// The provider for a new file: the one that is named, or the only one there is.
+fn choose(call: &Call, caller: &Caller, filed: &Filed, relay: Relay) -> Result<String, Unreadable> {
+    let keepers = call.house.providers().filter(|provider| provider.relays(relay));
+    let keepers = keepers.filter(|provider| may_use(caller, &provider.name, relay));
+    let keepers: Vec<&Arc<Provider>> = keepers.collect();
+    let names = keepers.iter().map(|provider| &*provider.name).collect::<Vec<_>>().join("`, `");
+    match (filed.parameter("provider"), keepers.as_slice()) {
+        (Some(name), keepers) if keepers.iter().any(|keeper| *keeper.name == *name) => {
+            Ok(name.to_owned())
+        }
+        (None, [only]) => Ok(only.name.to_string()),
+        (_, []) => {
+            let message = "No provider that this key may use keeps files.";
+            Err(refused(Kind::Unsupported, message))
+        }
+        (Some(name), _) => {
+            let message = format!("`{name}` is not one of the providers with files: `{names}`.");
+            Err(refused(Kind::Unsupported, message))
+        }
+        (None, _) => {
+            let message = format!(
+                "Several providers keep files; say which in the URL, as in `?provider=NAME`: \
+                 `{names}`."
+            );
+            Err(refused(Kind::InvalidRequest, message))
+        }
+    }
+}
+
+fn kind_of(relay: Relay) -> ObjectKind {
+    if relay.surface() == Surface::Batches { ObjectKind::Batch } else { ObjectKind::File }
+}
+
+/// The provider that has an object of this owner's.
+async fn find(
+    gateway: &Gateway,
+    owner: &Owner,
+    kind: ObjectKind,
+    id: &str,
+) -> Result<String, Unreadable> {
+    let found = gateway.store().get(owner, kind, id).await;
+    let found = found.map_err(|failure| Unreadable::Refused(unknown_whose(&failure)))?;
+    let kept = found.as_ref().and_then(|object| split(object));
+    kept.map(|(provider, _)| provider.to_owned()).ok_or_else(|| {
+        let message = format!("There is no object with the id `{id}`.");
+        refused(Kind::NotFound, message)
+    })
+}
+
+fn unknown_whose(failure: &store::Failure) -> Error {
+    tracing::error!(cause = %failure, "whose a file or batch is cannot be looked up or kept");
+    Error::new(Kind::Internal, "The gateway's store cannot be used at the moment.")
+}
+
+/// The provider and what it last said of the object.
+fn split(object: &Object) -> Option<(&str, &str)> {
+    str::from_utf8(&object.value).ok()?.split_once('\n')
+}
+
+/// Remembers what an answer says: whose the object is, where it is, and what became of it.
+async fn note(call: &Call, (relay, id): (Relay, &str), body: &Bytes) -> Result<(), store::Failure> {
+    let (Some(owner), Some(target)) = (call.owner(), call.target()) else { return Ok(()) };
+    let store = call.gateway.store();
+    if relay == Relay::DeleteFile {
+        return store.delete(&owner, ObjectKind::File, id).await.map(drop);
+    }
+    let Ok(facts) = serde_json::from_slice::<Facts>(body) else { return Ok(()) };
+    let is_new = matches!(relay, Relay::UploadFile | Relay::CreateBatch);
+    // What is asked for by its id is that, whatever the answer calls it.
+    if facts.id.is_empty() || relay == Relay::FileContent || !(is_new || facts.id == id) {
+        return Ok(());
+    }
+    let keep = |id: &str, said: &[u8]| Draft {
+        id: id.to_owned(),
+        value: [target.provider.name.as_bytes(), b"\n", said].concat().into(),
+        expires_at: None,
+    };
+    store.put(&owner, kind_of(relay), keep(&facts.id, body)).await?;
+    for file in [facts.output_file_id, facts.error_file_id].into_iter().flatten() {
+        if store.get(&owner, ObjectKind::File, &file).await?.is_none() {
+            let said = serde_json::json!({"id": file, "object": "file", "purpose": "batch_output"});
+            let said = said.to_string();
+            store.put(&owner, ObjectKind::File, keep(&file, said.as_bytes())).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The owner's objects as they were last seen here, the newest first.
+async fn list(
+    gateway: &Gateway,
+    owner: &Owner,
+    filed: &Filed,
+    kind: ObjectKind,
+) -> Result<Vec<u8>, Unreadable> {
+    let unusable = |failure: store::Failure| Unreadable::Refused(unknown_whose(&failure));
+    if filed.parameter("order").is_some_and(|order| order != "desc") {
+        return Err(refused(Kind::InvalidRequest, "`order` can only be `desc` here."));
+    }
+    let limit = match filed.parameter("limit").map(str::parse::<u32>) {
+        None => USUAL_LIST,
+        Some(Ok(limit @ 1..)) => limit.min(LONGEST_LIST),
+        Some(_) => return Err(refused(Kind::InvalidRequest, "`limit` must be a positive number.")),
+    };
+    let mut after = None;
+    if let Some(id) = filed.parameter("after") {
+        let last = gateway.store().get(owner, kind, id).await.map_err(unusable)?;
+        let last = last.ok_or_else(|| refused(Kind::NotFound, format!("There is no `{id}`.")))?;
+        after = Some(last.position);
+    }
+    let purpose = filed.parameter("purpose");
+    let mut found: Vec<Object> = Vec::new();
+    // One more than is shown tells whether there is more.
+    while found.len() <= limit as usize {
+        let page = gateway.store().list(owner, kind, after, PAGE).await.map_err(unusable)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.position);
+        found.extend(page.into_iter().filter(|object| has_purpose(object, purpose)));
+    }
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    Ok(write_list(&found, more))
+}
+
+fn has_purpose(object: &Object, purpose: Option<&str>) -> bool {
+    let said = split(object).map(|(_, said)| said).unwrap_or_default();
+    let facts = || serde_json::from_str::<Facts>(said).unwrap_or_default();
+    purpose.is_none_or(|purpose| facts().purpose.as_deref() == Some(purpose))
+}
+
+fn write_list(found: &[Object], more: bool) -> Vec<u8> {
+    let said = found.iter().filter_map(split).map(|(_, said)| said);
+    let data = said.collect::<Vec<_>>().join(",");
+    let id = |object: Option<&Object>| serde_json::json!(object.map(|object| &object.id));
+    let (first, last) = (id(found.first()), id(found.last()));
+    format!(
+        r#"{{"object":"list","data":[{data}],"first_id":{first},"last_id":{last},"has_more":{more}}}"#
+    )
+    .into_bytes()
+}

@@ -1,0 +1,158 @@
+//! A question that is passed on as it is: what it needs besides its bytes, and how its answer
+//! begins.
+
+use std::future::poll_fn;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, timeout_at};
+
+use super::ask::says_error;
+use super::attempt::Answer;
+use super::call::Call;
+use super::snapshot::Target;
+use super::upload::Upload;
+use crate::canon::{Relay, Surface, Usage};
+use crate::dialect::openai::Skim;
+use crate::dialect::splice::Model;
+use crate::error::{Error, Kind};
+use crate::net::client::{Feed, Reply, ReplyBody};
+use crate::provider::{Failure, Form, Operation};
+
+/// JSON up to this size is looked at before any of it is passed on: an error in it can still go to
+/// another target.
+const LOOKED_AT: usize = 64 * 1024;
+
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What a question of this kind has besides its payload.
+#[derive(Debug)]
+pub(super) struct Relayed {
+    relay: Relay,
+    content_type: Option<HeaderValue>,
+    /// The model stands in the body as plain text and not as a JSON string.
+    plain: bool,
+    /// The object that is asked for.
+    id: String,
+    /// What of the body is still arriving.
+    pub(super) rest: Option<Upload>,
+}
+
+/// An answer that has begun.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) content_type: HeaderValue,
+    pub(super) disposition: Option<HeaderValue>,
+    /// What is there already.
+    pub(super) first: Bytes,
+    pub(super) body: ReplyBody,
+    /// Its size, where it is known.
+    pub(super) length: Option<u64>,
+}
+
+// === impl Relayed ===
+
+impl Relayed {
+    pub(super) fn json(relay: Relay) -> Self {
+        let content_type = Some(JSON.clone());
+        Self { relay, content_type, plain: false, id: String::new(), rest: None }
+    }
+
+    pub(super) fn form(
+        relay: Relay,
+        content_type: Option<HeaderValue>,
+        rest: Option<Upload>,
+    ) -> Self {
+        Self { relay, content_type, plain: true, id: String::new(), rest }
+    }
+
+    /// About one object, without a body.
+    pub(super) fn object(relay: Relay, id: String) -> Self {
+        Self { relay, content_type: None, plain: true, id, rest: None }
+    }
+
+    /// Which of a provider's credentials may be tried, and the first of them. What one account has
+    /// another does not know, so files and batches are always the first one's.
+    pub(super) fn credentials(&self) -> Option<std::ops::Range<usize>> {
+        (!self.relay.has_model()).then_some(0..1)
+    }
+
+    /// What a target is asked to do; the error says that it cannot.
+    pub(super) fn operation(&self, target: &Target) -> Result<Operation, Error> {
+        let (provider, relay) = (&target.provider, self.relay);
+        if provider.relays(relay) {
+            return Ok(Operation::Relay(relay));
+        }
+        let (name, path) = (&provider.name, relay.path());
+        let message = format!("`{name}` has no `{path}`.");
+        Err(Error::new(Kind::Unsupported, message))
+    }
+
+    /// What becomes of the model in the body.
+    pub(super) fn model_edit(&self, target: &Target) -> Model {
+        let quoted = &target.quoted;
+        let plain = || Bytes::copy_from_slice(target.model.as_bytes());
+        Model::Value(if self.plain { plain() } else { quoted.clone() })
+    }
+}
+
+/// How a question is sent.
+pub(super) fn form(relayed: Option<&Relayed>) -> Form<'_> {
+    match relayed {
+        None => Form { content_type: Some(&JSON), id: "", rest: None },
+        Some(relayed) => Form {
+            content_type: relayed.content_type.as_ref(),
+            id: &relayed.id,
+            rest: relayed.rest.as_ref().map(|rest| rest as &dyn Feed),
+        },
+    }
+}
+
+/// Takes in the beginning of an answer, or all of one that is small.
+pub(super) async fn answer(call: &mut Call, reply: Reply, due: Instant) -> Result<Answer, Failure> {
+    let Reply { status, headers, mut body } = reply;
+    let content_type = headers.get(CONTENT_TYPE).unwrap_or(&JSON).clone();
+    let is_json = is_json(&content_type);
+    let mut first = BytesMut::new();
+    let mut whole = false;
+    while !whole && (first.is_empty() || (is_json && first.len() < LOOKED_AT)) {
+        let more = timeout_at(due, poll_fn(|context| body.poll_data(context, &mut first))).await;
+        let more = more.map_err(|_| Failure::timeout(status))?;
+        whole = !more.map_err(|_| Failure::truncated(status))?;
+    }
+    let first = first.freeze();
+    if is_json && says_error(&first) {
+        return Err(Failure::in_band(status, &first));
+    }
+    call.first_token();
+    if is_json && whole {
+        let mut skim = Skim::default();
+        skim.feed(&first);
+        meter(call, skim.usage());
+        return Ok(Answer::Whole { content_type, body: first });
+    }
+    let disposition = headers.get(CONTENT_DISPOSITION).cloned();
+    let length = length(&headers);
+    Ok(Answer::Bytes(Box::new(Incoming { content_type, disposition, first, body, length })))
+}
+
+/// Notes what was used. Where nobody counted, only text can be estimated.
+pub(super) fn meter(call: &mut Call, usage: Option<Usage>) {
+    let is_text =
+        matches!(call.surface(), Surface::Speech | Surface::Moderations | Surface::Rerank);
+    if usage.is_some() || is_text {
+        call.usage(usage, 0);
+    }
+}
+
+pub(super) fn is_json(content_type: &HeaderValue) -> bool {
+    let text = content_type.to_str().unwrap_or_default();
+    text.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// The size of a body that is not unpacked on its way.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(CONTENT_LENGTH).filter(|_| !headers.contains_key(CONTENT_ENCODING));
+    length?.to_str().ok()?.parse().ok()
+}
