@@ -20,6 +20,8 @@ pub struct Traits {
     pub short_ids: bool,
     /// The text of a message must be one string and not a list of parts.
     pub flat_text: bool,
+    /// Tools that take free text are known; elsewhere they are functions with one string.
+    pub custom_tools: bool,
     /// Images are fetched from URLs; where false only base64 is taken.
     pub image_urls: bool,
     /// Prompt cache breakpoints are taken as `cache_control` on parts and tools.
@@ -96,6 +98,7 @@ impl Traits {
         developer: true,
         short_ids: false,
         flat_text: false,
+        custom_tools: true,
         image_urls: true,
         cache_control: false,
         json: JsonMode::Both,
@@ -109,10 +112,10 @@ impl Traits {
     pub const FOLLOWER: Self = Self {
         max_tokens: "max_tokens",
         developer: false,
+        custom_tools: false,
         effort: EffortField::Effort(EFFORTS),
         refused: &[
             "allowed_tools",
-            "custom_tools",
             "refusal",
             "verbosity",
             "metadata",

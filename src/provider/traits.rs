@@ -12,7 +12,6 @@ pub(super) const MISTRAL: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "logprobs",
         "refusal",
@@ -32,7 +31,6 @@ pub(super) const GROQ: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "logprobs",
         "metadata",
@@ -55,7 +53,6 @@ pub(super) const DEEPSEEK: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "metadata",
         "n",
@@ -77,7 +74,6 @@ pub(super) const XAI: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "metadata",
         "prompt_cache_key",
@@ -95,7 +91,7 @@ pub(super) const OPENROUTER: Traits = Traits {
     documents: Documents::FileOrUrl,
     effort: EffortField::Reasoning,
     thoughts: Thoughts::Details,
-    refused: &["allowed_tools", "custom_tools", "metadata"],
+    refused: &["allowed_tools", "metadata"],
     ..Traits::FOLLOWER
 };
 
@@ -105,7 +101,6 @@ pub(super) const CEREBRAS: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "frequency_penalty",
         "logit_bias",
         "metadata",
@@ -126,7 +121,6 @@ pub(super) const PERPLEXITY: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "logprobs",
         "metadata",
@@ -151,7 +145,6 @@ pub(super) const MOONSHOT: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "metadata",
         "refusal",
@@ -171,7 +164,6 @@ pub(super) const ZAI: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "frequency_penalty",
         "logit_bias",
         "logprobs",
@@ -203,7 +195,6 @@ pub(super) const OLLAMA: Traits = Traits {
     refused: &[
         "allowed_tools",
         "audio",
-        "custom_tools",
         "logit_bias",
         "metadata",
         "n",

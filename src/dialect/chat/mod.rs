@@ -19,7 +19,7 @@ mod tests;
 use crate::canon::{ChatRequest, ChatResponse};
 use crate::dialect::{
     Aim, ClientSide, Context, Inexpressible, Misread, ReadStream, UpstreamSide, WriteStream,
-    Written,
+    Written, custom,
 };
 
 pub static CODEC: Chat = Chat;
@@ -34,11 +34,11 @@ impl ClientSide for Chat {
     }
 
     fn write_response(&self, response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
-        response::write(response, context)
+        response::write(&custom::restored(response, context.request), context)
     }
 
     fn writer(&self, context: &Context<'_>) -> Box<dyn WriteStream> {
-        Box::new(writer::Writer::new(context))
+        custom::restoring(writer::Writer::new(context), context.request)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::canon::{
     Content, Dialect, Foreign, Media, MediaKind, Message, Opaque, Part, Role, Source, ToolCall,
     ToolResult,
 };
-use crate::dialect::{Aim, Inexpressible, Thoughts, portable_id};
+use crate::dialect::{Aim, Inexpressible, Thoughts, custom, portable_id};
 
 /// The messages so far.
 pub(super) struct Transcript<'a> {
@@ -254,9 +254,8 @@ impl<'a> Transcript<'a> {
     fn call(&self, part: &Part, call: &ToolCall) -> Value {
         let id = self.id(&call.id);
         let mut told = call.clone();
-        if call.custom && self.aim.traits.refused.contains(&"custom_tools") {
-            // The history stays whole, though the tool is not offered.
-            told.arguments = json!({ "input": call.arguments }).to_string();
+        if call.custom && !self.aim.traits.custom_tools {
+            told.arguments = custom::arguments(call).into_owned();
             told.custom = false;
         }
         if told.arguments.is_empty() && !told.custom {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::media::write_mark;
 use super::write_message::Transcript;
 use crate::canon::{ChatRequest, Dialect, Effort, Format, Sampling, Thinking, Tool, ToolChoice};
-use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Written};
+use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Written, custom};
 
 /// Extras that change nothing of the answer: not worth a word when they are left out.
 const BOOKKEEPING: [&str; 3] = ["store", "safety_identifier", "prompt_cache_retention"];
@@ -147,10 +147,13 @@ impl Question<'_> {
                 }
                 Some(written)
             }
-            Tool::Custom { .. } if self.refuses("custom_tools") => {
-                self.drop("custom_tools");
-                None
+            Tool::Custom { .. } if !self.aim.traits.custom_tools => {
+                if custom::has_grammar(tool) {
+                    self.drop(custom::FORMAT);
+                }
+                self.tool(&custom::as_function(tool)?, only)
             }
+            Tool::Custom { name, .. } if !is_wanted(name) => None,
             Tool::Custom { name, description, format } => {
                 let mut custom = json!({ "name": name });
                 if let Some(description) = description {
@@ -173,7 +176,8 @@ impl Question<'_> {
         let named = |name: &String| {
             let is_it =
                 |tool: &Tool| matches!(tool, Tool::Custom { name: other, .. } if other == name);
-            let kind = if tools.iter().any(is_it) { "custom" } else { "function" };
+            let custom = self.aim.traits.custom_tools && tools.iter().any(is_it);
+            let kind = if custom { "custom" } else { "function" };
             json!({ "type": kind, kind: { "name": name } })
         };
         match choice {

@@ -9,7 +9,7 @@ use super::request::Draft;
 use crate::canon::{
     Content, Dialect, Media, MediaKind, Message, Part, Role, Source, ToolCall, ToolResult,
 };
-use crate::dialect::Inexpressible;
+use crate::dialect::{Inexpressible, custom};
 
 // === impl Draft ===
 
@@ -177,10 +177,10 @@ fn image(url: &str, medium: &Media) -> Value {
 }
 
 fn write_call(call: &ToolCall, path: &str) -> Result<Value, Inexpressible> {
-    let arguments = match call.arguments.trim() {
-        text if call.custom => json!({ "input": text }).to_string(),
-        "" => "{}".to_owned(),
-        text if serde_json::from_str::<Map<String, Value>>(text).is_ok() => call.arguments.clone(),
+    let arguments = custom::arguments(call);
+    let arguments = match arguments.trim() {
+        "" => "{}".into(),
+        text if serde_json::from_str::<Map<String, Value>>(text).is_ok() => arguments,
         _ => {
             let id = &call.id;
             let why = format!("`{path}`: the arguments of tool call `{id}` are not a JSON object.");

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use crate::canon::{ChatRequest, Dialect, Effort, Format, Tool, ToolChoice};
-use crate::dialect::{Aim, Inexpressible, Written, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of Cohere itself that a client of any dialect may state.
 const OWN: [&str; 5] =
@@ -94,7 +94,9 @@ impl Draft<'_> {
         let allowed = |name: &String| only.as_ref().is_none_or(|only| only.contains(&name));
         let (mut tools, mut strict) = (Vec::new(), 0);
         for tool in &self.request.tools {
-            match tool {
+            self.drop_if(custom::has_grammar(tool), custom::FORMAT);
+            let function = custom::as_function(tool);
+            match function.as_ref().unwrap_or(tool) {
                 Tool::Function { name, description, schema, strict: exact, cache }
                     if allowed(name) =>
                 {
@@ -104,8 +106,7 @@ impl Draft<'_> {
                     let schema = self.parameters(name, schema.as_ref(), exact)?;
                     tools.push(write_tool(name, description.as_deref(), schema));
                 }
-                Tool::Function { .. } => {}
-                Tool::Custom { .. } => self.drop("custom"),
+                Tool::Function { .. } | Tool::Custom { .. } => {}
                 Tool::Hosted(foreign) => {
                     let kind = foreign.value.get("type").and_then(Value::as_str);
                     self.drop_named(kind.unwrap_or("tools").to_owned().into());

@@ -13,7 +13,7 @@ use crate::canon::{
     CacheMark, ChatRequest, Content, Dialect, Media, Message, Part, Reasoning, Role, ToolCall,
     ToolResult,
 };
-use crate::dialect::{Inexpressible, portable_id};
+use crate::dialect::{Inexpressible, custom, portable_id};
 
 /// What stands for a user who has said nothing before the model does.
 const SILENCE: &str = "…";
@@ -200,8 +200,8 @@ impl<'a> Turns<'a> {
         if !self.called.contains(&call.name) {
             self.called.push(call.name.clone());
         }
-        let input = match call.arguments.trim() {
-            text if call.custom => json!({ "input": text }),
+        let arguments = custom::arguments(call);
+        let input = match arguments.trim() {
             "" => json!({}),
             text => serde_json::from_str::<Value>(text)
                 .ok()

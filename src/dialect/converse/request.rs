@@ -9,7 +9,7 @@ use super::family::{Caches, Family, Forces, TopK};
 use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
 use crate::dialect::messages::{Betas, betas};
-use crate::dialect::{Aim, Inexpressible, Written, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
 const OWN: [&str; 4] = [
@@ -155,7 +155,12 @@ impl Draft<'_> {
                 tools.extend(point.flatten());
             }
             Tool::Function { .. } => {}
-            Tool::Custom { .. } => self.drop("custom"),
+            Tool::Custom { name, .. } => {
+                self.drop_if(custom::has_grammar(tool) && allowed(name), custom::FORMAT);
+                if let Some(function) = custom::as_function(tool) {
+                    self.tool(&function, allowed, tools)?;
+                }
+            }
             Tool::Hosted(foreign) if foreign.dialect == Dialect::Converse => {
                 tools.push(foreign.value.clone());
             }

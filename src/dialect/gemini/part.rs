@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{media, signature};
 use crate::canon::{Content, Dialect, Foreign, Opaque, Part, ToolCall};
+use crate::dialect::custom;
 
 /// Who reads what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +68,11 @@ pub(super) fn sign(part: &Part, reader: Reader, fields: &mut Map<String, Value>)
 
 /// A call's arguments as the object that Gemini wants.
 pub(super) fn arguments(call: &ToolCall) -> Result<Value, String> {
-    if call.custom {
-        return Ok(json!({ "input": call.arguments }));
-    }
-    if call.arguments.trim().is_empty() {
+    let arguments = custom::arguments(call);
+    if arguments.trim().is_empty() {
         return Ok(json!({}));
     }
-    match serde_json::from_str(&call.arguments) {
+    match serde_json::from_str(&arguments) {
         Ok(arguments @ Value::Object(_)) => Ok(arguments),
         _ => Err(format!("a call `{}` whose arguments are not a JSON object", call.id)),
     }

@@ -12,7 +12,7 @@ use crate::canon::{
     CacheMark, Content, Dialect, Foreign, Media, MediaKind, Opaque, Part, Reasoning, Source,
     ToolCall, ToolResult,
 };
-use crate::dialect::{Misread, opaque, portable_id};
+use crate::dialect::{Misread, custom, opaque, portable_id};
 
 /// In the data of a sealed state: it belongs to the block before, which has no field for it.
 const OF_LAST: &str = "of_last";
@@ -217,12 +217,11 @@ pub(super) fn write_mark(mark: CacheMark) -> Value {
 
 /// The call as a block; `None` where its arguments are not what the API has for them: an object.
 pub(super) fn write_call(call: &ToolCall) -> Option<Value> {
-    let input = if call.custom {
-        json!({ "input": call.arguments })
-    } else if call.arguments.trim().is_empty() {
+    let arguments = custom::arguments(call);
+    let input = if arguments.trim().is_empty() {
         json!({})
     } else {
-        serde_json::from_str(&call.arguments).ok().filter(Value::is_object)?
+        serde_json::from_str(&arguments).ok().filter(Value::is_object)?
     };
     let id = portable_id(&call.id);
     Some(json!({ "type": "tool_use", "id": id, "name": call.name, "input": input }))

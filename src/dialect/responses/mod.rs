@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::fold::{Fold, unfold};
 use super::{
     Aim, ClientSide, Context, Inexpressible, Misread, ReadStream, UpstreamSide, WriteStream,
-    Written,
+    Written, custom,
 };
 use crate::canon::{ChatRequest, ChatResponse, Delta, Event};
 use crate::error::Error;
@@ -38,7 +38,7 @@ impl ClientSide for Responses {
 
     /// What the stream's last event holds, so that both kinds of answer are one.
     fn write_response(&self, response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
-        let mut events = unfold(response);
+        let mut events = unfold(&custom::restored(response, context.request));
         state_first(&mut events);
         let mut writer = Writer::new(context);
         let mut unseen = Vec::new();
@@ -50,7 +50,7 @@ impl ClientSide for Responses {
     }
 
     fn writer(&self, context: &Context<'_>) -> Box<dyn WriteStream> {
-        Box::new(Writer::new(context))
+        custom::restoring(Writer::new(context), context.request)
     }
 
     /// The libraries stop at `error`; Codex looks for `response.failed` alone.

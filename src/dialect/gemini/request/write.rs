@@ -8,7 +8,7 @@ use super::field::camel;
 use super::{message, settings};
 use crate::canon::{ChatRequest, Dialect, Extras, Foreign, Tool, ToolChoice};
 use crate::dialect::gemini::model::Model;
-use crate::dialect::{Aim, Inexpressible, Written, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of other dialects that are only about how the answer is handed over.
 const HANDLING: [&str; 1] = ["stream_options"];
@@ -96,7 +96,11 @@ impl Draft<'_> {
                 Tool::Hosted(Foreign { value, .. }) => {
                     self.drop_if(true, value["type"].as_str().unwrap_or("tools").to_owned());
                 }
-                Tool::Function { .. } | Tool::Custom { .. } => functions.push(self.function(tool)?),
+                Tool::Function { .. } | Tool::Custom { .. } => {
+                    self.drop_if(custom::has_grammar(tool), custom::FORMAT);
+                    let function = custom::as_function(tool);
+                    functions.push(self.function(function.as_ref().unwrap_or(tool))?);
+                }
             }
         }
         declare(&mut functions, &mut tools);
@@ -120,19 +124,8 @@ impl Draft<'_> {
                 self.drop_if(cache.is_some(), "cache_control");
                 self.drop_if(*strict == Some(true) && !self.model.validated, "strict");
             }
-            Tool::Custom { name, description, format } => {
-                out.insert("name".into(), json!(name));
-                out.extend(description.iter().map(|text| ("description".to_owned(), json!(text))));
-                let text = json!({ "type": "string" });
-                let schema = json!({ "type": "object", "properties": { "input": text }, "required": ["input"] });
-                let (field, schema) =
-                    self.schema(&schema, ("parametersJsonSchema", "parameters"), name)?;
-                out.insert(field.into(), schema);
-                let free = format.as_ref().is_none_or(|format| format["type"] == "text");
-                self.drop_if(!free, format!("tools.{name}.format"));
-            }
-            // Written where they stand, in `tools`.
-            Tool::Hosted(_) => {}
+            // Made functions or written where they stand, in `tools`.
+            Tool::Custom { .. } | Tool::Hosted(_) => {}
         }
         Ok(Value::Object(out))
     }

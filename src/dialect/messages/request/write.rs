@@ -7,7 +7,7 @@ use super::{Dropped, TOOL_FIELD, cache, conversation, inexpressible, schema};
 use crate::canon::{ChatRequest, Dialect, Foreign, Format, Tool, ToolChoice};
 use crate::dialect::messages::block::write_mark;
 use crate::dialect::messages::models::{Family, Samples, Thinks, family};
-use crate::dialect::{Aim, Inexpressible, Written};
+use crate::dialect::{Aim, Inexpressible, Written, custom};
 
 /// What Google's host of this API wants in the place of a version header.
 const VERTEX_VERSION: &str = "vertex-2023-10-16";
@@ -67,7 +67,9 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
     };
     let mut tools = Vec::new();
     for tool in &request.tools {
-        match tool {
+        dropped.add_if(custom::has_grammar(tool), custom::FORMAT);
+        let function = custom::as_function(tool);
+        match function.as_ref().unwrap_or(tool) {
             Tool::Function { name, .. } | Tool::Custom { name, .. } if !wanted(name) => {}
             Tool::Function { name, description, schema, strict, cache } => {
                 let schema = schema.clone().unwrap_or_else(|| json!({ "type": "object" }));
@@ -82,16 +84,8 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
                 }
                 tools.push(tool);
             }
-            // Free text goes as the one argument of a function; what a grammar bounds is lost.
-            Tool::Custom { name, description, format } => {
-                dropped.add_if(format.is_some(), "tools.custom.format");
-                let text = json!({
-                    "type": "object",
-                    "properties": { "input": { "type": "string" } },
-                    "required": ["input"],
-                });
-                tools.push(named_tool(name, description.as_deref(), &text));
-            }
+            // Made a function above.
+            Tool::Custom { .. } => {}
             Tool::Hosted(Foreign { dialect: Dialect::Messages, value }) => {
                 tools.push(value.clone());
             }

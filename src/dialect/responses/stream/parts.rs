@@ -6,7 +6,6 @@ use super::line::Json::{Number, Raw, Text};
 use super::line::{Json, Lines, json, object};
 use super::writer::Names;
 use crate::canon::{Citation, Dialect, Opaque};
-use crate::dialect::custom::Unwrapper;
 use crate::dialect::portable_id;
 use crate::dialect::responses::content::write_citation;
 use crate::dialect::responses::hosted::{Hosted, split};
@@ -299,7 +298,7 @@ pub(super) struct Call {
     kind: CallKind,
     id: String,
     name: String,
-    /// As the model wrote them, or, of a custom tool, the text in them.
+    /// JSON, or the text of a custom tool.
     arguments: String,
     pub(super) opaque: Option<Opaque>,
 }
@@ -308,8 +307,6 @@ pub(super) struct Call {
 enum CallKind {
     Function,
     Custom,
-    /// A custom tool that the model called as a function.
-    Wrapped(Unwrapper),
     Hosted(&'static Hosted),
 }
 
@@ -320,7 +317,7 @@ impl Call {
     pub(super) fn prefix(name: &str, custom: bool, names: &Names) -> &'static str {
         match CallKind::of(name, custom, names) {
             CallKind::Function => "fc",
-            CallKind::Custom | CallKind::Wrapped(_) => "ctc",
+            CallKind::Custom => "ctc",
             CallKind::Hosted(_) => "lsh",
         }
     }
@@ -352,11 +349,6 @@ impl Call {
         match &mut self.kind {
             CallKind::Function => self.say("function_call_arguments.delta", text, lines, out),
             CallKind::Custom => self.say("custom_tool_call_input.delta", text, lines, out),
-            CallKind::Wrapped(unwrapper) => {
-                let mut inner = String::new();
-                unwrapper.feed(text, &mut inner);
-                self.say("custom_tool_call_input.delta", &inner, lines, out);
-            }
             CallKind::Hosted(_) => self.arguments.push_str(text),
         }
     }
@@ -374,11 +366,6 @@ impl Call {
         lines: &mut Lines,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Option<Opaque>) {
-        if let CallKind::Wrapped(unwrapper) = &mut self.kind {
-            let mut left = String::new();
-            unwrapper.finish(&mut left);
-            self.say("custom_tool_call_input.delta", &left, lines, out);
-        }
         if matches!(self.kind, CallKind::Hosted(_)) && !is_object(&self.arguments) {
             // What the item has no field for is shown as it was written.
             self.kind = CallKind::Function;
@@ -393,7 +380,7 @@ impl Call {
                 let said = [("name", Text(&self.name)), ("arguments", Text(&self.arguments))];
                 self.place.event(lines, out, "function_call_arguments.done", &said);
             }
-            CallKind::Custom | CallKind::Wrapped(_) => {
+            CallKind::Custom => {
                 let said = [("input", Text(&self.arguments))];
                 self.place.event(lines, out, "custom_tool_call_input.done", &said);
             }
@@ -410,7 +397,7 @@ impl Call {
     fn item(&self, status: &str) -> Vec<u8> {
         let (kind, field) = match &self.kind {
             CallKind::Function => ("function_call", "arguments"),
-            CallKind::Custom | CallKind::Wrapped(_) => ("custom_tool_call", "input"),
+            CallKind::Custom => ("custom_tool_call", "input"),
             CallKind::Hosted(hosted) => (hosted.call, hosted.field),
         };
         let mut fields = vec![
@@ -444,9 +431,6 @@ impl CallKind {
     fn of(name: &str, custom: bool, names: &Names) -> Self {
         if custom {
             return Self::Custom;
-        }
-        if names.custom.contains(name) {
-            return Self::Wrapped(Unwrapper::default());
         }
         let hosted = names.hosted.iter().find(|hosted| hosted.name == name);
         hosted.map_or(Self::Function, |hosted| Self::Hosted(hosted))

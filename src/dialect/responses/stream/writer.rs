@@ -3,8 +3,6 @@
 //! Each item is announced, filled and closed before the next; the last event holds all of them
 //! once more. Codex reads `response.output_item.done` and `response.completed` and no others.
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value, json};
 
 use super::line::Json::{Number, Raw, Text};
@@ -12,7 +10,7 @@ use super::line::{Json, Lines, json, object};
 use super::parts::{Call, Message, Place, Thought, Whole};
 use crate::canon::{
     Delta, Dialect, Event, Finish, FinishReason, Foreign, Media, MediaKind, Opening, Source, Start,
-    Tool, Usage,
+    Usage,
 };
 use crate::dialect::responses::echo::echo;
 use crate::dialect::responses::hosted::Hosted;
@@ -43,8 +41,6 @@ pub(crate) struct Writer {
 /// What the question says of how parts are to be shown.
 #[derive(Debug)]
 pub(super) struct Names {
-    /// Tools that take free text.
-    pub(super) custom: HashSet<String>,
     /// Tools that the client runs and has items for.
     pub(super) hosted: Vec<&'static Hosted>,
     /// Thoughts are wanted as summaries.
@@ -66,10 +62,6 @@ enum Open {
 impl Writer {
     pub(crate) fn new(context: &Context<'_>) -> Self {
         let request = context.request;
-        let custom = request.tools.iter().filter_map(|tool| match tool {
-            Tool::Custom { name, .. } => Some(name.clone()),
-            _ => None,
-        });
         let summary = request.reasoning.as_ref().is_some_and(|thinking| thinking.summary.is_some());
         Self {
             call: context.id.to_owned(),
@@ -78,7 +70,6 @@ impl Writer {
             tier: request.service_tier.clone(),
             echo: echo(request),
             names: Names {
-                custom: custom.collect(),
                 hosted: request.tools.iter().filter_map(Hosted::of).collect(),
                 summaries: summary,
             },

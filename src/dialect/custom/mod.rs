@@ -5,10 +5,15 @@
 //! for the text itself, so the writer of its answer takes it out again, while it streams.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::canon::{Tool, ToolCall};
+use super::WriteStream;
+use crate::canon::{ChatRequest, ChatResponse, Content, Delta, Event, Opening, Tool, ToolCall};
+
+/// What a writer names as dropped where a grammar is told in words, which bind less.
+pub const FORMAT: &str = "tools.custom.format";
 
 /// The function that stands for a custom tool; `None` for any other tool.
 pub fn as_function(tool: &Tool) -> Option<Tool> {
@@ -30,6 +35,11 @@ pub fn as_function(tool: &Tool) -> Option<Tool> {
         strict: None,
         cache: None,
     })
+}
+
+/// Whether the tool's input follows a grammar, which functions do not enforce.
+pub fn has_grammar(tool: &Tool) -> bool {
+    matches!(tool, Tool::Custom { format: Some(format), .. } if grammar(format).is_some())
 }
 
 /// What the model must know of a grammar that nobody enforces for it.
@@ -58,6 +68,50 @@ pub fn unwrap(arguments: &str) -> String {
     text
 }
 
+fn names(request: &ChatRequest) -> HashSet<String> {
+    let names = request.tools.iter().filter_map(|tool| match tool {
+        Tool::Custom { name, .. } => Some(name.clone()),
+        Tool::Function { .. } | Tool::Hosted(_) => None,
+    });
+    names.collect()
+}
+
+/// The answer with the calls of the question's custom tools as such, however the model made them.
+pub fn restored<'a>(response: &'a ChatResponse, request: &ChatRequest) -> Cow<'a, ChatResponse> {
+    let names = names(request);
+    if names.is_empty() {
+        return Cow::Borrowed(response);
+    }
+    let mut response = response.clone();
+    for part in response.choices.iter_mut().flat_map(|choice| &mut choice.parts) {
+        if let Content::ToolCall(call) = &mut part.content
+            && !call.custom
+            && names.contains(&call.name)
+        {
+            call.arguments = unwrap(&call.arguments);
+            call.custom = true;
+        }
+    }
+    Cow::Owned(response)
+}
+
+/// `inner`, given the calls of the question's custom tools as such.
+pub fn restoring(inner: impl WriteStream + 'static, request: &ChatRequest) -> Box<dyn WriteStream> {
+    let names = names(request);
+    if names.is_empty() {
+        return Box::new(inner);
+    }
+    Box::new(Restoring { inner, names, open: BTreeMap::new() })
+}
+
+struct Restoring<W> {
+    inner: W,
+    /// The custom tools.
+    names: HashSet<String>,
+    /// Choices whose open part is such a call.
+    open: BTreeMap<u32, Unwrapper>,
+}
+
 /// Takes the text out of `{"input": "…"}` as the JSON arrives.
 #[derive(Debug, Default)]
 pub struct Unwrapper {
@@ -83,6 +137,49 @@ enum State {
 
 /// What stands before the text, white space aside.
 const LEAD: &[&str] = &["{", "\"input\"", ":", "\""];
+
+// === impl Restoring ===
+
+impl<W: WriteStream> Restoring<W> {
+    fn say(&mut self, choice: u32, text: String, out: &mut Vec<u8>) {
+        if !text.is_empty() {
+            let delta = Delta::Arguments(text);
+            self.inner.write(&Event::Delta { choice, delta }, out);
+        }
+    }
+}
+
+impl<W: WriteStream> WriteStream for Restoring<W> {
+    fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
+        match event {
+            Event::Open { choice, part: Opening::ToolCall { id, name, custom: false } }
+                if self.names.contains(name) =>
+            {
+                self.open.insert(*choice, Unwrapper::default());
+                let part = Opening::ToolCall { id: id.clone(), name: name.clone(), custom: true };
+                self.inner.write(&Event::Open { choice: *choice, part }, out);
+                return;
+            }
+            Event::Delta { choice, delta: Delta::Arguments(more) } => {
+                if let Some(unwrapper) = self.open.get_mut(choice) {
+                    let mut text = String::new();
+                    unwrapper.feed(more, &mut text);
+                    self.say(*choice, text, out);
+                    return;
+                }
+            }
+            Event::Close { choice } => {
+                if let Some(mut unwrapper) = self.open.remove(choice) {
+                    let mut text = String::new();
+                    unwrapper.finish(&mut text);
+                    self.say(*choice, text, out);
+                }
+            }
+            _ => {}
+        }
+        self.inner.write(event, out);
+    }
+}
 
 // === impl Unwrapper ===
 
@@ -141,9 +238,15 @@ impl Unwrapper {
 
     fn character(&mut self, character: char, out: &mut String) {
         match (self.state, character) {
-            (State::Text, '"') => self.state = State::Done,
             (State::Text, '\\') => self.state = State::Escape,
-            (State::Text, _) => out.push(character),
+            (State::Text, _) => {
+                self.lone(out);
+                if character == '"' {
+                    self.state = State::Done;
+                } else {
+                    out.push(character);
+                }
+            }
             (State::Escape, _) => self.escape(character, out),
             _ => {}
         }
@@ -151,6 +254,7 @@ impl Unwrapper {
 
     fn escape(&mut self, character: char, out: &mut String) {
         if self.held.is_empty() && character != 'u' {
+            self.lone(out);
             out.push(match character {
                 'n' => '\n',
                 't' => '\t',
@@ -171,61 +275,19 @@ impl Unwrapper {
         self.state = State::Text;
         let unit = unit.unwrap_or(0xfffd);
         if (0xd800..0xdc00).contains(&unit) {
+            self.lone(out);
             self.high = Some(unit);
             return;
         }
         let units = self.high.take().into_iter().chain([unit]);
         out.extend(char::decode_utf16(units).map(|found| found.unwrap_or('\u{fffd}')));
     }
+
+    /// Half a pair without the other half is no character.
+    fn lone(&mut self, out: &mut String) {
+        out.extend(self.high.take().map(|_| '\u{fffd}'));
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_custom_tool_becomes_a_function_with_one_string_and_its_grammar_in_words() {
-        let tool = Tool::Custom {
-            name: "apply_patch".into(),
-            description: Some("Edits files.".into()),
-            format: Some(
-                json!({"type": "grammar", "syntax": "lark", "definition": "start: \"x\""}),
-            ),
-        };
-        let Some(Tool::Function { name, description, schema, .. }) = as_function(&tool) else {
-            panic!("no function");
-        };
-        assert_eq!(name, "apply_patch");
-        assert!(description.unwrap().ends_with("lark grammar:\nstart: \"x\""));
-        assert_eq!(schema.unwrap()["required"], json!(["input"]));
-    }
-
-    #[test]
-    fn arguments_of_another_shape_are_not_lost() {
-        assert_eq!(unwrap(r#"{"x": 1, "input": "a\"b"}"#), "a\"b");
-        assert_eq!(unwrap("*** Begin Patch"), "*** Begin Patch");
-        assert_eq!(unwrap(r#"{"other": 1}"#), r#"{"other": 1}"#);
-        assert_eq!(unwrap(r#"{ "input" : "😀\n" , "y": 2}"#), "😀\n");
-    }
-
-    proptest! {
-        #[test]
-        fn the_text_comes_out_whole_in_any_pieces(text in "\\PC*[\\n\\t\"\\\\]?\\PC*", cut in 1_usize..7) {
-            let wrapped = serde_json::to_string(&json!({ "input": text })).unwrap();
-            let mut unwrapper = Unwrapper::default();
-            let mut out = String::new();
-            let characters: Vec<char> = wrapped.chars().collect();
-            for piece in characters.chunks(cut) {
-                unwrapper.feed(&piece.iter().collect::<String>(), &mut out);
-            }
-            unwrapper.finish(&mut out);
-            prop_assert_eq!(out, text);
-        }
-
-        #[test]
-        fn no_text_breaks_it(text in "\\{\"input\":\"(\\\\.{0,6}|\\PC){0,20}") {
-            unwrap(&text);
-        }
-    }
-}
+mod tests;
