@@ -90,6 +90,83 @@ pub fn list(response: &str, items: &[Value], page: Page<'_>) -> Value {
     })
 }
 
+/// A kept response as the stream that it could have come in: each item whole in one piece.
+pub fn replay(response: &Value) -> Vec<u8> {
+    let mut begun = response.clone();
+    begun["status"] = json!("in_progress");
+    begun["output"] = json!([]);
+    begun["usage"] = Value::Null;
+    let mut events = vec![
+        json!({"type": "response.created", "response": begun}),
+        json!({"type": "response.in_progress", "response": begun}),
+    ];
+    let output = response["output"].as_array().into_iter().flatten();
+    for (place, item) in output.enumerate() {
+        replay_item(place, item, &mut events);
+    }
+    let end = match response["status"].as_str() {
+        Some("failed") => "response.failed",
+        Some("incomplete") => "response.incomplete",
+        _ => "response.completed",
+    };
+    events.push(json!({"type": end, "response": response}));
+    let mut out = Vec::new();
+    for (number, mut event) in events.into_iter().enumerate() {
+        event["sequence_number"] = json!(number);
+        let kind = event["type"].as_str().unwrap_or_default();
+        out.extend_from_slice(format!("event: {kind}\ndata: {event}\n\n").as_bytes());
+    }
+    out
+}
+
+fn replay_item(place: usize, item: &Value, events: &mut Vec<Value>) {
+    let mut opened = item.clone();
+    let parts = if item["type"] == "message" { opened["content"].take() } else { Value::Null };
+    if parts.is_array() {
+        opened["content"] = json!([]);
+        opened["status"] = json!("in_progress");
+    }
+    events.push(json!({
+        "type": "response.output_item.added", "output_index": place, "item": opened,
+    }));
+    for (index, part) in parts.as_array().into_iter().flatten().enumerate() {
+        replay_part((place, &item["id"], index), part, events);
+    }
+    events.push(json!({
+        "type": "response.output_item.done", "output_index": place, "item": item,
+    }));
+}
+
+/// A part of a message. What is no text or refusal comes with its part alone.
+fn replay_part((place, id, index): (usize, &Value, usize), part: &Value, events: &mut Vec<Value>) {
+    let event = |kind: &str, name: &str, value: Value| {
+        let mut event = json!({
+            "type": kind, "item_id": id, "output_index": place, "content_index": index,
+        });
+        event[name] = value;
+        if kind.starts_with("response.output_text.") {
+            event["logprobs"] = json!([]);
+        }
+        event
+    };
+    let names = match part["type"].as_str() {
+        Some("output_text") => Some(("output_text", "text")),
+        Some("refusal") => Some(("refusal", "refusal")),
+        _ => None,
+    };
+    let mut opened = part.clone();
+    if let Some((_, field)) = names {
+        opened[field] = json!("");
+    }
+    events.push(event("response.content_part.added", "part", opened));
+    if let Some((kind, field)) = names {
+        let text = &part[field];
+        events.push(event(&format!("response.{kind}.delta"), "delta", text.clone()));
+        events.push(event(&format!("response.{kind}.done"), field, text.clone()));
+    }
+    events.push(event("response.content_part.done", "part", part.clone()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
