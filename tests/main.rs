@@ -14,6 +14,7 @@ mod limits;
 mod providers;
 mod recordings;
 mod reload;
+mod responses;
 mod sdk;
 mod secrets;
 mod state;

@@ -20,32 +20,26 @@ pub fn items(input: &Value) -> Vec<Value> {
 }
 
 /// A question with all that was said before it in its `input`: it refers to nothing any more.
+/// `knows` says whether an item of this id was said, though it may not be among `earlier`.
 pub fn resume(
     mut body: Map<String, Value>,
-    earlier: &[Value],
+    mut earlier: Vec<Value>,
+    knows: impl Fn(&Value) -> bool,
 ) -> Result<Map<String, Value>, Misread> {
     let new = items(&body.shift_remove("input").unwrap_or_default());
     body.shift_remove("previous_response_id");
     body.shift_remove("conversation");
-    let mut whole = earlier.to_vec();
     for (place, item) in new.into_iter().enumerate() {
         if item["type"] != "item_reference" {
-            whole.push(item);
-            continue;
+            earlier.push(item);
+        } else if !item["id"].is_string() || !knows(&item["id"]) {
+            return Err(Misread::new(format!(
+                "`input[{place}]` refers to an item that is not known."
+            )));
         }
-        let known =
-            earlier.iter().find(|known| known["id"] == item["id"] && item["id"].is_string());
-        match known {
-            // What already stands there is not said twice.
-            Some(_) => {}
-            None => {
-                return Err(Misread::new(format!(
-                    "`input[{place}]` refers to an item that is not known."
-                )));
-            }
-        }
+        // What was said already is not said twice.
     }
-    body.insert("input".to_owned(), Value::Array(whole));
+    body.insert("input".to_owned(), Value::Array(earlier));
     Ok(body)
 }
 
@@ -175,14 +169,15 @@ mod tests {
     fn a_question_is_asked_anew_with_all_that_was_said() {
         let body = json!({"model": "m", "previous_response_id": "resp_1", "input": "more"});
         let Value::Object(body) = body else { panic!("no object") };
-        let earlier = [json!({"type": "odd", "id": "x", "data": [1]})];
-        let resumed = resume(body.clone(), &earlier).unwrap();
+        let earlier = vec![json!({"type": "odd", "id": "x", "data": [1]})];
+        let knows = |id: &Value| id == "x";
+        let resumed = resume(body.clone(), earlier.clone(), knows).unwrap();
         assert_eq!(resumed["input"][0], earlier[0]);
         assert_eq!(resumed["input"][1]["content"][0]["text"], "more");
         assert!(!resumed.contains_key("previous_response_id"));
         let mut lost = body;
         lost.insert("input".into(), json!([{"type": "item_reference", "id": "y"}]));
-        assert!(resume(lost, &earlier).is_err());
+        assert!(resume(lost, earlier, knows).is_err());
     }
 
     #[test]

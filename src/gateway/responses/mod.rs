@@ -115,9 +115,9 @@ impl Gateway {
         };
         let body: Result<Map<String, Value>, _> =
             serde_json::from_slice(&keeping.question.to_bytes());
-        let mut body =
-            body.map_err(|error| Error::invalid(format!("The body is odd: {error}.")))?;
-        body = state::resume(body, &said(&chain, listeners))
+        let body = body.map_err(|error| Error::invalid(format!("The body is odd: {error}.")))?;
+        let knows = |id: &Value| chain.iter().any(|turn| turn.has(id));
+        let mut body = state::resume(body, said(&chain, listeners), knows)
             .map_err(|misread| Error::invalid(misread.0))?;
         // Whoever works in the background, it is the gateway that does.
         body.shift_remove("background");

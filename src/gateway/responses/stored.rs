@@ -54,6 +54,11 @@ impl Stored {
         self.response["error"] = json!({"code": error.kind.code(), "message": error.message});
     }
 
+    /// Whether an item of this id was said in it.
+    pub(super) fn has(&self, id: &Value) -> bool {
+        self.input.iter().chain(self.output()).any(|item| item["id"] == *id)
+    }
+
     fn output(&self) -> impl Iterator<Item = &Value> {
         self.response["output"].as_array().into_iter().flatten()
     }
