@@ -96,11 +96,11 @@ async fn a_conversation_may_change_its_provider_at_every_turn() {
 }
 
 /// A thought and what was said behind it.
-fn sealed_response() -> Value {
+fn sealed_response(number: u8) -> Value {
     let thought = json!({
         "type": "reasoning", "id": "rs_secret", "summary": [], "encrypted_content": "gAAAAB",
     });
-    let mut response = response("1", SAID[1]);
+    let mut response = response(&number.to_string(), SAID[1]);
     response["output"][0] = thought;
     response
 }
@@ -112,9 +112,9 @@ async fn thoughts_go_back_to_who_made_them_and_to_nobody_else() {
         {"type": "text", "text": SAID[1]},
     ]));
     let upstream = Upstream::start([
-        ("verbatim", [whole(&sealed_response())]),
-        ("claude", [thinking]),
-        ("chat", [chat_says(SAID[1])]),
+        ("verbatim", (1..9).map(|number| whole(&sealed_response(number))).collect()),
+        ("claude", vec![thinking]),
+        ("chat", vec![chat_says(SAID[1])]),
     ])
     .await;
     let both = route("both", &["oai/verbatim", "claude/claude"], "");
@@ -137,6 +137,16 @@ async fn thoughts_go_back_to_who_made_them_and_to_nobody_else() {
         let there = ["gAAAAB", "rs_secret", "c2lnbmVk", "sp1."].iter().any(|it| asked.contains(it));
         assert_eq!(there, thought, "{model}: {asked}");
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_gives_an_id_twice_leads_nobody_in_circles() {
+    let upstream = Upstream::start([("verbatim", [whole(&response("1", SAID[1]))])]).await;
+    let gateway = Gateway::start("", &sections(&upstream)).await;
+    let first = turn(&gateway, "oai/verbatim", SAID[0], &Value::Null).await;
+    assert_eq!(turn(&gateway, "oai/verbatim", SAID[2], &first).await, first);
+    let body = json!({"model": "oai/verbatim", "input": "", "previous_response_id": first});
+    assert_eq!(create(&gateway, &body).await.status, 400);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod background;
 mod stored;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -83,7 +84,7 @@ impl Gateway {
 
     /// The conversation that ends with response `id`, oldest turn first.
     async fn chain(&self, owner: &Owner, id: &str) -> Result<Vec<Stored>, Error> {
-        let mut chain = Vec::new();
+        let (mut chain, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(id.to_owned());
         while let Some(id) = next.take() {
             let stored = self.stored(owner, &id).await.map_err(|_| not_previous(&id, "unknown"))?;
@@ -92,8 +93,11 @@ impl Gateway {
             }
             next.clone_from(&stored.previous);
             chain.push(stored);
-            if chain.len() > LONGEST_CHAIN {
-                let message = format!("The conversation has more than {LONGEST_CHAIN} turns.");
+            // A server that gives the same id twice has overwritten what it said before.
+            if !seen.insert(id) || chain.len() > LONGEST_CHAIN {
+                let message = format!(
+                    "The conversation leads back to itself or has more than {LONGEST_CHAIN} turns."
+                );
                 return Err(Error::invalid(message));
             }
         }
