@@ -18,6 +18,7 @@ mod recordings;
 mod relay;
 mod reload;
 mod replay;
+mod responses;
 mod sdk;
 mod secrets;
 mod state;

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::access::Access;
-use crate::canon::{CacheMark, Dialect};
+use crate::canon::{CacheMark, Dialect, Surface};
 use crate::config::{CloudEnvironment, Config, Lifetime, PromptCache, Route, Timeouts, ToolPairs};
 use crate::dialect::CacheInjection;
 use crate::net::client::Client;
-use crate::provider::Provider;
+use crate::provider::{Provider, Way};
 use crate::route::{Choice, Routes, Unknown};
 use crate::telemetry::Meters;
 
@@ -234,5 +234,11 @@ impl Target {
             limits,
             meters: Meters::new(route, &provider.name, label),
         }
+    }
+
+    /// Its provider's name, where that is asked as it is and so may keep what it answers.
+    pub(super) fn keeper(&self, surface: Surface) -> Option<&str> {
+        let way = self.provider.way(surface, &self.model);
+        (way == Some(Way::Verbatim)).then_some(&*self.provider.name)
     }
 }
