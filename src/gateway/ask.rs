@@ -413,7 +413,10 @@ fn whole(
             }
             _ => read_usage(&body),
         };
-        call.usage(usage, estimate);
+        // What was only counted has not been used.
+        if !call.surface().counts_tokens() {
+            call.usage(usage, estimate);
+        }
         call.keep_response(&body, true);
         return Ok(Answer::Whole { content_type, body });
     };

@@ -108,6 +108,26 @@ async fn one_that_is_cancelled_ends_its_call_and_stays_so() {
 }
 
 #[tokio::test]
+async fn however_early_it_is_cancelled_it_stays_so_beyond_a_restart() {
+    let upstream = Upstream::start([("verbatim", [Script::default().stall()])]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let sections = lasting(&upstream, &folder);
+    let gateway = Gateway::start("", &sections).await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let id = begin(&gateway, TARGETS[0]).await["id"].clone();
+        asks(&gateway, (Method::POST, &format!("{}/cancel", path(&id))), KEY).await;
+        ids.push(id);
+    }
+    assert_eq!(gateway.recorded(20).await.len(), 20);
+    gateway.stop();
+    let gateway = Gateway::start("", &sections).await;
+    for id in ids {
+        assert_eq!(fetch(&gateway, &id).await.json()["status"], "cancelled");
+    }
+}
+
+#[tokio::test]
 async fn one_that_is_deleted_ends_its_call_and_does_not_come_back() {
     let upstream = Upstream::start([("verbatim", [Script::default().stall()])]).await;
     let gateway = Gateway::start("", &sections(&upstream)).await;

@@ -3,6 +3,7 @@
 mod background;
 mod conversation;
 mod keeping;
+mod library;
 mod other_doors;
 
 use std::fmt::Write as _;
@@ -48,9 +49,11 @@ async fn house() -> (Upstream, Gateway) {
 }
 
 fn answers() -> Vec<(&'static str, Vec<Script>)> {
+    let says = |number: u8| response(&number.to_string(), "Hello there.");
+    let numbers = 1..50;
     vec![
-        ("verbatim", vec![whole(&response("1", "Hello there."))]),
-        ("verbatim?stream", vec![streamed(&response("1", "Hello there."))]),
+        ("verbatim", numbers.clone().map(|number| whole(&says(number))).collect()),
+        ("verbatim?stream", numbers.map(|number| streamed(&says(number + 50))).collect()),
         ("chat", vec![Script::json(200, REPLY)]),
         ("chat?stream", vec![Script::stream(answer())]),
         ("claude", vec![claude_says("Hello there.")]),
@@ -105,10 +108,16 @@ fn streamed(response: &Value) -> Script {
         }
         events.push(event("response.output_item.added", opened));
         if let Some(text) = item["content"][0]["text"].as_str() {
-            let delta = json!({
-                "item_id": item["id"], "output_index": place, "content_index": 0, "delta": text,
-            });
-            events.push(event("response.output_text.delta", delta));
+            let about = |name: &str, value: Value| {
+                json!({
+                    "item_id": item["id"], "output_index": place, "content_index": 0, name: value,
+                })
+            };
+            let empty = json!({"type": "output_text", "text": "", "annotations": []});
+            events.push(event("response.content_part.added", about("part", empty)));
+            events.push(event("response.output_text.delta", about("delta", json!(text))));
+            let done = about("part", item["content"][0].clone());
+            events.push(event("response.content_part.done", done));
         }
         events.push(event("response.output_item.done", at));
     }

@@ -130,6 +130,9 @@ async fn tokens_are_counted_by_a_provider_that_is_at_home_in_the_api() {
         assert_eq!((counted.status, &counted.json()[field]), (200, &json!(1234)), "{path}");
     }
     assert_eq!(upstream.requests()[0].path, "/v1/responses/input_tokens");
+    // Counted is not used.
+    let records = gateway.recorded(3).await;
+    assert!(records.iter().all(|record| record["usage_source"] == "none"), "{records:?}");
 }
 
 #[tokio::test]
@@ -137,15 +140,13 @@ async fn tokens_are_estimated_where_nobody_counts_or_who_counts_fails() {
     let upstream = Upstream::start([("fails", [Script::json(500, "{}")])]).await;
     let gateway = Gateway::start("", &counters(&upstream)).await;
     // Unknown models are answered with 404.
-    for provider in ["oai", "chat", "claude", "google"] {
-        for model in ["fails", "gone"] {
-            for (path, body, field) in counts(&format!("{provider}/{model}")) {
-                let counted = post(gateway.address, &path, KEY, body.to_string()).await;
-                let tokens = counted.json()[field].as_u64().unwrap_or_default();
-                assert_eq!(counted.status, 200, "{provider} {path}: {counted:?}");
-                assert!((4..40).contains(&tokens), "{provider} {path}: {counted:?}");
-            }
-        }
+    let models = ["oai", "chat", "claude", "google"]
+        .map(|name| [format!("{name}/fails"), format!("{name}/gone")]);
+    for (path, body, field) in models.as_flattened().iter().flat_map(|model| counts(model)) {
+        let counted = post(gateway.address, &path, KEY, body.to_string()).await;
+        let tokens = counted.json()[field].as_u64().unwrap_or_default();
+        assert_eq!(counted.status, 200, "{path} {body}: {counted:?}");
+        assert!((4..40).contains(&tokens), "{path} {body}: {counted:?}");
     }
 }
 
