@@ -626,7 +626,9 @@ mod tests {
     fn fixtures_say_what_their_expectations_say() {
         for kind in CATALOG.iter().filter(|kind| kind.id != "demo") {
             let folder = fixtures("providers").join(kind.id);
-            let expect = json(&folder.join("expect.json"));
+            // A row that is not odd needs no expectations: its fixtures are what its dialect says.
+            let expect = folder.join("expect.json");
+            let expect = if expect.is_file() { json(&expect) } else { continue };
             let (dialect, _) = kind.speaks[0];
             let reply = fs::read(folder.join("reply.json")).unwrap();
             let reply = upstream(dialect).read_response(&reply).unwrap();
