@@ -333,6 +333,15 @@ pub static CATALOG: &[Kind] = &[
         ..ROW
     },
     Kind {
+        id: "crusoe",
+        name: "Crusoe",
+        base_url: "https://api.inference.crusoecloud.com/v1",
+        key_variable: "CRUSOE_API_KEY",
+        docs: "https://docs.crusoecloud.com/managed-inference/overview",
+        traits: Traits::FOLLOWER,
+        ..ROW
+    },
+    Kind {
         // Does not document `stream_options`; sends running usage on every chunk unasked.
         id: "perplexity",
         name: "Perplexity",
