@@ -26,6 +26,7 @@ use crate::net::shed::Permit;
 const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
 
 pub(super) const BETA: &str = "anthropic-beta";
+pub(super) const VERSION: &str = "anthropic-version";
 
 /// A request at the door.
 pub struct Arrival<B> {
@@ -70,6 +71,8 @@ pub(super) struct Question {
     pub(super) relayed: Option<Relayed>,
     /// The client's `anthropic-beta`, of which each target takes what it knows.
     pub(super) betas: Option<String>,
+    /// The client's `anthropic-version`.
+    pub(super) version: Option<HeaderValue>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
@@ -224,7 +227,17 @@ impl Question {
         let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
         let betas = betas.collect::<Vec<_>>().join(",");
         let betas = Some(betas).filter(|betas| !betas.is_empty());
-        Self { payload, envelope, extra, relayed, betas, chat: OnceLock::new(), _lease: lease }
+        let version = headers.get(VERSION).cloned();
+        Self {
+            payload,
+            envelope,
+            extra,
+            relayed,
+            betas,
+            version,
+            chat: OnceLock::new(),
+            _lease: lease,
+        }
     }
 
     /// One without a body.

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::arrival::{BETA, Question};
+use super::arrival::{BETA, Question, VERSION};
 use super::attempt::Answer;
 use super::call::Call;
 use super::flow::{Flow, Step};
@@ -38,8 +38,8 @@ pub(super) struct Errand {
     wording: Wording,
     /// Fields that the target cannot take.
     pub(super) dropped: Vec<Cow<'static, str>>,
-    /// The client's beta header, as far as the target takes it.
-    betas: Option<HeaderValue>,
+    /// Headers that the target's API wants, or the client wants it to have.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(super) enum Unfit {
 
 impl Errand {
     fn new(operation: Operation, wording: Wording) -> Self {
-        Self { operation, wording, dropped: Vec::new(), betas: None }
+        Self { operation, wording, dropped: Vec::new(), headers: Vec::new() }
     }
 
     fn verbatim(question: &Question, surface: Surface, target: &Target) -> Self {
@@ -77,14 +77,26 @@ impl Errand {
             (_, None) => Operation::Completions,
         };
         let mut errand = Self::new(operation, Wording::Verbatim);
-        if surface.dialect() == Some(Dialect::Messages)
-            && let Some(header) = &question.betas
-        {
+        if surface.dialect() != Some(Dialect::Messages) {
+            return errand;
+        }
+        errand.says_version(target, question.version.clone());
+        if let Some(header) = &question.betas {
             let (kept, lost) = betas(header, target.provider.kind.traits.betas);
-            errand.betas = HeaderValue::from_str(&kept).ok().filter(|kept| !kept.is_empty());
+            if let Some(kept) = HeaderValue::from_str(&kept).ok().filter(|kept| !kept.is_empty()) {
+                errand.headers.push((HeaderName::from_static(BETA), kept));
+            }
             errand.dropped = lost.into_iter().map(|lost| format!("{BETA}:{lost}").into()).collect();
         }
         errand
+    }
+
+    /// Anthropic's API demands a version: the client's own, or the one that our writers know.
+    fn says_version(&mut self, target: &Target, version: Option<HeaderValue>) {
+        if !target.provider.kind.traits.model_in_path {
+            let version = version.unwrap_or(const { HeaderValue::from_static(messages::VERSION) });
+            self.headers.push((HeaderName::from_static(VERSION), version));
+        }
     }
 
     /// The answer, where no target is needed for it.
@@ -176,7 +188,11 @@ fn translate(
     let body = Payload::from(Bytes::from(written.body));
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
     let wording = Wording::Translated { body, into };
-    Ok(Errand { dropped: written.dropped, ..Errand::new(operation, wording) })
+    let mut errand = Errand { dropped: written.dropped, ..Errand::new(operation, wording) };
+    if into == Dialect::Messages {
+        errand.says_version(target, None);
+    }
+    Ok(errand)
 }
 
 /// Tokens by estimate, where the target's provider does not count them itself.
@@ -252,10 +268,10 @@ async fn ask_so(
             (question.payload.edited(&edits), usage_added)
         }
     };
-    let betas = errand.betas.clone().map(|betas| (HeaderName::from_static(BETA), betas));
-    let extra: Cow<'_, [_]> = match betas {
-        Some(betas) => question.extra.iter().cloned().chain([betas]).collect(),
-        None => Cow::Borrowed(&question.extra),
+    let extra: Cow<'_, [_]> = if errand.headers.is_empty() {
+        Cow::Borrowed(&question.extra)
+    } else {
+        question.extra.iter().chain(&errand.headers).cloned().collect()
     };
     let order = Order {
         operation: errand.operation,

@@ -22,8 +22,6 @@ pub struct Kind {
     pub relays: (&'static str, &'static [Relay]),
     /// How a key is shown to it.
     pub auth: Auth,
-    /// Headers that its API demands besides.
-    pub headers: &'static [(&'static str, &'static str)],
     /// The environment variable its users set by habit; empty if there is none.
     pub key_variable: &'static str,
     /// Where it departs from its dialect, on the way of bytes that pass as they are.
@@ -132,7 +130,6 @@ const ROW: Kind = Kind {
     speaks: OPENAI_CHAT,
     relays: ("", &[]),
     auth: Auth::Bearer,
-    headers: &[],
     key_variable: "",
     quirks: CHAT,
     traits: Traits::NONE,
@@ -166,7 +163,6 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.anthropic.com",
         speaks: &[(Dialect::Messages, "/v1/messages")],
         auth: Auth::Header("x-api-key"),
-        headers: &[("anthropic-version", "2023-06-01")],
         key_variable: "ANTHROPIC_API_KEY",
         quirks: Quirks { quota_codes: &["billing_error"], ..CHAT },
         docs: "https://docs.claude.com/en/api/messages",

@@ -367,9 +367,6 @@ impl Credential {
             };
             headers.insert(name, sensitive(&text)?);
         }
-        for (name, value) in kind.headers {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
         for (name, value) in &section.headers {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
             headers.insert(name, sensitive(value.expose())?);

@@ -29,6 +29,9 @@ pub struct Messages;
 
 pub static CODEC: Messages = Messages;
 
+/// The version of the API that this codec writes; the `anthropic-version` header names it.
+pub const VERSION: &str = "2023-06-01";
+
 /// The answer to `/v1/messages/count_tokens`.
 pub fn write_token_count(tokens: u64) -> Vec<u8> {
     json!({ "input_tokens": tokens }).to_string().into_bytes()
