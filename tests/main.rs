@@ -7,6 +7,7 @@ mod support;
 
 mod doors;
 mod drain;
+mod embeddings;
 mod fallback;
 mod hostile;
 mod house;
