@@ -20,4 +20,5 @@ mod sdk;
 mod secrets;
 mod state;
 mod streaming;
+mod tools;
 mod verbatim;
