@@ -5,6 +5,7 @@
 
 mod support;
 
+mod agents;
 mod doors;
 mod drain;
 mod embeddings;
@@ -12,10 +13,13 @@ mod fallback;
 mod hostile;
 mod house;
 mod limits;
+mod matrix;
 mod providers;
 mod recordings;
 mod relay;
 mod reload;
+mod replay;
+mod responses;
 mod sdk;
 mod secrets;
 mod state;

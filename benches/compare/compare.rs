@@ -42,6 +42,7 @@ pub(crate) async fn run(options: CompareOptions) {
     };
     let (_upstream, address) = Running::start_self(&["upstream"]);
     let subjects = gather(&options, &address.to_string()).await;
+    report_translation(&subjects, &address.to_string(), &effort).await;
     report_memory(&subjects, &effort).await;
     report_saturation(&subjects, &effort).await;
     report_latency(&subjects, &effort).await;
@@ -103,6 +104,40 @@ async fn report_saturation(subjects: &[Subject], effort: &Effort) {
                 show(middle.per_second / floor.per_second, 2),
                 show(middle.p50, 0),
                 show(middle.p99, 0),
+            ]);
+        }
+    }
+}
+
+/// What it costs to put calls into Anthropic's words and the answers back into OpenAI's, beside the
+/// same calls passed on as they are.
+async fn report_translation(subjects: &[Subject], upstream: &str, effort: &Effort) {
+    let Some(gateway) = subjects.iter().find(|subject| subject.name == "gateway") else { return };
+    let translating = match servers::start_translating(upstream).await {
+        Ok(translating) => translating,
+        Err(error) => {
+            println!("Without translation: {error}.");
+            return;
+        }
+    };
+    println!("\nOpenAI chat to Anthropic, medians of {} rounds.", effort.rounds);
+    let table = Table::start(&["case", "subject", "CPU µs/request", "CPU µs/chunk", "× verbatim"]);
+    let pair = [gateway, &translating];
+    for case in [SMALL, FAST, PACED] {
+        let measured = subjects::take_turns(&pair, effort.rounds, async |subject| {
+            subject.saturate(&case, effort.window).await
+        })
+        .await;
+        let verbatim = Measurement::median(&measured[0]);
+        for (subject, measurements) in pair.iter().zip(&measured) {
+            let middle = Measurement::median(measurements);
+            let chunk = if case.streams { middle.cpu_per_chunk } else { f64::NAN };
+            table.row(&[
+                case.name.to_owned(),
+                subject.name.clone(),
+                show(middle.cpu_per_request, 1),
+                show(chunk, 2),
+                show(middle.cpu_per_request / verbatim.cpu_per_request, 2),
             ]);
         }
     }

@@ -18,6 +18,17 @@ use crate::{process::Running, subjects::Subject, traffic::MODELS};
 
 /// The gateway as this run built it; an error says why it did not come up.
 pub(crate) async fn start_gateway(upstream: &str) -> io::Result<Subject> {
+    let provider = format!("kind = \"openai-compatible\"\nbase_url = \"http://{upstream}/v1\"");
+    start_gateway_to("gateway", &provider).await
+}
+
+/// The same before a provider that speaks Anthropic's API, so that every call is translated.
+pub(crate) async fn start_translating(upstream: &str) -> io::Result<Subject> {
+    let provider = format!("kind = \"anthropic\"\nbase_url = \"http://{upstream}\"");
+    start_gateway_to("translating", &provider).await
+}
+
+async fn start_gateway_to(name: &str, provider: &str) -> io::Result<Subject> {
     let (port, admin_port) = (free_port()?, free_port()?);
     let routes = MODELS
         .map(|(model, _)| format!("[routes.{model}]\ntargets = [\"bench/{model}\"]\n"))
@@ -31,8 +42,7 @@ key = "admin-bench-key"
 [store]
 url = "memory:"
 [providers.bench]
-kind = "openai-compatible"
-base_url = "http://{upstream}/v1"
+{provider}
 api_keys = ["bench-upstream-key"]
 {routes}[keys.bench]
 secret = "sk-bench"
@@ -43,7 +53,7 @@ secret = "sk-bench"
     fs::write(&file, configuration)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
     command.arg("serve").arg("--config").arg(file);
-    start("gateway", command, folder, port).await
+    start(name, command, folder, port).await
 }
 
 /// The nginx on the path, as a plain unbuffered proxy with a worker per core.

@@ -1,6 +1,6 @@
 //! What is compared: each subject's address, its process, and how one is measured.
 
-use std::{io, time::Duration};
+use std::{borrow::Borrow, io, time::Duration};
 
 use crate::{
     floor::Layout,
@@ -30,14 +30,15 @@ pub(crate) struct Measurement {
 }
 
 /// Measures every subject once in each round; a failure is told and leaves no figure.
-pub(crate) async fn take_turns(
-    subjects: &[Subject],
+pub(crate) async fn take_turns<S: Borrow<Subject>>(
+    subjects: &[S],
     rounds: usize,
     measure: impl AsyncFn(&Subject) -> io::Result<Measurement>,
 ) -> Vec<Vec<Measurement>> {
     let mut measured: Vec<Vec<Measurement>> = subjects.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for (subject, measurements) in subjects.iter().zip(&mut measured) {
+            let subject = subject.borrow();
             match measure(subject).await {
                 Ok(measurement) => measurements.push(measurement),
                 Err(error) => println!("{}: {error}", subject.name),

@@ -23,6 +23,9 @@ const COMPLETION: &str = r#"{"id":"chatcmpl-BenchBenchBenchBenchBench000","objec
 const USAGE: &str =
     r#""choices":[],"usage":{"prompt_tokens":32,"completion_tokens":198,"total_tokens":230}"#;
 
+/// The same answer in Anthropic's words.
+const MESSAGE: &str = r#"{"id":"msg_BenchBenchBenchBenchBench","type":"message","role":"assistant","model":"bench","content":[{"type":"text","text":"The fox is quick and brown, the dog is lazy, and both have had a long day in this benchmark."}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":32,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":24,"service_tier":"standard"}}"#;
+
 /// Every answer, spelled once at the start.
 struct Script {
     completion: Vec<u8>,
@@ -31,8 +34,16 @@ struct Script {
     end: Vec<u8>,
 }
 
+/// The answers of both APIs.
+struct Scripts {
+    openai: Script,
+    anthropic: Script,
+}
+
 /// What one request asks for.
 struct Question {
+    /// Asked in Anthropic's API, which demands a limit.
+    anthropic: bool,
     streams: bool,
     wants_usage: bool,
     gap: Duration,
@@ -41,21 +52,22 @@ struct Question {
 pub(crate) async fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     process::announce(listener.local_addr().unwrap());
-    let script = Arc::new(Script::new());
+    let scripts = Arc::new(Scripts { openai: Script::openai(), anthropic: Script::anthropic() });
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        connections.spawn(converse(stream, script.clone()));
+        connections.spawn(converse(stream, scripts.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Answers the requests of one connection until the client leaves.
-async fn converse(mut stream: TcpStream, script: Arc<Script>) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, scripts: Arc<Scripts>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BytesMut::with_capacity(4096);
     while let Some(request) = read_request(&mut stream, &mut input).await? {
         let question = Question::read(&request);
+        let script = if question.anthropic { &scripts.anthropic } else { &scripts.openai };
         if question.streams {
             script.drip(&mut stream, &question).await?;
         } else {
@@ -109,6 +121,7 @@ impl Question {
         let streams = says(r#""stream":true"#);
         let gap = MODELS.iter().find(|(model, gap)| streams && *gap > 0 && says(model));
         Self {
+            anthropic: says(r#""max_tokens""#),
             streams,
             wants_usage: streams && says(r#""include_usage":true"#),
             gap: Duration::from_millis(gap.map_or(0, |(_, gap)| *gap)),
@@ -119,12 +132,7 @@ impl Question {
 // === impl Script ===
 
 impl Script {
-    fn new() -> Self {
-        let completion = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n\
-             content-length: {}\r\n\r\n{COMPLETION}",
-            COMPLETION.len()
-        );
+    fn openai() -> Self {
         let choice = |delta: &str, reason: &str| {
             event(&format!(
                 r#""choices":[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{reason}}}]"#
@@ -134,10 +142,33 @@ impl Script {
         chunks.resize(CHUNKS - 1, choice(r#"{"content":" word"}"#, "null"));
         chunks.push(choice("{}", r#""stop""#));
         Self {
-            completion: completion.into_bytes(),
+            completion: whole(COMPLETION),
             chunks,
             usage: event(USAGE),
             end: [chunk("data: [DONE]\n\n"), b"0\r\n\r\n".to_vec()].concat(),
+        }
+    }
+
+    fn anthropic() -> Self {
+        let named = |name: &str, fields: &str| {
+            chunk(&format!("event: {name}\ndata: {{\"type\":\"{name}\",{fields}}}\n\n"))
+        };
+        let start = MESSAGE.replace(r#""stop_reason":"end_turn""#, r#""stop_reason":null"#);
+        let mut chunks = vec![named("message_start", &format!(r#""message":{start}"#))];
+        chunks.push(named(
+            "content_block_start",
+            r#""index":0,"content_block":{"type":"text","text":""}"#,
+        ));
+        let delta = r#""index":0,"delta":{"type":"text_delta","text":" word"}"#;
+        chunks.resize(CHUNKS + 2, named("content_block_delta", delta));
+        chunks.push(named("content_block_stop", r#""index":0"#));
+        let finish = r#""delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":198}"#;
+        let stop = chunk("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+        Self {
+            completion: whole(MESSAGE),
+            chunks,
+            usage: Vec::new(),
+            end: [named("message_delta", finish), stop, b"0\r\n\r\n".to_vec()].concat(),
         }
     }
 
@@ -155,6 +186,11 @@ impl Script {
         }
         stream.write_all(&self.end).await
     }
+}
+
+fn whole(body: &str) -> Vec<u8> {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n";
+    format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 fn event(fields: &str) -> Vec<u8> {

@@ -298,8 +298,13 @@ impl House {
         }
         stop.send_replace(true);
         closing.send_replace(true);
+        let quiet = async {
+            connections.finished().await;
+            // Responses that are made in the background have the same grace.
+            self.gateway.tasks.finished().await;
+        };
         tokio::select! {
-            () = connections.finished() => {}
+            () = quiet => {}
             () = tokio::time::sleep(server.drain) => {}
             () = signals.next() => {}
         }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use memchr::memmem;
 
+use super::marks::Mark;
 use super::peek::{Envelope, Span, StreamOptions};
 
 /// A body as the pieces it arrived in or was cut into.
@@ -40,8 +41,14 @@ impl Payload {
         self.length == 0
     }
 
+    /// Whether it bears this mark.
+    pub fn bears(&self, mark: &Mark) -> bool {
+        mark.has.iter().all(|text| self.contains(text.as_bytes()))
+            && !mark.lacks.iter().any(|text| self.contains(text.as_bytes()))
+    }
+
     /// Whether these bytes stand in it, which may be in two of its pieces.
-    pub fn contains(&self, bytes: &[u8]) -> bool {
+    fn contains(&self, bytes: &[u8]) -> bool {
         let finder = memmem::Finder::new(bytes);
         let mut seam: Vec<u8> = Vec::new();
         self.parts.iter().any(|part| {

@@ -17,11 +17,12 @@ use super::flow::{Flow, Step};
 use super::snapshot::{STREAM_HEADERS, Target};
 use super::{relayed, reword};
 use crate::canon::{ChatRequest, Dialect, Outcome, Surface};
+use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
 use crate::dialect::openai::{MediaReader, Tap, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload, Usage};
-use crate::dialect::{self, Aim, Context, Misread, estimate, gemini, opaque};
+use crate::dialect::{self, Aim, Context, Misread, estimate, gemini, marks};
 use crate::error::{Error, Kind};
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Failure, Operation, Order, Unanswered, Way};
@@ -127,7 +128,7 @@ pub(super) async fn prepare(
             let wording = Wording::Vectors(vectors);
             Ok(Errand { dropped, ..Errand::new(Operation::Embeddings, wording) })
         }
-        (Way::Verbatim, Some(dialect)) if must_be_rewritten(call, question).await? => {
+        (Way::Verbatim, Some(dialect)) if must_be_rewritten(call, question, target).await? => {
             translate(call, question, target, dialect)
         }
         (Way::Verbatim, _) => Ok(Errand::verbatim(question, surface, target)),
@@ -135,20 +136,28 @@ pub(super) async fn prepare(
 }
 
 /// Bytes that pass as they are have not been read; a route may want them to be, and changed.
-async fn must_be_rewritten(call: &Call, question: &Question) -> Result<bool, Unfit> {
+async fn must_be_rewritten(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<bool, Unfit> {
     let surface = call.surface();
     let Some(dialect) = surface.dialect().filter(|_| surface.is_chat()) else { return Ok(false) };
     let (pairs, cache) = (call.tool_pairs(), call.prompt_cache());
-    // What another provider gave the client to keep is not for this one's eyes: it may refuse it.
-    let sealed = call.house.speaks_besides(dialect)
-        && opaque::marks(dialect).iter().any(|mark| question.payload.contains(mark));
-    if !sealed && pairs.is_none() && cache.is_none() {
+    // What another provider gave the client to keep this one may refuse, and want its own instead.
+    let bears = |mark: &Mark| question.payload.bears(mark);
+    let strange = call.house.is_mixed() && marks::of_strangers(dialect).iter().any(bears);
+    let odd = dialect == Dialect::Chat
+        && call.house.is_mixed()
+        && marks::of_traits(&target.provider.kind.traits).any(|mark| bears(&mark));
+    let marked = strange || odd;
+    if !marked && pairs.is_none() && cache.is_none() {
         return Ok(false);
     }
     question.understand(call).await;
     let asked = question.chat().map_err(misread)?;
     let repaired = pairs.is_some() && asked.repaired;
-    Ok(sealed || repaired || (cache.is_some() && !asked.has_cache_marks()))
+    Ok(marked || repaired || (cache.is_some() && !asked.has_cache_marks()))
 }
 
 pub(super) fn misread(misread: &Misread) -> Unfit {
@@ -426,7 +435,10 @@ fn whole(
             }
             _ => read_usage(&body),
         };
-        call.usage(usage, estimate);
+        // What was only counted has not been used.
+        if !call.surface().counts_tokens() {
+            call.usage(usage, estimate);
+        }
         call.keep_response(&body, true);
         return Ok(Answer::Whole { content_type, body });
     };

@@ -40,7 +40,8 @@ pub(super) struct Call {
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
     _permit: Option<Permit>,
-    _busy: Busy,
+    /// Its client's connection is kept for it.
+    busy: Option<Busy>,
 }
 
 // === impl Call ===
@@ -84,7 +85,7 @@ impl Call {
             record,
             outcome: None,
             _permit: permit,
-            _busy: busy,
+            busy: Some(busy),
         })
     }
 
@@ -115,6 +116,16 @@ impl Call {
         let Some(keeping) = self.keeping.take() else { return };
         let provider = self.target().filter(|_| verbatim).map(|target| &*target.provider.name);
         self.gateway.keep_response(&keeping, answer, provider);
+    }
+
+    /// The provider that keeps the response which it is giving, too.
+    pub(super) fn keeper(&self) -> Option<String> {
+        self.target()?.keeper(self.surface()).map(str::to_owned)
+    }
+
+    /// Nobody waits for the answer any more.
+    pub(super) fn goes_to_background(&mut self) {
+        self.busy = None;
     }
 
     /// Whether a question is rather refused than sent without one of its fields.

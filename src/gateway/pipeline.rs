@@ -15,7 +15,7 @@ use super::relay::Relay;
 use super::responses::Keeping;
 use super::snapshot::Chain;
 use super::{Arrival, Body, Gateway, arrival, objects, upload};
-use crate::canon::{Outcome, Surface};
+use crate::canon::{Dialect, Outcome, Surface};
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -63,7 +63,7 @@ where
     call.admitted(caller.key());
     let server = &house.config.server;
     let budget = &call.gateway.bodies;
-    let question = match ask.relay.filter(|_| upload::is_form(headers)) {
+    let mut question = match ask.relay.filter(|_| upload::is_form(headers)) {
         Some(relay) => upload::read(body, (relay, headers), server, budget).await?,
         None => arrival::read(body, (ask, headers), server, budget).await?,
     };
@@ -87,30 +87,41 @@ where
         return Err(Unreadable::Refused(Error::new(Kind::NotAllowed, message)));
     }
     call.routed(&chain, &question);
-    if call.surface() == Surface::Responses {
+    if call.surface().dialect() == Some(Dialect::Responses) {
         return recall(call, question, &chain).await.map_err(Unreadable::Refused);
     }
+    // In other APIs the word means nothing.
+    question.envelope.background = false;
     Ok(question)
 }
 
 /// What the responses API asks a gateway to remember: notes that this response is to be kept, and
 /// puts what was said before in front of the question.
-async fn recall(call: &mut Call, mut question: Question, chain: &Chain) -> Result<Question, Error> {
+async fn recall(
+    call: &mut Call,
+    mut question: Question,
+    chain: &Arc<Chain>,
+) -> Result<Question, Error> {
     if question.envelope.conversation {
         let message = "`conversation` is not kept here; send `previous_response_id` or the items.";
         return Err(Error::new(Kind::Unsupported, message));
     }
     let Some(owner) = call.owner() else { return Ok(question) };
+    let surface = call.surface();
     let previous = question.envelope.previous.clone();
     let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
-    let later = question.envelope.background && !question.envelope.stream;
-    if previous.is_some() || later {
-        let asked: Vec<&str> = chain.targets.iter().map(|target| &*target.provider.name).collect();
-        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &asked).await?;
+    let background = question.envelope.background;
+    if previous.is_some() || background {
+        let keepers: Vec<_> = chain.targets.iter().map(|target| target.keeper(surface)).collect();
+        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers).await?;
         question.replace(body)?;
-        question.envelope.background = later;
+        call.routed(chain, &question);
     }
-    call.keeping = (question.envelope.store != Some(false)).then_some(keeping);
+    // A stream that is asked for in the background has someone who waits for it.
+    question.envelope.background =
+        background && !question.envelope.stream && surface == Surface::Responses;
+    let kept = surface == Surface::Responses && question.envelope.store != Some(false);
+    call.keeping = kept.then_some(keeping);
     Ok(question)
 }
 
@@ -122,23 +133,20 @@ fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
         return call.refuse(Error::invalid(message));
     };
     let gateway = Arc::clone(&call.gateway);
-    let head = call.respond(StatusCode::OK, HeaderValue::from_static("application/json"));
+    let head = call.respond(StatusCode::OK, JSON);
+    call.goes_to_background();
     let model = question.envelope.model.clone();
     let work = async move {
         let (mut call, answer) = attempt::walk(call, question).await;
-        match answer {
-            Ok(Answer::Whole { body, .. }) => {
-                call.ends(Outcome::Ok);
-                Ok(body.to_vec())
-            }
+        let answer = match answer {
+            Ok(Answer::Whole { body, .. }) => Ok((body, call.keeper())),
             Ok(Answer::Stream(_) | Answer::Bytes(_)) => {
                 Err(Error::new(Kind::UpstreamError, "A stream came."))
             }
-            Err(error) => {
-                call.ends(outcome_of(error.kind));
-                Err(error)
-            }
-        }
+            Err(error) => Err(error),
+        };
+        call.ends(answer.as_ref().map_or_else(|error| outcome_of(error.kind), |_| Outcome::Ok));
+        answer
     };
     let response = gateway.respond_later(keeping, (format!("resp_{id}"), created, &model), work);
     head.map(|()| Body::whole(response.to_string().into(), None))
@@ -192,3 +200,5 @@ fn overloaded(gateway: &Gateway) -> Error {
     error.retry_after = Some(std::time::Duration::from_secs(1));
     error
 }
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -3,6 +3,7 @@
 //! The newest stands in memory too, so that it is there at once; the store follows, and outlives a
 //! restart.
 
+use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -54,7 +55,12 @@ impl Shelf {
     ) {
         self.recent.insert((owner.clone(), kind, id.clone()), value.clone());
         let draft = Draft { id, value, expires_at: Some(SystemTime::now() + lifetime) };
-        self.tasks.spawn(put(self.store.clone(), owner.clone(), kind, draft));
+        let mut writing = Box::pin(put(self.store.clone(), owner.clone(), kind, draft));
+        // Handed in before anyone can put or delete the same again, so that the store has them in
+        // the order in which they were.
+        if writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.tasks.spawn(writing);
+        }
     }
 
     pub(super) async fn get(&self, owner: &Owner, kind: ObjectKind, id: &str) -> Option<Bytes> {

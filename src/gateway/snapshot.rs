@@ -1,6 +1,6 @@
 //! A config made ready to serve: immutable, built whole, swapped whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::access::Access;
-use crate::canon::{CacheMark, Dialect};
+use crate::canon::{CacheMark, Surface};
 use crate::config::{CloudEnvironment, Config, Lifetime, PromptCache, Route, Timeouts, ToolPairs};
 use crate::dialect::CacheInjection;
 use crate::net::client::Client;
-use crate::provider::Provider;
+use crate::provider::{Provider, Way};
 use crate::route::{Choice, Routes, Unknown};
 use crate::telemetry::Meters;
 
@@ -28,8 +28,8 @@ pub struct Snapshot {
     /// The series of calls that never got to a target.
     pub(super) refusals: Meters,
     providers: BTreeMap<String, Arc<Provider>>,
-    /// The dialects in which the providers lose least.
-    homes: BTreeSet<Dialect>,
+    /// There are providers of several kinds.
+    mixed: bool,
     chains: Vec<Arc<Chain>>,
 }
 
@@ -133,19 +133,19 @@ impl Snapshot {
             generation,
             loaded_at: SystemTime::now(),
             config,
-            homes: providers
-                .values()
-                .filter_map(|provider| provider.kind.speaks.first())
-                .map(|(home, _)| *home)
-                .collect(),
+            mixed: {
+                let mut kinds = providers.values().map(|provider| provider.kind.id);
+                let first = kinds.next();
+                kinds.any(|kind| Some(kind) != first)
+            },
             providers,
             chains,
         })
     }
 
-    /// Whether some provider is at home in another dialect than this one.
-    pub(super) fn speaks_besides(&self, dialect: Dialect) -> bool {
-        self.homes.iter().any(|home| *home != dialect)
+    /// Whether conversations may move between providers of several kinds.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.mixed
     }
 
     /// The targets that `model` stands for.
@@ -234,5 +234,11 @@ impl Target {
             limits,
             meters: Meters::new(route, &provider.name, label),
         }
+    }
+
+    /// Its provider's name, where that is asked as it is and so may keep what it answers.
+    pub(super) fn keeper(&self, surface: Surface) -> Option<&str> {
+        let way = self.provider.way(surface, &self.model);
+        (way == Some(Way::Verbatim)).then_some(&*self.provider.name)
     }
 }

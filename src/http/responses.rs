@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
+use serde_json::Value;
 
 use super::endpoint::Kept;
-use super::{json, refuse};
+use super::{body, json, refuse};
 use crate::canon::Owner;
-use crate::dialect::responses::state::Page;
+use crate::dialect::responses::state::{self, Page};
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
 
@@ -18,7 +19,13 @@ pub(super) async fn answer(
     (kept, id): (Kept, &str),
     request: &Request<Incoming>,
 ) -> Response<Body> {
-    match look(gateway, (kept, id), request).await {
+    let query = fields(request.uri().query().unwrap_or_default());
+    let streamed = kept == Kept::Get && field(&query, "stream") == Some("true");
+    match look(gateway, (kept, id), (request, &query)).await {
+        Ok(value) if streamed => match replay(&value, &query) {
+            Ok(events) => body(StatusCode::OK, "text/event-stream", events),
+            Err(error) => refuse(&error),
+        },
         Ok(value) => json(StatusCode::OK, &value),
         Err(error) => refuse(&error),
     }
@@ -27,32 +34,42 @@ pub(super) async fn answer(
 async fn look(
     gateway: &Arc<Gateway>,
     (kept, id): (Kept, &str),
-    request: &Request<Incoming>,
-) -> Result<serde_json::Value, Error> {
+    (request, query): (&Request<Incoming>, &Query),
+) -> Result<Value, Error> {
     let house = gateway.snapshot();
     let caller = house.access.admit(request.headers())?;
     let owner = Owner::new(Arc::clone(caller.key()));
-    let query = fields(request.uri().query().unwrap_or_default());
     match kept {
-        Kept::Get if query.iter().any(|(name, value)| name == "stream" && value == "true") => Err(
-            Error::new(Kind::Unsupported, "A kept response is not streamed again; fetch it whole."),
-        ),
         Kept::Get => gateway.response(&owner, id).await,
         Kept::Delete => gateway.delete_response(&owner, id).await,
         Kept::Cancel => gateway.cancel_response(&owner, id).await,
         Kept::InputItems => {
-            let field = |name: &str| {
-                let found = query.iter().find(|(field, _)| field == name);
-                found.map(|(_, value)| value.as_str())
-            };
             let page = Page {
-                after: field("after"),
-                limit: field("limit").and_then(|limit| limit.parse().ok()),
-                ascending: field("order") == Some("asc"),
+                after: field(query, "after"),
+                limit: field(query, "limit").and_then(|limit| limit.parse().ok()),
+                ascending: field(query, "order") == Some("asc"),
             };
             gateway.input_items(&owner, id, page).await
         }
     }
+}
+
+/// The events that were sent once are not kept, so nobody can go on in the middle of them.
+fn replay(response: &Value, query: &Query) -> Result<Vec<u8>, Error> {
+    let refused = |message| Err(Error::new(Kind::Unsupported, message));
+    if matches!(response["status"].as_str(), Some("queued" | "in_progress")) {
+        return refused("A response that is still being made is not streamed; poll it.");
+    }
+    if field(query, "starting_after").is_some() {
+        return refused("`starting_after` is not supported: a kept response is streamed anew.");
+    }
+    Ok(state::replay(response))
+}
+
+type Query = [(String, String)];
+
+fn field<'a>(query: &'a Query, name: &str) -> Option<&'a str> {
+    query.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
 }
 
 fn fields(query: &str) -> Vec<(String, String)> {

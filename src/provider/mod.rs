@@ -213,8 +213,7 @@ impl Provider {
             (Surface::CountTokens | Surface::GoogleCountTokens, home) => {
                 (first == home).then_some(Way::Verbatim)
             }
-            (Surface::InputTokens, _) => None,
-            (Surface::Compact, _) => {
+            (Surface::InputTokens | Surface::Compact, _) => {
                 let speaks = self.dialects(model).any(|spoken| spoken == Dialect::Responses);
                 speaks.then_some(Way::Verbatim)
             }

@@ -91,6 +91,7 @@ impl Paths {
                 push_template(&mut path, template(kind, operation), operation, model);
                 path.push_str(match operation {
                     Operation::CountTokens(Dialect::Messages) => "/count_tokens",
+                    Operation::CountTokens(Dialect::Responses) => "/input_tokens",
                     Operation::Compact => "/compact",
                     _ => "",
                 });

@@ -5,6 +5,9 @@
 #   SWITCHPOINT_LIMITED_KEY  a key that may not call the route `not-allowed`
 #   UPSTREAM_CONTROL         the scripted upstream's address
 # What they need is installed once, below target/sdk/; `run.sh --install` does only that.
+# `run.sh --matrix` runs each SDK with each provider instead:
+#   SWITCHPOINT_MATRIX       the providers by SDK, as JSON (see tests/matrix.rs)
+#   SWITCHPOINT_MATRIX_ONLY  runs only the cells whose line contains this
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +25,17 @@ if [[ $(cat "$target/stamp" 2>/dev/null) != "$stamp" ]]; then
 fi
 [[ ${1:-} != --install ]] || exit 0
 
-# Node looks for packages beside the script, so the script goes where they are.
-cp "$here/node_sdk.mjs" "$target/node/"
+# Node looks for packages beside the script, so the scripts go where they are.
+cp -r "$here/node_sdk.mjs" "$here/matrix" "$target/node/"
+if [[ ${1:-} == --matrix ]]; then
+  failed=0
+  for driver in "$here"/matrix/*_*.py; do
+    "$target/venv/bin/python" -u "$driver" || failed=1
+  done
+  for driver in "$target"/node/matrix/*_*.mjs; do
+    node "$driver" || failed=1
+  done
+  exit $failed
+fi
 "$target/venv/bin/python" -u "$here/python_sdk.py"
 node "$target/node/node_sdk.mjs"

@@ -6,10 +6,12 @@ pub(crate) mod replies;
 pub(crate) mod script;
 pub(crate) mod tls;
 pub(crate) mod upstream;
+pub(crate) mod vendors;
 
 pub(crate) use self::gateway::Gateway;
 pub(crate) use self::script::Script;
 pub(crate) use self::upstream::Upstream;
+pub(crate) use self::vendors::{Fleet, Vendor};
 
 use std::time::Duration;
 

@@ -28,6 +28,7 @@ pub(crate) struct Upstream {
 /// One request as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
@@ -40,6 +41,8 @@ pub(crate) struct Request {
 
 #[derive(Default)]
 struct State {
+    /// Answers in place of the scripts.
+    mind: Option<Mind>,
     scripts: HashMap<String, Vec<Script>>,
     served: HashMap<String, usize>,
     requests: Vec<Request>,
@@ -61,6 +64,9 @@ pub(crate) struct Connection {
 
 type Shared = Arc<Mutex<State>>;
 
+/// Makes up the answer to a request.
+type Mind = Box<dyn Fn(&Request) -> Script + Send>;
+
 /// How an exchange left its connection.
 enum Left {
     Open,
@@ -79,13 +85,22 @@ impl Upstream {
         Name: Into<String>,
         Scripts: IntoIterator<Item = Script>,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let scripts = scripts
             .into_iter()
             .map(|(model, scripts)| (model.into(), scripts.into_iter().collect()))
             .collect();
-        let state = Arc::new(Mutex::new(State { scripts, ..State::default() }));
+        Self::listen(State { scripts, ..State::default() }).await
+    }
+
+    /// An upstream that makes up its answers.
+    pub(crate) async fn answering(mind: impl Fn(&Request) -> Script + Send + 'static) -> Self {
+        Self::listen(State { mind: Some(Box::new(mind)), ..State::default() }).await
+    }
+
+    async fn listen(state: State) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(Mutex::new(state));
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&state)));
         Self { address, state, _tasks: tasks }
@@ -204,7 +219,12 @@ async fn perform(
     number: usize,
     state: &Shared,
 ) -> Left {
-    for step in script.0 {
+    for (at, step) in script.0.into_iter().enumerate() {
+        if at > 0 {
+            // Each piece leaves on its own, and others have their turn. Not behind the last one:
+            // whoever has it may ask again at once, which must not be taken for leaving.
+            tokio::task::yield_now().await;
+        }
         match step {
             Step::Send(bytes) => match send(bytes, writer, number, state).await {
                 Ok(()) => {}
@@ -218,8 +238,6 @@ async fn perform(
                 return Left::ByUs;
             }
         }
-        // Each piece leaves on its own, and others have their turn.
-        tokio::task::yield_now().await;
     }
     Left::Open
 }
@@ -257,6 +275,7 @@ async fn read_request(
                     (header.name.to_ascii_lowercase(), value)
                 })
                 .collect();
+            let method = parsed.method.unwrap_or_default().to_owned();
             let path = parsed.path.unwrap_or_default().to_owned();
             let length = headers.iter().find(|(name, _)| name == "content-length");
             let length = length.map_or(0, |(_, value)| value.parse().unwrap());
@@ -267,7 +286,7 @@ async fn read_request(
             }
             let body = input.split_to(head + length).freeze().slice(head..);
             let (model, variant) = asked(&path, &body);
-            let request = Request { path, headers, body, model, variant, connection: 0 };
+            let request = Request { method, path, headers, body, model, variant, connection: 0 };
             return Ok(Some(request));
         }
         if reader.read_buf(input).await? == 0 {
@@ -320,6 +339,11 @@ impl Request {
 
 impl State {
     fn script(&mut self, request: Request) -> Script {
+        if let Some(mind) = &self.mind {
+            let script = mind(&request);
+            self.requests.push(request);
+            return script;
+        }
         let special = format!("{}?{}", request.model, request.variant);
         let known = self.scripts.contains_key(&special);
         let name = if known { special } else { request.model.clone() };

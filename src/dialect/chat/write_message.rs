@@ -292,7 +292,9 @@ impl<'a> Transcript<'a> {
         match self.aim.traits.thoughts {
             Thoughts::Unknown => {}
             Thoughts::Field(name) => {
-                if !text.is_empty() {
+                // Servers that think want the field with every call, even where there was nothing.
+                let calls = parts.iter().any(|part| matches!(part.content, Content::ToolCall(_)));
+                if !text.is_empty() || calls {
                     message.insert(name.into(), text.into());
                 }
             }

@@ -234,8 +234,9 @@ impl Writer {
         let delta = match &progress.open {
             Open::Call { .. } => {
                 let extra = thought::extra_content(state);
+                // OpenAI's own library wants a function in every piece of a call.
                 json!({ "tool_calls": [{
-                    "index": progress.calls.saturating_sub(1), "extra_content": extra,
+                    "index": progress.calls.saturating_sub(1), "function": {}, "extra_content": extra,
                 }] })
             }
             Open::Thought(reasoning) => {

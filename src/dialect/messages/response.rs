@@ -60,12 +60,19 @@ pub(super) fn write_id(id: &str, context: &Context<'_>) -> String {
 pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
     let (mut blocks, mut calls) = (Vec::new(), false);
     let answer = response.choices.first();
+    // The state of the last words is for no later turn, and clients show the last block.
+    let mut state: Option<Value> = None;
     for part in answer.into_iter().flat_map(|answer| &answer.parts) {
         calls |= matches!(part.content, Content::ToolCall(_));
-        let Some(block) = write_part(part) else { continue };
-        blocks.push(block);
-        if !matches!(part.content, Content::Reasoning(_)) {
-            blocks.extend(state_after(part));
+        if !is_blank(part) {
+            let Some(block) = write_part(part) else { continue };
+            blocks.extend(state.take());
+            blocks.push(block);
+        }
+        match &part.content {
+            Content::Reasoning(_) => {}
+            Content::ToolCall(_) => blocks.extend(state_after(part)),
+            _ => state = state_after(part).or(state),
         }
     }
     let finish = answer.map(|answer| answer.finish.clone()).unwrap_or_default();
@@ -85,6 +92,11 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
         "usage": usage,
     });
     message.to_string().into_bytes()
+}
+
+/// A text without a word, which this API refuses.
+fn is_blank(part: &Part) -> bool {
+    matches!(&part.content, Content::Text { text, citations } if text.is_empty() && citations.is_empty())
 }
 
 /// A part as a block; `None` for what this API has no block for.

@@ -155,9 +155,9 @@ fn reasoning(item: &Value) -> Read {
     Read::Parts(vec![Part { opaque, ..Part::new(content) }])
 }
 
-/// Whether the gateway made this id: `rs_`, 32 digits, a place. Nobody else's end so.
+/// Whether the gateway made this id: `rs_sp_`, 32 digits, a place.
 fn is_ours(id: &str) -> bool {
-    let place = id.strip_prefix("rs_").and_then(|rest| rest.split_once('_'));
+    let place = id.strip_prefix("rs_sp_").and_then(|rest| rest.split_once('_'));
     place.is_some_and(|(_, place)| place.bytes().all(|byte| byte.is_ascii_digit()))
 }
 

@@ -20,32 +20,26 @@ pub fn items(input: &Value) -> Vec<Value> {
 }
 
 /// A question with all that was said before it in its `input`: it refers to nothing any more.
+/// `knows` says whether an item of this id was said, though it may not be among `earlier`.
 pub fn resume(
     mut body: Map<String, Value>,
-    earlier: &[Value],
+    mut earlier: Vec<Value>,
+    knows: impl Fn(&Value) -> bool,
 ) -> Result<Map<String, Value>, Misread> {
     let new = items(&body.shift_remove("input").unwrap_or_default());
     body.shift_remove("previous_response_id");
     body.shift_remove("conversation");
-    let mut whole = earlier.to_vec();
     for (place, item) in new.into_iter().enumerate() {
         if item["type"] != "item_reference" {
-            whole.push(item);
-            continue;
+            earlier.push(item);
+        } else if !item["id"].is_string() || !knows(&item["id"]) {
+            return Err(Misread::new(format!(
+                "`input[{place}]` refers to an item that is not known."
+            )));
         }
-        let known =
-            earlier.iter().find(|known| known["id"] == item["id"] && item["id"].is_string());
-        match known {
-            // What already stands there is not said twice.
-            Some(_) => {}
-            None => {
-                return Err(Misread::new(format!(
-                    "`input[{place}]` refers to an item that is not known."
-                )));
-            }
-        }
+        // What was said already is not said twice.
     }
-    body.insert("input".to_owned(), Value::Array(whole));
+    body.insert("input".to_owned(), Value::Array(earlier));
     Ok(body)
 }
 
@@ -90,6 +84,83 @@ pub fn list(response: &str, items: &[Value], page: Page<'_>) -> Value {
     })
 }
 
+/// A kept response as the stream that it could have come in: each item whole in one piece.
+pub fn replay(response: &Value) -> Vec<u8> {
+    let mut begun = response.clone();
+    begun["status"] = json!("in_progress");
+    begun["output"] = json!([]);
+    begun["usage"] = Value::Null;
+    let mut events = vec![
+        json!({"type": "response.created", "response": begun}),
+        json!({"type": "response.in_progress", "response": begun}),
+    ];
+    let output = response["output"].as_array().into_iter().flatten();
+    for (place, item) in output.enumerate() {
+        replay_item(place, item, &mut events);
+    }
+    let end = match response["status"].as_str() {
+        Some("failed") => "response.failed",
+        Some("incomplete") => "response.incomplete",
+        _ => "response.completed",
+    };
+    events.push(json!({"type": end, "response": response}));
+    let mut out = Vec::new();
+    for (number, mut event) in events.into_iter().enumerate() {
+        event["sequence_number"] = json!(number);
+        let kind = event["type"].as_str().unwrap_or_default();
+        out.extend_from_slice(format!("event: {kind}\ndata: {event}\n\n").as_bytes());
+    }
+    out
+}
+
+fn replay_item(place: usize, item: &Value, events: &mut Vec<Value>) {
+    let mut opened = item.clone();
+    let parts = if item["type"] == "message" { opened["content"].take() } else { Value::Null };
+    if parts.is_array() {
+        opened["content"] = json!([]);
+        opened["status"] = json!("in_progress");
+    }
+    events.push(json!({
+        "type": "response.output_item.added", "output_index": place, "item": opened,
+    }));
+    for (index, part) in parts.as_array().into_iter().flatten().enumerate() {
+        replay_part((place, &item["id"], index), part, events);
+    }
+    events.push(json!({
+        "type": "response.output_item.done", "output_index": place, "item": item,
+    }));
+}
+
+/// A part of a message. What is no text or refusal comes with its part alone.
+fn replay_part((place, id, index): (usize, &Value, usize), part: &Value, events: &mut Vec<Value>) {
+    let event = |kind: &str, name: &str, value: Value| {
+        let mut event = json!({
+            "type": kind, "item_id": id, "output_index": place, "content_index": index,
+        });
+        event[name] = value;
+        if kind.starts_with("response.output_text.") {
+            event["logprobs"] = json!([]);
+        }
+        event
+    };
+    let names = match part["type"].as_str() {
+        Some("output_text") => Some(("output_text", "text")),
+        Some("refusal") => Some(("refusal", "refusal")),
+        _ => None,
+    };
+    let mut opened = part.clone();
+    if let Some((_, field)) = names {
+        opened[field] = json!("");
+    }
+    events.push(event("response.content_part.added", "part", opened));
+    if let Some((kind, field)) = names {
+        let text = &part[field];
+        events.push(event(&format!("response.{kind}.delta"), "delta", text.clone()));
+        events.push(event(&format!("response.{kind}.done"), field, text.clone()));
+    }
+    events.push(event("response.content_part.done", "part", part.clone()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,14 +169,15 @@ mod tests {
     fn a_question_is_asked_anew_with_all_that_was_said() {
         let body = json!({"model": "m", "previous_response_id": "resp_1", "input": "more"});
         let Value::Object(body) = body else { panic!("no object") };
-        let earlier = [json!({"type": "odd", "id": "x", "data": [1]})];
-        let resumed = resume(body.clone(), &earlier).unwrap();
+        let earlier = vec![json!({"type": "odd", "id": "x", "data": [1]})];
+        let knows = |id: &Value| id == "x";
+        let resumed = resume(body.clone(), earlier.clone(), knows).unwrap();
         assert_eq!(resumed["input"][0], earlier[0]);
         assert_eq!(resumed["input"][1]["content"][0]["text"], "more");
         assert!(!resumed.contains_key("previous_response_id"));
         let mut lost = body;
         lost.insert("input".into(), json!([{"type": "item_reference", "id": "y"}]));
-        assert!(resume(lost, &earlier).is_err());
+        assert!(resume(lost, earlier, knows).is_err());
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn write_state(request: &ChatRequest, model: &str, own: bool, fields: &mut Field
         }
     }
     let stored = fields.entry("store").or_insert(Value::Bool(false)) != &Value::Bool(false);
-    if !stored && thinks(model) {
+    if !stored && (thinks(model) || request.reasoning.is_some()) {
         include.push("reasoning.encrypted_content".into());
     }
     if request.sampling.logprobs.is_some() {

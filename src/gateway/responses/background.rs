@@ -1,18 +1,24 @@
 //! Responses that are made while nobody waits.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::stored::Stored;
 use super::{Gateway, Keeping};
 use crate::canon::Owner;
-use crate::dialect::responses::state;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
-/// The responses under way. Dropping a sender ends one.
+/// A whole response and the provider that keeps it too, or what went wrong.
+type Done = Result<(Bytes, Option<String>), Error>;
+
+/// The responses under way, and how to end one: dropping its sender.
+///
+/// What stands in the store is changed while the lock is held, so that of two who end a response
+/// only the first has a word in it.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct Jobs(Mutex<HashMap<(Owner, String), oneshot::Sender<()>>>);
 
@@ -26,82 +32,98 @@ impl Jobs {
         receiver
     }
 
-    /// Whether there was one to cancel.
-    pub(super) fn cancel(&self, owner: &Owner, id: &str) -> bool {
-        self.held().remove(&(owner.clone(), id.to_owned())).is_some()
+    pub(super) fn is_running(&self, owner: &Owner, id: &str) -> bool {
+        self.held().contains_key(&(owner.clone(), id.to_owned()))
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<(Owner, String), oneshot::Sender<()>>> {
+    /// Does `act` if the job has not ended.
+    fn during(&self, owner: &Owner, id: &str, act: impl FnOnce()) {
+        let held = self.held();
+        if held.contains_key(&(owner.clone(), id.to_owned())) {
+            act();
+        }
+    }
+
+    /// Ends the job and does `act`, unless it has ended; says whether it did.
+    pub(super) fn end(&self, owner: &Owner, id: &str, act: impl FnOnce()) -> bool {
+        let mut held = self.held();
+        let job = held.remove(&(owner.clone(), id.to_owned()));
+        if job.is_some() {
+            act();
+        }
+        job.is_some()
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<(Owner, String), oneshot::Sender<()>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Gateway {
     /// Has `work` answer in the background; gives the response as it stands now. `work` ends with
-    /// the whole response, or with what went wrong.
+    /// the whole response and who keeps it too, or with what went wrong.
     pub(in crate::gateway) fn respond_later(
         self: &Arc<Self>,
         keeping: Keeping,
         (id, created, model): (String, u64, &str),
-        work: impl Future<Output = Result<Vec<u8>, Error>> + Send + 'static,
+        work: impl Future<Output = Done> + Send + 'static,
     ) -> Value {
-        let question: Value =
-            serde_json::from_slice(&keeping.question.to_bytes()).unwrap_or_default();
-        let or = |name: &str, default: Value| question.get(name).cloned().unwrap_or(default);
-        let response = json!({
-            "id": id, "object": "response", "created_at": created, "status": "queued",
-            "background": true, "error": null, "incomplete_details": null, "model": model,
-            "output": [], "usage": null,
-            "instructions": question["instructions"], "metadata": question["metadata"],
-            "previous_response_id": keeping.previous,
-            "parallel_tool_calls": or("parallel_tool_calls", json!(true)),
-            "tool_choice": or("tool_choice", json!("auto")),
-            "tools": or("tools", json!([])),
-        });
-        let mut stored = Stored {
-            input: state::items(&question["input"]),
-            response: response.clone(),
-            previous: keeping.previous.clone(),
-            provider: None,
-        };
+        let response = begun(&keeping, (&id, created, model));
+        let mut stored = keeping.stored(response.clone(), None);
         let owner = keeping.owner;
-        self.put_response(&owner, id.clone(), &stored);
         let cancelled = self.jobs.enter(&owner, &id);
+        self.put_response(&owner, id.clone(), &stored);
         let gateway = Arc::clone(self);
         self.tasks.spawn(async move {
             stored.response["status"] = json!("in_progress");
-            gateway.put_response(&owner, id.clone(), &stored);
+            let put = |stored: &Stored| gateway.put_response(&owner, id.clone(), stored);
+            gateway.jobs.during(&owner, &id, || put(&stored));
+            let mut ending = gateway.ending();
             let done = tokio::select! {
                 done = work => done,
                 _ = cancelled => return,
+                _ = ending.wait_for(|ending| *ending) => {
+                    Err(Error::new(Kind::Overloaded, "The gateway was shut down; ask again."))
+                }
             };
-            stored.response = concluded(stored.response, done);
-            // Whoever cancelled in the meantime has had the last word.
-            if gateway.jobs.cancel(&owner, &id) {
-                gateway.put_response(&owner, id, &stored);
-            }
+            conclude(&mut stored, done);
+            gateway.jobs.end(&owner, &id, || put(&stored));
         });
         response
     }
 }
 
-/// The response at its end, under the id that was given out.
-fn concluded(begun: Value, done: Result<Vec<u8>, Error>) -> Value {
-    let answer = done.and_then(|body| {
-        serde_json::from_slice::<Value>(&body)
-            .map_err(|_| Error::new(crate::error::Kind::UpstreamError, "The answer is no JSON."))
+/// The response before anything was answered.
+fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
+    let question = keeping.asked();
+    let or = |name: &str, default: Value| question.get(name).cloned().unwrap_or(default);
+    json!({
+        "id": id, "object": "response", "created_at": created, "status": "queued",
+        "background": true, "error": null, "incomplete_details": null, "model": model,
+        "output": [], "usage": null,
+        "instructions": question["instructions"], "metadata": or("metadata", json!({})),
+        "previous_response_id": keeping.previous,
+        "parallel_tool_calls": or("parallel_tool_calls", json!(true)),
+        "tool_choice": or("tool_choice", json!("auto")),
+        "tools": or("tools", json!([])),
+    })
+}
+
+/// The end of a response, under the id that was given out.
+fn conclude(stored: &mut Stored, done: Done) {
+    let answer = done.and_then(|(body, keeper)| {
+        let answer = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
+        let error = || Error::new(Kind::UpstreamError, "The answer is no JSON object.");
+        answer.map(|answer| (answer, keeper)).ok_or_else(error)
     });
     match answer {
-        Ok(mut response) => {
-            response["id"] = begun["id"].clone();
-            response["background"] = json!(true);
-            response
+        Ok((mut response, keeper)) => {
+            for given in ["id", "created_at", "background", "previous_response_id"] {
+                response[given] = stored.response[given].take();
+            }
+            stored.response = response;
+            stored.provider = keeper;
         }
-        Err(error) => {
-            let mut failed = begun;
-            failed["status"] = json!("failed");
-            failed["error"] = json!({"code": error.kind.code(), "message": error.message});
-            failed
-        }
+        Err(error) => stored.fail(&error),
     }
 }

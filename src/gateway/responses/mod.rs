@@ -6,7 +6,7 @@
 mod background;
 mod stored;
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use super::shelf::RESPONSE;
 use crate::canon::Owner;
 use crate::dialect::responses::state::{self, Page};
 use crate::dialect::splice::Payload;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Upstream};
 use crate::store::ObjectKind;
 
 pub(super) use self::background::Jobs;
@@ -36,6 +36,19 @@ impl Keeping {
     pub(super) fn new(owner: Owner, question: Payload, previous: Option<String>) -> Self {
         Self { owner, question, previous }
     }
+
+    fn asked(&self) -> Value {
+        serde_json::from_slice(&self.question.to_bytes()).unwrap_or_default()
+    }
+
+    fn stored(&self, response: Value, provider: Option<&str>) -> Stored {
+        Stored {
+            input: state::items(&self.asked()["input"]),
+            response,
+            previous: self.previous.clone(),
+            provider: provider.map(str::to_owned),
+        }
+    }
 }
 
 impl Gateway {
@@ -47,15 +60,7 @@ impl Gateway {
             response = response["response"].take();
         }
         let Some(id) = response["id"].as_str().map(str::to_owned) else { return };
-        let question: Value =
-            serde_json::from_slice(&keeping.question.to_bytes()).unwrap_or_default();
-        let stored = Stored {
-            input: state::items(&question["input"]),
-            response,
-            previous: keeping.previous.clone(),
-            provider: provider.map(str::to_owned),
-        };
-        self.put_response(&keeping.owner, id, &stored);
+        self.put_response(&keeping.owner, id, &keeping.stored(response, provider));
     }
 
     fn put_response(&self, owner: &Owner, id: String, stored: &Stored) {
@@ -64,21 +69,35 @@ impl Gateway {
         }
     }
 
-    async fn stored(&self, owner: &Owner, id: &str) -> Option<Stored> {
-        let value = self.shelf.get(owner, ObjectKind::Response, id).await?;
-        serde_json::from_slice(&value).ok()
+    async fn stored(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
+        // Asked first: what ends in between is found ended.
+        let running = self.jobs.is_running(owner, id);
+        let value = self.shelf.get(owner, ObjectKind::Response, id).await;
+        let mut stored: Stored = value
+            .and_then(|value| serde_json::from_slice(&value).ok())
+            .ok_or_else(|| unknown(id))?;
+        if stored.is_unfinished() && !running {
+            stored.fail(&Error::new(Kind::Internal, "The gateway ended before the answer did."));
+        }
+        Ok(stored)
     }
 
     /// The conversation that ends with response `id`, oldest turn first.
     async fn chain(&self, owner: &Owner, id: &str) -> Result<Vec<Stored>, Error> {
-        let mut chain = Vec::new();
+        let (mut chain, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(id.to_owned());
         while let Some(id) = next.take() {
-            let stored = self.stored(owner, &id).await.ok_or_else(|| unknown(&id))?;
+            let stored = self.stored(owner, &id).await.map_err(|_| not_previous(&id, "unknown"))?;
+            if stored.is_unfinished() {
+                return Err(not_previous(&id, "not finished"));
+            }
             next.clone_from(&stored.previous);
             chain.push(stored);
-            if chain.len() > LONGEST_CHAIN {
-                let message = format!("The conversation has more than {LONGEST_CHAIN} turns.");
+            // A server that gives the same id twice has overwritten what it said before.
+            if !seen.insert(id) || chain.len() > LONGEST_CHAIN {
+                let message = format!(
+                    "The conversation leads back to itself or has more than {LONGEST_CHAIN} turns."
+                );
                 return Err(Error::invalid(message));
             }
         }
@@ -86,29 +105,24 @@ impl Gateway {
         Ok(chain)
     }
 
-    /// The question with what was said before it, for providers that were not there. `targets` are
-    /// those that may be asked now.
+    /// The question with what was said before it, for providers that were not there. `listeners`
+    /// are those that may be asked now, as `said` wants them.
     pub(super) async fn unrolled(
         &self,
         keeping: &Keeping,
         previous: Option<&str>,
-        targets: &[&str],
+        listeners: &[Option<&str>],
     ) -> Result<Bytes, Error> {
         let chain = match previous {
             Some(previous) => self.chain(&keeping.owner, previous).await?,
             None => Vec::new(),
         };
-        let own = chain.iter().all(|turn| {
-            turn.provider
-                .as_deref()
-                .is_some_and(|keeper| targets.iter().all(|name| *name == keeper))
-        });
         let body: Result<Map<String, Value>, _> =
             serde_json::from_slice(&keeping.question.to_bytes());
-        let mut body =
-            body.map_err(|error| Error::invalid(format!("The body is odd: {error}.")))?;
-        body =
-            state::resume(body, &said(&chain, own)).map_err(|misread| Error::invalid(misread.0))?;
+        let body = body.map_err(|error| Error::invalid(format!("The body is odd: {error}.")))?;
+        let knows = |id: &Value| chain.iter().any(|turn| turn.has(id));
+        let mut body = state::resume(body, said(&chain, listeners), knows)
+            .map_err(|misread| Error::invalid(misread.0))?;
         // Whoever works in the background, it is the gateway that does.
         body.shift_remove("background");
         let body = serde_json::to_vec(&body);
@@ -118,12 +132,12 @@ impl Gateway {
 
     /// `GET /v1/responses/{id}`.
     pub async fn response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
-        Ok(self.stored(owner, id).await.ok_or_else(|| unknown(id))?.response)
+        Ok(self.stored(owner, id).await?.response)
     }
 
     /// `DELETE /v1/responses/{id}`. What its provider keeps besides is the provider's.
     pub async fn delete_response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
-        self.jobs.cancel(owner, id);
+        self.jobs.end(owner, id, || {});
         if !self.shelf.delete(owner, ObjectKind::Response, id).await {
             return Err(unknown(id));
         }
@@ -137,7 +151,14 @@ impl Gateway {
         id: &str,
         page: Page<'_>,
     ) -> Result<Value, Error> {
-        Ok(state::list(id, &asked(&self.chain(owner, id).await?), page))
+        let last = self.stored(owner, id).await?;
+        // What came before may have been deleted since.
+        let mut chain = match &last.previous {
+            Some(previous) => self.chain(owner, previous).await.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        chain.push(last);
+        Ok(state::list(id, &asked(&chain), page))
     }
 
     /// `POST /v1/responses/{id}/cancel`.
@@ -146,20 +167,32 @@ impl Gateway {
         owner: &Owner,
         id: &str,
     ) -> Result<Value, Error> {
-        let mut stored = self.stored(owner, id).await.ok_or_else(|| unknown(id))?;
+        let mut stored = self.stored(owner, id).await?;
         if stored.response["background"] != true {
             let message = "Only a response that was made with `background: true` can be cancelled.";
             return Err(Error::invalid(message));
         }
-        if self.jobs.cancel(owner, id) {
-            stored.response["status"] = json!("cancelled");
-            self.put_response(owner, id.to_owned(), &stored);
+        stored.response["status"] = json!("cancelled");
+        let put = || self.put_response(owner, id.to_owned(), &stored);
+        if self.jobs.end(owner, id, put) {
+            return Ok(stored.response);
         }
-        Ok(stored.response)
+        // It came to its own end.
+        self.response(owner, id).await
     }
 }
 
 fn unknown(id: &str) -> Error {
-    let message: Cow<'static, str> = format!("There is no response `{id}` of this key.").into();
-    Error { status: Some(404), ..Error::new(Kind::NotFound, message) }
+    Error::new(Kind::NotFound, format!("There is no response `{id}` of this key."))
+}
+
+/// What OpenAI says of it, which clients look for.
+fn not_previous(id: &str, why: &str) -> Error {
+    let upstream = Upstream {
+        kind: None,
+        param: Some("previous_response_id".to_owned()),
+        code: Some("previous_response_not_found".to_owned()),
+    };
+    let message = format!("The previous response `{id}` is {why}.");
+    Error { upstream: Some(Box::new(upstream)), ..Error::invalid(message) }
 }

@@ -1,7 +1,9 @@
 //! A response as it is kept: what was asked, what was answered, and what came before.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::error::Error;
 
 /// One kept response. A conversation is a chain of them, each with its own turn only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,21 +12,26 @@ pub(super) struct Stored {
     /// The items of this turn's question.
     pub(super) input: Vec<Value>,
     pub(super) previous: Option<String>,
-    /// The provider that keeps it too, under the same id.
+    /// The provider that made it in its own words and may keep it too; none where the answer was
+    /// put into these words here.
     pub(super) provider: Option<String>,
 }
 
 /// A longer chain is not followed.
 pub(super) const LONGEST_CHAIN: usize = 2_000;
 
-/// What was said in a conversation, oldest first. `own` says whether the provider that is asked
-/// keeps these responses itself: any other cannot make sense of thoughts that stand there by their
-/// id alone.
-pub(super) fn said(chain: &[Stored], own: bool) -> Vec<Value> {
+/// What was said in a conversation, oldest first, for those who may be asked next: each by its name
+/// where it speaks this API itself. Thoughts are for whom they were made by: no other can read what
+/// is encrypted, nor find what stands there by its id alone.
+pub(super) fn said(chain: &[Stored], listeners: &[Option<&str>]) -> Vec<Value> {
     let mut items = Vec::new();
     for turn in chain {
         items.extend(turn.input.iter().cloned());
-        items.extend(turn.output().filter(|item| own || !is_bare_thought(item)).cloned());
+        let maker = turn.provider.as_deref();
+        let own = listeners.iter().all(|listener| *listener == maker);
+        // What was sealed here is opened here, on the way to another API.
+        let told = |item: &&Value| !is_thought(item) || own && (maker.is_some() || is_sealed(item));
+        items.extend(turn.output().filter(told).cloned());
     }
     items
 }
@@ -32,19 +39,37 @@ pub(super) fn said(chain: &[Stored], own: bool) -> Vec<Value> {
 /// What the last of these was asked with: all before it, and its own question.
 pub(super) fn asked(chain: &[Stored]) -> Vec<Value> {
     let Some((last, earlier)) = chain.split_last() else { return Vec::new() };
-    let mut items = said(earlier, true);
-    items.extend(last.input.iter().cloned());
-    items
+    let turns = earlier.iter().flat_map(|turn| turn.input.iter().chain(turn.output()));
+    turns.chain(&last.input).cloned().collect()
 }
 
 impl Stored {
+    /// Whether it is still being made.
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(self.response["status"].as_str(), Some("queued" | "in_progress"))
+    }
+
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.response["status"] = json!("failed");
+        self.response["error"] = json!({"code": error.kind.code(), "message": error.message});
+    }
+
+    /// Whether an item of this id was said in it.
+    pub(super) fn has(&self, id: &Value) -> bool {
+        self.input.iter().chain(self.output()).any(|item| item["id"] == *id)
+    }
+
     fn output(&self) -> impl Iterator<Item = &Value> {
         self.response["output"].as_array().into_iter().flatten()
     }
 }
 
-fn is_bare_thought(item: &Value) -> bool {
-    item["type"] == "reasoning" && !item["encrypted_content"].is_string()
+fn is_thought(item: &Value) -> bool {
+    item["type"] == "reasoning"
+}
+
+fn is_sealed(item: &Value) -> bool {
+    item["encrypted_content"].is_string()
 }
 
 #[cfg(test)]
@@ -52,10 +77,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn turn(question: &str, answer: &Value) -> Stored {
+    fn turn(question: &str, answer: &Value, provider: Option<&str>) -> Stored {
         let input = vec![json!({"type": "message", "role": "user", "content": question})];
         let response = json!({"id": question, "output": answer});
-        Stored { response, input, previous: None, provider: None }
+        let provider = provider.map(str::to_owned);
+        Stored { response, input, previous: None, provider }
     }
 
     fn types(items: &[Value]) -> Vec<&str> {
@@ -67,11 +93,18 @@ mod tests {
         let said_before = json!({"type": "message", "role": "assistant"});
         let thought = json!({"type": "reasoning", "id": "rs_1", "summary": []});
         let sealed = json!({"type": "reasoning", "id": "rs_2", "encrypted_content": "x"});
-        let chain = [turn("one", &json!([thought, said_before])), turn("two", &json!([sealed]))];
-        let other = said(&chain, false);
-        assert_eq!(types(&other), ["message", "message", "message", "reasoning"]);
-        let own = said(&chain, true);
-        assert_eq!(types(&own), ["message", "reasoning", "message", "message", "reasoning"]);
-        assert_eq!(types(&asked(&chain)), ["message", "reasoning", "message", "message"]);
+        let answers = [json!([thought, said_before]), json!([sealed])];
+        let chain = |by| [turn("one", &answers[0], by), turn("two", &answers[1], by)];
+        let all = ["message", "reasoning", "message", "message", "reasoning"];
+        let none = ["message", "message", "message"];
+        assert_eq!(types(&said(&chain(Some("a")), &[Some("a")])), all);
+        assert_eq!(types(&said(&chain(Some("a")), &[Some("b")])), none);
+        assert_eq!(types(&said(&chain(Some("a")), &[Some("a"), None])), none);
+        assert_eq!(types(&said(&chain(None), &[Some("a")])), none);
+        assert_eq!(
+            types(&said(&chain(None), &[None, None])),
+            ["message", "message", "message", "reasoning"]
+        );
+        assert_eq!(types(&asked(&chain(None))), ["message", "reasoning", "message", "message"]);
     }
 }

@@ -44,7 +44,10 @@ pub(super) fn read(contents: &Value) -> Result<Vec<Message>, Misread> {
             Some("user" | "function" | "tool" | "") | None => Role::User,
             Some(_) => return Err(wrong(&format!("{path}.role"), "`user` or `model`")),
         };
-        let parts = read_parts(content, &path, &mut calls, place)?;
+        let mut parts = read_parts(content, &path, &mut calls, place)?;
+        if role == Role::Assistant {
+            parts = joined(parts);
+        }
         apart(role, parts, &mut messages);
     }
     Ok(messages)
@@ -89,6 +92,32 @@ fn read_parts(
         out.extend(content.map(|content| Part { content, cache: None, opaque }));
     }
     Ok(out)
+}
+
+/// Clients give a streamed answer back as the pieces that it came in: a piece of only a space
+/// belongs between its neighbours, and the state behind the last of a thought is for all of it.
+fn joined(pieces: Vec<Part>) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for piece in pieces {
+        let before = parts.last_mut().filter(|before| before.opaque.is_none());
+        match (before.map(|before| (&mut before.content, &mut before.opaque)), piece) {
+            // A signed text stays the part that it was signed as.
+            (
+                Some((Content::Text { text, .. }, _)),
+                Part { content: Content::Text { text: more, .. }, opaque: None, .. },
+            ) => text.push_str(&more),
+            (
+                Some((Content::Reasoning(thought), opaque)),
+                Part { content: Content::Reasoning(more), opaque: sign, .. },
+            ) => {
+                thought.text.push_str(&more.text);
+                (thought.summary, thought.redacted) = (more.summary, more.redacted);
+                *opaque = sign;
+            }
+            (_, piece) => parts.push(piece),
+        }
+    }
+    parts
 }
 
 fn read_content(

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::field::{camel, count, get, list, number, object, string, text, whole};
 use super::read::keep;
 use super::write::Draft;
-use crate::canon::{ChatRequest, Format, Thinking};
+use crate::canon::{ChatRequest, Effort, Format, Thinking};
 use crate::dialect::gemini::model::{self, Said};
 use crate::dialect::{Inexpressible, Misread, schema};
 
@@ -107,13 +107,14 @@ fn read_thinking(
     path: &str,
     request: &mut ChatRequest,
 ) -> Result<(), Misread> {
-    let mut thinking = Thinking::default();
+    // Nothing is shown here unless it is asked for.
+    let mut thinking = Thinking { visible: Some(false), ..Thinking::default() };
     for (name, value) in config.iter().filter(|(_, value)| !value.is_null()) {
         match camel(name).as_ref() {
-            "includeThoughts" => thinking.visible = value.as_bool(),
+            "includeThoughts" => thinking.visible = Some(value == &Value::Bool(true)),
             "thinkingLevel" => {
                 let level = string(value, &format!("{path}.{name}"))?.to_ascii_lowercase();
-                thinking.effort = crate::canon::Effort::parse(&level);
+                thinking.effort = Effort::parse(&level);
             }
             // -1: as much as the model likes.
             "thinkingBudget" if whole(value, &format!("{path}.{name}"))? >= 0 => {
@@ -201,9 +202,10 @@ fn write_thinking(draft: &mut Draft<'_>) {
         None => {}
     }
     draft.drop_if(lost, "reasoning_effort");
-    let visible = asked.visible.or_else(|| asked.summary.as_ref().map(|_| true));
-    if let (Some(visible), true) = (visible, draft.model.thought != model::Thought::None) {
-        config.insert("includeThoughts".into(), json!(visible));
+    // Elsewhere thoughts are shown to whoever asks for them; here only on demand.
+    let thinks = asked.effort != Some(Effort::None) && asked.budget != Some(0);
+    if thinks && draft.model.thought != model::Thought::None {
+        config.insert("includeThoughts".into(), json!(asked.visible.unwrap_or(true)));
     }
     if !config.is_empty() {
         draft.config.insert("thinkingConfig".into(), Value::Object(config));

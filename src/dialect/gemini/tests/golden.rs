@@ -270,7 +270,12 @@ fn effort_is_said_as_each_family_understands_it() {
         let reasoning = Some(Thinking { effort: Some(effort), ..Thinking::default() });
         let (body, written) =
             ask(&ChatRequest { reasoning, ..ChatRequest::default() }, model).unwrap();
-        (body["generationConfig"]["thinkingConfig"].clone(), written.dropped.len())
+        let mut config = body["generationConfig"]["thinkingConfig"].clone();
+        if let Some(fields) = config.as_object_mut() {
+            let shown = fields.remove("includeThoughts");
+            assert_eq!(shown, (effort != Effort::None).then_some(json!(true)));
+        }
+        (config, written.dropped.len())
     };
     assert_eq!(asked(Effort::Low, "gemini-2.5-flash"), (json!({"thinkingBudget": 2048}), 0));
     assert_eq!(asked(Effort::None, "gemini-2.5-flash"), (json!({"thinkingBudget": 0}), 0));

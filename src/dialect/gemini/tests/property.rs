@@ -230,7 +230,13 @@ fn question() -> impl Strategy<Value = ChatRequest> {
     let turns = proptest::collection::vec(turn, 1..4);
     (settings(), words(), turns).prop_map(|(mut request, system, turns)| {
         request.messages.push(Message::new(Role::System, vec![Part::text(system)]));
-        for (asked, parts, told, is_error) in turns {
+        for (asked, mut parts, told, is_error) in turns {
+            // What follows unsigned is read as more of it.
+            parts.dedup_by(|right, left| {
+                let thought = matches!(right.content, Content::Reasoning(_));
+                let opaque = right.opaque.clone().filter(|_| !thought);
+                alike(left, &Part { opaque, ..right.clone() })
+            });
             request.messages.push(Message::new(Role::User, vec![Part::text(asked)]));
             let results = parts.iter().filter_map(|part| match &part.content {
                 Content::ToolCall(call) => Some(Part::new(Content::ToolResult(ToolResult {

@@ -19,6 +19,8 @@ pub(in crate::dialect::messages) struct Writer {
     started: bool,
     ended: bool,
     called: bool,
+    /// The state of a text, until something follows it.
+    held: Option<Opaque>,
     finish: Finish,
     usage: Option<Usage>,
 }
@@ -27,6 +29,8 @@ pub(in crate::dialect::messages) struct Writer {
 enum Open {
     /// There is none, or one that this API has no form for.
     Nothing,
+    /// A text that has not said a word yet.
+    Blank,
     Text,
     Thinking,
     /// Begins only with its data.
@@ -50,6 +54,7 @@ impl Writer {
             started: false,
             ended: false,
             called: false,
+            held: None,
             finish: Finish::default(),
             usage: None,
         }
@@ -114,12 +119,14 @@ impl Writer {
     fn open(&mut self, part: &Opening, out: &mut Vec<u8>) {
         self.start(&Start::default(), out);
         self.close(out);
+        // A text begins with its first word: some providers sign one that has none. A sound is
+        // shown by what is said in it.
+        let is_text = matches!(part, Opening::Text | Opening::Refusal | Opening::Audio { .. });
+        if !is_text {
+            self.say_held(out);
+        }
         self.open = match part {
-            // A sound is shown by what is said in it.
-            Opening::Text | Opening::Refusal | Opening::Audio { .. } => {
-                self.start_block(&json!({ "type": "text", "text": "" }), out);
-                Open::Text
-            }
+            Opening::Text | Opening::Refusal | Opening::Audio { .. } => Open::Blank,
             Opening::Reasoning { redacted: true, .. } => Open::Redacted,
             Opening::Reasoning { .. } => {
                 let block = json!({ "type": "thinking", "thinking": "", "signature": "" });
@@ -154,6 +161,16 @@ impl Writer {
     }
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
+        let begins = match delta {
+            Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text) => !text.is_empty(),
+            Delta::Citation(_) => true,
+            _ => false,
+        };
+        if begins && matches!(self.open, Open::Blank) {
+            self.say_held(out);
+            self.start_block(&json!({ "type": "text", "text": "" }), out);
+            self.open = Open::Text;
+        }
         match (&mut self.open, delta) {
             (Open::Text, Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text)) => {
                 self.piece("text_delta", "text", text, out);
@@ -199,18 +216,26 @@ impl Writer {
                 }
             }
             Open::Call { state, .. } if own.is_none() => *state = Some(opaque.clone()),
-            // A text's state follows it at once: no more of the text will come.
-            Open::Text if own.is_none() => {
+            // No more of the text will come. Its state follows it if anything else does: that of
+            // the last words is for no later turn, and clients show the last block.
+            Open::Text | Open::Blank if own.is_none() => {
                 self.close(out);
-                self.whole(Some(block::sealed_after(opaque)), out);
+                self.held = Some(opaque.clone());
             }
-            Open::Call { .. } | Open::Text | Open::Nothing => {}
+            Open::Call { .. } | Open::Text | Open::Blank | Open::Nothing => {}
+        }
+    }
+
+    /// Gives the state that waited for something to follow it.
+    fn say_held(&mut self, out: &mut Vec<u8>) {
+        if let Some(opaque) = self.held.take() {
+            self.whole(Some(block::sealed_after(&opaque)), out);
         }
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
         match std::mem::replace(&mut self.open, Open::Nothing) {
-            Open::Nothing | Open::Redacted => {}
+            Open::Nothing | Open::Blank | Open::Redacted => {}
             Open::Text | Open::Thinking => self.stop_block(out),
             Open::Call { custom, state } => {
                 if custom {

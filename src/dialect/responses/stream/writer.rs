@@ -129,7 +129,7 @@ impl Writer {
             }
             Opening::Reasoning { summary, redacted } => {
                 let summary = *summary || self.names.summaries;
-                Open::Thought(Thought::new(self.place("rs"), summary, *redacted))
+                Open::Thought(Thought::new(self.place("rs_sp"), summary, *redacted))
             }
             Opening::ToolCall { id, name, custom } => {
                 let place = self.place(Call::prefix(name, *custom, &self.names));
@@ -202,7 +202,7 @@ impl Writer {
         self.items.push(item);
         // Another provider's state of words or calls travels in an item of its own behind them.
         if let Some(opaque) = opaque.filter(|opaque| opaque.dialect != Dialect::Responses) {
-            let place = self.place("rs");
+            let place = self.place("rs_sp");
             let state = Sealed::Belongs(opaque).seal();
             let item = json!({"id": place.id, "type": "reasoning", "summary": [], "encrypted_content": state});
             self.items.push(Whole::new(place, item).close(&mut self.lines, out));

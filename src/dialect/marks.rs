@@ -1,0 +1,104 @@
+//! How a question betrays, before it is read, that it cannot pass to a target as it is.
+//!
+//! Its bytes are searched, not parsed: a word too many costs a translation, nothing else.
+
+use super::{JsonMode, Thoughts, Traits};
+use crate::canon::Dialect;
+
+/// Bytes that stand in a question, and bytes that do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub has: &'static [&'static str],
+    pub lacks: &'static [&'static str],
+}
+
+const fn has(has: &'static [&'static str]) -> Mark {
+    Mark { has, lacks: &[] }
+}
+
+/// Marks of a conversation that another provider has answered in part: state that is sealed for
+/// it, or calls without the state that this dialect's own provider wants with them.
+pub fn of_strangers(dialect: Dialect) -> &'static [Mark] {
+    match dialect {
+        Dialect::Chat => const { &[has(&["\"switchpoint"])] },
+        Dialect::Responses => const { &[has(&["\"sp1."]), has(&["\"rs_sp"])] },
+        Dialect::Messages => {
+            const {
+                &[
+                    has(&["\"sp1."]),
+                    has(&["\"signature\":\"\""]),
+                    has(&["\"signature\": \"\""]),
+                    Mark { has: &["\"tool_use\"", "\"budget_tokens\""], lacks: &["\"signature\""] },
+                ]
+            }
+        }
+        // Base64 of the prefix: that field is decoded by clients.
+        Dialect::Gemini => {
+            const {
+                &[
+                    has(&["\"c3AxL"]),
+                    Mark { has: &["\"functionCall\""], lacks: &["\"thoughtSignature\""] },
+                    Mark { has: &["\"function_call\""], lacks: &["\"thought_signature\""] },
+                ]
+            }
+        }
+        Dialect::Converse | Dialect::Cohere => &[],
+    }
+}
+
+/// Marks of what a server that speaks chat completions does not take as OpenAI has it.
+pub fn of_traits(traits: &Traits) -> impl Iterator<Item = Mark> {
+    let json = match traits.json {
+        JsonMode::Both => None,
+        JsonMode::ObjectOnly => Some(has(&["\"json_schema\""])),
+        JsonMode::SchemaOnly => Some(has(&["\"json_object\""])),
+    };
+    let ids = traits.short_ids.then(|| has(&["\"tool_call_id\""]));
+    let thoughts: &[Mark] = match traits.thoughts {
+        Thoughts::Unknown => {
+            const { &[has(&["\"reasoning_content\""]), has(&["\"reasoning_details\""])] }
+        }
+        // A turn with tools is refused without the thoughts that led to it.
+        Thoughts::Field("reasoning_content") => {
+            const {
+                &[
+                    has(&["\"reasoning_details\""]),
+                    Mark { has: &["\"tool_calls\""], lacks: &["\"reasoning_content\""] },
+                ]
+            }
+        }
+        Thoughts::Field(_) => const { &[has(&["\"reasoning_details\""])] },
+        Thoughts::Details => &[],
+        // Its thoughts come as parts of the content, which OpenAI's clients do not expect.
+        Thoughts::Parts => {
+            const {
+                &[
+                    has(&["\"reasoning_content\""]),
+                    has(&["\"reasoning_details\""]),
+                    has(&["\"reasoning_effort\""]),
+                ]
+            }
+        }
+    };
+    json.into_iter().chain(ids).chain(thoughts.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::json;
+
+    use super::*;
+    use crate::canon::Opaque;
+    use crate::dialect::opaque;
+
+    #[test]
+    fn sealed_state_begins_as_its_marks_say() {
+        let state = Opaque { dialect: Dialect::Messages, data: json!({"signature": "x"}) };
+        let sealed = opaque::seal(&state);
+        let begins = |dialect, text: &str| text.starts_with(of_strangers(dialect)[0].has[0]);
+        assert!(begins(Dialect::Messages, &format!("\"{sealed}")));
+        assert!(begins(Dialect::Gemini, &format!("\"{}", STANDARD.encode(&sealed))));
+    }
+}

@@ -1,0 +1,180 @@
+//! A response can be asked for again as it was given, until it is taken back.
+
+use http::Method;
+use serde_json::json;
+
+use super::{
+    OTHER_KEY, RESPONSES, TARGETS, answers, asks, create, created, fetch, house, lasting, path,
+};
+use crate::support::client::{open, request};
+use crate::support::gateway::KEY;
+use crate::support::{Gateway, Upstream};
+
+#[tokio::test]
+async fn what_was_answered_is_fetched_as_it_was_given() {
+    let (_upstream, gateway) = house().await;
+    for target in TARGETS {
+        for stream in [false, true] {
+            let body = json!({"model": target, "input": "Hi", "stream": stream});
+            let given = created(&gateway, body).await;
+            let kept = fetch(&gateway, &given["id"]).await;
+            assert_eq!((kept.status, kept.json()), (200, given), "{target}, stream: {stream}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_streamed_response_is_there_before_its_last_event() {
+    let (_upstream, gateway) = house().await;
+    for target in TARGETS {
+        let body = json!({"model": target, "input": "Hi", "stream": true}).to_string();
+        let request = request(Method::POST, RESPONSES, KEY, body.into());
+        let mut stream = open(gateway.address, request).await;
+        let seen = stream.read_until("event: response.completed").await;
+        let (_, rest) = seen.split_once("\"id\":\"resp_").unwrap();
+        let id = json!(format!("resp_{}", rest.split_once('"').unwrap().0));
+        // The connection still stands in the middle of its answer.
+        let kept = fetch(&gateway, &id).await;
+        assert_eq!((kept.status, &kept.json()["id"]), (200, &id), "{target}");
+        assert_eq!(kept.json()["status"], "completed");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_to_be_stored_is_not() {
+    let (_upstream, gateway) = house().await;
+    for target in TARGETS {
+        for stream in [false, true] {
+            let body = json!({"model": target, "input": "Hi", "stream": stream, "store": false});
+            let given = created(&gateway, body).await;
+            assert_eq!(fetch(&gateway, &given["id"]).await.status, 404, "{target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_key_learns_nothing_on_any_road() {
+    let (upstream, gateway) = house().await;
+    let given = created(&gateway, json!({"model": TARGETS[0], "input": "Hi"})).await;
+    let id = given["id"].as_str().unwrap();
+    let verbs = [
+        (Method::GET, ""),
+        (Method::GET, "?stream=true"),
+        (Method::DELETE, ""),
+        (Method::POST, "/cancel"),
+        (Method::GET, "/input_items"),
+    ];
+    for (method, end) in verbs {
+        let ask = |id: &str| format!("{RESPONSES}/{id}{end}");
+        let theirs = asks(&gateway, (method.clone(), &ask(id)), OTHER_KEY).await;
+        let unknown = asks(&gateway, (method.clone(), &ask("resp_none")), OTHER_KEY).await;
+        assert_eq!((theirs.status, unknown.status), (404, 404), "{method} {end}");
+        assert_eq!(theirs.text().replace(id, "resp_none"), unknown.text());
+        assert_eq!(
+            theirs.headers.get("x-switchpoint-error"),
+            unknown.headers.get("x-switchpoint-error")
+        );
+    }
+    for door in ["", "/compact", "/input_tokens"] {
+        let body = |id: &str| {
+            json!({"model": TARGETS[0], "input": "Hi", "previous_response_id": id}).to_string()
+        };
+        let path = format!("{RESPONSES}{door}");
+        let send = |id: &str| request(Method::POST, &path, OTHER_KEY, body(id).into());
+        let theirs = open(gateway.address, send(id)).await.whole().await;
+        let unknown = open(gateway.address, send("resp_none")).await.whole().await;
+        assert_eq!((theirs.status, unknown.status), (400, 400), "{door}");
+        assert_eq!(theirs.text().replace(id, "resp_none"), unknown.text());
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    // No key at all learns as little, and the owner still has it.
+    assert_eq!(asks(&gateway, (Method::GET, &path(&given["id"])), "").await.status, 401);
+    assert_eq!(fetch(&gateway, &given["id"]).await.json(), given);
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_gone_for_good() {
+    let upstream = Upstream::start(answers()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let sections = lasting(&upstream, &folder);
+    let gateway = Gateway::start("", &sections).await;
+    let mut ids = Vec::new();
+    for target in TARGETS {
+        let id = created(&gateway, json!({"model": target, "input": "Hi"})).await["id"].clone();
+        let deleted = asks(&gateway, (Method::DELETE, &path(&id)), KEY).await;
+        assert_eq!(deleted.json(), json!({"id": id, "object": "response", "deleted": true}));
+        assert_eq!(fetch(&gateway, &id).await.status, 404);
+        assert_eq!(asks(&gateway, (Method::DELETE, &path(&id)), KEY).await.status, 404);
+        let next = json!({"model": target, "input": "Hi", "previous_response_id": id});
+        let refused = create(&gateway, &next).await;
+        assert_eq!(refused.status, 400);
+        assert_eq!(refused.json()["error"]["param"], "previous_response_id");
+        assert_eq!(refused.json()["error"]["upstream_code"], "previous_response_not_found");
+        ids.push(id);
+    }
+    gateway.stop();
+    let gateway = Gateway::start("", &sections).await;
+    for id in ids {
+        assert_eq!(fetch(&gateway, &id).await.status, 404);
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_a_restart() {
+    let upstream = Upstream::start(answers()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let sections = lasting(&upstream, &folder);
+    let gateway = Gateway::start("", &sections).await;
+    let mut given = Vec::new();
+    for target in TARGETS {
+        given.push(created(&gateway, json!({"model": target, "input": "Hi"})).await);
+    }
+    gateway.stop();
+    let gateway = Gateway::start("", &sections).await;
+    for (target, given) in TARGETS.into_iter().zip(given) {
+        assert_eq!(fetch(&gateway, &given["id"]).await.json(), given);
+        let next = json!({"model": target, "input": "And?", "previous_response_id": given["id"]});
+        created(&gateway, next).await;
+        let asked = upstream.requests().pop().unwrap();
+        super::assert_order(asked.text(), &["Hi", "Hello there.", "And?"]);
+    }
+}
+
+#[tokio::test]
+async fn the_items_of_a_question_are_listed_page_by_page() {
+    let (_upstream, gateway) = house().await;
+    let said = |text: &str| json!({"role": "user", "content": text});
+    let input = json!([said("a"), said("b"), said("c")]);
+    let first = created(&gateway, json!({"model": TARGETS[1], "input": input})).await;
+    let list = async |query: &str| {
+        let path = format!("{}/input_items?{query}", path(&first["id"]));
+        asks(&gateway, (Method::GET, &path), KEY).await.json()
+    };
+    let texts = |page: &serde_json::Value| {
+        let items = page["data"].as_array().unwrap().iter();
+        items.map(|item| item["content"].as_str().unwrap().to_owned()).collect::<String>()
+    };
+    for (order, begin, end) in
+        [("order=asc", "ab", "c"), ("order=desc", "cb", "a"), ("", "cb", "a")]
+    {
+        let page = list(&format!("{order}&limit=2")).await;
+        assert_eq!(
+            (page["object"].as_str(), page["has_more"].as_bool()),
+            (Some("list"), Some(true))
+        );
+        assert_eq!(texts(&page), begin);
+        let after = page["last_id"].as_str().unwrap();
+        let rest = list(&format!("{order}&after={after}")).await;
+        assert_eq!((texts(&rest).as_str(), rest["has_more"].as_bool()), (end, Some(false)));
+        assert_eq!(rest["first_id"], rest["last_id"]);
+    }
+    // What came before belongs to the question, for as long as it is kept.
+    let next = json!({"model": TARGETS[1], "input": "d", "previous_response_id": first["id"]});
+    let second = created(&gateway, next).await;
+    let items = format!("{}/input_items?order=asc", path(&second["id"]));
+    let before = asks(&gateway, (Method::GET, &items), KEY).await.json();
+    assert_eq!(before["data"].as_array().unwrap().len(), 5);
+    asks(&gateway, (Method::DELETE, &path(&first["id"])), KEY).await;
+    let alone = asks(&gateway, (Method::GET, &items), KEY).await.json();
+    assert_eq!(alone["data"].as_array().unwrap().len(), 1);
+}
