@@ -22,7 +22,7 @@ struct Refusal {
     class: String,
 }
 
-fn folder(kind: &Kind) -> PathBuf {
+pub(crate) fn folder(kind: &Kind) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/providers").join(kind.id)
 }
 
@@ -79,7 +79,7 @@ fn shown(kind: &Kind) -> String {
     shown
 }
 
-fn section(kind: &Kind, base: &str) -> String {
+pub(crate) fn section(kind: &Kind, base: &str) -> String {
     let place = match kind.auth {
         Auth::Aws => "region = \"us-east-1\"\n",
         Auth::Google => "project = \"p\"\n",

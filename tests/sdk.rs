@@ -55,6 +55,16 @@ fn embeddings(encoded: bool) -> Script {
     Script::json(200, &body.to_string())
 }
 
+/// Cohere's answer, which is never base64.
+fn cohere_embeddings() -> Script {
+    let body = json!({
+        "id": "1", "response_type": "embeddings_by_type", "texts": ["one", "two"],
+        "embeddings": {"float": [[0.25, -0.5], [1.0, 0.125]]},
+        "meta": {"billed_units": {"input_tokens": 2}},
+    });
+    Script::json(200, &body.to_string())
+}
+
 fn completion(text: &str, finish: Option<&str>) -> serde_json::Value {
     json!({
         "id": "cmpl-1", "object": "text_completion", "created": 1_760_000_000, "model": "served",
@@ -82,6 +92,7 @@ fn scripts() -> Vec<(String, [Script; 1])> {
         ("json", whole(&json!({"role": "assistant", "content": city}), "stop")),
         ("embed", embeddings(false)),
         ("embed?base64", embeddings(true)),
+        ("vectors", cohere_embeddings()),
         ("completions", Script::json(200, &completion("there was", Some("stop")).to_string())),
         ("completions?stream", Script::stream(pieces.iter().map(String::as_str).chain([DONE]))),
         ("cut", Script::stream_head().chunks([role(), word("Hel")]).close()),
@@ -106,10 +117,16 @@ async fn the_official_sdks_work_unmodified() {
     }
     let upstream = Upstream::start(scripts()).await;
     let names = scripts().into_iter().map(|(name, _)| name).filter(|name| !name.contains('?'));
-    let routes: String = names.map(|name| route(&name, &[&format!("up/{name}")], "")).collect();
+    let provider_of = |name: &str| if name == "vectors" { "cohere" } else { "up" };
+    let routes: String =
+        names.map(|name| route(&name, &[&format!("{}/{name}", provider_of(&name))], "")).collect();
+    let cohere = format!(
+        "[providers.cohere]\nkind = \"cohere\"\nbase_url = \"http://{}\"\napi_key = \"k\"\n",
+        upstream.address
+    );
     let limited = format!("[keys.limited]\nsecret = \"{LIMITED_KEY}\"\nroutes = [\"chat\"]\n");
     let up = provider("up", &upstream).replace("openai-compatible", "openai");
-    let sections = format!("{up}[providers.demo]\nkind = \"demo\"\n\n{routes}{limited}");
+    let sections = format!("{up}{cohere}[providers.demo]\nkind = \"demo\"\n\n{routes}{limited}");
     let gateway = Gateway::start("", &sections).await;
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/run.sh"));
     command

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::arrival::{BETA, Question, VERSION};
 use super::attempt::Answer;
 use super::call::Call;
+use super::embed::Vectors;
 use super::flow::{Flow, Step};
 use super::snapshot::{STREAM_HEADERS, Target};
 use super::{relayed, reword};
@@ -27,7 +28,7 @@ use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Failure, Operation, Order, Unanswered, Way};
 
 /// The longest whole answer and the longest error body that are read.
-const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+pub(super) const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 const LONGEST_ERROR: usize = 64 * 1024;
 const ERROR_WAIT: Duration = Duration::from_secs(5);
 
@@ -50,6 +51,8 @@ enum Wording {
         body: Payload,
         into: Dialect,
     },
+    /// Texts to be made vectors, in as many requests as that takes.
+    Vectors(Vectors),
     /// The answer is made here.
     Local(Bytes),
 }
@@ -131,6 +134,12 @@ pub(super) async fn prepare(
             question.understand(call).await;
             translate(call, question, target, into)
         }
+        (Way::Vectors(spelling), _) => {
+            let (vectors, dropped) = Vectors::write(question, target, spelling)?;
+            refuse_if_strict(call, target, &dropped)?;
+            let wording = Wording::Vectors(vectors);
+            Ok(Errand { dropped, ..Errand::new(Operation::Embeddings, wording) })
+        }
         (Way::Verbatim, Some(dialect)) if must_be_rewritten(call, question, target).await? => {
             translate(call, question, target, dialect)
         }
@@ -163,7 +172,7 @@ async fn must_be_rewritten(
     Ok(marked || repaired || (cache.is_some() && !asked.has_cache_marks()))
 }
 
-fn misread(misread: &Misread) -> Unfit {
+pub(super) fn misread(misread: &Misread) -> Unfit {
     Unfit::Question(Error::invalid(misread.0.clone()))
 }
 
@@ -180,11 +189,7 @@ fn translate(
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
-    if call.is_strict() && !written.dropped.is_empty() {
-        let (name, fields) = (&target.provider.name, written.dropped.join("`, `"));
-        let message = format!("`{name}` cannot take `{fields}`, and the route is strict.");
-        return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
-    }
+    refuse_if_strict(call, target, &written.dropped)?;
     let body = Payload::from(Bytes::from(written.body));
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
     let wording = Wording::Translated { body, into };
@@ -193,6 +198,20 @@ fn translate(
         errand.says_version(target, None);
     }
     Ok(errand)
+}
+
+/// A strict route has no use for a target that cannot take all of the question.
+fn refuse_if_strict(
+    call: &Call,
+    target: &Target,
+    dropped: &[Cow<'static, str>],
+) -> Result<(), Unfit> {
+    if !call.is_strict() || dropped.is_empty() {
+        return Ok(());
+    }
+    let (name, fields) = (&target.provider.name, dropped.join("`, `"));
+    let message = format!("`{name}` cannot take `{fields}`, and the route is strict.");
+    Err(Unfit::Target(Error::new(Kind::Unsupported, message)))
 }
 
 /// Tokens by estimate, where the target's provider does not count them itself.
@@ -224,6 +243,9 @@ pub(super) async fn ask(
     target: &Target,
     (errand, credential): (&Errand, usize),
 ) -> Result<Answer, Failure> {
+    if let Wording::Vectors(vectors) = &errand.wording {
+        return vectors.ask(call, question, target, credential).await;
+    }
     let mode = match (&errand.wording, errand.operation) {
         (
             Wording::Verbatim,
@@ -258,7 +280,7 @@ async fn ask_so(
     let limits = &target.limits;
     let (payload, usage_added) = match &errand.wording {
         Wording::Translated { body, .. } => (body.clone(), false),
-        Wording::Local(_) => (Payload::default(), false),
+        Wording::Vectors(_) | Wording::Local(_) => (Payload::default(), false),
         Wording::Verbatim => {
             let model = match &question.relayed {
                 Some(relayed) => relayed.model_edit(target),
@@ -314,10 +336,10 @@ async fn ask_so(
         .map_err(|_| Failure::truncated(reply.status))
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Sends the question and waits for the head of the answer.
-async fn send(
+pub(super) async fn send(
     question: &Question,
     target: &Target,
     order: Order<'_>,
@@ -388,7 +410,7 @@ fn passage(
                 ..
             },
         ) => Passage::watched(dialect, dialect::upstream(dialect).reader(), choices),
-        (Wording::Verbatim | Wording::Local(_), _) => {
+        (Wording::Verbatim | Wording::Vectors(_) | Wording::Local(_), _) => {
             Passage::Tapped(Tap::new(choices, usage_added))
         }
     }
@@ -478,7 +500,7 @@ fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {
     }
 }
 
-async fn refused(target: &Target, reply: Reply) -> Failure {
+pub(super) async fn refused(target: &Target, reply: Reply) -> Failure {
     let read = read_whole(reply.body, ERROR_WAIT, LONGEST_ERROR);
     let body = timeout(ERROR_WAIT, read).await.ok().and_then(Result::ok).unwrap_or_default();
     target.provider.classify(reply.status, &reply.headers, &body)

@@ -5,6 +5,7 @@ mod ask;
 mod attempt;
 mod body;
 mod call;
+mod embed;
 mod flow;
 mod objects;
 mod pass;

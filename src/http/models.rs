@@ -15,9 +15,16 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// Anthropic's clients ask at OpenAI's path, and say who they are in a header.
+    /// Others ask at OpenAI's path too, and say who they are in a header.
     pub(super) fn at_openai_path(headers: &HeaderMap) -> Self {
-        if headers.contains_key("anthropic-version") { Self::Anthropic } else { Self::OpenAi }
+        let says = |name: &str| headers.contains_key(name);
+        if says("anthropic-version") {
+            Self::Anthropic
+        } else if says("x-goog-api-client") || says("x-goog-api-key") {
+            Self::Google
+        } else {
+            Self::OpenAi
+        }
     }
 }
 

@@ -4,6 +4,9 @@ use super::encode::push_segment;
 
 pub(super) const ID: &str = "bedrock";
 
+/// The tokens of a question, told in the answer's head.
+pub(super) const INPUT_TOKENS: &str = "x-amzn-bedrock-input-token-count";
+
 /// What is asked of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {

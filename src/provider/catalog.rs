@@ -2,8 +2,8 @@
 
 use super::traits;
 use crate::canon::{Dialect, Relay};
-use crate::dialect::Traits;
 use crate::dialect::messages::Betas;
+use crate::dialect::{Traits, embed};
 
 /// One provider, as data. Adding one that speaks a known dialect is a row and its fixtures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Kind {
     pub quirks: Quirks,
     /// Where it departs from its dialect when a question is put into its words.
     pub traits: Traits,
+    /// Its own APIs for vectors, where they are not OpenAI's; the first that knows the model.
+    pub embeds: &'static [Embeds],
     /// Its public API reference.
     pub docs: &'static str,
 }
@@ -49,6 +51,16 @@ pub enum Auth {
     None,
 }
 
+/// An API for vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Embeds {
+    /// What the names of its models contain.
+    pub models: &'static str,
+    pub spelling: embed::Upstream,
+    /// Its path behind the base URL; empty where that follows from the model.
+    pub path: &'static str,
+}
+
 /// What differs between providers of one dialect, each fact by its consequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quirks {
@@ -57,7 +69,8 @@ pub struct Quirks {
     pub stream_options: bool,
     /// `/completions` exists; where false the call is refused before it is sent.
     pub completions: bool,
-    /// `/embeddings` exists; where false the call is refused before it is sent.
+    /// `/embeddings` exists; where false the call is refused before it is sent, unless the row
+    /// has another API for vectors.
     pub embeddings: bool,
     /// Error codes, types or reasons of an account without money: waiting does not help, another
     /// key may. HTTP 402 says the same everywhere; any other 429 is a rate limit.
@@ -133,6 +146,7 @@ const ROW: Kind = Kind {
     key_variable: "",
     quirks: CHAT,
     traits: Traits::NONE,
+    embeds: &[],
     docs: "",
 };
 
@@ -175,6 +189,11 @@ pub static CATALOG: &[Kind] = &[
         speaks: &[(Dialect::Gemini, "/v1beta/models/{model}:{method}")],
         auth: Auth::Header("x-goog-api-key"),
         key_variable: "GEMINI_API_KEY",
+        embeds: &[Embeds {
+            models: "",
+            spelling: embed::Upstream::Gemini,
+            path: "/v1beta/models/{model}:{method}",
+        }],
         traits: Traits { model_in_path: true, ..Traits::NONE },
         docs: "https://ai.google.dev/api/generate-content",
         ..ROW
@@ -186,6 +205,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
         traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
+        embeds: &[Embeds { models: "", spelling: embed::Upstream::VertexPredict, path: "" }],
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         ..ROW
     },
@@ -195,6 +215,11 @@ pub static CATALOG: &[Kind] = &[
         name: "Amazon Bedrock",
         speaks: &[(Dialect::Converse, "")],
         auth: Auth::Aws,
+        embeds: &[
+            Embeds { models: "titan-embed", spelling: embed::Upstream::Titan, path: "" },
+            Embeds { models: "multimodal-embeddings", spelling: embed::Upstream::Nova, path: "" },
+            Embeds { models: "cohere.embed", spelling: embed::Upstream::BedrockCohere, path: "" },
+        ],
         docs: "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
         ..ROW
     },
@@ -205,6 +230,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: &[(Dialect::Cohere, "/v2/chat")],
         key_variable: "CO_API_KEY",
         relays: ("/v2", &[Relay::Rerank]),
+        embeds: &[Embeds { models: "", spelling: embed::Upstream::Cohere, path: "/v2/embed" }],
         docs: "https://docs.cohere.com/reference/chat",
         ..ROW
     },

@@ -25,6 +25,7 @@ pub use self::failure::{Failure, Next};
 use self::paths::Paths;
 use crate::canon::{Dialect, Relay, Surface};
 use crate::config::{self, CloudEnvironment, Secret, Timeouts};
+use crate::dialect::embed;
 use crate::dialect::splice::{Payload, Usage};
 use crate::net::client::{Client, Fault, Feed, Origin, Outgoing, Place, Reply, Template};
 
@@ -97,6 +98,8 @@ pub enum Way {
     Verbatim,
     /// It is put into this dialect.
     Translated(Dialect),
+    /// It asks for vectors, and is spelled so.
+    Vectors(embed::Upstream),
 }
 
 /// One question to a provider.
@@ -201,7 +204,11 @@ impl Provider {
             (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
             // Google's providers are asked for events, whatever their client wants.
             (Surface::Completions | Surface::GenerateArray, _) => first.map(Way::Translated),
-            (Surface::Embeddings, _) => self.kind.quirks.embeddings.then_some(Way::Verbatim),
+            (Surface::Embeddings, _) if self.kind.quirks.embeddings => Some(Way::Verbatim),
+            (Surface::Embeddings, _) => {
+                let embeds = self.kind.embeds.iter().find(|known| model.contains(known.models));
+                embeds.map(|embeds| Way::Vectors(embeds.spelling))
+            }
             // Only where a dialect is at home has it all its doors.
             (Surface::CountTokens | Surface::GoogleCountTokens, home) => {
                 (first == home).then_some(Way::Verbatim)
@@ -289,6 +296,11 @@ impl Provider {
         let text = String::from_utf8_lossy(event);
         let redacted = self.redact(text.clone().into_owned());
         (redacted != text).then(|| redacted.into())
+    }
+
+    /// The tokens of a question, where they are told beside the answer and not in it.
+    pub fn counted(&self, headers: &HeaderMap) -> Option<u64> {
+        headers.get(bedrock::INPUT_TOKENS)?.to_str().ok()?.parse().ok()
     }
 
     /// What a status and body of this provider mean.

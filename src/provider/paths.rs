@@ -147,7 +147,9 @@ impl Paths {
 fn template(kind: &Kind, operation: Operation) -> &'static str {
     let dialect = match operation {
         Operation::Completions => return "/completions",
-        Operation::Embeddings => return "/embeddings",
+        Operation::Embeddings => {
+            return kind.embeds.first().map_or("/embeddings", |embeds| embeds.path);
+        }
         Operation::Relay(relay) => return relay.path(),
         Operation::Chat { dialect, .. } | Operation::CountTokens(dialect) => dialect,
         Operation::Compact => Dialect::Responses,

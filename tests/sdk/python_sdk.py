@@ -310,7 +310,7 @@ PROMISES = [
     ("the stream helper gathers tool calls", tools_by_the_stream_helper, ["tools", DEMO]),
     ("tool results are taken", tool_results_are_taken, ["chat", DEMO]),
     ("an answer follows its JSON schema", json_schema, ["json", DEMO]),
-    ("embeddings come as base64 and as floats", embeddings, ["embed", DEMO]),
+    ("embeddings come as base64 and as floats", embeddings, ["embed", "vectors", DEMO]),
     ("models are listed and retrieved", models, ["chat"]),
     ("legacy completions answer and stream", completions, ["completions"]),
     ("upstream errors are the SDK's own classes", upstream_errors, [""]),

@@ -159,98 +159,66 @@ fn every_dialect_without_custom_tools_is_given_functions_and_the_exact_text() {
     }
 }
 
-/// What a provider streams when its model calls the function with these arguments.
-fn stream(dialect: Dialect, pieces: &[String]) -> Vec<(&'static str, Value)> {
-    let said = |make: fn(&String) -> (&'static str, Value)| pieces.iter().map(make);
+/// What a provider streams when its model calls the function, an event a line: its name, if it has
+/// one, and its data. That with `PIECE` comes once for each piece of the arguments.
+fn script(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Chat | Dialect::Responses => {
-            let chunk = |call: Value, finish: Value| {
-                let delta = json!({ "tool_calls": [call] });
-                let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
-                ("", json!({ "id": "1", "model": "m", "choices": [choice] }))
-            };
-            let function = json!({"name": "apply_patch", "arguments": ""});
-            let open = json!({"index": 0, "id": "c1", "type": "function", "function": function});
-            let more = pieces.iter().map(|piece| {
-                chunk(json!({"index": 0, "function": {"arguments": piece}}), Value::Null)
-            });
-            let last = (
-                "",
-                json!({"id": "1", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
-            );
-            [chunk(open, Value::Null)].into_iter().chain(more).chain([last]).collect()
+            r#"
+{"id":"1","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"apply_patch","arguments":""}}]}}]}
+{"id":"1","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":PIECE}}]}}]}
+{"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#
         }
         Dialect::Messages => {
-            let start = json!({"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 1, "output_tokens": 1}}});
-            let open = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "c1", "name": "apply_patch", "input": {}}});
-            let more = said(|piece| {
-                (
-                    "content_block_delta",
-                    json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": piece}}),
-                )
-            });
-            let close = json!({"type": "content_block_stop", "index": 0});
-            let last = json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 2}});
-            [("message_start", start), ("content_block_start", open)]
-                .into_iter()
-                .chain(more)
-                .chain([
-                    ("content_block_stop", close),
-                    ("message_delta", last),
-                    ("message_stop", json!({"type": "message_stop"})),
-                ])
-                .collect()
+            r#"
+message_start {"type":"message_start","message":{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"usage":{"input_tokens":1,"output_tokens":1}}}
+content_block_start {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"c1","name":"apply_patch","input":{}}}
+content_block_delta {"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":PIECE}}
+content_block_stop {"type":"content_block_stop","index":0}
+message_delta {"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":2}}
+message_stop {"type":"message_stop"}"#
         }
+        // The arguments are an object here, and come whole.
         Dialect::Gemini => {
-            let arguments: Value = serde_json::from_str(&pieces.concat()).unwrap();
-            let part =
-                json!({"functionCall": {"id": "c1", "name": "apply_patch", "args": arguments}});
-            let content = json!({"role": "model", "parts": [part]});
-            vec![(
-                "",
-                json!({"candidates": [{"content": content, "finishReason": "STOP", "index": 0}]}),
-            )]
+            r#"
+{"candidates":[{"index":0,"content":{"role":"model","parts":[{"functionCall":{"id":"c1","name":"apply_patch","args":PIECE}}]},"finishReason":"STOP"}]}"#
         }
         Dialect::Converse => {
-            let open = json!({"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "c1", "name": "apply_patch"}}});
-            let more = said(|piece| {
-                (
-                    "contentBlockDelta",
-                    json!({"contentBlockIndex": 0, "delta": {"toolUse": {"input": piece}}}),
-                )
-            });
-            [("messageStart", json!({"role": "assistant"})), ("contentBlockStart", open)]
-                .into_iter()
-                .chain(more)
-                .chain([
-                    ("contentBlockStop", json!({"contentBlockIndex": 0})),
-                    ("messageStop", json!({"stopReason": "tool_use"})),
-                    (
-                        "metadata",
-                        json!({"usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}}),
-                    ),
-                ])
-                .collect()
+            r#"
+messageStart {"role":"assistant"}
+contentBlockStart {"contentBlockIndex":0,"start":{"toolUse":{"toolUseId":"c1","name":"apply_patch"}}}
+contentBlockDelta {"contentBlockIndex":0,"delta":{"toolUse":{"input":PIECE}}}
+contentBlockStop {"contentBlockIndex":0}
+messageStop {"stopReason":"tool_use"}
+metadata {"usage":{"inputTokens":1,"outputTokens":1,"totalTokens":2}}"#
         }
         Dialect::Cohere => {
-            let call = json!({"id": "c1", "type": "function", "function": {"name": "apply_patch", "arguments": ""}});
-            let open = json!({"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": call}}});
-            let more = said(|piece| {
-                (
-                    "",
-                    json!({"type": "tool-call-delta", "index": 0, "delta": {"message": {"tool_calls": {"function": {"arguments": piece}}}}}),
-                )
-            });
-            [("", json!({"type": "message-start", "id": "1", "delta": {"message": {"role": "assistant"}}})), ("", open)]
-                .into_iter()
-                .chain(more)
-                .chain([
-                    ("", json!({"type": "tool-call-end", "index": 0})),
-                    ("", json!({"type": "message-end", "delta": {"finish_reason": "TOOL_CALL"}})),
-                ])
-                .collect()
+            r#"
+{"type":"message-start","id":"1","delta":{"message":{"role":"assistant"}}}
+{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":{"id":"c1","type":"function","function":{"name":"apply_patch","arguments":""}}}}}
+{"type":"tool-call-delta","index":0,"delta":{"message":{"tool_calls":{"function":{"arguments":PIECE}}}}}
+{"type":"tool-call-end","index":0}
+{"type":"message-end","delta":{"finish_reason":"TOOL_CALL"}}"#
         }
     }
+}
+
+/// Names and data of the events.
+fn stream(dialect: Dialect, pieces: &[String]) -> Vec<(&'static str, String)> {
+    let said: Vec<String> = match dialect {
+        Dialect::Gemini => vec![pieces.concat()],
+        _ => pieces.iter().map(|piece| json!(piece).to_string()).collect(),
+    };
+    let mut events = Vec::new();
+    for line in script(dialect).trim().lines() {
+        let (name, data) = line.split_at(line.find('{').unwrap());
+        if data.contains("PIECE") {
+            events.extend(said.iter().map(|said| (name.trim(), data.replace("PIECE", said))));
+        } else {
+            events.push((name.trim(), data.to_owned()));
+        }
+    }
+    events
 }
 
 /// Our own events of what a provider streams.
@@ -259,7 +227,7 @@ fn read(dialect: Dialect, pieces: &[String]) -> Vec<Event> {
     let mut events = Vec::new();
     for (name, data) in stream(dialect, pieces) {
         let name = Some(name.as_bytes()).filter(|name| !name.is_empty());
-        reader.read(name, data.to_string().as_bytes(), &mut events).unwrap();
+        reader.read(name, data.as_bytes(), &mut events).unwrap();
     }
     reader.end(&mut events);
     events
@@ -267,16 +235,18 @@ fn read(dialect: Dialect, pieces: &[String]) -> Vec<Event> {
 
 fn fold(events: &[Event]) -> crate::canon::ChatResponse {
     let mut fold = Fold::default();
-    events.iter().for_each(|event| fold.add(event));
+    for event in events {
+        fold.add(event);
+    }
     fold.finish().unwrap()
 }
 
 fn called(response: &crate::canon::ChatResponse) -> ToolCall {
-    let calls = response.choices[0].parts.iter().filter_map(|part| match &part.content {
+    let mut calls = response.choices[0].parts.iter().filter_map(|part| match &part.content {
         Content::ToolCall(call) => Some(call.clone()),
         _ => None,
     });
-    calls.last().unwrap()
+    calls.next_back().unwrap()
 }
 
 /// The call that the client sees, in a stream and whole.
@@ -284,7 +254,9 @@ fn shown(client: &dyn ClientSide, home: Dialect, events: &[Event]) -> [ToolCall;
     let request = question("");
     let mut writer = client.writer(&context(&request));
     let mut out = Vec::new();
-    events.iter().for_each(|event| writer.write(event, &mut out));
+    for event in events {
+        writer.write(event, &mut out);
+    }
     let mut reader = upstream(home).reader();
     let mut seen = Vec::new();
     for line in str::from_utf8(&out).unwrap().lines() {

@@ -44,16 +44,16 @@ pub enum Upstream {
     VertexPredict,
 }
 
-/// The side of a spelling that providers see; `None` where it is not built.
-pub fn upstream(upstream: Upstream) -> Option<&'static dyn EmbedUpstream> {
+/// The side of a spelling that providers see.
+pub fn upstream(upstream: Upstream) -> &'static dyn EmbedUpstream {
     match upstream {
-        Upstream::OpenAi => Some(&openai::OpenAi),
-        Upstream::Cohere => Some(&cohere::Cohere { on_bedrock: false }),
-        Upstream::BedrockCohere => Some(&cohere::Cohere { on_bedrock: true }),
-        Upstream::Titan => Some(&bedrock::Titan),
-        Upstream::Nova => Some(&bedrock::Nova),
-        Upstream::Gemini => Some(&gemini::Gemini),
-        Upstream::VertexPredict => Some(&gemini::VertexPredict),
+        Upstream::OpenAi => &openai::OpenAi,
+        Upstream::Cohere => &cohere::Cohere { on_bedrock: false },
+        Upstream::BedrockCohere => &cohere::Cohere { on_bedrock: true },
+        Upstream::Titan => &bedrock::Titan,
+        Upstream::Nova => &bedrock::Nova,
+        Upstream::Gemini => &gemini::Gemini,
+        Upstream::VertexPredict => &gemini::VertexPredict,
     }
 }
 

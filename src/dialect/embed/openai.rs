@@ -9,6 +9,9 @@ use super::EmbedUpstream;
 use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
 use crate::dialect::{Inexpressible, Misread, Written};
 
+/// OpenAI's own limit. Some targets are sent one request a text.
+const MOST_INPUTS: usize = 2048;
+
 pub(super) struct OpenAi;
 
 #[derive(Deserialize)]
@@ -171,8 +174,13 @@ fn read_inputs(input: Option<Value>) -> Result<Vec<EmbedInput>, Misread> {
         Some(Value::Array(list)) if list.is_empty() => {
             Err(Misread::new("`input` is empty: there is nothing to embed."))
         }
+        // Tokens are one text, however many there are.
         Some(Value::Array(list)) if list.iter().all(Value::is_u64) => {
             Ok(vec![EmbedInput::Tokens(list.iter().filter_map(Value::as_u64).collect())])
+        }
+        Some(Value::Array(list)) if list.len() > MOST_INPUTS => {
+            let said = format!("`input` has {} texts; the most is {MOST_INPUTS}.", list.len());
+            Err(Misread::new(said))
         }
         Some(Value::Array(list)) => {
             list.into_iter().enumerate().map(|(place, value)| read_input(place, value)).collect()

@@ -8,7 +8,7 @@ use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
 use crate::dialect::row::tests::recordings;
 
 fn side(which: Upstream) -> &'static dyn EmbedUpstream {
-    upstream(which).unwrap()
+    upstream(which)
 }
 
 fn asked(body: &Value) -> EmbedRequest {
@@ -54,6 +54,7 @@ fn a_question_that_makes_no_sense_is_refused_and_names_the_field() {
         (json!({"model": "m", "input": []}), "input"),
         (json!({"model": "m", "input": ["a", {}]}), "input[1]"),
         (json!({"model": "m", "input": [1, -2]}), "input[0]"),
+        (json!({"model": "m", "input": vec!["a"; 2049]}), "input"),
         (json!({"model": "m", "input": "a", "dimensions": 0}), "dimensions"),
         (json!({"model": "m", "input": "a", "encoding_format": "int8"}), "encoding_format"),
         (json!({"model": 1, "input": "a"}), "model"),

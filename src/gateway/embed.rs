@@ -1,0 +1,123 @@
+//! Vectors of a provider whose API for them is its own: one question in as many requests as it
+//! takes, and their answers as one.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::{Instant, timeout_at};
+
+use super::arrival::Question;
+use super::ask::{self, JSON, LONGEST_ANSWER, Unfit};
+use super::attempt::Answer;
+use super::call::Call;
+use super::relayed;
+use super::snapshot::Target;
+use crate::canon::{EmbedRequest, EmbedResponse, Usage};
+use crate::dialect::embed;
+use crate::dialect::splice::Payload;
+use crate::error::{Error, Kind};
+use crate::provider::{Failure, Operation, Order};
+
+/// As many requests for one question are under way at once.
+const AT_ONCE: usize = 8;
+
+/// A question for vectors in its target's words.
+#[derive(Debug)]
+pub(super) struct Vectors {
+    request: EmbedRequest,
+    spelling: embed::Upstream,
+    bodies: Vec<Payload>,
+}
+
+/// The answer to one of the requests, and its tokens where they are told beside it.
+type Piece = (Bytes, Option<u64>);
+
+// === impl Vectors ===
+
+impl Vectors {
+    /// The question for this target, and what the target cannot take of it.
+    pub(super) fn write(
+        question: &Question,
+        target: &Target,
+        spelling: embed::Upstream,
+    ) -> Result<(Self, Vec<Cow<'static, str>>), Unfit> {
+        let mut request = embed::read_request(&question.payload.to_bytes())
+            .map_err(|misread| ask::misread(&misread))?;
+        request.model = target.model.to_string();
+        let written = embed::upstream(spelling).write_requests(&request).map_err(|cause| {
+            let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
+            Unfit::Target(Error::new(Kind::Unsupported, message))
+        })?;
+        let (mut bodies, mut dropped) = (Vec::new(), Vec::new());
+        for one in written {
+            bodies.push(Payload::from(Bytes::from(one.body)));
+            dropped.extend(one.dropped);
+        }
+        Ok((Self { request, spelling, bodies }, dropped))
+    }
+
+    /// Asks for all of them. The first failure is the attempt's, and drops those under way.
+    pub(super) async fn ask(
+        &self,
+        call: &mut Call,
+        question: &Question,
+        target: &Target,
+        credential: usize,
+    ) -> Result<Answer, Failure> {
+        let end = call.started + target.limits.total;
+        let pieces = self
+            .bodies
+            .iter()
+            .cloned()
+            .map(|body| piece(question, target, (body, credential), end));
+        let pieces: Vec<Piece> = stream::iter(pieces).buffered(AT_ONCE).try_collect().await?;
+        call.first_token();
+        let bodies: Vec<&[u8]> = pieces.iter().map(|(body, _)| &**body).collect();
+        let read = embed::upstream(self.spelling).read_response(&bodies);
+        let response = read.map_err(|_| Failure::truncated(200))?;
+        if response.vectors.len() != self.request.inputs.len() {
+            return Err(Failure::truncated(200));
+        }
+        let beside: Option<u64> = pieces.iter().map(|(_, tokens)| *tokens).sum();
+        let beside = beside.map(|input| Usage { input, ..Usage::default() });
+        let usage = response.usage.or(beside);
+        call.usage(usage, 0);
+        let response = EmbedResponse { usage, ..response };
+        let body = embed::write_response(&response, &self.request);
+        Ok(Answer::Whole { content_type: JSON, body: body.into() })
+    }
+}
+
+/// Sends one of the requests and reads its answer.
+async fn piece(
+    question: &Question,
+    target: &Target,
+    (payload, credential): (Payload, usize),
+    end: Instant,
+) -> Result<Piece, Failure> {
+    let order = Order {
+        operation: Operation::Embeddings,
+        model: &target.model,
+        payload: &payload,
+        credential,
+        extra: &question.extra,
+        connect_limit: target.limits.connect,
+        form: relayed::form(None),
+    };
+    let reply = ask::send(question, target, order, end).await?;
+    let status = reply.status;
+    if !(200..300).contains(&status) {
+        return Err(ask::refused(target, reply).await);
+    }
+    let tokens = target.provider.counted(&reply.headers);
+    let body = ask::read_whole(reply.body, target.limits.idle, LONGEST_ANSWER);
+    let body = timeout_at(end, body)
+        .await
+        .map_err(|_| Failure::timeout(status))?
+        .map_err(|unread| unread.into_failure(status))?;
+    if ask::says_error(&body) {
+        return Err(Failure::in_band(status, &body));
+    }
+    Ok((body, tokens))
+}
