@@ -18,4 +18,5 @@ mod sdk;
 mod secrets;
 mod state;
 mod streaming;
+mod translations;
 mod verbatim;
