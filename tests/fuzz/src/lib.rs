@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 
 use bytes::BytesMut;
 use switchpoint::canon::{ChatRequest, ChatResponse, Content, Dialect, Event, Surface};
-use switchpoint::dialect::sse::Decoder;
-use switchpoint::dialect::{Context, UpstreamSide, client};
+use switchpoint::dialect::sse::{Decoder, Frame};
+use switchpoint::dialect::{ClientSide, Context, UpstreamSide, client};
 
 /// The doors that chats come in by.
 pub const DOORS: [Surface; 5] =
@@ -42,7 +42,7 @@ pub fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
 /// What a stream's events are called and carry, arriving in these pieces.
 pub fn frames(pieces: &[&[u8]]) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
     let (mut decoder, mut frames) = (Decoder::default(), Vec::new());
-    let mut note = |decoder: &Decoder, frame| {
+    let mut note = |decoder: &Decoder, frame: &Frame| {
         let name = decoder.event(frame).map(<[u8]>::to_vec);
         frames.push((name, decoder.data(frame).map(|data| data.to_vec())));
     };
@@ -84,8 +84,7 @@ pub fn context(request: &ChatRequest) -> Context<'_> {
 }
 
 /// The doors whose answers can be read back, with the dialect that does it.
-pub fn answering_doors()
--> impl Iterator<Item = (Dialect, &'static dyn switchpoint::dialect::ClientSide)> {
+pub fn answering_doors() -> impl Iterator<Item = (Dialect, &'static dyn ClientSide)> {
     DOORS.into_iter().filter_map(|door| Some((door.dialect()?, client(door))))
 }
 
@@ -93,7 +92,8 @@ pub fn answering_doors()
 pub fn text(response: &ChatResponse) -> String {
     let parts = response.choices.first().map(|choice| choice.parts.as_slice()).unwrap_or_default();
     let words = |content: &Content| match content {
-        Content::Text { text, .. } => Some(text.clone()),
+        // Not every dialect tells a refusal from what else is said.
+        Content::Text { text, .. } | Content::Refusal(text) => Some(text.clone()),
         _ => None,
     };
     parts.iter().filter_map(|part| words(&part.content)).collect()

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use switchpoint::canon::{ChatRequest, Dialect};
+use serde_json::{Map, Value};
+use switchpoint::canon::{ChatRequest, Content, Dialect};
 use switchpoint::dialect::fold::unfold;
 use switchpoint::dialect::upstream;
 use switchpoint_fuzz::{answering_doors, choose, context, read_stream, text};
@@ -10,6 +11,11 @@ use switchpoint_fuzz::{answering_doors, choose, context, read_stream, text};
 fuzz_target!(|input: &[u8]| {
     let Some((dialect, body)) = choose(input, &Dialect::ALL) else { return };
     let Ok(response) = upstream(dialect).read_response(&body) else { return };
+    // Where arguments are no object, the call is shown as text to those who could not say it.
+    let whole = response.choices.iter().flat_map(|choice| &choice.parts).all(|part| {
+        let Content::ToolCall(call) = &part.content else { return true };
+        call.custom || serde_json::from_str::<Map<String, Value>>(&call.arguments).is_ok()
+    });
     let request = ChatRequest::default();
     let context = context(&request);
     for (door, client) in answering_doors() {
@@ -17,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
         let read = upstream(door).read_response(&written).unwrap_or_else(|error| {
             panic!("{door:?}: {error}: {}", String::from_utf8_lossy(&written));
         });
-        assert_eq!(text(&read), text(&response), "{door:?}");
+        assert!(!whole || text(&read) == text(&response), "{door:?}: {response:?}");
 
         let (mut writer, mut out) = (client.writer(&context), Vec::new());
         for event in unfold(&response) {
