@@ -38,10 +38,8 @@ impl Gist {
             match &part.content {
                 Content::Text { text: more, .. } | Content::Refusal(more) => text.push_str(more),
                 Content::ToolCall(call) => {
-                    // A tool without parameters is called with nothing, which is an empty object.
-                    let text = if call.arguments.is_empty() { "{}" } else { &call.arguments };
-                    let arguments = serde_json::from_str(text).unwrap_or_else(|_| text.into());
-                    calls.push((portable_id(&call.id).into_owned(), call.name.clone(), arguments));
+                    let id = portable_id(&call.id).into_owned();
+                    calls.push((id, call.name.clone(), arguments(&call.arguments)));
                 }
                 _ => {}
             }
@@ -55,6 +53,12 @@ impl Gist {
         };
         Self { text, calls, finish, tokens: response.usage.map(|usage| usage.total()) }
     }
+}
+
+/// A tool without parameters may be called with nothing, which says as much as an empty object.
+fn arguments(text: &str) -> Value {
+    let text = if text.is_empty() { "{}" } else { text };
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 /// The events that a dialect reads in a stream, each of which must make sense to it.
@@ -180,12 +184,10 @@ fn check_question(recording: &Recording, request: &ChatRequest) -> Vec<String> {
         if named.len() < written.dropped.len() || named.contains("") {
             complain(&format!("dropped {:?}", written.dropped));
         }
-        if request.extras.dialect.is_some_and(|theirs| theirs != dialect) {
-            for field in request.extras.fields.keys() {
-                if !named.contains(field.as_str()) {
-                    complain(&format!("`{field}` is dropped and not named"));
-                }
-            }
+        let foreign = request.extras.dialect.is_some_and(|theirs| theirs != dialect);
+        let unnamed = |field: &&String| foreign && !named.contains(field.as_str());
+        for field in request.extras.fields.keys().filter(unnamed) {
+            complain(&format!("`{field}` is dropped and not named"));
         }
     }
     complaints
