@@ -22,3 +22,7 @@ fmt:
 sdk:
     tests/sdk/run.sh --install
     SWITCHPOINT_TEST_SDK=1 cargo test --test main sdk
+
+# Any bytes at all against what reads bytes: one target or all, so many seconds each.
+fuzz target="all" seconds="60":
+    tests/fuzz/run.sh {{target}} {{seconds}}

@@ -25,4 +25,5 @@ mod secrets;
 mod state;
 mod streaming;
 mod tools;
+mod translations;
 mod verbatim;

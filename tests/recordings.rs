@@ -1,17 +1,10 @@
 //! What real providers sent, where recordings of it are at hand, is read without loss.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
 use switchpoint::dialect::openai::{Tap, read_error, read_usage};
 use switchpoint::dialect::sse::Decoder;
 
-/// One recorded answer.
-struct Recording {
-    id: String,
-    facts: Value,
-    body: Vec<u8>,
-}
+use crate::support::recording::{self, Recording};
 
 /// What must be found in a stream, read the simple way.
 #[derive(Default)]
@@ -21,34 +14,12 @@ struct Told {
     error: bool,
 }
 
-fn recordings(folder: &Path) -> Vec<Recording> {
-    let list = |path: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
-    };
-    let dialects = list(folder).into_iter().filter(|path| path.is_dir());
-    let files = dialects.flat_map(|path| list(&path));
-    let facts = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let read = |path: PathBuf| {
-        let facts: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let body = std::fs::read(path.with_extension("body")).unwrap();
-        Recording { id: facts["id"].as_str().unwrap_or_default().to_owned(), facts, body }
-    };
-    facts.map(read).filter(Recording::is_openai).collect()
-}
-
 // === impl Recording ===
 
 impl Recording {
     /// Whether it was asked for in the dialect of completions and embeddings.
     fn is_openai(&self) -> bool {
-        let uri = self.facts["request"]["uri"].as_str().unwrap_or_default();
-        let path = uri.split('?').next().unwrap_or_default();
-        path.ends_with("/completions") || path.ends_with("/embeddings")
-    }
-
-    fn is_stream(&self) -> bool {
-        let kind = self.facts["headers"]["content-type"].as_str().unwrap_or_default();
-        kind.starts_with("text/event-stream")
+        self.path().ends_with("/completions") || self.path().ends_with("/embeddings")
     }
 
     fn choices(&self) -> u32 {
@@ -118,14 +89,8 @@ impl Recording {
 
 #[test]
 fn recorded_answers_are_read_without_loss() {
-    let Some(folder) = std::env::var_os("SWITCHPOINT_RECORDINGS") else {
-        println!("SWITCHPOINT_RECORDINGS is not set: no recorded answer was read");
-        return;
-    };
-    let recordings = recordings(Path::new(&folder));
-    assert!(recordings.len() > 50, "only {} recordings in {}", recordings.len(), folder.display());
-    let (streams, wholes): (Vec<_>, Vec<_>) =
-        recordings.iter().partition(|recording| recording.is_stream());
+    let recordings = recording::all().into_iter().filter(Recording::is_openai);
+    let (streams, wholes): (Vec<_>, Vec<_>) = recordings.partition(Recording::is_stream);
     for recording in &streams {
         recording.check_stream();
     }

@@ -222,6 +222,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn options_with_nothing_but_a_key_too_long_to_be_ours_are_not_taken_for_empty() {
+        let key = "x".repeat(200);
+        let body = format!(r#"{{"stream":true,"model":"old","stream_options":{{"{key}":1}}}}"#);
+        let expected = format!(
+            r#"{{"stream":true,"model":"new","stream_options":{{"include_usage":true,"{key}":1}}}}"#
+        );
+        assert_eq!(spliced(&[body.as_bytes()]), expected);
+    }
+
     proptest! {
         #[test]
         fn finds_bytes_however_they_arrived(size in 1_usize..9, at in 0_usize..20) {

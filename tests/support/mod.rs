@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod recording;
 pub(crate) mod replies;
 pub(crate) mod script;
 pub(crate) mod tls;

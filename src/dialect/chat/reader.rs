@@ -177,11 +177,12 @@ impl Reader {
                 return;
             }
             self.finish(number, Finish::default(), events);
+            if self.done {
+                return; // it failed, and nothing follows
+            }
         }
-        if !self.done {
-            self.done = true;
-            events.push(Event::End);
-        }
+        self.done = true;
+        events.push(Event::End);
     }
 
     fn fail(&mut self, data: &[u8], events: &mut Vec<Event>) {

@@ -66,9 +66,10 @@ impl<'a> Turns<'a> {
         Ok(turns)
     }
 
-    pub(super) fn drop(&mut self, name: &'static str) {
-        if !self.dropped.iter().any(|dropped| dropped == name) {
-            self.dropped.push(name.into());
+    pub(super) fn drop(&mut self, name: impl Into<Cow<'static, str>>) {
+        let name = name.into();
+        if !self.dropped.contains(&name) {
+            self.dropped.push(name);
         }
     }
 
@@ -131,7 +132,7 @@ impl<'a> Turns<'a> {
             }
             Content::Foreign(block) => {
                 let kind = block.value.get("type").and_then(Value::as_str).unwrap_or("block");
-                self.dropped.push(kind.to_owned().into());
+                self.drop(kind.to_owned());
                 None
             }
         };

@@ -79,9 +79,10 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
 // === impl Draft ===
 
 impl Draft<'_> {
-    pub(super) fn drop(&mut self, name: &'static str) {
-        if !self.dropped.iter().any(|dropped| dropped == name) {
-            self.dropped.push(name.into());
+    pub(super) fn drop(&mut self, name: impl Into<Cow<'static, str>>) {
+        let name = name.into();
+        if !self.dropped.contains(&name) {
+            self.dropped.push(name);
         }
     }
 
@@ -166,7 +167,7 @@ impl Draft<'_> {
             }
             Tool::Hosted(foreign) => {
                 let kind = foreign.value.get("type").and_then(Value::as_str).unwrap_or("tools");
-                self.dropped.push(kind.to_owned().into());
+                self.drop(kind.to_owned());
             }
         }
         Ok(())
@@ -304,7 +305,7 @@ impl Draft<'_> {
                     self.betas(value);
                 }
                 (name, value) if own || OWN.contains(&name) => put(name, value.clone()),
-                (name, _) => self.dropped.push(name.to_owned().into()),
+                (name, _) => self.drop(name.to_owned()),
             }
         }
         let names_paths = extras.fields.contains_key("additionalModelResponseFieldPaths");

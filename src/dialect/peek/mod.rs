@@ -285,7 +285,9 @@ impl Scanner {
                     self.key_start = self.base + at;
                     self.member_start = self.comma.unwrap_or(self.key_start);
                 }
-                let looked_at = self.depth == 1 || (self.depth == 2 && self.inside_options);
+                let is_option = self.depth == 2 && self.inside_options;
+                self.options_empty &= !is_option;
+                let looked_at = self.depth == 1 || is_option;
                 self.begin(at, if looked_at { Purpose::Key } else { Purpose::SkippedKey });
                 self.state = State::String;
             }
@@ -468,7 +470,6 @@ impl Scanner {
         let key = decode(&self.captured);
         let key = key.as_deref().unwrap_or_default();
         if self.depth == 2 {
-            self.options_empty = false;
             self.include_usage_next = key == "include_usage";
             if self.include_usage_next && self.options.is_some() {
                 return Err(Fault::Duplicate("stream_options.include_usage"));

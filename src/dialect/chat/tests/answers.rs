@@ -277,3 +277,12 @@ fn text_that_comes_inside_a_call_follows_it() {
     assert_eq!(parts[0], &call("a", "look", r#"{"x":1}"#));
     assert_eq!(response.choices[0].parts[1].as_text(), Some("late"));
 }
+
+#[test]
+fn nothing_follows_a_failure_though_another_answer_was_under_way() {
+    let nameless = json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"id": "a"}]}}]});
+    let other = json!({"choices": [{"index": 1, "delta": {"content": "so"}}]});
+    let stream = format!("data: {nameless}\n\ndata: {other}\n\ndata: [DONE]\n\n");
+    let events = events(stream.as_bytes(), 7);
+    assert!(matches!(events.last(), Some(Event::Failed(_))), "{events:?}");
+}

@@ -389,6 +389,18 @@ fn any_message() -> impl Strategy<Value = Message> {
     })
 }
 
+#[test]
+fn what_is_left_out_is_named_once_however_often_it_occurs() {
+    let search = Foreign { dialect: Dialect::Messages, value: json!({"type": "web_search"}) };
+    let block = Part::new(Content::Foreign(search.clone()));
+    let request = ChatRequest {
+        messages: vec![message(Role::User, vec![block.clone(), Part::text("hi"), block])],
+        tools: vec![Tool::Hosted(search)],
+        ..ChatRequest::default()
+    };
+    assert_eq!(written(&request, SONNET).dropped, ["web_search"]);
+}
+
 proptest! {
     #[test]
     fn whatever_is_said_the_turns_alternate_and_no_text_is_blank(

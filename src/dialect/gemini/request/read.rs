@@ -23,7 +23,7 @@ pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
             "toolConfig" => read_tool_config(object(value, name)?, &mut request)?,
             "generationConfig" => settings::read(object(value, name)?, &mut request)?,
             "serviceTier" => request.service_tier = Some(string(value, name)?),
-            _ => keep(&mut request, name.clone(), value.clone()),
+            _ => keep(&mut request, plain(name)?.to_owned(), value.clone()),
         }
     }
     if let Some(system) = get(fields, "systemInstruction") {
@@ -41,6 +41,12 @@ pub(in super::super) fn read_count(body: &[u8]) -> Result<ChatRequest, Misread> 
         Some(inner) => read(inner.to_string().as_bytes()),
         None => read(body),
     }
+}
+
+/// A name with a dot would be taken for a path, and could stand for a field that was read already.
+pub(super) fn plain(name: &str) -> Result<&str, Misread> {
+    let unknown = || Misread::new(format!("`{name}` is no field of this API."));
+    Some(name).filter(|name| !name.contains('.')).ok_or_else(unknown)
 }
 
 /// Keeps a field that has no common meaning, by its path.
@@ -89,7 +95,7 @@ fn read_function(function: &Value, path: &str) -> Result<Tool, Misread> {
 fn read_tool_config(fields: &Map<String, Value>, request: &mut ChatRequest) -> Result<(), Misread> {
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         if field::camel(name) != "functionCallingConfig" {
-            keep(request, format!("toolConfig.{name}"), value.clone());
+            keep(request, format!("toolConfig.{}", plain(name)?), value.clone());
             continue;
         }
         let path = format!("toolConfig.{name}");

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::field::{camel, count, get, list, number, object, string, text, whole};
-use super::read::keep;
+use super::read::{keep, plain};
 use super::write::Draft;
 use crate::canon::{ChatRequest, Effort, Format, Thinking};
 use crate::dialect::gemini::model::{self, Said};
@@ -19,7 +19,7 @@ const MOST_STOPS: usize = 5;
 
 pub(super) fn read(config: &Map<String, Value>, request: &mut ChatRequest) -> Result<(), Misread> {
     for (name, value) in config.iter().filter(|(_, value)| !value.is_null()) {
-        let path = format!("generationConfig.{name}");
+        let path = format!("generationConfig.{}", plain(name)?);
         let sampling = &mut request.sampling;
         match camel(name).as_ref() {
             "maxOutputTokens" => sampling.max_tokens = Some(count(value, &path)?),
@@ -120,7 +120,11 @@ fn read_thinking(
             "thinkingBudget" if whole(value, &format!("{path}.{name}"))? >= 0 => {
                 thinking.budget = Some(count(value, path)?);
             }
-            _ => keep(request, format!("generationConfig.thinkingConfig.{name}"), value.clone()),
+            _ => keep(
+                request,
+                format!("generationConfig.thinkingConfig.{}", plain(name)?),
+                value.clone(),
+            ),
         }
     }
     request.reasoning = Some(thinking);

@@ -450,3 +450,15 @@ fn errors_are_spelled_as_google_does() {
     let array: Vec<Value> = serde_json::from_slice(&out).unwrap();
     assert_eq!(array[2]["error"]["code"], 429);
 }
+
+#[test]
+fn no_field_is_put_in_the_place_of_another_by_a_dot_in_its_name() {
+    for body in [
+        json!({"contents": "hi", ".tools": [{"codeExecution": {}}]}),
+        json!({"contents": "hi", "generationConfig.seed": 1}),
+        json!({"contents": "hi", "generationConfig": {"thinkingConfig": {"a.b": 1}}}),
+    ] {
+        let misread = CODEC.read_request(body.to_string().as_bytes()).unwrap_err();
+        assert!(misread.0.ends_with("is no field of this API."), "{misread}");
+    }
+}

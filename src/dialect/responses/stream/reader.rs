@@ -169,6 +169,9 @@ impl Reader {
 
     pub(super) fn failed(&mut self, message: &str, code: &Value, events: &mut Events) {
         self.ended = true;
+        if matches!(events.last(), Some(Event::Failed(_))) {
+            return; // the first failure is the cause, and nothing follows it
+        }
         let code = code.as_str().map(str::to_owned);
         let message = if message.is_empty() { "The upstream failed." } else { message };
         events.push(Event::Failed(StreamFailure {
