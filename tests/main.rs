@@ -25,5 +25,6 @@ mod secrets;
 mod state;
 mod streaming;
 mod tools;
+mod translated;
 mod translations;
 mod verbatim;

@@ -44,6 +44,10 @@ pub(super) struct Call {
     busy: Option<Busy>,
 }
 
+/// So many fields that a target could not take are named, and no longer ones.
+const MOST_DROPPED: usize = 32;
+const LONGEST_DROPPED: usize = 64;
+
 // === impl Call ===
 
 impl Call {
@@ -169,7 +173,9 @@ impl Call {
 
     /// A request to the target at `place` is about to leave, without the fields in `dropped`.
     pub(super) fn attempt_begins(&mut self, place: usize, dropped: &[Cow<'static, str>]) {
-        self.record.dropped = dropped.to_vec();
+        // Some are named as the client wrote them, so there is no end of them.
+        let shown = dropped.iter().filter(|name| name.len() <= LONGEST_DROPPED);
+        self.record.dropped = shown.take(MOST_DROPPED).cloned().collect();
         let now = Instant::now();
         if self.record.attempts.is_empty() {
             self.record.overhead = now - self.started;

@@ -3,6 +3,7 @@
 //! Each worker appends to a buffer of its own; the writer collects them a few times a second. A
 //! buffer that nobody takes is bounded: further lines are dropped and counted.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -63,6 +64,7 @@ struct Line<'a> {
     input_tokens: u64,
     output_tokens: u64,
     cache_read_tokens: u64,
+    cache_write_tokens: u64,
     reasoning_tokens: u64,
     usage_source: &'static str,
     duration_ms: f64,
@@ -70,6 +72,9 @@ struct Line<'a> {
     first_token_ms: Option<f64>,
     overhead_us: u64,
     generation: u64,
+    /// Fields of the question that the target could not take.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    dropped: &'a [Cow<'static, str>],
 }
 
 /// An attempt that another one followed.
@@ -169,12 +174,14 @@ impl Log {
             input_tokens: record.usage.input_total(),
             output_tokens: record.usage.output,
             cache_read_tokens: record.usage.cache_read,
+            cache_write_tokens: record.usage.cache_write + record.usage.cache_write_long,
             reasoning_tokens: record.usage.reasoning,
             usage_source: record.usage_source.name(),
             duration_ms: milliseconds(record.duration),
             first_token_ms: record.first_token.map(milliseconds),
             overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),
             generation: record.generation,
+            dropped: &record.dropped,
         };
         self.append(|buffer| match self.format {
             Format::Json => serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from),
