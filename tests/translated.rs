@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{CHAT, chat, post};
-use crate::support::gateway::KEY;
 use crate::support::{Gateway, Script, Upstream};
 
 const OTHER: &str = "sk-test-other";

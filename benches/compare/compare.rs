@@ -42,10 +42,10 @@ pub(crate) async fn run(options: CompareOptions) {
     };
     let (_upstream, address) = Running::start_self(&["upstream"]);
     let subjects = gather(&options, &address.to_string()).await;
-    report_translation(&subjects, &address.to_string(), &effort).await;
     report_memory(&subjects, &effort).await;
     report_saturation(&subjects, &effort).await;
     report_latency(&subjects, &effort).await;
+    report_translation(&subjects, &address.to_string(), &effort).await;
 }
 
 /// The upstream itself, the floor, the gateway, and whoever else is there.

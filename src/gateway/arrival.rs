@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use super::call::Call;
 use super::relayed::Relayed;
 use super::upload::Upload;
-use crate::canon::{ChatRequest, Relay, Surface, Tool};
+use crate::canon::{ChatRequest, Dialect, Relay, Surface, Tool};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
@@ -23,7 +23,11 @@ use crate::net::patience::Busy;
 use crate::net::shed::Permit;
 
 /// Headers of a client that its provider is given; all others end here.
-const PASSED_ON: [&str; 3] = ["openai-beta", "traceparent", "tracestate"];
+static PASSED_ON: [HeaderName; 3] = [
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+];
 
 pub(super) const BETA: &str = "anthropic-beta";
 pub(super) const VERSION: &str = "anthropic-version";
@@ -209,7 +213,11 @@ where
     }
     envelope.stream = ask.stream.unwrap_or(envelope.stream);
     let relayed = ask.relay.map(Relayed::json);
-    Ok(Question::new((payload, lease), envelope, headers, relayed))
+    let mut question = Question::new((payload, lease), envelope, headers, relayed);
+    if ask.surface.dialect() == Some(Dialect::Messages) {
+        question.note_api(headers);
+    }
+    Ok(question)
 }
 
 impl Question {
@@ -220,24 +228,28 @@ impl Question {
         relayed: Option<Relayed>,
     ) -> Self {
         let passed_on = PASSED_ON.iter().filter_map(|name| {
-            let value = headers.get(*name)?;
-            Some((HeaderName::from_static(name), value.clone()))
+            let value = headers.get(name)?;
+            Some((name.clone(), value.clone()))
         });
         let extra = passed_on.collect();
-        let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
-        let betas = betas.collect::<Vec<_>>().join(",");
-        let betas = Some(betas).filter(|betas| !betas.is_empty());
-        let version = headers.get(VERSION).cloned();
         Self {
             payload,
             envelope,
             extra,
             relayed,
-            betas,
-            version,
+            betas: None,
+            version: None,
             chat: OnceLock::new(),
             _lease: lease,
         }
+    }
+
+    /// Notes which form of Anthropic's API its client wants.
+    fn note_api(&mut self, headers: &HeaderMap) {
+        let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
+        let betas = betas.collect::<Vec<_>>().join(",");
+        self.betas = Some(betas).filter(|betas| !betas.is_empty());
+        self.version = headers.get(VERSION).cloned();
     }
 
     /// One without a body.

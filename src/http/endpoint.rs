@@ -77,6 +77,10 @@ const RERANK: &str = "/v2/rerank";
 
 pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
     let path = uri.path();
+    let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
+    if let Some((_, wanted, endpoint)) = fixed {
+        return served(method, path, wanted).map(|()| endpoint.clone());
+    }
     let relayed: Vec<(Relay, Option<&str>)> = relayed(path).collect();
     if let Some((first, _)) = relayed.first() {
         let asked = relayed.iter().find(|(relay, _)| relay.method() == method.as_str());
@@ -89,7 +93,6 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
             NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed }
         });
     }
-    let fixed = PATHS.iter().find(|(fixed, ..)| *fixed == path);
     let model = path.strip_prefix(MODEL).filter(|id| !id.is_empty());
     if let Some((kept, id, wanted)) = kept(method, path) {
         return if method == wanted {
@@ -100,16 +103,19 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
         };
     }
     let google_model = path.strip_prefix(GOOGLE[0]).filter(|id| !id.is_empty());
-    let (wanted, endpoint) = match (fixed, google(uri), model, google_model) {
-        (Some((_, wanted, endpoint)), ..) => (*wanted, endpoint.clone()),
-        (None, Some(ask), ..) => (&Method::POST, Endpoint::Infer(ask)),
-        (None, None, Some(id), _) => (&Method::GET, Endpoint::Model(decoded(id))),
-        (None, None, None, Some(id)) => (&Method::GET, Endpoint::GoogleModel(decoded(id))),
-        (None, None, None, None) => return Err(NotServed::Path(hint(path))),
+    let (wanted, endpoint) = match (google(uri), model, google_model) {
+        (Some(ask), ..) => (&Method::POST, Endpoint::Infer(ask)),
+        (None, Some(id), _) => (&Method::GET, Endpoint::Model(decoded(id))),
+        (None, None, Some(id)) => (&Method::GET, Endpoint::GoogleModel(decoded(id))),
+        (None, None, None) => return Err(NotServed::Path(hint(path))),
     };
-    let head = *method == Method::HEAD && *wanted == Method::GET;
-    if method == wanted || head {
-        return Ok(endpoint);
+    served(method, path, wanted).map(|()| endpoint)
+}
+
+/// Whether a path is asked for by the method that it takes.
+fn served(method: &Method, path: &str, wanted: &Method) -> Result<(), NotServed> {
+    if method == wanted || (*method == Method::HEAD && *wanted == Method::GET) {
+        return Ok(());
     }
     let allowed = if *wanted == Method::GET { "GET" } else { "POST" };
     Err(NotServed::Method { message: format!("{path} takes {allowed}, not {method}."), allowed })
