@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -123,7 +124,8 @@ pub(super) async fn prepare(
     let way = target.provider.way(surface, &target.model);
     let Some(way) = way else {
         if surface.counts_tokens() {
-            return count(call, question, target).await.map_err(Unfit::Question);
+            let counted = Box::pin(count(call, question, target));
+            return counted.await.map_err(Unfit::Question);
         }
         let name = &target.provider.name;
         let message = format!("`{name}` cannot answer {} requests.", surface.name());
@@ -131,7 +133,7 @@ pub(super) async fn prepare(
     };
     match (way, surface.dialect()) {
         (Way::Translated(into), _) => {
-            question.understand(call).await;
+            Box::pin(question.understand(call)).await;
             translate(call, question, target, into)
         }
         (Way::Vectors(spelling), _) => {
@@ -166,7 +168,7 @@ async fn must_be_rewritten(
     if !marked && pairs.is_none() && cache.is_none() {
         return Ok(false);
     }
-    question.understand(call).await;
+    Box::pin(question.understand(call)).await;
     let asked = question.chat().map_err(misread)?;
     let repaired = pairs.is_some() && asked.repaired;
     Ok(marked || repaired || (cache.is_some() && !asked.has_cache_marks()))
@@ -220,7 +222,7 @@ pub(super) async fn count(
     question: &Question,
     target: &Target,
 ) -> Result<Errand, Error> {
-    question.understand(call).await;
+    Box::pin(question.understand(call)).await;
     let asked = question.chat().map_err(|misread| Error::invalid(misread.0.clone()))?;
     let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
     let tokens = estimate::tokens(&asked.request, home);
@@ -244,7 +246,7 @@ pub(super) async fn ask(
     (errand, credential): (&Errand, usize),
 ) -> Result<Answer, Failure> {
     if let Wording::Vectors(vectors) = &errand.wording {
-        return vectors.ask(call, question, target, credential).await;
+        return Box::pin(vectors.ask(call, question, target, credential)).await;
     }
     let mode = match (&errand.wording, errand.operation) {
         (
@@ -257,7 +259,7 @@ pub(super) async fn ask(
         // A server that does not know `stream_options` may refuse it: ask without, and remember.
         Err(failure) if mode == Usage::Ask && refuses_stream_options(&failure) => {
             target.provider.omit_stream_options();
-            ask_so(call, question, target, (errand, credential, Usage::Omit)).await
+            Box::pin(ask_so(call, question, target, (errand, credential, Usage::Omit))).await
         }
         result => result,
     }
@@ -308,7 +310,7 @@ async fn ask_so(
     let end = call.started + limits.total;
     let reply = send(question, target, order, end).await?;
     if !(200..300).contains(&reply.status) {
-        return Err(refused(target, reply).await);
+        return Err(Box::pin(refused(target, reply)).await);
     }
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
     let content_type = content_type.unwrap_or(JSON);
@@ -322,7 +324,8 @@ async fn ask_so(
         return first_content(call, flow, reply.status, due).await;
     }
     if question.relayed.is_some() {
-        return relayed::answer(call, reply, (Instant::now() + limits.first_token).min(end)).await;
+        let due = (Instant::now() + limits.first_token).min(end);
+        return Box::pin(relayed::answer(call, reply, due)).await;
     }
     let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
         .await
@@ -346,13 +349,14 @@ pub(super) async fn send(
     end: Instant,
 ) -> Result<Reply, Failure> {
     let limits = &target.limits;
-    let answer = target.provider.send(order);
+    // Pinned, so that neither road holds it a second time.
+    let mut answer = pin!(target.provider.send(order));
     let answer = if let Some(rest) = question.rest() {
-        rest.send(answer, (limits, end)).await
+        Box::pin(rest.send(answer.as_mut(), (limits, end))).await
     } else {
         let headers = limits.headers.or_else(|| question.envelope.stream.then_some(STREAM_HEADERS));
         let due = headers.map_or(end, |limit| (Instant::now() + limit).min(end));
-        timeout_at(due, answer).await.ok()
+        timeout_at(due, answer.as_mut()).await.ok()
     };
     let answer = answer.ok_or_else(|| Failure::timeout(0))?;
     answer.map_err(|fault| unanswered(target, &fault))

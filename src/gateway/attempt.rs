@@ -91,7 +91,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
     }
     if let (Some((_, target)), true) = (&last, call.surface().counts_tokens()) {
         // Better a count by estimate than none: clients go on by it.
-        let errand = ask::count(call, question, target).await?;
+        let errand = Box::pin(ask::count(call, question, target)).await?;
         let none = || Error::new(Kind::Internal, "The tokens could not be counted.");
         return errand.answer().ok_or_else(none);
     }

@@ -34,7 +34,8 @@ impl Gateway {
             return call.refuse(overloaded(self));
         }
         if let (Some(relay), Some(filed)) = (ask.relay, &ask.filed) {
-            return objects::answer(call, (&ask, filed, relay), &headers, body).await;
+            // Boxed, like all that is rare: a call's future is as large as its largest part.
+            return Box::pin(objects::answer(call, (&ask, filed, relay), &headers, body)).await;
         }
         match understand(&mut call, (&ask, &headers), body).await {
             // What is passed on as it is has its head from the provider, so it waits for that.
@@ -64,7 +65,7 @@ where
     let server = &house.config.server;
     let budget = &call.gateway.bodies;
     let mut question = match ask.relay.filter(|_| upload::is_form(headers)) {
-        Some(relay) => upload::read(body, (relay, headers), server, budget).await?,
+        Some(relay) => Box::pin(upload::read(body, (relay, headers), server, budget)).await?,
         None => arrival::read(body, (ask, headers), server, budget).await?,
     };
     let model = &question.envelope.model;
@@ -88,7 +89,7 @@ where
     }
     call.routed(&chain, &question);
     if call.surface().dialect() == Some(Dialect::Responses) {
-        return recall(call, question, &chain).await.map_err(Unreadable::Refused);
+        return Box::pin(recall(call, question, &chain)).await.map_err(Unreadable::Refused);
     }
     // In other APIs the word means nothing.
     question.envelope.background = false;

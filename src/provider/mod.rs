@@ -268,7 +268,7 @@ impl Provider {
             headers: &[],
             body: order.payload,
         };
-        let proof = signer.authorize(&unsigned).await;
+        let proof = Box::pin(signer.authorize(&unsigned)).await;
         let mut extra = proof.map_err(|fault| Unanswered::Unproven(fault.to_string()))?;
         extra.extend_from_slice(order.extra);
         outgoing.extra = &extra;
