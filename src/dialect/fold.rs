@@ -26,7 +26,7 @@ impl Fold {
                 self.response.created = start.created;
                 self.response.service_tier.clone_from(&start.service_tier);
             }
-            Event::Open { choice, part } => self.choice(*choice).parts.push(open(part)),
+            Event::Open { choice, part } => self.choice(*choice).parts.push(begin(part)),
             Event::Delta { choice, delta } => self.delta(*choice, delta),
             Event::Close { .. } => {}
             Event::Finish { choice, finish } => {
@@ -93,7 +93,8 @@ impl Fold {
 
 const MOST_CHOICES: usize = 128;
 
-fn open(part: &Opening) -> Part {
+/// The part that begins so.
+pub(super) fn begin(part: &Opening) -> Part {
     Part::new(match part {
         Opening::Text => Content::Text { text: String::new(), citations: Vec::new() },
         Opening::Refusal => Content::Refusal(String::new()),
@@ -117,7 +118,8 @@ fn open(part: &Opening) -> Part {
     })
 }
 
-fn add_logprobs(whole: &mut Option<Value>, more: &Value) {
+/// Adds log probabilities, as OpenAI spells them, to those before.
+pub(super) fn add_logprobs(whole: &mut Option<Value>, more: &Value) {
     let whole = whole.get_or_insert_with(|| json!({}));
     for (name, tokens) in more.as_object().into_iter().flatten() {
         let Some(tokens) = tokens.as_array() else { continue };

@@ -62,18 +62,18 @@ check() {
 }
 
 begin() {
-  rm -rf "$folder/home" "$folder/work"
-  mkdir -p "$folder/home/codex" "$folder/work"
-  echo "the first secret is plum" >"$folder/work/one.txt"
-  echo "the second secret is fig" >"$folder/work/two.txt"
-  cd "$folder/work"
+  rm -rf "$folder/home" "$folder/desk"
+  mkdir -p "$folder/home/codex" "$folder/desk"
+  echo "the first secret is plum" >"$folder/desk/one.txt"
+  echo "the second secret is fig" >"$folder/desk/two.txt"
+  cd "$folder/desk"
 }
 
 claude_task() {
   begin
-  claude_says "CALL Read {\"file_path\": \"$folder/work/one.txt\"}" >"$folder/output" 2>&1 </dev/null || true
+  claude_says "CALL Read {\"file_path\": \"$folder/desk/one.txt\"}" >"$folder/output" 2>&1 </dev/null || true
   check claude-code 1 plum
-  claude_says --continue "CALL Read {\"file_path\": \"$folder/work/two.txt\"}" >"$folder/output" 2>&1 </dev/null || true
+  claude_says --continue "CALL Read {\"file_path\": \"$folder/desk/two.txt\"}" >"$folder/output" 2>&1 </dev/null || true
   check claude-code 2 fig
 }
 

@@ -6,9 +6,9 @@ use super::part::{self, Reader as For};
 use super::response::{closing, or};
 use super::{grounding, logprobs, usage};
 use crate::canon::{
-    Citation, Content, Delta, Event, Finish, Media, MediaKind, Opening, Part, Reasoning, Source,
-    ToolCall, Usage,
+    Citation, Content, Delta, Event, Finish, Media, MediaKind, Part, Source, Usage,
 };
+use crate::dialect::fold::{add_logprobs, begin};
 use crate::dialect::{Context, WriteStream};
 
 /// How events are told apart.
@@ -245,38 +245,6 @@ fn last_candidate(number: u32, choice: Choice) -> Map<String, Value> {
     let logprobs = choice.logprobs.as_ref().and_then(logprobs::write);
     out.extend(logprobs.map(|logprobs| ("logprobsResult".to_owned(), logprobs)));
     out
-}
-
-fn begin(part: &Opening) -> Part {
-    Part::new(match part {
-        Opening::Text => Content::Text { text: String::new(), citations: Vec::new() },
-        Opening::Refusal => Content::Refusal(String::new()),
-        Opening::Reasoning { summary, redacted } => Content::Reasoning(Reasoning {
-            text: String::new(),
-            summary: *summary,
-            redacted: *redacted,
-        }),
-        Opening::ToolCall { id, name, custom } => Content::ToolCall(ToolCall {
-            id: id.clone(),
-            name: name.clone(),
-            arguments: String::new(),
-            custom: *custom,
-        }),
-        Opening::Audio { media_type } => {
-            let source = Source::Base64 { media_type: media_type.clone(), data: String::new() };
-            Content::Media(Media::new(MediaKind::Audio, source))
-        }
-        Opening::Media(media) => Content::Media(media.clone()),
-        Opening::Foreign(foreign) => Content::Foreign(foreign.clone()),
-    })
-}
-
-fn add_logprobs(whole: &mut Option<Value>, more: &Value) {
-    let Some(more) = more["content"].as_array() else { return };
-    let whole = whole.get_or_insert_with(|| json!({ "content": [] }));
-    if let Some(known) = whole["content"].as_array_mut() {
-        known.extend(more.iter().cloned());
-    }
 }
 
 /// JSON of what always has one.
