@@ -8,6 +8,7 @@ mod id;
 mod owner;
 mod record;
 mod relay;
+mod task;
 mod usage;
 
 pub use chat::{
@@ -22,4 +23,5 @@ pub use id::CallId;
 pub use owner::Owner;
 pub use record::{Attempt, CallRecord, Outcome, Surface, UsageSource};
 pub use relay::Relay;
+pub use task::Task;
 pub use usage::Usage;

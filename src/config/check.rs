@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
-use super::route::Route;
+use super::route::{Route, Strategy, split};
 use super::{Config, Key};
 
 /// Requests say `agent/NAME` for agents, so no provider may be called so.
@@ -16,7 +16,10 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_listeners(config, report);
     check_kinds(config, kinds, report);
     for (name, route) in &config.routes {
-        check_targets(config, &child("routes", name), route, report);
+        let path = child("routes", name);
+        check_targets(config, &path, route, report);
+        check_fallbacks(config, (name, &path), route, report);
+        check_tasks(config, &path, route, report);
     }
     for (name, key) in &config.keys {
         check_grants(config, &child("keys", name), key, report);
@@ -72,6 +75,62 @@ fn check_targets(config: &Config, path: &str, route: &Route, report: &Report) {
             report.problem(&format!("{path}.targets[{position}]"), message);
         }
     }
+    if let Some(shadow) = &route.shadow
+        && let Err(message) = find_provider(config, &shadow.target.provider)
+    {
+        report.problem(&format!("{path}.shadow.target"), message);
+    }
+}
+
+/// Fallbacks lead to other routes or to targets, and can be reached.
+fn check_fallbacks(config: &Config, (name, path): (&str, &str), route: &Route, report: &Report) {
+    for (kind, names) in route.fallbacks.lists() {
+        for (position, fallback) in names.iter().enumerate() {
+            let path = format!("{path}.fallbacks.{kind}[{position}]");
+            let found = match split(fallback) {
+                _ if fallback == name => Err("a route cannot fall back on itself".to_owned()),
+                Some((provider, _)) if !config.routes.contains_key(fallback) => {
+                    find_provider(config, provider)
+                }
+                _ => find_route(config, fallback).map(|_| ()),
+            };
+            if let Err(message) = found {
+                report.problem(&path, message);
+            }
+        }
+    }
+    let general = route.fallbacks.general.len();
+    let most = route.attempts.map_or(usize::MAX, |attempts| attempts as usize);
+    if general > 0 && route.targets.len() >= most {
+        let message = format!(
+            "can never be reached: the {most} attempts are used up by the route's own targets"
+        );
+        report.problem(&format!("{path}.fallbacks.general"), message);
+    }
+}
+
+/// Each kind of work has a route that goes to targets itself.
+fn check_tasks(config: &Config, path: &str, route: &Route, report: &Report) {
+    let tasks = route.tasks.iter().map(|(task, name)| (format!("{path}.tasks.{task}"), name));
+    let default = route.default.iter().map(|name| (format!("{path}.default"), name));
+    let asked =
+        route.classifier.route.iter().map(|name| (format!("{path}.classifier.route"), name));
+    for (path, name) in tasks.chain(default).chain(asked) {
+        let found = find_route(config, name).and_then(|route| match route.strategy {
+            Strategy::Task => Err(format!("\"{name}\" decides by task itself")),
+            _ => Ok(()),
+        });
+        if let Err(message) = found {
+            report.problem(&path, message);
+        }
+    }
+}
+
+fn find_route<'a>(config: &'a Config, name: &str) -> Result<&'a Route, String> {
+    config.routes.get(name).ok_or_else(|| {
+        let hint = suggestion(name, config.routes.keys().map(String::as_str));
+        format!("no route is called \"{name}\"{hint}")
+    })
 }
 
 fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
@@ -95,11 +154,8 @@ fn find_grant(config: &Config, grant: &str) -> Result<(), String> {
         Some((_, "")) if !is_pattern => Err(format!("{grant:?} names nothing after the `/`")),
         Some((AGENT, _)) => Ok(()),
         Some((provider, _)) => find_provider(config, provider),
-        None if is_pattern || config.routes.contains_key(name) => Ok(()),
-        None => {
-            let hint = suggestion(name, config.routes.keys().map(String::as_str));
-            Err(format!("no route is called \"{name}\"{hint}"))
-        }
+        None if is_pattern => Ok(()),
+        None => find_route(config, name).map(|_| ()),
     }
 }
 

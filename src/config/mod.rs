@@ -32,7 +32,10 @@ pub use cloud::{
 pub use discover::Candidate;
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
-pub use route::{Lifetime, PromptCache, Route, Target, ToolPairs};
+pub use route::{
+    Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
+    PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
+};
 pub use secret::{Secret, variable};
 pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};

@@ -42,6 +42,34 @@ pub(super) fn count(value: &DeValue<'_>, least: u64) -> Result<usize, String> {
     usize::try_from(whole(value, least..=most)?).map_err(|error| error.to_string())
 }
 
+/// One of a few words.
+pub(super) fn one_of<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let text = text(value)?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+        format!("{text:?} is none of {}", words.join(", "))
+    })
+}
+
+/// A share from 0 to 1, in thousandths.
+pub(super) fn permille(value: &DeValue<'_>) -> Result<u32, String> {
+    let wrong = || format!("{} is not a share; write a number from 0 to 1", shown(value));
+    let written = match value {
+        DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+        DeValue::Integer(_) => {
+            integer(value).and_then(|whole| u32::try_from(whole).ok()).map(f64::from)
+        }
+        _ => None,
+    };
+    let share = written.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(wrong)?;
+    // Counted out, since a cast would be one that could lose something.
+    Ok((0..=1000u32)
+        .rev()
+        .find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
+        .unwrap_or(0))
+}
+
 /// A duration longer than nothing: a deadline of zero would refuse everything.
 pub(super) fn deadline(value: &DeValue<'_>) -> Result<Duration, String> {
     match pause(value)? {
