@@ -84,8 +84,8 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
             }
             match next {
                 Next::Key => {}
-                Next::Target => break,
-                Next::Final => left = 0,
+                Next::Same | Next::Target => break,
+                Next::Larger | Next::Filtered | Next::Final => left = 0,
             }
         }
     }
@@ -117,14 +117,13 @@ fn is_spent(call: &mut Call, question: &Question) -> Result<bool, Error> {
 
 /// What the client is told when no target answered.
 fn explain(call: &Call, failure: Failure, target: &Target, wait: Option<Duration>) -> Error {
-    let Failure { status, kind, next, .. } = failure;
+    let (requests, mirrored) = (failure.is_the_requests(), failure.mirrored());
+    let Failure { status, kind, .. } = failure;
     let provider = &target.provider;
-    // What is said of our own credentials is not for the client.
-    let said = failure.message.filter(|_| !matches!(status, 401..=403));
-    let said = said.map(|text| provider.redact(text));
-    let mut error = if next == Next::Final {
+    let said = failure.message.map(|text| provider.redact(text));
+    let mut error = if requests {
         let mut error = Error::new(kind, said.unwrap_or_else(|| refusal(provider, status)));
-        error.status = Some(status);
+        error.status = mirrored;
         let Upstream { kind, param, code } = failure.upstream;
         let shown = |field: Option<String>| field.map(|text| provider.redact(text));
         let upstream = Upstream { kind: shown(kind), param: shown(param), code: shown(code) };
@@ -134,7 +133,7 @@ fn explain(call: &Call, failure: Failure, target: &Target, wait: Option<Duration
         let tried = call.attempts().len();
         let mut text = match (kind, status) {
             (Kind::UpstreamTimeout, _) => format!("`{}` did not answer in time", provider.name),
-            (Kind::UpstreamUnavailable, _) => format!("`{}` cannot be reached", provider.name),
+            (Kind::UpstreamUnavailable, 0) => format!("`{}` cannot be reached", provider.name),
             (_, 0 | 200..=299) => format!("`{}` broke its answer off", provider.name),
             _ => refusal(provider, status),
         };

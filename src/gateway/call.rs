@@ -301,6 +301,8 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Unsupported
+        | Kind::ContextTooLong
+        | Kind::ContentFiltered
         | Kind::Overloaded => Outcome::Refused,
     }
 }

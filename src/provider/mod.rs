@@ -6,7 +6,7 @@ mod azure;
 mod bedrock;
 mod demo;
 mod encode;
-mod failure;
+pub mod failure;
 mod paths;
 mod vertex;
 mod traits;
@@ -21,9 +21,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::auth::{Setup, Signer, Unsigned};
 use self::catalog::{Auth, Kind};
-pub use self::failure::{Failure, Next};
+pub use self::failure::{Blame, Cause, Class, Failure, Next};
 use self::paths::Paths;
-use crate::canon::{Dialect, Relay, Surface};
+use crate::canon::{Dialect, Relay, StreamFailure, Surface};
 use crate::config::{self, CloudEnvironment, Secret, Timeouts};
 use crate::dialect::embed;
 use crate::dialect::splice::{Payload, Usage};
@@ -306,6 +306,16 @@ impl Provider {
     /// What a status and body of this provider mean.
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &Bytes) -> Failure {
         failure::classify(self.kind, status, headers, body)
+    }
+
+    /// What a success in name means that carries an error in its body.
+    pub fn reported(&self, status: u16, body: &[u8]) -> Failure {
+        Failure::reported(self.kind.quirks.signs, status, body)
+    }
+
+    /// What the failure means that a stream of this provider reports.
+    pub fn heard(&self, status: u16, heard: &StreamFailure) -> Failure {
+        Failure::heard(self.kind.quirks.signs, status, heard)
     }
 }
 
