@@ -36,12 +36,13 @@ fn kinds() -> impl Iterator<Item = &'static Kind> {
 }
 
 fn refusals(kind: &Kind) -> Vec<Refusal> {
-    let entries = std::fs::read_dir(folder(kind)).unwrap().map(|entry| entry.unwrap().file_name());
+    let folder = folder(kind).join("errors");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.into_string().unwrap());
-    let names = names.filter(|name| name.starts_with("error"));
     names
         .map(|name| {
-            let fixture: Value = serde_json::from_str(&read(kind, &name)).unwrap();
+            let fixture = read(kind, &format!("errors/{name}"));
+            let fixture: Value = serde_json::from_str(&fixture).unwrap();
             let status = u16::try_from(fixture["status"].as_u64().unwrap()).unwrap();
             let headers = fixture["headers"].as_object().unwrap();
             let headers: Vec<_> = headers
@@ -272,16 +273,18 @@ async fn each_provider_serves_the_clients_of_its_own_dialect_byte_for_byte() {
     }
 }
 
-/// The statuses a client may see for a class, and the codes that go with them.
+/// The status a client sees for a class, and the code that goes with it.
 fn told(class: &str, status: u16) -> (u16, &'static str) {
     match class {
-        // Some say everything with a 400, and what it is only in prose, which is not interpreted.
-        _ if status == 400 && class != "quota" => (400, "invalid_request"),
-        "rate_limited" => (429, "rate_limited"),
+        "rate_limited" | "daily_limit" => (429, "rate_limited"),
         "model_not_found" => (404, "model_not_found"),
         "too_large" => (413, "invalid_request"),
-        "context_too_long" | "invalid_request" => (status, "invalid_request"),
-        "overloaded" if status == 429 => (429, "rate_limited"),
+        "context_too_long" => (400, "context_too_long"),
+        "content_filtered" => (400, "content_filtered"),
+        "invalid_request" if status < 400 => (400, "invalid_request"),
+        "invalid_request" => (status, "invalid_request"),
+        "overloaded" => (503, "upstream_unavailable"),
+        "timeout" => (504, "upstream_timeout"),
         // Of the gateway's own account and of the provider's troubles the client learns no more.
         _ => (502, "upstream_error"),
     }

@@ -684,13 +684,17 @@ mod tests {
     #[test]
     fn every_error_fixture_has_a_status_a_body_and_a_class() {
         for kind in CATALOG.iter().filter(|kind| kind.id != "demo") {
-            let folder = fixtures("providers").join(kind.id);
-            assert!(folder.join("error.json").is_file(), "{}", kind.id);
-            for name in names(&folder).iter().filter(|name| name.starts_with("error")) {
-                let error = json(&folder.join(name));
-                assert!(error["status"].as_u64().is_some_and(|code| code >= 400), "{name}");
+            let folder = fixtures("providers").join(kind.id).join("errors");
+            let names = names(&folder);
+            assert!(!names.is_empty(), "{}", kind.id);
+            for name in names {
+                let error = json(&folder.join(&name));
+                // Below 300 it is reported inside of a success.
+                let status = error["status"].as_u64().unwrap();
+                assert!(status == 200 || (400..600).contains(&status), "{} {name}", kind.id);
                 assert!(error["headers"].is_object() && !error["body"].is_null(), "{name}");
-                assert!(error["class"].is_string(), "{} {name}", kind.id);
+                assert!(error["class"].is_string() && error["next"].is_string(), "{name}");
+                assert!(error.get("wait").is_some(), "{} {name}", kind.id);
             }
         }
     }

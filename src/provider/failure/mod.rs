@@ -1,5 +1,6 @@
 //! What a failed attempt means, and what may be tried next: one table.
 
+mod general;
 mod said;
 pub mod signs;
 mod table;
@@ -14,6 +15,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use self::said::{Said, confides};
+use self::signs::Sign;
+use self::wait::Limit;
 use super::catalog::Kind;
 use crate::canon::{Outcome, StreamFailure};
 use crate::dialect::openai::read_error;
@@ -118,15 +121,7 @@ pub struct Failure {
 
 /// What an answer other than 2xx means.
 pub(super) fn classify(kind: &Kind, status: u16, headers: &HeaderMap, body: &Bytes) -> Failure {
-    let said = Said::read(status, headers, body);
-    let mut failure = Failure::said(kind.quirks.signs, &said, (status, body));
-    let limited = matches!(failure.blame, Blame::Wait);
-    failure.retry_after = wait::read(&said, headers, limited, SystemTime::now());
-    if failure.cause == Cause::Said(Class::DailyLimit) {
-        let day = wait::until_google_resets(SystemTime::now());
-        failure.retry_after = failure.retry_after.max(Some(day));
-    }
-    failure
+    Failure::read(kind.quirks.signs, (status, headers), body)
 }
 
 // === impl Failure ===
@@ -172,16 +167,12 @@ impl Failure {
     }
 
     /// The same, where the provider's own words are known.
-    pub(super) fn reported(own: &[signs::Sign], status: u16, body: &[u8]) -> Self {
-        let said = Said::read(status, &HeaderMap::new(), body);
-        let mut failure = Self::said(own, &said, (status, body));
-        let limited = matches!(failure.blame, Blame::Wait);
-        failure.retry_after = wait::read(&said, &HeaderMap::new(), limited, SystemTime::now());
-        failure
+    pub(super) fn reported(own: &[Sign], status: u16, body: &[u8]) -> Self {
+        Self::read(own, (status, &HeaderMap::new()), body)
     }
 
     /// What a stream's reader has read of the failure that its upstream reports.
-    pub(super) fn heard(own: &[signs::Sign], status: u16, heard: &StreamFailure) -> Self {
+    pub(super) fn heard(own: &[Sign], status: u16, heard: &StreamFailure) -> Self {
         let body = serde_json::json!({ "error": {
             "message": heard.message,
             "type": heard.kind,
@@ -191,25 +182,38 @@ impl Failure {
         Self::reported(own, status, body.to_string().as_bytes())
     }
 
-    fn said(own: &[signs::Sign], said: &Said, (status, body): (u16, &[u8])) -> Self {
+    fn read(own: &[Sign], (status, headers): (u16, &HeaderMap), body: &[u8]) -> Self {
+        let said = Said::read(status, headers, body);
         let class = said.class(own);
         let cause = match (class, said.status) {
             (Some(class), _) => Cause::Said(class),
-            (None, 0..=299) => Cause::ErrorInBody,
+            (None, 200..=299) => Cause::ErrorInBody,
             (None, status) => Cause::Status(status, status),
         };
         let mut failure = Self::of(cause, if said.status < 300 { status } else { said.status });
-        let Some((message, upstream)) = read_error(body) else { return failure };
-        let ours = matches!(failure.blame, Blame::Key | Blame::Wait)
-            || matches!(failure.status, 401..=403) && cause != Cause::Said(Class::ContentFiltered)
-            || confides(&message);
-        if ours {
-            failure.confided = Some(message);
-        } else {
-            failure.message = Some(message);
-            failure.upstream = upstream;
+        let limit = match (cause, failure.blame) {
+            (Cause::Said(Class::DailyLimit), _) => Limit::Day,
+            (_, Blame::Wait) => Limit::Rate,
+            _ => Limit::None,
+        };
+        failure.retry_after = wait::read(&said, headers, limit, SystemTime::now());
+        if let Some((message, upstream)) = read_error(body) {
+            failure.hears(message, upstream);
         }
         failure
+    }
+
+    /// Keeps apart what may be shown and what may not.
+    fn hears(&mut self, message: String, upstream: Upstream) {
+        let ours = self.next == Next::Key
+            || (matches!(self.status, 401..=403) && !self.is_the_requests())
+            || confides(&message);
+        if ours {
+            self.confided = Some(message);
+        } else {
+            self.message = Some(message);
+            self.upstream = upstream;
+        }
     }
 
     /// Whether the request itself is at fault, so that the client is told in the upstream's words.

@@ -4,7 +4,8 @@ use http::HeaderMap;
 use serde_json::Value;
 
 use super::Class;
-use super::signs::{GENERAL, Sign};
+use super::general::GENERAL;
+use super::signs::Sign;
 
 /// Where a body keeps its codes, outermost first.
 const CODES: [&str; 7] = ["code", "type", "status", "reason", "__type", "error_code", "error_type"];
@@ -92,25 +93,28 @@ impl Said {
     }
 
     fn gather(&mut self, value: &Value, depth: usize) {
-        match value {
-            Value::Array(list) if depth < DEEPEST => {
-                list.iter().for_each(|one| self.gather(one, depth + 1));
-            }
-            Value::Object(object) => {
-                for name in CODES {
-                    match object.get(name) {
-                        Some(Value::String(code)) => self.codes.push(code.clone()),
-                        Some(Value::Number(code)) => self.codes.push(code.to_string()),
-                        _ => {}
-                    }
-                }
-                let texts = WORDS.iter().filter_map(|name| object.get(*name)?.as_str());
-                texts.for_each(|text| self.say(text));
-                let inner = WITHIN.iter().filter_map(|name| object.get(*name));
-                let inner = inner.filter(|_| depth < DEEPEST);
-                inner.for_each(|value| self.gather(value, depth + 1));
-            }
-            _ => {}
+        if depth > DEEPEST {
+            return;
+        }
+        for one in value.as_array().into_iter().flatten() {
+            self.gather(one, depth + 1);
+        }
+        let Some(object) = value.as_object() else { return };
+        self.codes.extend(CODES.iter().filter_map(|name| code(object.get(*name)?)));
+        for text in WORDS.iter().filter_map(|name| object.get(*name)?.as_str()) {
+            self.hear(text, depth);
+        }
+        for within in WITHIN.iter().filter_map(|name| object.get(*name)) {
+            self.gather(within, depth + 1);
+        }
+    }
+
+    /// Some pass on another's refusal as a text.
+    fn hear(&mut self, text: &str, depth: usize) {
+        let quoted = text.trim_start().starts_with(['{', '[']) && depth < DEEPEST;
+        match serde_json::from_str::<Value>(text) {
+            Ok(value) if quoted => self.gather(&value, depth + 1),
+            _ => self.say(text),
         }
     }
 
@@ -131,5 +135,13 @@ impl Said {
         let may = self.status < 300 || sign.statuses.is_empty() || sign.statuses.contains(&status);
         may && (self.codes.iter().any(|code| sign.codes.contains(&code.as_str()))
             || sign.texts.iter().any(|text| self.words.contains(text)))
+    }
+}
+
+fn code(value: &Value) -> Option<String> {
+    match value {
+        Value::String(code) => Some(code.clone()),
+        Value::Number(code) => Some(code.to_string()),
+        _ => None,
     }
 }

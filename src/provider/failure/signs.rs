@@ -25,17 +25,15 @@ const fn sign(
 
 // Each provider's own words, which mean the same with every status.
 
-pub const OPENAI: &[Sign] = &[sign(
-    Class::Quota,
-    &[
-        "insufficient_quota",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "access_terminated",
-        "account_deactivated",
-    ],
-    &[],
-)];
+pub const OPENAI: &[Sign] = &[
+    sign(
+        Class::Quota,
+        &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"],
+        &[],
+    ),
+    sign(Class::InvalidKey, &["account_deactivated", "access_terminated"], &[]),
+    sign(Class::ContentFiltered, &[], &["flagged as potentially violating"]),
+];
 
 pub const ANTHROPIC: &[Sign] = &[
     sign(
@@ -129,6 +127,7 @@ pub const AZURE: &[Sign] = &[
 pub const COHERE: &[Sign] = &[
     sign(Class::Quota, &[], &["api calls / month", "monthly limit"]),
     sign(Class::ContextTooLong, &[], &["too many tokens"]),
+    sign(Class::ContentFiltered, &[], &["blocked input", "blocked output"]),
 ];
 
 pub const MISTRAL: &[Sign] = &[
@@ -140,7 +139,7 @@ pub const MISTRAL: &[Sign] = &[
 pub const GROQ: &[Sign] = &[
     // A 413 of a minute's tokens is a limit of the account, not of the model.
     sign(Class::RateLimited, &["rate_limit_exceeded"], &[]),
-    sign(Class::Overloaded, &["over_capacity"], &["over capacity"]),
+    sign(Class::Overloaded, &["capacity_exceeded"], &["over capacity"]),
     // What the model wrote was no call; it may write one the next time.
     sign(Class::Trouble, &["tool_use_failed", "json_validate_failed", "output_parse_failed"], &[]),
     sign(Class::ModelNotFound, &["model_decommissioned", "model_not_active"], &[]),
@@ -174,7 +173,6 @@ pub const OPENROUTER: &[Sign] = &[
         &["is not a valid model id", "no endpoints found", "no allowed providers"],
     ),
     sign(Class::Quota, &[], &["key limit exceeded", "insufficient credits"]),
-    // It passes on the refusal of whoever it asked, of whatever kind that was.
     sign(Class::RateLimited, &[], &["temporarily rate-limited upstream"]),
 ];
 
@@ -234,10 +232,10 @@ pub const MOONSHOT: &[Sign] = &[
 ];
 
 pub const ZAI: &[Sign] = &[
-    sign(Class::Quota, &["1110", "1111", "1112", "1113", "1120", "1121", "1309"], &[]),
+    sign(Class::Quota, &["1110", "1111", "1112", "1113", "1120", "1121", "1309", "1310"], &[]),
     sign(Class::InvalidKey, &["1000", "1001", "1002", "1003", "1004"], &[]),
-    sign(Class::DailyLimit, &["1304", "1308", "1310"], &[]),
-    sign(Class::RateLimited, &["1302", "1303"], &[]),
+    sign(Class::DailyLimit, &["1304"], &[]),
+    sign(Class::RateLimited, &["1302", "1303", "1308"], &[]),
     sign(Class::Overloaded, &["1305", "1312"], &[]),
     sign(Class::ModelNotFound, &["1211", "1212", "1221", "1222"], &[]),
     sign(Class::NotAllowed, &["1220", "1311"], &[]),
@@ -274,176 +272,4 @@ pub const GITHUB: &[Sign] = &[
 pub const OLLAMA: &[Sign] = &[
     sign(Class::Overloaded, &[], &["server busy", "maximum pending requests"]),
     sign(Class::ModelNotFound, &[], &["try pulling it first"]),
-];
-
-/// What means the same whoever says it.
-pub(super) const GENERAL: &[Sign] = &[
-    Sign {
-        class: Class::ContextTooLong,
-        statuses: &[400, 413, 422, 500],
-        codes: &[
-            "context_length_exceeded",
-            "exceed_context_size_error",
-            "model_context_window_exceeded",
-            "context_window_exceeded",
-            "tokens_limit_reached",
-        ],
-        texts: CONTEXT,
-    },
-    Sign {
-        class: Class::ContentFiltered,
-        statuses: &[400, 403, 422, 500],
-        codes: &[
-            "content_filter",
-            "content_policy_violation",
-            "content_filtered",
-            "moderation_blocked",
-            "invalid_prompt_flagged",
-            "PROHIBITED_CONTENT",
-            "SAFETY",
-        ],
-        texts: &[
-            "content management policy",
-            "output blocked by content filtering policy",
-            "rejected as a result of our safety system",
-        ],
-    },
-    Sign {
-        class: Class::InvalidKey,
-        statuses: &[400, 403, 422],
-        codes: &[
-            "invalid_api_key",
-            "incorrect_api_key",
-            "INVALID_API_KEY",
-            "API_KEY_INVALID",
-            "authentication_error",
-            "AuthenticationError",
-            "UNAUTHENTICATED",
-            "unauthenticated",
-            "token_expired",
-        ],
-        texts: &["incorrect api key", "invalid api key", "api key not valid", "invalid x-api-key"],
-    },
-    Sign {
-        class: Class::Quota,
-        statuses: &[400, 403],
-        codes: &[
-            "insufficient_balance",
-            "insufficient_credits",
-            "payment_required",
-            "insufficient_quota",
-        ],
-        texts: &["insufficient balance", "insufficient credits", "insufficient funds"],
-    },
-    Sign {
-        class: Class::ModelNotFound,
-        statuses: &[400, 403, 422, 500],
-        codes: &[
-            "model_not_found",
-            "unknown_model",
-            "model_not_available",
-            "not_found_error",
-            "NOT_FOUND",
-        ],
-        texts: &[
-            "does not exist or you do not have access to it",
-            "unknown model",
-            "model not found",
-            "invalid model name",
-        ],
-    },
-    Sign {
-        class: Class::RateLimited,
-        statuses: &[400, 403, 413, 500],
-        codes: &[
-            "rate_limit_exceeded",
-            "rate_limit_error",
-            "rate_limited",
-            "RateLimitReached",
-            "too_many_requests",
-            "RESOURCE_EXHAUSTED",
-            "ThrottlingException",
-        ],
-        texts: &["tokens per minute (tpm)", "requests per minute (rpm)"],
-    },
-    Sign {
-        class: Class::Overloaded,
-        statuses: &[400, 500],
-        codes: &[
-            "overloaded_error",
-            "overloaded",
-            "engine_overloaded",
-            "UNAVAILABLE",
-            "server_overloaded",
-        ],
-        texts: &["model is overloaded", "currently overloaded"],
-    },
-    // Only what claims to be a success: there no status says so.
-    Sign {
-        class: Class::NotAllowed,
-        statuses: IN_BAND,
-        codes: &["permission_error", "PERMISSION_DENIED", "permission_denied"],
-        texts: &[],
-    },
-    Sign {
-        class: Class::InvalidRequest,
-        statuses: IN_BAND,
-        codes: &[
-            "INVALID_ARGUMENT",
-            "invalid_prompt",
-            "invalid_image",
-            "unsupported_parameter",
-            "unsupported_value",
-            "ValidationException",
-            "validationException",
-        ],
-        texts: &[],
-    },
-    // Some are sorry in a 4xx.
-    Sign {
-        class: Class::Trouble,
-        statuses: &[400, 422],
-        codes: &[
-            "server_error",
-            "internal_server_error",
-            "internal_error",
-            "InternalServerError",
-            "INTERNAL",
-        ],
-        texts: &["provider returned error"],
-    },
-];
-
-/// A status that no error has.
-const IN_BAND: &[u16] = &[0];
-
-/// A context that is too long, for whom that is no code.
-const CONTEXT: &[&str] = &[
-    "maximum context length",
-    "prompt is too long",
-    "prompt too long",
-    "input is too long",
-    "input token count",
-    "exceed context limit",
-    "exceeds the context",
-    "exceed the context",
-    "exceeds the available context size",
-    "exceeds the model's context",
-    "exceeds the model's maximum",
-    "longer than the model's context",
-    "longer than the maximum model length",
-    "larger than the maximum context",
-    "model is loaded with context length",
-    "input length exceeds",
-    "exceeds context length",
-    "context window exceeds limit",
-    "exceeds your current context window",
-    "tokens in request more than max",
-    "tokens` + `max_new_tokens` must be <=",
-    "reduce the length of the messages",
-    "reduce the length of either one",
-    "exceed the configured limit of",
-    "exceeds the limit of tokens",
-    "prompt token count exceeds",
-    "token count exceeds the limit",
 ];

@@ -8,10 +8,21 @@ use serde_json::Value;
 
 use super::said::Said;
 
+/// Deeper than this nobody hides a wait.
+const DEEPEST: usize = 8;
+
 const DAY: u64 = 24 * 60 * 60;
 
 /// Longer waits than this are not believed.
 const LONGEST: Duration = Duration::from_secs(DAY);
+
+/// What kind of limit has been reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    None,
+    Rate,
+    Day,
+}
 
 /// What comes before a wait that is told in prose.
 const PHRASES: [&str; 5] =
@@ -43,6 +54,8 @@ const UNITS: &[(&str, f64)] = &[
 const RESETS: &[(&str, &str)] = &[
     ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests"),
     ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
+    ("x-ratelimit-reset-tokens-minute", "x-ratelimit-remaining-tokens-minute"),
+    ("x-ratelimit-reset-requests-day", "x-ratelimit-remaining-requests-day"),
     ("x-ratelimit-reset", "x-ratelimit-remaining"),
     ("x-ratelimit-timeremaining", "x-ratelimit-remaining"),
     ("ratelimit-reset", "ratelimit-remaining"),
@@ -52,26 +65,35 @@ const RESETS: &[(&str, &str)] = &[
     ("anthropic-ratelimit-output-tokens-reset", "anthropic-ratelimit-output-tokens-remaining"),
 ];
 
-/// The wait, if one is told. What is only said in passing counts where it is `limited`.
+/// The wait, if one is told. What is only said in passing counts for a limit; how soon there is
+/// again some of a minute's share does not count for a limit of a day.
 pub(super) fn read(
     said: &Said,
     headers: &HeaderMap,
-    limited: bool,
+    limit: Limit,
     now: SystemTime,
 ) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let milliseconds = |name: &str| seconds(text(name)?.parse::<f64>().ok()? / 1000.0);
     let told = milliseconds("retry-after-ms")
         .or_else(|| milliseconds("x-ms-retry-after-ms"))
-        .or_else(|| header(text(RETRY_AFTER.as_str())?, now))
-        .or_else(|| retry_info(&said.body, 0));
-    let passing = || in_prose(&said.words).or_else(|| resets(&text, &said.body, now));
-    told.or_else(|| limited.then(passing).flatten()).map(|wait| wait.min(LONGEST))
+        .or_else(|| header(text(RETRY_AFTER.as_str())?, now));
+    let wait = match limit {
+        Limit::None => told.or_else(|| retry_info(&said.body, 0)),
+        Limit::Rate => told
+            .or_else(|| retry_info(&said.body, 0))
+            .or_else(|| in_prose(&said.words))
+            .or_else(|| resets(&text, &said.body, now)),
+        Limit::Day => {
+            told.or_else(|| relayed(&said.body, now)).or_else(|| Some(until_morning(now)))
+        }
+    };
+    wait.map(|wait| wait.min(LONGEST))
 }
 
-/// Google's limits of a day are filled up at midnight in California: at 7 or at 8 o'clock UTC, of
-/// which the later is safe.
-pub(super) fn until_google_resets(now: SystemTime) -> Duration {
+/// Limits of a day are filled up at midnight in California, where it is told: at 7 or at 8 o'clock
+/// UTC, of which the later is safe.
+fn until_morning(now: SystemTime) -> Duration {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = (now + DAY - 8 * 3600) % DAY;
     Duration::from_secs(DAY - since)
@@ -105,8 +127,10 @@ fn moment(number: f64, now: SystemTime) -> Option<Duration> {
 /// Google's `RetryInfo`: `"retryDelay": "32s"`.
 fn retry_info(body: &Value, depth: usize) -> Option<Duration> {
     match body {
-        Value::Array(list) if depth < 4 => list.iter().find_map(|one| retry_info(one, depth + 1)),
-        Value::Object(object) if depth < 4 => {
+        Value::Array(list) if depth < DEEPEST => {
+            list.iter().find_map(|one| retry_info(one, depth + 1))
+        }
+        Value::Object(object) if depth < DEEPEST => {
             let told = object.get("retryDelay").and_then(Value::as_str).and_then(span);
             let within = || {
                 let inner = ["error", "details"].iter().filter_map(|name| object.get(*name));
@@ -123,21 +147,25 @@ fn in_prose(words: &str) -> Option<Duration> {
 }
 
 /// When there is again some of what ran out. If nothing says what that was, the first thing to come
-/// back counts.
+/// back counts. A moment that is over says nothing.
 fn resets<'a>(
     text: &dyn Fn(&str) -> Option<&'a str>,
     body: &Value,
     now: SystemTime,
 ) -> Option<Duration> {
     let waits = RESETS.iter().filter_map(|(reset, remaining)| {
-        Some((header(text(reset)?, now)?, text(remaining) == Some("0")))
+        let wait = header(text(reset)?, now).filter(|wait| !wait.is_zero())?;
+        Some((wait, text(remaining) == Some("0")))
     });
     let waits: Vec<_> = waits.collect();
     let spent = waits.iter().filter(|(_, spent)| *spent).map(|(wait, _)| *wait).max();
-    // Some say in the body which headers another had sent them.
-    let relayed =
-        || header(body.pointer("/error/metadata/headers/X-RateLimit-Reset")?.as_str()?, now);
-    spent.or_else(|| waits.iter().map(|(wait, _)| *wait).min()).or_else(relayed)
+    let first = || waits.iter().map(|(wait, _)| *wait).min();
+    spent.or_else(first).or_else(|| relayed(body, now))
+}
+
+/// Some say in the body which headers another had sent them.
+fn relayed(body: &Value, now: SystemTime) -> Option<Duration> {
+    header(body.pointer("/error/metadata/headers/X-RateLimit-Reset")?.as_str()?, now)
 }
 
 /// A span such as `1m30.5s`, `20 seconds`, `500ms`, at the beginning of a text.
@@ -174,7 +202,7 @@ mod tests {
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let headers: HeaderMap = pairs.collect();
         let said = Said::read(429, &headers, body.as_bytes());
-        read(&said, &headers, true, now()).map(|wait| wait.as_millis())
+        read(&said, &headers, Limit::Rate, now()).map(|wait| wait.as_millis())
     }
 
     #[test]
@@ -222,7 +250,7 @@ mod tests {
             let body = serde_json::json!({"error": {"message": text}}).to_string();
             assert_eq!(waits(&[], &body), Some(milliseconds), "{text}");
             let said = Said::read(400, &HeaderMap::new(), body.as_bytes());
-            assert_eq!(read(&said, &HeaderMap::new(), false, now()), None, "{text}");
+            assert_eq!(read(&said, &HeaderMap::new(), Limit::None, now()), None, "{text}");
         }
         for text in ["try again in a while", "retry after the 3rd", "try again in 5 parsecs"] {
             let body = serde_json::json!({"error": text}).to_string();
@@ -250,7 +278,7 @@ mod tests {
         let told = r#"{"error":{"details":[{"@type":"x"},{"retryDelay":"32.5s"}]}}"#;
         assert_eq!(waits(&[], told), Some(32_500));
         assert_eq!(waits(&[], &format!("[{told}]")), Some(32_500));
-        let until = until_google_resets(now());
+        let until = until_morning(now());
         assert_eq!(until.as_secs(), DAY - 49 * 60 - 30);
     }
 }
