@@ -95,7 +95,7 @@ pub(super) const GENERAL: &[Sign] = &[
     },
     Sign {
         class: Class::Overloaded,
-        statuses: &[400, 500],
+        statuses: &[400],
         codes: &[
             "overloaded_error",
             "overloaded",

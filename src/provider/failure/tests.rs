@@ -234,3 +234,41 @@ proptest! {
         }
     }
 }
+
+/// What the recorded refusals of real providers are, by what their names contain.
+const RECORDED: [(&str, &str); 7] = [
+    ("model-name-suggestion", "model_not_found"),
+    ("unknown-model", "model_not_found"),
+    ("tool-regular-error", "model_not_found"),
+    ("count-tokens-error", "model_not_found"),
+    ("openai-error-1", "quota"),
+    ("tool-use-failed", "upstream_error"),
+    ("", "invalid_request"),
+];
+
+#[test]
+fn what_real_providers_refused_is_classified_as_a_reader_would() {
+    let Some(root) = std::env::var_os("SWITCHPOINT_RECORDINGS") else {
+        println!("SWITCHPOINT_RECORDINGS is not set; nothing was read");
+        return;
+    };
+    let folders = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let files = folders.filter(|path| path.is_dir()).flat_map(|path| fs::read_dir(path).unwrap());
+    let files = files.map(|file| file.unwrap().path());
+    let mut count = 0;
+    for path in files.filter(|path| path.extension().is_some_and(|kind| kind == "json")) {
+        let facts: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let status = facts["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+        let Some(status) = status.filter(|status| *status >= 400) else { continue };
+        let id = facts["id"].as_str().unwrap();
+        let kind =
+            CATALOG.iter().filter(|kind| id.starts_with(kind.id)).max_by_key(|kind| kind.id.len());
+        let body = fs::read(path.with_extension("body")).unwrap();
+        let kind = kind.unwrap_or_else(|| find("openai-compatible").unwrap());
+        let failure = classify(kind, status, &HeaderMap::new(), &body.into());
+        let expected = RECORDED.iter().find(|(name, _)| id.contains(name)).unwrap().1;
+        assert_eq!(failure.reason, expected, "{id}");
+        count += 1;
+    }
+    println!("{count} refusals were read");
+}
