@@ -373,3 +373,24 @@ async fn every_call_is_recorded_exactly_once_by_whatever_road_it_ends() {
     let ids: BTreeSet<_> = records.iter().map(|record| record["id"].to_string()).collect();
     assert_eq!(ids.len(), records.len());
 }
+
+#[tokio::test]
+async fn what_is_said_of_our_account_inside_a_stream_stays_with_us() {
+    let told = |message: &str| {
+        let error = format!(r#"data: {{"error":{{"message":"{message}","type":"t"}}}}"#) + "\n\n";
+        let began = Script::stream_head().chunks([role(), word("Hel")]);
+        [began.wait(Duration::from_millis(50)).chunks([error]).end()]
+    };
+    let upstream = Upstream::start([
+        ("account", told("Your API key of organization org-4711 is out of credit.")),
+        ("other", told("The moon is in the wrong place.")),
+    ])
+    .await;
+    let gateway = Gateway::start("", &provider("up", &upstream)).await;
+    let reply = chat(&gateway, ask_stream("up/account")).await;
+    assert!(reply.text().starts_with(&[role(), word("Hel")].concat()), "{}", reply.text());
+    assert_eq!(reply.last_event()["error"]["code"], "upstream_error");
+    assert!(!reply.text().contains("org-4711"), "{}", reply.text());
+    let reply = chat(&gateway, ask_stream("up/other")).await;
+    assert!(reply.text().contains("The moon is in the wrong place."), "{}", reply.text());
+}

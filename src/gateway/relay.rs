@@ -18,7 +18,9 @@ use super::snapshot::Target;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
 use crate::dialect::ClientSide;
+use crate::dialect::passage::last_data;
 use crate::error::{Error, Kind};
+use crate::provider::Failure;
 
 /// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
@@ -401,10 +403,13 @@ impl Live {
     /// The upstream has nothing more to say. A finished answer is completed with what it lacks.
     fn ended(&mut self, step: Step) -> Turn {
         match step {
-            Step::Failed(event) if !self.flow.passage.is_verbatim() => {
-                return Turn::End(Outcome::UpstreamError, Some(self.reported(&event)));
-            }
             Step::Failed(event) => {
+                let failure = self.failure(&event);
+                let is_ours = failure.as_ref().is_some_and(|failure| failure.confided.is_some());
+                if is_ours || !self.flow.passage.is_verbatim() {
+                    let error = self.reported(failure.and_then(|failure| failure.message));
+                    return Turn::End(Outcome::UpstreamError, Some(error));
+                }
                 let redact = |target: &Target| target.provider.redact_event(&event);
                 let redacted = self.call.target().and_then(redact);
                 return Turn::Fail(redacted.unwrap_or(event));
@@ -427,15 +432,23 @@ impl Live {
         Turn::End(Outcome::Ok, None)
     }
 
-    /// What the upstream reported inside its stream, in our words.
-    fn reported(&self, event: &Bytes) -> Error {
-        let said = self.flow.passage.sight().failure.as_ref();
-        let said = said.map(|failure| failure.message.clone()).unwrap_or_default();
+    /// What the failure means that the upstream reports inside its stream.
+    fn failure(&self, event: &Bytes) -> Option<Failure> {
+        let provider = &self.call.target()?.provider;
+        tracing::debug!(provider = %provider.name, bytes = event.len(), "a stream reported a failure");
+        Some(match &self.flow.passage.sight().failure {
+            Some(heard) => provider.heard(200, heard),
+            None => provider.reported(200, &last_data(event)?),
+        })
+    }
+
+    /// The same in our words, with as much of the upstream's as the client may know.
+    fn reported(&self, said: Option<String>) -> Error {
         let provider = self.call.target().map(|target| &target.provider);
-        let said = provider.map_or(String::new(), |provider| provider.redact(said));
         let name = provider.map_or("provider", |provider| &provider.name);
-        tracing::debug!(provider = name, bytes = event.len(), "a stream reported a failure");
-        Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off: {said}"))
+        let said = said.zip(provider).map(|(said, provider)| provider.redact(said));
+        let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
+        Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off{said}"))
     }
 
     /// The call with all that its stream has told.
