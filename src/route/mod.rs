@@ -2,6 +2,7 @@
 
 pub mod health;
 pub mod load;
+pub mod strategy;
 
 use std::collections::BTreeMap;
 
