@@ -1,5 +1,6 @@
 //! Where a call goes: a route's targets in order, or one model of one provider.
 
+pub mod allowance;
 pub mod health;
 pub mod load;
 pub mod strategy;
