@@ -1,6 +1,7 @@
 //! Where a call goes: a route's targets in order, or one model of one provider.
 
 pub mod allowance;
+pub mod condition;
 pub mod health;
 pub mod load;
 pub mod strategy;
