@@ -7,6 +7,7 @@ mod bedrock;
 mod demo;
 mod encode;
 mod failure;
+pub mod models;
 mod paths;
 mod vertex;
 mod traits;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::*;
 
 mod example;
+mod model;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 
@@ -61,7 +62,7 @@ mode = "on"
 4: server.drain: "30 sec" is not a duration; write "250ms", "10s", "5m", "2h" or "1d"
 6: providers.groq.kind: no provider kind is called "grok"; did you mean "groq"?
 10: routes.fast.targets[1]: no provider is called "gorq"; did you mean "groq"?
-12: cache: [cache] is not known; known: server, admin, store, providers, routes, keys, telemetry
+12: cache: [cache] is not known; known: server, admin, store, providers, models, routes, keys, telemetry
 "#
     );
 }
