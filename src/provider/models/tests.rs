@@ -40,7 +40,11 @@ fn no_row_has_a_price_or_a_window_that_is_a_slip_of_the_hand() {
             for rates in price.iter().map(|price| price.rates).chain(tiers) {
                 check_rates(&place, rates);
             }
-            price.into_iter().for_each(|price| check_tiers(&place, price));
+            let tiers = price.map(|price| price.tiers.as_slice()).unwrap_or_default();
+            assert!(tiers.is_sorted_by(costs_more), "{place}: tiers rise and cost more");
+            let first = price.zip(tiers.first());
+            let base = |price: &Price| Tier { above: 0, rates: price.rates };
+            assert!(first.is_none_or(|(price, tier)| costs_more(&base(price), tier)), "{place}");
             // The smallest are those of models that make vectors.
             let sane = |tokens| (500..=10_000_000).contains(&tokens);
             assert!(model.context.is_none_or(sane), "{place}");
@@ -63,14 +67,10 @@ fn check_rates(place: &str, rates: Rates) {
     assert_eq!(hour, 2 * input, "{place}: cache write of an hour");
 }
 
-fn check_tiers(place: &str, price: &Price) {
-    let mut below = (0, price.rates);
-    for tier in &price.tiers {
-        assert!(tier.above > below.0, "{place}: tiers rise");
-        assert!(tier.rates.input >= below.1.input, "{place}: tiers cost more");
-        assert!(tier.rates.output >= below.1.output, "{place}: tiers cost more");
-        below = (tier.above, tier.rates);
-    }
+fn costs_more(below: &Tier, above: &Tier) -> bool {
+    above.above > below.above
+        && above.rates.input >= below.rates.input
+        && above.rates.output >= below.rates.output
 }
 
 #[test]
