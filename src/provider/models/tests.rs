@@ -116,6 +116,7 @@ fn a_model_is_found_by_its_date_its_region_and_its_folder_or_without() {
         ("bedrock", "amazon.nova-pro", "eu.amazon.nova-pro-v1:0"),
         ("bedrock", "anthropic.claude-haiku-4-5", "us.anthropic.claude-haiku-4-5-20251001-v1:0"),
         ("bedrock", "anthropic.claude-opus-4-6-v1", "jp.anthropic.claude-opus-4-6-v1"),
+        ("bedrock", "anthropic.claude-opus-4-6", "us.anthropic.claude-opus-4-6-v1:0"),
         ("bedrock", "meta.llama3-3-70b-instruct", "us.meta.llama3-3-70b-instruct-v1:0"),
         ("openrouter", "openai/gpt-4o", "openai/gpt-4o:nitro"),
         ("openrouter", "moonshotai/kimi-k3", "moonshotai/kimi-k3-20260715"),
