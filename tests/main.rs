@@ -14,6 +14,7 @@ mod hostile;
 mod house;
 mod limits;
 mod matrix;
+mod objects;
 mod providers;
 mod recordings;
 mod relay;

@@ -17,7 +17,7 @@ use crate::canon::{ChatRequest, Dialect, Relay, Surface, Tool};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
-use crate::dialect::{ClientSide, Misread, keepsake, pairs};
+use crate::dialect::{ClientSide, Misread, keepsake, pairs, references};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -77,6 +77,8 @@ pub(super) struct Question {
     pub(super) betas: Option<String>,
     /// The client's `anthropic-version`.
     pub(super) version: Option<HeaderValue>,
+    /// Who keeps the files that it refers to: no other can be asked.
+    pub(super) keeper: Option<Arc<str>>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
@@ -239,6 +241,7 @@ impl Question {
             relayed,
             betas: None,
             version: None,
+            keeper: None,
             chat: OnceLock::new(),
             _lease: lease,
         }
@@ -250,6 +253,13 @@ impl Question {
         let betas = betas.collect::<Vec<_>>().join(",");
         self.betas = Some(betas).filter(|betas| !betas.is_empty());
         self.version = headers.get(VERSION).cloned();
+    }
+
+    /// Whether it may refer to what a provider keeps.
+    pub(super) fn may_refer(&self, surface: Surface) -> bool {
+        let reads = surface.dialect().is_some() || surface == Surface::Images;
+        let is_json = self.relayed.as_ref().is_none_or(Relayed::is_json);
+        reads && is_json && references::may_refer(surface.dialect(), &self.payload)
     }
 
     /// One without a body.
@@ -271,6 +281,7 @@ impl Question {
         self.envelope = Envelope {
             model: std::mem::take(&mut self.envelope.model),
             stream: self.envelope.stream,
+            previous: self.envelope.previous.take(),
             ..envelope
         };
         self.payload = body.into();

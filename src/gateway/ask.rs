@@ -116,6 +116,11 @@ pub(super) async fn prepare(
     question: &Question,
     target: &Target,
 ) -> Result<Errand, Unfit> {
+    let name = &target.provider.name;
+    if let Some(keeper) = question.keeper.as_ref().filter(|keeper| *keeper != name) {
+        let message = format!("`{name}` does not have the files: `{keeper}` keeps them.");
+        return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
+    }
     if let Some(relayed) = &question.relayed {
         let operation = relayed.operation(target).map_err(Unfit::Target)?;
         return Ok(Errand::new(operation, Wording::Verbatim));
@@ -127,7 +132,6 @@ pub(super) async fn prepare(
             let counted = Box::pin(count(call, question, target));
             return counted.await.map_err(Unfit::Question);
         }
-        let name = &target.provider.name;
         let message = format!("`{name}` cannot answer {} requests.", surface.name());
         return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
     };
@@ -435,6 +439,7 @@ fn with_context<'a, T>(
         created,
         model: &target.model,
         input_estimate: call.input_estimate(),
+        previous: question.envelope.previous.as_deref(),
         request,
     };
     Some((write(context), request))

@@ -122,14 +122,22 @@ impl Call {
         self.gateway.keep_response(&keeping, answer, provider);
     }
 
+    /// Keeps that the response, of which the client has the beginning, has failed.
+    pub(super) fn keep_failure(&mut self, error: &Error) {
+        let Some(keeping) = self.keeping.take() else { return };
+        let (id, created) = self.stamp();
+        let model = self.target().map_or_else(String::new, |target| target.model.to_string());
+        self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
+    }
+
     /// The provider that keeps the response which it is giving, too.
     pub(super) fn keeper(&self) -> Option<String> {
         self.target()?.keeper(self.surface()).map(str::to_owned)
     }
 
     /// Nobody waits for the answer any more.
-    pub(super) fn goes_to_background(&mut self) {
-        self.busy = None;
+    pub(super) fn goes_to_background(&mut self) -> Option<Busy> {
+        self.busy.take()
     }
 
     /// Whether a question is rather refused than sent without one of its fields.
@@ -212,6 +220,11 @@ impl Call {
     /// About four bytes a token.
     pub(super) fn input_estimate(&self) -> u64 {
         (self.input_bytes as u64).div_ceil(4)
+    }
+
+    /// It is counted under another surface than its door's.
+    pub(super) fn counts_as(&mut self, surface: Surface) {
+        self.record.surface = surface;
     }
 
     pub(super) fn malformed(&mut self, events: u32) {

@@ -3,6 +3,7 @@
 mod arrival;
 mod ask;
 mod attempt;
+mod batches;
 mod body;
 mod call;
 mod embed;

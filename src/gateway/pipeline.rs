@@ -40,6 +40,9 @@ impl Gateway {
         match understand(&mut call, (&ask, &headers), body).await {
             // What is passed on as it is has its head from the provider, so it waits for that.
             Ok(question) if question.relayed.is_some() => whole(call, question).await,
+            Ok(question) if question.envelope.stream && question.envelope.background => {
+                Box::pin(detached(call, question)).await
+            }
             Ok(question) if question.envelope.stream => stream(call, question).await,
             Ok(question) if question.envelope.background => later(call, question),
             Ok(question) => whole(call, question).await,
@@ -89,10 +92,14 @@ where
     }
     call.routed(&chain, &question);
     if call.surface().dialect() == Some(Dialect::Responses) {
-        return Box::pin(recall(call, question, &chain)).await.map_err(Unreadable::Refused);
+        question = Box::pin(recall(call, question, &chain)).await.map_err(Unreadable::Refused)?;
+    } else {
+        // In other APIs the word means nothing.
+        question.envelope.background = false;
     }
-    // In other APIs the word means nothing.
-    question.envelope.background = false;
+    if question.may_refer(call.surface()) {
+        question.keeper = Box::pin(objects::keeper(call, &question)).await?;
+    }
     Ok(question)
 }
 
@@ -110,17 +117,21 @@ async fn recall(
     let Some(owner) = call.owner() else { return Ok(question) };
     let surface = call.surface();
     let previous = question.envelope.previous.clone();
-    let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
     let background = question.envelope.background;
+    let keepers: Vec<_> = chain.targets.iter().map(|target| target.keeper(surface)).collect();
+    if question.may_refer(surface) {
+        let turn = (&owner, &question.payload, previous.as_deref());
+        if let Some(body) = call.gateway.dereferenced(turn, &keepers).await? {
+            question.replace(body)?;
+        }
+    }
+    let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
     if previous.is_some() || background {
-        let keepers: Vec<_> = chain.targets.iter().map(|target| target.keeper(surface)).collect();
         let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers).await?;
         question.replace(body)?;
         call.routed(chain, &question);
     }
-    // A stream that is asked for in the background has someone who waits for it.
-    question.envelope.background =
-        background && !question.envelope.stream && surface == Surface::Responses;
+    question.envelope.background = background && surface == Surface::Responses;
     let kept = surface == Surface::Responses && question.envelope.store != Some(false);
     call.keeping = kept.then_some(keeping);
     Ok(question)
@@ -135,7 +146,7 @@ fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
     };
     let gateway = Arc::clone(&call.gateway);
     let head = call.respond(StatusCode::OK, JSON);
-    call.goes_to_background();
+    drop(call.goes_to_background());
     let model = question.envelope.model.clone();
     let work = async move {
         let (mut call, answer) = attempt::walk(call, question).await;
@@ -151,6 +162,14 @@ fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
     };
     let response = gateway.respond_later(keeping, (format!("resp_{id}"), created, &model), work);
     head.map(|()| Body::whole(response.to_string().into(), None))
+}
+
+/// A stream that goes on without its client, if it is kept.
+async fn detached(mut call: Box<Call>, question: Question) -> Response<Body> {
+    let Some(keeping) = call.keeping.clone() else { return stream(call, question).await };
+    let busy = call.goes_to_background();
+    let gateway = Arc::clone(&call.gateway);
+    gateway.detach((keeping, busy), stream(call, question)).await
 }
 
 async fn whole(call: Box<Call>, question: Question) -> Response<Body> {

@@ -18,6 +18,7 @@ use super::snapshot::Target;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
 use crate::dialect::ClientSide;
+use crate::dialect::passage::last_data;
 use crate::error::{Error, Kind};
 
 /// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
@@ -216,7 +217,11 @@ impl Relay {
     fn end(&mut self, outcome: Outcome, error: Option<Error>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Ending(None));
         if let Phase::Live(live) = phase {
-            let call = live.settle(outcome);
+            let verbatim = live.flow.passage.is_verbatim();
+            let mut call = live.settle(outcome);
+            if let Some(error) = error.as_ref().filter(|_| !verbatim) {
+                call.keep_failure(error);
+            }
             match error {
                 Some(error) => self.refuse(call, error),
                 None => self.phase = Phase::Ending(Some(call)),
@@ -407,7 +412,11 @@ impl Live {
             Step::Failed(event) => {
                 let redact = |target: &Target| target.provider.redact_event(&event);
                 let redacted = self.call.target().and_then(redact);
-                return Turn::Fail(redacted.unwrap_or(event));
+                let event = redacted.unwrap_or(event);
+                if let Some(said) = last_data(&event) {
+                    self.call.keep_response(&said, true);
+                }
+                return Turn::Fail(event);
             }
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::ask::says_error;
 use super::attempt::Answer;
+use super::batches::Metering;
 use super::call::Call;
 use super::snapshot::Target;
 use super::upload::Upload;
@@ -49,6 +50,8 @@ pub(super) struct Incoming {
     pub(super) body: ReplyBody,
     /// Its size, where it is known.
     pub(super) length: Option<u64>,
+    /// Where these are the answers of a batch.
+    pub(super) metering: Option<Box<Metering>>,
 }
 
 // === impl Relayed ===
@@ -57,6 +60,11 @@ impl Relayed {
     pub(super) fn json(relay: Relay) -> Self {
         let content_type = Some(JSON.clone());
         Self { relay, content_type, plain: false, id: String::new(), rest: None }
+    }
+
+    /// Whether its body is JSON and not a form.
+    pub(super) fn is_json(&self) -> bool {
+        !self.plain
     }
 
     pub(super) fn form(
@@ -134,11 +142,22 @@ pub(super) async fn answer(call: &mut Call, reply: Reply, due: Instant) -> Resul
     }
     let disposition = headers.get(CONTENT_DISPOSITION).cloned();
     let length = length(&headers);
-    Ok(Answer::Bytes(Box::new(Incoming { content_type, disposition, first, body, length })))
+    Ok(Answer::Bytes(Box::new(Incoming {
+        content_type,
+        disposition,
+        first,
+        body,
+        length,
+        metering: None,
+    })))
 }
 
 /// Notes what was used. Where nobody counted, only text can be estimated.
 pub(super) fn meter(call: &mut Call, usage: Option<Usage>) {
+    // What a batch says of its usage it says again each time that it is looked at.
+    if matches!(call.surface(), Surface::Files | Surface::Batches) {
+        return;
+    }
     let is_text =
         matches!(call.surface(), Surface::Speech | Surface::Moderations | Surface::Rerank);
     if usage.is_some() || is_text {

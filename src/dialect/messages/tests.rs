@@ -22,6 +22,7 @@ pub(super) fn context(request: &ChatRequest) -> Context<'_> {
         created: 1_700_000_000,
         model: "claude-sonnet-4-5",
         input_estimate: 12,
+        previous: None,
         request,
     }
 }

@@ -14,6 +14,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use usage::read as read_usage;
+
 use serde_json::{Value, json};
 
 use super::fold::{Fold, unfold};

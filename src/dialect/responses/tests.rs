@@ -18,7 +18,7 @@ use crate::dialect::{Aim, ClientSide, Context, ReadStream, Traits, UpstreamSide,
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
 fn context(request: &ChatRequest) -> Context<'_> {
-    Context { id: ID, created: 7, model: "m", input_estimate: 0, request }
+    Context { id: ID, created: 7, model: "m", input_estimate: 0, previous: None, request }
 }
 
 fn aim(model: &str) -> Aim<'_> {
