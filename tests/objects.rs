@@ -112,6 +112,27 @@ async fn a_question_with_a_file_goes_to_the_provider_that_keeps_it_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_question_with_a_file_is_asked_in_the_account_that_has_the_file() {
+    let upstream = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("served", vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let up = provider("up", &upstream);
+    let up = up.replace("api_key = \"sk-upstream-up\"", "api_keys = [\"sk-first\", \"sk-second\"]");
+    assert!(up.contains("sk-second"), "{up}");
+    let gateway = Gateway::start("", &[up, route("fast", &["up/served"], "")].concat()).await;
+    upload(&gateway, "/v1/files").await;
+    let (path, body) = questions("fast", "file-1").remove(0);
+    for _ in 0..4 {
+        assert_eq!(post(gateway.address, &path, KEY, body.to_string()).await.status, 200);
+    }
+    for asked in upstream.requests() {
+        assert_eq!(asked.header("authorization"), Some("Bearer sk-first"));
+    }
+}
+
+#[tokio::test]
 async fn what_only_speaks_of_files_passes_as_it_is() {
     let upstream = Upstream::start([("served", vec![Script::json(200, REPLY)])]).await;
     let gateway = Gateway::before(&upstream, &route("fast", &["up/served"], "")).await;

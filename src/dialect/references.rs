@@ -105,7 +105,7 @@ impl<'a> Node<'a> {
                     let uri = value.text().filter(|uri| is_of_google(uri));
                     found.files.extend(uri.map(str::to_owned));
                 }
-                "image_url" | "url" if value.text().is_some_and(|text| is_id(text)) => {
+                "image_url" | "url" if value.text().is_some_and(is_id) => {
                     found.files.extend(value.text().map(str::to_owned));
                 }
                 "input" if self.is(&CALLS) => {}

@@ -105,7 +105,7 @@ async fn try_targets(call: &mut Call, question: &Question) -> Result<Answer, Err
 fn credentials(question: &Question, target: &Target) -> Range<usize> {
     let pinned = question.relayed.as_ref().and_then(Relayed::credentials);
     // Files lie in the first one's account.
-    let pinned = pinned.or(question.keeper.as_ref().map(|_| 0..1));
+    let pinned = pinned.or_else(|| question.keeper.as_ref().map(|_| 0..1));
     pinned.unwrap_or_else(|| target.provider.turns())
 }
 

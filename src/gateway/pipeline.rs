@@ -118,16 +118,17 @@ async fn recall(
     let surface = call.surface();
     let previous = question.envelope.previous.clone();
     let background = question.envelope.background;
-    let keepers: Vec<_> = chain.targets.iter().map(|target| target.keeper(surface)).collect();
+    let keepers =
+        || -> Vec<_> { chain.targets.iter().map(|target| target.keeper(surface)).collect() };
     if question.may_refer(surface) {
         let turn = (&owner, &question.payload, previous.as_deref());
-        if let Some(body) = call.gateway.dereferenced(turn, &keepers).await? {
+        if let Some(body) = call.gateway.dereferenced(turn, &keepers()).await? {
             question.replace(body)?;
         }
     }
     let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
     if previous.is_some() || background {
-        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers).await?;
+        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers()).await?;
         question.replace(body)?;
         call.routed(chain, &question);
     }

@@ -329,7 +329,7 @@ async fn a_stream_in_the_background_is_joined_again_behind_the_last_event_that_w
 
 #[tokio::test]
 async fn a_stream_in_the_background_can_be_cancelled() {
-    let stalls = Duration::from_secs(60);
+    let stalls = Duration::from_mins(1);
     let upstream = Upstream::start([halting("verbatim?stream", stalls)]).await;
     let gateway = Gateway::start("", &sections(&upstream)).await;
     let id = leave(&gateway, TARGETS[0]).await;

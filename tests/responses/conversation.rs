@@ -248,23 +248,21 @@ async fn an_item_of_another_key_cannot_be_told_from_what_was_never_said() {
     let upstream = Upstream::start(talkers()).await;
     let gateway = Gateway::start("", &sections(&upstream)).await;
     turn(&gateway, "oai/verbatim", SAID[0], &Value::Null).await;
-    for item in [
+    let items = [
         json!({"type": "item_reference", "id": "msg_up1"}),
         json!({"id": "msg_up1"}),
         json!({"type": null, "id": "msg_up1"}),
         json!({"type": "reasoning", "id": "msg_up1", "summary": []}),
-    ] {
-        for background in [false, true] {
-            let body = json!({"model": "oai/verbatim", "input": [item], "background": background});
-            let ask = async |body: String| {
-                let path = super::RESPONSES;
-                post(gateway.address, path, super::OTHER_KEY, body).await
-            };
-            let theirs = ask(body.to_string()).await;
-            let unknown = ask(body.to_string().replace("msg_up1", "msg_none")).await;
-            assert_eq!((theirs.status, unknown.status), (404, 404), "{body}");
-            assert_eq!(theirs.text().replace("msg_up1", "msg_none"), unknown.text());
-        }
+    ];
+    for (place, item) in items.iter().enumerate() {
+        let background = place % 2 == 0;
+        let body = json!({"model": "oai/verbatim", "input": [item], "background": background});
+        let body = body.to_string();
+        let ask = |body: String| post(gateway.address, super::RESPONSES, super::OTHER_KEY, body);
+        let theirs = ask(body.clone()).await;
+        let unknown = ask(body.replace("msg_up1", "msg_none")).await;
+        assert_eq!((theirs.status, unknown.status), (404, 404), "{body}");
+        assert_eq!(theirs.text().replace("msg_up1", "msg_none"), unknown.text());
     }
     assert_eq!(upstream.requests().len(), 1);
 }

@@ -116,11 +116,11 @@ impl Gateway {
             };
             let Some(data) = frame.and_then(|frame| frame.ok()?.into_data().ok()) else { break };
             for (number, event, response) in cutter.cut(data) {
-                if begun.is_none()
-                    && let Some(response) = response
-                {
-                    begun = self.begin(keeping, response, log).await;
-                }
+                let first = response.filter(|_| begun.is_none());
+                begun = match first {
+                    Some(response) => self.begin(keeping, response, log).await,
+                    None => begun,
+                };
                 log.push(number, event);
             }
             if log.said().bytes > LONGEST_STREAM {
@@ -172,16 +172,15 @@ impl Gateway {
         id: &str,
         (after, busy): (Option<u64>, Busy),
     ) -> Option<Body> {
-        let log = match self.jobs.log(owner, id) {
-            Some(log) => log,
-            None => {
-                let events = self.shelf.get(owner, ObjectKind::Events, id).await?;
-                let (log, mut cutter) = (Log::default(), Cutter::default());
-                let events = cutter.cut(events).into_iter();
-                events.for_each(|(number, event, _)| log.push(number, event));
-                log.end();
-                Arc::new(log)
-            }
+        let log = if let Some(log) = self.jobs.log(owner, id) {
+            log
+        } else {
+            let events = self.shelf.get(owner, ObjectKind::Events, id).await?;
+            let (log, mut cutter) = (Log::default(), Cutter::default());
+            let events = cutter.cut(events).into_iter();
+            events.for_each(|(number, event, _)| log.push(number, event));
+            log.end();
+            Arc::new(log)
         };
         Some(Body::followed(Follower { log, next: 0, after, _busy: Some(busy) }))
     }
@@ -211,9 +210,11 @@ impl Log {
         said.waiting.drain(..).for_each(Waker::wake);
     }
 
+    /// All of it, but for what kept connections open.
     fn whole(&self) -> Bytes {
         let said = self.said();
-        let events: Vec<&[u8]> = said.events.iter().map(|(_, event)| &event[..]).collect();
+        let events = said.events.iter().map(|(_, event)| &event[..]);
+        let events: Vec<&[u8]> = events.filter(|event| !event.starts_with(b":")).collect();
         events.concat().into()
     }
 
