@@ -282,7 +282,7 @@ mod tests {
         ] {
             assert!(may(dialect, body), "{body}");
         }
-        for body in [r#"{"a":"\u00e9\u001b","file_path":1,"id":"x"}"#, r#"{"a":"\"file_id\""}"#] {
+        for body in [r#"{"a":"\u00e9\u001b","file_path":1,"id":"x"}"#, r#"{"a":"the file_id"}"#] {
             assert!(!may(Some(Dialect::Chat), body), "{body}");
         }
     }

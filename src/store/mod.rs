@@ -215,7 +215,7 @@ impl ObjectKind {
         match self {
             Self::Response | Self::Item => 100_000,
             Self::Unmetered => 20_000,
-            Self::Events => 1_000,
+            Self::Events => 250,
             Self::File | Self::Batch | Self::Opaque => 10_000,
         }
     }

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::super::shelf::RESPONSE;
 use super::stored::Stored;
 use super::{Gateway, Keeping};
 use crate::canon::Owner;
@@ -26,7 +25,7 @@ use crate::store::ObjectKind;
 /// A stream with more bytes of events ends.
 const LONGEST_STREAM: usize = 64 * 1024 * 1024;
 /// One with more is not kept when it has ended: its response is.
-const LONGEST_KEPT: usize = 8 * 1024 * 1024;
+const LONGEST_KEPT: usize = 4 * 1024 * 1024;
 /// How long the events of a stream are kept behind its end.
 const KEPT: Duration = Duration::from_hours(24);
 
@@ -159,7 +158,7 @@ impl Gateway {
                 self.put_response(owner, id.clone(), &stored);
             }
             if events.len() <= LONGEST_KEPT {
-                self.shelf.put(owner, ObjectKind::Events, (id.clone(), events), KEPT.min(RESPONSE));
+                self.shelf.put(owner, ObjectKind::Events, (id.clone(), events), KEPT);
             }
         });
     }
