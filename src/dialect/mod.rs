@@ -17,6 +17,7 @@ pub mod eventstream;
 pub mod fold;
 pub mod gemini;
 pub mod keepsake;
+mod lost;
 pub mod marks;
 pub mod multipart;
 pub mod messages;

@@ -172,7 +172,7 @@ impl Reader {
         desk.refusal(told);
         let reason = FinishReason::ContentFilter;
         desk.events
-            .push(Event::Finish { choice: 0, finish: Finish { reason, stop_sequence: None } });
+            .push(Event::Finish { choice: 0, finish: Finish { reason, ..Finish::default() } });
         self.choices.push(choice);
     }
 }

@@ -58,6 +58,9 @@ fn candidate(index: u32, choice: &Choice) -> Value {
             Err(cause) => malformed = Some(cause),
         }
     }
+    let is_said = choice.parts.iter().any(|part| part.as_text().is_some());
+    let heard = transcript(choice.parts.iter().map(|part| &part.content));
+    parts.extend((!is_said && !heard.is_empty()).then(|| json!({ "text": heard })));
     let mut out = closing(index, choice.finish.reason, malformed);
     let content = json!({ "parts": parts, "role": "model" });
     out.insert("content".into(), content);
@@ -70,6 +73,16 @@ fn candidate(index: u32, choice: &Choice) -> Value {
     let logprobs = choice.logprobs.as_ref().and_then(logprobs::write);
     out.extend(logprobs.map(|logprobs| ("logprobsResult".to_owned(), logprobs)));
     Value::Object(out)
+}
+
+/// What is said in the sounds: this API has no place beside a sound for it, so it stands as the
+/// answer's text where there is no other.
+fn transcript<'a>(contents: impl Iterator<Item = &'a Content>) -> String {
+    let heard = contents.filter_map(|content| match content {
+        Content::Media(media) => media.transcript.as_deref(),
+        _ => None,
+    });
+    heard.collect()
 }
 
 /// How a candidate ends. A call that is no JSON is none: that the answer is broken is said here.

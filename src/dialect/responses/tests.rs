@@ -135,7 +135,7 @@ fn answer(parts: Vec<Part>) -> ChatResponse {
         created: Some(7),
         choices: vec![Choice {
             parts,
-            finish: Finish { reason, stop_sequence: None },
+            finish: Finish { reason, stop_sequence: None, ..Finish::default() },
             logprobs: None,
         }],
         usage: Some(Usage { input: 3, cache_read: 4, output: 9, reasoning: 2, ..Usage::default() }),
@@ -424,7 +424,7 @@ fn part() -> impl Strategy<Value = Part> {
     let words = "[a-zé\"\\\\\n😀]{1,9}";
     let thought = (words, any::<bool>(), any::<bool>()).prop_map(|(text, summary, sealed)| {
         let opaque = sealed.then(|| Opaque { dialect: Dialect::Messages, data: json!(text) });
-        let thought = Reasoning { text, summary, redacted: false };
+        let thought = Reasoning { text, summary, ..Reasoning::default() };
         Part { opaque, ..Part::new(Content::Reasoning(thought)) }
     });
     prop_oneof![

@@ -11,7 +11,7 @@ use crate::canon::{
     ChatRequest, Content, Dialect, Effort, Foreign, Format, Message, Opaque, Part, Role, Sampling,
     Source, Tool, ToolCall, ToolResult,
 };
-use crate::dialect::{Aim, Inexpressible, Written, portable_id};
+use crate::dialect::{Aim, Inexpressible, Written, lost, portable_id};
 
 /// The API refuses a smaller limit.
 const FEWEST_TOKENS: u64 = 16;
@@ -199,6 +199,9 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
     let extras = request.extras.fields.keys().filter(|_| !own);
     let extras = extras.map(|name| Cow::Owned(name.clone()));
     let blocks = parts().filter_map(lost_block).map(Cow::Owned);
+    let blocks = blocks.chain(lost::thoughts(request, |part, _| {
+        part.opaque_for(Dialect::Responses).is_some_and(tells)
+    }));
     let mut names: Vec<Cow<'static, str>> = general.chain(extras).collect();
     for block in blocks {
         if !names.contains(&block) {
