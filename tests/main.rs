@@ -14,6 +14,7 @@ mod hostile;
 mod house;
 mod limits;
 mod matrix;
+mod pairs;
 mod providers;
 mod recordings;
 mod relay;

@@ -140,9 +140,11 @@ pub fn unfold(response: &ChatResponse) -> Vec<Event> {
         service_tier: response.service_tier.clone(),
     })];
     for (number, answer) in (0_u32..).zip(&response.choices) {
+        // They are of the words; only where there are none, of whatever there is.
+        let words = answer.parts.iter().position(|part| part.as_text().is_some()).unwrap_or(0);
         for (place, part) in answer.parts.iter().enumerate() {
             unfold_part(number, part, &mut events);
-            if let (0, Some(logprobs)) = (place, &answer.logprobs) {
+            if let Some(logprobs) = answer.logprobs.as_ref().filter(|_| place == words) {
                 let delta = Delta::Logprobs(logprobs.clone());
                 events.insert(events.len() - 1, Event::Delta { choice: number, delta });
             }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, Content, Dialect, Format, Part, Reasoning};
+use crate::canon::{ChatRequest, Citation, Content, Dialect, Format, Part, Reasoning};
 
 /// What the client calls the thoughts of its conversation, if the target is not given all that
 /// it sent. `keeps` tells whether the target is given one.
@@ -24,6 +24,21 @@ pub(super) fn thoughts(
         Some(Dialect::Gemini) => "thought".into(),
         _ => "reasoning".into(),
     })
+}
+
+/// What the client calls the sources of what was said, if the target is not given all of them.
+pub(super) fn citations(
+    request: &ChatRequest,
+    mut keeps: impl FnMut(&Citation) -> bool,
+) -> Option<Cow<'static, str>> {
+    let mut parts = request.messages.iter().flat_map(|message| &message.parts);
+    let is_lost = parts.any(|part| match &part.content {
+        Content::Text { citations, .. } => !citations.iter().all(&mut keeps),
+        _ => false,
+    });
+    let name =
+        if request.extras.dialect == Some(Dialect::Messages) { "citations" } else { "annotations" };
+    is_lost.then(|| name.into())
 }
 
 /// What the client said of the answer's schema besides the schema, without what is in `taken`.

@@ -30,7 +30,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let mut question = Question { aim, body: Map::new(), dropped };
     let keeps =
         |part: &Part, thought: &Reasoning| keeps_thought(aim.traits.thoughts, part, thought);
-    if let Some(name) = lost::thoughts(request, keeps) {
+    for name in
+        lost::thoughts(request, keeps).into_iter().chain(lost::citations(request, |_| false))
+    {
         question.drop(name);
     }
     if !aim.traits.model_in_path {

@@ -241,7 +241,8 @@ impl Draft<'_> {
             let is_plan = part.opaque_for(Dialect::Cohere).is_some_and(|state| state == PLAN);
             !thought.text.is_empty() && (is_plan || model_thinks)
         };
-        if let Some(name) = lost::thoughts(request, keeps) {
+        let cited = lost::citations(request, |_| false);
+        for name in lost::thoughts(request, keeps).into_iter().chain(cited) {
             self.drop_named(name);
         }
     }

@@ -59,7 +59,8 @@ impl<'a> Turns<'a> {
             turns.push(message, blocks);
         }
         let keeps = |part: &Part, thought: &Reasoning| turns.write_thought(thought, part).is_some();
-        if let Some(name) = lost::thoughts(request, keeps) {
+        let cited = lost::citations(request, |_| false);
+        for name in lost::thoughts(request, keeps).into_iter().chain(cited) {
             turns.drop(name);
         }
         if turns.messages.first().is_none_or(|first| first["role"] == "assistant") {
@@ -148,6 +149,9 @@ impl<'a> Turns<'a> {
     }
 
     fn write_medium(&mut self, medium: &Media, path: &str) -> Result<Value, Inexpressible> {
+        if medium.detail.as_deref().is_some_and(|detail| detail != "auto") {
+            self.drop("detail");
+        }
         let refuse = |why| Inexpressible(format!("`{path}.content`: a file {why}.").into());
         media::write(medium, &mut self.names).map_err(refuse)
     }

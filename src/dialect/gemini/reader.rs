@@ -109,7 +109,8 @@ impl Reader {
             service_tier: chunk
                 .usage_metadata
                 .as_ref()
-                .and_then(|usage| usage.service_tier.clone()),
+                .and_then(|usage| usage.service_tier.clone())
+                .map(|tier| if tier == "standard" { "default".to_owned() } else { tier }),
         }));
     }
 

@@ -24,11 +24,35 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     {
         return Err(Misread::new("The answer holds no candidates."));
     }
-    fold.finish().map_err(|failure| {
+    let mut response = fold.finish().map_err(|failure| {
         let text = failure
             .map_or_else(|| "The answer is not complete.".to_owned(), |failure| failure.message);
         Misread::new(text)
-    })
+    })?;
+    response.choices.iter_mut().for_each(join_sources);
+    Ok(response)
+}
+
+/// What is said of the sources comes last, behind calls too, and belongs to the last words.
+pub(super) fn join_sources(choice: &mut Choice) {
+    let Some(last) = choice.parts.pop_if(|part| is_source(part)) else { return };
+    let words = choice.parts.iter_mut().rev().find_map(|part| match &mut part.content {
+        Content::Text { text, citations } if !text.is_empty() => Some(citations),
+        _ => None,
+    });
+    match (words, last.content) {
+        (Some(words), Content::Text { citations, .. }) => words.extend(citations),
+        (_, content) => choice.parts.push(Part { content, ..last }),
+    }
+}
+
+fn is_source(part: &Part) -> bool {
+    match &part.content {
+        Content::Text { text, citations } => {
+            text.is_empty() && !citations.is_empty() && part.opaque.is_none()
+        }
+        _ => false,
+    }
 }
 
 pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {

@@ -12,6 +12,8 @@ mod usage;
 mod write;
 
 #[cfg(test)]
+mod questions;
+#[cfg(test)]
 mod tests;
 
 use serde_json::{Value, json};

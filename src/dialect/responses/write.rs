@@ -194,6 +194,7 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
         ("name", request.messages.iter().any(|message| message.name.is_some())),
         ("cache_control", unmarked || request.tools.iter().any(marked)),
         ("tools", request.tools.iter().any(foreign)),
+        ("is_error", !own && parts().any(fails)),
     ];
     let general = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
     let extras = request.extras.fields.keys().filter(|_| !own);
@@ -209,6 +210,11 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
         }
     }
     names
+}
+
+/// A result that says of itself that the tool failed, which here only its text can.
+fn fails(part: &Part) -> bool {
+    matches!(&part.content, Content::ToolResult(ToolResult { is_error: true, .. }))
 }
 
 /// The type of a block that only another API has.
@@ -333,6 +339,8 @@ impl Input {
             self.custom.insert(call.id.clone());
             ("custom_tool_call", "input")
         } else {
+            // Some clients number their calls anew in each turn.
+            self.custom.remove(&call.id);
             ("function_call", "arguments")
         };
         let (namespace, name) = split(&call.name);

@@ -190,7 +190,8 @@ impl Draft<'_> {
             !thought.text.is_empty() || part.opaque_for(Dialect::Gemini).is_some()
         };
         let thoughts = lost::thoughts(request, keeps).into_iter();
-        for name in thoughts.chain(lost::format_labels(request, &[])) {
+        let cited = lost::citations(request, |_| false);
+        for name in thoughts.chain(cited).chain(lost::format_labels(request, &[])) {
             self.drop_if(true, name);
         }
     }

@@ -201,7 +201,7 @@ fn reads_an_answer_with_all_its_fields() {
         ..Usage::default()
     };
     assert_eq!(answer.usage, Some(expected));
-    assert_eq!(answer.service_tier.as_deref(), Some("standard"));
+    assert_eq!(answer.service_tier.as_deref(), Some("default"));
     let request = ChatRequest::default();
     let written = CODEC.write_response(&answer, &context(&request));
     assert_eq!(CODEC.read_response(&written).unwrap(), answer);

@@ -4,8 +4,11 @@ use serde_json::{Map, Value, json};
 
 use super::thinking::{Plan, is_forced, plan};
 use super::{Dropped, TOOL_FIELD, cache, conversation, inexpressible, schema};
-use crate::canon::{ChatRequest, Dialect, Foreign, Format, Part, Reasoning, Tool, ToolChoice};
+use crate::canon::{
+    ChatRequest, Citation, Dialect, Foreign, Format, Part, Reasoning, Tool, ToolChoice,
+};
 use crate::dialect::messages::block::write_mark;
+use crate::dialect::messages::citation;
 use crate::dialect::messages::models::{Family, Samples, Thinks, family};
 use crate::dialect::{Aim, Inexpressible, Written, custom, lost};
 
@@ -56,7 +59,8 @@ pub(in crate::dialect::messages) fn write(
     write_extras(request, &mut body, &mut dropped);
     note_unknown(request, &mut dropped);
     let keeps = |part: &Part, _: &Reasoning| part.opaque_for(Dialect::Messages).is_some();
-    if let Some(name) = lost::thoughts(request, keeps) {
+    let cites = |cited: &Citation| citation::original(cited).is_some();
+    for name in lost::thoughts(request, keeps).into_iter().chain(lost::citations(request, cites)) {
         dropped.add(name);
     }
     cache::place(&mut body, aim.cache, &mut dropped);
