@@ -4,8 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use switchpoint::dialect::embed::openai::{read_request, write_response};
-use switchpoint::dialect::embed::{Upstream, upstream};
+use switchpoint::dialect::embed::{Upstream, read_request, upstream, write_response};
 
 const UPSTREAMS: [Upstream; 7] = [
     Upstream::OpenAi,
