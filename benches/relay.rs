@@ -1,4 +1,4 @@
-//! What the verbatim path costs inside the process: peek, splice, SSE and tap.
+//! What the verbatim path costs inside the process: peek, a route's condition, splice, SSE and tap.
 //!
 //! Run by `cargo bench --bench relay`.
 
@@ -9,6 +9,7 @@ use switchpoint::dialect::openai::Tap;
 use switchpoint::dialect::peek::Scanner;
 use switchpoint::dialect::splice::{Model, Payload, Usage, edits};
 use switchpoint::dialect::sse::Decoder;
+use switchpoint::route::condition::{Condition, Facts};
 
 fn main() {
     divan::main();
@@ -69,6 +70,29 @@ fn splice(bencher: Bencher, size: usize) {
             edits(envelope, Model::Value(Bytes::from_static(b"\"gpt-5-mini\"")), Usage::Ask);
         Some(black_box(&payload).edited(&edits))
     });
+}
+
+#[divan::bench]
+fn condition(bencher: Bencher) {
+    let source = r#"request.headers["x-tier"] == "gold" && request.tokens < 4000"#;
+    let condition = Condition::compile(source).ok();
+    let facts = Facts {
+        model: "fast",
+        surface: "chat",
+        stream: true,
+        images: false,
+        tools: 0,
+        max_tokens: 0,
+        tokens: &|| 1200,
+        header: &|_| Some("gold"),
+        tag: &|_| None,
+        task: &|| None,
+        key: "laptop",
+        team: "search",
+        budget_left: 1.0,
+        unix: 1_763_476_200,
+    };
+    bencher.bench_local(|| Some(condition.as_ref()?.holds(black_box(&facts))));
 }
 
 /// A stream of 200 events as OpenAI sends them, decoded and looked at, `batch` events at a time.

@@ -61,7 +61,7 @@ fn gateway(upstream: SocketAddr) -> Arc<Gateway> {
     std::fs::write(&path, text).unwrap();
     let config = Config::load(&path, &["openai-compatible"]).unwrap();
     let client = Client::new(1);
-    let snapshot = Snapshot::build(config, 1, &client).unwrap();
+    let snapshot = Snapshot::build(config, 1, (&client, Arc::default())).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
     let store = Store::open(&StoreUrl::Memory).unwrap();
     Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
@@ -78,7 +78,14 @@ fn cost(runtime: &tokio::runtime::Runtime, gateway: &Arc<Gateway>, body: Bytes) 
     let mut headers = HeaderMap::new();
     headers.insert("authorization", "Bearer sk-test".parse().unwrap());
     let arrival = Arrival {
-        ask: Ask { surface: Surface::Chat, model: None, stream: None, relay: None, filed: None },
+        ask: Ask {
+            surface: Surface::Chat,
+            model: None,
+            stream: None,
+            relay: None,
+            filed: None,
+            explains: false,
+        },
         headers,
         body: Full::new(body),
         permit: gateway.gauge.acquire(),

@@ -14,6 +14,8 @@ mod hostile;
 mod house;
 mod limits;
 mod matrix;
+mod objects;
+mod pairs;
 mod providers;
 mod recordings;
 mod relay;

@@ -9,7 +9,7 @@ use switchpoint::canon::Dialect;
 use switchpoint::provider::catalog::{Auth, CATALOG, Kind};
 
 use crate::support::client::{Answer, chat, post};
-use crate::support::gateway::KEY;
+use crate::support::gateway::{KEY, route};
 use crate::support::replies::{ask, ask_stream};
 use crate::support::upstream::Request;
 use crate::support::{Gateway, Script, Upstream};
@@ -35,13 +35,23 @@ fn kinds() -> impl Iterator<Item = &'static Kind> {
     CATALOG.iter().filter(|kind| kind.id != "demo")
 }
 
+/// Whether a success in name is all error.
+fn is_error(body: &Value) -> bool {
+    body.as_object().is_some_and(|body| body.keys().next().is_some_and(|first| first == "error"))
+}
+
 fn refusals(kind: &Kind) -> Vec<Refusal> {
-    let entries = std::fs::read_dir(folder(kind)).unwrap().map(|entry| entry.unwrap().file_name());
+    let folder = folder(kind).join("errors");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     let names = entries.map(|name| name.into_string().unwrap());
-    let names = names.filter(|name| name.starts_with("error"));
-    names
-        .map(|name| {
-            let fixture: Value = serde_json::from_str(&read(kind, &name)).unwrap();
+    let fixtures = names.map(|name| {
+        let fixture = read(kind, &format!("errors/{name}"));
+        (name, serde_json::from_str::<Value>(&fixture).unwrap())
+    });
+    fixtures
+        // What some only say as an event of a stream.
+        .filter(|(_, fixture)| fixture["status"] != 200 || is_error(&fixture["body"]))
+        .map(|(name, fixture)| {
             let status = u16::try_from(fixture["status"].as_u64().unwrap()).unwrap();
             let headers = fixture["headers"].as_object().unwrap();
             let headers: Vec<_> = headers
@@ -272,16 +282,18 @@ async fn each_provider_serves_the_clients_of_its_own_dialect_byte_for_byte() {
     }
 }
 
-/// The statuses a client may see for a class, and the codes that go with them.
+/// The status a client sees for a class, and the code that goes with it.
 fn told(class: &str, status: u16) -> (u16, &'static str) {
     match class {
-        // Some say everything with a 400, and what it is only in prose, which is not interpreted.
-        _ if status == 400 && class != "quota" => (400, "invalid_request"),
-        "rate_limited" => (429, "rate_limited"),
+        "rate_limited" | "daily_limit" => (429, "rate_limited"),
         "model_not_found" => (404, "model_not_found"),
         "too_large" => (413, "invalid_request"),
-        "context_too_long" | "invalid_request" => (status, "invalid_request"),
-        "overloaded" if status == 429 => (429, "rate_limited"),
+        "context_too_long" => (400, "context_too_long"),
+        "content_filtered" => (400, "content_filtered"),
+        "invalid_request" if status < 400 => (400, "invalid_request"),
+        "invalid_request" => (status, "invalid_request"),
+        "overloaded" => (503, "upstream_unavailable"),
+        "timeout" => (504, "upstream_timeout"),
         // Of the gateway's own account and of the provider's troubles the client learns no more.
         _ => (502, "upstream_error"),
     }
@@ -305,9 +317,18 @@ async fn each_providers_refusals_are_told_by_their_class() {
     let mut wrong = Vec::new();
     for kind in kinds() {
         let upstream = upstream(kind).await;
-        let gateway = Gateway::start("", &section(kind, &base(kind, &upstream))).await;
+        let routes: String = refusals(kind)
+            .iter()
+            .map(|refusal| {
+                let name = &refusal.name;
+                let route_name = name.replace('.', "-");
+                route(&format!("r-{route_name}"), &[&format!("p/{name}")], "attempts = 1")
+            })
+            .collect();
+        let sections = section(kind, &base(kind, &upstream)) + &routes;
+        let gateway = Gateway::start("", &sections).await;
         for refusal in refusals(kind) {
-            let body = ask(&format!("p/{}", refusal.name));
+            let body = ask(&format!("r-{}", refusal.name.replace('.', "-")));
             let reply = chat(&gateway, body).await;
             wrong.extend(assert_told(kind, &refusal, &reply));
         }

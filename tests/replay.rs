@@ -147,22 +147,149 @@ fn opaque(value: &Value) -> Vec<String> {
     };
     match value {
         Value::Array(all) => all.iter().flat_map(opaque).collect(),
+        Value::Object(block) if block.get("type") == Some(&json!("redacted_thinking")) => {
+            vec![value["data"].as_str().unwrap().to_owned()]
+        }
         Value::Object(fields) => fields.iter().flat_map(named).collect(),
         _ => Vec::new(),
     }
 }
 
+/// How an answer comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Whole,
+    Streamed,
+}
+
 async fn send(gateway: &Gateway, tongue: &Tongue, model: &str, question: &Value) -> Answer {
+    send_by(Way::Whole, (gateway, tongue), model, question).await
+}
+
+async fn send_by(
+    way: Way,
+    (gateway, tongue): (&Gateway, &Tongue),
+    model: &str,
+    question: &Value,
+) -> Answer {
     let mut question = question.clone();
+    let method = match way {
+        Way::Whole => "generateContent",
+        Way::Streamed => "streamGenerateContent?alt=sse",
+    };
     let path = match tongue.name {
         "chat" => "/v1/chat/completions".to_owned(),
-        "generate" => format!("/v1beta/models/{model}:generateContent"),
+        "generate" => format!("/v1beta/models/{model}:{method}"),
         name => format!("/v1/{name}"),
     };
     if tongue.name != "generate" {
         question["model"] = json!(model);
+        question["stream"] = json!(way == Way::Streamed);
     }
     client::post(gateway.address, &path, KEY, question.to_string()).await
+}
+
+/// The whole answer that a client of this API makes of what came.
+fn gathered(way: Way, tongue: &Tongue, answer: &Answer) -> Value {
+    if way == Way::Whole {
+        return answer.json();
+    }
+    let data = answer.text().lines().filter_map(|line| line.strip_prefix("data: "));
+    let events: Vec<Value> = data
+        .filter(|data| *data != "[DONE]")
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    match tongue.name {
+        "chat" => gather_chat(&events),
+        "responses" => events.last().unwrap()["response"].clone(),
+        "messages" => gather_messages(&events),
+        _ => {
+            let parts = events.iter().flat_map(|event| {
+                elements(&event["candidates"][0]["content"]["parts"]).cloned().collect::<Vec<_>>()
+            });
+            let content = json!({"role": "model", "parts": parts.collect::<Vec<_>>()});
+            json!({"candidates": [{"content": content}]})
+        }
+    }
+}
+
+/// Adds text to text, and puts anything else in its place.
+fn grow(whole: &mut Value, more: &Value) {
+    match (whole, more) {
+        (Value::String(whole), Value::String(more)) => whole.push_str(more),
+        (_, Value::Null) => {}
+        (whole, more) => *whole = more.clone(),
+    }
+}
+
+/// Puts these fields in their places where they came.
+fn put(whole: &mut Value, more: &Value, names: &[&str]) {
+    for name in names.iter().filter(|name| more.get(**name).is_some()) {
+        whole[*name] = more[*name].clone();
+    }
+}
+
+fn gather_chat(events: &[Value]) -> Value {
+    let mut message = json!({"role": "assistant"});
+    let (mut details, mut calls) = (Vec::new(), Vec::new());
+    for delta in events.iter().map(|event| &event["choices"][0]["delta"]) {
+        for name in ["content", "reasoning_content"] {
+            grow(&mut message[name], &delta[name]);
+        }
+        elements(&delta["reasoning_details"])
+            .for_each(|detail| gather_detail(&mut details, detail));
+        elements(&delta["tool_calls"]).for_each(|piece| gather_call(&mut calls, piece));
+    }
+    message["reasoning_details"] = details.into();
+    message["tool_calls"] = calls.into();
+    json!({"choices": [{"message": message}]})
+}
+
+/// A piece of a thought is joined to those before it, as the convention has it.
+fn gather_detail(details: &mut Vec<Value>, detail: &Value) {
+    let same =
+        |known: &&mut Value| ["index", "type"].iter().all(|name| known[*name] == detail[*name]);
+    let Some(known) = details.iter_mut().find(same) else { return details.push(detail.clone()) };
+    grow(&mut known["text"], &detail["text"]);
+    put(known, detail, &["signature", "data", "format"]);
+}
+
+fn gather_call(calls: &mut Vec<Value>, piece: &Value) {
+    let place = usize::try_from(piece["index"].as_u64().unwrap()).unwrap();
+    if place == calls.len() {
+        calls.push(json!({"type": "function", "function": {}}));
+    }
+    let call = &mut calls[place];
+    put(call, piece, &["id", "extra_content"]);
+    for name in ["name", "arguments"] {
+        grow(&mut call["function"][name], &piece["function"][name]);
+    }
+}
+
+fn gather_messages(events: &[Value]) -> Value {
+    let mut content: Vec<Value> = Vec::new();
+    let mut input = String::new();
+    for event in events {
+        match event["type"].as_str().unwrap() {
+            "content_block_start" => {
+                content.push(event["content_block"].clone());
+                input.clear();
+            }
+            "content_block_delta" => {
+                let (delta, block) = (&event["delta"], content.last_mut().unwrap());
+                input.push_str(delta["partial_json"].as_str().unwrap_or_default());
+                for name in ["text", "thinking", "signature"] {
+                    let more = delta.get(name).into_iter();
+                    more.for_each(|more| grow(&mut block[name], more));
+                }
+            }
+            "content_block_stop" if !input.is_empty() => {
+                content.last_mut().unwrap()["input"] = serde_json::from_str(&input).unwrap();
+            }
+            _ => {}
+        }
+    }
+    json!({"content": content})
 }
 
 /// What the vendor says when it is asked the same without a gateway.
@@ -190,24 +317,46 @@ fn has_state(tongue: &Tongue, vendor: Vendor) -> bool {
 /// What went wrong when a conversation went on where it began.
 async fn at_home(
     (fleet, gateway): (&Fleet, &Gateway),
-    tongue: &Tongue,
+    (tongue, way): (&Tongue, Way),
     (model, vendor): (&str, Vendor),
+    about: &str,
 ) -> Option<String> {
-    let cell = format!("{} → {model}", tongue.name);
+    let cell = format!("{} → {model}, {way:?}", tongue.name);
     let before = fleet.questions(vendor).len();
-    let mut question = (tongue.ask)();
-    let answer = send(gateway, tongue, model, &question).await;
-    if answer.status != 200 {
-        return Some(format!("{cell}: {}", answer.text()));
+    // Asked so, Claude withholds a thought.
+    let mut question = about_it(&(tongue.ask)(), about);
+    let whole = send(gateway, tongue, model, &question).await;
+    if whole.status != 200 {
+        return Some(format!("{cell}: {}", whole.text()));
     }
-    let made = opaque(&straight(fleet, vendor, &fleet.questions(vendor)[before]).await);
+    let straight = straight(fleet, vendor, &fleet.questions(vendor)[before]).await;
+    assert_eq!(straight.to_string().contains("redacted_thinking"), !about.is_empty(), "{cell}");
+    let made = opaque(&straight);
     assert!(!made.is_empty(), "{cell}: the vendor sealed nothing");
-    (tongue.go_on)(&mut question, &answer.json());
+    let answer = send_by(way, (gateway, tongue), model, &question).await;
+    (tongue.go_on)(&mut question, &gathered(way, tongue, &answer));
     let answer = send(gateway, tongue, model, &question).await;
     let last = fleet.questions(vendor).pop().unwrap();
     let came = opaque(&serde_json::from_slice(&last.body).unwrap());
     let unharmed = answer.status == 200 && came == made;
     (!unharmed).then(|| format!("{cell}: {made:?} became {came:?}: {}", answer.text()))
+}
+
+async fn both_ways(
+    houses: (&Fleet, &Gateway),
+    tongue: &Tongue,
+    keeper: (&str, Vendor),
+    about: &str,
+) -> Vec<String> {
+    let whole = at_home(houses, (tongue, Way::Whole), keeper, about).await;
+    let streamed = at_home(houses, (tongue, Way::Streamed), keeper, about).await;
+    whole.into_iter().chain(streamed).collect()
+}
+
+/// The question with more in it.
+fn about_it(question: &Value, about: &str) -> Value {
+    serde_json::from_str(&question.to_string().replace(QUESTION, &format!("{QUESTION}{about}")))
+        .unwrap()
 }
 
 /// What went wrong when a conversation went on elsewhere, with each other provider.
@@ -236,7 +385,21 @@ async fn what_a_provider_sealed_comes_back_to_it_byte_for_byte() {
     let mut broken = Vec::new();
     for tongue in &TONGUES {
         for keeper in KEEPERS.into_iter().filter(|(_, vendor)| has_state(tongue, *vendor)) {
-            broken.extend(at_home((&fleet, &gateway), tongue, keeper).await);
+            broken.extend(both_ways((&fleet, &gateway), tongue, keeper, "").await);
+        }
+    }
+    assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));
+}
+
+#[tokio::test]
+async fn a_thought_that_claude_withholds_comes_back_to_it_byte_for_byte() {
+    let fleet = Fleet::start().await;
+    let gateway = fleet.gateway("").await;
+    let mut broken = Vec::new();
+    for tongue in &TONGUES {
+        for keeper in [KEEPERS[0], KEEPERS[1]] {
+            let about = " Think redacted.";
+            broken.extend(both_ways((&fleet, &gateway), tongue, keeper, about).await);
         }
     }
     assert!(broken.is_empty(), "\n{}\n", broken.join("\n"));

@@ -105,6 +105,7 @@ fn told(
         created: 1_700_000_000,
         model: "model",
         input_estimate: 0,
+        previous: None,
         request,
     };
     let (client, upstream): (&dyn ClientSide, _) =

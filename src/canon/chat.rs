@@ -41,7 +41,7 @@ pub struct ChatRequest {
 /// Fields of one dialect that have no common meaning.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Extras {
-    /// Whose they are; `None` when there are none.
+    /// What the client speaks, whether it sent any such field or not.
     pub dialect: Option<Dialect>,
     pub fields: Map<String, Value>,
 }
@@ -169,6 +169,9 @@ pub struct Reasoning {
     pub summary: bool,
     /// The provider withholds the text; the opaque state stands for it.
     pub redacted: bool,
+    /// The client did not send it back: the gateway remembered it.
+    #[serde(default)]
+    pub recalled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -326,6 +329,8 @@ pub struct Finish {
     pub reason: FinishReason,
     /// The stop sequence that was met.
     pub stop_sequence: Option<String>,
+    /// What else the provider says of the end (Anthropic's `stop_details`), as it spells it.
+    pub details: Option<Opaque>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,11 @@ impl CallId {
         self.0.simple().to_string()
     }
 
+    /// 62 of its bits that are random.
+    pub fn random(self) -> u64 {
+        self.0.as_u64_pair().1 & (u64::MAX >> 2)
+    }
+
     /// The 36 characters of the id, without an allocation.
     pub fn encode(self, buffer: &mut [u8; 36]) -> &str {
         self.0.hyphenated().encode_lower(buffer)

@@ -5,6 +5,7 @@ mod dialect;
 mod embed;
 mod event;
 mod id;
+mod model;
 mod owner;
 mod record;
 mod relay;
@@ -20,8 +21,11 @@ pub use dialect::Dialect;
 pub use embed::{EmbedInput, EmbedRequest, EmbedResponse};
 pub use event::{Delta, Event, Opening, Start, StreamFailure};
 pub use id::CallId;
+pub use model::{
+    AmountError, Feature, FeatureSet, Features, Model, Money, Price, Rate, Rates, Tier,
+};
 pub use owner::Owner;
-pub use record::{Attempt, CallRecord, Outcome, Surface, UsageSource};
+pub use record::{Attempt, CallRecord, Outcome, Purpose, Surface, UsageSource};
 pub use relay::Relay;
 pub use task::Task;
 pub use usage::Usage;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{CallId, Dialect, Usage};
+use super::{CallId, Dialect, Task, Usage};
 
 /// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -177,6 +177,26 @@ pub struct Attempt {
     pub elapsed: Duration,
 }
 
+/// Who wanted a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Client,
+    /// The gateway itself, to tell what kind of work another call is.
+    Classifier,
+    /// The gateway itself, to compare a target with the one that answered.
+    Shadow,
+}
+
+impl Purpose {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Classifier => "classifier",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 /// The finished call.
 #[derive(Debug, Clone)]
 pub struct CallRecord {
@@ -203,6 +223,9 @@ pub struct CallRecord {
     pub dropped: Vec<Cow<'static, str>>,
     /// Stream events that made no sense and were skipped.
     pub malformed_events: u32,
+    /// What kind of work it was, where the route asked.
+    pub task: Option<Task>,
+    pub purpose: Purpose,
 }
 
 impl CallRecord {

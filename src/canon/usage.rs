@@ -1,5 +1,7 @@
 //! Tokens of a call in disjoint classes.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 /// Token counts. `input`, `cache_read`, `cache_write` and `cache_write_long` are disjoint and sum
@@ -18,6 +20,19 @@ pub struct Usage {
     pub reasoning: u64,
     pub audio_input: u64,
     pub audio_output: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, more: Self) {
+        self.input += more.input;
+        self.cache_read += more.cache_read;
+        self.cache_write += more.cache_write;
+        self.cache_write_long += more.cache_write_long;
+        self.output += more.output;
+        self.reasoning += more.reasoning;
+        self.audio_input += more.audio_input;
+        self.audio_output += more.audio_output;
+    }
 }
 
 impl Usage {

@@ -15,6 +15,9 @@ const AGENT: &str = "agent";
 pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_listeners(config, report);
     check_kinds(config, kinds, report);
+    for model in config.models.keys() {
+        check_model(config, model, report);
+    }
     for (name, route) in &config.routes {
         let path = child("routes", name);
         check_targets(config, &path, route, report);
@@ -66,6 +69,15 @@ fn check_kinds(config: &Config, kinds: &[&str], report: &Report) {
                 format!("no provider kind is called \"{kind}\"{hint}"),
             );
         }
+    }
+}
+
+/// An entry without a `/` was already reported.
+fn check_model(config: &Config, name: &str, report: &Report) {
+    if let Some((provider, _)) = name.split_once('/')
+        && let Err(message) = find_provider(config, provider)
+    {
+        report.problem(&child("models", name), message);
     }
 }
 

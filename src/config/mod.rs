@@ -18,6 +18,7 @@ mod server;
 mod cloud;
 mod store;
 mod provider;
+mod model;
 mod route;
 mod access;
 mod telemetry;
@@ -30,6 +31,7 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use model::ModelOverride;
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
 pub use route::{
@@ -44,7 +46,8 @@ pub use telemetry::{LogFormat, Telemetry};
 use problem::{Lines, Report};
 use reader::{Field, Section};
 
-const SECTIONS: &[&str] = &["server", "admin", "store", "providers", "routes", "keys", "telemetry"];
+const SECTIONS: &[&str] =
+    &["server", "admin", "store", "providers", "models", "routes", "keys", "telemetry"];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Config {
     pub admin: Admin,
     pub store: Store,
     pub providers: BTreeMap<String, Provider>,
+    /// By `provider/model`; what they name wins over the bundled table.
+    pub models: BTreeMap<String, ModelOverride>,
     pub routes: BTreeMap<String, Route>,
     pub keys: BTreeMap<String, Key>,
     pub telemetry: Telemetry,
@@ -104,6 +109,7 @@ impl Config {
             admin: Admin::default(),
             store: Store::default(),
             providers: BTreeMap::new(),
+            models: BTreeMap::new(),
             routes: BTreeMap::new(),
             keys: BTreeMap::new(),
             telemetry: Telemetry::default(),
@@ -126,6 +132,7 @@ impl Config {
                 .map(|section| Store::read(&section))
                 .unwrap_or_default(),
             providers: named(root, "providers", provider::KEYS, Provider::read),
+            models: model::read_all(root),
             routes: named(root, "routes", route::KEYS, Route::read),
             keys: named(root, "keys", access::KEYS, Key::read),
             telemetry: section("telemetry", telemetry::KEYS)

@@ -41,6 +41,32 @@ pub(super) const FALLBACK_KEYS: &[&str] =
 pub(super) const CLASSIFIER_KEYS: &[&str] =
     &["kind", "route", "examples", "timeout", "min_score", "ttl"];
 
+/// All keys of the tables in a route.
+#[cfg(test)]
+pub(super) const NESTED_KEYS: &[&str] = &[
+    "target",
+    "weight",
+    "region",
+    "prefill",
+    "when",
+    "after",
+    "max_extra_cost",
+    "sample",
+    "concurrency",
+    "tokens_per_hour",
+    "general",
+    "context",
+    "budget",
+    "content_filter",
+    "rate_limit",
+    "kind",
+    "route",
+    "examples",
+    "timeout",
+    "min_score",
+    "ttl",
+];
+
 /// Where calls go: to targets in an order, or by their kind of work to other routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {

@@ -99,9 +99,9 @@ pub(super) fn begin(part: &Opening) -> Part {
         Opening::Text => Content::Text { text: String::new(), citations: Vec::new() },
         Opening::Refusal => Content::Refusal(String::new()),
         Opening::Reasoning { summary, redacted } => Content::Reasoning(Reasoning {
-            text: String::new(),
             summary: *summary,
             redacted: *redacted,
+            ..Reasoning::default()
         }),
         Opening::ToolCall { id, name, custom } => Content::ToolCall(ToolCall {
             id: id.clone(),
@@ -140,9 +140,11 @@ pub fn unfold(response: &ChatResponse) -> Vec<Event> {
         service_tier: response.service_tier.clone(),
     })];
     for (number, answer) in (0_u32..).zip(&response.choices) {
+        // They are of the words; only where there are none, of whatever there is.
+        let words = answer.parts.iter().position(|part| part.as_text().is_some()).unwrap_or(0);
         for (place, part) in answer.parts.iter().enumerate() {
             unfold_part(number, part, &mut events);
-            if let (0, Some(logprobs)) = (place, &answer.logprobs) {
+            if let Some(logprobs) = answer.logprobs.as_ref().filter(|_| place == words) {
                 let delta = Delta::Logprobs(logprobs.clone());
                 events.insert(events.len() - 1, Event::Delta { choice: number, delta });
             }
@@ -155,10 +157,14 @@ pub fn unfold(response: &ChatResponse) -> Vec<Event> {
 }
 
 pub(super) fn unfold_part(choice: u32, part: &Part, events: &mut Vec<Event>) {
-    let (opening, deltas) = opening(&part.content);
+    let (opening, mut deltas) = opening(&part.content);
     events.push(Event::Open { choice, part: opening });
-    let opaque = part.opaque.clone().map(Delta::Opaque);
-    events.extend(deltas.into_iter().chain(opaque).map(|delta| Event::Delta { choice, delta }));
+    if let Some(opaque) = part.opaque.clone().map(Delta::Opaque) {
+        // Some clients are told a call's state as it begins, all else's as it ends.
+        let is_call = matches!(part.content, Content::ToolCall(_));
+        deltas.insert(if is_call { 0 } else { deltas.len() }, opaque);
+    }
+    events.extend(deltas.into_iter().map(|delta| Event::Delta { choice, delta }));
     events.push(Event::Close { choice });
 }
 
@@ -173,7 +179,7 @@ fn opening(content: &Content) -> (Opening, Vec<Delta>) {
         Content::Refusal(text) => {
             (Opening::Refusal, filled(text).map(Delta::Refusal).into_iter().collect())
         }
-        Content::Reasoning(Reasoning { text, summary, redacted }) => (
+        Content::Reasoning(Reasoning { text, summary, redacted, .. }) => (
             Opening::Reasoning { summary: *summary, redacted: *redacted },
             filled(text).map(Delta::Reasoning).into_iter().collect(),
         ),
@@ -224,7 +230,11 @@ mod tests {
         });
         let answer = Choice {
             parts: vec![thought, Part::text("so"), Part::new(call)],
-            finish: Finish { reason: FinishReason::ToolCalls, stop_sequence: None },
+            finish: Finish {
+                reason: FinishReason::ToolCalls,
+                stop_sequence: None,
+                ..Finish::default()
+            },
             logprobs: Some(json!({"content": [{"token": "so"}]})),
         };
         let response = ChatResponse {

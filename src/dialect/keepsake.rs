@@ -43,7 +43,12 @@ impl Keeper {
         match event {
             Event::Open { choice: 0, part: Opening::Reasoning { summary, redacted } } => {
                 let (text, summary, redacted) = (String::new(), *summary, *redacted);
-                let thought = Content::Reasoning(Reasoning { text, summary, redacted });
+                let thought = Content::Reasoning(Reasoning {
+                    text,
+                    summary,
+                    redacted,
+                    ..Reasoning::default()
+                });
                 self.thoughts.push(Part::new(thought));
                 self.open = Open::Thought;
             }
@@ -107,13 +112,20 @@ pub fn restore(messages: &mut [Message], kept: &[Keepsake]) {
                 part.opaque.clone_from(&keepsake.opaque);
                 // A turn begins with its thoughts, whatever it says before the first call.
                 let at = parts.len() * usize::from(!is_first);
-                parts.splice(at..at, keepsake.thoughts.iter().cloned());
+                parts.splice(at..at, keepsake.thoughts.iter().cloned().map(recalled));
             }
             is_first &= !matches!(part.content, Content::ToolCall(_));
             parts.push(part);
         }
         message.parts = parts;
     }
+}
+
+fn recalled(mut thought: Part) -> Part {
+    if let Content::Reasoning(thought) = &mut thought.content {
+        thought.recalled = true;
+    }
+    thought
 }
 
 /// A turn that calls tools and came without any state: whoever sends some sends all.
@@ -174,6 +186,7 @@ mod tests {
         let mut messages = vec![Message::new(Role::Assistant, bare)];
         assert_eq!(missing(&messages), ["a", "b"]);
         restore(&mut messages, &kept);
+        let parts: Vec<Part> = parts.into_iter().map(recalled).collect();
         assert_eq!(messages[0].parts, parts);
         assert!(missing(&messages).is_empty());
     }

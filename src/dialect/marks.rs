@@ -12,7 +12,8 @@ pub struct Mark {
     pub lacks: &'static [&'static str],
 }
 
-const fn has(has: &'static [&'static str]) -> Mark {
+/// Bears all of these.
+pub const fn has(has: &'static [&'static str]) -> Mark {
     Mark { has, lacks: &[] }
 }
 
@@ -82,6 +83,24 @@ pub fn of_traits(traits: &Traits) -> impl Iterator<Item = Mark> {
     };
     json.into_iter().chain(ids).chain(thoughts.iter().copied())
 }
+
+/// Marks of what a provider keeps under an id: files, and items of the responses API.
+pub fn of_references(dialect: Option<Dialect>) -> &'static [Mark] {
+    match dialect {
+        Some(Dialect::Responses) => {
+            const { &[has(&["\"file_id"]), has(&["\"file-"]), has(&["\"id\""])] }
+        }
+        Some(Dialect::Gemini) => const { &[has(&["\"file_uri\""]), has(&["\"fileUri\""])] },
+        Some(Dialect::Messages) => const { &[has(&["\"file_id"])] },
+        _ => const { &[has(&["\"file_id"]), has(&["\"file-"])] },
+    }
+}
+
+/// Something that is spelled with escapes, letters perhaps: no serializer does that, and whoever
+/// does it may hide another mark.
+pub const ESCAPES: Mark = has(&["\\u00"]);
+pub const ESCAPED_LETTERS: [Mark; 5] =
+    [has(&["\\u005"]), has(&["\\u006"]), has(&["\\u007"]), has(&["\\u002d"]), has(&["\\u002D"])];
 
 #[cfg(test)]
 mod tests {

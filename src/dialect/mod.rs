@@ -6,6 +6,7 @@
 //! this is used and the bytes pass as they are, under a `Passage` that only looks.
 
 pub mod assemble;
+pub mod batch;
 pub mod chat;
 pub mod cohere;
 pub mod completions;
@@ -17,6 +18,7 @@ pub mod eventstream;
 pub mod fold;
 pub mod gemini;
 pub mod keepsake;
+mod lost;
 pub mod marks;
 pub mod multipart;
 pub mod messages;
@@ -25,6 +27,7 @@ pub mod openai;
 pub mod pairs;
 pub mod passage;
 pub mod peek;
+pub mod references;
 pub mod responses;
 pub mod row;
 pub mod schema;
@@ -116,6 +119,8 @@ pub struct Context<'a> {
     pub model: &'a str,
     /// Tokens of the question by estimate, for dialects that want a count before it is known.
     pub input_estimate: u64,
+    /// The response that the question goes on from.
+    pub previous: Option<&'a str>,
     pub request: &'a ChatRequest,
 }
 

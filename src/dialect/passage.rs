@@ -73,6 +73,9 @@ pub struct Watched {
 pub struct Translated {
     reader: Box<dyn ReadStream>,
     writer: Box<dyn WriteStream>,
+    /// What was said, where that may have to be carried on; and, where it is carried on here, what
+    /// waits for the writer of what it follows.
+    seam: Option<Box<Seam>>,
     sight: Sight,
     keeper: Keeper,
     choices: u32,
@@ -80,6 +83,25 @@ pub struct Translated {
     input_estimate: u64,
     last_word: Option<Bytes>,
     events: Vec<Event>,
+}
+
+/// Where one answer may be carried on by another.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each true or not")]
+#[derive(Debug, Default)]
+struct Seam {
+    /// The text so far, while there is nothing but text.
+    said: Option<String>,
+    /// Its part is still open.
+    open: bool,
+    /// This answer carries another one on, whose writer is not here yet.
+    waiting: bool,
+    held: Vec<Event>,
+    /// Thoughts of a target that carries on are no part of the answer.
+    thinking: bool,
+    /// This answer carries another one on.
+    follows: bool,
+    /// White space that the answer had at its end, and the target was not shown.
+    trimmed: String,
 }
 
 // === impl Sight ===
@@ -168,6 +190,7 @@ impl Passage {
         Self::Translated(Translated {
             reader,
             writer,
+            seam: None,
             sight: Sight::default(),
             keeper: Keeper::default(),
             choices: choices.max(1),
@@ -175,6 +198,35 @@ impl Passage {
             last_word: None,
             events: Vec::new(),
         })
+    }
+
+    /// Keeps what is said, so that another answer can carry it on; `follows`: it does carry one on.
+    #[must_use]
+    pub fn with_seam(mut self, follows: bool) -> Self {
+        if let Self::Translated(translated) = &mut self {
+            let said = (translated.choices == 1).then(String::new);
+            let seam = Seam { said, waiting: follows, ..Seam::default() };
+            translated.seam = Some(Box::new(seam));
+        }
+        self
+    }
+
+    /// The text so far, if it can be carried on: it is all that was said.
+    pub fn said(&self) -> Option<&str> {
+        let Self::Translated(Translated { seam: Some(seam), sight, .. }) = self else {
+            return None;
+        };
+        let said = seam.said.as_deref().filter(|said| !said.trim_end().is_empty());
+        said.filter(|_| sight.finishes == 0)
+    }
+
+    /// Carries on the stream that came through `before`: what has arrived goes through that one's
+    /// writer, as will all that follows. Gives the bytes for what has arrived.
+    pub fn carry_on(&mut self, before: Self) -> Vec<u8> {
+        let (Self::Translated(here), Self::Translated(before)) = (self, before) else {
+            return Vec::new();
+        };
+        here.carry_on(before)
     }
 
     pub fn sight(&self) -> &Sight {
@@ -232,6 +284,75 @@ impl Passage {
 impl std::fmt::Debug for Passage {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_tuple("Passage").field(self.sight()).finish()
+    }
+}
+
+// === impl Seam ===
+
+impl Seam {
+    fn pass(&mut self, event: &Event, writer: &mut dyn WriteStream, out: &mut Vec<u8>) {
+        if self.waiting {
+            self.held.push(event.clone());
+            return;
+        }
+        match event {
+            Event::Start(_) if self.follows => return,
+            Event::Open { part: Opening::Reasoning { .. }, .. } if self.follows => {
+                self.thinking = true;
+                return;
+            }
+            Event::Close { .. } if std::mem::take(&mut self.thinking) => return,
+            Event::Delta { .. } if self.thinking => return,
+            Event::Open { part: Opening::Text, .. } => {
+                if std::mem::replace(&mut self.open, true) && self.follows {
+                    return;
+                }
+            }
+            Event::Open { choice, part } => {
+                // What is more than text cannot be carried on.
+                if !matches!(part, Opening::Reasoning { .. }) {
+                    self.said = None;
+                }
+                if std::mem::take(&mut self.open) {
+                    writer.write(&Event::Close { choice: *choice }, out);
+                }
+            }
+            Event::Close { .. } => self.open = false,
+            Event::Delta { choice, delta: Delta::Text(text) } => {
+                return self.say((*choice, text), writer, out);
+            }
+            Event::Delta { .. }
+            | Event::Start(_)
+            | Event::Finish { .. }
+            | Event::Usage(_)
+            | Event::Failed(_)
+            | Event::End => {}
+        }
+        writer.write(event, out);
+    }
+
+    /// The first words of what is carried on begin with the space that was there already, or with
+    /// none.
+    fn say(
+        &mut self,
+        (choice, text): (u32, &str),
+        writer: &mut dyn WriteStream,
+        out: &mut Vec<u8>,
+    ) {
+        let mut text = text;
+        while let (Some(space), Some(first)) = (self.trimmed.chars().next(), text.chars().next()) {
+            if space != first {
+                self.trimmed.clear();
+                break;
+            }
+            self.trimmed.drain(..space.len_utf8());
+            text = &text[first.len_utf8()..];
+        }
+        if let Some(said) = &mut self.said {
+            said.push_str(text);
+        }
+        let delta = Delta::Text(text.to_owned());
+        writer.write(&Event::Delta { choice, delta }, out);
     }
 }
 
@@ -311,12 +432,29 @@ impl Translated {
             }
             self.sight.note(event, self.choices);
             self.keeper.note(event);
-            if !matches!(event, Event::Failed(_)) {
-                self.writer.write(event, &mut out);
+            match &mut self.seam {
+                _ if matches!(event, Event::Failed(_)) => {}
+                None => self.writer.write(event, &mut out),
+                Some(seam) => seam.pass(event, &mut *self.writer, &mut out),
             }
         }
         if self.events.contains(&Event::End) {
             self.last_word = last_data(&out);
+        }
+        out
+    }
+
+    fn carry_on(&mut self, before: Self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.writer = before.writer;
+        let (Some(seam), Some(old)) = (&mut self.seam, before.seam) else { return out };
+        let said = old.said.unwrap_or_default();
+        let trimmed = said[said.trim_end().len()..].to_owned();
+        let held = std::mem::take(&mut seam.held);
+        **seam =
+            Seam { said: Some(said), open: old.open, follows: true, trimmed, ..Seam::default() };
+        for event in &held {
+            seam.pass(event, &mut *self.writer, &mut out);
         }
         out
     }

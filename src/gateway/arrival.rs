@@ -13,11 +13,12 @@ use http_body_util::BodyExt;
 use super::call::Call;
 use super::relayed::Relayed;
 use super::upload::Upload;
-use crate::canon::{ChatRequest, Dialect, Relay, Surface, Tool};
+use crate::canon::{ChatRequest, Content, Dialect, Message, Part, Relay, Role, Surface, Tool};
 use crate::config::{Server, ToolPairs};
+use crate::dialect::passage::Sight;
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
-use crate::dialect::{ClientSide, Misread, keepsake, pairs};
+use crate::dialect::{ClientSide, Misread, keepsake, pairs, references};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
@@ -55,6 +56,8 @@ pub struct Ask {
     pub relay: Option<Relay>,
     /// The object of a provider's that is asked for, where it is not a model.
     pub filed: Option<Filed>,
+    /// Not an answer is wanted but how it would be got.
+    pub explains: bool,
 }
 
 /// What a path says of files and batches.
@@ -77,6 +80,10 @@ pub(super) struct Question {
     pub(super) betas: Option<String>,
     /// The client's `anthropic-version`.
     pub(super) version: Option<HeaderValue>,
+    /// It ends with what another target has said already.
+    carried_on: bool,
+    /// Who keeps the files that it refers to: no other can be asked.
+    pub(super) keeper: Option<Arc<str>>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
     _lease: Lease,
@@ -88,9 +95,20 @@ pub(super) struct Asked {
     pub(super) request: ChatRequest,
     /// Tool calls or results that stood alone were completed.
     pub(super) repaired: bool,
+    /// It asked for more output than the route allows.
+    pub(super) capped: bool,
 }
 
 impl Asked {
+    /// Lets the answer have `most` tokens and no more.
+    fn cap(&mut self, most: u64) {
+        let wanted = &mut self.request.sampling.max_tokens;
+        if wanted.is_none_or(|wanted| wanted > most) {
+            *wanted = Some(most);
+            self.capped = true;
+        }
+    }
+
     /// Whether the client set breakpoints of the prompt cache itself.
     pub(super) fn has_cache_marks(&self) -> bool {
         let in_tools = self
@@ -239,6 +257,8 @@ impl Question {
             relayed,
             betas: None,
             version: None,
+            carried_on: false,
+            keeper: None,
             chat: OnceLock::new(),
             _lease: lease,
         }
@@ -252,10 +272,70 @@ impl Question {
         self.version = headers.get(VERSION).cloned();
     }
 
+    /// Whether it may refer to what a provider keeps.
+    pub(super) fn may_refer(&self, surface: Surface) -> bool {
+        let reads = surface.dialect().is_some() || surface == Surface::Images;
+        let is_json = self.relayed.as_ref().is_none_or(Relayed::is_json);
+        reads && is_json && references::may_refer(surface.dialect(), &self.payload)
+    }
+
     /// One without a body.
     pub(super) fn bare(headers: &HeaderMap, relayed: Relayed) -> Self {
         let held = Lease { held: Arc::default(), bytes: 0 };
         Self::new((Payload::default(), held), Envelope::default(), headers, Some(relayed))
+    }
+
+    /// One that the gateway asks itself.
+    pub(super) fn made(body: Bytes) -> Result<Self, Error> {
+        let held = Lease { held: Arc::default(), bytes: 0 };
+        let made =
+            Self::new((Payload::default(), held), Envelope::default(), &HeaderMap::new(), None);
+        let mut question = made;
+        let model = read_envelope(&body)?.model;
+        question.replace(body)?;
+        question.envelope.model = model;
+        Ok(question)
+    }
+
+    /// The same question once more; `None` if it cannot be had twice. Shares the bytes.
+    pub(super) fn copy(&self) -> Option<Self> {
+        if self.relayed.is_some() {
+            return None;
+        }
+        Some(Self {
+            payload: self.payload.clone(),
+            envelope: self.envelope.clone(),
+            extra: self.extra.clone(),
+            relayed: None,
+            betas: self.betas.clone(),
+            version: self.version.clone(),
+            carried_on: false,
+            keeper: self.keeper.clone(),
+            chat: OnceLock::new(),
+            _lease: Lease { held: Arc::default(), bytes: 0 },
+        })
+    }
+
+    /// Puts what was said so far at its end, for a target that carries on; false if it cannot be.
+    pub(super) fn carries_on(&mut self, said: &str, sight: &Sight) -> bool {
+        let Some(Ok(asked)) = self.chat.get_mut() else { return false };
+        let text = said.trim_end().to_owned();
+        let part = Part::new(Content::Text { text, citations: Vec::new() });
+        let messages = &mut asked.request.messages;
+        // A second break: what was put there for the first one is a part of it.
+        if self.carried_on {
+            messages.pop();
+        }
+        messages.push(Message { role: Role::Assistant, parts: vec![part], name: None });
+        if let Some(most) = &mut asked.request.sampling.max_tokens {
+            *most = most.saturating_sub(sight.deltas).max(1);
+        }
+        self.carried_on = true;
+        true
+    }
+
+    pub(super) fn is_carried_on(&self) -> bool {
+        self.carried_on
     }
 
     /// What of it is still arriving.
@@ -265,12 +345,11 @@ impl Question {
 
     /// Puts another body in the place of this one.
     pub(super) fn replace(&mut self, body: Bytes) -> Result<(), Error> {
-        let mut scanner = Scanner::default();
-        let read = scanner.feed(&body).and_then(|()| scanner.finish());
-        let envelope = read.map_err(|fault| Error::invalid(fault.to_string()))?;
+        let envelope = read_envelope(&body)?;
         self.envelope = Envelope {
             model: std::mem::take(&mut self.envelope.model),
             stream: self.envelope.stream,
+            previous: self.envelope.previous.take(),
             ..envelope
         };
         self.payload = body.into();
@@ -282,7 +361,14 @@ impl Question {
         if self.chat.get().is_some() {
             return;
         }
-        let mut asked = self.read_chat(call.client(), call.tool_pairs());
+        let wishes = call.wishes();
+        let tool_pairs = wishes.and_then(|wishes| wishes.tool_pairs);
+        let mut asked = self.read_chat(call.client(), tool_pairs);
+        if let (Ok(asked), Some(most)) =
+            (&mut asked, wishes.and_then(|wishes| wishes.max_output_tokens))
+        {
+            asked.cap(most);
+        }
         if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
             if !missing.is_empty() {
@@ -311,14 +397,20 @@ impl Question {
         request.model.clone_from(&self.envelope.model);
         request.stream = self.envelope.stream;
         let Err(orphan) = pairs::check(&request.messages) else {
-            return Ok(Asked { request, repaired: false });
+            return Ok(Asked { request, repaired: false, capped: false });
         };
         if tool_pairs == Some(ToolPairs::Strict) {
             return Err(Misread::new(orphan.to_string()));
         }
         request.messages = pairs::repair(request.messages);
-        Ok(Asked { request, repaired: true })
+        Ok(Asked { request, repaired: true, capped: false })
     }
+}
+
+fn read_envelope(body: &Bytes) -> Result<Envelope, Error> {
+    let mut scanner = Scanner::default();
+    let read = scanner.feed(body).and_then(|()| scanner.finish());
+    read.map_err(|fault| Error::invalid(fault.to_string()))
 }
 
 fn check_size(length: usize, server: &Server) -> Result<(), Unreadable> {

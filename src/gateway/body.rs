@@ -9,6 +9,7 @@ use http_body::{Frame, SizeHint};
 use super::call::Call;
 use super::pass::Pass;
 use super::relay::Relay;
+use super::responses::Follower;
 use crate::canon::Outcome;
 use crate::net::BoxError;
 
@@ -19,6 +20,7 @@ enum Inner {
     Whole(Option<Bytes>, Option<Box<Call>>),
     Stream(Box<Relay>),
     Bytes(Box<Pass>),
+    Followed(Follower),
 }
 
 impl Body {
@@ -28,6 +30,10 @@ impl Body {
 
     pub(super) fn stream(relay: Relay) -> Self {
         Self(Inner::Stream(Box::new(relay)))
+    }
+
+    pub(super) fn followed(follower: Follower) -> Self {
+        Self(Inner::Followed(follower))
     }
 
     pub(super) fn bytes(pass: Pass) -> Self {
@@ -62,13 +68,17 @@ impl http_body::Body for Body {
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
             }
             Inner::Bytes(pass) => pass.poll_next(context).map_ok(Frame::data),
+            Inner::Followed(follower) => {
+                let next = std::task::ready!(follower.poll_next(context));
+                Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Whole(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Inner::Stream(_) => false,
+            Inner::Stream(_) | Inner::Followed(_) => false,
             Inner::Bytes(pass) => pass.left() == Some(0),
         }
     }
@@ -78,7 +88,7 @@ impl http_body::Body for Body {
             Inner::Whole(bytes, _) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Stream(_) => SizeHint::default(),
+            Inner::Stream(_) | Inner::Followed(_) => SizeHint::default(),
             Inner::Bytes(pass) => pass.left().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }

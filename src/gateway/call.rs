@@ -1,25 +1,33 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::arrival::{Ask, Question};
+use super::arrival::Question;
+use super::ask::{Answer, Answered};
+use super::chain::{Chain, Wishes};
+use super::journey::Made;
 use super::responses::Keeping;
-use super::snapshot::{Chain, Snapshot, Target};
-use super::{Body, Gateway};
-use crate::canon::{Attempt, CallId, CallRecord, Outcome, Owner, Surface, Usage, UsageSource};
-use crate::config::ToolPairs;
+use super::snapshot::{Limits, Snapshot, Target};
+use super::task::Decision;
+use super::{Body, Gateway, journey};
+use crate::canon::{
+    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
+};
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::peek::StreamOptions;
-use crate::dialect::{self, CacheInjection, ClientSide};
+use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
+use crate::provider::Failure;
+use crate::route::load::InFlight;
+use crate::route::plan::Stage;
 
 /// One call. It travels from the door through the attempts into the body of the reply; dropping it
 /// anywhere on that way settles it.
@@ -28,14 +36,22 @@ pub(super) struct Call {
     pub(super) house: Arc<Snapshot>,
     pub(super) started: Instant,
     pub(super) chain: Option<Arc<Chain>>,
-    /// The attempt under way: its target's place in the chain, and since when.
-    current: Option<(usize, Instant)>,
+    /// The attempt under way.
+    current: Option<Current>,
+    /// A second one for the same, should the first be slow.
+    rival: Option<Rival>,
+    /// How the call finds its way.
+    pub(super) bearings: Bearings,
     /// Bytes of the question, to estimate its tokens by.
     input_bytes: usize,
     /// The client wants a stream's usage itself.
     pub(super) usage_asked: bool,
     /// The response is to be kept.
     pub(super) keeping: Option<Keeping>,
+    /// Its client wants to know how its way was chosen.
+    pub(super) explains: bool,
+    /// How it was.
+    pub(super) explanation: Option<HeaderValue>,
     record: CallRecord,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
@@ -44,6 +60,41 @@ pub(super) struct Call {
     busy: Option<Busy>,
 }
 
+/// An attempt that is under way, or whose answer is being passed on.
+struct Current {
+    /// Its target's place in the chain.
+    place: usize,
+    /// Which of the provider's credentials it is made with.
+    credential: usize,
+    since: Instant,
+    /// Held as long as the target has work with it.
+    in_flight: Option<InFlight>,
+}
+
+/// A further attempt that may be made while another is under way.
+struct Rival {
+    place: usize,
+    /// When its request left, if it did.
+    since: Arc<OnceLock<Instant>>,
+}
+
+/// What decides about a call's way besides its question.
+#[derive(Debug, Default)]
+pub(super) struct Bearings {
+    /// Of its conversation; 0 where nothing depends on it.
+    pub(super) session: u64,
+    /// The targets whose condition it does not meet.
+    pub(super) barred: Vec<usize>,
+    /// How often its client has asked the same before.
+    pub(super) retries: u32,
+    /// What kind of work it is, and who said so.
+    pub(super) task: Option<Decision>,
+    /// The client's own limit.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// How a request ends that lost a race.
+const CALLED_OFF: (Outcome, u16) = (Outcome::ClientClosed, 0);
 /// So many fields that a target could not take are named, and no longer ones.
 const MOST_DROPPED: usize = 32;
 const LONGEST_DROPPED: usize = 64;
@@ -53,15 +104,15 @@ const LONGEST_DROPPED: usize = 64;
 impl Call {
     pub(super) fn open(
         gateway: Arc<Gateway>,
-        ask: &Ask,
+        surface: Surface,
         permit: Option<Permit>,
-        busy: Busy,
+        busy: Option<Busy>,
     ) -> Box<Self> {
         let house = gateway.snapshot();
         let record = CallRecord {
             id: CallId::new(),
             at: SystemTime::now(),
-            surface: ask.surface,
+            surface,
             stream: false,
             key: None,
             route: None,
@@ -76,6 +127,8 @@ impl Call {
             generation: house.generation,
             dropped: Vec::new(),
             malformed_events: 0,
+            task: None,
+            purpose: Purpose::Client,
         };
         Box::new(Self {
             gateway,
@@ -83,13 +136,17 @@ impl Call {
             started: Instant::now(),
             chain: None,
             current: None,
+            rival: None,
+            bearings: Bearings::default(),
             input_bytes: 0,
             usage_asked: false,
             keeping: None,
+            explains: false,
+            explanation: None,
             record,
             outcome: None,
             _permit: permit,
-            busy: Some(busy),
+            busy,
         })
     }
 
@@ -122,29 +179,85 @@ impl Call {
         self.gateway.keep_response(&keeping, answer, provider);
     }
 
+    /// Keeps that the response, of which the client has the beginning, has failed.
+    pub(super) fn keep_failure(&mut self, error: &Error) {
+        let Some(keeping) = self.keeping.take() else { return };
+        let (id, created) = self.stamp();
+        let model = self.target().map_or_else(String::new, |target| target.model.to_string());
+        self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
+    }
+
     /// The provider that keeps the response which it is giving, too.
     pub(super) fn keeper(&self) -> Option<String> {
         self.target()?.keeper(self.surface()).map(str::to_owned)
     }
 
     /// Nobody waits for the answer any more.
-    pub(super) fn goes_to_background(&mut self) {
-        self.busy = None;
+    pub(super) fn goes_to_background(&mut self) -> Option<Busy> {
+        self.busy.take()
     }
 
-    /// Whether a question is rather refused than sent without one of its fields.
-    pub(super) fn is_strict(&self) -> bool {
-        self.chain.as_ref().is_some_and(|chain| chain.strict)
+    /// What its route wants besides its targets; `None` until it has one.
+    pub(super) fn wishes(&self) -> Option<&Wishes> {
+        self.chain.as_ref().map(|chain| &chain.wishes)
     }
 
-    /// What becomes of tool calls and results that stand alone.
-    pub(super) fn tool_pairs(&self) -> Option<ToolPairs> {
-        self.chain.as_ref().and_then(|chain| chain.tool_pairs)
+    /// The name of the key that pays for it.
+    pub(super) fn key(&self) -> Option<&Arc<str>> {
+        self.record.key.as_ref()
     }
 
-    /// Where breakpoints of the prompt cache are put.
-    pub(super) fn prompt_cache(&self) -> Option<CacheInjection> {
-        self.chain.as_ref().and_then(|chain| chain.prompt_cache)
+    /// The call is made for another one, by the same key.
+    pub(super) fn serves(&mut self, other: &Self) {
+        self.record.key.clone_from(&other.record.key);
+        self.record.purpose = Purpose::Classifier;
+    }
+
+    /// The call repeats another one for comparison.
+    pub(super) fn shadows(&mut self, other: &Self) {
+        self.record.key.clone_from(&other.record.key);
+        self.record.purpose = Purpose::Shadow;
+    }
+
+    /// What the call is for.
+    pub(super) fn is_of(&mut self, decision: Decision) {
+        let by = decision.by.name();
+        let task = decision.task.map_or("none", crate::canon::Task::name);
+        self.gateway.telemetry.metrics.tasks.with_label_values(&[task, by]).inc();
+        self.record.task = decision.task;
+        self.bearings.task = Some(decision);
+    }
+
+    pub(super) fn task(&self) -> Option<crate::canon::Task> {
+        self.record.task
+    }
+
+    /// The name of the route that was asked for.
+    pub(super) fn route_name(&self) -> Arc<str> {
+        self.record.route.clone().unwrap_or_default()
+    }
+
+    /// A number that no other call has, for choices left to chance.
+    pub(super) fn draw(&self) -> u64 {
+        self.record.id.random()
+    }
+
+    /// Some time up to `pause`, another one for each pause and call.
+    pub(super) fn jitter(&self, pause: Duration) -> Duration {
+        let most = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        let draw = self.draw().rotate_left(17) ^ most.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Duration::from_micros(draw % most.saturating_add(1))
+    }
+
+    /// Whether a target that has failed this call may be asked again, as far as all calls of the
+    /// process together may do that.
+    pub(super) fn may_retry(&self, target: &Target, reason: &str) -> bool {
+        let may = self.gateway.retries.withdraw(1, Instant::now());
+        if may {
+            let labels = [&*target.provider.name, reason];
+            self.gateway.telemetry.metrics.retries.with_label_values(&labels).inc();
+        }
+        may
     }
 
     /// What a writer of answers must know of this call, besides question and model: its id as 32
@@ -162,17 +275,32 @@ impl Call {
         self.record.route = Some(Arc::clone(&chain.name));
         self.record.stream = question.envelope.stream;
         self.chain = Some(Arc::clone(chain));
-        self.input_bytes = question.payload.len();
         self.usage_asked = question.envelope.stream_options == StreamOptions::Asked;
+        self.measures(question);
+    }
+
+    /// Notes how long the question is.
+    pub(super) fn measures(&mut self, question: &Question) {
+        self.input_bytes = question.payload.len();
     }
 
     /// The target of the attempt under way.
     pub(super) fn target(&self) -> Option<&Target> {
-        self.chain.as_ref()?.targets.get(self.current?.0)
+        self.chain.as_ref()?.targets.get(self.current.as_ref()?.place)
+    }
+
+    /// When the call must be over, with this target.
+    pub(super) fn end(&self, limits: &Limits) -> Instant {
+        let total = self.bearings.timeout.map_or(limits.total, |timeout| timeout.min(limits.total));
+        self.started + total
     }
 
     /// A request to the target at `place` is about to leave, without the fields in `dropped`.
-    pub(super) fn attempt_begins(&mut self, place: usize, dropped: &[Cow<'static, str>]) {
+    pub(super) fn attempt_begins(
+        &mut self,
+        (place, credential): (usize, usize),
+        dropped: &[Cow<'static, str>],
+    ) {
         // Some are named as the client wrote them, so there is no end of them.
         let shown = dropped.iter().filter(|name| name.len() <= LONGEST_DROPPED);
         self.record.dropped = shown.take(MOST_DROPPED).cloned().collect();
@@ -180,26 +308,82 @@ impl Call {
         if self.record.attempts.is_empty() {
             self.record.overhead = now - self.started;
         }
-        self.current = Some((place, now));
+        self.current = Some(Current { place, credential, since: now, in_flight: None });
+    }
+
+    /// A second request may leave for the target at `place`; what is given tells that it has.
+    pub(super) fn rival_may_begin(&mut self, place: usize) -> Arc<OnceLock<Instant>> {
+        let since = Arc::<OnceLock<Instant>>::default();
+        self.rival = Some(Rival { place, since: Arc::clone(&since) });
+        since
+    }
+
+    /// The second request, if it left, came to this, or was called off.
+    pub(super) fn rival_ended(&mut self, ended: Option<(Outcome, u16)>) {
+        if let Some(Rival { place, since }) = self.rival.take()
+            && let Some(since) = since.get()
+        {
+            self.note_attempt(place, *since, ended.unwrap_or(CALLED_OFF));
+        }
+    }
+
+    /// The second request was faster. The first one came to this, or is called off.
+    pub(super) fn rival_wins(
+        &mut self,
+        (credential, dropped): (usize, &[Cow<'static, str>]),
+        ended: Option<(Outcome, u16)>,
+    ) {
+        let (outcome, status) = ended.unwrap_or(CALLED_OFF);
+        self.attempt_ended(outcome, status);
+        if let Some(Rival { place, since }) = self.rival.take() {
+            self.attempt_begins((place, credential), dropped);
+            if let (Some(current), Some(since)) = (&mut self.current, since.get()) {
+                current.since = *since;
+            }
+        }
     }
 
     /// The attempt under way has ended; the last one may also end with the call.
     pub(super) fn attempt_ended(&mut self, outcome: Outcome, status: u16) {
-        let ended = self
-            .target()
-            .map(|target| (Arc::clone(&target.provider.name), Arc::clone(&target.model)));
-        if let (Some((provider, model)), Some((_, since))) = (ended, self.current.take()) {
-            let elapsed = since.elapsed();
-            self.record.attempts.push(Attempt { provider, model, outcome, status, elapsed });
+        if let Some(Current { place, since, .. }) = self.current.take() {
+            self.note_attempt(place, since, (outcome, status));
+        }
+    }
+
+    fn note_attempt(&mut self, place: usize, since: Instant, (outcome, status): (Outcome, u16)) {
+        let chain = self.chain.as_ref();
+        let Some(target) = chain.and_then(|chain| chain.targets.get(place)) else { return };
+        let (provider, model) = (Arc::clone(&target.provider.name), Arc::clone(&target.model));
+        let elapsed = since.elapsed();
+        self.record.attempts.push(Attempt { provider, model, outcome, status, elapsed });
+    }
+
+    /// Takes in what the attempt under way was answered.
+    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Answer {
+        let Answered { answer, first_token, usage, keepsakes, response } = answered;
+        self.record.first_token.get_or_insert(first_token - self.started);
+        if let Some((usage, output_estimate)) = usage {
+            self.usage(usage, output_estimate);
+        }
+        self.keep(keepsakes);
+        if let Some((response, verbatim)) = response {
+            self.keep_response(&response, verbatim);
+        }
+        if let Some(current) = &mut self.current {
+            current.in_flight = Some(in_flight);
+        }
+        answer
+    }
+
+    /// The target has let its answer down after its first content.
+    pub(super) fn broke_off(&self, failure: &Failure) {
+        if let (Some(target), Some(current)) = (self.target(), &self.current) {
+            target.lane(current.credential).report(journey::report(failure), Instant::now());
         }
     }
 
     pub(super) fn attempts(&self) -> &[Attempt] {
         &self.record.attempts
-    }
-
-    pub(super) fn first_token(&mut self) {
-        self.record.first_token = Some(self.started.elapsed());
     }
 
     pub(super) fn usage(&mut self, usage: Option<Usage>, output_estimate: u64) {
@@ -212,6 +396,11 @@ impl Call {
     /// About four bytes a token.
     pub(super) fn input_estimate(&self) -> u64 {
         (self.input_bytes as u64).div_ceil(4)
+    }
+
+    /// It is counted under another surface than its door's.
+    pub(super) fn counts_as(&mut self, surface: Surface) {
+        self.record.surface = surface;
     }
 
     pub(super) fn malformed(&mut self, events: u32) {
@@ -274,6 +463,17 @@ impl Call {
         {
             headers.insert("x-switchpoint-dropped", dropped);
         }
+        if let Some(task) = self.record.task {
+            headers.insert("x-switchpoint-task", HeaderValue::from_static(task.name()));
+        }
+        let place = self.current.as_ref().map_or(0, |current| current.place);
+        let stage = chain.stage(place);
+        if stage != Stage::Own {
+            headers.insert("x-switchpoint-degraded", HeaderValue::from_static(stage.name()));
+        }
+        if let Some(explanation) = &self.explanation {
+            headers.insert("x-switchpoint-explain", explanation.clone());
+        }
         let overhead = u64::try_from(self.record.overhead.as_micros()).unwrap_or(u64::MAX);
         headers.insert("x-switchpoint-overhead-us", HeaderValue::from(overhead));
         if self.record.usage_source == UsageSource::Provider {
@@ -301,6 +501,8 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Unsupported
+        | Kind::ContextTooLong
+        | Kind::ContentFiltered
         | Kind::Overloaded => Outcome::Refused,
     }
 }
@@ -309,8 +511,9 @@ impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::ClientClosed);
-        let place = self.current.map(|(place, _)| place);
+        let place = self.current.as_ref().map(|current| current.place);
         let status = if outcome == Outcome::Ok { self.record.status } else { 0 };
+        self.rival_ended(None);
         self.attempt_ended(outcome, status);
         self.record.outcome = outcome;
         self.record.duration = self.started.elapsed();

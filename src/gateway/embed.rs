@@ -8,16 +8,16 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::arrival::Question;
-use super::ask::{self, JSON, LONGEST_ANSWER, Unfit};
-use super::attempt::Answer;
+use super::ask::{self, Answer, Answered, JSON, LONGEST_ANSWER};
 use super::call::Call;
+use super::errand::{Unfit, misread};
 use super::relayed;
 use super::snapshot::Target;
 use crate::canon::{EmbedRequest, EmbedResponse, Usage};
 use crate::dialect::embed;
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind};
-use crate::provider::{Failure, Operation, Order};
+use crate::provider::{Cause, Failure, Operation, Order};
 
 /// As many requests for one question are under way at once.
 const AT_ONCE: usize = 8;
@@ -42,8 +42,8 @@ impl Vectors {
         target: &Target,
         spelling: embed::Upstream,
     ) -> Result<(Self, Vec<Cow<'static, str>>), Unfit> {
-        let mut request = embed::read_request(&question.payload.to_bytes())
-            .map_err(|misread| ask::misread(&misread))?;
+        let mut request =
+            embed::read_request(&question.payload.to_bytes()).map_err(|cause| misread(&cause))?;
         request.model = target.model.to_string();
         let written = embed::upstream(spelling).write_requests(&request).map_err(|cause| {
             let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
@@ -60,19 +60,18 @@ impl Vectors {
     /// Asks for all of them. The first failure is the attempt's, and drops those under way.
     pub(super) async fn ask(
         &self,
-        call: &mut Call,
+        call: &Call,
         question: &Question,
         target: &Target,
         credential: usize,
-    ) -> Result<Answer, Failure> {
-        let end = call.started + target.limits.total;
+    ) -> Result<Answered, Failure> {
+        let end = call.end(&target.limits);
         let pieces = self
             .bodies
             .iter()
             .cloned()
             .map(|body| piece(question, target, (body, credential), end));
         let pieces: Vec<Piece> = stream::iter(pieces).buffered(AT_ONCE).try_collect().await?;
-        call.first_token();
         let bodies: Vec<&[u8]> = pieces.iter().map(|(body, _)| &**body).collect();
         let read = embed::upstream(self.spelling).read_response(&bodies);
         let response = read.map_err(|_| Failure::truncated(200))?;
@@ -82,10 +81,10 @@ impl Vectors {
         let beside: Option<u64> = pieces.iter().map(|(_, tokens)| *tokens).sum();
         let beside = beside.map(|input| Usage { input, ..Usage::default() });
         let usage = response.usage.or(beside);
-        call.usage(usage, 0);
         let response = EmbedResponse { usage, ..response };
         let body = embed::write_response(&response, &self.request);
-        Ok(Answer::Whole { content_type: JSON, body: body.into() })
+        let answer = Answer::Whole { content_type: JSON, body: body.into() };
+        Ok(Answered { usage: Some((usage, 0)), ..Answered::new(answer) })
     }
 }
 
@@ -114,10 +113,10 @@ async fn piece(
     let body = ask::read_whole(reply.body, target.limits.idle, LONGEST_ANSWER);
     let body = timeout_at(end, body)
         .await
-        .map_err(|_| Failure::timeout(status))?
+        .map_err(|_| Failure::of(Cause::TotalTimeout, status))?
         .map_err(|unread| unread.into_failure(status))?;
     if ask::says_error(&body) {
-        return Err(Failure::in_band(status, &body));
+        return Err(target.provider.reported(status, &body));
     }
     Ok((body, tokens))
 }

@@ -1,10 +1,12 @@
 //! An upstream's stream on its way through: bytes in, events looked at, bytes out.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
+use super::onward::Onward;
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::passage::{Passage, Verdict};
 use crate::dialect::sse::Decoder;
@@ -14,7 +16,6 @@ use crate::net::client::{BodyError, ReplyBody};
 const LONGEST_EVENT: usize = 16 * 1024 * 1024;
 
 /// One stream being relayed.
-#[derive(Debug)]
 pub(super) struct Flow {
     body: ReplyBody,
     /// Bedrock frames its events in binary; here they become lines.
@@ -23,6 +24,8 @@ pub(super) struct Flow {
     pub(super) passage: Passage,
     /// What the client is to be given, in order.
     pub(super) ready: VecDeque<Bytes>,
+    /// Who may go on should it break.
+    pub(super) onward: Option<Box<Onward>>,
 }
 
 /// A stream in AWS's framing.
@@ -49,7 +52,14 @@ impl Flow {
     /// `binary`: the events come in AWS's framing.
     pub(super) fn new(body: ReplyBody, binary: bool, passage: Passage) -> Self {
         let binary = binary.then(Box::default);
-        Self { body, binary, decoder: Decoder::default(), passage, ready: VecDeque::new() }
+        Self {
+            body,
+            binary,
+            decoder: Decoder::default(),
+            passage,
+            ready: VecDeque::new(),
+            onward: None,
+        }
     }
 
     /// Has the upstream's socket watched or not; false where that cannot be chosen.
@@ -137,5 +147,11 @@ impl Flow {
             }
         }
         Step::Ended
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Flow({:?})", self.passage)
     }
 }

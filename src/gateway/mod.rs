@@ -2,12 +2,22 @@
 
 mod arrival;
 mod ask;
-mod attempt;
+mod batches;
+mod bearings;
 mod body;
+mod build;
 mod call;
+mod chain;
 mod embed;
+mod errand;
+mod explain;
 mod flow;
+mod hedge;
+mod journey;
+mod needs;
 mod objects;
+mod onward;
+mod oracle;
 mod pass;
 mod pipeline;
 mod relay;
@@ -15,9 +25,13 @@ mod relayed;
 mod reload;
 mod responses;
 mod reword;
+mod session;
+mod shadow;
 mod shelf;
 mod snapshot;
+mod task;
 mod upload;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -30,11 +44,20 @@ pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
+use self::task::Decisions;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
+use crate::route::allowance::Allowance;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+
+/// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
+const RETRIES_PERMILLE: u32 = 100;
+const RETRIES_AT_LEAST: u64 = 10;
+
+/// So many answers are read on without a client at the same time; others are broken off.
+const MOST_DRAINS: usize = 256;
 
 /// The handle that every door holds: what is configured now, and what outlives a reload.
 #[derive(Debug)]
@@ -46,8 +69,14 @@ pub struct Gateway {
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
+    /// What kinds of work conversations are, where it took asking somebody.
+    decisions: Decisions,
+    /// Requests that may go to targets which have failed the same call before.
+    retries: Allowance,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
+    /// Answers that are read to their end although nobody waits for them.
+    drains: Gauge,
     /// Calls in flight.
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
@@ -69,6 +98,7 @@ impl Gateway {
         let tasks = Tasks::default();
         telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         Arc::new(Self {
+            drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),
             live: ArcSwap::from_pointee(snapshot),
@@ -76,6 +106,8 @@ impl Gateway {
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
             jobs: Jobs::default(),
+            decisions: task::remembered(),
+            retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             tasks,
             store,
             ending: watch::Sender::new(false),

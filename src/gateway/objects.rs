@@ -2,6 +2,7 @@
 //!
 //! Their ids are the provider's. One that was not given out here, or not to this key, is unknown.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,13 +11,14 @@ use http_body::Body as HttpBody;
 use serde::Deserialize;
 
 use super::arrival::{self, Ask, Filed, Question, Unreadable, refused};
-use super::attempt::{self, Answer};
+use super::ask::Answer;
 use super::call::Call;
+use super::chain::Chain;
 use super::relayed::Relayed;
-use super::snapshot::Chain;
-use super::{Body, Gateway, pipeline, upload};
+use super::{Body, Gateway, batches, journey, pipeline, upload};
 use crate::access::Caller;
 use crate::canon::{Outcome, Owner, Relay, Surface};
+use crate::dialect::references;
 use crate::error::{Error, Kind};
 use crate::provider::Provider;
 use crate::store::{self, Draft, Object, ObjectKind};
@@ -66,12 +68,15 @@ where
         Err(Unreadable::Gone) => return pipeline::broken_off(&call),
     };
     call.routed(&chain, &question);
-    let (mut call, mut answer) = attempt::walk(call, *question).await;
+    let (mut call, mut answer) = journey::walk(call, *question).await;
     if let Ok(Answer::Whole { body, .. }) = &answer
-        && let Err(failure) = note(&call, (relay, &filed.id), body).await
+        && let Err(failure) = note(&mut call, (relay, &filed.id), body).await
     {
         call.ends(Outcome::Internal);
         answer = Err(unknown_whose(&failure));
+    }
+    if let (Relay::FileContent, Ok(content)) = (relay, &mut answer) {
+        call = batches::watch(call, &filed.id, content).await;
     }
     pipeline::reply(call, answer)
 }
@@ -122,7 +127,7 @@ where
         let message = format!("This key may not use `{}`.", scope(&keeper.name, relay));
         return Err(refused(Kind::NotAllowed, message));
     }
-    let chain = Arc::new(Chain::account(keeper, relay.surface().name()));
+    let chain = Arc::new(house.account(keeper, relay.surface().name()));
     Ok(Plan::Asked(Box::new(question), chain))
 }
 
@@ -168,6 +173,30 @@ fn kind_of(relay: Relay) -> ObjectKind {
     if relay.surface() == Surface::Batches { ObjectKind::Batch } else { ObjectKind::File }
 }
 
+/// The provider that keeps the files to which a question refers; `None` where it refers to none.
+pub(super) async fn keeper(
+    call: &Call,
+    question: &Question,
+) -> Result<Option<Arc<str>>, Unreadable> {
+    let Some(owner) = call.owner() else { return Ok(None) };
+    let body = question.payload.to_bytes();
+    let Some(found) = references::read(call.surface().dialect(), &body) else {
+        let message = "The body is nested too deeply to be looked through for files.";
+        return Err(refused(Kind::InvalidRequest, message));
+    };
+    let files: BTreeSet<String> = found.files.into_iter().collect();
+    let mut keeper: Option<Arc<str>> = None;
+    for file in files {
+        let provider = find(&call.gateway, &owner, ObjectKind::File, &file).await?;
+        let first = keeper.get_or_insert_with(|| provider.as_str().into());
+        if **first != *provider {
+            let message = format!("Some of the files are kept by `{first}`, some by `{provider}`.");
+            return Err(refused(Kind::Unsupported, message));
+        }
+    }
+    Ok(keeper)
+}
+
 /// The provider that has an object of this owner's.
 async fn find(
     gateway: &Gateway,
@@ -195,9 +224,14 @@ fn split(object: &Object) -> Option<(&str, &str)> {
 }
 
 /// Remembers what an answer says: whose the object is, where it is, and what became of it.
-async fn note(call: &Call, (relay, id): (Relay, &str), body: &Bytes) -> Result<(), store::Failure> {
+async fn note(
+    call: &mut Call,
+    (relay, id): (Relay, &str),
+    body: &Bytes,
+) -> Result<(), store::Failure> {
     let (Some(owner), Some(target)) = (call.owner(), call.target()) else { return Ok(()) };
-    let store = call.gateway.store();
+    let provider = Arc::clone(&target.provider.name);
+    let store = call.gateway.store().clone();
     if relay == Relay::DeleteFile {
         return store.delete(&owner, ObjectKind::File, id).await.map(drop);
     }
@@ -209,10 +243,16 @@ async fn note(call: &Call, (relay, id): (Relay, &str), body: &Bytes) -> Result<(
     }
     let keep = |id: &str, said: &[u8]| Draft {
         id: id.to_owned(),
-        value: [target.provider.name.as_bytes(), b"\n", said].concat().into(),
+        value: [provider.as_bytes(), b"\n", said].concat().into(),
         expires_at: None,
     };
     store.put(&owner, kind_of(relay), keep(&facts.id, body)).await?;
+    if relay == Relay::CreateBatch {
+        batches::begin(call, &owner, &facts.id).await?;
+    }
+    if relay.surface() == Surface::Batches {
+        batches::look(call, &owner, body).await?;
+    }
     for file in [facts.output_file_id, facts.error_file_id].into_iter().flatten() {
         if store.get(&owner, ObjectKind::File, &file).await?.is_none() {
             let said = serde_json::json!({"id": file, "object": "file", "purpose": "batch_output"});

@@ -10,6 +10,7 @@ use http::{Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::Body;
+use super::batches::Metering;
 use super::call::Call;
 use super::relayed::{self, Incoming};
 use crate::canon::Outcome;
@@ -30,6 +31,7 @@ pub(super) struct Pass {
     left: Option<u64>,
     /// Reads along, where usage may be found.
     skim: Option<Skim>,
+    metering: Option<Box<Metering>>,
     idle: Duration,
     total: Instant,
     /// The upstream is waited for, and not the client.
@@ -41,7 +43,7 @@ pub(super) struct Pass {
 
 impl Pass {
     pub(super) fn of(mut call: Box<Call>, incoming: Incoming) -> Response<Body> {
-        let Incoming { content_type, disposition, first, body, length } = incoming;
+        let Incoming { content_type, disposition, first, body, length, metering } = incoming;
         let skim = relayed::is_json(&content_type).then(Skim::default);
         let mut response = call.respond(StatusCode::OK, content_type);
         if let Some(disposition) = disposition {
@@ -56,6 +58,7 @@ impl Pass {
             first,
             left: length,
             skim,
+            metering,
             idle,
             total: call.started + limits.map_or(hour, |limits| limits.total),
             timer: Box::pin(tokio::time::sleep(idle)),
@@ -107,6 +110,9 @@ impl Pass {
         if let Some(skim) = &mut self.skim {
             skim.feed(&data);
         }
+        if let Some(metering) = &mut self.metering {
+            metering.feed(&data);
+        }
         self.waiting = false;
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
         if self.left == Some(0) {
@@ -144,6 +150,12 @@ impl Pass {
     }
 
     fn settle(&mut self, outcome: Outcome) {
+        if outcome == Outcome::Ok
+            && let Some(metering) = self.metering.take()
+            && let Some(call) = self.call.take()
+        {
+            return metering.settle_later(call);
+        }
         let Some(call) = &mut self.call else { return };
         call.ends(outcome);
         relayed::meter(call, self.skim.as_ref().and_then(Skim::usage));

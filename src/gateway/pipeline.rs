@@ -8,13 +8,13 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::arrival::{Ask, Question, Unreadable};
-use super::attempt::{self, Answer};
+use super::ask::Answer;
 use super::call::{Call, outcome_of};
 use super::pass::Pass;
 use super::relay::Relay;
 use super::responses::Keeping;
-use super::snapshot::Chain;
-use super::{Arrival, Body, Gateway, arrival, objects, upload};
+use super::snapshot::Road;
+use super::{Arrival, Body, Gateway, arrival, bearings, explain, journey, objects, shadow, upload};
 use crate::canon::{Dialect, Outcome, Surface};
 use crate::error::{Error, Kind};
 
@@ -29,7 +29,7 @@ impl Gateway {
     {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
-        let mut call = Call::open(Arc::clone(self), &ask, permit, busy);
+        let mut call = Call::open(Arc::clone(self), ask.surface, permit, Some(busy));
         if shed {
             return call.refuse(overloaded(self));
         }
@@ -38,8 +38,12 @@ impl Gateway {
             return Box::pin(objects::answer(call, (&ask, filed, relay), &headers, body)).await;
         }
         match understand(&mut call, (&ask, &headers), body).await {
+            Ok(question) if ask.explains => explain::answer(call, question).await,
             // What is passed on as it is has its head from the provider, so it waits for that.
             Ok(question) if question.relayed.is_some() => whole(call, question).await,
+            Ok(question) if question.envelope.stream && question.envelope.background => {
+                Box::pin(detached(call, question)).await
+            }
             Ok(question) if question.envelope.stream => stream(call, question).await,
             Ok(question) if question.envelope.background => later(call, question),
             Ok(question) => whole(call, question).await,
@@ -68,41 +72,36 @@ where
         Some(relay) => Box::pin(upload::read(body, (relay, headers), server, budget)).await?,
         None => arrival::read(body, (ask, headers), server, budget).await?,
     };
-    let model = &question.envelope.model;
-    let chain = house.chain(model).map_err(|unknown| {
-        let mut message = format!("There is no route or model `{model}`");
-        if let Some(nearest) = unknown.nearest.filter(|name| caller.may_call(name)) {
-            message = format!("{message}; did you mean `{nearest}`?");
-        } else {
-            message.push_str("; `GET /v1/models` lists what this key may call.");
-        }
-        Unreadable::Refused(Error::new(Kind::ModelNotFound, message))
-    })?;
-    let direct = chain.targets.first().filter(|_| &*chain.name == "direct");
-    let allowed = caller.may_call(model)
-        || direct.is_some_and(|target| {
-            caller.may_call(&format!("{}/{}", target.provider.name, target.model))
-        });
-    if !allowed {
-        let message = format!("This key may not call `{model}`.");
-        return Err(Unreadable::Refused(Error::new(Kind::NotAllowed, message)));
-    }
-    call.routed(&chain, &question);
+    let (road, alias) = bearings::find(&house, &caller, &question.envelope.model)?;
+    let chain = match &road {
+        Road::Chain(chain) => chain,
+        Road::ByTask(by_task) => &by_task.default,
+    };
+    call.routed(chain, &question);
     if call.surface().dialect() == Some(Dialect::Responses) {
-        return Box::pin(recall(call, question, &chain)).await.map_err(Unreadable::Refused);
+        question = Box::pin(recall(call, question, &road)).await.map_err(Unreadable::Refused)?;
+    } else {
+        // In other APIs the word means nothing.
+        question.envelope.background = false;
     }
-    // In other APIs the word means nothing.
-    question.envelope.background = false;
+    if question.may_refer(call.surface()) {
+        question.keeper = Box::pin(objects::keeper(call, &question)).await?;
+    }
+    if let Road::ByTask(by_task) = &road {
+        let decided = Box::pin(by_task.decide(call, &question, (headers, alias))).await;
+        let decision = decided.map_err(Unreadable::Refused)?;
+        let chain = by_task.chain(decision.task);
+        call.is_of(decision);
+        call.routed(chain, &question);
+    }
+    bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
+    shadow::cast(call, &question);
     Ok(question)
 }
 
 /// What the responses API asks a gateway to remember: notes that this response is to be kept, and
 /// puts what was said before in front of the question.
-async fn recall(
-    call: &mut Call,
-    mut question: Question,
-    chain: &Arc<Chain>,
-) -> Result<Question, Error> {
+async fn recall(call: &mut Call, mut question: Question, road: &Road) -> Result<Question, Error> {
     if question.envelope.conversation {
         let message = "`conversation` is not kept here; send `previous_response_id` or the items.";
         return Err(Error::new(Kind::Unsupported, message));
@@ -110,17 +109,25 @@ async fn recall(
     let Some(owner) = call.owner() else { return Ok(question) };
     let surface = call.surface();
     let previous = question.envelope.previous.clone();
-    let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
     let background = question.envelope.background;
-    if previous.is_some() || background {
-        let keepers: Vec<_> = chain.targets.iter().map(|target| target.keeper(surface)).collect();
-        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers).await?;
-        question.replace(body)?;
-        call.routed(chain, &question);
+    let keepers = || match road {
+        Road::Chain(chain) => chain.targets.iter().map(|target| target.keeper(surface)).collect(),
+        // Who will be asked depends on what was said.
+        Road::ByTask(_) => vec![None],
+    };
+    if question.may_refer(surface) {
+        let turn = (&owner, &question.payload, previous.as_deref());
+        if let Some(body) = call.gateway.dereferenced(turn, &keepers()).await? {
+            question.replace(body)?;
+        }
     }
-    // A stream that is asked for in the background has someone who waits for it.
-    question.envelope.background =
-        background && !question.envelope.stream && surface == Surface::Responses;
+    let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
+    if previous.is_some() || background {
+        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers()).await?;
+        question.replace(body)?;
+        call.measures(&question);
+    }
+    question.envelope.background = background && surface == Surface::Responses;
     let kept = surface == Surface::Responses && question.envelope.store != Some(false);
     call.keeping = kept.then_some(keeping);
     Ok(question)
@@ -135,10 +142,10 @@ fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
     };
     let gateway = Arc::clone(&call.gateway);
     let head = call.respond(StatusCode::OK, JSON);
-    call.goes_to_background();
+    drop(call.goes_to_background());
     let model = question.envelope.model.clone();
     let work = async move {
-        let (mut call, answer) = attempt::walk(call, question).await;
+        let (mut call, answer) = journey::walk(call, question).await;
         let answer = match answer {
             Ok(Answer::Whole { body, .. }) => Ok((body, call.keeper())),
             Ok(Answer::Stream(_) | Answer::Bytes(_)) => {
@@ -153,8 +160,16 @@ fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
     head.map(|()| Body::whole(response.to_string().into(), None))
 }
 
+/// A stream that goes on without its client, if it is kept.
+async fn detached(mut call: Box<Call>, question: Question) -> Response<Body> {
+    let Some(keeping) = call.keeping.clone() else { return stream(call, question).await };
+    let busy = call.goes_to_background();
+    let gateway = Arc::clone(&call.gateway);
+    gateway.detach((keeping, busy), stream(call, question)).await
+}
+
 async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
-    let (call, answer) = attempt::walk(call, question).await;
+    let (call, answer) = journey::walk(call, question).await;
     reply(call, answer)
 }
 
@@ -167,7 +182,7 @@ async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
         call.respond(StatusCode::OK, HeaderValue::from_static(call.client().stream_type())),
         call.client(),
     );
-    let mut walk: Walk = Box::pin(attempt::walk(call, question));
+    let mut walk: Walk = Box::pin(journey::walk(call, question));
     match tokio::time::timeout(keepalive, &mut walk).await {
         Ok((call, answer)) => reply(call, answer),
         Err(_) => Relay::committed_early(walk, gateway, early),

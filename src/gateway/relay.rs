@@ -10,15 +10,19 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
-use super::attempt::Answer;
+use super::ask::Answer;
 use super::call::{Call, outcome_of};
 use super::flow::{Flow, Step};
+use super::onward::Resumed;
 use super::pipeline::Walk;
 use super::snapshot::Target;
-use super::{Body, Gateway};
+use super::{Body, Gateway, shadow};
 use crate::canon::Outcome;
+use crate::config::OnDisconnect;
 use crate::dialect::ClientSide;
+use crate::dialect::passage::last_data;
 use crate::error::{Error, Kind};
+use crate::provider::{Cause, Failure};
 
 /// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
@@ -48,6 +52,8 @@ pub(super) struct Relay {
 enum Phase {
     /// The client has its head already, the upstream is still silent.
     Waiting(Walk),
+    /// A stream has broken, and another target is to go on.
+    Resuming(Box<Resumed>),
     Live(Live),
     /// Only `said` is left. The call is settled when the last of it was taken.
     Ending(Option<Box<Call>>),
@@ -64,6 +70,8 @@ struct Live {
     /// What is ready is being given, until nothing is.
     giving: bool,
     pace: Pace,
+    /// The client has been given some of it.
+    gave: bool,
     /// What comes behind that, when the upstream has come to its end.
     last: Option<Turn>,
 }
@@ -82,14 +90,22 @@ enum Turn {
     Give(Bytes),
     /// The stream ends, with the call's outcome and perhaps an error event.
     End(Outcome, Option<Error>),
-    /// The upstream's own error event is the last one.
-    Fail(Bytes),
+    /// The upstream has broken its answer off: another target may go on. Else this is said, or the
+    /// upstream's own event passed on.
+    Broken(Box<Broken>),
     /// All of the stream is there already.
     Say(Box<Call>, Bytes),
     /// No target answered.
     Refuse(Box<Call>, Error),
     Begin(Box<Live>),
     Wait(Instant),
+}
+
+/// How an answer has ended before its end.
+struct Broken {
+    failure: Failure,
+    error: Error,
+    event: Option<Bytes>,
 }
 
 // === impl Relay ===
@@ -148,6 +164,12 @@ impl Relay {
                     Poll::Ready((call, answer)) => begin(call, answer),
                     Poll::Pending => Turn::Wait(Instant::now() + Duration::from_hours(1)),
                 },
+                Phase::Resuming(resumed) => match resumed.walk.as_mut().poll(context) {
+                    Poll::Ready((call, answer)) => {
+                        begin_again(call, answer, resumed.carried.take())
+                    }
+                    Poll::Pending => Turn::Wait(Instant::now() + Duration::from_hours(1)),
+                },
                 Phase::Live(live) => live.turn(self.last_sent, context),
                 Phase::Ending(call) => {
                     // The client has everything; now the call is over.
@@ -159,10 +181,7 @@ impl Relay {
                 Turn::Give(bytes) => return self.give(bytes),
                 Turn::Begin(live) => self.phase = Phase::Live(*live),
                 Turn::End(outcome, error) => self.end(outcome, error),
-                Turn::Fail(event) => {
-                    self.said.push_back(event);
-                    self.end(Outcome::UpstreamError, None);
-                }
+                Turn::Broken(broken) => self.broke(*broken),
                 Turn::Refuse(call, error) => self.refuse(call, error),
                 Turn::Say(mut call, bytes) => {
                     call.ends(Outcome::Ok);
@@ -213,10 +232,46 @@ impl Relay {
         Poll::Pending
     }
 
+    /// Another target goes on, or the client is told.
+    fn broke(&mut self, broken: Broken) {
+        let Broken { failure, error, event } = broken;
+        let outcome = failure.outcome;
+        let phase = std::mem::replace(&mut self.phase, Phase::Ending(None));
+        let Phase::Live(mut live) = phase else { return };
+        live.call.broke_off(&failure);
+        if let Some(onward) = live.flow.onward.take() {
+            let (gave, parts) = (live.gave, live.into_parts());
+            match onward.resume(parts, (failure, error), gave) {
+                Ok(resumed) => self.phase = Phase::Resuming(Box::new(resumed)),
+                Err((call, flow, error)) => {
+                    self.phase = Phase::Live(Live::new(call, flow));
+                    self.say_broken(outcome, (error, event));
+                }
+            }
+            return;
+        }
+        self.phase = Phase::Live(live);
+        self.say_broken(outcome, (error, event));
+    }
+
+    fn say_broken(&mut self, outcome: Outcome, (error, event): (Error, Option<Bytes>)) {
+        match event {
+            Some(event) => {
+                self.said.push_back(event);
+                self.end(outcome, None);
+            }
+            None => self.end(outcome, Some(error)),
+        }
+    }
+
     fn end(&mut self, outcome: Outcome, error: Option<Error>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Ending(None));
         if let Phase::Live(live) = phase {
-            let call = live.settle(outcome);
+            let verbatim = live.flow.passage.is_verbatim();
+            let mut call = live.settle(outcome);
+            if let Some(error) = error.as_ref().filter(|_| !verbatim) {
+                call.keep_failure(error);
+            }
             match error {
                 Some(error) => self.refuse(call, error),
                 None => self.phase = Phase::Ending(Some(call)),
@@ -253,6 +308,9 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.gateway.telemetry.metrics.streams_open.dec();
         if let Phase::Live(live) = std::mem::replace(&mut self.phase, Phase::Ending(None)) {
+            if live.drains() {
+                return live.drain();
+            }
             let whole = live.flow.passage.sight().done && live.flow.ready.is_empty();
             drop(live.settle(if whole { Outcome::Ok } else { Outcome::ClientClosed }));
         }
@@ -276,9 +334,33 @@ fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
     }
 }
 
-fn truncated() -> Turn {
-    let text = "The provider broke its answer off; what was received is not complete.";
-    Turn::End(Outcome::UpstreamTruncated, Some(Error::new(Kind::StreamTruncated, text)))
+/// Another target has come to an answer behind a broken stream, or none has.
+fn begin_again(call: Box<Call>, answer: Result<Answer, Error>, carried: Option<Box<Flow>>) -> Turn {
+    let Some(before) = carried else { return begin(call, answer) };
+    match answer {
+        Ok(Answer::Stream(mut flow)) => {
+            // The upstream of before has nothing more to say; what it said goes on here.
+            let seam = flow.passage.carry_on(before.passage);
+            flow.ready.clear();
+            if !seam.is_empty() {
+                flow.ready.push_back(seam.into());
+            }
+            let mut live = Live::new(call, flow);
+            live.gave = true;
+            Turn::Begin(Box::new(live))
+        }
+        other => begin(call, other),
+    }
+}
+
+fn broken(failure: Failure, error: Error, event: Option<Bytes>) -> Turn {
+    // How it ended is the same for every cause that lies with the upstream, but for a silence.
+    let outcome = match failure.cause {
+        Cause::IdleTimeout | Cause::Cut => failure.outcome,
+        _ => Outcome::UpstreamError,
+    };
+    let failure = Failure { outcome, ..failure };
+    Turn::Broken(Box::new(Broken { failure, error, event }))
 }
 
 // === impl Live ===
@@ -303,6 +385,7 @@ impl Live {
             last_data: now,
             finished: None,
             giving: true,
+            gave: false,
             pace: Pace::Calm,
             last: None,
         }
@@ -340,7 +423,9 @@ impl Live {
 
     /// The next of what is being given; `None` when that was all.
     fn give(&mut self) -> Option<Turn> {
-        let next = self.flow.ready.pop_front().map(Turn::Give).or_else(|| self.last.take());
+        let next = self.flow.ready.pop_front().map(Turn::Give);
+        self.gave |= next.is_some();
+        let next = next.or_else(|| self.last.take());
         self.giving = next.is_some();
         next
     }
@@ -390,25 +475,19 @@ impl Live {
         if self.finished.is_some() {
             return self.ended(Step::Ended);
         }
-        let text = if now >= self.total {
-            "The answer took longer than the route allows."
-        } else {
-            "The provider fell silent in the middle of its answer."
-        };
-        Turn::End(Outcome::Timeout, Some(Error::new(Kind::UpstreamTimeout, text)))
+        if now >= self.total {
+            let text = "The answer took longer than the route allows.";
+            return Turn::End(Outcome::Timeout, Some(Error::new(Kind::UpstreamTimeout, text)));
+        }
+        let text = "The provider fell silent in the middle of its answer.";
+        let error = Error::new(Kind::UpstreamTimeout, text);
+        broken(Failure::of(Cause::IdleTimeout, StatusCode::OK.as_u16()), error, None)
     }
 
     /// The upstream has nothing more to say. A finished answer is completed with what it lacks.
     fn ended(&mut self, step: Step) -> Turn {
         match step {
-            Step::Failed(event) if !self.flow.passage.is_verbatim() => {
-                return Turn::End(Outcome::UpstreamError, Some(self.reported(&event)));
-            }
-            Step::Failed(event) => {
-                let redact = |target: &Target| target.provider.redact_event(&event);
-                let redacted = self.call.target().and_then(redact);
-                return Turn::Fail(redacted.unwrap_or(event));
-            }
+            Step::Failed(event) => return self.failed(event),
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}
         }
@@ -417,7 +496,9 @@ impl Live {
         if !done {
             let last = passage.complete(self.call.usage_asked, self.call.input_estimate());
             if !passage.sight().finished {
-                return truncated();
+                let text = "The provider broke its answer off; what was received is not complete.";
+                let error = Error::new(Kind::StreamTruncated, text);
+                return broken(Failure::of(Cause::Cut, StatusCode::OK.as_u16()), error, None);
             }
             self.keep_response();
             if !last.is_empty() {
@@ -427,15 +508,67 @@ impl Live {
         Turn::End(Outcome::Ok, None)
     }
 
-    /// What the upstream reported inside its stream, in our words.
-    fn reported(&self, event: &Bytes) -> Error {
-        let said = self.flow.passage.sight().failure.as_ref();
-        let said = said.map(|failure| failure.message.clone()).unwrap_or_default();
+    /// The upstream has reported a failure inside its stream. Where it speaks its client's
+    /// language it has said so itself, and the client may know it.
+    fn failed(&mut self, event: Bytes) -> Turn {
+        let unknown = || Failure::of(Cause::ErrorInBody, StatusCode::OK.as_u16());
+        let failure = self.failure(&event).unwrap_or_else(unknown);
+        let error = self.reported(failure.message.clone());
+        let shown = failure.confided.is_none() && self.flow.passage.is_verbatim();
+        let event = shown.then(|| {
+            let redact = |target: &Target| target.provider.redact_event(&event);
+            self.call.target().and_then(redact).unwrap_or(event)
+        });
+        if let Some(said) = event.as_deref().and_then(last_data) {
+            self.call.keep_response(&said, true);
+        }
+        broken(failure, error, event)
+    }
+
+    /// What the failure means that the upstream reports inside its stream.
+    fn failure(&self, event: &Bytes) -> Option<Failure> {
+        let provider = &self.call.target()?.provider;
+        tracing::debug!(provider = %provider.name, bytes = event.len(), "a stream reported a failure");
+        Some(match &self.flow.passage.sight().failure {
+            Some(heard) => provider.heard(200, heard),
+            None => provider.reported(200, &last_data(event)?),
+        })
+    }
+
+    /// The same in our words, with as much of the upstream's as the client may know.
+    fn reported(&self, said: Option<String>) -> Error {
         let provider = self.call.target().map(|target| &target.provider);
-        let said = provider.map_or(String::new(), |provider| provider.redact(said));
         let name = provider.map_or("provider", |provider| &provider.name);
-        tracing::debug!(provider = name, bytes = event.len(), "a stream reported a failure");
-        Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off: {said}"))
+        let said = said.zip(provider).map(|(said, provider)| provider.redact(said));
+        let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
+        Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off{said}"))
+    }
+
+    /// Whether the answer is read to its end although its client has left.
+    fn drains(&self) -> bool {
+        let wishes = self.call.wishes();
+        wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain)
+            && !self.flow.passage.sight().done
+    }
+
+    /// Reads it, for the sake of its usage. The client has left all the same.
+    fn drain(self) {
+        let Self { mut call, flow, .. } = self;
+        let gateway = Arc::clone(&call.gateway);
+        let Some(place) = gateway.drains.acquire() else { return };
+        gateway.tasks.spawn(async move {
+            shadow::drain(&mut call, flow).await;
+            call.ends(Outcome::ClientClosed);
+            drop((call, place));
+        });
+    }
+
+    /// The call, having noted what its stream has told, and the stream.
+    fn into_parts(self) -> (Box<Call>, Box<Flow>) {
+        let Self { mut call, flow, .. } = self;
+        let sight = flow.passage.sight();
+        call.usage(sight.usage, sight.deltas);
+        (call, flow)
     }
 
     /// The call with all that its stream has told.

@@ -8,8 +8,8 @@ use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTEN
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
-use super::ask::says_error;
-use super::attempt::Answer;
+use super::ask::{Answer, Answered, says_error};
+use super::batches::Metering;
 use super::call::Call;
 use super::snapshot::Target;
 use super::upload::Upload;
@@ -18,7 +18,7 @@ use crate::dialect::openai::Skim;
 use crate::dialect::splice::Model;
 use crate::error::{Error, Kind};
 use crate::net::client::{Feed, Reply, ReplyBody};
-use crate::provider::{Failure, Form, Operation};
+use crate::provider::{Cause, Failure, Form, Operation};
 
 /// JSON up to this size is looked at before any of it is passed on: an error in it can still go to
 /// another target.
@@ -49,6 +49,8 @@ pub(super) struct Incoming {
     pub(super) body: ReplyBody,
     /// Its size, where it is known.
     pub(super) length: Option<u64>,
+    /// Where these are the answers of a batch.
+    pub(super) metering: Option<Box<Metering>>,
 }
 
 // === impl Relayed ===
@@ -57,6 +59,11 @@ impl Relayed {
     pub(super) fn json(relay: Relay) -> Self {
         let content_type = Some(JSON.clone());
         Self { relay, content_type, plain: false, id: String::new(), rest: None }
+    }
+
+    /// Whether its body is JSON and not a form.
+    pub(super) fn is_json(&self) -> bool {
+        !self.plain
     }
 
     pub(super) fn form(
@@ -110,7 +117,11 @@ pub(super) fn form(relayed: Option<&Relayed>) -> Form<'_> {
 }
 
 /// Takes in the beginning of an answer, or all of one that is small.
-pub(super) async fn answer(call: &mut Call, reply: Reply, due: Instant) -> Result<Answer, Failure> {
+pub(super) async fn answer(
+    surface: Surface,
+    reply: Reply,
+    due: Instant,
+) -> Result<Answered, Failure> {
     let Reply { status, headers, mut body } = reply;
     let content_type = headers.get(CONTENT_TYPE).unwrap_or(&JSON).clone();
     let is_json = is_json(&content_type);
@@ -118,31 +129,39 @@ pub(super) async fn answer(call: &mut Call, reply: Reply, due: Instant) -> Resul
     let mut whole = false;
     while !whole && (first.is_empty() || (is_json && first.len() < LOOKED_AT)) {
         let more = timeout_at(due, poll_fn(|context| body.poll_data(context, &mut first))).await;
-        let more = more.map_err(|_| Failure::timeout(status))?;
+        let more = more.map_err(|_| Failure::of(Cause::FirstTokenTimeout, status))?;
         whole = !more.map_err(|_| Failure::truncated(status))?;
     }
     let first = first.freeze();
     if is_json && says_error(&first) {
         return Err(Failure::in_band(status, &first));
     }
-    call.first_token();
     if is_json && whole {
         let mut skim = Skim::default();
         skim.feed(&first);
-        meter(call, skim.usage());
-        return Ok(Answer::Whole { content_type, body: first });
+        let usage = is_metered(surface, skim.usage()).then_some((skim.usage(), 0));
+        let answer = Answer::Whole { content_type, body: first };
+        return Ok(Answered { usage, ..Answered::new(answer) });
     }
     let disposition = headers.get(CONTENT_DISPOSITION).cloned();
     let length = length(&headers);
-    Ok(Answer::Bytes(Box::new(Incoming { content_type, disposition, first, body, length })))
+    let incoming = Incoming { content_type, disposition, first, body, length, metering: None };
+    Ok(Answered::new(Answer::Bytes(Box::new(incoming))))
 }
 
 /// Notes what was used. Where nobody counted, only text can be estimated.
 pub(super) fn meter(call: &mut Call, usage: Option<Usage>) {
-    let is_text =
-        matches!(call.surface(), Surface::Speech | Surface::Moderations | Surface::Rerank);
-    if usage.is_some() || is_text {
+    if is_metered(call.surface(), usage) {
         call.usage(usage, 0);
+    }
+}
+
+fn is_metered(surface: Surface, usage: Option<Usage>) -> bool {
+    match surface {
+        // What a batch says of its usage it says again each time that it is looked at.
+        Surface::Files | Surface::Batches => false,
+        Surface::Speech | Surface::Moderations | Surface::Rerank => true,
+        _ => usage.is_some(),
     }
 }
 

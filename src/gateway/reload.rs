@@ -109,7 +109,8 @@ impl Reloader {
                 tracing::warn!(section, "this change takes effect at the next start only");
             }
         }
-        Snapshot::build(config, generation, &self.gateway.client).map_err(|problems| {
+        let board = Arc::clone(&current.board);
+        Snapshot::build(config, generation, (&self.gateway.client, board)).map_err(|problems| {
             problems.iter().map(|(section, problem)| format!("{section}: {problem}")).collect()
         })
     }

@@ -6,13 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
+use tokio::time::Instant;
 
+use super::build;
+use super::chain::Chain;
+use super::task::ByTask;
 use crate::access::Access;
-use crate::canon::{CacheMark, Surface};
-use crate::config::{CloudEnvironment, Config, Lifetime, PromptCache, Route, Timeouts, ToolPairs};
-use crate::dialect::CacheInjection;
+use crate::canon::{Feature, Model, Surface, Usage};
+use crate::config::{CloudEnvironment, Config, Timeouts};
 use crate::net::client::Client;
 use crate::provider::{Provider, Way};
+use crate::route::condition::Condition;
+use crate::route::health::Reason;
+use crate::route::health::board::{Board, Lane, Standing};
 use crate::route::{Choice, Routes, Unknown};
 use crate::telemetry::Meters;
 
@@ -25,27 +31,27 @@ pub struct Snapshot {
     pub loaded_at: SystemTime,
     pub access: Access,
     pub routes: Routes,
+    /// The health of targets and keys, which outlives this.
+    pub board: Arc<Board>,
     /// The series of calls that never got to a target.
     pub(super) refusals: Meters,
     providers: BTreeMap<String, Arc<Provider>>,
     /// There are providers of several kinds.
     mixed: bool,
-    chains: Vec<Arc<Chain>>,
+    /// In the order of the routes' names.
+    roads: Vec<Road>,
+    /// Of the models that providers are said to have.
+    direct: BTreeMap<(String, String), Arc<Chain>>,
+    /// The health of each provider's keys, whatever the model.
+    keys: BTreeMap<String, Arc<Standing>>,
 }
 
-/// The targets that a call may try, in order.
-#[derive(Debug)]
-pub(super) struct Chain {
-    /// The route's name, or `direct`.
-    pub(super) name: Arc<str>,
-    pub(super) header: Option<HeaderValue>,
-    pub(super) targets: Vec<Target>,
-    /// A question is rather refused than sent without one of its fields.
-    pub(super) strict: bool,
-    pub(super) tool_pairs: Option<ToolPairs>,
-    pub(super) prompt_cache: Option<CacheInjection>,
-    /// Attempts one call may make, over keys and targets together.
-    pub(super) attempts: u32,
+/// What a route's name leads to.
+#[derive(Debug, Clone)]
+pub(super) enum Road {
+    Chain(Arc<Chain>),
+    /// First the kind of work must be told.
+    ByTask(Arc<ByTask>),
 }
 
 /// One model of one provider.
@@ -59,6 +65,19 @@ pub(super) struct Target {
     pub(super) model_header: Option<HeaderValue>,
     pub(super) limits: Limits,
     pub(super) meters: Meters,
+    /// What is known of the model.
+    pub(super) info: Model,
+    /// Its health and load, which outlive the config.
+    pub(super) standing: Arc<Standing>,
+    /// The same for the same target, whatever the route.
+    pub(super) identity: u64,
+    /// Its share of the calls.
+    pub(super) weight: u32,
+    pub(super) in_region: bool,
+    /// It is known to carry on an answer that was begun.
+    pub(super) prefills: bool,
+    /// For which calls it is.
+    pub(super) when: Option<Condition>,
 }
 
 /// How long each phase of an attempt may take.
@@ -76,8 +95,8 @@ pub(super) struct Limits {
     pub(super) total: Duration,
 }
 
-/// Attempts when a route names no number.
-const ATTEMPTS: u32 = 3;
+/// Tokens of an answer, where nothing is known of it.
+const USUAL_OUTPUT: u64 = 500;
 pub(super) const STREAM_HEADERS: Duration = Duration::from_mins(1);
 const DEFAULTS: Limits = Limits {
     connect: Duration::from_secs(5),
@@ -95,7 +114,7 @@ impl Snapshot {
     pub fn build(
         config: Config,
         generation: u64,
-        client: &Client,
+        (client, board): (&Client, Arc<Board>),
     ) -> Result<Self, Vec<(String, String)>> {
         let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
@@ -111,17 +130,10 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let chains = config
-            .routes
-            .iter()
-            .map(|(name, route)| {
-                let targets = route.targets.iter().filter_map(|target| {
-                    let provider = providers.get(&target.provider)?;
-                    Some(Target::new(name, provider, &target.model, &route.timeouts))
-                });
-                Arc::new(Chain::new(name, targets.collect(), Some(route)))
-            })
-            .collect();
+        let builder = build::Builder { config: &config, providers: &providers, board: &board };
+        let roads = builder.roads()?;
+        let direct = builder.direct();
+        let keys = builder.keys();
         let listed = providers
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
@@ -138,8 +150,11 @@ impl Snapshot {
                 let first = kinds.next();
                 kinds.any(|kind| Some(kind) != first)
             },
+            board,
             providers,
-            chains,
+            roads,
+            direct,
+            keys,
         })
     }
 
@@ -148,18 +163,32 @@ impl Snapshot {
         self.mixed
     }
 
-    /// The targets that `model` stands for.
-    pub(super) fn chain(&self, model: &str) -> Result<Arc<Chain>, Unknown> {
+    /// Where `model` leads to.
+    pub(super) fn road(&self, model: &str) -> Result<Road, Unknown> {
+        let unknown = Unknown { nearest: None };
         match self.routes.resolve(model)? {
-            Choice::Route(place) => {
-                self.chains.get(place).cloned().ok_or(Unknown { nearest: None })
-            }
+            Choice::Route(place) => self.roads.get(place).cloned().ok_or(unknown),
             Choice::Direct { provider, model } => {
-                let provider = self.providers.get(provider).ok_or(Unknown { nearest: None })?;
-                let target = Target::new("direct", provider, model, &Timeouts::default());
-                Ok(Arc::new(Chain::new("direct", vec![target], None)))
+                let name = (provider.to_owned(), model.to_owned());
+                if let Some(chain) = self.direct.get(&name) {
+                    return Ok(Road::Chain(Arc::clone(chain)));
+                }
+                let provider = self.providers.get(provider).ok_or(unknown)?;
+                Ok(Road::Chain(Arc::new(self.account(provider, model))))
             }
         }
+    }
+
+    /// One model of a provider that is not said to have it; or, where no model is asked, the
+    /// provider itself, with a word in the model's place.
+    pub(super) fn account(&self, provider: &Arc<Provider>, what: &str) -> Chain {
+        let standing = match self.keys.get(&*provider.name) {
+            Some(keys) => Arc::new(keys.fresh(what)),
+            None => self.board.standing(&provider.name, what, &[]),
+        };
+        let info =
+            provider.model(what, self.config.models.get(&format!("{}/{what}", provider.name)));
+        build::lone(Target::new("direct", provider, (what, info), (&Timeouts::default(), standing)))
     }
 }
 
@@ -173,44 +202,15 @@ impl Snapshot {
     }
 }
 
-// === impl Chain ===
-
-impl Chain {
-    /// The provider itself, where no model is asked; `what` stands in the model's place.
-    pub(super) fn account(provider: &Arc<Provider>, what: &str) -> Self {
-        let target = Target::new("direct", provider, what, &Timeouts::default());
-        Self::new("direct", vec![target], None)
-    }
-
-    fn new(name: &str, targets: Vec<Target>, route: Option<&Route>) -> Self {
-        Self {
-            name: name.into(),
-            header: HeaderValue::from_str(name).ok(),
-            targets,
-            strict: route.is_some_and(|route| route.strict),
-            tool_pairs: route.and_then(|route| route.tool_pairs),
-            prompt_cache: route.and_then(|route| route.prompt_cache).map(injection),
-            attempts: route.and_then(|route| route.attempts).unwrap_or(ATTEMPTS),
-        }
-    }
-}
-
-fn injection(wanted: PromptCache) -> CacheInjection {
-    CacheInjection {
-        system: wanted.system,
-        tools: wanted.tools,
-        messages: wanted.messages,
-        lifetime: match wanted.lifetime {
-            Lifetime::Short => CacheMark::Short,
-            Lifetime::Long => CacheMark::Long,
-        },
-    }
-}
-
 // === impl Target ===
 
 impl Target {
-    fn new(route: &str, provider: &Arc<Provider>, model: &str, timeouts: &Timeouts) -> Self {
+    pub(super) fn new(
+        route: &str,
+        provider: &Arc<Provider>,
+        (model, info): (&str, Model),
+        (timeouts, standing): (&Timeouts, Arc<Standing>),
+    ) -> Self {
         // A model that only a client named must not become a label: there is no end of them.
         let known = route != "direct" || provider.models.iter().any(|listed| listed == model);
         let label = if known { model } else { "other" };
@@ -233,7 +233,48 @@ impl Target {
             model_header: HeaderValue::from_str(model).ok(),
             limits,
             meters: Meters::new(route, &provider.name, label),
+            identity: identity(&provider.name, model),
+            prefills: info.features.is_known() && info.features.has(Feature::Prefill),
+            info,
+            standing,
+            weight: 1,
+            in_region: true,
+            when: None,
         }
+    }
+
+    /// What a question of so many tokens will cost here, in nano-dollars; `None` where nobody knows
+    /// the price.
+    pub(super) fn expected_cost(&self, tokens: u64) -> Option<u64> {
+        let usage = Usage { input: tokens, output: USUAL_OUTPUT, ..Usage::default() };
+        self.info.price.as_ref().map(|price| price.cost(&usage).nanos())
+    }
+
+    /// What is known of it by this credential of its provider.
+    pub(super) fn lane(&self, credential: usize) -> &Lane {
+        let lanes = &self.standing.lanes;
+        &lanes[credential % lanes.len()]
+    }
+
+    /// Until when it is left alone by all credentials, and why.
+    pub(super) fn shut(&self, now: Instant) -> Option<(Instant, Reason)> {
+        let shut = |lane: &Arc<Lane>| {
+            Some((lane.ready_at(now)?, lane.reason(now).unwrap_or(Reason::Errors)))
+        };
+        let mut soonest = None;
+        for lane in &self.standing.lanes {
+            let (until, reason) = shut(lane)?;
+            if soonest.is_none_or(|(known, _)| until < known) {
+                soonest = Some((until, reason));
+            }
+        }
+        soonest
+    }
+
+    /// The credential that is to be tried again soonest.
+    pub(super) fn soonest_credential(&self, now: Instant) -> usize {
+        let lanes = self.standing.lanes.iter().enumerate();
+        lanes.min_by_key(|(_, lane)| lane.ready_at(now)).map_or(0, |(place, _)| place)
     }
 
     /// Its provider's name, where that is asked as it is and so may keep what it answers.
@@ -241,4 +282,12 @@ impl Target {
         let way = self.provider.way(surface, &self.model);
         (way == Some(Way::Verbatim)).then_some(&*self.provider.name)
     }
+}
+
+/// FNV-1a, so that it is the same in every process.
+fn identity(provider: &str, model: &str) -> u64 {
+    let bytes = provider.bytes().chain([b'/']).chain(model.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }

@@ -41,7 +41,14 @@ pub(super) enum NotServed {
 }
 
 const fn infer(surface: Surface) -> Endpoint {
-    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: None, filed: None })
+    Endpoint::Infer(Ask {
+        surface,
+        model: None,
+        stream: None,
+        relay: None,
+        filed: None,
+        explains: false,
+    })
 }
 
 /// The fixed paths, with the method that each takes.
@@ -137,7 +144,14 @@ fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
     let filed = (!relay.has_model())
         .then(|| Filed { id: id.map(decoded).unwrap_or_default(), query: Vec::new() });
     let surface = relay.surface();
-    Endpoint::Infer(Ask { surface, model: None, stream: None, relay: Some(relay), filed })
+    Endpoint::Infer(Ask {
+        surface,
+        model: None,
+        stream: None,
+        relay: Some(relay),
+        filed,
+        explains: false,
+    })
 }
 
 /// Whether a client would rather have a WebSocket (RFC 6455), at whatever path.
@@ -169,7 +183,7 @@ fn google(uri: &Uri) -> Option<Ask> {
     let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
     let surface = if *stream && !events { &Surface::GenerateArray } else { surface };
     let (model, stream) = (Some(decoded(model)), Some(*stream));
-    Some(Ask { surface: *surface, model, stream, relay: None, filed: None })
+    Some(Ask { surface: *surface, model, stream, relay: None, filed: None, explains: false })
 }
 
 /// The pairs of a URL's query.
@@ -208,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn the_object_of_a_path_is_decoded() {
+        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, &uri("/v1/files/file%2D1")) else {
+            panic!()
+        };
+        assert_eq!(ask.relay, Some(Relay::DeleteFile));
+        assert_eq!(ask.filed.map(|filed| filed.id).as_deref(), Some("file-1"));
+    }
+
+    #[test]
     fn finds_every_door_and_says_what_is_wrong_at_the_others() {
         assert_eq!(find(&Method::POST, &uri("/v1/chat/completions")), Ok(infer(Surface::Chat)));
         assert_eq!(
@@ -221,7 +244,14 @@ mod tests {
         let google = |model: &str, stream| {
             let (model, stream) = (Some(model.to_owned()), Some(stream));
             let surface = Surface::Generate;
-            Ok(Endpoint::Infer(Ask { surface, model, stream, relay: None, filed: None }))
+            Ok(Endpoint::Infer(Ask {
+                surface,
+                model,
+                stream,
+                relay: None,
+                filed: None,
+                explains: false,
+            }))
         };
         assert_eq!(
             find(&Method::POST, &uri("/v1beta/models/gemini/gemini-2.5-pro:generateContent")),
@@ -235,11 +265,6 @@ mod tests {
             find(&Method::GET, &uri("/v1/embeddings")),
             Err(NotServed::Method { allowed: "POST", .. })
         ));
-        let Ok(Endpoint::Infer(ask)) = find(&Method::DELETE, &uri("/v1/files/file%2D1")) else {
-            panic!()
-        };
-        assert_eq!(ask.relay, Some(Relay::DeleteFile));
-        assert_eq!(ask.filed.map(|filed| filed.id).as_deref(), Some("file-1"));
         for (path, allowed) in [
             ("/v1/files/x", "GET, DELETE"),
             ("/v1/batches", "GET, POST"),

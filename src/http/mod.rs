@@ -63,7 +63,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
             let mut ask = match endpoint::find(request.method(), request.uri()) {
                 Ok(Endpoint::Infer(ask)) => ask,
                 Ok(Endpoint::Response(kept, id)) => {
-                    return Ok(responses::answer(&gateway, (kept, &id), &request).await);
+                    return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
                 }
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, &request)),
                 Err(not_served) => return Ok(refuse_path(not_served)),

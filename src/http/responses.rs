@@ -2,33 +2,62 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::endpoint::Kept;
-use super::{body, json, refuse};
+use super::{json, refuse};
 use crate::canon::Owner;
 use crate::dialect::responses::state::{self, Page};
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
+use crate::net::patience::Busy;
 
 pub(super) async fn answer(
     gateway: &Arc<Gateway>,
     (kept, id): (Kept, &str),
-    request: &Request<Incoming>,
+    (request, busy): (&Request<Incoming>, Busy),
 ) -> Response<Body> {
     let query = fields(request.uri().query().unwrap_or_default());
     let streamed = kept == Kept::Get && field(&query, "stream") == Some("true");
-    match look(gateway, (kept, id), (request, &query)).await {
+    let found = look(gateway, (kept, id), (request, &query)).await;
+    if streamed && found.is_ok() {
+        match join(gateway, id, (request, &query, busy)).await {
+            Ok(Some(events)) => return stream(events),
+            Ok(None) => {}
+            Err(error) => return refuse(&error),
+        }
+    }
+    match found {
         Ok(value) if streamed => match replay(&value, &query) {
-            Ok(events) => body(StatusCode::OK, "text/event-stream", events),
+            Ok(events) => stream(events.into()),
             Err(error) => refuse(&error),
         },
         Ok(value) => json(StatusCode::OK, &value),
         Err(error) => refuse(&error),
     }
+}
+
+fn stream(events: Body) -> Response<Body> {
+    let mut response = Response::new(events);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response
+}
+
+/// The events themselves, where they are known.
+async fn join(
+    gateway: &Arc<Gateway>,
+    id: &str,
+    (request, query, busy): (&Request<Incoming>, &Query, Busy),
+) -> Result<Option<Body>, Error> {
+    let caller = gateway.snapshot().access.admit(request.headers())?;
+    let owner = Owner::new(Arc::clone(caller.key()));
+    let after = field(query, "starting_after").map(str::parse::<u64>).transpose();
+    let after = after.map_err(|_| Error::invalid("`starting_after` must be a number."))?;
+    Ok(gateway.joined(&owner, id, (after, busy)).await)
 }
 
 async fn look(
@@ -54,14 +83,17 @@ async fn look(
     }
 }
 
-/// The events that were sent once are not kept, so nobody can go on in the middle of them.
+/// Only of a stream in the background the events are kept; any other is streamed anew, so nobody
+/// can go on in the middle of it.
 fn replay(response: &Value, query: &Query) -> Result<Vec<u8>, Error> {
     let refused = |message| Err(Error::new(Kind::Unsupported, message));
     if matches!(response["status"].as_str(), Some("queued" | "in_progress")) {
         return refused("A response that is still being made is not streamed; poll it.");
     }
     if field(query, "starting_after").is_some() {
-        return refused("`starting_after` is not supported: a kept response is streamed anew.");
+        return refused(
+            "`starting_after` needs a stream of the last day that was made in the background.",
+        );
     }
     Ok(state::replay(response))
 }

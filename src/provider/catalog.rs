@@ -1,5 +1,6 @@
 //! Every provider the gateway knows by name, one row each.
 
+use super::failure::signs::{self, Sign};
 use super::traits;
 use crate::canon::{Dialect, Relay};
 use crate::dialect::messages::Betas;
@@ -72,14 +73,13 @@ pub struct Quirks {
     /// `/embeddings` exists; where false the call is refused before it is sent, unless the row
     /// has another API for vectors.
     pub embeddings: bool,
-    /// Error codes, types or reasons of an account without money: waiting does not help, another
-    /// key may. HTTP 402 says the same everywhere; any other 429 is a rate limit.
-    pub quota_codes: &'static [&'static str],
+    /// Its own words for what is wrong, where they say more than the status.
+    pub signs: &'static [Sign],
 }
 
 /// Chat only, nothing odd: what most rows start from.
 const CHAT: Quirks =
-    Quirks { stream_options: true, completions: false, embeddings: false, quota_codes: &[] };
+    Quirks { stream_options: true, completions: false, embeddings: false, signs: &[] };
 
 /// The three surfaces of the dialect, nothing odd.
 const FULL: Quirks = Quirks { completions: true, embeddings: true, ..CHAT };
@@ -163,10 +163,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.openai.com/v1",
         speaks: OPENAI,
         key_variable: "OPENAI_API_KEY",
-        quirks: Quirks {
-            quota_codes: &["insufficient_quota", "billing_hard_limit_reached"],
-            ..FULL
-        },
+        quirks: Quirks { signs: signs::OPENAI, ..FULL },
         relays: ("", OPENAI_RELAYS),
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
@@ -178,7 +175,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: &[(Dialect::Messages, "/v1/messages")],
         auth: Auth::Header("x-api-key"),
         key_variable: "ANTHROPIC_API_KEY",
-        quirks: Quirks { quota_codes: &["billing_error"], ..CHAT },
+        quirks: Quirks { signs: signs::ANTHROPIC, ..CHAT },
         docs: "https://docs.claude.com/en/api/messages",
         ..ROW
     },
@@ -195,6 +192,7 @@ pub static CATALOG: &[Kind] = &[
             path: "/v1beta/models/{model}:{method}",
         }],
         traits: Traits { model_in_path: true, ..Traits::NONE },
+        quirks: Quirks { signs: signs::GOOGLE, ..CHAT },
         docs: "https://ai.google.dev/api/generate-content",
         ..ROW
     },
@@ -206,6 +204,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::Google,
         traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
         embeds: &[Embeds { models: "", spelling: embed::Upstream::VertexPredict, path: "" }],
+        quirks: Quirks { signs: signs::GOOGLE, ..CHAT },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         ..ROW
     },
@@ -220,6 +219,7 @@ pub static CATALOG: &[Kind] = &[
             Embeds { models: "multimodal-embeddings", spelling: embed::Upstream::Nova, path: "" },
             Embeds { models: "cohere.embed", spelling: embed::Upstream::BedrockCohere, path: "" },
         ],
+        quirks: Quirks { signs: signs::BEDROCK, ..CHAT },
         docs: "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
         ..ROW
     },
@@ -231,6 +231,7 @@ pub static CATALOG: &[Kind] = &[
         key_variable: "CO_API_KEY",
         relays: ("/v2", &[Relay::Rerank]),
         embeds: &[Embeds { models: "", spelling: embed::Upstream::Cohere, path: "/v2/embed" }],
+        quirks: Quirks { signs: signs::COHERE, ..CHAT },
         docs: "https://docs.cohere.com/reference/chat",
         ..ROW
     },
@@ -242,7 +243,7 @@ pub static CATALOG: &[Kind] = &[
         speaks: OPENAI,
         auth: Auth::Entra("api-key"),
         key_variable: "AZURE_OPENAI_API_KEY",
-        quirks: FULL,
+        quirks: Quirks { signs: signs::AZURE, ..FULL },
         relays: ("", AZURE_RELAYS),
         docs: "https://learn.microsoft.com/azure/ai-foundry/openai/reference",
         ..ROW
@@ -253,7 +254,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Mistral AI",
         base_url: "https://api.mistral.ai/v1",
         key_variable: "MISTRAL_API_KEY",
-        quirks: Quirks { stream_options: false, embeddings: true, ..CHAT },
+        quirks: Quirks { signs: signs::MISTRAL, stream_options: false, embeddings: true, ..CHAT },
         relays: ("", &[Relay::Transcription, Relay::Moderation, Relay::UploadFile]),
         traits: traits::MISTRAL,
         docs: "https://docs.mistral.ai/api/",
@@ -276,6 +277,7 @@ pub static CATALOG: &[Kind] = &[
             ],
         ),
         traits: traits::GROQ,
+        quirks: Quirks { signs: signs::GROQ, ..CHAT },
         docs: "https://console.groq.com/docs/api-reference",
         ..ROW
     },
@@ -285,6 +287,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.deepseek.com/v1",
         key_variable: "DEEPSEEK_API_KEY",
         traits: traits::DEEPSEEK,
+        quirks: Quirks { signs: signs::DEEPSEEK, ..CHAT },
         docs: "https://api-docs.deepseek.com/",
         ..ROW
     },
@@ -295,7 +298,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.x.ai/v1",
         speaks: OPENAI,
         key_variable: "XAI_API_KEY",
-        quirks: Quirks { ..CHAT },
+        quirks: Quirks { signs: signs::XAI, ..CHAT },
         relays: ("", &[Relay::ImageGeneration]),
         traits: traits::XAI,
         docs: "https://docs.x.ai/developers/rest-api-reference",
@@ -307,7 +310,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://openrouter.ai/api/v1",
         speaks: OPENROUTER,
         key_variable: "OPENROUTER_API_KEY",
-        quirks: FULL,
+        quirks: Quirks { signs: signs::OPENROUTER, ..FULL },
         traits: traits::OPENROUTER,
         docs: "https://openrouter.ai/docs/api/reference/overview",
         ..ROW
@@ -317,7 +320,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Together AI",
         base_url: "https://api.together.xyz/v1",
         key_variable: "TOGETHER_API_KEY",
-        quirks: FULL,
+        quirks: Quirks { signs: signs::TOGETHER, ..FULL },
         relays: (
             "",
             &[
@@ -338,7 +341,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.fireworks.ai/inference/v1",
         speaks: OPENAI,
         key_variable: "FIREWORKS_API_KEY",
-        quirks: FULL,
+        quirks: Quirks { signs: signs::FIREWORKS, ..FULL },
         relays: ("", &[Relay::Rerank]),
         traits: traits::REPLAYING,
         docs: "https://docs.fireworks.ai/api-reference/post-chatcompletions",
@@ -349,7 +352,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Cerebras",
         base_url: "https://api.cerebras.ai/v1",
         key_variable: "CEREBRAS_API_KEY",
-        quirks: Quirks { completions: true, ..CHAT },
+        quirks: Quirks { signs: signs::CEREBRAS, completions: true, ..CHAT },
         traits: traits::CEREBRAS,
         docs: "https://inference-docs.cerebras.ai/api-reference/chat-completions",
         ..ROW
@@ -369,7 +372,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Perplexity",
         base_url: "https://api.perplexity.ai",
         key_variable: "PERPLEXITY_API_KEY",
-        quirks: Quirks { stream_options: false, ..CHAT },
+        quirks: Quirks { signs: signs::PERPLEXITY, stream_options: false, ..CHAT },
         traits: traits::PERPLEXITY,
         docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
         ..ROW
@@ -408,7 +411,7 @@ pub static CATALOG: &[Kind] = &[
         name: "DeepInfra",
         base_url: "https://api.deepinfra.com/v1/openai",
         key_variable: "DEEPINFRA_API_KEY",
-        quirks: FULL,
+        quirks: Quirks { signs: signs::DEEPINFRA, ..FULL },
         relays: (
             "",
             &[
@@ -429,7 +432,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Novita AI",
         base_url: "https://api.novita.ai/openai/v1",
         key_variable: "NOVITA_API_KEY",
-        quirks: Quirks { quota_codes: &["NOT_ENOUGH_BALANCE"], ..FULL },
+        quirks: Quirks { signs: signs::NOVITA, ..FULL },
         traits: Traits::FOLLOWER,
         docs: "https://novita.ai/docs/guides/llm-api",
         ..ROW
@@ -439,7 +442,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Moonshot AI",
         base_url: "https://api.moonshot.ai/v1",
         key_variable: "MOONSHOT_API_KEY",
-        quirks: Quirks { quota_codes: &["exceeded_current_quota_error"], ..CHAT },
+        quirks: Quirks { signs: signs::MOONSHOT, ..CHAT },
         relays: ("", &[Relay::UploadFile]),
         traits: traits::MOONSHOT,
         docs: "https://platform.moonshot.ai/docs/api/chat",
@@ -451,7 +454,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Z.ai",
         base_url: "https://api.z.ai/api/paas/v4",
         key_variable: "ZAI_API_KEY",
-        quirks: Quirks { quota_codes: &["1113"], ..CHAT },
+        quirks: Quirks { signs: signs::ZAI, ..CHAT },
         relays: ("", &[Relay::ImageGeneration, Relay::Transcription]),
         traits: traits::ZAI,
         docs: "https://docs.z.ai/api-reference/llm/chat-completion",
@@ -463,7 +466,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Alibaba Cloud Model Studio",
         base_url: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         key_variable: "DASHSCOPE_API_KEY",
-        quirks: Quirks { quota_codes: &["Arrearage"], ..FULL },
+        quirks: Quirks { signs: signs::ALIBABA, ..FULL },
         relays: ("", &[Relay::UploadFile, Relay::CreateBatch]),
         traits: traits::ALIBABA,
         docs: "https://www.alibabacloud.com/help/en/model-studio/compatibility-of-openai-with-dashscope",
@@ -475,6 +478,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://router.huggingface.co/v1",
         key_variable: "HF_TOKEN",
         traits: Traits::FOLLOWER,
+        quirks: Quirks { signs: signs::HUGGINGFACE, ..CHAT },
         docs: "https://huggingface.co/docs/inference-providers/tasks/chat-completion",
         ..ROW
     },
@@ -483,7 +487,7 @@ pub static CATALOG: &[Kind] = &[
         name: "GitHub Models",
         base_url: "https://models.github.ai/inference",
         // `GITHUB_TOKEN` is set for other purposes on many machines, so it is not taken as consent.
-        quirks: Quirks { embeddings: true, ..CHAT },
+        quirks: Quirks { signs: signs::GITHUB, embeddings: true, ..CHAT },
         traits: Traits::FOLLOWER,
         docs: "https://docs.github.com/rest/models/inference",
         ..ROW
@@ -493,7 +497,7 @@ pub static CATALOG: &[Kind] = &[
         name: "Ollama",
         base_url: "http://127.0.0.1:11434/v1",
         auth: Auth::None,
-        quirks: FULL,
+        quirks: Quirks { signs: signs::OLLAMA, ..FULL },
         traits: traits::OLLAMA,
         docs: "https://docs.ollama.com/api/openai-compatibility",
         ..ROW
@@ -680,13 +684,17 @@ mod tests {
     #[test]
     fn every_error_fixture_has_a_status_a_body_and_a_class() {
         for kind in CATALOG.iter().filter(|kind| kind.id != "demo") {
-            let folder = fixtures("providers").join(kind.id);
-            assert!(folder.join("error.json").is_file(), "{}", kind.id);
-            for name in names(&folder).iter().filter(|name| name.starts_with("error")) {
-                let error = json(&folder.join(name));
-                assert!(error["status"].as_u64().is_some_and(|code| code >= 400), "{name}");
+            let folder = fixtures("providers").join(kind.id).join("errors");
+            let names = names(&folder);
+            assert!(!names.is_empty(), "{}", kind.id);
+            for name in names {
+                let error = json(&folder.join(&name));
+                // Below 300 it is reported inside of a success.
+                let status = error["status"].as_u64().unwrap();
+                assert!(status == 200 || (400..600).contains(&status), "{} {name}", kind.id);
                 assert!(error["headers"].is_object() && !error["body"].is_null(), "{name}");
-                assert!(error["class"].is_string(), "{} {name}", kind.id);
+                assert!(error["class"].is_string() && error["next"].is_string(), "{name}");
+                assert!(error.get("wait").is_some(), "{} {name}", kind.id);
             }
         }
     }

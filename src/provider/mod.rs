@@ -6,13 +6,15 @@ mod azure;
 mod bedrock;
 mod demo;
 mod encode;
-mod failure;
+pub mod failure;
+pub mod models;
 mod paths;
 mod vertex;
 mod traits;
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,13 +23,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use self::auth::{Setup, Signer, Unsigned};
 use self::catalog::{Auth, Kind};
-pub use self::failure::{Failure, Next};
+pub use self::failure::{Blame, Cause, Class, Failure, Next};
 use self::paths::Paths;
-use crate::canon::{Dialect, Relay, Surface};
-use crate::config::{self, CloudEnvironment, Secret, Timeouts};
+use crate::canon::{Dialect, Model, Relay, StreamFailure, Surface};
+use crate::config::{self, CloudEnvironment, ModelOverride, Secret, Timeouts};
 use crate::dialect::embed;
 use crate::dialect::splice::{Payload, Usage};
 use crate::net::client::{Client, Fault, Feed, Origin, Outgoing, Place, Reply, Template};
+
+/// Keyed afresh in each process, so that a fingerprint tells nothing of a secret.
+static SEAL: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// A configured provider.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub struct Provider {
     pub timeouts: Timeouts,
     door: Door,
     next_credential: AtomicUsize,
+    /// Where it is, by its config.
+    region: Option<String>,
     /// It has refused `stream_options`, although its row has nothing against it.
     omits_stream_options: AtomicBool,
 }
@@ -162,6 +169,7 @@ impl Provider {
             timeouts: section.timeouts.clone(),
             door,
             next_credential: AtomicUsize::new(0),
+            region: section.cloud.region.clone().or_else(|| section.cloud.location.clone()),
             omits_stream_options: AtomicBool::new(!kind.quirks.stream_options),
         })
     }
@@ -174,13 +182,35 @@ impl Provider {
         }
     }
 
-    /// Its credentials, from the one that the next call begins with; they take turns.
-    pub fn turns(&self) -> std::ops::Range<usize> {
-        let first = match self.credentials() {
-            1 => 0,
-            _ => self.next_credential.fetch_add(1, Ordering::Relaxed),
+    /// Its credentials, from the one that the next call begins with. They take turns; those of one
+    /// session, unless that is 0, begin with the same.
+    pub fn turns(&self, session: u64) -> std::ops::Range<usize> {
+        let first = match (self.credentials(), session) {
+            (1, _) => 0,
+            (_, 0) => self.next_credential.fetch_add(1, Ordering::Relaxed),
+            (count, session) => usize::try_from(session).unwrap_or(0) % count,
         };
         first..first + self.credentials()
+    }
+
+    /// A number for each credential, which is the same as long as that is, and tells nothing of it.
+    pub fn fingerprints(&self) -> Vec<u64> {
+        let Door::Http { credentials, .. } = &self.door else { return vec![0] };
+        let fingerprint = |(place, credential): (usize, &Credential)| match &credential.secret {
+            Some(secret) => SEAL.hash_one(secret.expose()),
+            None => place as u64,
+        };
+        credentials.iter().enumerate().map(fingerprint).collect()
+    }
+
+    /// Where it is, if that is known.
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    /// What is known of one of its models.
+    pub fn model(&self, model: &str, written: Option<&ModelOverride>) -> Model {
+        models::resolve(self.kind, model, written)
     }
 
     /// The dialects in which this model can be asked, the one with least loss first.
@@ -306,6 +336,16 @@ impl Provider {
     /// What a status and body of this provider mean.
     pub fn classify(&self, status: u16, headers: &HeaderMap, body: &Bytes) -> Failure {
         failure::classify(self.kind, status, headers, body)
+    }
+
+    /// What a success in name means that carries an error in its body.
+    pub fn reported(&self, status: u16, body: &[u8]) -> Failure {
+        Failure::reported(self.kind.quirks.signs, status, body)
+    }
+
+    /// What the failure means that a stream of this provider reports.
+    pub fn heard(&self, status: u16, heard: &StreamFailure) -> Failure {
+        Failure::heard(self.kind.quirks.signs, status, heard)
     }
 }
 

@@ -1,5 +1,13 @@
 //! Where a call goes: a route's targets in order, or one model of one provider.
 
+pub mod allowance;
+pub mod condition;
+pub mod health;
+pub mod load;
+pub mod plan;
+pub mod strategy;
+pub mod task;
+
 use std::collections::BTreeMap;
 
 /// The names that a `model` can be.

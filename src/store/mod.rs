@@ -41,6 +41,12 @@ pub enum ObjectKind {
     Batch,
     /// What a provider wants back with the next turn, and no client can carry.
     Opaque,
+    /// In which response an item was said.
+    Item,
+    /// A batch whose tokens were not counted yet, or a file of its answers.
+    Unmetered,
+    /// The events in which a response was streamed.
+    Events,
 }
 
 /// What is to be kept under an id.
@@ -198,13 +204,18 @@ impl ObjectKind {
             Self::File => "file",
             Self::Batch => "batch",
             Self::Opaque => "opaque",
+            Self::Item => "item",
+            Self::Unmetered => "unmetered",
+            Self::Events => "events",
         }
     }
 
     /// How many one owner may have, so that nothing grows without end.
     fn bound(self) -> u32 {
         match self {
-            Self::Response => 100_000,
+            Self::Response | Self::Item => 100_000,
+            Self::Unmetered => 20_000,
+            Self::Events => 250,
             Self::File | Self::Batch | Self::Opaque => 10_000,
         }
     }

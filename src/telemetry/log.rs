@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::canon::{Attempt, CallRecord};
+use crate::canon::{Attempt, CallRecord, Purpose, Task};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,11 @@ struct Line<'a> {
     first_token_ms: Option<f64>,
     overhead_us: u64,
     generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'static str>,
+    /// Of calls that the gateway makes itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<&'static str>,
     /// Fields of the question that the target could not take.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
@@ -181,6 +186,8 @@ impl Log {
             first_token_ms: record.first_token.map(milliseconds),
             overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),
             generation: record.generation,
+            task: record.task.map(Task::name),
+            purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             dropped: &record.dropped,
         };
         self.append(|buffer| match self.format {

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::canon::{CallRecord, Outcome, Surface};
@@ -46,11 +46,15 @@ macro_rules! metrics {
     (@type counter) => { IntCounter };
     (@type counters) => { IntCounterVec };
     (@type gauge) => { IntGauge };
+    (@type gauges) => { GaugeVec };
     (@type histograms) => { HistogramVec };
     (@make counter $name:literal, $help:expr, []) => { IntCounter::new($name, $help)? };
     (@make gauge $name:literal, $help:expr, []) => { IntGauge::new($name, $help)? };
     (@make counters $name:literal, $help:expr, [$($label:literal),*]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),*])?
+    };
+    (@make gauges $name:literal, $help:expr, [$($label:literal),*]) => {
+        GaugeVec::new(Opts::new($name, $help), &[$($label),*])?
     };
     (@make histograms $name:literal, $help:expr, [$($label:literal),*], $buckets:ident) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*])?
@@ -74,6 +78,14 @@ metrics! {
     attempts: counters "switchpoint_attempts_total" ["provider", "outcome"];
     /// Calls that went on to a further target, by why the one before it failed.
     fallbacks: counters "switchpoint_fallbacks_total" ["route", "reason"];
+    /// Requests that went to a target again after it had failed the same call, by why it had.
+    retries: counters "switchpoint_retries_total" ["provider", "reason"];
+    /// Whether a target is used: 1, is being probed: 0.5, or is left alone: 0.
+    target_state: gauges "switchpoint_target_state" ["provider", "model"];
+    /// Calls of routes by task, by kind of work and by what told it.
+    tasks: counters "switchpoint_tasks_total" ["task", "by"];
+    /// Whether a target answered the last drill of its route: 1 or 0.
+    drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
     /// Calls being answered now.
     in_flight: gauge "switchpoint_in_flight" [];
     /// Answers being streamed now.

@@ -71,7 +71,15 @@ def fixtures(folder):
         kind, owner = path.relative_to(FIXTURES).parts[:2]
         dialect = owner if kind == "dialects" else OTHERS.get(owner, "chat")
         name, body = f"{kind}-{owner}-{path.stem}", path.read_bytes()
-        if path.stem in ("question", "request"):
+        if path.stem == "embeddings":
+            put(folder, "embed", name, body)
+        if owner == "pairs":
+            # Each is called by its dialect; the other folders hold what was written.
+            if path.parent.name == "asked":
+                put_question(folder, name, path.stem, body)
+            elif path.parent.name == "answered":
+                put_answer(folder, name, path.stem, body, False)
+        elif path.stem in ("question", "request"):
             put_question(folder, name, dialect, body)
             put_schemas(folder, name, json.loads(body))
         elif path.stem != "expect":
@@ -105,6 +113,11 @@ def main():
     sealed = json.dumps({"d": "messages", "data": {"id": "rs_1"}}).encode()
     put(folder, "opaque", "sealed", b"sp1." + base64.urlsafe_b64encode(sealed).rstrip(b"="))
     put(folder, "opaque", "state", b'{"id":"rs_1","x":["\xe6\x97\xa5",null,1.5]}')
+    put(folder, "embed", "question", b'{"model":"m","input":["a","b"],"dimensions":8,"encoding_format":"base64"}')
+    thought = {"content": {"Reasoning": {"text": "hm", "summary": False, "redacted": False}},
+               "cache": None, "opaque": {"dialect": "Messages", "data": {"signature": "EqQB"}}}
+    kept = {"call": "call_1", "thoughts": [thought], "opaque": {"dialect": "Gemini", "data": "EqUC"}}
+    put(folder, "keepsake", "kept", json.dumps(kept).encode())
     for target in sorted(path for path in folder.iterdir() if path.is_dir()):
         print(f"{target.name}: {len(list(target.iterdir()))} seeds")
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use switchpoint::config::Config;
 use switchpoint::provider::catalog::CATALOG;
 
-const FIXTURES: [&str; 3] = ["reply.json", "stream.sse", "error.json"];
+const FIXTURES: [&str; 3] = ["reply.json", "stream.sse", "errors"];
 
 /// Names with a second meaning: dialects, and the provider built in.
 const SHARED_NAMES: [&str; 4] = ["openai", "demo", "gemini", "cohere"];
@@ -59,6 +59,6 @@ fn the_example_config_loads_as_it_stands() {
 fn a_row_without_fixtures_and_fixtures_without_a_row_are_caught() {
     let files = ["groq/reply.json", "groq/stream.sse", "gone/reply.json"];
     let files = files.map(str::to_owned).into_iter().collect();
-    let expected = ["groq/error.json is missing", "`gone` have no row"];
+    let expected = ["groq/errors is missing", "`gone` have no row"];
     assert_complains(&fixtures(&["groq", "demo"], &files), &expected);
 }

@@ -4,7 +4,7 @@ use super::source::{Source, Text};
 use super::{Complaint, assert_clean, assert_complains};
 
 /// A crate stands for its family too: `hyper` also means `hyper_util`.
-const OWNERS: [(&str, &[&str]); 33] = [
+const OWNERS: [(&str, &[&str]); 34] = [
     ("hyper", &["net", "http", "gateway"]),
     ("http_body", &["net", "http", "gateway", "provider"]),
     // Reads keys out of PEM, wherever they are for.
@@ -22,7 +22,7 @@ const OWNERS: [(&str, &[&str]); 33] = [
     ("base64", &["dialect", "provider", "cli"]),
     ("getrandom", &["cli"]),
     ("rlimit", &["cli"]),
-    ("humantime", &["telemetry", "http", "provider"]),
+    ("humantime", &["gateway", "telemetry", "http", "provider"]),
     ("httpdate", &["provider"]),
     ("percent_encoding", &["http", "provider"]),
     ("sha2", &["config", "access", "provider", "http"]),
@@ -33,6 +33,7 @@ const OWNERS: [(&str, &[&str]); 33] = [
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
     ("moka", &["gateway"]),
+    ("cel", &["route"]),
     ("toml", &["config"]),
     ("notify", &["config"]),
     ("std::env", &["config"]),

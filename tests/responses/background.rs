@@ -257,3 +257,85 @@ async fn one_whose_gateway_died_has_failed() {
     // Whatever was answered before is as it was.
     assert_eq!(fetch(&gateway, &id).await.json()["status"], "in_progress");
 }
+
+/// A stream of two halves with a while between them.
+fn halting(name: &'static str, wait: Duration) -> (&'static str, Vec<Script>) {
+    let script = answers().into_iter().find(|(known, _)| *known == name).unwrap().1.remove(0);
+    let mut halting = Script::default();
+    for (place, step) in script.0.into_iter().enumerate() {
+        halting = if place == 5 { halting.wait(wait) } else { halting };
+        halting = halting.then(step);
+    }
+    (name, vec![halting])
+}
+
+/// Begins a stream in the background, leaves it after its first words, and says its id.
+async fn leave(gateway: &Gateway, model: &str) -> Value {
+    let body = json!({"model": model, "input": "Hi", "background": true, "stream": true});
+    let asked = request(Method::POST, super::RESPONSES, KEY, body.to_string().into());
+    let mut stream = open(gateway.address, asked).await;
+    let seen = stream.read_until("response.output_item.added").await;
+    let (_, rest) = seen.split_once("\"id\":\"resp_").unwrap();
+    json!(format!("resp_{}", rest.split_once('"').unwrap().0))
+}
+
+fn numbers(events: &str) -> Vec<u64> {
+    let data = events.lines().filter_map(|line| line.strip_prefix("data: "));
+    let events = data.map(|data| serde_json::from_str::<Value>(data).unwrap());
+    events.filter_map(|event| event["sequence_number"].as_u64()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_in_the_background_goes_on_when_its_client_leaves() {
+    let wait = Duration::from_millis(500);
+    let names = ["verbatim?stream", "chat?stream", "claude?stream"];
+    let upstream = Upstream::start(names.map(|name| halting(name, wait))).await;
+    let gateway = Gateway::start("", &sections(&upstream)).await;
+    for (place, target) in TARGETS.into_iter().enumerate() {
+        let id = leave(&gateway, target).await;
+        assert_eq!(fetch(&gateway, &id).await.json()["status"], "in_progress");
+        let done = settled(&gateway, &id).await;
+        assert_eq!(done["status"], "completed", "{done}");
+        assert!(done.to_string().contains("Hello there."), "{done}");
+        assert_eq!(gateway.recorded(place + 1).await[place]["outcome"], "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_in_the_background_is_joined_again_behind_the_last_event_that_was_seen() {
+    let wait = Duration::from_millis(500);
+    let upstream = Upstream::start([halting("chat?stream", wait)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    let id = leave(&gateway, TARGETS[1]).await;
+    let join = |query: &str| format!("{}?stream=true{query}", path(&id));
+    // As it is made, and as it was.
+    let whole = asks(&gateway, (Method::GET, &join("")), KEY).await;
+    assert_eq!(whole.last_event()["type"], "response.completed");
+    let all = numbers(whole.text());
+    assert!(all.len() > 4 && all.is_sorted(), "{all:?}");
+    let late = asks(&gateway, (Method::GET, &join("&starting_after=2")), KEY).await;
+    assert_eq!(numbers(late.text()), all[3..]);
+    settled(&gateway, &id).await;
+    let theirs = asks(&gateway, (Method::GET, &join("")), super::OTHER_KEY).await;
+    assert_eq!(theirs.status, 404);
+    gateway.stop();
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    let late = asks(&gateway, (Method::GET, &join("&starting_after=2")), KEY).await;
+    assert_eq!(numbers(late.text()), all[3..]);
+    asks(&gateway, (Method::DELETE, &path(&id)), KEY).await;
+    assert_eq!(asks(&gateway, (Method::GET, &join("")), KEY).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_stream_in_the_background_can_be_cancelled() {
+    let stalls = Duration::from_mins(1);
+    let upstream = Upstream::start([halting("verbatim?stream", stalls)]).await;
+    let gateway = Gateway::start("", &sections(&upstream)).await;
+    let id = leave(&gateway, TARGETS[0]).await;
+    let cancel = format!("{}/cancel", path(&id));
+    let cancelled = asks(&gateway, (Method::POST, &cancel), KEY).await;
+    assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
+    assert_eq!(gateway.record().await["outcome"], "client_closed");
+    assert_eq!(fetch(&gateway, &id).await.json()["status"], "cancelled");
+}

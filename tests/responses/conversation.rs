@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    assert_order, chat_says, claude_answers, claude_says, create, created, response, response_of,
-    sections, streamed, whole,
+    assert_order, chat_says, claude_answers, claude_says, create, created, lasting, response,
+    response_of, sections, streamed, whole,
 };
+use crate::support::client::post;
 use crate::support::gateway::route;
 use crate::support::{Gateway, Script, Upstream};
 
@@ -213,5 +214,70 @@ async fn what_was_already_said_may_be_referred_to_by_its_id() {
     assert_eq!(asked.matches(SAID[1]).count(), 1);
     // A thought that is not passed on may be referred to all the same.
     created(&gateway, ask("rs_up1")).await;
-    assert_eq!(create(&gateway, &ask("msg_none")).await.status, 400);
+    assert_eq!(create(&gateway, &ask("msg_none")).await.status, 404);
+}
+
+#[tokio::test]
+async fn an_item_may_be_referred_to_without_the_response_it_was_said_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start(talkers()).await;
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    turn(&gateway, "oai/verbatim", SAID[0], &Value::Null).await;
+    gateway.stop();
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    for (model, thought) in [("oai/verbatim", true), ("oai2/verbatim", false), ("chat/chat", false)]
+    {
+        let input = json!([
+            {"type": "item_reference", "id": "rs_up1"}, {"id": "msg_up1"},
+            {"role": "user", "content": SAID[2]},
+        ]);
+        let answer = created(&gateway, json!({"model": model, "input": input})).await;
+        let asked = last_asked(&upstream);
+        assert_order(&asked, &SAID[1..3]);
+        assert!(!asked.contains("item_reference"), "{asked}");
+        // A thought is told to who made it and to nobody else.
+        assert_eq!(asked.contains("rs_up1"), thought, "{asked}");
+        // Whoever goes on from there knows what was meant.
+        turn(&gateway, "chat/chat", SAID[4], &answer["id"]).await;
+        assert_order(&last_asked(&upstream), &SAID[1..3]);
+    }
+}
+
+#[tokio::test]
+async fn an_item_of_another_key_cannot_be_told_from_what_was_never_said() {
+    let upstream = Upstream::start(talkers()).await;
+    let gateway = Gateway::start("", &sections(&upstream)).await;
+    turn(&gateway, "oai/verbatim", SAID[0], &Value::Null).await;
+    let items = [
+        json!({"type": "item_reference", "id": "msg_up1"}),
+        json!({"id": "msg_up1"}),
+        json!({"type": null, "id": "msg_up1"}),
+        json!({"type": "reasoning", "id": "msg_up1", "summary": []}),
+    ];
+    for (place, item) in items.iter().enumerate() {
+        let background = place % 2 == 0;
+        let body = json!({"model": "oai/verbatim", "input": [item], "background": background});
+        let body = body.to_string();
+        let ask = |body: String| post(gateway.address, super::RESPONSES, super::OTHER_KEY, body);
+        let theirs = ask(body.clone()).await;
+        let unknown = ask(body.replace("msg_up1", "msg_none")).await;
+        assert_eq!((theirs.status, unknown.status), (404, 404), "{body}");
+        assert_eq!(theirs.text().replace("msg_up1", "msg_none"), unknown.text());
+    }
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_names_the_response_that_it_goes_on_from() {
+    let upstream = Upstream::start(super::answers()).await;
+    let gateway = Gateway::start("", &sections(&upstream)).await;
+    for model in &super::TARGETS[1..] {
+        let first = turn(&gateway, model, SAID[0], &Value::Null).await;
+        for stream in [false, true] {
+            let body = json!({
+                "model": model, "input": SAID[2], "previous_response_id": first, "stream": stream,
+            });
+            assert_eq!(created(&gateway, body).await["previous_response_id"], first);
+        }
+    }
 }

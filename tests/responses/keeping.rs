@@ -1,14 +1,17 @@
 //! A response can be asked for again as it was given, until it is taken back.
 
+use std::time::Duration;
+
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    OTHER_KEY, RESPONSES, TARGETS, answers, asks, create, created, fetch, house, lasting, path,
+    OTHER_KEY, RESPONSES, TARGETS, answers, asks, create, created, event, fetch, house, lasting,
+    path, response, sections,
 };
 use crate::support::client::{open, request};
 use crate::support::gateway::KEY;
-use crate::support::{Gateway, Upstream};
+use crate::support::{Gateway, Script, Upstream};
 
 #[tokio::test]
 async fn what_was_answered_is_fetched_as_it_was_given() {
@@ -177,4 +180,48 @@ async fn the_items_of_a_question_are_listed_page_by_page() {
     asks(&gateway, (Method::DELETE, &path(&first["id"])), KEY).await;
     let alone = asks(&gateway, (Method::GET, &items), KEY).await.json();
     assert_eq!(alone["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_is_kept_like_a_whole_one() {
+    let mut failed = response("1", "");
+    failed["status"] = json!("failed");
+    failed["error"] = json!({"code": "server_error", "message": "It broke."});
+    failed["output"] = json!([]);
+    let mut begun = failed.clone();
+    begun["status"] = json!("in_progress");
+    let item = json!({"type": "message", "id": "msg_1", "role": "assistant", "content": []});
+    let events = [
+        event("response.created", json!({"response": begun})),
+        event("response.output_item.added", json!({"output_index": 0, "item": item})),
+        event(
+            "response.output_text.delta",
+            json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": "Hel"}),
+        ),
+        event("response.failed", json!({"response": failed})),
+    ];
+    let chat = [
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\n",
+        "data: {\"error\":{\"message\":\"It broke.\"}}\n\n",
+    ];
+    // While nothing of the answer has come, another target could still give it.
+    let halting = |events: &[&str]| {
+        let (last, first) = events.split_last().unwrap();
+        let first = Script::stream_head().chunks(first);
+        vec![first.wait(Duration::from_millis(200)).chunks([last]).end()]
+    };
+    let events = events.each_ref().map(String::as_str);
+    let upstream =
+        Upstream::start([("verbatim?stream", halting(&events)), ("chat?stream", halting(&chat))])
+            .await;
+    let gateway = Gateway::start("", &sections(&upstream)).await;
+    for target in &TARGETS[..2] {
+        let body = json!({"model": target, "input": "Hi", "stream": true});
+        let given = create(&gateway, &body).await;
+        let data = given.text().lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        let first: Value = serde_json::from_str(data).unwrap();
+        let kept = fetch(&gateway, &first["response"]["id"]).await;
+        assert_eq!((kept.status, &kept.json()["status"]), (200, &json!("failed")), "{kept:?}");
+        assert!(kept.text().contains("It broke."), "{kept:?}");
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, parse_toml, provider, route, server, store, telemetry,
+    SECTIONS, Source, access, model, parse_toml, provider, route, server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -61,7 +61,8 @@ fn every_known_key_stands_in_the_example() {
         ("admin", server::ADMIN_KEYS.to_vec()),
         ("store", store::KEYS.to_vec()),
         ("providers", [provider::KEYS, provider::TIMEOUT_KEYS].concat()),
-        ("routes", [route::KEYS, route::TARGET_KEYS].concat()),
+        ("models", [model::KEYS, model::PRICE_KEYS, model::TIER_KEYS].concat()),
+        ("routes", [route::KEYS, route::NESTED_KEYS].concat()),
         ("keys", access::KEYS.to_vec()),
         ("telemetry", telemetry::KEYS.to_vec()),
     ]);
@@ -69,9 +70,11 @@ fn every_known_key_stands_in_the_example() {
     for (section, keys) in known {
         let written = keys_of(section);
         for key in keys {
-            let nested = provider::TIMEOUT_KEYS.contains(&key) || route::TARGET_KEYS.contains(&key);
+            let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
+            let nested = nested.concat().contains(&key) || model::TIER_KEYS.contains(&key);
+            let spelled = [format!(" {key} = "), format!("\n{key} = ")];
             let found = written.iter().any(|name| name == key)
-                || (nested && text.contains(&format!(" {key} = ")));
+                || (nested && spelled.iter().any(|spelled| text.contains(spelled)));
             assert!(found, "`{key}` of [{section}] is missing in the example");
         }
     }

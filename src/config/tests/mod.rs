@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::*;
 
 mod example;
+mod model;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 
@@ -61,7 +62,7 @@ mode = "on"
 4: server.drain: "30 sec" is not a duration; write "250ms", "10s", "5m", "2h" or "1d"
 6: providers.groq.kind: no provider kind is called "grok"; did you mean "groq"?
 10: routes.fast.targets[1]: no provider is called "gorq"; did you mean "groq"?
-12: cache: [cache] is not known; known: server, admin, store, providers, routes, keys, telemetry
+12: cache: [cache] is not known; known: server, admin, store, providers, models, routes, keys, telemetry
 "#
     );
 }
@@ -97,7 +98,7 @@ chain = "c"
         complaints_beside_sound(text),
         r#"9: keys.a.budget: "budget" is not known; known: secret, hash, routes
 12: providers.other.timeouts.conect: "conect" is not known; did you mean "connect"?
-14: routes.other.targets[0].wieght: "wieght" is not known; known: target
+14: routes.other.targets[0].wieght: "wieght" is not known; did you mean "weight"?
 18: server.tls.chain: "chain" is not known; known: cert, key
 "#
     );
@@ -404,7 +405,11 @@ hash = "sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffFF"
     assert_eq!(provider.timeouts.connect, Some(Duration::from_millis(250)));
     assert_eq!(provider.timeouts.total, Some(Duration::from_hours(1)));
     let route = &config.routes["fast"];
-    let target = |model: &str| Target { provider: "groq".to_owned(), model: model.to_owned() };
+    let target = |model: &str| Target {
+        provider: "groq".to_owned(),
+        model: model.to_owned(),
+        ..Target::default()
+    };
     assert_eq!(route.targets, [target("meta/llama"), target("b")]);
     assert_eq!(route.attempts, Some(3));
     assert_eq!(config.keys["a"].hash, Some([255; 32]));

@@ -40,9 +40,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
         request.include_usage = options["include_usage"] == true;
     }
     drop_implied(&mut fields, request.audio.is_some());
-    if !fields.0.is_empty() {
-        request.extras = Extras { dialect: Some(Dialect::Chat), fields: fields.0 };
-    }
+    request.extras = Extras { dialect: Some(Dialect::Chat), fields: fields.0 };
     Ok(request)
 }
 

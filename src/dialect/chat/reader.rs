@@ -144,6 +144,7 @@ impl Reader {
         let finish = Finish {
             reason: read_reason(reason, choice.native_finish_reason.text()),
             stop_sequence: (!stop.is_empty()).then(|| stop.to_owned()),
+            details: None,
         };
         self.finish(number, finish, events);
     }

@@ -6,8 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::media::write_mark;
 use super::write_message::Transcript;
-use crate::canon::{ChatRequest, Dialect, Effort, Format, Sampling, Thinking, Tool, ToolChoice};
-use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Written, custom};
+use crate::canon::{
+    ChatRequest, Dialect, Effort, Format, Part, Reasoning, Sampling, Thinking, Tool, ToolChoice,
+};
+use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Thoughts, Written, custom, lost};
 
 /// Extras that change nothing of the answer: not worth a word when they are left out.
 const BOOKKEEPING: [&str; 3] = ["store", "safety_identifier", "prompt_cache_retention"];
@@ -26,6 +28,13 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     }
     let (messages, dropped) = transcript.finish();
     let mut question = Question { aim, body: Map::new(), dropped };
+    let keeps =
+        |part: &Part, thought: &Reasoning| keeps_thought(aim.traits.thoughts, part, thought);
+    for name in
+        lost::thoughts(request, keeps).into_iter().chain(lost::citations(request, |_| false))
+    {
+        question.drop(name);
+    }
     if !aim.traits.model_in_path {
         question.set("model", json!(aim.model));
     }
@@ -45,6 +54,17 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         body: Value::Object(question.body).to_string().into_bytes(),
         dropped: question.dropped,
     })
+}
+
+/// Whether the server is given a thought of an earlier turn.
+fn keeps_thought(thoughts: Thoughts, part: &Part, thought: &Reasoning) -> bool {
+    let own = part.opaque_for(Dialect::Chat);
+    own.is_some_and(|state| state.get("extra_content").is_some())
+        || match thoughts {
+            Thoughts::Unknown => false,
+            Thoughts::Details => own.is_some() || !thought.text.is_empty(),
+            Thoughts::Field(_) | Thoughts::Parts => !thought.text.is_empty(),
+        }
 }
 
 /// The schema that the model itself must be told, since the server does not take it.
@@ -219,6 +239,12 @@ impl Question<'_> {
                 json!({ "type": "json_schema", "json_schema": inner })
             }
         };
+        // What is told to the model in words binds it less.
+        if matches!(format, Format::JsonSchema { .. })
+            && self.aim.traits.json == JsonMode::ObjectOnly
+        {
+            self.drop("response_format.schema");
+        }
         self.put("response_format", Some(written));
     }
 

@@ -141,13 +141,14 @@ impl Writer {
                 let (summary, redacted) = (*summary, *redacted);
                 let index = progress.thoughts;
                 progress.thoughts += 1;
-                progress.open = Open::Thought(Reasoning { text: String::new(), summary, redacted });
+                progress.open =
+                    Open::Thought(Reasoning { summary, redacted, ..Reasoning::default() });
                 if !redacted && (summary || index > 0) {
                     // Told apart from what `reasoning_content` alone would say.
                     let entry = Part::new(Content::Reasoning(Reasoning {
-                        text: String::new(),
                         summary,
                         redacted,
+                        ..Reasoning::default()
                     }));
                     let entries = thought::entries(&entry, index);
                     self.value(choice, &json!({ "reasoning_details": entries }), out);

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-use crate::canon::{ChatRequest, Dialect, Effort, Format, Tool, ToolChoice};
-use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
+use super::PLAN;
+use crate::canon::{ChatRequest, Dialect, Effort, Format, Part, Reasoning, Tool, ToolChoice};
+use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
 
 /// Fields of Cohere itself that a client of any dialect may state.
 const OWN: [&str; 5] =
@@ -164,6 +165,8 @@ impl Draft<'_> {
             Format::JsonObject => json!({ "type": "json_object" }),
             Format::JsonSchema { schema, .. } => {
                 let schema = self.schema(schema, "response_format")?;
+                let labels = lost::format_labels(self.request, &[]);
+                labels.for_each(|name| self.drop_named(name));
                 json!({ "type": "json_object", "json_schema": schema })
             }
         };
@@ -233,6 +236,15 @@ impl Draft<'_> {
         self.drop_if(request.verbosity.is_some(), "verbosity");
         self.drop_if(request.audio.is_some(), "audio");
         self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+        let model_thinks = self.thinks;
+        let keeps = |part: &Part, thought: &Reasoning| {
+            let is_plan = part.opaque_for(Dialect::Cohere).is_some_and(|state| state == PLAN);
+            !thought.text.is_empty() && (is_plan || model_thinks)
+        };
+        let cited = lost::citations(request, |_| false);
+        for name in lost::thoughts(request, keeps).into_iter().chain(cited) {
+            self.drop_named(name);
+        }
     }
 }
 

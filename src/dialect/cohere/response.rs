@@ -115,7 +115,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     parts.extend(answer.message.tool_calls.into_iter().flatten().map(read_call));
     let logprobs = answer.logprobs.filter(|list| !list.is_empty());
     let logprobs = logprobs.map(|list| write_logprobs(&list));
-    let finish = Finish { reason, stop_sequence: None };
+    let finish = Finish { reason, stop_sequence: None, ..Finish::default() };
     Ok(ChatResponse {
         id: answer.id,
         choices: vec![Choice { parts, finish, logprobs }],

@@ -205,7 +205,7 @@ impl Reader {
         }
         match (read_end(&reason), error) {
             (End::Finished(finish), None) => {
-                let finish = Finish { reason: finish, stop_sequence: None };
+                let finish = Finish { reason: finish, stop_sequence: None, ..Finish::default() };
                 events.extend([Event::Finish { choice: 0, finish }, Event::End]);
             }
             (end, error) => {

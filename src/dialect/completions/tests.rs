@@ -8,7 +8,7 @@ use crate::dialect::fold::unfold;
 use crate::dialect::{ClientSide, Context};
 
 fn context(request: &ChatRequest) -> Context<'_> {
-    Context { id: "00ff", created: 7, model: "m", input_estimate: 3, request }
+    Context { id: "00ff", created: 7, model: "m", input_estimate: 3, previous: None, request }
 }
 
 fn answer() -> ChatResponse {

@@ -13,7 +13,7 @@ use crate::canon::{
     CacheMark, ChatRequest, Content, Dialect, Media, Message, Part, Reasoning, Role, ToolCall,
     ToolResult,
 };
-use crate::dialect::{Inexpressible, custom, portable_id};
+use crate::dialect::{Inexpressible, custom, lost, portable_id};
 
 /// What stands for a user who has said nothing before the model does.
 const SILENCE: &str = "…";
@@ -57,6 +57,11 @@ impl<'a> Turns<'a> {
                 turns.drop("name");
             }
             turns.push(message, blocks);
+        }
+        let keeps = |part: &Part, thought: &Reasoning| turns.write_thought(thought, part).is_some();
+        let cited = lost::citations(request, |_| false);
+        for name in lost::thoughts(request, keeps).into_iter().chain(cited) {
+            turns.drop(name);
         }
         if turns.messages.first().is_none_or(|first| first["role"] == "assistant") {
             let silence = json!({ "role": "user", "content": [{ "text": SILENCE }] });
@@ -144,6 +149,9 @@ impl<'a> Turns<'a> {
     }
 
     fn write_medium(&mut self, medium: &Media, path: &str) -> Result<Value, Inexpressible> {
+        if medium.detail.as_deref().is_some_and(|detail| detail != "auto") {
+            self.drop("detail");
+        }
         let refuse = |why| Inexpressible(format!("`{path}.content`: a file {why}.").into());
         media::write(medium, &mut self.names).map_err(refuse)
     }
@@ -164,7 +172,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    fn write_thought(&mut self, thought: &Reasoning, part: &Part) -> Option<Value> {
+    fn write_thought(&self, thought: &Reasoning, part: &Part) -> Option<Value> {
         let own = part.opaque_for(Dialect::Converse).and_then(Value::as_str).map(Cow::Borrowed);
         let state = own.or_else(|| self.state_from_anthropic(thought, part));
         match state {
@@ -177,13 +185,8 @@ impl<'a> Turns<'a> {
             None if self.family.unsigned_thoughts && !thought.text.trim().is_empty() => {
                 Some(json!({ "reasoningContent": { "reasoningText": { "text": thought.text } } }))
             }
-            None => {
-                // There is a place for it, but only for what the model itself has signed.
-                if self.family.is_claude() && !thought.text.trim().is_empty() {
-                    self.drop("reasoning");
-                }
-                None
-            }
+            // There may be a place for it, but only for what the model itself has signed.
+            None => None,
         }
     }
 

@@ -9,7 +9,7 @@ use super::family::{Caches, Family, Forces, TopK};
 use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
 use crate::dialect::messages::{Betas, betas};
-use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
 const OWN: [&str; 4] = [
@@ -291,6 +291,8 @@ impl Draft<'_> {
         if let Some(text) = description {
             named["description"] = json!(text);
         }
+        let labels = lost::format_labels(self.request, &["name", "description"]);
+        labels.for_each(|name| self.drop(name));
         json!({ "textFormat": { "type": "json_schema", "structure": { "jsonSchema": named } } })
     }
 

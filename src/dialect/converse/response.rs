@@ -122,6 +122,7 @@ pub(super) fn read_finish(reason: &str, additional: Option<&Value>) -> Finish {
     Finish {
         reason: known.map(|(_, reason)| *reason).unwrap_or_default(),
         stop_sequence: met.map(str::to_owned),
+        details: None,
     }
 }
 

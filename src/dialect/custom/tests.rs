@@ -69,7 +69,7 @@ fn patching() -> Tool {
 
 fn context(request: &ChatRequest) -> Context<'_> {
     let id = "0123456789abcdef0123456789abcdef";
-    Context { id, created: 1, model: "m", input_estimate: 1, request }
+    Context { id, created: 1, model: "m", input_estimate: 1, previous: None, request }
 }
 
 /// A question with an earlier call of the tool, which must now be called again.

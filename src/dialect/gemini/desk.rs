@@ -275,7 +275,7 @@ impl Desk<'_> {
         if let (FinishReason::ContentFilter, Some(message)) = (reason, message) {
             self.refusal(message);
         }
-        let finish = Finish { reason, stop_sequence: None };
+        let finish = Finish { reason, stop_sequence: None, ..Finish::default() };
         self.events.push(Event::Finish { choice: self.number, finish });
     }
 }

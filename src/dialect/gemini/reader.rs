@@ -109,7 +109,8 @@ impl Reader {
             service_tier: chunk
                 .usage_metadata
                 .as_ref()
-                .and_then(|usage| usage.service_tier.clone()),
+                .and_then(|usage| usage.service_tier.clone())
+                .map(|tier| if tier == "standard" { "default".to_owned() } else { tier }),
         }));
     }
 
@@ -172,7 +173,7 @@ impl Reader {
         desk.refusal(told);
         let reason = FinishReason::ContentFilter;
         desk.events
-            .push(Event::Finish { choice: 0, finish: Finish { reason, stop_sequence: None } });
+            .push(Event::Finish { choice: 0, finish: Finish { reason, ..Finish::default() } });
         self.choices.push(choice);
     }
 }

@@ -24,11 +24,35 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     {
         return Err(Misread::new("The answer holds no candidates."));
     }
-    fold.finish().map_err(|failure| {
+    let mut response = fold.finish().map_err(|failure| {
         let text = failure
             .map_or_else(|| "The answer is not complete.".to_owned(), |failure| failure.message);
         Misread::new(text)
-    })
+    })?;
+    response.choices.iter_mut().for_each(join_sources);
+    Ok(response)
+}
+
+/// What is said of the sources comes last, behind calls too, and belongs to the last words.
+pub(super) fn join_sources(choice: &mut Choice) {
+    let Some(last) = choice.parts.pop_if(|part| is_source(part)) else { return };
+    let words = choice.parts.iter_mut().rev().find_map(|part| match &mut part.content {
+        Content::Text { text, citations } if !text.is_empty() => Some(citations),
+        _ => None,
+    });
+    match (words, last.content) {
+        (Some(words), Content::Text { citations, .. }) => words.extend(citations),
+        (_, content) => choice.parts.push(Part { content, ..last }),
+    }
+}
+
+fn is_source(part: &Part) -> bool {
+    match &part.content {
+        Content::Text { text, citations } => {
+            text.is_empty() && !citations.is_empty() && part.opaque.is_none()
+        }
+        _ => false,
+    }
 }
 
 pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
@@ -58,6 +82,9 @@ fn candidate(index: u32, choice: &Choice) -> Value {
             Err(cause) => malformed = Some(cause),
         }
     }
+    let is_said = choice.parts.iter().any(|part| part.as_text().is_some());
+    let heard = transcript(choice.parts.iter().map(|part| &part.content));
+    parts.extend((!is_said && !heard.is_empty()).then(|| json!({ "text": heard })));
     let mut out = closing(index, choice.finish.reason, malformed);
     let content = json!({ "parts": parts, "role": "model" });
     out.insert("content".into(), content);
@@ -70,6 +97,16 @@ fn candidate(index: u32, choice: &Choice) -> Value {
     let logprobs = choice.logprobs.as_ref().and_then(logprobs::write);
     out.extend(logprobs.map(|logprobs| ("logprobsResult".to_owned(), logprobs)));
     Value::Object(out)
+}
+
+/// What is said in the sounds: this API has no place beside a sound for it, so it stands as the
+/// answer's text where there is no other.
+fn transcript<'a>(contents: impl Iterator<Item = &'a Content>) -> String {
+    let heard = contents.filter_map(|content| match content {
+        Content::Media(media) => media.transcript.as_deref(),
+        _ => None,
+    });
+    heard.collect()
 }
 
 /// How a candidate ends. A call that is no JSON is none: that the answer is broken is said here.

@@ -71,6 +71,8 @@ pub(super) fn write(usage: &Usage, service_tier: Option<&str>) -> Value {
         out.insert("candidatesTokensDetails".into(), details(spoken, usage.audio_output));
     }
     if let Some(tier) = service_tier {
+        // What others call the usual tier.
+        let tier = if tier == "default" { "standard" } else { tier };
         out.insert("serviceTier".into(), json!(tier));
     }
     Value::Object(out)

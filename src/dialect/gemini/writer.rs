@@ -41,6 +41,8 @@ struct Choice {
     /// The part that is open, without what was written of it at once.
     part: Option<Part>,
     text: String,
+    /// What is said in its sounds.
+    transcript: String,
     citations: Vec<Citation>,
     logprobs: Option<Value>,
     malformed: Option<String>,
@@ -122,6 +124,7 @@ impl Writer {
     fn delta(&mut self, number: u32, delta: &Delta, out: &mut Vec<u8>) {
         let choice = self.choice(number);
         match delta {
+            Delta::Transcript(more) => choice.transcript.push_str(more),
             Delta::Citation(citation) => choice.citations.push(citation.clone()),
             Delta::Logprobs(more) => add_logprobs(&mut choice.logprobs, more),
             _ => {}
@@ -239,7 +242,9 @@ impl WriteStream for Writer {
 fn last_candidate(number: u32, choice: Choice) -> Map<String, Value> {
     let reason = choice.finish.unwrap_or_default().reason;
     let mut out = closing(number, reason, choice.malformed);
-    out.insert("content".into(), json!({ "parts": [{ "text": "" }], "role": "model" }));
+    // A sound's transcript has no other place, and is the answer's text where there is none.
+    let text = if choice.text.is_empty() { choice.transcript.as_str() } else { "" };
+    out.insert("content".into(), json!({ "parts": [{ "text": text }], "role": "model" }));
     let citations: Vec<&Citation> = choice.citations.iter().collect();
     out.extend(grounding::write(&citations, &choice.text));
     let logprobs = choice.logprobs.as_ref().and_then(logprobs::write);

@@ -26,18 +26,43 @@ pub(super) fn original(citation: &Citation) -> Option<&Value> {
     (original.dialect == Dialect::Messages).then_some(&original.data)
 }
 
-/// The citation for a client: another's becomes a web search's, if it has an address.
+/// What Bedrock's Converse calls the places in a document, and what they are called here: the
+/// citation, where it begins and where it ends.
+const PLACES: [(&str, [&str; 3]); 3] = [
+    ("documentChar", ["char_location", "start_char_index", "end_char_index"]),
+    ("documentPage", ["page_location", "start_page_number", "end_page_number"]),
+    ("documentChunk", ["content_block_location", "start_block_index", "end_block_index"]),
+];
+
+/// The citation for a client: another's becomes a web search's, if it has an address. Claude cites
+/// documents on Bedrock as it does here.
 pub(super) fn write(citation: &Citation) -> Option<Value> {
     if let Some(original) = original(citation) {
         return Some(original.clone());
     }
-    let url = citation.url.as_ref()?;
+    let Some(url) = &citation.url else { return place(citation) };
     Some(json!({
         "type": "web_search_result_location",
         "url": url,
         "title": citation.title,
         "cited_text": citation.quote.as_deref().unwrap_or_default(),
         "encrypted_index": "",
+    }))
+}
+
+/// A place in a document, as Converse names it.
+fn place(citation: &Citation) -> Option<Value> {
+    let original = citation.original.as_ref().filter(|it| it.dialect == Dialect::Converse)?;
+    let location = original.data.get("location")?;
+    let (place, [kind, start, end]) =
+        PLACES.iter().find_map(|(name, words)| Some((location.get(name)?, *words)))?;
+    Some(json!({
+        "type": kind,
+        "cited_text": citation.quote.as_deref().unwrap_or_default(),
+        "document_index": place.get("documentIndex")?.as_u64()?,
+        "document_title": citation.title,
+        start: place.get("start")?.as_u64()?,
+        end: place.get("end")?.as_u64()?,
     }))
 }
 

@@ -1,6 +1,8 @@
 //! Why an answer ended, in this API's words.
 
-use crate::canon::{Finish, FinishReason};
+use serde_json::Value;
+
+use crate::canon::{Dialect, Finish, FinishReason, Opaque};
 
 const REASONS: &[(&str, FinishReason)] = &[
     ("end_turn", FinishReason::Stop),
@@ -17,9 +19,25 @@ const REASONS: &[(&str, FinishReason)] = &[
 ];
 
 /// A reason that is not known ends an answer like any other.
-pub(super) fn read(reason: &str, stop_sequence: Option<String>) -> Finish {
+pub(super) fn read(reason: &str, stop_sequence: Option<String>, details: Option<Value>) -> Finish {
     let known = REASONS.iter().find(|(name, _)| *name == reason);
-    Finish { reason: known.map_or(FinishReason::Stop, |(_, reason)| *reason), stop_sequence }
+    let reason = known.map_or(FinishReason::Stop, |(_, reason)| *reason);
+    Finish {
+        reason,
+        stop_sequence,
+        details: details.map(|data| Opaque { dialect: Dialect::Messages, data }),
+    }
+}
+
+/// What this API says of the end besides the reason.
+pub(super) fn details(finish: &Finish) -> Option<&Value> {
+    let own = finish.details.as_ref().filter(|details| details.dialect == Dialect::Messages)?;
+    Some(&own.data)
+}
+
+/// Why the model declined, in words for people: what others show as the refusal itself.
+pub(super) fn explanation(finish: &Finish) -> Option<&str> {
+    details(finish)?["explanation"].as_str().filter(|text| !text.is_empty())
 }
 
 /// `calls`: the answer calls tools, which clients look for here, whatever the upstream said.

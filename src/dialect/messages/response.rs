@@ -20,19 +20,18 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     let Some(content) = fields.take("content") else {
         return Err(Misread::new("`content` is missing."));
     };
-    let parts = read_content(content, "content")?;
+    let mut parts = read_content(content, "content")?;
     let stop_sequence = fields.text("stop_sequence")?;
     let called = parts.iter().any(|part| matches!(part.content, Content::ToolCall(_)));
     let silent = || if called { "tool_use" } else { "end_turn" }.to_owned();
     let reason = fields.text("stop_reason")?.unwrap_or_else(silent);
+    let finish = finish::read(&reason, stop_sequence, fields.take("stop_details"));
+    let explanation = finish::explanation(&finish).map(str::to_owned);
+    parts.extend(explanation.map(|text| Part::new(Content::Refusal(text))));
     let mut response = ChatResponse {
         id: fields.text("id")?.unwrap_or_default(),
         model: fields.text("model")?.unwrap_or_default(),
-        choices: vec![Choice {
-            parts,
-            finish: finish::read(&reason, stop_sequence),
-            logprobs: None,
-        }],
+        choices: vec![Choice { parts, finish, logprobs: None }],
         ..ChatResponse::default()
     };
     if let Some(value) = fields.take("usage") {
@@ -62,7 +61,11 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
     let answer = response.choices.first();
     // The state of the last words is for no later turn, and clients show the last block.
     let mut state: Option<Value> = None;
-    for part in answer.into_iter().flat_map(|answer| &answer.parts) {
+    let finish = answer.map(|answer| answer.finish.clone()).unwrap_or_default();
+    // What `stop_details` says is not said twice.
+    let is_told = |part: &&Part| matches!(&part.content, Content::Refusal(text) if Some(text.as_str()) == finish::explanation(&finish));
+    let parts = answer.into_iter().flat_map(|answer| &answer.parts);
+    for part in parts.filter(|part| !is_told(part)) {
         calls |= matches!(part.content, Content::ToolCall(_));
         if !is_blank(part) {
             let Some(block) = write_part(part) else { continue };
@@ -75,13 +78,12 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
             _ => state = state_after(part).or(state),
         }
     }
-    let finish = answer.map(|answer| answer.finish.clone()).unwrap_or_default();
     let model = if response.model.is_empty() { context.model } else { &response.model };
     let mut usage = usage::write(&response.usage.unwrap_or_default());
     if let Some(tier) = &response.service_tier {
         usage["service_tier"] = json!(write_tier(tier));
     }
-    let message = json!({
+    let mut message = json!({
         "id": write_id(&response.id, context),
         "type": "message",
         "role": "assistant",
@@ -91,6 +93,9 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
         "stop_sequence": finish.stop_sequence,
         "usage": usage,
     });
+    if let Some(details) = finish::details(&finish) {
+        message["stop_details"] = details.clone();
+    }
     message.to_string().into_bytes()
 }
 

@@ -7,7 +7,7 @@ use crate::canon::Usage;
 
 /// The counts of a whole answer, or of a stream so far. Those of a stream are totals: a later one
 /// replaces an earlier one, and one left out still holds.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Counts {
     input_tokens: Option<u64>,
@@ -16,6 +16,9 @@ pub(super) struct Counts {
     cache_creation_input_tokens: Option<u64>,
     cache_creation: Option<Lifetimes>,
     output_tokens_details: Option<Details>,
+    /// Each run of a model on its own. The fields beside leave out runs that summed up the history
+    /// and those of other models (an advisor): all of them together are what is billed.
+    iterations: Option<Vec<Counts>>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -41,9 +44,34 @@ impl Counts {
             later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
         self.cache_creation = later.cache_creation.or(self.cache_creation);
         self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
+        if later.iterations.is_some() {
+            self.iterations = later.iterations;
+        }
     }
 
     pub(super) fn usage(&self) -> Usage {
+        let said = self.own();
+        let mut all = Usage::default();
+        for run in self.iterations.iter().flatten().map(Self::own) {
+            all.input = all.input.saturating_add(run.input);
+            all.cache_read = all.cache_read.saturating_add(run.cache_read);
+            all.cache_write = all.cache_write.saturating_add(run.cache_write);
+            all.cache_write_long = all.cache_write_long.saturating_add(run.cache_write_long);
+            all.output = all.output.saturating_add(run.output);
+        }
+        // A list that lacks some run is no reason to count less than was said.
+        Usage {
+            input: all.input.max(said.input),
+            cache_read: all.cache_read.max(said.cache_read),
+            cache_write: all.cache_write.max(said.cache_write),
+            cache_write_long: all.cache_write_long.max(said.cache_write_long),
+            output: all.output.max(said.output),
+            ..said
+        }
+    }
+
+    /// The counts without those of single runs.
+    fn own(&self) -> Usage {
         let lifetimes = self.cache_creation.unwrap_or_default();
         let (short, long) = (
             lifetimes.ephemeral_5m_input_tokens.unwrap_or(0),

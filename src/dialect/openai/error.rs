@@ -37,6 +37,9 @@ fn write_attempt(attempt: &crate::canon::Attempt) -> Value {
     })
 }
 
+/// What a message is called, by whoever has none of these inside of an `error`.
+const MESSAGES: [&str; 6] = ["message", "detail", "Message", "error_message", "title", "error"];
+
 /// The message and fields of an upstream's error body, whichever of the usual shapes it has:
 /// `{"error":{…}}`, `{"error":"…"}`, `{"message":…}`, `{"detail":…}`, or a list of one of them.
 pub fn read_error(body: &[u8]) -> Option<(String, Upstream)> {
@@ -44,15 +47,18 @@ pub fn read_error(body: &[u8]) -> Option<(String, Upstream)> {
     let value = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
     let object = value.as_object()?;
     match object.get("error") {
-        Some(Value::Object(error)) => Some((text(error, &["message", "detail"])?, fields(error))),
+        Some(Value::Object(error)) => Some((text(error, &MESSAGES)?, fields(error))),
         Some(Value::String(message)) => Some((message.clone(), fields(object))),
-        _ => Some((text(object, &["message", "detail", "error_message"])?, fields(object))),
+        _ => Some((text(object, &MESSAGES)?, fields(object))),
     }
 }
 
+/// The first of these that is there, as a text. What it holds may have a message of its own.
 fn text(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
     let value = names.iter().find_map(|name| object.get(*name).filter(|value| !value.is_null()))?;
-    Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    let inner = || MESSAGES.iter().find_map(|name| value.get(*name)?.as_str());
+    let said = value.as_str().or_else(inner).map(str::to_owned);
+    Some(said.unwrap_or_else(|| value.to_string()))
 }
 
 fn fields(object: &Map<String, Value>) -> Upstream {
@@ -75,6 +81,11 @@ mod tests {
             r#"{"error":"no"}"#,
             r#"{"message":"no","request_id":"1"}"#,
             r#"{"detail":"no"}"#,
+            r#"{"detail":{"error":"no"}}"#,
+            r#"{"Message":"no"}"#,
+            r#"{"status":401,"title":"Unauthorized","detail":"no"}"#,
+            r#"{"status":429,"title":"no"}"#,
+            r#"{"error":{"message":{"message":"no"}}}"#,
             r#"[{"error":{"message":"no"}}]"#,
         ] {
             assert_eq!(read_error(body.as_bytes()).unwrap().0, "no", "{body}");

@@ -1,6 +1,7 @@
 //! What answers in sound, pictures and scores say of themselves while they pass.
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::canon::{Delta, Dialect, Event, Finish, Foreign, Opening, StreamFailure, Usage};
@@ -112,9 +113,14 @@ impl Skim {
         }
     }
 
+    /// What is kept, read as a whole.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&self.kept).ok()
+    }
+
     /// The usage that the answer reports.
     pub fn usage(&self) -> Option<Usage> {
-        serde_json::from_slice::<Whole>(&self.kept).ok()?.usage.read()
+        self.read::<Whole>()?.usage.read()
     }
 }
 

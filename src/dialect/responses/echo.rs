@@ -3,10 +3,12 @@
 use serde_json::{Map, Value, json};
 
 use super::{tools, write};
-use crate::canon::{ChatRequest, Role};
+use crate::canon::Role;
+use crate::dialect::Context;
 
 /// The fields of a response object that say how it was asked for.
-pub(super) fn echo(request: &ChatRequest) -> Map<String, Value> {
+pub(super) fn echo(context: &Context<'_>) -> Map<String, Value> {
+    let request = context.request;
     let extra = |name: &str, otherwise: Value| {
         request.extras.fields.get(name).cloned().unwrap_or(otherwise)
     };
@@ -26,7 +28,7 @@ pub(super) fn echo(request: &ChatRequest) -> Map<String, Value> {
         "max_tool_calls": extra("max_tool_calls", Value::Null),
         "metadata": request.metadata.clone().unwrap_or_default(),
         "parallel_tool_calls": request.parallel_tool_calls.unwrap_or(true),
-        "previous_response_id": extra("previous_response_id", Value::Null),
+        "previous_response_id": context.previous,
         "prompt_cache_key": request.cache_key,
         "reasoning": {
             "effort": thinking.and_then(|thinking| thinking.effort).map(crate::canon::Effort::name),

@@ -151,7 +151,8 @@ fn reasoning(item: &Value) -> Read {
                 .then(|| Opaque { dialect: Dialect::Responses, data: item.clone() })
         }
     };
-    let content = Content::Reasoning(Reasoning { text, summary: is_summary, redacted });
+    let thought = Reasoning { text, summary: is_summary, redacted, ..Reasoning::default() };
+    let content = Content::Reasoning(thought);
     Read::Parts(vec![Part { opaque, ..Part::new(content) }])
 }
 

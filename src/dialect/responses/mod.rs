@@ -12,7 +12,11 @@ mod usage;
 mod write;
 
 #[cfg(test)]
+mod questions;
+#[cfg(test)]
 mod tests;
+
+pub use usage::read as read_usage;
 
 use serde_json::{Value, json};
 

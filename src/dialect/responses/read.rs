@@ -44,8 +44,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
         Some(_) => return Err(wrong("metadata", "an object")),
     };
     fields.take("stream_options");
-    let dialect = (!fields.0.is_empty()).then_some(Dialect::Responses);
-    request.extras = Extras { dialect, fields: fields.0 };
+    request.extras = Extras { dialect: Some(Dialect::Responses), fields: fields.0 };
     Ok(request)
 }
 

@@ -18,7 +18,7 @@ use crate::dialect::{Aim, ClientSide, Context, ReadStream, Traits, UpstreamSide,
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
 fn context(request: &ChatRequest) -> Context<'_> {
-    Context { id: ID, created: 7, model: "m", input_estimate: 0, request }
+    Context { id: ID, created: 7, model: "m", input_estimate: 0, previous: None, request }
 }
 
 fn aim(model: &str) -> Aim<'_> {
@@ -135,7 +135,7 @@ fn answer(parts: Vec<Part>) -> ChatResponse {
         created: Some(7),
         choices: vec![Choice {
             parts,
-            finish: Finish { reason, stop_sequence: None },
+            finish: Finish { reason, stop_sequence: None, ..Finish::default() },
             logprobs: None,
         }],
         usage: Some(Usage { input: 3, cache_read: 4, output: 9, reasoning: 2, ..Usage::default() }),
@@ -424,7 +424,7 @@ fn part() -> impl Strategy<Value = Part> {
     let words = "[a-zé\"\\\\\n😀]{1,9}";
     let thought = (words, any::<bool>(), any::<bool>()).prop_map(|(text, summary, sealed)| {
         let opaque = sealed.then(|| Opaque { dialect: Dialect::Messages, data: json!(text) });
-        let thought = Reasoning { text, summary, redacted: false };
+        let thought = Reasoning { text, summary, ..Reasoning::default() };
         Part { opaque, ..Part::new(Content::Reasoning(thought)) }
     });
     prop_oneof![
@@ -480,4 +480,50 @@ fn a_thought_gives_way_to_words_that_come_before_it_is_done() {
     assert!(seen.contains(&Event::Open { choice: 0, part: Opening::Text }));
     assert!(seen.contains(&Event::Delta { choice: 0, delta: Delta::Text("so".into()) }));
     assert_eq!(fold(&seen).choices[0].parts.len(), 2);
+}
+
+const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/dialects/responses/answer.json");
+const STREAM: &[u8] = include_bytes!("../../../tests/fixtures/dialects/responses/stream.sse");
+
+#[test]
+fn a_rich_answer_is_read_whole_and_written_as_it_was() {
+    let response = CODEC.read_response(ANSWER).unwrap();
+    let kinds: Vec<&str> = response.choices[0]
+        .parts
+        .iter()
+        .map(|part| match &part.content {
+            Content::Reasoning(thought) if thought.summary => "summary",
+            Content::Foreign(_) => "foreign",
+            Content::Text { citations, .. } if citations.len() == 1 => "cited",
+            Content::Refusal(_) => "refusal",
+            Content::ToolCall(ToolCall { custom, .. }) => ["call", "custom"][usize::from(*custom)],
+            _ => "?",
+        })
+        .collect();
+    assert_eq!(kinds, ["summary", "foreign", "cited", "refusal", "call", "custom"]);
+    let usage = Usage { input: 20, cache_read: 100, output: 60, reasoning: 20, ..Usage::default() };
+    assert_eq!(response.usage, Some(usage));
+    let request = ChatRequest::default();
+    let written: Value =
+        serde_json::from_slice(&CODEC.write_response(&response, &context(&request))).unwrap();
+    let expected: Value = serde_json::from_slice(ANSWER).unwrap();
+    let without_ids = |answer: &Value| {
+        let mut items = answer["output"].clone();
+        for item in items.as_array_mut().unwrap() {
+            item.as_object_mut().unwrap().shift_remove("id");
+        }
+        items
+    };
+    assert_eq!(without_ids(&written), without_ids(&expected));
+    for field in ["status", "model", "usage", "service_tier", "created_at"] {
+        assert_eq!(written[field], expected[field], "{field}");
+    }
+}
+
+#[test]
+fn a_rich_stream_folds_to_the_answer_it_streams() {
+    let whole = CODEC.read_response(ANSWER).unwrap();
+    for size in [1, 13, STREAM.len()] {
+        assert_eq!(fold(&events(STREAM, size)), whole, "in pieces of {size}");
+    }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::canon::Usage;
 
-pub(super) fn read(value: &Value) -> Option<Usage> {
+pub fn read(value: &Value) -> Option<Usage> {
     let input = value["input_tokens"].as_u64()?;
     let count = |value: &Value| value.as_u64().unwrap_or(0);
     let (said, wrote) = (&value["input_tokens_details"], &value["output_tokens_details"]);

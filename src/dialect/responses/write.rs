@@ -11,7 +11,7 @@ use crate::canon::{
     ChatRequest, Content, Dialect, Effort, Foreign, Format, Message, Opaque, Part, Role, Sampling,
     Source, Tool, ToolCall, ToolResult,
 };
-use crate::dialect::{Aim, Inexpressible, Written, portable_id};
+use crate::dialect::{Aim, Inexpressible, Written, lost, portable_id};
 
 /// The API refuses a smaller limit.
 const FEWEST_TOKENS: u64 = 16;
@@ -194,11 +194,15 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
         ("name", request.messages.iter().any(|message| message.name.is_some())),
         ("cache_control", unmarked || request.tools.iter().any(marked)),
         ("tools", request.tools.iter().any(foreign)),
+        ("is_error", !own && parts().any(fails)),
     ];
     let general = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
     let extras = request.extras.fields.keys().filter(|_| !own);
     let extras = extras.map(|name| Cow::Owned(name.clone()));
     let blocks = parts().filter_map(lost_block).map(Cow::Owned);
+    let blocks = blocks.chain(lost::thoughts(request, |part, _| {
+        part.opaque_for(Dialect::Responses).is_some_and(tells)
+    }));
     let mut names: Vec<Cow<'static, str>> = general.chain(extras).collect();
     for block in blocks {
         if !names.contains(&block) {
@@ -206,6 +210,11 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
         }
     }
     names
+}
+
+/// A result that says of itself that the tool failed, which here only its text can.
+fn fails(part: &Part) -> bool {
+    matches!(&part.content, Content::ToolResult(ToolResult { is_error: true, .. }))
 }
 
 /// The type of a block that only another API has.
@@ -330,6 +339,8 @@ impl Input {
             self.custom.insert(call.id.clone());
             ("custom_tool_call", "input")
         } else {
+            // Some clients number their calls anew in each turn.
+            self.custom.remove(&call.id);
             ("function_call", "arguments")
         };
         let (namespace, name) = split(&call.name);

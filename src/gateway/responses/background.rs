@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::detached::Log;
 use super::stored::Stored;
 use super::{Gateway, Keeping};
 use crate::canon::Owner;
@@ -20,20 +21,37 @@ type Done = Result<(Bytes, Option<String>), Error>;
 /// What stands in the store is changed while the lock is held, so that of two who end a response
 /// only the first has a word in it.
 #[derive(Debug, Default)]
-pub(in crate::gateway) struct Jobs(Mutex<HashMap<(Owner, String), oneshot::Sender<()>>>);
+pub(in crate::gateway) struct Jobs(Mutex<HashMap<(Owner, String), Job>>);
+
+#[derive(Debug)]
+struct Job {
+    _end: oneshot::Sender<()>,
+    /// What it has said, where that can be followed.
+    log: Option<Arc<Log>>,
+}
 
 // === impl Jobs ===
 
 impl Jobs {
     /// Ready when the job is to end before its time.
-    fn enter(&self, owner: &Owner, id: &str) -> oneshot::Receiver<()> {
+    pub(super) fn enter(
+        &self,
+        owner: &Owner,
+        id: &str,
+        log: Option<Arc<Log>>,
+    ) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.held().insert((owner.clone(), id.to_owned()), sender);
+        self.held().insert((owner.clone(), id.to_owned()), Job { _end: sender, log });
         receiver
     }
 
     pub(super) fn is_running(&self, owner: &Owner, id: &str) -> bool {
         self.held().contains_key(&(owner.clone(), id.to_owned()))
+    }
+
+    /// What a job that is under way has said.
+    pub(super) fn log(&self, owner: &Owner, id: &str) -> Option<Arc<Log>> {
+        self.held().get(&(owner.clone(), id.to_owned()))?.log.clone()
     }
 
     /// Does `act` if the job has not ended.
@@ -54,7 +72,7 @@ impl Jobs {
         job.is_some()
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<(Owner, String), oneshot::Sender<()>>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<(Owner, String), Job>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,7 +89,7 @@ impl Gateway {
         let response = begun(&keeping, (&id, created, model));
         let mut stored = keeping.stored(response.clone(), None);
         let owner = keeping.owner;
-        let cancelled = self.jobs.enter(&owner, &id);
+        let cancelled = self.jobs.enter(&owner, &id, None);
         self.put_response(&owner, id.clone(), &stored);
         let gateway = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -90,6 +108,21 @@ impl Gateway {
             gateway.jobs.end(&owner, &id, || put(&stored));
         });
         response
+    }
+}
+
+impl Gateway {
+    /// Keeps a response that has failed after its beginning.
+    pub(in crate::gateway) fn keep_failure(
+        &self,
+        keeping: &Keeping,
+        (id, created, model): (String, u64, &str),
+        error: &Error,
+    ) {
+        let mut stored = keeping.stored(begun(keeping, (&id, created, model)), None);
+        stored.response["background"] = json!(false);
+        stored.fail(error);
+        self.put_response(&keeping.owner, id, &stored);
     }
 }
 

@@ -4,6 +4,8 @@
 //! can go on with another one. Ids that were not given out here to this owner are unknown here.
 
 mod background;
+mod detached;
+mod refer;
 mod stored;
 
 use std::collections::HashSet;
@@ -22,9 +24,10 @@ use crate::error::{Error, Kind, Upstream};
 use crate::store::ObjectKind;
 
 pub(super) use self::background::Jobs;
+pub(super) use self::detached::Follower;
 
 /// What must be known at a call's end to keep its response.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Keeping {
     owner: Owner,
     /// The question as the client sent it.
@@ -64,6 +67,7 @@ impl Gateway {
     }
 
     fn put_response(&self, owner: &Owner, id: String, stored: &Stored) {
+        self.index_items(owner, &id, stored);
         if let Ok(value) = serde_json::to_vec(stored) {
             self.shelf.put(owner, ObjectKind::Response, (id, value.into()), RESPONSE);
         }
@@ -138,6 +142,7 @@ impl Gateway {
     /// `DELETE /v1/responses/{id}`. What its provider keeps besides is the provider's.
     pub async fn delete_response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
         self.jobs.end(owner, id, || {});
+        self.shelf.delete(owner, ObjectKind::Events, id).await;
         if !self.shelf.delete(owner, ObjectKind::Response, id).await {
             return Err(unknown(id));
         }

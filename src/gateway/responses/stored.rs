@@ -28,12 +28,16 @@ pub(super) fn said(chain: &[Stored], listeners: &[Option<&str>]) -> Vec<Value> {
     for turn in chain {
         items.extend(turn.input.iter().cloned());
         let maker = turn.provider.as_deref();
-        let own = listeners.iter().all(|listener| *listener == maker);
-        // What was sealed here is opened here, on the way to another API.
-        let told = |item: &&Value| !is_thought(item) || own && (maker.is_some() || is_sealed(item));
-        items.extend(turn.output().filter(told).cloned());
+        items.extend(turn.output().filter(|item| told(item, maker, listeners)).cloned());
     }
     items
+}
+
+/// Whether what `maker` said is for all of these.
+pub(super) fn told(item: &Value, maker: Option<&str>, listeners: &[Option<&str>]) -> bool {
+    let own = || listeners.iter().all(|listener| *listener == maker);
+    // What was sealed here is opened here, on the way to another API.
+    !is_thought(item) || own() && (maker.is_some() || is_sealed(item))
 }
 
 /// What the last of these was asked with: all before it, and its own question.
@@ -59,7 +63,7 @@ impl Stored {
         self.input.iter().chain(self.output()).any(|item| item["id"] == *id)
     }
 
-    fn output(&self) -> impl Iterator<Item = &Value> {
+    pub(super) fn output(&self) -> impl Iterator<Item = &Value> {
         self.response["output"].as_array().into_iter().flatten()
     }
 }

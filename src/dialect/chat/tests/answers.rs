@@ -89,7 +89,11 @@ fn an_answer_of_openai_is_read_in_full() {
     let said = Content::Text { text: "High tide is at noon.".into(), citations: vec![citation] };
     let first = Choice {
         parts: vec![Part::new(said), Part::new(call("call_tide", "tide", r#"{"port":"Oban"}"#))],
-        finish: Finish { reason: FinishReason::ToolCalls, stop_sequence: None },
+        finish: Finish {
+            reason: FinishReason::ToolCalls,
+            stop_sequence: None,
+            ..Finish::default()
+        },
         logprobs: Some(json!({ "content": [
             { "token": "High", "logprob": -0.25, "bytes": [72], "top_logprobs": [] },
         ] })),
@@ -134,7 +138,11 @@ fn a_stream_with_all_kinds_of_parts_is_written_piece_by_piece() {
             Part::text("So"),
             Part::new(call("call_a", "look", r#"{"x":1}"#)),
         ],
-        finish: Finish { reason: FinishReason::ToolCalls, stop_sequence: None },
+        finish: Finish {
+            reason: FinishReason::ToolCalls,
+            stop_sequence: None,
+            ..Finish::default()
+        },
         logprobs: None,
     };
     let usage = Some(Usage { input: 3, output: 4, ..Usage::default() });

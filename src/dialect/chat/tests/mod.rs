@@ -24,7 +24,7 @@ fn fixture(name: &str) -> Vec<u8> {
 }
 
 fn context(request: &ChatRequest) -> Context<'_> {
-    Context { id: "00112233", created: 7, model: "m", input_estimate: 3, request }
+    Context { id: "00112233", created: 7, model: "m", input_estimate: 3, previous: None, request }
 }
 
 /// The question as this server is asked it.

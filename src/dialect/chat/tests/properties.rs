@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::{CODEC, ask, fixture, read_stream, write_stream, write_whole};
 use crate::canon::{
-    CacheMark, ChatRequest, ChatResponse, Choice, Citation, Content, Dialect, Effort, Finish,
-    FinishReason, Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role, Sampling,
-    Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
+    CacheMark, ChatRequest, ChatResponse, Choice, Citation, Content, Dialect, Effort, Extras,
+    Finish, FinishReason, Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role,
+    Sampling, Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
 };
 use crate::dialect::{ClientSide, Traits, UpstreamSide};
 
@@ -38,7 +38,7 @@ fn thought() -> impl Strategy<Value = Part> {
         let (summary, redacted) = (kind == 1, kind == 2);
         let text = if redacted { String::new() } else { text };
         let opaque = if redacted { Some(state) } else { perhaps };
-        let reasoning = Reasoning { text, summary, redacted };
+        let reasoning = Reasoning { text, summary, redacted, ..Reasoning::default() };
         Part { opaque, ..Part::new(Content::Reasoning(reasoning)) }
     })
 }
@@ -90,7 +90,7 @@ fn reason(has_calls: bool) -> impl Strategy<Value = Finish> {
     ];
     (reasons, option::of(word())).prop_map(move |(reason, stop_sequence)| {
         let reason = if has_calls { FinishReason::ToolCalls } else { reason };
-        Finish { reason, stop_sequence }
+        Finish { reason, stop_sequence, ..Finish::default() }
     })
 }
 
@@ -264,6 +264,7 @@ fn question() -> impl Strategy<Value = ChatRequest> {
     let words = (option::of(word()), option::of(word()), option::of(word()), any::<bool>());
     (vec(message(), 0..5), tools, sampling(), format(), effort, words).prop_map(
         |(messages, (tools, choice, parallel), sampling, format, effort, words)| ChatRequest {
+            extras: Extras { dialect: Some(Dialect::Chat), ..Extras::default() },
             model: "m".into(),
             stream: words.3,
             messages,

@@ -206,7 +206,7 @@ fn any_answer() -> impl Strategy<Value = ChatResponse> {
             id: "1".into(),
             choices: vec![Choice {
                 parts: plan.into_iter().chain(said).chain(calls).collect(),
-                finish: Finish { reason, stop_sequence: None },
+                finish: Finish { reason, stop_sequence: None, ..Finish::default() },
                 logprobs: None,
             }],
             usage: Some(Usage {

@@ -19,7 +19,7 @@ use crate::dialect::sse::Decoder;
 const ANSWER: &[u8] = include_bytes!("../../../../tests/fixtures/dialects/converse/answer.json");
 
 fn thought(text: &str, redacted: bool, state: Option<&str>) -> Part {
-    let reasoning = Reasoning { text: text.into(), summary: false, redacted };
+    let reasoning = Reasoning { text: text.into(), redacted, ..Reasoning::default() };
     let opaque = state.map(|state| Opaque { dialect: Dialect::Converse, data: json!(state) });
     Part { content: Content::Reasoning(reasoning), cache: None, opaque }
 }
@@ -250,7 +250,7 @@ fn any_answer() -> impl Strategy<Value = ChatResponse> {
         |(parts, reason, stop_sequence, usage)| ChatResponse {
             choices: vec![Choice {
                 parts,
-                finish: Finish { reason, stop_sequence },
+                finish: Finish { reason, stop_sequence, ..Finish::default() },
                 logprobs: None,
             }],
             usage: Some(usage),

@@ -164,8 +164,8 @@ fn another_models_state_and_blocks_stay_behind() {
     };
     let said = body(&request, SONNET)["messages"][1]["content"].clone();
     assert_eq!(said, json!([{"type": "web_search_call", "x": 1}, {"text": "Hi"}]));
-    assert_eq!(written(&request, SONNET).dropped, ["reasoning", "web_search_call"]);
-    assert_eq!(written(&request, LLAMA).dropped, ["web_search_call"]);
+    assert_eq!(written(&request, SONNET).dropped, ["web_search_call", "reasoning"]);
+    assert_eq!(written(&request, LLAMA).dropped, ["web_search_call", "reasoning"]);
 }
 
 #[test]

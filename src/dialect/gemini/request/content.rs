@@ -165,7 +165,7 @@ fn read_content(
     let Opening::Reasoning { summary, redacted } = signature::thought(sign) else {
         return Ok(None);
     };
-    Ok(Some(Content::Reasoning(Reasoning { text, summary, redacted })))
+    Ok(Some(Content::Reasoning(Reasoning { text, summary, redacted, ..Reasoning::default() })))
 }
 
 /// A signature alone, or with the other fields that only Gemini has.

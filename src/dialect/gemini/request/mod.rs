@@ -9,3 +9,7 @@ mod write;
 
 pub(super) use read::{read, read_count};
 pub(super) use write::write;
+
+/// Begins the name of an extra that is a field of some functions' declarations: an object from
+/// their names to values.
+const FUNCTION_FIELD: &str = "tools.functionDeclarations.";

@@ -3,14 +3,18 @@
 use serde_json::{Map, Value};
 
 use super::field::{get, list, object, string, text, wrong};
-use super::{content, field, settings};
+use super::{FUNCTION_FIELD, content, field, settings};
 use crate::canon::{ChatRequest, Dialect, Foreign, Tool, ToolChoice};
 use crate::dialect::{Misread, schema};
+
+/// Fields of a function's declaration that every API has.
+const SHARED: [&str; 4] = ["name", "description", "parameters", "parametersJsonSchema"];
 
 pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
     let value: Value = serde_json::from_slice(body)?;
     let fields = object(&value, "the body")?;
     let mut request = ChatRequest::default();
+    request.extras.dialect = Some(Dialect::Gemini);
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
         match field::camel(name).as_ref() {
             "model" => {
@@ -19,7 +23,7 @@ pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
             }
             // Read below, after what they depend on.
             "contents" | "systemInstruction" => {}
-            "tools" => request.tools = read_tools(value)?,
+            "tools" => request.tools = read_tools(value, &mut request.extras.fields)?,
             "toolConfig" => read_tool_config(object(value, name)?, &mut request)?,
             "generationConfig" => settings::read(object(value, name)?, &mut request)?,
             "serviceTier" => request.service_tier = Some(string(value, name)?),
@@ -51,22 +55,19 @@ pub(super) fn plain(name: &str) -> Result<&str, Misread> {
 
 /// Keeps a field that has no common meaning, by its path.
 pub(super) fn keep(request: &mut ChatRequest, path: String, value: Value) {
-    request.extras.dialect = Some(Dialect::Gemini);
     request.extras.fields.insert(path, value);
 }
 
-fn read_tools(value: &Value) -> Result<Vec<Tool>, Misread> {
+/// Reads the tools. The declarations' own fields go among the extras, by the functions' names: so
+/// each is a tool that every API has, and a target that lacks a field can name it.
+fn read_tools(value: &Value, extras: &mut Map<String, Value>) -> Result<Vec<Tool>, Misread> {
     let mut tools = Vec::new();
     for (place, tool) in list(value, "tools")?.iter().enumerate() {
         let path = format!("tools[{place}]");
         for (name, value) in object(tool, &path)?.iter().filter(|(_, value)| !value.is_null()) {
             if field::camel(name) == "functionDeclarations" {
                 let path = format!("{path}.{name}");
-                let functions = list(value, &path)?
-                    .iter()
-                    .enumerate()
-                    .map(|(place, function)| read_function(function, &format!("{path}[{place}]")));
-                tools.extend(functions.collect::<Result<Vec<_>, _>>()?);
+                read_functions(value, &path, (&mut tools, extras))?;
             } else {
                 let value = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
                 tools.push(Tool::Hosted(Foreign { dialect: Dialect::Gemini, value }));
@@ -76,9 +77,30 @@ fn read_tools(value: &Value) -> Result<Vec<Tool>, Misread> {
     Ok(tools)
 }
 
-fn read_function(function: &Value, path: &str) -> Result<Tool, Misread> {
+fn read_functions(
+    functions: &Value,
+    path: &str,
+    (tools, extras): (&mut Vec<Tool>, &mut Map<String, Value>),
+) -> Result<(), Misread> {
+    for (place, function) in list(functions, path)?.iter().enumerate() {
+        tools.push(read_function(function, &format!("{path}[{place}]"), extras)?);
+    }
+    Ok(())
+}
+
+fn read_function(
+    function: &Value,
+    path: &str,
+    extras: &mut Map<String, Value>,
+) -> Result<Tool, Misread> {
     let fields = object(function, path)?;
     let name = text(fields, "name").ok_or_else(|| wrong(&format!("{path}.name"), "a string"))?;
+    for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        if !SHARED.contains(&field::camel(field).as_ref()) {
+            let values = extras.entry(format!("{FUNCTION_FIELD}{}", field::camel(field)));
+            values.or_insert_with(|| Value::Object(Map::new()))[name] = value.clone();
+        }
+    }
     let schema = match (get(fields, "parametersJsonSchema"), get(fields, "parameters")) {
         (Some(schema), _) => Some(schema.clone()),
         (None, openapi) => openapi.map(schema::from_openapi),

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::field::camel;
-use super::{message, settings};
-use crate::canon::{ChatRequest, Dialect, Extras, Foreign, Tool, ToolChoice};
+use super::{FUNCTION_FIELD, message, settings};
+use crate::canon::{ChatRequest, Dialect, Extras, Foreign, Part, Reasoning, Tool, ToolChoice};
 use crate::dialect::gemini::model::Model;
-use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
 
 /// Fields of other dialects that are only about how the answer is handed over.
 const HANDLING: [&str; 1] = ["stream_options"];
@@ -123,11 +123,23 @@ impl Draft<'_> {
                 }
                 self.drop_if(cache.is_some(), "cache_control");
                 self.drop_if(*strict == Some(true) && !self.model.validated, "strict");
+                out.extend(self.own_fields(name));
             }
             // Made functions or written where they stand, in `tools`.
             Tool::Custom { .. } | Tool::Hosted(_) => {}
         }
         Ok(Value::Object(out))
+    }
+
+    /// What only Gemini's clients say of a function.
+    fn own_fields(&self, function: &str) -> Vec<(String, Value)> {
+        let Extras { dialect, fields } = &self.request.extras;
+        let fields = fields.iter().filter(|_| *dialect == Some(Dialect::Gemini));
+        let own = fields.filter_map(|(name, values)| {
+            let field = name.strip_prefix(FUNCTION_FIELD)?;
+            Some((field.to_owned(), values.get(function)?.clone()))
+        });
+        own.collect()
     }
 
     fn tool_config(&mut self) -> Option<Value> {
@@ -174,6 +186,14 @@ impl Draft<'_> {
         self.drop_if(request.user.is_some(), "user");
         self.drop_if(request.metadata.is_some(), "metadata");
         self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+        let keeps = |part: &Part, thought: &Reasoning| {
+            !thought.text.is_empty() || part.opaque_for(Dialect::Gemini).is_some()
+        };
+        let thoughts = lost::thoughts(request, keeps).into_iter();
+        let cited = lost::citations(request, |_| false);
+        for name in thoughts.chain(cited).chain(lost::format_labels(request, &[])) {
+            self.drop_if(true, name);
+        }
     }
 
     /// Fields that only Gemini has go back to their places.
@@ -186,7 +206,8 @@ impl Draft<'_> {
             }
             return;
         }
-        for (path, value) in fields {
+        let of_functions = |path: &str| path.starts_with(FUNCTION_FIELD);
+        for (path, value) in fields.iter().filter(|(path, _)| !of_functions(path)) {
             // The fields of a container stand beside ours, by one name.
             let mut at = &mut *body;
             let (containers, name) = path.rsplit_once('.').unwrap_or(("", path));

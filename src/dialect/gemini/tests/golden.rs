@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{context, events, fold, written};
 use crate::canon::{
-    ChatRequest, Citation, Content, Delta, Dialect, Effort, Event, Finish, FinishReason, Foreign,
-    Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role, Source, Thinking, Tool,
-    ToolCall, ToolChoice, ToolResult, Usage,
+    ChatRequest, ChatResponse, Choice, Citation, Content, Delta, Dialect, Effort, Event, Finish,
+    FinishReason, Foreign, Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role,
+    Source, Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
 };
 use crate::dialect::fold::unfold;
 use crate::dialect::gemini::{ARRAY, CODEC, COUNT, write_count};
@@ -201,7 +201,7 @@ fn reads_an_answer_with_all_its_fields() {
         ..Usage::default()
     };
     assert_eq!(answer.usage, Some(expected));
-    assert_eq!(answer.service_tier.as_deref(), Some("standard"));
+    assert_eq!(answer.service_tier.as_deref(), Some("default"));
     let request = ChatRequest::default();
     let written = CODEC.write_response(&answer, &context(&request));
     assert_eq!(CODEC.read_response(&written).unwrap(), answer);
@@ -460,5 +460,37 @@ fn no_field_is_put_in_the_place_of_another_by_a_dot_in_its_name() {
     ] {
         let misread = CODEC.read_request(body.to_string().as_bytes()).unwrap_err();
         assert!(misread.0.ends_with("is no field of this API."), "{misread}");
+    }
+}
+
+#[test]
+fn what_is_said_in_a_sound_is_the_text_of_an_answer_that_has_no_other() {
+    let source = Source::Base64 { media_type: "audio/wav".into(), data: "UklGRg==".into() };
+    let sound = Media { transcript: Some("Hello.".into()), ..Media::new(MediaKind::Audio, source) };
+    let sound = Part::new(Content::Media(sound));
+    for (parts, said) in
+        [(vec![sound.clone()], "Hello."), (vec![sound, Part::text("As I said.")], "As I said.")]
+    {
+        let choices = vec![Choice { parts, ..Choice::default() }];
+        let response = ChatResponse { choices, ..ChatResponse::default() };
+        let request = ChatRequest::default();
+        let whole = CODEC.write_response(&response, &context(&request));
+        let (mut writer, mut stream) = (CODEC.writer(&context(&request)), Vec::new());
+        for event in unfold(&response) {
+            writer.write(&event, &mut stream);
+        }
+        let streamed = String::from_utf8(stream).unwrap();
+        let frames = streamed.lines().filter_map(|line| line.strip_prefix("data: "));
+        let frames = frames.map(|frame| serde_json::from_str(frame).unwrap());
+        for answer in
+            [vec![serde_json::from_slice(&whole).unwrap()], frames.collect::<Vec<Value>>()]
+        {
+            let parts = answer.iter().flat_map(|one| {
+                one["candidates"][0]["content"]["parts"].as_array().cloned().unwrap_or_default()
+            });
+            let text: String =
+                parts.filter_map(|part| part["text"].as_str().map(str::to_owned)).collect();
+            assert_eq!(text, said);
+        }
     }
 }

@@ -17,6 +17,7 @@ fn context(request: &ChatRequest) -> Context<'_> {
         created: 1,
         model: "gemini-2.5-flash",
         input_estimate: 7,
+        previous: None,
         request,
     }
 }

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::{context, events, fold, written};
 use crate::canon::{
-    ChatRequest, ChatResponse, Choice, Content, Dialect, Effort, Finish, FinishReason, Foreign,
-    Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role, Sampling, Source, Thinking,
-    Tool, ToolCall, ToolChoice, ToolResult, Usage,
+    ChatRequest, ChatResponse, Choice, Content, Dialect, Effort, Extras, Finish, FinishReason,
+    Foreign, Format, Media, MediaKind, Message, Opaque, Part, Reasoning, Role, Sampling, Source,
+    Thinking, Tool, ToolCall, ToolChoice, ToolResult, Usage,
 };
 use crate::dialect::fold::unfold;
 use crate::dialect::gemini::CODEC;
@@ -78,7 +78,11 @@ fn answer() -> impl Strategy<Value = ChatResponse> {
         parts.dedup_by(|right, left| alike(left, right));
         let called = parts.iter().any(|part| matches!(part.content, Content::ToolCall(_)));
         let reason = if called { FinishReason::ToolCalls } else { FinishReason::Stop };
-        Choice { parts, finish: Finish { reason, stop_sequence: None }, logprobs: None }
+        Choice {
+            parts,
+            finish: Finish { reason, stop_sequence: None, ..Finish::default() },
+            logprobs: None,
+        }
     });
     let usage = (0_u64..99, 0_u64..99, 0_u64..99, 0_u64..99).prop_map(
         |(input, cache_read, spoken, reasoning)| Usage {
@@ -213,6 +217,7 @@ fn settings() -> impl Strategy<Value = ChatRequest> {
     let tools = prop_oneof![Just(Vec::new()), Just(vec![tool.clone(), hosted, tool])];
     (sampling(), choice(), formats, thinking, audio, tools).prop_map(
         |(sampling, tool_choice, format, reasoning, audio, tools)| ChatRequest {
+            extras: Extras { dialect: Some(Dialect::Gemini), ..Extras::default() },
             tools,
             tool_choice,
             format,

@@ -49,9 +49,7 @@ pub(in crate::dialect::messages) fn read(body: &[u8]) -> Result<ChatRequest, Mis
         rest.insert("output_config".to_owned(), Value::Object(config));
     }
     rest.extend(tool_fields);
-    if !rest.is_empty() {
-        request.extras = Extras { dialect: Some(Dialect::Messages), fields: rest };
-    }
+    request.extras = Extras { dialect: Some(Dialect::Messages), fields: rest };
     Ok(request)
 }
 

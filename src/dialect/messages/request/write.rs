@@ -4,10 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::thinking::{Plan, is_forced, plan};
 use super::{Dropped, TOOL_FIELD, cache, conversation, inexpressible, schema};
-use crate::canon::{ChatRequest, Dialect, Foreign, Format, Tool, ToolChoice};
+use crate::canon::{
+    ChatRequest, Citation, Dialect, Foreign, Format, Part, Reasoning, Tool, ToolChoice,
+};
 use crate::dialect::messages::block::write_mark;
+use crate::dialect::messages::citation;
 use crate::dialect::messages::models::{Family, Samples, Thinks, family};
-use crate::dialect::{Aim, Inexpressible, Written, custom};
+use crate::dialect::{Aim, Inexpressible, Written, custom, lost};
 
 /// What Google's host of this API wants in the place of a version header.
 const VERTEX_VERSION: &str = "vertex-2023-10-16";
@@ -55,6 +58,11 @@ pub(in crate::dialect::messages) fn write(
     }
     write_extras(request, &mut body, &mut dropped);
     note_unknown(request, &mut dropped);
+    let keeps = |part: &Part, _: &Reasoning| part.opaque_for(Dialect::Messages).is_some();
+    let cites = |cited: &Citation| citation::original(cited).is_some();
+    for name in lost::thoughts(request, keeps).into_iter().chain(lost::citations(request, cites)) {
+        dropped.add(name);
+    }
     cache::place(&mut body, aim.cache, &mut dropped);
     let body = Value::Object(body).to_string().into_bytes();
     Ok(Written { body, dropped: dropped.0 })
@@ -148,6 +156,7 @@ fn write_output_config(
             let schema = schema::compile(schema, dropped);
             let format = json!({ "type": "json_schema", "schema": schema });
             config.insert("format".to_owned(), format);
+            lost::format_labels(request, &[]).for_each(|name| dropped.add(name));
             return config;
         }
         Format::JsonSchema { schema, .. } => {

@@ -64,6 +64,8 @@ pub(super) struct Piece<'a> {
     pub(super) stop_reason: Option<String>,
     #[serde(default)]
     pub(super) stop_sequence: Option<String>,
+    #[serde(default)]
+    pub(super) stop_details: Option<Value>,
 }
 
 // === impl Block ===

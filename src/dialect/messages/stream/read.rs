@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 
 use super::block::{Block, Kind, Piece, begun, filled};
 use crate::canon::{
-    Content, Delta, Event, Finish, FinishReason, Opening, Reasoning, Start, ToolCall,
+    Content, Delta, Event, Finish, FinishReason, Opening, Part, Reasoning, Start, ToolCall,
 };
+use crate::dialect::fold::unfold_part;
+use crate::dialect::messages::block::own;
 use crate::dialect::messages::usage::Counts;
 use crate::dialect::messages::{error, finish, response};
 use crate::dialect::{Misread, ReadStream};
@@ -159,7 +161,7 @@ impl Reader {
         content: Value,
         events: &mut Vec<Event>,
     ) -> Result<(), Misread> {
-        let (part, rest) = begun(content, index)?;
+        let (part, mut rest) = begun(content, index)?;
         let mut first = Vec::new();
         let (kind, opening) = match part.content {
             Content::Text { text, citations } => {
@@ -176,6 +178,8 @@ impl Reader {
             }
             Content::ToolCall(ToolCall { id, name, arguments, .. }) => {
                 self.called = true;
+                // Who calls is known from the start, and is to be told there.
+                first.extend(own(std::mem::take(&mut rest)).map(Delta::Opaque));
                 let opening = Opening::ToolCall { id, name, custom: false };
                 (Kind::Call { input: filled(&arguments) }, Some(opening))
             }
@@ -271,13 +275,16 @@ impl Reader {
         }
         let Some(delta) = wire.delta else { return };
         if let Some(reason) = &delta.stop_reason {
-            self.finish(finish::read(reason, delta.stop_sequence), events);
+            self.finish(finish::read(reason, delta.stop_sequence, delta.stop_details), events);
         }
     }
 
     fn finish(&mut self, finish: Finish, events: &mut Vec<Event>) {
         if !std::mem::replace(&mut self.finished, true) {
             self.close_all(events);
+            if let Some(text) = finish::explanation(&finish) {
+                unfold_part(0, &Part::new(Content::Refusal(text.to_owned())), events);
+            }
             events.push(Event::Finish { choice: 0, finish });
         }
     }
@@ -286,7 +293,7 @@ impl Reader {
         self.begin(events);
         // The upstream says that this is all, and forgot to say why.
         let reason = if self.called { FinishReason::ToolCalls } else { FinishReason::Stop };
-        self.finish(Finish { reason, stop_sequence: None }, events);
+        self.finish(Finish { reason, stop_sequence: None, ..Finish::default() }, events);
         self.ended = true;
         events.push(Event::End);
     }

@@ -272,7 +272,7 @@ fn a_stream_that_forgets_its_start_and_its_closes_is_still_in_order() {
 
 #[test]
 fn nothing_at_all_is_still_a_message() {
-    let finish = Finish { reason: FinishReason::Length, stop_sequence: None };
+    let finish = Finish { reason: FinishReason::Length, stop_sequence: None, ..Finish::default() };
     let seen =
         write(&[Event::Start(Start::default()), Event::Finish { choice: 0, finish }, Event::End]);
     assert_eq!(seen.len(), 3);

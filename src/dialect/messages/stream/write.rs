@@ -21,6 +21,8 @@ pub(in crate::dialect::messages) struct Writer {
     called: bool,
     /// The state of a text, until something follows it.
     held: Option<Opaque>,
+    /// How the model declined, until it is known whether the end says so too.
+    declined: Option<String>,
     finish: Finish,
     usage: Option<Usage>,
 }
@@ -32,10 +34,13 @@ enum Open {
     /// A text that has not said a word yet.
     Blank,
     Text,
+    Refusal(String),
     Thinking,
     /// Begins only with its data.
     Redacted,
     Call {
+        /// As it begins, until its first piece: it may come to know who calls.
+        block: Option<Value>,
         /// Its arguments are free text, which goes into an object.
         custom: bool,
         /// State that has no place in the block and follows it.
@@ -55,6 +60,7 @@ impl Writer {
             ended: false,
             called: false,
             held: None,
+            declined: None,
             finish: Finish::default(),
             usage: None,
         }
@@ -119,6 +125,7 @@ impl Writer {
     fn open(&mut self, part: &Opening, out: &mut Vec<u8>) {
         self.start(&Start::default(), out);
         self.close(out);
+        self.say_declined(out);
         // A text begins with its first word: some providers sign one that has none. A sound is
         // shown by what is said in it.
         let is_text = matches!(part, Opening::Text | Opening::Refusal | Opening::Audio { .. });
@@ -126,7 +133,8 @@ impl Writer {
             self.say_held(out);
         }
         self.open = match part {
-            Opening::Text | Opening::Refusal | Opening::Audio { .. } => Open::Blank,
+            Opening::Text | Opening::Audio { .. } => Open::Blank,
+            Opening::Refusal => Open::Refusal(String::new()),
             Opening::Reasoning { redacted: true, .. } => Open::Redacted,
             Opening::Reasoning { .. } => {
                 let block = json!({ "type": "thinking", "thinking": "", "signature": "" });
@@ -137,11 +145,7 @@ impl Writer {
                 self.called = true;
                 let id = portable_id(id);
                 let block = json!({ "type": "tool_use", "id": id, "name": name, "input": {} });
-                self.start_block(&block, out);
-                if *custom {
-                    self.piece("input_json_delta", "partial_json", "{\"input\":\"", out);
-                }
-                Open::Call { custom: *custom, state: None }
+                Open::Call { block: Some(block), custom: *custom, state: None }
             }
             Opening::Media(media) => self.whole(block::write_media(media), out),
             Opening::Foreign(Foreign { dialect: Dialect::Messages, value }) => {
@@ -162,7 +166,7 @@ impl Writer {
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
         let begins = match delta {
-            Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text) => !text.is_empty(),
+            Delta::Text(text) | Delta::Transcript(text) => !text.is_empty(),
             Delta::Citation(_) => true,
             _ => false,
         };
@@ -171,10 +175,14 @@ impl Writer {
             self.start_block(&json!({ "type": "text", "text": "" }), out);
             self.open = Open::Text;
         }
+        if matches!(delta, Delta::Arguments(_)) {
+            self.begin_call(out);
+        }
         match (&mut self.open, delta) {
-            (Open::Text, Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text)) => {
+            (Open::Text, Delta::Text(text) | Delta::Transcript(text)) => {
                 self.piece("text_delta", "text", text, out);
             }
+            (Open::Refusal(whole), Delta::Refusal(more)) => whole.push_str(more),
             (Open::Thinking, Delta::Reasoning(text)) => {
                 self.piece("thinking_delta", "thinking", text, out);
             }
@@ -216,13 +224,38 @@ impl Writer {
                 }
             }
             Open::Call { state, .. } if own.is_none() => *state = Some(opaque.clone()),
+            Open::Call { block: Some(Value::Object(block)), .. } => {
+                let fields = own.and_then(Value::as_object).into_iter().flatten();
+                block.extend(fields.map(|(name, value)| (name.clone(), value.clone())));
+            }
+            Open::Refusal(_) if own.is_none() => self.held = Some(opaque.clone()),
             // No more of the text will come. Its state follows it if anything else does: that of
             // the last words is for no later turn, and clients show the last block.
             Open::Text | Open::Blank if own.is_none() => {
                 self.close(out);
                 self.held = Some(opaque.clone());
             }
-            Open::Call { .. } | Open::Text | Open::Blank | Open::Nothing => {}
+            Open::Call { .. } | Open::Text | Open::Refusal(_) | Open::Blank | Open::Nothing => {}
+        }
+    }
+
+    fn begin_call(&mut self, out: &mut Vec<u8>) {
+        let Open::Call { block, custom, .. } = &mut self.open else { return };
+        let (block, custom) = (block.take(), *custom);
+        if let Some(block) = block {
+            self.start_block(&block, out);
+            if custom {
+                self.piece("input_json_delta", "partial_json", "{\"input\":\"", out);
+            }
+        }
+    }
+
+    /// Tells how the model declined, as a text: this API has no other block for it.
+    fn say_declined(&mut self, out: &mut Vec<u8>) {
+        if let Some(text) = self.declined.take() {
+            self.start_block(&json!({ "type": "text", "text": "" }), out);
+            self.piece("text_delta", "text", &text, out);
+            self.stop_block(out);
         }
     }
 
@@ -234,10 +267,12 @@ impl Writer {
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
+        self.begin_call(out);
         match std::mem::replace(&mut self.open, Open::Nothing) {
             Open::Nothing | Open::Blank | Open::Redacted => {}
             Open::Text | Open::Thinking => self.stop_block(out),
-            Open::Call { custom, state } => {
+            Open::Refusal(text) => self.declined = Some(text).filter(|text| !text.is_empty()),
+            Open::Call { custom, state, .. } => {
                 if custom {
                     self.piece("input_json_delta", "partial_json", "\"}", out);
                 }
@@ -253,13 +288,19 @@ impl Writer {
         self.start(&Start::default(), out);
         self.close(out);
         self.ended = true;
+        if self.declined.as_deref() != finish::explanation(&self.finish) {
+            self.say_declined(out);
+        }
         let estimate = Usage { input: self.input_estimate, ..Usage::default() };
         let mut usage = usage::write(&self.usage.unwrap_or(estimate));
         without_lifetimes(&mut usage);
-        let delta = json!({
+        let mut delta = json!({
             "stop_reason": finish::write(&self.finish, self.called),
             "stop_sequence": self.finish.stop_sequence,
         });
+        if let Some(details) = finish::details(&self.finish) {
+            delta["stop_details"] = details.clone();
+        }
         let data = json!({ "type": "message_delta", "delta": delta, "usage": usage });
         event(out, "message_delta", &data);
         event(out, "message_stop", &json!({ "type": "message_stop" }));

@@ -183,7 +183,11 @@ impl Reader {
             return Ok(());
         }
         self.close(events);
-        let finish = Finish { reason: self.reason(status, response), stop_sequence: None };
+        let finish = Finish {
+            reason: self.reason(status, response),
+            stop_sequence: None,
+            ..Finish::default()
+        };
         events.push(Event::Finish { choice: 0, finish });
         events.extend(usage::read(&response["usage"]).map(Event::Usage));
         events.push(Event::End);

@@ -68,7 +68,7 @@ impl Writer {
             created: context.created,
             model: context.model.to_owned(),
             tier: request.service_tier.clone(),
-            echo: echo(request),
+            echo: echo(context),
             names: Names {
                 hosted: request.tools.iter().filter_map(Hosted::of).collect(),
                 summaries: summary,

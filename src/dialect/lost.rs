@@ -1,0 +1,148 @@
+//! Names of what a client said and a target cannot be told, where several targets lack the same.
+
+use std::borrow::Cow;
+
+use crate::canon::{ChatRequest, Citation, Content, Dialect, Format, Part, Reasoning};
+
+/// What the client calls the thoughts of its conversation, if the target is not given all that
+/// it sent. `keeps` tells whether the target is given one.
+pub(super) fn thoughts(
+    request: &ChatRequest,
+    mut keeps: impl FnMut(&Part, &Reasoning) -> bool,
+) -> Option<Cow<'static, str>> {
+    let mut parts = request.messages.iter().flat_map(|message| &message.parts);
+    let is_lost = parts.any(|part| match &part.content {
+        Content::Reasoning(thought) if !thought.recalled => {
+            let says_something =
+                thought.redacted || part.opaque.is_some() || !thought.text.is_empty();
+            says_something && !keeps(part, thought)
+        }
+        _ => false,
+    });
+    is_lost.then(|| match request.extras.dialect {
+        Some(Dialect::Messages) => "thinking".into(),
+        Some(Dialect::Gemini) => "thought".into(),
+        _ => "reasoning".into(),
+    })
+}
+
+/// What the client calls the sources of what was said, if the target is not given all of them.
+pub(super) fn citations(
+    request: &ChatRequest,
+    mut keeps: impl FnMut(&Citation) -> bool,
+) -> Option<Cow<'static, str>> {
+    let mut parts = request.messages.iter().flat_map(|message| &message.parts);
+    let is_lost = parts.any(|part| match &part.content {
+        Content::Text { citations, .. } => !citations.iter().all(&mut keeps),
+        _ => false,
+    });
+    let name =
+        if request.extras.dialect == Some(Dialect::Messages) { "citations" } else { "annotations" };
+    is_lost.then(|| name.into())
+}
+
+/// What the client said of the answer's schema besides the schema, without what is in `taken`.
+pub(super) fn format_labels(
+    request: &ChatRequest,
+    taken: &[&str],
+) -> impl Iterator<Item = Cow<'static, str>> {
+    let Format::JsonSchema { name: _, description, schema: _, strict } = &request.format else {
+        return Vec::new().into_iter();
+    };
+    // Where the client's API has no labels for a schema, those at hand are ours.
+    let says = matches!(request.extras.dialect, Some(Dialect::Chat | Dialect::Responses));
+    let labels = [
+        ("name", true, "response_format.name"),
+        ("description", description.is_some(), "response_format.description"),
+        ("strict", strict.is_some(), "response_format.strict"),
+    ];
+    let lost =
+        labels.into_iter().filter(|(field, said, _)| says && *said && !taken.contains(field));
+    lost.map(|(_, _, name)| Cow::Borrowed(name)).collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::canon::Dialect;
+    use crate::dialect::{Aim, ClientSide, Traits, chat, gemini, messages, responses, upstream};
+
+    /// What is named when this body is put to a target.
+    fn dropped(client: &dyn ClientSide, body: &Value, target: Dialect) -> Vec<String> {
+        let request = client.read_request(body.to_string().as_bytes()).unwrap();
+        let model = match target {
+            Dialect::Messages => "claude-sonnet-4-5",
+            Dialect::Converse => "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            Dialect::Gemini => "gemini-3-pro-preview",
+            Dialect::Cohere => "command-r-plus",
+            Dialect::Chat | Dialect::Responses => "m",
+        };
+        let aim = Aim { model, traits: &Traits::NONE, cache: None };
+        let written = upstream(target).write_request(&request, &aim).unwrap();
+        written.dropped.into_iter().map(Into::into).collect()
+    }
+
+    #[test]
+    fn thoughts_that_stay_behind_are_named_once_as_the_client_calls_them() {
+        let user = json!({"role": "user", "content": "Hi"});
+        let talk = json!({"max_tokens": 100, "messages": [user, {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+            {"type": "redacted_thinking", "data": "cmVk"},
+            {"type": "text", "text": "So."},
+        ]}, user]});
+        for target in [Dialect::Chat, Dialect::Responses, Dialect::Gemini, Dialect::Cohere] {
+            assert_eq!(dropped(&messages::CODEC, &talk, target), ["thinking"], "{target:?}");
+        }
+        for target in [Dialect::Messages, Dialect::Converse] {
+            assert!(dropped(&messages::CODEC, &talk, target).is_empty(), "{target:?}");
+        }
+        let said = json!({"role": "assistant", "content": "So.", "reasoning_content": "Hm."});
+        let talk = json!({"messages": [user, said, user]});
+        assert_eq!(dropped(&chat::CODEC, &talk, Dialect::Messages), ["reasoning"]);
+        let thought = json!({"type": "reasoning", "id": "rs_1", "encrypted_content": "x",
+            "summary": [{"type": "summary_text", "text": "Hm."}]});
+        let talk = json!({"input": [user, thought, {"role": "assistant", "content": "So."}, user]});
+        assert_eq!(dropped(&responses::CODEC, &talk, Dialect::Messages), ["reasoning"]);
+        assert!(dropped(&responses::CODEC, &talk, Dialect::Gemini).is_empty());
+        let talk = json!({"contents": [
+            {"role": "model", "parts": [{"text": "Hm.", "thought": true}, {"text": "So."}]},
+            {"role": "user", "parts": [{"text": "Hi"}]},
+        ]});
+        assert_eq!(dropped(&gemini::CODEC, &talk, Dialect::Chat), ["thought"]);
+    }
+
+    #[test]
+    fn what_a_client_says_of_a_schema_besides_the_schema_is_named() {
+        let schema = json!({"name": "n", "description": "d", "strict": true, "schema": {
+            "type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"],
+            "additionalProperties": false,
+        }});
+        let format = json!({"type": "json_schema", "json_schema": schema});
+        let user = json!({"role": "user", "content": "Hi"});
+        let talk = json!({"messages": [user], "response_format": format});
+        let labels =
+            ["response_format.name", "response_format.description", "response_format.strict"];
+        for target in [Dialect::Messages, Dialect::Gemini] {
+            assert_eq!(dropped(&chat::CODEC, &talk, target), labels, "{target:?}");
+        }
+        assert!(dropped(&chat::CODEC, &talk, Dialect::Cohere).ends_with(&labels.map(Into::into)));
+        assert_eq!(dropped(&chat::CODEC, &talk, Dialect::Converse), labels[2..]);
+        assert!(dropped(&chat::CODEC, &talk, Dialect::Responses).is_empty());
+    }
+
+    #[test]
+    fn what_only_gemini_says_of_a_function_returns_to_it_and_is_named_elsewhere() {
+        let function = json!({"name": "f", "behavior": "NON_BLOCKING",
+            "response": {"type": "OBJECT", "properties": {"a": {"type": "STRING"}}}});
+        let talk = json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+            "tools": [{"functionDeclarations": [function]}]});
+        let fields = ["tools.functionDeclarations.behavior", "tools.functionDeclarations.response"];
+        assert_eq!(dropped(&gemini::CODEC, &talk, Dialect::Chat), fields);
+        let request = gemini::CODEC.read_request(talk.to_string().as_bytes()).unwrap();
+        let aim = Aim { model: "gemini-2.5-flash", traits: &Traits::NONE, cache: None };
+        let written = upstream(Dialect::Gemini).write_request(&request, &aim).unwrap();
+        let written: Value = serde_json::from_slice(&written.body).unwrap();
+        assert_eq!(written["tools"][0]["functionDeclarations"][0], function);
+    }
+}

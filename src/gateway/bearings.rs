@@ -1,0 +1,153 @@
+//! What decides about a call's way besides its question: who may go where, its session, conditions,
+//! and what its client says of time and repetition.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+use super::arrival::{Question, Unreadable};
+use super::call::Call;
+use super::snapshot::{Road, Snapshot};
+use super::{needs, session};
+use crate::access::Caller;
+use crate::canon::{Feature, Task};
+use crate::error::{Error, Kind};
+use crate::route::condition::{Condition, Facts};
+
+/// How often a client, or a gateway before this one, has asked the same before.
+const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", "x-gateway-attempt"];
+const TIMEOUT: &str = "x-switchpoint-timeout";
+const TAGS: &str = "x-switchpoint-tags";
+
+/// Where a model leads to, if this caller may go there; and the kind of work that its name says, as
+/// in `auto/code`.
+pub(super) fn find(
+    house: &Snapshot,
+    caller: &Caller,
+    model: &str,
+) -> Result<(Road, Option<Task>), Unreadable> {
+    let alias = || {
+        let (route, task) = model.rsplit_once('/')?;
+        let road = house.road(route).ok().filter(|road| matches!(road, Road::ByTask(_)))?;
+        Some((road, Some(Task::parse(task)?), route))
+    };
+    let found = house.road(model).map(|road| (road, None, model));
+    let (road, task, name) =
+        found.or_else(|unknown| alias().ok_or(unknown)).map_err(|unknown| {
+            let mut message = format!("There is no route or model `{model}`");
+            if let Some(nearest) = unknown.nearest.filter(|name| caller.may_call(name)) {
+                message = format!("{message}; did you mean `{nearest}`?");
+            } else {
+                message.push_str("; `GET /v1/models` lists what this key may call.");
+            }
+            Unreadable::Refused(Error::new(Kind::ModelNotFound, message))
+        })?;
+    let direct = match &road {
+        Road::Chain(chain) => chain.targets.first().filter(|_| &*chain.name == "direct"),
+        Road::ByTask(_) => None,
+    };
+    let allowed = caller.may_call(name)
+        || direct.is_some_and(|target| {
+            caller.may_call(&format!("{}/{}", target.provider.name, target.model))
+        });
+    if allowed {
+        return Ok((road, task));
+    }
+    let message = format!("This key may not call `{model}`.");
+    Err(Unreadable::Refused(Error::new(Kind::NotAllowed, message)))
+}
+
+/// Notes all that the headers say, and what the conditions of the route come to.
+pub(super) async fn take(
+    call: &mut Call,
+    question: &Question,
+    (headers, road): (&HeaderMap, &Road),
+) -> Result<(), Error> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let count = |name: &&str| text(name)?.parse::<u32>().ok();
+    call.bearings.retries = RETRY_COUNTS.iter().filter_map(count).max().unwrap_or(0);
+    if let Some(written) = text(TIMEOUT) {
+        call.bearings.timeout = Some(duration(written)?);
+    }
+    call.explains = headers.get("x-switchpoint-explain").is_some();
+    let Some(chain) = call.chain.clone() else { return Ok(()) };
+    if chain.is_sticky() {
+        call.bearings.session = match session::of_headers(headers) {
+            Some(session) => session,
+            None if call.surface().is_chat() => {
+                Box::pin(question.understand(call)).await;
+                question.chat().map_or(0, |asked| session::of_chat(&asked.request))
+            }
+            None => 0,
+        };
+    }
+    let all = match road {
+        Road::ByTask(by_task) => by_task.when.as_ref(),
+        Road::Chain(_) => None,
+    };
+    if all.is_some() || chain.is_conditional() {
+        if call.surface().is_chat() {
+            Box::pin(question.understand(call)).await;
+        }
+        let subject = Subject { call, headers, question };
+        let holds = |when: Option<&Condition>| when.is_none_or(|when| subject.meets(when));
+        let here = holds(all) && holds(chain.wishes.when.as_ref());
+        let own = |place| chain.stage(place) == crate::route::plan::Stage::Own;
+        let barred = chain
+            .targets
+            .iter()
+            .enumerate()
+            .filter(|(place, target)| (own(*place) && !here) || !holds(target.when.as_ref()));
+        call.bearings.barred = barred.map(|(place, _)| place).collect();
+    }
+    Ok(())
+}
+
+/// `30s`, `500ms`, or a number of seconds.
+fn duration(written: &str) -> Result<Duration, Error> {
+    let seconds =
+        written.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+    let read = seconds.or_else(|| humantime::parse_duration(written).ok());
+    read.filter(|duration| !duration.is_zero()).ok_or_else(|| {
+        Error::invalid(format!("`{TIMEOUT}` is no time; write seconds, or as in `500ms`."))
+    })
+}
+
+/// A call as conditions see it.
+struct Subject<'a> {
+    call: &'a Call,
+    headers: &'a HeaderMap,
+    question: &'a Question,
+}
+
+impl Subject<'_> {
+    fn meets(&self, when: &Condition) -> bool {
+        let request = self.question.chat().ok().map(|asked| &asked.request);
+        let features = request.map(needs::features).unwrap_or_default();
+        let tags = self.headers.get(TAGS).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let facts = Facts {
+            model: &self.question.envelope.model,
+            surface: self.call.surface().name(),
+            stream: self.question.envelope.stream,
+            images: features.contains(Feature::Vision),
+            tools: request.map_or(0, |request| request.tools.len() as u64),
+            max_tokens: request.and_then(|request| request.sampling.max_tokens).unwrap_or(0),
+            tokens: &|| self.call.input_estimate(),
+            header: &|name| self.headers.get(name).and_then(|value| value.to_str().ok()),
+            tag: &|name| {
+                let mut pairs = tags.split(',').filter_map(|pair| pair.split_once('='));
+                pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+            },
+            task: &|| self.call.task().map(Task::name),
+            key: self.call.key().map_or("", |key| key),
+            team: "",
+            budget_left: 1.0,
+            unix: since.as_secs(),
+        };
+        when.holds(&facts).unwrap_or_else(|problem| {
+            tracing::warn!(%problem, "a condition could not be told, and so does not hold");
+            false
+        })
+    }
+}

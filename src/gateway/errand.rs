@@ -1,0 +1,235 @@
+//! A question in its target's words: as it came, or written anew.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+
+use super::arrival::{BETA, Question, VERSION};
+use super::call::Call;
+use super::embed::Vectors;
+use super::snapshot::Target;
+use crate::canon::{Dialect, Surface};
+use crate::config::OnBreak;
+use crate::dialect::marks::Mark;
+use crate::dialect::messages::{self, betas};
+use crate::dialect::splice::Payload;
+use crate::dialect::{self, Aim, Misread, estimate, gemini, marks};
+use crate::error::{Error, Kind};
+use crate::provider::{Operation, Way};
+
+/// A question made ready for one target.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) operation: Operation,
+    pub(super) wording: Wording,
+    /// Fields that the target cannot take.
+    pub(super) dropped: Vec<Cow<'static, str>>,
+    /// Headers that the target's API wants, or the client wants it to have.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Debug)]
+pub(super) enum Wording {
+    /// As it came, but for what is spliced in when it is sent.
+    Verbatim,
+    Translated {
+        body: Payload,
+        into: Dialect,
+    },
+    /// Texts to be made vectors, in as many requests as that takes.
+    Vectors(Vectors),
+    /// The answer is made here.
+    Local(Bytes),
+}
+
+/// Why a question is not sent to a target.
+pub(super) enum Unfit {
+    /// No target could take it.
+    Question(Error),
+    /// This one cannot; another may.
+    Target(Error),
+}
+
+impl Errand {
+    fn new(operation: Operation, wording: Wording) -> Self {
+        Self { operation, wording, dropped: Vec::new(), headers: Vec::new() }
+    }
+
+    fn verbatim(question: &Question, surface: Surface, target: &Target) -> Self {
+        let stream = question.envelope.stream;
+        let operation = match (surface, surface.dialect()) {
+            (Surface::Compact, _) => Operation::Compact,
+            (_, Some(dialect)) if surface.is_chat() => Operation::Chat { dialect, stream },
+            (_, Some(dialect)) => Operation::CountTokens(dialect),
+            (Surface::Embeddings, None) => Operation::Embeddings,
+            (_, None) => Operation::Completions,
+        };
+        let mut errand = Self::new(operation, Wording::Verbatim);
+        if surface.dialect() != Some(Dialect::Messages) {
+            return errand;
+        }
+        errand.says_version(target, question.version.clone());
+        if let Some(header) = &question.betas {
+            let (kept, lost) = betas(header, target.provider.kind.traits.betas);
+            if let Some(kept) = HeaderValue::from_str(&kept).ok().filter(|kept| !kept.is_empty()) {
+                errand.headers.push((HeaderName::from_static(BETA), kept));
+            }
+            errand.dropped = lost.into_iter().map(|lost| format!("{BETA}:{lost}").into()).collect();
+        }
+        errand
+    }
+
+    /// Anthropic's API demands a version: the client's own, or the one that our writers know.
+    fn says_version(&mut self, target: &Target, version: Option<HeaderValue>) {
+        if !target.provider.kind.traits.model_in_path {
+            let version = version.unwrap_or(const { HeaderValue::from_static(messages::VERSION) });
+            self.headers.push((HeaderName::from_static(VERSION), version));
+        }
+    }
+
+    /// The answer, where no target is needed for it.
+    pub(super) fn local(&self) -> Option<&Bytes> {
+        if let Wording::Local(body) = &self.wording { Some(body) } else { None }
+    }
+}
+
+/// Puts the question into the target's words, where it speaks others than the client.
+pub(super) async fn prepare(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<Errand, Unfit> {
+    let name = &target.provider.name;
+    if let Some(keeper) = question.keeper.as_ref().filter(|keeper| *keeper != name) {
+        let message = format!("`{name}` does not have the files: `{keeper}` keeps them.");
+        return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
+    }
+    if let Some(relayed) = &question.relayed {
+        let operation = relayed.operation(target).map_err(Unfit::Target)?;
+        return Ok(Errand::new(operation, Wording::Verbatim));
+    }
+    let surface = call.surface();
+    let way = target.provider.way(surface, &target.model);
+    let Some(way) = way else {
+        if surface.counts_tokens() {
+            let counted = Box::pin(count(call, question, target));
+            return counted.await.map_err(Unfit::Question);
+        }
+        let message = format!("`{name}` cannot answer {} requests.", surface.name());
+        return Err(Unfit::Target(Error::new(Kind::Unsupported, message)));
+    };
+    match (way, surface.dialect()) {
+        (Way::Translated(into), _) => {
+            Box::pin(question.understand(call)).await;
+            translate(call, question, target, into)
+        }
+        (Way::Vectors(spelling), _) => {
+            let (vectors, dropped) = Vectors::write(question, target, spelling)?;
+            refuse_if_strict(call, target, &dropped)?;
+            let wording = Wording::Vectors(vectors);
+            Ok(Errand { dropped, ..Errand::new(Operation::Embeddings, wording) })
+        }
+        (Way::Verbatim, Some(dialect)) if must_be_rewritten(call, question, target).await? => {
+            translate(call, question, target, dialect)
+        }
+        (Way::Verbatim, _) => Ok(Errand::verbatim(question, surface, target)),
+    }
+}
+
+/// Bytes that pass as they are have not been read; a route may want them to be, and changed.
+async fn must_be_rewritten(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<bool, Unfit> {
+    let surface = call.surface();
+    let Some(dialect) = surface.dialect().filter(|_| surface.is_chat()) else { return Ok(false) };
+    let Some(wishes) = call.wishes() else { return Ok(false) };
+    // What another provider gave the client to keep this one may refuse, and want its own instead.
+    let bears = |mark: &Mark| question.payload.bears(mark);
+    let strange = call.house.is_mixed() && marks::of_strangers(dialect).iter().any(bears);
+    let odd = dialect == Dialect::Chat
+        && call.house.is_mixed()
+        && marks::of_traits(&target.provider.kind.traits).any(|mark| bears(&mark));
+    // Whoever carries on an answer must have read it.
+    let continued = wishes.on_break == OnBreak::Continue && question.envelope.stream;
+    let marked = strange || odd || continued;
+    if !marked && !wishes.change_questions() {
+        return Ok(false);
+    }
+    Box::pin(question.understand(call)).await;
+    let asked = question.chat().map_err(misread)?;
+    let repaired = wishes.tool_pairs.is_some() && asked.repaired;
+    let cached = wishes.prompt_cache.is_some() && !asked.has_cache_marks();
+    Ok(marked || repaired || cached || asked.capped)
+}
+
+pub(super) fn misread(misread: &Misread) -> Unfit {
+    Unfit::Question(Error::invalid(misread.0.clone()))
+}
+
+fn translate(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    into: Dialect,
+) -> Result<Errand, Unfit> {
+    let request = &question.chat().map_err(misread)?.request;
+    let traits = &target.provider.kind.traits;
+    let aim = Aim {
+        model: &target.model,
+        traits,
+        cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
+    };
+    let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
+        let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
+        Unfit::Target(Error::new(Kind::Unsupported, message))
+    })?;
+    refuse_if_strict(call, target, &written.dropped)?;
+    let body = Payload::from(Bytes::from(written.body));
+    let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
+    let wording = Wording::Translated { body, into };
+    let mut errand = Errand { dropped: written.dropped, ..Errand::new(operation, wording) };
+    if into == Dialect::Messages {
+        errand.says_version(target, None);
+    }
+    Ok(errand)
+}
+
+/// A strict route has no use for a target that cannot take all of the question.
+fn refuse_if_strict(
+    call: &Call,
+    target: &Target,
+    dropped: &[Cow<'static, str>],
+) -> Result<(), Unfit> {
+    let strict = call.wishes().is_some_and(|wishes| wishes.strict);
+    if !strict || dropped.is_empty() {
+        return Ok(());
+    }
+    let (name, fields) = (&target.provider.name, dropped.join("`, `"));
+    let message = format!("`{name}` cannot take `{fields}`, and the route is strict.");
+    Err(Unfit::Target(Error::new(Kind::Unsupported, message)))
+}
+
+/// Tokens by estimate, where the target's provider does not count them itself.
+pub(super) async fn count(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+) -> Result<Errand, Error> {
+    Box::pin(question.understand(call)).await;
+    let asked = question.chat().map_err(|misread| Error::invalid(misread.0.clone()))?;
+    let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
+    let tokens = estimate::tokens(&asked.request, home);
+    let body = match call.surface() {
+        Surface::GoogleCountTokens => gemini::write_count(tokens).into(),
+        Surface::InputTokens => {
+            let count =
+                serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens});
+            count.to_string().into()
+        }
+        _ => messages::write_token_count(tokens).into(),
+    };
+    Ok(Errand::new(Operation::CountTokens(home), Wording::Local(body)))
+}

@@ -1,0 +1,104 @@
+//! A second request to the next target when the first one is slow; the faster answer counts.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::time::{Instant, sleep};
+
+use super::arrival::Question;
+use super::call::Call;
+use super::chain::Chain;
+use super::errand;
+use super::journey::{Attempt, Made};
+use crate::config::HedgeAfter;
+use crate::provider::Failure;
+
+/// How the race went.
+enum Race {
+    /// The first request's result counts; the second, if it left, failed with this.
+    First(Box<Result<Made, Failure>>, Option<Failure>),
+    Second(Box<Second>),
+}
+
+/// The second request's answer.
+struct Second {
+    made: Made,
+    credential: usize,
+    dropped: Vec<std::borrow::Cow<'static, str>>,
+    /// The first request's failure, if it had come to its end.
+    first: Option<Failure>,
+}
+
+/// Makes `attempt`; when it is slow, `next` is asked the same.
+pub(super) async fn race(
+    call: &mut Call,
+    question: &Question,
+    attempt: Attempt<'_>,
+    next: usize,
+) -> Result<Made, Failure> {
+    let Some(chain) = call.chain.clone() else { return attempt.make(call, question).await };
+    let Some(after) = delay(&chain, attempt.place) else {
+        return attempt.make(call, question).await;
+    };
+    let since = call.rival_may_begin(next);
+    match run(call, question, attempt, (next, &chain, after, &since)).await {
+        Race::First(result, rival) => {
+            let ended = rival.map(|failure| (failure.outcome, failure.status));
+            call.rival_ended(ended);
+            *result
+        }
+        Race::Second(second) => {
+            let Second { made, credential, dropped, first } = *second;
+            let ended = first.map(|failure| (failure.outcome, failure.status));
+            call.rival_wins((credential, &dropped), ended);
+            Ok(made)
+        }
+    }
+}
+
+/// How long the first request has; `None` while nobody knows how long it usually takes.
+fn delay(chain: &Chain, place: usize) -> Option<Duration> {
+    match chain.hedge.as_ref()?.after {
+        HedgeAfter::Fixed(after) => Some(after),
+        HedgeAfter::P95 => chain.targets[place].standing.load.quantile(0.95),
+    }
+}
+
+async fn run(
+    call: &Call,
+    question: &Question,
+    attempt: Attempt<'_>,
+    (next, chain, after, since): (usize, &Chain, Duration, &Arc<OnceLock<Instant>>),
+) -> Race {
+    let mut first = pin!(attempt.make(call, question));
+    if let Either::Left((result, _)) = select(first.as_mut(), pin!(sleep(after))).await {
+        return Race::First(Box::new(result), None);
+    }
+    let target = &chain.targets[next];
+    let affordable = chain.hedge.as_ref().is_some_and(|hedge| hedge.allows(call, target));
+    let errand = if affordable { errand::prepare(call, question, target).await.ok() } else { None };
+    let credential = target.soonest_credential(Instant::now());
+    let pass = target.lane(credential).enter(Instant::now());
+    let (Some(errand), Some(pass)) = (errand, pass) else {
+        return Race::First(Box::new(first.await), None);
+    };
+    let _ = since.set(Instant::now());
+    let rival = Attempt { place: next, credential, errand: &errand, pass };
+    let rival = pin!(rival.make(call, question));
+    let second = |made, first| {
+        let dropped = errand.dropped.clone();
+        Race::Second(Box::new(Second { made, credential, dropped, first }))
+    };
+    match select(first, rival).await {
+        Either::Left((Ok(made), _)) => Race::First(Box::new(Ok(made)), None),
+        Either::Left((Err(failure), rival)) => match rival.await {
+            Ok(made) => second(made, Some(failure)),
+            Err(rival) => Race::First(Box::new(Err(failure)), Some(rival)),
+        },
+        Either::Right((Ok(made), _)) => second(made, None),
+        Either::Right((Err(failure), first)) => Race::First(Box::new(first.await), Some(failure)),
+    }
+}

@@ -1,0 +1,479 @@
+//! A call's way through the targets of its route, until one answers: plan, send, classify, go on.
+//! Only before the first content is relayed.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep_until};
+
+use super::arrival::Question;
+use super::ask::{self, Answer, Answered, JSON};
+use super::call::Call;
+use super::chain::{Chain, Group};
+use super::errand::{self, Errand, Unfit};
+use super::onward::Onward;
+use super::relayed::Relayed;
+use super::snapshot::Target;
+use super::{explain, hedge, verdict};
+use crate::canon::{FeatureSet, Outcome};
+use crate::config::OnBreak;
+use crate::error::{Error, Kind};
+use crate::provider::{Blame, Failure, Next};
+use crate::route::health::board::Entry;
+use crate::route::health::{Reason, Report};
+use crate::route::load::InFlight;
+use crate::route::plan::{Needs, Plan, Skip, Stage, plan};
+
+/// Before a target is asked again: a time at random up to this, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// A provider that wants to be left alone for longer is not waited for: the client is told.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Where a call has been, and where it may still go.
+pub(super) struct Journey {
+    /// Requests that may still leave.
+    left: u32,
+    course: Course,
+    stage: Stage,
+    needs: Needs,
+    /// What the last attempt came to, and where.
+    pub(super) last: Option<(usize, Failure)>,
+    /// Why a target could not even be asked.
+    pub(super) unfit: Option<Error>,
+    pub(super) skipped: Vec<(u16, Skip)>,
+    /// The shortest time that somebody asked us to wait.
+    pub(super) shortest_wait: Option<Duration>,
+    /// Only who carries on an answer that was begun can be of use.
+    prefill: bool,
+    /// Who is being asked.
+    place: Option<usize>,
+    /// Who was asked.
+    tried: SmallVec<[u64; 4]>,
+    /// Who may answer when asked again, by which credential, and not before when.
+    again: SmallVec<[Again; 2]>,
+}
+
+/// A target that may answer when it is asked again.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    place: usize,
+    credential: usize,
+    /// Not before then, if it said so.
+    ready: Option<Instant>,
+    /// Why it has failed; `None` for one that was left alone so far.
+    after: Option<&'static str>,
+}
+
+/// Where failures so far have left a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// Anybody else may answer.
+    On,
+    /// Only who has a larger context window.
+    Larger,
+    /// Only who is named for what a content filter refuses.
+    Filtered,
+    /// Nobody.
+    Over,
+}
+
+/// Tries the targets in order. The question is let go as soon as no further attempt can need it.
+pub(super) async fn walk(
+    mut call: Box<Call>,
+    question: Question,
+) -> (Box<Call>, Result<Answer, Error>) {
+    let mut journey = Journey::new(&call);
+    if call.wishes().is_some_and(|wishes| wishes.on_break != OnBreak::Error) {
+        return Box::pin(Box::new(Onward { question, journey }).walk(call)).await;
+    }
+    let answer = journey.go(&mut call, &question).await;
+    (call, answer)
+}
+
+// === impl Journey ===
+
+impl Journey {
+    pub(super) fn new(call: &Call) -> Self {
+        let attempts = call.chain.as_ref().map_or(0, |chain| chain.attempts);
+        Self {
+            // Who asks again himself multiplies our attempts; one other target remains even so.
+            left: attempts.saturating_sub(call.bearings.retries).max(attempts.min(2)),
+            course: Course::On,
+            stage: Stage::Own,
+            needs: Needs::default(),
+            last: None,
+            unfit: None,
+            skipped: Vec::new(),
+            shortest_wait: None,
+            prefill: false,
+            place: None,
+            tried: SmallVec::new(),
+            again: SmallVec::new(),
+        }
+    }
+
+    pub(super) async fn go(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+    ) -> Result<Answer, Error> {
+        let Some(chain) = call.chain.clone() else {
+            return Err(Error::new(Kind::Internal, "The call has no targets."));
+        };
+        call.gateway.retries.deposit(1, Instant::now());
+        self.find_needs(call, question, &chain).await;
+        if call.explains {
+            call.explanation = explain::header(call, &chain, self);
+        }
+        for group in &chain.groups {
+            if self.goes_to(group.stage)
+                && let Some(answer) = self.visit_all(call, question, (&chain, group)).await?
+            {
+                return Ok(answer);
+            }
+        }
+        if let Some(answer) = Box::pin(self.insist(call, question, &chain)).await? {
+            return Ok(answer);
+        }
+        if let (Some((place, _)), true) = (&self.last, call.surface().counts_tokens()) {
+            // Better a count by estimate than none: clients go on by it.
+            let errand = errand::count(call, question, &chain.targets[*place]);
+            return Ok(whole(Box::pin(errand).await?.local().cloned().unwrap_or_default()));
+        }
+        Err(verdict::explain(call, &chain, self))
+    }
+
+    /// Asks the targets of one group, one after the other.
+    async fn visit_all(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+        (chain, group): (&Chain, &Group),
+    ) -> Result<Option<Answer>, Error> {
+        self.stage = group.stage;
+        let plan = self.plan(call, chain, group);
+        self.skipped.extend(plan.skipped);
+        for (step, &place) in plan.order.iter().enumerate() {
+            let next = plan.order.get(step + 1).map(|place| usize::from(*place));
+            let answer = self.visit(call, question, (usize::from(place), next)).await?;
+            if answer.is_some() || self.is_over() {
+                return Ok(answer);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last target's answer has broken off.
+    pub(super) fn broke(&mut self, failure: Failure) {
+        self.left = self.left.saturating_sub(1);
+        self.again.clear();
+        self.last = self.place.map(|place| (place, failure));
+    }
+
+    /// From here on only who carries on what stands there.
+    pub(super) fn needs_prefill(&mut self) {
+        self.prefill = true;
+    }
+
+    /// Whether a group of targets is for calls that have come to this.
+    fn goes_to(&self, stage: Stage) -> bool {
+        let skipped = |test: fn(&Skip) -> bool| self.skipped.iter().any(|(_, skip)| test(skip));
+        let limited =
+            self.last.as_ref().is_some_and(|(_, failure)| failure.outcome == Outcome::RateLimited);
+        match stage {
+            Stage::Own => true,
+            Stage::Context => {
+                let none = self.last.is_none() && skipped(|skip| matches!(skip, Skip::TooSmall(_)));
+                self.course == Course::Larger || (self.course == Course::On && none)
+            }
+            Stage::ContentFilter => self.course == Course::Filtered,
+            Stage::RateLimit => {
+                let shut = |skip: &Skip| matches!(skip, Skip::Shut(_, Reason::RateLimited));
+                self.course == Course::On && (limited || skipped(shut))
+            }
+            // The budgets decide on that.
+            Stage::Budget => false,
+            Stage::General => self.course == Course::On,
+        }
+    }
+
+    /// Finds out what the question demands of its target.
+    pub(super) async fn find_needs(&mut self, call: &Call, question: &Question, chain: &Chain) {
+        let needs = chain.needs(call, question).await;
+        self.needs = Needs { larger_than: self.needs.larger_than, prefill: self.prefill, ..needs };
+    }
+
+    /// Tokens of the question, by estimate.
+    pub(super) fn tokens(&self, call: &Call) -> u64 {
+        if self.needs.tokens > 0 { self.needs.tokens } else { call.input_estimate() }
+    }
+
+    pub(super) fn features(&self) -> FeatureSet {
+        self.needs.features
+    }
+
+    /// The targets of one group in the order in which they are tried.
+    pub(super) fn plan(&self, call: &Call, chain: &Chain, group: &Group) -> Plan {
+        let prospects = chain.prospects(call, (group, self.tokens(call)), Instant::now());
+        plan(group.strategy, prospects, &self.needs, (call.draw(), call.bearings.session))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == 0 || matches!(self.course, Course::Over | Course::Filtered)
+    }
+
+    /// Asks one target, by each of its credentials if need be. `next` is whom a slow one may be
+    /// raced against.
+    async fn visit(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+        (place, next): (usize, Option<usize>),
+    ) -> Result<Option<Answer>, Error> {
+        let Some(chain) = call.chain.clone() else { return Ok(None) };
+        let target = &chain.targets[place];
+        let small = self.course == Course::Larger && !self.is_larger(target);
+        if small || self.tried.contains(&target.identity) {
+            return Ok(None);
+        }
+        self.tried.push(target.identity);
+        let Some(errand) = self.prepare(call, question, target).await? else { return Ok(None) };
+        if let Some(body) = errand.local() {
+            return Ok(Some(whole(body.clone())));
+        }
+        let mut asked = false;
+        for credential in credentials(call, question, target) {
+            if self.left == 0 {
+                return Ok(None);
+            }
+            // Others may have found out, since the plan was made, that it is of no use.
+            let Some(pass) = target.lane(credential).enter(Instant::now()) else { continue };
+            asked = true;
+            let attempt = Attempt { place, credential, errand: &errand, pass };
+            let next = next.filter(|_| chain.hedge.is_some());
+            if let Some(answer) = self.attempt(call, question, (attempt, next)).await? {
+                return Ok(Some(answer));
+            }
+            let another_key =
+                self.last.as_ref().is_some_and(|(_, failure)| failure.next == Next::Key);
+            if !another_key {
+                break;
+            }
+        }
+        if let (false, Some((until, reason))) = (asked, target.shut(Instant::now())) {
+            self.skipped
+                .extend(u16::try_from(place).map(|place| (place, Skip::Shut(until, reason))));
+        }
+        Ok(None)
+    }
+
+    fn is_larger(&self, target: &Target) -> bool {
+        let seen = self.needs.larger_than.unwrap_or(0);
+        target.info.context.map_or(self.stage == Stage::Context, |window| window > seen)
+    }
+
+    /// The question in the target's words; `None` if it cannot take it.
+    async fn prepare(
+        &mut self,
+        call: &Call,
+        question: &Question,
+        target: &Target,
+    ) -> Result<Option<Errand>, Error> {
+        match errand::prepare(call, question, target).await {
+            Ok(errand) => Ok(Some(errand)),
+            Err(Unfit::Question(error)) => Err(error),
+            Err(Unfit::Target(error)) => {
+                self.unfit.get_or_insert(error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends one request, or two if the first is slow and the route wants that.
+    async fn attempt(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+        (attempt, next): (Attempt<'_>, Option<usize>),
+    ) -> Result<Option<Answer>, Error> {
+        let (place, credential) = (attempt.place, attempt.credential);
+        self.place = Some(place);
+        call.attempt_begins((place, credential), &attempt.errand.dropped);
+        let result = match next {
+            None => attempt.make(call, question).await,
+            Some(next) => Box::pin(hedge::race(call, question, attempt, next)).await,
+        };
+        match result {
+            Ok(made) => Ok(Some(call.takes(made))),
+            Err(failure) => {
+                call.attempt_ended(failure.outcome, failure.status);
+                self.note(call, question, (place, credential, failure)).map(|()| None)
+            }
+        }
+    }
+
+    /// Decides what a failure leaves to be tried.
+    fn note(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+        (place, credential, failure): (usize, usize, Failure),
+    ) -> Result<(), Error> {
+        let Some(chain) = call.chain.clone() else { return Ok(()) };
+        let target = &chain.targets[place];
+        tracing::debug!(
+            provider = %target.provider.name, model = %target.model, status = failure.status,
+            outcome = failure.outcome.name(), "an attempt failed"
+        );
+        self.shortest_wait = self.shortest_wait.into_iter().chain(failure.retry_after).min();
+        // A key that is dead has cost nothing, so it does not count.
+        self.left -= u32::from(failure.blame != Blame::Key);
+        if is_spent(call, question)? {
+            self.left = 0;
+        }
+        match failure.next {
+            Next::Same | Next::Key | Next::Target => {}
+            Next::Larger => {
+                let window = target.info.context.unwrap_or(self.needs.tokens);
+                self.needs.larger_than = self.needs.larger_than.max(Some(window));
+                self.course = Course::Larger;
+            }
+            Next::Filtered => self.course = Course::Filtered,
+            Next::Final => self.course = Course::Over,
+        }
+        if failure.again {
+            let ready = failure.retry_after.map(|wait| Instant::now() + wait);
+            self.again.push(Again { place, credential, ready, after: Some(failure.reason) });
+        }
+        self.last = Some((place, failure));
+        Ok(())
+    }
+
+    /// Nobody has answered. Asks again, after a pause, those who may answer then; where nobody was
+    /// even asked because all are left alone, the one who is to be tried again soonest.
+    async fn insist(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+        chain: &Chain,
+    ) -> Result<Option<Answer>, Error> {
+        if let Some((place, _)) = soonest(&self.skipped) {
+            let credential = chain.targets[place].soonest_credential(Instant::now());
+            let shut = Again { place, credential, ready: None, after: None };
+            self.again.insert(0, shut);
+        }
+        let mut pause = FIRST_PAUSE;
+        while self.left > 0 && self.course == Course::On {
+            let now = Instant::now();
+            let soonest = |again: &Again| match again.after {
+                Some(_) => again.ready.unwrap_or(now).max(now + call.jitter(pause)),
+                None => now,
+            };
+            let again = self.again.iter().enumerate().min_by_key(|(_, again)| soonest(again));
+            let Some((index, &again)) = again else { break };
+            let (target, due) = (&chain.targets[again.place], soonest(&again));
+            if due > (now + LONGEST_WAIT).min(call.end(&target.limits)) {
+                break;
+            }
+            if again.after.is_some_and(|reason| !call.may_retry(target, reason)) {
+                break;
+            }
+            let Again { place, credential, .. } = self.again.swap_remove(index);
+            sleep_until(due).await;
+            let Some(errand) = self.prepare(call, question, target).await? else { continue };
+            let pass = target.lane(credential).force(Instant::now());
+            let attempt = Attempt { place, credential, errand: &errand, pass };
+            if let Some(answer) = self.attempt(call, question, (attempt, None)).await? {
+                return Ok(Some(answer));
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(None)
+    }
+}
+
+/// The target that is to be tried again soonest. Who has asked to be left alone is left alone.
+fn soonest(skipped: &[(u16, Skip)]) -> Option<(usize, Instant)> {
+    let shut = skipped.iter().filter_map(|(place, skip)| match skip {
+        Skip::Shut(until, reason) if *reason != Reason::RateLimited => {
+            Some((usize::from(*place), *until))
+        }
+        _ => None,
+    });
+    shut.min_by_key(|(_, until)| *until)
+}
+
+fn whole(body: Bytes) -> Answer {
+    Answer::Whole { content_type: JSON, body }
+}
+
+/// The credentials by which a target may be asked, in order.
+fn credentials(call: &Call, question: &Question, target: &Target) -> Range<usize> {
+    let pinned = question.relayed.as_ref().and_then(Relayed::credentials);
+    // Files lie in the first one's account.
+    let pinned = pinned.or_else(|| question.keeper.as_ref().map(|_| 0..1));
+    // What a provider has cached it has cached for one account.
+    pinned.unwrap_or_else(|| target.provider.turns(call.bearings.session))
+}
+
+/// Whether the question cannot be sent again. The error says that it never came to its end.
+fn is_spent(call: &mut Call, question: &Question) -> Result<bool, Error> {
+    let Some(rest) = question.rest() else { return Ok(false) };
+    let Some(broken) = rest.broken() else { return Ok(rest.is_spent()) };
+    call.ends(broken.outcome());
+    Err(broken.into())
+}
+
+/// One request that is about to leave.
+pub(super) struct Attempt<'a> {
+    pub(super) place: usize,
+    pub(super) credential: usize,
+    pub(super) errand: &'a Errand,
+    pub(super) pass: Entry<'a>,
+}
+
+/// What came of one that was answered.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) answered: Answered,
+    pub(super) in_flight: InFlight,
+}
+
+// === impl Attempt ===
+
+impl Attempt<'_> {
+    /// Sends it, and tells what the target's health and load are by the answer.
+    pub(super) async fn make(self, call: &Call, question: &Question) -> Result<Made, Failure> {
+        let Self { place, credential, errand, pass } = self;
+        let Some(target) = call.chain.as_ref().and_then(|chain| chain.targets.get(place)) else {
+            return Err(Failure::unreachable());
+        };
+        let load = &target.standing.load;
+        let in_flight = load.begin();
+        let sent = Instant::now();
+        let result = ask::ask(call, question, target, (errand, credential)).await;
+        match &result {
+            Ok(answered) => {
+                load.first_token(answered.first_token - sent, answered.first_token);
+                pass.report(Report::Ok, answered.first_token);
+            }
+            Err(failure) => pass.report(report(failure), Instant::now()),
+        }
+        result.map(|answered| Made { answered, in_flight })
+    }
+}
+
+/// What a failure says of its target's health.
+pub(super) fn report(failure: &Failure) -> Report {
+    match (failure.blame, failure.outcome) {
+        (Blame::Target, Outcome::Timeout) => Report::Failed(Reason::Timeouts),
+        (Blame::Target, _) => Report::Failed(Reason::Errors),
+        (Blame::Wait, _) => Report::Wait(failure.retry_after),
+        (Blame::Key, _) if failure.status == 402 => Report::Dead(Reason::QuotaSpent),
+        (Blame::Key, _) => Report::Dead(Reason::KeyRefused),
+        (Blame::Nobody, _) => Report::Neutral,
+    }
+}

@@ -1,0 +1,271 @@
+//! A stream in the background: it goes on when its client leaves, and can be joined again.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::stored::Stored;
+use super::{Gateway, Keeping};
+use crate::canon::Owner;
+use crate::dialect::sse::Decoder;
+use crate::error::{Error, Kind};
+use crate::gateway::Body;
+use crate::net::patience::Busy;
+use crate::store::ObjectKind;
+
+/// A stream with more bytes of events ends.
+const LONGEST_STREAM: usize = 64 * 1024 * 1024;
+/// One with more is not kept when it has ended: its response is.
+const LONGEST_KEPT: usize = 4 * 1024 * 1024;
+/// How long the events of a stream are kept behind its end.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// What a stream has said so far, for all who follow it.
+#[derive(Debug, Default)]
+pub(in crate::gateway) struct Log(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    events: Vec<(Option<u64>, Bytes)>,
+    bytes: usize,
+    ended: bool,
+    waiting: Vec<Waker>,
+}
+
+/// One who follows a stream, each at a pace of its own.
+pub(in crate::gateway) struct Follower {
+    log: Arc<Log>,
+    next: usize,
+    /// The number of the event that was seen before.
+    after: Option<u64>,
+    /// Its connection is kept for it.
+    _busy: Option<Busy>,
+}
+
+/// Cuts a stream into its events and numbers them.
+#[derive(Default)]
+struct Cutter {
+    decoder: Decoder,
+    last: Option<u64>,
+}
+
+/// What is read of an event.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Event {
+    sequence_number: Option<u64>,
+    response: Option<Value>,
+}
+
+/// A stream whose response has an id.
+struct Begun {
+    id: String,
+    stored: Stored,
+    cancelled: oneshot::Receiver<()>,
+}
+
+impl Gateway {
+    /// Has `work` answer with a stream that does not end with its client, who gets it as it comes.
+    pub(in crate::gateway) async fn detach(
+        self: &Arc<Self>,
+        (keeping, busy): (Keeping, Option<Busy>),
+        work: impl Future<Output = Response<Body>> + Send + 'static,
+    ) -> Response<Body> {
+        let (sender, receiver) = oneshot::channel();
+        let gateway = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let response = work.await;
+            let kind = response.headers().get(CONTENT_TYPE);
+            if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+                // Whoever has left does not read it either.
+                drop(sender.send(response));
+                return;
+            }
+            let (head, body) = response.into_parts();
+            let log = Arc::<Log>::default();
+            let follower = Follower { log: Arc::clone(&log), next: 0, after: None, _busy: busy };
+            drop(sender.send(Response::from_parts(head, Body::followed(follower))));
+            gateway.follow(&keeping, body, &log).await;
+            log.end();
+        });
+        receiver.await.unwrap_or_else(|_| {
+            let mut response = Response::new(Body::whole(Bytes::new(), None));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
+    }
+
+    /// Pulls a stream to its end, into `log`.
+    async fn follow(&self, keeping: &Keeping, body: Body, log: &Arc<Log>) {
+        let (mut body, mut cutter, mut begun) = (pin!(body), Cutter::default(), None);
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = cancelled(&mut begun) => return,
+                frame = body.frame() => frame,
+            };
+            let Some(data) = frame.and_then(|frame| frame.ok()?.into_data().ok()) else { break };
+            for (number, event, response) in cutter.cut(data) {
+                let first = response.filter(|_| begun.is_none());
+                begun = match first {
+                    Some(response) => self.begin(keeping, response, log).await,
+                    None => begun,
+                };
+                log.push(number, event);
+            }
+            if log.said().bytes > LONGEST_STREAM {
+                break;
+            }
+        }
+        if let Some(begun) = begun {
+            self.settle(&keeping.owner, begun, log).await;
+        }
+    }
+
+    /// The stream has said what its response is called.
+    async fn begin(&self, keeping: &Keeping, response: Value, log: &Arc<Log>) -> Option<Begun> {
+        let (id, owner) = (response["id"].as_str()?.to_owned(), &keeping.owner);
+        let mut stored = keeping.stored(response, None);
+        stored.response["background"] = json!(true);
+        stored.response["status"] = json!("in_progress");
+        let cancelled = self.jobs.enter(owner, &id, Some(Arc::clone(log)));
+        // A quick one is whole already.
+        if self.stored(owner, &id).await.map_or(true, |known| known.is_unfinished()) {
+            self.put_response(owner, id.clone(), &stored);
+        }
+        Some(Begun { id, stored, cancelled })
+    }
+
+    /// The stream has ended, with its response or without.
+    async fn settle(&self, owner: &Owner, begun: Begun, log: &Log) {
+        let Begun { id, mut stored, .. } = begun;
+        let known = self.stored(owner, &id).await;
+        let broken = known.is_ok_and(|known| known.is_unfinished());
+        let events = log.whole();
+        self.jobs.end(owner, &id, || {
+            if broken {
+                let text = "The answer was broken off.";
+                stored.fail(&Error::new(Kind::StreamTruncated, text));
+                self.put_response(owner, id.clone(), &stored);
+            }
+            if events.len() <= LONGEST_KEPT {
+                self.shelf.put(owner, ObjectKind::Events, (id.clone(), events), KEPT);
+            }
+        });
+    }
+
+    /// A stream in the background from behind the event `after`: as it is made, or as it was.
+    /// `None` where its events are not known.
+    pub async fn joined(
+        &self,
+        owner: &Owner,
+        id: &str,
+        (after, busy): (Option<u64>, Busy),
+    ) -> Option<Body> {
+        let log = if let Some(log) = self.jobs.log(owner, id) {
+            log
+        } else {
+            let events = self.shelf.get(owner, ObjectKind::Events, id).await?;
+            let (log, mut cutter) = (Log::default(), Cutter::default());
+            let events = cutter.cut(events).into_iter();
+            events.for_each(|(number, event, _)| log.push(number, event));
+            log.end();
+            Arc::new(log)
+        };
+        Some(Body::followed(Follower { log, next: 0, after, _busy: Some(busy) }))
+    }
+}
+
+/// Ready when the stream is to end before its time.
+async fn cancelled(begun: &mut Option<Begun>) {
+    match begun {
+        Some(begun) => drop((&mut begun.cancelled).await),
+        None => std::future::pending().await,
+    }
+}
+
+// === impl Log ===
+
+impl Log {
+    fn push(&self, number: Option<u64>, event: Bytes) {
+        let mut said = self.said();
+        said.bytes += event.len();
+        said.events.push((number, event));
+        said.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    fn end(&self) {
+        let mut said = self.said();
+        said.ended = true;
+        said.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// All of it, but for what kept connections open.
+    fn whole(&self) -> Bytes {
+        let said = self.said();
+        let events = said.events.iter().map(|(_, event)| &event[..]);
+        let events: Vec<&[u8]> = events.filter(|event| !event.starts_with(b":")).collect();
+        events.concat().into()
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// The next of the events; `None` behind the last.
+    pub(in crate::gateway) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Bytes>> {
+        let mut said = self.log.said();
+        while let Some((number, event)) = said.events.get(self.next) {
+            self.next += 1;
+            if !number.is_some_and(|number| self.after.is_some_and(|after| number <= after)) {
+                return Poll::Ready(Some(event.clone()));
+            }
+        }
+        if said.ended {
+            return Poll::Ready(None);
+        }
+        if !said.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            said.waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+// === impl Cutter ===
+
+impl Cutter {
+    /// The events that are whole with these bytes, each with its number and its response.
+    fn cut(&mut self, data: Bytes) -> Vec<(Option<u64>, Bytes, Option<Value>)> {
+        if data.starts_with(b":") {
+            // Between two events, to keep a connection open.
+            return vec![(None, data, None)];
+        }
+        self.decoder.buffer().extend_from_slice(&data);
+        let mut events = Vec::new();
+        while let Some(frame) = self.decoder.next_frame() {
+            let event = self.decoder.data(&frame).map(|data| serde_json::from_slice(&data));
+            let event: Event = event.and_then(Result::ok).unwrap_or_default();
+            // An error of the gateway's own does not know the numbers before it.
+            let number = event.sequence_number.filter(|number| Some(*number) >= self.last);
+            self.last = number.or(self.last);
+            events.push((number, self.decoder.take(frame.range.len()), event.response));
+        }
+        events
+    }
+}

@@ -1,0 +1,88 @@
+//! Items that a question refers to by their ids: whose they are, and what they say.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::super::shelf::RESPONSE;
+use super::Gateway;
+use super::stored::{Stored, told};
+use crate::canon::{Dialect, Owner};
+use crate::dialect::references;
+use crate::dialect::splice::Payload;
+use crate::error::{Error, Kind};
+use crate::store::ObjectKind;
+
+impl Gateway {
+    /// Notes in which response an item was said.
+    pub(super) fn index_items(&self, owner: &Owner, id: &str, stored: &Stored) {
+        let items = stored.output().filter_map(|item| item["id"].as_str());
+        for item in items {
+            let value = Bytes::copy_from_slice(id.as_bytes());
+            self.shelf.put(owner, ObjectKind::Item, (item.to_owned(), value), RESPONSE);
+        }
+    }
+
+    /// The question with the items that it refers to in the place of their ids, for `listeners` as
+    /// `said` has them; `None` where it refers to none. What the conversation before it says is not
+    /// said again.
+    pub(in crate::gateway) async fn dereferenced(
+        &self,
+        (owner, question, previous): (&Owner, &Payload, Option<&str>),
+        listeners: &[Option<&str>],
+    ) -> Result<Option<Bytes>, Error> {
+        let body = question.to_bytes();
+        let found = references::read(Some(Dialect::Responses), &body);
+        let ids = found.ok_or_else(too_deep)?.items;
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        let chain = match previous {
+            Some(previous) => self.chain(owner, previous).await?,
+            None => Vec::new(),
+        };
+        let mut items = HashMap::new();
+        for id in ids {
+            let said_before = chain.iter().any(|turn| turn.has(&Value::from(&*id)));
+            let item = if said_before { None } else { Some(self.item(owner, &id).await?) };
+            let item = item.filter(|(turn, item)| told(item, turn.provider.as_deref(), listeners));
+            items.insert(id, item.map(|(_, item)| item));
+        }
+        let mut body: Map<String, Value> =
+            serde_json::from_slice(&body).map_err(|error| Error::invalid(error.to_string()))?;
+        if let Some(input) = body.get_mut("input").and_then(Value::as_array_mut) {
+            let named = std::mem::take(input).into_iter();
+            input.extend(named.filter_map(|item| {
+                let known = item["id"].as_str().and_then(|id| items.get(id));
+                match known {
+                    Some(known) if stands_for(&item) => known.clone(),
+                    _ => Some(item),
+                }
+            }));
+        }
+        Ok(serde_json::to_vec(&body).ok().map(Bytes::from))
+    }
+
+    /// What was said under this id, and with what else.
+    async fn item(&self, owner: &Owner, id: &str) -> Result<(Stored, Value), Error> {
+        let unknown = || {
+            let message = format!("There is no item `{id}` of this key.");
+            Error::new(Kind::NotFound, message)
+        };
+        let response = self.shelf.get(owner, ObjectKind::Item, id).await.ok_or_else(unknown)?;
+        let response = String::from_utf8_lossy(&response);
+        let turn = self.stored(owner, &response).await.map_err(|_| unknown())?;
+        let item = turn.output().find(|item| item["id"] == id).cloned().ok_or_else(unknown)?;
+        Ok((turn, item))
+    }
+}
+
+fn stands_for(item: &Value) -> bool {
+    matches!(item["type"].as_str(), None | Some("item_reference" | "reasoning"))
+        && item["role"].is_null()
+}
+
+fn too_deep() -> Error {
+    Error::invalid("The body is nested too deeply to be looked through for what it refers to.")
+}

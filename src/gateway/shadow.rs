@@ -1,0 +1,92 @@
+//! Asks a second target the same, for comparison. The caller neither waits for it nor pays.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::arrival::Question;
+use super::ask::Answer;
+use super::call::{Call, outcome_of};
+use super::chain::Shadow;
+use super::flow::{Flow, Step};
+use super::journey;
+use crate::canon::Outcome;
+use crate::net::shed::Permit;
+
+/// Tokens that may be spent in each hour of the clock.
+#[derive(Debug)]
+pub(super) struct Hourly {
+    most: u64,
+    hour: AtomicU64,
+    spent: AtomicU64,
+}
+
+// === impl Hourly ===
+
+impl Hourly {
+    pub(super) fn new(most: u64) -> Self {
+        Self { most, hour: AtomicU64::new(0), spent: AtomicU64::new(0) }
+    }
+
+    fn take(&self, tokens: u64) -> bool {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let hour = since.as_secs() / Duration::from_hours(1).as_secs();
+        if self.hour.swap(hour, Ordering::Relaxed) != hour {
+            self.spent.store(0, Ordering::Relaxed);
+        }
+        self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens <= self.most
+    }
+}
+
+/// Sends the question to the shadow of its route, if there is one and it is this call's turn.
+pub(super) fn cast(call: &Call, question: &Question) {
+    let Some(shadow) = call.chain.as_ref().and_then(|chain| chain.shadow.as_ref()) else { return };
+    // What is still arriving can be read once only.
+    if call.draw() % 1000 >= u64::from(shadow.permille) || question.rest().is_some() {
+        return;
+    }
+    let Some(running) = enter(shadow, call) else { return };
+    let Some(question) = question.copy() else { return };
+    let mut second = Call::open(Arc::clone(&call.gateway), call.surface(), None, None);
+    second.shadows(call);
+    second.routed(&shadow.chain, &question);
+    call.gateway.tasks.spawn(async move {
+        let (mut second, answer) = journey::walk(second, question).await;
+        let outcome = match answer {
+            Ok(Answer::Stream(flow)) => drain(&mut second, flow).await,
+            Ok(Answer::Whole { .. } | Answer::Bytes(_)) => Outcome::Ok,
+            Err(error) => outcome_of(error.kind),
+        };
+        second.ends(outcome);
+        drop(running);
+    });
+}
+
+fn enter(shadow: &Shadow, call: &Call) -> Option<Permit> {
+    let running = shadow.running.acquire()?;
+    let tokens = call.input_estimate();
+    let affordable = shadow.tokens.as_ref().is_none_or(|hour| hour.take(tokens));
+    affordable.then_some(running)
+}
+
+/// Reads a stream to its end and notes what it used.
+pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
+    let limits = call.target().map(|target| target.limits);
+    let Some(limits) = limits else { return Outcome::Internal };
+    let end = call.end(&limits);
+    let outcome = loop {
+        flow.ready.clear();
+        let step = std::future::poll_fn(|context| flow.poll_step(context));
+        let due = end.min(tokio::time::Instant::now() + limits.idle);
+        match tokio::time::timeout_at(due, step).await {
+            Err(_) => break Outcome::Timeout,
+            Ok(Step::Data) => {}
+            Ok(Step::Failed(_)) => break Outcome::UpstreamError,
+            Ok(Step::Ended) if flow.passage.sight().finished => break Outcome::Ok,
+            Ok(Step::Ended | Step::Cut(_)) => break Outcome::UpstreamTruncated,
+        }
+    };
+    let sight = flow.passage.sight();
+    call.usage(sight.usage, sight.deltas);
+    outcome
+}

@@ -1,0 +1,248 @@
+//! Files in questions are whose they are, and batches are counted once.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use serde_json::{Value, json};
+
+use crate::support::client::{self, Answer, post};
+use crate::support::gateway::{KEY, provider, route};
+use crate::support::replies::REPLY;
+use crate::support::{Gateway, Script, Upstream};
+
+const OTHER_KEY: &str = "sk-other";
+const FILE: &str = r#"{"id":"file-1","object":"file","purpose":"user_data"}"#;
+const FORM: &str = "--b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\
+    {}\n\r\n--b1--\r\n";
+const OTHER: &str = "[keys.other]\nsecret = \"sk-other\"\n\n";
+
+async fn upload(gateway: &Gateway, path: &str) {
+    let mut request = client::request(Method::POST, path, KEY, Bytes::from_static(FORM.as_bytes()));
+    let form = HeaderValue::from_static("multipart/form-data; boundary=b1");
+    request.headers_mut().insert("content-type", form);
+    assert_eq!(client::open(gateway.address, request).await.whole().await.status, 200);
+}
+
+async fn get(gateway: &Gateway, path: &str) -> Answer {
+    let request = client::request(Method::GET, path, KEY, Bytes::new());
+    client::open(gateway.address, request).await.whole().await
+}
+
+/// The doors through which a model is shown a file, and what it is asked there.
+fn questions(model: &str, file: &str) -> Vec<(String, Value)> {
+    let chat = |part: Value| json!({"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": [part]}]});
+    let input =
+        |part: Value| json!({"model": model, "input": [{"role": "user", "content": [part]}]});
+    let tool = json!({"type": "code_interpreter", "container": {"file_ids": [file]}});
+    let google = |uri: String| json!({"contents": [{"role": "user", "parts": [{"file_data": {"file_uri": uri}}]}]});
+    let generate = format!("/v1beta/models/{model}:generateContent");
+    let cases = [
+        ("/v1/chat/completions", chat(json!({"type": "file", "file": {"file_id": file}}))),
+        ("/v1/chat/completions", chat(json!({"type": "image_url", "image_url": {"url": file}}))),
+        ("/v1/responses", input(json!({"type": "input_file", "file_id": file}))),
+        ("/v1/responses", input(json!({"type": "input_image", "file_id": file}))),
+        ("/v1/responses", json!({"model": model, "input": "Hi", "tools": [tool]})),
+        (
+            "/v1/messages",
+            chat(json!({"type": "document", "source": {"type": "file", "file_id": file}})),
+        ),
+        (&generate, google(format!("https://generativelanguage.googleapis.com/v1beta/{file}"))),
+        (
+            "/v1/images/edits",
+            json!({"model": model, "prompt": "a cat", "images": [{"file_id": file}]}),
+        ),
+    ];
+    cases.map(|(path, body)| (path.to_owned(), body)).into()
+}
+
+#[tokio::test]
+async fn a_file_of_another_key_in_a_question_cannot_be_told_from_none() {
+    let upstream = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("served", vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let sections = [&route("fast", &["up/served"], ""), OTHER].concat();
+    let gateway = Gateway::before(&upstream, &sections).await;
+    upload(&gateway, "/v1/files").await;
+    for (path, body) in questions("fast", "file-1") {
+        let body = body.to_string();
+        let hidden = body.replace("file_id", "f\\u0069le_id").replace("file_uri", "file\\u005furi");
+        for body in [body, hidden] {
+            let swap = |text: &str| text.replace("file-1", "file-9");
+            let theirs = post(gateway.address, &path, OTHER_KEY, body.clone()).await;
+            let unknown = post(gateway.address, &path, OTHER_KEY, swap(&body)).await;
+            assert_eq!((theirs.status, unknown.status), (404, 404), "{path} {body}: {theirs:?}");
+            assert_eq!(swap(theirs.text()), unknown.text());
+        }
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    // In the caller's dialect.
+    let (path, body) = questions("fast", "file-1").remove(5);
+    let refused = post(gateway.address, &path, OTHER_KEY, body.to_string()).await;
+    assert_eq!(refused.json()["type"], "error");
+    assert_eq!(refused.json()["error"]["type"], "not_found_error");
+}
+
+#[tokio::test]
+async fn a_question_with_a_file_goes_to_the_provider_that_keeps_it_as_it_is() {
+    let first = Upstream::start([("served", [Script::json(200, REPLY)])]).await;
+    let second = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("served", vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let sections = [
+        provider("one", &first),
+        provider("two", &second),
+        route("both", &["one/served", "two/served"], ""),
+        route("first", &["one/served"], ""),
+    ];
+    let gateway = Gateway::start("", &sections.concat()).await;
+    upload(&gateway, "/v1/files?provider=two").await;
+    let (path, body) = questions("both", "file-1").remove(0);
+    let answer = post(gateway.address, &path, KEY, body.to_string()).await;
+    assert_eq!((answer.status, answer.header("x-switchpoint-provider")), (200, Some("two")));
+    let asked = second.requests().pop().unwrap();
+    assert_eq!(asked.text(), body.to_string().replace("\"both\"", "\"served\""));
+    let (path, body) = questions("first", "file-1").remove(0);
+    let refused = post(gateway.address, &path, KEY, body.to_string()).await;
+    assert_eq!((refused.status, refused.header("x-switchpoint-error")), (400, Some("unsupported")));
+    assert!(refused.text().contains("`two` keeps them"), "{refused:?}");
+    assert!(first.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_question_with_a_file_is_asked_in_the_account_that_has_the_file() {
+    let upstream = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("served", vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let up = provider("up", &upstream);
+    let up = up.replace("api_key = \"sk-upstream-up\"", "api_keys = [\"sk-first\", \"sk-second\"]");
+    assert!(up.contains("sk-second"), "{up}");
+    let gateway = Gateway::start("", &[up, route("fast", &["up/served"], "")].concat()).await;
+    upload(&gateway, "/v1/files").await;
+    let (path, body) = questions("fast", "file-1").remove(0);
+    for _ in 0..4 {
+        assert_eq!(post(gateway.address, &path, KEY, body.to_string()).await.status, 200);
+    }
+    for asked in upstream.requests() {
+        assert_eq!(asked.header("authorization"), Some("Bearer sk-first"));
+    }
+}
+
+#[tokio::test]
+async fn what_only_speaks_of_files_passes_as_it_is() {
+    let upstream = Upstream::start([("served", vec![Script::json(200, REPLY)])]).await;
+    let gateway = Gateway::before(&upstream, &route("fast", &["up/served"], "")).await;
+    let tool = json!({"type": "function", "function": {"name": "read", "parameters": {
+        "type": "object", "properties": {"file_id": {"type": "string"}}}}});
+    let said = json!([{"role": "user", "content": "What is in \"file_id\": \"file-1\"?"}]);
+    let body = json!({"model": "fast", "tools": [tool], "messages": said}).to_string();
+    let answer = post(gateway.address, "/v1/chat/completions", KEY, body.clone()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(upstream.only_request().text(), body.replace("\"fast\"", "\"served\""));
+}
+
+fn batch(status: &str, more: &str) -> Script {
+    let body = format!(r#"{{"id":"batch_1","object":"batch","status":"{status}"{more}}}"#);
+    Script::json(200, &body)
+}
+
+fn lasting(upstream: &Upstream, folder: &tempfile::TempDir) -> String {
+    let file = folder.path().join("state.db");
+    let up = provider("up", upstream);
+    format!("[store]\nurl = \"sqlite:{}\"\n\n{up}", file.display())
+}
+
+async fn make(gateway: &Gateway) {
+    upload(gateway, "/v1/files").await;
+    let body = r#"{"input_file_id":"file-1"}"#;
+    assert_eq!(post(gateway.address, "/v1/batches", KEY, body).await.status, 200);
+}
+
+#[track_caller]
+fn assert_counted(records: &[Value], times: usize) {
+    let counted = records.iter().filter(|record| record["usage_source"] == "provider");
+    let counted: Vec<&Value> = counted.collect();
+    assert_eq!(counted.len(), times, "{records:?}");
+    for record in counted {
+        assert_eq!((&record["surface"], &record["outcome"]), (&json!("batches"), &json!("ok")));
+        assert_eq!((&record["input_tokens"], &record["output_tokens"]), (&json!(15), &json!(5)));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_says_what_it_has_used_is_counted_once() {
+    let done = r#","model":"m-1","usage":{"input_tokens":15,"input_tokens_details":{"cached_tokens":0},"output_tokens":5,"total_tokens":20},"output_file_id":"file-2""#;
+    let upstream = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("/v1/batches", vec![batch("validating", "")]),
+        ("/v1/batches/batch_1", vec![batch("in_progress", ""), batch("completed", done)]),
+    ])
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    make(&gateway).await;
+    for _ in 0..3 {
+        assert_eq!(get(&gateway, "/v1/batches/batch_1").await.status, 200);
+    }
+    assert_counted(&gateway.recorded(5).await, 1);
+    let tokens = gateway.metric("switchpoint_tokens_total", &["class=\"output\""]).await;
+    assert!((tokens - 5.0).abs() < 0.1, "{tokens}");
+    gateway.stop();
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    assert_eq!(get(&gateway, "/v1/batches/batch_1").await.status, 200);
+    assert_counted(&gateway.recorded(1).await, 0);
+}
+
+#[tokio::test]
+async fn a_batch_that_does_not_is_counted_by_its_answers_when_all_of_them_have_passed() {
+    let line = |tokens: u32, text: &str| {
+        format!(
+            r#"{{"custom_id":"a","response":{{"status_code":200,"body":{{"model":"m-1","x":"{text}","usage":{{"prompt_tokens":{tokens},"completion_tokens":2,"total_tokens":{}}}}}}}}}"#,
+            tokens + 2
+        )
+    };
+    let failed = r#"{"custom_id":"b","response":{"status_code":400,"body":{}},"error":null}"#;
+    let usual = line(9, "").replace(":2,", ":3,").replace(":11}", ":12}");
+    let content = [line(6, &"x".repeat(300_000)), failed.to_owned(), usual].join("\n");
+    for kind in ["application/octet-stream", "application/json"] {
+        let cut = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n{}",
+            content.len(),
+            &content[..content.len() - 10]
+        );
+        let whole = Script::reply(200, &[("content-type", kind)], &content);
+        let upstream = Upstream::start([
+            ("/v1/files", vec![Script::json(200, FILE)]),
+            ("/v1/batches", vec![batch("validating", "")]),
+            ("/v1/batches/batch_1", vec![batch("completed", r#","output_file_id":"file-2""#)]),
+            ("/v1/files/file-2/content", vec![Script::raw(cut).close(), whole]),
+        ])
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+        make(&gateway).await;
+        get(&gateway, "/v1/batches/batch_1").await;
+        gateway.stop();
+        let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+        let path = "/v1/files/file-2/content";
+        let wire = format!(
+            "GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n\
+             connection: close\r\n\r\n"
+        );
+        client::raw(gateway.address, wire.as_bytes()).await;
+        assert_counted(&gateway.recorded(1).await, 0);
+        assert_eq!(get(&gateway, path).await.text(), content);
+        assert_counted(&gateway.recorded(2).await, 1);
+        assert_eq!(get(&gateway, path).await.text(), content);
+        get(&gateway, "/v1/batches/batch_1").await;
+        assert_counted(&gateway.recorded(4).await, 1);
+        gateway.stop();
+        let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+        assert_eq!(get(&gateway, path).await.text(), content);
+        assert_counted(&gateway.recorded(1).await, 0);
+    }
+}
