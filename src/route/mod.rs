@@ -1,5 +1,7 @@
 //! Where a call goes: a route's targets in order, or one model of one provider.
 
+pub mod task;
+
 use std::collections::BTreeMap;
 
 /// The names that a `model` can be.
