@@ -28,6 +28,7 @@ const OWNERS: [(&str, &[&str]); 34] = [
     ("sha2", &["config", "access", "provider", "http"]),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
+    ("aho_corasick", &["route"]),
     ("memchr", &["dialect"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
