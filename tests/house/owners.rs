@@ -4,7 +4,7 @@ use super::source::{Source, Text};
 use super::{Complaint, assert_clean, assert_complains};
 
 /// A crate stands for its family too: `hyper` also means `hyper_util`.
-const OWNERS: [(&str, &[&str]); 34] = [
+const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["net", "http", "gateway"]),
     ("http_body", &["net", "http", "gateway", "provider"]),
     // Reads keys out of PEM, wherever they are for.
