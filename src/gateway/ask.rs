@@ -370,7 +370,7 @@ async fn first_content(
     let mut first_token = None;
     loop {
         let sight = flow.passage.sight();
-        if sight.finished {
+        if sight.finished || sight.done {
             break;
         }
         if sight.content && first_token.is_none() {
@@ -392,6 +392,9 @@ async fn first_content(
     }
     if flow.passage.sight().says_nothing() {
         return Err(Failure::of(Cause::EmptyStream, status));
+    }
+    if flow.passage.sight().ends_short() {
+        return Err(Failure::truncated(status));
     }
     let answered = Answered::new(Answer::Stream(flow));
     Ok(Answered { first_token: first_token.unwrap_or(answered.first_token), ..answered })
