@@ -296,6 +296,8 @@ fn whole(
 ) -> Result<Answered, Misread> {
     let estimate = body.len() as u64 / 4;
     let Wording::Translated { into, .. } = &errand.wording else {
+        // Whatever it says, what is no JSON is nobody's answer.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
         let usage = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
                 dialect::upstream(dialect).read_response(&body).ok().and_then(|read| read.usage)
