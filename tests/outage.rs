@@ -140,7 +140,11 @@ async fn a_thousand_streams_that_stall_hold_nobody_up_and_are_closed_at_their_li
     .await;
     let limits = format!("timeouts = {{ idle = \"{}s\" }}", IDLE.as_secs());
     let gateway = Gateway::before(&upstream, &route("r", &["up/stalls"], &limits)).await;
-    let before = slowest(&gateway, 300).await;
+    // Others use the machine too, so the best of a few tries counts, before and during.
+    let mut before = Duration::MAX;
+    for _ in 0..3 {
+        before = before.min(slowest(&gateway, 300).await);
+    }
     let streams = (0..STREAMS).map(|_| async {
         let mut stream = open_chat(&gateway, ask_stream("r")).await;
         stream.read_until("Hel").await;
@@ -148,7 +152,6 @@ async fn a_thousand_streams_that_stall_hold_nobody_up_and_are_closed_at_their_li
     });
     let streams = join_all(streams).await;
     assert_eq!(upstream.busy(), STREAMS);
-    // Others use the machine too, so the best of a few tries counts.
     let (first, last) = (streams[0].1, Instant::now() + IDLE / 2);
     let mut added = Duration::MAX;
     while added > Duration::from_millis(20)
