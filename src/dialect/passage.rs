@@ -112,6 +112,11 @@ impl Sight {
         self.done && !self.content && self.finishes == 0
     }
 
+    /// Whether the stream said it was done and gave no reason why its answer ends there.
+    pub fn ends_short(&self) -> bool {
+        self.done && !self.finished
+    }
+
     fn note(&mut self, event: &Event, choices: u32) {
         match event {
             Event::Delta { delta, .. } if carries(delta) => {
@@ -363,9 +368,12 @@ impl Watched {
         let Some(data) = decoder.data(frame) else { return Verdict::Drop };
         let data = data.trim_ascii();
         self.events.clear();
-        // What is not understood still passes: a new kind of event is the client's to know.
         if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
             self.sight.malformed += 1;
+            // What is not understood still passes: a new kind of event is the client's to know.
+            if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_err() {
+                return Verdict::Drop;
+            }
         }
         for event in &self.events {
             self.sight.note(event, self.choices);

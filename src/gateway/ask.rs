@@ -296,6 +296,8 @@ fn whole(
 ) -> Result<Answered, Misread> {
     let estimate = body.len() as u64 / 4;
     let Wording::Translated { into, .. } = &errand.wording else {
+        // Whatever it says, what is no JSON is nobody's answer.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
         let usage = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
                 dialect::upstream(dialect).read_response(&body).ok().and_then(|read| read.usage)
@@ -370,7 +372,7 @@ async fn first_content(
     let mut first_token = None;
     loop {
         let sight = flow.passage.sight();
-        if sight.finished {
+        if sight.finished || sight.done {
             break;
         }
         if sight.content && first_token.is_none() {
@@ -392,6 +394,9 @@ async fn first_content(
     }
     if flow.passage.sight().says_nothing() {
         return Err(Failure::of(Cause::EmptyStream, status));
+    }
+    if flow.passage.sight().ends_short() {
+        return Err(Failure::truncated(status));
     }
     let answered = Answered::new(Answer::Stream(flow));
     Ok(Answered { first_token: first_token.unwrap_or(answered.first_token), ..answered })

@@ -462,6 +462,9 @@ impl Live {
         if self.finished.is_none() && self.flow.passage.sight().finished {
             self.finished = Some(Instant::now());
         }
+        if self.flow.passage.sight().ends_short() {
+            return self.ended(Step::Ended);
+        }
         let now = Instant::now();
         let until = match self.finished {
             Some(since) => {
@@ -492,8 +495,7 @@ impl Live {
             Step::Ended | Step::Data => {}
         }
         let passage = &mut self.flow.passage;
-        let done = passage.sight().done;
-        if !done {
+        if !passage.sight().done || passage.sight().ends_short() {
             let last = passage.complete(self.call.usage_asked, self.call.input_estimate());
             if !passage.sight().finished {
                 let text = "The provider broke its answer off; what was received is not complete.";

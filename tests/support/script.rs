@@ -78,6 +78,11 @@ impl Script {
         self.then(Step::Wait(duration))
     }
 
+    /// The same, but not at once.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self([vec![Step::Wait(duration)], self.0].concat())
+    }
+
     pub(crate) fn stall(self) -> Self {
         self.then(Step::Stall)
     }

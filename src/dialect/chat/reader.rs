@@ -36,7 +36,7 @@ impl ReadStream for Reader {
             return Ok(());
         }
         if data.starts_with(b"[DONE]") {
-            self.complete(events);
+            self.over(events);
             return Ok(());
         }
         if name == Some(b"error") {
@@ -164,7 +164,16 @@ impl Reader {
         }
     }
 
-    /// The stream's own last word has come. Some servers never say why an answer ended.
+    /// The stream's own last word has come. Gateways say it too when they were cut off: without any
+    /// reason for the end the answer is not whole.
+    fn over(&mut self, events: &mut Vec<Event>) {
+        if self.answers.values().any(|answer| answer.finished) {
+            self.complete(events);
+        }
+        self.done = true;
+    }
+
+    /// No more is to come. Some servers never say why an answer ended.
     fn complete(&mut self, events: &mut Vec<Event>) {
         let open: Vec<u32> =
             self.answers.iter().filter(|(_, answer)| !answer.finished).map(|(n, _)| *n).collect();

@@ -63,7 +63,11 @@ impl Tap {
         let named_error = decoder.event(frame) == Some(b"error");
         if data.starts_with(b"[DONE]") {
             self.sight.done = true;
-            self.sight.finished = true;
+            self.sight.finished |= self.sight.finishes > 0;
+            if !self.sight.finished {
+                // Gateways say it too when they were cut off; without a reason it is no end.
+                return Verdict::Drop;
+            }
         } else if !data.starts_with(b"{") {
             self.sight.malformed += u32::from(!data.is_empty());
             return Verdict::Drop;
@@ -84,6 +88,10 @@ impl Tap {
         let has_error =
             named_error || key_value(&ERROR, data).is_some_and(|value| !value.starts_with(b"null"));
         if self.sight.content && !has_usage && !finishes && !has_error {
+            if !data.ends_with(b"}") {
+                self.sight.malformed += 1;
+                return Some(Verdict::Drop);
+            }
             self.sight.deltas += 1;
             return None;
         }

@@ -235,7 +235,8 @@ fn what_an_answer_fails_with_is_an_error_and_no_answer() {
         json!({ "choices": [{ "message": { "content": "a" }, "finish_reason": "error",
             "error": { "message": "too busy", "code": 503 } }] }),
         json!({ "choices": [{ "message": { "content": "a" }, "finish_reason": "network_error" }] }),
-        json!({ "choices": [{ "message": { "tool_calls": [{ "id": "a", "function": {} }] } }] }),
+        json!({ "choices": [{ "message": { "tool_calls": [{ "id": "a", "function": {} }] },
+            "finish_reason": "tool_calls" }] }),
         json!({ "choices": [] }),
     ] {
         assert!(CODEC.read_response(body.to_string().as_bytes()).is_err(), "{body}");
@@ -277,6 +278,7 @@ fn text_that_comes_inside_a_call_follows_it() {
         delta(piece("{\"x\":")),
         delta(json!({ "content": "late" })),
         delta(piece("1}")),
+        "data: {\"choices\":[{\"index\":0,\"finish_reason\":\"tool_calls\"}]}\n\n".into(),
         "data: [DONE]\n\n".into(),
     ]
     .concat();
@@ -290,7 +292,18 @@ fn text_that_comes_inside_a_call_follows_it() {
 fn nothing_follows_a_failure_though_another_answer_was_under_way() {
     let nameless = json!({"choices": [{"index": 0, "delta": {"tool_calls": [{"id": "a"}]}}]});
     let other = json!({"choices": [{"index": 1, "delta": {"content": "so"}}]});
-    let stream = format!("data: {nameless}\n\ndata: {other}\n\ndata: [DONE]\n\n");
+    let finish = json!({"choices": [{"index": 1, "finish_reason": "stop"}]});
+    let stream = format!("data: {nameless}\n\ndata: {other}\n\ndata: {finish}\n\ndata: [DONE]\n\n");
     let events = events(stream.as_bytes(), 7);
     assert!(matches!(events.last(), Some(Event::Failed(_))), "{events:?}");
+}
+
+#[test]
+fn done_without_any_reason_is_no_end_and_no_answer() {
+    let said = json!({"choices": [{"index": 0, "delta": {"content": "so"}}]});
+    for stream in [format!("data: {said}\n\ndata: [DONE]\n\n"), "data: [DONE]\n\n".to_owned()] {
+        let events = events(stream.as_bytes(), 7);
+        let ends = |event: &Event| matches!(event, Event::Finish { .. } | Event::End);
+        assert!(!events.iter().any(ends), "{events:?}");
+    }
 }

@@ -26,6 +26,8 @@ pub(in crate::dialect::messages) struct Reader {
     blocks: VecDeque<Block>,
     counts: Counts,
     started: bool,
+    /// Some block has begun.
+    said: bool,
     called: bool,
     finished: bool,
     ended: bool,
@@ -162,6 +164,7 @@ impl Reader {
         events: &mut Vec<Event>,
     ) -> Result<(), Misread> {
         let (part, mut rest) = begun(content, index)?;
+        self.said = true;
         let mut first = Vec::new();
         let (kind, opening) = match part.content {
             Content::Text { text, citations } => {
@@ -291,6 +294,11 @@ impl Reader {
 
     fn stop(&mut self, events: &mut Vec<Event>) {
         self.begin(events);
+        if !self.finished && !self.said {
+            // Neither an answer nor a reason why there is none.
+            self.ended = true;
+            return;
+        }
         // The upstream says that this is all, and forgot to say why.
         let reason = if self.called { FinishReason::ToolCalls } else { FinishReason::Stop };
         self.finish(Finish { reason, stop_sequence: None, ..Finish::default() }, events);
