@@ -4,6 +4,7 @@ mod admin;
 mod endpoint;
 mod models;
 mod responses;
+mod targets;
 
 use std::convert::Infallible;
 use std::sync::Arc;
