@@ -15,6 +15,7 @@ mod house;
 mod limits;
 mod matrix;
 mod objects;
+mod operate;
 mod pairs;
 mod providers;
 mod recordings;
