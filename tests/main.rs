@@ -17,6 +17,7 @@ mod limits;
 mod matrix;
 mod objects;
 mod outage;
+mod operate;
 mod pairs;
 mod providers;
 mod recordings;

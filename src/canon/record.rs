@@ -30,10 +30,12 @@ pub enum Surface {
     InputTokens,
     /// Makes a conversation of the responses API shorter.
     Compact,
+    /// Asks how a call would go, whatever the door that it would come in by.
+    Explain,
 }
 
 impl Surface {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -52,6 +54,7 @@ impl Surface {
         Self::GoogleCountTokens,
         Self::InputTokens,
         Self::Compact,
+        Self::Explain,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -65,6 +68,7 @@ impl Surface {
             Self::Generate | Self::GenerateArray => "generate_content",
             Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
             Self::Compact => "compact",
+            Self::Explain => "explain",
             Self::Images => "images",
             Self::Speech => "speech",
             Self::Transcriptions => "transcriptions",
@@ -103,7 +107,8 @@ impl Surface {
             | Self::Moderations
             | Self::Rerank
             | Self::Files
-            | Self::Batches => None,
+            | Self::Batches
+            | Self::Explain => None,
         }
     }
 }
@@ -185,6 +190,8 @@ pub enum Purpose {
     Classifier,
     /// The gateway itself, to compare a target with the one that answered.
     Shadow,
+    /// An operator, to know whether a target answers.
+    Drill,
 }
 
 impl Purpose {
@@ -193,6 +200,7 @@ impl Purpose {
             Self::Client => "client",
             Self::Classifier => "classifier",
             Self::Shadow => "shadow",
+            Self::Drill => "drill",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod banner;
 mod check;
+mod explain;
 mod serve;
 mod tasks;
 
@@ -37,6 +38,9 @@ enum Command {
     /// Try the task classifier on labelled prompts.
     #[command(subcommand)]
     Tasks(tasks::TasksCommand),
+    /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
+    /// refused.
+    Explain(ExplainArguments),
 }
 
 #[derive(Debug, Args)]
@@ -52,6 +56,23 @@ struct ServeArguments {
     admin_listen: Option<SocketAddr>,
 }
 
+#[derive(Debug, Args)]
+struct ExplainArguments {
+    /// The config; without it the one that `serve` would take.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The API: chat, responses, messages, generate, completions or embeddings; else as the body
+    /// looks.
+    #[arg(long, value_name = "SURFACE")]
+    surface: Option<String>,
+    /// The virtual key that calls; else one that may call everything.
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// A header of the call, as in `x-switchpoint-task: code`.
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,6 +81,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
         Some(Command::Tasks(command)) => tasks::run(&command),
+        Some(Command::Explain(arguments)) => explain::run(&arguments),
     }
 }
 

@@ -240,6 +240,7 @@ impl House {
         let api = AdminApi {
             gateway: Arc::clone(&self.gateway),
             reloader: Arc::clone(&self.reloader),
+            workers: Arc::clone(&self.workers),
             key,
             observed,
         };

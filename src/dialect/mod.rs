@@ -199,7 +199,8 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
         | Surface::Moderations
         | Surface::Rerank
         | Surface::Files
-        | Surface::Batches => &chat::CODEC,
+        | Surface::Batches
+        | Surface::Explain => &chat::CODEC,
     }
 }
 

@@ -265,7 +265,7 @@ impl Question {
     }
 
     /// Notes which form of Anthropic's API its client wants.
-    fn note_api(&mut self, headers: &HeaderMap) {
+    pub(super) fn note_api(&mut self, headers: &HeaderMap) {
         let betas = headers.get_all(BETA).iter().filter_map(|value| value.to_str().ok());
         let betas = betas.collect::<Vec<_>>().join(",");
         self.betas = Some(betas).filter(|betas| !betas.is_empty());

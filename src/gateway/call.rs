@@ -48,6 +48,8 @@ pub(super) struct Call {
     pub(super) usage_asked: bool,
     /// The response is to be kept.
     pub(super) keeping: Option<Keeping>,
+    /// Nothing is to be sent: its client wants to know what would be.
+    only_explained: bool,
     /// Its client wants to know how its way was chosen.
     pub(super) explains: bool,
     /// How it was.
@@ -141,6 +143,7 @@ impl Call {
             input_bytes: 0,
             usage_asked: false,
             keeping: None,
+            only_explained: false,
             explains: false,
             explanation: None,
             record,
@@ -219,11 +222,33 @@ impl Call {
         self.record.purpose = Purpose::Shadow;
     }
 
+    /// An operator makes the call, of one target.
+    pub(super) fn drills(&mut self, limit: Duration) {
+        self.record.purpose = Purpose::Drill;
+        self.bearings.timeout = Some(limit);
+    }
+
+    /// The call is not made: it is told how it would go.
+    pub(super) fn is_not_made(&mut self) {
+        self.only_explained = true;
+    }
+
+    pub(super) fn is_only_explained(&self) -> bool {
+        self.only_explained
+    }
+
+    /// The door that it would come in by.
+    pub(super) fn would_come_by(&mut self, surface: Surface) {
+        self.record.surface = surface;
+    }
+
     /// What the call is for.
     pub(super) fn is_of(&mut self, decision: Decision) {
         let by = decision.by.name();
         let task = decision.task.map_or("none", crate::canon::Task::name);
-        self.gateway.telemetry.metrics.tasks.with_label_values(&[task, by]).inc();
+        if !self.only_explained {
+            self.gateway.telemetry.metrics.tasks.with_label_values(&[task, by]).inc();
+        }
         self.record.task = decision.task;
         self.bearings.task = Some(decision);
     }
@@ -451,6 +476,12 @@ impl Call {
         }
         let attempts = self.record.attempts.len() + usize::from(self.current.is_some());
         headers.insert("x-switchpoint-attempts", HeaderValue::from(attempts));
+        if let Some(task) = self.record.task {
+            headers.insert("x-switchpoint-task", HeaderValue::from_static(task.name()));
+        }
+        if let Some(explanation) = &self.explanation {
+            headers.insert("x-switchpoint-explain", explanation.clone());
+        }
         let Some(target) = self.target() else { return response };
         if let Some(provider) = &target.provider_header {
             headers.insert("x-switchpoint-provider", provider.clone());
@@ -463,16 +494,10 @@ impl Call {
         {
             headers.insert("x-switchpoint-dropped", dropped);
         }
-        if let Some(task) = self.record.task {
-            headers.insert("x-switchpoint-task", HeaderValue::from_static(task.name()));
-        }
         let place = self.current.as_ref().map_or(0, |current| current.place);
         let stage = chain.stage(place);
         if stage != Stage::Own {
             headers.insert("x-switchpoint-degraded", HeaderValue::from_static(stage.name()));
-        }
-        if let Some(explanation) = &self.explanation {
-            headers.insert("x-switchpoint-explain", explanation.clone());
         }
         let overhead = u64::try_from(self.record.overhead.as_micros()).unwrap_or(u64::MAX);
         headers.insert("x-switchpoint-overhead-us", HeaderValue::from(overhead));
@@ -515,6 +540,9 @@ impl Drop for Call {
         let status = if outcome == Outcome::Ok { self.record.status } else { 0 };
         self.rival_ended(None);
         self.attempt_ended(outcome, status);
+        if self.only_explained {
+            (self.record.surface, self.record.stream) = (Surface::Explain, false);
+        }
         self.record.outcome = outcome;
         self.record.duration = self.started.elapsed();
         let last = self.record.attempts.last();

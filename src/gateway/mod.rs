@@ -8,6 +8,7 @@ mod body;
 mod build;
 mod call;
 mod chain;
+mod drill;
 mod embed;
 mod errand;
 mod explain;
@@ -33,13 +34,14 @@ mod task;
 mod upload;
 mod verdict;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
+use self::drill::Drills;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;
 use self::shelf::Shelf;
@@ -73,6 +75,8 @@ pub struct Gateway {
     decisions: Decisions,
     /// Requests that may go to targets which have failed the same call before.
     retries: Allowance,
+    /// What the last drill of each route came to.
+    drills: Mutex<Drills>,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -108,6 +112,7 @@ impl Gateway {
             jobs: Jobs::default(),
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
+            drills: Mutex::default(),
             tasks,
             store,
             ending: watch::Sender::new(false),

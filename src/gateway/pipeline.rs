@@ -30,6 +30,9 @@ impl Gateway {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
         let mut call = Call::open(Arc::clone(self), ask.surface, permit, Some(busy));
+        if ask.explains {
+            call.is_not_made();
+        }
         if shed {
             return call.refuse(overloaded(self));
         }
@@ -72,6 +75,9 @@ where
         Some(relay) => Box::pin(upload::read(body, (relay, headers), server, budget)).await?,
         None => arrival::read(body, (ask, headers), server, budget).await?,
     };
+    if ask.explains {
+        explain::find_door(call, &mut question, headers).map_err(Unreadable::Refused)?;
+    }
     let (road, alias) = bearings::find(&house, &caller, &question.envelope.model)?;
     let chain = match &road {
         Road::Chain(chain) => chain,
@@ -95,7 +101,9 @@ where
         call.routed(chain, &question);
     }
     bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
-    shadow::cast(call, &question);
+    if !ask.explains {
+        shadow::cast(call, &question);
+    }
     Ok(question)
 }
 

@@ -193,12 +193,40 @@ impl Snapshot {
 }
 
 impl Snapshot {
+    /// Every target that is configured, by provider and model.
+    pub fn standings(&self) -> Vec<Arc<Standing>> {
+        let roads = self.roads.iter().flat_map(Road::chains).chain(self.direct.values());
+        let shadows =
+            |chain: &Arc<Chain>| chain.shadow.as_ref().map(|shadow| &shadow.chain).cloned();
+        let chains = roads.flat_map(|chain| [Some(Arc::clone(chain)), shadows(chain)]).flatten();
+        let mut all = BTreeMap::new();
+        for chain in chains {
+            for target in &chain.targets {
+                let name = (Arc::clone(&target.provider.name), Arc::clone(&target.model));
+                all.entry(name).or_insert_with(|| Arc::clone(&target.standing));
+            }
+        }
+        all.into_values().collect()
+    }
+
     pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
         self.providers.values()
     }
 
     pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
+    }
+}
+
+// === impl Road ===
+
+impl Road {
+    /// All that it may lead to.
+    pub(super) fn chains(&self) -> Vec<&Arc<Chain>> {
+        match self {
+            Self::Chain(chain) => vec![chain],
+            Self::ByTask(by_task) => by_task.chains.values().chain([&by_task.default]).collect(),
+        }
     }
 }
 

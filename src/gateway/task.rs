@@ -138,6 +138,9 @@ impl ByTask {
         if let Some(known) = decisions.get(&key) {
             return known;
         }
+        if call.is_only_explained() {
+            return Decision::unknown("not asked: to explain a call nothing is sent");
+        }
         let asked = timeout(self.classifier.timeout, Box::pin(oracle::ask(self, call, &beginning)));
         match asked.await {
             Ok(Ok(decision)) => {

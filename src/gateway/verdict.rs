@@ -73,7 +73,12 @@ fn unplanned(chain: &Chain, skipped: &[(u16, Skip)]) -> Option<Error> {
 }
 
 /// The last target that was asked said no.
-fn refused(call: &Call, failure: Failure, target: &Target, wait: Option<Duration>) -> Error {
+pub(super) fn refused(
+    call: &Call,
+    failure: Failure,
+    target: &Target,
+    wait: Option<Duration>,
+) -> Error {
     let (requests, mirrored) = (failure.is_the_requests(), failure.mirrored());
     let Failure { status, kind, blame, .. } = failure;
     let provider = &target.provider;

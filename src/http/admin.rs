@@ -1,4 +1,4 @@
-//! The operators' door: metrics, health, and the state of the config.
+//! The operators' door: metrics, health, drills, and the state of config and targets.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -7,25 +7,33 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 use tower_service::Service;
 
-use super::{body, json, ready, refuse};
+use super::{body, endpoint, json, ready, refuse, targets};
+use crate::canon::Surface;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway, Reloader};
 use crate::net::listen::MakeService;
 use crate::net::patience::Pulse;
 use crate::net::shed::BoxFuture;
+use crate::net::workers::Workers;
+
+/// Behind it stands the name of a route.
+const DRILLS: &str = "/admin/drills/";
 
 /// The admin API, for every connection.
 #[derive(Debug, Clone)]
 pub struct AdminApi {
     pub gateway: Arc<Gateway>,
     pub reloader: Arc<Reloader>,
+    /// Those that calls run on.
+    pub workers: Arc<Workers>,
     pub key: Secret,
     pub observed: Observed,
 }
@@ -66,13 +74,13 @@ impl Service<Request<Incoming>> for AdminConnection {
         let api = self.api.clone();
         Box::pin(async move {
             let _busy = busy;
-            Ok(api.answer(&request))
+            Ok(api.answer(&request).await)
         })
     }
 }
 
 impl AdminApi {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/healthz") => {
@@ -82,24 +90,64 @@ impl AdminApi {
             // Open, as scrapers expect: series hold names from the config and counts, no content.
             (&Method::GET, "/metrics") => self.metrics(),
             _ => match self.admit(request.headers()) {
-                Ok(()) => self.answer_operator(request.method(), path),
+                Ok(()) => self.answer_operator(request.method(), request.uri()).await,
                 Err(error) => refuse(&error),
             },
         }
     }
 
-    fn answer_operator(&self, method: &Method, path: &str) -> Response<Body> {
+    async fn answer_operator(&self, method: &Method, uri: &Uri) -> Response<Body> {
+        let path = uri.path();
+        if let Some(route) = path.strip_prefix(DRILLS).filter(|route| !route.is_empty()) {
+            return match *method {
+                Method::POST => self.drill(endpoint::decoded(route), uri).await,
+                _ => wrong_method(method, path),
+            };
+        }
         match (method, path) {
             (&Method::GET, "/admin/config") => json(StatusCode::OK, &self.config()),
             (&Method::POST, "/admin/config/reload") => match self.reloader.reload() {
                 Ok(_) => json(StatusCode::OK, &self.config()),
                 Err(problems) => refuse(&Error::invalid(problems.join("\n"))),
             },
-            (_, "/admin/config" | "/admin/config/reload") => {
-                let message = format!("{path} does not take {method}.");
-                refuse(&Error::new(Kind::MethodNotAllowed, message))
+            (&Method::GET, "/admin/targets") => {
+                json(StatusCode::OK, &targets::list(&self.gateway.snapshot()))
+            }
+            (_, "/admin/config" | "/admin/config/reload" | "/admin/targets") => {
+                wrong_method(method, path)
             }
             _ => refuse(&Error::new(Kind::NotFound, "There is nothing at this path.")),
+        }
+    }
+
+    /// Drills run where calls do, for there are the connections that they are to try. One that has
+    /// begun goes on to its end, whoever waits for it.
+    async fn drill(&self, route: String, uri: &Uri) -> Response<Body> {
+        let query = endpoint::parameters(uri.query().unwrap_or_default());
+        let surface = query.iter().find(|(name, _)| name == "surface");
+        let surface = match surface.map(|(_, name)| name.as_str()) {
+            None => None,
+            Some("chat") => Some(Surface::Chat),
+            Some("embeddings") => Some(Surface::Embeddings),
+            Some(_) => {
+                return refuse(&Error::invalid("`surface` is `chat` or `embeddings`."));
+            }
+        };
+        let (done, told) = oneshot::channel();
+        let gateway = Arc::clone(&self.gateway);
+        let drill = async move {
+            let _ = done.send(gateway.drill(&route, surface).await);
+        };
+        let Some((worker, place)) = self.workers.least_loaded() else {
+            return refuse(&Error::new(Kind::Internal, "There is no worker."));
+        };
+        self.gateway.tasks.spawn_on(worker, drill);
+        let told = told.await;
+        drop(place);
+        match told {
+            Ok(Ok(drilled)) => json(StatusCode::OK, &drilled),
+            Ok(Err(error)) => refuse(&error),
+            Err(_) => refuse(&Error::new(Kind::Internal, "The drill came to no end.")),
         }
     }
 
@@ -123,6 +171,7 @@ impl AdminApi {
         let observed = &self.observed;
         metrics.connections_open.set(count(observed.connections.load(Ordering::Relaxed)));
         metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
+        self.gateway.show_targets();
         let text = self.gateway.telemetry.expose();
         body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
     }
@@ -142,4 +191,9 @@ impl AdminApi {
             "last_error": last_error,
         })
     }
+}
+
+fn wrong_method(method: &Method, path: &str) -> Response<Body> {
+    let message = format!("{path} does not take {method}.");
+    refuse(&Error::new(Kind::MethodNotAllowed, message))
 }

@@ -13,6 +13,8 @@ use crate::gateway::{Ask, Filed};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Infer(Ask),
+    /// How a call would go; by which door, the query may say.
+    Explain,
     Models,
     Model(String),
     /// The same in Google's shape.
@@ -61,6 +63,7 @@ const PATHS: &[(&str, &Method, Endpoint)] = &[
     ("/v1/responses/input_tokens", &Method::POST, infer(Surface::InputTokens)),
     ("/v1/messages", &Method::POST, infer(Surface::Messages)),
     ("/v1/messages/count_tokens", &Method::POST, infer(Surface::CountTokens)),
+    ("/v1/explain", &Method::POST, Endpoint::Explain),
     ("/v1/models", &Method::GET, Endpoint::Models),
     ("/v1beta/models", &Method::GET, Endpoint::GoogleModels),
     ("/healthz", &Method::GET, Endpoint::Health),
@@ -193,7 +196,7 @@ pub(super) fn parameters(query: &str) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (text(name), text(value))).collect()
 }
 
-fn decoded(segment: &str) -> String {
+pub(super) fn decoded(segment: &str) -> String {
     percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 

@@ -4,13 +4,14 @@ mod admin;
 mod endpoint;
 mod models;
 mod responses;
+mod targets;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{ALLOW, CONTENT_TYPE, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -19,7 +20,7 @@ pub use self::admin::{AdminApi, Observed};
 use self::endpoint::{Endpoint, NotServed};
 use crate::dialect::openai;
 use crate::error::{Error, Kind};
-use crate::gateway::{Arrival, Body, Gateway};
+use crate::gateway::{Arrival, Ask, Body, Gateway};
 use crate::net::listen::MakeService;
 use crate::net::patience::Pulse;
 use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
@@ -62,6 +63,10 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
             }
             let mut ask = match endpoint::find(request.method(), request.uri()) {
                 Ok(Endpoint::Infer(ask)) => ask,
+                Ok(Endpoint::Explain) => match explained(request.uri()) {
+                    Ok(ask) => ask,
+                    Err(error) => return Ok(refuse(&error)),
+                },
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
                 }
@@ -78,6 +83,13 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
     }
 }
 
+/// What is asked of the door for explanations.
+fn explained(uri: &Uri) -> Result<Ask, Error> {
+    let query = endpoint::parameters(uri.query().unwrap_or_default());
+    let surface = query.iter().find(|(name, _)| name == "surface");
+    Ask::explained(surface.map(|(_, surface)| surface.as_str()))
+}
+
 /// The endpoints that only look.
 fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> Response<Body> {
     let headers = request.headers();
@@ -89,7 +101,7 @@ fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> 
         Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)),
         Endpoint::GoogleModel(id) => list(gateway, request, (models::Shape::Google, Some(id))),
         Endpoint::Ready => ready(gateway),
-        Endpoint::Health | Endpoint::Infer(_) | Endpoint::Response(..) => {
+        Endpoint::Health | Endpoint::Infer(_) | Endpoint::Explain | Endpoint::Response(..) => {
             json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::time::Instant;
 
-use super::{Breaker, Pass, Reason, Report};
+use super::{Breaker, Pass, Reason, Report, State, Status};
 use crate::route::load::Load;
 
 /// Everything known of targets and keys. Locked when a snapshot is built and by the admin page.
@@ -105,6 +105,21 @@ impl Standing {
             lanes: self.lanes.iter().map(lane).collect(),
         }
     }
+
+    /// That of the key which it is best asked with.
+    pub fn status(&self, now: Instant) -> Option<Status> {
+        let lanes = self.lanes.iter().map(|lane| lane.status(now));
+        lanes.min_by_key(|status| (rank(status.state), status.until))
+    }
+}
+
+/// How far a state is from usable.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Closed => 0,
+        State::HalfOpen => 1,
+        State::Open => 2,
+    }
 }
 
 // === impl Registry ===
@@ -138,6 +153,16 @@ impl Lane {
     pub fn reason(&self, now: Instant) -> Option<Reason> {
         let status = self.key.status(now);
         status.reason.or_else(|| self.breaker.status(now).reason)
+    }
+
+    /// What keeps it from being used for longer, the target or the key.
+    pub fn status(&self, now: Instant) -> Status {
+        let (target, key) = (self.breaker.status(now), self.key.status(now));
+        let of = |status: &Status| (rank(status.state), status.until);
+        let mut status = if of(&key) > of(&target) { key } else { target };
+        let errors = [target.last_error, key.last_error];
+        status.last_error = errors.into_iter().flatten().max_by_key(|(_, at)| *at);
+        status
     }
 
     pub fn enter(&self, now: Instant) -> Option<Entry<'_>> {

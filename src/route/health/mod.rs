@@ -157,6 +157,15 @@ impl State {
             Self::HalfOpen => "half_open",
         }
     }
+
+    /// How much of the calls meant for it get through: the value of the gauge.
+    pub fn share(self) -> f64 {
+        match self {
+            Self::Closed => 1.0,
+            Self::HalfOpen => 0.5,
+            Self::Open => 0.0,
+        }
+    }
 }
 
 // === impl Breaker ===
