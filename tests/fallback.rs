@@ -42,9 +42,12 @@ fn faults() -> Vec<(String, Script)> {
     .map(|(name, script)| (name.to_owned(), script))
     .collect::<Vec<_>>();
     let statuses = [401, 402, 403, 404, 405, 408, 409, 410, 413, 425, 429, 500, 502, 503, 504, 529];
-    faults.extend(
-        statuses.map(|status| (format!("status-{status}"), Script::json(status, OVERLOADED))),
-    );
+    // Longer than these tests take: who asks to be left alone is so to their end.
+    let headers = [("content-type", "application/json"), ("retry-after", "60")];
+    faults.extend(statuses.map(|status| {
+        let headers = if status == 429 { &headers[..] } else { &headers[..1] };
+        (format!("status-{status}"), Script::reply(status, headers, OVERLOADED))
+    }));
     faults
 }
 
