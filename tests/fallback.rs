@@ -138,13 +138,9 @@ async fn the_next_target_answers_whatever_befalls_the_first_before_content() {
     }
     let records = gateway.stop();
     assert_eq!(records.len(), calls);
-    for record in records {
-        assert_eq!(
-            (&record["outcome"], &record["attempts"]),
-            (&"ok".into(), &2.into()),
-            "{record}"
-        );
-    }
+    let once = records.iter().filter(|record| record["attempts"] == 1).count();
+    assert_eq!(once, 1, "the second call of the limited target");
+    assert!(records.iter().all(|record| record["outcome"] == "ok"));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod sdk;
 mod secrets;
 mod state;
 mod streaming;
+mod tasks;
 mod tools;
 mod translated;
 mod translations;

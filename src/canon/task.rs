@@ -20,25 +20,19 @@ pub enum Task {
     Chat,
 }
 
-/// Other words for them.
-const SYNONYMS: &[(&str, Task)] = &[
-    ("coding", Task::Code),
-    ("programming", Task::Code),
-    ("summarization", Task::Summarisation),
-    ("summary", Task::Summarisation),
-    ("creative_writing", Task::Creative),
-    ("writing", Task::Creative),
-    ("long", Task::Document),
-    ("documents", Task::Document),
-    ("image", Task::Vision),
-    ("images", Task::Vision),
-    ("tool_use", Task::Tools),
-    ("tool", Task::Tools),
-    ("function_calling", Task::Tools),
-    ("classify", Task::Classification),
-    ("extract", Task::Extraction),
-    ("translate", Task::Translation),
-    ("general", Task::Chat),
+/// What the kinds are called, and what else people call them.
+const NAMES: [(Task, &[&str]); Task::ALL.len()] = [
+    (Task::Code, &["code", "coding", "programming", "code_generation"]),
+    (Task::Reasoning, &["reasoning", "reason", "math", "maths", "analysis", "planning"]),
+    (Task::Classification, &["classification", "classify", "labelling", "labeling", "sentiment"]),
+    (Task::Extraction, &["extraction", "extract", "structured", "parsing"]),
+    (Task::Summarisation, &["summarisation", "summarization", "summary", "summarise", "summarize"]),
+    (Task::Translation, &["translation", "translate"]),
+    (Task::Creative, &["creative", "creative_writing", "writing", "story"]),
+    (Task::Document, &["document", "documents", "long", "long_context", "document_qa"]),
+    (Task::Vision, &["vision", "image", "images", "multimodal"]),
+    (Task::Tools, &["tools", "tool", "tool_use", "tool_calling", "function_calling", "agent"]),
+    (Task::Chat, &["chat", "general", "conversation", "qa", "question_answering"]),
 ];
 
 impl Task {
@@ -58,26 +52,19 @@ impl Task {
 
     /// Its name in configs, headers, logs and metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Code => "code",
-            Self::Reasoning => "reasoning",
-            Self::Classification => "classification",
-            Self::Extraction => "extraction",
-            Self::Summarisation => "summarisation",
-            Self::Translation => "translation",
-            Self::Creative => "creative",
-            Self::Document => "document",
-            Self::Vision => "vision",
-            Self::Tools => "tools",
-            Self::Chat => "chat",
-        }
+        self.names()[0]
     }
 
-    /// The one that `text` names, in any of the usual words; case and hyphens make no difference.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim().to_ascii_lowercase().replace(['-', ' '], "_");
-        let named = Self::ALL.into_iter().find(|task| task.name() == text);
-        named.or_else(|| SYNONYMS.iter().find(|(name, _)| *name == text).map(|(_, task)| *task))
+    /// Its name, and what else people call it.
+    pub fn names(self) -> &'static [&'static str] {
+        NAMES[self as usize].1
+    }
+
+    /// The one of this name or of a usual synonym, in any case, with `-`, `_` or a space.
+    pub fn parse(name: &str) -> Option<Self> {
+        let plain = name.trim().to_lowercase().replace(['-', ' '], "_");
+        let known = NAMES.iter().find(|(_, names)| names.contains(&plain.as_str()));
+        known.map(|(task, _)| *task)
     }
 }
 
@@ -95,6 +82,7 @@ mod tests {
     fn a_task_is_known_by_its_name_and_by_the_usual_others() {
         for task in Task::ALL {
             assert_eq!(Task::parse(task.name()), Some(task));
+            assert_eq!(NAMES[task as usize].0, task);
         }
         assert_eq!(Task::parse("Creative Writing"), Some(Task::Creative));
         assert_eq!(Task::parse("tool-use"), Some(Task::Tools));

@@ -3,6 +3,7 @@
 mod banner;
 mod check;
 mod serve;
+mod tasks;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,6 +34,9 @@ enum Command {
         /// The config; without it the one that `serve` would take.
         file: Option<PathBuf>,
     },
+    /// Try the task classifier on labelled prompts.
+    #[command(subcommand)]
+    Tasks(tasks::TasksCommand),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +59,7 @@ pub fn main() -> ExitCode {
         None => serve::run(&arguments.serve),
         Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
+        Some(Command::Tasks(command)) => tasks::run(&command),
     }
 }
 

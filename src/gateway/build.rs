@@ -182,6 +182,8 @@ impl Builder<'_> {
     }
 
     fn by_task(&self, name: &str, route: &Route) -> Result<ByTask, Problems> {
+        // So that no call has to wait for it.
+        crate::route::task::prepare();
         let (mut chains, mut problems) = (BTreeMap::new(), Vec::new());
         let mut chain = |other: &String| {
             let found = self.config.routes.get(other)?;

@@ -162,11 +162,8 @@ impl ByTask {
 fn named(headers: &HeaderMap) -> Result<Option<Task>, Error> {
     let Some(value) = headers.get(HEADER) else { return Ok(None) };
     let text = value.to_str().unwrap_or_default();
-    Task::parse(text).map(Some).ok_or_else(|| {
-        let names: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
-        let names = names.join(", ");
-        Error::invalid(format!("`{HEADER}` names no kind of work; there are: {names}."))
-    })
+    let unknown = |unknown| Error::invalid(format!("`{HEADER}`: {unknown}."));
+    task::parse(text).map(Some).map_err(unknown)
 }
 
 fn by_rules(beginning: &Beginning) -> Decision {

@@ -40,6 +40,8 @@ pub struct Envelope {
     pub previous: Option<String>,
     /// `conversation` is there, and not null.
     pub conversation: bool,
+    /// The largest of `max_tokens` and its other names, where one stands at the top.
+    pub max_output: Option<u64>,
     /// Where the closing brace of the body stands.
     pub close: usize,
 }
@@ -119,6 +121,7 @@ pub struct Scanner {
     background: bool,
     previous: Option<String>,
     conversation: bool,
+    max_output: Option<u64>,
     options: Option<StreamOptions>,
     options_open: usize,
     options_empty: bool,
@@ -153,6 +156,9 @@ enum Field {
     Background,
     Previous,
     Conversation,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
 }
 
 const FIELDS: &[(&str, Field)] = &[
@@ -164,10 +170,13 @@ const FIELDS: &[(&str, Field)] = &[
     ("background", Field::Background),
     ("previous_response_id", Field::Previous),
     ("conversation", Field::Conversation),
+    ("max_tokens", Field::MaxTokens),
+    ("max_completion_tokens", Field::MaxCompletionTokens),
+    ("max_output_tokens", Field::MaxOutputTokens),
 ];
 
 /// Longer keys cannot be one of `FIELDS`, even with every letter escaped.
-const LONGEST_KEY: usize = 6 * "previous_response_id".len() + 1;
+const LONGEST_KEY: usize = 6 * "max_completion_tokens".len() + 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -214,6 +223,7 @@ impl Default for Scanner {
             background: false,
             previous: None,
             conversation: false,
+            max_output: None,
             options: None,
             options_open: 0,
             options_empty: true,
@@ -272,6 +282,7 @@ impl Scanner {
             background: self.background,
             previous: self.previous,
             conversation: self.conversation,
+            max_output: self.max_output,
             close: self.close,
         })
     }
@@ -523,6 +534,11 @@ impl Scanner {
                 self.previous = decode(&self.captured).map(Cow::into_owned);
             }
             Some(Field::Conversation) => self.conversation = text || self.captured != b"null",
+            Some(Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens) => {
+                let number = std::str::from_utf8(&self.captured).ok();
+                let number = number.and_then(|text| text.parse().ok());
+                self.max_output = self.max_output.max(number);
+            }
             Some(Field::Model | Field::Previous) | None => {}
         }
     }

@@ -22,6 +22,20 @@ fn span(span: Span) -> std::ops::Range<usize> {
 }
 
 #[test]
+fn the_limit_of_the_output_is_known_by_each_of_its_names() {
+    for (body, limit) in [
+        (r#"{"model":"m","max_tokens":5}"#, Some(5)),
+        (r#"{"max_completion_tokens":70,"model":"m","max_tokens":5}"#, Some(70)),
+        (r#"{"model":"m","max_output_tokens":9}"#, Some(9)),
+        (r#"{"model":"m","max_tokens":null,"x":{"max_tokens":3}}"#, None),
+    ] {
+        let mut scanner = Scanner::default();
+        scanner.feed(body.as_bytes()).unwrap();
+        assert_eq!(scanner.finish().unwrap().max_output, limit, "{body}");
+    }
+}
+
+#[test]
 fn reads_what_routing_needs_wherever_it_stands() {
     let body = r#" {"messages":[{"role":"user","content":"say \"model\": {[\\"}],
         "stream" : true, "n":2, "stream_options":{"x":1}, "model":"fast", "z":[1.5e-3,null]} "#;
