@@ -42,9 +42,10 @@ fn faults() -> Vec<(String, Script)> {
     .map(|(name, script)| (name.to_owned(), script))
     .collect::<Vec<_>>();
     let statuses = [401, 402, 403, 404, 405, 408, 409, 410, 413, 425, 429, 500, 502, 503, 504, 529];
-    let wait = [("retry-after", "60")];
+    // Longer than these tests take: who asks to be left alone is so to their end.
+    let headers = [("content-type", "application/json"), ("retry-after", "60")];
     faults.extend(statuses.map(|status| {
-        let headers = if status == 429 { &wait[..] } else { &[] };
+        let headers = if status == 429 { &headers[..] } else { &headers[..1] };
         (format!("status-{status}"), Script::reply(status, headers, OVERLOADED))
     }));
     faults
@@ -119,7 +120,7 @@ async fn the_next_target_answers_whatever_befalls_the_first_before_content() {
     let whole = faults().into_iter().map(|(name, _)| (name, false));
     let streams = faults().into_iter().chain(stream_faults()).map(|(name, _)| (name, true));
     let refused = [("refused".to_owned(), false), ("refused".to_owned(), true)];
-    let mut expectations = Vec::new();
+    let mut calls = 0;
     for (name, stream) in whole.chain(streams).chain(refused) {
         let (body, expected) = if stream {
             (ask_stream(&format!("stream-of-{name}")), shown())
@@ -133,17 +134,13 @@ async fn the_next_target_answers_whatever_befalls_the_first_before_content() {
         let attempts = if stream && name == "status-429" { "1" } else { "2" };
         assert_eq!(reply.header("x-switchpoint-attempts"), Some(attempts), "{name}");
         assert!(started.elapsed() < Duration::from_millis(1600), "{name}: {:?}", started.elapsed());
-        expectations.push(attempts.parse::<u64>().unwrap());
+        calls += 1;
     }
     let records = gateway.stop();
-    assert_eq!(records.len(), expectations.len());
-    assert!(records.iter().all(|record| record["outcome"] == "ok"), "{records:#?}");
-    // Each worker writes its own lines, so their order is not that of the calls.
-    let attempts = |record: &serde_json::Value| record["attempts"].as_u64().unwrap();
-    let mut recorded: Vec<_> = records.iter().map(attempts).collect();
-    recorded.sort_unstable();
-    expectations.sort_unstable();
-    assert_eq!(recorded, expectations);
+    assert_eq!(records.len(), calls);
+    let once = records.iter().filter(|record| record["attempts"] == 1).count();
+    assert_eq!(once, 1, "the second call of the limited target");
+    assert!(records.iter().all(|record| record["outcome"] == "ok"));
 }
 
 #[tokio::test]

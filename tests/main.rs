@@ -25,6 +25,7 @@ mod relay;
 mod reload;
 mod replay;
 mod responses;
+mod routing;
 mod sdk;
 mod secrets;
 mod state;

@@ -180,6 +180,9 @@ pub struct Attempt {
     /// The upstream's HTTP status, 0 when none arrived.
     pub status: u16,
     pub elapsed: Duration,
+    /// What it used, by estimate, where another attempt took its place: it lost a race, or its
+    /// stream broke. What the last attempt used stands in the record.
+    pub usage: Option<Usage>,
 }
 
 /// Who wanted a call.

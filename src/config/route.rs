@@ -389,14 +389,14 @@ impl Fallbacks {
         })
     }
 
-    /// Each list with its key.
+    /// Each list with its key, in the order in which they are tried: the general one comes last.
     pub fn lists(&self) -> [(&'static str, &[String]); 5] {
         [
-            ("general", &self.general),
             ("context", &self.context),
-            ("budget", &self.budget),
             ("content_filter", &self.content_filter),
             ("rate_limit", &self.rate_limit),
+            ("budget", &self.budget),
+            ("general", &self.general),
         ]
     }
 }

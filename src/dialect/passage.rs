@@ -353,6 +353,9 @@ impl Seam {
             self.trimmed.drain(..space.len_utf8());
             text = &text[first.len_utf8()..];
         }
+        if text.is_empty() {
+            return;
+        }
         if let Some(said) = &mut self.said {
             said.push_str(text);
         }
@@ -463,6 +466,9 @@ impl Translated {
             Seam { said: Some(said), open: old.open, follows: true, trimmed, ..Seam::default() };
         for event in &held {
             seam.pass(event, &mut *self.writer, &mut out);
+        }
+        if held.contains(&Event::End) {
+            self.last_word = last_data(&out);
         }
         out
     }

@@ -356,6 +356,11 @@ impl Question {
         Ok(())
     }
 
+    /// It will be read once more, for another route.
+    pub(super) fn forget(&mut self) {
+        self.chat = OnceLock::new();
+    }
+
     /// Reads the body into our own words, once, however many targets need it.
     pub(super) async fn understand(&self, call: &Call) {
         if self.chat.get().is_some() {

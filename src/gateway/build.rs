@@ -105,13 +105,14 @@ impl Builder<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let shadow = route.shadow.as_ref().and_then(|shadow| self.shadow(label, shadow));
+        let shadow = route.shadow.as_ref().and_then(|shadow| self.shadow((label, route), shadow));
         let mut chain = Chain::new(label, groups, route);
         chain.wishes = Wishes::of(route, when);
         chain.shadow = shadow;
         chain.hedge = route.hedge.map(|hedge| Hedge {
             after: hedge.after,
             allowance: Allowance::new(hedge.max_extra_permille, 0),
+            priced: chain.targets.iter().all(|target| target.info.price.is_some()),
         });
         Ok(chain)
     }
@@ -167,11 +168,13 @@ impl Builder<'_> {
         Target::new(label, provider, (model, info), (timeouts, standing))
     }
 
-    fn shadow(&self, label: &str, shadow: &config::Shadow) -> Option<Shadow> {
+    fn shadow(&self, (label, route): (&str, &Route), shadow: &config::Shadow) -> Option<Shadow> {
         let provider = self.providers.get(&shadow.target.provider)?;
         let target = self.target(label, provider, (&shadow.target.model, &Timeouts::default()));
+        let max_output_tokens = route.max_output_tokens;
+        let wishes = Wishes { max_output_tokens, ..Wishes::default() };
         Some(Shadow {
-            chain: Arc::new(Chain { name: label.into(), attempts: 1, ..lone(target) }),
+            chain: Arc::new(Chain { name: label.into(), attempts: 1, wishes, ..lone(target) }),
             permille: shadow.permille,
             running: Gauge::new(shadow.concurrency as usize),
             tokens: shadow.tokens_per_hour.map(Hourly::new),

@@ -20,6 +20,7 @@ use crate::canon::{
     Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
 };
 use crate::dialect::keepsake::Keepsake;
+use crate::dialect::passage::Sight;
 use crate::dialect::peek::StreamOptions;
 use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
@@ -320,6 +321,12 @@ impl Call {
         self.started + total
     }
 
+    /// Whether the client's own limit is over, before the one that the target has.
+    pub(super) fn is_hurried(&self, target: &Target) -> bool {
+        let shorter = self.bearings.timeout.filter(|timeout| *timeout < target.limits.total);
+        shorter.is_some_and(|timeout| self.started.elapsed() >= timeout)
+    }
+
     /// A request to the target at `place` is about to leave, without the fields in `dropped`.
     pub(super) fn attempt_begins(
         &mut self,
@@ -348,7 +355,8 @@ impl Call {
         if let Some(Rival { place, since }) = self.rival.take()
             && let Some(since) = since.get()
         {
-            self.note_attempt(place, *since, ended.unwrap_or(CALLED_OFF));
+            let usage = ended.is_none().then(|| self.question_usage());
+            self.note_attempt(place, *since, (ended.unwrap_or(CALLED_OFF), usage));
         }
     }
 
@@ -358,8 +366,8 @@ impl Call {
         (credential, dropped): (usize, &[Cow<'static, str>]),
         ended: Option<(Outcome, u16)>,
     ) {
-        let (outcome, status) = ended.unwrap_or(CALLED_OFF);
-        self.attempt_ended(outcome, status);
+        let usage = ended.is_none().then(|| self.question_usage());
+        self.current_ends((ended.unwrap_or(CALLED_OFF), usage));
         if let Some(Rival { place, since }) = self.rival.take() {
             self.attempt_begins((place, credential), dropped);
             if let (Some(current), Some(since)) = (&mut self.current, since.get()) {
@@ -370,17 +378,39 @@ impl Call {
 
     /// The attempt under way has ended; the last one may also end with the call.
     pub(super) fn attempt_ended(&mut self, outcome: Outcome, status: u16) {
+        self.current_ends(((outcome, status), None));
+    }
+
+    /// The attempt under way has broken off in the middle of its answer, and another one is to go
+    /// on.
+    pub(super) fn attempt_broke(&mut self, failure: &Failure, sight: &Sight) {
+        let usage = self.question_usage();
+        let usage = sight.usage.unwrap_or(Usage { output: sight.deltas, ..usage });
+        self.current_ends(((failure.outcome, failure.status), Some(usage)));
+    }
+
+    /// What has been used of a target that was asked and not heard.
+    fn question_usage(&self) -> Usage {
+        Usage { input: self.input_estimate(), ..Usage::default() }
+    }
+
+    fn current_ends(&mut self, ended: ((Outcome, u16), Option<Usage>)) {
         if let Some(Current { place, since, .. }) = self.current.take() {
-            self.note_attempt(place, since, (outcome, status));
+            self.note_attempt(place, since, ended);
         }
     }
 
-    fn note_attempt(&mut self, place: usize, since: Instant, (outcome, status): (Outcome, u16)) {
+    fn note_attempt(
+        &mut self,
+        place: usize,
+        since: Instant,
+        ((outcome, status), usage): ((Outcome, u16), Option<Usage>),
+    ) {
         let chain = self.chain.as_ref();
         let Some(target) = chain.and_then(|chain| chain.targets.get(place)) else { return };
         let (provider, model) = (Arc::clone(&target.provider.name), Arc::clone(&target.model));
         let elapsed = since.elapsed();
-        self.record.attempts.push(Attempt { provider, model, outcome, status, elapsed });
+        self.record.attempts.push(Attempt { provider, model, outcome, status, elapsed, usage });
     }
 
     /// Takes in what the attempt under way was answered.
@@ -416,6 +446,11 @@ impl Call {
             Usage { input: self.input_estimate(), output: output_estimate, ..Usage::default() };
         (self.record.usage, self.record.usage_source) = usage
             .map_or((estimate, UsageSource::Estimated), |usage| (usage, UsageSource::Provider));
+    }
+
+    /// What was written so far, as far as that is known.
+    pub(super) fn output_tokens(&self) -> u64 {
+        self.record.usage.output
     }
 
     /// About four bytes a token.
@@ -545,6 +580,11 @@ impl Drop for Call {
         }
         self.record.outcome = outcome;
         self.record.duration = self.started.elapsed();
+        // The record tells of its last attempt itself.
+        let last = self.record.attempts.last_mut().and_then(|attempt| attempt.usage.take());
+        if let (Some(usage), UsageSource::None) = (last, self.record.usage_source) {
+            (self.record.usage, self.record.usage_source) = (usage, UsageSource::Estimated);
+        }
         let last = self.record.attempts.last();
         let chain = self.chain.as_deref();
         let target = chain.and_then(|chain| match (place, last) {

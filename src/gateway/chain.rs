@@ -69,6 +69,8 @@ pub(super) struct Wishes {
 pub(super) struct Hedge {
     pub(super) after: HedgeAfter,
     pub(super) allowance: Allowance,
+    /// All targets have a price, so that money is counted, and not calls.
+    pub(super) priced: bool,
 }
 
 /// Who is asked the same for comparison.
@@ -86,10 +88,19 @@ const ATTEMPTS: u32 = 3;
 // === impl Hedge ===
 
 impl Hedge {
+    /// Notes what a request costs that is sent in any case.
+    pub(super) fn pays(&self, call: &Call, target: &Target) {
+        self.allowance.deposit(self.cost(call, target), Instant::now());
+    }
+
     /// Whether a second request to this target is within what they may cost; if so, it is paid.
     pub(super) fn allows(&self, call: &Call, target: &Target) -> bool {
-        let cost = target.expected_cost(call.input_estimate()).unwrap_or(1);
-        self.allowance.withdraw(cost, Instant::now())
+        self.allowance.withdraw(self.cost(call, target), Instant::now())
+    }
+
+    fn cost(&self, call: &Call, target: &Target) -> u64 {
+        let cost = target.expected_cost(call.input_estimate()).filter(|_| self.priced);
+        cost.unwrap_or(1)
     }
 }
 
@@ -111,7 +122,7 @@ impl Chain {
         }
         let reached = ranges
             .iter()
-            .filter(|group| matches!(group.stage, Stage::Own | Stage::General))
+            .filter(|group| matches!(group.stage, Stage::Own | Stage::RateLimit | Stage::General))
             .map(|group| group.range.len());
         let usual = u32::try_from(reached.sum::<usize>()).unwrap_or(ATTEMPTS).max(ATTEMPTS);
         Self {
@@ -188,6 +199,11 @@ impl Wishes {
     /// Whether a question may have to be changed for them.
     pub(super) fn change_questions(&self) -> bool {
         self.tool_pairs.is_some() || self.prompt_cache.is_some() || self.max_output_tokens.is_some()
+    }
+
+    /// Whether a question that was read as these want it is read as those want it.
+    pub(super) fn read_as(&self, others: &Self) -> bool {
+        (self.tool_pairs, self.max_output_tokens) == (others.tool_pairs, others.max_output_tokens)
     }
 
     pub(super) fn of(route: &Route, when: Option<Condition>) -> Self {

@@ -19,7 +19,7 @@ use crate::provider::Failure;
 /// How the race went.
 enum Race {
     /// The first request's result counts; the second, if it left, failed with this.
-    First(Box<Result<Made, Failure>>, Option<Failure>),
+    First(Box<Result<Made, Failure>>, Option<(usize, Failure)>),
     Second(Box<Second>),
 }
 
@@ -32,29 +32,35 @@ struct Second {
     first: Option<Failure>,
 }
 
+/// What came of the second request, if it left and was not called off.
+pub(super) enum Rival {
+    Won,
+    /// By this credential.
+    Failed(usize, Failure),
+}
+
 /// Makes `attempt`; when it is slow, `next` is asked the same.
 pub(super) async fn race(
     call: &mut Call,
     question: &Question,
     attempt: Attempt<'_>,
     next: usize,
-) -> Result<Made, Failure> {
-    let Some(chain) = call.chain.clone() else { return attempt.make(call, question).await };
+) -> (Result<Made, Failure>, Option<Rival>) {
+    let Some(chain) = call.chain.clone() else { return (attempt.make(call, question).await, None) };
     let Some(after) = delay(&chain, attempt.place) else {
-        return attempt.make(call, question).await;
+        return (attempt.make(call, question).await, None);
     };
     let since = call.rival_may_begin(next);
     match run(call, question, attempt, (next, &chain, after, &since)).await {
         Race::First(result, rival) => {
-            let ended = rival.map(|failure| (failure.outcome, failure.status));
-            call.rival_ended(ended);
-            *result
+            call.rival_ended(rival.as_ref().map(|(_, failure)| (failure.outcome, failure.status)));
+            (*result, rival.map(|(credential, failure)| Rival::Failed(credential, failure)))
         }
         Race::Second(second) => {
             let Second { made, credential, dropped, first } = *second;
             let ended = first.map(|failure| (failure.outcome, failure.status));
             call.rival_wins((credential, &dropped), ended);
-            Ok(made)
+            (Ok(made), Some(Rival::Won))
         }
     }
 }
@@ -96,9 +102,11 @@ async fn run(
         Either::Left((Ok(made), _)) => Race::First(Box::new(Ok(made)), None),
         Either::Left((Err(failure), rival)) => match rival.await {
             Ok(made) => second(made, Some(failure)),
-            Err(rival) => Race::First(Box::new(Err(failure)), Some(rival)),
+            Err(rival) => Race::First(Box::new(Err(failure)), Some((credential, rival))),
         },
         Either::Right((Ok(made), _)) => second(made, None),
-        Either::Right((Err(failure), first)) => Race::First(Box::new(first.await), Some(failure)),
+        Either::Right((Err(failure), first)) => {
+            Race::First(Box::new(first.await), Some((credential, failure)))
+        }
     }
 }

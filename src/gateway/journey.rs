@@ -13,10 +13,11 @@ use super::ask::{self, Answer, Answered, JSON};
 use super::call::Call;
 use super::chain::{Chain, Group};
 use super::errand::{self, Errand, Unfit};
+use super::hedge::{self, Rival};
 use super::onward::Onward;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use super::{explain, hedge, verdict};
+use super::{explain, verdict};
 use crate::canon::{FeatureSet, Outcome};
 use crate::config::OnBreak;
 use crate::error::{Error, Kind};
@@ -166,10 +167,11 @@ impl Journey {
         Ok(None)
     }
 
-    /// The last target's answer has broken off.
+    /// The last target's answer has broken off. Who is left is looked at anew.
     pub(super) fn broke(&mut self, failure: Failure) {
         self.left = self.left.saturating_sub(1);
         self.again.clear();
+        self.skipped.clear();
         self.last = self.place.map(|place| (place, failure));
     }
 
@@ -218,11 +220,14 @@ impl Journey {
     /// The targets of one group in the order in which they are tried.
     pub(super) fn plan(&self, call: &Call, chain: &Chain, group: &Group) -> Plan {
         let prospects = chain.prospects(call, (group, self.tokens(call)), Instant::now());
-        plan(group.strategy, prospects, &self.needs, (call.draw(), call.bearings.session))
+        // What belongs to no session is spread.
+        let session = if call.bearings.session == 0 { call.draw() } else { call.bearings.session };
+        plan(group.strategy, prospects, &self.needs, (call.draw(), session))
     }
 
     fn is_over(&self) -> bool {
-        self.left == 0 || matches!(self.course, Course::Over | Course::Filtered)
+        let filtered = self.course == Course::Filtered && self.stage != Stage::ContentFilter;
+        self.left == 0 || self.course == Course::Over || filtered
     }
 
     /// Asks one target, by each of its credentials if need be. `next` is whom a slow one may be
@@ -253,7 +258,7 @@ impl Journey {
             let Some(pass) = target.lane(credential).enter(Instant::now()) else { continue };
             asked = true;
             let attempt = Attempt { place, credential, errand: &errand, pass };
-            let next = next.filter(|_| chain.hedge.is_some());
+            let next = next.filter(|next| self.may_race(question, &chain, *next));
             if let Some(answer) = self.attempt(call, question, (attempt, next)).await? {
                 return Ok(Some(answer));
             }
@@ -268,6 +273,15 @@ impl Journey {
                 .extend(u16::try_from(place).map(|place| (place, Skip::Shut(until, reason))));
         }
         Ok(None)
+    }
+
+    /// Whether the target at `next` may be asked while another one is.
+    fn may_race(&self, question: &Question, chain: &Chain, next: usize) -> bool {
+        let target = &chain.targets[next];
+        let small = self.course == Course::Larger && !self.is_larger(target);
+        // What is still arriving can be sent once only.
+        let possible = chain.hedge.is_some() && question.rest().is_none() && self.left > 1;
+        possible && !small && !self.tried.contains(&target.identity)
     }
 
     fn is_larger(&self, target: &Target) -> bool {
@@ -302,10 +316,36 @@ impl Journey {
         let (place, credential) = (attempt.place, attempt.credential);
         self.place = Some(place);
         call.attempt_begins((place, credential), &attempt.errand.dropped);
-        let result = match next {
-            None => attempt.make(call, question).await,
-            Some(next) => Box::pin(hedge::race(call, question, attempt, next)).await,
+        if let Some(chain) = &call.chain
+            && let Some(hedge) = &chain.hedge
+        {
+            hedge.pays(call, &chain.targets[place]);
+        }
+        let Some(next) = next else {
+            let result = attempt.make(call, question).await;
+            return self.came_to(call, question, (place, credential, result));
         };
+        let (result, rival) = Box::pin(hedge::race(call, question, attempt, next)).await;
+        if rival.is_some() {
+            let target = call.chain.as_ref().and_then(|chain| chain.targets.get(next));
+            self.tried.extend(target.map(|target| target.identity));
+        }
+        match rival {
+            Some(Rival::Won) => self.place = Some(next),
+            Some(Rival::Failed(by, failure)) if result.is_err() => {
+                self.note(call, question, (next, by, failure))?;
+            }
+            Some(Rival::Failed(..)) | None => {}
+        }
+        self.came_to(call, question, (place, credential, result))
+    }
+
+    fn came_to(
+        &mut self,
+        call: &mut Call,
+        question: &Question,
+        (place, credential, result): (usize, usize, Result<Made, Failure>),
+    ) -> Result<Option<Answer>, Error> {
         match result {
             Ok(made) => Ok(Some(call.takes(made))),
             Err(failure) => {
@@ -330,8 +370,8 @@ impl Journey {
         );
         self.shortest_wait = self.shortest_wait.into_iter().chain(failure.retry_after).min();
         // A key that is dead has cost nothing, so it does not count.
-        self.left -= u32::from(failure.blame != Blame::Key);
-        if is_spent(call, question)? {
+        self.left = self.left.saturating_sub(u32::from(failure.blame != Blame::Key));
+        if is_spent(call, question)? || Instant::now() >= call.end(&target.limits) {
             self.left = 0;
         }
         match failure.next {
@@ -460,6 +500,8 @@ impl Attempt<'_> {
                 load.first_token(answered.first_token - sent, answered.first_token);
                 pass.report(Report::Ok, answered.first_token);
             }
+            // Nobody is unwell for want of a patient client.
+            Err(failure) if failure.outcome == Outcome::Timeout && call.is_hurried(target) => {}
             Err(failure) => pass.report(report(failure), Instant::now()),
         }
         result.map(|answered| Made { answered, in_flight })

@@ -8,6 +8,7 @@ use super::flow::Flow;
 use super::journey::Journey;
 use super::pipeline::Walk;
 use crate::config::OnBreak;
+use crate::dialect::passage::Passage;
 use crate::error::Error;
 use crate::provider::Failure;
 
@@ -21,35 +22,41 @@ pub(super) struct Onward {
 pub(super) struct Resumed {
     pub(super) walk: Walk,
     /// What the client was given so far, where that is to be carried on.
-    pub(super) carried: Option<Box<Flow>>,
+    pub(super) carried: Option<Passage>,
 }
 
 impl Onward {
-    /// Goes on after `failure`, if the route wants that and it can be done without a seam. `gave`
-    /// tells whether the client has been given anything. `error` is what the client is told
-    /// should nobody else answer: the first cause counts.
+    /// Whether the route wants another target to go on behind `flow`, and it can be done without a
+    /// seam. `gave` tells whether the client has been given anything.
+    pub(super) fn may_resume(&mut self, call: &Call, flow: &Flow, gave: bool) -> bool {
+        let wanted = call.wishes().map(|wishes| wishes.on_break).unwrap_or_default();
+        let carries_on = |said: &str| self.question.carries_on(said, flow.passage.sight());
+        match wanted {
+            OnBreak::Error => false,
+            _ if !gave => true,
+            OnBreak::Restart => false,
+            OnBreak::Continue => flow.passage.said().is_some_and(carries_on),
+        }
+    }
+
+    /// Goes on after `failure`. `error` is what the client is told should nobody else answer: the
+    /// first cause counts.
     pub(super) fn resume(
         mut self: Box<Self>,
         (mut call, flow): (Box<Call>, Box<Flow>),
         (failure, error): (Failure, Error),
         gave: bool,
-    ) -> Result<Resumed, (Box<Call>, Box<Flow>, Error)> {
-        let wanted = call.wishes().map(|wishes| wishes.on_break).unwrap_or_default();
-        let carried = gave && wanted == OnBreak::Continue;
-        let said = flow.passage.said().filter(|_| carried);
-        if gave && !said.is_some_and(|said| self.question.carries_on(said, flow.passage.sight())) {
-            return Err((call, flow, error));
-        }
-        if carried {
+    ) -> Resumed {
+        if gave {
             self.journey.needs_prefill();
         }
-        call.attempt_ended(failure.outcome, failure.status);
+        call.attempt_broke(&failure, flow.passage.sight());
         self.journey.broke(failure);
         let walk = async move {
             let (call, answer) = self.walk(call).await;
             (call, answer.map_err(|_| error))
         };
-        Ok(Resumed { walk: Box::pin(walk), carried: carried.then_some(flow) })
+        Resumed { walk: Box::pin(walk), carried: gave.then_some(flow.passage) }
     }
 
     /// Tries the targets that are left.

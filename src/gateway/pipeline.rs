@@ -99,6 +99,9 @@ where
         let chain = by_task.chain(decision.task);
         call.is_of(decision);
         call.routed(chain, &question);
+        if !chain.wishes.read_as(&by_task.default.wishes) {
+            question.forget();
+        }
     }
     bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
     if !ask.explains {

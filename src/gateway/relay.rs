@@ -18,9 +18,9 @@ use super::pipeline::Walk;
 use super::snapshot::Target;
 use super::{Body, Gateway, shadow};
 use crate::canon::Outcome;
-use crate::config::OnDisconnect;
+use crate::config::{OnBreak, OnDisconnect};
 use crate::dialect::ClientSide;
-use crate::dialect::passage::last_data;
+use crate::dialect::passage::{Passage, last_data};
 use crate::error::{Error, Kind};
 use crate::provider::{Cause, Failure};
 
@@ -239,15 +239,12 @@ impl Relay {
         let phase = std::mem::replace(&mut self.phase, Phase::Ending(None));
         let Phase::Live(mut live) = phase else { return };
         live.call.broke_off(&failure);
-        if let Some(onward) = live.flow.onward.take() {
-            let (gave, parts) = (live.gave, live.into_parts());
-            match onward.resume(parts, (failure, error), gave) {
-                Ok(resumed) => self.phase = Phase::Resuming(Box::new(resumed)),
-                Err((call, flow, error)) => {
-                    self.phase = Phase::Live(Live::new(call, flow));
-                    self.say_broken(outcome, (error, event));
-                }
-            }
+        if let Some(mut onward) = live.flow.onward.take()
+            && onward.may_resume(&live.call, &live.flow, live.gave)
+        {
+            let Live { call, flow, gave, .. } = live;
+            let resumed = onward.resume((call, flow), (failure, error), gave);
+            self.phase = Phase::Resuming(Box::new(resumed));
             return;
         }
         self.phase = Phase::Live(live);
@@ -335,12 +332,16 @@ fn begin(mut call: Box<Call>, answer: Result<Answer, Error>) -> Turn {
 }
 
 /// Another target has come to an answer behind a broken stream, or none has.
-fn begin_again(call: Box<Call>, answer: Result<Answer, Error>, carried: Option<Box<Flow>>) -> Turn {
+fn begin_again(
+    mut call: Box<Call>,
+    answer: Result<Answer, Error>,
+    carried: Option<Passage>,
+) -> Turn {
     let Some(before) = carried else { return begin(call, answer) };
     match answer {
         Ok(Answer::Stream(mut flow)) => {
             // The upstream of before has nothing more to say; what it said goes on here.
-            let seam = flow.passage.carry_on(before.passage);
+            let seam = flow.passage.carry_on(before);
             flow.ready.clear();
             if !seam.is_empty() {
                 flow.ready.push_back(seam.into());
@@ -348,6 +349,11 @@ fn begin_again(call: Box<Call>, answer: Result<Answer, Error>, carried: Option<B
             let mut live = Live::new(call, flow);
             live.gave = true;
             Turn::Begin(Box::new(live))
+        }
+        Err(error) => {
+            // The client has the beginning of the response.
+            call.keep_failure(&error);
+            begin(call, Err(error))
         }
         other => begin(call, other),
     }
@@ -378,7 +384,7 @@ impl Live {
         let hour = Duration::from_hours(1);
         Self {
             idle: limits.map_or(hour, |limits| limits.idle),
-            total: call.started + limits.map_or(hour, |limits| limits.total),
+            total: limits.map_or(call.started + hour, |limits| call.end(&limits)),
             call,
             flow,
             first_data: now,
@@ -424,10 +430,20 @@ impl Live {
     /// The next of what is being given; `None` when that was all.
     fn give(&mut self) -> Option<Turn> {
         let next = self.flow.ready.pop_front().map(Turn::Give);
-        self.gave |= next.is_some();
+        if next.is_some() && !std::mem::replace(&mut self.gave, true) {
+            self.let_go();
+        }
         let next = next.or_else(|| self.last.take());
         self.giving = next.is_some();
         next
+    }
+
+    /// Who begins anew cannot any more, and so the question is not kept for that.
+    fn let_go(&mut self) {
+        let wishes = self.call.wishes();
+        if wishes.is_some_and(|wishes| wishes.on_break == OnBreak::Restart) {
+            self.flow.onward = None;
+        }
     }
 
     /// Only what reaches the client counts as progress: comments do not.
@@ -563,14 +579,6 @@ impl Live {
             call.ends(Outcome::ClientClosed);
             drop((call, place));
         });
-    }
-
-    /// The call, having noted what its stream has told, and the stream.
-    fn into_parts(self) -> (Box<Call>, Box<Flow>) {
-        let Self { mut call, flow, .. } = self;
-        let sight = flow.passage.sight();
-        call.usage(sight.usage, sight.deltas);
-        (call, flow)
     }
 
     /// The call with all that its stream has told.

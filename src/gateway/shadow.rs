@@ -28,21 +28,33 @@ impl Hourly {
         Self { most, hour: AtomicU64::new(0), spent: AtomicU64::new(0) }
     }
 
+    /// Whether so many are left; if so, they are spent.
     fn take(&self, tokens: u64) -> bool {
+        let allowed = self.spend(tokens) <= self.most;
+        if !allowed {
+            self.spent.fetch_sub(tokens, Ordering::Relaxed);
+        }
+        allowed
+    }
+
+    /// How much has been spent with these.
+    fn spend(&self, tokens: u64) -> u64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let hour = since.as_secs() / Duration::from_hours(1).as_secs();
         if self.hour.swap(hour, Ordering::Relaxed) != hour {
             self.spent.store(0, Ordering::Relaxed);
         }
-        self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens <= self.most
+        self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens
     }
 }
 
 /// Sends the question to the shadow of its route, if there is one and it is this call's turn.
 pub(super) fn cast(call: &Call, question: &Question) {
-    let Some(shadow) = call.chain.as_ref().and_then(|chain| chain.shadow.as_ref()) else { return };
-    // What is still arriving can be read once only.
-    if call.draw() % 1000 >= u64::from(shadow.permille) || question.rest().is_some() {
+    let Some(shadowed) = call.chain.clone() else { return };
+    let Some(shadow) = shadowed.shadow.as_ref() else { return };
+    // What is only counted is not answered, and what is still arriving can be read once only.
+    let fit = !call.surface().counts_tokens() && question.rest().is_none();
+    if !fit || call.draw() % 1000 >= u64::from(shadow.permille) {
         return;
     }
     let Some(running) = enter(shadow, call) else { return };
@@ -58,6 +70,10 @@ pub(super) fn cast(call: &Call, question: &Question) {
             Err(error) => outcome_of(error.kind),
         };
         second.ends(outcome);
+        let hour = shadowed.shadow.as_ref().and_then(|shadow| shadow.tokens.as_ref());
+        hour.inspect(|hour| {
+            hour.spend(second.output_tokens());
+        });
         drop(running);
     });
 }
@@ -71,6 +87,8 @@ fn enter(shadow: &Shadow, call: &Call) -> Option<Permit> {
 
 /// Reads a stream to its end and notes what it used.
 pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
+    // Whoever passed it on may have stopped watching its socket.
+    flow.watch(true);
     let limits = call.target().map(|target| target.limits);
     let Some(limits) = limits else { return Outcome::Internal };
     let end = call.end(&limits);

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use http::HeaderMap;
 use moka::sync::Cache;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::arrival::Question;
 use super::call::Call;
@@ -56,7 +55,8 @@ pub(super) enum By {
 }
 
 /// Decisions that took asking somebody, by owner, route and beginning of the conversation.
-pub(super) type Decisions = Cache<(Arc<str>, Arc<str>, u64), Decision>;
+/// Each until when it is remembered.
+pub(super) type Decisions = Cache<(Arc<str>, Arc<str>, u64), (Instant, Decision)>;
 
 /// So many conversations are remembered.
 const REMEMBERED: u64 = 100_000;
@@ -135,7 +135,14 @@ impl ByTask {
         let owner = call.key().cloned().unwrap_or_default();
         let key = (owner, call.route_name(), session::of_beginning(request));
         let decisions = &call.gateway.decisions;
-        if let Some(known) = decisions.get(&key) {
+        // As long as a conversation goes on, it stays what it is.
+        let remember = |decision: &Decision| {
+            decisions.insert(key.clone(), (Instant::now() + self.classifier.ttl, decision.clone()));
+        };
+        if let Some((until, known)) = decisions.get(&key)
+            && Instant::now() < until
+        {
+            remember(&known);
             return known;
         }
         if call.is_only_explained() {
@@ -144,7 +151,7 @@ impl ByTask {
         let asked = timeout(self.classifier.timeout, Box::pin(oracle::ask(self, call, &beginning)));
         match asked.await {
             Ok(Ok(decision)) => {
-                decisions.insert(key, decision.clone());
+                remember(&decision);
                 decision
             }
             // Not remembered: the next call of the conversation may get an answer.
@@ -254,5 +261,5 @@ fn f64_of(permille: u32) -> f32 {
 }
 
 pub(super) fn remembered() -> Decisions {
-    Cache::builder().max_capacity(REMEMBERED).time_to_idle(Duration::from_hours(1)).build()
+    Cache::builder().max_capacity(REMEMBERED).build()
 }

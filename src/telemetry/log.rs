@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::canon::{Attempt, CallRecord, Purpose, Task};
+use crate::canon::{Attempt, CallRecord, Purpose, Task, Usage};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,11 @@ struct Failed<'a> {
     outcome: &'static str,
     status: u16,
     ms: u64,
+    /// What it used all the same, by estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens: Option<u64>,
 }
 
 // === impl Log ===
@@ -245,9 +250,12 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
     before
         .iter()
         .map(|attempt| {
-            let Attempt { provider, model, outcome, status, elapsed } = attempt;
+            let Attempt { provider, model, outcome, status, elapsed, usage } = attempt;
             let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            Failed { provider, model, outcome: outcome.name(), status: *status, ms }
+            let (outcome, status) = (outcome.name(), *status);
+            let input_tokens = usage.as_ref().map(Usage::input_total);
+            let output_tokens = usage.map(|usage| usage.output);
+            Failed { provider, model, outcome, status, ms, input_tokens, output_tokens }
         })
         .collect()
 }

@@ -197,6 +197,11 @@ impl Meters {
             metrics.attempts.with_label_values(&labels).inc();
             let labels = [&*self.route, attempt.outcome.name()];
             metrics.fallbacks.with_label_values(&labels).inc();
+            let used = attempt.usage.unwrap_or_default().classes();
+            for (name, count) in used.into_iter().filter(|(_, count)| *count > 0) {
+                let labels = [attempt.provider.as_ref(), attempt.model.as_ref(), name];
+                metrics.tokens.with_label_values(&labels).inc_by(count);
+            }
         }
     }
 

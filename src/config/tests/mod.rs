@@ -9,6 +9,7 @@ use super::*;
 
 mod example;
 mod model;
+mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 

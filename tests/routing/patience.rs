@@ -1,0 +1,139 @@
+//! How long and how often: limits of answers, time limits of clients, pauses, and budgets of
+//! retries.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::{ask_with, asked, body, count, counted, well};
+use crate::support::client::chat;
+use crate::support::gateway::route;
+use crate::support::replies::{REPLY, ask, ask_stream, role, word};
+use crate::support::{Gateway, Script, Upstream};
+
+const BUSY: &str = r#"{"error":{"message":"Overloaded.","type":"overloaded_error"}}"#;
+
+#[tokio::test]
+async fn an_answer_gets_no_more_tokens_than_its_route_allows() {
+    let upstream = Upstream::start(well(&["m"])).await;
+    let gateway =
+        Gateway::before(&upstream, &route("r", &["up/m"], "max_output_tokens = 50")).await;
+    for (wanted, given) in [(Some(999), 50), (None, 50), (Some(50), 50), (Some(7), 7)] {
+        let mut question: Value = serde_json::from_str(&ask("r")).unwrap();
+        if let Some(wanted) = wanted {
+            question["max_tokens"] = wanted.into();
+        }
+        assert_eq!(chat(&gateway, question.to_string()).await.status, 200);
+        let asked = body(upstream.requests().last().unwrap());
+        let most = asked.get("max_tokens").or_else(|| asked.get("max_completion_tokens"));
+        assert_eq!(most, Some(&given.into()), "{wanted:?}: {asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_names_a_time_waits_no_longer_and_makes_nobody_unwell() {
+    let silent = Script::default().stall();
+    let begun = Script::stream_head().chunks([role(), word("Hel")]).stall();
+    let upstream = Upstream::start([
+        (
+            "m".to_owned(),
+            (0..7).map(|_| silent.clone()).chain([Script::json(200, REPLY)]).collect(),
+        ),
+        ("m?stream".to_owned(), vec![begun]),
+        ("n".to_owned(), vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/m", "up/n"], "")).await;
+    for written in ["200ms", "0.2", "200ms", "200ms", "200ms", "200ms", "200ms"] {
+        let started = Instant::now();
+        let reply = ask_with(&gateway, &[("x-switchpoint-timeout", written)], ask("r")).await;
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["code"]),
+            (504, &json!("upstream_timeout"))
+        );
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+    // Nobody else was asked when the time was over.
+    assert_eq!(count(&upstream, "n"), 0);
+    let reply = chat(&gateway, ask("r")).await;
+    assert_eq!((reply.status, reply.header("x-switchpoint-model")), (200, Some("m")));
+    let reply = ask_with(&gateway, &[("x-switchpoint-timeout", "300ms")], ask_stream("r")).await;
+    assert_eq!(reply.last_event()["error"]["code"], "upstream_timeout", "{}", reply.text());
+    let reply = ask_with(&gateway, &[("x-switchpoint-timeout", "soon")], ask("r")).await;
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("invalid_request")));
+}
+
+#[tokio::test]
+async fn a_client_that_asks_again_itself_gets_fewer_attempts_and_never_less_than_two() {
+    let names = ["a", "b", "c", "d"];
+    let failing = names.map(|name| (name, [Script::json(503, BUSY)]));
+    for (retries, attempts) in [(None, 4), (Some("1"), 3), (Some("2"), 2), (Some("9"), 2)] {
+        let upstream = Upstream::start(failing.clone()).await;
+        let routes = route("r", &["up/a", "up/b", "up/c", "up/d"], "attempts = 4");
+        let gateway = Gateway::before(&upstream, &routes).await;
+        let headers = retries.map(|count| ("x-stainless-retry-count", count));
+        let reply = ask_with(&gateway, headers.as_slice(), ask("r")).await;
+        assert_eq!(reply.status, 503, "{}", reply.text());
+        assert_eq!(asked(&upstream), names[..attempts], "{retries:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_trouble_that_passes_is_waited_out() {
+    let upstream = Upstream::start([(
+        "a",
+        [Script::json(503, BUSY), Script::json(503, BUSY), Script::json(200, REPLY)],
+    )])
+    .await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a"], "")).await;
+    let reply = chat(&gateway, ask("r")).await;
+    assert_eq!((reply.status, reply.text()), (200, REPLY));
+    assert_eq!(asked(&upstream), ["a", "a", "a"]);
+    let labels = ["provider=\"up\"", "reason=\"overloaded\""];
+    assert_eq!(counted(&gateway, "switchpoint_retries_total", &labels).await, 2);
+}
+
+#[tokio::test]
+async fn nobody_is_asked_again_before_the_time_that_he_named() {
+    let limited = Script::reply(429, &[("retry-after-ms", "1200")], BUSY);
+    let upstream = Upstream::start([("a", [limited, Script::json(200, REPLY)])]).await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a"], "")).await;
+    let started = Instant::now();
+    let reply = chat(&gateway, ask("r")).await;
+    assert_eq!((reply.status, reply.text()), (200, REPLY));
+    assert!(started.elapsed() >= Duration::from_millis(1200), "{:?}", started.elapsed());
+    assert_eq!(asked(&upstream), ["a", "a"]);
+}
+
+#[tokio::test]
+async fn who_wants_to_be_left_alone_for_long_is_not_waited_for() {
+    let limited = Script::reply(429, &[("retry-after", "30")], BUSY);
+    let upstream = Upstream::start([("a", [limited])]).await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a"], "")).await;
+    let started = Instant::now();
+    for _ in 0..2 {
+        let reply = chat(&gateway, ask("r")).await;
+        let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert_eq!((reply.status, (29..=30).contains(&wait)), (429, true), "{wait}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(asked(&upstream), ["a"]);
+}
+
+#[tokio::test]
+async fn all_calls_together_retry_no_more_than_the_gateway_allows() {
+    // A conflict says nothing of anybody's health, so nothing else keeps the calls away.
+    let upstream = Upstream::start([("a", [Script::json(409, BUSY)])]).await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a"], "attempts = 3")).await;
+    let started = Instant::now();
+    let calls = (0..30).map(|_| chat(&gateway, ask("r")));
+    for reply in futures_util::future::join_all(calls).await {
+        assert_eq!(reply.status, 502, "{}", reply.text());
+    }
+    assert!(started.elapsed() < Duration::from_secs(9), "the budget is of ten seconds");
+    let retries = counted(&gateway, "switchpoint_retries_total", &[]).await;
+    assert_eq!(retries, 10);
+    assert_eq!(asked(&upstream).len(), 40);
+}
