@@ -66,7 +66,7 @@ async fn a_kind_of_work_that_there_is_not_is_the_clients_mistake() {
     let gateway = Gateway::before(&upstream, &auto("")).await;
     let reply = ask_with(&gateway, &[("x-switchpoint-task", "cooking")], ask("auto")).await;
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("invalid_request")));
-    assert!(reply.text().contains("summarisation"), "{}", reply.text());
+    assert!(reply.text().contains("`cooking`"), "{}", reply.text());
     assert_eq!(chat(&gateway, ask("auto/cooking")).await.status, 404);
     assert!(upstream.requests().is_empty());
 }
