@@ -541,12 +541,13 @@ async fn every_door_leaves_a_record() {
         "/v1/messages/count_tokens",
         "/v1/responses/compact",
         "/v1/responses/input_tokens",
+        "/v1/explain",
         "/v1beta/models/fast:generateContent",
         "/v1beta/models/fast:countTokens",
     ] {
         call(&gateway, Method::POST, path, KEY, body).await;
     }
-    let records = gateway.recorded(count + 10).await;
+    let records = gateway.recorded(count + 11).await;
     for surface in Surface::ALL {
         assert!(records.iter().any(|record| record["surface"] == surface.name()), "{surface:?}");
     }
