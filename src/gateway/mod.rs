@@ -24,6 +24,7 @@ mod pipeline;
 mod relay;
 mod relayed;
 mod reload;
+mod reply;
 mod responses;
 mod reword;
 mod session;

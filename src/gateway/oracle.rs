@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use super::arrival::Question;
 use super::ask::Answer;
-use super::call::{Call, outcome_of};
+use super::call::Call;
 use super::journey;
+use super::reply::outcome_of;
 use super::snapshot::Road;
 use super::task::{Beginning, By, ByTask, Decision};
 use crate::canon::{Outcome, Surface, Task};

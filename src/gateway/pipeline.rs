@@ -9,9 +9,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::arrival::{Ask, Question, Unreadable};
 use super::ask::Answer;
-use super::call::{Call, outcome_of};
+use super::call::Call;
 use super::pass::Pass;
 use super::relay::Relay;
+use super::reply::outcome_of;
 use super::responses::Keeping;
 use super::snapshot::Road;
 use super::{Arrival, Body, Gateway, arrival, bearings, explain, journey, objects, shadow, upload};

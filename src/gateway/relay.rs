@@ -11,10 +11,11 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::ask::Answer;
-use super::call::{Call, outcome_of};
+use super::call::Call;
 use super::flow::{Flow, Step};
 use super::onward::Resumed;
 use super::pipeline::Walk;
+use super::reply::outcome_of;
 use super::snapshot::Target;
 use super::{Body, Gateway, shadow};
 use crate::canon::Outcome;

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use super::arrival::Question;
 use super::ask::Answer;
-use super::call::{Call, outcome_of};
+use super::call::Call;
 use super::chain::Shadow;
 use super::flow::{Flow, Step};
 use super::journey;
+use super::reply::outcome_of;
 use crate::canon::Outcome;
 use crate::net::shed::Permit;
 

@@ -1,0 +1,105 @@
+//! The head of a call's reply, and the reply that says what went wrong.
+
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::Body;
+use super::call::Call;
+use crate::canon::{Outcome, UsageSource};
+use crate::error::{Error, Kind};
+use crate::route::plan::Stage;
+
+impl Call {
+    /// The reply that says what went wrong.
+    pub(super) fn refuse(mut self: Box<Self>, mut error: Error) -> Response<Body> {
+        self.ends(outcome_of(error.kind));
+        error.attempts.clone_from(&self.record.attempts);
+        let body = self.client().write_error(&error);
+        let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        let mut response = self.respond(status, HeaderValue::from_static("application/json"));
+        if let Some(wait) = error.retry_after {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+            .headers_mut()
+            .insert("x-switchpoint-error", HeaderValue::from_static(error.kind.code()));
+        response.map(|()| Body::whole(body.into(), Some(self)))
+    }
+
+    /// The head of the reply.
+    pub(super) fn respond(
+        &mut self,
+        status: StatusCode,
+        content_type: HeaderValue,
+    ) -> Response<()> {
+        self.record.status = status.as_u16();
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.reserve(10);
+        headers.insert(CONTENT_TYPE, content_type);
+        let mut id = [0; 36];
+        if let Ok(id) = HeaderValue::from_str(self.record.id.encode(&mut id)) {
+            headers.insert("x-request-id", id);
+        }
+        let Some(chain) = &self.chain else { return response };
+        if let Some(route) = &chain.header {
+            headers.insert("x-switchpoint-route", route.clone());
+        }
+        let attempts = self.record.attempts.len() + usize::from(self.place().is_some());
+        headers.insert("x-switchpoint-attempts", HeaderValue::from(attempts));
+        if let Some(task) = self.record.task {
+            headers.insert("x-switchpoint-task", HeaderValue::from_static(task.name()));
+        }
+        if let Some(explanation) = &self.explanation {
+            headers.insert("x-switchpoint-explain", explanation.clone());
+        }
+        let Some(target) = self.target() else { return response };
+        if let Some(provider) = &target.provider_header {
+            headers.insert("x-switchpoint-provider", provider.clone());
+        }
+        if let Some(model) = &target.model_header {
+            headers.insert("x-switchpoint-model", model.clone());
+        }
+        if !self.record.dropped.is_empty()
+            && let Ok(dropped) = HeaderValue::from_str(&self.record.dropped.join(","))
+        {
+            headers.insert("x-switchpoint-dropped", dropped);
+        }
+        let stage = self.place().map_or(Stage::Own, |place| chain.stage(place));
+        if stage != Stage::Own {
+            headers.insert("x-switchpoint-degraded", HeaderValue::from_static(stage.name()));
+        }
+        let overhead = u64::try_from(self.record.overhead.as_micros()).unwrap_or(u64::MAX);
+        headers.insert("x-switchpoint-overhead-us", HeaderValue::from(overhead));
+        if self.record.usage_source == UsageSource::Provider {
+            let tokens = HeaderValue::from(self.record.usage.total());
+            headers.insert("x-switchpoint-tokens", tokens);
+        }
+        response
+    }
+}
+
+/// How a call ends that is answered with an error of this kind.
+pub(super) fn outcome_of(kind: Kind) -> Outcome {
+    match kind {
+        Kind::UpstreamTimeout => Outcome::Timeout,
+        Kind::RateLimited => Outcome::RateLimited,
+        Kind::UpstreamError | Kind::UpstreamUnavailable => Outcome::UpstreamError,
+        Kind::StreamTruncated => Outcome::UpstreamTruncated,
+        Kind::Internal => Outcome::Internal,
+        Kind::InvalidRequest
+        | Kind::TooLarge
+        | Kind::MissingKey
+        | Kind::InvalidKey
+        | Kind::NotAllowed
+        | Kind::NotFound
+        | Kind::MethodNotAllowed
+        | Kind::ModelNotFound
+        | Kind::Unsupported
+        | Kind::ContextTooLong
+        | Kind::ContentFiltered
+        | Kind::Overloaded => Outcome::Refused,
+    }
+}
