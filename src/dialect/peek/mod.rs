@@ -5,10 +5,12 @@
 //! contents are skipped sixty-four bytes at a time; only the top-level keys are looked at. A key
 //! that occurs twice is refused, because gateway and provider could disagree on which one counts.
 
+mod beginnings;
 mod lexical;
 
 use std::borrow::Cow;
 
+pub use self::beginnings::Beginnings;
 use self::lexical::{Number, decode, plain_prefix};
 
 /// A range of bytes in the body, from its first byte.
@@ -40,6 +42,8 @@ pub struct Envelope {
     pub previous: Option<String>,
     /// `conversation` is there, and not null.
     pub conversation: bool,
+    /// How its strings begin.
+    pub beginnings: Beginnings,
     /// Where the closing brace of the body stands.
     pub close: usize,
 }
@@ -119,6 +123,7 @@ pub struct Scanner {
     background: bool,
     previous: Option<String>,
     conversation: bool,
+    beginnings: Beginnings,
     options: Option<StreamOptions>,
     options_open: usize,
     options_empty: bool,
@@ -214,6 +219,7 @@ impl Default for Scanner {
             background: false,
             previous: None,
             conversation: false,
+            beginnings: Beginnings::none(),
             options: None,
             options_open: 0,
             options_empty: true,
@@ -242,10 +248,7 @@ impl Scanner {
                     at += 1;
                 }
                 _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => at += 1,
-                _ => {
-                    self.structure(byte, at)?;
-                    at += 1;
-                }
+                _ => at = self.token(bytes, at)?,
             }
         }
         self.base += bytes.len();
@@ -272,11 +275,22 @@ impl Scanner {
             background: self.background,
             previous: self.previous,
             conversation: self.conversation,
+            beginnings: self.beginnings,
             close: self.close,
         })
     }
 
-    /// One significant byte outside strings, numbers and literals.
+    /// What stands outside strings, numbers and literals; returns where to go on.
+    fn token(&mut self, bytes: &[u8], at: usize) -> Result<usize, Fault> {
+        let (byte, next) = (bytes[at], at + 1);
+        self.structure(byte, at)?;
+        if byte == b'"' {
+            self.beginnings.note(&bytes[next..]);
+        }
+        Ok(next)
+    }
+
+    /// One significant byte of that.
     fn structure(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
         match (self.state, byte) {
             (State::KeyOrEnd, b'}') | (State::ValueOrEnd, b']') => self.close(at),
@@ -430,7 +444,10 @@ impl Scanner {
 
     fn escape(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
         self.state = match (self.state, byte) {
-            (State::Escape, b'u') => State::Unicode(4),
+            (State::Escape, b'u') => {
+                self.beginnings.note_escape();
+                State::Unicode(4)
+            }
             (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 State::String
             }
