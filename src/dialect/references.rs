@@ -10,7 +10,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::marks::{self, Mark};
-use super::splice::Payload;
 use crate::canon::Dialect;
 
 /// The ids that a question refers to.
@@ -43,11 +42,11 @@ const MENTIONS: [&str; 5] = [
 const FREE: [&str; 6] = ["metadata", "parameters", "input_schema", "schema", "args", "response"];
 const CALLS: [&str; 3] = ["tool_use", "server_tool_use", "mcp_tool_use"];
 
-/// Whether the bytes of a question may refer to something. `None` is a question without a dialect.
-pub fn may_refer(dialect: Option<Dialect>, payload: &Payload) -> bool {
-    let bears = |mark: &Mark| payload.bears(mark);
-    marks::of_references(dialect).iter().any(bears)
-        || (bears(&marks::ESCAPES) && marks::ESCAPED_LETTERS.iter().any(bears))
+/// Whether the bytes of a question may refer to something, by the marks that it bears. `None` is a
+/// question without a dialect.
+pub fn may_refer(dialect: Option<Dialect>, bears: impl Fn(&Mark) -> bool) -> bool {
+    marks::of_references(dialect).iter().any(&bears)
+        || (bears(&marks::ESCAPES) && marks::ESCAPED_LETTERS.iter().any(&bears))
 }
 
 /// What a question refers to; `None` where that cannot be told, which is no reason to send it.
@@ -214,6 +213,7 @@ impl<'de: 'a, 'a> Visitor<'de> for Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::splice::Payload;
     use super::*;
 
     fn files(body: &str) -> Vec<String> {
@@ -270,7 +270,8 @@ mod tests {
     #[test]
     fn only_what_bears_a_mark_is_read() {
         let may = |dialect, body: &'static str| {
-            may_refer(dialect, &Payload::from(bytes::Bytes::from_static(body.as_bytes())))
+            let payload = Payload::from(bytes::Bytes::from_static(body.as_bytes()));
+            may_refer(dialect, |mark| payload.bears(mark))
         };
         for (dialect, body) in [
             (Some(Dialect::Chat), r#"{"a":{"file_id":"x"}}"#),

@@ -15,6 +15,7 @@ use super::relayed::Relayed;
 use super::upload::Upload;
 use crate::canon::{ChatRequest, Content, Dialect, Message, Part, Relay, Role, Surface, Tool};
 use crate::config::{Server, ToolPairs};
+use crate::dialect::marks::Mark;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::{Envelope, Fault, Scanner};
 use crate::dialect::splice::Payload;
@@ -276,7 +277,13 @@ impl Question {
     pub(super) fn may_refer(&self, surface: Surface) -> bool {
         let reads = surface.dialect().is_some() || surface == Surface::Images;
         let is_json = self.relayed.as_ref().is_none_or(Relayed::is_json);
-        reads && is_json && references::may_refer(surface.dialect(), &self.payload)
+        reads && is_json && references::may_refer(surface.dialect(), |mark| self.bears(mark))
+    }
+
+    /// Whether its bytes bear a mark. Few are searched for it: most are told by how the strings of
+    /// the body begin.
+    pub(super) fn bears(&self, mark: &Mark) -> bool {
+        self.envelope.beginnings.may_bear(mark) && self.payload.bears(mark)
     }
 
     /// One without a body.

@@ -17,6 +17,7 @@ use crate::route::condition::{Condition, Facts};
 /// How often a client, or a gateway before this one, has asked the same before.
 const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", "x-gateway-attempt"];
 const TIMEOUT: &str = "x-switchpoint-timeout";
+const EXPLAIN: &str = "x-switchpoint-explain";
 const TAGS: &str = "x-switchpoint-tags";
 
 /// Where a model leads to, if this caller may go there; and the kind of work that its name says, as
@@ -63,13 +64,7 @@ pub(super) async fn take(
     question: &Question,
     (headers, road): (&HeaderMap, &Road),
 ) -> Result<(), Error> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let count = |name: &&str| text(name)?.parse::<u32>().ok();
-    call.bearings.retries = RETRY_COUNTS.iter().filter_map(count).max().unwrap_or(0);
-    if let Some(written) = text(TIMEOUT) {
-        call.bearings.timeout = Some(duration(written)?);
-    }
-    call.explains = headers.get("x-switchpoint-explain").is_some();
+    read(call, headers)?;
     let Some(chain) = call.chain.clone() else { return Ok(()) };
     if chain.is_sticky() {
         call.bearings.session = match session::of_headers(headers) {
@@ -100,6 +95,26 @@ pub(super) async fn take(
             .filter(|(place, target)| (own(*place) && !here) || !holds(target.when.as_ref()));
         call.bearings.barred = barred.map(|(place, _)| place).collect();
     }
+    Ok(())
+}
+
+/// What a client says of time and repetition. Most calls say nothing of it, so the headers are
+/// looked through once and none is looked for.
+fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
+    let mut timeout = None;
+    for (name, value) in headers {
+        match name.as_str() {
+            name if !name.starts_with("x-") => {}
+            EXPLAIN => call.explains = true,
+            TIMEOUT => timeout = timeout.or_else(|| value.to_str().ok()),
+            name if RETRY_COUNTS.contains(&name) => {
+                let count = value.to_str().ok().and_then(|text| text.parse().ok());
+                call.bearings.retries = call.bearings.retries.max(count.unwrap_or(0));
+            }
+            _ => {}
+        }
+    }
+    call.bearings.timeout = timeout.map(duration).transpose()?;
     Ok(())
 }
 

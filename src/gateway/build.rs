@@ -53,16 +53,15 @@ impl Builder<'_> {
     }
 
     /// A chain for each model that a provider is said to have.
-    pub(super) fn direct(&self) -> BTreeMap<(String, String), Arc<Chain>> {
-        let listed = self.providers.iter().flat_map(|(name, provider)| {
-            provider.models.iter().map(move |model| (name, provider, model))
-        });
-        listed
-            .map(|(name, provider, model)| {
-                let target = self.target("direct", provider, (model, &Timeouts::default()));
-                ((name.clone(), model.clone()), Arc::new(lone(target)))
-            })
-            .collect()
+    pub(super) fn direct(&self) -> BTreeMap<String, BTreeMap<String, Arc<Chain>>> {
+        let chain = |provider: &Arc<Provider>, model: &String| {
+            let target = self.target("direct", provider, (model, &Timeouts::default()));
+            (model.clone(), Arc::new(lone(target)))
+        };
+        let chains = |provider: &Arc<Provider>| {
+            provider.models.iter().map(|model| chain(provider, model)).collect()
+        };
+        self.providers.iter().map(|(name, provider)| (name.clone(), chains(provider))).collect()
     }
 
     /// What is known of each provider's keys.

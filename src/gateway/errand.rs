@@ -147,7 +147,7 @@ async fn must_be_rewritten(
     let Some(dialect) = surface.dialect().filter(|_| surface.is_chat()) else { return Ok(false) };
     let Some(wishes) = call.wishes() else { return Ok(false) };
     // What another provider gave the client to keep this one may refuse, and want its own instead.
-    let bears = |mark: &Mark| question.payload.bears(mark);
+    let bears = |mark: &Mark| question.bears(mark);
     let strange = call.house.is_mixed() && marks::of_strangers(dialect).iter().any(bears);
     let odd = dialect == Dialect::Chat
         && call.house.is_mixed()

@@ -44,7 +44,7 @@ impl Chain {
         let wanted = self.lacking;
         let marked = !wanted.is_empty()
             && MARKS.iter().any(|(feature, marks)| {
-                wanted.contains(*feature) && marks.iter().any(|mark| question.payload.bears(mark))
+                wanted.contains(*feature) && marks.iter().any(|mark| question.bears(mark))
             });
         if !long && !marked {
             return needs;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
+use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::build;
@@ -40,8 +41,10 @@ pub struct Snapshot {
     mixed: bool,
     /// In the order of the routes' names.
     roads: Vec<Road>,
-    /// Of the models that providers are said to have.
-    direct: BTreeMap<(String, String), Arc<Chain>>,
+    /// Of the models that providers are said to have, by provider and model.
+    direct: BTreeMap<String, BTreeMap<String, Arc<Chain>>>,
+    /// Of other models, by what clients call them: those that were asked for often or lately.
+    unlisted: Cache<String, Arc<Chain>>,
     /// The health of each provider's keys, whatever the model.
     keys: BTreeMap<String, Arc<Standing>>,
 }
@@ -95,6 +98,8 @@ pub(super) struct Limits {
     pub(super) total: Duration,
 }
 
+/// Clients may name as many models as they like.
+const MOST_UNLISTED: u64 = 1000;
 /// Tokens of an answer, where nothing is known of it.
 const USUAL_OUTPUT: u64 = 500;
 pub(super) const STREAM_HEADERS: Duration = Duration::from_mins(1);
@@ -154,6 +159,7 @@ impl Snapshot {
             providers,
             roads,
             direct,
+            unlisted: Cache::new(MOST_UNLISTED),
             keys,
         })
     }
@@ -163,18 +169,20 @@ impl Snapshot {
         self.mixed
     }
 
-    /// Where `model` leads to.
-    pub(super) fn road(&self, model: &str) -> Result<Road, Unknown> {
+    /// Where a model of this name leads to.
+    pub(super) fn road(&self, name: &str) -> Result<Road, Unknown> {
         let unknown = Unknown { nearest: None };
-        match self.routes.resolve(model)? {
+        match self.routes.resolve(name)? {
             Choice::Route(place) => self.roads.get(place).cloned().ok_or(unknown),
             Choice::Direct { provider, model } => {
-                let name = (provider.to_owned(), model.to_owned());
-                if let Some(chain) = self.direct.get(&name) {
-                    return Ok(Road::Chain(Arc::clone(chain)));
+                let listed = self.direct.get(provider).and_then(|models| models.get(model));
+                if let Some(chain) = listed.cloned().or_else(|| self.unlisted.get(name)) {
+                    return Ok(Road::Chain(chain));
                 }
                 let provider = self.providers.get(provider).ok_or(unknown)?;
-                Ok(Road::Chain(Arc::new(self.account(provider, model))))
+                let chain = Arc::new(self.account(provider, model));
+                self.unlisted.insert(name.to_owned(), Arc::clone(&chain));
+                Ok(Road::Chain(chain))
             }
         }
     }
@@ -195,7 +203,11 @@ impl Snapshot {
 impl Snapshot {
     /// Every target that is configured, by provider and model.
     pub fn standings(&self) -> Vec<Arc<Standing>> {
-        let roads = self.roads.iter().flat_map(Road::chains).chain(self.direct.values());
+        let roads = self
+            .roads
+            .iter()
+            .flat_map(Road::chains)
+            .chain(self.direct.values().flat_map(BTreeMap::values));
         let shadows =
             |chain: &Arc<Chain>| chain.shadow.as_ref().map(|shadow| &shadow.chain).cloned();
         let chains = roads.flat_map(|chain| [Some(Arc::clone(chain)), shadows(chain)]).flatten();

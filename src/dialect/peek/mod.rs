@@ -5,10 +5,12 @@
 //! contents are skipped sixty-four bytes at a time; only the top-level keys are looked at. A key
 //! that occurs twice is refused, because gateway and provider could disagree on which one counts.
 
+mod beginnings;
 mod lexical;
 
 use std::borrow::Cow;
 
+pub use self::beginnings::Beginnings;
 use self::lexical::{Number, decode, plain_prefix};
 
 /// A range of bytes in the body, from its first byte.
@@ -40,8 +42,8 @@ pub struct Envelope {
     pub previous: Option<String>,
     /// `conversation` is there, and not null.
     pub conversation: bool,
-    /// The largest of `max_tokens` and its other names, where one stands at the top.
-    pub max_output: Option<u64>,
+    /// How its strings begin.
+    pub beginnings: Beginnings,
     /// Where the closing brace of the body stands.
     pub close: usize,
 }
@@ -121,7 +123,7 @@ pub struct Scanner {
     background: bool,
     previous: Option<String>,
     conversation: bool,
-    max_output: Option<u64>,
+    beginnings: Beginnings,
     options: Option<StreamOptions>,
     options_open: usize,
     options_empty: bool,
@@ -156,9 +158,6 @@ enum Field {
     Background,
     Previous,
     Conversation,
-    MaxTokens,
-    MaxCompletionTokens,
-    MaxOutputTokens,
 }
 
 const FIELDS: &[(&str, Field)] = &[
@@ -170,13 +169,10 @@ const FIELDS: &[(&str, Field)] = &[
     ("background", Field::Background),
     ("previous_response_id", Field::Previous),
     ("conversation", Field::Conversation),
-    ("max_tokens", Field::MaxTokens),
-    ("max_completion_tokens", Field::MaxCompletionTokens),
-    ("max_output_tokens", Field::MaxOutputTokens),
 ];
 
 /// Longer keys cannot be one of `FIELDS`, even with every letter escaped.
-const LONGEST_KEY: usize = 6 * "max_completion_tokens".len() + 1;
+const LONGEST_KEY: usize = 6 * "previous_response_id".len() + 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -223,7 +219,7 @@ impl Default for Scanner {
             background: false,
             previous: None,
             conversation: false,
-            max_output: None,
+            beginnings: Beginnings::none(),
             options: None,
             options_open: 0,
             options_empty: true,
@@ -252,10 +248,7 @@ impl Scanner {
                     at += 1;
                 }
                 _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => at += 1,
-                _ => {
-                    self.structure(byte, at)?;
-                    at += 1;
-                }
+                _ => at = self.token(bytes, at)?,
             }
         }
         self.base += bytes.len();
@@ -282,12 +275,22 @@ impl Scanner {
             background: self.background,
             previous: self.previous,
             conversation: self.conversation,
-            max_output: self.max_output,
+            beginnings: self.beginnings,
             close: self.close,
         })
     }
 
-    /// One significant byte outside strings, numbers and literals.
+    /// What stands outside strings, numbers and literals; returns where to go on.
+    fn token(&mut self, bytes: &[u8], at: usize) -> Result<usize, Fault> {
+        let (byte, next) = (bytes[at], at + 1);
+        self.structure(byte, at)?;
+        if byte == b'"' {
+            self.beginnings.note(&bytes[next..]);
+        }
+        Ok(next)
+    }
+
+    /// One significant byte of that.
     fn structure(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
         match (self.state, byte) {
             (State::KeyOrEnd, b'}') | (State::ValueOrEnd, b']') => self.close(at),
@@ -441,7 +444,10 @@ impl Scanner {
 
     fn escape(&mut self, byte: u8, at: usize) -> Result<(), Fault> {
         self.state = match (self.state, byte) {
-            (State::Escape, b'u') => State::Unicode(4),
+            (State::Escape, b'u') => {
+                self.beginnings.note_escape();
+                State::Unicode(4)
+            }
             (State::Escape, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 State::String
             }
@@ -534,11 +540,6 @@ impl Scanner {
                 self.previous = decode(&self.captured).map(Cow::into_owned);
             }
             Some(Field::Conversation) => self.conversation = text || self.captured != b"null",
-            Some(Field::MaxTokens | Field::MaxCompletionTokens | Field::MaxOutputTokens) => {
-                let number = std::str::from_utf8(&self.captured).ok();
-                let number = number.and_then(|text| text.parse().ok());
-                self.max_output = self.max_output.max(number);
-            }
             Some(Field::Model | Field::Previous) | None => {}
         }
     }
