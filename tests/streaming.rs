@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::support::client::{chat, open_chat};
-use crate::support::gateway::{provider, route};
+use crate::support::client::{chat, open_chat, post};
+use crate::support::gateway::{KEY, provider, route};
 use crate::support::replies::{
     DONE, answer, ask, ask_stream, choice, event, finish, role, shown, usage, word,
 };
@@ -297,4 +297,19 @@ async fn a_reload_leaves_open_streams_alone() {
     let refused = gateway.reload("[providers.up]\nkind = \"nonsense\"\n").await;
     assert_eq!(refused.status, 400);
     assert!(chat(&gateway, ask_stream("new")).await.body.ends_with(DONE.as_bytes()));
+}
+
+#[tokio::test]
+async fn an_array_that_fails_before_its_first_element_is_still_one() {
+    let silent = Script::stream_head().stall();
+    let upstream = Upstream::start([("m", [silent])]).await;
+    let limits = r#"timeouts = { first_token = "400ms" }"#;
+    let sections = provider("up", &upstream) + &route("r", &["up/m"], limits);
+    let gateway = Gateway::start("keepalive = \"100ms\"", &sections).await;
+    let body = r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}]}"#;
+    let path = "/v1beta/models/r:streamGenerateContent";
+    let reply = post(gateway.address, path, KEY, body).await;
+    assert_eq!(reply.status, 200, "the head was due before the answer");
+    let array: Vec<serde_json::Value> = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(array[0]["error"]["code"], 504, "{array:?}");
 }

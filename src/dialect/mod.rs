@@ -68,6 +68,11 @@ pub trait ClientSide: Send + Sync {
         openai::write_error_event(error)
     }
 
+    /// The same where the stream has nothing else in it.
+    fn write_lone_error(&self, error: &Error) -> Vec<u8> {
+        self.write_error_event(error)
+    }
+
     /// What keeps a silent stream's connection open and every client ignores.
     fn keep_alive(&self) -> &'static [u8] {
         openai::KEEP_ALIVE

@@ -45,6 +45,8 @@ pub(super) struct Relay {
     /// How this client is spoken to.
     client: &'static dyn ClientSide,
     last_sent: Instant,
+    /// The client has been given more than keep-alives.
+    begun: bool,
     gateway: Arc<Gateway>,
     /// Ready when open streams have to end; made when first waited for.
     ending: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -149,6 +151,7 @@ impl Relay {
             keepalive,
             client,
             last_sent: now,
+            begun: false,
             gateway,
             ending: None,
         }
@@ -179,7 +182,10 @@ impl Relay {
                 }
             };
             match turn {
-                Turn::Give(bytes) => return self.give(bytes),
+                Turn::Give(bytes) => {
+                    self.begun = true;
+                    return self.give(bytes);
+                }
                 Turn::Begin(live) => self.phase = Phase::Live(*live),
                 Turn::End(outcome, error) => self.end(outcome, error),
                 Turn::Broken(broken) => self.broke(*broken),
@@ -192,6 +198,15 @@ impl Relay {
                 Turn::Wait(until) => ready!(self.poll_waiting(until, context)),
             }
         }
+    }
+
+    fn say_error(&mut self, error: &Error) {
+        let event = if self.begun {
+            self.client.write_error_event(error)
+        } else {
+            self.client.write_lone_error(error)
+        };
+        self.said.push_back(event.into());
     }
 
     fn give(&mut self, bytes: Bytes) -> Poll<Option<Bytes>> {
@@ -276,7 +291,7 @@ impl Relay {
             }
         } else if let Some(error) = error {
             // Dropping a walk settles its call.
-            self.said.push_back(self.client.write_error_event(&error).into());
+            self.say_error(&error);
         }
     }
 
@@ -287,7 +302,7 @@ impl Relay {
         // The attempt under way, if there is one, had its head before it failed.
         call.attempt_ended(outcome, StatusCode::OK.as_u16());
         error.attempts = call.attempts().to_vec();
-        self.said.push_back(self.client.write_error_event(&error).into());
+        self.say_error(&error);
         self.phase = Phase::Ending(Some(call));
     }
 }

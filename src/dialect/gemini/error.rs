@@ -22,6 +22,11 @@ pub(super) fn write_element(error: &Error) -> Vec<u8> {
     format!(",\r\n{}]", value(error)).into_bytes()
 }
 
+/// The same as an array of its own.
+pub(super) fn write_array(error: &Error) -> Vec<u8> {
+    format!("[{}]", value(error)).into_bytes()
+}
+
 fn value(error: &Error) -> Value {
     let mut metadata = json!({ "code": error.kind.code() });
     if let Some(code) = error.upstream.as_deref().and_then(|said| said.code.as_deref()) {

@@ -75,6 +75,13 @@ impl ClientSide for Gemini {
         }
     }
 
+    fn write_lone_error(&self, error: &Error) -> Vec<u8> {
+        match self.0 {
+            Form::Array => error::write_array(error),
+            Form::Sse | Form::Count => error::write_event(error),
+        }
+    }
+
     /// Google's Python library takes every line that is not empty for JSON, comments too.
     fn keep_alive(&self) -> &'static [u8] {
         b"\n"

@@ -449,6 +449,8 @@ fn errors_are_spelled_as_google_does() {
     out.extend(ARRAY.write_error_event(&error));
     let array: Vec<Value> = serde_json::from_slice(&out).unwrap();
     assert_eq!(array[2]["error"]["code"], 429);
+    let alone: Vec<Value> = serde_json::from_slice(&ARRAY.write_lone_error(&error)).unwrap();
+    assert_eq!(alone[0]["error"]["code"], 429);
 }
 
 #[test]
