@@ -20,6 +20,8 @@ pub(super) struct Reader {
     id: String,
     started: bool,
     done: bool,
+    /// The usage came.
+    counted: bool,
     answers: BTreeMap<u32, Answer>,
     /// Perplexity's sources, said with every piece and given once.
     sources: Vec<Citation>,
@@ -94,6 +96,7 @@ impl Reader {
             }
         }
         if let Some(usage) = usage {
+            self.counted = true;
             let at = if self.done { events.len() - 1 } else { events.len() };
             events.insert(at, Event::Usage(usage));
         }
@@ -165,9 +168,9 @@ impl Reader {
     }
 
     /// The stream's own last word has come. Gateways say it too when they were cut off: without any
-    /// reason for the end the answer is not whole.
+    /// reason for the end the answer is not whole, unless its usage was told, as Snowflake does.
     fn over(&mut self, events: &mut Vec<Event>) {
-        if self.answers.values().any(|answer| answer.finished) {
+        if self.counted || self.answers.values().any(|answer| answer.finished) {
             self.complete(events);
         }
         self.done = true;

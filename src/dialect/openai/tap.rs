@@ -63,9 +63,10 @@ impl Tap {
         let named_error = decoder.event(frame) == Some(b"error");
         if data.starts_with(b"[DONE]") {
             self.sight.done = true;
-            self.sight.finished |= self.sight.finishes > 0;
+            self.sight.finished |= self.sight.finishes > 0 || self.sight.usage.is_some();
             if !self.sight.finished {
-                // Gateways say it too when they were cut off; without a reason it is no end.
+                // Gateways say it too when they were cut off; without a reason it is no end, nor
+                // without the usage, which is all that Snowflake says of it.
                 return Verdict::Drop;
             }
         } else if !data.starts_with(b"{") {

@@ -301,6 +301,9 @@ fn nothing_follows_a_failure_though_another_answer_was_under_way() {
 #[test]
 fn done_without_any_reason_is_no_end_and_no_answer() {
     let said = json!({"choices": [{"index": 0, "delta": {"content": "so"}}]});
+    let counted = json!({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
+    let whole = format!("data: {said}\n\ndata: {counted}\n\ndata: [DONE]\n\n");
+    assert_eq!(events(whole.as_bytes(), 7).last(), Some(&Event::End), "the usage was told");
     for stream in [format!("data: {said}\n\ndata: [DONE]\n\n"), "data: [DONE]\n\n".to_owned()] {
         let events = events(stream.as_bytes(), 7);
         let ends = |event: &Event| matches!(event, Event::Finish { .. } | Event::End);
