@@ -73,7 +73,7 @@ pub(super) async fn ask(
     question: &Question,
     target: &Target,
     (errand, credential): (&Errand, usize),
-) -> Result<Answered, Failure> {
+) -> Result<Answered, Box<Failure>> {
     if let Wording::Vectors(vectors) = &errand.wording {
         return Box::pin(vectors.ask(call, question, target, credential)).await;
     }
@@ -107,7 +107,7 @@ async fn ask_so(
     question: &Question,
     target: &Target,
     (errand, credential, mode): (&Errand, usize, splice::Usage),
-) -> Result<Answered, Failure> {
+) -> Result<Answered, Box<Failure>> {
     let limits = &target.limits;
     let (payload, usage_added) = payload(question, target, (errand, mode));
     let extra: Cow<'_, [_]> = if errand.headers.is_empty() {
@@ -128,7 +128,7 @@ async fn ask_so(
     let end = call.end(limits);
     let reply = send(question, target, order, end).await?;
     if !(200..300).contains(&reply.status) {
-        return Err(Box::pin(refused(target, reply)).await);
+        return Err(Box::pin(refused(target, reply)).await.into());
     }
     let content_type = reply.headers.get(CONTENT_TYPE).cloned();
     let content_type = content_type.unwrap_or(JSON);
@@ -156,10 +156,10 @@ async fn ask_so(
         .map_err(|_| Failure::of(Cause::TotalTimeout, reply.status))?
         .map_err(|unread| unread.into_failure(reply.status))?;
     if says_error(&body) {
-        return Err(target.provider.reported(reply.status, &body));
+        return Err(target.provider.reported(reply.status, &body).into());
     }
     whole(call, question, target, (errand, content_type, body))
-        .map_err(|_| Failure::of(Cause::Malformed, reply.status))
+        .map_err(|_| Failure::of(Cause::Malformed, reply.status).into())
 }
 
 /// The bytes that leave, and whether they ask for usage that the client did not ask for.
@@ -190,7 +190,7 @@ pub(super) async fn send(
     target: &Target,
     order: Order<'_>,
     end: Instant,
-) -> Result<Reply, Failure> {
+) -> Result<Reply, Box<Failure>> {
     let limits = &target.limits;
     // Pinned, so that neither road holds it a second time.
     let mut answer = pin!(target.provider.send(order));
@@ -202,7 +202,7 @@ pub(super) async fn send(
         timeout_at(due, answer.as_mut()).await.ok()
     };
     let answer = answer.ok_or_else(|| Failure::timeout(0))?;
-    answer.map_err(|fault| unanswered(target, &fault))
+    answer.map_err(|fault| unanswered(target, &fault).into())
 }
 
 /// What becomes of the model in a body that is passed on.
@@ -367,7 +367,7 @@ async fn first_content(
     flow: Flow,
     status: u16,
     (due, hold_back): (Instant, Duration),
-) -> Result<Answered, Failure> {
+) -> Result<Answered, Box<Failure>> {
     let mut flow = Box::new(flow);
     let mut first_token = None;
     loop {
@@ -385,18 +385,18 @@ async fn first_content(
         let step = timeout_at(held.unwrap_or(due), poll_fn(|context| flow.poll_step(context)));
         match step.await {
             Err(_) if held.is_some() => break,
-            Err(_) => return Err(Failure::of(Cause::FirstTokenTimeout, status)),
+            Err(_) => return Err(Failure::of(Cause::FirstTokenTimeout, status).into()),
             Ok(Step::Data) => {}
-            Ok(Step::Failed(event)) => return Err(reported(target, &flow, (status, &event))),
+            Ok(Step::Failed(event)) => return Err(reported(target, &flow, (status, &event)).into()),
             Ok(Step::Ended) if flow.passage.sight().finished => break,
-            Ok(Step::Ended | Step::Cut(_)) => return Err(Failure::truncated(status)),
+            Ok(Step::Ended | Step::Cut(_)) => return Err(Failure::truncated(status).into()),
         }
     }
     if flow.passage.sight().says_nothing() {
-        return Err(Failure::of(Cause::EmptyStream, status));
+        return Err(Failure::of(Cause::EmptyStream, status).into());
     }
     if flow.passage.sight().ends_short() {
-        return Err(Failure::truncated(status));
+        return Err(Failure::truncated(status).into());
     }
     let answered = Answered::new(Answer::Stream(flow));
     Ok(Answered { first_token: first_token.unwrap_or(answered.first_token), ..answered })

@@ -210,7 +210,7 @@ async fn ask(call: &mut Call, question: &Question, (target, place): (&Target, us
             call.ends(failure.outcome);
             let status = Some(failure.status).filter(|status| *status > 0);
             let confided = failure.confided.clone().map(|said| target.provider.redact(said));
-            let told = verdict::refused(call, failure, target, None);
+            let told = verdict::refused(call, *failure, target, None);
             let error = confided.unwrap_or_else(|| told.message.into_owned());
             Probe { status, took, error: Some(error) }
         }

@@ -64,7 +64,7 @@ impl Vectors {
         question: &Question,
         target: &Target,
         credential: usize,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Answered, Box<Failure>> {
         let end = call.end(&target.limits);
         let pieces = self
             .bodies
@@ -76,7 +76,7 @@ impl Vectors {
         let read = embed::upstream(self.spelling).read_response(&bodies);
         let response = read.map_err(|_| Failure::truncated(200))?;
         if response.vectors.len() != self.request.inputs.len() {
-            return Err(Failure::truncated(200));
+            return Err(Failure::truncated(200).into());
         }
         let beside: Option<u64> = pieces.iter().map(|(_, tokens)| *tokens).sum();
         let beside = beside.map(|input| Usage { input, ..Usage::default() });
@@ -94,7 +94,7 @@ async fn piece(
     target: &Target,
     (payload, credential): (Payload, usize),
     end: Instant,
-) -> Result<Piece, Failure> {
+) -> Result<Piece, Box<Failure>> {
     let order = Order {
         operation: Operation::Embeddings,
         model: &target.model,
@@ -107,7 +107,7 @@ async fn piece(
     let reply = ask::send(question, target, order, end).await?;
     let status = reply.status;
     if !(200..300).contains(&status) {
-        return Err(ask::refused(target, reply).await);
+        return Err(ask::refused(target, reply).await.into());
     }
     let tokens = target.provider.counted(&reply.headers);
     let body = ask::read_whole(reply.body, target.limits.idle, LONGEST_ANSWER);
@@ -116,7 +116,7 @@ async fn piece(
         .map_err(|_| Failure::of(Cause::TotalTimeout, status))?
         .map_err(|unread| unread.into_failure(status))?;
     if ask::says_error(&body) {
-        return Err(target.provider.reported(status, &body));
+        return Err(target.provider.reported(status, &body).into());
     }
     Ok((body, tokens))
 }

@@ -19,7 +19,7 @@ use crate::provider::Failure;
 /// How the race went.
 enum Race {
     /// The first request's result counts; the second, if it left, failed with this.
-    First(Box<Result<Made, Failure>>, Option<(usize, Failure)>),
+    First(Box<Result<Made, Box<Failure>>>, Option<(usize, Failure)>),
     Second(Box<Second>),
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn race(
     question: &Question,
     attempt: Attempt<'_>,
     next: usize,
-) -> (Result<Made, Failure>, Option<Rival>) {
+) -> (Result<Made, Box<Failure>>, Option<Rival>) {
     let Some(chain) = call.chain.clone() else { return (attempt.make(call, question).await, None) };
     let Some(after) = delay(&chain, attempt.place) else {
         return (attempt.make(call, question).await, None);
@@ -101,12 +101,12 @@ async fn run(
     match select(first, rival).await {
         Either::Left((Ok(made), _)) => Race::First(Box::new(Ok(made)), None),
         Either::Left((Err(failure), rival)) => match rival.await {
-            Ok(made) => second(made, Some(failure)),
-            Err(rival) => Race::First(Box::new(Err(failure)), Some((credential, rival))),
+            Ok(made) => second(made, Some(*failure)),
+            Err(rival) => Race::First(Box::new(Err(failure)), Some((credential, *rival))),
         },
         Either::Right((Ok(made), _)) => second(made, None),
         Either::Right((Err(failure), first)) => {
-            Race::First(Box::new(first.await), Some((credential, failure)))
+            Race::First(Box::new(first.await), Some((credential, *failure)))
         }
     }
 }

@@ -159,7 +159,7 @@ impl Journey {
         self.skipped.extend(plan.skipped);
         for (step, &place) in plan.order.iter().enumerate() {
             let next = plan.order.get(step + 1).map(|place| usize::from(*place));
-            let answer = self.visit(call, question, (usize::from(place), next)).await?;
+            let answer = self.visit(call, question, (chain, usize::from(place), next)).await?;
             if answer.is_some() || self.is_over() {
                 return Ok(answer);
             }
@@ -236,9 +236,8 @@ impl Journey {
         &mut self,
         call: &mut Call,
         question: &Question,
-        (place, next): (usize, Option<usize>),
+        (chain, place, next): (&Chain, usize, Option<usize>),
     ) -> Result<Option<Answer>, Error> {
-        let Some(chain) = call.chain.clone() else { return Ok(None) };
         let target = &chain.targets[place];
         let small = self.course == Course::Larger && !self.is_larger(target);
         if small || self.tried.contains(&target.identity) {
@@ -258,7 +257,7 @@ impl Journey {
             let Some(pass) = target.lane(credential).enter(Instant::now()) else { continue };
             asked = true;
             let attempt = Attempt { place, credential, errand: &errand, pass };
-            let next = next.filter(|next| self.may_race(question, &chain, *next));
+            let next = next.filter(|next| self.may_race(question, chain, *next));
             if let Some(answer) = self.attempt(call, question, (attempt, next)).await? {
                 return Ok(Some(answer));
             }
@@ -344,13 +343,13 @@ impl Journey {
         &mut self,
         call: &mut Call,
         question: &Question,
-        (place, credential, result): (usize, usize, Result<Made, Failure>),
+        (place, credential, result): (usize, usize, Result<Made, Box<Failure>>),
     ) -> Result<Option<Answer>, Error> {
         match result {
             Ok(made) => Ok(Some(call.takes(made))),
             Err(failure) => {
                 call.attempt_ended(failure.outcome, failure.status);
-                self.note(call, question, (place, credential, failure)).map(|()| None)
+                self.note(call, question, (place, credential, *failure)).map(|()| None)
             }
         }
     }
@@ -486,10 +485,10 @@ pub(super) struct Made {
 
 impl Attempt<'_> {
     /// Sends it, and tells what the target's health and load are by the answer.
-    pub(super) async fn make(self, call: &Call, question: &Question) -> Result<Made, Failure> {
+    pub(super) async fn make(self, call: &Call, question: &Question) -> Result<Made, Box<Failure>> {
         let Self { place, credential, errand, pass } = self;
         let Some(target) = call.chain.as_ref().and_then(|chain| chain.targets.get(place)) else {
-            return Err(Failure::unreachable());
+            return Err(Failure::unreachable().into());
         };
         let load = &target.standing.load;
         let in_flight = load.begin();

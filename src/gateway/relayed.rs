@@ -121,7 +121,7 @@ pub(super) async fn answer(
     surface: Surface,
     reply: Reply,
     due: Instant,
-) -> Result<Answered, Failure> {
+) -> Result<Answered, Box<Failure>> {
     let Reply { status, headers, mut body } = reply;
     let content_type = headers.get(CONTENT_TYPE).unwrap_or(&JSON).clone();
     let is_json = is_json(&content_type);
@@ -134,7 +134,7 @@ pub(super) async fn answer(
     }
     let first = first.freeze();
     if is_json && says_error(&first) {
-        return Err(Failure::in_band(status, &first));
+        return Err(Failure::in_band(status, &first).into());
     }
     if is_json && whole {
         let mut skim = Skim::default();
