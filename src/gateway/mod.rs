@@ -15,6 +15,7 @@ mod explain;
 mod flow;
 mod hedge;
 mod journey;
+mod live;
 mod needs;
 mod objects;
 mod onward;

@@ -41,7 +41,9 @@ impl Chain {
         }
         let most = question.payload.len() as u64 / FEWEST_BYTES;
         let long = self.smallest_window.is_some_and(|window| most > window);
-        let wanted = self.lacking;
+        // What none of them can is asked of them all the same: the provider has the last word.
+        let wanted =
+            if self.wishes.strict { self.lacking } else { self.lacking.but(self.impossible) };
         let marked = !wanted.is_empty()
             && MARKS.iter().any(|(feature, marks)| {
                 wanted.contains(*feature) && marks.iter().any(|mark| question.bears(mark))
@@ -51,13 +53,7 @@ impl Chain {
         }
         Box::pin(question.understand(call)).await;
         let Ok(asked) = question.chat() else { return needs };
-        needs.features = features(&asked.request);
-        // Without these there is still an answer; what is left out on the way is named.
-        for feature in [Feature::Reasoning, Feature::Schema] {
-            if self.impossible.contains(feature) && !self.wishes.strict {
-                needs.features = needs.features.without(feature);
-            }
-        }
+        needs.features = features(&asked.request) & wanted;
         needs.tokens = estimate::tokens(&asked.request, Dialect::Chat);
         needs
     }

@@ -318,9 +318,10 @@ impl FeatureSet {
         self.0 & feature.bit() != 0
     }
 
+    /// Those that are not among `others`.
     #[must_use]
-    pub fn without(self, feature: Feature) -> Self {
-        Self(self.0 & !feature.bit())
+    pub fn but(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     pub fn iter(self) -> impl Iterator<Item = Feature> {
