@@ -290,6 +290,7 @@ mod tests {
         let total = || load.buckets.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u32>();
         assert_eq!(load.samples.load(Ordering::Relaxed), total());
         (0..100 * MEMORY).for_each(|_| load.first_token(milliseconds(100), now));
-        assert!(total() < MEMORY, "what piled up in the rush is forgotten too");
+        // Halved at one multiple it may be left at the one before, and go on between the two.
+        assert!(total() <= 2 * MEMORY, "what piled up in the rush is forgotten too");
     }
 }
