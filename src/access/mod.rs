@@ -1,5 +1,7 @@
 //! Who may call. A `Caller` exists only where a key was verified.
 
+pub mod account;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
