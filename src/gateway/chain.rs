@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::shadow::Hourly;
 use super::snapshot::Target;
+use crate::access::Tab;
 use crate::canon::{CacheMark, FeatureSet};
 use crate::config::{HedgeAfter, Lifetime, OnBreak, OnDisconnect, PromptCache, Route, ToolPairs};
 use crate::dialect::CacheInjection;
@@ -33,6 +34,8 @@ pub(super) struct Chain {
     pub(super) wishes: Wishes,
     pub(super) hedge: Option<Hedge>,
     pub(super) shadow: Option<Shadow>,
+    /// What its calls are counted in, besides their keys' accounts.
+    pub(super) tab: Tab,
     /// The smallest context window among the targets; `None` if none is known.
     pub(super) smallest_window: Option<u64>,
     /// What some of the targets cannot do.
@@ -141,6 +144,7 @@ impl Chain {
             wishes: Wishes::default(),
             hedge: None,
             shadow: None,
+            tab: Tab::default(),
         }
     }
 
@@ -172,10 +176,19 @@ impl Chain {
                 model: &target.info,
                 in_region: target.in_region,
                 prefills: target.prefills,
+                allowed: call.may_use(target),
                 wanted: !call.bearings.barred.contains(&place),
                 shut: target.shut(now),
             })
         })
+    }
+
+    /// The groups in the order in which they are visited: who has to save goes where that is
+    /// possible first.
+    pub(super) fn by_turn(&self, thrifty: bool) -> impl Iterator<Item = &Group> {
+        let saves = move |group: &&Group| thrifty && group.stage == Stage::Budget;
+        let others = self.groups.iter().filter(move |group| !saves(group));
+        self.groups.iter().filter(saves).chain(others)
     }
 
     /// What led to the target at this place.

@@ -32,6 +32,7 @@ mod shadow;
 mod shelf;
 mod snapshot;
 mod task;
+mod till;
 mod upload;
 mod verdict;
 

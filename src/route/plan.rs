@@ -38,6 +38,8 @@ pub struct Prospect<'a> {
     pub model: &'a Model,
     /// It is where the route wants it to be.
     pub in_region: bool,
+    /// The caller may use it.
+    pub allowed: bool,
     /// Its condition holds, or it has none.
     pub wanted: bool,
     /// It is known to carry on an answer that was begun.
@@ -49,6 +51,8 @@ pub struct Prospect<'a> {
 /// Why a target is not tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skip {
+    /// The key of the call may not use it.
+    NotAllowed,
     Condition,
     Region,
     Lacks(FeatureSet),
@@ -107,6 +111,7 @@ pub fn plan<'a>(
     let mut skipped = Vec::new();
     for prospect in prospects {
         let skip = match prospect {
+            Prospect { allowed: false, .. } => Some(Skip::NotAllowed),
             Prospect { wanted: false, .. } => Some(Skip::Condition),
             Prospect { in_region: false, .. } => Some(Skip::Region),
             Prospect { prefills: false, .. } if needs.prefill => {
@@ -156,6 +161,7 @@ mod tests {
         cost: Option<u64>,
         identity: u64,
         in_region: bool,
+        allowed: bool,
         wanted: bool,
         prefills: bool,
         shut: Option<Reason>,
@@ -168,6 +174,7 @@ mod tests {
                 candidate: Candidate { place, identity, weight, score, cost },
                 model: &self.model,
                 in_region: self.in_region,
+                allowed: self.allowed,
                 wanted: self.wanted,
                 prefills: self.prefills,
                 shut: self.shut.map(|reason| (now + Duration::from_secs(u64::from(place)), reason)),
@@ -189,6 +196,7 @@ mod tests {
         fn deserves(&self, skip: Skip, needs: &Needs, until: Instant) -> bool {
             let unseamed = needs.prefill && !self.prefills;
             match skip {
+                Skip::NotAllowed => !self.allowed,
                 Skip::Condition => !self.wanted,
                 Skip::Region => !self.in_region,
                 Skip::Lacks(features) if features.contains(Feature::Prefill) => unseamed,
@@ -203,7 +211,8 @@ mod tests {
         /// Whether nothing speaks against it.
         fn can(&self, needs: &Needs) -> bool {
             let able = self.lacks(needs).is_empty() && !self.is_small(needs);
-            let wanted = self.wanted && self.in_region && (self.prefills || !needs.prefill);
+            let wanted =
+                self.allowed && self.wanted && self.in_region && (self.prefills || !needs.prefill);
             able && wanted && self.shut.is_none()
         }
     }
@@ -227,7 +236,19 @@ mod tests {
                 let (weight, score, cost, identity) = standing;
                 let features = able.into_iter().collect();
                 let model = Model { context, features, ..Model::default() };
-                Known { model, weight, score, cost, identity, in_region, wanted, prefills, shut }
+                let allowed = identity % 5 > 0;
+                Known {
+                    model,
+                    weight,
+                    score,
+                    cost,
+                    identity,
+                    in_region,
+                    allowed,
+                    wanted,
+                    prefills,
+                    shut,
+                }
             },
         )
     }
@@ -287,6 +308,7 @@ mod tests {
             candidate,
             model: &model,
             in_region: true,
+            allowed: true,
             wanted: true,
             prefills: false,
             shut,

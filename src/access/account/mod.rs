@@ -20,7 +20,7 @@ pub use headers::rate_headers;
 pub use hold::{Demand, Hold, reserve};
 pub use refusal::{Dimension, Refusal};
 pub use registry::Accounts;
-pub use status::{Amount, BudgetStatus, Crossed, Left, left};
+pub use status::{Amount, BudgetStatus, Crossed, Left, is_past_soft, least_share, left};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -162,7 +162,7 @@ impl Purse {
         }
     }
 
-    fn is_beyond_soft(&self) -> bool {
+    pub(super) fn is_beyond_soft(&self) -> bool {
         self.budget.soft_permille.is_some_and(|permille| {
             u128::from(self.used()) * 1000 >= u128::from(self.limit()) * u128::from(permille)
         })

@@ -160,7 +160,21 @@ fn span(seconds: u64) -> &'static str {
     }
 }
 
-// === impl Refusal ===
+// === impl Dimension, Refusal ===
+
+impl Dimension {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::Concurrency => "concurrency",
+            Self::Budget(Unit::Tokens) => "budget_tokens",
+            Self::Budget(Unit::Usd) => "budget_usd",
+            Self::Unpriced => "unpriced",
+        }
+    }
+}
 
 impl Refusal {
     /// The code of the error that a client is told.

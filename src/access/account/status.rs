@@ -46,6 +46,8 @@ pub struct Crossed {
     pub resets_at: Option<Zoned>,
 }
 
+const MILLION: u32 = 1_000_000;
+
 /// What is neither used nor held: the least of all budgets, `None` where there is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
@@ -56,19 +58,43 @@ pub struct Left {
 /// What a call by these accounts could hold at most.
 pub fn left(accounts: &[Arc<Account>], now: Moment) -> Left {
     let mut least = Left::default();
+    each_purse(accounts, now, |purse, reserved| {
+        let left = purse.left(reserved);
+        let slot = match purse.budget.unit {
+            Unit::Tokens => &mut least.tokens,
+            Unit::Usd => &mut least.nanos,
+        };
+        *slot = Some(slot.map_or(left, |other| other.min(left)));
+    });
+    least
+}
+
+/// The smallest share of a budget that is neither used nor held, from 1 to 0; 1 without a budget.
+pub fn least_share(accounts: &[Arc<Account>], now: Moment) -> f64 {
+    let mut least = MILLION;
+    each_purse(accounts, now, |purse, reserved| {
+        let share = u128::from(purse.left(reserved)) * u128::from(MILLION);
+        let share = share / u128::from(purse.limit().max(1));
+        least = least.min(u32::try_from(share).unwrap_or(MILLION));
+    });
+    f64::from(least) / f64::from(MILLION)
+}
+
+/// Whether more than a soft threshold of some budget is used.
+pub fn is_past_soft(accounts: &[Arc<Account>], now: Moment) -> bool {
+    let mut past = false;
+    each_purse(accounts, now, |purse, _| past |= purse.is_beyond_soft());
+    past
+}
+
+fn each_purse(accounts: &[Arc<Account>], now: Moment, mut look: impl FnMut(&Purse, u64)) {
     for account in accounts {
         let mut state = account.lock();
         state.advance((now.wall, account.nanos(now)));
         for purse in &state.purses {
-            let left = purse.left(state.reserved(purse.budget.unit));
-            let slot = match purse.budget.unit {
-                Unit::Tokens => &mut least.tokens,
-                Unit::Usd => &mut least.nanos,
-            };
-            *slot = Some(slot.map_or(left, |other| other.min(left)));
+            look(purse, state.reserved(purse.budget.unit));
         }
     }
-    least
 }
 
 /// In RFC 3339, with the offset of its zone.
