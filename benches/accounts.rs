@@ -1,6 +1,7 @@
 //! What it costs a call to be counted in all of its accounts.
 //!
 //! Run by `cargo bench --bench accounts`.
+#![expect(clippy::unwrap_used, reason = "a benchmark stops at the first surprise")]
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -23,7 +24,7 @@ fn main() {
 
 /// A key, its team and its organisation, each with two limits and two budgets.
 fn hierarchy() -> [Arc<Account>; 3] {
-    let config = Config::parse(TERMS, Path::new(""), &[]).unwrap_or_else(|all| panic!("{all:?}"));
+    let config = Config::parse(TERMS, Path::new(""), &[]).unwrap();
     let org = &config.orgs["any"];
     [(Scope::Key, "k"), (Scope::Team, "t"), (Scope::Org, "o")].map(|(scope, name)| {
         let account = ACCOUNTS.account(scope, name);

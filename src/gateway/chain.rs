@@ -17,7 +17,7 @@ use crate::dialect::CacheInjection;
 use crate::net::shed::Gauge;
 use crate::route::allowance::Allowance;
 use crate::route::condition::Condition;
-use crate::route::plan::{Prospect, Stage};
+use crate::route::plan::{Prospect, Skip, Stage};
 use crate::route::strategy::{Candidate, Strategy};
 
 /// The targets that a call may try.
@@ -174,10 +174,8 @@ impl Chain {
             Some(Prospect {
                 candidate,
                 model: &target.info,
-                in_region: target.in_region,
                 prefills: target.prefills,
-                allowed: call.may_use(target),
-                wanted: !call.bearings.barred.contains(&place),
+                barred: barred(call, place, target),
                 shut: target.shut(now),
             })
         })
@@ -205,6 +203,17 @@ impl Chain {
     /// Whether some of it is for some calls only.
     pub(super) fn is_conditional(&self) -> bool {
         self.wishes.when.is_some() || self.targets.iter().any(|target| target.when.is_some())
+    }
+}
+
+/// Why a target is not for this call, whatever it can.
+fn barred(call: &Call, place: usize, target: &Target) -> Option<Skip> {
+    if !call.may_use(target) {
+        Some(Skip::NotAllowed)
+    } else if call.bearings.barred.contains(&place) {
+        Some(Skip::Condition)
+    } else {
+        (!target.in_region).then_some(Skip::Region)
     }
 }
 

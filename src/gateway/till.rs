@@ -13,10 +13,10 @@ use super::arrival::Question;
 use super::call::Call;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use crate::access::Tab;
 use crate::access::account::{
     self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, Scope, reserve,
 };
+use crate::access::{Caller, Tab};
 use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
 use crate::dialect::estimate;
 use crate::error::{Error, Kind};
@@ -185,7 +185,7 @@ impl Call {
     fn tabs(&self) -> impl Iterator<Item = &Tab> {
         let caller = self.caller.as_ref();
         let route = self.chain.as_ref().filter(|_| caller.is_some()).map(|chain| &chain.tab);
-        let tabs = caller.map(|caller| caller.tab()).into_iter().chain(route);
+        let tabs = caller.map(Caller::tab).into_iter().chain(route);
         tabs.filter(|tab| !tab.is_empty())
     }
 

@@ -38,11 +38,11 @@ fn dice(state: &mut u64) -> u64 {
 #[test]
 fn after_a_storm_nothing_is_held_and_every_level_has_the_sum() {
     let house = House::new();
-    let terms = "limits = { requests = \"1M/h\", tokens = \"900M/h\", concurrency = 100 }\n\
+    let rules = "limits = { requests = \"1M/h\", tokens = \"900M/h\", concurrency = 100 }\n\
                  budget = [{ tokens = 900_000_000, window = \"1d\" }, { usd = 900, window = \"1mo\" }]";
-    let org = house.account(Scope::Org, "o", terms);
-    let teams = ["a", "b"].map(|name| house.account(Scope::Team, name, terms));
-    let keys = ["k", "l", "m", "n"].map(|name| house.account(Scope::Key, name, terms));
+    let org = house.account(Scope::Org, "o", rules);
+    let teams = ["a", "b"].map(|name| house.account(Scope::Team, name, rules));
+    let keys = ["k", "l", "m", "n"].map(|name| house.account(Scope::Key, name, rules));
     let (spent, cost) = (AtomicU64::new(0), AtomicU64::new(0));
     let worker = |seed: u64| {
         let mut state = seed;
@@ -57,10 +57,10 @@ fn after_a_storm_nothing_is_held_and_every_level_has_the_sum() {
                 priced: true,
             };
             let mut hold = reserve(&all, demand, at).unwrap();
-            if dice(&mut state) % 2 == 0 {
+            if dice(&mut state).is_multiple_of(2) {
                 hold.grow(dice(&mut state) % 500, 3, at).unwrap();
             }
-            if dice(&mut state) % 3 == 0 {
+            if dice(&mut state).is_multiple_of(3) {
                 continue;
             }
             let (tokens, nanos) = (dice(&mut state) % 1500, dice(&mut state) % 1500);
