@@ -140,7 +140,7 @@ fn gateway(case: &Case, upstream: SocketAddr) -> Arc<Gateway> {
     std::fs::write(&path, text).unwrap();
     let config = Config::load(&path, &[kind]).unwrap();
     let client = Client::new(1);
-    let snapshot = Snapshot::build(config, 1, (&client, Arc::default())).unwrap();
+    let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default())).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
     let store = Store::open(&StoreUrl::Memory).unwrap();
     Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())

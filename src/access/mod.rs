@@ -1,14 +1,22 @@
 //! Who may call. A `Caller` exists only where a key was verified.
 
-use std::collections::HashMap;
+pub mod account;
+mod tab;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use ipnet::IpNet;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::error::{Error, Kind};
+use account::Scope;
+pub use tab::{Tab, Tabs};
 
 /// The virtual keys of one configuration, by the digest of their secret. The map is keyed afresh
 /// in each process, and whole digests are compared, so its timing tells nothing of a secret.
@@ -20,8 +28,17 @@ pub struct Access {
 #[derive(Debug)]
 struct Key {
     name: Arc<str>,
+    team: Option<Arc<str>>,
+    user: Option<Arc<str>>,
     /// What it may call; `None` is everything, an empty list nothing.
     routes: Option<Vec<String>>,
+    /// Who may answer it, likewise.
+    models: Option<Vec<String>>,
+    tags: BTreeMap<String, String>,
+    expires: Option<Timestamp>,
+    ips: Option<Vec<IpNet>>,
+    /// What its calls are counted in: its own account and those of its user, team and org.
+    tab: Tab,
 }
 
 /// Who is calling: proof that a key was shown and is known.
@@ -31,14 +48,14 @@ pub struct Caller(Arc<Key>);
 // === impl Access ===
 
 impl Access {
-    pub fn build(keys: impl IntoIterator<Item = (String, config::Key)>) -> Self {
-        let keys = keys.into_iter().filter_map(|(name, key)| {
+    pub fn build(config: &Config, tabs: &Tabs) -> Self {
+        let keys = config.keys.iter().filter_map(|(name, key)| {
             let digest = match (&key.hash, &key.secret) {
                 (Some(hash), _) => *hash,
                 (None, Some(secret)) => digest(secret.expose()),
                 (None, None) => return None,
             };
-            Some((digest, Arc::new(Key { name: name.into(), routes: key.routes })))
+            Some((digest, Arc::new(Key::of(name, key, (config, tabs)))))
         });
         Self { keys: keys.collect() }
     }
@@ -48,12 +65,49 @@ impl Access {
         self.keys.is_empty()
     }
 
-    /// Verifies the key in a request's headers.
-    pub fn admit(&self, headers: &HeaderMap) -> Result<Caller, Error> {
+    /// Verifies the key in a request's headers. `from`: the client's address; a call that did not
+    /// come over the network has none.
+    pub fn admit(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Caller, Error> {
         let token = token(headers)?;
-        match self.keys.get(&digest(token)) {
-            Some(key) => Ok(Caller(Arc::clone(key))),
-            None => Err(Error::new(Kind::InvalidKey, "This API key is not known to the gateway.")),
+        let Some(key) = self.keys.get(&digest(token)) else {
+            return Err(Error::new(Kind::InvalidKey, "This API key is not known to the gateway."));
+        };
+        if key.expires.is_some_and(|expires| expires <= Timestamp::now()) {
+            return Err(Error::new(Kind::ExpiredKey, "This API key has expired."));
+        }
+        if let (Some(ips), Some(from)) = (&key.ips, from)
+            && !ips.iter().any(|network| network.contains(&from.to_canonical()))
+        {
+            let message = format!("This API key may not be used from {from}.");
+            return Err(Error::new(Kind::NotAllowed, message));
+        }
+        Ok(Caller(Arc::clone(key)))
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    fn of(name: &str, key: &config::Key, (config, tabs): (&Config, &Tabs)) -> Self {
+        let of_user = || config.users.get(key.user.as_ref()?)?.team.as_ref();
+        let team = key.team.as_ref().or_else(of_user);
+        let org = team.and_then(|team| config.teams.get(team)?.org.as_ref());
+        let holders = [
+            (Scope::Key, Some(name)),
+            (Scope::User, key.user.as_deref()),
+            (Scope::Team, team.map(String::as_str)),
+            (Scope::Org, org.map(String::as_str)),
+        ];
+        Self {
+            name: name.into(),
+            team: team.map(|team| team.as_str().into()),
+            user: key.user.as_deref().map(Into::into),
+            routes: key.routes.clone(),
+            models: key.models.clone(),
+            tags: key.tags.clone(),
+            expires: key.expires,
+            ips: key.ips.clone(),
+            tab: tabs.tab(&holders),
         }
     }
 }
@@ -92,14 +146,43 @@ impl Caller {
         &self.0.name
     }
 
+    pub fn team(&self) -> Option<&Arc<str>> {
+        self.0.team.as_ref()
+    }
+
+    pub fn user(&self) -> Option<&Arc<str>> {
+        self.0.user.as_ref()
+    }
+
+    /// What the key marks its calls with.
+    pub fn tag(&self, name: &str) -> Option<&str> {
+        self.0.tags.get(name).map(String::as_str)
+    }
+
+    /// What its calls are counted in.
+    pub fn tab(&self) -> &Tab {
+        &self.0.tab
+    }
+
     /// Whether the key may call `name`, a route or `provider/model`.
     pub fn may_call(&self, name: &str) -> bool {
-        let Some(patterns) = &self.0.routes else { return true };
-        patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == pattern,
-        })
+        covers(self.0.routes.as_deref(), name)
     }
+
+    /// Whether a provider's model may answer it, whatever the route.
+    pub fn may_use(&self, provider: &str, model: &str) -> bool {
+        let models = self.0.models.as_deref();
+        models.is_none() || covers(models, &format!("{provider}/{model}"))
+    }
+}
+
+/// Whether one of these names or patterns with a trailing `*` is meant; no list covers all.
+fn covers(patterns: Option<&[String]>, name: &str) -> bool {
+    let Some(patterns) = patterns else { return true };
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    })
 }
 
 #[cfg(test)]
@@ -108,13 +191,18 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
+    fn made(key: &config::Key) -> Key {
+        let config = Config::discover(&[]);
+        Key::of("ci", key, (&config, &Tabs::default()))
+    }
+
     fn access() -> Access {
         let key = config::Key {
             hash: Some(digest("sk-good")),
             routes: Some(vec!["fast".into(), "openai/*".into()]),
             ..config::Key::default()
         };
-        Access::build([("ci".to_owned(), key)])
+        Access { keys: [(digest("sk-good"), Arc::new(made(&key)))].into() }
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
@@ -132,7 +220,11 @@ mod tests {
             ("api-key", "sk-good"),
             ("x-goog-api-key", "sk-good"),
         ] {
-            assert_eq!(&**access().admit(&headers(name, value)).unwrap().key(), "ci", "{name}");
+            assert_eq!(
+                &**access().admit(&headers(name, value), None).unwrap().key(),
+                "ci",
+                "{name}"
+            );
         }
     }
 
@@ -141,14 +233,18 @@ mod tests {
         for value in ["", "Bearer", "Bearer ", "Basic sk-good", "sk-good"] {
             let mut headers = headers("x-api-key", "sk-good");
             headers.insert("authorization", HeaderValue::from_str(value).unwrap());
-            assert_eq!(access().admit(&headers).unwrap_err().kind, Kind::InvalidKey, "{value}");
+            assert_eq!(
+                access().admit(&headers, None).unwrap_err().kind,
+                Kind::InvalidKey,
+                "{value}"
+            );
         }
-        assert_eq!(access().admit(&HeaderMap::new()).unwrap_err().kind, Kind::MissingKey);
+        assert_eq!(access().admit(&HeaderMap::new(), None).unwrap_err().kind, Kind::MissingKey);
     }
 
     #[test]
     fn a_key_reaches_what_its_list_names_and_nothing_else() {
-        let caller = access().admit(&headers("x-api-key", "sk-good")).unwrap();
+        let caller = access().admit(&headers("x-api-key", "sk-good"), None).unwrap();
         assert!(caller.may_call("fast") && caller.may_call("openai/gpt-5"));
         assert!(!caller.may_call("fast2") && !caller.may_call("groq/x"));
     }
@@ -159,7 +255,7 @@ mod tests {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 let mut headers = HeaderMap::new();
                 headers.insert("authorization", value);
-                prop_assert_eq!(access().admit(&headers).unwrap_err().kind, Kind::InvalidKey);
+                prop_assert_eq!(access().admit(&headers, None).unwrap_err().kind, Kind::InvalidKey);
             }
         }
     }

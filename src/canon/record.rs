@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{CallId, Dialect, Task, Usage};
+use super::{CallId, Dialect, Money, Task, Usage};
 
 /// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,18 +122,20 @@ pub enum Outcome {
     UpstreamError,
     Timeout,
     RateLimited,
+    BudgetExceeded,
     Refused,
     Internal,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Ok,
         Self::ClientClosed,
         Self::UpstreamTruncated,
         Self::UpstreamError,
         Self::Timeout,
         Self::RateLimited,
+        Self::BudgetExceeded,
         Self::Refused,
         Self::Internal,
     ];
@@ -146,6 +148,7 @@ impl Outcome {
             Self::UpstreamError => "upstream_error",
             Self::Timeout => "timeout",
             Self::RateLimited => "rate_limited",
+            Self::BudgetExceeded => "budget_exceeded",
             Self::Refused => "refused",
             Self::Internal => "internal",
         }
@@ -217,6 +220,9 @@ pub struct CallRecord {
     pub stream: bool,
     /// The name of the virtual key in the config; never its secret.
     pub key: Option<Arc<str>>,
+    /// Whose key it is, as far as the config says.
+    pub team: Option<Arc<str>>,
+    pub user: Option<Arc<str>>,
     /// The route, or `direct` for `provider/model`; never what the client wrote.
     pub route: Option<Arc<str>>,
     pub attempts: Vec<Attempt>,
@@ -225,6 +231,8 @@ pub struct CallRecord {
     pub status: u16,
     pub usage: Usage,
     pub usage_source: UsageSource,
+    /// What all attempts cost together; `None` where nothing was used or nobody knows the price.
+    pub cost: Option<Money>,
     pub duration: Duration,
     pub first_token: Option<Duration>,
     /// Time spent in the gateway before the first request to an upstream left.

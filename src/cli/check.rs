@@ -18,7 +18,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
         complain(&format!("warning: {warning}"));
     }
     let counts = (config.providers.len(), config.routes.len(), config.keys.len());
-    match Snapshot::build(config, 0, (&Client::new(1), Arc::default())) {
+    match Snapshot::build(config, 0, (&Client::new(1), Arc::default(), Arc::default())) {
         Ok(_) => {
             let (providers, routes, keys) = counts;
             say(&format!("ok: {providers} providers, {routes} routes, {keys} keys"));

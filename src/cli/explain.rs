@@ -67,7 +67,7 @@ fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
     let mut config = load(path.as_deref()).map_err(said)?;
     show_secret(&mut config, arguments.key.as_deref()).map_err(Failed::Because)?;
     let client = Client::new(1);
-    let snapshot = Snapshot::build(config, 1, (&client, Arc::default()))
+    let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| said(located(path.as_deref(), &problems)))?;
     let because = |error: &dyn std::fmt::Display| Failed::Because(error.to_string());
     let store = Store::open(&StoreUrl::Memory).map_err(|error| because(&error))?;

@@ -64,7 +64,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let workers = Workers::start(config.server.workers)
         .map_err(|error| NoStart::Io("cannot start the workers", error))?;
     let client = Client::new(workers.count());
-    let snapshot = Snapshot::build(config, 1, (&client, Arc::default()))
+    let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| NoStart::Config(located(path.as_deref(), &problems)))?;
     let store = Store::open(&snapshot.config.store.url).map_err(|error| {
         NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))

@@ -1,11 +1,28 @@
-//! `[keys.NAME]`: who may call, and what.
+//! `[keys.NAME]`, `[users.NAME]`, `[teams.NAME]` and `[orgs.NAME]`: who may call, what, and how much.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use toml::de::DeValue;
+
+use super::budget::Budget;
+use super::limit::Limits;
 use super::provider::texts;
 use super::reader::Section;
 use super::secret::{Literal, Secret};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["secret", "hash", "routes"];
+pub(super) const KEYS: &[&str] = &[
+    "secret", "hash", "routes", "models", "team", "user", "limits", "budget", "tags", "expires",
+    "ips",
+];
+pub(super) const USER_KEYS: &[&str] = &["team", "limits", "budget"];
+pub(super) const TEAM_KEYS: &[&str] = &["org", "limits", "budget"];
+pub(super) const ORG_KEYS: &[&str] = &["limits", "budget"];
 
 /// A virtual key: what a client sends, or its SHA-256, and what it may name as a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +31,40 @@ pub struct Key {
     pub hash: Option<[u8; 32]>,
     /// Names, or patterns with a trailing `*`; absent means everything.
     pub routes: Option<Vec<String>>,
+    /// Who may answer its calls, whatever the route: `provider/model`, or patterns with a trailing
+    /// `*`; absent means everybody.
+    pub models: Option<Vec<String>>,
+    pub team: Option<String>,
+    pub user: Option<String>,
+    pub limits: Limits,
+    pub budget: Vec<Budget>,
+    /// What its calls are marked with.
+    pub tags: BTreeMap<String, String>,
+    pub expires: Option<Timestamp>,
+    /// From where it may be used; absent means from everywhere.
+    pub ips: Option<Vec<IpNet>>,
+}
+
+/// A person, who may have several keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Also the team of keys that name none.
+    pub team: Option<String>,
+    pub limits: Limits,
+    pub budget: Vec<Budget>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Team {
+    pub org: Option<String>,
+    pub limits: Limits,
+    pub budget: Vec<Budget>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Org {
+    pub limits: Limits,
+    pub budget: Vec<Budget>,
 }
 
 // === impl Key ===
@@ -31,6 +82,77 @@ impl Key {
             secret: secret.and_then(|field| Secret::read(&field, Literal::Warned)),
             hash: hash.and_then(|field| field.read(value::digest)),
             routes: section.get("routes").map(|_| texts(section, "routes")),
+            models: section.get("models").map(|_| texts(section, "models")),
+            team: section.read("team", value::text),
+            user: section.read("user", value::text),
+            limits: Limits::read(section),
+            budget: Budget::read(section),
+            tags: tags(section),
+            expires: section.read("expires", instant),
+            ips: section.get("ips").map(|field| {
+                let fields = field.list().unwrap_or_default();
+                fields.iter().filter_map(|field| field.read(network)).collect()
+            }),
         }
+    }
+}
+
+fn tags(section: &Section<'_>) -> BTreeMap<String, String> {
+    let fields = section.get("tags").map(|field| field.entries()).unwrap_or_default();
+    fields
+        .into_iter()
+        .filter_map(|(name, field)| Some((name.to_owned(), field.read(value::text)?)))
+        .collect()
+}
+
+/// A point in time with its offset, or a date, which stands for its beginning in UTC.
+fn instant(value: &DeValue<'_>) -> Result<Timestamp, String> {
+    let text = match value {
+        DeValue::Datetime(written) => written.to_string(),
+        _ => value::text(value)?,
+    };
+    let day = || {
+        // jiff reads the date in front of a time, too, and would drop the time.
+        let date: Date = text.parse().ok().filter(|_| text.len() == "2027-01-01".len())?;
+        Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    };
+    text.parse().ok().or_else(day).ok_or_else(|| {
+        format!("\"{text}\" is not a point in time; write 2027-01-01 or 2027-01-01T09:00:00+01:00")
+    })
+}
+
+fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
+    let text = value::text(value)?;
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(alone).ok_or_else(|| {
+        format!("{text:?} is neither an address nor a network; write \"10.0.0.0/8\"")
+    })
+}
+
+// === impl User, Team, Org ===
+
+impl User {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self {
+            team: section.read("team", value::text),
+            limits: Limits::read(section),
+            budget: Budget::read(section),
+        }
+    }
+}
+
+impl Team {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self {
+            org: section.read("org", value::text),
+            limits: Limits::read(section),
+            budget: Budget::read(section),
+        }
+    }
+}
+
+impl Org {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        Self { limits: Limits::read(section), budget: Budget::read(section) }
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     for (name, key) in &config.keys {
         check_grants(config, &child("keys", name), key, report);
     }
+    check_hierarchy(config, report);
     check_twins(&config.keys, report);
 }
 
@@ -151,6 +152,44 @@ fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
             report.problem(&format!("{path}.routes[{position}]"), message);
         }
     }
+    for (position, model) in key.models.iter().flatten().enumerate() {
+        let found = match model.split_once('/') {
+            Some(_) => find_grant(config, model),
+            None if model == "*" => Ok(()),
+            None => Err(format!("{model:?} is not a model; write \"provider/model\"")),
+        };
+        if let Err(message) = found {
+            report.problem(&format!("{path}.models[{position}]"), message);
+        }
+    }
+}
+
+/// Every key, user and team belongs to somebody there is.
+fn check_hierarchy(config: &Config, report: &Report) {
+    for (name, key) in &config.keys {
+        let path = child("keys", name);
+        check_member((&path, "user"), key.user.as_ref(), &config.users, report);
+        check_member((&path, "team"), key.team.as_ref(), &config.teams, report);
+    }
+    for (name, user) in &config.users {
+        let path = child("users", name);
+        check_member((&path, "team"), user.team.as_ref(), &config.teams, report);
+    }
+    for (name, team) in &config.teams {
+        let path = child("teams", name);
+        check_member((&path, "org"), team.org.as_ref(), &config.orgs, report);
+    }
+}
+
+fn check_member<T>(
+    (path, kind): (&str, &str),
+    name: Option<&String>,
+    known: &BTreeMap<String, T>,
+    report: &Report,
+) {
+    let Some(name) = name.filter(|name| !known.contains_key(*name)) else { return };
+    let hint = suggestion(name, known.keys().map(String::as_str));
+    report.problem(&format!("{path}.{kind}"), format!("no {kind} is called \"{name}\"{hint}"));
 }
 
 /// Whether a key's grant can ever match something.

@@ -15,6 +15,8 @@ mod reader;
 mod value;
 mod secret;
 mod server;
+mod limit;
+mod budget;
 mod cloud;
 mod store;
 mod provider;
@@ -26,11 +28,13 @@ mod check;
 mod discover;
 pub mod watch;
 
-pub use access::Key;
+pub use access::{Key, Org, Team, User};
+pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
@@ -46,8 +50,20 @@ pub use telemetry::{LogFormat, Telemetry};
 use problem::{Lines, Report};
 use reader::{Field, Section};
 
-const SECTIONS: &[&str] =
-    &["server", "admin", "store", "providers", "models", "routes", "keys", "telemetry"];
+const SECTIONS: &[&str] = &[
+    "server",
+    "admin",
+    "store",
+    "providers",
+    "models",
+    "routes",
+    "keys",
+    "users",
+    "teams",
+    "orgs",
+    "token_weights",
+    "telemetry",
+];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +76,11 @@ pub struct Config {
     pub models: BTreeMap<String, ModelOverride>,
     pub routes: BTreeMap<String, Route>,
     pub keys: BTreeMap<String, Key>,
+    pub users: BTreeMap<String, User>,
+    pub teams: BTreeMap<String, Team>,
+    pub orgs: BTreeMap<String, Org>,
+    /// What tokens count in limits and budgets.
+    pub token_weights: Weights,
     pub telemetry: Telemetry,
     pub source: Source,
     /// SHA-256 of the text, in hex.
@@ -112,6 +133,10 @@ impl Config {
             models: BTreeMap::new(),
             routes: BTreeMap::new(),
             keys: BTreeMap::new(),
+            users: BTreeMap::new(),
+            teams: BTreeMap::new(),
+            orgs: BTreeMap::new(),
+            token_weights: Weights::default(),
             telemetry: Telemetry::default(),
             source,
             hash: String::new(),
@@ -135,6 +160,12 @@ impl Config {
             models: model::read_all(root),
             routes: named(root, "routes", route::KEYS, Route::read),
             keys: named(root, "keys", access::KEYS, Key::read),
+            users: named(root, "users", access::USER_KEYS, User::read),
+            teams: named(root, "teams", access::TEAM_KEYS, Team::read),
+            orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            token_weights: section("token_weights", budget::WEIGHT_KEYS)
+                .map(|section| Weights::read(&section))
+                .unwrap_or_default(),
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))
                 .unwrap_or_default(),

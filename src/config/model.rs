@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use toml::de::DeValue;
 
+use super::limit::Limits;
 use super::problem::suggestion;
 use super::reader::{Field, Section, kind_of};
 use super::value;
 use crate::canon::{Feature, Features, Price, Rate, Rates, Tier};
 
-pub(super) const KEYS: &[&str] = &["price", "context", "max_output", "features"];
+pub(super) const KEYS: &[&str] = &["price", "context", "max_output", "features", "limits"];
 pub(super) const PRICE_KEYS: &[&str] = &[
     "input",
     "output",
@@ -44,6 +45,8 @@ pub struct ModelOverride {
     pub context: Option<u64>,
     pub max_output: Option<u64>,
     pub features: Option<Features>,
+    /// Of all calls that it answers, whatever their route.
+    pub limits: Limits,
 }
 
 /// Every entry of `[models]`.
@@ -71,6 +74,7 @@ impl ModelOverride {
             context: tokens("context"),
             max_output: tokens("max_output"),
             features: section.get("features").and_then(|field| features(&field)),
+            limits: Limits::read(section),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::cloud::CloudKeys;
+use super::limit::Limits;
 use super::reader::{Field, Section};
 use super::secret::{Literal, Secret};
 use super::value;
@@ -33,6 +34,7 @@ pub(super) const KEYS: &[&str] = &[
     "tenant_id",
     "client_id",
     "client_secret",
+    "limits",
 ];
 pub(super) const TIMEOUT_KEYS: &[&str] = &["connect", "headers", "first_token", "idle", "total"];
 
@@ -55,6 +57,7 @@ pub struct Provider {
     pub models: Vec<String>,
     pub timeouts: Timeouts,
     pub cloud: CloudKeys,
+    pub limits: Limits,
 }
 
 /// How long each phase of a call may take; what is absent is decided elsewhere.
@@ -88,6 +91,7 @@ impl Provider {
             models: texts(section, "models"),
             timeouts: Timeouts::read(section),
             cloud: CloudKeys::read(section),
+            limits: Limits::read(section),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::limit::Limits;
 use super::problem::suggestion;
 use super::provider::{Timeouts, texts};
 use super::reader::{Field, Section};
@@ -31,6 +32,7 @@ pub(super) const KEYS: &[&str] = &[
     "tasks",
     "default",
     "classifier",
+    "limits",
 ];
 pub(super) const PROMPT_CACHE_KEYS: &[&str] = &["system", "tools", "messages", "ttl"];
 pub(super) const TARGET_KEYS: &[&str] = &["target", "weight", "region", "prefill", "when"];
@@ -98,6 +100,7 @@ pub struct Route {
     /// The route for the kinds that have none, and for what could not be told.
     pub default: Option<String>,
     pub classifier: Classifier,
+    pub limits: Limits,
 }
 
 /// In which order the targets of a route are tried.
@@ -298,6 +301,7 @@ impl Route {
                 .get("classifier")
                 .and_then(|field| Classifier::read(&field))
                 .unwrap_or_default(),
+            limits: Limits::read(section),
         }
     }
 }

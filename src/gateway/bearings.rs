@@ -152,12 +152,15 @@ impl Subject<'_> {
             header: &|name| self.headers.get(name).and_then(|value| value.to_str().ok()),
             tag: &|name| {
                 let mut pairs = tags.split(',').filter_map(|pair| pair.split_once('='));
-                pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+                let own = self.call.caller.as_ref().and_then(|caller| caller.tag(name));
+                let mut said = || pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value);
+                // What the config says of a key no client can gainsay.
+                own.or_else(|| said().map(str::trim))
             },
             task: &|| self.call.task().map(Task::name),
             key: self.call.key().map_or("", |key| key),
-            team: "",
-            budget_left: 1.0,
+            team: self.call.caller.as_ref().and_then(Caller::team).map_or("", |team| team),
+            budget_left: self.call.budget_left(),
             unix: since.as_secs(),
         };
         when.holds(&facts).unwrap_or_else(|problem| {

@@ -5,8 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use super::chain::{Chain, Hedge, Shadow, Wishes};
 use super::shadow::Hourly;
-use super::snapshot::{Road, Target};
+use super::snapshot::{Road, Target, holders};
 use super::task::ByTask;
+use crate::access::Tabs;
+use crate::access::account::Scope;
 use crate::config::{self, Config, Route, Timeouts};
 use crate::net::shed::Gauge;
 use crate::provider::Provider;
@@ -22,6 +24,7 @@ pub(super) struct Builder<'a> {
     pub(super) config: &'a Config,
     pub(super) providers: &'a BTreeMap<String, Arc<Provider>>,
     pub(super) board: &'a Board,
+    pub(super) tabs: &'a Tabs,
 }
 
 /// What cannot be made, each with the section it stands in.
@@ -108,6 +111,8 @@ impl Builder<'_> {
         let mut chain = Chain::new(label, groups, route);
         chain.wishes = Wishes::of(route, when);
         chain.shadow = shadow;
+        let other = (name != label).then_some(name);
+        chain.tab = self.tabs.tab(&[(Scope::Route, Some(label)), (Scope::Route, other)]);
         chain.hedge = route.hedge.map(|hedge| Hedge {
             after: hedge.after,
             allowance: Allowance::new(hedge.max_extra_permille, 0),
@@ -162,9 +167,11 @@ impl Builder<'_> {
         (model, timeouts): (&str, &Timeouts),
     ) -> Target {
         let standing = self.board.standing(&provider.name, model, &provider.fingerprints());
-        let known = self.config.models.get(&format!("{}/{model}", provider.name));
-        let info = provider.model(model, known);
-        Target::new(label, provider, (model, info), (timeouts, standing))
+        let name = format!("{}/{model}", provider.name);
+        let info = provider.model(model, self.config.models.get(&name));
+        let mut target = Target::new(label, provider, (model, info), (timeouts, standing));
+        target.tab = self.tabs.tab(&holders(&provider.name, &name));
+        target
     }
 
     fn shadow(&self, (label, route): (&str, &Route), shadow: &config::Shadow) -> Option<Shadow> {

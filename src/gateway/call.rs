@@ -1,7 +1,8 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
@@ -14,7 +15,10 @@ use super::journey::Made;
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::task::Decision;
+use super::till::Till;
 use super::{Gateway, journey};
+use crate::access::Caller;
+use crate::access::account::Hold;
 use crate::canon::{
     Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
 };
@@ -35,6 +39,9 @@ pub(super) struct Call {
     pub(super) house: Arc<Snapshot>,
     pub(super) started: Instant,
     pub(super) chain: Option<Arc<Chain>>,
+    /// Whose call it is; `None` until its key was admitted.
+    pub(super) caller: Option<Caller>,
+    pub(super) till: Till,
     /// The attempt under way.
     current: Option<Current>,
     /// A second one for the same, should the first be slow.
@@ -70,13 +77,21 @@ struct Current {
     since: Instant,
     /// Held as long as the target has work with it.
     in_flight: Option<InFlight>,
+    /// Of the target's own limits.
+    hold: Option<Hold>,
 }
 
 /// A further attempt that may be made while another is under way.
 struct Rival {
     place: usize,
-    /// When its request left, if it did.
-    since: Arc<OnceLock<Instant>>,
+    left: Arc<OnceLock<Departure>>,
+}
+
+/// When a further request left, and what is held of its target's limits.
+#[derive(Debug)]
+pub(super) struct Departure {
+    pub(super) since: Instant,
+    pub(super) hold: Mutex<Option<Hold>>,
 }
 
 /// What decides about a call's way besides its question.
@@ -116,12 +131,15 @@ impl Call {
             surface,
             stream: false,
             key: None,
+            team: None,
+            user: None,
             route: None,
             attempts: Vec::new(),
             outcome: Outcome::ClientClosed,
             status: 0,
             usage: Usage::default(),
             usage_source: UsageSource::None,
+            cost: None,
             duration: Duration::ZERO,
             first_token: None,
             overhead: Duration::ZERO,
@@ -136,6 +154,8 @@ impl Call {
             house,
             started: Instant::now(),
             chain: None,
+            caller: None,
+            till: Till::default(),
             current: None,
             rival: None,
             bearings: Bearings::default(),
@@ -212,6 +232,7 @@ impl Call {
     /// The call is made for another one, by the same key.
     pub(super) fn serves(&mut self, other: &Self) {
         self.record.key.clone_from(&other.record.key);
+        self.caller.clone_from(&other.caller);
         self.record.purpose = Purpose::Classifier;
     }
 
@@ -291,8 +312,20 @@ impl Call {
         (self.record.id.simple(), since.as_secs())
     }
 
-    pub(super) fn admitted(&mut self, key: &Arc<str>) {
-        self.record.key = Some(Arc::clone(key));
+    pub(super) fn admitted(&mut self, caller: &Caller) {
+        self.record.key = Some(Arc::clone(caller.key()));
+        self.caller = Some(caller.clone());
+    }
+
+    /// From where its client calls, if that is over the network.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.busy.as_ref()?.peer()
+    }
+
+    /// Whether its key lets this target answer. Who tells the kind of work is the config's choice.
+    pub(super) fn may_use(&self, target: &Target) -> bool {
+        let caller = self.caller.as_ref().filter(|_| self.record.purpose == Purpose::Client);
+        caller.is_none_or(|caller| caller.may_use(&target.provider.name, &target.model))
     }
 
     pub(super) fn routed(&mut self, chain: &Arc<Chain>, question: &Question) {
@@ -338,23 +371,31 @@ impl Call {
         if self.record.attempts.is_empty() {
             self.record.overhead = now - self.started;
         }
-        self.current = Some(Current { place, credential, since: now, in_flight: None });
+        self.current = Some(Current { place, credential, since: now, in_flight: None, hold: None });
+    }
+
+    /// So much is held of the limits of the target that is being asked.
+    pub(super) fn holds(&mut self, hold: Option<Hold>) {
+        if let Some(current) = &mut self.current {
+            current.hold = hold;
+        }
     }
 
     /// A second request may leave for the target at `place`; what is given tells that it has.
-    pub(super) fn rival_may_begin(&mut self, place: usize) -> Arc<OnceLock<Instant>> {
-        let since = Arc::<OnceLock<Instant>>::default();
-        self.rival = Some(Rival { place, since: Arc::clone(&since) });
-        since
+    pub(super) fn rival_may_begin(&mut self, place: usize) -> Arc<OnceLock<Departure>> {
+        let left = Arc::<OnceLock<Departure>>::default();
+        self.rival = Some(Rival { place, left: Arc::clone(&left) });
+        left
     }
 
     /// The second request, if it left, came to this, or was called off.
     pub(super) fn rival_ended(&mut self, ended: Option<(Outcome, u16)>) {
-        if let Some(Rival { place, since }) = self.rival.take()
-            && let Some(since) = since.get()
+        if let Some(Rival { place, left }) = self.rival.take()
+            && let Some(departure) = left.get()
         {
             let usage = ended.is_none().then(|| self.question_usage());
-            self.note_attempt(place, *since, (ended.unwrap_or(CALLED_OFF), usage));
+            self.settle_attempt(departure.take(), Some(usage.unwrap_or_default()));
+            self.note_attempt(place, departure.since, (ended.unwrap_or(CALLED_OFF), usage));
         }
     }
 
@@ -366,10 +407,11 @@ impl Call {
     ) {
         let usage = ended.is_none().then(|| self.question_usage());
         self.current_ends((ended.unwrap_or(CALLED_OFF), usage));
-        if let Some(Rival { place, since }) = self.rival.take() {
+        if let Some(Rival { place, left }) = self.rival.take() {
             self.attempt_begins((place, credential), dropped);
-            if let (Some(current), Some(since)) = (&mut self.current, since.get()) {
-                current.since = *since;
+            if let (Some(current), Some(departure)) = (&mut self.current, left.get()) {
+                current.since = departure.since;
+                current.hold = departure.take();
             }
         }
     }
@@ -392,8 +434,18 @@ impl Call {
         Usage { input: self.input_estimate(), ..Usage::default() }
     }
 
+    /// Its client has left while a target was asked, which counts the question all the same.
+    fn was_left(&mut self) {
+        let surface = self.surface();
+        let reads = surface.is_chat() || surface == Surface::Completions;
+        if reads && self.record.usage_source == UsageSource::None {
+            self.usage(None, 0);
+        }
+    }
+
     fn current_ends(&mut self, ended: ((Outcome, u16), Option<Usage>)) {
-        if let Some(Current { place, since, .. }) = self.current.take() {
+        if let Some(Current { place, since, hold, .. }) = self.current.take() {
+            self.settle_attempt(hold, ended.1);
             self.note_attempt(place, since, ended);
         }
     }
@@ -476,11 +528,24 @@ impl Call {
     }
 }
 
+impl Departure {
+    pub(super) fn new(hold: Option<Hold>) -> Self {
+        Self { since: Instant::now(), hold: Mutex::new(hold) }
+    }
+
+    fn take(&self) -> Option<Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(Outcome::ClientClosed);
-        let place = self.current.as_ref().map(|current| current.place);
+        if outcome == Outcome::ClientClosed && self.current.is_some() {
+            self.was_left();
+        }
+        let place = self.place();
         let status = if outcome == Outcome::Ok { self.record.status } else { 0 };
         self.rival_ended(None);
         self.attempt_ended(outcome, status);
@@ -494,16 +559,14 @@ impl Drop for Call {
         if let (Some(usage), UsageSource::None) = (last, self.record.usage_source) {
             (self.record.usage, self.record.usage_source) = (usage, UsageSource::Estimated);
         }
-        let last = self.record.attempts.last();
+        self.settle();
+        if let Some(caller) = &self.caller {
+            self.record.team = caller.team().cloned();
+            self.record.user = caller.user().cloned();
+        }
         let chain = self.chain.as_deref();
-        let target = chain.and_then(|chain| match (place, last) {
-            (Some(place), _) => chain.targets.get(place),
-            (None, Some(last)) => chain
-                .targets
-                .iter()
-                .find(|target| target.model == last.model && target.provider.name == last.provider),
-            (None, None) => None,
-        });
+        let target = chain.zip(place).and_then(|(chain, place)| chain.targets.get(place));
+        let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
     }

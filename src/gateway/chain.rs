@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::shadow::Hourly;
 use super::snapshot::Target;
+use crate::access::Tab;
 use crate::canon::{CacheMark, FeatureSet};
 use crate::config::{HedgeAfter, Lifetime, OnBreak, OnDisconnect, PromptCache, Route, ToolPairs};
 use crate::dialect::CacheInjection;
 use crate::net::shed::Gauge;
 use crate::route::allowance::Allowance;
 use crate::route::condition::Condition;
-use crate::route::plan::{Prospect, Stage};
+use crate::route::plan::{Prospect, Skip, Stage};
 use crate::route::strategy::{Candidate, Strategy};
 
 /// The targets that a call may try.
@@ -33,6 +34,8 @@ pub(super) struct Chain {
     pub(super) wishes: Wishes,
     pub(super) hedge: Option<Hedge>,
     pub(super) shadow: Option<Shadow>,
+    /// What its calls are counted in, besides their keys' accounts.
+    pub(super) tab: Tab,
     /// The smallest context window among the targets; `None` if none is known.
     pub(super) smallest_window: Option<u64>,
     /// What some of the targets cannot do.
@@ -141,6 +144,7 @@ impl Chain {
             wishes: Wishes::default(),
             hedge: None,
             shadow: None,
+            tab: Tab::default(),
         }
     }
 
@@ -170,12 +174,19 @@ impl Chain {
             Some(Prospect {
                 candidate,
                 model: &target.info,
-                in_region: target.in_region,
                 prefills: target.prefills,
-                wanted: !call.bearings.barred.contains(&place),
+                barred: barred(call, place, target),
                 shut: target.shut(now),
             })
         })
+    }
+
+    /// The groups in the order in which they are visited: who has to save goes where that is
+    /// possible first.
+    pub(super) fn by_turn(&self, thrifty: bool) -> impl Iterator<Item = &Group> {
+        let saves = move |group: &&Group| thrifty && group.stage == Stage::Budget;
+        let others = self.groups.iter().filter(move |group| !saves(group));
+        self.groups.iter().filter(saves).chain(others)
     }
 
     /// What led to the target at this place.
@@ -192,6 +203,17 @@ impl Chain {
     /// Whether some of it is for some calls only.
     pub(super) fn is_conditional(&self) -> bool {
         self.wishes.when.is_some() || self.targets.iter().any(|target| target.when.is_some())
+    }
+}
+
+/// Why a target is not for this call, whatever it can.
+fn barred(call: &Call, place: usize, target: &Target) -> Option<Skip> {
+    if !call.may_use(target) {
+        Some(Skip::NotAllowed)
+    } else if call.bearings.barred.contains(&place) {
+        Some(Skip::Condition)
+    } else {
+        (!target.in_region).then_some(Skip::Region)
     }
 }
 

@@ -245,6 +245,7 @@ fn way(call: &Call, target: &Target) -> Value {
 fn why(skip: &Skip) -> Value {
     let now = Instant::now();
     match skip {
+        Skip::NotAllowed => json!({"reason": "not_allowed"}),
         Skip::Condition => json!({"reason": "condition"}),
         Skip::Region => json!({"reason": "region"}),
         Skip::Lacks(features) => json!({"reason": "lacks", "detail": features.to_string()}),

@@ -6,11 +6,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
+use super::call::Call;
 use super::onward::Onward;
 use crate::dialect::eventstream::Transcoder;
-use crate::dialect::passage::{Passage, Verdict};
+use crate::dialect::passage::{Passage, Verdict, last_data};
 use crate::dialect::sse::Decoder;
+use crate::error::{Error, Kind};
 use crate::net::client::{BodyError, ReplyBody};
+use crate::provider::Failure;
 
 /// A longer event is not waited for.
 const LONGEST_EVENT: usize = 16 * 1024 * 1024;
@@ -148,6 +151,27 @@ impl Flow {
         }
         Step::Ended
     }
+}
+
+impl Flow {
+    /// What the failure means that the upstream reports inside its stream.
+    pub(super) fn failure(&self, call: &Call, event: &Bytes) -> Option<Failure> {
+        let provider = &call.target()?.provider;
+        tracing::debug!(provider = %provider.name, bytes = event.len(), "a stream reported a failure");
+        Some(match &self.passage.sight().failure {
+            Some(heard) => provider.heard(200, heard),
+            None => provider.reported(200, &last_data(event)?),
+        })
+    }
+}
+
+/// The same in our words, with as much of the upstream's as the client may know.
+pub(super) fn reported(call: &Call, said: Option<String>) -> Error {
+    let provider = call.target().map(|target| &target.provider);
+    let name = provider.map_or("provider", |provider| &provider.name);
+    let said = said.zip(provider).map(|(said, provider)| provider.redact(said));
+    let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
+    Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off{said}"))
 }
 
 impl fmt::Debug for Flow {

@@ -9,10 +9,10 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, sleep};
 
 use super::arrival::Question;
-use super::call::Call;
+use super::call::{Call, Departure};
 use super::chain::Chain;
-use super::errand;
 use super::journey::{Attempt, Made};
+use super::{errand, till};
 use crate::config::HedgeAfter;
 use crate::provider::Failure;
 
@@ -50,8 +50,8 @@ pub(super) async fn race(
     let Some(after) = delay(&chain, attempt.place) else {
         return (attempt.make(call, question).await, None);
     };
-    let since = call.rival_may_begin(next);
-    match run(call, question, attempt, (next, &chain, after, &since)).await {
+    let left = call.rival_may_begin(next);
+    match run(call, question, attempt, (next, &chain, after, &left)).await {
         Race::First(result, rival) => {
             call.rival_ended(rival.as_ref().map(|(_, failure)| (failure.outcome, failure.status)));
             (*result, rival.map(|(credential, failure)| Rival::Failed(credential, failure)))
@@ -77,7 +77,7 @@ async fn run(
     call: &Call,
     question: &Question,
     attempt: Attempt<'_>,
-    (next, chain, after, since): (usize, &Chain, Duration, &Arc<OnceLock<Instant>>),
+    (next, chain, after, left): (usize, &Chain, Duration, &Arc<OnceLock<Departure>>),
 ) -> Race {
     let mut first = pin!(attempt.make(call, question));
     if let Either::Left((result, _)) = select(first.as_mut(), pin!(sleep(after))).await {
@@ -88,10 +88,11 @@ async fn run(
     let errand = if affordable { errand::prepare(call, question, target).await.ok() } else { None };
     let credential = target.soonest_credential(Instant::now());
     let pass = target.lane(credential).enter(Instant::now());
-    let (Some(errand), Some(pass)) = (errand, pass) else {
+    let hold = till::hold_target(call, question, next).await;
+    let (Some(errand), Some(pass), Ok(hold)) = (errand, pass, hold) else {
         return Race::First(Box::new(first.await), None);
     };
-    let _ = since.set(Instant::now());
+    let _ = left.set(Departure::new(hold));
     let rival = Attempt { place: next, credential, errand: &errand, pass };
     let rival = pin!(rival.make(call, question));
     let second = |made, first| {

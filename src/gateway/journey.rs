@@ -17,7 +17,7 @@ use super::hedge::{self, Rival};
 use super::onward::Onward;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use super::{explain, verdict};
+use super::{explain, till, verdict};
 use crate::canon::{FeatureSet, Outcome};
 use crate::config::OnBreak;
 use crate::error::{Error, Kind};
@@ -47,6 +47,8 @@ pub(super) struct Journey {
     pub(super) skipped: Vec<(u16, Skip)>,
     /// The shortest time that somebody asked us to wait.
     pub(super) shortest_wait: Option<Duration>,
+    /// A soft threshold of its caller's budgets is crossed.
+    thrifty: bool,
     /// Only who carries on an answer that was begun can be of use.
     prefill: bool,
     /// Who is being asked.
@@ -86,6 +88,11 @@ pub(super) async fn walk(
     mut call: Box<Call>,
     question: Question,
 ) -> (Box<Call>, Result<Answer, Error>) {
+    if call.is_counted()
+        && let Err(error) = Box::pin(till::hold(&mut call, &question)).await
+    {
+        return (call, Err(error));
+    }
     let mut journey = Journey::new(&call);
     if call.wishes().is_some_and(|wishes| wishes.on_break != OnBreak::Error) {
         return Box::pin(Box::new(Onward { question, journey }).walk(call)).await;
@@ -109,6 +116,7 @@ impl Journey {
             unfit: None,
             skipped: Vec::new(),
             shortest_wait: None,
+            thrifty: false,
             prefill: false,
             place: None,
             tried: SmallVec::new(),
@@ -129,7 +137,8 @@ impl Journey {
         if call.explains {
             call.explanation = explain::header(call, &chain, self);
         }
-        for group in &chain.groups {
+        self.thrifty = call.is_past_soft();
+        for group in chain.by_turn(self.thrifty) {
             if self.goes_to(group.stage)
                 && let Some(answer) = self.visit_all(call, question, (&chain, group)).await?
             {
@@ -186,7 +195,7 @@ impl Journey {
         let limited =
             self.last.as_ref().is_some_and(|(_, failure)| failure.outcome == Outcome::RateLimited);
         match stage {
-            Stage::Own => true,
+            Stage::Own => !matches!(self.course, Course::Filtered | Course::Over),
             Stage::Context => {
                 let none = self.last.is_none() && skipped(|skip| matches!(skip, Skip::TooSmall(_)));
                 self.course == Course::Larger || (self.course == Course::On && none)
@@ -196,8 +205,7 @@ impl Journey {
                 let shut = |skip: &Skip| matches!(skip, Skip::Shut(_, Reason::RateLimited));
                 self.course == Course::On && (limited || skipped(shut))
             }
-            // The budgets decide on that.
-            Stage::Budget => false,
+            Stage::Budget => self.thrifty,
             Stage::General => self.course == Course::On,
         }
     }
@@ -267,11 +275,14 @@ impl Journey {
                 break;
             }
         }
-        if let (false, Some((until, reason))) = (asked, target.shut(Instant::now())) {
-            self.skipped
-                .extend(u16::try_from(place).map(|place| (place, Skip::Shut(until, reason))));
+        if let (false, Some(shut)) = (asked, target.shut(Instant::now())) {
+            self.leave_alone(place, shut);
         }
         Ok(None)
+    }
+
+    fn leave_alone(&mut self, place: usize, (until, reason): (Instant, Reason)) {
+        self.skipped.extend(u16::try_from(place).map(|place| (place, Skip::Shut(until, reason))));
     }
 
     /// Whether the target at `next` may be asked while another one is.
@@ -313,8 +324,16 @@ impl Journey {
         (attempt, next): (Attempt<'_>, Option<usize>),
     ) -> Result<Option<Answer>, Error> {
         let (place, credential) = (attempt.place, attempt.credential);
+        let hold = match till::hold_target(call, question, place).await {
+            Ok(hold) => hold,
+            Err(until) => {
+                self.leave_alone(place, (until, Reason::RateLimited));
+                return Ok(None);
+            }
+        };
         self.place = Some(place);
         call.attempt_begins((place, credential), &attempt.errand.dropped);
+        call.holds(hold);
         if let Some(chain) = &call.chain
             && let Some(hedge) = &chain.hedge
         {

@@ -131,7 +131,10 @@ impl Live {
                 return Turn::Wait(release);
             }
             match self.flow.poll_step(context) {
-                Poll::Ready(Step::Data) => self.note_progress(release),
+                Poll::Ready(Step::Data) => {
+                    self.note_progress(release);
+                    self.stay_within_budget();
+                }
                 Poll::Ready(step) => {
                     self.last = Some(self.ended(step));
                     self.giving = true;
@@ -163,6 +166,18 @@ impl Live {
         let wishes = self.call.wishes();
         if wishes.is_some_and(|wishes| wishes.on_break == OnBreak::Restart) {
             self.flow.onward = None;
+        }
+    }
+
+    /// Ends an answer that has outgrown what its caller has left.
+    fn stay_within_budget(&mut self) {
+        let sight = self.flow.passage.sight();
+        if sight.finished {
+            return;
+        }
+        if let Some(error) = self.call.outgrows(sight.deltas) {
+            self.last = Some(Turn::End(Outcome::BudgetExceeded, Some(error)));
+            self.giving = true;
         }
     }
 
@@ -250,8 +265,8 @@ impl Live {
     /// language it has said so itself, and the client may know it.
     fn failed(&mut self, event: Bytes) -> Turn {
         let unknown = || Failure::of(Cause::ErrorInBody, StatusCode::OK.as_u16());
-        let failure = self.failure(&event).unwrap_or_else(unknown);
-        let error = self.reported(failure.message.clone());
+        let failure = self.flow.failure(&self.call, &event).unwrap_or_else(unknown);
+        let error = super::flow::reported(&self.call, failure.message.clone());
         let shown = failure.confided.is_none() && self.flow.passage.is_verbatim();
         let event = shown.then(|| {
             let redact = |target: &Target| target.provider.redact_event(&event);
@@ -261,25 +276,6 @@ impl Live {
             self.call.keep_response(&said, true);
         }
         broken(failure, error, event)
-    }
-
-    /// What the failure means that the upstream reports inside its stream.
-    fn failure(&self, event: &Bytes) -> Option<Failure> {
-        let provider = &self.call.target()?.provider;
-        tracing::debug!(provider = %provider.name, bytes = event.len(), "a stream reported a failure");
-        Some(match &self.flow.passage.sight().failure {
-            Some(heard) => provider.heard(200, heard),
-            None => provider.reported(200, &last_data(event)?),
-        })
-    }
-
-    /// The same in our words, with as much of the upstream's as the client may know.
-    fn reported(&self, said: Option<String>) -> Error {
-        let provider = self.call.target().map(|target| &target.provider);
-        let name = provider.map_or("provider", |provider| &provider.name);
-        let said = said.zip(provider).map(|(said, provider)| provider.redact(said));
-        let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
-        Error::new(Kind::UpstreamError, format!("`{name}` broke its answer off{said}"))
     }
 
     /// Whether the answer is read to its end although its client has left.

@@ -33,6 +33,7 @@ mod shadow;
 mod shelf;
 mod snapshot;
 mod task;
+mod till;
 mod upload;
 mod verdict;
 

@@ -92,8 +92,8 @@ where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
     let house = Arc::clone(&call.house);
-    let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
-    call.admitted(caller.key());
+    let caller = house.access.admit(headers, call.peer()).map_err(Unreadable::Refused)?;
+    call.admitted(&caller);
     let owner = Owner::new(Arc::clone(caller.key()));
     let (server, gateway) = (&house.config.server, Arc::clone(&call.gateway));
     let (question, provider) = match relay {

@@ -68,8 +68,8 @@ where
     B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let house = Arc::clone(&call.house);
-    let caller = house.access.admit(headers).map_err(Unreadable::Refused)?;
-    call.admitted(caller.key());
+    let caller = house.access.admit(headers, call.peer()).map_err(Unreadable::Refused)?;
+    call.admitted(&caller);
     let server = &house.config.server;
     let budget = &call.gateway.bodies;
     let mut question = match ask.relay.filter(|_| upload::is_form(headers)) {
@@ -204,6 +204,8 @@ async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
 pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {
     match answer {
         Ok(Answer::Whole { content_type, body }) => {
+            // All is known, and so the client can be told.
+            call.settle();
             let response = call.respond(StatusCode::OK, content_type);
             response.map(|()| Body::whole(body, Some(call)))
         }

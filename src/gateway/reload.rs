@@ -109,8 +109,9 @@ impl Reloader {
                 tracing::warn!(section, "this change takes effect at the next start only");
             }
         }
-        let board = Arc::clone(&current.board);
-        Snapshot::build(config, generation, (&self.gateway.client, board)).map_err(|problems| {
+        let kept = (Arc::clone(&current.board), Arc::clone(&current.accounts));
+        let kept = (&self.gateway.client, kept.0, kept.1);
+        Snapshot::build(config, generation, kept).map_err(|problems| {
             problems.iter().map(|(section, problem)| format!("{section}: {problem}")).collect()
         })
     }

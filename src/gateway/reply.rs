@@ -43,6 +43,7 @@ impl Call {
         if let Ok(id) = HeaderValue::from_str(self.record.id.encode(&mut id)) {
             headers.insert("x-request-id", id);
         }
+        self.say_limits(headers);
         let Some(chain) = &self.chain else { return response };
         if let Some(route) = &chain.header {
             headers.insert("x-switchpoint-route", route.clone());
@@ -77,6 +78,11 @@ impl Call {
             let tokens = HeaderValue::from(self.record.usage.total());
             headers.insert("x-switchpoint-tokens", tokens);
         }
+        if let Some(cost) = self.record.cost.map(|cost| cost.to_string())
+            && let Ok(cost) = HeaderValue::from_str(&cost)
+        {
+            headers.insert("x-switchpoint-cost-usd", cost);
+        }
         response
     }
 }
@@ -86,6 +92,7 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
     match kind {
         Kind::UpstreamTimeout => Outcome::Timeout,
         Kind::RateLimited => Outcome::RateLimited,
+        Kind::BudgetExceeded => Outcome::BudgetExceeded,
         Kind::UpstreamError | Kind::UpstreamUnavailable => Outcome::UpstreamError,
         Kind::StreamTruncated => Outcome::UpstreamTruncated,
         Kind::Internal => Outcome::Internal,
@@ -93,6 +100,8 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::TooLarge
         | Kind::MissingKey
         | Kind::InvalidKey
+        | Kind::ExpiredKey
+        | Kind::UnpricedModel
         | Kind::NotAllowed
         | Kind::NotFound
         | Kind::MethodNotAllowed

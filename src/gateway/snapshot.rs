@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::build;
 use super::chain::Chain;
 use super::task::ByTask;
-use crate::access::Access;
+use crate::access::account::{Accounts, Moment, Scope};
+use crate::access::{Access, Tab, Tabs};
 use crate::canon::{Feature, Model, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, Timeouts};
 use crate::net::client::Client;
@@ -34,6 +35,9 @@ pub struct Snapshot {
     pub routes: Routes,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
+    /// What is counted of keys and others, which outlives this too.
+    pub accounts: Arc<Accounts>,
+    pub(super) tabs: Tabs,
     /// The series of calls that never got to a target.
     pub(super) refusals: Meters,
     providers: BTreeMap<String, Arc<Provider>>,
@@ -81,6 +85,8 @@ pub(super) struct Target {
     pub(super) prefills: bool,
     /// For which calls it is.
     pub(super) when: Option<Condition>,
+    /// Its own limits and its provider's.
+    pub(super) tab: Tab,
 }
 
 /// How long each phase of an attempt may take.
@@ -119,7 +125,7 @@ impl Snapshot {
     pub fn build(
         config: Config,
         generation: u64,
-        (client, board): (&Client, Arc<Board>),
+        (client, board, accounts): (&Client, Arc<Board>, Arc<Accounts>),
     ) -> Result<Self, Vec<(String, String)>> {
         let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
@@ -135,7 +141,9 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let builder = build::Builder { config: &config, providers: &providers, board: &board };
+        let tabs = Tabs::find(&config, &accounts);
+        let builder =
+            build::Builder { config: &config, providers: &providers, board: &board, tabs: &tabs };
         let roads = builder.roads()?;
         let direct = builder.direct();
         let keys = builder.keys();
@@ -143,8 +151,10 @@ impl Snapshot {
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
             .collect();
+        // Nothing can go wrong any more, so the new terms hold from here on.
+        tabs.apply(&config, Moment::now());
         Ok(Self {
-            access: Access::build(config.keys.clone()),
+            access: Access::build(&config, &tabs),
             routes: Routes::new(config.routes.keys().cloned(), listed),
             refusals: Meters::new("", "", ""),
             generation,
@@ -156,6 +166,8 @@ impl Snapshot {
                 kinds.any(|kind| Some(kind) != first)
             },
             board,
+            accounts,
+            tabs,
             providers,
             roads,
             direct,
@@ -194,9 +206,12 @@ impl Snapshot {
             Some(keys) => Arc::new(keys.fresh(what)),
             None => self.board.standing(&provider.name, what, &[]),
         };
-        let info =
-            provider.model(what, self.config.models.get(&format!("{}/{what}", provider.name)));
-        build::lone(Target::new("direct", provider, (what, info), (&Timeouts::default(), standing)))
+        let name = format!("{}/{what}", provider.name);
+        let info = provider.model(what, self.config.models.get(&name));
+        let about = (&Timeouts::default(), standing);
+        let mut target = Target::new("direct", provider, (what, info), about);
+        target.tab = self.tabs.tab(&holders(&provider.name, &name));
+        build::lone(target)
     }
 }
 
@@ -280,6 +295,7 @@ impl Target {
             weight: 1,
             in_region: true,
             when: None,
+            tab: Tab::default(),
         }
     }
 
@@ -322,6 +338,11 @@ impl Target {
         let way = self.provider.way(surface, &self.model);
         (way == Some(Way::Verbatim)).then_some(&*self.provider.name)
     }
+}
+
+/// Whose limits hold for a target.
+pub(super) fn holders<'a>(provider: &'a str, name: &'a str) -> [(Scope, Option<&'a str>); 2] {
+    [(Scope::Provider, Some(provider)), (Scope::Model, Some(name))]
 }
 
 /// FNV-1a, so that it is the same in every process.

@@ -65,6 +65,10 @@ fn unplanned(chain: &Chain, skipped: &[(u16, Skip)]) -> Option<Error> {
             let message = "No target of the route is in a region that the route allows.";
             Error::new(Kind::Unsupported, message)
         }
+        Skip::NotAllowed => {
+            let message = format!("This key may not use `{name}`, nor any other target that fits.");
+            Error::new(Kind::NotAllowed, message)
+        }
         Skip::Condition | Skip::Shut(..) => {
             let message = "No target of the route is for such a call, by its conditions.";
             Error::new(Kind::NotAllowed, message)

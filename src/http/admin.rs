@@ -172,6 +172,7 @@ impl AdminApi {
         metrics.connections_open.set(count(observed.connections.load(Ordering::Relaxed)));
         metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
         self.gateway.show_targets();
+        self.gateway.show_budgets();
         let text = self.gateway.telemetry.expose();
         body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
     }

@@ -20,6 +20,8 @@ pub(super) enum Endpoint {
     /// The same in Google's shape.
     GoogleModels,
     GoogleModel(String),
+    /// What the caller has used of its budgets.
+    Usage,
     /// A kept response, by its id.
     Response(Kept, String),
     Health,
@@ -64,6 +66,7 @@ const PATHS: &[(&str, &Method, Endpoint)] = &[
     ("/v1/messages", &Method::POST, infer(Surface::Messages)),
     ("/v1/messages/count_tokens", &Method::POST, infer(Surface::CountTokens)),
     ("/v1/explain", &Method::POST, Endpoint::Explain),
+    ("/v1/me/usage", &Method::GET, Endpoint::Usage),
     ("/v1/models", &Method::GET, Endpoint::Models),
     ("/v1beta/models", &Method::GET, Endpoint::GoogleModels),
     ("/healthz", &Method::GET, Endpoint::Health),

@@ -7,6 +7,7 @@ mod responses;
 mod targets;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -18,6 +19,7 @@ use tower_service::Service;
 
 pub use self::admin::{AdminApi, Observed};
 use self::endpoint::{Endpoint, NotServed};
+use crate::access::account::{BudgetStatus, Moment};
 use crate::dialect::openai;
 use crate::error::{Error, Kind};
 use crate::gateway::{Arrival, Ask, Body, Gateway};
@@ -70,7 +72,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
                 }
-                Ok(endpoint) => return Ok(look(&gateway, &endpoint, &request)),
+                Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer()))),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
@@ -91,8 +93,12 @@ fn explained(uri: &Uri) -> Result<Ask, Error> {
 }
 
 /// The endpoints that only look.
-fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> Response<Body> {
-    let headers = request.headers();
+fn look(
+    gateway: &Gateway,
+    endpoint: &Endpoint,
+    request: (&Request<Incoming>, Option<IpAddr>),
+) -> Response<Body> {
+    let headers = request.0.headers();
     match endpoint {
         Endpoint::Models => list(gateway, request, (models::Shape::at_openai_path(headers), None)),
         Endpoint::Model(id) => {
@@ -100,6 +106,7 @@ fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> 
         }
         Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)),
         Endpoint::GoogleModel(id) => list(gateway, request, (models::Shape::Google, Some(id))),
+        Endpoint::Usage => used(gateway, request),
         Endpoint::Ready => ready(gateway),
         Endpoint::Health | Endpoint::Infer(_) | Endpoint::Explain | Endpoint::Response(..) => {
             json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
@@ -109,13 +116,32 @@ fn look(gateway: &Gateway, endpoint: &Endpoint, request: &Request<Incoming>) -> 
 
 fn list(
     gateway: &Gateway,
-    request: &Request<Incoming>,
+    (request, from): (&Request<Incoming>, Option<IpAddr>),
     what: (models::Shape, Option<&str>),
 ) -> Response<Body> {
-    match models::answer(&gateway.snapshot(), request.headers(), what) {
+    match models::answer(&gateway.snapshot(), (request.headers(), from), what) {
         Ok(body) => json(StatusCode::OK, &body),
         Err(error) => refuse(&error),
     }
+}
+
+/// What is used and left of the budgets that bind this key.
+fn used(
+    gateway: &Gateway,
+    (request, from): (&Request<Incoming>, Option<IpAddr>),
+) -> Response<Body> {
+    let caller = match gateway.snapshot().access.admit(request.headers(), from) {
+        Ok(caller) => caller,
+        Err(error) => return refuse(&error),
+    };
+    let now = Moment::now();
+    let accounts = caller.tab().accounts.iter();
+    let budgets: Vec<BudgetStatus> = accounts.flat_map(|account| account.status(now)).collect();
+    // What each model has used stands in no account.
+    json(
+        StatusCode::OK,
+        &serde_json::json!({"key": &**caller.key(), "budgets": budgets, "models": null}),
+    )
 }
 
 /// Whether new calls are wanted here. Looks at nothing outside of the process.

@@ -1,5 +1,7 @@
 //! Lists what a key may call, in the shape of the API that asks.
 
+use std::net::IpAddr;
+
 use http::HeaderMap;
 use serde_json::{Value, json};
 
@@ -31,12 +33,17 @@ impl Shape {
 /// All models, or the one called `id`.
 pub(super) fn answer(
     house: &Snapshot,
-    headers: &HeaderMap,
+    (headers, from): (&HeaderMap, Option<IpAddr>),
     (shape, id): (Shape, Option<&str>),
 ) -> Result<Value, Error> {
-    let caller = house.access.admit(headers)?;
+    let caller = house.access.admit(headers, from)?;
     let Some(id) = id else {
-        let names = house.routes.names().filter(|name| caller.may_call(name));
+        let names = house.routes.names().filter(|name| {
+            let direct =
+                name.split_once('/').filter(|_| !house.config.routes.contains_key(&**name));
+            let answers = direct.is_none_or(|(provider, model)| caller.may_use(provider, model));
+            caller.may_call(name) && answers
+        });
         let models: Vec<Value> = names.map(|name| describe(house, shape, &name)).collect();
         return Ok(list(shape, &models));
     };

@@ -1,5 +1,6 @@
 //! Responses that were kept: fetched, listed, cancelled, taken back.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
@@ -23,7 +24,7 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let query = fields(request.uri().query().unwrap_or_default());
     let streamed = kept == Kept::Get && field(&query, "stream") == Some("true");
-    let found = look(gateway, (kept, id), (request, &query)).await;
+    let found = look(gateway, (kept, id), (request, &query, busy.peer())).await;
     if streamed && found.is_ok() {
         match join(gateway, id, (request, &query, busy)).await {
             Ok(Some(events)) => return stream(events),
@@ -53,7 +54,7 @@ async fn join(
     id: &str,
     (request, query, busy): (&Request<Incoming>, &Query, Busy),
 ) -> Result<Option<Body>, Error> {
-    let caller = gateway.snapshot().access.admit(request.headers())?;
+    let caller = gateway.snapshot().access.admit(request.headers(), busy.peer())?;
     let owner = Owner::new(Arc::clone(caller.key()));
     let after = field(query, "starting_after").map(str::parse::<u64>).transpose();
     let after = after.map_err(|_| Error::invalid("`starting_after` must be a number."))?;
@@ -63,10 +64,10 @@ async fn join(
 async fn look(
     gateway: &Arc<Gateway>,
     (kept, id): (Kept, &str),
-    (request, query): (&Request<Incoming>, &Query),
+    (request, query, from): (&Request<Incoming>, &Query, Option<IpAddr>),
 ) -> Result<Value, Error> {
     let house = gateway.snapshot();
-    let caller = house.access.admit(request.headers())?;
+    let caller = house.access.admit(request.headers(), from)?;
     let owner = Owner::new(Arc::clone(caller.key()));
     match kept {
         Kept::Get => gateway.response(&owner, id).await,

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +102,7 @@ impl Door {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             };
             match accepted {
-                Ok((stream, _)) => self.place(stream, make.clone()),
+                Ok((stream, address)) => self.place((stream, address.ip()), make.clone()),
                 // Out of file descriptors, most likely: those who leave make room.
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -112,7 +112,7 @@ impl Door {
         }
     }
 
-    fn place<M, B>(&self, stream: TcpStream, make: M)
+    fn place<M, B>(&self, (stream, peer): (TcpStream, IpAddr), make: M)
     where
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
@@ -129,33 +129,37 @@ impl Door {
         self.tasks.spawn_on(worker, async move {
             let _held = (open, place);
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            door.serve(stream, make).await;
+            door.serve(stream, Pulse::of(peer), make).await;
         });
     }
 
     /// Each kind of connection is boxed, so that none pays for the size of another.
-    async fn serve<M, B>(self, stream: TcpStream, make: M)
+    async fn serve<M, B>(self, stream: TcpStream, pulse: Pulse, make: M)
     where
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let _ = stream.set_nodelay(true);
         if let Some(config) = self.tls.clone() {
-            Box::pin(self.serve_tls(stream, config, make)).await;
+            Box::pin(self.serve_tls(stream, (config, pulse), make)).await;
         } else if let Some(multiplexed) = self.begins_as_http2(&stream).await {
-            self.converse(stream, multiplexed, make).await;
+            self.converse(stream, (multiplexed, pulse), make).await;
         }
     }
 
-    async fn serve_tls<M, B>(self, stream: TcpStream, config: Arc<rustls::ServerConfig>, make: M)
-    where
+    async fn serve_tls<M, B>(
+        self,
+        stream: TcpStream,
+        (config, pulse): (Arc<rustls::ServerConfig>, Pulse),
+        make: M,
+    ) where
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
         let handshake = TlsAcceptor::from(config).accept(stream);
         if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.head, handshake).await {
             let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            self.converse(stream, multiplexed, make).await;
+            self.converse(stream, (multiplexed, pulse), make).await;
         }
     }
 
@@ -169,13 +173,12 @@ impl Door {
         }
     }
 
-    async fn converse<S, M, B>(self, stream: S, multiplexed: bool, make: M)
+    async fn converse<S, M, B>(self, stream: S, (multiplexed, pulse): (bool, Pulse), make: M)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
-        let pulse = Pulse::default();
         let stream = TokioIo::new(Patient::new(stream, pulse.clone(), self.limits));
         let service = TowerToHyperService::new(make.make(pulse));
         if multiplexed {

@@ -5,6 +5,7 @@
 //! own, where they are read. One timer a connection is set lazily, so a busy one pays nothing.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +30,8 @@ pub struct Pulse(Arc<Beats>);
 
 #[derive(Debug, Default)]
 struct Beats {
+    /// The client's address, if it came over the network.
+    peer: Option<IpAddr>,
     /// Requests being answered now.
     busy: AtomicU32,
     /// Changes with every request begun and ended.
@@ -62,10 +65,22 @@ enum Phase {
 // === impl Pulse ===
 
 impl Pulse {
+    /// That of a client with this address.
+    pub fn of(peer: IpAddr) -> Self {
+        Self(Arc::new(Beats { peer: Some(peer), ..Beats::default() }))
+    }
+
     pub fn busy(&self) -> Busy {
         self.0.busy.fetch_add(1, Ordering::Relaxed);
         self.0.changes.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(&self.0))
+    }
+}
+
+impl Busy {
+    /// The address of the client that is served.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.0.peer
     }
 }
 

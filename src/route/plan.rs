@@ -36,10 +36,8 @@ pub struct Needs {
 pub struct Prospect<'a> {
     pub candidate: Candidate,
     pub model: &'a Model,
-    /// It is where the route wants it to be.
-    pub in_region: bool,
-    /// Its condition holds, or it has none.
-    pub wanted: bool,
+    /// Why it is not for this call, whatever it can.
+    pub barred: Option<Skip>,
     /// It is known to carry on an answer that was begun.
     pub prefills: bool,
     /// Until when it is left alone, and why.
@@ -49,6 +47,8 @@ pub struct Prospect<'a> {
 /// Why a target is not tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skip {
+    /// The key of the call may not use it.
+    NotAllowed,
     Condition,
     Region,
     Lacks(FeatureSet),
@@ -107,8 +107,7 @@ pub fn plan<'a>(
     let mut skipped = Vec::new();
     for prospect in prospects {
         let skip = match prospect {
-            Prospect { wanted: false, .. } => Some(Skip::Condition),
-            Prospect { in_region: false, .. } => Some(Skip::Region),
+            Prospect { barred: Some(skip), .. } => Some(skip),
             Prospect { prefills: false, .. } if needs.prefill => {
                 Some(Skip::Lacks(Feature::Prefill.into()))
             }
@@ -155,8 +154,7 @@ mod tests {
         score: f64,
         cost: Option<u64>,
         identity: u64,
-        in_region: bool,
-        wanted: bool,
+        barred: Option<Skip>,
         prefills: bool,
         shut: Option<Reason>,
     }
@@ -167,8 +165,7 @@ mod tests {
             Prospect {
                 candidate: Candidate { place, identity, weight, score, cost },
                 model: &self.model,
-                in_region: self.in_region,
-                wanted: self.wanted,
+                barred: self.barred,
                 prefills: self.prefills,
                 shut: self.shut.map(|reason| (now + Duration::from_secs(u64::from(place)), reason)),
             }
@@ -189,8 +186,7 @@ mod tests {
         fn deserves(&self, skip: Skip, needs: &Needs, until: Instant) -> bool {
             let unseamed = needs.prefill && !self.prefills;
             match skip {
-                Skip::Condition => !self.wanted,
-                Skip::Region => !self.in_region,
+                Skip::NotAllowed | Skip::Condition | Skip::Region => self.barred == Some(skip),
                 Skip::Lacks(features) if features.contains(Feature::Prefill) => unseamed,
                 Skip::Lacks(features) => features.iter().eq(self.lacks(needs)),
                 Skip::TooSmall(window) => {
@@ -203,7 +199,7 @@ mod tests {
         /// Whether nothing speaks against it.
         fn can(&self, needs: &Needs) -> bool {
             let able = self.lacks(needs).is_empty() && !self.is_small(needs);
-            let wanted = self.wanted && self.in_region && (self.prefills || !needs.prefill);
+            let wanted = self.barred.is_none() && (self.prefills || !needs.prefill);
             able && wanted && self.shut.is_none()
         }
     }
@@ -220,14 +216,19 @@ mod tests {
             1 => Just(Some(Reason::KeyRefused)),
         ];
         let context = prop_oneof![Just(None), (1..9u64).prop_map(|size| Some(size * 1000))];
-        let flags = (prop_oneof![4 => Just(true), 1 => Just(false)], any::<bool>());
+        let barred = prop_oneof![
+            6 => Just(None),
+            1 => Just(Some(Skip::NotAllowed)),
+            1 => Just(Some(Skip::Condition)),
+            1 => Just(Some(Skip::Region)),
+        ];
         let standing = (0..4u32, 0.0..9.0f64, proptest::option::of(0..5u64), any::<u64>());
-        (any_features(), context, flags, reason, standing, any::<bool>()).prop_map(
-            |(able, context, (wanted, prefills), shut, standing, in_region)| {
+        (any_features(), context, any::<bool>(), reason, standing, barred).prop_map(
+            |(able, context, prefills, shut, standing, barred)| {
                 let (weight, score, cost, identity) = standing;
                 let features = able.into_iter().collect();
                 let model = Model { context, features, ..Model::default() };
-                Known { model, weight, score, cost, identity, in_region, wanted, prefills, shut }
+                Known { model, weight, score, cost, identity, barred, prefills, shut }
             },
         )
     }
@@ -283,21 +284,14 @@ mod tests {
         let model = Model { context: Some(1000), ..Model::default() };
         let shut = Some((now, Reason::Errors));
         let candidate = Candidate { place: 0, identity: 0, weight: 1, score: 1.0, cost: None };
-        let prospect = Prospect {
-            candidate,
-            model: &model,
-            in_region: true,
-            wanted: true,
-            prefills: false,
-            shut,
-        };
+        let prospect = Prospect { candidate, model: &model, barred: None, prefills: false, shut };
         let needs = Needs { tokens: 5000, ..Needs::default() };
         let skips = |prospect, needs: &Needs| {
             plan(Strategy::Ordered, std::iter::once(prospect), needs, (0, 0)).skipped
         };
         assert_eq!(skips(prospect, &needs), [(0, Skip::TooSmall(1000))]);
         assert_eq!(skips(prospect, &Needs::default()), [(0, Skip::Shut(now, Reason::Errors))]);
-        let barred = Prospect { wanted: false, in_region: false, ..prospect };
+        let barred = Prospect { barred: Some(Skip::Condition), ..prospect };
         assert_eq!(skips(barred, &needs), [(0, Skip::Condition)]);
     }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::canon::{Attempt, CallRecord, Purpose, Task, Usage};
+use crate::canon::{Attempt, CallRecord, Money, Purpose, Task, Usage};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,10 @@ struct Line<'a> {
     surface: &'static str,
     stream: bool,
     key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
     route: Option<&'a str>,
     provider: Option<&'a str>,
     model: Option<&'a str>,
@@ -67,6 +71,8 @@ struct Line<'a> {
     cache_write_tokens: u64,
     reasoning_tokens: u64,
     usage_source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<f64>,
     duration_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_token_ms: Option<f64>,
@@ -174,6 +180,8 @@ impl Log {
             surface: record.surface.name(),
             stream: record.stream,
             key: record.key.as_deref(),
+            team: record.team.as_deref(),
+            user: record.user.as_deref(),
             route: record.route.as_deref(),
             provider: served.map(|attempt| attempt.provider.as_ref()),
             model: served.map(|attempt| attempt.model.as_ref()),
@@ -187,6 +195,7 @@ impl Log {
             cache_write_tokens: record.usage.cache_write + record.usage.cache_write_long,
             reasoning_tokens: record.usage.reasoning,
             usage_source: record.usage_source.name(),
+            cost_usd: record.cost.map(Money::usd),
             duration_ms: milliseconds(record.duration),
             first_token_ms: record.first_token.map(milliseconds),
             overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),

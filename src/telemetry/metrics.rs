@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Counter, CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use crate::canon::{CallRecord, Outcome, Surface};
@@ -45,6 +45,7 @@ macro_rules! metrics {
     };
     (@type counter) => { IntCounter };
     (@type counters) => { IntCounterVec };
+    (@type sums) => { CounterVec };
     (@type gauge) => { IntGauge };
     (@type gauges) => { GaugeVec };
     (@type histograms) => { HistogramVec };
@@ -52,6 +53,9 @@ macro_rules! metrics {
     (@make gauge $name:literal, $help:expr, []) => { IntGauge::new($name, $help)? };
     (@make counters $name:literal, $help:expr, [$($label:literal),*]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),*])?
+    };
+    (@make sums $name:literal, $help:expr, [$($label:literal),*]) => {
+        CounterVec::new(Opts::new($name, $help), &[$($label),*])?
     };
     (@make gauges $name:literal, $help:expr, [$($label:literal),*]) => {
         GaugeVec::new(Opts::new($name, $help), &[$($label),*])?
@@ -74,6 +78,14 @@ metrics! {
     overhead_seconds: histograms "switchpoint_overhead_seconds" ["surface"] in SHORT_SECONDS;
     /// Tokens by disjoint class: input, `cache_read`, `cache_write`, output, reasoning.
     tokens: counters "switchpoint_tokens_total" ["provider", "model", "class"];
+    /// What calls cost, in USD, where the price is known; `team` is that of the key.
+    cost: sums "switchpoint_cost_usd_total" ["provider", "model", "team"];
+    /// Calls that used a model whose price nobody knows.
+    unpriced: counter "switchpoint_unpriced_total" [];
+    /// Calls, and attempts with one target, that a limit or budget had no room for.
+    limited: counters "switchpoint_limited_total" ["kind"];
+    /// Share of its budget that a team has used: of several, of the one nearest to its end.
+    budget_used: gauges "switchpoint_budget_used_ratio" ["team"];
     /// Requests sent to upstreams, by how they ended.
     attempts: counters "switchpoint_attempts_total" ["provider", "outcome"];
     /// Calls that went on to a further target, by why the one before it failed.
@@ -124,6 +136,8 @@ pub struct Meters {
     tokens: [OnceLock<IntCounter>; 8],
     first_token: OnceLock<Histogram>,
     token_gap: OnceLock<Histogram>,
+    /// Of calls without a team.
+    cost: OnceLock<Counter>,
 }
 
 #[derive(Debug, Default)]
@@ -202,6 +216,16 @@ impl Meters {
                 let labels = [attempt.provider.as_ref(), attempt.model.as_ref(), name];
                 metrics.tokens.with_label_values(&labels).inc_by(count);
             }
+        }
+    }
+
+    /// Notes what was spent for a team, or for nobody's.
+    pub fn cost(&self, metrics: &Metrics, team: &str, usd: f64) {
+        let series = || metrics.cost.with_label_values(&[&*self.provider, &*self.model, team]);
+        if team.is_empty() {
+            self.cost.get_or_init(series).inc_by(usd);
+        } else {
+            series().inc_by(usd);
         }
     }
 

@@ -28,6 +28,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sha2", &["config", "access", "provider", "http"]),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
+    // Calendars and their zones.
+    ("jiff", &["config", "access"]),
+    ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route"]),
     ("memchr", &["dialect"]),
     ("prometheus", &["telemetry"]),

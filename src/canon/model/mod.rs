@@ -113,6 +113,13 @@ impl Money {
         self.0
     }
 
+    /// As metrics and JSON have it: the fraction that is nearest to it.
+    pub fn usd(self) -> f64 {
+        let whole = u32::try_from(self.0 / NANOS).unwrap_or(u32::MAX);
+        let fraction = u32::try_from(self.0 % NANOS).unwrap_or(0);
+        f64::from(whole) + f64::from(fraction) / 1e9
+    }
+
     #[must_use]
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, model, parse_toml, provider, route, server, store, telemetry,
+    SECTIONS, Source, access, budget, limit, model, parse_toml, provider, route, server, store,
+    telemetry,
 };
 use super::{Config, parse};
 
@@ -64,6 +65,10 @@ fn every_known_key_stands_in_the_example() {
         ("models", [model::KEYS, model::PRICE_KEYS, model::TIER_KEYS].concat()),
         ("routes", [route::KEYS, route::NESTED_KEYS].concat()),
         ("keys", access::KEYS.to_vec()),
+        ("users", access::USER_KEYS.to_vec()),
+        ("teams", [access::TEAM_KEYS, limit::KEYS, budget::KEYS].concat()),
+        ("orgs", access::ORG_KEYS.to_vec()),
+        ("token_weights", budget::WEIGHT_KEYS.to_vec()),
         ("telemetry", telemetry::KEYS.to_vec()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());
@@ -71,7 +76,8 @@ fn every_known_key_stands_in_the_example() {
         let written = keys_of(section);
         for key in keys {
             let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
-            let nested = nested.concat().contains(&key) || model::TIER_KEYS.contains(&key);
+            let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS].concat();
+            let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
             let found = written.iter().any(|name| name == key)
                 || (nested && spelled.iter().any(|spelled| text.contains(spelled)));

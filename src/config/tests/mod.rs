@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod budget;
 mod example;
 mod model;
 mod route;
@@ -63,7 +64,7 @@ mode = "on"
 4: server.drain: "30 sec" is not a duration; write "250ms", "10s", "5m", "2h" or "1d"
 6: providers.groq.kind: no provider kind is called "grok"; did you mean "groq"?
 10: routes.fast.targets[1]: no provider is called "gorq"; did you mean "groq"?
-12: cache: [cache] is not known; known: server, admin, store, providers, models, routes, keys, telemetry
+12: cache: [cache] is not known
 "#
     );
 }
@@ -84,7 +85,7 @@ fn unknown_keys_are_found_at_every_level() {
     let text = r#"
 [keys.a]
 secret = "x"
-budget = []
+budgt = []
 [providers.other]
 kind = "demo"
 timeouts = { conect = "1s" }
@@ -97,7 +98,7 @@ chain = "c"
 "#;
     assert_eq!(
         complaints_beside_sound(text),
-        r#"9: keys.a.budget: "budget" is not known; known: secret, hash, routes
+        r#"9: keys.a.budgt: "budgt" is not known; did you mean "budget"?
 12: providers.other.timeouts.conect: "conect" is not known; did you mean "connect"?
 14: routes.other.targets[0].wieght: "wieght" is not known; did you mean "weight"?
 18: server.tls.chain: "chain" is not known; known: cert, key

@@ -1,0 +1,180 @@
+//! What has been spent of one budget, in the window that the clock says.
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+
+use super::slide::Slide;
+use super::window::Frame;
+use crate::config::{Budget, Window};
+
+/// A budget and what is gone of it. What is reserved is counted once for all budgets of an
+/// account, and is not in here.
+#[derive(Debug)]
+pub(super) struct Purse {
+    pub(super) budget: Budget,
+    /// What was added to the limit: until the window ends, if it does.
+    extra: u64,
+    spent: Spent,
+    /// Whether the soft threshold has been told of.
+    warned: bool,
+    /// Since when it has counted itself; what was spent before is seeded.
+    since: Timestamp,
+    seeded: bool,
+}
+
+#[derive(Debug)]
+enum Spent {
+    In(Frame, u64),
+    Rolling(Slide),
+}
+
+// === impl Purse ===
+
+impl Purse {
+    pub(super) fn new(budget: Budget, now: Timestamp) -> Self {
+        let spent = match budget.window {
+            Window::Rolling(period) => Spent::Rolling(Slide::new(period)),
+            Window::Never | Window::Calendar(..) => {
+                Spent::In(Frame::around(&budget.window, now), 0)
+            }
+        };
+        Self { budget, extra: 0, spent, warned: false, since: now, seeded: false }
+    }
+
+    /// The same counter under changed terms.
+    pub(super) fn under(mut self, budget: Budget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Enters the window of `now`. Never an earlier one: what another thread has counted since
+    /// stays counted, and so does everything when the clock is put back.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        match &mut self.spent {
+            Spent::In(frame, used) => {
+                if now < frame.end {
+                    return;
+                }
+                *frame = Frame::around(&self.budget.window, now);
+                *used = 0;
+                self.extra = 0;
+                self.warned = false;
+            }
+            Spent::Rolling(slide) => slide.sweep(nanos(now)),
+        }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.budget.limit.saturating_add(self.extra)
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        match &self.spent {
+            Spent::In(_, used) => *used,
+            Spent::Rolling(slide) => slide.sum(),
+        }
+    }
+
+    pub(super) fn left(&self, reserved: u64) -> u64 {
+        self.limit().saturating_sub(self.used()).saturating_sub(reserved)
+    }
+
+    /// Counts what a call has cost. Whether the soft threshold is crossed by it, which is said
+    /// once in each window.
+    pub(super) fn spend(&mut self, amount: u64, now: Timestamp) -> bool {
+        match &mut self.spent {
+            Spent::In(_, used) => *used = used.saturating_add(amount),
+            Spent::Rolling(slide) => slide.add(nanos(now), amount),
+        }
+        let was_warned = self.warned;
+        self.warned = self.is_beyond_soft();
+        self.warned && !was_warned
+    }
+
+    pub(super) fn top_up(&mut self, amount: u64) {
+        self.extra = self.extra.saturating_add(amount);
+        self.warned = self.is_beyond_soft();
+    }
+
+    /// From when to when the past is to be added up, if that has not been done.
+    pub(super) fn unseeded(&self) -> Option<(Timestamp, Timestamp)> {
+        let from = match (&self.spent, &self.budget.window) {
+            (Spent::In(frame, _), _) => frame.start,
+            (Spent::Rolling(_), Window::Rolling(period)) => {
+                self.since.checked_sub(*period).unwrap_or(Timestamp::MIN)
+            }
+            (Spent::Rolling(_), _) => Timestamp::MIN,
+        };
+        (!self.seeded && from < self.since).then_some((from, self.since))
+    }
+
+    /// Adds what was spent before this counter began. Done once: a second time changes nothing.
+    pub(super) fn seed(&mut self, past: &[(Timestamp, u64)], now: Timestamp) -> bool {
+        if self.seeded {
+            return false;
+        }
+        self.seeded = true;
+        let since = self.since;
+        for (at, amount) in past.iter().filter(|(at, _)| *at < since) {
+            match &mut self.spent {
+                Spent::In(frame, used) if *at >= frame.start => {
+                    *used = used.saturating_add(*amount);
+                }
+                Spent::In(..) => {}
+                Spent::Rolling(slide) => slide.add(nanos(*at), *amount),
+            }
+        }
+        self.advance(now);
+        self.warned = self.is_beyond_soft();
+        true
+    }
+
+    /// When it is whole again, in its own time zone: the end of the window, or the moment when
+    /// the last that was spent has rolled out of it.
+    pub(super) fn resets_at(&self) -> Option<Zoned> {
+        let at = match &self.spent {
+            Spent::In(frame, _) => frame.ends().then_some(frame.end)?,
+            Spent::Rolling(slide) => whole_second(slide.empty_at()?)?,
+        };
+        let zone = match &self.budget.window {
+            Window::Calendar(_, zone) => zone.clone(),
+            Window::Never | Window::Rolling(_) => TimeZone::UTC,
+        };
+        Some(at.to_zoned(zone))
+    }
+
+    /// When so much more will fit if nothing else is spent. `None`: never, or nobody knows, since
+    /// it waits for calls in flight.
+    pub(super) fn fits_at(&self, asked: u64, reserved: u64) -> Option<Timestamp> {
+        let (limit, used) = (self.limit(), self.used());
+        if asked > limit || used.saturating_add(asked) <= limit {
+            return None;
+        }
+        match &self.spent {
+            // What was added to the limit ends with the window.
+            Spent::In(frame, _) => {
+                (frame.ends() && asked <= self.budget.limit).then_some(frame.end)
+            }
+            Spent::Rolling(slide) => {
+                let excess = used.saturating_add(reserved).saturating_add(asked) - limit;
+                Timestamp::from_nanosecond(slide.freed_at(excess.min(used))?.into()).ok()
+            }
+        }
+    }
+
+    pub(super) fn is_beyond_soft(&self) -> bool {
+        self.budget.soft_permille.is_some_and(|permille| {
+            u128::from(self.used()) * 1000 >= u128::from(self.limit()) * u128::from(permille)
+        })
+    }
+}
+
+/// Since 1970, as slides count.
+fn nanos(time: Timestamp) -> u64 {
+    u64::try_from(time.as_nanosecond().max(0)).unwrap_or(u64::MAX)
+}
+
+/// The first whole second that is not before it.
+fn whole_second(nanos: u64) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(nanos.div_ceil(1_000_000_000)).ok()?).ok()
+}

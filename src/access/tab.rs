@@ -1,0 +1,94 @@
+//! Who has limits or budgets, and the accounts in which their calls are counted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::account::{Account, Accounts, Moment, Scope};
+use crate::config::{Budget, Config, Limits};
+
+/// What a call is counted in, and what must be known of it for that.
+#[derive(Debug, Clone, Default)]
+pub struct Tab {
+    /// Of those that have limits or budgets.
+    pub accounts: Vec<Arc<Account>>,
+    /// Tokens or money are limited, and not only calls.
+    pub measured: bool,
+    /// There are budgets.
+    pub budgeted: bool,
+}
+
+/// Everybody in a config who has limits or budgets.
+#[derive(Debug, Default)]
+pub struct Tabs(BTreeMap<(Scope, String), Tab>);
+
+// === impl Tabs ===
+
+impl Tabs {
+    /// Finds the accounts; changes nothing in them.
+    pub fn find(config: &Config, accounts: &Accounts) -> Self {
+        let tabs = terms(config).map(|((scope, name), (limits, budgets))| {
+            let tab = Tab {
+                accounts: vec![accounts.account(scope, name)],
+                measured: !limits.tokens.is_empty() || !budgets.is_empty(),
+                budgeted: !budgets.is_empty(),
+            };
+            ((scope, name.to_owned()), tab)
+        });
+        Self(tabs.collect())
+    }
+
+    /// Puts the config's terms in force. Not before all of it is accepted.
+    pub fn apply(&self, config: &Config, now: Moment) {
+        for ((scope, name), (limits, budgets)) in terms(config) {
+            for account in
+                self.0.get(&(scope, name.to_owned())).iter().flat_map(|tab| &tab.accounts)
+            {
+                account.apply(limits, budgets, now);
+            }
+        }
+    }
+
+    /// What a call is counted in that concerns all of these.
+    pub fn tab(&self, holders: &[(Scope, Option<&str>)]) -> Tab {
+        let named = holders.iter().filter_map(|(scope, name)| Some((*scope, (*name)?.to_owned())));
+        named.filter_map(|holder| self.0.get(&holder)).fold(Tab::default(), |mut all, tab| {
+            all.accounts.extend(tab.accounts.iter().cloned());
+            all.measured |= tab.measured;
+            all.budgeted |= tab.budgeted;
+            all
+        })
+    }
+
+    /// The accounts of one kind of holder.
+    pub fn of(&self, scope: Scope) -> impl Iterator<Item = &Arc<Account>> {
+        let tabs = self.0.iter().filter(move |((known, _), _)| *known == scope);
+        tabs.flat_map(|(_, tab)| &tab.accounts)
+    }
+}
+
+type Term<'a> = ((Scope, &'a str), (&'a Limits, &'a [Budget]));
+
+/// What is written for each of those for whom something is.
+fn terms(config: &Config) -> impl Iterator<Item = Term<'_>> {
+    const NONE: &[Budget] = &[];
+    let keys = config.keys.iter().map(|(name, it)| (Scope::Key, name, &it.limits, &*it.budget));
+    let users = config.users.iter().map(|(name, it)| (Scope::User, name, &it.limits, &*it.budget));
+    let teams = config.teams.iter().map(|(name, it)| (Scope::Team, name, &it.limits, &*it.budget));
+    let orgs = config.orgs.iter().map(|(name, it)| (Scope::Org, name, &it.limits, &*it.budget));
+    let routes = config.routes.iter().map(|(name, it)| (Scope::Route, name, &it.limits, NONE));
+    let models = config.models.iter().map(|(name, it)| (Scope::Model, name, &it.limits, NONE));
+    let providers =
+        config.providers.iter().map(|(name, it)| (Scope::Provider, name, &it.limits, NONE));
+    let all = keys.chain(users).chain(teams).chain(orgs).chain(routes).chain(models);
+    all.chain(providers)
+        .filter(|(_, _, limits, budgets)| !limits.is_empty() || !budgets.is_empty())
+        .map(|(scope, name, limits, budgets)| ((scope, name.as_str()), (limits, budgets)))
+}
+
+// === impl Tab ===
+
+impl Tab {
+    pub fn is_empty(&self) -> bool {
+        self.accounts.is_empty()
+    }
+}

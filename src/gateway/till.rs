@@ -1,0 +1,352 @@
+//! What a call may cost at most is held before anything is sent, and settled with the truth when
+//! the call is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::Gateway;
+use super::arrival::Question;
+use super::call::Call;
+use super::relayed::Relayed;
+use super::snapshot::Target;
+use crate::access::account::{
+    self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, Scope, reserve,
+};
+use crate::access::{Caller, Tab};
+use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
+use crate::dialect::estimate;
+use crate::error::{Error, Kind};
+
+/// An answer is not expected to be longer if nobody says how long it may be.
+const USUAL_MOST: u64 = 4096;
+/// A stream that outgrows what is held for it holds so many tokens more.
+const STEP: u64 = 256;
+/// A target whose limits have no room until some call ends is left alone for so long.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What a call holds and what it has come to.
+#[derive(Debug, Default)]
+pub(super) struct Till {
+    hold: Option<Hold>,
+    /// Tokens of the answer that are held; `None` where nobody counts them.
+    room: Option<u64>,
+    settled: bool,
+}
+
+/// How long a question is and how long its answer may be, in tokens.
+#[derive(Debug, Clone, Copy)]
+struct Measure {
+    input: u64,
+    /// As the question says.
+    output: Option<u64>,
+    answers: u64,
+}
+
+/// What a call has used of all targets together.
+#[derive(Debug, Default)]
+struct Bill {
+    tokens: u64,
+    cost: Option<Money>,
+}
+
+/// Holds what the call may need at most in the accounts of its key and route.
+pub(super) async fn hold(call: &mut Call, question: &Question) -> Result<(), Error> {
+    let accounts = call.accounts();
+    if accounts.is_empty() || call.till.hold.is_some() {
+        return Ok(());
+    }
+    let mut demand = Demand { priced: true, ..Demand::default() };
+    if call.tabs().any(|tab| tab.measured) && costs(call.surface()) {
+        let measure = measure(call, question).await;
+        (demand, call.till.room) = dearest(call, measure);
+    }
+    match reserve(&accounts, demand, Moment::now()) {
+        Ok(hold) => {
+            call.till.hold = Some(hold);
+            Ok(())
+        }
+        Err(refusal) => Err(call.refused_by(&refusal)),
+    }
+}
+
+/// The same for the accounts of a target that is about to be asked. When they have no room: until
+/// when it is to be left alone.
+pub(super) async fn hold_target(
+    call: &Call,
+    question: &Question,
+    place: usize,
+) -> Result<Option<Hold>, Instant> {
+    let target = call.chain.as_ref().and_then(|chain| chain.targets.get(place));
+    let Some(target) = target.filter(|target| !target.tab.is_empty()) else { return Ok(None) };
+    let mut demand = Demand { priced: true, ..Demand::default() };
+    if target.tab.measured && costs(call.surface()) {
+        demand = measure(call, question).await.demand(call, target);
+    }
+    let now = Moment::now();
+    reserve(&target.tab.accounts, demand, now).map(Some).map_err(|refusal| {
+        call.note_refusal(&refusal);
+        tracing::debug!(%refusal, "a target has no room");
+        now.steady + refusal.retry_after.unwrap_or(SOON)
+    })
+}
+
+/// Whether questions of this kind use tokens themselves. What a batch has used is counted when it
+/// is known.
+fn costs(surface: Surface) -> bool {
+    !surface.counts_tokens() && !matches!(surface, Surface::Files | Surface::Batches)
+}
+
+async fn measure(call: &Call, question: &Question) -> Measure {
+    let is_form = question.relayed.as_ref().is_some_and(|relayed: &Relayed| !relayed.is_json());
+    let input = if is_form { 0 } else { call.input_estimate() };
+    let surface = call.surface();
+    if !surface.is_chat() && surface != Surface::Completions {
+        return Measure { input, output: Some(0), answers: 1 };
+    }
+    Box::pin(question.understand(call)).await;
+    let Ok(asked) = question.chat() else { return Measure { input, output: None, answers: 1 } };
+    let sampling = &asked.request.sampling;
+    Measure {
+        input: estimate::tokens(&asked.request, Dialect::Chat),
+        output: sampling.max_tokens,
+        answers: u64::from(sampling.choices.unwrap_or(1).max(1)),
+    }
+}
+
+/// What the call may need at most, whichever of its targets answers, and how much of that is for
+/// the answer.
+fn dearest(call: &Call, measure: Measure) -> (Demand, Option<u64>) {
+    let mut most = Demand { priced: true, ..Demand::default() };
+    let mut room = 0;
+    let targets = call.chain.iter().flat_map(|chain| chain.targets.iter().enumerate());
+    let barred = &call.bearings.barred;
+    let eligible =
+        targets.filter(|(place, target)| !barred.contains(place) && call.may_use(target));
+    for (_, target) in eligible {
+        let demand = measure.demand(call, target);
+        most.tokens = most.tokens.max(demand.tokens);
+        most.nanos = most.nanos.max(demand.nanos);
+        most.priced &= demand.priced;
+        room = room.max(measure.output(target));
+    }
+    (most, Some(room))
+}
+
+fn told(refusal: &Refusal) -> Error {
+    let kind = match refusal.dimension {
+        Dimension::Requests | Dimension::Tokens | Dimension::Concurrency => Kind::RateLimited,
+        Dimension::Budget(_) => Kind::BudgetExceeded,
+        Dimension::Unpriced => Kind::UnpricedModel,
+    };
+    let mut error = Error::new(kind, refusal.to_string());
+    error.retry_after = refusal.retry_after;
+    error
+}
+
+fn tell(crossed: &[Crossed]) {
+    for crossed in crossed {
+        tracing::warn!(
+            scope = crossed.scope.name(), name = %crossed.name, used = %crossed.used,
+            limit = %crossed.limit, window = %crossed.window,
+            "a budget's soft threshold is crossed"
+        );
+    }
+}
+
+// === impl Measure ===
+
+impl Measure {
+    fn output(&self, target: &Target) -> u64 {
+        let usual = || target.info.max_output.map_or(USUAL_MOST, |most| most.min(USUAL_MOST));
+        self.output.unwrap_or_else(usual).saturating_mul(self.answers)
+    }
+
+    /// What it may come to with this target.
+    fn demand(&self, call: &Call, target: &Target) -> Demand {
+        let usage = Usage { input: self.input, output: self.output(target), ..Usage::default() };
+        let price = target.info.price.as_ref();
+        Demand {
+            tokens: call.house.config.token_weights.count(&usage),
+            nanos: price.map_or(0, |price| price.cost(&usage).nanos()),
+            priced: price.is_some(),
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// What is counted for its key and its route. The gateway's own comparisons and trials are
+    /// nobody's.
+    fn tabs(&self) -> impl Iterator<Item = &Tab> {
+        let caller = self.caller.as_ref();
+        let route = self.chain.as_ref().filter(|_| caller.is_some()).map(|chain| &chain.tab);
+        let tabs = caller.map(Caller::tab).into_iter().chain(route);
+        tabs.filter(|tab| !tab.is_empty())
+    }
+
+    /// Whether anything is limited or counted for it.
+    pub(super) fn is_counted(&self) -> bool {
+        self.tabs().next().is_some()
+    }
+
+    fn accounts(&self) -> SmallVec<[Arc<Account>; 8]> {
+        self.tabs().flat_map(|tab| tab.accounts.iter().cloned()).collect()
+    }
+
+    /// The accounts with budgets among them.
+    fn budgets(&self) -> SmallVec<[Arc<Account>; 8]> {
+        let budgeted = self.tabs().filter(|tab| tab.budgeted);
+        budgeted.flat_map(|tab| tab.accounts.iter().cloned()).collect()
+    }
+
+    /// The smallest share that is left of a budget; 1 where there is none.
+    pub(super) fn budget_left(&self) -> f64 {
+        let budgets = self.budgets();
+        if budgets.is_empty() { 1.0 } else { account::least_share(&budgets, Moment::now()) }
+    }
+
+    /// Whether its caller is to be served by something cheaper.
+    pub(super) fn is_past_soft(&self) -> bool {
+        let budgets = self.budgets();
+        !budgets.is_empty() && account::is_past_soft(&budgets, Moment::now())
+    }
+
+    fn note_refusal(&self, refusal: &Refusal) {
+        let limited = &self.gateway.telemetry.metrics.limited;
+        limited.with_label_values(&[refusal.dimension.name()]).inc();
+    }
+
+    fn refused_by(&self, refusal: &Refusal) -> Error {
+        self.note_refusal(refusal);
+        told(refusal)
+    }
+
+    /// Holds more for an answer of which so many tokens have been written. The error says that
+    /// there is no room, and that the answer ends here.
+    pub(super) fn outgrows(&mut self, written: u64) -> Option<Error> {
+        let room = self.till.room.filter(|room| written > *room)?;
+        let steps = (written - room).div_ceil(STEP);
+        let usage = Usage { output: steps * STEP, ..Usage::default() };
+        let price = self.target().and_then(|target| target.info.price.as_ref());
+        let nanos = price.map_or(0, |price| price.cost(&usage).nanos());
+        let tokens = self.house.config.token_weights.count(&usage);
+        match self.till.hold.as_mut()?.grow(tokens, nanos, Moment::now()) {
+            Ok(()) => {
+                self.till.room = Some(room + usage.output);
+                None
+            }
+            Err(refusal) => Some(self.refused_by(&refusal)),
+        }
+    }
+
+    /// Settles what was held for an attempt that has ended.
+    pub(super) fn settle_attempt(&self, hold: Option<Hold>, usage: Option<Usage>) {
+        let Some(hold) = hold else { return };
+        let used = usage.unwrap_or(self.record.usage);
+        let tokens = self.house.config.token_weights.count(&used);
+        tell(&hold.settle(tokens, 0, Moment::now()));
+    }
+
+    /// What the call has come to is known: it is counted, once.
+    pub(super) fn settle(&mut self) {
+        if std::mem::replace(&mut self.till.settled, true) {
+            return;
+        }
+        let bill = self.bill();
+        self.record.cost = bill.cost;
+        let was_sent = !self.record.attempts.is_empty() || self.place().is_some();
+        if let Some(hold) = self.till.hold.take().filter(|_| was_sent) {
+            let nanos = bill.cost.map_or(0, Money::nanos);
+            tell(&hold.settle(bill.tokens, nanos, Moment::now()));
+        }
+    }
+
+    /// Each attempt by its own price, and all of them in the metrics.
+    fn bill(&self) -> Bill {
+        let mut bill = Bill::default();
+        let mut unpriced = false;
+        let metrics = &self.gateway.telemetry.metrics;
+        let team = self.caller.as_ref().and_then(|caller| caller.team()).map_or("", |team| team);
+        let earlier = self.record.attempts.iter().filter_map(|attempt| {
+            Some((self.asked(&attempt.provider, &attempt.model), attempt.usage?))
+        });
+        let known = self.record.usage_source != UsageSource::None;
+        let last = known.then(|| (self.last_target(), self.record.usage));
+        for (target, usage) in earlier.chain(last).filter(|(_, usage)| usage.total() > 0) {
+            if self.till.hold.is_some() {
+                bill.tokens += self.house.config.token_weights.count(&usage);
+            }
+            let Some(target) = target else { continue };
+            let Some(price) = &target.info.price else {
+                unpriced = true;
+                continue;
+            };
+            let cost = price.cost(&usage);
+            target.meters.cost(metrics, team, cost.usd());
+            bill.cost = Some(bill.cost.unwrap_or_default().saturating_add(cost));
+        }
+        if unpriced {
+            metrics.unpriced.inc();
+            // A part of the cost is not the cost.
+            bill.cost = None;
+        }
+        bill
+    }
+
+    fn asked(&self, provider: &str, model: &str) -> Option<&Target> {
+        let targets = &self.chain.as_ref()?.targets;
+        targets.iter().find(|target| *target.model == *model && *target.provider.name == *provider)
+    }
+
+    /// The target that answered, or the last one that was asked.
+    pub(super) fn last_target(&self) -> Option<&Target> {
+        let last = || self.record.attempts.last();
+        self.target().or_else(|| last().and_then(|last| self.asked(&last.provider, &last.model)))
+    }
+
+    /// Tells the client what is left of its limits and budgets.
+    pub(super) fn say_limits(&self, headers: &mut HeaderMap) {
+        let accounts = self.accounts();
+        if accounts.is_empty() {
+            return;
+        }
+        for (name, value) in account::rate_headers(&accounts, Moment::now()) {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        if self.tabs().any(|tab| tab.budgeted)
+            && let Ok(left) = HeaderValue::try_from(self.budget_left().to_string())
+        {
+            headers.insert("x-switchpoint-budget-left", left);
+        }
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Puts into the metrics how much of its budget each team has used: of several, of the one
+    /// that is nearest to its end.
+    pub fn show_budgets(&self) {
+        const MILLION: u32 = 1_000_000;
+        let (house, now) = (self.snapshot(), Moment::now());
+        let used = &self.telemetry.metrics.budget_used;
+        used.reset();
+        for account in house.tabs.of(Scope::Team) {
+            let shares = account.status(now).into_iter().map(|status| {
+                let share = u128::from(status.used.value) * u128::from(MILLION);
+                u32::try_from(share / u128::from(status.limit.value.max(1))).unwrap_or(u32::MAX)
+            });
+            if let Some(most) = shares.max() {
+                let share = f64::from(most) / f64::from(MILLION);
+                used.with_label_values(&[&*account.name]).set(share);
+            }
+        }
+    }
+}
