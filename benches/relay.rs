@@ -164,8 +164,7 @@ impl Route {
                     cost: Some(1000 - place as u64),
                 },
                 model,
-                in_region: true,
-                wanted: true,
+                barred: None,
                 prefills: false,
                 shut: shut.map(|until| (until, lane.reason(now).unwrap_or(Reason::Errors))),
             }

@@ -353,7 +353,41 @@ async fn what_was_used_stays_used_when_the_config_changes() {
     assert_eq!(gateway.reload(&sections(70)).await.status, 200);
     let left = budget(&gateway, "ci").await;
     assert_eq!((&left["used"], &left["limit"]), (&json!(USED), &json!(70)));
-    assert_eq!(code(&ask(&gateway, "ci", "up/a").await), refused(429, "budget_exceeded"));
+    let answer = ask(&gateway, "ci", "up/a").await;
+    assert_eq!(code(&answer), refused(429, "budget_exceeded"));
+    let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=86_400).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_refused_at_once() {
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    let poor = key("ci", "budget = [{ tokens = 20, window = \"1d\" }]");
+    let gateway = Gateway::before(&upstream, &poor).await;
+    let body = json!({"model": "up/a", "input": "Hi", "background": true}).to_string();
+    let answer = client::post(gateway.address, "/v1/responses", "sk-ci", body).await;
+    assert_eq!(code(&answer), refused(429, "budget_exceeded"));
+    assert_eq!(upstream.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn every_door_moves_the_same_counter() {
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    let budgets = key("ci", "budget = [{ tokens = 100_000, window = \"1d\" }]");
+    let gateway = Gateway::before(&upstream, &budgets).await;
+    let hi = json!([{"role": "user", "content": "Hi"}]);
+    let google = json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]});
+    let doors = [
+        (CHAT, json!({"model": "up/a", "messages": hi})),
+        ("/v1/messages", json!({"model": "up/a", "max_tokens": 50, "messages": hi})),
+        ("/v1/responses", json!({"model": "up/a", "input": "Hi"})),
+        ("/v1beta/models/up/a:generateContent", google),
+    ];
+    for (turn, (path, body)) in (1..).zip(doors) {
+        let answer = client::post(gateway.address, path, "sk-ci", body.to_string()).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        assert_eq!(budget(&gateway, "ci").await["used"], turn * USED, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ use super::relay::Relay;
 use super::reply::outcome_of;
 use super::responses::Keeping;
 use super::snapshot::Road;
-use super::{Arrival, Body, Gateway, arrival, bearings, explain, journey, objects, shadow, upload};
+use super::{
+    Arrival, Body, Gateway, arrival, bearings, explain, journey, objects, shadow, till, upload,
+};
 use crate::canon::{Dialect, Outcome, Surface};
 use crate::error::{Error, Kind};
 
@@ -49,7 +51,7 @@ impl Gateway {
                 Box::pin(detached(call, question)).await
             }
             Ok(question) if question.envelope.stream => stream(call, question).await,
-            Ok(question) if question.envelope.background => later(call, question),
+            Ok(question) if question.envelope.background => Box::pin(later(call, question)).await,
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
             // The record says that the client left; where it sent nonsense instead, it reads this.
@@ -146,12 +148,16 @@ async fn recall(call: &mut Call, mut question: Question, road: &Road) -> Result<
 }
 
 /// Answers at once that an answer is being made.
-fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
+async fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
     let (id, created) = call.stamp();
     let Some(keeping) = call.keeping.take() else {
         let message = "`background` needs `store`: the answer is fetched by its id.";
         return call.refuse(Error::invalid(message));
     };
+    // Whoever has no room for it is told now, and not by an answer that has failed.
+    if let Err(error) = till::hold(&mut call, &question).await {
+        return call.refuse(error);
+    }
     let gateway = Arc::clone(&call.gateway);
     let head = call.respond(StatusCode::OK, JSON);
     drop(call.goes_to_background());
