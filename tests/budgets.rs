@@ -299,6 +299,30 @@ async fn a_target_without_room_is_passed_over_and_a_route_without_room_refuses()
 }
 
 #[tokio::test]
+async fn both_sides_of_a_race_give_their_places_back() {
+    let slow = Script::json(200, REPLY).after(Duration::from_secs(5));
+    let upstream = Upstream::start([("slow", [slow]), ("quick", [Script::json(200, REPLY)])]).await;
+    let hedge = "hedge = { after = \"50ms\", max_extra_cost = 1.0 }";
+    let sections = [
+        "[models.\"up/slow\"]\nlimits = { concurrency = 1 }\n".to_owned(),
+        "[models.\"up/quick\"]\nlimits = { concurrency = 1 }\n".to_owned(),
+        route("race", &["up/slow", "up/quick"], hedge),
+        key("ci", "budget = [{ tokens = 100_000, window = \"1d\" }]"),
+    ];
+    let gateway = Gateway::before(&upstream, &sections.concat()).await;
+    for turn in 1..=3 {
+        let answer = ask(&gateway, "ci", "race").await;
+        assert_eq!(answer.header("x-switchpoint-model"), Some("quick"), "{}", answer.text());
+        gateway.recorded(turn).await;
+        upstream.asked(turn * 2).await;
+    }
+    let budget = budget(&gateway, "ci").await;
+    // The loser's question counts too, by estimate.
+    assert!(budget["used"].as_u64() > Some(3 * USED), "{budget}");
+    assert_eq!(budget["reserved"], 0);
+}
+
+#[tokio::test]
 async fn who_has_used_much_is_served_by_something_cheaper_first() {
     let upstream =
         Upstream::start(["dear", "cheap"].map(|name| (name, [Script::json(200, REPLY)]))).await;

@@ -324,7 +324,12 @@ impl Journey {
         (attempt, next): (Attempt<'_>, Option<usize>),
     ) -> Result<Option<Answer>, Error> {
         let (place, credential) = (attempt.place, attempt.credential);
-        let hold = match till::hold_target(call, question, place).await {
+        let limited = call.chain.as_ref().is_some_and(|chain| !chain.targets[place].tab.is_empty());
+        let hold = match limited.then(|| Box::pin(till::hold_target(call, question, place))) {
+            None => Ok(None),
+            Some(hold) => hold.await,
+        };
+        let hold = match hold {
             Ok(hold) => hold,
             Err(until) => {
                 self.leave_alone(place, (until, Reason::RateLimited));
