@@ -427,3 +427,19 @@ async fn a_whole_stream_counts_what_its_provider_says() {
     let left = budget(&gateway, "ci").await;
     assert_eq!((&left["used"], &left["reserved"]), (&json!(USED), &json!(0)));
 }
+
+#[tokio::test]
+async fn a_call_that_is_refused_has_no_shadow_either() {
+    let good = || [Script::json(200, REPLY)];
+    let upstream = Upstream::start([("a", good()), ("shade", good())]).await;
+    let sections = key("once", "limits = { requests = \"1/h\" }")
+        + &route("r", &["up/a"], "shadow = { target = \"up/shade\" }");
+    let gateway = Gateway::before(&upstream, &sections).await;
+    assert_eq!(ask(&gateway, "once", "r").await.status, 200);
+    upstream.asked(2).await;
+    assert_eq!(code(&ask(&gateway, "once", "r").await), refused(429, "rate_limited"));
+    // One record for each of the two calls, one for the shadow; a second would have been the fourth.
+    gateway.recorded(3).await;
+    assert_eq!(gateway.stop().len(), 3);
+    assert_eq!(upstream.requests().len(), 2);
+}

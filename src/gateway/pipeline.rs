@@ -108,7 +108,7 @@ where
     }
     bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
     if !ask.explains {
-        shadow::cast(call, &question);
+        Box::pin(shadow::cast(call, &question)).await.map_err(Unreadable::Refused)?;
     }
     Ok(question)
 }

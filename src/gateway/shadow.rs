@@ -9,9 +9,10 @@ use super::ask::Answer;
 use super::call::Call;
 use super::chain::Shadow;
 use super::flow::{Flow, Step};
-use super::journey;
 use super::reply::outcome_of;
+use super::{journey, till};
 use crate::canon::Outcome;
+use crate::error::Error;
 use crate::net::shed::Permit;
 
 /// Tokens that may be spent in each hour of the clock.
@@ -49,17 +50,19 @@ impl Hourly {
     }
 }
 
-/// Sends the question to the shadow of its route, if there is one and it is this call's turn.
-pub(super) fn cast(call: &Call, question: &Question) {
-    let Some(shadowed) = call.chain.clone() else { return };
-    let Some(shadow) = shadowed.shadow.as_ref() else { return };
+/// Sends the question to the shadow of its route, if there is one and it is this call's turn. The
+/// error says that the call is refused by its accounts: then nothing is sent to anybody.
+pub(super) async fn cast(call: &mut Call, question: &Question) -> Result<(), Error> {
+    let Some(shadowed) = call.chain.clone() else { return Ok(()) };
+    let Some(shadow) = shadowed.shadow.as_ref() else { return Ok(()) };
     // What is only counted is not answered, and what is still arriving can be read once only.
     let fit = !call.surface().counts_tokens() && question.rest().is_none();
     if !fit || call.draw() % 1000 >= u64::from(shadow.permille) {
-        return;
+        return Ok(());
     }
-    let Some(running) = enter(shadow, call) else { return };
-    let Some(question) = question.copy() else { return };
+    till::hold(call, question).await?;
+    let Some(running) = enter(shadow, call) else { return Ok(()) };
+    let Some(question) = question.copy() else { return Ok(()) };
     let mut second = Call::open(Arc::clone(&call.gateway), call.surface(), None, None);
     second.shadows(call);
     second.routed(&shadow.chain, &question);
@@ -77,6 +80,7 @@ pub(super) fn cast(call: &Call, question: &Question) {
         });
         drop(running);
     });
+    Ok(())
 }
 
 fn enter(shadow: &Shadow, call: &Call) -> Option<Permit> {
