@@ -7,6 +7,7 @@ mod bedrock;
 mod demo;
 mod encode;
 pub mod failure;
+mod kind;
 pub mod models;
 mod paths;
 mod vertex;
