@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::{CallId, Dialect, Task, Usage};
 
 /// What kind of question a call asks: one door of ours each.
@@ -109,7 +111,8 @@ impl Surface {
 }
 
 /// How a call, or one attempt of it, ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Ok,
     ClientClosed,
@@ -117,18 +120,22 @@ pub enum Outcome {
     UpstreamError,
     Timeout,
     RateLimited,
+    BudgetExceeded,
+    GuardBlocked,
     Refused,
     Internal,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::ClientClosed,
         Self::UpstreamTruncated,
         Self::UpstreamError,
         Self::Timeout,
         Self::RateLimited,
+        Self::BudgetExceeded,
+        Self::GuardBlocked,
         Self::Refused,
         Self::Internal,
     ];
@@ -141,14 +148,22 @@ impl Outcome {
             Self::UpstreamError => "upstream_error",
             Self::Timeout => "timeout",
             Self::RateLimited => "rate_limited",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::GuardBlocked => "guard_blocked",
             Self::Refused => "refused",
             Self::Internal => "internal",
         }
     }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
 }
 
 /// Where the token counts of a record come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UsageSource {
     Provider,
     /// Counted by the gateway: the provider reported nothing, or the call ended before it did.
@@ -157,6 +172,8 @@ pub enum UsageSource {
 }
 
 impl UsageSource {
+    pub const ALL: [Self; 3] = [Self::Provider, Self::Estimated, Self::None];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Provider => "provider",
@@ -164,10 +181,15 @@ impl UsageSource {
             Self::None => "none",
         }
     }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.name() == name)
+    }
 }
 
 /// One request to one upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub provider: Arc<str>,
     pub model: Arc<str>,
