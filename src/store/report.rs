@@ -39,8 +39,8 @@ pub struct Export {
     store: Store,
     reach: Reach,
     filter: Filter,
-    /// None at the end.
-    next: Option<Option<Cursor>>,
+    after: Option<Cursor>,
+    has_ended: bool,
 }
 
 /// Conditions on a table, and the values of their question marks.
@@ -99,7 +99,7 @@ impl Store {
 
     /// All calls of a filter, for a file.
     pub fn export(&self, reach: Reach, filter: Filter) -> Export {
-        Export { store: self.clone(), reach, filter, next: Some(None) }
+        Export { store: self.clone(), reach, filter, after: None, has_ended: false }
     }
 }
 
@@ -108,9 +108,13 @@ impl Store {
 impl Export {
     /// The next calls; `None` at the end. After a failure the same page can be asked for again.
     pub async fn next(&mut self) -> Result<Option<Vec<CallRow>>, Failure> {
-        let Some(after) = self.next else { return Ok(None) };
-        let (rows, next) = self.store.calls(&self.reach, &self.filter, (after, PAGE)).await?;
-        self.next = next.map(Some);
+        if self.has_ended {
+            return Ok(None);
+        }
+        let page = (self.after, PAGE);
+        let (rows, next) = self.store.calls(&self.reach, &self.filter, page).await?;
+        self.has_ended = next.is_none();
+        self.after = next;
         Ok((!rows.is_empty()).then_some(rows))
     }
 }
@@ -284,7 +288,7 @@ fn sums(
     groups: &[Column],
     which: &Where,
 ) -> rusqlite::Result<Vec<UsageRow>> {
-    let columns: String = groups.iter().map(|column| format!("{}, ", grouped(*column))).collect();
+    let columns: String = groups.iter().map(|column| grouped(*column) + ", ").collect();
     let tags = groups.contains(&Column::Tag);
     let tags = if tags { "LEFT JOIN json_each(usage.tags) AS tag" } else { "" };
     let numbers: Vec<String> = (1..=groups.len()).map(|number| number.to_string()).collect();
