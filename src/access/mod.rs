@@ -30,6 +30,7 @@ struct Key {
     name: Arc<str>,
     team: Option<Arc<str>>,
     user: Option<Arc<str>>,
+    org: Option<Arc<str>>,
     /// What it may call; `None` is everything, an empty list nothing.
     routes: Option<Vec<String>>,
     /// Who may answer it, likewise.
@@ -102,6 +103,7 @@ impl Key {
             name: name.into(),
             team: team.map(|team| team.as_str().into()),
             user: key.user.as_deref().map(Into::into),
+            org: org.map(|org| org.as_str().into()),
             routes: key.routes.clone(),
             models: key.models.clone(),
             tags: key.tags.clone(),
@@ -152,6 +154,15 @@ impl Caller {
 
     pub fn user(&self) -> Option<&Arc<str>> {
         self.0.user.as_ref()
+    }
+
+    pub fn org(&self) -> Option<&Arc<str>> {
+        self.0.org.as_ref()
+    }
+
+    /// All that the key marks its calls with.
+    pub fn tags(&self) -> &BTreeMap<String, String> {
+        &self.0.tags
     }
 
     /// What the key marks its calls with.

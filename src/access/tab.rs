@@ -59,6 +59,10 @@ impl Tabs {
         })
     }
 
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Account>> {
+        self.0.values().flat_map(|tab| &tab.accounts)
+    }
+
     /// The accounts of one kind of holder.
     pub fn of(&self, scope: Scope) -> impl Iterator<Item = &Arc<Account>> {
         let tabs = self.0.iter().filter(move |((known, _), _)| *known == scope);

@@ -1,8 +1,11 @@
 //! The finished call as one row; the access log, the metrics and the ledger are all cut from it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use super::{CallId, Dialect, Money, Task, Usage};
 
@@ -114,7 +117,8 @@ impl Surface {
 }
 
 /// How a call, or one attempt of it, ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Ok,
     ClientClosed,
@@ -123,12 +127,13 @@ pub enum Outcome {
     Timeout,
     RateLimited,
     BudgetExceeded,
+    GuardBlocked,
     Refused,
     Internal,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::ClientClosed,
         Self::UpstreamTruncated,
@@ -136,6 +141,7 @@ impl Outcome {
         Self::Timeout,
         Self::RateLimited,
         Self::BudgetExceeded,
+        Self::GuardBlocked,
         Self::Refused,
         Self::Internal,
     ];
@@ -149,14 +155,21 @@ impl Outcome {
             Self::Timeout => "timeout",
             Self::RateLimited => "rate_limited",
             Self::BudgetExceeded => "budget_exceeded",
+            Self::GuardBlocked => "guard_blocked",
             Self::Refused => "refused",
             Self::Internal => "internal",
         }
     }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
 }
 
 /// Where the token counts of a record come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum UsageSource {
     Provider,
     /// Counted by the gateway: the provider reported nothing, or the call ended before it did.
@@ -165,6 +178,8 @@ pub enum UsageSource {
 }
 
 impl UsageSource {
+    pub const ALL: [Self; 3] = [Self::Provider, Self::Estimated, Self::None];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Provider => "provider",
@@ -172,10 +187,15 @@ impl UsageSource {
             Self::None => "none",
         }
     }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.name() == name)
+    }
 }
 
 /// One request to one upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub provider: Arc<str>,
     pub model: Arc<str>,
@@ -186,6 +206,8 @@ pub struct Attempt {
     /// What it used, by estimate, where another attempt took its place: it lost a race, or its
     /// stream broke. What the last attempt used stands in the record.
     pub usage: Option<Usage>,
+    /// What that cost; `None` where nothing was used or nobody knows the price.
+    pub cost: Option<Money>,
 }
 
 /// Who wanted a call.
@@ -223,6 +245,7 @@ pub struct CallRecord {
     /// Whose key it is, as far as the config says.
     pub team: Option<Arc<str>>,
     pub user: Option<Arc<str>>,
+    pub org: Option<Arc<str>>,
     /// The route, or `direct` for `provider/model`; never what the client wrote.
     pub route: Option<Arc<str>>,
     pub attempts: Vec<Attempt>,
@@ -233,6 +256,12 @@ pub struct CallRecord {
     pub usage_source: UsageSource,
     /// What all attempts cost together; `None` where nothing was used or nobody knows the price.
     pub cost: Option<Money>,
+    /// The tokens of all attempts as budgets count them.
+    pub counted: u64,
+    /// When budgets counted it.
+    pub settled_at: SystemTime,
+    /// What its key and its client marked it with.
+    pub tags: BTreeMap<Box<str>, Box<str>>,
     pub duration: Duration,
     pub first_token: Option<Duration>,
     /// Time spent in the gateway before the first request to an upstream left.
@@ -248,6 +277,15 @@ pub struct CallRecord {
 }
 
 impl CallRecord {
+    /// What all attempts used together.
+    pub fn usage_of_all(&self) -> Usage {
+        let mut sum = self.usage;
+        for usage in self.attempts.iter().filter_map(|attempt| attempt.usage) {
+            sum += usage;
+        }
+        sum
+    }
+
     /// The attempt that answered, or the last one that tried.
     pub fn served_by(&self) -> Option<&Attempt> {
         self.attempts.last()

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::banner::{self, Made};
 use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
-use crate::gateway::{Gateway, Overrides, Reloader, Snapshot};
+use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot};
 use crate::http::{AdminApi, Api, Observed};
 use crate::net::client::Client;
 use crate::net::listen::{Door, bind};
@@ -182,6 +182,9 @@ impl House {
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let admin = listener(config.admin.listen)?;
         let signals = Signals::listen()?;
+        self.gateway.seed(Past::All).await.map_err(|error| {
+            NoStart::Io("cannot read what was spent before", io::Error::other(error))
+        })?;
         self.maintain(certificate.clone())?;
 
         let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));

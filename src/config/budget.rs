@@ -134,6 +134,17 @@ fn money(value: &DeValue<'_>) -> Result<u64, String> {
     }
 }
 
+// === impl Unit ===
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Usd => "usd",
+        }
+    }
+}
+
 // === impl Window ===
 
 fn window(section: &Section<'_>) -> Option<(String, Window)> {

@@ -19,6 +19,9 @@ const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", "x-gateway-attempt"]
 const TIMEOUT: &str = "x-switchpoint-timeout";
 const EXPLAIN: &str = "x-switchpoint-explain";
 const TAGS: &str = "x-switchpoint-tags";
+/// So many marks of a client are kept, and no longer ones, name and value together.
+const MOST_TAGS: usize = 16;
+const LONGEST_TAG: usize = 128;
 
 /// Where a model leads to, if this caller may go there; and the kind of work that its name says, as
 /// in `auto/code`.
@@ -106,6 +109,7 @@ fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
         match name.as_str() {
             name if !name.starts_with("x-") => {}
             EXPLAIN => call.explains = true,
+            TAGS => note_tags(call, value.to_str().unwrap_or_default()),
             TIMEOUT => timeout = timeout.or_else(|| value.to_str().ok()),
             name if RETRY_COUNTS.contains(&name) => {
                 let count = value.to_str().ok().and_then(|text| text.parse().ok());
@@ -116,6 +120,17 @@ fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
     }
     call.bearings.timeout = timeout.map(duration).transpose()?;
     Ok(())
+}
+
+/// `a=b,c=d`, within a bound.
+fn note_tags(call: &mut Call, written: &str) {
+    let pairs = written.split(',').filter_map(|pair| pair.split_once('='));
+    for (name, value) in pairs.take(MOST_TAGS) {
+        let (name, value) = (name.trim(), value.trim());
+        if !name.is_empty() && name.len() + value.len() <= LONGEST_TAG {
+            call.record.tags.entry(name.into()).or_insert_with(|| value.into());
+        }
+    }
 }
 
 /// `30s`, `500ms`, or a number of seconds.
@@ -139,7 +154,6 @@ impl Subject<'_> {
     fn meets(&self, when: &Condition) -> bool {
         let request = self.question.chat().ok().map(|asked| &asked.request);
         let features = request.map(needs::features).unwrap_or_default();
-        let tags = self.headers.get(TAGS).and_then(|value| value.to_str().ok()).unwrap_or("");
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let facts = Facts {
             model: &self.question.envelope.model,
@@ -151,11 +165,9 @@ impl Subject<'_> {
             tokens: &|| self.call.input_estimate(),
             header: &|name| self.headers.get(name).and_then(|value| value.to_str().ok()),
             tag: &|name| {
-                let mut pairs = tags.split(',').filter_map(|pair| pair.split_once('='));
                 let own = self.call.caller.as_ref().and_then(|caller| caller.tag(name));
-                let mut said = || pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value);
                 // What the config says of a key no client can gainsay.
-                own.or_else(|| said().map(str::trim))
+                own.or_else(|| self.call.record.tags.get(name).map(|value| &**value))
             },
             task: &|| self.call.task().map(Task::name),
             key: self.call.key().map_or("", |key| key),

@@ -1,6 +1,7 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -133,6 +134,7 @@ impl Call {
             key: None,
             team: None,
             user: None,
+            org: None,
             route: None,
             attempts: Vec::new(),
             outcome: Outcome::ClientClosed,
@@ -140,6 +142,9 @@ impl Call {
             usage: Usage::default(),
             usage_source: UsageSource::None,
             cost: None,
+            counted: 0,
+            settled_at: SystemTime::UNIX_EPOCH,
+            tags: BTreeMap::new(),
             duration: Duration::ZERO,
             first_token: None,
             overhead: Duration::ZERO,
@@ -460,7 +465,9 @@ impl Call {
         let Some(target) = chain.and_then(|chain| chain.targets.get(place)) else { return };
         let (provider, model) = (Arc::clone(&target.provider.name), Arc::clone(&target.model));
         let elapsed = since.elapsed();
-        self.record.attempts.push(Attempt { provider, model, outcome, status, elapsed, usage });
+        let cost = None;
+        let attempt = Attempt { provider, model, outcome, status, elapsed, usage, cost };
+        self.record.attempts.push(attempt);
     }
 
     /// Takes in what the attempt under way was answered.
@@ -553,6 +560,7 @@ impl Drop for Call {
             (self.record.surface, self.record.stream) = (Surface::Explain, false);
         }
         self.record.outcome = outcome;
+        self.is_of_caller();
         self.record.duration = self.started.elapsed();
         // The record tells of its last attempt itself.
         let last = self.record.attempts.last_mut().and_then(|attempt| attempt.usage.take());
@@ -560,14 +568,11 @@ impl Drop for Call {
             (self.record.usage, self.record.usage_source) = (usage, UsageSource::Estimated);
         }
         self.settle();
-        if let Some(caller) = &self.caller {
-            self.record.team = caller.team().cloned();
-            self.record.user = caller.user().cloned();
-        }
         let chain = self.chain.as_deref();
         let target = chain.zip(place).and_then(|(chain, place)| chain.targets.get(place));
         let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
+        self.note_end();
     }
 }

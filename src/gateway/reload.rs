@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::{Gateway, Snapshot};
+use super::{Gateway, Past, Snapshot};
 use crate::config::Config;
 
 /// Adds to a freshly loaded config what the command line decided.
@@ -52,6 +52,12 @@ impl Reloader {
                 status.last_error = None;
                 let (generation, hash) = (snapshot.generation, snapshot.config.hash.clone());
                 self.gateway.swap(snapshot);
+                let gateway = Arc::clone(&self.gateway);
+                self.gateway.tasks.spawn(async move {
+                    if let Err(error) = gateway.seed(Past::Before).await {
+                        tracing::error!(%error, "new budgets count from now on only");
+                    }
+                });
                 reloads.with_label_values(&["accepted"]).inc();
                 tracing::info!(generation, %hash, "a changed config is in force");
                 Ok(generation)

@@ -51,6 +51,8 @@ struct Measure {
 struct Bill {
     tokens: u64,
     cost: Option<Money>,
+    /// Nobody knows what a part of it costs.
+    unpriced: bool,
 }
 
 /// Holds what the call may need at most in the accounts of its key and route.
@@ -67,6 +69,7 @@ pub(super) async fn hold(call: &mut Call, question: &Question) -> Result<(), Err
     match reserve(&accounts, demand, Moment::now()) {
         Ok(hold) => {
             call.till.hold = Some(hold);
+            call.note_begin();
             Ok(())
         }
         Err(refusal) => Err(call.refused_by(&refusal)),
@@ -198,6 +201,11 @@ impl Call {
         self.tabs().flat_map(|tab| tab.accounts.iter().cloned()).collect()
     }
 
+    /// Whether something has a budget that it counts in.
+    pub(super) fn is_budgeted(&self) -> bool {
+        self.tabs().any(|tab| tab.budgeted)
+    }
+
     /// The accounts with budgets among them.
     fn budgets(&self) -> SmallVec<[Arc<Account>; 8]> {
         let budgeted = self.tabs().filter(|tab| tab.budgeted);
@@ -258,44 +266,54 @@ impl Call {
             return;
         }
         let bill = self.bill();
+        let now = Moment::now();
         self.record.cost = bill.cost;
+        self.record.counted = bill.tokens;
+        self.record.settled_at = now.wall.into();
         let was_sent = !self.record.attempts.is_empty() || self.place().is_some();
         if let Some(hold) = self.till.hold.take().filter(|_| was_sent) {
             let nanos = bill.cost.map_or(0, Money::nanos);
-            tell(&hold.settle(bill.tokens, nanos, Moment::now()));
+            tell(&hold.settle(bill.tokens, nanos, now));
         }
     }
 
     /// Each attempt by its own price, and all of them in the metrics.
-    fn bill(&self) -> Bill {
+    fn bill(&mut self) -> Bill {
         let mut bill = Bill::default();
-        let mut unpriced = false;
-        let metrics = &self.gateway.telemetry.metrics;
-        let team = self.caller.as_ref().and_then(|caller| caller.team()).map_or("", |team| team);
-        let earlier = self.record.attempts.iter().filter_map(|attempt| {
-            Some((self.asked(&attempt.provider, &attempt.model), attempt.usage?))
-        });
-        let known = self.record.usage_source != UsageSource::None;
-        let last = known.then(|| (self.last_target(), self.record.usage));
-        for (target, usage) in earlier.chain(last).filter(|(_, usage)| usage.total() > 0) {
-            if self.till.hold.is_some() {
-                bill.tokens += self.house.config.token_weights.count(&usage);
-            }
-            let Some(target) = target else { continue };
-            let Some(price) = &target.info.price else {
-                unpriced = true;
-                continue;
-            };
-            let cost = price.cost(&usage);
-            target.meters.cost(metrics, team, cost.usd());
-            bill.cost = Some(bill.cost.unwrap_or_default().saturating_add(cost));
+        let mut attempts = std::mem::take(&mut self.record.attempts);
+        for attempt in &mut attempts {
+            let Some(usage) = attempt.usage else { continue };
+            let target = self.asked(&attempt.provider, &attempt.model);
+            attempt.cost = self.charge(&mut bill, target, usage);
         }
-        if unpriced {
-            metrics.unpriced.inc();
+        self.record.attempts = attempts;
+        if self.record.usage_source != UsageSource::None {
+            self.charge(&mut bill, self.last_target(), self.record.usage);
+        }
+        if bill.unpriced {
+            self.gateway.telemetry.metrics.unpriced.inc();
             // A part of the cost is not the cost.
             bill.cost = None;
         }
         bill
+    }
+
+    /// Adds what one attempt used, and says what that cost.
+    fn charge(&self, bill: &mut Bill, target: Option<&Target>, usage: Usage) -> Option<Money> {
+        if usage.total() == 0 {
+            return None;
+        }
+        bill.tokens += self.house.config.token_weights.count(&usage);
+        let target = target?;
+        let Some(price) = &target.info.price else {
+            bill.unpriced = true;
+            return None;
+        };
+        let cost = price.cost(&usage);
+        let team = self.caller.as_ref().and_then(Caller::team).map_or("", |team| team);
+        target.meters.cost(&self.gateway.telemetry.metrics, team, cost.usd());
+        bill.cost = Some(bill.cost.unwrap_or_default().saturating_add(cost));
+        Some(cost)
     }
 
     fn asked(&self, provider: &str, model: &str) -> Option<&Target> {

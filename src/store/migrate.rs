@@ -6,7 +6,11 @@ use super::Failure;
 use super::sqlite::failed;
 
 /// Each step once, in order: what has shipped is never edited, only followed.
-const STEPS: &[&str] = &[include_str!("migrations/0001_objects.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/0001_objects.sql"),
+    include_str!("migrations/0002_ledger.sql"),
+    include_str!("migrations/0003_keys.sql"),
+];
 
 /// Takes the steps that the database has not taken, all or none.
 pub(super) fn migrate(connection: &mut Connection, now: i64) -> Result<(), Failure> {

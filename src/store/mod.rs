@@ -2,9 +2,15 @@
 //!
 //! `memory:` is the same SQLite without a file, so both backends keep the same promises.
 
+mod import;
+mod journal;
+mod keys;
+mod ledger;
 mod migrate;
 mod objects;
 mod queue;
+mod report;
+mod rows;
 mod sqlite;
 
 use std::fmt;
@@ -14,7 +20,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use self::import::Importer;
+use self::journal::Journal;
+pub use self::keys::{Audit, KeyRow, SecretRow};
 use self::queue::Queue;
+pub use self::report::{Cursor, Export};
+pub use self::rows::{CallRow, Column, Filter, Name, Reach, UsageRow};
 use crate::canon::Owner;
 use crate::config::StoreUrl;
 
@@ -28,6 +39,8 @@ const STEP: u32 = 500;
 pub struct Store {
     write: Queue,
     read: Queue,
+    journal: Arc<Journal>,
+    importer: Arc<Importer>,
     up: Arc<AtomicBool>,
     rules: Rules,
 }
@@ -90,6 +103,8 @@ struct Key {
 struct Rules {
     now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     bound: fn(ObjectKind) -> u32,
+    /// Bytes of one file of the journal.
+    segment: u64,
 }
 
 // === impl Store ===
@@ -97,7 +112,8 @@ struct Rules {
 impl Store {
     /// Opens the store, makes it if it is not there, and brings it to this program's version.
     pub fn open(url: &StoreUrl) -> Result<Self, Failure> {
-        Self::open_with(url, &Rules { now: Arc::new(SystemTime::now), bound: ObjectKind::bound })
+        let (now, bound) = (Arc::new(SystemTime::now), ObjectKind::bound);
+        Self::open_with(url, &Rules { now, bound, segment: journal::SEGMENT })
     }
 
     fn open_with(url: &StoreUrl, rules: &Rules) -> Result<Self, Failure> {
@@ -118,7 +134,11 @@ impl Store {
                 // Memory belongs to one connection.
                 None => write.clone(),
             };
-            Ok(Self { write, read, up, rules: rules.clone() })
+            let journal = Arc::new(Journal::new());
+            let folder = path.map(|path| path.with_added_extension("journal"));
+            let (shared, queue) = (Arc::clone(&journal), write.clone());
+            let importer = Arc::new(Importer::start(shared, queue, folder, rules.segment)?);
+            Ok(Self { write, read, journal, importer, up, rules: rules.clone() })
         };
         open().map_err(|failure: Failure| match path {
             Some(path) => Failure::new(format!("cannot open {}: {failure}", path.display())),
@@ -175,6 +195,7 @@ impl Store {
 
     /// Waits until all that was handed in before is written.
     pub async fn flush(&self) -> Result<(), Failure> {
+        self.importer.flush().await?;
         self.write.run(|_| Ok(())).await
     }
 

@@ -68,6 +68,17 @@ impl Queue {
         self.0.send(job).await.map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
+
+    /// The same for a thread of its own.
+    pub(super) fn run_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Task { work: Some(work), result: None, reply });
+        self.0.blocking_send(job).map_err(|_| stopped())?;
+        answer.blocking_recv().unwrap_or_else(|_| Err(stopped()))
+    }
 }
 
 // === impl Task ===

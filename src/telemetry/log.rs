@@ -259,7 +259,7 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
     before
         .iter()
         .map(|attempt| {
-            let Attempt { provider, model, outcome, status, elapsed, usage } = attempt;
+            let Attempt { provider, model, outcome, status, elapsed, usage, cost: _ } = attempt;
             let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             let (outcome, status) = (outcome.name(), *status);
             let input_tokens = usage.as_ref().map(Usage::input_total);

@@ -36,6 +36,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
+    ("crc32fast", &["store"]),
     ("moka", &["gateway"]),
     ("cel", &["route"]),
     ("toml", &["config"]),

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::config::{Budget, Limits};
+use crate::config::{Budget, Limits, Unit};
 use state::State;
 
 /// Whose account it is: one of the levels at which usage is counted.
@@ -50,6 +50,16 @@ pub enum Scope {
 pub struct Moment {
     pub wall: Timestamp,
     pub steady: Instant,
+}
+
+/// A budget that does not know yet what was spent in its window before it began to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseeded {
+    /// Its place in the config.
+    pub budget: usize,
+    pub unit: Unit,
+    pub from: Timestamp,
+    pub since: Timestamp,
 }
 
 /// Everything counted for one key, user, team, org, route, model or provider.
@@ -112,14 +122,14 @@ impl Account {
         self.lock().in_flight
     }
 
-    /// The budgets, by their place in the config, that do not know yet what was spent before
-    /// they began to count, and from when to when that is to be added up.
-    pub fn unseeded(&self) -> Vec<(usize, Timestamp, Timestamp)> {
+    /// The budgets that do not know yet what was spent before they began to count.
+    pub fn unseeded(&self) -> Vec<Unseeded> {
         let state = self.lock();
-        let unseeded = state.purses.iter().enumerate();
-        unseeded
-            .filter_map(|(index, purse)| purse.unseeded().map(|(from, to)| (index, from, to)))
-            .collect()
+        let unseeded = state.purses.iter().enumerate().filter_map(|(budget, purse)| {
+            let (from, since) = purse.unseeded()?;
+            Some(Unseeded { budget, unit: purse.budget.unit, from, since })
+        });
+        unseeded.collect()
     }
 
     /// Tells a budget what was spent before it began to count, each with the time at which it

@@ -4,13 +4,17 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Usage;
 
 const NANOS: u64 = 1_000_000_000;
 const MILLION: u128 = 1_000_000;
 
 /// An amount of USD in nano-dollars, for one token can cost less than a micro-dollar.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Money(u64);
 
 /// What a million tokens cost, in nano-dollars. Not the price of a token: that may be less than

@@ -229,8 +229,9 @@ fn the_past_is_seeded_once_however_often_and_by_however_many() {
     let start = house.start.wall;
     let midnight: Timestamp = "2026-11-21T00:00:00Z".parse().unwrap();
     let unseeded = key[0].unseeded();
-    assert_eq!(unseeded[0], (0, midnight, start));
-    assert_eq!(unseeded[1], (1, start - SignedDuration::from_hours(48), start));
+    assert_eq!((unseeded[0].from, unseeded[0].since), (midnight, start));
+    assert_eq!((unseeded[1].budget, unseeded[1].since), (1, start));
+    assert_eq!(unseeded[1].from, start - SignedDuration::from_hours(48));
     // What is settled meanwhile is not part of the past.
     reserve(&key, tokens(10), house.start).unwrap().settle(10, 0, house.start);
     let ago = |hours| start - SignedDuration::from_hours(hours);

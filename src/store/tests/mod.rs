@@ -55,7 +55,7 @@ fn open(url: &StoreUrl, clock: &Arc<AtomicI64>) -> Result<Store, Failure> {
     let clock = Arc::clone(clock);
     let now = Arc::new(move || time(clock.load(Ordering::Relaxed)));
     let bound = |kind| if kind == ObjectKind::Opaque { 3 } else { 1000 };
-    Store::open_with(url, &Rules { now, bound })
+    Store::open_with(url, &Rules { now, bound, segment: 4096 })
 }
 
 fn draft(id: &str, value: &'static str) -> Draft {
@@ -206,6 +206,9 @@ macro_rules! suite {
     };
 }
 
+// Behind the macro, which it uses.
+mod ledger;
+
 suite!(memory, |_| StoreUrl::Memory);
 suite!(file, in_file);
 
@@ -269,7 +272,7 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let database = Connection::open(&path).unwrap();
     database.execute("INSERT INTO migrations VALUES (99, 0)", []).unwrap();
     let refusal = refusal(&path);
-    assert!(refusal.contains("has version 99 and this program knows 1"), "{refusal}");
+    assert!(refusal.contains("has version 99 and this program knows 3"), "{refusal}");
     assert!(refusal.contains("state.db"), "{refusal}");
 }
 

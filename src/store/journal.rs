@@ -1,0 +1,332 @@
+//! Where calls are noted the moment they begin and end: lines in files beside the database.
+//!
+//! A line is written with one `write(2)`, so the end of the process loses none, however it comes.
+//! A power cut may take the last moments, as it may of the database.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::rows::CallRow;
+
+/// Bytes of one file.
+pub(super) const SEGMENT: u64 = 16 << 20;
+/// Bytes that wait in memory for a disk that takes none.
+const WAITING: usize = 64 << 20;
+/// Lines written under one lock.
+const BURST: usize = 64;
+/// Bytes read at once, and so the longest line there can be.
+const CHUNK: u64 = 1 << 20;
+
+/// Written by every worker, read by one importer.
+pub(super) struct Journal {
+    tail: Mutex<Tail>,
+    pending: AtomicU64,
+    lost: AtomicU64,
+    healthy: AtomicBool,
+}
+
+/// One line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Record<'a> {
+    /// How the call is to stand in the ledger if nothing more is heard of it.
+    Open(Cow<'a, CallRow>),
+    Settled(Cow<'a, CallRow>),
+}
+
+/// Up to where lines have been taken in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+}
+
+/// Some lines, and where the next begin.
+pub(super) struct Piece {
+    pub(super) records: Vec<Record<'static>>,
+    pub(super) damaged: usize,
+    pub(super) next: Position,
+}
+
+struct Tail {
+    /// None: lines go by way of memory.
+    place: Option<Place>,
+    waiting: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+/// The folder of the segments, which is ours while we hold its lock.
+struct Place {
+    folder: PathBuf,
+    end: Position,
+    /// None until the first line of a segment.
+    file: Option<File>,
+    segment: u64,
+    _lock: File,
+}
+
+// === impl Journal ===
+
+impl Journal {
+    pub(super) fn new() -> Self {
+        let tail = Tail { place: None, waiting: VecDeque::new(), bytes: 0 };
+        Self {
+            tail: Mutex::new(tail),
+            pending: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            healthy: AtomicBool::new(true),
+        }
+    }
+
+    /// Goes on in the folder, of which the caller holds the lock, behind `end`.
+    pub(super) fn settle_in(&self, folder: &Path, lock: File, (end, segment): (Position, u64)) {
+        let folder = folder.to_owned();
+        let place = Place { folder, end, file: None, segment, _lock: lock };
+        self.tail().place = Some(place);
+    }
+
+    /// Notes a record. Never fails: what the disk does not take waits in memory, within a bound.
+    pub(super) fn append(&self, record: &Record<'_>) {
+        let Some(line) = line(record) else { return self.lose() };
+        let mut tail = self.tail();
+        let Tail { place, waiting, .. } = &mut *tail;
+        let failure = match place {
+            // Memory does not outlive the process, so this would tell nobody anything.
+            None if matches!(record, Record::Open(_)) => return,
+            Some(place) if waiting.is_empty() => match place.write(&line) {
+                Ok(()) => {
+                    self.pending.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Err(error) => Some(error),
+            },
+            _ => None,
+        };
+        if tail.bytes + line.len() > WAITING {
+            drop(tail);
+            return self.lose();
+        }
+        tail.bytes += line.len();
+        tail.waiting.push_back(line);
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        drop(tail);
+        if let Some(error) = failure {
+            self.healthy.store(false, Ordering::Relaxed);
+            tracing::error!(%error, "the journal cannot be written; calls wait in memory");
+        }
+    }
+
+    /// Writes what waits for the disk, if it takes it now. Nobody waits long behind this.
+    pub(super) fn retry(&self) {
+        while self.retry_some() {}
+    }
+
+    /// Whether there may be more that can be written.
+    fn retry_some(&self) -> bool {
+        let mut tail = self.tail();
+        let Tail { place: Some(place), waiting, bytes } = &mut *tail else { return false };
+        for _ in 0..BURST {
+            let Some(line) = waiting.front() else {
+                self.healthy.store(true, Ordering::Relaxed);
+                return false;
+            };
+            if place.write(line).is_err() {
+                return false;
+            }
+            *bytes -= line.len();
+            waiting.pop_front();
+        }
+        true
+    }
+
+    /// What waits in memory because there is no folder.
+    pub(super) fn take(&self, most: usize) -> Vec<Vec<u8>> {
+        let mut tail = self.tail();
+        if tail.place.is_some() {
+            return Vec::new();
+        }
+        if tail.waiting.is_empty() {
+            self.healthy.store(true, Ordering::Relaxed);
+        }
+        let count = most.min(tail.waiting.len());
+        let taken: Vec<_> = tail.waiting.drain(..count).collect();
+        tail.bytes -= taken.iter().map(Vec::len).sum::<usize>();
+        taken
+    }
+
+    pub(super) fn put_back(&self, lines: Vec<Vec<u8>>) {
+        let mut tail = self.tail();
+        for line in lines.into_iter().rev() {
+            tail.bytes += line.len();
+            tail.waiting.push_front(line);
+        }
+    }
+
+    /// The folder, and where its last line ends.
+    pub(super) fn end(&self) -> Option<(PathBuf, Position)> {
+        self.tail().place.as_ref().map(|place| (place.folder.clone(), place.end))
+    }
+
+    pub(super) fn imported(&self, count: usize) {
+        self.pending.fetch_sub(count as u64, Ordering::Relaxed);
+    }
+
+    /// Records that are not in the database yet.
+    pub(super) fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    fn lose(&self) {
+        // Said once for each thousand, so that a full disk is not filled with this.
+        if self.lost.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
+            tracing::error!("no room for the calls that wait for the journal; they are lost");
+        }
+        self.healthy.store(false, Ordering::Relaxed);
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// After a failure the next line begins a new segment, so that half a line only ever stands at
+    /// the end of one.
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.end.offset >= self.segment {
+            self.file = None;
+        }
+        let written = match self.file.as_ref() {
+            Some(file) => write_once(file, line),
+            None => self.begin().and_then(|file| write_once(file, line)),
+        };
+        match written {
+            Ok(()) => self.end.offset += line.len() as u64,
+            Err(_) => self.file = None,
+        }
+        written
+    }
+
+    fn begin(&mut self) -> io::Result<&File> {
+        let segment = self.end.segment + 1;
+        let path = path(&self.folder, segment);
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        self.end = Position { segment, offset: 0 };
+        Ok(self.file.insert(file))
+    }
+}
+
+/// Whole or not at all: a disk that takes a part is full.
+fn write_once(mut file: &File, line: &[u8]) -> io::Result<()> {
+    loop {
+        match file.write(line) {
+            Ok(count) if count == line.len() => return Ok(()),
+            Ok(_) => return Err(ErrorKind::StorageFull.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes the folder if it is not there, and takes its lock unless another process has it.
+pub(super) fn claim(folder: &Path) -> io::Result<Option<File>> {
+    let made = DirBuilder::new().mode(0o700).create(folder);
+    made.or_else(
+        |error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) },
+    )?;
+    let lock = folder.join("lock");
+    let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(lock)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The segments of a folder, the oldest first.
+pub(super) fn segments(folder: &Path) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir()? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
+        found.extend(number.and_then(|number| number.parse::<u64>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+pub(super) fn path(folder: &Path, segment: u64) -> PathBuf {
+    folder.join(format!("{segment:08}.seg"))
+}
+
+/// The lines from `from` on, no further than `end`.
+pub(super) fn read(folder: &Path, from: Position, end: Position) -> io::Result<Piece> {
+    let is_last = from.segment >= end.segment;
+    let (mut bytes, mut is_whole) = (Vec::new(), true);
+    match File::open(path(folder, from.segment)) {
+        Ok(mut file) => {
+            let length = if is_last { end.offset } else { file.metadata()?.len() };
+            let room = length.saturating_sub(from.offset);
+            file.seek(SeekFrom::Start(from.offset))?;
+            file.take(room.min(CHUNK)).read_to_end(&mut bytes)?;
+            is_whole = room <= CHUNK;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let cut = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    // Half a line at the end of a segment was never said to be written, and no line is as long as
+    // a chunk, so neither is waited for.
+    let taken = if cut == 0 { bytes.len() } else { cut };
+    let lines = bytes.get(..cut).unwrap_or_default().split(|byte| *byte == b'\n');
+    let (mut records, mut damaged) = (Vec::new(), 0);
+    for line in lines.filter(|line| !line.is_empty()) {
+        match parse(line) {
+            Some(record) => records.push(record),
+            None => damaged += 1,
+        }
+    }
+    let next = if is_whole && !is_last {
+        Position { segment: from.segment + 1, offset: 0 }
+    } else {
+        Position { offset: from.offset + taken as u64, ..from }
+    };
+    Ok(Piece { records, damaged, next })
+}
+
+/// A checksum, the record as JSON, and a line feed, which JSON never has inside.
+fn line(record: &Record<'_>) -> Option<Vec<u8>> {
+    let mut line = Vec::with_capacity(1024);
+    line.extend_from_slice(b"00000000 ");
+    serde_json::to_writer(&mut line, record).ok()?;
+    let sum = format!("{:08x}", crc32fast::hash(line.get(9..)?));
+    line.get_mut(..8)?.copy_from_slice(sum.as_bytes());
+    line.push(b'\n');
+    (line.len() as u64 <= CHUNK).then_some(line)
+}
+
+/// The record of a line, if every bit of it is as it was written.
+pub(super) fn parse(line: &[u8]) -> Option<Record<'static>> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let (sum, record) = line.split_at_checked(9)?;
+    let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?.trim_end(), 16).ok()?;
+    (crc32fast::hash(record) == sum).then(|| serde_json::from_slice(record).ok())?
+}

@@ -1,0 +1,208 @@
+//! The rows of the ledger as plain values: what a call used, what it cost and who pays.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::canon::{Attempt, CallRecord, Money, Outcome, Usage, UsageSource};
+
+/// Bytes of tags in one row: clients write them, and a row is to stay below a kibibyte.
+const TAGS: usize = 256;
+
+/// A word of ours that the ledger keeps and does not decide by.
+pub type Name = Cow<'static, str>;
+
+/// One call. Read back from the database, times are whole milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRow {
+    /// The call's x-request-id. A second row of the same id is no row.
+    pub id: String,
+    pub at: SystemTime,
+    pub surface: Name,
+    pub stream: bool,
+    pub key: Option<Arc<str>>,
+    pub team: Option<Arc<str>>,
+    pub user: Option<Arc<str>>,
+    pub org: Option<Arc<str>>,
+    pub route: Option<Arc<str>>,
+    pub agent: Option<Arc<str>>,
+    pub task: Option<Name>,
+    pub provider: Option<Arc<str>>,
+    pub model: Option<Arc<str>>,
+    pub outcome: Outcome,
+    pub status: u16,
+    /// Of all attempts together.
+    pub usage: Usage,
+    pub usage_source: UsageSource,
+    /// `None` is not free: nobody knows.
+    pub cost: Option<Money>,
+    /// The tokens as budgets count them.
+    pub counted: u64,
+    /// When budgets counted it.
+    pub settled_at: SystemTime,
+    pub duration: Duration,
+    pub first_token: Option<Duration>,
+    pub generation: u64,
+    pub cache: Name,
+    pub purpose: Name,
+    pub tags: BTreeMap<Box<str>, Box<str>>,
+    pub attempts: Vec<Attempt>,
+}
+
+/// One line of a report: the sums of all calls that share these values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    /// In the order asked for. Calls without a value share one line.
+    pub group: Vec<Option<String>>,
+    pub calls: u64,
+    /// Calls whose tokens the gateway counted itself.
+    pub estimated: u64,
+    /// Calls whose cost nobody knows; they are not in `cost`.
+    pub unpriced: u64,
+    pub usage: Usage,
+    pub cost: Money,
+}
+
+/// What calls can be grouped and chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    Key,
+    Team,
+    User,
+    Org,
+    Route,
+    Agent,
+    Task,
+    Provider,
+    Model,
+    Surface,
+    Outcome,
+    Purpose,
+    /// Of UTC, as 2026-11-21.
+    Day,
+    /// As name=value. A call with several counts for each of them.
+    Tag,
+}
+
+/// Which rows the asker may know of. The others are as if they were not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// The operator's.
+    All,
+    Key(Arc<str>),
+    Team(Arc<str>),
+}
+
+/// Which rows are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub from: Option<SystemTime>,
+    /// Not included.
+    pub to: Option<SystemTime>,
+    pub equal: Vec<(Column, String)>,
+}
+
+// === impl CallRow ===
+
+impl CallRow {
+    /// The tags as a JSON object; those beyond the bound are left out.
+    pub(super) fn tags(&self) -> String {
+        let mut room = TAGS;
+        let kept: BTreeMap<_, _> = self
+            .tags
+            .iter()
+            .take_while(|(name, value)| {
+                // With two pairs of quotes, a colon and a comma.
+                let left = room.checked_sub(name.len() + value.len() + 6);
+                room = left.unwrap_or_default();
+                left.is_some()
+            })
+            .collect();
+        serde_json::to_string(&kept).unwrap_or_else(|_| "{}".to_owned())
+    }
+}
+
+impl From<&CallRecord> for CallRow {
+    /// What a record does not know is left empty.
+    fn from(record: &CallRecord) -> Self {
+        let served = record.served_by();
+        Self {
+            id: record.id.to_string(),
+            at: record.at,
+            surface: record.surface.name().into(),
+            stream: record.stream,
+            key: record.key.clone(),
+            team: record.team.clone(),
+            user: record.user.clone(),
+            org: record.org.clone(),
+            route: record.route.clone(),
+            agent: None,
+            task: record.task.map(|task| task.name().into()),
+            provider: served.map(|attempt| Arc::clone(&attempt.provider)),
+            model: served.map(|attempt| Arc::clone(&attempt.model)),
+            outcome: record.outcome,
+            status: record.status,
+            usage: record.usage_of_all(),
+            usage_source: record.usage_source,
+            cost: record.cost,
+            counted: record.counted,
+            settled_at: record.settled_at,
+            duration: record.duration,
+            first_token: record.first_token,
+            generation: record.generation,
+            cache: "off".into(),
+            purpose: record.purpose.name().into(),
+            tags: record.tags.clone(),
+            attempts: record.attempts.clone(),
+        }
+    }
+}
+
+// === impl Column ===
+
+impl Column {
+    pub const ALL: [Self; 14] = [
+        Self::Key,
+        Self::Team,
+        Self::User,
+        Self::Org,
+        Self::Route,
+        Self::Agent,
+        Self::Task,
+        Self::Provider,
+        Self::Model,
+        Self::Surface,
+        Self::Outcome,
+        Self::Purpose,
+        Self::Day,
+        Self::Tag,
+    ];
+
+    /// Its name in the database and in `group_by`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Team => "team",
+            Self::User => "user",
+            Self::Org => "org",
+            Self::Route => "route",
+            Self::Agent => "agent",
+            Self::Task => "task",
+            Self::Provider => "provider",
+            Self::Model => "model",
+            Self::Surface => "surface",
+            Self::Outcome => "outcome",
+            Self::Purpose => "purpose",
+            Self::Day => "day",
+            Self::Tag => "tag",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|column| column.name() == name)
+    }
+}
