@@ -38,8 +38,10 @@ impl Gateway {
             return Err(refusal);
         };
         let visitor = admitted?;
+        // Who is new has not called yet: none do until it is known what they have spent.
+        let past = if visitor.is_new { Past::All } else { Past::Before };
         if let Some(account) = &visitor.account
-            && let Err(error) = self.seed_account(account, Past::Before).await
+            && let Err(error) = self.seed_account(account, past).await
         {
             tracing::error!(%error, "cannot read what a user has spent before");
             let message = "What you have used so far is not known at the moment; try again.";

@@ -53,7 +53,7 @@ struct Issuer {
 /// What a token that was proven comes to.
 struct Pass {
     caller: Caller,
-    account: Option<Arc<Account>>,
+    seat: Option<Arc<Seat>>,
     issuer: String,
     /// Counted from the beginning of 1970.
     until: Duration,
@@ -64,6 +64,8 @@ struct Pass {
 /// Where one user's calls are counted.
 struct Seat {
     account: Arc<Account>,
+    /// Of the config under which it was first needed.
+    first: u64,
     /// Of the config whose terms are in force.
     generation: AtomicU64,
 }
@@ -74,6 +76,8 @@ pub struct Visitor {
     pub caller: Caller,
     /// Their own account, which may not know yet what was spent before.
     pub account: Option<Arc<Account>>,
+    /// Nothing was counted in it under an earlier config.
+    pub is_new: bool,
 }
 
 // === impl Tokens ===
@@ -145,7 +149,7 @@ impl Tokens {
                 && let Some(issuer) = self.issuers.get(&pass.issuer)
                 && issuer.keyring.keys().await?.digest == pass.keys
             {
-                return Ok(pass.visitor());
+                return Ok(pass.visitor(self.generation));
             }
             self.passes.invalidate(&digest);
         }
@@ -159,10 +163,10 @@ impl Tokens {
         let until = claims::check(&claimed.claims, &issuer.oidc, now)?;
         let is_team = |team: &str| house.0.teams.contains_key(team);
         let identity = claims::identify(&claimed.claims, &issuer.oidc, is_team)?;
-        let (caller, account) = self.caller((name, issuer), identity, house);
-        let pass = Arc::new(Pass { caller, account, issuer: name.clone(), until, keys });
+        let (caller, seat) = self.caller((name, issuer), identity, house);
+        let pass = Arc::new(Pass { caller, seat, issuer: name.clone(), until, keys });
         self.passes.insert(digest, Arc::clone(&pass));
-        Ok(pass.visitor())
+        Ok(pass.visitor(self.generation))
     }
 
     /// Whoever this is, under the terms that hold for this issuer's users.
@@ -171,7 +175,7 @@ impl Tokens {
         (name, issuer): (&str, &Issuer),
         identity: Identity,
         (config, tabs): (&Config, &Tabs),
-    ) -> (Caller, Option<Arc<Account>>) {
+    ) -> (Caller, Option<Arc<Seat>>) {
         let terms = issuer.oidc.key.as_ref().and_then(|key| config.keys.get(key));
         let terms = terms.cloned().unwrap_or_default();
         // No name in a config has a colon, so nobody passes for somebody of another issuer, nor for
@@ -186,25 +190,25 @@ impl Tokens {
         };
         let mut key = Key::of(&issuer.name, &own, (config, tabs));
         key.owner = owner.into();
-        let account = (!own.limits.is_empty() || !own.budget.is_empty())
-            .then(|| self.account(user.into(), &own));
-        if let Some(account) = &account {
-            key.tab.add(&Tab::of(Arc::clone(account), (&own.limits, &own.budget)));
+        let seat = (!own.limits.is_empty() || !own.budget.is_empty())
+            .then(|| self.seat(user.into(), &own));
+        if let Some(seat) = &seat {
+            key.tab.add(&Tab::of(Arc::clone(&seat.account), (&own.limits, &own.budget)));
         }
-        (Caller(Arc::new(key)), account)
+        (Caller(Arc::new(key)), seat)
     }
 
     /// The account of a user, with these terms in force.
-    fn account(&self, user: Arc<str>, own: &config::Key) -> Arc<Account> {
+    fn seat(&self, user: Arc<str>, own: &config::Key) -> Arc<Seat> {
         let seat = self.seats.get_with(Arc::clone(&user), || {
             let account = self.accounts.account(Scope::User, &user);
-            Arc::new(Seat { account, generation: AtomicU64::new(0) })
+            Arc::new(Seat { account, first: self.generation, generation: AtomicU64::new(0) })
         });
         // A call that began under an older config must not bring its terms back.
         if seat.generation.fetch_max(self.generation, Ordering::AcqRel) < self.generation {
             seat.account.apply(&own.limits, &own.budget, Moment::now());
         }
-        Arc::clone(&seat.account)
+        seat
     }
 }
 
@@ -231,8 +235,13 @@ impl Issuer {
 }
 
 impl Pass {
-    fn visitor(&self) -> Visitor {
-        Visitor { caller: self.caller.clone(), account: self.account.clone() }
+    fn visitor(&self, generation: u64) -> Visitor {
+        let seat = self.seat.as_ref();
+        Visitor {
+            caller: self.caller.clone(),
+            account: seat.map(|seat| Arc::clone(&seat.account)),
+            is_new: seat.is_some_and(|seat| seat.first == generation),
+        }
     }
 }
 

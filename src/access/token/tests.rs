@@ -179,9 +179,10 @@ async fn serve(
         let issuer = format!("http://{address}");
         let set = set.lock().unwrap().clone();
         let (status, body) = match &*path {
-            "/.well-known/openid-configuration" => {
-                ("200 OK", json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string())
-            }
+            "/.well-known/openid-configuration" => (
+                "200 OK",
+                json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string(),
+            ),
             "/keys" => {
                 asked.fetch_add(1, Ordering::Relaxed);
                 (if set == NO_SET { "503 Away" } else { "200 OK" }, set)
@@ -189,7 +190,8 @@ async fn serve(
             _ => ("302 Found\r\nlocation: /keys", String::new()),
         };
         let length = body.len();
-        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n");
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n");
         let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes()).await;
     }
 }
@@ -283,7 +285,8 @@ async fn one_fetch_serves_a_hundred_that_come_at_once() {
     let tokens: Vec<String> = (0..100)
         .map(|user| signer.sign(&login.claims(&json!({"sub": format!("user-{user}")}))))
         .collect();
-    let callers = futures_util::future::join_all(tokens.iter().map(|token| house.admit(token))).await;
+    let callers =
+        futures_util::future::join_all(tokens.iter().map(|token| house.admit(token))).await;
     for (number, caller) in callers.into_iter().enumerate() {
         assert_eq!(**caller.unwrap().user().unwrap(), format!("corp:user-{number}"));
     }
@@ -362,7 +365,8 @@ async fn no_header_talks_the_gateway_into_another_algorithm() {
     let text = unsigned("HS256", "a").trim_end_matches('.').to_owned();
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, n.as_bytes());
     let forged = format!("{text}.{}", encode(ring::hmac::sign(&key, text.as_bytes())));
-    let mut refused = vec![forged, unsigned("none", "a"), unsigned("None", "a"), unsigned("RS256", "a")];
+    let mut refused =
+        vec![forged, unsigned("none", "a"), unsigned("None", "a"), unsigned("RS256", "a")];
     for header in [
         json!({"alg": "ES256", "kid": "a"}),
         json!({"alg": "RS512", "kid": "a"}),
@@ -377,7 +381,8 @@ async fn no_header_talks_the_gateway_into_another_algorithm() {
     }
     // Keys that a token brings along are not looked at.
     let stranger = Signer::rsa("mine");
-    let header = json!({"alg": "ES256", "kid": "mine", "jwk": curve.public(), "jku": "http://127.0.0.1:1"});
+    let header =
+        json!({"alg": "ES256", "kid": "mine", "jwk": curve.public(), "jku": "http://127.0.0.1:1"});
     refused.push(Signer::p256("mine").sign_under(&header, &claims));
     for token in refused {
         assert_eq!(house.refusal(&token).await, Kind::InvalidKey, "{token}");
@@ -394,7 +399,8 @@ async fn what_is_no_token_is_not_looked_at() {
     let login = Login::start(&[&signer]).await;
     let house = House::of(&login, "");
     let long = login.claims(&json!({"padding": "x".repeat(20_000)}));
-    for text in [&signer.sign(&long), "sk-sp-key", "eyJ.a", "eyJ.a.b.c", "eyJ.a.b=", "eyJ.\u{e9}.b"] {
+    for text in [&signer.sign(&long), "sk-sp-key", "eyJ.a", "eyJ.a.b.c", "eyJ.a.b=", "eyJ.\u{e9}.b"]
+    {
         assert!(house.show(text).await.is_none());
     }
     for text in ["eyJ..", "eyJhIjoxfQ.e30.", "eyJ.a.b"] {
@@ -510,7 +516,9 @@ async fn another_config_keeps_keys_and_counts_and_reads_claims_anew() {
     let signer = Signer::ed25519("a");
     let login = Login::start(&[&signer]).await;
     let limits = |count: u32| {
-        format!("key = \"staff\"\n[keys.staff]\ntemplate = true\nlimits = {{ concurrency = {count} }}")
+        format!(
+            "key = \"staff\"\n[keys.staff]\ntemplate = true\nlimits = {{ concurrency = {count} }}"
+        )
     };
     let before = House::of(&login, &limits(1));
     let token = signer.sign(&login.claims(&json!({})));
