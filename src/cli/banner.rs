@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::config::{Config, Source};
+use crate::config::{self, Config, Source};
 
 /// What was made at this start and is shown only now.
 pub(super) struct Made {
