@@ -100,7 +100,7 @@ impl Default for Oidc {
             roles: BTreeMap::new(),
             takes_teamless: false,
             key: None,
-            leeway: Duration::from_secs(60),
+            leeway: Duration::from_mins(1),
             ca: None,
         }
     }

@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(1_800_000_000);
+    const NOW: Duration = Duration::from_hours(500_000);
 
     fn oidc() -> Oidc {
         let text = |text: &str| text.to_owned();

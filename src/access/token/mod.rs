@@ -191,7 +191,7 @@ impl Tokens {
         let mut key = Key::of(&issuer.name, &own, (config, tabs));
         key.owner = owner.into();
         let seat = (!own.limits.is_empty() || !own.budget.is_empty())
-            .then(|| self.seat(user.into(), &own));
+            .then(|| self.seat(&user.into(), &own));
         if let Some(seat) = &seat {
             key.tab.add(&Tab::of(Arc::clone(&seat.account), (&own.limits, &own.budget)));
         }
@@ -199,9 +199,9 @@ impl Tokens {
     }
 
     /// The account of a user, with these terms in force.
-    fn seat(&self, user: Arc<str>, own: &config::Key) -> Arc<Seat> {
-        let seat = self.seats.get_with(Arc::clone(&user), || {
-            let account = self.accounts.account(Scope::User, &user);
+    fn seat(&self, user: &Arc<str>, own: &config::Key) -> Arc<Seat> {
+        let seat = self.seats.get_with(Arc::clone(user), || {
+            let account = self.accounts.account(Scope::User, user);
             Arc::new(Seat { account, first: self.generation, generation: AtomicU64::new(0) })
         });
         // A call that began under an older config must not bring its terms back.

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, limit, model, oidc, parse_toml, provider, route, server, store,
-    telemetry,
+    SECTIONS, Source, access, budget, limit, model, oidc, parse_toml, provider, route, server,
+    store, telemetry,
 };
 use super::{Config, parse};
 
