@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config, Role, Secret};
 use crate::error::{Error, Kind};
 use account::Scope;
 use roster::{Roster, World};
@@ -96,6 +98,14 @@ fn invalid() -> Error {
 /// What a secret is recognised by.
 pub fn digest(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
+}
+
+/// A secret of 192 random bits, behind a prefix that secret scanners can know. `None`: the system
+/// gives no random numbers, without which nothing here is safe.
+pub fn new_secret() -> Option<Secret> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(Secret::new(format!("sk-sp-{}", URL_SAFE_NO_PAD.encode(bytes))))
 }
 
 /// The key that a request shows, in any of the places where SDKs put it.

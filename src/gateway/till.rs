@@ -356,9 +356,7 @@ impl Gateway {
         let (house, now) = (self.snapshot(), Moment::now());
         let used = &self.telemetry.metrics.budget_used;
         used.reset();
-        let teams = house.roster.all_accounts();
-        let teams = teams.iter().filter(|account| account.scope == Scope::Team);
-        for account in teams {
+        for account in house.roster.accounts_of(Kind::Team) {
             let shares = account.status(now).into_iter().map(|status| {
                 let share = u128::from(status.used.value) * u128::from(MILLION);
                 u32::try_from(share / u128::from(status.limit.value.max(1))).unwrap_or(u32::MAX)

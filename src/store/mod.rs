@@ -2,9 +2,10 @@
 //!
 //! `memory:` is the same SQLite without a file, so both backends keep the same promises.
 
+mod audit;
+mod directory;
 mod import;
 mod journal;
-mod keys;
 mod ledger;
 mod migrate;
 mod objects;
@@ -22,7 +23,10 @@ use bytes::Bytes;
 
 use self::import::Importer;
 use self::journal::Journal;
-pub use self::keys::{Audit, KeyRow, SecretRow};
+pub use self::audit::{Audit, AuditCheck, AuditFilter};
+pub use self::directory::{
+    Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow,
+};
 use self::queue::Queue;
 pub use self::report::{Cursor, Export};
 pub use self::rows::{CallRow, Column, Filter, Name, Reach, UsageRow};

@@ -23,6 +23,8 @@ pub struct Key {
     pub changed_at: SystemTime,
     pub revoked_at: Option<SystemTime>,
     pub secrets: Box<[Mark]>,
+    /// Which change made it so.
+    pub version: i64,
     /// Who calls with it, once somebody has.
     ready: ArcSwapOption<Principal>,
 }
@@ -45,6 +47,7 @@ impl Key {
             changed_at: record.changed_at,
             revoked_at: record.ended_at,
             secrets: record.secrets.into(),
+            version: record.version,
             ready: ArcSwapOption::empty(),
         })
     }

@@ -9,6 +9,7 @@ mod key;
 mod world;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -19,7 +20,7 @@ pub use self::key::{Key, Mark};
 pub(super) use self::world::World;
 use super::account::{Account, Accounts, Moment, Scope};
 use super::{Principal, invalid};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::config::entry::{Kind, People, Terms};
 use crate::error::Error;
 
@@ -43,7 +44,6 @@ pub struct Roster {
 struct Index {
     keys: BTreeMap<Arc<str>, Arc<Key>>,
     members: BTreeMap<(Kind, Arc<str>), Member>,
-    /// What is written alike is kept once.
     file: Arc<world::File>,
 }
 
@@ -53,6 +53,7 @@ pub struct Member {
     pub terms: Terms,
     pub created_at: SystemTime,
     pub changed_at: SystemTime,
+    pub version: i64,
 }
 
 /// One that was made or changed, as it is to be from now on.
@@ -69,6 +70,8 @@ pub struct Record {
     pub secrets: Vec<Mark>,
     /// It may have spent something that its account does not know of.
     pub has_past: bool,
+    /// Which change made it so.
+    pub version: i64,
 }
 
 // === impl Roster ===
@@ -213,24 +216,30 @@ impl Roster {
         self.lock().members.get(&(kind, id.into())).cloned()
     }
 
-    /// Keys behind `after` by id, as many as `is_enough` takes.
-    pub fn keys_after(&self, after: Option<&str>, mut take: impl FnMut(&Arc<Key>) -> bool) {
+    /// Hands over the keys behind `after`, by id, until `take` wants no more.
+    pub fn keys_after(&self, after: &str, mut take: impl FnMut(&Arc<Key>) -> bool) {
         let index = self.lock();
-        let behind = |id: &Arc<str>| after.is_none_or(|after| &**id > after);
-        let start = after.map_or_else(|| Arc::from(""), Arc::<str>::from);
-        let keys = index.keys.range(start..).filter(|(id, _)| behind(id));
-        for (_, key) in keys {
+        let behind = (Bound::Excluded(Arc::from(after)), Bound::Unbounded);
+        for (_, key) in index.keys.range::<Arc<str>, _>(behind) {
             if !take(key) {
                 return;
             }
         }
     }
 
-    /// Users, teams or orgs, by name.
-    pub fn members(&self, kind: Kind) -> Vec<(Arc<str>, Member)> {
+    /// The same for users, teams or orgs.
+    pub fn members_after(
+        &self,
+        (kind, after): (Kind, &str),
+        mut take: impl FnMut(&Arc<str>, &Member) -> bool,
+    ) {
         let index = self.lock();
-        let of_kind = index.members.iter().filter(|((other, _), _)| *other == kind);
-        of_kind.map(|((_, id), member)| (Arc::clone(id), member.clone())).collect()
+        let behind = (Bound::Excluded((kind, Arc::from(after))), Bound::Unbounded);
+        for ((other, id), member) in index.members.range::<(Kind, Arc<str>), _>(behind) {
+            if *other != kind || !take(id, member) {
+                return;
+            }
+        }
     }
 
     /// Who of those made at run time belongs to this user, team or org.
@@ -255,11 +264,20 @@ impl Roster {
     /// The team of keys and users with these terms; a team is its own.
     pub fn team_of(&self, id: &str, terms: &Terms) -> Option<String> {
         match terms {
-            Terms::Key(key) => self.world.load().team_of(key).map(|team| team.to_string()),
+            Terms::Key(key) => self.team_of_key(key).map(|team| team.to_string()),
             Terms::User(user) => user.team.clone(),
             Terms::Team(_) => Some(id.to_owned()),
             Terms::Org(_) => None,
         }
+    }
+
+    /// A key's own team, or its user's.
+    pub fn team_of_key(&self, key: &config::Key) -> Option<Arc<str>> {
+        self.world.load().team_of(key)
+    }
+
+    pub fn team_of_user(&self, user: &str) -> Option<Arc<str>> {
+        self.world.load().team_of_user(user)
     }
 
     /// The account of somebody who has limits or budgets, made if it has to be.
@@ -277,6 +295,11 @@ impl Roster {
         ready.tab.accounts.iter().find(|account| account.scope == Scope::Key).cloned()
     }
 
+    /// Accounts of users, teams or orgs.
+    pub fn accounts_of(&self, kind: Kind) -> Vec<Arc<Account>> {
+        self.world.load().all_accounts(&[kind]).collect()
+    }
+
     /// Accounts of everybody made at run time who has been met, and of all users, teams and orgs.
     pub fn all_accounts(&self) -> Vec<Arc<Account>> {
         let index = self.lock();
@@ -284,7 +307,7 @@ impl Roster {
         let own = ready.filter_map(|ready| {
             ready.tab.accounts.iter().find(|account| account.scope == Scope::Key).cloned()
         });
-        own.chain(self.world.load().all_accounts()).collect()
+        own.chain(self.world.load().all_accounts(&Kind::ALL)).collect()
     }
 }
 
@@ -306,10 +329,10 @@ impl People for Roster {
 impl Index {
     fn take_member(&mut self, record: Record) {
         let name = (record.kind, record.id);
-        let (created_at, changed_at) = (record.created_at, record.changed_at);
+        let Record { created_at, changed_at, version, .. } = record;
         match record.terms.filter(|_| record.ended_at.is_none()) {
             Some(terms) => {
-                self.members.insert(name, Member { terms, created_at, changed_at });
+                self.members.insert(name, Member { terms, created_at, changed_at, version });
             }
             None => {
                 self.members.remove(&name);

@@ -133,7 +133,11 @@ impl World {
 
     pub(super) fn team_of(&self, key: &config::Key) -> Option<Arc<str>> {
         let own = key.team.as_deref().map(Arc::from);
-        own.or_else(|| self.users.get(key.user.as_deref()?)?.belongs_to.clone())
+        own.or_else(|| self.team_of_user(key.user.as_deref()?))
+    }
+
+    pub(super) fn team_of_user(&self, user: &str) -> Option<Arc<str>> {
+        self.users.get(user)?.belongs_to.clone()
     }
 
     fn of(&self, kind: Kind) -> Option<&Names<Member>> {
@@ -159,9 +163,9 @@ impl World {
         member.map(|member| member.tab.accounts.clone()).into_iter().flatten()
     }
 
-    pub(super) fn all_accounts(&self) -> impl Iterator<Item = Arc<Account>> {
-        let all = [&self.users, &self.teams, &self.orgs].into_iter().flat_map(BTreeMap::values);
-        all.flat_map(|member| member.tab.accounts.iter().cloned())
+    pub(super) fn all_accounts(&self, kinds: &[Kind]) -> impl Iterator<Item = Arc<Account>> {
+        let members = kinds.iter().filter_map(|kind| self.of(*kind)).flat_map(BTreeMap::values);
+        members.flat_map(|member| member.tab.accounts.iter().cloned())
     }
 }
 
