@@ -12,7 +12,6 @@ use super::rights::unknown;
 use super::{Actor, Created, Draft, Entry, Kind, Known, TopUp};
 use crate::access::account::{BudgetStatus, Moment};
 use crate::access::{digest, new_secret};
-use crate::config::Secret;
 use crate::config::entry::{self, Terms};
 use crate::error::{Error, Kind as Fault};
 use crate::gateway::Gateway;

@@ -35,7 +35,7 @@ impl Gateway {
         };
         let mut found: Vec<Entry> = named(&house.config, kind)
             .into_iter()
-            .filter(|id| **id > *after)
+            .filter(|id| id.as_str() > after)
             .filter_map(|id| house.of_file(kind, id))
             .filter(&is_wanted)
             .take(limit + 1)
