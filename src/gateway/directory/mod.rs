@@ -141,11 +141,5 @@ impl Actor {
     }
 }
 
-// === impl TopUp ===
 
-impl TopUp {
-    /// Whose budget it is; routes, models and providers have none.
-    fn kind(&self) -> Option<Kind> {
-        Kind::of_name(self.scope.name())
-    }
-}
+
