@@ -25,13 +25,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+pub use self::audit::{Audit, AuditCheck, AuditFilter};
 use self::database::Database;
+pub use self::directory::{Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow};
 use self::import::{Importer, Place};
 use self::journal::Journal;
-pub use self::audit::{Audit, AuditCheck, AuditFilter};
-pub use self::directory::{
-    Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow,
-};
 pub use self::ledger::Spent;
 use self::queue::{Link, Queue};
 pub use self::report::{Cursor, Export};

@@ -141,5 +141,5 @@ impl Actor {
     }
 }
 
-
-
+#[cfg(test)]
+mod tests;
