@@ -38,6 +38,7 @@ mod till;
 mod upload;
 mod verdict;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -73,6 +74,8 @@ pub struct Gateway {
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
+    /// Some budgets do not know their past yet, for the store cannot be read.
+    lacks_past: AtomicBool,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -120,6 +123,7 @@ impl Gateway {
             drills: Mutex::default(),
             tasks,
             store,
+            lacks_past: AtomicBool::new(false),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })

@@ -53,11 +53,7 @@ impl Reloader {
                 let (generation, hash) = (snapshot.generation, snapshot.config.hash.clone());
                 self.gateway.swap(snapshot);
                 let gateway = Arc::clone(&self.gateway);
-                self.gateway.tasks.spawn(async move {
-                    if let Err(error) = gateway.seed(Past::Before).await {
-                        tracing::error!(%error, "new budgets count from now on only");
-                    }
-                });
+                self.gateway.tasks.spawn(async move { gateway.seed_at_last(Past::Before).await });
                 reloads.with_label_values(&["accepted"]).inc();
                 tracing::info!(generation, %hash, "a changed config is in force");
                 Ok(generation)
