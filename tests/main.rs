@@ -6,6 +6,7 @@
 mod support;
 
 mod agents;
+mod away;
 mod budgets;
 mod doors;
 mod drain;

@@ -1,6 +1,7 @@
 //! Who may call. A `Caller` exists only where a key or a token was verified.
 
 pub mod account;
+pub mod roster;
 mod tab;
 mod token;
 
@@ -8,118 +9,93 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use ipnet::IpNet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config, Role, Secret};
 use crate::error::{Error, Kind};
 use account::Scope;
+use roster::{Roster, World};
 pub use tab::{Tab, Tabs};
 pub use token::{Tokens, Visitor};
 
-/// The virtual keys of one configuration, by the digest of their secret. The map is keyed afresh
-/// in each process, and whole digests are compared, so its timing tells nothing of a secret.
+/// Everybody who may call: the keys of one configuration, by the digest of their secret, and those
+/// made at run time. Maps are keyed afresh in each process, and whole digests are compared, so
+/// their timing tells nothing of a secret.
 #[derive(Debug, Default)]
 pub struct Access {
-    keys: HashMap<[u8; 32], Arc<Key>>,
+    keys: HashMap<[u8; 32], Arc<Principal>>,
+    roster: Arc<Roster>,
 }
 
+/// Who calls with a key.
 #[derive(Debug)]
-struct Key {
-    name: Arc<str>,
+struct Principal {
+    id: Arc<str>,
     /// Whose is what its calls leave behind.
     owner: Arc<str>,
-    team: Option<Arc<str>>,
     user: Option<Arc<str>>,
+    team: Option<Arc<str>>,
     org: Option<Arc<str>>,
-    /// What it may call; `None` is everything, an empty list nothing.
-    routes: Option<Vec<String>>,
-    /// Who may answer it, likewise.
-    models: Option<Vec<String>>,
-    tags: BTreeMap<String, String>,
-    expires: Option<Timestamp>,
-    ips: Option<Vec<IpNet>>,
-    /// What it may do on the admin listener.
-    role: Option<Role>,
+    /// What is written for the key.
+    terms: Arc<config::Key>,
     /// What its calls are counted in: its own account and those of its user, team and org.
     tab: Tab,
+    /// In which state of the world that was found.
+    epoch: u64,
 }
 
 /// Who is calling: proof that a key was shown and is known.
 #[derive(Debug, Clone)]
-pub struct Caller(Arc<Key>);
+pub struct Caller(Arc<Principal>);
 
 // === impl Access ===
 
 impl Access {
-    pub fn build(config: &Config, tabs: &Tabs) -> Self {
+    pub fn build(config: &Config, tabs: &Tabs, roster: &Arc<Roster>) -> Self {
+        let world = World::of_file(config, &roster.accounts);
         let keys = config.keys.iter().filter_map(|(name, key)| {
             let digest = match (&key.hash, &key.secret) {
                 (Some(hash), _) => *hash,
                 (None, Some(secret)) => digest(secret.expose()),
                 (None, None) => return None,
             };
-            Some((digest, Arc::new(Key::of(name, key, (config, tabs)))))
+            let terms = Arc::new(config::Key { secret: None, ..key.clone() });
+            let own = tabs.tab(&[(Scope::Key, Some(name))]);
+            // The config was checked, so they all exist.
+            let principal = world.principal(&name.as_str().into(), &terms, own).ok()?;
+            Some((digest, Arc::new(principal)))
         });
-        Self { keys: keys.collect() }
-    }
-
-    /// Whether there is no key at all, so that nobody could call.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        Self { keys: keys.collect(), roster: Arc::clone(roster) }
     }
 
     /// Verifies the key in a request's headers. `from`: the client's address; a call that did not
     /// come over the network has none.
     pub fn admit(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Caller, Error> {
-        let token = token(headers)?;
-        let Some(key) = self.keys.get(&digest(token)) else {
-            return Err(Error::new(Kind::InvalidKey, "This API key is not known to the gateway."));
+        let digest = digest(token(headers)?);
+        let principal = match self.keys.get(&digest) {
+            Some(principal) => Arc::clone(principal),
+            None => self.roster.find(&digest, Timestamp::now())?.ok_or_else(invalid)?,
         };
-        key.check(from)?;
-        Ok(Caller(Arc::clone(key)))
+        principal.check(from)?;
+        Ok(Caller(principal))
     }
 }
 
-// === impl Key ===
+// === impl Principal ===
 
-impl Key {
-    fn of(name: &str, key: &config::Key, (config, tabs): (&Config, &Tabs)) -> Self {
-        let of_user = || config.users.get(key.user.as_ref()?)?.team.as_ref();
-        let team = key.team.as_ref().or_else(of_user);
-        let org = team.and_then(|team| config.teams.get(team)?.org.as_ref());
-        let holders = [
-            (Scope::Key, Some(name)),
-            (Scope::User, key.user.as_deref()),
-            (Scope::Team, team.map(String::as_str)),
-            (Scope::Org, org.map(String::as_str)),
-        ];
-        let name: Arc<str> = name.into();
-        Self {
-            owner: Arc::clone(&name),
-            name,
-            team: team.map(|team| team.as_str().into()),
-            user: key.user.as_deref().map(Into::into),
-            org: org.map(|org| org.as_str().into()),
-            routes: key.routes.clone(),
-            models: key.models.clone(),
-            tags: key.tags.clone(),
-            expires: key.expires,
-            ips: key.ips.clone(),
-            role: key.role,
-            tab: tabs.tab(&holders),
-        }
-    }
-
+impl Principal {
     /// Whether it is good now and from this address.
     fn check(&self, from: Option<IpAddr>) -> Result<(), Error> {
-        if self.expires.is_some_and(|expires| expires <= Timestamp::now()) {
+        let key = &self.terms;
+        if key.expires.is_some_and(|expires| expires <= Timestamp::now()) {
             return Err(Error::new(Kind::ExpiredKey, "This API key has expired."));
         }
-        if let (Some(ips), Some(from)) = (&self.ips, from)
+        if let (Some(ips), Some(from)) = (&key.ips, from)
             && !ips.iter().any(|network| network.contains(&from.to_canonical()))
         {
             let message = format!("This API key may not be used from {from}.");
@@ -129,8 +105,21 @@ impl Key {
     }
 }
 
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+fn invalid() -> Error {
+    Error::new(Kind::InvalidKey, "This API key is not known to the gateway.")
+}
+
+/// What a secret is recognised by.
+pub fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// A secret of 192 random bits, behind a prefix that secret scanners can know. `None`: the system
+/// gives no random numbers, without which nothing here is safe.
+pub fn new_secret() -> Option<Secret> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(Secret::new(format!("sk-sp-{}", URL_SAFE_NO_PAD.encode(bytes))))
 }
 
 /// The key that a request shows, in any of the places where SDKs put it.
@@ -158,19 +147,14 @@ fn token(headers: &HeaderMap) -> Result<&str, Error> {
 // === impl Caller ===
 
 impl Caller {
-    /// The name of the key in the config, or of the issuer of a token.
+    /// The name of the key in the config, the id it was given, or the issuer of a token.
     pub fn key(&self) -> &Arc<str> {
-        &self.0.name
+        &self.0.id
     }
 
     /// Whose is what its calls leave behind: of those who show tokens, each has their own.
     pub fn owner(&self) -> &Arc<str> {
         &self.0.owner
-    }
-
-    /// What they may do on the admin listener.
-    pub fn role(&self) -> Option<Role> {
-        self.0.role
     }
 
     pub fn team(&self) -> Option<&Arc<str>> {
@@ -187,12 +171,12 @@ impl Caller {
 
     /// All that the key marks its calls with.
     pub fn tags(&self) -> &BTreeMap<String, String> {
-        &self.0.tags
+        &self.0.terms.tags
     }
 
     /// What the key marks its calls with.
     pub fn tag(&self, name: &str) -> Option<&str> {
-        self.0.tags.get(name).map(String::as_str)
+        self.0.terms.tags.get(name).map(String::as_str)
     }
 
     /// What its calls are counted in.
@@ -200,14 +184,27 @@ impl Caller {
         &self.0.tab
     }
 
+    /// What it may do on the admin listener, if anything.
+    pub fn role(&self) -> Option<Role> {
+        self.0.terms.role
+    }
+
+    pub fn may_run_agent(&self, name: &str) -> bool {
+        covers(self.0.terms.agents.as_deref(), name)
+    }
+
+    pub fn may_use_tool(&self, name: &str) -> bool {
+        covers(self.0.terms.tools.as_deref(), name)
+    }
+
     /// Whether the key may call `name`, a route or `provider/model`.
     pub fn may_call(&self, name: &str) -> bool {
-        covers(self.0.routes.as_deref(), name)
+        covers(self.0.terms.routes.as_deref(), name)
     }
 
     /// Whether a provider's model may answer it, whatever the route.
     pub fn may_use(&self, provider: &str, model: &str) -> bool {
-        let models = self.0.models.as_deref();
+        let models = self.0.terms.models.as_deref();
         models.is_none() || covers(models, &format!("{provider}/{model}"))
     }
 }
@@ -227,18 +224,15 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    fn made(key: &config::Key) -> Key {
-        let config = Config::discover(&[]);
-        Key::of("ci", key, (&config, &Tabs::default()))
-    }
-
     fn access() -> Access {
         let key = config::Key {
             hash: Some(digest("sk-good")),
             routes: Some(vec!["fast".into(), "openai/*".into()]),
             ..config::Key::default()
         };
-        Access { keys: [(digest("sk-good"), Arc::new(made(&key)))].into() }
+        let mut config = Config::discover(&[]);
+        config.keys = [("ci".to_owned(), key)].into();
+        Access::build(&config, &Tabs::default(), &Arc::default())
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {

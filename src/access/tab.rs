@@ -27,7 +27,7 @@ impl Tabs {
     /// Finds the accounts; changes nothing in them.
     pub fn find(config: &Config, accounts: &Accounts) -> Self {
         let tabs = terms(config).map(|((scope, name), (limits, budgets))| {
-            let tab = Tab::of(accounts.account(scope, name), (limits, budgets));
+            let tab = Tab::of(limits, budgets, || accounts.account(scope, name));
             ((scope, name.to_owned()), tab)
         });
         Self(tabs.collect())
@@ -86,10 +86,17 @@ fn terms(config: &Config) -> impl Iterator<Item = Term<'_>> {
 // === impl Tab ===
 
 impl Tab {
-    /// That of one account with these terms.
-    pub(super) fn of(account: Arc<Account>, (limits, budgets): (&Limits, &[Budget])) -> Self {
+    /// Of whoever has these terms, if there are any.
+    pub(super) fn of(
+        limits: &Limits,
+        budgets: &[Budget],
+        account: impl FnOnce() -> Arc<Account>,
+    ) -> Self {
+        if limits.is_empty() && budgets.is_empty() {
+            return Self::default();
+        }
         Self {
-            accounts: vec![account],
+            accounts: vec![account()],
             measured: !limits.tokens.is_empty() || !budgets.is_empty(),
             budgeted: !budgets.is_empty(),
         }

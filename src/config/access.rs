@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde_json::Value as Json;
 use toml::de::DeValue;
 
 use super::budget::Budget;
@@ -18,9 +19,16 @@ use super::secret::{Literal, Secret};
 use super::value;
 
 pub(super) const KEYS: &[&str] = &[
-    "secret", "hash", "template", "routes", "models", "team", "user", "limits", "budget", "tags",
-    "expires", "ips", "role",
+    "secret", "hash", "template", "routes", "models", "agents", "tools", "team", "user", "limits", "budget",
+    "tags", "expires", "ips", "role",
 ];
+/// What a key made at run time may have: its secret is made for it.
+pub(super) const SETTINGS: &[&str] = &[
+    "routes", "models", "agents", "tools", "team", "user", "limits", "budget", "tags", "expires",
+    "ips", "role",
+];
+/// What is never shown again.
+const SECRETS: &[&str] = &["secret", "hash"];
 pub(super) const ROLES: &[(&str, Role)] = &[
     ("owner", Role::Owner),
     ("operator", Role::Operator),
@@ -41,6 +49,9 @@ pub struct Key {
     /// Who may answer its calls, whatever the route: `provider/model`, or patterns with a trailing
     /// `*`; absent means everybody.
     pub models: Option<Vec<String>>,
+    /// Which agents and tools it may use: names or patterns, likewise.
+    pub agents: Option<Vec<String>>,
+    pub tools: Option<Vec<String>>,
     pub team: Option<String>,
     pub user: Option<String>,
     pub limits: Limits,
@@ -52,6 +63,8 @@ pub struct Key {
     pub ips: Option<Vec<IpNet>>,
     /// What it may do on the admin listener; absent means nothing.
     pub role: Option<Role>,
+    /// All of it as it was written, but for the secret.
+    pub written: Json,
 }
 
 /// What somebody may do on the admin listener.
@@ -73,6 +86,7 @@ pub struct User {
     pub team: Option<String>,
     pub limits: Limits,
     pub budget: Vec<Budget>,
+    pub written: Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,12 +94,14 @@ pub struct Team {
     pub org: Option<String>,
     pub limits: Limits,
     pub budget: Vec<Budget>,
+    pub written: Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Org {
     pub limits: Limits,
     pub budget: Vec<Budget>,
+    pub written: Json,
 }
 
 // === impl Role ===
@@ -122,8 +138,20 @@ impl Key {
         Self {
             secret: secret.and_then(|field| Secret::read(&field, Literal::Warned)),
             hash: hash.and_then(|field| field.read(value::digest)),
-            routes: section.get("routes").map(|_| texts(section, "routes")),
-            models: section.get("models").map(|_| texts(section, "models")),
+            ..Self::read_settings(section)
+        }
+    }
+
+    /// All but the secret.
+    pub(super) fn read_settings(section: &Section<'_>) -> Self {
+        let patterns = |key| section.get(key).map(|_| texts(section, key));
+        Self {
+            secret: None,
+            hash: None,
+            routes: patterns("routes"),
+            models: patterns("models"),
+            agents: patterns("agents"),
+            tools: patterns("tools"),
             team: section.read("team", value::text),
             user: section.read("user", value::text),
             limits: Limits::read(section),
@@ -135,6 +163,7 @@ impl Key {
                 fields.iter().filter_map(|field| field.read(network)).collect()
             }),
             role: section.read("role", |value| value::one_of(value, ROLES)),
+            written: section.written(SECRETS),
         }
     }
 }
@@ -179,6 +208,7 @@ impl User {
             team: section.read("team", value::text),
             limits: Limits::read(section),
             budget: Budget::read(section),
+            written: section.written(SECRETS),
         }
     }
 }
@@ -189,12 +219,17 @@ impl Team {
             org: section.read("org", value::text),
             limits: Limits::read(section),
             budget: Budget::read(section),
+            written: section.written(SECRETS),
         }
     }
 }
 
 impl Org {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        Self { limits: Limits::read(section), budget: Budget::read(section) }
+        Self {
+            limits: Limits::read(section),
+            budget: Budget::read(section),
+            written: section.written(SECRETS),
+        }
     }
 }

@@ -24,6 +24,7 @@ mod model;
 mod route;
 mod access;
 mod oidc;
+pub mod entry;
 mod telemetry;
 mod check;
 mod discover;

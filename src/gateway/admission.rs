@@ -33,7 +33,7 @@ impl Gateway {
         (headers, from): (&HeaderMap, Option<IpAddr>),
         refusal: Error,
     ) -> Result<Caller, Error> {
-        let known = (&house.config, &house.tabs);
+        let known = (&house.config, &*house.roster);
         let Some(admitted) = house.tokens.admit(headers, from, known).await else {
             return Err(refusal);
         };

@@ -9,6 +9,7 @@ mod body;
 mod build;
 mod call;
 mod chain;
+pub mod directory;
 mod drill;
 mod embed;
 mod errand;
@@ -39,6 +40,7 @@ mod till;
 mod upload;
 mod verdict;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -74,6 +76,10 @@ pub struct Gateway {
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
+    /// What was made at run time and is in force here.
+    directory: directory::Directory,
+    /// Some budgets do not know their past yet, for the store cannot be read.
+    lacks_past: AtomicBool,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -115,12 +121,14 @@ impl Gateway {
             client,
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
+            directory: directory::Directory::default(),
             jobs: Jobs::default(),
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             drills: Mutex::default(),
             tasks,
             store,
+            lacks_past: AtomicBool::new(false),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })

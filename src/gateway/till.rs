@@ -14,10 +14,11 @@ use super::call::Call;
 use super::relayed::Relayed;
 use super::snapshot::Target;
 use crate::access::account::{
-    self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, Scope, reserve,
+    self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, reserve,
 };
 use crate::access::{Caller, Tab};
 use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
+use crate::config::entry;
 use crate::dialect::estimate;
 use crate::error::{Error, Kind};
 
@@ -61,6 +62,7 @@ pub(super) async fn hold(call: &mut Call, question: &Question) -> Result<(), Err
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
+    call.gateway.refuse_unseeded(&accounts)?;
     let mut demand = Demand { priced: true, ..Demand::default() };
     if call.tabs().any(|tab| tab.measured) && costs(call.surface()) {
         let measure = measure(call, question).await;
@@ -356,7 +358,7 @@ impl Gateway {
         let (house, now) = (self.snapshot(), Moment::now());
         let used = &self.telemetry.metrics.budget_used;
         used.reset();
-        for account in house.tabs.of(Scope::Team) {
+        for account in house.roster.accounts_of(entry::Kind::Team) {
             let shares = account.status(now).into_iter().map(|status| {
                 let share = u128::from(status.used.value) * u128::from(MILLION);
                 u32::try_from(share / u128::from(status.limit.value.max(1))).unwrap_or(u32::MAX)

@@ -173,6 +173,7 @@ impl AdminApi {
         metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
         self.gateway.show_targets();
         self.gateway.show_budgets();
+        self.gateway.show_store();
         let text = self.gateway.telemetry.expose();
         body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
     }

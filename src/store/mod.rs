@@ -2,11 +2,12 @@
 //!
 //! SQLite, in a file or in memory, or Postgres: the same statements, and the same promises.
 
+mod audit;
 mod database;
+mod directory;
 mod entries;
 mod import;
 mod journal;
-mod keys;
 mod ledger;
 mod migrate;
 mod objects;
@@ -14,6 +15,7 @@ mod postgres;
 mod queue;
 mod report;
 mod rows;
+mod secure;
 mod sqlite;
 
 use std::fmt;
@@ -24,10 +26,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+pub use self::audit::{Audit, AuditCheck, AuditFilter};
 use self::database::Database;
+pub use self::directory::{Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow};
 use self::import::{Importer, Place};
 use self::journal::Journal;
-pub use self::keys::{Audit, KeyRow, SecretRow};
 pub use self::ledger::Spent;
 use self::queue::{Link, Queue};
 pub use self::report::{Cursor, Export};
@@ -131,8 +134,8 @@ impl Store {
         let opened = match &settings.url {
             StoreUrl::Memory => Self::open_sqlite(None, settings, rules),
             StoreUrl::Sqlite(path) => Self::open_sqlite(Some(path), settings, rules),
-            StoreUrl::Postgres(url) => postgres::config(url.expose())
-                .and_then(|config| Self::open_postgres(&config, settings, rules)),
+            StoreUrl::Postgres(url) => postgres::Address::read(url.expose())
+                .and_then(|address| Self::open_postgres(&address, settings, rules)),
         };
         opened.map_err(|failure| match &settings.url {
             StoreUrl::Memory => failure,
@@ -164,15 +167,15 @@ impl Store {
     }
 
     fn open_postgres(
-        config: &tokio_postgres::Config,
+        address: &postgres::Address,
         settings: &config::Store,
         rules: &Rules,
     ) -> Result<Self, Failure> {
         let opener = || {
-            let (config, now) = (config.clone(), Arc::clone(&rules.now));
+            let (address, now) = (address.clone(), Arc::clone(&rules.now));
             move || {
                 let mut database =
-                    Database::Postgres(Box::new(postgres::Remote::connect(&config)?));
+                    Database::Postgres(Box::new(postgres::Remote::connect(&address)?));
                 migrate::migrate(&mut database, millis(now()))?;
                 Ok::<_, Failure>(database)
             }

@@ -21,9 +21,11 @@ use self::fetch::Source;
 use self::jws::Claimed;
 use self::keyring::{Keyring, Keys};
 use super::account::{Account, Accounts, Moment, Scope};
-use super::{Caller, Key, Tab, Tabs, digest};
+use super::roster::{Roster, World};
+use super::{Caller, Principal, Tab, digest};
 use crate::config::{self, Algorithm, Config, Oidc};
-use crate::error::{Error, Kind};
+use crate::config::entry::Kind;
+use crate::error::{self, Error};
 use crate::net::client::Client;
 
 /// Tokens that are known by their digest; another one is proven again.
@@ -130,7 +132,7 @@ impl Tokens {
         &self,
         headers: &HeaderMap,
         from: Option<IpAddr>,
-        house: (&Config, &Tabs),
+        house: (&Config, &Roster),
     ) -> Option<Result<Visitor, Error>> {
         let text = super::token(headers).ok().filter(|_| !self.issuers.is_empty())?;
         if !jws::is_like(text) {
@@ -142,10 +144,16 @@ impl Tokens {
         }))
     }
 
-    async fn verify(&self, text: &str, house: (&Config, &Tabs)) -> Result<Visitor, Error> {
+    async fn verify(
+        &self,
+        text: &str,
+        (config, roster): (&Config, &Roster),
+    ) -> Result<Visitor, Error> {
         let (digest, now) = (digest(text), now());
+        let world = roster.world();
         if let Some(pass) = self.passes.get(&digest) {
             if pass.until > now
+                && pass.caller.0.epoch == world.epoch
                 && let Some(issuer) = self.issuers.get(&pass.issuer)
                 && issuer.keyring.keys().await?.digest == pass.keys
             {
@@ -161,9 +169,9 @@ impl Tokens {
         };
         let keys = issuer.prove(&claimed).await?;
         let until = claims::check(&claimed.claims, &issuer.oidc, now)?;
-        let is_team = |team: &str| house.0.teams.contains_key(team);
+        let is_team = |team: &str| world.has(Kind::Team, team);
         let identity = claims::identify(&claimed.claims, &issuer.oidc, is_team)?;
-        let (caller, seat) = self.caller((name, issuer), identity, house);
+        let (caller, seat) = self.caller((name, issuer), identity, (config, &world))?;
         let pass = Arc::new(Pass { caller, seat, issuer: name.clone(), until, keys });
         self.passes.insert(digest, Arc::clone(&pass));
         Ok(pass.visitor(self.generation))
@@ -174,8 +182,8 @@ impl Tokens {
         &self,
         (name, issuer): (&str, &Issuer),
         identity: Identity,
-        (config, tabs): (&Config, &Tabs),
-    ) -> (Caller, Option<Arc<Seat>>) {
+        (config, world): (&Config, &World),
+    ) -> Result<(Caller, Option<Arc<Seat>>), Error> {
         let terms = issuer.oidc.key.as_ref().and_then(|key| config.keys.get(key));
         let terms = terms.cloned().unwrap_or_default();
         // No name in a config has a colon, so nobody passes for somebody of another issuer, nor for
@@ -183,19 +191,21 @@ impl Tokens {
         let user = format!("{name}:{}", identity.user);
         let owner = format!("{}:{}", issuer.name, identity.user);
         let own = config::Key {
-            user: Some(user.clone()),
+            user: None,
             team: identity.team.or_else(|| terms.team.clone()),
             role: identity.role,
             ..terms
         };
-        let mut key = Key::of(&issuer.name, &own, (config, tabs));
-        key.owner = owner.into();
+        let own = Arc::new(own);
+        let user: Arc<str> = user.into();
         let seat = (!own.limits.is_empty() || !own.budget.is_empty())
-            .then(|| self.seat(&user.into(), &own));
-        if let Some(seat) = &seat {
-            key.tab.add(&Tab::of(Arc::clone(&seat.account), (&own.limits, &own.budget)));
-        }
-        (Caller(Arc::new(key)), seat)
+            .then(|| self.seat(&user, &own));
+        let tab = seat.as_ref().map_or_else(Tab::default, |seat| {
+            Tab::of(&own.limits, &own.budget, || Arc::clone(&seat.account))
+        });
+        let principal = world.principal(&issuer.name, &own, tab)?;
+        let principal = Principal { user: Some(user), owner: owner.into(), ..principal };
+        Ok((Caller(Arc::new(principal)), seat))
     }
 
     /// The account of a user, with these terms in force.
@@ -255,7 +265,7 @@ fn now() -> Duration {
 }
 
 fn invalid(message: &'static str) -> Error {
-    Error::new(Kind::InvalidKey, message)
+    Error::new(error::Kind::InvalidKey, message)
 }
 
 impl fmt::Debug for Tokens {

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::error::Kind;
 
 const RSA: &str = include_str!("../../../tests/fixtures/keys/worthless-rsa.pem");
 const NO_SET: &str = "not a set";
@@ -47,8 +48,7 @@ struct Login {
 /// A gateway as far as tokens are concerned.
 struct House {
     config: Config,
-    accounts: Arc<Accounts>,
-    tabs: Tabs,
+    roster: Roster,
     tokens: Tokens,
 }
 
@@ -220,16 +220,16 @@ impl House {
 
     fn on(text: &str, generation: u64) -> Self {
         let config = Config::parse(text, Path::new("test.toml"), &["demo"]).unwrap();
-        let accounts = Arc::<Accounts>::default();
-        let tabs = Tabs::find(&config, &accounts);
-        let kept = (&Client::new(1), &accounts);
+        let roster = Roster::new(Arc::default());
+        roster.adopt(&config);
+        let kept = (&Client::new(1), &roster.accounts);
         let tokens = Tokens::build(&config, generation, kept).unwrap();
-        Self { config, accounts, tabs, tokens }
+        Self { config, roster, tokens }
     }
 
     async fn show(&self, token: &str) -> Option<Result<Visitor, Error>> {
         let headers = bearer(token);
-        self.tokens.admit(&headers, None, (&self.config, &self.tabs)).await
+        self.tokens.admit(&headers, None, (&self.config, &self.roster)).await
     }
 
     async fn admit(&self, token: &str) -> Result<Caller, Error> {
@@ -314,10 +314,10 @@ async fn users_have_the_terms_of_a_key_and_accounts_of_their_own() {
     assert!(Arc::ptr_eq(&account(&ann), &account(&ann_again)));
     assert!(!Arc::ptr_eq(&account(&ann), &account(&bob)));
     assert_eq!(&*account(&bob).name, "corp:bob");
-    assert!(Arc::ptr_eq(&house.accounts.account(Scope::User, "corp:ann"), &account(&ann)));
+    assert!(Arc::ptr_eq(&house.roster.accounts.account(Scope::User, "corp:ann"), &account(&ann)));
     let from = "192.0.2.1".parse().ok();
     let headers = bearer(&signer.sign(&claims("ann")));
-    let known = (&house.config, &house.tabs);
+    let known = (&house.config, &house.roster);
     let elsewhere = house.tokens.admit(&headers, from, known).await.unwrap();
     assert_eq!(elsewhere.unwrap_err().kind, Kind::NotAllowed);
     let stranger = signer.sign(&login.claims(&json!({"groups": ["search"]})));
