@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Role};
 use crate::error::{Error, Kind};
 use account::Scope;
 pub use tab::{Tab, Tabs};
@@ -38,6 +38,9 @@ struct Key {
     tags: BTreeMap<String, String>,
     expires: Option<Timestamp>,
     ips: Option<Vec<IpNet>>,
+    agents: Option<Vec<String>>,
+    tools: Option<Vec<String>>,
+    role: Option<Role>,
     /// What its calls are counted in: its own account and those of its user, team and org.
     tab: Tab,
 }
@@ -109,6 +112,9 @@ impl Key {
             tags: key.tags.clone(),
             expires: key.expires,
             ips: key.ips.clone(),
+            agents: key.agents.clone(),
+            tools: key.tools.clone(),
+            role: key.role,
             tab: tabs.tab(&holders),
         }
     }
@@ -173,6 +179,19 @@ impl Caller {
     /// What its calls are counted in.
     pub fn tab(&self) -> &Tab {
         &self.0.tab
+    }
+
+    /// What it may do on the admin listener, if anything.
+    pub fn role(&self) -> Option<Role> {
+        self.0.role
+    }
+
+    pub fn may_run_agent(&self, name: &str) -> bool {
+        covers(self.0.agents.as_deref(), name)
+    }
+
+    pub fn may_use_tool(&self, name: &str) -> bool {
+        covers(self.0.tools.as_deref(), name)
     }
 
     /// Whether the key may call `name`, a route or `provider/model`.

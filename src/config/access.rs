@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde_json::Value as Json;
 use toml::de::DeValue;
 
 use super::budget::Budget;
@@ -17,8 +19,21 @@ use super::secret::{Literal, Secret};
 use super::value;
 
 pub(super) const KEYS: &[&str] = &[
-    "secret", "hash", "routes", "models", "team", "user", "limits", "budget", "tags", "expires",
-    "ips",
+    "secret", "hash", "routes", "models", "agents", "tools", "team", "user", "limits", "budget",
+    "tags", "expires", "ips", "role",
+];
+/// What a key made at run time may have: its secret is made for it.
+pub(super) const SETTINGS: &[&str] = &[
+    "routes", "models", "agents", "tools", "team", "user", "limits", "budget", "tags", "expires",
+    "ips", "role",
+];
+/// What is never shown again.
+const SECRETS: &[&str] = &["secret", "hash"];
+const ROLES: &[(&str, Role)] = &[
+    ("owner", Role::Owner),
+    ("operator", Role::Operator),
+    ("viewer", Role::Viewer),
+    ("team_admin", Role::TeamAdmin),
 ];
 pub(super) const USER_KEYS: &[&str] = &["team", "limits", "budget"];
 pub(super) const TEAM_KEYS: &[&str] = &["org", "limits", "budget"];
@@ -34,6 +49,9 @@ pub struct Key {
     /// Who may answer its calls, whatever the route: `provider/model`, or patterns with a trailing
     /// `*`; absent means everybody.
     pub models: Option<Vec<String>>,
+    /// Which agents and tools it may use: names or patterns, likewise.
+    pub agents: Option<Vec<String>>,
+    pub tools: Option<Vec<String>>,
     pub team: Option<String>,
     pub user: Option<String>,
     pub limits: Limits,
@@ -43,6 +61,22 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// From where it may be used; absent means from everywhere.
     pub ips: Option<Vec<IpNet>>,
+    /// What it may do on the admin listener; absent means nothing.
+    pub role: Option<Role>,
+    /// All of it as it was written, but for the secret.
+    pub written: Json,
+}
+
+/// What somebody may do on the admin listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Sees what belongs to one team, and changes its keys and users.
+    TeamAdmin,
+    /// Sees everything.
+    Viewer,
+    /// Changes everything but roles.
+    Operator,
+    Owner,
 }
 
 /// A person, who may have several keys.
@@ -52,6 +86,7 @@ pub struct User {
     pub team: Option<String>,
     pub limits: Limits,
     pub budget: Vec<Budget>,
+    pub written: Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,12 +94,30 @@ pub struct Team {
     pub org: Option<String>,
     pub limits: Limits,
     pub budget: Vec<Budget>,
+    pub written: Json,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Org {
     pub limits: Limits,
     pub budget: Vec<Budget>,
+    pub written: Json,
+}
+
+// === impl Role ===
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        ROLES.iter().find(|(_, role)| *role == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        ROLES.iter().find(|(known, _)| *known == name).map(|(_, role)| *role).ok_or(())
+    }
 }
 
 // === impl Key ===
@@ -81,8 +134,20 @@ impl Key {
         Self {
             secret: secret.and_then(|field| Secret::read(&field, Literal::Warned)),
             hash: hash.and_then(|field| field.read(value::digest)),
-            routes: section.get("routes").map(|_| texts(section, "routes")),
-            models: section.get("models").map(|_| texts(section, "models")),
+            ..Self::read_settings(section)
+        }
+    }
+
+    /// All but the secret.
+    pub(super) fn read_settings(section: &Section<'_>) -> Self {
+        let patterns = |key| section.get(key).map(|_| texts(section, key));
+        Self {
+            secret: None,
+            hash: None,
+            routes: patterns("routes"),
+            models: patterns("models"),
+            agents: patterns("agents"),
+            tools: patterns("tools"),
             team: section.read("team", value::text),
             user: section.read("user", value::text),
             limits: Limits::read(section),
@@ -93,6 +158,8 @@ impl Key {
                 let fields = field.list().unwrap_or_default();
                 fields.iter().filter_map(|field| field.read(network)).collect()
             }),
+            role: section.read("role", |value| value::one_of(value, ROLES)),
+            written: section.written(SECRETS),
         }
     }
 }
@@ -137,6 +204,7 @@ impl User {
             team: section.read("team", value::text),
             limits: Limits::read(section),
             budget: Budget::read(section),
+            written: section.written(SECRETS),
         }
     }
 }
@@ -147,12 +215,17 @@ impl Team {
             org: section.read("org", value::text),
             limits: Limits::read(section),
             budget: Budget::read(section),
+            written: section.written(SECRETS),
         }
     }
 }
 
 impl Org {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        Self { limits: Limits::read(section), budget: Budget::read(section) }
+        Self {
+            limits: Limits::read(section),
+            budget: Budget::read(section),
+            written: section.written(SECRETS),
+        }
     }
 }

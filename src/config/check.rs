@@ -146,10 +146,11 @@ fn find_route<'a>(config: &'a Config, name: &str) -> Result<&'a Route, String> {
     })
 }
 
-fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
+/// What it names as routes and models can match something.
+pub(super) fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
     for (position, grant) in key.routes.iter().flatten().enumerate() {
         if let Err(message) = find_grant(config, grant) {
-            report.problem(&format!("{path}.routes[{position}]"), message);
+            report.problem(&format!("{}[{position}]", child(path, "routes")), message);
         }
     }
     for (position, model) in key.models.iter().flatten().enumerate() {
@@ -159,7 +160,16 @@ fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
             None => Err(format!("{model:?} is not a model; write \"provider/model\"")),
         };
         if let Err(message) = found {
-            report.problem(&format!("{path}.models[{position}]"), message);
+            report.problem(&format!("{}[{position}]", child(path, "models")), message);
+        }
+    }
+    let patterns = [("agents", &key.agents), ("tools", &key.tools)];
+    for (name, written) in patterns {
+        for (position, pattern) in written.iter().flatten().enumerate() {
+            if pattern.strip_suffix('*').unwrap_or(pattern).contains('*') {
+                let path = format!("{}[{position}]", child(path, name));
+                report.problem(&path, format!("{pattern:?}: a `*` may only stand at the end"));
+            }
         }
     }
 }

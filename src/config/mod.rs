@@ -23,12 +23,13 @@ mod provider;
 mod model;
 mod route;
 mod access;
+pub mod entry;
 mod telemetry;
 mod check;
 mod discover;
 pub mod watch;
 
-pub use access::{Key, Org, Team, User};
+pub use access::{Key, Org, Role, Team, User};
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,

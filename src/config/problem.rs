@@ -69,6 +69,16 @@ impl Report {
         }
     }
 
+    /// Of what stands in no file.
+    pub(super) fn empty() -> Self {
+        Self {
+            file: PathBuf::new(),
+            lines: HashMap::new(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
     pub(super) fn problem(&self, path: &str, message: impl Into<String>) {
         self.problems.borrow_mut().push(self.at(path, message.into()));
     }

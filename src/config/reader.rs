@@ -1,5 +1,8 @@
 //! Walks the parsed file section by section and notes every fault instead of stopping at the first.
 
+use std::borrow::Cow;
+
+use serde_json::Value as Json;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -124,6 +127,16 @@ impl<'a> Section<'a> {
         self.get(key)?.read(read)
     }
 
+    /// The whole table as JSON, without these keys.
+    pub(super) fn written(&self, without: &[&str]) -> Json {
+        let shown = self.table.iter().filter(|(key, _)| !without.contains(&key.get_ref().as_ref()));
+        let member = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+            let key: &Cow<'_, str> = key.get_ref();
+            (key.to_string(), json(value.get_ref()))
+        };
+        Json::Object(shown.map(member).collect())
+    }
+
     /// As `get`, for a key that cannot be left out.
     pub(super) fn require(&self, key: &str) -> Option<Field<'a>> {
         let field = self.get(key);
@@ -131,6 +144,30 @@ impl<'a> Section<'a> {
             self.report.problem(&self.path, format!("`{key}` is missing"));
         }
         field
+    }
+}
+
+/// What JSON has no word for is text.
+fn json(value: &DeValue<'_>) -> Json {
+    match value {
+        DeValue::String(text) => Json::from(text.as_ref()),
+        DeValue::Integer(number) => {
+            let digits = number.as_str();
+            let whole = i64::from_str_radix(digits, number.radix());
+            whole.map_or_else(|_| Json::from(digits), Json::from)
+        }
+        DeValue::Float(number) => {
+            number.as_str().parse::<f64>().map_or_else(|_| Json::from(number.as_str()), Json::from)
+        }
+        DeValue::Boolean(flag) => Json::from(*flag),
+        DeValue::Datetime(time) => Json::from(time.to_string()),
+        DeValue::Array(list) => list.iter().map(|value| json(value.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let member = |(key, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                (key.get_ref().to_string(), json(value.get_ref()))
+            };
+            Json::Object(table.iter().map(member).collect())
+        }
     }
 }
 

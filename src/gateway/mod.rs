@@ -8,6 +8,7 @@ mod body;
 mod build;
 mod call;
 mod chain;
+pub mod directory;
 mod drill;
 mod embed;
 mod errand;

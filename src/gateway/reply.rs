@@ -109,6 +109,9 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::Unsupported
         | Kind::ContextTooLong
         | Kind::ContentFiltered
+        | Kind::KeyRevoked
+        | Kind::Conflict
+        | Kind::OwnedByFile
         | Kind::Overloaded => Outcome::Refused,
     }
 }
