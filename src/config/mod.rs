@@ -29,7 +29,7 @@ mod check;
 mod discover;
 pub mod watch;
 
-pub use access::{Key, Org, Role, Team, User};
+pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
@@ -37,7 +37,7 @@ pub use cloud::{
 pub use discover::Candidate;
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
-pub use problem::Problem;
+pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,

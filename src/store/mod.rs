@@ -14,6 +14,7 @@ mod rows;
 mod sqlite;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -239,6 +240,23 @@ impl ObjectKind {
             Self::Events => 250,
             Self::File | Self::Batch | Self::Opaque => 10_000,
         }
+    }
+}
+
+// === impl Position ===
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let position = text.parse().map(Self);
+        position.map_err(|_| Failure::new("is no place to go on from".to_owned()))
     }
 }
 

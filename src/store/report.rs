@@ -95,7 +95,39 @@ impl Store {
         let mut which = Where::new(reach, Table::Usage);
         which.choose(filter);
         let groups = groups.to_vec();
-        self.read.run(move |database| sums(database, &groups, &which)).await
+        let order = "ORDER BY sum(cost) DESC, sum(calls) DESC";
+        self.read.run(move |database| sums(database, &groups, (&which, order))).await
+    }
+
+    /// The same a page at a time, in the order of the groups: lines behind those whose groups were
+    /// `after`, and behind which the next page begins.
+    pub async fn usage_page(
+        &self,
+        reach: &Reach,
+        groups: &[Column],
+        (filter, after): (&Filter, Option<&[String]>),
+    ) -> Result<(Vec<UsageRow>, Option<Vec<String>>), Failure> {
+        let mut which = Where::new(reach, Table::Usage);
+        which.choose(filter);
+        let (groups, after) = (groups.to_vec(), after.map(<[String]>::to_vec));
+        let read = move |database: &Connection| {
+            let names: Vec<String> = groups.iter().map(|column| bare(*column)).collect();
+            let names = names.join(", ");
+            let behind = after.filter(|after| !after.is_empty()).map(|after| {
+                which.values.extend(after.iter().cloned().map(Value::from));
+                let marks = vec!["?"; after.len()].join(", ");
+                format!("HAVING ({names}) > ({marks})")
+            });
+            let order = if groups.is_empty() { "" } else { "ORDER BY" };
+            let order = format!("{} {order} {names}", behind.unwrap_or_default());
+            let rows = sums(database, &groups, (&which, &order))?;
+            let is_full = rows.len() == LINES as usize;
+            let last = rows.last().filter(|_| is_full).map(|row| {
+                row.group.iter().map(|value| value.clone().unwrap_or_default()).collect()
+            });
+            Ok((rows, last))
+        };
+        self.read.run(read).await
     }
 
     /// All calls of a filter, for a file.
@@ -297,7 +329,7 @@ fn call(row: &Row<'_>) -> rusqlite::Result<(i64, CallRow)> {
 fn sums(
     connection: &Connection,
     groups: &[Column],
-    which: &Where,
+    (which, order): (&Where, &str),
 ) -> rusqlite::Result<Vec<UsageRow>> {
     let columns: String = groups.iter().map(|column| grouped(*column) + ", ").collect();
     let tags = groups.contains(&Column::Tag);
@@ -305,8 +337,7 @@ fn sums(
     let numbers: Vec<String> = (1..=groups.len()).map(|number| number.to_string()).collect();
     let by = if groups.is_empty() { "" } else { "GROUP BY" };
     let query = format!(
-        "SELECT {columns}{SUMS} {tags} {} {by} {} ORDER BY sum(cost) DESC, sum(calls) DESC
-         LIMIT {LINES}",
+        "SELECT {columns}{SUMS} {tags} {} {by} {} {order} LIMIT {LINES}",
         which.text(),
         numbers.join(", ")
     );
@@ -326,10 +357,15 @@ fn sums(
 }
 
 fn grouped(column: Column) -> String {
+    format!("nullif({}, '')", bare(column))
+}
+
+/// A column by which sums are put in order; empty where calls have none.
+fn bare(column: Column) -> String {
     match column {
         Column::Day => "date(hour * 3600, 'unixepoch')".to_owned(),
-        Column::Tag => "tag.key || '=' || tag.value".to_owned(),
-        column => format!("nullif(usage.{}, '')", column.name()),
+        Column::Tag => "coalesce(tag.key || '=' || tag.value, '')".to_owned(),
+        column => format!("usage.{}", column.name()),
     }
 }
 

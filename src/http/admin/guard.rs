@@ -39,7 +39,7 @@ impl Right {
         }
     }
 
-    /// As the OpenAPI document tells it.
+    /// As the `OpenAPI` document tells it.
     pub(super) fn roles(self) -> Vec<&'static str> {
         let all = [Role::Owner, Role::Operator, Role::Viewer, Role::TeamAdmin];
         all.into_iter().filter(|role| self.is_of(*role)).map(Role::name).collect()
@@ -64,29 +64,24 @@ impl AdminApi {
         };
         let token = value.to_str().unwrap_or_default().strip_prefix("Bearer ").unwrap_or_default();
         if !token.is_empty() && Sha256::digest(token) == Sha256::digest(self.key.expose()) {
-            return Ok(Actor { name: ADMIN.into(), role: Role::Owner, team: None });
+            return Ok(Actor { name: ADMIN.to_owned(), role: Role::Owner, team: None });
         }
         let caller = self.gateway.snapshot().access.admit(headers, from)?;
         let Some(role) = caller.role() else {
             return Err(Error::new(Kind::NotAllowed, "This key has no role among operators."));
         };
-        let team = caller.team().cloned();
+        let team = caller.team().map(ToString::to_string);
         if role == Role::TeamAdmin && team.is_none() {
             return Err(Error::new(Kind::NotAllowed, "This key is the admin of no team."));
         }
-        Ok(Actor { name: caller.key().to_string().into(), role, team })
+        Ok(Actor { name: caller.key().to_string(), role, team })
     }
-}
-
-/// The team that someone is bound to: what is not the team's is as if it were not there.
-pub(super) fn bound(by: &Actor) -> Option<&str> {
-    if by.role == Role::TeamAdmin { by.team.as_deref() } else { None }
 }
 
 /// Which calls they may know of.
 pub(super) fn reach(by: &Actor) -> Reach {
     match (by.role, &by.team) {
-        (Role::TeamAdmin, Some(team)) => Reach::Team(team.clone()),
+        (Role::TeamAdmin, Some(team)) => Reach::Team(team.as_str().into()),
         // No team is called so, and nobody gets here without one.
         (Role::TeamAdmin, None) => Reach::Team("".into()),
         (Role::Owner | Role::Operator | Role::Viewer, _) => Reach::All,

@@ -31,7 +31,6 @@ use tower_service::Service;
 pub(super) use self::ledger::models;
 use self::query::Query;
 use self::table::{Handler, Makes, Misfit, Operation, find};
-use super::refuse;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::gateway::directory::Actor;
@@ -187,6 +186,14 @@ fn refuse_path(request: &Request<Incoming>, misfit: Misfit) -> Response<Body> {
         response.headers_mut().insert(ALLOW, allowed);
     }
     response
+}
+
+/// What is not there has a code of its own here.
+fn refuse(error: &Error) -> Response<Body> {
+    if error.kind == Kind::NotFound {
+        return super::refuse(&Error { kind: Kind::Missing, ..error.clone() });
+    }
+    super::refuse(error)
 }
 
 /// The same whether there is none or it is another's.

@@ -36,12 +36,12 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
     body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
 }
 
-pub(super) async fn targets(api: AdminApi, _: Asked) -> Answer {
-    Ok(answer(StatusCode::OK, &targets::list(&api.gateway.snapshot())))
+pub(super) fn targets(api: &AdminApi) -> Response<Body> {
+    answer(StatusCode::OK, &targets::list(&api.gateway.snapshot()))
 }
 
-pub(super) async fn config(api: AdminApi, _: Asked) -> Answer {
-    Ok(answer(StatusCode::OK, &api.state()))
+pub(super) fn config(api: &AdminApi) -> Response<Body> {
+    answer(StatusCode::OK, &api.state())
 }
 
 pub(super) async fn reload(api: AdminApi, asked: Asked) -> Answer {

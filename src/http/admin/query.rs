@@ -49,6 +49,8 @@ pub(super) const PAGE: &[Parameter] = &[
     text("after", "Goes on behind the page that gave this as its `next`"),
 ];
 
+pub(super) const MEMBERS: &[Parameter] = &[text("team", "Entries that belong to this team")];
+
 const FROM: Parameter = text("from", "Not before this time: 2026-11-21 or 2026-11-21T10:00:00Z");
 const TO: Parameter = text("to", "Before this time");
 

@@ -1,11 +1,11 @@
 //! Everything the operators' door can do, one row each. The router, the answers to wrong paths and
-//! methods, who is let in, and the OpenAPI document are all made of these rows.
+//! methods, who is let in, and the `OpenAPI` document are all made of these rows.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::guard::Right;
-use super::query::{EXPORT, FILTER, GROUPS, PAGE, Parameter, TRAIL};
+use super::query::{EXPORT, FILTER, GROUPS, MEMBERS, PAGE, Parameter, TRAIL};
 use super::{AdminApi, Answer, Asked, audit, directory, export, ledger, openapi, operate};
 use crate::gateway::Body;
 use crate::gateway::directory::Kind;
@@ -17,7 +17,7 @@ pub(super) struct Operation {
     pub(super) method: &'static Method,
     /// With `{id}` for one segment, or `{route}` for all that is left.
     pub(super) path: &'static str,
-    /// Its name in the OpenAPI document.
+    /// Its name in the `OpenAPI` document.
     pub(super) id: &'static str,
     pub(super) summary: &'static str,
     pub(super) query: &'static [&'static [Parameter]],
@@ -106,15 +106,16 @@ impl Operation {
     }
 }
 
+fn at_once(answer: Answer) -> BoxFuture<Answer> {
+    Box::pin(std::future::ready(answer))
+}
+
 pub(super) fn operations() -> impl Iterator<Item = &'static Operation> {
     TABLE.iter().flat_map(|rows| rows.iter())
 }
 
 /// The row that is asked for, and what its path names.
-pub(super) fn find(
-    method: &Method,
-    path: &str,
-) -> Result<(&'static Operation, String), Misfit> {
+pub(super) fn find(method: &Method, path: &str) -> Result<(&'static Operation, String), Misfit> {
     let mut fitting: Vec<(&Operation, String)> =
         operations().filter_map(|row| Some((row, row.fits(path)?))).collect();
     if fitting.iter().any(|(row, _)| row.is_exact()) {
@@ -136,11 +137,14 @@ macro_rules! entries {
         &[
             row(
                 (&Method::GET, concat!("/admin/", $one, "s")),
-                (concat!("list", $name, "s"), concat!("All ", $one, "s, from the file and made here")),
+                (
+                    concat!("list", $name, "s"),
+                    concat!("All ", $one, "s, from the file and made here"),
+                ),
                 concat!($name, "List"),
-                (Right::SeeOwn, |api, asked| Box::pin(directory::list(api, asked, Kind::$kind))),
+                (Right::SeeOwn, |api, asked| at_once(directory::list(&api, &asked, Kind::$kind))),
             )
-            .asks(&[PAGE]),
+            .asks(&[PAGE, MEMBERS]),
             row(
                 (&Method::POST, concat!("/admin/", $one, "s")),
                 (concat!("create", $name), concat!("Makes a ", $one)),
@@ -153,7 +157,7 @@ macro_rules! entries {
                 (&Method::GET, concat!("/admin/", $one, "s/{id}")),
                 (concat!("get", $name), concat!("One ", $one)),
                 $name,
-                (Right::SeeOwn, |api, asked| Box::pin(directory::get(api, asked, Kind::$kind))),
+                (Right::SeeOwn, |api, asked| at_once(directory::get(&api, &asked, Kind::$kind))),
             ),
             row(
                 (&Method::PATCH, concat!("/admin/", $one, "s/{id}")),
@@ -171,7 +175,7 @@ macro_rules! entries {
             row(
                 (&Method::POST, concat!("/admin/", $one, "s/{id}/topup")),
                 (concat!("topUp", $name), concat!("Adds to a budget of a ", $one)),
-                $name,
+                "ToppedUp",
                 ($rights, |api, asked| Box::pin(directory::top_up(api, asked, Kind::$kind))),
             )
             .takes("TopUp"),
@@ -256,7 +260,7 @@ const HOUSE: &[Operation] = &[
         (&Method::GET, "/admin/targets"),
         ("listTargets", "How each target is"),
         "TargetList",
-        (Right::See, |api, asked| Box::pin(operate::targets(api, asked))),
+        (Right::See, |api, _| at_once(Ok(operate::targets(&api)))),
     ),
     row(
         (&Method::POST, "/admin/drills/{route}"),
@@ -269,7 +273,7 @@ const HOUSE: &[Operation] = &[
         (&Method::GET, "/admin/config"),
         ("getConfig", "Which config is in force, and why the last load was refused"),
         "ConfigState",
-        (Right::See, |api, asked| Box::pin(operate::config(api, asked))),
+        (Right::See, |api, _| at_once(Ok(operate::config(&api)))),
     ),
     row(
         (&Method::POST, "/admin/config/reload"),
@@ -281,7 +285,7 @@ const HOUSE: &[Operation] = &[
         (&Method::GET, "/admin/openapi.json"),
         ("getOpenapi", "This document"),
         "Document",
-        (Right::SeeOwn, |api, asked| Box::pin(openapi::answer(api, asked))),
+        (Right::SeeOwn, |_, _| at_once(Ok(openapi::told()))),
     ),
     open("/metrics", ("getMetrics", "Prometheus metrics"), "text/plain", operate::metrics),
     open("/healthz", ("getHealth", "Whether the process lives"), "Status", operate::health),
