@@ -277,13 +277,7 @@ fn attempts(connection: &Connection, call: i64) -> rusqlite::Result<Vec<Attempt>
             outcome: outcome(&row.get::<_, String>(2)?),
             status: row.get(3)?,
             elapsed: Duration::from_millis(count(row, 4)?),
-            usage: match row.get::<_, Option<i64>>(5)? {
-                None => None,
-                Some(_) => {
-                    let (input, output) = (count(row, 5)?, count(row, 6)?);
-                    Some(Usage { input, output, ..Usage::default() })
-                }
-            },
+            usage: used(row)?,
             cost: money(row, 7)?,
         })
     };
@@ -385,6 +379,12 @@ fn tokens(row: &Row<'_>, at: usize) -> rusqlite::Result<Usage> {
         audio_input: count(row, at + 6)?,
         audio_output: count(row, at + 7)?,
     })
+}
+
+/// Of an attempt in whose place another came.
+fn used(row: &Row<'_>) -> rusqlite::Result<Option<Usage>> {
+    let Some(_) = row.get::<_, Option<i64>>(5)? else { return Ok(None) };
+    Ok(Some(Usage { input: count(row, 5)?, output: count(row, 6)?, ..Usage::default() }))
 }
 
 fn money(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Money>> {
