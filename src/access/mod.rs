@@ -1,82 +1,84 @@
 //! Who may call. A `Caller` exists only where a key was verified.
 
 pub mod account;
+pub mod roster;
 mod tab;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use ipnet::IpNet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config, Role};
+use crate::config::{self, Config, Role, Secret};
 use crate::error::{Error, Kind};
 use account::Scope;
+use roster::{Roster, World};
 pub use tab::{Tab, Tabs};
 
-/// The virtual keys of one configuration, by the digest of their secret. The map is keyed afresh
-/// in each process, and whole digests are compared, so its timing tells nothing of a secret.
+/// Everybody who may call: the keys of one configuration, by the digest of their secret, and those
+/// made at run time. Maps are keyed afresh in each process, and whole digests are compared, so
+/// their timing tells nothing of a secret.
 #[derive(Debug, Default)]
 pub struct Access {
-    keys: HashMap<[u8; 32], Arc<Key>>,
+    keys: HashMap<[u8; 32], Arc<Principal>>,
+    roster: Arc<Roster>,
 }
 
+/// Who calls with a key.
 #[derive(Debug)]
-struct Key {
-    name: Arc<str>,
-    team: Option<Arc<str>>,
+struct Principal {
+    id: Arc<str>,
     user: Option<Arc<str>>,
+    team: Option<Arc<str>>,
     org: Option<Arc<str>>,
-    /// What it may call; `None` is everything, an empty list nothing.
-    routes: Option<Vec<String>>,
-    /// Who may answer it, likewise.
-    models: Option<Vec<String>>,
-    tags: BTreeMap<String, String>,
-    expires: Option<Timestamp>,
-    ips: Option<Vec<IpNet>>,
-    agents: Option<Vec<String>>,
-    tools: Option<Vec<String>>,
-    role: Option<Role>,
+    /// What is written for the key.
+    terms: Arc<config::Key>,
     /// What its calls are counted in: its own account and those of its user, team and org.
     tab: Tab,
+    /// In which state of the world that was found.
+    epoch: u64,
 }
 
 /// Who is calling: proof that a key was shown and is known.
 #[derive(Debug, Clone)]
-pub struct Caller(Arc<Key>);
+pub struct Caller(Arc<Principal>);
 
 // === impl Access ===
 
 impl Access {
-    pub fn build(config: &Config, tabs: &Tabs) -> Self {
+    pub fn build(config: &Config, tabs: &Tabs, roster: &Arc<Roster>) -> Self {
+        let world = World::of_file(config, &roster.accounts);
         let keys = config.keys.iter().filter_map(|(name, key)| {
             let digest = match (&key.hash, &key.secret) {
                 (Some(hash), _) => *hash,
                 (None, Some(secret)) => digest(secret.expose()),
                 (None, None) => return None,
             };
-            Some((digest, Arc::new(Key::of(name, key, (config, tabs)))))
+            let terms = Arc::new(config::Key { secret: None, ..key.clone() });
+            let own = tabs.tab(&[(Scope::Key, Some(name))]);
+            // The config was checked, so they all exist.
+            let principal = world.principal(&name.as_str().into(), &terms, own).ok()?;
+            Some((digest, Arc::new(principal)))
         });
-        Self { keys: keys.collect() }
-    }
-
-    /// Whether there is no key at all, so that nobody could call.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        Self { keys: keys.collect(), roster: Arc::clone(roster) }
     }
 
     /// Verifies the key in a request's headers. `from`: the client's address; a call that did not
     /// come over the network has none.
     pub fn admit(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Caller, Error> {
-        let token = token(headers)?;
-        let Some(key) = self.keys.get(&digest(token)) else {
-            return Err(Error::new(Kind::InvalidKey, "This API key is not known to the gateway."));
+        let (digest, now) = (digest(token(headers)?), Timestamp::now());
+        let principal = match self.keys.get(&digest) {
+            Some(principal) => Arc::clone(principal),
+            None => self.roster.find(&digest, now)?.ok_or_else(invalid)?,
         };
-        if key.expires.is_some_and(|expires| expires <= Timestamp::now()) {
+        let key = &principal.terms;
+        if key.expires.is_some_and(|expires| expires <= now) {
             return Err(Error::new(Kind::ExpiredKey, "This API key has expired."));
         }
         if let (Some(ips), Some(from)) = (&key.ips, from)
@@ -85,43 +87,25 @@ impl Access {
             let message = format!("This API key may not be used from {from}.");
             return Err(Error::new(Kind::NotAllowed, message));
         }
-        Ok(Caller(Arc::clone(key)))
+        Ok(Caller(principal))
     }
 }
 
-// === impl Key ===
-
-impl Key {
-    fn of(name: &str, key: &config::Key, (config, tabs): (&Config, &Tabs)) -> Self {
-        let of_user = || config.users.get(key.user.as_ref()?)?.team.as_ref();
-        let team = key.team.as_ref().or_else(of_user);
-        let org = team.and_then(|team| config.teams.get(team)?.org.as_ref());
-        let holders = [
-            (Scope::Key, Some(name)),
-            (Scope::User, key.user.as_deref()),
-            (Scope::Team, team.map(String::as_str)),
-            (Scope::Org, org.map(String::as_str)),
-        ];
-        Self {
-            name: name.into(),
-            team: team.map(|team| team.as_str().into()),
-            user: key.user.as_deref().map(Into::into),
-            org: org.map(|org| org.as_str().into()),
-            routes: key.routes.clone(),
-            models: key.models.clone(),
-            tags: key.tags.clone(),
-            expires: key.expires,
-            ips: key.ips.clone(),
-            agents: key.agents.clone(),
-            tools: key.tools.clone(),
-            role: key.role,
-            tab: tabs.tab(&holders),
-        }
-    }
+fn invalid() -> Error {
+    Error::new(Kind::InvalidKey, "This API key is not known to the gateway.")
 }
 
-fn digest(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+/// What a secret is recognised by.
+pub fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// A secret of 192 random bits, behind a prefix that secret scanners can know. `None`: the system
+/// gives no random numbers, without which nothing here is safe.
+pub fn new_secret() -> Option<Secret> {
+    let mut bytes = [0; 24];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(Secret::new(format!("sk-sp-{}", URL_SAFE_NO_PAD.encode(bytes))))
 }
 
 /// The key that a request shows, in any of the places where SDKs put it.
@@ -149,9 +133,9 @@ fn token(headers: &HeaderMap) -> Result<&str, Error> {
 // === impl Caller ===
 
 impl Caller {
-    /// The name of the key in the config.
+    /// The name of the key in the config, or the id it was given.
     pub fn key(&self) -> &Arc<str> {
-        &self.0.name
+        &self.0.id
     }
 
     pub fn team(&self) -> Option<&Arc<str>> {
@@ -168,12 +152,12 @@ impl Caller {
 
     /// All that the key marks its calls with.
     pub fn tags(&self) -> &BTreeMap<String, String> {
-        &self.0.tags
+        &self.0.terms.tags
     }
 
     /// What the key marks its calls with.
     pub fn tag(&self, name: &str) -> Option<&str> {
-        self.0.tags.get(name).map(String::as_str)
+        self.0.terms.tags.get(name).map(String::as_str)
     }
 
     /// What its calls are counted in.
@@ -183,25 +167,25 @@ impl Caller {
 
     /// What it may do on the admin listener, if anything.
     pub fn role(&self) -> Option<Role> {
-        self.0.role
+        self.0.terms.role
     }
 
     pub fn may_run_agent(&self, name: &str) -> bool {
-        covers(self.0.agents.as_deref(), name)
+        covers(self.0.terms.agents.as_deref(), name)
     }
 
     pub fn may_use_tool(&self, name: &str) -> bool {
-        covers(self.0.tools.as_deref(), name)
+        covers(self.0.terms.tools.as_deref(), name)
     }
 
     /// Whether the key may call `name`, a route or `provider/model`.
     pub fn may_call(&self, name: &str) -> bool {
-        covers(self.0.routes.as_deref(), name)
+        covers(self.0.terms.routes.as_deref(), name)
     }
 
     /// Whether a provider's model may answer it, whatever the route.
     pub fn may_use(&self, provider: &str, model: &str) -> bool {
-        let models = self.0.models.as_deref();
+        let models = self.0.terms.models.as_deref();
         models.is_none() || covers(models, &format!("{provider}/{model}"))
     }
 }
@@ -221,10 +205,6 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-    fn made(key: &config::Key) -> Key {
-        let config = Config::discover(&[]);
-        Key::of("ci", key, (&config, &Tabs::default()))
-    }
 
     fn access() -> Access {
         let key = config::Key {
@@ -232,7 +212,9 @@ mod tests {
             routes: Some(vec!["fast".into(), "openai/*".into()]),
             ..config::Key::default()
         };
-        Access { keys: [(digest("sk-good"), Arc::new(made(&key)))].into() }
+        let mut config = Config::discover(&[]);
+        config.keys = [("ci".to_owned(), key)].into();
+        Access::build(&config, &Tabs::default(), &Arc::default())
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {

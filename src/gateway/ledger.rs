@@ -70,7 +70,16 @@ impl Gateway {
     /// before.
     pub async fn seed(&self, past: Past) -> Result<(), Failure> {
         let house = self.snapshot();
-        for account in house.tabs.all() {
+        let accounts = house.tabs.all().cloned().chain(house.roster.all_accounts());
+        self.seed_accounts(&accounts.collect::<Vec<_>>(), past).await
+    }
+
+    pub(super) async fn seed_accounts(
+        &self,
+        accounts: &[Arc<Account>],
+        past: Past,
+    ) -> Result<(), Failure> {
+        for account in accounts {
             self.seed_account(account, past).await?;
         }
         Ok(())

@@ -74,6 +74,8 @@ pub struct Gateway {
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
+    /// What was made at run time and is in force here.
+    directory: directory::Directory,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -115,6 +117,7 @@ impl Gateway {
             client,
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
+            directory: directory::Directory::default(),
             jobs: Jobs::default(),
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),

@@ -110,7 +110,7 @@ impl Reloader {
                 tracing::warn!(section, "this change takes effect at the next start only");
             }
         }
-        let kept = (Arc::clone(&current.board), Arc::clone(&current.accounts));
+        let kept = (Arc::clone(&current.board), Arc::clone(&current.roster));
         let kept = (&self.gateway.client, kept.0, kept.1);
         Snapshot::build(config, generation, kept).map_err(|problems| {
             problems.iter().map(|(section, problem)| format!("{section}: {problem}")).collect()

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::build;
 use super::chain::Chain;
 use super::task::ByTask;
-use crate::access::account::{Accounts, Moment, Scope};
+use crate::access::account::{Moment, Scope};
+use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs};
 use crate::canon::{Feature, Model, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, Timeouts};
@@ -35,8 +36,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
-    /// What is counted of keys and others, which outlives this too.
-    pub accounts: Arc<Accounts>,
+    /// Keys made at run time, and what is counted of everybody, which outlive this too.
+    pub roster: Arc<Roster>,
     pub(super) tabs: Tabs,
     /// The series of calls that never got to a target.
     pub(super) refusals: Meters,
@@ -125,7 +126,7 @@ impl Snapshot {
     pub fn build(
         config: Config,
         generation: u64,
-        (client, board, accounts): (&Client, Arc<Board>, Arc<Accounts>),
+        (client, board, roster): (&Client, Arc<Board>, Arc<Roster>),
     ) -> Result<Self, Vec<(String, String)>> {
         let mut problems = Vec::new();
         let mut providers = BTreeMap::new();
@@ -141,7 +142,7 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let tabs = Tabs::find(&config, &accounts);
+        let tabs = Tabs::find(&config, &roster.accounts);
         let builder =
             build::Builder { config: &config, providers: &providers, board: &board, tabs: &tabs };
         let roads = builder.roads()?;
@@ -153,8 +154,9 @@ impl Snapshot {
             .collect();
         // Nothing can go wrong any more, so the new terms hold from here on.
         tabs.apply(&config, Moment::now());
+        roster.adopt(&config);
         Ok(Self {
-            access: Access::build(&config, &tabs),
+            access: Access::build(&config, &tabs, &roster),
             routes: Routes::new(config.routes.keys().cloned(), listed),
             refusals: Meters::new("", "", ""),
             generation,
@@ -166,7 +168,7 @@ impl Snapshot {
                 kinds.any(|kind| Some(kind) != first)
             },
             board,
-            accounts,
+            roster,
             tabs,
             providers,
             roads,

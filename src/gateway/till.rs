@@ -14,11 +14,12 @@ use super::call::Call;
 use super::relayed::Relayed;
 use super::snapshot::Target;
 use crate::access::account::{
-    self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, Scope, reserve,
+    self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, reserve,
 };
 use crate::access::{Caller, Tab};
 use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
 use crate::dialect::estimate;
+use crate::config::entry;
 use crate::error::{Error, Kind};
 
 /// An answer is not expected to be longer if nobody says how long it may be.
@@ -356,7 +357,7 @@ impl Gateway {
         let (house, now) = (self.snapshot(), Moment::now());
         let used = &self.telemetry.metrics.budget_used;
         used.reset();
-        for account in house.tabs.of(Scope::Team) {
+        for account in house.roster.accounts_of(entry::Kind::Team) {
             let shares = account.status(now).into_iter().map(|status| {
                 let share = u128::from(status.used.value) * u128::from(MILLION);
                 u32::try_from(share / u128::from(status.limit.value.max(1))).unwrap_or(u32::MAX)

@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("migrations/0004_nodes.sql"),
         postgres: Some(include_str!("migrations/0004_nodes.postgres.sql")),
     },
+    Step { sqlite: include_str!("migrations/0005_directory.sql"), postgres: None },
 ];
 
 /// In this order.

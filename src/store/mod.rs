@@ -2,11 +2,12 @@
 //!
 //! SQLite, in a file or in memory, or Postgres: the same statements, and the same promises.
 
+mod audit;
 mod database;
+mod directory;
 mod entries;
 mod import;
 mod journal;
-mod keys;
 mod ledger;
 mod migrate;
 mod objects;
@@ -28,7 +29,10 @@ use bytes::Bytes;
 use self::database::Database;
 use self::import::{Importer, Place};
 use self::journal::Journal;
-pub use self::keys::{Audit, KeyRow, SecretRow};
+pub use self::audit::{Audit, AuditCheck, AuditFilter};
+pub use self::directory::{
+    Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow,
+};
 pub use self::ledger::Spent;
 use self::queue::{Link, Queue};
 pub use self::report::{Cursor, Export};

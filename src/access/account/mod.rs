@@ -147,6 +147,28 @@ impl Account {
         state.purses.get_mut(budget).map(|purse| purse.top_up(amount)).is_some()
     }
 
+    /// The same for what was added at `made`, maybe by another process: nothing, if the window of
+    /// that time has ended.
+    pub fn top_up_as_of(
+        &self,
+        (unit, window): (Unit, &str),
+        (amount, made): (u64, Timestamp),
+        now: Moment,
+    ) -> bool {
+        let mut state = self.lock();
+        state.advance((now.wall, self.nanos(now)));
+        let is_meant =
+            |budget: &Budget| budget.unit == unit && budget.label == window;
+        let purse = state.purses.iter_mut().find(|purse| is_meant(&purse.budget));
+        purse.is_some_and(|purse| {
+            let is_of_now = purse.began_by(made);
+            if is_of_now {
+                purse.top_up(amount);
+            }
+            is_of_now
+        })
+    }
+
     /// Nobody leaves a state half changed, so a lock is good even if its holder panicked.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

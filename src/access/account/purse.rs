@@ -96,6 +96,14 @@ impl Purse {
         self.warned = self.is_beyond_soft();
     }
 
+    /// Whether that time lies in the window of now. All time does where there are no windows.
+    pub(super) fn began_by(&self, time: Timestamp) -> bool {
+        match &self.spent {
+            Spent::In(frame, _) => frame.start <= time,
+            Spent::Rolling(_) => true,
+        }
+    }
+
     /// From when to when the past is to be added up, if that has not been done.
     pub(super) fn unseeded(&self) -> Option<(Timestamp, Timestamp)> {
         let from = match (&self.spent, &self.budget.window) {

@@ -12,8 +12,15 @@ use super::{Account, Scope};
 /// Accounts are locked in the order of their numbers, so no two may ever have the same.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+const SWEEP_AT_LEAST: usize = 64;
+
 /// Whoever uses an account keeps it here; what nobody uses is swept.
-type Known = HashMap<(Scope, Arc<str>), Weak<Account>>;
+#[derive(Debug, Default)]
+struct Known {
+    accounts: HashMap<(Scope, Arc<str>), Weak<Account>>,
+    /// How many there may be before it is worth looking for those that nobody uses.
+    sweep_at: usize,
+}
 
 /// Finds accounts by whose they are. Locked when a snapshot is built, not by calls.
 #[derive(Debug)]
@@ -33,9 +40,12 @@ impl Accounts {
     /// allows everything until terms are applied to it.
     pub fn account(&self, scope: Scope, name: &str) -> Arc<Account> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, account| account.strong_count() > 0);
+        if known.accounts.len() >= known.sweep_at {
+            known.accounts.retain(|_, account| account.strong_count() > 0);
+            known.sweep_at = (known.accounts.len() * 2).max(SWEEP_AT_LEAST);
+        }
         let name: Arc<str> = name.into();
-        let slot = known.entry((scope, Arc::clone(&name))).or_default();
+        let slot = known.accounts.entry((scope, Arc::clone(&name))).or_default();
         if let Some(account) = slot.upgrade() {
             return account;
         }

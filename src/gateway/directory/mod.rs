@@ -2,15 +2,20 @@
 //!
 //! What stands in the config file belongs to the file: it is shown here, and changed there.
 
-use std::time::{Duration, SystemTime};
+mod change;
+mod follow;
+mod rights;
+mod show;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Weak;
+use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value as Json;
 
-use super::Gateway;
-use crate::access::account::{BudgetStatus, Scope};
-use crate::config::{Role, Secret, Unit};
-use crate::error::{Error, Kind as Fault};
+use crate::access::account::Scope;
+use crate::config::{self, Role, Secret, Unit};
 
 pub use crate::config::entry::Kind;
 
@@ -108,79 +113,33 @@ fn times<S: Serializer>(times: &[SystemTime], serializer: S) -> Result<S::Ok, S:
     serializer.collect_seq(shown)
 }
 
-// === impl Gateway ===
+/// What this process knows of what is stored. Held over each change, so that they come one by one.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    known: tokio::sync::Mutex<Known>,
+}
 
-impl Gateway {
-    /// Makes a key, user, team or org. The same request again, by the same actor under the same
-    /// idempotency key within a day, makes nothing and shows what the first has made.
-    pub async fn create_entry(
-        &self,
-        by: &Actor,
-        kind: Kind,
-        draft: Draft,
-    ) -> Result<Created, Error> {
-        let _ = (by, kind, draft);
-        Err(unbuilt().await)
-    }
+#[derive(Debug, Default)]
+struct Known {
+    /// The newest change that was taken over.
+    version: i64,
+    /// Terms of keys by the digest of how they are written: equal ones are kept once.
+    terms: HashMap<[u8; 32], Weak<config::Key>>,
+    /// How many of these there may be before it is worth looking for those that nobody has.
+    sweep_at: usize,
+    /// Whether all that was stored before was taken over.
+    is_loaded: bool,
+    /// While that is done: who has ever spent something.
+    spenders: HashSet<String>,
+}
 
-    /// One that exists, or a key that was revoked.
-    pub fn entry(&self, by: &Actor, kind: Kind, id: &str) -> Result<Entry, Error> {
-        let _ = (by, kind, id);
-        Err(Error::new(Fault::NotFound, "Not built yet."))
-    }
+// === impl Actor ===
 
-    /// Entries by id, those of the file among them, and behind which the next page begins.
-    pub fn entries(
-        &self,
-        by: &Actor,
-        kind: Kind,
-        page: Page<'_>,
-    ) -> Result<(Vec<Entry>, Option<String>), Error> {
-        let _ = (by, kind, page);
-        Err(Error::new(Fault::NotFound, "Not built yet."))
-    }
-
-    /// Merges a patch (RFC 7396) into the settings: what it does not name stays, null removes.
-    pub async fn change_entry(
-        &self,
-        by: &Actor,
-        (kind, id): (Kind, &str),
-        patch: &Json,
-    ) -> Result<Entry, Error> {
-        let _ = (by, kind, id, patch);
-        Err(unbuilt().await)
-    }
-
-    /// Gives a key a new secret. The old ones are valid for `overlap` more.
-    pub async fn rotate_key(
-        &self,
-        by: &Actor,
-        id: &str,
-        overlap: Duration,
-    ) -> Result<Created, Error> {
-        let _ = (by, id, overlap);
-        Err(unbuilt().await)
-    }
-
-    /// Revokes a key for good. When this returns, no call is admitted by it here.
-    pub async fn revoke_key(&self, by: &Actor, id: &str) -> Result<Entry, Error> {
-        let _ = (by, id);
-        Err(unbuilt().await)
-    }
-
-    /// Removes a user, team or org, if nobody belongs to it any more.
-    pub async fn remove_entry(&self, by: &Actor, kind: Kind, id: &str) -> Result<(), Error> {
-        let _ = (by, kind, id);
-        Err(unbuilt().await)
-    }
-
-    /// Adds to a budget of a key, user, team or org, in the file or not, and shows it.
-    pub async fn top_up(&self, by: &Actor, top_up: TopUp) -> Result<BudgetStatus, Error> {
-        let _ = (by, top_up);
-        Err(unbuilt().await)
+impl Actor {
+    pub fn owner(name: &str) -> Self {
+        Self { name: name.to_owned(), role: Role::Owner, team: None }
     }
 }
 
-async fn unbuilt() -> Error {
-    std::future::ready(Error::new(Fault::Internal, "Not built yet.")).await
-}
+
+
