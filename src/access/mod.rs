@@ -205,7 +205,6 @@ mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
 
-
     fn access() -> Access {
         let key = config::Key {
             hash: Some(digest("sk-good")),

@@ -1,5 +1,6 @@
 //! The commands that people type, and the config each of them finds.
 
+mod audit;
 mod banner;
 mod check;
 mod explain;
@@ -38,6 +39,9 @@ enum Command {
     /// Try the task classifier on labelled prompts.
     #[command(subcommand)]
     Tasks(tasks::TasksCommand),
+    /// Check the trail of changes that operators made.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
@@ -81,6 +85,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
         Some(Command::Tasks(command)) => tasks::run(&command),
+        Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
     }
 }

@@ -18,8 +18,8 @@ use crate::access::account::{
 };
 use crate::access::{Caller, Tab};
 use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
-use crate::dialect::estimate;
 use crate::config::entry;
+use crate::dialect::estimate;
 use crate::error::{Error, Kind};
 
 /// An answer is not expected to be longer if nobody says how long it may be.

@@ -159,9 +159,8 @@ fn find(
 }
 
 fn following(database: &mut Database, after: i64) -> Result<Vec<Sealed>, Fault> {
-    let query = format!(
-        "SELECT {COLUMNS} FROM audit WHERE position > $1 ORDER BY position LIMIT {PAGE}"
-    );
+    let query =
+        format!("SELECT {COLUMNS} FROM audit WHERE position > $1 ORDER BY position LIMIT {PAGE}");
     database.query(&query, values![after], sealed)
 }
 

@@ -19,20 +19,17 @@ mod sqlite;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+pub use self::audit::{Audit, AuditCheck, AuditFilter};
 use self::database::Database;
+pub use self::directory::{Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow};
 use self::import::{Importer, Place};
 use self::journal::Journal;
-pub use self::audit::{Audit, AuditCheck, AuditFilter};
-pub use self::directory::{
-    Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow,
-};
 pub use self::ledger::Spent;
 use self::queue::{Link, Queue};
 pub use self::report::{Cursor, Export};
@@ -315,23 +312,6 @@ impl ObjectKind {
             Self::Events => 250,
             Self::File | Self::Batch | Self::Opaque => 10_000,
         }
-    }
-}
-
-// === impl Position ===
-
-impl fmt::Display for Position {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-impl FromStr for Position {
-    type Err = Failure;
-
-    fn from_str(text: &str) -> Result<Self, Failure> {
-        let position = text.parse().map(Self);
-        position.map_err(|_| Failure::new("is no place to go on from".to_owned()))
     }
 }
 

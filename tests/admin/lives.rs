@@ -206,7 +206,7 @@ async fn the_trail_says_who_changed_what_from_what_to_what() {
     assert_eq!(changed.status, 200, "{}", changed.text());
     done(&gateway, Method::DELETE, &path, Value::Null).await;
 
-    let trail = look(&gateway, &format!("/admin/audit?id={id}")).await;
+    let trail = look(&gateway, &format!("/admin/audit?subject=key:{id}")).await;
     let rows = trail["data"].as_array().unwrap();
     let whats: Vec<_> = rows.iter().map(|row| row["what"].as_str().unwrap()).collect();
     assert_eq!(whats, ["key.revoke", "key.change", "key.create"], "{trail:#}");
@@ -218,15 +218,39 @@ async fn the_trail_says_who_changed_what_from_what_to_what() {
 
     let by = look(&gateway, "/admin/audit?who=boss").await;
     assert_eq!(by["data"].as_array().unwrap().len(), 1, "{by:#}");
-    let first = look(&gateway, &format!("/admin/audit?id={id}&limit=2")).await;
+    let first = look(&gateway, &format!("/admin/audit?subject=key:{id}&limit=2")).await;
     let next = first["next"].as_str().unwrap();
-    let second = look(&gateway, &format!("/admin/audit?id={id}&limit=2&after={next}")).await;
+    let second =
+        look(&gateway, &format!("/admin/audit?subject=key:{id}&limit=2&after={next}")).await;
     assert_eq!(second["data"][0]["what"], "key.create", "{second:#}");
     assert_eq!(second["next"], Value::Null);
     let later = look(&gateway, "/admin/audit?from=2100-01-01").await;
     assert_eq!(later["data"], json!([]));
     let verdict = look(&gateway, "/admin/audit/verify").await;
     assert_eq!((&verdict["ok"], &verdict["rows"]), (&json!(true), &json!(3)), "{verdict:#}");
+}
+
+#[tokio::test]
+async fn a_trail_that_was_tampered_with_is_found_out() {
+    let (_upstream, gateway) = house("[store]\nurl = \"sqlite:trail.db\"\n").await;
+    for _ in 0..3 {
+        make(&gateway, "/admin/keys", json!({})).await;
+    }
+    let verify = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+        command.args(["audit", "verify", "--config", "config.toml"]);
+        command.current_dir(gateway.folder()).output().unwrap()
+    };
+    let whole = verify();
+    assert!(whole.status.success(), "{whole:?}");
+    assert!(String::from_utf8_lossy(&whole.stdout).contains("3 changes"), "{whole:?}");
+    let database = rusqlite::Connection::open(gateway.folder().join("trail.db")).unwrap();
+    database.execute("UPDATE audit SET who = 'nobody' WHERE position = 2", []).unwrap();
+    let broken = verify();
+    assert_eq!(broken.status.code(), Some(1), "{broken:?}");
+    assert!(String::from_utf8_lossy(&broken.stderr).contains("change 2"), "{broken:?}");
+    let verdict = look(&gateway, "/admin/audit/verify").await;
+    assert_eq!((&verdict["ok"], &verdict["broken_at"]), (&json!(false), &json!("2")));
 }
 
 #[tokio::test]

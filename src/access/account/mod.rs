@@ -157,8 +157,7 @@ impl Account {
     ) -> bool {
         let mut state = self.lock();
         state.advance((now.wall, self.nanos(now)));
-        let is_meant =
-            |budget: &Budget| budget.unit == unit && budget.label == window;
+        let is_meant = |budget: &Budget| budget.unit == unit && budget.label == window;
         let purse = state.purses.iter_mut().find(|purse| is_meant(&purse.budget));
         purse.is_some_and(|purse| {
             let is_of_now = purse.began_by(made);

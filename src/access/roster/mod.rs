@@ -20,8 +20,8 @@ pub use self::key::{Key, Mark};
 pub(super) use self::world::World;
 use super::account::{Account, Accounts, Moment, Scope};
 use super::{Principal, invalid};
-use crate::config::{self, Config};
 use crate::config::entry::{Kind, People, Terms};
+use crate::config::{self, Config};
 use crate::error::Error;
 
 /// A change copies one map, which so has some hundred keys where there are many.
@@ -160,7 +160,8 @@ impl Roster {
                 // The old one holds the account until the new one does.
                 key.inherit(ready);
             }
-            if key.is_live() && (key.ready().is_some() || (has_past && !key.terms.budget.is_empty()))
+            if key.is_live()
+                && (key.ready().is_some() || (has_past && !key.terms.budget.is_empty()))
             {
                 let ready = key.prepare_unseeded((&world, &self.accounts), Moment::now());
                 let own = ready.iter().flat_map(|ready| &ready.tab.accounts);

@@ -48,10 +48,10 @@ impl Gateway {
         kind: Kind,
         draft: Draft,
     ) -> Result<Created, Error> {
-        let once = draft.idempotency.as_ref().map(|token| Once {
-            token: token.clone(),
-            request: of_request(kind, &draft),
-        });
+        let once = draft
+            .idempotency
+            .as_ref()
+            .map(|token| Once { token: token.clone(), request: of_request(kind, &draft) });
         let id = match (draft.id, kind) {
             (Some(id), _) => id,
             (None, Kind::Key) => new_id()?,
@@ -65,12 +65,12 @@ impl Gateway {
         let terms = entry::read(kind, &settings).map_err(|problems| wrong(&problems))?;
         let mut known = self.directory.known.lock().await;
         self.check(by, (kind, &id), None, Some(&terms))?;
-        let secret = if kind == Kind::Key { Some(new_secret().ok_or_else(no_chance)?) } else { None };
+        let secret =
+            if kind == Kind::Key { Some(new_secret().ok_or_else(no_chance)?) } else { None };
         let now = whole(SystemTime::now());
-        let marks = secret.iter().map(|secret| SecretRow {
-            digest: hex(&digest(secret.expose())),
-            valid_until: None,
-        });
+        let marks = secret
+            .iter()
+            .map(|secret| SecretRow { digest: hex(&digest(secret.expose())), valid_until: None });
         let row = EntryRow {
             kind: kind.name().to_owned(),
             id: id.clone(),
@@ -200,8 +200,7 @@ impl Gateway {
         let account = self.account_of(kind, id);
         let status = || {
             let all = account.iter().flat_map(|account| account.status(Moment::now()));
-            let mut meant =
-                all.filter(|it| it.unit == top_up.unit && it.window == top_up.window);
+            let mut meant = all.filter(|it| it.unit == top_up.unit && it.window == top_up.window);
             meant.next()
         };
         let before = status().ok_or_else(|| {
@@ -285,7 +284,8 @@ impl Gateway {
         if !by.may_see(house.roster.team_of(id, &terms).as_deref()) {
             return Err(unknown(kind, id));
         }
-        let message = format!("The {kind_name} \"{id}\" stands in the config file; change it there.");
+        let message =
+            format!("The {kind_name} \"{id}\" stands in the config file; change it there.");
         Err(Error::new(Fault::OwnedByFile, message))
     }
 

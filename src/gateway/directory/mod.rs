@@ -140,6 +140,3 @@ impl Actor {
         Self { name: name.to_owned(), role: Role::Owner, team: None }
     }
 }
-
-
-

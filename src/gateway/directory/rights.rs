@@ -73,8 +73,8 @@ impl Actor {
         }
         let Terms::Key(key) = after else { return Ok(()) };
         let Some(user) = key.user.as_deref() else { return Ok(()) };
-        let theirs = roster.has(Kind::User, user)
-            && self.is_of_team(roster.team_of_user(user).as_deref());
+        let theirs =
+            roster.has(Kind::User, user) && self.is_of_team(roster.team_of_user(user).as_deref());
         if theirs { Ok(()) } else { Err(unknown(Kind::User, user)) }
     }
 }

@@ -50,7 +50,8 @@ impl Gateway {
         };
         let roster = &house.roster;
         if kind == Kind::Key {
-            roster.keys_after(after, |key| take(Entry::of_key(key, roster.team_of_key(&key.terms))));
+            roster
+                .keys_after(after, |key| take(Entry::of_key(key, roster.team_of_key(&key.terms))));
         } else {
             roster.members_after((kind, after), |id, member| take(Entry::of_member(id, member)));
         }

@@ -89,8 +89,8 @@ pub(super) const TRAIL: &[Parameter] = &[
     FROM,
     TO,
     text("who", "Changes by this key, or by `admin`"),
-    text("what", "Changes of this kind, such as key.create, or of all that begin so: key.*"),
-    text("id", "Changes of the entry of this name"),
+    text("what", "Changes of this kind, such as key.create"),
+    text("subject", "Changes of this entry, such as key:ci"),
 ];
 
 // === impl Query ===
