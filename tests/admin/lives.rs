@@ -232,19 +232,22 @@ async fn the_trail_says_who_changed_what_from_what_to_what() {
 
 #[tokio::test]
 async fn a_trail_that_was_tampered_with_is_found_out() {
-    let (_upstream, gateway) = house("[store]\nurl = \"sqlite:trail.db\"\n").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trail.db");
+    let store = format!("[store]\nurl = \"sqlite:{}\"\n", file.display());
+    let (_upstream, gateway) = house(&store).await;
     for _ in 0..3 {
         make(&gateway, "/admin/keys", json!({})).await;
     }
     let verify = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchpoint"));
-        command.args(["audit", "verify", "--config", "config.toml"]);
-        command.current_dir(gateway.folder()).output().unwrap()
+        command.args(["audit", "verify", "--config"]).arg(gateway.folder().join("config.toml"));
+        command.output().unwrap()
     };
     let whole = verify();
     assert!(whole.status.success(), "{whole:?}");
     assert!(String::from_utf8_lossy(&whole.stdout).contains("3 changes"), "{whole:?}");
-    let database = rusqlite::Connection::open(gateway.folder().join("trail.db")).unwrap();
+    let database = rusqlite::Connection::open(&file).unwrap();
     database.execute("UPDATE audit SET who = 'nobody' WHERE position = 2", []).unwrap();
     let broken = verify();
     assert_eq!(broken.status.code(), Some(1), "{broken:?}");
