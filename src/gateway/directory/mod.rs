@@ -140,3 +140,6 @@ impl Actor {
         Self { name: name.to_owned(), role: Role::Owner, team: None }
     }
 }
+
+#[cfg(test)]
+mod tests;

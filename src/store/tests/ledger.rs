@@ -231,42 +231,6 @@ async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
     assert!("x".parse::<Cursor>().is_err());
 }
 
-async fn keys_and_changes_are_kept(bench: Bench) {
-    let secret = |digest: &str, until| SecretRow { digest: digest.to_owned(), valid_until: until };
-    let key = KeyRow {
-        id: "key_1".to_owned(),
-        name: "ci".to_owned(),
-        team: Some("search".to_owned()),
-        user: None,
-        org: None,
-        settings: "{}".to_owned(),
-        created_at: time(1000),
-        expires_at: Some(time(9000)),
-        revoked_at: None,
-        secrets: vec![secret("a", None)],
-    };
-    bench.store.put_key(key.clone()).await.unwrap();
-    let rotated = vec![secret("a", Some(time(2000))), secret("b", None)];
-    let key = KeyRow { secrets: rotated, ..key };
-    bench.store.put_key(key.clone()).await.unwrap();
-    assert_eq!(bench.store.key("key_1").await.unwrap(), Some(key.clone()));
-    assert!(bench.store.revoke_key("key_1").await.unwrap());
-    assert!(!bench.store.revoke_key("key_1").await.unwrap());
-    assert!(!bench.store.revoke_key("key_2").await.unwrap());
-    let revoked = KeyRow { revoked_at: Some(time(1000)), ..key };
-    assert_eq!(bench.store.keys(None).await.unwrap(), [revoked]);
-    assert_eq!(bench.store.keys(Some("key_1")).await.unwrap(), []);
-    for what in ["made", "revoked"] {
-        let (who, after) = ("admin".to_owned(), Some("key_1".to_owned()));
-        let change = Audit { at: time(1000), who, what: what.to_owned(), before: None, after };
-        bench.store.audit(change).await.unwrap();
-    }
-    let found = bench.store.audits(None, 1).await.unwrap();
-    assert_eq!((found.len(), found[0].1.what.as_str()), (1, "revoked"));
-    let found = bench.store.audits(Some(found[0].0), 9).await.unwrap();
-    assert_eq!((found.len(), found[0].1.what.as_str()), (1, "made"));
-}
-
 macro_rules! ledger_suite {
     ($backend:ident, $url:expr) => {
         suite!(
@@ -279,7 +243,6 @@ macro_rules! ledger_suite {
                 usage_is_summed_by_anything_that_is_named,
                 old_calls_go_and_their_sums_stay,
                 pages_of_many_calls_neither_skip_nor_repeat,
-                keys_and_changes_are_kept,
             ]
         );
     };

@@ -229,6 +229,7 @@ macro_rules! suite {
 }
 
 // Behind the macro, which it uses.
+mod directory;
 mod ledger;
 
 suite!(memory, Some(Bench::new(|_| StoreUrl::Memory)));
