@@ -416,8 +416,8 @@ fn in_order(groups: &[Column], marks: &[String], backend: Backend) -> String {
     if groups.is_empty() {
         return String::new();
     }
-    let named = |column: &Column| format!("coalesce({}, '')", grouped(*column, backend));
-    let names = groups.iter().map(named).collect::<Vec<_>>().join(", ");
+    let whole = |column: &Column| format!("coalesce({}, '')", grouped(*column, backend));
+    let names = groups.iter().map(whole).collect::<Vec<_>>().join(", ");
     if marks.is_empty() {
         return format!("ORDER BY {names}");
     }

@@ -144,6 +144,29 @@ async fn the_holder_of_a_key_sees_what_each_model_has_used_of_it() {
     assert_eq!(nothing["models"], json!([]));
 }
 
+#[tokio::test]
+async fn a_store_that_is_away_is_said_and_holders_see_their_budgets_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.db");
+    let budget = "[keys.one]\nsecret = \"sk-one\"\nbudget = [{ tokens = 1000, window = \"1d\" }]\n";
+    let store = format!("[store]\nurl = \"sqlite:{}\"\n{budget}", file.display());
+    let (_upstream, gateway) = house(&store).await;
+    assert_eq!(chat(&gateway, "sk-one").await.status, 200);
+    assert_eq!(look(&gateway, "/admin/calls").await["data"].as_array().unwrap().len(), 1);
+    let database = rusqlite::Connection::open(&file).unwrap();
+    database.execute_batch("DROP TABLE calls; DROP TABLE usage; DROP TABLE audit").unwrap();
+    for path in ["calls", "calls/x", "calls/export", "usage", "usage/export", "audit"] {
+        let path = format!("/admin/{path}");
+        let answer = operate(&gateway, Method::GET, &path, &json!(null)).await;
+        assert_eq!(refusal(&answer), code(503, "overloaded"), "{path}");
+    }
+    let own = client::get(gateway.address, "/v1/me/usage", "sk-one").await;
+    assert_eq!(own.status, 200, "{}", own.text());
+    let own = own.json();
+    assert_eq!((&own["models"], &own["degraded"]), (&Value::Null, &json!(true)), "{own:#}");
+    assert_eq!(own["budgets"][0]["used"], 15);
+}
+
 /// Longer than a socket holds and than any page is.
 const MANY: usize = 3000;
 

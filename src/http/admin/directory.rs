@@ -74,12 +74,14 @@ pub(super) async fn delete(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
 }
 
 pub(super) async fn top_up(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
+    // First of all, so that nobody learns of what is another's.
+    let entry = api.gateway.entry(&asked.by, kind, &asked.id)?;
     known(&asked.body, &["tokens", "usd", "window"])?;
     let (unit, amount) = amount(&asked.body)?;
     let window = match asked.body.get("window") {
         Some(Value::String(window)) => window.clone(),
         Some(_) => return Err(Error::invalid("`window` is that of the budget, such as \"30d\".")),
-        None => only_window(&api.gateway.entry(&asked.by, kind, &asked.id)?, unit)?,
+        None => only_window(&entry, unit)?,
     };
     let scope = match kind {
         Kind::Key => Scope::Key,

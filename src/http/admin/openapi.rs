@@ -115,3 +115,54 @@ fn reference(schema: &str) -> Value {
 fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::entry::{self, Kind};
+
+    fn references(value: &Value, found: &mut Vec<String>) {
+        if let Some(reference) = value["$ref"].as_str() {
+            found.push(reference.trim_start_matches('#').to_owned());
+        }
+        let inner = value.as_object().into_iter().flat_map(Map::values);
+        for value in inner.chain(value.as_array().into_iter().flatten()) {
+            references(value, found);
+        }
+    }
+
+    #[test]
+    fn every_row_is_told_and_every_body_described() {
+        let document = document();
+        let told: usize = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|path| path.as_object().unwrap().len())
+            .sum();
+        assert_eq!(told, operations().count());
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        for reference in found {
+            assert!(document.pointer(&reference).is_some(), "{reference} is described nowhere");
+        }
+    }
+
+    #[test]
+    fn bodies_have_the_names_of_the_config() {
+        let kinds =
+            [(Kind::Key, "Key"), (Kind::User, "User"), (Kind::Team, "Team"), (Kind::Org, "Org")];
+        for (kind, name) in kinds {
+            let bodies = [format!("New{name}"), format!("{name}Patch")];
+            let schemas = bodies.map(|schema| parsed(SCHEMAS)[&schema]["properties"].clone());
+            let fields = schemas.iter().filter_map(Value::as_object).flat_map(Map::keys);
+            for field in fields.filter(|field| *field != "id") {
+                // Of a field that it knows, the reader complains of something else.
+                let read = entry::read(kind, &json!({field: []}));
+                let problems = read.err().unwrap_or_default();
+                let is_known = problems.iter().all(|one| !one.message.contains("not known"));
+                assert!(is_known, "{name} has no `{field}`");
+            }
+        }
+    }
+}
