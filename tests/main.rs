@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod agents;
+mod away;
 mod budgets;
 mod doors;
 mod drain;

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::interval;
 
 use super::banner::{self, Made};
 use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
@@ -28,6 +29,8 @@ use crate::telemetry::{Format, Log, Telemetry};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often calls are looked for that are older than they are to be kept.
+const RETAIN: Duration = Duration::from_hours(1);
 /// What open streams have, once told to end, to send their last event.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What the store has to write what it was handed.
@@ -182,9 +185,8 @@ impl House {
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let admin = listener(config.admin.listen)?;
         let signals = Signals::listen()?;
-        self.gateway.seed(Past::All).await.map_err(|error| {
-            NoStart::Io("cannot read what was spent before", io::Error::other(error))
-        })?;
+        self.load_directory().await?;
+        self.seed().await?;
         self.maintain(certificate.clone())?;
 
         let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -214,6 +216,37 @@ impl House {
         say(&banner::text(config, &addresses, admin_address, &self.made));
         self.run_until_told(signals, (&stop, &closing), &connections).await;
         Ok(())
+    }
+
+    /// Takes over the keys that were made at run time; later, if the store is away.
+    async fn load_directory(&self) -> Result<(), NoStart> {
+        match self.gateway.load_directory().await {
+            Err(error) if !error.is_away() => {
+                let error = io::Error::other(error);
+                Err(NoStart::Io("cannot read the keys made at run time", error))
+            }
+            Err(_) => {
+                self.gateway.load_saved_directory().await;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Tells budgets what was spent before; later, if the store is away.
+    async fn seed(&self) -> Result<(), NoStart> {
+        match self.gateway.seed(Past::All).await {
+            Err(error) if !error.is_away() => {
+                let error = io::Error::other(error);
+                Err(NoStart::Io("cannot read what was spent before", error))
+            }
+            Err(_) => {
+                let gateway = Arc::clone(&self.gateway);
+                self.gateway.tasks.spawn(async move { gateway.seed_at_last(Past::All).await });
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Operators have a worker of their own, so that no scrape holds a stream up.
@@ -261,6 +294,7 @@ impl House {
             tasks.spawn_on(worker, sweep(gateway));
         }
         tasks.spawn(keep_store(Arc::clone(&self.gateway)));
+        tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             tasks.spawn(at_each_change(path, move || {
@@ -347,13 +381,17 @@ async fn sweep(gateway: Arc<Gateway>) {
     }
 }
 
-/// Deletes what has expired, and shows whether the store can be written.
+/// Deletes what has expired, and once an hour what need not be kept any longer. Shows how the store
+/// does.
 async fn keep_store(gateway: Arc<Gateway>) {
+    let retention = gateway.snapshot().config.store.retention_days;
+    let (mut sweeping, mut retaining) = (interval(SWEEP), interval(RETAIN));
     loop {
         // The writer logs its own failures.
-        let _ = gateway.store().sweep().await;
-        gateway.telemetry.metrics.store_up.set(gateway.store().is_up().into());
-        tokio::time::sleep(SWEEP).await;
+        tokio::select! {
+            _ = sweeping.tick() => drop(gateway.store().sweep().await),
+            _ = retaining.tick() => drop(gateway.store().retain(retention).await),
+        }
     }
 }
 

@@ -2,12 +2,18 @@
 //! and what it says of the past is told to the accounts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Gateway;
 use super::call::Call;
 use crate::access::account::{Account, Moment, Unseeded};
 use crate::canon::{Outcome, Purpose, Usage, UsageSource};
+use crate::error::{Error, Kind};
 use crate::store::{CallRow, Failure};
+
+/// How soon a store that cannot tell the past is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What is asked of the past: all of it, or what was before a budget began to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +74,16 @@ impl Call {
 impl Gateway {
     /// Tells each budget that began to count with this process what the ledger says was spent of it
     /// before.
+    ///
+    /// While the ledger cannot be read, budgets that have a past refuse what they would have to
+    /// count, and everything else is served: a limit in money or tokens is never guessed, and
+    /// nobody without one waits for a database.
     pub async fn seed(&self, past: Past) -> Result<(), Failure> {
         let house = self.snapshot();
         let accounts = house.tabs.all().cloned().chain(house.roster.all_accounts());
-        self.seed_accounts(&accounts.collect::<Vec<_>>(), past).await
+        self.seed_accounts(&accounts.collect::<Vec<_>>(), past).await?;
+        self.lacks_past.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) async fn seed_accounts(
@@ -80,9 +92,52 @@ impl Gateway {
         past: Past,
     ) -> Result<(), Failure> {
         for account in accounts {
-            self.seed_account(account, past).await?;
+            if let Err(error) = self.seed_account(account, past).await {
+                self.lacks_past.store(true, Ordering::Relaxed);
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// The same, until it succeeds or the gateway is about to end.
+    pub async fn seed_at_last(&self, past: Past) {
+        let mut draining = self.draining.subscribe();
+        let mut is_told = false;
+        while let Err(error) = self.seed(past).await {
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::error!(%error, "budgets wait for what was spent before");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                _ = draining.wait_for(|is_draining| *is_draining) => return,
+            }
+        }
+        if is_told {
+            tracing::info!("budgets know what was spent before");
+        }
+    }
+
+    /// Puts into the metrics how the store does.
+    pub fn show_store(&self) {
+        let metrics = &self.telemetry.metrics;
+        metrics.store_up.set(self.store().is_up().into());
+        let pending = i64::try_from(self.store().ledger_pending());
+        metrics.ledger_pending.set(pending.unwrap_or(i64::MAX));
+    }
+
+    /// Refuses what one of these would have to count and cannot, for it does not know its past.
+    pub(super) fn refuse_unseeded(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
+        // Hardly ever more than this one look.
+        if !self.lacks_past.load(Ordering::Relaxed)
+            || accounts.iter().all(|account| account.unseeded().is_empty())
+        {
+            return Ok(());
+        }
+        let message = "The gateway cannot look up what was spent of a budget before.";
+        let mut error = Error::new(Kind::Overloaded, message);
+        error.retry_after = Some(AGAIN);
+        Err(error)
     }
 
     async fn seed_account(&self, account: &Arc<Account>, past: Past) -> Result<(), Failure> {

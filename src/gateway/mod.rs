@@ -39,6 +39,7 @@ mod till;
 mod upload;
 mod verdict;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -76,6 +77,8 @@ pub struct Gateway {
     store: Store,
     /// What was made at run time and is in force here.
     directory: directory::Directory,
+    /// Some budgets do not know their past yet, for the store cannot be read.
+    lacks_past: AtomicBool,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -124,6 +127,7 @@ impl Gateway {
             drills: Mutex::default(),
             tasks,
             store,
+            lacks_past: AtomicBool::new(false),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })

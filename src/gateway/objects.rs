@@ -215,7 +215,8 @@ async fn find(
 
 fn unknown_whose(failure: &store::Failure) -> Error {
     tracing::error!(cause = %failure, "whose a file or batch is cannot be looked up or kept");
-    Error::new(Kind::Internal, "The gateway's store cannot be used at the moment.")
+    let kind = if failure.is_away() { Kind::Overloaded } else { Kind::Internal };
+    Error::new(kind, "The gateway's store cannot be used at the moment.")
 }
 
 /// The provider and what it last said of the object.

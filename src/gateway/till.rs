@@ -62,6 +62,7 @@ pub(super) async fn hold(call: &mut Call, question: &Question) -> Result<(), Err
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
+    call.gateway.refuse_unseeded(&accounts)?;
     let mut demand = Demand { priced: true, ..Demand::default() };
     if call.tabs().any(|tab| tab.measured) && costs(call.surface()) {
         let measure = measure(call, question).await;

@@ -156,7 +156,9 @@ fn ready(gateway: &Gateway) -> Response<Body> {
     } else {
         (StatusCode::OK, "ready")
     };
-    json(status, &serde_json::json!({"status": word, "generation": generation}))
+    // Calls are served without the store, so it takes no replica out of the rotation.
+    let store = if gateway.store().is_up() { "up" } else { "down" };
+    json(status, &serde_json::json!({"status": word, "generation": generation, "store": store}))
 }
 
 fn refuse_path(not_served: NotServed) -> Response<Body> {

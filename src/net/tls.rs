@@ -4,12 +4,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use rustls::crypto::ring;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme, WantsVerifier,
+};
+use tokio_rustls::TlsConnector;
 
 /// The certificate that the API's listeners show, replaced as a whole.
 #[derive(Debug)]
@@ -60,19 +67,78 @@ pub fn server(certificate: Arc<Certificate>) -> io::Result<Arc<ServerConfig>> {
 
 /// The client side: the public authorities, and those in the PEM file `ca` when one is given.
 pub fn client(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
+    let mut config = client_side()?.with_root_certificates(roots(ca)?).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The client side of other protocols than HTTP.
+pub fn connector(ca: Option<&Path>) -> io::Result<TlsConnector> {
+    let config = client_side()?.with_root_certificates(roots(ca)?).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The same without a look at who answers: it keeps out who listens, and nobody who pretends.
+pub fn connector_to_anyone() -> io::Result<TlsConnector> {
+    let anyone = Arc::new(Anyone(ring::default_provider().signature_verification_algorithms));
+    let config =
+        client_side()?.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+fn client_side() -> io::Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)
+}
+
+fn roots(ca: Option<&Path>) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca {
         for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
             roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(roots)
+}
+
+/// Takes any certificate whose key the server has.
+#[derive(Debug)]
+struct Anyone(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
 }
 
 fn read_certificate(cert: &Path, key: &Path) -> io::Result<CertifiedKey> {

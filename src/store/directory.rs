@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::audit::{self, Audit};
 use super::database::{Database, Fault, Row, values};
 use super::{Failure, Store, millis, time};
@@ -15,7 +17,7 @@ const PAGE: usize = 2000;
 const ONCE: Duration = Duration::from_hours(24);
 
 /// A key, user, team or org. The secrets of keys themselves are nowhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryRow {
     pub kind: String,
     pub id: String,
@@ -31,7 +33,7 @@ pub struct EntryRow {
 }
 
 /// What one secret of a key is recognised by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretRow {
     /// In hex.
     pub digest: String,

@@ -168,14 +168,14 @@ fn add(database: &mut Database, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
 /// those that have ended by now.
 pub(super) fn open(database: &mut Database, node: &str, rows: &[&CallRow]) -> Result<(), Fault> {
     let last: BTreeMap<&str, &CallRow> = rows.iter().map(|row| (row.id.as_str(), *row)).collect();
-    let mut written = Vec::with_capacity(last.len() * 3);
+    let mut written = Vec::with_capacity(last.len() * 4);
     for (id, row) in last {
         let text = serde_json::to_string(row).unwrap_or_default();
-        written.extend_from_slice(values![id, node, text]);
+        written.extend_from_slice(values![id, node, millis(row.at), text]);
     }
-    let insert = "INSERT INTO opens (id, node, row) VALUES";
+    let insert = "INSERT INTO opens (id, node, at, row) VALUES";
     let replace = "ON CONFLICT (id) DO UPDATE SET row = excluded.row";
-    database.insert((insert, replace), 3, &written, |_| Ok(()))?;
+    database.insert((insert, replace), 4, &written, |_| Ok(()))?;
     let ended = "DELETE FROM opens WHERE node = $1
         AND EXISTS (SELECT 1 FROM calls WHERE calls.id = opens.id)";
     database.execute(ended, values![node])?;
@@ -187,8 +187,34 @@ pub(super) fn orphans(database: &mut Database, node: &str) -> Result<Option<Vec<
     let query = "SELECT id, row FROM opens WHERE node = $1 LIMIT 500";
     let found: Vec<(String, String)> =
         database.query(query, values![node], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((!found.is_empty()).then_some(legible(database, &found)?))
+}
+
+/// A node that has not ended a call since `before` and is not this one, if there is such a node.
+pub(super) fn vanished(
+    database: &mut Database,
+    node: &str,
+    before: i64,
+) -> Result<Option<String>, Fault> {
+    let query = "SELECT node FROM opens WHERE node <> $1 AND at < $2 LIMIT 1";
+    database.first(query, values![node, before], |row| row.get(0))
+}
+
+/// Some of the calls of a node that have begun before `before`.
+pub(super) fn forsaken(
+    database: &mut Database,
+    node: &str,
+    before: i64,
+) -> Result<Vec<CallRow>, Fault> {
+    let query = "SELECT id, row FROM opens WHERE node = $1 AND at < $2 LIMIT 500";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let found = database.query(query, values![node, before], read)?;
+    legible(database, &found)
+}
+
+fn legible(database: &mut Database, found: &[(String, String)]) -> Result<Vec<CallRow>, Fault> {
     let mut rows = Vec::with_capacity(found.len());
-    for (id, text) in &found {
+    for (id, text) in found {
         if let Ok(row) = serde_json::from_str(text) {
             rows.push(row);
             continue;
@@ -196,7 +222,7 @@ pub(super) fn orphans(database: &mut Database, node: &str) -> Result<Option<Vec<
         tracing::error!(call = %id, "a call that was cut off cannot be read; it is left out");
         database.execute("DELETE FROM opens WHERE id = $1", values![id])?;
     }
-    Ok((!found.is_empty()).then_some(rows))
+    Ok(rows)
 }
 
 /// How far this node's journal has been taken in.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::database::{Database, Fault};
+use super::database::{Alone, Database, Fault};
 use super::journal::{self, Journal, Position, Record};
 use super::queue::Queue;
 use super::rows::CallRow;
@@ -264,6 +264,20 @@ fn apply(database: &mut Database, node: &str, batch: &Batch) -> Result<(), Fault
     entries::settle(database, node, &settled)?;
     entries::open(database, node, &open)?;
     batch.position.map_or(Ok(()), |position| entries::advance(database, node, position))
+}
+
+/// Settles some of the calls that another node has begun before `before` and not ended: it is gone,
+/// and its journal with it. Whether there were any.
+pub(super) fn settle_vanished(
+    database: &mut Database,
+    own: &str,
+    before: i64,
+) -> Result<bool, Fault> {
+    database.alone(Alone::Retain)?;
+    let Some(node) = entries::vanished(database, own, before)? else { return Ok(false) };
+    let rows = entries::forsaken(database, &node, before)?;
+    apply(database, &node, &cut_off(rows))?;
+    Ok(true)
 }
 
 /// Calls that the end of their process cut off: at their reserve, and marked as estimated.

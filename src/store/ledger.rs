@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::database::{Alone, Database, Fault, Row, values};
 use super::entries::ADD_SPENT;
+use super::import::settle_vanished;
 use super::journal::Record;
 use super::rows::CallRow;
 use super::{Failure, STEP, Store, millis, time};
@@ -17,6 +18,8 @@ const SUMS: u64 = 400;
 /// So long what was spent is kept by the minute; then by the quarter of an hour, in which windows
 /// begin in every time zone.
 const FINE: u64 = 2;
+/// So long a call may be open on a node that nothing is heard of.
+const FORSAKEN: u64 = 1;
 const DAY: Duration = Duration::from_hours(24);
 /// In milliseconds.
 const MINUTE: i64 = 60_000;
@@ -105,15 +108,19 @@ impl Store {
         &self.node
     }
 
-    /// Deletes calls older than so many days, step by step between the writes of others, and says
-    /// how many. Sums and windows stay for more than a year.
-    pub async fn retain(&self, days: u64) -> Result<u64, Failure> {
+    /// Deletes calls older than so many days, if there is an end to their keeping, step by step
+    /// between the writes of others, and says how many. Sums and windows stay for more than a year.
+    pub async fn retain(&self, days: Option<u64>) -> Result<u64, Failure> {
+        let days = days.unwrap_or(u64::MAX);
         let now = (self.rules.now)();
         let before = |days: u64| {
             let age = DAY.saturating_mul(u32::try_from(days).unwrap_or(u32::MAX));
             now.checked_sub(age).map_or(0, millis)
         };
         let (calls, sums) = (before(days), before(days.max(SUMS)));
+        let (own, long_ago) = (Arc::clone(&self.node), before(FORSAKEN));
+        let settle = move |database: &mut Database| settle_vanished(database, &own, long_ago);
+        while self.write.run(settle.clone()).await? {}
         let mut deleted = 0;
         loop {
             let step = self.write.run(move |database| delete_calls(database, calls)).await?;

@@ -15,6 +15,7 @@ mod postgres;
 mod queue;
 mod report;
 mod rows;
+mod secure;
 mod sqlite;
 
 use std::fmt;
@@ -133,8 +134,8 @@ impl Store {
         let opened = match &settings.url {
             StoreUrl::Memory => Self::open_sqlite(None, settings, rules),
             StoreUrl::Sqlite(path) => Self::open_sqlite(Some(path), settings, rules),
-            StoreUrl::Postgres(url) => postgres::config(url.expose())
-                .and_then(|config| Self::open_postgres(&config, settings, rules)),
+            StoreUrl::Postgres(url) => postgres::Address::read(url.expose())
+                .and_then(|address| Self::open_postgres(&address, settings, rules)),
         };
         opened.map_err(|failure| match &settings.url {
             StoreUrl::Memory => failure,
@@ -166,15 +167,15 @@ impl Store {
     }
 
     fn open_postgres(
-        config: &tokio_postgres::Config,
+        address: &postgres::Address,
         settings: &config::Store,
         rules: &Rules,
     ) -> Result<Self, Failure> {
         let opener = || {
-            let (config, now) = (config.clone(), Arc::clone(&rules.now));
+            let (address, now) = (address.clone(), Arc::clone(&rules.now));
             move || {
                 let mut database =
-                    Database::Postgres(Box::new(postgres::Remote::connect(&config)?));
+                    Database::Postgres(Box::new(postgres::Remote::connect(&address)?));
                 migrate::migrate(&mut database, millis(now()))?;
                 Ok::<_, Failure>(database)
             }

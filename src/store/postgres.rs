@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use tokio::runtime::Runtime;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::Failure;
 use super::database::{Cell, Fault, Value};
+use super::secure::Secure;
+use crate::net::tls;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -26,26 +29,57 @@ pub(super) struct Remote {
     runtime: Runtime,
 }
 
-/// Reads an address. Nothing of it is repeated, for it may hold a password.
-pub(super) fn config(url: &str) -> Result<Config, Failure> {
-    let read = url.parse::<Config>();
-    let mut config = read.map_err(|error| Failure::from(Fault::from(error)))?;
-    config.application_name("switchpoint");
-    config.connect_timeout(CONNECT);
-    // Who has gone without a word is noticed.
-    config.keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
-    config.keepalives_retries(2).tcp_user_timeout(PATIENCE);
-    Ok(config)
+/// Where the server is, and whom we take for it.
+#[derive(Clone)]
+pub(super) struct Address {
+    config: Config,
+    secure: Secure,
+}
+
+// === impl Address ===
+
+impl Address {
+    /// Reads an address as libpq does: `sslmode` and `sslrootcert` say whether the connection is
+    /// encrypted, and whether it is looked at who answers. Nothing of it is repeated, for it may
+    /// hold a password.
+    pub(super) fn read(url: &str) -> Result<Self, Failure> {
+        let (place, settings) = url.split_once('?').unwrap_or((url, ""));
+        let (mut checks, mut authority, mut rest) = (false, None, Vec::new());
+        for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
+            match setting.split_once('=') {
+                Some(("sslmode", "verify-ca" | "verify-full")) => {
+                    checks = true;
+                    rest.push("sslmode=require");
+                }
+                Some(("sslrootcert", path)) => authority = Some(Path::new(path)),
+                _ => rest.push(setting),
+            }
+        }
+        let read = format!("{place}?{}", rest.join("&")).parse::<Config>();
+        let mut config = read.map_err(|error| Failure::from(Fault::from(error)))?;
+        config.application_name("switchpoint");
+        config.connect_timeout(CONNECT);
+        // Who has gone without a word is noticed.
+        config.keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
+        config.keepalives_retries(2).tcp_user_timeout(PATIENCE);
+        let connector = match (checks, authority) {
+            (false, None) => tls::connector_to_anyone(),
+            (_, authority) => tls::connector(authority),
+        };
+        let connector = connector.map_err(|error| Failure::new(format!("sslrootcert: {error}")))?;
+        Ok(Self { config, secure: Secure(connector) })
+    }
 }
 
 // === impl Remote ===
 
 impl Remote {
-    pub(super) fn connect(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(super::no_thread)?;
         let opened = runtime.block_on(async {
-            let opened = tokio::time::timeout(CONNECT, config.connect(NoTls)).await;
+            let opening = address.config.connect(address.secure.clone());
+            let opened = tokio::time::timeout(CONNECT, opening).await;
             opened.map_err(|_| Fault::Silent)?.map_err(Fault::from)
         });
         let (client, connection) = opened?;

@@ -114,6 +114,8 @@ metrics! {
     config_reloads: counters "switchpoint_config_reloads_total" ["outcome"];
     /// Whether the last transaction of the store was committed: 1 or 0.
     store_up: gauge "switchpoint_store_up" [];
+    /// Calls that were noted on disk and are not in the store yet.
+    ledger_pending: gauge "switchpoint_ledger_pending" [];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }

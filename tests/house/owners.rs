@@ -8,9 +8,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["net", "http", "gateway"]),
     ("http_body", &["net", "http", "gateway", "provider"]),
     // Reads keys out of PEM, wherever they are for.
-    ("rustls_pki_types", &["net", "provider"]),
+    ("rustls_pki_types", &["net", "provider", "store"]),
     ("rustls", &["net"]),
-    ("tokio_rustls", &["net"]),
+    ("tokio_rustls", &["net", "store"]),
     ("webpki_roots", &["net"]),
     ("httparse", &["net"]),
     ("socket2", &["net"]),

@@ -2,6 +2,7 @@
 //! and in force here when the answer is given.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value as Json, json};
@@ -11,6 +12,7 @@ use super::follow::told;
 use super::rights::unknown;
 use super::{Actor, Created, Draft, Entry, Kind, Known, TopUp};
 use crate::access::account::{BudgetStatus, Moment};
+use crate::access::roster::{Key, Member};
 use crate::access::{digest, new_secret};
 use crate::config::entry::{self, Terms};
 use crate::error::{Error, Kind as Fault};
@@ -243,7 +245,7 @@ impl Gateway {
             self.check_owner(by, kind, id)?;
             let mut standing = self.standing(kind, id).ok_or_else(|| unknown(kind, id))?;
             let before = standing.terms.clone();
-            let roster = std::sync::Arc::clone(&self.snapshot().roster);
+            let roster = Arc::clone(&self.snapshot().roster);
             by.may_change((kind, id), Some(&before), Some(&before), &roster)?;
             if standing.row.ended_at.is_some() {
                 return Err(Error::new(Fault::Conflict, "This key was revoked."));
@@ -295,35 +297,14 @@ impl Gateway {
     }
 
     fn standing(&self, kind: Kind, id: &str) -> Option<Standing> {
-        let roster = std::sync::Arc::clone(&self.snapshot().roster);
-        let row = |terms: &Terms, (created_at, changed_at), version| EntryRow {
-            kind: kind.name().to_owned(),
-            id: id.to_owned(),
-            settings: terms.written().to_string(),
-            created_at,
-            changed_at,
-            ended_at: None,
-            version,
-            secrets: Vec::new(),
-        };
-        if kind != Kind::Key {
-            let member = roster.member(kind, id)?;
-            let times = (member.created_at, member.changed_at);
-            let row = row(&member.terms, times, member.version);
-            return Some(Standing { terms: member.terms, row });
+        let roster = Arc::clone(&self.snapshot().roster);
+        if kind == Kind::Key {
+            let key = roster.key(id)?;
+            let terms = Terms::Key(Arc::clone(&key.terms));
+            return Some(Standing { row: row_of_key(&key), terms });
         }
-        let key = roster.key(id)?;
-        let terms = Terms::Key(std::sync::Arc::clone(&key.terms));
-        let secrets = key.secrets.iter().map(|mark| SecretRow {
-            digest: hex(&mark.digest),
-            valid_until: mark.valid_until.map(Into::into),
-        });
-        let row = EntryRow {
-            ended_at: key.revoked_at,
-            secrets: secrets.collect(),
-            ..row(&terms, (key.created_at, key.changed_at), key.version)
-        };
-        Some(Standing { terms, row })
+        let member = roster.member(kind, id)?;
+        Some(Standing { row: row_of_member(id, &member), terms: member.terms })
     }
 
     /// Stores a change and puts it in force; else what stands in its way.
@@ -342,6 +323,38 @@ impl Gateway {
         let news = self.store().news(known.version).await.map_err(away)?;
         self.put_in_force(known, news).await;
         Ok(())
+    }
+}
+
+// === As they are stored ===
+
+pub(super) fn row_of_key(key: &Key) -> EntryRow {
+    let secrets = key.secrets.iter().map(|mark| SecretRow {
+        digest: hex(&mark.digest),
+        valid_until: mark.valid_until.map(Into::into),
+    });
+    EntryRow {
+        kind: Kind::Key.name().to_owned(),
+        id: key.id.to_string(),
+        settings: key.terms.written.to_string(),
+        created_at: key.created_at,
+        changed_at: key.changed_at,
+        ended_at: key.revoked_at,
+        version: key.version,
+        secrets: secrets.collect(),
+    }
+}
+
+pub(super) fn row_of_member(id: &str, member: &Member) -> EntryRow {
+    EntryRow {
+        kind: member.terms.kind().name().to_owned(),
+        id: id.to_owned(),
+        settings: member.terms.written().to_string(),
+        created_at: member.created_at,
+        changed_at: member.changed_at,
+        ended_at: None,
+        version: member.version,
+        secrets: Vec::new(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! What was changed, here or by another process on the same store, comes into force.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::copy::Copy;
 use super::{Kind, Known};
 use crate::access::account::{Account, Moment, Scope};
 use crate::access::roster::{Mark, Record};
@@ -13,6 +14,8 @@ use crate::config::{self, Unit};
 use crate::gateway::{Gateway, Past};
 use crate::store::{EntryRow, Failure, News, TopUpRow};
 
+/// How often it is looked for changes of others. A revoked key is to be refused within a second.
+const INTERVAL: Duration = Duration::from_millis(500);
 const SWEEP_AT_LEAST: usize = 64;
 
 impl Gateway {
@@ -26,13 +29,46 @@ impl Gateway {
     pub async fn follow_directory(&self) -> Result<(), Failure> {
         let mut known = self.directory.known.lock().await;
         let to_seed = self.catch_up(&mut known).await?;
-        self.seed_accounts(&to_seed, Past::Before).await
+        if known.lacks_past {
+            self.seed(Past::Before).await?;
+            known.lacks_past = false;
+        }
+        self.seed_accounts(&to_seed, Past::Before).await.inspect_err(|_| known.lacks_past = true)
+    }
+
+    /// Takes over, all its life, what other processes change; and keeps a copy of it all beside the
+    /// journal for a start without the database, if that is not on this machine.
+    pub async fn keep_directory(self: Arc<Self>) {
+        let copy = Arc::new(Copy::new(&self.snapshot().config.store));
+        let mut is_told = false;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match self.follow_directory().await {
+                Err(error) if !std::mem::replace(&mut is_told, true) => {
+                    tracing::warn!(%error, "changes that others make to keys are not seen");
+                }
+                Err(_) => {}
+                Ok(()) => is_told = false,
+            }
+            let version = self.directory.known.lock().await.version;
+            copy.renew(version, &self.snapshot().roster);
+        }
+    }
+
+    /// Takes over what was saved when the store was there, for now it is not.
+    pub async fn load_saved_directory(&self) {
+        let entries = Copy::new(&self.snapshot().config.store).load();
+        let mut known = self.directory.known.lock().await;
+        let keys = entries.len();
+        // Nobody knows what they have spent, so budgets wait for the store.
+        self.take_over(&mut known, News { entries, ..News::default() });
+        tracing::warn!(keys, "keys made at run time are those that were saved last");
     }
 
     /// The accounts that may have spent something that they do not know of.
     async fn catch_up(&self, known: &mut Known) -> Result<Vec<Arc<Account>>, Failure> {
         if !known.is_loaded {
-            known.spenders = self.store().spenders("key").await?;
+            known.spenders = Some(self.store().spenders("key").await?);
         }
         let mut to_seed = Vec::new();
         loop {
@@ -40,7 +76,7 @@ impl Gateway {
             let has_more = news.has_more;
             to_seed.extend(self.take_over(known, news));
             if !has_more {
-                known.spenders = HashSet::new();
+                known.spenders = None;
                 known.is_loaded = true;
                 return Ok(to_seed);
             }
@@ -60,6 +96,7 @@ impl Gateway {
             Err(error) => Err(error),
         };
         if let Err(error) = seeded {
+            known.lacks_past = true;
             tracing::error!(%error, "what was changed is not all in force yet");
         }
     }
@@ -113,7 +150,11 @@ impl Known {
         });
         // What has just been made has spent nothing; what was made otherwise may have.
         let is_new = row.created_at == row.changed_at;
-        let has_past = if self.is_loaded { !is_new } else { self.spenders.contains(&row.id) };
+        let has_past = match &self.spenders {
+            _ if self.is_loaded => !is_new,
+            Some(spenders) => spenders.contains(&row.id),
+            None => true,
+        };
         Some(Record {
             kind,
             has_past,

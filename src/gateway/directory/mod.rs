@@ -3,6 +3,7 @@
 //! What stands in the config file belongs to the file: it is shown here, and changed there.
 
 mod change;
+mod copy;
 mod follow;
 mod rights;
 mod show;
@@ -129,8 +130,10 @@ struct Known {
     sweep_at: usize,
     /// Whether all that was stored before was taken over.
     is_loaded: bool,
-    /// While that is done: who has ever spent something.
-    spenders: HashSet<String>,
+    /// While that is done: who has ever spent something. Everybody may have, if nobody knows.
+    spenders: Option<HashSet<String>>,
+    /// Budgets that were changed could not be told what was spent of them before.
+    lacks_past: bool,
 }
 
 // === impl Actor ===

@@ -1,6 +1,7 @@
 -- As in 0004_nodes.sql.
 ALTER TABLE opens ADD COLUMN node TEXT NOT NULL DEFAULT '';
-CREATE INDEX opens_by_node ON opens (node);
+ALTER TABLE opens ADD COLUMN at BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX opens_by_node ON opens (node, at);
 
 DROP TABLE journal;
 CREATE TABLE journal (

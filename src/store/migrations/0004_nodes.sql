@@ -2,7 +2,8 @@
 -- that were cut off, and is known by a name that lies with its journal. What was noted before they
 -- had names has ''.
 ALTER TABLE opens ADD COLUMN node TEXT NOT NULL DEFAULT '';
-CREATE INDEX opens_by_node ON opens (node);
+ALTER TABLE opens ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX opens_by_node ON opens (node, at);
 
 CREATE TABLE nodes_journal (
   node TEXT PRIMARY KEY,

@@ -175,7 +175,7 @@ async fn old_calls_go_and_their_sums_stay(bench: Bench) {
     bench.store.append_settled(&row("new", day * 20));
     bench.store.flush().await.unwrap();
     bench.pass(i64::try_from(day).unwrap() * 25);
-    assert_eq!(bench.store.retain(10).await.unwrap(), 1200);
+    assert_eq!(bench.store.retain(Some(10)).await.unwrap(), 1200);
     let rows = all(&bench.store).await;
     assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].attempts.len()), (1, "new", 2));
     let attempts = |database: &mut Database| number(database, "SELECT count(*) FROM attempts");
@@ -183,7 +183,7 @@ async fn old_calls_go_and_their_sums_stay(bench: Bench) {
     let sums = bench.store.usage(&Reach::All, &[], &Filter::default()).await.unwrap();
     assert_eq!((sums[0].calls, spent(&bench.store).await), (1201, 1201 * 15));
     bench.pass(i64::try_from(day).unwrap() * 600);
-    bench.store.retain(10).await.unwrap();
+    bench.store.retain(Some(10)).await.unwrap();
     let sums = bench.store.usage(&Reach::All, &[], &Filter::default()).await.unwrap();
     assert_eq!((sums[0].calls, spent(&bench.store).await), (0, 1201 * 15), "no end, no age");
 }

@@ -244,8 +244,8 @@ fn on_postgres() -> Option<Bench> {
     let number = SCHEMAS.fetch_add(1, Ordering::Relaxed);
     let schema = format!("test_{}_{number}", std::process::id());
     let make = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
-    let config = postgres::config(&server).unwrap();
-    let make = move || postgres::Remote::connect(&config).unwrap().batch(&make).unwrap();
+    let address = postgres::Address::read(&server).unwrap();
+    let make = move || postgres::Remote::connect(&address).unwrap().batch(&make).unwrap();
     std::thread::spawn(make).join().unwrap();
     println!("on Postgres, in schema {schema}");
     let joint = if server.contains('?') { '&' } else { '?' };

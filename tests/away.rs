@@ -1,0 +1,209 @@
+//! The database goes away and comes back: calls go on, and every record is there afterwards.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::NoTls;
+
+use crate::support::client::{self, Answer, CHAT, get};
+use crate::support::gateway::{config, provider};
+use crate::support::replies::REPLY;
+use crate::support::{Gateway, Script, Upstream, within};
+
+/// What the machine may need until all is well again.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+/// A schema of its own on the server that the environment names, behind a door that can be shut.
+struct Database {
+    server: String,
+    schema: String,
+    door: SocketAddr,
+    is_open: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Database {
+    async fn new(schema: &str) -> Option<Self> {
+        let Ok(server) = std::env::var("SWITCHPOINT_TEST_POSTGRES") else {
+            println!("SWITCHPOINT_TEST_POSTGRES is not set: nothing was tried");
+            return None;
+        };
+        let schema = format!("{schema}_{}", std::process::id());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let door = listener.local_addr().unwrap();
+        let is_open = watch::Sender::new(true);
+        let parsed: tokio_postgres::Config = server.parse().unwrap();
+        let Some(tokio_postgres::config::Host::Tcp(host)) = parsed.get_hosts().first() else {
+            panic!("the server must have a host");
+        };
+        let behind = (host.clone(), parsed.get_ports().first().copied().unwrap_or(5432));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(doorman(listener, behind, is_open.subscribe()));
+        let database = Self { server, schema, door, is_open, tasks };
+        let schema = &database.schema;
+        let make = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
+        database.client().await.batch_execute(&make).await.unwrap();
+        Some(database)
+    }
+
+    /// Past the door.
+    async fn client(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.server, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// The section of a gateway that goes through the door.
+    fn section(&self) -> String {
+        let (head, tail) = self.server.split_once('@').unwrap();
+        let name = tail.split_once('/').map_or("", |(_, name)| name);
+        let (door, schema) = (self.door, &self.schema);
+        let url = format!("{head}@{door}/{name}?options=-csearch_path%3D{schema}");
+        let journal = std::env::temp_dir().join(format!("switchpoint-{schema}"));
+        let _ = std::fs::remove_dir_all(&journal);
+        format!("[store]\nurl = \"{url}\"\njournal = \"{}\"\n\n", journal.display())
+    }
+
+    async fn count(&self, table: &str) -> u64 {
+        let query = format!("SELECT count(*) FROM {}.{table}", self.schema);
+        let row = self.client().await.query_one(&query, &[]).await.unwrap();
+        row.get::<_, i64>(0).try_into().unwrap()
+    }
+}
+
+/// Lets connections through while the door is open; when it is shut, those that are there end.
+async fn doorman(listener: TcpListener, behind: (String, u16), is_open: watch::Receiver<bool>) {
+    let mut guests = JoinSet::new();
+    while let Ok((mut guest, _)) = listener.accept().await {
+        let (behind, mut seen) = (behind.clone(), is_open.clone());
+        if !*seen.borrow() {
+            continue;
+        }
+        guests.spawn(async move {
+            let Ok(mut host) = TcpStream::connect(behind).await else { return };
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut guest, &mut host) => {}
+                _ = seen.wait_for(|is_open| !is_open) => {}
+            }
+        });
+    }
+}
+
+async fn ask(address: SocketAddr, key: &str) -> Answer {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let body = json!({"model": "up/a", "max_tokens": 50, "messages": messages}).to_string();
+    client::post(address, CHAT, &format!("sk-{key}"), body).await
+}
+
+/// Two keys: one with a budget, and one without.
+fn keys() -> String {
+    let key = |name: &str, more: &str| format!("[keys.{name}]\nsecret = \"sk-{name}\"\n{more}\n\n");
+    key("free", "") + &key("bound", "budget = [{ tokens = 100_000_000, window = \"30d\" }]")
+}
+
+async fn store_is(gateway: &Gateway) -> String {
+    let ready = get(gateway.admin, "/readyz", "").await;
+    assert_eq!(ready.status, 200);
+    ready.json()["store"].as_str().unwrap().to_owned()
+}
+
+async fn wait_for_store(gateway: &Gateway, state: &str) {
+    let until = Instant::now() + RECOVERY;
+    while store_is(gateway).await != state {
+        assert!(Instant::now() < until, "the store is not {state}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_stops_under_load_fails_no_call_and_lacks_none_afterwards() {
+    let Some(mut database) = Database::new("stops").await else { return };
+    let slow = std::env::var_os("SWITCHPOINT_TEST_SLOW").is_some_and(|value| value == "1");
+    let outage = Duration::from_secs(if slow { 60 } else { 4 });
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    let sections = [provider("up", &upstream), keys(), database.section()].concat();
+    let gateway = Gateway::start("", &sections).await;
+    let (stop, asked) = (watch::Sender::new(false), Arc::new(AtomicU64::new(0)));
+    let mut load = JoinSet::new();
+    for key in ["free", "bound", "free", "bound"] {
+        let (stop, asked, address) = (stop.subscribe(), Arc::clone(&asked), gateway.address);
+        load.spawn(async move {
+            while !*stop.borrow() {
+                let answer = ask(address, key).await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                asked.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+    within(RECOVERY, "calls are made", || asked.load(Ordering::SeqCst) > 100).await;
+    database.is_open.send_replace(false);
+    let before = asked.load(Ordering::SeqCst);
+    sleep(outage).await;
+    wait_for_store(&gateway, "down").await;
+    assert!(asked.load(Ordering::SeqCst) > before + 100);
+    assert!(gateway.metric("switchpoint_ledger_pending", &[]).await > 100.0);
+    assert!(gateway.metric("switchpoint_store_up", &[]).await < 0.5);
+    database.is_open.send_replace(true);
+    wait_for_store(&gateway, "up").await;
+    stop.send_replace(true);
+    while let Some(worker) = load.join_next().await {
+        worker.unwrap();
+    }
+    gateway.stop();
+    let asked = asked.load(Ordering::SeqCst);
+    println!("{asked} calls, {before} of them before an outage of {outage:?}");
+    assert_eq!((database.count("calls").await, database.count("opens").await), (asked, 0));
+    let query = format!(
+        "SELECT CAST((SELECT sum(counted) FROM {0}.calls WHERE key = 'bound') AS BIGINT),
+            CAST((SELECT sum(amount) FROM {0}.spent WHERE account = 'key:bound'
+                AND unit = 'tokens') AS BIGINT)",
+        database.schema
+    );
+    let row = database.client().await.query_one(&query, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), row.get::<_, i64>(1), "calls and budgets agree");
+    database.tasks.abort_all();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_without_the_database_serves_whom_no_budget_binds() {
+    let Some(mut database) = Database::new("starts").await else { return };
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    let sections = [provider("up", &upstream), keys(), database.section()].concat();
+    // One that has spent something already.
+    let first = Gateway::start("", &sections).await;
+    assert_eq!(ask(first.address, "bound").await.status, 200);
+    first.stop();
+
+    database.is_open.send_replace(false);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), config("", &sections)).unwrap();
+    let gateway = Gateway::run(folder, "").await;
+    assert_eq!(store_is(&gateway).await, "down");
+    assert_eq!(ask(gateway.address, "free").await.status, 200);
+    let refused = ask(gateway.address, "bound").await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("overloaded")));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let output = gateway.output().join("\n");
+    assert!(output.contains("starting without the store"), "{output}");
+
+    database.is_open.send_replace(true);
+    wait_for_store(&gateway, "up").await;
+    let until = Instant::now() + RECOVERY;
+    while ask(gateway.address, "bound").await.status != 200 {
+        assert!(Instant::now() < until, "the budget stays shut");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let used = get(gateway.address, "/v1/me/usage", "sk-bound").await.json();
+    assert_eq!(used["budgets"][0]["used"], json!(30), "with what was spent before");
+    gateway.stop();
+    assert_eq!((database.count("calls").await >= 3, database.count("opens").await), (true, 0));
+    database.tasks.abort_all();
+}
