@@ -170,18 +170,20 @@ async fn a_store_that_is_away_is_said_and_holders_see_their_budgets_all_the_same
 /// Longer than a socket holds and than any page is.
 const MANY: usize = 3000;
 
+async fn call_often(address: SocketAddr, count: usize) {
+    for _ in 0..count {
+        let answer = client::post(address, CHAT, KEY, ask("fast")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 #[tokio::test]
 async fn a_file_is_pulled_page_by_page() {
     let (_upstream, gateway) = house("").await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..30 {
         let address = gateway.address;
-        calls.spawn(async move {
-            for _ in 0..MANY / 30 {
-                let answer = client::post(address, CHAT, KEY, ask("fast")).await;
-                assert_eq!(answer.status, 200, "{}", answer.text());
-            }
-        });
+        calls.spawn(call_often(address, MANY / 30));
     }
     calls.join_all().await;
     let key = format!("Bearer {ADMIN_KEY}");

@@ -96,11 +96,10 @@ async fn no_row_opens_to_one_without_a_valid_credential() {
     for row in rows(&gateway, &call).await {
         for (headers, expected) in &refused {
             let answer = ask_as(&gateway, &row, headers).await;
-            if row.roles.is_none() {
-                assert_eq!(answer.status, 200, "{}", row.path);
-            } else {
-                assert_eq!(refusal(&answer), *expected, "{} {} {headers:?}", row.method, row.path);
-            }
+            let found = row.roles.as_ref().map(|_| refusal(&answer));
+            let expected = row.roles.as_ref().map(|_| expected.clone());
+            assert_eq!(found, expected, "{} {} {headers:?}", row.method, row.path);
+            assert!(row.roles.is_some() || answer.status == 200, "{}", row.path);
         }
     }
     // Neither is it told to them what there is not.
@@ -113,24 +112,29 @@ async fn every_row_opens_to_the_roles_that_it_names_and_to_no_other() {
     let (_upstream, gateway) = house(EVERYBODY).await;
     let call = a_call_of_team_a(&gateway).await;
     for row in rows(&gateway, &call).await {
-        let Some(roles) = &row.roles else { continue };
         for role in ["viewer", "b-lead", "operator", "owner", "astray"] {
-            let key = format!("Bearer sk-{role}");
-            let answer = ask_as(&gateway, &row, &[("authorization", &key)]).await;
-            let name = if role == "b-lead" { "team_admin" } else { role };
-            let what = format!("{role}: {} {}: {}", row.method, row.path, answer.text());
-            if !roles.iter().any(|known| known == name) {
-                assert_eq!(refusal(&answer), code(403, "not_allowed"), "{what}");
-            } else if role == "b-lead" && row.is_of_one {
-                assert_eq!(refusal(&answer), code(404, "not_found"), "{what}");
-            } else {
-                assert!(![401, 403].contains(&answer.status), "{what}");
-            }
-            if role == "b-lead" && answer.status == 200 && !row.path.ends_with("openapi.json") {
-                for name in ["a-key", "\"ann\"", "\"a\"", "viewer", &call] {
-                    assert!(!answer.text().contains(name), "{name}: {what}");
-                }
-            }
+            try_role(&gateway, &row, (role, &call)).await;
+        }
+    }
+}
+
+/// The row by a key of this role; `b-lead` is the admin of another team than the row asks about.
+async fn try_role(gateway: &Gateway, row: &Row, (role, call): (&str, &str)) {
+    let Some(roles) = &row.roles else { return };
+    let key = format!("Bearer sk-{role}");
+    let answer = ask_as(gateway, row, &[("authorization", &key)]).await;
+    let name = if role == "b-lead" { "team_admin" } else { role };
+    let what = format!("{role}: {} {}: {}", row.method, row.path, answer.text());
+    if !roles.iter().any(|known| known == name) {
+        assert_eq!(refusal(&answer), code(403, "not_allowed"), "{what}");
+    } else if role == "b-lead" && row.is_of_one {
+        assert_eq!(refusal(&answer), code(404, "not_found"), "{what}");
+    } else {
+        assert!(![401, 403].contains(&answer.status), "{what}");
+    }
+    if role == "b-lead" && answer.status == 200 && !row.path.ends_with("openapi.json") {
+        for name in ["a-key", "\"ann\"", "\"a\"", "viewer", call] {
+            assert!(!answer.text().contains(name), "{name}: {what}");
         }
     }
 }

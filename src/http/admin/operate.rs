@@ -32,6 +32,7 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
     metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
     api.gateway.show_targets();
     api.gateway.show_budgets();
+    api.gateway.show_store();
     let text = api.gateway.telemetry.expose();
     body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
 }
