@@ -4,6 +4,7 @@ mod audit;
 mod banner;
 mod check;
 mod explain;
+mod keys;
 mod serve;
 mod tasks;
 
@@ -42,6 +43,9 @@ enum Command {
     /// Check the trail of changes that operators made.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Make, list, rotate and revoke virtual keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
@@ -86,6 +90,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check { file }) => check::run(file),
         Some(Command::Tasks(command)) => tasks::run(&command),
         Some(Command::Audit(command)) => audit::run(command),
+        Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
     }
 }

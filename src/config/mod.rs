@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 mod problem;
 mod reader;
@@ -213,6 +214,11 @@ fn named<T: Default>(
             (name.to_owned(), value(&field).unwrap_or_default())
         })
         .collect()
+}
+
+/// A duration as it is written in a config, such as `90s` or `24h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    value::pause(&DeValue::String(text.into()))
 }
 
 /// SHA-256 in hex.
