@@ -20,6 +20,8 @@ pub enum Kind {
     KeyRevoked,
     NotAllowed,
     NotFound,
+    /// What operators ask for by its name and is not there.
+    Missing,
     Conflict,
     OwnedByFile,
     MethodNotAllowed,
@@ -107,6 +109,7 @@ const TABLE: &[Row] = &[
         "not_found_error",
         "NOT_FOUND",
     ),
+    Row(Kind::Missing, "not_found", 404, "invalid_request_error", "not_found_error", "NOT_FOUND"),
     Row(
         Kind::Conflict,
         "conflict",

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod admin;
 mod agents;
 mod away;
 mod budgets;

@@ -1,8 +1,10 @@
 //! The commands that people type, and the config each of them finds.
 
+mod audit;
 mod banner;
 mod check;
 mod explain;
+mod keys;
 mod serve;
 mod tasks;
 
@@ -38,6 +40,12 @@ enum Command {
     /// Try the task classifier on labelled prompts.
     #[command(subcommand)]
     Tasks(tasks::TasksCommand),
+    /// Check the trail of changes that operators made.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Make, list, rotate and revoke virtual keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
@@ -81,6 +89,8 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
         Some(Command::Tasks(command)) => tasks::run(&command),
+        Some(Command::Audit(command)) => audit::run(command),
+        Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
     }
 }

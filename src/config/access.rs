@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -178,10 +179,18 @@ fn tags(section: &Section<'_>) -> BTreeMap<String, String> {
 
 /// A point in time with its offset, or a date, which stands for its beginning in UTC.
 fn instant(value: &DeValue<'_>) -> Result<Timestamp, String> {
-    let text = match value {
-        DeValue::Datetime(written) => written.to_string(),
-        _ => value::text(value)?,
-    };
+    match value {
+        DeValue::Datetime(written) => timestamp(&written.to_string()),
+        _ => timestamp(&value::text(value)?),
+    }
+}
+
+/// The same outside of the file.
+pub fn point_in_time(text: &str) -> Result<SystemTime, String> {
+    timestamp(text).map(SystemTime::from)
+}
+
+fn timestamp(text: &str) -> Result<Timestamp, String> {
     let day = || {
         // jiff reads the date in front of a time, too, and would drop the time.
         let date: Date = text.parse().ok().filter(|_| text.len() == "2027-01-01".len())?;

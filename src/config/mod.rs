@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 mod problem;
 mod reader;
@@ -30,7 +31,7 @@ mod check;
 mod discover;
 pub mod watch;
 
-pub use access::{Key, Org, Role, Team, User};
+pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
@@ -39,7 +40,7 @@ pub use discover::Candidate;
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
-pub use problem::Problem;
+pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
@@ -222,6 +223,11 @@ fn named<T: Default>(
             (name.to_owned(), value(&field).unwrap_or_default())
         })
         .collect()
+}
+
+/// A duration as it is written in a config, such as `90s` or `24h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    value::pause(&DeValue::String(text.into()))
 }
 
 /// SHA-256 in hex.

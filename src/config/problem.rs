@@ -158,10 +158,7 @@ pub(super) fn child(path: &str, key: &str) -> String {
 
 /// `; did you mean "groq"?` when a known name is close enough to be a slip of the hand,
 /// else the known names when they fit on a line, else nothing.
-pub(super) fn suggestion<'a>(
-    written: &str,
-    known: impl IntoIterator<Item = &'a str> + Clone,
-) -> String {
+pub fn suggestion<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
     let slips = (written.chars().count() / 3).max(1);
     let nearest = known
         .clone()

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 
 use super::call::Call;
@@ -21,7 +22,10 @@ enum Inner {
     Stream(Box<Relay>),
     Bytes(Box<Pass>),
     Followed(Follower),
+    Pulled(Pulled),
 }
+
+type Pulled = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
 impl Body {
     pub(super) fn whole(bytes: Bytes, mut call: Option<Box<Call>>) -> Self {
@@ -40,6 +44,11 @@ impl Body {
 
     pub(super) fn followed(follower: Follower) -> Self {
         Self(Inner::Followed(follower))
+    }
+
+    /// Pieces that are made when the client has taken those before.
+    pub fn pulled(pieces: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
+        Self(Inner::Pulled(Box::pin(pieces)))
     }
 
     pub(super) fn bytes(pass: Pass) -> Self {
@@ -74,6 +83,7 @@ impl http_body::Body for Body {
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
             }
             Inner::Bytes(pass) => pass.poll_next(context).map_ok(Frame::data),
+            Inner::Pulled(pieces) => pieces.as_mut().poll_next(context).map_ok(Frame::data),
             Inner::Followed(follower) => {
                 let next = std::task::ready!(follower.poll_next(context));
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
@@ -84,7 +94,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Whole(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Inner::Stream(_) | Inner::Followed(_) => false,
+            Inner::Stream(_) | Inner::Followed(_) | Inner::Pulled(_) => false,
             Inner::Bytes(pass) => pass.left() == Some(0),
         }
     }
@@ -94,7 +104,7 @@ impl http_body::Body for Body {
             Inner::Whole(bytes, _) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Inner::Stream(_) | Inner::Followed(_) => SizeHint::default(),
+            Inner::Stream(_) | Inner::Followed(_) | Inner::Pulled(_) => SizeHint::default(),
             Inner::Bytes(pass) => pass.left().map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }

@@ -104,6 +104,7 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::UnpricedModel
         | Kind::NotAllowed
         | Kind::NotFound
+        | Kind::Missing
         | Kind::MethodNotAllowed
         | Kind::ModelNotFound
         | Kind::Unsupported

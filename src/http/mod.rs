@@ -4,7 +4,6 @@ mod admin;
 mod endpoint;
 mod models;
 mod responses;
-mod targets;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -72,6 +71,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
                 }
+                Ok(Endpoint::Usage) => return Ok(used(&gateway, (&request, busy.peer())).await),
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer())).await),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
@@ -110,11 +110,12 @@ async fn look(
         Endpoint::GoogleModel(id) => {
             list(gateway, request, (models::Shape::Google, Some(id))).await
         }
-        Endpoint::Usage => used(gateway, request).await,
         Endpoint::Ready => ready(gateway),
-        Endpoint::Health | Endpoint::Infer(_) | Endpoint::Explain | Endpoint::Response(..) => {
-            json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
-        }
+        Endpoint::Usage
+        | Endpoint::Health
+        | Endpoint::Infer(_)
+        | Endpoint::Explain
+        | Endpoint::Response(..) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
     }
 }
 
@@ -134,7 +135,7 @@ async fn list(
     }
 }
 
-/// What is used and left of the budgets that bind this key.
+/// What is used and left of the budgets that bind this key, and what each model has used of it.
 async fn used(
     gateway: &Gateway,
     (request, from): (&Request<Incoming>, Option<IpAddr>),
@@ -146,11 +147,14 @@ async fn used(
     let now = Moment::now();
     let accounts = caller.tab().accounts.iter();
     let budgets: Vec<BudgetStatus> = accounts.flat_map(|account| account.status(now)).collect();
-    // What each model has used stands in no account.
-    json(
-        StatusCode::OK,
-        &serde_json::json!({"key": &**caller.key(), "budgets": budgets, "models": null}),
-    )
+    // What each model has used stands in no account, and budgets are told without it, too.
+    let (models, is_whole) = admin::models(gateway.store(), &caller).await;
+    let key = &**caller.key();
+    let mut told = serde_json::json!({"key": key, "budgets": budgets, "models": models});
+    if !is_whole {
+        told["degraded"] = serde_json::json!(true);
+    }
+    json(StatusCode::OK, &told)
 }
 
 /// Whether new calls are wanted here. Looks at nothing outside of the process.

@@ -51,6 +51,14 @@ struct Sealed {
     hash: String,
 }
 
+/// How far the rows have been found to be sound.
+#[derive(Default)]
+struct Trail {
+    rows: u64,
+    last: i64,
+    hash: String,
+}
+
 // === impl Store ===
 
 impl Store {
@@ -78,22 +86,30 @@ impl Store {
 
     /// Goes through all changes, and looks whether one was altered or taken out.
     pub async fn verify_audit(&self) -> Result<AuditCheck, Failure> {
-        let (mut rows, mut last, mut hash) = (0, 0, String::new());
+        let mut trail = Trail::default();
         loop {
-            let after = last;
+            let after = trail.last;
             let page = self.read.run(move |database| following(database, after)).await?;
             let is_last = page.len() < PAGE as usize;
-            for row in page {
-                if row.position != last + 1 || seal(&hash, row.position, &row.change) != row.hash {
-                    let broken_at = Some(Position(row.position));
-                    return Ok(AuditCheck { rows, broken_at });
-                }
-                (rows, last, hash) = (rows + 1, row.position, row.hash);
-            }
-            if is_last {
-                return Ok(AuditCheck { rows, broken_at: None });
+            let broken_at = page.into_iter().find_map(|row| trail.follow(row));
+            if is_last || broken_at.is_some() {
+                return Ok(AuditCheck { rows: trail.rows, broken_at });
             }
         }
+    }
+}
+
+// === impl Trail ===
+
+impl Trail {
+    /// Goes on by a row; its place, if it does not belong there.
+    fn follow(&mut self, row: Sealed) -> Option<Position> {
+        let Sealed { position, change, hash } = row;
+        if position != self.last + 1 || seal(&self.hash, position, &change) != hash {
+            return Some(Position(position));
+        }
+        *self = Self { rows: self.rows + 1, last: position, hash };
+        None
     }
 }
 

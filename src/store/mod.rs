@@ -130,14 +130,24 @@ impl Store {
         Self::open_with(settings, &Rules { now, bound, segment: journal::SEGMENT })
     }
 
+    /// The same beside a process that has the journal: calls cannot be noted here to last.
+    pub fn open_beside(settings: &config::Store) -> Result<Self, Failure> {
+        let (now, bound) = (Arc::new(SystemTime::now), ObjectKind::bound);
+        Self::open_at(&settings.url, None, &Rules { now, bound, segment: journal::SEGMENT })
+    }
+
     fn open_with(settings: &config::Store, rules: &Rules) -> Result<Self, Failure> {
-        let opened = match &settings.url {
-            StoreUrl::Memory => Self::open_sqlite(None, settings, rules),
-            StoreUrl::Sqlite(path) => Self::open_sqlite(Some(path), settings, rules),
+        Self::open_at(&settings.url, settings.journal(), rules)
+    }
+
+    fn open_at(url: &StoreUrl, journal: Option<PathBuf>, rules: &Rules) -> Result<Self, Failure> {
+        let opened = match url {
+            StoreUrl::Memory => Self::open_sqlite(None, journal, rules),
+            StoreUrl::Sqlite(path) => Self::open_sqlite(Some(path), journal, rules),
             StoreUrl::Postgres(url) => postgres::Address::read(url.expose())
-                .and_then(|address| Self::open_postgres(&address, settings, rules)),
+                .and_then(|address| Self::open_postgres(&address, journal, rules)),
         };
-        opened.map_err(|failure| match &settings.url {
+        opened.map_err(|failure| match url {
             StoreUrl::Memory => failure,
             StoreUrl::Sqlite(path) => failure.named(&path.display().to_string()),
             StoreUrl::Postgres(_) => failure.named("Postgres"),
@@ -146,7 +156,7 @@ impl Store {
 
     fn open_sqlite(
         path: Option<&Path>,
-        settings: &config::Store,
+        journal: Option<PathBuf>,
         rules: &Rules,
     ) -> Result<Self, Failure> {
         let link = |connection| {
@@ -163,12 +173,12 @@ impl Store {
             // Memory belongs to one connection.
             None => Vec::new(),
         };
-        Self::start((write, read), settings.journal(), rules)
+        Self::start((write, read), journal, rules)
     }
 
     fn open_postgres(
         address: &postgres::Address,
-        settings: &config::Store,
+        journal: Option<PathBuf>,
         rules: &Rules,
     ) -> Result<Self, Failure> {
         let opener = || {
@@ -193,7 +203,7 @@ impl Store {
         };
         let write = Link::new(database, opener());
         let read = (0..READERS).map(|_| Link::new(None, opener())).collect();
-        Self::start((write, read), settings.journal(), rules)
+        Self::start((write, read), journal, rules)
     }
 
     fn start(

@@ -114,7 +114,35 @@ impl Store {
         let mut which = Where::new(reach, Table::Usage);
         which.choose(filter);
         let groups = groups.to_vec();
-        self.read.run(move |database| sums(database, &groups, &which)).await
+        let order = "ORDER BY sum(cost) DESC, sum(calls) DESC";
+        self.read.run(move |database| sums(database, &groups, (&which, order))).await
+    }
+
+    /// The same a page at a time, in the order of the groups: lines behind those whose groups were
+    /// `after`, and behind which the next page begins.
+    pub async fn usage_page(
+        &self,
+        reach: &Reach,
+        groups: &[Column],
+        (filter, after): (&Filter, Option<&[String]>),
+    ) -> Result<(Vec<UsageRow>, Option<Vec<String>>), Failure> {
+        let mut which = Where::new(reach, Table::Usage);
+        which.choose(filter);
+        let groups = groups.to_vec();
+        let first = which.values.len() + 1;
+        which.values.extend(after.into_iter().flatten().cloned().map(Value::from));
+        let marks: Vec<String> =
+            (first..=which.values.len()).map(|number| format!("${number}")).collect();
+        let read = move |database: &mut Database| {
+            let order = in_order(&groups, &marks, database.backend());
+            let rows = sums(database, &groups, (&which, &order))?;
+            let last =
+                rows.last().filter(|row| rows.len() == LINES as usize && !row.group.is_empty());
+            let last = last.map(|row| row.group.iter().cloned().map(Option::unwrap_or_default));
+            let last = last.map(Iterator::collect);
+            Ok((rows, last))
+        };
+        self.read.run(read).await
     }
 
     /// All calls of a filter, for a file.
@@ -173,6 +201,7 @@ impl Where {
         match reach {
             Reach::All => {}
             Reach::Key(key) => which.equal(Column::Key, key),
+            Reach::User(user) => which.equal(Column::User, user),
             Reach::Team(team) => which.equal(Column::Team, team),
         }
         which
@@ -346,7 +375,11 @@ fn call(row: &Row<'_>) -> Result<(i64, CallRow), Fault> {
     Ok((row.get(0)?, call))
 }
 
-fn sums(database: &mut Database, groups: &[Column], which: &Where) -> Result<Vec<UsageRow>, Fault> {
+fn sums(
+    database: &mut Database,
+    groups: &[Column],
+    (which, order): (&Where, &str),
+) -> Result<Vec<UsageRow>, Fault> {
     let backend = database.backend();
     let columns = groups.iter().map(|column| grouped(*column, backend));
     // Sums of Postgres are wider than what they sum up.
@@ -360,8 +393,7 @@ fn sums(database: &mut Database, groups: &[Column], which: &Where) -> Result<Vec
     let numbers: Vec<String> = (1..=groups.len()).map(|number| number.to_string()).collect();
     let by = if groups.is_empty() { "" } else { "GROUP BY" };
     let query = format!(
-        "SELECT {} FROM usage {tags} {} {by} {} ORDER BY sum(cost) DESC, sum(calls) DESC
-         LIMIT {LINES}",
+        "SELECT {} FROM usage {tags} {} {by} {} {order} LIMIT {LINES}",
         columns.join(", "),
         which.text(backend),
         numbers.join(", ")
@@ -378,6 +410,19 @@ fn sums(database: &mut Database, groups: &[Column], which: &Where) -> Result<Vec
         })
     };
     database.query(&query, &which.values, line)
+}
+
+/// Behind these groups, and by them; where calls have none, it is empty.
+fn in_order(groups: &[Column], marks: &[String], backend: Backend) -> String {
+    if groups.is_empty() {
+        return String::new();
+    }
+    let whole = |column: &Column| format!("coalesce({}, '')", grouped(*column, backend));
+    let names = groups.iter().map(whole).collect::<Vec<_>>().join(", ");
+    if marks.is_empty() {
+        return format!("ORDER BY {names}");
+    }
+    format!("HAVING ({names}) > ({}) ORDER BY {names}", marks.join(", "))
 }
 
 fn grouped(column: Column, backend: Backend) -> String {

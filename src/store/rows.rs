@@ -93,6 +93,7 @@ pub enum Reach {
     /// The operator's.
     All,
     Key(Arc<str>),
+    User(Arc<str>),
     Team(Arc<str>),
 }
 

@@ -8,6 +8,7 @@
 # `run.sh --matrix` runs each SDK with each provider instead:
 #   SWITCHPOINT_MATRIX       the providers by SDK, as JSON (see tests/matrix.rs)
 #   SWITCHPOINT_MATRIX_ONLY  runs only the cells whose line contains this
+# `run.sh --openapi FILE` checks an OpenAPI document.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,6 +25,10 @@ if [[ $(cat "$target/stamp" 2>/dev/null) != "$stamp" ]]; then
   echo "$stamp" >"$target/stamp"
 fi
 [[ ${1:-} != --install ]] || exit 0
+
+if [[ ${1:-} == --openapi ]]; then
+  exec "$target/venv/bin/python" "$here/openapi.py" "$2"
+fi
 
 # Node looks for packages beside the script, so the scripts go where they are.
 cp -r "$here/node_sdk.mjs" "$here/matrix" "$target/node/"

@@ -67,12 +67,13 @@ impl World {
             world.add(id, terms, accounts);
         }
         for (id, terms) in made {
-            if world.add(id, terms, accounts) {
-                let (limits, budgets) = terms.limits();
-                for account in world.accounts(terms.kind(), id) {
-                    account.apply(limits, budgets, Moment::now());
-                }
+            if !world.add(id, terms, accounts) {
+                continue;
             }
+            let (limits, budgets) = terms.limits();
+            world
+                .accounts(terms.kind(), id)
+                .for_each(|account| account.apply(limits, budgets, Moment::now()));
         }
         world
     }

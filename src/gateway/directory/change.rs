@@ -447,6 +447,7 @@ fn no_chance() -> Error {
     Error::new(Fault::Internal, "The system gives no random numbers.")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn away(failure: Failure) -> Error {
     tracing::error!(%failure, "a change could not be stored");
     let mut error = Error::new(Fault::Overloaded, "The store cannot be reached; try again later.");

@@ -105,6 +105,7 @@ pub struct TopUp {
     pub amount: u64,
 }
 
+#[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
 fn time<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     time.map(|time| humantime::format_rfc3339_millis(time).to_string()).serialize(serializer)
 }

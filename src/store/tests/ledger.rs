@@ -481,3 +481,30 @@ async fn a_kill_loses_no_settled_call_and_leaves_none_open() {
         assert_agree(&store, there.len()).await;
     }
 }
+
+#[tokio::test]
+async fn pages_of_sums_miss_no_line_and_repeat_none() {
+    let store = Store::open(&config::Store::at(StoreUrl::Memory)).unwrap();
+    let many = 10_050;
+    for number in 0..many {
+        let model = (number != 7).then(|| format!("model-{number}").into());
+        store.append_settled(&CallRow { model, ..row(&number.to_string(), 5) });
+    }
+    store.flush().await.unwrap();
+    let groups = [Column::Team, Column::Model];
+    let (mut seen, mut after) = (Vec::new(), None::<Vec<String>>);
+    loop {
+        let which = (&Filter::default(), after.as_deref());
+        let (rows, next) = store.usage_page(&Reach::All, &groups, which).await.unwrap();
+        seen.extend(rows.into_iter().map(|row| row.group[1].clone()));
+        after = next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), many);
+    assert!(seen.is_sorted() && seen[0].is_none());
+    let (rows, next) =
+        store.usage_page(&Reach::All, &[], (&Filter::default(), None)).await.unwrap();
+    assert_eq!((rows.len(), rows[0].calls, next), (1, many as u64, None));
+}
