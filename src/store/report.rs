@@ -303,13 +303,7 @@ fn attempts(database: &mut Database, call: i64) -> Result<Vec<Attempt>, Fault> {
             outcome: outcome(&row.get::<String>(2)?),
             status: row.get(3)?,
             elapsed: Duration::from_millis(count(row, 4)?),
-            usage: match row.get::<Option<i64>>(5)? {
-                None => None,
-                Some(_) => {
-                    let (input, output) = (count(row, 5)?, count(row, 6)?);
-                    Some(Usage { input, output, ..Usage::default() })
-                }
-            },
+            usage: used(row)?,
             cost: money(row, 7)?,
         })
     };
@@ -410,6 +404,12 @@ fn tokens(row: &Row<'_>, at: usize) -> Result<Usage, Fault> {
         audio_input: count(row, at + 6)?,
         audio_output: count(row, at + 7)?,
     })
+}
+
+/// Of an attempt in whose place another came.
+fn used(row: &Row<'_>) -> Result<Option<Usage>, Fault> {
+    let Some(_) = row.get::<Option<i64>>(5)? else { return Ok(None) };
+    Ok(Some(Usage { input: count(row, 5)?, output: count(row, 6)?, ..Usage::default() }))
 }
 
 fn money(row: &Row<'_>, at: usize) -> Result<Option<Money>, Fault> {
