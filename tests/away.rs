@@ -31,10 +31,11 @@ struct Database {
 
 impl Database {
     async fn new(schema: &str) -> Option<Self> {
-        let Ok(server) = std::env::var("SWITCHPOINT_TEST_POSTGRES") else {
+        let Some(server) = std::env::var_os("SWITCHPOINT_TEST_POSTGRES") else {
             println!("SWITCHPOINT_TEST_POSTGRES is not set: nothing was tried");
             return None;
         };
+        let server = server.into_string().unwrap();
         let schema = format!("{schema}_{}", std::process::id());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let door = listener.local_addr().unwrap();
@@ -46,17 +47,16 @@ impl Database {
         let behind = (host.clone(), parsed.get_ports().first().copied().unwrap_or(5432));
         let mut tasks = JoinSet::new();
         tasks.spawn(doorman(listener, behind, is_open.subscribe()));
-        let database = Self { server, schema, door, is_open, tasks };
-        let schema = &database.schema;
         let make = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
+        let mut database = Self { server, schema, door, is_open, tasks };
         database.client().await.batch_execute(&make).await.unwrap();
         Some(database)
     }
 
     /// Past the door.
-    async fn client(&self) -> tokio_postgres::Client {
+    async fn client(&mut self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.server, NoTls).await.unwrap();
-        tokio::spawn(connection);
+        self.tasks.spawn(async { drop(connection.await) });
         client
     }
 
@@ -71,7 +71,7 @@ impl Database {
         format!("[store]\nurl = \"{url}\"\njournal = \"{}\"\n\n", journal.display())
     }
 
-    async fn count(&self, table: &str) -> u64 {
+    async fn count(&mut self, table: &str) -> u64 {
         let query = format!("SELECT count(*) FROM {}.{table}", self.schema);
         let row = self.client().await.query_one(&query, &[]).await.unwrap();
         row.get::<_, i64>(0).try_into().unwrap()
@@ -100,6 +100,20 @@ async fn ask(address: SocketAddr, key: &str) -> Answer {
     let messages = json!([{"role": "user", "content": "Hi"}]);
     let body = json!({"model": "up/a", "max_tokens": 50, "messages": messages}).to_string();
     client::post(address, CHAT, &format!("sk-{key}"), body).await
+}
+
+/// One call after the other; each must be answered.
+async fn ask_on(
+    (address, key): (SocketAddr, &str),
+    stop: watch::Receiver<bool>,
+    asked: Arc<AtomicU64>,
+) {
+    while !*stop.borrow() {
+        let answer = ask(address, key).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        asked.fetch_add(1, Ordering::SeqCst);
+        sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Two keys: one with a budget, and one without.
@@ -133,15 +147,7 @@ async fn a_database_that_stops_under_load_fails_no_call_and_lacks_none_afterward
     let (stop, asked) = (watch::Sender::new(false), Arc::new(AtomicU64::new(0)));
     let mut load = JoinSet::new();
     for key in ["free", "bound", "free", "bound"] {
-        let (stop, asked, address) = (stop.subscribe(), Arc::clone(&asked), gateway.address);
-        load.spawn(async move {
-            while !*stop.borrow() {
-                let answer = ask(address, key).await;
-                assert_eq!(answer.status, 200, "{}", answer.text());
-                asked.fetch_add(1, Ordering::SeqCst);
-                sleep(Duration::from_millis(5)).await;
-            }
-        });
+        load.spawn(ask_on((gateway.address, key), stop.subscribe(), Arc::clone(&asked)));
     }
     within(RECOVERY, "calls are made", || asked.load(Ordering::SeqCst) > 100).await;
     database.is_open.send_replace(false);

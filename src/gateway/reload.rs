@@ -52,8 +52,7 @@ impl Reloader {
                 status.last_error = None;
                 let (generation, hash) = (snapshot.generation, snapshot.config.hash.clone());
                 self.gateway.swap(snapshot);
-                let gateway = Arc::clone(&self.gateway);
-                self.gateway.tasks.spawn(async move { gateway.seed_at_last(Past::Before).await });
+                self.gateway.tasks.spawn(seed(Arc::clone(&self.gateway)));
                 reloads.with_label_values(&["accepted"]).inc();
                 tracing::info!(generation, %hash, "a changed config is in force");
                 Ok(generation)
@@ -117,6 +116,11 @@ impl Reloader {
             problems.iter().map(|(section, problem)| format!("{section}: {problem}")).collect()
         })
     }
+}
+
+/// Tells new budgets of the past.
+async fn seed(gateway: Arc<Gateway>) {
+    gateway.seed_at_last(Past::Before).await;
 }
 
 impl std::fmt::Debug for Reloader {

@@ -415,11 +415,11 @@ impl Fault {
     /// Whether the connection is of no use any more.
     pub(super) fn is_gone(&self) -> bool {
         match self {
-            Self::Postgres(error) => error.as_db_error().map_or(
-                // It never came to an answer, unless the fault is in what we sent or read.
-                error.is_closed() || Self::is_io(error),
-                |error| is_leaving(error.code().code()),
-            ),
+            // It never came to an answer, unless the fault is in what we sent or read.
+            Self::Postgres(error) => match error.as_db_error() {
+                Some(told) => is_leaving(told.code().code()),
+                None => error.is_closed() || Self::is_io(error),
+            },
             Self::Silent => true,
             Self::Unsure(fault) => fault.is_gone(),
             Self::Sqlite(_) | Self::Odd(_) => false,
@@ -427,7 +427,7 @@ impl Fault {
     }
 
     fn is_io(error: &tokio_postgres::Error) -> bool {
-        std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+        std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
     }
 
     /// Whether the same may well succeed at once: another process was in the way.

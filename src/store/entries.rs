@@ -19,6 +19,9 @@ pub(super) const FULL: i64 = 1 << 62;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 3_600_000;
 
+/// Bytes of one name in a sum: a client may have made it up, and an index has bounds.
+const LONGEST: usize = 128;
+
 /// What is summed up by hour.
 #[derive(Default)]
 struct Sums([i64; 12]);
@@ -120,7 +123,7 @@ pub(super) const ADD_SPENT: &str = "ON CONFLICT (account, unit, minute, node) DO
 fn add(database: &mut Database, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
     let mut sums: BTreeMap<(i64, [String; 13]), Sums> = BTreeMap::new();
     for (_, row) in new {
-        let name = |name: Option<&str>| name.unwrap_or_default().to_owned();
+        let name = |name: Option<&str>| cut(name.unwrap_or_default()).to_owned();
         let names = [
             name(row.key.as_deref()),
             name(row.team.as_deref()),
@@ -273,6 +276,10 @@ impl Sums {
             *sum = sum.saturating_add(more);
         }
     }
+}
+
+fn cut(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(LONGEST)).unwrap_or_default()
 }
 
 /// In the order of the columns.

@@ -44,6 +44,8 @@ struct Worker {
     place: Place,
     progress: Progress,
     is_failing: bool,
+    /// It is known that another process has the folder.
+    is_second: bool,
 }
 
 /// Where the journal lies, and whose it is.
@@ -77,14 +79,16 @@ impl Importer {
         let (sender, requests) = mpsc::sync_channel(64);
         let (started, start) = mpsc::sync_channel(1);
         let progress = Progress::Memory;
-        let mut worker = Worker { journal, queue, place, progress, is_failing: false };
+        let (is_failing, is_second) = (false, false);
+        let mut worker = Worker { journal, queue, place, progress, is_failing, is_second };
         let thread = std::thread::Builder::new().name("store-import".to_owned());
         let run = move || {
             // A database that is away comes back; until then the journal keeps what there is.
-            let outcome = worker.import().or_else(|error| match error.is_away() {
-                true => Ok(worker.note(&Err(error))),
-                false => Err(error),
-            });
+            let mut outcome = worker.import();
+            if outcome.as_ref().is_err_and(Failure::is_away) {
+                worker.note(&outcome);
+                outcome = Ok(());
+            }
             let goes_on = outcome.is_ok();
             if started.send(outcome).is_ok() && goes_on {
                 worker.run(&requests);
@@ -204,7 +208,13 @@ impl Worker {
     fn claim(&mut self) -> Result<(), Failure> {
         let Some(folder) = &self.place.folder else { return Ok(()) };
         let unusable = |error| unusable(folder, &error);
-        let Some(lock) = journal::claim(folder).map_err(unusable)? else { return Ok(()) };
+        let Some(lock) = journal::claim(folder).map_err(unusable)? else {
+            if !std::mem::replace(&mut self.is_second, true) {
+                let folder = folder.display();
+                tracing::warn!(%folder, "another process has the journal; calls wait in memory");
+            }
+            return Ok(());
+        };
         let found = journal::segments(folder).map_err(unusable)?;
         let last = found.last().copied().unwrap_or_default();
         let end = Position { segment: last + 1, offset: 0 };

@@ -213,10 +213,8 @@ impl Store {
     ) -> Result<Self, Failure> {
         let up = Arc::new(AtomicBool::new(write.is_open()));
         let write = Queue::write(write, Arc::clone(&up)).map_err(no_thread)?;
-        let read = match read.is_empty() {
-            true => write.clone(),
-            false => Queue::read(read).map_err(no_thread)?,
-        };
+        let read =
+            if read.is_empty() { write.clone() } else { Queue::read(read).map_err(no_thread)? };
         let name = || CallId::new().simple();
         let node = match &folder {
             Some(folder) => journal::node(folder, name)

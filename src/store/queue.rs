@@ -192,20 +192,34 @@ fn write(mut link: Link, mut jobs: mpsc::Receiver<Box<dyn Job>>, up: &AtomicBool
     let mut batch = Vec::with_capacity(BATCH);
     while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
         let outcome = commit(&mut link, &mut batch);
-        let was_up = up.swap(outcome.is_ok(), Ordering::Relaxed);
-        match &outcome {
-            // Said once, however many come to know.
-            Err(error) if was_up => tracing::error!(%error, "the store could not be written"),
-            Ok(()) if !was_up => tracing::info!("the store is written again"),
-            _ => {}
+        // One that cannot be done must not take the others with it.
+        let is_ones_fault = outcome.as_ref().is_err_and(|error| !error.is_away());
+        if is_ones_fault && batch.len() > 1 {
+            for mut job in batch.drain(..) {
+                let outcome = commit(&mut link, std::slice::from_mut(&mut job));
+                note(&outcome, up);
+                job.answer(outcome);
+            }
+            continue;
         }
+        note(&outcome, up);
         for job in batch.drain(..) {
             job.answer(outcome.clone());
         }
     }
 }
 
-/// All or none: a job fails where the disk or the server does, and so would the others.
+fn note(outcome: &Result<(), Failure>, up: &AtomicBool) {
+    let was_up = up.swap(outcome.is_ok(), Ordering::Relaxed);
+    match outcome {
+        // Said once, however many come to know.
+        Err(error) if was_up => tracing::error!(%error, "the store could not be written"),
+        Ok(()) if !was_up => tracing::info!("the store is written again"),
+        _ => {}
+    }
+}
+
+/// All or none.
 fn commit(link: &mut Link, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
     link.run(|database| {
         database.transaction(|database| batch.iter_mut().try_for_each(|job| job.run(database)))

@@ -109,12 +109,14 @@ pub struct Filter {
 // === impl CallRow ===
 
 impl CallRow {
-    /// The tags as a JSON object; those beyond the bound are left out.
+    /// The tags as a JSON object; those beyond the bound are left out, and those with a zero, which
+    /// Postgres' JSON cannot hold.
     pub(super) fn tags(&self) -> String {
         let mut room = TAGS;
         let kept: BTreeMap<_, _> = self
             .tags
             .iter()
+            .filter(|(name, value)| !name.contains('\0') && !value.contains('\0'))
             .take_while(|(name, value)| {
                 // With two pairs of quotes, a colon and a comma.
                 let left = room.checked_sub(name.len() + value.len() + 6);

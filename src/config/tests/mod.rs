@@ -278,6 +278,21 @@ fn the_address_of_a_store_is_never_repeated() {
 }
 
 #[test]
+fn a_store_on_a_server_has_a_journal_here_and_a_password_is_better_elsewhere() {
+    let read = |more: &str| parse(&format!("[store]\n{more}")).unwrap();
+    let config = read("url = \"postgres://user:canary@db/state\"\nretention = \"36h\"");
+    assert_eq!(config.store.journal(), Some("switchpoint.journal".into()));
+    assert_eq!(config.store.retention_days, Some(2));
+    assert!(!format!("{:?}", config.store).contains("canary"));
+    assert!(config.warnings.iter().any(|warning| warning.to_string().contains("in clear")));
+    let config = read("url = \"postgres://user@db/state\"\njournal = \"spool\"");
+    assert_eq!(config.store.journal(), Some("spool".into()));
+    assert!(!config.warnings.iter().any(|warning| warning.to_string().contains("in clear")));
+    let config = read("url = \"sqlite:a.db\"");
+    assert_eq!(config.store.journal(), Some("a.db.journal".into()));
+}
+
+#[test]
 fn a_slip_of_syntax_is_one_problem_with_its_line() {
     let duplicate = parse("[server]\ndrain = \"1s\"\ndrain = \"2s\"\n").unwrap_err();
     assert_eq!(duplicate.len(), 1);

@@ -8,7 +8,7 @@ use super::*;
 use crate::canon::{Attempt, Money, Outcome, Usage, UsageSource};
 use crate::config::Unit;
 
-fn row(id: &str, at: u64) -> CallRow {
+pub(super) fn row(id: &str, at: u64) -> CallRow {
     let attempt = |outcome, status| Attempt {
         provider: "groq".into(),
         model: "llama".into(),
@@ -49,7 +49,7 @@ fn row(id: &str, at: u64) -> CallRow {
     }
 }
 
-async fn all(store: &Store) -> Vec<CallRow> {
+pub(super) async fn all(store: &Store) -> Vec<CallRow> {
     let mut export = store.export(Reach::All, Filter::default());
     let mut rows = Vec::new();
     while let Some(more) = export.next().await.unwrap() {
@@ -250,7 +250,7 @@ macro_rules! ledger_suite {
 
 ledger_suite!(memory, Some(Bench::new(|_| StoreUrl::Memory)));
 ledger_suite!(file, Some(Bench::new(in_file)));
-ledger_suite!(remote, on_postgres());
+ledger_suite!(on_server, on_postgres());
 
 // === What only a file can do ===
 
