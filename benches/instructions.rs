@@ -143,7 +143,7 @@ fn gateway(case: &Case, upstream: SocketAddr) -> Arc<Gateway> {
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default())).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
     let store = Store::open(&StoreUrl::Memory).unwrap();
-    Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
+    Gateway::new(snapshot, client, (store, None), Telemetry::new(log).unwrap())
 }
 
 fn request(case: &Case) -> Bytes {

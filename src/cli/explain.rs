@@ -66,6 +66,8 @@ fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
     let said = |problems: Vec<_>| Failed::Said(complain_all(&problems));
     let mut config = load(path.as_deref()).map_err(said)?;
     show_secret(&mut config, arguments.key.as_deref()).map_err(Failed::Because)?;
+    // It counts for itself: what others have used is theirs.
+    config.store.shared = None;
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| said(located(path.as_deref(), &problems)))?;
@@ -73,7 +75,7 @@ fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
     let store = Store::open(&StoreUrl::Memory).map_err(|error| because(&error))?;
     let log = Log::start(Format::Text, false, Box::new(io::sink())).map_err(broken)?;
     let telemetry = Telemetry::new(log).map_err(|error| because(&error))?;
-    Ok(Gateway::new(snapshot, client, store, telemetry))
+    Ok(Gateway::new(snapshot, client, (store, None), telemetry))
 }
 
 /// Lets the call be made by the named key, or by one without limits.

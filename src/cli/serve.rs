@@ -24,6 +24,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
+use crate::store::shared::{Shared, node};
 use crate::telemetry::{Format, Log, Telemetry};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
@@ -69,7 +70,8 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let store = Store::open(&snapshot.config.store.url).map_err(|error| {
         NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))
     })?;
-    let gateway = Gateway::new(snapshot, client, store, telemetry);
+    let shared = shared(&snapshot.config.store, path.as_deref())?;
+    let gateway = Gateway::new(snapshot, client, (store, shared), telemetry);
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -79,6 +81,15 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let result = runtime.block_on(house.serve());
     runtime.shutdown_background();
     result
+}
+
+/// The store in which replicas count together, if one is set.
+fn shared(config: &config::Store, path: Option<&Path>) -> Result<Option<Shared>, NoStart> {
+    let open = |url: &Secret| Shared::open(url.expose(), node(&config.url)?, config.replicas);
+    config.shared.as_ref().map(open).transpose().map_err(|error| {
+        let problem = ("store.shared".to_owned(), error.to_string());
+        NoStart::Config(located(path, &[problem]))
+    })
 }
 
 /// What is added to the config, now and at each reload: what the command line says, and keys where
@@ -261,6 +272,7 @@ impl House {
             tasks.spawn_on(worker, sweep(gateway));
         }
         tasks.spawn(keep_store(Arc::clone(&self.gateway)));
+        tasks.spawn(Arc::clone(&self.gateway).keep_shared());
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             tasks.spawn(at_each_change(path, move || {
@@ -315,6 +327,7 @@ impl House {
         self.gateway.end_streams();
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
+        self.gateway.leave_shared().await;
         let written = tokio::time::timeout(LAST_WRITES, self.gateway.store().flush()).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::error!("the store could not be written to the end");

@@ -5,13 +5,21 @@ use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::secret::{Literal, Secret};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["url"];
+pub(super) const KEYS: &[&str] = &["url", "shared", "replicas"];
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Each is given its part of every limit, and parts of that size must still be of use.
+const MOST_REPLICAS: u64 = 1000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     pub url: StoreUrl,
+    /// The Redis or Valkey in which replicas count together. Its address may hold a password.
+    pub shared: Option<Secret>,
+    /// How many gateways count together.
+    pub replicas: u32,
 }
 
 /// Which backend keeps the state, and where.
@@ -27,8 +35,32 @@ pub enum StoreUrl {
 
 impl Store {
     pub(super) fn read(section: &Section<'_>) -> Self {
-        Self { url: section.read("url", url).unwrap_or_default() }
+        let shared = shared(section);
+        let replicas = section.read("replicas", |value| value::whole(value, 1..=MOST_REPLICAS));
+        let replicas = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
+        if replicas > 1 && section.get("shared").is_none() {
+            let message = "replicas count together only in a store that they share; \
+                           name it by `shared = \"redis://HOST\"`";
+            section.get("replicas").into_iter().for_each(|field| field.fail(message));
+        }
+        Self { url: section.read("url", url).unwrap_or_default(), shared, replicas }
     }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: StoreUrl::default(), shared: None, replicas: 1 }
+    }
+}
+
+fn shared(section: &Section<'_>) -> Option<Secret> {
+    let field = section.get("shared")?;
+    let url = Secret::read(&field, Literal::Fine)?;
+    let known = ["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme));
+    if !known {
+        field.fail("is not a shared store; write \"redis://HOST:PORT/DATABASE\" or \"rediss://…\"");
+    }
+    known.then_some(url)
 }
 
 // === impl StoreUrl ===

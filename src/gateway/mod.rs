@@ -8,6 +8,7 @@ mod body;
 mod build;
 mod call;
 mod chain;
+mod desk;
 mod drill;
 mod embed;
 mod errand;
@@ -51,12 +52,14 @@ pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
+use self::desk::Desk;
 use self::task::Decisions;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
+use crate::store::shared::Shared;
 use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
@@ -73,6 +76,8 @@ pub struct Gateway {
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
+    /// Where replicas count together.
+    desk: Option<Desk>,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -100,7 +105,7 @@ impl Gateway {
     pub fn new(
         snapshot: Snapshot,
         client: Client,
-        store: Store,
+        (store, shared): (Store, Option<Shared>),
         telemetry: Telemetry,
     ) -> Arc<Self> {
         let server = &snapshot.config.server;
@@ -120,6 +125,7 @@ impl Gateway {
             drills: Mutex::default(),
             tasks,
             store,
+            desk: shared.map(Desk::new),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })

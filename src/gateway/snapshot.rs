@@ -141,6 +141,9 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
+        if config.store.shared.is_some() {
+            accounts.share_among(config.store.replicas);
+        }
         let tabs = Tabs::find(&config, &accounts);
         let builder =
             build::Builder { config: &config, providers: &providers, board: &board, tabs: &tabs };

@@ -72,7 +72,9 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
                 }
-                Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer()))),
+                Ok(endpoint) => {
+                    return Ok(look(&gateway, &endpoint, (&request, busy.peer())).await);
+                }
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
@@ -93,7 +95,7 @@ fn explained(uri: &Uri) -> Result<Ask, Error> {
 }
 
 /// The endpoints that only look.
-fn look(
+async fn look(
     gateway: &Gateway,
     endpoint: &Endpoint,
     request: (&Request<Incoming>, Option<IpAddr>),
@@ -106,7 +108,7 @@ fn look(
         }
         Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)),
         Endpoint::GoogleModel(id) => list(gateway, request, (models::Shape::Google, Some(id))),
-        Endpoint::Usage => used(gateway, request),
+        Endpoint::Usage => used(gateway, request).await,
         Endpoint::Ready => ready(gateway),
         Endpoint::Health | Endpoint::Infer(_) | Endpoint::Explain | Endpoint::Response(..) => {
             json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
@@ -126,7 +128,7 @@ fn list(
 }
 
 /// What is used and left of the budgets that bind this key.
-fn used(
+async fn used(
     gateway: &Gateway,
     (request, from): (&Request<Incoming>, Option<IpAddr>),
 ) -> Response<Body> {
@@ -134,6 +136,7 @@ fn used(
         Ok(caller) => caller,
         Err(error) => return refuse(&error),
     };
+    gateway.refresh(&caller.tab().accounts).await;
     let now = Moment::now();
     let accounts = caller.tab().accounts.iter();
     let budgets: Vec<BudgetStatus> = accounts.flat_map(|account| account.status(now)).collect();

@@ -11,6 +11,7 @@ mod objects;
 mod queue;
 mod report;
 mod rows;
+pub mod shared;
 mod sqlite;
 
 use std::fmt;

@@ -44,7 +44,7 @@ fn tightest(so_far: Option<Line>, meters: &[Meter], steady: u64) -> Option<Line>
         limit: meter.pace.amount,
         remaining: meter.remaining(),
         reset: Duration::from_nanos(
-            meter.counted.empty_at().map_or(0, |at| at.saturating_sub(steady)),
+            meter.empty_at().map_or(0, |at| at.saturating_sub(steady)),
         ),
     };
     let lines = so_far.into_iter().chain(meters.iter().map(line));

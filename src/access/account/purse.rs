@@ -1,11 +1,15 @@
 //! What has been spent of one budget, in the window that the clock says.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use super::share::Share;
 use super::slide::Slide;
 use super::window::Frame;
 use crate::config::{Budget, Window};
+use crate::store::shared::Used;
 
 /// A budget and what is gone of it. What is reserved is counted once for all budgets of an
 /// account, and is not in here.
@@ -20,6 +24,8 @@ pub(super) struct Purse {
     /// Since when it has counted itself; what was spent before is seeded.
     since: Timestamp,
     seeded: bool,
+    /// Where replicas count together.
+    pub(super) share: Option<Box<Share>>,
 }
 
 #[derive(Debug)]
@@ -38,7 +44,7 @@ impl Purse {
                 Spent::In(Frame::around(&budget.window, now), 0)
             }
         };
-        Self { budget, extra: 0, spent, warned: false, since: now, seeded: false }
+        Self { budget, extra: 0, spent, warned: false, since: now, seeded: false, share: None }
     }
 
     /// The same counter under changed terms.
@@ -68,10 +74,52 @@ impl Purse {
         self.budget.limit.saturating_add(self.extra)
     }
 
+    /// By all replicas, as far as is known.
     pub(super) fn used(&self) -> u64 {
+        let Some(share) = &self.share else { return self.own() };
+        self.own().saturating_add(match &self.spent {
+            Spent::In(frame, _) => share.used_elsewhere(frame.number()),
+            Spent::Rolling(slide) => share.rolling_elsewhere(slide.now()),
+        })
+    }
+
+    /// By this process.
+    pub(super) fn own(&self) -> u64 {
         match &self.spent {
             Spent::In(_, used) => *used,
             Spent::Rolling(slide) => slide.sum(),
+        }
+    }
+
+    /// What this process has used, as others are to know it, and the number of its window.
+    pub(super) fn told(&self, now: Timestamp) -> (Used, i64) {
+        match &self.spent {
+            Spent::In(frame, used) => (Used::In(*used), frame.number()),
+            Spent::Rolling(slide) => (Used::Rolling(slide.told(nanos(now))), 0),
+        }
+    }
+
+    /// For how long others need to remember it after `now`; `None`: for ever.
+    pub(super) fn life(&self, now: Timestamp) -> Option<Duration> {
+        const SPARE: Duration = Duration::from_hours(1);
+        match (&self.spent, &self.budget.window) {
+            (Spent::Rolling(_), Window::Rolling(period)) => Some(*period + SPARE),
+            (Spent::In(frame, _), _) if frame.ends() => {
+                Some(Duration::try_from(frame.end.duration_since(now)).unwrap_or_default() + SPARE)
+            }
+            _ => None,
+        }
+    }
+
+    /// What it is called among replicas: counters that count alike have the same name.
+    pub(super) fn name(&self) -> String {
+        let unit = self.budget.unit.name();
+        match &self.budget.window {
+            Window::Never => format!("{unit}/none"),
+            Window::Rolling(period) => format!("{unit}/rolling/{}", period.as_secs()),
+            Window::Calendar(every, zone) => {
+                format!("{unit}/{every:?}/{}", zone.iana_name().unwrap_or_default())
+            }
         }
     }
 
@@ -134,7 +182,10 @@ impl Purse {
     pub(super) fn resets_at(&self) -> Option<Zoned> {
         let at = match &self.spent {
             Spent::In(frame, _) => frame.ends().then_some(frame.end)?,
-            Spent::Rolling(slide) => whole_second(slide.empty_at()?)?,
+            Spent::Rolling(slide) => {
+                let elsewhere = self.share.as_ref().and_then(|share| share.empty_at());
+                whole_second(slide.empty_at().max(elsewhere)?)?
+            }
         };
         let zone = match &self.budget.window {
             Window::Calendar(_, zone) => zone.clone(),
@@ -157,7 +208,12 @@ impl Purse {
             }
             Spent::Rolling(slide) => {
                 let excess = used.saturating_add(reserved).saturating_add(asked) - limit;
-                Timestamp::from_nanosecond(slide.freed_at(excess.min(used))?.into()).ok()
+                let amount = excess.min(used);
+                let at = match &self.share {
+                    Some(share) => share.freed_at(slide.parts(), amount),
+                    None => slide.freed_at(amount),
+                };
+                Timestamp::from_nanosecond(at?.into()).ok()
             }
         }
     }
@@ -170,7 +226,7 @@ impl Purse {
 }
 
 /// Since 1970, as slides count.
-fn nanos(time: Timestamp) -> u64 {
+pub(super) fn nanos(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond().max(0)).unwrap_or(u64::MAX)
 }
 
