@@ -24,7 +24,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::shared::{Shared, node};
+use crate::store::shared::Shared;
 use crate::telemetry::{Format, Log, Telemetry};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
@@ -67,11 +67,11 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let client = Client::new(workers.count());
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| NoStart::Config(located(path.as_deref(), &problems)))?;
-    let store = Store::open(&snapshot.config.store.url).map_err(|error| {
+    let store = Store::open(&snapshot.config.store).map_err(|error| {
         NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))
     })?;
-    let shared = shared(&snapshot.config.store, path.as_deref())?;
-    let gateway = Gateway::new(snapshot, client, (store, shared), telemetry);
+    let gateway = Gateway::new(snapshot, client, store, telemetry);
+    share(&gateway, path.as_deref())?;
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -83,13 +83,18 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     result
 }
 
-/// The store in which replicas count together, if one is set.
-fn shared(config: &config::Store, path: Option<&Path>) -> Result<Option<Shared>, NoStart> {
-    let open = |url: &Secret| Shared::open(url.expose(), node(&config.url)?, config.replicas);
-    config.shared.as_ref().map(open).transpose().map_err(|error| {
+/// Has the gateway count together with other replicas, if a store for that is set.
+fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
+    let snapshot = gateway.snapshot();
+    let config = &snapshot.config.store;
+    let Some(url) = &config.shared else { return Ok(()) };
+    let node = gateway.store().node().to_string();
+    let shared = Shared::open(url.expose(), node, config.replicas).map_err(|error| {
         let problem = ("store.shared".to_owned(), error.to_string());
         NoStart::Config(located(path, &[problem]))
-    })
+    })?;
+    gateway.share(shared);
+    Ok(())
 }
 
 /// What is added to the config, now and at each reload: what the command line says, and keys where

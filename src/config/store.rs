@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::de::DeValue;
-
-use super::reader::Section;
+use super::reader::{Field, Section};
 use super::secret::{Literal, Secret};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["url", "shared", "replicas"];
+pub(super) const KEYS: &[&str] = &["url", "journal", "retention", "shared", "replicas"];
 
 /// Each is given its part of every limit, and parts of that size must still be of use.
 const MOST_REPLICAS: u64 = 1000;
@@ -16,6 +14,10 @@ const MOST_REPLICAS: u64 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     pub url: StoreUrl,
+    /// Where calls are noted before they are in the database; beside it if there is none.
+    pub journal: Option<PathBuf>,
+    /// For how many days calls are kept; for ever if there is none.
+    pub retention_days: Option<u64>,
     /// The Redis or Valkey in which replicas count together. Its address may hold a password.
     pub shared: Option<Secret>,
     /// How many gateways count together.
@@ -29,28 +31,59 @@ pub enum StoreUrl {
     Memory,
     /// A file, relative to the working directory: state belongs to the process, not to its config.
     Sqlite(PathBuf),
+    /// An address as libpq reads it, which may hold a password.
+    Postgres(Secret),
 }
 
 // === impl Store ===
 
 impl Store {
-    pub(super) fn read(section: &Section<'_>) -> Self {
-        let shared = shared(section);
-        let replicas = section.read("replicas", |value| value::whole(value, 1..=MOST_REPLICAS));
-        let replicas = replicas.and_then(|count| u32::try_from(count).ok()).unwrap_or(1);
-        if replicas > 1 && section.get("shared").is_none() {
-            let message = "replicas count together only in a store that they share; \
-                           name it by `shared = \"redis://HOST\"`";
-            section.get("replicas").into_iter().for_each(|field| field.fail(message));
+    /// What is here, and nothing else is set.
+    pub fn at(url: StoreUrl) -> Self {
+        Self { url, ..Self::default() }
+    }
+
+    /// The folder of the journal. Memory has none.
+    pub fn journal(&self) -> Option<PathBuf> {
+        match (&self.url, &self.journal) {
+            (StoreUrl::Memory, _) => None,
+            (_, Some(journal)) => Some(journal.clone()),
+            (StoreUrl::Sqlite(path), None) => Some(path.with_added_extension("journal")),
+            (StoreUrl::Postgres(_), None) => Some(PathBuf::from("switchpoint.journal")),
         }
-        Self { url: section.read("url", url).unwrap_or_default(), shared, replicas }
+    }
+
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        let day = 24 * 60 * 60;
+        let retention = section.read("retention", value::deadline);
+        Self {
+            url: section.get("url").and_then(|field| url(&field)).unwrap_or_default(),
+            journal: section.read("journal", value::text).map(PathBuf::from),
+            // Days are whole: less than one is one.
+            retention_days: retention.map(|retention| retention.as_secs().div_ceil(day)),
+            shared: shared(section),
+            replicas: replicas(section),
+        }
     }
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: StoreUrl::default(), shared: None, replicas: 1 }
+        let url = StoreUrl::default();
+        Self { url, journal: None, retention_days: None, shared: None, replicas: 1 }
     }
+}
+
+fn replicas(section: &Section<'_>) -> u32 {
+    let Some(field) = section.get("replicas") else { return 1 };
+    let count = field.read(|value| value::whole(value, 1..=MOST_REPLICAS)).unwrap_or(1);
+    if count > 1 && section.get("shared").is_none() {
+        field.fail(
+            "replicas count together only in a store that they share; name it by \
+             `shared = \"redis://HOST\"`",
+        );
+    }
+    u32::try_from(count).unwrap_or(1)
 }
 
 fn shared(section: &Section<'_>) -> Option<Secret> {
@@ -71,15 +104,30 @@ impl Default for StoreUrl {
     }
 }
 
+fn url(field: &Field<'_>) -> Option<StoreUrl> {
+    let secret = Secret::read(field, Literal::Fine)?;
+    let url = parse(&secret).map_err(|message| field.fail(message)).ok()?;
+    let is_written = field.read(value::text).is_some_and(|text| text.starts_with("postgres"));
+    let user = secret.expose().split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    let has_password =
+        user.is_some_and(|(user, _)| user.contains(':')) || secret.expose().contains("password=");
+    if matches!(url, StoreUrl::Postgres(_)) && is_written && has_password {
+        let advice = "a password is written here in clear; prefer env:NAME or file:PATH";
+        field.report.warn(&field.path, advice);
+    }
+    Some(url)
+}
+
 /// What is written is never repeated, for addresses of databases may hold passwords.
-fn url(value: &DeValue<'_>) -> Result<StoreUrl, String> {
-    const FORMS: &str = "write \"sqlite:PATH\" or \"memory:\"";
-    let text = value::text(value)?;
+fn parse(secret: &Secret) -> Result<StoreUrl, String> {
+    const FORMS: &str =
+        "write \"sqlite:PATH\", \"postgres://USER:PASSWORD@HOST/DATABASE\" or \"memory:\"";
+    let text = secret.expose();
     if text == "memory:" {
         return Ok(StoreUrl::Memory);
     }
-    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err(format!("Postgres is not supported yet; {FORMS}"));
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Ok(StoreUrl::Postgres(secret.clone()));
     }
     match text.strip_prefix("sqlite:") {
         Some(path) if path.starts_with("//") => {

@@ -10,9 +10,10 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Gateway;
-use crate::access::account::{Account, Demand, Denial, Hold, Inquiry, Moment, Said, Why, Wish};
-use crate::access::account::attempt;
-use crate::store::shared::{Shared, Trouble};
+use crate::access::account::{
+    Account, Demand, Denial, Hold, Inquiry, Moment, Said, Why, Wish, attempt,
+};
+use crate::store::shared::{Shared, Told, Trouble};
 
 /// A call that nobody can tell whether there is room for it waits so long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -154,9 +155,7 @@ impl Clerk {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !desk.leaving.load(Ordering::Relaxed) {
             if !self.shared.is_connected() && !self.connect(desk).await {
-                for one in desk.take_waiting() {
-                    one.tell(false);
-                }
+                desk.take_waiting().into_iter().for_each(|one| one.tell(false));
                 // Whoever asks now waits for the next attempt.
                 sleep(self.retry).await;
                 self.retry = (self.retry * 2).min(LONGEST_RETRY);
@@ -268,10 +267,7 @@ impl Clerk {
             match self.shared.claim(&claims, last && later.is_empty()).await {
                 Ok(told) => {
                     self.observe("claim", begin);
-                    for (said, told) in batch.iter().zip(&told) {
-                        self.count(said, told.grant);
-                        said.hear(told);
-                    }
+                    batch.iter().zip(&told).for_each(|(said, told)| self.hear(said, told));
                 }
                 Err(trouble) => {
                     rest.iter().for_each(Said::is_lost);
@@ -290,9 +286,10 @@ impl Clerk {
         seconds.with_label_values(&[what]).observe(begin.elapsed().as_secs_f64());
     }
 
-    fn count(&self, said: &Said, grant: u64) {
+    fn hear(&self, said: &Said, told: &Told) {
+        said.hear(told);
         if said.claim.ask > 0 {
-            let outcome = if grant > 0 { "granted" } else { "refused" };
+            let outcome = if told.grant > 0 { "granted" } else { "refused" };
             self.gateway.telemetry.metrics.shared_leases.with_label_values(&[outcome]).inc();
         }
     }
@@ -310,9 +307,19 @@ impl Waiting {
 // === impl Gateway ===
 
 impl Gateway {
+    /// Counts together with other replicas by way of this store from here on. Before the first
+    /// call.
+    pub fn share(&self, shared: Shared) {
+        self.desk.get_or_init(|| Desk::new(shared));
+    }
+
+    pub(super) fn desk(&self) -> Option<&Desk> {
+        self.desk.get()
+    }
+
     /// Counts together with the other replicas, where a shared store is set, until told to leave.
     pub async fn keep_shared(self: Arc<Self>) {
-        let Some(desk) = &self.desk else { return };
+        let Some(desk) = self.desk() else { return };
         let shared = desk.shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(shared) = shared else { return };
         Clerk { gateway: Arc::clone(&self), shared, retry: RETRY }.run(desk).await;
@@ -320,7 +327,7 @@ impl Gateway {
 
     /// Hears of the other replicas what they have used of these.
     pub async fn refresh(&self, accounts: &[Arc<Account>]) {
-        if let Some(desk) = &self.desk
+        if let Some(desk) = self.desk()
             && !desk.is_away()
             && !accounts.is_empty()
         {
@@ -330,7 +337,7 @@ impl Gateway {
 
     /// Tells the other replicas the last, and returns to them what is not used.
     pub async fn leave_shared(&self) {
-        let Some(desk) = &self.desk else { return };
+        let Some(desk) = self.desk() else { return };
         desk.leaving.store(true, Ordering::Relaxed);
         let _ = timeout(FAREWELL, desk.left.notified()).await;
     }

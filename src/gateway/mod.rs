@@ -39,27 +39,26 @@ mod till;
 mod upload;
 mod verdict;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
+use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
-use self::desk::Desk;
 use self::task::Decisions;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
-use crate::store::shared::Shared;
 use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
@@ -77,7 +76,7 @@ pub struct Gateway {
     pub telemetry: Telemetry,
     store: Store,
     /// Where replicas count together.
-    desk: Option<Desk>,
+    desk: OnceLock<Desk>,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -105,7 +104,7 @@ impl Gateway {
     pub fn new(
         snapshot: Snapshot,
         client: Client,
-        (store, shared): (Store, Option<Shared>),
+        store: Store,
         telemetry: Telemetry,
     ) -> Arc<Self> {
         let server = &snapshot.config.server;
@@ -125,7 +124,7 @@ impl Gateway {
             drills: Mutex::default(),
             tasks,
             store,
-            desk: shared.map(Desk::new),
+            desk: OnceLock::new(),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })

@@ -52,12 +52,7 @@ impl Reloader {
                 status.last_error = None;
                 let (generation, hash) = (snapshot.generation, snapshot.config.hash.clone());
                 self.gateway.swap(snapshot);
-                let gateway = Arc::clone(&self.gateway);
-                self.gateway.tasks.spawn(async move {
-                    if let Err(error) = gateway.seed(Past::Before).await {
-                        tracing::error!(%error, "new budgets count from now on only");
-                    }
-                });
+                self.gateway.tasks.spawn(seed(Arc::clone(&self.gateway)));
                 reloads.with_label_values(&["accepted"]).inc();
                 tracing::info!(generation, %hash, "a changed config is in force");
                 Ok(generation)
@@ -110,17 +105,32 @@ impl Reloader {
                 format!("{:?}", current.config.store.url),
                 format!("{:?}", config.store.url),
             ),
+            ("store.shared", told_apart(&current.config), told_apart(&config)),
         ] {
             if before != after {
                 tracing::warn!(section, "this change takes effect at the next start only");
             }
         }
+        config.store = current.config.store.clone();
         let kept = (Arc::clone(&current.board), Arc::clone(&current.accounts));
         let kept = (&self.gateway.client, kept.0, kept.1);
         Snapshot::build(config, generation, kept).map_err(|problems| {
             problems.iter().map(|(section, problem)| format!("{section}: {problem}")).collect()
         })
     }
+}
+
+/// Tells new budgets of the past.
+async fn seed(gateway: Arc<Gateway>) {
+    if let Err(error) = gateway.seed(Past::Before).await {
+        tracing::error!(%error, "new budgets count from now on only");
+    }
+}
+
+/// Two configs are told apart by it if they share differently; it is shown to nobody.
+fn told_apart(config: &Config) -> String {
+    let url = config.store.shared.as_ref().map_or("", |url| url.expose());
+    format!("{url} {}", config.store.replicas)
 }
 
 impl std::fmt::Debug for Reloader {

@@ -89,7 +89,7 @@ async fn obtain(
     accounts: &[Arc<Account>],
     demand: Demand,
 ) -> Result<Hold, Denial> {
-    match &gateway.desk {
+    match gateway.desk() {
         Some(desk) => Box::pin(desk.hold(accounts, demand)).await,
         None => attempt(accounts, demand, Moment::now(), Inquiry::default()),
     }
@@ -263,7 +263,7 @@ impl Call {
     /// there is no room, and that the answer ends here.
     pub(super) fn outgrows(&mut self, written: u64) -> Option<Error> {
         // Where the other replicas have to be asked, that is done ahead of time.
-        let ahead = if self.gateway.desk.is_some() { STEP } else { 0 };
+        let ahead = if self.gateway.desk().is_some() { STEP } else { 0 };
         let room = self.till.room.filter(|room| written + ahead > *room)?;
         let steps = (written + ahead - room).div_ceil(STEP);
         let usage = Usage { output: steps * STEP, ..Usage::default() };
@@ -293,14 +293,14 @@ impl Call {
         let (now, asked) = (Moment::now(), self.till.asked);
         let since = |at: Instant| now.steady.saturating_duration_since(at);
         let is_last = asked.is_some_and(|(first, _)| since(first) >= A_MOMENT);
-        let away = self.gateway.desk.as_ref().is_some_and(Desk::is_away);
+        let away = self.gateway.desk().is_some_and(Desk::is_away);
         let inquiry = Inquiry { asked_at: asked.map(|(first, _)| first), is_last, away };
         match hold.attempt_to_grow(more, now, inquiry) {
             Ok(()) => return Ok(true),
             Err(denial) if denial.is_final || is_last => return Err(denial),
             Err(_) => {}
         }
-        if let Some(desk) = &self.gateway.desk
+        if let Some(desk) = self.gateway.desk()
             && asked.is_none_or(|(_, last)| since(last) >= A_MOMENT / 5)
         {
             self.till.asked = Some((asked.map_or(now.steady, |(first, _)| first), now.steady));

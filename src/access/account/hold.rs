@@ -60,8 +60,8 @@ pub fn attempt(
     for (account, state) in accounts.iter().zip(&mut states) {
         let clocks = (now.wall, account.nanos(now));
         state.advance(clocks);
-        let asker = account.asker(inquiry, now);
-        state.objections(demand, (now.wall, asker), found.of(account));
+        let view = account.view(inquiry, now);
+        state.objections(demand, (now.wall, view), found.of(account));
     }
     found.verdict()?;
     for (account, state) in accounts.iter().zip(&mut states) {
@@ -118,8 +118,8 @@ impl Hold {
         let mut found = Found::default();
         for (account, state) in self.accounts.iter().zip(&mut states) {
             state.advance((now.wall, account.nanos(now)));
-            let asker = account.asker(inquiry, now);
-            state.budget_objections(more, (now.wall, asker), found.of(account));
+            let view = account.view(inquiry, now);
+            state.budget_objections(more, (now.wall, view), found.of(account));
         }
         found.verdict()?;
         for (account, state) in self.accounts.iter().zip(&mut states) {

@@ -9,7 +9,6 @@ use super::share::Share;
 use super::slide::Slide;
 use super::window::Frame;
 use crate::config::{Budget, Window};
-use crate::store::shared::Used;
 
 /// A budget and what is gone of it. What is reserved is counted once for all budgets of an
 /// account, and is not in here.
@@ -78,7 +77,7 @@ impl Purse {
     pub(super) fn used(&self) -> u64 {
         let Some(share) = &self.share else { return self.own() };
         self.own().saturating_add(match &self.spent {
-            Spent::In(frame, _) => share.used_elsewhere(frame.number()),
+            Spent::In(..) => share.used_elsewhere(self.number()),
             Spent::Rolling(slide) => share.rolling_elsewhere(slide.now()),
         })
     }
@@ -91,12 +90,21 @@ impl Purse {
         }
     }
 
-    /// What this process has used, as others are to know it, and the number of its window.
-    pub(super) fn told(&self, now: Timestamp) -> (Used, i64) {
+    /// The number of its window, larger for a later one; 0 where there is but one.
+    pub(super) fn number(&self) -> i64 {
         match &self.spent {
-            Spent::In(frame, used) => (Used::In(*used), frame.number()),
-            Spent::Rolling(slide) => (Used::Rolling(slide.told(nanos(now))), 0),
+            Spent::In(frame, _) => frame.number(),
+            Spent::Rolling(_) => 0,
         }
+    }
+
+    /// What rolls, if it does, and what is known of the other replicas.
+    pub(super) fn parts(&mut self) -> (Option<&Slide>, Option<&mut Share>) {
+        let rolls = match &self.spent {
+            Spent::In(..) => None,
+            Spent::Rolling(slide) => Some(slide),
+        };
+        (rolls, self.share.as_deref_mut())
     }
 
     /// For how long others need to remember it after `now`; `None`: for ever.
@@ -108,18 +116,6 @@ impl Purse {
                 Some(Duration::try_from(frame.end.duration_since(now)).unwrap_or_default() + SPARE)
             }
             _ => None,
-        }
-    }
-
-    /// What it is called among replicas: counters that count alike have the same name.
-    pub(super) fn name(&self) -> String {
-        let unit = self.budget.unit.name();
-        match &self.budget.window {
-            Window::Never => format!("{unit}/none"),
-            Window::Rolling(period) => format!("{unit}/rolling/{}", period.as_secs()),
-            Window::Calendar(every, zone) => {
-                format!("{unit}/{every:?}/{}", zone.iana_name().unwrap_or_default())
-            }
         }
     }
 

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::slide::parts_freed_at;
 use crate::store::shared::{LEASE, Told, Used};
 
-/// Before others may have what is leased, it is not touched any more.
-const MARGIN: Duration = Duration::from_secs(1);
+/// For so long what was leased is used: not as long as others leave it alone.
+const USED: Duration = LEASE.saturating_sub(Duration::from_secs(1));
 /// Slack that nobody has needed for so long is returned.
 const IDLE: u64 = 1_000_000_000;
 /// The same where little is left for anybody.
@@ -36,7 +36,7 @@ pub struct Inquiry {
 
 /// An inquiry by the account's clock.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asker {
+pub(super) struct View {
     pub(super) now: u64,
     pub(super) asked_at: Option<u64>,
     pub(super) is_last: bool,
@@ -104,13 +104,13 @@ pub enum Why {
 // === impl Share ===
 
 impl Share {
-    pub(super) fn room(&self, asked: u64, asker: Asker) -> Room {
-        let slack = self.usable(asker.now);
+    pub(super) fn room(&self, asked: u64, view: View) -> Room {
+        let slack = self.usable(view.now);
         if asked <= slack {
             return Room::Enough;
         }
-        let is_news = asker.asked_at.is_some_and(|at| self.heard >= at);
-        let elsewhere = if asker.is_last { 0 } else { self.others.slack };
+        let is_news = view.asked_at.is_some_and(|at| self.heard >= at);
+        let elsewhere = if view.is_last { 0 } else { self.others.slack };
         if is_news && asked - slack > self.free.saturating_add(elsewhere) {
             Room::None
         } else {
@@ -141,7 +141,11 @@ impl Share {
     }
 
     /// When so much will have left, of these and of what others have used.
-    pub(super) fn freed_at(&self, own: impl Iterator<Item = (u64, u64)>, amount: u64) -> Option<u64> {
+    pub(super) fn freed_at(
+        &self,
+        own: impl Iterator<Item = (u64, u64)>,
+        amount: u64,
+    ) -> Option<u64> {
         let mut parts: Vec<(u64, u64)> = own.chain(self.others.rolling.iter().copied()).collect();
         parts.sort_unstable();
         parts_freed_at(parts.into_iter(), amount)
@@ -157,7 +161,12 @@ impl Share {
 
     /// What is to be said now of so much that is used and held, if anything is. What is returned
     /// is not used any more from here on.
-    pub(super) fn speak(&mut self, own: (u64, u64), asks: bool, (why, now): (Why, u64)) -> Option<u64> {
+    pub(super) fn speak(
+        &mut self,
+        own: (u64, u64),
+        asks: bool,
+        (why, now): (Why, u64),
+    ) -> Option<u64> {
         if self.usable(now) == 0 || why == Why::Farewell {
             self.slack = 0;
         }
@@ -173,8 +182,7 @@ impl Share {
         let standing = Standing { used: own.0, held: own.1, slack: self.slack };
         let is_due = match (self.told, why) {
             (_, Why::Curious) => true,
-            (_, Why::Announce | Why::Farewell) => standing != Standing::default(),
-            (None, _) => standing != Standing::default(),
+            (_, Why::Announce | Why::Farewell) | (None, _) => standing != Standing::default(),
             (Some((before, at)), _) => {
                 let wait = if tight { TOLD_IF_TIGHT } else { TOLD };
                 let changed = standing != before && now.saturating_sub(at) >= wait;
@@ -202,7 +210,7 @@ impl Share {
     /// time by the clock by which the limit rolls.
     pub(super) fn hear(&mut self, told: &Told, (sent, window): (u64, i64), clock: u64) {
         self.slack = self.slack.saturating_add(told.grant);
-        self.until = sent.saturating_add(nanos(LEASE - MARGIN));
+        self.until = sent.saturating_add(nanos(USED));
         if let Some((standing, _)) = &mut self.told {
             standing.slack = standing.slack.saturating_add(told.grant);
         }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::hold::Demand;
 use super::purse;
-use super::share::{Asker, Inquiry, Share, Why};
+use super::share::{Inquiry, Share, View, Why};
+use super::slide::Slide;
 use super::state::State;
 use super::{Account, Moment};
-use crate::config::Unit;
+use crate::config::{Unit, Window};
 use crate::store::shared::{Claim, LEASE, LIMITS, Told, Used};
 
 /// How many replicas count together, and the accounts of which they may have to be told something.
@@ -42,22 +43,24 @@ pub struct Said {
     kind: Kind,
 }
 
-/// One limit of an account: by its span in seconds, or its name among budgets.
+/// One limit of an account: by its span in seconds, or by what makes it that budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Places,
     Requests(u64),
     Tokens(u64),
-    Budget(String),
+    Budget(Unit, Window),
 }
 
-/// One limit of an account as it stands.
+/// One limit of an account as it stands. It is looked at ten times a second, and told seldom.
 struct Gauge<'a> {
     kind: Kind,
     share: &'a mut Share,
     limit: u64,
     window: i64,
-    used: Used,
+    used: u64,
+    /// What rolls in place of that, and the time by its clock.
+    rolls: Option<(&'a Slide, u64)>,
     held: u64,
     need: Need,
     life: Option<Duration>,
@@ -119,9 +122,9 @@ impl Account {
         }
     }
 
-    pub(super) fn asker(&self, inquiry: Inquiry, now: Moment) -> Asker {
+    pub(super) fn view(&self, inquiry: Inquiry, now: Moment) -> View {
         let at = |steady| self.nanos(Moment { steady, ..now });
-        Asker {
+        View {
             now: self.nanos(now),
             asked_at: inquiry.asked_at.map(at),
             is_last: inquiry.is_last,
@@ -139,11 +142,8 @@ impl Account {
     pub fn tell(self: &Arc<Self>, why: Why, now: Moment) -> Vec<Said> {
         let mut state = self.lock();
         state.is_listed = false;
-        let said = self.claims(&mut state, (Wish::default(), why), now);
-        let quiet = gauges(&mut state, &Wish::default(), now)
-            .iter()
-            .all(|gauge| gauge.share.is_quiet((gauge.used.sum(), gauge.held)));
-        if !quiet {
+        let (said, is_quiet) = self.claims(&mut state, (Wish::default(), why), now);
+        if !is_quiet {
             self.list(&mut state);
         }
         said
@@ -154,31 +154,39 @@ impl Account {
         let mut state = self.lock();
         self.list(&mut state);
         let why = if wish == Wish::default() { Why::Curious } else { Why::Due };
-        self.claims(&mut state, (wish, why), now)
+        self.claims(&mut state, (wish, why), now).0
     }
 
+    /// What there is to say now, and whether that is all for good.
     fn claims(
         self: &Arc<Self>,
         state: &mut State,
         (wish, why): (Wish, Why),
         now: Moment,
-    ) -> Vec<Said> {
+    ) -> (Vec<Said>, bool) {
         let steady = self.nanos(now);
         state.advance((now.wall, steady));
+        let mut is_quiet = true;
         let said = |gauge: Gauge<'_>| {
-            let own = (gauge.used.sum(), gauge.held);
+            let own = (gauge.used, gauge.held);
             let lacks = gauge.need.all > gauge.share.usable(steady);
-            let slack = gauge.share.speak(own, lacks, (why, steady))?;
+            let spoken = gauge.share.speak(own, lacks, (why, steady));
+            is_quiet &= gauge.share.is_quiet(own);
+            let slack = spoken?;
             let (need, ask) = match gauge.need.all.saturating_sub(slack) {
                 0 => (0, 0),
                 ask => (gauge.need.smallest.saturating_sub(slack).max(1), ask),
             };
             let name = gauge.kind.name();
+            let used = match gauge.rolls {
+                Some((slide, clock)) => Used::Rolling(slide.told(clock)),
+                None => Used::In(gauge.used),
+            };
             let claim = Claim {
                 key: format!("{}{name}", self.shared_name()),
                 limit: gauge.limit,
                 window: gauge.window,
-                used: gauge.used,
+                used,
                 held: gauge.held,
                 slack,
                 need,
@@ -187,7 +195,8 @@ impl Account {
             };
             Some(Said { account: Arc::clone(self), claim, at: now, kind: gauge.kind })
         };
-        gauges(state, &wish, now).into_iter().filter_map(said).collect()
+        let said = gauges(state, &wish, now).into_iter().filter_map(said).collect();
+        (said, is_quiet)
     }
 }
 
@@ -197,9 +206,9 @@ fn gauges<'a>(state: &'a mut State, wish: &Wish, now: Moment) -> Vec<Gauge<'a>> 
     let held = [state.reserved(Unit::Tokens), state.reserved(Unit::Usd)];
     let mut all = Vec::new();
     if let (Some(limit), Some(share)) = (state.concurrency, &mut state.places) {
-        let (used, held) = (Used::In(0), state.in_flight);
-        let (kind, need, life) = (Kind::Places, wish.calls, Some(LEASE + SPARE));
-        all.push(Gauge { kind, share, limit, window: 0, used, held, need, life });
+        let (kind, need, held) = (Kind::Places, wish.calls, state.in_flight);
+        let (window, used, rolls, life) = (0, 0, None, Some(LEASE + SPARE));
+        all.push(Gauge { kind, share, limit, window, used, rolls, held, need, life });
     }
     let requests = state.requests.iter_mut().map(|meter| (false, meter));
     for (is_tokens, meter) in requests.chain(state.token_rates.iter_mut().map(|it| (true, it))) {
@@ -210,17 +219,22 @@ fn gauges<'a>(state: &'a mut State, wish: &Wish, now: Moment) -> Vec<Gauge<'a>> 
         } else {
             (Kind::Requests(seconds), wish.calls)
         };
-        let used = Used::Rolling(meter.counted.told(meter.counted.now()));
+        let rolls = Some((&meter.counted, meter.counted.now()));
         let life = Some(Duration::from_secs(seconds) + SPARE);
-        let limit = meter.pace.amount;
-        all.push(Gauge { kind, share, limit, window: 0, used, held: 0, need, life });
+        let (limit, used) = (meter.pace.amount, meter.counted.sum());
+        all.push(Gauge { kind, share, limit, window: 0, used, rolls, held: 0, need, life });
     }
     for purse in &mut state.purses {
         let (unit, limit, life) = (purse.budget.unit, purse.limit(), purse.life(now.wall));
-        let ((used, window), name) = (purse.told(now.wall), purse.name());
-        let Some(share) = &mut purse.share else { continue };
+        let kind = Kind::Budget(unit, purse.budget.window.clone());
+        let (used, window) = (purse.own(), purse.number());
+        let (rolls, share) = purse.parts();
+        let (Some(share), rolls) = (share, rolls.map(|slide| (slide, purse::nanos(now.wall))))
+        else {
+            continue;
+        };
         let (need, held) = (wish.of(unit), held[usize::from(unit == Unit::Usd)]);
-        all.push(Gauge { kind: Kind::Budget(name), share, limit, window, used, held, need, life });
+        all.push(Gauge { kind, share, limit, window, used, rolls, held, need, life });
     }
     all
 }
@@ -232,7 +246,7 @@ impl Said {
     pub fn hear(&self, told: &Told) {
         let sent = self.account.nanos(self.at);
         let clock = match self.kind {
-            Kind::Budget(_) => purse::nanos(self.at.wall),
+            Kind::Budget(..) => purse::nanos(self.at.wall),
             Kind::Places | Kind::Requests(_) | Kind::Tokens(_) => sent,
         };
         self.with(|share| share.hear(told, (sent, self.claim.window), clock));
@@ -254,6 +268,17 @@ impl Said {
     }
 }
 
+/// Windows that count alike have the same name.
+fn window_name(window: &Window) -> String {
+    match window {
+        Window::Never => "none".to_owned(),
+        Window::Rolling(period) => format!("rolling/{}", period.as_secs()),
+        Window::Calendar(every, zone) => {
+            format!("{every:?}/{}", zone.iana_name().unwrap_or_default())
+        }
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -262,7 +287,7 @@ impl Kind {
             Self::Places => "concurrency".to_owned(),
             Self::Requests(seconds) => format!("requests/{seconds}"),
             Self::Tokens(seconds) => format!("tokens/{seconds}"),
-            Self::Budget(name) => format!("budget/{name}"),
+            Self::Budget(unit, window) => format!("budget/{}/{}", unit.name(), window_name(window)),
         }
     }
 }

@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::Demand;
 use super::purse::Purse;
 use super::refusal::{Dimension, Found};
-use super::share::{Asker, Room, Share};
+use super::share::{Room, Share, View};
 use super::slide::Slide;
 use crate::config::{Budget, Limits, Pace, Unit};
 
 /// By the calendar, and in nanoseconds of the steady clock.
 pub(super) type Clocks = (Timestamp, u64);
 /// By the calendar, and what is known of the others.
-pub(super) type Asked = (Timestamp, Asker);
+pub(super) type Asked = (Timestamp, View);
 
 /// Everything that is counted, and what each count may be.
 #[derive(Debug, Default)]
@@ -106,10 +106,10 @@ impl State {
     }
 
     /// Every reason for which a call may not go ahead now.
-    pub(super) fn objections(&self, demand: Demand, (wall, asker): Asked, found: &mut Found<'_>) {
+    pub(super) fn objections(&self, demand: Demand, (wall, view): Asked, found: &mut Found<'_>) {
         if let Some(limit) = self.concurrency {
             let elsewhere = self.places.as_ref().map_or(0, |share| share.held_elsewhere());
-            if found.objects(self.room(self.places.as_deref(), 1, (limit, self.in_flight), asker)) {
+            if found.objects(self.room(self.places.as_deref(), 1, (limit, self.in_flight), view)) {
                 found.concurrency(limit, self.in_flight.saturating_add(elsewhere));
             }
         }
@@ -119,18 +119,18 @@ impl State {
             self.requests.iter().map(|meter| (Dimension::Requests, meter, 1)).chain(of_tokens);
         for (dimension, meter, asked) in paces {
             let count = (meter.pace.amount, meter.counted.sum());
-            if found.objects(self.room(meter.share.as_deref(), asked, count, asker)) {
-                found.pace(dimension, meter, asked, asker.now);
+            if found.objects(self.room(meter.share.as_deref(), asked, count, view)) {
+                found.pace(dimension, meter, asked, view.now);
             }
         }
-        self.budget_objections(demand, (wall, asker), found);
+        self.budget_objections(demand, (wall, view), found);
     }
 
     /// Those of the budgets alone. Where exactness cannot be held, they refuse.
     pub(super) fn budget_objections(
         &self,
         demand: Demand,
-        (wall, asker): Asked,
+        (wall, view): Asked,
         found: &mut Found<'_>,
     ) {
         for purse in &self.purses {
@@ -142,7 +142,7 @@ impl State {
             }
             let asked = demand.of(purse.budget.unit);
             let room = match &purse.share {
-                Some(share) => share.room(asked, asker),
+                Some(share) => share.room(asked, view),
                 // What costs nothing needs no room: free models stay open when all is spent.
                 None if asked > purse.left(reserved) => Room::None,
                 None => Room::Enough,
@@ -159,10 +159,10 @@ impl State {
         share: Option<&Share>,
         asked: u64,
         (limit, counted): (u64, u64),
-        asker: Asker,
+        view: View,
     ) -> Room {
         let limit = match share {
-            Some(share) if !asker.away => return share.room(asked, asker),
+            Some(share) if !view.away => return share.room(asked, view),
             // Better a little too many or too few than nobody.
             Some(_) => (limit / u64::from(self.replicas.unwrap_or(1))).max(1),
             None => limit,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::board::{Board, Lane};
+use super::board::{Board, Lane, Standing};
 use super::{Breaker, LONGEST_WAIT, Reason, Record};
 
 const FIELD: char = '\u{1f}';
@@ -37,17 +37,8 @@ impl Board {
         let mut text = String::new();
         for standing in self.standings() {
             for (place, lane) in standing.lanes.iter().enumerate() {
-                for (name, breaker) in [(LANE, &lane.breaker), (KEY, &*lane.key)] {
-                    let Some((reason, left)) = breaker.own(now) else { continue };
-                    let (provider, model, left) =
-                        (&standing.provider, &standing.model, left.as_millis());
-                    let reason = reason.name();
-                    let _ = write!(
-                        text,
-                        "{name}{FIELD}{provider}{FIELD}{model}{FIELD}{place}{FIELD}{reason}\
-                         {FIELD}{left}{END}"
-                    );
-                }
+                write_hint(&mut text, (LANE, &lane.breaker), (&standing, place), now);
+                write_hint(&mut text, (KEY, &lane.key), (&standing, place), now);
             }
         }
         text
@@ -61,20 +52,32 @@ impl Board {
             .collect();
         for standing in self.standings() {
             for (place, lane) in standing.lanes.iter().enumerate() {
-                let of_lane = |hint: &&Hint<'_>| {
-                    hint.place == place && hint.provider == standing.provider
-                };
-                let mine: Vec<&Hint<'_>> = hints.iter().filter(of_lane).collect();
-                heed_lane(lane, &standing.model, &mine, now);
+                heed_lane(lane, (&standing, place), &hints, now);
             }
         }
     }
 }
 
-fn heed_lane(lane: &Lane, model: &str, hints: &[&Hint<'_>], now: Instant) {
+fn write_hint(
+    text: &mut String,
+    (name, breaker): (&str, &Breaker),
+    (standing, place): (&Standing, usize),
+    now: Instant,
+) {
+    let Some((reason, left)) = breaker.own(now) else { return };
+    let (provider, model) = (&standing.provider, &standing.model);
+    let (reason, left) = (reason.name(), left.as_millis());
+    let _ = write!(
+        text,
+        "{name}{FIELD}{provider}{FIELD}{model}{FIELD}{place}{FIELD}{reason}{FIELD}{left}{END}"
+    );
+}
+
+fn heed_lane(lane: &Lane, (standing, place): (&Standing, usize), hints: &[Hint<'_>], now: Instant) {
     let last = |name: &str| {
-        let meant = hints.iter().filter(|hint| hint.breaker == name);
-        let meant = meant.filter(|hint| name == KEY || hint.model == model);
+        let meant = hints.iter().filter(|hint| hint.breaker == name && hint.place == place);
+        let meant = meant.filter(|hint| hint.provider == standing.provider);
+        let meant = meant.filter(|hint| name == KEY || hint.model == standing.model);
         let longest = meant.max_by_key(|hint| hint.until)?;
         Some((longest.reason, longest.until))
     };
@@ -143,5 +146,61 @@ impl Record {
             }
             (Some(_), Some(false)) | (None, Some(false) | None) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Report, State};
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn board() -> (Board, Arc<Standing>) {
+        let board = Board::default();
+        let standing = board.standing("a", "m", &[1, 2]);
+        (board, standing)
+    }
+
+    fn tell(to: &Board, said: &[(Duration, &str)], now: Instant) {
+        to.heed(said.iter().copied(), now);
+    }
+
+    #[test]
+    fn what_one_has_shut_is_shut_for_all_and_nobody_repeats_it() {
+        let ((one, here), (other, there), now) = (board(), board(), Instant::now());
+        here.lanes[1].report(Report::Wait(Some(SECOND * 30)), now);
+        here.lanes[0].report(Report::Dead(Reason::KeyRefused), now);
+        tell(&other, &[(SECOND, &one.hints(now))], now);
+        assert_eq!(there.lanes[1].ready_at(now), Some(now + SECOND * 29));
+        assert_eq!(there.lanes[0].key.status(now).reason, Some(Reason::KeyRefused));
+        assert_eq!(other.hints(now), "");
+        tell(&other, &[], now);
+        assert_eq!(there.lanes[1].breaker.status(now).state, State::HalfOpen, "time for a probe");
+    }
+
+    #[test]
+    fn a_success_from_here_says_more_than_what_others_repeat() {
+        let ((one, here), (other, there), now) = (board(), board(), Instant::now());
+        here.lanes[0].report(Report::Wait(Some(SECOND * 5)), now);
+        tell(&other, &[(Duration::ZERO, &one.hints(now))], now);
+        let later = now + SECOND * 5;
+        there.lanes[0].enter(later).unwrap().report(Report::Ok, later);
+        let repeated = "lane\u{1f}a\u{1f}m\u{1f}0\u{1f}rate_limited\u{1f}3000\u{1e}";
+        tell(&other, &[(Duration::ZERO, repeated)], later);
+        assert_eq!(there.lanes[0].ready_at(later), None);
+        tell(&other, &[(Duration::ZERO, repeated)], later + SECOND * 20);
+        assert!(there.lanes[0].ready_at(later + SECOND * 20).is_some());
+    }
+
+    #[test]
+    fn what_makes_no_sense_shuts_nothing() {
+        let ((other, there), now) = (board(), Instant::now());
+        for text in ["", "lane", "lane\u{1f}a\u{1f}m\u{1f}9\u{1f}errors\u{1f}99999\u{1e}x"] {
+            tell(&other, &[(Duration::ZERO, text)], now);
+        }
+        assert!(there.lanes.iter().all(|lane| lane.ready_at(now).is_none()));
     }
 }

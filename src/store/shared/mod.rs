@@ -3,7 +3,6 @@
 //!
 //! One user drives a connection, one question at a time, so that no old answer overtakes a new one.
 
-mod node;
 mod wire;
 
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 
-pub use node::node;
 pub use wire::{Claim, Told, Used};
 
 use super::Failure;
@@ -102,11 +100,8 @@ impl Shared {
             .set_response_timeout(Some(PATIENCE));
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connect.await.map_err(failure)?;
-        let server: String = redis::cmd("INFO")
-            .arg("server")
-            .query_async(&mut connection)
-            .await
-            .map_err(failure)?;
+        let server: String =
+            redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failure)?;
         let run = server.lines().find_map(|line| line.trim().strip_prefix("run_id:"));
         let mut hello = self.scripts.hello.key(EPOCH);
         hello.key(NODES).key(RUN).arg(run.unwrap_or_default()).arg(CallId::new().simple());
@@ -173,6 +168,3 @@ impl Trouble {
         Self::Away(Failure::new("there is no connection to the shared store".to_owned()))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -110,7 +110,8 @@ fn parts(text: &str) -> Vec<(Duration, u64)> {
 pub(super) fn told(words: &[String], claims: &[&Claim]) -> Option<Vec<Told>> {
     let [_, open, words @ ..] = words else { return None };
     let all = words.chunks(WORDS).zip(claims);
-    let told: Option<Vec<Told>> = all.map(|(words, claim)| claim.told(open == "1", words)).collect();
+    let told: Option<Vec<Told>> =
+        all.map(|(words, claim)| claim.told(open == "1", words)).collect();
     told.filter(|told| told.len() == claims.len())
 }
 

@@ -44,7 +44,7 @@ impl Server {
             used += if field.window == claim.window { field.used } else { 0 };
             ahead |= field.window > claim.window;
             let parts = field.rolling.iter().copied().filter(alive);
-            rolling.extend(parts.map(|(at, amount)| (at - now, amount)));
+            rolling.extend(parts.map(|(at, amount)| (at.saturating_sub(now), amount)));
         }
         used += rolling.iter().map(|(_, amount)| amount).sum::<u64>();
         let mine = claim.used.sum() + claim.held + claim.slack;
@@ -148,11 +148,23 @@ impl Town {
 
 #[derive(Debug, Clone)]
 enum Act {
-    Call { node: usize, tokens: u64, nanos: u64, is_lost: bool },
+    Call {
+        node: usize,
+        tokens: u64,
+        nanos: u64,
+        is_lost: bool,
+    },
     /// Of what it holds so many thousandths are used.
-    End { call: usize, permille: u64 },
-    Drop { call: usize },
-    Pass { millis: u64 },
+    End {
+        call: usize,
+        permille: u64,
+    },
+    Drop {
+        call: usize,
+    },
+    Pass {
+        millis: u64,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -258,7 +270,7 @@ fn what_is_held_over_the_end_of_a_window_counts_for_all_in_the_next() {
     let hold = town.call(0, tokens(600), false).unwrap();
     town.time = Duration::from_millis(59_900);
     (0..3).for_each(|node| town.tick(node));
-    town.time = Duration::from_secs(60);
+    town.time = Duration::from_mins(1);
     assert!(town.call(1, tokens(500), false).is_err());
     let other = town.call(1, tokens(400), false).unwrap();
     hold.settle(600, 0, town.now());
@@ -266,7 +278,7 @@ fn what_is_held_over_the_end_of_a_window_counts_for_all_in_the_next() {
     town.time += SECOND * 2;
     (0..3).for_each(|node| town.tick(node));
     assert!(town.call(2, tokens(1), false).is_err());
-    town.time = Duration::from_secs(120);
+    town.time = Duration::from_mins(2);
     assert!(town.call(2, tokens(1000), false).is_ok());
 }
 
