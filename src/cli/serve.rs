@@ -101,7 +101,7 @@ fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
 /// there are none.
 fn overrides(arguments: &ServeArguments, config: &Config) -> (Overrides, Made) {
     let made = Made {
-        key: config.keys.is_empty().then(|| random("sk-sp-")),
+        key: (config.keys.is_empty() && config.oidc.is_empty()).then(|| random("sk-sp-")),
         admin_key: (config.admin.key.is_none() && variable("SWITCHPOINT_ADMIN_KEY").is_none())
             .then(|| random("sk-sp-admin-")),
     };

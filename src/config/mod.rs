@@ -23,12 +23,13 @@ mod provider;
 mod model;
 mod route;
 mod access;
+mod oidc;
 mod telemetry;
 mod check;
 mod discover;
 pub mod watch;
 
-pub use access::{Key, Org, Team, User};
+pub use access::{Key, Org, Role, Team, User};
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
@@ -36,6 +37,7 @@ pub use cloud::{
 pub use discover::Candidate;
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
+pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
 pub use route::{
@@ -61,6 +63,7 @@ const SECTIONS: &[&str] = &[
     "users",
     "teams",
     "orgs",
+    "auth",
     "token_weights",
     "telemetry",
 ];
@@ -79,6 +82,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     pub teams: BTreeMap<String, Team>,
     pub orgs: BTreeMap<String, Org>,
+    /// Whose tokens are taken as keys.
+    pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
     pub telemetry: Telemetry,
@@ -136,6 +141,7 @@ impl Config {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
+            oidc: BTreeMap::new(),
             token_weights: Weights::default(),
             telemetry: Telemetry::default(),
             source,
@@ -163,6 +169,9 @@ impl Config {
             users: named(root, "users", access::USER_KEYS, User::read),
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            oidc: section("auth", oidc::AUTH_KEYS)
+                .map(|auth| named(&auth, "oidc", oidc::KEYS, Oidc::read))
+                .unwrap_or_default(),
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
                 .unwrap_or_default(),

@@ -10,6 +10,7 @@ use super::*;
 mod budget;
 mod example;
 mod model;
+mod oidc;
 mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
