@@ -300,3 +300,28 @@ async fn a_target_that_fails_one_replica_is_left_alone_by_all() {
     }
     assert_eq!(asked(), before + 3, "nobody has asked the bad one again");
 }
+
+#[tokio::test]
+async fn a_replica_that_comes_back_counts_once_what_its_ledger_says() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("sqlite:{}", folder.path().join("state.db").display());
+    let store = redis.store(1).replace("memory:", &file);
+    let terms = key("budget = [{ tokens = 100_000, window = \"1d\" }]");
+    let sections = format!("{store}{}{terms}", provider("up", &upstream));
+    let gateway = [Gateway::start("", &sections).await];
+    connected(&gateway).await;
+    for _ in 0..3 {
+        assert_eq!(ask(gateway[0].address, "up/a").await.status, 200);
+    }
+    settled(&gateway, 3 * USED).await;
+    gateway.into_iter().for_each(Gateway::kill);
+    let gateway = [Gateway::start("", &sections).await];
+    connected(&gateway).await;
+    settled(&gateway, 3 * USED).await;
+    redis.restart().await;
+    connected(&gateway).await;
+    assert_eq!(ask(gateway[0].address, "up/a").await.status, 200);
+    settled(&gateway, 4 * USED).await;
+}
