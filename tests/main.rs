@@ -26,6 +26,7 @@ mod pairs;
 mod providers;
 mod recordings;
 mod relay;
+mod replicas;
 mod reload;
 mod replay;
 mod responses;

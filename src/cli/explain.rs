@@ -66,6 +66,8 @@ fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
     let said = |problems: Vec<_>| Failed::Said(complain_all(&problems));
     let mut config = load(path.as_deref()).map_err(said)?;
     show_secret(&mut config, arguments.key.as_deref()).map_err(Failed::Because)?;
+    // It counts for itself: what others have used is theirs.
+    config.store.shared = None;
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| said(located(path.as_deref(), &problems)))?;

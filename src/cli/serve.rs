@@ -25,6 +25,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
+use crate::store::shared::Shared;
 use crate::telemetry::{Format, Log, Telemetry};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
@@ -73,6 +74,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
         NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))
     })?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);
+    share(&gateway, path.as_deref())?;
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -82,6 +84,20 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let result = runtime.block_on(house.serve());
     runtime.shutdown_background();
     result
+}
+
+/// Has the gateway count together with other replicas, if a store for that is set.
+fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
+    let snapshot = gateway.snapshot();
+    let config = &snapshot.config.store;
+    let Some(url) = &config.shared else { return Ok(()) };
+    let node = gateway.store().node().to_string();
+    let shared = Shared::open(url.expose(), node, config.replicas).map_err(|error| {
+        let problem = ("store.shared".to_owned(), error.to_string());
+        NoStart::Config(located(path, &[problem]))
+    })?;
+    gateway.share(shared);
+    Ok(())
 }
 
 /// What is added to the config, now and at each reload: what the command line says, and keys where
@@ -295,6 +311,7 @@ impl House {
         }
         tasks.spawn(keep_store(Arc::clone(&self.gateway)));
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
+        tasks.spawn(Arc::clone(&self.gateway).keep_shared());
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             tasks.spawn(at_each_change(path, move || {
@@ -349,6 +366,7 @@ impl House {
         self.gateway.end_streams();
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
+        self.gateway.leave_shared().await;
         let written = tokio::time::timeout(LAST_WRITES, self.gateway.store().flush()).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::error!("the store could not be written to the end");

@@ -6,15 +6,22 @@ use super::reader::{Field, Section};
 use super::secret::{Literal, Secret};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["url", "journal", "retention"];
+pub(super) const KEYS: &[&str] = &["url", "journal", "retention", "shared", "replicas"];
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Each is given its part of every limit, and parts of that size must still be of use.
+const MOST_REPLICAS: u64 = 1000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     pub url: StoreUrl,
     /// Where calls are noted before they are in the database; beside it if there is none.
     pub journal: Option<PathBuf>,
     /// For how many days calls are kept; for ever if there is none.
     pub retention_days: Option<u64>,
+    /// The Redis or Valkey in which replicas count together. Its address may hold a password.
+    pub shared: Option<Secret>,
+    /// How many gateways count together.
+    pub replicas: u32,
 }
 
 /// Which backend keeps the state, and where.
@@ -54,8 +61,39 @@ impl Store {
             journal: section.read("journal", value::text).map(PathBuf::from),
             // Days are whole: less than one is one.
             retention_days: retention.map(|retention| retention.as_secs().div_ceil(day)),
+            shared: shared(section),
+            replicas: replicas(section),
         }
     }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let url = StoreUrl::default();
+        Self { url, journal: None, retention_days: None, shared: None, replicas: 1 }
+    }
+}
+
+fn replicas(section: &Section<'_>) -> u32 {
+    let Some(field) = section.get("replicas") else { return 1 };
+    let count = field.read(|value| value::whole(value, 1..=MOST_REPLICAS)).unwrap_or(1);
+    if count > 1 && section.get("shared").is_none() {
+        field.fail(
+            "replicas count together only in a store that they share; name it by \
+             `shared = \"redis://HOST\"`",
+        );
+    }
+    u32::try_from(count).unwrap_or(1)
+}
+
+fn shared(section: &Section<'_>) -> Option<Secret> {
+    let field = section.get("shared")?;
+    let url = Secret::read(&field, Literal::Fine)?;
+    let known = ["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme));
+    if !known {
+        field.fail("is not a shared store; write \"redis://HOST:PORT/DATABASE\" or \"rediss://…\"");
+    }
+    known.then_some(url)
 }
 
 // === impl StoreUrl ===

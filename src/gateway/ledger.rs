@@ -148,10 +148,13 @@ impl Gateway {
         let name = format!("{}:{}", account.scope.name(), account.name);
         for Unseeded { budget, unit, from, since } in account.unseeded() {
             let to = (past == Past::Before).then(|| since.into());
-            let spent = self.store().spent(&name, unit, (from.into(), to)).await?;
+            let spent = self.store().spent_by_node(&name, unit, (from.into(), to)).await?;
+            // Where replicas count together, each tells the others what it has spent itself.
+            let node = self.desk().map(|_| self.store().node());
             let spent: Vec<_> = spent
                 .into_iter()
-                .filter_map(|(at, amount)| Some((at.try_into().ok()?, amount)))
+                .filter(|spent| node.is_none_or(|node| *spent.node == **node))
+                .filter_map(|spent| Some((spent.at.try_into().ok()?, spent.amount)))
                 .collect();
             account.seed(budget, &spent, Moment::now());
         }

@@ -9,6 +9,7 @@ mod body;
 mod build;
 mod call;
 mod chain;
+mod desk;
 pub mod directory;
 mod drill;
 mod embed;
@@ -41,13 +42,14 @@ mod upload;
 mod verdict;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
+use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
@@ -80,6 +82,8 @@ pub struct Gateway {
     directory: directory::Directory,
     /// Some budgets do not know their past yet, for the store cannot be read.
     lacks_past: AtomicBool,
+    /// Where replicas count together.
+    desk: OnceLock<Desk>,
     shelf: Shelf,
     /// Responses that are made in the background.
     jobs: Jobs,
@@ -129,6 +133,7 @@ impl Gateway {
             tasks,
             store,
             lacks_past: AtomicBool::new(false),
+            desk: OnceLock::new(),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
         })

@@ -105,11 +105,13 @@ impl Reloader {
                 format!("{:?}", current.config.store.url),
                 format!("{:?}", config.store.url),
             ),
+            ("store.shared", told_apart(&current.config), told_apart(&config)),
         ] {
             if before != after {
                 tracing::warn!(section, "this change takes effect at the next start only");
             }
         }
+        config.store = current.config.store.clone();
         let kept = (Arc::clone(&current.board), Arc::clone(&current.roster));
         let kept = (&self.gateway.client, kept.0, kept.1);
         Snapshot::build(config, generation, kept).map_err(|problems| {
@@ -121,6 +123,12 @@ impl Reloader {
 /// Tells new budgets of the past.
 async fn seed(gateway: Arc<Gateway>) {
     gateway.seed_at_last(Past::Before).await;
+}
+
+/// Two configs are told apart by it if they share differently; it is shown to nobody.
+fn told_apart(config: &Config) -> String {
+    let url = config.store.shared.as_ref().map_or("", |url| url.expose());
+    format!("{url} {}", config.store.replicas)
 }
 
 impl std::fmt::Debug for Reloader {

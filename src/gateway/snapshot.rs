@@ -144,6 +144,9 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
+        if config.store.shared.is_some() {
+            roster.accounts.share_among(config.store.replicas);
+        }
         let tokens = Tokens::build(&config, generation, (client, &roster.accounts))?;
         let tabs = Tabs::find(&config, &roster.accounts);
         let builder =

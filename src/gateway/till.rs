@@ -11,10 +11,12 @@ use tokio::time::Instant;
 use super::Gateway;
 use super::arrival::Question;
 use super::call::Call;
+use super::desk::Desk;
 use super::relayed::Relayed;
 use super::snapshot::Target;
 use crate::access::account::{
-    self, Account, Crossed, Demand, Dimension, Hold, Moment, Refusal, reserve,
+    self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal,
+    attempt,
 };
 use crate::access::{Caller, Tab};
 use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
@@ -28,6 +30,8 @@ const USUAL_MOST: u64 = 4096;
 const STEP: u64 = 256;
 /// A target whose limits have no room until some call ends is left alone for so long.
 const SOON: Duration = Duration::from_secs(1);
+/// An answer goes on for so long while the other replicas are asked for more.
+const A_MOMENT: Duration = Duration::from_millis(500);
 
 /// What a call holds and what it has come to.
 #[derive(Debug, Default)]
@@ -35,6 +39,8 @@ pub(super) struct Till {
     hold: Option<Hold>,
     /// Tokens of the answer that are held; `None` where nobody counts them.
     room: Option<u64>,
+    /// When the other replicas were asked for more, first and last.
+    asked: Option<(Instant, Instant)>,
     settled: bool,
 }
 
@@ -68,13 +74,26 @@ pub(super) async fn hold(call: &mut Call, question: &Question) -> Result<(), Err
         let measure = measure(call, question).await;
         (demand, call.till.room) = dearest(call, measure);
     }
-    match reserve(&accounts, demand, Moment::now()) {
+    match obtain(&call.gateway, &accounts, demand).await {
         Ok(hold) => {
             call.till.hold = Some(hold);
             call.note_begin();
             Ok(())
         }
-        Err(refusal) => Err(call.refused_by(&refusal)),
+        Err(denial) => Err(call.denied(&denial)),
+    }
+}
+
+/// Takes so much of these accounts. Where replicas count together this may ask them, but need not
+/// as long as what this one was granted suffices.
+async fn obtain(
+    gateway: &Gateway,
+    accounts: &[Arc<Account>],
+    demand: Demand,
+) -> Result<Hold, Denial> {
+    match gateway.desk() {
+        Some(desk) => Box::pin(desk.hold(accounts, demand)).await,
+        None => attempt(accounts, demand, Moment::now(), Inquiry::default()),
     }
 }
 
@@ -91,11 +110,11 @@ pub(super) async fn hold_target(
     if target.tab.measured && costs(call.surface()) {
         demand = measure(call, question).await.demand(call, target);
     }
-    let now = Moment::now();
-    reserve(&target.tab.accounts, demand, now).map(Some).map_err(|refusal| {
+    let hold = obtain(&call.gateway, &target.tab.accounts, demand).await;
+    hold.map(Some).map_err(|Denial { refusal, .. }| {
         call.note_refusal(&refusal);
         tracing::debug!(%refusal, "a target has no room");
-        now.steady + refusal.retry_after.unwrap_or(SOON)
+        Instant::now() + refusal.retry_after.unwrap_or(SOON)
     })
 }
 
@@ -231,27 +250,65 @@ impl Call {
         limited.with_label_values(&[refusal.dimension.name()]).inc();
     }
 
-    fn refused_by(&self, refusal: &Refusal) -> Error {
-        self.note_refusal(refusal);
-        told(refusal)
+    fn denied(&self, denial: &Denial) -> Error {
+        if denial.is_final {
+            self.note_refusal(&denial.refusal);
+            return told(&denial.refusal);
+        }
+        let message = "The gateway cannot tell now what is left of a limit or budget of this key.";
+        let mut error = Error::new(Kind::Overloaded, message);
+        error.retry_after = Some(SOON);
+        error
     }
 
     /// Holds more for an answer of which so many tokens have been written. The error says that
     /// there is no room, and that the answer ends here.
     pub(super) fn outgrows(&mut self, written: u64) -> Option<Error> {
-        let room = self.till.room.filter(|room| written > *room)?;
-        let steps = (written - room).div_ceil(STEP);
+        // Where the other replicas have to be asked, that is done ahead of time.
+        let ahead = if self.gateway.desk().is_some() { STEP } else { 0 };
+        let room = self.till.room.filter(|room| written + ahead > *room)?;
+        let steps = (written + ahead - room).div_ceil(STEP);
         let usage = Usage { output: steps * STEP, ..Usage::default() };
         let price = self.target().and_then(|target| target.info.price.as_ref());
         let nanos = price.map_or(0, |price| price.cost(&usage).nanos());
         let tokens = self.house.config.token_weights.count(&usage);
-        match self.till.hold.as_mut()?.grow(tokens, nanos, Moment::now()) {
-            Ok(()) => {
+        let more = Demand { tokens, nanos, priced: true };
+        match self.grow(more) {
+            Ok(true) => {
                 self.till.room = Some(room + usage.output);
+                self.till.asked = None;
                 None
             }
-            Err(refusal) => Some(self.refused_by(&refusal)),
+            Ok(false) => None,
+            Err(denial) => {
+                self.till.asked = None;
+                (written > room).then(|| self.denied(&denial))
+            }
         }
+    }
+
+    /// Holds so much more, if there is something held: whether it does. What the other replicas
+    /// have to be asked for is denied when they had a moment to answer; the answer goes on until
+    /// then.
+    fn grow(&mut self, more: Demand) -> Result<bool, Denial> {
+        let Some(hold) = &mut self.till.hold else { return Ok(false) };
+        let (now, asked) = (Moment::now(), self.till.asked);
+        let since = |at: Instant| now.steady.saturating_duration_since(at);
+        let is_last = asked.is_some_and(|(first, _)| since(first) >= A_MOMENT);
+        let away = self.gateway.desk().is_some_and(Desk::is_away);
+        let inquiry = Inquiry { asked_at: asked.map(|(first, _)| first), is_last, away };
+        match hold.attempt_to_grow(more, now, inquiry) {
+            Ok(()) => return Ok(true),
+            Err(denial) if denial.is_final || is_last => return Err(denial),
+            Err(_) => {}
+        }
+        if let Some(desk) = self.gateway.desk()
+            && asked.is_none_or(|(_, last)| since(last) >= A_MOMENT / 5)
+        {
+            self.till.asked = Some((asked.map_or(now.steady, |(first, _)| first), now.steady));
+            desk.ask_for_more(hold.accounts(), more);
+        }
+        Ok(false)
     }
 
     /// Settles what was held for an attempt that has ended.

@@ -144,6 +144,7 @@ async fn used(
         Ok(caller) => caller,
         Err(error) => return refuse(&error),
     };
+    gateway.refresh(&caller.tab().accounts).await;
     let now = Moment::now();
     let accounts = caller.tab().accounts.iter();
     let budgets: Vec<BudgetStatus> = accounts.flat_map(|account| account.status(now)).collect();

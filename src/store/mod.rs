@@ -16,6 +16,7 @@ mod queue;
 mod report;
 mod rows;
 mod secure;
+pub mod shared;
 mod sqlite;
 
 use std::fmt;

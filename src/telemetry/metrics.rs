@@ -116,6 +116,12 @@ metrics! {
     store_up: gauge "switchpoint_store_up" [];
     /// Calls that were noted on disk and are not in the store yet.
     ledger_pending: gauge "switchpoint_ledger_pending" [];
+    /// Whether the store that replicas share answers: 1 or 0; 0 without one.
+    shared_up: gauge "switchpoint_shared_up" [];
+    /// Round trips to the store that replicas share, by what they were for, in seconds.
+    shared_seconds: histograms "switchpoint_shared_seconds" ["for"] in SHORT_SECONDS;
+    /// Questions for more of a limit that replicas share, by outcome: granted or refused.
+    shared_leases: counters "switchpoint_shared_leases_total" ["outcome"];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }

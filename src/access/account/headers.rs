@@ -43,9 +43,7 @@ fn tightest(so_far: Option<Line>, meters: &[Meter], steady: u64) -> Option<Line>
     let line = |meter: &Meter| Line {
         limit: meter.pace.amount,
         remaining: meter.remaining(),
-        reset: Duration::from_nanos(
-            meter.counted.empty_at().map_or(0, |at| at.saturating_sub(steady)),
-        ),
+        reset: Duration::from_nanos(meter.empty_at().map_or(0, |at| at.saturating_sub(steady))),
     };
     let lines = so_far.into_iter().chain(meters.iter().map(line));
     lines.min_by_key(|line| (line.remaining, std::cmp::Reverse(line.reset)))

@@ -6,8 +6,9 @@ use std::sync::{Arc, MutexGuard};
 use smallvec::SmallVec;
 
 use super::refusal::Found;
+use super::share::Inquiry;
 use super::state::State;
-use super::{Account, Crossed, Moment, Refusal};
+use super::{Account, Crossed, Denial, Moment, Refusal};
 use crate::config::Unit;
 
 /// A key, its user, team and org, a route, a model and a provider.
@@ -40,6 +41,16 @@ pub fn reserve(
     demand: Demand,
     now: Moment,
 ) -> Result<Hold, Box<Refusal>> {
+    attempt(accounts, demand, now, Inquiry::default()).map_err(|denial| denial.refusal)
+}
+
+/// The same of accounts that are shared with other replicas, by what is known of them.
+pub fn attempt(
+    accounts: &[Arc<Account>],
+    demand: Demand,
+    now: Moment,
+    inquiry: Inquiry,
+) -> Result<Hold, Denial> {
     let mut accounts: Held = accounts.iter().map(Arc::clone).collect();
     // Everybody locks in the same order, so nobody waits for one who waits for him.
     accounts.sort_unstable_by_key(|account| account.number);
@@ -49,11 +60,13 @@ pub fn reserve(
     for (account, state) in accounts.iter().zip(&mut states) {
         let clocks = (now.wall, account.nanos(now));
         state.advance(clocks);
-        state.objections(demand, clocks, found.of(account));
+        let view = account.view(inquiry, now);
+        state.objections(demand, (now.wall, view), found.of(account));
     }
     found.verdict()?;
     for (account, state) in accounts.iter().zip(&mut states) {
         state.take(demand, account.nanos(now));
+        account.list(state);
     }
     drop(states);
     Ok(Hold { accounts, held: demand, began: now })
@@ -82,15 +95,31 @@ impl Hold {
         self.held
     }
 
+    /// In which accounts.
+    pub fn accounts(&self) -> &[Arc<Account>] {
+        &self.accounts
+    }
+
     /// Holds more, as when an answer outgrows what was expected of it. Refused by budgets only,
     /// and then nothing changes: limits by time count it, but break off no answer.
     pub fn grow(&mut self, tokens: u64, nanos: u64, now: Moment) -> Result<(), Box<Refusal>> {
         let more = Demand { tokens, nanos, priced: true };
+        self.attempt_to_grow(more, now, Inquiry::default()).map_err(|denial| denial.refusal)
+    }
+
+    /// The same in accounts that are shared with other replicas, by what is known of them.
+    pub fn attempt_to_grow(
+        &mut self,
+        more: Demand,
+        now: Moment,
+        inquiry: Inquiry,
+    ) -> Result<(), Denial> {
         let mut states = lock(&self.accounts);
         let mut found = Found::default();
         for (account, state) in self.accounts.iter().zip(&mut states) {
             state.advance((now.wall, account.nanos(now)));
-            state.budget_objections(more, now.wall, found.of(account));
+            let view = account.view(inquiry, now);
+            state.budget_objections(more, (now.wall, view), found.of(account));
         }
         found.verdict()?;
         for (account, state) in self.accounts.iter().zip(&mut states) {
@@ -98,8 +127,8 @@ impl Hold {
             state.take_more(self.held.tokens, more, clocks);
         }
         drop(states);
-        self.held.tokens = self.held.tokens.saturating_add(tokens);
-        self.held.nanos = self.held.nanos.saturating_add(nanos);
+        self.held.tokens = self.held.tokens.saturating_add(more.tokens);
+        self.held.nanos = self.held.nanos.saturating_add(more.nanos);
         Ok(())
     }
 
@@ -113,6 +142,7 @@ impl Hold {
             let mut state = account.lock();
             state.advance(clocks);
             let places = state.settle(self.held, used, account.nanos(self.began), clocks);
+            account.list(&mut state);
             let told = |place: usize| Crossed::of(&account, &state.purses[place]);
             crossed.extend(places.into_iter().map(told));
         }

@@ -11,15 +11,19 @@ mod hold;
 mod purse;
 mod refusal;
 mod registry;
+mod share;
+mod sharing;
 mod slide;
 mod state;
 mod status;
 mod window;
 
 pub use headers::rate_headers;
-pub use hold::{Demand, Hold, reserve};
-pub use refusal::{Dimension, Refusal};
+pub use hold::{Demand, Hold, attempt, reserve};
+pub use refusal::{Denial, Dimension, Refusal};
 pub use registry::Accounts;
+pub use share::{Inquiry, Why};
+pub use sharing::{Said, Wish};
 pub use status::{Amount, BudgetStatus, Crossed, Left, is_past_soft, least_share, left};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +33,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::config::{Budget, Limits, Unit};
+use sharing::Sharing;
 use state::State;
 
 /// Whose account it is: one of the levels at which usage is counted.
@@ -71,6 +76,8 @@ pub struct Account {
     number: u64,
     /// From where the steady clock is counted.
     origin: Instant,
+    /// Where replicas count together.
+    sharing: Option<Arc<Sharing>>,
     state: Mutex<State>,
 }
 
@@ -112,7 +119,7 @@ impl Account {
     pub fn status(&self, now: Moment) -> Vec<BudgetStatus> {
         let mut state = self.lock();
         state.advance((now.wall, self.nanos(now)));
-        let reserved = |purse: &purse::Purse| state.reserved(purse.budget.unit);
+        let reserved = |purse: &purse::Purse| state.reserved_of(purse);
         let status = |purse: &purse::Purse| BudgetStatus::of(self, purse, reserved(purse));
         state.purses.iter().map(status).collect()
     }
@@ -134,8 +141,9 @@ impl Account {
 
     /// Tells a budget what was spent before it began to count, each with the time at which it
     /// was settled. The first time only: whether it was the first.
-    pub fn seed(&self, budget: usize, past: &[(Timestamp, u64)], now: Moment) -> bool {
+    pub fn seed(self: &Arc<Self>, budget: usize, past: &[(Timestamp, u64)], now: Moment) -> bool {
         let mut state = self.lock();
+        self.list(&mut state);
         state.purses.get_mut(budget).is_some_and(|purse| purse.seed(past, now.wall))
     }
 

@@ -1,8 +1,11 @@
 //! What has been spent of one budget, in the window that the clock says.
 
+use std::time::Duration;
+
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use super::share::Share;
 use super::slide::Slide;
 use super::window::Frame;
 use crate::config::{Budget, Window};
@@ -20,6 +23,8 @@ pub(super) struct Purse {
     /// Since when it has counted itself; what was spent before is seeded.
     since: Timestamp,
     seeded: bool,
+    /// Where replicas count together.
+    pub(super) share: Option<Box<Share>>,
 }
 
 #[derive(Debug)]
@@ -38,7 +43,7 @@ impl Purse {
                 Spent::In(Frame::around(&budget.window, now), 0)
             }
         };
-        Self { budget, extra: 0, spent, warned: false, since: now, seeded: false }
+        Self { budget, extra: 0, spent, warned: false, since: now, seeded: false, share: None }
     }
 
     /// The same counter under changed terms.
@@ -68,10 +73,49 @@ impl Purse {
         self.budget.limit.saturating_add(self.extra)
     }
 
+    /// By all replicas, as far as is known.
     pub(super) fn used(&self) -> u64 {
+        let Some(share) = &self.share else { return self.own() };
+        self.own().saturating_add(match &self.spent {
+            Spent::In(..) => share.used_elsewhere(self.number()),
+            Spent::Rolling(slide) => share.rolling_elsewhere(slide.now()),
+        })
+    }
+
+    /// By this process.
+    pub(super) fn own(&self) -> u64 {
         match &self.spent {
             Spent::In(_, used) => *used,
             Spent::Rolling(slide) => slide.sum(),
+        }
+    }
+
+    /// The number of its window, larger for a later one; 0 where there is but one.
+    pub(super) fn number(&self) -> i64 {
+        match &self.spent {
+            Spent::In(frame, _) => frame.number(),
+            Spent::Rolling(_) => 0,
+        }
+    }
+
+    /// What rolls, if it does, and what is known of the other replicas.
+    pub(super) fn parts(&mut self) -> (Option<&Slide>, Option<&mut Share>) {
+        let rolls = match &self.spent {
+            Spent::In(..) => None,
+            Spent::Rolling(slide) => Some(slide),
+        };
+        (rolls, self.share.as_deref_mut())
+    }
+
+    /// For how long others need to remember it after `now`; `None`: for ever.
+    pub(super) fn life(&self, now: Timestamp) -> Option<Duration> {
+        const SPARE: Duration = Duration::from_hours(1);
+        match (&self.spent, &self.budget.window) {
+            (Spent::Rolling(_), Window::Rolling(period)) => Some(*period + SPARE),
+            (Spent::In(frame, _), _) if frame.ends() => {
+                Some(Duration::try_from(frame.end.duration_since(now)).unwrap_or_default() + SPARE)
+            }
+            _ => None,
         }
     }
 
@@ -142,7 +186,10 @@ impl Purse {
     pub(super) fn resets_at(&self) -> Option<Zoned> {
         let at = match &self.spent {
             Spent::In(frame, _) => frame.ends().then_some(frame.end)?,
-            Spent::Rolling(slide) => whole_second(slide.empty_at()?)?,
+            Spent::Rolling(slide) => {
+                let elsewhere = self.share.as_ref().and_then(|share| share.empty_at());
+                whole_second(slide.empty_at().max(elsewhere)?)?
+            }
         };
         let zone = match &self.budget.window {
             Window::Calendar(_, zone) => zone.clone(),
@@ -165,7 +212,12 @@ impl Purse {
             }
             Spent::Rolling(slide) => {
                 let excess = used.saturating_add(reserved).saturating_add(asked) - limit;
-                Timestamp::from_nanosecond(slide.freed_at(excess.min(used))?.into()).ok()
+                let amount = excess.min(used);
+                let at = match &self.share {
+                    Some(share) => share.freed_at(slide.parts(), amount),
+                    None => slide.freed_at(amount),
+                };
+                Timestamp::from_nanosecond(at?.into()).ok()
             }
         }
     }
@@ -178,7 +230,7 @@ impl Purse {
 }
 
 /// Since 1970, as slides count.
-fn nanos(time: Timestamp) -> u64 {
+pub(super) fn nanos(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond().max(0)).unwrap_or(u64::MAX)
 }
 

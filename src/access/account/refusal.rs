@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{Timestamp, Zoned};
 
 use super::purse::Purse;
+use super::share::Room;
 use super::state::Meter;
 use super::status::{Amount, instant};
 use super::{Account, Scope};
@@ -58,6 +59,16 @@ enum Weight {
 pub(super) struct Found<'a> {
     account: Option<&'a Account>,
     worst: Option<(Weight, Box<Refusal>)>,
+    /// It needs nobody else to be known.
+    is_final: bool,
+}
+
+/// Why nothing was taken.
+#[derive(Debug)]
+pub struct Denial {
+    pub refusal: Box<Refusal>,
+    /// Otherwise there may be room, and the other replicas have to be asked.
+    pub is_final: bool,
 }
 
 // === impl Found ===
@@ -69,8 +80,21 @@ impl<'a> Found<'a> {
         self
     }
 
-    pub(super) fn verdict(&mut self) -> Result<(), Box<Refusal>> {
-        self.worst.take().map_or(Ok(()), |(_, refusal)| Err(refusal))
+    pub(super) fn verdict(&mut self) -> Result<(), Denial> {
+        let is_final = self.is_final;
+        self.worst.take().map_or(Ok(()), |(_, refusal)| Err(Denial { refusal, is_final }))
+    }
+
+    /// Whether there is something to object. What is certain goes before what is only possible.
+    pub(super) fn objects(&mut self, room: Room) -> bool {
+        if room == Room::None && !self.is_final {
+            (self.is_final, self.worst) = (true, None);
+        }
+        match room {
+            Room::Enough => false,
+            Room::Unknown => !self.is_final,
+            Room::None => true,
+        }
     }
 
     pub(super) fn concurrency(&mut self, limit: u64, in_flight: u64) {
@@ -86,7 +110,7 @@ impl<'a> Found<'a> {
         let wait = meter.fits_at(asked).map(|at| Duration::from_nanos(at.saturating_sub(steady)));
         self.note(wait.map_or(Weight::Never, Weight::For), |refusal| Refusal {
             limit: meter.pace.amount,
-            used: meter.counted.sum(),
+            used: meter.sum(),
             asked,
             window: span(meter.pace.seconds).to_owned(),
             retry_after: wait,

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::time::Instant;
 
+use super::sharing::Sharing;
 use super::state::State;
 use super::{Account, Scope};
 
@@ -27,13 +28,31 @@ struct Known {
 pub struct Accounts {
     known: Mutex<Known>,
     origin: Instant,
+    sharing: OnceLock<Arc<Sharing>>,
 }
 
 // === impl Accounts ===
 
 impl Accounts {
     pub fn new(origin: Instant) -> Self {
-        Self { known: Mutex::default(), origin }
+        Self { known: Mutex::default(), origin, sharing: OnceLock::new() }
+    }
+
+    /// So many replicas count together from here on. Before the first account is asked for.
+    pub fn share_among(&self, replicas: u32) {
+        self.sharing.get_or_init(|| Arc::new(Sharing::new(replicas)));
+    }
+
+    /// Those of which something may have to be told to the other replicas. They are in the list no
+    /// more.
+    pub fn take_listed(&self) -> Vec<Arc<Account>> {
+        self.sharing.get().map(|sharing| sharing.take()).unwrap_or_default()
+    }
+
+    /// All that are in use.
+    pub fn all(&self) -> Vec<Arc<Account>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.accounts.values().filter_map(Weak::upgrade).collect()
     }
 
     /// The account of whoever has this name, as it is if somebody holds it; else a new one, which
@@ -50,8 +69,11 @@ impl Accounts {
             return account;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let state = Mutex::new(State::default());
-        let account = Arc::new(Account { scope, name, number, origin: self.origin, state });
+        let sharing = self.sharing.get().cloned();
+        let replicas = sharing.as_ref().map(|sharing| sharing.replicas());
+        let state = Mutex::new(State::among(replicas));
+        let origin = self.origin;
+        let account = Arc::new(Account { scope, name, number, origin, sharing, state });
         *slot = Arc::downgrade(&account);
         account
     }

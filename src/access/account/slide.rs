@@ -6,6 +6,8 @@ use std::time::Duration;
 /// A period is counted in so many slots. What is counted leaves with its slot, and so up to a
 /// thousandth of the period late, never early.
 const SLOTS: u64 = 1000;
+/// Replicas tell one another of this many parts.
+const PARTS: u64 = 60;
 
 /// Amounts by the time at which they were added, in nanoseconds of any clock. Empty slots take
 /// no room.
@@ -14,6 +16,8 @@ pub(super) struct Slide {
     period: u64,
     slots: VecDeque<Slot>,
     sum: u64,
+    /// Up to when it was swept.
+    swept: u64,
 }
 
 #[derive(Debug)]
@@ -27,7 +31,7 @@ struct Slot {
 impl Slide {
     pub(super) fn new(period: Duration) -> Self {
         let period = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(SLOTS);
-        Self { period, slots: VecDeque::new(), sum: 0 }
+        Self { period, slots: VecDeque::new(), sum: 0, swept: 0 }
     }
 
     /// All that has not left.
@@ -37,6 +41,7 @@ impl Slide {
 
     /// Lets go of what is as old as the period.
     pub(super) fn sweep(&mut self, now: u64) {
+        self.swept = self.swept.max(now);
         while let Some(first) = self.slots.front()
             && self.leaves_at(first.number) <= now
         {
@@ -91,12 +96,37 @@ impl Slide {
 
     /// When so much will have left. `None` if there is not so much.
     pub(super) fn freed_at(&self, amount: u64) -> Option<u64> {
-        let mut left = 0u64;
-        let slot = self.slots.iter().find(|slot| {
-            left = left.saturating_add(slot.amount);
-            left >= amount
-        });
-        slot.map(|slot| self.leaves_at(slot.number))
+        parts_freed_at(self.parts(), amount)
+    }
+
+    /// When each part of it will leave, and how much that is, the oldest first.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.slots.iter().map(|slot| (self.leaves_at(slot.number), slot.amount))
+    }
+
+    /// The latest time it has heard of.
+    pub(super) fn now(&self) -> u64 {
+        self.swept
+    }
+
+    /// In few parts how much leaves after how long: what leaves at nearly the same time leaves with
+    /// the last of it.
+    pub(super) fn told(&self, now: u64) -> Vec<(Duration, u64)> {
+        let after = |at: u64| Duration::from_nanos(at.saturating_sub(now));
+        self.coarse_parts().into_iter().map(|(at, amount)| (after(at), amount)).collect()
+    }
+
+    fn coarse_parts(&self) -> Vec<(u64, u64)> {
+        let width = (self.period / PARTS).max(1);
+        let mut parts: Vec<(u64, u64)> = Vec::new();
+        for (at, amount) in self.parts() {
+            let at = at.div_ceil(width).saturating_mul(width);
+            match parts.last_mut() {
+                Some(last) if last.0 == at => last.1 = last.1.saturating_add(amount),
+                _ => parts.push((at, amount)),
+            }
+        }
+        parts
     }
 
     /// When nothing will be left, if there is something.
@@ -111,6 +141,19 @@ impl Slide {
     fn leaves_at(&self, slot: u64) -> u64 {
         (slot + 1).saturating_mul(self.period / SLOTS).saturating_add(self.period)
     }
+}
+
+/// When so much will have left of parts that leave one after the other.
+pub(super) fn parts_freed_at(
+    mut parts: impl Iterator<Item = (u64, u64)>,
+    amount: u64,
+) -> Option<u64> {
+    let mut left = 0u64;
+    let found = parts.find(|(_, part)| {
+        left = left.saturating_add(*part);
+        left >= amount
+    });
+    found.map(|(at, _)| at)
 }
 
 #[cfg(test)]

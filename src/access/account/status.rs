@@ -92,7 +92,7 @@ fn each_purse(accounts: &[Arc<Account>], now: Moment, mut look: impl FnMut(&Purs
         let mut state = account.lock();
         state.advance((now.wall, account.nanos(now)));
         for purse in &state.purses {
-            look(purse, state.reserved(purse.budget.unit));
+            look(purse, state.reserved_of(purse));
         }
     }
 }

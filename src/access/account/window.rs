@@ -36,6 +36,11 @@ impl Frame {
         self.end < Timestamp::MAX
     }
 
+    /// Larger for a later window; 0 for the only one.
+    pub(super) fn number(&self) -> i64 {
+        if self.ends() { self.start.as_second() } else { 0 }
+    }
+
     fn of_seconds(seconds: u64, now: Timestamp) -> Self {
         let length = i64::try_from(seconds).unwrap_or(i64::MAX).max(1);
         let start = now.as_second().div_euclid(length).saturating_mul(length);

@@ -274,7 +274,19 @@ fn the_address_of_a_store_is_never_repeated() {
         assert!(told.contains("is not a store; write") && !told.contains("canary"), "{told}");
     }
     assert!(told("sqlite://state.db").contains("takes a plain path"));
-    assert!(complaints("[store]\nshared = \"x\"").contains("\"shared\" is not known"));
+    assert!(complaints("[store]\nshard = \"x\"").contains("\"shard\" is not known"));
+}
+
+#[test]
+fn replicas_need_a_store_that_they_share() {
+    let shared = "[store]\nshared = \"rediss://user:canary@host:6379/2\"\nreplicas = 3";
+    let config = parse(shared).unwrap();
+    let url = config.store.shared.as_ref().map(Secret::expose);
+    assert_eq!((url, config.store.replicas), (Some("rediss://user:canary@host:6379/2"), 3));
+    assert!(!format!("{config:?}").contains("canary"));
+    assert!(complaints("[store]\nreplicas = 2").contains("a store that they share"));
+    let told = complaints("[store]\nshared = \"http://canary\"");
+    assert!(told.contains("is not a shared store") && !told.contains("canary"), "{told}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! When to leave a target alone after it failed, and when to try it again: a circuit breaker.
 
 pub mod board;
+mod hints;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -110,6 +111,8 @@ struct Record {
     refusals: u32,
     probes: u64,
     last_error: Option<(Reason, Instant)>,
+    /// A success from here has outdone what other replicas say, up to then.
+    deaf_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -125,6 +128,8 @@ struct Shut {
     since: Instant,
     until: Instant,
     probe: Option<Probe>,
+    /// Another replica has said so.
+    is_heard: bool,
 }
 
 #[derive(Debug)]
@@ -136,6 +141,9 @@ struct Probe {
 // === impl Reason ===
 
 impl Reason {
+    pub const ALL: [Self; 5] =
+        [Self::Errors, Self::Timeouts, Self::RateLimited, Self::KeyRefused, Self::QuotaSpent];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Errors => "errors",
@@ -235,7 +243,11 @@ impl Breaker {
         }
         let mut record = self.record();
         record.settle(voucher, report, now);
-        // Under the lock, so that the mark never lags behind the record.
+        self.mark(&record);
+    }
+
+    /// Under the record's lock, so that the mark never lags behind it.
+    fn mark(&self, record: &Record) {
         let busy = record.shut.is_some() || record.window.is_some();
         self.mark.store((record.epoch << 1) | u64::from(busy), Ordering::Relaxed);
     }
@@ -300,8 +312,9 @@ impl Record {
     fn succeed(&mut self, voucher: Voucher, now: Instant) {
         if self.shut.is_some() {
             if voucher.trial && voucher.epoch == self.epoch {
-                let (epoch, probes, last_error) = (self.epoch + 1, self.probes, self.last_error);
-                *self = Self { epoch, probes, last_error, ..Self::default() };
+                // They may go on saying it for as long as it takes them to look again.
+                self.deaf_until = self.shut.as_ref().map(|shut| shut.until.max(now) + OPEN);
+                self.close();
             }
             return;
         }
@@ -315,7 +328,8 @@ impl Record {
     fn fail(&mut self, voucher: Voucher, reason: Reason, now: Instant) {
         if self.is_probe(voucher) {
             if let Some(shut) = &mut self.shut {
-                *shut = Shut { reason, since: shut.since, until: now + OPEN, probe: None };
+                let (since, until) = (shut.since, now + OPEN);
+                *shut = Shut { reason, since, until, probe: None, is_heard: false };
             }
             return;
         }
@@ -358,10 +372,16 @@ impl Record {
         }
     }
 
+    fn close(&mut self) {
+        let (epoch, probes, last_error) = (self.epoch + 1, self.probes, self.last_error);
+        let deaf_until = self.deaf_until;
+        *self = Self { epoch, probes, last_error, deaf_until, ..Self::default() };
+    }
+
     fn open(&mut self, reason: Reason, time: Duration, now: Instant) {
         let same = self.shut.take().filter(|shut| shut.reason == reason);
         let since = same.map_or(now, |shut| shut.since);
-        self.shut = Some(Shut { reason, since, until: now + time, probe: None });
+        self.shut = Some(Shut { reason, since, until: now + time, probe: None, is_heard: false });
         self.epoch += 1;
         self.window = None;
         self.row = 0;

@@ -12,6 +12,7 @@ use crate::config::Config;
 
 mod budgets;
 mod limits;
+mod shares;
 mod threads;
 
 /// A house of accounts with a clock of its own.
