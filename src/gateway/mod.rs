@@ -17,6 +17,7 @@ mod hedge;
 mod journey;
 mod ledger;
 mod live;
+mod measure;
 mod needs;
 mod objects;
 mod onward;
@@ -47,6 +48,7 @@ pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
 use self::drill::Drills;
 pub use self::ledger::Past;
+use self::measure::Lengths;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;
 use self::shelf::Shelf;
@@ -82,6 +84,8 @@ pub struct Gateway {
     retries: Allowance,
     /// What the last drill of each route came to.
     drills: Mutex<Drills>,
+    /// How long answers are for whom.
+    lengths: Lengths,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -118,6 +122,7 @@ impl Gateway {
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             drills: Mutex::default(),
+            lengths: Lengths::default(),
             tasks,
             store,
             ending: watch::Sender::new(false),

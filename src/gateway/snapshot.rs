@@ -16,6 +16,7 @@ use crate::access::account::{Accounts, Moment, Scope};
 use crate::access::{Access, Tab, Tabs};
 use crate::canon::{Feature, Model, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, Timeouts};
+use crate::dialect::tokenizer::{Encoding, Tokenizer};
 use crate::net::client::Client;
 use crate::provider::{Provider, Way};
 use crate::route::condition::Condition;
@@ -74,6 +75,8 @@ pub(super) struct Target {
     pub(super) meters: Meters,
     /// What is known of the model.
     pub(super) info: Model,
+    /// What it counts text by.
+    pub(super) encoding: Option<Encoding>,
     /// Its health and load, which outlive the config.
     pub(super) standing: Arc<Standing>,
     /// The same for the same target, whatever the route.
@@ -290,6 +293,7 @@ impl Target {
             meters: Meters::new(route, &provider.name, label),
             identity: identity(&provider.name, model),
             prefills: info.features.is_known() && info.features.has(Feature::Prefill),
+            encoding: Encoding::of(model),
             info,
             standing,
             weight: 1,
@@ -297,6 +301,11 @@ impl Target {
             when: None,
             tab: Tab::default(),
         }
+    }
+
+    /// What text is counted by, if that is known and at hand.
+    pub(super) fn tokenizer(&self) -> Option<Tokenizer> {
+        self.encoding?.tokenizer()
     }
 
     /// What a question of so many tokens will cost here, in nano-dollars; `None` where nobody knows
