@@ -443,3 +443,55 @@ async fn a_call_that_is_refused_has_no_shadow_either() {
     assert_eq!(gateway.stop().len(), 3);
     assert_eq!(upstream.requests().len(), 2);
 }
+
+/// What calls say nothing of.
+fn open_ended(stream: bool) -> String {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    json!({"model": "up/a", "stream": stream, "messages": messages}).to_string()
+}
+
+/// A model that could say a lot.
+const TALKATIVE: &str = "[models.\"up/a\"]\nmax_output = 50_000\n\n";
+
+#[tokio::test]
+async fn an_answer_of_any_length_is_expected_to_be_as_long_as_its_like() {
+    let quick = std::iter::repeat_n(Script::json(200, REPLY), 20);
+    let upstream =
+        Upstream::start([("a", quick.chain([Script::default().stall()]).collect::<Vec<_>>())])
+            .await;
+    let budget_of = "budget = [{ tokens = 1_000_000, window = \"1d\" }]";
+    let sections = TALKATIVE.to_owned() + &key("ci", budget_of);
+    let gateway = Gateway::before(&upstream, &sections).await;
+    for _ in 0..20 {
+        let answer = client::post(gateway.address, CHAT, "sk-ci", open_ended(false)).await;
+        assert_eq!(answer.status, 200);
+    }
+    let address = gateway.address;
+    let mut calls = JoinSet::new();
+    calls.spawn(async move { client::post(address, CHAT, "sk-ci", open_ended(false)).await });
+    upstream.asked(21).await;
+    // `REPLY` has four tokens; the smallest expectation is twenty.
+    let reserved = budget(&gateway, "ci").await["reserved"].as_u64().unwrap();
+    assert!((20..100).contains(&reserved), "{reserved}");
+}
+
+#[tokio::test]
+async fn an_answer_for_whose_full_length_there_is_no_room_is_given_what_there_is() {
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    for (tokens, most) in [(1_000_000, None), (40_000, Some(4096)), (2_000, Some(1024))] {
+        let budget_of = format!("budget = [{{ tokens = {tokens}, window = \"1d\" }}]");
+        let sections = TALKATIVE.to_owned() + &key("ci", &budget_of);
+        let gateway = Gateway::before(&upstream, &sections).await;
+        let answer = client::post(gateway.address, CHAT, "sk-ci", open_ended(false)).await;
+        assert_eq!(answer.status, 200);
+        let asked: Value =
+            serde_json::from_slice(&upstream.requests().last().unwrap().body).unwrap();
+        let told = asked.get("max_tokens").or_else(|| asked.get("max_completion_tokens"));
+        assert_eq!(told.and_then(Value::as_u64), most, "{tokens}");
+    }
+    let sections =
+        TALKATIVE.to_owned() + &key("ci", "budget = [{ tokens = 200, window = \"1d\" }]");
+    let gateway = Gateway::before(&upstream, &sections).await;
+    let answer = client::post(gateway.address, CHAT, "sk-ci", open_ended(false)).await;
+    assert_eq!(code(&answer), refused(429, "budget_exceeded"));
+}

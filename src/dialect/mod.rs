@@ -33,6 +33,7 @@ pub mod row;
 pub mod schema;
 pub mod splice;
 pub mod sse;
+pub mod tokenizer;
 mod traits;
 
 pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};

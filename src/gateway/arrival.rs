@@ -363,6 +363,22 @@ impl Question {
         Ok(())
     }
 
+    /// Lets the answer have so many tokens and no more. The question must have been read.
+    pub(super) fn cap(&mut self, surface: Surface, most: u64) -> Result<(), Error> {
+        if surface == Surface::Completions {
+            return self.cap_completion(most);
+        }
+        if let Some(Ok(asked)) = self.chat.get_mut() {
+            asked.cap(most);
+        }
+        Ok(())
+    }
+
+    /// Whether its answer may be shorter than its client has said.
+    pub(super) fn is_capped(&self) -> bool {
+        self.chat.get().is_some_and(|asked| asked.as_ref().is_ok_and(|asked| asked.capped))
+    }
+
     /// A text completion passes as it is, in a language of its own, so its limit is set in it.
     pub(super) fn cap_completion(&mut self, most: u64) -> Result<(), Error> {
         let mut body: serde_json::Map<String, serde_json::Value> =

@@ -53,6 +53,8 @@ pub(super) struct Call {
     pub(super) bearings: Bearings,
     /// Bytes of the question, to estimate its tokens by.
     input_bytes: usize,
+    /// Its tokens, where somebody had to know.
+    input_tokens: Option<u64>,
     /// The client wants a stream's usage itself.
     pub(super) usage_asked: bool,
     /// The response is to be kept.
@@ -168,6 +170,7 @@ impl Call {
             rival: None,
             bearings: Bearings::default(),
             input_bytes: 0,
+            input_tokens: None,
             usage_asked: false,
             keeping: None,
             only_explained: false,
@@ -350,6 +353,7 @@ impl Call {
     /// Notes how long the question is.
     pub(super) fn measures(&mut self, question: &Question) {
         self.input_bytes = question.payload.len();
+        self.input_tokens = None;
     }
 
     /// The target of the attempt under way.
@@ -516,9 +520,14 @@ impl Call {
         self.record.usage.output
     }
 
-    /// About four bytes a token.
+    /// As they were counted, or about four bytes a token.
     pub(super) fn input_estimate(&self) -> u64 {
-        (self.input_bytes as u64).div_ceil(4)
+        self.input_tokens.unwrap_or((self.input_bytes as u64).div_ceil(4))
+    }
+
+    /// The question has so many tokens.
+    pub(super) fn measured(&mut self, tokens: u64) {
+        self.input_tokens = Some(tokens);
     }
 
     /// It is counted under another surface than its door's.

@@ -155,7 +155,7 @@ async fn must_be_rewritten(
     // Whoever carries on an answer must have read it.
     let continued = wishes.on_break == OnBreak::Continue && question.envelope.stream;
     let marked = strange || odd || continued;
-    if !marked && !wishes.change_questions() {
+    if !marked && !wishes.change_questions() && !question.is_capped() {
         return Ok(false);
     }
     Box::pin(question.understand(call)).await;
@@ -221,7 +221,7 @@ pub(super) async fn count(
     Box::pin(question.understand(call)).await;
     let asked = question.chat().map_err(|misread| Error::invalid(misread.0.clone()))?;
     let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
-    let tokens = estimate::tokens(&asked.request, home);
+    let tokens = estimate::tokens(&asked.request, home, target.tokenizer());
     let body = match call.surface() {
         Surface::GoogleCountTokens => gemini::write_count(tokens).into(),
         Surface::InputTokens => {

@@ -86,10 +86,10 @@ enum Course {
 /// Tries the targets in order. The question is let go as soon as no further attempt can need it.
 pub(super) async fn walk(
     mut call: Box<Call>,
-    question: Question,
+    mut question: Question,
 ) -> (Box<Call>, Result<Answer, Error>) {
     if call.is_counted()
-        && let Err(error) = Box::pin(till::hold(&mut call, &question)).await
+        && let Err(error) = Box::pin(till::hold(&mut call, &mut question)).await
     {
         return (call, Err(error));
     }

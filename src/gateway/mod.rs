@@ -20,6 +20,7 @@ mod hedge;
 mod journey;
 mod ledger;
 mod live;
+mod measure;
 mod needs;
 mod objects;
 mod onward;
@@ -52,6 +53,7 @@ pub use self::body::Body;
 use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
+use self::measure::Lengths;
 pub use self::reload::{Overrides, ReloadStatus, Reloader};
 use self::responses::Jobs;
 use self::shelf::Shelf;
@@ -93,6 +95,8 @@ pub struct Gateway {
     retries: Allowance,
     /// What the last drill of each route came to.
     drills: Mutex<Drills>,
+    /// How long answers are for whom.
+    lengths: Lengths,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -130,6 +134,7 @@ impl Gateway {
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             drills: Mutex::default(),
+            lengths: Lengths::default(),
             tasks,
             store,
             lacks_past: AtomicBool::new(false),

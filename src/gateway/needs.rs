@@ -54,7 +54,7 @@ impl Chain {
         Box::pin(question.understand(call)).await;
         let Ok(asked) = question.chat() else { return needs };
         needs.features = features(&asked.request) & wanted;
-        needs.tokens = estimate::tokens(&asked.request, Dialect::Chat);
+        needs.tokens = estimate::tokens(&asked.request, Dialect::Chat, None);
         needs
     }
 }

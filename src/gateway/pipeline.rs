@@ -117,7 +117,7 @@ where
     }
     bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
     if !ask.explains {
-        Box::pin(shadow::cast(call, &question)).await.map_err(Unreadable::Refused)?;
+        Box::pin(shadow::cast(call, &mut question)).await.map_err(Unreadable::Refused)?;
     }
     Ok(question)
 }
@@ -157,14 +157,14 @@ async fn recall(call: &mut Call, mut question: Question, road: &Road) -> Result<
 }
 
 /// Answers at once that an answer is being made.
-async fn later(mut call: Box<Call>, question: Question) -> Response<Body> {
+async fn later(mut call: Box<Call>, mut question: Question) -> Response<Body> {
     let (id, created) = call.stamp();
     let Some(keeping) = call.keeping.take() else {
         let message = "`background` needs `store`: the answer is fetched by its id.";
         return call.refuse(Error::invalid(message));
     };
     // Whoever has no room for it is told now, and not by an answer that has failed.
-    if let Err(error) = till::hold(&mut call, &question).await {
+    if let Err(error) = till::hold(&mut call, &mut question).await {
         return call.refuse(error);
     }
     let gateway = Arc::clone(&call.gateway);

@@ -52,7 +52,7 @@ impl Hourly {
 
 /// Sends the question to the shadow of its route, if there is one and it is this call's turn. The
 /// error says that the call is refused by its accounts: then nothing is sent to anybody.
-pub(super) async fn cast(call: &mut Call, question: &Question) -> Result<(), Error> {
+pub(super) async fn cast(call: &mut Call, question: &mut Question) -> Result<(), Error> {
     let Some(shadowed) = call.chain.clone() else { return Ok(()) };
     let Some(shadow) = shadowed.shadow.as_ref() else { return Ok(()) };
     // What is only counted is not answered, and what is still arriving can be read once only.

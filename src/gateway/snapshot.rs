@@ -17,6 +17,7 @@ use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
 use crate::canon::{Feature, Model, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, Timeouts};
+use crate::dialect::tokenizer::{Encoding, Tokenizer};
 use crate::net::client::Client;
 use crate::provider::{Provider, Way};
 use crate::route::condition::Condition;
@@ -77,6 +78,8 @@ pub(super) struct Target {
     pub(super) meters: Meters,
     /// What is known of the model.
     pub(super) info: Model,
+    /// What it counts text by.
+    pub(super) encoding: Option<Encoding>,
     /// Its health and load, which outlive the config.
     pub(super) standing: Arc<Standing>,
     /// The same for the same target, whatever the route.
@@ -299,6 +302,7 @@ impl Target {
             meters: Meters::new(route, &provider.name, label),
             identity: identity(&provider.name, model),
             prefills: info.features.is_known() && info.features.has(Feature::Prefill),
+            encoding: Encoding::of(model),
             info,
             standing,
             weight: 1,
@@ -306,6 +310,11 @@ impl Target {
             when: None,
             tab: Tab::default(),
         }
+    }
+
+    /// What text is counted by, if that is known and at hand.
+    pub(super) fn tokenizer(&self) -> Option<Tokenizer> {
+        self.encoding?.tokenizer()
     }
 
     /// What a question of so many tokens will cost here, in nano-dollars; `None` where nobody knows

@@ -217,7 +217,7 @@ impl Beginning {
             }),
             features: needs::features(&opening),
             schema: !matches!(request.format, Format::Text),
-            tokens: estimate::tokens(&opening, Dialect::Chat),
+            tokens: estimate::tokens(&opening, Dialect::Chat, None),
         }
     }
 

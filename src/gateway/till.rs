@@ -12,20 +12,17 @@ use super::Gateway;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
-use super::relayed::Relayed;
+use super::measure::{SHORTER, costs, measure};
 use super::snapshot::Target;
 use crate::access::account::{
     self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal,
     attempt,
 };
 use crate::access::{Caller, Tab};
-use crate::canon::{Dialect, Money, Surface, Usage, UsageSource};
+use crate::canon::{Money, Usage, UsageSource};
 use crate::config::entry;
-use crate::dialect::estimate;
 use crate::error::{Error, Kind};
 
-/// An answer is not expected to be longer if nobody says how long it may be.
-const USUAL_MOST: u64 = 4096;
 /// A stream that outgrows what is held for it holds so many tokens more.
 const STEP: u64 = 256;
 /// A target whose limits have no room until some call ends is left alone for so long.
@@ -44,15 +41,6 @@ pub(super) struct Till {
     settled: bool,
 }
 
-/// How long a question is and how long its answer may be, in tokens.
-#[derive(Debug, Clone, Copy)]
-struct Measure {
-    input: u64,
-    /// As the question says.
-    output: Option<u64>,
-    answers: u64,
-}
-
 /// What a call has used of all targets together.
 #[derive(Debug, Default)]
 struct Bill {
@@ -63,25 +51,40 @@ struct Bill {
 }
 
 /// Holds what the call may need at most in the accounts of its key and route.
-pub(super) async fn hold(call: &mut Call, question: &Question) -> Result<(), Error> {
+pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(), Error> {
     let accounts = call.accounts();
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
     call.gateway.refuse_unseeded(&accounts)?;
-    let mut demand = Demand { priced: true, ..Demand::default() };
-    if call.tabs().any(|tab| tab.measured) && costs(call.surface()) {
-        let measure = measure(call, question).await;
-        (demand, call.till.room) = dearest(call, measure);
+    if !call.tabs().any(|tab| tab.measured) || !costs(call.surface()) {
+        let demand = Demand { priced: true, ..Demand::default() };
+        let held = obtain(&call.gateway, &accounts, demand).await;
+        return held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial));
     }
-    match obtain(&call.gateway, &accounts, demand).await {
-        Ok(hold) => {
-            call.till.hold = Some(hold);
-            call.note_begin();
-            Ok(())
+    let measure = measure(call, question).await;
+    let (demand, room) = measure.dearest(call);
+    let mut held = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
+    let mut cap = None;
+    // An answer of any length has no room: it is given what there is, and is held to it.
+    let spent = |denial: &Denial| matches!(denial.refusal.dimension, Dimension::Budget(_));
+    if measure.is_open() && held.as_ref().is_err_and(spent) {
+        for shorter in SHORTER.into_iter().filter(|shorter| *shorter < room) {
+            let (demand, room) = measure.capped(shorter).dearest(call);
+            if let Ok(hold) = obtain(&call.gateway, &accounts, demand).await {
+                (held, cap) = (Ok((hold, room)), Some(shorter));
+                break;
+            }
         }
-        Err(denial) => Err(call.denied(&denial)),
     }
+    call.measured(measure.longest_input());
+    let (hold, room) = held.map_err(|denial| call.denied(&denial))?;
+    if let Some(most) = cap {
+        question.cap(call.surface(), most)?;
+    }
+    call.till.room = Some(room);
+    call.begins(hold);
+    Ok(())
 }
 
 /// Takes so much of these accounts. Where replicas count together this may ask them, but need not
@@ -118,48 +121,6 @@ pub(super) async fn hold_target(
     })
 }
 
-/// Whether questions of this kind use tokens themselves. What a batch has used is counted when it
-/// is known.
-fn costs(surface: Surface) -> bool {
-    !surface.counts_tokens() && !matches!(surface, Surface::Files | Surface::Batches)
-}
-
-async fn measure(call: &Call, question: &Question) -> Measure {
-    let is_form = question.relayed.as_ref().is_some_and(|relayed: &Relayed| !relayed.is_json());
-    let input = if is_form { 0 } else { call.input_estimate() };
-    let surface = call.surface();
-    if !surface.is_chat() && surface != Surface::Completions {
-        return Measure { input, output: Some(0), answers: 1 };
-    }
-    Box::pin(question.understand(call)).await;
-    let Ok(asked) = question.chat() else { return Measure { input, output: None, answers: 1 } };
-    let sampling = &asked.request.sampling;
-    Measure {
-        input: estimate::tokens(&asked.request, Dialect::Chat),
-        output: sampling.max_tokens,
-        answers: u64::from(sampling.choices.unwrap_or(1).max(1)),
-    }
-}
-
-/// What the call may need at most, whichever of its targets answers, and how much of that is for
-/// the answer.
-fn dearest(call: &Call, measure: Measure) -> (Demand, Option<u64>) {
-    let mut most = Demand { priced: true, ..Demand::default() };
-    let mut room = 0;
-    let targets = call.chain.iter().flat_map(|chain| chain.targets.iter().enumerate());
-    let barred = &call.bearings.barred;
-    let eligible =
-        targets.filter(|(place, target)| !barred.contains(place) && call.may_use(target));
-    for (_, target) in eligible {
-        let demand = measure.demand(call, target);
-        most.tokens = most.tokens.max(demand.tokens);
-        most.nanos = most.nanos.max(demand.nanos);
-        most.priced &= demand.priced;
-        room = room.max(measure.output(target));
-    }
-    (most, Some(room))
-}
-
 fn told(refusal: &Refusal) -> Error {
     let kind = match refusal.dimension {
         Dimension::Requests | Dimension::Tokens | Dimension::Concurrency => Kind::RateLimited,
@@ -178,26 +139,6 @@ fn tell(crossed: &[Crossed]) {
             limit = %crossed.limit, window = %crossed.window,
             "a budget's soft threshold is crossed"
         );
-    }
-}
-
-// === impl Measure ===
-
-impl Measure {
-    fn output(&self, target: &Target) -> u64 {
-        let usual = || target.info.max_output.map_or(USUAL_MOST, |most| most.min(USUAL_MOST));
-        self.output.unwrap_or_else(usual).saturating_mul(self.answers)
-    }
-
-    /// What it may come to with this target.
-    fn demand(&self, call: &Call, target: &Target) -> Demand {
-        let usage = Usage { input: self.input, output: self.output(target), ..Usage::default() };
-        let price = target.info.price.as_ref();
-        Demand {
-            tokens: call.house.config.token_weights.count(&usage),
-            nanos: price.map_or(0, |price| price.cost(&usage).nanos()),
-            priced: price.is_some(),
-        }
     }
 }
 
@@ -243,6 +184,11 @@ impl Call {
     pub(super) fn is_past_soft(&self) -> bool {
         let budgets = self.budgets();
         !budgets.is_empty() && account::is_past_soft(&budgets, Moment::now())
+    }
+
+    fn begins(&mut self, hold: Hold) {
+        self.till.hold = Some(hold);
+        self.note_begin();
     }
 
     fn note_refusal(&self, refusal: &Refusal) {
@@ -326,6 +272,7 @@ impl Call {
         }
         let bill = self.bill();
         let now = Moment::now();
+        self.learn_length();
         self.record.cost = bill.cost;
         self.record.counted = bill.tokens;
         self.record.settled_at = now.wall.into();
@@ -373,6 +320,16 @@ impl Call {
         target.meters.cost(&self.gateway.telemetry.metrics, team, cost.usd());
         bill.cost = Some(bill.cost.unwrap_or_default().saturating_add(cost));
         Some(cost)
+    }
+
+    /// Notes how long the answer was, if somebody may want to know that before the next.
+    fn learn_length(&self) {
+        if self.record.usage_source != UsageSource::Provider || self.till.room.is_none() {
+            return;
+        }
+        if let (Some(key), Some(target)) = (self.key(), self.last_target()) {
+            self.gateway.lengths.note(key, target, self.record.usage.output);
+        }
     }
 
     fn asked(&self, provider: &str, model: &str) -> Option<&Target> {

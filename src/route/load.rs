@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::histogram::Histogram;
+
 /// How soon a slow answer is outweighed by the faster ones that follow it.
 const DECAY: Duration = Duration::from_secs(10);
 /// How soon a target that is not called any more is given another chance. Longer than `DECAY`,
@@ -16,12 +18,7 @@ const IDLE: Duration = Duration::from_mins(1);
 const UNKNOWN: f64 = 0.05;
 
 /// In microseconds: a millisecond to four and a half minutes.
-const SMALLEST: u128 = 1 << 10;
-const LARGEST: u128 = (1 << 28) - 1;
-const BUCKETS: usize = 72;
-/// With so many samples, all that are known lose half of their weight.
-const MEMORY: u32 = 256;
-const FEWEST: u32 = 20;
+const SMALLEST: u32 = 10;
 
 /// Time to the first token and calls in flight, of one target.
 ///
@@ -38,8 +35,8 @@ pub struct Load {
     /// Microseconds; 0 before the first.
     latest: AtomicU64,
     in_flight: AtomicU32,
-    samples: AtomicU32,
-    buckets: [AtomicU32; BUCKETS],
+    /// In microseconds.
+    first_tokens: Histogram<SMALLEST>,
 }
 
 /// A call under way; it is over when this is dropped.
@@ -55,8 +52,7 @@ impl Default for Load {
             average: AtomicU64::new(0),
             latest: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
-            samples: AtomicU32::new(0),
-            buckets: [const { AtomicU32::new(0) }; BUCKETS],
+            first_tokens: Histogram::default(),
         }
     }
 }
@@ -85,7 +81,7 @@ impl Load {
         let _ = self.average.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.latest.store(micros.max(1), Ordering::Relaxed);
-        self.count(took);
+        self.first_tokens.count(micros);
     }
 
     /// The lower the better: seconds of work that wait there.
@@ -110,28 +106,7 @@ impl Load {
     /// The time within which this share of the recent first tokens came, rounded up by at
     /// most a quarter; `None` while there are too few to tell.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
-        let counts: [u32; BUCKETS] =
-            std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed));
-        let total: u32 = counts.iter().sum();
-        if total < FEWEST {
-            return None;
-        }
-        let wanted = f64::from(total) * share;
-        let mut seen = 0;
-        let holds = |count: &u32| {
-            seen += count;
-            f64::from(seen) >= wanted
-        };
-        counts.iter().position(holds).map(upper_edge)
-    }
-
-    fn count(&self, took: Duration) {
-        self.buckets[bucket(took)].fetch_add(1, Ordering::Relaxed);
-        // At each multiple, not above a limit: who is about to halve may be held up while others
-        // go on counting.
-        if (self.samples.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(MEMORY) {
-            self.samples.fetch_sub(self.buckets.iter().map(halve).sum(), Ordering::Relaxed);
-        }
+        self.first_tokens.quantile(share).map(Duration::from_micros)
     }
 
     fn stamp(&self, now: Instant) -> u32 {
@@ -139,14 +114,6 @@ impl Load {
         // Compared by their difference only, which may wrap around.
         u32::try_from(age.as_millis() & u128::from(u32::MAX)).unwrap_or(0)
     }
-}
-
-/// How many it took away.
-fn halve(bucket: &AtomicU32) -> u32 {
-    let half = |count: u32| Some(count - count / 2);
-    // It never returns `None`, and so never fails.
-    let before = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, half);
-    before.unwrap_or_default() / 2
 }
 
 fn pack(seconds: f32, stamp: u32) -> u64 {
@@ -165,19 +132,6 @@ fn decay(now: u32, then: u32, constant: Duration) -> f32 {
     // Stamps of callers at once may be out of order by a little.
     let passed = u64::try_from(now.wrapping_sub(then).cast_signed()).unwrap_or(0);
     (-Duration::from_millis(passed).as_secs_f32() / constant.as_secs_f32()).exp()
-}
-
-/// Four buckets of the same width in each power of two microseconds.
-fn bucket(took: Duration) -> usize {
-    let micros = took.as_micros().clamp(SMALLEST, LARGEST);
-    let octave = micros.ilog2();
-    let quarter = usize::try_from(micros >> (octave - 2)).unwrap_or(0) & 3;
-    usize::try_from(octave - SMALLEST.ilog2()).unwrap_or(0) * 4 + quarter
-}
-
-fn upper_edge(bucket: usize) -> Duration {
-    let quarters = u64::try_from(bucket % 4).unwrap_or(0) + 5;
-    Duration::from_micros(quarters << (SMALLEST.ilog2() as usize + bucket / 4 - 2))
 }
 
 // === impl InFlight ===
@@ -261,19 +215,6 @@ mod tests {
         (0..1000).for_each(|_| load.first_token(milliseconds(5000), now));
         (0..2000).for_each(|_| load.first_token(milliseconds(100), now));
         assert!(load.quantile(0.95).unwrap() < milliseconds(130));
-        let total: u32 = load.buckets.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        assert!(total < MEMORY);
-    }
-
-    #[test]
-    fn every_time_has_a_bucket_that_holds_it() {
-        assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
-        assert_eq!(bucket(Duration::ZERO), 0);
-        for at in 0..BUCKETS {
-            let edge = upper_edge(at);
-            assert_eq!(bucket(edge.saturating_sub(Duration::from_micros(1))), at);
-            assert_eq!(bucket(edge), (at + 1).min(BUCKETS - 1));
-        }
     }
 
     #[test]
@@ -287,10 +228,5 @@ mod tests {
         };
         std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(run))));
         assert_eq!(load.in_flight(), 0);
-        let total = || load.buckets.iter().map(|count| count.load(Ordering::Relaxed)).sum::<u32>();
-        assert_eq!(load.samples.load(Ordering::Relaxed), total());
-        (0..100 * MEMORY).for_each(|_| load.first_token(milliseconds(100), now));
-        // Halved at one multiple it may be left at the one before, and go on between the two.
-        assert!(total() <= 2 * MEMORY, "what piled up in the rush is forgotten too");
     }
 }

@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod condition;
 pub mod health;
+pub mod histogram;
 pub mod load;
 pub mod plan;
 pub mod strategy;

@@ -33,6 +33,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route"]),
     ("memchr", &["dialect"]),
+    ("tiktoken", &["dialect"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),

@@ -530,7 +530,7 @@ fn an_estimate_is_near_what_the_api_counted() {
             continue;
         }
         let Some(usage) = recording.answer().usage else { continue };
-        let estimate = crate::dialect::estimate::tokens(&question, Dialect::Messages);
+        let estimate = crate::dialect::estimate::tokens(&question, Dialect::Messages, None);
         let (counted, off) = (usage.input_total(), estimate.abs_diff(usage.input_total()));
         println!("{} counted {counted}, estimated {estimate}", recording.name);
         let redacted = recording.has("redacted") || body.contains("redacted_thinking");

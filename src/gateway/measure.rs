@@ -1,0 +1,169 @@
+//! How long a question is and how long its answer may be, in tokens: what a call may cost at most.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use moka::sync::Cache;
+use smallvec::SmallVec;
+
+use super::arrival::Question;
+use super::call::Call;
+use super::relayed::Relayed;
+use super::snapshot::Target;
+use crate::access::account::Demand;
+use crate::canon::{ChatRequest, Dialect, Surface, Usage};
+use crate::dialect::estimate;
+use crate::dialect::tokenizer::Encoding;
+use crate::route::histogram::Histogram;
+
+/// A stream is not expected to be longer at first, for it can hold more while it grows; nor is an
+/// answer of a model of which nobody knows how much it says at most.
+const USUAL_MOST: u64 = 4096;
+/// What is tried for a whole answer for which there is no room at its longest.
+pub(super) const SHORTER: [u64; 3] = [4096, 1024, 256];
+/// The share of answers that are as long as expected, or shorter.
+const EXPECTED: f64 = 0.95;
+/// So many keys, each with a model, are remembered.
+const MOST_KNOWN: u64 = 10_000;
+
+/// How long the answers of a model are for a key, where its calls do not say it.
+#[derive(Debug)]
+pub(super) struct Lengths(Cache<(Arc<str>, u64), Arc<Histogram<4>>>);
+
+/// One question, measured.
+#[derive(Debug)]
+pub(super) struct Measure<'a> {
+    /// Its chat, if it is one that can be read.
+    chat: Option<&'a ChatRequest>,
+    /// By its bytes.
+    input: u64,
+    /// Counted once for all targets that count alike.
+    counted: RefCell<SmallVec<[(Way, u64); 2]>>,
+    /// As the question says, or as it was made to say.
+    output: Option<u64>,
+    answers: u64,
+    stream: bool,
+}
+
+/// What a target counts by.
+type Way = (Option<Encoding>, Dialect);
+
+// === impl Lengths ===
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self(Cache::new(MOST_KNOWN))
+    }
+}
+
+impl Lengths {
+    pub(super) fn note(&self, key: &Arc<str>, target: &Target, output: u64) {
+        let known = || Arc::new(Histogram::default());
+        self.0.get_with((Arc::clone(key), target.identity), known).count(output);
+    }
+
+    fn expected(&self, key: &Arc<str>, target: &Target) -> Option<u64> {
+        self.0.get(&(Arc::clone(key), target.identity))?.quantile(EXPECTED)
+    }
+}
+
+/// Whether questions of this kind use tokens themselves. What a batch has used is counted when it
+/// is known.
+pub(super) fn costs(surface: Surface) -> bool {
+    !surface.counts_tokens() && !matches!(surface, Surface::Files | Surface::Batches)
+}
+
+pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<'a> {
+    let is_form = question.relayed.as_ref().is_some_and(|relayed: &Relayed| !relayed.is_json());
+    let input = if is_form { 0 } else { call.input_estimate() };
+    let surface = call.surface();
+    let answers = surface.is_chat() || surface == Surface::Completions;
+    if answers {
+        Box::pin(question.understand(call)).await;
+    }
+    let chat = question.chat().ok().filter(|_| answers).map(|asked| &asked.request);
+    let sampling = chat.map(|chat| &chat.sampling);
+    Measure {
+        chat,
+        input,
+        counted: RefCell::default(),
+        output: sampling.map_or((!answers).then_some(0), |sampling| sampling.max_tokens),
+        answers: u64::from(sampling.and_then(|sampling| sampling.choices).unwrap_or(1).max(1)),
+        stream: question.envelope.stream,
+    }
+}
+
+// === impl Measure ===
+
+impl Measure<'_> {
+    /// What the call may need at most, whichever of its targets answers, and how much of that is
+    /// for the answer.
+    pub(super) fn dearest(&self, call: &Call) -> (Demand, u64) {
+        let mut most = Demand { priced: true, ..Demand::default() };
+        let mut room = 0;
+        let targets = call.chain.iter().flat_map(|chain| chain.targets.iter().enumerate());
+        let barred = &call.bearings.barred;
+        let eligible =
+            targets.filter(|(place, target)| !barred.contains(place) && call.may_use(target));
+        for (_, target) in eligible {
+            let demand = self.demand(call, target);
+            most.tokens = most.tokens.max(demand.tokens);
+            most.nanos = most.nanos.max(demand.nanos);
+            most.priced &= demand.priced;
+            room = room.max(self.output(call, target));
+        }
+        (most, room)
+    }
+
+    /// What it may come to with this target.
+    pub(super) fn demand(&self, call: &Call, target: &Target) -> Demand {
+        let (input, output) = (self.input(target), self.output(call, target));
+        let usage = Usage { input, output, ..Usage::default() };
+        let price = target.info.price.as_ref();
+        Demand {
+            tokens: call.house.config.token_weights.count(&usage),
+            nanos: price.map_or(0, |price| price.cost(&usage).nanos()),
+            priced: price.is_some(),
+        }
+    }
+
+    /// Whether the answer may be as long as its model can make it, and comes in one piece.
+    pub(super) fn is_open(&self) -> bool {
+        self.chat.is_some() && self.output.is_none() && !self.stream
+    }
+
+    /// As if the question asked for so many tokens at most.
+    pub(super) fn capped(&self, output: u64) -> Self {
+        let counted = RefCell::new(self.counted.borrow().clone());
+        Self { output: Some(output), counted, ..*self }
+    }
+
+    /// The most that its targets count for the question.
+    pub(super) fn longest_input(&self) -> u64 {
+        let counted = self.counted.borrow();
+        counted.iter().map(|(_, tokens)| *tokens).max().unwrap_or(self.input)
+    }
+
+    fn input(&self, target: &Target) -> u64 {
+        let Some(chat) = self.chat else { return self.input };
+        let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
+        let way = (target.encoding, home);
+        let mut counted = self.counted.borrow_mut();
+        if let Some((_, tokens)) = counted.iter().find(|(known, _)| *known == way) {
+            return *tokens;
+        }
+        let tokens = estimate::tokens(chat, home, target.tokenizer());
+        counted.push((way, tokens));
+        tokens
+    }
+
+    /// As the question says; else as such answers are long; else as long as the model can.
+    fn output(&self, call: &Call, target: &Target) -> u64 {
+        let learned = || call.gateway.lengths.expected(call.key()?, target);
+        let unbound = || {
+            let most = learned().or(target.info.max_output).unwrap_or(USUAL_MOST);
+            if self.stream { most.min(USUAL_MOST) } else { most }
+        };
+        self.output.unwrap_or_else(unbound).saturating_mul(self.answers)
+    }
+}
