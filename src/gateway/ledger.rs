@@ -14,7 +14,7 @@ use crate::store::{CallRow, Failure};
 pub enum Past {
     /// The process has not served a call yet.
     All,
-    /// Whole minutes, so that nothing is counted twice.
+    /// What was counted since stands in the budget already.
     Before,
 }
 
@@ -70,6 +70,10 @@ impl Gateway {
     /// before.
     pub async fn seed(&self, past: Past) -> Result<(), Failure> {
         let house = self.snapshot();
+        if past == Past::Before && house.tabs.all().any(|account| !account.unseeded().is_empty()) {
+            // What ended just now is only noted yet.
+            self.store().flush().await?;
+        }
         for account in house.tabs.all() {
             self.seed_account(account, past).await?;
         }

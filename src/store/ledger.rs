@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use super::journal::{Position, Record};
 use super::rows::CallRow;
 use super::{Failure, STEP, Store, millis};
-use crate::canon::Usage;
+use crate::canon::{Purpose, Usage};
 use crate::config::Unit;
 
 /// The most that one row may add to a sum: a provider that counts beyond this counts nonsense, and
@@ -22,6 +22,10 @@ const FINE: u64 = 2;
 const DAY: Duration = Duration::from_hours(24);
 /// In milliseconds.
 const MINUTE: i64 = 60_000;
+/// Longer than any call takes, in milliseconds.
+const LONGEST: i64 = 2 * 24 * 60 * MINUTE;
+/// Who spends, by the column of their names.
+const HOLDERS: [&str; 4] = ["key", "user", "team", "org"];
 
 // === impl Store ===
 
@@ -54,7 +58,8 @@ impl Store {
     }
 
     /// What an account has spent, such as `key:ci`, by the minutes in which it was counted, the
-    /// oldest first. A minute that has begun before `from` is in, one that ends after `to` is not.
+    /// oldest first. A minute that has begun before `from` is in; of one that ends after `to` what
+    /// was counted before is.
     pub async fn spent(
         &self,
         account: &str,
@@ -62,7 +67,8 @@ impl Store {
         (from, to): (SystemTime, Option<SystemTime>),
     ) -> Result<Vec<(SystemTime, u64)>, Failure> {
         let (account, from) = (account.to_owned(), millis(from).div_euclid(MINUTE));
-        let to = to.map_or(i64::MAX, |to| millis(to).div_euclid(MINUTE));
+        let end = to.map(millis);
+        let to = end.map_or(i64::MAX, |end| end.div_euclid(MINUTE));
         let query = "SELECT minute, amount FROM spent
             WHERE account = ? AND unit = ? AND minute >= ? AND minute < ? ORDER BY minute";
         let read = move |database: &Connection| {
@@ -72,7 +78,13 @@ impl Store {
                 let at = super::time(minute.saturating_mul(MINUTE));
                 Ok((at, u64::try_from(amount).unwrap_or_default()))
             };
-            statement.query_map(params![account, unit.name(), from, to], line)?.collect()
+            let lines = statement.query_map(params![account, unit.name(), from, to], line)?;
+            let mut spent: Vec<_> = lines.collect::<Result<_, _>>()?;
+            if let Some(end) = end {
+                let begun = in_minute(database, (&account, unit), end)?;
+                spent.extend((begun > 0).then(|| (super::time(to.saturating_mul(MINUTE)), begun)));
+            }
+            Ok(spent)
         };
         self.read.run(read).await
     }
@@ -112,6 +124,29 @@ pub(super) fn open(connection: &Connection, row: &CallRow) -> rusqlite::Result<(
         SELECT :id, :row WHERE NOT EXISTS (SELECT 1 FROM calls WHERE id = :id)";
     connection.prepare_cached(insert)?.execute(named_params! {":id": row.id, ":row": text})?;
     Ok(())
+}
+
+/// What an account has spent in the minute in which `end` lies, before that.
+fn in_minute(
+    connection: &Connection,
+    (account, unit): (&str, Unit),
+    end: i64,
+) -> rusqlite::Result<u64> {
+    let (scope, name) = account.split_once(':').unwrap_or_default();
+    let amount = match unit {
+        Unit::Tokens => "counted",
+        Unit::Usd => "ifnull(cost, 0)",
+    };
+    let Some(holder) = HOLDERS.into_iter().find(|holder| *holder == scope) else { return Ok(0) };
+    // No call takes days, and so only the newest are looked at.
+    let query = format!(
+        "SELECT coalesce(sum({amount}), 0) FROM calls WHERE {holder} = ? AND at >= ?
+            AND settled_at >= ? AND settled_at < ? AND purpose != ?"
+    );
+    let begun = end.div_euclid(MINUTE) * MINUTE;
+    let values = params![name, begun - LONGEST, begun, end, Purpose::Shadow.name()];
+    let sum: i64 = connection.prepare_cached(&query)?.query_row(values, |row| row.get(0))?;
+    Ok(u64::try_from(sum).unwrap_or_default())
 }
 
 /// Some of the calls that have begun and not ended; `None` when there are no more.
@@ -176,10 +211,13 @@ pub(super) fn settle(connection: &Connection, row: &CallRow) -> rusqlite::Result
 
 /// Everybody in whose name it was made has spent it.
 fn charge(connection: &Connection, row: &CallRow) -> rusqlite::Result<()> {
+    if !row.is_charged() {
+        return Ok(());
+    }
     let insert = "INSERT INTO spent (account, unit, minute, amount) VALUES (?, ?, ?, ?)
         ON CONFLICT DO UPDATE SET amount = min(amount, 1 << 62) + excluded.amount";
     let minute = millis(row.settled_at).div_euclid(MINUTE);
-    let holders = [("key", &row.key), ("user", &row.user), ("team", &row.team), ("org", &row.org)];
+    let holders = HOLDERS.into_iter().zip([&row.key, &row.user, &row.team, &row.org]);
     let amounts =
         [(Unit::Tokens, row.counted), (Unit::Usd, row.cost.map_or(0, crate::canon::Money::nanos))];
     for (scope, name) in holders {
