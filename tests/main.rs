@@ -20,6 +20,7 @@ mod objects;
 mod outage;
 mod operate;
 mod pairs;
+mod proofs;
 mod providers;
 mod recordings;
 mod relay;

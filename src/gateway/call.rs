@@ -549,13 +549,16 @@ impl Departure {
     }
 }
 
+/// Why a call is dropped that has come to no end: its client has left, or its worker panics.
+pub(super) fn abandoned() -> Outcome {
+    if std::thread::panicking() { Outcome::Internal } else { Outcome::ClientClosed }
+}
+
 impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
-        let is_lost = std::thread::panicking();
-        let unknown = if is_lost { Outcome::Internal } else { Outcome::ClientClosed };
-        let outcome = self.outcome.unwrap_or(unknown);
-        if (is_lost || outcome == Outcome::ClientClosed) && self.current.is_some() {
+        let outcome = self.outcome.unwrap_or_else(abandoned);
+        if outcome == abandoned() && self.current.is_some() {
             self.was_left();
         }
         let place = self.place();

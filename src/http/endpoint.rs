@@ -79,7 +79,8 @@ pub fn public_doors() -> Vec<PublicDoor> {
         let path = if *stream { format!("{path}?{EVENTS}") } else { path };
         doors.push(door(&Method::POST, path, &infer(*surface)));
     }
-    let kept = KEPT.iter().map(|(method, behind, _)| (method, format!("{RESPONSES}{{id}}{behind}")));
+    let kept =
+        KEPT.iter().map(|(method, behind, _)| (method, format!("{RESPONSES}{{id}}{behind}")));
     doors.extend(kept.map(|(method, path)| door(method, path, &Endpoint::Models)));
     for relay in Relay::all() {
         let at = |path: String| PublicDoor {
