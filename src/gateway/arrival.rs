@@ -363,6 +363,19 @@ impl Question {
         Ok(())
     }
 
+    /// A text completion passes as it is, in a language of its own, so its limit is set in it.
+    pub(super) fn cap_completion(&mut self, most: u64) -> Result<(), Error> {
+        let mut body: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&self.payload.to_bytes())
+                .map_err(|fault| Error::invalid(format!("The body cannot be read: {fault}.")))?;
+        let asked = body.get("max_tokens").and_then(serde_json::Value::as_u64);
+        if asked.is_some_and(|asked| asked <= most) {
+            return Ok(());
+        }
+        body.insert("max_tokens".to_owned(), most.into());
+        self.replace(serde_json::Value::Object(body).to_string().into())
+    }
+
     /// It will be read once more, for another route.
     pub(super) fn forget(&mut self) {
         self.chat = OnceLock::new();

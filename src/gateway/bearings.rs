@@ -89,14 +89,12 @@ pub(super) async fn take(
         }
         let subject = Subject { call, headers, question };
         let holds = |when: Option<&Condition>| when.is_none_or(|when| subject.meets(when));
-        let here = holds(all) && holds(chain.wishes.when.as_ref());
         let own = |place| chain.stage(place) == crate::route::plan::Stage::Own;
-        let barred = chain
-            .targets
-            .iter()
-            .enumerate()
-            .filter(|(place, target)| (own(*place) && !here) || !holds(target.when.as_ref()));
-        call.bearings.barred = barred.map(|(place, _)| place).collect();
+        let mut barred = chain.barred(holds);
+        if !holds(all) {
+            barred.extend((0..chain.targets.len()).filter(|place| own(*place)));
+        }
+        call.bearings.barred = barred;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use super::chain::{Chain, Hedge, Shadow, Wishes};
+use super::chain::{Chain, Hedge, Members, Shadow, Wishes};
 use super::shadow::Hourly;
 use super::snapshot::{Road, Target, holders};
 use super::task::ByTask;
@@ -32,8 +32,9 @@ type Problems = Vec<(String, String)>;
 
 /// A chain of one target and no wishes.
 pub(super) fn lone(target: Target) -> Chain {
-    let groups = vec![(Stage::Own, Strategy::Ordered, vec![target])];
-    Chain::new("direct", groups, &Route::default())
+    let (stage, strategy) = (Stage::Own, Strategy::Ordered);
+    let group = Members { stage, strategy, targets: vec![target], when: None };
+    Chain::new("direct", vec![group], &Route::default())
 }
 
 impl Builder<'_> {
@@ -78,9 +79,9 @@ impl Builder<'_> {
     fn chain(&self, (label, name): (&str, &str), route: &Route) -> Result<Chain, Problems> {
         let section = format!("routes.{name}");
         let mut problems = Vec::new();
-        let mut groups =
-            vec![(Stage::Own, strategy(route), self.targets((label, name), route, &mut problems))];
-        if groups[0].2.iter().all(|target| !target.in_region) {
+        let targets = self.targets((label, name), route, &mut problems);
+        let own = Members { stage: Stage::Own, strategy: strategy(route), targets, when: None };
+        if own.targets.iter().all(|target| !target.in_region) {
             let message = "none of the targets is in a region that the route allows";
             problems.push((section.clone(), message.to_owned()));
         }
@@ -88,12 +89,14 @@ impl Builder<'_> {
             let windows = targets.iter().map(|target| target.info.context);
             windows.collect::<Option<Vec<u64>>>().and_then(|all| all.into_iter().max())
         };
-        let own = longest(&groups[0].2);
+        let window = longest(&own.targets);
+        let mut groups = vec![own];
         let lists = route.fallbacks.lists().into_iter();
         let fallbacks = lists.flat_map(|(kind, names)| names.iter().map(move |name| (kind, name)));
         for (kind, fallback) in fallbacks {
-            let (strategy, targets) = self.fallback((label, fallback), route, &mut problems);
-            let useless = own.zip(longest(&targets)).filter(|(own, longest)| longest <= own);
+            let members = self.fallback((label, fallback, kind), route, &mut problems);
+            let theirs = longest(&members.targets);
+            let useless = window.zip(theirs).filter(|(own, longest)| longest <= own);
             if let ("context", Some((own, longest))) = (kind, useless) {
                 let message = format!(
                     "`{fallback}` can never help: its largest window has {longest} tokens, the \
@@ -101,7 +104,7 @@ impl Builder<'_> {
                 );
                 problems.push((format!("{section}.fallbacks.context"), message));
             }
-            groups.push((stage(kind), strategy, targets));
+            groups.push(members);
         }
         let when = condition(route.when.as_deref(), (&section, &mut problems));
         if !problems.is_empty() {
@@ -124,12 +127,16 @@ impl Builder<'_> {
     /// The targets of a fallback, which is a route or a target itself.
     fn fallback(
         &self,
-        (label, fallback): (&str, &str),
+        (label, fallback, kind): (&str, &str, &str),
         route: &Route,
         problems: &mut Problems,
-    ) -> (Strategy, Vec<Target>) {
+    ) -> Members {
+        let stage = stage(kind);
         if let Some(other) = self.config.routes.get(fallback) {
-            return (strategy(other), self.targets((label, fallback), other, problems));
+            let targets = self.targets((label, fallback), other, problems);
+            let section = format!("routes.{fallback}");
+            let when = condition(other.when.as_deref(), (&section, problems));
+            return Members { stage, strategy: strategy(other), targets, when };
         }
         let (provider, model) = fallback.split_once('/').unwrap_or((fallback, ""));
         let target = self.providers.get(provider).map(|provider| {
@@ -137,7 +144,8 @@ impl Builder<'_> {
             target.in_region = in_region(route, provider.region());
             target
         });
-        (Strategy::Ordered, target.into_iter().collect())
+        let targets = target.into_iter().collect();
+        Members { stage, strategy: Strategy::Ordered, targets, when: None }
     }
 
     fn targets(

@@ -50,6 +50,17 @@ pub(super) struct Group {
     pub(super) stage: Stage,
     pub(super) range: Range<usize>,
     pub(super) strategy: Strategy,
+    /// For which calls the fallback is that they stand in.
+    pub(super) when: Option<Condition>,
+}
+
+/// The targets of a group.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) stage: Stage,
+    pub(super) strategy: Strategy,
+    pub(super) targets: Vec<Target>,
+    pub(super) when: Option<Condition>,
 }
 
 /// What a route wants besides its targets.
@@ -111,17 +122,13 @@ impl Hedge {
 
 impl Chain {
     /// `groups` are the route's own targets and, behind them, those that it falls back on.
-    pub(super) fn new(
-        name: &str,
-        groups: Vec<(Stage, Strategy, Vec<Target>)>,
-        route: &Route,
-    ) -> Self {
+    pub(super) fn new(name: &str, groups: Vec<Members>, route: &Route) -> Self {
         let mut targets = Vec::new();
         let mut ranges = Vec::new();
-        for (stage, strategy, members) in groups {
+        for Members { stage, strategy, targets: members, when } in groups {
             let start = targets.len();
             targets.extend(members);
-            ranges.push(Group { stage, range: start..targets.len(), strategy });
+            ranges.push(Group { stage, range: start..targets.len(), strategy, when });
         }
         let reached = ranges
             .iter()
@@ -195,6 +202,20 @@ impl Chain {
         group.map_or(Stage::Own, |group| group.stage)
     }
 
+    /// The places of the targets that are not for a call for which these conditions do not hold.
+    pub(super) fn barred(&self, holds: impl Fn(Option<&Condition>) -> bool) -> Vec<usize> {
+        let here = holds(self.wishes.when.as_ref());
+        let mut barred = Vec::new();
+        for group in &self.groups {
+            let all = (here || group.stage != Stage::Own) && holds(group.when.as_ref());
+            let targets = self.targets.iter().enumerate();
+            let members = targets.skip(group.range.start).take(group.range.len());
+            let others = members.filter(|(_, target)| !all || !holds(target.when.as_ref()));
+            barred.extend(others.map(|(place, _)| place));
+        }
+        barred
+    }
+
     /// Whether calls of one session belong together here.
     pub(super) fn is_sticky(&self) -> bool {
         self.groups.iter().any(|group| group.strategy == Strategy::Sticky)
@@ -202,7 +223,9 @@ impl Chain {
 
     /// Whether some of it is for some calls only.
     pub(super) fn is_conditional(&self) -> bool {
-        self.wishes.when.is_some() || self.targets.iter().any(|target| target.when.is_some())
+        self.wishes.when.is_some()
+            || self.groups.iter().any(|group| group.when.is_some())
+            || self.targets.iter().any(|target| target.when.is_some())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tokio::sync::oneshot;
 
 use super::arrival::{Ask, Question, Unreadable};
 use super::ask::Answer;
@@ -19,6 +20,8 @@ use super::{
     Arrival, Body, Gateway, arrival, bearings, explain, journey, objects, shadow, till, upload,
 };
 use crate::canon::{Dialect, Outcome, Surface};
+use crate::config::OnDisconnect;
+use crate::dialect::ClientSide;
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
@@ -106,6 +109,11 @@ where
             question.forget();
         }
     }
+    if call.surface() == Surface::Completions
+        && let Some(most) = call.wishes().and_then(|wishes| wishes.max_output_tokens)
+    {
+        question.cap_completion(most).map_err(Unreadable::Refused)?;
+    }
     bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
     if !ask.explains {
         Box::pin(shadow::cast(call, &question)).await.map_err(Unreadable::Refused)?;
@@ -187,8 +195,38 @@ async fn detached(mut call: Box<Call>, question: Question) -> Response<Body> {
 }
 
 async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
+    if call.wishes().is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain) {
+        return Box::pin(drained(call, question)).await;
+    }
     let (call, answer) = journey::walk(call, question).await;
     reply(call, answer)
+}
+
+/// The answer is waited for although its client may leave, for the sake of its usage.
+async fn drained(call: Box<Call>, question: Question) -> Response<Body> {
+    let (mut done, told) = oneshot::channel();
+    let gateway = Arc::clone(&call.gateway);
+    let client = call.client();
+    gateway.clone().tasks.spawn(async move {
+        let mut walk = std::pin::pin!(journey::walk(call, question));
+        let mut place = None;
+        let made = tokio::select! {
+            made = &mut walk => made,
+            () = done.closed() => {
+                place = gateway.drains.acquire();
+                if place.is_none() {
+                    return;
+                }
+                walk.await
+            }
+        };
+        // Where nobody waits for it any more the call ends here, and says that its client left.
+        drop((done.send(made), place));
+    });
+    match told.await {
+        Ok((call, answer)) => reply(call, answer),
+        Err(_) => error_of(client, &Error::new(Kind::Internal, "The call came to no end.")),
+    }
 }
 
 /// A stream gets its head when its first content is there. When that takes long it gets it before,
@@ -222,10 +260,15 @@ pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Respo
 }
 
 pub(super) fn broken_off(call: &Call) -> Response<Body> {
-    let error = Error::invalid("The body was cut off, or its framing is malformed.");
-    let body = call.client().write_error(&error).into();
+    error_of(call.client(), &Error::invalid("The body was cut off, or its framing is malformed."))
+}
+
+/// An error of which no call knows any more.
+fn error_of(client: &dyn ClientSide, error: &Error) -> Response<Body> {
+    let body = client.write_error(error).into();
     let mut response = Response::new(Body::whole(body, None));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
+    *response.status_mut() =
+        StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

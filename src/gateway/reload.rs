@@ -52,12 +52,7 @@ impl Reloader {
                 status.last_error = None;
                 let (generation, hash) = (snapshot.generation, snapshot.config.hash.clone());
                 self.gateway.swap(snapshot);
-                let gateway = Arc::clone(&self.gateway);
-                self.gateway.tasks.spawn(async move {
-                    if let Err(error) = gateway.seed(Past::Before).await {
-                        tracing::error!(%error, "new budgets count from now on only");
-                    }
-                });
+                self.gateway.tasks.spawn(seed(Arc::clone(&self.gateway)));
                 reloads.with_label_values(&["accepted"]).inc();
                 tracing::info!(generation, %hash, "a changed config is in force");
                 Ok(generation)
@@ -120,6 +115,13 @@ impl Reloader {
         Snapshot::build(config, generation, kept).map_err(|problems| {
             problems.iter().map(|(section, problem)| format!("{section}: {problem}")).collect()
         })
+    }
+}
+
+/// Tells new budgets of the past.
+async fn seed(gateway: Arc<Gateway>) {
+    if let Err(error) = gateway.seed(Past::Before).await {
+        tracing::error!(%error, "new budgets count from now on only");
     }
 }
 

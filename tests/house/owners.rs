@@ -36,6 +36,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
+    ("tokio_postgres", &["store"]),
     ("crc32fast", &["store"]),
     ("moka", &["gateway"]),
     ("cel", &["route"]),

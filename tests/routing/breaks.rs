@@ -10,9 +10,12 @@ use switchpoint::dialect::sse::Decoder;
 use switchpoint::dialect::upstream;
 
 use super::{ask_at, asked, body, count, tokens};
-use crate::support::client::{Answer, chat, open_chat};
+use crate::support::client::{Answer, chat, open_chat, send, wire};
 use crate::support::gateway::{KEY, route};
-use crate::support::replies::{DONE, answer, ask_stream, choice, finish, role, shown, usage, word};
+use crate::support::replies::{
+    DONE, REPLY, answer, ask, ask_stream, choice, finish, role, shown, usage, word,
+};
+use crate::support::script::Step;
 use crate::support::{Gateway, Script, Upstream, client, until};
 
 const GAP: Duration = Duration::from_millis(50);
@@ -373,4 +376,26 @@ async fn an_answer_whose_client_has_left_is_broken_off_where_nothing_else_is_sai
         (&json!("client_closed"), &json!("estimated"))
     );
     assert_eq!(count(&upstream, "a"), 1);
+}
+
+#[tokio::test]
+async fn a_whole_answer_whose_client_has_left_is_waited_for_where_the_route_wants_that() {
+    for (more, source, output) in
+        [("on_disconnect = \"drain\"", "provider", 4), ("", "estimated", 0)]
+    {
+        let Script(answer) = Script::json(200, REPLY);
+        let wait = vec![Step::Wait(Duration::from_millis(300))];
+        let slow = Script([wait, answer].concat());
+        let upstream = Upstream::start([("a", [slow])]).await;
+        let gateway = Gateway::before(&upstream, &route("r", &["up/a"], more)).await;
+        let client = send(gateway.address, &wire(&ask("r"))).await;
+        until("the upstream is asked", || !upstream.requests().is_empty()).await;
+        drop(client);
+        let record = gateway.record().await;
+        assert_eq!(
+            (&record["outcome"], &record["usage_source"], &record["output_tokens"]),
+            (&json!("client_closed"), &json!(source), &json!(output)),
+            "{more}"
+        );
+    }
 }

@@ -239,3 +239,21 @@ async fn a_key_that_answers_serves_the_call_behind_any_number_of_dead_ones() {
     // Each dead key was asked once, and is benched.
     assert_eq!(upstream.requests().len(), 14);
 }
+
+#[tokio::test]
+async fn a_fallback_route_is_only_for_the_calls_that_it_is_for() {
+    let upstream = Upstream::start([
+        ("broken", [Script::json(500, FAILED)]),
+        ("small", [Script::json(200, REPLY)]),
+        ("usual", [Script::json(200, REPLY)]),
+    ])
+    .await;
+    let routes = "[routes.r]\ntargets = [\"up/broken\"]\nfallbacks = { general = [\"small\", \"usual\"] }\n\
+                  [routes.small]\ntargets = [\"up/small\"]\nwhen = 'request.headers[\"x-tier\"] == \"tin\"'\n\
+                  [routes.usual]\ntargets = [\"up/usual\"]\n";
+    let gateway = Gateway::before(&upstream, routes).await;
+    let tin = ask_with(&gateway, &[("x-tier", "tin")], ask("r")).await;
+    assert_eq!(tin.header("x-switchpoint-model"), Some("small"));
+    let gold = ask_with(&gateway, &[("x-tier", "gold")], ask("r")).await;
+    assert_eq!(gold.header("x-switchpoint-model"), Some("usual"));
+}

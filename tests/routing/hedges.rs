@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{asked, count, tokens};
 use crate::support::client::chat;
@@ -125,4 +125,26 @@ async fn second_requests_stay_within_what_they_may_cost() {
         let raced = count(&upstream, "b");
         assert!((1..=most).contains(&raced), "{raced} of 30");
     }
+}
+
+#[tokio::test]
+async fn a_target_that_is_slower_than_it_usually_is_is_raced() {
+    let quick = std::iter::repeat_n(Script::json(200, REPLY), 30);
+    let stalls = quick.chain([Script::default().stall()]);
+    let upstream = Upstream::start([
+        ("a".to_owned(), stalls.collect::<Vec<_>>()),
+        ("b".to_owned(), vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let more = "hedge = { after = \"p95\", max_extra_cost = 1.0 }";
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a", "up/b"], more)).await;
+    // Until enough is known of the first target nobody is raced, and then only who is late.
+    while count(&upstream, "a") <= 30 {
+        assert_eq!(chat(&gateway, ask("r")).await.status, 200);
+    }
+    let records = gateway.recorded(31).await;
+    let raced = |record: &Value| {
+        record["model"] == "b" && record["failed"][0]["outcome"] == "client_closed"
+    };
+    assert!(records.iter().any(raced), "{records:?}");
 }

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use serde_json::{Value, json};
 
 use super::{ask_with, asked, body, count, counted, well};
-use crate::support::client::chat;
-use crate::support::gateway::route;
+use crate::support::client::{chat, post};
+use crate::support::gateway::{KEY, route};
 use crate::support::replies::{REPLY, ask, ask_stream, role, word};
 use crate::support::{Gateway, Script, Upstream};
 
@@ -136,4 +136,22 @@ async fn all_calls_together_retry_no_more_than_the_gateway_allows() {
     let retries = counted(&gateway, "switchpoint_retries_total", &[]).await;
     assert_eq!(retries, 10);
     assert_eq!(asked(&upstream).len(), 40);
+}
+
+#[tokio::test]
+async fn a_text_completion_gets_no_more_tokens_than_its_route_allows() {
+    let upstream = Upstream::start(well(&["m"])).await;
+    let sections = route("r", &["up/m"], "max_output_tokens = 50");
+    let gateway = Gateway::before(&upstream, &sections).await;
+    for (wanted, given) in [(Some(999), 50), (None, 50), (Some(7), 7)] {
+        let mut question = json!({"model": "r", "prompt": "Once upon a time"});
+        if let Some(wanted) = wanted {
+            question["max_tokens"] = wanted.into();
+        }
+        let question = question.to_string();
+        let reply = post(gateway.address, "/v1/completions", KEY, question).await;
+        assert_eq!(reply.status, 200);
+        let asked = body(upstream.requests().last().unwrap());
+        assert_eq!((&asked["max_tokens"], &asked["model"]), (&json!(given), &json!("m")));
+    }
 }

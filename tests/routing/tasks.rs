@@ -229,3 +229,22 @@ async fn a_decision_is_forgotten_when_its_time_is_over() {
         assert_eq!(count(&upstream, "judge"), asked);
     }
 }
+
+#[tokio::test]
+async fn what_nobody_names_is_told_by_rules() {
+    let upstream = Upstream::start(well(&["coder", "writer", "usual"])).await;
+    for classifier in ["", "classifier = { kind = \"rules\" }"] {
+        let gateway = Gateway::before(&upstream, &auto(classifier)).await;
+        for (text, task, model) in [
+            ("Write a Python function that parses a CSV file and add unit tests.", "code", "coder"),
+            ("Schreibe ein Gedicht \u{fc}ber den Herbst am Meer.", "creative", "writer"),
+            ("Hello, how are you today?", "chat", "usual"),
+        ] {
+            let reply = chat(&gateway, says(text)).await;
+            assert_eq!(reply.header("x-switchpoint-model"), Some(model), "{text}");
+            assert_eq!(reply.header("x-switchpoint-task"), Some(task), "{text}");
+        }
+        let labels = ["task=\"code\"", "by=\"rules\""];
+        assert_eq!(counted(&gateway, "switchpoint_tasks_total", &labels).await, 1);
+    }
+}
