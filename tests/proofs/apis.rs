@@ -125,14 +125,20 @@ impl Api {
                 let open = json!({"type": "content_block_start", "index": 0,
                     "content_block": {"type": "text", "text": ""}});
                 let delta = |text: &str| {
-                    named(json!({"type": "content_block_delta", "index": 0,
+                    named(&json!({"type": "content_block_delta", "index": 0,
                         "delta": {"type": "text_delta", "text": text}}))
                 };
                 let closed = json!({"type": "content_block_stop", "index": 0});
                 let last = json!({"type": "message_delta", "usage": {"output_tokens": output},
                     "delta": {"stop_reason": "end_turn", "stop_sequence": null}});
-                let end = [closed, last, json!({"type": "message_stop"})].map(named).concat();
-                vec![[begun, open].map(named).concat(), delta("Hello"), delta(" there."), end]
+                let end =
+                    [closed, last, json!({"type": "message_stop"})].each_ref().map(named).concat();
+                vec![
+                    [begun, open].each_ref().map(named).concat(),
+                    delta("Hello"),
+                    delta(" there."),
+                    end,
+                ]
             }
             Self::Gemini => {
                 let said = |text, stop, output| {
@@ -158,7 +164,7 @@ fn openai((input, output): Used) -> Value {
     json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
 }
 
-fn named(event: Value) -> String {
+fn named(event: &Value) -> String {
     format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap())
 }
 
@@ -199,7 +205,7 @@ fn responses(used: Used) -> Vec<String> {
     let at = |kind: &str, number: u32, mut fields: Value| {
         fields["type"] = json!(kind);
         fields["sequence_number"] = json!(number);
-        named(fields)
+        named(&fields)
     };
     let in_part = |mut fields: Value| {
         fields["item_id"] = json!("msg_up1");

@@ -1,7 +1,6 @@
 //! Every secret there is, on every road that goes wrong: none shows anywhere, not even in what the
 //! gateway keeps.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -41,21 +40,20 @@ const SECRETS: [&str; 18] = [
     "sk-claude-canary",
 ];
 
+const TOKEN: &str =
+    r#"{"access_token":"ya29.google-canary-token","expires_in":3599,"token_type":"Bearer"}"#;
+
 /// Repeats whatever it is shown: in each header, in each place of an error, whole and in a stream.
 fn echo(request: &Request) -> Script {
     let shown: Vec<String> =
         request.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     let shown = format!("{} {} {}", request.path, shown.join(", "), request.text());
     if request.path.ends_with("/token") {
-        return match request.text().contains("sure") {
-            true => Script::json(
-                200,
-                r#"{"access_token":"ya29.google-canary-token","expires_in":3599,"token_type":"Bearer"}"#,
-            ),
-            false => {
-                Script::json(401, &json!({"error": "x", "error_description": shown}).to_string())
-            }
-        };
+        if request.text().contains("sure") {
+            return Script::json(200, TOKEN);
+        }
+        let error = json!({"error": "x", "error_description": shown});
+        return Script::json(401, &error.to_string());
     }
     let error = json!({"error": {"message": shown, "type": shown, "code": shown, "param": shown, "status": shown}});
     let error = error.to_string();
@@ -92,95 +90,123 @@ const MODELS: [&str; 20] = [
 ];
 
 /// Providers with every sort of credential, some of them where nobody answers as one should.
+const SECTIONS: &str = r#"
+[providers.up]
+kind = "openai-compatible"
+base_url = "http://AT/v1"
+api_keys = ["sk-up-canary-one", "sk-up-canary-two"]
+headers = { x-team = "header-canary" }
+LIMITS
+
+[providers.env]
+kind = "openai-compatible"
+base_url = "http://AT/v1"
+api_key = "env:CANARY"
+LIMITS
+
+[providers.file]
+kind = "openai-compatible"
+base_url = "http://AT/v1"
+api_key = "file:FOLDER/secret"
+LIMITS
+
+[providers.gone]
+kind = "openai-compatible"
+base_url = "http://NOBODY/v1"
+api_key = "sk-up-canary-one"
+LIMITS
+
+[providers.tls]
+kind = "openai-compatible"
+base_url = "https://AT/v1"
+api_key = "sk-up-canary-one"
+LIMITS
+
+[providers.proxied]
+kind = "openai-compatible"
+base_url = "https://AT/v1"
+api_key = "sk-up-canary-one"
+proxy = "http://AT"
+LIMITS
+
+[providers.lost]
+kind = "openai-compatible"
+base_url = "https://AT/v1"
+api_key = "sk-up-canary-one"
+proxy = "http://NOBODY"
+LIMITS
+
+[providers.outside]
+kind = "openai-compatible"
+base_url = "https://outside.invalid/v1"
+api_key = "sk-up-canary-one"
+LIMITS
+
+[providers.claude]
+kind = "anthropic"
+base_url = "http://AT"
+api_key = "sk-claude-canary"
+LIMITS
+
+[providers.bedrock]
+kind = "bedrock"
+base_url = "http://AT"
+region = "eu-central-1"
+access_key_id = "AKIDCANARY"
+secret_access_key = "aws-canary-secret"
+session_token = "aws-canary-session"
+LIMITS
+
+[providers.azure]
+kind = "azure"
+base_url = "https://AT/openai/v1"
+tenant_id = "t"
+client_id = "c"
+client_secret = "azure-canary-secret"
+proxy = "http://AT"
+LIMITS
+
+[providers.vertex]
+kind = "vertex"
+base_url = "http://AT"
+project = "p"
+credentials = "FOLDER/sure.json"
+LIMITS
+
+[providers.shut]
+kind = "vertex"
+base_url = "http://AT"
+project = "p"
+credentials = "FOLDER/closed.json"
+LIMITS
+
+[keys.old]
+secret = "sk-test-expired-canary"
+expires = 2020-01-01
+
+[keys.test]
+secret = "KEY"
+budget = [{ tokens = 10_000_000, window = "1d" }]
+
+[routes.all]
+targets = ["gone/a", "up/s-401", "tls/a", "lost/a", "up/plain"]
+attempts = 8
+"#;
+const LIMITS: &str = "timeouts = { connect = \"500ms\", first_token = \"500ms\", total = \"1s\" }";
+
 fn sections(folder: &Path, upstream: &Upstream, nobody: SocketAddr) -> String {
-    let at = upstream.address;
-    let google = |name: &str| {
-        let path = folder.join(format!("{name}.json"));
+    let at = upstream.address.to_string();
+    for name in ["sure", "closed"] {
         let file = json!({"type": "authorized_user", "client_id": name,
             "client_secret": "google-canary-client", "refresh_token": "google-canary-refresh",
             "token_uri": format!("http://{at}/token")});
-        std::fs::write(&path, file.to_string()).unwrap();
-        path.display().to_string()
-    };
-    std::fs::write(folder.join("secret"), "sk-file-canary\n").unwrap();
-    let file = folder.join("secret").display().to_string();
-    let claude = (
-        "claude",
-        format!("kind = \"anthropic\"\nbase_url = \"http://{at}\"\napi_key = \"sk-claude-canary\""),
-    );
-    let plain = |more: String| format!("kind = \"openai-compatible\"\n{more}");
-    let providers = [
-        (
-            "up",
-            plain(format!(
-                "base_url = \"http://{at}/v1\"\napi_keys = [\"sk-up-canary-one\", \"sk-up-canary-two\"]\nheaders = {{ x-team = \"header-canary\" }}"
-            )),
-        ),
-        ("env", plain(format!("base_url = \"http://{at}/v1\"\napi_key = \"env:CANARY\""))),
-        ("file", plain(format!("base_url = \"http://{at}/v1\"\napi_key = \"file:{file}\""))),
-        (
-            "gone",
-            plain(format!("base_url = \"http://{nobody}/v1\"\napi_key = \"sk-up-canary-one\"")),
-        ),
-        ("tls", plain(format!("base_url = \"https://{at}/v1\"\napi_key = \"sk-up-canary-one\""))),
-        (
-            "proxied",
-            plain(format!(
-                "base_url = \"https://{at}/v1\"\napi_key = \"sk-up-canary-one\"\nproxy = \"http://{at}\""
-            )),
-        ),
-        (
-            "lost",
-            plain(format!(
-                "base_url = \"https://{at}/v1\"\napi_key = \"sk-up-canary-one\"\nproxy = \"http://{nobody}\""
-            )),
-        ),
-        (
-            "outside",
-            plain(
-                "base_url = \"https://outside.invalid/v1\"\napi_key = \"sk-up-canary-one\""
-                    .to_owned(),
-            ),
-        ),
-        claude,
-        (
-            "bedrock",
-            format!(
-                "kind = \"bedrock\"\nbase_url = \"http://{at}\"\nregion = \"eu-central-1\"\naccess_key_id = \"AKIDCANARY\"\nsecret_access_key = \"aws-canary-secret\"\nsession_token = \"aws-canary-session\""
-            ),
-        ),
-        (
-            "azure",
-            format!(
-                "kind = \"azure\"\nbase_url = \"https://{at}/openai/v1\"\ntenant_id = \"t\"\nclient_id = \"c\"\nclient_secret = \"azure-canary-secret\"\nproxy = \"http://{at}\""
-            ),
-        ),
-        (
-            "vertex",
-            format!(
-                "kind = \"vertex\"\nbase_url = \"http://{at}\"\nproject = \"p\"\ncredentials = \"{}\"",
-                google("sure")
-            ),
-        ),
-        (
-            "shut",
-            format!(
-                "kind = \"vertex\"\nbase_url = \"http://{at}\"\nproject = \"p\"\ncredentials = \"{}\"",
-                google("closed")
-            ),
-        ),
-    ];
-    let mut text = store(folder);
-    for (name, lines) in providers {
-        let limits = "timeouts = { connect = \"500ms\", first_token = \"500ms\", total = \"1s\" }";
-        let _ = writeln!(text, "[providers.{name}]\n{lines}\n{limits}\n");
+        std::fs::write(folder.join(format!("{name}.json")), file.to_string()).unwrap();
     }
-    text += "[keys.old]\nsecret = \"sk-test-expired-canary\"\nexpires = 2020-01-01\n\n";
-    let _ = writeln!(
-        text,
-        "[keys.test]\nsecret = \"{KEY}\"\nbudget = [{{ tokens = 10_000_000, window = \"1d\" }}]\n"
-    );
-    text + "[routes.all]\ntargets = [\"gone/a\", \"up/s-401\", \"tls/a\", \"lost/a\", \"up/plain\"]\nattempts = 8\n"
+    std::fs::write(folder.join("secret"), "sk-file-canary\n").unwrap();
+    let text = SECTIONS.replace("NOBODY", &nobody.to_string()).replace("LIMITS", LIMITS);
+    let text =
+        text.replace("FOLDER", folder.to_str().unwrap()).replace("\"KEY\"", &format!("{KEY:?}"));
+    store(folder) + &text.replace("//AT", &format!("//{at}"))
 }
 
 /// The config as it is written for this test: everything is logged, and nothing is left out.
@@ -233,15 +259,22 @@ impl Shown {
     fn check(&self) {
         for (place, text) in &self.0 {
             for secret in SECRETS {
-                let at = text.find(secret);
-                let near = at.map(|at| {
-                    let from = text.floor_char_boundary(at.saturating_sub(300));
-                    text[from..text.ceil_char_boundary(at + 60)].to_owned()
-                });
-                assert_eq!(near, None, "{secret} shows in {place}");
+                assert_eq!(near(text, secret), None, "{secret} shows in {place}");
             }
         }
     }
+}
+
+/// What an upstream was shown.
+fn seen(request: &Request) -> String {
+    format!("{:?}{}", request.headers, request.text())
+}
+
+/// What stands around a secret.
+fn near<'a>(text: &'a str, secret: &str) -> Option<&'a str> {
+    let at = text.find(secret)?;
+    let from = text.floor_char_boundary(at.saturating_sub(300));
+    Some(&text[from..text.ceil_char_boundary(at + 60)])
 }
 
 /// Every file of the store, as its bytes are.
@@ -250,7 +283,7 @@ fn kept(folder: &Path, into: &mut Shown) {
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         if path.is_dir() {
             kept(&path, into);
-        } else if name.starts_with("state.db") || name.ends_with(".seg") {
+        } else if name.starts_with("state.db") || path.extension().is_some_and(|end| end == "seg") {
             let bytes = std::fs::read(&path).unwrap();
             into.0.push((name, String::from_utf8_lossy(&bytes).into_owned()));
         }
@@ -303,37 +336,44 @@ async fn call_all(gateway: &Gateway, shown: &mut Shown) {
     }
 }
 
-/// Wrong keys in every place where clients put them, and what operators ask.
+/// Where keys are shown that are none, and where operators ask.
+fn places(gateway: &Gateway, secret: &str) -> Vec<(SocketAddr, String)> {
+    let public = [CHAT.to_owned(), format!("{CHAT}?key={secret}"), format!("/v1/{secret}")];
+    let admin = ["/admin/config", "/admin/targets", "/metrics"].map(str::to_owned);
+    let asked = [format!("/admin/drills/all?key={secret}"), format!("/admin/none?key={secret}")];
+    let public = public.into_iter().map(|path| (gateway.address, path));
+    public.chain(admin.into_iter().chain(asked).map(|path| (gateway.admin, path))).collect()
+}
+
+/// A body that nobody understands, with a key in one of the places where clients put them.
+async fn knock(
+    (address, path): &(SocketAddr, String),
+    (method, secret): (&Method, &str),
+    shown: &mut Shown,
+) {
+    for (name, value) in [
+        ("authorization", format!("Bearer {secret}")),
+        ("authorization", format!("Basic {secret}")),
+        ("x-api-key", secret.to_owned()),
+        ("x-goog-api-key", secret.to_owned()),
+    ] {
+        let body = format!("{{\"model\":\"up/s-401\",\"messages\":7, {secret}");
+        let mut request = client::request(method.clone(), path, "", body.into());
+        request.headers_mut().insert(name, value.parse().unwrap());
+        let answer = client::open(*address, request).await.whole().await;
+        // That a method is wrong is told of the path.
+        let quoted = path.contains(secret) && matches!(answer.status, 404 | 405);
+        if !quoted {
+            shown.note(&format!("{method} {path} with {name}"), &answer);
+        }
+    }
+}
+
 async fn knock_everywhere(gateway: &Gateway, shown: &mut Shown) {
     for secret in [KEY, ADMIN_KEY, "sk-test-strange-canary", "sk-test-expired-canary"] {
-        for (address, path) in [
-            (gateway.address, CHAT.to_owned()),
-            (gateway.address, format!("{CHAT}?key={secret}")),
-            (gateway.address, format!("/v1/{secret}")),
-            (gateway.address, "/v1/models/none".to_owned()),
-            (gateway.admin, "/admin/config".to_owned()),
-            (gateway.admin, "/admin/targets".to_owned()),
-            (gateway.admin, format!("/admin/drills/all?key={secret}")),
-            (gateway.admin, format!("/admin/none?key={secret}")),
-            (gateway.admin, "/metrics".to_owned()),
-        ] {
+        for place in places(gateway, secret) {
             for method in [Method::GET, Method::POST, Method::PUT] {
-                for (name, value) in [
-                    ("authorization", format!("Bearer {secret}")),
-                    ("authorization", format!("Basic {secret}")),
-                    ("x-api-key", secret.to_owned()),
-                    ("x-goog-api-key", secret.to_owned()),
-                ] {
-                    let body = format!("{{\"model\":\"up/s-401\",\"messages\":7, {secret}");
-                    let mut request = client::request(method.clone(), &path, "", body.into());
-                    request.headers_mut().insert(name, value.parse().unwrap());
-                    let answer = client::open(address, request).await.whole().await;
-                    // An error may quote the path and the body that it is about.
-                    let told = path.contains(secret) && answer.status == 404;
-                    if !told {
-                        shown.note(&format!("{method} {path} with {name}"), &answer);
-                    }
-                }
+                knock(&place, (&method, secret), shown).await;
             }
         }
     }
@@ -364,8 +404,7 @@ async fn no_secret_shows_or_is_kept_in_clear_whatever_goes_wrong() {
     shown.note("the metrics", &get(gateway.admin, "/metrics", "").await);
     shown.note("the targets", &get(gateway.admin, "/admin/targets", ADMIN_KEY).await);
     // What the upstreams were shown says that there was something to repeat.
-    let sent: String =
-        upstream.requests().iter().map(|it| format!("{:?}{}", it.headers, it.text())).collect();
+    let sent = format!("{:?}", upstream.requests().iter().map(seen).collect::<Vec<_>>());
     for secret in [
         "sk-up-canary-one",
         "header-canary",

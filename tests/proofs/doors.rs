@@ -43,7 +43,9 @@ fn body(door: &PublicDoor) -> Bytes {
         "contents": [{"role": "user", "parts": [{"text": "Hi"}]}]});
     let own = |names: &[&str]| {
         let mut own = json!({});
-        names.iter().for_each(|name| own[*name] = body[*name].clone());
+        for name in names {
+            own[*name] = body[*name].clone();
+        }
         own
     };
     let body = match door.surface {

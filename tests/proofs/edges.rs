@@ -1,5 +1,6 @@
 //! Calls that cross the end of a window all at once stay within the limit on both sides of it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -7,15 +8,21 @@ use tokio::task::JoinSet;
 
 use super::apis::Api;
 use super::{key, ledger, settled, store};
-use crate::support::client;
+use crate::support::client::{self, CHAT};
 use crate::support::gateway::{Gateway, provider};
 use crate::support::{Upstream, within};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn into_the_minute() -> Duration {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    since - MINUTE * u32::try_from(since.as_secs() / 60).unwrap()
+    Duration::from_secs(since.as_secs() % 60) + Duration::from_nanos(since.subsec_nanos().into())
+}
+
+async fn ask(address: SocketAddr) -> u16 {
+    let said = json!([{"role": "user", "content": "Hi"}]);
+    let body = json!({"model": "up/m", "max_tokens": 4, "messages": said}).to_string();
+    client::post(address, CHAT, "sk-ci", body).await.status
 }
 
 /// Takes up to a minute, since no window is shorter.
@@ -33,21 +40,13 @@ async fn calls_at_the_edge_of_a_window_never_exceed_either() {
     let sections = [store(folder.path()), provider("up", &upstream), key("ci", &budget)].concat();
     let gateway = Gateway::start("", &sections).await;
     let last = Duration::from_millis(58_500);
-    within(2 * MINUTE, "the end of the minute", || {
-        (last..Duration::from_secs(60)).contains(&into_the_minute())
-    })
-    .await;
+    within(2 * MINUTE, "the end of the minute", || (last..MINUTE).contains(&into_the_minute()))
+        .await;
     // The waves go on until the next minute is well under way.
     let mut answered = 0;
     while into_the_minute() > last || into_the_minute() < Duration::from_millis(700) {
         let mut wave = JoinSet::new();
-        for _ in 0..100 {
-            let said = json!([{"role": "user", "content": "Hi"}]);
-            let body = json!({"model": "up/m", "max_tokens": 4, "messages": said}).to_string();
-            let address = gateway.address;
-            let path = "/v1/chat/completions";
-            wave.spawn(async move { client::post(address, path, "sk-ci", body).await.status });
-        }
+        (0..100).for_each(|_| drop(wave.spawn(ask(gateway.address))));
         answered += wave.join_all().await.into_iter().filter(|status| *status == 200).count();
     }
     let last = settled(&gateway, "ci").await["used"].as_u64().unwrap();

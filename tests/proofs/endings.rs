@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use http::Method;
 use rustix::process::Signal;
 use serde_json::json;
+use switchpoint::canon::Money;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -109,9 +110,8 @@ fn sections(folder: &Path, address: SocketAddr, endings: &[Ending]) -> String {
             targets.extend((!shadows(which)).then(|| target(format!("{name}-{which}"))));
         }
         text += &price(&target(name.clone()));
-        let last = format!("{{ target = \"{}\", prefill = true }}", target(name.clone()));
-        let list: Vec<String> =
-            targets.iter().map(|it| format!("\"{it}\"")).chain([last]).collect();
+        let own = format!("{{ target = \"{}\", prefill = true }}", target(name.clone()));
+        let list: Vec<String> = targets.iter().map(|it| format!("\"{it}\"")).chain([own]).collect();
         let _ =
             writeln!(text, "[routes.{name}]\ntargets = [{}]\n{}", list.join(", "), ending.route);
         if ending.before.iter().any(|(which, _)| shadows(which)) {
@@ -188,7 +188,7 @@ async fn told(gateway: &Gateway) -> BTreeMap<String, (u64, u64)> {
             let sum = all.entry(format!("{scope} {owner}")).or_default();
             match budget["unit"].as_str() {
                 Some("tokens") => sum.0 = budget["used"].as_u64().unwrap(),
-                _ => sum.1 = (budget["used"].as_f64().unwrap() * 1e9).round() as u64,
+                _ => sum.1 = budget["used"].to_string().parse::<Money>().unwrap().nanos(),
             }
         }
     }

@@ -106,6 +106,7 @@ fn ending(name: &str, ask: Ask, deed: Deed) -> Ending {
 pub(super) fn endings() -> Vec<Ending> {
     let mut all = answered();
     all.extend(other_doors());
+    all.extend(unattended());
     all.extend(left());
     all.extend(broken());
     all.extend(detours());
@@ -130,18 +131,6 @@ fn answered() -> Vec<Ending> {
 }
 
 fn other_doors() -> Vec<Ending> {
-    let response: Ask = |model, text| {
-        let (path, mut body) = Api::Responses.question(model, text, false);
-        body["background"] = json!(true);
-        (path, body)
-    };
-    let followed: Ask = |model, text| {
-        let (path, mut body) = Api::Responses.question(model, text, true);
-        body["background"] = json!(true);
-        (path, body)
-    };
-    let responses =
-        |name, ask, deed| Ending { provider: Api::Responses, ..ending(name, ask, deed) };
     vec![
         ending(
             "completion",
@@ -196,6 +185,24 @@ fn other_doors() -> Vec<Ending> {
                 Script::stream([format!("data: {done}\n\n")])
             },
         ),
+    ]
+}
+
+/// Answers that nobody waits for, and questions that are only counted.
+fn unattended() -> Vec<Ending> {
+    let response: Ask = |model, text| {
+        let (path, mut body) = Api::Responses.question(model, text, false);
+        body["background"] = json!(true);
+        (path, body)
+    };
+    let followed: Ask = |model, text| {
+        let (path, mut body) = Api::Responses.question(model, text, true);
+        body["background"] = json!(true);
+        (path, body)
+    };
+    let responses =
+        |name, ask, deed| Ending { provider: Api::Responses, ..ending(name, ask, deed) };
+    vec![
         responses("background", response, Api::whole),
         Ending {
             leaves: Leaves::Behind("Hello"),

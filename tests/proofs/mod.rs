@@ -15,6 +15,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::support::client;
 use crate::support::gateway::Gateway;
@@ -43,7 +44,7 @@ async fn budget(gateway: &Gateway, key: &str) -> Value {
 
 /// Waits until no call of the key holds anything, and gives its first budget.
 async fn settled(gateway: &Gateway, key: &str) -> Value {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         let budget = budget(gateway, key).await;
         if budget["reserved"] == json!(0) || budget["reserved"] == json!(0.0) {

@@ -34,7 +34,7 @@ fn gateway(folder: &Path, upstream: &Upstream) -> Arc<Gateway> {
     std::fs::write(&path, config("", &sections)).unwrap();
     let kinds: Vec<&str> = CATALOG.iter().map(|kind| kind.id).collect();
     let config = Config::load(&path, &kinds).unwrap();
-    let store = Store::open(&config.store.url).unwrap();
+    let store = Store::open(&config.store).unwrap();
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default())).unwrap();
     let log = Log::start(Format::Text, false, Box::new(std::io::sink())).unwrap();

@@ -1,13 +1,12 @@
 //! What was spent stays spent, however the process ends and whenever a budget is written.
 
-use std::collections::HashSet;
-
 use http::Method;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::apis::Api;
 use super::{budget, key, ledger, settled, store, sums};
-use crate::support::client::{self, CHAT, Opened};
+use crate::support::client::{self, Opened};
 use crate::support::gateway::{Gateway, provider};
 use crate::support::upstream::Request;
 use crate::support::{Script, Upstream, until};
@@ -55,8 +54,6 @@ async fn every_kind_of_budget_knows_after_a_restart_what_was_spent_before() {
     let folder = tempfile::tempdir().unwrap();
     let upstream = Upstream::answering(answer).await;
     let keys = WINDOWS.map(|(name, window)| {
-        let price = "price = { input = 1.0, output = 1.0 }";
-        let _ = price;
         key(name, &format!("team = \"search\"\nbudget = [{{ tokens = 1000, {window} }}]"))
     });
     let sections = [
@@ -86,37 +83,41 @@ async fn every_kind_of_budget_knows_after_a_restart_what_was_spent_before() {
     assert_eq!((&team["scope"], &team["used"]), (&json!("team"), &json!(0.00018)), "{team}");
 }
 
+/// Waits until each of so many budgets knows that so much is used.
+async fn knows(gateway: &Gateway, count: usize, used: u64) {
+    let began = Instant::now();
+    loop {
+        let told = super::budgets(gateway, "ci").await;
+        assert_eq!(told.len(), count);
+        if told.iter().all(|budget| budget["used"] == used) {
+            return;
+        }
+        assert!(began.elapsed() < crate::support::PATIENCE, "not {used}: {told:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_budget_that_is_written_later_knows_what_was_spent_before_and_counts_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let upstream = Upstream::answering(answer).await;
     let base = [store(folder.path()), provider("up", &upstream)].concat();
-    let bare = format!("{base}{}", key("ci", "team = \"search\"") + "[teams.search]\n");
-    let gateway = Gateway::start("", &bare).await;
+    let unlimited = format!("{base}{}", key("ci", "team = \"search\"") + "[teams.search]\n");
+    let gateway = Gateway::start("", &unlimited).await;
     for _ in 0..4 {
         ask(&gateway, "ci").await;
     }
-    gateway.recorded(4).await;
     let mut calls = 4;
     let budgets = WINDOWS.map(|(_, window)| format!("{{ tokens = 10_000, {window} }}"));
     for count in 1..=WINDOWS.len() {
         let list = format!("budget = [{}]", budgets[..count].join(", "));
         let team = format!("[teams.search]\n{list}\n");
         let written = format!("{base}{}{team}", key("ci", &format!("team = \"search\"\n{list}")));
+        until("all that ended is noted", || ledger(folder.path()).len() as u64 == calls).await;
         assert_eq!(gateway.reload(&written).await.status, 200);
         // A call that comes in the meantime is counted with the others, once.
         ask(&gateway, "ci").await;
         calls += 1;
-        let began = std::time::Instant::now();
-        loop {
-            let told = super::budgets(&gateway, "ci").await;
-            assert_eq!(told.len(), 2 * count);
-            let used: HashSet<u64> = told.iter().map(|it| it["used"].as_u64().unwrap()).collect();
-            if used == HashSet::from([calls * USED]) {
-                break;
-            }
-            assert!(began.elapsed() < crate::support::PATIENCE, "{calls} calls: {told:?}");
-        }
+        knows(&gateway, 2 * count, calls * USED).await;
     }
     gateway.stop();
     assert_eq!(sums(&ledger(folder.path()))["key ci"].0, calls * USED);
@@ -134,11 +135,9 @@ async fn what_a_killed_process_had_under_way_is_in_the_ledger_by_estimate_and_no
     let mut ended = 0;
     for turn in 1..=3 {
         let gateway = Gateway::start("", &sections).await;
-        for name in ["a", "b"] {
-            for _ in 0..5 {
-                ask(&gateway, name).await;
-                ended += 1;
-            }
+        for name in ["a", "b"].repeat(5) {
+            ask(&gateway, name).await;
+            ended += 1;
         }
         let open = [begin(&gateway, "a").await, begin(&gateway, "b").await];
         drop(begin(&gateway, "a").await);
@@ -167,5 +166,4 @@ async fn what_a_killed_process_had_under_way_is_in_the_ledger_by_estimate_and_no
         let whole = rows.iter().filter(|row| row.outcome == "ok" && row.counted == USED).count();
         assert_eq!((whole, rows.len()), (ended, ended + 3 * turn));
     }
-    let _ = CHAT;
 }
