@@ -23,6 +23,7 @@ mod oidc;
 mod outage;
 mod operate;
 mod pairs;
+mod proofs;
 mod providers;
 mod recordings;
 mod relay;

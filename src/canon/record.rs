@@ -90,6 +90,21 @@ impl Surface {
         )
     }
 
+    /// Whether a question is text that its target reads, so that its length tells what it used
+    /// where nobody says so. What a form holds is not.
+    pub fn reads_text(self) -> bool {
+        let reads = matches!(
+            self,
+            Self::Completions
+                | Self::Embeddings
+                | Self::Compact
+                | Self::Speech
+                | Self::Moderations
+                | Self::Rerank
+        );
+        reads || self.is_chat()
+    }
+
     pub fn counts_tokens(self) -> bool {
         matches!(self, Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens)
     }

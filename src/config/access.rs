@@ -20,8 +20,8 @@ use super::secret::{Literal, Secret};
 use super::value;
 
 pub(super) const KEYS: &[&str] = &[
-    "secret", "hash", "template", "routes", "models", "agents", "tools", "team", "user", "limits", "budget",
-    "tags", "expires", "ips", "role",
+    "secret", "hash", "template", "routes", "models", "agents", "tools", "team", "user", "limits",
+    "budget", "tags", "expires", "ips", "role",
 ];
 /// What a key made at run time may have: its secret is made for it.
 pub(super) const SETTINGS: &[&str] = &[

@@ -94,7 +94,15 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 fn from_environment(name: &str) -> Result<String, String> {
-    variable(name).ok_or_else(|| format!("the environment variable {name:?} is not set"))
+    // What is no name may be a secret that was put in the place of one.
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    variable(name).ok_or_else(|| {
+        if is_name {
+            format!("the environment variable {name:?} is not set")
+        } else {
+            "what stands behind `env:` is the name of no variable".to_owned()
+        }
+    })
 }
 
 fn from_file(path: &Path) -> Result<String, String> {

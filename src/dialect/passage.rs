@@ -107,6 +107,20 @@ struct Seam {
 // === impl Sight ===
 
 impl Sight {
+    /// What was used, and whether its provider has said all of it. Before the end it has not: some
+    /// tell at the beginning what they know then, and what was written since counts if it is more.
+    /// The question is one of so many tokens.
+    pub fn used(&self, question: u64) -> (Usage, bool) {
+        let estimate = Usage { input: question, ..Usage::default() };
+        match self.usage {
+            Some(usage) if self.finished => (usage, true),
+            told => {
+                let told = told.unwrap_or(estimate);
+                (Usage { output: told.output.max(self.deltas), ..told }, false)
+            }
+        }
+    }
+
     /// Whether the stream said it was done without an answer or a reason.
     pub fn says_nothing(&self) -> bool {
         self.done && !self.content && self.finishes == 0

@@ -294,7 +294,9 @@ fn whole(
     target: &Target,
     (errand, content_type, body): (&Errand, HeaderValue, Bytes),
 ) -> Result<Answered, Misread> {
-    let estimate = body.len() as u64 / 4;
+    // Vectors are no tokens.
+    let is_text = errand.operation != Operation::Embeddings;
+    let estimate = if is_text { body.len() as u64 / 4 } else { 0 };
     let Wording::Translated { into, .. } = &errand.wording else {
         // Whatever it says, what is no JSON is nobody's answer.
         serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;

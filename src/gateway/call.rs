@@ -439,8 +439,7 @@ impl Call {
     /// The attempt under way has broken off in the middle of its answer, and another one is to go
     /// on.
     pub(super) fn attempt_broke(&mut self, failure: &Failure, sight: &Sight) {
-        let usage = self.question_usage();
-        let usage = sight.usage.unwrap_or(Usage { output: sight.deltas, ..usage });
+        let (usage, _) = sight.used(self.input_estimate());
         self.current_ends(((failure.outcome, failure.status), Some(usage)));
     }
 
@@ -451,9 +450,7 @@ impl Call {
 
     /// Its client has left while a target was asked, which counts the question all the same.
     fn was_left(&mut self) {
-        let surface = self.surface();
-        let reads = surface.is_chat() || surface == Surface::Completions;
-        if reads && self.record.usage_source == UsageSource::None {
+        if self.surface().reads_text() && self.record.usage_source == UsageSource::None {
             self.usage(None, 0);
         }
     }
@@ -515,6 +512,13 @@ impl Call {
             .map_or((estimate, UsageSource::Estimated), |usage| (usage, UsageSource::Provider));
     }
 
+    /// Notes what a stream has used so far.
+    pub(super) fn streamed(&mut self, sight: &Sight) {
+        let (usage, is_told) = sight.used(self.input_estimate());
+        let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
+        (self.record.usage, self.record.usage_source) = (usage, source);
+    }
+
     /// What was written so far, as far as that is known.
     pub(super) fn output_tokens(&self) -> u64 {
         self.record.usage.output
@@ -560,11 +564,16 @@ impl Departure {
     }
 }
 
+/// Why a call is dropped that has come to no end: its client has left, or its worker panics.
+pub(super) fn abandoned() -> Outcome {
+    if std::thread::panicking() { Outcome::Internal } else { Outcome::ClientClosed }
+}
+
 impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
-        let outcome = self.outcome.unwrap_or(Outcome::ClientClosed);
-        if outcome == Outcome::ClientClosed && self.current.is_some() {
+        let outcome = self.outcome.unwrap_or_else(abandoned);
+        if outcome == abandoned() && self.current.is_some() {
             self.was_left();
         }
         let place = self.place();
@@ -581,6 +590,9 @@ impl Drop for Call {
         let last = self.record.attempts.last_mut().and_then(|attempt| attempt.usage.take());
         if let (Some(usage), UsageSource::None) = (last, self.record.usage_source) {
             (self.record.usage, self.record.usage_source) = (usage, UsageSource::Estimated);
+        }
+        if self.record.usage_source == UsageSource::None && self.record.usage_of_all().total() > 0 {
+            self.record.usage_source = UsageSource::Estimated;
         }
         self.settle();
         let chain = self.chain.as_deref();

@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub enum Past {
     /// The process has not served a call yet.
     All,
-    /// Whole minutes, so that nothing is counted twice.
+    /// What was counted since stands in the budget already.
     Before,
 }
 
@@ -80,8 +80,13 @@ impl Gateway {
     /// nobody without one waits for a database.
     pub async fn seed(&self, past: Past) -> Result<(), Failure> {
         let house = self.snapshot();
-        let accounts = house.tabs.all().cloned().chain(house.roster.all_accounts());
-        self.seed_accounts(&accounts.collect::<Vec<_>>(), past).await?;
+        let accounts: Vec<_> =
+            house.tabs.all().cloned().chain(house.roster.all_accounts()).collect();
+        if past == Past::Before && accounts.iter().any(|account| !account.unseeded().is_empty()) {
+            // What ended just now is only noted yet.
+            self.store().flush().await?;
+        }
+        self.seed_accounts(&accounts, past).await?;
         self.lacks_past.store(false, Ordering::Relaxed);
         Ok(())
     }

@@ -287,9 +287,11 @@ impl Live {
 
     /// Reads it, for the sake of its usage. The client has left all the same.
     pub(super) fn drain(self) {
+        let gateway = Arc::clone(&self.call.gateway);
+        let Some(place) = gateway.drains.acquire() else {
+            return drop(self.settle(Outcome::ClientClosed));
+        };
         let Self { mut call, flow, .. } = self;
-        let gateway = Arc::clone(&call.gateway);
-        let Some(place) = gateway.drains.acquire() else { return };
         gateway.tasks.spawn(async move {
             shadow::drain(&mut call, flow).await;
             call.ends(Outcome::ClientClosed);
@@ -301,7 +303,7 @@ impl Live {
     pub(super) fn settle(self, outcome: Outcome) -> Box<Call> {
         let Self { mut call, flow, first_data, last_data, .. } = self;
         let sight = flow.passage.sight();
-        call.usage(sight.usage, sight.deltas);
+        call.streamed(sight);
         call.malformed(sight.malformed);
         call.ends(outcome);
         if let (Some(target), Some(gaps @ 1..)) = (call.target(), sight.deltas.checked_sub(1)) {

@@ -11,7 +11,7 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::ask::Answer;
-use super::call::Call;
+use super::call::{Call, abandoned};
 use super::flow::Flow;
 use super::live::{Broken, Live, Turn};
 use super::onward::Resumed;
@@ -260,11 +260,11 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.gateway.telemetry.metrics.streams_open.dec();
         if let Phase::Live(live) = std::mem::replace(&mut self.phase, Phase::Ending(None)) {
-            if live.drains() {
+            if live.drains() && !std::thread::panicking() {
                 return live.drain();
             }
             let whole = live.flow.passage.sight().done && live.flow.ready.is_empty();
-            drop(live.settle(if whole { Outcome::Ok } else { Outcome::ClientClosed }));
+            drop(live.settle(if whole { Outcome::Ok } else { abandoned() }));
         }
     }
 }

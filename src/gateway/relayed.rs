@@ -160,8 +160,7 @@ fn is_metered(surface: Surface, usage: Option<Usage>) -> bool {
     match surface {
         // What a batch says of its usage it says again each time that it is looked at.
         Surface::Files | Surface::Batches => false,
-        Surface::Speech | Surface::Moderations | Surface::Rerank => true,
-        _ => usage.is_some(),
+        _ => usage.is_some() || surface.reads_text(),
     }
 }
 

@@ -99,6 +99,8 @@ pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
     let end = call.end(&limits);
     let outcome = loop {
         flow.ready.clear();
+        // The process may end before the stream does.
+        call.streamed(flow.passage.sight());
         let step = std::future::poll_fn(|context| flow.poll_step(context));
         let due = end.min(tokio::time::Instant::now() + limits.idle);
         match tokio::time::timeout_at(due, step).await {
@@ -109,7 +111,6 @@ pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
             Ok(Step::Ended | Step::Cut(_)) => break Outcome::UpstreamTruncated,
         }
     };
-    let sight = flow.passage.sight();
-    call.usage(sight.usage, sight.deltas);
+    call.streamed(flow.passage.sight());
     outcome
 }

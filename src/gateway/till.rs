@@ -15,8 +15,7 @@ use super::desk::Desk;
 use super::measure::{SHORTER, costs, measure};
 use super::snapshot::Target;
 use crate::access::account::{
-    self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal,
-    attempt,
+    self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal, attempt,
 };
 use crate::access::{Caller, Tab};
 use crate::canon::{Money, Usage, UsageSource};

@@ -44,6 +44,57 @@ pub(super) enum NotServed {
     Method { message: String, allowed: &'static str },
 }
 
+/// One door of the public listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicDoor {
+    pub method: &'static str,
+    /// With `{id}` and `{model}` where the name of an object or a model stands.
+    pub path: String,
+    /// What is asked there; `None` where nothing goes to a provider.
+    pub surface: Option<Surface>,
+    /// What passes as it is.
+    pub relay: Option<Relay>,
+}
+
+/// Every door of the public listener, from the tables by which they are found.
+pub fn public_doors() -> Vec<PublicDoor> {
+    let door = |method: &'static Method, path: String, endpoint: &Endpoint| {
+        let surface = match endpoint {
+            Endpoint::Infer(ask) => Some(ask.surface),
+            _ => None,
+        };
+        PublicDoor { method: method.as_str(), path, surface, relay: None }
+    };
+    let mut doors: Vec<PublicDoor> =
+        PATHS.iter().map(|(path, method, it)| door(method, (*path).to_owned(), it)).collect();
+    let looks = GOOGLE.iter().map(|prefix| format!("{prefix}{{model}}"));
+    doors.extend(looks.map(|path| door(&Method::GET, path, &Endpoint::Models)));
+    for (prefix, (name, surface, stream)) in
+        GOOGLE.iter().flat_map(|prefix| GOOGLE_METHODS.iter().map(move |row| (prefix, row)))
+    {
+        let path = format!("{prefix}{{model}}:{name}");
+        if *stream {
+            doors.push(door(&Method::POST, path.clone(), &infer(Surface::GenerateArray)));
+        }
+        let path = if *stream { format!("{path}?{EVENTS}") } else { path };
+        doors.push(door(&Method::POST, path, &infer(*surface)));
+    }
+    let kept =
+        KEPT.iter().map(|(method, behind, _)| (method, format!("{RESPONSES}{{id}}{behind}")));
+    doors.extend(kept.map(|(method, path)| door(method, path, &Endpoint::Models)));
+    for relay in Relay::all() {
+        let at = |path: String| PublicDoor {
+            method: relay.method(),
+            path,
+            surface: Some(relay.surface()),
+            relay: Some(relay),
+        };
+        doors.push(at(format!("/v1{}", relay.path())));
+        doors.extend((relay == Relay::Rerank).then(|| at(RERANK.to_owned())));
+    }
+    doors
+}
+
 const fn infer(surface: Surface) -> Endpoint {
     Endpoint::Infer(Ask {
         surface,
@@ -78,11 +129,25 @@ const MODEL: &str = "/v1/models/";
 /// Where Google's clients put the model, by the version of the API that they were told.
 const GOOGLE: [&str; 2] = ["/v1beta/models/", MODEL];
 
+/// The query by which Google's clients ask for a stream as events.
+const EVENTS: &str = "alt=sse";
+
 /// What Google calls what is asked, and whether the answer is streamed.
 const GOOGLE_METHODS: [(&str, Surface, bool); 3] = [
     ("generateContent", Surface::Generate, false),
     ("streamGenerateContent", Surface::Generate, true),
     ("countTokens", Surface::GoogleCountTokens, false),
+];
+
+/// Behind it stands the id of a kept response.
+const RESPONSES: &str = "/v1/responses/";
+
+/// What is wanted of one, and what of its path stands behind the id.
+const KEPT: [(&Method, &str, Kept); 4] = [
+    (&Method::GET, "", Kept::Get),
+    (&Method::DELETE, "", Kept::Delete),
+    (&Method::POST, "/cancel", Kept::Cancel),
+    (&Method::GET, "/input_items", Kept::InputItems),
 ];
 
 /// Cohere's version of a path that is otherwise OpenAI's neighbour.
@@ -168,16 +233,12 @@ pub(super) fn wants_socket<B>(request: &Request<B>) -> bool {
 
 /// `/v1/responses/ID…`, with the method that it takes.
 fn kept(method: &Method, path: &str) -> Option<(Kept, String, &'static Method)> {
-    let rest = path.strip_prefix("/v1/responses/").filter(|rest| !rest.is_empty())?;
-    let (kept, id, wanted) = match rest.split_once('/') {
-        None if matches!(rest, "compact" | "input_tokens") => return None,
-        None if *method == Method::DELETE => (Kept::Delete, rest, &Method::DELETE),
-        None => (Kept::Get, rest, &Method::GET),
-        Some((id, "cancel")) => (Kept::Cancel, id, &Method::POST),
-        Some((id, "input_items")) => (Kept::InputItems, id, &Method::GET),
-        Some(_) => return None,
-    };
-    Some((kept, decoded(id), wanted))
+    let rest = path.strip_prefix(RESPONSES).filter(|rest| !rest.is_empty())?;
+    let (id, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let rows = || KEPT.iter().filter(|(_, known, _)| *known == behind);
+    let asked = rows().find(|(wanted, ..)| *wanted == method);
+    let (wanted, _, kept) = asked.or_else(|| rows().next())?;
+    Some((*kept, decoded(id), wanted))
 }
 
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
@@ -186,7 +247,7 @@ fn google(uri: &Uri) -> Option<Ask> {
     let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
     let (_, surface, stream) = GOOGLE_METHODS.iter().find(|(name, ..)| *name == method)?;
-    let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+    let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == EVENTS));
     let surface = if *stream && !events { &Surface::GenerateArray } else { surface };
     let (model, stream) = (Some(decoded(model)), Some(*stream));
     Some(Ask { surface: *surface, model, stream, relay: None, filed: None, explains: false })
@@ -234,6 +295,22 @@ mod tests {
         };
         assert_eq!(ask.relay, Some(Relay::DeleteFile));
         assert_eq!(ask.filed.map(|filed| filed.id).as_deref(), Some("file-1"));
+    }
+
+    #[test]
+    fn every_door_that_is_listed_is_found_and_asks_what_is_said_of_it() {
+        let doors = public_doors();
+        assert!(doors.len() > 40, "{doors:?}");
+        for door in doors {
+            let path = door.path.replace("{id}", "x").replace("{model}", "p/m");
+            let found = find(&door.method.parse().unwrap(), &uri(&path));
+            let surface = match &found {
+                Ok(Endpoint::Infer(ask)) => Some(ask.surface),
+                Ok(_) => None,
+                Err(error) => panic!("{door:?}: {error:?}"),
+            };
+            assert_eq!(surface, door.surface, "{door:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tower_service::Service;
 
 pub use self::admin::{AdminApi, Observed};
 use self::endpoint::{Endpoint, NotServed};
+pub use self::endpoint::{PublicDoor, public_doors};
 use crate::access::account::{BudgetStatus, Moment};
 use crate::dialect::openai;
 use crate::error::{Error, Kind};

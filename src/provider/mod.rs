@@ -68,10 +68,15 @@ enum Door {
 #[derive(Debug)]
 struct Credential {
     secret: Option<Secret>,
+    /// What of the config's headers may be secret too.
+    telling: Vec<Secret>,
     template: Template,
     /// Adds what proves each request on its own.
     signer: Option<Signer>,
 }
+
+/// A header's value that is shorter is a word that may stand anywhere, and not a secret.
+const SHORTEST_SECRET: usize = 8;
 
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -315,7 +320,9 @@ impl Provider {
         let Door::Http { credentials, .. } = &self.door else { return text };
         let signed = credentials.iter().filter_map(|credential| credential.signer.as_ref());
         let signed: Vec<Secret> = signed.flat_map(Signer::secrets).collect();
-        let secrets = credentials.iter().filter_map(|credential| credential.secret.as_ref());
+        let secrets = credentials
+            .iter()
+            .flat_map(|credential| credential.secret.iter().chain(&credential.telling));
         secrets
             .chain(&signed)
             .filter(|secret| !secret.expose().is_empty())
@@ -420,11 +427,21 @@ impl Credential {
             };
             headers.insert(name, sensitive(&text)?);
         }
+        let mut telling = Vec::new();
         for (name, value) in &section.headers {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
             headers.insert(name, sensitive(value.expose())?);
+            // Whole, and without the word that says what it is.
+            let last = value.expose().split(' ').next_back().unwrap_or_default();
+            let secrets = [value.expose(), last].map(|text| Secret::new(text.to_owned()));
+            telling.extend(secrets.into_iter().filter(|it| it.expose().len() >= SHORTEST_SECRET));
         }
-        Ok(Self { secret: secret.cloned(), template: Template::new(headers), signer: None })
+        Ok(Self {
+            secret: secret.cloned(),
+            telling,
+            template: Template::new(headers),
+            signer: None,
+        })
     }
 }
 

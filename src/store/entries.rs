@@ -90,7 +90,7 @@ fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<(String, i64
 /// Everybody in whose name they were made has spent it.
 fn charge(database: &mut Database, node: &str, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
     let mut spent: BTreeMap<(String, &str, i64), i64> = BTreeMap::new();
-    for (_, row) in new {
+    for (_, row) in new.iter().filter(|(_, row)| row.is_charged()) {
         let minute = millis(row.settled_at).div_euclid(MINUTE);
         let holders =
             [("key", &row.key), ("user", &row.user), ("team", &row.team), ("org", &row.org)];

@@ -11,6 +11,7 @@ use super::import::settle_vanished;
 use super::journal::Record;
 use super::rows::CallRow;
 use super::{Failure, STEP, Store, millis, time};
+use crate::canon::Purpose;
 use crate::config::Unit;
 
 /// Sums by hour are kept at least this long, and so is when something was spent.
@@ -23,6 +24,11 @@ const FORSAKEN: u64 = 1;
 const DAY: Duration = Duration::from_hours(24);
 /// In milliseconds.
 const MINUTE: i64 = 60_000;
+/// Longer than any call takes, in milliseconds.
+const LONGEST: i64 = 2 * 24 * 60 * MINUTE;
+/// Who spends, and the column of their names.
+const HOLDERS: [(&str, &str); 4] =
+    [("key", "key"), ("user", "\"user\""), ("team", "team"), ("org", "org")];
 
 /// What one node has spent of an account in one minute, or in a step of the further past.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +69,8 @@ impl Store {
     }
 
     /// What an account has spent, such as `key:ci`, by the minutes in which it was counted, the
-    /// oldest first. A minute that has begun before `from` is in, one that ends after `to` is not.
+    /// oldest first. A minute that has begun before `from` is in; of one that ends after `to` what
+    /// was counted before is.
     pub async fn spent(
         &self,
         account: &str,
@@ -75,10 +82,16 @@ impl Store {
             let sum: &mut u64 = sums.entry(at).or_default();
             *sum = sum.saturating_add(amount);
         }
+        if let Some(end) = window.1.map(millis) {
+            let account = account.to_owned();
+            let begun = self.read.run(move |database| in_minute(database, (&account, unit), end));
+            let at = time(end.div_euclid(MINUTE).saturating_mul(MINUTE));
+            sums.extend(Some(begun.await?).filter(|amount| *amount > 0).map(|amount| (at, amount)));
+        }
         Ok(sums.into_iter().collect())
     }
 
-    /// The same, with the node that counted it: who shares this store by that name is in
+    /// The same by whole minutes, with the node that counted it: who shares this store by that name is in
     /// [`Store::node`].
     pub async fn spent_by_node(
         &self,
@@ -139,6 +152,30 @@ impl Store {
 }
 
 // === The statements ===
+
+/// What an account has spent in the minute in which `end` lies, before that.
+fn in_minute(
+    database: &mut Database,
+    (account, unit): (&str, Unit),
+    end: i64,
+) -> Result<u64, Fault> {
+    let (scope, name) = account.split_once(':').unwrap_or_default();
+    let holder = HOLDERS.iter().find(|(holder, _)| *holder == scope);
+    let Some((_, holder)) = holder else { return Ok(0) };
+    let amount = match unit {
+        Unit::Tokens => "counted",
+        Unit::Usd => "coalesce(cost, 0)",
+    };
+    // Only the newest are looked at, by their index.
+    let query = format!(
+        "SELECT CAST(coalesce(sum({amount}), 0) AS BIGINT) FROM calls WHERE {holder} = $1
+            AND at >= $2 AND settled_at >= $3 AND settled_at < $4 AND purpose <> $5"
+    );
+    let begun = end.div_euclid(MINUTE) * MINUTE;
+    let values = values![name, begun - LONGEST, begun, end, Purpose::Shadow.name()];
+    let sum = database.first(&query, values, |row| row.get::<i64>(0))?.unwrap_or_default();
+    Ok(u64::try_from(sum).unwrap_or_default())
+}
 
 fn delete_calls(database: &mut Database, before: i64) -> Result<u64, Fault> {
     database.alone(Alone::Retain)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::canon::{Attempt, CallRecord, Money, Outcome, Usage, UsageSource};
+use crate::canon::{Attempt, CallRecord, Money, Outcome, Purpose, Usage, UsageSource};
 
 /// Bytes of tags in one row: clients write them, and a row is to stay below a kibibyte.
 const TAGS: usize = 256;
@@ -109,6 +109,12 @@ pub struct Filter {
 // === impl CallRow ===
 
 impl CallRow {
+    /// Whether those in whose name it was made pay for it. What the gateway asks to compare targets
+    /// it asks on its own account.
+    pub(super) fn is_charged(&self) -> bool {
+        self.purpose != Purpose::Shadow.name()
+    }
+
     /// The tags as a JSON object; those beyond the bound are left out, and those with a zero, which
     /// Postgres' JSON cannot hold.
     pub(super) fn tags(&self) -> String {

@@ -148,7 +148,8 @@ async fn the_holder_of_a_key_sees_what_each_model_has_used_of_it() {
 async fn a_store_that_is_away_is_said_and_holders_see_their_budgets_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("state.db");
-    let budget = "[keys.one]\nsecret = \"sk-one\"\nbudget = [{ tokens = 1_000_000, window = \"1d\" }]\n";
+    let budget =
+        "[keys.one]\nsecret = \"sk-one\"\nbudget = [{ tokens = 1_000_000, window = \"1d\" }]\n";
     let store = format!("[store]\nurl = \"sqlite:{}\"\n{budget}", file.display());
     let (_upstream, gateway) = house(&store).await;
     assert_eq!(chat(&gateway, "sk-one").await.status, 200);

@@ -48,11 +48,21 @@ impl Gateway {
 
     /// A gateway on the `config.toml` in this folder.
     pub(crate) async fn run(folder: TempDir, server: &str) -> Self {
+        Self::run_with(folder, server, &[]).await
+    }
+
+    /// The same with these variables around it.
+    pub(crate) async fn run_with(
+        folder: TempDir,
+        server: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         // A thousand streams are two thousand sockets; what the tests may open, the child may.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
         // Nothing of the surroundings must change what the config says.
         command.env_clear().envs(std::env::vars().filter(|(name, _)| name == "PATH"));
+        command.envs(environment.iter().copied());
         command.arg("serve").arg("--config").arg(folder.path().join("config.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -180,6 +190,14 @@ impl Gateway {
     /// Stops it, and gives every record there ever was.
     pub(crate) fn stop(mut self) -> Vec<Value> {
         self.end();
+        self.records()
+    }
+
+    /// Ends it as a crash would: it is told nothing.
+    pub(crate) fn kill(mut self) -> Vec<Value> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.ends.clear();
         self.records()
     }
 

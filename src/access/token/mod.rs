@@ -23,8 +23,8 @@ use self::keyring::{Keyring, Keys};
 use super::account::{Account, Accounts, Moment, Scope};
 use super::roster::{Roster, World};
 use super::{Caller, Principal, Tab, digest};
-use crate::config::{self, Algorithm, Config, Oidc};
 use crate::config::entry::Kind;
+use crate::config::{self, Algorithm, Config, Oidc};
 use crate::error::{self, Error};
 use crate::net::client::Client;
 
@@ -198,8 +198,8 @@ impl Tokens {
         };
         let own = Arc::new(own);
         let user: Arc<str> = user.into();
-        let seat = (!own.limits.is_empty() || !own.budget.is_empty())
-            .then(|| self.seat(&user, &own));
+        let seat =
+            (!own.limits.is_empty() || !own.budget.is_empty()).then(|| self.seat(&user, &own));
         let tab = seat.as_ref().map_or_else(Tab::default, |seat| {
             Tab::of(&own.limits, &own.budget, || Arc::clone(&seat.account))
         });

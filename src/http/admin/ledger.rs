@@ -53,10 +53,7 @@ pub(super) async fn usage(api: AdminApi, asked: Asked) -> Answer {
 
 /// What each model has used of one key's calls; `None` if nobody can say at the moment. And whether
 /// that is all of it.
-pub(in crate::http) async fn models(
-    store: &Store,
-    caller: &Caller,
-) -> (Option<Vec<Value>>, bool) {
+pub(in crate::http) async fn models(store: &Store, caller: &Caller) -> (Option<Vec<Value>>, bool) {
     let is_whole = catch_up(store).await;
     let groups = [Column::Provider, Column::Model];
     let filter = crate::store::Filter::default();
