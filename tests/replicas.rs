@@ -4,10 +4,11 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, CHAT};
 use crate::support::gateway::{provider, route};
@@ -316,7 +317,9 @@ async fn a_replica_that_comes_back_counts_once_what_its_ledger_says() {
         assert_eq!(ask(gateway[0].address, "up/a").await.status, 200);
     }
     settled(&gateway, 3 * USED).await;
-    gateway.into_iter().for_each(Gateway::kill);
+    for gateway in gateway {
+        gateway.kill();
+    }
     let gateway = [Gateway::start("", &sections).await];
     connected(&gateway).await;
     settled(&gateway, 3 * USED).await;

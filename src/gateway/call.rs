@@ -526,7 +526,7 @@ impl Call {
 
     /// As they were counted, or about four bytes a token.
     pub(super) fn input_estimate(&self) -> u64 {
-        self.input_tokens.unwrap_or((self.input_bytes as u64).div_ceil(4))
+        self.input_tokens.unwrap_or_else(|| (self.input_bytes as u64).div_ceil(4))
     }
 
     /// The question has so many tokens.

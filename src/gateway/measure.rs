@@ -87,7 +87,7 @@ pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<
         chat,
         input,
         counted: RefCell::default(),
-        output: sampling.map_or((!answers).then_some(0), |sampling| sampling.max_tokens),
+        output: if answers { sampling.and_then(|sampling| sampling.max_tokens) } else { Some(0) },
         answers: u64::from(sampling.and_then(|sampling| sampling.choices).unwrap_or(1).max(1)),
         stream: question.envelope.stream,
     }

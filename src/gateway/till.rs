@@ -63,21 +63,21 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     }
     let measure = measure(call, question).await;
     let (demand, room) = measure.dearest(call);
-    let mut held = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
+    let mut taken = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
     let mut cap = None;
     // An answer of any length has no room: it is given what there is, and is held to it.
     let spent = |denial: &Denial| matches!(denial.refusal.dimension, Dimension::Budget(_));
-    if measure.is_open() && held.as_ref().is_err_and(spent) {
+    if measure.is_open() && taken.as_ref().is_err_and(spent) {
         for shorter in SHORTER.into_iter().filter(|shorter| *shorter < room) {
             let (demand, room) = measure.capped(shorter).dearest(call);
             if let Ok(hold) = obtain(&call.gateway, &accounts, demand).await {
-                (held, cap) = (Ok((hold, room)), Some(shorter));
+                (taken, cap) = (Ok((hold, room)), Some(shorter));
                 break;
             }
         }
     }
     call.measured(measure.longest_input());
-    let (hold, room) = held.map_err(|denial| call.denied(&denial))?;
+    let (hold, room) = taken.map_err(|denial| call.denied(&denial))?;
     if let Some(most) = cap {
         question.cap(call.surface(), most)?;
     }

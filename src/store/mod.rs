@@ -27,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+pub(crate) use self::audit::hex;
 pub use self::audit::{Audit, AuditCheck, AuditFilter};
 use self::database::Database;
 pub use self::directory::{Act, Change, EntryRow, News, Once, Outcome, SecretRow, TopUpRow};

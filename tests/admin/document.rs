@@ -1,4 +1,4 @@
-//! The OpenAPI document says what the door does, and the door does what the document says.
+//! The `OpenAPI` document says what the door does, and the door does what the document says.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,8 @@ async fn try_method(gateway: &Gateway, (method, path): (&str, &str), listed: &[&
     let allowed = answer.header("allow").unwrap().to_lowercase();
     let mut allowed: Vec<_> = allowed.split(", ").collect();
     let mut listed = listed.to_vec();
-    (listed.sort_unstable(), allowed.sort_unstable());
+    listed.sort_unstable();
+    allowed.sort_unstable();
     assert_eq!(allowed, listed, "{path}");
 }
 

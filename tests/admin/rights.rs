@@ -78,7 +78,8 @@ async fn no_row_opens_to_one_without_a_valid_credential() {
     let (revoked, basic) = (revoked(&gateway).await, format!("Basic {ADMIN_KEY}"));
     let (bare, doubled) = (ADMIN_KEY.to_owned(), format!("Bearer {ADMIN_KEY} {ADMIN_KEY}"));
     let bearer = format!("Bearer {ADMIN_KEY}");
-    let refused: [(&[(&str, &str)], (u16, String)); 13] = [
+    type Shown<'a> = &'a [(&'static str, &'a str)];
+    let refused: [(Shown<'_>, (u16, String)); 13] = [
         (&[], code(401, "missing_key")),
         (&[("x-api-key", ADMIN_KEY)], code(401, "missing_key")),
         (&[("cookie", &bearer)], code(401, "missing_key")),

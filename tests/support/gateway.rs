@@ -180,13 +180,6 @@ impl Gateway {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Ends it without a word.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.ends.clear();
-    }
-
     /// Stops it, and gives every record there ever was.
     pub(crate) fn stop(mut self) -> Vec<Value> {
         self.end();

@@ -1,7 +1,6 @@
 //! What changes an entry. Checked against what is in force here, stored together with who did it,
 //! and in force here when the answer is given.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +16,9 @@ use crate::access::{digest, new_secret};
 use crate::config::entry::{self, Terms};
 use crate::error::{Error, Kind as Fault};
 use crate::gateway::Gateway;
-use crate::store::{Act, Audit, Change, EntryRow, Failure, Once, Outcome, SecretRow, TopUpRow};
+use crate::store::{
+    Act, Audit, Change, EntryRow, Failure, Once, Outcome, SecretRow, TopUpRow, hex,
+};
 
 /// How often a change is tried again when another process was faster.
 const TRIES: usize = 4;
@@ -423,13 +424,6 @@ fn new_id() -> Result<String, Error> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|_| no_chance())?;
     Ok(format!("key_{}", hex(&bytes)))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 /// As it is stored.

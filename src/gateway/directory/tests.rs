@@ -343,7 +343,7 @@ async fn every_change_is_told_and_no_secret_with_it() {
     let all = format!("{trail:?}");
     for secret in [secret, rotated.secret.unwrap()] {
         let digest = crate::access::digest(secret.expose());
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::store::hex(&digest);
         assert!(!all.contains(secret.expose()) && !all.contains(&hex));
     }
     assert_eq!(house.store().verify_audit().await.unwrap().broken_at, None);
