@@ -9,6 +9,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -36,19 +37,46 @@ struct Case {
     stream: bool,
     /// Its provider speaks another dialect.
     translated: bool,
+    /// What is counted for its caller.
+    counted: Counted,
     /// A run makes this many, and another one twice as many.
     calls: usize,
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Counted {
+    Nothing,
+    /// Its key has limits.
+    Limits,
+    /// And its key and its team have budgets.
+    Budgets,
+}
+
 const SMALL: usize = 100;
-const PLAIN: Case =
-    Case { name: "", model: "up/m0", prompt: SMALL, stream: false, translated: false, calls: 500 };
-const CASES: [Case; 9] = [
+const PLAIN: Case = Case {
+    name: "",
+    model: "up/m0",
+    prompt: SMALL,
+    stream: false,
+    translated: false,
+    counted: Counted::Nothing,
+    calls: 500,
+};
+const CASES: [Case; 12] = [
     Case { name: "small chat, direct", ..PLAIN },
     Case { name: "small chat, direct, unlisted model", model: "up/unlisted", ..PLAIN },
     Case { name: "small chat, route of 1 target", model: "one", ..PLAIN },
     Case { name: "small chat, route of 10 targets", model: "ten", ..PLAIN },
+    Case { name: "small chat, key with limits", counted: Counted::Limits, ..PLAIN },
+    Case { name: "small chat, limits and budgets", counted: Counted::Budgets, ..PLAIN },
     Case { name: "32 KiB prompt", prompt: 32 << 10, calls: 200, ..PLAIN },
+    Case {
+        name: "32 KiB prompt, limits and budgets",
+        prompt: 32 << 10,
+        counted: Counted::Budgets,
+        calls: 200,
+        ..PLAIN
+    },
     Case { name: "1 MiB body", prompt: 1 << 20, calls: 20, ..PLAIN },
     Case { name: "stream of 100 chunks", stream: true, calls: 100, ..PLAIN },
     Case { name: "small chat, translated", translated: true, calls: 200, ..PLAIN },
@@ -89,42 +117,53 @@ fn report(wanted: &str) {
         return;
     }
     let upstream = serve();
-    println!("| case | instructions per call |\n|---|--:|");
+    println!("| case | instructions per call | of its threads beside |\n|---|--:|--:|");
     for case in CASES.iter().filter(|case| case.name.contains(wanted)) {
         let [fewer, more] = [case.calls, 2 * case.calls].map(|calls| count(case, calls, upstream));
-        println!("| {} | {} |", case.name, (more - fewer) / case.calls);
+        let [call, beside] = [0, 1].map(|at| more[at].saturating_sub(fewer[at]) / case.calls);
+        println!("| {} | {call} | {beside} |", case.name);
     }
 }
 
-/// Instructions of a whole process that makes so many calls.
-fn count(case: &Case, calls: usize, upstream: SocketAddr) -> usize {
+/// Instructions of a whole process that makes so many calls: of the thread that makes them, and of
+/// those that write the log and the ledger.
+fn count(case: &Case, calls: usize, upstream: SocketAddr) -> [usize; 2] {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("callgrind.out");
     let result = Command::new("valgrind")
-        .args(["--tool=callgrind", &format!("--callgrind-out-file={}", path.display())])
+        .args(["--tool=callgrind", "--separate-threads=yes"])
+        .arg(format!("--callgrind-out-file={}", path.display()))
         .arg(std::env::current_exe().unwrap())
         .args(["calls", case.name, &calls.to_string(), &upstream.to_string()])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&result.stderr);
     assert!(result.status.success(), "{text}");
-    let counted = std::fs::read_to_string(&path).unwrap();
-    let total = counted.lines().find_map(|line| line.strip_prefix("totals: "));
-    total.and_then(|total| total.trim().parse().ok()).unwrap()
+    let mut counts = [0, 0];
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let counted = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let told = |name| counted.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        // The file of all threads together has no thread.
+        let Some(thread) = told("thread: ") else { continue };
+        let total: usize = told("totals: ").unwrap_or("0").parse().unwrap();
+        counts[usize::from(thread != "1")] += total;
+    }
+    counts
 }
 
 // === the process that is counted ===
 
 fn make_calls(case: &Case, count: usize, upstream: SocketAddr) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let gateway = gateway(case, upstream);
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(case, upstream, folder.path());
     let body = request(case);
     for _ in 0..WARM + count {
         runtime.block_on(call(&gateway, body.clone()));
     }
 }
 
-fn gateway(case: &Case, upstream: SocketAddr) -> Arc<Gateway> {
+fn gateway(case: &Case, upstream: SocketAddr, folder: &Path) -> Arc<Gateway> {
     let (kind, path) =
         if case.translated { ("anthropic", "") } else { ("openai-compatible", "/v1") };
     let models: Vec<String> = (0..10).map(|number| format!("m{number}")).collect();
@@ -133,17 +172,33 @@ fn gateway(case: &Case, upstream: SocketAddr) -> Arc<Gateway> {
         "[providers.up]\nkind = \"{kind}\"\nbase_url = \"http://{upstream}{path}\"\n\
          api_key = \"sk-up\"\nmodels = {models:?}\n\
          [routes.one]\ntargets = [\"up/m0\"]\n[routes.ten]\ntargets = {targets:?}\n\
-         [keys.test]\nsecret = \"sk-test\"\n"
+         [keys.test]\nsecret = \"sk-test\"\n{}",
+        terms(case.counted)
     );
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("config.toml");
+    let path = folder.join("config.toml");
     std::fs::write(&path, text).unwrap();
     let config = Config::load(&path, &[kind]).unwrap();
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default())).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
-    let store = Store::open(&config::Store::at(StoreUrl::Memory)).unwrap();
+    // On disk, as it is in service: a journal is written, and taken into the database.
+    let store = Store::open(&config::Store::at(StoreUrl::Sqlite(folder.join("state.db")))).unwrap();
     Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
+}
+
+/// Of its key, and of its key's team.
+fn terms(counted: Counted) -> &'static str {
+    match counted {
+        Counted::Nothing => "",
+        Counted::Limits => "limits = { requests = \"100M/h\", concurrency = 1000 }\n",
+        Counted::Budgets => {
+            "team = \"search\"\n\
+             limits = { requests = \"100M/h\", tokens = \"1000000M/h\", concurrency = 1000 }\n\
+             budget = [{ tokens = 900_000_000_000, window = \"1d\" }]\n\
+             [teams.search]\nbudget = [{ usd = 900_000.0, window = \"30d\" }]\n\
+             [models.\"up/m0\"]\nprice = { input = 0.15, output = 0.60 }\n"
+        }
+    }
 }
 
 fn request(case: &Case) -> Bytes {
