@@ -17,6 +17,7 @@ mod report;
 mod rows;
 mod secure;
 pub mod shared;
+mod spelling;
 mod sqlite;
 
 use std::fmt;

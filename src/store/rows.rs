@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::spelling;
 use crate::canon::{Attempt, CallRecord, Money, Outcome, Purpose, Usage, UsageSource};
 
 /// Bytes of tags in one row: clients write them, and a row is to stay below a kibibyte.
@@ -20,35 +21,52 @@ pub type Name = Cow<'static, str>;
 pub struct CallRow {
     /// The call's x-request-id. A second row of the same id is no row.
     pub id: String,
+    #[serde(with = "spelling::time")]
     pub at: SystemTime,
     pub surface: Name,
     pub stream: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub team: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub org: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Name>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Arc<str>>,
     pub outcome: Outcome,
     pub status: u16,
     /// Of all attempts together.
+    #[serde(with = "spelling::usage")]
     pub usage: Usage,
     pub usage_source: UsageSource,
     /// `None` is not free: nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Money>,
     /// The tokens as budgets count them.
     pub counted: u64,
     /// When budgets counted it.
+    #[serde(with = "spelling::time")]
     pub settled_at: SystemTime,
+    #[serde(with = "spelling::duration")]
     pub duration: Duration,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "spelling::maybe")]
     pub first_token: Option<Duration>,
     pub generation: u64,
     pub cache: Name,
     pub purpose: Name,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<Box<str>, Box<str>>,
+    #[serde(with = "spelling::attempts")]
     pub attempts: Vec<Attempt>,
 }
 
@@ -137,9 +155,9 @@ impl CallRow {
 impl From<&CallRecord> for CallRow {
     /// What a record does not know is left empty.
     fn from(record: &CallRecord) -> Self {
-        let served = record.served_by();
+        let (served, mut id) = (record.served_by(), [0; 36]);
         Self {
-            id: record.id.to_string(),
+            id: record.id.encode(&mut id).to_owned(),
             at: record.at,
             surface: record.surface.name().into(),
             stream: record.stream,

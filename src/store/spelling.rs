@@ -1,0 +1,153 @@
+//! How a row of the journal is spelled: in few words, since each call writes one.
+
+/// Nanoseconds since 1970.
+pub(super) mod time {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::store) fn serialize<S: Serializer>(
+        time: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        super::duration::serialize(&since, serializer)
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        let since = Duration::from_nanos(u64::deserialize(deserializer)?);
+        Ok(SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH))
+    }
+}
+
+/// Nanoseconds.
+pub(super) mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::store) fn nanos(duration: Duration) -> u64 {
+        u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(in crate::store) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(nanos(*duration))
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        Ok(Duration::from_nanos(u64::deserialize(deserializer)?))
+    }
+}
+
+/// The same, or nothing.
+pub(super) mod maybe {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands it over so")]
+    pub(in crate::store) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(super::duration::nanos).serialize(serializer)
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_nanos))
+    }
+}
+
+/// The numbers of `Usage`, in their order.
+pub(super) mod usage {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::canon::Usage;
+
+    pub(in crate::store) fn numbers(usage: &Usage) -> [u64; 8] {
+        let Usage { input, cache_read, cache_write, cache_write_long, output, .. } = *usage;
+        let Usage { reasoning, audio_input, audio_output, .. } = *usage;
+        [
+            input,
+            cache_read,
+            cache_write,
+            cache_write_long,
+            output,
+            reasoning,
+            audio_input,
+            audio_output,
+        ]
+    }
+
+    pub(in crate::store) fn of(numbers: [u64; 8]) -> Usage {
+        let [input, cache_read, cache_write, cache_write_long, output, ..] = numbers;
+        let [.., reasoning, audio_input, audio_output] = numbers;
+        Usage {
+            input,
+            cache_read,
+            cache_write,
+            cache_write_long,
+            output,
+            reasoning,
+            audio_input,
+            audio_output,
+        }
+    }
+
+    pub(in crate::store) fn serialize<S: Serializer>(
+        usage: &Usage,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        numbers(usage).serialize(serializer)
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Usage, D::Error> {
+        Ok(of(<[u64; 8]>::deserialize(deserializer)?))
+    }
+}
+
+/// Each attempt as the list of its fields.
+pub(super) mod attempts {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{duration, usage};
+    use crate::canon::{Attempt, Money, Outcome};
+
+    type Fields<S> = (S, S, Outcome, u16, u64, Option<[u64; 8]>, Option<Money>);
+
+    pub(in crate::store) fn serialize<S: Serializer>(
+        attempts: &[Attempt],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(attempts.iter().map(|attempt| -> Fields<&str> {
+            let Attempt { provider, model, outcome, status, elapsed, usage, cost } = attempt;
+            let used = usage.as_ref().map(usage::numbers);
+            (provider, model, *outcome, *status, duration::nanos(*elapsed), used, *cost)
+        }))
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Attempt>, D::Error> {
+        let rows = Vec::<Fields<Arc<str>>>::deserialize(deserializer)?;
+        let attempt = |(provider, model, outcome, status, nanos, used, cost): Fields<Arc<str>>| {
+            let (elapsed, usage) = (Duration::from_nanos(nanos), used.map(usage::of));
+            Attempt { provider, model, outcome, status, elapsed, usage, cost }
+        };
+        Ok(rows.into_iter().map(attempt).collect())
+    }
+}
