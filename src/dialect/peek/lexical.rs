@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 /// Where in the grammar of numbers the scanner stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
@@ -48,26 +50,67 @@ pub(super) fn decode(raw: &[u8]) -> Option<Cow<'_, str>> {
     serde_json::from_str(&format!("\"{text}\"")).ok().map(Cow::Owned)
 }
 
+/// Strings longer than this are searched instead of looked at block by block.
+const LONG: usize = 128;
+/// What is searched at once: it is still in the nearest cache for the second look.
+const STRETCH: usize = 8 * 1024;
+
 /// How many leading bytes are string content that needs no look: neither quote, backslash nor
 /// control character. Written so that the compiler turns the blocks into vector instructions.
 pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
     let mut length = 0;
-    for block in bytes.chunks_exact(64) {
-        if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
-            break;
-        }
-        length += 64;
-    }
-    for block in bytes[length..].chunks_exact(16) {
+    for block in bytes.chunks_exact(16) {
         if block.iter().fold(false, |found, &byte| found | is_special(byte)) {
             break;
         }
         length += 16;
+        if length == LONG {
+            return length + long_prefix(&bytes[length..]);
+        }
     }
     let rest = &bytes[length..];
     length + rest.iter().position(|&byte| is_special(byte)).unwrap_or(rest.len())
 }
 
+/// The same for what is long: a search for the two that end a run, and the smallest byte of it,
+/// which tells of control characters.
+fn long_prefix(bytes: &[u8]) -> usize {
+    let mut length = 0;
+    for stretch in bytes.chunks(STRETCH) {
+        let end = memchr2(b'"', b'\\', stretch).unwrap_or(stretch.len());
+        let smallest = stretch[..end].iter().fold(u8::MAX, |smallest, &byte| smallest.min(byte));
+        if smallest < 0x20 {
+            let control = stretch.iter().position(|&byte| is_special(byte));
+            return length + control.unwrap_or(end);
+        }
+        length += end;
+        if end < stretch.len() {
+            break;
+        }
+    }
+    length
+}
+
 fn is_special(byte: u8) -> bool {
     byte == b'"' || byte == b'\\' || byte < 0x20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_at_the_first_special_byte_however_long_it_is() {
+        for length in (0..400).chain([8000, 8319, 8320, 8321, 20_000]) {
+            let plain = vec![b'a'; length];
+            assert_eq!(plain_prefix(&plain), length);
+            for special in [b'"', b'\\', b'\n', 0, 0x1f] {
+                let mut bytes = plain.clone();
+                bytes.extend([special, b'x', b'"', b'\t']);
+                assert_eq!(plain_prefix(&bytes), length, "{special} behind {length}");
+            }
+        }
+        let beyond = "\u{7f}é漢".repeat(100);
+        assert_eq!(plain_prefix(beyond.as_bytes()), beyond.len());
+    }
 }
