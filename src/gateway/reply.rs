@@ -1,13 +1,28 @@
 //! The head of a call's reply, and the reply that says what went wrong.
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::Body;
 use super::call::Call;
 use crate::canon::{Outcome, UsageSource};
 use crate::error::{Error, Kind};
 use crate::route::plan::Stage;
+
+// Checked when this is compiled, and not each time that one is said.
+static ERROR: HeaderName = HeaderName::from_static("x-switchpoint-error");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
+static ATTEMPTS: HeaderName = HeaderName::from_static("x-switchpoint-attempts");
+static TASK: HeaderName = HeaderName::from_static("x-switchpoint-task");
+static EXPLAIN: HeaderName = HeaderName::from_static("x-switchpoint-explain");
+static PROVIDER: HeaderName = HeaderName::from_static("x-switchpoint-provider");
+static MODEL: HeaderName = HeaderName::from_static("x-switchpoint-model");
+static DROPPED: HeaderName = HeaderName::from_static("x-switchpoint-dropped");
+static DEGRADED: HeaderName = HeaderName::from_static("x-switchpoint-degraded");
+static OVERHEAD_US: HeaderName = HeaderName::from_static("x-switchpoint-overhead-us");
+static TOKENS: HeaderName = HeaderName::from_static("x-switchpoint-tokens");
+static COST_USD: HeaderName = HeaderName::from_static("x-switchpoint-cost-usd");
 
 impl Call {
     /// The reply that says what went wrong.
@@ -21,9 +36,7 @@ impl Call {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        response
-            .headers_mut()
-            .insert("x-switchpoint-error", HeaderValue::from_static(error.kind.code()));
+        response.headers_mut().insert(&ERROR, HeaderValue::from_static(error.kind.code()));
         response.map(|()| Body::whole(body.into(), Some(self)))
     }
 
@@ -37,51 +50,51 @@ impl Call {
         let mut response = Response::new(());
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.reserve(10);
+        headers.reserve(if self.is_counted() { 20 } else { 10 });
         headers.insert(CONTENT_TYPE, content_type);
         let mut id = [0; 36];
         if let Ok(id) = HeaderValue::from_str(self.record.id.encode(&mut id)) {
-            headers.insert("x-request-id", id);
+            headers.insert(&REQUEST_ID, id);
         }
         self.say_limits(headers);
         let Some(chain) = &self.chain else { return response };
         if let Some(route) = &chain.header {
-            headers.insert("x-switchpoint-route", route.clone());
+            headers.insert(&ROUTE, route.clone());
         }
         let attempts = self.record.attempts.len() + usize::from(self.place().is_some());
-        headers.insert("x-switchpoint-attempts", HeaderValue::from(attempts));
+        headers.insert(&ATTEMPTS, HeaderValue::from(attempts));
         if let Some(task) = self.record.task {
-            headers.insert("x-switchpoint-task", HeaderValue::from_static(task.name()));
+            headers.insert(&TASK, HeaderValue::from_static(task.name()));
         }
         if let Some(explanation) = &self.explanation {
-            headers.insert("x-switchpoint-explain", explanation.clone());
+            headers.insert(&EXPLAIN, explanation.clone());
         }
         let Some(target) = self.target() else { return response };
         if let Some(provider) = &target.provider_header {
-            headers.insert("x-switchpoint-provider", provider.clone());
+            headers.insert(&PROVIDER, provider.clone());
         }
         if let Some(model) = &target.model_header {
-            headers.insert("x-switchpoint-model", model.clone());
+            headers.insert(&MODEL, model.clone());
         }
         if !self.record.dropped.is_empty()
             && let Ok(dropped) = HeaderValue::from_str(&self.record.dropped.join(","))
         {
-            headers.insert("x-switchpoint-dropped", dropped);
+            headers.insert(&DROPPED, dropped);
         }
         let stage = self.place().map_or(Stage::Own, |place| chain.stage(place));
         if stage != Stage::Own {
-            headers.insert("x-switchpoint-degraded", HeaderValue::from_static(stage.name()));
+            headers.insert(&DEGRADED, HeaderValue::from_static(stage.name()));
         }
         let overhead = u64::try_from(self.record.overhead.as_micros()).unwrap_or(u64::MAX);
-        headers.insert("x-switchpoint-overhead-us", HeaderValue::from(overhead));
+        headers.insert(&OVERHEAD_US, HeaderValue::from(overhead));
         if self.record.usage_source == UsageSource::Provider {
             let tokens = HeaderValue::from(self.record.usage.total());
-            headers.insert("x-switchpoint-tokens", tokens);
+            headers.insert(&TOKENS, tokens);
         }
         if let Some(cost) = self.record.cost.map(|cost| cost.to_string())
             && let Ok(cost) = HeaderValue::from_str(&cost)
         {
-            headers.insert("x-switchpoint-cost-usd", cost);
+            headers.insert(&COST_USD, cost);
         }
         response
     }
