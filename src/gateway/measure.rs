@@ -13,12 +13,17 @@ use super::snapshot::Target;
 use crate::access::account::Demand;
 use crate::canon::{ChatRequest, Dialect, Surface, Usage};
 use crate::dialect::estimate;
+use crate::dialect::marks::{Mark, has};
 use crate::dialect::tokenizer::Encoding;
 use crate::route::histogram::Histogram;
 
 /// A stream is not expected to be longer at first, for it can hold more while it grows; nor is an
 /// answer of a model of which nobody knows how much it says at most.
 const USUAL_MOST: u64 = 4096;
+/// Bytes that make a token, where nobody looks at them: fewer than in nearly all texts.
+const BYTES: u64 = 2;
+/// How strings begin in what is not all text. A word too many costs a look at the question.
+const MEDIA: [Mark; 4] = [has(&["\"dat"]), has(&["\"ima"]), has(&["\"fil"]), has(&["\"doc"])];
 /// What is tried for a whole answer for which there is no room at its longest.
 pub(super) const SHORTER: [u64; 3] = [4096, 1024, 256];
 /// The share of answers that are as long as expected, or shorter.
@@ -91,6 +96,29 @@ pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<
         answers: u64::from(sampling.and_then(|sampling| sampling.choices).unwrap_or(1).max(1)),
         stream: question.envelope.stream,
     }
+}
+
+/// The question by its bytes alone, where all of it is text, and what it says of its answer.
+pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>> {
+    let envelope = &question.envelope;
+    let output = match call.surface() {
+        Surface::Chat => envelope.most.completion.or(envelope.most.tokens),
+        Surface::Completions | Surface::Messages => envelope.most.tokens,
+        Surface::Responses => envelope.most.output,
+        _ => return None,
+    };
+    if MEDIA.iter().any(|mark| envelope.beginnings.may_bear(mark)) {
+        return None;
+    }
+    let allowed = call.wishes().and_then(|wishes| wishes.max_output_tokens);
+    Some(Measure {
+        chat: None,
+        input: (question.payload.len() as u64).div_ceil(BYTES),
+        counted: RefCell::default(),
+        output: output.into_iter().chain(allowed).min(),
+        answers: u64::from(envelope.choices.max(1)),
+        stream: envelope.stream,
+    })
 }
 
 // === impl Measure ===

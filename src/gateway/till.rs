@@ -12,7 +12,7 @@ use super::Gateway;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
-use super::measure::{SHORTER, costs, measure};
+use super::measure::{SHORTER, costs, measure, rough};
 use super::snapshot::Target;
 use crate::access::account::{
     self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal, attempt,
@@ -28,6 +28,20 @@ const STEP: u64 = 256;
 const SOON: Duration = Duration::from_secs(1);
 /// An answer goes on for so long while the other replicas are asked for more.
 const A_MOMENT: Duration = Duration::from_millis(500);
+
+/// Room for so many calls is so much that it need not be known how long exactly one is.
+const AMPLE: u64 = 64;
+
+/// The names that are looked for here once and not with each call.
+static RATES: [HeaderName; 6] = [
+    HeaderName::from_static("x-ratelimit-limit-requests"),
+    HeaderName::from_static("x-ratelimit-remaining-requests"),
+    HeaderName::from_static("x-ratelimit-reset-requests"),
+    HeaderName::from_static("x-ratelimit-limit-tokens"),
+    HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    HeaderName::from_static("x-ratelimit-reset-tokens"),
+];
+static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-switchpoint-budget-left");
 
 /// What a call holds and what it has come to.
 #[derive(Debug, Default)]
@@ -61,6 +75,9 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
         let held = obtain(&call.gateway, &accounts, demand).await;
         return held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial));
     }
+    if call.gateway.desk().is_none() && hold_roughly(call, question, &accounts) {
+        return Ok(());
+    }
     let measure = measure(call, question).await;
     let (demand, room) = measure.dearest(call);
     let mut taken = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
@@ -84,6 +101,20 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     call.till.room = Some(room);
     call.begins(hold);
     Ok(())
+}
+
+/// Holds what the call may need by a guess that does not look into its question, and mostly is too
+/// high. False where there is no such guess, or not so much room that this would not matter.
+fn hold_roughly(call: &mut Call, question: &Question, accounts: &[Arc<Account>]) -> bool {
+    let Some(rough) = rough(call, question) else { return false };
+    let ((demand, room), now) = (rough.dearest(call), Moment::now());
+    if !account::is_ample(accounts, demand, AMPLE, now) {
+        return false;
+    }
+    let Ok(hold) = attempt(accounts, demand, now, Inquiry::default()) else { return false };
+    call.till.room = Some(room);
+    call.begins(hold);
+    true
 }
 
 /// Takes so much of these accounts. Where replicas count together this may ask them, but need not
@@ -110,6 +141,12 @@ pub(super) async fn hold_target(
     let Some(target) = target.filter(|target| !target.tab.is_empty()) else { return Ok(None) };
     let mut demand = Demand { priced: true, ..Demand::default() };
     if target.tab.measured && costs(call.surface()) {
+        let rough = rough(call, question).map(|rough| rough.demand(call, target));
+        if let Some(demand) = rough
+            && let Ok(hold) = reserve(&target.tab.accounts, demand, Moment::now())
+        {
+            return Ok(Some(hold));
+        }
         demand = measure(call, question).await.demand(call, target);
     }
     let hold = obtain(&call.gateway, &target.tab.accounts, demand).await;
@@ -349,14 +386,15 @@ impl Call {
             return;
         }
         for (name, value) in account::rate_headers(&accounts, Moment::now()) {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
+            let name = RATES.iter().find(|known| known.as_str() == name);
+            if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+                headers.insert(name, value);
             }
         }
         if self.tabs().any(|tab| tab.budgeted)
             && let Ok(left) = HeaderValue::try_from(self.budget_left().to_string())
         {
-            headers.insert("x-switchpoint-budget-left", left);
+            headers.insert(&BUDGET_LEFT, left);
         }
     }
 }

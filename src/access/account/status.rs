@@ -7,7 +7,7 @@ use jiff::Zoned;
 use serde::{Serialize, Serializer};
 
 use super::purse::Purse;
-use super::{Account, Moment, Scope};
+use super::{Account, Demand, Moment, Scope};
 use crate::canon::Money;
 use crate::config::Unit;
 
@@ -67,6 +67,22 @@ pub fn left(accounts: &[Arc<Account>], now: Moment) -> Left {
         *slot = Some(slot.map_or(left, |other| other.min(left)));
     });
     least
+}
+
+/// Whether so much would fit in so many times over, of tokens and money.
+pub fn is_ample(accounts: &[Arc<Account>], demand: Demand, times: u64, now: Moment) -> bool {
+    accounts.iter().all(|account| {
+        let mut state = account.lock();
+        state.advance((now.wall, account.nanos(now)));
+        let tokens = demand.tokens.saturating_mul(times);
+        let paced = state.token_rates.iter().all(|meter| meter.remaining() >= tokens);
+        let fits = |purse: &Purse| {
+            let (asked, reserved) =
+                (demand.of(purse.budget.unit), state.reserved(purse.budget.unit));
+            purse.left(reserved) >= asked.saturating_mul(times)
+        };
+        paced && state.purses.iter().all(fits)
+    })
 }
 
 /// The smallest share of a budget that is neither used nor held, from 1 to 0; 1 without a budget.

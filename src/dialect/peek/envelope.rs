@@ -18,6 +18,8 @@ pub struct Envelope {
     pub model_place: Option<ModelPlace>,
     /// `"stream": true`.
     pub stream: bool,
+    /// Whether that can still change.
+    pub stream_known: bool,
     pub stream_options: StreamOptions,
     /// Where `stream_options` stands with its key and the comma that goes with it.
     pub stream_options_member: Option<Span>,
@@ -31,10 +33,23 @@ pub struct Envelope {
     pub previous: Option<String>,
     /// `conversation` is there, and not null.
     pub conversation: bool,
+    /// How long an answer may be.
+    pub most: Most,
     /// How its strings begin.
     pub beginnings: Beginnings,
     /// Where the closing brace of the body stands.
     pub close: usize,
+}
+
+/// Tokens that an answer may have, by each of the names that APIs have for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Most {
+    /// `max_tokens`.
+    pub tokens: Option<u64>,
+    /// `max_completion_tokens`.
+    pub completion: Option<u64>,
+    /// `max_output_tokens`.
+    pub output: Option<u64>,
 }
 
 /// Where the body names its model.

@@ -12,7 +12,9 @@ mod lexical;
 use std::borrow::Cow;
 
 pub use self::beginnings::Beginnings;
-pub use self::envelope::{Envelope, Fault, MAX_DEPTH, MAX_MODEL, ModelPlace, Span, StreamOptions};
+pub use self::envelope::{
+    Envelope, Fault, MAX_DEPTH, MAX_MODEL, ModelPlace, Most, Span, StreamOptions,
+};
 use self::lexical::{Number, decode, plain_prefix};
 
 /// The scanner. Feed it every byte of the body, in order and in any chunking, then `finish`.
@@ -43,6 +45,7 @@ pub struct Scanner {
     background: bool,
     previous: Option<String>,
     conversation: bool,
+    most: Most,
     beginnings: Beginnings,
     options: Option<StreamOptions>,
     options_open: usize,
@@ -78,6 +81,9 @@ enum Field {
     Background,
     Previous,
     Conversation,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
 }
 
 const FIELDS: &[(&str, Field)] = &[
@@ -89,10 +95,13 @@ const FIELDS: &[(&str, Field)] = &[
     ("background", Field::Background),
     ("previous_response_id", Field::Previous),
     ("conversation", Field::Conversation),
+    ("max_tokens", Field::MaxTokens),
+    ("max_completion_tokens", Field::MaxCompletionTokens),
+    ("max_output_tokens", Field::MaxOutputTokens),
 ];
 
 /// Longer keys cannot be one of `FIELDS`, even with every letter escaped.
-const LONGEST_KEY: usize = 6 * "previous_response_id".len() + 1;
+const LONGEST_KEY: usize = 6 * "max_completion_tokens".len() + 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -139,6 +148,7 @@ impl Default for Scanner {
             background: false,
             previous: None,
             conversation: false,
+            most: Most::default(),
             beginnings: Beginnings::none(),
             options: None,
             options_open: 0,
@@ -175,6 +185,27 @@ impl Scanner {
         Ok(())
     }
 
+    /// What is known before the end: the model, and whether a stream is asked for if that was
+    /// said. `None` as long as there is no model.
+    pub fn so_far(&self) -> Option<Envelope> {
+        let (model, place) = self.model.clone()?;
+        let stream_known = self.seen[Field::Stream as usize] && self.top != Some(Field::Stream);
+        Some(Envelope {
+            model,
+            model_place: Some(place),
+            stream: self.stream,
+            stream_known,
+            stream_options: self.options.unwrap_or_default(),
+            stream_options_member: self.options_member,
+            ..Envelope::default()
+        })
+    }
+
+    /// How the strings so far begin.
+    pub fn beginnings(&self) -> Beginnings {
+        self.beginnings
+    }
+
     /// Says what was read, once the last byte was fed.
     pub fn finish(self) -> Result<Envelope, Fault> {
         match self.state {
@@ -188,6 +219,7 @@ impl Scanner {
             model,
             model_place,
             stream: self.stream,
+            stream_known: true,
             stream_options: self.options.unwrap_or_default(),
             stream_options_member: self.options_member,
             choices: self.choices,
@@ -195,6 +227,7 @@ impl Scanner {
             background: self.background,
             previous: self.previous,
             conversation: self.conversation,
+            most: self.most,
             beginnings: self.beginnings,
             close: self.close,
         })
@@ -444,10 +477,10 @@ impl Scanner {
                     Some(if null { StreamOptions::Null(span) } else { StreamOptions::Asked });
                 self.options_ended(span.end);
             }
-            Some(Field::Choices) => {
-                let number = std::str::from_utf8(&self.captured).ok();
-                self.choices = number.and_then(|text| text.parse().ok()).unwrap_or(1);
-            }
+            Some(Field::Choices) => self.choices = self.number_read(text).unwrap_or(1),
+            Some(Field::MaxTokens) => self.most.tokens = self.number_read(text),
+            Some(Field::MaxCompletionTokens) => self.most.completion = self.number_read(text),
+            Some(Field::MaxOutputTokens) => self.most.output = self.number_read(text),
             Some(Field::Store) => {
                 self.store = match (text, self.captured.as_slice()) {
                     (false, b"true") => Some(true),
@@ -462,6 +495,12 @@ impl Scanner {
             Some(Field::Conversation) => self.conversation = text || self.captured != b"null",
             Some(Field::Model | Field::Previous) | None => {}
         }
+    }
+
+    /// The value that has ended, where it is a number of this kind.
+    fn number_read<N: std::str::FromStr>(&self, text: bool) -> Option<N> {
+        let number = std::str::from_utf8(&self.captured).ok().filter(|_| !text)?;
+        number.parse().ok()
     }
 
     fn options_ended(&mut self, end: usize) {
