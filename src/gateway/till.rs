@@ -141,12 +141,6 @@ pub(super) async fn hold_target(
     let Some(target) = target.filter(|target| !target.tab.is_empty()) else { return Ok(None) };
     let mut demand = Demand { priced: true, ..Demand::default() };
     if target.tab.measured && costs(call.surface()) {
-        let rough = rough(call, question).map(|rough| rough.demand(call, target));
-        if let Some(demand) = rough
-            && let Ok(hold) = reserve(&target.tab.accounts, demand, Moment::now())
-        {
-            return Ok(Some(hold));
-        }
         demand = measure(call, question).await.demand(call, target);
     }
     let hold = obtain(&call.gateway, &target.tab.accounts, demand).await;

@@ -71,6 +71,9 @@ async fn a_call_of_team_a(gateway: &Gateway) -> String {
     answer.header("x-request-id").unwrap().to_owned()
 }
 
+/// What a request shows of its sender.
+type Shown<'a> = &'a [(&'static str, &'a str)];
+
 #[tokio::test]
 async fn no_row_opens_to_one_without_a_valid_credential() {
     let (_upstream, gateway) = house(EVERYBODY).await;
@@ -78,7 +81,6 @@ async fn no_row_opens_to_one_without_a_valid_credential() {
     let (revoked, basic) = (revoked(&gateway).await, format!("Basic {ADMIN_KEY}"));
     let (bare, doubled) = (ADMIN_KEY.to_owned(), format!("Bearer {ADMIN_KEY} {ADMIN_KEY}"));
     let bearer = format!("Bearer {ADMIN_KEY}");
-    type Shown<'a> = &'a [(&'static str, &'a str)];
     let refused: [(Shown<'_>, (u16, String)); 13] = [
         (&[], code(401, "missing_key")),
         (&[("x-api-key", ADMIN_KEY)], code(401, "missing_key")),

@@ -18,8 +18,6 @@ pub struct Envelope {
     pub model_place: Option<ModelPlace>,
     /// `"stream": true`.
     pub stream: bool,
-    /// Whether that can still change.
-    pub stream_known: bool,
     pub stream_options: StreamOptions,
     /// Where `stream_options` stands with its key and the comma that goes with it.
     pub stream_options_member: Option<Span>,

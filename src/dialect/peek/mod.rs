@@ -185,27 +185,6 @@ impl Scanner {
         Ok(())
     }
 
-    /// What is known before the end: the model, and whether a stream is asked for if that was
-    /// said. `None` as long as there is no model.
-    pub fn so_far(&self) -> Option<Envelope> {
-        let (model, place) = self.model.clone()?;
-        let stream_known = self.seen[Field::Stream as usize] && self.top != Some(Field::Stream);
-        Some(Envelope {
-            model,
-            model_place: Some(place),
-            stream: self.stream,
-            stream_known,
-            stream_options: self.options.unwrap_or_default(),
-            stream_options_member: self.options_member,
-            ..Envelope::default()
-        })
-    }
-
-    /// How the strings so far begin.
-    pub fn beginnings(&self) -> Beginnings {
-        self.beginnings
-    }
-
     /// Says what was read, once the last byte was fed.
     pub fn finish(self) -> Result<Envelope, Fault> {
         match self.state {
@@ -219,7 +198,6 @@ impl Scanner {
             model,
             model_place,
             stream: self.stream,
-            stream_known: true,
             stream_options: self.options.unwrap_or_default(),
             stream_options_member: self.options_member,
             choices: self.choices,
