@@ -140,7 +140,7 @@ async fn a_token_that_does_not_hold_is_refused_on_every_road() {
     assert!(upstream.requests().is_empty());
     assert!(!gateway.output().iter().any(|line| line.contains(&forged)));
     // The admin listener is for those with a role.
-    assert_eq!(client::get(gateway.admin, "/admin/config", &good).await.status, 401);
+    assert_eq!(client::get(gateway.admin, "/admin/config", &good).await.status, 403);
 }
 
 #[tokio::test]

@@ -256,7 +256,7 @@ async fn a_drill_asks_each_target_once_and_says_which_level_is_dead() {
     assert_eq!((drill_up("good").await, drill_up("dead").await), (1.0, 0.0));
     let unknown = post(gateway.admin, "/admin/drills/nowhere", ADMIN_KEY, "").await;
     assert_eq!(unknown.status, 404, "{}", unknown.text());
-    assert_eq!(post(gateway.admin, "/admin/drills/lost", KEY, "").await.status, 401);
+    assert_eq!(post(gateway.admin, "/admin/drills/lost", KEY, "").await.status, 403);
     assert_eq!(get(gateway.admin, "/admin/drills/lost", ADMIN_KEY).await.status, 405);
 }
 

@@ -1,8 +1,7 @@
 //! The tokenizers that makers have published, by the names of their models.
 //!
 //! Their tables are compressed in the binary. One takes some 25 MB of memory and a tenth of a
-//! second when it is opened, so that is done on a thread of its own when it is first wanted; until
-//! then, and for makers who publish none, tokens are estimated by a rule of thumb.
+//! second when it is opened, so whoever wants it first has that done on another thread; until then, and for makers who publish none, tokens are estimated by a rule of thumb.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,21 +42,17 @@ impl Encoding {
         found.map(Self)
     }
 
-    /// The tokenizer if it is open. Otherwise it is from now on being opened.
+    /// The tokenizer, if it is open.
     pub fn tokenizer(self) -> Option<Tokenizer> {
-        let slot = SLOTS.get(self.0)?;
-        if let Some(open) = slot.open.get() {
-            return Some(Tokenizer(open));
-        }
-        if !slot.wanted.swap(true, Ordering::Relaxed) {
-            let thread = std::thread::Builder::new().name("tokenizer".to_owned());
-            // Without a thread there is the rule of thumb.
-            let _ = thread.spawn(move || self.open());
-        }
-        None
+        SLOTS.get(self.0)?.open.get().copied().map(Tokenizer)
     }
 
-    /// The same, waited for.
+    /// Whether the caller is the first who wants it, and so is to have it opened.
+    pub fn claim(self) -> bool {
+        SLOTS.get(self.0).is_some_and(|slot| !slot.wanted.swap(true, Ordering::Relaxed))
+    }
+
+    /// The same, opened now if need be.
     pub fn open(self) -> Option<Tokenizer> {
         let slot = SLOTS.get(self.0)?;
         let open = tiktoken::get_encoding(self.0)?;

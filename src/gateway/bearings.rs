@@ -8,6 +8,7 @@ use http::HeaderMap;
 use super::arrival::{Question, Unreadable};
 use super::call::Call;
 use super::snapshot::{Road, Snapshot};
+use super::task::Decision;
 use super::{needs, session};
 use crate::access::Caller;
 use crate::canon::{Feature, Task};
@@ -22,6 +23,21 @@ const TAGS: &str = "x-switchpoint-tags";
 /// So many marks of a client are kept, and no longer ones, name and value together.
 const MOST_TAGS: usize = 16;
 const LONGEST_TAG: usize = 128;
+
+/// What decides about a call's way besides its question.
+#[derive(Debug, Default)]
+pub(super) struct Bearings {
+    /// Of its conversation; 0 where nothing depends on it.
+    pub(super) session: u64,
+    /// The targets whose condition it does not meet.
+    pub(super) barred: Vec<usize>,
+    /// How often its client has asked the same before.
+    pub(super) retries: u32,
+    /// What kind of work it is, and who said so.
+    pub(super) task: Option<Decision>,
+    /// The client's own limit.
+    pub(super) timeout: Option<Duration>,
+}
 
 /// Where a model leads to, if this caller may go there; and the kind of work that its name says, as
 /// in `auto/code`.

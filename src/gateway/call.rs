@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::arrival::Question;
 use super::ask::{Answer, Answered};
+use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
 use super::journey::Made;
 use super::responses::Keeping;
@@ -97,21 +98,6 @@ struct Rival {
 pub(super) struct Departure {
     pub(super) since: Instant,
     pub(super) hold: Mutex<Option<Hold>>,
-}
-
-/// What decides about a call's way besides its question.
-#[derive(Debug, Default)]
-pub(super) struct Bearings {
-    /// Of its conversation; 0 where nothing depends on it.
-    pub(super) session: u64,
-    /// The targets whose condition it does not meet.
-    pub(super) barred: Vec<usize>,
-    /// How often its client has asked the same before.
-    pub(super) retries: u32,
-    /// What kind of work it is, and who said so.
-    pub(super) task: Option<Decision>,
-    /// The client's own limit.
-    pub(super) timeout: Option<Duration>,
 }
 
 /// How a request ends that lost a race.

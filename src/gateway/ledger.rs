@@ -153,13 +153,19 @@ impl Gateway {
         let name = format!("{}:{}", account.scope.name(), account.name);
         for Unseeded { budget, unit, from, since } in account.unseeded() {
             let to = (past == Past::Before).then(|| since.into());
-            let spent = self.store().spent_by_node(&name, unit, (from.into(), to)).await?;
-            // Where replicas count together, each tells the others what it has spent itself.
-            let node = self.desk().map(|_| self.store().node());
+            let window = (from.into(), to);
+            let spent = if self.desk().is_none() {
+                self.store().spent(&name, unit, window).await?
+            } else {
+                // Where replicas count together, each tells the others what it has spent itself.
+                let by_node = self.store().spent_by_node(&name, unit, window).await?;
+                let node = self.store().node();
+                let own = by_node.into_iter().filter(|spent| *spent.node == **node);
+                own.map(|spent| (spent.at, spent.amount)).collect()
+            };
             let spent: Vec<_> = spent
                 .into_iter()
-                .filter(|spent| node.is_none_or(|node| *spent.node == **node))
-                .filter_map(|spent| Some((spent.at.try_into().ok()?, spent.amount)))
+                .filter_map(|(at, amount)| Some((at.try_into().ok()?, amount)))
                 .collect();
             account.seed(budget, &spent, Moment::now());
         }

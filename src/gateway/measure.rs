@@ -20,6 +20,8 @@ use crate::route::histogram::Histogram;
 /// A stream is not expected to be longer at first, for it can hold more while it grows; nor is an
 /// answer of a model of which nobody knows how much it says at most.
 const USUAL_MOST: u64 = 4096;
+/// A question that is shorter is soon measured.
+const LONG: usize = 8 * 1024;
 /// Bytes that make a token, where nobody looks at them: fewer than in nearly all texts.
 const BYTES: u64 = 2;
 /// How strings begin in what is not all text. A word too many costs a look at the question.
@@ -98,7 +100,7 @@ pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<
     }
 }
 
-/// The question by its bytes alone, where all of it is text, and what it says of its answer.
+/// A long question by its bytes alone, where all of it is text, and what it says of its answer.
 pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>> {
     let envelope = &question.envelope;
     let output = match call.surface() {
@@ -107,13 +109,14 @@ pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>
         Surface::Responses => envelope.most.output,
         _ => return None,
     };
-    if MEDIA.iter().any(|mark| envelope.beginnings.may_bear(mark)) {
+    let length = question.payload.len();
+    if length < LONG || MEDIA.iter().any(|mark| envelope.beginnings.may_bear(mark)) {
         return None;
     }
     let allowed = call.wishes().and_then(|wishes| wishes.max_output_tokens);
     Some(Measure {
         chat: None,
-        input: (question.payload.len() as u64).div_ceil(BYTES),
+        input: (length as u64).div_ceil(BYTES),
         counted: RefCell::default(),
         output: output.into_iter().chain(allowed).min(),
         answers: u64::from(envelope.choices.max(1)),

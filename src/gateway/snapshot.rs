@@ -314,7 +314,14 @@ impl Target {
 
     /// What text is counted by, if that is known and at hand.
     pub(super) fn tokenizer(&self) -> Option<Tokenizer> {
-        self.encoding?.tokenizer()
+        let encoding = self.encoding?;
+        let open = encoding.tokenizer();
+        if open.is_none() && encoding.claim() {
+            let thread = std::thread::Builder::new().name("tokenizer".to_owned());
+            // Without a thread there is the rule of thumb.
+            let _ = thread.spawn(move || encoding.open());
+        }
+        open
     }
 
     /// What a question of so many tokens will cost here, in nano-dollars; `None` where nobody knows

@@ -91,8 +91,8 @@ impl Store {
         Ok(sums.into_iter().collect())
     }
 
-    /// The same by whole minutes, with the node that counted it: who shares this store by that name is in
-    /// [`Store::node`].
+    /// The same by whole minutes, with the node that counted it: who shares this store by that name
+    /// is in [`Store::node`].
     pub async fn spent_by_node(
         &self,
         account: &str,

@@ -9,7 +9,6 @@ mod key;
 mod world;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -225,8 +224,8 @@ impl Roster {
     /// Hands over the keys behind `after`, by id, until `take` wants no more.
     pub fn keys_after(&self, after: &str, mut take: impl FnMut(&Arc<Key>) -> bool) {
         let index = self.lock();
-        let behind = (Bound::Excluded(Arc::from(after)), Bound::Unbounded);
-        for (_, key) in index.keys.range::<Arc<str>, _>(behind) {
+        let from = index.keys.range(Arc::from(after)..);
+        for (_, key) in from.skip_while(|(id, _)| ***id == *after) {
             if !take(key) {
                 return;
             }
@@ -240,8 +239,8 @@ impl Roster {
         mut take: impl FnMut(&Arc<str>, &Member) -> bool,
     ) {
         let index = self.lock();
-        let behind = (Bound::Excluded((kind, Arc::from(after))), Bound::Unbounded);
-        for ((other, id), member) in index.members.range::<(Kind, Arc<str>), _>(behind) {
+        let from = index.members.range((kind, Arc::from(after))..);
+        for ((other, id), member) in from.skip_while(|((_, id), _)| **id == *after) {
             if *other != kind || !take(id, member) {
                 return;
             }
