@@ -179,6 +179,16 @@ async fn server(certificate: tls::Certificate) -> (u16, Arc<Mutex<Vec<&'static s
     (port, told)
 }
 
+/// What the server has noted, as soon as it has.
+async fn heard(told: &Mutex<Vec<&'static str>>) -> &'static str {
+    loop {
+        if let Some(told) = told.lock().unwrap().pop() {
+            return told;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn the_connection_is_as_safe_as_the_address_asks_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -201,15 +211,7 @@ async fn the_connection_is_as_safe_as_the_address_asks_for() {
             let address = postgres::Address::read(&url).unwrap();
             let connect = move || postgres::Remote::connect(&address).map(drop);
             let failure = tokio::task::spawn_blocking(connect).await.unwrap().unwrap_err();
-            let heard = async {
-                loop {
-                    if let Some(told) = told.lock().unwrap().pop() {
-                        return told;
-                    }
-                    tokio::task::yield_now().await;
-                }
-            };
-            let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
+            let heard = tokio::time::timeout(Duration::from_secs(10), heard(&told)).await;
             assert_eq!(heard, Ok(expected), "{settings}: {failure}");
             assert!(!failure.to_string().contains("canary"), "{failure}");
         }
