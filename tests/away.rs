@@ -163,6 +163,12 @@ async fn a_database_that_stops_under_load_fails_no_call_and_lacks_none_afterward
     while let Some(worker) = load.join_next().await {
         worker.unwrap();
     }
+    // What was noted meanwhile is taken in bit by bit.
+    let until = Instant::now() + 6 * RECOVERY;
+    while gateway.metric("switchpoint_ledger_pending", &[]).await > 0.0 {
+        assert!(Instant::now() < until, "the journal is not taken in");
+        sleep(Duration::from_millis(200)).await;
+    }
     gateway.stop();
     let asked = asked.load(Ordering::SeqCst);
     println!("{asked} calls, {before} of them before an outage of {outage:?}");

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) struct Batch {
 pub(super) struct Importer {
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
+    /// The end of the process waits for one batch and not for all: the journal keeps the rest.
+    is_ending: Arc<AtomicBool>,
 }
 
 type Request = oneshot::Sender<Result<(), Failure>>;
@@ -46,6 +49,7 @@ struct Worker {
     is_failing: bool,
     /// It is known that another process has the folder.
     is_second: bool,
+    is_ending: Arc<AtomicBool>,
 }
 
 /// Where the journal lies, and whose it is.
@@ -80,7 +84,10 @@ impl Importer {
         let (started, start) = mpsc::sync_channel(1);
         let progress = Progress::Memory;
         let (is_failing, is_second) = (false, false);
-        let mut worker = Worker { journal, queue, place, progress, is_failing, is_second };
+        let is_ending = Arc::<AtomicBool>::default();
+        let ending = Arc::clone(&is_ending);
+        let mut worker =
+            Worker { journal, queue, place, progress, is_failing, is_second, is_ending: ending };
         let thread = std::thread::Builder::new().name("store-import".to_owned());
         let run = move || {
             // A database that is away comes back; until then the journal keeps what there is.
@@ -95,7 +102,7 @@ impl Importer {
             }
         };
         let thread = thread.spawn(run).map_err(super::no_thread)?;
-        let importer = Self { requests: Some(sender), thread: Some(thread) };
+        let importer = Self { requests: Some(sender), thread: Some(thread), is_ending };
         start.recv().unwrap_or_else(|_| Err(busy()))?;
         Ok(importer)
     }
@@ -111,6 +118,7 @@ impl Importer {
 
 impl Drop for Importer {
     fn drop(&mut self) {
+        self.is_ending.store(true, Ordering::Relaxed);
         self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -164,7 +172,7 @@ impl Worker {
     fn import_new(&mut self, start: Position) -> Result<(), Failure> {
         let Some((folder, end)) = self.journal.end() else { return Ok(()) };
         let mut position = start;
-        while position < end {
+        while position < end && !self.is_ending.load(Ordering::Relaxed) {
             let piece =
                 journal::read(&folder, position, end).map_err(|error| unusable(&folder, &error))?;
             report(piece.damaged, position);

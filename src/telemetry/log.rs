@@ -23,6 +23,10 @@ pub enum Format {
     Text,
 }
 
+/// What libraries would tell of the values and headers that pass through them is told to nobody,
+/// whatever the level.
+const QUIET: [&str; 2] = ["tokio_postgres=warn", "h2=info"];
+
 /// The bytes one worker may have waiting to be written.
 const MOST: usize = 4 * 1024 * 1024;
 /// How long lines gather before they are written together.
@@ -132,6 +136,8 @@ impl Log {
     /// `info,switchpoint::net=debug`.
     pub fn install(self: &Arc<Self>, level: &str) {
         let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+        let quiet = QUIET.iter().filter_map(|directive| directive.parse().ok());
+        let filter = quiet.fold(filter, EnvFilter::add_directive);
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(false)
