@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::database::{Alone, Database, Fault};
 use super::journal::{self, Journal, Position, Record};
@@ -21,6 +21,8 @@ use crate::canon::{Outcome, UsageSource};
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long after a failure it is tried again.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for what is left.
+const LAST: Duration = Duration::from_secs(5);
 /// Records in one transaction where no file sets a measure.
 const BATCH: usize = 500;
 
@@ -35,8 +37,8 @@ pub(super) struct Batch {
 pub(super) struct Importer {
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
-    /// The end of the process waits for one batch and not for all: the journal keeps the rest.
-    is_ending: Arc<AtomicBool>,
+    /// Until when the end of the process waits: what is not taken in then the journal keeps.
+    end: Arc<OnceLock<Instant>>,
 }
 
 type Request = oneshot::Sender<Result<(), Failure>>;
@@ -49,7 +51,7 @@ struct Worker {
     is_failing: bool,
     /// It is known that another process has the folder.
     is_second: bool,
-    is_ending: Arc<AtomicBool>,
+    end: Arc<OnceLock<Instant>>,
 }
 
 /// Where the journal lies, and whose it is.
@@ -84,10 +86,10 @@ impl Importer {
         let (started, start) = mpsc::sync_channel(1);
         let progress = Progress::Memory;
         let (is_failing, is_second) = (false, false);
-        let is_ending = Arc::<AtomicBool>::default();
-        let ending = Arc::clone(&is_ending);
+        let end = Arc::<OnceLock<Instant>>::default();
+        let known = Arc::clone(&end);
         let mut worker =
-            Worker { journal, queue, place, progress, is_failing, is_second, is_ending: ending };
+            Worker { journal, queue, place, progress, is_failing, is_second, end: known };
         let thread = std::thread::Builder::new().name("store-import".to_owned());
         let run = move || {
             // A database that is away comes back; until then the journal keeps what there is.
@@ -102,7 +104,7 @@ impl Importer {
             }
         };
         let thread = thread.spawn(run).map_err(super::no_thread)?;
-        let importer = Self { requests: Some(sender), thread: Some(thread), is_ending };
+        let importer = Self { requests: Some(sender), thread: Some(thread), end };
         start.recv().unwrap_or_else(|_| Err(busy()))?;
         Ok(importer)
     }
@@ -118,7 +120,7 @@ impl Importer {
 
 impl Drop for Importer {
     fn drop(&mut self) {
-        self.is_ending.store(true, Ordering::Relaxed);
+        let _ = self.end.set(Instant::now() + LAST);
         self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -172,7 +174,7 @@ impl Worker {
     fn import_new(&mut self, start: Position) -> Result<(), Failure> {
         let Some((folder, end)) = self.journal.end() else { return Ok(()) };
         let mut position = start;
-        while position < end && !self.is_ending.load(Ordering::Relaxed) {
+        while position < end && self.end.get().is_none_or(|end| Instant::now() < *end) {
             let piece =
                 journal::read(&folder, position, end).map_err(|error| unusable(&folder, &error))?;
             report(piece.damaged, position);
