@@ -82,9 +82,12 @@ impl Gateway {
         let house = self.snapshot();
         let accounts: Vec<_> =
             house.tabs.all().cloned().chain(house.roster.all_accounts()).collect();
-        if past == Past::Before && accounts.iter().any(|account| !account.unseeded().is_empty()) {
-            // What ended just now is only noted yet.
-            self.store().flush().await?;
+        // What ended just now, or before a start without the store, is only noted yet.
+        if accounts.iter().any(|account| !account.unseeded().is_empty())
+            && let Err(error) = self.store().flush().await
+        {
+            self.lacks_past.store(true, Ordering::Relaxed);
+            return Err(error);
         }
         self.seed_accounts(&accounts, past).await?;
         self.lacks_past.store(false, Ordering::Relaxed);
