@@ -203,8 +203,8 @@ async fn a_start_without_the_database_serves_whom_no_budget_binds() {
     let refused = ask(gateway.address, "bound").await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("overloaded")));
     assert_eq!(refused.header("retry-after"), Some("1"));
-    let output = gateway.output().join("\n");
-    assert!(output.contains("starting without the store"), "{output}");
+    let told = || gateway.output().join("\n").contains("starting without the store");
+    within(RECOVERY, "the log says so", told).await;
 
     database.is_open.send_replace(true);
     wait_for_store(&gateway, "up").await;
