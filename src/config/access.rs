@@ -18,7 +18,7 @@ use super::value;
 
 pub(super) const KEYS: &[&str] = &[
     "secret", "hash", "routes", "models", "team", "user", "limits", "budget", "tags", "expires",
-    "ips",
+    "ips", "guards",
 ];
 pub(super) const USER_KEYS: &[&str] = &["team", "limits", "budget"];
 pub(super) const TEAM_KEYS: &[&str] = &["org", "limits", "budget"];
@@ -43,6 +43,8 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// From where it may be used; absent means from everywhere.
     pub ips: Option<Vec<IpNet>>,
+    /// What its calls are guarded by, besides those of the server and the route.
+    pub guards: Vec<String>,
 }
 
 /// A person, who may have several keys.
@@ -93,6 +95,7 @@ impl Key {
                 let fields = field.list().unwrap_or_default();
                 fields.iter().filter_map(|field| field.read(network)).collect()
             }),
+            guards: texts(section, "guards"),
         }
     }
 }

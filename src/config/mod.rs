@@ -23,6 +23,7 @@ mod provider;
 mod model;
 mod route;
 mod access;
+mod guard;
 mod telemetry;
 mod check;
 mod discover;
@@ -34,6 +35,7 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use problem::Problem;
@@ -61,6 +63,7 @@ const SECTIONS: &[&str] = &[
     "users",
     "teams",
     "orgs",
+    "guards",
     "token_weights",
     "telemetry",
 ];
@@ -79,6 +82,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     pub teams: BTreeMap<String, Team>,
     pub orgs: BTreeMap<String, Org>,
+    /// What may be said; they hold where they are named.
+    pub guards: BTreeMap<String, Guard>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
     pub telemetry: Telemetry,
@@ -136,6 +141,7 @@ impl Config {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
+            guards: BTreeMap::new(),
             token_weights: Weights::default(),
             telemetry: Telemetry::default(),
             source,
@@ -163,6 +169,7 @@ impl Config {
             users: named(root, "users", access::USER_KEYS, User::read),
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            guards: named(root, "guards", guard::KEYS, Guard::read),
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
                 .unwrap_or_default(),

@@ -18,7 +18,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws_smithy_eventstream", &["dialect"]),
     ("aws", &["provider"]),
     // In `net` it is the provider of that name inside of rustls.
-    ("ring", &["net", "provider"]),
+    ("ring", &["net", "provider", "guard"]),
     ("base64", &["dialect", "provider", "cli"]),
     ("getrandom", &["cli"]),
     ("rlimit", &["cli"]),
@@ -33,6 +33,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route"]),
     ("memchr", &["dialect"]),
+    // What may be said: regular expressions, languages and schemas.
+    ("regex_automata", &["guard"]),
+    ("regex_syntax", &["guard"]),
+    ("whatlang", &["guard"]),
+    ("jsonschema", &["guard"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
