@@ -1,6 +1,6 @@
 //! `[guards.NAME]`: what may be said, where that is looked at, and what happens if it is not so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toml::de::DeValue;
@@ -242,7 +242,6 @@ impl Guard {
         let Some(ability) = kind.read(|value| value::one_of(value, &words)) else {
             return Self::default();
         };
-        let is_mask = |guard: &Self| guard.action == Action::Mask;
         let mut guard = Self {
             kind: GuardKind::read(ability.kind, section),
             stages: stages(section, ability),
@@ -268,7 +267,7 @@ impl Guard {
         };
         guard.restore = section
             .read("restore", value::flag)
-            .unwrap_or(ability.kind == "pii" && is_mask(&guard));
+            .unwrap_or(ability.kind == "pii" && guard.action == Action::Mask);
         guard.check(ability, section);
         guard
     }
@@ -277,7 +276,7 @@ impl Guard {
     fn check(&self, ability: &Ability, section: &Section<'_>) {
         let kind = ability.kind;
         let fail = |key: &str, message: String| {
-            section.report.problem(&child(&section.path, key), message)
+            section.report.problem(&child(&section.path, key), message);
         };
         let known = |key: &&&str| {
             SHARED.contains(key)
@@ -296,16 +295,17 @@ impl Guard {
             let able = able.join(", ");
             fail("action", format!("a guard of the kind \"{kind}\" cannot mask; {able} can"));
         }
-        if self.restore && self.action != Action::Mask {
+        let is_mask = self.action == Action::Mask;
+        if self.restore && !is_mask {
             fail("restore", "nothing can be restored where nothing is masked".to_owned());
         }
         let outward = [Stage::Input, Stage::ToolResults];
         let goes_out = outward.iter().any(|stage| self.stages.contains(stage));
-        if section.get("restore").is_some() && self.restore && !goes_out {
+        if section.get("restore").is_some() && self.restore && is_mask && !goes_out {
             let message = "only what is masked in `input` or `tool_results` can be restored";
             fail("restore", message.to_owned());
         }
-        if self.mode == Mode::Parallel {
+        if self.mode == Mode::Parallel && ability.asks {
             self.check_parallel(&fail);
         }
     }
@@ -536,7 +536,7 @@ fn check_name((path, what): (&str, &str), name: &str, known: &[&str], report: &R
 
 /// The guards of a call: those of the server, its route and its key, each once, in this order.
 pub fn together<'a>(lists: &[&'a [String]]) -> Vec<&'a str> {
-    let mut seen: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let names = lists.iter().flat_map(|list| list.iter()).map(String::as_str);
-    names.filter(|name| seen.insert(name, ()).is_none()).collect()
+    names.filter(|name| seen.insert(*name)).collect()
 }

@@ -135,16 +135,12 @@ impl<Inner: Filter> Arguments<Inner> {
     fn unit(&mut self, unit: u16) {
         let first = self.surrogate.take();
         let units = first.into_iter().chain([unit]);
-        match unit {
-            0xD800..=0xDBFF => {
-                self.decoded.extend(first.map(|_| char::REPLACEMENT_CHARACTER));
-                self.surrogate = Some(unit);
-            }
-            _ => {
-                let decoded = char::decode_utf16(units);
-                self.decoded
-                    .extend(decoded.map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));
-            }
+        if (0xD800..=0xDBFF).contains(&unit) {
+            self.decoded.extend(first.map(|_| char::REPLACEMENT_CHARACTER));
+            self.surrogate = Some(unit);
+        } else {
+            let decoded = char::decode_utf16(units);
+            self.decoded.extend(decoded.map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)));
         }
     }
 

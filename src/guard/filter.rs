@@ -40,13 +40,11 @@ impl<First: Filter, Second: Filter> Filter for (First, Second) {
 
 impl<Inner: Filter> Filter for Option<Inner> {
     fn feed(&mut self, piece: &str, out: &mut String) -> Result<(), Blocked> {
-        match self {
-            Some(inner) => inner.feed(piece, out),
-            None => {
-                out.push_str(piece);
-                Ok(())
-            }
+        if let Some(inner) = self {
+            return inner.feed(piece, out);
         }
+        out.push_str(piece);
+        Ok(())
     }
 
     fn finish(&mut self, out: &mut String) -> Result<(), Blocked> {

@@ -92,6 +92,7 @@ pub(super) struct Language {
     detector: Detector,
     window: String,
     letters: usize,
+    told: bool,
 }
 
 /// The languages behind the codes.
@@ -111,20 +112,28 @@ pub(super) fn allowed(codes: &[String]) -> Result<Arc<[Lang]>, String> {
 impl Language {
     pub(super) fn new(allowed: &Arc<[Lang]>) -> Self {
         let detector = Detector::default();
-        Self { allowed: Arc::clone(allowed), detector, window: String::new(), letters: 0 }
+        Self {
+            allowed: Arc::clone(allowed),
+            detector,
+            window: String::new(),
+            letters: 0,
+            told: false,
+        }
     }
 
     fn judge(&mut self) -> Option<Finding> {
         let found = self.detector.detect(&self.window);
         let judged = std::mem::take(&mut self.letters) >= LEAST;
         self.window.clear();
-        let found = found.filter(|found| judged && found.confidence() >= CONFIDENCE)?;
+        let found =
+            found.filter(|found| judged && !self.told && found.confidence() >= CONFIDENCE)?;
         if self.allowed.contains(&found.lang()) {
             return None;
         }
-        // Closely related languages, or one script for many: only what is sure counts.
+        // Once is enough where it is only noted.
+        self.told = true;
         let code = CODES.iter().find(|(_, long)| *long == found.lang().code());
-        let code = code.map_or(found.lang().code(), |(short, _)| short);
+        let code = code.map_or_else(|| found.lang().code(), |(short, _)| short);
         let reason = Some(format!("the text is in {}", found.lang().eng_name()));
         Some(Finding { label: code.to_owned(), reason, score: None })
     }
@@ -137,7 +146,8 @@ impl Reader for Language {
             self.window.push(character);
             self.letters += usize::from(character.is_alphabetic());
             if self.letters == WINDOW {
-                finding = finding.or(self.judge());
+                let judged = self.judge();
+                finding = finding.or(judged);
             }
         }
         finding

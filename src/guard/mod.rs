@@ -106,8 +106,8 @@ impl Guards {
 
     /// Those of the named guards that look at this surface. The names are checked by `config`.
     pub fn chain(&self, names: &[&str], stage: Stage) -> Chain {
-        let named = names.iter().filter_map(|name| self.0.get(*name));
-        let here = named.filter(|guard| guard.stages.contains(&stage)).map(Arc::clone);
+        let meant = names.iter().filter_map(|name| self.0.get(*name));
+        let here = meant.filter(|guard| guard.stages.contains(&stage)).map(Arc::clone);
         let (remote, local) = here.partition(|guard| matches!(guard.engine, Engine::Remote(_)));
         Chain { stage: Some(stage), local, remote }
     }

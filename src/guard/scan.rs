@@ -86,14 +86,14 @@ impl Filter for Scan {
 
 impl Link {
     /// Nothing for a guard that asks somebody else: that takes more than a text.
-    fn new(guard: &Arc<Guard>, stage: Stage) -> Option<Self> {
+    fn new(guard: &Arc<Guard>, surface: Stage) -> Option<Self> {
         let state = match &guard.engine {
             Engine::Sieve(..) => State::Sift(Sift::default()),
             Engine::Reader(open) => State::Reader(open()),
             Engine::Schema(_) => State::Whole(String::new()),
             Engine::Remote(_) => return None,
         };
-        Some(Self { guard: Arc::clone(guard), state, verdict: guard.silence(stage) })
+        Some(Self { guard: Arc::clone(guard), state, verdict: guard.silence(surface) })
     }
 
     fn feed(&mut self, piece: &str, vault: &Vault, out: &mut String) -> Result<(), Blocked> {

@@ -106,15 +106,16 @@ impl Sieve {
             }
             expressions.push(parsed);
         }
-        let alive = Hir::alternation(expressions.iter().map(prefix::alive).collect());
-        let (alive, any) = (build(&[alive])?, build(&expressions)?);
-        let mut ready = Vec::new();
-        let mut labels = Vec::new();
-        for (rule, expression) in rules.into_iter().zip(expressions) {
-            let regex = build(&[expression]).map_err(|error| faulty(&rule.expression, &error))?;
-            ready.push((regex, rule.check));
+        let (mut ready, mut labels) = (Vec::new(), Vec::new());
+        for (rule, expression) in rules.into_iter().zip(&expressions) {
+            let regex = build(std::slice::from_ref(expression));
+            ready.push((regex.map_err(|error| faulty(&rule.expression, &error))?, rule.check));
             labels.push(rule.label);
         }
+        let together = |error| format!("the expressions together cannot be used: {error}");
+        let alive = Hir::alternation(expressions.iter().map(prefix::alive).collect());
+        let (alive, any) =
+            (build(&[alive]).map_err(together)?, build(&expressions).map_err(together)?);
         Ok(Self { labels, rules: ready, any, alive })
     }
 
@@ -133,12 +134,10 @@ impl Sieve {
 
     /// Replaces the candidates that begin in front of `at`.
     fn renew(&self, candidates: &mut Vec<Found>, text: &str, at: usize) {
-        let renewed = std::mem::take(candidates).into_iter();
-        let renew = |found: Found| match found.from < at {
-            true => self.first(found.rule, text, at),
-            false => Some(found),
-        };
-        candidates.extend(renewed.filter_map(renew));
+        let (passed, ahead) =
+            std::mem::take(candidates).into_iter().partition::<Vec<_>, _>(|found| found.from < at);
+        let again = passed.into_iter().filter_map(|found| self.first(found.rule, text, at));
+        candidates.extend(ahead.into_iter().chain(again));
     }
 
     /// The first candidate of a rule from `at` on that stands up to its check.
@@ -208,36 +207,42 @@ impl Sift {
 
     /// Decides what can be decided. `ends`: no more text comes.
     fn settle(&mut self, sieve: &Sieve, ends: bool, sink: &mut dyn Sink) -> bool {
-        let end = self.text.len();
-        let open = |text: &str, at| if ends { end } else { sieve.held_from(text, at) };
-        let mut undecided = open(&self.text, self.at);
-        let mut hold = undecided;
-        if undecided > self.at {
-            let mut candidates = sieve.candidates(&self.text, self.at);
-            // What begins in front of the undecided stands, unless something undecided could yet
-            // come in front of the part of it that counts.
-            while let Some(found) = earliest(&candidates, undecided) {
-                if found.range.start >= undecided {
-                    break;
-                }
-                let (rule, range) = (found.rule, found.range.clone());
-                sink.pass(&self.text[self.at..range.start]);
-                self.at = range.end;
-                if !sink.found(&sieve.labels[rule], &self.text[range]) {
-                    return false;
-                }
-                if self.at > undecided {
-                    undecided = open(&self.text, self.at);
-                }
-                sieve.renew(&mut candidates, &self.text, self.at);
-            }
-            let begun = candidates.iter().map(|found| found.from);
-            hold = begun.chain([undecided]).min().unwrap_or(undecided);
-        }
+        let Some(hold) = self.decide(sieve, ends, sink) else { return false };
         sink.pass(&self.text[self.at..hold]);
         self.at = hold;
         self.forget();
         true
+    }
+
+    /// Hands on what is found for certain, and says from where on the text is held. Nothing if
+    /// the sink wants no more.
+    fn decide(&mut self, sieve: &Sieve, ends: bool, sink: &mut dyn Sink) -> Option<usize> {
+        let end = self.text.len();
+        let open = |text: &str, at| if ends { end } else { sieve.held_from(text, at) };
+        let mut undecided = open(&self.text, self.at);
+        if undecided <= self.at {
+            return Some(undecided);
+        }
+        let mut candidates = sieve.candidates(&self.text, self.at);
+        // What begins in front of the undecided stands, unless something undecided could yet come
+        // in front of the part of it that counts.
+        while let Some(found) = earliest(&candidates, undecided) {
+            let (rule, range) = (found.rule, found.range.clone());
+            if range.start >= undecided {
+                break;
+            }
+            sink.pass(&self.text[self.at..range.start]);
+            self.at = range.end;
+            if !sink.found(&sieve.labels[rule], &self.text[range]) {
+                return None;
+            }
+            if self.at > undecided {
+                undecided = open(&self.text, self.at);
+            }
+            sieve.renew(&mut candidates, &self.text, self.at);
+        }
+        let begun = candidates.iter().map(|found| found.from);
+        begun.chain([undecided]).min()
     }
 
     /// Drops what has left, but for what checks may look at.

@@ -10,11 +10,12 @@ pub(super) const REMOVED: &str = "[link removed]";
 
 /// An address, as far as it goes without a space: what is held of it is the name of its scheme and
 /// what is written of it.
-const BARE: &str = r#"(?i:(?:https?|ftp|wss?)(?::|%3a)[/\\]{1,3}|www\.)[^\s<>"'`)\]}|]{1,2000}"#;
+const BARE: &str = r#"(?i:(?:https?|ftp|wss?)(?::|%3a)[/\\]{1,3}|www\.)[^\s<>"'`)\]}|]+"#;
 /// Where Markdown and HTML lead, with a scheme or without: `](//host/…`, `src=//host`.
-const RELATIVE: &str = r#"(?:\]\(\s{0,8}<?|\]:\s{0,8}<?|(?i:src|href)\s{0,4}=\s{0,4}["']?)[/\\]{2}[^\s<>"'`)]{1,2000}"#;
+const RELATIVE: &str =
+    r#"(?:\]\(\s{0,8}<?|\]:\s{0,8}<?|(?i:src|href)\s{0,4}=\s{0,4}["']?)[/\\]{2}[^\s<>"'`)]+"#;
 /// Schemes that run or hold something instead of leading somewhere.
-const ACTIVE: &str = r#"(?:\]\(\s{0,8}<?|(?i:src|href)\s{0,4}=\s{0,4}["']?)(?i:javascript|vbscript|data|file):[^\s<>"'`)]{1,2000}"#;
+const ACTIVE: &str = r#"(?:\]\(\s{0,8}<?|(?i:src|href)\s{0,4}=\s{0,4}["']?)(?i:javascript|vbscript|data|file):[^\s<>"'`)]+"#;
 
 pub(super) fn rules(hosts: &[String]) -> Vec<Rule> {
     let hosts: Arc<[String]> = hosts.into();

@@ -53,6 +53,29 @@ dry_run = true
     assert_eq!(together(&lists), ["pii", "topic", "words"]);
 }
 
+const WRONG: &str = r#"10: guards.a.action: a guard of the kind "judge" cannot mask; pattern, pii, secrets, webhook, urls can
+11: guards.a.route: no route is called "fats"; did you mean "fast"?
+13: guards.a.mode: what was already sent on cannot be masked
+13: guards.a.mode: in `tool_args` the verdict would come after the deed
+16: guards.b.stage[0]: a guard of the kind "schema" works in output only
+17: guards.b.schema: the schema is not JSON: EOF while parsing an object at line 1 column 1
+20: guards.c.stage[1]: is named twice
+21: guards.c.mode: `mode` does not belong to guards of the kind "pii"
+22: guards.c.restore: nothing can be restored where nothing is masked
+23: guards.c.kinds[0]: no kind of personal data is called "emial"; did you mean "email"?
+24: guards.d: write `words`, `regex` or both
+26: guards.d.stage: must name at least one stage
+27: guards.d.label: "Big Words" is not a label; write up to 24 of a-z, 0-9 and _, a letter first
+28: guards.e: write `max_chars`, `max_tokens` or both
+30: guards.e.stage[0]: "nowhere" is none of "input", "output", "tool_args", "tool_results", "memory"
+32: guards.f.kind: "url" is none of "pattern", "pii", "secrets", "injection", "judge", "moderation", "webhook", "schema", "language", "length", "urls"
+36: guards.g.hosts[0]: "https://example.org" is not a host; write "example.com" or "*.example.com"
+37: guards.g.word: "word" is not known; did you mean "words"?
+41: guards.h.model: no provider is called "gorq"; did you mean "groq"?
+44: keys.k.guards[1]: no guard is called "cc"; did you mean "c"?
+44: keys.k.guards[2]: is named twice
+"#;
+
 #[test]
 fn what_could_never_work_is_refused_and_not_silently_idle() {
     let text = r#"
@@ -95,5 +118,5 @@ model = "gorq/omni"
 secret = "k"
 guards = ["c", "cc", "c"]
 "#;
-    assert_eq!(complaints_beside_sound(text), "");
+    assert_eq!(complaints_beside_sound(text), WRONG);
 }

@@ -92,17 +92,22 @@ fn is_local(character: char) -> bool {
 /// `+49 30 901820`, `0044 (0)20 7946 0958`.
 pub(super) fn international(candidate: &Candidate<'_>) -> Option<Range<usize>> {
     let text = candidate.text;
-    let digits = digits(text);
     let zeros = if text.starts_with("00") { 2 } else { 0 };
-    let last = candidate.last_before();
-    let glued = last
-        .is_some_and(|c| c.is_alphanumeric() || matches!(c, '.' | ',' | '-' | '+' | '/' | '='))
-        || candidate.after.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    let count = digits.len() - zeros;
+    let sign = |c: char| matches!(c, '.' | ',' | '-' | '+' | '/' | '=' | '_');
+    let glued = candidate.last_before().is_some_and(|c| c.is_ascii_alphanumeric() || sign(c))
+        || candidate.after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+    let count = digits(text).len() - zeros;
     // Without a plus, two zeros also begin ids: signs have to part it, or a word announce it.
-    let told = zeros == 0 || text.contains([' ', '-', '/', '(']) || is_called(candidate, TELEPHONE);
+    let parted = text.contains([' ', '-', '/', '(']) && !follows_digits(candidate);
+    let told = zeros == 0 || parted || is_called(candidate, TELEPHONE);
     let sound = (8..=15).contains(&count) && !glued && told && parentheses(text);
     (sound && !is_timestamp(text)).then(|| candidate.whole())
+}
+
+/// It is a group, or several, of a longer number.
+fn follows_digits(candidate: &Candidate<'_>) -> bool {
+    let before = candidate.before.strip_suffix(' ');
+    before.is_some_and(|before| before.ends_with(|c: char| c.is_ascii_digit()))
 }
 
 /// As people of one country write it to each other.
@@ -118,7 +123,8 @@ pub(super) fn national(candidate: &Candidate<'_>) -> Option<Range<usize>> {
     let count = digits(text).len();
     let groups = shape(text);
     let announced = is_called(candidate, TELEPHONE) && (7..=12).contains(&count);
-    let sound = (announced || is_usual(text, &groups)) && parentheses(text) && !is_timestamp(text);
+    let usual = is_usual(text, &groups) && !follows_digits(candidate);
+    let sound = (announced || usual) && parentheses(text) && !is_timestamp(text);
     sound.then(|| candidate.whole())
 }
 
@@ -152,7 +158,7 @@ fn is_usual(text: &str, groups: &[usize]) -> bool {
         // India: 98765 43210
         [5, 5] => spaced && first.starts_with(['6', '7', '8', '9']),
         // Brazil: (11) 91234-5678
-        [2, 5, 4] | [2, 4, 4] if text.starts_with('(') => text.contains('-'),
+        [2, 5 | 4, 4] if text.starts_with('(') => text.contains('-'),
         // With the zero that leads out of town: 020 7946 0958, 030/901820, 06-12345678
         [area, ..] => {
             (2..=6).contains(area)

@@ -26,7 +26,11 @@ const TABLE: &[(&str, &str, Judge)] = &[
     ("ipv4", r"[0-9]{1,3}(?:\.[0-9]{1,3}){3,5}", network::ipv4),
     ("us_ssn", r"[0-9]{3}[ -]?[0-9]{2}[ -]?[0-9]{4}", nation::us_ssn),
     ("ca_sin", r"[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}", nation::ca_sin),
-    ("uk_nino", r"(?i:[A-Z]{2}) ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?(?i:[A-D])", nation::uk_nino),
+    (
+        "uk_nino",
+        r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D]",
+        nation::uk_nino,
+    ),
     ("se_personnummer", r"(?:[0-9]{2})?[0-9]{6}[-+]?[0-9]{4}", nation::se_personnummer),
     ("pl_pesel", r"[0-9]{11}", nation::pl_pesel),
     ("de_tax_id", r"[1-9][0-9](?:[ /]?[0-9]{3}){3}", nation::de_tax_id),
@@ -42,7 +46,7 @@ const TABLE: &[(&str, &str, Judge)] = &[
     ),
     (
         "es_dni",
-        r"(?:(?i:[XYZ])[ -]?[0-9]{7}|[0-9]{2}\.?[0-9]{3}\.?[0-9]{3})[ -]?(?i:[A-Z])",
+        r"(?:[XYZ][ -]?[0-9]{7}|[0-9]{2}\.?[0-9]{3}\.?[0-9]{3})[ -]?(?i:[A-Z])",
         nation::es_dni,
     ),
     (

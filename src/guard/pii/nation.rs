@@ -37,16 +37,10 @@ pub(super) fn ca_sin(candidate: &Candidate<'_>) -> Judged {
     whole(candidate, given && is_called(candidate, &names) && is_own_number(candidate))
 }
 
-/// No checksum: some letters and pairs of letters are never given.
+/// No checksum: some pairs of letters are never given.
 pub(super) fn uk_nino(candidate: &Candidate<'_>) -> Judged {
-    let text = candidate.text.to_ascii_uppercase();
-    let (first, second) = (text.chars().next()?, text.chars().nth(1)?);
-    let given = !"DFIQUV".contains(first)
-        && !"DFIQUVO".contains(second)
-        && !["BG", "GB", "NK", "KN", "TN", "NT", "ZZ"].contains(&&text[..2]);
-    let capital = candidate.text.starts_with(|c: char| c.is_ascii_uppercase());
-    let names = ["ni", "nino", "national insurance", "insurance number"];
-    whole(candidate, given && stands_alone(candidate) && (capital || is_called(candidate, &names)))
+    let given = !["BG", "GB", "NK", "KN", "TN", "NT", "ZZ"].contains(&&candidate.text[..2]);
+    whole(candidate, given && stands_alone(candidate))
 }
 
 /// Eleven digits; in the first ten, one comes twice or three times and others are missing.

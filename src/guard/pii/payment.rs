@@ -50,7 +50,7 @@ pub(super) fn card(candidate: &Candidate<'_>) -> Option<Range<usize>> {
     let digits = digits(text);
     let sound = |length: &usize| {
         let digits = &digits[..*length];
-        is_issued(digits) && luhn(digits) && !is_uniform(&digits[1..])
+        is_issued(digits) && luhn(digits) && !is_uniform(digits)
     };
     let length = (12..=digits.len()).rev().find(|length| {
         let end = ends[*length - 1];
