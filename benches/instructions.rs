@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use switchpoint::canon::Surface;
-use switchpoint::config::{Config, StoreUrl};
+use switchpoint::config::{self, Config, StoreUrl};
 use switchpoint::gateway::{Arrival, Ask, Gateway, Snapshot};
 use switchpoint::net::client::Client;
 use switchpoint::net::patience::Pulse;
@@ -142,7 +142,7 @@ fn gateway(case: &Case, upstream: SocketAddr) -> Arc<Gateway> {
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default())).unwrap();
     let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
-    let store = Store::open(&StoreUrl::Memory).unwrap();
+    let store = Store::open(&config::Store::at(StoreUrl::Memory)).unwrap();
     Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
 }
 

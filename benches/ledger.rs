@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
 use switchpoint::canon::{Attempt, Money, Outcome, Usage, UsageSource};
-use switchpoint::config::StoreUrl;
+use switchpoint::config::{self, StoreUrl};
 use switchpoint::store::{CallRow, Store};
 
 fn main() {
@@ -17,7 +17,8 @@ fn main() {
 #[divan::bench(threads = [1, 2])]
 fn append_settled(bencher: Bencher) {
     let Ok(folder) = tempfile::tempdir() else { return };
-    let Ok(store) = Store::open(&StoreUrl::Sqlite(folder.path().join("state.db"))) else { return };
+    let file = StoreUrl::Sqlite(folder.path().join("state.db"));
+    let Ok(store) = Store::open(&config::Store::at(file)) else { return };
     let row = row();
     bencher.bench(|| store.append_settled(black_box(&row)));
 }

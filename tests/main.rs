@@ -17,6 +17,7 @@ mod house;
 mod limits;
 mod matrix;
 mod objects;
+mod oidc;
 mod outage;
 mod operate;
 mod pairs;

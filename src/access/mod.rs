@@ -1,7 +1,8 @@
-//! Who may call. A `Caller` exists only where a key was verified.
+//! Who may call. A `Caller` exists only where a key or a token was verified.
 
 pub mod account;
 mod tab;
+mod token;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -13,10 +14,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Role};
 use crate::error::{Error, Kind};
 use account::Scope;
 pub use tab::{Tab, Tabs};
+pub use token::{Tokens, Visitor};
 
 /// The virtual keys of one configuration, by the digest of their secret. The map is keyed afresh
 /// in each process, and whole digests are compared, so its timing tells nothing of a secret.
@@ -28,6 +30,8 @@ pub struct Access {
 #[derive(Debug)]
 struct Key {
     name: Arc<str>,
+    /// Whose is what its calls leave behind.
+    owner: Arc<str>,
     team: Option<Arc<str>>,
     user: Option<Arc<str>>,
     org: Option<Arc<str>>,
@@ -38,6 +42,8 @@ struct Key {
     tags: BTreeMap<String, String>,
     expires: Option<Timestamp>,
     ips: Option<Vec<IpNet>>,
+    /// What it may do on the admin listener.
+    role: Option<Role>,
     /// What its calls are counted in: its own account and those of its user, team and org.
     tab: Tab,
 }
@@ -73,15 +79,7 @@ impl Access {
         let Some(key) = self.keys.get(&digest(token)) else {
             return Err(Error::new(Kind::InvalidKey, "This API key is not known to the gateway."));
         };
-        if key.expires.is_some_and(|expires| expires <= Timestamp::now()) {
-            return Err(Error::new(Kind::ExpiredKey, "This API key has expired."));
-        }
-        if let (Some(ips), Some(from)) = (&key.ips, from)
-            && !ips.iter().any(|network| network.contains(&from.to_canonical()))
-        {
-            let message = format!("This API key may not be used from {from}.");
-            return Err(Error::new(Kind::NotAllowed, message));
-        }
+        key.check(from)?;
         Ok(Caller(Arc::clone(key)))
     }
 }
@@ -99,8 +97,10 @@ impl Key {
             (Scope::Team, team.map(String::as_str)),
             (Scope::Org, org.map(String::as_str)),
         ];
+        let name: Arc<str> = name.into();
         Self {
-            name: name.into(),
+            owner: Arc::clone(&name),
+            name,
             team: team.map(|team| team.as_str().into()),
             user: key.user.as_deref().map(Into::into),
             org: org.map(|org| org.as_str().into()),
@@ -109,8 +109,23 @@ impl Key {
             tags: key.tags.clone(),
             expires: key.expires,
             ips: key.ips.clone(),
+            role: key.role,
             tab: tabs.tab(&holders),
         }
+    }
+
+    /// Whether it is good now and from this address.
+    fn check(&self, from: Option<IpAddr>) -> Result<(), Error> {
+        if self.expires.is_some_and(|expires| expires <= Timestamp::now()) {
+            return Err(Error::new(Kind::ExpiredKey, "This API key has expired."));
+        }
+        if let (Some(ips), Some(from)) = (&self.ips, from)
+            && !ips.iter().any(|network| network.contains(&from.to_canonical()))
+        {
+            let message = format!("This API key may not be used from {from}.");
+            return Err(Error::new(Kind::NotAllowed, message));
+        }
+        Ok(())
     }
 }
 
@@ -143,9 +158,19 @@ fn token(headers: &HeaderMap) -> Result<&str, Error> {
 // === impl Caller ===
 
 impl Caller {
-    /// The name of the key in the config.
+    /// The name of the key in the config, or of the issuer of a token.
     pub fn key(&self) -> &Arc<str> {
         &self.0.name
+    }
+
+    /// Whose is what its calls leave behind: of those who show tokens, each has their own.
+    pub fn owner(&self) -> &Arc<str> {
+        &self.0.owner
+    }
+
+    /// What they may do on the admin listener.
+    pub fn role(&self) -> Option<Role> {
+        self.0.role
     }
 
     pub fn team(&self) -> Option<&Arc<str>> {

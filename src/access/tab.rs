@@ -27,11 +27,7 @@ impl Tabs {
     /// Finds the accounts; changes nothing in them.
     pub fn find(config: &Config, accounts: &Accounts) -> Self {
         let tabs = terms(config).map(|((scope, name), (limits, budgets))| {
-            let tab = Tab {
-                accounts: vec![accounts.account(scope, name)],
-                measured: !limits.tokens.is_empty() || !budgets.is_empty(),
-                budgeted: !budgets.is_empty(),
-            };
+            let tab = Tab::of(accounts.account(scope, name), (limits, budgets));
             ((scope, name.to_owned()), tab)
         });
         Self(tabs.collect())
@@ -52,9 +48,7 @@ impl Tabs {
     pub fn tab(&self, holders: &[(Scope, Option<&str>)]) -> Tab {
         let named = holders.iter().filter_map(|(scope, name)| Some((*scope, (*name)?.to_owned())));
         named.filter_map(|holder| self.0.get(&holder)).fold(Tab::default(), |mut all, tab| {
-            all.accounts.extend(tab.accounts.iter().cloned());
-            all.measured |= tab.measured;
-            all.budgeted |= tab.budgeted;
+            all.add(tab);
             all
         })
     }
@@ -92,6 +86,21 @@ fn terms(config: &Config) -> impl Iterator<Item = Term<'_>> {
 // === impl Tab ===
 
 impl Tab {
+    /// That of one account with these terms.
+    pub(super) fn of(account: Arc<Account>, (limits, budgets): (&Limits, &[Budget])) -> Self {
+        Self {
+            accounts: vec![account],
+            measured: !limits.tokens.is_empty() || !budgets.is_empty(),
+            budgeted: !budgets.is_empty(),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.accounts.extend(other.accounts.iter().cloned());
+        self.measured |= other.measured;
+        self.budgeted |= other.budgeted;
+    }
+
     pub fn is_empty(&self) -> bool {
         self.accounts.is_empty()
     }

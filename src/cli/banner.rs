@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use crate::config::{Config, Source};
+use crate::config::{self, Config, Source};
 
 /// What was made at this start and is shown only now.
 pub(super) struct Made {
@@ -21,9 +21,13 @@ pub(super) fn text(config: &Config, api: &[SocketAddr], admin: SocketAddr, made:
         let _ = writeln!(text, "  {name:<10} {value}");
     };
     line("base URL", &base);
-    match &made.key {
-        Some(key) => line("API key", &format!("{key}  (made now, until the next start)")),
-        None => line("API keys", &config.keys.keys().cloned().collect::<Vec<_>>().join(", ")),
+    if let Some(key) = &made.key {
+        line("API key", &format!("{key}  (made now, until the next start)"));
+    } else {
+        // Templates are for nobody to call with.
+        let shown = |key: &config::Key| key.secret.is_some() || key.hash.is_some();
+        let keys = config.keys.iter().filter(|(_, key)| shown(key));
+        line("API keys", &keys.map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", "));
     }
     line("admin", &format!("http://{admin}  (metrics at /metrics)"));
     if let Some(key) = &made.admin_key {

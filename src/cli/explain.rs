@@ -70,7 +70,8 @@ fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| said(located(path.as_deref(), &problems)))?;
     let because = |error: &dyn std::fmt::Display| Failed::Because(error.to_string());
-    let store = Store::open(&StoreUrl::Memory).map_err(|error| because(&error))?;
+    let store =
+        Store::open(&config::Store::at(StoreUrl::Memory)).map_err(|error| because(&error))?;
     let log = Log::start(Format::Text, false, Box::new(io::sink())).map_err(broken)?;
     let telemetry = Telemetry::new(log).map_err(|error| because(&error))?;
     Ok(Gateway::new(snapshot, client, store, telemetry))

@@ -66,7 +66,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let client = Client::new(workers.count());
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
         .map_err(|problems| NoStart::Config(located(path.as_deref(), &problems)))?;
-    let store = Store::open(&snapshot.config.store.url).map_err(|error| {
+    let store = Store::open(&snapshot.config.store).map_err(|error| {
         NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))
     })?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);
@@ -85,7 +85,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
 /// there are none.
 fn overrides(arguments: &ServeArguments, config: &Config) -> (Overrides, Made) {
     let made = Made {
-        key: config.keys.is_empty().then(|| random("sk-sp-")),
+        key: (config.keys.is_empty() && config.oidc.is_empty()).then(|| random("sk-sp-")),
         admin_key: (config.admin.key.is_none() && variable("SWITCHPOINT_ADMIN_KEY").is_none())
             .then(|| random("sk-sp-admin-")),
     };

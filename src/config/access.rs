@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -17,8 +18,14 @@ use super::secret::{Literal, Secret};
 use super::value;
 
 pub(super) const KEYS: &[&str] = &[
-    "secret", "hash", "routes", "models", "team", "user", "limits", "budget", "tags", "expires",
-    "ips", "guards",
+    "secret", "hash", "template", "routes", "models", "team", "user", "limits", "budget", "tags",
+    "expires", "ips", "role", "guards",
+];
+pub(super) const ROLES: &[(&str, Role)] = &[
+    ("owner", Role::Owner),
+    ("operator", Role::Operator),
+    ("viewer", Role::Viewer),
+    ("team_admin", Role::TeamAdmin),
 ];
 pub(super) const USER_KEYS: &[&str] = &["team", "limits", "budget"];
 pub(super) const TEAM_KEYS: &[&str] = &["org", "limits", "budget"];
@@ -45,6 +52,20 @@ pub struct Key {
     pub ips: Option<Vec<IpNet>>,
     /// What its calls are guarded by, besides those of the server and the route.
     pub guards: Vec<String>,
+    /// What it may do on the admin listener; absent means nothing.
+    pub role: Option<Role>,
+}
+
+/// What somebody may do on the admin listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Sees what belongs to one team, and changes its keys and users.
+    TeamAdmin,
+    /// Sees everything.
+    Viewer,
+    /// Changes everything but roles.
+    Operator,
+    Owner,
 }
 
 /// A person, who may have several keys.
@@ -69,13 +90,33 @@ pub struct Org {
     pub budget: Vec<Budget>,
 }
 
+// === impl Role ===
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        ROLES.iter().find(|(_, role)| *role == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        ROLES.iter().find(|(known, _)| *known == name).map(|(_, role)| *role).ok_or(())
+    }
+}
+
 // === impl Key ===
 
 impl Key {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let secret = section.get("secret");
         let hash = section.get("hash");
-        if secret.is_some() == hash.is_some() {
+        // What only lends its terms to those who show tokens has no secret of its own.
+        let is_template = section.read("template", value::flag) == Some(true);
+        if is_template && (secret.is_some() || hash.is_some()) {
+            section.report.problem(&section.path, "a template has no `secret` and no `hash`");
+        } else if !is_template && secret.is_some() == hash.is_some() {
             section
                 .report
                 .problem(&section.path, "write either `secret` or `hash`, and only one of them");
@@ -96,6 +137,7 @@ impl Key {
                 fields.iter().filter_map(|field| field.read(network)).collect()
             }),
             guards: texts(section, "guards"),
+            role: section.read("role", |value| value::one_of(value, ROLES)),
         }
     }
 }

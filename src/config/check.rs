@@ -28,6 +28,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
         check_grants(config, &child("keys", name), key, report);
     }
     check_hierarchy(config, report);
+    check_issuers(config, report);
     check_twins(&config.keys, report);
     guard::check(config, report);
 }
@@ -179,6 +180,28 @@ fn check_hierarchy(config: &Config, report: &Report) {
     for (name, team) in &config.teams {
         let path = child("teams", name);
         check_member((&path, "org"), team.org.as_ref(), &config.orgs, report);
+    }
+}
+
+/// The keys and teams that tokens lead to exist, and no token has two readings.
+fn check_issuers(config: &Config, report: &Report) {
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, oidc) in &config.oidc {
+        let path = child("auth.oidc", name);
+        check_member((&path, "key"), oidc.key.as_ref(), &config.keys, report);
+        for (claimed, team) in
+            oidc.teams.iter().filter(|(_, team)| !config.teams.contains_key(*team))
+        {
+            let hint = suggestion(team, config.teams.keys().map(String::as_str));
+            let message = format!("no team is called \"{team}\"{hint}");
+            report.problem(&child(&format!("{path}.teams"), claimed), message);
+        }
+        if let Some(other) = known.insert(&oidc.issuer, name).filter(|_| !oidc.issuer.is_empty()) {
+            report.problem(
+                &format!("{path}.issuer"),
+                format!("is that of \"{other}\" already; `audience` takes several"),
+            );
+        }
     }
 }
 

@@ -24,12 +24,13 @@ mod model;
 mod route;
 mod access;
 mod guard;
+mod oidc;
 mod telemetry;
 mod check;
 mod discover;
 pub mod watch;
 
-pub use access::{Key, Org, Team, User};
+pub use access::{Key, Org, Role, Team, User};
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
@@ -38,6 +39,7 @@ pub use discover::Candidate;
 pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
+pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::Problem;
 pub use provider::{Provider, Timeouts};
 pub use route::{
@@ -64,6 +66,7 @@ const SECTIONS: &[&str] = &[
     "teams",
     "orgs",
     "guards",
+    "auth",
     "token_weights",
     "telemetry",
 ];
@@ -84,6 +87,8 @@ pub struct Config {
     pub orgs: BTreeMap<String, Org>,
     /// What may be said; they hold where they are named.
     pub guards: BTreeMap<String, Guard>,
+    /// Whose tokens are taken as keys.
+    pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
     pub telemetry: Telemetry,
@@ -142,6 +147,7 @@ impl Config {
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
             guards: BTreeMap::new(),
+            oidc: BTreeMap::new(),
             token_weights: Weights::default(),
             telemetry: Telemetry::default(),
             source,
@@ -170,6 +176,9 @@ impl Config {
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
             guards: named(root, "guards", guard::KEYS, Guard::read),
+            oidc: section("auth", oidc::AUTH_KEYS)
+                .map(|auth| named(&auth, "oidc", oidc::KEYS, Oidc::read))
+                .unwrap_or_default(),
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
                 .unwrap_or_default(),

@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use toml::de::DeValue;
-
-use super::reader::Section;
+use super::reader::{Field, Section};
+use super::secret::{Literal, Secret};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["url"];
+pub(super) const KEYS: &[&str] = &["url", "journal", "retention"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
     pub url: StoreUrl,
+    /// Where calls are noted before they are in the database; beside it if there is none.
+    pub journal: Option<PathBuf>,
+    /// For how many days calls are kept; for ever if there is none.
+    pub retention_days: Option<u64>,
 }
 
 /// Which backend keeps the state, and where.
@@ -21,13 +24,37 @@ pub enum StoreUrl {
     Memory,
     /// A file, relative to the working directory: state belongs to the process, not to its config.
     Sqlite(PathBuf),
+    /// An address as libpq reads it, which may hold a password.
+    Postgres(Secret),
 }
 
 // === impl Store ===
 
 impl Store {
+    /// What is here, and nothing else is set.
+    pub fn at(url: StoreUrl) -> Self {
+        Self { url, ..Self::default() }
+    }
+
+    /// The folder of the journal. Memory has none.
+    pub fn journal(&self) -> Option<PathBuf> {
+        match (&self.url, &self.journal) {
+            (StoreUrl::Memory, _) => None,
+            (_, Some(journal)) => Some(journal.clone()),
+            (StoreUrl::Sqlite(path), None) => Some(path.with_added_extension("journal")),
+            (StoreUrl::Postgres(_), None) => Some(PathBuf::from("switchpoint.journal")),
+        }
+    }
+
     pub(super) fn read(section: &Section<'_>) -> Self {
-        Self { url: section.read("url", url).unwrap_or_default() }
+        let day = 24 * 60 * 60;
+        let retention = section.read("retention", value::deadline);
+        Self {
+            url: section.get("url").and_then(|field| url(&field)).unwrap_or_default(),
+            journal: section.read("journal", value::text).map(PathBuf::from),
+            // Days are whole: less than one is one.
+            retention_days: retention.map(|retention| retention.as_secs().div_ceil(day)),
+        }
     }
 }
 
@@ -39,15 +66,30 @@ impl Default for StoreUrl {
     }
 }
 
+fn url(field: &Field<'_>) -> Option<StoreUrl> {
+    let secret = Secret::read(field, Literal::Fine)?;
+    let url = parse(&secret).map_err(|message| field.fail(message)).ok()?;
+    let is_written = field.read(value::text).is_some_and(|text| text.starts_with("postgres"));
+    let user = secret.expose().split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    let has_password =
+        user.is_some_and(|(user, _)| user.contains(':')) || secret.expose().contains("password=");
+    if matches!(url, StoreUrl::Postgres(_)) && is_written && has_password {
+        let advice = "a password is written here in clear; prefer env:NAME or file:PATH";
+        field.report.warn(&field.path, advice);
+    }
+    Some(url)
+}
+
 /// What is written is never repeated, for addresses of databases may hold passwords.
-fn url(value: &DeValue<'_>) -> Result<StoreUrl, String> {
-    const FORMS: &str = "write \"sqlite:PATH\" or \"memory:\"";
-    let text = value::text(value)?;
+fn parse(secret: &Secret) -> Result<StoreUrl, String> {
+    const FORMS: &str =
+        "write \"sqlite:PATH\", \"postgres://USER:PASSWORD@HOST/DATABASE\" or \"memory:\"";
+    let text = secret.expose();
     if text == "memory:" {
         return Ok(StoreUrl::Memory);
     }
-    if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-        return Err(format!("Postgres is not supported yet; {FORMS}"));
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Ok(StoreUrl::Postgres(secret.clone()));
     }
     match text.strip_prefix("sqlite:") {
         Some(path) if path.starts_with("//") => {

@@ -42,6 +42,8 @@ pub(super) struct Call {
     pub(super) chain: Option<Arc<Chain>>,
     /// Whose call it is; `None` until its key was admitted.
     pub(super) caller: Option<Caller>,
+    /// Whose things it may use.
+    owner: Option<Arc<str>>,
     pub(super) till: Till,
     /// The attempt under way.
     current: Option<Current>,
@@ -160,6 +162,7 @@ impl Call {
             started: Instant::now(),
             chain: None,
             caller: None,
+            owner: None,
             till: Till::default(),
             current: None,
             rival: None,
@@ -188,7 +191,7 @@ impl Call {
 
     /// Whose things this call may use; `None` until its key was admitted.
     pub(super) fn owner(&self) -> Option<Owner> {
-        self.record.key.as_ref().map(|key| Owner::new(Arc::clone(key)))
+        self.owner.clone().map(Owner::new)
     }
 
     /// Keeps what the provider wants back and the client may not carry.
@@ -238,12 +241,14 @@ impl Call {
     pub(super) fn serves(&mut self, other: &Self) {
         self.record.key.clone_from(&other.record.key);
         self.caller.clone_from(&other.caller);
+        self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Classifier;
     }
 
     /// The call repeats another one for comparison.
     pub(super) fn shadows(&mut self, other: &Self) {
         self.record.key.clone_from(&other.record.key);
+        self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Shadow;
     }
 
@@ -319,6 +324,7 @@ impl Call {
 
     pub(super) fn admitted(&mut self, caller: &Caller) {
         self.record.key = Some(Arc::clone(caller.key()));
+        self.owner = Some(Arc::clone(caller.owner()));
         self.caller = Some(caller.clone());
     }
 

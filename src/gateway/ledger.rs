@@ -76,7 +76,11 @@ impl Gateway {
         Ok(())
     }
 
-    async fn seed_account(&self, account: &Arc<Account>, past: Past) -> Result<(), Failure> {
+    pub(super) async fn seed_account(
+        &self,
+        account: &Arc<Account>,
+        past: Past,
+    ) -> Result<(), Failure> {
         let name = format!("{}:{}", account.scope.name(), account.name);
         for Unseeded { budget, unit, from, since } in account.unseeded() {
             let to = (past == Past::Before).then(|| since.into());

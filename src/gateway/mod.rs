@@ -1,5 +1,6 @@
 //! One call, from arrival to settled record. Start reading at `pipeline`.
 
+mod admission;
 mod arrival;
 mod ask;
 mod batches;
@@ -136,7 +137,8 @@ impl Gateway {
     }
 
     /// Serves `snapshot` from the next call on.
-    fn swap(&self, snapshot: Snapshot) {
+    fn swap(&self, mut snapshot: Snapshot) {
+        snapshot.tokens.inherit(&self.snapshot().tokens);
         self.gauge.set_limit(snapshot.config.server.max_in_flight);
         self.bodies.set_limit(snapshot.config.server.body_budget);
         self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());

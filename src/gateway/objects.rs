@@ -92,9 +92,10 @@ where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
     let house = Arc::clone(&call.house);
-    let caller = house.access.admit(headers, call.peer()).map_err(Unreadable::Refused)?;
+    let caller =
+        call.gateway.admit(&house, headers, call.peer()).await.map_err(Unreadable::Refused)?;
     call.admitted(&caller);
-    let owner = Owner::new(Arc::clone(caller.key()));
+    let owner = Owner::new(Arc::clone(caller.owner()));
     let (server, gateway) = (&house.config.server, Arc::clone(&call.gateway));
     let (question, provider) = match relay {
         Relay::ListFiles | Relay::ListBatches => {

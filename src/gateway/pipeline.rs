@@ -73,7 +73,8 @@ where
     B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
 {
     let house = Arc::clone(&call.house);
-    let caller = house.access.admit(headers, call.peer()).map_err(Unreadable::Refused)?;
+    let caller =
+        call.gateway.admit(&house, headers, call.peer()).await.map_err(Unreadable::Refused)?;
     call.admitted(&caller);
     let server = &house.config.server;
     let budget = &call.gateway.bodies;

@@ -13,7 +13,7 @@ use super::build;
 use super::chain::Chain;
 use super::task::ByTask;
 use crate::access::account::{Accounts, Moment, Scope};
-use crate::access::{Access, Tab, Tabs};
+use crate::access::{Access, Tab, Tabs, Tokens};
 use crate::canon::{Feature, Model, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, Timeouts};
 use crate::net::client::Client;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub generation: u64,
     pub loaded_at: SystemTime,
     pub access: Access,
+    /// Who shows a token in the place of a key.
+    pub(super) tokens: Tokens,
     pub routes: Routes,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
@@ -141,6 +143,7 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let tokens = Tokens::build(&config, generation, (client, &accounts))?;
         let tabs = Tabs::find(&config, &accounts);
         let builder =
             build::Builder { config: &config, providers: &providers, board: &board, tabs: &tabs };
@@ -155,6 +158,7 @@ impl Snapshot {
         tabs.apply(&config, Moment::now());
         Ok(Self {
             access: Access::build(&config, &tabs),
+            tokens,
             routes: Routes::new(config.routes.keys().cloned(), listed),
             refusals: Meters::new("", "", ""),
             generation,

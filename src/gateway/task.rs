@@ -13,7 +13,8 @@ use super::call::Call;
 use super::chain::Chain;
 use super::{needs, oracle, session};
 use crate::canon::{
-    ChatRequest, Content, Dialect, Feature, FeatureSet, Format, Message, Role, Task, ToolChoice,
+    ChatRequest, Content, Dialect, Feature, FeatureSet, Format, Message, Owner, Role, Task,
+    ToolChoice,
 };
 use crate::config::{Classifier, ClassifierKind};
 use crate::dialect::estimate;
@@ -56,7 +57,7 @@ pub(super) enum By {
 
 /// Decisions that took asking somebody, by owner, route and beginning of the conversation.
 /// Each until when it is remembered.
-pub(super) type Decisions = Cache<(Arc<str>, Arc<str>, u64), (Instant, Decision)>;
+pub(super) type Decisions = Cache<(Option<Owner>, Arc<str>, u64), (Instant, Decision)>;
 
 /// So many conversations are remembered.
 const REMEMBERED: u64 = 100_000;
@@ -132,7 +133,7 @@ impl ByTask {
         if self.classifier.kind == ClassifierKind::Rules {
             return by_rules(&beginning);
         }
-        let owner = call.key().cloned().unwrap_or_default();
+        let owner = call.owner();
         let key = (owner, call.route_name(), session::of_beginning(request));
         let decisions = &call.gateway.decisions;
         // As long as a conversation goes on, it stays what it is.

@@ -72,7 +72,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
                 }
-                Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer()))),
+                Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer())).await),
                 Err(not_served) => return Ok(refuse_path(not_served)),
             };
             let (head, body) = request.into_parts();
@@ -93,20 +93,24 @@ fn explained(uri: &Uri) -> Result<Ask, Error> {
 }
 
 /// The endpoints that only look.
-fn look(
+async fn look(
     gateway: &Gateway,
     endpoint: &Endpoint,
     request: (&Request<Incoming>, Option<IpAddr>),
 ) -> Response<Body> {
     let headers = request.0.headers();
     match endpoint {
-        Endpoint::Models => list(gateway, request, (models::Shape::at_openai_path(headers), None)),
-        Endpoint::Model(id) => {
-            list(gateway, request, (models::Shape::at_openai_path(headers), Some(id)))
+        Endpoint::Models => {
+            list(gateway, request, (models::Shape::at_openai_path(headers), None)).await
         }
-        Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)),
-        Endpoint::GoogleModel(id) => list(gateway, request, (models::Shape::Google, Some(id))),
-        Endpoint::Usage => used(gateway, request),
+        Endpoint::Model(id) => {
+            list(gateway, request, (models::Shape::at_openai_path(headers), Some(id))).await
+        }
+        Endpoint::GoogleModels => list(gateway, request, (models::Shape::Google, None)).await,
+        Endpoint::GoogleModel(id) => {
+            list(gateway, request, (models::Shape::Google, Some(id))).await
+        }
+        Endpoint::Usage => used(gateway, request).await,
         Endpoint::Ready => ready(gateway),
         Endpoint::Health | Endpoint::Infer(_) | Endpoint::Explain | Endpoint::Response(..) => {
             json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
@@ -114,23 +118,28 @@ fn look(
     }
 }
 
-fn list(
+async fn list(
     gateway: &Gateway,
     (request, from): (&Request<Incoming>, Option<IpAddr>),
     what: (models::Shape, Option<&str>),
 ) -> Response<Body> {
-    match models::answer(&gateway.snapshot(), (request.headers(), from), what) {
+    let house = gateway.snapshot();
+    match gateway
+        .admit(&house, request.headers(), from)
+        .await
+        .and_then(|caller| models::answer(&house, &caller, what))
+    {
         Ok(body) => json(StatusCode::OK, &body),
         Err(error) => refuse(&error),
     }
 }
 
 /// What is used and left of the budgets that bind this key.
-fn used(
+async fn used(
     gateway: &Gateway,
     (request, from): (&Request<Incoming>, Option<IpAddr>),
 ) -> Response<Body> {
-    let caller = match gateway.snapshot().access.admit(request.headers(), from) {
+    let caller = match gateway.admit(&gateway.snapshot(), request.headers(), from).await {
         Ok(caller) => caller,
         Err(error) => return refuse(&error),
     };

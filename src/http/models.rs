@@ -1,10 +1,9 @@
 //! Lists what a key may call, in the shape of the API that asks.
 
-use std::net::IpAddr;
-
 use http::HeaderMap;
 use serde_json::{Value, json};
 
+use crate::access::Caller;
 use crate::error::{Error, Kind};
 use crate::gateway::Snapshot;
 
@@ -33,10 +32,9 @@ impl Shape {
 /// All models, or the one called `id`.
 pub(super) fn answer(
     house: &Snapshot,
-    (headers, from): (&HeaderMap, Option<IpAddr>),
+    caller: &Caller,
     (shape, id): (Shape, Option<&str>),
 ) -> Result<Value, Error> {
-    let caller = house.access.admit(headers, from)?;
     let Some(id) = id else {
         let names = house.routes.names().filter(|name| {
             let direct =

@@ -54,8 +54,9 @@ async fn join(
     id: &str,
     (request, query, busy): (&Request<Incoming>, &Query, Busy),
 ) -> Result<Option<Body>, Error> {
-    let caller = gateway.snapshot().access.admit(request.headers(), busy.peer())?;
-    let owner = Owner::new(Arc::clone(caller.key()));
+    let house = gateway.snapshot();
+    let caller = gateway.admit(&house, request.headers(), busy.peer()).await?;
+    let owner = Owner::new(Arc::clone(caller.owner()));
     let after = field(query, "starting_after").map(str::parse::<u64>).transpose();
     let after = after.map_err(|_| Error::invalid("`starting_after` must be a number."))?;
     Ok(gateway.joined(&owner, id, (after, busy)).await)
@@ -67,8 +68,8 @@ async fn look(
     (request, query, from): (&Request<Incoming>, &Query, Option<IpAddr>),
 ) -> Result<Value, Error> {
     let house = gateway.snapshot();
-    let caller = house.access.admit(request.headers(), from)?;
-    let owner = Owner::new(Arc::clone(caller.key()));
+    let caller = gateway.admit(&house, request.headers(), from).await?;
+    let owner = Owner::new(Arc::clone(caller.owner()));
     match kept {
         Kept::Get => gateway.response(&owner, id).await,
         Kept::Delete => gateway.delete_response(&owner, id).await,

@@ -1,24 +1,25 @@
 //! Takes the journal into the database: each record once, whatever ends the process and when.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::database::{Database, Fault};
 use super::journal::{self, Journal, Position, Record};
 use super::queue::Queue;
 use super::rows::CallRow;
-use super::{Failure, ledger};
+use super::{Failure, entries};
 use crate::canon::{Outcome, UsageSource};
 
 /// How long a settled call may wait before it shows in the database.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long after a failure it is tried again.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// Records in one transaction where no file sets a measure.
 const BATCH: usize = 500;
 
@@ -37,18 +38,31 @@ pub(super) struct Importer {
 
 type Request = oneshot::Sender<Result<(), Failure>>;
 
-/// Where batches are committed.
-type Commit<'a> = dyn FnMut(Batch) -> Result<(), Failure> + 'a;
-
 struct Worker {
     journal: Arc<Journal>,
     queue: Queue,
-    /// None for a database in memory.
-    folder: Option<PathBuf>,
-    /// Bytes of one file.
-    segment: u64,
-    position: Position,
+    place: Place,
+    progress: Progress,
     is_failing: bool,
+}
+
+/// Where the journal lies, and whose it is.
+pub(super) struct Place {
+    /// None for a database in memory.
+    pub(super) folder: Option<PathBuf>,
+    /// Bytes of one file.
+    pub(super) segment: u64,
+    pub(super) node: Arc<str>,
+}
+
+/// How far the journal has been taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Calls go by way of memory: there is no folder, or another process has it.
+    Memory,
+    /// What earlier processes left, up to this segment, is not in the database yet.
+    Behind(u64),
+    At(Position),
 }
 
 // === impl Importer ===
@@ -58,16 +72,19 @@ impl Importer {
     pub(super) fn start(
         journal: Arc<Journal>,
         queue: Queue,
-        folder: Option<PathBuf>,
-        segment: u64,
+        place: Place,
     ) -> Result<Self, Failure> {
         let (sender, requests) = mpsc::sync_channel(64);
         let (started, start) = mpsc::sync_channel(1);
-        let position = Position::default();
-        let mut worker = Worker { journal, queue, folder, segment, position, is_failing: false };
+        let progress = Progress::Memory;
+        let mut worker = Worker { journal, queue, place, progress, is_failing: false };
         let thread = std::thread::Builder::new().name("store-import".to_owned());
         let run = move || {
-            let outcome = worker.import();
+            // A database that is away comes back; until then the journal keeps what there is.
+            let outcome = worker.import().or_else(|error| match error.is_away() {
+                true => Ok(worker.note(&Err(error))),
+                false => Err(error),
+            });
             let goes_on = outcome.is_ok();
             if started.send(outcome).is_ok() && goes_on {
                 worker.run(&requests);
@@ -102,14 +119,9 @@ impl Drop for Importer {
 impl Worker {
     fn run(&mut self, requests: &Receiver<Request>) {
         loop {
-            let request = requests.recv_timeout(PAUSE);
+            let request = requests.recv_timeout(if self.is_failing { LONG_PAUSE } else { PAUSE });
             let outcome = self.import();
-            if let Err(error) = &outcome
-                && !self.is_failing
-            {
-                tracing::error!(%error, "the journal cannot be taken into the database");
-            }
-            self.is_failing = outcome.is_err();
+            self.note(&outcome);
             match request {
                 // Who does not wait any more does not want to know.
                 Ok(reply) => drop(reply.send(outcome)),
@@ -119,25 +131,50 @@ impl Worker {
         }
     }
 
+    fn note(&mut self, outcome: &Result<(), Failure>) {
+        if let Err(error) = outcome
+            && !self.is_failing
+        {
+            tracing::error!(%error, "the journal cannot be taken into the database");
+        }
+        self.is_failing = outcome.is_err();
+    }
+
     fn import(&mut self) -> Result<(), Failure> {
+        if self.progress == Progress::Memory {
+            self.claim()?;
+        }
         self.journal.retry();
-        let Some((folder, end)) = self.journal.end() else { return self.import_memory() };
-        let before = self.position;
-        while self.position < end {
-            let piece = journal::read(&folder, self.position, end)
-                .map_err(|error| unusable(&folder, &error))?;
-            report(piece.damaged, self.position);
+        match self.progress {
+            Progress::Memory => self.import_memory(),
+            Progress::Behind(last) => {
+                let position = self.catch_up(last)?;
+                self.progress = Progress::At(position);
+                self.import_new(position)
+            }
+            Progress::At(position) => self.import_new(position),
+        }
+    }
+
+    /// Takes in what this process has added.
+    fn import_new(&mut self, start: Position) -> Result<(), Failure> {
+        let Some((folder, end)) = self.journal.end() else { return Ok(()) };
+        let mut position = start;
+        while position < end {
+            let piece =
+                journal::read(&folder, position, end).map_err(|error| unusable(&folder, &error))?;
+            report(piece.damaged, position);
             let (count, next) = (piece.records.len(), piece.next);
-            if next == self.position {
+            if next == position {
                 break;
             }
-            let batch = Batch { records: piece.records, position: Some(next) };
-            self.queue.run_blocking(move |database| apply(database, &batch))?;
+            self.commit(Batch { records: piece.records, position: Some(next) })?;
             self.journal.imported(count + piece.damaged);
-            self.position = next;
+            position = next;
+            self.progress = Progress::At(position);
         }
-        if before.segment != self.position.segment {
-            tidy(&folder, self.position);
+        if start.segment != position.segment {
+            tidy(&folder, position);
         }
         if self.journal.is_healthy() {
             return Ok(());
@@ -150,12 +187,10 @@ impl Worker {
         loop {
             let lines = self.journal.take(BATCH);
             if lines.is_empty() {
-                return self.take_over();
+                return Ok(());
             }
             let records = lines.iter().filter_map(|line| journal::parse(line)).collect();
-            let batch = Batch { records, position: None };
-            let written = self.queue.run_blocking(move |database| apply(database, &batch));
-            if let Err(error) = written {
+            if let Err(error) = self.commit(Batch { records, position: None }) {
                 self.journal.put_back(lines);
                 return Err(error);
             }
@@ -163,67 +198,72 @@ impl Worker {
         }
     }
 
-    /// Takes the folder once the process that had it has ended, and with it what that one left.
-    fn take_over(&mut self) -> Result<(), Failure> {
-        let Some(folder) = self.folder.clone() else { return Ok(()) };
-        let claimed = journal::claim(&folder).map_err(|error| unusable(&folder, &error))?;
-        // Another process has it: until it ends, calls of this one wait in memory.
-        let Some(lock) = claimed else { return Ok(()) };
-        let queue = self.queue.clone();
-        let start = queue.run_blocking(ledger::position)?;
-        let mut commit = |batch: Batch| queue.run_blocking(move |database| apply(database, &batch));
-        let end = catch_up(&folder, start, &mut commit)?;
-        while let Some(orphans) = queue.run_blocking(ledger::orphans)? {
-            commit(cut_off(orphans))?;
-        }
-        self.position = end;
-        self.journal.settle_in(&folder, lock, (end, self.segment));
+    /// Takes the folder, unless another process has it: until that one ends, calls of this one wait
+    /// in memory. What was left in it is for later, so that calls can be noted at once, even while
+    /// the database is away.
+    fn claim(&mut self) -> Result<(), Failure> {
+        let Some(folder) = &self.place.folder else { return Ok(()) };
+        let unusable = |error| unusable(folder, &error);
+        let Some(lock) = journal::claim(folder).map_err(unusable)? else { return Ok(()) };
+        let found = journal::segments(folder).map_err(unusable)?;
+        let last = found.last().copied().unwrap_or_default();
+        let end = Position { segment: last + 1, offset: 0 };
+        self.journal.settle_in(folder, lock, (end, self.place.segment));
+        self.progress = Progress::Behind(last);
         Ok(())
     }
-}
 
-/// Imports every segment of a folder that nobody writes, and says where to go on.
-fn catch_up(folder: &Path, start: Position, commit: &mut Commit<'_>) -> Result<Position, Failure> {
-    let found = journal::segments(folder).map_err(|error| unusable(folder, &error))?;
-    let last = found.last().copied().unwrap_or_default();
-    let mut position = start;
-    for segment in found.into_iter().filter(|segment| *segment >= start.segment) {
-        if segment > position.segment {
-            position = Position { segment, offset: 0 };
+    /// Imports every segment that an earlier process left, up to the last, and settles the calls
+    /// that it did not. Says where to go on.
+    fn catch_up(&self, last: u64) -> Result<Position, Failure> {
+        let Some(folder) = &self.place.folder else { return Ok(Position::default()) };
+        let unusable = |error| unusable(folder, &error);
+        let node = Arc::clone(&self.place.node);
+        let start = self.queue.run_blocking(move |database| {
+            entries::adopt(database, &node)?;
+            entries::position(database, &node)
+        })?;
+        let mut position = start;
+        let found = journal::segments(folder).map_err(unusable)?;
+        for segment in found.into_iter().filter(|at| (start.segment..=last).contains(at)) {
+            position = position.max(Position { segment, offset: 0 });
+            let beyond = Position { segment: segment + 1, offset: 0 };
+            while position < beyond {
+                let piece = journal::read(folder, position, beyond).map_err(unusable)?;
+                report(piece.damaged, position);
+                position = piece.next;
+                self.commit(Batch { records: piece.records, position: Some(position) })?;
+            }
         }
-        let beyond = Position { segment: segment + 1, offset: 0 };
-        while position < beyond {
-            let piece = journal::read(folder, position, beyond)
-                .map_err(|error| unusable(folder, &error))?;
-            report(piece.damaged, position);
-            position = piece.next;
-            commit(Batch { records: piece.records, position: Some(position) })?;
+        let node = Arc::clone(&self.place.node);
+        let orphans = move |database: &mut Database| entries::orphans(database, &node);
+        while let Some(orphans) = self.queue.run_blocking(orphans.clone())? {
+            self.commit(cut_off(orphans))?;
         }
+        // Where this process began. A number is never given twice while its file is there.
+        let position = Position { segment: last + 1, offset: 0 };
+        tidy(folder, position);
+        Ok(position)
     }
-    // A number is never given twice, even when its file is gone.
-    position.segment = position.segment.max(last + 1);
-    tidy(folder, position);
-    Ok(position)
+
+    fn commit(&self, batch: Batch) -> Result<(), Failure> {
+        let node = Arc::clone(&self.place.node);
+        self.queue.run_blocking(move |database| apply(database, &node, &batch))
+    }
 }
 
 /// All or none. A call that is there already is left as it is and charged to nobody again.
-fn apply(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
-    let settled: HashSet<&str> = batch
-        .records
-        .iter()
-        .filter_map(|record| match record {
-            Record::Settled(row) => Some(row.id.as_str()),
-            Record::Open(_) => None,
-        })
-        .collect();
+fn apply(database: &mut Database, node: &str, batch: &Batch) -> Result<(), Fault> {
+    let (mut settled, mut open) = (Vec::new(), Vec::new());
     for record in &batch.records {
         match record {
-            Record::Open(row) if settled.contains(row.id.as_str()) => {}
-            Record::Open(row) => ledger::open(connection, row)?,
-            Record::Settled(row) => ledger::settle(connection, row)?,
+            Record::Settled(row) => settled.push(row.as_ref()),
+            Record::Open(row) => open.push(row.as_ref()),
         }
     }
-    batch.position.map_or(Ok(()), |position| ledger::advance(connection, position))
+    entries::settle(database, node, &settled)?;
+    entries::open(database, node, &open)?;
+    batch.position.map_or(Ok(()), |position| entries::advance(database, node, position))
 }
 
 /// Calls that the end of their process cut off: at their reserve, and marked as estimated.

@@ -246,12 +246,29 @@ fn write_once(mut file: &File, line: &[u8]) -> io::Result<()> {
     }
 }
 
+fn make(folder: &Path) -> io::Result<()> {
+    let made = DirBuilder::new().mode(0o700).create(folder);
+    made.or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+}
+
+/// The name that lies in a folder, which is made up when there is none.
+pub(super) fn node(folder: &Path, new: impl FnOnce() -> String) -> io::Result<String> {
+    make(folder)?;
+    let path = folder.join("node");
+    if !path.exists() {
+        // Linked when it is whole, so that of two processes one makes the name and both have it.
+        let draft = folder.join(format!("node.{}", std::process::id()));
+        std::fs::write(&draft, new())?;
+        let linked = std::fs::hard_link(&draft, &path);
+        std::fs::remove_file(&draft)?;
+        linked.or_else(|error| if path.exists() { Ok(()) } else { Err(error) })?;
+    }
+    Ok(std::fs::read_to_string(&path)?.trim().to_owned())
+}
+
 /// Makes the folder if it is not there, and takes its lock unless another process has it.
 pub(super) fn claim(folder: &Path) -> io::Result<Option<File>> {
-    let made = DirBuilder::new().mode(0o700).create(folder);
-    made.or_else(
-        |error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) },
-    )?;
+    make(folder)?;
     let lock = folder.join("lock");
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(lock)?;
     match lock.try_lock() {

@@ -2,8 +2,7 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{Connection, Row, params};
-
+use super::database::{Alone, Database, Fault, Row, values};
 use super::{Failure, Position, Store, millis, time};
 
 /// Rows of one answer.
@@ -49,12 +48,12 @@ impl Store {
     /// Keys by id, revoked ones too, at most a thousand after `after`.
     pub async fn keys(&self, after: Option<&str>) -> Result<Vec<KeyRow>, Failure> {
         let after = after.unwrap_or_default().to_owned();
-        self.read.run(move |database| keys(database, "id > ?", &after)).await
+        self.read.run(move |database| keys(database, "id > $1", &after)).await
     }
 
     pub async fn key(&self, id: &str) -> Result<Option<KeyRow>, Failure> {
         let id = id.to_owned();
-        let found = self.read.run(move |database| keys(database, "id = ?", &id)).await?;
+        let found = self.read.run(move |database| keys(database, "id = $1", &id)).await?;
         Ok(found.into_iter().next())
     }
 
@@ -66,17 +65,18 @@ impl Store {
     /// Whether there was such a key that was not revoked yet.
     pub async fn revoke_key(&self, id: &str) -> Result<bool, Failure> {
         let (id, now) = (id.to_owned(), self.now());
-        let revoke = "UPDATE keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL";
-        let revoke = move |database: &Connection| database.execute(revoke, params![now, id]);
+        let revoke = "UPDATE keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
+        let revoke = move |database: &mut Database| database.execute(revoke, values![now, &id]);
         Ok(self.write.run(revoke).await? > 0)
     }
 
     /// Notes a change.
     pub async fn audit(&self, change: Audit) -> Result<(), Failure> {
-        let insert = "INSERT INTO audit (at, who, what, before, after) VALUES (?, ?, ?, ?, ?)";
-        let note = move |database: &Connection| {
+        let insert = "INSERT INTO audit (at, who, what, before, after) VALUES ($1, $2, $3, $4, $5)";
+        let note = move |database: &mut Database| {
             let Audit { at, who, what, before, after } = &change;
-            database.execute(insert, params![millis(*at), who, what, before, after])?;
+            database.alone(Alone::Audit)?;
+            database.execute(insert, values![millis(*at), who, what, before, after])?;
             Ok(())
         };
         self.write.run(note).await
@@ -89,61 +89,56 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<(Position, Audit)>, Failure> {
         let after = after.map_or(i64::MAX, |position| position.0);
-        let query = "SELECT position, at, who, what, before, after FROM audit WHERE position < ?
-            ORDER BY position DESC LIMIT ?";
-        let read = move |database: &Connection| {
-            let mut statement = database.prepare_cached(query)?;
-            statement.query_map(params![after, limit.min(PAGE)], change)?.collect()
+        let query = "SELECT position, at, who, what, before, after FROM audit WHERE position < $1
+            ORDER BY position DESC LIMIT $2";
+        let read = move |database: &mut Database| {
+            database.query(query, values![after, limit.min(PAGE)], change)
         };
         self.read.run(read).await
     }
 }
 
 /// All or none, as it runs in one transaction.
-fn put(connection: &Connection, key: &KeyRow) -> rusqlite::Result<()> {
-    let replace = "INSERT OR REPLACE INTO keys
-        (id, name, team, user, org, settings, created_at, expires_at, revoked_at)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    connection.prepare_cached(replace)?.execute(params![
-        key.id,
-        key.name,
-        key.team,
-        key.user,
-        key.org,
-        key.settings,
-        millis(key.created_at),
-        key.expires_at.map(millis),
-        key.revoked_at.map(millis),
-    ])?;
-    connection.execute("DELETE FROM secrets WHERE key = ?", [&key.id])?;
-    let secret = "INSERT OR REPLACE INTO secrets (key, digest, valid_until) VALUES (?, ?, ?)";
+fn put(database: &mut Database, key: &KeyRow) -> Result<(), Fault> {
+    let put = r#"INSERT INTO keys
+        (id, name, team, "user", org, settings, created_at, expires_at, revoked_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, team = excluded.team,
+            "user" = excluded."user", org = excluded.org, settings = excluded.settings,
+            created_at = excluded.created_at, expires_at = excluded.expires_at,
+            revoked_at = excluded.revoked_at"#;
+    let KeyRow { id, name, team, user, org, settings, .. } = key;
+    let (created, expires) = (millis(key.created_at), key.expires_at.map(millis));
+    let revoked = key.revoked_at.map(millis);
+    let row = values![id, name, team, user, org, settings, created, expires, revoked];
+    database.execute(put, row)?;
+    database.execute("DELETE FROM secrets WHERE key = $1", values![id])?;
+    let secret = "INSERT INTO secrets (key, digest, valid_until) VALUES ($1, $2, $3)
+        ON CONFLICT (key, digest) DO UPDATE SET valid_until = excluded.valid_until";
     for SecretRow { digest, valid_until } in &key.secrets {
-        let values = params![key.id, digest, valid_until.map(millis)];
-        connection.prepare_cached(secret)?.execute(values)?;
+        database.execute(secret, values![id, digest, valid_until.map(millis)])?;
     }
     Ok(())
 }
 
-fn keys(connection: &Connection, which: &str, id: &str) -> rusqlite::Result<Vec<KeyRow>> {
+fn keys(database: &mut Database, which: &str, id: &str) -> Result<Vec<KeyRow>, Fault> {
     let query = format!(
-        "SELECT id, name, team, user, org, settings, created_at, expires_at, revoked_at FROM keys
-         WHERE {which} ORDER BY id LIMIT {PAGE}"
+        r#"SELECT id, name, team, "user", org, settings, created_at, expires_at, revoked_at
+         FROM keys WHERE {which} ORDER BY id LIMIT {PAGE}"#
     );
-    let mut statement = connection.prepare_cached(&query)?;
-    let mut found: Vec<KeyRow> = statement.query_map([id], key)?.collect::<Result<_, _>>()?;
-    let secrets = "SELECT digest, valid_until FROM secrets WHERE key = ? ORDER BY digest";
-    let mut secrets = connection.prepare_cached(secrets)?;
+    let mut found = database.query(&query, values![id], key)?;
+    let secrets = "SELECT digest, valid_until FROM secrets WHERE key = $1 ORDER BY digest";
     let secret = |row: &Row<'_>| {
-        let valid_until = row.get::<_, Option<i64>>(1)?.map(time);
+        let valid_until = row.get::<Option<i64>>(1)?.map(time);
         Ok(SecretRow { digest: row.get(0)?, valid_until })
     };
     for key in &mut found {
-        key.secrets = secrets.query_map([&key.id], secret)?.collect::<Result<_, _>>()?;
+        key.secrets = database.query(secrets, values![&key.id], secret)?;
     }
     Ok(found)
 }
 
-fn key(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
+fn key(row: &Row<'_>) -> Result<KeyRow, Fault> {
     Ok(KeyRow {
         id: row.get(0)?,
         name: row.get(1)?,
@@ -152,13 +147,13 @@ fn key(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
         org: row.get(4)?,
         settings: row.get(5)?,
         created_at: time(row.get(6)?),
-        expires_at: row.get::<_, Option<i64>>(7)?.map(time),
-        revoked_at: row.get::<_, Option<i64>>(8)?.map(time),
+        expires_at: row.get::<Option<i64>>(7)?.map(time),
+        revoked_at: row.get::<Option<i64>>(8)?.map(time),
         secrets: Vec::new(),
     })
 }
 
-fn change(row: &Row<'_>) -> rusqlite::Result<(Position, Audit)> {
+fn change(row: &Row<'_>) -> Result<(Position, Audit), Fault> {
     let audit = Audit {
         at: time(row.get(1)?),
         who: row.get(2)?,

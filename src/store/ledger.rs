@@ -1,19 +1,17 @@
 //! The calls that ended: noted at once, taken in a little later, kept for as long as is asked.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
-
-use super::journal::{Position, Record};
+use super::database::{Alone, Database, Fault, Row, values};
+use super::entries::ADD_SPENT;
+use super::journal::Record;
 use super::rows::CallRow;
-use super::{Failure, STEP, Store, millis};
-use crate::canon::Usage;
+use super::{Failure, STEP, Store, millis, time};
 use crate::config::Unit;
 
-/// The most that one row may add to a sum: a provider that counts beyond this counts nonsense, and
-/// sums are to stay numbers of 64 bits.
-const MOST: u64 = 1_000_000_000_000_000;
 /// Sums by hour are kept at least this long, and so is when something was spent.
 const SUMS: u64 = 400;
 /// So long what was spent is kept by the minute; then by the quarter of an hour, in which windows
@@ -22,6 +20,14 @@ const FINE: u64 = 2;
 const DAY: Duration = Duration::from_hours(24);
 /// In milliseconds.
 const MINUTE: i64 = 60_000;
+
+/// What one node has spent of an account in one minute, or in a step of the further past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    pub node: Arc<str>,
+    pub at: SystemTime,
+    pub amount: u64,
+}
 
 // === impl Store ===
 
@@ -59,22 +65,44 @@ impl Store {
         &self,
         account: &str,
         unit: Unit,
-        (from, to): (SystemTime, Option<SystemTime>),
+        window: (SystemTime, Option<SystemTime>),
     ) -> Result<Vec<(SystemTime, u64)>, Failure> {
+        let mut sums = BTreeMap::new();
+        for Spent { at, amount, .. } in self.spent_by_node(account, unit, window).await? {
+            let sum: &mut u64 = sums.entry(at).or_default();
+            *sum = sum.saturating_add(amount);
+        }
+        Ok(sums.into_iter().collect())
+    }
+
+    /// The same, with the node that counted it: who shares this store by that name is in
+    /// [`Store::node`].
+    pub async fn spent_by_node(
+        &self,
+        account: &str,
+        unit: Unit,
+        (from, to): (SystemTime, Option<SystemTime>),
+    ) -> Result<Vec<Spent>, Failure> {
         let (account, from) = (account.to_owned(), millis(from).div_euclid(MINUTE));
         let to = to.map_or(i64::MAX, |to| millis(to).div_euclid(MINUTE));
-        let query = "SELECT minute, amount FROM spent
-            WHERE account = ? AND unit = ? AND minute >= ? AND minute < ? ORDER BY minute";
-        let read = move |database: &Connection| {
-            let mut statement = database.prepare_cached(query)?;
-            let line = |row: &rusqlite::Row<'_>| {
-                let (minute, amount) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
-                let at = super::time(minute.saturating_mul(MINUTE));
-                Ok((at, u64::try_from(amount).unwrap_or_default()))
-            };
-            statement.query_map(params![account, unit.name(), from, to], line)?.collect()
+        let query = "SELECT minute, amount, node FROM spent
+            WHERE account = $1 AND unit = $2 AND minute >= $3 AND minute < $4
+            ORDER BY minute, node";
+        let line = |row: &Row<'_>| {
+            let (minute, amount) = (row.get::<i64>(0)?, row.get::<i64>(1)?);
+            let amount = u64::try_from(amount).unwrap_or_default();
+            Ok(Spent { node: row.get(2)?, at: time(minute.saturating_mul(MINUTE)), amount })
+        };
+        let read = move |database: &mut Database| {
+            database.query(query, values![&account, unit.name(), from, to], line)
         };
         self.read.run(read).await
+    }
+
+    /// The name under which this process writes what was spent. It lies with the journal, and so
+    /// outlives the process.
+    pub fn node(&self) -> &Arc<str> {
+        &self.node
     }
 
     /// Deletes calls older than so many days, step by step between the writes of others, and says
@@ -89,8 +117,8 @@ impl Store {
         let mut deleted = 0;
         loop {
             let step = self.write.run(move |database| delete_calls(database, calls)).await?;
-            deleted += step as u64;
-            if step < STEP as usize {
+            deleted += step;
+            if step < u64::from(STEP) {
                 break;
             }
         }
@@ -105,199 +133,36 @@ impl Store {
 
 // === The statements ===
 
-/// Keeps a call that has begun, unless it has ended already.
-pub(super) fn open(connection: &Connection, row: &CallRow) -> rusqlite::Result<()> {
-    let text = serde_json::to_string(row).unwrap_or_default();
-    let insert = "INSERT OR REPLACE INTO opens (id, row)
-        SELECT :id, :row WHERE NOT EXISTS (SELECT 1 FROM calls WHERE id = :id)";
-    connection.prepare_cached(insert)?.execute(named_params! {":id": row.id, ":row": text})?;
-    Ok(())
-}
-
-/// Some of the calls that have begun and not ended; `None` when there are no more.
-pub(super) fn orphans(connection: &Connection) -> rusqlite::Result<Option<Vec<CallRow>>> {
-    let mut statement = connection.prepare_cached("SELECT id, row FROM opens LIMIT 500")?;
-    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let found: Vec<(String, String)> = found.collect::<Result<_, _>>()?;
-    let mut rows = Vec::with_capacity(found.len());
-    for (id, text) in &found {
-        if let Ok(row) = serde_json::from_str(text) {
-            rows.push(row);
-            continue;
-        }
-        tracing::error!(call = %id, "a call that was cut off cannot be read; it is left out");
-        connection.execute("DELETE FROM opens WHERE id = ?", [id])?;
-    }
-    Ok((!found.is_empty()).then_some(rows))
-}
-
-pub(super) fn position(connection: &Connection) -> rusqlite::Result<Position> {
-    let query = "SELECT segment, offset FROM journal";
-    let read = |row: &rusqlite::Row<'_>| {
-        let (segment, offset) = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?);
-        let (segment, offset) = (segment.cast_unsigned(), offset.cast_unsigned());
-        Ok(Position { segment, offset })
-    };
-    Ok(connection.query_row(query, [], read).optional()?.unwrap_or_default())
-}
-
-pub(super) fn advance(connection: &Connection, position: Position) -> rusqlite::Result<()> {
-    let replace = "INSERT OR REPLACE INTO journal (one, segment, offset) VALUES (1, ?, ?)";
-    let Position { segment, offset } = position;
-    let place = [segment.cast_signed(), offset.cast_signed()];
-    connection.prepare_cached(replace)?.execute(place)?;
-    Ok(())
-}
-
-/// Puts a call that ended into all tables, or into none if it is there already.
-pub(super) fn settle(connection: &Connection, row: &CallRow) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM opens WHERE id = ?")?.execute([&row.id])?;
-    let tags = row.tags();
-    if !insert(connection, row, &tags)? {
-        return Ok(());
-    }
-    let call = connection.last_insert_rowid();
-    let attempt = "INSERT INTO attempts
-        (call, number, provider, model, outcome, status, ms, input, output, cost)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    for (number, tried) in row.attempts.iter().enumerate() {
-        let (number, ms) = (bounded(number as u64), whole(tried.elapsed));
-        let (provider, model, outcome) = (&tried.provider, &tried.model, tried.outcome.name());
-        let input = tried.usage.map(|usage| bounded(usage.input_total()));
-        let output = tried.usage.map(|usage| bounded(usage.output));
-        let (status, cost) = (tried.status, tried.cost.map(|cost| bounded(cost.nanos())));
-        let values =
-            params![call, number, provider, model, outcome, status, ms, input, output, cost];
-        connection.prepare_cached(attempt)?.execute(values)?;
-    }
-    charge(connection, row)?;
-    add(connection, row, &tags)
-}
-
-/// Everybody in whose name it was made has spent it.
-fn charge(connection: &Connection, row: &CallRow) -> rusqlite::Result<()> {
-    let insert = "INSERT INTO spent (account, unit, minute, amount) VALUES (?, ?, ?, ?)
-        ON CONFLICT DO UPDATE SET amount = min(amount, 1 << 62) + excluded.amount";
-    let minute = millis(row.settled_at).div_euclid(MINUTE);
-    let holders = [("key", &row.key), ("user", &row.user), ("team", &row.team), ("org", &row.org)];
-    let amounts =
-        [(Unit::Tokens, row.counted), (Unit::Usd, row.cost.map_or(0, crate::canon::Money::nanos))];
-    for (scope, name) in holders {
-        let Some(name) = name else { continue };
-        for (unit, amount) in amounts.into_iter().filter(|(_, amount)| *amount > 0) {
-            let values = params![format!("{scope}:{name}"), unit.name(), minute, bounded(amount)];
-            connection.prepare_cached(insert)?.execute(values)?;
-        }
-    }
-    Ok(())
-}
-
-fn insert(connection: &Connection, row: &CallRow, tags: &str) -> rusqlite::Result<bool> {
-    let insert = "INSERT INTO calls (id, at, surface, stream, key, team, user, org, route, agent, task,
-            provider, model, outcome, status, input, cache_read, cache_write, cache_write_long,
-            output, reasoning, audio_input, audio_output, usage_source, cost, counted, settled_at,
-            duration_ms, first_token_ms, generation, cache, purpose, tags)
-        VALUES (:id, :at, :surface, :stream, :key, :team, :user, :org, :route, :agent, :task, :provider,
-            :model, :outcome, :status, :input, :cache_read, :cache_write, :cache_write_long,
-            :output, :reasoning, :audio_input, :audio_output, :usage_source, :cost, :counted,
-            :settled_at, :duration_ms, :first_token_ms, :generation, :cache, :purpose, :tags)
-        ON CONFLICT DO NOTHING";
-    let [input, cache_read, cache_write, cache_write_long, output, reasoning, heard, said] =
-        tokens(&row.usage);
-    let count = connection.prepare_cached(insert)?.execute(named_params! {
-        ":id": row.id, ":at": millis(row.at), ":surface": row.surface, ":stream": row.stream,
-        ":key": row.key, ":team": row.team, ":user": row.user, ":org": row.org, ":route": row.route,
-        ":agent": row.agent, ":task": row.task, ":provider": row.provider, ":model": row.model,
-        ":outcome": row.outcome.name(), ":status": row.status, ":input": input,
-        ":cache_read": cache_read, ":cache_write": cache_write,
-        ":cache_write_long": cache_write_long, ":output": output, ":reasoning": reasoning,
-        ":audio_input": heard, ":audio_output": said,
-        ":usage_source": row.usage_source.name(), ":counted": bounded(row.counted),
-        ":settled_at": millis(row.settled_at),
-        ":cost": row.cost.map(|cost| bounded(cost.nanos())),
-        ":duration_ms": whole(row.duration), ":first_token_ms": row.first_token.map(whole),
-        ":generation": bounded(row.generation), ":cache": row.cache, ":purpose": row.purpose,
-        ":tags": tags,
-    })?;
-    Ok(count > 0)
-}
-
-/// Adds a call to the sums of its hour.
-fn add(connection: &Connection, row: &CallRow, tags: &str) -> rusqlite::Result<()> {
-    let upsert = "INSERT INTO usage (hour, key, team, user, org, route, agent, task, provider, model,
-            surface, outcome, purpose, tags, calls, estimated, unpriced, input, cache_read,
-            cache_write, cache_write_long, output, reasoning, audio_input, audio_output, cost)
-        VALUES (:at / 3600000, ifnull(:key, ''), ifnull(:team, ''), ifnull(:user, ''),
-            ifnull(:org, ''), ifnull(:route, ''), ifnull(:agent, ''), ifnull(:task, ''), ifnull(:provider, ''),
-            ifnull(:model, ''), :surface, :outcome, :purpose, :tags, 1,
-            :source = 'estimated', :cost IS NULL, :input, :cache_read, :cache_write,
-            :cache_write_long, :output, :reasoning, :audio_input, :audio_output, ifnull(:cost, 0))
-        ON CONFLICT DO UPDATE SET calls = calls + 1, estimated = estimated + excluded.estimated,
-            unpriced = unpriced + excluded.unpriced, input = input + excluded.input,
-            cache_read = cache_read + excluded.cache_read,
-            cache_write = cache_write + excluded.cache_write,
-            cache_write_long = cache_write_long + excluded.cache_write_long,
-            output = output + excluded.output, reasoning = reasoning + excluded.reasoning,
-            audio_input = audio_input + excluded.audio_input,
-            audio_output = audio_output + excluded.audio_output, cost = cost + excluded.cost";
-    let [input, cache_read, cache_write, cache_write_long, output, reasoning, heard, said] =
-        tokens(&row.usage);
-    connection.prepare_cached(upsert)?.execute(named_params! {
-        ":at": millis(row.at), ":key": row.key, ":team": row.team, ":user": row.user,
-        ":org": row.org, ":route": row.route, ":agent": row.agent, ":task": row.task,
-        ":provider": row.provider, ":model": row.model, ":surface": row.surface, ":outcome": row.outcome.name(),
-        ":purpose": row.purpose, ":tags": tags, ":source": row.usage_source.name(),
-        ":cost": row.cost.map(|cost| bounded(cost.nanos())), ":input": input,
-        ":cache_read": cache_read, ":cache_write": cache_write,
-        ":cache_write_long": cache_write_long, ":output": output, ":reasoning": reasoning,
-        ":audio_input": heard, ":audio_output": said,
-    })?;
-    Ok(())
-}
-
-fn delete_calls(connection: &Connection, before: i64) -> rusqlite::Result<usize> {
+fn delete_calls(database: &mut Database, before: i64) -> Result<u64, Fault> {
+    database.alone(Alone::Retain)?;
     let attempts = "DELETE FROM attempts WHERE call IN (
-        SELECT position FROM calls WHERE at < ?1 ORDER BY at, position LIMIT ?2)";
-    connection.prepare_cached(attempts)?.execute(params![before, STEP])?;
+        SELECT position FROM calls WHERE at < $1 ORDER BY at, position LIMIT $2)";
+    database.execute(attempts, values![before, STEP])?;
     let calls = "DELETE FROM calls WHERE position IN (
-        SELECT position FROM calls WHERE at < ?1 ORDER BY at, position LIMIT ?2)";
-    connection.prepare_cached(calls)?.execute(params![before, STEP])
+        SELECT position FROM calls WHERE at < $1 ORDER BY at, position LIMIT $2)";
+    database.execute(calls, values![before, STEP])
 }
 
 /// One hour at a time, for these rows have no short name.
-fn delete_sums(connection: &Connection, before: i64) -> rusqlite::Result<usize> {
-    let hour = "DELETE FROM usage WHERE hour = (SELECT min(hour) FROM usage) AND hour < ?";
-    connection.prepare_cached(hour)?.execute([before / 3_600_000])
+fn delete_sums(database: &mut Database, before: i64) -> Result<u64, Fault> {
+    let hour = "DELETE FROM usage WHERE hour = (SELECT min(hour) FROM usage) AND hour < $1";
+    database.execute(hour, values![before / 3_600_000])
 }
 
 /// Puts some of what was spent before a minute together in steps so wide; the widest is all of
 /// the past. Nothing is forgotten, for what is prepaid is never given back.
-fn coarsen(connection: &Connection, before: i64, width: i64) -> rusqlite::Result<usize> {
-    let which = "minute > 0 AND minute % ?1 != 0 AND minute < ?2";
-    let query = format!("SELECT min(minute) FROM spent WHERE {which}");
-    let oldest: Option<i64> =
-        connection.prepare_cached(&query)?.query_row([width, before], |row| row.get(0))?;
-    let Some(minute) = oldest else { return Ok(0) };
-    let into = minute - minute.rem_euclid(width);
-    let merge = "INSERT INTO spent (account, unit, minute, amount)
-        SELECT account, unit, ?1, amount FROM spent WHERE minute = ?2
-        ON CONFLICT DO UPDATE SET amount = min(amount, 1 << 62) + excluded.amount";
-    connection.prepare_cached(merge)?.execute([into, minute])?;
-    connection.prepare_cached("DELETE FROM spent WHERE minute = ?")?.execute([minute])
-}
-
-/// In the order of the columns.
-fn tokens(usage: &Usage) -> [i64; 8] {
-    let Usage { input, cache_read, cache_write, cache_write_long, output, .. } = *usage;
-    let Usage { reasoning, audio_input, audio_output, .. } = *usage;
-    [input, cache_read, cache_write, cache_write_long, output, reasoning, audio_input, audio_output]
-        .map(bounded)
-}
-
-fn bounded(number: u64) -> i64 {
-    i64::try_from(number.min(MOST)).unwrap_or_default()
-}
-
-fn whole(duration: Duration) -> i64 {
-    bounded(u64::try_from(duration.as_millis()).unwrap_or(MOST))
+fn coarsen(database: &mut Database, before: i64, width: i64) -> Result<u64, Fault> {
+    database.alone(Alone::Retain)?;
+    let oldest = "SELECT min(minute) FROM spent
+        WHERE minute > 0 AND minute % $1 != 0 AND minute < $2";
+    let oldest = database.first(oldest, values![width, before], |row| row.get(0))?;
+    let Some(minute) = oldest.flatten() else { return Ok(0) };
+    let into: i64 = minute - i64::rem_euclid(minute, width);
+    let merge = format!(
+        "INSERT INTO spent (account, unit, minute, node, amount)
+        SELECT account, unit, CAST($1 AS BIGINT), node, amount FROM spent WHERE minute = $2
+        {ADD_SPENT}"
+    );
+    database.execute(&merge, values![into, minute])?;
+    database.execute("DELETE FROM spent WHERE minute = $1", values![minute])
 }

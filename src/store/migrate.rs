@@ -1,39 +1,76 @@
 //! Brings a database to the form this program knows: numbered steps, forward only.
 
-use rusqlite::{Connection, TransactionBehavior};
-
 use super::Failure;
-use super::sqlite::failed;
+use super::database::{Alone, Backend, Database, Fault, values};
+
+/// One step. It is written for SQLite; `SPELLED` says what Postgres has in the place of some words,
+/// and where that is not enough, it has a text of its own.
+struct Step {
+    sqlite: &'static str,
+    postgres: Option<&'static str>,
+}
 
 /// Each step once, in order: what has shipped is never edited, only followed.
-const STEPS: &[&str] = &[
-    include_str!("migrations/0001_objects.sql"),
-    include_str!("migrations/0002_ledger.sql"),
-    include_str!("migrations/0003_keys.sql"),
+const STEPS: &[Step] = &[
+    Step {
+        sqlite: include_str!("migrations/0001_objects.sql"),
+        postgres: Some(include_str!("migrations/0001_objects.postgres.sql")),
+    },
+    Step { sqlite: include_str!("migrations/0002_ledger.sql"), postgres: None },
+    Step { sqlite: include_str!("migrations/0003_keys.sql"), postgres: None },
+    Step {
+        sqlite: include_str!("migrations/0004_nodes.sql"),
+        postgres: Some(include_str!("migrations/0004_nodes.postgres.sql")),
+    },
+];
+
+/// In this order.
+const SPELLED: &[(&str, &str)] = &[
+    ("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGSERIAL PRIMARY KEY"),
+    (" INTEGER", " BIGINT"),
+    (" BLOB", " BYTEA"),
+    (") STRICT, WITHOUT ROWID;", ");"),
+    (") STRICT;", ");"),
 ];
 
 /// Takes the steps that the database has not taken, all or none.
-pub(super) fn migrate(connection: &mut Connection, now: i64) -> Result<(), Failure> {
-    // Immediate, so that a file that cannot be written is known at the start.
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let table = "CREATE TABLE IF NOT EXISTS migrations (
-        version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT";
-    transaction.execute(table, []).map_err(failed)?;
-    let query = "SELECT coalesce(max(version), 0) FROM migrations";
-    let version: i64 = transaction.query_one(query, [], |row| row.get(0)).map_err(failed)?;
-    let taken = usize::try_from(version).unwrap_or_default();
-    let Some(missing) = STEPS.get(taken..) else {
-        let known = STEPS.len();
-        return Err(Failure::new(format!(
-            "the database has version {version} and this program knows {known}: start the newer \
-             program that wrote it, or restore a copy from before"
-        )));
-    };
-    for (version, step) in (version + 1..).zip(missing) {
-        transaction.execute_batch(step).map_err(failed)?;
-        let note = "INSERT INTO migrations (version, applied_at) VALUES (?1, ?2)";
-        transaction.execute(note, [version, now]).map_err(failed)?;
+pub(super) fn migrate(database: &mut Database, now: i64) -> Result<(), Failure> {
+    match database.transaction(|database| take(database, now))? {
+        None => Ok(()),
+        Some(version) => {
+            let known = STEPS.len();
+            Err(Failure::new(format!(
+                "the database has version {version} and this program knows {known}: start the \
+                 newer program that wrote it, or restore a copy from before"
+            )))
+        }
     }
-    transaction.commit().map_err(failed)
+}
+
+/// A version that is too new, if the database has one.
+fn take(database: &mut Database, now: i64) -> Result<Option<i64>, Fault> {
+    // Several replicas may start at once.
+    database.alone(Alone::Migrate)?;
+    let table = "CREATE TABLE IF NOT EXISTS migrations (
+        version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT;";
+    let backend = database.backend();
+    database.batch(&spelled(table, backend))?;
+    let query = "SELECT coalesce(max(version), 0) FROM migrations";
+    let version = database.first(query, &[], |row| row.get(0))?.unwrap_or(0);
+    let taken = usize::try_from(version).unwrap_or_default();
+    let Some(missing) = STEPS.get(taken..) else { return Ok(Some(version)) };
+    for (version, step) in (version + 1..).zip(missing) {
+        match step.postgres.filter(|_| backend == Backend::Postgres) {
+            Some(own) => database.batch(own)?,
+            None => database.batch(&spelled(step.sqlite, backend))?,
+        }
+        let note = "INSERT INTO migrations (version, applied_at) VALUES ($1, $2)";
+        database.execute(note, values![version, now])?;
+    }
+    Ok(None)
+}
+
+fn spelled(text: &str, backend: Backend) -> String {
+    let words = SPELLED.iter().filter(|_| backend == Backend::Postgres);
+    words.fold(text.to_owned(), |text, (sqlite, postgres)| text.replace(sqlite, postgres))
 }

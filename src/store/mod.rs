@@ -1,35 +1,41 @@
 //! What survives a restart. Rows and statements; no decisions.
 //!
-//! `memory:` is the same SQLite without a file, so both backends keep the same promises.
+//! SQLite, in a file or in memory, or Postgres: the same statements, and the same promises.
 
+mod database;
+mod entries;
 mod import;
 mod journal;
 mod keys;
 mod ledger;
 mod migrate;
 mod objects;
+mod postgres;
 mod queue;
 mod report;
 mod rows;
 mod sqlite;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use self::import::Importer;
+use self::database::Database;
+use self::import::{Importer, Place};
 use self::journal::Journal;
 pub use self::keys::{Audit, KeyRow, SecretRow};
-use self::queue::Queue;
+pub use self::ledger::Spent;
+use self::queue::{Link, Queue};
 pub use self::report::{Cursor, Export};
 pub use self::rows::{CallRow, Column, Filter, Name, Reach, UsageRow};
-use crate::canon::Owner;
-use crate::config::StoreUrl;
+use crate::canon::{CallId, Owner};
+use crate::config::{self, StoreUrl};
 
-/// Threads that read a file.
+/// Threads that read.
 const READERS: usize = 2;
 /// Expired objects deleted in one transaction: small, so that no write waits long behind it.
 const STEP: u32 = 500;
@@ -42,6 +48,7 @@ pub struct Store {
     journal: Arc<Journal>,
     importer: Arc<Importer>,
     up: Arc<AtomicBool>,
+    node: Arc<str>,
     rules: Rules,
 }
 
@@ -88,8 +95,11 @@ pub struct Position(i64);
 
 /// Why the store cannot be opened, read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(Arc<str>);
+#[error("{message}")]
+pub struct Failure {
+    message: Arc<str>,
+    is_away: bool,
+}
 
 /// What one object is found by.
 struct Key {
@@ -110,40 +120,101 @@ struct Rules {
 // === impl Store ===
 
 impl Store {
-    /// Opens the store, makes it if it is not there, and brings it to this program's version.
-    pub fn open(url: &StoreUrl) -> Result<Self, Failure> {
+    /// Opens the store, makes it if it is not there, and brings it to this program's version. A
+    /// database of others that is away is no failure: it is looked for until it is there.
+    pub fn open(settings: &config::Store) -> Result<Self, Failure> {
         let (now, bound) = (Arc::new(SystemTime::now), ObjectKind::bound);
-        Self::open_with(url, &Rules { now, bound, segment: journal::SEGMENT })
+        Self::open_with(settings, &Rules { now, bound, segment: journal::SEGMENT })
     }
 
-    fn open_with(url: &StoreUrl, rules: &Rules) -> Result<Self, Failure> {
-        let path = match url {
-            StoreUrl::Memory => None,
-            StoreUrl::Sqlite(path) => Some(path.as_path()),
+    fn open_with(settings: &config::Store, rules: &Rules) -> Result<Self, Failure> {
+        let opened = match &settings.url {
+            StoreUrl::Memory => Self::open_sqlite(None, settings, rules),
+            StoreUrl::Sqlite(path) => Self::open_sqlite(Some(path), settings, rules),
+            StoreUrl::Postgres(url) => postgres::config(url.expose())
+                .and_then(|config| Self::open_postgres(&config, settings, rules)),
         };
-        let open = || {
-            let up = Arc::new(AtomicBool::new(true));
-            let mut connection = sqlite::writer(path)?;
-            migrate::migrate(&mut connection, millis((rules.now)()))?;
-            let write = Queue::write(connection, Arc::clone(&up)).map_err(no_thread)?;
-            let read = match path {
-                Some(path) => {
-                    let readers = (0..READERS).map(|_| sqlite::reader(path));
-                    Queue::read(readers.collect::<Result<_, _>>()?).map_err(no_thread)?
-                }
-                // Memory belongs to one connection.
-                None => write.clone(),
-            };
-            let journal = Arc::new(Journal::new());
-            let folder = path.map(|path| path.with_added_extension("journal"));
-            let (shared, queue) = (Arc::clone(&journal), write.clone());
-            let importer = Arc::new(Importer::start(shared, queue, folder, rules.segment)?);
-            Ok(Self { write, read, journal, importer, up, rules: rules.clone() })
-        };
-        open().map_err(|failure: Failure| match path {
-            Some(path) => Failure::new(format!("cannot open {}: {failure}", path.display())),
-            None => failure,
+        opened.map_err(|failure| match &settings.url {
+            StoreUrl::Memory => failure,
+            StoreUrl::Sqlite(path) => failure.named(&path.display().to_string()),
+            StoreUrl::Postgres(_) => failure.named("Postgres"),
         })
+    }
+
+    fn open_sqlite(
+        path: Option<&Path>,
+        settings: &config::Store,
+        rules: &Rules,
+    ) -> Result<Self, Failure> {
+        let link = |connection| {
+            // A file is not lost while it is open.
+            Link::new(Some(Database::Sqlite(connection)), || Err(Failure::away("it was closed")))
+        };
+        let mut database = Database::Sqlite(sqlite::writer(path)?);
+        migrate::migrate(&mut database, millis((rules.now)()))?;
+        let write = Link::new(Some(database), || Err(Failure::away("it was closed")));
+        let read = match path {
+            Some(path) => {
+                (0..READERS).map(|_| sqlite::reader(path).map(link)).collect::<Result<_, _>>()?
+            }
+            // Memory belongs to one connection.
+            None => Vec::new(),
+        };
+        Self::start((write, read), settings.journal(), rules)
+    }
+
+    fn open_postgres(
+        config: &tokio_postgres::Config,
+        settings: &config::Store,
+        rules: &Rules,
+    ) -> Result<Self, Failure> {
+        let opener = || {
+            let (config, now) = (config.clone(), Arc::clone(&rules.now));
+            move || {
+                let mut database =
+                    Database::Postgres(Box::new(postgres::Remote::connect(&config)?));
+                migrate::migrate(&mut database, millis(now()))?;
+                Ok::<_, Failure>(database)
+            }
+        };
+        // On a thread of its own, as ever: who opens the store may be a task.
+        let first = std::thread::spawn(opener()).join();
+        let first = first.unwrap_or_else(|_| Err(Failure::new("a thread failed".to_owned())));
+        let database = match first {
+            Ok(database) => Some(database),
+            Err(error) if error.is_away() => {
+                tracing::error!(%error, "starting without the store");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let write = Link::new(database, opener());
+        let read = (0..READERS).map(|_| Link::new(None, opener())).collect();
+        Self::start((write, read), settings.journal(), rules)
+    }
+
+    fn start(
+        (write, read): (Link, Vec<Link>),
+        folder: Option<PathBuf>,
+        rules: &Rules,
+    ) -> Result<Self, Failure> {
+        let up = Arc::new(AtomicBool::new(write.is_open()));
+        let write = Queue::write(write, Arc::clone(&up)).map_err(no_thread)?;
+        let read = match read.is_empty() {
+            true => write.clone(),
+            false => Queue::read(read).map_err(no_thread)?,
+        };
+        let name = || CallId::new().simple();
+        let node = match &folder {
+            Some(folder) => journal::node(folder, name)
+                .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?,
+            None => name(),
+        };
+        let (journal, node) = (Arc::new(Journal::new()), Arc::<str>::from(node));
+        let place = Place { folder, segment: rules.segment, node: Arc::clone(&node) };
+        let importer = Importer::start(Arc::clone(&journal), write.clone(), place)?;
+        let importer = Arc::new(importer);
+        Ok(Self { write, read, journal, importer, up, node, rules: rules.clone() })
     }
 
     /// Keeps a value, in place of what the owner had under this id. Beyond the bound of its kind
@@ -187,7 +258,7 @@ impl Store {
         loop {
             let now = self.now();
             let swept = self.write.run(move |database| objects::sweep(database, STEP, now)).await?;
-            if swept < STEP as usize {
+            if swept < u64::from(STEP) {
                 return Ok(());
             }
         }
@@ -246,7 +317,20 @@ impl ObjectKind {
 
 impl Failure {
     fn new(message: String) -> Self {
-        Self(message.into())
+        Self { message: message.into(), is_away: false }
+    }
+
+    fn away(why: &str) -> Self {
+        Self { message: format!("the database is away: {why}").into(), is_away: true }
+    }
+
+    fn named(self, what: &str) -> Self {
+        Self { message: format!("cannot open {what}: {self}").into(), ..self }
+    }
+
+    /// Whether the database cannot be reached, which passes.
+    pub fn is_away(&self) -> bool {
+        self.is_away
     }
 }
 

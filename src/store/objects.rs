@@ -1,95 +1,84 @@
 //! The statements over objects. Each names the owner, so nobody meets what is another's.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
 
+use super::database::{Database, Fault, Row, values};
 use super::{Draft, Key, Object, Position, millis, time};
 
 /// Keeps `draft` under its key. One that is replaced keeps its place and its time.
 pub(super) fn put(
-    connection: &Connection,
+    database: &mut Database,
     (key, bound): (&Key, u32),
     draft: &Draft,
     now: i64,
-) -> rusqlite::Result<()> {
+) -> Result<(), Fault> {
+    let Key { owner, kind, id } = key;
+    let (owner, kind) = (owner.as_str(), kind.name());
     // An expired one is gone, whether it has been deleted or not.
-    let expired = "DELETE FROM objects WHERE owner = :owner AND kind = :kind AND id = :id
-        AND expires_at <= :now";
-    let (owner, kind, id) = (key.owner.as_str(), key.kind.name(), key.id.as_str());
-    let whose = named_params! {":owner": owner, ":kind": kind, ":id": id, ":now": now};
-    connection.prepare_cached(expired)?.execute(whose)?;
+    let expired = "DELETE FROM objects WHERE owner = $1 AND kind = $2 AND id = $3
+        AND expires_at <= $4";
+    database.execute(expired, values![owner, kind, id, now])?;
     let put = "INSERT INTO objects (owner, kind, id, created_at, expires_at, value)
-        VALUES (:owner, :kind, :id, :now, :expires_at, :value)
+        VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (owner, kind, id)
         DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at";
-    connection.prepare_cached(put)?.execute(named_params! {
-        ":owner": owner, ":kind": kind, ":id": id, ":now": now,
-        ":expires_at": draft.expires_at.map(millis), ":value": &draft.value[..],
-    })?;
-    let trim = "DELETE FROM objects WHERE position IN (
-        SELECT position FROM objects WHERE owner = :owner AND kind = :kind ORDER BY position
-        LIMIT max(0, (SELECT count FROM object_counts WHERE owner = :owner AND kind = :kind)
-            - :bound))";
-    let bound = named_params! {":owner": owner, ":kind": kind, ":bound": bound};
-    connection.prepare_cached(trim)?.execute(bound)?;
+    let expires_at = draft.expires_at.map(millis);
+    database.execute(put, values![owner, kind, id, now, expires_at, &draft.value[..]])?;
+    let count = "SELECT count FROM object_counts WHERE owner = $1 AND kind = $2";
+    let count = database.first(count, values![owner, kind], |row| row.get::<i64>(0))?;
+    let beyond = count.unwrap_or_default() - i64::from(bound);
+    if beyond > 0 {
+        let trim = "DELETE FROM objects WHERE position IN (SELECT position FROM objects
+            WHERE owner = $1 AND kind = $2 ORDER BY position LIMIT $3)";
+        database.execute(trim, values![owner, kind, beyond])?;
+    }
     Ok(())
 }
 
-pub(super) fn get(
-    connection: &Connection,
-    key: &Key,
-    now: i64,
-) -> rusqlite::Result<Option<Object>> {
+pub(super) fn get(database: &mut Database, key: &Key, now: i64) -> Result<Option<Object>, Fault> {
     let query = "SELECT id, value, created_at, expires_at, position FROM objects
-        WHERE owner = :owner AND kind = :kind AND id = :id
-        AND (expires_at IS NULL OR expires_at > :now)";
-    let (owner, kind, id) = (key.owner.as_str(), key.kind.name(), key.id.as_str());
-    let whose = named_params! {":owner": owner, ":kind": kind, ":id": id, ":now": now};
-    connection.prepare_cached(query)?.query_row(whose, object).optional()
+        WHERE owner = $1 AND kind = $2 AND id = $3 AND (expires_at IS NULL OR expires_at > $4)";
+    let Key { owner, kind, id } = key;
+    database.first(query, values![owner.as_str(), kind.name(), id, now], object)
 }
 
-pub(super) fn delete(connection: &Connection, key: &Key, now: i64) -> rusqlite::Result<bool> {
-    let delete = "DELETE FROM objects WHERE owner = :owner AND kind = :kind AND id = :id
-        RETURNING expires_at IS NULL OR expires_at > :now";
-    let (owner, kind, id) = (key.owner.as_str(), key.kind.name(), key.id.as_str());
-    let whose = named_params! {":owner": owner, ":kind": kind, ":id": id, ":now": now};
-    let was_there = connection.prepare_cached(delete)?.query_row(whose, |row| row.get(0));
-    Ok(was_there.optional()?.unwrap_or(false))
+pub(super) fn delete(database: &mut Database, key: &Key, now: i64) -> Result<bool, Fault> {
+    let delete = "DELETE FROM objects WHERE owner = $1 AND kind = $2 AND id = $3
+        RETURNING expires_at IS NULL OR expires_at > $4";
+    let Key { owner, kind, id } = key;
+    let whose = values![owner.as_str(), kind.name(), id, now];
+    Ok(database.first(delete, whose, |row| row.get(0))?.unwrap_or(false))
 }
 
 /// The key's id is not looked at.
 pub(super) fn list(
-    connection: &Connection,
+    database: &mut Database,
     key: &Key,
     (after, limit): (Option<Position>, u32),
     now: i64,
-) -> rusqlite::Result<Vec<Object>> {
+) -> Result<Vec<Object>, Fault> {
     let query = "SELECT id, value, created_at, expires_at, position FROM objects
-        WHERE owner = :owner AND kind = :kind AND position < :after
-        AND (expires_at IS NULL OR expires_at > :now)
-        ORDER BY position DESC LIMIT :limit";
-    let mut statement = connection.prepare_cached(query)?;
-    let (owner, kind) = (key.owner.as_str(), key.kind.name());
-    let page = named_params! {
-        ":owner": owner, ":kind": kind, ":now": now, ":limit": limit,
-        ":after": after.map_or(i64::MAX, |position| position.0),
-    };
-    statement.query_map(page, object)?.collect()
+        WHERE owner = $1 AND kind = $2 AND position < $3
+        AND (expires_at IS NULL OR expires_at > $4)
+        ORDER BY position DESC LIMIT $5";
+    let after = after.map_or(i64::MAX, |position| position.0);
+    let page = values![key.owner.as_str(), key.kind.name(), after, now, limit];
+    database.query(query, page, object)
 }
 
 /// Deletes at most `most` that have expired, and says how many.
-pub(super) fn sweep(connection: &Connection, most: u32, now: i64) -> rusqlite::Result<usize> {
+pub(super) fn sweep(database: &mut Database, most: u32, now: i64) -> Result<u64, Fault> {
     let sweep = "DELETE FROM objects WHERE position IN (
-        SELECT position FROM objects WHERE expires_at <= :now LIMIT :most)";
-    connection.prepare_cached(sweep)?.execute(named_params! {":now": now, ":most": most})
+        SELECT position FROM objects WHERE expires_at <= $1 LIMIT $2)";
+    database.execute(sweep, values![now, most])
 }
 
-fn object(row: &Row<'_>) -> rusqlite::Result<Object> {
+fn object(row: &Row<'_>) -> Result<Object, Fault> {
     Ok(Object {
         id: row.get(0)?,
-        value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
+        value: Bytes::from(row.get::<Vec<u8>>(1)?),
         created_at: time(row.get(2)?),
-        expires_at: row.get::<_, Option<i64>>(3)?.map(time),
+        expires_at: row.get::<Option<i64>>(3)?.map(time),
         position: Position(row.get(4)?),
     })
 }

@@ -1,35 +1,53 @@
 //! The threads that touch the database: one writes, a few read, and no worker ever waits on a disk.
 //!
-//! The writer takes all that is queued into one transaction and answers when it is committed.
+//! The writer takes all that is queued into one transaction and answers when it is committed. A
+//! database that is away is looked for again, at growing intervals; until it is back, who asks is
+//! told so after a short wait.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::Failure;
-use super::sqlite::failed;
+use super::database::{Database, Fault};
 
 /// Jobs that may wait for one queue; who comes after them waits before it.
 const LONGEST: usize = 1024;
 /// Jobs in one transaction.
 const BATCH: usize = 256;
+/// How long the first who finds the database away waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How soon a database that is away is looked for again, and how late at most.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often work is done anew that others were in the way of.
+const TRIES: usize = 4;
 
 /// Where jobs are handed in. The threads end when the last of these is gone.
 #[derive(Debug, Clone)]
 pub(super) struct Queue(mpsc::Sender<Box<dyn Job>>);
 
+/// What a thread has to do with the database: the connection, and how to come by another.
+pub(super) struct Link {
+    database: Option<Database>,
+    open: Box<dyn FnMut() -> Result<Database, Failure> + Send>,
+    /// Since it was found away, or never found.
+    is_away: bool,
+    interval: Duration,
+    next: Instant,
+}
+
 /// One piece of work on the database, and someone who waits for its result.
 trait Job: Send {
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    fn run(&mut self, database: &mut Database) -> Result<(), Fault>;
     fn answer(self: Box<Self>, outcome: Result<(), Failure>);
 }
 
 struct Task<F, T> {
-    /// Gone once it has run.
-    work: Option<F>,
+    work: F,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, Failure>>,
 }
@@ -38,33 +56,33 @@ struct Task<F, T> {
 
 impl Queue {
     /// Starts the one thread that writes; `up` says whether its last transaction was committed.
-    pub(super) fn write(connection: Connection, up: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(super) fn write(link: Link, up: Arc<AtomicBool>) -> io::Result<Self> {
         let (sender, jobs) = mpsc::channel(LONGEST);
         let thread = std::thread::Builder::new().name("store-write".to_owned());
-        thread.spawn(move || write(connection, jobs, &up))?;
+        thread.spawn(move || write(link, jobs, &up))?;
         Ok(Self(sender))
     }
 
     /// Starts a reader on each connection.
-    pub(super) fn read(connections: Vec<Connection>) -> io::Result<Self> {
+    pub(super) fn read(links: Vec<Link>) -> io::Result<Self> {
         let (sender, jobs) = mpsc::channel(LONGEST);
         let jobs = Arc::new(Mutex::new(jobs));
-        for connection in connections {
+        for link in links {
             let jobs = Arc::clone(&jobs);
             let thread = std::thread::Builder::new().name("store-read".to_owned());
-            thread.spawn(move || read(&connection, &jobs))?;
+            thread.spawn(move || read(link, &jobs))?;
         }
         Ok(Self(sender))
     }
 
     /// Has `work` done and waits for the end of its transaction. Once handed in it is done even if
-    /// nobody waits any more.
+    /// nobody waits any more, and done anew where the first time came to nothing.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Task { work: Some(work), result: None, reply });
+        let job = Box::new(Task { work, result: None, reply });
         self.0.send(job).await.map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
@@ -72,12 +90,82 @@ impl Queue {
     /// The same for a thread of its own.
     pub(super) fn run_blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Task { work: Some(work), result: None, reply });
+        let job = Box::new(Task { work, result: None, reply });
         self.0.blocking_send(job).map_err(|_| stopped())?;
         answer.blocking_recv().unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// With a first connection, if there is one.
+    pub(super) fn new(
+        database: Option<Database>,
+        open: impl FnMut() -> Result<Database, Failure> + Send + 'static,
+    ) -> Self {
+        let (is_away, interval) = (database.is_none(), INTERVALS.0);
+        Self { database, open: Box::new(open), is_away, interval, next: Instant::now() }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.database.is_some()
+    }
+
+    /// The connection. Who finds the database away first waits a little, the others do not.
+    fn database(&mut self) -> Result<&mut Database, Failure> {
+        if self.database.is_none() {
+            self.database = Some(self.look_for()?);
+            self.is_away = false;
+            self.interval = INTERVALS.0;
+        }
+        self.database.as_mut().ok_or_else(stopped)
+    }
+
+    fn look_for(&mut self) -> Result<Database, Failure> {
+        let until = Instant::now() + if self.is_away { Duration::ZERO } else { PATIENCE };
+        let mut failure = Failure::away("it is looked for again soon");
+        loop {
+            if Instant::now() >= self.next {
+                match (self.open)() {
+                    Ok(database) => return Ok(database),
+                    Err(error) => failure = error,
+                }
+                self.next = Instant::now() + self.interval;
+                self.interval = (self.interval * 2).min(INTERVALS.1);
+            }
+            let now = Instant::now();
+            if now >= until {
+                self.is_away = true;
+                return Err(failure);
+            }
+            std::thread::park_timeout(self.next.min(until) - now);
+        }
+    }
+
+    /// Does `work` on the connection, anew where another process was in the way or the connection
+    /// was lost.
+    fn run(
+        &mut self,
+        mut work: impl FnMut(&mut Database) -> Result<(), Fault>,
+    ) -> Result<(), Failure> {
+        let mut tries = 1;
+        loop {
+            let Err(fault) = work(self.database()?) else { return Ok(()) };
+            let is_gone = fault.is_gone();
+            if is_gone {
+                self.database = None;
+            }
+            // What may have come to pass is not done twice.
+            let may_again = !matches!(fault, Fault::Unsure(_)) && (is_gone || fault.is_transient());
+            if !may_again || tries >= TRIES {
+                return Err(fault.into());
+            }
+            tries += 1;
+        }
     }
 }
 
@@ -86,12 +174,10 @@ impl Queue {
 impl<T, F> Job for Task<F, T>
 where
     T: Send,
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    F: FnMut(&mut Database) -> Result<T, Fault> + Send,
 {
-    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        if let Some(work) = self.work.take() {
-            self.result = Some(work(connection)?);
-        }
+    fn run(&mut self, database: &mut Database) -> Result<(), Fault> {
+        self.result = Some((self.work)(database)?);
         Ok(())
     }
 
@@ -102,13 +188,16 @@ where
     }
 }
 
-fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, up: &AtomicBool) {
+fn write(mut link: Link, mut jobs: mpsc::Receiver<Box<dyn Job>>, up: &AtomicBool) {
     let mut batch = Vec::with_capacity(BATCH);
     while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
-        let outcome = commit(&mut connection, &mut batch).map_err(failed);
-        up.store(outcome.is_ok(), Ordering::Relaxed);
-        if let Err(error) = &outcome {
-            tracing::error!(%error, jobs = batch.len(), "the store could not be written");
+        let outcome = commit(&mut link, &mut batch);
+        let was_up = up.swap(outcome.is_ok(), Ordering::Relaxed);
+        match &outcome {
+            // Said once, however many come to know.
+            Err(error) if was_up => tracing::error!(%error, "the store could not be written"),
+            Ok(()) if !was_up => tracing::info!("the store is written again"),
+            _ => {}
         }
         for job in batch.drain(..) {
             job.answer(outcome.clone());
@@ -116,21 +205,19 @@ fn write(mut connection: Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>, up:
     }
 }
 
-/// All or none: only the disk makes a job fail, and it would fail the others as well.
-fn commit(connection: &mut Connection, batch: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for job in batch {
-        job.run(&transaction)?;
-    }
-    transaction.commit()
+/// All or none: a job fails where the disk or the server does, and so would the others.
+fn commit(link: &mut Link, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
+    link.run(|database| {
+        database.transaction(|database| batch.iter_mut().try_for_each(|job| job.run(database)))
+    })
 }
 
-fn read(connection: &Connection, jobs: &Mutex<mpsc::Receiver<Box<dyn Job>>>) {
+fn read(mut link: Link, jobs: &Mutex<mpsc::Receiver<Box<dyn Job>>>) {
     loop {
         // One waits for the next job, the others wait for the lock.
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(mut job) = next else { return };
-        let outcome = job.run(connection).map_err(failed);
+        let outcome = link.run(|database| job.run(database));
         job.answer(outcome);
     }
 }

@@ -5,9 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params_from_iter};
-
+use super::database::{Backend, Database, Fault, Row, Value, values};
 use super::rows::{CallRow, Column, Filter, Reach, UsageRow};
 use super::{Failure, Store, millis, time};
 use crate::canon::{Attempt, Money, Outcome, Usage, UsageSource};
@@ -17,16 +15,26 @@ const PAGE: u32 = 1000;
 /// Lines of one report.
 const LINES: u32 = 10_000;
 
-const CALLS: &str =
-    "SELECT position, id, at, surface, stream, key, team, user, org, route, agent, task,
+const CALLS: &str = r#"SELECT position, id, at, surface, stream, key, team, "user", org, route, agent, task,
     provider, model, outcome, status, input, cache_read, cache_write, cache_write_long, output,
     reasoning, audio_input, audio_output, usage_source, cost, counted,
-    settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags FROM calls";
+    settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags FROM calls"#;
 
-const SUMS: &str = "ifnull(sum(calls), 0), ifnull(sum(estimated), 0), ifnull(sum(unpriced), 0),
-    ifnull(sum(input), 0), ifnull(sum(cache_read), 0), ifnull(sum(cache_write), 0),
-    ifnull(sum(cache_write_long), 0), ifnull(sum(output), 0), ifnull(sum(reasoning), 0),
-    ifnull(sum(audio_input), 0), ifnull(sum(audio_output), 0), ifnull(sum(cost), 0) FROM usage";
+/// What is summed by hour, in the order in which a line of a report is read.
+const SUMMED: [&str; 12] = [
+    "calls",
+    "estimated",
+    "unpriced",
+    "input",
+    "cache_read",
+    "cache_write",
+    "cache_write_long",
+    "output",
+    "reasoning",
+    "audio_input",
+    "audio_output",
+    "cost",
+];
 
 /// Where the next page begins, as text in `next`. It stays true while calls are added and deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +52,22 @@ pub struct Export {
     has_ended: bool,
 }
 
-/// Conditions on a table, and the values of their question marks.
+/// Conditions on a table, and their values.
 struct Where {
     table: Table,
-    conditions: Vec<String>,
-    values: Vec<Value>,
+    conditions: Vec<Condition>,
+    values: Vec<Value<'static>>,
+}
+
+/// Each uses the values from a place on.
+#[derive(Debug, Clone, Copy)]
+enum Condition {
+    From,
+    To,
+    /// A page goes on behind a time and a position.
+    Behind,
+    Id,
+    Equal(Column),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +89,7 @@ impl Store {
         let mut which = Where::new(reach, Table::Calls);
         which.choose(filter);
         if let Some(Cursor { at, position }) = after {
-            which.add("(at, position) < (?, ?)", [Value::from(at), Value::from(position)]);
+            which.add(Condition::Behind, [at.into(), position.into()]);
         }
         let limit = limit.clamp(1, PAGE);
         let order = format!("ORDER BY at DESC, position DESC LIMIT {}", limit + 1);
@@ -80,7 +99,7 @@ impl Store {
     /// One call; `None` if there is none, and if it is another's.
     pub async fn call(&self, reach: &Reach, id: &str) -> Result<Option<CallRow>, Failure> {
         let mut which = Where::new(reach, Table::Calls);
-        which.add("id = ?", [Value::from(id.to_owned())]);
+        which.add(Condition::Id, [id.to_owned().into()]);
         let found = self.read.run(move |database| page(database, &which, ("", 1))).await?;
         Ok(found.0.into_iter().next())
     }
@@ -159,23 +178,20 @@ impl Where {
         which
     }
 
-    fn add<const N: usize>(&mut self, condition: impl Into<String>, values: [Value; N]) {
-        self.conditions.push(condition.into());
+    fn add<const N: usize>(&mut self, condition: Condition, values: [Value<'static>; N]) {
+        self.conditions.push(condition);
         self.values.extend(values);
     }
 
     fn choose(&mut self, filter: &Filter) {
-        let (at, unit) = match self.table {
-            Table::Calls => ("at", 1),
-            Table::Usage => ("hour", 3_600_000),
-        };
+        let unit = self.table.unit();
         if let Some(from) = filter.from {
-            self.add(format!("{at} >= ?"), [Value::from(millis(from) / unit)]);
+            self.add(Condition::From, [(millis(from) / unit).into()]);
         }
         if let Some(to) = filter.to {
             // The hour in which it ends is in.
             let end = millis(to).saturating_add(unit - 1) / unit;
-            self.add(format!("{at} < ?"), [Value::from(end)]);
+            self.add(Condition::To, [end.into()]);
         }
         for (column, value) in &filter.equal {
             self.equal(*column, value);
@@ -183,24 +199,47 @@ impl Where {
     }
 
     fn equal(&mut self, column: Column, value: &str) {
-        let condition = match (column, self.table) {
-            (Column::Day, Table::Calls) => "date(at / 1000, 'unixepoch') = ?".to_owned(),
-            (Column::Day, Table::Usage) => "date(hour * 3600, 'unixepoch') = ?".to_owned(),
-            (Column::Tag, table) => format!(
-                "EXISTS (SELECT 1 FROM json_each({}.tags) AS one
-                    WHERE one.key || '=' || one.value = ?)",
-                table.name()
-            ),
-            (column, table) => format!("{}.{} = ?", table.name(), column.name()),
-        };
-        self.add(condition, [Value::from(value.to_owned())]);
+        self.add(Condition::Equal(column), [value.to_owned().into()]);
     }
 
-    fn text(&self) -> String {
-        if self.conditions.is_empty() {
-            return String::new();
+    fn text(&self, backend: Backend) -> String {
+        let (mut text, mut next) = (String::new(), 1);
+        for condition in &self.conditions {
+            let (written, used) = condition.text(self.table, backend, next);
+            text += if next == 1 { "WHERE " } else { " AND " };
+            text += &written;
+            next += used;
         }
-        format!("WHERE {}", self.conditions.join(" AND "))
+        text
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    /// As it is written when its first value has this number, and how many values it has.
+    fn text(self, table: Table, backend: Backend, next: usize) -> (String, usize) {
+        let time = table.time();
+        let text = match self {
+            Self::From => format!("{time} >= ${next}"),
+            Self::To => format!("{time} < ${next}"),
+            Self::Behind => {
+                return (format!("(at, position) < (${next}, ${})", next + 1), 2);
+            }
+            Self::Id => format!("id = ${next}"),
+            Self::Equal(Column::Day) => format!("{} = ${next}", table.day(backend)),
+            Self::Equal(Column::Tag) => {
+                let members = backend.members(&format!("{}.tags", table.name()));
+                format!(
+                    "EXISTS (SELECT 1 FROM {members} AS one
+                        WHERE one.key || '=' || one.value = ${next})"
+                )
+            }
+            Self::Equal(column) => {
+                format!("{}.\"{}\" = ${next}", table.name(), column.name())
+            }
+        };
+        (text, 1)
     }
 }
 
@@ -213,62 +252,81 @@ impl Table {
             Self::Usage => "usage",
         }
     }
+
+    /// When something was, in units of so many milliseconds.
+    fn time(self) -> &'static str {
+        match self {
+            Self::Calls => "at",
+            Self::Usage => "hour",
+        }
+    }
+
+    fn unit(self) -> i64 {
+        match self {
+            Self::Calls => 1,
+            Self::Usage => 3_600_000,
+        }
+    }
+
+    fn day(self, backend: Backend) -> String {
+        match self {
+            Self::Calls => backend.day("at / 1000"),
+            Self::Usage => backend.day("hour * 3600"),
+        }
+    }
 }
 
 fn page(
-    connection: &Connection,
+    database: &mut Database,
     which: &Where,
     (order, limit): (&str, usize),
-) -> rusqlite::Result<(Vec<CallRow>, Option<Cursor>)> {
-    let query = format!("{CALLS} {} {order}", which.text());
-    let mut statement = connection.prepare_cached(&query)?;
-    let found = statement.query_map(params_from_iter(&which.values), call)?;
-    let mut found: Vec<(i64, CallRow)> = found.collect::<Result<_, _>>()?;
+) -> Result<(Vec<CallRow>, Option<Cursor>), Fault> {
+    let query = format!("{CALLS} {} {order}", which.text(database.backend()));
+    let mut found = database.query(&query, &which.values, call)?;
     let is_more = found.len() > limit;
     found.truncate(limit);
     for (position, row) in &mut found {
-        row.attempts = attempts(connection, *position)?;
+        row.attempts = attempts(database, *position)?;
     }
     let last = found.last().filter(|_| is_more);
     let next = last.map(|(position, row)| Cursor { at: millis(row.at), position: *position });
     Ok((found.into_iter().map(|(_, row)| row).collect(), next))
 }
 
-fn attempts(connection: &Connection, call: i64) -> rusqlite::Result<Vec<Attempt>> {
+fn attempts(database: &mut Database, call: i64) -> Result<Vec<Attempt>, Fault> {
     let query = "SELECT provider, model, outcome, status, ms, input, output, cost FROM attempts
-        WHERE call = ? ORDER BY number";
-    let mut statement = connection.prepare_cached(query)?;
+        WHERE call = $1 ORDER BY number";
     let attempt = |row: &Row<'_>| {
         Ok(Attempt {
             provider: row.get(0)?,
             model: row.get(1)?,
-            outcome: outcome(&row.get::<_, String>(2)?),
+            outcome: outcome(&row.get::<String>(2)?),
             status: row.get(3)?,
             elapsed: Duration::from_millis(count(row, 4)?),
             usage: used(row)?,
             cost: money(row, 7)?,
         })
     };
-    statement.query_map([call], attempt)?.collect()
+    database.query(query, values![call], attempt)
 }
 
-fn call(row: &Row<'_>) -> rusqlite::Result<(i64, CallRow)> {
-    let source = UsageSource::parse(&row.get::<_, String>(24)?).unwrap_or(UsageSource::Estimated);
+fn call(row: &Row<'_>) -> Result<(i64, CallRow), Fault> {
+    let source = UsageSource::parse(&row.get::<String>(24)?).unwrap_or(UsageSource::Estimated);
     let call = CallRow {
         id: row.get(1)?,
         at: time(row.get(2)?),
-        surface: row.get::<_, String>(3)?.into(),
+        surface: row.get::<String>(3)?.into(),
         stream: row.get(4)?,
-        key: row.get::<_, Option<Arc<str>>>(5)?,
+        key: row.get::<Option<Arc<str>>>(5)?,
         team: row.get(6)?,
         user: row.get(7)?,
         org: row.get(8)?,
         route: row.get(9)?,
         agent: row.get(10)?,
-        task: row.get::<_, Option<String>>(11)?.map(Into::into),
+        task: row.get::<Option<String>>(11)?.map(Into::into),
         provider: row.get(12)?,
         model: row.get(13)?,
-        outcome: outcome(&row.get::<_, String>(14)?),
+        outcome: outcome(&row.get::<String>(14)?),
         status: row.get(15)?,
         usage: tokens(row, 16)?,
         usage_source: source,
@@ -277,34 +335,37 @@ fn call(row: &Row<'_>) -> rusqlite::Result<(i64, CallRow)> {
         settled_at: time(row.get(27)?),
         duration: Duration::from_millis(count(row, 28)?),
         first_token: row
-            .get::<_, Option<i64>>(29)?
+            .get::<Option<i64>>(29)?
             .map(|millis| Duration::from_millis(millis.cast_unsigned())),
         generation: count(row, 30)?,
-        cache: row.get::<_, String>(31)?.into(),
-        purpose: row.get::<_, String>(32)?.into(),
-        tags: serde_json::from_str(&row.get::<_, String>(33)?).unwrap_or_default(),
+        cache: row.get::<String>(31)?.into(),
+        purpose: row.get::<String>(32)?.into(),
+        tags: serde_json::from_str(&row.get::<String>(33)?).unwrap_or_default(),
         attempts: Vec::new(),
     };
     Ok((row.get(0)?, call))
 }
 
-fn sums(
-    connection: &Connection,
-    groups: &[Column],
-    which: &Where,
-) -> rusqlite::Result<Vec<UsageRow>> {
-    let columns: String = groups.iter().map(|column| grouped(*column) + ", ").collect();
-    let tags = groups.contains(&Column::Tag);
-    let tags = if tags { "LEFT JOIN json_each(usage.tags) AS tag" } else { "" };
+fn sums(database: &mut Database, groups: &[Column], which: &Where) -> Result<Vec<UsageRow>, Fault> {
+    let backend = database.backend();
+    let columns = groups.iter().map(|column| grouped(*column, backend));
+    // Sums of Postgres are wider than what they sum up.
+    let sums = SUMMED.map(|column| format!("CAST(coalesce(sum({column}), 0) AS BIGINT)"));
+    let columns: Vec<String> = columns.chain(sums).collect();
+    let tags = if groups.contains(&Column::Tag) {
+        format!("LEFT JOIN {} AS tag ON true", backend.members("usage.tags"))
+    } else {
+        String::new()
+    };
     let numbers: Vec<String> = (1..=groups.len()).map(|number| number.to_string()).collect();
     let by = if groups.is_empty() { "" } else { "GROUP BY" };
     let query = format!(
-        "SELECT {columns}{SUMS} {tags} {} {by} {} ORDER BY sum(cost) DESC, sum(calls) DESC
+        "SELECT {} FROM usage {tags} {} {by} {} ORDER BY sum(cost) DESC, sum(calls) DESC
          LIMIT {LINES}",
-        which.text(),
+        columns.join(", "),
+        which.text(backend),
         numbers.join(", ")
     );
-    let mut statement = connection.prepare_cached(&query)?;
     let width = groups.len();
     let line = |row: &Row<'_>| {
         Ok(UsageRow {
@@ -316,14 +377,14 @@ fn sums(
             cost: Money::from_nanos(count(row, width + 11)?),
         })
     };
-    statement.query_map(params_from_iter(&which.values), line)?.collect()
+    database.query(&query, &which.values, line)
 }
 
-fn grouped(column: Column) -> String {
+fn grouped(column: Column, backend: Backend) -> String {
     match column {
-        Column::Day => "date(hour * 3600, 'unixepoch')".to_owned(),
+        Column::Day => Table::Usage.day(backend),
         Column::Tag => "tag.key || '=' || tag.value".to_owned(),
-        column => format!("nullif(usage.{}, '')", column.name()),
+        column => format!("nullif(usage.\"{}\", '')", column.name()),
     }
 }
 
@@ -332,7 +393,7 @@ fn outcome(name: &str) -> Outcome {
     Outcome::parse(name).unwrap_or(Outcome::Internal)
 }
 
-fn tokens(row: &Row<'_>, at: usize) -> rusqlite::Result<Usage> {
+fn tokens(row: &Row<'_>, at: usize) -> Result<Usage, Fault> {
     Ok(Usage {
         input: count(row, at)?,
         cache_read: count(row, at + 1)?,
@@ -346,16 +407,16 @@ fn tokens(row: &Row<'_>, at: usize) -> rusqlite::Result<Usage> {
 }
 
 /// Of an attempt in whose place another came.
-fn used(row: &Row<'_>) -> rusqlite::Result<Option<Usage>> {
-    let Some(_) = row.get::<_, Option<i64>>(5)? else { return Ok(None) };
+fn used(row: &Row<'_>) -> Result<Option<Usage>, Fault> {
+    let Some(_) = row.get::<Option<i64>>(5)? else { return Ok(None) };
     Ok(Some(Usage { input: count(row, 5)?, output: count(row, 6)?, ..Usage::default() }))
 }
 
-fn money(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Money>> {
-    let nanos = row.get::<_, Option<i64>>(at)?;
+fn money(row: &Row<'_>, at: usize) -> Result<Option<Money>, Fault> {
+    let nanos = row.get::<Option<i64>>(at)?;
     Ok(nanos.map(|nanos| Money::from_nanos(nanos.cast_unsigned())))
 }
 
-fn count(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or_default())
+fn count(row: &Row<'_>, at: usize) -> Result<u64, Fault> {
+    row.get::<i64>(at).map(|number| u64::try_from(number).unwrap_or_default())
 }

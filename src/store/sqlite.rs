@@ -14,7 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The one connection that writes.
 pub(super) fn writer(path: Option<&Path>) -> Result<Connection, Failure> {
-    let Some(path) = path else { return Connection::open_in_memory().map_err(failed) };
+    let Some(path) = path else {
+        return Connection::open_in_memory().map_err(|error| failed(&error));
+    };
     // Made by us, so that nobody else can read it; SQLite gives its further files the same mode.
     OpenOptions::new()
         .create(true)
@@ -25,8 +27,8 @@ pub(super) fn writer(path: Option<&Path>) -> Result<Connection, Failure> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // Readers and the writer do not wait for one another. What was answered survives the process;
     // a power cut may take the last moments, and never the file.
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-    connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(|error| failed(&error))?;
+    connection.pragma_update(None, "synchronous", "NORMAL").map_err(|error| failed(&error))?;
     Ok(connection)
 }
 
@@ -37,13 +39,12 @@ pub(super) fn reader(path: &Path) -> Result<Connection, Failure> {
 /// Without URIs, so that a path is a path. Each connection has one thread, so SQLite need not lock.
 fn open(path: &Path, access: OpenFlags) -> Result<Connection, Failure> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    connection.busy_timeout(PATIENCE).map_err(failed)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| failed(&error))?;
+    connection.busy_timeout(PATIENCE).map_err(|error| failed(&error))?;
     Ok(connection)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
-pub(super) fn failed(error: rusqlite::Error) -> Failure {
+pub(super) fn failed(error: &rusqlite::Error) -> Failure {
     Failure::new(match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "the file is locked by another process".to_owned()

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, guard, limit, model, parse_toml, provider, route, server,
-    store, telemetry,
+    SECTIONS, Source, access, budget, guard, limit, model, oidc, parse_toml, provider, route,
+    server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -69,6 +69,7 @@ fn every_known_key_stands_in_the_example() {
         ("teams", [access::TEAM_KEYS, limit::KEYS, budget::KEYS].concat()),
         ("orgs", access::ORG_KEYS.to_vec()),
         ("guards", guard::KEYS.to_vec()),
+        ("auth", [oidc::AUTH_KEYS, oidc::KEYS].concat()),
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
         ("telemetry", telemetry::KEYS.to_vec()),
     ]);
@@ -77,7 +78,7 @@ fn every_known_key_stands_in_the_example() {
         let written = keys_of(section);
         for key in keys {
             let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
-            let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS].concat();
+            let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS, oidc::KEYS].concat();
             let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
             let found = written.iter().any(|name| name == key)

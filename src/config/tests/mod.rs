@@ -11,6 +11,7 @@ mod budget;
 mod example;
 mod guard;
 mod model;
+mod oidc;
 mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
@@ -260,14 +261,16 @@ fn listeners_that_can_never_work_are_refused() {
 }
 
 #[test]
-fn a_store_is_a_file_or_memory_and_its_address_is_never_repeated() {
+fn the_address_of_a_store_is_never_repeated() {
     let told = |url: &str| complaints(&format!("[store]\nurl = \"{url}\""));
-    let postgres = told("postgres://user:canary@db/state");
-    assert_eq!(
-        postgres,
-        "2: store.url: Postgres is not supported yet; write \"sqlite:PATH\" or \"memory:\"\n"
-    );
-    for url in ["redis://user:canary@db", "sqlite:", "sqlite::memory:", "sqlite:a/", "memory"] {
+    for url in [
+        "postgres:user:canary@db",
+        "redis://user:canary@db",
+        "sqlite:",
+        "sqlite::memory:",
+        "sqlite:a/",
+        "memory",
+    ] {
         let told = told(url);
         assert!(told.contains("is not a store; write") && !told.contains("canary"), "{told}");
     }

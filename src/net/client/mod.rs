@@ -39,10 +39,12 @@ const MAX_IDLE: usize = 256;
 /// Streams put on one HTTP/2 connection before another is opened; servers commonly allow 100.
 const MAX_STREAMS: usize = 100;
 
-/// Hands out the origins of the process, so that a reload keeps the pools of those that stay.
+/// Hands out the origins of the process, so that a reload keeps the pools of those that stay. Its
+/// copies share them.
+#[derive(Clone)]
 pub struct Client {
-    origins: Mutex<HashMap<Place, Weak<Origin>>>,
-    environment: Matcher,
+    origins: Arc<Mutex<HashMap<Place, Weak<Origin>>>>,
+    environment: Arc<Matcher>,
     workers: usize,
     tasks: Tasks,
 }
@@ -124,8 +126,8 @@ impl Client {
     /// `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, where a place names none; loopback is exempt, and so is what only this link can reach.
     pub fn new(workers: usize) -> Self {
         Self {
-            origins: Mutex::default(),
-            environment: Matcher::from_env(),
+            origins: Arc::default(),
+            environment: Arc::new(Matcher::from_env()),
             workers: workers.max(1),
             tasks: Tasks::default(),
         }

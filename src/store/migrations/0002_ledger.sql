@@ -8,7 +8,7 @@ CREATE TABLE calls (
   stream INTEGER NOT NULL,
   key TEXT,
   team TEXT,
-  user TEXT,
+  "user" TEXT,
   org TEXT,
   route TEXT,
   agent TEXT,
@@ -66,7 +66,7 @@ CREATE TABLE opens (
 CREATE TABLE journal (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   segment INTEGER NOT NULL,
-  offset INTEGER NOT NULL
+  "offset" INTEGER NOT NULL
 ) STRICT;
 
 -- What keys, users, teams and orgs have spent, by the minute in which budgets counted it, from
@@ -87,7 +87,7 @@ CREATE TABLE usage (
   hour INTEGER NOT NULL, -- since 1970
   key TEXT NOT NULL,
   team TEXT NOT NULL,
-  user TEXT NOT NULL,
+  "user" TEXT NOT NULL,
   org TEXT NOT NULL,
   route TEXT NOT NULL,
   agent TEXT NOT NULL,
@@ -110,6 +110,6 @@ CREATE TABLE usage (
   audio_input INTEGER NOT NULL,
   audio_output INTEGER NOT NULL,
   cost INTEGER NOT NULL,
-  PRIMARY KEY (hour, key, team, user, org, route, agent, task, provider, model, surface, outcome,
+  PRIMARY KEY (hour, key, team, "user", org, route, agent, task, provider, model, surface, outcome,
     purpose, tags)
 ) STRICT, WITHOUT ROWID;

@@ -3,7 +3,7 @@ CREATE TABLE keys (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
   team TEXT,
-  user TEXT,
+  "user" TEXT,
   org TEXT,
   settings TEXT NOT NULL, -- scopes, limits and budgets, as JSON
   created_at INTEGER NOT NULL, -- milliseconds since 1970, as are the others

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use super::database::Backend;
 use super::*;
 use crate::canon::{Attempt, Money, Outcome, Usage, UsageSource};
 use crate::config::Unit;
@@ -177,9 +178,7 @@ async fn old_calls_go_and_their_sums_stay(bench: Bench) {
     assert_eq!(bench.store.retain(10).await.unwrap(), 1200);
     let rows = all(&bench.store).await;
     assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].attempts.len()), (1, "new", 2));
-    let attempts = |database: &Connection| {
-        database.query_one("SELECT count(*) FROM attempts", [], |row| row.get::<_, i64>(0))
-    };
+    let attempts = |database: &mut Database| number(database, "SELECT count(*) FROM attempts");
     assert_eq!(bench.store.write.run(attempts).await.unwrap(), 2);
     let sums = bench.store.usage(&Reach::All, &[], &Filter::default()).await.unwrap();
     assert_eq!((sums[0].calls, spent(&bench.store).await), (1201, 1201 * 15));
@@ -193,17 +192,21 @@ async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
     // Made in the database itself, for this is about reading.
     bench.store.append_settled(&row("first", 0));
     bench.store.flush().await.unwrap();
-    let many = |database: &Connection| {
+    let many = |database: &mut Database| {
         database.execute(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-             INSERT INTO calls SELECT NULL, 'n' || i, i / 7, surface, stream, key, team, user, org,
+            r#"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+             INSERT INTO calls SELECT i + 10, 'n' || i, i / 7, surface, stream, key, team, "user", org,
                 route, agent, task, provider, model, outcome, status, input, cache_read,
                 cache_write, cache_write_long, output, reasoning, audio_input, audio_output,
                 usage_source, cost, counted, settled_at, duration_ms, first_token_ms, generation,
                 cache, purpose, tags
-             FROM calls, n WHERE id = 'first'",
-            [],
-        )
+             FROM calls, n WHERE id = 'first'"#,
+            values![],
+        )?;
+        if database.backend() == Backend::Postgres {
+            number(database, "SELECT setval('calls_position_seq', 200000)")?;
+        }
+        Ok(())
     };
     bench.store.write.run(many).await.unwrap();
     let (mut seen, mut after) = (std::collections::HashSet::new(), None);
@@ -282,8 +285,9 @@ macro_rules! ledger_suite {
     };
 }
 
-ledger_suite!(memory, |_| StoreUrl::Memory);
-ledger_suite!(file, in_file);
+ledger_suite!(memory, Some(Bench::new(|_| StoreUrl::Memory)));
+ledger_suite!(file, Some(Bench::new(in_file)));
+ledger_suite!(remote, on_postgres());
 
 // === What only a file can do ===
 
@@ -340,7 +344,7 @@ async fn what_a_crash_leaves_is_taken_in_once_torn_or_whole() {
     bytes.extend_from_slice(b"1234abcd {\"settled\":{\"id\":");
     std::fs::write(&path, bytes).unwrap();
     for _ in 0..3 {
-        let store = open(&in_file(place.path()), &bench.clock).unwrap();
+        let store = open_file(&place.path().join("state.db"), &bench.clock).unwrap();
         assert_agree(&store, 20).await;
         let rows = all(&store).await;
         let cut_off: Vec<_> = rows.iter().filter(|row| row.outcome == Outcome::Internal).collect();
@@ -421,7 +425,7 @@ async fn a_folder_that_cannot_be_written_fails_no_call() {
 #[tokio::test]
 async fn a_second_process_loses_no_call_and_takes_over() {
     let Bench { store, clock, url, folder } = Bench::new(in_file);
-    let second = open(&url, &clock).unwrap();
+    let second = open(&settings(&url, folder.path()), &clock).unwrap();
     store.append_open(&row("1", 5000));
     second.append_open(&row("2", 5000));
     second.append_settled(&row("2", 5000));
@@ -461,7 +465,7 @@ fn appends_until_it_is_killed() {
     if !Path::new("child").exists() {
         return;
     }
-    let store = Store::open(&StoreUrl::Sqlite("state.db".into())).unwrap();
+    let store = Store::open(&config::Store::at(StoreUrl::Sqlite("state.db".into()))).unwrap();
     for call in 0..200_000 {
         let row = row(&format!("{}-{call}", std::process::id()), 5000);
         store.append_open(&row);
@@ -502,7 +506,7 @@ async fn a_kill_loses_no_settled_call_and_leaves_none_open() {
         }
     }
     for _ in 0..2 {
-        let store = Store::open(&in_file(folder.path())).unwrap();
+        let store = Store::open(&config::Store::at(in_file(folder.path()))).unwrap();
         let rows = all(&store).await;
         let ok = |row: &&CallRow| row.outcome == Outcome::Ok;
         let done: std::collections::HashSet<_> =

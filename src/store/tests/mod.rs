@@ -1,4 +1,7 @@
-//! What the store promises, checked on both backends.
+//! What the store promises, checked on every backend.
+//!
+//! Postgres is one of them where `SWITCHPOINT_TEST_POSTGRES` holds the address of one, such as
+//! `postgres://postgres@127.0.0.1:5432/postgres`; each test then has a schema of its own.
 
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
@@ -6,7 +9,9 @@ use std::sync::atomic::AtomicI64;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use super::database::{Fault, Row, values};
 use super::*;
+use crate::config::Secret;
 
 /// A store whose clock stands still until it is told, with room for three opaque objects.
 struct Bench {
@@ -20,7 +25,7 @@ impl Bench {
     fn new(url: fn(&Path) -> StoreUrl) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (url, clock) = (url(folder.path()), Arc::new(AtomicI64::new(1000)));
-        let store = open(&url, &clock).unwrap();
+        let store = open(&settings(&url, folder.path()), &clock).unwrap();
         Self { store, clock, url, folder }
     }
 
@@ -28,7 +33,7 @@ impl Bench {
     fn reopened(self) -> Self {
         let Self { store, clock, url, folder } = self;
         drop(store);
-        let store = open(&url, &clock).unwrap();
+        let store = open(&settings(&url, folder.path()), &clock).unwrap();
         Self { store, clock, url, folder }
     }
 
@@ -51,11 +56,28 @@ impl Bench {
     }
 }
 
-fn open(url: &StoreUrl, clock: &Arc<AtomicI64>) -> Result<Store, Failure> {
+/// The journal lies beside the file, wherever the database is.
+fn settings(url: &StoreUrl, folder: &Path) -> config::Store {
+    let journal = Some(folder.join("state.db.journal"));
+    config::Store { journal, ..config::Store::at(url.clone()) }
+}
+
+fn open(settings: &config::Store, clock: &Arc<AtomicI64>) -> Result<Store, Failure> {
     let clock = Arc::clone(clock);
     let now = Arc::new(move || time(clock.load(Ordering::Relaxed)));
     let bound = |kind| if kind == ObjectKind::Opaque { 3 } else { 1000 };
-    Store::open_with(url, &Rules { now, bound, segment: 4096 })
+    Store::open_with(settings, &Rules { now, bound, segment: 4096 })
+}
+
+/// A file that has its journal beside it.
+fn open_file(path: &Path, clock: &Arc<AtomicI64>) -> Result<Store, Failure> {
+    open(&config::Store::at(StoreUrl::Sqlite(path.to_owned())), clock)
+}
+
+/// The only number of an answer.
+fn number(database: &mut Database, query: &str) -> Result<i64, Fault> {
+    let read = |row: &Row<'_>| row.get(0);
+    Ok(database.first(query, values![], read)?.unwrap())
 }
 
 fn draft(id: &str, value: &'static str) -> Draft {
@@ -123,9 +145,7 @@ async fn what_has_expired_is_gone_at_once_and_deleted_later(bench: Bench) {
     bench.store.put(&ann, ObjectKind::File, renewed).await.unwrap();
     assert_eq!(bench.ids(&ann, ObjectKind::File).await, ["soon", "never"], "as if new");
     bench.pass(7000);
-    let rows = |database: &Connection| {
-        database.query_one("SELECT count(*) FROM objects", [], |row| row.get::<_, i64>(0))
-    };
+    let rows = |database: &mut Database| number(database, "SELECT count(*) FROM objects");
     assert_eq!(bench.store.write.run(rows).await.unwrap(), 2);
     bench.store.sweep().await.unwrap();
     assert_eq!(bench.store.write.run(rows).await.unwrap(), 1);
@@ -172,8 +192,8 @@ async fn many_writers_at_once_lose_nothing(bench: Bench) {
 async fn a_failed_transaction_says_so_and_leaves_nothing(bench: Bench) {
     bench.put(&owner("ann"), "1", "x").await;
     let broken = bench.store.write.run(|database| {
-        database.execute("DELETE FROM objects", [])?;
-        database.execute("no SQL", [])
+        database.execute("DELETE FROM objects", values![])?;
+        database.execute("no SQL", values![])
     });
     assert!(broken.await.is_err());
     assert!(!bench.store.is_up());
@@ -189,7 +209,9 @@ macro_rules! suite {
 
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
             async fn $promise() {
-                super::$promise(Bench::new($url)).await;
+                if let Some(bench) = $url {
+                    super::$promise(bench).await;
+                }
             })+
         }
     };
@@ -209,8 +231,29 @@ macro_rules! suite {
 // Behind the macro, which it uses.
 mod ledger;
 
-suite!(memory, |_| StoreUrl::Memory);
-suite!(file, in_file);
+suite!(memory, Some(Bench::new(|_| StoreUrl::Memory)));
+suite!(file, Some(Bench::new(in_file)));
+suite!(remote, on_postgres());
+
+/// `None` where there is none to be tested with.
+#[expect(clippy::disallowed_methods, reason = "it is asked for by a variable, as all is in tests")]
+fn on_postgres() -> Option<Bench> {
+    static SCHEMAS: AtomicI64 = AtomicI64::new(0);
+    let Ok(server) = std::env::var("SWITCHPOINT_TEST_POSTGRES") else { return None };
+    let number = SCHEMAS.fetch_add(1, Ordering::Relaxed);
+    let schema = format!("test_{}_{number}", std::process::id());
+    let make = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
+    let config = postgres::config(&server).unwrap();
+    let make = move || postgres::Remote::connect(&config).unwrap().batch(&make).unwrap();
+    std::thread::spawn(make).join().unwrap();
+    println!("on Postgres, in schema {schema}");
+    let joint = if server.contains('?') { '&' } else { '?' };
+    let url = format!("{server}{joint}options=-csearch_path%3D{schema}");
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI64::new(1000)));
+    let url = StoreUrl::Postgres(Secret::new(url));
+    let store = open(&settings(&url, folder.path()), &clock).unwrap();
+    Some(Bench { store, clock, url, folder })
+}
 
 // === What only a file can do ===
 
@@ -220,7 +263,7 @@ fn in_file(folder: &Path) -> StoreUrl {
 
 fn refusal(path: &Path) -> String {
     let clock = Arc::new(AtomicI64::new(1000));
-    open(&StoreUrl::Sqlite(path.to_owned()), &clock).unwrap_err().to_string()
+    open_file(path, &clock).unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -259,7 +302,7 @@ async fn a_kill_in_the_middle_of_a_transaction_leaves_what_was_committed() {
         std::fs::copy(folder.join(name), killed.path().join(name)).unwrap();
     }
     assert!(std::fs::metadata(killed.path().join("state.db-wal")).unwrap().len() > 1_000_000);
-    let store = open(&in_file(killed.path()), &bench.clock).unwrap();
+    let store = open_file(&killed.path().join("state.db"), &bench.clock).unwrap();
     let objects = store.list(&ann, ObjectKind::Opaque, None, 1000).await.unwrap();
     assert_eq!(objects.len(), 1);
     assert_eq!(objects[0].id, "1");
@@ -272,7 +315,7 @@ fn a_database_of_a_newer_version_is_refused_and_left_alone() {
     let database = Connection::open(&path).unwrap();
     database.execute("INSERT INTO migrations VALUES (99, 0)", []).unwrap();
     let refusal = refusal(&path);
-    assert!(refusal.contains("has version 99 and this program knows 3"), "{refusal}");
+    assert!(refusal.contains("has version 99 and this program knows 4"), "{refusal}");
     assert!(refusal.contains("state.db"), "{refusal}");
 }
 
@@ -289,7 +332,7 @@ fn a_file_that_cannot_serve_is_named_with_the_reason() {
     other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE a (b)").unwrap();
     assert!(refusal(&locked).contains("locked by another process"));
     let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
-    let told = sqlite::failed(rusqlite::Error::SqliteFailure(read_only, None)).to_string();
+    let told = sqlite::failed(&rusqlite::Error::SqliteFailure(read_only, None)).to_string();
     assert!(told.contains("read-only"));
 }
 

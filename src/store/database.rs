@@ -1,0 +1,477 @@
+//! One way to speak to either database: the same statements, values and rows.
+//!
+//! A statement is written once, with `$1`, `$2` for its values. Where the two differ there is a
+//! piece of [`Backend`] to put in.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+
+use super::postgres::Remote;
+use super::{Failure, sqlite};
+
+/// One connection.
+pub(super) enum Database {
+    Sqlite(Connection),
+    Postgres(Box<Remote>),
+}
+
+/// What the two spell differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// What takes the place of a `$1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    Null,
+    Integer(i64),
+    Text(Cow<'a, str>),
+    Bytes(&'a [u8]),
+}
+
+/// One row of an answer.
+pub(super) enum Row<'a> {
+    Sqlite(&'a rusqlite::Row<'a>),
+    Postgres(&'a tokio_postgres::Row),
+}
+
+/// What stands in one column of it.
+#[derive(Debug)]
+pub(super) enum Cell {
+    Null,
+    /// A truth too.
+    Integer(i64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+/// What a cell can be read as.
+pub(super) trait Readable: Sized {
+    fn read(cell: Cell) -> Option<Self>;
+}
+
+/// Work of which only one process at a time may do a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alone {
+    Migrate = 1,
+    Retain = 2,
+    /// What is read by position, and so must become visible in its order.
+    Audit = 3,
+}
+
+/// What can go wrong with a statement.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the database does not answer")]
+    Silent,
+    #[error("column {0} holds something else")]
+    Odd(usize),
+    /// The end of a transaction, which may have come to pass nevertheless.
+    #[error("the end of a transaction is not known: {0}")]
+    Unsure(Box<Fault>),
+}
+
+/// The values of a statement, in the order of their numbers.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => {
+        &[$($crate::store::database::Value::from($value)),*][..]
+    };
+}
+
+pub(super) use values;
+
+// === impl Database ===
+
+impl Database {
+    /// How many rows it changed.
+    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Fault> {
+        match self {
+            Self::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(sql)?;
+                bind(&mut statement, values)?;
+                Ok(statement.raw_execute()? as u64)
+            }
+            Self::Postgres(remote) => remote.execute(sql, values),
+        }
+    }
+
+    /// Each row of the answer, read by `read`.
+    pub(super) fn query<T>(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        match self {
+            Self::Sqlite(connection) => {
+                let mut statement = connection.prepare_cached(sql)?;
+                bind(&mut statement, values)?;
+                let (mut rows, mut found) = (statement.raw_query(), Vec::new());
+                while let Some(row) = rows.next()? {
+                    found.push(read(&Row::Sqlite(row))?);
+                }
+                Ok(found)
+            }
+            Self::Postgres(remote) => {
+                let rows = remote.query(sql, values)?;
+                rows.iter().map(|row| read(&Row::Postgres(row))).collect()
+            }
+        }
+    }
+
+    /// The first row, if there is one.
+    pub(super) fn first<T>(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+        read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        Ok(self.query(sql, values, read)?.into_iter().next())
+    }
+
+    /// Puts in as many rows as there are values for, `width` each, several with one statement, which
+    /// `head` and `tail` stand around.
+    pub(super) fn insert<T>(
+        &mut self,
+        (head, tail): (&str, &str),
+        width: usize,
+        values: &[Value<'_>],
+        mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, Fault> {
+        let (mut found, mut rest) = (Vec::new(), values);
+        while rest.len() >= width {
+            // A few sizes only, so that each is prepared once.
+            let fits = |rows: &usize| rest.len() >= rows * width;
+            let rows = [64, 16, 4].into_iter().find(fits).unwrap_or(1);
+            let (now, later) = rest.split_at(rows * width);
+            let row = |row: usize| {
+                let places: Vec<String> =
+                    (1..=width).map(|place| format!("${}", row * width + place)).collect();
+                format!("({})", places.join(", "))
+            };
+            let rows: Vec<String> = (0..rows).map(row).collect();
+            let sql = format!("{head} {} {tail}", rows.join(", "));
+            found.extend(self.query(&sql, now, &mut read)?);
+            rest = later;
+        }
+        Ok(found)
+    }
+
+    /// Several statements without values.
+    pub(super) fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(connection) => Ok(connection.execute_batch(sql)?),
+            Self::Postgres(remote) => remote.batch(sql),
+        }
+    }
+
+    /// All of `work` or none of it.
+    pub(super) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        // SQLite is to say at once that a file cannot be written.
+        self.batch(if self.backend() == Backend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" })?;
+        let outcome = work(self).and_then(|value| {
+            self.batch("COMMIT").map_err(|fault| Fault::Unsure(Box::new(fault)))?;
+            Ok(value)
+        });
+        if outcome.is_err() {
+            // It fails where the failure has ended the transaction already.
+            let _ = self.batch("ROLLBACK");
+        }
+        outcome
+    }
+
+    /// Waits until no other process does the same, to the end of the transaction. A file has one
+    /// writer as it is.
+    pub(super) fn alone(&mut self, kind: Alone) -> Result<(), Fault> {
+        /// So that locks of ours are nobody else's in a database that is shared.
+        const OURS: i64 = 0x5357_5054_0000;
+        if self.backend() == Backend::Postgres {
+            let lock = "SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS held";
+            self.query(lock, values![OURS + kind as i64], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn backend(&self) -> Backend {
+        match self {
+            Self::Sqlite(_) => Backend::Sqlite,
+            Self::Postgres(_) => Backend::Postgres,
+        }
+    }
+}
+
+/// `$3` is the third value, wherever it stands; SQLite would count them as they come.
+fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value<'_>]) -> Result<(), Fault> {
+    for index in 1..=statement.parameter_count() {
+        let name = statement.parameter_name(index).and_then(|name| name.strip_prefix('$'));
+        let number = name.and_then(|name| name.parse::<usize>().ok()).unwrap_or(index);
+        let value = number.checked_sub(1).and_then(|at| values.get(at)).unwrap_or(&Value::Null);
+        statement.raw_bind_parameter(index, value)?;
+    }
+    Ok(())
+}
+
+// === impl Backend ===
+
+impl Backend {
+    /// The UTC day of so many seconds since 1970, as 2026-11-21.
+    pub(super) fn day(self, seconds: &str) -> String {
+        match self {
+            Self::Sqlite => format!("date({seconds}, 'unixepoch')"),
+            Self::Postgres => {
+                format!("to_char(to_timestamp({seconds}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')")
+            }
+        }
+    }
+
+    /// The members of a JSON object of texts, as rows of `key` and `value`.
+    pub(super) fn members(self, object: &str) -> String {
+        match self {
+            Self::Sqlite => format!("json_each({object})"),
+            Self::Postgres => format!("jsonb_each_text(CAST({object} AS jsonb))"),
+        }
+    }
+}
+
+// === impl Row ===
+
+impl Row<'_> {
+    pub(super) fn get<T: Readable>(&self, at: usize) -> Result<T, Fault> {
+        let cell = match self {
+            Self::Sqlite(row) => match row.get_ref(at)? {
+                ValueRef::Null => Cell::Null,
+                ValueRef::Integer(number) => Cell::Integer(number),
+                ValueRef::Real(_) => return Err(Fault::Odd(at)),
+                ValueRef::Text(text) => Cell::Text(String::from_utf8_lossy(text).into_owned()),
+                ValueRef::Blob(bytes) => Cell::Bytes(bytes.to_owned()),
+            },
+            Self::Postgres(row) => row.try_get(at)?,
+        };
+        T::read(cell).ok_or(Fault::Odd(at))
+    }
+}
+
+impl Readable for i64 {
+    fn read(cell: Cell) -> Option<Self> {
+        if let Cell::Integer(number) = cell { Some(number) } else { None }
+    }
+}
+
+impl Readable for u16 {
+    fn read(cell: Cell) -> Option<Self> {
+        i64::read(cell)?.try_into().ok()
+    }
+}
+
+impl Readable for bool {
+    fn read(cell: Cell) -> Option<Self> {
+        Some(i64::read(cell)? != 0)
+    }
+}
+
+impl Readable for String {
+    fn read(cell: Cell) -> Option<Self> {
+        if let Cell::Text(text) = cell { Some(text) } else { None }
+    }
+}
+
+impl Readable for Arc<str> {
+    fn read(cell: Cell) -> Option<Self> {
+        String::read(cell).map(Self::from)
+    }
+}
+
+impl Readable for Vec<u8> {
+    fn read(cell: Cell) -> Option<Self> {
+        if let Cell::Bytes(bytes) = cell { Some(bytes) } else { None }
+    }
+}
+
+impl<T: Readable> Readable for Option<T> {
+    fn read(cell: Cell) -> Option<Self> {
+        if matches!(cell, Cell::Null) { Some(None) } else { T::read(cell).map(Some) }
+    }
+}
+
+// === impl Value ===
+
+impl From<i64> for Value<'_> {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<u32> for Value<'_> {
+    fn from(number: u32) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<u16> for Value<'_> {
+    fn from(number: u16) -> Self {
+        Self::Integer(number.into())
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(truth: bool) -> Self {
+        Self::Integer(truth.into())
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(Cow::Owned(text))
+    }
+}
+
+impl<'a> From<&'a String> for Value<'a> {
+    fn from(text: &'a String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl<'a> From<&'a Arc<str>> for Value<'a> {
+    fn from(text: &'a Arc<str>) -> Self {
+        (**text).into()
+    }
+}
+
+impl<'a> From<&'a Cow<'static, str>> for Value<'a> {
+    fn from(text: &'a Cow<'static, str>) -> Self {
+        (**text).into()
+    }
+}
+
+impl<'a> From<&'a [u8]> for Value<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Option<i64>> for Value<'_> {
+    fn from(number: Option<i64>) -> Self {
+        number.map_or(Self::Null, Self::Integer)
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Value<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Null, Self::from)
+    }
+}
+
+impl<'a> From<&'a Option<String>> for Value<'a> {
+    fn from(text: &'a Option<String>) -> Self {
+        text.as_deref().into()
+    }
+}
+
+impl<'a> From<&'a Option<Arc<str>>> for Value<'a> {
+    fn from(text: &'a Option<Arc<str>>) -> Self {
+        text.as_deref().into()
+    }
+}
+
+impl<'a> From<&'a Option<Cow<'static, str>>> for Value<'a> {
+    fn from(text: &'a Option<Cow<'static, str>>) -> Self {
+        text.as_deref().into()
+    }
+}
+
+impl rusqlite::ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// Whether the connection is of no use any more.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error.as_db_error().map_or(
+                // It never came to an answer, unless the fault is in what we sent or read.
+                error.is_closed() || Self::is_io(error),
+                |error| is_leaving(error.code().code()),
+            ),
+            Self::Silent => true,
+            Self::Unsure(fault) => fault.is_gone(),
+            Self::Sqlite(_) | Self::Odd(_) => false,
+        }
+    }
+
+    fn is_io(error: &tokio_postgres::Error) -> bool {
+        std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+    }
+
+    /// Whether the same may well succeed at once: another process was in the way.
+    pub(super) fn is_transient(&self) -> bool {
+        let Self::Postgres(error) = self else { return false };
+        error.code().is_some_and(|code| matches!(code.code(), "40001" | "40P01" | "55P03"))
+    }
+}
+
+/// The server ends, starts, or has no room.
+fn is_leaving(code: &str) -> bool {
+    ["57P", "08", "53"].iter().any(|class| code.starts_with(class))
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        if fault.is_gone() {
+            return Self::away(&fault.told());
+        }
+        match fault {
+            Fault::Sqlite(error) => sqlite::failed(&error),
+            fault => Self::new(fault.told()),
+        }
+    }
+}
+
+impl Fault {
+    /// With its causes, which Postgres' errors do not tell by themselves. None repeats the address.
+    fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text = format!("{text}: {more}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Database({:?})", self.backend())
+    }
+}

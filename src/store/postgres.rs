@@ -1,0 +1,153 @@
+//! A connection to Postgres that its thread waits for, never longer than the database may be silent.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use tokio::runtime::Runtime;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+
+use super::Failure;
+use super::database::{Cell, Fault, Value};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long one statement may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Prepared statements of one connection; reports have many forms.
+const PREPARED: usize = 256;
+
+pub(super) struct Remote {
+    client: Client,
+    prepared: HashMap<Box<str>, Statement>,
+    /// What drives the connection while a statement is waited for.
+    runtime: Runtime,
+}
+
+/// Reads an address. Nothing of it is repeated, for it may hold a password.
+pub(super) fn config(url: &str) -> Result<Config, Failure> {
+    let read = url.parse::<Config>();
+    let mut config = read.map_err(|error| Failure::from(Fault::from(error)))?;
+    config.application_name("switchpoint");
+    config.connect_timeout(CONNECT);
+    // Who has gone without a word is noticed.
+    config.keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(5));
+    config.keepalives_retries(2).tcp_user_timeout(PATIENCE);
+    Ok(config)
+}
+
+// === impl Remote ===
+
+impl Remote {
+    pub(super) fn connect(config: &Config) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(super::no_thread)?;
+        let opened = runtime.block_on(async {
+            let opened = tokio::time::timeout(CONNECT, config.connect(NoTls)).await;
+            opened.map_err(|_| Fault::Silent)?.map_err(Fault::from)
+        });
+        let (client, connection) = opened?;
+        runtime.spawn(async move {
+            // The statement that is waited for tells the same.
+            let _ = connection.await;
+        });
+        Ok(Self { client, prepared: HashMap::new(), runtime })
+    }
+
+    pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Fault> {
+        let statement = self.prepared(sql)?;
+        self.run(self.client.execute(&statement, &parameters(values)))
+    }
+
+    pub(super) fn query(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, Fault> {
+        let statement = self.prepared(sql)?;
+        self.run(self.client.query(&statement, &parameters(values)))
+    }
+
+    pub(super) fn batch(&mut self, sql: &str) -> Result<(), Fault> {
+        self.run(self.client.batch_execute(sql))
+    }
+
+    fn prepared(&mut self, sql: &str) -> Result<Statement, Fault> {
+        if let Some(statement) = self.prepared.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.run(self.client.prepare(sql))?;
+        if self.prepared.len() >= PREPARED {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sql.into(), statement.clone());
+        Ok(statement)
+    }
+
+    fn run<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Fault> {
+        let bounded = async { tokio::time::timeout(PATIENCE, work).await };
+        Ok(self.runtime.block_on(bounded).map_err(|_| Fault::Silent)??)
+    }
+}
+
+fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<&'a (dyn ToSql + Sync)> {
+    values.iter().map(|value| value as &(dyn ToSql + Sync)).collect()
+}
+
+impl ToSql for Value<'_> {
+    /// As the type that the statement asks for.
+    fn to_sql(
+        &self,
+        kind: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        match self {
+            Self::Null => return Ok(IsNull::Yes),
+            Self::Integer(number) if *kind == Type::INT8 => out.put_i64(*number),
+            Self::Integer(number) if *kind == Type::INT4 => out.put_i32((*number).try_into()?),
+            Self::Integer(number) if *kind == Type::INT2 => out.put_i16((*number).try_into()?),
+            Self::Integer(number) if *kind == Type::BOOL => out.put_u8((*number != 0).into()),
+            // Here no text may hold a zero.
+            Self::Text(text) if <&str as ToSql>::accepts(kind) => {
+                out.put_slice(text.replace('\0', "\u{fffd}").as_bytes());
+            }
+            Self::Bytes(bytes) if *kind == Type::BYTEA => out.put_slice(bytes),
+            Self::Integer(_) | Self::Text(_) | Self::Bytes(_) => {
+                return Err(format!("is no {kind}").into());
+            }
+        }
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Cell {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(match *kind {
+            Type::INT8 => Self::Integer(i64::from_sql(kind, raw)?),
+            Type::INT4 => Self::Integer(i32::from_sql(kind, raw)?.into()),
+            Type::INT2 => Self::Integer(i16::from_sql(kind, raw)?.into()),
+            Type::BOOL => Self::Integer(bool::from_sql(kind, raw)?.into()),
+            Type::BYTEA => Self::Bytes(raw.to_owned()),
+            _ => Self::Text(String::from_sql(kind, raw)?),
+        })
+    }
+
+    fn from_sql_null(_: &Type) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self::Null)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
