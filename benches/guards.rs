@@ -84,6 +84,12 @@ fn personal_4_kib(bencher: Bencher, name: &str) {
     whole(bencher, name, FULL);
 }
 
+/// As somebody sends it who wants it to be slow.
+#[divan::bench(args = NAMES)]
+fn digits_4_kib(bencher: Bencher, name: &str) {
+    whole(bencher, name, "1234567890 12345678901234567890");
+}
+
 /// As a model says it: four bytes at a time.
 #[divan::bench(args = NAMES)]
 fn streamed_4_kib(bencher: Bencher, name: &str) {

@@ -8,11 +8,13 @@ pub(super) fn rules(words: &[String], regexes: &[String], label: &str) -> Vec<Ru
     let word = |word: &String| Rule {
         label: label.to_owned(),
         expression: format!("(?i:{})", regex_syntax::escape(word)),
+        begins_words: false,
         check: Box::new(stands_alone),
     };
     let regex = |regex: &String| Rule {
         label: label.to_owned(),
         expression: regex.clone(),
+        begins_words: false,
         check: Box::new(|candidate: &Candidate<'_>| Some(candidate.whole())),
     };
     words.iter().map(word).chain(regexes.iter().map(regex)).collect()

@@ -102,7 +102,7 @@ const DUMMIES: &[&str] = &[
 pub(super) fn rules() -> Vec<Rule> {
     let rule = |label: &str, expression: &str, check: Check| {
         let (label, expression) = (label.to_owned(), expression.to_owned());
-        Rule { label, expression, check }
+        Rule { label, expression, begins_words: false, check }
     };
     let shapes =
         SHAPES.iter().map(|(label, expression)| rule(label, expression, Box::new(stands_alone)));

@@ -29,6 +29,9 @@ pub(super) struct Rule {
     /// Stable: verdicts, metrics and placeholders bear it.
     pub(super) label: String,
     pub(super) expression: String,
+    /// Its check takes nothing that begins within a word of ASCII letters and digits, so that the
+    /// rest of one need not be tried.
+    pub(super) begins_words: bool,
     pub(super) check: Check,
 }
 
@@ -46,7 +49,7 @@ pub(super) struct Candidate<'a> {
 /// Rules made ready. Shared by all texts.
 pub(super) struct Sieve {
     labels: Vec<String>,
-    rules: Vec<(Regex, Check)>,
+    rules: Vec<(Regex, bool, Check)>,
     /// All expressions in one: tells in one pass which rules are worth asking.
     any: Regex,
     alive: Regex,
@@ -109,7 +112,8 @@ impl Sieve {
         let (mut ready, mut labels) = (Vec::new(), Vec::new());
         for (rule, expression) in rules.into_iter().zip(&expressions) {
             let regex = build(std::slice::from_ref(expression));
-            ready.push((regex.map_err(|error| faulty(&rule.expression, &error))?, rule.check));
+            let regex = regex.map_err(|error| faulty(&rule.expression, &error))?;
+            ready.push((regex, rule.begins_words, rule.check));
             labels.push(rule.label);
         }
         let together = |error| format!("the expressions together cannot be used: {error}");
@@ -142,7 +146,7 @@ impl Sieve {
 
     /// The first candidate of a rule from `at` on that stands up to its check.
     fn first(&self, rule: usize, text: &str, at: usize) -> Option<Found> {
-        let (regex, check) = &self.rules[rule];
+        let (regex, begins_words, check) = &self.rules[rule];
         let mut from = at;
         loop {
             let found = regex.search(&Input::new(text).span(from..text.len()))?;
@@ -157,6 +161,10 @@ impl Sieve {
                 return Some(Found { rule, from: start, range });
             }
             from = text.ceil_char_boundary(start + 1);
+            if *begins_words && text[start..from].ends_with(|c: char| c.is_ascii_alphanumeric()) {
+                let joined = |c: char| !c.is_ascii_alphanumeric();
+                from = text[from..].find(joined).map_or(text.len(), |length| from + length);
+            }
         }
     }
 }

@@ -506,6 +506,21 @@ fn a_guard_that_cannot_be_made_says_why() {
 }
 
 #[test]
+fn verdicts_of_one_call_come_together() {
+    let chain = mask_input();
+    let verdicts = |text: &str| {
+        let mut scan = chain.scan(&Arc::default());
+        scan.whole(text).unwrap();
+        scan.into_verdicts()
+    };
+    let mut all = verdicts("a@b.org");
+    Verdict::gather(&mut all, verdicts("c@d.org and 4111111111111111"));
+    assert_eq!(all.len(), 2, "two guards");
+    assert_eq!((all[0].findings["email"], all[0].findings["card"]), (2, 1));
+    assert_eq!(all[0].scanned_bytes, 7 + 28);
+}
+
+#[test]
 fn nothing_stands_in_the_way_where_nobody_looks() {
     let chain =
         guards("[guards.a]\nkind = \"pii\"\nstage = [\"input\"]\n").chain(&["a"], Stage::Output);

@@ -22,7 +22,7 @@ pub(super) fn rules(hosts: &[String]) -> Vec<Rule> {
     let bare = Arc::clone(&hosts);
     let rule = |expression: &str, check: Check| {
         let (label, expression) = ("url".to_owned(), expression.to_owned());
-        Rule { label, expression, check }
+        Rule { label, expression, begins_words: false, check }
     };
     vec![
         rule(BARE, Box::new(move |candidate: &Candidate<'_>| unlisted(candidate, 0, &bare))),

@@ -12,7 +12,12 @@ const PLACEHOLDER: &str = r"\[[A-Z][A-Z0-9_]{0,23}_[1-9][0-9]{0,5}\]";
 
 static PLACEHOLDERS: LazyLock<Option<Sieve>> = LazyLock::new(|| {
     let check = Box::new(|candidate: &super::sieve::Candidate<'_>| Some(candidate.whole()));
-    let rule = Rule { label: "placeholder".to_owned(), expression: PLACEHOLDER.to_owned(), check };
+    let rule = Rule {
+        label: "placeholder".to_owned(),
+        expression: PLACEHOLDER.to_owned(),
+        begins_words: false,
+        check,
+    };
     Sieve::new(vec![rule]).ok()
 });
 

@@ -66,6 +66,31 @@ impl Verdict {
         self.action == Action::Flag && !self.dry_run && !self.findings.is_empty()
     }
 
+    /// Adds verdicts to others of the same call: one for each guard and stage.
+    pub fn gather(all: &mut Vec<Self>, more: impl IntoIterator<Item = Self>) {
+        for verdict in more {
+            let same =
+                |known: &&mut Self| known.guard == verdict.guard && known.stage == verdict.stage;
+            match all.iter_mut().find(same) {
+                Some(known) => known.add(verdict),
+                None => all.push(verdict),
+            }
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        for (label, count) in other.findings {
+            *self.findings.entry(label).or_default() += count;
+        }
+        self.score = match (self.score, other.score) {
+            (Some(left), Some(right)) => Some(left.max(right)),
+            (left, right) => left.or(right),
+        };
+        self.reasons.extend(other.reasons);
+        self.scanned_bytes += other.scanned_bytes;
+        self.failure = self.failure.take().or(other.failure);
+    }
+
     /// Whether the action is taken, rather than only noted.
     pub(super) fn acts(&self) -> bool {
         !self.dry_run && matches!(self.action, Action::Block | Action::Mask)

@@ -72,6 +72,7 @@ pub(super) fn rules(kinds: &[String]) -> Vec<Rule> {
         .map(|&(label, expression, judge)| Rule {
             label: label.to_owned(),
             expression: expression.to_owned(),
+            begins_words: true,
             check: Box::new(judge),
         })
         .collect()
