@@ -47,6 +47,20 @@ pub struct Sight {
     pub finishes: u32,
 }
 
+/// Stands between reader and writer: what it lets out is what the client is told. The keeper of the
+/// stream's books sees what went in.
+pub trait Screen: Send {
+    /// Takes in one event, and adds to `out` what the client is told now.
+    fn pass(&mut self, event: &Event, out: &mut Vec<Event>) -> Result<(), Stopped>;
+
+    /// The client has been told this much by another stream, which this one carries on.
+    fn follows(&mut self, said: &str);
+}
+
+/// A screen objects. All that is open has been ended in `out`; nothing passes any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
 /// One stream's way through.
 pub enum Passage {
     /// OpenAI's chat completions and completions as they are.
@@ -76,6 +90,11 @@ pub struct Translated {
     /// What was said, where that may have to be carried on; and, where it is carried on here, what
     /// waits for the writer of what it follows.
     seam: Option<Box<Seam>>,
+    screen: Option<Box<dyn Screen>>,
+    /// The screen has ended the answer.
+    stopped: bool,
+    /// The client has been told some of the answer.
+    told: bool,
     sight: Sight,
     keeper: Keeper,
     choices: u32,
@@ -210,6 +229,9 @@ impl Passage {
             reader,
             writer,
             seam: None,
+            screen: None,
+            stopped: false,
+            told: false,
             sight: Sight::default(),
             keeper: Keeper::default(),
             choices: choices.max(1),
@@ -228,6 +250,25 @@ impl Passage {
             translated.seam = Some(Box::new(seam));
         }
         self
+    }
+
+    /// Lets nothing out but through `screen`. Only what is written anew can be screened: false for
+    /// a stream that passes as it is.
+    #[must_use]
+    pub fn screened(&mut self, screen: Box<dyn Screen>) -> bool {
+        let Self::Translated(translated) = self else { return false };
+        translated.screen = Some(screen);
+        true
+    }
+
+    /// Whether a screen has ended the answer, and nothing of the upstream is wanted any more.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Translated(Translated { stopped: true, .. }))
+    }
+
+    /// Whether it has done so before the client was told anything.
+    pub fn is_untold(&self) -> bool {
+        matches!(self, Self::Translated(Translated { stopped: true, told: false, .. }))
     }
 
     /// The text so far, if it can be carried on: it is all that was said.
@@ -310,10 +351,6 @@ impl std::fmt::Debug for Passage {
 
 impl Seam {
     fn pass(&mut self, event: &Event, writer: &mut dyn WriteStream, out: &mut Vec<u8>) {
-        if self.waiting {
-            self.held.push(event.clone());
-            return;
-        }
         match event {
             Event::Start(_) if self.follows => return,
             Event::Open { part: Opening::Reasoning { .. }, .. } if self.follows => {
@@ -431,6 +468,9 @@ impl Translated {
         if data.is_empty() {
             return Verdict::Drop;
         }
+        if self.stopped {
+            return Verdict::Drop;
+        }
         self.events.clear();
         if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
             self.sight.malformed += 1;
@@ -445,8 +485,9 @@ impl Translated {
     /// The client's bytes for the events at hand.
     fn write(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        for event in &self.events {
-            if *event == Event::End && self.sight.usage.is_none() {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            if event == Event::End && self.sight.usage.is_none() {
                 // An estimate for the client; the record says for itself that it has none.
                 let usage = Usage {
                     input: self.input_estimate,
@@ -455,18 +496,55 @@ impl Translated {
                 };
                 self.writer.write(&Event::Usage(usage), &mut out);
             }
-            self.sight.note(event, self.choices);
-            self.keeper.note(event);
-            match &mut self.seam {
-                _ if matches!(event, Event::Failed(_)) => {}
-                None => self.writer.write(event, &mut out),
-                Some(seam) => seam.pass(event, &mut *self.writer, &mut out),
+            self.sight.note(&event, self.choices);
+            self.keeper.note(&event);
+            let ends = event == Event::End;
+            self.tell(&event, &mut out);
+            if ends {
+                self.last_word = last_data(&out);
+            }
+            if self.stopped {
+                break;
             }
         }
-        if self.events.contains(&Event::End) {
-            self.last_word = last_data(&out);
-        }
+        self.events = events;
         out
+    }
+
+    /// Passes an event on to the writer, through the screen if there is one.
+    fn tell(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if matches!(event, Event::Failed(_)) {
+            return;
+        }
+        if let Some(seam) = self.seam.as_mut().filter(|seam| seam.waiting) {
+            return seam.held.push(event.clone());
+        }
+        let Some(screen) = &mut self.screen else { return self.give(event, out) };
+        let mut passed = Vec::new();
+        let stopped = screen.pass(event, &mut passed);
+        for event in &passed {
+            self.told |= matches!(event, Event::Delta { .. });
+            self.give(event, out);
+        }
+        if stopped.is_err() {
+            self.stop(out);
+        }
+    }
+
+    fn give(&mut self, event: &Event, out: &mut Vec<u8>) {
+        match &mut self.seam {
+            None => self.writer.write(event, out),
+            Some(seam) => seam.pass(event, &mut *self.writer, out),
+        }
+    }
+
+    /// The answer ends here, properly: with what was used until now.
+    fn stop(&mut self, out: &mut Vec<u8>) {
+        self.stopped = true;
+        let (usage, _) = self.sight.used(self.input_estimate);
+        self.give(&Event::Usage(usage), out);
+        self.give(&Event::End, out);
+        self.last_word = last_data(out);
     }
 
     fn carry_on(&mut self, before: Self) -> Vec<u8> {
@@ -476,10 +554,15 @@ impl Translated {
         let said = old.said.unwrap_or_default();
         let trimmed = said[said.trim_end().len()..].to_owned();
         let held = std::mem::take(&mut seam.held);
+        if let Some(screen) = &mut self.screen {
+            screen.follows(&said);
+        }
         **seam =
             Seam { said: Some(said), open: old.open, follows: true, trimmed, ..Seam::default() };
         for event in &held {
-            seam.pass(event, &mut *self.writer, &mut out);
+            if !self.stopped {
+                self.tell(event, &mut out);
+            }
         }
         if held.contains(&Event::End) {
             self.last_word = last_data(&out);
@@ -488,6 +571,9 @@ impl Translated {
     }
 
     fn complete(&mut self) -> Vec<u8> {
+        if self.stopped {
+            return Vec::new();
+        }
         self.events.clear();
         self.reader.end(&mut self.events);
         if !self.sight.done && self.sight.finished && !self.events.contains(&Event::End) {

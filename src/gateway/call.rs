@@ -13,12 +13,13 @@ use super::arrival::Question;
 use super::ask::{Answer, Answered};
 use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
+use super::guarding::Guarding;
 use super::journey::Made;
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::task::Decision;
 use super::till::Till;
-use super::{Gateway, journey};
+use super::{Gateway, guarding, journey};
 use crate::access::Caller;
 use crate::access::account::Hold;
 use crate::canon::{
@@ -60,6 +61,8 @@ pub(super) struct Call {
     pub(super) usage_asked: bool,
     /// The response is to be kept.
     pub(super) keeping: Option<Keeping>,
+    /// What guards it, if anything does.
+    pub(super) guarding: Option<Box<Guarding>>,
     /// Nothing is to be sent: its client wants to know what would be.
     only_explained: bool,
     /// Its client wants to know how its way was chosen.
@@ -72,6 +75,16 @@ pub(super) struct Call {
     _permit: Option<Permit>,
     /// Its client's connection is kept for it.
     busy: Option<Busy>,
+}
+
+/// Who asks in the name of a call.
+#[derive(Debug, Clone)]
+pub(super) struct Deputy {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) house: Arc<Snapshot>,
+    key: Option<Arc<str>>,
+    caller: Option<Caller>,
+    owner: Option<Arc<str>>,
 }
 
 /// An attempt that is under way, or whose answer is being passed on.
@@ -143,6 +156,7 @@ impl Call {
             malformed_events: 0,
             task: None,
             purpose: Purpose::Client,
+            guards: Vec::new(),
         };
         Box::new(Self {
             gateway,
@@ -159,6 +173,7 @@ impl Call {
             input_tokens: None,
             usage_asked: false,
             keeping: None,
+            guarding: None,
             only_explained: false,
             explains: false,
             explanation: None,
@@ -232,6 +247,25 @@ impl Call {
         self.caller.clone_from(&other.caller);
         self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Classifier;
+    }
+
+    /// Who can ask in its name, without holding it.
+    pub(super) fn deputy(&self) -> Deputy {
+        Deputy {
+            gateway: Arc::clone(&self.gateway),
+            house: Arc::clone(&self.house),
+            key: self.record.key.clone(),
+            caller: self.caller.clone(),
+            owner: self.owner.clone(),
+        }
+    }
+
+    /// The call is made to have a text judged, by the key of another one.
+    pub(super) fn judges_for(&mut self, deputy: &Deputy) {
+        self.record.key.clone_from(&deputy.key);
+        self.caller.clone_from(&deputy.caller);
+        self.owner.clone_from(&deputy.owner);
+        self.record.purpose = Purpose::Guard;
     }
 
     /// The call repeats another one for comparison.
@@ -464,11 +498,16 @@ impl Call {
     }
 
     /// Takes in what the attempt under way was answered.
-    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Answer {
-        let Answered { answer, first_token, usage, keepsakes, response } = answered;
+    /// The error is that of a guard which objects to it.
+    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
+        let Answered { answer, first_token, usage, keepsakes, response, blocked } = answered;
         self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
+        }
+        if let Some(blocked) = blocked {
+            self.was_answered();
+            return Err(guarding::refusal(&blocked));
         }
         self.keep(keepsakes);
         if let Some((response, verbatim)) = response {
@@ -477,7 +516,12 @@ impl Call {
         if let Some(current) = &mut self.current {
             current.in_flight = Some(in_flight);
         }
-        answer
+        Ok(answer)
+    }
+
+    /// The attempt under way has been answered, though its answer is not passed on.
+    pub(super) fn was_answered(&mut self) {
+        self.attempt_ended(Outcome::Ok, 200);
     }
 
     /// The target has let its answer down after its first content.
@@ -540,6 +584,13 @@ impl Call {
     }
 }
 
+impl Deputy {
+    /// The name of the key.
+    pub(super) fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or_default()
+    }
+}
+
 impl Departure {
     pub(super) fn new(hold: Option<Hold>) -> Self {
         Self { since: Instant::now(), hold: Mutex::new(hold) }
@@ -559,7 +610,8 @@ impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or_else(abandoned);
-        if outcome == abandoned() && self.current.is_some() {
+        let left = [abandoned(), Outcome::GuardBlocked].contains(&outcome);
+        if left && self.current.is_some() {
             self.was_left();
         }
         let place = self.place();
@@ -570,6 +622,7 @@ impl Drop for Call {
             (self.record.surface, self.record.stream) = (Surface::Explain, false);
         }
         self.record.outcome = outcome;
+        self.note_guards();
         self.is_of_caller();
         self.record.duration = self.started.elapsed();
         // The record tells of its last attempt itself.

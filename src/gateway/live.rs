@@ -124,6 +124,13 @@ impl Live {
             {
                 return next;
             }
+            if self.flow.passage.is_stopped() {
+                if self.flow.ready.is_empty() {
+                    return Turn::End(Outcome::GuardBlocked, None);
+                }
+                self.giving = true;
+                continue;
+            }
             let release = last_sent + WINDOW;
             let gathering = !self.flow.ready.is_empty();
             if (gathering || self.pace == Pace::Polled) && Instant::now() < release {
@@ -309,6 +316,9 @@ impl Live {
         if let (Some(target), Some(gaps @ 1..)) = (call.target(), sight.deltas.checked_sub(1)) {
             let gap = (last_data - first_data) / u32::try_from(gaps).unwrap_or(u32::MAX);
             target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
+        }
+        if outcome == Outcome::GuardBlocked {
+            call.was_answered();
         }
         call
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
@@ -16,9 +17,10 @@ use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
 use crate::canon::{Feature, Model, Surface, Usage};
-use crate::config::{CloudEnvironment, Config, Timeouts};
+use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
 use crate::dialect::tokenizer::{Encoding, Tokenizer};
-use crate::net::client::Client;
+use crate::guard::Guards;
+use crate::net::client::{Client, Origin, Place};
 use crate::provider::{Provider, Way};
 use crate::route::condition::Condition;
 use crate::route::health::Reason;
@@ -37,6 +39,9 @@ pub struct Snapshot {
     /// Who shows a token in the place of a key.
     pub(super) tokens: Tokens,
     pub routes: Routes,
+    pub(super) guards: Guards,
+    /// The services that guards ask, by their addresses.
+    hooks: BTreeMap<String, Arc<Origin>>,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
     /// Keys made at run time, and what is counted of everybody, which outlive this too.
@@ -157,6 +162,8 @@ impl Snapshot {
         let roads = builder.roads()?;
         let direct = builder.direct();
         let keys = builder.keys();
+        let guards = Guards::build(&config.guards)?;
+        let hooks = hooks(&config, client)?;
         let listed = providers
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
@@ -167,6 +174,8 @@ impl Snapshot {
         Ok(Self {
             access: Access::build(&config, &tabs, &roster),
             tokens,
+            guards,
+            hooks,
             routes: Routes::new(config.routes.keys().cloned(), listed),
             refusals: Meters::new("", "", ""),
             generation,
@@ -248,6 +257,11 @@ impl Snapshot {
         all.into_values().collect()
     }
 
+    /// Where a service is that a guard asks.
+    pub(super) fn hook(&self, url: &str) -> Option<&Arc<Origin>> {
+        self.hooks.get(url)
+    }
+
     pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
         self.providers.values()
     }
@@ -255,6 +269,29 @@ impl Snapshot {
     pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
     }
+}
+
+/// The services that guards ask.
+fn hooks(
+    config: &Config,
+    client: &Client,
+) -> Result<BTreeMap<String, Arc<Origin>>, Vec<(String, String)>> {
+    let mut hooks = BTreeMap::new();
+    for (name, guard) in &config.guards {
+        let GuardKind::Webhook { url, .. } = &guard.kind else { continue };
+        let problem = |cause: String| vec![(format!("guards.{name}.url"), cause)];
+        let address = origin_of(url).ok_or_else(|| problem(format!("{url:?} is no address")))?;
+        let origin = client.origin(&Place { address, proxy: None, ca: None });
+        hooks.insert(url.clone(), origin.map_err(|error| problem(error.to_string()))?);
+    }
+    Ok(hooks)
+}
+
+/// The address without its path.
+fn origin_of(url: &str) -> Option<Uri> {
+    let mut parts = url.parse::<Uri>().ok()?.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).ok()
 }
 
 // === impl Road ===

@@ -1,0 +1,1 @@
+//! Guards that ask somebody else.

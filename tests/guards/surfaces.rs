@@ -1,0 +1,1 @@
+//! What guards make of calls that are no chats.
