@@ -320,6 +320,39 @@ impl GuardNote {
 }
 
 impl CallRecord {
+    /// Of a call that has just come in.
+    pub fn new(surface: Surface, generation: u64) -> Self {
+        Self {
+            id: CallId::new(),
+            at: SystemTime::now(),
+            surface,
+            stream: false,
+            key: None,
+            team: None,
+            user: None,
+            org: None,
+            route: None,
+            attempts: Vec::new(),
+            outcome: Outcome::ClientClosed,
+            status: 0,
+            usage: Usage::default(),
+            usage_source: UsageSource::None,
+            cost: None,
+            counted: 0,
+            settled_at: SystemTime::UNIX_EPOCH,
+            tags: BTreeMap::new(),
+            duration: Duration::ZERO,
+            first_token: None,
+            overhead: Duration::ZERO,
+            generation: generation,
+            dropped: Vec::new(),
+            malformed_events: 0,
+            task: None,
+            purpose: Purpose::Client,
+            guards: Vec::new(),
+        }
+    }
+
     /// What all attempts used together.
     pub fn usage_of_all(&self) -> Usage {
         let mut sum = self.usage;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::keepsake::{Keeper, Keepsake};
 use super::openai::Tap;
+use super::seam::Seam;
 use super::sse::{Decoder, Frame};
 use super::{ReadStream, WriteStream, openai};
 use crate::canon::{Delta, Dialect, Event, Opening, StreamFailure, Usage};
@@ -55,6 +56,9 @@ pub trait Screen: Send {
 
     /// The client has been told this much by another stream, which this one carries on.
     fn follows(&mut self, said: &str);
+
+    /// Somebody else objects: ends all that is open in `out`.
+    fn stop(&mut self, out: &mut Vec<Event>);
 }
 
 /// A screen objects. All that is open has been ended in `out`; nothing passes any more.
@@ -91,6 +95,8 @@ pub struct Translated {
     /// waits for the writer of what it follows.
     seam: Option<Box<Seam>>,
     screen: Option<Box<dyn Screen>>,
+    /// The end of the answer, where that is told only when somebody has let it.
+    end: Option<Vec<Event>>,
     /// The screen has ended the answer.
     stopped: bool,
     /// The client has been told some of the answer.
@@ -102,25 +108,6 @@ pub struct Translated {
     input_estimate: u64,
     last_word: Option<Bytes>,
     events: Vec<Event>,
-}
-
-/// Where one answer may be carried on by another.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each true or not")]
-#[derive(Debug, Default)]
-struct Seam {
-    /// The text so far, while there is nothing but text.
-    said: Option<String>,
-    /// Its part is still open.
-    open: bool,
-    /// This answer carries another one on, whose writer is not here yet.
-    waiting: bool,
-    held: Vec<Event>,
-    /// Thoughts of a target that carries on are no part of the answer.
-    thinking: bool,
-    /// This answer carries another one on.
-    follows: bool,
-    /// White space that the answer had at its end, and the target was not shown.
-    trimmed: String,
 }
 
 // === impl Sight ===
@@ -230,6 +217,7 @@ impl Passage {
             writer,
             seam: None,
             screen: None,
+            end: None,
             stopped: false,
             told: false,
             sight: Sight::default(),
@@ -259,6 +247,24 @@ impl Passage {
         let Self::Translated(translated) = self else { return false };
         translated.screen = Some(screen);
         true
+    }
+
+    /// The end of the answer is not told before it is let out.
+    pub fn withhold_end(&mut self) {
+        if let Self::Translated(translated) = self {
+            translated.end = Some(Vec::new());
+        }
+    }
+
+    /// Whether all of the answer is told but its end, which waits to be let out.
+    pub fn is_withheld(&self) -> bool {
+        matches!(self, Self::Translated(translated) if translated.is_withheld())
+    }
+
+    /// Lets the end out, or ends the answer as filtered. Gives the client's bytes for that.
+    pub fn let_out(&mut self, passed: bool) -> Vec<u8> {
+        let Self::Translated(translated) = self else { return Vec::new() };
+        translated.let_out(passed)
     }
 
     /// Whether a screen has ended the answer, and nothing of the upstream is wanted any more.
@@ -347,74 +353,6 @@ impl std::fmt::Debug for Passage {
     }
 }
 
-// === impl Seam ===
-
-impl Seam {
-    fn pass(&mut self, event: &Event, writer: &mut dyn WriteStream, out: &mut Vec<u8>) {
-        match event {
-            Event::Start(_) if self.follows => return,
-            Event::Open { part: Opening::Reasoning { .. }, .. } if self.follows => {
-                self.thinking = true;
-                return;
-            }
-            Event::Close { .. } if std::mem::take(&mut self.thinking) => return,
-            Event::Delta { .. } if self.thinking => return,
-            Event::Open { part: Opening::Text, .. } => {
-                if std::mem::replace(&mut self.open, true) && self.follows {
-                    return;
-                }
-            }
-            Event::Open { choice, part } => {
-                // What is more than text cannot be carried on.
-                if !matches!(part, Opening::Reasoning { .. }) {
-                    self.said = None;
-                }
-                if std::mem::take(&mut self.open) {
-                    writer.write(&Event::Close { choice: *choice }, out);
-                }
-            }
-            Event::Close { .. } => self.open = false,
-            Event::Delta { choice, delta: Delta::Text(text) } => {
-                return self.say((*choice, text), writer, out);
-            }
-            Event::Delta { .. }
-            | Event::Start(_)
-            | Event::Finish { .. }
-            | Event::Usage(_)
-            | Event::Failed(_)
-            | Event::End => {}
-        }
-        writer.write(event, out);
-    }
-
-    /// The first words of what is carried on begin with the space that was there already, or with
-    /// none.
-    fn say(
-        &mut self,
-        (choice, text): (u32, &str),
-        writer: &mut dyn WriteStream,
-        out: &mut Vec<u8>,
-    ) {
-        let mut text = text;
-        while let (Some(space), Some(first)) = (self.trimmed.chars().next(), text.chars().next()) {
-            if space != first {
-                self.trimmed.clear();
-                break;
-            }
-            self.trimmed.drain(..space.len_utf8());
-            text = &text[first.len_utf8()..];
-        }
-        if text.is_empty() {
-            return;
-        }
-        if let Some(said) = &mut self.said {
-            said.push_str(text);
-        }
-        let delta = Delta::Text(text.to_owned());
-        writer.write(&Event::Delta { choice, delta }, out);
-    }
-}
-
 // === impl Watched ===
 
 impl Watched {
@@ -487,6 +425,7 @@ impl Translated {
         let mut out = Vec::new();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
+            let Some(event) = self.withhold(event) else { continue };
             if event == Event::End && self.sight.usage.is_none() {
                 // An estimate for the client; the record says for itself that it has none.
                 let usage = Usage {
@@ -508,6 +447,44 @@ impl Translated {
             }
         }
         self.events = events;
+        out
+    }
+
+    /// Keeps what belongs to the end of the answer, if that has to wait; else gives it back.
+    fn withhold(&mut self, event: Event) -> Option<Event> {
+        let Some(end) = &mut self.end else { return Some(event) };
+        if end.is_empty() && !matches!(event, Event::Finish { .. }) {
+            return Some(event);
+        }
+        match event {
+            Event::Finish { .. } | Event::Usage(_) | Event::End => end.push(event),
+            event => return Some(event),
+        }
+        None
+    }
+
+    fn is_withheld(&self) -> bool {
+        let finish = |event: &&Event| matches!(event, Event::Finish { .. });
+        let finishes = self.end.iter().flatten().filter(finish).count();
+        finishes >= self.choices as usize
+    }
+
+    fn let_out(&mut self, passed: bool) -> Vec<u8> {
+        self.events = self.end.take().unwrap_or_default();
+        if passed {
+            return self.write();
+        }
+        let (mut out, mut ended) = (Vec::new(), Vec::new());
+        for event in self.events.drain(..).filter(|event| matches!(event, Event::Usage(_))) {
+            self.sight.note(&event, self.choices);
+        }
+        if let Some(screen) = &mut self.screen {
+            screen.stop(&mut ended);
+        }
+        for event in &ended {
+            self.give(event, &mut out);
+        }
+        self.stop(&mut out);
         out
     }
 

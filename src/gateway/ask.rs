@@ -17,8 +17,9 @@ use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
 use super::{guarding, relayed, reword};
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Outcome, Usage};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Outcome, Surface, Usage};
 use crate::config::OnBreak;
+use crate::dialect::completions::NATIVE;
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::openai::{MediaReader, Tap, read_usage};
@@ -151,11 +152,17 @@ async fn ask_so(
     let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
     if streams && is_stream && !call.gathers() {
         let mut passage = passage(call, question, target, (errand, usage_added));
-        if call.screen().is_some_and(|screen| !passage.screened(screen)) {
-            return Err(unscreened(target, reply.status).into());
+        let mut after = None;
+        if let Some((screen, asked)) = call.screen(&question.envelope.model) {
+            if !passage.screened(screen) {
+                return Err(unscreened(target, reply.status).into());
+            }
+            after = asked;
+            after.iter().for_each(|_| passage.withhold_end());
         }
         let due = (sent + limits.first_token).min(end);
-        let flow = Flow::new(reply.body, binary, passage);
+        let mut flow = Flow::new(reply.body, binary, passage);
+        flow.after = after;
         return first_content(
             (call, target),
             flow,
@@ -276,8 +283,10 @@ fn passage(
             let writer =
                 with_context(call, question, target, |context| call.client().writer(&context));
             match writer {
-                Some((writer, request)) => {
-                    let choices = request.sampling.choices.unwrap_or(1);
+                Some(writer) => {
+                    let chat = question.chat().ok();
+                    let choices = chat.and_then(|asked| asked.request.sampling.choices);
+                    let choices = choices.unwrap_or(1);
                     let passage = Passage::translated(reader, writer, choices, input);
                     let seam =
                         call.wishes().is_some_and(|wishes| wishes.on_break == OnBreak::Continue);
@@ -298,6 +307,17 @@ fn passage(
                 ..
             },
         ) => Passage::watched(dialect, dialect::upstream(dialect).reader(), choices),
+        (Wording::Verbatim, Operation::Completions) if call.screens() => {
+            let writer =
+                with_context(call, question, target, |context| call.client().writer(&context));
+            match writer {
+                Some(writer) => {
+                    let (reader, input) = (NATIVE.reader(), call.input_estimate());
+                    Passage::translated(reader, writer, choices, input)
+                }
+                None => Passage::Tapped(Tap::new(choices, usage_added)),
+            }
+        }
         (Wording::Verbatim | Wording::Vectors(_) | Wording::Local(_), _) => {
             Passage::Tapped(Tap::new(choices, usage_added))
         }
@@ -306,13 +326,22 @@ fn passage(
 
 /// Calls `write` with what a writer of answers must know. `None` if the question was never read,
 /// which a translated one always is.
-fn with_context<'a, T>(
+fn with_context<T>(
     call: &Call,
-    question: &'a Question,
+    question: &Question,
     target: &Target,
     write: impl FnOnce(Context<'_>) -> T,
-) -> Option<(T, &'a ChatRequest)> {
-    let request = &question.chat().ok()?.request;
+) -> Option<T> {
+    let completion;
+    let request = match question.chat() {
+        Ok(asked) => &asked.request,
+        // Nobody has read it, for its target takes it as it is.
+        Err(_) if call.surface() == Surface::Completions => {
+            completion = ChatRequest { include_usage: call.usage_asked, ..ChatRequest::default() };
+            &completion
+        }
+        Err(_) => return None,
+    };
     let (id, created) = call.stamp();
     let context = Context {
         id: &id,
@@ -322,7 +351,7 @@ fn with_context<'a, T>(
         previous: question.envelope.previous.as_deref(),
         request,
     };
-    Some((write(context), request))
+    Some(write(context))
 }
 
 /// A whole answer in the client's words.
@@ -379,7 +408,7 @@ fn written(call: &Call, question: &Question, target: &Target, response: &ChatRes
             client.write_response(response, &context)
         }
     });
-    let body: Bytes = written.map(|(body, _)| body).unwrap_or_default().into();
+    let body: Bytes = written.unwrap_or_default().into();
     let last = if stream { last_data(&body) } else { Some(body.clone()) };
     let content_type = if stream { HeaderValue::from_static(client.stream_type()) } else { JSON };
     Answered {
@@ -395,10 +424,12 @@ async fn guarded(
     target: &Target,
     (errand, content_type, body): (&Errand, HeaderValue, Bytes),
 ) -> Result<Answered, Misread> {
-    let Wording::Translated { into, .. } = &errand.wording else {
-        return Err(Misread::new("The answer cannot be shown to its guards."));
+    let upstream: &dyn UpstreamSide = match (&errand.wording, errand.operation) {
+        (Wording::Translated { into, .. }, _) => dialect::upstream(*into),
+        (Wording::Verbatim, Operation::Completions) => &NATIVE,
+        _ => return Err(Misread::new("The answer cannot be shown to its guards.")),
     };
-    let response = read(dialect::upstream(*into), (&content_type, &body))?;
+    let response = read(upstream, (&content_type, &body))?;
     let usage = Some((response.usage, body.len() as u64 / 4));
     let keepsakes = reword::keepsakes(&response);
     match guarding::look_at(call, &question.envelope.model, response).await {

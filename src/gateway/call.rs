@@ -1,7 +1,6 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -22,9 +21,7 @@ use super::till::Till;
 use super::{Gateway, guarding, journey};
 use crate::access::Caller;
 use crate::access::account::Hold;
-use crate::canon::{
-    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
-};
+use crate::canon::{Attempt, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource};
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::StreamOptions;
@@ -45,7 +42,7 @@ pub(super) struct Call {
     /// Whose call it is; `None` until its key was admitted.
     pub(super) caller: Option<Caller>,
     /// Whose things it may use.
-    owner: Option<Arc<str>>,
+    pub(super) owner: Option<Arc<str>>,
     pub(super) till: Till,
     /// The attempt under way.
     current: Option<Current>,
@@ -75,16 +72,6 @@ pub(super) struct Call {
     _permit: Option<Permit>,
     /// Its client's connection is kept for it.
     busy: Option<Busy>,
-}
-
-/// Who asks in the name of a call.
-#[derive(Debug, Clone)]
-pub(super) struct Deputy {
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) house: Arc<Snapshot>,
-    key: Option<Arc<str>>,
-    caller: Option<Caller>,
-    owner: Option<Arc<str>>,
 }
 
 /// An attempt that is under way, or whose answer is being passed on.
@@ -129,35 +116,7 @@ impl Call {
         busy: Option<Busy>,
     ) -> Box<Self> {
         let house = gateway.snapshot();
-        let record = CallRecord {
-            id: CallId::new(),
-            at: SystemTime::now(),
-            surface,
-            stream: false,
-            key: None,
-            team: None,
-            user: None,
-            org: None,
-            route: None,
-            attempts: Vec::new(),
-            outcome: Outcome::ClientClosed,
-            status: 0,
-            usage: Usage::default(),
-            usage_source: UsageSource::None,
-            cost: None,
-            counted: 0,
-            settled_at: SystemTime::UNIX_EPOCH,
-            tags: BTreeMap::new(),
-            duration: Duration::ZERO,
-            first_token: None,
-            overhead: Duration::ZERO,
-            generation: house.generation,
-            dropped: Vec::new(),
-            malformed_events: 0,
-            task: None,
-            purpose: Purpose::Client,
-            guards: Vec::new(),
-        };
+        let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
             house,
@@ -247,25 +206,6 @@ impl Call {
         self.caller.clone_from(&other.caller);
         self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Classifier;
-    }
-
-    /// Who can ask in its name, without holding it.
-    pub(super) fn deputy(&self) -> Deputy {
-        Deputy {
-            gateway: Arc::clone(&self.gateway),
-            house: Arc::clone(&self.house),
-            key: self.record.key.clone(),
-            caller: self.caller.clone(),
-            owner: self.owner.clone(),
-        }
-    }
-
-    /// The call is made to have a text judged, by the key of another one.
-    pub(super) fn judges_for(&mut self, deputy: &Deputy) {
-        self.record.key.clone_from(&deputy.key);
-        self.caller.clone_from(&deputy.caller);
-        self.owner.clone_from(&deputy.owner);
-        self.record.purpose = Purpose::Guard;
     }
 
     /// The call repeats another one for comparison.
@@ -581,13 +521,6 @@ impl Call {
     /// The place of the target of the attempt under way.
     pub(super) fn place(&self) -> Option<usize> {
         self.current.as_ref().map(|current| current.place)
-    }
-}
-
-impl Deputy {
-    /// The name of the key.
-    pub(super) fn key(&self) -> &str {
-        self.key.as_deref().unwrap_or_default()
     }
 }
 

@@ -290,6 +290,7 @@ impl Live {
         let wishes = self.call.wishes();
         wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain)
             && !self.flow.passage.sight().done
+            && !self.flow.passage.is_stopped()
     }
 
     /// Reads it, for the sake of its usage. The client has left all the same.

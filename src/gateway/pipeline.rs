@@ -129,13 +129,12 @@ where
 /// Has the question looked at by all guards that are known to hold for it: those of the route that a
 /// route by task leads to come when it is known which that is.
 async fn guard(call: &mut Call, question: &mut Question, road: &Road) -> Result<(), Error> {
+    if let Road::Chain(chain) = road {
+        return guarding::inspect(call, question, &chain.guards).await;
+    }
     let (house, name) = (Arc::clone(&call.house), call.route_name());
-    let guards = match road {
-        Road::Chain(chain) => chain.guards.as_slice(),
-        Road::ByTask(_) => {
-            house.config.routes.get(&*name).map_or(&[][..], |route| route.guards.as_slice())
-        }
-    };
+    let route = house.config.routes.get(&*name);
+    let guards = route.map_or(&[][..], |route| route.guards.as_slice());
     guarding::inspect(call, question, guards).await
 }
 

@@ -16,7 +16,7 @@ use super::task::ByTask;
 use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
-use crate::canon::{Feature, Model, Surface, Usage};
+use crate::canon::{Feature, Model, Relay, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
 use crate::dialect::tokenizer::{Encoding, Tokenizer};
 use crate::guard::Guards;
@@ -164,6 +164,7 @@ impl Snapshot {
         let keys = builder.keys();
         let guards = Guards::build(&config.guards)?;
         let hooks = hooks(&config, client)?;
+        can_moderate(&config, &providers)?;
         let listed = providers
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
@@ -285,6 +286,23 @@ fn hooks(
         hooks.insert(url.clone(), origin.map_err(|error| problem(error.to_string()))?);
     }
     Ok(hooks)
+}
+
+/// Whoever is asked by a guard to moderate must be known to do that.
+fn can_moderate(
+    config: &Config,
+    providers: &BTreeMap<String, Arc<Provider>>,
+) -> Result<(), Vec<(String, String)>> {
+    let mut problems = Vec::new();
+    for (name, guard) in &config.guards {
+        let GuardKind::Moderation { model, .. } = &guard.kind else { continue };
+        let provider = model.split_once('/').and_then(|(provider, _)| providers.get(provider));
+        if provider.is_some_and(|provider| !provider.relays(Relay::Moderation)) {
+            let message = format!("the provider of `{model}` has no moderation");
+            problems.push((format!("guards.{name}.model"), message));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// The address without its path.

@@ -137,10 +137,13 @@ impl Chain {
 
     /// Whether an answer has to be there whole before anything of it may leave.
     pub fn needs_whole(&self) -> bool {
-        let acts = |guard: &&Arc<Guard>| guard.acts();
         let schema = |guard: &Arc<Guard>| matches!(guard.engine, Engine::Schema(_));
-        let blocking = |guard: &Arc<Guard>| guard.mode == Mode::Blocking;
-        self.local.iter().filter(acts).any(schema) || self.remote.iter().filter(acts).any(blocking)
+        self.local.iter().filter(|guard| guard.acts()).any(schema) || self.holds()
+    }
+
+    /// Whether somebody has to be asked before anything of an answer may leave.
+    pub fn holds(&self) -> bool {
+        self.remote.iter().any(|guard| guard.acts() && guard.mode == Mode::Blocking)
     }
 
     /// Those that look at all texts of the surface, and not only at what is the answer.
@@ -190,8 +193,8 @@ impl Guard {
         })
     }
 
-    pub fn looks_at(&self, stage: Stage) -> bool {
-        self.stages.contains(&stage)
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
     }
 
     /// Whether it may block or mask, and not only note.

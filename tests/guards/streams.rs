@@ -66,7 +66,7 @@ async fn an_answer_ends_where_it_says_what_it_must_not_however_it_was_cut() {
 #[tokio::test]
 async fn a_stream_that_is_blocked_leaves_its_upstream() {
     let upstream = Upstream::answering(|_| {
-        Script::stream_head().chunks([word("Hello "), word("au"), word("rora")]).stall()
+        Script::stream_head().chunks([word("Hello "), word("au"), word("rora ")]).stall()
     })
     .await;
     let gateway = guarded(&upstream, "guards = [\"words\"]", WORDS).await;
@@ -110,7 +110,7 @@ async fn each_answer_of_several_is_looked_at() {
         let choices = json!([{"index": index, "delta": {"content": text}, "finish_reason": null}]);
         crate::support::replies::event(&format!("\"choices\":{choices}"))
     };
-    let pieces = vec![event(0, "fine"), event(1, "au"), event(0, " so"), event(1, "rora")];
+    let pieces = vec![event(0, "fine"), event(1, "au"), event(0, " so"), event(1, "rora.")];
     let upstream = Upstream::answering(move |request| {
         if request.variant == "stream" {
             Script::stream(pieces.clone())

@@ -8,16 +8,18 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Uri};
 
-use crate::canon::{Outcome, Relay, Surface};
+use crate::access::Caller;
+use crate::canon::{Outcome, Purpose, Relay, Surface};
 use crate::config::Stage;
 use crate::error::{Error, Kind};
+use crate::gateway::Gateway;
 use crate::gateway::arrival::Question;
 use crate::gateway::ask::{Answer, read_whole};
-use crate::gateway::call::{Call, Deputy};
+use crate::gateway::call::Call;
 use crate::gateway::journey;
 use crate::gateway::relayed::Relayed;
 use crate::gateway::reply::outcome_of;
-use crate::gateway::snapshot::Road;
+use crate::gateway::snapshot::{Road, Snapshot};
 use crate::guard::Failure;
 use crate::guard::remote::{Ask, Asking, Inquiry, Reply, Subject};
 use crate::net::client::{Outgoing, Template};
@@ -32,6 +34,16 @@ pub(in crate::gateway) struct Asker {
     deputy: Deputy,
     call: String,
     model: String,
+}
+
+/// Who asks in the name of a call.
+#[derive(Debug, Clone)]
+struct Deputy {
+    gateway: Arc<Gateway>,
+    house: Arc<Snapshot>,
+    key: Option<Arc<str>>,
+    caller: Option<Caller>,
+    owner: Option<Arc<str>>,
 }
 
 // === impl Asker ===
@@ -148,5 +160,35 @@ fn unreachable_for(error: &Error) -> Failure {
     match error.kind {
         Kind::UpstreamTimeout => Failure::Timeout,
         kind => Failure::Unreachable(kind.code().to_owned()),
+    }
+}
+
+// === impl Deputy ===
+
+impl Deputy {
+    /// The name of the key.
+    fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or_default()
+    }
+}
+
+impl Call {
+    /// Who can ask in its name, without holding it.
+    fn deputy(&self) -> Deputy {
+        Deputy {
+            gateway: Arc::clone(&self.gateway),
+            house: Arc::clone(&self.house),
+            key: self.record.key.clone(),
+            caller: self.caller.clone(),
+            owner: self.owner.clone(),
+        }
+    }
+
+    /// The call is made to have a text judged, by the key of another one.
+    fn judges_for(&mut self, deputy: &Deputy) {
+        self.record.key.clone_from(&deputy.key);
+        self.caller.clone_from(&deputy.caller);
+        self.owner.clone_from(&deputy.owner);
+        self.record.purpose = Purpose::Guard;
     }
 }

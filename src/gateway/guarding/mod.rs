@@ -5,6 +5,7 @@
 //! the cache, shadows, each target. What stands for it lies in the call's vault, and is put back
 //! into the answer behind the guards of the answer.
 
+mod after;
 mod asking;
 mod late;
 mod look;
@@ -16,6 +17,9 @@ mod whole;
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
+pub(super) use self::after::After;
 pub(super) use self::late::{Late, beside};
 pub(super) use self::notes::Said;
 pub(super) use self::surfaces::refuse_objects;
@@ -23,7 +27,7 @@ pub(super) use self::whole::look_at;
 use super::arrival::Question;
 use super::call::Call;
 use crate::canon::GuardNote;
-use crate::config::{Stage, together};
+use crate::config::{Mode, Stage, together};
 use crate::dialect::passage::Screen;
 use crate::error::{Error, Kind};
 use crate::guard::{Blocked, Chain, Vault};
@@ -110,16 +114,17 @@ impl Guarding {
         Ok(Some(inputs))
     }
 
-    pub(super) fn names(&self) -> &[String] {
-        &self.names
-    }
-
     /// Whether an answer has to be read before its client may have it.
     pub(super) fn reads_answers(&self) -> bool {
         !self.output.is_empty() || !self.tool_args.is_empty() || !self.vault.is_empty()
     }
 
-    /// Whether somebody has to be asked about an answer, who wants it whole.
+    /// Whether an answer has to be there whole before anything of it is told.
+    fn holds_answers(&self) -> bool {
+        self.output.holds() || self.tool_args.holds()
+    }
+
+    /// Whether somebody is asked about answers.
     fn asks_about_answers(&self) -> bool {
         !self.output.remote().is_empty() || !self.tool_args.remote().is_empty()
     }
@@ -168,14 +173,34 @@ impl Call {
 
     /// Whether it has to be there whole for that.
     pub(super) fn gathers(&self) -> bool {
-        self.screens()
-            && self.guarding.as_ref().is_some_and(|guarding| guarding.asks_about_answers())
+        self.screens() && self.guarding.as_ref().is_some_and(|guarding| guarding.holds_answers())
     }
 
-    /// What a streamed answer has to pass, if anything.
-    pub(super) fn screen(&self) -> Option<Box<dyn Screen>> {
+    /// What a streamed answer has to pass, if anything, and who is asked behind it.
+    pub(super) fn screen(&self, model: &str) -> Option<(Box<dyn Screen>, Option<Box<After>>)> {
         let guarding = self.guarding.as_ref().filter(|_| self.screens())?;
-        Some(Box::new(screen::Sieve::new(guarding, screen::Wants::ALL)))
+        let mut sieve = screen::Sieve::new(guarding, screen::Wants::ALL);
+        let after = guarding.asks_about_answers().then(|| After::new(guarding, self, model));
+        if let Some(after) = &after {
+            sieve.tells(after.spoken());
+        }
+        Some((Box::new(sieve), after.map(Box::new)))
+    }
+
+    /// Which guards hold for it, and what each of them would do.
+    pub(super) fn told_guards(&self) -> Vec<Value> {
+        let names = self.guarding.iter().flat_map(|guarding| &guarding.names);
+        let guards = names.filter_map(|name| self.house.guards.get(name));
+        let told = guards.map(|guard| {
+            json!({
+                "guard": guard.name,
+                "stages": guard.stages().iter().map(|stage| stage.name()).collect::<Vec<_>>(),
+                "action": guard.action.name(),
+                "parallel": guard.mode == Mode::Parallel,
+                "dry_run": guard.is_dry_run(),
+            })
+        });
+        told.collect()
     }
 
     /// The guards that are to be asked while a target is.
@@ -190,3 +215,6 @@ impl Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

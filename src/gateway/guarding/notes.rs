@@ -38,7 +38,9 @@ impl Said {
             }
         }
         self.gather([verdict.clone()]);
-        blocked.clone().map_or(Ok(()), Err)
+        let Some(blocked) = blocked.clone() else { return Ok(()) };
+        self.blocks(blocked.clone());
+        Err(blocked)
     }
 
     /// Notes who has ended the answer. Only the first one counts.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Guarding;
+use super::after::Spoken;
 use super::notes::Said;
 use super::texts::{self, Place};
 use crate::canon::{Delta, Event, Finish, FinishReason, Opaque, Opening};
@@ -29,6 +30,8 @@ pub(super) struct Sieve {
     vault: Arc<Vault>,
     said: Arc<Said>,
     choices: BTreeMap<u32, Choice>,
+    /// What was let out, for those who are asked about it when all of it is.
+    spoken: Option<Spoken>,
     /// What the client was told before this answer began, and these guards have not let out yet.
     told: String,
 }
@@ -77,6 +80,13 @@ impl Wants {
 // === impl Kind ===
 
 impl Kind {
+    fn stage(self) -> Stage {
+        match self {
+            Self::Answer | Self::Beside => Stage::Output,
+            Self::Arguments | Self::Free => Stage::ToolArgs,
+        }
+    }
+
     fn chain(self) -> usize {
         match self {
             Self::Answer => 0,
@@ -98,8 +108,14 @@ impl Sieve {
             vault: Arc::clone(vault),
             said: Arc::clone(said),
             choices: BTreeMap::new(),
+            spoken: None,
             told: String::new(),
         }
+    }
+
+    /// Has what is let out kept there.
+    pub(super) fn tells(&mut self, spoken: Spoken) {
+        self.spoken = Some(spoken);
     }
 
     fn lane(&mut self, choice: u32, kind: Kind) -> &mut Lane {
@@ -127,6 +143,9 @@ impl Sieve {
                 (Kind::Beside, Delta::Transcript)
             }
         };
+        if let Some(spoken) = &self.spoken {
+            spoken.open((choice, kind.stage()));
+        }
         let mut part = part.clone();
         self.look_into(choice, &mut part)?;
         self.choices.entry(choice).or_default().open = Some(Open { kind, piece, opaque: None });
@@ -210,6 +229,9 @@ impl Sieve {
         mut text: String,
         out: &mut Vec<Event>,
     ) {
+        if let Some(spoken) = &self.spoken {
+            spoken.hear((choice, kind.stage()), &text);
+        }
         if choice == 0 && kind == Kind::Answer {
             self.leave_out_told(&mut text);
         }
@@ -248,8 +270,7 @@ impl Sieve {
     }
 
     /// Ends every choice.
-    fn stop(&mut self, blocked: Blocked, out: &mut Vec<Event>) -> Stopped {
-        self.said.blocks(blocked);
+    fn end(&mut self, out: &mut Vec<Event>) {
         self.choices.entry(0).or_default();
         for (&number, choice) in &mut self.choices {
             if choice.open.take().is_some() {
@@ -260,7 +281,6 @@ impl Sieve {
                 out.push(Event::Finish { choice: number, finish });
             }
         }
-        Stopped
     }
 }
 
@@ -280,12 +300,23 @@ impl Screen for Sieve {
                 Ok(())
             }
         };
-        passed.map_err(|blocked| self.stop(blocked, out))
+        passed.map_err(|blocked| {
+            self.said.blocks(blocked);
+            self.end(out);
+            Stopped
+        })
+    }
+
+    fn stop(&mut self, out: &mut Vec<Event>) {
+        self.end(out);
     }
 
     fn follows(&mut self, said: &str) {
         let before = self.vault.conceal(said);
         let mut out = String::new();
+        if let Some(spoken) = &self.spoken {
+            spoken.hear((0, Stage::Output), said);
+        }
         // It was let out once, and so it is now, up to where it goes on.
         let _ = self.lane(0, Kind::Answer).feed(&before, &mut out);
         said.strip_prefix(out.as_str()).unwrap_or_default().clone_into(&mut self.told);
