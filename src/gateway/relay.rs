@@ -265,11 +265,12 @@ impl Drop for Relay {
             }
             let passage = &live.flow.passage;
             let whole = passage.sight().done && live.flow.ready.is_empty();
-            drop(live.settle(match passage.is_stopped() {
+            let outcome = match passage.is_stopped() {
                 true => Outcome::GuardBlocked,
                 false if whole => Outcome::Ok,
                 false => abandoned(),
-            }));
+            };
+            drop(live.settle(outcome));
         }
     }
 }

@@ -32,7 +32,7 @@ fn texts(request: &Request) -> Vec<String> {
 fn webhook(service: &Upstream, stages: &str, more: &str) -> String {
     let address = service.address;
     format!(
-        "[guards.own]\nkind = \"webhook\"\nurl = \"http://{address}/check?v=1\"\n\
+        "[guards.own]\nkind = \"webhook\"\nurl = \"http://{address}/check\"\n\
          secret = \"{SECRET}\"\nstage = {stages}\n{more}\n"
     )
 }
@@ -60,7 +60,7 @@ async fn a_service_of_ones_own_is_asked_signed_and_heeded() {
     }
     assert_eq!(upstream.requests().len(), 4);
     let asked = &service.requests()[0];
-    assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", "/check?v=1"));
+    assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", "/check"));
     assert_eq!(texts(asked), ["fine, [EMAIL_1]"], "behind the local guards");
     let timestamp = asked.header("x-switchpoint-timestamp").unwrap();
     let signature = asked.header("x-switchpoint-signature").unwrap();
@@ -188,7 +188,7 @@ async fn a_model_judges_through_a_route_and_is_billed_and_not_judged_itself() {
 async fn a_judge_beside_the_model_holds_the_answer_and_calls_it_off() {
     let upstream = parrot(4).await;
     let judge = Upstream::answering(|request| {
-        let objects = request.text().contains("weapons");
+        let objects = said(request).contains("weapons");
         let script = super::speak(if objects { "no" } else { "yes" }, false, 1);
         script.after(Duration::from_millis(150))
     })
