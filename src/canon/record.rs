@@ -344,7 +344,7 @@ impl CallRecord {
             duration: Duration::ZERO,
             first_token: None,
             overhead: Duration::ZERO,
-            generation: generation,
+            generation,
             dropped: Vec::new(),
             malformed_events: 0,
             task: None,

@@ -144,25 +144,17 @@ async fn ask_so(
     if !(200..300).contains(&reply.status) {
         return Err(Box::pin(refused(target, reply)).await.into());
     }
-    let content_type = reply.headers.get(CONTENT_TYPE).cloned();
-    let content_type = content_type.unwrap_or(JSON);
-    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    let (content_type, binary) = kind_of(&reply);
     // A relayed question may ask for a stream under other names.
     let streams = question.envelope.stream || question.relayed.is_some();
     let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
     if streams && is_stream && !call.gathers() {
-        let mut passage = passage(call, question, target, (errand, usage_added));
-        let mut after = None;
-        if let Some((screen, asked)) = call.screen(&question.envelope.model) {
-            if !passage.screened(screen) {
-                return Err(unscreened(target, reply.status).into());
-            }
-            after = asked;
-            after.iter().for_each(|_| passage.withhold_end());
-        }
+        let passage = passage(call, question, target, (errand, usage_added));
+        let flow = Flow::new(reply.body, binary, passage);
+        let Some(flow) = screened(call, question, flow) else {
+            return Err(unscreened(target, reply.status).into());
+        };
         let due = (sent + limits.first_token).min(end);
-        let mut flow = Flow::new(reply.body, binary, passage);
-        flow.after = after;
         return first_content(
             (call, target),
             flow,
@@ -175,6 +167,19 @@ async fn ask_so(
         let due = (Instant::now() + limits.first_token).min(end);
         return Box::pin(relayed::answer(call.surface(), reply, due)).await;
     }
+    read_answer(call, question, target, (errand, reply, end)).await
+}
+
+/// Takes in a whole answer, or all of a stream.
+async fn read_answer(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (errand, reply, end): (&Errand, Reply, Instant),
+) -> Result<Answered, Box<Failure>> {
+    let limits = &target.limits;
+    let (content_type, binary) = kind_of(&reply);
+    let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
     let idle = if is_stream { limits.idle.max(limits.first_token) } else { limits.idle };
     let body = timeout_at(end, read_whole(reply.body, idle, LONGEST_ANSWER))
         .await
@@ -191,6 +196,26 @@ async fn ask_so(
         return Box::pin(guarded).await.map_err(malformed);
     }
     whole(call, question, target, (errand, content_type, body)).map_err(malformed)
+}
+
+/// The content type of an answer, and whether it is a stream in AWS's framing.
+fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
+    let content_type = reply.headers.get(CONTENT_TYPE).cloned().unwrap_or(JSON);
+    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    (content_type, binary)
+}
+
+/// The stream behind the guards of its call; `None` if it cannot be shown to them.
+fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
+    let Some((screen, after)) = call.screen(&question.envelope.model) else { return Some(flow) };
+    if !flow.passage.screened(screen) {
+        return None;
+    }
+    if after.is_some() {
+        flow.passage.withhold_end();
+    }
+    flow.after = after;
+    Some(flow)
 }
 
 /// A stream in AWS's framing as one of lines.

@@ -125,11 +125,8 @@ impl Live {
                 return next;
             }
             if self.flow.passage.is_stopped() {
-                if self.flow.ready.is_empty() {
-                    return Turn::End(Outcome::GuardBlocked, None);
-                }
-                self.giving = true;
-                continue;
+                let next = self.give();
+                return next.unwrap_or(Turn::End(Outcome::GuardBlocked, None));
             }
             let release = last_sent + WINDOW;
             let gathering = !self.flow.ready.is_empty();

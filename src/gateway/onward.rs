@@ -34,7 +34,8 @@ impl Onward {
         let wanted = call.wishes().map(|wishes| wishes.on_break).unwrap_or_default();
         let carries_on = |said: &str| {
             let guarding = call.guarding.as_ref();
-            let said = guarding.map_or(said.into(), |guarding| Cow::Owned(guarding.conceal(said)));
+            let said =
+                guarding.map_or_else(|| said.into(), |guarding| Cow::Owned(guarding.conceal(said)));
             self.question.carries_on(&said, flow.passage.sight())
         };
         match wanted {

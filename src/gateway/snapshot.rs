@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub routes: Routes,
     pub(super) guards: Guards,
     /// The services that guards ask, by their addresses.
-    hooks: BTreeMap<String, Arc<Origin>>,
+    hooks: Hooks,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
     /// Keys made at run time, and what is counted of everybody, which outlive this too.
@@ -61,6 +61,9 @@ pub struct Snapshot {
     /// The health of each provider's keys, whatever the model.
     keys: BTreeMap<String, Arc<Standing>>,
 }
+
+/// Services by their addresses.
+type Hooks = BTreeMap<String, Arc<Origin>>;
 
 /// What a route's name leads to.
 #[derive(Debug, Clone)]
@@ -273,10 +276,7 @@ impl Snapshot {
 }
 
 /// The services that guards ask.
-fn hooks(
-    config: &Config,
-    client: &Client,
-) -> Result<BTreeMap<String, Arc<Origin>>, Vec<(String, String)>> {
+fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)>> {
     let mut hooks = BTreeMap::new();
     for (name, guard) in &config.guards {
         let GuardKind::Webhook { url, .. } = &guard.kind else { continue };

@@ -115,8 +115,8 @@ async fn look_at(
         return Ok(changed);
     }
     for (stage, chain) in looks {
-        let asked = ask(guarding, &asker, body, (*stage, chain)).await;
-        changed |= asked.map_err(|blocked| refusal(&blocked))?;
+        let said = ask(guarding, &asker, body, (*stage, chain)).await;
+        changed |= said.map_err(|blocked| refusal(&blocked))?;
     }
     let mut late = guarding.late.take().unwrap_or_else(|| Late::new(asker, &guarding.said));
     for (stage, chain) in looks {

@@ -45,6 +45,9 @@ pub(super) struct Guarding {
     late: Option<Late>,
 }
 
+/// What a streamed answer passes, and who is asked behind it.
+type Screened = (Box<dyn Screen>, Option<Box<After>>);
+
 /// The guards of a question that are new.
 struct Inputs {
     input: Chain,
@@ -177,7 +180,7 @@ impl Call {
     }
 
     /// What a streamed answer has to pass, if anything, and who is asked behind it.
-    pub(super) fn screen(&self, model: &str) -> Option<(Box<dyn Screen>, Option<Box<After>>)> {
+    pub(super) fn screen(&self, model: &str) -> Option<Screened> {
         let guarding = self.guarding.as_ref().filter(|_| self.screens())?;
         let mut sieve = screen::Sieve::new(guarding, screen::Wants::ALL);
         let after = guarding.asks_about_answers().then(|| After::new(guarding, self, model));

@@ -49,6 +49,9 @@ enum Lane {
     Json(Box<Arguments<Pipe>>),
 }
 
+/// Makes a piece of a part.
+type Piece = fn(String) -> Delta;
+
 type Pipe = (Option<Scan>, Option<Restorer>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,8 +66,7 @@ enum Kind {
 /// The open part of a choice.
 struct Open {
     kind: Kind,
-    /// Makes a piece of it.
-    piece: fn(String) -> Delta,
+    piece: Piece,
     /// Its state, which comes behind its text.
     opaque: Option<Opaque>,
 }
@@ -133,7 +135,7 @@ impl Sieve {
     }
 
     fn open(&mut self, choice: u32, part: &Opening, out: &mut Vec<Event>) -> Result<(), Blocked> {
-        let (kind, piece): (Kind, fn(String) -> Delta) = match part {
+        let (kind, piece): (Kind, Piece) = match part {
             Opening::Text => (Kind::Answer, Delta::Text),
             Opening::Refusal => (Kind::Beside, Delta::Refusal),
             Opening::Reasoning { .. } => (Kind::Beside, Delta::Reasoning),
@@ -176,7 +178,10 @@ impl Sieve {
             | Delta::Reasoning(text)
             | Delta::Arguments(text)
             | Delta::Transcript(text) => text,
-            Delta::Opaque(opaque) => return self.opaque(choice, opaque, out),
+            Delta::Opaque(opaque) => {
+                self.opaque(choice, opaque, out);
+                return Ok(());
+            }
             Delta::Citation(citation) => {
                 let (mut citation, lane) = (citation.clone(), self.lane(choice, Kind::Beside));
                 texts::of_citation(&mut citation, Stage::Output, &mut |_, text| {
@@ -200,18 +205,13 @@ impl Sieve {
         fed
     }
 
-    fn open_part(&self, choice: u32) -> Option<(Kind, fn(String) -> Delta)> {
+    fn open_part(&self, choice: u32) -> Option<(Kind, Piece)> {
         let open = self.choices.get(&choice)?.open.as_ref()?;
         Some((open.kind, open.piece))
     }
 
     /// The state of a call comes as it opens; that of a text is only right for the text as it was.
-    fn opaque(
-        &mut self,
-        choice: u32,
-        opaque: &Opaque,
-        out: &mut Vec<Event>,
-    ) -> Result<(), Blocked> {
+    fn opaque(&mut self, choice: u32, opaque: &Opaque, out: &mut Vec<Event>) {
         let open = self.choices.get_mut(&choice).and_then(|choice| choice.open.as_mut());
         match open {
             Some(open) if matches!(open.kind, Kind::Answer | Kind::Beside) => {
@@ -219,13 +219,12 @@ impl Sieve {
             }
             _ => out.push(Event::Delta { choice, delta: Delta::Opaque(opaque.clone()) }),
         }
-        Ok(())
     }
 
     fn let_out(
         &mut self,
         choice: u32,
-        (kind, piece): (Kind, fn(String) -> Delta),
+        (kind, piece): (Kind, Piece),
         mut text: String,
         out: &mut Vec<Event>,
     ) {

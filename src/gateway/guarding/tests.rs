@@ -104,7 +104,7 @@ fn guarding() -> Guarding {
 /// An answer of a text and a call, cut at these places.
 fn answer(text: &str, arguments: &str, cuts: &[Index]) -> Vec<Event> {
     let mut events = vec![Event::Start(Start::default())];
-    let parts: [(Opening, &str, fn(String) -> Delta); 3] = [
+    let parts: [(Opening, &str, Piece); 3] = [
         (Opening::Reasoning { summary: false, redacted: false }, text, Delta::Reasoning),
         (Opening::Text, text, Delta::Text),
         (
@@ -128,6 +128,8 @@ fn answer(text: &str, arguments: &str, cuts: &[Index]) -> Vec<Event> {
     events.push(Event::End);
     events
 }
+
+type Piece = fn(String) -> Delta;
 
 /// What came out of each kind of part, who ended it, and what each guard found.
 type Outcome = ([String; 3], Option<String>, Vec<(String, String)>);
