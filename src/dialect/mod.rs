@@ -32,6 +32,7 @@ pub mod references;
 pub mod responses;
 pub mod row;
 pub mod schema;
+mod seam;
 pub mod splice;
 pub mod sse;
 pub mod tokenizer;
