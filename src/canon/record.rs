@@ -225,6 +225,30 @@ pub struct Attempt {
     pub cost: Option<Money>,
 }
 
+/// What the cache had to do with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// It was not asked.
+    Off,
+    /// It had no answer.
+    Miss,
+    /// The answer to the same question, or one that is being given to somebody else.
+    Hit,
+    /// The answer to a similar question.
+    Semantic,
+}
+
+impl CacheUse {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Miss => "miss",
+            Self::Hit => "hit",
+            Self::Semantic => "semantic",
+        }
+    }
+}
+
 /// Who wanted a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -235,6 +259,8 @@ pub enum Purpose {
     Shadow,
     /// An operator, to know whether a target answers.
     Drill,
+    /// The gateway itself, to find answers to similar questions.
+    Cache,
 }
 
 impl Purpose {
@@ -244,6 +270,7 @@ impl Purpose {
             Self::Classifier => "classifier",
             Self::Shadow => "shadow",
             Self::Drill => "drill",
+            Self::Cache => "cache",
         }
     }
 }
@@ -289,6 +316,8 @@ pub struct CallRecord {
     /// What kind of work it was, where the route asked.
     pub task: Option<Task>,
     pub purpose: Purpose,
+    /// `None` where nothing is remembered in any case.
+    pub cache: Option<CacheUse>,
 }
 
 impl CallRecord {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::cache::RouteCache;
 use super::limit::Limits;
 use super::problem::suggestion;
 use super::provider::{Timeouts, texts};
@@ -33,6 +34,7 @@ pub(super) const KEYS: &[&str] = &[
     "default",
     "classifier",
     "limits",
+    "cache",
 ];
 pub(super) const PROMPT_CACHE_KEYS: &[&str] = &["system", "tools", "messages", "ttl"];
 pub(super) const TARGET_KEYS: &[&str] = &["target", "weight", "region", "prefill", "when"];
@@ -101,6 +103,8 @@ pub struct Route {
     pub default: Option<String>,
     pub classifier: Classifier,
     pub limits: Limits,
+    /// Which of its answers are remembered, where that is not as `[cache]` says.
+    pub cache: Option<RouteCache>,
 }
 
 /// In which order the targets of a route are tried.
@@ -302,6 +306,7 @@ impl Route {
                 .and_then(|field| Classifier::read(&field))
                 .unwrap_or_default(),
             limits: Limits::read(section),
+            cache: section.get("cache").and_then(|field| RouteCache::read(&field)),
         }
     }
 }

@@ -16,8 +16,8 @@ use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
-use super::{relayed, reword};
-use crate::canon::{ChatRequest, Dialect, Outcome, Usage};
+use super::{relayed, remember, reword};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Outcome, Usage};
 use crate::config::OnBreak;
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::openai::{MediaReader, Tap, read_usage};
@@ -58,12 +58,15 @@ pub(super) struct Answered {
     pub(super) keepsakes: Vec<Keepsake>,
     /// The whole response, should it be kept, and whether it is in the provider's own words.
     pub(super) response: Option<(Bytes, bool)>,
+    /// The whole answer in our own words, should it be remembered.
+    pub(super) canon: Option<Box<ChatResponse>>,
 }
 
 impl Answered {
     pub(super) fn new(answer: Answer) -> Self {
         let first_token = Instant::now();
-        Self { answer, first_token, usage: None, keepsakes: Vec::new(), response: None }
+        let keepsakes = Vec::new();
+        Self { answer, first_token, usage: None, keepsakes, response: None, canon: None }
     }
 }
 
@@ -138,7 +141,8 @@ async fn ask_so(
     if streams && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
         let passage = passage(call, question, target, (errand, usage_added));
         let due = (sent + limits.first_token).min(end);
-        let flow = Flow::new(reply.body, binary, passage);
+        let mut flow = Flow::new(reply.body, binary, passage);
+        flow.recorder = remember::recorder(call, errand);
         return first_content(
             target,
             flow,
@@ -310,6 +314,7 @@ fn whole(
             // What was only counted has not been used.
             usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
             response: Some((body.clone(), true)),
+            canon: canon(call, errand.operation, &body),
             ..Answered::new(Answer::Whole { content_type, body })
         });
     };
@@ -333,8 +338,16 @@ fn whole(
         usage: Some((response.usage, estimate)),
         keepsakes: reword::keepsakes(&response),
         response: Some((last.unwrap_or_default(), false)),
+        canon: call.recording.is_some().then(|| Box::new(response)),
         ..Answered::new(Answer::Whole { content_type, body })
     })
+}
+
+/// A whole answer in our own words, where it is to be remembered.
+fn canon(call: &Call, operation: Operation, body: &[u8]) -> Option<Box<ChatResponse>> {
+    call.recording.as_ref()?;
+    let Operation::Chat { dialect, .. } = operation else { return None };
+    dialect::upstream(dialect).read_response(body).ok().map(Box::new)
 }
 
 fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {

@@ -281,8 +281,8 @@ impl Live {
     /// Whether the answer is read to its end although its client has left.
     pub(super) fn drains(&self) -> bool {
         let wishes = self.call.wishes();
-        wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain)
-            && !self.flow.passage.sight().done
+        let wanted = wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain);
+        (wanted || self.flow.is_followed()) && !self.flow.passage.sight().done
     }
 
     /// Reads it, for the sake of its usage. The client has left all the same.

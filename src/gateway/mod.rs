@@ -29,6 +29,7 @@ mod pass;
 mod pipeline;
 mod relay;
 mod relayed;
+mod remember;
 mod reload;
 mod reply;
 mod responses;
@@ -59,6 +60,7 @@ use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
 use self::task::Decisions;
+use crate::cache::Cache;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
@@ -97,6 +99,8 @@ pub struct Gateway {
     drills: Mutex<Drills>,
     /// How long answers are for whom.
     lengths: Lengths,
+    /// What was already answered.
+    pub cache: Arc<Cache>,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -125,7 +129,6 @@ impl Gateway {
             drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),
-            live: ArcSwap::from_pointee(snapshot),
             client,
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
@@ -135,6 +138,8 @@ impl Gateway {
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             drills: Mutex::default(),
             lengths: Lengths::default(),
+            cache: Arc::new(Cache::new(snapshot.config.cache.max_bytes)),
+            live: ArcSwap::from_pointee(snapshot),
             tasks,
             store,
             lacks_past: AtomicBool::new(false),

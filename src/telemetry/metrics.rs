@@ -98,6 +98,12 @@ metrics! {
     tasks: counters "switchpoint_tasks_total" ["task", "by"];
     /// Whether a target answered the last drill of its route: 1 or 0.
     drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
+    /// Calls by what the cache had to do with them: hit, semantic, miss or off.
+    cache: counters "switchpoint_cache_total" ["result"];
+    /// Tokens that were not used because an answer was there already.
+    cache_saved_tokens: counters "switchpoint_cache_saved_tokens_total" ["route"];
+    /// What those would have cost, in USD, where the price is known.
+    cache_saved_usd: sums "switchpoint_cache_saved_usd_total" ["route"];
     /// Calls being answered now.
     in_flight: gauge "switchpoint_in_flight" [];
     /// Answers being streamed now.
