@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::canon::{ChatRequest, EmbedInput, EmbedRequest, Message, Part, Role};
+use super::plain::{self, Shape};
+use crate::canon::{ChatRequest, Dialect, EmbedInput, EmbedRequest, Message, Part, Role};
 
 /// SHA-256 of a question and all around it.
 pub type Digest = [u8; 32];
@@ -23,7 +24,21 @@ pub struct Setting<'a> {
     pub targets: &'a [u64],
     /// What the provider is told in headers.
     pub headers: &'a [(&'a str, &'a [u8])],
+    /// The question as it came, and in which dialect.
+    pub body: (Dialect, &'a [u8]),
 }
+
+/// Fields that change no answer, whoever's they are.
+const NO_MATTER: [&str; 8] = [
+    "model",
+    "stream",
+    "stream_options",
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "store",
+];
 
 /// Bytes that are different for different values.
 #[derive(Default)]
@@ -87,10 +102,18 @@ fn digest(setting: &Setting<'_>, request: &ChatRequest, messages: &[Message], ki
     canon.add(verbosity);
     canon.add(audio);
     canon.add(service_tier);
+    let extra = extras.fields.iter().filter(|(name, _)| !NO_MATTER.contains(&name.as_str()));
+    let (dialect, body) = setting.body;
+    let shape = plain::shape(setting.body, &NO_MATTER, &extras.fields);
     // What only one dialect can say is another thing in another dialect.
-    let dialect = extras.dialect.filter(|_| !extras.fields.is_empty());
-    canon.add(&dialect.map(crate::canon::Dialect::name));
-    canon.object(&extras.fields);
+    let is_own = shape != Shape::Plain || extra.clone().next().is_some();
+    canon.add(&is_own.then(|| dialect.name()));
+    canon.members(extra);
+    match shape {
+        Shape::Plain => {}
+        Shape::Odd => canon.body(dialect, body, messages.len() < request.messages.len()),
+        Shape::Doubled => canon.bytes(b'b', body),
+    }
     canon.finish()
 }
 
@@ -116,7 +139,7 @@ pub fn of_embeddings(setting: &Setting<'_>, request: &EmbedRequest) -> Digest {
 
 impl Canon {
     fn of(setting: &Setting<'_>, kind: u8) -> Self {
-        let Setting { tenant, policy, targets, headers } = setting;
+        let Setting { tenant, policy, targets, headers, body: _ } = setting;
         let mut canon = Self(Vec::with_capacity(1024));
         canon.0.push(kind);
         canon.bytes(b't', tenant.as_bytes());
@@ -173,8 +196,29 @@ impl Canon {
         }
     }
 
+    /// All of a body that may matter; perhaps without the last words.
+    fn body(&mut self, dialect: Dialect, body: &[u8], is_but_last: bool) {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(mut body)) => {
+                let conversation = plain::conversation(dialect);
+                if let Some(list) = body.get_mut(conversation).and_then(Value::as_array_mut)
+                    && is_but_last
+                    && list.last().is_some_and(|last| plain::is_words(dialect, last))
+                {
+                    list.pop();
+                }
+                self.members(body.iter().filter(|(name, _)| !NO_MATTER.contains(&name.as_str())));
+            }
+            _ => self.bytes(b'b', body),
+        }
+    }
+
     fn object(&mut self, map: &serde_json::Map<String, Value>) {
-        let mut members: Vec<_> = map.iter().collect();
+        self.members(map.iter());
+    }
+
+    fn members<'a>(&mut self, members: impl Iterator<Item = (&'a String, &'a Value)>) {
+        let mut members: Vec<_> = members.collect();
         members.sort_unstable_by_key(|(name, _)| *name);
         self.length(b'{', members.len());
         for (name, value) in members {

@@ -6,10 +6,13 @@
 
 mod exact;
 pub mod key;
+mod plain;
 mod rules;
 mod semantic;
 mod single_flight;
 mod tape;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

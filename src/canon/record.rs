@@ -318,6 +318,8 @@ pub struct CallRecord {
     pub purpose: Purpose,
     /// `None` where nothing is remembered in any case.
     pub cache: Option<CacheUse>,
+    /// How similar the most similar question was that was answered before.
+    pub similarity: Option<f32>,
 }
 
 impl CallRecord {

@@ -69,6 +69,14 @@ pub(super) const NESTED_KEYS: &[&str] = &[
     "timeout",
     "min_score",
     "ttl",
+    "mode",
+    "share",
+    "sampled",
+    "tool_calls",
+    "semantic",
+    "threshold",
+    "shadow",
+    "max_entries",
 ];
 
 /// Where calls go: to targets in an order, or by their kind of work to other routes.

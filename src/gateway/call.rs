@@ -149,6 +149,7 @@ impl Call {
             task: None,
             purpose: Purpose::Client,
             cache: None,
+            similarity: None,
         };
         Box::new(Self {
             gateway,

@@ -66,6 +66,7 @@ use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
+use crate::store::shared::Values;
 use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
@@ -101,6 +102,8 @@ pub struct Gateway {
     lengths: Lengths,
     /// What was already answered.
     pub cache: Arc<Cache>,
+    /// The same of all replicas, where they share it.
+    answers: OnceLock<Values>,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -139,6 +142,7 @@ impl Gateway {
             drills: Mutex::default(),
             lengths: Lengths::default(),
             cache: Arc::new(Cache::new(snapshot.config.cache.max_bytes)),
+            answers: OnceLock::new(),
             live: ArcSwap::from_pointee(snapshot),
             tasks,
             store,

@@ -89,6 +89,8 @@ struct Line<'a> {
     purpose: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_similarity: Option<f32>,
     /// Fields of the question that the target could not take.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
@@ -210,6 +212,7 @@ impl Log {
             generation: record.generation,
             task: record.task.map(Task::name),
             cache: record.cache.map(CacheUse::name),
+            cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             dropped: &record.dropped,
         };

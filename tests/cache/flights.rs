@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{MESSAGES, open_at, question, remembering, said, told};
-use crate::support::client::{CHAT, chat, open_chat, post};
+use crate::support::client::{Answer, CHAT, open_chat, post};
 use crate::support::gateway::KEY;
 use crate::support::replies::{DONE, REPLY, finish, role, usage, word};
 use crate::support::{Gate, Gateway, Script, Upstream, until};
@@ -159,20 +159,32 @@ async fn when_two_have_asked_to_no_avail_all_are_told() {
     assert_eq!(upstream.requests().len(), 2);
 }
 
+/// How many letters the rest of a stream says.
+fn said_behind(answer: &Answer) -> usize {
+    assert!(answer.text().ends_with(DONE));
+    answer.text().matches('x').count() - answer.text().matches("index").count()
+}
+
 #[tokio::test]
 async fn who_reads_slowly_slows_nobody() {
     // More than sockets and windows hold.
     let words: Vec<String> = (0..4000).map(|_| word(&"x".repeat(1000))).collect();
-    let pieces = [vec![role()], words, vec![finish(), DONE.to_owned()]].concat();
-    let upstream = Upstream::start([("a?stream", [Script::stream(pieces)])]).await;
+    let rest = [words, vec![finish(), DONE.to_owned()]].concat();
+    let gate = Gate::shut();
+    let script =
+        Script::stream_head().chunks([role(), word("Well")]).gate(&gate).chunks(rest).end();
+    let upstream = Upstream::start([("a?stream", [script])]).await;
     let gateway = Gateway::before(&upstream, &remembering("")).await;
     let body = question(&json!({"stream": true}));
     let mut slow = open_chat(&gateway, body.clone()).await;
-    slow.read_until("xxx").await;
-    let quick = chat(&gateway, body).await;
-    assert_eq!(said(&quick).len(), 4_000_000);
-    assert!(matches!(told(&quick), "hit" | "miss"));
-    assert!(slow.whole().await.text().ends_with(DONE));
+    slow.read_until("Well").await;
+    let mut quick = open_chat(&gateway, body).await;
+    quick.read_until("Well").await;
+    gate.open();
+    let quick = quick.whole().await;
+    assert_eq!((told(&quick), said_behind(&quick)), ("hit", 4_000_000));
+    assert_eq!(said_behind(&slow.whole().await), 4_000_000);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]

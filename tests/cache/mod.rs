@@ -3,6 +3,8 @@
 
 mod exact;
 mod flights;
+mod purge;
+mod similar;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};

@@ -59,7 +59,7 @@ impl Filling {
 
     fn keep(self, kept: Kept, usage: Option<Usage>) {
         let Some(target) = self.chain.targets.get(self.place) else { return };
-        let Asking { digest, leave, tenant, remembering, .. } = self.asking;
+        let Asking { digest, leave, tenant, remembering, likeness, .. } = self.asking;
         let (now, ttl) = (SystemTime::now(), remembering.terms.ttl);
         let cache = &self.gateway.cache;
         if !leave.replace && !leave.read && cache.exact.get(&digest, ttl, now).is_some() {
@@ -79,9 +79,15 @@ impl Filling {
         };
         // As long as it is written, so is it in memory, or shorter.
         let Ok(written) = serde_json::to_vec(&entry) else { return };
-        if written.len() <= remembering.max_entry {
-            cache.exact.put(digest, Arc::new(entry), written.len());
+        if written.len() > remembering.max_entry {
+            return;
         }
+        let entry = Arc::new(entry);
+        cache.exact.put(digest, Arc::clone(&entry), written.len());
+        if let Some(likeness) = likeness {
+            likeness.note(cache, digest);
+        }
+        self.gateway.share_answer((&digest, &entry.scope), (written, ttl));
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::fill::Filling;
 use super::pump::{self, Patience};
 use super::{Asking, Made};
-use crate::cache::Lead;
+use crate::cache::{Entry, Kept, Lead};
 use crate::canon::{ChatResponse, Outcome};
 use crate::dialect::fold::unfold;
 use crate::error::{Error, Kind};
@@ -98,6 +98,15 @@ async fn wait(
         }
     }
     None
+}
+
+/// An answer that was there after all, for all who follow.
+pub(super) fn repeat(lead: &Lead, entry: &Entry, asking: &Asking) {
+    if let Kept::Chat(response) = &entry.kept {
+        give(lead, (None, response.clone()), asking);
+    } else {
+        lead.tape().end();
+    }
 }
 
 /// A whole answer: kept, and told to all who follow.

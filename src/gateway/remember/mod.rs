@@ -7,6 +7,8 @@ mod lead;
 pub(super) mod pump;
 pub(super) mod record;
 mod replay;
+mod shared;
+mod similar;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +22,7 @@ use super::errand::{Errand, Wording};
 use super::{journey, till};
 use crate::cache::key::{self, Setting};
 use crate::cache::{Digest, Entry, Follower, Leave, Seat, may_be_asked};
-use crate::canon::{CacheUse, Purpose, Surface, Usage};
+use crate::canon::{CacheUse, Dialect, Purpose, Surface, Usage};
 use crate::config::{CacheTerms, Charge, Config, RouteCache, Share};
 use crate::dialect::{self, embed};
 use crate::error::Error;
@@ -28,6 +30,7 @@ use crate::provider::Operation;
 
 pub(super) use lead::Recording;
 use record::Recorder;
+use similar::Likeness;
 
 /// Headers of a client that its provider is given and that change no answer.
 const ONLY_TRACED: [&str; 2] = ["traceparent", "tracestate"];
@@ -61,6 +64,9 @@ struct Asking {
     leave: Leave,
     tenant: String,
     remembering: Arc<Remembering>,
+    /// What was said last, and the digest of all else, where similar questions are of interest.
+    words: Option<(String, Digest)>,
+    likeness: Option<Likeness>,
 }
 
 /// What a call comes to.
@@ -73,10 +79,10 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
         return journey::seek(call, question).await;
     };
     let cache = Arc::clone(&call.gateway.cache);
-    let mut lineage = 0;
+    let (mut asking, mut lineage) = (asking, 0);
     loop {
         if let Some(entry) = asking.recall(&call) {
-            return asking.give(call, &question, &entry).await;
+            return asking.give(call, &question, (&entry, CacheUse::Hit)).await;
         }
         let lead = if asking.remembering.coalesce && asking.leave.read {
             match cache.flights.join(asking.digest, lineage) {
@@ -93,10 +99,10 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
         } else {
             cache.flights.alone(asking.digest)
         };
-        // Somebody may have been answered since.
-        if let Some(entry) = asking.recall(&call) {
-            drop(lead);
-            return asking.give(call, &question, &entry).await;
+        let (found, cache_use) = asking.look_further(&mut call).await;
+        if let Some(entry) = found {
+            lead::repeat(&lead, &entry, &asking);
+            return asking.give(call, &question, (&entry, cache_use)).await;
         }
         call.uses_cache(CacheUse::Miss);
         return lead::lead(call, question, (lead, asking)).await;
@@ -183,8 +189,8 @@ impl Asking {
             (Share::Team, Some(team)) => format!("team:{team}"),
             (Share::Team, None) | (Share::Key, _) => format!("key:{}", caller.owner()),
         };
-        let digest = digest(call, question, (&remembering, &tenant)).await?;
-        Some(Self { digest, leave, tenant, remembering })
+        let (digest, words) = digest(call, question, (&remembering, &tenant)).await?;
+        Some(Self { digest, leave, tenant, remembering, words, likeness: None })
     }
 
     /// The answer that is remembered.
@@ -192,6 +198,22 @@ impl Asking {
         let (ttl, now) = (self.remembering.terms.ttl, SystemTime::now());
         let exact = &call.gateway.cache.exact;
         self.leave.read.then(|| exact.get(&self.digest, ttl, now)).flatten()
+    }
+
+    /// The answer that came since, the one of another replica, or the one to a similar question.
+    async fn look_further(&mut self, call: &mut Call) -> (Option<Arc<Entry>>, CacheUse) {
+        if let Some(entry) = self.recall(call) {
+            return (Some(entry), CacheUse::Hit);
+        }
+        if let Some(entry) = self.fetch(call).await {
+            return (Some(entry), CacheUse::Hit);
+        }
+        if self.words.is_none() {
+            return (None, CacheUse::Miss);
+        }
+        let (entry, likeness) = Box::pin(similar::find(call, self)).await;
+        self.likeness = likeness;
+        (entry, CacheUse::Semantic)
     }
 
     /// What somebody else is answered; `None` if this call is to ask itself.
@@ -216,14 +238,19 @@ impl Asking {
         given
     }
 
-    async fn give(&self, mut call: Box<Call>, question: &Question, entry: &Entry) -> Made {
+    async fn give(
+        &self,
+        mut call: Box<Call>,
+        question: &Question,
+        (entry, cache_use): (&Entry, CacheUse),
+    ) -> Made {
         if call.is_counted()
             && let Err(error) = Box::pin(till::hold_request(&mut call)).await
         {
             return (call, Err(error));
         }
         let by = (entry.provider.as_str().into(), entry.model.as_str().into());
-        call.is_given(Some(&by), CacheUse::Hit, false);
+        call.is_given(Some(&by), cache_use, false);
         if let Some(recalled) = &mut call.recalled {
             recalled.age = entry.age(SystemTime::now()).as_secs();
         }
@@ -240,7 +267,7 @@ async fn digest(
     call: &Call,
     question: &Question,
     (remembering, tenant): (&Remembering, &str),
-) -> Option<Digest> {
+) -> Option<(Digest, Option<(String, Digest)>)> {
     let chain = call.chain.as_ref()?;
     let barred = &call.bearings.barred;
     let mut targets = Vec::with_capacity(chain.targets.len());
@@ -253,18 +280,24 @@ async fn digest(
     let mut headers: Vec<(&str, &[u8])> =
         said.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
     headers.extend(question.betas.as_ref().map(|betas| ("beta", betas.as_bytes())));
-    let policy = &remembering.policy;
-    let setting = Setting { tenant, policy, targets: &targets, headers: &headers };
+    let (policy, bytes) = (&remembering.policy, question.payload.to_bytes());
+    let body = (call.surface().dialect().unwrap_or(Dialect::Chat), &bytes[..]);
+    let setting = Setting { tenant, policy, targets: &targets, headers: &headers, body };
     if call.surface() == Surface::Embeddings {
-        let request = embed::read_request(&question.payload.to_bytes()).ok()?;
-        return Some(key::of_embeddings(&setting, &request));
+        let request = embed::read_request(&bytes).ok()?;
+        return Some((key::of_embeddings(&setting, &request), None));
     }
     if !call.surface().is_chat() {
         return None;
     }
     Box::pin(question.understand(call)).await;
     let request = &question.chat().ok()?.request;
-    may_be_asked(request, remembering.terms.sampled).then(|| key::of_chat(&setting, request))
+    if !may_be_asked(request, remembering.terms.sampled) {
+        return None;
+    }
+    let words = remembering.terms.semantic.as_ref();
+    let words = words.and_then(|_| key::of_last_words(&setting, request));
+    Some((key::of_chat(&setting, request), words))
 }
 
 // === impl Call ===
