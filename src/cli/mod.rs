@@ -1,8 +1,10 @@
 //! The commands that people type, and the config each of them finds.
 
+mod admin;
 mod audit;
 mod banner;
 mod check;
+mod config;
 mod explain;
 mod keys;
 mod serve;
@@ -40,6 +42,9 @@ enum Command {
     /// Try the task classifier on labelled prompts.
     #[command(subcommand)]
     Tasks(tasks::TasksCommand),
+    /// Look at the config of a running gateway, change it, and go back.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Check the trail of changes that operators made.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -89,6 +94,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
         Some(Command::Tasks(command)) => tasks::run(&command),
+        Some(Command::Config(command)) => config::run(&command),
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),

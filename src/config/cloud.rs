@@ -94,7 +94,7 @@ impl CloudKeys {
         let secret =
             |key, literal| section.get(key).and_then(|field| Secret::read(&field, literal));
         // Not secret, but as often kept in the environment.
-        let plain = |key| secret(key, Literal::Fine).map(|text| text.expose().to_owned());
+        let plain = |key| secret(key, Literal::Plain).map(|text| text.expose().to_owned());
         let keys = Self {
             region: plain("region"),
             access_key_id: plain("access_key_id"),

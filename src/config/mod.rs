@@ -15,6 +15,7 @@ mod problem;
 mod reader;
 mod value;
 mod secret;
+mod text;
 mod server;
 mod limit;
 mod budget;
@@ -50,6 +51,7 @@ pub use secret::{Secret, variable};
 pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
+pub use text::{Difference, Text};
 
 use problem::{Lines, Report};
 use reader::{Field, Section};
@@ -90,6 +92,8 @@ pub struct Config {
     pub token_weights: Weights,
     pub telemetry: Telemetry,
     pub source: Source,
+    /// As it was written.
+    pub text: Text,
     /// SHA-256 of the text, in hex.
     pub hash: String,
     /// What works but should not stay so.
@@ -120,9 +124,19 @@ impl Config {
         let section = Section::new(String::new(), &root, SECTIONS, &report);
         let mut config =
             Self { hash: digest(text), ..Self::read(&section, Source::File(origin.to_path_buf())) };
+        config.text = Text::new(text, report.literals());
         check::check(&config, kinds, &report);
         config.warnings = report.close()?;
         Ok(config)
+    }
+
+    /// The text with its secrets marked, whatever else is wrong with it.
+    pub fn sketch(text: &str, origin: &Path) -> Result<Text, Vec<Problem>> {
+        let root = parse_toml(text, origin)?;
+        let report = Report::new(origin, &Lines::of(text), &root);
+        let section = Section::new(String::new(), &root, SECTIONS, &report);
+        let _ = Self::read(&section, Source::File(origin.to_path_buf()));
+        Ok(Text::new(text, report.literals()))
     }
 
     /// A config for those who wrote none: a provider per candidate whose variable is set, the
@@ -147,6 +161,7 @@ impl Config {
             token_weights: Weights::default(),
             telemetry: Telemetry::default(),
             source,
+            text: Text::default(),
             hash: String::new(),
             warnings: Vec::new(),
         }

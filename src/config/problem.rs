@@ -10,6 +10,8 @@ use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::text::Literal;
+
 /// One fault in what the operator wrote. `line` is 0 when no line is to blame,
 /// `path` is empty when no key is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,9 +25,16 @@ pub struct Problem {
 /// Gathers the problems and warnings of one file while it is read, so that all are told at once.
 pub(super) struct Report {
     file: PathBuf,
-    lines: HashMap<String, usize>,
+    places: HashMap<String, Place>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    literals: RefCell<Vec<Literal>>,
+}
+
+/// Where a key stands, and its value.
+struct Place {
+    line: usize,
+    value: Range<usize>,
 }
 
 /// Where the lines of a text begin, to turn offsets into line numbers.
@@ -63,9 +72,10 @@ impl Report {
         index_table(&mut index, lines, "", root);
         Self {
             file: file.to_path_buf(),
-            lines: index,
+            places: index,
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            literals: RefCell::default(),
         }
     }
 
@@ -73,9 +83,10 @@ impl Report {
     pub(super) fn empty() -> Self {
         Self {
             file: PathBuf::new(),
-            lines: HashMap::new(),
+            places: HashMap::new(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            literals: RefCell::default(),
         }
     }
 
@@ -89,7 +100,20 @@ impl Report {
 
     /// Whether the operator wrote this key at all.
     pub(super) fn mentions(&self, path: &str) -> bool {
-        self.lines.contains_key(path)
+        self.places.contains_key(path)
+    }
+
+    /// Notes that a secret stands in the text itself.
+    pub(super) fn secret(&self, path: &str) {
+        let literal = |place: &Place| Literal { path: path.to_owned(), span: place.value.clone() };
+        self.literals.borrow_mut().extend(self.places.get(path).map(literal));
+    }
+
+    /// The secrets that stand in the text, in its order.
+    pub(super) fn literals(&self) -> Vec<Literal> {
+        let mut literals = self.literals.take();
+        literals.sort_by_key(|literal| literal.span.start);
+        literals
     }
 
     /// A relative path means "beside the config file", wherever the gateway was started from.
@@ -107,7 +131,7 @@ impl Report {
     }
 
     fn at(&self, path: &str, message: String) -> Problem {
-        let line = self.lines.get(path).copied().unwrap_or(0);
+        let line = self.places.get(path).map_or(0, |place| place.line);
         Problem { file: self.file.clone(), line, path: path.to_owned(), message }
     }
 }
@@ -124,16 +148,16 @@ impl Lines {
     }
 }
 
-fn index_table(index: &mut HashMap<String, usize>, lines: &Lines, path: &str, table: &DeTable<'_>) {
+fn index_table(index: &mut HashMap<String, Place>, lines: &Lines, path: &str, table: &DeTable<'_>) {
     for (key, value) in table {
         let path = child(path, key.get_ref());
         index_value(index, lines, &path, value);
-        index.insert(path, lines.number(&key.span()));
+        index.insert(path, Place { line: lines.number(&key.span()), value: value.span() });
     }
 }
 
 fn index_value(
-    index: &mut HashMap<String, usize>,
+    index: &mut HashMap<String, Place>,
     lines: &Lines,
     path: &str,
     value: &Spanned<DeValue<'_>>,
@@ -144,7 +168,8 @@ fn index_value(
     for (position, element) in value.get_ref().as_array().into_iter().flatten().enumerate() {
         let path = format!("{path}[{position}]");
         index_value(index, lines, &path, element);
-        index.insert(path, lines.number(&element.span()));
+        let span = element.span();
+        index.insert(path, Place { line: lines.number(&span), value: span });
     }
 }
 

@@ -8,18 +8,25 @@ use serde::{Serialize, Serializer};
 use super::reader::Field;
 use super::value;
 
-const MASK: &str = "***";
+/// What is shown in a secret's place.
+pub(super) const MASK: &str = "***";
 
 /// A credential. Equality is for noticing changes between two configs, not for checking what a
 /// client sent: it does not take constant time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// Whether a secret written into the file itself deserves a warning.
+/// What it is when it is written into the file itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Literal {
+    /// A secret that should not stand there.
     Warned,
+    /// As secret, but often without harm.
     Fine,
+    /// An address: secret only where it holds who is asking.
+    Address,
+    /// Nothing secret, but kept in the same places.
+    Plain,
 }
 
 // === impl Secret ===
@@ -43,6 +50,13 @@ impl Secret {
         } else if written.starts_with("secret://") {
             Err("secret:// is not supported yet; write env:NAME or file:PATH".to_owned())
         } else {
+            if literal.is_secret(&written) {
+                field.report.secret(&field.path);
+            }
+            if written == MASK {
+                field.fail("`***` shows that a secret was left out; write env:NAME or file:PATH");
+                return None;
+            }
             if literal == Literal::Warned {
                 field.report.warn(
                     &field.path,
@@ -66,6 +80,18 @@ impl Secret {
             return Err("the secret contains a line break or another control character".to_owned());
         }
         Ok(Self(text))
+    }
+}
+
+// === impl Literal ===
+
+impl Literal {
+    fn is_secret(self, written: &str) -> bool {
+        match self {
+            Self::Warned | Self::Fine => true,
+            Self::Address => written.contains('@') || written.contains("password"),
+            Self::Plain => false,
+        }
     }
 }
 

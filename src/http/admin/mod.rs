@@ -2,6 +2,7 @@
 //! and targets. What it can do stands in `table`.
 
 mod audit;
+mod config;
 mod directory;
 mod export;
 mod guard;
