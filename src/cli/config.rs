@@ -3,12 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::admin::{Address, Door};
 use super::{complain, config_path, say};
+
+/// How often a trial is looked at that is waited for.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -49,6 +53,16 @@ pub(super) enum ConfigCommand {
         #[command(flatten)]
         address: Address,
     },
+    /// Serve the config on trial to all calls, now.
+    Promote {
+        #[command(flatten)]
+        address: Address,
+    },
+    /// Take the config on trial back, now.
+    Abort {
+        #[command(flatten)]
+        address: Address,
+    },
     /// List the configs that there have been, who brought each about, and when.
     History {
         #[arg(long, default_value_t = 20)]
@@ -73,6 +87,25 @@ pub(super) struct Terms {
     /// Do not write it to the gateway's file: the next start serves what that says.
     #[arg(long)]
     ephemeral: bool,
+    /// Have so many of the calls try it first, as in `5%`.
+    #[arg(long, value_name = "SHARE")]
+    canary: Option<String>,
+    /// How long it is tried before it is promoted.
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", requires = "canary")]
+    lasts: String,
+    /// When it is taken back: CEL, as in `error_rate > 0.02 || p95_latency > 2 *
+    /// baseline.p95_latency`.
+    #[arg(long, value_name = "CONDITION", requires = "canary")]
+    rollback_on: Option<String>,
+    /// So many calls must have tried it before they are judged.
+    #[arg(long, value_name = "COUNT", default_value_t = 20, requires = "canary")]
+    min_requests: u64,
+    /// What stays with the config that it came to first: `session`, `key` or `call`.
+    #[arg(long, value_name = "WHAT", default_value = "session", requires = "canary")]
+    sticky: String,
+    /// Wait for the end of the trial, and exit 1 unless the config was promoted.
+    #[arg(long, requires = "canary")]
+    wait: bool,
 }
 
 type Done = Result<ExitCode, String>;
@@ -109,7 +142,19 @@ async fn act(command: &ConfigCommand) -> Done {
         ConfigCommand::Apply { file, terms, address } => {
             let text = file.read()?;
             let body = terms.order(&text);
-            served(&address.open()?, ("/admin/config/apply", &body), address).await?;
+            let door = address.open()?;
+            let state = served(&door, ("/admin/config/apply", &body), address).await?;
+            if let (true, Some(generation)) = (terms.wait, state["canary"]["generation"].as_u64()) {
+                return outcome(&door, generation).await;
+            }
+        }
+        ConfigCommand::Promote { address } => {
+            let nothing = ("/admin/config/promote", &Value::Null);
+            served(&address.open()?, nothing, address).await?;
+        }
+        ConfigCommand::Abort { address } => {
+            let nothing = ("/admin/config/abort", &Value::Null);
+            served(&address.open()?, nothing, address).await?;
         }
         ConfigCommand::Rollback { to, ephemeral, address } => {
             let body = json!({"generation": to, "ephemeral": ephemeral});
@@ -128,19 +173,41 @@ async fn served(
     door: &Door,
     (path, body): (&str, &Value),
     address: &Address,
-) -> Result<(), String> {
-    let state = door.done("POST", path, Some(body)).await?;
+) -> Result<Value, String> {
+    let body = Some(body).filter(|body| !body.is_null());
+    let state = door.done("POST", path, body).await?;
     if address.json {
         say(&format!("{state:#}"));
-        return Ok(());
+        return Ok(state);
     }
-    let generation = &state["generation"];
+    let (generation, trial) = (&state["generation"], &state["canary"]);
+    if !trial.is_null() {
+        let (number, until) = (&trial["generation"], trial["until"].as_str().unwrap_or("its end"));
+        say(&format!("generation {number} is on trial until {until}, beside {generation}"));
+        return Ok(state);
+    }
     let place = match (&state["ephemeral"], state["source"].as_str()) {
         (Value::Bool(false), Some(path)) => format!("and written to {path}"),
         _ => "until the next start".to_owned(),
     };
     say(&format!("generation {generation} is served, {place}"));
-    Ok(())
+    Ok(state)
+}
+
+/// Waits for the trial of a generation to end.
+async fn outcome(door: &Door, generation: u64) -> Done {
+    let path = format!("/admin/config/generations/{generation}");
+    loop {
+        let told = door.done("GET", &path, None).await?;
+        let state = told["state"].as_str().unwrap_or_default();
+        if state != "canary" {
+            let why = told["why"].as_str().unwrap_or_default();
+            say(&format!("generation {generation} is {state}: {why}"));
+            let is_promoted = matches!(state, "live" | "past");
+            return Ok(if is_promoted { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 // === impl File ===
@@ -161,7 +228,16 @@ fn read(path: &Path) -> Result<String, String> {
 
 impl Terms {
     fn order(&self, text: &str) -> Value {
-        json!({"text": text, "base": self.base, "ephemeral": self.ephemeral})
+        let trial = self.canary.as_ref().map(|share| {
+            json!({
+                "share": share,
+                "for": self.lasts,
+                "rollback_on": self.rollback_on,
+                "min_requests": self.min_requests,
+                "sticky": self.sticky,
+            })
+        });
+        json!({"text": text, "base": self.base, "ephemeral": self.ephemeral, "canary": trial})
     }
 }
 

@@ -133,7 +133,8 @@ async fn inner(call: &Call, surface: Surface, body: &Value) -> Result<Bytes, Cow
     let Ok(Road::Chain(chain)) = call.house.road(route) else {
         return Err("the classifier's route is gone".into());
     };
-    let mut inner = Call::open(Arc::clone(&call.gateway), surface, None, None);
+    let house = (Arc::clone(&call.gateway), Arc::clone(&call.house));
+    let mut inner = Call::open(house, surface, None, None);
     inner.serves(call);
     let question =
         Question::made(body.to_string().into()).map_err(|error| error.message.clone())?;

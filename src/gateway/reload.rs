@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::generations::{Generation, How};
+use super::trial::Terms;
 use super::{Gateway, Past, Snapshot, keep};
 use crate::config::{Config, Difference, Problem, Text};
 use crate::error::{Error, Kind};
@@ -27,6 +28,8 @@ pub struct Reloader {
     path: Option<PathBuf>,
     kinds: Vec<&'static str>,
     overrides: Overrides,
+    /// The generation of the start.
+    first: u64,
     /// Held by whoever changes something.
     gate: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -50,13 +53,15 @@ struct State {
 }
 
 /// A config that somebody wants to be served.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct Order {
     pub text: String,
     /// The generation that it was made from, if another one would be overwritten unseen.
     pub base: Option<u64>,
     /// Not to be written to the file.
     pub ephemeral: bool,
+    /// How it is to be tried before.
+    pub trial: Option<Terms>,
 }
 
 /// What a config would come to.
@@ -70,10 +75,10 @@ pub struct Outlook {
 
 /// Where a config comes from, for the history.
 #[derive(Debug, Clone, Copy)]
-struct Origin<'a> {
+pub(super) struct Origin<'a> {
     how: How,
-    by: &'a str,
-    ephemeral: bool,
+    pub(super) by: &'a str,
+    pub(super) ephemeral: bool,
     of: Option<u64>,
 }
 
@@ -93,7 +98,8 @@ impl Reloader {
             status: ReloadStatus::default(),
         };
         let (gate, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
-        Arc::new(Self { gateway, path, kinds, overrides, gate, state })
+        let first = live.generation;
+        Arc::new(Self { gateway, path, kinds, overrides, first, gate, state })
     }
 
     /// Notes the config of the start in the history, unless it is the one that was served before.
@@ -160,6 +166,11 @@ impl Reloader {
         self.lock().status.clone()
     }
 
+    /// Whether this process gave out the number.
+    pub fn has_made(&self, generation: u64) -> bool {
+        generation > self.first
+    }
+
     /// The file that is read and written.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
@@ -192,28 +203,41 @@ impl Reloader {
 
     /// The text of the file as it is now.
     pub fn file(&self) -> Result<String, Error> {
-        let path = self.path.as_deref().ok_or_else(no_file)?;
+        let path = self.file_path()?;
         std::fs::read_to_string(path).map_err(|error| {
             Error::new(Kind::Conflict, format!("The file cannot be read: {error}."))
         })
     }
 
     /// Serves the config of `order` from the next call on, and writes it to the file first, so that
-    /// a restart serves the same.
-    pub async fn apply(&self, order: &Order, by: &str) -> Result<u64, Error> {
+    /// a restart serves the same. One that is to be tried is written when it is promoted.
+    pub async fn apply(self: &Arc<Self>, order: Order, by: &str) -> Result<u64, Error> {
         let _gate = self.gate.lock().await;
         self.is_based(order.base)?;
+        if let Some(trial) = self.gateway.trial() {
+            let message = format!(
+                "Generation {} is on trial; promote it or take it back first.",
+                trial.generation()
+            );
+            return Err(conflict(&message));
+        }
         let origin = Origin { how: How::Apply, by, ephemeral: order.ephemeral, of: None };
-        self.serve_text(&order.text, origin).await
+        let Some(terms) = order.trial else { return self.serve_text(&order.text, origin).await };
+        let (draft, _) = self.ready(&order.text, origin)?;
+        Ok(self.try_out(draft, terms, origin).await)
     }
 
-    /// Serves again what an earlier generation was, else the one before this.
+    /// Serves again what an earlier generation was, else the one before this. While a config is on
+    /// trial, that is what is taken back.
     pub async fn roll_back(
         &self,
         to: Option<u64>,
         ephemeral: bool,
         by: &str,
     ) -> Result<u64, Error> {
+        if to.is_none() && self.gateway.trial().is_some() {
+            return self.abort(by).await;
+        }
         let _gate = self.gate.lock().await;
         let generation = self.earlier(to).await?;
         let number = generation.generation;
@@ -251,25 +275,27 @@ impl Reloader {
                 let message = format!(
                     "The config has changed since: generation {live} is served, and not {base}."
                 );
-                Err(Error::new(Kind::Conflict, message))
+                Err(conflict(&message))
             }
             _ => Ok(()),
         }
     }
 
     async fn serve_text(&self, text: &str, origin: Origin<'_>) -> Result<u64, Error> {
-        let config = self.read(text).map_err(refusal)?;
-        let file = match origin.ephemeral {
-            true => None,
-            false => Some(self.path.as_deref().ok_or_else(no_file)?),
-        };
-        // A number is not given to what will be refused.
-        file.map_or(Ok(()), keep::may_write)?;
-        let draft = self.draft(config).map_err(refusal)?;
+        let (draft, file) = self.ready(text, origin)?;
         if let Some(path) = file {
             keep::write(path, draft.config.text.whole())?;
         }
         Ok(self.serve(draft, origin).await)
+    }
+
+    /// What is to be served next, and the file that it is to be written to.
+    fn ready(&self, text: &str, origin: Origin<'_>) -> Result<(Snapshot, Option<&Path>), Error> {
+        let config = self.read(text).map_err(refusal)?;
+        let file = if origin.ephemeral { None } else { Some(self.file_path()?) };
+        // A number is not given to what will be refused.
+        file.map_or(Ok(()), keep::may_write)?;
+        Ok((self.draft(config).map_err(refusal)?, file))
     }
 
     /// Reads and checks `text`, with the secrets put in that were left out of it.
@@ -303,26 +329,47 @@ impl Reloader {
 
     /// Serves `snapshot` from the next call on, and notes whence it came.
     async fn serve(&self, snapshot: Snapshot, origin: Origin<'_>) -> u64 {
-        let mut noted =
-            Generation::new(snapshot.generation, &snapshot.config, (origin.how, origin.by));
-        (noted.ephemeral, noted.of) = (origin.ephemeral, origin.of);
-        {
-            let mut state = self.lock();
-            state.newest = snapshot.generation;
-            state.status = ReloadStatus { last_error: None, ephemeral: origin.ephemeral };
-            state.recent.insert(snapshot.generation, snapshot.config.text.clone());
-            while state.recent.len() > REMEMBERED {
-                state.recent.pop_first();
-            }
-        }
-        snapshot.take_effect();
-        self.gateway.swap(snapshot);
+        self.replace_trial(origin.by).await;
+        let noted = self.take_up(&snapshot, origin);
+        self.gateway.swap(self.gateway.adopt(snapshot));
+        self.is_served(origin.ephemeral);
         self.gateway.tasks.spawn(seed(Arc::clone(&self.gateway)));
         self.gateway.telemetry.metrics.config_reloads.with_label_values(&["accepted"]).inc();
         let (generation, hash) = (noted.generation, &noted.hash);
         tracing::info!(generation, %hash, by = origin.by, "a changed config is in force");
         self.gateway.keep_generation(&noted).await;
         generation
+    }
+
+    /// Remembers that there is such a generation.
+    pub(super) fn take_up(&self, snapshot: &Snapshot, origin: Origin<'_>) -> Generation {
+        let mut noted =
+            Generation::new(snapshot.generation, &snapshot.config, (origin.how, origin.by));
+        (noted.ephemeral, noted.of) = (origin.ephemeral, origin.of);
+        let mut state = self.lock();
+        state.newest = snapshot.generation;
+        state.recent.insert(snapshot.generation, snapshot.config.text.clone());
+        while state.recent.len() > REMEMBERED {
+            state.recent.pop_first();
+        }
+        noted
+    }
+
+    /// What was taken up last is in force.
+    pub(super) fn is_served(&self, ephemeral: bool) {
+        self.lock().status = ReloadStatus { last_error: None, ephemeral };
+    }
+
+    pub(super) fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+
+    pub(super) fn gate(&self) -> &tokio::sync::Mutex<()> {
+        &self.gate
+    }
+
+    pub(super) fn file_path(&self) -> Result<&Path, Error> {
+        self.path.as_deref().ok_or_else(no_file)
     }
 
     /// Beside which relative paths are sought.
@@ -342,7 +389,7 @@ impl Reloader {
 }
 
 /// Tells new budgets of the past.
-async fn seed(gateway: Arc<Gateway>) {
+pub(super) async fn seed(gateway: Arc<Gateway>) {
     gateway.seed_at_last(Past::Before).await;
 }
 
@@ -374,6 +421,10 @@ fn told(problems: Vec<Problem>) -> Vec<String> {
 /// Every problem, one a line.
 pub fn refusal(problems: Vec<Problem>) -> Error {
     Error::invalid(told(problems).join("\n"))
+}
+
+pub(super) fn conflict(message: &str) -> Error {
+    Error::new(Kind::Conflict, message.to_owned())
 }
 
 fn no_file() -> Error {

@@ -1,5 +1,6 @@
 //! Changing the config by the operators' door: what is checked, served, kept, and taken back.
 
+mod canary;
 mod history;
 
 use std::process::Command;

@@ -5,10 +5,10 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::ledger::{read, time};
-use super::{AdminApi, Answer, Asked, audit, missing};
+use super::{AdminApi, Answer, Asked, audit, missing, trial};
 use crate::config::Problem;
 use crate::error::Error;
-use crate::gateway::generations::Generation;
+use crate::gateway::generations::{Ending, Generation};
 use crate::gateway::{Body, Order, refusal};
 use crate::http::json as answer;
 
@@ -53,12 +53,32 @@ pub(super) async fn diff(api: AdminApi, asked: Asked) -> Answer {
 }
 
 pub(super) async fn apply(api: AdminApi, asked: Asked) -> Answer {
-    let fields = Fields(&asked.body).knowing(&["text", "base", "ephemeral"])?;
-    let (text, base) = (fields.text()?, fields.number("base")?);
-    let order = Order { text, base, ephemeral: fields.flag("ephemeral")? };
+    let fields = Fields(&asked.body).knowing(&["text", "base", "ephemeral", "canary"])?;
+    let terms = fields.get("canary").map(|written| {
+        let wrong = || Error::invalid("`canary` is an object with a `share` and more.");
+        trial::terms(written.as_object().ok_or_else(wrong)?)
+    });
+    let order = Order {
+        text: fields.text()?,
+        base: fields.number("base")?,
+        ephemeral: fields.flag("ephemeral")?,
+        trial: terms.transpose()?,
+    };
     let before = api.state();
-    api.reloader.apply(&order, &asked.by.name).await?;
+    api.reloader.apply(order, &asked.by.name).await?;
     changed(&api, &asked, ("config.apply", &before)).await
+}
+
+pub(super) async fn promote(api: AdminApi, asked: Asked) -> Answer {
+    let before = api.state();
+    api.reloader.promote(&asked.by.name).await?;
+    changed(&api, &asked, ("config.promote", &before)).await
+}
+
+pub(super) async fn abort(api: AdminApi, asked: Asked) -> Answer {
+    let before = api.state();
+    api.reloader.abort(&asked.by.name).await?;
+    changed(&api, &asked, ("config.abort", &before)).await
 }
 
 pub(super) async fn roll_back(api: AdminApi, asked: Asked) -> Answer {
@@ -119,13 +139,22 @@ impl AdminApi {
             "last_error": last_error,
             "source": self.reloader.path(),
             "ephemeral": status.ephemeral,
+            "canary": self.gateway.trial().map(|trial| trial::shown(&trial)),
         })
     }
 
     fn told(&self, one: &Generation) -> Value {
         let is_live = one.generation == self.gateway.snapshot().generation;
-        let ended = one.fate.as_ref().map(|fate| fate.outcome.name());
-        let state = if is_live { "live" } else { ended.unwrap_or("past") };
+        let state = match one.fate.as_ref().map(|fate| fate.outcome) {
+            _ if is_live => "live",
+            None | Some(Ending::Promoted) => "past",
+            // It ended with its process.
+            Some(Ending::Trial) if !self.reloader.has_made(one.generation) => {
+                Ending::Aborted.name()
+            }
+            Some(ending) => ending.name(),
+        };
+        let why = one.fate.as_ref().map(|fate| &fate.why).filter(|why| !why.is_empty());
         json!({
             "generation": one.generation,
             "at": time(one.at()),
@@ -133,7 +162,7 @@ impl AdminApi {
             "how": one.how,
             "hash": one.hash,
             "state": state,
-            "why": one.fate.as_ref().map(|fate| &fate.why),
+            "why": why,
             "ephemeral": one.ephemeral,
             "of": one.of,
         })
@@ -141,13 +170,13 @@ impl AdminApi {
 }
 
 /// What a body says.
-struct Fields<'a>(&'a Map<String, Value>);
+pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
 
 // === impl Fields ===
 
 impl<'a> Fields<'a> {
     /// Refuses what would be said in vain.
-    fn knowing(self, known: &[&str]) -> Result<Self, Error> {
+    pub(super) fn knowing(self, known: &[&str]) -> Result<Self, Error> {
         let strange = self.0.keys().find(|name| !known.contains(&name.as_str()));
         strange.map_or(Ok(()), |name| {
             let hint = crate::config::suggestion(name, known.iter().copied());
@@ -156,7 +185,7 @@ impl<'a> Fields<'a> {
         Ok(self)
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
@@ -165,13 +194,21 @@ impl<'a> Fields<'a> {
         text.map(str::to_owned).ok_or_else(|| Error::invalid("`text` is a whole config in TOML."))
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>, Error> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Error> {
         let number = self.get(name).map(|value| value.as_u64().filter(|number| *number > 0));
         match number {
-            Some(None) => Err(Error::invalid(format!("`{name}` is the number of a generation."))),
+            Some(None) => Err(Error::invalid(format!("`{name}` is a number from 1."))),
             Some(number) => Ok(number),
             None => Ok(None),
         }
+    }
+
+    pub(super) fn word(&self, name: &str) -> Result<Option<&'a str>, Error> {
+        let word = self.get(name).map(|value| {
+            let wrong = || Error::invalid(format!("`{name}` is text."));
+            value.as_str().ok_or_else(wrong)
+        });
+        word.transpose()
     }
 
     fn flag(&self, name: &str) -> Result<bool, Error> {

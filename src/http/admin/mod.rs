@@ -12,6 +12,7 @@ mod operate;
 mod query;
 mod table;
 mod targets;
+mod trial;
 
 use std::convert::Infallible;
 use std::fmt::Display;

@@ -286,6 +286,18 @@ const CONFIG: &[Operation] = &[
     )
     .takes("ConfigReturn"),
     row(
+        (&Method::POST, "/admin/config/promote"),
+        ("promoteConfig", "Serves the config on trial to all calls"),
+        "ConfigState",
+        (Right::Change, |api, asked| Box::pin(config::promote(api, asked))),
+    ),
+    row(
+        (&Method::POST, "/admin/config/abort"),
+        ("abortConfig", "Takes the config on trial back"),
+        "ConfigState",
+        (Right::Change, |api, asked| Box::pin(config::abort(api, asked))),
+    ),
+    row(
         (&Method::POST, "/admin/config/reload"),
         ("reloadConfig", "Reads the config file again"),
         "ConfigState",
