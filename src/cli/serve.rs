@@ -317,6 +317,7 @@ impl House {
         tasks.spawn(keep_store(Arc::clone(&self.gateway)));
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         tasks.spawn(Arc::clone(&self.gateway).keep_shared());
+        tasks.spawn(Arc::clone(&self.reloader).keep_secrets());
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             tasks.spawn(at_each_change(path, move || {

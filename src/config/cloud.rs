@@ -61,6 +61,7 @@ pub struct AwsEnvironment {
     pub metadata_disabled: bool,
     pub sts_endpoint: Option<String>,
     pub bedrock_endpoint: Option<String>,
+    pub secrets_endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -207,6 +208,7 @@ impl AwsEnvironment {
                 .is_some_and(|text| text.eq_ignore_ascii_case("true")),
             sts_endpoint: endpoint("AWS_ENDPOINT_URL_STS"),
             bedrock_endpoint: endpoint("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+            secrets_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
         }
     }
 }

@@ -16,12 +16,14 @@ mod reader;
 mod value;
 mod secret;
 mod text;
+mod reference;
 mod server;
 mod limit;
 mod budget;
 mod cloud;
 mod store;
 mod provider;
+mod manager;
 mod model;
 mod route;
 mod access;
@@ -39,10 +41,12 @@ pub use cloud::{
 };
 pub use discover::Candidate;
 pub use limit::{Limits, Pace};
+pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
+pub use reference::{Found, Known, Manager, Reference};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
     PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
@@ -69,6 +73,7 @@ const SECTIONS: &[&str] = &[
     "orgs",
     "auth",
     "token_weights",
+    "secrets",
     "telemetry",
 ];
 
@@ -90,6 +95,10 @@ pub struct Config {
     pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
+    /// How those are reached that keep secrets.
+    pub secrets: Secrets,
+    /// The secrets that they keep.
+    pub references: BTreeMap<Reference, Found>,
     pub telemetry: Telemetry,
     pub source: Source,
     /// As it was written.
@@ -119,12 +128,22 @@ impl Config {
 
     /// Checks `text` as if it stood in the file `origin`, beside which relative paths are sought.
     pub fn parse(text: &str, origin: &Path, kinds: &[&str]) -> Result<Self, Vec<Problem>> {
+        Self::parse_knowing(text, (origin, &Known::new()), kinds)
+    }
+
+    /// The same with the secrets that were fetched from where they are kept.
+    pub fn parse_knowing(
+        text: &str,
+        (origin, known): (&Path, &Known),
+        kinds: &[&str],
+    ) -> Result<Self, Vec<Problem>> {
         let root = parse_toml(text, origin)?;
-        let report = Report::new(origin, &Lines::of(text), &root);
+        let report = Report::new(origin, &Lines::of(text), &root).knowing(known);
         let section = Section::new(String::new(), &root, SECTIONS, &report);
         let mut config =
             Self { hash: digest(text), ..Self::read(&section, Source::File(origin.to_path_buf())) };
         config.text = Text::new(text, report.literals());
+        config.references = report.references();
         check::check(&config, kinds, &report);
         config.warnings = report.close()?;
         Ok(config)
@@ -145,6 +164,18 @@ impl Config {
         discover::discover(candidates)
     }
 
+    /// That the secrets which are kept elsewhere could not be asked for.
+    pub fn unfetched(&self) -> Vec<Problem> {
+        let Source::File(file) = &self.source else { return Vec::new() };
+        let problem = |(reference, found): (&Reference, &Found)| Problem {
+            file: file.clone(),
+            line: found.line,
+            path: found.path.clone(),
+            message: format!("{reference}: it could not be asked for"),
+        };
+        self.references.iter().map(problem).collect()
+    }
+
     fn empty(source: Source) -> Self {
         Self {
             server: Server::default(),
@@ -159,6 +190,8 @@ impl Config {
             orgs: BTreeMap::new(),
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
+            secrets: Secrets::default(),
+            references: BTreeMap::new(),
             telemetry: Telemetry::default(),
             source,
             text: Text::default(),
@@ -191,6 +224,9 @@ impl Config {
                 .unwrap_or_default(),
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
+                .unwrap_or_default(),
+            secrets: section("secrets", manager::KEYS)
+                .map(|section| Secrets::read(&section))
                 .unwrap_or_default(),
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))

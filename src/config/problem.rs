@@ -1,7 +1,7 @@
 //! What is wrong in a config file, and where.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::reference::{Found, Known, Reference};
+use super::secret::Secret;
 use super::text::Literal;
 
 /// One fault in what the operator wrote. `line` is 0 when no line is to blame,
@@ -29,6 +31,9 @@ pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     literals: RefCell<Vec<Literal>>,
+    /// Secrets that were fetched from where they are kept.
+    known: Known,
+    references: RefCell<BTreeMap<Reference, Found>>,
 }
 
 /// Where a key stands, and its value.
@@ -76,6 +81,8 @@ impl Report {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             literals: RefCell::default(),
+            known: Known::new(),
+            references: RefCell::default(),
         }
     }
 
@@ -87,6 +94,8 @@ impl Report {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             literals: RefCell::default(),
+            known: Known::new(),
+            references: RefCell::default(),
         }
     }
 
@@ -101,6 +110,33 @@ impl Report {
     /// Whether the operator wrote this key at all.
     pub(super) fn mentions(&self, path: &str) -> bool {
         self.places.contains_key(path)
+    }
+
+    /// The same with secrets that were fetched from where they are kept.
+    pub(super) fn knowing(self, known: &Known) -> Self {
+        Self { known: known.clone(), ..self }
+    }
+
+    /// The secret that `reference` stands for, or itself until that is known.
+    pub(super) fn look_up(&self, path: &str, reference: Reference) -> Secret {
+        let value = self.known.get(&reference).cloned();
+        let secret = value.clone().unwrap_or_else(|| Secret::new(reference.to_string()));
+        let line = self.places.get(path).map_or(0, |place| place.line);
+        let found = || Found { path: path.to_owned(), line, value };
+        self.references.borrow_mut().entry(reference).or_insert_with(found);
+        secret
+    }
+
+    /// The secrets that are kept elsewhere.
+    pub(super) fn references(&self) -> BTreeMap<Reference, Found> {
+        self.references.borrow().clone()
+    }
+
+    /// Complains of the references below `path`.
+    pub(super) fn refuse_references(&self, path: &str, message: &str) {
+        let references = self.references.borrow();
+        let below = references.values().filter(|found| found.path.starts_with(path));
+        below.for_each(|found| self.problem(&found.path, message));
     }
 
     /// Notes that a secret stands in the text itself.
@@ -124,6 +160,12 @@ impl Report {
     /// The warnings, when nothing is wrong; else every problem, in the order of the file.
     pub(super) fn close(self) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut problems = self.problems.into_inner();
+        // Nobody can tell yet what is wrong with a secret that was not fetched.
+        let references = self.references.borrow();
+        let unknown = |path: &str| {
+            references.values().any(|found| found.value.is_none() && found.path == path)
+        };
+        problems.retain(|problem| !unknown(&problem.path));
         let mut warnings = self.warnings.into_inner();
         problems.sort_by_key(|problem| problem.line);
         warnings.sort_by_key(|problem| problem.line);

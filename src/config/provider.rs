@@ -96,7 +96,7 @@ impl Provider {
     }
 }
 
-fn proxy(section: &Section<'_>) -> Option<String> {
+pub(super) fn proxy(section: &Section<'_>) -> Option<String> {
     let field = section.get("proxy")?;
     let proxy = field.read(value::url)?;
     if proxy.contains('@') {

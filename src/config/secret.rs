@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 
 use super::reader::Field;
+use super::reference::Reference;
 use super::value;
 
 /// What is shown in a secret's place.
@@ -40,15 +41,18 @@ impl Secret {
         &self.0
     }
 
-    /// Resolves `env:NAME`, `file:PATH` or a literal.
+    /// Resolves `env:NAME`, `file:PATH` or a literal. What another system keeps is looked up among
+    /// what was fetched from there.
     pub(super) fn read(field: &Field<'_>, literal: Literal) -> Option<Self> {
         let written = field.read(value::text)?;
+        if let Some(reference) = Reference::parse(&written) {
+            let reference = reference.map_err(|message| field.fail(message)).ok()?;
+            return Some(field.report.look_up(&field.path, reference));
+        }
         let found = if let Some(name) = written.strip_prefix("env:") {
             from_environment(name)
         } else if let Some(path) = written.strip_prefix("file:") {
             from_file(&field.report.beside(path))
-        } else if written.starts_with("secret://") {
-            Err("secret:// is not supported yet; write env:NAME or file:PATH".to_owned())
         } else {
             if literal.is_secret(&written) {
                 field.report.secret(&field.path);
@@ -75,7 +79,7 @@ impl Secret {
     }
 
     /// Secrets travel in headers, where a control character is an injection or a refusal.
-    pub(super) fn checked(text: String) -> Result<Self, String> {
+    pub fn checked(text: String) -> Result<Self, String> {
         if text.chars().any(char::is_control) {
             return Err("the secret contains a line break or another control character".to_owned());
         }

@@ -35,6 +35,7 @@ mod relayed;
 mod reload;
 mod reply;
 mod responses;
+pub mod secrets;
 mod reword;
 mod session;
 mod shadow;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::generations::{Generation, How};
+use super::secrets::Secrets;
 use super::trial::Terms;
 use super::{Gateway, Past, Snapshot, keep};
 use crate::config::{Config, Difference, Problem, Text};
@@ -30,6 +31,7 @@ pub struct Reloader {
     overrides: Overrides,
     /// The generation of the start.
     first: u64,
+    secrets: tokio::sync::Mutex<Secrets>,
     /// Held by whoever changes something.
     gate: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -76,10 +78,10 @@ pub struct Outlook {
 /// Where a config comes from, for the history.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin<'a> {
-    how: How,
+    pub(super) how: How,
     pub(super) by: &'a str,
     pub(super) ephemeral: bool,
-    of: Option<u64>,
+    pub(super) of: Option<u64>,
 }
 
 // === impl Reloader ===
@@ -99,7 +101,8 @@ impl Reloader {
         };
         let (gate, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
         let first = live.generation;
-        Arc::new(Self { gateway, path, kinds, overrides, first, gate, state })
+        let secrets = tokio::sync::Mutex::new(Secrets::of(&live.config));
+        Arc::new(Self { gateway, path, kinds, overrides, first, secrets, gate, state })
     }
 
     /// Notes the config of the start in the history, unless it is the one that was served before.
@@ -133,7 +136,8 @@ impl Reloader {
 
     async fn load(&self, by: &str) -> Result<u64, Vec<String>> {
         let origin = Origin { how: How::File, by, ephemeral: false, of: None };
-        match self.read_file().and_then(|config| self.draft(config).map_err(told)) {
+        let read = self.read_file().await;
+        match read.and_then(|config| self.draft(config).map_err(told)) {
             Ok(snapshot) => Ok(self.serve(snapshot, origin).await),
             Err(problems) => {
                 self.refused(&problems);
@@ -142,11 +146,15 @@ impl Reloader {
         }
     }
 
-    fn read_file(&self) -> Result<Config, Vec<String>> {
+    async fn read_file(&self) -> Result<Config, Vec<String>> {
         let Some(path) = &self.path else {
             return Err(vec!["there is no config file to load".to_owned()]);
         };
-        let config = Config::load(path, &self.kinds).map_err(told)?;
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| {
+            vec![format!("{}: the file cannot be read: {error}", path.display())]
+        })?;
+        let config = self.parse(&text).await.map_err(told)?;
         // A file that is just being written reads as empty, which is a config, but nobody's wish.
         if config.providers.is_empty() {
             return Err(vec![format!("{}: there is no provider in it", path.display())]);
@@ -177,9 +185,9 @@ impl Reloader {
     }
 
     /// What `text` would come to. Nothing is changed by asking.
-    pub fn check(&self, text: &str) -> Outlook {
+    pub async fn check(&self, text: &str) -> Outlook {
         let live = self.gateway.snapshot();
-        let read = self.read(text).and_then(|mut config| {
+        let read = self.read(text).await.and_then(|mut config| {
             (self.overrides)(&mut config);
             let told = (config.warnings.clone(), at_next_start(&live.config, &config));
             let checked = Snapshot::check(config, &self.gateway.client);
@@ -223,7 +231,7 @@ impl Reloader {
         }
         let origin = Origin { how: How::Apply, by, ephemeral: order.ephemeral, of: None };
         let Some(terms) = order.trial else { return self.serve_text(&order.text, origin).await };
-        let (draft, _) = self.ready(&order.text, origin)?;
+        let (draft, _) = self.ready(&order.text, origin).await?;
         Ok(self.try_out(draft, terms, origin).await)
     }
 
@@ -282,7 +290,7 @@ impl Reloader {
     }
 
     async fn serve_text(&self, text: &str, origin: Origin<'_>) -> Result<u64, Error> {
-        let (draft, file) = self.ready(text, origin)?;
+        let (draft, file) = self.ready(text, origin).await?;
         if let Some(path) = file {
             keep::write(path, draft.config.text.whole())?;
         }
@@ -290,8 +298,12 @@ impl Reloader {
     }
 
     /// What is to be served next, and the file that it is to be written to.
-    fn ready(&self, text: &str, origin: Origin<'_>) -> Result<(Snapshot, Option<&Path>), Error> {
-        let config = self.read(text).map_err(refusal)?;
+    async fn ready(
+        &self,
+        text: &str,
+        origin: Origin<'_>,
+    ) -> Result<(Snapshot, Option<&Path>), Error> {
+        let config = self.read(text).await.map_err(refusal)?;
         let file = if origin.ephemeral { None } else { Some(self.file_path()?) };
         // A number is not given to what will be refused.
         file.map_or(Ok(()), keep::may_write)?;
@@ -299,12 +311,12 @@ impl Reloader {
     }
 
     /// Reads and checks `text`, with the secrets put in that were left out of it.
-    fn read(&self, text: &str) -> Result<Config, Vec<Problem>> {
+    async fn read(&self, text: &str) -> Result<Config, Vec<Problem>> {
         let live = self.gateway.snapshot();
         let recent: Vec<Text> = self.lock().recent.values().rev().cloned().collect();
         let donors: Vec<&Text> = std::iter::once(&live.config.text).chain(&recent).collect();
         let text = Text::complete(text, self.origin(), &donors)?;
-        let config = Config::parse(&text, self.origin(), &self.kinds)?;
+        let config = self.parse(&text).await?;
         if config.providers.is_empty() {
             return Err(
                 self.located(vec![(String::new(), "there is no provider in it".to_owned())])
@@ -313,8 +325,24 @@ impl Reloader {
         Ok(config)
     }
 
+    /// Checks `text` with the secrets that are kept elsewhere.
+    pub(super) async fn parse(&self, text: &str) -> Result<Config, Vec<Problem>> {
+        let mut secrets = self.secrets.lock().await;
+        let config = secrets.load(text, self.origin(), &self.kinds).await;
+        secrets.show(&self.gateway.telemetry.metrics);
+        config
+    }
+
+    /// With what holds whatever is written.
+    pub(super) fn settle(&self, config: Config) -> Config {
+        let mut config = config;
+        (self.overrides)(&mut config);
+        config.store = self.gateway.snapshot().config.store.clone();
+        config
+    }
+
     /// Builds what is to be served next, under a number of its own.
-    fn draft(&self, mut config: Config) -> Result<Snapshot, Vec<Problem>> {
+    pub(super) fn draft(&self, mut config: Config) -> Result<Snapshot, Vec<Problem>> {
         (self.overrides)(&mut config);
         let live = self.gateway.snapshot();
         for section in at_next_start(&live.config, &config) {
@@ -328,7 +356,7 @@ impl Reloader {
     }
 
     /// Serves `snapshot` from the next call on, and notes whence it came.
-    async fn serve(&self, snapshot: Snapshot, origin: Origin<'_>) -> u64 {
+    pub(super) async fn serve(&self, snapshot: Snapshot, origin: Origin<'_>) -> u64 {
         self.replace_trial(origin.by).await;
         let noted = self.take_up(&snapshot, origin);
         self.gateway.swap(self.gateway.adopt(snapshot));
@@ -414,7 +442,7 @@ fn told_apart(config: &Config) -> String {
     format!("{url} {}", config.store.replicas)
 }
 
-fn told(problems: Vec<Problem>) -> Vec<String> {
+pub(super) fn told(problems: Vec<Problem>) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 

@@ -2,6 +2,7 @@
 
 mod canary;
 mod history;
+mod secrets;
 
 use std::process::Command;
 

@@ -28,7 +28,7 @@ pub(super) async fn reload(api: AdminApi, asked: Asked) -> Answer {
 
 pub(super) async fn check(api: AdminApi, asked: Asked) -> Answer {
     let text = Fields(&asked.body).knowing(&["text"])?.text()?;
-    let outlook = api.reloader.check(&text);
+    let outlook = api.reloader.check(&text).await;
     Ok(answer(
         StatusCode::OK,
         &json!({
