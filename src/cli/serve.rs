@@ -320,10 +320,8 @@ impl House {
         tasks.spawn(Arc::clone(&self.reloader).keep_secrets());
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
-            tasks.spawn(at_each_change(path, move || {
-                let reloader = Arc::clone(&reloader);
-                async move { drop(reloader.reload_changed().await) }
-            })?);
+            let reload = move || reload_changed(Arc::clone(&reloader));
+            tasks.spawn(at_each_change(path, reload)?);
         }
         let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
         let reloader = Arc::clone(&self.reloader);
@@ -418,6 +416,10 @@ async fn keep_store(gateway: Arc<Gateway>) {
             _ = retaining.tick() => drop(gateway.store().retain(retention).await),
         }
     }
+}
+
+async fn reload_changed(reloader: Arc<Reloader>) {
+    let _ = reloader.reload_changed().await;
 }
 
 fn at_each_change<F: Future<Output = ()> + Send>(

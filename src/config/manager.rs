@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cloud::{Cloud, CloudKeys};
-use super::provider::{self, Provider};
+use super::provider::Provider;
 use super::reader::{Field, Section};
 use super::secret::{Literal, Secret, variable};
 use super::value;
 
 pub(super) const KEYS: &[&str] = &["refresh", "vault", "aws", "gcp"];
-const VAULT_KEYS: &[&str] =
+pub(super) const VAULT_KEYS: &[&str] =
     &["address", "namespace", "token", "approle", "kubernetes", "proxy", "ca"];
-const APPROLE_KEYS: &[&str] = &["mount", "role_id", "secret_id"];
-const KUBERNETES_KEYS: &[&str] = &["mount", "role", "token_file"];
+pub(super) const APPROLE_KEYS: &[&str] = &["mount", "role_id", "secret_id"];
+pub(super) const KUBERNETES_KEYS: &[&str] = &["mount", "role", "token_file"];
 const CLOUD_KEYS: &[&str] = &[
     "base_url",
     "proxy",
@@ -118,7 +118,7 @@ fn reached(section: &Section<'_>, own: Cloud) -> Provider {
     }
     Provider {
         base_url: section.read("base_url", value::url),
-        proxy: provider::proxy(section),
+        proxy: section.read("proxy", value::url),
         ca: section.read("ca", value::text).map(|path| section.report.beside(&path)),
         cloud,
         ..Provider::default()
@@ -144,7 +144,7 @@ impl Vault {
             address: section.read("address", value::url),
             namespace: section.read("namespace", value::text),
             login: token.map(Login::Token).or_else(role).or_else(pod),
-            proxy: provider::proxy(section),
+            proxy: section.read("proxy", value::url),
             ca: section.read("ca", value::text).map(|path| section.report.beside(&path)),
         };
         vault.or_environment()

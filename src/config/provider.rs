@@ -85,7 +85,7 @@ impl Provider {
             base_url: section.read("base_url", value::url),
             api_keys: api_keys(section),
             headers: section.get("headers").map(|field| headers(&field)).unwrap_or_default(),
-            proxy: proxy(section),
+            proxy: section.read("proxy", value::url),
             ca: section.read("ca", value::text).map(|path| section.report.beside(&path)),
             api_version: section.read("api_version", value::text),
             models: texts(section, "models"),
@@ -94,15 +94,6 @@ impl Provider {
             limits: Limits::read(section),
         }
     }
-}
-
-pub(super) fn proxy(section: &Section<'_>) -> Option<String> {
-    let field = section.get("proxy")?;
-    let proxy = field.read(value::url)?;
-    if proxy.contains('@') {
-        field.report.secret(&field.path);
-    }
-    Some(proxy)
 }
 
 fn api_keys(section: &Section<'_>) -> Vec<Secret> {

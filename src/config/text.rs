@@ -207,10 +207,10 @@ key = "canary-1" # behind it
 kind = "openai"
 api_keys = ["canary-2", "env:SOME"]
 headers = { x-team = 'canary-3' }
-proxy = "http://me:canary-4@proxy"
 
 [store]
 url = "memory:"
+shared = "redis://:canary-4@host"
 "#;
 
     fn sketch(text: &str) -> Text {
@@ -235,7 +235,7 @@ url = "memory:"
         let elsewhere = whole.shown().replace("providers.a", "providers.b");
         let missing = Text::complete(&elsewhere, Path::new("a.toml"), &[&whole]).unwrap_err();
         let paths: Vec<&str> = missing.iter().map(|problem| problem.path.as_str()).collect();
-        let all = ["api_keys[0]", "headers.x-team", "proxy"];
+        let all = ["api_keys[0]", "headers.x-team"];
         assert_eq!(paths, all.map(|key| format!("providers.b.{key}")));
         assert_eq!(missing[0].line, 7);
     }
@@ -243,12 +243,12 @@ url = "memory:"
     #[test]
     fn two_texts_differ_where_their_values_do_and_no_secret_shows() {
         let (before, after) = (sketch(TEXT), TEXT.replace("canary-1", "canary-9"));
-        let after = after.replace("[store]\nurl = \"memory:\"", "[routes.r]\ntargets = [\"a/b\"]");
+        let after = after.replace("url = \"memory:\"", "replicas = 2");
         let told = before.differences(&sketch(&after));
         let told = serde_json::to_value(told).unwrap();
         let expected = serde_json::json!([
             {"path": "admin.key", "before": "***", "after": "***"},
-            {"path": "routes.r.targets", "before": null, "after": ["a/b"]},
+            {"path": "store.replicas", "before": null, "after": 2},
             {"path": "store.url", "before": "memory:", "after": null},
         ]);
         assert_eq!(told, expected);

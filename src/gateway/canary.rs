@@ -23,7 +23,7 @@ impl Reloader {
     /// Has `snapshot` tried by some of the calls from the next one on.
     pub(super) async fn try_out(
         self: &Arc<Self>,
-        snapshot: Snapshot,
+        snapshot: Box<Snapshot>,
         terms: Terms,
         origin: Origin<'_>,
     ) -> u64 {

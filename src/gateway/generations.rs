@@ -121,10 +121,9 @@ impl Ending {
 /// has changed since, else the next one.
 pub async fn first(store: &Store, config: &Config) -> u64 {
     let found = list(store, None, LATEST);
-    let known = match tokio::time::timeout(PATIENCE, found).await {
-        Ok(Ok(known)) => known,
+    let Ok(Ok(known)) = tokio::time::timeout(PATIENCE, found).await else {
         // Without its past a gateway counts from one again.
-        Ok(Err(_)) | Err(_) => return 1,
+        return 1;
     };
     let newest = known.iter().map(|known| known.generation).max().unwrap_or(0);
     let last = known.iter().filter(|known| known.was_in_force()).max_by_key(|it| it.generation);

@@ -164,9 +164,9 @@ impl Gateway {
     }
 
     /// Has `snapshot` go on with what is known of users by the one that is served.
-    fn adopt(&self, mut snapshot: Snapshot) -> Arc<Snapshot> {
+    fn adopt(&self, mut snapshot: Box<Snapshot>) -> Arc<Snapshot> {
         snapshot.tokens.inherit(&self.snapshot().tokens);
-        Arc::new(snapshot)
+        Arc::from(snapshot)
     }
 
     /// Serves `snapshot` from the next call on.

@@ -118,7 +118,7 @@ impl Reloader {
     /// Loads the file again. A config with any fault is refused whole and the old one serves on.
     pub async fn reload(&self, by: &str) -> Result<u64, Vec<String>> {
         let _gate = self.gate.lock().await;
-        self.load(by).await
+        Box::pin(self.load(by)).await
     }
 
     /// The same, unless the file says what is served already.
@@ -131,13 +131,13 @@ impl Reloader {
             (state.status.last_error, state.status.ephemeral) = (None, false);
             return Ok(live.generation);
         }
-        self.load(FILE).await
+        Box::pin(self.load(FILE)).await
     }
 
     async fn load(&self, by: &str) -> Result<u64, Vec<String>> {
         let origin = Origin { how: How::File, by, ephemeral: false, of: None };
         let read = self.read_file().await;
-        match read.and_then(|config| self.draft(config).map_err(told)) {
+        match read.and_then(|config| self.draft(config).map_err(|problems| told(&problems))) {
             Ok(snapshot) => Ok(self.serve(snapshot, origin).await),
             Err(problems) => {
                 self.refused(&problems);
@@ -154,7 +154,7 @@ impl Reloader {
         let text = text.map_err(|error| {
             vec![format!("{}: the file cannot be read: {error}", path.display())]
         })?;
-        let config = self.parse(&text).await.map_err(told)?;
+        let config = self.parse(&text).await.map_err(|problems| told(&problems))?;
         // A file that is just being written reads as empty, which is a config, but nobody's wish.
         if config.providers.is_empty() {
             return Err(vec![format!("{}: there is no provider in it", path.display())]);
@@ -230,7 +230,9 @@ impl Reloader {
             return Err(conflict(&message));
         }
         let origin = Origin { how: How::Apply, by, ephemeral: order.ephemeral, of: None };
-        let Some(terms) = order.trial else { return self.serve_text(&order.text, origin).await };
+        let Some(terms) = order.trial else {
+            return Box::pin(self.serve_text(&order.text, origin)).await;
+        };
         let (draft, _) = self.ready(&order.text, origin).await?;
         Ok(self.try_out(draft, terms, origin).await)
     }
@@ -252,20 +254,19 @@ impl Reloader {
         let known = self.lock().recent.get(&number).map(|text| text.whole().to_owned());
         let text = known.unwrap_or(generation.text);
         let origin = Origin { how: How::Rollback, by, ephemeral, of: Some(number) };
-        self.serve_text(&text, origin).await
+        Box::pin(self.serve_text(&text, origin)).await
     }
 
     async fn earlier(&self, to: Option<u64>) -> Result<Generation, Error> {
         let live = self.gateway.snapshot();
-        let found = match to {
-            Some(to) => self.gateway.generation(to).await.map_err(no_history)?,
-            None => {
-                let earlier = self.gateway.generations(Some(live.generation), u32::MAX).await;
-                let other = |one: &Generation| {
-                    one.was_in_force() && one.hash != live.config.hash && !one.text.is_empty()
-                };
-                earlier.map_err(no_history)?.into_iter().find(other)
-            }
+        let found = if let Some(to) = to {
+            self.gateway.generation(to).await.map_err(no_history)?
+        } else {
+            let earlier = self.gateway.generations(Some(live.generation), u32::MAX).await;
+            let other = |one: &Generation| {
+                one.was_in_force() && one.hash != live.config.hash && !one.text.is_empty()
+            };
+            earlier.map_err(no_history)?.into_iter().find(other)
         };
         let message = match to {
             Some(to) => format!("There is no generation {to} in the history."),
@@ -302,12 +303,12 @@ impl Reloader {
         &self,
         text: &str,
         origin: Origin<'_>,
-    ) -> Result<(Snapshot, Option<&Path>), Error> {
-        let config = self.read(text).await.map_err(refusal)?;
+    ) -> Result<(Box<Snapshot>, Option<&Path>), Error> {
+        let config = self.read(text).await.map_err(|problems| refusal(&problems))?;
         let file = if origin.ephemeral { None } else { Some(self.file_path()?) };
         // A number is not given to what will be refused.
         file.map_or(Ok(()), keep::may_write)?;
-        Ok((self.draft(config).map_err(refusal)?, file))
+        Ok((self.draft(config).map_err(|problems| refusal(&problems))?, file))
     }
 
     /// Reads and checks `text`, with the secrets put in that were left out of it.
@@ -342,7 +343,7 @@ impl Reloader {
     }
 
     /// Builds what is to be served next, under a number of its own.
-    pub(super) fn draft(&self, mut config: Config) -> Result<Snapshot, Vec<Problem>> {
+    pub(super) fn draft(&self, mut config: Config) -> Result<Box<Snapshot>, Vec<Problem>> {
         (self.overrides)(&mut config);
         let live = self.gateway.snapshot();
         for section in at_next_start(&live.config, &config) {
@@ -352,11 +353,11 @@ impl Reloader {
         let outlasting = (&self.gateway.client, Arc::clone(&live.board), Arc::clone(&live.roster));
         let number = self.lock().newest + 1;
         let snapshot = Snapshot::draft(config, number, outlasting);
-        snapshot.map_err(|problems| self.located(problems))
+        snapshot.map(Box::new).map_err(|problems| self.located(problems))
     }
 
     /// Serves `snapshot` from the next call on, and notes whence it came.
-    pub(super) async fn serve(&self, snapshot: Snapshot, origin: Origin<'_>) -> u64 {
+    pub(super) async fn serve(&self, snapshot: Box<Snapshot>, origin: Origin<'_>) -> u64 {
         self.replace_trial(origin.by).await;
         let noted = self.take_up(&snapshot, origin);
         self.gateway.swap(self.gateway.adopt(snapshot));
@@ -442,12 +443,12 @@ fn told_apart(config: &Config) -> String {
     format!("{url} {}", config.store.replicas)
 }
 
-pub(super) fn told(problems: Vec<Problem>) -> Vec<String> {
+pub(super) fn told(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
 /// Every problem, one a line.
-pub fn refusal(problems: Vec<Problem>) -> Error {
+pub fn refusal(problems: &[Problem]) -> Error {
     Error::invalid(told(problems).join("\n"))
 }
 

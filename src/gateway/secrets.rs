@@ -137,7 +137,7 @@ impl Reloader {
                 self.serve(draft, origin).await;
             }
             Err(problems) => {
-                for problem in told(problems) {
+                for problem in told(&problems) {
                     tracing::warn!(%problem, "secrets stay as they were known");
                 }
             }

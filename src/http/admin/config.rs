@@ -47,7 +47,7 @@ pub(super) async fn diff(api: AdminApi, asked: Asked) -> Answer {
         None if asked.body.contains_key("text") => fields.text()?,
         None => api.reloader.file()?,
     };
-    let changes = api.reloader.diff(&text).map_err(refusal)?;
+    let changes = api.reloader.diff(&text).map_err(|problems| refusal(&problems))?;
     let generation = api.gateway.snapshot().generation;
     Ok(answer(StatusCode::OK, &json!({"generation": generation, "changes": changes})))
 }

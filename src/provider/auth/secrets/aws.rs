@@ -64,7 +64,7 @@ impl Secrets {
             body: &payload,
         };
         let proof = self.signatures.authorize(&unsigned).await?;
-        let headers = HeaderMap::from_iter(own.into_iter().chain(proof));
+        let headers = own.into_iter().chain(proof).collect::<HeaderMap>();
         let question = Question { method: "POST", path: Some(&path), headers, body };
         let answer = self.desk.ask(question).await.inspect_err(|_| self.signatures.doubt())?;
         let json = answer.json().unwrap_or_default();

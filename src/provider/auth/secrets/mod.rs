@@ -56,15 +56,12 @@ impl Managers {
         round: &mut Round,
     ) -> Result<Secret, String> {
         let place = (reference.manager, reference.name.clone());
-        let document = match round.0.get(&place) {
-            Some(known) => known.clone(),
-            None => {
-                let fetched = self.document(reference).await;
-                round.0.insert(place, fetched.clone());
-                fetched
-            }
-        };
-        document?.value(reference.field.as_deref())
+        if !round.0.contains_key(&place) {
+            let fetched = self.document(reference).await;
+            round.0.insert(place.clone(), fetched);
+        }
+        let document = round.0.get(&place).ok_or_else(String::new)?;
+        document.as_ref().map_err(Clone::clone)?.value(reference.field.as_deref())
     }
 
     async fn document(&mut self, reference: &Reference) -> Result<Document, String> {
@@ -123,7 +120,7 @@ impl Document {
         })
     }
 
-    fn fields(json: &Value) -> Result<Self, AuthFault> {
+    fn fields(json: &Value) -> Self {
         let fields = json.as_object().into_iter().flatten();
         let field = |(name, value): (&String, &Value)| {
             let text = match value {
@@ -133,7 +130,7 @@ impl Document {
             };
             Some((name.clone(), Secret::new(text)))
         };
-        Ok(Self::Fields(fields.filter_map(field).collect()))
+        Self::Fields(fields.filter_map(field).collect())
     }
 
     fn value(&self, field: Option<&str>) -> Result<Secret, String> {
@@ -141,8 +138,7 @@ impl Document {
             (Self::Text(text), None) => Some(text.clone()),
             (Self::Text(text), Some(field)) => {
                 let json = serde_json::from_str(text.expose()).unwrap_or_default();
-                let fields = Self::fields(&json).map_err(|fault| fault.0)?;
-                return fields.value(Some(field));
+                return Self::fields(&json).value(Some(field));
             }
             (Self::Fields(fields), Some(field)) => fields.get(field).cloned(),
             (Self::Fields(_), None) => None,

@@ -96,7 +96,7 @@ impl Vault {
         let json = answer.json().unwrap_or_default();
         let kept = &json["data"]["data"];
         if kept.is_object() {
-            return Document::fields(kept);
+            return Ok(Document::fields(kept));
         }
         Err(self.desk.fault("nothing is kept there by a KV engine of version 2"))
     }
