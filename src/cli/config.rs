@@ -215,7 +215,7 @@ async fn outcome(door: &Door, generation: u64) -> Done {
 impl File {
     fn read(&self) -> Result<String, String> {
         let path = config_path(self.file.clone())
-            .ok_or("there is no config file here; name one".to_owned())?;
+            .ok_or_else(|| "there is no config file here; name one".to_owned())?;
         read(&path)
     }
 }

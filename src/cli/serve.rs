@@ -335,7 +335,11 @@ impl House {
         let Some(certificate) = certificate else { return Ok(()) };
         for path in certificate.paths() {
             let certificate = Arc::clone(&certificate);
-            tasks.spawn(at_each_change(path, move || ready(renew(Some(&certificate))))?);
+            let renew = move || {
+                renew(Some(&certificate));
+                ready(())
+            };
+            tasks.spawn(at_each_change(path, renew)?);
         }
         Ok(())
     }
