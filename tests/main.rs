@@ -15,6 +15,7 @@ mod drain;
 mod embeddings;
 mod fallback;
 mod faults;
+mod guards;
 mod hostile;
 mod house;
 mod limits;

@@ -27,6 +27,7 @@ mod manager;
 mod model;
 mod route;
 mod access;
+mod guard;
 mod oidc;
 pub mod entry;
 mod telemetry;
@@ -40,6 +41,7 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
 pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
@@ -71,6 +73,7 @@ const SECTIONS: &[&str] = &[
     "users",
     "teams",
     "orgs",
+    "guards",
     "auth",
     "token_weights",
     "secrets",
@@ -91,6 +94,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     pub teams: BTreeMap<String, Team>,
     pub orgs: BTreeMap<String, Org>,
+    /// What may be said; they hold where they are named.
+    pub guards: BTreeMap<String, Guard>,
     /// Whose tokens are taken as keys.
     pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
@@ -188,6 +193,7 @@ impl Config {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
+            guards: BTreeMap::new(),
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
             secrets: Secrets::default(),
@@ -219,6 +225,7 @@ impl Config {
             users: named(root, "users", access::USER_KEYS, User::read),
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            guards: named(root, "guards", guard::KEYS, Guard::read),
             oidc: section("auth", oidc::AUTH_KEYS)
                 .map(|auth| named(&auth, "oidc", oidc::KEYS, Oidc::read))
                 .unwrap_or_default(),

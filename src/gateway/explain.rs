@@ -214,7 +214,7 @@ fn tell(call: &Call, chain: &Chain, journey: &Journey) -> Value {
         },
         "targets": targets,
         "attempts": chain.attempts,
-        "guards": [],
+        "guards": call.told_guards(),
         "generation": call.house.generation,
         "canary": call.gateway.is_on_trial(call.house.generation),
     })

@@ -18,6 +18,7 @@ mod errand;
 mod explain;
 mod flow;
 pub mod generations;
+mod guarding;
 mod hedge;
 mod journey;
 mod keep;
