@@ -114,13 +114,13 @@ const LONGEST_DROPPED: usize = 64;
 // === impl Call ===
 
 impl Call {
+    /// A call that goes by `house` to its end, as does all that is called for it.
     pub(super) fn open(
-        gateway: Arc<Gateway>,
+        (gateway, house): (Arc<Gateway>, Arc<Snapshot>),
         surface: Surface,
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let house = gateway.snapshot();
         let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
@@ -585,6 +585,9 @@ impl Drop for Call {
         let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
+        if !self.only_explained {
+            self.gateway.observe(&self.record, self.caller.is_some());
+        }
         self.note_end();
     }
 }

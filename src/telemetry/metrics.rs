@@ -133,6 +133,16 @@ metrics! {
     config_generation: gauge "switchpoint_config_generation" [];
     /// Attempts to load a changed config, by outcome: accepted or refused.
     config_reloads: counters "switchpoint_config_reloads_total" ["outcome"];
+    /// The generation of the config that is on trial; 0 without one.
+    canary_generation: gauge "switchpoint_canary_generation" [];
+    /// Calls that ended while a config was on trial, by the config that they went by.
+    canary_calls: counters "switchpoint_canary_calls_total" ["side", "outcome"];
+    /// Trials of configs, by how they ended.
+    canaries: counters "switchpoint_canaries_total" ["outcome"];
+    /// Whether a manager of secrets gave what it was asked for last: 1 or 0.
+    secrets_up: gauges "switchpoint_secrets_up" ["manager"];
+    /// Secrets that managers were asked for, by outcome: fetched or failed.
+    secret_fetches: counters "switchpoint_secret_fetches_total" ["manager", "outcome"];
     /// Whether the last transaction of the store was committed: 1 or 0.
     store_up: gauge "switchpoint_store_up" [];
     /// Calls that were noted on disk and are not in the store yet.
