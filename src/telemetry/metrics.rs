@@ -8,6 +8,7 @@ use prometheus::{
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::process::Process;
 use crate::canon::{CallRecord, Outcome, Surface};
 
 /// Twelve buckets from half a millisecond to ten minutes.
@@ -24,18 +25,20 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            process: Process,
             $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
         }
 
         impl Metrics {
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new();
+                let process = Process::new(&registry)?;
                 $(
                     let help = concat!($($help),+).trim();
                     let $field = metrics!(@make $kind $name, help, [$($label),*] $(, $buckets)?);
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok(Self { registry, $($field,)+ })
+                Ok(Self { registry, process, $($field,)+ })
             }
 
             /// The name and labels of each series.
@@ -104,6 +107,8 @@ metrics! {
     streams_open: gauge "switchpoint_streams_open" [];
     /// Client connections open now.
     connections_open: gauge "switchpoint_connections_open" [];
+    /// Bytes of request bodies held now, which `body_budget` limits.
+    body_bytes: gauge "switchpoint_body_bytes" [];
     /// Calls and connections refused because too much was in flight.
     shed: counter "switchpoint_shed_total" [];
     /// Stream events that made no sense and were skipped.
@@ -129,6 +134,7 @@ metrics! {
 impl Metrics {
     /// All series in Prometheus' text format.
     pub fn expose(&self) -> String {
+        self.process.look();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
