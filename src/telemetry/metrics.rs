@@ -220,11 +220,13 @@ impl Meters {
                 metrics.attempts.with_label_values(&[&*self.provider, last.outcome.name()])
             })
             .inc();
-        for attempt in earlier {
+        for (attempt, next) in earlier.iter().zip(record.attempts.iter().skip(1)) {
             let labels = [attempt.provider.as_ref(), attempt.outcome.name()];
             metrics.attempts.with_label_values(&labels).inc();
-            let labels = [&*self.route, attempt.outcome.name()];
-            metrics.fallbacks.with_label_values(&labels).inc();
+            if (&attempt.provider, &attempt.model) != (&next.provider, &next.model) {
+                let labels = [&*self.route, attempt.outcome.name()];
+                metrics.fallbacks.with_label_values(&labels).inc();
+            }
             let used = attempt.usage.unwrap_or_default().classes();
             for (name, count) in used.into_iter().filter(|(_, count)| *count > 0) {
                 let labels = [attempt.provider.as_ref(), attempt.model.as_ref(), name];
