@@ -25,20 +25,19 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
-            process: Process,
             $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
         }
 
         impl Metrics {
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new();
-                let process = Process::new(&registry)?;
+                registry.register(Box::new(Process::new()?))?;
                 $(
                     let help = concat!($($help),+).trim();
                     let $field = metrics!(@make $kind $name, help, [$($label),*] $(, $buckets)?);
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok(Self { registry, process, $($field,)+ })
+                Ok(Self { registry, $($field,)+ })
             }
 
             /// The name and labels of each series.
@@ -134,7 +133,6 @@ metrics! {
 impl Metrics {
     /// All series in Prometheus' text format.
     pub fn expose(&self) -> String {
-        self.process.look();
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }

@@ -1,6 +1,8 @@
 //! What the process itself takes, under the names that every Prometheus client uses.
 
-use prometheus::{Counter, Gauge, IntGauge, Opts, Registry};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Counter, Gauge, IntGauge, Opts};
 
 /// Memory, processor time and open files, looked up at each scrape. Linux tells; others do not.
 #[derive(Debug)]
@@ -13,8 +15,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let process = Self {
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
             cpu: Counter::with_opts(Opts::new(
                 "process_cpu_seconds_total",
                 "Processor time spent by the process and by the system for it, in seconds.",
@@ -23,20 +25,16 @@ impl Process {
             open_files: IntGauge::new("process_open_fds", "Files and sockets it has open.")?,
             most_files: IntGauge::new("process_max_fds", "Files and sockets it may have open.")?,
             start: Gauge::new("process_start_time_seconds", "When it began, since 1970.")?,
-        };
-        if cfg!(target_os = "linux") {
-            registry.register(Box::new(process.cpu.clone()))?;
-            registry.register(Box::new(process.memory.clone()))?;
-            registry.register(Box::new(process.open_files.clone()))?;
-            registry.register(Box::new(process.most_files.clone()))?;
-            registry.register(Box::new(process.start.clone()))?;
-        }
-        Ok(process)
+        })
+    }
+
+    fn parts(&self) -> [&dyn Collector; 5] {
+        [&self.cpu, &self.memory, &self.open_files, &self.most_files, &self.start]
     }
 
     /// What cannot be read keeps its last value.
     #[cfg(target_os = "linux")]
-    pub(super) fn look(&self) {
+    fn look(&self) {
         use procfs::process::{LimitValue, Process as Seen};
         use procfs::{WithCurrentSystemInfo as _, boot_time_secs, ticks_per_second};
 
@@ -62,9 +60,23 @@ impl Process {
             });
         }
     }
+}
+
+impl Collector for Process {
+    fn desc(&self) -> Vec<&Desc> {
+        self.parts().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.look();
+        self.parts().into_iter().flat_map(Collector::collect).collect()
+    }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn look(&self) {}
+    fn collect(&self) -> Vec<MetricFamily> {
+        Vec::new()
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -73,8 +85,8 @@ mod tests {
 
     #[test]
     fn the_process_sees_itself() {
-        let process = Process::new(&Registry::new()).unwrap();
-        process.look();
+        let process = Process::new().unwrap();
+        assert_eq!(process.collect().len(), process.desc().len());
         assert!(process.memory.get() > 100_000);
         assert!((3..=process.most_files.get()).contains(&process.open_files.get()));
         assert!(process.start.get() > 1_700_000_000.0);
