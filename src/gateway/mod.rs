@@ -16,6 +16,7 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+mod guarding;
 mod hedge;
 mod journey;
 mod ledger;
