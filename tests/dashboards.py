@@ -75,6 +75,21 @@ attempts = 1
 timeouts = {{ total = "200ms" }}
 [routes.unpriced]
 targets = ["beta/unpriced"]
+[routes.guarded]
+targets = ["alpha/good"]
+guards = ["words", "away"]
+
+[guards.words]
+kind = "pattern"
+stage = ["input"]
+action = "block"
+words = ["Aurora"]
+[guards.away]
+kind = "webhook"
+stage = ["input"]
+url = "http://127.0.0.1:1/"
+on_error = "allow"
+
 [routes.auto]
 strategy = "task"
 tasks = {{ code = "plain" }}
@@ -274,6 +289,7 @@ def one_round(address, pool):
     kinds += [dict(model=route) for route in ("spare", "busy", "flaky", "slow", "missing")]
     kinds += [dict(model="plain", key=key) for key in (LIMITED, POOR, "sk-nobody")]
     kinds += [dict(model="auto", text="Fix this function: def f(x): return x +"), dict(model="auto")]
+    kinds += [dict(model="guarded"), dict(model="guarded", text="About Aurora")]
     return list(pool.map(lambda kind: call(address, **kind), kinds))
 
 
