@@ -75,6 +75,9 @@ attempts = 1
 timeouts = {{ total = "200ms" }}
 [routes.unpriced]
 targets = ["beta/unpriced"]
+[routes.remembered]
+targets = ["alpha/good"]
+cache = {{ mode = "on", sampled = true }}
 [routes.guarded]
 targets = ["alpha/good"]
 guards = ["words", "away"]
@@ -289,7 +292,7 @@ def one_round(address, pool):
     kinds += [dict(model=route) for route in ("spare", "busy", "flaky", "slow", "missing")]
     kinds += [dict(model="plain", key=key) for key in (LIMITED, POOR, "sk-nobody")]
     kinds += [dict(model="auto", text="Fix this function: def f(x): return x +"), dict(model="auto")]
-    kinds += [dict(model="guarded"), dict(model="guarded", text="About Aurora")]
+    kinds += [dict(model="remembered"), dict(model="guarded"), dict(model="guarded", text="About Aurora")]
     return list(pool.map(lambda kind: call(address, **kind), kinds))
 
 

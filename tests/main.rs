@@ -9,6 +9,7 @@ mod admin;
 mod agents;
 mod away;
 mod budgets;
+mod cache;
 mod doors;
 mod drain;
 mod embeddings;

@@ -22,6 +22,7 @@ mod cloud;
 mod store;
 mod provider;
 mod model;
+mod cache;
 mod route;
 mod access;
 mod guard;
@@ -34,6 +35,7 @@ pub mod watch;
 
 pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use budget::{Budget, Every, Unit, Weights, Window};
+pub use cache::{Cache, CacheMode, CacheTerms, Charge, RouteCache, RouteSemantic, Semantic, Share};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
@@ -70,6 +72,7 @@ const SECTIONS: &[&str] = &[
     "guards",
     "auth",
     "token_weights",
+    "cache",
     "telemetry",
 ];
 
@@ -93,6 +96,8 @@ pub struct Config {
     pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
+    /// Which answers are remembered.
+    pub cache: Cache,
     pub telemetry: Telemetry,
     pub source: Source,
     /// SHA-256 of the text, in hex.
@@ -151,6 +156,7 @@ impl Config {
             guards: BTreeMap::new(),
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
+            cache: Cache::default(),
             telemetry: Telemetry::default(),
             source,
             hash: String::new(),
@@ -183,6 +189,9 @@ impl Config {
                 .unwrap_or_default(),
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
+                .unwrap_or_default(),
+            cache: section("cache", cache::KEYS)
+                .map(|section| Cache::read(&section))
                 .unwrap_or_default(),
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::build;
 use super::chain::Chain;
+use super::remember::Remembering;
 use super::task::ByTask;
 use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
@@ -236,7 +237,9 @@ impl Snapshot {
         let about = (&Timeouts::default(), standing);
         let mut target = Target::new("direct", provider, (what, info), about);
         target.tab = self.tabs.tab(&holders(&provider.name, &name));
-        build::lone(target)
+        let mut chain = build::lone(target);
+        chain.wishes.cache = Remembering::of(&self.config, &chain, None);
+        chain
     }
 }
 

@@ -25,7 +25,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("humantime", &["gateway", "telemetry", "http", "provider"]),
     ("httpdate", &["provider"]),
     ("percent_encoding", &["http", "provider"]),
-    ("sha2", &["config", "store", "access", "provider", "gateway", "http"]),
+    ("sha2", &["config", "store", "access", "cache", "provider", "gateway", "http"]),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
     // Calendars and their zones.
@@ -46,7 +46,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("redis", &["store"]),
     ("tokio_postgres", &["store"]),
     ("crc32fast", &["store"]),
-    ("moka", &["access", "gateway"]),
+    ("moka", &["access", "cache", "gateway"]),
     ("cel", &["route"]),
     ("toml", &["config"]),
     ("notify", &["config"]),

@@ -260,6 +260,19 @@ const SURFACE: &[Parameter] = &[Parameter {
 
 const HOUSE: &[Operation] = &[
     row(
+        (&Method::GET, "/admin/cache"),
+        ("getCache", "How much is remembered"),
+        "CacheState",
+        (Right::See, |api, _| at_once(Ok(operate::cache(&api)))),
+    ),
+    row(
+        (&Method::POST, "/admin/cache/purge"),
+        ("purgeCache", "Forgets answers: those of a route, of a key or team, or all"),
+        "CachePurged",
+        (Right::Change, |api, asked| Box::pin(operate::purge(api, asked))),
+    )
+    .takes("CachePurge"),
+    row(
         (&Method::GET, "/admin/targets"),
         ("listTargets", "How each target is"),
         "TargetList",
