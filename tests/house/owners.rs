@@ -40,6 +40,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("whatlang", &["guard"]),
     ("jsonschema", &["guard"]),
     ("prometheus", &["telemetry"]),
+    ("procfs", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
     ("redis", &["store"]),

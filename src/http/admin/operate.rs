@@ -27,6 +27,7 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
     let metrics = &api.gateway.telemetry.metrics;
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.in_flight.set(count(api.gateway.gauge.in_flight()));
+    metrics.body_bytes.set(count(api.gateway.bodies.held()));
     let observed = &api.observed;
     metrics.connections_open.set(count(observed.connections.load(Ordering::Relaxed)));
     metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
