@@ -485,28 +485,6 @@ impl Call {
         &self.record.attempts
     }
 
-    pub(super) fn usage(&mut self, usage: Option<Usage>, output_estimate: u64) {
-        let estimate =
-            Usage { input: self.input_estimate(), output: output_estimate, ..Usage::default() };
-        (self.record.usage, self.record.usage_source) = usage
-            .map_or((estimate, UsageSource::Estimated), |usage| (usage, UsageSource::Provider));
-    }
-
-    /// Notes what a stream has used so far.
-    pub(super) fn streamed(&mut self, sight: &Sight) {
-        if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
-            return self.saves(sight.usage, None);
-        }
-        let (usage, is_told) = sight.used(self.input_estimate());
-        let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
-        (self.record.usage, self.record.usage_source) = (usage, source);
-    }
-
-    /// What was written so far, as far as that is known.
-    pub(super) fn output_tokens(&self) -> u64 {
-        self.record.usage.output
-    }
-
     /// As they were counted, or about four bytes a token.
     pub(super) fn input_estimate(&self) -> u64 {
         self.input_tokens.unwrap_or_else(|| (self.input_bytes as u64).div_ceil(4))
