@@ -23,7 +23,7 @@ mod budget;
 mod cloud;
 mod store;
 mod provider;
-mod manager;
+mod secrets;
 mod model;
 mod cache;
 mod route;
@@ -45,7 +45,6 @@ pub use cloud::{
 pub use discover::Candidate;
 pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
-pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::{Problem, suggestion};
@@ -56,6 +55,7 @@ pub use route::{
     PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
 };
 pub use secret::{Secret, variable};
+pub use secrets::{Login, Secrets, Vault};
 pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
@@ -241,7 +241,7 @@ impl Config {
             cache: section("cache", cache::KEYS)
                 .map(|section| Cache::read(&section))
                 .unwrap_or_default(),
-            secrets: section("secrets", manager::KEYS)
+            secrets: section("secrets", secrets::KEYS)
                 .map(|section| Secrets::read(&section))
                 .unwrap_or_default(),
             telemetry: section("telemetry", telemetry::KEYS)
