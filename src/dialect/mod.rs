@@ -26,6 +26,7 @@ pub mod opaque;
 pub mod openai;
 pub mod pairs;
 pub mod passage;
+pub mod plain;
 pub mod peek;
 pub mod references;
 pub mod responses;

@@ -14,6 +14,7 @@ use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
 use super::guarding::Guarding;
 use super::journey::Made;
+use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::task::Decision;
@@ -66,6 +67,10 @@ pub(super) struct Call {
     pub(super) explains: bool,
     /// How it was.
     pub(super) explanation: Option<HeaderValue>,
+    /// Its answer is to be remembered.
+    pub(super) recording: Option<Box<Recording>>,
+    /// Its answer was asked for by somebody else.
+    pub(super) recalled: Option<Recalled>,
     pub(super) record: CallRecord,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
@@ -109,13 +114,13 @@ const LONGEST_DROPPED: usize = 64;
 // === impl Call ===
 
 impl Call {
+    /// A call that goes by `house` to its end, as does all that is called for it.
     pub(super) fn open(
-        gateway: Arc<Gateway>,
+        (gateway, house): (Arc<Gateway>, Arc<Snapshot>),
         surface: Surface,
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let house = gateway.snapshot();
         let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
@@ -136,6 +141,8 @@ impl Call {
             only_explained: false,
             explains: false,
             explanation: None,
+            recording: None,
+            recalled: None,
             record,
             outcome: None,
             _permit: permit,
@@ -440,7 +447,7 @@ impl Call {
     /// Takes in what the attempt under way was answered.
     /// The error is that of a guard which objects to it.
     pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
-        let Answered { answer, first_token, usage, keepsakes, response, blocked } = answered;
+        let Answered { answer, first_token, usage, keepsakes, response, blocked, canon } = answered;
         self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
@@ -450,6 +457,9 @@ impl Call {
             return Err(guarding::refusal(&blocked));
         }
         self.keep(keepsakes);
+        if let Some(recording) = &mut self.recording {
+            recording.response = canon;
+        }
         if let Some((response, verbatim)) = response {
             self.keep_response(&response, verbatim);
         }
@@ -484,6 +494,9 @@ impl Call {
 
     /// Notes what a stream has used so far.
     pub(super) fn streamed(&mut self, sight: &Sight) {
+        if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
+            return self.saves(sight.usage, None);
+        }
         let (usage, is_told) = sight.used(self.input_estimate());
         let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
         (self.record.usage, self.record.usage_source) = (usage, source);
@@ -572,6 +585,9 @@ impl Drop for Call {
         let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
+        if !self.only_explained {
+            self.gateway.observe(&self.record, self.caller.is_some());
+        }
         self.note_end();
     }
 }

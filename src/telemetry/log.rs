@@ -15,7 +15,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::canon::{Attempt, CallRecord, GuardNote, Money, Purpose, Task, Usage};
+use crate::canon::{Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Task, Usage};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,10 @@ struct Line<'a> {
     /// Of calls that the gateway makes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_similarity: Option<f32>,
     /// Fields of the question that the target could not take.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
@@ -225,6 +229,8 @@ impl Log {
             overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),
             generation: record.generation,
             task: record.task.map(Task::name),
+            cache: record.cache.map(CacheUse::name),
+            cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             dropped: &record.dropped,
             guards: record.guards.iter().map(guarded).collect(),
