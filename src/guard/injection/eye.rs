@@ -90,6 +90,8 @@ impl Eye {
 
     fn see(&mut self, character: char, escaped: bool, lexicon: &Lexicon) {
         let Some(character) = self.unhide(character, lexicon) else { return };
+        // Bytes that are no text part words, and are many where what is decoded is none.
+        let character = if character == '\u{fffd}' { ' ' } else { character };
         if lexicon.decodes {
             self.decode(Some(character), lexicon);
         }

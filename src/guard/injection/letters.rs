@@ -5,6 +5,9 @@ use unicode_normalization::char::decompose_compatible;
 /// From here on scripts write words without spaces, or join particles to them.
 const FIRST_WIDE: char = '\u{2e80}';
 
+/// A character that comes to more letters is cut short, so that no text grows much.
+const DECOMPOSED_MOST: i32 = 5;
+
 /// Letters of other alphabets that look like those of ASCII, as lower case.
 const CONFUSABLE: &[(char, char)] = &[
     ('а', 'a'),
@@ -109,7 +112,13 @@ pub(super) fn fold(character: char, mut out: impl FnMut(char)) {
         out('s');
         return out('s');
     }
+    // Ligatures of whole phrases stop here.
+    let mut room = DECOMPOSED_MOST;
     decompose_compatible(boxed(character), |part| {
+        room -= i32::from(room > 0);
+        if room == 0 {
+            return;
+        }
         for lower in part.to_lowercase().filter(|lower| !is_ornament(*lower)) {
             out(look_up(DRESSED, lower).unwrap_or(lower));
         }

@@ -17,10 +17,10 @@ const WORDS: &str = include_str!("words.tsv");
 const DISGUISED: &str = "en";
 /// Shorter words are parts of others when spaces are missing.
 const LEAST_JOINED: usize = 3;
-/// Of a category's features, and of categories, the best counts in full and the rest by this part.
+/// The best feature of a category counts; the best category counts in full, the rest by this part.
 const REST: i32 = 4;
 /// Speech about attacks takes no more than this away.
-const MILDEST: i32 = -450;
+const MILDEST: i32 = -400;
 
 /// How a pattern is written in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,18 +111,17 @@ impl Lexicon {
 
     /// How bad it is that these features come together.
     pub(super) fn judge(&self, found: Features) -> Judgement {
-        let mut sums = [(0, 0); Category::ALL.len()];
+        let mut sums = [0; Category::ALL.len()];
         let mut milder = 0;
         for (_, feature) in self.found(found) {
-            let Some(category) = feature.category else {
-                milder += feature.points;
-                continue;
-            };
-            let (best, all) = &mut sums[category as usize];
-            *best = feature.points.max(*best);
-            *all += feature.points;
+            match feature.category {
+                Some(category) => {
+                    let sum = &mut sums[category as usize];
+                    *sum = feature.points.max(*sum);
+                }
+                None => milder += feature.points,
+            }
         }
-        let sums = sums.map(|(best, all)| best + (all - best) / REST);
         let best = sums.iter().copied().max().unwrap_or_default();
         let category = Category::ALL.into_iter().find(|category| sums[*category as usize] == best);
         let rest = sums.iter().sum::<i32>() - best;

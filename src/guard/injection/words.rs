@@ -165,7 +165,9 @@ fn leet(word: &str, out: &mut impl Spelling) {
     // `@name` calls somebody, `@ll` does not.
     let word = word.strip_prefix('@').filter(|rest| rest.len() > 3).unwrap_or(word);
     let plain = |letter: char| unleet(letter).unwrap_or(letter);
-    if word.chars().any(|letter| unleet(letter).is_some()) {
+    // `base64` and `gpt4` are not in disguise.
+    let end = word.trim_end_matches(|letter| unleet(letter).is_some());
+    if end.chars().any(|letter| unleet(letter).is_some()) {
         out.sign(Sign::Leet);
     }
     spell(word.chars().map(plain), out);
