@@ -98,15 +98,18 @@ impl Eye {
         if character.is_alphanumeric() {
             self.escaped = if escaped { self.escaped + 1 } else { 0 };
         }
-        self.watch.advance(width(character), lexicon);
         let mut view = View { lexicon, watch: &mut self.watch };
         if self.escaped >= ESCAPED_RUN {
             view.sign(Sign::Escapes);
         }
+        let mut width = 0;
         fold(character, |letter| {
+            // An accent on its own comes to nothing.
+            width = self::width(character);
             view.mark(letter);
             self.words.push(letter, &mut view);
         });
+        self.watch.advance(width, lexicon);
     }
 
     /// What is seen of a character: nothing of one that is invisible, ASCII of a tag.

@@ -5,9 +5,6 @@ use unicode_normalization::char::decompose_compatible;
 /// From here on scripts write words without spaces, or join particles to them.
 const FIRST_WIDE: char = '\u{2e80}';
 
-/// A character that comes to more letters is cut short, so that no text grows much.
-const DECOMPOSED_MOST: i32 = 5;
-
 /// Letters of other alphabets that look like those of ASCII, as lower case.
 const CONFUSABLE: &[(char, char)] = &[
     ('а', 'a'),
@@ -108,17 +105,15 @@ pub(super) fn fold(character: char, mut out: impl FnMut(char)) {
     if character.is_ascii() {
         return out(character.to_ascii_lowercase());
     }
+    // Ligatures of whole phrases, which would make texts grow much.
+    if matches!(character, '\u{fdf0}'..='\u{fdff}') {
+        return out(' ');
+    }
     if matches!(character, 'ß' | 'ẞ') {
         out('s');
         return out('s');
     }
-    // Ligatures of whole phrases stop here.
-    let mut room = DECOMPOSED_MOST;
     decompose_compatible(boxed(character), |part| {
-        room -= i32::from(room > 0);
-        if room == 0 {
-            return;
-        }
         for lower in part.to_lowercase().filter(|lower| !is_ornament(*lower)) {
             out(look_up(DRESSED, lower).unwrap_or(lower));
         }

@@ -166,7 +166,7 @@ fn leet(word: &str, out: &mut impl Spelling) {
     let word = word.strip_prefix('@').filter(|rest| rest.len() > 3).unwrap_or(word);
     let plain = |letter: char| unleet(letter).unwrap_or(letter);
     // `base64` and `gpt4` are not in disguise.
-    let end = word.trim_end_matches(|letter| unleet(letter).is_some());
+    let end = word.trim_end_matches(|letter: char| !letter.is_ascii_lowercase());
     if end.chars().any(|letter| unleet(letter).is_some()) {
         out.sign(Sign::Leet);
     }
