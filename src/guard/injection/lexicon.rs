@@ -58,7 +58,7 @@ pub(super) struct Ready {
     pub(super) category: Option<Category>,
     pub(super) points: i32,
     pub(super) within: u64,
-    pub(super) needs: Vec<usize>,
+    pub(super) needs: Vec<Vec<usize>>,
     pub(super) needs_attack: bool,
 }
 
@@ -88,22 +88,25 @@ impl Lexicon {
         let wanted = FEATURES.iter().filter(|feature| wanted(feature.category));
         let mut features = Vec::new();
         for feature in wanted {
-            let needs: Option<Vec<usize>> =
-                feature.needs.iter().map(|name| names.get(name).copied()).collect();
+            let needs: Option<Vec<Vec<usize>>> = feature
+                .needs
+                .iter()
+                .map(|need| need.split('|').map(|name| names.get(name).copied()).collect())
+                .collect();
             features.push(Ready {
                 name: feature.name,
                 category: feature.category,
                 points: feature.points,
                 within: feature.within,
                 needs: needs.ok_or_else(|| format!("{} needs an unknown class", feature.name))?,
-                needs_attack: feature.needs.contains(&"attack"),
+                needs_attack: feature.needs.iter().any(|need| need.contains("attack")),
             });
         }
         let mut features_of = vec![Vec::new(); names.len()];
         let mut attacks = 0;
         for (at, feature) in features.iter().enumerate() {
             attacks |= Features::from(feature.points > 0) << at;
-            feature.needs.iter().for_each(|class| features_of[*class].push(at));
+            feature.needs.iter().flatten().for_each(|class| features_of[*class].push(at));
         }
         let decodes = categories.contains(&Category::Encoded);
         Ok(Self { words, marks, classes: names.len(), features, features_of, attacks, decodes })

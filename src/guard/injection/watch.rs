@@ -166,8 +166,8 @@ impl Watch {
             {
                 self.work += ready.needs.len() as u64;
             }
-            let near = |need: &usize| self.seen[offset + need] + ready.within >= self.position;
-            if ready.needs.iter().all(near) {
+            let near = |class: &usize| self.seen[offset + class] + ready.within >= self.position;
+            if ready.needs.iter().all(|need| need.iter().any(near)) {
                 self.feature(lexicon, *feature, bank);
             }
         }
