@@ -232,6 +232,10 @@ impl Spelling for String {
 
     fn sign(&mut self, _: Sign) {}
 
+    fn known(&self) -> u64 {
+        0
+    }
+
     fn join(&mut self, _: bool) {}
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Watch {
     last_mark: char,
     /// Letters that were spaced out have come together, perhaps without spaces between words.
     joined: bool,
+    /// How many words were known so far.
+    known: u64,
     /// Where each class was last seen, by bank.
     seen: Vec<u64>,
     /// What was found in the last stretches, the newest last.
@@ -94,6 +96,7 @@ impl Watch {
             marks: lexicon.marks.start,
             last_mark: '\n',
             joined: false,
+            known: 0,
             seen: vec![NEVER; lexicon.classes * Bank::SEEN],
             stretches: [0; STRETCHES],
             best: Judgement::default(),
@@ -193,6 +196,7 @@ impl View<'_> {
         let (table, state) = (&self.lexicon.words, self.watch.words);
         for index in 0..table.automaton.match_len(state) {
             let (class, bank) = table.classes[table.automaton.match_pattern(state, index).as_usize()];
+            self.watch.known += u64::from(bank == Bank::Plain);
             match bank {
                 Bank::Joined if !self.watch.joined => {}
                 Bank::Joined => self.watch.see(self.lexicon, class, Bank::Plain),
@@ -245,6 +249,10 @@ impl Spelling for View<'_> {
 
     fn sign(&mut self, sign: Sign) {
         self.watch.see(self.lexicon, sign as usize, Bank::Plain);
+    }
+
+    fn known(&self) -> u64 {
+        self.watch.known
     }
 
     fn join(&mut self, joined: bool) {

@@ -15,6 +15,8 @@ pub(super) trait Spelling {
     fn letter(&mut self, letter: char);
     /// How the words around were disguised.
     fn sign(&mut self, sign: Sign);
+    /// How many words were known so far.
+    fn known(&self) -> u64;
     /// From here on words may have lost the spaces between them, or no longer.
     fn join(&mut self, joined: bool);
 }
@@ -148,8 +150,8 @@ impl Words {
             return leet(word, out);
         }
         if latin && word.chars().any(|letter| unconfused(letter).is_some()) {
-            out.sign(Sign::Homoglyphs);
-            return spell(word.chars().map(|letter| unconfused(letter).unwrap_or(letter)), out);
+            let plain = word.chars().map(|letter| unconfused(letter).unwrap_or(letter));
+            return disguised(plain, Sign::Homoglyphs, out);
         }
         spell(word.chars(), out);
     }
@@ -167,11 +169,21 @@ fn leet(word: &str, out: &mut impl Spelling) {
     let plain = |letter: char| unleet(letter).unwrap_or(letter);
     // `base64` and `gpt4` are not in disguise.
     let end = word.trim_end_matches(|letter: char| !letter.is_ascii_lowercase());
-    if end.chars().any(|letter| unleet(letter).is_some()) {
-        out.sign(Sign::Leet);
+    if end.chars().all(|letter| unleet(letter).is_none()) {
+        return spell(word.chars().map(plain), out);
     }
-    spell(word.chars().map(plain), out);
+    disguised(word.chars().map(plain), Sign::Leet, out);
     if word.contains('1') {
-        spell(word.chars().map(|letter| if letter == '1' { 'l' } else { plain(letter) }), out);
+        let other = |letter: char| if letter == '1' { 'l' } else { plain(letter) };
+        disguised(word.chars().map(other), Sign::Leet, out);
+    }
+}
+
+/// It counts as a disguise only if a known word was behind it.
+fn disguised(word: impl Iterator<Item = char>, sign: Sign, out: &mut impl Spelling) {
+    let known = out.known();
+    spell(word, out);
+    if out.known() > known {
+        out.sign(sign);
     }
 }
