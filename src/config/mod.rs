@@ -38,7 +38,9 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
-pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
+pub use guard::{
+    Action, Guard, GuardKind, INJECTION_CATEGORIES, Mode, OnError, PII_KINDS, Stage, together,
+};
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};

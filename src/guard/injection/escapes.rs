@@ -78,6 +78,11 @@ impl Escapes {
         out.extend(std::mem::take(&mut self.pending).chars().map(|character| (character, false)));
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.pending.len()
+    }
+
     /// What was taken for an escape is none. Its last character may begin another.
     fn undo(&mut self, out: &mut Out) {
         self.broken(out);
@@ -120,7 +125,7 @@ fn state(pending: &str) -> State {
         return byte(digits);
     }
     if let Some(digits) = pending.strip_prefix("\\u{") {
-        let digits = digits.strip_suffix('}').map_or(Err(digits), Ok);
+        let digits = digits.strip_suffix('}').ok_or(digits);
         return digits.map_or_else(|open| hex(open, LONGEST), |all| hex(all, all.len()));
     }
     if let Some(digits) = pending.strip_prefix("\\u") {
@@ -149,9 +154,12 @@ fn entity(pending: &str) -> State {
         };
     }
     let named = ENTITIES.iter().find(|(name, _)| name.starts_with(pending));
-    named.map_or(State::Plain, |(name, sign)| {
-        if *name == pending { State::Sign(*sign) } else { State::Open }
-    })
+    named.map_or(
+        State::Plain,
+        |(name, sign)| {
+            if *name == pending { State::Sign(*sign) } else { State::Open }
+        },
+    )
 }
 
 // === impl Utf8 ===

@@ -133,7 +133,8 @@ impl Eye {
             }
             return None;
         }
-        if matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             if matches!(character, '\u{202d}' | '\u{202e}') {
                 view.sign(Sign::Bidi);
             }
@@ -169,19 +170,23 @@ impl Eye {
                 }
             }
         };
-        match character {
-            Some(character) => {
-                self.base64.push(character, &mut |decoded| read(base64, decoded));
-                self.hex.push(character, &mut |decoded| read(hex, decoded));
-            }
-            None => {
-                self.base64.finish(&mut |decoded| read(base64, decoded));
-                self.hex.finish(&mut |decoded| read(hex, decoded));
-            }
+        if let Some(character) = character {
+            self.base64.push(character, &mut |decoded| read(base64, decoded));
+            self.hex.push(character, &mut |decoded| read(hex, decoded));
+        } else {
+            self.base64.finish(&mut |decoded| read(base64, decoded));
+            self.hex.finish(&mut |decoded| read(hex, decoded));
         }
         if payload {
             View { lexicon, watch: &mut self.watch }.sign(Sign::Payload);
         }
+    }
+
+    /// How many bytes wait for what comes next, inner eyes included.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let inner = self.inner.iter().flatten().map(|inner| inner.held()).sum::<usize>();
+        self.words.held() + self.escapes.held() + inner
     }
 
     /// How many steps the reading took, inner ones included.

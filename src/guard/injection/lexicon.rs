@@ -47,9 +47,9 @@ pub(super) struct Lexicon {
 
 /// An automaton, and which class and bank each of its patterns has.
 pub(super) struct Table {
-    pub(super) automaton: NFA,
+    automaton: NFA,
     pub(super) start: StateID,
-    pub(super) classes: Vec<(usize, Bank)>,
+    classes: Vec<(usize, Bank)>,
 }
 
 /// A feature, with its classes looked up.
@@ -79,7 +79,8 @@ impl Bank {
 impl Lexicon {
     /// Features of other categories do not count.
     pub(super) fn new(categories: &[Category]) -> Result<Self, String> {
-        let mut names: Names = Sign::NAMES.iter().enumerate().map(|(at, name)| (*name, at)).collect();
+        let mut names: Names =
+            Sign::NAMES.iter().enumerate().map(|(at, name)| (*name, at)).collect();
         let words = Table::new(&read_words(&mut names)?)?;
         let marks = Table::new(&read_marks(&mut names))?;
         let wanted = |category: Option<Category>| {
@@ -152,7 +153,8 @@ impl Table {
     fn new(patterns: &Patterns) -> Result<Self, String> {
         let faulty = |error: &dyn std::fmt::Display| format!("the words cannot be used: {error}");
         let texts = patterns.iter().map(|(text, ..)| text);
-        let automaton = NFA::builder().dense_depth(3).build(texts).map_err(|error| faulty(&error))?;
+        let automaton =
+            NFA::builder().dense_depth(3).build(texts).map_err(|error| faulty(&error))?;
         let start = automaton.start_state(Anchored::No).map_err(|error| faulty(&error))?;
         let classes = patterns.iter().map(|(_, class, bank)| (*class, *bank)).collect();
         Ok(Self { automaton, start, classes })
@@ -160,6 +162,13 @@ impl Table {
 
     pub(super) fn next(&self, state: StateID, byte: u8) -> StateID {
         self.automaton.next_state(Anchored::No, state, byte)
+    }
+
+    /// What ends in this state.
+    pub(super) fn matches(&self, state: StateID) -> impl Iterator<Item = (usize, Bank)> {
+        let ends = if self.automaton.is_match(state) { self.automaton.match_len(state) } else { 0 };
+        (0..ends)
+            .map(move |index| self.classes[self.automaton.match_pattern(state, index).as_usize()])
     }
 }
 
@@ -179,17 +188,11 @@ fn read_words(names: &mut Names) -> Result<Patterns, String> {
         let class = number(names, name);
         for word in words.split('|') {
             let spelled = spelled(word);
-            let plain = spelled.trim_matches(' ');
-            if plain.is_empty() {
+            if spelled.trim().is_empty() {
                 return Err(format!("an empty word in: {line}"));
             }
             if language == DISGUISED {
-                let joined = plain.replace(' ', "");
-                if joined.len() >= LEAST_JOINED {
-                    patterns.insert((joined, class, Bank::Joined));
-                }
-                patterns.insert((spelled.chars().map(rot13).collect(), class, Bank::Rot13));
-                patterns.insert((spelled.chars().rev().collect(), class, Bank::Reversed));
+                patterns.extend(disguises(&spelled).map(|(text, bank)| (text, class, bank)));
             }
             patterns.insert((spelled, class, Bank::Plain));
         }
@@ -237,6 +240,15 @@ impl Spelling for String {
     }
 
     fn join(&mut self, _: bool) {}
+}
+
+fn disguises(spelled: &str) -> impl Iterator<Item = (String, Bank)> {
+    let joined = Some(spelled.replace(' ', "")).filter(|word| word.len() >= LEAST_JOINED);
+    let disguises = [
+        (spelled.chars().map(rot13).collect(), Bank::Rot13),
+        (spelled.chars().rev().collect(), Bank::Reversed),
+    ];
+    disguises.into_iter().chain(joined.map(|joined| (joined, Bank::Joined)))
 }
 
 fn rot13(letter: char) -> char {

@@ -43,7 +43,10 @@ impl Base64 {
     pub(super) fn push(&mut self, character: char, out: &mut impl FnMut(Decoded)) {
         let Some(digit) = digit(character) else {
             let wraps = matches!(character, '\n' | '\r') && self.length >= LINE;
-            return if wraps { () } else { self.finish(out) };
+            if !wraps {
+                self.finish(out);
+            }
+            return;
         };
         self.length += 1;
         if self.length < LEAST_BASE64 {

@@ -1,6 +1,6 @@
 //! What has been seen of late in one reading of a text, and how bad that is together.
 
-use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::automaton::StateID;
 
 use super::features::Category;
 use super::lexicon::{Bank, Lexicon};
@@ -192,22 +192,10 @@ impl View<'_> {
         self.mark('\n');
     }
 
-    fn matched(&mut self) {
-        let (table, state) = (&self.lexicon.words, self.watch.words);
-        for index in 0..table.automaton.match_len(state) {
-            let (class, bank) = table.classes[table.automaton.match_pattern(state, index).as_usize()];
-            self.watch.known += u64::from(bank == Bank::Plain);
-            match bank {
-                Bank::Joined if !self.watch.joined => {}
-                Bank::Joined => self.watch.see(self.lexicon, class, Bank::Plain),
-                _ => self.watch.see(self.lexicon, class, bank),
-            }
-        }
-    }
-
     /// Any character, signs and spaces included. Spaces in a row are one.
     pub(super) fn mark(&mut self, character: char) {
-        let character = if character == '\n' || !character.is_whitespace() { character } else { ' ' };
+        let character =
+            if character == '\n' || !character.is_whitespace() { character } else { ' ' };
         let last = std::mem::replace(&mut self.watch.last_mark, character);
         if character.is_whitespace() && (last == character || last == '\n') {
             self.watch.last_mark = last;
@@ -220,13 +208,8 @@ impl View<'_> {
             {
                 self.watch.work += 1;
             }
-            let state = self.watch.marks;
-            if table.automaton.is_match(state) {
-                for index in 0..table.automaton.match_len(state) {
-                    let pattern = table.automaton.match_pattern(state, index);
-                    let (class, bank) = table.classes[pattern.as_usize()];
-                    self.watch.see(self.lexicon, class, bank);
-                }
+            for (class, bank) in table.matches(self.watch.marks) {
+                self.watch.see(self.lexicon, class, bank);
             }
         }
     }
@@ -241,8 +224,13 @@ impl Spelling for View<'_> {
             {
                 self.watch.work += 1;
             }
-            if table.automaton.is_match(self.watch.words) {
-                self.matched();
+            for (class, bank) in table.matches(self.watch.words) {
+                self.watch.known += u64::from(bank == Bank::Plain);
+                match bank {
+                    Bank::Joined if !self.watch.joined => {}
+                    Bank::Joined => self.watch.see(self.lexicon, class, Bank::Plain),
+                    _ => self.watch.see(self.lexicon, class, bank),
+                }
             }
         }
     }

@@ -68,6 +68,11 @@ impl Words {
         *self = Self::default();
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.token.len() + self.spaced.len()
+    }
+
     fn add(&mut self, character: char, out: &mut impl Spelling) {
         if self.letters == LONGEST {
             self.end_token(out);
