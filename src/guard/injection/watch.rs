@@ -192,6 +192,15 @@ impl View<'_> {
         self.mark('\n');
     }
 
+    fn word(&mut self, class: usize, bank: Bank) {
+        self.watch.known += u64::from(bank == Bank::Plain);
+        match bank {
+            Bank::Joined if !self.watch.joined => {}
+            Bank::Joined => self.watch.see(self.lexicon, class, Bank::Plain),
+            _ => self.watch.see(self.lexicon, class, bank),
+        }
+    }
+
     /// Any character, signs and spaces included. Spaces in a row are one.
     pub(super) fn mark(&mut self, character: char) {
         let character =
@@ -225,12 +234,7 @@ impl Spelling for View<'_> {
                 self.watch.work += 1;
             }
             for (class, bank) in table.matches(self.watch.words) {
-                self.watch.known += u64::from(bank == Bank::Plain);
-                match bank {
-                    Bank::Joined if !self.watch.joined => {}
-                    Bank::Joined => self.watch.see(self.lexicon, class, Bank::Plain),
-                    _ => self.watch.see(self.lexicon, class, bank),
-                }
+                self.word(class, bank);
             }
         }
     }
