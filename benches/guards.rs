@@ -1,6 +1,9 @@
-//! What guards cost: on text with nothing to find, on text with something, whole and in pieces.
+//! What guards cost: how much later a stream's first token comes, how much of a text waits, and the
+//! time they take on text with nothing to find and with something, whole and in pieces.
 //!
 //! Run by `cargo bench --bench guards`.
+
+mod delay;
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -49,6 +52,8 @@ const FULL: &str = "Write to alice@example.org or call +49 30 901820, and pay wi
 
 fn main() {
     LazyLock::force(&GUARDS);
+    delay::tell();
+    held();
     divan::main();
 }
 
@@ -64,6 +69,24 @@ fn chain(name: &str) -> Chain {
         _ => &[name],
     };
     GUARDS.chain(names, Stage::Output)
+}
+
+/// Tells how many characters of prose wait, on average and at most, as one after the other comes.
+fn held() {
+    println!("held back of prose, in characters: mean, most");
+    let text = PROSE.repeat(8);
+    for name in NAMES {
+        let (chain, vault) = (chain(name), Arc::new(Vault::default()));
+        let (mut scan, mut out) = (chain.scan(&vault), String::new());
+        let (mut all, mut most) = (0, 0);
+        for (place, letter) in text.char_indices() {
+            let _ = scan.feed(letter.encode_utf8(&mut [0; 4]), &mut out);
+            let waits = place + letter.len_utf8() - out.len().min(place + 1);
+            (all, most) = (all + waits, most.max(waits));
+        }
+        let mean = all as f64 / text.len() as f64;
+        println!("  {name:8} {mean:5.1} {most:4}");
+    }
 }
 
 fn whole(bencher: Bencher, name: &str, sentence: &str) {

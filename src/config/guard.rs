@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::problem::{Report, child, suggestion};
 use super::provider::texts;
 use super::reader::Section;
+use super::route::Strategy;
 use super::secret::{Literal, Secret};
 use super::{Config, value};
 
@@ -506,7 +507,12 @@ pub(super) fn check(config: &Config, report: &Report) {
         match &guard.kind {
             GuardKind::Judge { route, .. } if !route.is_empty() => {
                 let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
-                check_name((&format!("{path}.route"), "route"), route, &known, report);
+                let path = format!("{path}.route");
+                check_name((&path, "route"), route, &known, report);
+                let asked = config.routes.get(route);
+                if asked.is_some_and(|route| route.strategy == Strategy::Task) {
+                    report.problem(&path, "a route by task cannot be asked: name one it leads to");
+                }
             }
             GuardKind::Moderation { model, .. } if !model.is_empty() => {
                 let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();

@@ -42,6 +42,12 @@ pub fn tokens(request: &ChatRequest, target: Dialect, tokenizer: Option<Tokenize
     CONVERSATION + messages + tools + prompt + format
 }
 
+/// The same of a chat that is nothing but these messages of one text each.
+pub fn texts<'a>(texts: impl Iterator<Item = &'a str>, tokenizer: Option<Tokenizer>) -> u64 {
+    let scale = Scale(tokenizer);
+    CONVERSATION + texts.map(|text| MESSAGE + scale.text(text)).sum::<u64>()
+}
+
 /// What Anthropic adds of its own.
 fn prompt(request: &ChatRequest) -> u64 {
     let tools = match request.tool_choice {

@@ -51,3 +51,13 @@ impl<Inner: Filter> Filter for Option<Inner> {
         self.as_mut().map_or(Ok(()), |inner| inner.finish(out))
     }
 }
+
+impl<Inner: Filter + ?Sized> Filter for &mut Inner {
+    fn feed(&mut self, piece: &str, out: &mut String) -> Result<(), Blocked> {
+        (**self).feed(piece, out)
+    }
+
+    fn finish(&mut self, out: &mut String) -> Result<(), Blocked> {
+        (**self).finish(out)
+    }
+}

@@ -39,7 +39,7 @@ use remote::Remote;
 use sieve::Sieve;
 
 /// All guards of a config, made ready.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Guards(BTreeMap<String, Arc<Guard>>);
 
 /// One guard, made ready. Shared by all calls.
@@ -56,7 +56,7 @@ pub struct Guard {
 }
 
 /// The guards that look at one surface of a call, in their order.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Chain {
     stage: Option<Stage>,
     local: Vec<Arc<Guard>>,
@@ -86,6 +86,12 @@ trait Reader: Send {
     fn end(&mut self) -> Option<Finding>;
 }
 
+impl std::fmt::Debug for Guard {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Guard({})", self.name)
+    }
+}
+
 // === impl Guards ===
 
 impl Guards {
@@ -102,6 +108,14 @@ impl Guards {
             }
         }
         if problems.is_empty() { Ok(Self(guards)) } else { Err(problems) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Arc<Guard>> {
+        self.0.get(name)
     }
 
     /// Those of the named guards that look at this surface. The names are checked by `config`.
@@ -123,12 +137,31 @@ impl Chain {
 
     /// Whether an answer has to be there whole before anything of it may leave.
     pub fn needs_whole(&self) -> bool {
-        let acts = |guard: &&Arc<Guard>| {
-            !guard.dry_run && matches!(guard.action, Action::Block | Action::Mask)
-        };
         let schema = |guard: &Arc<Guard>| matches!(guard.engine, Engine::Schema(_));
-        let blocking = |guard: &Arc<Guard>| guard.mode == Mode::Blocking;
-        self.local.iter().filter(acts).any(schema) || self.remote.iter().filter(acts).any(blocking)
+        self.local.iter().filter(|guard| guard.acts()).any(schema) || self.holds()
+    }
+
+    /// Whether somebody has to be asked before anything of an answer may leave.
+    pub fn holds(&self) -> bool {
+        self.remote.iter().any(|guard| guard.acts() && guard.mode == Mode::Blocking)
+    }
+
+    /// Those that look at all texts of the surface, and not only at what is the answer.
+    #[must_use]
+    pub fn beside_answer(&self) -> Self {
+        let mut chain = self.clone();
+        chain.local.retain(|guard| !matches!(guard.engine, Engine::Schema(_)));
+        chain
+    }
+
+    /// Whether one of them may block or mask.
+    pub fn acts(&self) -> bool {
+        self.all().any(|guard| guard.acts())
+    }
+
+    /// The local ones, and behind them those that ask.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Guard>> {
+        self.local.iter().chain(&self.remote)
     }
 
     /// A way past the local guards.
@@ -158,6 +191,25 @@ impl Guard {
             stages: config.stages.iter().copied().collect(),
             engine: Engine::new(&config.kind)?,
         })
+    }
+
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// Whether it may block or mask, and not only note.
+    pub fn acts(&self) -> bool {
+        !self.dry_run && matches!(self.action, Action::Block | Action::Mask)
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// What it says of a text that it cannot look at.
+    pub fn skips(&self, stage: Stage) -> Verdict {
+        let failure = Some(Failure::Impossible);
+        Verdict { failure, ..self.silence(stage) }
     }
 
     /// The verdict before anything was looked at.

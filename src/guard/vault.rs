@@ -78,6 +78,17 @@ impl Vault {
         placeholder
     }
 
+    /// The text with all that can be put back into it replaced again.
+    pub fn conceal(&self, text: &str) -> String {
+        let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known: Vec<(&String, &String)> = values.restorable.iter().collect();
+        // A value may stand in a longer one.
+        known.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        known.into_iter().fold(text.to_owned(), |text, (placeholder, value)| {
+            text.replace(value.as_str(), placeholder)
+        })
+    }
+
     /// Whether there is anything to put back, so that an answer need not be looked through.
     pub fn is_empty(&self) -> bool {
         let values = self.0.lock().unwrap_or_else(PoisonError::into_inner);

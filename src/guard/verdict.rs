@@ -43,10 +43,13 @@ pub enum Failure {
     Status(u16),
     #[error("the answer is not understood: {0}")]
     Answer(String),
+    /// There is something here that guards of texts cannot read.
+    #[error("this cannot be looked at")]
+    Impossible,
 }
 
 /// A guard ends the call. What it found stands in its verdict.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("The guard `{guard}` objects ({label}).")]
 pub struct Blocked {
     pub guard: String,
