@@ -43,7 +43,9 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
-pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
+pub use guard::{
+    Action, Guard, GuardKind, INJECTION_CATEGORIES, Mode, OnError, PII_KINDS, Stage, together,
+};
 pub use limit::{Limits, Pace};
 pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
