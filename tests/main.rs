@@ -16,6 +16,7 @@ mod fallback;
 mod faults;
 mod hostile;
 mod house;
+mod import;
 mod limits;
 mod matrix;
 mod objects;

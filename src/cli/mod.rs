@@ -4,6 +4,7 @@ mod audit;
 mod banner;
 mod check;
 mod explain;
+mod import;
 mod keys;
 mod serve;
 mod tasks;
@@ -49,6 +50,8 @@ enum Command {
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
+    /// Write a config of ours from one of another gateway; stderr says what did not come along.
+    Import(import::ImportArguments),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
+        Some(Command::Import(arguments)) => import::run(&arguments),
     }
 }
 

@@ -1,0 +1,162 @@
+//! What LiteLLM says once for all models: `litellm_settings`, `router_settings`, `general_settings`.
+
+use serde_json::Value as Json;
+
+use super::deployment::Defaults;
+use super::{ADVICE, named};
+use crate::cli::import::draft::Draft;
+use crate::cli::import::source::{self, Source};
+
+/// What holds for all routes.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    pub(super) defaults: Defaults,
+    pub(super) retries: Option<u64>,
+    pub(super) strategy: Option<(String, String)>,
+    /// The kind of a fallback here, for which model, and to which others; with its path.
+    pub(super) fallbacks: Vec<Fallback>,
+    /// Other names of models: the name, the model, and the path.
+    pub(super) aliases: Vec<(String, String, String)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Fallback {
+    pub(super) path: String,
+    pub(super) kind: &'static str,
+    /// `*` for every model that has none of its own.
+    pub(super) from: String,
+    pub(super) to: Vec<String>,
+}
+
+/// Which of our fallbacks each of theirs is.
+const FALLBACKS: [(&str, &str); 3] = [
+    ("fallbacks", "general"),
+    ("context_window_fallbacks", "context"),
+    ("content_policy_fallbacks", "content_filter"),
+];
+
+/// Variables that LiteLLM sets for itself. Their values may be secret.
+pub(super) fn environment(root: &mut Source<'_>) {
+    let Some(mut variables) = root.table("environment_variables") else { return };
+    for (_, path, _) in variables.entries() {
+        root.report.lost(&path, "a config sets no variables here; set it where the gateway starts");
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    pub(super) fn read(root: &mut Source<'_>, draft: &mut Draft) -> Self {
+        let mut settings = Self::default();
+        if let Some(mut router) = root.table("router_settings") {
+            settings.take_shared(&mut router);
+            settings.defaults.timeout = router.number("timeout").or(settings.defaults.timeout);
+            settings.defaults.stream_timeout = router.number("stream_timeout");
+            let path = router.at("routing_strategy");
+            settings.strategy = router.text("routing_strategy").map(|name| (path, name));
+            settings.take_aliases(&mut router);
+            router.rest(&ADVICE);
+        }
+        if let Some(mut litellm) = root.table("litellm_settings") {
+            settings.take_shared(&mut litellm);
+            let timeout = litellm.number("request_timeout");
+            settings.defaults.timeout = settings.defaults.timeout.or(timeout);
+            cache(&mut litellm);
+            settings.take_aliases(&mut litellm);
+            litellm.rest(&ADVICE);
+        }
+        let general = root.table("general_settings");
+        if general.as_ref().is_none_or(|general| !general.has("master_key")) {
+            let text = "is absent, so anybody could call; here every call needs a key: one is made \
+                        at the start and shown once, unless `[keys]` has some";
+            root.report.changed("general_settings.master_key", text);
+        }
+        if let Some(general) = general {
+            general_settings(general, draft);
+        }
+        settings
+    }
+
+    /// What may stand in either of the two sections.
+    fn take_shared(&mut self, section: &mut Source<'_>) {
+        if section.has("num_retries") {
+            let text = "`attempts` of a route counts over keys, retries, targets and fallbacks";
+            section.changed("num_retries", text);
+            let retries = section.number("num_retries").unwrap_or_default();
+            self.retries = self.retries.or(format!("{retries:.0}").parse().ok());
+        }
+        for (theirs, kind) in FALLBACKS {
+            for (path, table) in section.list(theirs) {
+                let Some(mut table) = Source::new(path, table, section.report) else { continue };
+                for (from, path) in table.names() {
+                    let to = table.texts(&from);
+                    self.fallbacks.push(Fallback { path, kind, from, to });
+                }
+            }
+        }
+        let path = section.at("default_fallbacks");
+        let to = section.texts("default_fallbacks");
+        if !to.is_empty() {
+            self.fallbacks.push(Fallback { path, kind: "general", from: "*".to_owned(), to });
+        }
+    }
+
+    fn take_aliases(&mut self, section: &mut Source<'_>) {
+        for key in ["model_group_alias", "model_alias_map"] {
+            let Some(mut table) = section.table(key) else { continue };
+            for (alias, path, value) in table.entries() {
+                let model = value.as_str().or_else(|| value["model"].as_str());
+                if value["hidden"] == true {
+                    let text = "is listed in /v1/models like every route that a key may call";
+                    section.report.changed(&path, text);
+                }
+                match model {
+                    Some(model) => self.aliases.push((alias, model.to_owned(), path)),
+                    None => section.report.todo(&path, "names no model; it was left out"),
+                }
+            }
+        }
+    }
+}
+
+fn cache(litellm: &mut Source<'_>) {
+    if litellm.take("cache") == Some(Json::Bool(true)) {
+        let text = "is off here until it is switched on: per route, and per call by \
+                    `x-switchpoint-cache`; answers never cross keys unless a route says so";
+        litellm.report.lost(&litellm.at("cache"), text);
+    }
+}
+
+fn general_settings(mut general: Source<'_>, draft: &mut Draft) {
+    let path = general.at("master_key");
+    if let Some(written) = general.text("master_key") {
+        let named = named(&written);
+        let key = source::secret((&path, &written), named, "LITELLM_MASTER_KEY", general.report);
+        draft.section("admin", "").set("key", key.as_str());
+        draft
+            .section("keys", "master")
+            .comment("The master key of before may call everything, and operates the gateway too.")
+            .comment("Better give clients keys of their own, with limits and budgets.")
+            .set("secret", key);
+    }
+    if let Some(most) = general.count("global_max_parallel_requests") {
+        draft.section("server", "").set("max_in_flight", most);
+    }
+    if let Some(most) = general.number("max_request_size_mb").filter(|most| *most >= 1.0) {
+        draft.section("server", "").set("max_body", format!("{most:.0}MiB"));
+    }
+    if let Some(days) = general.text("maximum_spend_logs_retention_period") {
+        let is_known = days.ends_with(['s', 'm', 'h', 'd']) && days.len() > 1;
+        let digits = days.trim_end_matches(['s', 'm', 'h', 'd']);
+        if is_known && digits.parse::<u64>().is_ok_and(|count| count > 0) {
+            draft.section("store", "").set("retention", days);
+        } else {
+            general.changed("maximum_spend_logs_retention_period", "write `[store] retention`");
+        }
+    }
+    if let Some(most) = general.count("max_parallel_requests") {
+        let text = format!("write `limits = {{ concurrency = {most} }}` at each model or provider");
+        general.report.lost(&general.at("max_parallel_requests"), text);
+    }
+    general.rest(&ADVICE);
+}
