@@ -150,13 +150,18 @@ async fn start(config: &str, upstream: &Upstream) -> Gateway {
     table.insert("server".to_owned(), server.clone().into());
     server.insert("key".to_owned(), ADMIN_KEY.into());
     table.insert("admin".to_owned(), server.into());
-    table.insert("store".to_owned(), Table::from_iter([("url".to_owned(), "memory:".into())]).into());
+    table.insert(
+        "store".to_owned(),
+        Table::from_iter([("url".to_owned(), "memory:".into())]).into(),
+    );
     let keys = table.entry("keys").or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
     keys.insert("test".to_owned(), Table::from_iter([("secret".to_owned(), KEY.into())]).into());
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.toml"), table.to_string()).unwrap();
-    let variables: Vec<(String, String)> =
-        variables(config).into_iter().map(|name| (name.clone(), format!("value-of-{name}"))).collect();
+    let variables: Vec<(String, String)> = variables(config)
+        .into_iter()
+        .map(|name| (name.clone(), format!("value-of-{name}")))
+        .collect();
     let variables: Vec<(&str, &str)> =
         variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     Gateway::run_with(folder, "", &variables).await

@@ -1,8 +1,10 @@
 //! Reads the config of another gateway, writes one of ours, and says what did not come along.
 
+mod bifrost;
 mod draft;
 mod fallbacks;
 mod litellm;
+mod portkey;
 mod report;
 mod source;
 mod values;
@@ -29,6 +31,10 @@ pub(super) struct ImportArguments {
 enum Peer {
     /// `config.yaml` of LiteLLM's proxy.
     Litellm,
+    /// `config.json` of Bifrost.
+    Bifrost,
+    /// A gateway config of Portkey.
+    Portkey,
 }
 
 pub(super) fn run(arguments: &ImportArguments) -> ExitCode {
@@ -67,6 +73,8 @@ impl Peer {
     fn import(self, config: Json, report: &Report) -> Draft {
         let mut draft = match self {
             Self::Litellm => litellm::import(config, report),
+            Self::Bifrost => bifrost::import(config, report),
+            Self::Portkey => portkey::import(config, report),
         };
         draft.opening.push(format!(
             "Imported from {}; what did not come along was said on stderr.",
@@ -83,6 +91,8 @@ impl Peer {
     fn name(self) -> &'static str {
         match self {
             Self::Litellm => "LiteLLM",
+            Self::Bifrost => "Bifrost",
+            Self::Portkey => "Portkey",
         }
     }
 }

@@ -134,6 +134,14 @@ impl<'r> Source<'r> {
         self.left.keys().map(|name| (name.clone(), self.at(name))).collect()
     }
 
+    pub(super) fn rename(&mut self, from: &str, to: &str) {
+        if !self.left.contains_key(to)
+            && let Some(value) = self.left.shift_remove(from)
+        {
+            self.left.insert(to.to_owned(), value);
+        }
+    }
+
     /// Reports a setting, if it is there, as one that is not carried over.
     pub(super) fn lose(&mut self, key: &str, advice: &str) {
         if self.take(key).is_some() {

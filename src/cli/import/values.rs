@@ -34,6 +34,22 @@ pub(super) fn decimal(text: &str) -> Json {
     }
 }
 
+/// Weights as whole numbers in the same proportion; none where all are alike.
+pub(super) fn whole_weights(weights: impl Iterator<Item = f64> + Clone) -> Vec<Option<u64>> {
+    let alike =
+        weights.clone().zip(weights.clone().skip(1)).all(|(one, two)| one.total_cmp(&two).is_eq());
+    let broken = weights.clone().any(|weight| weight.fract() != 0.0);
+    let factor = if broken { 1000.0 } else { 1.0 };
+    let whole =
+        |weight: f64| format!("{:.0}", (weight * factor).clamp(0.0, 1_000_000.0)).parse().ok();
+    weights.map(|weight| if alike { None } else { whole(weight) }).collect()
+}
+
+/// A target as a route names it.
+pub(super) fn target(name: &str, weight: Option<u64>) -> Json {
+    weight.map_or_else(|| json!(name), |weight| json!({"target": name, "weight": weight}))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

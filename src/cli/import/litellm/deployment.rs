@@ -77,7 +77,10 @@ impl Deployment {
             report.todo(&path, "needs `model_name` and `litellm_params`; it was left out");
             return None;
         };
-        let model = find_model(&mut params)?;
+        let Some(model) = find_model(&mut params) else {
+            report.lost(&params.path, "was left out with its model");
+            return None;
+        };
         let values = provider(&mut params, &model, defaults);
         let provider = draft.intern("providers", &source::section_name(model.row.kind), &values);
         let name = format!("{provider}/{}", model.name);

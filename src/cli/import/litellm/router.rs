@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::deployment::Deployment;
 use super::settings::{Fallback, Settings};
@@ -10,6 +10,7 @@ use crate::cli::import::draft::{Draft, Section};
 use crate::cli::import::fallbacks;
 use crate::cli::import::report::Report;
 use crate::cli::import::source;
+use crate::cli::import::values::{self, whole_weights};
 
 /// The deployments by the name that clients ask for, in the order of the file.
 #[derive(Debug, Default)]
@@ -233,10 +234,7 @@ fn section(group: Vec<Deployment>, strategy: &str, report: &Report) -> Section {
             report.changed(&deployment.path, text);
             continue;
         }
-        let target = match weight {
-            Some(weight) => json!({"target": name, "weight": weight}),
-            None => json!(name),
-        };
+        let target = values::target(&name, weight);
         targets.push((name, target));
     }
     let several = targets.len() > 1;
@@ -262,13 +260,7 @@ fn weights(group: &[Deployment]) -> Vec<Option<u64>> {
     if group.len() < 2 || written.iter().all(Option::is_none) {
         return vec![None; group.len()];
     }
-    let broken = written.iter().flatten().any(|weight| weight.fract() != 0.0);
-    let factor = if broken { 1000.0 } else { 1.0 };
-    let whole = |weight: Option<f64>| {
-        let weight = (weight.unwrap_or(1.0) * factor).clamp(0.0, 1_000_000.0);
-        format!("{weight:.0}").parse().ok()
-    };
-    written.into_iter().map(whole).collect()
+    whole_weights(written.into_iter().map(|weight| weight.unwrap_or(1.0)))
 }
 
 /// Theirs count for one name; ours for the whole way of a call.

@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 use super::deployment::Defaults;
 use super::{ADVICE, named};
 use crate::cli::import::draft::Draft;
+use crate::cli::import::report::Report;
 use crate::cli::import::source::{self, Source};
 
 /// What holds for all routes.
@@ -86,13 +87,17 @@ impl Settings {
             self.retries = self.retries.or(format!("{retries:.0}").parse().ok());
         }
         for (theirs, kind) in FALLBACKS {
-            for (path, table) in section.list(theirs) {
-                let Some(mut table) = Source::new(path, table, section.report) else { continue };
-                for (from, path) in table.names() {
+            let tables = section.list(theirs).into_iter();
+            let tables =
+                tables.filter_map(|(path, table)| Source::new(path, table, section.report));
+            self.fallbacks.extend(tables.flat_map(|mut table| {
+                let names = table.names().into_iter();
+                let fallback = names.map(|(from, path)| {
                     let to = table.texts(&from);
-                    self.fallbacks.push(Fallback { path, kind, from, to });
-                }
-            }
+                    Fallback { path, kind, from, to }
+                });
+                fallback.collect::<Vec<_>>()
+            }));
         }
         let path = section.at("default_fallbacks");
         let to = section.texts("default_fallbacks");
@@ -105,18 +110,28 @@ impl Settings {
         for key in ["model_group_alias", "model_alias_map"] {
             let Some(mut table) = section.table(key) else { continue };
             for (alias, path, value) in table.entries() {
-                let model = value.as_str().or_else(|| value["model"].as_str());
-                if value["hidden"] == true {
-                    let text = "is listed in /v1/models like every route that a key may call";
-                    section.report.changed(&path, text);
-                }
+                let model = match value {
+                    Json::String(model) => Some(model),
+                    other => alias_model(other, &path, section.report),
+                };
                 match model {
-                    Some(model) => self.aliases.push((alias, model.to_owned(), path)),
+                    Some(model) => self.aliases.push((alias, model, path)),
                     None => section.report.todo(&path, "names no model; it was left out"),
                 }
             }
         }
     }
+}
+
+/// The model of an alias that says more.
+fn alias_model(value: Json, path: &str, report: &Report) -> Option<String> {
+    let mut alias = Source::new(path, value, report)?;
+    let model = alias.text("model");
+    if alias.flag("hidden") == Some(true) {
+        report.changed(path, "is listed in /v1/models like every route that a key may call");
+    }
+    alias.rest(&ADVICE);
+    model
 }
 
 fn cache(litellm: &mut Source<'_>) {
