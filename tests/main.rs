@@ -31,6 +31,7 @@ mod relay;
 mod replicas;
 mod reload;
 mod replay;
+mod replaying;
 mod responses;
 mod routing;
 mod sdk;

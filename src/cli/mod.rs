@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod import;
 mod keys;
+mod replay;
 mod serve;
 mod tasks;
 
@@ -52,6 +53,8 @@ enum Command {
     Explain(ExplainArguments),
     /// Write a config of ours from one of another gateway; stderr says what did not come along.
     Import(import::ImportArguments),
+    /// Play kept calls against a config, with nobody real behind it; exit 1 if one goes otherwise.
+    Replay(replay::ReplayArguments),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Import(arguments)) => import::run(&arguments),
+        Some(Command::Replay(arguments)) => replay::run(&arguments),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -27,6 +28,7 @@ mod access;
 mod oidc;
 pub mod entry;
 mod telemetry;
+mod record;
 mod check;
 mod discover;
 pub mod watch;
@@ -42,6 +44,7 @@ pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
+pub use record::{Bodies, Record};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
     PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
@@ -68,6 +71,7 @@ const SECTIONS: &[&str] = &[
     "auth",
     "token_weights",
     "telemetry",
+    "record",
 ];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
@@ -89,6 +93,8 @@ pub struct Config {
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
     pub telemetry: Telemetry,
+    /// What is kept of calls, if somebody consented.
+    pub record: Option<Arc<Record>>,
     pub source: Source,
     /// SHA-256 of the text, in hex.
     pub hash: String,
@@ -146,6 +152,7 @@ impl Config {
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
             telemetry: Telemetry::default(),
+            record: None,
             source,
             hash: String::new(),
             warnings: Vec::new(),
@@ -180,6 +187,9 @@ impl Config {
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))
                 .unwrap_or_default(),
+            record: section("record", record::KEYS)
+                .and_then(|section| Record::read(&section))
+                .map(Arc::new),
             ..Self::empty(source)
         }
     }

@@ -14,6 +14,7 @@ use super::ask::{Answer, Answered};
 use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
 use super::journey::Made;
+use super::recording::Recording;
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::task::Decision;
@@ -67,6 +68,8 @@ pub(super) struct Call {
     /// How it was.
     pub(super) explanation: Option<HeaderValue>,
     pub(super) record: CallRecord,
+    /// What is kept of it in a file.
+    pub(super) recording: Option<Box<Recording>>,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
     _permit: Option<Permit>,
@@ -163,6 +166,7 @@ impl Call {
             explains: false,
             explanation: None,
             record,
+            recording: None,
             outcome: None,
             _permit: permit,
             busy,
@@ -587,5 +591,6 @@ impl Drop for Call {
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
         self.note_end();
+        self.end_recording();
     }
 }

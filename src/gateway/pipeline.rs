@@ -36,6 +36,9 @@ impl Gateway {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
         let mut call = Call::open(Arc::clone(self), ask.surface, permit, Some(busy));
+        if let Some(id) = ask.id {
+            call.record.id = id;
+        }
         if ask.explains {
             call.is_not_made();
         }
@@ -91,6 +94,7 @@ where
         Road::ByTask(by_task) => &by_task.default,
     };
     call.routed(chain, &question);
+    call.begin_recording(&question, headers);
     if call.surface().dialect() == Some(Dialect::Responses) {
         question = Box::pin(recall(call, question, &road)).await.map_err(Unreadable::Refused)?;
     } else {

@@ -123,6 +123,9 @@ impl Relay {
             match turn {
                 Turn::Give(bytes) => {
                     self.begun = true;
+                    if let Phase::Live(live) = &mut self.phase {
+                        live.call.says(&bytes);
+                    }
                     return self.give(bytes);
                 }
                 Turn::Begin(live) => self.phase = Phase::Live(*live),
@@ -131,6 +134,7 @@ impl Relay {
                 Turn::Refuse(call, error) => self.refuse(call, error),
                 Turn::Say(mut call, bytes) => {
                     call.ends(Outcome::Ok);
+                    call.says(&bytes);
                     self.said.push_back(bytes);
                     self.phase = Phase::Ending(Some(call));
                 }

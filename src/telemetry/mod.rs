@@ -5,6 +5,8 @@ mod metrics;
 
 pub use log::{Format, Log};
 pub use metrics::{Meters, Metrics};
+/// A metric that only rises, by its labels.
+pub use prometheus::IntCounterVec as Counters;
 
 use std::sync::Arc;
 

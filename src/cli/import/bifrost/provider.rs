@@ -10,6 +10,7 @@ use crate::cli::import::draft::Draft;
 use crate::cli::import::report::Report;
 use crate::cli::import::source::{self, Source};
 use crate::cli::import::values::{seconds, target, whole_weights};
+use crate::provider::catalog;
 
 const PROVIDERS: &str = include_str!("providers.tsv");
 
@@ -34,8 +35,11 @@ struct Key {
     values: Map<String, Json>,
 }
 
-/// Settings of a key that are settings of a provider here; secret ones are true.
-const CLOUD: [(&str, &[(&str, &str, bool)]); 6] = [
+/// Their name, ours, and whether it is secret.
+type Settings = &'static [(&'static str, &'static str, bool)];
+
+/// Settings of a key that are settings of a provider here.
+const CLOUD: [(&str, Settings); 6] = [
     (
         "azure_key_config",
         &[
@@ -86,7 +90,7 @@ impl Fleet {
         }
         let path = section.path.clone();
         section.rest(&ADVICE);
-        let needs_address = home == "?" || kind == "openai-compatible";
+        let needs_address = home == "?" || kind == catalog::ANY;
         let placeholder = format!("https://{}.invalid", source::section_name(name));
         for (values, group) in groups(keys) {
             let mut all = shared.clone();
@@ -118,7 +122,9 @@ impl Fleet {
             several => drop(values.insert("api_keys".to_owned(), json!(several))),
         }
         let weights: Vec<f64> = group.iter().map(|key| key.weight).collect();
-        if let (Some(key), true) = (group.first(), weights.windows(2).any(|two| two[0] != two[1])) {
+        if let (Some(key), true) =
+            (group.first(), whole_weights(weights.iter().copied()).iter().any(Option::is_some))
+        {
             let text = "keys of one provider take turns; for shares write a provider for each and \
                         a route with `strategy = \"weighted\"`";
             report.lost(&format!("{}.weight", key.path), text);
@@ -329,7 +335,7 @@ impl Key {
 
 fn cloud(
     mut section: Source<'_>,
-    settings: &[(&str, &str, bool)],
+    settings: Settings,
     (values, aliases): (&mut Map<String, Json>, &mut Vec<(String, String)>),
     behind: &str,
 ) {

@@ -318,7 +318,8 @@ fn costs(params: &mut Source<'_>, info: Option<Source<'_>>, known: &mut Map<Stri
     let Some(mut info) = info else { return };
     let most = info.count("max_output_tokens");
     known.extend(info.count("max_input_tokens").map(|count| ("context".to_owned(), json!(count))));
-    let most = most.or(info.count("max_tokens"));
+    let usual = info.count("max_tokens");
+    let most = most.or(usual);
     known.extend(most.map(|count| ("max_output".to_owned(), json!(count))));
     // What it is used for follows from the call.
     drop((info.take("mode"), info.take("id"), info.take("db_model")));

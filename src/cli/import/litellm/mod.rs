@@ -1,4 +1,4 @@
-//! From the `config.yaml` of LiteLLM's proxy: models become routes, deployments become targets.
+//! From the `config.yaml` of `LiteLLM`: models become routes, deployments become targets.
 
 mod deployment;
 mod model;

@@ -44,10 +44,10 @@ impl Router {
     }
 
     pub(super) fn write(mut self, settings: &mut Settings, (draft, report): (&mut Draft, &Report)) {
-        let strategy = self.strategy(settings, report);
+        let strategy = Self::strategy(settings, report);
         for (name, group) in std::mem::take(&mut self.groups) {
             if group.iter().any(Deployment::is_pattern) {
-                self.pattern(&name, &group, (draft, report));
+                Self::pattern(&name, &group, (draft, report));
             } else {
                 self.route(&name, group, strategy, (draft, report));
             }
@@ -62,7 +62,7 @@ impl Router {
         fallbacks::drop_useless(draft, report);
     }
 
-    fn strategy(&self, settings: &Settings, report: &Report) -> &'static str {
+    fn strategy(settings: &Settings, report: &Report) -> &'static str {
         let Some((path, named)) = &settings.strategy else { return "weighted" };
         let Some((_, ours, note)) = STRATEGIES.iter().find(|(name, ..)| name == named) else {
             report.lost(path, "there is no such strategy; `weighted` stands in its place");
@@ -75,12 +75,7 @@ impl Router {
     }
 
     /// Whatever a pattern matches is called by `provider/model`.
-    fn pattern(
-        &mut self,
-        name: &str,
-        group: &[Deployment],
-        (draft, report): (&mut Draft, &Report),
-    ) {
+    fn pattern(name: &str, group: &[Deployment], (draft, report): (&mut Draft, &Report)) {
         for deployment in group {
             let provider = &deployment.provider;
             let ours = format!("{provider}/*");
@@ -129,10 +124,10 @@ impl Router {
             report.changed(&first[0].path, format!("{text}, and clients must ask for that"));
         }
         self.names.insert(name.to_owned(), ours.clone());
-        let mut section = section(first, strategy, report);
+        let mut section = section(&first, strategy, report);
         for (place, turn) in turns.enumerate() {
             let next = draft.fresh("routes", &format!("{ours}.order-{}", place + 2));
-            let mut later = self::section(turn, strategy, report);
+            let mut later = self::section(&turn, strategy, report);
             later.comment(format!("Takes over when `{ours}` has failed: the later `order`."));
             draft.insert("routes", &next, later);
             fallbacks::add(&mut section, "general", &next);
@@ -223,9 +218,9 @@ impl Router {
 }
 
 /// The targets of one turn, balanced among themselves.
-fn section(group: Vec<Deployment>, strategy: &str, report: &Report) -> Section {
+fn section(group: &[Deployment], strategy: &str, report: &Report) -> Section {
     let mut section = Section::default();
-    let weights = weights(&group);
+    let weights = weights(group);
     let mut targets: Vec<(String, Json)> = Vec::new();
     for (deployment, weight) in group.iter().zip(weights) {
         let name = deployment.target();

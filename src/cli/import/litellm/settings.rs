@@ -90,14 +90,7 @@ impl Settings {
             let tables = section.list(theirs).into_iter();
             let tables =
                 tables.filter_map(|(path, table)| Source::new(path, table, section.report));
-            self.fallbacks.extend(tables.flat_map(|mut table| {
-                let names = table.names().into_iter();
-                let fallback = names.map(|(from, path)| {
-                    let to = table.texts(&from);
-                    Fallback { path, kind, from, to }
-                });
-                fallback.collect::<Vec<_>>()
-            }));
+            self.fallbacks.extend(tables.flat_map(|table| of_kind(kind, table)));
         }
         let path = section.at("default_fallbacks");
         let to = section.texts("default_fallbacks");
@@ -121,6 +114,16 @@ impl Settings {
             }
         }
     }
+}
+
+/// The fallbacks of one kind that a table names.
+fn of_kind(kind: &'static str, mut table: Source<'_>) -> Vec<Fallback> {
+    let names = table.names().into_iter();
+    let fallback = names.map(|(from, path)| {
+        let to = table.texts(&from);
+        Fallback { path, kind, from, to }
+    });
+    fallback.collect()
 }
 
 /// The model of an alias that says more.

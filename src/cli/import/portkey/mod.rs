@@ -204,11 +204,11 @@ fn one_by_one(places: Vec<Place>, name: &str, draft: &mut Draft) -> Option<Secti
         None => {
             let mut section = plain(&first.targets);
             while let Some(place) = places.next_if(|place| place.section.is_none()) {
-                for target in place.targets {
-                    if !named(&section).contains(&target) {
-                        section.push("targets", target);
-                    }
-                }
+                let known = named(&section);
+                let new = place.targets.into_iter().filter(|target| !known.contains(target));
+                new.for_each(|target| {
+                    section.push("targets", target);
+                });
             }
             section
         }

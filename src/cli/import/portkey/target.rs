@@ -6,6 +6,7 @@ use super::{ADVICE, insert};
 use crate::cli::import::draft::{Draft, Section};
 use crate::cli::import::source::{self, Source};
 use crate::cli::import::values::milliseconds;
+use crate::provider::catalog;
 
 const PROVIDERS: &str = include_str!("providers.tsv");
 /// Where a target asks for whatever its client names.
@@ -106,7 +107,7 @@ pub(super) fn read(
         return None;
     };
     let row = row(theirs, named.is_some());
-    let (kind, variable, home) = row.unwrap_or(("openai-compatible", "API_KEY", "?"));
+    let (kind, variable, home) = row.unwrap_or((catalog::ANY, "API_KEY", "?"));
     if row.is_none() {
         let text = format!(
             "`{theirs}` is no provider that is known here; say of which `kind` it is, or its \
