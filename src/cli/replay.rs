@@ -91,12 +91,12 @@ async fn play_all(player: &Player, file: &Path, as_json: bool) -> io::Result<Sum
             continue;
         }
         sum.calls += 1;
-        let played = match serde_json::from_str::<Kept>(&line) {
-            Ok(kept) => Box::pin(player.play(&kept)).await.map(|played| (kept, played)),
+        let result = match serde_json::from_str::<Kept>(&line) {
+            Ok(kept) => Box::pin(player.play(&kept)).await.map(|now| (kept, now)),
             Err(_) => Err("is no kept call".to_owned()),
         };
-        match played {
-            Ok((kept, played)) => sum.take(&kept, &played, as_json),
+        match result {
+            Ok((kept, now)) => sum.take(&kept, &now, as_json),
             Err(message) => {
                 sum.left_out += 1;
                 complain(&format!("line {}: left out: {message}", number + 1));
@@ -114,10 +114,10 @@ impl Sum {
     fn take(&mut self, kept: &Kept, played: &Played, as_json: bool) {
         let changes = changes(kept, played);
         self.different += u64::from(!changes.is_empty());
-        let changed = |name: &str| u64::from(changes.iter().any(|(what, ..)| *what == name));
-        self.routes += changed("route");
-        self.targets += changed("targets");
-        self.outcomes += changed("outcome");
+        let is_among = |name: &str| u64::from(changes.iter().any(|(what, ..)| *what == name));
+        self.routes += is_among("route");
+        self.targets += is_among("targets");
+        self.outcomes += is_among("outcome");
         match (cost(kept), played.cost_usd) {
             (Some(before), Some(after)) => {
                 self.before_usd += before;

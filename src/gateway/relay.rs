@@ -50,6 +50,15 @@ enum Phase {
     Ending(Option<Box<Call>>),
 }
 
+impl Phase {
+    /// A piece of the answer goes to the client.
+    fn says(&mut self, piece: &Bytes) {
+        if let Self::Live(live) = self {
+            live.call.says(piece);
+        }
+    }
+}
+
 // === impl Relay ===
 
 impl Relay {
@@ -123,9 +132,7 @@ impl Relay {
             match turn {
                 Turn::Give(bytes) => {
                     self.begun = true;
-                    if let Phase::Live(live) = &mut self.phase {
-                        live.call.says(&bytes);
-                    }
+                    self.phase.says(&bytes);
                     return self.give(bytes);
                 }
                 Turn::Begin(live) => self.phase = Phase::Live(*live),

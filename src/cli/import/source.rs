@@ -215,14 +215,14 @@ pub(super) fn secret(
     usual: &str,
     report: &Report,
 ) -> String {
-    let variable = match named {
-        Some(name) => name.to_owned(),
-        None => {
+    let variable = named.map_or_else(
+        || {
             let variable = report.variable_for(written, &variable_name(usual));
             report.todo(path, format!("a secret stands there in clear; set {variable} to it"));
             variable
-        }
-    };
+        },
+        str::to_owned,
+    );
     report.needs(&variable);
     format!("env:{variable}")
 }

@@ -93,9 +93,13 @@ pub(super) fn secrets(config: &Config) -> Vec<Secret> {
     all.filter(|secret| secret.expose().len() >= SHORTEST).cloned().collect()
 }
 
-/// `text` without any of these.
-pub(super) fn without(text: &str, secrets: &[Secret]) -> String {
-    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
+/// JSON without any of these, in the way JSON spells them.
+pub(super) fn without(json: &str, secrets: &[Secret]) -> String {
+    secrets.iter().fold(json.to_owned(), |json, secret| {
+        let spelled = Json::from(secret.expose()).to_string();
+        let spelled = spelled.trim_matches('"');
+        if spelled.is_empty() { json } else { json.replace(spelled, "***") }
+    })
 }
 
 #[cfg(test)]
@@ -134,7 +138,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_gone_from_any_text() {
-        let secrets = [Secret::new("sk-canary-1"), Secret::new("sk-canary-2")];
-        assert_eq!(without("a sk-canary-2 b sk-canary-1", &secrets), "a *** b ***");
+        let secrets = [Secret::new("sk-canary-1"), Secret::new("sk-\\canary-2")];
+        let text = json!("a sk-\\canary-2 b sk-canary-1").to_string();
+        assert_eq!(without(&text, &secrets), "\"a *** b ***\"");
     }
 }

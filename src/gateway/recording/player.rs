@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::Work;
 use super::kept::{Attempted, Form, Kept};
 use super::stand_in::StandIn;
-use crate::canon::{CallId, Outcome, Surface, Usage};
+use crate::canon::{CallId, CallRecord, Money, Outcome, Surface, Usage};
 use crate::config::{self, Bodies, Config, ModelOverride, Record, Secret, StoreUrl};
 use crate::gateway::{Arrival, Ask, Gateway, Snapshot};
 use crate::net::client::Client;
@@ -84,7 +84,7 @@ impl Player {
 
     /// Plays one call by itself: limits, budgets and the health of targets are as at the start.
     pub async fn play(&self, kept: &Kept) -> Result<Played, String> {
-        let (ask, body) = self.ask(kept)?;
+        let (ask, body) = ask(kept)?;
         let client = Client::new(1);
         let config = self.config_for(kept);
         let caller = kept.key.as_deref().filter(|name| self.config.keys.contains_key(*name));
@@ -109,27 +109,6 @@ impl Player {
         }
     }
 
-    fn ask(&self, kept: &Kept) -> Result<(Ask, Bytes), String> {
-        if kept.body.is_null() {
-            return Err("its body was not kept".to_owned());
-        }
-        let surface = DOORS.into_iter().find(|surface| surface.name() == kept.surface);
-        let surface =
-            surface.ok_or_else(|| format!("nothing is played at the door `{}`", kept.surface))?;
-        // Google's paths name the model, and say whether it is to be streamed.
-        let by_path = surface == Surface::Generate;
-        let ask = Ask {
-            surface,
-            model: by_path.then(|| kept.model.clone()),
-            stream: by_path.then_some(kept.stream),
-            relay: None,
-            filed: None,
-            explains: false,
-            id: CallId::parse(&kept.id),
-        };
-        Ok((ask, kept.body.to_string().into()))
-    }
-
     /// The config with what is known of all models that this call could reach.
     fn config_for(&self, kept: &Kept) -> Config {
         let mut config = self.config.clone();
@@ -145,6 +124,28 @@ impl Player {
         }
         config
     }
+}
+
+/// What it asked for, and its body.
+fn ask(kept: &Kept) -> Result<(Ask, Bytes), String> {
+    if kept.body.is_null() {
+        return Err("its body was not kept".to_owned());
+    }
+    let surface = DOORS.into_iter().find(|surface| surface.name() == kept.surface);
+    let surface =
+        surface.ok_or_else(|| format!("nothing is played at the door `{}`", kept.surface))?;
+    // Google's paths name the model, and say whether it is to be streamed.
+    let by_path = surface == Surface::Generate;
+    let ask = Ask {
+        surface,
+        model: by_path.then(|| kept.model.clone()),
+        stream: by_path.then_some(kept.stream),
+        relay: None,
+        filed: None,
+        explains: false,
+        id: CallId::parse(&kept.id),
+    };
+    Ok((ask, kept.body.to_string().into()))
 }
 
 fn secret_of(key: &str) -> String {
@@ -209,7 +210,7 @@ fn words(value: &Json, text: &mut String) {
 // === impl Played ===
 
 impl Played {
-    fn of(record: &crate::canon::CallRecord, head: &Response<()>) -> Self {
+    fn of(record: &CallRecord, head: &Response<()>) -> Self {
         Self {
             route: record.route.as_ref().map(ToString::to_string),
             task: record.task.map(|task| task.name().to_owned()),
@@ -218,7 +219,7 @@ impl Played {
             error: error(head),
             attempts: record.attempts.iter().map(Attempted::of).collect(),
             usage: record.usage,
-            cost_usd: record.cost.map(|cost| cost.usd()),
+            cost_usd: record.cost.map(Money::usd),
         }
     }
 

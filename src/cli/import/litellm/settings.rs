@@ -84,7 +84,7 @@ impl Settings {
             let text = "`attempts` of a route counts over keys, retries, targets and fallbacks";
             section.changed("num_retries", text);
             let retries = section.number("num_retries").unwrap_or_default();
-            self.retries = self.retries.or(format!("{retries:.0}").parse().ok());
+            self.retries = self.retries.or_else(|| format!("{retries:.0}").parse().ok());
         }
         for (theirs, kind) in FALLBACKS {
             let tables = section.list(theirs).into_iter();

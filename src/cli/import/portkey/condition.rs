@@ -18,7 +18,7 @@ const COMPARED: [(&str, &str); 6] =
 
 /// A route whose targets are for the calls of one condition each, and the default behind them.
 pub(super) fn section(
-    places: Vec<Place>,
+    places: &[Place],
     strategy: Option<&mut Source<'_>>,
     report: &Report,
 ) -> Option<Section> {
@@ -88,12 +88,11 @@ fn joined(queries: &[Json], between: &str) -> Option<String> {
 }
 
 fn compare(name: &str, value: &Json) -> Option<String> {
-    let (name, is_text) = match name.strip_prefix("metadata.") {
-        Some(tag) => (format!("tags[{}]", Json::from(tag)), true),
-        None => {
-            let (_, ours, is_text) = PARAMETERS.iter().find(|(theirs, ..)| *theirs == name)?;
-            ((*ours).to_owned(), *is_text)
-        }
+    let (name, is_text) = if let Some(tag) = name.strip_prefix("metadata.") {
+        (format!("tags[{}]", Json::from(tag)), true)
+    } else {
+        let (_, ours, is_text) = PARAMETERS.iter().find(|(theirs, ..)| *theirs == name)?;
+        ((*ours).to_owned(), *is_text)
     };
     let Some(operators) = value.as_object() else {
         return Some(format!("{name} == {}", literal(value, is_text)?));

@@ -128,9 +128,9 @@ fn group(
     }
     let report = node.report;
     let mut section = match mode.as_deref() {
-        Some("loadbalance") => balanced(places, report),
+        Some("loadbalance") => balanced(&places, report),
         Some("fallback") => one_by_one(places, name, draft),
-        Some("conditional") => condition::section(places, strategy.as_mut(), report),
+        Some("conditional") => condition::section(&places, strategy.as_mut(), report),
         Some("single") | None => {
             if places.len() > 1 {
                 report.lost(&node.at("targets"), "only the first of them was ever asked");
@@ -161,12 +161,13 @@ fn plain(targets: &[String]) -> Section {
 /// The names of a section's targets.
 fn named(section: &Section) -> Vec<String> {
     let targets = section.get("targets").and_then(Json::as_array).into_iter().flatten();
-    let name = |target: &Json| target.as_str().or(target["target"].as_str()).map(str::to_owned);
+    let name =
+        |target: &Json| target.as_str().or_else(|| target["target"].as_str()).map(str::to_owned);
     targets.filter_map(name).collect()
 }
 
 /// By weight. Of a group in it the first target has the share, and the others stand behind.
-fn balanced(places: Vec<Place>, report: &Report) -> Option<Section> {
+fn balanced(places: &[Place], report: &Report) -> Option<Section> {
     let weights = whole_weights(places.iter().map(|place| place.weight));
     let mut section = Section::default();
     let mut seen: Vec<String> = Vec::new();
@@ -199,20 +200,15 @@ fn balanced(places: Vec<Place>, report: &Report) -> Option<Section> {
 fn one_by_one(places: Vec<Place>, name: &str, draft: &mut Draft) -> Option<Section> {
     let mut places = places.into_iter().peekable();
     let first = places.next()?;
-    let mut section = match first.section {
-        Some(section) => section,
-        None => {
-            let mut section = plain(&first.targets);
-            while let Some(place) = places.next_if(|place| place.section.is_none()) {
-                let known = named(&section);
-                let new = place.targets.into_iter().filter(|target| !known.contains(target));
-                new.for_each(|target| {
-                    section.push("targets", target);
-                });
-            }
-            section
-        }
-    };
+    let is_group = first.section.is_some();
+    let mut section = first.section.unwrap_or_else(|| plain(&first.targets));
+    while let Some(place) = places.next_if(|place| !is_group && place.section.is_none()) {
+        let known = named(&section);
+        let new = place.targets.into_iter().filter(|target| !known.contains(target));
+        new.for_each(|target| {
+            section.push("targets", target);
+        });
+    }
     for (turn, place) in places.enumerate() {
         match place.section {
             Some(group) => {
