@@ -25,7 +25,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::shared::Shared;
+use crate::store::shared::{Shared, Values};
 use crate::telemetry::{Format, Log, Telemetry};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
@@ -97,6 +97,9 @@ fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
         NoStart::Config(located(path, &[problem]))
     })?;
     gateway.share(shared);
+    if let Ok(values) = Values::open(url.expose()) {
+        gateway.remember_in(values);
+    }
     Ok(())
 }
 

@@ -23,8 +23,10 @@ mod cloud;
 mod store;
 mod provider;
 mod model;
+mod cache;
 mod route;
 mod access;
+mod guard;
 mod oidc;
 pub mod entry;
 mod telemetry;
@@ -35,10 +37,12 @@ pub mod watch;
 
 pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use budget::{Budget, Every, Unit, Weights, Window};
+pub use cache::{Cache, CacheMode, CacheTerms, Charge, RouteCache, RouteSemantic, Semantic, Share};
 pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
@@ -68,8 +72,10 @@ const SECTIONS: &[&str] = &[
     "users",
     "teams",
     "orgs",
+    "guards",
     "auth",
     "token_weights",
+    "cache",
     "telemetry",
     "record",
 ];
@@ -88,10 +94,14 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     pub teams: BTreeMap<String, Team>,
     pub orgs: BTreeMap<String, Org>,
+    /// What may be said; they hold where they are named.
+    pub guards: BTreeMap<String, Guard>,
     /// Whose tokens are taken as keys.
     pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
+    /// Which answers are remembered.
+    pub cache: Cache,
     pub telemetry: Telemetry,
     /// What is kept of calls, if somebody consented.
     pub record: Option<Arc<Record>>,
@@ -149,8 +159,10 @@ impl Config {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
+            guards: BTreeMap::new(),
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
+            cache: Cache::default(),
             telemetry: Telemetry::default(),
             record: None,
             source,
@@ -178,11 +190,15 @@ impl Config {
             users: named(root, "users", access::USER_KEYS, User::read),
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            guards: named(root, "guards", guard::KEYS, Guard::read),
             oidc: section("auth", oidc::AUTH_KEYS)
                 .map(|auth| named(&auth, "oidc", oidc::KEYS, Oidc::read))
                 .unwrap_or_default(),
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
+                .unwrap_or_default(),
+            cache: section("cache", cache::KEYS)
+                .map(|section| Cache::read(&section))
                 .unwrap_or_default(),
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))

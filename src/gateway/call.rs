@@ -1,7 +1,6 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,18 +12,18 @@ use super::arrival::Question;
 use super::ask::{Answer, Answered};
 use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
+use super::guarding::Guarding;
 use super::journey::Made;
-use super::recording::Recording;
+use super::recording::Taken;
+use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::task::Decision;
 use super::till::Till;
-use super::{Gateway, journey};
+use super::{Gateway, guarding, journey};
 use crate::access::Caller;
 use crate::access::account::Hold;
-use crate::canon::{
-    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
-};
+use crate::canon::{Attempt, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource};
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::StreamOptions;
@@ -45,7 +44,7 @@ pub(super) struct Call {
     /// Whose call it is; `None` until its key was admitted.
     pub(super) caller: Option<Caller>,
     /// Whose things it may use.
-    owner: Option<Arc<str>>,
+    pub(super) owner: Option<Arc<str>>,
     pub(super) till: Till,
     /// The attempt under way.
     current: Option<Current>,
@@ -61,15 +60,21 @@ pub(super) struct Call {
     pub(super) usage_asked: bool,
     /// The response is to be kept.
     pub(super) keeping: Option<Keeping>,
+    /// What guards it, if anything does.
+    pub(super) guarding: Option<Box<Guarding>>,
     /// Nothing is to be sent: its client wants to know what would be.
     only_explained: bool,
     /// Its client wants to know how its way was chosen.
     pub(super) explains: bool,
     /// How it was.
     pub(super) explanation: Option<HeaderValue>,
+    /// Its answer is to be remembered.
+    pub(super) recording: Option<Box<Recording>>,
+    /// Its answer was asked for by somebody else.
+    pub(super) recalled: Option<Recalled>,
     pub(super) record: CallRecord,
     /// What is kept of it in a file.
-    pub(super) recording: Option<Box<Recording>>,
+    pub(super) taken: Option<Box<Taken>>,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
     _permit: Option<Permit>,
@@ -119,34 +124,7 @@ impl Call {
         busy: Option<Busy>,
     ) -> Box<Self> {
         let house = gateway.snapshot();
-        let record = CallRecord {
-            id: CallId::new(),
-            at: SystemTime::now(),
-            surface,
-            stream: false,
-            key: None,
-            team: None,
-            user: None,
-            org: None,
-            route: None,
-            attempts: Vec::new(),
-            outcome: Outcome::ClientClosed,
-            status: 0,
-            usage: Usage::default(),
-            usage_source: UsageSource::None,
-            cost: None,
-            counted: 0,
-            settled_at: SystemTime::UNIX_EPOCH,
-            tags: BTreeMap::new(),
-            duration: Duration::ZERO,
-            first_token: None,
-            overhead: Duration::ZERO,
-            generation: house.generation,
-            dropped: Vec::new(),
-            malformed_events: 0,
-            task: None,
-            purpose: Purpose::Client,
-        };
+        let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
             house,
@@ -162,11 +140,14 @@ impl Call {
             input_tokens: None,
             usage_asked: false,
             keeping: None,
+            guarding: None,
             only_explained: false,
             explains: false,
             explanation: None,
-            record,
             recording: None,
+            recalled: None,
+            record,
+            taken: None,
             outcome: None,
             _permit: permit,
             busy,
@@ -468,20 +449,33 @@ impl Call {
     }
 
     /// Takes in what the attempt under way was answered.
-    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Answer {
-        let Answered { answer, first_token, usage, keepsakes, response } = answered;
+    /// The error is that of a guard which objects to it.
+    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
+        let Answered { answer, first_token, usage, keepsakes, response, blocked, canon } = answered;
         self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
         }
+        if let Some(blocked) = blocked {
+            self.was_answered();
+            return Err(guarding::refusal(&blocked));
+        }
         self.keep(keepsakes);
+        if let Some(recording) = &mut self.recording {
+            recording.response = canon;
+        }
         if let Some((response, verbatim)) = response {
             self.keep_response(&response, verbatim);
         }
         if let Some(current) = &mut self.current {
             current.in_flight = Some(in_flight);
         }
-        answer
+        Ok(answer)
+    }
+
+    /// The attempt under way has been answered, though its answer is not passed on.
+    pub(super) fn was_answered(&mut self) {
+        self.attempt_ended(Outcome::Ok, 200);
     }
 
     /// The target has let its answer down after its first content.
@@ -504,6 +498,9 @@ impl Call {
 
     /// Notes what a stream has used so far.
     pub(super) fn streamed(&mut self, sight: &Sight) {
+        if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
+            return self.saves(sight.usage, None);
+        }
         let (usage, is_told) = sight.used(self.input_estimate());
         let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
         (self.record.usage, self.record.usage_source) = (usage, source);
@@ -563,7 +560,8 @@ impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or_else(abandoned);
-        if outcome == abandoned() && self.current.is_some() {
+        let left = [abandoned(), Outcome::GuardBlocked].contains(&outcome);
+        if left && self.current.is_some() {
             self.was_left();
         }
         let place = self.place();
@@ -574,6 +572,7 @@ impl Drop for Call {
             (self.record.surface, self.record.stream) = (Surface::Explain, false);
         }
         self.record.outcome = outcome;
+        self.note_guards();
         self.is_of_caller();
         self.record.duration = self.started.elapsed();
         // The record tells of its last attempt itself.

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::remember::Remembering;
 use super::shadow::Hourly;
 use super::snapshot::Target;
 use crate::access::Tab;
@@ -32,6 +33,8 @@ pub(super) struct Chain {
     /// Attempts one call may make, over keys and targets together.
     pub(super) attempts: u32,
     pub(super) wishes: Wishes,
+    /// What guards its calls, besides what does so for the server and for keys.
+    pub(super) guards: Vec<String>,
     pub(super) hedge: Option<Hedge>,
     pub(super) shadow: Option<Shadow>,
     /// What its calls are counted in, besides their keys' accounts.
@@ -76,6 +79,8 @@ pub(super) struct Wishes {
     pub(super) max_output_tokens: Option<u64>,
     /// For which calls the route is.
     pub(super) when: Option<Condition>,
+    /// What is remembered of its answers.
+    pub(super) cache: Option<Arc<Remembering>>,
 }
 
 /// When a slow target is raced, and at what cost.
@@ -149,6 +154,7 @@ impl Chain {
             groups: ranges,
             attempts: route.attempts.unwrap_or(usual),
             wishes: Wishes::default(),
+            guards: Vec::new(),
             hedge: None,
             shadow: None,
             tab: Tab::default(),
@@ -261,6 +267,7 @@ impl Wishes {
             on_disconnect: route.on_disconnect,
             max_output_tokens: route.max_output_tokens,
             when,
+            cache: None,
         }
     }
 }

@@ -16,6 +16,7 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+mod guarding;
 mod hedge;
 mod journey;
 mod ledger;
@@ -30,6 +31,7 @@ mod pipeline;
 pub mod recording;
 mod relay;
 mod relayed;
+mod remember;
 mod reload;
 mod reply;
 mod responses;
@@ -61,11 +63,13 @@ use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
 use self::task::Decisions;
+use crate::cache::Cache;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
+use crate::store::shared::Values;
 use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
@@ -99,6 +103,10 @@ pub struct Gateway {
     drills: Mutex<Drills>,
     /// How long answers are for whom.
     lengths: Lengths,
+    /// What was already answered.
+    pub cache: Arc<Cache>,
+    /// The same of all replicas, where they share it.
+    answers: OnceLock<Values>,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -130,7 +138,6 @@ impl Gateway {
             drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),
-            live: ArcSwap::from_pointee(snapshot),
             client,
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
@@ -140,6 +147,9 @@ impl Gateway {
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             drills: Mutex::default(),
             lengths: Lengths::default(),
+            cache: Arc::new(Cache::new(snapshot.config.cache.max_bytes)),
+            answers: OnceLock::new(),
+            live: ArcSwap::from_pointee(snapshot),
             tasks,
             store,
             lacks_past: AtomicBool::new(false),

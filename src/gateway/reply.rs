@@ -1,6 +1,6 @@
 //! The head of a call's reply, and the reply that says what went wrong.
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::Body;
@@ -19,9 +19,11 @@ static EXPLAIN: HeaderName = HeaderName::from_static("x-switchpoint-explain");
 static PROVIDER: HeaderName = HeaderName::from_static("x-switchpoint-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-switchpoint-model");
 static DROPPED: HeaderName = HeaderName::from_static("x-switchpoint-dropped");
+static FLAGGED: HeaderName = HeaderName::from_static("x-switchpoint-flagged");
 static DEGRADED: HeaderName = HeaderName::from_static("x-switchpoint-degraded");
 static OVERHEAD_US: HeaderName = HeaderName::from_static("x-switchpoint-overhead-us");
 static TOKENS: HeaderName = HeaderName::from_static("x-switchpoint-tokens");
+static CACHE: HeaderName = HeaderName::from_static("x-switchpoint-cache");
 static COST_USD: HeaderName = HeaderName::from_static("x-switchpoint-cost-usd");
 
 impl Call {
@@ -57,6 +59,11 @@ impl Call {
             headers.insert(&REQUEST_ID, id);
         }
         self.say_limits(headers);
+        if let Some(flagged) = self.guarding.as_ref().and_then(|guarding| guarding.flagged())
+            && let Ok(flagged) = HeaderValue::from_str(&flagged)
+        {
+            headers.insert(&FLAGGED, flagged);
+        }
         let Some(chain) = &self.chain else { return response };
         if let Some(route) = &chain.header {
             headers.insert(&ROUTE, route.clone());
@@ -69,7 +76,14 @@ impl Call {
         if let Some(explanation) = &self.explanation {
             headers.insert(&EXPLAIN, explanation.clone());
         }
-        let Some(target) = self.target() else { return response };
+        if let Some(cache) = self.record.cache {
+            headers.insert(&CACHE, HeaderValue::from_static(cache.name()));
+        }
+        if let Some(recalled) = &self.recalled {
+            headers.insert(AGE, HeaderValue::from(recalled.age));
+        }
+        let recalled = || self.last_target().filter(|_| self.recalled.is_some());
+        let Some(target) = self.target().or_else(recalled) else { return response };
         if let Some(provider) = &target.provider_header {
             headers.insert(&PROVIDER, provider.clone());
         }
@@ -109,6 +123,7 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         Kind::UpstreamError | Kind::UpstreamUnavailable => Outcome::UpstreamError,
         Kind::StreamTruncated => Outcome::UpstreamTruncated,
         Kind::Internal => Outcome::Internal,
+        Kind::GuardBlocked => Outcome::GuardBlocked,
         Kind::InvalidRequest
         | Kind::TooLarge
         | Kind::MissingKey

@@ -32,14 +32,18 @@ const A_MOMENT: Duration = Duration::from_millis(500);
 /// Room for so many calls is so much that it need not be known how long exactly one is.
 const AMPLE: u64 = 64;
 
-/// The names that are looked for here once and not with each call.
-static RATES: [HeaderName; 6] = [
-    HeaderName::from_static("x-ratelimit-limit-requests"),
-    HeaderName::from_static("x-ratelimit-remaining-requests"),
-    HeaderName::from_static("x-ratelimit-reset-requests"),
-    HeaderName::from_static("x-ratelimit-limit-tokens"),
-    HeaderName::from_static("x-ratelimit-remaining-tokens"),
-    HeaderName::from_static("x-ratelimit-reset-tokens"),
+/// Limit, rest and reset; in OpenAI's spelling, and checked when this is compiled.
+static RATES: [[HeaderName; 3]; 2] = [
+    [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ],
+    [
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ],
 ];
 static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-switchpoint-budget-left");
 
@@ -63,6 +67,20 @@ struct Bill {
     unpriced: bool,
 }
 
+// === impl Till ===
+
+impl Till {
+    pub(super) fn is_holding(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Gives all back, as if nothing had been asked.
+    pub(super) fn let_go(&mut self) {
+        self.hold = None;
+        self.room = None;
+    }
+}
+
 /// Holds what the call may need at most in the accounts of its key and route.
 pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(), Error> {
     let accounts = call.accounts();
@@ -78,7 +96,7 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     if call.gateway.desk().is_none() && hold_roughly(call, question, &accounts) {
         return Ok(());
     }
-    let measure = measure(call, question).await;
+    let mut measure = measure(call, question).await;
     let (demand, room) = measure.dearest(call);
     let mut taken = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
     let mut cap = None;
@@ -86,7 +104,8 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     let spent = |denial: &Denial| matches!(denial.refusal.dimension, Dimension::Budget(_));
     if measure.is_open() && taken.as_ref().is_err_and(spent) {
         for shorter in SHORTER.into_iter().filter(|shorter| *shorter < room) {
-            let (demand, room) = measure.capped(shorter).dearest(call);
+            measure.cap(shorter);
+            let (demand, room) = measure.dearest(call);
             if let Ok(hold) = obtain(&call.gateway, &accounts, demand).await {
                 (taken, cap) = (Ok((hold, room)), Some(shorter));
                 break;
@@ -101,6 +120,18 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     call.till.room = Some(room);
     call.begins(hold);
     Ok(())
+}
+
+/// Counts a call for which nobody is asked.
+pub(super) async fn hold_request(call: &mut Call) -> Result<(), Error> {
+    let accounts = call.accounts();
+    if accounts.is_empty() || call.till.hold.is_some() {
+        return Ok(());
+    }
+    call.gateway.refuse_unseeded(&accounts)?;
+    let demand = Demand { priced: true, ..Demand::default() };
+    let held = obtain(&call.gateway, &accounts, demand).await;
+    held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial))
 }
 
 /// Holds what the call may need by a guess that does not look into its question, and mostly is too
@@ -303,10 +334,12 @@ impl Call {
         let bill = self.bill();
         let now = Moment::now();
         self.learn_length();
-        self.record.cost = bill.cost;
+        // What is remembered costs nothing, and that is known.
+        self.record.cost = bill.cost.or_else(|| self.recalled.as_ref().map(|_| Money::default()));
         self.record.counted = bill.tokens;
         self.record.settled_at = now.wall.into();
-        let was_sent = !self.record.attempts.is_empty() || self.place().is_some();
+        let was_given = self.recalled.is_some();
+        let was_sent = was_given || !self.record.attempts.is_empty() || self.place().is_some();
         if let Some(hold) = self.till.hold.take().filter(|_| was_sent) {
             let nanos = bill.cost.map_or(0, Money::nanos);
             tell(&hold.settle(bill.tokens, nanos, now));
@@ -347,7 +380,9 @@ impl Call {
         };
         let cost = price.cost(&usage);
         let team = self.caller.as_ref().and_then(Caller::team).map_or("", |team| team);
-        target.meters.cost(&self.gateway.telemetry.metrics, team, cost.usd());
+        if self.recalled.is_none() {
+            target.meters.cost(&self.gateway.telemetry.metrics, team, cost.usd());
+        }
         bill.cost = Some(bill.cost.unwrap_or_default().saturating_add(cost));
         Some(cost)
     }
@@ -370,7 +405,13 @@ impl Call {
     /// The target that answered, or the last one that was asked.
     pub(super) fn last_target(&self) -> Option<&Target> {
         let last = || self.record.attempts.last();
-        self.target().or_else(|| last().and_then(|last| self.asked(&last.provider, &last.model)))
+        let recalled = || {
+            let place = self.recalled.as_ref()?.place?;
+            self.chain.as_ref()?.targets.get(place)
+        };
+        self.target()
+            .or_else(|| last().and_then(|last| self.asked(&last.provider, &last.model)))
+            .or_else(recalled)
     }
 
     /// Tells the client what is left of its limits and budgets.
@@ -379,11 +420,13 @@ impl Call {
         if accounts.is_empty() {
             return;
         }
-        for (name, value) in account::rate_headers(&accounts, Moment::now()) {
-            let name = RATES.iter().find(|known| known.as_str() == name);
-            if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-                headers.insert(name, value);
-            }
+        let rates = account::rates(&accounts, Moment::now());
+        for ([limit, remaining, reset], rate) in RATES.iter().zip(rates) {
+            let Some(rate) = rate else { continue };
+            headers.insert(limit, HeaderValue::from(rate.limit));
+            headers.insert(remaining, HeaderValue::from(rate.remaining));
+            headers
+                .extend(HeaderValue::try_from(rate.spelled_reset()).map(|it| (reset.clone(), it)));
         }
         if self.tabs().any(|tab| tab.budgeted)
             && let Ok(left) = HeaderValue::try_from(self.budget_left().to_string())

@@ -17,6 +17,10 @@ const SHORT_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.25, 1.0,
 ];
 
+/// Closer where thresholds are.
+const COSINES: &[f64] =
+    &[0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0];
+
 /// Declares the metrics: a doc comment is the help text, brackets hold the labels.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:tt $name:literal [$($label:literal),*] $(in $buckets:ident)?;)+) => {
@@ -98,8 +102,25 @@ metrics! {
     target_state: gauges "switchpoint_target_state" ["provider", "model"];
     /// Calls of routes by task, by kind of work and by what told it.
     tasks: counters "switchpoint_tasks_total" ["task", "by"];
+    /// Calls of which a guard had something to say, by what was looked at and what was done.
+    guards: counters "switchpoint_guard_total" ["guard", "stage", "action"];
     /// Whether a target answered the last drill of its route: 1 or 0.
     drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
+    /// Calls by what the cache had to do with them: hit, semantic, miss or off; and those of a
+    /// shadow that similar questions would have answered.
+    cache: counters "switchpoint_cache_total" ["result"];
+    /// Tokens that were not used because an answer was there already.
+    cache_saved_tokens: counters "switchpoint_cache_saved_tokens_total" ["route"];
+    /// What those would have cost, in USD, where the price is known.
+    cache_saved_usd: sums "switchpoint_cache_saved_usd_total" ["route"];
+    /// How similar the most similar known question was, as a cosine.
+    cache_similarity: histograms "switchpoint_cache_similarity" ["route"] in COSINES;
+    /// Answers that are remembered in memory.
+    cache_entries: gauge "switchpoint_cache_entries" [];
+    /// Bytes that those take.
+    cache_bytes: gauge "switchpoint_cache_bytes" [];
+    /// Questions about remembered answers that the store which replicas share did not answer.
+    cache_shared_failures: counters "switchpoint_cache_shared_failures_total" ["for"];
     /// Calls being answered now.
     in_flight: gauge "switchpoint_in_flight" [];
     /// Answers being streamed now.
@@ -182,6 +203,10 @@ impl Meters {
             .seconds
             .get_or_init(|| metrics.request_seconds.with_label_values(&[surface, route]))
             .observe(record.duration.as_secs_f64());
+        for note in record.guards.iter().filter(|note| !note.is_clean()) {
+            let labels = [&*note.guard, note.stage, note.action];
+            metrics.guards.with_label_values(&labels).inc();
+        }
         if record.attempts.is_empty() {
             return;
         }

@@ -1,6 +1,7 @@
 //! What whole-house tests stand on: a scripted upstream, the real gateway, and a plain client.
 
 pub(crate) mod client;
+pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod recording;
 pub(crate) mod replies;
@@ -10,7 +11,7 @@ pub(crate) mod upstream;
 pub(crate) mod vendors;
 
 pub(crate) use self::gateway::Gateway;
-pub(crate) use self::script::Script;
+pub(crate) use self::script::{Gate, Script};
 pub(crate) use self::upstream::Upstream;
 pub(crate) use self::vendors::{Fleet, Vendor};
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json, json};
 
 /// The sections in the order in which they are written.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "server",
     "admin",
     "store",
@@ -17,6 +17,7 @@ const ORDER: [&str; 11] = [
     "users",
     "teams",
     "orgs",
+    "cache",
     "telemetry",
 ];
 /// A line that would be longer has its list broken.
@@ -117,6 +118,14 @@ fn rank(kind: &str) -> usize {
 impl Section {
     pub(super) fn set(&mut self, key: &str, value: impl Into<Json>) -> &mut Self {
         self.values.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Sets it unless there is nothing to set.
+    pub(super) fn set_some(&mut self, key: &str, value: Option<impl Into<Json>>) -> &mut Self {
+        if let Some(value) = value {
+            self.set(key, value);
+        }
         self
     }
 

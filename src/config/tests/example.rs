@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, limit, model, oidc, parse_toml, provider, record, route,
-    server, store, telemetry,
+    SECTIONS, Source, access, budget, cache, guard, limit, model, oidc, parse_toml, provider,
+    record, route, server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -68,8 +68,10 @@ fn every_known_key_stands_in_the_example() {
         ("users", access::USER_KEYS.to_vec()),
         ("teams", [access::TEAM_KEYS, limit::KEYS, budget::KEYS].concat()),
         ("orgs", access::ORG_KEYS.to_vec()),
+        ("guards", guard::KEYS.to_vec()),
         ("auth", [oidc::AUTH_KEYS, oidc::KEYS].concat()),
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
+        ("cache", cache::KEYS.to_vec()),
         ("telemetry", telemetry::KEYS.to_vec()),
         ("record", record::KEYS.to_vec()),
     ]);

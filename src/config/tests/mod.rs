@@ -9,6 +9,7 @@ use super::*;
 
 mod budget;
 mod example;
+mod guard;
 mod model;
 mod oidc;
 mod route;
@@ -56,7 +57,7 @@ targets = [
     "groq/llama",
     "gorq/llama",
 ]
-[cache]
+[cachet]
 mode = "on"
 "#;
     assert_eq!(
@@ -65,7 +66,7 @@ mode = "on"
 4: server.drain: "30 sec" is not a duration; write "250ms", "10s", "5m", "2h" or "1d"
 6: providers.groq.kind: no provider kind is called "grok"; did you mean "groq"?
 10: routes.fast.targets[1]: no provider is called "gorq"; did you mean "groq"?
-12: cache: [cache] is not known
+12: cachet: [cachet] is not known; did you mean "cache"?
 "#
     );
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::config::{Config, Secret};
+use crate::config::{Config, GuardKind, Secret};
 
 /// What is shorter stands in too many words to be a secret.
 const SHORTEST: usize = 8;
@@ -89,7 +89,11 @@ pub(super) fn secrets(config: &Config) -> Vec<Secret> {
         provider.api_keys.iter().chain(provider.headers.values()).chain(cloud.into_iter().flatten())
     });
     let keys = config.keys.values().filter_map(|key| key.secret.as_ref());
-    let all = providers.chain(keys).chain(&config.admin.key);
+    let guards = config.guards.values().filter_map(|guard| match &guard.kind {
+        GuardKind::Webhook { secret, .. } => secret.as_ref(),
+        _ => None,
+    });
+    let all = providers.chain(keys).chain(guards).chain(&config.admin.key);
     all.filter(|secret| secret.expose().len() >= SHORTEST).cloned().collect()
 }
 

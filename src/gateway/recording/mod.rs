@@ -47,7 +47,7 @@ pub struct Recorder {
 
 /// What is taken in of a call while it lives.
 #[derive(Debug)]
-pub(super) struct Recording {
+pub(super) struct Taken {
     terms: Arc<Record>,
     model: String,
     asked: Payload,
@@ -66,7 +66,7 @@ enum Work {
 
 /// A call that has ended.
 struct Entry {
-    recording: Recording,
+    taken: Taken,
     record: CallRecord,
     house: Arc<Snapshot>,
 }
@@ -81,7 +81,7 @@ impl Recorder {
 
     /// Hands a call over to the writer, or lets it go where that cannot keep up.
     fn keep(&self, entry: Box<Entry>) {
-        let size = entry.recording.len();
+        let size = entry.taken.len();
         let waiting = self.held.fetch_add(size, Ordering::Relaxed) + size;
         let sender = self.sender.get_or_init(|| self.start()).as_ref();
         let taken = sender.filter(|_| waiting <= MOST_BYTES);
@@ -116,9 +116,9 @@ impl Recorder {
     }
 }
 
-// === impl Recording ===
+// === impl Taken ===
 
-impl Recording {
+impl Taken {
     fn len(&self) -> usize {
         self.asked.len() + self.answer.len()
     }
@@ -146,7 +146,7 @@ impl Call {
         };
         let headers = headers.iter().filter(|(name, _)| wanted(name));
         let fits = terms.bodies != Bodies::None && question.payload.len() <= terms.max_body;
-        self.recording = Some(Box::new(Recording {
+        self.taken = Some(Box::new(Taken {
             terms: Arc::clone(terms),
             model: question.envelope.model.clone(),
             asked: if fits { question.payload.clone() } else { Payload::default() },
@@ -158,22 +158,22 @@ impl Call {
 
     /// A piece of the answer goes to the client.
     pub(super) fn says(&mut self, piece: &Bytes) {
-        let Some(recording) = &mut self.recording else { return };
-        let terms = &recording.terms;
+        let Some(taken) = &mut self.taken else { return };
+        let terms = &taken.terms;
         if !terms.answers || terms.bodies == Bodies::None {
             return;
         }
-        recording.cut |= recording.answer.len() + piece.len() > terms.max_body;
-        if !recording.cut {
-            recording.answer.push(piece.clone());
+        taken.cut |= taken.answer.len() + piece.len() > terms.max_body;
+        if !taken.cut {
+            taken.answer.push(piece.clone());
         }
     }
 
     /// The call has ended, and its record is made.
     pub(super) fn end_recording(&mut self) {
-        if let Some(recording) = self.recording.take() {
+        if let Some(taken) = self.taken.take() {
             let (record, house) = (self.record.clone(), Arc::clone(&self.house));
-            self.gateway.recorder.keep(Box::new(Entry { recording: *recording, record, house }));
+            self.gateway.recorder.keep(Box::new(Entry { taken: *taken, record, house }));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::Work;
 use super::kept::{Attempted, Form, Kept};
 use super::stand_in::StandIn;
 use crate::canon::{CallId, CallRecord, Money, Outcome, Surface, Usage};
-use crate::config::{self, Bodies, Config, ModelOverride, Record, Secret, StoreUrl};
+use crate::config::{self, Bodies, Config, GuardKind, ModelOverride, Record, Secret, StoreUrl};
 use crate::gateway::{Arrival, Ask, Gateway, Snapshot};
 use crate::net::client::Client;
 use crate::net::patience::Pulse;
@@ -275,9 +275,25 @@ fn neutral(mut config: Config, kinds: &Kinds, address: SocketAddr) -> Config {
         (key.ips, key.expires) = (None, None);
     }
     config.oidc.clear();
+    without_askers(&mut config);
     config.store = config::Store::at(StoreUrl::Memory);
     config.record = Some(Arc::new(listening()));
     config
+}
+
+/// Guards that ask somebody else are left out: nobody is asked.
+fn without_askers(config: &mut Config) {
+    config.guards.retain(|_, guard| {
+        !matches!(
+            guard.kind,
+            GuardKind::Judge { .. } | GuardKind::Moderation { .. } | GuardKind::Webhook { .. }
+        )
+    });
+    let routes = config.routes.values_mut().map(|route| &mut route.guards);
+    let keys = config.keys.values_mut().map(|key| &mut key.guards);
+    for named in routes.chain(keys).chain([&mut config.server.guards]) {
+        named.retain(|name| config.guards.contains_key(name));
+    }
 }
 
 /// Every call is given to the player.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use super::kept::{Attempted, Form, Kept};
-use super::{Entry, Recording, Work, mask};
+use super::{Entry, Taken, Work, mask};
 use crate::canon::{Attempt, CallRecord, Task};
 use crate::config::{Bodies, Record, Secret};
 use crate::telemetry::Counters;
@@ -45,8 +45,8 @@ pub(super) fn write_all(work: &Receiver<Work>, held: &AtomicUsize, results: &Cou
                 continue;
             }
         };
-        let size = entry.recording.len();
-        let terms = Arc::clone(&entry.recording.terms);
+        let size = entry.taken.len();
+        let terms = Arc::clone(&entry.taken.terms);
         let line = line(*entry, &mut known);
         held.fetch_sub(size, Ordering::Relaxed);
         let written = append(&mut volume, terms, &line);
@@ -120,25 +120,25 @@ fn numbered(terms: &Record, number: usize) -> PathBuf {
 
 /// The line of a call, with its end.
 fn line(entry: Entry, known: &mut Known) -> String {
-    let Entry { recording, record, house } = entry;
+    let Entry { taken, record, house } = entry;
     if known.generation != Some(house.generation) {
         known.secrets = mask::secrets(&house.config);
         known.generation = Some(house.generation);
     }
-    let kept = kept(recording, &record);
+    let kept = kept(taken, &record);
     let line = serde_json::to_string(&kept).unwrap_or_default();
     mask::without(&line, &known.secrets) + "\n"
 }
 
-fn kept(recording: Recording, record: &CallRecord) -> Kept {
-    let form = match recording.terms.bodies {
+fn kept(taken: Taken, record: &CallRecord) -> Kept {
+    let form = match taken.terms.bodies {
         Bodies::None => Form::None,
         Bodies::Redacted => Form::Redacted,
         Bodies::Whole => Form::Whole,
     };
-    let mut body = serde_json::from_slice(&recording.asked.to_bytes()).unwrap_or(Json::Null);
-    let mut answer = (!recording.answer.is_empty() && !recording.cut)
-        .then(|| String::from_utf8_lossy(&recording.answer.to_bytes()).into_owned());
+    let mut body = serde_json::from_slice(&taken.asked.to_bytes()).unwrap_or(Json::Null);
+    let mut answer = (!taken.answer.is_empty() && !taken.cut)
+        .then(|| String::from_utf8_lossy(&taken.answer.to_bytes()).into_owned());
     if form == Form::Redacted {
         mask::shape(&mut body);
         answer = answer.map(|answer| match serde_json::from_str::<Json>(&answer) {
@@ -149,7 +149,7 @@ fn kept(recording: Recording, record: &CallRecord) -> Kept {
             Err(_) => mask::shape_events(&answer),
         });
     }
-    let headers = recording.headers.iter().filter_map(|(name, value)| {
+    let headers = taken.headers.iter().filter_map(|(name, value)| {
         Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
     });
     let text = |name: &Option<Arc<str>>| name.as_ref().map(ToString::to_string);
@@ -159,7 +159,7 @@ fn kept(recording: Recording, record: &CallRecord) -> Kept {
         at: humantime::format_rfc3339_millis(record.at).to_string(),
         surface: record.surface.name().to_owned(),
         stream: record.stream,
-        model: recording.model,
+        model: taken.model,
         key: text(&record.key),
         team: text(&record.team),
         headers: headers.collect(),

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::ledger::time;
 use super::{AdminApi, Answer, Asked, audit, targets};
+use crate::cache::Scope;
 use crate::canon::Surface;
 use crate::error::{Error, Kind};
 use crate::gateway::Body;
@@ -33,6 +34,9 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
     api.gateway.show_targets();
     api.gateway.show_budgets();
     api.gateway.show_store();
+    let stock = api.gateway.cache.exact.stock();
+    metrics.cache_entries.set(stock.entries.cast_signed());
+    metrics.cache_bytes.set(stock.bytes.cast_signed());
     let text = api.gateway.telemetry.expose();
     body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
 }
@@ -43,6 +47,42 @@ pub(super) fn targets(api: &AdminApi) -> Response<Body> {
 
 pub(super) fn config(api: &AdminApi) -> Response<Body> {
     answer(StatusCode::OK, &api.state())
+}
+
+pub(super) fn cache(api: &AdminApi) -> Response<Body> {
+    let stock = api.gateway.cache.exact.stock();
+    answer(StatusCode::OK, &json!({"entries": stock.entries, "bytes": stock.bytes}))
+}
+
+/// What names nothing must say that it means all.
+pub(super) async fn purge(api: AdminApi, asked: Asked) -> Answer {
+    let mut names = [None; 3];
+    let mut all = false;
+    for (field, value) in &asked.body {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        match (field.as_str(), text) {
+            ("route", Some(name)) => names[0] = Some(name),
+            ("key", Some(name)) => names[1] = Some(name),
+            ("team", Some(name)) => names[2] = Some(name),
+            ("all", None) if value.is_boolean() => all = value == true,
+            _ => return Err(Error::invalid(format!("`{field}` cannot be read."))),
+        }
+    }
+    let [route, key, team] = names;
+    let tenant = match (key, team) {
+        (Some(_), Some(_)) => return Err(Error::invalid("`key` or `team`, not both.")),
+        (Some(key), None) => format!("key:{key}"),
+        (None, Some(team)) => format!("team:{team}"),
+        (None, None) => String::new(),
+    };
+    let scope = Scope { tenant, route: route.unwrap_or_default().to_owned() };
+    if all == (scope != Scope::default()) {
+        return Err(Error::invalid("Name a `route`, `key` or `team`, or say `\"all\": true`."));
+    }
+    let purged = api.gateway.forget_answers(&scope).await?;
+    let what = Value::Object(asked.body.clone());
+    audit::note(&api, &asked.by, "cache.purge", (&what, &Value::Null)).await;
+    Ok(answer(StatusCode::OK, &json!({ "purged": purged })))
 }
 
 pub(super) async fn reload(api: AdminApi, asked: Asked) -> Answer {

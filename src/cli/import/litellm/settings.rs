@@ -7,6 +7,7 @@ use super::{ADVICE, named};
 use crate::cli::import::draft::Draft;
 use crate::cli::import::report::Report;
 use crate::cli::import::source::{self, Source};
+use crate::cli::import::values::seconds;
 
 /// What holds for all routes.
 #[derive(Debug, Default)]
@@ -62,7 +63,7 @@ impl Settings {
             settings.take_shared(&mut litellm);
             let timeout = litellm.number("request_timeout");
             settings.defaults.timeout = settings.defaults.timeout.or(timeout);
-            cache(&mut litellm);
+            cache(&mut litellm, draft);
             settings.take_aliases(&mut litellm);
             litellm.rest(&ADVICE);
         }
@@ -137,12 +138,32 @@ fn alias_model(value: Json, path: &str, report: &Report) -> Option<String> {
     model
 }
 
-fn cache(litellm: &mut Source<'_>) {
-    if litellm.take("cache") == Some(Json::Bool(true)) {
-        let text = "is off here until it is switched on: per route, and per call by \
-                    `x-switchpoint-cache`; answers never cross keys unless a route says so";
-        litellm.report.lost(&litellm.at("cache"), text);
+/// The response cache. Of its stores there is memory, and the Redis of `[store] shared`.
+fn cache(litellm: &mut Source<'_>, draft: &mut Draft) {
+    let is_on = litellm.flag("cache") == Some(true);
+    let parameters = litellm.table("cache_params");
+    if !is_on {
+        return parameters.map_or((), |parameters| parameters.rest(&ADVICE));
     }
+    let cache = draft.section("cache", "");
+    cache.set("mode", "on");
+    let text = "is for the same key's same question only; `share = \"all\"` is as it was";
+    litellm.report.changed(&litellm.at("cache"), text);
+    let Some(mut parameters) = parameters else { return };
+    cache.set_some("ttl", parameters.number("ttl").and_then(seconds));
+    if parameters.text("mode").as_deref() == Some("default_off") {
+        cache.set("mode", "off");
+        parameters.changed("mode", "is off; a route that is to have it says `cache`");
+    }
+    match parameters.text("type").as_deref() {
+        None | Some("local" | "redis") => {}
+        Some(_) => parameters.report.lost(
+            &parameters.at("type"),
+            "answers are kept in memory, and in the Redis of `[store] shared`; similar questions \
+             by `semantic`",
+        ),
+    }
+    parameters.rest(&ADVICE);
 }
 
 fn general_settings(mut general: Source<'_>, draft: &mut Draft) {
