@@ -22,8 +22,10 @@ use super::kept::Kept;
 use crate::canon::{Outcome, Usage};
 use crate::net::tasks::Tasks;
 
-/// A target that sent no status: what a gateway in front of it would have said.
-const NO_STATUS: u16 = 504;
+/// For a target that sent no status, because it was slow or could not be reached, what a gateway in
+/// front of it would have said.
+const SLOW: u16 = 504;
+const UNREACHABLE: u16 = 502;
 /// A vector for whoever asks for one.
 const VECTOR: [f32; 4] = [1.0, 0.0, 0.0, 0.0];
 
@@ -64,7 +66,8 @@ impl StandIn {
             let status = match (attempt.outcome, attempt.status) {
                 // Who answered then answers now, whatever became of its answer.
                 (Outcome::Ok | Outcome::ClientClosed, _) | (_, 200) => 200,
-                (_, 0) => NO_STATUS,
+                (Outcome::Timeout, 0) => SLOW,
+                (_, 0) => UNREACHABLE,
                 (_, status) => status,
             };
             statuses.entry(target).or_default().push(status);

@@ -1,6 +1,6 @@
 //! From the deployments of each name to a route, with its order, weights and fallbacks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
@@ -18,6 +18,8 @@ pub(super) struct Router {
     groups: Vec<(String, Vec<Deployment>)>,
     /// What stands here for a name of theirs: a route or a target.
     names: BTreeMap<String, String>,
+    /// Routes that are no other names of others.
+    own: BTreeSet<String>,
 }
 
 /// Which strategy of ours each of theirs is, and what is different.
@@ -124,6 +126,7 @@ impl Router {
             report.changed(&first[0].path, format!("{text}, and clients must ask for that"));
         }
         self.names.insert(name.to_owned(), ours.clone());
+        self.own.insert(ours.clone());
         let mut section = section(&first, strategy, report);
         for (place, turn) in turns.enumerate() {
             let next = draft.fresh("routes", &format!("{ours}.order-{}", place + 2));
@@ -202,18 +205,11 @@ impl Router {
         let same = |name: &String| {
             let section = draft.find("routes", name);
             let theirs = section.and_then(|section| section.get("targets"));
-            *name == ours || (theirs.is_some() && theirs == targets.as_ref() && self.is_alias(name))
+            *name == ours
+                || (theirs.is_some() && theirs == targets.as_ref() && !self.own.contains(name))
         };
         let names: Vec<String> = draft.names("routes").into_iter().filter(same).collect();
         if names.is_empty() { vec![ours.to_owned()] } else { names }
-    }
-
-    /// It is no model of its own.
-    fn is_alias(&self, name: &str) -> bool {
-        self.names
-            .iter()
-            .filter(|(_, ours)| *ours == name)
-            .all(|(theirs, _)| !self.groups.iter().any(|(group, _)| group == theirs))
     }
 }
 
