@@ -250,6 +250,7 @@ async fn call(gateway: &Arc<Gateway>, body: Bytes) {
         relay: None,
         filed: None,
         explains: false,
+        id: None,
     };
     let (permit, busy) = (gateway.gauge.acquire(), Pulse::default().busy());
     let arrival = Arrival { ask, headers, body: Full::new(body), permit, busy };

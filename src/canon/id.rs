@@ -14,6 +14,11 @@ impl CallId {
         Self(Uuid::now_v7())
     }
 
+    /// The id that is written so.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+
     /// Its 32 hexadecimal digits.
     pub fn simple(self) -> String {
         self.0.simple().to_string()

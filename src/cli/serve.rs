@@ -379,6 +379,7 @@ impl House {
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
         self.gateway.leave_shared().await;
+        self.gateway.recorder.finish();
         let written = tokio::time::timeout(LAST_WRITES, self.gateway.store().flush()).await;
         if !matches!(written, Ok(Ok(()))) {
             tracing::error!("the store could not be written to the end");

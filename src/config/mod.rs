@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -32,6 +33,7 @@ mod guard;
 mod oidc;
 pub mod entry;
 mod telemetry;
+mod record;
 mod check;
 mod discover;
 pub mod watch;
@@ -52,6 +54,7 @@ pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
+pub use record::{Bodies, Record};
 pub use reference::{Found, Known, Manager, Reference};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
@@ -83,6 +86,7 @@ const SECTIONS: &[&str] = &[
     "cache",
     "secrets",
     "telemetry",
+    "record",
 ];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
@@ -112,6 +116,8 @@ pub struct Config {
     /// The secrets that they keep.
     pub references: BTreeMap<Reference, Found>,
     pub telemetry: Telemetry,
+    /// What is kept of calls, if somebody consented.
+    pub record: Option<Arc<Record>>,
     pub source: Source,
     /// As it was written.
     pub text: Text,
@@ -207,6 +213,7 @@ impl Config {
             secrets: Secrets::default(),
             references: BTreeMap::new(),
             telemetry: Telemetry::default(),
+            record: None,
             source,
             text: Text::default(),
             hash: String::new(),
@@ -249,6 +256,9 @@ impl Config {
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))
                 .unwrap_or_default(),
+            record: section("record", record::KEYS)
+                .and_then(|section| Record::read(&section))
+                .map(Arc::new),
             ..Self::empty(source)
         }
     }

@@ -29,11 +29,12 @@ type Pulled = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
 impl Body {
     pub(super) fn whole(bytes: Bytes, mut call: Option<Box<Call>>) -> Self {
-        if bytes.is_empty()
-            && let Some(call) = &mut call
-        {
-            // Nobody will ask for it.
-            call.ends(Outcome::Ok);
+        if let Some(call) = &mut call {
+            call.says(&bytes);
+            if bytes.is_empty() {
+                // Nobody will ask for it.
+                call.ends(Outcome::Ok);
+            }
         }
         Self(Inner::Whole(Some(bytes), call))
     }

@@ -14,6 +14,7 @@ use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
 use super::guarding::Guarding;
 use super::journey::Made;
+use super::recording::Taken;
 use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
@@ -72,6 +73,8 @@ pub(super) struct Call {
     /// Its answer was asked for by somebody else.
     pub(super) recalled: Option<Recalled>,
     pub(super) record: CallRecord,
+    /// What is kept of it in a file.
+    pub(super) taken: Option<Box<Taken>>,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
     _permit: Option<Permit>,
@@ -144,6 +147,7 @@ impl Call {
             recording: None,
             recalled: None,
             record,
+            taken: None,
             outcome: None,
             _permit: permit,
             busy,
@@ -567,5 +571,6 @@ impl Drop for Call {
             self.gateway.observe(&self.record, self.caller.is_some());
         }
         self.note_end();
+        self.end_recording();
     }
 }

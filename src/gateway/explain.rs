@@ -61,7 +61,7 @@ impl Ask {
             }
         };
         let (model, stream, relay, filed) = (None, None, None, None);
-        Ok(Self { surface, model, stream, relay, filed, explains: true })
+        Ok(Self { surface, model, stream, relay, filed, explains: true, id: None })
     }
 }
 

@@ -31,6 +31,7 @@ mod onward;
 mod oracle;
 mod pass;
 mod pipeline;
+pub mod recording;
 mod relay;
 mod relayed;
 mod remember;
@@ -61,6 +62,7 @@ use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
 use self::measure::Lengths;
+use self::recording::Recorder;
 pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
 use self::responses::Jobs;
 use self::shelf::Shelf;
@@ -117,6 +119,8 @@ pub struct Gateway {
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
     drains: Gauge,
+    /// Keeps chosen calls in files.
+    pub recorder: Recorder,
     /// Calls in flight.
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
@@ -138,6 +142,7 @@ impl Gateway {
         let tasks = Tasks::default();
         telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         Arc::new(Self {
+            recorder: Recorder::new(&telemetry.metrics),
             drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),

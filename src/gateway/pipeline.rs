@@ -38,6 +38,9 @@ impl Gateway {
         let shed = permit.is_none();
         let house = (Arc::clone(self), self.house(&headers));
         let mut call = Call::open(house, ask.surface, permit, Some(busy));
+        if let Some(id) = ask.id {
+            call.record.id = id;
+        }
         if ask.explains {
             call.is_not_made();
         }
@@ -93,6 +96,7 @@ where
         Road::ByTask(by_task) => &by_task.default,
     };
     call.routed(chain, &question);
+    call.begin_recording(&question, headers);
     if call.surface().dialect() == Some(Dialect::Responses) {
         question = Box::pin(recall(call, question, &road)).await.map_err(Unreadable::Refused)?;
     } else {

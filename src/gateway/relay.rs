@@ -50,6 +50,15 @@ enum Phase {
     Ending(Option<Box<Call>>),
 }
 
+impl Phase {
+    /// A piece of the answer goes to the client.
+    fn says(&mut self, piece: &Bytes) {
+        if let Self::Live(live) = self {
+            live.call.says(piece);
+        }
+    }
+}
+
 // === impl Relay ===
 
 impl Relay {
@@ -122,6 +131,7 @@ impl Relay {
             match turn {
                 Turn::Give(bytes) => {
                     self.begun = true;
+                    self.phase.says(&bytes);
                     return self.give(bytes);
                 }
                 Turn::Begin(live) => self.phase = Phase::Live(*live),
@@ -130,6 +140,7 @@ impl Relay {
                 Turn::Refuse(call, error) => self.refuse(call, error),
                 Turn::Say(mut call, bytes) => {
                     call.ends(Outcome::Ok);
+                    call.says(&bytes);
                     self.said.push_back(bytes);
                     self.phase = Phase::Ending(Some(call));
                 }

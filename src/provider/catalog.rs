@@ -80,6 +80,9 @@ const ROW: Kind = Kind {
     docs: "",
 };
 
+/// The kind of any server that speaks OpenAI's API.
+pub const ANY: &str = "openai-compatible";
+
 /// The row with this id.
 pub fn find(id: &str) -> Option<&'static Kind> {
     CATALOG.iter().find(|kind| kind.id == id)
@@ -477,7 +480,7 @@ pub static CATALOG: &[Kind] = &[
     },
     Kind {
         // Most servers honour or ignore `stream_options`.
-        id: "openai-compatible",
+        id: ANY,
         name: "Any OpenAI-compatible server",
         auth: Auth::None,
         quirks: FULL,

@@ -98,6 +98,8 @@ metrics! {
     fallbacks: counters "switchpoint_fallbacks_total" ["route", "reason"];
     /// Requests that went to a target again after it had failed the same call, by why it had.
     retries: counters "switchpoint_retries_total" ["provider", "reason"];
+    /// Calls that were to be kept in files: kept, dropped because the disk is slow, or failed.
+    recordings: counters "switchpoint_recordings_total" ["result"];
     /// Whether a target is used: 1, is being probed: 0.5, or is left alone: 0.
     target_state: gauges "switchpoint_target_state" ["provider", "model"];
     /// Calls of routes by task, by kind of work and by what told it.

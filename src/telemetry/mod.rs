@@ -6,6 +6,8 @@ mod process;
 
 pub use log::{Format, Log};
 pub use metrics::{Meters, Metrics};
+/// A metric that only rises, by its labels.
+pub use prometheus::IntCounterVec as Counters;
 
 use std::sync::Arc;
 

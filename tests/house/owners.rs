@@ -55,6 +55,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["access", "gateway"]),
     ("tower", &["http", "net"]),
     ("clap", &["cli"]),
+    // The files of other gateways are YAML.
+    ("serde_saphyr", &["cli"]),
     ("tikv_jemallocator", &["main"]),
 ];
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::{
     SECTIONS, Source, access, budget, cache, guard, limit, manager, model, oidc, parse_toml,
-    provider, route, server, store, telemetry,
+    provider, record, route, server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -74,6 +74,7 @@ fn every_known_key_stands_in_the_example() {
         ("cache", cache::KEYS.to_vec()),
         ("secrets", [manager::KEYS, manager::VAULT_KEYS, manager::APPROLE_KEYS].concat()),
         ("telemetry", telemetry::KEYS.to_vec()),
+        ("record", record::KEYS.to_vec()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());
     for (section, keys) in known {
