@@ -38,6 +38,7 @@ mod state;
 mod streaming;
 mod tasks;
 mod tools;
+mod traces;
 mod translated;
 mod translations;
 mod verbatim;

@@ -10,6 +10,7 @@ mod owner;
 mod record;
 mod relay;
 mod task;
+mod trace;
 mod usage;
 
 pub use chat::{
@@ -25,7 +26,8 @@ pub use model::{
     AmountError, Feature, FeatureSet, Features, Model, Money, Price, Rate, Rates, Tier,
 };
 pub use owner::Owner;
-pub use record::{Attempt, CallRecord, Outcome, Purpose, Surface, UsageSource};
+pub use record::{Attempt, CallRecord, Leg, Outcome, Purpose, Surface, UsageSource};
 pub use relay::Relay;
 pub use task::Task;
+pub use trace::{Trace, span_of_attempt};
 pub use usage::Usage;

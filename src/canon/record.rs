@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, Dialect, Money, Task, Usage};
+use super::{CallId, Dialect, Money, Task, Trace, Usage};
 
 /// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -223,6 +223,20 @@ pub struct Attempt {
     pub usage: Option<Usage>,
     /// What that cost; `None` where nothing was used or nobody knows the price.
     pub cost: Option<Money>,
+    /// Only of a call that has just been made.
+    #[serde(skip)]
+    pub leg: Leg,
+}
+
+/// What a trace tells of an attempt besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leg {
+    /// The place of its target in the chain.
+    pub place: u16,
+    /// How long after the arrival of the call it left.
+    pub began: Duration,
+    /// What traces call providers of this kind.
+    pub system: &'static str,
 }
 
 /// Who wanted a call.
@@ -289,6 +303,8 @@ pub struct CallRecord {
     /// What kind of work it was, where the route asked.
     pub task: Option<Task>,
     pub purpose: Purpose,
+    /// `None` where nothing is traced.
+    pub trace: Option<Trace>,
 }
 
 impl CallRecord {

@@ -26,6 +26,7 @@ mod route;
 mod access;
 mod oidc;
 pub mod entry;
+mod otlp;
 mod telemetry;
 mod check;
 mod discover;
@@ -40,6 +41,7 @@ pub use discover::Candidate;
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
+pub use otlp::{Attributes, Capture, Otlp, Protocol};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
 pub use route::{
@@ -177,9 +179,7 @@ impl Config {
             token_weights: section("token_weights", budget::WEIGHT_KEYS)
                 .map(|section| Weights::read(&section))
                 .unwrap_or_default(),
-            telemetry: section("telemetry", telemetry::KEYS)
-                .map(|section| Telemetry::read(&section))
-                .unwrap_or_default(),
+            telemetry: Telemetry::read(section("telemetry", telemetry::KEYS).as_ref(), root.report),
             ..Self::empty(source)
         }
     }

@@ -115,6 +115,7 @@ async fn ask_so(
     } else {
         question.extra.iter().chain(&errand.headers).cloned().collect()
     };
+    let extra = call.with_parent(target, extra);
     let order = Order {
         operation: errand.operation,
         model: &target.model,

@@ -143,6 +143,7 @@ impl Call {
             malformed_events: 0,
             task: None,
             purpose: Purpose::Client,
+            trace: None,
         };
         Box::new(Self {
             gateway,
@@ -190,27 +191,6 @@ impl Call {
         }
     }
 
-    /// Keeps the response that the client is being given, if it is to be kept. `verbatim`: the
-    /// provider gave it that id.
-    pub(super) fn keep_response(&mut self, answer: &[u8], verbatim: bool) {
-        let Some(keeping) = self.keeping.take() else { return };
-        let provider = self.target().filter(|_| verbatim).map(|target| &*target.provider.name);
-        self.gateway.keep_response(&keeping, answer, provider);
-    }
-
-    /// Keeps that the response, of which the client has the beginning, has failed.
-    pub(super) fn keep_failure(&mut self, error: &Error) {
-        let Some(keeping) = self.keeping.take() else { return };
-        let (id, created) = self.stamp();
-        let model = self.target().map_or_else(String::new, |target| target.model.to_string());
-        self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
-    }
-
-    /// The provider that keeps the response which it is giving, too.
-    pub(super) fn keeper(&self) -> Option<String> {
-        self.target()?.keeper(self.surface()).map(str::to_owned)
-    }
-
     /// Nobody waits for the answer any more.
     pub(super) fn goes_to_background(&mut self) -> Option<Busy> {
         self.busy.take()
@@ -232,6 +212,7 @@ impl Call {
         self.caller.clone_from(&other.caller);
         self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Classifier;
+        self.belongs_to(other);
     }
 
     /// The call repeats another one for comparison.
@@ -239,6 +220,7 @@ impl Call {
         self.record.key.clone_from(&other.record.key);
         self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Shadow;
+        self.belongs_to(other);
     }
 
     /// An operator makes the call, of one target.
@@ -458,8 +440,8 @@ impl Call {
         let Some(target) = chain.and_then(|chain| chain.targets.get(place)) else { return };
         let (provider, model) = (Arc::clone(&target.provider.name), Arc::clone(&target.model));
         let elapsed = since.elapsed();
-        let cost = None;
-        let attempt = Attempt { provider, model, outcome, status, elapsed, usage, cost };
+        let (cost, leg) = (None, self.leg(place, since));
+        let attempt = Attempt { provider, model, outcome, status, elapsed, usage, cost, leg };
         self.record.attempts.push(attempt);
     }
 
@@ -532,6 +514,13 @@ impl Call {
     /// The call's end is known. Only the first word counts.
     pub(super) fn ends(&mut self, outcome: Outcome) {
         self.outcome.get_or_insert(outcome);
+    }
+
+    /// When the request to the target at this place left.
+    pub(super) fn departure(&self, place: usize) -> Option<Instant> {
+        let current = self.current.as_ref().filter(|current| current.place == place);
+        let rival = || self.rival.as_ref()?.left.get().map(|departure| departure.since);
+        current.map(|current| current.since).or_else(rival)
     }
 
     /// The place of the target of the attempt under way.

@@ -9,6 +9,7 @@ mod body;
 mod build;
 mod call;
 mod chain;
+pub mod collector;
 mod desk;
 pub mod directory;
 mod drill;
@@ -39,6 +40,7 @@ mod shelf;
 mod snapshot;
 mod task;
 mod till;
+mod traced;
 mod upload;
 mod verdict;
 

@@ -36,6 +36,7 @@ impl Gateway {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
         let mut call = Call::open(Arc::clone(self), ask.surface, permit, Some(busy));
+        call.is_traced(&headers);
         if ask.explains {
             call.is_not_made();
         }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::basket::Basket;
 use crate::canon::{Attempt, CallRecord, Money, Purpose, Task, Usage};
 
 /// How lines look.
@@ -31,18 +32,14 @@ const QUIET: [&str; 2] = ["tokio_postgres=warn", "h2=info"];
 const MOST: usize = 4 * 1024 * 1024;
 /// How long lines gather before they are written together.
 const GATHER: Duration = Duration::from_millis(20);
-/// Buffers; workers beyond this number share them.
-const BUFFERS: usize = 64;
-
 /// Where lines go.
 pub struct Log {
     format: Format,
     access: bool,
-    buffers: Vec<Mutex<Vec<u8>>>,
+    basket: Basket,
     /// Lines wait, and the writer knows.
     waiting: AtomicBool,
     wake: SyncSender<()>,
-    dropped: AtomicU64,
     output: Mutex<Box<dyn Write + Send>>,
 }
 
@@ -120,10 +117,9 @@ impl Log {
         let log = Arc::new(Self {
             format,
             access,
-            buffers: (0..BUFFERS).map(|_| Mutex::default()).collect(),
+            basket: Basket::new(MOST),
             waiting: AtomicBool::new(false),
             wake,
-            dropped: AtomicU64::new(0),
             output: Mutex::new(output),
         });
         let writer = Arc::downgrade(&log);
@@ -152,13 +148,7 @@ impl Log {
 
     /// Writes what waits, now.
     pub fn flush(&self) {
-        let mut lines = Vec::new();
-        for buffer in &self.buffers {
-            let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
-            if !buffer.is_empty() {
-                lines.append(&mut buffer);
-            }
-        }
+        let lines = self.basket.take();
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not stop the gateway.
         let _ = output.write_all(&lines).and_then(|()| output.flush());
@@ -166,7 +156,7 @@ impl Log {
 
     /// Lines dropped so far.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.basket.dropped()
     }
 
     /// One line for a finished call.
@@ -218,18 +208,11 @@ impl Log {
 
     /// Adds one line to the caller's buffer.
     fn append(&self, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
-        let mine = &self.buffers[buffer_of_thread()];
-        {
-            let mut buffer = mine.lock().unwrap_or_else(PoisonError::into_inner);
-            let length = buffer.len();
-            if length > MOST {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            } else if write(&mut buffer).is_ok() {
-                buffer.push(b'\n');
-            } else {
-                buffer.truncate(length);
-            }
-        }
+        self.basket.add(|buffer| {
+            let written = write(buffer).is_ok();
+            buffer.push(b'\n');
+            written
+        });
         if !self.waiting.swap(true, Ordering::AcqRel) {
             let _ = self.wake.try_send(());
         }
@@ -265,7 +248,8 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
     before
         .iter()
         .map(|attempt| {
-            let Attempt { provider, model, outcome, status, elapsed, usage, cost: _ } = attempt;
+            let Attempt { provider, model, outcome, status, elapsed, usage, cost: _, leg: _ } =
+                attempt;
             let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             let (outcome, status) = (outcome.name(), *status);
             let input_tokens = usage.as_ref().map(Usage::input_total);
@@ -273,15 +257,6 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
             Failed { provider, model, outcome, status, ms, input_tokens, output_tokens }
         })
         .collect()
-}
-
-/// A number for the calling thread, so that threads rarely share a buffer.
-fn buffer_of_thread() -> usize {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    thread_local! {
-        static MINE: usize = usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(0) % BUFFERS;
-    }
-    MINE.with(|mine| *mine)
 }
 
 // === impl Line ===

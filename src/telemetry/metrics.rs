@@ -122,6 +122,11 @@ metrics! {
     shared_seconds: histograms "switchpoint_shared_seconds" ["for"] in SHORT_SECONDS;
     /// Questions for more of a limit that replicas share, by outcome: granted or refused.
     shared_leases: counters "switchpoint_shared_leases_total" ["outcome"];
+    /// Spans by what became of them: sent to the collector, refused by it, or lost because it could
+    /// not be reached in time.
+    trace_spans: counters "switchpoint_trace_spans_total" ["outcome"];
+    /// Calls whose spans were dropped because too many waited for the collector.
+    traces_dropped: counter "switchpoint_traces_dropped_total" [];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }

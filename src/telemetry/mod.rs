@@ -1,10 +1,18 @@
-//! Everything a human watches: metrics and logs, declared once.
+//! Everything a human watches: metrics, logs and traces, declared once.
 
+mod basket;
+mod conventions;
 mod log;
 mod metrics;
+mod protobuf;
+mod refusal;
+mod spans;
+mod traces;
 
 pub use log::{Format, Log};
 pub use metrics::{Meters, Metrics};
+pub use refusal::Refusal;
+pub use traces::{Batch, Traces};
 
 use std::sync::Arc;
 
@@ -15,24 +23,38 @@ use crate::canon::CallRecord;
 pub struct Telemetry {
     pub metrics: Metrics,
     pub log: Arc<Log>,
+    /// `None` where nothing is traced.
+    pub traces: Option<Arc<Traces>>,
 }
 
 impl Telemetry {
     pub fn new(log: Arc<Log>) -> Result<Self, prometheus::Error> {
-        Ok(Self { metrics: Metrics::new()?, log })
+        Ok(Self { metrics: Metrics::new()?, log, traces: None })
     }
 
-    /// Tells metrics and access log of a finished call. `meters` are those of the target that
+    /// The same, with traces.
+    pub fn tracing(self, traces: Option<Traces>) -> Self {
+        Self { traces: traces.map(Arc::new), ..self }
+    }
+
+    /// Tells metrics, access log and traces of a finished call. `meters` are those of the target that
     /// answered, or of none.
     pub fn finish(&self, record: &CallRecord, meters: &Meters) {
         meters.finish(&self.metrics, record);
         self.log.access(record);
+        if let Some(traces) = &self.traces {
+            traces.finish(record);
+        }
     }
 
     /// All metrics in Prometheus' text format.
     pub fn expose(&self) -> String {
         self.metrics.log_lines_dropped.reset();
         self.metrics.log_lines_dropped.inc_by(self.log.dropped());
+        self.metrics.traces_dropped.reset();
+        self.metrics
+            .traces_dropped
+            .inc_by(self.traces.as_ref().map_or(0, |traces| traces.dropped()));
         self.metrics.expose()
     }
 }

@@ -24,7 +24,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rlimit", &["cli"]),
     ("humantime", &["gateway", "telemetry", "http", "provider"]),
     ("httpdate", &["provider"]),
-    ("percent_encoding", &["http", "provider"]),
+    ("percent_encoding", &["http", "provider", "config"]),
     ("sha2", &["config", "store", "access", "provider", "gateway", "http"]),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, limit, model, oidc, parse_toml, provider, route, server,
-    store, telemetry,
+    SECTIONS, Source, access, budget, limit, model, oidc, otlp, parse_toml, provider, route,
+    server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -70,7 +70,7 @@ fn every_known_key_stands_in_the_example() {
         ("orgs", access::ORG_KEYS.to_vec()),
         ("auth", [oidc::AUTH_KEYS, oidc::KEYS].concat()),
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
-        ("telemetry", telemetry::KEYS.to_vec()),
+        ("telemetry", [telemetry::KEYS, otlp::KEYS].concat()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());
     for (section, keys) in known {
