@@ -28,7 +28,6 @@ use crate::dialect::keepsake::Keepsake;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::StreamOptions;
 use crate::dialect::{self, ClientSide};
-use crate::error::Error;
 use crate::net::patience::Busy;
 use crate::net::shed::Permit;
 use crate::provider::Failure;

@@ -2,8 +2,10 @@
 
 mod basket;
 mod conventions;
+mod exemplars;
 mod log;
 mod metrics;
+mod openmetrics;
 mod protobuf;
 mod refusal;
 mod spans;
@@ -42,19 +44,20 @@ impl Telemetry {
     pub fn finish(&self, record: &CallRecord, meters: &Meters) {
         meters.finish(&self.metrics, record);
         self.log.access(record);
-        if let Some(traces) = &self.traces {
-            traces.finish(record);
+        if let Some(traces) = &self.traces
+            && let Some(trace) = traces.finish(record)
+        {
+            meters.exemplify(&self.metrics, record, trace);
         }
     }
 
-    /// All metrics in Prometheus' text format.
-    pub fn expose(&self) -> String {
+    /// All metrics, as OpenMetrics or in Prometheus' own text format.
+    pub fn expose(&self, open: bool) -> String {
         self.metrics.log_lines_dropped.reset();
         self.metrics.log_lines_dropped.inc_by(self.log.dropped());
+        let dropped = self.traces.as_ref().map_or(0, |traces| traces.dropped());
         self.metrics.traces_dropped.reset();
-        self.metrics
-            .traces_dropped
-            .inc_by(self.traces.as_ref().map_or(0, |traces| traces.dropped()));
-        self.metrics.expose()
+        self.metrics.traces_dropped.inc_by(dropped);
+        if open { self.metrics.expose_open() } else { self.metrics.expose() }
     }
 }

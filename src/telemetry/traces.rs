@@ -69,11 +69,9 @@ impl Traces {
         })
     }
 
-    /// Cuts the spans of a finished call, if they are to be kept.
-    pub(super) fn finish(&self, record: &CallRecord) {
-        let Some(trace) = record.trace.as_ref().filter(|trace| self.keeps(record, trace)) else {
-            return;
-        };
+    /// Cuts the spans of a finished call, if they are to be kept, and tells its trace.
+    pub(super) fn finish(&self, record: &CallRecord) -> Option<u128> {
+        let trace = record.trace.as_ref().filter(|trace| self.keeps(record, trace))?;
         let waiting = self.basket.add(|buffer| {
             spans::cut(buffer, (record, trace), self.names);
             true
@@ -81,6 +79,7 @@ impl Traces {
         if waiting >= ENOUGH {
             self.enough.notify_one();
         }
+        Some(trace.id)
     }
 
     /// What went wrong and what was slow is always kept.
