@@ -17,6 +17,7 @@ mod faults;
 mod hostile;
 mod house;
 mod limits;
+mod logs;
 mod matrix;
 mod objects;
 mod oidc;

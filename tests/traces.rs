@@ -174,6 +174,30 @@ async fn a_sample_holds_for_a_route_and_errors_and_slow_calls_are_kept() {
 }
 
 #[tokio::test]
+async fn a_number_of_a_dashboard_leads_to_a_trace() {
+    let collector = Collector::start(Mood::Takes).await;
+    let (_upstream, gateway) = house(&collector, "").await;
+    chat(&gateway, ask("plain")).await;
+    let (call, _) = parted(&collector.collected(2).await);
+    let line = gateway.record().await;
+    assert_eq!(line["trace_id"], hex(&call.trace_id), "and the log does");
+    let mut scrape = request(Method::GET, "/metrics", "", Bytes::new());
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3";
+    scrape.headers_mut().insert("accept", HeaderValue::from_static(accept));
+    let answer = open(gateway.admin, scrape).await.whole().await;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(answer.headers["content-type"], kind);
+    let example = format!("# {{trace_id=\"{}\"}}", hex(&call.trace_id));
+    for name in ["switchpoint_request_seconds", "switchpoint_first_token_seconds"] {
+        let of =
+            |line: &&str| line.starts_with(&format!("{name}_bucket")) && line.contains(&example);
+        assert_eq!(answer.text().lines().filter(of).count(), 1, "{name}");
+    }
+    let plain = client::get(gateway.admin, "/metrics", "").await;
+    assert!(!plain.text().contains(" # {"));
+}
+
+#[tokio::test]
 async fn headers_compression_and_resource_are_as_configured() {
     for protocol in ["http", "grpc"] {
         let collector = Collector::start(Mood::Takes).await;

@@ -303,8 +303,20 @@ pub struct CallRecord {
     /// What kind of work it was, where the route asked.
     pub task: Option<Task>,
     pub purpose: Purpose,
+    /// Who said which kind of work it is.
+    pub task_by: Option<&'static str>,
+    /// Targets that were not asked.
+    pub skipped: Vec<Skipped>,
     /// `None` where nothing is traced.
     pub trace: Option<Trace>,
+}
+
+/// A target of the route that was not asked, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    pub provider: Arc<str>,
+    pub model: Arc<str>,
+    pub reason: &'static str,
 }
 
 impl CallRecord {

@@ -249,7 +249,7 @@ impl House {
             let _ = tokio::time::timeout(LAST_WRITES, exporting.end()).await;
         }
         tracing::info!(open = connections.running(), "stopped");
-        self.gateway.telemetry.log.flush();
+        self.gateway.telemetry.log.end(LAST_WORDS);
         Ok(())
     }
 

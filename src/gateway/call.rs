@@ -142,6 +142,8 @@ impl Call {
             malformed_events: 0,
             task: None,
             purpose: Purpose::Client,
+            task_by: None,
+            skipped: Vec::new(),
             trace: None,
         };
         Box::new(Self {
@@ -249,7 +251,7 @@ impl Call {
         if !self.only_explained {
             self.gateway.telemetry.metrics.tasks.with_label_values(&[task, by]).inc();
         }
-        self.record.task = decision.task;
+        (self.record.task, self.record.task_by) = (decision.task, Some(by));
         self.bearings.task = Some(decision);
     }
 

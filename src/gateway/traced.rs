@@ -1,4 +1,5 @@
-//! A call's place in a trace: taken from its client, handed on to whom it asks.
+//! A call's place in a trace: taken from its client, handed on to whom it asks. And whom it did
+//! not ask.
 
 use std::borrow::Cow;
 
@@ -6,11 +7,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::chain::Chain;
 use super::snapshot::Target;
-use crate::canon::{Leg, Trace, span_of_attempt};
+use crate::canon::{Leg, Skipped, Trace, span_of_attempt};
+use crate::route::plan::Skip;
 
 const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// So many targets that were not asked are named.
+const MOST_SKIPPED: usize = 32;
 
 type Headers = [(HeaderName, HeaderValue)];
 
@@ -27,6 +33,17 @@ impl Call {
     pub(super) fn belongs_to(&mut self, other: &Self) {
         let below = |trace: &Trace| trace.below(other.record.id.span());
         self.record.trace = other.record.trace.as_ref().map(below);
+    }
+
+    /// Notes who is not asked, and why.
+    pub(super) fn skips(&mut self, chain: &Chain, skipped: &[(u16, Skip)]) {
+        let room = MOST_SKIPPED.saturating_sub(self.record.skipped.len());
+        let named = skipped.iter().take(room).filter_map(|(place, skip)| {
+            let target = chain.targets.get(usize::from(*place))?;
+            let (provider, model) = (target.provider.name.clone(), target.model.clone());
+            Some(Skipped { provider, model, reason: skip.reason() })
+        });
+        self.record.skipped.extend(named);
     }
 
     /// What a trace tells of the attempt that left then for the target at `place`.

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use prometheus::HistogramVec;
+use prometheus::core::Collector as _;
+
 /// The last call of a bucket that left a trace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exemplar {
@@ -22,7 +25,7 @@ pub(super) struct Series {
 
 /// By the name of the histogram and the values of its labels. As many as there are series.
 #[derive(Debug, Default)]
-pub(super) struct Exemplars(Mutex<BTreeMap<(&'static str, Vec<String>), Arc<Series>>>);
+pub(super) struct Exemplars(Mutex<BTreeMap<(String, Vec<String>), Arc<Series>>>);
 
 // === impl Series ===
 
@@ -51,10 +54,11 @@ impl Exemplars {
     /// Those of one series, new ones where there are none yet.
     pub(super) fn series(
         &self,
-        name: &'static str,
+        histogram: &HistogramVec,
         labels: &[&str],
         bounds: &'static [f64],
     ) -> Arc<Series> {
+        let name = histogram.desc().first().map(|desc| desc.fq_name.clone()).unwrap_or_default();
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry((name, labels)).or_insert_with(|| Arc::new(Series::new(bounds))))
@@ -64,7 +68,7 @@ impl Exemplars {
     pub(super) fn find(&self, name: &str, labels: &[&str]) -> Option<Arc<Series>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known.iter().find(|((known, values), _)| {
-            *known == name && values.iter().map(String::as_str).eq(labels.iter().copied())
+            known == name && values.iter().map(String::as_str).eq(labels.iter().copied())
         });
         found.map(|(_, series)| Arc::clone(series))
     }

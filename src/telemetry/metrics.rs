@@ -233,14 +233,14 @@ impl Meters {
             .seconds_exemplars
             .get_or_init(|| {
                 let labels = [record.surface.name(), &*self.route];
-                known.series("switchpoint_request_seconds", &labels, SECONDS)
+                known.series(&metrics.request_seconds, &labels, SECONDS)
             })
             .keep(trace, record.duration.as_secs_f64());
         if let (Some(first_token), false) = (record.first_token, record.attempts.is_empty()) {
             self.first_token_exemplars
                 .get_or_init(|| {
                     let labels = [&*self.provider, &*self.model];
-                    known.series("switchpoint_first_token_seconds", &labels, SECONDS)
+                    known.series(&metrics.first_token_seconds, &labels, SECONDS)
                 })
                 .keep(trace, first_token.as_secs_f64());
         }
@@ -307,8 +307,8 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.requests.with_label_values(&["chat", "a\"b", "p", "m", "ok"]).inc();
         metrics.request_seconds.with_label_values(&["chat", "r"]).observe(0.03);
-        let series =
-            metrics.exemplars.series("switchpoint_request_seconds", &["chat", "r"], SECONDS);
+        let labels = ["chat", "r"];
+        let series = metrics.exemplars.series(&metrics.request_seconds, &labels, SECONDS);
         series.keep(0xabc, 0.03);
         let text = metrics.expose_open();
         let examples: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();

@@ -8,6 +8,7 @@ mod metrics;
 mod openmetrics;
 mod protobuf;
 mod refusal;
+mod repeats;
 mod spans;
 mod traces;
 

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::conventions::{self as names, Names};
 use super::protobuf::{Message, Value};
 use crate::canon::{
-    Attempt, CallRecord, Money, Outcome, Purpose, Task, Trace, Usage, UsageSource, span_of_attempt,
+    Attempt, CallRecord, Money, Outcome, Purpose, Skipped, Task, Trace, Usage, UsageSource,
+    span_of_attempt,
 };
 
 // Fields of `Span`.
@@ -93,6 +94,7 @@ impl Cut<'_> {
             text(span, name, value.as_deref().unwrap_or_default());
         }
         text(span, names::TASK, record.task.map(Task::name).unwrap_or_default());
+        text(span, names::TASK_BY, record.task_by.unwrap_or_default());
         if record.purpose != Purpose::Client {
             text(span, names::PURPOSE, record.purpose.name());
         }
@@ -111,6 +113,15 @@ impl Cut<'_> {
         if !record.dropped.is_empty() {
             let dropped = record.dropped.iter().map(AsRef::as_ref);
             span.attribute_list(ATTRIBUTE, names::DROPPED, dropped);
+        }
+        if !record.skipped.is_empty() {
+            let named = record.skipped.iter().map(|skipped| {
+                let Skipped { provider, model, reason } = skipped;
+                format!("{provider}/{model}: {reason}")
+            });
+            let named: Vec<String> = named.collect();
+            let named = named.iter().map(String::as_str);
+            span.attribute_list(ATTRIBUTE, names::SKIPPED, named);
         }
         for (mark, value) in &record.tags {
             text(span, &format!("{}{mark}", names::TAG), value);

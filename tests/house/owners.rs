@@ -35,6 +35,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("memchr", &["dialect"]),
     ("tiktoken", &["dialect"]),
     ("prometheus", &["telemetry"]),
+    ("governor", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
     ("redis", &["store"]),
