@@ -6,6 +6,7 @@ use http::{HeaderValue, Method};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::support::client::{self, CHAT, chat, open, request};
 use crate::support::collector::{Collector, Mood, attribute};
@@ -228,6 +229,43 @@ async fn headers_compression_and_resource_are_as_configured() {
         }
         let spelled = |span: &Span| span.attributes.iter().any(|a| a.key.starts_with("gen_ai."));
         assert!(!spelled(&call) && !spelled(&attempts[0]));
+    }
+}
+
+#[tokio::test]
+async fn what_was_said_is_shown_only_where_that_is_wanted() {
+    for (capture, shown) in [("none", false), ("hashes", false), ("full", true)] {
+        let collector = Collector::start(Mood::Takes).await;
+        let (_upstream, gateway) = house(&collector, &format!("capture = {capture:?}")).await;
+        for body in [ask("plain"), ask_stream("plain")] {
+            chat(&gateway, body).await;
+        }
+        let spans = collector.collected(4).await;
+        let answered = spans.iter().filter(|span| span.name == "chat good");
+        for span in answered {
+            assert_eq!(told(span, "gen_ai.response.finish_reasons"), "stop");
+            let (input, output) =
+                (told(span, "gen_ai.input.messages"), told(span, "gen_ai.output.messages"));
+            let digests =
+                [told(span, "switchpoint.input.sha256"), told(span, "switchpoint.output.sha256")];
+            assert_eq!(digests.iter().all(|digest| digest.len() == 64), capture == "hashes");
+            if !shown {
+                assert_eq!((&*input, &*output), ("", ""));
+                continue;
+            }
+            let asked = json!([{"role": "user", "parts": [{"type": "text", "content": "Hi"}]}]);
+            let said = json!([{
+                "role": "assistant",
+                "parts": [{"type": "text", "content": "Hello there."}],
+                "finish_reason": "stop"
+            }]);
+            assert_eq!(serde_json::from_str::<Value>(&input).unwrap(), asked);
+            assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), said);
+        }
+        if !shown {
+            let all = format!("{spans:?}");
+            assert!(!all.contains("Hello there") && !all.contains("Hi\""), "{all}");
+        }
     }
 }
 

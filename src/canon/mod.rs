@@ -26,7 +26,9 @@ pub use model::{
     AmountError, Feature, FeatureSet, Features, Model, Money, Price, Rate, Rates, Tier,
 };
 pub use owner::Owner;
-pub use record::{Attempt, CallRecord, Leg, Outcome, Purpose, Skipped, Surface, UsageSource};
+pub use record::{
+    Attempt, CallRecord, Leg, Outcome, Purpose, Shown, Skipped, Surface, UsageSource,
+};
 pub use relay::Relay;
 pub use task::Task;
 pub use trace::{Trace, span_of_attempt};

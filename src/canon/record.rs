@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, Dialect, Money, Task, Trace, Usage};
+use super::{CallId, Dialect, FinishReason, Money, Task, Trace, Usage};
 
 /// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -307,8 +307,21 @@ pub struct CallRecord {
     pub task_by: Option<&'static str>,
     /// Targets that were not asked.
     pub skipped: Vec<Skipped>,
+    /// Why the answer ended, as far as anybody looked.
+    pub finish: Option<FinishReason>,
     /// `None` where nothing is traced.
     pub trace: Option<Trace>,
+    /// Only where traces show it.
+    pub shown: Option<Box<Shown>>,
+}
+
+/// What was asked and answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// As JSON, and not as a digest of it.
+    pub in_full: bool,
+    pub question: Option<String>,
+    pub answer: Option<String>,
 }
 
 /// A target of the route that was not asked, and why.

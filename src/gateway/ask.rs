@@ -17,10 +17,10 @@ use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
 use super::{relayed, reword};
-use crate::canon::{ChatRequest, Dialect, Outcome, Usage};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Usage};
 use crate::config::OnBreak;
 use crate::dialect::keepsake::Keepsake;
-use crate::dialect::openai::{MediaReader, Tap, read_usage};
+use crate::dialect::openai::{MediaReader, Tap, read_finish, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload};
 use crate::dialect::{self, Context, Misread};
@@ -58,12 +58,15 @@ pub(super) struct Answered {
     pub(super) keepsakes: Vec<Keepsake>,
     /// The whole response, should it be kept, and whether it is in the provider's own words.
     pub(super) response: Option<(Bytes, bool)>,
+    /// Why it ended, where it is whole.
+    pub(super) finish: Option<FinishReason>,
 }
 
 impl Answered {
     pub(super) fn new(answer: Answer) -> Self {
         let first_token = Instant::now();
-        Self { answer, first_token, usage: None, keepsakes: Vec::new(), response: None }
+        let (usage, keepsakes, response, finish) = (None, Vec::new(), None, None);
+        Self { answer, first_token, usage, keepsakes, response, finish }
     }
 }
 
@@ -301,16 +304,20 @@ fn whole(
     let Wording::Translated { into, .. } = &errand.wording else {
         // Whatever it says, what is no JSON is nobody's answer.
         serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
-        let usage = match errand.operation {
+        let (usage, finish) = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
-                dialect::upstream(dialect).read_response(&body).ok().and_then(|read| read.usage)
+                let read = dialect::upstream(dialect).read_response(&body).ok();
+                (read.as_ref().and_then(|read| read.usage), read.as_ref().and_then(finish_of))
             }
-            _ => read_usage(&body),
+            // Nobody else asks why.
+            _ if call.record.trace.is_some() => (read_usage(&body), read_finish(&body)),
+            _ => (read_usage(&body), None),
         };
         return Ok(Answered {
             // What was only counted has not been used.
             usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
             response: Some((body.clone(), true)),
+            finish,
             ..Answered::new(Answer::Whole { content_type, body })
         });
     };
@@ -332,10 +339,15 @@ fn whole(
     let content_type = if stream { HeaderValue::from_static(client.stream_type()) } else { JSON };
     Ok(Answered {
         usage: Some((response.usage, estimate)),
+        finish: finish_of(&response),
         keepsakes: reword::keepsakes(&response),
         response: Some((last.unwrap_or_default(), false)),
         ..Answered::new(Answer::Whole { content_type, body })
     })
+}
+
+fn finish_of(response: &ChatResponse) -> Option<FinishReason> {
+    response.choices.first().map(|choice| choice.finish.reason)
 }
 
 fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {

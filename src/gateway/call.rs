@@ -16,6 +16,7 @@ use super::chain::{Chain, Wishes};
 use super::journey::Made;
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
+use super::tape::Tape;
 use super::task::Decision;
 use super::till::Till;
 use super::{Gateway, journey};
@@ -66,6 +67,8 @@ pub(super) struct Call {
     /// How it was.
     pub(super) explanation: Option<HeaderValue>,
     pub(super) record: CallRecord,
+    /// What its trace is to show.
+    pub(super) tape: Option<Box<Tape>>,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
     _permit: Option<Permit>,
@@ -144,7 +147,9 @@ impl Call {
             purpose: Purpose::Client,
             task_by: None,
             skipped: Vec::new(),
+            finish: None,
             trace: None,
+            shown: None,
         };
         Box::new(Self {
             gateway,
@@ -165,6 +170,7 @@ impl Call {
             explains: false,
             explanation: None,
             record,
+            tape: None,
             outcome: None,
             _permit: permit,
             busy,
@@ -448,7 +454,8 @@ impl Call {
 
     /// Takes in what the attempt under way was answered.
     pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Answer {
-        let Answered { answer, first_token, usage, keepsakes, response } = answered;
+        let Answered { answer, first_token, usage, keepsakes, response, finish } = answered;
+        self.record.finish = finish;
         self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
@@ -486,6 +493,7 @@ impl Call {
         let (usage, is_told) = sight.used(self.input_estimate());
         let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
         (self.record.usage, self.record.usage_source) = (usage, source);
+        self.record.finish = sight.finish;
     }
 
     /// What was written so far, as far as that is known.
@@ -571,6 +579,7 @@ impl Drop for Call {
             self.record.usage_source = UsageSource::Estimated;
         }
         self.settle();
+        self.shows();
         let chain = self.chain.as_deref();
         let target = chain.zip(place).and_then(|(chain, place)| chain.targets.get(place));
         let target = target.or_else(|| self.last_target());

@@ -38,6 +38,7 @@ mod session;
 mod shadow;
 mod shelf;
 mod snapshot;
+mod tape;
 mod task;
 mod till;
 mod traced;

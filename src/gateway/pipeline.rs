@@ -47,7 +47,11 @@ impl Gateway {
             // Boxed, like all that is rare: a call's future is as large as its largest part.
             return Box::pin(objects::answer(call, (&ask, filed, relay), &headers, body)).await;
         }
-        match understand(&mut call, (&ask, &headers), body).await {
+        let understood = understand(&mut call, (&ask, &headers), body).await;
+        if let Ok(question) = &understood {
+            call.tapes_question(question);
+        }
+        match understood {
             Ok(question) if ask.explains => explain::answer(call, question).await,
             // What is passed on as it is has its head from the provider, so it waits for that.
             Ok(question) if question.relayed.is_some() => whole(call, question).await,
@@ -252,6 +256,7 @@ pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Respo
         Ok(Answer::Whole { content_type, body }) => {
             // All is known, and so the client can be told.
             call.settle();
+            call.tapes(&body);
             let response = call.respond(StatusCode::OK, content_type);
             response.map(|()| Body::whole(body, Some(call)))
         }

@@ -19,7 +19,9 @@ pub(super) struct Names {
     pub(super) stream: &'static str,
     /// In seconds, of streams.
     pub(super) first_chunk: &'static str,
+    /// All of them, or the one.
     pub(super) finish_reasons: &'static str,
+    pub(super) finish_reason: &'static str,
     pub(super) input_tokens: &'static str,
     pub(super) output_tokens: &'static str,
     pub(super) total_tokens: &'static str,
@@ -45,6 +47,7 @@ pub(super) const GEN_AI: Names = Names {
     stream: "gen_ai.request.stream",
     first_chunk: "gen_ai.response.time_to_first_chunk",
     finish_reasons: "gen_ai.response.finish_reasons",
+    finish_reason: "",
     input_tokens: "gen_ai.usage.input_tokens",
     output_tokens: "gen_ai.usage.output_tokens",
     total_tokens: "",
@@ -67,7 +70,8 @@ pub(super) const OPENINFERENCE: Names = Names {
     response_model: "llm.model_name",
     stream: "",
     first_chunk: "",
-    finish_reasons: "llm.finish_reason",
+    finish_reasons: "",
+    finish_reason: "llm.finish_reason",
     input_tokens: "llm.token_count.prompt",
     output_tokens: "llm.token_count.completion",
     total_tokens: "llm.token_count.total",

@@ -123,6 +123,9 @@ impl Cut<'_> {
             let named = named.iter().map(String::as_str);
             span.attribute_list(ATTRIBUTE, names::SKIPPED, named);
         }
+        if record.attempts.is_empty() {
+            self.shown(span);
+        }
         for (mark, value) in &record.tags {
             text(span, &format!("{}{mark}", names::TAG), value);
         }
@@ -160,11 +163,38 @@ impl Cut<'_> {
         if last && attempt.outcome == Outcome::Ok {
             text(span, self.names.response_model, &attempt.model);
         }
+        if let (true, Some(finish)) = (last, record.finish) {
+            let reasons = std::iter::once(finish.traced_as());
+            span.attribute_list(ATTRIBUTE, self.names.finish_reasons, reasons);
+            text(span, self.names.finish_reason, finish.traced_as());
+        }
+        if last {
+            self.shown(span);
+        }
         if let (true, true, Some(first)) = (last, record.stream, record.first_token) {
             let seconds = first.saturating_sub(attempt.leg.began).as_secs_f64();
             span.attribute(ATTRIBUTE, self.names.first_chunk, Value::Fraction(seconds));
         }
         ended(span, attempt.outcome);
+    }
+
+    /// What was asked and answered; by the attempt that answered, or by the call where nobody did.
+    fn shown(&self, span: &mut Message<'_>) {
+        const JSON: &str = "application/json";
+        let Some(shown) = self.record.shown.as_deref() else { return };
+        let names = [
+            (self.names.input, self.names.input_type, names::INPUT_HASH, &shown.question),
+            (self.names.output, self.names.output_type, names::OUTPUT_HASH, &shown.answer),
+        ];
+        for (name, kind, hash, content) in names {
+            let Some(content) = content.as_deref() else { continue };
+            if shown.in_full {
+                text(span, name, content);
+                text(span, kind, JSON);
+            } else {
+                text(span, hash, content);
+            }
+        }
     }
 
     fn usage(&self, span: &mut Message<'_>, usage: &Usage, cost: Option<Money>) {

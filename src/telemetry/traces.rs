@@ -9,7 +9,7 @@ use super::conventions::{self, Names};
 use super::protobuf::{Message, Value};
 use super::spans;
 use crate::canon::{CallRecord, Outcome, Surface, Trace};
-use crate::config::{Attributes, Otlp};
+use crate::config::{Attributes, Capture, Otlp};
 
 /// A batch is sent when so much of one worker waits, and no batch is much larger: collectors
 /// commonly refuse more than 4 MiB.
@@ -25,6 +25,7 @@ pub struct Traces {
     permille: u32,
     routes: std::collections::BTreeMap<String, u32>,
     slow: Option<Duration>,
+    capture: Capture,
     /// What every batch says of the process: `ResourceSpans.resource`.
     resource: Vec<u8>,
     basket: Basket,
@@ -52,10 +53,16 @@ impl Traces {
             permille: otlp.sample,
             routes: otlp.routes.clone(),
             slow: otlp.slow,
+            capture: otlp.capture,
             resource: resource(otlp),
             basket: Basket::new(otlp.queue),
             enough: Notify::new(),
         }
+    }
+
+    /// What they show of questions and answers.
+    pub fn capture(&self) -> Capture {
+        self.capture
     }
 
     /// Whether this call's share of the trace is kept, as far as its beginning tells: what is told

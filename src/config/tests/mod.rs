@@ -11,6 +11,7 @@ mod budget;
 mod example;
 mod model;
 mod oidc;
+mod otlp;
 mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
