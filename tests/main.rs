@@ -14,6 +14,7 @@ mod drain;
 mod embeddings;
 mod fallback;
 mod faults;
+mod guards;
 mod hostile;
 mod house;
 mod limits;

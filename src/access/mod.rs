@@ -184,6 +184,11 @@ impl Caller {
         &self.0.tab
     }
 
+    /// What its calls are guarded by, besides those of the server and the route.
+    pub fn guards(&self) -> &[String] {
+        &self.0.terms.guards
+    }
+
     /// What it may do on the admin listener, if anything.
     pub fn role(&self) -> Option<Role> {
         self.0.terms.role

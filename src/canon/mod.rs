@@ -27,7 +27,7 @@ pub use model::{
 };
 pub use owner::Owner;
 pub use record::{
-    Attempt, CallRecord, Leg, Outcome, Purpose, Shown, Skipped, Surface, UsageSource,
+    Attempt, CallRecord, GuardNote, Leg, Outcome, Purpose, Shown, Skipped, Surface, UsageSource,
 };
 pub use relay::Relay;
 pub use task::Task;

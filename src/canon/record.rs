@@ -249,6 +249,8 @@ pub enum Purpose {
     Shadow,
     /// An operator, to know whether a target answers.
     Drill,
+    /// The gateway itself, to have a text judged.
+    Guard,
 }
 
 impl Purpose {
@@ -258,8 +260,25 @@ impl Purpose {
             Self::Classifier => "classifier",
             Self::Shadow => "shadow",
             Self::Drill => "drill",
+            Self::Guard => "guard",
         }
     }
+}
+
+/// What a guard had to say of a call. Never a word of the call itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardNote {
+    pub guard: String,
+    /// Which texts it looked at.
+    pub stage: &'static str,
+    /// What was done: block, mask, log or flag; `dry_run` where it was not; `failed_closed` and
+    /// `failed_open` where it could not look, `skipped` where nobody could.
+    pub action: &'static str,
+    /// How often each kind of thing was found.
+    pub found: BTreeMap<String, u32>,
+    pub score: Option<f32>,
+    pub scanned_bytes: u64,
+    pub failure: Option<String>,
 }
 
 /// The finished call.
@@ -313,6 +332,8 @@ pub struct CallRecord {
     pub trace: Option<Trace>,
     /// Only where traces show it.
     pub shown: Option<Box<Shown>>,
+    /// What each guard said that looked at it.
+    pub guards: Vec<GuardNote>,
 }
 
 /// What was asked and answered.
@@ -332,7 +353,52 @@ pub struct Skipped {
     pub reason: &'static str,
 }
 
+impl GuardNote {
+    /// Whether there is something to count.
+    pub fn is_clean(&self) -> bool {
+        self.found.is_empty() && self.failure.is_none()
+    }
+}
+
 impl CallRecord {
+    /// Of a call that has just come in.
+    pub fn new(surface: Surface, generation: u64) -> Self {
+        Self {
+            id: CallId::new(),
+            at: SystemTime::now(),
+            surface,
+            stream: false,
+            key: None,
+            team: None,
+            user: None,
+            org: None,
+            route: None,
+            attempts: Vec::new(),
+            outcome: Outcome::ClientClosed,
+            status: 0,
+            usage: Usage::default(),
+            usage_source: UsageSource::None,
+            cost: None,
+            counted: 0,
+            settled_at: SystemTime::UNIX_EPOCH,
+            tags: BTreeMap::new(),
+            duration: Duration::ZERO,
+            first_token: None,
+            overhead: Duration::ZERO,
+            generation,
+            dropped: Vec::new(),
+            malformed_events: 0,
+            task: None,
+            purpose: Purpose::Client,
+            guards: Vec::new(),
+            task_by: None,
+            skipped: Vec::new(),
+            finish: None,
+            trace: None,
+            shown: None,
+        }
+    }
+
     /// What all attempts used together.
     pub fn usage_of_all(&self) -> Usage {
         let mut sum = self.usage;

@@ -24,6 +24,7 @@ mod provider;
 mod model;
 mod route;
 mod access;
+mod guard;
 mod oidc;
 pub mod entry;
 mod otlp;
@@ -38,6 +39,7 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
@@ -67,6 +69,7 @@ const SECTIONS: &[&str] = &[
     "users",
     "teams",
     "orgs",
+    "guards",
     "auth",
     "token_weights",
     "telemetry",
@@ -86,6 +89,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     pub teams: BTreeMap<String, Team>,
     pub orgs: BTreeMap<String, Org>,
+    /// What may be said; they hold where they are named.
+    pub guards: BTreeMap<String, Guard>,
     /// Whose tokens are taken as keys.
     pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
@@ -145,6 +150,7 @@ impl Config {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
+            guards: BTreeMap::new(),
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
             telemetry: Telemetry::default(),
@@ -173,6 +179,7 @@ impl Config {
             users: named(root, "users", access::USER_KEYS, User::read),
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            guards: named(root, "guards", guard::KEYS, Guard::read),
             oidc: section("auth", oidc::AUTH_KEYS)
                 .map(|auth| named(&auth, "oidc", oidc::KEYS, Oidc::read))
                 .unwrap_or_default(),

@@ -33,6 +33,7 @@ pub(super) const KEYS: &[&str] = &[
     "default",
     "classifier",
     "limits",
+    "guards",
 ];
 pub(super) const PROMPT_CACHE_KEYS: &[&str] = &["system", "tools", "messages", "ttl"];
 pub(super) const TARGET_KEYS: &[&str] = &["target", "weight", "region", "prefill", "when"];
@@ -101,6 +102,8 @@ pub struct Route {
     pub default: Option<String>,
     pub classifier: Classifier,
     pub limits: Limits,
+    /// What its calls are guarded by, besides those of the server and the key.
+    pub guards: Vec<String>,
 }
 
 /// In which order the targets of a route are tried.
@@ -302,6 +305,7 @@ impl Route {
                 .and_then(|field| Classifier::read(&field))
                 .unwrap_or_default(),
             limits: Limits::read(section),
+            guards: texts(section, "guards"),
         }
     }
 }

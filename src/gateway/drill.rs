@@ -198,8 +198,8 @@ async fn ask(call: &mut Call, question: &Question, (target, place): (&Target, us
     match result {
         Ok(made) => {
             let answer = call.takes(made);
-            let error = (!makes_sense(call.surface(), &answer))
-                .then(|| "Its answer makes no sense.".to_owned());
+            let sound = answer.is_ok_and(|answer| makes_sense(call.surface(), &answer));
+            let error = (!sound).then(|| "Its answer makes no sense.".to_owned());
             let outcome = if error.is_none() { Outcome::Ok } else { Outcome::UpstreamError };
             call.attempt_ended(outcome, 200);
             call.ends(outcome);

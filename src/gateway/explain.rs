@@ -211,7 +211,7 @@ fn tell(call: &Call, chain: &Chain, journey: &Journey) -> Value {
         },
         "targets": targets,
         "attempts": chain.attempts,
-        "guards": [],
+        "guards": call.told_guards(),
         "generation": call.house.generation,
     })
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 
 use super::call::Call;
+use super::guarding::After;
 use super::onward::Onward;
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::passage::{Passage, Verdict, last_data};
@@ -29,6 +30,8 @@ pub(super) struct Flow {
     pub(super) ready: VecDeque<Bytes>,
     /// Who may go on should it break.
     pub(super) onward: Option<Box<Onward>>,
+    /// Who has to let its end out.
+    pub(super) after: Option<Box<After>>,
 }
 
 /// A stream in AWS's framing.
@@ -62,6 +65,7 @@ impl Flow {
             passage,
             ready: VecDeque::new(),
             onward: None,
+            after: None,
         }
     }
 
@@ -72,6 +76,15 @@ impl Flow {
 
     /// Takes what the upstream has sent and looks at each event that is complete.
     pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if let Some(after) = self.after.as_mut().filter(|_| self.passage.is_withheld()) {
+            let passed = ready!(after.poll(context));
+            self.after = None;
+            let end = self.passage.let_out(passed);
+            if !end.is_empty() {
+                self.ready.push_back(end.into());
+            }
+            return Poll::Ready(Step::Data);
+        }
         let Some(binary) = &mut self.binary else {
             return Poll::Ready(
                 match ready!(self.body.poll_data(context, self.decoder.buffer())) {

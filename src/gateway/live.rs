@@ -124,6 +124,10 @@ impl Live {
             {
                 return next;
             }
+            if self.flow.passage.is_stopped() {
+                let next = self.give();
+                return next.unwrap_or(Turn::End(Outcome::GuardBlocked, None));
+            }
             let release = last_sent + WINDOW;
             let gathering = !self.flow.ready.is_empty();
             if (gathering || self.pace == Pace::Polled) && Instant::now() < release {
@@ -283,6 +287,7 @@ impl Live {
         let wishes = self.call.wishes();
         wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain)
             && !self.flow.passage.sight().done
+            && !self.flow.passage.is_stopped()
     }
 
     /// Reads it, for the sake of its usage. The client has left all the same.
@@ -309,6 +314,9 @@ impl Live {
         if let (Some(target), Some(gaps @ 1..)) = (call.target(), sight.deltas.checked_sub(1)) {
             let gap = (last_data - first_data) / u32::try_from(gaps).unwrap_or(u32::MAX);
             target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
+        }
+        if outcome == Outcome::GuardBlocked {
+            call.was_answered();
         }
         call
     }

@@ -17,6 +17,7 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+mod guarding;
 mod hedge;
 mod journey;
 mod ledger;

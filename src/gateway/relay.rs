@@ -272,8 +272,14 @@ impl Drop for Relay {
             if live.drains() && !std::thread::panicking() {
                 return live.drain();
             }
-            let whole = live.flow.passage.sight().done && live.flow.ready.is_empty();
-            drop(live.settle(if whole { Outcome::Ok } else { abandoned() }));
+            let passage = &live.flow.passage;
+            let whole = passage.sight().done && live.flow.ready.is_empty();
+            let outcome = match passage.is_stopped() {
+                true => Outcome::GuardBlocked,
+                false if whole => Outcome::Ok,
+                false => abandoned(),
+            };
+            drop(live.settle(outcome));
         }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
@@ -15,10 +16,11 @@ use super::task::ByTask;
 use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
-use crate::canon::{Feature, Model, Surface, Usage};
-use crate::config::{CloudEnvironment, Config, Timeouts};
+use crate::canon::{Feature, Model, Relay, Surface, Usage};
+use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
 use crate::dialect::tokenizer::{Encoding, Tokenizer};
-use crate::net::client::Client;
+use crate::guard::Guards;
+use crate::net::client::{Client, Origin, Place};
 use crate::provider::{Provider, Way};
 use crate::route::condition::Condition;
 use crate::route::health::Reason;
@@ -37,6 +39,9 @@ pub struct Snapshot {
     /// Who shows a token in the place of a key.
     pub(super) tokens: Tokens,
     pub routes: Routes,
+    pub(super) guards: Guards,
+    /// The services that guards ask, by their addresses.
+    hooks: Hooks,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
     /// Keys made at run time, and what is counted of everybody, which outlive this too.
@@ -56,6 +61,9 @@ pub struct Snapshot {
     /// The health of each provider's keys, whatever the model.
     keys: BTreeMap<String, Arc<Standing>>,
 }
+
+/// Services by their addresses.
+type Hooks = BTreeMap<String, Arc<Origin>>;
 
 /// What a route's name leads to.
 #[derive(Debug, Clone)]
@@ -157,6 +165,9 @@ impl Snapshot {
         let roads = builder.roads()?;
         let direct = builder.direct();
         let keys = builder.keys();
+        let guards = Guards::build(&config.guards)?;
+        let hooks = hooks(&config, client)?;
+        can_moderate(&config, &providers)?;
         let listed = providers
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
@@ -167,6 +178,8 @@ impl Snapshot {
         Ok(Self {
             access: Access::build(&config, &tabs, &roster),
             tokens,
+            guards,
+            hooks,
             routes: Routes::new(config.routes.keys().cloned(), listed),
             refusals: Meters::new("", "", ""),
             generation,
@@ -248,6 +261,11 @@ impl Snapshot {
         all.into_values().collect()
     }
 
+    /// Where a service is that a guard asks.
+    pub(super) fn hook(&self, url: &str) -> Option<&Arc<Origin>> {
+        self.hooks.get(url)
+    }
+
     pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
         self.providers.values()
     }
@@ -255,6 +273,43 @@ impl Snapshot {
     pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
     }
+}
+
+/// The services that guards ask.
+fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)>> {
+    let mut hooks = BTreeMap::new();
+    for (name, guard) in &config.guards {
+        let GuardKind::Webhook { url, .. } = &guard.kind else { continue };
+        let problem = |cause: String| vec![(format!("guards.{name}.url"), cause)];
+        let address = origin_of(url).ok_or_else(|| problem(format!("{url:?} is no address")))?;
+        let origin = client.origin(&Place { address, proxy: None, ca: None });
+        hooks.insert(url.clone(), origin.map_err(|error| problem(error.to_string()))?);
+    }
+    Ok(hooks)
+}
+
+/// Whoever is asked by a guard to moderate must be known to do that.
+fn can_moderate(
+    config: &Config,
+    providers: &BTreeMap<String, Arc<Provider>>,
+) -> Result<(), Vec<(String, String)>> {
+    let mut problems = Vec::new();
+    for (name, guard) in &config.guards {
+        let GuardKind::Moderation { model, .. } = &guard.kind else { continue };
+        let provider = model.split_once('/').and_then(|(provider, _)| providers.get(provider));
+        if provider.is_some_and(|provider| !provider.relays(Relay::Moderation)) {
+            let message = format!("the provider of `{model}` has no moderation");
+            problems.push((format!("guards.{name}.model"), message));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The address without its path.
+fn origin_of(url: &str) -> Option<Uri> {
+    let mut parts = url.parse::<Uri>().ok()?.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).ok()
 }
 
 // === impl Road ===

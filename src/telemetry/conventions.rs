@@ -131,6 +131,8 @@ pub(super) const OVERHEAD: &str = "switchpoint.overhead_us";
 pub(super) const GENERATION: &str = "switchpoint.generation";
 pub(super) const DROPPED: &str = "switchpoint.dropped";
 pub(super) const FIRST_TOKEN: &str = "switchpoint.first_token_seconds";
+/// `NAME: stage action`, of each guard that looked at the call.
+pub(super) const GUARDS: &str = "switchpoint.guards";
 /// The mark's own name follows.
 pub(super) const TAG: &str = "switchpoint.tag.";
 

@@ -4,6 +4,7 @@
 //! buffer that nobody takes is bounded: further lines are dropped and counted.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -18,7 +19,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::basket::Basket;
 use super::repeats::{More, Repeats};
-use crate::canon::{Attempt, CallRecord, Money, Purpose, Skipped, Task, Usage};
+use crate::canon::{Attempt, CallRecord, GuardNote, Money, Purpose, Skipped, Task, Usage};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +111,23 @@ struct Line<'a> {
     /// Fields of the question that the target could not take.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
+    /// What each guard said that looked at the call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guards: Vec<Guarded<'a>>,
+}
+
+/// What one guard said of one kind of texts. Never what stands in them.
+#[derive(Debug, Serialize)]
+struct Guarded<'a> {
+    guard: &'a str,
+    stage: &'static str,
+    action: &'static str,
+    found: &'a BTreeMap<String, u32>,
+    scanned_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
 }
 
 /// An attempt that another one followed.
@@ -261,6 +279,7 @@ impl Log {
             trace_id: record.trace.as_ref().map(|trace| format!("{:032x}", trace.id)),
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             dropped: &record.dropped,
+            guards: record.guards.iter().map(guarded).collect(),
         };
         self.append(|buffer| match self.format {
             Format::Json => serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from),
@@ -307,6 +326,18 @@ fn gather(woken: &Receiver<()>) -> bool {
         }
         Err(RecvTimeoutError::Timeout) => true,
         Err(RecvTimeoutError::Disconnected) => false,
+    }
+}
+
+fn guarded(note: &GuardNote) -> Guarded<'_> {
+    Guarded {
+        guard: &note.guard,
+        stage: note.stage,
+        action: note.action,
+        found: &note.found,
+        scanned_bytes: note.scanned_bytes,
+        score: note.score,
+        failure: note.failure.as_deref(),
     }
 }
 

@@ -99,6 +99,8 @@ metrics! {
     target_state: gauges "switchpoint_target_state" ["provider", "model"];
     /// Calls of routes by task, by kind of work and by what told it.
     tasks: counters "switchpoint_tasks_total" ["task", "by"];
+    /// Calls of which a guard had something to say, by what was looked at and what was done.
+    guards: counters "switchpoint_guard_total" ["guard", "stage", "action"];
     /// Whether a target answered the last drill of its route: 1 or 0.
     drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
     /// Calls being answered now.
@@ -199,6 +201,10 @@ impl Meters {
             .seconds
             .get_or_init(|| metrics.request_seconds.with_label_values(&[surface, route]))
             .observe(record.duration.as_secs_f64());
+        for note in record.guards.iter().filter(|note| !note.is_clean()) {
+            let labels = [&*note.guard, note.stage, note.action];
+            metrics.guards.with_label_values(&labels).inc();
+        }
         if record.attempts.is_empty() {
             return;
         }

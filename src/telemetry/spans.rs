@@ -123,6 +123,13 @@ impl Cut<'_> {
             let named = named.iter().map(String::as_str);
             span.attribute_list(ATTRIBUTE, names::SKIPPED, named);
         }
+        if !record.guards.is_empty() {
+            let said = record.guards.iter();
+            let said: Vec<String> = said
+                .map(|note| format!("{}: {} {}", note.guard, note.stage, note.action))
+                .collect();
+            span.attribute_list(ATTRIBUTE, names::GUARDS, said.iter().map(String::as_str));
+        }
         if record.attempts.is_empty() {
             self.shown(span);
         }

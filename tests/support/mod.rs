@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod collector;
+pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod recording;
 pub(crate) mod replies;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, limit, model, oidc, otlp, parse_toml, provider, route,
+    SECTIONS, Source, access, budget, guard, limit, model, oidc, otlp, parse_toml, provider, route,
     server, store, telemetry,
 };
 use super::{Config, parse};
@@ -68,6 +68,7 @@ fn every_known_key_stands_in_the_example() {
         ("users", access::USER_KEYS.to_vec()),
         ("teams", [access::TEAM_KEYS, limit::KEYS, budget::KEYS].concat()),
         ("orgs", access::ORG_KEYS.to_vec()),
+        ("guards", guard::KEYS.to_vec()),
         ("auth", [oidc::AUTH_KEYS, oidc::KEYS].concat()),
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
         ("telemetry", [telemetry::KEYS, otlp::KEYS].concat()),

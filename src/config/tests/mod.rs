@@ -9,6 +9,7 @@ use super::*;
 
 mod budget;
 mod example;
+mod guard;
 mod model;
 mod oidc;
 mod otlp;

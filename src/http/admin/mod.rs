@@ -141,7 +141,7 @@ impl AdminApi {
         let (head, body) = request.into_parts();
         let query = Query::read(head.uri.query().unwrap_or_default(), operation.query)?;
         let idempotency = match operation.makes {
-            Makes::Entry => idempotency(&head.headers)?,
+            Makes::Entry | Makes::Sum => idempotency(&head.headers)?,
             Makes::Nothing => None,
         };
         let body = if operation.takes.is_some() { object(body).await? } else { Map::new() };

@@ -35,6 +35,8 @@ pub(super) enum Makes {
     Nothing,
     /// An entry; the same `Idempotency-Key` makes one only.
     Entry,
+    /// A change that adds up; the same `Idempotency-Key` makes it once.
+    Sum,
 }
 
 /// Who answers. What is open to all never learns who asks.
@@ -85,8 +87,8 @@ impl Operation {
         Self { takes: Some(schema), ..self }
     }
 
-    const fn makes(self) -> Self {
-        Self { makes: Makes::Entry, ..self }
+    const fn makes(self, makes: Makes) -> Self {
+        Self { makes, ..self }
     }
 
     /// What stands where the path has its braces, if this is such a path; empty without any.
@@ -152,7 +154,7 @@ macro_rules! entries {
                 ($rights, |api, asked| Box::pin(directory::create(api, asked, Kind::$kind))),
             )
             .takes(concat!("New", $name))
-            .makes(),
+            .makes(Makes::Entry),
             row(
                 (&Method::GET, concat!("/admin/", $one, "s/{id}")),
                 (concat!("get", $name), concat!("One ", $one)),
@@ -178,7 +180,8 @@ macro_rules! entries {
                 "ToppedUp",
                 ($rights, |api, asked| Box::pin(directory::top_up(api, asked, Kind::$kind))),
             )
-            .takes("TopUp"),
+            .takes("TopUp")
+            .makes(Makes::Sum),
         ]
     };
 }
