@@ -41,6 +41,8 @@ struct Case {
     /// What is counted for its caller.
     counted: Counted,
     told: Told,
+    /// Its answer is remembered from the first call on.
+    kept: bool,
     /// A run makes this many, and another one twice as many.
     calls: usize,
 }
@@ -73,9 +75,10 @@ const PLAIN: Case = Case {
     translated: false,
     counted: Counted::Nothing,
     told: Told::Line,
+    kept: false,
     calls: 500,
 };
-const CASES: [Case; 16] = [
+const CASES: [Case; 20] = [
     Case { name: "small chat, direct", ..PLAIN },
     Case { name: "small chat, direct, unlisted model", model: "up/unlisted", ..PLAIN },
     Case { name: "small chat, route of 1 target", model: "one", ..PLAIN },
@@ -92,6 +95,23 @@ const CASES: [Case; 16] = [
     },
     Case { name: "1 MiB body", prompt: 1 << 20, calls: 20, ..PLAIN },
     Case { name: "stream of 100 chunks", stream: true, calls: 100, ..PLAIN },
+    Case { name: "small chat, remembered", kept: true, ..PLAIN },
+    Case { name: "32 KiB prompt, remembered", prompt: 32 << 10, kept: true, calls: 200, ..PLAIN },
+    Case {
+        name: "stream of 100 chunks, remembered",
+        stream: true,
+        kept: true,
+        calls: 100,
+        ..PLAIN
+    },
+    Case {
+        name: "stream of 100 chunks, translated and remembered",
+        stream: true,
+        translated: true,
+        kept: true,
+        calls: 50,
+        ..PLAIN
+    },
     Case { name: "small chat, telemetry off", told: Told::Nothing, ..PLAIN },
     Case { name: "small chat, telemetry on", told: Told::Trace, ..PLAIN },
     Case {
@@ -209,8 +229,9 @@ fn gateway(case: &Case, upstream: SocketAddr, folder: &Path) -> Arc<Gateway> {
         "[providers.up]\nkind = \"{kind}\"\nbase_url = \"http://{upstream}{path}\"\n\
          api_key = \"sk-up\"\nmodels = {models:?}\n\
          [routes.one]\ntargets = [\"up/m0\"]\n[routes.ten]\ntargets = {targets:?}\n\
-         [keys.test]\nsecret = \"sk-test\"\n{}",
-        terms(case.counted)
+         [keys.test]\nsecret = \"sk-test\"\n{}{}",
+        terms(case.counted),
+        if case.kept { "[cache]\nmode = \"on\"\n" } else { "" }
     );
     let text = match case.told {
         Told::Trace => text + &format!("[telemetry.otlp]\nendpoint = \"http://{upstream}\"\n"),
@@ -246,7 +267,8 @@ fn terms(counted: Counted) -> &'static str {
 
 fn request(case: &Case) -> Bytes {
     let (model, stream, prompt) = (case.model, case.stream, "word ".repeat(case.prompt / 5));
-    format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":"{prompt}"}}],"temperature":0.7}}"#).into()
+    let temperature = if case.kept { "0" } else { "0.7" };
+    format!(r#"{{"model":"{model}","stream":{stream},"messages":[{{"role":"user","content":"{prompt}"}}],"temperature":{temperature}}}"#).into()
 }
 
 /// One call, to the last byte of its answer.

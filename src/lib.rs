@@ -10,10 +10,11 @@ pub mod telemetry; // metrics and logs
 pub mod net; // sockets, TLS, bodies, tasks
 pub mod store; // what survives a restart
 
-// Strangers: these four never import one another.
+// Strangers: these never import one another.
 pub mod provider; // who we call
 pub mod access; // who may call
 pub mod guard; // what may be said
+pub mod cache; // what was already answered
 pub mod route; // where a call goes, and where next
 
 pub mod gateway; // one call, from arrival to settled record

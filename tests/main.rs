@@ -9,6 +9,8 @@ mod admin;
 mod agents;
 mod away;
 mod budgets;
+mod cache;
+mod config_ops;
 mod doors;
 mod drain;
 mod embeddings;

@@ -20,7 +20,7 @@ use crate::support::{Gateway, Script, Upstream, until};
 const USED: u64 = 15;
 
 /// A server of the test's own, which remembers nothing.
-struct Redis {
+pub(crate) struct Redis {
     port: u16,
     child: Child,
 }
@@ -29,7 +29,7 @@ struct Redis {
 
 impl Redis {
     /// `None` where no such server is wanted.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         if std::env::var_os("SWITCHPOINT_TEST_REDIS").is_none() {
             println!("not run: SWITCHPOINT_TEST_REDIS is not set");
             return None;
@@ -54,7 +54,7 @@ impl Redis {
         until("the server answers", || std::net::TcpStream::connect(address).is_ok()).await;
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -65,8 +65,22 @@ impl Redis {
         self.answers().await;
     }
 
+    /// Waits until a name like this is there.
+    pub(crate) async fn knows(&self, pattern: &str) {
+        let client = format!("127.0.0.1:{}", self.port);
+        until("the name is there", || {
+            use std::io::{Read as _, Write as _};
+            let mut stream = std::net::TcpStream::connect(&client).unwrap();
+            stream.write_all(format!("KEYS {pattern}\r\n").as_bytes()).unwrap();
+            let mut answer = [0; 2];
+            stream.read_exact(&mut answer).unwrap();
+            answer != *b"*0"
+        })
+        .await;
+    }
+
     /// The sections of a gateway that counts here together with others.
-    fn store(&self, replicas: usize) -> String {
+    pub(crate) fn store(&self, replicas: usize) -> String {
         let port = self.port;
         format!(
             "[store]\nurl = \"memory:\"\nshared = \"redis://127.0.0.1:{port}\"\n\

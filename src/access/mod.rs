@@ -16,7 +16,7 @@ use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config, Role, Secret};
+use crate::config::{self, CacheMode, Config, Role, Secret};
 use crate::error::{Error, Kind};
 use account::Scope;
 use roster::{Roster, World};
@@ -187,6 +187,11 @@ impl Caller {
     /// What its calls are guarded by, besides those of the server and the route.
     pub fn guards(&self) -> &[String] {
         &self.0.terms.guards
+    }
+
+    /// What the cache may do for its calls, if that is less than routes let it.
+    pub fn cache(&self) -> Option<CacheMode> {
+        self.0.terms.cache
     }
 
     /// What it may do on the admin listener, if anything.

@@ -27,7 +27,8 @@ pub use model::{
 };
 pub use owner::Owner;
 pub use record::{
-    Attempt, CallRecord, GuardNote, Leg, Outcome, Purpose, Shown, Skipped, Surface, UsageSource,
+    Attempt, CacheUse, CallRecord, GuardNote, Leg, Outcome, Purpose, Shown, Skipped, Surface,
+    UsageSource,
 };
 pub use relay::Relay;
 pub use task::Task;

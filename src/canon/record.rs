@@ -239,6 +239,30 @@ pub struct Leg {
     pub system: &'static str,
 }
 
+/// What the cache had to do with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// It was not asked.
+    Off,
+    /// It had no answer.
+    Miss,
+    /// The answer to the same question, or one that is being given to somebody else.
+    Hit,
+    /// The answer to a similar question.
+    Semantic,
+}
+
+impl CacheUse {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Miss => "miss",
+            Self::Hit => "hit",
+            Self::Semantic => "semantic",
+        }
+    }
+}
+
 /// Who wanted a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -251,6 +275,8 @@ pub enum Purpose {
     Drill,
     /// The gateway itself, to have a text judged.
     Guard,
+    /// The gateway itself, to find answers to similar questions.
+    Cache,
 }
 
 impl Purpose {
@@ -261,6 +287,7 @@ impl Purpose {
             Self::Shadow => "shadow",
             Self::Drill => "drill",
             Self::Guard => "guard",
+            Self::Cache => "cache",
         }
     }
 }
@@ -334,6 +361,10 @@ pub struct CallRecord {
     pub shown: Option<Box<Shown>>,
     /// What each guard said that looked at it.
     pub guards: Vec<GuardNote>,
+    /// `None` where nothing is remembered in any case.
+    pub cache: Option<CacheUse>,
+    /// How similar the most similar question was that was answered before.
+    pub similarity: Option<f32>,
 }
 
 /// What was asked and answered.
@@ -396,6 +427,8 @@ impl CallRecord {
             finish: None,
             trace: None,
             shown: None,
+            cache: None,
+            similarity: None,
         }
     }
 

@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 use toml::de::DeValue;
 
 use super::budget::Budget;
+use super::cache::{self, CacheMode};
 use super::limit::Limits;
 use super::provider::texts;
 use super::reader::Section;
@@ -21,12 +22,12 @@ use super::value;
 
 pub(super) const KEYS: &[&str] = &[
     "secret", "hash", "template", "routes", "models", "agents", "tools", "team", "user", "limits",
-    "budget", "tags", "expires", "ips", "role", "guards",
+    "budget", "tags", "expires", "ips", "role", "guards", "cache",
 ];
 /// What a key made at run time may have: its secret is made for it.
 pub(super) const SETTINGS: &[&str] = &[
     "routes", "models", "agents", "tools", "team", "user", "limits", "budget", "tags", "expires",
-    "ips", "role", "guards",
+    "ips", "role", "guards", "cache",
 ];
 /// What is never shown again.
 const SECRETS: &[&str] = &["secret", "hash"];
@@ -66,6 +67,8 @@ pub struct Key {
     pub guards: Vec<String>,
     /// What it may do on the admin listener; absent means nothing.
     pub role: Option<Role>,
+    /// What the cache may do for its calls at most; absent means all that the route lets it.
+    pub cache: Option<CacheMode>,
     /// All of it as it was written, but for the secret.
     pub written: Json,
 }
@@ -167,6 +170,7 @@ impl Key {
             }),
             guards: texts(section, "guards"),
             role: section.read("role", |value| value::one_of(value, ROLES)),
+            cache: section.read("cache", cache::mode),
             written: section.written(SECRETS),
         }
     }

@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
         check_targets(config, &path, route, report);
         check_fallbacks(config, (name, &path), route, report);
         check_tasks(config, &path, route, report);
+        check_semantic(config, &path, route, report);
     }
     for (name, key) in &config.keys {
         check_grants(config, &child("keys", name), key, report);
@@ -150,6 +151,28 @@ fn check_tasks(config: &Config, path: &str, route: &Route, report: &Report) {
         if let Err(message) = found {
             report.problem(&path, message);
         }
+    }
+}
+
+/// Whoever wants answers to similar questions says who embeds them.
+fn check_semantic(config: &Config, path: &str, route: &Route, report: &Report) {
+    let Some(cache) = &route.cache else { return };
+    if !cache.semantic.as_ref().is_some_and(|semantic| semantic.wanted) {
+        return;
+    }
+    let path = format!("{path}.cache.semantic");
+    let Some(semantic) = config.cache.semantic(Some(cache)) else {
+        report.problem(&path, "needs a `route` to embed questions by, here or in [cache]");
+        return;
+    };
+    let found = match split(&semantic.route) {
+        Some((provider, _)) if !config.routes.contains_key(&semantic.route) => {
+            find_provider(config, provider)
+        }
+        _ => find_route(config, &semantic.route).map(|_| ()),
+    };
+    if let Err(message) = found {
+        report.problem(&path, message);
     }
 }
 

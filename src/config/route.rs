@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::cache::RouteCache;
 use super::limit::Limits;
 use super::problem::suggestion;
 use super::provider::{Timeouts, texts};
@@ -34,6 +35,7 @@ pub(super) const KEYS: &[&str] = &[
     "classifier",
     "limits",
     "guards",
+    "cache",
 ];
 pub(super) const PROMPT_CACHE_KEYS: &[&str] = &["system", "tools", "messages", "ttl"];
 pub(super) const TARGET_KEYS: &[&str] = &["target", "weight", "region", "prefill", "when"];
@@ -68,6 +70,14 @@ pub(super) const NESTED_KEYS: &[&str] = &[
     "timeout",
     "min_score",
     "ttl",
+    "mode",
+    "share",
+    "sampled",
+    "tool_calls",
+    "semantic",
+    "threshold",
+    "shadow",
+    "max_entries",
 ];
 
 /// Where calls go: to targets in an order, or by their kind of work to other routes.
@@ -104,6 +114,8 @@ pub struct Route {
     pub limits: Limits,
     /// What its calls are guarded by, besides those of the server and the key.
     pub guards: Vec<String>,
+    /// Which of its answers are remembered, where that is not as `[cache]` says.
+    pub cache: Option<RouteCache>,
 }
 
 /// In which order the targets of a route are tried.
@@ -306,6 +318,7 @@ impl Route {
                 .unwrap_or_default(),
             limits: Limits::read(section),
             guards: texts(section, "guards"),
+            cache: section.get("cache").and_then(|field| RouteCache::read(&field)),
         }
     }
 }

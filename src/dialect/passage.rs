@@ -320,6 +320,18 @@ impl Passage {
         }
     }
 
+    /// The client's bytes for what another one was given.
+    pub fn repeat(&mut self, events: &[Event]) -> Vec<u8> {
+        match self {
+            Self::Translated(translated) if !translated.stopped => {
+                translated.events.clear();
+                translated.events.extend_from_slice(events);
+                translated.write()
+            }
+            Self::Tapped(_) | Self::Watched(_) | Self::Translated(_) => Vec::new(),
+        }
+    }
+
     /// The data of the event that ended the stream, once, as the client is given it. Responses are
     /// whole in it.
     pub fn last_word(&mut self) -> Option<Bytes> {

@@ -16,7 +16,7 @@ use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
-use super::{guarding, relayed, reword};
+use super::{guarding, relayed, remember, reword};
 use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
@@ -67,14 +67,16 @@ pub(super) struct Answered {
     pub(super) finish: Option<FinishReason>,
     /// A guard objects to it: it goes no further.
     pub(super) blocked: Option<Blocked>,
+    /// The whole answer in our own words, should it be remembered.
+    pub(super) canon: Option<Box<ChatResponse>>,
 }
 
 impl Answered {
     pub(super) fn new(answer: Answer) -> Self {
         let first_token = Instant::now();
         let (usage, keepsakes, response) = (None, Vec::new(), None);
-        let (finish, blocked) = (None, None);
-        Self { answer, first_token, usage, keepsakes, response, finish, blocked }
+        let (finish, blocked, canon) = (None, None, None);
+        Self { answer, first_token, usage, keepsakes, response, finish, blocked, canon }
     }
 
     /// One that goes no further.
@@ -155,9 +157,10 @@ async fn ask_so(
     if streams && is_stream && !call.gathers() {
         let passage = passage(call, question, target, (errand, usage_added));
         let flow = Flow::new(reply.body, binary, passage);
-        let Some(flow) = screened(call, question, flow) else {
+        let Some(mut flow) = screened(call, question, flow) else {
             return Err(unscreened(target, reply.status).into());
         };
+        flow.recorder = remember::recorder(call, errand);
         let due = (sent + limits.first_token).min(end);
         return first_content(
             (call, target),
@@ -210,7 +213,7 @@ fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
 }
 
 /// The stream behind the guards of its call; `None` if it cannot be shown to them.
-fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
+pub(super) fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
     let Some((screen, after)) = call.screen(&question.envelope.model) else { return Some(flow) };
     if !flow.passage.screened(screen) {
         return None;
@@ -410,6 +413,7 @@ fn whole(
             usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
             response: Some((body.clone(), true)),
             finish,
+            canon: canon(call, errand.operation, &body),
             ..Answered::new(Answer::Whole { content_type, body })
         });
     };
@@ -417,6 +421,7 @@ fn whole(
     Ok(Answered {
         usage: Some((response.usage, estimate)),
         keepsakes: reword::keepsakes(&response),
+        canon: call.recording.is_some().then(|| Box::new(response.clone())),
         ..written(call, question, target, &response)
     })
 }
@@ -466,9 +471,11 @@ async fn guarded(
     let response = read(upstream, (&content_type, &body))?;
     let usage = Some((response.usage, body.len() as u64 / 4));
     let keepsakes = reword::keepsakes(&response);
+    // Whoever is given it again has guards of their own.
+    let canon = call.recording.is_some().then(|| Box::new(response.clone()));
     match guarding::look_at(call, &question.envelope.model, response).await {
         Ok(response) => {
-            Ok(Answered { usage, keepsakes, ..written(call, question, target, &response) })
+            Ok(Answered { usage, keepsakes, canon, ..written(call, question, target, &response) })
         }
         Err(blocked) => Ok(Answered { usage, ..Answered::objected(blocked) }),
     }
@@ -476,6 +483,13 @@ async fn guarded(
 
 fn finish_of(response: &ChatResponse) -> Option<FinishReason> {
     response.choices.first().map(|choice| choice.finish.reason)
+}
+
+/// A whole answer in our own words, where it is to be remembered.
+fn canon(call: &Call, operation: Operation, body: &[u8]) -> Option<Box<ChatResponse>> {
+    call.recording.as_ref()?;
+    let Operation::Chat { dialect, .. } = operation else { return None };
+    dialect::upstream(dialect).read_response(body).ok().map(Box::new)
 }
 
 fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {

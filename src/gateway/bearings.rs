@@ -12,6 +12,7 @@ use super::task::Decision;
 use super::{needs, session};
 use crate::access::Caller;
 use crate::canon::{Feature, Task};
+use crate::config::CacheMode;
 use crate::error::{Error, Kind};
 use crate::route::condition::{Condition, Facts};
 
@@ -20,6 +21,7 @@ const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", "x-gateway-attempt"]
 const TIMEOUT: &str = "x-switchpoint-timeout";
 const EXPLAIN: &str = "x-switchpoint-explain";
 const TAGS: &str = "x-switchpoint-tags";
+const CACHE: &str = "x-switchpoint-cache";
 /// So many marks of a client are kept, and no longer ones, name and value together.
 const MOST_TAGS: usize = 16;
 const LONGEST_TAG: usize = 128;
@@ -37,6 +39,8 @@ pub(super) struct Bearings {
     pub(super) task: Option<Decision>,
     /// The client's own limit.
     pub(super) timeout: Option<Duration>,
+    /// What its client lets the cache do.
+    pub(super) cache: Option<CacheMode>,
 }
 
 /// Where a model leads to, if this caller may go there; and the kind of work that its name says, as
@@ -124,6 +128,7 @@ fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
             name if !name.starts_with("x-") => {}
             EXPLAIN => call.explains = true,
             TAGS => note_tags(call, value.to_str().unwrap_or_default()),
+            CACHE => call.bearings.cache = Some(cache_mode(value.to_str().unwrap_or_default())?),
             TIMEOUT => timeout = timeout.or_else(|| value.to_str().ok()),
             name if RETRY_COUNTS.contains(&name) => {
                 let count = value.to_str().ok().and_then(|text| text.parse().ok());
@@ -134,6 +139,13 @@ fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
     }
     call.bearings.timeout = timeout.map(duration).transpose()?;
     Ok(())
+}
+
+fn cache_mode(written: &str) -> Result<CacheMode, Error> {
+    CacheMode::parse(written.trim()).ok_or_else(|| {
+        let modes = "off, on, read_only, write_only or refresh";
+        Error::invalid(format!("`{CACHE}` says none of {modes}."))
+    })
 }
 
 /// `a=b,c=d`, within a bound.

@@ -60,7 +60,9 @@ impl Builder<'_> {
     pub(super) fn direct(&self) -> BTreeMap<String, BTreeMap<String, Arc<Chain>>> {
         let chain = |provider: &Arc<Provider>, model: &String| {
             let target = self.target("direct", provider, (model, &Timeouts::default()));
-            (model.clone(), Arc::new(lone(target)))
+            let mut chain = lone(target);
+            chain.wishes.cache = self.remembering(&chain, None);
+            (model.clone(), Arc::new(chain))
         };
         let chains = |provider: &Arc<Provider>| {
             provider.models.iter().map(|model| chain(provider, model)).collect()
@@ -114,6 +116,7 @@ impl Builder<'_> {
         let mut chain = Chain::new(label, groups, route);
         chain.wishes = Wishes::of(route, when);
         chain.guards = self.guards((label, name), route);
+        chain.wishes.cache = self.remembering(&chain, route.cache.as_ref());
         chain.shadow = shadow;
         let other = (name != label).then_some(name);
         chain.tab = self.tabs.tab(&[(Scope::Route, Some(label)), (Scope::Route, other)]);

@@ -14,6 +14,7 @@ use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
 use super::guarding::Guarding;
 use super::journey::Made;
+use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::tape::Tape;
@@ -67,6 +68,10 @@ pub(super) struct Call {
     pub(super) explains: bool,
     /// How it was.
     pub(super) explanation: Option<HeaderValue>,
+    /// Its answer is to be remembered.
+    pub(super) recording: Option<Box<Recording>>,
+    /// Its answer was asked for by somebody else.
+    pub(super) recalled: Option<Recalled>,
     pub(super) record: CallRecord,
     /// What its trace is to show.
     pub(super) tape: Option<Box<Tape>>,
@@ -112,13 +117,13 @@ const LONGEST_DROPPED: usize = 64;
 // === impl Call ===
 
 impl Call {
+    /// A call that goes by `house` to its end, as does all that is called for it.
     pub(super) fn open(
-        gateway: Arc<Gateway>,
+        (gateway, house): (Arc<Gateway>, Arc<Snapshot>),
         surface: Surface,
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let house = gateway.snapshot();
         let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
@@ -139,6 +144,8 @@ impl Call {
             only_explained: false,
             explains: false,
             explanation: None,
+            recording: None,
+            recalled: None,
             record,
             tape: None,
             outcome: None,
@@ -425,7 +432,7 @@ impl Call {
     /// Takes in what the attempt under way was answered.
     /// The error is that of a guard which objects to it.
     pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
-        let Answered { answer, first_token, usage, keepsakes, response, finish, blocked } =
+        let Answered { answer, first_token, usage, keepsakes, response, finish, blocked, canon } =
             answered;
         self.record.finish = finish;
         self.record.first_token.get_or_insert(first_token - self.started);
@@ -437,6 +444,9 @@ impl Call {
             return Err(guarding::refusal(&blocked));
         }
         self.keep(keepsakes);
+        if let Some(recording) = &mut self.recording {
+            recording.response = canon;
+        }
         if let Some((response, verbatim)) = response {
             self.keep_response(&response, verbatim);
         }
@@ -471,6 +481,9 @@ impl Call {
 
     /// Notes what a stream has used so far.
     pub(super) fn streamed(&mut self, sight: &Sight) {
+        if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
+            return self.saves(sight.usage, None);
+        }
         let (usage, is_told) = sight.used(self.input_estimate());
         let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
         (self.record.usage, self.record.usage_source) = (usage, source);
@@ -568,6 +581,9 @@ impl Drop for Call {
         let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
+        if !self.only_explained {
+            self.gateway.observe(&self.record, self.caller.is_some());
+        }
         self.note_end();
     }
 }

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::remember::Remembering;
 use super::shadow::Hourly;
 use super::snapshot::Target;
 use crate::access::Tab;
@@ -78,6 +79,8 @@ pub(super) struct Wishes {
     pub(super) max_output_tokens: Option<u64>,
     /// For which calls the route is.
     pub(super) when: Option<Condition>,
+    /// What is remembered of its answers.
+    pub(super) cache: Option<Arc<Remembering>>,
 }
 
 /// When a slow target is raced, and at what cost.
@@ -264,6 +267,7 @@ impl Wishes {
             on_disconnect: route.on_disconnect,
             max_output_tokens: route.max_output_tokens,
             when,
+            cache: None,
         }
     }
 }

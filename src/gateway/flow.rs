@@ -9,6 +9,9 @@ use bytes::{Bytes, BytesMut};
 use super::call::Call;
 use super::guarding::After;
 use super::onward::Onward;
+use super::remember::pump::Pumped;
+use super::remember::record::Recorder;
+use crate::cache::{Follower, Next};
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::passage::{Passage, Verdict, last_data};
 use crate::dialect::sse::Decoder;
@@ -21,9 +24,9 @@ const LONGEST_EVENT: usize = 16 * 1024 * 1024;
 
 /// One stream being relayed.
 pub(super) struct Flow {
-    body: ReplyBody,
-    /// Bedrock frames its events in binary; here they become lines.
-    binary: Option<Box<Binary>>,
+    source: Source,
+    /// Reads along, where the answer is to be remembered.
+    pub(super) recorder: Option<Box<Recorder>>,
     decoder: Decoder,
     pub(super) passage: Passage,
     /// What the client is to be given, in order.
@@ -32,6 +35,26 @@ pub(super) struct Flow {
     pub(super) onward: Option<Box<Onward>>,
     /// Who has to let its end out.
     pub(super) after: Option<Box<After>>,
+    /// Why whoever asked for others, too, has got no whole answer.
+    pub(super) told: Option<Box<Error>>,
+}
+
+/// Where a stream comes from.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the largest")]
+enum Source {
+    Upstream(Upstream),
+    /// From the upstream by way of a task that reads it for others, too.
+    Pumped(Box<Pumped>),
+    /// From the answer that somebody else is being given.
+    Followed(Box<Follower>),
+    Nowhere,
+}
+
+/// What a provider sends.
+pub(super) struct Upstream {
+    body: ReplyBody,
+    /// Bedrock frames its events in binary; here they become lines.
+    binary: Option<Box<Binary>>,
 }
 
 /// A stream in AWS's framing.
@@ -58,20 +81,48 @@ impl Flow {
     /// `binary`: the events come in AWS's framing.
     pub(super) fn new(body: ReplyBody, binary: bool, passage: Passage) -> Self {
         let binary = binary.then(Box::default);
+        Self::from(Source::Upstream(Upstream { body, binary }), passage)
+    }
+
+    /// What somebody else is being answered, in this client's words.
+    pub(super) fn following(follower: Follower, passage: Passage) -> Self {
+        Self::from(Source::Followed(Box::new(follower)), passage)
+    }
+
+    fn from(source: Source, passage: Passage) -> Self {
         Self {
-            body,
-            binary,
+            source,
+            recorder: None,
             decoder: Decoder::default(),
             passage,
             ready: VecDeque::new(),
             onward: None,
             after: None,
+            told: None,
         }
+    }
+
+    /// Has a task read the upstream from here on, with what has read along so far: it gives both
+    /// to `split` and takes what the task will have read.
+    pub(super) fn pump(&mut self, split: impl FnOnce(Upstream, Box<Recorder>) -> Pumped) {
+        let Some(recorder) = self.recorder.take() else { return };
+        self.source = match std::mem::replace(&mut self.source, Source::Nowhere) {
+            Source::Upstream(upstream) => Source::Pumped(Box::new(split(upstream, recorder))),
+            other => other,
+        };
+    }
+
+    /// Whether others wait for what is read here.
+    pub(super) fn is_followed(&self) -> bool {
+        matches!(&self.source, Source::Pumped(pumped) if pumped.is_followed())
     }
 
     /// Has the upstream's socket watched or not; false where that cannot be chosen.
     pub(super) fn watch(&mut self, watched: bool) -> bool {
-        self.body.watch(watched)
+        match &mut self.source {
+            Source::Upstream(upstream) => upstream.body.watch(watched),
+            Source::Pumped(_) | Source::Followed(_) | Source::Nowhere => false,
+        }
     }
 
     /// Takes what the upstream has sent and looks at each event that is complete.
@@ -85,26 +136,44 @@ impl Flow {
             }
             return Poll::Ready(Step::Data);
         }
-        let Some(binary) = &mut self.binary else {
-            return Poll::Ready(
-                match ready!(self.body.poll_data(context, self.decoder.buffer())) {
-                    Ok(true) => self.absorb(),
-                    Ok(false) => self.finish(),
-                    Err(error) => Step::Cut(error),
-                },
-            );
+        let before = self.decoder.buffer().len();
+        let more = match &mut self.source {
+            Source::Upstream(upstream) => upstream.poll_data(context, self.decoder.buffer()),
+            Source::Pumped(pumped) => pumped.poll_data(context, self.decoder.buffer()),
+            Source::Followed(follower) => {
+                let next = ready!(follower.poll_next(context));
+                return Poll::Ready(self.repeat(next));
+            }
+            Source::Nowhere => return Poll::Ready(Step::Ended),
         };
-        Poll::Ready(match ready!(self.body.poll_data(context, &mut binary.arrived)) {
+        Poll::Ready(match ready!(more) {
             Ok(true) => {
-                let arrived = binary.arrived.split();
-                match binary.transcoder.feed(&arrived, self.decoder.buffer()) {
-                    Ok(()) => self.absorb(),
-                    Err(_) => Step::Cut(BodyError::Malformed),
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.feed(&self.decoder.buffer()[before..]);
                 }
+                self.absorb()
             }
             Ok(false) => self.finish(),
             Err(error) => Step::Cut(error),
         })
+    }
+
+    /// What somebody else was given.
+    fn repeat(&mut self, next: Next) -> Step {
+        match next {
+            Next::Events(events) => {
+                let bytes = self.passage.repeat(&events);
+                if !bytes.is_empty() {
+                    self.ready.push_back(bytes.into());
+                }
+                Step::Data
+            }
+            Next::End => Step::Ended,
+            Next::Failed(error) => {
+                self.told = error;
+                Step::Cut(BodyError::Malformed)
+            }
+        }
     }
 
     fn absorb(&mut self) -> Step {
@@ -163,6 +232,28 @@ impl Flow {
             }
         }
         Step::Ended
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Appends what has come, as lines; false at the end.
+    pub(super) fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+        into: &mut BytesMut,
+    ) -> Poll<Result<bool, BodyError>> {
+        let Some(binary) = &mut self.binary else { return self.body.poll_data(context, into) };
+        let more = ready!(self.body.poll_data(context, &mut binary.arrived));
+        Poll::Ready(match more {
+            Ok(true) => {
+                let arrived = binary.arrived.split();
+                let fed = binary.transcoder.feed(&arrived, into);
+                fed.map(|()| true).map_err(|_| BodyError::Malformed)
+            }
+            other => other,
+        })
     }
 }
 

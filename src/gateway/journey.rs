@@ -17,7 +17,7 @@ use super::hedge::{self, Rival};
 use super::onward::Onward;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use super::{explain, guarding, till, verdict};
+use super::{explain, guarding, remember, till, verdict};
 use crate::canon::{FeatureSet, Outcome};
 use crate::config::OnBreak;
 use crate::error::{Error, Kind};
@@ -97,7 +97,15 @@ pub(super) async fn walk(
     (call, verdict.and(answer))
 }
 
-async fn find_answer(
+async fn find_answer(call: Box<Call>, question: Question) -> (Box<Call>, Result<Answer, Error>) {
+    if call.wishes().is_some_and(|wishes| wishes.cache.is_some()) {
+        return Box::pin(remember::walk(call, question)).await;
+    }
+    seek(call, question).await
+}
+
+/// The same for an answer that is not remembered.
+pub(super) async fn seek(
     mut call: Box<Call>,
     mut question: Question,
 ) -> (Box<Call>, Result<Answer, Error>) {

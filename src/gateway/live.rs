@@ -285,7 +285,8 @@ impl Live {
     /// Whether the answer is read to its end although its client has left.
     pub(super) fn drains(&self) -> bool {
         let wishes = self.call.wishes();
-        wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain)
+        let wanted = wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain);
+        (wanted || self.flow.is_followed())
             && !self.flow.passage.sight().done
             && !self.flow.passage.is_stopped()
     }

@@ -8,6 +8,7 @@ mod bearings;
 mod body;
 mod build;
 mod call;
+mod canary;
 mod chain;
 pub mod collector;
 mod desk;
@@ -17,9 +18,11 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+pub mod generations;
 mod guarding;
 mod hedge;
 mod journey;
+mod keep;
 mod ledger;
 mod live;
 mod measure;
@@ -31,9 +34,11 @@ mod pass;
 mod pipeline;
 mod relay;
 mod relayed;
+mod remember;
 mod reload;
 mod reply;
 mod responses;
+pub mod secrets;
 mod reword;
 mod session;
 mod shadow;
@@ -43,13 +48,14 @@ mod tape;
 mod task;
 mod till;
 mod traced;
+pub mod trial;
 mod upload;
 mod verdict;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
@@ -58,16 +64,19 @@ use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
 use self::measure::Lengths;
-pub use self::reload::{Overrides, ReloadStatus, Reloader};
+pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
 use self::task::Decisions;
+use self::trial::Trial;
+use crate::cache::Cache;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
+use crate::store::shared::Values;
 use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
@@ -81,6 +90,8 @@ const MOST_DRAINS: usize = 256;
 #[derive(Debug)]
 pub struct Gateway {
     live: ArcSwap<Snapshot>,
+    /// What some calls go by instead.
+    trial: ArcSwapOption<Trial>,
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
@@ -101,6 +112,10 @@ pub struct Gateway {
     drills: Mutex<Drills>,
     /// How long answers are for whom.
     lengths: Lengths,
+    /// What was already answered.
+    pub cache: Arc<Cache>,
+    /// The same of all replicas, where they share it.
+    answers: OnceLock<Values>,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -129,7 +144,7 @@ impl Gateway {
             drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),
-            live: ArcSwap::from_pointee(snapshot),
+            trial: ArcSwapOption::empty(),
             client,
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
@@ -139,6 +154,9 @@ impl Gateway {
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
             drills: Mutex::default(),
             lengths: Lengths::default(),
+            cache: Arc::new(Cache::new(snapshot.config.cache.max_bytes)),
+            answers: OnceLock::new(),
+            live: ArcSwap::from_pointee(snapshot),
             tasks,
             store,
             lacks_past: AtomicBool::new(false),
@@ -158,13 +176,19 @@ impl Gateway {
         &self.store
     }
 
-    /// Serves `snapshot` from the next call on.
-    fn swap(&self, mut snapshot: Snapshot) {
+    /// Has `snapshot` go on with what is known of users by the one that is served.
+    fn adopt(&self, mut snapshot: Box<Snapshot>) -> Arc<Snapshot> {
         snapshot.tokens.inherit(&self.snapshot().tokens);
+        Arc::from(snapshot)
+    }
+
+    /// Serves `snapshot` from the next call on.
+    fn swap(&self, snapshot: Arc<Snapshot>) {
+        snapshot.take_effect();
         self.gauge.set_limit(snapshot.config.server.max_in_flight);
         self.bodies.set_limit(snapshot.config.server.body_budget);
         self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
-        self.live.store(Arc::new(snapshot));
+        self.live.store(snapshot);
     }
 
     /// Says that no new work is wanted: readiness turns off.

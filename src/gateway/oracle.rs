@@ -15,7 +15,7 @@ use super::journey;
 use super::reply::outcome_of;
 use super::snapshot::Road;
 use super::task::{Beginning, By, ByTask, Decision};
-use crate::canon::{Outcome, Surface, Task};
+use crate::canon::{Outcome, Purpose, Surface, Task};
 use crate::config::ClassifierKind;
 
 /// So many bytes of what the user said are shown to the model.
@@ -65,7 +65,7 @@ async fn by_model(call: &Call, (route, said): (&str, &str)) -> Result<Decision, 
             {"role": "user", "content": format!("<message>\n{said}\n</message>")},
         ],
     });
-    let answer = inner(call, Surface::Chat, &body).await?;
+    let answer = inner(call, (Surface::Chat, Purpose::Classifier), &body).await?;
     let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
     let word = answer["choices"][0]["message"]["content"].as_str().unwrap_or_default();
     let word = word.trim().trim_matches(|letter: char| !letter.is_alphanumeric());
@@ -87,13 +87,13 @@ async fn by_examples(
             .unzip();
         let mut vectors = Vec::with_capacity(sentences.len());
         for chunk in sentences.chunks(AT_ONCE) {
-            vectors.extend(embed(call, (route, chunk)).await?);
+            vectors.extend(embed(call, Purpose::Classifier, (route, chunk)).await?);
         }
         // Whoever else was making them at the same time made the same.
         let _ = by_task.vectors.set(tasks.into_iter().zip(vectors).collect());
     }
     let known = by_task.vectors.get().map(Vec::as_slice).unwrap_or_default();
-    let asked = embed(call, (route, &[said])).await?;
+    let asked = embed(call, Purpose::Classifier, (route, &[said])).await?;
     let asked = asked.first().ok_or("the embedding route gave no vector")?;
     let nearest = known
         .iter()
@@ -105,12 +105,13 @@ async fn by_examples(
 }
 
 /// The vectors of these texts.
-async fn embed(
+pub(super) async fn embed(
     call: &Call,
+    purpose: Purpose,
     (route, texts): (&str, &[&str]),
 ) -> Result<Vec<Vec<f32>>, Cow<'static, str>> {
     let body = json!({"model": route, "input": texts, "encoding_format": "float"});
-    let answer = inner(call, Surface::Embeddings, &body).await?;
+    let answer = inner(call, (Surface::Embeddings, purpose), &body).await?;
     let read: Vectors = serde_json::from_slice(&answer)
         .map_err(|_| "the embedding route's answer is not understood")?;
     if read.data.len() != texts.len() {
@@ -128,13 +129,19 @@ fn cosine(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// A call of the gateway's own, in the name and on the bill of `call`'s key.
-async fn inner(call: &Call, surface: Surface, body: &Value) -> Result<Bytes, Cow<'static, str>> {
+async fn inner(
+    call: &Call,
+    (surface, purpose): (Surface, Purpose),
+    body: &Value,
+) -> Result<Bytes, Cow<'static, str>> {
     let route = body["model"].as_str().unwrap_or_default();
     let Ok(Road::Chain(chain)) = call.house.road(route) else {
-        return Err("the classifier's route is gone".into());
+        return Err("the route is gone".into());
     };
-    let mut inner = Call::open(Arc::clone(&call.gateway), surface, None, None);
+    let house = (Arc::clone(&call.gateway), Arc::clone(&call.house));
+    let mut inner = Call::open(house, surface, None, None);
     inner.serves(call);
+    inner.record.purpose = purpose;
     let question =
         Question::made(body.to_string().into()).map_err(|error| error.message.clone())?;
     inner.routed(&chain, &question);
@@ -142,9 +149,9 @@ async fn inner(call: &Call, surface: Surface, body: &Value) -> Result<Bytes, Cow
     let (outcome, answer) = match answer {
         Ok(Answer::Whole { body, .. }) => (Outcome::Ok, Ok(body)),
         Ok(Answer::Stream(_) | Answer::Bytes(_)) => {
-            (Outcome::UpstreamError, Err("the classifier was answered with a stream".into()))
+            (Outcome::UpstreamError, Err("it was answered with a stream".into()))
         }
-        Err(error) => (outcome_of(error.kind), Err("the classifier could not be asked".into())),
+        Err(error) => (outcome_of(error.kind), Err("it could not be asked".into())),
     };
     inner.ends(outcome);
     answer

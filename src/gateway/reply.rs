@@ -1,6 +1,6 @@
 //! The head of a call's reply, and the reply that says what went wrong.
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::Body;
@@ -23,6 +23,7 @@ static FLAGGED: HeaderName = HeaderName::from_static("x-switchpoint-flagged");
 static DEGRADED: HeaderName = HeaderName::from_static("x-switchpoint-degraded");
 static OVERHEAD_US: HeaderName = HeaderName::from_static("x-switchpoint-overhead-us");
 static TOKENS: HeaderName = HeaderName::from_static("x-switchpoint-tokens");
+static CACHE: HeaderName = HeaderName::from_static("x-switchpoint-cache");
 static COST_USD: HeaderName = HeaderName::from_static("x-switchpoint-cost-usd");
 
 impl Call {
@@ -75,7 +76,14 @@ impl Call {
         if let Some(explanation) = &self.explanation {
             headers.insert(&EXPLAIN, explanation.clone());
         }
-        let Some(target) = self.target() else { return response };
+        if let Some(cache) = self.record.cache {
+            headers.insert(&CACHE, HeaderValue::from_static(cache.name()));
+        }
+        if let Some(recalled) = &self.recalled {
+            headers.insert(AGE, HeaderValue::from(recalled.age));
+        }
+        let recalled = || self.last_target().filter(|_| self.recalled.is_some());
+        let Some(target) = self.target().or_else(recalled) else { return response };
         if let Some(provider) = &target.provider_header {
             headers.insert(&PROVIDER, provider.clone());
         }

@@ -67,6 +67,20 @@ struct Bill {
     unpriced: bool,
 }
 
+// === impl Till ===
+
+impl Till {
+    pub(super) fn is_holding(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Gives all back, as if nothing had been asked.
+    pub(super) fn let_go(&mut self) {
+        self.hold = None;
+        self.room = None;
+    }
+}
+
 /// Holds what the call may need at most in the accounts of its key and route.
 pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(), Error> {
     let accounts = call.accounts();
@@ -106,6 +120,18 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     call.till.room = Some(room);
     call.begins(hold);
     Ok(())
+}
+
+/// Counts a call for which nobody is asked.
+pub(super) async fn hold_request(call: &mut Call) -> Result<(), Error> {
+    let accounts = call.accounts();
+    if accounts.is_empty() || call.till.hold.is_some() {
+        return Ok(());
+    }
+    call.gateway.refuse_unseeded(&accounts)?;
+    let demand = Demand { priced: true, ..Demand::default() };
+    let held = obtain(&call.gateway, &accounts, demand).await;
+    held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial))
 }
 
 /// Holds what the call may need by a guess that does not look into its question, and mostly is too
@@ -308,10 +334,12 @@ impl Call {
         let bill = self.bill();
         let now = Moment::now();
         self.learn_length();
-        self.record.cost = bill.cost;
+        // What is remembered costs nothing, and that is known.
+        self.record.cost = bill.cost.or_else(|| self.recalled.as_ref().map(|_| Money::default()));
         self.record.counted = bill.tokens;
         self.record.settled_at = now.wall.into();
-        let was_sent = !self.record.attempts.is_empty() || self.place().is_some();
+        let was_given = self.recalled.is_some();
+        let was_sent = was_given || !self.record.attempts.is_empty() || self.place().is_some();
         if let Some(hold) = self.till.hold.take().filter(|_| was_sent) {
             let nanos = bill.cost.map_or(0, Money::nanos);
             tell(&hold.settle(bill.tokens, nanos, now));
@@ -352,7 +380,9 @@ impl Call {
         };
         let cost = price.cost(&usage);
         let team = self.caller.as_ref().and_then(Caller::team).map_or("", |team| team);
-        target.meters.cost(&self.gateway.telemetry.metrics, team, cost.usd());
+        if self.recalled.is_none() {
+            target.meters.cost(&self.gateway.telemetry.metrics, team, cost.usd());
+        }
         bill.cost = Some(bill.cost.unwrap_or_default().saturating_add(cost));
         Some(cost)
     }
@@ -375,7 +405,13 @@ impl Call {
     /// The target that answered, or the last one that was asked.
     pub(super) fn last_target(&self) -> Option<&Target> {
         let last = || self.record.attempts.last();
-        self.target().or_else(|| last().and_then(|last| self.asked(&last.provider, &last.model)))
+        let recalled = || {
+            let place = self.recalled.as_ref()?.place?;
+            self.chain.as_ref()?.targets.get(place)
+        };
+        self.target()
+            .or_else(|| last().and_then(|last| self.asked(&last.provider, &last.model)))
+            .or_else(recalled)
     }
 
     /// Tells the client what is left of its limits and budgets.

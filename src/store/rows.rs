@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::spelling;
-use crate::canon::{Attempt, CallRecord, Money, Outcome, Purpose, Usage, UsageSource};
+use crate::canon::{Attempt, CacheUse, CallRecord, Money, Outcome, Purpose, Usage, UsageSource};
 
 /// Bytes of tags in one row: clients write them, and a row is to stay below a kibibyte.
 const TAGS: usize = 256;
@@ -180,7 +180,7 @@ impl From<&CallRecord> for CallRow {
             duration: record.duration,
             first_token: record.first_token,
             generation: record.generation,
-            cache: "off".into(),
+            cache: record.cache.map_or("off", CacheUse::name).into(),
             purpose: record.purpose.name().into(),
             tags: record.tags.clone(),
             attempts: record.attempts.clone(),

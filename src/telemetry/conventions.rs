@@ -123,6 +123,8 @@ pub(super) const OUTCOME: &str = "switchpoint.outcome";
 pub(super) const KEY: &str = "switchpoint.key";
 pub(super) const TEAM: &str = "switchpoint.team";
 pub(super) const ORG: &str = "switchpoint.org";
+/// `off`, `miss`, `hit` or `semantic`.
+pub(super) const CACHE: &str = "switchpoint.cache";
 pub(super) const PURPOSE: &str = "switchpoint.purpose";
 pub(super) const ATTEMPTS: &str = "switchpoint.attempts";
 pub(super) const COST: &str = "switchpoint.cost_usd";

@@ -19,7 +19,9 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::basket::Basket;
 use super::repeats::{More, Repeats};
-use crate::canon::{Attempt, CallRecord, GuardNote, Money, Purpose, Skipped, Task, Usage};
+use crate::canon::{
+    Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Skipped, Task, Usage,
+};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +110,10 @@ struct Line<'a> {
     /// Of calls that the gateway makes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_similarity: Option<f32>,
     /// Fields of the question that the target could not take.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
@@ -277,6 +283,8 @@ impl Log {
             task_by: record.task_by,
             skipped: &record.skipped,
             trace_id: record.trace.as_ref().map(|trace| format!("{:032x}", trace.id)),
+            cache: record.cache.map(CacheUse::name),
+            cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             dropped: &record.dropped,
             guards: record.guards.iter().map(guarded).collect(),

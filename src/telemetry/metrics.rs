@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::exemplars::{Exemplars, Series};
 use super::openmetrics;
+use super::process::Process;
 use crate::canon::{CallRecord, Outcome, Surface};
 
 /// Twelve buckets from half a millisecond to ten minutes.
@@ -18,6 +19,10 @@ const SECONDS: &[f64] = &[0.000_5, 0.002, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 const SHORT_SECONDS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.25, 1.0,
 ];
+
+/// Closer where thresholds are.
+const COSINES: &[f64] =
+    &[0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0];
 
 /// Declares the metrics: a doc comment is the help text, brackets hold the labels.
 macro_rules! metrics {
@@ -33,6 +38,7 @@ macro_rules! metrics {
         impl Metrics {
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new();
+                registry.register(Box::new(Process::new()?))?;
                 $(
                     let help = concat!($($help),+).trim();
                     let $field = metrics!(@make $kind $name, help, [$($label),*] $(, $buckets)?);
@@ -103,12 +109,29 @@ metrics! {
     guards: counters "switchpoint_guard_total" ["guard", "stage", "action"];
     /// Whether a target answered the last drill of its route: 1 or 0.
     drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
+    /// Calls by what the cache had to do with them: hit, semantic, miss or off; and those of a
+    /// shadow that similar questions would have answered.
+    cache: counters "switchpoint_cache_total" ["result"];
+    /// Tokens that were not used because an answer was there already.
+    cache_saved_tokens: counters "switchpoint_cache_saved_tokens_total" ["route"];
+    /// What those would have cost, in USD, where the price is known.
+    cache_saved_usd: sums "switchpoint_cache_saved_usd_total" ["route"];
+    /// How similar the most similar known question was, as a cosine.
+    cache_similarity: histograms "switchpoint_cache_similarity" ["route"] in COSINES;
+    /// Answers that are remembered in memory.
+    cache_entries: gauge "switchpoint_cache_entries" [];
+    /// Bytes that those take.
+    cache_bytes: gauge "switchpoint_cache_bytes" [];
+    /// Questions about remembered answers that the store which replicas share did not answer.
+    cache_shared_failures: counters "switchpoint_cache_shared_failures_total" ["for"];
     /// Calls being answered now.
     in_flight: gauge "switchpoint_in_flight" [];
     /// Answers being streamed now.
     streams_open: gauge "switchpoint_streams_open" [];
     /// Client connections open now.
     connections_open: gauge "switchpoint_connections_open" [];
+    /// Bytes of request bodies held now, which `body_budget` limits.
+    body_bytes: gauge "switchpoint_body_bytes" [];
     /// Calls and connections refused because too much was in flight.
     shed: counter "switchpoint_shed_total" [];
     /// Stream events that made no sense and were skipped.
@@ -117,6 +140,16 @@ metrics! {
     config_generation: gauge "switchpoint_config_generation" [];
     /// Attempts to load a changed config, by outcome: accepted or refused.
     config_reloads: counters "switchpoint_config_reloads_total" ["outcome"];
+    /// The generation of the config that is on trial; 0 without one.
+    canary_generation: gauge "switchpoint_canary_generation" [];
+    /// Calls that ended while a config was on trial, by the config that they went by.
+    canary_calls: counters "switchpoint_canary_calls_total" ["side", "outcome"];
+    /// Trials of configs, by how they ended.
+    canaries: counters "switchpoint_canaries_total" ["outcome"];
+    /// Whether a manager of secrets gave what it was asked for last: 1 or 0.
+    secrets_up: gauges "switchpoint_secrets_up" ["manager"];
+    /// Secrets that managers were asked for, by outcome: fetched or failed.
+    secret_fetches: counters "switchpoint_secret_fetches_total" ["manager", "outcome"];
     /// Whether the last transaction of the store was committed: 1 or 0.
     store_up: gauge "switchpoint_store_up" [];
     /// Calls that were noted on disk and are not in the store yet.
@@ -260,11 +293,13 @@ impl Meters {
                 metrics.attempts.with_label_values(&[&*self.provider, last.outcome.name()])
             })
             .inc();
-        for attempt in earlier {
+        for (attempt, next) in earlier.iter().zip(record.attempts.iter().skip(1)) {
             let labels = [attempt.provider.as_ref(), attempt.outcome.name()];
             metrics.attempts.with_label_values(&labels).inc();
-            let labels = [&*self.route, attempt.outcome.name()];
-            metrics.fallbacks.with_label_values(&labels).inc();
+            if (&attempt.provider, &attempt.model) != (&next.provider, &next.model) {
+                let labels = [&*self.route, attempt.outcome.name()];
+                metrics.fallbacks.with_label_values(&labels).inc();
+            }
             let used = attempt.usage.unwrap_or_default().classes();
             for (name, count) in used.into_iter().filter(|(_, count)| *count > 0) {
                 let labels = [attempt.provider.as_ref(), attempt.model.as_ref(), name];

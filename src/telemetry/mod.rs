@@ -6,6 +6,7 @@ mod exemplars;
 mod log;
 mod metrics;
 mod openmetrics;
+mod process;
 mod protobuf;
 mod refusal;
 mod repeats;

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::conventions::{self as names, Names};
 use super::protobuf::{Message, Value};
 use crate::canon::{
-    Attempt, CallRecord, Money, Outcome, Purpose, Skipped, Task, Trace, Usage, UsageSource,
-    span_of_attempt,
+    Attempt, CacheUse, CallRecord, Money, Outcome, Purpose, Skipped, Task, Trace, Usage,
+    UsageSource, span_of_attempt,
 };
 
 // Fields of `Span`.
@@ -95,6 +95,7 @@ impl Cut<'_> {
         }
         text(span, names::TASK, record.task.map(Task::name).unwrap_or_default());
         text(span, names::TASK_BY, record.task_by.unwrap_or_default());
+        text(span, names::CACHE, record.cache.map(CacheUse::name).unwrap_or_default());
         if record.purpose != Purpose::Client {
             text(span, names::PURPOSE, record.purpose.name());
         }

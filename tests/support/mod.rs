@@ -12,7 +12,7 @@ pub(crate) mod upstream;
 pub(crate) mod vendors;
 
 pub(crate) use self::gateway::Gateway;
-pub(crate) use self::script::Script;
+pub(crate) use self::script::{Gate, Script};
 pub(crate) use self::upstream::Upstream;
 pub(crate) use self::vendors::{Fleet, Vendor};
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 /// One step of an answer.
 #[derive(Debug, Clone)]
@@ -10,12 +11,32 @@ pub(crate) enum Step {
     /// Written and flushed on its own.
     Send(Bytes),
     Wait(Duration),
+    /// Nothing more until this is opened.
+    Gate(Gate),
     /// Nothing more, until the other side gives up.
     Stall,
     /// The connection ends in an orderly way.
     Close,
     /// The connection is torn down.
     Reset,
+}
+
+/// What a test opens when it is time for an answer to go on.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub(crate) fn shut() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub(crate) async fn passed(&self) {
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
 }
 
 /// The answer to one request. The connection stays open behind it unless a step ends it.
@@ -83,6 +104,11 @@ impl Script {
         Self([vec![Step::Wait(duration)], self.0].concat())
     }
 
+    /// Goes on when this is opened.
+    pub(crate) fn gate(self, gate: &Gate) -> Self {
+        self.then(Step::Gate(gate.clone()))
+    }
+
     pub(crate) fn stall(self) -> Self {
         self.then(Step::Stall)
     }
@@ -99,6 +125,11 @@ impl Script {
     pub(crate) fn paced(self, gap: Duration) -> Self {
         let steps = self.0.into_iter().flat_map(|step| [step, Step::Wait(gap)]);
         Self(steps.collect())
+    }
+
+    /// All of another one behind this.
+    pub(crate) fn then_all(self, other: Self) -> Self {
+        Self([self.0, other.0].concat())
     }
 
     pub(crate) fn then(mut self, step: Step) -> Self {

@@ -231,6 +231,7 @@ async fn perform(
                 Err(_) => return Left::ByPeer,
             },
             Step::Wait(duration) => tokio::time::sleep(duration).await,
+            Step::Gate(gate) => gate.passed().await,
             Step::Stall => std::future::pending().await,
             Step::Close => return Left::ByUs,
             Step::Reset => {

@@ -58,7 +58,7 @@ targets = [
     "groq/llama",
     "gorq/llama",
 ]
-[cache]
+[cachet]
 mode = "on"
 "#;
     assert_eq!(
@@ -67,7 +67,7 @@ mode = "on"
 4: server.drain: "30 sec" is not a duration; write "250ms", "10s", "5m", "2h" or "1d"
 6: providers.groq.kind: no provider kind is called "grok"; did you mean "groq"?
 10: routes.fast.targets[1]: no provider is called "gorq"; did you mean "groq"?
-12: cache: [cache] is not known
+12: cachet: [cachet] is not known; did you mean "cache"?
 "#
     );
 }
@@ -176,7 +176,7 @@ api_key = "secret://vault"
 11: providers."b c".headers.x-a: is written twice; upper and lower case make no difference
 12: providers."b c".models[0]: must not be empty
 13: providers.agent: this name is reserved for agents
-15: providers.agent.api_key: secret:// is not supported yet; write env:NAME or file:PATH
+15: providers.agent.api_key: names no manager of secrets; write secret://vault/…, secret://aws-sm/… or secret://gcp-sm/…
 "#
     );
 }

@@ -8,8 +8,8 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::ledger::time;
 use super::{AdminApi, Answer, Asked, audit, targets};
+use crate::cache::Scope;
 use crate::canon::Surface;
 use crate::error::{Error, Kind};
 use crate::gateway::Body;
@@ -28,12 +28,16 @@ pub(super) fn metrics(api: &AdminApi, headers: &HeaderMap) -> Response<Body> {
     let metrics = &api.gateway.telemetry.metrics;
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.in_flight.set(count(api.gateway.gauge.in_flight()));
+    metrics.body_bytes.set(count(api.gateway.bodies.held()));
     let observed = &api.observed;
     metrics.connections_open.set(count(observed.connections.load(Ordering::Relaxed)));
     metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
     api.gateway.show_targets();
     api.gateway.show_budgets();
     api.gateway.show_store();
+    let stock = api.gateway.cache.exact.stock();
+    metrics.cache_entries.set(stock.entries.cast_signed());
+    metrics.cache_bytes.set(stock.bytes.cast_signed());
     // Exemplars have no place in Prometheus' own format, so scrapers ask for the other one.
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let open = accepted.into_iter().any(|kinds| kinds.contains("application/openmetrics-text"));
@@ -49,20 +53,40 @@ pub(super) fn targets(api: &AdminApi) -> Response<Body> {
     answer(StatusCode::OK, &targets::list(&api.gateway.snapshot()))
 }
 
-pub(super) fn config(api: &AdminApi) -> Response<Body> {
-    answer(StatusCode::OK, &api.state())
+pub(super) fn cache(api: &AdminApi) -> Response<Body> {
+    let stock = api.gateway.cache.exact.stock();
+    answer(StatusCode::OK, &json!({"entries": stock.entries, "bytes": stock.bytes}))
 }
 
-pub(super) async fn reload(api: AdminApi, asked: Asked) -> Answer {
-    let before = api.state();
-    match api.reloader.reload() {
-        Ok(_) => {
-            let after = api.state();
-            audit::note(&api, &asked.by, "config.reload", (&before, &after)).await;
-            Ok(answer(StatusCode::OK, &after))
+/// What names nothing must say that it means all.
+pub(super) async fn purge(api: AdminApi, asked: Asked) -> Answer {
+    let mut names = [None; 3];
+    let mut all = false;
+    for (field, value) in &asked.body {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        match (field.as_str(), text) {
+            ("route", Some(name)) => names[0] = Some(name),
+            ("key", Some(name)) => names[1] = Some(name),
+            ("team", Some(name)) => names[2] = Some(name),
+            ("all", None) if value.is_boolean() => all = value == true,
+            _ => return Err(Error::invalid(format!("`{field}` cannot be read."))),
         }
-        Err(problems) => Err(Error::invalid(problems.join("\n"))),
     }
+    let [route, key, team] = names;
+    let tenant = match (key, team) {
+        (Some(_), Some(_)) => return Err(Error::invalid("`key` or `team`, not both.")),
+        (Some(key), None) => format!("key:{key}"),
+        (None, Some(team)) => format!("team:{team}"),
+        (None, None) => String::new(),
+    };
+    let scope = Scope { tenant, route: route.unwrap_or_default().to_owned() };
+    if all == (scope != Scope::default()) {
+        return Err(Error::invalid("Name a `route`, `key` or `team`, or say `\"all\": true`."));
+    }
+    let purged = api.gateway.forget_answers(&scope).await?;
+    let what = Value::Object(asked.body.clone());
+    audit::note(&api, &asked.by, "cache.purge", (&what, &Value::Null)).await;
+    Ok(answer(StatusCode::OK, &json!({ "purged": purged })))
 }
 
 /// Drills run where calls do, for there are the connections that they are to try. One that has
@@ -87,21 +111,4 @@ pub(super) async fn drill(api: AdminApi, asked: Asked) -> Answer {
     drop(place);
     let came_to_nothing = |_| Error::new(Kind::Internal, "The drill came to no end.");
     Ok(answer(StatusCode::OK, &told.map_err(came_to_nothing)??))
-}
-
-impl AdminApi {
-    fn state(&self) -> Value {
-        let house = self.gateway.snapshot();
-        let last_error = self
-            .reloader
-            .status()
-            .last_error
-            .map(|(at, problems)| json!({"at": time(at), "problems": problems}));
-        json!({
-            "generation": house.generation,
-            "hash": house.config.hash,
-            "loaded_at": time(house.loaded_at),
-            "last_error": last_error,
-        })
-    }
 }

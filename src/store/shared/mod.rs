@@ -3,6 +3,7 @@
 //!
 //! One user drives a connection, one question at a time, so that no old answer overtakes a new one.
 
+mod values;
 mod wire;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 
+pub use values::Values;
 pub use wire::{Claim, Told, Used};
 
 use super::Failure;

@@ -1,0 +1,5 @@
+//! What counts as the same question, what is kept and for how long, and who waits for whom.
+
+mod flights;
+mod keys;
+mod kept;

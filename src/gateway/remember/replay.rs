@@ -1,0 +1,103 @@
+//! Gives an answer once more, in the words of whoever asks this time.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::cache::{Entry, Kept};
+use crate::canon::ChatResponse;
+use crate::dialect::passage::last_data;
+use crate::dialect::{Context, WriteStream};
+use crate::error::Error;
+use crate::gateway::arrival::Question;
+use crate::gateway::ask::{Answer, JSON};
+use crate::gateway::call::Call;
+use crate::gateway::{guarding, reword};
+
+/// Who answered first: provider and model.
+pub(super) type By<'a> = Option<&'a (Arc<str>, Arc<str>)>;
+
+/// The answer that was kept.
+pub(super) async fn entry(
+    call: &mut Call,
+    question: &Question,
+    entry: &Entry,
+) -> Result<Answer, Error> {
+    match &entry.kept {
+        Kept::Chat(response) => chat(call, question, (response.clone(), &entry.model)).await,
+        Kept::Body(body) => {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            Ok(Answer::Whole { content_type: JSON, body })
+        }
+    }
+}
+
+/// An answer that somebody else was given just now.
+pub(super) async fn answer(
+    call: &mut Call,
+    question: &Question,
+    (mut response, by): (ChatResponse, By<'_>),
+) -> Result<Answer, Error> {
+    response.id = String::new();
+    response.created = None;
+    chat(call, question, (response, by.map_or("", |(_, model)| model))).await
+}
+
+/// The one place where what is remembered turns into what a client is given: behind the guards of
+/// this call, whatever those of the first one said.
+async fn chat(
+    call: &mut Call,
+    question: &Question,
+    (mut response, model): (ChatResponse, &str),
+) -> Result<Answer, Error> {
+    if call.screens() {
+        let looked = guarding::look_at(call, &question.envelope.model, response).await;
+        response = looked.map_err(|blocked| guarding::refusal(&blocked))?;
+    }
+    let response = &response;
+    let client = call.client();
+    let streamed = question.envelope.stream;
+    let body = with_context(call, question, model, |context| {
+        if streamed {
+            reword::spread(response, client.writer(context))
+        } else {
+            client.write_response(response, context)
+        }
+    });
+    let body = Bytes::from(body.unwrap_or_default());
+    call.keep(reword::keepsakes(response));
+    if call.keeping.is_some() {
+        let last = if streamed { last_data(&body) } else { Some(body.clone()) };
+        call.keep_response(&last.unwrap_or_default(), false);
+    }
+    let kind = HeaderValue::from_static(client.stream_type());
+    Ok(Answer::Whole { content_type: if streamed { kind } else { JSON }, body })
+}
+
+/// A writer of this client's stream.
+pub(super) fn writer(
+    call: &Call,
+    question: &Question,
+    model: &str,
+) -> Option<Box<dyn WriteStream>> {
+    with_context(call, question, model, |context| call.client().writer(context))
+}
+
+fn with_context<T>(
+    call: &Call,
+    question: &Question,
+    model: &str,
+    write: impl FnOnce(&Context<'_>) -> T,
+) -> Option<T> {
+    let request = &question.chat().ok()?.request;
+    let (id, created) = call.stamp();
+    Some(write(&Context {
+        id: &id,
+        created,
+        model,
+        input_estimate: call.input_estimate(),
+        previous: question.envelope.previous.as_deref(),
+        request,
+    }))
+}

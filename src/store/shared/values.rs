@@ -1,0 +1,112 @@
+//! What replicas remember for one another: bytes under a name, for a while. Whoever cannot reach
+//! the store does without.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError};
+
+use super::failure;
+use crate::store::Failure;
+
+/// What a question may take: an answer that comes later is of little use.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// A store that did not answer is not asked for so long.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Names that are looked at in one question.
+const PAGE: usize = 500;
+
+/// The handle to what is remembered together. It connects when it is first used.
+pub struct Values {
+    client: Client,
+    link: Mutex<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    connection: Option<MultiplexedConnection>,
+    /// Not before then.
+    again: Option<Instant>,
+}
+
+// === impl Values ===
+
+impl Values {
+    /// Looks at the address only. It may hold a password and is in no error.
+    pub fn open(url: &str) -> Result<Self, Failure> {
+        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
+        Ok(Self { client: Client::open(url).map_err(wrong)?, link: Mutex::default() })
+    }
+
+    pub async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(mut connection) = self.connection().await? else { return Ok(None) };
+        let found = redis::cmd("GET").arg(name).query_async(&mut connection).await;
+        found.map_err(|error| self.lost(error))
+    }
+
+    pub async fn put(&self, name: &str, value: &[u8], life: Duration) -> Result<(), Failure> {
+        let Some(mut connection) = self.connection().await? else { return Ok(()) };
+        let mut command = redis::cmd("SET");
+        command.arg(name).arg(value).arg("PX").arg(life.as_millis().max(1));
+        command.exec_async(&mut connection).await.map_err(|error| self.lost(error))
+    }
+
+    /// Forgets all whose names are like this; how many those were.
+    pub async fn forget(&self, pattern: &str) -> Result<usize, Failure> {
+        let Some(mut connection) = self.connection().await? else { return Ok(0) };
+        let (mut cursor, mut gone) = (0_u64, 0);
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(PAGE);
+            let page: Result<(u64, Vec<String>), _> = scan.query_async(&mut connection).await;
+            let (next, names) = page.map_err(|error| self.lost(error))?;
+            if !names.is_empty() {
+                let mut unlink = redis::cmd("UNLINK");
+                let unlinked = unlink.arg(&names).query_async::<usize>(&mut connection).await;
+                gone += unlinked.map_err(|error| self.lost(error))?;
+            }
+            if next == 0 {
+                return Ok(gone);
+            }
+            cursor = next;
+        }
+    }
+
+    /// `None`: it was away just now.
+    async fn connection(&self) -> Result<Option<MultiplexedConnection>, Failure> {
+        {
+            let mut link = self.link();
+            if let Some(connection) = &link.connection {
+                return Ok(Some(connection.clone()));
+            }
+            if link.again.is_some_and(|again| Instant::now() < again) {
+                return Ok(None);
+            }
+            // One tries; the others do without meanwhile.
+            link.again = Some(Instant::now() + PAUSE);
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let connect = self.client.get_multiplexed_async_connection_with_config(&config);
+        let connection = connect.await.map_err(|error| self.lost(error))?;
+        self.link().connection = Some(connection.clone());
+        Ok(Some(connection))
+    }
+
+    fn lost(&self, error: RedisError) -> Failure {
+        *self.link() = Link { connection: None, again: Some(Instant::now() + PAUSE) };
+        failure(error)
+    }
+
+    fn link(&self) -> std::sync::MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Values {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Values")
+    }
+}

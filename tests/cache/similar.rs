@@ -1,0 +1,126 @@
+//! Similar questions are answered alike where a route wants that, and nowhere else.
+
+use serde_json::{Value, json};
+
+use super::{OTHER, question, told};
+use crate::support::client::{CHAT, chat, post};
+use crate::support::gateway::{KEY, route};
+use crate::support::replies::REPLY;
+use crate::support::upstream::Request;
+use crate::support::{Gateway, Script, Upstream};
+
+/// Embeds by a table: "warm" and "hot" are alike, "cold" is not.
+fn vector(text: &str) -> [f64; 2] {
+    match text {
+        "warm" => [1.0, 0.1],
+        "hot" => [1.0, 0.2],
+        _ => [0.1, 1.0],
+    }
+}
+
+fn mind(request: &Request) -> Script {
+    if request.model != "e" {
+        return Script::json(200, REPLY);
+    }
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    let text = body["input"][0].as_str().unwrap();
+    let data = json!([{"object": "embedding", "index": 0, "embedding": vector(text)}]);
+    let usage = json!({"prompt_tokens": 1, "total_tokens": 1});
+    let answer = json!({"object": "list", "model": "e", "data": data, "usage": usage});
+    Script::json(200, &answer.to_string())
+}
+
+fn sections(semantic: &str) -> String {
+    let cache = format!("cache = {{ mode = \"on\", semantic = {semantic} }}");
+    format!(
+        "[cache]\nsemantic = {{ route = \"up/e\", threshold = 0.98 }}\n{}\
+         [keys.other]\nsecret = \"{OTHER}\"\n",
+        route("r", &["up/a"], &cache)
+    )
+}
+
+fn asking(text: &str, more: &Value) -> String {
+    let mut body: Value = serde_json::from_str(&question(more)).unwrap();
+    body["messages"][0]["content"] = json!(text);
+    body.to_string()
+}
+
+fn asked(upstream: &Upstream, model: &str) -> usize {
+    upstream.requests().iter().filter(|request| request.model == model).count()
+}
+
+#[tokio::test]
+async fn a_similar_question_is_given_the_answer_to_the_first() {
+    let upstream = Upstream::answering(mind).await;
+    let gateway = Gateway::before(&upstream, &sections("true")).await;
+    let mut heard = Vec::new();
+    for text in ["warm", "hot", "cold", "warm"] {
+        heard.push(told(&chat(&gateway, asking(text, &json!({}))).await).to_owned());
+    }
+    assert_eq!(heard, ["miss", "semantic", "miss", "hit"]);
+    assert_eq!(asked(&upstream, "a"), 2);
+    let records = gateway.recorded(7).await;
+    let similar = records.iter().find(|record| record["cache"] == "semantic").unwrap();
+    assert!(similar["cache_similarity"].as_f64().unwrap() > 0.98, "{similar}");
+    assert_eq!(similar["output_tokens"], 0);
+    let embedded = records.iter().filter(|record| record["purpose"] == "cache").count();
+    assert_eq!(embedded, 3);
+    assert_eq!(gateway.metric("switchpoint_cache_similarity_count", &["route=\"r\""]).await, 2.0);
+}
+
+#[tokio::test]
+async fn what_is_similar_but_for_its_tenant_tools_or_parameters_is_asked_anew() {
+    let upstream = Upstream::answering(mind).await;
+    let gateway = Gateway::before(&upstream, &sections("true")).await;
+    assert_eq!(told(&chat(&gateway, asking("warm", &json!({}))).await), "miss");
+    let tool = json!({"type": "function", "function": {"name": "look"}});
+    for more in [json!({"max_tokens": 51}), json!({"tools": [tool]}), json!({"seed": 1})] {
+        assert_eq!(told(&chat(&gateway, asking("hot", &more)).await), "miss", "{more}");
+    }
+    let other = post(gateway.address, CHAT, OTHER, asking("hot", &json!({}))).await;
+    assert_eq!(told(&other), "miss");
+    assert_eq!(
+        told(&post(gateway.address, CHAT, KEY, asking("hot", &json!({}))).await),
+        "semantic"
+    );
+}
+
+#[tokio::test]
+async fn in_the_shadow_what_would_have_been_found_is_only_told() {
+    let upstream = Upstream::answering(mind).await;
+    let gateway = Gateway::before(&upstream, &sections("{ shadow = true }")).await;
+    for text in ["warm", "hot", "cold"] {
+        assert_eq!(told(&chat(&gateway, asking(text, &json!({}))).await), "miss");
+    }
+    assert_eq!(asked(&upstream, "a"), 3);
+    assert_eq!(gateway.metric("switchpoint_cache_similarity_count", &["route=\"r\""]).await, 2.0);
+    let would = gateway.metric("switchpoint_cache_total", &["would_be_semantic"]).await;
+    assert_eq!(would, 1.0);
+    let records = gateway.recorded(6).await;
+    let told = records.iter().filter(|record| record["cache_similarity"].is_number());
+    assert_eq!(told.count(), 2);
+}
+
+#[tokio::test]
+async fn who_cannot_embed_fails_no_call() {
+    let broken = |request: &Request| match request.model.as_str() {
+        "e" => Script::json(500, "{}"),
+        _ => Script::json(200, REPLY),
+    };
+    let upstream = Upstream::answering(broken).await;
+    let gateway = Gateway::before(&upstream, &sections("true")).await;
+    for (text, expected) in [("warm", "miss"), ("hot", "miss"), ("hot", "hit")] {
+        assert_eq!(told(&chat(&gateway, asking(text, &json!({}))).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn routes_that_do_not_ask_for_it_have_no_similar_questions() {
+    let upstream = Upstream::answering(mind).await;
+    let plain = sections("false");
+    let gateway = Gateway::before(&upstream, &plain).await;
+    for text in ["warm", "hot"] {
+        assert_eq!(told(&chat(&gateway, asking(text, &json!({}))).await), "miss");
+    }
+    assert_eq!(asked(&upstream, "e"), 0);
+}
