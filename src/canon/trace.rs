@@ -53,6 +53,7 @@ impl Trace {
     }
 
     /// The trace of a call that the gateway makes for the one of this span.
+    #[must_use]
     pub fn below(&self, span: u64) -> Self {
         Self { parent: span, is_remote: false, ..self.clone() }
     }

@@ -124,7 +124,7 @@ impl Otlp {
             .unwrap_or(usual.protocol);
         let written = section.and_then(|section| section.get("endpoint"));
         let endpoint = match written {
-            Some(field) => field.read(value::url).map(|url| with_path(url, protocol)),
+            Some(field) => field.read(value::url).map(|url| with_path(&url, protocol)),
             None if section.is_some() => environment.endpoint(protocol).or_else(|| {
                 report.problem("telemetry.otlp", "`endpoint` is missing");
                 None
@@ -192,7 +192,7 @@ impl Otlp {
 }
 
 /// The path goes behind what is the address of a collector, as with the standard variable.
-fn with_path(url: String, protocol: Protocol) -> String {
+fn with_path(url: &str, protocol: Protocol) -> String {
     let url = url.trim_end_matches('/');
     match protocol {
         Protocol::Http if !url.ends_with(HTTP_PATH) => format!("{url}{HTTP_PATH}"),
@@ -265,7 +265,7 @@ impl Environment<'_> {
     fn endpoint(&self, protocol: Protocol) -> Option<String> {
         let of_traces = (self.look)("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         let url = of_traces
-            .or_else(|| Some(with_path((self.look)("OTEL_EXPORTER_OTLP_ENDPOINT")?, protocol)))?;
+            .or_else(|| Some(with_path(&(self.look)("OTEL_EXPORTER_OTLP_ENDPOINT")?, protocol)))?;
         let read = value::url(&DeValue::String(url.as_str().into()));
         read.map_err(|message| {
             let message = format!("OTEL_EXPORTER_OTLP_ENDPOINT {message}");

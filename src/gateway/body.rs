@@ -80,7 +80,9 @@ impl http_body::Body for Body {
             }
             Inner::Stream(relay) => {
                 let next = std::task::ready!(relay.poll_next(context));
-                next.iter().for_each(|bytes| relay.tapes(bytes));
+                if let Some(bytes) = &next {
+                    relay.tapes(bytes);
+                }
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
             }
             Inner::Bytes(pass) => pass.poll_next(context).map_ok(Frame::data),

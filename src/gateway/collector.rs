@@ -110,29 +110,8 @@ impl Collector {
         stopped: &mut watch::Receiver<bool>,
     ) {
         for batch in traces.take() {
-            let count = |outcome, spans| {
-                let series = &gateway.telemetry.metrics.trace_spans;
-                series.with_label_values(&[outcome]).inc_by(spans);
-            };
-            match self.deliver(&batch, stopped).await {
-                Sent::Taken(refusal) => {
-                    let refused = refusal.as_ref().map_or(0, |refusal| refusal.spans);
-                    let refused = refused.min(batch.spans);
-                    count("sent", batch.spans - refused);
-                    if let Some(Refusal { message, .. }) = refusal {
-                        count("refused", refused);
-                        tracing::warn!(refused, %message, "the collector did not take all spans");
-                    }
-                }
-                Sent::Refused(cause) => {
-                    count("refused", batch.spans);
-                    tracing::warn!(spans = batch.spans, %cause, "the collector refused spans");
-                }
-                Sent::Away(cause, _) => {
-                    count("lost", batch.spans);
-                    tracing::warn!(spans = batch.spans, %cause, "no collector took the spans");
-                }
-            }
+            let sent = self.deliver(&batch, stopped).await;
+            note(gateway, batch.spans, sent);
         }
     }
 
@@ -212,6 +191,31 @@ impl Collector {
                 Sent::Away(format!("HTTP {}", reply.status), after)
             }
             status => Sent::Refused(format!("HTTP {status}")),
+        }
+    }
+}
+
+/// Counts what became of so many spans.
+fn note(gateway: &Gateway, spans: u64, sent: Sent) {
+    let count = |outcome, spans| {
+        let series = &gateway.telemetry.metrics.trace_spans;
+        series.with_label_values(&[outcome]).inc_by(spans);
+    };
+    match sent {
+        Sent::Taken(None) => count("sent", spans),
+        Sent::Taken(Some(Refusal { spans: refused, message })) => {
+            let refused = refused.min(spans);
+            count("sent", spans - refused);
+            count("refused", refused);
+            tracing::warn!(refused, %message, "the collector did not take all spans");
+        }
+        Sent::Refused(cause) => {
+            count("refused", spans);
+            tracing::warn!(spans, %cause, "the collector refused spans");
+        }
+        Sent::Away(cause, _) => {
+            count("lost", spans);
+            tracing::warn!(spans, %cause, "no collector took the spans");
         }
     }
 }

@@ -50,10 +50,7 @@ impl Gateway {
             return Box::pin(objects::answer(call, (&ask, filed, relay), &headers, body)).await;
         }
         let understood = understand(&mut call, (&ask, &headers), body).await;
-        if let Ok(question) = &understood {
-            call.tapes_question(question);
-        }
-        match understood {
+        match understood.inspect(|question| call.tapes_question(question)) {
             Ok(question) if ask.explains => explain::answer(call, question).await,
             // What is passed on as it is has its head from the provider, so it waits for that.
             Ok(question) if question.relayed.is_some() => whole(call, question).await,

@@ -23,10 +23,20 @@ const LONGEST_ANSWER: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Tape {
     capture: Capture,
-    question: Payload,
+    question: Said,
     answer: Vec<u8>,
     /// The answer is a stream of events.
     streamed: bool,
+}
+
+/// A question, as far as it may be shown.
+#[derive(Debug)]
+enum Said {
+    /// As it was read, and perhaps changed by guards.
+    Told(String),
+    /// Nobody has read it, and nobody was to.
+    Raw(Payload),
+    Hidden,
 }
 
 impl Call {
@@ -36,9 +46,14 @@ impl Call {
         let capture = traces.map_or(Capture::None, |traces| traces.capture());
         let is_form = question.relayed.as_ref().is_some_and(|relayed| !relayed.is_json());
         if capture != Capture::None && !is_form && !self.is_only_explained() {
+            let said = match question.chat() {
+                Ok(asked) => Said::Told(messages(&asked.request.messages)),
+                Err(_) if self.guarding.is_none() => Said::Raw(question.payload.clone()),
+                Err(_) => Said::Hidden,
+            };
             self.tape = Some(Box::new(Tape {
                 capture,
-                question: question.payload.clone(),
+                question: said,
                 answer: Vec::new(),
                 streamed: question.envelope.stream,
             }));
@@ -59,8 +74,12 @@ impl Call {
         let Some(tape) = self.tape.take() else { return };
         let question = tape.question(self.surface());
         let answer = tape.answer(self.surface());
+        let guarding = self.guarding.as_ref();
         let told = |messages: Option<String>| {
             let messages = messages?;
+            // What a guard has masked for its target is not shown either.
+            let concealed = guarding.map(|guards| guards.conceal(&messages));
+            let messages = concealed.unwrap_or(messages);
             Some(match tape.capture {
                 Capture::Full => messages,
                 Capture::Hashes | Capture::None => digest(&messages),
@@ -78,14 +97,17 @@ impl Call {
 
 impl Tape {
     fn question(&self, surface: Surface) -> Option<String> {
-        let body = self.question.to_bytes();
+        let body = match &self.question {
+            Said::Told(messages) => return Some(messages.clone()),
+            Said::Raw(payload) => payload.to_bytes(),
+            Said::Hidden => return None,
+        };
         if surface.dialect().is_none() {
             let text = std::str::from_utf8(&body).ok()?;
             return surface.reads_text().then(|| beginning(text).to_owned());
         }
         let request = dialect::client(surface).read_request(&body).ok()?;
-        let first = request.messages.len().saturating_sub(MOST_MESSAGES);
-        Some(json!(request.messages[first..].iter().map(message).collect::<Vec<_>>()).to_string())
+        Some(messages(&request.messages))
     }
 
     fn answer(&self, surface: Surface) -> Option<String> {
@@ -110,6 +132,12 @@ impl Tape {
         });
         Some(json!(choices.collect::<Vec<_>>()).to_string())
     }
+}
+
+/// The last of them.
+fn messages(all: &[Message]) -> String {
+    let first = all.len().saturating_sub(MOST_MESSAGES);
+    json!(all[first..].iter().map(message).collect::<Vec<_>>()).to_string()
 }
 
 /// One message by the schema of the conventions.

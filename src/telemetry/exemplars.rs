@@ -25,7 +25,9 @@ pub(super) struct Series {
 
 /// By the name of the histogram and the values of its labels. As many as there are series.
 #[derive(Debug, Default)]
-pub(super) struct Exemplars(Mutex<BTreeMap<(String, Vec<String>), Arc<Series>>>);
+pub(super) struct Exemplars(Mutex<BTreeMap<Key, Arc<Series>>>);
+
+type Key = (String, Vec<String>);
 
 // === impl Series ===
 

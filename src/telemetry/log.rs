@@ -220,7 +220,8 @@ impl Log {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not stop the gateway.
         if output.write_all(&lines).and_then(|()| output.flush()).is_err() {
-            let count = lines.iter().filter(|byte| **byte == b'\n').count();
+            // Each line ends with a break, behind the last of which is nothing.
+            let count = lines.split(|byte| *byte == b'\n').count() - 1;
             self.lost.fetch_add(count as u64, Ordering::Relaxed);
         }
     }

@@ -37,6 +37,7 @@ impl Telemetry {
     }
 
     /// The same, with traces.
+    #[must_use]
     pub fn tracing(self, traces: Option<Traces>) -> Self {
         Self { traces: traces.map(Arc::new), ..self }
     }

@@ -21,7 +21,9 @@ pub(super) fn write(
         let kind = family.get_field_type();
         // A counter's family is called without what each of its samples ends with.
         let name = match kind {
-            MetricType::COUNTER => family.name().strip_suffix(TOTAL).unwrap_or(family.name()),
+            MetricType::COUNTER => {
+                family.name().strip_suffix(TOTAL).unwrap_or_else(|| family.name())
+            }
             _ => family.name(),
         };
         // Writing to a string cannot fail.

@@ -83,13 +83,12 @@ impl Message<'_> {
         if name.is_empty() {
             return;
         }
+        let list = |list: &mut Message<'_>| {
+            values.for_each(|text| list.message(1, |any| any.bytes(1, text.as_bytes())));
+        };
         self.message(field, |pair| {
             pair.bytes(1, name.as_bytes());
-            pair.message(2, |any| {
-                any.message(5, |list| {
-                    values.for_each(|text| list.message(1, |any| any.bytes(1, text.as_bytes())));
-                });
-            });
+            pair.message(2, |any| any.message(5, list));
         });
     }
 

@@ -111,6 +111,13 @@ impl Cut<'_> {
         let overhead = u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX);
         whole(span, names::OVERHEAD, overhead);
         whole(span, names::GENERATION, record.generation);
+        self.remarks(span);
+        ended(span, record.outcome);
+    }
+
+    /// What is said of some calls only.
+    fn remarks(&self, span: &mut Message<'_>) {
+        let record = self.record;
         if !record.dropped.is_empty() {
             let dropped = record.dropped.iter().map(AsRef::as_ref);
             span.attribute_list(ATTRIBUTE, names::DROPPED, dropped);
@@ -137,7 +144,6 @@ impl Cut<'_> {
         for (mark, value) in &record.tags {
             text(span, &format!("{}{mark}", names::TAG), value);
         }
-        ended(span, record.outcome);
     }
 
     /// One request to one provider.

@@ -138,10 +138,7 @@ impl Traces {
         Message(&mut message).message(1, |of_resource| {
             of_resource.0.extend_from_slice(&self.resource);
             of_resource.message(SCOPE_SPANS, |of_scope| {
-                of_scope.message(1, |scope| {
-                    scope.bytes(1, SCOPE.as_bytes());
-                    scope.bytes(2, VERSION.as_bytes());
-                });
+                of_scope.message(1, scope);
                 of_scope.0.extend_from_slice(spans);
             });
         });
@@ -153,6 +150,12 @@ impl std::fmt::Debug for Traces {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Traces({}‰)", self.permille)
     }
+}
+
+/// `InstrumentationScope`.
+fn scope(scope: &mut Message<'_>) {
+    scope.bytes(1, SCOPE.as_bytes());
+    scope.bytes(2, VERSION.as_bytes());
 }
 
 fn resource(otlp: &Otlp) -> Vec<u8> {
