@@ -45,8 +45,17 @@ url = "sqlite:{folder}/store.db"
 shared = "redis://127.0.0.1:{redis}"
 replicas = 1
 
+[secrets.vault]
+address = "http://127.0.0.1:{upstream}"
+token = "hvs.test"
+[record]
+consent = true
+folder = "{folder}/recordings"
+routes = ["plain"]
+
 [providers.alpha]
 kind = "openai-compatible"
+api_key = "vault:secret/alpha#key"
 base_url = "http://127.0.0.1:{upstream}/v1"
 models = ["good", "broken", "busy"]
 [providers.beta]
@@ -124,10 +133,13 @@ team = "poor"
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """A provider whose models do what their names say."""
+    """A provider whose models do what their names say, and a Vault that knows its key."""
 
     protocol_version = "HTTP/1.1"
     flaky = 0
+
+    def do_GET(self):
+        self.tell(200, {"data": {"data": {"key": "sk-alpha"}, "metadata": {"version": 1}}})
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -310,7 +322,17 @@ def one_round(address, pool, number):
 HICCUP = {5: signal.SIGSTOP, 7: signal.SIGCONT}
 
 
+# What is done about the config, and in which round.
+STEPS = {
+    1: ("reload", None),
+    3: ("apply", {"canary": {"share": "50%", "for": "1h", "sticky": "call"}, "ephemeral": True}),
+    8: ("abort", None),
+    9: ("reload", None),
+}
+
+
 def drive(gateway, admin, redis, folder):
+    text = (folder / "config.toml").read_text()
     with ThreadPoolExecutor(8) as pool:
         for number in range(ROUNDS):
             begin = time.monotonic()
@@ -319,11 +341,13 @@ def drive(gateway, admin, redis, folder):
             one_round(gateway, pool, number)
             if number % 3 == 0:
                 ask(admin, "/admin/drills/spare", method="POST")
-                ask(admin, "/admin/config/reload", method="POST")
+            if number in STEPS:
+                path, terms = STEPS[number]
+                body = terms and {**terms, "text": text + "# changed\n"}
+                ask(admin, f"/admin/config/{path}", body, method="POST")
             # Numbers that rise must be seen to, by a scrape a second.
             time.sleep(max(0, begin + 1 - time.monotonic()))
-    good = (folder / "config.toml").read_text()
-    (folder / "config.toml").write_text(good + "\n[nonsense]\n")
+    (folder / "config.toml").write_text(text + "\n[nonsense]\n")
     ask(admin, "/admin/config/reload", method="POST")
 
 
