@@ -111,6 +111,9 @@ stage = ["input"]
 url = "http://127.0.0.1:1/"
 on_error = "allow"
 
+[telemetry.otlp]
+endpoint = "http://127.0.0.1:{upstream}"
+
 [routes.auto]
 strategy = "task"
 tasks = {{ code = "plain" }}
@@ -133,7 +136,7 @@ team = "poor"
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """A provider whose models do what their names say, and a Vault that knows its key."""
+    """A provider whose models do what their names say, a Vault, and a collector of traces."""
 
     protocol_version = "HTTP/1.1"
     flaky = 0
@@ -142,7 +145,10 @@ class Upstream(BaseHTTPRequestHandler):
         self.tell(200, {"data": {"data": {"key": "sk-alpha"}, "metadata": {"version": 1}}})
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/v1/traces":
+            return self.send(200, b"", {"content-type": "application/x-protobuf"})
+        asked = json.loads(body)
         model = asked["model"]
         Upstream.flaky += model == "flaky"
         if model == "slow":
@@ -163,9 +169,12 @@ class Upstream(BaseHTTPRequestHandler):
         return {"id": "chatcmpl-1", "object": kind, "created": 1_760_000_000, "model": model}
 
     def tell(self, status, answer, headers=()):
-        body = json.dumps(answer).encode()
+        headers = {"content-type": "application/json", **dict(headers)}
+        self.send(status, json.dumps(answer).encode(), headers)
+
+    def send(self, status, body, headers):
         self.send_response(status)
-        for name, value in {"content-type": "application/json", **dict(headers)}.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -255,7 +264,8 @@ class Prometheus:
         shutil.copy(BOARDS / "rules.yml", folder)
         self.address = f"127.0.0.1:{free_port()}"
         start(stack, folder / "prometheus.log", "prometheus", f"--config.file={folder}/prometheus.yml",
-              f"--storage.tsdb.path={folder}/data", f"--web.listen-address={self.address}")
+              f"--storage.tsdb.path={folder}/data", f"--web.listen-address={self.address}",
+              "--enable-feature=exemplar-storage")
         until("Prometheus is ready", lambda: ask(self.address, "/-/ready")[0] == 200)
 
     def get(self, path, **parameters):
@@ -458,6 +468,9 @@ def check_running(stack, folder, binary):
     refused = 'ALERTS{alertname="SwitchpointConfigRefused", alertstate="firing"}'
     until("the alert of a refused config fires", lambda: prometheus.series(refused))
     check_boards(prometheus, set(re.findall(r"^(\w+)", metrics, re.MULTILINE)))
+    whole = {"start": time.time() - 600, "end": time.time()}
+    if not prometheus.get("query_exemplars", query="switchpoint_request_seconds_bucket", **whole):
+        fail("no call is shown as an example of its time, so none leads to its trace")
     active = check_rules(prometheus)
     for name, should in EXPECTED.items():
         if (name in active) != should:
