@@ -45,8 +45,17 @@ url = "sqlite:{folder}/store.db"
 shared = "redis://127.0.0.1:{redis}"
 replicas = 1
 
+[secrets.vault]
+address = "http://127.0.0.1:{upstream}"
+token = "hvs.test"
+[record]
+consent = true
+folder = "{folder}/recordings"
+routes = ["plain"]
+
 [providers.alpha]
 kind = "openai-compatible"
+api_key = "vault:secret/alpha#key"
 base_url = "http://127.0.0.1:{upstream}/v1"
 models = ["good", "broken", "busy"]
 [providers.beta]
@@ -102,6 +111,9 @@ stage = ["input"]
 url = "http://127.0.0.1:1/"
 on_error = "allow"
 
+[telemetry.otlp]
+endpoint = "http://127.0.0.1:{upstream}"
+
 [routes.auto]
 strategy = "task"
 tasks = {{ code = "plain" }}
@@ -124,13 +136,19 @@ team = "poor"
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """A provider whose models do what their names say."""
+    """A provider whose models do what their names say, a Vault, and a collector of traces."""
 
     protocol_version = "HTTP/1.1"
     flaky = 0
 
+    def do_GET(self):
+        self.tell(200, {"data": {"data": {"key": "sk-alpha"}, "metadata": {"version": 1}}})
+
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/v1/traces":
+            return self.send(200, b"", {"content-type": "application/x-protobuf"})
+        asked = json.loads(body)
         model = asked["model"]
         Upstream.flaky += model == "flaky"
         if model == "slow":
@@ -151,9 +169,12 @@ class Upstream(BaseHTTPRequestHandler):
         return {"id": "chatcmpl-1", "object": kind, "created": 1_760_000_000, "model": model}
 
     def tell(self, status, answer, headers=()):
-        body = json.dumps(answer).encode()
+        headers = {"content-type": "application/json", **dict(headers)}
+        self.send(status, json.dumps(answer).encode(), headers)
+
+    def send(self, status, body, headers):
         self.send_response(status)
-        for name, value in {"content-type": "application/json", **dict(headers)}.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -243,7 +264,8 @@ class Prometheus:
         shutil.copy(BOARDS / "rules.yml", folder)
         self.address = f"127.0.0.1:{free_port()}"
         start(stack, folder / "prometheus.log", "prometheus", f"--config.file={folder}/prometheus.yml",
-              f"--storage.tsdb.path={folder}/data", f"--web.listen-address={self.address}")
+              f"--storage.tsdb.path={folder}/data", f"--web.listen-address={self.address}",
+              "--enable-feature=exemplar-storage")
         until("Prometheus is ready", lambda: ask(self.address, "/-/ready")[0] == 200)
 
     def get(self, path, **parameters):
@@ -310,7 +332,17 @@ def one_round(address, pool, number):
 HICCUP = {5: signal.SIGSTOP, 7: signal.SIGCONT}
 
 
+# What is done about the config, and in which round.
+STEPS = {
+    1: ("reload", None),
+    3: ("apply", {"canary": {"share": "50%", "for": "1h", "sticky": "call"}, "ephemeral": True}),
+    8: ("abort", None),
+    9: ("reload", None),
+}
+
+
 def drive(gateway, admin, redis, folder):
+    text = (folder / "config.toml").read_text()
     with ThreadPoolExecutor(8) as pool:
         for number in range(ROUNDS):
             begin = time.monotonic()
@@ -319,11 +351,13 @@ def drive(gateway, admin, redis, folder):
             one_round(gateway, pool, number)
             if number % 3 == 0:
                 ask(admin, "/admin/drills/spare", method="POST")
-                ask(admin, "/admin/config/reload", method="POST")
+            if number in STEPS:
+                path, terms = STEPS[number]
+                body = terms and {**terms, "text": text + "# changed\n"}
+                ask(admin, f"/admin/config/{path}", body, method="POST")
             # Numbers that rise must be seen to, by a scrape a second.
             time.sleep(max(0, begin + 1 - time.monotonic()))
-    good = (folder / "config.toml").read_text()
-    (folder / "config.toml").write_text(good + "\n[nonsense]\n")
+    (folder / "config.toml").write_text(text + "\n[nonsense]\n")
     ask(admin, "/admin/config/reload", method="POST")
 
 
@@ -434,6 +468,9 @@ def check_running(stack, folder, binary):
     refused = 'ALERTS{alertname="SwitchpointConfigRefused", alertstate="firing"}'
     until("the alert of a refused config fires", lambda: prometheus.series(refused))
     check_boards(prometheus, set(re.findall(r"^(\w+)", metrics, re.MULTILINE)))
+    whole = {"start": time.time() - 600, "end": time.time()}
+    if not prometheus.get("query_exemplars", query="switchpoint_request_seconds_bucket", **whole):
+        fail("no call is shown as an example of its time, so none leads to its trace")
     active = check_rules(prometheus)
     for name, should in EXPECTED.items():
         if (name in active) != should:
