@@ -153,8 +153,8 @@ async fn ask_so(
     if streams && is_stream && !call.gathers() {
         let passage = passage(call, question, target, (errand, usage_added));
         let flow = Flow::new(reply.body, binary, passage);
-        let Some(mut flow) = screened(call, question, flow) else {
-            return Err(unscreened(target, reply.status).into());
+        let Some(mut flow) = guarding::screened(call, question, flow) else {
+            return Err(guarding::unscreened(target, reply.status).into());
         };
         flow.recorder = remember::recorder(call, errand);
         let due = (sent + limits.first_token).min(end);
@@ -208,31 +208,12 @@ fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
     (content_type, binary)
 }
 
-/// The stream behind the guards of its call; `None` if it cannot be shown to them.
-pub(super) fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
-    let Some((screen, after)) = call.screen(&question.envelope.model) else { return Some(flow) };
-    if !flow.passage.screened(screen) {
-        return None;
-    }
-    if after.is_some() {
-        flow.passage.withhold_end();
-    }
-    flow.after = after;
-    Some(flow)
-}
-
 /// A stream in AWS's framing as one of lines.
 fn as_lines(body: &Bytes) -> Result<Bytes, Misread> {
     let (mut transcoder, mut lines) = (Transcoder::default(), BytesMut::new());
     let fed = transcoder.feed(body, &mut lines);
     fed.map_err(|_| Misread::new("The stream's framing is malformed."))?;
     Ok(lines.freeze())
-}
-
-/// What a guard has to read must not pass as it is.
-fn unscreened(target: &Target, status: u16) -> Failure {
-    tracing::error!(provider = %target.provider.name, "an answer could not be shown to its guards");
-    Failure::of(Cause::Malformed, status)
 }
 
 /// The bytes that leave, and whether they ask for usage that the client did not ask for.
