@@ -85,6 +85,7 @@ fn cost(runtime: &tokio::runtime::Runtime, gateway: &Arc<Gateway>, body: Bytes) 
             relay: None,
             filed: None,
             explains: false,
+            id: None,
         },
         headers,
         body: Full::new(body),

@@ -15,6 +15,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,6 +53,8 @@ models = ["good", "broken", "busy"]
 kind = "openai-compatible"
 base_url = "http://127.0.0.1:{upstream}/v1"
 models = ["good", "flaky", "cut", "garbled", "slow", "unpriced"]
+[providers.demo]
+kind = "demo"
 [models."alpha/good"]
 price = {{ input = 100, output = 1000, cache_read = 10 }}
 [models."beta/good"]
@@ -78,6 +81,12 @@ targets = ["beta/unpriced"]
 [routes.remembered]
 targets = ["alpha/good"]
 cache = {{ mode = "on", sampled = true }}
+[routes.similar]
+targets = ["alpha/good"]
+[routes.similar.cache]
+mode = "on"
+sampled = true
+semantic = {{ route = "demo/demo", threshold = 0.5, shadow = true }}
 [routes.guarded]
 targets = ["alpha/good"]
 guards = ["words", "away"]
@@ -253,7 +262,7 @@ def start(stack, log, *command, **options):
     with open(log, "wb") as output:
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
     stack.callback(child.wait)
-    stack.callback(child.terminate)
+    stack.callback(child.kill)
     return child
 
 
@@ -261,10 +270,10 @@ def start_gateway(stack, folder, binary):
     upstream = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
     stack.callback(upstream.shutdown)
-    redis = free_port()
-    start(stack, folder / "redis.log",
-          "redis-server", "--bind", "127.0.0.1", "--port", str(redis), "--save", "")
-    places = {"folder": folder, "redis": redis, "upstream": upstream.server_port}
+    port = free_port()
+    redis = start(stack, folder / "redis.log",
+                  "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "")
+    places = {"folder": folder, "redis": port, "upstream": upstream.server_port}
     (folder / "config.toml").write_text(CONFIG.format(**places))
     log = folder / "gateway.log"
     # Nothing of the surroundings must change what the config says.
@@ -277,7 +286,7 @@ def start_gateway(stack, folder, binary):
         found = [re.search(rf"{name}.*?://([0-9.:]+)", text) for name in ("base URL", "admin")]
         return all(found) and [one[1] for one in found]
 
-    return until("the gateway prints its banner", banner)
+    return *until("the gateway prints its banner", banner), redis
 
 
 def call(address, model, key=KEY, stream=False, text="Hello"):
@@ -285,7 +294,7 @@ def call(address, model, key=KEY, stream=False, text="Hello"):
     return ask(address, "/v1/chat/completions", {**body, "stream": stream}, key)[0]
 
 
-def one_round(address, pool):
+def one_round(address, pool, number):
     """Calls of every kind, several at once."""
     kinds = [dict(model="plain"), dict(model="plain", stream=True)] * 8
     kinds += [dict(model=route, stream=True) for route in ("spare", "cut", "garbled", "unpriced")]
@@ -293,14 +302,21 @@ def one_round(address, pool):
     kinds += [dict(model="plain", key=key) for key in (LIMITED, POOR, "sk-nobody")]
     kinds += [dict(model="auto", text="Fix this function: def f(x): return x +"), dict(model="auto")]
     kinds += [dict(model="remembered"), dict(model="guarded"), dict(model="guarded", text="About Aurora")]
+    kinds += [dict(model="similar", text=f"What is the weather like in Paris on day {number}?")]
     return list(pool.map(lambda kind: call(address, **kind), kinds))
 
 
-def drive(gateway, admin, folder):
+# In which rounds the shared store stands still, and goes on.
+HICCUP = {5: signal.SIGSTOP, 7: signal.SIGCONT}
+
+
+def drive(gateway, admin, redis, folder):
     with ThreadPoolExecutor(8) as pool:
         for number in range(ROUNDS):
             begin = time.monotonic()
-            one_round(gateway, pool)
+            if number in HICCUP:
+                redis.send_signal(HICCUP[number])
+            one_round(gateway, pool, number)
             if number % 3 == 0:
                 ask(admin, "/admin/drills/spare", method="POST")
                 ask(admin, "/admin/config/reload", method="POST")
@@ -408,9 +424,9 @@ def check_files():
 
 
 def check_running(stack, folder, binary):
-    gateway, admin = start_gateway(stack, folder, binary)
+    gateway, admin, redis = start_gateway(stack, folder, binary)
     prometheus = Prometheus(stack, folder, admin)
-    drive(gateway, admin, folder)
+    drive(gateway, admin, redis, folder)
     _, metrics = ask(admin, "/metrics")
     run("promtool", "check", "metrics", input=metrics)
     end = f"timestamp(switchpoint_in_flight) > {time.time()}"

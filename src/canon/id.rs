@@ -14,6 +14,11 @@ impl CallId {
         Self(Uuid::now_v7())
     }
 
+    /// The id that is written so.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
+    }
+
     /// Its 32 hexadecimal digits.
     pub fn simple(self) -> String {
         self.0.simple().to_string()
@@ -22,6 +27,16 @@ impl CallId {
     /// 62 of its bits that are random.
     pub fn random(self) -> u64 {
         self.0.as_u64_pair().1 & (u64::MAX >> 2)
+    }
+
+    /// All of its bits.
+    pub fn bits(self) -> u128 {
+        self.0.as_u128()
+    }
+
+    /// The half that is random, never 0: the id of the call's span in a trace.
+    pub fn span(self) -> u64 {
+        self.0.as_u64_pair().1
     }
 
     /// The 36 characters of the id, without an allocation.

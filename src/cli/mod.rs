@@ -6,7 +6,9 @@ mod banner;
 mod check;
 mod config;
 mod explain;
+mod import;
 mod keys;
+mod replay;
 mod serve;
 mod tasks;
 
@@ -55,6 +57,10 @@ enum Command {
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
+    /// Write a config of ours from one of another gateway; stderr says what did not come along.
+    Import(import::ImportArguments),
+    /// Play kept calls against a config, with nobody real behind it; exit 1 if one goes otherwise.
+    Replay(replay::ReplayArguments),
 }
 
 #[derive(Debug, Args)]
@@ -99,6 +105,8 @@ pub fn main() -> ExitCode {
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
+        Some(Command::Import(arguments)) => import::run(&arguments),
+        Some(Command::Replay(arguments)) => replay::run(&arguments),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -31,7 +32,9 @@ mod access;
 mod guard;
 mod oidc;
 pub mod entry;
+mod otlp;
 mod telemetry;
+mod record;
 mod check;
 mod discover;
 pub mod watch;
@@ -43,13 +46,17 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
-pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
+pub use guard::{
+    Action, Guard, GuardKind, INJECTION_CATEGORIES, Mode, OnError, PII_KINDS, Stage, together,
+};
 pub use limit::{Limits, Pace};
 pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
+pub use otlp::{Attributes, Capture, Otlp, Protocol};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
+pub use record::{Bodies, Record};
 pub use reference::{Found, Known, Manager, Reference};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
@@ -81,6 +88,7 @@ const SECTIONS: &[&str] = &[
     "cache",
     "secrets",
     "telemetry",
+    "record",
 ];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
@@ -110,6 +118,8 @@ pub struct Config {
     /// The secrets that they keep.
     pub references: BTreeMap<Reference, Found>,
     pub telemetry: Telemetry,
+    /// What is kept of calls, if somebody consented.
+    pub record: Option<Arc<Record>>,
     pub source: Source,
     /// As it was written.
     pub text: Text,
@@ -205,6 +215,7 @@ impl Config {
             secrets: Secrets::default(),
             references: BTreeMap::new(),
             telemetry: Telemetry::default(),
+            record: None,
             source,
             text: Text::default(),
             hash: String::new(),
@@ -244,9 +255,10 @@ impl Config {
             secrets: section("secrets", manager::KEYS)
                 .map(|section| Secrets::read(&section))
                 .unwrap_or_default(),
-            telemetry: section("telemetry", telemetry::KEYS)
-                .map(|section| Telemetry::read(&section))
-                .unwrap_or_default(),
+            telemetry: Telemetry::read(section("telemetry", telemetry::KEYS).as_ref(), root.report),
+            record: section("record", record::KEYS)
+                .and_then(|section| Record::read(&section))
+                .map(Arc::new),
             ..Self::empty(source)
         }
     }

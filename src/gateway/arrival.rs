@@ -13,7 +13,9 @@ use http_body_util::BodyExt;
 use super::call::Call;
 use super::relayed::Relayed;
 use super::upload::Upload;
-use crate::canon::{ChatRequest, Content, Dialect, Message, Part, Relay, Role, Surface, Tool};
+use crate::canon::{
+    CallId, ChatRequest, Content, Dialect, Message, Part, Relay, Role, Surface, Tool,
+};
 use crate::config::{Server, ToolPairs};
 use crate::dialect::marks::Mark;
 use crate::dialect::passage::Sight;
@@ -59,6 +61,8 @@ pub struct Ask {
     pub filed: Option<Filed>,
     /// Not an answer is wanted but how it would be got.
     pub explains: bool,
+    /// The call that this one is another time: chance falls as it did then.
+    pub id: Option<CallId>,
 }
 
 /// What a path says of files and batches.

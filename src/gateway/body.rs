@@ -29,11 +29,12 @@ type Pulled = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
 impl Body {
     pub(super) fn whole(bytes: Bytes, mut call: Option<Box<Call>>) -> Self {
-        if bytes.is_empty()
-            && let Some(call) = &mut call
-        {
-            // Nobody will ask for it.
-            call.ends(Outcome::Ok);
+        if let Some(call) = &mut call {
+            call.says(&bytes);
+            if bytes.is_empty() {
+                // Nobody will ask for it.
+                call.ends(Outcome::Ok);
+            }
         }
         Self(Inner::Whole(Some(bytes), call))
     }
@@ -80,6 +81,9 @@ impl http_body::Body for Body {
             }
             Inner::Stream(relay) => {
                 let next = std::task::ready!(relay.poll_next(context));
+                if let Some(bytes) = &next {
+                    relay.tapes(bytes);
+                }
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
             }
             Inner::Bytes(pass) => pass.poll_next(context).map_ok(Frame::data),

@@ -10,6 +10,7 @@ mod build;
 mod call;
 mod canary;
 mod chain;
+pub mod collector;
 mod desk;
 pub mod directory;
 mod drill;
@@ -31,6 +32,7 @@ mod onward;
 mod oracle;
 mod pass;
 mod pipeline;
+pub mod recording;
 mod relay;
 mod relayed;
 mod remember;
@@ -43,8 +45,10 @@ mod session;
 mod shadow;
 mod shelf;
 mod snapshot;
+mod tape;
 mod task;
 mod till;
+mod traced;
 pub mod trial;
 mod upload;
 mod verdict;
@@ -61,6 +65,7 @@ use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
 use self::measure::Lengths;
+use self::recording::Recorder;
 pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
 use self::responses::Jobs;
 use self::shelf::Shelf;
@@ -117,6 +122,8 @@ pub struct Gateway {
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
     drains: Gauge,
+    /// Keeps chosen calls in files.
+    pub recorder: Recorder,
     /// Calls in flight.
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
@@ -138,6 +145,7 @@ impl Gateway {
         let tasks = Tasks::default();
         telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         Arc::new(Self {
+            recorder: Recorder::new(&telemetry.metrics),
             drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),

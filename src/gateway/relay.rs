@@ -50,6 +50,15 @@ enum Phase {
     Ending(Option<Box<Call>>),
 }
 
+impl Phase {
+    /// A piece of the answer goes to the client.
+    fn says(&mut self, piece: &Bytes) {
+        if let Self::Live(live) = self {
+            live.call.says(piece);
+        }
+    }
+}
+
 // === impl Relay ===
 
 impl Relay {
@@ -95,6 +104,15 @@ impl Relay {
         }
     }
 
+    /// Keeps for the call's trace what the client is given.
+    pub(super) fn tapes(&mut self, bytes: &Bytes) {
+        match &mut self.phase {
+            Phase::Live(live) => live.call.tapes(bytes),
+            Phase::Ending(Some(call)) => call.tapes(bytes),
+            Phase::Ending(None) | Phase::Waiting(_) | Phase::Resuming(_) => {}
+        }
+    }
+
     /// The next bytes for the client; `None` at the end.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
@@ -122,6 +140,7 @@ impl Relay {
             match turn {
                 Turn::Give(bytes) => {
                     self.begun = true;
+                    self.phase.says(&bytes);
                     return self.give(bytes);
                 }
                 Turn::Begin(live) => self.phase = Phase::Live(*live),
@@ -130,6 +149,7 @@ impl Relay {
                 Turn::Refuse(call, error) => self.refuse(call, error),
                 Turn::Say(mut call, bytes) => {
                     call.ends(Outcome::Ok);
+                    call.says(&bytes);
                     self.said.push_back(bytes);
                     self.phase = Phase::Ending(Some(call));
                 }

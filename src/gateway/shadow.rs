@@ -91,6 +91,21 @@ fn enter(shadow: &Shadow, call: &Call) -> Option<Permit> {
     affordable.then_some(running)
 }
 
+/// The same for a stream that others follow, and only as long as they do: its client has left.
+pub(super) async fn drain_for_others(call: &mut Call, flow: Box<Flow>) {
+    let tape = flow.tape().map(Arc::clone);
+    let deserted = async {
+        match tape {
+            Some(tape) => tape.deserted().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = drain(call, flow) => {}
+        () = deserted => {}
+    }
+}
+
 /// Reads a stream to its end and notes what it used.
 pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
     // Whoever passed it on may have stopped watching its socket.

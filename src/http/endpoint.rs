@@ -103,6 +103,7 @@ const fn infer(surface: Surface) -> Endpoint {
         relay: None,
         filed: None,
         explains: false,
+        id: None,
     })
 }
 
@@ -222,6 +223,7 @@ fn pass(relay: Relay, id: Option<&str>) -> Endpoint {
         relay: Some(relay),
         filed,
         explains: false,
+        id: None,
     })
 }
 
@@ -250,7 +252,15 @@ fn google(uri: &Uri) -> Option<Ask> {
     let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == EVENTS));
     let surface = if *stream && !events { &Surface::GenerateArray } else { surface };
     let (model, stream) = (Some(decoded(model)), Some(*stream));
-    Some(Ask { surface: *surface, model, stream, relay: None, filed: None, explains: false })
+    Some(Ask {
+        surface: *surface,
+        model,
+        stream,
+        relay: None,
+        filed: None,
+        explains: false,
+        id: None,
+    })
 }
 
 /// The pairs of a URL's query.
@@ -334,6 +344,7 @@ mod tests {
                 relay: None,
                 filed: None,
                 explains: false,
+                id: None,
             }))
         };
         assert_eq!(

@@ -80,9 +80,27 @@ const ROW: Kind = Kind {
     docs: "",
 };
 
+/// The kind of any server that speaks OpenAI's API.
+pub const ANY: &str = "openai-compatible";
+
 /// The row with this id.
 pub fn find(id: &str) -> Option<&'static Kind> {
     CATALOG.iter().find(|kind| kind.id == id)
+}
+
+/// The well-known values of `gen_ai.provider.name` in OpenTelemetry's conventions, where they are
+/// not our ids.
+pub fn system(id: &'static str) -> &'static str {
+    match id {
+        "bedrock" => "aws.bedrock",
+        "azure" => "azure.ai.openai",
+        "gemini" => "gcp.gemini",
+        "vertex" => "gcp.vertex_ai",
+        "mistral" => "mistral_ai",
+        "xai" => "x_ai",
+        "moonshot" => "moonshot_ai",
+        id => id,
+    }
 }
 
 /// In the order of the docs and of `/v1/models`.
@@ -477,7 +495,7 @@ pub static CATALOG: &[Kind] = &[
     },
     Kind {
         // Most servers honour or ignore `stream_options`.
-        id: "openai-compatible",
+        id: ANY,
         name: "Any OpenAI-compatible server",
         auth: Auth::None,
         quirks: FULL,

@@ -24,22 +24,24 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rlimit", &["cli"]),
     ("humantime", &["gateway", "telemetry", "http", "provider"]),
     ("httpdate", &["provider"]),
-    ("percent_encoding", &["http", "provider"]),
+    ("percent_encoding", &["http", "provider", "config"]),
     ("sha2", &["config", "store", "access", "cache", "provider", "gateway", "http"]),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
     // Calendars and their zones.
     ("jiff", &["config", "access"]),
     ("ipnet", &["config", "access"]),
-    ("aho_corasick", &["route"]),
+    ("aho_corasick", &["route", "guard"]),
     ("memchr", &["dialect"]),
     ("tiktoken", &["dialect"]),
     // What may be said: regular expressions, languages and schemas.
     ("regex_automata", &["guard"]),
     ("regex_syntax", &["guard"]),
     ("whatlang", &["guard"]),
+    ("unicode_normalization", &["guard"]),
     ("jsonschema", &["guard"]),
     ("prometheus", &["telemetry"]),
+    ("governor", &["telemetry"]),
     ("procfs", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
@@ -54,6 +56,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["access", "gateway"]),
     ("tower", &["http", "net"]),
     ("clap", &["cli"]),
+    // The files of other gateways are YAML.
+    ("serde_saphyr", &["cli"]),
     ("tikv_jemallocator", &["main"]),
 ];
 

@@ -53,7 +53,8 @@ fn arrival<B>(
     (surface, relay): (Surface, Option<Relay>),
     body: B,
 ) -> Arrival<B> {
-    let ask = Ask { surface, model: None, stream: None, relay, filed: None, explains: false };
+    let ask =
+        Ask { surface, model: None, stream: None, relay, filed: None, explains: false, id: None };
     let (permit, busy) = (gateway.gauge.acquire(), Pulse::default().busy());
     Arrival { ask, headers: headers(), body, permit, busy }
 }

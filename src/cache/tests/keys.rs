@@ -129,7 +129,7 @@ fn gemini() -> Value {
 }
 
 fn bodies() -> [(Surface, Value); 6] {
-    let plain = json!({"model": "r", "temperature": 0, "max_tokens": 9, "stop": ["x"], "own": 1,
+    let plain = json!({"model": "r", "temperature": 0, "max_tokens": 9, "stop": ["x", "y"], "own": 1,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user",
         "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "there"}]}]});
     let mut message = plain.clone();
@@ -233,7 +233,8 @@ fn no_two_changes_have_one_key() {
         for (how, changed) in mutations(&body) {
             let Some(digest) = of(surface, &changed) else { continue };
             let (essence, written) = (essence(&changed), changed.to_string());
-            let (other, before) = known.entry(digest).or_insert((essence.clone(), how.clone()));
+            let (other, before) =
+                known.entry(digest).or_insert_with(|| (essence.clone(), how.clone()));
             assert_eq!(*other, essence, "{how} is {before}: {written}");
         }
     }

@@ -149,7 +149,7 @@ async fn stream(
         // Its client has left; what others read on is still on its bill.
         let gateway = Arc::clone(&call.gateway);
         gateway.tasks.spawn(async move {
-            shadow::drain(&mut call, flow).await;
+            shadow::drain_for_others(&mut call, flow).await;
             call.ends(Outcome::ClientClosed);
         });
     }

@@ -1,0 +1,200 @@
+//! Plays kept calls against another config, and tells what would be different.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use super::{complain, complain_all, load, located, say};
+use crate::gateway::Snapshot;
+use crate::gateway::recording::{Attempted, Kept, Played, Player};
+use crate::net::client::Client;
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayArguments {
+    /// Calls that `[record]` kept, a line each.
+    file: PathBuf,
+    /// The config to play them against.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Tell it as JSON: a line for each call, and one for all.
+    #[arg(long)]
+    json: bool,
+}
+
+/// There was a difference.
+const DIFFERENT: u8 = 1;
+/// Nothing could be played.
+const BROKEN: u8 = 2;
+
+/// What all calls come to.
+#[derive(Debug, Default)]
+struct Sum {
+    calls: u64,
+    different: u64,
+    /// Could not be played.
+    left_out: u64,
+    routes: u64,
+    targets: u64,
+    outcomes: u64,
+    before_usd: f64,
+    after_usd: f64,
+    /// So many calls have no price, before or after.
+    unpriced: u64,
+}
+
+pub(super) fn run(arguments: &ReplayArguments) -> ExitCode {
+    let config = match load(Some(&arguments.config)) {
+        Ok(config) => config,
+        Err(problems) => {
+            complain_all(&problems);
+            return ExitCode::from(BROKEN);
+        }
+    };
+    // What the gateway itself would refuse is told in its own words.
+    let parts = (&Client::new(1), Arc::default(), Arc::default());
+    if let Err(problems) = Snapshot::build(config.clone(), 0, parts) {
+        complain_all(&located(Some(&arguments.config), &problems));
+        return ExitCode::from(BROKEN);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let played = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            let player = Player::new(config).await?;
+            play_all(&player, &arguments.file, arguments.json).await
+        })
+    });
+    match played {
+        Ok(sum) if sum.calls == sum.left_out => {
+            complain("No call could be played.");
+            ExitCode::from(BROKEN)
+        }
+        Ok(sum) if sum.different > 0 => ExitCode::from(DIFFERENT),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("{}: {error}", arguments.file.display()));
+            ExitCode::from(BROKEN)
+        }
+    }
+}
+
+async fn play_all(player: &Player, file: &Path, as_json: bool) -> io::Result<Sum> {
+    let mut sum = Sum::default();
+    for (number, line) in BufReader::new(File::open(file)?).lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        sum.calls += 1;
+        let result = match serde_json::from_str::<Kept>(&line) {
+            Ok(kept) => Box::pin(player.play(&kept)).await.map(|now| (kept, now)),
+            Err(_) => Err("is no kept call".to_owned()),
+        };
+        match result {
+            Ok((kept, now)) => sum.take(&kept, &now, as_json),
+            Err(message) => {
+                sum.left_out += 1;
+                complain(&format!("line {}: left out: {message}", number + 1));
+            }
+        }
+    }
+    say(&if as_json { sum.json().to_string() } else { sum.text() });
+    Ok(sum)
+}
+
+// === impl Sum ===
+
+impl Sum {
+    /// Counts a call, and tells of it if it went otherwise.
+    fn take(&mut self, kept: &Kept, played: &Played, as_json: bool) {
+        let changes = changes(kept, played);
+        self.different += u64::from(!changes.is_empty());
+        let is_among = |name: &str| u64::from(changes.iter().any(|(what, ..)| *what == name));
+        self.routes += is_among("route");
+        self.targets += is_among("targets");
+        self.outcomes += is_among("outcome");
+        match (cost(kept), played.cost_usd) {
+            (Some(before), Some(after)) => {
+                self.before_usd += before;
+                self.after_usd += after;
+            }
+            (None, None) => {}
+            _ => self.unpriced += 1,
+        }
+        if as_json {
+            let changes: Vec<Json> = changes
+                .iter()
+                .map(
+                    |(what, before, after)| json!({"what": what, "before": before, "after": after}),
+                )
+                .collect();
+            say(&json!({"id": kept.id, "model": kept.model, "changes": changes}).to_string());
+        } else if !changes.is_empty() {
+            let mut text = format!("{} {}", kept.id, kept.model);
+            for (what, before, after) in &changes {
+                let _ = write!(text, "\n  {what}: {before} -> {after}");
+            }
+            say(&text);
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { calls, different, left_out, routes, targets, outcomes, unpriced, .. } = self;
+        format!(
+            "{calls} calls, {different} different, {left_out} left out\n\
+             routes {routes}, targets {targets}, outcomes {outcomes}\n\
+             cost {:.6} -> {:.6} USD, where both are known; {unpriced} with one price only",
+            self.before_usd, self.after_usd
+        )
+    }
+
+    fn json(&self) -> Json {
+        json!({
+            "calls": self.calls, "different": self.different, "left_out": self.left_out,
+            "routes": self.routes, "targets": self.targets, "outcomes": self.outcomes,
+            "cost_before_usd": rounded(self.before_usd), "cost_after_usd": rounded(self.after_usd),
+            "unpriced": self.unpriced,
+        })
+    }
+}
+
+/// Sums of decimal fractions have crumbs.
+fn rounded(usd: f64) -> f64 {
+    (usd * 1e9).round() / 1e9
+}
+
+fn cost(kept: &Kept) -> Option<f64> {
+    kept.cost_usd.as_ref()?.parse().ok()
+}
+
+/// What is different, as it was and as it is.
+fn changes(kept: &Kept, played: &Played) -> Vec<(&'static str, String, String)> {
+    let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
+    let usd = |cost: Option<f64>| cost.map_or_else(|| "-".to_owned(), |cost| format!("{cost:.6}"));
+    let outcome = match &played.error {
+        Some(code) => format!("{} ({code})", played.outcome.name()),
+        None => played.outcome.name().to_owned(),
+    };
+    // A client that left then has no reason to leave now.
+    let left = kept.outcome == crate::canon::Outcome::ClientClosed;
+    let before = kept.outcome.name().to_owned();
+    let same = left || kept.outcome == played.outcome;
+    let all = [
+        ("route", name(&kept.route), name(&played.route)),
+        ("task", name(&kept.task), name(&played.task)),
+        ("targets", targets(&kept.attempts), targets(&played.attempts)),
+        ("outcome", before.clone(), if same { before } else { outcome }),
+        ("cost_usd", usd(cost(kept)), usd(played.cost_usd)),
+    ];
+    all.into_iter().filter(|(_, before, after)| before != after).collect()
+}
+
+fn targets(attempts: &[Attempted]) -> String {
+    let names = attempts.iter().map(|it| format!("{}/{}", it.provider, it.model));
+    names.collect::<Vec<_>>().join(", ")
+}
