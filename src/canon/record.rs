@@ -393,10 +393,10 @@ impl GuardNote {
 
 impl CallRecord {
     /// Of a call that has just come in.
-    pub fn new(surface: Surface, generation: u64) -> Self {
+    pub fn new((id, at): (CallId, SystemTime), surface: Surface, generation: u64) -> Self {
         Self {
-            id: CallId::new(),
-            at: SystemTime::now(),
+            id,
+            at,
             surface,
             stream: false,
             key: None,

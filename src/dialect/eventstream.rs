@@ -4,6 +4,8 @@ use aws_smithy_eventstream::frame::read_message_from;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
+use super::Misread;
+
 /// The lengths and the checksum over them, with which every frame begins.
 const PRELUDE: usize = 12;
 /// A frame without headers and payload: the prelude, and a checksum over everything.
@@ -111,6 +113,14 @@ fn put_line(text: &[u8], out: &mut BytesMut) {
         rest = &mut rest[at + 1..];
     }
     out.put_u8(b'\n');
+}
+
+/// A whole stream as lines.
+pub fn lines(stream: &[u8]) -> Result<Bytes, Misread> {
+    let (mut transcoder, mut lines) = (Transcoder::default(), BytesMut::new());
+    let fed = transcoder.feed(stream, &mut lines);
+    fed.map_err(|_| Misread::new("The stream's framing is malformed."))?;
+    Ok(lines.freeze())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod cohere;
 pub mod completions;
 pub mod converse;
 pub mod custom;
+pub mod document;
 pub mod embed;
 pub mod estimate;
 pub mod eventstream;

