@@ -5,6 +5,7 @@
 
 mod delay;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -71,9 +72,14 @@ fn chain(name: &str) -> Chain {
     GUARDS.chain(names, Stage::Output)
 }
 
+/// A line of the report.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Tells how many characters of prose wait, on average and at most, as one after the other comes.
 fn held() {
-    println!("held back of prose, in characters: mean, most");
+    say("held back of prose, in tenths of a character on average, in characters at most");
     let text = PROSE.repeat(8);
     for name in NAMES {
         let (chain, vault) = (chain(name), Arc::new(Vault::default()));
@@ -84,8 +90,8 @@ fn held() {
             let waits = place + letter.len_utf8() - out.len().min(place + 1);
             (all, most) = (all + waits, most.max(waits));
         }
-        let mean = all as f64 / text.len() as f64;
-        println!("  {name:8} {mean:5.1} {most:4}");
+        let mean = all * 10 / text.len();
+        say(&format!("  {name:8} {mean:5} {most:4}"));
     }
 }
 

@@ -10,6 +10,7 @@ mod agents;
 mod away;
 mod budgets;
 mod cache;
+mod config_ops;
 mod doors;
 mod drain;
 mod embeddings;

@@ -45,7 +45,7 @@ action = "mask"
 pub(crate) fn tell() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
-    println!("first bytes of a stream, median in microseconds: question of 1 KiB, of 16 KiB");
+    crate::say("first bytes of a stream, median in microseconds: question of 1 KiB, of 16 KiB");
     for (name, guards, full) in CASES {
         let Some(gateway) = gateway(upstream(), guards) else { return };
         let [small, large] = [1, 16].map(|size| {
@@ -55,7 +55,7 @@ pub(crate) fn tell() {
             times.sort_unstable();
             times[CALLS / 2]
         });
-        println!("  {name:42} {small:5} {large:5}");
+        crate::say(&format!("  {name:42} {small:5} {large:5}"));
     }
 }
 

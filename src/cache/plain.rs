@@ -89,6 +89,18 @@ struct Walk<'a> {
     shape: Shape,
 }
 
+impl Walk<'_> {
+    /// A field whose value is not looked into.
+    fn note(&mut self, name: &str) {
+        let held = exact(self.dialect).contains(&name)
+            || self.ignored.contains(&name)
+            || self.extras.contains_key(name);
+        if !held && self.shape == Shape::Plain {
+            self.shape = Shape::Odd;
+        }
+    }
+}
+
 impl<'de> Visitor<'de> for &mut Walk<'_> {
     type Value = ();
 
@@ -102,20 +114,15 @@ impl<'de> Visitor<'de> for &mut Walk<'_> {
                 self.shape = Shape::Doubled;
             }
             match (self.dialect, name.as_str()) {
-                (Dialect::Chat, "messages") => drop(map.next_value::<Vec<ChatMessage>>()?),
-                (Dialect::Messages, "messages") => drop(map.next_value::<Vec<PlainMessage>>()?),
-                (Dialect::Messages, "system") => drop(map.next_value::<Words<TextPart>>()?),
-                (Dialect::Responses, "input") => drop(map.next_value::<Words<PlainMessage>>()?),
-                (Dialect::Gemini, "contents") => drop(map.next_value::<Vec<GeminiMessage>>()?),
-                (Dialect::Gemini, "systemInstruction") => drop(map.next_value::<GeminiSystem>()?),
-                (Dialect::Gemini, "generationConfig") => drop(map.next_value::<GeminiSettings>()?),
-                (dialect, known) => {
-                    let held = exact(dialect).contains(&known)
-                        || self.ignored.contains(&known)
-                        || self.extras.contains_key(known);
-                    if !held && self.shape == Shape::Plain {
-                        self.shape = Shape::Odd;
-                    }
+                (Dialect::Chat, "messages") => fits::<Vec<ChatMessage>, A>(&mut map)?,
+                (Dialect::Messages, "messages") => fits::<Vec<PlainMessage>, A>(&mut map)?,
+                (Dialect::Messages, "system") => fits::<Words<TextPart>, A>(&mut map)?,
+                (Dialect::Responses, "input") => fits::<Words<PlainMessage>, A>(&mut map)?,
+                (Dialect::Gemini, "contents") => fits::<Vec<GeminiMessage>, A>(&mut map)?,
+                (Dialect::Gemini, "systemInstruction") => fits::<GeminiSystem, A>(&mut map)?,
+                (Dialect::Gemini, "generationConfig") => fits::<GeminiSettings, A>(&mut map)?,
+                _ => {
+                    self.note(&name);
                     map.next_value::<IgnoredAny>()?;
                 }
             }
@@ -123,6 +130,11 @@ impl<'de> Visitor<'de> for &mut Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the next value can be read as such a one.
+fn fits<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+    map.next_value::<T>().map(|_| ())
 }
 
 #[derive(Deserialize)]

@@ -63,6 +63,10 @@ pub const PII_KINDS: &[&str] = &[
     "ca_sin",
 ];
 
+/// What the kind `injection` tells apart, under the names that verdicts bear.
+pub const INJECTION_CATEGORIES: &[&str] =
+    &["override", "role", "hidden", "encoded", "exfiltration", "persona", "tools"];
+
 const EVERYWHERE: &[Stage] =
     &[Stage::Input, Stage::Output, Stage::ToolArgs, Stage::ToolResults, Stage::Memory];
 /// Where people or models speak in sentences.
@@ -73,7 +77,7 @@ const ABILITIES: &[Ability] = &[
     Ability { kind: "pattern", keys: &["words", "regex", "label"], masks: true, ..ABILITY },
     Ability { kind: "pii", keys: &["kinds"], masks: true, ..ABILITY },
     Ability { kind: "secrets", masks: true, ..ABILITY },
-    Ability { kind: "injection", keys: &["threshold"], ..ABILITY },
+    Ability { kind: "injection", keys: &["threshold", "categories"], ..ABILITY },
     Ability { kind: "judge", keys: &["route", "prompt"], asks: true, ..ABILITY },
     Ability {
         kind: "moderation",
@@ -134,8 +138,10 @@ pub enum GuardKind {
     Pii {
         kinds: Vec<String>,
     },
+    /// Those of `INJECTION_CATEGORIES` that count.
     Injection {
         threshold_permille: u32,
+        categories: Vec<String>,
     },
     /// A model, asked through a route whether the text is as `prompt` wants it.
     Judge {
@@ -353,10 +359,17 @@ impl GuardKind {
         };
         match kind {
             "pattern" => pattern(section),
-            "pii" => Self::Pii { kinds: kinds(section) },
+            "pii" => {
+                let kinds = some_of(section, ("kinds", "kind of personal data"), PII_KINDS);
+                Self::Pii { kinds }
+            }
             "injection" => {
                 let threshold = section.read("threshold", value::permille);
-                Self::Injection { threshold_permille: threshold.unwrap_or(500) }
+                let known = ("categories", "category of injection");
+                Self::Injection {
+                    threshold_permille: threshold.unwrap_or(500),
+                    categories: some_of(section, known, INJECTION_CATEGORIES),
+                }
             }
             "judge" => Self::Judge { route: required("route"), prompt: required("prompt") },
             "moderation" => Self::Moderation {
@@ -404,21 +417,22 @@ fn label(value: &DeValue<'_>) -> Result<String, String> {
     Err(format!("{text:?} is not a label; write up to 24 of a-z, 0-9 and _, a letter first"))
 }
 
-fn kinds(section: &Section<'_>) -> Vec<String> {
-    let Some(field) = section.get("kinds") else {
-        return PII_KINDS.iter().map(|&kind| kind.to_owned()).collect();
+/// A list of known names, all of them where it is left out.
+fn some_of(section: &Section<'_>, (key, what): (&str, &str), names: &[&str]) -> Vec<String> {
+    let Some(field) = section.get(key) else {
+        return names.iter().map(|&name| name.to_owned()).collect();
     };
     let fields = field.list().unwrap_or_default();
     if fields.is_empty() && field.is_list() {
-        field.fail("must name at least one kind");
+        field.fail(format!("must name at least one {what}"));
     }
     let known = |value: &DeValue<'_>| {
         let text = value::text(value)?;
-        let hint = suggestion(&text, PII_KINDS.iter().copied());
-        if PII_KINDS.contains(&text.as_str()) {
+        let hint = suggestion(&text, names.iter().copied());
+        if names.contains(&text.as_str()) {
             Ok(text)
         } else {
-            Err(format!("no kind of personal data is called {text:?}{hint}"))
+            Err(format!("no {what} is called {text:?}{hint}"))
         }
     };
     fields.iter().filter_map(|field| field.read(known)).collect()

@@ -172,6 +172,11 @@ impl ByteBudget {
         self.0.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// Bytes that are held now.
+    pub fn held(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn lease(&self) -> Lease {
         Lease { held: Arc::clone(&self.0), bytes: 0 }
     }

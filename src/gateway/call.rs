@@ -117,13 +117,13 @@ const LONGEST_DROPPED: usize = 64;
 // === impl Call ===
 
 impl Call {
+    /// A call that goes by `house` to its end, as does all that is called for it.
     pub(super) fn open(
-        gateway: Arc<Gateway>,
+        (gateway, house): (Arc<Gateway>, Arc<Snapshot>),
         surface: Surface,
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let house = gateway.snapshot();
         let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
@@ -489,28 +489,6 @@ impl Call {
         &self.record.attempts
     }
 
-    pub(super) fn usage(&mut self, usage: Option<Usage>, output_estimate: u64) {
-        let estimate =
-            Usage { input: self.input_estimate(), output: output_estimate, ..Usage::default() };
-        (self.record.usage, self.record.usage_source) = usage
-            .map_or((estimate, UsageSource::Estimated), |usage| (usage, UsageSource::Provider));
-    }
-
-    /// Notes what a stream has used so far.
-    pub(super) fn streamed(&mut self, sight: &Sight) {
-        if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
-            return self.saves(sight.usage, None);
-        }
-        let (usage, is_told) = sight.used(self.input_estimate());
-        let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
-        (self.record.usage, self.record.usage_source) = (usage, source);
-    }
-
-    /// What was written so far, as far as that is known.
-    pub(super) fn output_tokens(&self) -> u64 {
-        self.record.usage.output
-    }
-
     /// As they were counted, or about four bytes a token.
     pub(super) fn input_estimate(&self) -> u64 {
         self.input_tokens.unwrap_or_else(|| (self.input_bytes as u64).div_ceil(4))
@@ -589,6 +567,9 @@ impl Drop for Call {
         let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
+        if !self.only_explained {
+            self.gateway.observe(&self.record, self.caller.is_some());
+        }
         self.note_end();
         self.end_recording();
     }

@@ -168,7 +168,7 @@ async fn probe(
         Ok(question) => question,
         Err(error) => return Probe::unasked(error.message.into_owned()),
     };
-    let mut call = Call::open(Arc::clone(gateway), surface, None, None);
+    let mut call = Call::open((Arc::clone(gateway), gateway.snapshot()), surface, None, None);
     call.drills(LONGEST);
     call.routed(chain, &question);
     let probe = ask(&mut call, &question, (target, place)).await;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use super::guarding::After;
 use super::onward::Onward;
 use super::remember::pump::Pumped;
 use super::remember::record::Recorder;
-use crate::cache::{Follower, Next};
+use crate::cache::{Follower, Next, Tape};
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::passage::{Passage, Verdict, last_data};
 use crate::dialect::sse::Decoder;
@@ -112,9 +113,17 @@ impl Flow {
         };
     }
 
-    /// Whether others wait for what is read here.
+    /// Who else waits for what is read here.
+    pub(super) fn tape(&self) -> Option<&Arc<Tape>> {
+        match &self.source {
+            Source::Pumped(pumped) => Some(&pumped.tape),
+            Source::Upstream(_) | Source::Followed(_) | Source::Nowhere => None,
+        }
+    }
+
+    /// Whether others wait for it.
     pub(super) fn is_followed(&self) -> bool {
-        matches!(&self.source, Source::Pumped(pumped) if pumped.is_followed())
+        self.tape().is_some_and(|tape| tape.followers() > 0)
     }
 
     /// Has the upstream's socket watched or not; false where that cannot be chosen.

@@ -284,22 +284,30 @@ impl Live {
 
     /// Whether the answer is read to its end although its client has left.
     pub(super) fn drains(&self) -> bool {
-        let wishes = self.call.wishes();
-        let wanted = wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain);
-        (wanted || self.flow.is_followed())
-            && !self.flow.passage.sight().done
-            && !self.flow.passage.is_stopped()
+        let wanted = self.is_to_be_drained() || self.flow.is_followed();
+        wanted && !self.flow.passage.sight().done && !self.flow.passage.is_stopped()
     }
 
-    /// Reads it, for the sake of its usage. The client has left all the same.
+    /// Whether its route wants that, for the sake of its usage.
+    fn is_to_be_drained(&self) -> bool {
+        let wishes = self.call.wishes();
+        wishes.is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain)
+    }
+
+    /// Reads it on. The client has left all the same.
     pub(super) fn drain(self) {
         let gateway = Arc::clone(&self.call.gateway);
         let Some(place) = gateway.drains.acquire() else {
             return drop(self.settle(Outcome::ClientClosed));
         };
+        let wanted = self.is_to_be_drained();
         let Self { mut call, flow, .. } = self;
         gateway.tasks.spawn(async move {
-            shadow::drain(&mut call, flow).await;
+            if wanted {
+                shadow::drain(&mut call, flow).await;
+            } else {
+                shadow::drain_for_others(&mut call, flow).await;
+            }
             call.ends(Outcome::ClientClosed);
             drop((call, place));
         });

@@ -11,9 +11,10 @@ use super::call::Call;
 use super::relayed::Relayed;
 use super::snapshot::Target;
 use crate::access::account::Demand;
-use crate::canon::{ChatRequest, Dialect, Surface, Usage};
+use crate::canon::{ChatRequest, Dialect, Surface, Usage, UsageSource};
 use crate::dialect::estimate;
 use crate::dialect::marks::{Mark, has};
+use crate::dialect::passage::Sight;
 use crate::dialect::plain::PlainChat;
 use crate::dialect::tokenizer::Encoding;
 use crate::route::histogram::Histogram;
@@ -232,5 +233,32 @@ impl Measure<'_> {
             if self.stream { most.min(USUAL_MOST) } else { most }
         };
         self.output.unwrap_or_else(unbound).saturating_mul(self.answers)
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Notes what it has used, as its provider says or by estimate.
+    pub(super) fn usage(&mut self, usage: Option<Usage>, output_estimate: u64) {
+        let estimate =
+            Usage { input: self.input_estimate(), output: output_estimate, ..Usage::default() };
+        (self.record.usage, self.record.usage_source) = usage
+            .map_or((estimate, UsageSource::Estimated), |usage| (usage, UsageSource::Provider));
+    }
+
+    /// Notes what a stream has used so far.
+    pub(super) fn streamed(&mut self, sight: &Sight) {
+        if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
+            return self.saves(sight.usage, None);
+        }
+        let (usage, is_told) = sight.used(self.input_estimate());
+        let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
+        (self.record.usage, self.record.usage_source) = (usage, source);
+    }
+
+    /// What was written so far, as far as that is known.
+    pub(super) fn output_tokens(&self) -> u64 {
+        self.record.usage.output
     }
 }

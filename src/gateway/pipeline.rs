@@ -36,7 +36,8 @@ impl Gateway {
     {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
-        let mut call = Call::open(Arc::clone(self), ask.surface, permit, Some(busy));
+        let house = (Arc::clone(self), self.house(&headers));
+        let mut call = Call::open(house, ask.surface, permit, Some(busy));
         if let Some(id) = ask.id {
             call.record.id = id;
         }
@@ -257,7 +258,7 @@ async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     let gateway = Arc::clone(&call.gateway);
     let early = (
         call.respond(StatusCode::OK, HeaderValue::from_static(call.client().stream_type())),
-        call.client(),
+        (keepalive, call.client()),
     );
     let mut walk: Walk = Box::pin(journey::walk(call, question));
     match tokio::time::timeout(keepalive, &mut walk).await {

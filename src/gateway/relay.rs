@@ -77,9 +77,8 @@ impl Relay {
     pub(super) fn committed_early(
         walk: Walk,
         gateway: Arc<Gateway>,
-        (head, client): (Response<()>, &'static dyn ClientSide),
+        (head, (keepalive, client)): (Response<()>, (Duration, &'static dyn ClientSide)),
     ) -> Response<Body> {
-        let keepalive = gateway.snapshot().config.server.keepalive;
         let mut relay = Self::new(Phase::Waiting(walk), gateway, (keepalive, client));
         relay.said.push_back(Bytes::from_static(client.keep_alive()));
         reply(head, relay)

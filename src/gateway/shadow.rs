@@ -63,7 +63,8 @@ pub(super) async fn cast(call: &mut Call, question: &mut Question) -> Result<(),
     till::hold(call, question).await?;
     let Some(running) = enter(shadow, call) else { return Ok(()) };
     let Some(question) = question.copy() else { return Ok(()) };
-    let mut second = Call::open(Arc::clone(&call.gateway), call.surface(), None, None);
+    let house = (Arc::clone(&call.gateway), Arc::clone(&call.house));
+    let mut second = Call::open(house, call.surface(), None, None);
     second.shadows(call);
     second.routed(&shadow.chain, &question);
     call.gateway.tasks.spawn(async move {
@@ -88,6 +89,21 @@ fn enter(shadow: &Shadow, call: &Call) -> Option<Permit> {
     let tokens = call.input_estimate();
     let affordable = shadow.tokens.as_ref().is_none_or(|hour| hour.take(tokens));
     affordable.then_some(running)
+}
+
+/// The same for a stream that others follow, and only as long as they do: its client has left.
+pub(super) async fn drain_for_others(call: &mut Call, flow: Box<Flow>) {
+    let tape = flow.tape().map(Arc::clone);
+    let deserted = async {
+        match tape {
+            Some(tape) => tape.deserted().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = drain(call, flow) => {}
+        () = deserted => {}
+    }
 }
 
 /// Reads a stream to its end and notes what it used.

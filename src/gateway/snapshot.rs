@@ -135,9 +135,26 @@ const DEFAULTS: Limits = Limits {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Builds what `config` describes; on failure says everything that cannot be
-    /// built, each with the section it stands in.
+    /// Builds what `config` describes and puts its terms in force; on failure says everything that
+    /// cannot be built, each with the section it stands in.
     pub fn build(
+        config: Config,
+        generation: u64,
+        outlasting: (&Client, Arc<Board>, Arc<Roster>),
+    ) -> Result<Self, Vec<(String, String)>> {
+        let built = Self::draft(config, generation, outlasting)?;
+        built.take_effect();
+        Ok(built)
+    }
+
+    /// Whether `config` can be built. Done among strangers, so that nothing hears of it.
+    pub fn check(config: Config, client: &Client) -> Result<(), Vec<(String, String)>> {
+        Self::draft(config, 0, (client, Arc::default(), Arc::default())).map(|_| ())
+    }
+
+    /// The same as `build` without its terms: limits and budgets, and who the users, teams and orgs are, stay
+    /// as they were.
+    pub(super) fn draft(
         config: Config,
         generation: u64,
         (client, board, roster): (&Client, Arc<Board>, Arc<Roster>),
@@ -173,9 +190,6 @@ impl Snapshot {
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
             .collect();
-        // Nothing can go wrong any more, so the new terms hold from here on.
-        tabs.apply(&config, Moment::now());
-        roster.adopt(&config);
         Ok(Self {
             access: Access::build(&config, &tabs, &roster),
             tokens,
@@ -200,6 +214,20 @@ impl Snapshot {
             unlisted: Cache::new(MOST_UNLISTED),
             keys,
         })
+    }
+
+    /// Puts its terms in force, once nothing can go wrong any more.
+    pub(super) fn take_effect(&self) {
+        self.tabs.apply(&self.config, Moment::now());
+        self.roster.adopt(&self.config);
+        self.tokens.follow(self.generation);
+    }
+
+    /// Is about to serve some calls beside `other`, whose terms stay in force: what is counted is
+    /// counted once for both. Only whoever has no terms there has those from here.
+    pub(super) fn stand_beside(&self, other: &Self) {
+        self.tabs.apply_beside(&self.config, &other.tabs, Moment::now());
+        self.tokens.follow(other.generation);
     }
 
     /// Whether conversations may move between providers of several kinds.

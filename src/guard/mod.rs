@@ -256,7 +256,9 @@ impl Engine {
                 let allowed = language::allowed(allowed)?;
                 Ok(Self::Reader(Box::new(move || Box::new(language::Language::new(&allowed)))))
             }
-            GuardKind::Injection { threshold_permille } => injection::engine(*threshold_permille),
+            GuardKind::Injection { threshold_permille, categories } => {
+                injection::engine(*threshold_permille, categories)
+            }
             GuardKind::Schema { schema } => Ok(Self::Schema(schema::Schema::new(schema)?)),
             GuardKind::Judge { .. } | GuardKind::Moderation { .. } | GuardKind::Webhook { .. } => {
                 Ok(Self::Remote(Remote::new(kind)))

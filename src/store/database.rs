@@ -148,23 +148,10 @@ impl Database {
         values: &[Value<'_>],
         mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
     ) -> Result<Vec<T>, Fault> {
-        let mut found = Vec::new();
         if let Self::Sqlite(connection) = self {
-            // Nothing is saved by several at once where no network lies between, and to find the
-            // places of many values takes SQLite long.
-            let places = ["?"].repeat(width).join(", ");
-            let mut statement = connection.prepare_cached(&format!("{head} ({places}) {tail}"))?;
-            for row in values.chunks_exact(width) {
-                for (place, value) in (1..).zip(row) {
-                    statement.raw_bind_parameter(place, value)?;
-                }
-                let mut rows = statement.raw_query();
-                while let Some(row) = rows.next()? {
-                    found.push(read(&Row::Sqlite(row))?);
-                }
-            }
-            return Ok(found);
+            return insert_each(connection, ((head, tail), width, values), read);
         }
+        let mut found = Vec::new();
         let mut rest = values;
         while rest.len() >= width {
             // A few sizes only, so that each is prepared once.
@@ -228,6 +215,28 @@ impl Database {
             Self::Postgres(_) => Backend::Postgres,
         }
     }
+}
+
+/// Nothing is saved by several rows at once where no network lies between, and to find the places of
+/// many values takes SQLite long.
+fn insert_each<T>(
+    connection: &Connection,
+    ((head, tail), width, values): ((&str, &str), usize, &[Value<'_>]),
+    mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    let places = vec!["?"; width].join(", ");
+    let mut statement = connection.prepare_cached(&format!("{head} ({places}) {tail}"))?;
+    let mut found = Vec::new();
+    for row in values.chunks_exact(width) {
+        for (place, value) in (1..).zip(row) {
+            statement.raw_bind_parameter(place, value)?;
+        }
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            found.push(read(&Row::Sqlite(row))?);
+        }
+    }
+    Ok(found)
 }
 
 /// `$3` is the third value, wherever it stands; SQLite would count them as they come.

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{MESSAGES, OTHER, ask_with, open_at, question, remembering, said, told, willing};
+use super::{
+    MESSAGES, OTHER, ask_with, counted, open_at, question, remembering, said, told, willing,
+};
 use crate::support::client::{CHAT, chat, get, post};
 use crate::support::gateway::{KEY, route};
 use crate::support::replies::{REPLY, finish, role, word};
@@ -246,13 +248,13 @@ async fn a_hit_is_recorded_counted_and_charged_nothing() {
     assert_eq!((&records[0]["cache"], &records[0]["input_tokens"]), (&json!("miss"), &json!(11)));
     assert_eq!((&records[1]["cache"], &records[1]["input_tokens"]), (&json!("hit"), &json!(0)));
     assert_eq!(
-        gateway.metric("switchpoint_cache_saved_tokens_total", &["route=\"r\""]).await,
-        30.0
+        counted(&gateway, "switchpoint_cache_saved_tokens_total", &["route=\"r\""]).await,
+        30
     );
     let saved = gateway.metric("switchpoint_cache_saved_usd_total", &["route=\"r\""]).await;
     assert!((saved - 0.03).abs() < 1e-9, "{saved}");
-    assert_eq!(gateway.metric("switchpoint_cache_total", &["result=\"hit\""]).await, 2.0);
-    assert_eq!(gateway.metric("switchpoint_attempts_total", &[]).await, 1.0);
+    assert_eq!(counted(&gateway, "switchpoint_cache_total", &["result=\"hit\""]).await, 2);
+    assert_eq!(counted(&gateway, "switchpoint_attempts_total", &[]).await, 1);
 }
 
 #[tokio::test]

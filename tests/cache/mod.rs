@@ -58,6 +58,11 @@ async fn ask_with(gateway: &Gateway, headers: &[(&str, &str)], body: impl Into<B
     open_at(gateway, (CHAT, KEY), headers, body).await.whole().await
 }
 
+/// A metric that counts things.
+async fn counted(gateway: &Gateway, name: &str, labels: &[&str]) -> u64 {
+    gateway.metric(name, labels).await.to_string().parse().unwrap()
+}
+
 /// What the client is told of the cache.
 #[track_caller]
 fn told(answer: &Answer) -> &str {

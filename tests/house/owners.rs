@@ -31,15 +31,17 @@ const OWNERS: &[(&str, &[&str])] = &[
     // Calendars and their zones.
     ("jiff", &["config", "access"]),
     ("ipnet", &["config", "access"]),
-    ("aho_corasick", &["route"]),
+    ("aho_corasick", &["route", "guard"]),
     ("memchr", &["dialect"]),
     ("tiktoken", &["dialect"]),
     // What may be said: regular expressions, languages and schemas.
     ("regex_automata", &["guard"]),
     ("regex_syntax", &["guard"]),
     ("whatlang", &["guard"]),
+    ("unicode_normalization", &["guard"]),
     ("jsonschema", &["guard"]),
     ("prometheus", &["telemetry"]),
+    ("procfs", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
     ("redis", &["store"]),

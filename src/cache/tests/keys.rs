@@ -129,7 +129,7 @@ fn gemini() -> Value {
 }
 
 fn bodies() -> [(Surface, Value); 6] {
-    let plain = json!({"model": "r", "temperature": 0, "max_tokens": 9, "stop": ["x"], "own": 1,
+    let plain = json!({"model": "r", "temperature": 0, "max_tokens": 9, "stop": ["x", "y"], "own": 1,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user",
         "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "there"}]}]});
     let mut message = plain.clone();

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, cache, guard, limit, model, oidc, parse_toml, provider,
-    record, route, server, store, telemetry,
+    SECTIONS, Source, access, budget, cache, guard, limit, manager, model, oidc, parse_toml,
+    provider, record, route, server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -72,6 +72,7 @@ fn every_known_key_stands_in_the_example() {
         ("auth", [oidc::AUTH_KEYS, oidc::KEYS].concat()),
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
         ("cache", cache::KEYS.to_vec()),
+        ("secrets", [manager::KEYS, manager::VAULT_KEYS, manager::APPROLE_KEYS].concat()),
         ("telemetry", telemetry::KEYS.to_vec()),
         ("record", record::KEYS.to_vec()),
     ]);
@@ -81,6 +82,8 @@ fn every_known_key_stands_in_the_example() {
         for key in keys {
             let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
             let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS, oidc::KEYS].concat();
+            let logins = [manager::VAULT_KEYS, manager::APPROLE_KEYS, manager::KUBERNETES_KEYS];
+            let shared = [shared, logins.concat()].concat();
             let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
             let found = written.iter().any(|name| name == key)

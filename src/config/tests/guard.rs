@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Action, GuardKind, Mode, OnError, Stage, together};
+use super::super::{Action, GuardKind, INJECTION_CATEGORIES, Mode, OnError, Stage, together};
 use super::{complaints_beside_sound, parse};
 
 #[test]
@@ -119,4 +119,20 @@ secret = "k"
 guards = ["c", "cc", "c"]
 "#;
     assert_eq!(complaints_beside_sound(text), WRONG);
+}
+
+#[test]
+fn categories_of_injection_are_all_of_them_or_those_that_are_named() {
+    let guard =
+        |line: &str| format!("[guards.i]\nkind = \"injection\"\nstage = [\"input\"]\n{line}\n");
+    let sound = "[providers.groq]\nkind = \"groq\"\n[routes.fast]\ntargets = [\"groq/llama\"]\n";
+    let kind =
+        |line: &str| parse(&format!("{sound}{}", guard(line))).unwrap().guards["i"].kind.clone();
+    let all = INJECTION_CATEGORIES.iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(kind(""), GuardKind::Injection { threshold_permille: 500, categories: all });
+    let some = "threshold = 0.7\ncategories = [\"role\"]";
+    let categories = vec!["role".to_owned()];
+    assert_eq!(kind(some), GuardKind::Injection { threshold_permille: 700, categories });
+    let told = complaints_beside_sound(&guard("categories = [\"rolle\"]"));
+    assert!(told.contains("no category of injection is called \"rolle\"; did you mean \"role\"?"));
 }

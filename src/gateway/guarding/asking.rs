@@ -77,7 +77,8 @@ impl Asker {
         let Ok(Road::Chain(chain)) = self.deputy.house.road(&question.envelope.model) else {
             return Err(Failure::Unreachable("the route is gone".to_owned()));
         };
-        let mut call = Call::open(Arc::clone(&self.deputy.gateway), surface, None, None);
+        let house = (Arc::clone(&self.deputy.gateway), Arc::clone(&self.deputy.house));
+        let mut call = Call::open(house, surface, None, None);
         call.judges_for(&self.deputy);
         call.routed(&chain, &question);
         let (mut call, answer) = journey::walk(call, question).await;

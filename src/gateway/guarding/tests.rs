@@ -1,7 +1,7 @@
 //! What must hold of the screen of an answer, whatever guards it has and however its stream is cut.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -87,9 +87,14 @@ const PIECES: &[&str] = &[
     "\\u0040 \"quoted\" ",
 ];
 
-fn guarding() -> Guarding {
+static MADE: LazyLock<(Config, Guards)> = LazyLock::new(|| {
     let config = Config::parse(GUARDS, Path::new("x.toml"), &["demo"]).unwrap();
     let guards = Guards::build(&config.guards).unwrap();
+    (config, guards)
+});
+
+fn guarding() -> Guarding {
+    let (config, guards) = &*MADE;
     let names: Vec<&str> = config.guards.keys().map(String::as_str).collect();
     let guarding = Guarding {
         output: guards.chain(&names, Stage::Output),
@@ -174,8 +179,8 @@ proptest! {
         let (whole, blocked, found) = pass(&answer(&text, &arguments, &[]));
         let (cut, cut_blocked, cut_found) = pass(&answer(&text, &arguments, &cuts));
         prop_assert_eq!(&blocked, &cut_blocked);
-        prop_assert_eq!(found, cut_found);
         if blocked.is_none() {
+            prop_assert_eq!(found, cut_found);
             prop_assert_eq!(&whole, &cut);
             prop_assert!(serde_json::from_str::<serde_json::Value>(&cut[2]).is_ok(), "{}", cut[2]);
             for text in &cut[..2] {

@@ -75,7 +75,9 @@ type Made = (Box<Call>, Result<Answer, Error>);
 /// The answer as it is remembered or being given to somebody else; else it is asked for.
 pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
     let Some(asking) = Asking::of(&mut call, &question).await else {
-        call.uses_cache(CacheUse::Off);
+        if call.record.purpose == Purpose::Client {
+            call.uses_cache(CacheUse::Off);
+        }
         return journey::seek(call, question).await;
     };
     let cache = Arc::clone(&call.gateway.cache);

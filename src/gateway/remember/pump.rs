@@ -32,7 +32,7 @@ type Piece = Result<Bytes, BodyError>;
 /// The client's end of the pump.
 pub(in crate::gateway) struct Pumped {
     pieces: Receiver<Piece>,
-    tape: Arc<Tape>,
+    pub(in crate::gateway) tape: Arc<Tape>,
 }
 
 /// The upstream's end.
@@ -89,10 +89,6 @@ impl Pumped {
             Some(Err(error)) => Err(error),
             None => Ok(false),
         })
-    }
-
-    pub(in crate::gateway) fn is_followed(&self) -> bool {
-        self.tape.followers() > 0
     }
 }
 

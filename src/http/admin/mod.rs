@@ -2,6 +2,7 @@
 //! and targets. What it can do stands in `table`.
 
 mod audit;
+mod config;
 mod directory;
 mod export;
 mod guard;
@@ -11,6 +12,7 @@ mod operate;
 mod query;
 mod table;
 mod targets;
+mod trial;
 
 use std::convert::Infallible;
 use std::fmt::Display;

@@ -2,10 +2,11 @@
 //! the store does without.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError};
+use tokio::time::Instant;
 
 use super::failure;
 use crate::store::Failure;
