@@ -18,11 +18,12 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, Full};
 use switchpoint::canon::Surface;
 use switchpoint::config::{self, Config, StoreUrl};
+use switchpoint::gateway::collector::Collector;
 use switchpoint::gateway::{Arrival, Ask, Gateway, Snapshot};
 use switchpoint::net::client::Client;
 use switchpoint::net::patience::Pulse;
 use switchpoint::store::Store;
-use switchpoint::telemetry::{Format, Log, Telemetry};
+use switchpoint::telemetry::{Format, Log, Telemetry, Traces};
 
 /// The gateway's own.
 #[global_allocator]
@@ -39,6 +40,7 @@ struct Case {
     translated: bool,
     /// What is counted for its caller.
     counted: Counted,
+    told: Told,
     /// Its answer is remembered from the first call on.
     kept: bool,
     /// A run makes this many, and another one twice as many.
@@ -54,6 +56,16 @@ enum Counted {
     Budgets,
 }
 
+/// What is told of it, besides metrics.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Nothing,
+    /// One line of the log.
+    Line,
+    /// And a trace, to a collector.
+    Trace,
+}
+
 const SMALL: usize = 100;
 const PLAIN: Case = Case {
     name: "",
@@ -62,10 +74,11 @@ const PLAIN: Case = Case {
     stream: false,
     translated: false,
     counted: Counted::Nothing,
+    told: Told::Line,
     kept: false,
     calls: 500,
 };
-const CASES: [Case; 16] = [
+const CASES: [Case; 20] = [
     Case { name: "small chat, direct", ..PLAIN },
     Case { name: "small chat, direct, unlisted model", model: "up/unlisted", ..PLAIN },
     Case { name: "small chat, route of 1 target", model: "one", ..PLAIN },
@@ -97,6 +110,22 @@ const CASES: [Case; 16] = [
         translated: true,
         kept: true,
         calls: 50,
+        ..PLAIN
+    },
+    Case { name: "small chat, telemetry off", told: Told::Nothing, ..PLAIN },
+    Case { name: "small chat, telemetry on", told: Told::Trace, ..PLAIN },
+    Case {
+        name: "stream of 100 chunks, telemetry off",
+        stream: true,
+        told: Told::Nothing,
+        calls: 100,
+        ..PLAIN
+    },
+    Case {
+        name: "stream of 100 chunks, telemetry on",
+        stream: true,
+        told: Told::Trace,
+        calls: 100,
         ..PLAIN
     },
     Case { name: "small chat, translated", translated: true, calls: 200, ..PLAIN },
@@ -178,8 +207,16 @@ fn make_calls(case: &Case, count: usize, upstream: SocketAddr) {
     let folder = tempfile::tempdir().unwrap();
     let gateway = gateway(case, upstream, folder.path());
     let body = request(case);
+    // The collector is told by the thread that makes the calls, so that its count has all of it.
+    let otlp = gateway.snapshot().config.telemetry.otlp.clone();
+    let collector = otlp.map(|otlp| Collector::new(&otlp, &gateway.client).unwrap());
+    let exporting =
+        runtime.block_on(async { collector.and_then(|collector| collector.start(&gateway)) });
     for _ in 0..WARM + count {
         runtime.block_on(call(&gateway, body.clone()));
+    }
+    if let Some(exporting) = exporting {
+        runtime.block_on(exporting.end());
     }
 }
 
@@ -196,15 +233,21 @@ fn gateway(case: &Case, upstream: SocketAddr, folder: &Path) -> Arc<Gateway> {
         terms(case.counted),
         if case.kept { "[cache]\nmode = \"on\"\n" } else { "" }
     );
+    let text = match case.told {
+        Told::Trace => text + &format!("[telemetry.otlp]\nendpoint = \"http://{upstream}\"\n"),
+        Told::Nothing | Told::Line => text,
+    };
     let path = folder.join("config.toml");
     std::fs::write(&path, text).unwrap();
     let config = Config::load(&path, &[kind]).unwrap();
+    let traces = config.telemetry.otlp.as_ref().map(Traces::new);
     let client = Client::new(1);
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default())).unwrap();
-    let log = Log::start(Format::Json, true, Box::new(std::io::sink())).unwrap();
+    let access = case.told != Told::Nothing;
+    let log = Log::start(Format::Json, access, Box::new(std::io::sink())).unwrap();
     // On disk, as it is in service: a journal is written, and taken into the database.
     let store = Store::open(&config::Store::at(StoreUrl::Sqlite(folder.join("state.db")))).unwrap();
-    Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap())
+    Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap().tracing(traces))
 }
 
 /// Of its key, and of its key's team.

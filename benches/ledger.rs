@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use divan::{Bencher, black_box};
-use switchpoint::canon::{Attempt, Money, Outcome, Usage, UsageSource};
+use switchpoint::canon::{Attempt, Leg, Money, Outcome, Usage, UsageSource};
 use switchpoint::config::{self, StoreUrl};
 use switchpoint::store::{CallRow, Store};
 
@@ -33,6 +33,7 @@ fn row() -> CallRow {
         elapsed: Duration::from_millis(90),
         usage: None,
         cost: None,
+        leg: Leg::default(),
     };
     CallRow {
         id: "0198a1b2-0000-7000-8000-000000000000".to_owned(),

@@ -353,6 +353,21 @@ pub enum FinishReason {
     Malformed,
 }
 
+// === impl FinishReason ===
+
+impl FinishReason {
+    /// What OpenTelemetry's conventions call it.
+    pub fn traced_as(self) -> &'static str {
+        match self {
+            Self::Stop | Self::Pause => "stop",
+            Self::Length | Self::ContextFull => "length",
+            Self::ToolCalls => "tool_call",
+            Self::ContentFilter | Self::Refusal => "content_filter",
+            Self::Malformed => "error",
+        }
+    }
+}
+
 // === impl Part ===
 
 impl Part {

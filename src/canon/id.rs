@@ -29,6 +29,16 @@ impl CallId {
         self.0.as_u64_pair().1 & (u64::MAX >> 2)
     }
 
+    /// All of its bits.
+    pub fn bits(self) -> u128 {
+        self.0.as_u128()
+    }
+
+    /// The half that is random, never 0: the id of the call's span in a trace.
+    pub fn span(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+
     /// The 36 characters of the id, without an allocation.
     pub fn encode(self, buffer: &mut [u8; 36]) -> &str {
         self.0.hyphenated().encode_lower(buffer)

@@ -10,6 +10,7 @@ mod owner;
 mod record;
 mod relay;
 mod task;
+mod trace;
 mod usage;
 
 pub use chat::{
@@ -26,8 +27,10 @@ pub use model::{
 };
 pub use owner::Owner;
 pub use record::{
-    Attempt, CacheUse, CallRecord, GuardNote, Outcome, Purpose, Surface, UsageSource,
+    Attempt, CacheUse, CallRecord, GuardNote, Leg, Outcome, Purpose, Shown, Skipped, Surface,
+    UsageSource,
 };
 pub use relay::Relay;
 pub use task::Task;
+pub use trace::{Trace, span_of_attempt};
 pub use usage::Usage;

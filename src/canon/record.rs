@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, Dialect, Money, Task, Usage};
+use super::{CallId, Dialect, FinishReason, Money, Task, Trace, Usage};
 
 /// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -223,6 +223,20 @@ pub struct Attempt {
     pub usage: Option<Usage>,
     /// What that cost; `None` where nothing was used or nobody knows the price.
     pub cost: Option<Money>,
+    /// Only of a call that has just been made.
+    #[serde(skip)]
+    pub leg: Leg,
+}
+
+/// What a trace tells of an attempt besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leg {
+    /// The place of its target in the chain.
+    pub place: u16,
+    /// How long after the arrival of the call it left.
+    pub began: Duration,
+    /// What traces call providers of this kind.
+    pub system: &'static str,
 }
 
 /// What the cache had to do with a call.
@@ -335,12 +349,39 @@ pub struct CallRecord {
     /// What kind of work it was, where the route asked.
     pub task: Option<Task>,
     pub purpose: Purpose,
+    /// Who said which kind of work it is.
+    pub task_by: Option<&'static str>,
+    /// Targets that were not asked.
+    pub skipped: Vec<Skipped>,
+    /// Why the answer ended, as far as anybody looked.
+    pub finish: Option<FinishReason>,
+    /// `None` where nothing is traced.
+    pub trace: Option<Trace>,
+    /// Only where traces show it.
+    pub shown: Option<Box<Shown>>,
     /// What each guard said that looked at it.
     pub guards: Vec<GuardNote>,
     /// `None` where nothing is remembered in any case.
     pub cache: Option<CacheUse>,
     /// How similar the most similar question was that was answered before.
     pub similarity: Option<f32>,
+}
+
+/// What was asked and answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// As JSON, and not as a digest of it.
+    pub in_full: bool,
+    pub question: Option<String>,
+    pub answer: Option<String>,
+}
+
+/// A target of the route that was not asked, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    pub provider: Arc<str>,
+    pub model: Arc<str>,
+    pub reason: &'static str,
 }
 
 impl GuardNote {
@@ -381,6 +422,11 @@ impl CallRecord {
             task: None,
             purpose: Purpose::Client,
             guards: Vec::new(),
+            task_by: None,
+            skipped: Vec::new(),
+            finish: None,
+            trace: None,
+            shown: None,
             cache: None,
             similarity: None,
         }

@@ -60,8 +60,8 @@ pub(super) fn run(arguments: &ReplayArguments) -> ExitCode {
         Ok(player) => player,
         Err(error) => return broken(&arguments.config, &error),
     };
-    let played = runtime.block_on(play_all(&player, &arguments.file, arguments.json));
-    match played {
+    let result = runtime.block_on(play_all(&player, &arguments.file, arguments.json));
+    match result {
         Ok(sum) if sum.calls == sum.left_out => {
             complain("No call could be played.");
             ExitCode::from(BROKEN)

@@ -17,6 +17,7 @@ use tokio::time::interval;
 use super::banner::{self, Made};
 use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
+use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
 use crate::http::{AdminApi, Api, Observed};
 use crate::net::client::Client;
@@ -27,7 +28,7 @@ use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
 use crate::store::shared::{Shared, Values};
-use crate::telemetry::{Format, Log, Telemetry};
+use crate::telemetry::{Format, Log, Telemetry, Traces};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -69,6 +70,8 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let workers = Workers::start(config.server.workers)
         .map_err(|error| NoStart::Io("cannot start the workers", error))?;
     let client = Client::new(workers.count());
+    let collector = collector(&config, &client)
+        .map_err(|problem| NoStart::Config(located(path.as_deref(), &[problem])))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -85,7 +88,10 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     share(&gateway, path.as_deref())?;
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let house = House { gateway, reloader, workers: Arc::new(workers), made };
-    let result = runtime.block_on(house.serve());
+    let result = runtime.block_on(async {
+        let exporting = collector.and_then(|collector| collector.start(&house.gateway));
+        house.serve(exporting).await
+    });
     runtime.shutdown_background();
     result
 }
@@ -168,8 +174,16 @@ fn telemetry(config: &Config) -> Result<Telemetry, NoStart> {
     let log = Log::start(format, config.telemetry.access_log, output)
         .map_err(|error| NoStart::Io("cannot start the log", error))?;
     log.install(&config.telemetry.level);
+    let traces = config.telemetry.otlp.as_ref().map(Traces::new);
     Telemetry::new(log)
+        .map(|telemetry| telemetry.tracing(traces))
         .map_err(|error| NoStart::Io("cannot set up metrics", io::Error::other(error)))
+}
+
+/// The way to the collector of traces, if there is one.
+fn collector(config: &Config, client: &Client) -> Result<Option<Collector>, (String, String)> {
+    let collector = config.telemetry.otlp.as_ref().map(|otlp| Collector::new(otlp, client));
+    collector.transpose().map_err(|problem| ("telemetry.otlp".to_owned(), problem))
 }
 
 /// 192 random bits behind a prefix that secret scanners can know.
@@ -197,7 +211,7 @@ struct Signals {
 }
 
 impl House {
-    async fn serve(self) -> Result<(), NoStart> {
+    async fn serve(self, exporting: Option<Exporting>) -> Result<(), NoStart> {
         let snapshot = self.gateway.snapshot();
         let config = &snapshot.config;
         for warning in &config.warnings {
@@ -239,6 +253,11 @@ impl House {
         }
         say(&banner::text(config, &addresses, admin_address, &self.made));
         self.run_until_told(signals, (&stop, &closing), &connections).await;
+        if let Some(exporting) = exporting {
+            let _ = tokio::time::timeout(LAST_WRITES, exporting.end()).await;
+        }
+        tracing::info!(open = connections.running(), "stopped");
+        self.gateway.telemetry.log.end(LAST_WORDS);
         Ok(())
     }
 
@@ -384,8 +403,6 @@ impl House {
         if !matches!(written, Ok(Ok(()))) {
             tracing::error!("the store could not be written to the end");
         }
-        tracing::info!(open = connections.running(), "stopped");
-        self.gateway.telemetry.log.flush();
     }
 }
 

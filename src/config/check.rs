@@ -30,8 +30,20 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     }
     check_hierarchy(config, report);
     check_issuers(config, report);
+    check_sampled(config, report);
     check_twins(&config.keys, report);
     guard::check(config, report);
+}
+
+fn check_sampled(config: &Config, report: &Report) {
+    let sampled = config.telemetry.otlp.iter().flat_map(|otlp| otlp.routes.keys());
+    // Calls of a provider's model, without a route, have this one.
+    let known = |name: &&String| config.routes.contains_key(*name) || *name == "direct";
+    for name in sampled.filter(|name| !known(name)) {
+        let hint = suggestion(name, config.routes.keys().map(String::as_str));
+        let path = child("telemetry.otlp.routes", name);
+        report.problem(&path, format!("there is no route \"{name}\"{hint}"));
+    }
 }
 
 fn check_listeners(config: &Config, report: &Report) {

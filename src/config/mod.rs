@@ -32,6 +32,7 @@ mod access;
 mod guard;
 mod oidc;
 pub mod entry;
+mod otlp;
 mod telemetry;
 mod record;
 mod check;
@@ -52,6 +53,7 @@ pub use limit::{Limits, Pace};
 pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
+pub use otlp::{Attributes, Capture, Otlp, Protocol};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
 pub use record::{Bodies, Record};
@@ -253,9 +255,7 @@ impl Config {
             secrets: section("secrets", manager::KEYS)
                 .map(|section| Secrets::read(&section))
                 .unwrap_or_default(),
-            telemetry: section("telemetry", telemetry::KEYS)
-                .map(|section| Telemetry::read(&section))
-                .unwrap_or_default(),
+            telemetry: Telemetry::read(section("telemetry", telemetry::KEYS).as_ref(), root.report),
             record: section("record", record::KEYS)
                 .and_then(|section| Record::read(&section))
                 .map(Arc::new),

@@ -1,12 +1,14 @@
-//! `[telemetry]`: what is logged, and how.
+//! `[telemetry]`: what is logged, and how, and where traces go.
 
 use toml::de::DeValue;
 
-use super::problem::suggestion;
+use super::otlp::{self, Otlp};
+use super::problem::{Report, suggestion};
 use super::reader::Section;
+use super::secret::variable;
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["log", "level", "access_log"];
+pub(super) const KEYS: &[&str] = &["log", "level", "access_log", "otlp"];
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -17,6 +19,8 @@ pub struct Telemetry {
     pub level: String,
     /// Whether every call leaves a line.
     pub access_log: bool,
+    /// `None` where nothing is traced.
+    pub otlp: Option<Otlp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +33,19 @@ pub enum LogFormat {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log: LogFormat::Json, level: "info".to_owned(), access_log: true }
+        Self { log: LogFormat::Json, level: "info".to_owned(), access_log: true, otlp: None }
     }
 }
 
 impl Telemetry {
-    pub(super) fn read(section: &Section<'_>) -> Self {
+    /// What the section says, if there is one, and what the environment says of traces.
+    pub(super) fn read(section: Option<&Section<'_>>, report: &Report) -> Self {
         let usual = Self::default();
+        let of_traces = section.and_then(|section| section.get("otlp")?.section(otlp::KEYS));
+        let otlp = Otlp::read(of_traces.as_ref(), report, &variable);
+        let Some(section) = section else { return Self { otlp, ..usual } };
         Self {
+            otlp,
             log: section.read("log", format).unwrap_or(usual.log),
             level: section.read("level", level).unwrap_or(usual.level),
             access_log: section.read("access_log", value::flag).unwrap_or(usual.access_log),

@@ -62,12 +62,16 @@ pub(super) fn permille(value: &DeValue<'_>) -> Result<u32, String> {
         }
         _ => None,
     };
-    let share = written.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(wrong)?;
+    written.and_then(thousandths).ok_or_else(wrong)
+}
+
+/// A share from 0 to 1, in thousandths.
+pub(super) fn thousandths(share: f64) -> Option<u32> {
+    if !(0.0..=1.0).contains(&share) {
+        return None;
+    }
     // Counted out, since a cast would be one that could lose something.
-    Ok((0..=1000u32)
-        .rev()
-        .find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
-        .unwrap_or(0))
+    (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
 }
 
 /// A duration longer than nothing: a deadline of zero would refuse everything.

@@ -10,7 +10,7 @@ use super::openai::Tap;
 use super::seam::Seam;
 use super::sse::{Decoder, Frame};
 use super::{ReadStream, WriteStream, openai};
-use crate::canon::{Delta, Dialect, Event, Opening, StreamFailure, Usage};
+use crate::canon::{Delta, Dialect, Event, FinishReason, Opening, StreamFailure, Usage};
 
 /// What is to be done with an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Sight {
     pub failure: Option<StreamFailure>,
     /// Answers that have their finish reason.
     pub finishes: u32,
+    /// The last of their reasons.
+    pub finish: Option<FinishReason>,
 }
 
 /// Stands between reader and writer: what it lets out is what the client is told. The keeper of the
@@ -144,7 +146,8 @@ impl Sight {
                 self.deltas += 1;
             }
             Event::Open { part, .. } => self.content |= is_content(part),
-            Event::Finish { .. } => {
+            Event::Finish { finish, .. } => {
+                self.finish = Some(finish.reason);
                 self.finishes += 1;
                 self.finished = self.finishes >= choices;
             }

@@ -17,12 +17,12 @@ use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
 use super::{guarding, relayed, remember, reword};
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Outcome, Surface, Usage};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::keepsake::Keepsake;
-use crate::dialect::openai::{MediaReader, Tap, read_usage};
+use crate::dialect::openai::{MediaReader, Tap, read_finish, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload};
 use crate::dialect::{self, Context, Misread, UpstreamSide};
@@ -63,6 +63,8 @@ pub(super) struct Answered {
     pub(super) keepsakes: Vec<Keepsake>,
     /// The whole response, should it be kept, and whether it is in the provider's own words.
     pub(super) response: Option<(Bytes, bool)>,
+    /// Why it ended, where it is whole.
+    pub(super) finish: Option<FinishReason>,
     /// A guard objects to it: it goes no further.
     pub(super) blocked: Option<Blocked>,
     /// The whole answer in our own words, should it be remembered.
@@ -72,8 +74,9 @@ pub(super) struct Answered {
 impl Answered {
     pub(super) fn new(answer: Answer) -> Self {
         let first_token = Instant::now();
-        let (keepsakes, blocked, canon) = (Vec::new(), None, None);
-        Self { answer, first_token, usage: None, keepsakes, response: None, blocked, canon }
+        let (usage, keepsakes, response) = (None, Vec::new(), None);
+        let (finish, blocked, canon) = (None, None, None);
+        Self { answer, first_token, usage, keepsakes, response, finish, blocked, canon }
     }
 
     /// One that goes no further.
@@ -131,6 +134,7 @@ async fn ask_so(
     } else {
         question.extra.iter().chain(&errand.headers).cloned().collect()
     };
+    let extra = call.with_parent(target, extra);
     let order = Order {
         operation: errand.operation,
         model: &target.model,
@@ -395,16 +399,20 @@ fn whole(
     let Wording::Translated { into, .. } = &errand.wording else {
         // Whatever it says, what is no JSON is nobody's answer.
         serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
-        let usage = match errand.operation {
+        let (usage, finish) = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
-                dialect::upstream(dialect).read_response(&body).ok().and_then(|read| read.usage)
+                let read = dialect::upstream(dialect).read_response(&body).ok();
+                (read.as_ref().and_then(|read| read.usage), read.as_ref().and_then(finish_of))
             }
-            _ => read_usage(&body),
+            // Nobody else asks why.
+            _ if call.record.trace.is_some() => (read_usage(&body), read_finish(&body)),
+            _ => (read_usage(&body), None),
         };
         return Ok(Answered {
             // What was only counted has not been used.
             usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
             response: Some((body.clone(), true)),
+            finish,
             canon: canon(call, errand.operation, &body),
             ..Answered::new(Answer::Whole { content_type, body })
         });
@@ -442,6 +450,7 @@ fn written(call: &Call, question: &Question, target: &Target, response: &ChatRes
     let last = if stream { last_data(&body) } else { Some(body.clone()) };
     let content_type = if stream { HeaderValue::from_static(client.stream_type()) } else { JSON };
     Answered {
+        finish: finish_of(response),
         response: Some((last.unwrap_or_default(), false)),
         ..Answered::new(Answer::Whole { content_type, body })
     }
@@ -470,6 +479,10 @@ async fn guarded(
         }
         Err(blocked) => Ok(Answered { usage, ..Answered::objected(blocked) }),
     }
+}
+
+fn finish_of(response: &ChatResponse) -> Option<FinishReason> {
+    response.choices.first().map(|choice| choice.finish.reason)
 }
 
 /// A whole answer in our own words, where it is to be remembered.

@@ -81,6 +81,9 @@ impl http_body::Body for Body {
             }
             Inner::Stream(relay) => {
                 let next = std::task::ready!(relay.poll_next(context));
+                if let Some(bytes) = &next {
+                    relay.tapes(bytes);
+                }
                 Poll::Ready(next.map(|bytes| Ok(Frame::data(bytes))))
             }
             Inner::Bytes(pass) => pass.poll_next(context).map_ok(Frame::data),

@@ -18,6 +18,7 @@ use super::recording::Taken;
 use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
+use super::tape::Tape;
 use super::task::Decision;
 use super::till::Till;
 use super::{Gateway, guarding, journey};
@@ -75,6 +76,8 @@ pub(super) struct Call {
     pub(super) record: CallRecord,
     /// What is kept of it in a file.
     pub(super) taken: Option<Box<Taken>>,
+    /// What its trace is to show.
+    pub(super) tape: Option<Box<Tape>>,
     /// `None` until it is known; a call that is dropped before was left by its client.
     outcome: Option<Outcome>,
     _permit: Option<Permit>,
@@ -148,6 +151,7 @@ impl Call {
             recalled: None,
             record,
             taken: None,
+            tape: None,
             outcome: None,
             _permit: permit,
             busy,
@@ -175,27 +179,6 @@ impl Call {
         }
     }
 
-    /// Keeps the response that the client is being given, if it is to be kept. `verbatim`: the
-    /// provider gave it that id.
-    pub(super) fn keep_response(&mut self, answer: &[u8], verbatim: bool) {
-        let Some(keeping) = self.keeping.take() else { return };
-        let provider = self.target().filter(|_| verbatim).map(|target| &*target.provider.name);
-        self.gateway.keep_response(&keeping, answer, provider);
-    }
-
-    /// Keeps that the response, of which the client has the beginning, has failed.
-    pub(super) fn keep_failure(&mut self, error: &Error) {
-        let Some(keeping) = self.keeping.take() else { return };
-        let (id, created) = self.stamp();
-        let model = self.target().map_or_else(String::new, |target| target.model.to_string());
-        self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
-    }
-
-    /// The provider that keeps the response which it is giving, too.
-    pub(super) fn keeper(&self) -> Option<String> {
-        self.target()?.keeper(self.surface()).map(str::to_owned)
-    }
-
     /// Nobody waits for the answer any more.
     pub(super) fn goes_to_background(&mut self) -> Option<Busy> {
         self.busy.take()
@@ -217,6 +200,7 @@ impl Call {
         self.caller.clone_from(&other.caller);
         self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Classifier;
+        self.belongs_to(other);
     }
 
     /// The call repeats another one for comparison.
@@ -224,6 +208,7 @@ impl Call {
         self.record.key.clone_from(&other.record.key);
         self.owner.clone_from(&other.owner);
         self.record.purpose = Purpose::Shadow;
+        self.belongs_to(other);
     }
 
     /// An operator makes the call, of one target.
@@ -253,7 +238,7 @@ impl Call {
         if !self.only_explained {
             self.gateway.telemetry.metrics.tasks.with_label_values(&[task, by]).inc();
         }
-        self.record.task = decision.task;
+        (self.record.task, self.record.task_by) = (decision.task, Some(by));
         self.bearings.task = Some(decision);
     }
 
@@ -443,15 +428,17 @@ impl Call {
         let Some(target) = chain.and_then(|chain| chain.targets.get(place)) else { return };
         let (provider, model) = (Arc::clone(&target.provider.name), Arc::clone(&target.model));
         let elapsed = since.elapsed();
-        let cost = None;
-        let attempt = Attempt { provider, model, outcome, status, elapsed, usage, cost };
+        let (cost, leg) = (None, self.leg(place, since));
+        let attempt = Attempt { provider, model, outcome, status, elapsed, usage, cost, leg };
         self.record.attempts.push(attempt);
     }
 
     /// Takes in what the attempt under way was answered.
     /// The error is that of a guard which objects to it.
     pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
-        let Answered { answer, first_token, usage, keepsakes, response, blocked, canon } = answered;
+        let Answered { answer, first_token, usage, keepsakes, response, finish, blocked, canon } =
+            answered;
+        self.record.finish = finish;
         self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
@@ -513,6 +500,13 @@ impl Call {
         self.outcome.get_or_insert(outcome);
     }
 
+    /// When the request to the target at this place left.
+    pub(super) fn departure(&self, place: usize) -> Option<Instant> {
+        let current = self.current.as_ref().filter(|current| current.place == place);
+        let rival = || self.rival.as_ref()?.left.get().map(|departure| departure.since);
+        current.map(|current| current.since).or_else(rival)
+    }
+
     /// The place of the target of the attempt under way.
     pub(super) fn place(&self) -> Option<usize> {
         self.current.as_ref().map(|current| current.place)
@@ -562,6 +556,7 @@ impl Drop for Call {
             self.record.usage_source = UsageSource::Estimated;
         }
         self.settle();
+        self.shows();
         let chain = self.chain.as_deref();
         let target = chain.zip(place).and_then(|(chain, place)| chain.targets.get(place));
         let target = target.or_else(|| self.last_target());

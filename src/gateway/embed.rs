@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
 use super::arrival::Question;
@@ -66,11 +67,12 @@ impl Vectors {
         credential: usize,
     ) -> Result<Answered, Box<Failure>> {
         let end = call.end(&target.limits);
+        let extra = call.with_parent(target, Cow::Borrowed(&question.extra[..]));
         let pieces = self
             .bodies
             .iter()
             .cloned()
-            .map(|body| piece(question, target, (body, credential), end));
+            .map(|body| piece(question, target, (body, credential, &extra), end));
         let pieces: Vec<Piece> = stream::iter(pieces).buffered(AT_ONCE).try_collect().await?;
         let bodies: Vec<&[u8]> = pieces.iter().map(|(body, _)| &**body).collect();
         let read = embed::upstream(self.spelling).read_response(&bodies);
@@ -92,7 +94,7 @@ impl Vectors {
 async fn piece(
     question: &Question,
     target: &Target,
-    (payload, credential): (Payload, usize),
+    (payload, credential, extra): (Payload, usize, &[(HeaderName, HeaderValue)]),
     end: Instant,
 ) -> Result<Piece, Box<Failure>> {
     let order = Order {
@@ -100,7 +102,7 @@ async fn piece(
         model: &target.model,
         payload: &payload,
         credential,
-        extra: &question.extra,
+        extra,
         connect_limit: target.limits.connect,
         form: relayed::form(None),
     };

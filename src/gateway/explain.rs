@@ -249,13 +249,11 @@ fn way(call: &Call, target: &Target) -> Value {
 fn why(skip: &Skip) -> Value {
     let now = Instant::now();
     match skip {
-        Skip::NotAllowed => json!({"reason": "not_allowed"}),
-        Skip::Condition => json!({"reason": "condition"}),
-        Skip::Region => json!({"reason": "region"}),
-        Skip::Lacks(features) => json!({"reason": "lacks", "detail": features.to_string()}),
-        Skip::TooSmall(window) => json!({"reason": "context", "detail": window}),
-        Skip::Shut(until, reason) => json!({
-            "reason": reason.name(),
+        Skip::NotAllowed | Skip::Condition | Skip::Region => json!({"reason": skip.reason()}),
+        Skip::Lacks(features) => json!({"reason": skip.reason(), "detail": features.to_string()}),
+        Skip::TooSmall(window) => json!({"reason": skip.reason(), "detail": window}),
+        Skip::Shut(until, _) => json!({
+            "reason": skip.reason(),
             "seconds": until.saturating_duration_since(now).as_secs_f64(),
         }),
     }

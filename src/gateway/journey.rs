@@ -193,6 +193,7 @@ impl Journey {
     ) -> Result<Option<Answer>, Error> {
         self.stage = group.stage;
         let plan = self.plan(call, chain, group);
+        call.skips(chain, &plan.skipped);
         self.skipped.extend(plan.skipped);
         for (step, &place) in plan.order.iter().enumerate() {
             let next = plan.order.get(step + 1).map(|place| usize::from(*place));
@@ -304,13 +305,17 @@ impl Journey {
             }
         }
         if let (false, Some(shut)) = (asked, target.shut(Instant::now())) {
-            self.leave_alone(place, shut);
+            self.leave_alone(call, place, shut);
         }
         Ok(None)
     }
 
-    fn leave_alone(&mut self, place: usize, (until, reason): (Instant, Reason)) {
-        self.skipped.extend(u16::try_from(place).map(|place| (place, Skip::Shut(until, reason))));
+    fn leave_alone(&mut self, call: &mut Call, place: usize, (until, reason): (Instant, Reason)) {
+        let skipped = u16::try_from(place).map(|place| (place, Skip::Shut(until, reason)));
+        if let (Ok(skipped), Some(chain)) = (skipped, call.chain.clone()) {
+            call.skips(&chain, &[skipped]);
+            self.skipped.push(skipped);
+        }
     }
 
     /// Whether the target at `next` may be asked while another one is.
@@ -360,7 +365,7 @@ impl Journey {
         let hold = match hold {
             Ok(hold) => hold,
             Err(until) => {
-                self.leave_alone(place, (until, Reason::RateLimited));
+                self.leave_alone(call, place, (until, Reason::RateLimited));
                 return Ok(None);
             }
         };

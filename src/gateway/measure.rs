@@ -255,6 +255,7 @@ impl Call {
         let (usage, is_told) = sight.used(self.input_estimate());
         let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
         (self.record.usage, self.record.usage_source) = (usage, source);
+        self.record.finish = sight.finish;
     }
 
     /// What was written so far, as far as that is known.

@@ -41,6 +41,7 @@ impl Gateway {
         if let Some(id) = ask.id {
             call.record.id = id;
         }
+        call.is_traced(&headers);
         if ask.explains {
             call.is_not_made();
         }
@@ -51,7 +52,8 @@ impl Gateway {
             // Boxed, like all that is rare: a call's future is as large as its largest part.
             return Box::pin(objects::answer(call, (&ask, filed, relay), &headers, body)).await;
         }
-        match understand(&mut call, (&ask, &headers), body).await {
+        let understood = understand(&mut call, (&ask, &headers), body).await;
+        match understood.inspect(|question| call.tapes_question(question)) {
             Ok(question) if ask.explains => explain::answer(call, question).await,
             // What is passed on as it is has its head from the provider, so it waits for that.
             Ok(question) if question.relayed.is_some() => whole(call, question).await,
@@ -272,6 +274,7 @@ pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Respo
         Ok(Answer::Whole { content_type, body }) => {
             // All is known, and so the client can be told.
             call.settle();
+            call.tapes(&body);
             let response = call.respond(StatusCode::OK, content_type);
             response.map(|()| Body::whole(body, Some(call)))
         }

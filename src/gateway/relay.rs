@@ -104,6 +104,15 @@ impl Relay {
         }
     }
 
+    /// Keeps for the call's trace what the client is given.
+    pub(super) fn tapes(&mut self, bytes: &Bytes) {
+        match &mut self.phase {
+            Phase::Live(live) => live.call.tapes(bytes),
+            Phase::Ending(Some(call)) => call.tapes(bytes),
+            Phase::Ending(None) | Phase::Waiting(_) | Phase::Resuming(_) => {}
+        }
+    }
+
     /// The next bytes for the client; `None` at the end.
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {

@@ -1,10 +1,11 @@
 //! The head of a call's reply, and the reply that says what went wrong.
 
 use http::header::{AGE, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::Body;
 use super::call::Call;
+use super::chain::Chain;
 use crate::canon::{Outcome, UsageSource};
 use crate::error::{Error, Kind};
 use crate::route::plan::Stage;
@@ -82,8 +83,14 @@ impl Call {
         if let Some(recalled) = &self.recalled {
             headers.insert(AGE, HeaderValue::from(recalled.age));
         }
+        self.say_target(chain, headers);
+        response
+    }
+
+    /// Who answers, and what that came to.
+    fn say_target(&self, chain: &Chain, headers: &mut HeaderMap) {
         let recalled = || self.last_target().filter(|_| self.recalled.is_some());
-        let Some(target) = self.target().or_else(recalled) else { return response };
+        let Some(target) = self.target().or_else(recalled) else { return };
         if let Some(provider) = &target.provider_header {
             headers.insert(&PROVIDER, provider.clone());
         }
@@ -110,7 +117,6 @@ impl Call {
         {
             headers.insert(&COST_USD, cost);
         }
-        response
     }
 }
 

@@ -88,6 +88,21 @@ pub fn find(id: &str) -> Option<&'static Kind> {
     CATALOG.iter().find(|kind| kind.id == id)
 }
 
+/// The well-known values of `gen_ai.provider.name` in OpenTelemetry's conventions, where they are
+/// not our ids.
+pub fn system(id: &'static str) -> &'static str {
+    match id {
+        "bedrock" => "aws.bedrock",
+        "azure" => "azure.ai.openai",
+        "gemini" => "gcp.gemini",
+        "vertex" => "gcp.vertex_ai",
+        "mistral" => "mistral_ai",
+        "xai" => "x_ai",
+        "moonshot" => "moonshot_ai",
+        id => id,
+    }
+}
+
 /// In the order of the docs and of `/v1/models`.
 pub static CATALOG: &[Kind] = &[
     Kind {

@@ -210,6 +210,11 @@ impl Provider {
         credentials.iter().enumerate().map(fingerprint).collect()
     }
 
+    /// What OpenTelemetry calls providers of this kind.
+    pub fn system(&self) -> &'static str {
+        catalog::system(self.kind.id)
+    }
+
     /// Where it is, if that is known.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()

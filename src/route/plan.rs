@@ -57,6 +57,20 @@ pub enum Skip {
     Shut(Instant, Reason),
 }
 
+impl Skip {
+    /// Its name in logs, traces and explanations.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::Condition => "condition",
+            Self::Region => "region",
+            Self::Lacks(_) => "lacks",
+            Self::TooSmall(_) => "context",
+            Self::Shut(_, reason) => reason.name(),
+        }
+    }
+}
+
 /// The places of the targets in the order in which they are tried, and of those that are not.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {

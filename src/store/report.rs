@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::database::{Backend, Database, Fault, Row, Value, values};
 use super::rows::{CallRow, Column, Filter, Reach, UsageRow};
 use super::{Failure, Store, millis, time};
-use crate::canon::{Attempt, Money, Outcome, Usage, UsageSource};
+use crate::canon::{Attempt, Leg, Money, Outcome, Usage, UsageSource};
 
 /// Calls of one page.
 const PAGE: u32 = 1000;
@@ -334,6 +334,7 @@ fn attempts(database: &mut Database, call: i64) -> Result<Vec<Attempt>, Fault> {
             elapsed: Duration::from_millis(count(row, 4)?),
             usage: used(row)?,
             cost: money(row, 7)?,
+            leg: Leg::default(),
         })
     };
     database.query(query, values![call], attempt)

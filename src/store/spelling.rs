@@ -125,7 +125,7 @@ pub(super) mod attempts {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::{duration, usage};
-    use crate::canon::{Attempt, Money, Outcome};
+    use crate::canon::{Attempt, Leg, Money, Outcome};
 
     type Fields<S> = (S, S, Outcome, u16, u64, Option<[u64; 8]>, Option<Money>);
 
@@ -134,7 +134,8 @@ pub(super) mod attempts {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(attempts.iter().map(|attempt| -> Fields<&str> {
-            let Attempt { provider, model, outcome, status, elapsed, usage, cost } = attempt;
+            let Attempt { provider, model, outcome, status, elapsed, usage, cost, leg: _ } =
+                attempt;
             let used = usage.as_ref().map(usage::numbers);
             (provider, model, *outcome, *status, duration::nanos(*elapsed), used, *cost)
         }))
@@ -146,7 +147,7 @@ pub(super) mod attempts {
         let rows = Vec::<Fields<Arc<str>>>::deserialize(deserializer)?;
         let attempt = |(provider, model, outcome, status, nanos, used, cost): Fields<Arc<str>>| {
             let (elapsed, usage) = (Duration::from_nanos(nanos), used.map(usage::of));
-            Attempt { provider, model, outcome, status, elapsed, usage, cost }
+            Attempt { provider, model, outcome, status, elapsed, usage, cost, leg: Leg::default() }
         };
         Ok(rows.into_iter().map(attempt).collect())
     }

@@ -7,15 +7,21 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
-use crate::canon::{Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Task, Usage};
+use super::basket::Basket;
+use super::repeats::{More, Repeats};
+use crate::canon::{
+    Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Skipped, Task, Usage,
+};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,19 +38,28 @@ const QUIET: [&str; 2] = ["tokio_postgres=warn", "h2=info"];
 const MOST: usize = 4 * 1024 * 1024;
 /// How long lines gather before they are written together.
 const GATHER: Duration = Duration::from_millis(20);
-/// Buffers; workers beyond this number share them.
-const BUFFERS: usize = 64;
-
+/// How long warnings that were left out wait to be told of at the most, with nothing else to tell.
+const TELL_MORE: Duration = Duration::from_secs(10);
 /// Where lines go.
 pub struct Log {
     format: Format,
     access: bool,
-    buffers: Vec<Mutex<Vec<u8>>>,
+    basket: Basket,
     /// Lines wait, and the writer knows.
     waiting: AtomicBool,
     wake: SyncSender<()>,
-    dropped: AtomicU64,
+    repeats: Repeats,
+    /// Lines that could not be written.
+    lost: AtomicU64,
     output: Mutex<Box<dyn Write + Send>>,
+}
+
+/// One line that stands for several.
+#[derive(Debug, Serialize)]
+struct Repeated<'a> {
+    timestamp: &'a str,
+    level: &'static str,
+    message: &'a str,
 }
 
 /// One line of the access log.
@@ -85,6 +100,13 @@ struct Line<'a> {
     generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_by: Option<&'static str>,
+    /// Targets of the route that were not asked.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    skipped: &'a [Skipped],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
     /// Of calls that the gateway makes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<&'static str>,
@@ -142,10 +164,11 @@ impl Log {
         let log = Arc::new(Self {
             format,
             access,
-            buffers: (0..BUFFERS).map(|_| Mutex::default()).collect(),
+            basket: Basket::new(MOST),
             waiting: AtomicBool::new(false),
             wake,
-            dropped: AtomicU64::new(0),
+            repeats: Repeats::default(),
+            lost: AtomicU64::new(0),
             output: Mutex::new(output),
         });
         let writer = Arc::downgrade(&log);
@@ -160,35 +183,64 @@ impl Log {
         let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
         let quiet = QUIET.iter().filter_map(|directive| directive.parse().ok());
         let filter = quiet.fold(filter, EnvFilter::add_directive);
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_target(false)
             .with_writer(Lines(Arc::clone(self)));
-        // A second call in one process, as in tests, changes nothing.
-        let _ = match self.format {
-            Format::Json => builder.json().flatten_event(true).try_init(),
-            Format::Text => builder.try_init(),
+        let lines = match self.format {
+            Format::Json => lines.json().flatten_event(true).boxed(),
+            Format::Text => lines.boxed(),
         };
+        let registry = tracing_subscriber::registry().with(filter);
+        // A second call in one process, as in tests, changes nothing.
+        let _ = registry.with(lines.with_filter(self.repeats.clone())).try_init();
     }
 
-    /// Writes what waits, now.
-    pub fn flush(&self) {
-        let mut lines = Vec::new();
-        for buffer in &self.buffers {
-            let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
-            if !buffer.is_empty() {
-                lines.append(&mut buffer);
-            }
+    /// Writes what waits, if that is possible within `patience`: who reads the log may have
+    /// stopped, and must not keep the process from its end.
+    pub fn end(self: &Arc<Self>, patience: Duration) {
+        self.repeats.rest().iter().for_each(|more| self.say_more(more));
+        let (told, done) = sync_channel(1);
+        let log = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("last lines".to_owned());
+        let started = thread.spawn(move || {
+            log.flush();
+            let _ = told.send(());
+        });
+        if started.is_ok() {
+            let _ = done.recv_timeout(patience);
+        }
+    }
+
+    fn flush(&self) {
+        let lines = self.basket.take();
+        if lines.is_empty() {
+            return;
         }
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written must not stop the gateway.
-        let _ = output.write_all(&lines).and_then(|()| output.flush());
+        if output.write_all(&lines).and_then(|()| output.flush()).is_err() {
+            // Each line ends with a break, behind the last of which is nothing.
+            let count = lines.split(|byte| *byte == b'\n').count() - 1;
+            self.lost.fetch_add(count as u64, Ordering::Relaxed);
+        }
     }
 
-    /// Lines dropped so far.
+    /// Lines so far that nobody took, or that could not be written.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.basket.dropped() + self.lost.load(Ordering::Relaxed)
+    }
+
+    fn say_more(&self, More { level, text, count }: &More) {
+        let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        let message = format!("{count} more like it: {text}");
+        self.append(|buffer| match self.format {
+            Format::Json => {
+                let line = Repeated { timestamp: &time, level: level.as_str(), message: &message };
+                serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from)
+            }
+            Format::Text => write!(buffer, "{time}  {level} {message}"),
+        });
     }
 
     /// One line for a finished call.
@@ -229,6 +281,9 @@ impl Log {
             overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),
             generation: record.generation,
             task: record.task.map(Task::name),
+            task_by: record.task_by,
+            skipped: &record.skipped,
+            trace_id: record.trace.as_ref().map(|trace| format!("{:032x}", trace.id)),
             cache: record.cache.map(CacheUse::name),
             cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
@@ -243,18 +298,11 @@ impl Log {
 
     /// Adds one line to the caller's buffer.
     fn append(&self, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
-        let mine = &self.buffers[buffer_of_thread()];
-        {
-            let mut buffer = mine.lock().unwrap_or_else(PoisonError::into_inner);
-            let length = buffer.len();
-            if length > MOST {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            } else if write(&mut buffer).is_ok() {
-                buffer.push(b'\n');
-            } else {
-                buffer.truncate(length);
-            }
-        }
+        self.basket.add(|buffer| {
+            let written = write(buffer).is_ok();
+            buffer.push(b'\n');
+            written
+        });
         if !self.waiting.swap(true, Ordering::AcqRel) {
             let _ = self.wake.try_send(());
         }
@@ -267,22 +315,27 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// Waits for lines and lets more of them gather; false when the log is gone.
+/// Writes lines as they come, until the log is gone.
 fn write_all(log: &Weak<Log>, woken: &Receiver<()>) {
     while gather(woken) {
         let Some(log) = log.upgrade() else { return };
+        log.repeats.due().iter().for_each(|more| log.say_more(more));
         log.waiting.store(false, Ordering::Release);
         log.flush();
     }
 }
 
+/// Waits for lines and lets more of them gather; false when the log is gone.
 fn gather(woken: &Receiver<()>) -> bool {
-    let there = woken.recv().is_ok();
-    if there {
-        #[expect(clippy::disallowed_methods, reason = "a thread of its own that batches by time")]
-        std::thread::sleep(GATHER);
+    match woken.recv_timeout(TELL_MORE) {
+        Ok(()) => {
+            #[expect(clippy::disallowed_methods, reason = "a thread that batches by time")]
+            std::thread::sleep(GATHER);
+            true
+        }
+        Err(RecvTimeoutError::Timeout) => true,
+        Err(RecvTimeoutError::Disconnected) => false,
     }
-    there
 }
 
 fn guarded(note: &GuardNote) -> Guarded<'_> {
@@ -302,7 +355,8 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
     before
         .iter()
         .map(|attempt| {
-            let Attempt { provider, model, outcome, status, elapsed, usage, cost: _ } = attempt;
+            let Attempt { provider, model, outcome, status, elapsed, usage, cost: _, leg: _ } =
+                attempt;
             let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             let (outcome, status) = (outcome.name(), *status);
             let input_tokens = usage.as_ref().map(Usage::input_total);
@@ -310,15 +364,6 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
             Failed { provider, model, outcome, status, ms, input_tokens, output_tokens }
         })
         .collect()
-}
-
-/// A number for the calling thread, so that threads rarely share a buffer.
-fn buffer_of_thread() -> usize {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    thread_local! {
-        static MINE: usize = usize::try_from(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(0) % BUFFERS;
-    }
-    MINE.with(|mine| *mine)
 }
 
 // === impl Line ===

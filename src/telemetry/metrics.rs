@@ -1,6 +1,6 @@
 //! The whole metric list in one table. Labels come from the config or from small enums only.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
@@ -8,6 +8,8 @@ use prometheus::{
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::exemplars::{Exemplars, Series};
+use super::openmetrics;
 use super::process::Process;
 use crate::canon::{CallRecord, Outcome, Surface};
 
@@ -29,6 +31,7 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            exemplars: Exemplars,
             $($(#[doc = $help])+ pub $field: metrics!(@type $kind),)+
         }
 
@@ -41,7 +44,7 @@ macro_rules! metrics {
                     let $field = metrics!(@make $kind $name, help, [$($label),*] $(, $buckets)?);
                     registry.register(Box::new($field.clone()))?;
                 )+
-                Ok(Self { registry, $($field,)+ })
+                Ok(Self { registry, exemplars: Exemplars::default(), $($field,)+ })
             }
 
             /// The name and labels of each series.
@@ -159,6 +162,11 @@ metrics! {
     shared_seconds: histograms "switchpoint_shared_seconds" ["for"] in SHORT_SECONDS;
     /// Questions for more of a limit that replicas share, by outcome: granted or refused.
     shared_leases: counters "switchpoint_shared_leases_total" ["outcome"];
+    /// Spans by what became of them: sent to the collector, refused by it, or lost because it could
+    /// not be reached in time.
+    trace_spans: counters "switchpoint_trace_spans_total" ["outcome"];
+    /// Calls whose spans were dropped because too many waited for the collector.
+    traces_dropped: counter "switchpoint_traces_dropped_total" [];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }
@@ -167,6 +175,15 @@ impl Metrics {
     /// All series in Prometheus' text format.
     pub fn expose(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+
+    /// The same as OpenMetrics, with exemplars.
+    pub fn expose_open(&self) -> String {
+        let labels = |name: &str| {
+            let declared = Self::NAMES.iter().find(|(known, _)| *known == name);
+            declared.map_or(&[][..], |(_, labels)| labels)
+        };
+        openmetrics::write(&self.registry.gather(), &self.exemplars, &labels)
     }
 }
 
@@ -180,6 +197,7 @@ pub struct Meters {
     attempts: [OnceLock<IntCounter>; Outcome::ALL.len()],
     tokens: [OnceLock<IntCounter>; 8],
     first_token: OnceLock<Histogram>,
+    first_token_exemplars: OnceLock<Arc<Series>>,
     token_gap: OnceLock<Histogram>,
     /// Of calls without a team.
     cost: OnceLock<Counter>,
@@ -189,6 +207,7 @@ pub struct Meters {
 struct PerSurface {
     requests: [OnceLock<IntCounter>; Outcome::ALL.len()],
     seconds: OnceLock<Histogram>,
+    seconds_exemplars: OnceLock<Arc<Series>>,
     overhead: OnceLock<Histogram>,
 }
 
@@ -244,6 +263,27 @@ impl Meters {
             self.first_token
                 .get_or_init(|| metrics.first_token_seconds.with_label_values(&[provider, model]))
                 .observe(first_token.as_secs_f64());
+        }
+    }
+
+    /// Keeps a call that left a trace as the example of the buckets that it fell into.
+    pub(super) fn exemplify(&self, metrics: &Metrics, record: &CallRecord, trace: u128) {
+        let surface = &self.surfaces[record.surface as usize];
+        let known = &metrics.exemplars;
+        surface
+            .seconds_exemplars
+            .get_or_init(|| {
+                let labels = [record.surface.name(), &*self.route];
+                known.series(&metrics.request_seconds, &labels, SECONDS)
+            })
+            .keep(trace, record.duration.as_secs_f64());
+        if let (Some(first_token), false) = (record.first_token, record.attempts.is_empty()) {
+            self.first_token_exemplars
+                .get_or_init(|| {
+                    let labels = [&*self.provider, &*self.model];
+                    known.series(&metrics.first_token_seconds, &labels, SECONDS)
+                })
+                .keep(trace, first_token.as_secs_f64());
         }
     }
 
@@ -303,5 +343,24 @@ mod tests {
         for (name, _) in Metrics::NAMES {
             assert!(name.starts_with("switchpoint_"));
         }
+    }
+
+    #[test]
+    fn an_exemplar_stands_behind_its_bucket_and_nowhere_else() {
+        let metrics = Metrics::new().unwrap();
+        metrics.requests.with_label_values(&["chat", "a\"b", "p", "m", "ok"]).inc();
+        metrics.request_seconds.with_label_values(&["chat", "r"]).observe(0.03);
+        let labels = ["chat", "r"];
+        let series = metrics.exemplars.series(&metrics.request_seconds, &labels, SECONDS);
+        series.keep(0xabc, 0.03);
+        let text = metrics.expose_open();
+        let examples: Vec<&str> = text.lines().filter(|line| line.contains(" # {")).collect();
+        let [example] = examples[..] else { panic!("{examples:?}") };
+        let bucket = "switchpoint_request_seconds_bucket{route=\"r\",surface=\"chat\",le=\"0.05\"} 1 \
+                      # {trace_id=\"00000000000000000000000000000abc\"} 0.03 ";
+        assert!(example.starts_with(bucket), "{example}");
+        assert!(text.contains("# TYPE switchpoint_requests counter\n"));
+        assert!(text.contains("switchpoint_requests_total{model=\"m\",outcome=\"ok\",provider=\"p\",route=\"a\\\"b\",surface=\"chat\"} 1.0\n"));
+        assert!(text.contains("le=\"+Inf\"} 1\n") && text.ends_with("# EOF\n"));
     }
 }

@@ -233,7 +233,8 @@ fn no_two_changes_have_one_key() {
         for (how, changed) in mutations(&body) {
             let Some(digest) = of(surface, &changed) else { continue };
             let (essence, written) = (essence(&changed), changed.to_string());
-            let (other, before) = known.entry(digest).or_insert((essence.clone(), how.clone()));
+            let (other, before) =
+                known.entry(digest).or_insert_with(|| (essence.clone(), how.clone()));
             assert_eq!(*other, essence, "{how} is {before}: {written}");
         }
     }

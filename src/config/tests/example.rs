@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, cache, guard, limit, manager, model, oidc, parse_toml,
+    SECTIONS, Source, access, budget, cache, guard, limit, manager, model, oidc, otlp, parse_toml,
     provider, record, route, server, store, telemetry,
 };
 use super::{Config, parse};
@@ -73,7 +73,7 @@ fn every_known_key_stands_in_the_example() {
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
         ("cache", cache::KEYS.to_vec()),
         ("secrets", [manager::KEYS, manager::VAULT_KEYS, manager::APPROLE_KEYS].concat()),
-        ("telemetry", telemetry::KEYS.to_vec()),
+        ("telemetry", [telemetry::KEYS, otlp::KEYS].concat()),
         ("record", record::KEYS.to_vec()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());

@@ -12,6 +12,7 @@ mod example;
 mod guard;
 mod model;
 mod oidc;
+mod otlp;
 mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];

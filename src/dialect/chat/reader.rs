@@ -244,7 +244,7 @@ fn failure_of(reason: &str, error: &Value) -> Option<StreamFailure> {
 
 /// Each server's word for why it stopped. Where a router also says the word of the server behind
 /// it, that one may be the more exact.
-fn read_reason(reason: &str, native: &str) -> FinishReason {
+pub(in crate::dialect) fn read_reason(reason: &str, native: &str) -> FinishReason {
     let exact = match native {
         "pause_turn" => Some(FinishReason::Pause),
         "refusal" => Some(FinishReason::Refusal),

@@ -59,6 +59,6 @@ fn value(error: &Error) -> Value {
 }
 
 fn attempt(attempt: &Attempt) -> String {
-    let Attempt { provider, model, outcome, status, elapsed, usage: _, cost: _ } = attempt;
+    let Attempt { provider, model, outcome, status, elapsed, usage: _, cost: _, leg: _ } = attempt;
     format!("{provider}/{model}: {} ({status}, {} ms)", outcome.name(), elapsed.as_millis())
 }

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{DONE, count};
-use crate::canon::Usage;
+use crate::canon::{FinishReason, Usage};
+use crate::dialect::chat::reader::read_reason;
 use crate::dialect::passage::{Sight, Verdict};
 use crate::dialect::sse::{Decoder, Frame, without_private};
 
@@ -130,6 +131,9 @@ impl Tap {
         if count > 0 {
             self.sight.finishes += u32::try_from(count).unwrap_or(u32::MAX);
             self.sight.finished |= self.sight.finishes >= self.choices;
+            let reason = choices
+                .and_then(|all| all.iter().find_map(|choice| choice["finish_reason"].as_str()));
+            self.sight.finish = reason.map(|reason| read_reason(reason, ""));
             self.finish_event = Some(event.clone());
         }
     }
@@ -180,6 +184,12 @@ fn carries_content(event: &Value) -> bool {
 }
 
 /// The usage that a whole answer reports.
+pub fn read_finish(body: &[u8]) -> Option<FinishReason> {
+    let value = key_value(&FINISH, body)?.strip_prefix(b"\"")?;
+    let end = value.iter().position(|byte| *byte == b'"')?;
+    Some(read_reason(std::str::from_utf8(&value[..end]).ok()?, ""))
+}
+
 pub fn read_usage(body: &[u8]) -> Option<Usage> {
     let mut found = USAGE.find_iter(body);
     let only = found.next()?;

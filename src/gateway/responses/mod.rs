@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use self::stored::{LONGEST_CHAIN, Stored, asked, said};
 use super::Gateway;
+use super::call::Call;
 use super::shelf::RESPONSE;
 use crate::canon::Owner;
 use crate::dialect::responses::state::{self, Page};
@@ -51,6 +52,29 @@ impl Keeping {
             previous: self.previous.clone(),
             provider: provider.map(str::to_owned),
         }
+    }
+}
+
+impl Call {
+    /// Keeps the response that the client is being given, if it is to be kept. `verbatim`: the
+    /// provider gave it that id.
+    pub(in crate::gateway) fn keep_response(&mut self, answer: &[u8], verbatim: bool) {
+        let Some(keeping) = self.keeping.take() else { return };
+        let provider = self.target().filter(|_| verbatim).map(|target| &*target.provider.name);
+        self.gateway.keep_response(&keeping, answer, provider);
+    }
+
+    /// Keeps that the response, of which the client has the beginning, has failed.
+    pub(in crate::gateway) fn keep_failure(&mut self, error: &Error) {
+        let Some(keeping) = self.keeping.take() else { return };
+        let (id, created) = self.stamp();
+        let model = self.target().map_or_else(String::new, |target| target.model.to_string());
+        self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
+    }
+
+    /// The provider that keeps the response which it is giving, too.
+    pub(in crate::gateway) fn keeper(&self) -> Option<String> {
+        self.target()?.keeper(self.surface()).map(str::to_owned)
     }
 }
 

@@ -114,7 +114,7 @@ impl AdminApi {
     async fn answer(self, request: Request<Incoming>, from: Option<IpAddr>) -> Response<Body> {
         let found = find(request.method(), request.uri().path());
         if let Ok((Operation { handler: Handler::Open(handler), .. }, _)) = &found {
-            return handler(&self);
+            return handler(&self, request.headers());
         }
         // Nobody learns what there is without being let in.
         let by = match self.admit(request.headers(), from).await {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{Response, StatusCode};
+use http::header::ACCEPT;
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -14,16 +15,16 @@ use crate::error::{Error, Kind};
 use crate::gateway::Body;
 use crate::http::{body, json as answer, ready};
 
-pub(super) fn health(_: &AdminApi) -> Response<Body> {
+pub(super) fn health(_: &AdminApi, _: &HeaderMap) -> Response<Body> {
     answer(StatusCode::OK, &json!({"status": "ok"}))
 }
 
-pub(super) fn readiness(api: &AdminApi) -> Response<Body> {
+pub(super) fn readiness(api: &AdminApi, _: &HeaderMap) -> Response<Body> {
     ready(&api.gateway)
 }
 
 /// Open, as scrapers expect: series hold names from the config and counts, no content.
-pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
+pub(super) fn metrics(api: &AdminApi, headers: &HeaderMap) -> Response<Body> {
     let metrics = &api.gateway.telemetry.metrics;
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.in_flight.set(count(api.gateway.gauge.in_flight()));
@@ -37,8 +38,15 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
     let stock = api.gateway.cache.exact.stock();
     metrics.cache_entries.set(stock.entries.cast_signed());
     metrics.cache_bytes.set(stock.bytes.cast_signed());
-    let text = api.gateway.telemetry.expose();
-    body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes())
+    // Exemplars have no place in Prometheus' own format, so scrapers ask for the other one.
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let open = accepted.into_iter().any(|kinds| kinds.contains("application/openmetrics-text"));
+    let kind = if open {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    body(StatusCode::OK, kind, api.gateway.telemetry.expose(open).into_bytes())
 }
 
 pub(super) fn targets(api: &AdminApi) -> Response<Body> {

@@ -1,7 +1,7 @@
 //! Everything the operators' door can do, one row each. The router, the answers to wrong paths and
 //! methods, who is let in, and the `OpenAPI` document are all made of these rows.
 
-use http::Method;
+use http::{HeaderMap, Method};
 use percent_encoding::percent_decode_str;
 
 use super::guard::Right;
@@ -42,7 +42,7 @@ pub(super) enum Makes {
 /// Who answers. What is open to all never learns who asks.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Handler {
-    Open(fn(&AdminApi) -> http::Response<Body>),
+    Open(fn(&AdminApi, &HeaderMap) -> http::Response<Body>),
     Guarded(Right, fn(AdminApi, Asked) -> BoxFuture<Answer>),
 }
 
@@ -60,7 +60,7 @@ const fn open(
     path: &'static str,
     (id, summary): (&'static str, &'static str),
     gives: &'static str,
-    handler: fn(&AdminApi) -> http::Response<Body>,
+    handler: fn(&AdminApi, &HeaderMap) -> http::Response<Body>,
 ) -> Operation {
     let handler = Handler::Open(handler);
     let (method, makes) = (&Method::GET, Makes::Nothing);

@@ -5,6 +5,7 @@
 
 mod connect;
 mod feed;
+mod grpc;
 mod h1;
 mod reply;
 
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 use self::connect::{Connected, Connector};
 pub use self::feed::Feed;
+pub use self::grpc::{Called, framed, gzip};
 use self::h1::Connection;
 pub use self::reply::{BodyError, Reply, ReplyBody};
 use super::tasks::Tasks;
@@ -256,23 +258,7 @@ impl Origin {
         mut line: Multiplexed,
         outgoing: Outgoing<'_>,
     ) -> Result<Reply, Fault> {
-        let uri = format!("{}{}", self.connector.address(), outgoing.path);
-        let mut request = Request::builder()
-            .method(outgoing.method)
-            .uri(uri)
-            .body(())
-            .map_err(|error| Fault::Malformed(error.to_string()))?;
-        *request.headers_mut() = outgoing.headers.map.clone();
-        if let Some(content_type) = outgoing.content_type() {
-            request.headers_mut().insert(CONTENT_TYPE, content_type.clone());
-        }
-        for (name, value) in outgoing.extra {
-            request.headers_mut().insert(name, value.clone());
-        }
-        let closed = |error: hyper::Error| Fault::Closed {
-            arrived: !(error.is_canceled() || error.is_closed()),
-            cause: io::Error::other(error),
-        };
+        let request = self.head(outgoing)?;
         line.sender.ready().await.map_err(closed)?;
         let (response, request) = if let Some(rest) = outgoing.rest {
             feed::exchange_http2(&mut line.sender, request, (outgoing.body, rest)).await?
@@ -289,6 +275,24 @@ impl Origin {
             ),
             headers: head.headers,
         })
+    }
+
+    /// The head of a request as HTTP/2 has it.
+    fn head(&self, outgoing: Outgoing<'_>) -> Result<Request<()>, Fault> {
+        let uri = format!("{}{}", self.connector.address(), outgoing.path);
+        let mut request = Request::builder()
+            .method(outgoing.method)
+            .uri(uri)
+            .body(())
+            .map_err(|error| Fault::Malformed(error.to_string()))?;
+        *request.headers_mut() = outgoing.headers.map.clone();
+        if let Some(content_type) = outgoing.content_type() {
+            request.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+        }
+        for (name, value) in outgoing.extra {
+            request.headers_mut().insert(name, value.clone());
+        }
+        Ok(request)
     }
 
     /// An open connection that is not known to be closed.
@@ -318,6 +322,13 @@ impl Origin {
     fn shard(&self) -> MutexGuard<'_, Shard> {
         // Only this worker takes this lock, so it is free.
         lock(&self.shards[workers::current() % self.shards.len()])
+    }
+}
+
+fn closed(error: hyper::Error) -> Fault {
+    Fault::Closed {
+        arrived: !(error.is_canceled() || error.is_closed()),
+        cause: io::Error::other(error),
     }
 }
 

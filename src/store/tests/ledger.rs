@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::database::Backend;
 use super::*;
-use crate::canon::{Attempt, Money, Outcome, Usage, UsageSource};
+use crate::canon::{Attempt, Leg, Money, Outcome, Usage, UsageSource};
 use crate::config::Unit;
 
 pub(super) fn row(id: &str, at: u64) -> CallRow {
@@ -17,6 +17,7 @@ pub(super) fn row(id: &str, at: u64) -> CallRow {
         elapsed: Duration::from_millis(90),
         usage: None,
         cost: None,
+        leg: Leg::default(),
     };
     CallRow {
         id: id.to_owned(),

@@ -1,0 +1,96 @@
+//! A call's place in a trace: taken from its client, handed on to whom it asks. And whom it did
+//! not ask.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use super::call::Call;
+use super::chain::Chain;
+use super::snapshot::Target;
+use crate::canon::{Leg, Skipped, Trace, span_of_attempt};
+use crate::route::plan::Skip;
+
+const PARENT: HeaderName = HeaderName::from_static("traceparent");
+const STATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// So many targets that were not asked are named.
+const MOST_SKIPPED: usize = 32;
+
+type Headers = [(HeaderName, HeaderValue)];
+
+impl Call {
+    /// Joins the trace of its client, or begins one; nothing where traces are not wanted.
+    pub(super) fn is_traced(&mut self, headers: &HeaderMap) {
+        if self.gateway.telemetry.traces.is_some() {
+            let given = || read(headers);
+            self.record.trace = given().or_else(|| Some(Trace::begin(self.record.id)));
+        }
+    }
+
+    /// It is made for another call, and so is a part of that one's trace.
+    pub(super) fn belongs_to(&mut self, other: &Self) {
+        let below = |trace: &Trace| trace.below(other.record.id.span());
+        self.record.trace = other.record.trace.as_ref().map(below);
+    }
+
+    /// Notes who is not asked, and why.
+    pub(super) fn skips(&mut self, chain: &Chain, skipped: &[(u16, Skip)]) {
+        let room = MOST_SKIPPED.saturating_sub(self.record.skipped.len());
+        let named = skipped.iter().take(room).filter_map(|(place, skip)| {
+            let target = chain.targets.get(usize::from(*place))?;
+            let (provider, model) = (target.provider.name.clone(), target.model.clone());
+            Some(Skipped { provider, model, reason: skip.reason() })
+        });
+        self.record.skipped.extend(named);
+    }
+
+    /// What a trace tells of the attempt that left then for the target at `place`.
+    pub(super) fn leg(&self, place: usize, since: Instant) -> Leg {
+        let target = self.chain.as_ref().and_then(|chain| chain.targets.get(place));
+        Leg {
+            place: u16::try_from(place).unwrap_or(u16::MAX),
+            began: since - self.started,
+            system: target.map_or("", |target| target.provider.system()),
+        }
+    }
+
+    /// The headers of a request to `target`, with its own span as the parent of what happens there.
+    pub(super) fn with_parent<'a>(
+        &self,
+        target: &Target,
+        headers: Cow<'a, Headers>,
+    ) -> Cow<'a, Headers> {
+        let (Some(trace), Some(traces)) = (&self.record.trace, &self.gateway.telemetry.traces)
+        else {
+            return headers;
+        };
+        let chain = self.chain.as_ref();
+        let place = chain.and_then(|chain| {
+            chain.targets.iter().position(|known| std::ptr::eq(&raw const *known, target))
+        });
+        let since = place.and_then(|place| Some((place, self.departure(place)?)));
+        let Some((place, since)) = since else { return headers };
+        let span = span_of_attempt(self.record.id.span(), &self.leg(place, since));
+        let sampled = traces.samples(trace, self.record.route.as_deref());
+        let Ok(parent) = HeaderValue::from_bytes(&trace.parent_of_next(span, sampled)) else {
+            return headers;
+        };
+        let is_ours = |name: &HeaderName| *name == PARENT || *name == STATE;
+        let mut headers: Vec<_> =
+            headers.iter().filter(|(name, _)| !is_ours(name)).cloned().collect();
+        headers.push((PARENT, parent));
+        let state = trace.state.as_deref().and_then(|state| HeaderValue::from_str(state).ok());
+        headers.extend(state.map(|state| (STATE, state)));
+        Cow::Owned(headers)
+    }
+}
+
+/// The client's trace. A state that comes in several headers is one list.
+fn read(headers: &HeaderMap) -> Option<Trace> {
+    let parent = headers.get(PARENT)?.to_str().ok()?;
+    let states: Vec<&str> =
+        headers.get_all(STATE).iter().filter_map(|state| state.to_str().ok()).collect();
+    Trace::read(parent, Some(&states.join(",")))
+}

@@ -1,0 +1,284 @@
+//! Cuts spans from the record of a finished call: one for the call, and one below it for each
+//! attempt.
+
+use std::time::{Duration, SystemTime};
+
+use super::conventions::{self as names, Names};
+use super::protobuf::{Message, Value};
+use crate::canon::{
+    Attempt, CacheUse, CallRecord, Money, Outcome, Purpose, Skipped, Task, Trace, Usage,
+    UsageSource, span_of_attempt,
+};
+
+// Fields of `Span`.
+const TRACE_ID: u64 = 1;
+const SPAN_ID: u64 = 2;
+const TRACE_STATE: u64 = 3;
+const PARENT_ID: u64 = 4;
+const NAME: u64 = 5;
+const KIND: u64 = 6;
+const START: u64 = 7;
+const END: u64 = 8;
+const ATTRIBUTE: u64 = 9;
+const STATUS: u64 = 15;
+const FLAGS: u64 = 16;
+/// Of `Status`.
+const CODE: u64 = 3;
+const ERROR: u64 = 2;
+/// Of `ScopeSpans`.
+pub(super) const SPAN: u64 = 2;
+
+// Kinds of span.
+const SERVER: u64 = 2;
+const CLIENT: u64 = 3;
+
+/// In the flags: the trace is kept; it is known whether the parent is remote; and it is.
+const SAMPLED: u32 = 0x1;
+const HAS_REMOTE: u32 = 0x100;
+const IS_REMOTE: u32 = 0x200;
+
+/// Writes all spans of a call, each as one `ScopeSpans.spans`.
+pub(super) fn cut(
+    buffer: &mut Vec<u8>,
+    (record, trace): (&CallRecord, &Trace),
+    names: &'static Names,
+) {
+    let cut = Cut { record, trace, names };
+    let mut spans = Message(buffer);
+    spans.message(SPAN, |span| cut.call(span));
+    let mut others = Money::default();
+    for (place, attempt) in record.attempts.iter().enumerate() {
+        let last = place + 1 == record.attempts.len();
+        let cost = if last {
+            // The whole cost is known, and what the others cost.
+            record.cost.map(|all| Money::from_nanos(all.nanos().saturating_sub(others.nanos())))
+        } else {
+            others = others.saturating_add(attempt.cost.unwrap_or_default());
+            attempt.cost
+        };
+        spans.message(SPAN, |span| cut.attempt(span, (attempt, last), cost));
+    }
+}
+
+struct Cut<'a> {
+    record: &'a CallRecord,
+    trace: &'a Trace,
+    names: &'static Names,
+}
+
+// === impl Cut ===
+
+impl Cut<'_> {
+    /// The call itself, as its client saw it.
+    fn call(&self, span: &mut Message<'_>) {
+        let record = self.record;
+        let route = record.route.as_deref().unwrap_or_default();
+        let (from, to) = (self.moment(Duration::ZERO), self.moment(record.duration));
+        self.open(span, (record.id.span(), self.trace.parent), SERVER);
+        name(span, names::operation(record.surface), route);
+        span.fixed64(START, from);
+        span.fixed64(END, to);
+        text(span, self.names.kind, names::CHAIN);
+        let mut id = [0; 36];
+        text(span, names::CALL, record.id.encode(&mut id));
+        text(span, names::SURFACE, record.surface.name());
+        text(span, names::ROUTE, route);
+        text(span, names::OUTCOME, record.outcome.name());
+        whole(span, names::STATUS_CODE, record.status.into());
+        for (name, value) in [
+            (names::KEY, &record.key),
+            (names::TEAM, &record.team),
+            (names::ORG, &record.org),
+            (names::USER, &record.user),
+        ] {
+            text(span, name, value.as_deref().unwrap_or_default());
+        }
+        text(span, names::TASK, record.task.map(Task::name).unwrap_or_default());
+        text(span, names::TASK_BY, record.task_by.unwrap_or_default());
+        text(span, names::CACHE, record.cache.map(CacheUse::name).unwrap_or_default());
+        if record.purpose != Purpose::Client {
+            text(span, names::PURPOSE, record.purpose.name());
+        }
+        span.attribute(ATTRIBUTE, names::ATTEMPTS, Value::Whole(record.attempts.len() as u64));
+        whole(span, names::TOKENS, record.usage_of_all().total());
+        if let Some(cost) = record.cost {
+            span.attribute(ATTRIBUTE, names::COST, Value::Fraction(cost.usd()));
+        }
+        if let Some(first_token) = record.first_token {
+            let seconds = Value::Fraction(first_token.as_secs_f64());
+            span.attribute(ATTRIBUTE, names::FIRST_TOKEN, seconds);
+        }
+        let overhead = u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX);
+        whole(span, names::OVERHEAD, overhead);
+        whole(span, names::GENERATION, record.generation);
+        self.remarks(span);
+        ended(span, record.outcome);
+    }
+
+    /// What is said of some calls only.
+    fn remarks(&self, span: &mut Message<'_>) {
+        let record = self.record;
+        if !record.dropped.is_empty() {
+            let dropped = record.dropped.iter().map(AsRef::as_ref);
+            span.attribute_list(ATTRIBUTE, names::DROPPED, dropped);
+        }
+        if !record.skipped.is_empty() {
+            let named = record.skipped.iter().map(|skipped| {
+                let Skipped { provider, model, reason } = skipped;
+                format!("{provider}/{model}: {reason}")
+            });
+            let named: Vec<String> = named.collect();
+            let named = named.iter().map(String::as_str);
+            span.attribute_list(ATTRIBUTE, names::SKIPPED, named);
+        }
+        if !record.guards.is_empty() {
+            let said = record.guards.iter();
+            let said: Vec<String> = said
+                .map(|note| format!("{}: {} {}", note.guard, note.stage, note.action))
+                .collect();
+            span.attribute_list(ATTRIBUTE, names::GUARDS, said.iter().map(String::as_str));
+        }
+        if record.attempts.is_empty() {
+            self.shown(span);
+        }
+        for (mark, value) in &record.tags {
+            text(span, &format!("{}{mark}", names::TAG), value);
+        }
+    }
+
+    /// One request to one provider.
+    fn attempt(
+        &self,
+        span: &mut Message<'_>,
+        (attempt, last): (&Attempt, bool),
+        cost: Option<Money>,
+    ) {
+        let (record, call) = (self.record, self.record.id.span());
+        let surface = record.surface;
+        self.open(span, (span_of_attempt(call, &attempt.leg), call), CLIENT);
+        name(span, names::operation(surface), &attempt.model);
+        span.fixed64(START, self.moment(attempt.leg.began));
+        span.fixed64(END, self.moment(attempt.leg.began + attempt.elapsed));
+        text(span, self.names.kind, names::kind(surface));
+        text(span, self.names.operation, names::operation(surface));
+        text(span, self.names.provider, attempt.leg.system);
+        text(span, self.names.request_model, &attempt.model);
+        text(span, names::PROVIDER, &attempt.provider);
+        whole(span, names::STATUS_CODE, attempt.status.into());
+        if record.stream {
+            span.attribute(ATTRIBUTE, self.names.stream, Value::Flag(true));
+        }
+        let usage = if last { Some(record.usage) } else { attempt.usage };
+        if let Some(usage) = usage.filter(|usage| usage.total() > 0) {
+            self.usage(span, &usage, cost);
+            let source = if last { record.usage_source } else { UsageSource::Estimated };
+            text(span, names::USAGE_SOURCE, source.name());
+        }
+        if last && attempt.outcome == Outcome::Ok {
+            text(span, self.names.response_model, &attempt.model);
+        }
+        if let (true, Some(finish)) = (last, record.finish) {
+            let reasons = std::iter::once(finish.traced_as());
+            span.attribute_list(ATTRIBUTE, self.names.finish_reasons, reasons);
+            text(span, self.names.finish_reason, finish.traced_as());
+        }
+        if last {
+            self.shown(span);
+        }
+        if let (true, true, Some(first)) = (last, record.stream, record.first_token) {
+            let seconds = first.saturating_sub(attempt.leg.began).as_secs_f64();
+            span.attribute(ATTRIBUTE, self.names.first_chunk, Value::Fraction(seconds));
+        }
+        ended(span, attempt.outcome);
+    }
+
+    /// What was asked and answered; by the attempt that answered, or by the call where nobody did.
+    fn shown(&self, span: &mut Message<'_>) {
+        const JSON: &str = "application/json";
+        let Some(shown) = self.record.shown.as_deref() else { return };
+        let names = [
+            (self.names.input, self.names.input_type, names::INPUT_HASH, &shown.question),
+            (self.names.output, self.names.output_type, names::OUTPUT_HASH, &shown.answer),
+        ];
+        for (name, kind, hash, content) in names {
+            let Some(content) = content.as_deref() else { continue };
+            if shown.in_full {
+                text(span, name, content);
+                text(span, kind, JSON);
+            } else {
+                text(span, hash, content);
+            }
+        }
+    }
+
+    fn usage(&self, span: &mut Message<'_>, usage: &Usage, cost: Option<Money>) {
+        let mut always = |name, count| span.attribute(ATTRIBUTE, name, Value::Whole(count));
+        always(self.names.input_tokens, usage.input_total());
+        always(self.names.output_tokens, usage.output);
+        always(self.names.total_tokens, usage.total());
+        whole(span, self.names.cache_read_tokens, usage.cache_read);
+        let written = usage.cache_write + usage.cache_write_long;
+        whole(span, self.names.cache_write_tokens, written);
+        whole(span, self.names.reasoning_tokens, usage.reasoning);
+        if let Some(cost) = cost {
+            span.attribute(ATTRIBUTE, self.names.cost, Value::Fraction(cost.usd()));
+        }
+    }
+
+    /// What every span begins with.
+    fn open(&self, span: &mut Message<'_>, (id, parent): (u64, u64), kind: u64) {
+        span.bytes(TRACE_ID, &self.trace.id.to_be_bytes());
+        span.bytes(SPAN_ID, &id.to_be_bytes());
+        if let Some(state) = &self.trace.state {
+            span.bytes(TRACE_STATE, state.as_bytes());
+        }
+        if parent != 0 {
+            span.bytes(PARENT_ID, &parent.to_be_bytes());
+        }
+        span.varint(KIND, kind);
+        let remote = if self.trace.is_remote && kind == SERVER { IS_REMOTE } else { 0 };
+        span.fixed32(FLAGS, SAMPLED | HAS_REMOTE | remote);
+    }
+
+    /// Nanoseconds since 1970, so long after the call's arrival.
+    fn moment(&self, after: Duration) -> u64 {
+        let since = self.record.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from((since + after).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// `{operation} {of what}`, as the conventions want it.
+fn name(span: &mut Message<'_>, operation: &str, of: &str) {
+    span.message(NAME, |name| {
+        name.0.extend_from_slice(operation.as_bytes());
+        if !of.is_empty() {
+            name.0.push(b' ');
+            name.0.extend_from_slice(of.as_bytes());
+        }
+    });
+}
+
+/// Nothing is said of what is empty.
+fn text(span: &mut Message<'_>, name: &str, value: &str) {
+    if !value.is_empty() {
+        span.attribute(ATTRIBUTE, name, Value::Text(value));
+    }
+}
+
+/// Nothing is said of 0.
+fn whole(span: &mut Message<'_>, name: &str, value: u64) {
+    if value != 0 {
+        span.attribute(ATTRIBUTE, name, Value::Whole(value));
+    }
+}
+
+/// A client that has left made no error.
+fn ended(span: &mut Message<'_>, outcome: Outcome) {
+    if outcome == Outcome::Ok {
+        return;
+    }
+    text(span, names::ERROR_TYPE, outcome.name());
+    if outcome != Outcome::ClientClosed {
+        span.message(STATUS, |status| status.varint(CODE, ERROR));
+    }
+}
