@@ -5,15 +5,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::{complain, complain_all, load, located, say};
-use crate::gateway::Snapshot;
+use super::{complain, complain_all, load_as_written, say};
 use crate::gateway::recording::{Attempted, Kept, Played, Player};
-use crate::net::client::Client;
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArguments {
@@ -49,38 +46,35 @@ struct Sum {
 }
 
 pub(super) fn run(arguments: &ReplayArguments) -> ExitCode {
-    let config = match load(Some(&arguments.config)) {
+    // Whatever secrets it names elsewhere, nobody is asked for them.
+    let config = match load_as_written(Some(&arguments.config)) {
         Ok(config) => config,
-        Err(problems) => {
-            complain_all(&problems);
-            return ExitCode::from(BROKEN);
-        }
+        Err(problems) => return complain_all(&problems),
     };
-    // What the gateway itself would refuse is told in its own words.
-    let parts = (&Client::new(1), Arc::default(), Arc::default());
-    if let Err(problems) = Snapshot::build(config.clone(), 0, parts) {
-        complain_all(&located(Some(&arguments.config), &problems));
-        return ExitCode::from(BROKEN);
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let played = runtime.and_then(|runtime| {
-        runtime.block_on(async {
-            let player = Player::new(config).await?;
-            play_all(&player, &arguments.file, arguments.json).await
-        })
-    });
-    match played {
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return broken(&arguments.config, &error),
+    };
+    let player = match runtime.block_on(Player::new(config)) {
+        Ok(player) => player,
+        Err(error) => return broken(&arguments.config, &error),
+    };
+    let result = runtime.block_on(play_all(&player, &arguments.file, arguments.json));
+    match result {
         Ok(sum) if sum.calls == sum.left_out => {
             complain("No call could be played.");
             ExitCode::from(BROKEN)
         }
         Ok(sum) if sum.different > 0 => ExitCode::from(DIFFERENT),
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("{}: {error}", arguments.file.display()));
-            ExitCode::from(BROKEN)
-        }
+        Err(error) => broken(&arguments.file, &error),
     }
+}
+
+fn broken(file: &Path, error: &io::Error) -> ExitCode {
+    complain(&format!("{}: {error}", file.display()));
+    ExitCode::from(BROKEN)
 }
 
 async fn play_all(player: &Player, file: &Path, as_json: bool) -> io::Result<Sum> {

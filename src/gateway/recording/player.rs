@@ -79,6 +79,7 @@ impl Player {
         };
         let kinds: Kinds = config.providers.iter().filter_map(kind).collect();
         let config = neutral(config, &kinds, stand_in.address);
+        build(config.clone(), &Client::new(1)).map_err(io::Error::other)?;
         Ok(Self { config, kinds, stand_in, store, log })
     }
 
@@ -89,10 +90,7 @@ impl Player {
         let config = self.config_for(kept);
         let caller = kept.key.as_deref().filter(|name| self.config.keys.contains_key(*name));
         let headers = headers(kept, caller.unwrap_or(NOBODY))?;
-        let parts = (&client, Arc::default(), Arc::default());
-        let snapshot = Snapshot::build(config, 1, parts).map_err(|problems| {
-            problems.iter().map(|(at, what)| format!("{at}: {what}")).collect::<Vec<_>>().join("; ")
-        })?;
+        let snapshot = build(config, &client)?;
         let telemetry = Telemetry::new(Arc::clone(&self.log)).map_err(|error| error.to_string())?;
         let gateway = Gateway::new(snapshot, client, self.store.clone(), telemetry);
         let ended = gateway.recorder.listen();
@@ -124,6 +122,15 @@ impl Player {
         }
         config
     }
+}
+
+/// A gateway's state as at its start.
+fn build(config: Config, client: &Client) -> Result<Snapshot, String> {
+    let told = |problems: Vec<(String, String)>| {
+        let lines = problems.iter().map(|(place, what)| format!("{place}: {what}"));
+        lines.collect::<Vec<_>>().join("; ")
+    };
+    Snapshot::build(config, 1, (client, Arc::default(), Arc::default())).map_err(told)
 }
 
 /// What it asked for, and its body.
@@ -269,9 +276,7 @@ fn neutral(mut config: Config, kinds: &Kinds, address: SocketAddr) -> Config {
         };
     }
     for (name, key) in &mut config.keys {
-        if key.secret.is_some() || key.hash.is_some() {
-            (key.secret, key.hash) = (Some(Secret::new(secret_of(name))), None);
-        }
+        (key.secret, key.hash) = (Some(Secret::new(secret_of(name))), None);
         (key.ips, key.expires) = (None, None);
     }
     config.oidc.clear();
