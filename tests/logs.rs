@@ -137,7 +137,7 @@ async fn a_line_tells_who_was_asked_who_was_not_and_why() {
     let line = gateway.record().await;
     assert_eq!(line["route"], "auto");
     assert_eq!(line["task"], "chat");
-    assert_eq!(line["task_by"], "client", "{line:#}");
+    assert_eq!(line["task_by"], "alias", "{line:#}");
     assert_eq!(line["failed"][0]["model"], "dead");
     let skipped = json!([{"provider": "up", "model": "small", "reason": "context"}]);
     assert_eq!(line["skipped"], skipped);
