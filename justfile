@@ -23,6 +23,11 @@ sdk:
     tests/sdk/run.sh --install
     SWITCHPOINT_TEST_SDK=1 cargo test --test main sdk
 
+# Every query of every board, and the alerts, on a real Prometheus.
+boards:
+    cargo build
+    tests/dashboards.py target/debug/switchpoint
+
 # Any bytes at all against what reads bytes: one target or all, so many seconds each.
 fuzz target="all" seconds="60":
     tests/fuzz/run.sh {{target}} {{seconds}}

@@ -29,6 +29,7 @@ pub enum Kind {
     Unsupported,
     ContextTooLong,
     ContentFiltered,
+    GuardBlocked,
     RateLimited,
     BudgetExceeded,
     UnpricedModel,
@@ -165,6 +166,14 @@ const TABLE: &[Row] = &[
         "invalid_request_error",
         "invalid_request_error",
         "INVALID_ARGUMENT",
+    ),
+    Row(
+        Kind::GuardBlocked,
+        "guard_blocked",
+        403,
+        "permission_error",
+        "permission_error",
+        "PERMISSION_DENIED",
     ),
     Row(
         Kind::RateLimited,

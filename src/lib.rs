@@ -13,6 +13,7 @@ pub mod store; // what survives a restart
 // Strangers: these never import one another.
 pub mod provider; // who we call
 pub mod access; // who may call
+pub mod guard; // what may be said
 pub mod cache; // what was already answered
 pub mod route; // where a call goes, and where next
 

@@ -10,9 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::NoTls;
 
 use crate::support::client::{self, Answer, CHAT, get};
+use crate::support::database::Schema;
 use crate::support::gateway::{config, provider};
 use crate::support::replies::REPLY;
 use crate::support::{Gateway, Script, Upstream, within};
@@ -22,59 +22,31 @@ const RECOVERY: Duration = Duration::from_secs(20);
 
 /// A schema of its own on the server that the environment names, behind a door that can be shut.
 struct Database {
-    server: String,
-    schema: String,
+    schema: Schema,
     door: SocketAddr,
     is_open: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl Database {
     async fn new(schema: &str) -> Option<Self> {
-        let Some(server) = std::env::var_os("SWITCHPOINT_TEST_POSTGRES") else {
-            println!("SWITCHPOINT_TEST_POSTGRES is not set: nothing was tried");
-            return None;
-        };
-        let server = server.into_string().unwrap();
-        let schema = format!("{schema}_{}", std::process::id());
+        let schema = Schema::new(schema).await?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let door = listener.local_addr().unwrap();
         let is_open = watch::Sender::new(true);
-        let parsed: tokio_postgres::Config = server.parse().unwrap();
-        let Some(tokio_postgres::config::Host::Tcp(host)) = parsed.get_hosts().first() else {
-            panic!("the server must have a host");
-        };
-        let behind = (host.clone(), parsed.get_ports().first().copied().unwrap_or(5432));
         let mut tasks = JoinSet::new();
-        tasks.spawn(doorman(listener, behind, is_open.subscribe()));
-        let make = format!("DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}");
-        let mut database = Self { server, schema, door, is_open, tasks };
-        database.client().await.batch_execute(&make).await.unwrap();
-        Some(database)
-    }
-
-    /// Past the door.
-    async fn client(&mut self) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&self.server, NoTls).await.unwrap();
-        self.tasks.spawn(async { drop(connection.await) });
-        client
+        tasks.spawn(doorman(listener, schema.address(), is_open.subscribe()));
+        Some(Self { schema, door, is_open, _tasks: tasks })
     }
 
     /// The section of a gateway that goes through the door.
     fn section(&self) -> String {
-        let (head, tail) = self.server.split_once('@').unwrap();
-        let name = tail.split_once('/').map_or("", |(_, name)| name);
-        let (door, schema) = (self.door, &self.schema);
-        let url = format!("{head}@{door}/{name}?options=-csearch_path%3D{schema}");
-        let journal = std::env::temp_dir().join(format!("switchpoint-{schema}"));
-        let _ = std::fs::remove_dir_all(&journal);
+        let (url, journal) = (self.schema.url(Some(self.door)), self.schema.journal("away"));
         format!("[store]\nurl = \"{url}\"\njournal = \"{}\"\n\n", journal.display())
     }
 
     async fn count(&mut self, table: &str) -> u64 {
-        let query = format!("SELECT count(*) FROM {}.{table}", self.schema);
-        let row = self.client().await.query_one(&query, &[]).await.unwrap();
-        row.get::<_, i64>(0).try_into().unwrap()
+        self.schema.number(&format!("SELECT count(*) FROM {{schema}}.{table}")).await
     }
 }
 
@@ -173,15 +145,11 @@ async fn a_database_that_stops_under_load_fails_no_call_and_lacks_none_afterward
     let asked = asked.load(Ordering::SeqCst);
     println!("{asked} calls, {before} of them before an outage of {outage:?}");
     assert_eq!((database.count("calls").await, database.count("opens").await), (asked, 0));
-    let query = format!(
-        "SELECT CAST((SELECT sum(counted) FROM {0}.calls WHERE key = 'bound') AS BIGINT),
-            CAST((SELECT sum(amount) FROM {0}.spent WHERE account = 'key:bound'
-                AND unit = 'tokens') AS BIGINT)",
-        database.schema
-    );
-    let row = database.client().await.query_one(&query, &[]).await.unwrap();
-    assert_eq!(row.get::<_, i64>(0), row.get::<_, i64>(1), "calls and budgets agree");
-    database.tasks.abort_all();
+    let called = "SELECT sum(counted)::bigint FROM {schema}.calls WHERE key = 'bound'";
+    let spent = "SELECT sum(amount)::bigint FROM {schema}.spent
+        WHERE account = 'key:bound' AND unit = 'tokens'";
+    let called = database.schema.number(called).await;
+    assert_eq!(called, database.schema.number(spent).await, "calls and budgets agree");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,5 +185,4 @@ async fn a_start_without_the_database_serves_whom_no_budget_binds() {
     assert_eq!(used["budgets"][0]["used"], json!(30), "with what was spent before");
     gateway.stop();
     assert_eq!((database.count("calls").await >= 3, database.count("opens").await), (true, 0));
-    database.tasks.abort_all();
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, CHAT};
+use crate::support::database::Schema;
 use crate::support::gateway::{provider, route};
 use crate::support::replies::{REPLY, role, word};
 use crate::support::{Gateway, Script, Upstream, until};
@@ -341,4 +342,45 @@ async fn a_replica_that_comes_back_counts_once_what_its_ledger_says() {
     connected(&gateway).await;
     assert_eq!(ask(gateway[0].address, "up/a").await.status, 200);
     settled(&gateway, 4 * USED).await;
+}
+
+#[tokio::test]
+async fn what_three_replicas_have_used_is_what_their_ledger_in_postgres_says() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let Some(mut schema) = Schema::new("replicas").await else { return };
+    let most = most().await;
+    let upstream = Upstream::start([
+        ("first", [Script::json(200, REPLY)]),
+        ("a", [Script::json(200, REPLY).after(Duration::from_secs(6))]),
+    ])
+    .await;
+    let room = 3 * USED + 10 * most;
+    let terms = key(&format!("budget = [{{ tokens = {room}, window = \"1d\" }}]"));
+    let mut gateways = Vec::new();
+    for number in 0..3 {
+        let journal = schema.journal(&number.to_string());
+        let place = format!("{}\"\njournal = \"{}", schema.url(None), journal.display());
+        let store = redis.store(3).replace("memory:", &place);
+        let sections = format!("{store}{}{terms}", provider("up", &upstream));
+        gateways.push(Gateway::start("", &sections).await);
+    }
+    connected(&gateways).await;
+    for gateway in &gateways {
+        assert_eq!(ask(gateway.address, "up/first").await.status, 200);
+    }
+    let calls = all_at_once(&gateways, 100);
+    upstream.asked(3 + 4).await;
+    redis.restart().await;
+    assert_eq!(statuses(&calls.join_all().await).0, 10);
+    assert_eq!(upstream.requests().len(), 13);
+    settled(&gateways, 13 * USED).await;
+    let begin = Instant::now();
+    let sum = "SELECT coalesce(sum(counted), 0)::bigint FROM {schema}.calls";
+    while schema.number(sum).await < 13 * USED {
+        assert!(begin.elapsed() < Duration::from_secs(15), "the journals are not taken in");
+    }
+    let answered = "SELECT count(*) FROM {schema}.calls WHERE outcome = 'ok'";
+    assert_eq!((schema.number(sum).await, schema.number(answered).await), (13 * USED, 13));
+    let spent = "SELECT coalesce(sum(amount), 0)::bigint FROM {schema}.spent WHERE unit = 'tokens'";
+    assert_eq!(schema.number(spent).await, 13 * USED, "as the next start is told");
 }

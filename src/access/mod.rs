@@ -184,6 +184,11 @@ impl Caller {
         &self.0.tab
     }
 
+    /// What its calls are guarded by, besides those of the server and the route.
+    pub fn guards(&self) -> &[String] {
+        &self.0.terms.guards
+    }
+
     /// What the cache may do for its calls, if that is less than routes let it.
     pub fn cache(&self) -> Option<CacheMode> {
         self.0.terms.cache

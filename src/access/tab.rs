@@ -35,10 +35,15 @@ impl Tabs {
 
     /// Puts the config's terms in force. Not before all of it is accepted.
     pub fn apply(&self, config: &Config, now: Moment) {
+        self.apply_beside(config, &Self::default(), now);
+    }
+
+    /// The same only for those who have no terms among `others`.
+    pub fn apply_beside(&self, config: &Config, others: &Self, now: Moment) {
         for ((scope, name), (limits, budgets)) in terms(config) {
-            for account in
-                self.0.get(&(scope, name.to_owned())).iter().flat_map(|tab| &tab.accounts)
-            {
+            let holder = (scope, name.to_owned());
+            let tab = self.0.get(&holder).filter(|_| !others.0.contains_key(&holder));
+            for account in tab.iter().flat_map(|tab| &tab.accounts) {
                 account.apply(limits, budgets, now);
             }
         }

@@ -25,7 +25,9 @@ pub use model::{
     AmountError, Feature, FeatureSet, Features, Model, Money, Price, Rate, Rates, Tier,
 };
 pub use owner::Owner;
-pub use record::{Attempt, CacheUse, CallRecord, Outcome, Purpose, Surface, UsageSource};
+pub use record::{
+    Attempt, CacheUse, CallRecord, GuardNote, Outcome, Purpose, Surface, UsageSource,
+};
 pub use relay::Relay;
 pub use task::Task;
 pub use usage::Usage;

@@ -259,6 +259,8 @@ pub enum Purpose {
     Shadow,
     /// An operator, to know whether a target answers.
     Drill,
+    /// The gateway itself, to have a text judged.
+    Guard,
     /// The gateway itself, to find answers to similar questions.
     Cache,
 }
@@ -270,9 +272,26 @@ impl Purpose {
             Self::Classifier => "classifier",
             Self::Shadow => "shadow",
             Self::Drill => "drill",
+            Self::Guard => "guard",
             Self::Cache => "cache",
         }
     }
+}
+
+/// What a guard had to say of a call. Never a word of the call itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardNote {
+    pub guard: String,
+    /// Which texts it looked at.
+    pub stage: &'static str,
+    /// What was done: block, mask, log or flag; `dry_run` where it was not; `failed_closed` and
+    /// `failed_open` where it could not look, `skipped` where nobody could.
+    pub action: &'static str,
+    /// How often each kind of thing was found.
+    pub found: BTreeMap<String, u32>,
+    pub score: Option<f32>,
+    pub scanned_bytes: u64,
+    pub failure: Option<String>,
 }
 
 /// The finished call.
@@ -316,13 +335,57 @@ pub struct CallRecord {
     /// What kind of work it was, where the route asked.
     pub task: Option<Task>,
     pub purpose: Purpose,
+    /// What each guard said that looked at it.
+    pub guards: Vec<GuardNote>,
     /// `None` where nothing is remembered in any case.
     pub cache: Option<CacheUse>,
     /// How similar the most similar question was that was answered before.
     pub similarity: Option<f32>,
 }
 
+impl GuardNote {
+    /// Whether there is something to count.
+    pub fn is_clean(&self) -> bool {
+        self.found.is_empty() && self.failure.is_none()
+    }
+}
+
 impl CallRecord {
+    /// Of a call that has just come in.
+    pub fn new(surface: Surface, generation: u64) -> Self {
+        Self {
+            id: CallId::new(),
+            at: SystemTime::now(),
+            surface,
+            stream: false,
+            key: None,
+            team: None,
+            user: None,
+            org: None,
+            route: None,
+            attempts: Vec::new(),
+            outcome: Outcome::ClientClosed,
+            status: 0,
+            usage: Usage::default(),
+            usage_source: UsageSource::None,
+            cost: None,
+            counted: 0,
+            settled_at: SystemTime::UNIX_EPOCH,
+            tags: BTreeMap::new(),
+            duration: Duration::ZERO,
+            first_token: None,
+            overhead: Duration::ZERO,
+            generation,
+            dropped: Vec::new(),
+            malformed_events: 0,
+            task: None,
+            purpose: Purpose::Client,
+            guards: Vec::new(),
+            cache: None,
+            similarity: None,
+        }
+    }
+
     /// What all attempts used together.
     pub fn usage_of_all(&self) -> Usage {
         let mut sum = self.usage;

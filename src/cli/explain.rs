@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::{ExplainArguments, complain, complain_all, config_path, load, located, say};
+use super::{ExplainArguments, complain, complain_all, config_path, load_as_written, located, say};
 use crate::config::{self, Config, Secret, StoreUrl};
 use crate::gateway::{Ask, Gateway, Snapshot};
 use crate::net::client::Client;
@@ -64,7 +64,7 @@ fn explain(arguments: &ExplainArguments) -> Result<String, Failed> {
 fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
     let path = config_path(arguments.config.clone());
     let said = |problems: Vec<_>| Failed::Said(complain_all(&problems));
-    let mut config = load(path.as_deref()).map_err(said)?;
+    let mut config = load_as_written(path.as_deref()).map_err(said)?;
     show_secret(&mut config, arguments.key.as_deref()).map_err(Failed::Because)?;
     // It counts for itself: what others have used is theirs.
     config.store.shared = None;

@@ -1,32 +1,23 @@
 //! Virtual keys by hand: through the admin API of a gateway that runs, else in the store itself.
 
-use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use clap::{Args, Subcommand};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Uri};
 use serde_json::{Value, json};
 
+use super::admin::{Door, GREETING};
 use super::{complain, complain_all, config_path, load, located, say};
 use crate::config::{Config, Secret, StoreUrl, variable};
 use crate::error::Error;
 use crate::gateway::directory::{Actor, Draft, Entry, Kind, PAGE, Page};
 use crate::gateway::{Gateway, Snapshot};
-use crate::net::client::{Client, Origin, Outgoing, Place, Template};
+use crate::net::client::Client;
 use crate::store::Store;
 use crate::telemetry::{Format, Log, Telemetry};
 
-/// How long a gateway has to say that it is there, and to answer.
-const GREETING: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes of an answer.
-const LONGEST: usize = 64 << 20;
 /// As whom the audit trail knows who works on the store itself.
 const NAME: &str = "cli";
 
@@ -100,7 +91,7 @@ enum Failed {
 
 /// Who does it.
 enum Desk {
-    Api(Arc<Origin>, Template),
+    Api(Door),
     Store(Arc<Gateway>),
 }
 
@@ -198,34 +189,20 @@ impl Desk {
         if let Some(url) = &place.admin {
             let key =
                 key.ok_or_else(|| because("--admin needs the key in SWITCHPOINT_ADMIN_KEY"))?;
-            return Self::api(url, &key);
+            return Door::open(url, &key).map(Self::Api).map_err(Failed::Because);
         }
         let path = config_path(place.config.clone());
         let config = load(path.as_deref()).map_err(|found| Failed::Said(complain_all(&found)))?;
         let own = config.admin.key.as_ref().map(|key| key.expose().to_owned());
         if let Some(key) = own.or(key) {
-            let desk = Self::api(&format!("http://{}", config.admin.listen), &key)?;
-            let greeting = desk.ask("GET", "/healthz", Vec::new());
+            let door = Door::open(&format!("http://{}", config.admin.listen), &key);
+            let door = door.map_err(Failed::Because)?;
+            let greeting = door.ask("GET", "/healthz", Vec::new());
             if let Ok(Ok((200, _))) = tokio::time::timeout(GREETING, greeting).await {
-                return Ok(desk);
+                return Ok(Self::Api(door));
             }
         }
         Self::store(config, path).await
-    }
-
-    fn api(url: &str, key: &str) -> Result<Self, Failed> {
-        let wrong = || because("the admin address is not an http or https URL");
-        let address: Uri = url.trim_end_matches('/').parse().map_err(|_| wrong())?;
-        if !matches!(address.scheme_str(), Some("http" | "https")) {
-            return Err(wrong());
-        }
-        let place = Place { address, proxy: None, ca: None };
-        let origin = Client::new(1).origin(&place).map_err(broken)?;
-        let bearer = HeaderValue::from_str(&format!("Bearer {key}"));
-        let bearer = bearer.map_err(|_| because("the admin key is not a key"))?;
-        let headers =
-            [(AUTHORIZATION, bearer), (CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        Ok(Self::Api(origin, Template::new(HeaderMap::from_iter(headers))))
     }
 
     /// The gateway that `serve` would run, but without doors.
@@ -247,7 +224,7 @@ impl Desk {
 
     async fn create(&self, id: Option<String>, settings: Value) -> Told {
         match self {
-            Self::Api(..) => {
+            Self::Api(_) => {
                 let mut body = settings;
                 if let (Some(id), Some(members)) = (id, body.as_object_mut()) {
                     members.insert("id".to_owned(), id.into());
@@ -268,7 +245,7 @@ impl Desk {
         let (mut all, mut after) = (Vec::new(), None::<String>);
         loop {
             let (page, next) = match self {
-                Self::Api(..) => {
+                Self::Api(_) => {
                     let after = after.iter().map(|after| format!("&after={after}"));
                     let team = team.iter().map(|team| format!("&team={team}"));
                     let more: String = after.chain(team).collect();
@@ -294,7 +271,7 @@ impl Desk {
 
     async fn revoke(&self, id: &str) -> Told {
         match self {
-            Self::Api(..) => self.done("DELETE", &path_of(id)?, None).await,
+            Self::Api(_) => self.done("DELETE", &path_of(id)?, None).await,
             Self::Store(gateway) => {
                 let entry = gateway.revoke_key(&Actor::owner(NAME), id).await;
                 Ok(flat(&entry.map_err(refused)?, None))
@@ -304,7 +281,7 @@ impl Desk {
 
     async fn rotate(&self, id: &str, overlap: &str) -> Told {
         match self {
-            Self::Api(..) => {
+            Self::Api(_) => {
                 let path = format!("{}/rotate", path_of(id)?);
                 self.done("POST", &path, Some(&json!({"overlap": overlap}))).await
             }
@@ -319,36 +296,8 @@ impl Desk {
 
     /// Asks the admin API, and takes only yes for an answer.
     async fn done(&self, method: &str, path: &str, body: Option<&Value>) -> Told {
-        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-        let answer = tokio::time::timeout(PATIENCE, self.ask(method, path, body)).await;
-        let (status, body) = answer.map_err(|_| because("the gateway does not answer"))??;
-        let told: Value = serde_json::from_slice(&body).unwrap_or_default();
-        if (200..300).contains(&status) {
-            return Ok(told);
-        }
-        let message = told["error"]["message"].as_str().map(ToOwned::to_owned);
-        Err(Failed::Because(message.unwrap_or_else(|| format!("the gateway answers {status}"))))
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> Result<(u16, Bytes), Failed> {
-        let Self::Api(origin, headers) = self else { return Err(because("there is no address")) };
-        let body = Bytes::from(body).into();
-        let outgoing = Outgoing {
-            method,
-            path,
-            headers,
-            extra: &[],
-            content_type: None,
-            body: &body,
-            rest: None,
-        };
-        let mut reply = origin.send(outgoing, GREETING).await.map_err(broken)?;
-        let (mut body, mut more) = (BytesMut::new(), true);
-        while more && body.len() <= LONGEST {
-            let read = poll_fn(|context| reply.body.poll_data(context, &mut body)).await;
-            more = read.map_err(broken)?;
-        }
-        Ok((reply.status, body.freeze()))
+        let Self::Api(door) = self else { return Err(because("there is no address")) };
+        door.done(method, path, body).await.map_err(Failed::Because)
     }
 }
 

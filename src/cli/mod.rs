@@ -1,8 +1,10 @@
 //! The commands that people type, and the config each of them finds.
 
+mod admin;
 mod audit;
 mod banner;
 mod check;
+mod config;
 mod explain;
 mod keys;
 mod serve;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Candidate, Config, Problem, variable};
+use crate::gateway::secrets::Secrets;
 use crate::provider::catalog::CATALOG;
 
 /// An LLM gateway: one OpenAI-compatible address in front of every provider.
@@ -40,6 +43,9 @@ enum Command {
     /// Try the task classifier on labelled prompts.
     #[command(subcommand)]
     Tasks(tasks::TasksCommand),
+    /// Look at the config of a running gateway, change it, and go back.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Check the trail of changes that operators made.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -89,6 +95,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => serve::run(&arguments),
         Some(Command::Check { file }) => check::run(file),
         Some(Command::Tasks(command)) => tasks::run(&command),
+        Some(Command::Config(command)) => config::run(&command),
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
@@ -108,7 +115,25 @@ fn config_path(named: Option<PathBuf>) -> Option<PathBuf> {
         .or_else(|| Some(PathBuf::from("switchpoint.toml")).filter(|path| path.exists()))
 }
 
+/// The config with the secrets that are kept elsewhere.
 fn load(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
+    let config = load_as_written(path)?;
+    let Some(path) = path.filter(|_| !config.references.is_empty()) else { return Ok(config) };
+    // On a thread of its own, for who asks may be a task.
+    let (path, text) = (path.to_owned(), config.text.whole().to_owned());
+    let fetched = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let mut secrets = Secrets::default();
+        runtime.map(|runtime| runtime.block_on(secrets.load(&text, &path, &kinds())))
+    });
+    match fetched.join() {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(_)) | Err(_) => Err(config.unfetched()),
+    }
+}
+
+/// The config, whose secrets are only named where they are kept elsewhere.
+fn load_as_written(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
     if let Some(path) = path {
         return Config::load(path, &kinds());
     }

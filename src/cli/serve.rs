@@ -1,5 +1,6 @@
 //! Runs the gateway: the one place where the rooms are put together.
 
+use std::future::ready;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use tokio::time::interval;
 use super::banner::{self, Made};
 use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
-use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot};
+use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
 use crate::http::{AdminApi, Api, Observed};
 use crate::net::client::Client;
 use crate::net::listen::{Door, bind};
@@ -68,18 +69,21 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let workers = Workers::start(config.server.workers)
         .map_err(|error| NoStart::Io("cannot start the workers", error))?;
     let client = Client::new(workers.count());
-    let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()))
-        .map_err(|problems| NoStart::Config(located(path.as_deref(), &problems)))?;
-    let store = Store::open(&snapshot.config.store).map_err(|error| {
-        NoStart::Config(located(path.as_deref(), &[("store".to_owned(), error.to_string())]))
-    })?;
-    let gateway = Gateway::new(snapshot, client, store, telemetry);
-    share(&gateway, path.as_deref())?;
-    let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| NoStart::Io("cannot start the runtime", error))?;
+    let wrong = |problems: &[_]| NoStart::Config(located(path.as_deref(), problems));
+    // Nothing is made on the disk for a config that cannot be served.
+    Snapshot::check(config.clone(), &client).map_err(|problems| wrong(&problems))?;
+    let store = Store::open(&config.store)
+        .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
+    let generation = runtime.block_on(generations::first(&store, &config));
+    let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()))
+        .map_err(|problems| wrong(&problems))?;
+    let gateway = Gateway::new(snapshot, client, store, telemetry);
+    share(&gateway, path.as_deref())?;
+    let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let house = House { gateway, reloader, workers: Arc::new(workers), made };
     let result = runtime.block_on(house.serve());
     runtime.shutdown_background();
@@ -206,6 +210,7 @@ impl House {
         let signals = Signals::listen()?;
         self.load_directory().await?;
         self.seed().await?;
+        self.reloader.begin().await;
         self.maintain(certificate.clone())?;
 
         let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -315,25 +320,29 @@ impl House {
         tasks.spawn(keep_store(Arc::clone(&self.gateway)));
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         tasks.spawn(Arc::clone(&self.gateway).keep_shared());
+        tasks.spawn(Arc::clone(&self.reloader).keep_secrets());
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
-            tasks.spawn(at_each_change(path, move || {
-                let _ = reloader.reload();
-            })?);
+            let reload = move || reload_changed(Arc::clone(&reloader));
+            tasks.spawn(at_each_change(path, reload)?);
         }
         let mut hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
         let reloader = Arc::clone(&self.reloader);
         let renewed = certificate.clone();
         tasks.spawn(async move {
             while hangup.recv().await.is_some() {
-                let _ = reloader.reload();
+                let _ = reloader.reload("signal").await;
                 renew(renewed.as_deref());
             }
         });
         let Some(certificate) = certificate else { return Ok(()) };
         for path in certificate.paths() {
             let certificate = Arc::clone(&certificate);
-            tasks.spawn(at_each_change(path, move || renew(Some(&certificate)))?);
+            let renew = move || {
+                renew(Some(&certificate));
+                ready(())
+            };
+            tasks.spawn(at_each_change(path, renew)?);
         }
         Ok(())
     }
@@ -416,15 +425,19 @@ async fn keep_store(gateway: Arc<Gateway>) {
     }
 }
 
-fn at_each_change(
+async fn reload_changed(reloader: Arc<Reloader>) {
+    let _ = reloader.reload_changed().await;
+}
+
+fn at_each_change<F: Future<Output = ()> + Send>(
     path: &Path,
-    act: impl Fn() + Send + 'static,
+    act: impl Fn() -> F + Send + 'static,
 ) -> Result<impl Future<Output = ()> + Send + 'static, NoStart> {
     let mut watch = config::watch::watch(path)
         .map_err(|error| NoStart::Io("cannot watch a file", io::Error::other(error)))?;
     Ok(async move {
         while watch.changed().await.is_some() {
-            act();
+            act().await;
         }
     })
 }

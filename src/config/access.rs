@@ -22,12 +22,12 @@ use super::value;
 
 pub(super) const KEYS: &[&str] = &[
     "secret", "hash", "template", "routes", "models", "agents", "tools", "team", "user", "limits",
-    "budget", "tags", "expires", "ips", "role", "cache",
+    "budget", "tags", "expires", "ips", "role", "guards", "cache",
 ];
 /// What a key made at run time may have: its secret is made for it.
 pub(super) const SETTINGS: &[&str] = &[
     "routes", "models", "agents", "tools", "team", "user", "limits", "budget", "tags", "expires",
-    "ips", "role", "cache",
+    "ips", "role", "guards", "cache",
 ];
 /// What is never shown again.
 const SECRETS: &[&str] = &["secret", "hash"];
@@ -63,6 +63,8 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// From where it may be used; absent means from everywhere.
     pub ips: Option<Vec<IpNet>>,
+    /// What its calls are guarded by, besides those of the server and the route.
+    pub guards: Vec<String>,
     /// What it may do on the admin listener; absent means nothing.
     pub role: Option<Role>,
     /// What the cache may do for its calls at most; absent means all that the route lets it.
@@ -166,6 +168,7 @@ impl Key {
                 let fields = field.list().unwrap_or_default();
                 fields.iter().filter_map(|field| field.read(network)).collect()
             }),
+            guards: texts(section, "guards"),
             role: section.read("role", |value| value::one_of(value, ROLES)),
             cache: section.read("cache", cache::mode),
             written: section.written(SECRETS),

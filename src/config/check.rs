@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
 use super::route::{Route, Strategy, split};
-use super::{Config, Key};
+use super::{Config, Key, guard};
 
 /// Requests say `agent/NAME` for agents, so no provider may be called so.
 const AGENT: &str = "agent";
@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_hierarchy(config, report);
     check_issuers(config, report);
     check_twins(&config.keys, report);
+    guard::check(config, report);
 }
 
 fn check_listeners(config: &Config, report: &Report) {

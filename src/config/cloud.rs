@@ -61,6 +61,7 @@ pub struct AwsEnvironment {
     pub metadata_disabled: bool,
     pub sts_endpoint: Option<String>,
     pub bedrock_endpoint: Option<String>,
+    pub secrets_endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,7 +95,7 @@ impl CloudKeys {
         let secret =
             |key, literal| section.get(key).and_then(|field| Secret::read(&field, literal));
         // Not secret, but as often kept in the environment.
-        let plain = |key| secret(key, Literal::Fine).map(|text| text.expose().to_owned());
+        let plain = |key| secret(key, Literal::Plain).map(|text| text.expose().to_owned());
         let keys = Self {
             region: plain("region"),
             access_key_id: plain("access_key_id"),
@@ -207,6 +208,7 @@ impl AwsEnvironment {
                 .is_some_and(|text| text.eq_ignore_ascii_case("true")),
             sts_endpoint: endpoint("AWS_ENDPOINT_URL_STS"),
             bedrock_endpoint: endpoint("AWS_ENDPOINT_URL_BEDROCK_RUNTIME"),
+            secrets_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
         }
     }
 }

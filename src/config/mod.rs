@@ -15,16 +15,20 @@ mod problem;
 mod reader;
 mod value;
 mod secret;
+mod text;
+mod reference;
 mod server;
 mod limit;
 mod budget;
 mod cloud;
 mod store;
 mod provider;
+mod manager;
 mod model;
 mod cache;
 mod route;
 mod access;
+mod guard;
 mod oidc;
 pub mod entry;
 mod telemetry;
@@ -39,11 +43,14 @@ pub use cloud::{
     AwsEnvironment, AzureEnvironment, Cloud, CloudEnvironment, CloudKeys, GoogleEnvironment,
 };
 pub use discover::Candidate;
+pub use guard::{Action, Guard, GuardKind, Mode, OnError, PII_KINDS, Stage, together};
 pub use limit::{Limits, Pace};
+pub use manager::{Login, Secrets, Vault};
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use problem::{Problem, suggestion};
 pub use provider::{Provider, Timeouts};
+pub use reference::{Found, Known, Manager, Reference};
 pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
     PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
@@ -52,6 +59,7 @@ pub use secret::{Secret, variable};
 pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
+pub use text::{Difference, Text};
 
 use problem::{Lines, Report};
 use reader::{Field, Section};
@@ -67,9 +75,11 @@ const SECTIONS: &[&str] = &[
     "users",
     "teams",
     "orgs",
+    "guards",
     "auth",
     "token_weights",
     "cache",
+    "secrets",
     "telemetry",
 ];
 
@@ -87,14 +97,22 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     pub teams: BTreeMap<String, Team>,
     pub orgs: BTreeMap<String, Org>,
+    /// What may be said; they hold where they are named.
+    pub guards: BTreeMap<String, Guard>,
     /// Whose tokens are taken as keys.
     pub oidc: BTreeMap<String, Oidc>,
     /// What tokens count in limits and budgets.
     pub token_weights: Weights,
     /// Which answers are remembered.
     pub cache: Cache,
+    /// How those are reached that keep secrets.
+    pub secrets: Secrets,
+    /// The secrets that they keep.
+    pub references: BTreeMap<Reference, Found>,
     pub telemetry: Telemetry,
     pub source: Source,
+    /// As it was written.
+    pub text: Text,
     /// SHA-256 of the text, in hex.
     pub hash: String,
     /// What works but should not stay so.
@@ -120,20 +138,52 @@ impl Config {
 
     /// Checks `text` as if it stood in the file `origin`, beside which relative paths are sought.
     pub fn parse(text: &str, origin: &Path, kinds: &[&str]) -> Result<Self, Vec<Problem>> {
+        Self::parse_knowing(text, (origin, &Known::new()), kinds)
+    }
+
+    /// The same with the secrets that were fetched from where they are kept.
+    pub fn parse_knowing(
+        text: &str,
+        (origin, known): (&Path, &Known),
+        kinds: &[&str],
+    ) -> Result<Self, Vec<Problem>> {
         let root = parse_toml(text, origin)?;
-        let report = Report::new(origin, &Lines::of(text), &root);
+        let report = Report::new(origin, &Lines::of(text), &root).knowing(known);
         let section = Section::new(String::new(), &root, SECTIONS, &report);
         let mut config =
             Self { hash: digest(text), ..Self::read(&section, Source::File(origin.to_path_buf())) };
+        config.text = Text::new(text, report.literals());
+        config.references = report.references();
         check::check(&config, kinds, &report);
         config.warnings = report.close()?;
         Ok(config)
+    }
+
+    /// The text with its secrets marked, whatever else is wrong with it.
+    pub fn sketch(text: &str, origin: &Path) -> Result<Text, Vec<Problem>> {
+        let root = parse_toml(text, origin)?;
+        let report = Report::new(origin, &Lines::of(text), &root);
+        let section = Section::new(String::new(), &root, SECTIONS, &report);
+        let _ = Self::read(&section, Source::File(origin.to_path_buf()));
+        Ok(Text::new(text, report.literals()))
     }
 
     /// A config for those who wrote none: a provider per candidate whose variable is set, the
     /// servers found on loopback, and the built-in one. Waits up to 0.2 s for loopback.
     pub fn discover(candidates: &[Candidate<'_>]) -> Self {
         discover::discover(candidates)
+    }
+
+    /// That the secrets which are kept elsewhere could not be asked for.
+    pub fn unfetched(&self) -> Vec<Problem> {
+        let Source::File(file) = &self.source else { return Vec::new() };
+        let problem = |(reference, found): (&Reference, &Found)| Problem {
+            file: file.clone(),
+            line: found.line,
+            path: found.path.clone(),
+            message: format!("{reference}: it could not be asked for"),
+        };
+        self.references.iter().map(problem).collect()
     }
 
     fn empty(source: Source) -> Self {
@@ -148,11 +198,15 @@ impl Config {
             users: BTreeMap::new(),
             teams: BTreeMap::new(),
             orgs: BTreeMap::new(),
+            guards: BTreeMap::new(),
             oidc: BTreeMap::new(),
             token_weights: Weights::default(),
             cache: Cache::default(),
+            secrets: Secrets::default(),
+            references: BTreeMap::new(),
             telemetry: Telemetry::default(),
             source,
+            text: Text::default(),
             hash: String::new(),
             warnings: Vec::new(),
         }
@@ -177,6 +231,7 @@ impl Config {
             users: named(root, "users", access::USER_KEYS, User::read),
             teams: named(root, "teams", access::TEAM_KEYS, Team::read),
             orgs: named(root, "orgs", access::ORG_KEYS, Org::read),
+            guards: named(root, "guards", guard::KEYS, Guard::read),
             oidc: section("auth", oidc::AUTH_KEYS)
                 .map(|auth| named(&auth, "oidc", oidc::KEYS, Oidc::read))
                 .unwrap_or_default(),
@@ -185,6 +240,9 @@ impl Config {
                 .unwrap_or_default(),
             cache: section("cache", cache::KEYS)
                 .map(|section| Cache::read(&section))
+                .unwrap_or_default(),
+            secrets: section("secrets", manager::KEYS)
+                .map(|section| Secrets::read(&section))
                 .unwrap_or_default(),
             telemetry: section("telemetry", telemetry::KEYS)
                 .map(|section| Telemetry::read(&section))

@@ -1,7 +1,7 @@
 //! What is wrong in a config file, and where.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use super::reference::{Found, Known, Reference};
+use super::secret::Secret;
+use super::text::Literal;
 
 /// One fault in what the operator wrote. `line` is 0 when no line is to blame,
 /// `path` is empty when no key is.
@@ -23,9 +27,19 @@ pub struct Problem {
 /// Gathers the problems and warnings of one file while it is read, so that all are told at once.
 pub(super) struct Report {
     file: PathBuf,
-    lines: HashMap<String, usize>,
+    places: HashMap<String, Place>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    literals: RefCell<Vec<Literal>>,
+    /// Secrets that were fetched from where they are kept.
+    known: Known,
+    references: RefCell<BTreeMap<Reference, Found>>,
+}
+
+/// Where a key stands, and its value.
+struct Place {
+    line: usize,
+    value: Range<usize>,
 }
 
 /// Where the lines of a text begin, to turn offsets into line numbers.
@@ -63,9 +77,12 @@ impl Report {
         index_table(&mut index, lines, "", root);
         Self {
             file: file.to_path_buf(),
-            lines: index,
+            places: index,
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            literals: RefCell::default(),
+            known: Known::new(),
+            references: RefCell::default(),
         }
     }
 
@@ -73,9 +90,12 @@ impl Report {
     pub(super) fn empty() -> Self {
         Self {
             file: PathBuf::new(),
-            lines: HashMap::new(),
+            places: HashMap::new(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            literals: RefCell::default(),
+            known: Known::new(),
+            references: RefCell::default(),
         }
     }
 
@@ -89,7 +109,47 @@ impl Report {
 
     /// Whether the operator wrote this key at all.
     pub(super) fn mentions(&self, path: &str) -> bool {
-        self.lines.contains_key(path)
+        self.places.contains_key(path)
+    }
+
+    /// The same with secrets that were fetched from where they are kept.
+    pub(super) fn knowing(self, known: &Known) -> Self {
+        Self { known: known.clone(), ..self }
+    }
+
+    /// The secret that `reference` stands for, or itself until that is known.
+    pub(super) fn look_up(&self, path: &str, reference: Reference) -> Secret {
+        let value = self.known.get(&reference).cloned();
+        let secret = value.clone().unwrap_or_else(|| Secret::new(reference.to_string()));
+        let line = self.places.get(path).map_or(0, |place| place.line);
+        let found = || Found { path: path.to_owned(), line, value };
+        self.references.borrow_mut().entry(reference).or_insert_with(found);
+        secret
+    }
+
+    /// The secrets that are kept elsewhere.
+    pub(super) fn references(&self) -> BTreeMap<Reference, Found> {
+        self.references.borrow().clone()
+    }
+
+    /// Complains of the references below `path`.
+    pub(super) fn refuse_references(&self, path: &str, message: &str) {
+        let references = self.references.borrow();
+        let below = references.values().filter(|found| found.path.starts_with(path));
+        below.for_each(|found| self.problem(&found.path, message));
+    }
+
+    /// Notes that a secret stands in the text itself.
+    pub(super) fn secret(&self, path: &str) {
+        let literal = |place: &Place| Literal { path: path.to_owned(), span: place.value.clone() };
+        self.literals.borrow_mut().extend(self.places.get(path).map(literal));
+    }
+
+    /// The secrets that stand in the text, in its order.
+    pub(super) fn literals(&self) -> Vec<Literal> {
+        let mut literals = self.literals.take();
+        literals.sort_by_key(|literal| literal.span.start);
+        literals
     }
 
     /// A relative path means "beside the config file", wherever the gateway was started from.
@@ -100,6 +160,12 @@ impl Report {
     /// The warnings, when nothing is wrong; else every problem, in the order of the file.
     pub(super) fn close(self) -> Result<Vec<Problem>, Vec<Problem>> {
         let mut problems = self.problems.into_inner();
+        // Nobody can tell yet what is wrong with a secret that was not fetched.
+        let references = self.references.borrow();
+        let unknown = |path: &str| {
+            references.values().any(|found| found.value.is_none() && found.path == path)
+        };
+        problems.retain(|problem| !unknown(&problem.path));
         let mut warnings = self.warnings.into_inner();
         problems.sort_by_key(|problem| problem.line);
         warnings.sort_by_key(|problem| problem.line);
@@ -107,7 +173,7 @@ impl Report {
     }
 
     fn at(&self, path: &str, message: String) -> Problem {
-        let line = self.lines.get(path).copied().unwrap_or(0);
+        let line = self.places.get(path).map_or(0, |place| place.line);
         Problem { file: self.file.clone(), line, path: path.to_owned(), message }
     }
 }
@@ -124,16 +190,16 @@ impl Lines {
     }
 }
 
-fn index_table(index: &mut HashMap<String, usize>, lines: &Lines, path: &str, table: &DeTable<'_>) {
+fn index_table(index: &mut HashMap<String, Place>, lines: &Lines, path: &str, table: &DeTable<'_>) {
     for (key, value) in table {
         let path = child(path, key.get_ref());
         index_value(index, lines, &path, value);
-        index.insert(path, lines.number(&key.span()));
+        index.insert(path, Place { line: lines.number(&key.span()), value: value.span() });
     }
 }
 
 fn index_value(
-    index: &mut HashMap<String, usize>,
+    index: &mut HashMap<String, Place>,
     lines: &Lines,
     path: &str,
     value: &Spanned<DeValue<'_>>,
@@ -144,7 +210,8 @@ fn index_value(
     for (position, element) in value.get_ref().as_array().into_iter().flatten().enumerate() {
         let path = format!("{path}[{position}]");
         index_value(index, lines, &path, element);
-        index.insert(path, lines.number(&element.span()));
+        let span = element.span();
+        index.insert(path, Place { line: lines.number(&span), value: span });
     }
 }
 

@@ -148,7 +148,7 @@ impl<'a> Section<'a> {
 }
 
 /// What JSON has no word for is text.
-fn json(value: &DeValue<'_>) -> Json {
+pub(super) fn json(value: &DeValue<'_>) -> Json {
     match value {
         DeValue::String(text) => Json::from(text.as_ref()),
         DeValue::Integer(number) => {

@@ -34,6 +34,7 @@ pub(super) const KEYS: &[&str] = &[
     "default",
     "classifier",
     "limits",
+    "guards",
     "cache",
 ];
 pub(super) const PROMPT_CACHE_KEYS: &[&str] = &["system", "tools", "messages", "ttl"];
@@ -111,6 +112,8 @@ pub struct Route {
     pub default: Option<String>,
     pub classifier: Classifier,
     pub limits: Limits,
+    /// What its calls are guarded by, besides those of the server and the key.
+    pub guards: Vec<String>,
     /// Which of its answers are remembered, where that is not as `[cache]` says.
     pub cache: Option<RouteCache>,
 }
@@ -314,6 +317,7 @@ impl Route {
                 .and_then(|field| Classifier::read(&field))
                 .unwrap_or_default(),
             limits: Limits::read(section),
+            guards: texts(section, "guards"),
             cache: section.get("cache").and_then(|field| RouteCache::read(&field)),
         }
     }

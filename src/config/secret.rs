@@ -6,20 +6,28 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 
 use super::reader::Field;
+use super::reference::Reference;
 use super::value;
 
-const MASK: &str = "***";
+/// What is shown in a secret's place.
+pub(super) const MASK: &str = "***";
 
 /// A credential. Equality is for noticing changes between two configs, not for checking what a
 /// client sent: it does not take constant time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
-/// Whether a secret written into the file itself deserves a warning.
+/// What it is when it is written into the file itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Literal {
+    /// A secret that should not stand there.
     Warned,
+    /// As secret, but often without harm.
     Fine,
+    /// An address: secret only where it holds who is asking.
+    Address,
+    /// Nothing secret, but kept in the same places.
+    Plain,
 }
 
 // === impl Secret ===
@@ -33,16 +41,26 @@ impl Secret {
         &self.0
     }
 
-    /// Resolves `env:NAME`, `file:PATH` or a literal.
+    /// Resolves `env:NAME`, `file:PATH` or a literal. What another system keeps is looked up among
+    /// what was fetched from there.
     pub(super) fn read(field: &Field<'_>, literal: Literal) -> Option<Self> {
         let written = field.read(value::text)?;
+        if let Some(reference) = Reference::parse(&written) {
+            let reference = reference.map_err(|message| field.fail(message)).ok()?;
+            return Some(field.report.look_up(&field.path, reference));
+        }
         let found = if let Some(name) = written.strip_prefix("env:") {
             from_environment(name)
         } else if let Some(path) = written.strip_prefix("file:") {
             from_file(&field.report.beside(path))
-        } else if written.starts_with("secret://") {
-            Err("secret:// is not supported yet; write env:NAME or file:PATH".to_owned())
         } else {
+            if literal.is_secret(&written) {
+                field.report.secret(&field.path);
+            }
+            if written == MASK {
+                field.fail("`***` shows that a secret was left out; write env:NAME or file:PATH");
+                return None;
+            }
             if literal == Literal::Warned {
                 field.report.warn(
                     &field.path,
@@ -61,11 +79,23 @@ impl Secret {
     }
 
     /// Secrets travel in headers, where a control character is an injection or a refusal.
-    pub(super) fn checked(text: String) -> Result<Self, String> {
+    pub fn checked(text: String) -> Result<Self, String> {
         if text.chars().any(char::is_control) {
             return Err("the secret contains a line break or another control character".to_owned());
         }
         Ok(Self(text))
+    }
+}
+
+// === impl Literal ===
+
+impl Literal {
+    fn is_secret(self, written: &str) -> bool {
+        match self {
+            Self::Warned | Self::Fine => true,
+            Self::Address => written.contains('@') || written.contains("password"),
+            Self::Plain => false,
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::provider::texts;
 use super::reader::{Field, Section};
 use super::secret::{Literal, Secret};
 use super::value;
@@ -23,6 +24,7 @@ pub(super) const SERVER_KEYS: &[&str] = &[
     "max_connections",
     "max_in_flight",
     "workers",
+    "guards",
 ];
 pub(super) const TLS_KEYS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN_KEYS: &[&str] = &["listen", "key"];
@@ -54,6 +56,8 @@ pub struct Server {
     pub max_in_flight: usize,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
+    /// What every call is guarded by.
+    pub guards: Vec<String>,
 }
 
 /// The certificate chain and its private key, both PEM files.
@@ -89,6 +93,7 @@ impl Default for Server {
             max_connections: 20_000,
             max_in_flight: 10_000,
             workers: 0,
+            guards: Vec::new(),
         }
     }
 }
@@ -120,6 +125,7 @@ impl Server {
                 .read("workers", |value| value::whole(value, 0..=1024))
                 .and_then(|workers| usize::try_from(workers).ok())
                 .unwrap_or(usual.workers),
+            guards: texts(section, "guards"),
         }
     }
 }

@@ -88,7 +88,7 @@ fn replicas(section: &Section<'_>) -> u32 {
 
 fn shared(section: &Section<'_>) -> Option<Secret> {
     let field = section.get("shared")?;
-    let url = Secret::read(&field, Literal::Fine)?;
+    let url = Secret::read(&field, Literal::Address)?;
     let known = ["redis://", "rediss://"].iter().any(|scheme| url.expose().starts_with(scheme));
     if !known {
         field.fail("is not a shared store; write \"redis://HOST:PORT/DATABASE\" or \"rediss://…\"");
@@ -105,7 +105,7 @@ impl Default for StoreUrl {
 }
 
 fn url(field: &Field<'_>) -> Option<StoreUrl> {
-    let secret = Secret::read(field, Literal::Fine)?;
+    let secret = Secret::read(field, Literal::Address)?;
     let url = parse(&secret).map_err(|message| field.fail(message)).ok()?;
     let is_written = field.read(value::text).is_some_and(|text| text.starts_with("postgres"));
     let user = secret.expose().split_once("://").and_then(|(_, rest)| rest.split_once('@'));

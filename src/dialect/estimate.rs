@@ -42,6 +42,12 @@ pub fn tokens(request: &ChatRequest, target: Dialect, tokenizer: Option<Tokenize
     CONVERSATION + messages + tools + prompt + format
 }
 
+/// The same of a chat that is nothing but these messages of one text each.
+pub fn texts<'a>(texts: impl Iterator<Item = &'a str>, tokenizer: Option<Tokenizer>) -> u64 {
+    let scale = Scale(tokenizer);
+    CONVERSATION + texts.map(|text| MESSAGE + scale.text(text)).sum::<u64>()
+}
+
 /// What Anthropic adds of its own.
 fn prompt(request: &ChatRequest) -> u64 {
     let tools = match request.tool_choice {
@@ -126,16 +132,40 @@ enum Run {
 
 /// Tokens of a text by the rule of thumb.
 pub fn text(text: &str) -> u64 {
-    let (mut tenths, mut last, mut length) = (0, Run::Space, 0);
-    for character in text.chars() {
-        let run = run(character);
-        if run != last {
-            tenths += cost(last, length);
-            (last, length) = (run, 0);
-        }
-        length += 1;
+    let mut count = Count::default();
+    count.take(text);
+    count.tokens()
+}
+
+/// Counts the tokens of a text that comes in pieces.
+#[derive(Debug, Clone, Copy)]
+pub struct Count {
+    tenths: u64,
+    last: Run,
+    length: u64,
+}
+
+impl Default for Count {
+    fn default() -> Self {
+        Self { tenths: 0, last: Run::Space, length: 0 }
     }
-    (tenths + cost(last, length)).div_ceil(10)
+}
+
+impl Count {
+    pub fn take(&mut self, piece: &str) {
+        for character in piece.chars() {
+            let run = run(character);
+            if run != self.last {
+                self.tenths += cost(self.last, self.length);
+                (self.last, self.length) = (run, 0);
+            }
+            self.length += 1;
+        }
+    }
+
+    pub fn tokens(&self) -> u64 {
+        (self.tenths + cost(self.last, self.length)).div_ceil(10)
+    }
 }
 
 fn run(character: char) -> Run {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::keepsake::{Keeper, Keepsake};
 use super::openai::Tap;
+use super::seam::Seam;
 use super::sse::{Decoder, Frame};
 use super::{ReadStream, WriteStream, openai};
 use crate::canon::{Delta, Dialect, Event, Opening, StreamFailure, Usage};
@@ -47,6 +48,23 @@ pub struct Sight {
     pub finishes: u32,
 }
 
+/// Stands between reader and writer: what it lets out is what the client is told. The keeper of the
+/// stream's books sees what went in.
+pub trait Screen: Send {
+    /// Takes in one event, and adds to `out` what the client is told now.
+    fn pass(&mut self, event: &Event, out: &mut Vec<Event>) -> Result<(), Stopped>;
+
+    /// The client has been told this much by another stream, which this one carries on.
+    fn follows(&mut self, said: &str);
+
+    /// Somebody else objects: ends all that is open in `out`.
+    fn stop(&mut self, out: &mut Vec<Event>);
+}
+
+/// A screen objects. All that is open has been ended in `out`; nothing passes any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped;
+
 /// One stream's way through.
 pub enum Passage {
     /// OpenAI's chat completions and completions as they are.
@@ -76,6 +94,13 @@ pub struct Translated {
     /// What was said, where that may have to be carried on; and, where it is carried on here, what
     /// waits for the writer of what it follows.
     seam: Option<Box<Seam>>,
+    screen: Option<Box<dyn Screen>>,
+    /// The end of the answer, where that is told only when somebody has let it.
+    end: Option<Vec<Event>>,
+    /// The screen has ended the answer.
+    stopped: bool,
+    /// The client has been told some of the answer.
+    told: bool,
     sight: Sight,
     keeper: Keeper,
     choices: u32,
@@ -83,25 +108,6 @@ pub struct Translated {
     input_estimate: u64,
     last_word: Option<Bytes>,
     events: Vec<Event>,
-}
-
-/// Where one answer may be carried on by another.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each true or not")]
-#[derive(Debug, Default)]
-struct Seam {
-    /// The text so far, while there is nothing but text.
-    said: Option<String>,
-    /// Its part is still open.
-    open: bool,
-    /// This answer carries another one on, whose writer is not here yet.
-    waiting: bool,
-    held: Vec<Event>,
-    /// Thoughts of a target that carries on are no part of the answer.
-    thinking: bool,
-    /// This answer carries another one on.
-    follows: bool,
-    /// White space that the answer had at its end, and the target was not shown.
-    trimmed: String,
 }
 
 // === impl Sight ===
@@ -210,6 +216,10 @@ impl Passage {
             reader,
             writer,
             seam: None,
+            screen: None,
+            end: None,
+            stopped: false,
+            told: false,
             sight: Sight::default(),
             keeper: Keeper::default(),
             choices: choices.max(1),
@@ -228,6 +238,43 @@ impl Passage {
             translated.seam = Some(Box::new(seam));
         }
         self
+    }
+
+    /// Lets nothing out but through `screen`. Only what is written anew can be screened: false for
+    /// a stream that passes as it is.
+    #[must_use]
+    pub fn screened(&mut self, screen: Box<dyn Screen>) -> bool {
+        let Self::Translated(translated) = self else { return false };
+        translated.screen = Some(screen);
+        true
+    }
+
+    /// The end of the answer is not told before it is let out.
+    pub fn withhold_end(&mut self) {
+        if let Self::Translated(translated) = self {
+            translated.end = Some(Vec::new());
+        }
+    }
+
+    /// Whether all of the answer is told but its end, which waits to be let out.
+    pub fn is_withheld(&self) -> bool {
+        matches!(self, Self::Translated(translated) if translated.is_withheld())
+    }
+
+    /// Lets the end out, or ends the answer as filtered. Gives the client's bytes for that.
+    pub fn let_out(&mut self, passed: bool) -> Vec<u8> {
+        let Self::Translated(translated) = self else { return Vec::new() };
+        translated.let_out(passed)
+    }
+
+    /// Whether a screen has ended the answer, and nothing of the upstream is wanted any more.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Self::Translated(Translated { stopped: true, .. }))
+    }
+
+    /// Whether it has done so before the client was told anything.
+    pub fn is_untold(&self) -> bool {
+        matches!(self, Self::Translated(Translated { stopped: true, told: false, .. }))
     }
 
     /// The text so far, if it can be carried on: it is all that was said.
@@ -273,12 +320,12 @@ impl Passage {
     /// The client's bytes for what another one was given.
     pub fn repeat(&mut self, events: &[Event]) -> Vec<u8> {
         match self {
-            Self::Translated(translated) => {
+            Self::Translated(translated) if !translated.stopped => {
                 translated.events.clear();
                 translated.events.extend_from_slice(events);
                 translated.write()
             }
-            Self::Tapped(_) | Self::Watched(_) => Vec::new(),
+            Self::Tapped(_) | Self::Watched(_) | Self::Translated(_) => Vec::new(),
         }
     }
 
@@ -315,78 +362,6 @@ impl Passage {
 impl std::fmt::Debug for Passage {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_tuple("Passage").field(self.sight()).finish()
-    }
-}
-
-// === impl Seam ===
-
-impl Seam {
-    fn pass(&mut self, event: &Event, writer: &mut dyn WriteStream, out: &mut Vec<u8>) {
-        if self.waiting {
-            self.held.push(event.clone());
-            return;
-        }
-        match event {
-            Event::Start(_) if self.follows => return,
-            Event::Open { part: Opening::Reasoning { .. }, .. } if self.follows => {
-                self.thinking = true;
-                return;
-            }
-            Event::Close { .. } if std::mem::take(&mut self.thinking) => return,
-            Event::Delta { .. } if self.thinking => return,
-            Event::Open { part: Opening::Text, .. } => {
-                if std::mem::replace(&mut self.open, true) && self.follows {
-                    return;
-                }
-            }
-            Event::Open { choice, part } => {
-                // What is more than text cannot be carried on.
-                if !matches!(part, Opening::Reasoning { .. }) {
-                    self.said = None;
-                }
-                if std::mem::take(&mut self.open) {
-                    writer.write(&Event::Close { choice: *choice }, out);
-                }
-            }
-            Event::Close { .. } => self.open = false,
-            Event::Delta { choice, delta: Delta::Text(text) } => {
-                return self.say((*choice, text), writer, out);
-            }
-            Event::Delta { .. }
-            | Event::Start(_)
-            | Event::Finish { .. }
-            | Event::Usage(_)
-            | Event::Failed(_)
-            | Event::End => {}
-        }
-        writer.write(event, out);
-    }
-
-    /// The first words of what is carried on begin with the space that was there already, or with
-    /// none.
-    fn say(
-        &mut self,
-        (choice, text): (u32, &str),
-        writer: &mut dyn WriteStream,
-        out: &mut Vec<u8>,
-    ) {
-        let mut text = text;
-        while let (Some(space), Some(first)) = (self.trimmed.chars().next(), text.chars().next()) {
-            if space != first {
-                self.trimmed.clear();
-                break;
-            }
-            self.trimmed.drain(..space.len_utf8());
-            text = &text[first.len_utf8()..];
-        }
-        if text.is_empty() {
-            return;
-        }
-        if let Some(said) = &mut self.said {
-            said.push_str(text);
-        }
-        let delta = Delta::Text(text.to_owned());
-        writer.write(&Event::Delta { choice, delta }, out);
     }
 }
 
@@ -443,6 +418,9 @@ impl Translated {
         if data.is_empty() {
             return Verdict::Drop;
         }
+        if self.stopped {
+            return Verdict::Drop;
+        }
         self.events.clear();
         if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
             self.sight.malformed += 1;
@@ -457,8 +435,10 @@ impl Translated {
     /// The client's bytes for the events at hand.
     fn write(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        for event in &self.events {
-            if *event == Event::End && self.sight.usage.is_none() {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            let Some(event) = self.withhold(event) else { continue };
+            if event == Event::End && self.sight.usage.is_none() {
                 // An estimate for the client; the record says for itself that it has none.
                 let usage = Usage {
                     input: self.input_estimate,
@@ -467,18 +447,93 @@ impl Translated {
                 };
                 self.writer.write(&Event::Usage(usage), &mut out);
             }
-            self.sight.note(event, self.choices);
-            self.keeper.note(event);
-            match &mut self.seam {
-                _ if matches!(event, Event::Failed(_)) => {}
-                None => self.writer.write(event, &mut out),
-                Some(seam) => seam.pass(event, &mut *self.writer, &mut out),
+            self.sight.note(&event, self.choices);
+            self.keeper.note(&event);
+            let ends = event == Event::End;
+            self.tell(&event, &mut out);
+            if ends {
+                self.last_word = last_data(&out);
+            }
+            if self.stopped {
+                break;
             }
         }
-        if self.events.contains(&Event::End) {
-            self.last_word = last_data(&out);
-        }
+        self.events = events;
         out
+    }
+
+    /// Keeps what belongs to the end of the answer, if that has to wait; else gives it back.
+    fn withhold(&mut self, event: Event) -> Option<Event> {
+        let Some(end) = &mut self.end else { return Some(event) };
+        if end.is_empty() && !matches!(event, Event::Finish { .. }) {
+            return Some(event);
+        }
+        match event {
+            Event::Finish { .. } | Event::Usage(_) | Event::End => end.push(event),
+            event => return Some(event),
+        }
+        None
+    }
+
+    fn is_withheld(&self) -> bool {
+        let finish = |event: &&Event| matches!(event, Event::Finish { .. });
+        let finishes = self.end.iter().flatten().filter(finish).count();
+        finishes >= self.choices as usize
+    }
+
+    fn let_out(&mut self, passed: bool) -> Vec<u8> {
+        self.events = self.end.take().unwrap_or_default();
+        if passed {
+            return self.write();
+        }
+        let (mut out, mut ended) = (Vec::new(), Vec::new());
+        for event in self.events.drain(..).filter(|event| matches!(event, Event::Usage(_))) {
+            self.sight.note(&event, self.choices);
+        }
+        if let Some(screen) = &mut self.screen {
+            screen.stop(&mut ended);
+        }
+        for event in &ended {
+            self.give(event, &mut out);
+        }
+        self.stop(&mut out);
+        out
+    }
+
+    /// Passes an event on to the writer, through the screen if there is one.
+    fn tell(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if matches!(event, Event::Failed(_)) {
+            return;
+        }
+        if let Some(seam) = self.seam.as_mut().filter(|seam| seam.waiting) {
+            return seam.held.push(event.clone());
+        }
+        let Some(screen) = &mut self.screen else { return self.give(event, out) };
+        let mut passed = Vec::new();
+        let stopped = screen.pass(event, &mut passed);
+        for event in &passed {
+            self.told |= matches!(event, Event::Delta { .. });
+            self.give(event, out);
+        }
+        if stopped.is_err() {
+            self.stop(out);
+        }
+    }
+
+    fn give(&mut self, event: &Event, out: &mut Vec<u8>) {
+        match &mut self.seam {
+            None => self.writer.write(event, out),
+            Some(seam) => seam.pass(event, &mut *self.writer, out),
+        }
+    }
+
+    /// The answer ends here, properly: with what was used until now.
+    fn stop(&mut self, out: &mut Vec<u8>) {
+        self.stopped = true;
+        let (usage, _) = self.sight.used(self.input_estimate);
+        self.give(&Event::Usage(usage), out);
+        self.give(&Event::End, out);
+        self.last_word = last_data(out);
     }
 
     fn carry_on(&mut self, before: Self) -> Vec<u8> {
@@ -488,10 +543,15 @@ impl Translated {
         let said = old.said.unwrap_or_default();
         let trimmed = said[said.trim_end().len()..].to_owned();
         let held = std::mem::take(&mut seam.held);
+        if let Some(screen) = &mut self.screen {
+            screen.follows(&said);
+        }
         **seam =
             Seam { said: Some(said), open: old.open, follows: true, trimmed, ..Seam::default() };
         for event in &held {
-            seam.pass(event, &mut *self.writer, &mut out);
+            if !self.stopped {
+                self.tell(event, &mut out);
+            }
         }
         if held.contains(&Event::End) {
             self.last_word = last_data(&out);
@@ -500,6 +560,9 @@ impl Translated {
     }
 
     fn complete(&mut self) -> Vec<u8> {
+        if self.stopped {
+            return Vec::new();
+        }
         self.events.clear();
         self.reader.end(&mut self.events);
         if !self.sight.done && self.sight.finished && !self.events.contains(&Event::End) {

@@ -87,11 +87,13 @@ pub(super) struct Question {
     pub(super) keeper: Option<Arc<str>>,
     /// The body in our own words, once that was needed.
     chat: OnceLock<Result<Asked, Misread>>,
+    /// What was read of the body is what counts, and not its bytes.
+    rewritten: bool,
     _lease: Lease,
 }
 
 /// A question in our own words.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) request: ChatRequest,
     /// Tool calls or results that stood alone were completed.
@@ -164,6 +166,11 @@ impl ByteBudget {
 
     pub fn set_limit(&self, limit: usize) {
         self.0.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Bytes that are held now.
+    pub fn held(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn lease(&self) -> Lease {
@@ -261,6 +268,7 @@ impl Question {
             carried_on: false,
             keeper: None,
             chat: OnceLock::new(),
+            rewritten: false,
             _lease: lease,
         }
     }
@@ -318,7 +326,8 @@ impl Question {
             version: self.version.clone(),
             carried_on: false,
             keeper: self.keeper.clone(),
-            chat: OnceLock::new(),
+            chat: if self.rewritten { self.chat.clone() } else { OnceLock::new() },
+            rewritten: self.rewritten,
             _lease: Lease { held: Arc::default(), bytes: 0 },
         })
     }
@@ -392,9 +401,33 @@ impl Question {
         self.replace(serde_json::Value::Object(body).to_string().into())
     }
 
-    /// It will be read once more, for another route.
-    pub(super) fn forget(&mut self) {
-        self.chat = OnceLock::new();
+    /// It will be read once more, for another route, which lets the answer have so many tokens.
+    pub(super) fn forget(&mut self, most: Option<u64>) {
+        match (self.chat.get_mut(), most) {
+            // Its bytes are not what may be sent any more.
+            (Some(Ok(asked)), Some(most)) if self.rewritten => asked.cap(most),
+            _ if self.rewritten => {}
+            _ => self.chat = OnceLock::new(),
+        }
+    }
+
+    /// Nobody is to see its bytes as they came: it has been changed in our own words, or its answer
+    /// has to be read.
+    pub(super) fn must_be_rewritten(&mut self) {
+        self.rewritten = true;
+    }
+
+    pub(super) fn is_rewritten(&self) -> bool {
+        self.rewritten
+    }
+
+    /// The body in our own words, to be changed. It must have been read.
+    pub(super) fn request_mut(&mut self) -> Result<&mut ChatRequest, &Misread> {
+        match self.chat.get_mut() {
+            Some(Ok(asked)) => Ok(&mut asked.request),
+            Some(Err(misread)) => Err(misread),
+            None => Err(const { &Misread(Cow::Borrowed("The body was not read.")) }),
+        }
     }
 
     /// Reads the body into our own words, once, however many targets need it.

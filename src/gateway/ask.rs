@@ -16,20 +16,25 @@ use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
-use super::{relayed, remember, reword};
-use crate::canon::{ChatRequest, ChatResponse, Dialect, Outcome, Usage};
+use super::{guarding, relayed, remember, reword};
+use crate::canon::{ChatRequest, ChatResponse, Dialect, Outcome, Surface, Usage};
 use crate::config::OnBreak;
+use crate::dialect::completions::NATIVE;
+use crate::dialect::eventstream::Transcoder;
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::openai::{MediaReader, Tap, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload};
-use crate::dialect::{self, Context, Misread};
+use crate::dialect::{self, Context, Misread, UpstreamSide};
+use crate::guard::Blocked;
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Cause, Failure, Operation, Order, Unanswered};
 
 /// The longest whole answer and the longest error body that are read.
 pub(super) const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 const LONGEST_ERROR: usize = 64 * 1024;
+const STREAM: &str = "text/event-stream";
+const EVENTS: &[u8] = STREAM.as_bytes();
 const ERROR_WAIT: Duration = Duration::from_secs(5);
 
 /// What a target answers.
@@ -58,6 +63,8 @@ pub(super) struct Answered {
     pub(super) keepsakes: Vec<Keepsake>,
     /// The whole response, should it be kept, and whether it is in the provider's own words.
     pub(super) response: Option<(Bytes, bool)>,
+    /// A guard objects to it: it goes no further.
+    pub(super) blocked: Option<Blocked>,
     /// The whole answer in our own words, should it be remembered.
     pub(super) canon: Option<Box<ChatResponse>>,
 }
@@ -65,8 +72,14 @@ pub(super) struct Answered {
 impl Answered {
     pub(super) fn new(answer: Answer) -> Self {
         let first_token = Instant::now();
-        let keepsakes = Vec::new();
-        Self { answer, first_token, usage: None, keepsakes, response: None, canon: None }
+        let (keepsakes, blocked, canon) = (Vec::new(), None, None);
+        Self { answer, first_token, usage: None, keepsakes, response: None, blocked, canon }
+    }
+
+    /// One that goes no further.
+    fn objected(blocked: Blocked) -> Self {
+        let answer = Answer::Whole { content_type: JSON, body: Bytes::new() };
+        Self { blocked: Some(blocked), ..Self::new(answer) }
     }
 }
 
@@ -133,18 +146,20 @@ async fn ask_so(
     if !(200..300).contains(&reply.status) {
         return Err(Box::pin(refused(target, reply)).await.into());
     }
-    let content_type = reply.headers.get(CONTENT_TYPE).cloned();
-    let content_type = content_type.unwrap_or(JSON);
-    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    let (content_type, binary) = kind_of(&reply);
     // A relayed question may ask for a stream under other names.
     let streams = question.envelope.stream || question.relayed.is_some();
-    if streams && (binary || content_type.as_bytes().starts_with(b"text/event-stream")) {
+    let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
+    if streams && is_stream && !call.gathers() {
         let passage = passage(call, question, target, (errand, usage_added));
-        let due = (sent + limits.first_token).min(end);
-        let mut flow = Flow::new(reply.body, binary, passage);
+        let flow = Flow::new(reply.body, binary, passage);
+        let Some(mut flow) = screened(call, question, flow) else {
+            return Err(unscreened(target, reply.status).into());
+        };
         flow.recorder = remember::recorder(call, errand);
+        let due = (sent + limits.first_token).min(end);
         return first_content(
-            target,
+            (call, target),
             flow,
             reply.status,
             (due, call.wishes().map_or(Duration::ZERO, |wishes| wishes.hold_back)),
@@ -155,15 +170,69 @@ async fn ask_so(
         let due = (Instant::now() + limits.first_token).min(end);
         return Box::pin(relayed::answer(call.surface(), reply, due)).await;
     }
-    let body = timeout_at(end, read_whole(reply.body, limits.idle, LONGEST_ANSWER))
+    read_answer(call, question, target, (errand, reply, end)).await
+}
+
+/// Takes in a whole answer, or all of a stream.
+async fn read_answer(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (errand, reply, end): (&Errand, Reply, Instant),
+) -> Result<Answered, Box<Failure>> {
+    let limits = &target.limits;
+    let (content_type, binary) = kind_of(&reply);
+    let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
+    let idle = if is_stream { limits.idle.max(limits.first_token) } else { limits.idle };
+    let body = timeout_at(end, read_whole(reply.body, idle, LONGEST_ANSWER))
         .await
         .map_err(|_| Failure::of(Cause::TotalTimeout, reply.status))?
         .map_err(|unread| unread.into_failure(reply.status))?;
     if says_error(&body) {
         return Err(target.provider.reported(reply.status, &body).into());
     }
-    whole(call, question, target, (errand, content_type, body))
-        .map_err(|_| Failure::of(Cause::Malformed, reply.status).into())
+    let malformed = |_| Box::new(Failure::of(Cause::Malformed, reply.status));
+    let body = if binary { as_lines(&body).map_err(malformed)? } else { body };
+    let content_type = if is_stream { HeaderValue::from_static(STREAM) } else { content_type };
+    if call.screens() {
+        let guarded = guarded(call, question, target, (errand, content_type, body));
+        return Box::pin(guarded).await.map_err(malformed);
+    }
+    whole(call, question, target, (errand, content_type, body)).map_err(malformed)
+}
+
+/// The content type of an answer, and whether it is a stream in AWS's framing.
+fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
+    let content_type = reply.headers.get(CONTENT_TYPE).cloned().unwrap_or(JSON);
+    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
+    (content_type, binary)
+}
+
+/// The stream behind the guards of its call; `None` if it cannot be shown to them.
+pub(super) fn screened(call: &Call, question: &Question, mut flow: Flow) -> Option<Flow> {
+    let Some((screen, after)) = call.screen(&question.envelope.model) else { return Some(flow) };
+    if !flow.passage.screened(screen) {
+        return None;
+    }
+    if after.is_some() {
+        flow.passage.withhold_end();
+    }
+    flow.after = after;
+    Some(flow)
+}
+
+/// A stream in AWS's framing as one of lines.
+fn as_lines(body: &Bytes) -> Result<Bytes, Misread> {
+    let (mut transcoder, mut lines) = (Transcoder::default(), BytesMut::new());
+    let fed = transcoder.feed(body, &mut lines);
+    fed.map_err(|_| Misread::new("The stream's framing is malformed."))?;
+    Ok(lines.freeze())
+}
+
+/// What a guard has to read must not pass as it is.
+fn unscreened(target: &Target, status: u16) -> Failure {
+    tracing::error!(provider = %target.provider.name, "an answer could not be shown to its guards");
+    Failure::of(Cause::Malformed, status)
 }
 
 /// The bytes that leave, and whether they ask for usage that the client did not ask for.
@@ -242,8 +311,10 @@ fn passage(
             let writer =
                 with_context(call, question, target, |context| call.client().writer(&context));
             match writer {
-                Some((writer, request)) => {
-                    let choices = request.sampling.choices.unwrap_or(1);
+                Some(writer) => {
+                    let chat = question.chat().ok();
+                    let choices = chat.and_then(|asked| asked.request.sampling.choices);
+                    let choices = choices.unwrap_or(1);
                     let passage = Passage::translated(reader, writer, choices, input);
                     let seam =
                         call.wishes().is_some_and(|wishes| wishes.on_break == OnBreak::Continue);
@@ -264,6 +335,17 @@ fn passage(
                 ..
             },
         ) => Passage::watched(dialect, dialect::upstream(dialect).reader(), choices),
+        (Wording::Verbatim, Operation::Completions) if call.screens() => {
+            let writer =
+                with_context(call, question, target, |context| call.client().writer(&context));
+            match writer {
+                Some(writer) => {
+                    let (reader, input) = (NATIVE.reader(), call.input_estimate());
+                    Passage::translated(reader, writer, choices, input)
+                }
+                None => Passage::Tapped(Tap::new(choices, usage_added)),
+            }
+        }
         (Wording::Verbatim | Wording::Vectors(_) | Wording::Local(_), _) => {
             Passage::Tapped(Tap::new(choices, usage_added))
         }
@@ -272,13 +354,22 @@ fn passage(
 
 /// Calls `write` with what a writer of answers must know. `None` if the question was never read,
 /// which a translated one always is.
-fn with_context<'a, T>(
+fn with_context<T>(
     call: &Call,
-    question: &'a Question,
+    question: &Question,
     target: &Target,
     write: impl FnOnce(Context<'_>) -> T,
-) -> Option<(T, &'a ChatRequest)> {
-    let request = &question.chat().ok()?.request;
+) -> Option<T> {
+    let completion;
+    let request = match question.chat() {
+        Ok(asked) => &asked.request,
+        // Nobody has read it, for its target takes it as it is.
+        Err(_) if call.surface() == Surface::Completions => {
+            completion = ChatRequest { include_usage: call.usage_asked, ..ChatRequest::default() };
+            &completion
+        }
+        Err(_) => return None,
+    };
     let (id, created) = call.stamp();
     let context = Context {
         id: &id,
@@ -288,7 +379,7 @@ fn with_context<'a, T>(
         previous: question.envelope.previous.as_deref(),
         request,
     };
-    Some((write(context), request))
+    Some(write(context))
 }
 
 /// A whole answer in the client's words.
@@ -318,29 +409,67 @@ fn whole(
             ..Answered::new(Answer::Whole { content_type, body })
         });
     };
-    let upstream = dialect::upstream(*into);
-    let streamed = content_type.as_bytes().starts_with(b"text/event-stream");
-    let response =
-        if streamed { reword::gather(upstream, &body)? } else { upstream.read_response(&body)? };
+    let response = read(dialect::upstream(*into), (&content_type, &body))?;
+    Ok(Answered {
+        usage: Some((response.usage, estimate)),
+        keepsakes: reword::keepsakes(&response),
+        canon: call.recording.is_some().then(|| Box::new(response.clone())),
+        ..written(call, question, target, &response)
+    })
+}
+
+/// An answer in our own words, however it came.
+fn read(
+    upstream: &dyn UpstreamSide,
+    (content_type, body): (&HeaderValue, &Bytes),
+) -> Result<ChatResponse, Misread> {
+    let streamed = content_type.as_bytes().starts_with(EVENTS);
+    if streamed { reword::gather(upstream, body) } else { upstream.read_response(body) }
+}
+
+/// An answer in the client's words, and as the client wants it.
+fn written(call: &Call, question: &Question, target: &Target, response: &ChatResponse) -> Answered {
     let stream = question.envelope.stream;
     let client = call.client();
     let written = with_context(call, question, target, |context| {
         if stream {
-            reword::spread(&response, client.writer(&context))
+            reword::spread(response, client.writer(&context))
         } else {
-            client.write_response(&response, &context)
+            client.write_response(response, &context)
         }
     });
-    let body: Bytes = written.map(|(body, _)| body).unwrap_or_default().into();
+    let body: Bytes = written.unwrap_or_default().into();
     let last = if stream { last_data(&body) } else { Some(body.clone()) };
     let content_type = if stream { HeaderValue::from_static(client.stream_type()) } else { JSON };
-    Ok(Answered {
-        usage: Some((response.usage, estimate)),
-        keepsakes: reword::keepsakes(&response),
+    Answered {
         response: Some((last.unwrap_or_default(), false)),
-        canon: call.recording.is_some().then(|| Box::new(response)),
         ..Answered::new(Answer::Whole { content_type, body })
-    })
+    }
+}
+
+/// The same for an answer that guards look at first.
+async fn guarded(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
+) -> Result<Answered, Misread> {
+    let upstream: &dyn UpstreamSide = match (&errand.wording, errand.operation) {
+        (Wording::Translated { into, .. }, _) => dialect::upstream(*into),
+        (Wording::Verbatim, Operation::Completions) => &NATIVE,
+        _ => return Err(Misread::new("The answer cannot be shown to its guards.")),
+    };
+    let response = read(upstream, (&content_type, &body))?;
+    let usage = Some((response.usage, body.len() as u64 / 4));
+    let keepsakes = reword::keepsakes(&response);
+    // Whoever is given it again has guards of their own.
+    let canon = call.recording.is_some().then(|| Box::new(response.clone()));
+    match guarding::look_at(call, &question.envelope.model, response).await {
+        Ok(response) => {
+            Ok(Answered { usage, keepsakes, canon, ..written(call, question, target, &response) })
+        }
+        Err(blocked) => Ok(Answered { usage, ..Answered::objected(blocked) }),
+    }
 }
 
 /// A whole answer in our own words, where it is to be remembered.
@@ -378,7 +507,7 @@ pub(super) async fn refused(target: &Target, reply: Reply) -> Failure {
 /// Reads a stream up to its first content, and on for as long as that is held back: until then
 /// another target can still take over.
 async fn first_content(
-    target: &Target,
+    (call, target): (&Call, &Target),
     flow: Flow,
     status: u16,
     (due, hold_back): (Instant, Duration),
@@ -387,7 +516,7 @@ async fn first_content(
     let mut first_token = None;
     loop {
         let sight = flow.passage.sight();
-        if sight.finished || sight.done {
+        if sight.finished || sight.done || flow.passage.is_stopped() {
             break;
         }
         if sight.content && first_token.is_none() {
@@ -407,11 +536,18 @@ async fn first_content(
             Ok(Step::Ended | Step::Cut(_)) => return Err(Failure::truncated(status).into()),
         }
     }
-    if flow.passage.sight().says_nothing() {
+    let (sight, stopped) = (flow.passage.sight(), flow.passage.is_stopped());
+    if !stopped && sight.says_nothing() {
         return Err(Failure::of(Cause::EmptyStream, status).into());
     }
-    if flow.passage.sight().ends_short() {
+    if !stopped && sight.ends_short() {
         return Err(Failure::truncated(status).into());
+    }
+    if flow.passage.is_untold() {
+        let (usage, told) = flow.passage.sight().used(call.input_estimate());
+        let blocked = call.guarding.as_ref().and_then(|guarding| guarding.blocked());
+        let usage = Some((Some(usage).filter(|_| told), usage.output));
+        return Ok(Answered { usage, ..Answered::objected(blocked.unwrap_or_default()) });
     }
     let answered = Answered::new(Answer::Stream(flow));
     Ok(Answered { first_token: first_token.unwrap_or(answered.first_token), ..answered })

@@ -115,6 +115,7 @@ impl Builder<'_> {
         let shadow = route.shadow.as_ref().and_then(|shadow| self.shadow((label, route), shadow));
         let mut chain = Chain::new(label, groups, route);
         chain.wishes = Wishes::of(route, when);
+        chain.guards = self.guards((label, name), route);
         chain.wishes.cache = self.remembering(&chain, route.cache.as_ref());
         chain.shadow = shadow;
         let other = (name != label).then_some(name);
@@ -125,6 +126,17 @@ impl Builder<'_> {
             priced: chain.targets.iter().all(|target| target.info.price.is_some()),
         });
         Ok(chain)
+    }
+
+    /// What guards the calls of a route: also what guards those that it falls back on, for these may
+    /// answer them.
+    fn guards(&self, (label, name): (&str, &str), route: &Route) -> Vec<String> {
+        let lists = route.fallbacks.lists().into_iter();
+        let fallbacks = lists.flat_map(|(_, names)| names.iter().map(String::as_str));
+        let names = [label, name].into_iter().chain(fallbacks);
+        let routes = names.filter_map(|name| self.config.routes.get(name));
+        let lists: Vec<&[String]> = routes.map(|route| route.guards.as_slice()).collect();
+        config::together(&lists).into_iter().map(str::to_owned).collect()
     }
 
     /// The targets of a fallback, which is a route or a target itself.

@@ -1,7 +1,6 @@
 //! Everything known about one call; when it ends, by any road, it is recorded once.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,18 +12,17 @@ use super::arrival::Question;
 use super::ask::{Answer, Answered};
 use super::bearings::Bearings;
 use super::chain::{Chain, Wishes};
+use super::guarding::Guarding;
 use super::journey::Made;
 use super::remember::{Recalled, Recording};
 use super::responses::Keeping;
 use super::snapshot::{Limits, Snapshot, Target};
 use super::task::Decision;
 use super::till::Till;
-use super::{Gateway, journey};
+use super::{Gateway, guarding, journey};
 use crate::access::Caller;
 use crate::access::account::Hold;
-use crate::canon::{
-    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
-};
+use crate::canon::{Attempt, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource};
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::StreamOptions;
@@ -45,7 +43,7 @@ pub(super) struct Call {
     /// Whose call it is; `None` until its key was admitted.
     pub(super) caller: Option<Caller>,
     /// Whose things it may use.
-    owner: Option<Arc<str>>,
+    pub(super) owner: Option<Arc<str>>,
     pub(super) till: Till,
     /// The attempt under way.
     current: Option<Current>,
@@ -61,6 +59,8 @@ pub(super) struct Call {
     pub(super) usage_asked: bool,
     /// The response is to be kept.
     pub(super) keeping: Option<Keeping>,
+    /// What guards it, if anything does.
+    pub(super) guarding: Option<Box<Guarding>>,
     /// Nothing is to be sent: its client wants to know what would be.
     only_explained: bool,
     /// Its client wants to know how its way was chosen.
@@ -114,43 +114,14 @@ const LONGEST_DROPPED: usize = 64;
 // === impl Call ===
 
 impl Call {
+    /// A call that goes by `house` to its end, as does all that is called for it.
     pub(super) fn open(
-        gateway: Arc<Gateway>,
+        (gateway, house): (Arc<Gateway>, Arc<Snapshot>),
         surface: Surface,
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let house = gateway.snapshot();
-        let record = CallRecord {
-            id: CallId::new(),
-            at: SystemTime::now(),
-            surface,
-            stream: false,
-            key: None,
-            team: None,
-            user: None,
-            org: None,
-            route: None,
-            attempts: Vec::new(),
-            outcome: Outcome::ClientClosed,
-            status: 0,
-            usage: Usage::default(),
-            usage_source: UsageSource::None,
-            cost: None,
-            counted: 0,
-            settled_at: SystemTime::UNIX_EPOCH,
-            tags: BTreeMap::new(),
-            duration: Duration::ZERO,
-            first_token: None,
-            overhead: Duration::ZERO,
-            generation: house.generation,
-            dropped: Vec::new(),
-            malformed_events: 0,
-            task: None,
-            purpose: Purpose::Client,
-            cache: None,
-            similarity: None,
-        };
+        let record = CallRecord::new(surface, house.generation);
         Box::new(Self {
             gateway,
             house,
@@ -166,6 +137,7 @@ impl Call {
             input_tokens: None,
             usage_asked: false,
             keeping: None,
+            guarding: None,
             only_explained: false,
             explains: false,
             explanation: None,
@@ -473,11 +445,16 @@ impl Call {
     }
 
     /// Takes in what the attempt under way was answered.
-    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Answer {
-        let Answered { answer, first_token, usage, keepsakes, response, canon } = answered;
+    /// The error is that of a guard which objects to it.
+    pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
+        let Answered { answer, first_token, usage, keepsakes, response, blocked, canon } = answered;
         self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
+        }
+        if let Some(blocked) = blocked {
+            self.was_answered();
+            return Err(guarding::refusal(&blocked));
         }
         self.keep(keepsakes);
         if let Some(recording) = &mut self.recording {
@@ -489,7 +466,12 @@ impl Call {
         if let Some(current) = &mut self.current {
             current.in_flight = Some(in_flight);
         }
-        answer
+        Ok(answer)
+    }
+
+    /// The attempt under way has been answered, though its answer is not passed on.
+    pub(super) fn was_answered(&mut self) {
+        self.attempt_ended(Outcome::Ok, 200);
     }
 
     /// The target has let its answer down after its first content.
@@ -552,7 +534,8 @@ impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or_else(abandoned);
-        if outcome == abandoned() && self.current.is_some() {
+        let left = [abandoned(), Outcome::GuardBlocked].contains(&outcome);
+        if left && self.current.is_some() {
             self.was_left();
         }
         let place = self.place();
@@ -563,6 +546,7 @@ impl Drop for Call {
             (self.record.surface, self.record.stream) = (Surface::Explain, false);
         }
         self.record.outcome = outcome;
+        self.note_guards();
         self.is_of_caller();
         self.record.duration = self.started.elapsed();
         // The record tells of its last attempt itself.
@@ -579,6 +563,9 @@ impl Drop for Call {
         let target = target.or_else(|| self.last_target());
         let meters = target.map_or(&self.house.refusals, |target| &target.meters);
         self.gateway.telemetry.finish(&self.record, meters);
+        if !self.only_explained {
+            self.gateway.observe(&self.record, self.caller.is_some());
+        }
         self.note_end();
     }
 }

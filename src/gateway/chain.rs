@@ -33,6 +33,8 @@ pub(super) struct Chain {
     /// Attempts one call may make, over keys and targets together.
     pub(super) attempts: u32,
     pub(super) wishes: Wishes,
+    /// What guards its calls, besides what does so for the server and for keys.
+    pub(super) guards: Vec<String>,
     pub(super) hedge: Option<Hedge>,
     pub(super) shadow: Option<Shadow>,
     /// What its calls are counted in, besides their keys' accounts.
@@ -152,6 +154,7 @@ impl Chain {
             groups: ranges,
             attempts: route.attempts.unwrap_or(usual),
             wishes: Wishes::default(),
+            guards: Vec::new(),
             hedge: None,
             shadow: None,
             tab: Tab::default(),

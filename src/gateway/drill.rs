@@ -168,7 +168,7 @@ async fn probe(
         Ok(question) => question,
         Err(error) => return Probe::unasked(error.message.into_owned()),
     };
-    let mut call = Call::open(Arc::clone(gateway), surface, None, None);
+    let mut call = Call::open((Arc::clone(gateway), gateway.snapshot()), surface, None, None);
     call.drills(LONGEST);
     call.routed(chain, &question);
     let probe = ask(&mut call, &question, (target, place)).await;
@@ -198,8 +198,8 @@ async fn ask(call: &mut Call, question: &Question, (target, place): (&Target, us
     match result {
         Ok(made) => {
             let answer = call.takes(made);
-            let error = (!makes_sense(call.surface(), &answer))
-                .then(|| "Its answer makes no sense.".to_owned());
+            let sound = answer.is_ok_and(|answer| makes_sense(call.surface(), &answer));
+            let error = (!sound).then(|| "Its answer makes no sense.".to_owned());
             let outcome = if error.is_none() { Outcome::Ok } else { Outcome::UpstreamError };
             call.attempt_ended(outcome, 200);
             call.ends(outcome);

@@ -111,6 +111,9 @@ pub(super) async fn prepare(
     }
     let surface = call.surface();
     let way = target.provider.way(surface, &target.model);
+    if surface.counts_tokens() && question.is_rewritten() {
+        return Box::pin(count(call, question, target)).await.map_err(Unfit::Question);
+    }
     let Some(way) = way else {
         if surface.counts_tokens() {
             let counted = Box::pin(count(call, question, target));
@@ -145,6 +148,10 @@ async fn must_be_rewritten(
 ) -> Result<bool, Unfit> {
     let surface = call.surface();
     let Some(dialect) = surface.dialect().filter(|_| surface.is_chat()) else { return Ok(false) };
+    if question.is_rewritten() {
+        Box::pin(question.understand(call)).await;
+        return Ok(true);
+    }
     let Some(wishes) = call.wishes() else { return Ok(false) };
     // What another provider gave the client to keep this one may refuse, and want its own instead.
     let bears = |mark: &Mark| question.bears(mark);

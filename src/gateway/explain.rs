@@ -141,6 +141,9 @@ pub(super) fn header(call: &Call, chain: &Chain, journey: &Journey) -> Option<He
     for key in ["surface", "needs", "guards", "generation", "attempts"] {
         told.as_object_mut()?.remove(key);
     }
+    if told["canary"] == false {
+        told.as_object_mut()?.remove("canary");
+    }
     let mut text = ascii(&told.to_string());
     if text.len() > LONGEST_HEADER {
         told["targets"] = json!("too many");
@@ -211,8 +214,9 @@ fn tell(call: &Call, chain: &Chain, journey: &Journey) -> Value {
         },
         "targets": targets,
         "attempts": chain.attempts,
-        "guards": [],
+        "guards": call.told_guards(),
         "generation": call.house.generation,
+        "canary": call.gateway.is_on_trial(call.house.generation),
     })
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 
 use super::call::Call;
+use super::guarding::After;
 use super::onward::Onward;
 use super::remember::pump::Pumped;
 use super::remember::record::Recorder;
@@ -33,6 +34,8 @@ pub(super) struct Flow {
     pub(super) ready: VecDeque<Bytes>,
     /// Who may go on should it break.
     pub(super) onward: Option<Box<Onward>>,
+    /// Who has to let its end out.
+    pub(super) after: Option<Box<After>>,
     /// Why whoever asked for others, too, has got no whole answer.
     pub(super) told: Option<Box<Error>>,
 }
@@ -95,6 +98,7 @@ impl Flow {
             passage,
             ready: VecDeque::new(),
             onward: None,
+            after: None,
             told: None,
         }
     }
@@ -132,6 +136,15 @@ impl Flow {
 
     /// Takes what the upstream has sent and looks at each event that is complete.
     pub(super) fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if let Some(after) = self.after.as_mut().filter(|_| self.passage.is_withheld()) {
+            let passed = ready!(after.poll(context));
+            self.after = None;
+            let end = self.passage.let_out(passed);
+            if !end.is_empty() {
+                self.ready.push_back(end.into());
+            }
+            return Poll::Ready(Step::Data);
+        }
         let before = self.decoder.buffer().len();
         let more = match &mut self.source {
             Source::Upstream(upstream) => upstream.poll_data(context, self.decoder.buffer()),

@@ -17,7 +17,7 @@ use super::hedge::{self, Rival};
 use super::onward::Onward;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use super::{explain, remember, till, verdict};
+use super::{explain, guarding, remember, till, verdict};
 use crate::canon::{FeatureSet, Outcome};
 use crate::config::OnBreak;
 use crate::error::{Error, Kind};
@@ -88,6 +88,16 @@ pub(super) async fn walk(
     call: Box<Call>,
     question: Question,
 ) -> (Box<Call>, Result<Answer, Error>) {
+    let (mut call, answer) = find_answer(call, question).await;
+    let Some(late) = call.take_late_guards().filter(|_| answer.is_ok()) else {
+        return (call, answer);
+    };
+    // Whoever has answered, nobody has the answer before they have spoken.
+    let verdict = Box::pin(late.ask()).await;
+    (call, verdict.and(answer))
+}
+
+async fn find_answer(call: Box<Call>, question: Question) -> (Box<Call>, Result<Answer, Error>) {
     if call.wishes().is_some_and(|wishes| wishes.cache.is_some()) {
         return Box::pin(remember::walk(call, question)).await;
     }
@@ -140,6 +150,13 @@ impl Journey {
         call: &mut Call,
         question: &Question,
     ) -> Result<Answer, Error> {
+        match call.take_late_guards() {
+            None => self.try_all(call, question).await,
+            Some(late) => Box::pin(guarding::beside(late, self.try_all(call, question))).await,
+        }
+    }
+
+    async fn try_all(&mut self, call: &mut Call, question: &Question) -> Result<Answer, Error> {
         let Some(chain) = call.chain.clone() else {
             return Err(Error::new(Kind::Internal, "The call has no targets."));
         };
@@ -381,7 +398,7 @@ impl Journey {
         (place, credential, result): (usize, usize, Result<Made, Box<Failure>>),
     ) -> Result<Option<Answer>, Error> {
         match result {
-            Ok(made) => Ok(Some(call.takes(made))),
+            Ok(made) => call.takes(made).map(Some),
             Err(failure) => {
                 call.attempt_ended(failure.outcome, failure.status);
                 self.note(call, question, (place, credential, *failure)).map(|()| None)

@@ -124,6 +124,10 @@ impl Live {
             {
                 return next;
             }
+            if self.flow.passage.is_stopped() {
+                let next = self.give();
+                return next.unwrap_or(Turn::End(Outcome::GuardBlocked, None));
+            }
             let release = last_sent + WINDOW;
             let gathering = !self.flow.ready.is_empty();
             if (gathering || self.pace == Pace::Polled) && Instant::now() < release {
@@ -281,7 +285,8 @@ impl Live {
     /// Whether the answer is read to its end although its client has left.
     pub(super) fn drains(&self) -> bool {
         let wanted = self.is_to_be_drained() || self.flow.is_followed();
-        wanted && !self.flow.passage.sight().done
+        let passage = &self.flow.passage;
+        wanted && !passage.sight().done && !passage.is_stopped()
     }
 
     /// Whether its route wants that, for the sake of its usage.
@@ -319,6 +324,9 @@ impl Live {
         if let (Some(target), Some(gaps @ 1..)) = (call.target(), sight.deltas.checked_sub(1)) {
             let gap = (last_data - first_data) / u32::try_from(gaps).unwrap_or(u32::MAX);
             target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
+        }
+        if outcome == Outcome::GuardBlocked {
+            call.was_answered();
         }
         call
     }

@@ -15,6 +15,7 @@ use crate::canon::{ChatRequest, Dialect, Surface, Usage, UsageSource};
 use crate::dialect::estimate;
 use crate::dialect::marks::{Mark, has};
 use crate::dialect::passage::Sight;
+use crate::dialect::plain::PlainChat;
 use crate::dialect::tokenizer::Encoding;
 use crate::route::histogram::Histogram;
 
@@ -41,8 +42,7 @@ pub(super) struct Lengths(Cache<(Arc<str>, u64), Arc<Histogram<4>>>);
 /// One question, measured.
 #[derive(Debug)]
 pub(super) struct Measure<'a> {
-    /// Its chat, if it is one that can be read.
-    chat: Option<&'a ChatRequest>,
+    words: Words<'a>,
     /// By its bytes.
     input: u64,
     /// Counted once for all targets that count alike.
@@ -51,6 +51,15 @@ pub(super) struct Measure<'a> {
     output: Option<u64>,
     answers: u64,
     stream: bool,
+}
+
+/// What is counted.
+#[derive(Debug)]
+enum Words<'a> {
+    /// No chat, or one that cannot be read: its bytes must do.
+    Bytes,
+    Plain(PlainChat<'a>),
+    Chat(&'a ChatRequest),
 }
 
 /// What a target counts by.
@@ -86,19 +95,41 @@ pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<
     let input = if is_form { 0 } else { call.input_estimate() };
     let surface = call.surface();
     let answers = surface.is_chat() || surface == Surface::Completions;
+    if let Some(plain) = plain(call, question) {
+        return plain;
+    }
     if answers {
         Box::pin(question.understand(call)).await;
     }
     let chat = question.chat().ok().filter(|_| answers).map(|asked| &asked.request);
     let sampling = chat.map(|chat| &chat.sampling);
     Measure {
-        chat,
+        words: chat.map_or(Words::Bytes, Words::Chat),
         input,
         counted: RefCell::default(),
         output: if answers { sampling.and_then(|sampling| sampling.max_tokens) } else { Some(0) },
         answers: u64::from(sampling.and_then(|sampling| sampling.choices).unwrap_or(1).max(1)),
         stream: question.envelope.stream,
     }
+}
+
+/// A chat that is nothing but texts need not be read for this, if it is in one piece.
+fn plain<'a>(call: &Call, question: &'a Question) -> Option<Measure<'a>> {
+    let envelope = &question.envelope;
+    let [body] = question.payload.parts() else { return None };
+    if call.surface() != Surface::Chat || body.len() >= LONG {
+        return None;
+    }
+    let output = envelope.most.completion.or(envelope.most.tokens);
+    let allowed = call.wishes().and_then(|wishes| wishes.max_output_tokens);
+    Some(Measure {
+        words: Words::Plain(PlainChat::read(body)?),
+        input: call.input_estimate(),
+        counted: RefCell::default(),
+        output: output.into_iter().chain(allowed).min(),
+        answers: u64::from(envelope.choices.max(1)),
+        stream: envelope.stream,
+    })
 }
 
 /// A long question by its bytes alone, where all of it is text, and what it says of its answer.
@@ -116,7 +147,7 @@ pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>
     }
     let allowed = call.wishes().and_then(|wishes| wishes.max_output_tokens);
     Some(Measure {
-        chat: None,
+        words: Words::Bytes,
         input: (length as u64).div_ceil(BYTES),
         counted: RefCell::default(),
         output: output.into_iter().chain(allowed).min(),
@@ -161,13 +192,12 @@ impl Measure<'_> {
 
     /// Whether the answer may be as long as its model can make it, and comes in one piece.
     pub(super) fn is_open(&self) -> bool {
-        self.chat.is_some() && self.output.is_none() && !self.stream
+        !matches!(self.words, Words::Bytes) && self.output.is_none() && !self.stream
     }
 
-    /// As if the question asked for so many tokens at most.
-    pub(super) fn capped(&self, output: u64) -> Self {
-        let counted = RefCell::new(self.counted.borrow().clone());
-        Self { output: Some(output), counted, ..*self }
+    /// From here on as if the question asked for so many tokens at most.
+    pub(super) fn cap(&mut self, output: u64) {
+        self.output = Some(output);
     }
 
     /// The most that its targets count for the question.
@@ -177,14 +207,20 @@ impl Measure<'_> {
     }
 
     fn input(&self, target: &Target) -> u64 {
-        let Some(chat) = self.chat else { return self.input };
+        if let Words::Bytes = self.words {
+            return self.input;
+        }
         let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
         let way = (target.encoding, home);
         let mut counted = self.counted.borrow_mut();
         if let Some((_, tokens)) = counted.iter().find(|(known, _)| *known == way) {
             return *tokens;
         }
-        let tokens = estimate::tokens(chat, home, target.tokenizer());
+        let tokens = match &self.words {
+            Words::Bytes => self.input,
+            Words::Plain(plain) => plain.tokens(target.tokenizer()),
+            Words::Chat(chat) => estimate::tokens(chat, home, target.tokenizer()),
+        };
         counted.push((way, tokens));
         tokens
     }

@@ -8,6 +8,7 @@ mod bearings;
 mod body;
 mod build;
 mod call;
+mod canary;
 mod chain;
 mod desk;
 pub mod directory;
@@ -16,8 +17,11 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+pub mod generations;
+mod guarding;
 mod hedge;
 mod journey;
+mod keep;
 mod ledger;
 mod live;
 mod measure;
@@ -33,6 +37,7 @@ mod remember;
 mod reload;
 mod reply;
 mod responses;
+pub mod secrets;
 mod reword;
 mod session;
 mod shadow;
@@ -40,13 +45,14 @@ mod shelf;
 mod snapshot;
 mod task;
 mod till;
+pub mod trial;
 mod upload;
 mod verdict;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
@@ -55,11 +61,12 @@ use self::desk::Desk;
 use self::drill::Drills;
 pub use self::ledger::Past;
 use self::measure::Lengths;
-pub use self::reload::{Overrides, ReloadStatus, Reloader};
+pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
 use self::task::Decisions;
+use self::trial::Trial;
 use crate::cache::Cache;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
@@ -80,6 +87,8 @@ const MOST_DRAINS: usize = 256;
 #[derive(Debug)]
 pub struct Gateway {
     live: ArcSwap<Snapshot>,
+    /// What some calls go by instead.
+    trial: ArcSwapOption<Trial>,
     pub client: Client,
     pub telemetry: Telemetry,
     store: Store,
@@ -132,6 +141,7 @@ impl Gateway {
             drains: Gauge::new(MOST_DRAINS),
             gauge: Gauge::new(server.max_in_flight),
             bodies: ByteBudget::new(server.body_budget),
+            trial: ArcSwapOption::empty(),
             client,
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
@@ -163,13 +173,19 @@ impl Gateway {
         &self.store
     }
 
-    /// Serves `snapshot` from the next call on.
-    fn swap(&self, mut snapshot: Snapshot) {
+    /// Has `snapshot` go on with what is known of users by the one that is served.
+    fn adopt(&self, mut snapshot: Box<Snapshot>) -> Arc<Snapshot> {
         snapshot.tokens.inherit(&self.snapshot().tokens);
+        Arc::from(snapshot)
+    }
+
+    /// Serves `snapshot` from the next call on.
+    fn swap(&self, snapshot: Arc<Snapshot>) {
+        snapshot.take_effect();
         self.gauge.set_limit(snapshot.config.server.max_in_flight);
         self.bodies.set_limit(snapshot.config.server.body_budget);
         self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
-        self.live.store(Arc::new(snapshot));
+        self.live.store(snapshot);
     }
 
     /// Says that no new work is wanted: readiness turns off.

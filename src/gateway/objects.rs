@@ -15,7 +15,7 @@ use super::ask::Answer;
 use super::call::Call;
 use super::chain::Chain;
 use super::relayed::Relayed;
-use super::{Body, Gateway, batches, journey, pipeline, upload};
+use super::{Body, Gateway, batches, guarding, journey, pipeline, upload};
 use crate::access::Caller;
 use crate::canon::{Outcome, Owner, Relay, Surface};
 use crate::dialect::references;
@@ -95,6 +95,7 @@ where
     let caller =
         call.gateway.admit(&house, headers, call.peer()).await.map_err(Unreadable::Refused)?;
     call.admitted(&caller);
+    guarding::refuse_objects(call, relay).map_err(Unreadable::Refused)?;
     let owner = Owner::new(Arc::clone(caller.owner()));
     let (server, gateway) = (&house.config.server, Arc::clone(&call.gateway));
     let (question, provider) = match relay {

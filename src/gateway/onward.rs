@@ -1,6 +1,8 @@
 //! What is left of a call's way once an answer has begun: should its stream break, another target
 //! begins anew, or carries on where it broke off.
 
+use std::borrow::Cow;
+
 use super::arrival::Question;
 use super::ask::Answer;
 use super::call::Call;
@@ -9,7 +11,7 @@ use super::journey::Journey;
 use super::pipeline::Walk;
 use crate::config::OnBreak;
 use crate::dialect::passage::Passage;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::provider::Failure;
 
 /// A question that may be asked again, and who may still be asked.
@@ -30,7 +32,12 @@ impl Onward {
     /// seam. `gave` tells whether the client has been given anything.
     pub(super) fn may_resume(&mut self, call: &Call, flow: &Flow, gave: bool) -> bool {
         let wanted = call.wishes().map(|wishes| wishes.on_break).unwrap_or_default();
-        let carries_on = |said: &str| self.question.carries_on(said, flow.passage.sight());
+        let carries_on = |said: &str| {
+            let guarding = call.guarding.as_ref();
+            let said =
+                guarding.map_or_else(|| said.into(), |guarding| Cow::Owned(guarding.conceal(said)));
+            self.question.carries_on(&said, flow.passage.sight())
+        };
         match wanted {
             OnBreak::Error => false,
             _ if !gave => true,
@@ -54,7 +61,9 @@ impl Onward {
         self.journey.broke(failure);
         let walk = async move {
             let (call, answer) = self.walk(call).await;
-            (call, answer.map_err(|_| error))
+            let final_word =
+                |said: Error| if said.kind == Kind::GuardBlocked { said } else { error };
+            (call, answer.map_err(final_word))
         };
         Resumed { walk: Box::pin(walk), carried: gave.then_some(flow.passage) }
     }

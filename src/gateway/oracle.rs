@@ -138,7 +138,8 @@ async fn inner(
     let Ok(Road::Chain(chain)) = call.house.road(route) else {
         return Err("the route is gone".into());
     };
-    let mut inner = Call::open(Arc::clone(&call.gateway), surface, None, None);
+    let house = (Arc::clone(&call.gateway), Arc::clone(&call.house));
+    let mut inner = Call::open(house, surface, None, None);
     inner.serves(call);
     inner.record.purpose = purpose;
     let question =

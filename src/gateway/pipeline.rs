@@ -17,7 +17,8 @@ use super::reply::outcome_of;
 use super::responses::Keeping;
 use super::snapshot::Road;
 use super::{
-    Arrival, Body, Gateway, arrival, bearings, explain, journey, objects, shadow, till, upload,
+    Arrival, Body, Gateway, arrival, bearings, explain, guarding, journey, objects, shadow, till,
+    upload,
 };
 use crate::canon::{Dialect, Outcome, Surface};
 use crate::config::OnDisconnect;
@@ -35,7 +36,8 @@ impl Gateway {
     {
         let Arrival { ask, headers, body, permit, busy } = arrival;
         let shed = permit.is_none();
-        let mut call = Call::open(Arc::clone(self), ask.surface, permit, Some(busy));
+        let house = (Arc::clone(self), self.house(&headers));
+        let mut call = Call::open(house, ask.surface, permit, Some(busy));
         if ask.explains {
             call.is_not_made();
         }
@@ -100,6 +102,7 @@ where
     if question.may_refer(call.surface()) {
         question.keeper = Box::pin(objects::keeper(call, &question)).await?;
     }
+    guard(call, &mut question, &road).await.map_err(Unreadable::Refused)?;
     if let Road::ByTask(by_task) = &road {
         let decided = Box::pin(by_task.decide(call, &question, (headers, alias))).await;
         let decision = decided.map_err(Unreadable::Refused)?;
@@ -107,8 +110,10 @@ where
         call.is_of(decision);
         call.routed(chain, &question);
         if !chain.wishes.read_as(&by_task.default.wishes) {
-            question.forget();
+            question.forget(chain.wishes.max_output_tokens);
         }
+        let guards = guarding::inspect(call, &mut question, &chain.guards).await;
+        guards.map_err(Unreadable::Refused)?;
     }
     if call.surface() == Surface::Completions
         && let Some(most) = call.wishes().and_then(|wishes| wishes.max_output_tokens)
@@ -120,6 +125,18 @@ where
         Box::pin(shadow::cast(call, &mut question)).await.map_err(Unreadable::Refused)?;
     }
     Ok(question)
+}
+
+/// Has the question looked at by all guards that are known to hold for it: those of the route that a
+/// route by task leads to come when it is known which that is.
+async fn guard(call: &mut Call, question: &mut Question, road: &Road) -> Result<(), Error> {
+    if let Road::Chain(chain) = road {
+        return guarding::inspect(call, question, &chain.guards).await;
+    }
+    let (house, name) = (Arc::clone(&call.house), call.route_name());
+    let route = house.config.routes.get(&*name);
+    let guards = route.map_or(&[][..], |route| route.guards.as_slice());
+    guarding::inspect(call, question, guards).await
 }
 
 /// What the responses API asks a gateway to remember: notes that this response is to be kept, and
@@ -237,7 +254,7 @@ async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
     let gateway = Arc::clone(&call.gateway);
     let early = (
         call.respond(StatusCode::OK, HeaderValue::from_static(call.client().stream_type())),
-        call.client(),
+        (keepalive, call.client()),
     );
     let mut walk: Walk = Box::pin(journey::walk(call, question));
     match tokio::time::timeout(keepalive, &mut walk).await {

@@ -68,9 +68,8 @@ impl Relay {
     pub(super) fn committed_early(
         walk: Walk,
         gateway: Arc<Gateway>,
-        (head, client): (Response<()>, &'static dyn ClientSide),
+        (head, (keepalive, client)): (Response<()>, (Duration, &'static dyn ClientSide)),
     ) -> Response<Body> {
-        let keepalive = gateway.snapshot().config.server.keepalive;
         let mut relay = Self::new(Phase::Waiting(walk), gateway, (keepalive, client));
         relay.said.push_back(Bytes::from_static(client.keep_alive()));
         reply(head, relay)
@@ -263,8 +262,14 @@ impl Drop for Relay {
             if live.drains() && !std::thread::panicking() {
                 return live.drain();
             }
-            let whole = live.flow.passage.sight().done && live.flow.ready.is_empty();
-            drop(live.settle(if whole { Outcome::Ok } else { abandoned() }));
+            let passage = &live.flow.passage;
+            let whole = passage.sight().done && live.flow.ready.is_empty();
+            let outcome = match passage.is_stopped() {
+                true => Outcome::GuardBlocked,
+                false if whole => Outcome::Ok,
+                false => abandoned(),
+            };
+            drop(live.settle(outcome));
         }
     }
 }

@@ -19,6 +19,7 @@ static EXPLAIN: HeaderName = HeaderName::from_static("x-switchpoint-explain");
 static PROVIDER: HeaderName = HeaderName::from_static("x-switchpoint-provider");
 static MODEL: HeaderName = HeaderName::from_static("x-switchpoint-model");
 static DROPPED: HeaderName = HeaderName::from_static("x-switchpoint-dropped");
+static FLAGGED: HeaderName = HeaderName::from_static("x-switchpoint-flagged");
 static DEGRADED: HeaderName = HeaderName::from_static("x-switchpoint-degraded");
 static OVERHEAD_US: HeaderName = HeaderName::from_static("x-switchpoint-overhead-us");
 static TOKENS: HeaderName = HeaderName::from_static("x-switchpoint-tokens");
@@ -58,6 +59,11 @@ impl Call {
             headers.insert(&REQUEST_ID, id);
         }
         self.say_limits(headers);
+        if let Some(flagged) = self.guarding.as_ref().and_then(|guarding| guarding.flagged())
+            && let Ok(flagged) = HeaderValue::from_str(&flagged)
+        {
+            headers.insert(&FLAGGED, flagged);
+        }
         let Some(chain) = &self.chain else { return response };
         if let Some(route) = &chain.header {
             headers.insert(&ROUTE, route.clone());
@@ -117,6 +123,7 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         Kind::UpstreamError | Kind::UpstreamUnavailable => Outcome::UpstreamError,
         Kind::StreamTruncated => Outcome::UpstreamTruncated,
         Kind::Internal => Outcome::Internal,
+        Kind::GuardBlocked => Outcome::GuardBlocked,
         Kind::InvalidRequest
         | Kind::TooLarge
         | Kind::MissingKey

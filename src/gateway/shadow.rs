@@ -63,7 +63,8 @@ pub(super) async fn cast(call: &mut Call, question: &mut Question) -> Result<(),
     till::hold(call, question).await?;
     let Some(running) = enter(shadow, call) else { return Ok(()) };
     let Some(question) = question.copy() else { return Ok(()) };
-    let mut second = Call::open(Arc::clone(&call.gateway), call.surface(), None, None);
+    let house = (Arc::clone(&call.gateway), Arc::clone(&call.house));
+    let mut second = Call::open(house, call.surface(), None, None);
     second.shadows(call);
     second.routed(&shadow.chain, &question);
     call.gateway.tasks.spawn(async move {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
@@ -16,10 +17,11 @@ use super::task::ByTask;
 use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
-use crate::canon::{Feature, Model, Surface, Usage};
-use crate::config::{CloudEnvironment, Config, Timeouts};
+use crate::canon::{Feature, Model, Relay, Surface, Usage};
+use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
 use crate::dialect::tokenizer::{Encoding, Tokenizer};
-use crate::net::client::Client;
+use crate::guard::Guards;
+use crate::net::client::{Client, Origin, Place};
 use crate::provider::{Provider, Way};
 use crate::route::condition::Condition;
 use crate::route::health::Reason;
@@ -38,6 +40,9 @@ pub struct Snapshot {
     /// Who shows a token in the place of a key.
     pub(super) tokens: Tokens,
     pub routes: Routes,
+    pub(super) guards: Guards,
+    /// The services that guards ask, by their addresses.
+    hooks: Hooks,
     /// The health of targets and keys, which outlives this.
     pub board: Arc<Board>,
     /// Keys made at run time, and what is counted of everybody, which outlive this too.
@@ -57,6 +62,9 @@ pub struct Snapshot {
     /// The health of each provider's keys, whatever the model.
     keys: BTreeMap<String, Arc<Standing>>,
 }
+
+/// Services by their addresses.
+type Hooks = BTreeMap<String, Arc<Origin>>;
 
 /// What a route's name leads to.
 #[derive(Debug, Clone)]
@@ -127,9 +135,26 @@ const DEFAULTS: Limits = Limits {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Builds what `config` describes; on failure says everything that cannot be
-    /// built, each with the section it stands in.
+    /// Builds what `config` describes and puts its terms in force; on failure says everything that
+    /// cannot be built, each with the section it stands in.
     pub fn build(
+        config: Config,
+        generation: u64,
+        outlasting: (&Client, Arc<Board>, Arc<Roster>),
+    ) -> Result<Self, Vec<(String, String)>> {
+        let built = Self::draft(config, generation, outlasting)?;
+        built.take_effect();
+        Ok(built)
+    }
+
+    /// Whether `config` can be built. Done among strangers, so that nothing hears of it.
+    pub fn check(config: Config, client: &Client) -> Result<(), Vec<(String, String)>> {
+        Self::draft(config, 0, (client, Arc::default(), Arc::default())).map(|_| ())
+    }
+
+    /// The same as `build` without its terms: limits and budgets, and who the users, teams and orgs are, stay
+    /// as they were.
+    pub(super) fn draft(
         config: Config,
         generation: u64,
         (client, board, roster): (&Client, Arc<Board>, Arc<Roster>),
@@ -158,16 +183,18 @@ impl Snapshot {
         let roads = builder.roads()?;
         let direct = builder.direct();
         let keys = builder.keys();
+        let guards = Guards::build(&config.guards)?;
+        let hooks = hooks(&config, client)?;
+        can_moderate(&config, &providers)?;
         let listed = providers
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
             .collect();
-        // Nothing can go wrong any more, so the new terms hold from here on.
-        tabs.apply(&config, Moment::now());
-        roster.adopt(&config);
         Ok(Self {
             access: Access::build(&config, &tabs, &roster),
             tokens,
+            guards,
+            hooks,
             routes: Routes::new(config.routes.keys().cloned(), listed),
             refusals: Meters::new("", "", ""),
             generation,
@@ -187,6 +214,20 @@ impl Snapshot {
             unlisted: Cache::new(MOST_UNLISTED),
             keys,
         })
+    }
+
+    /// Puts its terms in force, once nothing can go wrong any more.
+    pub(super) fn take_effect(&self) {
+        self.tabs.apply(&self.config, Moment::now());
+        self.roster.adopt(&self.config);
+        self.tokens.follow(self.generation);
+    }
+
+    /// Is about to serve some calls beside `other`, whose terms stay in force: what is counted is
+    /// counted once for both. Only whoever has no terms there has those from here.
+    pub(super) fn stand_beside(&self, other: &Self) {
+        self.tabs.apply_beside(&self.config, &other.tabs, Moment::now());
+        self.tokens.follow(other.generation);
     }
 
     /// Whether conversations may move between providers of several kinds.
@@ -251,6 +292,11 @@ impl Snapshot {
         all.into_values().collect()
     }
 
+    /// Where a service is that a guard asks.
+    pub(super) fn hook(&self, url: &str) -> Option<&Arc<Origin>> {
+        self.hooks.get(url)
+    }
+
     pub(super) fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
         self.providers.values()
     }
@@ -258,6 +304,43 @@ impl Snapshot {
     pub(super) fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
     }
+}
+
+/// The services that guards ask.
+fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)>> {
+    let mut hooks = BTreeMap::new();
+    for (name, guard) in &config.guards {
+        let GuardKind::Webhook { url, .. } = &guard.kind else { continue };
+        let problem = |cause: String| vec![(format!("guards.{name}.url"), cause)];
+        let address = origin_of(url).ok_or_else(|| problem(format!("{url:?} is no address")))?;
+        let origin = client.origin(&Place { address, proxy: None, ca: None });
+        hooks.insert(url.clone(), origin.map_err(|error| problem(error.to_string()))?);
+    }
+    Ok(hooks)
+}
+
+/// Whoever is asked by a guard to moderate must be known to do that.
+fn can_moderate(
+    config: &Config,
+    providers: &BTreeMap<String, Arc<Provider>>,
+) -> Result<(), Vec<(String, String)>> {
+    let mut problems = Vec::new();
+    for (name, guard) in &config.guards {
+        let GuardKind::Moderation { model, .. } = &guard.kind else { continue };
+        let provider = model.split_once('/').and_then(|(provider, _)| providers.get(provider));
+        if provider.is_some_and(|provider| !provider.relays(Relay::Moderation)) {
+            let message = format!("the provider of `{model}` has no moderation");
+            problems.push((format!("guards.{name}.model"), message));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// The address without its path.
+fn origin_of(url: &str) -> Option<Uri> {
+    let mut parts = url.parse::<Uri>().ok()?.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    Uri::from_parts(parts).ok()
 }
 
 // === impl Road ===

@@ -32,14 +32,18 @@ const A_MOMENT: Duration = Duration::from_millis(500);
 /// Room for so many calls is so much that it need not be known how long exactly one is.
 const AMPLE: u64 = 64;
 
-/// The names that are looked for here once and not with each call.
-static RATES: [HeaderName; 6] = [
-    HeaderName::from_static("x-ratelimit-limit-requests"),
-    HeaderName::from_static("x-ratelimit-remaining-requests"),
-    HeaderName::from_static("x-ratelimit-reset-requests"),
-    HeaderName::from_static("x-ratelimit-limit-tokens"),
-    HeaderName::from_static("x-ratelimit-remaining-tokens"),
-    HeaderName::from_static("x-ratelimit-reset-tokens"),
+/// Limit, rest and reset; in OpenAI's spelling, and checked when this is compiled.
+static RATES: [[HeaderName; 3]; 2] = [
+    [
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
+    ],
+    [
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
+    ],
 ];
 static BUDGET_LEFT: HeaderName = HeaderName::from_static("x-switchpoint-budget-left");
 
@@ -92,7 +96,7 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     if call.gateway.desk().is_none() && hold_roughly(call, question, &accounts) {
         return Ok(());
     }
-    let measure = measure(call, question).await;
+    let mut measure = measure(call, question).await;
     let (demand, room) = measure.dearest(call);
     let mut taken = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
     let mut cap = None;
@@ -100,7 +104,8 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     let spent = |denial: &Denial| matches!(denial.refusal.dimension, Dimension::Budget(_));
     if measure.is_open() && taken.as_ref().is_err_and(spent) {
         for shorter in SHORTER.into_iter().filter(|shorter| *shorter < room) {
-            let (demand, room) = measure.capped(shorter).dearest(call);
+            measure.cap(shorter);
+            let (demand, room) = measure.dearest(call);
             if let Ok(hold) = obtain(&call.gateway, &accounts, demand).await {
                 (taken, cap) = (Ok((hold, room)), Some(shorter));
                 break;
@@ -415,11 +420,13 @@ impl Call {
         if accounts.is_empty() {
             return;
         }
-        for (name, value) in account::rate_headers(&accounts, Moment::now()) {
-            let name = RATES.iter().find(|known| known.as_str() == name);
-            if let (Some(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-                headers.insert(name, value);
-            }
+        let rates = account::rates(&accounts, Moment::now());
+        for ([limit, remaining, reset], rate) in RATES.iter().zip(rates) {
+            let Some(rate) = rate else { continue };
+            headers.insert(limit, HeaderValue::from(rate.limit));
+            headers.insert(remaining, HeaderValue::from(rate.remaining));
+            headers
+                .extend(HeaderValue::try_from(rate.spelled_reset()).map(|it| (reset.clone(), it)));
         }
         if self.tabs().any(|tab| tab.budgeted)
             && let Ok(left) = HeaderValue::try_from(self.budget_left().to_string())

@@ -125,7 +125,7 @@ async fn list(
     (request, from): (&Request<Incoming>, Option<IpAddr>),
     what: (models::Shape, Option<&str>),
 ) -> Response<Body> {
-    let house = gateway.snapshot();
+    let house = gateway.house(request.headers());
     match gateway
         .admit(&house, request.headers(), from)
         .await
@@ -141,10 +141,11 @@ async fn used(
     gateway: &Gateway,
     (request, from): (&Request<Incoming>, Option<IpAddr>),
 ) -> Response<Body> {
-    let caller = match gateway.admit(&gateway.snapshot(), request.headers(), from).await {
-        Ok(caller) => caller,
-        Err(error) => return refuse(&error),
-    };
+    let caller =
+        match gateway.admit(&gateway.house(request.headers()), request.headers(), from).await {
+            Ok(caller) => caller,
+            Err(error) => return refuse(&error),
+        };
     gateway.refresh(&caller.tab().accounts).await;
     let now = Moment::now();
     let accounts = caller.tab().accounts.iter();

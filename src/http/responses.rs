@@ -54,7 +54,7 @@ async fn join(
     id: &str,
     (request, query, busy): (&Request<Incoming>, &Query, Busy),
 ) -> Result<Option<Body>, Error> {
-    let house = gateway.snapshot();
+    let house = gateway.house(request.headers());
     let caller = gateway.admit(&house, request.headers(), busy.peer()).await?;
     let owner = Owner::new(Arc::clone(caller.owner()));
     let after = field(query, "starting_after").map(str::parse::<u64>).transpose();
@@ -67,7 +67,7 @@ async fn look(
     (kept, id): (Kept, &str),
     (request, query, from): (&Request<Incoming>, &Query, Option<IpAddr>),
 ) -> Result<Value, Error> {
-    let house = gateway.snapshot();
+    let house = gateway.house(request.headers());
     let caller = gateway.admit(&house, request.headers(), from).await?;
     let owner = Owner::new(Arc::clone(caller.owner()));
     match kept {

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+pub use self::auth::secrets;
 use self::auth::{Setup, Signer, Unsigned};
 use self::catalog::{Auth, Kind};
 pub use self::failure::{Blame, Cause, Class, Failure, Next};

@@ -148,11 +148,15 @@ fn make(database: &mut Database, change: &Change, known: i64) -> Result<Outcome,
         Act::Put(row) => put(database, row, version)?,
         Act::TopUp(row) => top_up(database, row, version)?,
     }
-    if let (Some(once), Act::Put(row)) = (&change.once, &change.act) {
+    if let Some(once) = &change.once {
+        let (kind, id) = match &change.act {
+            Act::Put(row) => (&row.kind, &row.id),
+            Act::TopUp(row) => (&row.scope, &row.name),
+        };
         let insert = "INSERT INTO creates (who, token, request, kind, id, at)
             VALUES ($1, $2, $3, $4, $5, $6)";
         let (who, at) = (&change.audit.who, millis(change.audit.at));
-        let values = values![who, &once.token, &once.request, &row.kind, &row.id, at];
+        let values = values![who, &once.token, &once.request, kind, id, at];
         database.execute(insert, values)?;
     }
     news(database, known).map(Outcome::Done)

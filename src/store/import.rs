@@ -1,6 +1,7 @@
 //! Takes the journal into the database: each record once, whatever ends the process and when.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, OnceLock};
@@ -281,6 +282,9 @@ fn apply(database: &mut Database, node: &str, batch: &Batch) -> Result<(), Fault
             Record::Open(row) => open.push(row.as_ref()),
         }
     }
+    // Most calls end within the batch in which they begin.
+    let ended: HashSet<&str> = settled.iter().map(|row| row.id.as_str()).collect();
+    open.retain(|row| !ended.contains(row.id.as_str()));
     entries::settle(database, node, &settled)?;
     entries::open(database, node, &open)?;
     batch.position.map_or(Ok(()), |position| entries::advance(database, node, position))

@@ -73,6 +73,8 @@ pub enum ObjectKind {
     Unmetered,
     /// The events in which a response was streamed.
     Events,
+    /// A generation of the config.
+    Config,
 }
 
 /// What is to be kept under an id.
@@ -313,6 +315,7 @@ impl ObjectKind {
             Self::Item => "item",
             Self::Unmetered => "unmetered",
             Self::Events => "events",
+            Self::Config => "config",
         }
     }
 
@@ -322,6 +325,7 @@ impl ObjectKind {
             Self::Response | Self::Item => 100_000,
             Self::Unmetered => 20_000,
             Self::Events => 250,
+            Self::Config => 100,
             Self::File | Self::Batch | Self::Opaque => 10_000,
         }
     }

@@ -4,6 +4,7 @@
 //! buffer that nobody takes is bounded: further lines are dropped and counted.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::canon::{Attempt, CacheUse, CallRecord, Money, Purpose, Task, Usage};
+use crate::canon::{Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Task, Usage};
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,23 @@ struct Line<'a> {
     /// Fields of the question that the target could not take.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
+    /// What each guard said that looked at the call.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guards: Vec<Guarded<'a>>,
+}
+
+/// What one guard said of one kind of texts. Never what stands in them.
+#[derive(Debug, Serialize)]
+struct Guarded<'a> {
+    guard: &'a str,
+    stage: &'static str,
+    action: &'static str,
+    found: &'a BTreeMap<String, u32>,
+    scanned_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
 }
 
 /// An attempt that another one followed.
@@ -215,6 +233,7 @@ impl Log {
             cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             dropped: &record.dropped,
+            guards: record.guards.iter().map(guarded).collect(),
         };
         self.append(|buffer| match self.format {
             Format::Json => serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from),
@@ -264,6 +283,18 @@ fn gather(woken: &Receiver<()>) -> bool {
         std::thread::sleep(GATHER);
     }
     there
+}
+
+fn guarded(note: &GuardNote) -> Guarded<'_> {
+    Guarded {
+        guard: &note.guard,
+        stage: note.stage,
+        action: note.action,
+        found: &note.found,
+        scanned_bytes: note.scanned_bytes,
+        score: note.score,
+        failure: note.failure.as_deref(),
+    }
 }
 
 fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {

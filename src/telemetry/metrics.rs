@@ -8,6 +8,7 @@ use prometheus::{
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
+use super::process::Process;
 use crate::canon::{CallRecord, Outcome, Surface};
 
 /// Twelve buckets from half a millisecond to ten minutes.
@@ -34,6 +35,7 @@ macro_rules! metrics {
         impl Metrics {
             pub fn new() -> Result<Self, prometheus::Error> {
                 let registry = Registry::new();
+                registry.register(Box::new(Process::new()?))?;
                 $(
                     let help = concat!($($help),+).trim();
                     let $field = metrics!(@make $kind $name, help, [$($label),*] $(, $buckets)?);
@@ -100,6 +102,8 @@ metrics! {
     target_state: gauges "switchpoint_target_state" ["provider", "model"];
     /// Calls of routes by task, by kind of work and by what told it.
     tasks: counters "switchpoint_tasks_total" ["task", "by"];
+    /// Calls of which a guard had something to say, by what was looked at and what was done.
+    guards: counters "switchpoint_guard_total" ["guard", "stage", "action"];
     /// Whether a target answered the last drill of its route: 1 or 0.
     drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
     /// Calls by what the cache had to do with them: hit, semantic, miss or off; and those of a
@@ -123,6 +127,8 @@ metrics! {
     streams_open: gauge "switchpoint_streams_open" [];
     /// Client connections open now.
     connections_open: gauge "switchpoint_connections_open" [];
+    /// Bytes of request bodies held now, which `body_budget` limits.
+    body_bytes: gauge "switchpoint_body_bytes" [];
     /// Calls and connections refused because too much was in flight.
     shed: counter "switchpoint_shed_total" [];
     /// Stream events that made no sense and were skipped.
@@ -131,6 +137,16 @@ metrics! {
     config_generation: gauge "switchpoint_config_generation" [];
     /// Attempts to load a changed config, by outcome: accepted or refused.
     config_reloads: counters "switchpoint_config_reloads_total" ["outcome"];
+    /// The generation of the config that is on trial; 0 without one.
+    canary_generation: gauge "switchpoint_canary_generation" [];
+    /// Calls that ended while a config was on trial, by the config that they went by.
+    canary_calls: counters "switchpoint_canary_calls_total" ["side", "outcome"];
+    /// Trials of configs, by how they ended.
+    canaries: counters "switchpoint_canaries_total" ["outcome"];
+    /// Whether a manager of secrets gave what it was asked for last: 1 or 0.
+    secrets_up: gauges "switchpoint_secrets_up" ["manager"];
+    /// Secrets that managers were asked for, by outcome: fetched or failed.
+    secret_fetches: counters "switchpoint_secret_fetches_total" ["manager", "outcome"];
     /// Whether the last transaction of the store was committed: 1 or 0.
     store_up: gauge "switchpoint_store_up" [];
     /// Calls that were noted on disk and are not in the store yet.
@@ -199,6 +215,10 @@ impl Meters {
             .seconds
             .get_or_init(|| metrics.request_seconds.with_label_values(&[surface, route]))
             .observe(record.duration.as_secs_f64());
+        for note in record.guards.iter().filter(|note| !note.is_clean()) {
+            let labels = [&*note.guard, note.stage, note.action];
+            metrics.guards.with_label_values(&labels).inc();
+        }
         if record.attempts.is_empty() {
             return;
         }
@@ -233,11 +253,13 @@ impl Meters {
                 metrics.attempts.with_label_values(&[&*self.provider, last.outcome.name()])
             })
             .inc();
-        for attempt in earlier {
+        for (attempt, next) in earlier.iter().zip(record.attempts.iter().skip(1)) {
             let labels = [attempt.provider.as_ref(), attempt.outcome.name()];
             metrics.attempts.with_label_values(&labels).inc();
-            let labels = [&*self.route, attempt.outcome.name()];
-            metrics.fallbacks.with_label_values(&labels).inc();
+            if (&attempt.provider, &attempt.model) != (&next.provider, &next.model) {
+                let labels = [&*self.route, attempt.outcome.name()];
+                metrics.fallbacks.with_label_values(&labels).inc();
+            }
             let used = attempt.usage.unwrap_or_default().classes();
             for (name, count) in used.into_iter().filter(|(_, count)| *count > 0) {
                 let labels = [attempt.provider.as_ref(), attempt.model.as_ref(), name];

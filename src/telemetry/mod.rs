@@ -2,6 +2,7 @@
 
 mod log;
 mod metrics;
+mod process;
 
 pub use log::{Format, Log};
 pub use metrics::{Meters, Metrics};

@@ -1,4 +1,7 @@
-//! Every series has a help text, and no dashboard asks for one that does not exist.
+//! Every series has a help text and a place on a board, and no board asks for one that does not
+//! exist.
+
+use std::path::PathBuf;
 
 use super::source::{Source, Text, Token};
 use super::{Complaint, assert_clean, assert_complains, read, root};
@@ -14,14 +17,24 @@ fn series(text: &str) -> Vec<&str> {
     words.filter(|word| word.starts_with(PREFIX) && word.len() > PREFIX.len()).collect()
 }
 
+fn base(name: &str) -> &str {
+    PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name)
+}
+
 fn undeclared(file: &str, board: &str, declarations: &str) -> Vec<Complaint> {
     let declared = series(declarations);
-    let known = |name: &str| {
-        let base = PARTS.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
-        declared.contains(&name) || declared.contains(&base)
-    };
+    let known = |name: &str| declared.contains(&name) || declared.contains(&base(name));
     let unknown = series(board).into_iter().filter(|name| !known(name));
     unknown.map(|name| format!("{file}: no metric is called `{name}`")).collect()
+}
+
+/// What a source declares and no board shows.
+fn unshown(source: &Source, boards: &str) -> Vec<Complaint> {
+    let shown: Vec<&str> = series(boards).into_iter().flat_map(|name| [name, base(name)]).collect();
+    let declared = source.tokens.iter().filter_map(|token| token.string());
+    let series = declared.filter(|text| series(text) == [*text]);
+    let missing = series.filter(|name| !shown.contains(name));
+    missing.map(|name| format!("dashboards/: no board shows `{name}`")).collect()
 }
 
 /// The help is the doc comment before a series' name, or the sentence written after it.
@@ -52,13 +65,27 @@ fn without_help(source: &Source) -> Vec<Complaint> {
         .collect()
 }
 
+fn dashboards() -> impl Iterator<Item = PathBuf> {
+    let folder = std::fs::read_dir(root().join("dashboards")).unwrap();
+    folder.map(|entry| entry.unwrap().path())
+}
+
 #[test]
 fn dashboards_ask_only_for_series_that_exist() {
-    let Ok(boards) = std::fs::read_dir(root().join("dashboards")) else { return };
     let declarations = read(&root().join("src/telemetry/metrics.rs"));
-    for path in boards.map(|entry| entry.unwrap().path()) {
+    for path in dashboards() {
         assert_clean(&undeclared(&path.display().to_string(), &read(&path), &declarations));
     }
+}
+
+#[test]
+fn every_series_is_on_a_board() {
+    let boards =
+        dashboards().filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+    let boards: String = boards.map(|path| read(&path)).collect();
+    let source =
+        Source::new("telemetry/metrics.rs", &read(&root().join("src/telemetry/metrics.rs")));
+    assert_clean(&unshown(&source, &boards));
 }
 
 #[test]
@@ -68,10 +95,13 @@ fn every_series_explains_itself() {
 }
 
 #[test]
-fn an_unknown_series_and_a_bare_one_are_caught() {
+fn an_unknown_series_an_unseen_one_and_a_bare_one_are_caught() {
     let board = "sum(rate(switchpoint_calls_seconds_bucket[5m])) / switchpoint_cals";
     let caught = undeclared("a.json", board, "\"switchpoint_calls_seconds\"");
     assert_complains(&caught, &["`switchpoint_cals`"]);
+
+    let shown = Source::new("telemetry/metrics.rs", "a: \"switchpoint_a\"; b: \"switchpoint_b\";");
+    assert_complains(&unshown(&shown, "rate(switchpoint_a_bucket[5m])"), &["`switchpoint_b`"]);
 
     let table = "const A: X = [(\"switchpoint_a\", \"Calls so far.\"), (\"switchpoint_b\", 1)];\n\
                  metrics! { /// Streams open now.\n c = \"switchpoint_c\" }";

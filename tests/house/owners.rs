@@ -18,7 +18,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws_smithy_eventstream", &["dialect"]),
     ("aws", &["provider"]),
     // In `net` it is the provider of that name inside of rustls.
-    ("ring", &["net", "provider", "access"]),
+    ("ring", &["net", "provider", "access", "guard"]),
     ("base64", &["dialect", "provider", "access", "cli"]),
     ("getrandom", &["access", "gateway", "cli"]),
     ("rlimit", &["cli"]),
@@ -34,7 +34,13 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aho_corasick", &["route"]),
     ("memchr", &["dialect"]),
     ("tiktoken", &["dialect"]),
+    // What may be said: regular expressions, languages and schemas.
+    ("regex_automata", &["guard"]),
+    ("regex_syntax", &["guard"]),
+    ("whatlang", &["guard"]),
+    ("jsonschema", &["guard"]),
     ("prometheus", &["telemetry"]),
+    ("procfs", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rusqlite", &["store"]),
     ("redis", &["store"]),

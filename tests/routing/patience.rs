@@ -93,6 +93,7 @@ async fn a_trouble_that_passes_is_waited_out() {
     assert_eq!(asked(&upstream), ["a", "a", "a"]);
     let labels = ["provider=\"up\"", "reason=\"overloaded\""];
     assert_eq!(counted(&gateway, "switchpoint_retries_total", &labels).await, 2);
+    assert!(gateway.metric("switchpoint_fallbacks_total", &[]).await < 1.0, "no other target");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What whole-house tests stand on: a scripted upstream, the real gateway, and a plain client.
 
 pub(crate) mod client;
+pub(crate) mod database;
 pub(crate) mod gateway;
 pub(crate) mod recording;
 pub(crate) mod replies;

@@ -1,5 +1,6 @@
-//! The usual `x-ratelimit-…` headers, in OpenAI's spelling.
+//! What the usual `x-ratelimit-…` headers tell, in OpenAI's spelling.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,22 +8,16 @@ use super::state::Meter;
 use super::{Account, Moment};
 
 /// What a client is told of one limit.
-#[derive(Debug, Clone, Copy)]
-struct Line {
-    limit: u64,
-    remaining: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub limit: u64,
+    pub remaining: u64,
     /// Until all of it is there again.
-    reset: Duration,
+    pub reset: Duration,
 }
 
-const REQUESTS: [&str; 3] =
-    ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
-const TOKENS: [&str; 3] =
-    ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
-
-/// Limit, rest and reset of the limit on requests that has least left, and of that on tokens;
-/// nothing where there is none.
-pub fn rate_headers(accounts: &[Arc<Account>], now: Moment) -> Vec<(&'static str, String)> {
+/// The limit on requests that has least left, and that on tokens; `None` where there is none.
+pub fn rates(accounts: &[Arc<Account>], now: Moment) -> [Option<Rate>; 2] {
     let (mut requests, mut tokens) = (None, None);
     for account in accounts {
         let steady = account.nanos(now);
@@ -31,16 +26,11 @@ pub fn rate_headers(accounts: &[Arc<Account>], now: Moment) -> Vec<(&'static str
         requests = tightest(requests, &state.requests, steady);
         tokens = tightest(tokens, &state.token_rates, steady);
     }
-    let spelled = |names: [&'static str; 3], line: Line| {
-        let values = [line.limit.to_string(), line.remaining.to_string(), spell(line.reset)];
-        names.into_iter().zip(values)
-    };
-    let requests = requests.into_iter().flat_map(|line| spelled(REQUESTS, line));
-    requests.chain(tokens.into_iter().flat_map(|line| spelled(TOKENS, line))).collect()
+    [requests, tokens]
 }
 
-fn tightest(so_far: Option<Line>, meters: &[Meter], steady: u64) -> Option<Line> {
-    let line = |meter: &Meter| Line {
+fn tightest(so_far: Option<Rate>, meters: &[Meter], steady: u64) -> Option<Rate> {
+    let line = |meter: &Meter| Rate {
         limit: meter.pace.amount,
         remaining: meter.remaining(),
         reset: Duration::from_nanos(meter.empty_at().map_or(0, |at| at.saturating_sub(steady))),
@@ -49,21 +39,30 @@ fn tightest(so_far: Option<Line>, meters: &[Meter], steady: u64) -> Option<Line>
     lines.min_by_key(|line| (line.remaining, std::cmp::Reverse(line.reset)))
 }
 
-/// `120ms`, `8.64s`, `6m0s`, `1h0m0s`; never sooner than it is.
-fn spell(reset: Duration) -> String {
-    let millis = reset.as_nanos().div_ceil(1_000_000);
-    if millis < 1000 {
-        return if millis == 0 { "0s".to_owned() } else { format!("{millis}ms") };
-    }
-    let (minutes, below) = (millis / 60_000, millis % 60_000);
-    let seconds = match below % 1000 {
-        0 => format!("{}s", below / 1000),
-        part => format!("{}s", format!("{}.{part:03}", below / 1000).trim_end_matches('0')),
-    };
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => seconds,
-        (0, minutes) => format!("{minutes}m{seconds}"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+// === impl Rate ===
+
+impl Rate {
+    /// `120ms`, `8.64s`, `6m0s`, `1h0m0s`; never sooner than it is.
+    pub fn spelled_reset(&self) -> String {
+        let millis = self.reset.as_nanos().div_ceil(1_000_000);
+        let mut text = String::with_capacity(16);
+        let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
+        let (seconds, part) = (millis / 1000 % 60, millis % 1000);
+        // A string takes all that is written to it.
+        if hours > 0 {
+            let _ = write!(text, "{hours}h");
+        }
+        if hours > 0 || minutes > 0 {
+            let _ = write!(text, "{minutes}m");
+        }
+        let _ = match part {
+            0 => write!(text, "{seconds}s"),
+            _ if millis < 1000 => write!(text, "{part}ms"),
+            _ if part % 100 == 0 => write!(text, "{seconds}.{}s", part / 100),
+            _ if part % 10 == 0 => write!(text, "{seconds}.{:02}s", part / 10),
+            _ => write!(text, "{seconds}.{part:03}s"),
+        };
+        text
     }
 }
 
@@ -73,12 +72,16 @@ mod tests {
 
     #[test]
     fn a_reset_is_spelled_as_openai_spells_it() {
-        let spelled = |micros| spell(Duration::from_micros(micros));
+        let spelled = |micros| {
+            Rate { limit: 1, remaining: 1, reset: Duration::from_micros(micros) }.spelled_reset()
+        };
         assert_eq!(spelled(0), "0s");
         assert_eq!(spelled(119_001), "120ms");
         assert_eq!(spelled(8_640_000), "8.64s");
+        assert_eq!([spelled(1_500_000), spelled(1_001_000)], ["1.5s", "1.001s"]);
         assert_eq!(spelled(59_999_500), "1m0s");
         assert_eq!(spelled(432_000_000), "7m12s");
+        assert_eq!(spelled(60_040_000), "1m0.04s");
         assert_eq!(spelled(86_400_000_000), "24h0m0s");
     }
 }

@@ -18,7 +18,7 @@ mod state;
 mod status;
 mod window;
 
-pub use headers::rate_headers;
+pub use headers::{Rate, rates};
 pub use hold::{Demand, Hold, attempt, reserve};
 pub use refusal::{Denial, Dimension, Refusal};
 pub use registry::Accounts;

@@ -43,7 +43,8 @@ pub struct Tokens {
     passes: Cache<[u8; 32], Arc<Pass>>,
     seats: Cache<Arc<str>, Arc<Seat>>,
     accounts: Arc<Accounts>,
-    generation: u64,
+    /// Of the config whose terms are brought into force.
+    generation: AtomicU64,
 }
 
 struct Issuer {
@@ -111,8 +112,20 @@ impl Tokens {
             passes: Cache::builder().max_capacity(MOST_TOKENS).time_to_live(REMEMBERED).build(),
             seats: Cache::new(MOST_USERS),
             accounts: Arc::clone(accounts),
-            generation,
+            generation: AtomicU64::new(generation),
         })
+    }
+
+    /// From here on users have the terms of the config of this generation; of a config that is only
+    /// tried, that is the one beside it, and what it says itself holds for new users alone.
+    pub fn follow(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
+        // Whoever is known is looked at again, and so given the terms.
+        self.passes.invalidate_all();
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Goes on with the keys and the users that `other` knows. What was proven is proven anew, for
@@ -157,7 +170,7 @@ impl Tokens {
                 && let Some(issuer) = self.issuers.get(&pass.issuer)
                 && issuer.keyring.keys().await?.digest == pass.keys
             {
-                return Ok(pass.visitor(self.generation));
+                return Ok(pass.visitor(self.generation()));
             }
             self.passes.invalidate(&digest);
         }
@@ -174,7 +187,7 @@ impl Tokens {
         let (caller, seat) = self.caller((name, issuer), identity, (config, &world))?;
         let pass = Arc::new(Pass { caller, seat, issuer: name.clone(), until, keys });
         self.passes.insert(digest, Arc::clone(&pass));
-        Ok(pass.visitor(self.generation))
+        Ok(pass.visitor(self.generation()))
     }
 
     /// Whoever this is, under the terms that hold for this issuer's users.
@@ -212,10 +225,11 @@ impl Tokens {
     fn seat(&self, user: &Arc<str>, own: &config::Key) -> Arc<Seat> {
         let seat = self.seats.get_with(Arc::clone(user), || {
             let account = self.accounts.account(Scope::User, user);
-            Arc::new(Seat { account, first: self.generation, generation: AtomicU64::new(0) })
+            Arc::new(Seat { account, first: self.generation(), generation: AtomicU64::new(0) })
         });
         // A call that began under an older config must not bring its terms back.
-        if seat.generation.fetch_max(self.generation, Ordering::AcqRel) < self.generation {
+        let generation = self.generation();
+        if seat.generation.fetch_max(generation, Ordering::AcqRel) < generation {
             seat.account.apply(&own.limits, &own.budget, Moment::now());
         }
         seat

@@ -525,7 +525,7 @@ async fn another_config_keeps_keys_and_counts_and_reads_claims_anew() {
     let old = before.admit(&token).await.unwrap();
     login.fails();
     let mut after = House::of(&login, &limits(2));
-    after.tokens.generation = 2;
+    after.tokens.follow(2);
     after.tokens.inherit(&before.tokens);
     let new = after.admit(&token).await.unwrap();
     assert!(Arc::ptr_eq(&old.tab().accounts[0], &new.tab().accounts[0]));

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, cache, limit, model, oidc, parse_toml, provider, route,
-    server, store, telemetry,
+    SECTIONS, Source, access, budget, cache, guard, limit, manager, model, oidc, parse_toml,
+    provider, route, server, store, telemetry,
 };
 use super::{Config, parse};
 
@@ -68,9 +68,11 @@ fn every_known_key_stands_in_the_example() {
         ("users", access::USER_KEYS.to_vec()),
         ("teams", [access::TEAM_KEYS, limit::KEYS, budget::KEYS].concat()),
         ("orgs", access::ORG_KEYS.to_vec()),
+        ("guards", guard::KEYS.to_vec()),
         ("auth", [oidc::AUTH_KEYS, oidc::KEYS].concat()),
         ("token_weights", budget::WEIGHT_KEYS.to_vec()),
         ("cache", cache::KEYS.to_vec()),
+        ("secrets", [manager::KEYS, manager::VAULT_KEYS, manager::APPROLE_KEYS].concat()),
         ("telemetry", telemetry::KEYS.to_vec()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());
@@ -79,6 +81,8 @@ fn every_known_key_stands_in_the_example() {
         for key in keys {
             let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
             let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS, oidc::KEYS].concat();
+            let logins = [manager::VAULT_KEYS, manager::APPROLE_KEYS, manager::KUBERNETES_KEYS];
+            let shared = [shared, logins.concat()].concat();
             let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
             let found = written.iter().any(|name| name == key)

@@ -9,6 +9,7 @@ use super::*;
 
 mod budget;
 mod example;
+mod guard;
 mod model;
 mod oidc;
 mod route;
@@ -174,7 +175,7 @@ api_key = "secret://vault"
 11: providers."b c".headers.x-a: is written twice; upper and lower case make no difference
 12: providers."b c".models[0]: must not be empty
 13: providers.agent: this name is reserved for agents
-15: providers.agent.api_key: secret:// is not supported yet; write env:NAME or file:PATH
+15: providers.agent.api_key: names no manager of secrets; write secret://vault/…, secret://aws-sm/… or secret://gcp-sm/…
 "#
     );
 }

@@ -1,8 +1,9 @@
 //! OpenAI's older text completions, for clients whose model is reached by a chat.
 //!
-//! The prompt becomes one user message, and the answer's text goes back. There is no upstream side:
-//! where a server has text completions of its own, the bytes pass as they are.
+//! The prompt becomes one user message, and the answer's text goes back. Where a server has text
+//! completions of its own, the bytes pass as they are, or are only read, by `native`.
 
+mod native;
 mod writer;
 
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod tests;
 
 use serde_json::{Value, json};
 
+pub use self::native::NATIVE;
 use self::writer::{Writer, write_logprobs};
 use super::chat::read_request::{Fields, read_stop};
 use super::chat::reader::write_reason;

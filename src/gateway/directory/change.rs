@@ -94,10 +94,7 @@ impl Gateway {
                 let entry = self.entry(by, kind, &id)?;
                 Ok(Created { entry, secret: None, replayed: true })
             }
-            Some(Outcome::Clash) => {
-                let message = "Another request was made with this idempotency key.";
-                Err(Error::new(Fault::Conflict, message))
-            }
+            Some(Outcome::Clash) => Err(clash()),
             Some(Outcome::Stale | Outcome::Done(_)) => {
                 let message = format!("There is a {} \"{id}\" already.", kind.name());
                 Err(Error::new(Fault::Conflict, message))
@@ -191,8 +188,10 @@ impl Gateway {
         .await
     }
 
-    /// Adds to a budget of a key, user, team or org, in the file or not, and shows it.
-    pub async fn top_up(&self, by: &Actor, top_up: TopUp) -> Result<BudgetStatus, Error> {
+    /// Adds to a budget of a key, user, team or org, in the file or not, and shows it. The same
+    /// request again, by the same actor under the same idempotency key within a day, adds nothing;
+    /// whether it did so is told.
+    pub async fn top_up(&self, by: &Actor, top_up: TopUp) -> Result<(BudgetStatus, bool), Error> {
         let no_budget = || Error::invalid("Only keys, users, teams and orgs have budgets.");
         let kind = Kind::of_name(top_up.scope.name()).ok_or_else(no_budget)?;
         let id = top_up.name.as_str();
@@ -228,10 +227,16 @@ impl Gateway {
                 amount: top_up.amount,
                 made_at: now,
             }),
-            once: None,
+            once: top_up.idempotency.clone().map(|token| {
+                let asked = json!(["topup", kind.name(), id, top_up.told()]);
+                Once { token, request: digest_of(&asked) }
+            }),
         };
-        self.make(&mut known, change).await?;
-        Ok(status().unwrap_or(before))
+        let outcome = self.make(&mut known, change).await?;
+        if let Some(Outcome::Clash) = outcome {
+            return Err(clash());
+        }
+        Ok((status().unwrap_or(before), outcome.is_some()))
     }
 
     /// Changes what is made at run time, as it stands when nobody else is at it.
@@ -414,10 +419,17 @@ fn merge(target: &mut Json, patch: &Json) {
     }
 }
 
+fn clash() -> Error {
+    Error::new(Fault::Conflict, "Another request was made with this idempotency key.")
+}
+
+fn digest_of(asked: &Json) -> String {
+    hex(&Sha256::digest(asked.to_string()))
+}
+
 /// Two requests are the same if they ask for the same.
 fn of_request(kind: Kind, draft: &Draft) -> String {
-    let asked = json!([kind.name(), draft.id, draft.settings]);
-    hex(&Sha256::digest(asked.to_string()))
+    digest_of(&json!([kind.name(), draft.id, draft.settings]))
 }
 
 fn new_id() -> Result<String, Error> {

@@ -103,6 +103,8 @@ pub struct TopUp {
     pub window: String,
     /// In tokens or nano-dollars.
     pub amount: u64,
+    /// The client's `Idempotency-Key`.
+    pub idempotency: Option<String>,
 }
 
 #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]

@@ -307,8 +307,14 @@ async fn another_process_and_the_next_one_see_all_of_it() {
         unit: Unit::Tokens,
         window: "none".to_owned(),
         amount: 5,
+        idempotency: Some("once".to_owned()),
     };
-    assert_eq!(there.top_up(&owner(), more).await.unwrap().limit.value, 15);
+    for replayed in [false, true] {
+        let (budget, again) = there.top_up(&owner(), more.clone()).await.unwrap();
+        assert_eq!((budget.limit.value, again), (15, replayed));
+    }
+    let other = TopUp { amount: 6, ..more };
+    assert_eq!(there.top_up(&owner(), other).await.unwrap_err().kind, Fault::Conflict);
     // Changed there, so that what is known here is not so any more.
     let patch = json!({"tags": {"a": "b"}});
     there.change_entry(&owner(), (Kind::Key, &id), &patch).await.unwrap();

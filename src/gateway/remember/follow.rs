@@ -12,7 +12,7 @@ use crate::dialect::passage::Passage;
 use crate::dialect::{Misread, ReadStream};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
-use crate::gateway::ask::Answer;
+use crate::gateway::ask::{Answer, screened};
 use crate::gateway::call::Call;
 use crate::gateway::flow::{Flow, Step};
 
@@ -44,7 +44,7 @@ pub(super) async fn follow(
     let due = call.chain.as_ref().and_then(|chain| chain.targets.first());
     let due = due.map(|target| call.end(&target.limits));
     let Some(due) = due else { return Ok(None) };
-    if question.envelope.stream && call.surface().is_chat() {
+    if question.envelope.stream && call.surface().is_chat() && !call.gathers() {
         return stream(call, question, (follower, charged), due).await;
     }
     let mut follower = follower;
@@ -66,7 +66,7 @@ pub(super) async fn follow(
             } else {
                 call.saves(response.usage, None);
             }
-            Ok(Some(replay::answer(call, question, (&response, follower.by()))))
+            Box::pin(replay::answer(call, question, (response, follower.by()))).await.map(Some)
         }
         (error, _) => verdict(error.flatten(), &follower),
     }
@@ -82,10 +82,12 @@ async fn stream(
     let Some(writer) = replay::writer(call, question, "") else { return Ok(None) };
     let choices = question.envelope.choices;
     let passage = Passage::translated(Box::new(Nothing), writer, choices, call.input_estimate());
-    let mut flow = Box::new(Flow::following(follower, passage));
+    let flow = screened(call, question, Flow::following(follower, passage));
+    let Some(flow) = flow else { return Ok(None) };
+    let mut flow = Box::new(flow);
     loop {
         let sight = flow.passage.sight();
-        if sight.content || sight.finished {
+        if sight.content || sight.finished || flow.passage.is_stopped() {
             break;
         }
         match timeout_at(due, poll_fn(|context| flow.poll_step(context))).await {

@@ -37,13 +37,14 @@ pub(super) async fn lead(
     (lead, asking): (Lead, Asking),
 ) -> Made {
     call.recording = Some(Box::default());
-    let (gateway, surface) = (Arc::clone(&call.gateway), call.surface());
+    let (gateway, house) = (Arc::clone(&call.gateway), Arc::clone(&call.house));
+    let surface = call.surface();
     let (client, told) = oneshot::channel();
     gateway.tasks.spawn(Box::pin(ask((call, question), (lead, asking), client)));
     told.await.unwrap_or_else(|_| {
         // Whatever became of the call is in its record.
         let error = Error::new(Kind::Internal, "The call came to no end.");
-        (Call::open(gateway, surface, None, None), Err(error))
+        (Call::open((gateway, house), surface, None, None), Err(error))
     })
 }
 

@@ -258,8 +258,8 @@ impl Asking {
         }
         call.record.dropped = entry.dropped.iter().cloned().map(Into::into).collect();
         call.saves(entry.usage, entry.cost);
-        let answer = replay::entry(&mut call, question, entry);
-        (call, Ok(answer))
+        let answer = Box::pin(replay::entry(&mut call, question, entry)).await;
+        (call, answer)
     }
 }
 

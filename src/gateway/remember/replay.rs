@@ -9,38 +9,53 @@ use crate::cache::{Entry, Kept};
 use crate::canon::ChatResponse;
 use crate::dialect::passage::last_data;
 use crate::dialect::{Context, WriteStream};
+use crate::error::Error;
 use crate::gateway::arrival::Question;
 use crate::gateway::ask::{Answer, JSON};
 use crate::gateway::call::Call;
-use crate::gateway::reword;
+use crate::gateway::{guarding, reword};
 
 /// Who answered first: provider and model.
 pub(super) type By<'a> = Option<&'a (Arc<str>, Arc<str>)>;
 
 /// The answer that was kept.
-pub(super) fn entry(call: &mut Call, question: &Question, entry: &Entry) -> Answer {
+pub(super) async fn entry(
+    call: &mut Call,
+    question: &Question,
+    entry: &Entry,
+) -> Result<Answer, Error> {
     match &entry.kept {
-        Kept::Chat(response) => chat(call, question, (response, &entry.model)),
+        Kept::Chat(response) => chat(call, question, (response.clone(), &entry.model)).await,
         Kept::Body(body) => {
-            Answer::Whole { content_type: JSON, body: Bytes::copy_from_slice(body.as_bytes()) }
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            Ok(Answer::Whole { content_type: JSON, body })
         }
     }
 }
 
 /// An answer that somebody else was given just now.
-pub(super) fn answer(
+pub(super) async fn answer(
     call: &mut Call,
     question: &Question,
-    (response, by): (&ChatResponse, By<'_>),
-) -> Answer {
-    let mut response = response.clone();
+    (mut response, by): (ChatResponse, By<'_>),
+) -> Result<Answer, Error> {
     response.id = String::new();
     response.created = None;
-    chat(call, question, (&response, by.map_or("", |(_, model)| model)))
+    chat(call, question, (response, by.map_or("", |(_, model)| model))).await
 }
 
-/// The one place where what is remembered turns into what a client is given.
-fn chat(call: &mut Call, question: &Question, (response, model): (&ChatResponse, &str)) -> Answer {
+/// The one place where what is remembered turns into what a client is given: behind the guards of
+/// this call, whatever those of the first one said.
+async fn chat(
+    call: &mut Call,
+    question: &Question,
+    (mut response, model): (ChatResponse, &str),
+) -> Result<Answer, Error> {
+    if call.screens() {
+        let looked = guarding::look_at(call, &question.envelope.model, response).await;
+        response = looked.map_err(|blocked| guarding::refusal(&blocked))?;
+    }
+    let response = &response;
     let client = call.client();
     let streamed = question.envelope.stream;
     let body = with_context(call, question, model, |context| {
@@ -57,7 +72,7 @@ fn chat(call: &mut Call, question: &Question, (response, model): (&ChatResponse,
         call.keep_response(&last.unwrap_or_default(), false);
     }
     let kind = HeaderValue::from_static(client.stream_type());
-    Answer::Whole { content_type: if streamed { kind } else { JSON }, body }
+    Ok(Answer::Whole { content_type: if streamed { kind } else { JSON }, body })
 }
 
 /// A writer of this client's stream.

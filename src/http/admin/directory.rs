@@ -89,9 +89,10 @@ pub(super) async fn top_up(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
         Kind::Team => Scope::Team,
         Kind::Org => Scope::Org,
     };
-    let top_up = TopUp { scope, name: asked.id, unit, window, amount };
-    let budget = api.gateway.top_up(&asked.by, top_up).await?;
-    Ok(answer(StatusCode::OK, &json!({"budget": budget})))
+    let idempotency = asked.idempotency;
+    let top_up = TopUp { scope, name: asked.id, unit, window, amount, idempotency };
+    let (budget, replayed) = api.gateway.top_up(&asked.by, top_up).await?;
+    Ok(answer(StatusCode::OK, &json!({"budget": budget, "replayed": replayed})))
 }
 
 /// The settings stand beside the rest, as they do in a request.

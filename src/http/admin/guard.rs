@@ -26,6 +26,8 @@ pub(super) enum Right {
     Change,
     /// An operator, or a team's admin, who changes what is the team's.
     ChangeOwn,
+    /// The owner, for what decides about all else.
+    Own,
 }
 
 // === impl Right ===
@@ -33,7 +35,8 @@ pub(super) enum Right {
 impl Right {
     pub(super) fn is_of(self, role: Role) -> bool {
         match role {
-            Role::Owner | Role::Operator => true,
+            Role::Owner => true,
+            Role::Operator => self != Self::Own,
             Role::Viewer => matches!(self, Self::See | Self::SeeOwn),
             Role::TeamAdmin => matches!(self, Self::SeeOwn | Self::ChangeOwn),
         }

@@ -2,6 +2,7 @@
 //! and targets. What it can do stands in `table`.
 
 mod audit;
+mod config;
 mod directory;
 mod export;
 mod guard;
@@ -11,6 +12,7 @@ mod operate;
 mod query;
 mod table;
 mod targets;
+mod trial;
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -141,7 +143,7 @@ impl AdminApi {
         let (head, body) = request.into_parts();
         let query = Query::read(head.uri.query().unwrap_or_default(), operation.query)?;
         let idempotency = match operation.makes {
-            Makes::Entry => idempotency(&head.headers)?,
+            Makes::Entry | Makes::Sum => idempotency(&head.headers)?,
             Makes::Nothing => None,
         };
         let body = if operation.takes.is_some() { object(body).await? } else { Map::new() };

@@ -75,11 +75,14 @@ fn parameters(row: &Operation) -> Vec<Value> {
         let schema = parsed(one.schema);
         json!({"name": one.name, "in": "query", "description": one.about, "schema": schema})
     });
-    let of_head = (row.makes == Makes::Entry).then(|| {
-        json!({
-            "name": "Idempotency-Key", "in": "header", "schema": {"type": "string"},
-            "description": "The same key makes one only, for a day; its secret is shown once",
-        })
+    let of_head = match row.makes {
+        Makes::Nothing => None,
+        Makes::Entry => Some("The same key makes one only, for a day; its secret is shown once"),
+        Makes::Sum => Some("Under the same key this is done once, for a day"),
+    };
+    let of_head = of_head.map(|about| {
+        let (name, schema) = ("Idempotency-Key", json!({"type": "string"}));
+        json!({"name": name, "in": "header", "schema": schema, "description": about})
     });
     of_path.into_iter().chain(of_query).chain(of_head).collect()
 }

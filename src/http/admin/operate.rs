@@ -7,7 +7,6 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::ledger::time;
 use super::{AdminApi, Answer, Asked, audit, targets};
 use crate::cache::Scope;
 use crate::canon::Surface;
@@ -28,6 +27,7 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
     let metrics = &api.gateway.telemetry.metrics;
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     metrics.in_flight.set(count(api.gateway.gauge.in_flight()));
+    metrics.body_bytes.set(count(api.gateway.bodies.held()));
     let observed = &api.observed;
     metrics.connections_open.set(count(observed.connections.load(Ordering::Relaxed)));
     metrics.shed.inc_by(observed.turned_away.swap(0, Ordering::Relaxed) as u64);
@@ -43,10 +43,6 @@ pub(super) fn metrics(api: &AdminApi) -> Response<Body> {
 
 pub(super) fn targets(api: &AdminApi) -> Response<Body> {
     answer(StatusCode::OK, &targets::list(&api.gateway.snapshot()))
-}
-
-pub(super) fn config(api: &AdminApi) -> Response<Body> {
-    answer(StatusCode::OK, &api.state())
 }
 
 pub(super) fn cache(api: &AdminApi) -> Response<Body> {
@@ -85,18 +81,6 @@ pub(super) async fn purge(api: AdminApi, asked: Asked) -> Answer {
     Ok(answer(StatusCode::OK, &json!({ "purged": purged })))
 }
 
-pub(super) async fn reload(api: AdminApi, asked: Asked) -> Answer {
-    let before = api.state();
-    match api.reloader.reload() {
-        Ok(_) => {
-            let after = api.state();
-            audit::note(&api, &asked.by, "config.reload", (&before, &after)).await;
-            Ok(answer(StatusCode::OK, &after))
-        }
-        Err(problems) => Err(Error::invalid(problems.join("\n"))),
-    }
-}
-
 /// Drills run where calls do, for there are the connections that they are to try. One that has
 /// begun goes on to its end, whoever waits for it.
 pub(super) async fn drill(api: AdminApi, asked: Asked) -> Answer {
@@ -119,21 +103,4 @@ pub(super) async fn drill(api: AdminApi, asked: Asked) -> Answer {
     drop(place);
     let came_to_nothing = |_| Error::new(Kind::Internal, "The drill came to no end.");
     Ok(answer(StatusCode::OK, &told.map_err(came_to_nothing)??))
-}
-
-impl AdminApi {
-    fn state(&self) -> Value {
-        let house = self.gateway.snapshot();
-        let last_error = self
-            .reloader
-            .status()
-            .last_error
-            .map(|(at, problems)| json!({"at": time(at), "problems": problems}));
-        json!({
-            "generation": house.generation,
-            "hash": house.config.hash,
-            "loaded_at": time(house.loaded_at),
-            "last_error": last_error,
-        })
-    }
 }

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 
 use super::guard::Right;
 use super::query::{EXPORT, FILTER, GROUPS, MEMBERS, PAGE, Parameter, TRAIL};
-use super::{AdminApi, Answer, Asked, audit, directory, export, ledger, openapi, operate};
+use super::{AdminApi, Answer, Asked, audit, config, directory, export, ledger, openapi, operate};
 use crate::gateway::Body;
 use crate::gateway::directory::Kind;
 use crate::net::shed::BoxFuture;
@@ -35,6 +35,8 @@ pub(super) enum Makes {
     Nothing,
     /// An entry; the same `Idempotency-Key` makes one only.
     Entry,
+    /// A change that adds up; the same `Idempotency-Key` makes it once.
+    Sum,
 }
 
 /// Who answers. What is open to all never learns who asks.
@@ -85,8 +87,8 @@ impl Operation {
         Self { takes: Some(schema), ..self }
     }
 
-    const fn makes(self) -> Self {
-        Self { makes: Makes::Entry, ..self }
+    const fn makes(self, makes: Makes) -> Self {
+        Self { makes, ..self }
     }
 
     /// What stands where the path has its braces, if this is such a path; empty without any.
@@ -152,7 +154,7 @@ macro_rules! entries {
                 ($rights, |api, asked| Box::pin(directory::create(api, asked, Kind::$kind))),
             )
             .takes(concat!("New", $name))
-            .makes(),
+            .makes(Makes::Entry),
             row(
                 (&Method::GET, concat!("/admin/", $one, "s/{id}")),
                 (concat!("get", $name), concat!("One ", $one)),
@@ -178,7 +180,8 @@ macro_rules! entries {
                 "ToppedUp",
                 ($rights, |api, asked| Box::pin(directory::top_up(api, asked, Kind::$kind))),
             )
-            .takes("TopUp"),
+            .takes("TopUp")
+            .makes(Makes::Sum),
         ]
     };
 }
@@ -196,6 +199,7 @@ static TABLE: &[&[Operation]] = &[
     entries!(Team, "team", "Team", Right::Change),
     entries!(Org, "org", "Org", Right::Change),
     LEDGER,
+    CONFIG,
     HOUSE,
 ];
 
@@ -249,6 +253,74 @@ const LEDGER: &[Operation] = &[
     ),
 ];
 
+const CONFIG: &[Operation] = &[
+    row(
+        (&Method::GET, "/admin/config"),
+        ("getConfig", "The config in force, without its secrets, and why the last one was refused"),
+        "ConfigState",
+        (Right::See, |api, _| at_once(Ok(config::get(&api)))),
+    ),
+    row(
+        (&Method::POST, "/admin/config/check"),
+        ("checkConfig", "Everything that is wrong with a config; it is not served"),
+        "ConfigVerdict",
+        (Right::Own, |api, asked| Box::pin(config::check(api, asked))),
+    )
+    .takes("ConfigText"),
+    row(
+        (&Method::POST, "/admin/config/diff"),
+        ("diffConfig", "What a config, a generation, or else the file would change"),
+        "ConfigDiff",
+        (Right::Change, |api, asked| Box::pin(config::diff(api, asked))),
+    )
+    .takes("ConfigSubject"),
+    row(
+        (&Method::POST, "/admin/config/apply"),
+        ("applyConfig", "Serves a config from the next call on, and writes it to the file"),
+        "ConfigState",
+        (Right::Own, |api, asked| Box::pin(config::apply(api, asked))),
+    )
+    .takes("ConfigOrder"),
+    row(
+        (&Method::POST, "/admin/config/rollback"),
+        ("rollBackConfig", "Serves an earlier generation again; without a number the one before"),
+        "ConfigState",
+        (Right::Change, |api, asked| Box::pin(config::roll_back(api, asked))),
+    )
+    .takes("ConfigReturn"),
+    row(
+        (&Method::POST, "/admin/config/promote"),
+        ("promoteConfig", "Serves the config on trial to all calls"),
+        "ConfigState",
+        (Right::Change, |api, asked| Box::pin(config::promote(api, asked))),
+    ),
+    row(
+        (&Method::POST, "/admin/config/abort"),
+        ("abortConfig", "Takes the config on trial back"),
+        "ConfigState",
+        (Right::Change, |api, asked| Box::pin(config::abort(api, asked))),
+    ),
+    row(
+        (&Method::POST, "/admin/config/reload"),
+        ("reloadConfig", "Reads the config file again"),
+        "ConfigState",
+        (Right::Change, |api, asked| Box::pin(config::reload(api, asked))),
+    ),
+    row(
+        (&Method::GET, "/admin/config/generations"),
+        ("listGenerations", "Every config that was accepted here, by whom and when, newest first"),
+        "GenerationList",
+        (Right::See, |api, asked| Box::pin(config::list(api, asked))),
+    )
+    .asks(&[PAGE]),
+    row(
+        (&Method::GET, "/admin/config/generations/{id}"),
+        ("getGeneration", "One of them, with its text"),
+        "Generation",
+        (Right::See, |api, asked| Box::pin(config::one(api, asked))),
+    ),
+];
+
 const SURFACE: &[Parameter] = &[Parameter {
     name: "surface",
     about: "What the route is asked for; else as its models are made for",
@@ -282,18 +354,6 @@ const HOUSE: &[Operation] = &[
         (Right::Change, |api, asked| Box::pin(operate::drill(api, asked))),
     )
     .asks(&[SURFACE]),
-    row(
-        (&Method::GET, "/admin/config"),
-        ("getConfig", "Which config is in force, and why the last load was refused"),
-        "ConfigState",
-        (Right::See, |api, _| at_once(Ok(operate::config(&api)))),
-    ),
-    row(
-        (&Method::POST, "/admin/config/reload"),
-        ("reloadConfig", "Reads the config file again"),
-        "ConfigState",
-        (Right::Change, |api, asked| Box::pin(operate::reload(api, asked))),
-    ),
     row(
         (&Method::GET, "/admin/openapi.json"),
         ("getOpenapi", "This document"),

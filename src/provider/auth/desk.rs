@@ -180,7 +180,7 @@ fn code(body: &[u8]) -> Option<String> {
     let code = match &json {
         Some(json) => [&json["error_codes"][0], &json["error"], &json["error"]["status"]]
             .into_iter()
-            .chain([&json["Code"], &json["code"]])
+            .chain([&json["Code"], &json["code"], &json["__type"]])
             .find_map(|code| match code {
                 Value::String(code) => Some(code.clone()),
                 // Entra's numbers, as people search for them.

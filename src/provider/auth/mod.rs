@@ -7,6 +7,7 @@ mod bearer;
 mod aws;
 mod google;
 mod entra;
+pub mod secrets;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -152,4 +153,4 @@ fn sensitive(text: &str) -> Result<HeaderValue, AuthFault> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,5 +1,6 @@
 //! Conditions on a call, written in CEL: `tags["team"] == "search" && request.tokens < 4000`.
 
+mod figures;
 mod names;
 
 use std::sync::{Arc, LazyLock};
@@ -13,6 +14,7 @@ use cel::context::VariableResolver;
 use cel::parser::PrattParser;
 use cel::{Context, Env, ExecutionError, Value};
 
+pub use figures::{FIGURES, Figures, Watch};
 use names::{Fact, bind};
 
 /// In bytes.

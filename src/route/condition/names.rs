@@ -6,7 +6,7 @@ use super::{Facts, Known};
 
 /// Deeper expressions nobody reads. The interpreter calls itself for each level, which takes up
 /// to 60 KiB of stack when it is not optimised.
-const DEEPEST: u32 = 16;
+pub(super) const DEEPEST: u32 = 16;
 
 const HEADERS: &str = "request.headers";
 const TAGS: &str = "tags";
@@ -161,15 +161,19 @@ fn named(path: &str) -> Result<Fact, String> {
             "`{path}` is asked for one name: `{path}[\"…\"]` or `\"…\" in {path}`"
         ));
     }
-    let names = PLAIN.iter().map(|(name, _)| *name).chain([HEADERS, TAGS]);
+    Err(unknown(path, PLAIN.iter().map(|(name, _)| *name).chain([HEADERS, TAGS])))
+}
+
+/// That there is no such name, and which may be meant.
+pub(super) fn unknown(path: &str, names: impl Iterator<Item = &'static str>) -> String {
     let similarity = |name: &str| strsim::jaro_winkler(name, path);
     let nearest = names
         .filter(|name| similarity(name) > 0.7)
         .max_by(|one, other| similarity(one).total_cmp(&similarity(other)));
-    Err(match nearest {
+    match nearest {
         Some(name) => format!("knows no `{path}`; is it `{name}`?"),
         None => format!("knows no `{path}`"),
-    })
+    }
 }
 
 fn is_map(path: &str) -> bool {
@@ -189,7 +193,7 @@ fn presence(map: &str, name: &str) -> Fact {
 }
 
 /// `a.b.c`, if the part is that and nothing else.
-fn path(part: &Expr) -> Option<String> {
+pub(super) fn path(part: &Expr) -> Option<String> {
     let mut names = Vec::new();
     let mut part = part;
     loop {

@@ -27,6 +27,7 @@ const SERVICE: &str = bedrock::ID;
 pub(in crate::provider) struct Signatures {
     keeper: Keeper<Source>,
     region: String,
+    service: &'static str,
 }
 
 /// What a signature is good for.
@@ -41,9 +42,18 @@ struct Scope<'a> {
 
 impl Signatures {
     pub(super) fn new(setup: Setup<'_>) -> Result<Self, String> {
+        Self::of(setup, SERVICE)
+    }
+
+    /// For another service than Bedrock.
+    pub(super) fn of(setup: Setup<'_>, service: &'static str) -> Result<Self, String> {
         let region = region(&setup.section.cloud, &setup.environment.aws)?;
         let source = chain::find(setup, &region)?;
-        Ok(Self { keeper: Keeper::new(source), region })
+        Ok(Self { keeper: Keeper::new(source), region, service })
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.region
     }
 
     pub(super) async fn authorize(
@@ -51,7 +61,7 @@ impl Signatures {
         unsigned: &Unsigned<'_>,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, AuthFault> {
         let credentials = self.keeper.credential().await?;
-        let scope = Scope { region: &self.region, service: SERVICE, time: SystemTime::now() };
+        let scope = Scope { region: &self.region, service: self.service, time: SystemTime::now() };
         signed(&credentials, scope, unsigned)
     }
 

@@ -1,0 +1,200 @@
+//! Changing the config by the operators' door: what is checked, served, kept, and taken back.
+
+mod canary;
+mod history;
+mod secrets;
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::client::{get, post};
+use crate::support::gateway::{ADMIN_KEY, config, provider, route};
+use crate::support::replies::REPLY;
+use crate::support::{Gateway, PATIENCE, Script, Upstream};
+
+async fn upstream() -> Upstream {
+    Upstream::answering(|_| Script::json(200, REPLY)).await
+}
+
+/// A whole config in which `fast` may be tried so often.
+fn with_attempts(upstream: &Upstream, attempts: u32) -> String {
+    let route = route("fast", &["up/a"], &format!("attempts = {attempts}"));
+    config("", &(provider("up", upstream) + &route))
+}
+
+async fn house(upstream: &Upstream) -> Gateway {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), with_attempts(upstream, 1)).unwrap();
+    Gateway::run(folder, "").await
+}
+
+/// Asks for a change, and must have it.
+async fn order(gateway: &Gateway, path: &str, body: &Value) -> Value {
+    let (status, told) = ask(gateway, path, body).await;
+    assert_eq!(status, 200, "{path}: {told:#}");
+    told
+}
+
+/// Status and answer.
+async fn ask(gateway: &Gateway, path: &str, body: &Value) -> (u16, Value) {
+    let answer = post(gateway.admin, path, ADMIN_KEY, body.to_string()).await;
+    (answer.status, answer.json())
+}
+
+async fn look(gateway: &Gateway, path: &str) -> Value {
+    let answer = get(gateway.admin, path, ADMIN_KEY).await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    answer.json()
+}
+
+async fn state(gateway: &Gateway) -> Value {
+    look(gateway, "/admin/config").await
+}
+
+/// The history as number, how, by whom and in which state, the newest first.
+async fn history(gateway: &Gateway) -> Vec<(u64, String, String, String)> {
+    let told = look(gateway, "/admin/config/generations").await;
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
+    let row = |row: &Value| {
+        let number = row["generation"].as_u64().unwrap();
+        (number, text(row, "how"), text(row, "by"), text(row, "state"))
+    };
+    told["data"].as_array().unwrap().iter().map(row).collect()
+}
+
+fn entry(number: u64, how: &str, by: &str, state: &str) -> (u64, String, String, String) {
+    (number, how.to_owned(), by.to_owned(), state.to_owned())
+}
+
+fn file(gateway: &Gateway) -> String {
+    std::fs::read_to_string(gateway.folder().join("config.toml")).unwrap()
+}
+
+/// A command against this gateway: whether it went well, and what it said.
+async fn command(gateway: &Gateway, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+    command.env_clear().env("SWITCHPOINT_ADMIN_KEY", ADMIN_KEY);
+    command.arg("config").args(arguments).current_dir(gateway.folder());
+    command.env("SWITCHPOINT_ADMIN_URL", format!("http://{}", gateway.admin));
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+/// Waits for the state of the config to be so.
+async fn becomes(gateway: &Gateway, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    let began = tokio::time::Instant::now();
+    loop {
+        let state = state(gateway).await;
+        if condition(&state) {
+            return state;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what} never came: {state:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_with_its_line_and_nothing_is_served() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let text = with_attempts(&upstream, 2).replace("up/a", "op/a");
+    for path in ["/admin/config/apply", "/admin/config/diff"] {
+        let (status, _) = ask(&gateway, path, &json!({})).await;
+        assert_eq!(status, if path.ends_with("apply") { 400 } else { 200 }, "{path}");
+    }
+    let told = order(&gateway, "/admin/config/check", &json!({"text": text})).await;
+    assert_eq!(told["ok"], false);
+    let problem = &told["problems"][0];
+    let line = text.lines().position(|line| line.contains("op/a")).unwrap() + 1;
+    assert_eq!(
+        (&problem["line"], &problem["path"]),
+        (&json!(line), &json!("routes.fast.targets[0]"))
+    );
+    assert!(problem["message"].as_str().unwrap().contains("\"up\""), "{problem}");
+    let (status, told) = ask(&gateway, "/admin/config/apply", &json!({"text": text})).await;
+    assert_eq!(status, 400);
+    assert!(told["error"]["message"].as_str().unwrap().contains("routes.fast.targets[0]"));
+    let good = json!({"text": with_attempts(&upstream, 2).replace("workers = 2", "workers = 1")});
+    let told = order(&gateway, "/admin/config/check", &good).await;
+    assert_eq!((&told["ok"], &told["at_next_start"]), (&json!(true), &json!(["server.workers"])));
+    assert_eq!(state(&gateway).await["generation"], 1);
+    assert_eq!(file(&gateway), with_attempts(&upstream, 1));
+}
+
+#[tokio::test]
+async fn a_secret_that_was_left_out_is_the_one_that_is_served_and_none_shows() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let shown = state(&gateway).await["text"].as_str().unwrap().to_owned();
+    for secret in ["sk-upstream-up", ADMIN_KEY, crate::support::gateway::KEY] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    let text = shown.replace("attempts = 1", "attempts = 4");
+    let changes = order(&gateway, "/admin/config/diff", &json!({"text": text})).await;
+    let expected = json!([{"path": "routes.fast.attempts", "before": 1, "after": 4}]);
+    assert_eq!(changes["changes"], expected);
+    order(&gateway, "/admin/config/apply", &json!({"text": text})).await;
+    assert_eq!(file(&gateway), with_attempts(&upstream, 4));
+    let more = text + "\n[providers.other]\nkind = \"openai\"\napi_key = \"***\"\n";
+    let (status, told) = ask(&gateway, "/admin/config/apply", &json!({"text": more})).await;
+    assert_eq!(status, 400);
+    assert!(told["error"]["message"].as_str().unwrap().contains("providers.other.api_key"));
+    let kept = look(&gateway, "/admin/config/generations/2").await;
+    assert!(!kept["text"].as_str().unwrap().contains("sk-upstream-up"));
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_may_write_refuses_what_is_not_ephemeral() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let path = gateway.folder().join("config.toml");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).unwrap();
+    let text = with_attempts(&upstream, 3);
+    let (status, told) = ask(&gateway, "/admin/config/apply", &json!({"text": text})).await;
+    assert_eq!((status, told["error"]["code"].as_str()), (409, Some("owned_by_file")));
+    assert!(told["error"]["message"].as_str().unwrap().contains("`ephemeral`"));
+    let body = json!({"text": text, "ephemeral": true});
+    let state = order(&gateway, "/admin/config/apply", &body).await;
+    assert_eq!((&state["generation"], &state["ephemeral"]), (&json!(2), &json!(true)));
+    assert_eq!(file(&gateway), with_attempts(&upstream, 1));
+    // What the file says is served again as soon as it is asked for.
+    let state = order(&gateway, "/admin/config/reload", &Value::Null).await;
+    assert_eq!((&state["generation"], &state["ephemeral"]), (&json!(3), &json!(false)));
+}
+
+#[tokio::test]
+async fn an_order_made_from_an_older_config_is_refused() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let body = json!({"text": with_attempts(&upstream, 2), "base": 1});
+    order(&gateway, "/admin/config/apply", &body).await;
+    let (status, told) = ask(&gateway, "/admin/config/apply", &body).await;
+    assert_eq!((status, told["error"]["code"].as_str()), (409, Some("conflict")));
+    assert_eq!(state(&gateway).await["generation"], 2);
+}
+
+#[tokio::test]
+async fn commands_do_by_the_admin_api_what_they_say() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    std::fs::write(gateway.folder().join("next.toml"), with_attempts(&upstream, 5)).unwrap();
+    let (done, said) = command(&gateway, &["diff", "next.toml"]).await;
+    assert_eq!((done, said.trim()), (true, "~ routes.fast.attempts: 1 -> 5"));
+    let (done, said) = command(&gateway, &["apply", "next.toml", "--base", "1"]).await;
+    assert!(done && said.starts_with("generation 2 is served, and written to "), "{said}");
+    let (done, said) = command(&gateway, &["apply", "next.toml", "--base", "1"]).await;
+    assert!(!done && said.contains("generation 2 is served, and not 1"), "{said}");
+    let (done, said) = command(&gateway, &["rollback"]).await;
+    assert!(done && said.starts_with("generation 3 is served"), "{said}");
+    assert_eq!(file(&gateway), with_attempts(&upstream, 1));
+    let (done, said) = command(&gateway, &["history"]).await;
+    let states: Vec<&str> =
+        said.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!((done, states), (true, vec!["STATE", "live", "past", "past"]));
+    let (_, said) = command(&gateway, &["show"]).await;
+    assert!(said.contains("attempts = 1") && !said.contains("sk-upstream"), "{said}");
+    let (_, said) = command(&gateway, &["show", "2"]).await;
+    assert!(said.contains("attempts = 5"), "{said}");
+}
