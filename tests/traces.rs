@@ -249,18 +249,16 @@ async fn what_was_said_is_shown_only_where_that_is_wanted() {
             let digests =
                 [told(span, "switchpoint.input.sha256"), told(span, "switchpoint.output.sha256")];
             assert_eq!(digests.iter().all(|digest| digest.len() == 64), capture == "hashes");
-            if !shown {
-                assert_eq!((&*input, &*output), ("", ""));
-                continue;
-            }
             let asked = json!([{"role": "user", "parts": [{"type": "text", "content": "Hi"}]}]);
             let said = json!([{
                 "role": "assistant",
                 "parts": [{"type": "text", "content": "Hello there."}],
                 "finish_reason": "stop"
             }]);
-            assert_eq!(serde_json::from_str::<Value>(&input).unwrap(), asked);
-            assert_eq!(serde_json::from_str::<Value>(&output).unwrap(), said);
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+            let is_shown = (read(&input), read(&output)) == (asked, said);
+            assert_eq!(is_shown, shown, "{input} {output}");
+            assert!(shown || (input.is_empty() && output.is_empty()));
         }
         if !shown {
             let all = format!("{spans:?}");

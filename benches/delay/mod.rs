@@ -70,6 +70,7 @@ async fn first(gateway: &Arc<Gateway>, body: Bytes) -> u128 {
         relay: None,
         filed: None,
         explains: false,
+        id: None,
     };
     let (permit, busy) = (gateway.gauge.acquire(), Pulse::default().busy());
     let arrival = Arrival { ask, headers, body: Full::new(body), permit, busy };

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
@@ -15,6 +16,7 @@ use super::chain::{Chain, Group};
 use super::errand::{self, Errand, Unfit};
 use super::hedge::{self, Rival};
 use super::onward::Onward;
+use super::pipeline::Walk;
 use super::relayed::Relayed;
 use super::snapshot::Target;
 use super::{explain, guarding, remember, till, verdict};
@@ -84,24 +86,34 @@ enum Course {
 }
 
 /// Tries the targets in order. The question is let go as soon as no further attempt can need it.
-pub(super) async fn walk(
+///
+/// No future of its own: what is rare is boxed, and nothing lies around the rest.
+pub(super) fn walk(
     call: Box<Call>,
     question: Question,
-) -> (Box<Call>, Result<Answer, Error>) {
-    let (mut call, answer) = find_answer(call, question).await;
+) -> Either<Walk, impl Future<Output = (Box<Call>, Result<Answer, Error>)> + Send> {
+    if call.guarding.is_some() {
+        return Either::Left(Box::pin(behind_guards(call, question)));
+    }
+    if call.is_remembered() {
+        return Either::Left(Box::pin(remember::walk(call, question)));
+    }
+    Either::Right(seek(call, question))
+}
+
+/// Some guards may still be asked: whoever has answered, nobody has the answer before they have
+/// spoken.
+async fn behind_guards(call: Box<Call>, question: Question) -> (Box<Call>, Result<Answer, Error>) {
+    let (mut call, answer) = if call.is_remembered() {
+        Box::pin(remember::walk(call, question)).await
+    } else {
+        Box::pin(seek(call, question)).await
+    };
     let Some(late) = call.take_late_guards().filter(|_| answer.is_ok()) else {
         return (call, answer);
     };
-    // Whoever has answered, nobody has the answer before they have spoken.
     let verdict = Box::pin(late.ask()).await;
     (call, verdict.and(answer))
-}
-
-async fn find_answer(call: Box<Call>, question: Question) -> (Box<Call>, Result<Answer, Error>) {
-    if call.wishes().is_some_and(|wishes| wishes.cache.is_some()) {
-        return Box::pin(remember::walk(call, question)).await;
-    }
-    seek(call, question).await
 }
 
 /// The same for an answer that is not remembered.

@@ -285,7 +285,8 @@ impl Live {
     /// Whether the answer is read to its end although its client has left.
     pub(super) fn drains(&self) -> bool {
         let wanted = self.is_to_be_drained() || self.flow.is_followed();
-        wanted && !self.flow.passage.sight().done && !self.flow.passage.is_stopped()
+        let passage = &self.flow.passage;
+        wanted && !passage.sight().done && !passage.is_stopped()
     }
 
     /// Whether its route wants that, for the sake of its usage.

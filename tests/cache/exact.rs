@@ -12,23 +12,21 @@ use crate::support::{Gateway, Script, Upstream};
 
 #[tokio::test]
 async fn the_second_of_two_identical_questions_is_answered_from_memory_streamed_or_not() {
-    for first in [false, true] {
-        for second in [false, true] {
-            let upstream = willing().await;
-            let gateway = Gateway::before(&upstream, &remembering("")).await;
-            let asked = chat(&gateway, question(&json!({"stream": first}))).await;
-            let again = chat(&gateway, question(&json!({"stream": second}))).await;
-            assert_eq!((told(&asked), told(&again)), ("miss", "hit"), "{first} {second}");
-            assert_eq!((&*said(&asked), &*said(&again)), ("Hello there.", "Hello there."));
-            assert_eq!(upstream.requests().len(), 1);
-            assert_eq!(again.header("age"), Some("0"));
-            assert_eq!(again.header("x-switchpoint-provider"), Some("up"));
-            if second {
-                assert!(again.text().ends_with("data: [DONE]\n\n"), "{}", again.text());
-            } else {
-                assert_eq!(again.json()["usage"]["total_tokens"], 15);
-                assert_eq!(again.json()["model"], "served");
-            }
+    for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+        let upstream = willing().await;
+        let gateway = Gateway::before(&upstream, &remembering("")).await;
+        let asked = chat(&gateway, question(&json!({"stream": first}))).await;
+        let again = chat(&gateway, question(&json!({"stream": second}))).await;
+        assert_eq!((told(&asked), told(&again)), ("miss", "hit"), "{first} {second}");
+        assert_eq!((&*said(&asked), &*said(&again)), ("Hello there.", "Hello there."));
+        assert_eq!(upstream.requests().len(), 1);
+        assert_eq!(again.header("age"), Some("0"));
+        assert_eq!(again.header("x-switchpoint-provider"), Some("up"));
+        if second {
+            assert!(again.text().ends_with("data: [DONE]\n\n"), "{}", again.text());
+        } else {
+            assert_eq!(again.json()["usage"]["total_tokens"], 15);
+            assert_eq!(again.json()["model"], "served");
         }
     }
 }

@@ -31,10 +31,8 @@ async fn a_thousand_identical_calls_at_once_are_asked_for_once() {
         let gateway = Gateway::before(&upstream, &remembering("")).await;
         let mut calls = JoinSet::new();
         for number in 0..1000 {
-            let path = if number % 2 == 0 { CHAT } else { MESSAGES };
-            let address = gateway.address;
             let body = question(&json!({ "stream": stream }));
-            calls.spawn(async move { post(address, path, KEY, body).await });
+            calls.spawn(post(gateway.address, [CHAT, MESSAGES][number % 2], KEY, body));
         }
         in_flight(&gateway, 1000).await;
         gate.open();
@@ -84,15 +82,11 @@ async fn an_answer_goes_on_without_whoever_asked_first_as_long_as_somebody_waits
         let gateway = Gateway::before(&upstream, &remembering("")).await;
         let body = question(&json!({"stream": true}));
         let address = gateway.address;
-        let lead = {
-            let body = body.clone();
-            let mut tasks = JoinSet::new();
-            tasks.spawn(async move { post(address, CHAT, KEY, body).await });
-            tasks
-        };
+        let mut lead = JoinSet::new();
+        lead.spawn(post(address, CHAT, KEY, body.clone()));
         upstream.asked(1).await;
         let mut follow = JoinSet::new();
-        follow.spawn(async move { post(address, CHAT, KEY, body).await });
+        follow.spawn(post(address, CHAT, KEY, body));
         in_flight(&gateway, 2).await;
         drop(lead);
         while gateway.metric("switchpoint_connections_open", &[]).await > 1.0 {

@@ -62,6 +62,12 @@ pub(super) const DOORS: [Door; 4] = [
     },
 ];
 
+/// Each door, whole and streamed.
+pub(super) fn ways_in() -> impl Iterator<Item = (&'static Door, bool)> {
+    static ALL: [Door; 4] = DOORS;
+    ALL.iter().flat_map(|door| [(door, false), (door, true)])
+}
+
 // === impl Door ===
 
 impl Door {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{DOORS, PII, WORDS, guarded, parrot, upstream};
+use super::{DOORS, PII, WORDS, guarded, parrot, upstream, ways_in};
 use crate::support::client::{chat, open_chat};
 use crate::support::replies::{REPLY, ask, word};
 use crate::support::{Gateway, Script, Upstream};
@@ -46,13 +46,12 @@ async fn an_answer_ends_where_it_says_what_it_must_not_however_it_was_cut() {
             let streamed = door.ask(&gateway, "Which word?", true).await;
             let text = streamed.text();
             assert!(!text.contains("aurora") && !text.contains("more"), "{}: {text}", door.name);
-            if piece == 1000 {
-                assert_eq!(streamed.status, 403, "nothing was told: {text}");
-                continue;
-            }
-            assert_eq!(streamed.status, 200, "{}: {text}", door.name);
-            assert_eq!(door.text(&streamed, true).trim_end(), "The word is", "{}", door.name);
-            assert!(text.contains(door.filtered), "{}: {text}", door.name);
+            let is_told = piece < 1000;
+            let status = [403, 200][usize::from(is_told)];
+            assert_eq!(streamed.status, status, "{}: {text}", door.name);
+            let said = door.text(&streamed, true);
+            assert!(!is_told || said.trim_end() == "The word is", "{}: {said}", door.name);
+            assert!(!is_told || text.contains(door.filtered), "{}: {text}", door.name);
         }
         for record in gateway.recorded(8).await {
             assert_eq!(record["outcome"], "guard_blocked", "{record}");
@@ -138,12 +137,10 @@ async fn what_is_masked_in_an_answer_is_the_same_whole_and_in_pieces() {
         let text = "Ask bob@example.org or bob@example.org, at 10.20.30.40.";
         let upstream = upstream(piece, |_| text.to_owned()).await;
         let gateway = guarded(&upstream, "guards = [\"out\"]", guard).await;
-        for door in &DOORS {
-            for stream in [false, true] {
-                let answer = door.ask(&gateway, "Whom?", stream).await;
-                let expected = "Ask [EMAIL_1] or [EMAIL_1], at [IPV4_1].";
-                assert_eq!(door.text(&answer, stream), expected, "{} {stream} {piece}", door.name);
-            }
+        for (door, stream) in ways_in() {
+            let answer = door.ask(&gateway, "Whom?", stream).await;
+            let expected = "Ask [EMAIL_1] or [EMAIL_1], at [IPV4_1].";
+            assert_eq!(door.text(&answer, stream), expected, "{} {stream} {piece}", door.name);
         }
     }
 }

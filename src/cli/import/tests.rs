@@ -51,25 +51,25 @@ fn a_setting_that_nobody_knows_is_named_wherever_it_stands() {
                 let draft = peer.import(config, &report);
                 let said = format!("{}{}", report.write(), draft.write());
                 // Where a whole table is not carried over, its name is said and not its parts.
-                let above: Vec<&str> = place.split('/').filter(|name| !name.is_empty()).collect();
-                let named = said.contains(STRANGE)
-                    || (1..=above.len()).any(|depth| {
-                        let path = above[..depth].join(".");
-                        let path = numbered(&path);
-                        said.lines().any(|line| {
-                            let gone =
-                                ["lost", "unknown"].iter().any(|fate| line.starts_with(fate))
-                                    || line.contains("left out");
-                            gone && line.contains(&format!(" {path}: "))
-                        })
-                    });
-                if !named {
-                    silent.push(format!("{file}: {place}"));
-                }
+                let named = said.contains(STRANGE) || is_said_to_be_gone(&said, &place);
+                silent.extend((!named).then(|| format!("{file}: {place}")));
             }
         }
     }
     assert!(silent.is_empty(), "lost without a word: {silent:#?}");
+}
+
+/// Whether a line says of a place, or of a table above it, that it does not come along.
+fn is_said_to_be_gone(said: &str, place: &str) -> bool {
+    let above: Vec<&str> = place.split('/').filter(|name| !name.is_empty()).collect();
+    (1..=above.len()).any(|depth| {
+        let path = format!(" {}: ", numbered(&above[..depth].join(".")));
+        let gone = |line: &str| {
+            ["lost", "unknown"].iter().any(|fate| line.starts_with(fate))
+                || line.contains("left out")
+        };
+        said.lines().any(|line| gone(line) && line.contains(&path))
+    })
 }
 
 /// `a.0.b` as `a[0].b`.
@@ -77,7 +77,7 @@ fn numbered(path: &str) -> String {
     let mut text = String::new();
     for part in path.split('.') {
         if part.bytes().all(|byte| byte.is_ascii_digit()) {
-            text.push_str(&format!("[{part}]"));
+            text = format!("{text}[{part}]");
         } else {
             if !text.is_empty() {
                 text.push('.');

@@ -305,6 +305,11 @@ async fn digest(
 // === impl Call ===
 
 impl Call {
+    /// Whether its route has anything to do with the cache.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.wishes().is_some_and(|wishes| wishes.cache.is_some())
+    }
+
     /// What the cache has to do with it.
     fn uses_cache(&mut self, cache: CacheUse) {
         self.record.cache = Some(cache);
