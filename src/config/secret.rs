@@ -93,7 +93,10 @@ impl Literal {
     fn is_secret(self, written: &str) -> bool {
         match self {
             Self::Warned | Self::Fine => true,
-            Self::Address => written.contains('@') || written.contains("password"),
+            // Where one was left out, it is to be put in again.
+            Self::Address => {
+                written.contains('@') || written.contains("password") || written == MASK
+            }
             Self::Plain => false,
         }
     }

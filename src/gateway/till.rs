@@ -115,6 +115,7 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     call.measured(measure.longest_input());
     let (hold, room) = taken.map_err(|denial| call.denied(&denial))?;
     if let Some(most) = cap {
+        Box::pin(question.understand(call)).await;
         question.cap(call.surface(), most)?;
     }
     call.till.room = Some(room);

@@ -7,6 +7,7 @@ use super::*;
 use crate::support::client::{CHAT, chat, open, request};
 use crate::support::gateway::KEY;
 use crate::support::replies::{self, ask as question, ask_stream, shown};
+use crate::support::until;
 
 /// An upstream whose model `broken` fails.
 async fn shaky() -> Upstream {
@@ -125,8 +126,9 @@ async fn a_config_whose_calls_fail_is_taken_back_by_itself_and_the_history_says_
     assert_eq!(state(&gateway).await["generation"], 1);
     let ended = gateway.metric("switchpoint_canaries_total", &["rolled_back"]).await;
     assert_eq!(ended.to_string(), "1");
-    let said = gateway.output().join("\n");
-    assert!(said.contains("the trial of a config is over"), "{said}");
+    let told =
+        || gateway.output().iter().any(|line| line.contains("the trial of a config is over"));
+    until("it is written", told).await;
     let trail = look(&gateway, "/admin/audit?what=config.rolled_back").await;
     assert_eq!(trail["data"][0]["who"], "canary", "{trail:#}");
 }
