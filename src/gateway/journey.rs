@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::Either;
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
@@ -16,7 +15,6 @@ use super::chain::{Chain, Group};
 use super::errand::{self, Errand, Unfit};
 use super::hedge::{self, Rival};
 use super::onward::Onward;
-use super::pipeline::Walk;
 use super::relayed::Relayed;
 use super::snapshot::Target;
 use super::{explain, guarding, remember, till, verdict};
@@ -86,19 +84,17 @@ enum Course {
 }
 
 /// Tries the targets in order. The question is let go as soon as no further attempt can need it.
-///
-/// No future of its own: what is rare is boxed, and nothing lies around the rest.
-pub(super) fn walk(
+pub(super) async fn walk(
     call: Box<Call>,
     question: Question,
-) -> Either<Walk, impl Future<Output = (Box<Call>, Result<Answer, Error>)> + Send> {
+) -> (Box<Call>, Result<Answer, Error>) {
     if call.guarding.is_some() {
-        return Either::Left(Box::pin(behind_guards(call, question)));
+        return Box::pin(behind_guards(call, question)).await;
     }
     if call.is_remembered() {
-        return Either::Left(Box::pin(remember::walk(call, question)));
+        return Box::pin(remember::walk(call, question)).await;
     }
-    Either::Right(seek(call, question))
+    seek(call, question).await
 }
 
 /// Some guards may still be asked: whoever has answered, nobody has the answer before they have
