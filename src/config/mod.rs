@@ -71,7 +71,8 @@ pub use text::{Difference, Text};
 use problem::{Lines, Report};
 use reader::{Field, Section};
 
-const SECTIONS: &[&str] = &[
+/// The sections of a config, in the order in which they are written.
+pub const SECTIONS: &[&str] = &[
     "server",
     "admin",
     "store",

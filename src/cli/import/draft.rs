@@ -5,21 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value as Json, json};
 
-/// The sections in the order in which they are written.
-const ORDER: [&str; 12] = [
-    "server",
-    "admin",
-    "store",
-    "providers",
-    "models",
-    "routes",
-    "keys",
-    "users",
-    "teams",
-    "orgs",
-    "cache",
-    "telemetry",
-];
+use crate::config::SECTIONS;
+
 /// A line that would be longer has its list broken.
 const WIDTH: usize = 100;
 
@@ -96,7 +83,7 @@ impl Draft {
             for comment in &section.comments {
                 let _ = writeln!(text, "# {comment}");
             }
-            let kind = ORDER.get(*rank).copied().unwrap_or_default();
+            let kind = SECTIONS.get(*rank).copied().unwrap_or_default();
             let _ = match name.as_str() {
                 "" => writeln!(text, "[{kind}]"),
                 name => writeln!(text, "[{kind}.{}]", key(name)),
@@ -110,7 +97,7 @@ impl Draft {
 }
 
 fn rank(kind: &str) -> usize {
-    ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len())
+    SECTIONS.iter().position(|known| *known == kind).unwrap_or(SECTIONS.len())
 }
 
 // === impl Section ===
