@@ -1,4 +1,4 @@
-//! A gateway for language models.
+//! A gateway for language models and agents.
 //!
 //! Read top to bottom: each module uses only the modules above it.
 
@@ -16,7 +16,9 @@ pub mod access; // who may call
 pub mod guard; // what may be said
 pub mod cache; // what was already answered
 pub mod route; // where a call goes, and where next
+pub mod tool; // what agents can do
 
 pub mod gateway; // one call, from arrival to settled record
+pub mod agent; // one run: many calls, tools, approvals
 pub mod http; // the doors: API and admin
 pub mod cli; // the commands

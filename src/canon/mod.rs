@@ -9,6 +9,7 @@ mod model;
 mod owner;
 mod record;
 mod relay;
+mod run;
 mod task;
 mod trace;
 mod usage;
@@ -31,6 +32,7 @@ pub use record::{
     UsageSource,
 };
 pub use relay::Relay;
+pub use run::{Effect, RunId, RunState, StopReason};
 pub use task::Task;
 pub use trace::{Trace, span_of_attempt};
 pub use usage::Usage;

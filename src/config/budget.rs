@@ -121,7 +121,7 @@ fn limit(section: &Section<'_>) -> Option<(Unit, u64)> {
 }
 
 /// Read from the digits as they stand, for a binary fraction is not what was written.
-fn money(value: &DeValue<'_>) -> Result<u64, String> {
+pub(super) fn money(value: &DeValue<'_>) -> Result<u64, String> {
     let digits = match value {
         DeValue::Float(number) => number.as_str(),
         DeValue::Integer(number) if number.radix() == 10 => number.as_str(),

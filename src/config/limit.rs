@@ -49,7 +49,7 @@ impl Limits {
 }
 
 /// One pace, or a list of them for different spans.
-fn paces(field: &Field<'_>) -> Vec<Pace> {
+pub(super) fn paces(field: &Field<'_>) -> Vec<Pace> {
     if !field.is_list() {
         return field.read(pace).into_iter().collect();
     }

@@ -29,6 +29,9 @@ mod model;
 mod cache;
 mod route;
 mod access;
+mod agent;
+mod prompt;
+mod tool;
 mod guard;
 mod oidc;
 pub mod entry;
@@ -40,6 +43,10 @@ mod discover;
 pub mod watch;
 
 pub use access::{Key, Org, Role, Team, User, point_in_time};
+pub use agent::{
+    Agent, AgentBudget, AgentEngine, AgentLimits, Band, Confidence, ContextTerms, Durability,
+    HandoffInput, OnLeave, OnUnknown, SessionConflict, StreamMode,
+};
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cache::{Cache, CacheMode, CacheTerms, Charge, RouteCache, RouteSemantic, Semantic, Share};
 pub use cloud::{
@@ -54,6 +61,7 @@ pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use otlp::{Attributes, Capture, Otlp, Protocol};
 pub use problem::{Problem, suggestion};
+pub use prompt::Prompt;
 pub use provider::{Provider, Timeouts};
 pub use record::{Bodies, Record};
 pub use reference::{Found, Known, Manager, Reference};
@@ -67,6 +75,7 @@ pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
 pub use text::{Difference, Text};
+pub use tool::{Approval, Breaker, Pin, Retry, Tool, ToolCache, ToolKind, ToolLimits, Undo};
 
 use problem::{Lines, Report};
 use reader::{Field, Section};
@@ -90,10 +99,14 @@ pub const SECTIONS: &[&str] = &[
     "secrets",
     "telemetry",
     "record",
+    "agent_engine",
+    "tools",
+    "prompts",
+    "agents",
 ];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub server: Server,
     pub admin: Admin,
@@ -121,6 +134,10 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// What is kept of calls, if somebody consented.
     pub record: Option<Arc<Record>>,
+    pub agent_engine: AgentEngine,
+    pub tools: BTreeMap<String, Tool>,
+    pub prompts: BTreeMap<String, Prompt>,
+    pub agents: BTreeMap<String, Arc<Agent>>,
     pub source: Source,
     /// As it was written.
     pub text: Text,
@@ -217,6 +234,10 @@ impl Config {
             references: BTreeMap::new(),
             telemetry: Telemetry::default(),
             record: None,
+            agent_engine: AgentEngine::default(),
+            tools: BTreeMap::new(),
+            prompts: BTreeMap::new(),
+            agents: BTreeMap::new(),
             source,
             text: Text::default(),
             hash: String::new(),
@@ -226,6 +247,8 @@ impl Config {
 
     fn read(root: &Section<'_>, source: Source) -> Self {
         let section = |name, keys| root.get(name).and_then(|field| field.section(keys));
+        let engine = section("agent_engine", agent::ENGINE_KEYS);
+        let usual = Agent::defaults(engine.as_ref());
         Self {
             server: section("server", server::SERVER_KEYS)
                 .map(|section| Server::read(&section))
@@ -260,6 +283,12 @@ impl Config {
             record: section("record", record::KEYS)
                 .and_then(|section| Record::read(&section))
                 .map(Arc::new),
+            agent_engine: engine.map(|it| AgentEngine::read(&it)).unwrap_or_default(),
+            tools: named(root, "tools", tool::KEYS, Tool::read),
+            prompts: named(root, "prompts", prompt::KEYS, Prompt::read),
+            agents: named(root, "agents", agent::KEYS, |section| {
+                Arc::new(Agent::read(section, &usual, None))
+            }),
             ..Self::empty(source)
         }
     }
@@ -290,7 +319,7 @@ fn named<T: Default>(
     root: &Section<'_>,
     section: &str,
     keys: &'static [&'static str],
-    read: fn(&Section<'_>) -> T,
+    read: impl Fn(&Section<'_>) -> T,
 ) -> BTreeMap<String, T> {
     let entries = root.get(section).map(|field| field.entries()).unwrap_or_default();
     let value = |field: &Field<'_>| field.section(keys).map(|section| read(&section));

@@ -147,6 +147,14 @@ impl<'a> Section<'a> {
     }
 }
 
+/// A table as JSON.
+pub(super) fn object(value: &DeValue<'_>) -> Result<Json, String> {
+    match value {
+        DeValue::Table(_) => Ok(json(value)),
+        _ => Err(format!("must be a table, not {}", kind_of(value))),
+    }
+}
+
 /// What JSON has no word for is text.
 pub(super) fn json(value: &DeValue<'_>) -> Json {
     match value {

@@ -1,6 +1,7 @@
 //! One call, from arrival to settled record. Start reading at `pipeline`.
 
 mod admission;
+pub mod agents;
 mod arrival;
 mod ask;
 mod batches;

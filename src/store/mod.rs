@@ -15,6 +15,7 @@ mod postgres;
 mod queue;
 mod report;
 mod rows;
+pub mod runs;
 mod secure;
 pub mod shared;
 mod spelling;

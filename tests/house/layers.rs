@@ -4,7 +4,7 @@ use super::source::{Named, Source};
 use super::{Complaint, assert_clean, assert_complains, read, root};
 
 /// These state what they need in types of their own; only `gateway` knows several of them.
-const STRANGERS: [&str; 5] = ["provider", "access", "guard", "cache", "route"];
+const STRANGERS: [&str; 6] = ["provider", "access", "guard", "cache", "route", "tool"];
 
 /// Functions over bytes: they can be fuzzed, and are the same on every machine and day.
 const PURE_ROOMS: [&str; 2] = ["canon", "dialect"];

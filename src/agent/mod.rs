@@ -1,0 +1,2 @@
+//! One run: many calls of models and tools, with limits, approvals and a journal that survives the
+//! process. Start reading at `run`, the pure part, and `actor`, which does what it says.

@@ -1,0 +1,139 @@
+//! Where calls and the runs of agents meet: a call may ask for a run, and a run asks models by
+//! calls like everybody's.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Gateway;
+use crate::access::Caller;
+use crate::cache::Follower;
+use crate::canon::{
+    ChatRequest, ChatResponse, Event, Money, RunId, RunState, Surface, Trace, Usage,
+};
+use crate::config::OnLeave;
+use crate::error::{Error, Kind};
+
+/// Whoever runs agents. The room above this one gives itself in.
+pub trait Conductor: Send + Sync + fmt::Debug {
+    /// The agents that this caller may call, by the names that it may use as a model, without
+    /// `agent/`.
+    fn names(&self, caller: &Caller) -> Vec<String>;
+
+    /// Begins a run, or goes on with one that waits for this client.
+    fn conduct(&self, commission: Box<Commission>) -> Conducting;
+}
+
+pub type Conducting = Pin<Box<dyn Future<Output = Result<Performance, Error>> + Send>>;
+
+/// What a client wants of an agent.
+#[derive(Debug)]
+pub struct Commission {
+    /// What stands behind `agent/`: `support`, `support@7`, `support@candidate`.
+    pub agent: String,
+    pub caller: Caller,
+    pub surface: Surface,
+    /// The conversation as it was sent, in our own words.
+    pub request: ChatRequest,
+    pub wishes: RunWishes,
+    /// The response that its client goes on from, as it is called there.
+    pub previous: Option<String>,
+    /// What the answer will be called: 32 hexadecimal digits.
+    pub answer_id: String,
+    pub trace: Option<Trace>,
+    /// Its client does not wait: the run goes on by itself.
+    pub background: bool,
+}
+
+/// What headers and metadata say of a run.
+#[derive(Debug, Clone, Default)]
+pub struct RunWishes {
+    pub session: Option<String>,
+    pub user: Option<String>,
+    pub idempotency_key: Option<String>,
+    pub on_disconnect: Option<OnLeave>,
+    /// How long a call waits for an approval before it says that one is needed.
+    pub approval_wait: Duration,
+    /// The stream tells of each step.
+    pub steps: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A run as its client follows it.
+#[derive(Debug)]
+pub struct Performance {
+    pub run: RunId,
+    pub version: Arc<str>,
+    /// What it says: one answer, with the usage of all its calls before its end.
+    pub follower: Follower,
+    /// How it stands; the last word comes before the end of what it says.
+    pub report: watch::Receiver<Report>,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone)]
+pub struct Report {
+    pub state: RunState,
+    /// Why it stopped before its time, if it did.
+    pub reason: Option<&'static str>,
+    pub steps: u32,
+    pub model_calls: u32,
+    pub tool_calls: u32,
+    pub usage: Usage,
+    pub cost: Option<Money>,
+    /// What people must decide first, as the API shows it.
+    pub approvals: Vec<Value>,
+    pub degraded_tools: Vec<String>,
+    pub fallback_level: u32,
+}
+
+/// One call of a model for a run.
+#[derive(Debug)]
+pub struct Turn {
+    pub caller: Caller,
+    /// `model` names a route, or `provider/model`.
+    pub request: ChatRequest,
+    pub run: RunId,
+    pub agent: Arc<str>,
+    /// Calls of one run stay together.
+    pub session: u64,
+    pub trace: Option<Trace>,
+    pub deadline: Instant,
+}
+
+/// What a call of a model came to, besides its answer.
+#[derive(Debug, Clone, Default)]
+pub struct Receipt {
+    pub usage: Usage,
+    /// The usage was guessed.
+    pub estimated: bool,
+    pub cost: Option<Money>,
+    /// Who answered.
+    pub provider: Option<Arc<str>>,
+    pub model: Option<Arc<str>>,
+    /// Requests that left.
+    pub attempts: u32,
+    /// How many targets had failed before the one that answered.
+    pub fallback_level: u32,
+    pub cached: bool,
+}
+
+impl Gateway {
+    /// Asks a model for a run, by the run's own caller: with its limits and budgets, the guards,
+    /// the cache and the targets of the route, in the ledger and the metrics. `hear` is given the
+    /// answer as it comes. When the future is dropped, the request is called off.
+    pub async fn turn(
+        self: &Arc<Self>,
+        turn: Turn,
+        hear: &mut (dyn FnMut(&Event) + Send),
+    ) -> (Result<ChatResponse, Error>, Receipt) {
+        let _ = (self, turn, hear);
+        (Err(Error::new(Kind::Internal, "Not built.")), Receipt::default())
+    }
+}
