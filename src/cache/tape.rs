@@ -104,7 +104,7 @@ impl Tape {
     }
 
     /// Follows it from the beginning. `None`: that cannot be had any more.
-    pub(super) fn follow(self: &Arc<Self>) -> Option<Follower> {
+    pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut said = self.said();
         if matches!(said.end, Some(End::Failed(_) | End::Dropped)) {
             return None;

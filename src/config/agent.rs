@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use toml::de::DeValue;
 
@@ -113,7 +114,7 @@ pub struct AgentEngine {
 }
 
 /// What is on the disk before an effect begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Durability {
     /// `Strict` for runs that can change something, wait or go on in the background.
     #[default]
@@ -136,7 +137,7 @@ pub enum SessionConflict {
 }
 
 /// What becomes of a run whose client leaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnLeave {
     #[default]
     Cancel,
@@ -200,7 +201,7 @@ pub struct Agent {
 }
 
 /// What of the conversation an agent is given that takes it over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HandoffInput {
     Full,
     /// What the user wants, what was found out, and what was said last.
@@ -211,7 +212,7 @@ pub enum HandoffInput {
 }
 
 /// What a stream shows of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StreamMode {
     /// The text of every turn as it comes.
     #[default]
@@ -221,7 +222,7 @@ pub enum StreamMode {
 }
 
 /// What a run may take of turns and time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentLimits {
     /// Calls of a model.
     pub steps: u32,
@@ -243,7 +244,7 @@ pub struct AgentLimits {
 }
 
 /// What a run and all that it starts may use together; `None` is no limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentBudget {
     /// In nano-dollars.
     pub usd: Option<u64>,
@@ -262,7 +263,7 @@ pub struct AgentBudget {
 }
 
 /// How a conversation is made to fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextTerms {
     /// Tokens, where it is less than what the model can read.
     pub window: Option<u64>,
@@ -278,7 +279,7 @@ pub struct ContextTerms {
 }
 
 /// What an agent may do as sure as it says it is, in thousandths.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confidence {
     /// Of calls' arguments and of answers.
     pub field: String,
@@ -293,7 +294,7 @@ pub struct Confidence {
 }
 
 /// What an agent may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Band {
     Escalate,
     Approve,
@@ -302,7 +303,7 @@ pub enum Band {
 }
 
 /// What becomes of a call whose outcome nobody knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnUnknown {
     /// A person says.
     #[default]

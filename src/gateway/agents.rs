@@ -124,7 +124,24 @@ pub struct Receipt {
     pub cached: bool,
 }
 
+/// What a question to a route comes to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Forecast {
+    pub input_tokens: u64,
+    /// The largest of the route's targets.
+    pub window: Option<u64>,
+    /// Nano-dollars for a million tokens, of the dearest target; `None` where nobody knows.
+    pub input_price: Option<u64>,
+    pub output_price: Option<u64>,
+}
+
 impl Gateway {
+    /// What a question would come to.
+    pub fn forecast(&self, caller: &Caller, request: &ChatRequest) -> Forecast {
+        let _ = (self, caller, request);
+        Forecast::default()
+    }
+
     /// Asks a model for a run, by the run's own caller: with its limits and budgets, the guards,
     /// the cache and the targets of the route, in the ledger and the metrics. `hear` is given the
     /// answer as it comes. When the future is dropped, the request is called off.
