@@ -7,6 +7,7 @@ mod next;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub(in crate::agent) use self::apply::result_of;
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
 use super::event::{Created, Requested};
