@@ -240,14 +240,9 @@ fn prompt(
         let digest = hex(&Sha256::digest(text.as_bytes()));
         return Ok((text, digest, None));
     };
-    let (name, label) = wanted.split_once('@').unwrap_or((wanted, "prod"));
-    let prompt =
-        config.prompts.get(name).ok_or_else(|| format!("There is no prompt `{name}`."))?;
-    let version = prompt.labels.get(label).copied().or_else(|| label.parse().ok());
-    let found = version.and_then(|version| Some((version, prompt.versions.get(&version)?)));
-    let (version, (text, digest)) =
-        found.ok_or_else(|| format!("The prompt `{name}` has no version `{label}`."))?;
-    Ok((text.clone(), digest.clone(), Some(format!("{name}@{version}"))))
+    let (text, digest, version) = config.prompt(wanted)?;
+    let name = wanted.split_once('@').map_or(wanted.as_str(), |(name, _)| name);
+    Ok((text.to_owned(), digest.to_owned(), Some(format!("{name}@{version}"))))
 }
 
 // === impl ToolDefinition ===

@@ -203,6 +203,7 @@ fn size(event: &Event) -> usize {
         | Event::Usage(_)
         | Event::Failed(_)
         | Event::End => 0,
+        Event::Aside(text) => return text.len() + OVERHEAD,
     };
     text + OVERHEAD
 }
