@@ -151,7 +151,7 @@ impl Member {
         agent: &config::Agent,
     ) -> Result<Self, String> {
         let (prompt, prompt_digest, prompt_version) = prompt(config, agent)?;
-        let tools = toolbox.named(&agent.tools).filter(|tool| !tool.terms.internal);
+        let tools = toolbox.named(&agent.tools).into_iter().filter(|tool| !tool.terms.internal);
         let described = |name: &String| {
             let about = config.agents.get(name).map(|agent| agent.description.clone());
             (name.clone(), about.unwrap_or_default())
@@ -163,7 +163,7 @@ impl Member {
             prompt,
             prompt_digest,
             prompt_version,
-            tools: tools.map(|tool| ToolDefinition::of(tool)).collect(),
+            tools: tools.map(|tool| ToolDefinition::of(&tool)).collect(),
             handoffs: agent.handoffs.clone(),
             delegates: agent.delegates.iter().map(described).collect(),
             handoff_input: agent.handoff_input,

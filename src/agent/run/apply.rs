@@ -9,7 +9,7 @@ use super::{Call, Cancel, OpenAsk, Run, Stage, Undoable};
 use crate::agent::definition::hex;
 use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
-    Content, Finish, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
+    Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
 
 impl Run {
@@ -80,7 +80,7 @@ impl Run {
             Event::LimitHit { reason } => {
                 self.limit.get_or_insert(*reason);
             }
-            Event::Escalated { .. } => self.state = RunState::WaitingHuman,
+            Event::Escalated { reason, .. } => self.escalated = Some(reason.clone()),
             Event::Review { confidence, .. } => self.is_sure(*confidence),
             Event::Paused { .. } => self.paused = true,
             Event::Unpaused { .. } => self.paused = false,
@@ -133,14 +133,15 @@ impl Run {
             }
             Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
                 self.open_ask = None;
-                self.failures = 0;
+                (self.failures, self.retry) = (0, None);
                 self.answers += 1;
                 self.fallback_level = self.fallback_level.max(*fallback_level);
                 self.pay(*usage, *cost);
                 self.take_answer(parts, finish);
             }
-            Event::AskFailed { usage, cost, lost, .. } => {
+            Event::AskFailed { call, usage, cost, lost, .. } => {
                 self.open_ask = None;
+                self.retry = Some(*call);
                 if !lost {
                     self.failures += 1;
                 }
@@ -201,6 +202,9 @@ impl Run {
             }
             Event::InputGiven { id, values, .. } => {
                 self.questions = 0;
+                if id.is_empty() {
+                    return self.hear_human(values);
+                }
                 let Some(call) = self.call_mut(id) else { return };
                 if call.request.doer == Doer::User {
                     let text = said(values);
@@ -210,6 +214,20 @@ impl Run {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A person has the answer, or has something to say before it goes on.
+    fn hear_human(&mut self, values: &Value) {
+        self.escalated = None;
+        match values.get("answer").and_then(Value::as_str) {
+            Some(answer) => {
+                let parts = vec![Part::text(answer)];
+                self.transcript.push(Message::new(Role::Assistant, parts));
+                (self.finish, self.settled_by_human) = (Some(FinishReason::Stop), true);
+                self.calls.clear();
+            }
+            None => self.note(&said(values), Some("repair")),
         }
     }
 
@@ -241,15 +259,22 @@ impl Run {
         self.handoffs += 1;
         self.active = to.to_owned();
         if let Some(summary) = summary {
-            let text = format!("[{from} hands over to {to}]\n{summary}");
-            self.transcript.push(Message::new(Role::User, vec![Part::text(text)]));
+            let begins = self.results_from().saturating_sub(1);
+            let text = format!("`{from}` hands over to `{to}`: {summary}");
+            self.compacted = Some((begins, text));
         }
     }
 
     fn note(&mut self, text: &str, reason: Option<&str>) {
-        if reason == Some("repair") {
-            self.repairs += 1;
-            self.finish = None;
+        match reason {
+            Some("repair") => {
+                self.repairs += 1;
+                self.finish = None;
+            }
+            Some(same) => {
+                self.remarked.insert(same.to_owned());
+            }
+            None => {}
         }
         self.transcript.push(Message::new(Role::User, vec![Part::text(text)]));
     }

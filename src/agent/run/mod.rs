@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub(in crate::agent) use self::apply::result_of;
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
-use super::event::{Created, Requested};
+use super::event::{CallError, Created, Requested};
 use crate::canon::{
     Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
 };
@@ -44,8 +44,15 @@ pub struct Run {
     /// Calls of models that were begun.
     pub asks: u32,
     pub open_ask: Option<OpenAsk>,
-    /// How often in a row a model was asked in vain.
+    /// How often in a row a model was asked in vain, and the call that is made again.
     pub failures: u32,
+    pub retry: Option<u32>,
+    /// Calls whose repetition was remarked on.
+    pub remarked: BTreeSet<String>,
+    /// A person has the last word, for this reason.
+    pub escalated: Option<String>,
+    /// A person has said it.
+    pub settled_by_human: bool,
     /// What the last answer wants done, in its order.
     pub calls: Vec<Call>,
     pub answers: u32,
@@ -167,6 +174,10 @@ impl Run {
             asks: 0,
             open_ask: None,
             failures: 0,
+            retry: None,
+            remarked: BTreeSet::new(),
+            escalated: None,
+            settled_by_human: false,
             calls: Vec::new(),
             answers: 0,
             finish: None,
@@ -257,6 +268,31 @@ impl Run {
             .unwrap_or_default()
     }
 
+    /// How often the same call was made, if that is looked at.
+    pub fn repetitions(&self, request: &Requested) -> u32 {
+        let tool = self.member().and_then(|member| member.tool(&request.tool));
+        if tool.is_some_and(|tool| tool.repeatable) {
+            return 0;
+        }
+        let same = apply::fingerprint(&request.alias, &request.args);
+        self.repeated.get(&same).copied().unwrap_or_default()
+    }
+
+    /// What was said, with a word for every call that has no result.
+    pub fn closed(mut self) -> Vec<Message> {
+        let open: Vec<String> = self
+            .calls
+            .iter()
+            .filter(|call| call.stage != Stage::Over)
+            .map(|call| call.request.id.clone())
+            .collect();
+        for id in open {
+            let error = CallError::new("cancelled", "The run ended before this was done.");
+            self.settle(&id, vec![Part::text(error.text())], true);
+        }
+        self.transcript
+    }
+
     /// Puts the result of a call where the model reads it.
     fn settle(&mut self, id: &str, parts: Vec<Part>, is_error: bool) {
         let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) else { return };
@@ -269,11 +305,9 @@ impl Run {
             custom: false,
         };
         // In the order of the calls, whichever ends first.
-        let place = self.calls.iter().filter(|call| call.stage == Stage::Over);
         let order: Vec<&str> = self.calls.iter().map(|call| call.request.id.as_str()).collect();
         let rank = |id: &str| order.iter().position(|known| *known == id).unwrap_or(usize::MAX);
         let own = rank(id);
-        let _ = place;
         let from = self.results_from();
         let behind = self.transcript[from..].iter().position(|message| {
             let first = message.parts.first().map(|part| &part.content);

@@ -42,6 +42,12 @@ impl Run {
         if self.paused && self.is_between_steps() {
             return Step::Wait { state: RunState::Paused, until: None };
         }
+        if self.escalated.is_some() {
+            return Step::Wait { state: RunState::WaitingHuman, until: None };
+        }
+        if self.settled_by_human {
+            return end(RunState::Completed, None);
+        }
         let open: Vec<&super::Call> =
             self.calls.iter().filter(|call| call.stage != Stage::Over).collect();
         if !open.is_empty() {
@@ -55,6 +61,7 @@ impl Run {
             _ if is_late => Step::Limit(StopReason::Timeout),
             (Some(limit), _) if !self.definition.limits.final_answer => self.ends_at(limit),
             (None, Some(reason)) if self.calls.is_empty() => self.next_of_answer(reason),
+            (None, _) if self.loops() => Step::Limit(StopReason::LoopDetected),
             _ => self.ask(),
         }
     }
@@ -111,11 +118,18 @@ impl Run {
         }
     }
 
+    /// The same was called again and again.
+    fn loops(&self) -> bool {
+        let most = self.definition.limits.loop_stop;
+        self.calls.iter().any(|call| self.repetitions(&call.request) >= most)
+    }
+
     fn ask(&self) -> Step {
         if self.limit.is_some() {
             return Step::Ask { tools: false };
         }
-        let begun = self.open_ask.as_ref().map_or(self.asks + 1, |open| open.call);
+        let again = self.open_ask.as_ref().map(|open| open.call).or(self.retry);
+        let begun = again.unwrap_or(self.asks + 1);
         let most = self.most_steps();
         if begun > most {
             return self.ends_at(StopReason::MaxSteps);

@@ -138,7 +138,7 @@ pub struct Forecast {
     pub output_price: Option<u64>,
 }
 
-impl Gateway {
+impl super::Gateway {
     /// What a question would come to.
     pub fn forecast(&self, caller: &Caller, request: &ChatRequest) -> Forecast {
         let _ = (self, caller, request);
