@@ -10,6 +10,7 @@ use super::{Source, Tool};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// Of an alias, how much is kept of a name that is too long or too strange.
 const LONGEST_ALIAS: usize = 64;
@@ -35,6 +36,7 @@ pub struct Kit<'a> {
     pub config: &'a Config,
     pub client: &'a Client,
     pub store: &'a Store,
+    pub metrics: &'a Metrics,
 }
 
 enum Made {
@@ -102,6 +104,10 @@ impl Toolbox {
         let mut tools = self.all();
         tools.retain(|tool| patterns.iter().any(|pattern| means(pattern, &tool.name)));
         tools
+    }
+
+    pub fn source(&self, name: &str) -> Option<&Arc<dyn Source>> {
+        self.sources.get(name).map(|entry| &entry.source)
     }
 
     /// The sources, by name, with how they are.
