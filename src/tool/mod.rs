@@ -4,6 +4,7 @@
 
 mod call;
 mod canonical;
+pub mod mcp;
 mod schema;
 mod toolbox;
 

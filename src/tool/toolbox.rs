@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Source, Tool};
+use super::{Source, Tool, mcp};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -131,7 +131,7 @@ fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
     }
 }
 
-fn make(name: &str, terms: &config::Tool, _kit: &Kit<'_>) -> Result<Made, String> {
+fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
     let missing = || Err(format!("{name}: its kind is not built in yet"));
     match &terms.kind {
@@ -139,7 +139,10 @@ fn make(name: &str, terms: &config::Tool, _kit: &Kit<'_>) -> Result<Made, String
         ToolKind::Builtin(_) => missing(),
         ToolKind::OpenApi(_) => missing(),
         ToolKind::GraphQl(_) => missing(),
-        ToolKind::Mcp(_) => missing(),
+        ToolKind::Mcp(mcp) => {
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
+            Ok(Made::Several(server))
+        }
         ToolKind::Sql(_) => missing(),
     }
 }

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::stream::unfold;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, ServerJsonRpcMessage,
 };
@@ -24,7 +25,10 @@ use sse_stream::Sse;
 
 use crate::dialect::splice::Payload;
 use crate::dialect::sse::{Decoder, Frame};
-use crate::net::client::{BodyError, Fault, Origin, Outgoing, Reply, ReplyBody, Template};
+use crate::config::Web;
+use crate::net::client::{
+    BodyError, Client, Fault, Origin, Outgoing, Place, Reply, ReplyBody, Template,
+};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -65,6 +69,31 @@ pub(super) enum Lost {
 type Fails = StreamableHttpError<Lost>;
 type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Sse, SseError>> + Send>>;
 type Fields = HashMap<HeaderName, HeaderValue>;
+
+// === impl Way ===
+
+impl Way {
+    pub(super) fn new(
+        client: &Client,
+        (url, web): (&str, &Web),
+        (connect, longest): (Duration, usize),
+    ) -> Result<Self, String> {
+        let wrong = || format!("{url:?} is not an http or https URL");
+        let mut parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
+        let path = parts.path_and_query.take().map_or_else(|| "/".to_owned(), |it| it.to_string());
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+        let address = Uri::from_parts(parts).map_err(|_| wrong())?;
+        let place = Place { address, proxy: web.proxy.clone(), ca: web.ca.clone() };
+        let origin = client.origin(&place).map_err(|error| error.to_string())?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in &web.headers {
+            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+            let value = HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
+            headers.insert(name, value);
+        }
+        Ok(Self { origin, path, headers: Template::new(headers), connect, longest })
+    }
+}
 
 // === impl Wire ===
 

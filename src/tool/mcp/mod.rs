@@ -31,9 +31,8 @@ use self::link::{Door, Session};
 use self::pins::{Pins, Seen};
 use self::pool::Pool;
 use super::toolbox::Kit;
-use super::{Definition, Health, PinState, Source, Tool};
+use super::{Definition, Health, PinStatus, Source, Tool};
 use crate::config::{self, McpTool, McpTransport};
-use crate::net::client::{Place, Template};
 use crate::net::tasks::Tasks;
 use crate::telemetry::{Counters, Gauges, Metrics};
 
@@ -266,15 +265,15 @@ impl Source for Server {
         }
     }
 
-    fn pins(&self) -> Vec<PinState> {
+    fn pins(&self) -> Vec<PinStatus> {
         let known = self.lock();
         let state = |seen: &Seen| {
             let approved = known.drifted.get(&seen.name);
-            PinState {
-                tool: format!("{}.{}", self.name, seen.name),
-                approved: approved.unwrap_or(seen).digest(),
+            PinStatus {
+                tool: seen.name.clone(),
+                pinned: approved.unwrap_or(seen).digest(),
                 seen: seen.digest(),
-                has_drifted: approved.is_some(),
+                changed: approved.is_some(),
             }
         };
         match self.pool.mcp.pin {
@@ -283,17 +282,17 @@ impl Source for Server {
         }
     }
 
-    fn approve<'a>(
+    fn approve_pin<'a>(
         &'a self,
         tool: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<bool, String>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
             let all = self.lock().seen.clone();
-            let Some(seen) = all.iter().find(|seen| seen.name == tool) else { return Ok(false) };
+            let seen = all.iter().find(|seen| seen.name == tool);
+            let seen = seen.ok_or_else(|| format!("{} has no tool `{tool}` now", self.name))?;
             self.pins.put(seen).await?;
-            self.learn(all).await?;
-            Ok(true)
+            self.learn(all).await
         })
     }
 }
@@ -328,6 +327,9 @@ fn door(
             environment: env.clone(),
             longest: terms.max_result,
         })),
-        McpTransport::Http { url, web } => todo!(),
+        McpTransport::Http { url, web } => {
+            let way = Way::new(kit.client, (url, web), (mcp.connect_timeout, terms.max_result))?;
+            Ok(Door::Http(Arc::new(way)))
+        }
     }
 }
