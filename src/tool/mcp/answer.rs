@@ -139,6 +139,12 @@ fn over_http(error: &StreamableHttpError<Lost>) -> Failure {
         StreamableHttpError::Client(Lost::Unsent(_)) => {
             Failure::new(FailureKind::Unreachable, "the server cannot be reached")
         }
+        StreamableHttpError::Client(Lost::Forbidden(_)) => {
+            Failure::new(FailureKind::Refused, "its address must not be reached from here")
+        }
+        StreamableHttpError::Client(Lost::Unknown(why)) => {
+            Failure::new(FailureKind::Auth, why.clone())
+        }
         StreamableHttpError::HttpStatus(status) => refused(status),
         StreamableHttpError::AuthRequired(_) | StreamableHttpError::InsufficientScope(_) => {
             let message = "the server does not accept the credentials of this gateway";

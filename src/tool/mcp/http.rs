@@ -11,7 +11,6 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::stream::unfold;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, ServerJsonRpcMessage,
@@ -22,13 +21,17 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpPostResponse,
 };
 use sse_stream::Sse;
+use tokio::time::Instant;
 
 use crate::dialect::splice::Payload;
 use crate::dialect::sse::{Decoder, Frame};
 use crate::config::Web;
 use crate::net::client::{
-    BodyError, Client, Fault, Origin, Outgoing, Place, Reply, ReplyBody, Template,
+    BodyError, Client, Fault, Origin, Outgoing, Reach, Reply, ReplyBody, Template,
 };
+use crate::tool::Failure;
+use crate::tool::credential::Credential;
+use crate::tool::egress::{place, sensitive};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -46,14 +49,15 @@ pub(super) struct Wire {
 }
 
 pub(super) struct Way {
-    pub(super) origin: Arc<Origin>,
+    origin: Arc<Origin>,
     /// Path and query of its endpoint.
-    pub(super) path: String,
-    /// What every request bears, credentials included.
-    pub(super) headers: Template,
-    pub(super) connect: Duration,
+    path: String,
+    /// What every request bears.
+    headers: Template,
+    credential: Option<Credential>,
+    connect: Duration,
     /// Bytes of one message.
-    pub(super) longest: usize,
+    longest: usize,
 }
 
 /// Why nothing came back.
@@ -62,6 +66,12 @@ pub(super) enum Lost {
     /// Not one byte has left.
     #[error("{0}")]
     Unsent(String),
+    /// Its address must not be reached.
+    #[error("{0}")]
+    Forbidden(String),
+    /// We could not be shown to be who we are.
+    #[error("{0}")]
+    Unknown(String),
     #[error("{0}")]
     Broken(String),
 }
@@ -78,20 +88,22 @@ impl Way {
         (url, web): (&str, &Web),
         (connect, longest): (Duration, usize),
     ) -> Result<Self, String> {
-        let wrong = || format!("{url:?} is not an http or https URL");
-        let mut parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
-        let path = parts.path_and_query.take().map_or_else(|| "/".to_owned(), |it| it.to_string());
-        parts.path_and_query = Some(PathAndQuery::from_static("/"));
-        let address = Uri::from_parts(parts).map_err(|_| wrong())?;
-        let place = Place { address, proxy: web.proxy.clone(), ca: web.ca.clone() };
-        let origin = client.origin(&place).map_err(|error| error.to_string())?;
+        let reach = if web.allow_private { Reach::Inner } else { Reach::Public };
+        let (place, _) = place(url, web)?;
+        let path = url.parse::<Uri>().ok().and_then(|url| url.path_and_query().cloned());
+        let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
+        let origin = client.origin_within(&place, reach).map_err(|error| format!("ca: {error}"))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &web.headers {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
-            let value = HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
-            headers.insert(name, value);
+            headers.insert(name, sensitive(value.expose())?);
         }
-        Ok(Self { origin, path, headers: Template::new(headers), connect, longest })
+        let credential = match &web.auth {
+            Some(auth) => Some(Credential::new(auth, web, (client, reach))?),
+            None => None,
+        };
+        let headers = Template::new(headers);
+        Ok(Self { origin, path, headers, credential, connect, longest })
     }
 }
 
@@ -110,6 +122,28 @@ impl Wire {
         fields: Fields,
     ) -> Result<Reply, Fails> {
         extra.extend(fields);
+        let began = Instant::now();
+        let reply = self.send_once((method, body.clone()), extra.clone()).await?;
+        match &self.way.credential {
+            // It was read no further, so it may be said again.
+            Some(credential) if reply.status == 401 && credential.renew(began) => {
+                drop(reply);
+                self.send_once((method, body), extra).await
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    async fn send_once(
+        &self,
+        (method, body): (&str, Bytes),
+        mut extra: Vec<(HeaderName, HeaderValue)>,
+    ) -> Result<Reply, Fails> {
+        if let Some(credential) = &self.way.credential {
+            let header = credential.header().await;
+            let unknown = |failure: Failure| Lost::Unknown(failure.message);
+            extra.push(header.map_err(|it| StreamableHttpError::Client(unknown(it)))?);
+        }
         let json = HeaderValue::from_static(JSON);
         let has_body = !body.is_empty();
         let payload = Payload::from(body);
@@ -328,6 +362,7 @@ fn unauthorized(reply: &Reply) -> Option<Fails> {
 fn lost(fault: Fault) -> Fails {
     let said = fault.to_string();
     StreamableHttpError::Client(match fault {
+        Fault::Connect(_) if fault.forbidden().is_some() => Lost::Forbidden(said),
         Fault::Connect(_) => Lost::Unsent(said),
         Fault::Closed { .. } | Fault::Upload(_) | Fault::Malformed(_) => Lost::Broken(said),
     })

@@ -2,11 +2,11 @@
 //! when nobody wants it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rmcp::RoleClient;
-use rmcp::model::ProtocolVersion;
+use rmcp::model::{ProtocolVersion, SubscriptionFilter};
 use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, ClientServiceExt, Peer, RunningService,
 };
@@ -44,6 +44,8 @@ pub(super) struct Link {
     state: Mutex<State>,
     /// Calls that go by it now.
     calls: AtomicUsize,
+    /// The last attempt to open it failed.
+    is_down: AtomicBool,
     changed: Arc<Notify>,
     connect_timeout: Duration,
     server: Arc<str>,
@@ -70,6 +72,8 @@ struct State {
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     service: Arc<RunningService<RoleClient, Ear>>,
+    /// Somebody listens for what changes.
+    is_heard: Arc<AtomicBool>,
 }
 
 /// A call's place on a link.
@@ -100,6 +104,7 @@ impl Link {
             door,
             state: Mutex::new(state),
             calls: AtomicUsize::new(0),
+            is_down: AtomicBool::new(false),
             changed: Arc::clone(changed),
             connect_timeout,
             server: Arc::clone(server),
@@ -107,8 +112,9 @@ impl Link {
         }
     }
 
-    pub(super) fn load(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+    /// The least is the best to call by.
+    pub(super) fn load(&self) -> (bool, usize) {
+        (self.is_down.load(Ordering::Relaxed), self.calls.load(Ordering::Relaxed))
     }
 
     pub(super) fn enter(&self) -> Busy<'_> {
@@ -134,7 +140,7 @@ impl Link {
     /// and says why it is not open.
     pub(super) async fn tend(&self, idle: Option<Duration>) -> Option<String> {
         let mut state = self.state.lock().await;
-        let is_idle = idle.is_some_and(|idle| state.used.elapsed() >= idle) && self.load() == 0;
+        let is_idle = idle.is_some_and(|idle| state.used.elapsed() >= idle) && self.load().1 == 0;
         if is_idle && let Some(session) = state.session.take() {
             session.close();
             state.is_asleep = true;
@@ -165,6 +171,7 @@ impl Link {
         }
         let opened = timeout(self.connect_timeout, self.connect()).await;
         let opened = opened.unwrap_or(Err(ClientInitializeError::Cancelled));
+        self.is_down.store(opened.is_err(), Ordering::Relaxed);
         match opened {
             Ok(session) => {
                 if state.was_open {
@@ -218,7 +225,7 @@ impl Link {
                 ear.serve_with_lifecycle(transport, mode).await?
             }
         };
-        Ok(Session { service: Arc::new(service) })
+        Ok(Session { service: Arc::new(service), is_heard: Arc::default() })
     }
 }
 
@@ -252,6 +259,27 @@ impl Session {
 
     pub(super) fn calls(&self) -> &Arc<Calls> {
         &self.service.service().calls
+    }
+
+    /// Whether this one is to listen: a server of the newer protocol only tells who has asked.
+    pub(super) fn listens(&self) -> bool {
+        let Some(info) = self.peer().peer_info() else { return false };
+        let tells = info.capabilities.tools.as_ref().and_then(|tools| tools.list_changed);
+        !info.protocol_version.has_initialize()
+            && tells == Some(true)
+            && !self.is_heard.swap(true, Ordering::Relaxed)
+    }
+
+    /// Rings when its tools are others, until it is closed.
+    pub(super) async fn listen(self, changed: Arc<Notify>) {
+        let peer = self.peer().clone();
+        // Nobody is to keep it open for this.
+        drop(self);
+        let filter = SubscriptionFilter::builder().tools_list_changed().build();
+        let Ok(mut subscription) = peer.listen(filter).await else { return };
+        while let Ok(Some(_)) = subscription.next().await {
+            changed.notify_one();
+        }
     }
 
     fn is_open(&self) -> bool {

@@ -18,8 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rmcp::model::{PaginatedRequestParams, SubscriptionFilter};
-use serde_json::Value;
+use rmcp::model::PaginatedRequestParams;
 use tokio::sync::Mutex as Turn;
 use tokio::time::{Instant, timeout};
 
@@ -145,6 +144,9 @@ impl Server {
     async fn list(&self, now: Instant) -> Result<Option<Instant>, String> {
         let deadline = now + self.pool.mcp.connect_timeout;
         let session = self.pool.free().session(deadline).await.map_err(|error| error.message)?;
+        if session.listens() {
+            self.tasks.spawn(session.clone().listen(Arc::clone(&self.pool.changed)));
+        }
         let listing = self.pages(&session);
         let (mut seen, age) = tokio::time::timeout_at(deadline, listing)
             .await
@@ -157,12 +159,12 @@ impl Server {
     }
 
     async fn pages(&self, session: &Session) -> Result<(Vec<Seen>, Option<Duration>), String> {
-        let (mut seen, mut age, mut cursor) = (Vec::new(), None, None);
+        let (mut seen, mut cursor) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             let from = PaginatedRequestParams::default().with_cursor(cursor.take());
             let page = session.peer().list_tools(Some(from)).await;
-            let page = page.map_err(|error| super::mcp::answer::failure(error).message)?;
-            age = page.ttl_ms.map(Duration::from_millis);
+            let page = page.map_err(|error| answer::failure(error).message)?;
+            let age = page.ttl_ms.map(Duration::from_millis);
             seen.extend(page.tools.iter().map(Seen::of));
             cursor = page.next_cursor;
             if cursor.is_none() || seen.len() >= MOST_TOOLS {
