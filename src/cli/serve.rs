@@ -250,10 +250,10 @@ impl House {
         let admin_address = address_of(&admin)?;
         self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
+        let api = Api::new(Arc::clone(&self.gateway));
         for listener in listeners {
             addresses.push(address_of(&listener)?);
-            let accept =
-                door.clone().accept(listener, Api(Arc::clone(&self.gateway)), stop.subscribe());
+            let accept = door.clone().accept(listener, api.clone(), stop.subscribe());
             background.spawn(async {
                 let _ = accept.await;
             });

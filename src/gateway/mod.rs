@@ -223,7 +223,13 @@ impl Gateway {
         self.ending.send_replace(true);
     }
 
-    fn ending(&self) -> watch::Receiver<bool> {
+    /// Turns true when streams that are open are to end.
+    pub fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    /// Turns true when no new work is wanted.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 }
