@@ -211,6 +211,12 @@ metrics! {
     agent_lease_lost: counter "switchpoint_agent_lease_lost_total" [];
     /// What users and operators said of runs.
     agent_feedback: counters "switchpoint_agent_feedback_total" ["agent", "label"];
+    /// Processes that serve tools over MCP.
+    mcp_children: gauges "switchpoint_mcp_children" ["server"];
+    /// Connections to servers of tools that were opened again.
+    mcp_reconnects: counters "switchpoint_mcp_reconnects_total" ["server"];
+    /// Tools that their server describes otherwise than they were approved.
+    mcp_tool_drift: counters "switchpoint_mcp_tool_drift_total" ["server"];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }

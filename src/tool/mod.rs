@@ -10,6 +10,7 @@ mod egress;
 mod http;
 mod memo;
 mod pace;
+pub mod mcp;
 mod schema;
 pub mod text;
 mod toolbox;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::http::Endpoint;
-use super::{Definition, Runner, Source, Tool};
+use super::{Definition, Runner, Source, Tool, mcp};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -144,7 +144,10 @@ fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String>
         ToolKind::Builtin(_) => missing(),
         ToolKind::OpenApi(_) => missing(),
         ToolKind::GraphQl(_) => missing(),
-        ToolKind::Mcp(_) => missing(),
+        ToolKind::Mcp(mcp) => {
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
+            Ok(Made::Several(server))
+        }
         ToolKind::Sql(_) => missing(),
     }
 }
