@@ -117,7 +117,7 @@ fn renew(database: &mut Database, held: &[(RunId, u64)], until: i64) -> Result<R
     let epochs: serde_json::Map<_, _> =
         held.iter().map(|(run, epoch)| (run.to_string(), (*epoch).into())).collect();
     let epochs = rows::json(&epochs);
-    let members = database.backend().members("$1");
+    let members = database.backend().members("CAST($1 AS TEXT)");
     let renew = format!(
         "UPDATE runs SET lease_until = $2 FROM {members} AS held
         WHERE runs.id = held.key AND runs.epoch = CAST(held.value AS BIGINT)
