@@ -110,6 +110,26 @@ async fn what_must_last_waits_for_the_disk_and_nothing_else_does() {
     assert_eq!(bench.store.write.run(mode).await.unwrap(), normal);
 }
 
+#[tokio::test]
+async fn a_long_run_takes_no_more_room_than_its_entries() {
+    let bench = Bench::new(in_file);
+    let pages = |database: &mut Database| number(database, "PRAGMA page_count");
+    let run = bench.running("ann").await;
+    let before = bench.store.write.run(pages).await.unwrap();
+    for turn in 0..100 {
+        let said = format!(r#"{{"call":{turn},"text":"{}"}}"#, "x".repeat(1000));
+        let said = NewEvent { kind: "model.completed", data: said };
+        bench
+            .done(Append {
+                events: vec![event("model.requested"), said],
+                ..append(run, 1, 1 + 2 * turn)
+            })
+            .await;
+    }
+    let pages = bench.store.write.run(pages).await.unwrap() - before;
+    assert!(pages * 4096 < 2 * 100 * 1024, "{pages} pages");
+}
+
 /// Prints how many events a second are kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
