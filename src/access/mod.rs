@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod roster;
+mod known;
 mod tab;
 mod token;
 
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{self, CacheMode, Config, Role, Secret};
 use crate::error::{Error, Kind};
 use account::Scope;
+pub use known::CallerRef;
 use roster::{Roster, World};
 pub use tab::{Tab, Tabs};
 pub use token::{Tokens, Visitor};
@@ -82,6 +84,18 @@ impl Access {
             None => self.roster.find(&digest, Timestamp::now())?.ok_or_else(invalid)?,
         };
         principal.check(from)?;
+        Ok(Caller(principal))
+    }
+
+    /// Whoever this was, if they may still call. Nothing is shown that would prove it: it is for
+    /// work that was begun when it was proven.
+    pub fn recognise(&self, known: &CallerRef) -> Result<Caller, Error> {
+        let of_file = self.keys.values().find(|principal| *principal.id == *known.key);
+        let principal = match of_file {
+            Some(principal) => Arc::clone(principal),
+            None => self.roster.recognise(&known.key)?,
+        };
+        principal.check(None)?;
         Ok(Caller(principal))
     }
 }

@@ -35,10 +35,12 @@ pub enum Surface {
     Compact,
     /// Asks how a call would go, whatever the door that it would come in by.
     Explain,
+    /// No door: the run of an agent asks a model.
+    Turn,
 }
 
 impl Surface {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -58,6 +60,7 @@ impl Surface {
         Self::InputTokens,
         Self::Compact,
         Self::Explain,
+        Self::Turn,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -72,6 +75,7 @@ impl Surface {
             Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
             Self::Compact => "compact",
             Self::Explain => "explain",
+            Self::Turn => "agent_turn",
             Self::Images => "images",
             Self::Speech => "speech",
             Self::Transcriptions => "transcriptions",
@@ -86,7 +90,12 @@ impl Surface {
     pub fn is_chat(self) -> bool {
         matches!(
             self,
-            Self::Chat | Self::Responses | Self::Messages | Self::Generate | Self::GenerateArray
+            Self::Chat
+                | Self::Responses
+                | Self::Messages
+                | Self::Generate
+                | Self::GenerateArray
+                | Self::Turn
         )
     }
 
@@ -126,7 +135,8 @@ impl Surface {
             | Self::Rerank
             | Self::Files
             | Self::Batches
-            | Self::Explain => None,
+            | Self::Explain
+            | Self::Turn => None,
         }
     }
 }
@@ -277,6 +287,8 @@ pub enum Purpose {
     Guard,
     /// The gateway itself, to find answers to similar questions.
     Cache,
+    /// The run of an agent, for its caller.
+    Agent,
 }
 
 impl Purpose {
@@ -288,7 +300,13 @@ impl Purpose {
             Self::Drill => "drill",
             Self::Guard => "guard",
             Self::Cache => "cache",
+            Self::Agent => "agent",
         }
+    }
+
+    /// Whether a caller wants it, at once or by a run: then all that is said of the caller holds.
+    pub fn is_callers(self) -> bool {
+        matches!(self, Self::Client | Self::Agent)
     }
 }
 

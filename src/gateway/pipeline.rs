@@ -135,7 +135,11 @@ where
 
 /// Has the question looked at by all guards that are known to hold for it: those of the route that a
 /// route by task leads to come when it is known which that is.
-async fn guard(call: &mut Call, question: &mut Question, road: &Road) -> Result<(), Error> {
+pub(super) async fn guard(
+    call: &mut Call,
+    question: &mut Question,
+    road: &Road,
+) -> Result<(), Error> {
     if let Road::Chain(chain) = road {
         return guarding::inspect(call, question, &chain.guards).await;
     }

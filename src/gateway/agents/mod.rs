@@ -1,6 +1,8 @@
 //! Where calls and the runs of agents meet: a call may ask for a run, and a run asks models by
 //! calls like everybody's.
 
+mod turn;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
@@ -11,14 +13,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Gateway;
 use crate::access::Caller;
 use crate::cache::Follower;
-use crate::canon::{
-    ChatRequest, ChatResponse, Event, Money, RunId, RunState, Surface, Trace, Usage,
-};
-use crate::config::OnLeave;
-use crate::error::{Error, Kind};
+use crate::canon::{Attempt, ChatRequest, Money, RunId, RunState, Surface, Trace, Usage};
+use crate::config::{CacheMode, OnLeave};
+use crate::error::Error;
 
 /// Whoever runs agents. The room above this one gives itself in.
 pub trait Conductor: Send + Sync + fmt::Debug {
@@ -105,6 +104,8 @@ pub struct Turn {
     pub session: u64,
     pub trace: Option<Trace>,
     pub deadline: Instant,
+    /// What the cache may do for it, if that is less than its route and key let it.
+    pub cache: Option<CacheMode>,
 }
 
 /// What a call of a model came to, besides its answer.
@@ -114,7 +115,7 @@ pub struct Receipt {
     /// The usage was guessed.
     pub estimated: bool,
     pub cost: Option<Money>,
-    /// Who answered.
+    /// Who answered, or was asked last.
     pub provider: Option<Arc<str>>,
     pub model: Option<Arc<str>>,
     /// Requests that left.
@@ -122,18 +123,25 @@ pub struct Receipt {
     /// How many targets had failed before the one that answered.
     pub fallback_level: u32,
     pub cached: bool,
+    /// The attempts that failed, in order.
+    pub failed: Vec<Attempt>,
 }
 
-impl Gateway {
-    /// Asks a model for a run, by the run's own caller: with its limits and budgets, the guards,
-    /// the cache and the targets of the route, in the ledger and the metrics. `hear` is given the
-    /// answer as it comes. When the future is dropped, the request is called off.
-    pub async fn turn(
-        self: &Arc<Self>,
-        turn: Turn,
-        hear: &mut (dyn FnMut(&Event) + Send),
-    ) -> (Result<ChatResponse, Error>, Receipt) {
-        let _ = (self, turn, hear);
-        (Err(Error::new(Kind::Internal, "Not built.")), Receipt::default())
+/// What a question to a route comes to.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Forecast {
+    pub input_tokens: u64,
+    /// The largest of the route's targets.
+    pub window: Option<u64>,
+    /// Nano-dollars for a million tokens, of the dearest target; `None` where nobody knows.
+    pub input_price: Option<u64>,
+    pub output_price: Option<u64>,
+}
+
+impl super::Gateway {
+    /// What a question would come to.
+    pub fn forecast(&self, caller: &Caller, request: &ChatRequest) -> Forecast {
+        let _ = (self, caller, request);
+        Forecast::default()
     }
 }
