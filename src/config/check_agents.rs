@@ -8,6 +8,9 @@ use super::problem::{Report, child, suggestion};
 use super::{Agent, Config, Key, Tool, ToolKind, guard, tool};
 use crate::canon::Effect;
 
+/// What stands behind `/v1/agents/` and is no agent.
+const RESERVED: [&str; 4] = ["runs", "approvals", "dlq", "usage"];
+
 /// One definition of an agent: the agent itself, or one of its versions.
 struct Definition<'a> {
     name: &'a str,
@@ -22,6 +25,9 @@ struct Definition<'a> {
 pub(super) fn check(config: &Config, report: &Report) {
     for (name, agent) in &config.agents {
         let path = child("agents", name);
+        if RESERVED.contains(&name.as_str()) {
+            report.problem(&path, "this name is taken by the API");
+        }
         let first = Definition { name, path, agent, config, report, is_first: true };
         first.check();
         first.check_rollout();

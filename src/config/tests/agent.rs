@@ -83,6 +83,9 @@ instructions = "Bill."
 fn an_agent_has_a_route_and_either_a_prompt_or_instructions() {
     let text = r#"
 [agents.one]
+[agents.runs]
+route = "fast"
+instructions = "Run."
 [agents.two]
 route = "fast"
 prompt = "x@1"
@@ -98,6 +101,7 @@ limits = { loop_warn = 6 }
         [
             "agents.one: `route` is missing",
             "agents.one: needs a `prompt` or `instructions`",
+            "agents.runs: this name is taken by the API",
             "agents.two.instructions: stands beside `prompt`; write one of them",
             "agents.three.output_schema: must be the schema of an object: type = \"object\"",
             "agents.three.limits: `loop_warn` must not be more than `loop_stop`",
