@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod banner;
 mod check;
+mod child;
 mod config;
 mod explain;
 mod import;
@@ -65,6 +66,9 @@ enum Command {
     Import(import::ImportArguments),
     /// Play kept calls against a config, with nobody real behind it; exit 1 if one goes otherwise.
     Replay(replay::ReplayArguments),
+    /// Become another program, which ends when the gateway does.
+    #[command(hide = true)]
+    Child(child::ChildArguments),
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +116,7 @@ pub fn main() -> ExitCode {
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Import(arguments)) => import::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Child(arguments)) => child::run(&arguments),
     }
 }
 

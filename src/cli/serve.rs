@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::interval;
 
 use super::banner::{self, Made};
-use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
+use super::{ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say};
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
 use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
@@ -29,6 +29,7 @@ use crate::net::workers::Workers;
 use crate::store::Store;
 use crate::store::shared::{Shared, Values};
 use crate::telemetry::{Format, Log, Telemetry, Traces};
+use crate::tool::{Toolbox, mcp};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -82,8 +83,12 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let store = Store::open(&config.store)
         .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
     let generation = runtime.block_on(generations::first(&store, &config));
-    let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()))
-        .map_err(|problems| wrong(&problems))?;
+    let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()));
+    let equipped = snapshot.and_then(|mut snapshot| {
+        let means = (&client, &store, &telemetry.metrics);
+        snapshot.equip(means, &Toolbox::default()).map(|()| snapshot)
+    });
+    let snapshot = equipped.map_err(|problems| wrong(&problems))?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);
     share(&gateway, path.as_deref())?;
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
@@ -225,6 +230,8 @@ impl House {
         self.load_directory().await?;
         self.seed().await?;
         self.reloader.begin().await;
+        mcp::launch_by(child::command());
+        self.gateway.tend_tools();
         self.maintain(certificate.clone())?;
 
         let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -243,10 +250,10 @@ impl House {
         let admin_address = address_of(&admin)?;
         self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
+        let api = Api::new(Arc::clone(&self.gateway));
         for listener in listeners {
             addresses.push(address_of(&listener)?);
-            let accept =
-                door.clone().accept(listener, Api(Arc::clone(&self.gateway)), stop.subscribe());
+            let accept = door.clone().accept(listener, api.clone(), stop.subscribe());
             background.spawn(async {
                 let _ = accept.await;
             });

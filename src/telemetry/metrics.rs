@@ -167,6 +167,12 @@ metrics! {
     trace_spans: counters "switchpoint_trace_spans_total" ["outcome"];
     /// Calls whose spans were dropped because too many waited for the collector.
     traces_dropped: counter "switchpoint_traces_dropped_total" [];
+    /// Processes that serve tools over MCP.
+    mcp_children: gauges "switchpoint_mcp_children" ["server"];
+    /// Connections to servers of tools that were opened again.
+    mcp_reconnects: counters "switchpoint_mcp_reconnects_total" ["server"];
+    /// Tools that their server describes otherwise than they were approved.
+    mcp_tool_drift: counters "switchpoint_mcp_tool_drift_total" ["server"];
     /// Lines of the log that were dropped because nobody took them.
     log_lines_dropped: counter "switchpoint_log_lines_dropped_total" [];
 }

@@ -4,7 +4,12 @@
 
 mod call;
 mod canonical;
+mod credential;
+mod egress;
+mod http;
+pub mod mcp;
 mod schema;
+pub mod text;
 mod toolbox;
 
 use std::fmt::Debug;
@@ -206,6 +211,8 @@ pub enum Sent {
     Never,
     /// Its server has refused it and done nothing.
     Refused,
+    /// It was answered, and what happened is what the answer says.
+    Answered,
     Maybe,
 }
 

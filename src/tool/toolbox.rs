@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Source, Tool};
+use super::http::Endpoint;
+use super::{Definition, Runner, Source, Tool, mcp};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -131,17 +133,41 @@ fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
     }
 }
 
-fn make(name: &str, terms: &config::Tool, _kit: &Kit<'_>) -> Result<Made, String> {
+fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
     let missing = || Err(format!("{name}: its kind is not built in yet"));
     match &terms.kind {
-        ToolKind::Http(_) => missing(),
+        ToolKind::Http(http) => {
+            let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
+            single(name, &terms, input, Endpoint::new(kit.client, http, &terms)?)
+        }
         ToolKind::Builtin(_) => missing(),
         ToolKind::OpenApi(_) => missing(),
         ToolKind::GraphQl(_) => missing(),
-        ToolKind::Mcp(_) => missing(),
+        ToolKind::Mcp(mcp) => {
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
+            Ok(Made::Several(server))
+        }
         ToolKind::Sql(_) => missing(),
     }
+}
+
+/// A tool that is all there is by its name.
+fn single(
+    name: &str,
+    terms: &Arc<config::Tool>,
+    input: Value,
+    runner: impl Runner + 'static,
+) -> Result<Made, String> {
+    let definition = Definition {
+        name: name.to_owned(),
+        description: terms.description.clone(),
+        effect: terms.effect,
+        input,
+        output: terms.output.clone(),
+        terms: Arc::clone(terms),
+    };
+    Ok(Made::One(Arc::new(Tool::new(definition, Arc::new(runner))?)))
 }
 
 /// What models call a tool of this name: the same for the same name, and never that of another.
