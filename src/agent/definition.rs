@@ -187,12 +187,25 @@ impl Member {
         });
         let delegates = self.delegates.iter().map(|(name, about)| {
             let text = format!("Has the agent `{name}` do a piece of work and report. {about}");
-            agent_tool(format!("{DELEGATE}{name}"), text, "input", "The whole task, with all that must be known for it.")
+            agent_tool(
+                format!("{DELEGATE}{name}"),
+                text,
+                "input",
+                "The whole task, with all that must be known for it.",
+            )
         });
         let handoffs = self.handoffs.iter().map(|name| {
             let about = members.get(name).map(|member| member.description.as_str());
-            let text = format!("Gives the conversation to the agent `{name}`. {}", about.unwrap_or_default());
-            agent_tool(format!("{HANDOFF}{name}"), text, "reason", "Why, and what was found out so far.")
+            let text = format!(
+                "Gives the conversation to the agent `{name}`. {}",
+                about.unwrap_or_default()
+            );
+            agent_tool(
+                format!("{HANDOFF}{name}"),
+                text,
+                "reason",
+                "Why, and what was found out so far.",
+            )
         });
         own.chain(delegates).chain(handoffs).chain(client.iter().cloned()).collect()
     }

@@ -10,9 +10,7 @@ use super::event::Event;
 use super::run::Run;
 use crate::canon::{RunId, RunState, StopReason};
 use crate::store::Store;
-use crate::store::runs::{
-    Append, Appended, NewApproval, NewEvent, NewLetter, Totals,
-};
+use crate::store::runs::{Append, Appended, NewApproval, NewEvent, NewLetter, Totals};
 
 /// A run whose lease is held here.
 #[derive(Debug)]
@@ -84,11 +82,7 @@ impl Journal {
         self.append_with(events, Beside { intent: true, ..Beside::default() }).await
     }
 
-    pub(super) async fn append_with(
-        &self,
-        events: Vec<Event>,
-        beside: Beside,
-    ) -> Result<(), Halt> {
+    pub(super) async fn append_with(&self, events: Vec<Event>, beside: Beside) -> Result<(), Halt> {
         let stand = Stand { state: RunState::Running, reason: None, wake_at: None };
         self.write(events, beside, stand).await
     }
@@ -109,12 +103,7 @@ impl Journal {
         self.write(events, beside, Stand { state, reason, wake_at: None }).await
     }
 
-    async fn write(
-        &self,
-        events: Vec<Event>,
-        beside: Beside,
-        stand: Stand,
-    ) -> Result<(), Halt> {
+    async fn write(&self, events: Vec<Event>, beside: Beside, stand: Stand) -> Result<(), Halt> {
         let mut run = self.run.lock().await;
         if self.is_lost() {
             return Err(Halt::LeaseLost);

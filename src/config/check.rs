@@ -33,8 +33,8 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_sampled(config, report);
     check_twins(&config.keys, report);
     guard::check(config, report);
-    check_agents::check(config, report);
     tool::check(config, report);
+    check_agents::check(config, report);
 }
 
 fn check_sampled(config: &Config, report: &Report) {

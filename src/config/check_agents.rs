@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 
 use super::check::find_model;
 use super::problem::{Report, child, suggestion};
-use super::{Agent, Config, Key, Tool, guard};
+use super::{Agent, Config, Key, Tool, ToolKind, guard, tool};
 use crate::canon::Effect;
+
+/// What stands behind `/v1/agents/` and is no agent.
+const RESERVED: [&str; 4] = ["runs", "approvals", "dlq", "usage"];
 
 /// One definition of an agent: the agent itself, or one of its versions.
 struct Definition<'a> {
@@ -22,6 +25,9 @@ struct Definition<'a> {
 pub(super) fn check(config: &Config, report: &Report) {
     for (name, agent) in &config.agents {
         let path = child("agents", name);
+        if RESERVED.contains(&name.as_str()) {
+            report.problem(&path, "this name is taken by the API");
+        }
         let first = Definition { name, path, agent, config, report, is_first: true };
         first.check();
         first.check_rollout();
@@ -35,6 +41,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     for (name, tool) in &config.tools {
         check_tool(config, (name, tool), report);
     }
+    check_exposed(config, report);
     for (name, key) in &config.keys {
         check_grants(config, &child("keys", name), key, report);
     }
@@ -138,12 +145,7 @@ impl Definition<'_> {
     /// What must not happen twice is not left to chance: somebody has said who lets it pass, or how
     /// risky it is. Where whoever has a token may ask for it, that is no mere advice.
     fn check_decision(&self, at: &str, pattern: &str) {
-        let mut undecided = meant(self.config, pattern).filter(|(_, tool, effect)| {
-            *effect == Effect::Once && {
-                tool.approval.is_none() && tool.written.get("risk").is_none()
-            }
-        });
-        let Some((name, ..)) = undecided.next() else { return };
+        let Some(name) = undecided(self.config, pattern) else { return };
         let message = format!(
             "\"{name}\" does what must not happen twice; say in [tools.{name}] who lets it pass \
              (`approval`), or its `risk`"
@@ -264,22 +266,16 @@ fn check_summarisers(config: &Config, report: &Report) {
     }
 }
 
-/// Who knows what became of a call, and who takes it back, are tools themselves.
+/// Who knows what became of a call only looks, and nobody takes itself back.
 fn check_tool(config: &Config, (name, tool): (&str, &Tool), report: &Report) {
     let path = child("tools", name);
     let probe = tool.probe.iter().map(|probe| ("probe", probe));
-    let undo = tool.undo.iter().map(|undo| ("undo.tool", &undo.tool));
-    for (key, other) in probe.chain(undo).filter(|(_, other)| !other.is_empty()) {
+    let undo = tool.undo.iter().map(|undo| ("undo", &undo.tool));
+    for (key, other) in probe.chain(undo) {
         let path = format!("{path}.{key}");
         if other == name {
             report.problem(&path, "is the tool itself");
-        } else if other.contains('*') {
-            report.problem(&path, "must be one tool");
-        } else if let Err(message) = find_tool(config, other) {
-            report.problem(&path, message);
-        } else if key == "probe"
-            && meant(config, other).any(|(_, _, effect)| effect != Effect::Read)
-        {
+        } else if key == "probe" && effect_of(config, other).is_some_and(|it| it != Effect::Read) {
             report.problem(&path, format!("\"{other}\" does more than to read"));
         }
     }
@@ -289,13 +285,25 @@ fn check_tool(config: &Config, (name, tool): (&str, &Tool), report: &Report) {
     }
 }
 
+/// What is offered to others is there.
+fn check_exposed(config: &Config, report: &Report) {
+    for (position, pattern) in config.mcp.agents.iter().enumerate() {
+        if let Err(message) = find_agent(config, pattern) {
+            report.problem(&format!("mcp.expose.agents[{position}]"), message);
+        }
+    }
+    for (position, pattern) in config.mcp.tools.iter().enumerate() {
+        if let Err(message) = find_tool(config, pattern) {
+            report.problem(&format!("mcp.expose.tools[{position}]"), message);
+        }
+    }
+}
+
 /// What a key may use that is not there does no harm, but it is hardly what was meant.
 fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
     for (position, pattern) in key.agents.iter().flatten().enumerate() {
-        if !config.agents.keys().any(|name| covers(pattern, name)) {
-            let hint = suggestion(pattern, config.agents.keys().map(String::as_str));
-            let path = format!("{path}.agents[{position}]");
-            report.warn(&path, format!("no agent is called \"{pattern}\"{hint}"));
+        if let Err(message) = find_agent(config, pattern) {
+            report.warn(&format!("{path}.agents[{position}]"), message);
         }
     }
     for (position, pattern) in key.tools.iter().flatten().enumerate() {
@@ -312,6 +320,14 @@ fn covers(pattern: &str, name: &str) -> bool {
     }
 }
 
+fn find_agent(config: &Config, pattern: &str) -> Result<(), String> {
+    if config.agents.keys().any(|name| covers(pattern, name)) {
+        return Ok(());
+    }
+    let hint = suggestion(pattern, config.agents.keys().map(String::as_str));
+    Err(format!("no agent is called \"{pattern}\"{hint}"))
+}
+
 /// Whether a name, or a pattern with a trailing `*`, can mean a tool. What a source has is known
 /// only when it is asked, so it is enough that there is the source.
 fn find_tool(config: &Config, pattern: &str) -> Result<(), String> {
@@ -319,35 +335,56 @@ fn find_tool(config: &Config, pattern: &str) -> Result<(), String> {
     if prefix.contains('*') {
         return Err(format!("{pattern:?}: a `*` may only stand at the end"));
     }
-    if meant(config, pattern).next().is_some() {
-        return Ok(());
+    if prefix == pattern {
+        return tool::unknown(config, pattern).map_or(Ok(()), Err);
     }
-    let hint = suggestion(pattern, config.tools.keys().map(String::as_str));
-    match pattern.split_once('.') {
-        Some((source, _)) => {
-            let hint = suggestion(source, config.tools.keys().map(String::as_str));
-            Err(format!("\"{pattern}\" needs [tools.{source}], which is not there{hint}"))
+    match prefix.split_once('.') {
+        Some((source, _)) => tool::unknown(config, &format!("{source}.*")).map_or(Ok(()), Err),
+        None if config.tools.keys().any(|name| name.starts_with(prefix)) => Ok(()),
+        None => {
+            let hint = suggestion(prefix, config.tools.keys().map(String::as_str));
+            Err(format!("no tool begins with \"{prefix}\"{hint}"))
         }
-        None => Err(format!("no tool is called \"{pattern}\"{hint}")),
     }
 }
 
-/// The tools and sources that a name or pattern may mean, and what it does to the world.
-fn meant<'a>(
-    config: &'a Config,
-    pattern: &'a str,
-) -> impl Iterator<Item = (&'a str, &'a Tool, Effect)> {
-    let prefix = pattern.strip_suffix('*');
-    config.tools.iter().filter_map(move |(name, tool)| {
-        let of_source = |text: &'a str| text.strip_prefix(name.as_str())?.strip_prefix('.');
-        if covers(pattern, name) {
-            return Some((name.as_str(), tool, tool.effect));
-        }
-        let operation = of_source(pattern)?;
-        let effect = match prefix {
-            None => tool.effects.get(operation).copied().unwrap_or(tool.effect),
-            Some(_) => tool.effect,
-        };
-        Some((name.as_str(), tool, effect))
+/// What a call of this tool does to the world, where that can be told from here.
+fn effect_of(config: &Config, name: &str) -> Option<Effect> {
+    let (source, operation) = name.split_once('.').unwrap_or((name, ""));
+    let tool = config.tools.get(source)?;
+    match &tool.kind {
+        kind if !kind.is_source() => Some(tool.effect),
+        // Whatever such a server says of its tools itself is not believed.
+        ToolKind::Mcp(_) => Some(tool.effect_of(operation).unwrap_or(Effect::Once)),
+        _ => tool.effect_of(operation),
+    }
+}
+
+/// The heading of a tool that this name or pattern means, that does what must not happen twice, and
+/// of which nobody has said anything about it.
+fn undecided<'a>(config: &'a Config, pattern: &'a str) -> Option<&'a str> {
+    let is_undecided = |name: &str, tool: &Tool| {
+        let operation = name.split_once('.').map_or("", |(_, operation)| operation);
+        let asked = tool.approval.as_ref().is_some_and(|approval| {
+            let tools = approval.tools.as_ref();
+            tools.is_none_or(|tools| tools.iter().any(|pattern| covers(pattern, operation)))
+        });
+        !asked && tool.written.get("risk").is_none()
+    };
+    let is_once = |name: &str| effect_of(config, name) == Some(Effect::Once);
+    let Some(prefix) = pattern.strip_suffix('*') else {
+        let (name, tool) = config.tools.get_key_value(source_of(pattern))?;
+        return (is_once(pattern) && is_undecided(pattern, tool)).then_some(name);
+    };
+    let meant = |name: &&String| name.starts_with(prefix) || **name == source_of(prefix);
+    config.tools.keys().filter(meant).map(String::as_str).find(|name| {
+        let tool = &config.tools[*name];
+        let named = tool.effects.keys().map(|operation| format!("{name}.{operation}"));
+        let any = if tool.kind.is_source() { format!("{name}.*") } else { (*name).to_owned() };
+        std::iter::once(any).chain(named).any(|name| is_once(&name) && is_undecided(&name, tool))
     })
+}
+
+fn source_of(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(source, _)| source)
 }

@@ -293,9 +293,8 @@ impl Run {
     fn note_undo(&mut self, id: &str, result: Option<&Value>) {
         let Some(call) = self.call(id) else { return };
         let members = self.definition.members.values();
-        let undo = members
-            .filter_map(|member| member.tool(&call.request.tool)?.undo.as_ref())
-            .next();
+        let undo =
+            members.filter_map(|member| member.tool(&call.request.tool)?.undo.as_ref()).next();
         let Some(undo) = undo else { return };
         let args = filled(&undo.args, &call.request.args, result.unwrap_or(&Value::Null));
         let key = format!("{}-undo", call.request.key);
@@ -340,9 +339,7 @@ fn sorted(value: &Value) -> String {
 fn said(values: &Value) -> String {
     match values {
         Value::String(text) => text.clone(),
-        Value::Object(map) if map.len() == 1 => {
-            map.values().next().map(said).unwrap_or_default()
-        }
+        Value::Object(map) if map.len() == 1 => map.values().next().map(said).unwrap_or_default(),
         other => other.to_string(),
     }
 }

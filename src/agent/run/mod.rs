@@ -107,19 +107,32 @@ pub struct Call {
 pub enum Stage {
     New,
     /// A person must let it pass.
-    Pending { approval: String, hash: String, expires_at: u64 },
+    Pending {
+        approval: String,
+        hash: String,
+        expires_at: u64,
+    },
     /// A person has.
-    Approved { hash: String },
+    Approved {
+        hash: String,
+    },
     /// It may have happened.
     Began,
     /// A person must say what became of it.
     Unknown,
     /// A person must answer first.
-    Asking { request: String, expires_at: u64 },
+    Asking {
+        request: String,
+        expires_at: u64,
+    },
     /// It was answered, and can go on.
-    Answered { values: serde_json::Value },
+    Answered {
+        values: serde_json::Value,
+    },
     /// Another run does it.
-    Child { run: RunId },
+    Child {
+        run: RunId,
+    },
     /// It has its result.
     Over,
 }
@@ -316,10 +329,8 @@ impl Run {
             matches!(first, Some(Content::ToolResult(other)) if rank(&other.id) > own)
         });
         let at = behind.map_or(self.transcript.len(), |place| from + place);
-        let message = Message::new(
-            crate::canon::Role::Tool,
-            vec![Part::new(Content::ToolResult(result))],
-        );
+        let message =
+            Message::new(crate::canon::Role::Tool, vec![Part::new(Content::ToolResult(result))]);
         self.transcript.insert(at, message);
     }
 

@@ -9,13 +9,18 @@ use crate::canon::{FinishReason, RunState, StopReason};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Ask a model; with tools, or for the last word.
-    Ask { tools: bool },
+    Ask {
+        tools: bool,
+    },
     /// These calls can go on: they are to be judged, made, or found out about.
     Act(Vec<String>),
     /// The model is done: what it says is to be looked at.
     Finish,
     /// Nothing, until something comes, or this time.
-    Wait { state: RunState, until: Option<u64> },
+    Wait {
+        state: RunState,
+        until: Option<u64>,
+    },
     /// A limit is hit, which is to be noted first.
     Limit(StopReason),
     End(Ending),
@@ -68,8 +73,7 @@ impl Run {
 
     /// No call of a model or tool is under way.
     fn is_between_steps(&self) -> bool {
-        self.open_ask.is_none()
-            && !self.calls.iter().any(|call| matches!(call.stage, Stage::Began))
+        self.open_ask.is_none() && !self.calls.iter().any(|call| matches!(call.stage, Stage::Began))
     }
 
     fn next_of_calls(&self, open: &[&super::Call], now: u64) -> Step {

@@ -12,14 +12,15 @@ const TOOLS: &str = r#"
 [tools.calc]
 kind = "builtin"
 name = "calculator"
-effect = "read"
 [tools.pay]
-kind = "builtin"
-name = "calculator"
+kind = "http"
+method = "POST"
+url = "https://pay.example/refunds"
 effect = "once"
 [tools.crm]
-kind = "builtin"
-name = "calculator"
+kind = "mcp"
+transport = "streamable-http"
+url = "https://crm.example/mcp"
 effect = "read"
 effects = { addNote = "once" }
 "#;
@@ -64,8 +65,8 @@ instructions = "Bill."
             r#"agents.support.route: no route is called "fats"; did you mean "fast"?"#,
             r#"agents.support.prompt: no prompt is called "suport""#,
             r#"agents.support.tools[0]: no tool is called "clac"; did you mean "calc"?"#,
-            r#"agents.support.tools[2]: "crmm.getCustomer" needs [tools.crmm], which is not there; did you mean "crm"?"#,
-            r#"agents.support.tools[4]: no tool is called "x*"; known: calc, crm, pay"#,
+            r#"agents.support.tools[2]: no tool is called "crmm"; did you mean "crm"?"#,
+            r#"agents.support.tools[4]: no tool begins with "x"; known: calc, crm, pay"#,
             r#"agents.support.tools[5]: "a*b": a `*` may only stand at the end"#,
             r#"agents.support.guards[0]: no guard is called "pii""#,
             r#"agents.support.handoffs[0]: no agent is called "suport"; did you mean "support"?"#,
@@ -82,6 +83,9 @@ instructions = "Bill."
 fn an_agent_has_a_route_and_either_a_prompt_or_instructions() {
     let text = r#"
 [agents.one]
+[agents.runs]
+route = "fast"
+instructions = "Run."
 [agents.two]
 route = "fast"
 prompt = "x@1"
@@ -97,6 +101,7 @@ limits = { loop_warn = 6 }
         [
             "agents.one: `route` is missing",
             "agents.one: needs a `prompt` or `instructions`",
+            "agents.runs: this name is taken by the API",
             "agents.two.instructions: stands beside `prompt`; write one of them",
             "agents.three.output_schema: must be the schema of an object: type = \"object\"",
             "agents.three.limits: `loop_warn` must not be more than `loop_stop`",
@@ -197,19 +202,18 @@ fn probes_and_undoing_are_tools_and_a_probe_only_reads() {
     let text = format!(
         r#"{TOOLS}
 [tools.refund]
-kind = "builtin"
-name = "calculator"
+kind = "http"
+method = "POST"
+url = "https://pay.example/refunds"
 effect = "once"
 probe = "pay"
-undo = {{ tool = "refnd" }}
+undo = {{ tool = "refund" }}
 [tools.delegate_one]
 kind = "builtin"
 name = "calculator"
-effect = "read"
 [tools.secret]
 kind = "builtin"
 name = "calculator"
-effect = "read"
 internal = true
 [agents.one]
 route = "fast"
@@ -221,7 +225,7 @@ tools = ["secret"]
         faults(&text),
         [
             r#"tools.refund.probe: "pay" does more than to read"#,
-            r#"tools.refund.undo.tool: no tool is called "refnd"; did you mean "refund"?"#,
+            "tools.refund.undo: is the tool itself",
             r#"tools.delegate_one: is what the agent "one" is called as a tool"#,
             r#"agents.one.tools[0]: "secret" is internal: no model sees it"#,
         ]
@@ -234,17 +238,20 @@ fn what_must_not_happen_twice_needs_a_decision_where_strangers_may_ask_for_it() 
 [agents.one]
 route = "fast"
 instructions = "1"
-tools = ["pay", "crm.addNote", "crm.getCustomer"]
+tools = ["pay", "crm.addNote", "crm.getCustomer", "crm.*"]
 "#;
     let text = format!("{TOOLS}{agent}");
-    assert_eq!(warnings(&text), ["agents.one.tools[0]", "agents.one.tools[1]"]);
+    let paths = [0, 1, 3].map(|position| format!("agents.one.tools[{position}]"));
+    assert_eq!(warnings(&text), paths);
     let decided = text.replace("[tools.crm]", "risk = \"normal\"\n[tools.crm]");
-    assert_eq!(warnings(&decided), ["agents.one.tools[1]"]);
+    assert_eq!(warnings(&decided), paths[1..]);
+    let approved = format!("{text}[tools.crm.approval]\ntools = [\"addNote\"]\n");
+    assert_eq!(warnings(&approved), paths[..1]);
 
     let open = "[keys.staff]\ntemplate = true\n";
     let said = faults(&format!("{text}{open}"));
     assert!(said[0].starts_with("agents.one.tools[0]: \"pay\" does what must not"), "{said:?}");
-    assert_eq!(said.len(), 2);
+    assert_eq!(said.len(), 3);
     let closed = format!("{text}{open}agents = [\"two\"]\n");
     assert!(warnings(&closed).contains(&"keys.staff.agents[0]".to_owned()));
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    Agent, SECTIONS, Source, access, agent, budget, cache, guard, limit, model, oidc, otlp,
+    Agent, SECTIONS, Source, access, agent, budget, cache, guard, limit, mcp, model, oidc, otlp,
     parse_toml, prompt, provider, record, route, secrets, server, store, telemetry,
 };
 use super::{Config, parse};
@@ -90,6 +90,7 @@ fn every_known_key_stands_in_the_example() {
         ("telemetry", [telemetry::KEYS, otlp::KEYS].concat()),
         ("record", record::KEYS.to_vec()),
         ("agent_engine", [agent::engine::ENGINE_KEYS, agent::DEFAULT_KEYS, &terms].concat()),
+        ("mcp", [mcp::KEYS, mcp::EXPOSE_KEYS].concat()),
         ("tools", Vec::new()),
         ("prompts", prompt::KEYS.to_vec()),
         ("agents", [agent::KEYS, agent::ACCESS_KEYS, agent::ROLLOUT_KEYS].concat()),
@@ -101,7 +102,7 @@ fn every_known_key_stands_in_the_example() {
             let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
             let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS, oidc::KEYS].concat();
             let logins = [secrets::VAULT_KEYS, secrets::APPROLE_KEYS, secrets::KUBERNETES_KEYS];
-            let granted = [agent::ACCESS_KEYS, agent::ROLLOUT_KEYS].concat();
+            let granted = [agent::ACCESS_KEYS, agent::ROLLOUT_KEYS, mcp::EXPOSE_KEYS].concat();
             let shared = [shared, logins.concat(), terms.clone(), granted].concat();
             let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
