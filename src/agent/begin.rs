@@ -157,7 +157,7 @@ impl Staff {
     fn told(&self, run: &Run, row: &RunRow) -> Performance {
         let voice = super::voice::Voice::new(false);
         let name = format!("agent/{}", run.definition.agent);
-        let follower = voice.tape().follow();
+        let follower = crate::cache::Follower::of(voice.tape());
         if run.state.is_over() {
             voice.parts(&name, &run.answer());
             if let Some(text) = view::last_words(run) {
@@ -172,8 +172,6 @@ impl Staff {
         }
         let report = super::actor::report(run);
         let (_, report) = tokio::sync::watch::channel(report);
-        // A tape that has just begun can be followed.
-        let follower = follower.unwrap_or_else(|| crate::cache::Follower::of(&Arc::default()));
         Performance { run: row.id, version: row.version.as_str().into(), follower, report }
     }
 
@@ -641,9 +639,16 @@ fn created(
         replay_of: None,
         forked_from: None,
         labels: commission.wishes.labels.clone(),
-        trace: commission.trace.as_ref().and_then(crate::canon::Trace::parent_text),
+        trace: commission.trace.as_ref().map(parent_text),
         at: now(),
     })
+}
+
+/// As W3C Trace Context spells it.
+fn parent_text(trace: &crate::canon::Trace) -> String {
+    let sampled = trace.sampled.unwrap_or(false);
+    let written = trace.parent_of_next(trace.parent, sampled);
+    String::from_utf8_lossy(&written).into_owned()
 }
 
 /// The client's key, and the digest of what it asks with it.
