@@ -67,10 +67,10 @@ impl Staff {
         commission: &Commission,
         words: &Words,
     ) -> Result<Option<RunRow>, Error> {
-        let mut found = None;
-        if let Some(previous) = &commission.previous {
-            found = self.run_of_answer(owner, previous).await?;
-        }
+        let mut found = match commission.previous {
+            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
+            None => None,
+        };
         if let (None, Some(session)) = (&found, &commission.wishes.session) {
             let head = self.gateway.store().session(owner, session).await.map_err(away)?;
             if let Some(head) = head {
@@ -89,16 +89,6 @@ impl Staff {
             }
         }
         Ok(found.filter(|row| row.state.is_waiting()))
-    }
-
-    /// The run that gave an answer of this name.
-    async fn run_of_answer(&self, owner: &Owner, answer: &str) -> Result<Option<RunRow>, Error> {
-        let digits = answer.rsplit('_').next().unwrap_or_default();
-        let run = RunId::parse(answer).or_else(|| RunId::of_digits(digits));
-        match run {
-            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away),
-            None => Ok(None),
-        }
     }
 
     /// Tells a waiting run what its client says, and follows it.
@@ -212,14 +202,43 @@ impl Staff {
         }
     }
 
+    /// Calls a run off, by its owner's wish.
+    pub(super) async fn cancel(&self, run: RunId, owner: &Owner) -> Result<(), Error> {
+        let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+        if row.is_none_or(|row| row.state.is_over()) {
+            return Ok(());
+        }
+        let by = owner.to_string();
+        let (reason, after_step) = (None, false);
+        self.tell(run, &super::Told::Cancel { by, reason, after_step }).await.map(|_| ())
+    }
+
+    /// What a run says, once more.
+    pub(super) async fn rejoin(
+        self: &Arc<Self>,
+        run: RunId,
+        owner: &Owner,
+    ) -> Result<Option<Performance>, Error> {
+        let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+        let Some(row) = row else { return Ok(None) };
+        if let Some(performance) = self.live(run).and_then(|live| followed(&live)) {
+            return Ok(Some(performance));
+        }
+        if row.state.is_over() || row.state.is_waiting() {
+            let run = self.whole(&row).await?;
+            return Ok(Some(self.told(&run, &row)));
+        }
+        self.attach(run).await.map(Some)
+    }
+
     /// The turn that this one comes behind, when it is over.
     async fn before(
         &self,
         owner: &Owner,
         commission: &Commission,
     ) -> Result<Option<RunRow>, Error> {
-        let mut last = match &commission.previous {
-            Some(previous) => self.run_of_answer(owner, previous).await?,
+        let mut last = match commission.previous {
+            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
             None => None,
         };
         if let (None, Some(session)) = (&last, &commission.wishes.session) {
