@@ -81,7 +81,7 @@ use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
 use crate::store::shared::Values;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Metrics, Telemetry};
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
 const RETRIES_PERMILLE: u32 = 100;
@@ -199,6 +199,18 @@ impl Gateway {
         self.bodies.set_limit(snapshot.config.server.body_budget);
         self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         self.live.store(snapshot);
+        self.tend_tools();
+    }
+
+    /// Has the tools that are served now learn what they can do, those of servers above all.
+    pub fn tend_tools(&self) {
+        let toolbox = Arc::clone(&self.snapshot().toolbox);
+        self.tasks.spawn(async move { toolbox.refresh().await });
+    }
+
+    /// What tools are made with.
+    fn means(&self) -> (&Client, &Store, &Metrics) {
+        (&self.client, &self.store, &self.telemetry.metrics)
     }
 
     /// Says that no new work is wanted: readiness turns off.
@@ -231,7 +243,13 @@ impl Gateway {
         *self.ending.borrow()
     }
 
-    fn ending(&self) -> watch::Receiver<bool> {
+    /// Turns true when streams that are open are to end.
+    pub fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    /// Turns true when no new work is wanted.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 }

@@ -257,6 +257,7 @@ impl Call {
             answer_id: self.record.id.simple(),
             trace: trace.map(|trace| trace.below(self.record.id.span())),
             background,
+            budget: None,
         })
     }
 
