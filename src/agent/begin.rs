@@ -78,6 +78,15 @@ impl Staff {
             }
         }
         if found.is_none()
+            && let Some((approval, ..)) = words.approvals.first()
+        {
+            // Not every client says which answer it goes on from.
+            let known = self.gateway.store().approval(approval).await.map_err(away)?;
+            if let Some(known) = known {
+                found = self.gateway.store().run(Some(owner), known.run).await.map_err(away)?;
+            }
+        }
+        if found.is_none()
             && let Some(result) = words.results.first()
         {
             let id = format!("{CALL}{}", result.id);

@@ -2,4 +2,5 @@
 //! asks for a run.
 
 mod doors;
+mod library;
 mod turns;

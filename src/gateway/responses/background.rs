@@ -133,7 +133,7 @@ impl Gateway {
 }
 
 /// The response before anything was answered.
-fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
+pub(super) fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
     let question = keeping.asked();
     let or = |name: &str, default: Value| question.get(name).cloned().unwrap_or(default);
     let mut metadata = or("metadata", json!({}));
