@@ -3,6 +3,7 @@
 //! runs: who calls decides whether it may.
 
 mod breaker;
+mod builtin;
 mod call;
 mod canonical;
 mod credential;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::http::Endpoint;
-use super::{Definition, Runner, Source, Tool};
+use super::{Definition, Runner, Source, Tool, builtin};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -139,9 +139,15 @@ fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String>
     match &terms.kind {
         ToolKind::Http(http) => {
             let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
-            single(name, &terms, input, Endpoint::new(kit.client, http, &terms)?)
+            let runner = Endpoint::new(kit.client, http, &terms)?;
+            single(name, &terms, (&terms.description, input), runner)
         }
-        ToolKind::Builtin(_) => missing(),
+        ToolKind::Builtin(tool) => {
+            let (runner, usual, input) = builtin::make(kit.client, tool, &terms)?;
+            let written = terms.description.as_str();
+            let description = if written.is_empty() { usual } else { written };
+            single(name, &terms, (description, input), runner)
+        }
         ToolKind::OpenApi(_) => missing(),
         ToolKind::GraphQl(_) => missing(),
         ToolKind::Mcp(_) => missing(),
@@ -153,12 +159,12 @@ fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String>
 fn single(
     name: &str,
     terms: &Arc<config::Tool>,
-    input: Value,
+    (description, input): (&str, Value),
     runner: impl Runner + 'static,
 ) -> Result<Made, String> {
     let definition = Definition {
         name: name.to_owned(),
-        description: terms.description.clone(),
+        description: description.to_owned(),
         effect: terms.effect,
         input,
         output: terms.output.clone(),
