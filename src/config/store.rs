@@ -118,7 +118,13 @@ fn url(field: &Field<'_>) -> Option<StoreUrl> {
     Some(url)
 }
 
-/// What is written is never repeated, for addresses of databases may hold passwords.
+impl StoreUrl {
+    /// What is written is never repeated, for addresses of databases may hold passwords.
+    pub fn parse(secret: &Secret) -> Result<Self, String> {
+        parse(secret)
+    }
+}
+
 fn parse(secret: &Secret) -> Result<StoreUrl, String> {
     const FORMS: &str =
         "write \"sqlite:PATH\", \"postgres://USER:PASSWORD@HOST/DATABASE\" or \"memory:\"";
