@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
 use super::route::{Route, Strategy, split};
-use super::{Config, Key, guard};
+use super::{Config, Key, guard, tool};
 
 /// Requests say `agent/NAME` for agents, so no provider may be called so.
 const AGENT: &str = "agent";
@@ -33,6 +33,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_sampled(config, report);
     check_twins(&config.keys, report);
     guard::check(config, report);
+    tool::check(config, report);
 }
 
 fn check_sampled(config: &Config, report: &Report) {
