@@ -118,13 +118,7 @@ pub(super) fn url(field: &Field<'_>) -> Option<StoreUrl> {
     Some(url)
 }
 
-impl StoreUrl {
-    /// What is written is never repeated, for addresses of databases may hold passwords.
-    pub fn parse(secret: &Secret) -> Result<Self, String> {
-        parse(secret)
-    }
-}
-
+/// What is written is never repeated, for addresses of databases may hold passwords.
 fn parse(secret: &Secret) -> Result<StoreUrl, String> {
     const FORMS: &str =
         "write \"sqlite:PATH\", \"postgres://USER:PASSWORD@HOST/DATABASE\" or \"memory:\"";

@@ -5,6 +5,7 @@
 mod call;
 mod canonical;
 mod schema;
+mod sql;
 mod toolbox;
 
 use std::fmt::Debug;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Source, Tool};
+use super::{Source, Tool, sql};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -28,6 +28,10 @@ struct Entry {
     terms: Arc<config::Tool>,
     source: Arc<dyn Source>,
 }
+
+/// Tools of which there are always the same.
+#[derive(Debug)]
+struct Known(Arc<[Arc<Tool>]>);
 
 /// What tools are made with.
 #[derive(Debug)]
@@ -134,7 +138,18 @@ fn make(name: &str, terms: &config::Tool, _kit: &Kit<'_>) -> Result<Made, String
         ToolKind::OpenApi(_) => missing(),
         ToolKind::GraphQl(_) => missing(),
         ToolKind::Mcp(_) => missing(),
-        ToolKind::Sql(_) => missing(),
+        ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?)),
+    }
+}
+
+fn known(mut tools: Vec<Tool>) -> Made {
+    tools.sort_by(|one, other| one.name.cmp(&other.name));
+    Made::Several(Arc::new(Known(tools.into_iter().map(Arc::new).collect())))
+}
+
+impl Source for Known {
+    fn tools(&self) -> Arc<[Arc<Tool>]> {
+        Arc::clone(&self.0)
     }
 }
 

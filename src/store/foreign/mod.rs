@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::postgres::Address;
 use super::{Failure, no_thread};
-use crate::config::{Secret, StoreUrl};
+use crate::config::StoreUrl;
 
 /// Threads of each database, and so connections: a model asks for little at once.
 const THREADS: usize = 2;
@@ -114,9 +114,8 @@ struct Gathered {
 
 impl Foreign {
     /// At an address as the gateway's own store has one. Nobody is called yet.
-    pub fn open(address: &Secret) -> Result<Self, Failure> {
-        let url = StoreUrl::parse(address).map_err(Failure::new)?;
-        let link: Box<dyn Fn() -> Link> = match &url {
+    pub fn open(url: &StoreUrl) -> Result<Self, Failure> {
+        let link: Box<dyn Fn() -> Link> = match url {
             StoreUrl::Memory => return Err(Failure::new("is nobody's database".to_owned())),
             StoreUrl::Sqlite(path) => {
                 let path: PathBuf = path.clone();

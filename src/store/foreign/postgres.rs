@@ -188,7 +188,8 @@ async fn run(transaction: &Transaction<'_>, ask: &Ask) -> Result<Table, Refusal>
 fn counted(ask: &Ask, plain: &Statement) -> String {
     let columns = plain.columns();
     let names = distinct(columns.iter().map(tokio_postgres::Column::name));
-    let quoted: Vec<_> = names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+    let quoted: Vec<_> =
+        names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
     // A number of JSON's holds no more than a float: digits and scale are kept as text.
     let shown = columns.iter().zip(&quoted).map(|(column, name)| match *column.type_() {
         Type::NUMERIC => format!("t.{name}::text AS {name}"),
@@ -199,9 +200,7 @@ fn counted(ask: &Ask, plain: &Statement) -> String {
     let (with, from) = match ask.access {
         // What changes something may stand only here.
         Access::Write => (format!("WITH t ({names}) AS (\n{sql}\n) "), "t".to_owned()),
-        Access::Chosen | Access::Read => {
-            (String::new(), format!("(\n{sql}\n) AS t ({names})"))
-        }
+        Access::Chosen | Access::Read => (String::new(), format!("(\n{sql}\n) AS t ({names})")),
     };
     format!(
         "{with}SELECT CASE WHEN sum(octet_length(j)) OVER (ROWS UNBOUNDED PRECEDING) <= {bytes} \
@@ -215,7 +214,11 @@ fn counted(ask: &Ask, plain: &Statement) -> String {
 fn told(error: tokio_postgres::Error) -> Refusal {
     let Some(said) = error.as_db_error() else {
         // Its connection is lost, and with it the transaction; or a value has no form.
-        return if error.is_closed() { Refusal::Away } else { Refusal::Statement(error.to_string()) };
+        return if error.is_closed() {
+            Refusal::Away
+        } else {
+            Refusal::Statement(error.to_string())
+        };
     };
     match said.code().code() {
         // Stopped by its time, or because it waited for a lock.

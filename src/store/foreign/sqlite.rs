@@ -68,8 +68,7 @@ fn open(path: &Path, access: Access) -> Result<Connection, Error> {
         Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
         Access::Chosen | Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
     };
-    let mut connection =
-        Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
     // Nothing in the file may call what reaches out of it, and no other file is brought in.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -197,4 +196,3 @@ fn told(error: Error) -> Refusal {
         }),
     }
 }
-
