@@ -4,8 +4,14 @@
 
 mod call;
 mod canonical;
+mod credential;
+mod egress;
+mod graphql;
+mod http;
+mod openapi;
 mod schema;
 mod sql;
+pub mod text;
 mod toolbox;
 
 use std::fmt::Debug;
@@ -103,7 +109,7 @@ pub(crate) struct Answer {
 }
 
 /// Several tools of one server. What it knows of them it may learn and forget while it lives.
-pub(crate) trait Source: Debug + Send + Sync {
+pub trait Source: Debug + Send + Sync {
     /// In the order of their names.
     fn tools(&self) -> Arc<[Arc<Tool>]>;
 
@@ -115,6 +121,29 @@ pub(crate) trait Source: Debug + Send + Sync {
     fn health(&self) -> Health {
         Health::Up
     }
+
+    /// What is known of each tool since it was first seen, where that is watched.
+    fn pins(&self) -> Vec<PinStatus> {
+        Vec::new()
+    }
+
+    /// Takes a tool as it is now for the one that is meant.
+    fn approve_pin<'a>(
+        &'a self,
+        _tool: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        Box::pin(std::future::ready(Err("its tools are not watched".to_owned())))
+    }
+}
+
+/// What a tool of a server is, and what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinStatus {
+    pub tool: String,
+    /// Digests of its name, description and schemas.
+    pub pinned: String,
+    pub seen: String,
+    pub changed: bool,
 }
 
 /// Whether a tool can be called.
@@ -184,6 +213,8 @@ pub enum Sent {
     Never,
     /// Its server has refused it and done nothing.
     Refused,
+    /// It was answered, and what happened is what the answer says.
+    Answered,
     Maybe,
 }
 

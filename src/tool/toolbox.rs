@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Source, Tool, sql};
+use super::graphql::Query;
+use super::http::Endpoint;
+use super::{Definition, Runner, Source, Tool, openapi, sql};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 /// Of an alias, how much is kept of a name that is too long or too strange.
 const LONGEST_ALIAS: usize = 64;
@@ -39,6 +43,7 @@ pub struct Kit<'a> {
     pub config: &'a Config,
     pub client: &'a Client,
     pub store: &'a Store,
+    pub metrics: &'a Metrics,
 }
 
 enum Made {
@@ -108,6 +113,10 @@ impl Toolbox {
         tools
     }
 
+    pub fn source(&self, name: &str) -> Option<&Arc<dyn Source>> {
+        self.sources.get(name).map(|entry| &entry.source)
+    }
+
     /// The sources, by name, with how they are.
     pub fn sources(&self) -> impl Iterator<Item = (&Arc<str>, super::Health)> {
         self.sources.iter().map(|(name, entry)| (name, entry.source.health()))
@@ -129,14 +138,23 @@ fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
     }
 }
 
-fn make(name: &str, terms: &config::Tool, _kit: &Kit<'_>) -> Result<Made, String> {
+fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
     let missing = || Err(format!("{name}: its kind is not built in yet"));
     match &terms.kind {
-        ToolKind::Http(_) => missing(),
+        ToolKind::Http(http) => {
+            let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
+            single(name, &terms, input, Endpoint::new(kit.client, http, &terms)?)
+        }
         ToolKind::Builtin(_) => missing(),
-        ToolKind::OpenApi(_) => missing(),
-        ToolKind::GraphQl(_) => missing(),
+        ToolKind::OpenApi(openapi) => {
+            Ok(known(openapi::tools((name, &terms), openapi, kit.client)?))
+        }
+        ToolKind::GraphQl(graphql) => {
+            let query = Query::new(kit.client, graphql, &terms)?;
+            let input = terms.input.clone().unwrap_or_else(|| query.schema());
+            single(name, &terms, input, query)
+        }
         ToolKind::Mcp(_) => missing(),
         ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?)),
     }
@@ -151,6 +169,24 @@ impl Source for Known {
     fn tools(&self) -> Arc<[Arc<Tool>]> {
         Arc::clone(&self.0)
     }
+}
+
+/// A tool that is all there is by its name.
+fn single(
+    name: &str,
+    terms: &Arc<config::Tool>,
+    input: Value,
+    runner: impl Runner + 'static,
+) -> Result<Made, String> {
+    let definition = Definition {
+        name: name.to_owned(),
+        description: terms.description.clone(),
+        effect: terms.effect,
+        input,
+        output: terms.output.clone(),
+        terms: Arc::clone(terms),
+    };
+    Ok(Made::One(Arc::new(Tool::new(definition, Arc::new(runner))?)))
 }
 
 /// What models call a tool of this name: the same for the same name, and never that of another.

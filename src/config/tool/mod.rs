@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::limit::{Pace, paces};
@@ -172,7 +173,7 @@ pub struct ToolLimits {
 }
 
 /// Who must let a call pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// When it is needed, in CEL over `args`, `run` and `tool`; always, if nothing is said.
     pub when: Option<String>,
@@ -187,7 +188,7 @@ pub struct Approval {
 
 /// What takes a call back: a tool, and its arguments, in which texts that begin with `$.` are
 /// places in the result, and those with `$args.` in the arguments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Undo {
     pub tool: String,
     pub args: Json,

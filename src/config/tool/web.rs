@@ -161,11 +161,14 @@ impl UrlTemplate {
         if path.split('/').any(dots) || !path.starts_with('/') {
             return Err("must not contain `.` or `..` as a segment".to_owned());
         }
-        Ok(Self {
+        let template = Self {
             origin: origin.to_owned(),
             path: TextTemplate::parse(path)?,
             query: TextTemplate::parse(query)?,
-        })
+        };
+        let sample = target.replace(['{', '}'], "");
+        let valid = sample.is_empty() || sample.parse::<http::uri::PathAndQuery>().is_ok();
+        if valid { Ok(template) } else { Err("has signs that must be percent-encoded".to_owned()) }
     }
 
     pub fn places(&self) -> BTreeSet<&str> {
