@@ -307,16 +307,20 @@ impl<'a> Tokens<'a> {
             }
             let kind = self.kind()?;
             let has_default = self.take("=");
-            // Defaults and directives: up to the next variable.
-            while self.0.peek().is_some_and(|token| !matches!(*token, "$" | ")")) {
-                let token = self.next().unwrap_or_default();
-                if let Some(closing) = closing(token) {
-                    self.leave(token, closing)?;
-                }
-            }
+            self.skip_value()?;
             variables.push(Variable { name, kind, has_default });
         }
         Ok(variables)
+    }
+
+    /// Past defaults and directives, to the next variable.
+    fn skip_value(&mut self) -> Result<(), String> {
+        while let Some(token) = self.0.next_if(|token| !matches!(*token, "$" | ")")) {
+            if let Some(closing) = closing(token) {
+                self.leave(token, closing)?;
+            }
+        }
+        Ok(())
     }
 
     fn kind(&mut self) -> Result<Type, String> {

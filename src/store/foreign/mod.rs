@@ -99,7 +99,7 @@ struct Patience {
 
 /// A thread's way to the database.
 enum Link {
-    Sqlite(sqlite::File),
+    Sqlite(Box<sqlite::File>),
     Postgres(Box<postgres::Server>),
 }
 
@@ -119,7 +119,7 @@ impl Foreign {
             StoreUrl::Memory => return Err(Failure::new("is nobody's database".to_owned())),
             StoreUrl::Sqlite(path) => {
                 let path: PathBuf = path.clone();
-                Box::new(move || Link::Sqlite(sqlite::File::at(path.clone())))
+                Box::new(move || Link::Sqlite(Box::new(sqlite::File::at(path.clone()))))
             }
             StoreUrl::Postgres(url) => {
                 let address = Address::read(url.expose())?;
@@ -215,7 +215,7 @@ impl Gathered {
 }
 
 /// A name for each column that no other has: in an object, the last of two would hide the first.
-fn distinct<'a>(columns: impl Iterator<Item = &'a str>) -> Vec<String> {
+fn distinct<'a>(columns: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for column in columns {
         let mut name = column.to_owned();

@@ -125,7 +125,7 @@ fn run(statement: &mut Statement<'_>, ask: &Ask) -> Result<Table, Refusal> {
         gathered.table.changed = u64::try_from(changed).ok();
         return Ok(gathered.table);
     }
-    let names = distinct(statement.column_names().into_iter());
+    let names = distinct(statement.column_names());
     let mut rows = statement.query(params_from_iter(values)).map_err(told)?;
     let mut has_room = true;
     while let Some(row) = rows.next().map_err(told)? {

@@ -96,6 +96,17 @@ pub(super) struct Site<'a> {
     pub(super) operation: &'a Value,
 }
 
+const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
+
+impl Site<'_> {
+    fn id(&self) -> String {
+        match self.operation["operationId"].as_str() {
+            Some(id) => id.to_owned(),
+            None => plain(&format!("{}{}", self.method, self.path.replace(['{', '}'], ""))),
+        }
+    }
+}
+
 impl Document {
     /// Where all operations stand, by their ids. Those without one are named after method and path.
     pub(super) fn operations(&self) -> Result<Vec<(String, Site<'_>)>, String> {
@@ -103,16 +114,12 @@ impl Document {
         let paths = self.root()["paths"].as_object().into_iter().flatten();
         for (path, item) in paths.filter(|(path, _)| path.starts_with('/')) {
             let shared = self.follow(item).map_err(|why| format!("{path}: {why}"))?;
-            for method in ["get", "put", "post", "delete", "options", "head", "patch"] {
-                let Some(operation) = shared.get(method) else { continue };
-                let id = match operation["operationId"].as_str() {
-                    Some(id) => id.to_owned(),
-                    None => plain(&format!("{method}{}", path.replace(['{', '}'], ""))),
-                };
-                if found.iter().any(|(known, _)| *known == id) {
-                    return Err(format!("{id}: there are two operations of this name"));
-                }
-                found.push((id, Site { path, method, shared, operation }));
+            let site = |method| Some(Site { path, method, shared, operation: shared.get(method)? });
+            found.extend(METHODS.into_iter().filter_map(site).map(|site| (site.id(), site)));
+        }
+        for (at, (id, _)) in found.iter().enumerate() {
+            if found[..at].iter().any(|(known, _)| known == id) {
+                return Err(format!("{id}: there are two operations of this name"));
             }
         }
         Ok(found)

@@ -97,14 +97,8 @@ impl Stand {
             body.len()
         );
         tasks.clone().spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let (answer, into) = (answer.clone(), Arc::clone(&into));
-                tasks.spawn(async move {
-                    while let Some(request) = read(&mut stream).await {
-                        into.lock().unwrap().push(request);
-                        stream.write_all(answer.as_bytes()).await.unwrap();
-                    }
-                });
+            while let Ok((stream, _)) = listener.accept().await {
+                tasks.spawn(serve(stream, answer.clone(), Arc::clone(&into)));
             }
         });
         Self { url, heard }
@@ -112,15 +106,22 @@ impl Stand {
 
     /// What was said last: its first line, its head and its body.
     pub(in crate::tool) fn last(&self) -> (String, String, String) {
-        let heard = self.heard.lock().unwrap().last().cloned().unwrap();
-        let (head, body) = heard.split_once("\r\n\r\n").unwrap();
-        let (first, head) = head.split_once("\r\n").unwrap();
+        let request = self.heard.lock().unwrap().last().cloned().unwrap();
+        let (top, body) = request.split_once("\r\n\r\n").unwrap();
+        let (first, headers) = top.split_once("\r\n").unwrap();
         let first = first.trim_end_matches(" HTTP/1.1").to_owned();
-        (first, head.to_ascii_lowercase(), body.to_owned())
+        (first, headers.to_ascii_lowercase(), body.to_owned())
     }
 
     pub(in crate::tool) fn is_untouched(&self) -> bool {
         self.heard.lock().unwrap().is_empty()
+    }
+}
+
+async fn serve(mut stream: TcpStream, answer: String, heard: Arc<Mutex<Vec<String>>>) {
+    while let Some(request) = read(&mut stream).await {
+        heard.lock().unwrap().push(request);
+        stream.write_all(answer.as_bytes()).await.unwrap();
     }
 }
 
