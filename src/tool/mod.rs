@@ -8,10 +8,13 @@ mod call;
 mod canonical;
 mod credential;
 mod egress;
+mod graphql;
 mod http;
 mod memo;
+mod openapi;
 mod pace;
 mod schema;
+mod sql;
 pub mod text;
 mod toolbox;
 
