@@ -3,15 +3,19 @@
 //! runs: who calls decides whether it may.
 
 mod breaker;
+mod builtin;
 mod call;
 mod canonical;
 mod credential;
 mod egress;
+mod graphql;
 mod http;
 mod memo;
+mod openapi;
 mod pace;
 pub mod mcp;
 mod schema;
+mod sql;
 pub mod text;
 mod toolbox;
 
