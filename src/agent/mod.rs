@@ -61,11 +61,7 @@ impl Agents {
     }
 
     /// Decides about a call that needs approval. Whether the caller may is asked before.
-    pub async fn decide(
-        &self,
-        approval: &ApprovalRow,
-        verdict: Verdict,
-    ) -> Result<Decided, Error> {
+    pub async fn decide(&self, approval: &ApprovalRow, verdict: Verdict) -> Result<Decided, Error> {
         self.0.decide(approval, verdict).await
     }
 
