@@ -8,3 +8,6 @@ pub mod event;
 mod journal;
 pub mod run;
 mod when;
+
+mod interim;
+pub use interim::*;

@@ -15,7 +15,8 @@ use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Performance, RunBudget, RunWishes};
+use crate::agent::RunBudget;
+use crate::gateway::agents::{Performance, RunWishes};
 use crate::http::json;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
 
@@ -155,9 +156,9 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         idempotency_key: asked.header("idempotency-key").map(str::to_owned),
         on_disconnect: asked.word("on_disconnect", &leave)?,
         labels: labels(asked.body.get("labels"))?,
-        budget: budget(asked.body.get("budget"))?,
         ..RunWishes::default()
     };
+    let wishes = (wishes, budget(asked.body.get("budget"))?);
     let begun = door.gateway.commission(&asked.caller, &agent, request, wishes).await?;
     let run = begun.run;
     if !wait.is_zero() {
