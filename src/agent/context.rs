@@ -1,6 +1,7 @@
 //! What a model is asked: the prompt, as much of the conversation as fits, and the tools.
 
-use crate::agent::run::{Run, result_of};
+use super::run::{Run, result_of};
+use crate::gateway::agents::Forecast;
 use crate::canon::{
     ChatRequest, Content, Format, Message, Part, Role, StopReason, Tool, ToolChoice,
 };
@@ -220,4 +221,12 @@ pub(super) fn clash(run_tools: &[Tool], client: &[Tool]) -> Option<String> {
     };
     let own: Vec<String> = run_tools.iter().filter_map(name).collect();
     client.iter().filter_map(name).find(|name| own.contains(name))
+}
+
+/// A question that fits.
+#[derive(Debug)]
+pub(super) struct Fitted {
+    pub(super) request: ChatRequest,
+    pub(super) forecast: Forecast,
+    pub(super) window: Option<u64>,
 }

@@ -67,6 +67,8 @@ pub struct ToolDefinition {
     pub high_risk: bool,
     pub untrusted: bool,
     pub repeatable: bool,
+    /// It is no tool but a question to the user.
+    pub asks_user: bool,
     pub approval: Option<config::Approval>,
     pub probe: Option<String>,
     pub undo: Option<config::Undo>,
@@ -278,6 +280,7 @@ impl ToolDefinition {
             high_risk: terms.high_risk,
             untrusted: terms.untrusted,
             repeatable: terms.repeatable,
+            asks_user: matches!(&terms.kind, config::ToolKind::Builtin(it) if it.name == ASK_USER),
             approval,
             probe: terms.probe.clone(),
             undo: terms.undo.clone(),

@@ -1,29 +1,16 @@
-//! Stands in for the room until it is built.
+//! Stands in for what is not merged yet.
 
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::watch;
 
-use super::event::Resolution;
+use super::Agents;
 use crate::access::Caller;
 use crate::canon::{ChatRequest, RunId};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
-use crate::gateway::agents::{Commission, Conducting, Conductor, Performance, RunWishes};
-use crate::store::runs::{ApprovalRow, Decided, LetterRow, RunRow};
-
-#[derive(Debug)]
-pub struct Agents;
-
-pub enum Told {
-    Cancel { by: String, reason: Option<String>, after_step: bool },
-    Pause { by: String },
-    Resume { by: String },
-    Input { request: String, values: Value, by: String },
-    Resolve { seq: u64, outcome: Resolution, result: Option<Value>, by: String },
-    Feedback { score: Option<f64>, label: Option<String>, comment: Option<String>, by: String },
-}
+use crate::gateway::agents::{Performance, RunWishes};
+use crate::store::runs::RunRow;
 
 pub enum Again {
     Recorded,
@@ -32,42 +19,13 @@ pub enum Again {
     Compensate,
 }
 
-pub struct Verdict {
-    pub approved: bool,
-    pub args: Option<Value>,
-    pub comment: Option<String>,
-    pub remember: bool,
-    pub by: String,
-}
-
 fn none<T>() -> Result<T, Error> {
     Err(Error::new(Kind::Internal, "Not built."))
 }
 
 impl Agents {
-    pub async fn tell(&self, _run: RunId, _told: Told) -> Result<bool, Error> {
-        none()
-    }
-    pub async fn decide(&self, _row: &ApprovalRow, _verdict: Verdict) -> Result<Decided, Error> {
-        none()
-    }
-    pub fn follow(&self, _run: RunId) -> Option<watch::Receiver<u64>> {
-        None
-    }
     pub async fn again(&self, _caller: &Caller, _of: &RunRow, _how: Again) -> Result<RunId, Error> {
         none()
-    }
-    pub async fn retry_letter(&self, _letter: &LetterRow) -> Result<(), Error> {
-        none()
-    }
-}
-
-impl Conductor for Agents {
-    fn names(&self, _caller: &Caller) -> Vec<String> {
-        Vec::new()
-    }
-    fn conduct(&self, _commission: Box<Commission>) -> Conducting {
-        Box::pin(async { none() })
     }
 }
 

@@ -37,10 +37,12 @@ pub enum Surface {
     Explain,
     /// No door: the run of an agent asks a model.
     Turn,
+    /// A run is asked for otherwise than as a model.
+    Run,
 }
 
 impl Surface {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -61,6 +63,7 @@ impl Surface {
         Self::Compact,
         Self::Explain,
         Self::Turn,
+        Self::Run,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -76,6 +79,7 @@ impl Surface {
             Self::Compact => "compact",
             Self::Explain => "explain",
             Self::Turn => "agent_turn",
+            Self::Run => "agent_run",
             Self::Images => "images",
             Self::Speech => "speech",
             Self::Transcriptions => "transcriptions",
@@ -96,6 +100,7 @@ impl Surface {
                 | Self::Generate
                 | Self::GenerateArray
                 | Self::Turn
+                | Self::Run
         )
     }
 
@@ -136,7 +141,8 @@ impl Surface {
             | Self::Files
             | Self::Batches
             | Self::Explain
-            | Self::Turn => None,
+            | Self::Turn
+            | Self::Run => None,
         }
     }
 }

@@ -96,6 +96,16 @@ impl RunId {
         Uuid::try_parse(digits).ok().map(Self)
     }
 
+    /// 64 of its bits that are random.
+    pub fn spread(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+
+    /// The run that bears these 32 hexadecimal digits.
+    pub fn of_digits(digits: &str) -> Option<Self> {
+        Uuid::try_parse(digits).ok().filter(|_| digits.len() == 32).map(Self)
+    }
+
     /// Its 32 hexadecimal digits.
     pub fn simple(self) -> String {
         self.0.simple().to_string()

@@ -34,7 +34,7 @@ use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
 #[derive(Debug, Clone)]
 pub struct Api {
     gateway: Arc<Gateway>,
-    agents: Arc<Agents>,
+    agents: Agents,
     mcp: Arc<mcp::Door>,
 }
 
@@ -42,13 +42,13 @@ pub struct Api {
 #[derive(Debug, Clone)]
 pub struct ApiConnection {
     gateway: Arc<Gateway>,
-    agents: Arc<Agents>,
+    agents: Agents,
     mcp: Arc<mcp::Door>,
     pulse: Pulse,
 }
 
 impl Api {
-    pub fn new(gateway: Arc<Gateway>, agents: Arc<Agents>) -> Self {
+    pub fn new(gateway: Arc<Gateway>, agents: Agents) -> Self {
         Self { gateway, agents, mcp: Arc::default() }
     }
 }
@@ -73,7 +73,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
 
     fn call(&mut self, (request, permit): (Request<Incoming>, Option<Permit>)) -> Self::Future {
         let busy = self.pulse.busy();
-        let (gateway, room) = (Arc::clone(&self.gateway), Arc::clone(&self.agents));
+        let (gateway, room) = (Arc::clone(&self.gateway), self.agents.clone());
         if request.uri().path() == endpoint::MCP {
             let mcp = Arc::clone(&self.mcp);
             return Box::pin(async move { Ok(mcp.answer(&gateway, request, busy).await) });

@@ -291,7 +291,8 @@ impl Backend {
         match self {
             Self::Sqlite => format!("SELECT value FROM json_each({list})"),
             Self::Postgres => {
-                format!("SELECT CAST(jsonb_array_elements_text(CAST({list} AS jsonb)) AS BIGINT)")
+                let list = format!("CAST(CAST({list} AS TEXT) AS jsonb)");
+                format!("SELECT CAST(jsonb_array_elements_text({list}) AS BIGINT)")
             }
         }
     }

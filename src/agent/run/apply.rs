@@ -83,7 +83,10 @@ impl Run {
             Event::Escalated { reason, .. } => self.escalated = Some(reason.clone()),
             Event::Review { confidence, .. } => self.is_sure(*confidence),
             Event::Paused { .. } => self.paused = true,
-            Event::Unpaused { .. } => self.paused = false,
+            Event::Unpaused { .. } => {
+                self.paused = false;
+                self.escalated = None;
+            }
             Event::CancelAsked { by, reason, after_step } => {
                 let (by, reason) = (by.clone(), reason.clone());
                 self.cancel = Some(Cancel { by, reason, after_step: *after_step });
@@ -167,7 +170,7 @@ impl Run {
         *self.tool_uses.entry(request.tool.clone()).or_default() += 1;
         let same = fingerprint(&request.alias, &request.args);
         *self.repeated.entry(same).or_default() += 1;
-        self.calls.push(Call { request: request.clone(), stage: Stage::New });
+        self.calls.push(Call { request: request.clone(), stage: Stage::New, edited: false });
     }
 
     /// What people were asked, and what they said.
@@ -181,6 +184,7 @@ impl Run {
                 let Some(call) = self.call_mut(id) else { return };
                 if let Some(args) = args {
                     call.request.args = args.clone();
+                    call.edited = true;
                 }
                 if let Stage::Pending { hash, .. } = &call.stage {
                     call.stage = Stage::Approved { hash: hash.clone() };

@@ -98,6 +98,8 @@ pub struct OpenAsk {
 pub struct Call {
     pub request: Requested,
     pub stage: Stage,
+    /// A person has put in other arguments.
+    pub edited: bool,
 }
 
 /// How far it is.

@@ -1,21 +1,26 @@
 //! Who is at work on which run.
 
+use std::collections::BTreeSet;
+
 use super::rows::{self, COLUMNS, whole};
 use super::{Renewed, RunRow};
 use crate::canon::RunId;
 use crate::store::database::{Database, Fault, Row, values};
 use crate::store::{Failure, Store};
 
-/// Which runs have something to do, by the time `$1`; in the order in which they are thought of: who
-/// was at work goes on before others begin. The tree of a run is led from its root.
-const READY: [&str; 4] = [
-    "state = 'running' AND lease_until <= $1",
-    "wake_at <= $1 AND state NOT IN ('queued', 'running')",
-    "state NOT IN ('queued', 'running') AND finished_at IS NULL AND id IN (
-        SELECT told.root FROM signals JOIN runs AS told ON told.position = signals.run
-        WHERE signals.taken = 0 AND told.finished_at IS NULL)",
-    MAY_BEGIN,
+/// Which runs have something to do, by the time `$1`, and which of them first; in the order in which
+/// they are thought of: who was at work goes on before others begin. The tree of a run is led from
+/// its root.
+const READY: [(&str, &str); 4] = [
+    ("state = 'running' AND lease_until <= $1", "lease_until"),
+    ("wake_at <= $1 AND state NOT IN ('queued', 'running')", "wake_at"),
+    (TOLD, "position"),
+    (MAY_BEGIN, "position"),
 ];
+
+const TOLD: &str = "state NOT IN ('queued', 'running') AND finished_at IS NULL AND id IN (
+    SELECT told.root FROM signals JOIN runs AS told ON told.position = signals.run
+    WHERE signals.taken = 0 AND told.finished_at IS NULL)";
 
 const MAY_BEGIN: &str = "state = 'queued' AND (wake_at IS NULL OR wake_at <= $1)
     AND agent NOT IN (SELECT agent FROM paused_agents)";
@@ -97,13 +102,13 @@ fn claim(
 ) -> Result<Vec<RunRow>, Fault> {
     let lock = database.backend().unheld();
     let (mut claimed, mut left) = (Vec::new(), limit as usize);
-    for ready in READY {
+    for (ready, first) in READY {
         if left == 0 {
             break;
         }
         let claim = format!(
             "WITH ready AS (SELECT id FROM runs WHERE {ready} AND parent IS NULL
-                ORDER BY position LIMIT $3 {lock})
+                ORDER BY {first} LIMIT $3 {lock})
             UPDATE runs SET {TAKE} WHERE id IN (SELECT id FROM ready) RETURNING {COLUMNS}"
         );
         let taken = database.query(&claim, values![now, until, whole(left as u64)], rows::run)?;
@@ -117,7 +122,7 @@ fn renew(database: &mut Database, held: &[(RunId, u64)], until: i64) -> Result<R
     let epochs: serde_json::Map<_, _> =
         held.iter().map(|(run, epoch)| (run.to_string(), (*epoch).into())).collect();
     let epochs = rows::json(&epochs);
-    let members = database.backend().members("$1");
+    let members = database.backend().members("CAST($1 AS TEXT)");
     let renew = format!(
         "UPDATE runs SET lease_until = $2 FROM {members} AS held
         WHERE runs.id = held.key AND runs.epoch = CAST(held.value AS BIGINT)
@@ -126,6 +131,7 @@ fn renew(database: &mut Database, held: &[(RunId, u64)], until: i64) -> Result<R
     );
     let id = |row: &Row<'_>| rows::id(row, 0);
     let renewed = database.query(&renew, values![&epochs, until], id)?;
+    let renewed: BTreeSet<RunId> = renewed.into_iter().collect();
     let lost = held.iter().map(|(run, _)| *run).filter(|run| !renewed.contains(run)).collect();
     let told = "SELECT told.id, told.root FROM signals JOIN runs AS told
             ON told.position = signals.run

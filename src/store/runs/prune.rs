@@ -33,7 +33,8 @@ impl Store {
 fn prune(database: &mut Database, (completed, failed): (i64, i64)) -> Result<u64, Fault> {
     database.alone(Alone::Retain)?;
     let over = "SELECT position, last_seq FROM runs
-        WHERE finished_at < CASE WHEN state = 'completed' THEN $1 ELSE $2 END
+        WHERE finished_at < CASE WHEN state = 'completed' THEN CAST($1 AS BIGINT)
+            ELSE CAST($2 AS BIGINT) END
             AND finished_at < $3
             AND NOT EXISTS (SELECT 1 FROM runs AS roots
                 WHERE roots.id = runs.root AND roots.finished_at IS NULL)

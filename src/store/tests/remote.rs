@@ -12,13 +12,13 @@ use crate::config::Unit;
 use crate::net::tls;
 
 /// Another process on the same database, with a journal of its own.
-struct Replica {
-    store: Store,
+pub(super) struct Replica {
+    pub store: Store,
     folder: TempDir,
 }
 
 impl Replica {
-    fn of(bench: &Bench) -> Self {
+    pub(super) fn of(bench: &Bench) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&settings(&bench.url, folder.path()), &bench.clock).unwrap();
         Self { store, folder }

@@ -1,5 +1,14 @@
 //! What the store promises about runs, on every backend.
 
+mod beside;
+mod shared;
+
+use self::beside::{
+    a_letter_is_closed_once_and_by_its_owner, a_run_that_ends_withdraws_what_it_asked,
+    an_append_is_all_or_nothing, an_approval_beyond_its_time_is_expired_and_cannot_be_decided,
+    an_approval_is_decided_once_and_the_run_learns_of_it, many_runs_are_let_go_of_in_steps,
+    what_is_long_over_goes_with_all_that_belongs_to_it,
+};
 use super::*;
 use crate::canon::{RunId, RunState};
 use crate::store::runs::{Append, Appended, Begun, NewEvent, NewRun, RunFilter, RunRow, Totals};
@@ -375,6 +384,13 @@ macro_rules! promises {
                 a_run_is_told_a_thing_once_and_takes_it_in,
                 runs_are_listed_the_newest_first_by_what_is_asked,
                 a_definition_is_kept_under_its_hash,
+                an_append_is_all_or_nothing,
+                an_approval_is_decided_once_and_the_run_learns_of_it,
+                an_approval_beyond_its_time_is_expired_and_cannot_be_decided,
+                a_run_that_ends_withdraws_what_it_asked,
+                a_letter_is_closed_once_and_by_its_owner,
+                what_is_long_over_goes_with_all_that_belongs_to_it,
+                many_runs_are_let_go_of_in_steps,
             ]
         );
     };
