@@ -213,8 +213,19 @@ impl Caller {
         self.0.terms.role
     }
 
+    /// Whether its key may run an agent. A key that says nothing of agents may run those that its
+    /// routes name, as in `agent/*`.
     pub fn may_run_agent(&self, name: &str) -> bool {
-        covers(self.0.terms.agents.as_deref(), name)
+        match self.0.terms.agents.as_deref() {
+            None => self.0.terms.routes.is_none() || self.may_call(&format!("agent/{name}")),
+            agents => covers(agents, name),
+        }
+    }
+
+    /// The same for one that is for certain keys and users, too.
+    pub fn may_run(&self, name: &str, keys: Option<&[String]>, users: Option<&[String]>) -> bool {
+        let is_meant = users.is_none() || self.user().is_some_and(|user| covers(users, user));
+        self.may_run_agent(name) && covers(keys, self.key()) && is_meant
     }
 
     pub fn may_use_tool(&self, name: &str) -> bool {

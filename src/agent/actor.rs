@@ -1,5 +1,6 @@
 //! Does what a run says is next, until it is over or waits.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(super) enum Rest {
     Waits(RunState, Option<u64>),
 }
 
+pub(super) type Driving<'a> = Pin<Box<dyn Future<Output = Result<Rest, Halt>> + Send + 'a>>;
+
 /// What came of work that something may come between.
 pub(super) enum Outcome<T> {
     Done(T),
@@ -84,8 +87,13 @@ impl Actor {
         Trace::read(&self.traceparent().await?, None)
     }
 
+    /// The same as [`Self::drive`], with its type forgotten: agents ask agents.
+    pub(super) fn drive_on(&self) -> Driving<'_> {
+        Box::pin(self.drive())
+    }
+
     /// Works until there is nothing to do.
-    pub(super) async fn drive(&self) -> Result<Rest, Halt> {
+    async fn drive(&self) -> Result<Rest, Halt> {
         let mut looked_after = false;
         loop {
             self.take_signals().await?;

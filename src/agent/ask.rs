@@ -1,6 +1,7 @@
 //! Asks a model for the next turn of a run, and takes in what it says.
 
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::time::{Duration, Instant as Clock};
 
 use serde_json::{Value, json};
@@ -30,6 +31,9 @@ const MOST_CALLS: usize = 128;
 const LONGEST_ARGS: usize = 1 << 20;
 /// Tokens of a summary.
 const SUMMARY: u64 = 1500;
+
+/// A call of a model, whose type is long.
+type Turning<'a> = Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
 
 impl Actor {
     /// One turn.
@@ -79,7 +83,7 @@ impl Actor {
             cache: changes.then_some(CacheMode::Off),
         };
         let mut hear = |event: &crate::canon::Event| self.live.voice.hear(event);
-        let work = Box::pin(self.staff.gateway.turn(turn, &mut hear));
+        let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
         match self.unless_ended(work, until).await? {
             Outcome::Done((Ok(response), receipt)) => {
                 self.answered(call, response, (receipt, held)).await
@@ -310,8 +314,9 @@ impl Actor {
             deadline: until,
             cache: None,
         };
-        let (answer, receipt) =
-            Box::pin(self.staff.gateway.turn(turn, &mut |_: &crate::canon::Event| {})).await;
+        let mut deaf = |_: &crate::canon::Event| {};
+        let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
+        let (answer, receipt) = work.await;
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         let Ok(response) = answer else { return Ok(false) };

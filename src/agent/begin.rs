@@ -67,10 +67,10 @@ impl Staff {
         commission: &Commission,
         words: &Words,
     ) -> Result<Option<RunRow>, Error> {
-        let mut found = None;
-        if let Some(previous) = &commission.previous {
-            found = self.run_of_answer(owner, previous).await?;
-        }
+        let mut found = match commission.previous {
+            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
+            None => None,
+        };
         if let (None, Some(session)) = (&found, &commission.wishes.session) {
             let head = self.gateway.store().session(owner, session).await.map_err(away)?;
             if let Some(head) = head {
@@ -89,16 +89,6 @@ impl Staff {
             }
         }
         Ok(found.filter(|row| row.state.is_waiting()))
-    }
-
-    /// The run that gave an answer of this name.
-    async fn run_of_answer(&self, owner: &Owner, answer: &str) -> Result<Option<RunRow>, Error> {
-        let digits = answer.rsplit('_').next().unwrap_or_default();
-        let run = RunId::parse(answer).or_else(|| RunId::of_digits(digits));
-        match run {
-            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away),
-            None => Ok(None),
-        }
     }
 
     /// Tells a waiting run what its client says, and follows it.
@@ -157,7 +147,7 @@ impl Staff {
     fn told(&self, run: &Run, row: &RunRow) -> Performance {
         let voice = super::voice::Voice::new(false);
         let name = format!("agent/{}", run.definition.agent);
-        let follower = voice.tape().follow();
+        let follower = crate::cache::Follower::of(voice.tape());
         if run.state.is_over() {
             voice.parts(&name, &run.answer());
             if let Some(text) = view::last_words(run) {
@@ -172,8 +162,6 @@ impl Staff {
         }
         let report = super::actor::report(run);
         let (_, report) = tokio::sync::watch::channel(report);
-        // A tape that has just begun can be followed.
-        let follower = follower.unwrap_or_else(|| crate::cache::Follower::of(&Arc::default()));
         Performance { run: row.id, version: row.version.as_str().into(), follower, report }
     }
 
@@ -214,14 +202,43 @@ impl Staff {
         }
     }
 
+    /// Calls a run off, by its owner's wish.
+    pub(super) async fn cancel(&self, run: RunId, owner: &Owner) -> Result<(), Error> {
+        let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+        if row.is_none_or(|row| row.state.is_over()) {
+            return Ok(());
+        }
+        let by = owner.to_string();
+        let (reason, after_step) = (None, false);
+        self.tell(run, &super::Told::Cancel { by, reason, after_step }).await.map(|_| ())
+    }
+
+    /// What a run says, once more.
+    pub(super) async fn rejoin(
+        self: &Arc<Self>,
+        run: RunId,
+        owner: &Owner,
+    ) -> Result<Option<Performance>, Error> {
+        let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+        let Some(row) = row else { return Ok(None) };
+        if let Some(performance) = self.live(run).and_then(|live| followed(&live)) {
+            return Ok(Some(performance));
+        }
+        if row.state.is_over() || row.state.is_waiting() {
+            let run = self.whole(&row).await?;
+            return Ok(Some(self.told(&run, &row)));
+        }
+        self.attach(run).await.map(Some)
+    }
+
     /// The turn that this one comes behind, when it is over.
     async fn before(
         &self,
         owner: &Owner,
         commission: &Commission,
     ) -> Result<Option<RunRow>, Error> {
-        let mut last = match &commission.previous {
-            Some(previous) => self.run_of_answer(owner, previous).await?,
+        let mut last = match commission.previous {
+            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
             None => None,
         };
         if let (None, Some(session)) = (&last, &commission.wishes.session) {
@@ -641,9 +658,16 @@ fn created(
         replay_of: None,
         forked_from: None,
         labels: commission.wishes.labels.clone(),
-        trace: commission.trace.as_ref().and_then(crate::canon::Trace::parent_text),
+        trace: commission.trace.as_ref().map(parent_text),
         at: now(),
     })
+}
+
+/// As W3C Trace Context spells it.
+fn parent_text(trace: &crate::canon::Trace) -> String {
+    let sampled = trace.sampled.unwrap_or(false);
+    let written = trace.parent_of_next(trace.parent, sampled);
+    String::from_utf8_lossy(&written).into_owned()
 }
 
 /// The client's key, and the digest of what it asks with it.

@@ -162,7 +162,7 @@ impl Actor {
     /// Works at a child until it is over or waits.
     async fn follow_child(&self, call: &str, child: Actor) -> Result<(), Halt> {
         let id = child.journal.id;
-        let rest = Box::pin(child.drive()).await;
+        let rest = child.drive_on().await;
         self.staff.forget(&child.live);
         match rest? {
             Rest::Waits(..) => Ok(()),

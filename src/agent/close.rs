@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::actor::{Actor, Rest};
 use super::ask::told;
-use super::event::{CallError, Event, Resolution};
+use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
 use super::view;
@@ -132,7 +132,7 @@ impl Actor {
             };
             let open = run.calls.iter().any(|call| {
                 call.request.id == result.id
-                    && call.request.doer == super::event::Doer::Client
+                    && call.request.doer == Doer::Client
                     && call.stage != Stage::Over
             });
             if open {
@@ -165,7 +165,14 @@ impl Actor {
             }
         }
         let usage = run.usage;
+        let calls: Vec<String> = run
+            .calls
+            .iter()
+            .filter(|call| call.stage != Stage::Over && call.request.doer == Doer::Client)
+            .map(|call| call.request.id.clone())
+            .collect();
         drop(run);
+        self.staff.know_calls(&self.live.owner, self.journal.id, calls).await;
         self.journal.rest(state, until).await?;
         self.shows().await;
         let reason = if state == RunState::WaitingClient {

@@ -26,14 +26,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use self::begin::granted;
 pub use self::control::{Told, Verdict, may_decide};
 use self::staff::Staff;
-use crate::access::Caller;
-use crate::canon::RunId;
+use crate::canon::{Owner, RunId};
 use crate::error::Error;
 use crate::gateway::Gateway;
-use crate::gateway::agents::{Commission, Conducting, Conductor};
+use crate::gateway::agents::{Commission, Conductor, Doing, Performance};
 use crate::net::workers::Workers;
 use crate::store::runs::{ApprovalRow, Decided, LetterRow, RunRow};
 
@@ -100,16 +98,17 @@ impl Agents {
 }
 
 impl Conductor for Agents {
-    fn names(&self, caller: &Caller) -> Vec<String> {
-        let house = self.0.gateway.snapshot();
-        let agents = house.config.agents.iter();
-        agents
-            .filter(|(name, agent)| caller.may_run_agent(name) && granted(agent, caller))
-            .map(|(name, _)| name.clone())
-            .collect()
+    fn conduct(&self, commission: Box<Commission>) -> Doing<Result<Performance, Error>> {
+        Box::pin(Arc::clone(&self.0).conduct(commission))
     }
 
-    fn conduct(&self, commission: Box<Commission>) -> Conducting {
-        Box::pin(Arc::clone(&self.0).conduct(commission))
+    fn cancel(&self, run: RunId, owner: Owner) -> Doing<Result<(), Error>> {
+        let staff = Arc::clone(&self.0);
+        Box::pin(async move { staff.cancel(run, &owner).await })
+    }
+
+    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>> {
+        let staff = Arc::clone(&self.0);
+        Box::pin(async move { staff.rejoin(run, &owner).await })
     }
 }

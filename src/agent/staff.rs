@@ -114,7 +114,7 @@ impl Staff {
                 return;
             }
             self.renew().await;
-            if self.gateway.snapshot().config.agents.is_empty() {
+            if self.gateway.snapshot().config.agents.is_empty() || self.gateway.is_draining() {
                 continue;
             }
             self.know_paused().await;
@@ -241,7 +241,7 @@ impl Staff {
         let agent = actor.definition.agent.clone();
         let active = &self.gateway.telemetry.metrics.agent_runs_active;
         active.with_label_values(&[&agent]).inc();
-        let rest = Box::pin(actor.drive()).await;
+        let rest = actor.drive_on().await;
         active.with_label_values(&[&agent]).dec();
         self.forget(&actor.live);
         drop(place);

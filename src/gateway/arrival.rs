@@ -153,6 +153,8 @@ pub(super) enum Unreadable {
     Refused(Error),
     /// The client stopped sending.
     Gone,
+    /// It could, but no model is asked.
+    ForAgent(Box<Question>),
 }
 
 // === impl Filed ===
@@ -499,6 +501,17 @@ impl Question {
         }
         // Only this call's own walk reads it, so nobody was faster.
         let _ = self.chat.set(asked);
+    }
+
+    /// Reads the body into our own words and leaves all of it as it is: results of tools may answer
+    /// calls that it does not tell of.
+    pub(super) fn read_as_it_is(&mut self, client: &dyn ClientSide) {
+        let read = client.read_request(&self.payload.to_bytes()).map(|request| {
+            let (model, stream) = (self.envelope.model.clone(), self.envelope.stream);
+            let request = ChatRequest { model, stream, ..request };
+            Asked { request, repaired: false, capped: false }
+        });
+        self.chat = read.into();
     }
 
     /// The body in our own words, once it was understood.

@@ -221,6 +221,11 @@ pub enum Sent {
     Maybe,
 }
 
+/// Whether a value is what a schema demands; if not, where and how, as JSON pointers.
+pub fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
+    Schema::new(schema)?.check(value)
+}
+
 // === impl Tool ===
 
 impl Tool {

@@ -162,7 +162,9 @@ fn question(door: &PublicDoor) -> Value {
         Some(Surface::Rerank) => json!({"model": "up/m", "query": "Hi", "documents": ["a"]}),
         Some(Surface::Files) => json!({}),
         Some(Surface::Batches) => json!({"input_file_id": "file-1"}),
-        Some(Surface::Explain | Surface::Turn | Surface::Run) | None => json!({"model": "up/m", "messages": said}),
+        Some(Surface::Explain | Surface::Turn | Surface::Run) | None => {
+            json!({"model": "up/m", "messages": said})
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! Where calls and the runs of agents meet: a call may ask for a run, and a run asks models by
 //! calls like everybody's.
 
+mod commission;
+mod forecast;
+mod perform;
+mod show;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -15,21 +19,32 @@ use tokio::time::Instant;
 
 use crate::access::Caller;
 use crate::cache::Follower;
-use crate::canon::{Attempt, ChatRequest, Money, RunId, RunState, Surface, Trace, Usage};
+use crate::canon::{Attempt, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage};
 use crate::config::{CacheMode, OnLeave};
 use crate::error::Error;
 
+pub(super) use self::commission::is_asked;
+pub use self::forecast::Forecast;
+pub(super) use self::perform::answer;
+pub(super) use self::show::{Frame, RUN, Show};
+
 /// Whoever runs agents. The room above this one gives itself in.
 pub trait Conductor: Send + Sync + fmt::Debug {
-    /// The agents that this caller may call, by the names that it may use as a model, without
-    /// `agent/`.
-    fn names(&self, caller: &Caller) -> Vec<String>;
+    /// Begins a run, or goes on with one that waits for this client. What it says is followed from
+    /// the beginning of this answer.
+    fn conduct(&self, commission: Box<Commission>) -> Doing<Result<Performance, Error>>;
 
-    /// Begins a run, or goes on with one that waits for this client.
-    fn conduct(&self, commission: Box<Commission>) -> Conducting;
+    /// Calls a run off. Nothing happens to one that is over.
+    fn cancel(&self, run: RunId, owner: Owner) -> Doing<Result<(), Error>>;
+
+    /// An answer of a run's once more from its beginning, for whoever has lost it: the one that
+    /// began when the call of this id asked. What has been said is there at once. `None` where
+    /// there is no such run of this owner's.
+    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>>;
 }
 
-pub type Conducting = Pin<Box<dyn Future<Output = Result<Performance, Error>> + Send>>;
+/// Work of the conductor's.
+pub type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a client wants of an agent.
 #[derive(Debug)]
@@ -41,13 +56,26 @@ pub struct Commission {
     /// The conversation as it was sent, in our own words.
     pub request: ChatRequest,
     pub wishes: RunWishes,
-    /// The response that its client goes on from, as it is called there.
-    pub previous: Option<String>,
-    /// What the answer will be called: 32 hexadecimal digits.
+    /// The run whose answer its client goes on from.
+    pub previous: Option<RunId>,
+    /// What the answer will be called: 32 hexadecimal digits, and the run that it begins too.
     pub answer_id: String,
     pub trace: Option<Trace>,
     /// Its client does not wait: the run goes on by itself.
     pub background: bool,
+    /// What it may use at most, where that is less than the agent's own budget.
+    pub budget: Option<RunBudget>,
+}
+
+/// A budget that a client makes lower.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunBudget {
+    /// Nano-dollars.
+    pub usd: Option<u64>,
+    pub tokens: Option<u64>,
+    pub steps: Option<u32>,
+    pub tool_calls: Option<u32>,
+    pub seconds: Option<u64>,
 }
 
 /// What headers and metadata say of a run.
@@ -125,23 +153,4 @@ pub struct Receipt {
     pub cached: bool,
     /// The attempts that failed, in order.
     pub failed: Vec<Attempt>,
-}
-
-/// What a question to a route comes to.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Forecast {
-    pub input_tokens: u64,
-    /// The largest of the route's targets.
-    pub window: Option<u64>,
-    /// Nano-dollars for a million tokens, of the dearest target; `None` where nobody knows.
-    pub input_price: Option<u64>,
-    pub output_price: Option<u64>,
-}
-
-impl super::Gateway {
-    /// What a question would come to.
-    pub fn forecast(&self, caller: &Caller, request: &ChatRequest) -> Forecast {
-        let _ = (self, caller, request);
-        Forecast::default()
-    }
 }

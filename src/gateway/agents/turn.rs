@@ -97,6 +97,11 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
     let mut question = Question::spoken(request);
     let road = find(call, &caller, &question)?;
     Box::pin(choose(call, &mut question, (road, tokens))).await?;
+    let house = Arc::clone(&call.house);
+    if let Some(agent) = house.config.agents.get(&*agent) {
+        // What its tools bring and what they are given is seen by no other call.
+        guarding::inspect(call, &mut question, &agent.guards).await?;
+    }
     call.bearings.session = session;
     call.bearings.cache = cache;
     call.bearings.timeout = Some(deadline.saturating_duration_since(Instant::now()));
@@ -111,7 +116,7 @@ fn find(call: &Call, caller: &Caller, question: &Question) -> Result<(Road, Opti
     bearings::find(&call.house, caller, &question.envelope.model).map_err(|unreadable| {
         match unreadable {
             Unreadable::Refused(error) => error,
-            Unreadable::Gone => odd(),
+            Unreadable::Gone | Unreadable::ForAgent(_) => odd(),
         }
     })
 }

@@ -28,6 +28,7 @@ use crate::dialect::{self, embed};
 use crate::error::Error;
 use crate::provider::Operation;
 
+pub(super) use follow::Nothing;
 pub(super) use lead::Recording;
 use record::Recorder;
 use similar::Likeness;
