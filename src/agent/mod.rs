@@ -20,7 +20,7 @@ mod view;
 mod voice;
 mod when;
 
-pub use interim::{Again, RunBudget};
+pub use interim::Again;
 use std::sync::Arc;
 
 use serde_json::Value;

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use super::{Answer, Asked, Door, away, told, views};
 use crate::config::Agent;
 use crate::error::{Error, Kind};
-use crate::gateway::agents::Conductor;
 use crate::store::Audit;
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
@@ -93,7 +92,7 @@ fn names(door: &Door, asked: &Asked) -> Vec<String> {
     if asked.sees_all() {
         return door.gateway.snapshot().config.agents.keys().cloned().collect();
     }
-    door.agents.names(&asked.caller)
+    door.gateway.snapshot().agents(&asked.caller).map(str::to_owned).collect()
 }
 
 /// An agent that this caller may call; nobody learns whether there is another one.

@@ -15,8 +15,7 @@ use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
-use crate::agent::RunBudget;
-use crate::gateway::agents::{Performance, RunWishes};
+use crate::gateway::agents::{Performance, RunBudget, RunWishes};
 use crate::http::json;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
 
@@ -156,10 +155,11 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         idempotency_key: asked.header("idempotency-key").map(str::to_owned),
         on_disconnect: asked.word("on_disconnect", &leave)?,
         labels: labels(asked.body.get("labels"))?,
+        budget: budget(asked.body.get("budget"))?,
         ..RunWishes::default()
     };
-    let wishes = (wishes, budget(asked.body.get("budget"))?);
-    let begun = door.gateway.commission(&asked.caller, &agent, request, wishes).await?;
+    let wanted = (request, wishes);
+    let begun = door.gateway.commission(&asked.caller, &agent, wanted, true).await?;
     let run = begun.run;
     if !wait.is_zero() {
         settled(begun, wait).await;
