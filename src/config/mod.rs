@@ -32,6 +32,7 @@ mod access;
 mod agent;
 mod prompt;
 mod tool;
+mod mcp;
 mod guard;
 mod oidc;
 pub mod entry;
@@ -39,6 +40,7 @@ mod otlp;
 mod telemetry;
 mod record;
 mod check;
+mod check_agents;
 mod discover;
 pub mod watch;
 
@@ -57,11 +59,12 @@ pub use guard::{
     Action, Guard, GuardKind, INJECTION_CATEGORIES, Mode, OnError, PII_KINDS, Stage, together,
 };
 pub use limit::{Limits, Pace};
+pub use mcp::Mcp;
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use otlp::{Attributes, Capture, Otlp, Protocol};
 pub use problem::{Problem, suggestion};
-pub use prompt::Prompt;
+pub use prompt::{LOCK, Prompt, PromptVersion};
 pub use provider::{Provider, Timeouts};
 pub use record::{Bodies, Record};
 pub use reference::{Found, Known, Manager, Reference};
@@ -75,7 +78,11 @@ pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
 pub use text::{Difference, Text};
-pub use tool::{Approval, Breaker, Pin, Retry, Tool, ToolCache, ToolKind, ToolLimits, Undo};
+pub use tool::{
+    Approval, BUILTINS, Breaker, BuiltinTool, ClientCredentials, GraphQlTool, HttpTool, McpTool,
+    McpTransport, OpenApiTool, Piece, Pin, Retry, SqlTemplate, SqlTool, TextTemplate, Tool,
+    ToolAuth, ToolCache, ToolKind, ToolLimits, Undo, UrlTemplate, Web,
+};
 
 use problem::{Lines, Report};
 use reader::{Field, Section};
@@ -100,6 +107,7 @@ pub const SECTIONS: &[&str] = &[
     "telemetry",
     "record",
     "agent_engine",
+    "mcp",
     "tools",
     "prompts",
     "agents",
@@ -135,6 +143,7 @@ pub struct Config {
     /// What is kept of calls, if somebody consented.
     pub record: Option<Arc<Record>>,
     pub agent_engine: AgentEngine,
+    pub mcp: Mcp,
     pub tools: BTreeMap<String, Tool>,
     pub prompts: BTreeMap<String, Prompt>,
     pub agents: BTreeMap<String, Arc<Agent>>,
@@ -235,6 +244,7 @@ impl Config {
             telemetry: Telemetry::default(),
             record: None,
             agent_engine: AgentEngine::default(),
+            mcp: Mcp::default(),
             tools: BTreeMap::new(),
             prompts: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -247,7 +257,7 @@ impl Config {
 
     fn read(root: &Section<'_>, source: Source) -> Self {
         let section = |name, keys| root.get(name).and_then(|field| field.section(keys));
-        let engine = section("agent_engine", agent::ENGINE_KEYS);
+        let engine = section("agent_engine", agent::engine::ENGINE_KEYS);
         let usual = Agent::defaults(engine.as_ref());
         Self {
             server: section("server", server::SERVER_KEYS)
@@ -284,6 +294,7 @@ impl Config {
                 .and_then(|section| Record::read(&section))
                 .map(Arc::new),
             agent_engine: engine.map(|it| AgentEngine::read(&it)).unwrap_or_default(),
+            mcp: section("mcp", mcp::KEYS).map(|section| Mcp::read(&section)).unwrap_or_default(),
             tools: named(root, "tools", tool::KEYS, Tool::read),
             prompts: named(root, "prompts", prompt::KEYS, Prompt::read),
             agents: named(root, "agents", agent::KEYS, |section| {

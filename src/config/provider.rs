@@ -109,7 +109,7 @@ fn api_keys(section: &Section<'_>) -> Vec<Secret> {
     fields.iter().filter_map(|field| Secret::read(field, Literal::Warned)).collect()
 }
 
-fn headers(field: &Field<'_>) -> BTreeMap<String, Secret> {
+pub(super) fn headers(field: &Field<'_>) -> BTreeMap<String, Secret> {
     let mut headers = BTreeMap::new();
     for (name, field) in field.entries() {
         let header = match header_name(name) {
@@ -129,7 +129,7 @@ fn headers(field: &Field<'_>) -> BTreeMap<String, Secret> {
     headers
 }
 
-fn header_name(name: &str) -> Result<String, String> {
+pub(super) fn header_name(name: &str) -> Result<String, String> {
     let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is not a header name"))?;
     if FRAMING_HEADERS.contains(&header.as_str()) {
         return Err(format!("`{header}` frames the message and cannot be set"));

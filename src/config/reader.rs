@@ -127,6 +127,15 @@ impl<'a> Section<'a> {
         self.get(key)?.read(read)
     }
 
+    /// The keys that are written, with their values.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> {
+        self.table.iter().map(|(key, value)| {
+            let name: &str = key.get_ref();
+            let path = child(&self.path, name);
+            (name, Field { path, value: value.get_ref(), report: self.report })
+        })
+    }
+
     /// The whole table as JSON, without these keys.
     pub(super) fn written(&self, without: &[&str]) -> Json {
         let shown = self.table.iter().filter(|(key, _)| !without.contains(&key.get_ref().as_ref()));

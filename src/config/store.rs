@@ -104,7 +104,7 @@ impl Default for StoreUrl {
     }
 }
 
-fn url(field: &Field<'_>) -> Option<StoreUrl> {
+pub(super) fn url(field: &Field<'_>) -> Option<StoreUrl> {
     let secret = Secret::read(field, Literal::Address)?;
     let url = parse(&secret).map_err(|message| field.fail(message)).ok()?;
     let is_written = field.read(value::text).is_some_and(|text| text.starts_with("postgres"));

@@ -2,7 +2,22 @@
 //! breaker, retries and the cleaning of results are there for every kind alike. It knows nothing of
 //! runs: who calls decides whether it may.
 
-use std::collections::BTreeMap;
+mod breaker;
+mod call;
+mod canonical;
+mod credential;
+mod egress;
+mod http;
+mod memo;
+mod pace;
+pub mod mcp;
+mod schema;
+pub mod text;
+mod toolbox;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +25,12 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::call::State;
+pub use self::canonical::canonical;
+use self::schema::Schema;
+pub use self::toolbox::{Kit, Toolbox, alias_of};
 use crate::canon::{Effect, Part};
 use crate::config;
-
-/// The tools of one config, by name: `order_lookup`, and `crm.getCustomer` of a source.
-#[derive(Debug, Default)]
-pub struct Toolbox {
-    tools: BTreeMap<Arc<str>, Arc<Tool>>,
-}
 
 /// One tool.
 #[derive(Debug)]
@@ -30,6 +43,29 @@ pub struct Tool {
     /// JSON Schema of the arguments.
     pub input: Value,
     pub terms: Arc<config::Tool>,
+    checks: Checks,
+    runner: Arc<dyn Runner>,
+    state: State,
+}
+
+/// What a tool is, as its kind tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Definition {
+    /// `SOURCE.TOOL`, where it is one of several.
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) effect: Effect,
+    /// JSON Schema of the arguments: an object.
+    pub(crate) input: Value,
+    /// JSON Schema of what it gives, where that must be so.
+    pub(crate) output: Option<Value>,
+    pub(crate) terms: Arc<config::Tool>,
+}
+
+#[derive(Debug)]
+struct Checks {
+    input: Schema,
+    output: Option<Schema>,
 }
 
 /// One call.
@@ -47,6 +83,77 @@ pub struct Invocation {
     pub deadline: Instant,
     /// What a person has said to the question of an earlier attempt.
     pub answer: Option<Value>,
+}
+
+/// Calls one tool, once: no retries, no limits, no cleaning. Dropping the future ends the attempt.
+pub(crate) trait Runner: Debug + Send + Sync {
+    fn attempt<'a>(&'a self, call: &'a Invocation) -> Attempt<'a>;
+
+    /// Whether it minds the timeout itself: then an attempt is bounded by the call's deadline only.
+    fn minds_time(&self) -> bool {
+        false
+    }
+}
+
+pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'a>>;
+
+/// What one attempt gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Answer {
+    /// For the model, as it came: it is cleaned behind this.
+    pub(crate) parts: Vec<Part>,
+    /// As JSON, where it is.
+    pub(crate) value: Option<Value>,
+    /// As it came, up to `max_result`.
+    pub(crate) raw: Bytes,
+    pub(crate) truncated: bool,
+    /// It says that it failed.
+    pub(crate) is_error: bool,
+}
+
+/// Several tools of one server. What it knows of them it may learn and forget while it lives.
+pub trait Source: Debug + Send + Sync {
+    /// In the order of their names.
+    fn tools(&self) -> Arc<[Arc<Tool>]>;
+
+    /// Learns what tools there are; called once when a config comes into force.
+    fn refresh(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn health(&self) -> Health {
+        Health::Up
+    }
+
+    /// What is known of each tool since it was first seen, where that is watched.
+    fn pins(&self) -> Vec<PinStatus> {
+        Vec::new()
+    }
+
+    /// Takes a tool as it is now for the one that is meant.
+    fn approve_pin<'a>(
+        &'a self,
+        _tool: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>> {
+        Box::pin(std::future::ready(Err("its tools are not watched".to_owned())))
+    }
+}
+
+/// What a tool of a server is, and what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinStatus {
+    pub tool: String,
+    /// Digests of its name, description and schemas.
+    pub pinned: String,
+    pub seen: String,
+    pub changed: bool,
+}
+
+/// Whether a tool can be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    Up,
+    Down { why: String, retry_after: Option<Duration> },
 }
 
 /// What a tool gave.
@@ -109,29 +216,91 @@ pub enum Sent {
     Never,
     /// Its server has refused it and done nothing.
     Refused,
+    /// It was answered, and what happened is what the answer says.
+    Answered,
     Maybe,
 }
 
-// === impl Toolbox ===
+/// Whether a value is what a schema demands; if not, where and how, as JSON pointers.
+pub fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
+    Schema::new(schema)?.check(value)
+}
 
-impl Toolbox {
-    pub fn get(&self, name: &str) -> Option<&Arc<Tool>> {
-        self.tools.get(name)
-    }
+// === impl Tool ===
 
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Tool>> {
-        self.tools.values()
-    }
-
-    /// Those that names or patterns with a trailing `*` mean, in the order of their names.
-    pub fn named<'a>(&'a self, patterns: &'a [String]) -> impl Iterator<Item = &'a Arc<Tool>> {
-        let means = |pattern: &String, name: &str| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == pattern,
+impl Tool {
+    /// Fails where a schema is none, or refers to what lies elsewhere.
+    pub(crate) fn new(definition: Definition, runner: Arc<dyn Runner>) -> Result<Self, String> {
+        let Definition { name, description, effect, input, output, terms } = definition;
+        let checks = Checks {
+            input: Schema::of_arguments(&input).map_err(|why| format!("input: {why}"))?,
+            output: match &output {
+                Some(output) => Some(Schema::new(output).map_err(|why| format!("output: {why}"))?),
+                None => None,
+            },
         };
-        self.tools
-            .values()
-            .filter(move |tool| patterns.iter().any(|pattern| means(pattern, &tool.name)))
+        let alias = Arc::from(alias_of(&name));
+        let name = Arc::from(name);
+        let state = State::new(&terms, effect);
+        Ok(Self { name, alias, description, effect, input, terms, checks, runner, state })
+    }
+
+    /// Goes on where `before` is: what it has counted and remembered stays in force, as far as
+    /// the terms for that are the same.
+    #[must_use]
+    pub(crate) fn following(self, before: &Tool) -> Self {
+        let state = self.state.following(&self.terms, before);
+        Self { state, ..self }
+    }
+
+    /// Whether arguments are what the schema asks for.
+    pub fn check(&self, args: &Value) -> Result<(), Failure> {
+        if !args.is_object() {
+            return Err(Failure::new(FailureKind::Invalid, "arguments must be a JSON object"));
+        }
+        self.checks.input.check(args).map_err(|faults| Failure::new(FailureKind::Invalid, faults))
+    }
+
+    pub fn health(&self) -> Health {
+        self.state.health()
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Text, which may be JSON.
+    pub(crate) fn text(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let value = serde_json::from_str(&text).ok();
+        let raw = Bytes::from(text.clone().into_bytes());
+        Self { parts: vec![Part::text(text)], value, raw, ..Self::default() }
+    }
+
+    pub(crate) fn json(value: Value) -> Self {
+        let text = value.to_string();
+        let raw = Bytes::from(text.clone().into_bytes());
+        Self { parts: vec![Part::text(text)], value: Some(value), raw, ..Self::default() }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Before anything was sent; [`Self::sent`] says otherwise.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { kind, message, retry_after: None, sent: Sent::Never, attempts: 0 }
+    }
+
+    #[must_use]
+    pub fn sent(self, sent: Sent) -> Self {
+        Self { sent, ..self }
+    }
+
+    #[must_use]
+    pub fn retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 }
 

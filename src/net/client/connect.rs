@@ -17,6 +17,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::reach::Reach;
+
+/// How long one of several addresses is waited for.
+const ONE_ADDRESS: Duration = Duration::from_secs(3);
+
 /// How to reach one origin.
 pub(super) struct Connector {
     /// `scheme://host:port`, as far as written.
@@ -27,6 +32,7 @@ pub(super) struct Connector {
     tcp: HttpConnector,
     tls: Option<Arc<ClientConfig>>,
     proxy: Option<Intercept>,
+    reach: Reach,
 }
 
 /// A connection and the protocol that both sides agreed on.
@@ -68,7 +74,12 @@ impl Connector {
             tcp,
             tls,
             proxy,
+            reach: Reach::Anywhere,
         })
+    }
+
+    pub(super) fn within(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -80,9 +91,19 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self) -> io::Result<Connected> {
-        let mut stream = match &self.proxy {
-            None => self.dial(format!("http://{}:{}", self.host, self.port)).await?,
-            Some(proxy) => self.tunnel(proxy).await?,
+        let mut stream = match (&self.proxy, self.reach) {
+            (None, Reach::Anywhere) => {
+                self.dial(format!("http://{}:{}", self.host, self.port)).await?
+            }
+            (None, reach) => self.dial_checked(reach).await?,
+            // What a proxy makes of a name cannot be looked at, so it is given an address; unless
+            // the operator chose both.
+            (Some(proxy), Reach::Public) => {
+                let addresses = Reach::Public.look_up(&self.host, self.port).await?;
+                let address = addresses.first().ok_or(io::ErrorKind::NotFound)?;
+                self.tunnel(proxy, &address.to_string()).await?
+            }
+            (Some(proxy), _) => self.tunnel(proxy, &format!("{}:{}", self.host, self.port)).await?,
         };
         let Some(config) = &self.tls else { return Ok(Connected::Http1(stream)) };
         stream = secure(stream, config, &self.host).await?;
@@ -100,8 +121,21 @@ impl Connector {
         Ok(Stream::Plain(connected.into_inner()))
     }
 
+    /// To the addresses that were looked at, one after the other, and to no others.
+    async fn dial_checked(&self, reach: Reach) -> io::Result<Stream> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in reach.look_up(&self.host, self.port).await? {
+            match tokio::time::timeout(ONE_ADDRESS, self.dial(format!("http://{address}"))).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(last)
+    }
+
     /// A tunnel through an HTTP proxy (RFC 9110, section 9.3.6).
-    async fn tunnel(&self, proxy: &Intercept) -> io::Result<Stream> {
+    async fn tunnel(&self, proxy: &Intercept, target: &str) -> io::Result<Stream> {
         let secured = proxy.uri().scheme_str() == Some("https");
         let host = proxy.uri().host().ok_or_else(|| io::Error::other("the proxy has no host"))?;
         let port = proxy.uri().port_u16().unwrap_or(if secured { 443 } else { 80 });
@@ -111,7 +145,6 @@ impl Connector {
             config.alpn_protocols.clear();
             stream = secure(stream, &Arc::new(config), host).await?;
         }
-        let target = format!("{}:{}", self.host, self.port);
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n").into_bytes();
         if let Some(credentials) = proxy.basic_auth() {
             request.extend_from_slice(b"proxy-authorization: ");

@@ -7,6 +7,7 @@ mod connect;
 mod feed;
 mod grpc;
 mod h1;
+mod reach;
 mod reply;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use self::connect::{Connected, Connector};
 pub use self::feed::Feed;
 pub use self::grpc::{Called, framed, gzip};
 use self::h1::Connection;
+pub use self::reach::{Forbidden, Reach};
 pub use self::reply::{BodyError, Reply, ReplyBody};
 use super::tasks::Tasks;
 use super::{BoxError, tls, workers};
@@ -45,7 +47,7 @@ const MAX_STREAMS: usize = 100;
 /// copies share them.
 #[derive(Clone)]
 pub struct Client {
-    origins: Arc<Mutex<HashMap<Place, Weak<Origin>>>>,
+    origins: Arc<Mutex<HashMap<(Place, Reach), Weak<Origin>>>>,
     environment: Arc<Matcher>,
     workers: usize,
     tasks: Tasks,
@@ -121,6 +123,16 @@ pub enum Fault {
 
 type Outbox = reply::Outbox;
 
+// === impl Fault ===
+
+impl Fault {
+    /// The address that must not be reached, if that is the reason.
+    pub fn forbidden(&self) -> Option<&Forbidden> {
+        let Self::Connect(cause) = self else { return None };
+        cause.get_ref().and_then(|cause| cause.downcast_ref())
+    }
+}
+
 // === impl Client ===
 
 impl Client {
@@ -137,9 +149,15 @@ impl Client {
 
     /// The origin at `place`, with its pool when it is in use already.
     pub fn origin(&self, place: &Place) -> io::Result<Arc<Origin>> {
+        self.origin_within(place, Reach::Anywhere)
+    }
+
+    /// The same, connecting only to addresses that `reach` allows.
+    pub fn origin_within(&self, place: &Place, reach: Reach) -> io::Result<Arc<Origin>> {
+        let key = (place.clone(), reach);
         let mut origins = lock(&self.origins);
         origins.retain(|_, origin| origin.strong_count() > 0);
-        if let Some(origin) = origins.get(place).and_then(Weak::upgrade) {
+        if let Some(origin) = origins.get(&key).and_then(Weak::upgrade) {
             return Ok(origin);
         }
         let proxy = match &place.proxy {
@@ -148,11 +166,11 @@ impl Client {
             None => self.environment.intercept(&place.address),
         };
         let origin = Arc::new(Origin {
-            connector: Connector::new(&place.address, trust(place)?, proxy)?,
+            connector: Connector::new(&place.address, trust(place)?, proxy)?.within(reach),
             shards: (0..self.workers).map(|_| Mutex::default()).collect(),
             tasks: self.tasks.clone(),
         });
-        origins.insert(place.clone(), Arc::downgrade(&origin));
+        origins.insert(key, Arc::downgrade(&origin));
         Ok(origin)
     }
 
@@ -205,6 +223,16 @@ impl Origin {
                 result => return result,
             }
         }
+        self.send_anew(outgoing, connect_limit).await
+    }
+
+    /// The same over a connection of its own, so that nothing is sent twice: on one that was used
+    /// before, nobody can tell whether the peer has closed it before or after it served this.
+    pub async fn send_anew(
+        self: &Arc<Self>,
+        outgoing: Outgoing<'_>,
+        connect_limit: Duration,
+    ) -> Result<Reply, Fault> {
         let connected = tokio::time::timeout(connect_limit, self.connector.connect())
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

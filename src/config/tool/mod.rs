@@ -3,14 +3,27 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::limit::{Pace, paces};
+use super::problem::{Report, child, suggestion};
 use super::provider::texts;
 use super::reader::{self, Section};
-use super::value;
+use super::{Config, value};
 use crate::canon::Effect;
 
+mod kind;
+mod web;
+
+pub use kind::{
+    BUILTINS, BuiltinTool, GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool, Pin,
+    SqlTemplate, SqlTool, ToolKind,
+};
+use web::AUTH_KEYS;
+pub use web::{ClientCredentials, Piece, TextTemplate, ToolAuth, UrlTemplate, Web};
+
+/// Of all kinds together; [`kind::KINDS`] says which have which.
 pub(super) const KEYS: &[&str] = &[
     "kind",
     "version",
@@ -36,6 +49,49 @@ pub(super) const KEYS: &[&str] = &[
     "allow",
     "pin",
     "name",
+    "method",
+    "url",
+    "query",
+    "body",
+    "headers",
+    "auth",
+    "idempotency",
+    "proxy",
+    "ca",
+    "allow_private",
+    "spec",
+    "base_url",
+    "include",
+    "check_output",
+    "transport",
+    "command",
+    "env",
+    "instances",
+    "idle_kill",
+    "connect_timeout",
+    "total_timeout",
+    "dsn",
+    "mode",
+    "templates",
+    "max_rows",
+    "statement_timeout",
+    "hosts",
+];
+/// Keys that every kind has.
+const SHARED: &[&str] = &[
+    "kind",
+    "version",
+    "description",
+    "risk",
+    "timeout",
+    "retry",
+    "breaker",
+    "limits",
+    "approval",
+    "internal",
+    "repeatable",
+    "trust",
+    "max_result",
 ];
 pub(super) const RETRY_KEYS: &[&str] = &["attempts", "base", "max"];
 pub(super) const BREAKER_KEYS: &[&str] = &["failures", "cooldown"];
@@ -53,6 +109,8 @@ pub struct Tool {
     /// What a call does to the world; where a source has several, of those that `effects` does not
     /// name.
     pub effect: Effect,
+    /// Whether that is what was written, and not only what is safe.
+    pub says_effect: bool,
     pub effects: BTreeMap<String, Effect>,
     pub high_risk: bool,
     /// Of one attempt.
@@ -79,17 +137,7 @@ pub struct Tool {
     pub output: Option<Json>,
     /// Bytes of a result that are kept; what an agent is shown of it is its own limit.
     pub max_result: usize,
-    /// Of a source, what is meant; names, or patterns with a trailing `*`.
-    pub allow: Option<Vec<String>>,
-    pub pin: Pin,
     pub written: Json,
-}
-
-/// How it is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ToolKind {
-    /// What the gateway can do itself, by its name there.
-    Builtin(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +173,7 @@ pub struct ToolLimits {
 }
 
 /// Who must let a call pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// When it is needed, in CEL over `args`, `run` and `tool`; always, if nothing is said.
     pub when: Option<String>,
@@ -140,19 +188,10 @@ pub struct Approval {
 
 /// What takes a call back: a tool, and its arguments, in which texts that begin with `$.` are
 /// places in the result, and those with `$args.` in the arguments.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Undo {
     pub tool: String,
     pub args: Json,
-}
-
-/// What becomes of a tool whose schema is not the one that was known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pin {
-    #[default]
-    Off,
-    /// The first one is trusted; another one is not called before somebody allows it.
-    FirstUse,
 }
 
 // === impl Tool ===
@@ -160,10 +199,11 @@ pub enum Pin {
 impl Default for Tool {
     fn default() -> Self {
         Self {
-            kind: ToolKind::Builtin(String::new()),
+            kind: ToolKind::Builtin(BuiltinTool::default()),
             version: "1".to_owned(),
             description: String::new(),
             effect: Effect::Once,
+            says_effect: false,
             effects: BTreeMap::new(),
             high_risk: false,
             timeout: Duration::from_secs(30),
@@ -185,8 +225,6 @@ impl Default for Tool {
             input: None,
             output: None,
             max_result: 8 << 20,
-            allow: None,
-            pin: Pin::Off,
             written: Json::Null,
         }
     }
@@ -195,42 +233,135 @@ impl Default for Tool {
 impl Tool {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let usual = Self::default();
+        let Some(kind) = section.require("kind") else { return usual };
+        let kinds: Vec<_> =
+            kind::KINDS.iter().map(|(name, keys)| (*name, (*name, *keys))).collect();
+        let Some((kind, keys)) = kind.read(|it| value::one_of(it, &kinds)) else { return usual };
+        foreign(section, kind, &[&[SHARED], keys].concat());
         let table = |key| section.get(key).and_then(|field| field.read(reader::object));
         let text = |key| section.read(key, value::text);
         let flag = |key| section.read(key, value::flag).unwrap_or(false);
+        let trusts = [("trusted", false), ("untrusted", true)];
+        let risks = [("normal", false), ("high", true)];
         let effect = section.read("effect", |it| value::one_of(it, &effects()));
-        let builtin = text("name").unwrap_or_default();
-        Self {
-            kind: ToolKind::Builtin(builtin),
+        let tool = Self {
+            kind: ToolKind::read(kind, section),
             version: text("version").unwrap_or(usual.version),
             description: text("description").unwrap_or_default(),
-            effect: effect.unwrap_or(usual.effect),
+            effect: effect.unwrap_or(if kind == "builtin" { Effect::Read } else { Effect::Once }),
+            says_effect: effect.is_some(),
             effects: effects_of(section),
-            high_risk: section
-                .read("risk", |it| value::one_of(it, &[("normal", false), ("high", true)]))
-                .unwrap_or(false),
+            high_risk: section.read("risk", |it| value::one_of(it, &risks)).unwrap_or(false),
             timeout: section.read("timeout", value::deadline).unwrap_or(usual.timeout),
             retry: Retry::read(section).unwrap_or(usual.retry),
             breaker: Breaker::read(section).unwrap_or(usual.breaker),
             cache: ToolCache::read(section),
             limits: ToolLimits::read(section),
-            error_when: text("error_when"),
+            error_when: section.read("error_when", pointer),
             approval: Approval::read(section),
             probe: text("probe"),
             undo: Undo::read(section),
             internal: flag("internal"),
             repeatable: flag("repeatable"),
-            untrusted: section
-                .read("trust", |it| value::one_of(it, &[("trusted", false), ("untrusted", true)]))
-                .unwrap_or(false),
+            untrusted: section.read("trust", |it| value::one_of(it, &trusts)).unwrap_or(false),
             input: table("input"),
             output: table("output"),
             max_result: section.read("max_result", value::size).unwrap_or(usual.max_result),
-            allow: section.get("allow").map(|_| texts(section, "allow")),
-            pin: section
-                .read("pin", |it| value::one_of(it, &[("off", Pin::Off), ("tofu", Pin::FirstUse)]))
-                .unwrap_or_default(),
             written: section.written(&[]),
+        };
+        tool.check(section);
+        tool
+    }
+
+    /// What a call of `tool` does, where this source says so.
+    pub fn effect_of(&self, tool: &str) -> Option<Effect> {
+        self.effects.get(tool).copied().or(self.says_effect.then_some(self.effect))
+    }
+
+    fn check(&self, section: &Section<'_>) {
+        let fail = |key: &str, message: &str| {
+            section.report.problem(&child(&section.path, key), message);
+        };
+        if matches!(self.kind, ToolKind::Http(_) | ToolKind::GraphQl(_)) && !self.says_effect {
+            section.require("effect");
+        }
+        if self.cache.is_some() && !self.kind.is_source() && self.effect != Effect::Read {
+            fail("cache", "only what `effect = \"read\"` says can be remembered");
+        }
+        if let (ToolKind::Http(http), Some(input)) = (&self.kind, &self.input) {
+            let known = input.get("properties").and_then(Json::as_object);
+            let unknown = |place: &String| !known.is_some_and(|known| known.contains_key(place));
+            for place in http.places().into_iter().filter(unknown) {
+                fail("input", &format!("has no property \"{place}\", for which there is a place"));
+            }
+        }
+    }
+}
+
+/// A JSON pointer (RFC 6901); `$.a.b` is taken for `/a/b`.
+fn pointer(written: &toml::de::DeValue<'_>) -> Result<String, String> {
+    let text = value::text(written)?;
+    match text.strip_prefix('$') {
+        Some("") => Ok(String::new()),
+        Some(path) if path.starts_with('.') && !path.contains([' ', '[', '*', '?', '/']) => {
+            Ok(path.replace('.', "/"))
+        }
+        None if text.starts_with('/') => Ok(text),
+        _ => Err(format!("{text:?} is not a JSON pointer; write one as in \"/error\"")),
+    }
+}
+
+/// Complains of keys that this kind does not have.
+fn foreign(section: &Section<'_>, kind: &str, keys: &[&[&str]]) {
+    let keys = keys.concat();
+    for (key, field) in section.fields().filter(|(key, _)| !keys.contains(key)) {
+        let known = KEYS.contains(&key) || AUTH_KEYS.contains(&key);
+        // The others were complained of already.
+        if known {
+            field.fail(format!("is no key of the kind \"{kind}\""));
+        }
+    }
+}
+
+/// What only shows when the sections are seen together.
+pub(super) fn check(config: &Config, report: &Report) {
+    for (name, tool) in &config.tools {
+        let path = child("tools", name);
+        if name.contains('.') {
+            report.problem(&path, "must have no dot: that stands between a source and its tool");
+        }
+        if let ToolKind::Mcp(mcp) = &tool.kind
+            && let McpTransport::Stdio { command, .. } = &mcp.transport
+            && let Some(program) = command.first().filter(|program| program.starts_with('/'))
+            && !config.mcp.allowed_commands.contains(program)
+        {
+            let message = format!("{program:?} is not among the `allowed_commands` of [mcp]");
+            report.problem(&child(&path, "command"), message);
+        }
+        let undo = tool.undo.as_ref().map(|undo| &undo.tool);
+        for (key, other) in [("probe", tool.probe.as_ref()), ("undo", undo)] {
+            if let Some(message) = other.and_then(|other| unknown(config, other)) {
+                report.problem(&child(&path, key), message);
+            }
+        }
+    }
+}
+
+/// What is wrong with the name of a tool. Which tools a source has, only the source knows.
+pub(super) fn unknown(config: &Config, name: &str) -> Option<String> {
+    let source = name.split_once('.').map_or(name, |(source, _)| source);
+    let found = config.tools.get(source);
+    match (found, source == name) {
+        (Some(tool), true) if tool.kind.is_source() => {
+            Some(format!("\"{name}\" is a source; write \"{name}.TOOL\" or \"{name}.*\""))
+        }
+        (Some(tool), false) if !tool.kind.is_source() => {
+            Some(format!("\"{source}\" is one tool and has none inside"))
+        }
+        (Some(_), _) => None,
+        (None, _) => {
+            let hint = suggestion(source, config.tools.keys().map(String::as_str));
+            Some(format!("no tool is called \"{source}\"{hint}"))
         }
     }
 }

@@ -1,0 +1,44 @@
+//! `[mcp]`: which programs may be started as servers of tools, and what others are offered by ours.
+
+use super::provider::texts;
+use super::reader::Section;
+
+pub(super) const KEYS: &[&str] = &["allowed_commands", "expose", "origins", "hosts"];
+pub(super) const EXPOSE_KEYS: &[&str] = &["tools", "agents"];
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mcp {
+    /// Absolute paths; nothing else is started.
+    pub allowed_commands: Vec<String>,
+    /// Tools that `/mcp` offers, names or patterns with a trailing `*`; none if nothing is said.
+    pub tools: Vec<String>,
+    /// And agents.
+    pub agents: Vec<String>,
+    /// Of which pages in browsers calls may come; none if nothing is said.
+    pub origins: Vec<String>,
+    /// Under which names this server is called; any if nothing is said.
+    pub hosts: Vec<String>,
+}
+
+// === impl Mcp ===
+
+impl Mcp {
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        let expose = section.get("expose").and_then(|field| field.section(EXPOSE_KEYS));
+        let exposed = |key| expose.as_ref().map(|it| texts(it, key)).unwrap_or_default();
+        let commands = section.get("allowed_commands").and_then(|field| field.list());
+        for field in commands.into_iter().flatten() {
+            let path = field.read(super::value::text);
+            if path.is_some_and(|path| !path.starts_with('/')) {
+                field.fail("must be an absolute path");
+            }
+        }
+        Self {
+            allowed_commands: texts(section, "allowed_commands"),
+            tools: exposed("tools"),
+            agents: exposed("agents"),
+            origins: texts(section, "origins"),
+            hosts: texts(section, "hosts"),
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! How tools reach the net: by the client of everything else, to addresses that were looked at, with
+//! the operator's credentials, and never on to where a redirect leads.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use tokio::time::Instant;
+
+use super::credential::Credential;
+use super::{Answer, Failure, FailureKind, Invocation, Sent, text};
+use crate::canon::{Content, Effect, Media, MediaKind, Part, Source};
+use crate::config::{self, Secret, Web};
+use crate::dialect::splice::Payload;
+use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reach, Reply, Template};
+
+/// The longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Of an answer that is a failure, what the model is told.
+const LONGEST_REASON: usize = 500;
+/// A header's value of this length may be a secret.
+const SECRET_HEADER: usize = 16;
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("switchpoint/", env!("CARGO_PKG_VERSION")));
+
+/// One server that tools talk to.
+pub(crate) struct Site {
+    origin: Arc<Origin>,
+    /// Of the address, without a `/` at its end.
+    base: String,
+    headers: Template,
+    credential: Option<Credential>,
+    /// Values of headers that are long enough to be some.
+    secrets: Vec<String>,
+    connect: Duration,
+    max_result: usize,
+}
+
+/// One request to a site.
+#[derive(Debug, Clone)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    /// Behind the path of the site's address, with its query. Everything in it is encoded.
+    pub(crate) path: &'a str,
+    pub(crate) headers: &'a [(HeaderName, HeaderValue)],
+    /// What it is, and the bytes.
+    pub(crate) body: Option<(HeaderValue, Bytes)>,
+    /// What must not happen twice goes over a connection of its own.
+    pub(crate) effect: Effect,
+    /// `Idempotency-Key` is sent where the effect asks for one.
+    pub(crate) keyed: bool,
+}
+
+/// What a site answered, with success.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// There was more.
+    pub(crate) truncated: bool,
+}
+
+// === impl Site ===
+
+impl Site {
+    /// The server at `url`, which the operator wrote: nothing of it may be chosen by who calls.
+    pub(crate) fn new(
+        client: &Client,
+        url: &str,
+        web: &Web,
+        terms: &config::Tool,
+    ) -> Result<Self, String> {
+        let reach = if web.allow_private { Reach::Inner } else { Reach::Public };
+        Self::within(client, (url, reach), web, terms)
+    }
+
+    pub(crate) fn within(
+        client: &Client,
+        (url, reach): (&str, Reach),
+        web: &Web,
+        terms: &config::Tool,
+    ) -> Result<Self, String> {
+        let (place, base) = place(url, web)?;
+        let origin = client.origin_within(&place, reach).map_err(|error| format!("ca: {error}"))?;
+        let mut headers = HeaderMap::from_iter([
+            (ACCEPT, HeaderValue::from_static("application/json, */*;q=0.8")),
+            (USER_AGENT, AGENT),
+        ]);
+        for (name, value) in &web.headers {
+            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+            headers.insert(name, sensitive(value.expose())?);
+        }
+        let long = |value: &&str| value.len() >= SECRET_HEADER;
+        let secrets = web.headers.values().map(Secret::expose).filter(long).map(str::to_owned);
+        let secrets = secrets.collect();
+        let credential = match &web.auth {
+            Some(auth) => Some(Credential::new(auth, web, (client, reach))?),
+            None => None,
+        };
+        Ok(Self {
+            origin,
+            base,
+            headers: Template::new(headers),
+            credential,
+            secrets,
+            connect: CONNECT.min(terms.timeout / 2),
+            max_result: terms.max_result,
+        })
+    }
+
+    /// Sends a request and takes in its answer: what is no success is a failure.
+    pub(crate) async fn call(
+        &self,
+        request: Request<'_>,
+        call: &Invocation,
+    ) -> Result<Received, Failure> {
+        let reply = self.open(request, call).await?;
+        let (status, headers) = (reply.status, reply.headers.clone());
+        let limit = if (200..300).contains(&status) { self.max_result } else { 4 * LONGEST_REASON };
+        let (body, truncated) = read(reply, limit).await?;
+        let body = self.without_secrets(body);
+        let received = Received { status, headers, body, truncated };
+        match status {
+            200..=299 => Ok(received),
+            _ => Err(received.refusal()),
+        }
+    }
+
+    /// Sends a request and gives its answer as it begins, whatever it says. A credential that is
+    /// refused is fetched anew, once.
+    pub(crate) async fn open(
+        &self,
+        request: Request<'_>,
+        call: &Invocation,
+    ) -> Result<Reply, Failure> {
+        let began = Instant::now();
+        let reply = self.send(&request, call).await?;
+        match &self.credential {
+            Some(credential) if reply.status == 401 && credential.renew(began) => {
+                drop(reply);
+                self.send(&request, call).await
+            }
+            _ => Ok(reply),
+        }
+    }
+
+    async fn send(&self, request: &Request<'_>, call: &Invocation) -> Result<Reply, Failure> {
+        let mut extra = request.headers.to_vec();
+        if let Some(credential) = &self.credential {
+            extra.push(credential.header().await?);
+        }
+        if request.keyed && request.effect != Effect::Read {
+            extra.extend(value(IDEMPOTENCY_KEY, &call.idempotency_key));
+        }
+        if let Some(traceparent) = &call.traceparent {
+            extra.extend(value(TRACEPARENT, traceparent));
+        }
+        let body = request.body.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
+        let body = Payload::from(body);
+        let path = format!("{}{}", self.base, request.path);
+        let outgoing = Outgoing {
+            method: request.method,
+            path: if path.is_empty() { "/" } else { &path },
+            headers: &self.headers,
+            extra: &extra,
+            content_type: request.body.as_ref().map(|(content_type, _)| content_type),
+            body: &body,
+            rest: None,
+        };
+        let sent = match request.effect {
+            Effect::Once => self.origin.send_anew(outgoing, self.connect).await,
+            Effect::Read | Effect::Idempotent => self.origin.send(outgoing, self.connect).await,
+        };
+        sent.map_err(|fault| failure(&fault))
+    }
+
+    /// Servers that show what they were sent must not show it to models.
+    pub(crate) fn without_secrets(&self, body: Bytes) -> Bytes {
+        let secrets = self.credential.iter().flat_map(Credential::secrets);
+        let secrets = secrets.chain(self.secrets.iter().cloned());
+        secrets.fold(body, |body, secret| text::censor(body, &secret))
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Site({}{})", self.origin.authority(), self.base)
+    }
+}
+
+/// Where an address leads, and the path in it.
+pub(super) fn place(url: &str, web: &Web) -> Result<(Place, String), String> {
+    let wrong = || "its address is not a URL".to_owned();
+    let mut parts = url.parse::<Uri>().map_err(|_| wrong())?.into_parts();
+    let root = PathAndQuery::from_static("/");
+    let path = parts.path_and_query.replace(root.clone()).unwrap_or(root);
+    let address = Uri::from_parts(parts).map_err(|_| wrong())?;
+    let place = Place { address, proxy: web.proxy.clone(), ca: web.ca.clone() };
+    Ok((place, path.as_str().trim_end_matches('/').to_owned()))
+}
+
+/// A header that never prints.
+pub(super) fn sensitive(text: &str) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| "a secret cannot be sent in a header".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn value(name: HeaderName, text: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((name, HeaderValue::from_str(text).ok()?))
+}
+
+/// An answer up to `limit`, and whether there was more.
+pub(super) async fn read(mut reply: Reply, limit: usize) -> Result<(Bytes, bool), Failure> {
+    let mut body = BytesMut::new();
+    loop {
+        let more = poll_fn(|context| reply.body.poll_data(context, &mut body)).await;
+        match more {
+            Ok(true) if body.len() <= limit => {}
+            Ok(false) if body.len() <= limit => return Ok((body.freeze(), false)),
+            Ok(_) => {
+                body.truncate(limit);
+                return Ok((body.freeze(), true));
+            }
+            Err(_) => {
+                let failure = Failure::new(FailureKind::Unreachable, "its answer broke off");
+                return Err(failure.sent(Sent::Maybe));
+            }
+        }
+    }
+}
+
+/// What models are told of a request that was not answered. Addresses are not theirs to know.
+pub(super) fn failure(fault: &Fault) -> Failure {
+    match fault {
+        _ if fault.forbidden().is_some() => {
+            Failure::new(FailureKind::Refused, "its address must not be reached from here")
+        }
+        Fault::Connect(_) => Failure::new(FailureKind::Unreachable, "it cannot be reached"),
+        Fault::Closed { .. } | Fault::Upload(_) => {
+            Failure::new(FailureKind::Unreachable, "the connection to it broke").sent(Sent::Maybe)
+        }
+        Fault::Malformed(_) => {
+            Failure::new(FailureKind::BadOutput, "its answer is not HTTP").sent(Sent::Maybe)
+        }
+    }
+}
+
+// === impl Received ===
+
+impl Received {
+    fn content_type(&self) -> &str {
+        self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    fn media_type(&self) -> String {
+        let media_type = self.content_type().split(';').next().unwrap_or_default();
+        media_type.trim().to_ascii_lowercase()
+    }
+
+    /// For the model: JSON and texts as they are, images as such, and of all else only a note.
+    pub(crate) fn into_answer(self) -> Result<Answer, Failure> {
+        let media_type = self.media_type();
+        let (raw, truncated) = (self.body.clone(), self.truncated);
+        let answer = Answer { raw, truncated, ..Answer::default() };
+        if let Some(kind) = media_kind(&media_type).filter(|_| !truncated) {
+            let data = BASE64_STANDARD.encode(&self.body);
+            let media = Media::new(kind, Source::Base64 { media_type, data });
+            return Ok(Answer { parts: vec![Part::new(Content::Media(media))], ..answer });
+        }
+        let is_json = media_type == "application/json" || media_type.ends_with("+json");
+        let is_text = is_json
+            || media_type.is_empty()
+            || media_type.starts_with("text/")
+            || media_type.contains("xml")
+            || media_type.contains("yaml")
+            || media_type.contains("javascript")
+            || media_type == "application/x-www-form-urlencoded";
+        if !is_text {
+            let note = format!("[{media_type}, {} bytes]", self.body.len());
+            return Ok(Answer { parts: vec![Part::text(note)], ..answer });
+        }
+        let said = decode(&self.body, self.content_type());
+        let value = if truncated { None } else { text::read_json(&said) };
+        if is_json && value.is_none() && !truncated && !said.trim().is_empty() {
+            let failure =
+                Failure::new(FailureKind::BadOutput, "its answer is not the JSON it says");
+            return Err(failure.sent(Sent::Answered));
+        }
+        Ok(Answer { parts: vec![Part::text(said)], value, ..answer })
+    }
+
+    /// What an answer means that is no success.
+    fn refusal(&self) -> Failure {
+        let (kind, sent) = match self.status {
+            401 | 403 => (FailureKind::Auth, Sent::Refused),
+            429 => (FailureKind::RateLimited, Sent::Refused),
+            status @ 400..=499 => (FailureKind::Status(status), Sent::Refused),
+            status => (FailureKind::Status(status), Sent::Maybe),
+        };
+        let said = decode(&self.body, self.content_type());
+        let said = text::clean(&said);
+        let said = said.trim();
+        let message = match self.status {
+            401 | 403 => format!("HTTP {}: it does not let us in", self.status),
+            300..=399 => format!("HTTP {}: it leads elsewhere, which is not followed", self.status),
+            status if said.is_empty() => format!("HTTP {status}"),
+            status => format!("HTTP {status}: {}", text::head(said, LONGEST_REASON)),
+        };
+        Failure::new(kind, message).sent(sent).retry_after(retry_after(&self.headers))
+    }
+}
+
+fn media_kind(media_type: &str) -> Option<MediaKind> {
+    match media_type {
+        "image/png" | "image/jpeg" | "image/gif" | "image/webp" => Some(MediaKind::Image),
+        "audio/wav" | "audio/x-wav" | "audio/mpeg" => Some(MediaKind::Audio),
+        _ => None,
+    }
+}
+
+fn decode(body: &[u8], content_type: &str) -> String {
+    let content_type = content_type.to_ascii_lowercase();
+    if content_type.contains("charset=iso-8859-1") || content_type.contains("charset=latin1") {
+        return body.iter().map(|byte| char::from(*byte)).collect();
+    }
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    String::from_utf8_lossy(body).into_owned()
+}
+
+/// Seconds; dates say nothing that is worth a clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}

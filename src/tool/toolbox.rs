@@ -1,0 +1,187 @@
+//! All tools of one config, found by name, and how they are made from it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::http::Endpoint;
+use super::{Definition, Runner, Source, Tool, mcp};
+use crate::config::{self, Config, ToolKind};
+use crate::net::client::Client;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// Of an alias, how much is kept of a name that is too long or too strange.
+const LONGEST_ALIAS: usize = 64;
+const DIGEST_DIGITS: usize = 10;
+
+/// The tools of one config, by name: `order_lookup`, and `crm.getCustomer` of a source.
+#[derive(Debug, Default)]
+pub struct Toolbox {
+    tools: BTreeMap<Arc<str>, Arc<Tool>>,
+    sources: BTreeMap<Arc<str>, Entry>,
+}
+
+/// One source, and the terms by which it was made.
+#[derive(Debug)]
+struct Entry {
+    terms: Arc<config::Tool>,
+    source: Arc<dyn Source>,
+}
+
+/// What tools are made with.
+#[derive(Debug)]
+pub struct Kit<'a> {
+    pub config: &'a Config,
+    pub client: &'a Client,
+    pub store: &'a Store,
+    pub metrics: &'a Metrics,
+}
+
+enum Made {
+    One(Arc<Tool>),
+    Several(Arc<dyn Source>),
+}
+
+// === impl Toolbox ===
+
+impl Toolbox {
+    /// The tools of a config. Those that `before` has by the same terms live on, with what they
+    /// have counted and remembered. Fails with what is wrong with which.
+    pub fn build(kit: &Kit<'_>, before: &Self) -> Result<Self, Vec<(String, String)>> {
+        let (mut toolbox, mut faults) = (Self::default(), Vec::new());
+        for (name, terms) in &kit.config.tools {
+            match before.same(name, terms).map_or_else(|| make(name, terms, kit), Ok) {
+                Ok(Made::One(tool)) => {
+                    let tool = match before.tools.get(name.as_str()) {
+                        Some(former) if !Arc::ptr_eq(former, &tool) => follow(tool, former),
+                        _ => tool,
+                    };
+                    toolbox.tools.insert(Arc::clone(&tool.name), tool);
+                }
+                Ok(Made::Several(source)) => {
+                    let terms = Arc::new(terms.clone());
+                    toolbox.sources.insert(Arc::from(name.as_str()), Entry { terms, source });
+                }
+                Err(why) => faults.push((name.clone(), why)),
+            }
+        }
+        if faults.is_empty() { Ok(toolbox) } else { Err(faults) }
+    }
+
+    /// Has every source learn what tools it has.
+    pub async fn refresh(&self) {
+        let sources = self.sources.values().map(|entry| entry.source.refresh());
+        futures_util::future::join_all(sources).await;
+    }
+
+    pub fn get(&self, name: &str) -> Option<Arc<Tool>> {
+        if let Some(tool) = self.tools.get(name) {
+            return Some(Arc::clone(tool));
+        }
+        let (source, _) = name.split_once('.')?;
+        let tools = self.sources.get(source)?.source.tools();
+        tools.iter().find(|tool| *tool.name == *name).cloned()
+    }
+
+    /// In the order of their names.
+    pub fn all(&self) -> Vec<Arc<Tool>> {
+        let mut tools: Vec<Arc<Tool>> = self.tools.values().cloned().collect();
+        for entry in self.sources.values() {
+            tools.extend(entry.source.tools().iter().cloned());
+        }
+        tools.sort_by(|one, other| one.name.cmp(&other.name));
+        tools
+    }
+
+    /// Those that names or patterns with a trailing `*` mean, in the order of their names.
+    pub fn named(&self, patterns: &[String]) -> Vec<Arc<Tool>> {
+        let means = |pattern: &String, name: &str| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == pattern,
+        };
+        let mut tools = self.all();
+        tools.retain(|tool| patterns.iter().any(|pattern| means(pattern, &tool.name)));
+        tools
+    }
+
+    pub fn source(&self, name: &str) -> Option<&Arc<dyn Source>> {
+        self.sources.get(name).map(|entry| &entry.source)
+    }
+
+    /// The sources, by name, with how they are.
+    pub fn sources(&self) -> impl Iterator<Item = (&Arc<str>, super::Health)> {
+        self.sources.iter().map(|(name, entry)| (name, entry.source.health()))
+    }
+
+    fn same(&self, name: &str, terms: &config::Tool) -> Option<Made> {
+        if let Some(tool) = self.tools.get(name) {
+            return (*tool.terms == *terms).then(|| Made::One(Arc::clone(tool)));
+        }
+        let entry = self.sources.get(name).filter(|entry| *entry.terms == *terms)?;
+        Some(Made::Several(Arc::clone(&entry.source)))
+    }
+}
+
+fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
+    match Arc::try_unwrap(tool) {
+        Ok(tool) => Arc::new(tool.following(former)),
+        Err(shared) => shared,
+    }
+}
+
+fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String> {
+    let terms = Arc::new(terms.clone());
+    let missing = || Err(format!("{name}: its kind is not built in yet"));
+    match &terms.kind {
+        ToolKind::Http(http) => {
+            let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
+            single(name, &terms, input, Endpoint::new(kit.client, http, &terms)?)
+        }
+        ToolKind::Builtin(_) => missing(),
+        ToolKind::OpenApi(_) => missing(),
+        ToolKind::GraphQl(_) => missing(),
+        ToolKind::Mcp(mcp) => {
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
+            Ok(Made::Several(server))
+        }
+        ToolKind::Sql(_) => missing(),
+    }
+}
+
+/// A tool that is all there is by its name.
+fn single(
+    name: &str,
+    terms: &Arc<config::Tool>,
+    input: Value,
+    runner: impl Runner + 'static,
+) -> Result<Made, String> {
+    let definition = Definition {
+        name: name.to_owned(),
+        description: terms.description.clone(),
+        effect: terms.effect,
+        input,
+        output: terms.output.clone(),
+        terms: Arc::clone(terms),
+    };
+    Ok(Made::One(Arc::new(Tool::new(definition, Arc::new(runner))?)))
+}
+
+/// What models call a tool of this name: the same for the same name, and never that of another.
+pub fn alias_of(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let alias = name.replace('.', "__").replace(|c: char| !plain(c), "_");
+    let faithful = alias == name.replace('.', "__");
+    if faithful && alias.len() <= LONGEST_ALIAS && !alias.is_empty() {
+        return alias;
+    }
+    let mut digest = String::new();
+    for byte in Sha256::digest(name) {
+        let _ = write!(digest, "{byte:02x}");
+    }
+    let kept = alias.get(..LONGEST_ALIAS - DIGEST_DIGITS - 1).unwrap_or(&alias);
+    format!("{kept}_{}", &digest[..DIGEST_DIGITS])
+}
