@@ -2,11 +2,14 @@
 //! breaker, retries and the cleaning of results are there for every kind alike. It knows nothing of
 //! runs: who calls decides whether it may.
 
+mod breaker;
 mod call;
 mod canonical;
 mod credential;
 mod egress;
 mod http;
+mod memo;
+mod pace;
 pub mod mcp;
 mod schema;
 pub mod text;
@@ -22,6 +25,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::call::State;
 pub use self::canonical::canonical;
 use self::schema::Schema;
 pub use self::toolbox::{Kit, Toolbox, alias_of};
@@ -41,6 +45,7 @@ pub struct Tool {
     pub terms: Arc<config::Tool>,
     checks: Checks,
     runner: Arc<dyn Runner>,
+    state: State,
 }
 
 /// What a tool is, as its kind tells it.
@@ -231,14 +236,16 @@ impl Tool {
         };
         let alias = Arc::from(alias_of(&name));
         let name = Arc::from(name);
-        Ok(Self { name, alias, description, effect, input, terms, checks, runner })
+        let state = State::new(&terms, effect);
+        Ok(Self { name, alias, description, effect, input, terms, checks, runner, state })
     }
 
     /// Goes on where `before` is: what it has counted and remembered stays in force, as far as
     /// the terms for that are the same.
     #[must_use]
-    pub(crate) fn following(self, _before: &Tool) -> Self {
-        self
+    pub(crate) fn following(self, before: &Tool) -> Self {
+        let state = self.state.following(&self.terms, before);
+        Self { state, ..self }
     }
 
     /// Whether arguments are what the schema asks for.
@@ -250,7 +257,7 @@ impl Tool {
     }
 
     pub fn health(&self) -> Health {
-        Health::Up
+        self.state.health()
     }
 }
 

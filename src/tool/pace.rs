@@ -1,0 +1,211 @@
+//! How often a tool may be called: so many times in any span of time, by all and by each user.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{Pace, ToolLimits};
+
+/// Parts of a span in which calls are counted together: what is remembered has this bound, and a
+/// call counts a little longer than it must, never shorter.
+const PARTS: u32 = 256;
+/// Users that are remembered before those are let go who have not called of late.
+const MOST_USERS: usize = 10_000;
+
+/// The limits of one tool, and who has used how much of them.
+#[derive(Debug)]
+pub(super) struct Gate {
+    limits: ToolLimits,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: Vec<Window>,
+    users: HashMap<Arc<str>, Vec<Window>>,
+}
+
+/// The calls of one span that slides along.
+#[derive(Debug, Default)]
+struct Window {
+    parts: VecDeque<(Instant, u64)>,
+    total: u64,
+}
+
+// === impl Gate ===
+
+impl Gate {
+    pub(super) fn new(limits: &ToolLimits) -> Self {
+        Self { limits: limits.clone(), counts: Mutex::default() }
+    }
+
+    pub(super) fn is_like(&self, limits: &ToolLimits) -> bool {
+        self.limits == *limits
+    }
+
+    /// Waits for a turn, and takes it. Where that would take longer than the limits or the deadline
+    /// allow, says how long.
+    pub(super) async fn pass(
+        &self,
+        user: Option<&Arc<str>>,
+        deadline: Instant,
+    ) -> Result<(), Duration> {
+        if self.limits.tool.is_empty() && self.limits.user.is_empty() {
+            return Ok(());
+        }
+        let until = deadline.min(Instant::now() + self.limits.max_wait);
+        loop {
+            let now = Instant::now();
+            let Err(wait) = self.take(user, now) else { return Ok(()) };
+            if now + wait > until {
+                return Err(wait);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Takes a turn of every limit, or of none.
+    fn take(&self, user: Option<&Arc<str>>, now: Instant) -> Result<(), Duration> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counts { all, users } = &mut *counts;
+        all.resize_with(self.limits.tool.len(), Window::default);
+        let mut none = Vec::new();
+        let paces = self.limits.tool.iter().zip(all.iter_mut());
+        let own = match user.filter(|_| !self.limits.user.is_empty()) {
+            Some(user) => {
+                if users.len() >= MOST_USERS && !users.contains_key(user) {
+                    let spans = &self.limits.user;
+                    users.retain(|_, windows| !are_idle(windows, spans, now));
+                }
+                let windows = users.entry(Arc::clone(user)).or_default();
+                windows.resize_with(self.limits.user.len(), Window::default);
+                windows
+            }
+            None => &mut none,
+        };
+        let own = self.limits.user.iter().zip(own.iter_mut());
+        let mut turns: Vec<(&Pace, &mut Window)> = paces.chain(own).collect();
+        let wait = turns.iter_mut().filter_map(|(pace, window)| window.wait(pace, now)).max();
+        match wait {
+            Some(wait) => Err(wait),
+            None => {
+                turns.iter_mut().for_each(|(pace, window)| window.count(pace, now));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn are_idle(windows: &mut [Window], paces: &[Pace], now: Instant) -> bool {
+    windows.iter_mut().zip(paces).all(|(window, pace)| {
+        window.forget(pace, now);
+        window.total == 0
+    })
+}
+
+// === impl Window ===
+
+impl Window {
+    /// How long until there is room, if there is none.
+    fn wait(&mut self, pace: &Pace, now: Instant) -> Option<Duration> {
+        self.forget(pace, now);
+        let (oldest, _) = self.parts.front().filter(|_| self.total >= pace.amount)?;
+        Some(*oldest + kept(pace) - now)
+    }
+
+    fn count(&mut self, pace: &Pace, now: Instant) {
+        self.total += 1;
+        match self.parts.back_mut() {
+            Some((began, count)) if now < *began + part(pace) => *count += 1,
+            _ => self.parts.push_back((now, 1)),
+        }
+    }
+
+    fn forget(&mut self, pace: &Pace, now: Instant) {
+        while let Some((_, count)) =
+            self.parts.front().filter(|(began, _)| *began + kept(pace) <= now)
+        {
+            self.total -= count;
+            self.parts.pop_front();
+        }
+    }
+}
+
+fn part(pace: &Pace) -> Duration {
+    Duration::from_secs(pace.seconds) / PARTS
+}
+
+/// How long a part is remembered: its last call counts for a whole span.
+fn kept(pace: &Pace) -> Duration {
+    Duration::from_secs(pace.seconds) + part(pace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(tool: &[(u64, u64)], user: &[(u64, u64)], max_wait: Duration) -> Gate {
+        let paces = |paces: &[(u64, u64)]| {
+            paces
+                .iter()
+                .map(|(amount, seconds)| Pace { amount: *amount, seconds: *seconds })
+                .collect()
+        };
+        let limits = ToolLimits { tool: paces(tool), user: paces(user), run: None, max_wait };
+        Gate::new(&limits)
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_hours(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_span_ever_holds_more_calls_than_its_limit() {
+        let gate = gate(&[(10, 1)], &[], Duration::from_secs(100));
+        let mut times = Vec::new();
+        for _ in 0..55 {
+            gate.pass(None, later()).await.unwrap();
+            times.push(Instant::now());
+            tokio::time::advance(Duration::from_millis(7)).await;
+        }
+        for eleven in times.windows(11) {
+            assert!(eleven[10] - eleven[0] >= Duration::from_secs(1));
+        }
+        assert!(times[54] - times[0] < Duration::from_secs(7), "and it is used");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_user_takes_nothing_of_another() {
+        let gate = gate(&[], &[(1, 60)], Duration::ZERO);
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        assert_eq!(gate.pass(Some(&ann), later()).await, Ok(()));
+        let wait = gate.pass(Some(&ann), later()).await.unwrap_err();
+        assert!(wait > Duration::from_secs(59) && wait < Duration::from_secs(61), "{wait:?}");
+        assert_eq!(gate.pass(Some(&bob), later()).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_limit_refuses_costs_nothing_of_another() {
+        let gate = gate(&[(2, 60)], &[(1, 60)], Duration::ZERO);
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        assert!(gate.pass(Some(&ann), later()).await.is_ok());
+        for _ in 0..5 {
+            assert!(gate.pass(Some(&ann), later()).await.is_err());
+        }
+        assert!(gate.pass(Some(&bob), later()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_the_limit_or_the_call_allows() {
+        let gate = gate(&[(1, 10)], &[], Duration::from_secs(60));
+        gate.pass(None, later()).await.unwrap();
+        let began = Instant::now();
+        let soon = began + Duration::from_secs(1);
+        assert!(gate.pass(None, soon).await.is_err());
+        assert_eq!(Instant::now(), began, "it is known beforehand");
+        gate.pass(None, later()).await.unwrap();
+        assert!(began.elapsed() >= Duration::from_secs(10));
+    }
+}
