@@ -104,7 +104,7 @@ impl Tape {
     }
 
     /// Follows it from the beginning. `None`: that cannot be had any more.
-    pub(super) fn follow(self: &Arc<Self>) -> Option<Follower> {
+    pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut said = self.said();
         if matches!(said.end, Some(End::Failed(_) | End::Dropped)) {
             return None;
@@ -203,6 +203,7 @@ fn size(event: &Event) -> usize {
         | Event::Usage(_)
         | Event::Failed(_)
         | Event::End => 0,
+        Event::Aside(text) => return text.len() + OVERHEAD,
     };
     text + OVERHEAD
 }

@@ -60,6 +60,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
+use self::agents::Conductor;
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
 use self::desk::Desk;
@@ -105,6 +106,8 @@ pub struct Gateway {
     /// Where replicas count together.
     desk: OnceLock<Desk>,
     shelf: Shelf,
+    /// Who runs agents, once they are at work.
+    conductor: OnceLock<Arc<dyn Conductor>>,
     /// Responses that are made in the background.
     jobs: Jobs,
     /// What kinds of work conversations are, where it took asking somebody.
@@ -155,6 +158,7 @@ impl Gateway {
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
             directory: directory::Directory::default(),
+            conductor: OnceLock::new(),
             jobs: Jobs::default(),
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
@@ -221,6 +225,22 @@ impl Gateway {
     /// Ends the streams that are still open, each with an error event of its dialect.
     pub fn end_streams(&self) {
         self.ending.send_replace(true);
+    }
+
+    /// Has this one run agents, from now on to the end of the process.
+    pub fn set_conductor(&self, conductor: Arc<dyn Conductor>) {
+        if self.conductor.set(conductor).is_err() {
+            tracing::error!("agents are run by somebody already");
+        }
+    }
+
+    fn conductor(&self) -> Option<Arc<dyn Conductor>> {
+        self.conductor.get().cloned()
+    }
+
+    /// Whether open streams have to end.
+    fn is_ending(&self) -> bool {
+        *self.ending.borrow()
     }
 
     /// Turns true when streams that are open are to end.
