@@ -127,7 +127,7 @@ impl Runner for Statement {
             };
             let (access, rows, bytes) = (self.access, self.rows, self.bytes);
             let ask = Ask { sql: Arc::from(sql), values, access, rows, bytes, until };
-            self.foreign.ask(ask).await.map(answer).map_err(failure)
+            self.foreign.ask(ask).await.map(answer).map_err(|refusal| failure(&refusal))
         })
     }
 }
@@ -142,7 +142,7 @@ fn answer(table: Table) -> Answer {
     Answer { truncated, ..Answer::json(value) }
 }
 
-fn failure(refusal: Refusal) -> Failure {
+fn failure(refusal: &Refusal) -> Failure {
     let message = refusal.to_string();
     let (kind, sent) = match refusal {
         Refusal::Away => (FailureKind::Unreachable, Sent::Refused),
