@@ -29,6 +29,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
     // Calendars and their zones.
+    // Exact arithmetic, and JSON numbers as RFC 8785 writes them.
+    ("rust_decimal", &["tool"]),
+    ("ryu_js", &["tool"]),
     ("jiff", &["config", "access", "tool"]),
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route", "guard"]),
