@@ -38,6 +38,19 @@ pub enum Kind {
     UpstreamError,
     UpstreamUnavailable,
     StreamTruncated,
+    AgentNotFound,
+    AgentNotAllowed,
+    RunNotFound,
+    /// A run cannot do that where it stands.
+    InvalidTransition,
+    /// Somebody was first.
+    AlreadyDecided,
+    /// What is to be decided is not what was looked at.
+    ArgsChanged,
+    /// Nobody says what was looked at.
+    PreconditionRequired,
+    ToolNotFound,
+    ToolFailed,
     Internal,
 }
 
@@ -218,6 +231,71 @@ const TABLE: &[Row] = &[
         "UNAVAILABLE",
     ),
     Row(Kind::StreamTruncated, "stream_truncated", 502, "server_error", "api_error", "INTERNAL"),
+    Row(
+        Kind::AgentNotFound,
+        "agent_not_found",
+        404,
+        "invalid_request_error",
+        "not_found_error",
+        "NOT_FOUND",
+    ),
+    Row(
+        Kind::AgentNotAllowed,
+        "agent_not_allowed",
+        403,
+        "permission_error",
+        "permission_error",
+        "PERMISSION_DENIED",
+    ),
+    Row(
+        Kind::RunNotFound,
+        "run_not_found",
+        404,
+        "invalid_request_error",
+        "not_found_error",
+        "NOT_FOUND",
+    ),
+    Row(
+        Kind::InvalidTransition,
+        "invalid_state_transition",
+        409,
+        "invalid_request_error",
+        "invalid_request_error",
+        "FAILED_PRECONDITION",
+    ),
+    Row(
+        Kind::AlreadyDecided,
+        "already_decided",
+        409,
+        "invalid_request_error",
+        "invalid_request_error",
+        "FAILED_PRECONDITION",
+    ),
+    Row(
+        Kind::ArgsChanged,
+        "args_changed",
+        412,
+        "invalid_request_error",
+        "invalid_request_error",
+        "FAILED_PRECONDITION",
+    ),
+    Row(
+        Kind::PreconditionRequired,
+        "precondition_required",
+        428,
+        "invalid_request_error",
+        "invalid_request_error",
+        "FAILED_PRECONDITION",
+    ),
+    Row(
+        Kind::ToolNotFound,
+        "tool_not_found",
+        404,
+        "invalid_request_error",
+        "not_found_error",
+        "NOT_FOUND",
+    ),
+    Row(Kind::ToolFailed, "tool_failed", 502, "server_error", "api_error", "INTERNAL"),
     Row(Kind::Internal, "internal", 500, "server_error", "api_error", "INTERNAL"),
 ];
 

@@ -38,6 +38,7 @@ mod replay;
 mod replaying;
 mod responses;
 mod routing;
+mod runs;
 mod sdk;
 mod secrets;
 mod state;

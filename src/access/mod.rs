@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod roster;
+mod known;
 mod tab;
 mod token;
 
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{self, CacheMode, Config, Role, Secret};
 use crate::error::{Error, Kind};
 use account::Scope;
+pub use known::CallerRef;
 use roster::{Roster, World};
 pub use tab::{Tab, Tabs};
 pub use token::{Tokens, Visitor};
@@ -82,6 +84,18 @@ impl Access {
             None => self.roster.find(&digest, Timestamp::now())?.ok_or_else(invalid)?,
         };
         principal.check(from)?;
+        Ok(Caller(principal))
+    }
+
+    /// Whoever this was, if they may still call. Nothing is shown that would prove it: it is for
+    /// work that was begun when it was proven.
+    pub fn recognise(&self, known: &CallerRef) -> Result<Caller, Error> {
+        let of_file = self.keys.values().find(|principal| *principal.id == *known.key);
+        let principal = match of_file {
+            Some(principal) => Arc::clone(principal),
+            None => self.roster.recognise(&known.key)?,
+        };
+        principal.check(None)?;
         Ok(Caller(principal))
     }
 }
@@ -199,8 +213,19 @@ impl Caller {
         self.0.terms.role
     }
 
+    /// Whether its key may run an agent. A key that says nothing of agents may run those that its
+    /// routes name, as in `agent/*`.
     pub fn may_run_agent(&self, name: &str) -> bool {
-        covers(self.0.terms.agents.as_deref(), name)
+        match self.0.terms.agents.as_deref() {
+            None => self.0.terms.routes.is_none() || self.may_call(&format!("agent/{name}")),
+            agents => covers(agents, name),
+        }
+    }
+
+    /// The same for one that is for certain keys and users, too.
+    pub fn may_run(&self, name: &str, keys: Option<&[String]>, users: Option<&[String]>) -> bool {
+        let is_meant = users.is_none() || self.user().is_some_and(|user| covers(users, user));
+        self.may_run_agent(name) && covers(keys, self.key()) && is_meant
     }
 
     pub fn may_use_tool(&self, name: &str) -> bool {

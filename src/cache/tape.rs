@@ -104,7 +104,7 @@ impl Tape {
     }
 
     /// Follows it from the beginning. `None`: that cannot be had any more.
-    pub(super) fn follow(self: &Arc<Self>) -> Option<Follower> {
+    pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut said = self.said();
         if matches!(said.end, Some(End::Failed(_) | End::Dropped)) {
             return None;
@@ -135,6 +135,16 @@ impl Said {
 // === impl Follower ===
 
 impl Follower {
+    /// Follows a tape that nothing has gone wrong with; one that has failed tells that at once.
+    pub fn of(tape: &Arc<Tape>) -> Self {
+        let mut said = tape.said();
+        said.followers += 1;
+        said.waiting.push(None);
+        let place = said.waiting.len() - 1;
+        drop(said);
+        Self { tape: Arc::clone(tape), next: 0, place }
+    }
+
     pub fn tape(&self) -> Arc<Tape> {
         Arc::clone(&self.tape)
     }
@@ -203,6 +213,7 @@ fn size(event: &Event) -> usize {
         | Event::Usage(_)
         | Event::Failed(_)
         | Event::End => 0,
+        Event::Aside(text) => return text.len() + OVERHEAD,
     };
     text + OVERHEAD
 }

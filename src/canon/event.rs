@@ -6,12 +6,13 @@
 //! `Usage` may come several times, each replacing the one before. `End` comes last; a stream that
 //! stops without it was cut. `Failed` ends a stream.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Usage;
 use super::chat::{Citation, Finish, Foreign, Opaque};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     Start(Start),
     Open {
@@ -32,10 +33,13 @@ pub enum Event {
     Usage(Usage),
     /// The upstream reports a failure inside its stream.
     Failed(StreamFailure),
+    /// What is told beside the answer and is no part of it: `step 2 execute_tool order_lookup`. It
+    /// may come anywhere between `Start` and `End`.
+    Aside(String),
     End,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// The upstream's id; empty where it gave none.
     pub id: String,
@@ -47,7 +51,7 @@ pub struct Start {
 }
 
 /// What kind of part begins.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Opening {
     Text,
     Refusal,
@@ -71,7 +75,7 @@ pub enum Opening {
 }
 
 /// More of the open part.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Delta {
     Text(String),
     Refusal(String),
@@ -88,7 +92,7 @@ pub enum Delta {
     Logprobs(Value),
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFailure {
     pub message: String,
     /// The upstream's own word for it: `overloaded_error`, `throttlingException`.

@@ -35,10 +35,14 @@ pub enum Surface {
     Compact,
     /// Asks how a call would go, whatever the door that it would come in by.
     Explain,
+    /// No door: the run of an agent asks a model.
+    Turn,
+    /// A run is asked for otherwise than as a model.
+    Run,
 }
 
 impl Surface {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -58,6 +62,8 @@ impl Surface {
         Self::InputTokens,
         Self::Compact,
         Self::Explain,
+        Self::Turn,
+        Self::Run,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -72,6 +78,8 @@ impl Surface {
             Self::CountTokens | Self::GoogleCountTokens | Self::InputTokens => "count_tokens",
             Self::Compact => "compact",
             Self::Explain => "explain",
+            Self::Turn => "agent_turn",
+            Self::Run => "agent_run",
             Self::Images => "images",
             Self::Speech => "speech",
             Self::Transcriptions => "transcriptions",
@@ -86,7 +94,13 @@ impl Surface {
     pub fn is_chat(self) -> bool {
         matches!(
             self,
-            Self::Chat | Self::Responses | Self::Messages | Self::Generate | Self::GenerateArray
+            Self::Chat
+                | Self::Responses
+                | Self::Messages
+                | Self::Generate
+                | Self::GenerateArray
+                | Self::Turn
+                | Self::Run
         )
     }
 
@@ -126,7 +140,9 @@ impl Surface {
             | Self::Rerank
             | Self::Files
             | Self::Batches
-            | Self::Explain => None,
+            | Self::Explain
+            | Self::Turn
+            | Self::Run => None,
         }
     }
 }
@@ -277,6 +293,8 @@ pub enum Purpose {
     Guard,
     /// The gateway itself, to find answers to similar questions.
     Cache,
+    /// The run of an agent, for its caller.
+    Agent,
 }
 
 impl Purpose {
@@ -288,7 +306,13 @@ impl Purpose {
             Self::Drill => "drill",
             Self::Guard => "guard",
             Self::Cache => "cache",
+            Self::Agent => "agent",
         }
+    }
+
+    /// Whether a caller wants it, at once or by a run: then all that is said of the caller holds.
+    pub fn is_callers(self) -> bool {
+        matches!(self, Self::Client | Self::Agent)
     }
 }
 

@@ -4,10 +4,12 @@ mod admin;
 mod audit;
 mod banner;
 mod check;
+mod child;
 mod config;
 mod explain;
 mod import;
 mod keys;
+mod prompts;
 mod replay;
 mod serve;
 mod tasks;
@@ -54,6 +56,9 @@ enum Command {
     /// Make, list, rotate and revoke virtual keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Keep the versions of prompts as they are.
+    #[command(subcommand)]
+    Prompts(prompts::PromptsCommand),
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
@@ -61,6 +66,9 @@ enum Command {
     Import(import::ImportArguments),
     /// Play kept calls against a config, with nobody real behind it; exit 1 if one goes otherwise.
     Replay(replay::ReplayArguments),
+    /// Become another program, which ends when the gateway does.
+    #[command(hide = true)]
+    Child(child::ChildArguments),
 }
 
 #[derive(Debug, Args)]
@@ -104,9 +112,11 @@ pub fn main() -> ExitCode {
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
+        Some(Command::Prompts(command)) => prompts::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Import(arguments)) => import::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Child(arguments)) => child::run(&arguments),
     }
 }
 

@@ -15,7 +15,10 @@ use tokio::sync::watch;
 use tokio::time::interval;
 
 use super::banner::{self, Made};
-use super::{ServeArguments, complain, complain_all, config_path, kinds, load, located, say};
+use super::{
+    ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say,
+};
+use crate::agent::Agents;
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
 use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
@@ -29,6 +32,7 @@ use crate::net::workers::Workers;
 use crate::store::Store;
 use crate::store::shared::{Shared, Values};
 use crate::telemetry::{Format, Log, Telemetry, Traces};
+use crate::tool::{Toolbox, mcp};
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -82,12 +86,18 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let store = Store::open(&config.store)
         .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
     let generation = runtime.block_on(generations::first(&store, &config));
-    let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()))
-        .map_err(|problems| wrong(&problems))?;
+    let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()));
+    let equipped = snapshot.and_then(|mut snapshot| {
+        let means = (&client, &store, &telemetry.metrics);
+        snapshot.equip(means, &Toolbox::default()).map(|()| snapshot)
+    });
+    let snapshot = equipped.map_err(|problems| wrong(&problems))?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);
     share(&gateway, path.as_deref())?;
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
-    let house = House { gateway, reloader, workers: Arc::new(workers), made };
+    let workers = Arc::new(workers);
+    let agents = Agents::new(&gateway, &workers);
+    let house = House { gateway, agents, reloader, workers, made };
     let result = runtime.block_on(async {
         let exporting = collector.and_then(|collector| collector.start(&house.gateway));
         house.serve(exporting).await
@@ -199,6 +209,7 @@ fn random(prefix: &str) -> String {
 /// The gateway and all that keeps it running.
 struct House {
     gateway: Arc<Gateway>,
+    agents: Agents,
     reloader: Arc<Reloader>,
     workers: Arc<Workers>,
     made: Made,
@@ -225,6 +236,8 @@ impl House {
         self.load_directory().await?;
         self.seed().await?;
         self.reloader.begin().await;
+        mcp::launch_by(child::command());
+        self.gateway.tend_tools();
         self.maintain(certificate.clone())?;
 
         let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));
@@ -243,10 +256,10 @@ impl House {
         let admin_address = address_of(&admin)?;
         self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
+        let api = Api::new(Arc::clone(&self.gateway));
         for listener in listeners {
             addresses.push(address_of(&listener)?);
-            let accept =
-                door.clone().accept(listener, Api(Arc::clone(&self.gateway)), stop.subscribe());
+            let accept = door.clone().accept(listener, api.clone(), stop.subscribe());
             background.spawn(async {
                 let _ = accept.await;
             });
@@ -340,6 +353,8 @@ impl House {
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         tasks.spawn(Arc::clone(&self.gateway).keep_shared());
         tasks.spawn(Arc::clone(&self.reloader).keep_secrets());
+        let agents = self.agents.clone();
+        tasks.spawn(async move { agents.tend().await });
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             let reload = move || reload_changed(Arc::clone(&reloader));
@@ -394,6 +409,7 @@ impl House {
             () = tokio::time::sleep(server.drain) => {}
             () = signals.next() => {}
         }
+        self.agents.close().await;
         self.gateway.end_streams();
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;

@@ -28,7 +28,7 @@ impl Fold {
             }
             Event::Open { choice, part } => self.choice(*choice).parts.push(begin(part)),
             Event::Delta { choice, delta } => self.delta(*choice, delta),
-            Event::Close { .. } => {}
+            Event::Close { .. } | Event::Aside(_) => {}
             Event::Finish { choice, finish } => {
                 self.choice(*choice).finish = finish.clone();
                 if let Some(finished) = self.finished.get_mut(*choice as usize) {

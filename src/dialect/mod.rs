@@ -38,6 +38,7 @@ pub mod splice;
 pub mod sse;
 pub mod tokenizer;
 mod traits;
+pub mod turn;
 
 pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
@@ -200,6 +201,7 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
         Surface::GenerateArray => &gemini::ARRAY,
         Surface::GoogleCountTokens => &gemini::COUNT,
         Surface::Completions => &completions::CODEC,
+        Surface::Turn | Surface::Run => &turn::CODEC,
         Surface::Chat
         | Surface::Embeddings
         | Surface::Images

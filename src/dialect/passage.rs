@@ -160,7 +160,7 @@ impl Sight {
                 self.finished |= self.finishes > 0;
                 self.done = true;
             }
-            Event::Start(_) | Event::Delta { .. } | Event::Close { .. } => {}
+            Event::Start(_) | Event::Delta { .. } | Event::Close { .. } | Event::Aside(_) => {}
         }
     }
 }

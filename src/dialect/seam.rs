@@ -57,6 +57,7 @@ impl Seam {
             | Event::Finish { .. }
             | Event::Usage(_)
             | Event::Failed(_)
+            | Event::Aside(_)
             | Event::End => {}
         }
         writer.write(event, out);

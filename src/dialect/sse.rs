@@ -226,6 +226,14 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// Appends a comment, which no client takes for a part of the answer.
+pub fn comment(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b": ");
+    // A line that ended here would begin one that is no comment.
+    out.extend(text.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
+    out.extend_from_slice(b"\n\n");
+}
+
 /// The lines of one event without its ids and comments.
 pub fn without_private(event: &[u8]) -> Bytes {
     let mut kept = BytesMut::with_capacity(event.len());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::{Gateway, Past, Snapshot};
-use crate::access::Caller;
+use crate::access::{Caller, CallerRef, Visitor};
 use crate::error::{Error, Kind};
 
 impl Gateway {
@@ -37,7 +37,21 @@ impl Gateway {
         let Some(admitted) = house.tokens.admit(headers, from, known).await else {
             return Err(refusal);
         };
-        let visitor = admitted?;
+        self.receive(admitted?).await
+    }
+
+    /// The caller of a run that goes on, by what was kept of it: under the terms that hold now, or
+    /// refused as any call of theirs would be.
+    pub async fn recognise(&self, known: &CallerRef) -> Result<Caller, Error> {
+        let house = self.snapshot();
+        match house.tokens.recognise(known, (&house.config, &*house.roster)) {
+            Some(visitor) => self.receive(visitor?).await,
+            None => house.access.recognise(known),
+        }
+    }
+
+    /// Lets a user in whose account knows what was spent before.
+    async fn receive(&self, visitor: Visitor) -> Result<Caller, Error> {
         // Who is new has not called yet: none do until it is known what they have spent.
         let past = if visitor.is_new { Past::All } else { Past::Before };
         if let Some(account) = &visitor.account

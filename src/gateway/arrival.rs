@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
 use super::call::Call;
+use super::chain::Wishes;
 use super::relayed::Relayed;
 use super::upload::Upload;
 use crate::canon::{
@@ -93,6 +94,8 @@ pub(super) struct Question {
     chat: OnceLock<Result<Asked, Misread>>,
     /// What was read of the body is what counts, and not its bytes.
     rewritten: bool,
+    /// It never had a body: it came in our own words.
+    own: bool,
     _lease: Lease,
 }
 
@@ -150,6 +153,8 @@ pub(super) enum Unreadable {
     Refused(Error),
     /// The client stopped sending.
     Gone,
+    /// It could, but no model is asked.
+    ForAgent(Box<Question>),
 }
 
 // === impl Filed ===
@@ -273,6 +278,7 @@ impl Question {
             keeper: None,
             chat: OnceLock::new(),
             rewritten: false,
+            own: false,
             _lease: lease,
         }
     }
@@ -316,6 +322,44 @@ impl Question {
         Ok(question)
     }
 
+    /// One that comes in our own words.
+    pub(super) fn spoken(request: ChatRequest) -> Self {
+        let held = Lease { held: Arc::default(), bytes: 0 };
+        let envelope = Envelope {
+            model: request.model.clone(),
+            stream: request.stream,
+            choices: 1,
+            ..Envelope::default()
+        };
+        // Nothing that our words do not say, and so the same question as one that is as plain.
+        let body = Payload::from(Bytes::from_static(b"{}"));
+        let mut question = Self::new((body, held), envelope, &HeaderMap::new(), None);
+        let _ = question.chat.set(Ok(Asked { request, repaired: false, capped: false }));
+        (question.rewritten, question.own) = (true, true);
+        question
+    }
+
+    /// Whether it came in our own words, so that its bytes say nothing of it.
+    pub(super) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Holds it to what its route says of answers' length and of tool calls that stand alone.
+    pub(super) fn keeps_to(&mut self, wishes: &Wishes) -> Result<(), Error> {
+        let Some(Ok(asked)) = self.chat.get_mut() else { return Ok(()) };
+        if let Err(orphan) = pairs::check(&asked.request.messages) {
+            if wishes.tool_pairs == Some(ToolPairs::Strict) {
+                return Err(Error::invalid(orphan.to_string()));
+            }
+            asked.request.messages = pairs::repair(std::mem::take(&mut asked.request.messages));
+            asked.repaired = true;
+        }
+        if let Some(most) = wishes.max_output_tokens {
+            asked.cap(most);
+        }
+        Ok(())
+    }
+
     /// The same question once more; `None` if it cannot be had twice. Shares the bytes.
     pub(super) fn copy(&self) -> Option<Self> {
         if self.relayed.is_some() {
@@ -332,6 +376,7 @@ impl Question {
             keeper: self.keeper.clone(),
             chat: if self.rewritten { self.chat.clone() } else { OnceLock::new() },
             rewritten: self.rewritten,
+            own: self.own,
             _lease: Lease { held: Arc::default(), bytes: 0 },
         })
     }
@@ -456,6 +501,17 @@ impl Question {
         }
         // Only this call's own walk reads it, so nobody was faster.
         let _ = self.chat.set(asked);
+    }
+
+    /// Reads the body into our own words and leaves all of it as it is: results of tools may answer
+    /// calls that it does not tell of.
+    pub(super) fn read_as_it_is(&mut self, client: &dyn ClientSide) {
+        let read = client.read_request(&self.payload.to_bytes()).map(|request| {
+            let (model, stream) = (self.envelope.model.clone(), self.envelope.stream);
+            let request = ChatRequest { model, stream, ..request };
+            Asked { request, repaired: false, capped: false }
+        });
+        self.chat = read.into();
     }
 
     /// The body in our own words, once it was understood.

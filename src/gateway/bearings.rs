@@ -121,7 +121,7 @@ pub(super) async fn take(
 
 /// What a client says of time and repetition. Most calls say nothing of it, so the headers are
 /// looked through once and none is looked for.
-fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
+pub(super) fn read(call: &mut Call, headers: &HeaderMap) -> Result<(), Error> {
     let mut timeout = None;
     for (name, value) in headers {
         match name.as_str() {
@@ -160,7 +160,7 @@ fn note_tags(call: &mut Call, written: &str) {
 }
 
 /// `30s`, `500ms`, or a number of seconds.
-fn duration(written: &str) -> Result<Duration, Error> {
+pub(super) fn duration(written: &str) -> Result<Duration, Error> {
     let seconds =
         written.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
     let read = seconds.or_else(|| humantime::parse_duration(written).ok());

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::agents::Receipt;
 use super::arrival::Question;
 use super::ask::{Answer, Answered};
 use super::bearings::Bearings;
@@ -76,6 +77,8 @@ pub(super) struct Call {
     /// Its answer was asked for by somebody else.
     pub(super) recalled: Option<Recalled>,
     pub(super) record: CallRecord,
+    /// Where whoever runs an agent reads what this has come to.
+    pub(super) receipt: Option<Arc<OnceLock<Receipt>>>,
     /// What is kept of it in a file.
     pub(super) taken: Option<Box<Taken>>,
     /// What its trace is to show.
@@ -152,6 +155,7 @@ impl Call {
             recording: None,
             recalled: None,
             record,
+            receipt: None,
             taken: None,
             tape: None,
             outcome: None,
@@ -296,7 +300,7 @@ impl Call {
 
     /// Whether its key lets this target answer. Who tells the kind of work is the config's choice.
     pub(super) fn may_use(&self, target: &Target) -> bool {
-        let caller = self.caller.as_ref().filter(|_| self.record.purpose == Purpose::Client);
+        let caller = self.caller.as_ref().filter(|_| self.record.purpose.is_callers());
         caller.is_none_or(|caller| caller.may_use(&target.provider.name, &target.model))
     }
 
@@ -558,6 +562,7 @@ impl Drop for Call {
             self.record.usage_source = UsageSource::Estimated;
         }
         self.settle();
+        self.hand_in_receipt();
         self.shows();
         let chain = self.chain.as_deref();
         let target = chain.zip(place).and_then(|(chain, place)| chain.targets.get(place));

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::flow::{Flow, Step};
+use super::reply::outcome_of;
 use super::shadow;
 use super::snapshot::Target;
 use crate::canon::Outcome;
@@ -104,7 +105,10 @@ impl Live {
         let hour = Duration::from_hours(1);
         Self {
             idle: limits.map_or(hour, |limits| limits.idle),
-            total: limits.map_or(call.started + hour, |limits| call.end(&limits)),
+            total: limits.map_or_else(
+                || call.started + call.bearings.timeout.unwrap_or(hour * 24),
+                |limits| call.end(&limits),
+            ),
             call,
             flow,
             first_data: now,
@@ -246,6 +250,12 @@ impl Live {
     fn ended(&mut self, step: Step) -> Turn {
         match step {
             Step::Failed(event) => return self.failed(event),
+            // Who has followed a run may know why it broke off.
+            Step::Cut(_) if self.call.chain.is_none() && self.flow.told.is_some() => {
+                let error = self.flow.told.take().map(|told| *told);
+                let outcome = error.as_ref().map(|error| outcome_of(error.kind));
+                return Turn::End(outcome.unwrap_or(Outcome::Internal), error);
+            }
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}
         }

@@ -249,6 +249,11 @@ impl Call {
 
     /// Notes what a stream has used so far.
     pub(super) fn streamed(&mut self, sight: &Sight) {
+        if self.chain.is_none() {
+            // A run has said it, and its own calls have used what it took.
+            self.record.finish = sight.finish;
+            return;
+        }
         if self.recalled.as_ref().is_some_and(|recalled| !recalled.charged) {
             return self.saves(sight.usage, None);
         }

@@ -60,6 +60,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
+use self::agents::Conductor;
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
 use self::desk::Desk;
@@ -80,7 +81,7 @@ use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
 use crate::store::shared::Values;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Metrics, Telemetry};
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
 const RETRIES_PERMILLE: u32 = 100;
@@ -105,6 +106,8 @@ pub struct Gateway {
     /// Where replicas count together.
     desk: OnceLock<Desk>,
     shelf: Shelf,
+    /// Who runs agents, once they are at work.
+    conductor: OnceLock<Arc<dyn Conductor>>,
     /// Responses that are made in the background.
     jobs: Jobs,
     /// What kinds of work conversations are, where it took asking somebody.
@@ -155,6 +158,7 @@ impl Gateway {
             telemetry,
             shelf: Shelf::new(store.clone(), tasks.clone()),
             directory: directory::Directory::default(),
+            conductor: OnceLock::new(),
             jobs: Jobs::default(),
             decisions: task::remembered(),
             retries: Allowance::new(RETRIES_PERMILLE, RETRIES_AT_LEAST),
@@ -195,6 +199,18 @@ impl Gateway {
         self.bodies.set_limit(snapshot.config.server.body_budget);
         self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         self.live.store(snapshot);
+        self.tend_tools();
+    }
+
+    /// Has the tools that are served now learn what they can do, those of servers above all.
+    pub fn tend_tools(&self) {
+        let toolbox = Arc::clone(&self.snapshot().toolbox);
+        self.tasks.spawn(async move { toolbox.refresh().await });
+    }
+
+    /// What tools are made with.
+    fn means(&self) -> (&Client, &Store, &Metrics) {
+        (&self.client, &self.store, &self.telemetry.metrics)
     }
 
     /// Says that no new work is wanted: readiness turns off.
@@ -211,7 +227,29 @@ impl Gateway {
         self.ending.send_replace(true);
     }
 
-    fn ending(&self) -> watch::Receiver<bool> {
+    /// Has this one run agents, from now on to the end of the process.
+    pub fn set_conductor(&self, conductor: Arc<dyn Conductor>) {
+        if self.conductor.set(conductor).is_err() {
+            tracing::error!("agents are run by somebody already");
+        }
+    }
+
+    fn conductor(&self) -> Option<Arc<dyn Conductor>> {
+        self.conductor.get().cloned()
+    }
+
+    /// Whether open streams have to end.
+    fn is_ending(&self) -> bool {
+        *self.ending.borrow()
+    }
+
+    /// Turns true when streams that are open are to end.
+    pub fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    /// Turns true when no new work is wanted.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 }

@@ -48,7 +48,7 @@ impl Chain {
             && MARKS.iter().any(|(feature, marks)| {
                 wanted.contains(*feature) && marks.iter().any(|mark| question.bears(mark))
             });
-        if !long && !marked {
+        if !long && !marked && !question.is_own() {
             return needs;
         }
         Box::pin(question.understand(call)).await;

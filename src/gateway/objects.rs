@@ -65,7 +65,7 @@ where
             return response.map(|()| Body::whole(list.into(), Some(call)));
         }
         Err(Unreadable::Refused(error)) => return call.refuse(error),
-        Err(Unreadable::Gone) => return pipeline::broken_off(&call),
+        Err(Unreadable::Gone | Unreadable::ForAgent(_)) => return pipeline::broken_off(&call),
     };
     call.routed(&chain, &question);
     let (mut call, mut answer) = journey::walk(call, *question).await;

@@ -17,8 +17,8 @@ use super::reply::outcome_of;
 use super::responses::Keeping;
 use super::snapshot::Road;
 use super::{
-    Arrival, Body, Gateway, arrival, bearings, explain, guarding, journey, objects, shadow, till,
-    upload,
+    Arrival, Body, Gateway, agents, arrival, bearings, explain, guarding, journey, objects, shadow,
+    till, upload,
 };
 use crate::canon::{Dialect, Outcome, Surface};
 use crate::config::OnDisconnect;
@@ -64,6 +64,9 @@ impl Gateway {
             Ok(question) if question.envelope.background => Box::pin(later(call, question)).await,
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
+            Err(Unreadable::ForAgent(question)) => {
+                Box::pin(agents::answer(call, *question, &headers)).await
+            }
             // The record says that the client left; where it sent nonsense instead, it reads this.
             Err(Unreadable::Gone) => broken_off(&call),
         }
@@ -91,6 +94,9 @@ where
     };
     if ask.explains {
         explain::find_door(call, &mut question, headers).map_err(Unreadable::Refused)?;
+    }
+    if agents::is_asked(&question.envelope.model) {
+        return Err(Unreadable::ForAgent(Box::new(question)));
     }
     let (road, alias) = bearings::find(&house, &caller, &question.envelope.model)?;
     let chain = match &road {
@@ -135,7 +141,11 @@ where
 
 /// Has the question looked at by all guards that are known to hold for it: those of the route that a
 /// route by task leads to come when it is known which that is.
-async fn guard(call: &mut Call, question: &mut Question, road: &Road) -> Result<(), Error> {
+pub(super) async fn guard(
+    call: &mut Call,
+    question: &mut Question,
+    road: &Road,
+) -> Result<(), Error> {
     if let Road::Chain(chain) = road {
         return guarding::inspect(call, question, &chain.guards).await;
     }

@@ -352,8 +352,11 @@ impl Reloader {
         config.store = live.config.store.clone();
         let outlasting = (&self.gateway.client, Arc::clone(&live.board), Arc::clone(&live.roster));
         let number = self.lock().newest + 1;
-        let snapshot = Snapshot::draft(config, number, outlasting);
-        snapshot.map(Box::new).map_err(|problems| self.located(problems))
+        let drafted = Snapshot::draft(config, number, outlasting).map(Box::new);
+        let equipped = drafted.and_then(|mut snapshot| {
+            snapshot.equip(self.gateway.means(), &live.toolbox).map(|()| snapshot)
+        });
+        equipped.map_err(|problems| self.located(problems))
     }
 
     /// Serves `snapshot` from the next call on, and notes whence it came.

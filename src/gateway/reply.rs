@@ -147,6 +147,15 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::KeyRevoked
         | Kind::Conflict
         | Kind::OwnedByFile
+        | Kind::AgentNotFound
+        | Kind::AgentNotAllowed
+        | Kind::RunNotFound
+        | Kind::InvalidTransition
+        | Kind::AlreadyDecided
+        | Kind::ArgsChanged
+        | Kind::PreconditionRequired
+        | Kind::ToolNotFound
+        | Kind::ToolFailed
         | Kind::Overloaded => Outcome::Refused,
     }
 }

@@ -27,7 +27,9 @@ use crate::route::condition::Condition;
 use crate::route::health::Reason;
 use crate::route::health::board::{Board, Lane, Standing};
 use crate::route::{Choice, Routes, Unknown};
-use crate::telemetry::Meters;
+use crate::store::Store;
+use crate::telemetry::{Meters, Metrics};
+use crate::tool::{Kit, Toolbox};
 
 /// Everything a call needs to know of the config.
 #[derive(Debug)]
@@ -61,6 +63,8 @@ pub struct Snapshot {
     unlisted: Cache<String, Arc<Chain>>,
     /// The health of each provider's keys, whatever the model.
     keys: BTreeMap<String, Arc<Standing>>,
+    /// What agents can do. Empty until [`Snapshot::equip`].
+    pub toolbox: Arc<Toolbox>,
 }
 
 /// Services by their addresses.
@@ -213,7 +217,25 @@ impl Snapshot {
             direct,
             unlisted: Cache::new(MOST_UNLISTED),
             keys,
+            toolbox: Arc::default(),
         })
+    }
+
+    /// Gives it the tools that its config describes. Those that `before` has in the same words live
+    /// on; nobody is connected to before the snapshot is served.
+    pub fn equip(
+        &mut self,
+        (client, store, metrics): (&Client, &Store, &Metrics),
+        before: &Toolbox,
+    ) -> Result<(), Vec<(String, String)>> {
+        let kit = Kit { config: &self.config, client, store, metrics };
+        let toolbox = Toolbox::build(&kit, before);
+        let toolbox = toolbox.map_err(|faults| {
+            let named = |(name, fault)| (format!("tools.{name}"), fault);
+            faults.into_iter().map(named).collect::<Vec<_>>()
+        })?;
+        self.toolbox = Arc::new(toolbox);
+        Ok(())
     }
 
     /// Puts its terms in force, once nothing can go wrong any more.

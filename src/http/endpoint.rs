@@ -125,6 +125,10 @@ const PATHS: &[(&str, &Method, Endpoint)] = &[
     ("/readyz", &Method::GET, Endpoint::Ready),
 ];
 
+/// Tools and agents, for clients of the Model Context Protocol. What methods it takes is a matter of
+/// that.
+pub(super) const MCP: &str = "/mcp";
+
 const MODEL: &str = "/v1/models/";
 
 /// Where Google's clients put the model, by the version of the API that they were told.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod endpoint;
+mod mcp;
 mod models;
 mod responses;
 
@@ -29,21 +30,31 @@ use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
 
 /// The public API, for every connection.
 #[derive(Debug, Clone)]
-pub struct Api(pub Arc<Gateway>);
+pub struct Api {
+    gateway: Arc<Gateway>,
+    mcp: Arc<mcp::Door>,
+}
 
 /// The public API on one connection.
 #[derive(Debug, Clone)]
 pub struct ApiConnection {
     gateway: Arc<Gateway>,
+    mcp: Arc<mcp::Door>,
     pulse: Pulse,
+}
+
+impl Api {
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self { gateway, mcp: Arc::default() }
+    }
 }
 
 impl MakeService<Body> for Api {
     type Service = Shed<ApiConnection>;
 
     fn make(&self, pulse: Pulse) -> Self::Service {
-        let gateway = Arc::clone(&self.0);
-        ShedLayer(gateway.gauge.clone()).layer(ApiConnection { gateway, pulse })
+        let (gateway, mcp) = (Arc::clone(&self.gateway), Arc::clone(&self.mcp));
+        ShedLayer(gateway.gauge.clone()).layer(ApiConnection { gateway, mcp, pulse })
     }
 }
 
@@ -59,6 +70,10 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
     fn call(&mut self, (request, permit): (Request<Incoming>, Option<Permit>)) -> Self::Future {
         let busy = self.pulse.busy();
         let gateway = Arc::clone(&self.gateway);
+        if request.uri().path() == endpoint::MCP {
+            let mcp = Arc::clone(&self.mcp);
+            return Box::pin(async move { Ok(mcp.answer(&gateway, request, busy).await) });
+        }
         Box::pin(async move {
             if endpoint::wants_socket(&request) {
                 return Ok(upgrade_required());

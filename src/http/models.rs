@@ -7,6 +7,9 @@ use crate::access::Caller;
 use crate::error::{Error, Kind};
 use crate::gateway::Snapshot;
 
+/// How agents are called as models.
+const AGENT: &str = "agent/";
+
 /// Whose list is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
@@ -42,9 +45,17 @@ pub(super) fn answer(
             let answers = direct.is_none_or(|(provider, model)| caller.may_use(provider, model));
             caller.may_call(name) && answers
         });
-        let models: Vec<Value> = names.map(|name| describe(house, shape, &name)).collect();
+        let mut models: Vec<Value> = names.map(|name| describe(house, shape, &name)).collect();
+        let agents = house.agents(caller).map(|name| format!("{AGENT}{name}"));
+        models.extend(agents.map(|name| describe(house, shape, &name)));
         return Ok(list(shape, &models));
     };
+    let agent = id.strip_prefix(AGENT).map(|named| named.split('@').next().unwrap_or_default());
+    if let Some(name) = agent
+        && house.agents(caller).any(|known| known == name)
+    {
+        return Ok(describe(house, shape, id));
+    }
     if house.routes.resolve(id).is_ok() && caller.may_call(id) {
         return Ok(describe(house, shape, id));
     }
@@ -75,7 +86,11 @@ fn describe(house: &Snapshot, shape: Shape, name: &str) -> Value {
         Shape::OpenAi => {
             let since = house.loaded_at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let owner = match name.split_once('/') {
-                Some((provider, _)) if !house.config.routes.contains_key(name) => provider,
+                Some((provider, _))
+                    if !name.starts_with(AGENT) && !house.config.routes.contains_key(name) =>
+                {
+                    provider
+                }
                 _ => "switchpoint",
             };
             json!({

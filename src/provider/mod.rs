@@ -245,7 +245,9 @@ impl Provider {
         match (surface, surface.dialect()) {
             (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
             // Google's providers are asked for events, whatever their client wants.
-            (Surface::Completions | Surface::GenerateArray, _) => first.map(Way::Translated),
+            (Surface::Completions | Surface::GenerateArray | Surface::Turn, _) => {
+                first.map(Way::Translated)
+            }
             (Surface::Embeddings, _) if self.kind.quirks.embeddings => Some(Way::Verbatim),
             (Surface::Embeddings, _) => {
                 let embeds = self.kind.embeds.iter().find(|known| model.contains(known.models));

@@ -77,6 +77,8 @@ pub enum ObjectKind {
     Events,
     /// A generation of the config.
     Config,
+    /// How a tool was described when it was approved.
+    ToolPin,
 }
 
 /// What is to be kept under an id.
@@ -318,6 +320,7 @@ impl ObjectKind {
             Self::Unmetered => "unmetered",
             Self::Events => "events",
             Self::Config => "config",
+            Self::ToolPin => "tool_pin",
         }
     }
 
@@ -328,7 +331,7 @@ impl ObjectKind {
             Self::Unmetered => 20_000,
             Self::Events => 250,
             Self::Config => 100,
-            Self::File | Self::Batch | Self::Opaque => 10_000,
+            Self::File | Self::Batch | Self::Opaque | Self::ToolPin => 10_000,
         }
     }
 }

@@ -99,7 +99,7 @@ pub(super) fn kind(surface: Surface) -> &'static str {
 /// What `gen_ai.operation.name` says, which also begins the names of spans.
 pub(super) fn operation(surface: Surface) -> &'static str {
     match surface {
-        Surface::Chat | Surface::Responses | Surface::Messages => "chat",
+        Surface::Chat | Surface::Responses | Surface::Messages | Surface::Turn => "chat",
         Surface::Completions => "text_completion",
         other => other.name(),
     }

@@ -110,6 +110,11 @@ struct Line<'a> {
     /// Of calls that the gateway makes itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<&'static str>,
+    /// The run that asked, or that was asked for, and its agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -287,6 +292,8 @@ impl Log {
             cache: record.cache.map(CacheUse::name),
             cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
+            run: of_run(record, "run"),
+            agent: of_run(record, "agent"),
             dropped: &record.dropped,
             guards: record.guards.iter().map(guarded).collect(),
         };
@@ -364,6 +371,13 @@ fn failed(attempts: &[Attempt]) -> Vec<Failed<'_>> {
             Failed { provider, model, outcome, status, ms, input_tokens, output_tokens }
         })
         .collect()
+}
+
+/// What a record says of its run. Of any other call such a mark is its client's word.
+fn of_run<'a>(record: &'a CallRecord, name: &str) -> Option<&'a str> {
+    let is_asked = record.route.as_deref().is_some_and(|route| route.starts_with("agent/"));
+    let has_run = is_asked || record.purpose == Purpose::Agent;
+    if has_run { record.tags.get(name).map(|value| &**value) } else { None }
 }
 
 // === impl Line ===

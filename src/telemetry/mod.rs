@@ -15,6 +15,8 @@ mod traces;
 
 pub use log::{Format, Log};
 pub use metrics::{Meters, Metrics};
+/// A metric that rises and falls, by its labels.
+pub use prometheus::GaugeVec as Gauges;
 /// A metric that only rises, by its labels.
 pub use prometheus::IntCounterVec as Counters;
 pub use refusal::Refusal;

@@ -13,6 +13,7 @@ mod http;
 mod memo;
 mod openapi;
 mod pace;
+pub mod mcp;
 mod schema;
 mod sql;
 pub mod text;
@@ -210,7 +211,7 @@ pub enum FailureKind {
     /// A person must say something first: JSON Schema of what, and the question.
     NeedsInput {
         message: String,
-        schema: Value,
+        schema: Box<Value>,
     },
 }
 
@@ -224,6 +225,11 @@ pub enum Sent {
     /// It was answered, and what happened is what the answer says.
     Answered,
     Maybe,
+}
+
+/// Whether a value is what a schema demands; if not, where and how, as JSON pointers.
+pub fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
+    Schema::new(schema)?.check(value)
 }
 
 // === impl Tool ===

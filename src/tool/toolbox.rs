@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::graphql::Query;
 use super::http::Endpoint;
-use super::{Definition, Runner, Source, Tool, builtin, openapi, sql};
+use super::{Definition, Runner, Source, Tool, builtin, mcp, openapi, sql};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -144,7 +144,6 @@ fn make(
     before: &Toolbox,
 ) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
-    let missing = || Err(format!("{name}: its kind is not built in yet"));
     match &terms.kind {
         ToolKind::Http(http) => {
             let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
@@ -166,7 +165,10 @@ fn make(
             let input = terms.input.clone().unwrap_or_else(|| query.schema());
             single(name, &terms, (&terms.description, input), query)
         }
-        ToolKind::Mcp(_) => missing(),
+        ToolKind::Mcp(mcp) => {
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
+            Ok(Made::Several(server))
+        }
         ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?, before)),
     }
 }

@@ -93,7 +93,9 @@ fn expected(door: &PublicDoor) -> u64 {
         | Surface::Transcriptions
         | Surface::Moderations
         | Surface::Rerank
-        | Surface::Compact => USED.0 + USED.1,
+        | Surface::Compact
+        | Surface::Turn
+        | Surface::Run => USED.0 + USED.1,
         // What was only counted, or only kept, has not been used.
         Surface::CountTokens
         | Surface::GoogleCountTokens
@@ -160,7 +162,9 @@ fn question(door: &PublicDoor) -> Value {
         Some(Surface::Rerank) => json!({"model": "up/m", "query": "Hi", "documents": ["a"]}),
         Some(Surface::Files) => json!({}),
         Some(Surface::Batches) => json!({"input_file_id": "file-1"}),
-        Some(Surface::Explain) | None => json!({"model": "up/m", "messages": said}),
+        Some(Surface::Explain | Surface::Turn | Surface::Run) | None => {
+            json!({"model": "up/m", "messages": said})
+        }
     }
 }
 

@@ -81,7 +81,7 @@ fn read(dialect: Dialect, stream: &str) -> Vec<Event> {
             Event::Delta { .. } => assert!(open, "{stream}"),
             Event::Close { .. } => assert!(std::mem::take(&mut open), "{stream}"),
             Event::Finish { .. } => assert!(!open, "{stream}"),
-            Event::Usage(_) | Event::Failed(_) | Event::End => {}
+            Event::Usage(_) | Event::Failed(_) | Event::Aside(_) | Event::End => {}
         }
     }
     events

@@ -21,7 +21,7 @@ use super::account::{Account, Accounts, Moment, Scope};
 use super::{Principal, invalid};
 use crate::config::entry::{Kind, People, Terms};
 use crate::config::{self, Config};
-use crate::error::Error;
+use crate::error::{Error, Kind as Fault};
 
 /// A change copies one map, which so has some hundred keys where there are many.
 const SHARDS: usize = 256;
@@ -97,6 +97,18 @@ impl Roster {
         match key.ready() {
             Some(ready) if ready.epoch == self.world.load().epoch => Ok(Some(ready)),
             _ => self.prepare(digest).map(Some),
+        }
+    }
+
+    /// The key of this name, if it may still be used, whichever of its secrets is shown.
+    pub(super) fn recognise(&self, id: &str) -> Result<Arc<Principal>, Error> {
+        let gone = || Error::new(Fault::KeyRevoked, "This API key was revoked or removed.");
+        let index = self.lock();
+        let key = index.keys.get(id).filter(|key| key.is_live()).ok_or_else(gone)?;
+        let world = self.world.load_full();
+        match key.ready() {
+            Some(ready) if ready.epoch == world.epoch => Ok(ready),
+            _ => key.prepare((&world, &self.accounts), Moment::now()),
         }
     }
 

@@ -22,7 +22,7 @@ use self::jws::Claimed;
 use self::keyring::{Keyring, Keys};
 use super::account::{Account, Accounts, Moment, Scope};
 use super::roster::{Roster, World};
-use super::{Caller, Principal, Tab, digest};
+use super::{Caller, CallerRef, Principal, Tab, digest};
 use crate::config::entry::Kind;
 use crate::config::{self, Algorithm, Config, Oidc};
 use crate::error::{self, Error};
@@ -157,6 +157,28 @@ impl Tokens {
         }))
     }
 
+    /// Whoever has shown a token before, under the terms that hold now; `None` for who was known
+    /// by a key. Nobody is asked whether the token would still be good.
+    pub fn recognise(
+        &self,
+        known: &CallerRef,
+        (config, roster): (&Config, &Roster),
+    ) -> Option<Result<Visitor, Error>> {
+        let (name, user) = known.visitor()?;
+        let Some((name, issuer)) = self.issuers.get_key_value(name) else {
+            let message = "The issuer of the token is not known to the gateway any more.";
+            return Some(Err(Error::new(error::Kind::KeyRevoked, message)));
+        };
+        let world = roster.world();
+        let team = known.team.clone().filter(|team| world.has(Kind::Team, team));
+        let identity = Identity { user: user.to_owned(), team, role: known.role() };
+        let found = self.caller((name, issuer), identity, (config, &world));
+        Some(found.and_then(|(caller, seat)| {
+            caller.0.check(None)?;
+            Ok(Pass::of(caller, seat, name).visitor(self.generation()))
+        }))
+    }
+
     async fn verify(
         &self,
         text: &str,
@@ -259,6 +281,11 @@ impl Issuer {
 }
 
 impl Pass {
+    /// One that is good for this moment only.
+    fn of(caller: Caller, seat: Option<Arc<Seat>>, issuer: &str) -> Self {
+        Self { caller, seat, issuer: issuer.to_owned(), until: Duration::ZERO, keys: [0; 32] }
+    }
+
     fn visitor(&self, generation: u64) -> Visitor {
         let seat = self.seat.as_ref();
         Visitor {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod agent;
 mod budget;
 mod example;
 mod guard;

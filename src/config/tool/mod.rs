@@ -279,7 +279,8 @@ impl Tool {
 
     /// What a call of `tool` does, where this source says so.
     pub fn effect_of(&self, tool: &str) -> Option<Effect> {
-        self.effects.get(tool).copied().or(self.says_effect.then_some(self.effect))
+        let usual = self.says_effect.then_some(self.effect);
+        self.effects.get(tool).copied().map_or(usual, Some)
     }
 
     fn check(&self, section: &Section<'_>) {

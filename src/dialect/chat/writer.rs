@@ -10,7 +10,7 @@ use crate::canon::{
     Content, Delta, Event, Finish, MediaKind, Opaque, Opening, Part, Reasoning, Start, Usage,
 };
 use crate::dialect::openai::{DONE, write_usage};
-use crate::dialect::{Context, WriteStream, portable_id};
+use crate::dialect::{Context, WriteStream, portable_id, sse};
 
 /// One stream to a client.
 #[derive(Debug)]
@@ -303,6 +303,7 @@ impl WriteStream for Writer {
             Event::Close { choice } => self.progress(*choice).open = Open::Nothing,
             Event::Finish { choice, finish } => self.finish(*choice, finish, out),
             Event::Usage(usage) => self.usage = Some(*usage),
+            Event::Aside(text) => sse::comment(text, out),
             Event::End => self.end(out),
             // The gateway says an error itself.
             Event::Start(_) | Event::Failed(_) => {}

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::canon::{Delta, Event, Opening, Usage};
 use crate::dialect::chat::reader::write_reason;
 use crate::dialect::openai::{DONE, write_usage};
-use crate::dialect::{Context, WriteStream};
+use crate::dialect::{Context, WriteStream, sse};
 
 /// One stream to a client.
 #[derive(Debug)]
@@ -101,6 +101,7 @@ impl WriteStream for Writer {
                 }
                 out.extend_from_slice(DONE);
             }
+            Event::Aside(text) => sse::comment(text, out),
             Event::Close { .. } | Event::Failed(_) | Event::End => {}
         }
     }

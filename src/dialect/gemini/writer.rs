@@ -9,7 +9,7 @@ use crate::canon::{
     Citation, Content, Delta, Event, Finish, Media, MediaKind, Part, Source, Usage,
 };
 use crate::dialect::fold::{add_logprobs, begin};
-use crate::dialect::{Context, WriteStream};
+use crate::dialect::{Context, WriteStream, sse};
 
 /// How events are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,6 +234,8 @@ impl WriteStream for Writer {
             Event::Usage(usage) => self.usage = Some(*usage),
             // The error's own event follows, from whoever ends the stream.
             Event::Failed(_) => {}
+            Event::Aside(text) if self.framing == Framing::Sse => sse::comment(text, out),
+            Event::Aside(_) => {}
             Event::End => self.end(out),
         }
     }

@@ -294,7 +294,7 @@ impl Screen for Sieve {
                 out.push(event.clone());
                 Ok(())
             }
-            Event::Start(_) | Event::Usage(_) | Event::Failed(_) | Event::End => {
+            Event::Start(_) | Event::Usage(_) | Event::Failed(_) | Event::Aside(_) | Event::End => {
                 out.push(event.clone());
                 Ok(())
             }

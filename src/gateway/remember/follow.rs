@@ -21,7 +21,7 @@ use crate::gateway::guarding::screened;
 const MOST_FAILURES: u32 = 1;
 
 /// There is nothing to read: what comes is in our own words already.
-struct Nothing;
+pub(in crate::gateway) struct Nothing;
 
 impl ReadStream for Nothing {
     fn read(

@@ -22,12 +22,13 @@ use super::errand::{Errand, Wording};
 use super::{journey, till};
 use crate::cache::key::{self, Setting};
 use crate::cache::{Digest, Entry, Follower, Leave, Seat, may_be_asked};
-use crate::canon::{CacheUse, Dialect, Purpose, Surface, Usage};
+use crate::canon::{CacheUse, Dialect, Surface, Usage};
 use crate::config::{CacheTerms, Charge, Config, RouteCache, Share};
 use crate::dialect::{self, embed};
 use crate::error::Error;
 use crate::provider::Operation;
 
+pub(super) use follow::Nothing;
 pub(super) use lead::Recording;
 use record::Recorder;
 use similar::Likeness;
@@ -75,7 +76,7 @@ type Made = (Box<Call>, Result<Answer, Error>);
 /// The answer as it is remembered or being given to somebody else; else it is asked for.
 pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
     let Some(asking) = Asking::of(&mut call, &question).await else {
-        if call.record.purpose == Purpose::Client {
+        if call.record.purpose.is_callers() {
             call.uses_cache(CacheUse::Off);
         }
         return journey::seek(call, question).await;
@@ -177,7 +178,7 @@ impl Asking {
     /// What is asked of the cache; `None` if it has nothing to do with this call.
     async fn of(call: &mut Call, question: &Question) -> Option<Self> {
         let remembering = Arc::clone(call.wishes()?.cache.as_ref()?);
-        let caller = call.caller.as_ref().filter(|_| call.record.purpose == Purpose::Client)?;
+        let caller = call.caller.as_ref().filter(|_| call.record.purpose.is_callers())?;
         let leave = Leave::of(remembering.terms.mode).and(caller.cache()).and(call.bearings.cache);
         let is_alone = question.relayed.is_none()
             && question.keeper.is_none()

@@ -86,7 +86,7 @@ impl Recorder {
                 Event::Finish { .. } => self.finished += 1,
                 Event::Failed(_) => self.spoilt = true,
                 Event::End => self.ended = true,
-                Event::Start(_) | Event::Close { .. } | Event::Usage(_) => {}
+                Event::Start(_) | Event::Close { .. } | Event::Usage(_) | Event::Aside(_) => {}
             }
         }
     }

@@ -12,6 +12,7 @@ use super::stored::Stored;
 use super::{Gateway, Keeping};
 use crate::canon::Owner;
 use crate::error::{Error, Kind};
+use crate::gateway::agents::RUN;
 
 /// A whole response and the provider that keeps it too, or what went wrong.
 type Done = Result<(Bytes, Option<String>), Error>;
@@ -88,6 +89,8 @@ impl Gateway {
     ) -> Value {
         let response = begun(&keeping, (&id, created, model));
         let mut stored = keeping.stored(response.clone(), None);
+        // A run goes on when there is a process again, and its response with it.
+        let goes_on = keeping.run.is_some();
         let owner = keeping.owner;
         let cancelled = self.jobs.enter(&owner, &id, None);
         self.put_response(&owner, id.clone(), &stored);
@@ -101,6 +104,9 @@ impl Gateway {
                 done = work => done,
                 _ = cancelled => return,
                 _ = ending.wait_for(|ending| *ending) => {
+                    if goes_on {
+                        return;
+                    }
                     Err(Error::new(Kind::Overloaded, "The gateway was shut down; ask again."))
                 }
             };
@@ -130,11 +136,15 @@ impl Gateway {
 fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
     let question = keeping.asked();
     let or = |name: &str, default: Value| question.get(name).cloned().unwrap_or(default);
+    let mut metadata = or("metadata", json!({}));
+    if let Some(run) = keeping.run {
+        metadata[RUN] = json!(run.to_string());
+    }
     json!({
         "id": id, "object": "response", "created_at": created, "status": "queued",
         "background": true, "error": null, "incomplete_details": null, "model": model,
         "output": [], "usage": null,
-        "instructions": question["instructions"], "metadata": or("metadata", json!({})),
+        "instructions": question["instructions"], "metadata": metadata,
         "previous_response_id": keeping.previous,
         "parallel_tool_calls": or("parallel_tool_calls", json!(true)),
         "tool_choice": or("tool_choice", json!("auto")),
@@ -143,7 +153,7 @@ fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
 }
 
 /// The end of a response, under the id that was given out.
-fn conclude(stored: &mut Stored, done: Done) {
+pub(super) fn conclude(stored: &mut Stored, done: Done) {
     let answer = done.and_then(|(body, keeper)| {
         let answer = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
         let error = || Error::new(Kind::UpstreamError, "The answer is no JSON object.");

@@ -149,7 +149,8 @@ impl Gateway {
     async fn settle(&self, owner: &Owner, begun: Begun, log: &Log) {
         let Begun { id, mut stored, .. } = begun;
         let known = self.stored(owner, &id).await;
-        let broken = known.is_ok_and(|known| known.is_unfinished());
+        let goes_on = stored.run().is_some() && self.is_ending();
+        let broken = known.is_ok_and(|known| known.is_unfinished()) && !goes_on;
         let events = log.whole();
         self.jobs.end(owner, &id, || {
             if broken {

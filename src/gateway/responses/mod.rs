@@ -6,6 +6,7 @@
 mod background;
 mod detached;
 mod refer;
+mod runs;
 mod stored;
 
 use std::collections::HashSet;
@@ -18,7 +19,7 @@ use self::stored::{LONGEST_CHAIN, Stored, asked, said};
 use super::Gateway;
 use super::call::Call;
 use super::shelf::RESPONSE;
-use crate::canon::Owner;
+use crate::canon::{Owner, RunId};
 use crate::dialect::responses::state::{self, Page};
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind, Upstream};
@@ -34,11 +35,13 @@ pub(super) struct Keeping {
     /// The question as the client sent it.
     question: Payload,
     previous: Option<String>,
+    /// The run that answers, if one does.
+    run: Option<RunId>,
 }
 
 impl Keeping {
     pub(super) fn new(owner: Owner, question: Payload, previous: Option<String>) -> Self {
-        Self { owner, question, previous }
+        Self { owner, question, previous, run: None }
     }
 
     fn asked(&self) -> Value {
@@ -67,6 +70,10 @@ impl Call {
     /// Keeps that the response, of which the client has the beginning, has failed.
     pub(in crate::gateway) fn keep_failure(&mut self, error: &Error) {
         let Some(keeping) = self.keeping.take() else { return };
+        if keeping.run.is_some() && self.gateway.is_ending() {
+            // The run goes on elsewhere, and so does its response.
+            return;
+        }
         let (id, created) = self.stamp();
         let model = self.target().map_or_else(String::new, |target| target.model.to_string());
         self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
@@ -105,6 +112,9 @@ impl Gateway {
             .and_then(|value| serde_json::from_slice(&value).ok())
             .ok_or_else(|| unknown(id))?;
         if stored.is_unfinished() && !running {
+            if let Some(run) = stored.run() {
+                return Ok(Box::pin(self.as_its_run_stands((owner, id), run, stored)).await);
+            }
             stored.fail(&Error::new(Kind::Internal, "The gateway ended before the answer did."));
         }
         Ok(stored)
@@ -201,9 +211,18 @@ impl Gateway {
             let message = "Only a response that was made with `background: true` can be cancelled.";
             return Err(Error::invalid(message));
         }
+        let run = stored.run().filter(|_| stored.is_unfinished());
+        if let (Some(run), Some(conductor)) = (run, self.conductor()) {
+            conductor.cancel(run, owner.clone()).await?;
+        }
         stored.response["status"] = json!("cancelled");
         let put = || self.put_response(owner, id.to_owned(), &stored);
         if self.jobs.end(owner, id, put) {
+            return Ok(stored.response);
+        }
+        if run.is_some() && !self.jobs.is_running(owner, id) {
+            // Nobody here was at work on it.
+            self.put_response(owner, id.to_owned(), &stored);
             return Ok(stored.response);
         }
         // It came to its own end.

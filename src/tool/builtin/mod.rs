@@ -141,7 +141,7 @@ fn ask(call: &Invocation) -> Result<Answer, Failure> {
         "required": ["answer"],
         "properties": {"answer": {"type": "string"}},
     });
-    let schema = call.args.get("schema").cloned().unwrap_or(free);
+    let schema = Box::new(call.args.get("schema").cloned().unwrap_or(free));
     Err(Failure::new(FailureKind::NeedsInput { message: message.clone(), schema }, message))
 }
 

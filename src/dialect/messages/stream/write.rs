@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::canon::{Delta, Dialect, Event, Finish, Foreign, Opaque, Opening, Start, Usage};
 use crate::dialect::messages::{block, citation, finish, response, usage};
-use crate::dialect::{Context, WriteStream, opaque, portable_id};
+use crate::dialect::{Context, WriteStream, opaque, portable_id, sse};
 
 /// Writes one stream.
 pub(in crate::dialect::messages) struct Writer {
@@ -82,6 +82,7 @@ impl WriteStream for Writer {
                 self.finish = finish.clone();
             }
             Event::Usage(usage) => self.usage = Some(*usage),
+            Event::Aside(text) => sse::comment(text, out),
             Event::End => self.end(out),
             // This API has one answer to a question; the failure is the caller's to spell.
             Event::Open { .. }

@@ -16,7 +16,7 @@ use crate::dialect::responses::echo::echo;
 use crate::dialect::responses::hosted::Hosted;
 use crate::dialect::responses::item::Sealed;
 use crate::dialect::responses::usage;
-use crate::dialect::{Context, WriteStream};
+use crate::dialect::{Context, WriteStream, sse};
 
 /// Writes one stream.
 #[derive(Debug)]
@@ -290,6 +290,7 @@ impl WriteStream for Writer {
                 self.ended = true;
                 self.lines.event(out, "failed", &[("response", Raw(&response))]);
             }
+            Event::Aside(text) => sse::comment(text, out),
             Event::End => self.end(out),
         }
     }

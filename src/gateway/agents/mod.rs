@@ -1,6 +1,12 @@
 //! Where calls and the runs of agents meet: a call may ask for a run, and a run asks models by
 //! calls like everybody's.
 
+mod commission;
+mod forecast;
+mod perform;
+mod show;
+mod turn;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
@@ -11,26 +17,34 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Gateway;
 use crate::access::Caller;
 use crate::cache::Follower;
-use crate::canon::{
-    ChatRequest, ChatResponse, Event, Money, RunId, RunState, Surface, Trace, Usage,
-};
-use crate::config::OnLeave;
-use crate::error::{Error, Kind};
+use crate::canon::{Attempt, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage};
+use crate::config::{CacheMode, OnLeave};
+use crate::error::Error;
+
+pub(super) use self::commission::is_asked;
+pub use self::forecast::Forecast;
+pub(super) use self::perform::answer;
+pub(super) use self::show::{Frame, RUN, Show};
 
 /// Whoever runs agents. The room above this one gives itself in.
 pub trait Conductor: Send + Sync + fmt::Debug {
-    /// The agents that this caller may call, by the names that it may use as a model, without
-    /// `agent/`.
-    fn names(&self, caller: &Caller) -> Vec<String>;
+    /// Begins a run, or goes on with one that waits for this client. What it says is followed from
+    /// the beginning of this answer.
+    fn conduct(&self, commission: Box<Commission>) -> Doing<Result<Performance, Error>>;
 
-    /// Begins a run, or goes on with one that waits for this client.
-    fn conduct(&self, commission: Box<Commission>) -> Conducting;
+    /// Calls a run off. Nothing happens to one that is over.
+    fn cancel(&self, run: RunId, owner: Owner) -> Doing<Result<(), Error>>;
+
+    /// An answer of a run's once more from its beginning, for whoever has lost it: the one that
+    /// began when the call of this id asked. What has been said is there at once. `None` where
+    /// there is no such run of this owner's.
+    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>>;
 }
 
-pub type Conducting = Pin<Box<dyn Future<Output = Result<Performance, Error>> + Send>>;
+/// Work of the conductor's.
+pub type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What a client wants of an agent.
 #[derive(Debug)]
@@ -42,13 +56,26 @@ pub struct Commission {
     /// The conversation as it was sent, in our own words.
     pub request: ChatRequest,
     pub wishes: RunWishes,
-    /// The response that its client goes on from, as it is called there.
-    pub previous: Option<String>,
-    /// What the answer will be called: 32 hexadecimal digits.
+    /// The run whose answer its client goes on from.
+    pub previous: Option<RunId>,
+    /// What the answer will be called: 32 hexadecimal digits, and the run that it begins too.
     pub answer_id: String,
     pub trace: Option<Trace>,
     /// Its client does not wait: the run goes on by itself.
     pub background: bool,
+    /// What it may use at most, where that is less than the agent's own budget.
+    pub budget: Option<RunBudget>,
+}
+
+/// A budget that a client makes lower.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunBudget {
+    /// Nano-dollars.
+    pub usd: Option<u64>,
+    pub tokens: Option<u64>,
+    pub steps: Option<u32>,
+    pub tool_calls: Option<u32>,
+    pub seconds: Option<u64>,
 }
 
 /// What headers and metadata say of a run.
@@ -105,6 +132,8 @@ pub struct Turn {
     pub session: u64,
     pub trace: Option<Trace>,
     pub deadline: Instant,
+    /// What the cache may do for it, if that is less than its route and key let it.
+    pub cache: Option<CacheMode>,
 }
 
 /// What a call of a model came to, besides its answer.
@@ -114,7 +143,7 @@ pub struct Receipt {
     /// The usage was guessed.
     pub estimated: bool,
     pub cost: Option<Money>,
-    /// Who answered.
+    /// Who answered, or was asked last.
     pub provider: Option<Arc<str>>,
     pub model: Option<Arc<str>>,
     /// Requests that left.
@@ -122,18 +151,6 @@ pub struct Receipt {
     /// How many targets had failed before the one that answered.
     pub fallback_level: u32,
     pub cached: bool,
-}
-
-impl Gateway {
-    /// Asks a model for a run, by the run's own caller: with its limits and budgets, the guards,
-    /// the cache and the targets of the route, in the ledger and the metrics. `hear` is given the
-    /// answer as it comes. When the future is dropped, the request is called off.
-    pub async fn turn(
-        self: &Arc<Self>,
-        turn: Turn,
-        hear: &mut (dyn FnMut(&Event) + Send),
-    ) -> (Result<ChatResponse, Error>, Receipt) {
-        let _ = (self, turn, hear);
-        (Err(Error::new(Kind::Internal, "Not built.")), Receipt::default())
-    }
+    /// The attempts that failed, in order.
+    pub failed: Vec<Attempt>,
 }

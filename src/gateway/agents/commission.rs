@@ -1,0 +1,299 @@
+//! A call that asks for a run: whether its caller may have one, and what is wanted of it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+use super::{Commission, Performance, RunWishes};
+use crate::access::Caller;
+use crate::canon::{ChatRequest, Outcome, RunId, Surface};
+use crate::config::OnLeave;
+use crate::error::{Error, Kind};
+use crate::gateway::arrival::Question;
+use crate::gateway::call::Call;
+use crate::gateway::reply::outcome_of;
+use crate::gateway::responses::Keeping;
+use crate::gateway::{Gateway, Snapshot, bearings, guarding};
+use crate::store::Audit;
+
+/// How a model is called that is an agent.
+const PREFIX: &str = "agent/";
+
+const SESSION: &str = "x-switchpoint-session";
+const ON_DISCONNECT: &str = "x-switchpoint-on-disconnect";
+const APPROVAL_WAIT: &str = "x-switchpoint-approval-wait";
+const STREAM: &str = "x-switchpoint-stream";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Longer names of sessions, users and repetitions are none.
+const LONGEST_NAME: usize = 256;
+/// No call is held open for longer for an approval.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
+
+/// Whether a model is an agent.
+pub(in crate::gateway) fn is_asked(model: &str) -> bool {
+    model.starts_with(PREFIX)
+}
+
+impl Snapshot {
+    /// The agents that this caller may run.
+    pub fn agents(&self, caller: &Caller) -> impl Iterator<Item = &str> {
+        let agents = self.config.agents.iter();
+        agents.filter(|(name, _)| self.may_run(caller, name)).map(|(name, _)| name.as_str())
+    }
+
+    fn may_run(&self, caller: &Caller, name: &str) -> bool {
+        let agent = self.config.agents.get(name);
+        agent.is_some_and(|agent| {
+            caller.may_run(name, agent.access_keys.as_deref(), agent.access_users.as_deref())
+        })
+    }
+}
+
+impl Gateway {
+    /// Asks for a run in the name of `caller`, otherwise than as a model: past the same rights and
+    /// guards, and with a record of its own. `agent` may name a version.
+    pub async fn commission(
+        self: &Arc<Self>,
+        caller: &Caller,
+        agent: &str,
+        (request, wishes): (ChatRequest, RunWishes),
+        background: bool,
+    ) -> Result<Performance, Error> {
+        let house = (Arc::clone(self), self.snapshot());
+        let mut call = Call::open(house, Surface::Run, None, None);
+        call.admitted(caller);
+        let request = ChatRequest { model: format!("{PREFIX}{agent}"), ..request };
+        let mut question = Question::spoken(request);
+        let performance = Box::pin(async {
+            let name = find(&mut call, &question.envelope.model)?;
+            look_at(&mut call, &mut question, &name).await?;
+            let commission = call.commission(&question, (wishes, None), background)?;
+            call.conducted(commission).await
+        });
+        let performance = performance.await;
+        let ended = performance.as_ref().err();
+        call.record.status = ended.map_or(202, Error::status);
+        call.ends(ended.map_or(Outcome::Ok, |error| outcome_of(error.kind)));
+        performance
+    }
+}
+
+/// All that a call at a door wants of an agent.
+pub(super) async fn read(
+    call: &mut Call,
+    question: &mut Question,
+    headers: &HeaderMap,
+) -> Result<Commission, Error> {
+    let name = find(call, &question.envelope.model)?;
+    if !call.surface().is_chat() || question.relayed.is_some() {
+        let message = "Agents are asked as chats are: by chat completions, responses, messages or \
+                       Google's `generateContent`.";
+        return Err(Error::new(Kind::Unsupported, message));
+    }
+    call.record.stream = question.envelope.stream;
+    call.measures(question);
+    bearings::read(call, headers)?;
+    let previous = Box::pin(recall(call, question)).await?;
+    question.read_as_it_is(call.client());
+    look_at(call, question, &name).await?;
+    let wishes = wishes(call, (asked(question)?, headers))?;
+    call.commission(question, (wishes, previous), question.envelope.background)
+}
+
+/// The name of the agent that is asked for, if its caller may run it.
+fn find(call: &mut Call, model: &str) -> Result<String, Error> {
+    let named = model.strip_prefix(PREFIX).unwrap_or_default();
+    let name = named.split('@').next().unwrap_or_default();
+    if !call.house.config.agents.contains_key(name) {
+        let message =
+            format!("There is no agent `{name}`; `GET /v1/models` lists what this key may call.");
+        return Err(Error::new(Kind::AgentNotFound, message));
+    }
+    call.record.route = Some(format!("{PREFIX}{name}").into());
+    let caller = call.caller.as_ref();
+    if caller.is_some_and(|caller| call.house.may_run(caller, name)) {
+        return Ok(name.to_owned());
+    }
+    call.notes_refused_agent(name);
+    let message = format!("This key may not run the agent `{name}`.");
+    Err(Error::new(Kind::AgentNotAllowed, message))
+}
+
+/// Past the guards of the server, the key and the agent.
+async fn look_at(call: &mut Call, question: &mut Question, name: &str) -> Result<(), Error> {
+    let house = Arc::clone(&call.house);
+    let guards = house.config.agents.get(name).map(|agent| agent.guards.as_slice());
+    guarding::inspect(call, question, guards.unwrap_or_default()).await
+}
+
+fn asked(question: &Question) -> Result<&ChatRequest, Error> {
+    let asked = question.chat().map_err(|misread| Error::invalid(misread.0.clone()))?;
+    Ok(&asked.request)
+}
+
+/// What the responses API asks a gateway to remember. A run remembers its conversation itself, so
+/// what it has said is not said again; that of others is put in front of the question.
+async fn recall(call: &mut Call, question: &mut Question) -> Result<Option<RunId>, Error> {
+    if call.surface() != Surface::Responses {
+        // In other APIs the word means nothing.
+        question.envelope.background = false;
+        return Ok(None);
+    }
+    let Some(owner) = call.owner() else { return Ok(None) };
+    let gateway = Arc::clone(&call.gateway);
+    let previous = question.envelope.previous.clone();
+    let background = question.envelope.background;
+    if question.may_refer(call.surface()) {
+        let turn = (&owner, &question.payload, previous.as_deref());
+        if let Some(body) = gateway.dereferenced(turn, &[None]).await? {
+            question.replace(body)?;
+        }
+    }
+    let keeping = Keeping::new(owner.clone(), question.payload.clone(), previous.clone());
+    let run = match &previous {
+        Some(previous) => gateway.run_of(&owner, previous).await?,
+        None => None,
+    };
+    if previous.is_some() && run.is_none() {
+        let body = gateway.unrolled(&keeping, previous.as_deref(), &[None]).await?;
+        question.replace(body)?;
+        call.measures(question);
+    }
+    question.envelope.background = background;
+    let kept = question.envelope.store != Some(false);
+    if background && !kept {
+        let message = "`background` needs `store`: the answer is fetched by its id.";
+        return Err(Error::invalid(message));
+    }
+    call.keeping = kept.then_some(keeping);
+    Ok(run)
+}
+
+/// What headers and metadata want of the run.
+fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result<RunWishes, Error> {
+    let header = |name: &'static str| match headers.get(name) {
+        None => Ok(None),
+        Some(value) => named(value.to_str().ok(), name),
+    };
+    let metadata = request.metadata.as_ref();
+    let in_metadata = metadata.and_then(|metadata| metadata.get("session_id")?.as_str());
+    let conversation = request.extras.fields.get("conversation").and_then(|conversation| {
+        conversation.as_str().or_else(|| conversation.get("id")?.as_str())
+    });
+    let session = match header(SESSION)? {
+        Some(session) => Some(session),
+        None => match in_metadata.or(conversation) {
+            Some(session) => named(Some(session), "session_id")?,
+            None => None,
+        },
+    };
+    let on_disconnect = match header(ON_DISCONNECT)?.as_deref() {
+        None => None,
+        Some("cancel") => Some(OnLeave::Cancel),
+        Some("continue") => Some(OnLeave::Continue),
+        Some(_) => return Err(odd(ON_DISCONNECT, "neither `cancel` nor `continue`")),
+    };
+    let steps = match header(STREAM)?.as_deref() {
+        None => false,
+        Some("steps") => true,
+        Some(_) => return Err(odd(STREAM, "not `steps`")),
+    };
+    let wait = header(APPROVAL_WAIT)?.map(|written| {
+        let wait = bearings::duration(&written).map_err(|_| odd(APPROVAL_WAIT, "no time"))?;
+        Ok::<_, Error>(wait.min(LONGEST_WAIT))
+    });
+    let labels = call.record.tags.iter();
+    Ok(RunWishes {
+        session,
+        user: request.user.clone().filter(|user| user.len() <= LONGEST_NAME),
+        idempotency_key: header(IDEMPOTENCY_KEY)?,
+        on_disconnect,
+        approval_wait: wait.transpose()?.unwrap_or_default(),
+        steps,
+        labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+    })
+}
+
+fn named(written: Option<&str>, what: &str) -> Result<Option<String>, Error> {
+    let written = written.map(str::trim).filter(|written| {
+        !written.is_empty() && written.len() <= LONGEST_NAME && !written.contains(char::is_control)
+    });
+    match written {
+        Some(written) => Ok(Some(written.to_owned())),
+        None => Err(odd(what, "empty, too long or no text")),
+    }
+}
+
+fn odd(what: &str, how: &str) -> Error {
+    Error::invalid(format!("`{what}` is {how}."))
+}
+
+// === impl Call ===
+
+impl Call {
+    /// What it wants of its agent.
+    fn commission(
+        &self,
+        question: &Question,
+        (wishes, previous): (RunWishes, Option<RunId>),
+        background: bool,
+    ) -> Result<Commission, Error> {
+        let request = asked(question)?.clone();
+        if request.sampling.choices.is_some_and(|choices| choices > 1) {
+            return Err(Error::invalid("`n` must be 1: an agent gives one answer."));
+        }
+        let Some(caller) = self.caller.clone() else {
+            return Err(Error::new(Kind::Internal, "The call has no caller."));
+        };
+        let trace = self.record.trace.as_ref();
+        Ok(Commission {
+            agent: request.model.strip_prefix(PREFIX).unwrap_or_default().to_owned(),
+            caller,
+            surface: self.surface(),
+            request,
+            wishes,
+            previous,
+            answer_id: self.record.id.simple(),
+            trace: trace.map(|trace| trace.below(self.record.id.span())),
+            background,
+            budget: None,
+        })
+    }
+
+    /// The run that was asked for. Its name goes into the record.
+    pub(super) async fn conducted(&mut self, commission: Commission) -> Result<Performance, Error> {
+        let Some(conductor) = self.gateway.conductor() else {
+            let mut error = Error::new(Kind::Overloaded, "Agents are not at work yet; try again.");
+            error.retry_after = Some(Duration::from_secs(1));
+            return Err(error);
+        };
+        let agent = commission.agent.clone();
+        let performance = conductor.conduct(Box::new(commission)).await?;
+        let agent = agent.split('@').next().unwrap_or_default();
+        self.record.tags.insert("run".into(), performance.run.to_string().into());
+        self.record.tags.insert("agent".into(), agent.into());
+        if let Some(keeping) = &mut self.keeping {
+            keeping.is_of(performance.run);
+        }
+        Ok(performance)
+    }
+
+    /// Who asks for what is not theirs stands in the audit trail.
+    fn notes_refused_agent(&self, name: &str) {
+        let row = Audit {
+            at: SystemTime::now(),
+            who: self.key().map_or_else(String::new, ToString::to_string),
+            what: "agent.refused".to_owned(),
+            subject: format!("agent:{name}"),
+            before: None,
+            after: None,
+        };
+        let gateway = Arc::clone(&self.gateway);
+        self.gateway.tasks.spawn(async move {
+            if let Err(error) = gateway.store().audit(row).await {
+                tracing::warn!(%error, "a refusal could not be written into the audit trail");
+            }
+        });
+    }
+}

@@ -1,0 +1,224 @@
+//! What a client is told of a run besides its answer: `x_agent`, headers, and the steps of a stream.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{Performance, Report};
+use crate::canon::{ChatRequest, ChatResponse, Event, RunId, Surface};
+use crate::dialect::sse::Decoder;
+use crate::dialect::{ClientSide, Context, WriteStream, sse};
+
+static RUN_ID: HeaderName = HeaderName::from_static("x-switchpoint-run-id");
+static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
+static VERSION: HeaderName = HeaderName::from_static("x-switchpoint-agent-version");
+static STEPS: HeaderName = HeaderName::from_static("x-switchpoint-agent-steps");
+static COST_USD: HeaderName = HeaderName::from_static("x-switchpoint-cost-usd");
+
+/// The name in a response's metadata of the run that it is of.
+pub(in crate::gateway) const RUN: &str = "switchpoint_run_id";
+const STOP_REASON: &str = "agent_stop_reason";
+
+/// One run as it is shown to one client.
+#[derive(Debug, Clone)]
+pub(in crate::gateway) struct Show {
+    pub(in crate::gateway) run: RunId,
+    pub(in crate::gateway) version: Arc<str>,
+    pub(in crate::gateway) report: watch::Receiver<Report>,
+    pub(in crate::gateway) surface: Surface,
+    /// The stream tells of each step.
+    pub(in crate::gateway) steps: bool,
+    pub(in crate::gateway) frame: Frame,
+}
+
+/// What a writer of answers must know besides.
+#[derive(Debug, Clone, Default)]
+pub(in crate::gateway) struct Frame {
+    pub(in crate::gateway) id: String,
+    pub(in crate::gateway) created: u64,
+    pub(in crate::gateway) model: String,
+    pub(in crate::gateway) input_estimate: u64,
+    pub(in crate::gateway) previous: Option<String>,
+    pub(in crate::gateway) request: ChatRequest,
+}
+
+/// A stream's writer that tells of its run, too.
+struct Telling {
+    inner: Box<dyn WriteStream>,
+    show: Show,
+    /// The end of the answer, until all of it is there.
+    end: Option<Vec<u8>>,
+}
+
+// === impl Show ===
+
+impl Show {
+    pub(in crate::gateway) fn new(
+        performance: &Performance,
+        (surface, steps): (Surface, bool),
+        frame: Frame,
+    ) -> Self {
+        let (run, version) = (performance.run, Arc::clone(&performance.version));
+        let report = performance.report.clone();
+        let mut show = Self { run, version, report, surface, steps, frame };
+        if surface == Surface::Responses {
+            let metadata = show.frame.request.metadata.get_or_insert_default();
+            metadata.insert(RUN.to_owned(), run.to_string().into());
+        }
+        show
+    }
+
+    fn context(&self) -> Context<'_> {
+        let Frame { id, created, model, input_estimate, previous, request } = &self.frame;
+        Context {
+            id,
+            created: *created,
+            model,
+            input_estimate: *input_estimate,
+            previous: previous.as_deref(),
+            request,
+        }
+    }
+
+    pub(super) fn writer(&self, client: &dyn ClientSide) -> Box<dyn WriteStream> {
+        let inner = client.writer(&self.context());
+        Box::new(Telling { inner, show: self.clone(), end: None })
+    }
+
+    /// A whole answer in the client's words.
+    pub(in crate::gateway) fn write(
+        &self,
+        client: &dyn ClientSide,
+        response: &ChatResponse,
+    ) -> Vec<u8> {
+        let body = client.write_response(response, &self.context());
+        let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return body };
+        let mut answer = Value::Object(fields);
+        self.mark(&mut answer);
+        answer.to_string().into_bytes()
+    }
+
+    /// Puts what is told of the run into a whole answer.
+    fn mark(&self, answer: &mut Value) {
+        let report = self.report.borrow();
+        answer["x_agent"] = self.told(&report);
+        if self.surface == Surface::Responses
+            && let (Some(reason), Some(metadata)) =
+                (report.reason, answer["metadata"].as_object_mut())
+        {
+            metadata.insert(STOP_REASON.to_owned(), reason.into());
+        }
+    }
+
+    fn told(&self, report: &Report) -> Value {
+        json!({
+            "run_id": self.run.to_string(),
+            "version": &*self.version,
+            "status": report.state.name(),
+            "stop_reason": report.reason,
+            "steps": report.steps,
+            "model_calls": report.model_calls,
+            "tool_calls": report.tool_calls,
+            "cost_usd": report.cost.map(crate::canon::Money::usd),
+            "fallback_level": report.fallback_level,
+            "degraded_tools": report.degraded_tools,
+            "approvals": report.approvals,
+        })
+    }
+
+    /// Adds what the head of a reply says of the run; of one that is over, all.
+    pub(super) fn dress(&self, headers: &mut HeaderMap, is_over: bool) {
+        let mut say = |name: &HeaderName, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        say(&RUN_ID, &self.run.to_string());
+        say(&VERSION, &self.version);
+        let model = &self.frame.model;
+        say(&ROUTE, model.split('@').next().unwrap_or(model));
+        if is_over {
+            let report = self.report.borrow();
+            say(&STEPS, &report.steps.to_string());
+            if let Some(cost) = report.cost {
+                say(&COST_USD, &cost.to_string());
+            }
+        }
+    }
+
+    /// A piece of a chat that has nothing of the answer in it.
+    fn step(&self, text: &str, out: &mut Vec<u8>) {
+        let piece = json!({
+            "id": format!("chatcmpl-{}", self.frame.id),
+            "object": "chat.completion.chunk",
+            "created": self.frame.created,
+            "model": self.frame.model,
+            "choices": [{"index": 0, "delta": {}, "logprobs": null, "finish_reason": null}],
+            "x_agent": {"run_id": self.run.to_string(), "event": text},
+        });
+        out.extend_from_slice(format!("data: {piece}\n\n").as_bytes());
+    }
+
+    /// The last events of a stream, with what is told of the run in the one that ends the answer.
+    fn mark_end(&self, end: &[u8], out: &mut Vec<u8>) {
+        let mut decoder = Decoder::default();
+        decoder.buffer().extend_from_slice(end);
+        while let Some(frame) = decoder.next_frame() {
+            let marked = decoder.data(&frame).and_then(|data| self.marked(&data));
+            match marked {
+                Some(data) => {
+                    if let Some(name) = decoder.event(&frame) {
+                        out.extend_from_slice(&[b"event: ", name, b"\n"].concat());
+                    }
+                    out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
+                }
+                None => out.extend_from_slice(decoder.bytes(frame.range)),
+            }
+        }
+    }
+
+    /// The data of an event that ends an answer, marked.
+    fn marked(&self, data: &[u8]) -> Option<Value> {
+        let mut event: Value = serde_json::from_slice(data).ok()?;
+        if event["choices"][0]["finish_reason"].is_string() {
+            event["x_agent"] = self.told(&self.report.borrow());
+            return Some(event);
+        }
+        let ends = ["completed", "incomplete", "failed"];
+        let status = event["response"]["status"].as_str().unwrap_or_default();
+        if !ends.contains(&status) {
+            return None;
+        }
+        self.mark(&mut event["response"]);
+        Some(event)
+    }
+}
+
+// === impl Telling ===
+
+impl WriteStream for Telling {
+    fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
+        let is_marked = matches!(self.show.surface, Surface::Chat | Surface::Responses);
+        match event {
+            Event::Aside(text) if self.show.steps && self.show.surface == Surface::Chat => {
+                self.show.step(text, out);
+            }
+            Event::Aside(text) if self.end.is_some() => sse::comment(text, out),
+            Event::Finish { .. } if is_marked => {
+                // How the run stands is known for good when its answer has ended.
+                self.inner.write(event, self.end.get_or_insert_default());
+            }
+            Event::End if is_marked => {
+                let mut end = self.end.take().unwrap_or_default();
+                self.inner.write(event, &mut end);
+                self.show.mark_end(&end, out);
+            }
+            _ => match &mut self.end {
+                Some(end) => self.inner.write(event, end),
+                None => self.inner.write(event, out),
+            },
+        }
+    }
+}

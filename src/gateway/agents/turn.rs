@@ -1,0 +1,309 @@
+//! A run asks a model: a call like everybody's, whose answer is heard and not sent.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, Sleep};
+
+use super::{Receipt, Turn};
+use crate::access::Caller;
+use crate::canon::{
+    ChatResponse, Dialect, Event, Outcome, Purpose, Surface, Task, Trace, UsageSource,
+};
+use crate::dialect::fold::{Fold, unfold};
+use crate::dialect::{Misread, estimate, turn};
+use crate::error::{Error, Kind};
+use crate::gateway::arrival::{Question, Unreadable};
+use crate::gateway::ask::Answer;
+use crate::gateway::call::{Call, abandoned};
+use crate::gateway::flow::Flow;
+use crate::gateway::live::{self, Live};
+use crate::gateway::reply::outcome_of;
+use crate::gateway::snapshot::Road;
+use crate::gateway::{Gateway, bearings, guarding, journey, pipeline, shadow};
+
+/// Who is given the answer as it comes.
+type Hear<'a> = &'a mut (dyn FnMut(&Event) + Send);
+
+/// A stream that is being heard. Whoever stops listening has called it off.
+struct Listening {
+    live: Option<Live>,
+    timer: Pin<Box<Sleep>>,
+    last_heard: Instant,
+}
+
+impl Gateway {
+    /// Asks a model for a run, by the run's own caller: with its limits and budgets, the guards,
+    /// the cache and the targets of the route, in the ledger and the metrics. `hear` is given the
+    /// answer as it comes. What breaks off is an error, and so is what a guard has ended; what was
+    /// heard of it is worth nothing then. When the future is dropped, the request is called off.
+    pub async fn turn(
+        self: &Arc<Self>,
+        turn: Turn,
+        hear: &mut (dyn FnMut(&Event) + Send),
+    ) -> (Result<ChatResponse, Error>, Receipt) {
+        let receipt = Arc::<OnceLock<Receipt>>::default();
+        let answer = Box::pin(take(self, (turn, &receipt), hear)).await;
+        // The call is over, and so has handed it in.
+        let receipt = receipt.get().cloned().unwrap_or_default();
+        (answer, receipt)
+    }
+}
+
+async fn take(
+    gateway: &Arc<Gateway>,
+    (turn, receipt): (Turn, &Arc<OnceLock<Receipt>>),
+    hear: Hear<'_>,
+) -> Result<ChatResponse, Error> {
+    let house = (Arc::clone(gateway), gateway.snapshot());
+    let mut call = Call::open(house, Surface::Turn, None, None);
+    call.receipt = Some(Arc::clone(receipt));
+    let question = match set_out(&mut call, turn).await {
+        Ok(question) => question,
+        Err(error) => return Err(call.fails(error)),
+    };
+    let (mut call, answer) = journey::walk(call, question).await;
+    match answer {
+        Ok(Answer::Stream(flow)) => Box::pin(listen(call, flow, hear)).await,
+        Ok(Answer::Whole { content_type, body }) => {
+            match hear_whole((&content_type, &body), hear) {
+                Ok(response) => {
+                    call.record.status = 200;
+                    call.ends(Outcome::Ok);
+                    Ok(response)
+                }
+                Err(error) => Err(call.fails(error)),
+            }
+        }
+        Ok(Answer::Bytes(_)) => Err(call.fails(odd())),
+        Err(error) => Err(call.fails(error)),
+    }
+}
+
+/// Whose call it is, what it asks, and where it may go.
+async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
+    let Turn { caller, request, run, agent, session, trace, deadline, cache } = turn;
+    call.admitted(&caller);
+    call.record.purpose = Purpose::Agent;
+    if call.gateway.telemetry.traces.is_some() {
+        call.record.trace = trace.or_else(|| Some(Trace::begin(call.record.id)));
+    }
+    call.record.tags.insert("run".into(), run.to_string().into());
+    call.record.tags.insert("agent".into(), (&*agent).into());
+    let tokens = estimate::tokens(&request, Dialect::Chat, None);
+    let mut question = Question::spoken(request);
+    let road = find(call, &caller, &question)?;
+    Box::pin(choose(call, &mut question, (road, tokens))).await?;
+    let house = Arc::clone(&call.house);
+    if let Some(agent) = house.config.agents.get(&*agent) {
+        // What its tools bring and what they are given is seen by no other call.
+        guarding::inspect(call, &mut question, &agent.guards).await?;
+    }
+    call.bearings.session = session;
+    call.bearings.cache = cache;
+    call.bearings.timeout = Some(deadline.saturating_duration_since(Instant::now()));
+    if let Some(chain) = call.chain.clone() {
+        question.keeps_to(&chain.wishes)?;
+    }
+    Box::pin(shadow::cast(call, &mut question)).await?;
+    Ok(question)
+}
+
+fn find(call: &Call, caller: &Caller, question: &Question) -> Result<(Road, Option<Task>), Error> {
+    bearings::find(&call.house, caller, &question.envelope.model).map_err(|unreadable| {
+        match unreadable {
+            Unreadable::Refused(error) => error,
+            Unreadable::Gone | Unreadable::ForAgent(_) => odd(),
+        }
+    })
+}
+
+/// Past the guards and, where the route asks, by the kind of work.
+async fn choose(
+    call: &mut Call,
+    question: &mut Question,
+    ((road, alias), tokens): ((Road, Option<Task>), u64),
+) -> Result<(), Error> {
+    let headers = HeaderMap::new();
+    let chain = match &road {
+        Road::Chain(chain) => chain,
+        Road::ByTask(by_task) => &by_task.default,
+    };
+    call.routed(chain, question);
+    call.measured(tokens);
+    pipeline::guard(call, question, &road).await?;
+    if let Road::ByTask(by_task) = &road {
+        let decision = Box::pin(by_task.decide(call, question, (&headers, alias))).await?;
+        let chain = by_task.chain(decision.task);
+        call.is_of(decision);
+        call.routed(chain, question);
+        call.measured(tokens);
+        guarding::inspect(call, question, &chain.guards).await?;
+    }
+    bearings::take(call, question, (&headers, &road)).await
+}
+
+fn hear_whole(
+    (content_type, body): (&HeaderValue, &Bytes),
+    hear: Hear<'_>,
+) -> Result<ChatResponse, Error> {
+    if content_type == turn::LINES {
+        let mut fold = Fold::default();
+        let read = turn::read_lines(body, |event| {
+            hear(&event);
+            fold.add(&event);
+        });
+        read.map_err(|misread| misread_answer(&misread))?;
+        return fold.finish().map_err(|_| truncated());
+    }
+    let response = turn::read_response(body).map_err(|misread| misread_answer(&misread))?;
+    unfold(&response).iter().for_each(hear);
+    Ok(response)
+}
+
+async fn listen(
+    mut call: Box<Call>,
+    flow: Box<Flow>,
+    hear: Hear<'_>,
+) -> Result<ChatResponse, Error> {
+    call.record.status = 200;
+    let mut listening = Listening::new(Live::new(call, flow));
+    let mut fold = Fold::default();
+    let (outcome, error) = loop {
+        match std::future::poll_fn(|context| listening.poll_turn(context)).await {
+            live::Turn::Give(lines) => {
+                let read = turn::read_lines(&lines, |event| {
+                    hear(&event);
+                    fold.add(&event);
+                });
+                if let Err(misread) = read {
+                    break (Outcome::Internal, Some(misread_answer(&misread)));
+                }
+            }
+            live::Turn::End(outcome, error) => break (outcome, error),
+            live::Turn::Broken(broken) => {
+                listening.broke(&broken);
+                break (broken.failure.outcome, Some(broken.error));
+            }
+            _ => break (Outcome::Internal, Some(odd())),
+        }
+    };
+    let Some(mut call) = listening.settle(outcome) else { return Err(odd()) };
+    if outcome == Outcome::GuardBlocked {
+        let blocked = call.guarding.as_ref().and_then(|guarding| guarding.blocked());
+        return Err(call.fails(guarding::refusal(&blocked.unwrap_or_default())));
+    }
+    match error {
+        None => fold.finish().map_err(|_| call.fails(truncated())),
+        Some(error) => {
+            // The attempt under way had its head before it failed.
+            call.attempt_ended(outcome_of(error.kind), 200);
+            Err(call.fails(error))
+        }
+    }
+}
+
+fn misread_answer(misread: &Misread) -> Error {
+    tracing::error!(%misread, "an answer for a run could not be read");
+    odd()
+}
+
+fn truncated() -> Error {
+    let message = "The provider broke its answer off; what was received is not complete.";
+    Error::new(Kind::StreamTruncated, message)
+}
+
+fn odd() -> Error {
+    Error::new(Kind::Internal, "The answer could not be read.")
+}
+
+// === impl Listening ===
+
+impl Listening {
+    fn new(live: Live) -> Self {
+        let now = Instant::now();
+        Self { live: Some(live), timer: Box::pin(tokio::time::sleep_until(now)), last_heard: now }
+    }
+
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<live::Turn> {
+        let Some(live) = &mut self.live else {
+            return Poll::Ready(live::Turn::End(Outcome::Internal, Some(odd())));
+        };
+        loop {
+            let until = match live.turn(self.last_heard, context) {
+                live::Turn::Wait(until) => until,
+                turn => {
+                    self.last_heard = Instant::now();
+                    return Poll::Ready(turn);
+                }
+            };
+            self.timer.as_mut().reset(until);
+            if self.timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// The target has let its answer down.
+    fn broke(&self, broken: &live::Broken) {
+        if let Some(live) = &self.live {
+            live.call.broke_off(&broken.failure);
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) -> Option<Box<Call>> {
+        self.live.take().map(|live| live.settle(outcome))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        drop(self.settle(abandoned()));
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// It ends so; gives what the run is told.
+    fn fails(&mut self, mut error: Error) -> Error {
+        self.ends(outcome_of(error.kind));
+        self.record.status = error.status();
+        error.attempts = self.attempts().to_vec();
+        error
+    }
+
+    /// Tells who asked for a run what the call has come to.
+    pub(in crate::gateway) fn hand_in_receipt(&self) {
+        let Some(receipt) = &self.receipt else { return };
+        let (record, target) = (&self.record, self.last_target());
+        let attempts = &record.attempts;
+        let answered = record.outcome == Outcome::Ok && self.recalled.is_none();
+        let (last, failed) = match attempts.split_last() {
+            Some((last, failed)) if answered => (Some(last), failed),
+            _ => (None, &attempts[..]),
+        };
+        let is_other = |attempt: &&crate::canon::Attempt| {
+            last.is_none_or(|last| {
+                (&attempt.provider, &attempt.model) != (&last.provider, &last.model)
+            })
+        };
+        let mut passed: Vec<_> =
+            failed.iter().filter(is_other).map(|it| (&it.provider, &it.model)).collect();
+        passed.dedup();
+        let _ = receipt.set(Receipt {
+            usage: record.usage_of_all(),
+            estimated: record.usage_source == UsageSource::Estimated,
+            cost: record.cost,
+            provider: target.map(|target| Arc::clone(&target.provider.name)),
+            model: target.map(|target| Arc::clone(&target.model)),
+            attempts: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
+            fallback_level: u32::try_from(passed.len()).unwrap_or(u32::MAX),
+            cached: self.recalled.is_some(),
+            failed: failed.to_vec(),
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! Responses that runs of agents give: they go on when this process has ended, and somebody else
+//! may be at work on them.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use serde_json::json;
+
+use super::background::conclude;
+use super::stored::Stored;
+use super::{Gateway, Keeping, not_previous};
+use crate::cache::Next;
+use crate::canon::{ChatRequest, Owner, RunId, Surface};
+use crate::dialect::fold::Fold;
+use crate::error::{Error, Kind};
+use crate::gateway::agents::{Frame, Performance, RUN, Show};
+
+impl Keeping {
+    /// A run gives the response.
+    pub(in crate::gateway) fn is_of(&mut self, run: RunId) {
+        self.run = Some(run);
+    }
+}
+
+impl Stored {
+    /// The run that gives it, if one does.
+    pub(super) fn run(&self) -> Option<RunId> {
+        RunId::parse(self.response["metadata"][RUN].as_str()?)
+    }
+}
+
+impl Gateway {
+    /// The run that has given, or gives, this response.
+    pub(in crate::gateway) async fn run_of(
+        &self,
+        owner: &Owner,
+        id: &str,
+    ) -> Result<Option<RunId>, Error> {
+        let stored = self.stored(owner, id).await.map_err(|_| not_previous(id, "unknown"))?;
+        Ok(stored.run())
+    }
+
+    /// How a response stands that nobody here is at work on: as its run stands.
+    pub(super) async fn as_its_run_stands(
+        &self,
+        (owner, id): (&Owner, &str),
+        run: RunId,
+        mut stored: Stored,
+    ) -> Stored {
+        // Who runs agents may not have begun yet.
+        let Some(conductor) = self.conductor() else { return stored };
+        match conductor.rejoin(run, owner.clone()).await {
+            Ok(Some(performance)) => {
+                if self.take_in_run((&mut stored, id), performance).await {
+                    self.put_response(owner, id.to_owned(), &stored);
+                }
+            }
+            Ok(None) => {
+                let message = "The run that gave this response is not known any more.";
+                stored.fail(&Error::new(Kind::Internal, message));
+            }
+            Err(error) => tracing::warn!(%run, %error, "a run could not be asked how it stands"),
+        }
+        stored
+    }
+
+    /// Takes over what the run has said, if it is over.
+    async fn take_in_run(
+        &self,
+        (stored, id): (&mut Stored, &str),
+        performance: Performance,
+    ) -> bool {
+        let frame = Frame {
+            id: id.strip_prefix("resp_").unwrap_or(id).to_owned(),
+            created: stored.response["created_at"].as_u64().unwrap_or_default(),
+            model: stored.response["model"].as_str().unwrap_or_default().to_owned(),
+            request: ChatRequest {
+                metadata: stored.response["metadata"].as_object().cloned(),
+                ..ChatRequest::default()
+            },
+            ..Frame::default()
+        };
+        let show = Show::new(&performance, (Surface::Responses, false), frame);
+        let (mut follower, mut fold) = (performance.follower, Fold::default());
+        let heard = loop {
+            let next = poll_fn(|context| {
+                Poll::Ready(match follower.poll_next(context) {
+                    Poll::Ready(next) => Some(next),
+                    Poll::Pending => None,
+                })
+            });
+            match next.await {
+                Some(Next::Events(events)) => events.iter().for_each(|event| fold.add(event)),
+                Some(Next::End) => break fold.finish().map_err(|_| broken()),
+                Some(Next::Failed(error)) => break Err(error.map_or_else(broken, |error| *error)),
+                None => {
+                    stored.response["status"] = json!("in_progress");
+                    return false;
+                }
+            }
+        };
+        let asked = stored.response.clone();
+        conclude(stored, show.concluded(heard).map(|body| (body.into(), None)));
+        // What the answer repeats of its question stands there already.
+        for field in ["instructions", "tools", "tool_choice", "parallel_tool_calls"] {
+            stored.response[field] = asked[field].clone();
+        }
+        true
+    }
+}
+
+fn broken() -> Error {
+    Error::new(Kind::StreamTruncated, "The run broke off.")
+}

@@ -1,0 +1,145 @@
+//! What one caller is offered, and what becomes of its calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use rmcp::model::{
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation,
+    ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool as Listed,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::answer::{failed, refused, result};
+use crate::access::Caller;
+use crate::canon::CallId;
+use crate::gateway::{Gateway, Snapshot};
+use crate::tool::{Invocation, Tool};
+
+/// The longest that a call may take, whatever it reports.
+const LONGEST: Duration = Duration::from_mins(10);
+/// Where a caller says that it is the same call again.
+const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
+const TRACEPARENT: &str = "traceparent";
+
+/// Answers the requests of one client.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    pub(super) gateway: Arc<Gateway>,
+}
+
+/// Who sent a request, and by which config it goes.
+#[derive(Debug, Clone)]
+pub(super) struct Visit {
+    pub(super) caller: Caller,
+    pub(super) house: Arc<Snapshot>,
+}
+
+// === impl Visit ===
+
+impl Visit {
+    fn of(context: &RequestContext<RoleServer>) -> Result<&Self, ErrorData> {
+        let parts = context.extensions.get::<Parts>();
+        let visit = parts.and_then(|parts| parts.extensions.get::<Self>());
+        visit.ok_or_else(|| ErrorData::internal_error("nobody is known to ask", None))
+    }
+
+    /// The tools that this caller may call.
+    fn tools(&self) -> Vec<Arc<Tool>> {
+        let mut tools = self.house.toolbox.named(&self.house.config.mcp.tools);
+        tools.retain(|tool| !tool.terms.internal && self.caller.may_use_tool(&tool.name));
+        tools
+    }
+
+    /// One of them, by either of its names.
+    fn tool(&self, name: &str) -> Option<Arc<Tool>> {
+        self.tools().into_iter().find(|tool| *tool.name == *name || *tool.alias == *name)
+    }
+}
+
+// === impl Offer ===
+
+impl ServerHandler for Offer {
+    fn get_info(&self) -> ServerConfig {
+        let mut info = ServerConfig::new(ServerCapabilities::builder().enable_tools().build());
+        info.server_info = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        info
+    }
+
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let visit = Visit::of(&context)?;
+        let tools = visit.tools().iter().map(|tool| listed(tool)).collect();
+        // What one key sees is not for others, and may change with the next reload.
+        Ok(ListToolsResult::with_all_items(tools)
+            .with_ttl_ms(0)
+            .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let visit = Visit::of(&context)?;
+        // What a caller may not use is not there for it.
+        let Some(tool) = visit.tool(&request.name) else {
+            let message = format!("Unknown tool: {}", request.name);
+            return Err(ErrorData::invalid_params(message, None));
+        };
+        let called = call(&tool, visit, (request, &context));
+        let result = tokio::select! {
+            result = called => result,
+            () = context.ct.cancelled() => refused("cancelled", "the call was cancelled", None),
+        };
+        Ok(result.into())
+    }
+}
+
+fn listed(tool: &Tool) -> Listed {
+    let schema = match &tool.input {
+        Value::Object(schema) => schema.clone(),
+        _ => Map::new(),
+    };
+    Listed::new(tool.alias.to_string(), tool.description.clone(), Arc::new(schema))
+}
+
+async fn call(
+    tool: &Tool,
+    visit: &Visit,
+    (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
+) -> CallToolResult {
+    if needs_approval(tool) {
+        let message = "a person must let this call pass, which only the run of an agent waits for";
+        return refused("approval_required", message, None);
+    }
+    let said = |key: &str| context.meta.get(key).and_then(Value::as_str).map(str::to_owned);
+    let caller = &visit.caller;
+    let key = said(IDEMPOTENCY_KEY).map(|key| format!("{}:{key}", caller.owner()));
+    let invocation = Invocation {
+        args: Value::Object(request.arguments.unwrap_or_default()),
+        idempotency_key: key.unwrap_or_else(|| CallId::new().simple()),
+        user: Some(Arc::clone(caller.user().unwrap_or(caller.owner()))),
+        traceparent: said(TRACEPARENT),
+        deadline: Instant::now() + LONGEST,
+        answer: None,
+    };
+    match tool.call(&invocation).await {
+        Ok(output) => result(output),
+        Err(failure) => failed(&failure),
+    }
+}
+
+/// Nobody can be asked here, so whatever may need it is not done.
+fn needs_approval(tool: &Tool) -> bool {
+    let own = tool.name.split_once('.').map_or(&*tool.name, |(_, own)| own);
+    tool.terms.approval.as_ref().is_some_and(|approval| {
+        approval.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool == own))
+    })
+}

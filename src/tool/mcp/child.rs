@@ -1,0 +1,223 @@
+//! A server that is a child process: in a group of its own, with an environment of what was
+//! allowed, and ended so that nobody of its group stays.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rmcp::RoleClient;
+use rmcp::model::{ClientJsonRpcMessage, ErrorData, RequestId, ServerJsonRpcMessage};
+use rmcp::transport::Transport;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::Meters;
+use super::lines::{Line, Lines};
+use crate::config::Secret;
+
+/// How long it may take to end when its input is closed, and again when it is told to.
+const GRACE: Duration = Duration::from_secs(2);
+/// What is read of a line that it complains with.
+const LONGEST_COMPLAINT: usize = 4 * 1024;
+
+/// The command by which this program becomes another one that does not outlive it.
+static LAUNCHER: OnceLock<Vec<String>> = OnceLock::new();
+
+/// How it is started.
+#[derive(Debug)]
+pub(super) struct Recipe {
+    pub(super) server: Arc<str>,
+    pub(super) command: Vec<String>,
+    pub(super) environment: BTreeMap<String, Secret>,
+    /// Bytes of one message.
+    pub(super) longest: usize,
+}
+
+/// The messages of one child.
+pub(super) struct Pipe {
+    server: Arc<str>,
+    answers: Lines<ChildStdout>,
+    /// Gone when it was closed.
+    complaints: Option<Lines<ChildStderr>>,
+    questions: Arc<Mutex<Option<ChildStdin>>>,
+    /// What must not stand in the log.
+    secrets: Vec<String>,
+    group: Group,
+}
+
+/// A process and all that it has started. Dropped, all of it is killed.
+struct Group {
+    leader: tokio::process::Child,
+    id: Option<Pid>,
+    server: Arc<str>,
+    meters: Meters,
+}
+
+/// Has children started by `command`, in front of their own: it sees to it that they end with this
+/// process, however that ends.
+pub fn launch_by(command: Vec<String>) {
+    let _ = LAUNCHER.set(command);
+}
+
+// === impl Recipe ===
+
+impl Recipe {
+    /// Starts it, on the runtime of the caller.
+    pub(super) fn start(&self, meters: &Meters) -> io::Result<Pipe> {
+        let mut words = LAUNCHER.get().into_iter().flatten().chain(&self.command);
+        let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(words).env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value.expose())));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).kill_on_drop(true);
+        let mut leader = command.spawn()?;
+        let (questions, answers) = (leader.stdin.take(), leader.stdout.take());
+        let complaints = leader.stderr.take();
+        let group = Group::new(leader, &self.server, meters);
+        let answers = answers.ok_or(io::ErrorKind::BrokenPipe)?;
+        let secrets = self.environment.values().map(|value| value.expose().to_owned());
+        Ok(Pipe {
+            server: Arc::clone(&self.server),
+            answers: Lines::new(answers, self.longest),
+            complaints: complaints.map(|it| Lines::new(it, LONGEST_COMPLAINT)),
+            questions: Arc::new(Mutex::new(questions)),
+            // What is shorter is no secret, and stands in words.
+            secrets: secrets.filter(|value| value.len() > 5).collect(),
+            group,
+        })
+    }
+}
+
+// === impl Pipe ===
+
+impl Pipe {
+    /// Notes what it complains of.
+    fn complain(&self, line: Line) {
+        let (Line::Whole(line) | Line::TooLong(line, _)) = line;
+        let mut said = String::from_utf8_lossy(&line).into_owned();
+        for secret in &self.secrets {
+            said = said.replace(secret, "***");
+        }
+        let server = &*self.server;
+        tracing::debug!(server, said, "an MCP server says");
+    }
+
+    fn understand(&self, line: Line) -> Option<ServerJsonRpcMessage> {
+        match line {
+            // Some print there what is for people.
+            Line::Whole(line) => serde_json::from_slice(&line).ok(),
+            Line::TooLong(begin, end) => {
+                let id = id_in(&begin, &end);
+                let server = &*self.server;
+                tracing::warn!(server, "an MCP server has said more at once than it may");
+                id.map(|id| ServerJsonRpcMessage::error(too_long(), Some(id)))
+            }
+        }
+    }
+}
+
+impl Transport<RoleClient> for Pipe {
+    type Error = io::Error;
+
+    fn send(
+        &mut self,
+        item: ClientJsonRpcMessage,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let questions = Arc::clone(&self.questions);
+        async move {
+            let mut line = serde_json::to_vec(&item)?;
+            line.push(b'\n');
+            let mut questions = questions.lock().await;
+            let questions = questions.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+            questions.write_all(&line).await?;
+            questions.flush().await
+        }
+    }
+
+    async fn receive(&mut self) -> Option<ServerJsonRpcMessage> {
+        loop {
+            let complaint = async {
+                match &mut self.complaints {
+                    Some(complaints) => complaints.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                answer = self.answers.next() => {
+                    if let Some(message) = self.understand(answer?) {
+                        return Some(message);
+                    }
+                }
+                complaint = complaint => match complaint {
+                    Some(line) => self.complain(line),
+                    None => self.complaints = None,
+                },
+            }
+        }
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.questions.lock().await.take();
+        self.group.end().await;
+        Ok(())
+    }
+}
+
+/// What a call is told whose answer was not read.
+fn too_long() -> ErrorData {
+    ErrorData::internal_error(super::answer::TOO_LONG, None)
+}
+
+/// The id of a message of which only the beginning and the end are known. Ours are numbers, and
+/// everybody writes it at one of them.
+fn id_in(begin: &[u8], end: &[u8]) -> Option<RequestId> {
+    const FIRST: [&str; 2] = ["{\"jsonrpc\":\"2.0\",\"id\":", "{\"id\":"];
+    let (begin, end) = (String::from_utf8_lossy(begin), String::from_utf8_lossy(end));
+    let first = FIRST.iter().find_map(|first| begin.strip_prefix(first));
+    let digits = match first {
+        Some(behind) => behind.split(',').next(),
+        None => end.trim_end().strip_suffix('}')?.rsplit_once("\"id\":").map(|(_, last)| last),
+    };
+    digits?.trim().parse().ok().map(RequestId::Number)
+}
+
+// === impl Group ===
+
+impl Group {
+    fn new(leader: tokio::process::Child, server: &Arc<str>, meters: &Meters) -> Self {
+        let id = leader.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        meters.children.with_label_values(&[&**server]).inc();
+        Self { leader, id, server: Arc::clone(server), meters: meters.clone() }
+    }
+
+    /// Waits for it to end by itself, then tells it to, then kills it, and what it has started.
+    async fn end(&mut self) {
+        if timeout(GRACE, self.leader.wait()).await.is_err() {
+            self.signal(Signal::TERM);
+            let _ = timeout(GRACE, self.leader.wait()).await;
+        }
+        self.signal(Signal::KILL);
+        let _ = self.leader.wait().await;
+        self.id = None;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(id) = self.id {
+            // Nobody may be left.
+            let _ = kill_process_group(id, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        self.meters.children.with_label_values(&[&*self.server]).dec();
+    }
+}

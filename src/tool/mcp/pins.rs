@@ -1,0 +1,97 @@
+//! Which description of each tool was approved. A server that changes it afterwards has another
+//! tool, whatever it calls it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::canon::Owner;
+use crate::store::{Draft, ObjectKind, Store};
+use crate::tool::canonical;
+
+/// Pins of one server that are read at once.
+const PAGE: u32 = 10_000;
+
+/// A tool as its server describes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) input: Value,
+    pub(super) output: Option<Value>,
+}
+
+/// What is approved of one server.
+#[derive(Debug)]
+pub(super) struct Pins {
+    owner: Owner,
+    store: Store,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    pub(super) fn of(tool: &rmcp::model::Tool) -> Self {
+        let object = |it: &Arc<serde_json::Map<String, Value>>| Value::Object((**it).clone());
+        let description = tool.description.as_deref().or(tool.title.as_deref());
+        Self {
+            name: tool.name.clone().into_owned(),
+            description: description.unwrap_or_default().to_owned(),
+            input: object(&tool.input_schema),
+            output: tool.output_schema.as_ref().map(object),
+        }
+    }
+
+    /// The same for the same description, however it is written.
+    pub(super) fn digest(&self) -> String {
+        let Self { name, description, input, output } = self;
+        let all =
+            json!({"name": name, "description": description, "input": input, "output": output});
+        let mut digits = String::new();
+        for byte in Sha256::digest(canonical(&all)) {
+            let _ = write!(digits, "{byte:02x}");
+        }
+        digits
+    }
+}
+
+// === impl Pins ===
+
+impl Pins {
+    pub(super) fn new(server: &str, store: &Store) -> Self {
+        Self { owner: Owner::new(format!("mcp:{server}")), store: store.clone() }
+    }
+
+    /// Those that are not as they were approved, as they were. What was never seen is approved.
+    pub(super) async fn compare(&self, seen: &[Seen]) -> Result<BTreeMap<String, Seen>, String> {
+        let objects = self.store.list(&self.owner, ObjectKind::ToolPin, None, PAGE).await;
+        let objects = objects.map_err(|error| format!("pins cannot be read: {error}"))?;
+        let approved: BTreeMap<String, Seen> = objects
+            .into_iter()
+            .filter_map(|object| Some((object.id, serde_json::from_slice(&object.value).ok()?)))
+            .collect();
+        let mut drifted = BTreeMap::new();
+        for tool in seen {
+            match approved.get(&tool.name) {
+                None => self.put(tool).await?,
+                Some(pin) if pin.digest() == tool.digest() => {}
+                Some(pin) => {
+                    drifted.insert(tool.name.clone(), pin.clone());
+                }
+            }
+        }
+        Ok(drifted)
+    }
+
+    pub(super) async fn put(&self, seen: &Seen) -> Result<(), String> {
+        let value = Bytes::from(serde_json::to_vec(seen).unwrap_or_default());
+        let draft = Draft { id: seen.name.clone(), value, expires_at: None };
+        let put = self.store.put(&self.owner, ObjectKind::ToolPin, draft).await;
+        put.map_err(|error| format!("pins cannot be kept: {error}"))
+    }
+}

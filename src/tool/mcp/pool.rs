@@ -1,0 +1,47 @@
+//! The connections to one server, and which of them is free.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+
+use super::Meters;
+use super::link::{Door, Link};
+use crate::config;
+use crate::config::McpTool;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) terms: Arc<config::Tool>,
+    pub(super) mcp: McpTool,
+    /// Rung when the tools of the server may be others.
+    pub(super) changed: Arc<Notify>,
+    links: Vec<Link>,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    pub(super) fn new(
+        (server, door): (&Arc<str>, Door),
+        (terms, mcp): (&Arc<config::Tool>, &McpTool),
+        meters: &Meters,
+    ) -> Self {
+        let (door, changed) = (Arc::new(door), Arc::<Notify>::default());
+        let link = || Link::new(Arc::clone(&door), (server, mcp.connect_timeout), &changed, meters);
+        let links = (0..mcp.instances.max(1)).map(|_| link()).collect();
+        Self { terms: Arc::clone(terms), mcp: mcp.clone(), changed, links }
+    }
+
+    /// The connection with the fewest calls on it.
+    pub(super) fn free(&self) -> &Link {
+        let least = self.links.iter().min_by_key(|link| link.load());
+        least.unwrap_or(&self.links[0])
+    }
+
+    /// Opens what should be open and closes what nobody wants; says why something is not open.
+    pub(super) async fn tend(&self) -> Option<String> {
+        let tended = self.links.iter().map(|link| link.tend(self.mcp.idle_kill));
+        join_all(tended).await.into_iter().flatten().next()
+    }
+}
