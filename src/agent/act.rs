@@ -80,9 +80,7 @@ impl Actor {
         match &call.stage {
             Stage::New => self.judge(&call.request).await,
             Stage::Approved { hash } => self.check_and_do(&call.request, hash).await,
-            Stage::Answered { values } => {
-                self.perform(&call.request, Some(values.clone())).await
-            }
+            Stage::Answered { values } => self.perform(&call.request, Some(values.clone())).await,
             Stage::Began => self.recover(&call.request).await,
             Stage::Pending { approval, .. } => self.expire(&call, approval).await,
             Stage::Asking { .. } => self.unanswered(id).await,
@@ -158,7 +156,10 @@ impl Actor {
         }
         let Some(tool) = self.tool(&definition) else {
             let text = format!("`{}` is not what it was when the run began", definition.name);
-            return Verdict::Escalate(format!("{}: {text}", StopReason::DefinitionUnavailable.name()));
+            return Verdict::Escalate(format!(
+                "{}: {text}",
+                StopReason::DefinitionUnavailable.name()
+            ));
         };
         let args = self.bare(&request.args, confidence.as_ref().map(|it| it.field.as_str()), &tool);
         if let Err(failure) = tool.check(&args) {
@@ -247,7 +248,9 @@ impl Actor {
         // Who has allowed other arguments is in the journal with them.
         let is_same = approval_hash(&definition, &request.args) == hash;
         if !is_same && !self.was_edited(&request.id).await {
-            return self.ask_approval(request, ("it has changed".to_owned(), &usual_approval())).await;
+            return self
+                .ask_approval(request, ("it has changed".to_owned(), &usual_approval()))
+                .await;
         }
         let run = self.journal.run().await;
         let field = run.member().and_then(|it| it.confidence.clone()).map(|it| it.field);
@@ -269,6 +272,10 @@ impl Actor {
             let error = CallError::new("limit_exceeded", "No more tools can be called.");
             return self.refuse(request, error, Some(reason)).await;
         }
+        if self.only_plays(request).await {
+            let error = CallError::new("replay", "This is played again: the tool is not called.");
+            return self.failed(request, (error, 0), None).await;
+        }
         let id = request.id.clone();
         self.live.voice.aside(format!("step {} execute_tool {}", self.step().await, request.alias));
         let began = Event::Began { id, at: now() };
@@ -278,6 +285,13 @@ impl Actor {
             self.journal.intend(vec![began]).await?;
         }
         self.call(request, answer).await
+    }
+
+    /// In a run that plays another one again, nothing happens that must not happen twice.
+    async fn only_plays(&self, request: &Requested) -> bool {
+        let run = self.journal.run().await;
+        let created = &run.created;
+        request.effect != Effect::Read && created.replay_of.is_some() && !created.effects
     }
 
     async fn step(&self) -> u32 {
@@ -319,11 +333,7 @@ impl Actor {
         }
     }
 
-    async fn done(
-        &self,
-        request: &Requested,
-        (tool, output): (&Tool, Output),
-    ) -> Result<(), Halt> {
+    async fn done(&self, request: &Requested, (tool, output): (&Tool, Output)) -> Result<(), Halt> {
         let bytes = output.raw.len() as u64;
         self.purse.take_bytes(bytes);
         let tokens = {
@@ -358,7 +368,7 @@ impl Actor {
 
     async fn came_to_nothing(&self, request: &Requested, failure: Failure) -> Result<(), Halt> {
         if let FailureKind::NeedsInput { message, schema } = &failure.kind {
-            return self.ask_for(&request.id, message.clone(), Some(schema.clone())).await;
+            return self.ask_for(&request.id, message.clone(), Some(Value::clone(schema))).await;
         }
         if request.effect == Effect::Once && failure.sent == Sent::Maybe {
             return self.nobody_knows(request).await;
@@ -424,9 +434,7 @@ impl Actor {
         self.counts_call(&request.tool, "unknown", None);
         let run = self.journal.run().await;
         let policy = run.member().map_or(OnUnknown::Escalate, |member| member.on_unknown);
-        let probe = run
-            .member()
-            .and_then(|member| member.tool(&request.tool)?.probe.clone());
+        let probe = run.member().and_then(|member| member.tool(&request.tool)?.probe.clone());
         drop(run);
         let id = request.id.clone();
         self.journal.append(vec![Event::Unknown { id: id.clone() }]).await?;
@@ -663,12 +671,7 @@ fn refusal(failure: &Failure) -> CallError {
 }
 
 /// A part of a result as the model is shown it.
-fn shown(
-    part: Part,
-    (tokens, blob, cut): (u64, &str, &mut bool),
-    tool: &Tool,
-    salt: &str,
-) -> Part {
+fn shown(part: Part, (tokens, blob, cut): (u64, &str, &mut bool), tool: &Tool, salt: &str) -> Part {
     let Content::Text { text, .. } = &part.content else { return part };
     let count = |text: &str| (text.len() as u64).div_ceil(4);
     let handle = format!("{BLOB}{}", &blob[..16]);

@@ -18,9 +18,7 @@ use super::run::Run;
 use super::staff::Staff;
 use super::{context, view};
 use crate::access::{Caller, CallerRef};
-use crate::canon::{
-    ChatRequest, Content, Message, Owner, Role, RunId, RunState, ToolResult,
-};
+use crate::canon::{ChatRequest, Content, Message, Owner, Role, RunId, RunState, ToolResult};
 use crate::config::{Agent, OnLeave, Pace, SessionConflict, suggestion};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
@@ -308,9 +306,11 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let house = self.gateway.snapshot();
         let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
-        let user = commission.wishes.user.clone().or_else(|| {
-            commission.caller.user().map(ToString::to_string)
-        });
+        let user = commission
+            .wishes
+            .user
+            .clone()
+            .or_else(|| commission.caller.user().map(ToString::to_string));
         self.may_begin(&named, user.as_deref())?;
         let session = commission.wishes.session.as_deref();
         let sticky = session.or(user.as_deref()).unwrap_or(owner.as_str());
@@ -577,11 +577,12 @@ impl Words {
         let since = request.messages.iter().rposition(|message| message.role == Role::Assistant);
         let fresh = request.messages.iter().skip(since.map_or(0, |place| place + 1));
         words.results.retain(|result| {
-            fresh.clone().flat_map(|message| &message.parts).any(|part| {
-                matches!(&part.content, Content::ToolResult(known) if known.id == result.id)
-            })
+            fresh.clone().flat_map(|message| &message.parts).any(
+                |part| matches!(&part.content, Content::ToolResult(known) if known.id == result.id),
+            )
         });
-        words.fresh = words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
+        words.fresh =
+            words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
         words.fresh.reverse();
         words.last = words.fresh.last().map(Message::text).unwrap_or_default();
         words
@@ -652,6 +653,7 @@ fn created(
             parallel_tool_calls: request.parallel_tool_calls,
             max_tool_calls: None,
             background: commission.background,
+            streams: request.stream,
         },
         caller,
         user,
@@ -665,6 +667,8 @@ fn created(
             seconds: budget.seconds,
         }),
         replay_of: None,
+        effects: false,
+        compensates: false,
         forked_from: None,
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(parent_text),

@@ -3,6 +3,7 @@
 
 mod act;
 mod actor;
+mod again;
 mod ask;
 mod begin;
 mod budget;
@@ -24,8 +25,10 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use self::again::Again;
 pub use self::control::{Told, Verdict, may_decide};
 use self::staff::Staff;
+use crate::access::Caller;
 use crate::canon::{Owner, RunId};
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -61,11 +64,7 @@ impl Agents {
     }
 
     /// Decides about a call that needs approval. Whether the caller may is asked before.
-    pub async fn decide(
-        &self,
-        approval: &ApprovalRow,
-        verdict: Verdict,
-    ) -> Result<Decided, Error> {
+    pub async fn decide(&self, approval: &ApprovalRow, verdict: Verdict) -> Result<Decided, Error> {
         self.0.decide(approval, verdict).await
     }
 
@@ -87,6 +86,11 @@ impl Agents {
     /// Tries again what came to nothing, and says what came of it.
     pub async fn retry_letter(&self, letter: &LetterRow) -> Result<Value, Error> {
         self.0.retry_letter(letter).await
+    }
+
+    /// Begins a run that is made of another one.
+    pub async fn again(&self, caller: &Caller, of: &RunRow, how: Again) -> Result<RunId, Error> {
+        self.0.again(caller, of, how).await
     }
 
     /// What people must decide before a run goes on.

@@ -144,11 +144,8 @@ impl Staff {
     }
 
     async fn renew(&self) {
-        let held: Vec<(RunId, u64)> = self
-            .lives()
-            .values()
-            .map(|held| (held.live.id, held.journal.epoch))
-            .collect();
+        let held: Vec<(RunId, u64)> =
+            self.lives().values().map(|held| (held.live.id, held.journal.epoch)).collect();
         if held.is_empty() {
             return;
         }
@@ -314,8 +311,7 @@ impl Staff {
         let journal = Journal::new(self.gateway.store().clone(), run, (epoch, true));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
-        let ended =
-            Event::Ended { state, reason, message: Some(message), degraded: false, at };
+        let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
         let beside = super::journal::Beside { letters: vec![letter], ..Default::default() };
         journal.end(vec![ended], beside).await
     }
@@ -358,6 +354,8 @@ impl Staff {
         if !is_new {
             run.waiting_since = Some(last_at);
         }
+        let before = run.usage;
+        let only_final = definition.stream == StreamMode::Final || !run.created.wishes.streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
         let live = Arc::new(Live {
@@ -365,26 +363,25 @@ impl Staff {
             root: row.root,
             owner: row.owner.clone(),
             version: row.version.as_str().into(),
-            voice: Voice::new(definition.stream == StreamMode::Final),
+            voice: Voice::new(only_final),
             report: watch::Sender::new(report(&run)),
             seq: watch::Sender::new(run.seq),
             poke: Notify::new(),
             poked: AtomicBool::new(true),
-            leaves: followed && config.on_disconnect == OnLeave::Cancel && !run.created.wishes.background,
+            leaves: followed
+                && config.on_disconnect == OnLeave::Cancel
+                && !run.created.wishes.background,
         });
         let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));
         let at = now();
-        let first = if is_new {
-            Event::Started { at }
-        } else {
-            Event::Resumed { at, epoch: row.epoch }
-        };
+        let first =
+            if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
         journal.append(vec![first]).await?;
         let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
         self.lives().insert(row.id, held);
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
-        Ok(Actor { staff, journal, live, purse, caller, definition, depth, signals })
+        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
     }
 
     /// Whoever works at a child of a run; `None` where that is over or somebody else's.
@@ -416,7 +413,7 @@ impl Staff {
     }
 
     /// How a run began, what has happened since, and when the last of it did.
-    async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
+    pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
         let (mut rows, mut after) = (Vec::new(), 0);
         loop {
             let page = self.gateway.store().run_events(id, after, PAGE).await;

@@ -15,7 +15,9 @@ use tokio::sync::watch;
 use tokio::time::interval;
 
 use super::banner::{self, Made};
-use super::{ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say};
+use super::{
+    ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say,
+};
 use crate::agent::Agents;
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
 use crate::gateway::collector::{Collector, Exporting};
@@ -254,7 +256,7 @@ impl House {
         let admin_address = address_of(&admin)?;
         self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
-        let api = Api::new(Arc::clone(&self.gateway));
+        let api = Api::new(Arc::clone(&self.gateway), self.agents.clone());
         for listener in listeners {
             addresses.push(address_of(&listener)?);
             let accept = door.clone().accept(listener, api.clone(), stop.subscribe());
