@@ -386,6 +386,10 @@ impl Staff {
         let leaves = commission.wishes.on_disconnect != Some(OnLeave::Continue);
         let actor = self.actor((run, now()), who, (Used::default(), None), leaves).await;
         let actor: Actor = actor.map_err(halted)?;
+        let wait = commission.wishes.approval_wait;
+        if !wait.is_zero() && !commission.background {
+            let _ = actor.live.patience.set(Instant::now() + wait);
+        }
         let performance = followed(&actor.live);
         let staff = Arc::clone(&self);
         let work = async move { staff.work(actor, place).await };

@@ -267,6 +267,31 @@ async fn a_chat_says_that_a_person_must_decide() {
 }
 
 #[tokio::test]
+async fn a_chat_that_is_willing_to_wait_goes_on_when_a_person_has_decided() {
+    let house = House::new().await;
+    let headers = [("x-switchpoint-approval-wait", "10s")];
+    let body = chat("My money back.", &json!({"stream": true}));
+    let stream = house.open(CHAT, &headers, &body).await;
+    let (answer, ()) = tokio::join!(stream.whole(), async {
+        let pending = loop {
+            let listed = house.get("/v1/agents/approvals?state=pending").await;
+            if let Some(found) = listed["data"].as_array().and_then(|all| all.first()) {
+                break found.clone();
+            }
+            tokio::task::yield_now().await;
+        };
+        let path = format!("/v1/agents/approvals/{}", pending["id"].as_str().unwrap());
+        let hash = format!("\"{}\"", pending["args_hash"].as_str().unwrap());
+        let decision = json!({"decision": "approve"});
+        let decided = house.ask(&path, &[("if-match", &hash)], &decision).await;
+        assert_eq!(decided.status, 200, "{}", decided.text());
+    });
+    assert!(answer.text().contains("It is in Bonn."), "{}", answer.text());
+    assert_eq!(answer.text().matches("data: [DONE]").count(), 1);
+    assert_eq!(house.tools.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_run_in_the_background_is_fetched_or_called_off() {
     let house = House::new().await;
     let body = json!({"model": "agent/support", "input": "My order?", "background": true});

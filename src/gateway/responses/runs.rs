@@ -17,8 +17,13 @@ use crate::gateway::agents::{Frame, Performance, RUN, Show};
 
 impl Keeping {
     /// A run gives the response.
-    pub(in crate::gateway) fn is_of(&mut self, run: RunId) {
-        self.run = Some(run);
+    pub(in crate::gateway) fn is_of(&mut self, performance: &Performance) {
+        self.run = Some((performance.run, performance.report.clone()));
+    }
+
+    /// Whether the run that gives it is not over: then somebody else goes on with both.
+    pub(super) fn goes_on(&self) -> bool {
+        self.run.as_ref().is_some_and(|(_, report)| !report.borrow().state.is_over())
     }
 }
 
