@@ -1,7 +1,6 @@
 //! Runs: begun, listed and looked at.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::LOCATION;
