@@ -3,4 +3,5 @@
 
 mod api;
 mod doors;
+mod library;
 mod turns;
