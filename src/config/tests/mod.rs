@@ -15,6 +15,7 @@ mod model;
 mod oidc;
 mod otlp;
 mod route;
+mod tool;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 
