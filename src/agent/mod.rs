@@ -12,6 +12,7 @@ mod context;
 mod control;
 pub mod definition;
 pub mod event;
+mod interim;
 mod journal;
 pub mod run;
 mod staff;
@@ -19,6 +20,7 @@ mod view;
 mod voice;
 mod when;
 
+pub use interim::Again;
 use std::sync::Arc;
 
 use serde_json::Value;

@@ -256,7 +256,7 @@ impl House {
         let admin_address = address_of(&admin)?;
         self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
-        let api = Api::new(Arc::clone(&self.gateway));
+        let api = Api::new(Arc::clone(&self.gateway), self.agents.clone());
         for listener in listeners {
             addresses.push(address_of(&listener)?);
             let accept = door.clone().accept(listener, api.clone(), stop.subscribe());

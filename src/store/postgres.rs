@@ -92,7 +92,11 @@ impl Remote {
             // The statement that is waited for tells the same.
             let _ = connection.await;
         });
-        Ok(Self { client, prepared: HashMap::new(), runtime })
+        let mut remote = Self { client, prepared: HashMap::new(), runtime };
+        // Who is stopped in the middle of a transaction must not keep others from its rows.
+        let silent = format!("SET idle_in_transaction_session_timeout = {}", PATIENCE.as_millis());
+        remote.batch(&silent)?;
+        Ok(remote)
     }
 
     pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Fault> {

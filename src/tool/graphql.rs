@@ -112,13 +112,11 @@ fn judge(answer: Answer) -> Result<Answer, Failure> {
     if let Some(errors) = value["errors"].as_array().filter(|errors| !errors.is_empty()) {
         return Err(Failure::new(FailureKind::Soft, told(errors)).sent(Sent::Answered));
     }
-    match value.get_mut("data").map(Value::take) {
-        Some(data) => Ok(Answer { raw: answer.raw, ..Answer::json(data) }),
-        None => {
-            let why = "its answer is none of GraphQL";
-            Err(Failure::new(FailureKind::BadOutput, why).sent(Sent::Answered))
-        }
+    if let Some(data) = value.get_mut("data").map(Value::take) {
+        return Ok(Answer { raw: answer.raw, ..Answer::json(data) });
     }
+    let why = "its answer is none of GraphQL";
+    Err(Failure::new(FailureKind::BadOutput, why).sent(Sent::Answered))
 }
 
 fn told(errors: &[Value]) -> String {

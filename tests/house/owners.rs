@@ -59,8 +59,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["access", "gateway"]),
     ("tower", &["http", "net"]),
     ("clap", &["cli"]),
-    // The files of other gateways are YAML.
-    ("serde_saphyr", &["cli"]),
+    // The files of other gateways are YAML, and descriptions of APIs.
+    ("serde_saphyr", &["cli", "tool"]),
     ("tikv_jemallocator", &["main"]),
 ];
 

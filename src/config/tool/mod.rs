@@ -20,7 +20,7 @@ pub use kind::{
     BUILTINS, BuiltinTool, GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool, Pin,
     SqlTemplate, SqlTool, ToolKind,
 };
-use web::AUTH_KEYS;
+pub(super) use web::AUTH_KEYS;
 pub use web::{ClientCredentials, Piece, TextTemplate, ToolAuth, UrlTemplate, Web};
 
 /// Of all kinds together; [`kind::KINDS`] says which have which.

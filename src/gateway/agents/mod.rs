@@ -90,6 +90,7 @@ pub struct RunWishes {
     /// The stream tells of each step.
     pub steps: bool,
     pub labels: BTreeMap<String, String>,
+    pub budget: Option<RunBudget>,
 }
 
 /// A run as its client follows it.
@@ -154,3 +155,6 @@ pub struct Receipt {
     /// The attempts that failed, in order.
     pub failed: Vec<Attempt>,
 }
+
+#[cfg(test)]
+mod tests;

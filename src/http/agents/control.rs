@@ -48,7 +48,7 @@ pub(super) async fn input(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     let waits = [RunState::WaitingInput, RunState::WaitingHuman];
     must(waits.contains(&run.state), &run, "answered")?;
-    let request = asked.needed("request_id")?;
+    let request = asked.text("request_id")?;
     let values = asked.body.get("values").cloned();
     let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
     let wish = Told::Input { request, values, by: asked.by() };
@@ -67,13 +67,15 @@ pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     must(!run.state.is_over(), &run, "resolved")?;
     let pending = Story::of(&journal(&door, run.id).await?).pending();
-    let is_open = |entry: &Value| entry["seq"].as_u64() == Some(seq);
-    if !pending["unknown_outcomes"].as_array().is_some_and(|open| open.iter().any(is_open)) {
+    let is_open = |entry: &&Value| entry["seq"].as_u64() == Some(seq);
+    let open = pending["unknown_outcomes"].as_array().and_then(|open| open.iter().find(is_open));
+    let Some(open) = open else {
         let message = format!("The entry {seq} is no outcome that is still unknown.");
         return Err(Error::new(Kind::InvalidTransition, message));
-    }
+    };
+    let call = open["call_id"].as_str().map(str::to_owned);
     let result = asked.body.get("result").filter(|result| !result.is_null()).cloned();
-    let wish = Told::Resolve { seq, outcome, result, by: asked.by() };
+    let wish = Told::Resolve { call, outcome, result, by: asked.by() };
     tell(&door, &asked, (&run, "resolved"), wish).await
 }
 

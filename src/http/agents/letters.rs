@@ -14,8 +14,10 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
 
 pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
     let letter = close(&door, &asked, "retried").await?;
-    door.agents.retry_letter(&letter).await?;
-    told(&views::letter(&letter))
+    let outcome = door.agents.retry_letter(&letter).await?;
+    let mut shown = views::letter(&letter);
+    shown["outcome"] = outcome;
+    told(&shown)
 }
 
 pub(super) async fn discard(door: Door, asked: Asked) -> Answer {

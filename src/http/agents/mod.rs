@@ -46,7 +46,7 @@ type Answer = Result<Response<Body>, Error>;
 #[derive(Debug, Clone)]
 struct Door {
     gateway: Arc<Gateway>,
-    agents: Arc<Agents>,
+    agents: Agents,
 }
 
 /// What somebody is asking.
@@ -60,11 +60,11 @@ struct Asked {
 }
 
 pub(super) async fn answer(
-    (gateway, agents): (&Arc<Gateway>, &Arc<Agents>),
+    (gateway, agents): (&Arc<Gateway>, &Agents),
     (operation, id): (&'static Operation, String),
     (request, from): (Request<Incoming>, Option<IpAddr>),
 ) -> Response<Body> {
-    let door = Door { gateway: Arc::clone(gateway), agents: Arc::clone(agents) };
+    let door = Door { gateway: Arc::clone(gateway), agents: agents.clone() };
     let answer = perform(door, (operation, id), (request, from)).await;
     answer.unwrap_or_else(|error| refuse(&error))
 }

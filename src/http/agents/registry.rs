@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::config::Agent;
 use crate::error::{Error, Kind};
-use crate::gateway::agents::Conductor;
-use crate::store::{Audit, runs};
+use crate::store::Audit;
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
@@ -76,6 +76,7 @@ async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
     let what = if is_paused { "agent.pause" } else { "agent.resume" };
     let change = Audit {
+        at: SystemTime::now(),
         who: asked.by(),
         what: what.to_owned(),
         subject: format!("agent:{}", asked.id),
@@ -91,7 +92,7 @@ fn names(door: &Door, asked: &Asked) -> Vec<String> {
     if asked.sees_all() {
         return door.gateway.snapshot().config.agents.keys().cloned().collect();
     }
-    door.agents.names(&asked.caller)
+    door.gateway.snapshot().agents(&asked.caller).map(str::to_owned).collect()
 }
 
 /// An agent that this caller may call; nobody learns whether there is another one.
@@ -106,7 +107,7 @@ fn find(door: &Door, asked: &Asked) -> Result<Arc<Agent>, Error> {
 }
 
 async fn paused(door: &Door) -> Result<Vec<String>, Error> {
-    door.gateway.store().paused_agents().await.map_err(|failure: runs::Failure| away(&failure))
+    door.gateway.store().paused_agents().await.map_err(|failure| away(&failure))
 }
 
 fn summary((name, agent): (&str, &Agent), paused: &[String]) -> Value {

@@ -158,7 +158,8 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         budget: budget(asked.body.get("budget"))?,
         ..RunWishes::default()
     };
-    let begun = door.gateway.commission(&asked.caller, &agent, request, wishes).await?;
+    let wanted = (request, wishes);
+    let begun = door.gateway.commission(&asked.caller, &agent, wanted, true).await?;
     let run = begun.run;
     if !wait.is_zero() {
         settled(begun, wait).await;

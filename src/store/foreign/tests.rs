@@ -223,7 +223,7 @@ async fn what_takes_too_long_is_stopped_and_the_next_is_served(bench: Bench) {
     let sql =
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
     let until = Instant::now() + Duration::from_millis(200);
-    let slow: Vec<_> = (0..THREADS + 1)
+    let slow: Vec<_> = (0..=THREADS)
         .map(|_| bench.foreign.ask(Ask { until, ..ask(Access::Chosen, sql, &[]) }))
         .collect();
     for outcome in futures_util::future::join_all(slow).await {

@@ -267,13 +267,13 @@ mod tests {
 
     use super::*;
 
-    fn document(version: &str, schemas: Value) -> Document {
+    fn document(version: &str, schemas: &Value) -> Document {
         let text = json!({"openapi": version, "components": {"schemas": schemas}}).to_string();
         Document::parse(&text).unwrap()
     }
 
-    fn written(version: &str, schema: Value, schemas: Value) -> Value {
-        document(version, schemas).schema(&schema, Way::Request).unwrap()
+    fn written(version: &str, schema: &Value, schemas: &Value) -> Value {
+        document(version, schemas).schema(schema, Way::Request).unwrap()
     }
 
     #[test]
@@ -292,12 +292,12 @@ mod tests {
             "a": {"$ref": "#/components/schemas/a~1b", "minLength": 3}, "$ref": {"type": "null"}}});
         let expected = json!({"type": "object", "properties": {
             "a": {"type": "string"}, "$ref": {"type": "null"}}});
-        assert_eq!(written("3.0.3", schema.clone(), schemas.clone()), expected);
+        assert_eq!(written("3.0.3", &schema, &schemas), expected);
         let a = json!({"allOf": [{"type": "string"}, {"minLength": 3}]});
-        assert_eq!(written("3.1.0", schema, schemas.clone())["properties"]["a"], a);
+        assert_eq!(written("3.1.0", &schema, &schemas)["properties"]["a"], a);
         let noted = json!({"$ref": "#/components/schemas/Name", "description": "Whose."});
         let expected = json!({"type": "string", "description": "Whose."});
-        assert_eq!(written("3.1.0", noted, schemas), expected);
+        assert_eq!(written("3.1.0", &noted, &schemas), expected);
     }
 
     #[test]
@@ -305,10 +305,10 @@ mod tests {
         let node = json!({"type": "object", "properties": {
             "next": {"$ref": "#/components/schemas/Node"}, "value": {"type": "integer"}}});
         let schema = json!({"$ref": "#/components/schemas/Node"});
-        let written = written("3.1.0", schema, json!({"Node": node}));
+        let written = written("3.1.0", &schema, &json!({"Node": node}));
         let deepest = &written["properties"]["next"]["properties"]["next"];
         assert_eq!(*deepest, json!({}));
-        let ring = document("3.1.0", json!({"A": {"$ref": "#/components/schemas/A"}}));
+        let ring = document("3.1.0", &json!({"A": {"$ref": "#/components/schemas/A"}}));
         assert!(ring.follow(&json!({"$ref": "#/components/schemas/A"})).is_err());
     }
 
@@ -321,13 +321,13 @@ mod tests {
         let schemas: Map<_, _> = (0..30).map(|at| (format!("S{at}"), double(at + 1))).collect();
         let mut schemas = Value::Object(schemas);
         schemas["S30"] = json!({"type": "string"});
-        let written = written("3.1.0", json!({"$ref": "#/components/schemas/S0"}), schemas);
+        let written = written("3.1.0", &json!({"$ref": "#/components/schemas/S0"}), &schemas);
         assert!(written.to_string().len() < LARGEST * 60);
     }
 
     #[test]
     fn references_that_lead_away_or_nowhere_are_told() {
-        let document = document("3.1.0", json!({}));
+        let document = document("3.1.0", &json!({}));
         for reference in ["other.json#/A", "https://example.com/a", "#/nothing", "#nothing"] {
             let told = document.schema(&json!({"$ref": reference}), Way::Request).unwrap_err();
             assert!(told.contains(reference), "{told}");
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn nullable_and_exclusive_bounds_are_said_anew() {
-        let new = |schema| written("3.0.1", schema, json!({}));
+        let new = |schema: Value| written("3.0.1", &schema, &json!({}));
         let kind = json!({"type": "string", "nullable": true, "enum": ["a"]});
         assert_eq!(new(kind), json!({"type": ["string", "null"], "enum": ["a", null]}));
         let parts = json!({"nullable": true, "allOf": [{"type": "string"}]});
@@ -351,7 +351,7 @@ mod tests {
         let schema = json!({"type": "object", "required": ["id", "name"], "properties": {
             "id": {"type": "string", "readOnly": true},
             "name": {"type": "string"}, "secret": {"type": "string", "writeOnly": true}}});
-        let document = document("3.1.0", json!({}));
+        let document = document("3.1.0", &json!({}));
         let asked = document.schema(&schema, Way::Request).unwrap();
         assert_eq!(asked["required"], json!(["name"]));
         assert_eq!(asked["properties"].as_object().unwrap().len(), 2);

@@ -152,8 +152,8 @@ pub(in crate::tool) fn call(args: Value) -> Invocation {
 fn shop(change: impl FnOnce(&mut OpenApiTool)) -> OpenApiTool {
     let web = Web { allow_private: true, ..Web::default() };
     let document = Arc::from(SHOP);
-    let mut tool =
-        OpenApiTool { document, spec: "shop.yaml".into(), web, ..OpenApiTool::default() };
+    let (spec, idempotency) = ("shop.yaml".into(), true);
+    let mut tool = OpenApiTool { document, spec, web, idempotency, ..OpenApiTool::default() };
     change(&mut tool);
     tool
 }

@@ -127,7 +127,7 @@ impl Runner for Statement {
             };
             let (access, rows, bytes) = (self.access, self.rows, self.bytes);
             let ask = Ask { sql: Arc::from(sql), values, access, rows, bytes, until };
-            self.foreign.ask(ask).await.map(answer).map_err(failure)
+            self.foreign.ask(ask).await.map(answer).map_err(|refusal| failure(&refusal, access))
         })
     }
 }
@@ -142,12 +142,14 @@ fn answer(table: Table) -> Answer {
     Answer { truncated, ..Answer::json(value) }
 }
 
-fn failure(refusal: Refusal) -> Failure {
+fn failure(refusal: &Refusal, access: Access) -> Failure {
     let message = refusal.to_string();
     let (kind, sent) = match refusal {
         Refusal::Away => (FailureKind::Unreachable, Sent::Refused),
         Refusal::Login => (FailureKind::Auth, Sent::Never),
         Refusal::Statement(_) => (FailureKind::Soft, Sent::Refused),
+        // The same query is no faster the next time: whoever wrote it must ask for less.
+        Refusal::Slow if access == Access::Chosen => (FailureKind::Soft, Sent::Refused),
         Refusal::Slow => (FailureKind::Timeout, Sent::Refused),
         Refusal::Unsure(_) => (FailureKind::Timeout, Sent::Maybe),
     };

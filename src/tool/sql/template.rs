@@ -48,7 +48,8 @@ impl Template {
             self.names.push(name.to_owned());
             self.names.len() - 1
         });
-        self.sql.push_str(&format!("${}", at + 1));
+        self.sql.push('$');
+        self.sql.push_str(&(at + 1).to_string());
     }
 
     /// JSON Schema of its parameters: all are needed, and of the types that are written for them.

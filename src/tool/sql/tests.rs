@@ -89,7 +89,11 @@ async fn only_what_says_that_it_changes_something_can() {
 
 #[tokio::test]
 async fn a_model_may_ask_whatever_only_reads() {
-    let bench = Bench::new(|sql| sql.select_only = true).unwrap();
+    let chosen = |sql: &mut SqlTool| {
+        sql.select_only = true;
+        sql.statement_timeout = Duration::from_millis(500);
+    };
+    let bench = Bench::new(chosen).unwrap();
     assert_eq!(bench.tools.len(), 1);
     assert!(bench.tools[0].description.contains("sqlite_schema"));
     let ask = async |sql: &str| bench.run("sales.query", json!({"sql": sql})).await;
@@ -99,6 +103,10 @@ async fn a_model_may_ask_whatever_only_reads() {
     assert_eq!(failure.kind, FailureKind::Soft);
     assert!(ask("SELECT 1; SELECT 2").await.unwrap_err().message.contains("one statement"));
     assert_eq!(ask(&" ".repeat(LONGEST + 1)).await.unwrap_err().kind, FailureKind::Invalid);
+    let endless =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+    let failure = ask(endless).await.unwrap_err();
+    assert_eq!((failure.kind, failure.attempts), (FailureKind::Soft, 1), "asked again in vain");
     assert_eq!(ask("SELECT absent").await.unwrap_err().message, "no such column: absent");
 }
 
