@@ -80,9 +80,7 @@ impl Actor {
         match &call.stage {
             Stage::New => self.judge(&call.request).await,
             Stage::Approved { hash } => self.check_and_do(&call.request, hash).await,
-            Stage::Answered { values } => {
-                self.perform(&call.request, Some(values.clone())).await
-            }
+            Stage::Answered { values } => self.perform(&call.request, Some(values.clone())).await,
             Stage::Began => self.recover(&call.request).await,
             Stage::Pending { approval, .. } => self.expire(&call, approval).await,
             Stage::Asking { .. } => self.unanswered(id).await,
@@ -158,7 +156,10 @@ impl Actor {
         }
         let Some(tool) = self.tool(&definition) else {
             let text = format!("`{}` is not what it was when the run began", definition.name);
-            return Verdict::Escalate(format!("{}: {text}", StopReason::DefinitionUnavailable.name()));
+            return Verdict::Escalate(format!(
+                "{}: {text}",
+                StopReason::DefinitionUnavailable.name()
+            ));
         };
         let args = self.bare(&request.args, confidence.as_ref().map(|it| it.field.as_str()), &tool);
         if let Err(failure) = tool.check(&args) {
@@ -247,7 +248,9 @@ impl Actor {
         // Who has allowed other arguments is in the journal with them.
         let is_same = approval_hash(&definition, &request.args) == hash;
         if !is_same && !self.was_edited(&request.id).await {
-            return self.ask_approval(request, ("it has changed".to_owned(), &usual_approval())).await;
+            return self
+                .ask_approval(request, ("it has changed".to_owned(), &usual_approval()))
+                .await;
         }
         let run = self.journal.run().await;
         let field = run.member().and_then(|it| it.confidence.clone()).map(|it| it.field);
@@ -319,11 +322,7 @@ impl Actor {
         }
     }
 
-    async fn done(
-        &self,
-        request: &Requested,
-        (tool, output): (&Tool, Output),
-    ) -> Result<(), Halt> {
+    async fn done(&self, request: &Requested, (tool, output): (&Tool, Output)) -> Result<(), Halt> {
         let bytes = output.raw.len() as u64;
         self.purse.take_bytes(bytes);
         let tokens = {
@@ -424,9 +423,7 @@ impl Actor {
         self.counts_call(&request.tool, "unknown", None);
         let run = self.journal.run().await;
         let policy = run.member().map_or(OnUnknown::Escalate, |member| member.on_unknown);
-        let probe = run
-            .member()
-            .and_then(|member| member.tool(&request.tool)?.probe.clone());
+        let probe = run.member().and_then(|member| member.tool(&request.tool)?.probe.clone());
         drop(run);
         let id = request.id.clone();
         self.journal.append(vec![Event::Unknown { id: id.clone() }]).await?;
@@ -663,12 +660,7 @@ fn refusal(failure: &Failure) -> CallError {
 }
 
 /// A part of a result as the model is shown it.
-fn shown(
-    part: Part,
-    (tokens, blob, cut): (u64, &str, &mut bool),
-    tool: &Tool,
-    salt: &str,
-) -> Part {
+fn shown(part: Part, (tokens, blob, cut): (u64, &str, &mut bool), tool: &Tool, salt: &str) -> Part {
     let Content::Text { text, .. } = &part.content else { return part };
     let count = |text: &str| (text.len() as u64).div_ceil(4);
     let handle = format!("{BLOB}{}", &blob[..16]);

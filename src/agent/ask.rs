@@ -33,7 +33,8 @@ const LONGEST_ARGS: usize = 1 << 20;
 const SUMMARY: u64 = 1500;
 
 /// A call of a model, whose type is long.
-type Turning<'a> = Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
+type Turning<'a> =
+    Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
 
 impl Actor {
     /// One turn.
@@ -69,7 +70,10 @@ impl Actor {
         };
         self.journal.intend(vec![asked]).await?;
         let metrics = &self.staff.gateway.telemetry.metrics;
-        metrics.agent_step_overhead.with_label_values(&["assemble"]).observe(began.elapsed().as_secs_f64());
+        metrics
+            .agent_step_overhead
+            .with_label_values(&["assemble"])
+            .observe(began.elapsed().as_secs_f64());
         self.live.voice.turn(&self.name());
         let turn = Turn {
             caller: self.caller.clone(),
@@ -197,7 +201,10 @@ impl Actor {
         events.extend(requested.into_iter().map(|request| Event::Requested(Box::new(request))));
         let done = self.journal.append(events).await;
         let metrics = &self.staff.gateway.telemetry.metrics;
-        metrics.agent_step_overhead.with_label_values(&["journal"]).observe(began.elapsed().as_secs_f64());
+        metrics
+            .agent_step_overhead
+            .with_label_values(&["journal"])
+            .observe(began.elapsed().as_secs_f64());
         done
     }
 
@@ -240,9 +247,7 @@ impl Actor {
         match error.kind {
             Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
             Kind::ContextTooLong if failures <= 1 => Ok(()),
-            Kind::ContextTooLong => {
-                self.give_up(StopReason::ContextOverflow, &error.message).await
-            }
+            Kind::ContextTooLong => self.give_up(StopReason::ContextOverflow, &error.message).await,
             Kind::GuardBlocked | Kind::ContentFiltered => {
                 let guarded = Event::Guarded {
                     guard: error.kind.code().to_owned(),
@@ -359,13 +364,7 @@ impl Actor {
             return Ok(());
         }
         let state = crate::canon::RunState::Completed;
-        let ended = Event::Ended {
-            state,
-            reason: None,
-            message: None,
-            degraded: false,
-            at: now(),
-        };
+        let ended = Event::Ended { state, reason: None, message: None, degraded: false, at: now() };
         let _ = finish;
         self.close(vec![ended]).await
     }
@@ -489,9 +488,7 @@ fn doer(run: &Run, member: &Member, alias: &str) -> (Doer, String, String, Effec
 /// Whether a tool of this name asks the user.
 fn is_ask_user(run: &Run, name: &str) -> bool {
     let members = run.definition.members.values();
-    members
-        .filter_map(|member| member.tool(name))
-        .any(|tool| tool.asks_user)
+    members.filter_map(|member| member.tool(name)).any(|tool| tool.asks_user)
 }
 
 /// The same for the same call after every restart, another one for any other: 26 digits of

@@ -18,9 +18,7 @@ use super::run::Run;
 use super::staff::Staff;
 use super::{context, view};
 use crate::access::{Caller, CallerRef};
-use crate::canon::{
-    ChatRequest, Content, Message, Owner, Role, RunId, RunState, ToolResult,
-};
+use crate::canon::{ChatRequest, Content, Message, Owner, Role, RunId, RunState, ToolResult};
 use crate::config::{Agent, OnLeave, Pace, SessionConflict, suggestion};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
@@ -299,9 +297,11 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let house = self.gateway.snapshot();
         let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
-        let user = commission.wishes.user.clone().or_else(|| {
-            commission.caller.user().map(ToString::to_string)
-        });
+        let user = commission
+            .wishes
+            .user
+            .clone()
+            .or_else(|| commission.caller.user().map(ToString::to_string));
         self.may_begin(&named, user.as_deref())?;
         let session = commission.wishes.session.as_deref();
         let sticky = session.or(user.as_deref()).unwrap_or(owner.as_str());
@@ -568,11 +568,12 @@ impl Words {
         let since = request.messages.iter().rposition(|message| message.role == Role::Assistant);
         let fresh = request.messages.iter().skip(since.map_or(0, |place| place + 1));
         words.results.retain(|result| {
-            fresh.clone().flat_map(|message| &message.parts).any(|part| {
-                matches!(&part.content, Content::ToolResult(known) if known.id == result.id)
-            })
+            fresh.clone().flat_map(|message| &message.parts).any(
+                |part| matches!(&part.content, Content::ToolResult(known) if known.id == result.id),
+            )
         });
-        words.fresh = words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
+        words.fresh =
+            words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
         words.fresh.reverse();
         words.last = words.fresh.last().map(Message::text).unwrap_or_default();
         words

@@ -21,9 +21,10 @@ impl Actor {
         let run = self.journal.run().await;
         let (from, handoffs) = (run.active.clone(), run.handoffs);
         // Several in one turn cannot all have it.
-        let earlier = run.calls.iter().any(|call| {
-            call.request.number < request.number && call.request.doer == request.doer
-        });
+        let earlier = run
+            .calls
+            .iter()
+            .any(|call| call.request.number < request.number && call.request.doer == request.doer);
         let input = run.definition.member(&to).map(|member| member.handoff_input);
         drop(run);
         let refused = |kind: &str, text: &str| {
@@ -79,10 +80,8 @@ impl Actor {
             None => return Ok(()),
         };
         let run = self.journal.run().await;
-        let is_known = matches!(
-            run.call(&request.id).map(|call| &call.stage),
-            Some(Stage::Child { .. })
-        );
+        let is_known =
+            matches!(run.call(&request.id).map(|call| &call.stage), Some(Stage::Child { .. }));
         drop(run);
         if !is_known {
             let (call, agent) = (request.id.clone(), name.to_owned());

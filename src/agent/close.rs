@@ -10,9 +10,7 @@ use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
 use super::view;
-use crate::canon::{
-    Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall,
-};
+use crate::canon::{Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
 
@@ -192,8 +190,7 @@ impl Actor {
         message: Option<String>,
     ) -> Result<(), Halt> {
         let degraded = reason == StopReason::Degraded;
-        let ended =
-            Event::Ended { state, reason: Some(reason), message, degraded, at: now() };
+        let ended = Event::Ended { state, reason: Some(reason), message, degraded, at: now() };
         self.close(vec![ended]).await
     }
 
@@ -238,7 +235,10 @@ impl Actor {
 
     async fn take_back(&self, undo: &super::run::Undoable) -> Option<CallError> {
         let Some(tool) = self.staff.toolbox().get(&undo.tool) else {
-            return Some(CallError::new("unavailable", "The tool that takes it back is not there."));
+            return Some(CallError::new(
+                "unavailable",
+                "The tool that takes it back is not there.",
+            ));
         };
         if let Err(failure) = tool.check(&undo.args) {
             return Some(CallError::new(failure.kind.name(), failure.message));

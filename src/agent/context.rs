@@ -1,10 +1,10 @@
 //! What a model is asked: the prompt, as much of the conversation as fits, and the tools.
 
 use super::run::{Run, result_of};
-use crate::gateway::agents::Forecast;
 use crate::canon::{
     ChatRequest, Content, Format, Message, Part, Role, StopReason, Tool, ToolChoice,
 };
+use crate::gateway::agents::Forecast;
 
 /// What stands where a result was that is too old to be shown again.
 const LEFT_OUT: &str = "[left out to save room; call the tool again if it is needed]";

@@ -17,14 +17,36 @@ use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
 /// Something that a run is to know.
 #[derive(Debug, Clone)]
 pub enum Told {
-    Cancel { by: String, reason: Option<String>, after_step: bool },
-    Pause { by: String },
-    Resume { by: String },
+    Cancel {
+        by: String,
+        reason: Option<String>,
+        after_step: bool,
+    },
+    Pause {
+        by: String,
+    },
+    Resume {
+        by: String,
+    },
     /// `request`: which question is answered; the only one, if it is not said.
-    Input { request: Option<String>, values: Value, by: String },
+    Input {
+        request: Option<String>,
+        values: Value,
+        by: String,
+    },
     /// What became of a call that nobody knew the outcome of.
-    Resolve { call: Option<String>, outcome: Resolution, result: Option<Value>, by: String },
-    Feedback { score: Option<f64>, label: Option<String>, comment: Option<String>, by: String },
+    Resolve {
+        call: Option<String>,
+        outcome: Resolution,
+        result: Option<Value>,
+        by: String,
+    },
+    Feedback {
+        score: Option<f64>,
+        label: Option<String>,
+        comment: Option<String>,
+        by: String,
+    },
 }
 
 /// What somebody says of a call that needs approval.
@@ -48,14 +70,12 @@ impl Told {
             Self::Input { request, values, by } => {
                 ("input", json!({"request": request, "values": values, "by": by}))
             }
-            Self::Resolve { call, outcome, result, by } => (
-                "resolve",
-                json!({"call": call, "outcome": outcome, "result": result, "by": by}),
-            ),
-            Self::Feedback { score, label, comment, by } => (
-                "feedback",
-                json!({"score": score, "label": label, "comment": comment, "by": by}),
-            ),
+            Self::Resolve { call, outcome, result, by } => {
+                ("resolve", json!({"call": call, "outcome": outcome, "result": result, "by": by}))
+            }
+            Self::Feedback { score, label, comment, by } => {
+                ("feedback", json!({"score": score, "label": label, "comment": comment, "by": by}))
+            }
         }
     }
 }
@@ -161,9 +181,7 @@ impl Staff {
                     output.parts.iter().filter_map(crate::canon::Part::as_text).collect();
                 Ok(json!({"outcome": "done", "result": output.value.unwrap_or(Value::from(text))}))
             }
-            Err(failure) => {
-                Ok(json!({"outcome": failure.kind.name(), "message": failure.message}))
-            }
+            Err(failure) => Ok(json!({"outcome": failure.kind.name(), "message": failure.message})),
         }
     }
 

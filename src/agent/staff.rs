@@ -144,11 +144,8 @@ impl Staff {
     }
 
     async fn renew(&self) {
-        let held: Vec<(RunId, u64)> = self
-            .lives()
-            .values()
-            .map(|held| (held.live.id, held.journal.epoch))
-            .collect();
+        let held: Vec<(RunId, u64)> =
+            self.lives().values().map(|held| (held.live.id, held.journal.epoch)).collect();
         if held.is_empty() {
             return;
         }
@@ -173,7 +170,7 @@ impl Staff {
         }
     }
 
-    async fn know_paused(&self) {
+    pub(super) async fn know_paused(&self) {
         if let Ok(paused) = self.gateway.store().paused_agents().await {
             let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             *known = paused.into_iter().collect();
@@ -314,8 +311,7 @@ impl Staff {
         let journal = Journal::new(self.gateway.store().clone(), run, (epoch, true));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
-        let ended =
-            Event::Ended { state, reason, message: Some(message), degraded: false, at };
+        let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
         let beside = super::journal::Beside { letters: vec![letter], ..Default::default() };
         journal.end(vec![ended], beside).await
     }
@@ -370,15 +366,14 @@ impl Staff {
             seq: watch::Sender::new(run.seq),
             poke: Notify::new(),
             poked: AtomicBool::new(true),
-            leaves: followed && config.on_disconnect == OnLeave::Cancel && !run.created.wishes.background,
+            leaves: followed
+                && config.on_disconnect == OnLeave::Cancel
+                && !run.created.wishes.background,
         });
         let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));
         let at = now();
-        let first = if is_new {
-            Event::Started { at }
-        } else {
-            Event::Resumed { at, epoch: row.epoch }
-        };
+        let first =
+            if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
         journal.append(vec![first]).await?;
         let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
         self.lives().insert(row.id, held);

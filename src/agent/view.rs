@@ -65,7 +65,9 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
             tools.join(", "),
             run.id
         ),
-        RunState::WaitingHuman => format!("A person has to look at this. The run `{}` waits.", run.id),
+        RunState::WaitingHuman => {
+            format!("A person has to look at this. The run `{}` waits.", run.id)
+        }
         RunState::Paused => format!("The run `{}` is paused.", run.id),
         _ => format!("The run `{}` waits ({}).", run.id, state.name()),
     }
@@ -80,9 +82,7 @@ pub(super) fn last_words(run: &Run) -> Option<String> {
             let reason = run.reason.map_or("a limit", StopReason::name);
             Some(format!("There is no answer: the run was stopped ({reason})."))
         }
-        RunState::Rejected => {
-            run.message.clone().or_else(|| Some("This was refused.".to_owned()))
-        }
+        RunState::Rejected => run.message.clone().or_else(|| Some("This was refused.".to_owned())),
         _ => None,
     }
 }

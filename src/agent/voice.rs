@@ -173,11 +173,7 @@ impl Voice {
             return;
         }
         let finish = Finish { reason, ..Finish::default() };
-        self.push(vec![
-            Event::Finish { choice: 0, finish },
-            Event::Usage(usage),
-            Event::End,
-        ]);
+        self.push(vec![Event::Finish { choice: 0, finish }, Event::Usage(usage), Event::End]);
         self.tape.end();
     }
 

@@ -74,6 +74,7 @@ async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
     find(door, asked)?;
     let store = door.gateway.store();
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
+    door.agents.know_paused().await;
     let what = if is_paused { "agent.pause" } else { "agent.resume" };
     let change = Audit {
         at: SystemTime::now(),

@@ -1,7 +1,6 @@
 //! Runs: begun, listed and looked at.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -43,18 +42,17 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let query = asked.query(FILTER)?;
     let text = |name: &str| query.field(name).map(str::to_owned);
     let state = query.field("state").map(|state| {
-        RunState::parse(state).ok_or_else(|| {
-            Error::invalid(format!("`state`: no run is {state:?}."))
-        })
+        RunState::parse(state)
+            .ok_or_else(|| Error::invalid(format!("`state`: no run is {state:?}.")))
     });
     let id = |name: &str| {
         let id = query.field(name).map(|id| RunId::parse(id).ok_or(()));
         id.transpose().map_err(|()| Error::invalid(format!("`{name}` is the id of a run.")))
     };
     let label = query.field("label").map(|label| {
-        let pair = label.split_once('=').ok_or_else(|| {
-            Error::invalid("`label` is a name, `=` and a value.")
-        })?;
+        let pair = label
+            .split_once('=')
+            .ok_or_else(|| Error::invalid("`label` is a name, `=` and a value."))?;
         Ok::<_, Error>((pair.0.to_owned(), pair.1.to_owned()))
     });
     let filter = RunFilter {
@@ -107,7 +105,24 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
     shown["result"] = story.result();
+    if run.state.is_over() {
+        append(&mut shown["result"]["feedback"], later(door, run.id).await?);
+    }
     Ok(shown)
+}
+
+/// What was said of a run when it was over stands behind its journal.
+async fn later(door: &Door, run: RunId) -> Result<Vec<Value>, Error> {
+    let signals = door.gateway.store().run_signals(run, 0).await;
+    let signals = signals.map_err(|failure| away(&failure))?;
+    let feedback = signals.iter().filter(|signal| signal.kind == "feedback");
+    Ok(feedback.filter_map(|signal| serde_json::from_str(&signal.data).ok()).collect())
+}
+
+fn append(list: &mut Value, more: Vec<Value>) {
+    if let Some(list) = list.as_array_mut() {
+        list.extend(more);
+    }
 }
 
 /// Those of the whole tree are its root's, too.
@@ -228,11 +243,13 @@ fn budget(written: Option<&Value>) -> Result<Option<RunBudget>, Error> {
     }
     let whole = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or_else(|| {
-            Error::invalid(format!("`budget.{name}` must be a whole number."))
-        }),
+        Some(value) => value
+            .as_u64()
+            .map(Some)
+            .ok_or_else(|| Error::invalid(format!("`budget.{name}` must be a whole number."))),
     };
-    let small = |name: &str| whole(name).map(|it| it.map(|it| u32::try_from(it).unwrap_or(u32::MAX)));
+    let small =
+        |name: &str| whole(name).map(|it| it.map(|it| u32::try_from(it).unwrap_or(u32::MAX)));
     Ok(Some(RunBudget {
         usd: dollars(fields.get("usd"))?,
         tokens: whole("tokens")?,
@@ -257,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_budget_is_read_in_its_own_units_and_nothing_else_is_one() {
-        let read = budget(Some(&json!({"usd": 0.25, "tokens": 1000, "steps": 3}))).unwrap().unwrap();
+        let read =
+            budget(Some(&json!({"usd": 0.25, "tokens": 1000, "steps": 3}))).unwrap().unwrap();
         assert_eq!((read.usd, read.tokens, read.steps), (Some(250_000_000), Some(1000), Some(3)));
         assert_eq!((read.tool_calls, read.seconds), (None, None));
         for odd in [json!({"usd": -1}), json!({"usd": "1"}), json!({"token": 1}), json!([1])] {

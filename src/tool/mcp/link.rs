@@ -16,10 +16,10 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
 
+use super::Meters;
 use super::answer::{in_words, no_session};
 use super::child::Recipe;
 use super::ear::{Calls, Ear};
-use super::Meters;
 use super::http::{Way, Wire};
 use crate::tool::{Failure, FailureKind};
 
@@ -208,9 +208,9 @@ impl Link {
         };
         let service = match &*self.door {
             Door::Child(recipe) => {
-                let pipe = recipe.start(&self.meters).map_err(|error| {
-                    ClientInitializeError::ConnectionClosed(error.to_string())
-                })?;
+                let pipe = recipe
+                    .start(&self.meters)
+                    .map_err(|error| ClientInitializeError::ConnectionClosed(error.to_string()))?;
                 ear.serve_with_lifecycle(pipe, mode).await?
             }
             Door::Http(way) => {
