@@ -357,7 +357,7 @@ impl Actor {
 
     async fn came_to_nothing(&self, request: &Requested, failure: Failure) -> Result<(), Halt> {
         if let FailureKind::NeedsInput { message, schema } = &failure.kind {
-            return self.ask_for(&request.id, message.clone(), Some(schema.clone())).await;
+            return self.ask_for(&request.id, message.clone(), Some(Value::clone(schema))).await;
         }
         if request.effect == Effect::Once && failure.sent == Sent::Maybe {
             return self.nobody_knows(request).await;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::{
     Agent, SECTIONS, Source, access, agent, budget, cache, guard, limit, mcp, model, oidc, otlp,
-    parse_toml, prompt, provider, record, route, secrets, server, store, telemetry,
+    parse_toml, prompt, provider, record, route, secrets, server, store, telemetry, tool,
 };
 use super::{Config, parse};
 
@@ -91,7 +91,7 @@ fn every_known_key_stands_in_the_example() {
         ("record", record::KEYS.to_vec()),
         ("agent_engine", [agent::engine::ENGINE_KEYS, agent::DEFAULT_KEYS, &terms].concat()),
         ("mcp", [mcp::KEYS, mcp::EXPOSE_KEYS].concat()),
-        ("tools", Vec::new()),
+        ("tools", [tool::KEYS, &nested_of_tools()].concat()),
         ("prompts", prompt::KEYS.to_vec()),
         ("agents", [agent::KEYS, agent::ACCESS_KEYS, agent::ROLLOUT_KEYS].concat()),
     ]);
@@ -103,6 +103,7 @@ fn every_known_key_stands_in_the_example() {
             let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS, oidc::KEYS].concat();
             let logins = [secrets::VAULT_KEYS, secrets::APPROLE_KEYS, secrets::KUBERNETES_KEYS];
             let granted = [agent::ACCESS_KEYS, agent::ROLLOUT_KEYS, mcp::EXPOSE_KEYS].concat();
+            let granted = [granted, nested_of_tools()].concat();
             let shared = [shared, logins.concat(), terms.clone(), granted].concat();
             let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
@@ -111,6 +112,11 @@ fn every_known_key_stands_in_the_example() {
             assert!(found, "`{key}` of [{section}] is missing in the example");
         }
     }
+}
+
+fn nested_of_tools() -> Vec<&'static str> {
+    let called = [tool::RETRY_KEYS, tool::BREAKER_KEYS, tool::CACHE_KEYS, tool::LIMIT_KEYS];
+    [called.concat(), [tool::APPROVAL_KEYS, tool::UNDO_KEYS, tool::AUTH_KEYS].concat()].concat()
 }
 
 proptest::proptest! {

@@ -14,6 +14,7 @@ mod guard;
 mod model;
 mod oidc;
 mod otlp;
+mod page;
 mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];

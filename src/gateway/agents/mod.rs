@@ -155,3 +155,6 @@ pub struct Receipt {
     /// The attempts that failed, in order.
     pub failed: Vec<Attempt>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,6 +81,7 @@ async fn perform(
         model: commission.request.model.clone(),
         input_estimate: call.input_estimate(),
         previous: question.envelope.previous.clone(),
+        background: commission.background,
         request: commission.request.clone(),
     };
     let (surface, steps) = (call.surface(), commission.wishes.steps);

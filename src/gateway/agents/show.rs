@@ -41,6 +41,8 @@ pub(in crate::gateway) struct Frame {
     pub(in crate::gateway) model: String,
     pub(in crate::gateway) input_estimate: u64,
     pub(in crate::gateway) previous: Option<String>,
+    /// Its client need not wait for it.
+    pub(in crate::gateway) background: bool,
     pub(in crate::gateway) request: ChatRequest,
 }
 
@@ -71,7 +73,7 @@ impl Show {
     }
 
     fn context(&self) -> Context<'_> {
-        let Frame { id, created, model, input_estimate, previous, request } = &self.frame;
+        let Frame { id, created, model, input_estimate, previous, request, .. } = &self.frame;
         Context {
             id,
             created: *created,
@@ -104,6 +106,9 @@ impl Show {
     fn mark(&self, answer: &mut Value) {
         let report = self.report.borrow();
         answer["x_agent"] = self.told(&report);
+        if self.frame.background {
+            answer["background"] = json!(true);
+        }
         if self.surface == Surface::Responses
             && let (Some(reason), Some(metadata)) =
                 (report.reason, answer["metadata"].as_object_mut())

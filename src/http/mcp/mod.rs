@@ -3,7 +3,9 @@
 //! rmcp speaks the protocol, in both of its generations. Who is let in, and whose a session is, is
 //! decided here, by the same keys as everywhere.
 
+mod agents;
 mod answer;
+mod asking;
 mod offer;
 
 use std::collections::HashMap;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::request::Parts;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation,
+    CacheScope, CallToolRequestParams, CallToolResponse, Implementation,
     ListToolsResult, PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool as Listed,
 };
 use rmcp::service::RequestContext;
@@ -13,16 +13,18 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::agents;
 use super::answer::{failed, refused, result};
+use super::asking::{Asked, Reply};
 use crate::access::Caller;
 use crate::canon::CallId;
 use crate::gateway::{Gateway, Snapshot};
-use crate::tool::{Invocation, Tool};
+use crate::tool::{Failure, FailureKind, Invocation, Tool};
 
 /// The longest that a call may take, whatever it reports.
 const LONGEST: Duration = Duration::from_mins(10);
 /// Where a caller says that it is the same call again.
-const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
 const TRACEPARENT: &str = "traceparent";
 
 /// Answers the requests of one client.
@@ -75,7 +77,8 @@ impl ServerHandler for Offer {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let visit = Visit::of(&context)?;
-        let tools = visit.tools().iter().map(|tool| listed(tool)).collect();
+        let mut tools: Vec<Listed> = visit.tools().iter().map(|tool| listed(tool)).collect();
+        tools.extend(agents::listed(visit));
         // What one key sees is not for others, and may change with the next reload.
         Ok(ListToolsResult::with_all_items(tools)
             .with_ttl_ms(0)
@@ -88,17 +91,25 @@ impl ServerHandler for Offer {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let visit = Visit::of(&context)?;
-        // What a caller may not use is not there for it.
-        let Some(tool) = visit.tool(&request.name) else {
-            let message = format!("Unknown tool: {}", request.name);
-            return Err(ErrorData::invalid_params(message, None));
+        let cancelled = context.ct.clone();
+        let answered = async {
+            // What a caller may not use is not there for it.
+            if let Some(tool) = visit.tool(&request.name) {
+                Ok(call(&tool, visit, (request, &context)).await)
+            } else if let Some(agent) = agents::named(visit, &request.name) {
+                let run = agents::run(&self.gateway, (visit, agent), (request, &context));
+                Ok(run.await.into())
+            } else {
+                let message = format!("Unknown tool: {}", request.name);
+                Err(ErrorData::invalid_params(message, None))
+            }
         };
-        let called = call(&tool, visit, (request, &context));
-        let result = tokio::select! {
-            result = called => result,
-            () = context.ct.cancelled() => refused("cancelled", "the call was cancelled", None),
-        };
-        Ok(result.into())
+        tokio::select! {
+            answer = answered => answer,
+            () = cancelled.cancelled() => {
+                Ok(refused("cancelled", "the call was cancelled", None).into())
+            }
+        }
     }
 }
 
@@ -114,26 +125,47 @@ async fn call(
     tool: &Tool,
     visit: &Visit,
     (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
-) -> CallToolResult {
+) -> CallToolResponse {
     if needs_approval(tool) {
         let message = "a person must let this call pass, which only the run of an agent waits for";
-        return refused("approval_required", message, None);
+        return refused("approval_required", message, None).into();
     }
-    let said = |key: &str| context.meta.get(key).and_then(Value::as_str).map(str::to_owned);
+    let mut asked = Asked::of(&request);
     let caller = &visit.caller;
-    let key = said(IDEMPOTENCY_KEY).map(|key| format!("{}:{key}", caller.owner()));
-    let invocation = Invocation {
+    let key = said(context, IDEMPOTENCY_KEY).or_else(|| asked.call.take());
+    let key = key.unwrap_or_else(|| CallId::new().simple());
+    let mut invocation = Invocation {
         args: Value::Object(request.arguments.unwrap_or_default()),
-        idempotency_key: key.unwrap_or_else(|| CallId::new().simple()),
+        idempotency_key: format!("{}:{key}", caller.owner()),
         user: Some(Arc::clone(caller.user().unwrap_or(caller.owner()))),
-        traceparent: said(TRACEPARENT),
+        traceparent: said(context, TRACEPARENT),
         deadline: Instant::now() + LONGEST,
-        answer: None,
+        answer: asked.answer.take(),
     };
-    match tool.call(&invocation).await {
-        Ok(output) => result(output),
+    let mut result = tool.call(&invocation).await;
+    if let Err(Failure { kind: FailureKind::NeedsInput { message, schema }, .. }) = &result
+        && invocation.answer.is_none()
+    {
+        match asked.ask(context, (message, schema), &key).await {
+            Reply::Later(response) => return response,
+            Reply::Now(answer) => {
+                invocation.answer = Some(answer);
+                invocation.deadline = Instant::now() + LONGEST;
+                result = tool.call(&invocation).await;
+            }
+            Reply::Never => {}
+        }
+    }
+    match result {
+        Ok(output) => self::result(output),
         Err(failure) => failed(&failure),
     }
+    .into()
+}
+
+/// What a caller has said beside its arguments.
+pub(super) fn said(context: &RequestContext<RoleServer>, key: &str) -> Option<String> {
+    context.meta.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Nobody can be asked here, so whatever may need it is not done.

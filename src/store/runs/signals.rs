@@ -28,10 +28,11 @@ impl Store {
         self.write.run_durable(signal).await
     }
 
-    /// What a run was told behind the signal `after`.
+    /// What a run was told behind the signal `after` and has not taken in.
     pub async fn run_signals(&self, run: RunId, after: u64) -> Result<Vec<SignalRow>, Failure> {
         let query = "SELECT number, kind, data, at FROM signals
-            WHERE run = (SELECT position FROM runs WHERE id = $1) AND number > $2 ORDER BY number";
+            WHERE run = (SELECT position FROM runs WHERE id = $1) AND number > $2 AND taken = 0
+            ORDER BY number";
         let signal = move |row: &Row<'_>| {
             let (number, at) = (rows::natural(row, 0)?, rows::natural(row, 3)?);
             Ok(SignalRow { number, run, kind: row.get(1)?, data: row.get(2)?, at })

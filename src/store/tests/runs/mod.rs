@@ -314,6 +314,7 @@ async fn a_run_is_told_a_thing_once_and_takes_it_in(bench: Bench) {
     assert_eq!(behind, signals[2..]);
     let wait = Append { state: RunState::WaitingInput, ..append(run, 1, 1) };
     bench.done(Append { signals: signals[2].number, ..wait.clone() }).await;
+    assert_eq!(bench.store.run_signals(run, 0).await.unwrap(), signals[3..]);
     assert_eq!(bench.claimed().await, [run], "one was not taken in");
     bench.done(Append { epoch: 2, after: 2, signals: signals[3].number, ..wait }).await;
     assert_eq!(bench.claimed().await, []);

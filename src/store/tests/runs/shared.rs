@@ -7,6 +7,43 @@ use futures_util::future;
 use super::*;
 use crate::store::tests::remote::Replica;
 
+async fn claim_all(store: &Store) -> Vec<RunId> {
+    let mut claimed = Vec::new();
+    loop {
+        let rows = store.claim_runs(3, LEASE).await.unwrap();
+        assert!(rows.len() <= 3);
+        if rows.is_empty() {
+            return claimed;
+        }
+        claimed.extend(rows.into_iter().map(|row| row.id));
+    }
+}
+
+async fn tell(store: &Store, run: RunId, times: usize) {
+    let tell = |_| store.signal_run(run, "input", "{}".to_owned(), None);
+    let told = future::join_all((0..times).map(tell)).await;
+    assert!(told.into_iter().all(Result::unwrap));
+}
+
+/// Reads what a run is told as it comes, until it is so much.
+async fn hear(store: &Store, run: RunId, times: usize) {
+    let (mut heard, mut last) = (0, 0);
+    while heard < times {
+        let signals = store.run_signals(run, last).await.unwrap();
+        heard += signals.len();
+        last = signals.last().map_or(last, |signal| signal.number);
+    }
+}
+
+async fn fill(store: Store, run: RunId, durable: bool) {
+    for after in 1..=200 {
+        let data = format!(r#"{{"text":"{}"}}"#, "x".repeat(400));
+        let events = vec![NewEvent { kind: "tool.completed", data }];
+        let append = Append { events, durable, ..append(run, 1, after) };
+        assert_eq!(store.append_run(append).await.unwrap(), Appended::Done);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_run_is_claimed_by_two_processes() {
     let Some(bench) = on_postgres() else { return };
@@ -14,17 +51,6 @@ async fn no_run_is_claimed_by_two_processes() {
     for _ in 0..60 {
         bench.begin(new_run("ann", RunState::Queued)).await;
     }
-    let claim_all = async |store: &Store| {
-        let mut claimed = Vec::new();
-        loop {
-            let rows = store.claim_runs(3, LEASE).await.unwrap();
-            if rows.is_empty() {
-                return claimed;
-            }
-            assert!(rows.len() <= 3);
-            claimed.extend(rows.into_iter().map(|row| row.id));
-        }
-    };
     let (mut all, others) = future::join(claim_all(&bench.store), claim_all(&other.store)).await;
     all.extend(others);
     assert_eq!((all.len(), all.iter().collect::<BTreeSet<_>>().len()), (60, 60));
@@ -58,24 +84,10 @@ async fn no_signal_becomes_visible_behind_a_later_one() {
     let Some(bench) = on_postgres() else { return };
     let other = Replica::of(&bench);
     let run = bench.running("ann").await;
-    let tell = |store: &Store| {
-        let store = store.clone();
-        future::join_all((0..150).map(move |_| {
-            let store = store.clone();
-            async move { store.signal_run(run, "input", "{}".to_owned(), None).await.unwrap() }
-        }))
-    };
-    let read = async {
-        let (mut seen, mut last) = (0, 0);
-        while seen < 300 {
-            let signals = bench.store.run_signals(run, last).await.unwrap();
-            seen += signals.len();
-            last = signals.last().map_or(last, |signal| signal.number);
-        }
-    };
-    let read = tokio::time::timeout(Duration::from_secs(30), read);
-    let (read, ..) = future::join3(read, tell(&bench.store), tell(&other.store)).await;
-    assert!(read.is_ok(), "one was passed over");
+    let hear = tokio::time::timeout(Duration::from_secs(30), hear(&bench.store, run, 300));
+    let told = (tell(&bench.store, run, 150), tell(&other.store, run, 150));
+    let (heard, ..) = future::join3(hear, told.0, told.1).await;
+    assert!(heard.is_ok(), "one was passed over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,17 +95,18 @@ async fn two_processes_that_ask_for_the_same_begin_it_once() {
     let Some(bench) = on_postgres() else { return };
     let other = Replica::of(&bench);
     for round in 0..20 {
-        let begin = |store: &Store| {
+        let asked = || {
             let idempotency = Some((format!("once-{round}"), "a".to_owned()));
-            let (store, run) = (store.clone(), new_run("ann", RunState::Queued));
-            async move { store.begin_run(NewRun { idempotency, ..run }).await.unwrap() }
+            NewRun { idempotency, ..new_run("ann", RunState::Queued) }
         };
-        let begun = future::join(begin(&bench.store), begin(&other.store)).await;
+        let both = (bench.store.begin_run(asked()), other.store.begin_run(asked()));
+        let both = future::join(both.0, both.1).await;
+        let both = (both.0.unwrap(), both.1.unwrap());
         let is_one = matches!(
-            begun,
+            both,
             (Begun::New { .. }, Begun::Known(_)) | (Begun::Known(_), Begun::New { .. })
         );
-        assert!(is_one, "{begun:?}");
+        assert!(is_one, "{both:?}");
     }
 }
 
@@ -134,28 +147,14 @@ async fn a_long_run_takes_no_more_room_than_its_entries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn events_a_second() {
-    let benches = [Some(Bench::new(in_file)), on_postgres()];
-    for bench in benches.into_iter().flatten() {
-        for durable in [false, true] {
-            let mut runs = Vec::new();
-            for _ in 0..64 {
-                runs.push(bench.running("ann").await);
-            }
-            let begun = std::time::SystemTime::now();
-            future::join_all(runs.into_iter().map(|run| {
-                let store = bench.store.clone();
-                tokio::spawn(async move {
-                    for after in 1..=200 {
-                        let data = format!(r#"{{"text":"{}"}}"#, "x".repeat(400));
-                        let events = vec![NewEvent { kind: "tool.completed", data }];
-                        let append = Append { events, durable, ..append(run, 1, after) };
-                        assert_eq!(store.append_run(append).await.unwrap(), Appended::Done);
-                    }
-                })
-            }))
-            .await;
-            let pace = 64.0 * 200.0 / begun.elapsed().unwrap().as_secs_f64();
-            println!("{:?}, durable {durable}: {pace:.0} events/s", bench.url);
-        }
+    let stores = [Some(Bench::new(in_file)), on_postgres()];
+    let cases = stores.iter().flatten().flat_map(|bench| [(bench, false), (bench, true)]);
+    for (bench, durable) in cases {
+        let runs = future::join_all((0..64).map(|_| bench.running("ann"))).await;
+        let begun = std::time::SystemTime::now();
+        let fill = |run| fill(bench.store.clone(), run, durable);
+        future::join_all(runs.into_iter().map(fill)).await;
+        let pace = 64.0 * 200.0 / begun.elapsed().unwrap().as_secs_f64();
+        println!("{:?}, durable {durable}: {pace:.0} events/s", bench.url);
     }
 }
