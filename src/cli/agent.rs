@@ -144,13 +144,13 @@ async fn begin(
     let begun = gateway.commission(&caller, &arguments.agent, wanted, true).await?;
     let mut followed =
         Followed { gateway, agents, run: begun.run, after: 0, answer: String::new() };
-    followed.to_the_end().await
+    followed.follow().await
 }
 
 // === impl Followed ===
 
 impl Followed<'_> {
-    async fn to_the_end(&mut self) -> Result<ExitCode, Error> {
+    async fn follow(&mut self) -> Result<ExitCode, Error> {
         loop {
             self.show().await?;
             let row = self.row().await?;
@@ -196,15 +196,20 @@ impl Followed<'_> {
         for row in rows.map_err(|failure| Error::invalid(failure.to_string()))? {
             self.after = row.seq;
             let Ok(event) = serde_json::from_str::<Event>(&row.data) else { continue };
-            if let Event::Answered { parts, .. } = &event {
-                let said: String = parts.iter().filter_map(text).collect();
-                self.answer = if said.is_empty() { std::mem::take(&mut self.answer) } else { said };
-            }
+            self.hear(&event);
             if let Some(line) = line(&event) {
                 complain(&line);
             }
         }
         Ok(())
+    }
+
+    fn hear(&mut self, event: &Event) {
+        let Event::Answered { parts, .. } = event else { return };
+        let said: String = parts.iter().filter_map(text).collect();
+        if !said.is_empty() {
+            self.answer = said;
+        }
     }
 
     /// Asks whoever sits before the terminal for what the run waits for. False where nobody does.

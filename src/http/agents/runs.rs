@@ -73,7 +73,8 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
-    told(&views::page(rows.iter().map(views::run).collect(), next))
+    let shown: Vec<Value> = rows.iter().map(views::run).collect();
+    told(&views::page(&shown, next.as_deref()))
 }
 
 fn since(written: Option<&str>) -> Result<Option<u64>, Error> {
@@ -94,7 +95,7 @@ pub(super) async fn steps(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let run = door.run(&asked).await?;
     let story = Story::of(&journal(&door, run.id).await?);
-    told(&views::page(story.steps(), None))
+    told(&views::page(&story.steps(), None))
 }
 
 /// A run with what it waits for and what it has said.
