@@ -93,9 +93,8 @@ impl Endpoint {
             }
             (None, _) => {
                 for (name, value) in rest {
-                    for value in texts(name, value)? {
-                        push(&mut query, name, &value);
-                    }
+                    let values = texts(name, value)?;
+                    values.iter().for_each(|value| push(&mut query, name, value));
                 }
                 None
             }

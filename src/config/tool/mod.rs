@@ -271,7 +271,8 @@ impl Tool {
             input: table("input"),
             output: table("output"),
             max_result: section.read("max_result", value::size).unwrap_or(usual.max_result),
-            written: section.written(&[]),
+            // Without what may hold secrets.
+            written: section.written(&["auth", "headers", "env", "dsn"]),
         };
         tool.check(section);
         tool
