@@ -3,4 +3,5 @@
 
 mod api;
 mod doors;
+mod kinds;
 mod turns;
