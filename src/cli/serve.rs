@@ -15,7 +15,9 @@ use tokio::sync::watch;
 use tokio::time::interval;
 
 use super::banner::{self, Made};
-use super::{ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say};
+use super::{
+    ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say,
+};
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
 use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};

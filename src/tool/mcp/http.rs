@@ -23,9 +23,9 @@ use rmcp::transport::streamable_http_client::{
 use sse_stream::Sse;
 use tokio::time::Instant;
 
+use crate::config::Web;
 use crate::dialect::splice::Payload;
 use crate::dialect::sse::{Decoder, Frame};
-use crate::config::Web;
 use crate::net::client::{
     BodyError, Client, Fault, Origin, Outgoing, Reach, Reply, ReplyBody, Template,
 };
@@ -354,9 +354,8 @@ fn is(headers: &HeaderMap, kind: &str) -> bool {
 /// What it says of credentials is theirs: none of it is for a model.
 fn unauthorized(reply: &Reply) -> Option<Fails> {
     let challenge = header(&reply.headers, WWW_AUTHENTICATE.as_str())?;
-    (reply.status == 401).then(|| {
-        StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned()))
-    })
+    (reply.status == 401)
+        .then(|| StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned())))
 }
 
 fn lost(fault: Fault) -> Fails {

@@ -16,10 +16,10 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
 
+use super::Meters;
 use super::answer::{in_words, no_session};
 use super::child::Recipe;
 use super::ear::{Calls, Ear};
-use super::Meters;
 use super::http::{Way, Wire};
 use crate::tool::{Failure, FailureKind};
 
@@ -200,32 +200,50 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Session, ClientInitializeError> {
+        let (newer, older) = (ProtocolVersion::V_2026_07_28, ProtocolVersion::V_2025_11_25);
+        let either = ClientLifecycleMode::Auto {
+            preferred_versions: vec![newer],
+            legacy_version: Some(older),
+        };
+        match self.connect_in(either).await {
+            // Some say anything to what they have never heard of.
+            Err(ClientInitializeError::ExpectedInitResult(_)) => {
+                self.connect_in(ClientLifecycleMode::Initialize).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn connect_in(
+        &self,
+        mode: ClientLifecycleMode,
+    ) -> Result<Session, ClientInitializeError> {
         let calls = Arc::<Calls>::default();
         let ear = Ear { calls, changed: Arc::clone(&self.changed) };
-        let mode = ClientLifecycleMode::Auto {
-            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-            legacy_version: Some(ProtocolVersion::V_2025_11_25),
-        };
         let service = match &*self.door {
             Door::Child(recipe) => {
-                let pipe = recipe.start(&self.meters).map_err(|error| {
-                    ClientInitializeError::ConnectionClosed(error.to_string())
-                })?;
+                let pipe = recipe
+                    .start(&self.meters)
+                    .map_err(|error| ClientInitializeError::ConnectionClosed(error.to_string()))?;
                 ear.serve_with_lifecycle(pipe, mode).await?
             }
             Door::Http(way) => {
-                let (meters, changed) = (self.meters.clone(), Arc::clone(&self.changed));
-                let server = Arc::clone(&self.server);
-                let renewed = move || {
-                    meters.reconnects.with_label_values(&[&*server]).inc();
-                    changed.notify_one();
-                };
-                let wire = Wire::new(way, Arc::new(renewed));
+                let wire = Wire::new(way, self.renewed());
                 let transport = StreamableHttpClientTransport::with_client(wire, settings());
                 ear.serve_with_lifecycle(transport, mode).await?
             }
         };
         Ok(Session { service: Arc::new(service), is_heard: Arc::default() })
+    }
+
+    /// What is to be done when rmcp has begun another session by itself.
+    fn renewed(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let (meters, changed) = (self.meters.clone(), Arc::clone(&self.changed));
+        let server = Arc::clone(&self.server);
+        Arc::new(move || {
+            meters.reconnects.with_label_values(&[&*server]).inc();
+            changed.notify_one();
+        })
     }
 }
 

@@ -23,8 +23,8 @@ use tokio::sync::Mutex as Turn;
 use tokio::time::{Instant, timeout};
 
 use self::call::Caller;
-pub use self::child::launch_by;
 use self::child::Recipe;
+pub use self::child::launch_by;
 use self::http::Way;
 use self::link::{Door, Session};
 use self::pins::{Pins, Seen};
@@ -210,9 +210,7 @@ impl Server {
         let shown = approved.unwrap_or(seen);
         let name = format!("{}.{}", self.name, seen.name);
         let former = known.tools.iter().find(|tool| *tool.name == *name);
-        let is_same = || {
-            known.seen.contains(seen) && known.drifted.get(&seen.name) == approved
-        };
+        let is_same = || known.seen.contains(seen) && known.drifted.get(&seen.name) == approved;
         if let Some(former) = former.filter(|_| is_same()) {
             return Some(Arc::clone(former));
         }

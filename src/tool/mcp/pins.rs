@@ -50,7 +50,8 @@ impl Seen {
     /// The same for the same description, however it is written.
     pub(super) fn digest(&self) -> String {
         let Self { name, description, input, output } = self;
-        let all = json!({"name": name, "description": description, "input": input, "output": output});
+        let all =
+            json!({"name": name, "description": description, "input": input, "output": output});
         let mut digits = String::new();
         for byte in Sha256::digest(canonical(&all)) {
             let _ = write!(digits, "{byte:02x}");

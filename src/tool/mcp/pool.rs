@@ -28,9 +28,7 @@ impl Pool {
         meters: &Meters,
     ) -> Self {
         let (door, changed) = (Arc::new(door), Arc::<Notify>::default());
-        let link = || {
-            Link::new(Arc::clone(&door), (server, mcp.connect_timeout), &changed, meters)
-        };
+        let link = || Link::new(Arc::clone(&door), (server, mcp.connect_timeout), &changed, meters);
         let links = (0..mcp.instances.max(1)).map(|_| link()).collect();
         Self { terms: Arc::clone(terms), mcp: mcp.clone(), changed, links }
     }
