@@ -232,6 +232,11 @@ impl Caller {
         covers(self.0.terms.tools.as_deref(), name)
     }
 
+    /// Whether the key names it among its tools, and does not only leave it open.
+    pub fn is_given_tool(&self, name: &str) -> bool {
+        self.0.terms.tools.is_some() && self.may_use_tool(name)
+    }
+
     /// Whether the key may call `name`, a route or `provider/model`.
     pub fn may_call(&self, name: &str) -> bool {
         covers(self.0.terms.routes.as_deref(), name)

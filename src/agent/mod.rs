@@ -1,2 +1,116 @@
 //! One run: many calls of models and tools, with limits, approvals and a journal that survives the
 //! process. Start reading at `run`, the pure part, and `actor`, which does what it says.
+
+mod act;
+mod actor;
+mod again;
+mod ask;
+mod begin;
+mod budget;
+mod children;
+mod close;
+mod context;
+mod control;
+pub mod definition;
+pub mod event;
+mod journal;
+pub mod run;
+mod staff;
+mod view;
+mod voice;
+mod when;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+pub use self::again::Again;
+pub use self::control::{Told, Verdict, may_decide};
+use self::staff::Staff;
+use crate::access::Caller;
+use crate::canon::{Owner, RunId};
+use crate::error::Error;
+use crate::gateway::Gateway;
+use crate::gateway::agents::{Commission, Conductor, Doing, Performance};
+use crate::net::workers::Workers;
+use crate::store::runs::{ApprovalRow, Decided, LetterRow, RunRow};
+
+/// The handle of those who run agents.
+#[derive(Debug, Clone)]
+pub struct Agents(Arc<Staff>);
+
+impl Agents {
+    /// Gives itself in to the gateway; [`Self::tend`] is to be run as well.
+    pub fn new(gateway: &Arc<Gateway>, workers: &Arc<Workers>) -> Self {
+        let agents = Self(Staff::new(Arc::clone(gateway), Arc::clone(workers)));
+        gateway.set_conductor(Arc::new(agents.clone()));
+        agents
+    }
+
+    /// Holds leases and takes over what nobody works at, until it is closed.
+    pub async fn tend(&self) {
+        Arc::clone(&self.0).tend().await;
+    }
+
+    /// Takes on nothing more; what is at work here others go on with.
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+
+    /// Tells a run something. False where it is over.
+    pub async fn tell(&self, run: RunId, told: Told) -> Result<bool, Error> {
+        self.0.tell(run, &told).await
+    }
+
+    /// Decides about a call that needs approval. Whether the caller may is asked before.
+    pub async fn decide(&self, approval: &ApprovalRow, verdict: Verdict) -> Result<Decided, Error> {
+        self.0.decide(approval, verdict).await
+    }
+
+    /// The digest by which a call with other arguments would be allowed.
+    pub async fn hash_of(&self, row: &RunRow, tool: &str, args: &Value) -> Option<String> {
+        self.0.hash_of(row, tool, args).await
+    }
+
+    /// The number of the last entry of a run that is at work here.
+    pub fn follow(&self, run: RunId) -> Option<watch::Receiver<u64>> {
+        self.0.follow(run)
+    }
+
+    /// A run with all that its journal says of it.
+    pub async fn whole(&self, row: &RunRow) -> Result<run::Run, Error> {
+        self.0.whole(row).await
+    }
+
+    /// Tries again what came to nothing, and says what came of it.
+    pub async fn retry_letter(&self, letter: &LetterRow) -> Result<Value, Error> {
+        self.0.retry_letter(letter).await
+    }
+
+    /// Begins a run that is made of another one.
+    pub async fn again(&self, caller: &Caller, of: &RunRow, how: Again) -> Result<RunId, Error> {
+        self.0.again(caller, of, how).await
+    }
+
+    /// What people must decide before a run goes on.
+    pub fn pending(run: &run::Run) -> Vec<Value> {
+        view::pending(run)
+    }
+}
+
+impl Conductor for Agents {
+    fn conduct(&self, commission: Box<Commission>) -> Doing<Result<Performance, Error>> {
+        Box::pin(Arc::clone(&self.0).conduct(commission))
+    }
+
+    fn cancel(&self, run: RunId, owner: Owner) -> Doing<Result<(), Error>> {
+        let staff = Arc::clone(&self.0);
+        Box::pin(async move { staff.cancel(run, &owner).await })
+    }
+
+    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>> {
+        let staff = Arc::clone(&self.0);
+        Box::pin(async move { staff.rejoin(run, &owner).await })
+    }
+}

@@ -135,6 +135,16 @@ impl Said {
 // === impl Follower ===
 
 impl Follower {
+    /// Follows a tape that nothing has gone wrong with; one that has failed tells that at once.
+    pub fn of(tape: &Arc<Tape>) -> Self {
+        let mut said = tape.said();
+        said.followers += 1;
+        said.waiting.push(None);
+        let place = said.waiting.len() - 1;
+        drop(said);
+        Self { tape: Arc::clone(tape), next: 0, place }
+    }
+
     pub fn tape(&self) -> Arc<Tape> {
         Arc::clone(&self.tape)
     }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The id of one run: `run_` and 32 hexadecimal digits of a UUID version 7, so ids sort by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct RunId(Uuid);
 
 /// Where a run stands.
@@ -95,6 +96,16 @@ impl RunId {
         Uuid::try_parse(digits).ok().map(Self)
     }
 
+    /// 64 of its bits that are random.
+    pub fn spread(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+
+    /// The run that bears these 32 hexadecimal digits.
+    pub fn of_digits(digits: &str) -> Option<Self> {
+        Uuid::try_parse(digits).ok().filter(|_| digits.len() == 32).map(Self)
+    }
+
     /// Its 32 hexadecimal digits.
     pub fn simple(self) -> String {
         self.0.simple().to_string()
@@ -104,6 +115,20 @@ impl RunId {
 impl fmt::Display for RunId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "run_{}", self.0.simple())
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("not the id of a run")
     }
 }
 

@@ -21,10 +21,12 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
         complain(&format!("note: {}: {reference} is not fetched by a check", found.path));
     }
     let counts = (config.providers.len(), config.routes.len(), config.keys.len());
+    let agents = config.agents.len();
     match Snapshot::build(config, 0, (&Client::new(1), Arc::default(), Arc::default())) {
         Ok(_) => {
             let (providers, routes, keys) = counts;
-            say(&format!("ok: {providers} providers, {routes} routes, {keys} keys"));
+            let agents = if agents == 0 { String::new() } else { format!(", {agents} agents") };
+            say(&format!("ok: {providers} providers, {routes} routes, {keys} keys{agents}"));
             ExitCode::SUCCESS
         }
         Err(problems) => complain_all(&located(path.as_deref(), &problems)),

@@ -9,6 +9,7 @@ mod config;
 mod explain;
 mod import;
 mod keys;
+mod prompts;
 mod replay;
 mod serve;
 mod tasks;
@@ -55,6 +56,9 @@ enum Command {
     /// Make, list, rotate and revoke virtual keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Keep the versions of prompts as they are.
+    #[command(subcommand)]
+    Prompts(prompts::PromptsCommand),
     /// Say how a call would go whose body is read here, without sending it; exit 1 if it would be
     /// refused.
     Explain(ExplainArguments),
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
+        Some(Command::Prompts(command)) => prompts::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Import(arguments)) => import::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),

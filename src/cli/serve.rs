@@ -18,6 +18,7 @@ use super::banner::{self, Made};
 use super::{
     ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say,
 };
+use crate::agent::Agents;
 use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
 use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
@@ -94,7 +95,9 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let gateway = Gateway::new(snapshot, client, store, telemetry);
     share(&gateway, path.as_deref())?;
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
-    let house = House { gateway, reloader, workers: Arc::new(workers), made };
+    let workers = Arc::new(workers);
+    let agents = Agents::new(&gateway, &workers);
+    let house = House { gateway, agents, reloader, workers, made };
     let result = runtime.block_on(async {
         let exporting = collector.and_then(|collector| collector.start(&house.gateway));
         house.serve(exporting).await
@@ -206,6 +209,7 @@ fn random(prefix: &str) -> String {
 /// The gateway and all that keeps it running.
 struct House {
     gateway: Arc<Gateway>,
+    agents: Agents,
     reloader: Arc<Reloader>,
     workers: Arc<Workers>,
     made: Made,
@@ -252,7 +256,7 @@ impl House {
         let admin_address = address_of(&admin)?;
         self.open_admin(&background, door.limits, admin, observed)?;
         let mut addresses = Vec::new();
-        let api = Api::new(Arc::clone(&self.gateway));
+        let api = Api::new(Arc::clone(&self.gateway), self.agents.clone());
         for listener in listeners {
             addresses.push(address_of(&listener)?);
             let accept = door.clone().accept(listener, api.clone(), stop.subscribe());
@@ -349,6 +353,8 @@ impl House {
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         tasks.spawn(Arc::clone(&self.gateway).keep_shared());
         tasks.spawn(Arc::clone(&self.reloader).keep_secrets());
+        let agents = self.agents.clone();
+        tasks.spawn(async move { agents.tend().await });
         if let config::Source::File(path) = &self.gateway.snapshot().config.source {
             let reloader = Arc::clone(&self.reloader);
             let reload = move || reload_changed(Arc::clone(&reloader));
@@ -403,6 +409,7 @@ impl House {
             () = tokio::time::sleep(server.drain) => {}
             () = signals.next() => {}
         }
+        self.agents.close().await;
         self.gateway.end_streams();
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;

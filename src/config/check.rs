@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
 use super::route::{Route, Strategy, split};
-use super::{Config, Key, guard, tool};
+use super::{Config, Key, check_agents, guard, tool};
 
 /// Requests say `agent/NAME` for agents, so no provider may be called so.
 const AGENT: &str = "agent";
@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_twins(&config.keys, report);
     guard::check(config, report);
     tool::check(config, report);
+    check_agents::check(config, report);
 }
 
 fn check_sampled(config: &Config, report: &Report) {
@@ -166,14 +167,16 @@ fn check_semantic(config: &Config, path: &str, route: &Route, report: &Report) {
         report.problem(&path, "needs a `route` to embed questions by, here or in [cache]");
         return;
     };
-    let found = match split(&semantic.route) {
-        Some((provider, _)) if !config.routes.contains_key(&semantic.route) => {
-            find_provider(config, provider)
-        }
-        _ => find_route(config, &semantic.route).map(|_| ()),
-    };
-    if let Err(message) = found {
+    if let Err(message) = find_model(config, &semantic.route) {
         report.problem(&path, message);
+    }
+}
+
+/// A route, or a model of a provider.
+pub(super) fn find_model(config: &Config, name: &str) -> Result<(), String> {
+    match split(name) {
+        Some((provider, _)) if !config.routes.contains_key(name) => find_provider(config, provider),
+        _ => find_route(config, name).map(|_| ()),
     }
 }
 

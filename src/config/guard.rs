@@ -536,7 +536,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     }
 }
 
-fn check_names(config: &Config, (owner, names): (&str, &[String]), report: &Report) {
+pub(super) fn check_names(config: &Config, (owner, names): (&str, &[String]), report: &Report) {
     let known: Vec<&str> = config.guards.keys().map(String::as_str).collect();
     for (position, name) in names.iter().enumerate() {
         let path = format!("{owner}.guards[{position}]");

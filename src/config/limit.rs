@@ -1,5 +1,6 @@
 //! `limits`: how often, how much at a time, and how many at once.
 
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 use super::reader::{Field, Section, kind_of};
@@ -21,7 +22,7 @@ pub struct Limits {
 }
 
 /// So many in any span of so many seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     pub amount: u64,
     pub seconds: u64,

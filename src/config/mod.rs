@@ -40,6 +40,7 @@ mod otlp;
 mod telemetry;
 mod record;
 mod check;
+mod check_agents;
 mod discover;
 pub mod watch;
 
@@ -63,7 +64,7 @@ pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use otlp::{Attributes, Capture, Otlp, Protocol};
 pub use problem::{Problem, suggestion};
-pub use prompt::Prompt;
+pub use prompt::{LOCK, Prompt, PromptVersion};
 pub use provider::{Provider, Timeouts};
 pub use record::{Bodies, Record};
 pub use reference::{Found, Known, Manager, Reference};
@@ -256,7 +257,7 @@ impl Config {
 
     fn read(root: &Section<'_>, source: Source) -> Self {
         let section = |name, keys| root.get(name).and_then(|field| field.section(keys));
-        let engine = section("agent_engine", agent::ENGINE_KEYS);
+        let engine = section("agent_engine", agent::engine::ENGINE_KEYS);
         let usual = Agent::defaults(engine.as_ref());
         Self {
             server: section("server", server::SERVER_KEYS)

@@ -50,22 +50,7 @@ pub(super) fn find(
     caller: &Caller,
     model: &str,
 ) -> Result<(Road, Option<Task>), Unreadable> {
-    let alias = || {
-        let (route, task) = model.rsplit_once('/')?;
-        let road = house.road(route).ok().filter(|road| matches!(road, Road::ByTask(_)))?;
-        Some((road, Some(Task::parse(task)?), route))
-    };
-    let found = house.road(model).map(|road| (road, None, model));
-    let (road, task, name) =
-        found.or_else(|unknown| alias().ok_or(unknown)).map_err(|unknown| {
-            let mut message = format!("There is no route or model `{model}`");
-            if let Some(nearest) = unknown.nearest.filter(|name| caller.may_call(name)) {
-                message = format!("{message}; did you mean `{nearest}`?");
-            } else {
-                message.push_str("; `GET /v1/models` lists what this key may call.");
-            }
-            Unreadable::Refused(Error::new(Kind::ModelNotFound, message))
-        })?;
+    let (road, task, name) = look_up(house, caller, model)?;
     let direct = match &road {
         Road::Chain(chain) => chain.targets.first().filter(|_| &*chain.name == "direct"),
         Road::ByTask(_) => None,
@@ -79,6 +64,29 @@ pub(super) fn find(
     }
     let message = format!("This key may not call `{model}`.");
     Err(Unreadable::Refused(Error::new(Kind::NotAllowed, message)))
+}
+
+/// The same for whoever may go there in any case, with the name of the route.
+pub(super) fn look_up<'a>(
+    house: &Snapshot,
+    caller: &Caller,
+    model: &'a str,
+) -> Result<(Road, Option<Task>, &'a str), Unreadable> {
+    let alias = || {
+        let (route, task) = model.rsplit_once('/')?;
+        let road = house.road(route).ok().filter(|road| matches!(road, Road::ByTask(_)))?;
+        Some((road, Some(Task::parse(task)?), route))
+    };
+    let found = house.road(model).map(|road| (road, None, model));
+    found.or_else(|unknown| alias().ok_or(unknown)).map_err(|unknown| {
+        let mut message = format!("There is no route or model `{model}`");
+        if let Some(nearest) = unknown.nearest.filter(|name| caller.may_call(name)) {
+            message = format!("{message}; did you mean `{nearest}`?");
+        } else {
+            message.push_str("; `GET /v1/models` lists what this key may call.");
+        }
+        Unreadable::Refused(Error::new(Kind::ModelNotFound, message))
+    })
 }
 
 /// Notes all that the headers say, and what the conditions of the route come to.

@@ -6,6 +6,7 @@ use http::header::UPGRADE;
 use http::{Method, Request, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::agents::table::{self as agents, Misfit, Operation};
 use crate::canon::{Relay, Surface};
 use crate::gateway::{Ask, Filed};
 
@@ -24,6 +25,8 @@ pub(super) enum Endpoint {
     Usage,
     /// A kept response, by its id.
     Response(Kept, String),
+    /// Agents, their runs and their tools, with what the path names.
+    Agents(&'static Operation, String),
     Health,
     Ready,
 }
@@ -82,6 +85,8 @@ pub fn public_doors() -> Vec<PublicDoor> {
     let kept =
         KEPT.iter().map(|(method, behind, _)| (method, format!("{RESPONSES}{{id}}{behind}")));
     doors.extend(kept.map(|(method, path)| door(method, path, &Endpoint::Models)));
+    let agents = agents::TABLE.iter();
+    doors.extend(agents.map(|row| door(row.method, row.path.to_owned(), &Endpoint::Models)));
     for relay in Relay::all() {
         let at = |path: String| PublicDoor {
             method: relay.method(),
@@ -164,6 +169,11 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
     if let Some((_, wanted, endpoint)) = fixed {
         return served(method, path, wanted).map(|()| endpoint.clone());
     }
+    if let Some(found) = agents::find(method, path) {
+        return found
+            .map(|(operation, id)| Endpoint::Agents(operation, id))
+            .map_err(|misfit| misfitting((method, path), misfit));
+    }
     let relayed: Vec<(Relay, Option<&str>)> = relayed(path).collect();
     if let Some((first, _)) = relayed.first() {
         let asked = relayed.iter().find(|(relay, _)| relay.method() == method.as_str());
@@ -193,6 +203,16 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
         (None, None, None) => return Err(NotServed::Path(hint(path))),
     };
     served(method, path, wanted).map(|()| endpoint)
+}
+
+fn misfitting((method, path): (&Method, &str), misfit: Misfit) -> NotServed {
+    match misfit {
+        Misfit::Path => NotServed::Path("There is nothing at this path.".into()),
+        Misfit::Method(allowed) => {
+            let message = format!("{path} takes {allowed}, not {method}.");
+            NotServed::Method { message, allowed }
+        }
+    }
 }
 
 /// Whether a path is asked for by the method that it takes.

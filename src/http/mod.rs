@@ -1,6 +1,7 @@
 //! The doors: protocol work only. Decode, call one function below, encode.
 
 mod admin;
+mod agents;
 mod endpoint;
 mod mcp;
 mod models;
@@ -21,6 +22,7 @@ pub use self::admin::{AdminApi, Observed};
 use self::endpoint::{Endpoint, NotServed};
 pub use self::endpoint::{PublicDoor, public_doors};
 use crate::access::account::{BudgetStatus, Moment};
+use crate::agent::Agents;
 use crate::dialect::openai;
 use crate::error::{Error, Kind};
 use crate::gateway::{Arrival, Ask, Body, Gateway};
@@ -32,6 +34,7 @@ use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
 #[derive(Debug, Clone)]
 pub struct Api {
     gateway: Arc<Gateway>,
+    agents: Agents,
     mcp: Arc<mcp::Door>,
 }
 
@@ -39,13 +42,14 @@ pub struct Api {
 #[derive(Debug, Clone)]
 pub struct ApiConnection {
     gateway: Arc<Gateway>,
+    agents: Agents,
     mcp: Arc<mcp::Door>,
     pulse: Pulse,
 }
 
 impl Api {
-    pub fn new(gateway: Arc<Gateway>) -> Self {
-        Self { gateway, mcp: Arc::default() }
+    pub fn new(gateway: Arc<Gateway>, agents: Agents) -> Self {
+        Self { gateway, agents, mcp: Arc::default() }
     }
 }
 
@@ -53,8 +57,8 @@ impl MakeService<Body> for Api {
     type Service = Shed<ApiConnection>;
 
     fn make(&self, pulse: Pulse) -> Self::Service {
-        let (gateway, mcp) = (Arc::clone(&self.gateway), Arc::clone(&self.mcp));
-        ShedLayer(gateway.gauge.clone()).layer(ApiConnection { gateway, mcp, pulse })
+        let Self { gateway, agents, mcp } = self.clone();
+        ShedLayer(gateway.gauge.clone()).layer(ApiConnection { gateway, agents, mcp, pulse })
     }
 }
 
@@ -69,7 +73,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
 
     fn call(&mut self, (request, permit): (Request<Incoming>, Option<Permit>)) -> Self::Future {
         let busy = self.pulse.busy();
-        let gateway = Arc::clone(&self.gateway);
+        let (gateway, room) = (Arc::clone(&self.gateway), self.agents.clone());
         if request.uri().path() == endpoint::MCP {
             let mcp = Arc::clone(&self.mcp);
             return Box::pin(async move { Ok(mcp.answer(&gateway, request, busy).await) });
@@ -86,6 +90,11 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 },
                 Ok(Endpoint::Response(kept, id)) => {
                     return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
+                }
+                Ok(Endpoint::Agents(operation, id)) => {
+                    let request = (request, busy.peer());
+                    let asked = agents::answer((&gateway, &room), (operation, id), request);
+                    return Ok(Box::pin(asked).await);
                 }
                 Ok(Endpoint::Usage) => return Ok(used(&gateway, (&request, busy.peer())).await),
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer())).await),
@@ -131,6 +140,7 @@ async fn look(
         | Endpoint::Health
         | Endpoint::Infer(_)
         | Endpoint::Explain
+        | Endpoint::Agents(..)
         | Endpoint::Response(..) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
     }
 }

@@ -63,6 +63,8 @@ pub(super) enum Alone {
     Retain = 2,
     /// What is read by position, and so must become visible in its order.
     Audit = 3,
+    /// The same of what runs are told.
+    Signal = 4,
 }
 
 /// What can go wrong with a statement.
@@ -179,6 +181,18 @@ impl Database {
         }
     }
 
+    /// Whether a transaction is on the disk before it ends, not only safe from the end of the
+    /// process. A server sees to it by itself.
+    pub(super) fn sync(&mut self, is_full: bool) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(connection) => {
+                let mode = if is_full { "FULL" } else { "NORMAL" };
+                Ok(connection.pragma_update(None, "synchronous", mode)?)
+            }
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
     /// All of `work` or none of it.
     pub(super) fn transaction<T>(
         &mut self,
@@ -259,6 +273,26 @@ impl Backend {
             Self::Sqlite => format!("date({seconds}, 'unixepoch')"),
             Self::Postgres => {
                 format!("to_char(to_timestamp({seconds}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')")
+            }
+        }
+    }
+
+    /// Behind rows that are to be taken, so that one of two who take them does.
+    pub(super) fn unheld(self) -> &'static str {
+        match self {
+            // A file has one writer as it is.
+            Self::Sqlite => "",
+            Self::Postgres => "FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// The numbers of a JSON list, as a query.
+    pub(super) fn numbers(self, list: &str) -> String {
+        match self {
+            Self::Sqlite => format!("SELECT value FROM json_each({list})"),
+            Self::Postgres => {
+                let list = format!("CAST(CAST({list} AS TEXT) AS jsonb)");
+                format!("SELECT CAST(jsonb_array_elements_text({list}) AS BIGINT)")
             }
         }
     }

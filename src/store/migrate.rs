@@ -23,6 +23,7 @@ const STEPS: &[Step] = &[
         postgres: Some(include_str!("migrations/0004_nodes.postgres.sql")),
     },
     Step { sqlite: include_str!("migrations/0005_directory.sql"), postgres: None },
+    Step { sqlite: include_str!("migrations/0006_runs.sql"), postgres: None },
 ];
 
 /// In this order.

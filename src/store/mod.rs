@@ -6,6 +6,7 @@ mod audit;
 mod database;
 mod directory;
 mod entries;
+pub mod foreign;
 mod import;
 mod journal;
 mod ledger;

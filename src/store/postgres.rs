@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::{BufMut as _, BytesMut};
 use tokio::runtime::Runtime;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, Statement};
+use tokio_postgres::{Client, Config, Connection, Socket, Statement};
 
 use super::Failure;
 use super::database::{Cell, Fault, Value};
-use super::secure::Secure;
+use super::secure::{self, Secure};
 use crate::net::tls;
 
 /// How long a connection may take to come about.
@@ -69,6 +69,16 @@ impl Address {
         let connector = connector.map_err(|error| Failure::new(format!("sslrootcert: {error}")))?;
         Ok(Self { config, secure: Secure(connector) })
     }
+
+    /// A connection, and what must be driven for it.
+    pub(super) async fn open(&self) -> Result<(Client, Connection<Socket, secure::Stream>), Fault> {
+        let opened = tokio::time::timeout(CONNECT, self.config.connect(self.secure.clone())).await;
+        Ok(opened.map_err(|_| Fault::Silent)??)
+    }
+
+    pub(super) fn secure(&self) -> Secure {
+        self.secure.clone()
+    }
 }
 
 // === impl Remote ===
@@ -77,17 +87,16 @@ impl Remote {
     pub(super) fn connect(address: &Address) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(super::no_thread)?;
-        let opened = runtime.block_on(async {
-            let opening = address.config.connect(address.secure.clone());
-            let opened = tokio::time::timeout(CONNECT, opening).await;
-            opened.map_err(|_| Fault::Silent)?.map_err(Fault::from)
-        });
-        let (client, connection) = opened?;
+        let (client, connection) = runtime.block_on(address.open())?;
         runtime.spawn(async move {
             // The statement that is waited for tells the same.
             let _ = connection.await;
         });
-        Ok(Self { client, prepared: HashMap::new(), runtime })
+        let mut remote = Self { client, prepared: HashMap::new(), runtime };
+        // Who is stopped in the middle of a transaction must not keep others from its rows.
+        let silent = format!("SET idle_in_transaction_session_timeout = {}", PATIENCE.as_millis());
+        remote.batch(&silent)?;
+        Ok(remote)
     }
 
     pub(super) fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Fault> {

@@ -42,12 +42,14 @@ pub(super) struct Link {
 
 /// One piece of work on the database, and someone who waits for its result.
 trait Job: Send {
+    fn is_durable(&self) -> bool;
     fn run(&mut self, database: &mut Database) -> Result<(), Fault>;
     fn answer(self: Box<Self>, outcome: Result<(), Failure>);
 }
 
 struct Task<F, T> {
     work: F,
+    is_durable: bool,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, Failure>>,
 }
@@ -81,8 +83,25 @@ impl Queue {
         &self,
         work: impl FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Failure> {
+        self.send(work, false).await
+    }
+
+    /// The same, and it is on the disk when this returns. Others that are committed with it share
+    /// its wait for the disk.
+    pub(super) async fn run_durable<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Failure> {
+        self.send(work, true).await
+    }
+
+    async fn send<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
+        is_durable: bool,
+    ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Task { work, result: None, reply });
+        let job = Box::new(Task { work, is_durable, result: None, reply });
         self.0.send(job).await.map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
@@ -93,7 +112,7 @@ impl Queue {
         work: impl FnMut(&mut Database) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Task { work, result: None, reply });
+        let job = Box::new(Task { work, is_durable: false, result: None, reply });
         self.0.blocking_send(job).map_err(|_| stopped())?;
         answer.blocking_recv().unwrap_or_else(|_| Err(stopped()))
     }
@@ -176,6 +195,10 @@ where
     T: Send,
     F: FnMut(&mut Database) -> Result<T, Fault> + Send,
 {
+    fn is_durable(&self) -> bool {
+        self.is_durable
+    }
+
     fn run(&mut self, database: &mut Database) -> Result<(), Fault> {
         self.result = Some((self.work)(database)?);
         Ok(())
@@ -221,8 +244,18 @@ fn note(outcome: &Result<(), Failure>, up: &AtomicBool) {
 
 /// All or none.
 fn commit(link: &mut Link, batch: &mut [Box<dyn Job>]) -> Result<(), Failure> {
+    let is_durable = batch.iter().any(|job| job.is_durable());
     link.run(|database| {
-        database.transaction(|database| batch.iter_mut().try_for_each(|job| job.run(database)))
+        if is_durable {
+            database.sync(true)?;
+        }
+        let work = |database: &mut Database| batch.iter_mut().try_for_each(|job| job.run(database));
+        let outcome = database.transaction(work);
+        if is_durable {
+            // Where this fails the next one is no less safe.
+            let _ = database.sync(false);
+        }
+        outcome
     })
 }
 

@@ -9,13 +9,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::Failure;
 
+/// Statements that are kept ready; each kind of work has a few.
+const PREPARED: usize = 128;
 /// How long another process, such as a backup, may hold the file.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The one connection that writes.
 pub(super) fn writer(path: Option<&Path>) -> Result<Connection, Failure> {
     let Some(path) = path else {
-        return Connection::open_in_memory().map_err(|error| failed(&error));
+        let connection = Connection::open_in_memory().map_err(|error| failed(&error))?;
+        connection.set_prepared_statement_cache_capacity(PREPARED);
+        return Ok(connection);
     };
     // Made by us, so that nobody else can read it; SQLite gives its further files the same mode.
     OpenOptions::new()
@@ -40,6 +44,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, Failure> {
 fn open(path: &Path, access: OpenFlags) -> Result<Connection, Failure> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| failed(&error))?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
     connection.busy_timeout(PATIENCE).map_err(|error| failed(&error))?;
     Ok(connection)
 }

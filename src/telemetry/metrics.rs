@@ -24,6 +24,12 @@ const SHORT_SECONDS: &[f64] = &[
 const COSINES: &[f64] =
     &[0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995, 1.0];
 
+const STEPS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 50.0, 100.0];
+
+const DOLLARS: &[f64] = &[0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const SHARES: &[f64] = &[0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0];
+
 /// Declares the metrics: a doc comment is the help text, brackets hold the labels.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:tt $name:literal [$($label:literal),*] $(in $buckets:ident)?;)+) => {
@@ -167,6 +173,44 @@ metrics! {
     trace_spans: counters "switchpoint_trace_spans_total" ["outcome"];
     /// Calls whose spans were dropped because too many waited for the collector.
     traces_dropped: counter "switchpoint_traces_dropped_total" [];
+    /// Runs of agents that ended, by their last state and why they stopped before their time.
+    agent_runs: counters "switchpoint_agent_runs_total" ["agent", "version", "outcome", "reason"];
+    /// Runs that are at work in this process.
+    agent_runs_active: gauges "switchpoint_agent_runs_active" ["agent"];
+    /// Time that runs have worked, without what they waited for people, in seconds.
+    agent_run_seconds: histograms "switchpoint_agent_run_duration_seconds" ["agent", "outcome"] in SECONDS;
+    /// Calls of models that runs have made.
+    agent_steps: histograms "switchpoint_agent_steps" ["agent"] in STEPS;
+    /// Time that the gateway itself takes in a step, by what for: assemble or journal, in seconds.
+    agent_step_overhead: histograms "switchpoint_agent_step_overhead_seconds" ["phase"] in SHORT_SECONDS;
+    /// Calls of models by agents, by who answered and how it went.
+    agent_model_calls: counters "switchpoint_agent_model_calls_total" ["agent", "model", "outcome"];
+    /// Tokens of those, by class: input or output.
+    agent_tokens: counters "switchpoint_agent_tokens_total" ["agent", "model", "type"];
+    /// What those cost, in USD, where the price is known.
+    agent_cost: sums "switchpoint_agent_cost_usd_total" ["agent", "model"];
+    /// What whole runs cost, in USD.
+    agent_run_cost: histograms "switchpoint_agent_run_cost_usd" ["agent"] in DOLLARS;
+    /// Calls of tools, by what came of them.
+    agent_tool_calls: counters "switchpoint_agent_tool_calls_total" ["agent", "tool", "outcome"];
+    /// Time that tools took, retries included, in seconds.
+    agent_tool_seconds: histograms "switchpoint_agent_tool_duration_seconds" ["agent", "tool"] in SECONDS;
+    /// Limits that ended runs, or their use of tools.
+    agent_limit_hits: counters "switchpoint_agent_limit_hits_total" ["agent", "limit"];
+    /// Decisions about calls that people had to let: approved, edited, denied or expired.
+    agent_approvals: counters "switchpoint_agent_approvals_total" ["agent", "tool", "decision"];
+    /// Runs that were handed to people.
+    agent_escalations: counters "switchpoint_agent_escalations_total" ["agent", "reason"];
+    /// How sure agents said they were of their answers.
+    agent_confidence: histograms "switchpoint_agent_confidence" ["agent"] in SHARES;
+    /// Conversations that were told in short to fit.
+    agent_compactions: counters "switchpoint_agent_compactions_total" ["agent"];
+    /// Runs that went on here after somebody else, or an earlier process, had left them.
+    agent_takeovers: counter "switchpoint_agent_takeovers_total" [];
+    /// Runs that another process has taken over from this one.
+    agent_lease_lost: counter "switchpoint_agent_lease_lost_total" [];
+    /// What users and operators said of runs.
+    agent_feedback: counters "switchpoint_agent_feedback_total" ["agent", "label"];
     /// Processes that serve tools over MCP.
     mcp_children: gauges "switchpoint_mcp_children" ["server"];
     /// Connections to servers of tools that were opened again.

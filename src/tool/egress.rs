@@ -125,6 +125,11 @@ impl Site {
         call: &Invocation,
     ) -> Result<Received, Failure> {
         let reply = self.open(request, call).await?;
+        self.receive(reply).await
+    }
+
+    /// Takes in what was answered, which is a failure where it is no success.
+    pub(crate) async fn receive(&self, reply: Reply) -> Result<Received, Failure> {
         let (status, headers) = (reply.status, reply.headers.clone());
         let limit = if (200..300).contains(&status) { self.max_result } else { 4 * LONGEST_REASON };
         let (body, truncated) = read(reply, limit).await?;

@@ -3,17 +3,23 @@
 //! runs: who calls decides whether it may.
 
 mod breaker;
+mod builtin;
 mod call;
 mod canonical;
 mod credential;
 mod egress;
+mod graphql;
 mod http;
 mod memo;
+mod openapi;
 mod pace;
 pub mod mcp;
 mod schema;
+mod sql;
 pub mod text;
 mod toolbox;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -205,7 +211,7 @@ pub enum FailureKind {
     /// A person must say something first: JSON Schema of what, and the question.
     NeedsInput {
         message: String,
-        schema: Value,
+        schema: Box<Value>,
     },
 }
 
@@ -219,6 +225,11 @@ pub enum Sent {
     /// It was answered, and what happened is what the answer says.
     Answered,
     Maybe,
+}
+
+/// Whether a value is what a schema demands; if not, where and how, as JSON pointers.
+pub fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
+    Schema::new(schema)?.check(value)
 }
 
 // === impl Tool ===
@@ -264,14 +275,6 @@ impl Tool {
 // === impl Answer ===
 
 impl Answer {
-    /// Text, which may be JSON.
-    pub(crate) fn text(text: impl Into<String>) -> Self {
-        let text = text.into();
-        let value = serde_json::from_str(&text).ok();
-        let raw = Bytes::from(text.clone().into_bytes());
-        Self { parts: vec![Part::text(text)], value, raw, ..Self::default() }
-    }
-
     pub(crate) fn json(value: Value) -> Self {
         let text = value.to_string();
         let raw = Bytes::from(text.clone().into_bytes());

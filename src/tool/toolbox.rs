@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::graphql::Query;
 use super::http::Endpoint;
-use super::{Definition, Runner, Source, Tool, mcp};
+use super::{Definition, Runner, Source, Tool, builtin, mcp, openapi, sql};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -32,6 +33,10 @@ struct Entry {
     source: Arc<dyn Source>,
 }
 
+/// Tools of which there are always the same.
+#[derive(Debug)]
+struct Known(Arc<[Arc<Tool>]>);
+
 /// What tools are made with.
 #[derive(Debug)]
 pub struct Kit<'a> {
@@ -54,7 +59,7 @@ impl Toolbox {
     pub fn build(kit: &Kit<'_>, before: &Self) -> Result<Self, Vec<(String, String)>> {
         let (mut toolbox, mut faults) = (Self::default(), Vec::new());
         for (name, terms) in &kit.config.tools {
-            match before.same(name, terms).map_or_else(|| make(name, terms, kit), Ok) {
+            match before.same(name, terms).map_or_else(|| make((name, terms), kit, before), Ok) {
                 Ok(Made::One(tool)) => {
                     let tool = match before.tools.get(name.as_str()) {
                         Some(former) if !Arc::ptr_eq(former, &tool) => follow(tool, former),
@@ -133,22 +138,53 @@ fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
     }
 }
 
-fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String> {
+fn make(
+    (name, terms): (&str, &config::Tool),
+    kit: &Kit<'_>,
+    before: &Toolbox,
+) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
-    let missing = || Err(format!("{name}: its kind is not built in yet"));
     match &terms.kind {
         ToolKind::Http(http) => {
             let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
-            single(name, &terms, input, Endpoint::new(kit.client, http, &terms)?)
+            let runner = Endpoint::new(kit.client, http, &terms)?;
+            single(name, &terms, (&terms.description, input), runner)
         }
-        ToolKind::Builtin(_) => missing(),
-        ToolKind::OpenApi(_) => missing(),
-        ToolKind::GraphQl(_) => missing(),
+        ToolKind::Builtin(tool) => {
+            let (runner, usual, input) = builtin::make(kit.client, tool, &terms)?;
+            let written = terms.description.as_str();
+            let description = if written.is_empty() { usual } else { written };
+            single(name, &terms, (description, input), runner)
+        }
+        ToolKind::OpenApi(openapi) => {
+            let tools = openapi::tools((name, &terms), openapi, kit.client)?;
+            Ok(known(tools, before))
+        }
+        ToolKind::GraphQl(graphql) => {
+            let query = Query::new(kit.client, graphql, &terms)?;
+            let input = terms.input.clone().unwrap_or_else(|| query.schema());
+            single(name, &terms, (&terms.description, input), query)
+        }
         ToolKind::Mcp(mcp) => {
             let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
             Ok(Made::Several(server))
         }
-        ToolKind::Sql(_) => missing(),
+        ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?, before)),
+    }
+}
+
+fn known(mut tools: Vec<Tool>, before: &Toolbox) -> Made {
+    tools.sort_by(|one, other| one.name.cmp(&other.name));
+    let tools = tools.into_iter().map(|tool| match before.get(&tool.name) {
+        Some(former) => Arc::new(tool.following(&former)),
+        None => Arc::new(tool),
+    });
+    Made::Several(Arc::new(Known(tools.collect())))
+}
+
+impl Source for Known {
+    fn tools(&self) -> Arc<[Arc<Tool>]> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -156,12 +192,12 @@ fn make(name: &str, terms: &config::Tool, kit: &Kit<'_>) -> Result<Made, String>
 fn single(
     name: &str,
     terms: &Arc<config::Tool>,
-    input: Value,
+    (description, input): (&str, Value),
     runner: impl Runner + 'static,
 ) -> Result<Made, String> {
     let definition = Definition {
         name: name.to_owned(),
-        description: terms.description.clone(),
+        description: description.to_owned(),
         effect: terms.effect,
         input,
         output: terms.output.clone(),

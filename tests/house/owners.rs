@@ -29,6 +29,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
     // Calendars and their zones.
+    // Exact arithmetic, and JSON numbers as RFC 8785 writes them.
+    ("rust_decimal", &["tool"]),
+    ("ryu_js", &["tool"]),
     ("jiff", &["config", "access", "tool"]),
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route", "guard"]),
@@ -61,8 +64,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     // Ends what was started, with all that belongs to it.
     ("rustix", &["tool", "cli"]),
     ("clap", &["cli"]),
-    // The files of other gateways are YAML.
-    ("serde_saphyr", &["cli"]),
+    // The files of other gateways are YAML, and descriptions of APIs.
+    ("serde_saphyr", &["cli", "tool"]),
     ("tikv_jemallocator", &["main"]),
 ];
 

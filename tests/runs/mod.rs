@@ -1,4 +1,6 @@
 //! Runs of agents, as far as calls have to do with them: what a run asks a model, and how a call
 //! asks for a run.
 
+mod api;
+mod doors;
 mod turns;

@@ -249,17 +249,19 @@ async fn a_turn_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn what_the_caller_may_not_call_no_run_of_theirs_may() {
+async fn a_run_goes_where_its_agent_leads_but_never_to_models_that_its_caller_may_not_have() {
     let upstream = willing().await;
-    let more = format!("{}[keys.small]\nsecret = \"sk-small\"\nroutes = [\"r\"]\n", priced());
-    let routes = format!("{}{more}", route("other", &["up/a"], ""));
-    let house = House::of(&upstream, &routes);
+    let keys = "[keys.small]\nsecret = \"sk-small\"\nroutes = [\"agent/*\"]\n\
+        [keys.other]\nsecret = \"sk-other\"\nmodels = [\"up/b\"]\n";
+    let house = House::of(&upstream, &format!("{}{keys}", priced()));
     let caller = house.admit("sk-small").await.unwrap();
-    let turn = Turn { caller: caller.clone(), ..house.turn(question("other", false)).await };
-    assert_eq!(house.take(turn).await.answer.unwrap_err().kind, Kind::NotAllowed);
-    assert!(upstream.requests().is_empty());
+    assert!(!caller.may_call("r"));
     let turn = Turn { caller, ..house.turn(question("r", false)).await };
     assert!(house.take(turn).await.answer.is_ok());
+    let caller = house.admit("sk-other").await.unwrap();
+    let turn = Turn { caller, ..house.turn(question("r", false)).await };
+    assert!(house.take(turn).await.answer.is_err());
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    SECTIONS, Source, access, budget, cache, guard, limit, model, oidc, otlp, parse_toml, provider,
-    record, route, secrets, server, store, telemetry,
+    Agent, SECTIONS, Source, access, agent, budget, cache, guard, limit, mcp, model, oidc, otlp,
+    parse_toml, prompt, provider, record, route, secrets, server, store, telemetry, tool,
 };
 use super::{Config, parse};
 
@@ -36,6 +36,12 @@ fn the_example_loads_as_it_stands() {
         "the defaults it claims"
     );
     assert_eq!(config.telemetry, usual.telemetry);
+    assert_eq!(config.agent_engine, usual.agent_engine);
+    let (helper, usual) = (&config.agents["helper"], Agent::defaults(None));
+    assert_eq!(
+        (&helper.limits, &helper.budget, &helper.context, helper.stream, helper.on_unknown),
+        (&usual.limits, &usual.budget, &usual.context, usual.stream, usual.on_unknown),
+    );
 }
 
 #[test]
@@ -57,6 +63,14 @@ fn every_known_key_stands_in_the_example() {
         let keys = entries.flat_map(|table| table.keys());
         keys.chain(tables.keys()).map(|key| key.get_ref().to_string()).collect()
     };
+    let terms = [
+        agent::engine::RETENTION_KEYS,
+        agent::terms::LIMIT_KEYS,
+        agent::terms::BUDGET_KEYS,
+        agent::terms::CONTEXT_KEYS,
+        agent::terms::CONFIDENCE_KEYS,
+    ];
+    let terms = terms.concat();
     let known = BTreeMap::from([
         ("server", [server::SERVER_KEYS, server::TLS_KEYS].concat()),
         ("admin", server::ADMIN_KEYS.to_vec()),
@@ -75,6 +89,11 @@ fn every_known_key_stands_in_the_example() {
         ("secrets", [secrets::KEYS, secrets::VAULT_KEYS, secrets::APPROLE_KEYS].concat()),
         ("telemetry", [telemetry::KEYS, otlp::KEYS].concat()),
         ("record", record::KEYS.to_vec()),
+        ("agent_engine", [agent::engine::ENGINE_KEYS, agent::DEFAULT_KEYS, &terms].concat()),
+        ("mcp", [mcp::KEYS, mcp::EXPOSE_KEYS].concat()),
+        ("tools", [tool::KEYS, &nested_of_tools()].concat()),
+        ("prompts", prompt::KEYS.to_vec()),
+        ("agents", [agent::KEYS, agent::ACCESS_KEYS, agent::ROLLOUT_KEYS].concat()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());
     for (section, keys) in known {
@@ -83,7 +102,9 @@ fn every_known_key_stands_in_the_example() {
             let nested = [provider::TIMEOUT_KEYS, route::NESTED_KEYS, model::PRICE_KEYS];
             let shared = [model::TIER_KEYS, limit::KEYS, budget::KEYS, oidc::KEYS].concat();
             let logins = [secrets::VAULT_KEYS, secrets::APPROLE_KEYS, secrets::KUBERNETES_KEYS];
-            let shared = [shared, logins.concat()].concat();
+            let granted = [agent::ACCESS_KEYS, agent::ROLLOUT_KEYS, mcp::EXPOSE_KEYS].concat();
+            let granted = [granted, nested_of_tools()].concat();
+            let shared = [shared, logins.concat(), terms.clone(), granted].concat();
             let nested = nested.concat().contains(&key) || shared.contains(&key);
             let spelled = [format!(" {key} = "), format!("\n{key} = ")];
             let found = written.iter().any(|name| name == key)
@@ -91,6 +112,11 @@ fn every_known_key_stands_in_the_example() {
             assert!(found, "`{key}` of [{section}] is missing in the example");
         }
     }
+}
+
+fn nested_of_tools() -> Vec<&'static str> {
+    let called = [tool::RETRY_KEYS, tool::BREAKER_KEYS, tool::CACHE_KEYS, tool::LIMIT_KEYS];
+    [called.concat(), [tool::APPROVAL_KEYS, tool::UNDO_KEYS, tool::AUTH_KEYS].concat()].concat()
 }
 
 proptest::proptest! {

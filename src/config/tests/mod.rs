@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::*;
 
+mod agent;
 mod budget;
 mod example;
 mod guard;
 mod model;
 mod oidc;
 mod otlp;
+mod page;
 mod route;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];

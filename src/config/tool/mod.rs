@@ -20,7 +20,7 @@ pub use kind::{
     BUILTINS, BuiltinTool, GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool, Pin,
     SqlTemplate, SqlTool, ToolKind,
 };
-use web::AUTH_KEYS;
+pub(super) use web::AUTH_KEYS;
 pub use web::{ClientCredentials, Piece, TextTemplate, ToolAuth, UrlTemplate, Web};
 
 /// Of all kinds together; [`kind::KINDS`] says which have which.
@@ -244,11 +244,15 @@ impl Tool {
         let trusts = [("trusted", false), ("untrusted", true)];
         let risks = [("normal", false), ("high", true)];
         let effect = section.read("effect", |it| value::one_of(it, &effects()));
+        let trust = section.read("trust", |it| value::one_of(it, &trusts));
+        let kind = ToolKind::read(kind, section);
+        let fetches = matches!(&kind, ToolKind::Builtin(tool) if tool.name == "fetch");
+        let builtin = matches!(&kind, ToolKind::Builtin(_));
         let tool = Self {
-            kind: ToolKind::read(kind, section),
+            kind,
             version: text("version").unwrap_or(usual.version),
             description: text("description").unwrap_or_default(),
-            effect: effect.unwrap_or(if kind == "builtin" { Effect::Read } else { Effect::Once }),
+            effect: effect.unwrap_or(if builtin { Effect::Read } else { Effect::Once }),
             says_effect: effect.is_some(),
             effects: effects_of(section),
             high_risk: section.read("risk", |it| value::one_of(it, &risks)).unwrap_or(false),
@@ -263,7 +267,7 @@ impl Tool {
             undo: Undo::read(section),
             internal: flag("internal"),
             repeatable: flag("repeatable"),
-            untrusted: section.read("trust", |it| value::one_of(it, &trusts)).unwrap_or(false),
+            untrusted: trust.unwrap_or(fetches),
             input: table("input"),
             output: table("output"),
             max_result: section.read("max_result", value::size).unwrap_or(usual.max_result),
@@ -275,7 +279,8 @@ impl Tool {
 
     /// What a call of `tool` does, where this source says so.
     pub fn effect_of(&self, tool: &str) -> Option<Effect> {
-        self.effects.get(tool).copied().or(self.says_effect.then_some(self.effect))
+        let usual = self.says_effect.then_some(self.effect);
+        self.effects.get(tool).copied().map_or(usual, Some)
     }
 
     fn check(&self, section: &Section<'_>) {

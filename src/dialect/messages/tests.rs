@@ -81,7 +81,7 @@ pub(super) fn keeps_the_rules(events: &[Event]) -> Result<(), String> {
             Event::Delta { .. } => open,
             Event::Close { .. } => std::mem::replace(&mut open, false),
             Event::Finish { .. } => !open && !std::mem::replace(&mut finished, true),
-            Event::Usage(_) | Event::Failed(_) => true,
+            Event::Usage(_) | Event::Failed(_) | Event::Aside(_) => true,
             Event::End => {
                 finished && place == events.len() - 1 && !std::mem::replace(&mut ended, true)
             }

@@ -54,7 +54,7 @@ fn assert_in_order(events: &[Event]) {
             Event::Close { .. } => assert!(std::mem::take(&mut open), "{events:?}"),
             Event::Finish { .. } => assert!(!open && !std::mem::replace(&mut finished, true)),
             Event::End => assert!(finished && place == events.len() - 1),
-            Event::Start(_) | Event::Usage(_) | Event::Failed(_) => {}
+            Event::Start(_) | Event::Usage(_) | Event::Failed(_) | Event::Aside(_) => {}
         }
     }
 }

@@ -75,7 +75,7 @@ pub(in crate::dialect) fn assert_in_order(events: &[Event]) {
                 over = true;
             }
             Event::Failed(_) => over = true,
-            Event::Start(_) | Event::Usage(_) => {}
+            Event::Start(_) | Event::Usage(_) | Event::Aside(_) => {}
         }
     }
 }

@@ -212,6 +212,7 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         approval_wait: wait.transpose()?.unwrap_or_default(),
         steps,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        budget: None,
     })
 }
 
@@ -252,6 +253,7 @@ impl Call {
             caller,
             surface: self.surface(),
             request,
+            budget: wishes.budget,
             wishes,
             previous,
             answer_id: self.record.id.simple(),

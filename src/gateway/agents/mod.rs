@@ -63,6 +63,19 @@ pub struct Commission {
     pub trace: Option<Trace>,
     /// Its client does not wait: the run goes on by itself.
     pub background: bool,
+    /// What it may use at most, where that is less than the agent's own budget.
+    pub budget: Option<RunBudget>,
+}
+
+/// A budget that a client makes lower.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunBudget {
+    /// Nano-dollars.
+    pub usd: Option<u64>,
+    pub tokens: Option<u64>,
+    pub steps: Option<u32>,
+    pub tool_calls: Option<u32>,
+    pub seconds: Option<u64>,
 }
 
 /// What headers and metadata say of a run.
@@ -77,6 +90,7 @@ pub struct RunWishes {
     /// The stream tells of each step.
     pub steps: bool,
     pub labels: BTreeMap<String, String>,
+    pub budget: Option<RunBudget>,
 }
 
 /// A run as its client follows it.
@@ -141,3 +155,6 @@ pub struct Receipt {
     /// The attempts that failed, in order.
     pub failed: Vec<Attempt>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Performance, Report};
-use crate::canon::{ChatRequest, ChatResponse, Event, RunId, Surface};
+use crate::canon::{ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
 use crate::dialect::sse::Decoder;
 use crate::dialect::{ClientSide, Context, WriteStream, sse};
 
@@ -41,6 +41,8 @@ pub(in crate::gateway) struct Frame {
     pub(in crate::gateway) model: String,
     pub(in crate::gateway) input_estimate: u64,
     pub(in crate::gateway) previous: Option<String>,
+    /// Its client need not wait for it.
+    pub(in crate::gateway) background: bool,
     pub(in crate::gateway) request: ChatRequest,
 }
 
@@ -71,7 +73,7 @@ impl Show {
     }
 
     fn context(&self) -> Context<'_> {
-        let Frame { id, created, model, input_estimate, previous, request } = &self.frame;
+        let Frame { id, created, model, input_estimate, previous, request, .. } = &self.frame;
         Context {
             id,
             created: *created,
@@ -97,6 +99,13 @@ impl Show {
         let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return body };
         let mut answer = Value::Object(fields);
         self.mark(&mut answer);
+        if self.surface == Surface::Responses {
+            match self.report.borrow().state {
+                RunState::Cancelled => answer["status"] = json!("cancelled"),
+                RunState::Failed | RunState::Expired => answer["status"] = json!("failed"),
+                _ => {}
+            }
+        }
         answer.to_string().into_bytes()
     }
 
@@ -104,6 +113,9 @@ impl Show {
     fn mark(&self, answer: &mut Value) {
         let report = self.report.borrow();
         answer["x_agent"] = self.told(&report);
+        if self.frame.background {
+            answer["background"] = json!(true);
+        }
         if self.surface == Surface::Responses
             && let (Some(reason), Some(metadata)) =
                 (report.reason, answer["metadata"].as_object_mut())

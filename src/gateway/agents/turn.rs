@@ -113,11 +113,11 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
 }
 
 fn find(call: &Call, caller: &Caller, question: &Question) -> Result<(Road, Option<Task>), Error> {
-    bearings::find(&call.house, caller, &question.envelope.model).map_err(|unreadable| {
-        match unreadable {
-            Unreadable::Refused(error) => error,
-            Unreadable::Gone | Unreadable::ForAgent(_) => odd(),
-        }
+    // Whoever may run an agent may go where its definition leads.
+    let found = bearings::look_up(&call.house, caller, &question.envelope.model);
+    found.map(|(road, task, _)| (road, task)).map_err(|unreadable| match unreadable {
+        Unreadable::Refused(error) => error,
+        Unreadable::Gone | Unreadable::ForAgent(_) => odd(),
     })
 }
 

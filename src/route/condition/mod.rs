@@ -2,6 +2,7 @@
 
 mod figures;
 mod names;
+mod rule;
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,6 +17,7 @@ use cel::{Context, Env, ExecutionError, Value};
 
 pub use figures::{FIGURES, Figures, Watch};
 use names::{Fact, bind};
+pub use rule::Rule;
 
 /// In bytes.
 const LONGEST: usize = 4096;

@@ -3,10 +3,18 @@
 //! A journal is only appended to by the holder of its lease: each append says by which epoch of the
 //! lease it is made, and comes to nothing when another holder has taken over since.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod approvals;
+mod blobs;
+mod claims;
+mod journal;
+mod letters;
+mod prune;
+mod rows;
+mod sessions;
+mod signals;
 
-use super::{Failure, Store};
+use std::collections::BTreeMap;
+
 use crate::canon::{Owner, RunId, RunState};
 
 /// A run that is to begin.
@@ -124,7 +132,7 @@ pub struct Append {
     pub letters: Vec<NewLetter>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
     pub blobs: Vec<(String, Vec<u8>)>,
-    /// The first approvals of the run that are still open are withdrawn, for it is over.
+    /// Approvals that were open before are withdrawn, for the run is over or does something else.
     pub withdraw: bool,
     /// Signals up to this number have been taken in.
     pub signals: u64,
@@ -185,7 +193,7 @@ pub struct Decision {
     /// Who, by the key that was shown.
     pub by: String,
     pub comment: Option<String>,
-    /// The signal by which the run learns of it.
+    /// The data, as JSON, of the signal `decision` by which the run learns of it.
     pub signal: String,
 }
 
@@ -269,169 +277,4 @@ pub struct Renewed {
     pub lost: Vec<RunId>,
     /// Runs that it holds and that have signals it may not have seen.
     pub signalled: Vec<RunId>,
-}
-
-impl Store {
-    /// Puts a run into the store. In a session it becomes its head.
-    pub async fn begin_run(&self, run: NewRun) -> Result<Begun, Failure> {
-        let _ = (self, run);
-        Err(not_built())
-    }
-
-    /// Adds to a journal.
-    pub async fn append_run(&self, append: Append) -> Result<Appended, Failure> {
-        let _ = (self, append);
-        Err(not_built())
-    }
-
-    /// Takes over at most `limit` runs that nobody works at and that have something to do: queued
-    /// ones, running ones whose lease is over, waiting ones that have a signal or whose time has
-    /// come. `lease`: for how many milliseconds.
-    pub async fn claim_runs(&self, limit: u32, lease: u64) -> Result<Vec<RunRow>, Failure> {
-        let _ = (self, limit, lease);
-        Err(not_built())
-    }
-
-    /// The same for one run, whatever it waits for; `None` where somebody else holds it or it is
-    /// over.
-    pub async fn claim_run(&self, run: RunId, lease: u64) -> Result<Option<RunRow>, Failure> {
-        let _ = (self, run, lease);
-        Err(not_built())
-    }
-
-    /// Holds the leases of these runs for so many milliseconds more.
-    pub async fn renew_runs(
-        &self,
-        held: Vec<(RunId, u64)>,
-        lease: u64,
-    ) -> Result<Renewed, Failure> {
-        let _ = (self, held, lease);
-        Err(not_built())
-    }
-
-    /// `owner`: `None` for operators.
-    pub async fn run(&self, owner: Option<&Owner>, run: RunId) -> Result<Option<RunRow>, Failure> {
-        let _ = (self, owner, run);
-        Err(not_built())
-    }
-
-    pub async fn runs(&self, filter: RunFilter, limit: u32) -> Result<Vec<RunRow>, Failure> {
-        let _ = (self, filter, limit);
-        Err(not_built())
-    }
-
-    /// The journal behind the entry `after`.
-    pub async fn run_events(
-        &self,
-        run: RunId,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<EventRow>, Failure> {
-        let _ = (self, run, after, limit);
-        Err(not_built())
-    }
-
-    /// Tells a run something, once: a second signal of the same kind and `once` changes nothing and
-    /// gives false.
-    pub async fn signal_run(
-        &self,
-        run: RunId,
-        kind: &'static str,
-        data: String,
-        once: Option<String>,
-    ) -> Result<bool, Failure> {
-        let _ = (self, run, kind, data, once);
-        Err(not_built())
-    }
-
-    /// What a run was told behind the signal `after`.
-    pub async fn run_signals(&self, run: RunId, after: u64) -> Result<Vec<SignalRow>, Failure> {
-        let _ = (self, run, after);
-        Err(not_built())
-    }
-
-    pub async fn approval(&self, id: &str) -> Result<Option<ApprovalRow>, Failure> {
-        let _ = (self, id);
-        Err(not_built())
-    }
-
-    /// Of one owner, or everybody's; in one state, or in all; the newest first.
-    pub async fn approvals(
-        &self,
-        owner: Option<Owner>,
-        state: Option<String>,
-        limit: u32,
-    ) -> Result<Vec<ApprovalRow>, Failure> {
-        let _ = (self, owner, state, limit);
-        Err(not_built())
-    }
-
-    /// Decides, once, and tells the run.
-    pub async fn decide(&self, id: &str, decision: Decision) -> Result<Decided, Failure> {
-        let _ = (self, id, decision);
-        Err(not_built())
-    }
-
-    pub async fn put_definition(&self, hash: &str, body: String) -> Result<(), Failure> {
-        let _ = (self, hash, body);
-        Err(not_built())
-    }
-
-    pub async fn definition(&self, hash: &str) -> Result<Option<Arc<str>>, Failure> {
-        let _ = (self, hash);
-        Err(not_built())
-    }
-
-    pub async fn session(&self, owner: &Owner, id: &str) -> Result<Option<SessionRow>, Failure> {
-        let _ = (self, owner, id);
-        Err(not_built())
-    }
-
-    /// A result that was too long to be shown whole; only to its run's owner.
-    pub async fn run_blob(&self, owner: &Owner, hash: &str) -> Result<Option<Vec<u8>>, Failure> {
-        let _ = (self, owner, hash);
-        Err(not_built())
-    }
-
-    pub async fn letters(
-        &self,
-        owner: Option<Owner>,
-        limit: u32,
-    ) -> Result<Vec<LetterRow>, Failure> {
-        let _ = (self, owner, limit);
-        Err(not_built())
-    }
-
-    /// Closes an open letter as `retried` or `discarded`; `None` where it is not open.
-    pub async fn close_letter(
-        &self,
-        owner: Option<Owner>,
-        id: &str,
-        state: &'static str,
-    ) -> Result<Option<LetterRow>, Failure> {
-        let _ = (self, owner, id, state);
-        Err(not_built())
-    }
-
-    /// Whether an agent's runs do not begin, and that they shall or shall not.
-    pub async fn paused_agents(&self) -> Result<Vec<String>, Failure> {
-        let _ = self;
-        Err(not_built())
-    }
-
-    pub async fn pause_agent(&self, agent: &str, paused: bool) -> Result<(), Failure> {
-        let _ = (self, agent, paused);
-        Err(not_built())
-    }
-
-    /// Lets go of runs that are over since before these times, in milliseconds since 1970: of those
-    /// that ended well, and of the others. Says how many.
-    pub async fn prune_runs(&self, completed: u64, failed: u64) -> Result<u64, Failure> {
-        let _ = (self, completed, failed);
-        Err(not_built())
-    }
-}
-
-fn not_built() -> Failure {
-    Failure::new("not built".to_owned())
 }

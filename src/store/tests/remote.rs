@@ -12,13 +12,13 @@ use crate::config::Unit;
 use crate::net::tls;
 
 /// Another process on the same database, with a journal of its own.
-struct Replica {
-    store: Store,
+pub(super) struct Replica {
+    pub store: Store,
     folder: TempDir,
 }
 
 impl Replica {
-    fn of(bench: &Bench) -> Self {
+    pub(super) fn of(bench: &Bench) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&settings(&bench.url, folder.path()), &bench.clock).unwrap();
         Self { store, folder }
@@ -89,7 +89,8 @@ async fn what_a_vanished_process_left_open_is_settled_after_a_day() {
 async fn processes_that_start_or_write_at_once_wait_for_one_another() {
     let Some(bench) = on_postgres() else { return };
     let drop_all = "DROP TABLE migrations, objects, object_counts, calls, attempts, opens, journal,
-        spent, usage, entries, secrets, topups, creates, audit CASCADE; DROP FUNCTION objects_count";
+        spent, usage, entries, secrets, topups, creates, audit, runs, events, signals, approvals,
+        definitions, sessions, blobs, run_blobs, letters, paused_agents CASCADE; DROP FUNCTION objects_count";
     let drop_all = |database: &mut Database| database.batch(drop_all);
     bench.store.write.run(drop_all).await.unwrap();
     let folders: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();

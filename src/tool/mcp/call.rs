@@ -161,8 +161,11 @@ fn meta(call: &Invocation) -> RequestMetaObject {
 
 fn needs(Question { message, schema }: Question) -> Failure {
     // The server was told that nobody answers, and is asked again when somebody does.
-    Failure::new(FailureKind::NeedsInput { message: message.clone(), schema }, message)
-        .sent(Sent::Refused)
+    Failure::new(
+        FailureKind::NeedsInput { message: message.clone(), schema: Box::new(schema) },
+        message,
+    )
+    .sent(Sent::Refused)
 }
 
 /// What is answered to what a server wants, all at once: by a person, if that is needed.

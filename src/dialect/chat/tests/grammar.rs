@@ -34,7 +34,7 @@ pub(super) fn check_events(events: &[Event]) {
                 assert!(!open.contains(choice), "finished while a part is open");
                 assert!(finished.insert(*choice), "finished twice");
             }
-            Event::Usage(_) => {}
+            Event::Usage(_) | Event::Aside(_) => {}
             Event::Failed(_) | Event::End => over = true,
         }
     }

@@ -1,0 +1,253 @@
+//! Does what a run says is next, until it is over or waits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::budget::Purse;
+use super::context::{self, Cut};
+use super::definition::Definition;
+use super::event::Event;
+use super::journal::{Halt, Journal, now};
+use super::run::{Run, Step};
+use super::staff::Staff;
+use super::voice::Voice;
+use crate::access::Caller;
+use crate::canon::{Owner, RunId, RunState, StopReason, Trace, Usage};
+use crate::gateway::agents::Report;
+
+/// A run that is at work in this process, for those who look at it from outside.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) id: RunId,
+    pub(super) root: RunId,
+    pub(super) owner: Owner,
+    pub(super) version: Arc<str>,
+    pub(super) voice: Voice,
+    pub(super) report: watch::Sender<Report>,
+    /// The number of its last entry.
+    pub(super) seq: watch::Sender<u64>,
+    /// There may be something to know.
+    pub(super) poke: Notify,
+    pub(super) poked: AtomicBool,
+    /// It ends when nobody follows it any more.
+    pub(super) leaves: bool,
+}
+
+/// Who works at a run.
+pub(super) struct Actor {
+    pub(super) staff: Arc<Staff>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) live: Arc<Live>,
+    pub(super) purse: Arc<Purse>,
+    pub(super) caller: Caller,
+    pub(super) definition: Arc<Definition>,
+    /// The agents above it stand so high.
+    pub(super) depth: u32,
+    /// What had been used when this work at it began.
+    pub(super) before: Usage,
+    /// The last signal that was taken in.
+    pub(super) signals: AtomicU64,
+}
+
+/// How a run is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    Over(RunState),
+    Waits(RunState, Option<u64>),
+}
+
+pub(super) type Driving<'a> = Pin<Box<dyn Future<Output = Result<Rest, Halt>> + Send + 'a>>;
+
+/// What came of work that something may come between.
+pub(super) enum Outcome<T> {
+    Done(T),
+    /// The run is to end.
+    Cancelled,
+    Late,
+}
+
+impl Live {
+    /// Has whoever works at it look for what came.
+    pub(super) fn poke(&self) {
+        self.poked.store(true, Ordering::Release);
+        self.poke.notify_one();
+    }
+}
+
+impl Actor {
+    /// The place of its calls in its client's trace.
+    pub(super) async fn traceparent(&self) -> Option<String> {
+        self.journal.run().await.created.trace.clone()
+    }
+
+    pub(super) async fn trace(&self) -> Option<Trace> {
+        Trace::read(&self.traceparent().await?, None)
+    }
+
+    /// The same as [`Self::drive`], with its type forgotten: agents ask agents.
+    pub(super) fn drive_on(&self) -> Driving<'_> {
+        Box::pin(self.drive())
+    }
+
+    /// Works until there is nothing to do.
+    async fn drive(&self) -> Result<Rest, Halt> {
+        let mut looked_after = false;
+        loop {
+            self.take_signals().await?;
+            let step = self.journal.run().await.next(now());
+            match step {
+                Step::Ask { tools } => Box::pin(self.ask(tools)).await?,
+                Step::Act(ids) => Box::pin(self.act(ids)).await?,
+                Step::Finish => self.finish().await?,
+                Step::Limit(reason) => self.hit(reason).await?,
+                Step::Wait { state, until } => {
+                    if !looked_after && self.has_children().await {
+                        looked_after = true;
+                        Box::pin(self.look_after_children()).await?;
+                        continue;
+                    }
+                    return self.rest(state, until).await;
+                }
+                Step::End(ending) => return Box::pin(self.end(ending)).await,
+            }
+            self.shows().await;
+        }
+    }
+
+    /// What its clients call it.
+    pub(super) fn name(&self) -> String {
+        format!("agent/{}", self.definition.agent)
+    }
+
+    pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
+        let agent = self.definition.agent.as_str();
+        let (run, limit) = (self.journal.id, reason.name());
+        tracing::warn!(%run, agent, limit, "a run has hit a limit");
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        metrics.agent_limit_hits.with_label_values(&[agent, limit]).inc();
+        self.journal.append(vec![Event::LimitHit { reason }]).await
+    }
+
+    /// Tells those who look on how it stands.
+    pub(super) async fn shows(&self) {
+        let run = self.journal.run().await;
+        let report = report(&run);
+        self.live.seq.send_replace(run.seq);
+        drop(run);
+        self.live.report.send_replace(report);
+    }
+
+    /// Does `work` unless the run is to end first, or `until` passes.
+    pub(super) async fn unless_ended<T>(
+        &self,
+        work: impl Future<Output = T>,
+        until: Instant,
+    ) -> Result<Outcome<T>, Halt> {
+        let mut work = std::pin::pin!(work);
+        let mut deserted = std::pin::pin!(self.deserted());
+        let mut is_deserted = false;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(Outcome::Done(done)),
+                () = tokio::time::sleep_until(until) => return Ok(Outcome::Late),
+                () = self.live.poke.notified() => {}
+                () = &mut deserted, if !is_deserted => {
+                    is_deserted = true;
+                    let by = "client".to_owned();
+                    let reason = Some("its client has left".to_owned());
+                    let asked = Event::CancelAsked { by, reason, after_step: false };
+                    self.journal.append(vec![asked]).await?;
+                }
+            }
+            if self.journal.is_lost() {
+                return Err(Halt::LeaseLost);
+            }
+            self.take_signals().await?;
+            let run = self.journal.run().await;
+            if run.cancel.as_ref().is_some_and(|cancel| !cancel.after_step) {
+                return Ok(Outcome::Cancelled);
+            }
+        }
+    }
+
+    async fn deserted(&self) {
+        if self.live.leaves {
+            self.live.voice.tape().deserted().await;
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    /// When this step must be over, at the latest when the run must.
+    pub(super) fn until(&self, run: &Run, step: Duration) -> Instant {
+        let left = run.deadline(now()).saturating_sub(now());
+        Instant::now() + step.min(Duration::from_millis(left))
+    }
+
+    /// Makes the next question fit: the question, what it comes to, or why that cannot be.
+    pub(super) async fn fit(
+        &self,
+        tools: bool,
+        harder: bool,
+    ) -> Result<Result<context::Fitted, StopReason>, Halt> {
+        let mut first = usize::from(harder);
+        'again: loop {
+            let run = self.journal.run().await;
+            let Some(member) = run.member() else { return Ok(Err(StopReason::Internal)) };
+            let terms = member.context.clone();
+            for cut in &Cut::ALL[first..] {
+                let request = context::question(&run, tools, *cut);
+                let forecast = self.staff.gateway.forecast(&self.caller, &request);
+                let window = match (terms.window, forecast.window) {
+                    (Some(own), Some(model)) => Some(own.min(model)),
+                    (own, model) => own.or(model),
+                };
+                let fits = window.is_none_or(|window| {
+                    let room = window.saturating_sub(terms.reserve_output.min(window / 4));
+                    let most = match cut {
+                        Cut::Nothing => room * u64::from(terms.compact_at_permille) / 1000,
+                        Cut::OldResults | Cut::OldTurns | Cut::AllButLast => room,
+                    };
+                    forecast.input_tokens <= most
+                });
+                if fits {
+                    return Ok(Ok(context::Fitted { request, forecast, window }));
+                }
+                if *cut == Cut::OldResults && terms.summariser.is_some() {
+                    let through = context::kept_from(&run, terms.keep_turns);
+                    let told = run.compacted.as_ref().map_or(0, |(through, _)| *through);
+                    drop(run);
+                    if through > told && Box::pin(self.summarise(through)).await? {
+                        first = 0;
+                        continue 'again;
+                    }
+                    first = 2;
+                    continue 'again;
+                }
+            }
+            return Ok(Err(StopReason::ContextOverflow));
+        }
+    }
+}
+
+/// How a run stands, for its client.
+pub(super) fn report(run: &Run) -> Report {
+    Report {
+        state: run.state,
+        reason: run.reason.map(StopReason::name),
+        steps: run.asks,
+        model_calls: run.answers,
+        tool_calls: run.tool_calls,
+        usage: run.usage,
+        cost: Some(crate::canon::Money::from_nanos(run.cost)),
+        approvals: super::view::pending(run),
+        degraded_tools: run.degraded_tools.iter().cloned().collect(),
+        fallback_level: run.fallback_level,
+    }
+}

@@ -1,0 +1,529 @@
+//! Asks a model for the next turn of a run, and takes in what it says.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::time::{Duration, Instant as Clock};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::actor::{Actor, Outcome};
+use super::budget::Held;
+use super::context::{self, Fitted};
+use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member, hex};
+use super::event::{Doer, Event, Requested};
+use super::journal::{Halt, now};
+use super::run::Run;
+use crate::canon::{
+    ChatRequest, ChatResponse, Choice, Content, Effect, FinishReason, Part, StopReason, Tool,
+    ToolCall, Usage,
+};
+use crate::config::{CacheMode, Confidence};
+use crate::error::{Error, Kind};
+use crate::gateway::agents::{Receipt, Turn};
+use crate::tool::canonical;
+
+/// A turn that broke off is asked for again so often.
+const MOST_BREAKS: u32 = 2;
+/// Of one turn, so many calls are looked at.
+const MOST_CALLS: usize = 128;
+/// An arguments' text that is longer is nothing a tool is called with.
+const LONGEST_ARGS: usize = 1 << 20;
+/// Tokens of a summary.
+const SUMMARY: u64 = 1500;
+
+/// A call of a model, whose type is long.
+type Turning<'a> =
+    Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
+
+impl Actor {
+    /// One turn.
+    pub(super) async fn ask(&self, tools: bool) -> Result<(), Halt> {
+        self.tell_lost().await?;
+        self.remark().await?;
+        let began = Clock::now();
+        let harder = self.journal.run().await.failures > 0;
+        let fitted = match self.fit(tools, harder).await? {
+            Ok(fitted) => fitted,
+            Err(reason) => return self.stop(reason).await,
+        };
+        let Fitted { mut request, forecast, window } = fitted;
+        let wanted = self.wanted(&request, forecast.input_tokens, window);
+        let held = match self.purse.reserve(&forecast, wanted) {
+            Ok(held) => held,
+            Err(reason) => return self.stop(reason).await,
+        };
+        request.sampling.max_tokens = Some(held.max_tokens);
+        let run = self.journal.run().await;
+        let call = run.retry.unwrap_or(run.asks + 1);
+        let until = self.until(&run, self.definition.limits.step_timeout);
+        let changes = self.definition.changes_something();
+        drop(run);
+        let asked = Event::Asked {
+            call,
+            model: request.model.clone(),
+            digest: digest(&request),
+            tools,
+            max_tokens: held.max_tokens,
+            input_estimate: forecast.input_tokens,
+            at: now(),
+        };
+        self.journal.intend(vec![asked]).await?;
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        metrics
+            .agent_step_overhead
+            .with_label_values(&["assemble"])
+            .observe(began.elapsed().as_secs_f64());
+        self.live.voice.turn(&self.name());
+        let turn = Turn {
+            caller: self.caller.clone(),
+            request,
+            run: self.journal.id,
+            agent: self.definition.agent.as_str().into(),
+            session: self.live.root.spread(),
+            trace: self.trace().await,
+            deadline: until,
+            // Who may change something must not act on what was remembered.
+            cache: changes.then_some(CacheMode::Off),
+        };
+        let mut hear = |event: &crate::canon::Event| self.live.voice.hear(event);
+        let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
+        match self.unless_ended(work, until).await? {
+            Outcome::Done((Ok(response), receipt)) => {
+                self.answered(call, response, (receipt, held)).await
+            }
+            Outcome::Done((Err(error), receipt)) => {
+                self.refused(call, error, (receipt, held)).await
+            }
+            Outcome::Cancelled => self.broke(call, "cancelled", "The run was cancelled.").await,
+            Outcome::Late => {
+                drop(held);
+                self.broke(call, "upstream_timeout", "The step took too long.").await?;
+                if self.journal.run().await.failures > MOST_BREAKS {
+                    return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Tokens of the answer that are wanted.
+    fn wanted(&self, request: &ChatRequest, question: u64, window: Option<u64>) -> u64 {
+        let budget = self.definition.budget.output_tokens;
+        let wished = request.sampling.max_tokens.unwrap_or(budget);
+        let room = window.map_or(u64::MAX, |window| window.saturating_sub(question));
+        budget.min(wished).min(room.max(1))
+    }
+
+    /// A limit keeps the model from being asked: the last word, or the end.
+    async fn stop(&self, reason: StopReason) -> Result<(), Halt> {
+        let is_first = self.journal.run().await.limit.is_none();
+        let may_speak = !matches!(reason, StopReason::Budget | StopReason::ContextOverflow);
+        if is_first {
+            self.hit(reason).await?;
+            if may_speak {
+                return Ok(());
+            }
+        }
+        self.finish_as(crate::canon::RunState::Incomplete, reason, None).await
+    }
+
+    /// The process ended while a model was asked: what that used is guessed.
+    async fn tell_lost(&self) -> Result<(), Halt> {
+        let Some(open) = self.journal.run().await.open_ask.clone() else { return Ok(()) };
+        let usage = Usage { input: open.input_estimate, ..Usage::default() };
+        let lost = Event::AskFailed {
+            call: open.call,
+            code: "lost".to_owned(),
+            message: "The process ended while the model was asked.".to_owned(),
+            usage,
+            cost: None,
+            lost: true,
+            at: now(),
+        };
+        self.journal.append(vec![lost]).await
+    }
+
+    /// Remarks on calls that were made again and again.
+    async fn remark(&self) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let warn = self.definition.limits.loop_warn;
+        let mut events = Vec::new();
+        for call in &run.calls {
+            let same = format!("{} {}", call.request.alias, canonical(&call.request.args));
+            if run.repetitions(&call.request) >= warn && !run.remarked.contains(&same) {
+                let text = format!(
+                    "[`{}` was called {warn} times with the same arguments. Do something else, or \
+                     answer with what you have.]",
+                    call.request.alias
+                );
+                events.push(Event::Noted { text, reason: Some(same) });
+            }
+        }
+        drop(run);
+        if events.is_empty() { Ok(()) } else { self.journal.append(events).await }
+    }
+
+    async fn answered(
+        &self,
+        call: u32,
+        response: ChatResponse,
+        (receipt, held): (Receipt, Held),
+    ) -> Result<(), Halt> {
+        let began = Clock::now();
+        let cost = receipt.cost.map(crate::canon::Money::nanos);
+        held.settle(receipt.usage, cost);
+        let Choice { mut parts, finish, .. } =
+            response.choices.into_iter().next().unwrap_or_default();
+        let run = self.journal.run().await;
+        let requested = requests(&run, &mut parts);
+        let speaks = requested.is_empty() || requested.iter().all(|it| it.doer == Doer::Client);
+        drop(run);
+        self.live.voice.turn_over(speaks);
+        let mut events = Vec::with_capacity(requested.len() + 2);
+        if receipt.fallback_level > 0 {
+            events.push(Event::Fallback { call, level: receipt.fallback_level });
+        }
+        self.counts_answer(&receipt, "ok");
+        events.push(Event::Answered {
+            call,
+            parts,
+            finish,
+            usage: receipt.usage,
+            estimated: receipt.estimated,
+            cost,
+            provider: receipt.provider.as_deref().unwrap_or_default().to_owned(),
+            model: receipt.model.as_deref().unwrap_or_default().to_owned(),
+            fallback_level: receipt.fallback_level,
+            cached: receipt.cached,
+            at: now(),
+        });
+        events.extend(requested.into_iter().map(|request| Event::Requested(Box::new(request))));
+        let done = self.journal.append(events).await;
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        metrics
+            .agent_step_overhead
+            .with_label_values(&["journal"])
+            .observe(began.elapsed().as_secs_f64());
+        done
+    }
+
+    fn counts_answer(&self, receipt: &Receipt, outcome: &str) {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let agent = self.definition.agent.as_str();
+        let model = receipt.model.as_deref().unwrap_or("none");
+        metrics.agent_model_calls.with_label_values(&[agent, model, outcome]).inc();
+        let usage = &receipt.usage;
+        for (class, tokens) in [("input", usage.input_total()), ("output", usage.output)] {
+            metrics.agent_tokens.with_label_values(&[agent, model, class]).inc_by(tokens);
+        }
+        if let Some(cost) = receipt.cost {
+            metrics.agent_cost.with_label_values(&[agent, model]).inc_by(cost.usd());
+        }
+    }
+
+    /// No model has answered.
+    async fn refused(
+        &self,
+        call: u32,
+        error: Error,
+        (receipt, held): (Receipt, Held),
+    ) -> Result<(), Halt> {
+        let cost = receipt.cost.map(crate::canon::Money::nanos);
+        held.settle(receipt.usage, cost);
+        self.live.voice.turn_over(false);
+        self.counts_answer(&receipt, error.kind.code());
+        let failed = Event::AskFailed {
+            call,
+            code: error.kind.code().to_owned(),
+            message: error.message.to_string(),
+            usage: receipt.usage,
+            cost,
+            lost: false,
+            at: now(),
+        };
+        self.journal.append(vec![failed]).await?;
+        let failures = self.journal.run().await.failures;
+        match error.kind {
+            Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
+            Kind::ContextTooLong if failures <= 1 => Ok(()),
+            Kind::ContextTooLong => self.give_up(StopReason::ContextOverflow, &error.message).await,
+            Kind::GuardBlocked | Kind::ContentFiltered => {
+                let guarded = Event::Guarded {
+                    guard: error.kind.code().to_owned(),
+                    message: error.message.to_string(),
+                };
+                self.journal.append(vec![guarded]).await?;
+                let (state, reason) = (crate::canon::RunState::Rejected, StopReason::Guard);
+                self.finish_as(state, reason, Some(error.message.to_string())).await
+            }
+            Kind::BudgetExceeded => self.stop(StopReason::Budget).await,
+            _ => self.give_up(StopReason::ModelFailed, &error.message).await,
+        }
+    }
+
+    /// The question was called off here.
+    async fn broke(&self, call: u32, code: &str, message: &str) -> Result<(), Halt> {
+        self.live.voice.turn_over(false);
+        let failed = Event::AskFailed {
+            call,
+            code: code.to_owned(),
+            message: message.to_owned(),
+            usage: Usage::default(),
+            cost: None,
+            lost: false,
+            at: now(),
+        };
+        self.journal.append(vec![failed]).await
+    }
+
+    /// Nobody answers: another agent does, or the user is told, or the run fails.
+    async fn give_up(&self, reason: StopReason, message: &str) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let from = run.active.clone();
+        let fallback = run.member().and_then(|member| member.fallback.clone());
+        let is_new = fallback.as_ref().is_some_and(|name| *name != from);
+        drop(run);
+        if let Some(to) = fallback.filter(|_| is_new) {
+            return self.journal.append(vec![Event::AgentFallback { from, to }]).await;
+        }
+        if let Some(notice) = &self.definition.degraded {
+            let state = crate::canon::RunState::Incomplete;
+            return self.finish_as(state, StopReason::Degraded, Some(notice.clone())).await;
+        }
+        let state = crate::canon::RunState::Failed;
+        self.finish_as(state, reason, Some(message.to_owned())).await
+    }
+
+    /// Has older turns told in short. False where nobody could.
+    pub(super) async fn summarise(&self, through: usize) -> Result<bool, Halt> {
+        let run = self.journal.run().await;
+        let Some(route) = run.member().and_then(|member| member.context.summariser.clone()) else {
+            return Ok(false);
+        };
+        let messages = context::summary(&run, through);
+        let until = self.until(&run, self.definition.limits.step_timeout);
+        drop(run);
+        let mut request =
+            ChatRequest { model: route, stream: false, messages, ..ChatRequest::default() };
+        let forecast = self.staff.gateway.forecast(&self.caller, &request);
+        let Ok(held) = self.purse.reserve(&forecast, SUMMARY) else { return Ok(false) };
+        request.sampling.max_tokens = Some(held.max_tokens);
+        let turn = Turn {
+            caller: self.caller.clone(),
+            request,
+            run: self.journal.id,
+            agent: self.definition.agent.as_str().into(),
+            session: self.live.root.spread(),
+            trace: self.trace().await,
+            deadline: until,
+            cache: None,
+        };
+        let mut deaf = |_: &crate::canon::Event| {};
+        let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
+        let (answer, receipt) = work.await;
+        let cost = receipt.cost.map(crate::canon::Money::nanos);
+        held.settle(receipt.usage, cost);
+        let Ok(response) = answer else { return Ok(false) };
+        let parts = response.choices.into_iter().next().unwrap_or_default().parts;
+        let summary: String = parts.iter().filter_map(Part::as_text).collect();
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        metrics.agent_compactions.with_label_values(&[self.definition.agent.as_str()]).inc();
+        let through = u32::try_from(through).unwrap_or(u32::MAX);
+        let usage = receipt.usage;
+        self.journal.append(vec![Event::Compacted { through, summary, usage, cost }]).await?;
+        Ok(true)
+    }
+
+    /// What the model has said at the end: whether it is what was asked for.
+    pub(super) async fn finish(&self) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let text: String = run.answer().iter().filter_map(Part::as_text).collect();
+        let (repairs, finish) = (run.repairs, run.finish);
+        let confidence = run.member().and_then(|member| member.confidence.clone());
+        drop(run);
+        if let Some(schema) = &self.definition.output_schema
+            && let Err(wrong) = fits_schema(&text, schema)
+        {
+            self.live.voice.turn_over(false);
+            if repairs >= self.definition.limits.repairs {
+                let state = crate::canon::RunState::Failed;
+                let message = format!("The answer is not what the schema demands: {wrong}");
+                return self.finish_as(state, StopReason::InvalidOutput, Some(message)).await;
+            }
+            let text = format!(
+                "[That is not what the schema demands: {wrong}. Answer again, with the JSON and \
+                 nothing else.]"
+            );
+            let noted = Event::Noted { text, reason: Some("repair".to_owned()) };
+            return self.journal.append(vec![noted]).await;
+        }
+        if let Some(confidence) = confidence
+            && self.looks_at_answer(&text, &confidence).await?
+        {
+            return Ok(());
+        }
+        let state = crate::canon::RunState::Completed;
+        let ended = Event::Ended { state, reason: None, message: None, degraded: false, at: now() };
+        let _ = finish;
+        self.close(vec![ended]).await
+    }
+
+    /// Whether a person must look at the answer first.
+    async fn looks_at_answer(&self, text: &str, confidence: &Confidence) -> Result<bool, Halt> {
+        use crate::config::Band;
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        let Some(sure) = sureness(&value, &confidence.field) else { return Ok(false) };
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let agent = self.definition.agent.as_str();
+        metrics.agent_confidence.with_label_values(&[agent]).observe(f64::from(sure) / 1000.0);
+        let reviewed = Event::Review { id: None, confidence: Some(sure) };
+        match confidence.band(Some(sure)) {
+            Band::Autonomous => Ok(false),
+            Band::Log => {
+                self.journal.append(vec![reviewed]).await?;
+                Ok(false)
+            }
+            Band::Approve | Band::Escalate => {
+                let reason = format!("it is sure of its answer by {sure} of 1000");
+                let escalated = Event::Escalated { reason, id: None };
+                self.journal.append(vec![reviewed, escalated]).await?;
+                self.counts_escalation("confidence");
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// How sure it says it is, in thousandths.
+pub(super) fn sureness(value: &Value, field: &str) -> Option<u32> {
+    let share = value.get(field)?.as_f64().filter(|share| (0.0..=1.0).contains(share))?;
+    // Counted out, since a cast would be one that could lose something.
+    (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
+}
+
+fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
+    let text = text.trim();
+    let bare = text.strip_prefix("```json").or_else(|| text.strip_prefix("```"));
+    let text = bare.map_or(text, |text| text.trim_end().trim_end_matches("```"));
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
+    crate::tool::check_value(schema, &value)
+}
+
+/// What the model wants done, each with an id that no other call of the turn has.
+fn requests(run: &Run, parts: &mut Vec<Part>) -> Vec<Requested> {
+    let Some(member) = run.member() else { return Vec::new() };
+    let (mut seen, mut requested) = (BTreeSet::new(), Vec::new());
+    let mut number = run.tool_calls;
+    parts.retain_mut(|part| {
+        let Content::ToolCall(call) = &mut part.content else { return true };
+        if requested.len() >= MOST_CALLS {
+            return false;
+        }
+        if call.id.is_empty() || !seen.insert(call.id.clone()) {
+            call.id = format!("call_{}_{}", run.answers + 1, requested.len() + 1);
+            seen.insert(call.id.clone());
+        }
+        number += 1;
+        requested.push(request(run, member, call, number));
+        true
+    });
+    requested
+}
+
+fn request(run: &Run, member: &Member, call: &ToolCall, number: u32) -> Requested {
+    let (doer, tool, version, effect) = doer(run, member, &call.name);
+    let text = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.as_str() };
+    let args = match serde_json::from_str::<Value>(text) {
+        Ok(args) if text.len() <= LONGEST_ARGS && !call.custom => args,
+        // What is no JSON stays text, which no schema takes.
+        _ => Value::String(text.chars().take(LONGEST_ARGS).collect()),
+    };
+    let alias = call.name.clone();
+    let key = key(run, (number, &tool, &version), &args);
+    Requested {
+        id: call.id.clone(),
+        number,
+        tool,
+        alias,
+        version,
+        args,
+        effect,
+        key,
+        doer,
+        at: now(),
+    }
+}
+
+/// Who does what is called by this name.
+fn doer(run: &Run, member: &Member, alias: &str) -> (Doer, String, String, Effect) {
+    let named = |name: &str| (name.to_owned(), String::new());
+    if let Some(tool) = member.tools.iter().find(|tool| tool.alias == alias) {
+        let doer = if tool.name == ASK_USER || is_ask_user(run, &tool.name) {
+            Doer::User
+        } else {
+            Doer::Tool
+        };
+        return (doer, tool.name.clone(), tool.version.clone(), tool.effect);
+    }
+    let (tool, version) = named(alias);
+    if alias.strip_prefix(DELEGATE).is_some_and(|name| member.delegates.contains_key(name)) {
+        return (Doer::Delegate, tool, version, Effect::Idempotent);
+    }
+    let to = alias.strip_prefix(HANDOFF);
+    if to.is_some_and(|name| member.handoffs.iter().any(|known| known == name)) {
+        return (Doer::Handoff, tool, version, Effect::Read);
+    }
+    let brought = run.created.client_tools.iter().any(|tool| match tool {
+        Tool::Function { name, .. } | Tool::Custom { name, .. } => name == alias,
+        Tool::Hosted(_) => false,
+    });
+    if brought {
+        return (Doer::Client, tool, version, Effect::Once);
+    }
+    (Doer::Nobody, tool, version, Effect::Read)
+}
+
+/// Whether a tool of this name asks the user.
+fn is_ask_user(run: &Run, name: &str) -> bool {
+    let members = run.definition.members.values();
+    members.filter_map(|member| member.tool(name)).any(|tool| tool.asks_user)
+}
+
+/// The same for the same call after every restart, another one for any other: 26 digits of
+/// RFC 4648's base 32.
+fn key(run: &Run, (number, tool, version): (u32, &str, &str), args: &Value) -> String {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let text = format!("{}\n{number}\n{tool}\n{version}\n{}", run.id, canonical(args));
+    let digest = Sha256::digest(text.as_bytes());
+    let mut key = String::with_capacity(26);
+    for place in 0..26 {
+        let bit = place * 5;
+        let pair = u16::from(digest[bit / 8]) << 8 | u16::from(digest[bit / 8 + 1]);
+        let value = pair >> (11 - bit % 8) & 31;
+        key.push(char::from(DIGITS[usize::from(value)]));
+    }
+    key
+}
+
+/// What tells one question from another.
+fn digest(request: &ChatRequest) -> String {
+    let body = serde_json::to_vec(&json!({
+        "model": request.model,
+        "messages": request.messages.len(),
+        "last": request.messages.last(),
+    }));
+    hex(&Sha256::digest(body.unwrap_or_default()))
+}
+
+/// How long nothing of a step may take that is no call of a model or tool.
+pub(super) const STEP: Duration = Duration::from_secs(600);
+
+/// How an answer ended, as a client is told.
+pub(super) fn told(finish: Option<FinishReason>) -> FinishReason {
+    match finish {
+        Some(FinishReason::Length) => FinishReason::Length,
+        _ => FinishReason::Stop,
+    }
+}

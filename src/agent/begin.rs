@@ -1,0 +1,740 @@
+//! How runs begin, and how those go on that wait for their client.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::actor::{Actor, Live};
+use super::budget::Used;
+use super::definition::{Definition, hex};
+use super::event::{Ceiling, Created, Event, Wishes};
+use super::journal::{Halt, entry, now};
+use super::run::Run;
+use super::staff::Staff;
+use super::{context, view};
+use crate::access::{Caller, CallerRef};
+use crate::canon::{ChatRequest, Content, Message, Owner, Role, RunId, RunState, ToolResult};
+use crate::config::{Agent, OnLeave, Pace, SessionConflict, suggestion};
+use crate::error::{Error, Kind};
+use crate::gateway::agents::{Commission, Performance, Report};
+use crate::store::runs::{Begun as Stored, Decision, NewRun, RunRow};
+use crate::store::{Draft, ObjectKind};
+use crate::tool::Health;
+
+/// How often runs were begun lately, by agent and user.
+pub(super) type Begun = HashMap<(String, Option<String>), VecDeque<Instant>>;
+
+/// How long a turn waits for the one before it in its session.
+const LONGEST_TURN: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(100);
+/// How long calls of a client's tools are recognised.
+const KEPT: Duration = Duration::from_hours(24);
+const CALL: &str = "agent_call:";
+
+/// What stands behind the name of an agent.
+struct Named<'a> {
+    name: &'a str,
+    agent: &'a Arc<Agent>,
+    version: Option<&'a str>,
+}
+
+impl Staff {
+    /// Begins a run, or goes on with one that waits for this client.
+    pub(super) async fn conduct(
+        self: Arc<Self>,
+        commission: Box<Commission>,
+    ) -> Result<Performance, Error> {
+        let owner = Owner::new(Arc::clone(commission.caller.owner()));
+        let words = Words::of(&commission.request);
+        if let Some(row) = self.waiting(&owner, &commission, &words).await? {
+            return self.go_on(row, (&owner, &commission), words).await;
+        }
+        let previous = self.before(&owner, &commission).await?;
+        Box::pin(self.begin((owner, commission), (words, previous))).await
+    }
+
+    /// The run that waits for what this client says.
+    async fn waiting(
+        &self,
+        owner: &Owner,
+        commission: &Commission,
+        words: &Words,
+    ) -> Result<Option<RunRow>, Error> {
+        let mut found = match commission.previous {
+            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
+            None => None,
+        };
+        if let (None, Some(session)) = (&found, &commission.wishes.session) {
+            let head = self.gateway.store().session(owner, session).await.map_err(away)?;
+            if let Some(head) = head {
+                found = self.gateway.store().run(Some(owner), head.head).await.map_err(away)?;
+            }
+        }
+        if found.is_none()
+            && let Some(result) = words.results.first()
+        {
+            let id = format!("{CALL}{}", result.id);
+            let kept = self.gateway.store().get(owner, ObjectKind::Item, &id).await;
+            let kept = kept.map_err(away)?;
+            let run = kept.and_then(|kept| String::from_utf8(kept.value.to_vec()).ok());
+            if let Some(run) = run.and_then(|run| RunId::parse(&run)) {
+                found = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+            }
+        }
+        Ok(found.filter(|row| row.state.is_waiting()))
+    }
+
+    /// Tells a waiting run what its client says, and follows it.
+    async fn go_on(
+        self: Arc<Self>,
+        row: RunRow,
+        (owner, commission): (&Owner, &Commission),
+        words: Words,
+    ) -> Result<Performance, Error> {
+        let store = self.gateway.store();
+        let by = commission.caller.key().to_string();
+        let mut told = false;
+        for (approval, approved, comment) in &words.approvals {
+            let signal = json!({
+                "approval": approval, "approved": approved, "comment": comment, "by": by,
+            });
+            let known = store.approval(approval).await.map_err(away)?;
+            let Some(known) = known.filter(|known| known.run == row.id || known.owner == *owner)
+            else {
+                let message = format!("There is no approval `{approval}`.");
+                return Err(Error::new(Kind::NotFound, message));
+            };
+            super::control::may_decide(&commission.caller, &known)?;
+            let decision = Decision {
+                approved: *approved,
+                by: by.clone(),
+                comment: comment.clone(),
+                signal: signal.to_string(),
+            };
+            store.decide(approval, decision).await.map_err(away)?;
+            told = true;
+        }
+        if !words.results.is_empty() {
+            let data = json!({"results": words.results, "by": by}).to_string();
+            told |= store.signal_run(row.id, "client_results", data, None).await.map_err(away)?;
+        }
+        if row.state == RunState::WaitingInput && !words.last.is_empty() && !told {
+            let data = json!({"values": words.last, "by": by}).to_string();
+            told = store.signal_run(row.id, "input", data, None).await.map_err(away)?;
+        }
+        if !told {
+            return self.still(&row).await;
+        }
+        self.attach(row.id).await
+    }
+
+    /// A run that waits for something else than was said.
+    async fn still(self: &Arc<Self>, row: &RunRow) -> Result<Performance, Error> {
+        let loaded = self.load(row).await.map_err(halted)?;
+        let mut run = loaded.run;
+        run.rests(row.state, loaded.last_at);
+        Ok(self.told(&run, row))
+    }
+
+    /// What a run has to say that nobody works at: its end, or what it waits for.
+    fn told(&self, run: &Run, row: &RunRow) -> Performance {
+        let voice = super::voice::Voice::new(false);
+        let name = format!("agent/{}", run.definition.agent);
+        let follower = crate::cache::Follower::of(voice.tape());
+        if run.state.is_over() {
+            voice.parts(&name, &run.answer());
+            if let Some(text) = view::last_words(run) {
+                voice.text(&name, &text);
+            }
+        } else {
+            voice.text(&name, &view::plea(run, run.state));
+        }
+        match view::failure(run) {
+            Some(error) => voice.fail(error),
+            None => voice.end(&name, super::ask::told(run.finish), run.usage),
+        }
+        let report = super::actor::report(run);
+        let (_, report) = tokio::sync::watch::channel(report);
+        Performance { run: row.id, version: row.version.as_str().into(), follower, report }
+    }
+
+    /// Follows a run from here on, and sees that somebody works at it.
+    pub(super) async fn attach(self: &Arc<Self>, id: RunId) -> Result<Performance, Error> {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(live) = self.live(id) {
+                if let Some(performance) = followed(&live) {
+                    live.poke();
+                    return Ok(performance);
+                }
+            }
+            let claimed = self.gateway.store().claim_run(id, self.lease()).await.map_err(away)?;
+            if let Some(row) = claimed {
+                let (sender, heard) = tokio::sync::oneshot::channel();
+                let staff = Arc::clone(self);
+                self.spawn(async move { staff.resume(row, Some(sender)).await });
+                if let Ok(live) = heard.await
+                    && let Some(performance) = followed(&live)
+                {
+                    return Ok(performance);
+                }
+            }
+            let row = self.gateway.store().run(None, id).await.map_err(away)?;
+            let Some(row) = row else {
+                return Err(Error::new(Kind::NotFound, format!("There is no run `{id}`.")));
+            };
+            if row.state.is_over() {
+                let run = self.load(&row).await.map_err(halted)?.run;
+                return Ok(self.told(&run, &row));
+            }
+            if Instant::now() >= until {
+                let message = "Another process works at this run; ask for its events.";
+                return Err(Error::new(Kind::Conflict, message));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Calls a run off, by its owner's wish.
+    pub(super) async fn cancel(&self, run: RunId, owner: &Owner) -> Result<(), Error> {
+        let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+        if row.is_none_or(|row| row.state.is_over()) {
+            return Ok(());
+        }
+        let by = owner.to_string();
+        let (reason, after_step) = (None, false);
+        self.tell(run, &super::Told::Cancel { by, reason, after_step }).await.map(|_| ())
+    }
+
+    /// What a run says, once more.
+    pub(super) async fn rejoin(
+        self: &Arc<Self>,
+        run: RunId,
+        owner: &Owner,
+    ) -> Result<Option<Performance>, Error> {
+        let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
+        let Some(row) = row else { return Ok(None) };
+        if let Some(performance) = self.live(run).and_then(|live| followed(&live)) {
+            return Ok(Some(performance));
+        }
+        if row.state.is_over() || row.state.is_waiting() {
+            let run = self.whole(&row).await?;
+            return Ok(Some(self.told(&run, &row)));
+        }
+        self.attach(run).await.map(Some)
+    }
+
+    /// The turn that this one comes behind, when it is over.
+    async fn before(
+        &self,
+        owner: &Owner,
+        commission: &Commission,
+    ) -> Result<Option<RunRow>, Error> {
+        let mut last = match commission.previous {
+            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
+            None => None,
+        };
+        if let (None, Some(session)) = (&last, &commission.wishes.session) {
+            let head = self.gateway.store().session(owner, session).await.map_err(away)?;
+            if let Some(head) = head {
+                last = self.gateway.store().run(Some(owner), head.head).await.map_err(away)?;
+            }
+        }
+        let Some(row) = last else { return Ok(None) };
+        if row.state.is_over() {
+            return Ok(Some(row));
+        }
+        let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
+        match conflict {
+            SessionConflict::Reject => Err(busy(&row)),
+            SessionConflict::Interrupt => {
+                let by = commission.caller.key().to_string();
+                let reason = "another turn of its session has begun";
+                let data = json!({"by": by, "reason": reason}).to_string();
+                self.gateway
+                    .store()
+                    .signal_run(row.id, "cancel", data, None)
+                    .await
+                    .map_err(away)?;
+                self.nudge(row.id);
+                self.over(&row).await.map(Some)
+            }
+            SessionConflict::Enqueue => self.over(&row).await.map(Some),
+        }
+    }
+
+    /// Somebody has something to know.
+    pub(super) fn nudge(&self, run: RunId) {
+        match self.live(run) {
+            Some(live) => live.poke(),
+            None => self.wake.notify_one(),
+        }
+    }
+
+    async fn over(&self, row: &RunRow) -> Result<RunRow, Error> {
+        let until = Instant::now() + LONGEST_TURN;
+        while Instant::now() < until {
+            let known = self.gateway.store().run(None, row.id).await.map_err(away)?;
+            match known {
+                Some(known) if known.state.is_over() => return Ok(known),
+                Some(known) if known.state.is_waiting() => return Err(busy(&known)),
+                Some(_) => tokio::time::sleep(LOOK).await,
+                None => return Err(busy(row)),
+            }
+        }
+        Err(busy(row))
+    }
+
+    async fn begin(
+        self: Arc<Self>,
+        (owner, commission): (Owner, Box<Commission>),
+        (words, previous): (Words, Option<RunRow>),
+    ) -> Result<Performance, Error> {
+        let house = self.gateway.snapshot();
+        let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
+        let user = commission
+            .wishes
+            .user
+            .clone()
+            .or_else(|| commission.caller.user().map(ToString::to_string));
+        self.may_begin(&named, user.as_deref())?;
+        let session = commission.wishes.session.as_deref();
+        let sticky = session.or(user.as_deref()).unwrap_or(owner.as_str());
+        let stays = previous.as_ref().filter(|row| row.agent == named.name);
+        let version = match (named.version, stays) {
+            (Some(version), _) => version.to_owned(),
+            (None, Some(row)) if named.agent.at(&row.version).is_some() => row.version.clone(),
+            (None, _) => drawn(named.name, named.agent, sticky),
+        };
+        let known = (&house.config, &*house.toolbox);
+        let definition = Definition::resolve(known, named.name, &version)
+            .map_err(|why| Error::new(Kind::Internal, why))?;
+        self.has_tools(&definition)?;
+        let (body, hash) = definition.written();
+        self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
+        let definition = Arc::new(definition);
+        let place = if commission.background {
+            let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_paused = paused.contains(named.name);
+            drop(paused);
+            if is_paused { None } else { self.place() }
+        } else {
+            None
+        };
+        let state = if commission.background && place.is_none() {
+            RunState::Queued
+        } else {
+            RunState::Running
+        };
+        let id = RunId::of_digits(&commission.answer_id).unwrap_or_else(RunId::new);
+        let created = created(
+            (&commission, &definition, hash.clone()),
+            (words, previous.map(|row| row.id), user.clone()),
+        )?;
+        let new = NewRun {
+            id,
+            root: id,
+            parent: None,
+            agent: named.name.to_owned(),
+            version: version.clone(),
+            definition: hash,
+            owner: owner.clone(),
+            key: commission.caller.key().to_string(),
+            user,
+            session: commission.wishes.session.clone(),
+            idempotency: idempotency(&commission),
+            trigger: "api".to_owned(),
+            labels: commission.wishes.labels.clone(),
+            state,
+            events: vec![entry(&Event::Created(Box::new(created.clone())))],
+            lease: self.lease(),
+        };
+        let epoch = match self.gateway.store().begin_run(new).await.map_err(away)? {
+            Stored::New { epoch } => epoch,
+            Stored::Known(row) if row.state.is_over() => {
+                let run = self.load(&row).await.map_err(halted)?.run;
+                return Ok(self.told(&run, &row));
+            }
+            Stored::Known(row) => return self.attach(row.id).await,
+            Stored::Conflict => {
+                let message = "This `Idempotency-Key` was used for something else.";
+                return Err(Error::new(Kind::Conflict, message));
+            }
+        };
+        if state == RunState::Queued {
+            self.wake.notify_one();
+            return self.queued((id, &version), (created, definition)).await;
+        }
+        let history = self.history(created.previous).await.map_err(halted)?;
+        let run = Run::new(id, created, Arc::clone(&definition), history);
+        let row = row_of(&run, (owner, epoch, &commission));
+        let who = (&row, commission.caller.clone());
+        let leaves = commission.wishes.on_disconnect != Some(OnLeave::Continue);
+        let actor = self.actor((run, now()), who, (Used::default(), None), leaves).await;
+        let actor: Actor = actor.map_err(halted)?;
+        let performance = followed(&actor.live);
+        let staff = Arc::clone(&self);
+        let work = async move { staff.work(actor, place).await };
+        if commission.background {
+            self.spawn(work);
+        } else {
+            // Where its client's connection lives.
+            self.gateway.tasks.spawn(work);
+        }
+        performance.ok_or_else(|| Error::new(Kind::Internal, "The run cannot be followed."))
+    }
+
+    /// A run that waits for a place: its client asks for it later.
+    async fn queued(
+        &self,
+        (id, version): (RunId, &str),
+        (created, definition): (Created, Arc<Definition>),
+    ) -> Result<Performance, Error> {
+        let run = Run::new(id, created, definition, Vec::new());
+        let (_, report) = tokio::sync::watch::channel(super::actor::report(&run));
+        let tape: Arc<crate::cache::Tape> = Arc::default();
+        let follower = crate::cache::Follower::of(&tape);
+        Ok(Performance { run: id, version: version.into(), follower, report })
+    }
+
+    /// Whether an agent may be begun now.
+    fn may_begin(&self, named: &Named<'_>, user: Option<&str>) -> Result<(), Error> {
+        let budget = &named.agent.budget;
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = (named.name.to_owned(), None);
+        let own = (named.name.to_owned(), user.map(str::to_owned));
+        let mut wait = room(begun.entry(all.clone()).or_default(), &budget.runs);
+        if user.is_some() && wait.is_none() {
+            wait = room(begun.entry(own.clone()).or_default(), &budget.user_runs);
+        }
+        if let Some(wait) = wait {
+            let message = format!("The agent `{}` was begun too often.", named.name);
+            let mut error = Error::new(Kind::RateLimited, message);
+            error.retry_after = Some(wait);
+            return Err(error);
+        }
+        let now = Instant::now();
+        begun.entry(all).or_default().push_back(now);
+        if user.is_some() {
+            begun.entry(own).or_default().push_back(now);
+        }
+        begun.retain(|_, times| !times.is_empty());
+        Ok(())
+    }
+
+    /// Without these tools it does not begin.
+    fn has_tools(&self, definition: &Definition) -> Result<(), Error> {
+        let toolbox = self.toolbox();
+        for name in &definition.require_tools {
+            let tool = toolbox.get(name);
+            let is_up = tool.is_some_and(|tool| matches!(tool.health(), Health::Up));
+            if !is_up {
+                let message = format!("The tool `{name}`, which the agent needs, is not there.");
+                return Err(Error::new(Kind::Overloaded, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the client's next request find the run by the calls that it is to make.
+    pub(super) async fn know_calls(&self, owner: &Owner, run: RunId, calls: Vec<String>) {
+        let expires_at = Some(std::time::SystemTime::now() + KEPT);
+        for call in calls {
+            let value = Bytes::from(run.to_string());
+            let draft = Draft { id: format!("{CALL}{call}"), value, expires_at };
+            if let Err(error) = self.gateway.store().put(owner, ObjectKind::Item, draft).await {
+                tracing::warn!(%error, "a call of a client's tool cannot be recognised later");
+            }
+        }
+    }
+}
+
+/// When there is room for one more, if not now.
+fn room(times: &mut VecDeque<Instant>, paces: &[Pace]) -> Option<Duration> {
+    let now = Instant::now();
+    let longest = paces.iter().map(|pace| pace.seconds).max().unwrap_or(0);
+    while times
+        .front()
+        .is_some_and(|time| now.duration_since(*time) >= Duration::from_secs(longest))
+    {
+        times.pop_front();
+    }
+    let mut wait = None;
+    for pace in paces {
+        let span = Duration::from_secs(pace.seconds);
+        let within: Vec<&Instant> =
+            times.iter().filter(|time| now.duration_since(**time) < span).collect();
+        let amount = usize::try_from(pace.amount).unwrap_or(usize::MAX);
+        if within.len() >= amount {
+            let free = within[within.len() - amount];
+            let own = span.saturating_sub(now.duration_since(*free));
+            wait = Some(wait.map_or(own, |wait: Duration| wait.max(own)));
+        }
+    }
+    wait
+}
+
+fn find<'a>(
+    agents: &'a std::collections::BTreeMap<String, Arc<Agent>>,
+    written: &'a str,
+    caller: &Caller,
+) -> Result<Named<'a>, Error> {
+    let (name, version) = match written.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (written, None),
+    };
+    let Some(agent) = agents.get(name).filter(|_| caller.may_run_agent(name)) else {
+        let names = agents.keys().filter(|name| caller.may_run_agent(name));
+        let hint = suggestion(name, names.map(String::as_str));
+        let message = format!("There is no agent `{name}` for this key{hint}");
+        return Err(Error::new(Kind::ModelNotFound, message));
+    };
+    if !granted(agent, caller) {
+        let message = format!("This key may not run the agent `{name}`.");
+        return Err(Error::new(Kind::NotAllowed, message));
+    }
+    let version = match version {
+        None => None,
+        Some(wanted) => Some(agent.version_named(wanted).ok_or_else(|| {
+            let message = format!("The agent `{name}` has no version `{wanted}`.");
+            Error::new(Kind::ModelNotFound, message)
+        })?),
+    };
+    Ok(Named { name, agent, version })
+}
+
+/// Whether the agent's own list has this caller.
+pub(super) fn granted(agent: &Agent, caller: &Caller) -> bool {
+    let covers = |patterns: &Option<Vec<String>>, name: Option<&str>| {
+        let Some(patterns) = patterns else { return true };
+        patterns.iter().any(|pattern| match (pattern.strip_suffix('*'), name) {
+            (Some(""), _) => true,
+            (Some(prefix), Some(name)) => name.starts_with(prefix),
+            (None, Some(name)) => pattern == name,
+            (_, None) => false,
+        })
+    };
+    covers(&agent.access_keys, Some(caller.key()))
+        && covers(&agent.access_users, caller.user().map(|user| &**user))
+}
+
+/// The version by which a session goes: always the same for the same session.
+fn drawn(name: &str, agent: &Agent, sticky: &str) -> String {
+    let sum: u32 = agent.weights.values().sum();
+    if sum == 0 {
+        return agent.version.clone();
+    }
+    let digest = Sha256::digest(format!("{name}\n{sticky}"));
+    let draw = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % sum;
+    let mut before = 0;
+    for (version, weight) in &agent.weights {
+        before += weight;
+        if draw < before {
+            return version.clone();
+        }
+    }
+    agent.version.clone()
+}
+
+/// What a client has said, sorted by whom it is for.
+pub(super) struct Words {
+    /// What is new in a session.
+    fresh: Vec<Message>,
+    all: Vec<Message>,
+    results: Vec<ToolResult>,
+    approvals: Vec<(String, bool, Option<String>)>,
+    /// The last thing that its user says.
+    last: String,
+}
+
+impl Words {
+    fn of(request: &ChatRequest) -> Self {
+        let mut words = Self {
+            fresh: Vec::new(),
+            all: Vec::new(),
+            results: Vec::new(),
+            approvals: Vec::new(),
+            last: String::new(),
+        };
+        for message in &request.messages {
+            words.take(message);
+        }
+        // What a model has said is known, and what is behind it is new.
+        let since = request.messages.iter().rposition(|message| message.role == Role::Assistant);
+        let fresh = request.messages.iter().skip(since.map_or(0, |place| place + 1));
+        words.results.retain(|result| {
+            fresh.clone().flat_map(|message| &message.parts).any(
+                |part| matches!(&part.content, Content::ToolResult(known) if known.id == result.id),
+            )
+        });
+        words.fresh =
+            words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
+        words.fresh.reverse();
+        words.last = words.fresh.last().map(Message::text).unwrap_or_default();
+        words
+    }
+
+    fn take(&mut self, message: &Message) {
+        let mut kept = message.clone();
+        kept.parts.retain(|part| match &part.content {
+            Content::Foreign(foreign) => {
+                self.approvals.extend(approval(&foreign.value));
+                false
+            }
+            Content::ToolResult(result) => {
+                self.results.push(result.clone());
+                true
+            }
+            _ => true,
+        });
+        if !kept.parts.is_empty() {
+            self.all.push(kept);
+        }
+    }
+}
+
+/// What the responses API calls an answer to a question for approval.
+fn approval(value: &Value) -> Option<(String, bool, Option<String>)> {
+    if value.get("type")?.as_str()? != "mcp_approval_response" {
+        return None;
+    }
+    let id = value.get("approval_request_id")?.as_str()?.to_owned();
+    let reason = value.get("reason").and_then(Value::as_str).map(str::to_owned);
+    Some((id, value.get("approve")?.as_bool()?, reason))
+}
+
+fn created(
+    (commission, definition, hash): (&Commission, &Definition, String),
+    (words, previous, user): (Words, Option<RunId>, Option<String>),
+) -> Result<Created, Error> {
+    let request = &commission.request;
+    let in_session = previous.is_some();
+    let mut messages = if in_session { words.fresh } else { words.all };
+    if !definition.client_system {
+        messages.retain(|message| !matches!(message.role, Role::System | Role::Developer));
+    }
+    if messages.is_empty() {
+        return Err(Error::invalid("There is no message of the user's."));
+    }
+    let client_tools = if definition.client_tools { request.tools.clone() } else { Vec::new() };
+    if let Some(member) = definition.member(&definition.agent) {
+        let own = member.offered(&definition.members, &[]);
+        if let Some(name) = context::clash(&own, &client_tools) {
+            let message = format!("The tool `{name}` is the agent's own; call yours otherwise.");
+            return Err(Error::invalid(message));
+        }
+    }
+    let caller = serde_json::to_value(CallerRef::of(&commission.caller)).unwrap_or_default();
+    Ok(Created {
+        agent: definition.agent.clone(),
+        version: definition.version.clone(),
+        definition: hash,
+        previous,
+        messages,
+        client_tools,
+        wishes: Wishes {
+            sampling: request.sampling.clone(),
+            format: request.format.clone(),
+            tool_choice: request.tool_choice.clone(),
+            parallel_tool_calls: request.parallel_tool_calls,
+            max_tool_calls: None,
+            background: commission.background,
+            streams: request.stream,
+        },
+        caller,
+        user,
+        session: commission.wishes.session.clone(),
+        depth: 0,
+        budget: commission.budget.map(|budget| Ceiling {
+            usd: budget.usd,
+            tokens: budget.tokens,
+            steps: budget.steps,
+            tool_calls: budget.tool_calls,
+            seconds: budget.seconds,
+        }),
+        replay_of: None,
+        effects: false,
+        compensates: false,
+        forked_from: None,
+        labels: commission.wishes.labels.clone(),
+        trace: commission.trace.as_ref().map(parent_text),
+        at: now(),
+    })
+}
+
+/// As W3C Trace Context spells it.
+fn parent_text(trace: &crate::canon::Trace) -> String {
+    let sampled = trace.sampled.unwrap_or(false);
+    let written = trace.parent_of_next(trace.parent, sampled);
+    String::from_utf8_lossy(&written).into_owned()
+}
+
+/// The client's key, and the digest of what it asks with it.
+fn idempotency(commission: &Commission) -> Option<(String, String)> {
+    let key = commission.wishes.idempotency_key.clone()?;
+    let asked = json!({
+        "agent": commission.agent,
+        "messages": commission.request.messages,
+        "session": commission.wishes.session,
+    });
+    Some((key, hex(&Sha256::digest(asked.to_string()))))
+}
+
+/// A run that has just begun as lists would show it.
+fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> RunRow {
+    RunRow {
+        id: run.id,
+        root: run.id,
+        parent: None,
+        agent: run.created.agent.clone(),
+        version: run.created.version.clone(),
+        definition: run.created.definition.clone(),
+        owner,
+        key: commission.caller.key().to_string(),
+        user: run.created.user.clone(),
+        session: run.created.session.clone(),
+        trigger: "api".to_owned(),
+        labels: run.created.labels.clone(),
+        state: RunState::Running,
+        reason: None,
+        totals: run.totals(),
+        created_at: run.created.at,
+        started_at: None,
+        finished_at: None,
+        last_seq: run.seq,
+        epoch,
+        takeovers: 0,
+    }
+}
+
+fn followed(live: &Arc<Live>) -> Option<Performance> {
+    let follower = live.voice.tape().follow()?;
+    let report: tokio::sync::watch::Receiver<Report> = live.report.subscribe();
+    let version = live.version.clone();
+    Some(Performance { run: live.id, version, follower, report })
+}
+
+fn busy(row: &RunRow) -> Error {
+    let message =
+        format!("The session has a run that is not over: `{}` is {}.", row.id, row.state.name());
+    Error::new(Kind::Conflict, message)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
+pub(super) fn away(failure: crate::store::Failure) -> Error {
+    tracing::error!(%failure, "the store does not answer");
+    let mut error = Error::new(Kind::Overloaded, "Runs cannot be kept at the moment; try again.");
+    error.retry_after = Some(Duration::from_secs(1));
+    error
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
+pub(super) fn halted(halt: Halt) -> Error {
+    tracing::error!(%halt, "a run cannot go on");
+    Error::new(Kind::Overloaded, "The run cannot be kept at the moment; try again.")
+}

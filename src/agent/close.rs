@@ -1,0 +1,345 @@
+//! What comes to a run from outside, and how it is left: waiting, or for good.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::actor::{Actor, Rest};
+use super::ask::told;
+use super::event::{CallError, Doer, Event, Resolution};
+use super::journal::{Beside, Halt, now};
+use super::run::{Ending, Stage};
+use super::view;
+use crate::canon::{Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall, Usage};
+use crate::store::runs::SignalRow;
+use crate::tool::Invocation;
+
+impl Actor {
+    /// Takes in what came since it was looked at last.
+    pub(super) async fn take_signals(&self) -> Result<(), Halt> {
+        if !self.live.poked.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let after = self.signals.load(Ordering::Acquire);
+        let store = self.staff.gateway.store();
+        let found = store.run_signals(self.journal.id, after).await;
+        let found = found.map_err(|failure| Halt::Store(failure.to_string()))?;
+        let Some(last) = found.last().map(|signal| signal.number) else { return Ok(()) };
+        let mut events = Vec::new();
+        for signal in &found {
+            events.extend(self.heard(signal).await);
+        }
+        let beside = Beside { signals: last, ..Beside::default() };
+        self.journal.append_with(events, beside).await?;
+        self.signals.store(last, Ordering::Release);
+        Ok(())
+    }
+
+    /// What a signal says, as far as it says anything to this run now.
+    async fn heard(&self, signal: &SignalRow) -> Vec<Event> {
+        let data: Value = serde_json::from_str(&signal.data).unwrap_or_default();
+        let text = |name: &str| data.get(name).and_then(Value::as_str).map(str::to_owned);
+        let by = text("by").unwrap_or_else(|| "somebody".to_owned());
+        match signal.kind.as_str() {
+            "cancel" => {
+                let after_step = data.get("after_step").and_then(Value::as_bool).unwrap_or(false);
+                vec![Event::CancelAsked { by, reason: text("reason"), after_step }]
+            }
+            "pause" => vec![Event::Paused { by }],
+            "resume" => vec![Event::Unpaused { by }],
+            "decision" => self.decided(&data, by).await,
+            "input" => self.given(&data, by).await,
+            "resolve" => self.resolved(&data, by).await,
+            "client_results" => self.results(&data).await,
+            "feedback" => vec![Event::Feedback {
+                score: data.get("score").and_then(Value::as_f64),
+                label: text("label"),
+                comment: text("comment"),
+                by,
+            }],
+            _ => Vec::new(),
+        }
+    }
+
+    async fn decided(&self, data: &Value, by: String) -> Vec<Event> {
+        let Some(wanted) = data.get("approval").and_then(Value::as_str) else { return Vec::new() };
+        let run = self.journal.run().await;
+        let call = run.calls.iter().find(
+            |call| matches!(&call.stage, Stage::Pending { approval, .. } if approval == wanted),
+        );
+        let Some(call) = call else { return Vec::new() };
+        let (id, tool) = (call.request.id.clone(), call.request.tool.clone());
+        drop(run);
+        let approval = wanted.to_owned();
+        let args = data.get("args").filter(|args| !args.is_null()).cloned();
+        let approved = data.get("approved").and_then(Value::as_bool).unwrap_or(false);
+        let decision = match (approved, &args) {
+            (true, Some(_)) => "edited",
+            (true, None) => "approved",
+            (false, _) => "denied",
+        };
+        self.counts_approval(&tool, decision);
+        if approved {
+            vec![Event::Approved { id, approval, by, args, at: now() }]
+        } else {
+            let comment = data.get("comment").and_then(Value::as_str).map(str::to_owned);
+            vec![Event::Rejected { id, approval, by, comment, expired: false }]
+        }
+    }
+
+    async fn given(&self, data: &Value, by: String) -> Vec<Event> {
+        let values = data.get("values").cloned().unwrap_or_default();
+        let wanted = data.get("request").and_then(Value::as_str);
+        let run = self.journal.run().await;
+        let asking = run.calls.iter().find_map(|call| match &call.stage {
+            Stage::Asking { request, .. } if wanted.is_none_or(|wanted| wanted == request) => {
+                Some((request.clone(), call.request.id.clone()))
+            }
+            _ => None,
+        });
+        match asking {
+            Some((request, id)) => vec![Event::InputGiven { request, id, values, by }],
+            None if run.escalated.is_some() => {
+                let (request, id) = (wanted.unwrap_or("human").to_owned(), String::new());
+                vec![Event::InputGiven { request, id, values, by }]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    async fn resolved(&self, data: &Value, by: String) -> Vec<Event> {
+        let run = self.journal.run().await;
+        let wanted = data.get("call").and_then(Value::as_str);
+        let call = run.calls.iter().find(|call| {
+            call.stage == Stage::Unknown && wanted.is_none_or(|id| id == call.request.id)
+        });
+        let Some(call) = call else { return Vec::new() };
+        let outcome = data.get("outcome").cloned().unwrap_or_default();
+        let Ok(outcome) = serde_json::from_value::<Resolution>(outcome) else { return Vec::new() };
+        let result = data.get("result").filter(|it| !it.is_null()).cloned();
+        vec![Event::Resolved { id: call.request.id.clone(), outcome, result, by }]
+    }
+
+    async fn results(&self, data: &Value) -> Vec<Event> {
+        let run = self.journal.run().await;
+        let results = data.get("results").and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut events = Vec::new();
+        for result in results {
+            let Ok(result) = serde_json::from_value::<crate::canon::ToolResult>(result) else {
+                continue;
+            };
+            let open = run.calls.iter().any(|call| {
+                call.request.id == result.id
+                    && call.request.doer == Doer::Client
+                    && call.stage != Stage::Over
+            });
+            if open {
+                let (id, parts, is_error) = (result.id, result.parts, result.is_error);
+                events.push(Event::ClientResult { id, parts, is_error });
+            }
+        }
+        events
+    }
+
+    /// Lets go of the run until something comes.
+    pub(super) async fn rest(&self, state: RunState, until: Option<u64>) -> Result<Rest, Halt> {
+        self.shows().await;
+        let run = self.journal.run().await;
+        let name = self.name();
+        match state {
+            RunState::WaitingClient => {
+                let calls: Vec<ToolCall> = run
+                    .calls
+                    .iter()
+                    .filter(|call| call.stage != Stage::Over)
+                    .map(|call| as_called(&run.transcript, &call.request.id))
+                    .collect::<Option<_>>()
+                    .unwrap_or_default();
+                self.live.voice.calls(&name, &calls);
+            }
+            _ => {
+                let text = view::plea(&run, state);
+                self.live.voice.text(&name, &text);
+            }
+        }
+        let usage = run.usage;
+        let calls: Vec<String> = run
+            .calls
+            .iter()
+            .filter(|call| call.stage != Stage::Over && call.request.doer == Doer::Client)
+            .map(|call| call.request.id.clone())
+            .collect();
+        drop(run);
+        self.staff.know_calls(&self.live.owner, self.journal.id, calls).await;
+        self.journal.rest(state, until).await?;
+        self.shows().await;
+        let reason = if state == RunState::WaitingClient {
+            FinishReason::ToolCalls
+        } else {
+            FinishReason::Stop
+        };
+        self.live.voice.end(&name, reason, since(usage, self.before));
+        Ok(Rest::Waits(state, until))
+    }
+
+    /// Ends the run in a state that its journal does not say yet.
+    pub(super) async fn finish_as(
+        &self,
+        state: RunState,
+        reason: StopReason,
+        message: Option<String>,
+    ) -> Result<(), Halt> {
+        let degraded = reason == StopReason::Degraded;
+        let ended = Event::Ended { state, reason: Some(reason), message, degraded, at: now() };
+        self.close(vec![ended]).await
+    }
+
+    /// The last entries.
+    pub(super) async fn close(&self, events: Vec<Event>) -> Result<(), Halt> {
+        let failed = events.iter().any(|event| {
+            matches!(event, Event::Ended { state: RunState::Failed | RunState::Incomplete, .. })
+        });
+        let wanted = self.journal.run().await.created.compensates;
+        if wanted || (failed && self.definition.compensates) {
+            Box::pin(self.compensate()).await?;
+        }
+        self.journal.end(events, Beside::default()).await
+    }
+
+    /// Takes back what can be taken back, the last first.
+    pub(super) async fn compensate(&self) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let open: Vec<_> = run.undoable.iter().rev().filter(|undo| !undo.over).cloned().collect();
+        drop(run);
+        for undo in open {
+            let (id, tool, args) = (undo.id.clone(), undo.tool.clone(), undo.args.clone());
+            let key = undo.key.clone();
+            self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
+            let error = self.take_back(&undo).await;
+            let letters = error
+                .as_ref()
+                .map(|error| crate::store::runs::NewLetter {
+                    id: format!("dlq_{}", crate::canon::RunId::new().simple()),
+                    kind: "compensation".to_owned(),
+                    payload: json!({"tool": undo.tool, "args": undo.args, "key": undo.key})
+                        .to_string(),
+                    error: error.message.clone(),
+                    attempts: 1,
+                })
+                .into_iter()
+                .collect();
+            let done = Event::UndoDone { id: undo.id, error };
+            self.journal.append_with(vec![done], Beside { letters, ..Beside::default() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_back(&self, undo: &super::run::Undoable) -> Option<CallError> {
+        let Some(tool) = self.staff.toolbox().get(&undo.tool) else {
+            return Some(CallError::new(
+                "unavailable",
+                "The tool that takes it back is not there.",
+            ));
+        };
+        if let Err(failure) = tool.check(&undo.args) {
+            return Some(CallError::new(failure.kind.name(), failure.message));
+        }
+        let invocation = Invocation {
+            args: undo.args.clone(),
+            idempotency_key: undo.key.clone(),
+            user: None,
+            traceparent: self.traceparent().await,
+            deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
+            answer: None,
+        };
+        let done = tool.call(&invocation).await;
+        done.err().map(|failure| CallError::new(failure.kind.name(), failure.message))
+    }
+
+    /// The run is over, or is to be.
+    pub(super) async fn end(&self, ending: Ending) -> Result<Rest, Halt> {
+        let run = self.journal.run().await;
+        let is_told = run.finished.is_some();
+        let mut events: Vec<Event> = run
+            .calls
+            .iter()
+            .filter(|call| call.stage == Stage::Began && call.request.effect == Effect::Once)
+            .map(|call| Event::Unknown { id: call.request.id.clone() })
+            .collect();
+        let message = run.cancel.as_ref().and_then(|cancel| cancel.reason.clone());
+        drop(run);
+        if !is_told {
+            let Ending { state, reason } = ending;
+            events.push(Event::Ended { state, reason, message, degraded: false, at: now() });
+            self.close(events).await?;
+        } else if !self.journal.is_closed() {
+            // Its journal came with its end.
+            self.journal.end(Vec::new(), Beside::default()).await?;
+        }
+        self.shows().await;
+        self.counts_end().await;
+        let run = self.journal.run().await;
+        let (name, usage, state) = (self.name(), run.usage, run.state);
+        let finish = match state {
+            RunState::Completed => told(run.finish),
+            RunState::Incomplete => FinishReason::Length,
+            RunState::Rejected => FinishReason::ContentFilter,
+            _ => FinishReason::Stop,
+        };
+        if let Some(text) = view::last_words(&run) {
+            self.live.voice.text(&name, &text);
+        } else if run.settled_by_human {
+            self.live.voice.parts(&name, &run.answer());
+        }
+        let error = view::failure(&run);
+        drop(run);
+        match error {
+            Some(error) if !self.live.voice.has_spoken() => self.live.voice.fail(error),
+            _ => self.live.voice.end(&name, finish, since(usage, self.before)),
+        }
+        Ok(Rest::Over(state))
+    }
+
+    async fn counts_end(&self) {
+        let run = self.journal.run().await;
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let agent = self.definition.agent.as_str();
+        let (state, reason) = (run.state.name(), run.reason.map_or("none", StopReason::name));
+        metrics.agent_runs.with_label_values(&[agent, &run.created.version, state, reason]).inc();
+        metrics.agent_steps.with_label_values(&[agent]).observe(f64::from(run.asks));
+        let worked = run.worked(run.finished.unwrap_or_else(now));
+        let seconds = std::time::Duration::from_millis(worked).as_secs_f64();
+        metrics.agent_run_seconds.with_label_values(&[agent, state]).observe(seconds);
+        let cost = crate::canon::Money::from_nanos(run.cost).usd();
+        metrics.agent_run_cost.with_label_values(&[agent]).observe(cost);
+        tracing::info!(
+            run_id = %run.id, agent, version = %run.created.version, outcome = state, reason,
+            steps = run.asks, tool_calls = run.tool_calls, "a run has ended"
+        );
+    }
+}
+
+/// What was used for this answer; what was used before it, its client has been told.
+fn since(all: Usage, before: Usage) -> Usage {
+    Usage {
+        input: all.input.saturating_sub(before.input),
+        cache_read: all.cache_read.saturating_sub(before.cache_read),
+        cache_write: all.cache_write.saturating_sub(before.cache_write),
+        cache_write_long: all.cache_write_long.saturating_sub(before.cache_write_long),
+        output: all.output.saturating_sub(before.output),
+        reasoning: all.reasoning.saturating_sub(before.reasoning),
+        audio_input: all.audio_input.saturating_sub(before.audio_input),
+        audio_output: all.audio_output.saturating_sub(before.audio_output),
+    }
+}
+
+/// A call as the model has made it.
+fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
+    let parts = transcript.iter().rev().flat_map(|message| &message.parts);
+    parts
+        .filter_map(|part: &Part| match &part.content {
+            Content::ToolCall(call) if call.id == id => Some(call.clone()),
+            _ => None,
+        })
+        .next()
+}

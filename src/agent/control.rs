@@ -1,0 +1,217 @@
+//! What people and programs do to runs from outside.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::act::approval_hash;
+use super::begin::{away, halted};
+use super::event::Resolution;
+use super::staff::Staff;
+use crate::access::Caller;
+use crate::canon::RunId;
+use crate::error::{Error, Kind};
+use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
+
+/// Something that a run is to know.
+#[derive(Debug, Clone)]
+pub enum Told {
+    Cancel {
+        by: String,
+        reason: Option<String>,
+        after_step: bool,
+    },
+    Pause {
+        by: String,
+    },
+    Resume {
+        by: String,
+    },
+    /// `request`: which question is answered; the only one, if it is not said.
+    Input {
+        request: Option<String>,
+        values: Value,
+        by: String,
+    },
+    /// What became of a call that nobody knew the outcome of.
+    Resolve {
+        call: Option<String>,
+        outcome: Resolution,
+        result: Option<Value>,
+        by: String,
+    },
+    Feedback {
+        score: Option<f64>,
+        label: Option<String>,
+        comment: Option<String>,
+        by: String,
+    },
+}
+
+/// What somebody says of a call that needs approval.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    pub approved: bool,
+    /// Other arguments than the model's.
+    pub args: Option<Value>,
+    pub comment: Option<String>,
+    pub by: String,
+}
+
+impl Told {
+    fn signal(&self) -> (&'static str, Value) {
+        match self {
+            Self::Cancel { by, reason, after_step } => {
+                ("cancel", json!({"by": by, "reason": reason, "after_step": after_step}))
+            }
+            Self::Pause { by } => ("pause", json!({"by": by})),
+            Self::Resume { by } => ("resume", json!({"by": by})),
+            Self::Input { request, values, by } => {
+                ("input", json!({"request": request, "values": values, "by": by}))
+            }
+            Self::Resolve { call, outcome, result, by } => {
+                ("resolve", json!({"call": call, "outcome": outcome, "result": result, "by": by}))
+            }
+            Self::Feedback { score, label, comment, by } => {
+                ("feedback", json!({"score": score, "label": label, "comment": comment, "by": by}))
+            }
+        }
+    }
+}
+
+impl Staff {
+    /// Tells a run something. False where it is over.
+    pub(super) async fn tell(&self, run: RunId, told: &Told) -> Result<bool, Error> {
+        let (kind, data) = told.signal();
+        let store = self.gateway.store();
+        let heard = store.signal_run(run, kind, data.to_string(), None).await.map_err(away)?;
+        if let (Told::Feedback { label, .. }, true) = (told, heard) {
+            let known = ["good", "bad"];
+            let label = label.as_deref().filter(|it| known.contains(it)).unwrap_or("other");
+            if let Ok(Some(row)) = store.run(None, run).await {
+                let metrics = &self.gateway.telemetry.metrics;
+                metrics.agent_feedback.with_label_values(&[&row.agent, label]).inc();
+            }
+        }
+        if heard {
+            self.nudge_tree(run).await;
+        }
+        Ok(heard)
+    }
+
+    /// Whoever works at it here, or at the run that it is part of.
+    async fn nudge_tree(&self, run: RunId) {
+        self.nudge(run);
+        if self.live(run).is_none()
+            && let Ok(Some(row)) = self.gateway.store().run(None, run).await
+            && row.root != run
+        {
+            self.nudge(row.root);
+        }
+    }
+
+    /// Decides about a call, with other arguments if they are said.
+    pub(super) async fn decide(
+        &self,
+        approval: &ApprovalRow,
+        verdict: Verdict,
+    ) -> Result<Decided, Error> {
+        if let Some(args) = verdict.args.as_ref().filter(|_| verdict.approved) {
+            self.check_edited(approval, args).await?;
+        }
+        let signal = json!({
+            "approval": approval.id,
+            "approved": verdict.approved,
+            "args": verdict.args,
+            "comment": verdict.comment,
+            "by": verdict.by,
+        });
+        let decision = Decision {
+            approved: verdict.approved,
+            by: verdict.by,
+            comment: verdict.comment,
+            signal: signal.to_string(),
+        };
+        let decided = self.gateway.store().decide(&approval.id, decision).await.map_err(away)?;
+        if decided == Decided::Done {
+            self.nudge_tree(approval.run).await;
+        }
+        Ok(decided)
+    }
+
+    /// Arguments that a person has put in must be as good as a model's.
+    async fn check_edited(&self, approval: &ApprovalRow, args: &Value) -> Result<(), Error> {
+        let Some(tool) = self.toolbox().get(&approval.tool) else {
+            let message = format!("The tool `{}` is not there any more.", approval.tool);
+            return Err(Error::new(Kind::Conflict, message));
+        };
+        tool.check(args).map_err(|failure| Error::invalid(failure.message))
+    }
+
+    /// The digest of what is allowed, as its run knows it.
+    pub(super) async fn hash_of(&self, row: &RunRow, tool: &str, args: &Value) -> Option<String> {
+        let run = self.load(row).await.ok()?.run;
+        let definition = run.definition.members.values().find_map(|member| member.tool(tool))?;
+        Some(approval_hash(definition, args))
+    }
+
+    /// Work that came to nothing is to be tried again: a tool's call by the same key.
+    pub(super) async fn retry_letter(self: &Arc<Self>, letter: &LetterRow) -> Result<Value, Error> {
+        let payload: Value = serde_json::from_str(&letter.payload).unwrap_or_default();
+        let text = |name: &str| payload.get(name).and_then(Value::as_str);
+        let Some(tool) = text("tool").and_then(|name| self.toolbox().get(name)) else {
+            let message = "What this letter is about cannot be tried again.";
+            return Err(Error::new(Kind::Conflict, message));
+        };
+        let args = payload.get("args").cloned().unwrap_or_default();
+        tool.check(&args).map_err(|failure| Error::invalid(failure.message))?;
+        let key = text("idempotency_key").or_else(|| text("key")).unwrap_or_default();
+        let invocation = crate::tool::Invocation {
+            args,
+            idempotency_key: key.to_owned(),
+            user: None,
+            traceparent: None,
+            deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
+            answer: None,
+        };
+        match tool.call(&invocation).await {
+            Ok(output) => {
+                let text: String =
+                    output.parts.iter().filter_map(crate::canon::Part::as_text).collect();
+                Ok(json!({"outcome": "done", "result": output.value.unwrap_or(Value::from(text))}))
+            }
+            Err(failure) => Ok(json!({"outcome": failure.kind.name(), "message": failure.message})),
+        }
+    }
+
+    /// The number of the last entry of a run that is at work here.
+    pub(super) fn follow(&self, run: RunId) -> Option<watch::Receiver<u64>> {
+        self.live(run).map(|live| live.seq.subscribe())
+    }
+
+    /// A run with all that its journal says of it.
+    pub(super) async fn whole(&self, row: &RunRow) -> Result<super::run::Run, Error> {
+        let loaded = self.load(row).await.map_err(halted)?;
+        let mut run = loaded.run;
+        if row.state.is_waiting() {
+            run.rests(row.state, loaded.last_at);
+        }
+        Ok(run)
+    }
+}
+
+/// Whether this key may decide: of the roles that are named, it must have one.
+pub fn may_decide(caller: &Caller, approval: &ApprovalRow) -> Result<(), Error> {
+    let role = caller.tag("role");
+    let operates = caller.role().is_some();
+    let has = approval.roles.iter().any(|wanted| role == Some(wanted.as_str()));
+    if approval.roles.is_empty() || has || operates {
+        return Ok(());
+    }
+    let message = format!(
+        "This key may not decide here: its tag `role` must be one of {}.",
+        approval.roles.join(", ")
+    );
+    Err(Error::new(Kind::NotAllowed, message))
+}

@@ -1,0 +1,298 @@
+//! An agent as one run sees it from its beginning to its end, whatever the config says by then.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::canon::{Effect, Tool};
+use crate::config::{
+    self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnUnknown,
+    StreamMode,
+};
+use crate::tool::Toolbox;
+
+/// An agent and those that it may give the conversation to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    pub agent: String,
+    pub version: String,
+    /// By name; the agent itself among them.
+    pub members: BTreeMap<String, Member>,
+    pub limits: AgentLimits,
+    pub budget: AgentBudget,
+    pub max_handoffs: u32,
+    pub max_depth: u32,
+    pub client_tools: bool,
+    pub client_system: bool,
+    pub compensates: bool,
+    pub degraded: Option<String>,
+    pub stream: StreamMode,
+    pub output_schema: Option<Value>,
+    pub require_tools: Vec<String>,
+    pub plans: bool,
+}
+
+/// One agent of those that a run may come to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    pub version: String,
+    pub description: String,
+    pub route: String,
+    pub prompt: String,
+    /// SHA-256 of the prompt, in hex, and which version of it that is.
+    pub prompt_digest: String,
+    pub prompt_version: Option<String>,
+    pub tools: Vec<ToolDefinition>,
+    pub handoffs: Vec<String>,
+    /// With what each is for.
+    pub delegates: BTreeMap<String, String>,
+    pub handoff_input: HandoffInput,
+    pub fallback: Option<String>,
+    pub context: ContextTerms,
+    pub confidence: Option<Confidence>,
+    pub on_unknown: OnUnknown,
+}
+
+/// A tool as it was when the run began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolDefinition {
+    pub name: String,
+    pub alias: String,
+    pub version: String,
+    pub description: String,
+    pub effect: Effect,
+    pub input: Value,
+    pub high_risk: bool,
+    pub untrusted: bool,
+    pub repeatable: bool,
+    /// It is no tool but a question to the user.
+    pub asks_user: bool,
+    pub approval: Option<config::Approval>,
+    pub probe: Option<String>,
+    pub undo: Option<config::Undo>,
+    /// How often in one run.
+    pub most: Option<u32>,
+}
+
+/// The tool by which a model asks the user, and by which agents are reached.
+pub const ASK_USER: &str = "ask_user";
+pub const DELEGATE: &str = "delegate_";
+pub const HANDOFF: &str = "handoff_";
+
+// === impl Definition ===
+
+impl Definition {
+    /// The definition of a version of an agent, as config and tools are now. The error is for
+    /// whoever called it.
+    pub fn resolve(
+        (config, toolbox): (&Config, &Toolbox),
+        name: &str,
+        version: &str,
+    ) -> Result<Self, String> {
+        let root = config.agents.get(name).ok_or_else(|| format!("There is no agent `{name}`."))?;
+        let agent = root
+            .at(version)
+            .ok_or_else(|| format!("The agent `{name}` has no version `{version}`."))?;
+        let mut members = BTreeMap::new();
+        let mut open = vec![(name.to_owned(), agent)];
+        while let Some((name, agent)) = open.pop() {
+            let next = agent.handoffs.iter().chain(&agent.fallback_agent);
+            for other in next.filter(|other| !members.contains_key(*other) && **other != name) {
+                if let Some(found) = config.agents.get(other) {
+                    open.push((other.clone(), found));
+                }
+            }
+            let member = Member::resolve((config, toolbox), agent)?;
+            members.insert(name, member);
+        }
+        Ok(Self {
+            agent: name.to_owned(),
+            version: agent.version.clone(),
+            members,
+            limits: agent.limits.clone(),
+            budget: agent.budget.clone(),
+            max_handoffs: agent.max_handoffs,
+            max_depth: config.agent_engine.max_depth,
+            client_tools: agent.client_tools,
+            client_system: agent.client_system,
+            compensates: agent.compensates,
+            degraded: agent.degraded.clone(),
+            stream: agent.stream,
+            output_schema: agent.output_schema.clone(),
+            require_tools: agent.require_tools.clone(),
+            plans: agent.plans,
+        })
+    }
+
+    /// As it is stored, and the SHA-256 of that in hex.
+    pub fn written(&self) -> (String, String) {
+        let body = serde_json::to_string(self).unwrap_or_default();
+        let hash = hex(&Sha256::digest(body.as_bytes()));
+        (body, hash)
+    }
+
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.get(name)
+    }
+
+    /// Whether anything that it can do changes something.
+    pub fn changes_something(&self) -> bool {
+        let tools = self.members.values().flat_map(|member| &member.tools);
+        let delegates = self.members.values().any(|member| !member.delegates.is_empty());
+        delegates || tools.into_iter().any(|tool| tool.effect != Effect::Read)
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    fn resolve(
+        (config, toolbox): (&Config, &Toolbox),
+        agent: &config::Agent,
+    ) -> Result<Self, String> {
+        let (prompt, prompt_digest, prompt_version) = prompt(config, agent)?;
+        let tools = toolbox.named(&agent.tools).into_iter().filter(|tool| !tool.terms.internal);
+        let described = |name: &String| {
+            let about = config.agents.get(name).map(|agent| agent.description.clone());
+            (name.clone(), about.unwrap_or_default())
+        };
+        Ok(Self {
+            version: agent.version.clone(),
+            description: agent.description.clone(),
+            route: agent.route.clone(),
+            prompt,
+            prompt_digest,
+            prompt_version,
+            tools: tools.map(|tool| ToolDefinition::of(&tool)).collect(),
+            handoffs: agent.handoffs.clone(),
+            delegates: agent.delegates.iter().map(described).collect(),
+            handoff_input: agent.handoff_input,
+            fallback: agent.fallback_agent.clone(),
+            context: agent.context.clone(),
+            confidence: agent.confidence.clone(),
+            on_unknown: agent.on_unknown,
+        })
+    }
+
+    /// What its models are offered, always in the same order, so that providers' prompt caches hold.
+    pub fn offered(&self, members: &BTreeMap<String, Member>, client: &[Tool]) -> Vec<Tool> {
+        let own = self.tools.iter().map(|tool| Tool::Function {
+            name: tool.alias.clone(),
+            description: Some(tool.description.clone()).filter(|text| !text.is_empty()),
+            schema: Some(self.asked_for(&tool.input, tool.effect)),
+            strict: None,
+            cache: None,
+        });
+        let delegates = self.delegates.iter().map(|(name, about)| {
+            let text = format!("Has the agent `{name}` do a piece of work and report. {about}");
+            agent_tool(
+                format!("{DELEGATE}{name}"),
+                text,
+                "input",
+                "The whole task, with all that must be known for it.",
+            )
+        });
+        let handoffs = self.handoffs.iter().map(|name| {
+            let about = members.get(name).map(|member| member.description.as_str());
+            let text = format!(
+                "Gives the conversation to the agent `{name}`. {}",
+                about.unwrap_or_default()
+            );
+            agent_tool(
+                format!("{HANDOFF}{name}"),
+                text,
+                "reason",
+                "Why, and what was found out so far.",
+            )
+        });
+        own.chain(delegates).chain(handoffs).chain(client.iter().cloned()).collect()
+    }
+
+    /// The schema of a tool's arguments, with the model's confidence where that decides.
+    fn asked_for(&self, input: &Value, effect: Effect) -> Value {
+        let mut schema = input.clone();
+        let Some(confidence) = self.confidence.as_ref().filter(|_| effect != Effect::Read) else {
+            return schema;
+        };
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            let about = "How sure you are that this is right, from 0 to 1.";
+            properties.entry(&confidence.field).or_insert_with(
+                || json!({"type": "number", "minimum": 0, "maximum": 1, "description": about}),
+            );
+        }
+        schema
+    }
+
+    pub fn tool(&self, name: &str) -> Option<&ToolDefinition> {
+        self.tools.iter().find(|tool| tool.name == name)
+    }
+}
+
+fn agent_tool(name: String, description: String, field: &str, about: &str) -> Tool {
+    let schema = json!({
+        "type": "object",
+        "properties": {field: {"type": "string", "description": about}},
+        "required": [field],
+        "additionalProperties": false,
+    });
+    Tool::Function {
+        name,
+        description: Some(description),
+        schema: Some(schema),
+        strict: None,
+        cache: None,
+    }
+}
+
+fn prompt(
+    config: &Config,
+    agent: &config::Agent,
+) -> Result<(String, String, Option<String>), String> {
+    let Some(wanted) = &agent.prompt else {
+        let text = agent.instructions.clone().unwrap_or_default();
+        let digest = hex(&Sha256::digest(text.as_bytes()));
+        return Ok((text, digest, None));
+    };
+    let (text, digest, version) = config.prompt(wanted)?;
+    let name = wanted.split_once('@').map_or(wanted.as_str(), |(name, _)| name);
+    Ok((text.to_owned(), digest.to_owned(), Some(format!("{name}@{version}"))))
+}
+
+// === impl ToolDefinition ===
+
+impl ToolDefinition {
+    fn of(tool: &crate::tool::Tool) -> Self {
+        let terms = &tool.terms;
+        let bare = tool.name.rsplit('.').next().unwrap_or(&tool.name);
+        let approval = terms.approval.clone().filter(|approval| {
+            let tools = approval.tools.as_deref();
+            tools.is_none_or(|tools| tools.iter().any(|name| name == bare))
+        });
+        Self {
+            name: tool.name.to_string(),
+            alias: tool.alias.to_string(),
+            version: terms.version.clone(),
+            description: tool.description.clone(),
+            effect: tool.effect,
+            input: tool.input.clone(),
+            high_risk: terms.high_risk,
+            untrusted: terms.untrusted,
+            repeatable: terms.repeatable,
+            asks_user: matches!(&terms.kind, config::ToolKind::Builtin(it) if it.name == ASK_USER),
+            approval,
+            probe: terms.probe.clone(),
+            undo: terms.undo.clone(),
+            most: terms.limits.run,
+        }
+    }
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

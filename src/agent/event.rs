@@ -1,0 +1,356 @@
+//! What a journal tells of a run, entry by entry. The state of a run is all of them, in order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::canon::{
+    Effect, Finish, Format, Message, Part, RunId, RunState, Sampling, StopReason, Tool, ToolChoice,
+    Usage,
+};
+
+/// One entry. Times are milliseconds since 1970, money is nano-dollars.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum Event {
+    #[serde(rename = "run.created")]
+    Created(Box<Created>),
+    #[serde(rename = "run.started")]
+    Started { at: u64 },
+    /// Somebody else goes on with it.
+    #[serde(rename = "run.resumed")]
+    Resumed { at: u64, epoch: u64 },
+    /// A model is about to be asked. What it is asked follows from the entries before.
+    #[serde(rename = "model.requested")]
+    Asked {
+        call: u32,
+        model: String,
+        /// SHA-256 of the question, in hex.
+        digest: String,
+        /// Whether it may call tools.
+        tools: bool,
+        max_tokens: u64,
+        /// Tokens of the question by estimate.
+        input_estimate: u64,
+        at: u64,
+    },
+    #[serde(rename = "model.completed")]
+    Answered {
+        call: u32,
+        parts: Vec<Part>,
+        finish: Finish,
+        usage: Usage,
+        estimated: bool,
+        cost: Option<u64>,
+        provider: String,
+        model: String,
+        fallback_level: u32,
+        cached: bool,
+        at: u64,
+    },
+    /// It gave no answer; what it used is counted nevertheless.
+    #[serde(rename = "model.failed")]
+    AskFailed {
+        call: u32,
+        code: String,
+        message: String,
+        usage: Usage,
+        cost: Option<u64>,
+        /// The process ended while it was asked.
+        lost: bool,
+        at: u64,
+    },
+    /// Whoever was meant to answer did not.
+    #[serde(rename = "model.fallback")]
+    Fallback { call: u32, level: u32 },
+    #[serde(rename = "plan.created")]
+    Planned { steps: Vec<String> },
+    /// The model wants a tool called.
+    #[serde(rename = "tool.requested")]
+    Requested(Box<Requested>),
+    /// It is not called, and the model is told why.
+    #[serde(rename = "tool.denied")]
+    Refused { id: String, error: CallError },
+    #[serde(rename = "tool.approval_requested")]
+    ApprovalAsked {
+        id: String,
+        approval: String,
+        /// SHA-256 of tool, version and arguments, in hex.
+        hash: String,
+        roles: Vec<String>,
+        reason: String,
+        expires_at: u64,
+    },
+    /// `args`: other ones than the model's.
+    #[serde(rename = "tool.approved")]
+    Approved { id: String, approval: String, by: String, args: Option<Value>, at: u64 },
+    #[serde(rename = "tool.rejected")]
+    Rejected { id: String, approval: String, by: String, comment: Option<String>, expired: bool },
+    /// From here on something may have happened.
+    #[serde(rename = "tool.started")]
+    Began { id: String, at: u64 },
+    #[serde(rename = "tool.completed")]
+    Done {
+        id: String,
+        parts: Vec<Part>,
+        /// For whoever undoes it, if it is small.
+        value: Option<Value>,
+        bytes: u64,
+        /// Where all of it is, if the model is not shown all.
+        blob: Option<String>,
+        cached: bool,
+        attempts: u32,
+        at: u64,
+    },
+    #[serde(rename = "tool.failed")]
+    Failed { id: String, error: CallError, attempts: u32, at: u64 },
+    /// Nobody knows what became of it.
+    #[serde(rename = "tool.unknown")]
+    Unknown { id: String },
+    #[serde(rename = "tool.resolved")]
+    Resolved { id: String, outcome: Resolution, result: Option<Value>, by: String },
+    /// The client has called its own tool.
+    #[serde(rename = "tool.client_result")]
+    ClientResult { id: String, parts: Vec<Part>, is_error: bool },
+    #[serde(rename = "child.started")]
+    ChildStarted { id: String, run: RunId, agent: String },
+    #[serde(rename = "child.completed")]
+    ChildDone { id: String, run: RunId, state: RunState, parts: Vec<Part> },
+    /// Another agent has the conversation now.
+    #[serde(rename = "handoff")]
+    Handoff { id: String, from: String, to: String, summary: Option<String> },
+    /// The next one has to do with less.
+    #[serde(rename = "agent.fallback")]
+    AgentFallback { from: String, to: String },
+    #[serde(rename = "input.requested")]
+    InputAsked {
+        request: String,
+        /// The call that waits for it.
+        id: String,
+        message: String,
+        schema: Option<Value>,
+        expires_at: u64,
+    },
+    #[serde(rename = "input.received")]
+    InputGiven { request: String, id: String, values: Value, by: String },
+    /// What was said up to this message is told by a summary from here on.
+    #[serde(rename = "context.compacted")]
+    Compacted { through: u32, summary: String, usage: Usage, cost: Option<u64> },
+    /// Something that the model is to consider.
+    #[serde(rename = "note")]
+    Noted { text: String, reason: Option<String> },
+    #[serde(rename = "limit.hit")]
+    LimitHit { reason: StopReason },
+    #[serde(rename = "guardrail.triggered")]
+    Guarded { guard: String, message: String },
+    #[serde(rename = "escalated")]
+    Escalated { reason: String, id: Option<String> },
+    /// It was done, and somebody is to look at it.
+    #[serde(rename = "review")]
+    Review { id: Option<String>, confidence: Option<u32> },
+    #[serde(rename = "run.paused")]
+    Paused { by: String },
+    #[serde(rename = "run.unpaused")]
+    Unpaused { by: String },
+    /// It is to end: at once, or behind the step under way.
+    #[serde(rename = "run.cancel_requested")]
+    CancelAsked { by: String, reason: Option<String>, after_step: bool },
+    #[serde(rename = "compensation.started")]
+    UndoBegan { id: String, tool: String, args: Value, key: String },
+    #[serde(rename = "compensation.completed")]
+    UndoDone { id: String, error: Option<CallError> },
+    /// The last one, whatever it came to.
+    #[serde(rename = "run.ended")]
+    Ended {
+        state: RunState,
+        reason: Option<StopReason>,
+        message: Option<String>,
+        degraded: bool,
+        at: u64,
+    },
+    #[serde(rename = "feedback")]
+    Feedback { score: Option<f64>, label: Option<String>, comment: Option<String>, by: String },
+}
+
+/// How a run began.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Created {
+    pub agent: String,
+    pub version: String,
+    /// SHA-256 of its definition, in hex.
+    pub definition: String,
+    /// The turn before it in its session.
+    pub previous: Option<RunId>,
+    /// What was said, without what is in `previous`.
+    pub messages: Vec<Message>,
+    /// Tools that the client calls itself.
+    pub client_tools: Vec<Tool>,
+    pub wishes: Wishes,
+    /// Who pays, to be recognised after a restart; JSON of the gateway's.
+    pub caller: Value,
+    pub user: Option<String>,
+    pub session: Option<String>,
+    /// How many agents stand above it.
+    pub depth: u32,
+    /// What it may use at most, where that is less than its definition says.
+    pub budget: Option<Ceiling>,
+    pub replay_of: Option<RunId>,
+    /// In a run that plays another one again, what must not happen twice may happen.
+    #[serde(default)]
+    pub effects: bool,
+    /// It takes back what is in its journal, and does nothing else.
+    #[serde(default)]
+    pub compensates: bool,
+    pub forked_from: Option<(RunId, u64)>,
+    pub labels: BTreeMap<String, String>,
+    pub trace: Option<String>,
+    pub at: u64,
+}
+
+/// What a client wants of the answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wishes {
+    pub sampling: Sampling,
+    pub format: Format,
+    pub tool_choice: Option<ToolChoice>,
+    pub parallel_tool_calls: Option<bool>,
+    pub max_tool_calls: Option<u32>,
+    pub background: bool,
+    /// Its client hears it as it comes.
+    #[serde(default)]
+    pub streams: bool,
+}
+
+/// A budget that is lower than usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ceiling {
+    pub usd: Option<u64>,
+    pub tokens: Option<u64>,
+    pub steps: Option<u32>,
+    pub tool_calls: Option<u32>,
+    pub seconds: Option<u64>,
+}
+
+/// A call that a model wants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requested {
+    /// The model's id for it.
+    pub id: String,
+    /// Which one it is of the run.
+    pub number: u32,
+    /// The tool, and what the model calls it.
+    pub tool: String,
+    pub alias: String,
+    pub version: String,
+    pub args: Value,
+    pub effect: Effect,
+    /// The same for every attempt, after every restart.
+    pub key: String,
+    pub doer: Doer,
+    pub at: u64,
+}
+
+/// Who does what a model wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doer {
+    /// A tool of the gateway's.
+    Tool,
+    /// The client.
+    Client,
+    /// Another agent, whose run belongs to this one.
+    Delegate,
+    /// Another agent, which takes over.
+    Handoff,
+    /// The user, who is asked.
+    User,
+    /// Nobody: there is no such tool, or it must not be called.
+    Nobody,
+}
+
+/// Why a call came to nothing, as the model reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallError {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub message: String,
+    pub retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
+}
+
+/// What a person knows of a call whose outcome was unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    Done,
+    Failed,
+    Retry,
+}
+
+// === impl Event ===
+
+impl Event {
+    /// As the journal's column has it, and every API.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Created(_) => "run.created",
+            Self::Started { .. } => "run.started",
+            Self::Resumed { .. } => "run.resumed",
+            Self::Asked { .. } => "model.requested",
+            Self::Answered { .. } => "model.completed",
+            Self::AskFailed { .. } => "model.failed",
+            Self::Fallback { .. } => "model.fallback",
+            Self::Planned { .. } => "plan.created",
+            Self::Requested(_) => "tool.requested",
+            Self::Refused { .. } => "tool.denied",
+            Self::ApprovalAsked { .. } => "tool.approval_requested",
+            Self::Approved { .. } => "tool.approved",
+            Self::Rejected { .. } => "tool.rejected",
+            Self::Began { .. } => "tool.started",
+            Self::Done { .. } => "tool.completed",
+            Self::Failed { .. } => "tool.failed",
+            Self::Unknown { .. } => "tool.unknown",
+            Self::Resolved { .. } => "tool.resolved",
+            Self::ClientResult { .. } => "tool.client_result",
+            Self::ChildStarted { .. } => "child.started",
+            Self::ChildDone { .. } => "child.completed",
+            Self::Handoff { .. } => "handoff",
+            Self::AgentFallback { .. } => "agent.fallback",
+            Self::InputAsked { .. } => "input.requested",
+            Self::InputGiven { .. } => "input.received",
+            Self::Compacted { .. } => "context.compacted",
+            Self::Noted { .. } => "note",
+            Self::LimitHit { .. } => "limit.hit",
+            Self::Guarded { .. } => "guardrail.triggered",
+            Self::Escalated { .. } => "escalated",
+            Self::Review { .. } => "review",
+            Self::Paused { .. } => "run.paused",
+            Self::Unpaused { .. } => "run.unpaused",
+            Self::CancelAsked { .. } => "run.cancel_requested",
+            Self::UndoBegan { .. } => "compensation.started",
+            Self::UndoDone { .. } => "compensation.completed",
+            Self::Ended { .. } => "run.ended",
+            Self::Feedback { .. } => "feedback",
+        }
+    }
+}
+
+// === impl CallError ===
+
+impl CallError {
+    pub fn new(kind: &str, message: impl Into<String>) -> Self {
+        Self { kind: kind.to_owned(), message: message.into(), retryable: false, retry_after: None }
+    }
+
+    #[must_use]
+    pub fn retryable(self) -> Self {
+        Self { retryable: true, ..self }
+    }
+
+    /// What stands in the place of a result.
+    pub fn text(&self) -> String {
+        serde_json::json!({"error": self}).to_string()
+    }
+}

@@ -1,0 +1,393 @@
+//! What each entry of a journal makes of a run.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{Call, Cancel, OpenAsk, Run, Stage, Undoable};
+use crate::agent::definition::hex;
+use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
+use crate::canon::{
+    Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
+};
+
+impl Run {
+    /// Takes in one more entry. Entries that make no sense here change nothing but the count.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq += 1;
+        self.take(event);
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Created(_) | Event::Planned { .. } | Event::Guarded { .. } => {}
+            Event::Started { at } => {
+                self.started.get_or_insert(*at);
+                self.works(*at);
+            }
+            Event::Resumed { at, .. } => self.works(*at),
+            Event::Asked { .. } | Event::Answered { .. } | Event::AskFailed { .. } => {
+                self.take_model(event);
+            }
+            Event::Fallback { level, .. } => self.fallback_level = self.fallback_level.max(*level),
+            Event::Requested(request) => self.take_request(request),
+            Event::Refused { id, error } => {
+                self.settle(id, vec![Part::text(error.text())], true);
+            }
+            Event::ApprovalAsked { .. }
+            | Event::Approved { .. }
+            | Event::Rejected { .. }
+            | Event::InputAsked { .. }
+            | Event::InputGiven { .. } => self.take_word(event),
+            Event::Began { id, .. } => self.stage(id, Stage::Began),
+            Event::Done { id, parts, bytes, value, .. } => {
+                self.bytes += bytes;
+                self.note_undo(id, value.as_ref());
+                self.settle(id, parts.clone(), false);
+            }
+            Event::Failed { id, error, .. } => {
+                if let Some(call) = self.call(id).filter(|_| is_degrading(error)) {
+                    let tool = call.request.tool.clone();
+                    self.degraded_tools.insert(tool);
+                }
+                self.settle(id, vec![Part::text(error.text())], true);
+            }
+            Event::Unknown { id } => self.stage(id, Stage::Unknown),
+            Event::Resolved { id, outcome, result, .. } => {
+                self.resolve(id, *outcome, result.as_ref());
+            }
+            Event::ClientResult { id, parts, is_error } => {
+                self.settle(id, parts.clone(), *is_error);
+            }
+            Event::ChildStarted { id, run, .. } => self.stage(id, Stage::Child { run: *run }),
+            Event::ChildDone { id, state, parts, .. } => {
+                self.settle(id, parts.clone(), *state != RunState::Completed);
+            }
+            Event::Handoff { id, to, from, summary } => {
+                self.hand_over(id, (from, to), summary.as_deref());
+            }
+            Event::AgentFallback { to, .. } => {
+                self.active.clone_from(to);
+                self.degraded = true;
+                self.failures = 0;
+            }
+            Event::Compacted { through, summary, usage, cost } => {
+                self.compacted = Some((*through as usize, summary.clone()));
+                self.pay(*usage, *cost);
+            }
+            Event::Noted { text, reason } => self.note(text, reason.as_deref()),
+            Event::LimitHit { reason } => {
+                self.limit.get_or_insert(*reason);
+            }
+            Event::Escalated { reason, .. } => self.escalated = Some(reason.clone()),
+            Event::Review { confidence, .. } => self.is_sure(*confidence),
+            Event::Paused { .. } => self.paused = true,
+            Event::Unpaused { .. } => {
+                self.paused = false;
+                self.escalated = None;
+            }
+            Event::CancelAsked { by, reason, after_step } => {
+                let (by, reason) = (by.clone(), reason.clone());
+                self.cancel = Some(Cancel { by, reason, after_step: *after_step });
+            }
+            Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
+                let is_over = matches!(event, Event::UndoDone { .. });
+                if let Some(undo) = self.undoable.iter_mut().find(|undo| undo.id == *id) {
+                    undo.began = true;
+                    undo.over |= is_over;
+                }
+            }
+            Event::Ended { state, reason, message, degraded, at } => {
+                (self.state, self.reason) = (*state, *reason);
+                self.message.clone_from(message);
+                self.degraded |= degraded;
+                self.finished = Some(*at);
+            }
+            Event::Feedback { .. } => {}
+        }
+    }
+
+    /// It is at work again.
+    fn works(&mut self, at: u64) {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited += at.saturating_sub(since);
+        }
+        self.state = RunState::Running;
+    }
+
+    /// It waits from now on.
+    pub fn rests(&mut self, state: RunState, at: u64) {
+        self.state = state;
+        self.waiting_since.get_or_insert(at);
+    }
+
+    fn take_model(&mut self, event: &Event) {
+        match event {
+            Event::Asked { call, max_tokens, input_estimate, tools, .. } => {
+                self.asks = self.asks.max(*call);
+                self.is_last = !tools && self.limit.is_some();
+                self.open_ask = Some(OpenAsk {
+                    call: *call,
+                    max_tokens: *max_tokens,
+                    input_estimate: *input_estimate,
+                    tools: *tools,
+                });
+            }
+            Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
+                self.open_ask = None;
+                (self.failures, self.retry) = (0, None);
+                self.answers += 1;
+                self.fallback_level = self.fallback_level.max(*fallback_level);
+                self.pay(*usage, *cost);
+                self.take_answer(parts, finish);
+            }
+            Event::AskFailed { call, usage, cost, lost, .. } => {
+                self.open_ask = None;
+                self.retry = Some(*call);
+                if !lost {
+                    self.failures += 1;
+                }
+                self.pay(*usage, *cost);
+            }
+            _ => {}
+        }
+    }
+
+    fn pay(&mut self, usage: Usage, cost: Option<u64>) {
+        self.usage += usage;
+        self.cost += cost.unwrap_or_default();
+    }
+
+    fn take_answer(&mut self, parts: &[Part], finish: &Finish) {
+        self.finish = Some(finish.reason);
+        self.calls.clear();
+        self.transcript.push(Message::new(Role::Assistant, parts.to_vec()));
+    }
+
+    fn take_request(&mut self, request: &Requested) {
+        self.tool_calls += 1;
+        *self.tool_uses.entry(request.tool.clone()).or_default() += 1;
+        let same = fingerprint(&request.alias, &request.args);
+        *self.repeated.entry(same).or_default() += 1;
+        self.calls.push(Call { request: request.clone(), stage: Stage::New, edited: false });
+    }
+
+    /// What people were asked, and what they said.
+    fn take_word(&mut self, event: &Event) {
+        match event {
+            Event::ApprovalAsked { id, approval, hash, expires_at, .. } => {
+                let (approval, hash) = (approval.clone(), hash.clone());
+                self.stage(id, Stage::Pending { approval, hash, expires_at: *expires_at });
+            }
+            Event::Approved { id, args, .. } => {
+                let Some(call) = self.call_mut(id) else { return };
+                if let Some(args) = args {
+                    call.request.args = args.clone();
+                    call.edited = true;
+                }
+                if let Stage::Pending { hash, .. } = &call.stage {
+                    call.stage = Stage::Approved { hash: hash.clone() };
+                }
+            }
+            Event::Rejected { id, comment, expired, .. } => {
+                let why = match (expired, comment) {
+                    (true, _) => "Nobody has allowed it in time.".to_owned(),
+                    (false, Some(comment)) => format!("A person has not allowed it: {comment}"),
+                    (false, None) => "A person has not allowed it.".to_owned(),
+                };
+                let error = CallError::new("denied", why);
+                self.settle(id, vec![Part::text(error.text())], true);
+            }
+            Event::InputAsked { request, id, expires_at, .. } => {
+                self.questions += 1;
+                let request = request.clone();
+                self.stage(id, Stage::Asking { request, expires_at: *expires_at });
+            }
+            Event::InputGiven { id, values, .. } => {
+                self.questions = 0;
+                if id.is_empty() {
+                    return self.hear_human(values);
+                }
+                let Some(call) = self.call_mut(id) else { return };
+                if call.request.doer == Doer::User {
+                    let text = said(values);
+                    self.settle(id, vec![Part::text(text)], false);
+                } else if call.stage != Stage::Over {
+                    call.stage = Stage::Answered { values: values.clone() };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A person has the answer, or has something to say before it goes on.
+    fn hear_human(&mut self, values: &Value) {
+        self.escalated = None;
+        match values.get("answer").and_then(Value::as_str) {
+            Some(answer) => {
+                let parts = vec![Part::text(answer)];
+                self.transcript.push(Message::new(Role::Assistant, parts));
+                (self.finish, self.settled_by_human) = (Some(FinishReason::Stop), true);
+                self.calls.clear();
+            }
+            None => self.note(&said(values), Some("repair")),
+        }
+    }
+
+    fn stage(&mut self, id: &str, stage: Stage) {
+        if let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) {
+            call.stage = stage;
+        }
+    }
+
+    fn resolve(&mut self, id: &str, outcome: Resolution, result: Option<&Value>) {
+        match outcome {
+            Resolution::Done => {
+                self.note_undo(id, result);
+                let text = result.map_or_else(|| "Done.".to_owned(), said);
+                self.settle(id, vec![Part::text(text)], false);
+            }
+            Resolution::Failed => {
+                let error = CallError::new("failed", "A person has found that it failed.");
+                self.settle(id, vec![Part::text(error.text())], true);
+            }
+            // A person has taken it on: it is called once more.
+            Resolution::Retry => self.stage(id, Stage::New),
+        }
+    }
+
+    fn hand_over(&mut self, id: &str, (from, to): (&str, &str), summary: Option<&str>) {
+        let text = format!("`{to}` has the conversation now.");
+        self.settle(id, vec![Part::text(text)], false);
+        self.handoffs += 1;
+        self.active = to.to_owned();
+        if let Some(summary) = summary {
+            let begins = self.results_from().saturating_sub(1);
+            let text = format!("`{from}` hands over to `{to}`: {summary}");
+            self.compacted = Some((begins, text));
+        }
+    }
+
+    fn note(&mut self, text: &str, reason: Option<&str>) {
+        match reason {
+            Some("repair") => {
+                self.repairs += 1;
+                self.finish = None;
+            }
+            Some(same) => {
+                self.remarked.insert(same.to_owned());
+            }
+            None => {}
+        }
+        self.transcript.push(Message::new(Role::User, vec![Part::text(text)]));
+    }
+
+    /// The least sure of all steps is how sure the run is.
+    fn is_sure(&mut self, confidence: Option<u32>) {
+        if let Some(confidence) = confidence {
+            self.confidence = Some(self.confidence.map_or(confidence, |it| it.min(confidence)));
+        }
+    }
+
+    fn note_undo(&mut self, id: &str, result: Option<&Value>) {
+        let Some(call) = self.call(id) else { return };
+        let members = self.definition.members.values();
+        let undo =
+            members.filter_map(|member| member.tool(&call.request.tool)?.undo.as_ref()).next();
+        let Some(undo) = undo else { return };
+        let args = filled(&undo.args, &call.request.args, result.unwrap_or(&Value::Null));
+        let key = format!("{}-undo", call.request.key);
+        let (id, tool) = (id.to_owned(), undo.tool.clone());
+        let (began, over) = (false, false);
+        self.undoable.push(Undoable { id, tool, args, key, began, over });
+    }
+}
+
+/// The tool is not there for now, and the answer has to do without.
+fn is_degrading(error: &CallError) -> bool {
+    matches!(error.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
+}
+
+/// The same for the same call, in whatever order its arguments stand.
+pub(super) fn fingerprint(alias: &str, args: &Value) -> String {
+    let digest = Sha256::digest(format!("{alias}\n{}", sorted(args)).as_bytes());
+    hex(&digest[..16])
+}
+
+/// JSON with the members of objects in the order of their names.
+fn sorted(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let members: BTreeMap<&String, String> =
+                map.iter().map(|(key, value)| (key, sorted(value))).collect();
+            let members: Vec<String> = members
+                .into_iter()
+                .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        }
+        Value::Array(list) => {
+            let list: Vec<String> = list.iter().map(sorted).collect();
+            format!("[{}]", list.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a person has said, for the model.
+fn said(values: &Value) -> String {
+    match values {
+        Value::String(text) => text.clone(),
+        Value::Object(map) if map.len() == 1 => map.values().next().map(said).unwrap_or_default(),
+        other => other.to_string(),
+    }
+}
+
+/// The arguments by which a call is taken back.
+fn filled(pattern: &Value, args: &Value, result: &Value) -> Value {
+    match pattern {
+        Value::String(text) => {
+            let place = |path: &str, value: &Value| {
+                let mut found = value;
+                for name in path.split('.').filter(|name| !name.is_empty()) {
+                    found = match found {
+                        Value::Array(list) => {
+                            name.parse::<usize>().ok().and_then(|at| list.get(at))
+                        }
+                        other => other.get(name),
+                    }
+                    .unwrap_or(&Value::Null);
+                }
+                found.clone()
+            };
+            if let Some(path) = text.strip_prefix("$args.") {
+                place(path, args)
+            } else if let Some(path) = text.strip_prefix("$.result.") {
+                place(path, result)
+            } else if let Some(path) = text.strip_prefix("$.") {
+                place(path, result)
+            } else {
+                pattern.clone()
+            }
+        }
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| (key.clone(), filled(value, args, result))).collect()
+        }
+        Value::Array(list) => list.iter().map(|value| filled(value, args, result)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Whether a message is the result of a call.
+pub(in crate::agent) fn result_of(message: &Message) -> Option<&ToolResult> {
+    match message.parts.first().map(|part| &part.content) {
+        Some(Content::ToolResult(result)) => Some(result),
+        _ => None,
+    }
+}
+
+/// The reason that a limit gives, unless something else ended the run.
+pub(super) fn incomplete(reason: StopReason) -> (RunState, Option<StopReason>) {
+    (RunState::Incomplete, Some(reason))
+}

@@ -1,0 +1,345 @@
+//! A run as its journal tells it, and what is to be done next. Pure: no clock, no chance, no I/O.
+//! The same entries always make the same state.
+
+mod apply;
+mod next;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub(in crate::agent) use self::apply::result_of;
+pub use self::next::{Ending, Step};
+use super::definition::{Definition, Member};
+use super::event::{CallError, Created, Requested};
+use crate::canon::{
+    Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
+};
+use crate::store::runs::Totals;
+
+/// A run at one moment.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub id: RunId,
+    pub created: Created,
+    pub definition: Arc<Definition>,
+    /// The number of its last entry.
+    pub seq: u64,
+    pub state: RunState,
+    pub reason: Option<StopReason>,
+    /// What is to be said of its end.
+    pub message: Option<String>,
+    pub started: Option<u64>,
+    pub finished: Option<u64>,
+    /// Since when nothing was to be done, and how long that was before, in milliseconds.
+    pub waiting_since: Option<u64>,
+    pub waited: u64,
+    /// Who has the conversation.
+    pub active: String,
+    /// All that was said, earlier turns of the session included.
+    pub transcript: Vec<Message>,
+    /// How much of it is from earlier turns.
+    pub earlier: usize,
+    /// What stands for the messages before this one.
+    pub compacted: Option<(usize, String)>,
+    /// Calls of models that were begun.
+    pub asks: u32,
+    pub open_ask: Option<OpenAsk>,
+    /// How often in a row a model was asked in vain, and the call that is made again.
+    pub failures: u32,
+    pub retry: Option<u32>,
+    /// Calls whose repetition was remarked on.
+    pub remarked: BTreeSet<String>,
+    /// A person has the last word, for this reason.
+    pub escalated: Option<String>,
+    /// A person has said it.
+    pub settled_by_human: bool,
+    /// What the last answer wants done, in its order.
+    pub calls: Vec<Call>,
+    pub answers: u32,
+    /// How the last answer ended.
+    pub finish: Option<FinishReason>,
+    /// The last answer was given without tools because a limit was hit.
+    pub is_last: bool,
+    pub tool_calls: u32,
+    /// Of each tool.
+    pub tool_uses: BTreeMap<String, u32>,
+    /// How often the same was called with the same arguments.
+    pub repeated: BTreeMap<String, u32>,
+    pub bytes: u64,
+    pub usage: Usage,
+    pub cost: u64,
+    pub handoffs: u32,
+    pub repairs: u32,
+    /// How often its user was asked in vain.
+    pub questions: u32,
+    pub limit: Option<StopReason>,
+    /// The least sure it was.
+    pub confidence: Option<u32>,
+    pub degraded: bool,
+    pub degraded_tools: BTreeSet<String>,
+    pub fallback_level: u32,
+    pub paused: bool,
+    pub cancel: Option<Cancel>,
+    /// What can be taken back, in the order in which it was done.
+    pub undoable: Vec<Undoable>,
+}
+
+/// A model that is being asked, or was when the process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenAsk {
+    pub call: u32,
+    pub max_tokens: u64,
+    pub input_estimate: u64,
+    pub tools: bool,
+}
+
+/// Something that the model wants done.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub request: Requested,
+    pub stage: Stage,
+    /// A person has put in other arguments.
+    pub edited: bool,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stage {
+    New,
+    /// A person must let it pass.
+    Pending {
+        approval: String,
+        hash: String,
+        expires_at: u64,
+    },
+    /// A person has.
+    Approved {
+        hash: String,
+    },
+    /// It may have happened.
+    Began,
+    /// A person must say what became of it.
+    Unknown,
+    /// A person must answer first.
+    Asking {
+        request: String,
+        expires_at: u64,
+    },
+    /// It was answered, and can go on.
+    Answered {
+        values: serde_json::Value,
+    },
+    /// Another run does it.
+    Child {
+        run: RunId,
+    },
+    /// It has its result.
+    Over,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancel {
+    pub by: String,
+    pub reason: Option<String>,
+    pub after_step: bool,
+}
+
+/// A call that was done and can be taken back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undoable {
+    pub id: String,
+    pub tool: String,
+    pub args: serde_json::Value,
+    pub key: String,
+    pub began: bool,
+    pub over: bool,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// A run of which nothing but the beginning is known. `history`: what was said in the session
+    /// before.
+    pub fn new(
+        id: RunId,
+        created: Created,
+        definition: Arc<Definition>,
+        history: Vec<Message>,
+    ) -> Self {
+        let earlier = history.len();
+        let mut transcript = history;
+        transcript.extend(created.messages.iter().cloned());
+        let active = definition.agent.clone();
+        Self {
+            id,
+            created,
+            definition,
+            seq: 1,
+            state: RunState::Queued,
+            reason: None,
+            message: None,
+            started: None,
+            finished: None,
+            waiting_since: None,
+            waited: 0,
+            active,
+            transcript,
+            earlier,
+            compacted: None,
+            asks: 0,
+            open_ask: None,
+            failures: 0,
+            retry: None,
+            remarked: BTreeSet::new(),
+            escalated: None,
+            settled_by_human: false,
+            calls: Vec::new(),
+            answers: 0,
+            finish: None,
+            is_last: false,
+            tool_calls: 0,
+            tool_uses: BTreeMap::new(),
+            repeated: BTreeMap::new(),
+            bytes: 0,
+            usage: Usage::default(),
+            cost: 0,
+            handoffs: 0,
+            repairs: 0,
+            questions: 0,
+            limit: None,
+            confidence: None,
+            degraded: false,
+            degraded_tools: BTreeSet::new(),
+            fallback_level: 0,
+            paused: false,
+            cancel: None,
+            undoable: Vec::new(),
+        }
+    }
+
+    /// Who has the conversation. A definition always has the agent itself.
+    pub fn member(&self) -> Option<&Member> {
+        self.definition.member(&self.active)
+    }
+
+    pub fn call(&self, id: &str) -> Option<&Call> {
+        self.calls.iter().find(|call| call.request.id == id)
+    }
+
+    fn call_mut(&mut self, id: &str) -> Option<&mut Call> {
+        self.calls.iter_mut().find(|call| call.request.id == id)
+    }
+
+    pub fn totals(&self) -> Totals {
+        Totals {
+            steps: self.asks,
+            tool_calls: self.tool_calls,
+            tokens_in: self.usage.input_total(),
+            tokens_out: self.usage.output,
+            cost: self.cost,
+        }
+    }
+
+    /// Milliseconds that it has worked, without what it waited for people.
+    pub fn worked(&self, now: u64) -> u64 {
+        let Some(started) = self.started else { return 0 };
+        let waiting = self.waiting_since.map_or(0, |since| now.saturating_sub(since));
+        now.saturating_sub(started).saturating_sub(self.waited + waiting)
+    }
+
+    /// When its time is over, if it does not wait.
+    pub fn deadline(&self, now: u64) -> u64 {
+        let limit = self.created.budget.and_then(|budget| budget.seconds).map(|it| it * 1000);
+        let own = u64::try_from(self.definition.limits.timeout.as_millis()).unwrap_or(u64::MAX);
+        let limit = limit.map_or(own, |limit| limit.min(own));
+        now.saturating_add(limit.saturating_sub(self.worked(now)))
+    }
+
+    /// How many calls of models it may make.
+    pub fn most_steps(&self) -> u32 {
+        let lower = self.created.budget.and_then(|budget| budget.steps);
+        let limits = &self.definition;
+        let own = limits.limits.steps.min(limits.budget.model_calls);
+        lower.map_or(own, |lower| lower.min(own)).max(1)
+    }
+
+    pub fn most_tool_calls(&self) -> u32 {
+        let own = self.definition.budget.tool_calls;
+        let lower = self.created.budget.and_then(|budget| budget.tool_calls);
+        let wished = self.created.wishes.max_tool_calls;
+        [lower, wished].into_iter().flatten().fold(own, u32::min)
+    }
+
+    /// The text of its last answer, or of the last that said anything.
+    pub fn answer(&self) -> Vec<Part> {
+        let own = self.transcript.iter().skip(self.earlier).rev();
+        let said = |message: &&Message| {
+            message.role == crate::canon::Role::Assistant
+                && message.parts.iter().any(|part| part.as_text().is_some_and(|it| !it.is_empty()))
+        };
+        let last = own.into_iter().find(said);
+        let shown = |part: &&Part| matches!(part.content, Content::Text { .. } | Content::Media(_));
+        last.map(|message| message.parts.iter().filter(shown).cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// How often the same call was made, if that is looked at.
+    pub fn repetitions(&self, request: &Requested) -> u32 {
+        let tool = self.member().and_then(|member| member.tool(&request.tool));
+        if tool.is_some_and(|tool| tool.repeatable) {
+            return 0;
+        }
+        let same = apply::fingerprint(&request.alias, &request.args);
+        self.repeated.get(&same).copied().unwrap_or_default()
+    }
+
+    /// What was said, with a word for every call that has no result.
+    pub fn closed(mut self) -> Vec<Message> {
+        let open: Vec<String> = self
+            .calls
+            .iter()
+            .filter(|call| call.stage != Stage::Over)
+            .map(|call| call.request.id.clone())
+            .collect();
+        for id in open {
+            let error = CallError::new("cancelled", "The run ended before this was done.");
+            self.settle(&id, vec![Part::text(error.text())], true);
+        }
+        self.transcript
+    }
+
+    /// Puts the result of a call where the model reads it.
+    fn settle(&mut self, id: &str, parts: Vec<Part>, is_error: bool) {
+        let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) else { return };
+        call.stage = Stage::Over;
+        let result = ToolResult {
+            id: id.to_owned(),
+            name: Some(call.request.alias.clone()),
+            parts,
+            is_error,
+            custom: false,
+        };
+        // In the order of the calls, whichever ends first.
+        let order: Vec<&str> = self.calls.iter().map(|call| call.request.id.as_str()).collect();
+        let rank = |id: &str| order.iter().position(|known| *known == id).unwrap_or(usize::MAX);
+        let own = rank(id);
+        let from = self.results_from();
+        let behind = self.transcript[from..].iter().position(|message| {
+            let first = message.parts.first().map(|part| &part.content);
+            matches!(first, Some(Content::ToolResult(other)) if rank(&other.id) > own)
+        });
+        let at = behind.map_or(self.transcript.len(), |place| from + place);
+        let message =
+            Message::new(crate::canon::Role::Tool, vec![Part::new(Content::ToolResult(result))]);
+        self.transcript.insert(at, message);
+    }
+
+    /// Behind the last answer of a model.
+    fn results_from(&self) -> usize {
+        let last = self
+            .transcript
+            .iter()
+            .rposition(|message| message.role == crate::canon::Role::Assistant);
+        last.map_or(self.transcript.len(), |place| place + 1)
+    }
+}

@@ -1,0 +1,478 @@
+//! Who works at which run in this process, and for how long: leases, places, and the look for runs
+//! that nobody works at.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+use super::actor::{Actor, Live, Rest, report};
+use super::budget::{Purse, Used};
+use super::definition::Definition;
+use super::event::{Created, Event};
+use super::journal::{Halt, Journal, now};
+use super::run::Run;
+use super::voice::Voice;
+use crate::access::{Caller, CallerRef};
+use crate::canon::{Message, RunId, RunState, StopReason};
+use crate::config::{Durability, OnLeave, StreamMode};
+use crate::error::{Error, Kind};
+use crate::gateway::Gateway;
+use crate::net::workers::Workers;
+use crate::store::Failure;
+use crate::store::runs::{RunFilter, RunRow};
+use crate::tool::Toolbox;
+
+/// How often leases are held on to and new work is looked for.
+const TICK: Duration = Duration::from_secs(1);
+/// Entries that are read at once.
+const PAGE: u32 = 1000;
+/// Turns of a session that are remembered.
+const MOST_TURNS: usize = 100;
+
+/// All who work at runs here.
+#[derive(Debug)]
+pub(super) struct Staff {
+    pub(super) gateway: Arc<Gateway>,
+    workers: Arc<Workers>,
+    /// Of runs whose lease is held here.
+    lives: Mutex<HashMap<RunId, Held>>,
+    places: Arc<Semaphore>,
+    /// There may be something to take over.
+    pub(super) wake: Notify,
+    /// Agents whose runs do not begin.
+    pub(super) paused: Mutex<BTreeSet<String>>,
+    pub(super) begun: Mutex<super::begin::Begun>,
+    closing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Held {
+    live: Arc<Live>,
+    journal: Arc<Journal>,
+}
+
+/// A run as the store has it.
+pub(super) struct Loaded {
+    pub(super) run: Run,
+    pub(super) last_at: u64,
+}
+
+impl Staff {
+    pub(super) fn new(gateway: Arc<Gateway>, workers: Arc<Workers>) -> Arc<Self> {
+        let places = gateway.snapshot().config.agent_engine.workers;
+        Arc::new(Self {
+            gateway,
+            workers,
+            lives: Mutex::default(),
+            places: Arc::new(Semaphore::new(places)),
+            wake: Notify::new(),
+            paused: Mutex::default(),
+            begun: Mutex::default(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn toolbox(&self) -> Arc<Toolbox> {
+        Arc::clone(&self.gateway.snapshot().toolbox)
+    }
+
+    /// How long a lease holds, in milliseconds.
+    pub(super) fn lease(&self) -> u64 {
+        let lease = self.gateway.snapshot().config.agent_engine.lease;
+        u64::try_from(lease.as_millis()).unwrap_or(15_000)
+    }
+
+    pub(super) fn live(&self, run: RunId) -> Option<Arc<Live>> {
+        self.lives().get(&run).map(|held| Arc::clone(&held.live))
+    }
+
+    pub(super) fn forget(&self, live: &Arc<Live>) {
+        let mut lives = self.lives();
+        // It may be at work again already, for another client.
+        if lives.get(&live.id).is_some_and(|held| Arc::ptr_eq(&held.live, live)) {
+            lives.remove(&live.id);
+        }
+    }
+
+    fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The work of a process: holds leases, takes over what nobody works at, lets go of what is
+    /// old.
+    pub(super) async fn tend(self: Arc<Self>) {
+        let mut pruned = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                () = self.wake.notified() => {}
+            }
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+            self.renew().await;
+            if self.gateway.snapshot().config.agents.is_empty() || self.gateway.is_draining() {
+                continue;
+            }
+            self.know_paused().await;
+            self.take_over().await;
+            if pruned.elapsed() > Duration::from_mins(10) {
+                pruned = tokio::time::Instant::now();
+                self.prune().await;
+            }
+        }
+    }
+
+    /// Takes on nothing more, and gives up what it has, so that others need not wait for it.
+    pub(super) async fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        let held: Vec<(RunId, u64)> = self
+            .lives()
+            .values()
+            .map(|held| {
+                held.journal.lose();
+                held.live.poke();
+                (held.live.id, held.journal.epoch)
+            })
+            .collect();
+        if !held.is_empty() {
+            let _ = self.gateway.store().renew_runs(held, 0).await;
+        }
+    }
+
+    async fn renew(&self) {
+        let held: Vec<(RunId, u64)> =
+            self.lives().values().map(|held| (held.live.id, held.journal.epoch)).collect();
+        if held.is_empty() {
+            return;
+        }
+        match self.gateway.store().renew_runs(held, self.lease()).await {
+            Ok(renewed) => {
+                let lives = self.lives();
+                for run in &renewed.lost {
+                    let Some(held) = lives.get(run) else { continue };
+                    // One that has just let go by itself has lost nothing.
+                    if Arc::strong_count(&held.journal) > 1 && !held.journal.is_lost() {
+                        held.journal.lose();
+                        held.live.poke();
+                    }
+                }
+                for run in &renewed.signalled {
+                    if let Some(held) = lives.get(run) {
+                        held.live.poke();
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leases of runs could not be held on to"),
+        }
+    }
+
+    async fn know_paused(&self) {
+        if let Ok(paused) = self.gateway.store().paused_agents().await {
+            let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = paused.into_iter().collect();
+        }
+    }
+
+    async fn take_over(self: &Arc<Self>) {
+        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX).min(64);
+        if free == 0 {
+            return;
+        }
+        let claimed = match self.gateway.store().claim_runs(free, self.lease()).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                tracing::debug!(%error, "no runs could be taken over");
+                return;
+            }
+        };
+        for row in claimed {
+            let staff = Arc::clone(self);
+            self.spawn(async move { staff.resume(row, None).await });
+        }
+    }
+
+    /// Starts work on the worker that has least to do: connections belong to one.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        match self.workers.least_loaded() {
+            Some((handle, place)) => self.gateway.tasks.spawn_on(handle, async move {
+                work.await;
+                drop(place);
+            }),
+            None => self.gateway.tasks.spawn(work),
+        }
+    }
+
+    /// Goes on with a run that is claimed; `voice`: for whoever waits for it.
+    pub(super) async fn resume(
+        self: Arc<Self>,
+        row: RunRow,
+        heard: Option<tokio::sync::oneshot::Sender<Arc<Live>>>,
+    ) {
+        if row.takeovers > 0 {
+            self.gateway.telemetry.metrics.agent_takeovers.inc();
+        }
+        match self.open(&row, heard.is_some()).await {
+            Ok(Some(actor)) => {
+                if let Some(heard) = heard {
+                    let _ = heard.send(Arc::clone(&actor.live));
+                }
+                self.work(actor, None).await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(run_id = %row.id, %error, "a run could not be gone on with");
+            }
+        }
+    }
+
+    /// Works at a run as long as there is something to do.
+    pub(super) async fn work(self: &Arc<Self>, actor: Actor, place: Option<OwnedSemaphorePermit>) {
+        let place = match place {
+            Some(place) => Some(place),
+            None => Arc::clone(&self.places).acquire_owned().await.ok(),
+        };
+        let agent = actor.definition.agent.clone();
+        let active = &self.gateway.telemetry.metrics.agent_runs_active;
+        active.with_label_values(&[&agent]).inc();
+        let rest = actor.drive_on().await;
+        active.with_label_values(&[&agent]).dec();
+        self.forget(&actor.live);
+        drop(place);
+        match rest {
+            Ok(Rest::Over(_)) => {}
+            // What came meanwhile is not waited for.
+            Ok(Rest::Waits(..)) => self.wake.notify_one(),
+            Err(Halt::LeaseLost) => {
+                if !self.closing.load(Ordering::Acquire) {
+                    self.gateway.telemetry.metrics.agent_lease_lost.inc();
+                    tracing::warn!(run_id = %actor.live.id, "another process has taken a run over");
+                }
+                actor.live.voice.fail(elsewhere());
+            }
+            Err(Halt::Store(error)) => {
+                tracing::error!(run_id = %actor.live.id, %error, "a run cannot be kept");
+                let message = "The run cannot be kept at the moment; it goes on when it can.";
+                actor.live.voice.fail(Error::new(Kind::Overloaded, message));
+            }
+        }
+    }
+
+    /// A place for a run that is to begin now, or none.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Whoever goes on with a run that was claimed. `None`: it has ended instead.
+    async fn open(self: &Arc<Self>, row: &RunRow, followed: bool) -> Result<Option<Actor>, Halt> {
+        let most = self.gateway.snapshot().config.agent_engine.max_takeovers;
+        let Loaded { run, last_at } = self.load(row).await?;
+        let caller = match self.caller(&run.created).await {
+            Ok(caller) => Ok(caller),
+            Err(error) => Err((StopReason::Denied, error.message.to_string())),
+        };
+        let caller = match caller {
+            Ok(_) if row.takeovers > most => {
+                Err((StopReason::Takeovers, "It was taken over too often.".to_owned()))
+            }
+            caller => caller,
+        };
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err((reason, message)) => {
+                self.give_up((run, row.epoch), reason, message).await?;
+                return Ok(None);
+            }
+        };
+        let used = self.used_before(row).await;
+        let parts = (run, last_at);
+        let actor = self.actor(parts, (row, caller), (used, None), followed).await?;
+        Ok(Some(actor))
+    }
+
+    /// Ends a run that nobody can go on with.
+    async fn give_up(
+        &self,
+        (run, epoch): (Run, u64),
+        reason: StopReason,
+        message: String,
+    ) -> Result<(), Halt> {
+        let id = run.id;
+        let letter = crate::store::runs::NewLetter {
+            id: format!("dlq_{}", RunId::new().simple()),
+            kind: "run".to_owned(),
+            payload: serde_json::json!({"run": id.to_string()}).to_string(),
+            error: message.clone(),
+            attempts: 1,
+        };
+        let journal = Journal::new(self.gateway.store().clone(), run, (epoch, true));
+        let (state, at) = (RunState::Failed, now());
+        let reason = Some(reason);
+        let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
+        let beside = super::journal::Beside { letters: vec![letter], ..Default::default() };
+        journal.end(vec![ended], beside).await
+    }
+
+    /// What the whole tree has used so far.
+    async fn used_before(&self, row: &RunRow) -> Used {
+        let filter = RunFilter { root: Some(row.root), ..RunFilter::default() };
+        let rows = self.gateway.store().runs(filter, PAGE).await.unwrap_or_default();
+        rows.iter().fold(Used::default(), |mut used, row| {
+            used.usd += row.totals.cost;
+            used.tokens += row.totals.tokens_in + row.totals.tokens_out;
+            used.model_calls += row.totals.steps;
+            used.tool_calls += row.totals.tool_calls;
+            used
+        })
+    }
+
+    async fn caller(&self, created: &Created) -> Result<Caller, Error> {
+        let known: CallerRef = serde_json::from_value(created.caller.clone())
+            .map_err(|_| Error::new(Kind::Internal, "Its caller is not known any more."))?;
+        self.gateway.recognise(&known).await
+    }
+
+    /// Puts together who works at a run.
+    pub(super) async fn actor(
+        self: &Arc<Self>,
+        (mut run, last_at): (Run, u64),
+        (row, caller): (&RunRow, Caller),
+        (used, above): (Used, Option<Arc<Purse>>),
+        followed: bool,
+    ) -> Result<Actor, Halt> {
+        let config = &self.gateway.snapshot().config.agent_engine;
+        let definition = Arc::clone(&run.definition);
+        let strict = match config.durability {
+            Durability::Strict => true,
+            Durability::Relaxed => false,
+            Durability::Auto => definition.changes_something() || run.created.wishes.background,
+        };
+        let is_new = run.started.is_none();
+        if !is_new {
+            run.waiting_since = Some(last_at);
+        }
+        let before = run.usage;
+        let only_final = definition.stream == StreamMode::Final || !run.created.wishes.streams;
+        let purse = Purse::new(&definition.budget, run.created.budget, used, above);
+        let depth = run.created.depth;
+        let live = Arc::new(Live {
+            id: row.id,
+            root: row.root,
+            owner: row.owner.clone(),
+            version: row.version.as_str().into(),
+            voice: Voice::new(only_final),
+            report: watch::Sender::new(report(&run)),
+            seq: watch::Sender::new(run.seq),
+            poke: Notify::new(),
+            poked: AtomicBool::new(true),
+            leaves: followed
+                && config.on_disconnect == OnLeave::Cancel
+                && !run.created.wishes.background,
+        });
+        let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));
+        let at = now();
+        let first =
+            if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
+        journal.append(vec![first]).await?;
+        let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
+        self.lives().insert(row.id, held);
+        let staff = Arc::clone(self);
+        let signals = AtomicU64::new(0);
+        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
+    }
+
+    /// Whoever works at a child of a run; `None` where that is over or somebody else's.
+    pub(super) async fn child(
+        self: &Arc<Self>,
+        parent: &Actor,
+        id: RunId,
+    ) -> Result<Option<Actor>, Halt> {
+        let store = self.gateway.store();
+        let failed = |failure: Failure| Halt::Store(failure.to_string());
+        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        let Loaded { run, last_at } = self.load(&row).await?;
+        let who = (&row, parent.caller.clone());
+        let used = Used::default();
+        let above = Some(Arc::clone(&parent.purse));
+        self.actor((run, last_at), who, (used, above), false).await.map(Some)
+    }
+
+    /// Reads a run from its journal.
+    pub(super) async fn load(&self, row: &RunRow) -> Result<Loaded, Halt> {
+        let (created, events, last_at) = self.entries(row.id).await?;
+        let history = self.history(created.previous).await?;
+        let definition = self.definition(&created.definition).await?;
+        let mut run = Run::new(row.id, created, definition, history);
+        events.iter().for_each(|event| run.apply(event));
+        Ok(Loaded { run, last_at })
+    }
+
+    /// How a run began, what has happened since, and when the last of it did.
+    pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
+        let (mut rows, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.gateway.store().run_events(id, after, PAGE).await;
+            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            rows.extend(page);
+        }
+        let last_at = rows.last().map_or(0, |row| row.at);
+        let read = |data: &str| {
+            serde_json::from_str::<Event>(data)
+                .map_err(|error| Halt::Store(format!("an entry of {id} makes no sense: {error}")))
+        };
+        let events = rows.iter().map(|row| read(&row.data)).collect::<Result<Vec<_>, _>>()?;
+        let mut events = events.into_iter();
+        let Some(Event::Created(created)) = events.next() else {
+            return Err(Halt::Store(format!("the journal of {id} has no beginning")));
+        };
+        Ok((*created, events.collect(), last_at))
+    }
+
+    /// What was said in a session up to the end of this run.
+    pub(super) async fn history(&self, last: Option<RunId>) -> Result<Vec<Message>, Halt> {
+        let (mut turns, mut next) = (Vec::new(), last);
+        while let Some(id) = next.take().filter(|_| turns.len() < MOST_TURNS) {
+            let (created, events, _) = self.entries(id).await?;
+            next = created.previous;
+            turns.push((id, created, events));
+        }
+        let mut history = Vec::new();
+        for (id, created, events) in turns.into_iter().rev() {
+            let definition = self.definition(&created.definition).await?;
+            let mut run = Run::new(id, created, definition, history);
+            events.iter().for_each(|event| run.apply(event));
+            history = run.closed();
+        }
+        Ok(history)
+    }
+
+    pub(super) async fn definition(&self, hash: &str) -> Result<Arc<Definition>, Halt> {
+        let body = self.gateway.store().definition(hash).await;
+        let body = body.map_err(|failure| Halt::Store(failure.to_string()))?;
+        let read = body.and_then(|body| serde_json::from_str(&body).ok());
+        read.map(Arc::new).ok_or_else(|| Halt::Store(format!("the definition {hash} is not there")))
+    }
+
+    async fn prune(&self) {
+        let config = &self.gateway.snapshot().config.agent_engine;
+        let before = |kept: Duration| {
+            now().saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX))
+        };
+        let (completed, failed) = (before(config.keep_completed), before(config.keep_failed));
+        if let Err(error) = self.gateway.store().prune_runs(completed, failed).await {
+            tracing::warn!(%error, "old runs could not be let go of");
+        }
+    }
+}
+
+fn elsewhere() -> Error {
+    let message = "Another process goes on with this run; ask there, or for its events.";
+    Error::new(Kind::Conflict, message)
+}

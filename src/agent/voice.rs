@@ -1,0 +1,227 @@
+//! What a client hears of a run while it is at work: one answer, however many models spoke.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::cache::Tape;
+use crate::canon::{
+    Content, Delta, Dialect, Event, Finish, FinishReason, Foreign, Opening, Part, Start, ToolCall,
+    Usage,
+};
+
+/// An answer that nobody follows is not held beyond so many bytes.
+const LONGEST: usize = 16 << 20;
+
+/// The one answer of a run, as its client follows it.
+#[derive(Debug)]
+pub(super) struct Voice {
+    tape: Arc<Tape>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    started: bool,
+    /// Only the answer is told, and not what leads to it.
+    only_final: bool,
+    /// What was said in this turn, should it be the answer.
+    held: Vec<Event>,
+    /// A part of the turn is being told.
+    open: bool,
+    /// Some text has been told.
+    told: bool,
+    /// The next text is another turn's.
+    breaks: bool,
+    over: bool,
+}
+
+impl Voice {
+    pub(super) fn new(only_final: bool) -> Self {
+        let state = State { only_final, ..State::default() };
+        Self { tape: Arc::default(), state: Mutex::new(state) }
+    }
+
+    pub(super) fn tape(&self) -> &Arc<Tape> {
+        &self.tape
+    }
+
+    /// A turn of a model begins.
+    pub(super) fn turn(&self, model: &str) {
+        let mut state = self.state();
+        if !state.started {
+            state.started = true;
+            let start = Start { model: model.to_owned(), ..Start::default() };
+            self.push(vec![Event::Start(start)]);
+        }
+        state.held.clear();
+        state.breaks = state.told;
+    }
+
+    /// The model says something. Calls of tools and thoughts are not the client's.
+    pub(super) fn hear(&self, event: &Event) {
+        let mut state = self.state();
+        let mut out = Vec::new();
+        match event {
+            Event::Open { part, .. } => {
+                state.open = matches!(
+                    part,
+                    Opening::Text | Opening::Refusal | Opening::Media(_) | Opening::Audio { .. }
+                );
+                if state.open {
+                    out.push(event.clone());
+                }
+            }
+            Event::Delta { delta, .. } if state.open => {
+                if let (true, Delta::Text(text)) = (state.breaks, delta) {
+                    if !text.is_empty() {
+                        let gap = Delta::Text("\n\n".to_owned());
+                        out.push(Event::Delta { choice: 0, delta: gap });
+                        state.breaks = false;
+                    }
+                }
+                out.push(event.clone());
+            }
+            Event::Close { .. } if state.open => {
+                state.open = false;
+                out.push(event.clone());
+            }
+            _ => {}
+        }
+        self.say(&mut state, out);
+    }
+
+    fn say(&self, state: &mut State, events: Vec<Event>) {
+        if state.only_final {
+            state.held.extend(events);
+            return;
+        }
+        state.told |= events.iter().any(is_text);
+        self.push(events);
+    }
+
+    /// The turn is over, and is the answer or is not; or it broke off, and is begun anew.
+    pub(super) fn turn_over(&self, is_answer: bool) {
+        let mut state = self.state();
+        if state.open {
+            state.open = false;
+            self.say(&mut state, vec![Event::Close { choice: 0 }]);
+        }
+        let held = std::mem::take(&mut state.held);
+        if is_answer {
+            state.told |= held.iter().any(is_text);
+            self.push(held);
+        }
+    }
+
+    /// Something that is no part of the answer.
+    pub(super) fn aside(&self, text: String) {
+        self.push(vec![Event::Aside(text)]);
+    }
+
+    /// A whole text, as the gateway's own word.
+    pub(super) fn text(&self, model: &str, text: &str) {
+        self.turn(model);
+        let mut state = self.state();
+        let breaks = std::mem::take(&mut state.breaks);
+        let text = if breaks { format!("\n\n{text}") } else { text.to_owned() };
+        state.told = true;
+        self.push(vec![
+            Event::Open { choice: 0, part: Opening::Text },
+            Event::Delta { choice: 0, delta: Delta::Text(text) },
+            Event::Close { choice: 0 },
+        ]);
+    }
+
+    /// Parts that were said before, or elsewhere.
+    pub(super) fn parts(&self, model: &str, parts: &[Part]) {
+        for part in parts {
+            if let Content::Text { text, .. } = &part.content {
+                self.text(model, text);
+            }
+        }
+    }
+
+    /// Calls that the client is to make.
+    pub(super) fn calls(&self, model: &str, calls: &[ToolCall]) {
+        self.turn(model);
+        for call in calls {
+            let (id, name, custom) = (call.id.clone(), call.name.clone(), call.custom);
+            self.push(vec![
+                Event::Open { choice: 0, part: Opening::ToolCall { id, name, custom } },
+                Event::Delta { choice: 0, delta: Delta::Arguments(call.arguments.clone()) },
+                Event::Close { choice: 0 },
+            ]);
+        }
+    }
+
+    /// An item that only the responses API has.
+    pub(super) fn item(&self, model: &str, value: Value) {
+        self.turn(model);
+        let foreign = Foreign { dialect: Dialect::Responses, value };
+        self.push(vec![
+            Event::Open { choice: 0, part: Opening::Foreign(foreign) },
+            Event::Close { choice: 0 },
+        ]);
+    }
+
+    /// That was all.
+    pub(super) fn end(&self, model: &str, reason: FinishReason, usage: Usage) {
+        self.turn(model);
+        let mut state = self.state();
+        if std::mem::replace(&mut state.over, true) {
+            return;
+        }
+        let finish = Finish { reason, ..Finish::default() };
+        self.push(vec![Event::Finish { choice: 0, finish }, Event::Usage(usage), Event::End]);
+        self.tape.end();
+    }
+
+    /// Whether its client has been told anything.
+    pub(super) fn has_spoken(&self) -> bool {
+        self.state().told
+    }
+
+    /// It cannot go on here, and its client is to know why.
+    pub(super) fn fail(&self, error: crate::error::Error) {
+        self.state().over = true;
+        self.tape.fail(Some(error));
+    }
+
+    fn push(&self, events: Vec<Event>) {
+        self.tape.push(events, LONGEST);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_text(event: &Event) -> bool {
+    matches!(event, Event::Delta { delta: Delta::Text(text), .. } if !text.is_empty())
+}
+
+/// A call of a tool as the responses API shows it.
+pub(super) fn mcp_call(id: &str, name: &str, args: &Value, result: Result<&str, &str>) -> Value {
+    json!({
+        "type": "mcp_call",
+        "id": format!("mcp_{id}"),
+        "server_label": "switchpoint",
+        "name": name,
+        "arguments": args.to_string(),
+        "output": result.ok(),
+        "error": result.err(),
+        "status": if result.is_ok() { "completed" } else { "failed" },
+    })
+}
+
+/// A question to a person, as the responses API shows it.
+pub(super) fn mcp_approval(approval: &str, name: &str, args: &Value) -> Value {
+    json!({
+        "type": "mcp_approval_request",
+        "id": approval,
+        "server_label": "switchpoint",
+        "name": name,
+        "arguments": args.to_string(),
+    })
+}

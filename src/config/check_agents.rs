@@ -1,0 +1,390 @@
+//! Whether agents, tools and prompts fit together: whatever one of them names is there, and nothing
+//! goes in a circle.
+
+use std::collections::BTreeSet;
+
+use super::check::find_model;
+use super::problem::{Report, child, suggestion};
+use super::{Agent, Config, Key, Tool, ToolKind, guard, tool};
+use crate::canon::Effect;
+
+/// What stands behind `/v1/agents/` and is no agent.
+const RESERVED: [&str; 4] = ["runs", "approvals", "dlq", "usage"];
+
+/// One definition of an agent: the agent itself, or one of its versions.
+struct Definition<'a> {
+    name: &'a str,
+    path: String,
+    agent: &'a Agent,
+    config: &'a Config,
+    report: &'a Report,
+    /// It is what holds where the versions say nothing.
+    is_first: bool,
+}
+
+pub(super) fn check(config: &Config, report: &Report) {
+    for (name, agent) in &config.agents {
+        let path = child("agents", name);
+        if RESERVED.contains(&name.as_str()) {
+            report.problem(&path, "this name is taken by the API");
+        }
+        let first = Definition { name, path, agent, config, report, is_first: true };
+        first.check();
+        first.check_rollout();
+        for (version, agent) in &agent.versions {
+            let path = child(&format!("{}.versions", first.path), version);
+            Definition { name, path, agent, config, report, is_first: false }.check();
+        }
+        check_fallback(config, name, report);
+    }
+    check_summarisers(config, report);
+    for (name, tool) in &config.tools {
+        check_tool(config, (name, tool), report);
+    }
+    check_exposed(config, report);
+    for (name, key) in &config.keys {
+        check_grants(config, &child("keys", name), key, report);
+    }
+}
+
+// === impl Definition ===
+
+impl Definition<'_> {
+    fn check(&self) {
+        self.check_route();
+        self.check_prompt();
+        self.check_tools();
+        self.check_others();
+        if self.says("guards") {
+            guard::check_names(self.config, (&self.path, &self.agent.guards), self.report);
+        }
+        let schema = self.agent.output_schema.as_ref();
+        if schema.is_some_and(|schema| schema["type"] != "object") && self.says("output_schema") {
+            self.problem("output_schema", "must be the schema of an object: type = \"object\"");
+        }
+        let limits = &self.agent.limits;
+        if limits.loop_warn > limits.loop_stop && self.says("limits") {
+            self.problem("limits", "`loop_warn` must not be more than `loop_stop`");
+        }
+    }
+
+    /// Whether a fault of this key is this definition's own, and not of what it builds on.
+    fn says(&self, key: &str) -> bool {
+        self.report.mentions(&self.at(key))
+    }
+
+    fn at(&self, key: &str) -> String {
+        format!("{}.{key}", self.path)
+    }
+
+    fn problem(&self, key: &str, message: impl Into<String>) {
+        self.report.problem(&self.at(key), message);
+    }
+
+    fn check_route(&self) {
+        let route = &self.agent.route;
+        if route.is_empty() {
+            if self.is_first && !self.says("route") {
+                self.report.problem(&self.path, "`route` is missing");
+            }
+        } else if self.says("route")
+            && let Err(message) = find_model(self.config, route)
+        {
+            self.problem("route", message);
+        }
+    }
+
+    fn check_prompt(&self) {
+        match (&self.agent.prompt, &self.agent.instructions) {
+            (Some(_), Some(_)) if self.says("prompt") && self.says("instructions") => {
+                self.problem("instructions", "stands beside `prompt`; write one of them");
+            }
+            (None, None) if self.is_first && !self.says("prompt") && !self.says("instructions") => {
+                self.report.problem(&self.path, "needs a `prompt` or `instructions`");
+            }
+            (Some(prompt), _) if self.says("prompt") => {
+                let known = prompt.split_once('@').and_then(|(it, _)| self.config.prompts.get(it));
+                // A folder that cannot be read was reported.
+                let is_unread = known.is_some_and(|prompt| prompt.versions.is_empty());
+                match self.config.prompt(prompt) {
+                    Err(message) if !is_unread => self.problem("prompt", message),
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_tools(&self) {
+        if self.says("tools") {
+            for (position, pattern) in self.agent.tools.iter().enumerate() {
+                let at = format!("tools[{position}]");
+                if let Err(message) = find_tool(self.config, pattern) {
+                    self.problem(&at, message);
+                } else if self.config.tools.get(pattern).is_some_and(|tool| tool.internal) {
+                    self.problem(&at, format!("\"{pattern}\" is internal: no model sees it"));
+                } else {
+                    self.check_decision(&at, pattern);
+                }
+            }
+        }
+        if !self.says("require_tools") && !self.says("tools") {
+            return;
+        }
+        let offered = |name: &str| self.agent.tools.iter().any(|pattern| covers(pattern, name));
+        for (position, name) in self.agent.require_tools.iter().enumerate() {
+            if !offered(name) {
+                let hint = suggestion(name, self.agent.tools.iter().map(String::as_str));
+                let key = if self.says("require_tools") { "require_tools" } else { "tools" };
+                let at = if key == "tools" { key.to_owned() } else { format!("{key}[{position}]") };
+                self.problem(&at, format!("\"{name}\" is none of its `tools`{hint}"));
+            }
+        }
+    }
+
+    /// What must not happen twice is not left to chance: somebody has said who lets it pass, or how
+    /// risky it is. Where whoever has a token may ask for it, that is no mere advice.
+    fn check_decision(&self, at: &str, pattern: &str) {
+        let Some(name) = undecided(self.config, pattern) else { return };
+        let message = format!(
+            "\"{name}\" does what must not happen twice; say in [tools.{name}] who lets it pass \
+             (`approval`), or its `risk`"
+        );
+        if self.config.keys.iter().any(|key| self.is_open_by(key)) {
+            self.problem(at, message);
+        } else {
+            self.report.warn(&self.at(at), message);
+        }
+    }
+
+    /// Whether a key lets people in whom only an identity provider knows.
+    fn is_open_by(&self, (name, key): (&String, &Key)) -> bool {
+        let is_template = key.secret.is_none() && key.hash.is_none();
+        let allows = |list: &Option<Vec<String>>, name: &str| {
+            list.as_ref().is_none_or(|list| list.iter().any(|pattern| covers(pattern, name)))
+        };
+        is_template
+            && allows(&self.agent.access_keys, name)
+            && allows(&key.agents, self.name)
+            && allows(&key.routes, &format!("agent/{}", self.name))
+    }
+
+    fn check_others(&self) {
+        let agent = self.agent;
+        let lists = [("handoffs", &agent.handoffs), ("delegates", &agent.delegates)];
+        for (key, names) in lists.into_iter().filter(|(key, _)| self.says(key)) {
+            for (position, name) in names.iter().enumerate() {
+                let at = format!("{key}[{position}]");
+                if names[..position].contains(name) {
+                    self.problem(&at, "is named twice");
+                }
+                self.check_other(&at, name);
+            }
+        }
+        if let Some(name) = agent.fallback_agent.as_ref().filter(|_| self.says("fallback_agent")) {
+            self.check_other("fallback_agent", name);
+        }
+    }
+
+    fn check_other(&self, key: &str, name: &str) {
+        if name == self.name {
+            self.problem(key, "is the agent itself");
+        } else if !self.config.agents.contains_key(name) {
+            let hint = suggestion(name, self.config.agents.keys().map(String::as_str));
+            self.problem(key, format!("no agent is called \"{name}\"{hint}"));
+        }
+    }
+
+    fn check_rollout(&self) {
+        let agent = self.agent;
+        let versions: Vec<&str> = std::iter::once(agent.version.as_str())
+            .chain(agent.versions.keys().map(String::as_str))
+            .collect();
+        if agent.versions.contains_key(&agent.version) {
+            let path = child(&self.at("versions"), &agent.version);
+            self.report.problem(&path, "is the version that the agent itself is");
+        }
+        let check = |key: &str, name: &str, version: &str| {
+            if !versions.contains(&version) {
+                let hint = suggestion(version, versions.iter().copied());
+                let path = child(&self.at(key), name);
+                self.report.problem(&path, format!("there is no version \"{version}\"{hint}"));
+            }
+        };
+        for (label, version) in &agent.labels {
+            check("rollout.labels", label, version);
+            if versions.contains(&label.as_str()) {
+                let path = child(&self.at("rollout.labels"), label);
+                self.report.problem(&path, "is the name of a version");
+            }
+        }
+        for version in agent.weights.keys() {
+            check("rollout.weights", version, version);
+        }
+        if !agent.weights.is_empty() && agent.weights.values().all(|weight| *weight == 0) {
+            self.problem("rollout.weights", "must be more than 0 together");
+        }
+    }
+}
+
+/// No agent comes back to itself when those fall out that it falls back on.
+fn check_fallback(config: &Config, name: &str, report: &Report) {
+    let next = |name: &str| config.agents.get(name)?.fallback_agent.as_deref();
+    let mut seen = BTreeSet::from([name]);
+    let mut last = next(name);
+    while let Some(fallback) = last.filter(|fallback| seen.insert(fallback)) {
+        last = next(fallback);
+    }
+    // Whoever names itself was told so.
+    if last == Some(name) && seen.len() > 1 {
+        let path = format!("{}.fallback_agent", child("agents", name));
+        report.problem(&path, "leads back to the agent itself");
+    }
+}
+
+/// One that all agents have from the defaults is complained of once, where it stands.
+fn check_summarisers(config: &Config, report: &Report) {
+    let mut told = BTreeSet::new();
+    for (name, agent) in &config.agents {
+        let path = child("agents", name);
+        let first = (path.clone(), &**agent);
+        let versions = agent
+            .versions
+            .iter()
+            .map(|(version, agent)| (child(&format!("{path}.versions"), version), agent));
+        for (path, agent) in std::iter::once(first).chain(versions) {
+            let Some(summariser) = &agent.context.summariser else { continue };
+            let own = format!("{path}.context.summariser");
+            let general = "agent_engine.defaults.context.summariser".to_owned();
+            let path = [own, general].into_iter().find(|path| report.mentions(path));
+            if let Some(path) = path.filter(|path| told.insert(path.clone()))
+                && let Err(message) = find_model(config, summariser)
+            {
+                report.problem(&path, message);
+            }
+        }
+    }
+}
+
+/// Who knows what became of a call only looks, and nobody takes itself back.
+fn check_tool(config: &Config, (name, tool): (&str, &Tool), report: &Report) {
+    let path = child("tools", name);
+    let probe = tool.probe.iter().map(|probe| ("probe", probe));
+    let undo = tool.undo.iter().map(|undo| ("undo", &undo.tool));
+    for (key, other) in probe.chain(undo) {
+        let path = format!("{path}.{key}");
+        if other == name {
+            report.problem(&path, "is the tool itself");
+        } else if key == "probe" && effect_of(config, other).is_some_and(|it| it != Effect::Read) {
+            report.problem(&path, format!("\"{other}\" does more than to read"));
+        }
+    }
+    let clashes = |prefix| name.strip_prefix(prefix).filter(|it| config.agents.contains_key(*it));
+    if let Some(agent) = clashes("delegate_").or_else(|| clashes("handoff_")) {
+        report.problem(&path, format!("is what the agent \"{agent}\" is called as a tool"));
+    }
+}
+
+/// What is offered to others is there.
+fn check_exposed(config: &Config, report: &Report) {
+    for (position, pattern) in config.mcp.agents.iter().enumerate() {
+        if let Err(message) = find_agent(config, pattern) {
+            report.problem(&format!("mcp.expose.agents[{position}]"), message);
+        }
+    }
+    for (position, pattern) in config.mcp.tools.iter().enumerate() {
+        if let Err(message) = find_tool(config, pattern) {
+            report.problem(&format!("mcp.expose.tools[{position}]"), message);
+        }
+    }
+}
+
+/// What a key may use that is not there does no harm, but it is hardly what was meant.
+fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
+    for (position, pattern) in key.agents.iter().flatten().enumerate() {
+        if let Err(message) = find_agent(config, pattern) {
+            report.warn(&format!("{path}.agents[{position}]"), message);
+        }
+    }
+    for (position, pattern) in key.tools.iter().flatten().enumerate() {
+        if let Err(message) = find_tool(config, pattern) {
+            report.warn(&format!("{path}.tools[{position}]"), message);
+        }
+    }
+}
+
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    }
+}
+
+fn find_agent(config: &Config, pattern: &str) -> Result<(), String> {
+    if config.agents.keys().any(|name| covers(pattern, name)) {
+        return Ok(());
+    }
+    let hint = suggestion(pattern, config.agents.keys().map(String::as_str));
+    Err(format!("no agent is called \"{pattern}\"{hint}"))
+}
+
+/// Whether a name, or a pattern with a trailing `*`, can mean a tool. What a source has is known
+/// only when it is asked, so it is enough that there is the source.
+fn find_tool(config: &Config, pattern: &str) -> Result<(), String> {
+    let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
+    if prefix.contains('*') {
+        return Err(format!("{pattern:?}: a `*` may only stand at the end"));
+    }
+    if prefix == pattern {
+        return tool::unknown(config, pattern).map_or(Ok(()), Err);
+    }
+    match prefix.split_once('.') {
+        Some((source, _)) => tool::unknown(config, &format!("{source}.*")).map_or(Ok(()), Err),
+        None if config.tools.keys().any(|name| name.starts_with(prefix)) => Ok(()),
+        None => {
+            let hint = suggestion(prefix, config.tools.keys().map(String::as_str));
+            Err(format!("no tool begins with \"{prefix}\"{hint}"))
+        }
+    }
+}
+
+/// What a call of this tool does to the world, where that can be told from here.
+fn effect_of(config: &Config, name: &str) -> Option<Effect> {
+    let (source, operation) = name.split_once('.').unwrap_or((name, ""));
+    let tool = config.tools.get(source)?;
+    match &tool.kind {
+        kind if !kind.is_source() => Some(tool.effect),
+        // Whatever such a server says of its tools itself is not believed.
+        ToolKind::Mcp(_) => Some(tool.effect_of(operation).unwrap_or(Effect::Once)),
+        _ => tool.effect_of(operation),
+    }
+}
+
+/// The heading of a tool that this name or pattern means, that does what must not happen twice, and
+/// of which nobody has said anything about it.
+fn undecided<'a>(config: &'a Config, pattern: &'a str) -> Option<&'a str> {
+    let is_undecided = |name: &str, tool: &Tool| {
+        let operation = name.split_once('.').map_or("", |(_, operation)| operation);
+        let asked = tool.approval.as_ref().is_some_and(|approval| {
+            let tools = approval.tools.as_ref();
+            tools.is_none_or(|tools| tools.iter().any(|pattern| covers(pattern, operation)))
+        });
+        !asked && tool.written.get("risk").is_none()
+    };
+    let is_once = |name: &str| effect_of(config, name) == Some(Effect::Once);
+    let Some(prefix) = pattern.strip_suffix('*') else {
+        let (name, tool) = config.tools.get_key_value(source_of(pattern))?;
+        return (is_once(pattern) && is_undecided(pattern, tool)).then_some(name);
+    };
+    let meant = |name: &&String| name.starts_with(prefix) || **name == source_of(prefix);
+    config.tools.keys().filter(meant).map(String::as_str).find(|name| {
+        let tool = &config.tools[*name];
+        let named = tool.effects.keys().map(|operation| format!("{name}.{operation}"));
+        let any = if tool.kind.is_source() { format!("{name}.*") } else { (*name).to_owned() };
+        std::iter::once(any).chain(named).any(|name| is_once(&name) && is_undecided(&name, tool))
+    })
+}
+
+fn source_of(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(source, _)| source)
+}

@@ -1,0 +1,115 @@
+//! What people must let pass: listed to those who may decide, and decided once, about exactly what
+//! they have looked at.
+
+use http::header::IF_MATCH;
+use serde_json::Value;
+
+use super::{Answer, Asked, Door, away, told, views};
+use crate::agent::Verdict;
+use crate::error::{Error, Kind};
+use crate::store::runs::{ApprovalRow, Decided};
+
+/// As many are looked through for those that one may decide.
+const LOOKED_THROUGH: u32 = 2000;
+const STATES: [&str; 5] = ["pending", "approved", "denied", "expired", "withdrawn"];
+
+pub(super) async fn list(door: Door, asked: Asked) -> Answer {
+    let query = asked.query(&["state", "role", "run", "limit"])?;
+    let state = query.field("state");
+    if state.is_some_and(|state| !STATES.contains(&state)) {
+        let known = STATES.join(", ");
+        return Err(Error::invalid(format!("`state` is one of {known}.")));
+    }
+    let found = door.gateway.store().approvals(None, state.map(str::to_owned), LOOKED_THROUGH);
+    let rows = found.await.map_err(|failure| away(&failure))?;
+    let role = query.field("role");
+    let run = query.field("run");
+    let wanted = |row: &&ApprovalRow| {
+        may_see(&asked, row)
+            && role.is_none_or(|role| row.roles.iter().any(|known| known == role))
+            && run.is_none_or(|run| row.run.to_string() == run)
+    };
+    let limit = asked.limit()? as usize;
+    told(&views::page(rows.iter().filter(wanted).take(limit).map(views::approval).collect(), None))
+}
+
+pub(super) async fn get(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    told(&views::approval(&find(&door, &asked).await?))
+}
+
+pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
+    asked.says(&["decision", "args", "comment", "remember"])?;
+    let approved = asked.word("decision", &[("approve", true), ("deny", false)])?;
+    let approved = approved.ok_or_else(|| Error::invalid("`decision` is missing."))?;
+    // To let the same call pass again is another decision, about other arguments.
+    asked.word("remember", &[("none", ())])?;
+    let args = asked.body.get("args").filter(|args| !args.is_null()).cloned();
+    if args.is_some() && (!approved || !args.as_ref().is_some_and(Value::is_object)) {
+        return Err(Error::invalid("`args` is an object, and goes with `approve` only."));
+    }
+    let approval = find(&door, &asked).await?;
+    demand(&asked, &approval)?;
+    if approval.state != "pending" {
+        return Err(already(&approval.state));
+    }
+    matches(&asked, &approval)?;
+    let (comment, by) = (asked.text("comment")?, asked.by());
+    let verdict = Verdict { approved, args, comment, by };
+    match door.agents.decide(&approval, verdict).await? {
+        Decided::Done => told(&views::approval(&find(&door, &asked).await?)),
+        Decided::Already(state) => Err(already(&state)),
+        Decided::Missing => Err(missing(&asked)),
+    }
+}
+
+async fn find(door: &Door, asked: &Asked) -> Result<ApprovalRow, Error> {
+    let found = door.gateway.store().approval(&asked.id).await.map_err(|it| away(&it))?;
+    found.filter(|row| may_see(asked, row)).ok_or_else(|| missing(asked))
+}
+
+fn missing(asked: &Asked) -> Error {
+    Error::new(Kind::Missing, format!("There is no approval `{}`.", asked.id))
+}
+
+fn already(state: &str) -> Error {
+    Error::new(Kind::AlreadyDecided, format!("The approval is `{state}` already."))
+}
+
+/// Its run's owner, whoever keeps the gateway, and those who are asked.
+fn may_see(asked: &Asked, row: &ApprovalRow) -> bool {
+    row.owner == asked.owner() || asked.sees_all() || has_role(asked, row)
+}
+
+/// Whoever is asked decides. Where nobody is named, that is the run's own user.
+fn demand(asked: &Asked, row: &ApprovalRow) -> Result<(), Error> {
+    let is_own = row.owner == asked.owner() && row.roles.is_empty();
+    if asked.operates() || has_role(asked, row) || is_own {
+        return Ok(());
+    }
+    let roles = row.roles.join("`, `");
+    let message = match row.roles.as_slice() {
+        [] => "This is for the key that has begun the run, and for operators.".to_owned(),
+        _ => format!("This is for keys with the tag `role` of `{roles}`, and for operators."),
+    };
+    Err(Error::new(Kind::NotAllowed, message))
+}
+
+fn has_role(asked: &Asked, row: &ApprovalRow) -> bool {
+    let role = asked.caller.tags().get("role");
+    role.is_some_and(|role| row.roles.contains(role))
+}
+
+/// Whoever decides says what they have looked at: the hash of tool, version and arguments.
+fn matches(asked: &Asked, row: &ApprovalRow) -> Result<(), Error> {
+    let Some(seen) = asked.header(IF_MATCH.as_str()) else {
+        let message = "Send `If-Match` with the `args_hash` of what you decide about, in quotes.";
+        return Err(Error::new(Kind::PreconditionRequired, message));
+    };
+    let is_it = |tag: &str| matches!(tag.trim(), "*") || tag.trim().trim_matches('"') == row.hash;
+    if seen.split(',').any(is_it) {
+        return Ok(());
+    }
+    let message = "The arguments are not those that `If-Match` names; look at them again.";
+    Err(Error::new(Kind::ArgsChanged, message))
+}

@@ -1,0 +1,166 @@
+//! What is done to a run from outside: it is ended, held, answered, tried again.
+
+use http::{HeaderValue, StatusCode, header::LOCATION};
+use serde_json::{Value, json};
+
+use super::runs::{journal, whole};
+use super::story::Story;
+use super::{Answer, Asked, Door, away, told};
+use crate::agent::event::Resolution;
+use crate::agent::{Again, Told};
+use crate::canon::RunState;
+use crate::error::{Error, Kind};
+use crate::store::runs::RunRow;
+
+const LONGEST_COMMENT: usize = 4096;
+
+/// Ends a run. One that is cancelled already stays so.
+pub(super) async fn cancel(door: Door, asked: Asked) -> Answer {
+    asked.says(&["mode", "reason"])?;
+    let after_step = asked.word("mode", &[("now", false), ("after_step", true)])?;
+    let run = door.own_run(&asked).await?;
+    if run.state == RunState::Cancelled {
+        return told(&whole(&door, &run).await?);
+    }
+    must(!run.state.is_over(), &run, "cancelled")?;
+    let reason = asked.text("reason")?;
+    let wish = Told::Cancel { by: asked.by(), reason, after_step: after_step.unwrap_or(false) };
+    tell(&door, &asked, (&run, "cancelled"), wish).await
+}
+
+pub(super) async fn pause(door: Door, asked: Asked) -> Answer {
+    asked.says(&[])?;
+    let run = door.own_run(&asked).await?;
+    must(!run.state.is_over() && run.state != RunState::Paused, &run, "paused")?;
+    tell(&door, &asked, (&run, "paused"), Told::Pause { by: asked.by() }).await
+}
+
+pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
+    asked.says(&[])?;
+    let run = door.own_run(&asked).await?;
+    must(run.state == RunState::Paused, &run, "resumed")?;
+    tell(&door, &asked, (&run, "resumed"), Told::Resume { by: asked.by() }).await
+}
+
+/// What a run has asked for.
+pub(super) async fn input(door: Door, asked: Asked) -> Answer {
+    asked.says(&["request_id", "values"])?;
+    let run = door.own_run(&asked).await?;
+    let waits = [RunState::WaitingInput, RunState::WaitingHuman];
+    must(waits.contains(&run.state), &run, "answered")?;
+    let request = asked.text("request_id")?;
+    let values = asked.body.get("values").cloned();
+    let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
+    let wish = Told::Input { request, values, by: asked.by() };
+    tell(&door, &asked, (&run, "answered"), wish).await
+}
+
+/// What became of a call of which nobody knew it.
+pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
+    asked.says(&["seq", "outcome", "result"])?;
+    let outcomes =
+        [("done", Resolution::Done), ("failed", Resolution::Failed), ("retry", Resolution::Retry)];
+    let outcome = asked.word("outcome", &outcomes)?;
+    let outcome = outcome.ok_or_else(|| Error::invalid("`outcome` is missing."))?;
+    let seq = asked.body.get("seq").and_then(Value::as_u64);
+    let seq = seq.ok_or_else(|| Error::invalid("`seq` is the number of a `tool.unknown`."))?;
+    let run = door.own_run(&asked).await?;
+    must(!run.state.is_over(), &run, "resolved")?;
+    let pending = Story::of(&journal(&door, run.id).await?).pending();
+    let is_open = |entry: &&Value| entry["seq"].as_u64() == Some(seq);
+    let open = pending["unknown_outcomes"].as_array().and_then(|open| open.iter().find(is_open));
+    let Some(open) = open else {
+        let message = format!("The entry {seq} is no outcome that is still unknown.");
+        return Err(Error::new(Kind::InvalidTransition, message));
+    };
+    let call = open["call_id"].as_str().map(str::to_owned);
+    let result = asked.body.get("result").filter(|result| !result.is_null()).cloned();
+    let wish = Told::Resolve { call, outcome, result, by: asked.by() };
+    tell(&door, &asked, (&run, "resolved"), wish).await
+}
+
+pub(super) async fn feedback(door: Door, asked: Asked) -> Answer {
+    asked.says(&["score", "label", "comment"])?;
+    let run = door.own_run(&asked).await?;
+    let score = match asked.body.get("score") {
+        None | Some(Value::Null) => None,
+        Some(score) => {
+            let score = score.as_f64().filter(|score| (0.0..=1.0).contains(score));
+            Some(score.ok_or_else(|| Error::invalid("`score` is a number from 0 to 1."))?)
+        }
+    };
+    let (label, comment) = (asked.text("label")?, asked.text("comment")?);
+    if score.is_none() && label.is_none() && comment.is_none() {
+        return Err(Error::invalid("Send a `score`, a `label` or a `comment`."));
+    }
+    if comment.as_ref().is_some_and(|comment| comment.len() > LONGEST_COMMENT) {
+        return Err(Error::invalid(format!("`comment` has at most {LONGEST_COMMENT} bytes.")));
+    }
+    let wish = Told::Feedback { score, label, comment, by: asked.by() };
+    door.agents.tell(run.id, wish).await?;
+    told(&json!({"id": run.id.to_string(), "object": "agent.feedback"}))
+}
+
+pub(super) async fn replay(door: Door, asked: Asked) -> Answer {
+    asked.says(&["mode", "overrides"])?;
+    let live = asked.word("mode", &[("recorded", false), ("live", true)])?.unwrap_or(false);
+    let overrides = asked.body.get("overrides").cloned().unwrap_or(Value::Null);
+    if !live && !overrides.is_null() {
+        return Err(Error::invalid("`overrides` go with the mode `live` only."));
+    }
+    let run = door.own_run(&asked).await?;
+    must(run.state.is_over(), &run, "replayed")?;
+    let how = if live { Again::Live { overrides } } else { Again::Recorded };
+    again(&door, &asked, &run, how).await
+}
+
+pub(super) async fn fork(door: Door, asked: Asked) -> Answer {
+    asked.says(&["at_seq", "edit"])?;
+    let at_seq = asked.body.get("at_seq").and_then(Value::as_u64);
+    let at_seq = at_seq.ok_or_else(|| Error::invalid("`at_seq` is the number of an entry."))?;
+    let edit = asked.body.get("edit").filter(|edit| !edit.is_null()).cloned();
+    let run = door.own_run(&asked).await?;
+    if !(1..=run.last_seq).contains(&at_seq) {
+        let message = format!("`at_seq`: the run has the entries 1 to {}.", run.last_seq);
+        return Err(Error::invalid(message));
+    }
+    again(&door, &asked, &run, Again::Fork { at_seq, edit }).await
+}
+
+/// Takes back what a run has done.
+pub(super) async fn compensate(door: Door, asked: Asked) -> Answer {
+    asked.says(&[])?;
+    let run = door.own_run(&asked).await?;
+    must(run.state.is_over(), &run, "compensated")?;
+    again(&door, &asked, &run, Again::Compensate).await
+}
+
+/// Another run that comes of this one.
+async fn again(door: &Door, asked: &Asked, run: &RunRow, how: Again) -> Answer {
+    let id = door.agents.again(&asked.caller, run, how).await?;
+    let row = door.gateway.store().run(None, id).await.map_err(|it| away(&it))?;
+    let row = row.ok_or_else(|| Error::new(Kind::RunNotFound, "The run was not kept."))?;
+    let shown = whole(door, &row).await?;
+    let mut response = crate::http::json(StatusCode::ACCEPTED, &shown);
+    if let Ok(place) = HeaderValue::from_str(&format!("/v1/agents/runs/{id}")) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// Tells a run something, and says how it stands then.
+async fn tell(door: &Door, asked: &Asked, (run, word): (&RunRow, &str), wish: Told) -> Answer {
+    // It may have ended since.
+    let is_told = door.agents.tell(run.id, wish).await?;
+    let run = door.run(asked).await?;
+    must(is_told || !run.state.is_over() || run.state == RunState::Cancelled, &run, word)?;
+    told(&whole(door, &run).await?)
+}
+
+fn must(can: bool, run: &RunRow, word: &str) -> Result<(), Error> {
+    if can {
+        return Ok(());
+    }
+    let message = format!("A run that is `{}` cannot be {word}.", run.state.name());
+    Err(Error::new(Kind::InvalidTransition, message))
+}

@@ -1,0 +1,143 @@
+//! The journal of a run as it grows: a page of it, or server-sent events that a client can take up
+//! again where it lost them.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::{Answer, Asked, Door, away, told, views};
+use crate::canon::RunId;
+use crate::error::Error;
+use crate::gateway::Body;
+use crate::net::BoxError;
+use crate::store::Store;
+use crate::store::runs::EventRow;
+
+/// Entries that are read at once.
+const PAGE: u32 = 200;
+/// How often a run is looked at that is at work elsewhere.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Somebody who reads along.
+struct Reader {
+    store: Store,
+    run: RunId,
+    /// The last entry that was given.
+    after: u64,
+    /// Says when there is more, of a run that is at work here.
+    news: Option<watch::Receiver<u64>>,
+    keepalive: Duration,
+    last: Instant,
+    ready: VecDeque<EventRow>,
+    ended: bool,
+}
+
+pub(super) async fn events(door: Door, asked: Asked) -> Answer {
+    let query = asked.query(&["after", "limit"])?;
+    let after = asked.header("last-event-id").or_else(|| query.field("after"));
+    let after = match after {
+        None => 0,
+        // Of text in flight, the entry before it counts.
+        Some(after) => {
+            after.split('.').next().and_then(|after| after.parse().ok()).ok_or_else(|| {
+                Error::invalid("`after` and `Last-Event-ID` are the number of an entry.")
+            })?
+        }
+    };
+    let run = door.run(&asked).await?;
+    let wants = asked.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    if wants.is_some_and(|wants| wants.contains("application/json")) {
+        return page(&door, (run.id, after), asked.limit()?).await;
+    }
+    let reader = Reader {
+        store: door.gateway.store().clone(),
+        run: run.id,
+        after,
+        news: door.agents.follow(run.id),
+        keepalive: door.gateway.snapshot().config.server.keepalive,
+        last: Instant::now(),
+        ready: VecDeque::new(),
+        ended: false,
+    };
+    let pieces = stream::unfold(reader, |mut reader| async {
+        reader.next().await.map(|piece| (piece, reader))
+    });
+    let mut response = Response::new(Body::pulled(pieces));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn page(door: &Door, (run, after): (RunId, u64), limit: u32) -> Answer {
+    let rows = door.gateway.store().run_events(run, after, limit).await;
+    let rows = rows.map_err(|failure| away(&failure))?;
+    let is_full = rows.len() == limit as usize;
+    let next = rows.last().filter(|_| is_full).map(|row| row.seq.to_string());
+    told(&views::page(rows.iter().map(views::event).collect(), next))
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// The next piece; nothing behind the end of the run.
+    async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
+        loop {
+            if let Some(row) = self.ready.pop_front() {
+                self.last = Instant::now();
+                return Some(Ok(Bytes::from(spelled(&row))));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.read().await {
+                Ok(()) if self.ready.is_empty() && !self.ended => {}
+                Ok(()) => continue,
+                // Broken off, the client comes back to where it was.
+                Err(error) => return Some(Err(error)),
+            }
+            if self.last.elapsed() >= self.keepalive {
+                self.last = Instant::now();
+                return Some(Ok(Bytes::from_static(b": keep-alive\n\n")));
+            }
+            self.wait().await;
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), BoxError> {
+        let rows = self.store.run_events(self.run, self.after, PAGE).await?;
+        if rows.is_empty() {
+            let run = self.store.run(None, self.run).await?;
+            self.ended = run.is_none_or(|run| run.state.is_over() && run.last_seq <= self.after);
+        }
+        self.after = rows.last().map_or(self.after, |row| row.seq);
+        self.ready.extend(rows);
+        Ok(())
+    }
+
+    /// Until there may be more, or it is time for a sign of life.
+    async fn wait(&mut self) {
+        let patience = self.keepalive.saturating_sub(self.last.elapsed());
+        let Some(news) = &mut self.news else {
+            tokio::time::sleep(LOOK.min(patience)).await;
+            return;
+        };
+        if matches!(timeout(patience, news.changed()).await, Ok(Err(_))) {
+            // It is at work here no more.
+            self.news = None;
+        }
+    }
+}
+
+fn spelled(row: &EventRow) -> String {
+    let mut text = String::new();
+    let _ = write!(text, "id: {}\nevent: {}\ndata: {}\n\n", row.seq, row.kind, views::event(row));
+    text
+}

@@ -1,0 +1,33 @@
+//! Work that came to nothing: listed, tried again, or put away for good.
+
+use super::{Answer, Asked, Door, away, told, views};
+use crate::error::{Error, Kind};
+use crate::store::runs::LetterRow;
+
+pub(super) async fn list(door: Door, asked: Asked) -> Answer {
+    asked.query(&["limit"])?;
+    let owner = if asked.sees_all() { None } else { Some(asked.owner()) };
+    let rows = door.gateway.store().letters(owner, asked.limit()?).await;
+    let rows = rows.map_err(|failure| away(&failure))?;
+    told(&views::page(rows.iter().map(views::letter).collect(), None))
+}
+
+pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
+    let letter = close(&door, &asked, "retried").await?;
+    let outcome = door.agents.retry_letter(&letter).await?;
+    let mut shown = views::letter(&letter);
+    shown["outcome"] = outcome;
+    told(&shown)
+}
+
+pub(super) async fn discard(door: Door, asked: Asked) -> Answer {
+    told(&views::letter(&close(&door, &asked, "discarded").await?))
+}
+
+async fn close(door: &Door, asked: &Asked, state: &'static str) -> Result<LetterRow, Error> {
+    asked.says(&[])?;
+    let owner = if asked.operates() { None } else { Some(asked.owner()) };
+    let closed = door.gateway.store().close_letter(owner, &asked.id, state).await;
+    let missing = || Error::new(Kind::Missing, format!("There is no open letter `{}`.", asked.id));
+    closed.map_err(|failure| away(&failure))?.ok_or_else(missing)
+}

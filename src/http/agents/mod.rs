@@ -1,0 +1,237 @@
+//! The doors to agents: their runs, what people decide about them, and their tools. What can be
+//! asked stands in `table`.
+
+mod approvals;
+mod control;
+mod follow;
+mod letters;
+mod registry;
+mod runs;
+mod story;
+pub(super) mod table;
+mod tools;
+mod views;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use self::table::Operation;
+use super::endpoint::parameters;
+use super::{json, refuse};
+use crate::access::Caller;
+use crate::agent::Agents;
+use crate::canon::{Owner, RunId};
+use crate::config::{self, Role};
+use crate::error::{Error, Kind};
+use crate::gateway::{Body, Gateway};
+use crate::store::Failure;
+use crate::store::runs::RunRow;
+
+/// What a body has to arrive.
+const ARRIVAL: Duration = Duration::from_secs(30);
+/// Rows of one page, unless the query says otherwise, and at most.
+const USUAL: u32 = 50;
+const MOST: u32 = 500;
+
+type Answer = Result<Response<Body>, Error>;
+
+/// What every answer is made with.
+#[derive(Debug, Clone)]
+struct Door {
+    gateway: Arc<Gateway>,
+    agents: Agents,
+}
+
+/// What somebody is asking.
+struct Asked {
+    caller: Caller,
+    /// What the path names.
+    id: String,
+    query: Vec<(String, String)>,
+    headers: HeaderMap,
+    body: Map<String, Value>,
+}
+
+pub(super) async fn answer(
+    (gateway, agents): (&Arc<Gateway>, &Agents),
+    (operation, id): (&'static Operation, String),
+    (request, from): (Request<Incoming>, Option<IpAddr>),
+) -> Response<Body> {
+    let door = Door { gateway: Arc::clone(gateway), agents: agents.clone() };
+    let answer = perform(door, (operation, id), (request, from)).await;
+    answer.unwrap_or_else(|error| refuse(&error))
+}
+
+async fn perform(
+    door: Door,
+    (operation, id): (&'static Operation, String),
+    (request, from): (Request<Incoming>, Option<IpAddr>),
+) -> Answer {
+    let house = door.gateway.house(request.headers());
+    let caller = door.gateway.admit(&house, request.headers(), from).await?;
+    let (head, body) = request.into_parts();
+    let query = parameters(head.uri.query().unwrap_or_default());
+    let most = house.config.server.max_body;
+    drop(house);
+    let body =
+        if operation.method == Method::POST { object(body, most).await? } else { Map::new() };
+    let asked = Asked { caller, id, query, headers: head.headers, body };
+    (operation.handler)(door, asked).await
+}
+
+/// The body as one JSON object; without a body an empty one.
+async fn object(body: Incoming, most: usize) -> Result<Map<String, Value>, Error> {
+    let whole = timeout(ARRIVAL, Limited::new(body, most).collect()).await;
+    let whole = whole.map_err(|_| Error::invalid("The body did not arrive in time."))?;
+    let bytes = match whole {
+        Ok(whole) => whole.to_bytes(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            let message = format!("The body has more than {most} bytes.");
+            return Err(Error::new(Kind::TooLarge, message));
+        }
+        Err(_) => return Err(Error::invalid("The body could not be read.")),
+    };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::invalid(format!("The body is not a JSON object: {error}.")))
+}
+
+// === impl Door ===
+
+impl Door {
+    /// A run that this caller may know of; nobody learns whether another one exists.
+    async fn run(&self, asked: &Asked) -> Result<RunRow, Error> {
+        let missing = || Error::new(Kind::RunNotFound, format!("There is no run `{}`.", asked.id));
+        let id = RunId::parse(&asked.id).ok_or_else(missing)?;
+        let owner = asked.owner();
+        let owner = if asked.sees_all() { None } else { Some(&owner) };
+        self.gateway.store().run(owner, id).await.map_err(|it| away(&it))?.ok_or_else(missing)
+    }
+
+    /// One that it may also change.
+    async fn own_run(&self, asked: &Asked) -> Result<RunRow, Error> {
+        let run = self.run(asked).await?;
+        if run.owner == asked.owner() || asked.operates() {
+            return Ok(run);
+        }
+        Err(Error::new(Kind::NotAllowed, "This run belongs to another key."))
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    fn owner(&self) -> Owner {
+        Owner::new(Arc::clone(self.caller.owner()))
+    }
+
+    /// As whom journals know them.
+    fn by(&self) -> String {
+        self.caller.owner().to_string()
+    }
+
+    /// Whoever keeps the gateway sees what everybody does.
+    fn sees_all(&self) -> bool {
+        matches!(self.caller.role(), Some(Role::Owner | Role::Operator | Role::Viewer))
+    }
+
+    /// And may change it.
+    fn operates(&self) -> bool {
+        matches!(self.caller.role(), Some(Role::Owner | Role::Operator))
+    }
+
+    fn demand_operator(&self) -> Result<(), Error> {
+        if self.operates() {
+            return Ok(());
+        }
+        Err(Error::new(Kind::NotAllowed, "This is for keys with the role `operator` or `owner`."))
+    }
+
+    /// What the query says, each name known.
+    fn query(&self, known: &[&str]) -> Result<&Self, Error> {
+        for (name, _) in &self.query {
+            if !known.contains(&name.as_str()) {
+                let hint = config::suggestion(name, known.iter().copied());
+                return Err(Error::invalid(format!("The query has an unknown `{name}`{hint}")));
+            }
+        }
+        Ok(self)
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    fn limit(&self) -> Result<u32, Error> {
+        let Some(limit) = self.field("limit") else { return Ok(USUAL) };
+        let limit = limit.parse().ok().filter(|limit| (1..=MOST).contains(limit));
+        limit.ok_or_else(|| Error::invalid(format!("`limit` is a number from 1 to {MOST}.")))
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// What the body says, each name known.
+    fn says(&self, known: &[&str]) -> Result<(), Error> {
+        for name in self.body.keys() {
+            if !known.contains(&name.as_str()) {
+                let hint = config::suggestion(name, known.iter().copied());
+                return Err(Error::invalid(format!("`{name}` is not known here{hint}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A text of the body; null is none.
+    fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        match self.body.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(Error::invalid(format!("`{name}` must be a text."))),
+        }
+    }
+
+    fn needed(&self, name: &str) -> Result<String, Error> {
+        self.text(name)?.ok_or_else(|| Error::invalid(format!("`{name}` is missing.")))
+    }
+
+    /// One of a few words of the body.
+    fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Error> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let found = words.iter().find(|(word, _)| *word == text);
+        let known: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        let wrong = || Error::invalid(format!("`{name}` is {}.", known.join(" or ")));
+        found.map(|(_, meaning)| Some(*meaning)).ok_or_else(wrong)
+    }
+
+    fn duration(&self, name: &str) -> Result<Option<Duration>, Error> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let read = config::duration(&text);
+        read.map(Some).map_err(|problem| Error::invalid(format!("`{name}`: {problem}.")))
+    }
+}
+
+fn away(_: &Failure) -> Error {
+    Error::new(Kind::Overloaded, "The store cannot be asked at the moment.")
+}
+
+fn told(value: &Value) -> Answer {
+    Ok(json(StatusCode::OK, value))
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

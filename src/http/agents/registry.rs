@@ -1,0 +1,138 @@
+//! The agents that there are: their definitions, their versions, and whether they begin new runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value, json};
+
+use super::{Answer, Asked, Door, away, told, views};
+use crate::config::Agent;
+use crate::error::{Error, Kind};
+use crate::store::Audit;
+
+pub(super) async fn list(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let house = door.gateway.snapshot();
+    let paused = paused(&door).await?;
+    let names = names(&door, &asked);
+    let agents = names.iter().filter_map(|name| Some((name, house.config.agents.get(name)?)));
+    let shown = agents.map(|(name, agent)| summary((name, agent), &paused)).collect();
+    told(&views::page(shown, None))
+}
+
+pub(super) async fn get(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let agent = find(&door, &asked)?;
+    let paused = paused(&door).await?;
+    let mut shown = summary((&asked.id, &agent), &paused);
+    shown["definition"] = definition(&agent);
+    told(&shown)
+}
+
+pub(super) async fn versions(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let agent = find(&door, &asked)?;
+    let of = |version: &str, definition: &Agent| {
+        let labels: Vec<&String> = agent
+            .labels
+            .iter()
+            .filter(|(_, named)| named.as_str() == version)
+            .map(|(label, _)| label)
+            .collect();
+        let weight = match agent.weights.get(version) {
+            Some(weight) => *weight,
+            None if agent.weights.is_empty() && version == agent.version => 100,
+            None => 0,
+        };
+        json!({
+            "version": version,
+            "weight": weight,
+            "labels": labels,
+            "prompt": definition.prompt,
+            "route": definition.route,
+            "tools": definition.tools,
+        })
+    };
+    let first = std::iter::once(of(&agent.version, &agent));
+    let others = agent.versions.iter().map(|(version, definition)| of(version, definition));
+    told(&views::page(first.chain(others).collect(), None))
+}
+
+/// Runs that are at work go on; those that wait for their turn wait on.
+pub(super) async fn pause(door: Door, asked: Asked) -> Answer {
+    halt(&door, &asked, true).await
+}
+
+pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
+    halt(&door, &asked, false).await
+}
+
+async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
+    asked.says(&[])?;
+    asked.demand_operator()?;
+    find(door, asked)?;
+    let store = door.gateway.store();
+    store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
+    let what = if is_paused { "agent.pause" } else { "agent.resume" };
+    let change = Audit {
+        at: SystemTime::now(),
+        who: asked.by(),
+        what: what.to_owned(),
+        subject: format!("agent:{}", asked.id),
+        before: None,
+        after: None,
+    };
+    store.audit(change).await.map_err(|failure| away(&failure))?;
+    told(&json!({"name": asked.id, "object": "agent", "paused": is_paused}))
+}
+
+/// Those that this caller may call, and for whoever keeps the gateway all of them.
+fn names(door: &Door, asked: &Asked) -> Vec<String> {
+    if asked.sees_all() {
+        return door.gateway.snapshot().config.agents.keys().cloned().collect();
+    }
+    door.gateway.snapshot().agents(&asked.caller).map(str::to_owned).collect()
+}
+
+/// An agent that this caller may call; nobody learns whether there is another one.
+fn find(door: &Door, asked: &Asked) -> Result<Arc<Agent>, Error> {
+    let house = door.gateway.snapshot();
+    let known = names(door, asked);
+    let agent = house.config.agents.get(&asked.id).filter(|_| known.contains(&asked.id));
+    agent.cloned().ok_or_else(|| {
+        let hint = crate::config::suggestion(&asked.id, known.iter().map(String::as_str));
+        Error::new(Kind::AgentNotFound, format!("There is no agent `{}`{hint}.", asked.id))
+    })
+}
+
+async fn paused(door: &Door) -> Result<Vec<String>, Error> {
+    door.gateway.store().paused_agents().await.map_err(|failure| away(&failure))
+}
+
+fn summary((name, agent): (&str, &Agent), paused: &[String]) -> Value {
+    let others = agent.versions.keys();
+    let versions: Vec<&String> = std::iter::once(&agent.version).chain(others).collect();
+    json!({
+        "name": name,
+        "object": "agent",
+        "model": format!("agent/{name}"),
+        "description": agent.description,
+        "version": agent.version,
+        "versions": versions,
+        "labels": agent.labels,
+        "weights": agent.weights,
+        "paused": paused.iter().any(|it| it == name),
+    })
+}
+
+/// As it was written. Agents name what has secrets, and have none themselves.
+fn definition(agent: &Agent) -> Value {
+    let mut shown: Map<String, Value> = agent.written.as_object().cloned().unwrap_or_default();
+    let versions: BTreeMap<&String, &Value> =
+        agent.versions.iter().map(|(version, definition)| (version, &definition.written)).collect();
+    if !versions.is_empty() {
+        shown.insert("versions".to_owned(), json!(versions));
+    }
+    Value::Object(shown)
+}

@@ -1,0 +1,143 @@
+//! Questions to people, each answered once.
+
+use super::rows::{self, Whose, whole};
+use super::{ApprovalRow, Decided, Decision, NewApproval, signals};
+use crate::canon::Owner;
+use crate::store::database::{Alone, Database, Fault, Row, values};
+use crate::store::{Failure, Store};
+
+/// What tells a run of an answer.
+const DECISION: &str = "decision";
+
+/// How one stands at the time `$1`.
+const STATE: &str = "CASE WHEN approvals.state = 'pending' AND approvals.expires_at <= $1
+    THEN 'expired' ELSE approvals.state END";
+
+// === impl Store ===
+
+impl Store {
+    pub async fn approval(&self, id: &str) -> Result<Option<ApprovalRow>, Failure> {
+        let (id, now) = (id.to_owned(), self.now());
+        let query = select("approvals.id = $2");
+        let read =
+            move |database: &mut Database| database.first(&query, values![now, &id], approval);
+        self.read.run(read).await
+    }
+
+    /// Of one owner, or everybody's; in one state, or in all; the newest first.
+    pub async fn approvals(
+        &self,
+        owner: Option<Owner>,
+        state: Option<String>,
+        limit: u32,
+    ) -> Result<Vec<ApprovalRow>, Failure> {
+        let now = self.now();
+        let (mut chosen, mut written) = (Vec::new(), values![now, limit].to_vec());
+        if let Some(owner) = owner {
+            written.push(owner.as_str().to_owned().into());
+            chosen.push(format!("approvals.owner = ${}", written.len()));
+        }
+        if let Some(state) = state {
+            // By an index, for those that are pending are few among many.
+            let is_open = matches!(&*state, "pending" | "expired");
+            chosen.extend((state == "pending").then(|| "approvals.state = 'pending'".to_owned()));
+            written.push(state.into());
+            let number = written.len();
+            chosen.push(if is_open {
+                format!("{STATE} = ${number}")
+            } else {
+                format!("approvals.state = ${number}")
+            });
+        }
+        let chosen = if chosen.is_empty() { "1 = 1".to_owned() } else { chosen.join(" AND ") };
+        let query = format!("{} ORDER BY approvals.position DESC LIMIT $2", select(&chosen));
+        self.read.run(move |database| database.query(&query, &written, approval)).await
+    }
+
+    /// Decides, once, and tells the run; it is on the disk when this returns.
+    pub async fn decide(&self, id: &str, decision: Decision) -> Result<Decided, Failure> {
+        let (id, now) = (id.to_owned(), self.now());
+        self.write.run_durable(move |database| decide(database, &id, &decision, now)).await
+    }
+}
+
+// === The statements ===
+
+fn decide(
+    database: &mut Database,
+    id: &str,
+    decision: &Decision,
+    now: i64,
+) -> Result<Decided, Fault> {
+    // Before anything else, so that two who decide never wait for one another.
+    database.alone(Alone::Signal)?;
+    let update = "UPDATE approvals SET state = $2, decided_by = $3, decided_at = $4, comment = $5
+        WHERE id = $1 AND state = 'pending' AND expires_at > $4 RETURNING run";
+    let state = if decision.approved { "approved" } else { "denied" };
+    let values = values![id, state, &decision.by, now, &decision.comment];
+    if let Some(run) = database.first(update, values, |row| row.get(0))? {
+        signals::tell(database, run, (DECISION, &decision.signal, Some(id)), now)?;
+        return Ok(Decided::Done);
+    }
+    let query = format!("SELECT {STATE} FROM approvals WHERE id = $2");
+    let state = database.first(&query, values![now, id], |row| row.get(0))?;
+    Ok(state.map_or(Decided::Missing, Decided::Already))
+}
+
+pub(super) fn ask(
+    database: &mut Database,
+    whose: &Whose,
+    approvals: &[NewApproval],
+    now: i64,
+) -> Result<(), Fault> {
+    let mut written = Vec::with_capacity(approvals.len() * 13);
+    for NewApproval { id, call, tool, args, hash, roles, reason, expires_at } in approvals {
+        let expires_at = whole(*expires_at);
+        written.extend_from_slice(values![id, whose.run, &whose.owner, &whose.agent, call, tool]);
+        written.extend_from_slice(values![args, hash, rows::json(roles), reason, "pending", now]);
+        written.extend_from_slice(values![expires_at]);
+    }
+    let insert = "INSERT INTO approvals (id, run, owner, agent, call, tool, args, hash, roles,
+        reason, state, created_at, expires_at) VALUES";
+    database.insert((insert, ""), 13, &written, |_| Ok(())).map(|_| ())
+}
+
+/// Those of a run that are open come to nothing.
+pub(super) fn withdraw(database: &mut Database, run: i64, now: i64) -> Result<(), Fault> {
+    let withdraw = "UPDATE approvals
+        SET state = CASE WHEN expires_at <= $2 THEN 'expired' ELSE 'withdrawn' END
+        WHERE run = $1 AND state = 'pending'";
+    database.execute(withdraw, values![run, now]).map(|_| ())
+}
+
+fn select(chosen: &str) -> String {
+    format!(
+        "SELECT approvals.id, runs.id, approvals.agent, approvals.owner, approvals.call,
+            approvals.tool, approvals.args, approvals.hash, approvals.roles, approvals.reason,
+            {STATE}, approvals.decided_by, approvals.decided_at, approvals.comment,
+            approvals.created_at, approvals.expires_at
+        FROM approvals JOIN runs ON runs.position = approvals.run WHERE {chosen}"
+    )
+}
+
+fn approval(row: &Row<'_>) -> Result<ApprovalRow, Fault> {
+    let roles: String = row.get(8)?;
+    Ok(ApprovalRow {
+        id: row.get(0)?,
+        run: rows::id(row, 1)?,
+        agent: row.get(2)?,
+        owner: rows::owner(row, 3)?,
+        call: row.get(4)?,
+        tool: row.get(5)?,
+        args: row.get(6)?,
+        hash: row.get(7)?,
+        roles: serde_json::from_str(&roles).map_err(|_| Fault::Odd(8))?,
+        reason: row.get(9)?,
+        state: row.get(10)?,
+        decided_by: row.get(11)?,
+        decided_at: rows::maybe(row, 12)?,
+        comment: row.get(13)?,
+        created_at: rows::natural(row, 14)?,
+        expires_at: rows::natural(row, 15)?,
+    })
+}

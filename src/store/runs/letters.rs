@@ -1,0 +1,86 @@
+//! Work that came to nothing, kept for a person.
+
+use super::rows::{self, Whose};
+use super::{LetterRow, NewLetter};
+use crate::canon::Owner;
+use crate::store::database::{Database, Fault, Row, values};
+use crate::store::{Failure, Store};
+
+const COLUMNS: &str =
+    "id, (SELECT id FROM runs WHERE position = letters.run), owner, kind, payload,
+    error, attempts, at, state";
+
+// === impl Store ===
+
+impl Store {
+    /// Of one owner, or everybody's; the newest first.
+    pub async fn letters(
+        &self,
+        owner: Option<Owner>,
+        limit: u32,
+    ) -> Result<Vec<LetterRow>, Failure> {
+        let chosen = if owner.is_some() { "WHERE owner = $2" } else { "" };
+        let query =
+            format!("SELECT {COLUMNS} FROM letters {chosen} ORDER BY position DESC LIMIT $1");
+        let read = move |database: &mut Database| {
+            let mut written = values![limit].to_vec();
+            written.extend(owner.iter().map(|owner| owner.as_str().into()));
+            database.query(&query, &written, letter)
+        };
+        self.read.run(read).await
+    }
+
+    /// Closes an open letter as `retried` or `discarded`; `None` where it is not open.
+    pub async fn close_letter(
+        &self,
+        owner: Option<Owner>,
+        id: &str,
+        state: &'static str,
+    ) -> Result<Option<LetterRow>, Failure> {
+        let chosen = if owner.is_some() { "AND owner = $3" } else { "" };
+        let close = format!(
+            "UPDATE letters SET state = $2 WHERE id = $1 AND state = 'open' {chosen}
+                RETURNING {COLUMNS}"
+        );
+        let id = id.to_owned();
+        let work = move |database: &mut Database| {
+            let mut written = values![&id, state].to_vec();
+            written.extend(owner.iter().map(|owner| owner.as_str().into()));
+            database.first(&close, &written, letter)
+        };
+        self.write.run(work).await
+    }
+}
+
+// === The statements ===
+
+pub(super) fn keep(
+    database: &mut Database,
+    whose: &Whose,
+    letters: &[NewLetter],
+    now: i64,
+) -> Result<(), Fault> {
+    let mut written = Vec::with_capacity(letters.len() * 9);
+    for NewLetter { id, kind, payload, error, attempts } in letters {
+        written.extend_from_slice(values![id, whose.run, &whose.owner, kind, payload, error]);
+        written.extend_from_slice(values![*attempts, now, "open"]);
+    }
+    let insert = "INSERT INTO letters (id, run, owner, kind, payload, error, attempts, at, state)
+        VALUES";
+    database.insert((insert, ""), 9, &written, |_| Ok(())).map(|_| ())
+}
+
+fn letter(row: &Row<'_>) -> Result<LetterRow, Fault> {
+    let run = rows::id(row, 1)?;
+    Ok(LetterRow {
+        id: row.get(0)?,
+        run: Some(run),
+        owner: rows::owner(row, 2)?,
+        kind: row.get(3)?,
+        payload: row.get(4)?,
+        error: row.get(5)?,
+        attempts: rows::small(row, 6)?,
+        at: rows::natural(row, 7)?,
+        state: row.get(8)?,
+    })
+}

@@ -1,0 +1,65 @@
+//! Lets go of runs that are long over.
+
+use super::blobs;
+use super::rows::{json, whole};
+use crate::store::database::{Alone, Database, Fault, Row, values};
+use crate::store::{Failure, STEP, Store};
+
+/// What belongs to a run and goes with it.
+const BELONGINGS: [&str; 4] = ["events", "signals", "approvals", "letters"];
+
+// === impl Store ===
+
+impl Store {
+    /// Lets go of runs that are over since before these times, in milliseconds since 1970: of those
+    /// that ended well, and of the others; step by step between the writes of others. Says how many.
+    /// A run whose root is not over stays.
+    pub async fn prune_runs(&self, completed: u64, failed: u64) -> Result<u64, Failure> {
+        let before = (whole(completed), whole(failed));
+        let mut pruned = 0;
+        loop {
+            let step = self.write.run(move |database| prune(database, before)).await?;
+            if step == 0 {
+                return Ok(pruned);
+            }
+            pruned += step;
+        }
+    }
+}
+
+// === The statements ===
+
+/// The oldest runs that have so many entries together, at least one.
+fn prune(database: &mut Database, (completed, failed): (i64, i64)) -> Result<u64, Fault> {
+    database.alone(Alone::Retain)?;
+    let over = "SELECT position, last_seq FROM runs
+        WHERE finished_at < CASE WHEN state = 'completed' THEN CAST($1 AS BIGINT)
+            ELSE CAST($2 AS BIGINT) END
+            AND finished_at < $3
+            AND NOT EXISTS (SELECT 1 FROM runs AS roots
+                WHERE roots.id = runs.root AND roots.finished_at IS NULL)
+        ORDER BY finished_at LIMIT $4";
+    let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?));
+    let newest = completed.max(failed);
+    let over = database.query(over, values![completed, failed, newest, STEP], read)?;
+    let mut entries = 0;
+    let takes = over.into_iter().enumerate().take_while(|(number, (_, last))| {
+        entries += last;
+        *number == 0 || entries <= i64::from(STEP)
+    });
+    let runs: Vec<i64> = takes.map(|(_, (position, _))| position).collect();
+    if runs.is_empty() {
+        return Ok(0);
+    }
+    let (listed, numbers) = (json(&runs), database.backend().numbers("$1"));
+    for table in BELONGINGS {
+        let delete = format!("DELETE FROM {table} WHERE run IN ({numbers})");
+        database.execute(&delete, values![&listed])?;
+    }
+    blobs::forget(database, &listed)?;
+    let sessions = format!(
+        "DELETE FROM sessions WHERE head IN (SELECT id FROM runs WHERE position IN ({numbers}))"
+    );
+    database.execute(&sessions, values![&listed])?;
+    database.execute(&format!("DELETE FROM runs WHERE position IN ({numbers})"), values![&listed])
+}

@@ -1,0 +1,46 @@
+//! What the door to tools promises, against a server on a real socket.
+
+mod door;
+mod reach;
+mod server;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{Failure, Invocation, Kit, Output, Toolbox};
+use crate::config::{self, Config, StoreUrl};
+use crate::net::client::Client;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+
+/// The tools of a config.
+fn toolbox(text: &str) -> Toolbox {
+    rebuilt(text, &Toolbox::default())
+}
+
+fn rebuilt(text: &str, before: &Toolbox) -> Toolbox {
+    let config = Config::parse(text, Path::new("switchpoint.toml"), &[]).unwrap();
+    let store = Store::open(&config::Store::at(StoreUrl::Memory)).unwrap();
+    let (client, metrics) = (Client::new(1), Metrics::new().unwrap());
+    let kit = Kit { config: &config, client: &client, store: &store, metrics: &metrics };
+    Toolbox::build(&kit, before).unwrap()
+}
+
+fn invocation(args: Value) -> Invocation {
+    Invocation {
+        args,
+        idempotency_key: "key-1".to_owned(),
+        user: Some(Arc::from("ann")),
+        traceparent: None,
+        deadline: Instant::now() + Duration::from_secs(20),
+        answer: None,
+    }
+}
+
+async fn call(toolbox: &Toolbox, name: &str, args: Value) -> Result<Output, Failure> {
+    toolbox.get(name).unwrap().call(&invocation(args)).await
+}
