@@ -118,8 +118,11 @@ fn small(name: &str, folder: &Path, more: &str) -> String {
     )
 }
 
+/// Itself, and not a script that looks for it in surroundings which a child does not have.
 fn python() -> PathBuf {
-    found("python3").expect("python3 is there")
+    let code = "import sys; print(sys.executable)";
+    let said = Command::new("python3").args(["-c", code]).output().unwrap().stdout;
+    PathBuf::from(String::from_utf8(said).unwrap().trim())
 }
 
 fn found(program: &str) -> Option<PathBuf> {
