@@ -170,7 +170,7 @@ impl Staff {
         }
     }
 
-    async fn know_paused(&self) {
+    pub(super) async fn know_paused(&self) {
         if let Ok(paused) = self.gateway.store().paused_agents().await {
             let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             *known = paused.into_iter().collect();

@@ -4,4 +4,5 @@
 mod api;
 mod doors;
 mod library;
+mod kinds;
 mod turns;
