@@ -187,9 +187,7 @@ impl Staff {
                 let (sender, heard) = tokio::sync::oneshot::channel();
                 let staff = Arc::clone(self);
                 self.spawn(async move { staff.resume(row, Some(sender)).await });
-                if let Ok(live) = heard.await
-                    && let Some(performance) = followed(&live)
-                {
+                if let Ok(performance) = heard.await {
                     return Ok(performance);
                 }
             }
@@ -725,7 +723,7 @@ fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> R
     }
 }
 
-fn followed(live: &Arc<Live>) -> Option<Performance> {
+pub(super) fn followed(live: &Arc<Live>) -> Option<Performance> {
     let follower = live.voice.tape().follow()?;
     let report: tokio::sync::watch::Receiver<Report> = live.report.subscribe();
     let version = live.version.clone();
