@@ -2,4 +2,5 @@
 //! asks for a run.
 
 mod api;
+mod kill;
 mod turns;
