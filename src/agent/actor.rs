@@ -17,7 +17,7 @@ use super::run::{Run, Step};
 use super::staff::Staff;
 use super::voice::Voice;
 use crate::access::Caller;
-use crate::canon::{Owner, RunId, RunState, StopReason, Trace};
+use crate::canon::{Owner, RunId, RunState, StopReason, Trace, Usage};
 use crate::gateway::agents::Report;
 
 /// A run that is at work in this process, for those who look at it from outside.
@@ -48,6 +48,8 @@ pub(super) struct Actor {
     pub(super) definition: Arc<Definition>,
     /// The agents above it stand so high.
     pub(super) depth: u32,
+    /// What had been used when this work at it began.
+    pub(super) before: Usage,
     /// The last signal that was taken in.
     pub(super) signals: AtomicU64,
 }

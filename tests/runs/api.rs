@@ -342,7 +342,8 @@ async fn nobody_sees_the_runs_of_another_key_but_operators() {
     let house = House::new().await;
     let path = house.begin("plain", "Hi").await;
     house.in_state(&path, "completed").await;
-    let look = async |key: &str, path: &str| house.send(key, (Method::GET, path), &Value::Null).await;
+    let look =
+        async |key: &str, path: &str| house.send(key, (Method::GET, path), &Value::Null).await;
     for door in ["", "/events", "/steps"] {
         let answer = look(OTHER, &format!("{path}{door}")).await;
         assert_eq!(code(&answer), (404, "run_not_found".to_owned()));

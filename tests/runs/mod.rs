@@ -2,5 +2,6 @@
 //! asks for a run.
 
 mod api;
+mod doors;
 mod kill;
 mod turns;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::show::Frame;
@@ -245,16 +245,12 @@ impl Show {
         heard: Result<ChatResponse, Error>,
     ) -> Result<Vec<u8>, Error> {
         let client = crate::dialect::client(Surface::Responses);
+        let is_cancelled = self.report.borrow().state == RunState::Cancelled;
+        let nothing =
+            || ChatResponse { choices: vec![Choice::default()], ..ChatResponse::default() };
         match heard {
             Ok(response) => Ok(self.write(client, &response)),
-            Err(_) if self.report.borrow().state == RunState::Cancelled => {
-                let nothing =
-                    ChatResponse { choices: vec![Choice::default()], ..ChatResponse::default() };
-                let body = self.write(client, &nothing);
-                let mut response: Value = serde_json::from_slice(&body).unwrap_or_default();
-                response["status"] = json!("cancelled");
-                Ok(response.to_string().into_bytes())
-            }
+            Err(_) if is_cancelled => Ok(self.write(client, &nothing())),
             Err(error) => Err(error),
         }
     }

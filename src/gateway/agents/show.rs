@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Performance, Report};
-use crate::canon::{ChatRequest, ChatResponse, Event, RunId, Surface};
+use crate::canon::{ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
 use crate::dialect::sse::Decoder;
 use crate::dialect::{ClientSide, Context, WriteStream, sse};
 
@@ -99,6 +99,13 @@ impl Show {
         let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return body };
         let mut answer = Value::Object(fields);
         self.mark(&mut answer);
+        if self.surface == Surface::Responses {
+            match self.report.borrow().state {
+                RunState::Cancelled => answer["status"] = json!("cancelled"),
+                RunState::Failed | RunState::Expired => answer["status"] = json!("failed"),
+                _ => {}
+            }
+        }
         answer.to_string().into_bytes()
     }
 

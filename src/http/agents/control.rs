@@ -149,12 +149,7 @@ async fn again(door: &Door, asked: &Asked, run: &RunRow, how: Again) -> Answer {
 }
 
 /// Tells a run something, and says how it stands then.
-async fn tell(
-    door: &Door,
-    asked: &Asked,
-    (run, word): (&RunRow, &str),
-    wish: Told,
-) -> Answer {
+async fn tell(door: &Door, asked: &Asked, (run, word): (&RunRow, &str), wish: Told) -> Answer {
     // It may have ended since.
     let is_told = door.agents.tell(run.id, wish).await?;
     let run = door.run(asked).await?;

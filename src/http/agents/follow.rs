@@ -45,9 +45,11 @@ pub(super) async fn events(door: Door, asked: Asked) -> Answer {
     let after = match after {
         None => 0,
         // Of text in flight, the entry before it counts.
-        Some(after) => after.split('.').next().and_then(|after| after.parse().ok()).ok_or_else(
-            || Error::invalid("`after` and `Last-Event-ID` are the number of an entry."),
-        )?,
+        Some(after) => {
+            after.split('.').next().and_then(|after| after.parse().ok()).ok_or_else(|| {
+                Error::invalid("`after` and `Last-Event-ID` are the number of an entry.")
+            })?
+        }
     };
     let run = door.run(&asked).await?;
     let wants = asked.headers.get(ACCEPT).and_then(|value| value.to_str().ok());

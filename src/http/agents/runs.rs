@@ -43,18 +43,17 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let query = asked.query(FILTER)?;
     let text = |name: &str| query.field(name).map(str::to_owned);
     let state = query.field("state").map(|state| {
-        RunState::parse(state).ok_or_else(|| {
-            Error::invalid(format!("`state`: no run is {state:?}."))
-        })
+        RunState::parse(state)
+            .ok_or_else(|| Error::invalid(format!("`state`: no run is {state:?}.")))
     });
     let id = |name: &str| {
         let id = query.field(name).map(|id| RunId::parse(id).ok_or(()));
         id.transpose().map_err(|()| Error::invalid(format!("`{name}` is the id of a run.")))
     };
     let label = query.field("label").map(|label| {
-        let pair = label.split_once('=').ok_or_else(|| {
-            Error::invalid("`label` is a name, `=` and a value.")
-        })?;
+        let pair = label
+            .split_once('=')
+            .ok_or_else(|| Error::invalid("`label` is a name, `=` and a value."))?;
         Ok::<_, Error>((pair.0.to_owned(), pair.1.to_owned()))
     });
     let filter = RunFilter {
@@ -228,11 +227,13 @@ fn budget(written: Option<&Value>) -> Result<Option<RunBudget>, Error> {
     }
     let whole = |name: &str| match fields.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or_else(|| {
-            Error::invalid(format!("`budget.{name}` must be a whole number."))
-        }),
+        Some(value) => value
+            .as_u64()
+            .map(Some)
+            .ok_or_else(|| Error::invalid(format!("`budget.{name}` must be a whole number."))),
     };
-    let small = |name: &str| whole(name).map(|it| it.map(|it| u32::try_from(it).unwrap_or(u32::MAX)));
+    let small =
+        |name: &str| whole(name).map(|it| it.map(|it| u32::try_from(it).unwrap_or(u32::MAX)));
     Ok(Some(RunBudget {
         usd: dollars(fields.get("usd"))?,
         tokens: whole("tokens")?,
@@ -257,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_budget_is_read_in_its_own_units_and_nothing_else_is_one() {
-        let read = budget(Some(&json!({"usd": 0.25, "tokens": 1000, "steps": 3}))).unwrap().unwrap();
+        let read =
+            budget(Some(&json!({"usd": 0.25, "tokens": 1000, "steps": 3}))).unwrap().unwrap();
         assert_eq!((read.usd, read.tokens, read.steps), (Some(250_000_000), Some(1000), Some(3)));
         assert_eq!((read.tool_calls, read.seconds), (None, None));
         for odd in [json!({"usd": -1}), json!({"usd": "1"}), json!({"token": 1}), json!([1])] {

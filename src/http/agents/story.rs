@@ -87,9 +87,9 @@ impl Story {
                     "message": message, "degraded": degraded, "at": time(at)}));
                 (self.escalated, self.inputs) = (None, BTreeMap::new());
             }
-            Event::Feedback { score, label, comment, by } => self.feedback.push(
-                json!({"score": score, "label": label, "comment": comment, "by": by}),
-            ),
+            Event::Feedback { score, label, comment, by } => self
+                .feedback
+                .push(json!({"score": score, "label": label, "comment": comment, "by": by})),
             other => self.went(row, other),
         }
     }
@@ -166,7 +166,9 @@ impl Story {
     /// How a call of a tool goes.
     fn went(&mut self, row: &EventRow, event: Event) {
         match event {
-            Event::Refused { id, error } => self.ends(row, &id, "denied", [("error", json!(error))]),
+            Event::Refused { id, error } => {
+                self.ends(row, &id, "denied", [("error", json!(error))])
+            }
             Event::ApprovalAsked { id, approval, reason, .. } => {
                 let asked = json!({"id": approval, "reason": reason});
                 self.of_call(&id, "waiting_approval", [("approval", asked)]);
@@ -248,8 +250,7 @@ impl Story {
     }
 
     fn step(&mut self, row: &EventRow, kind: &str) -> usize {
-        let fields =
-            json!({"seq": row.seq, "type": kind, "state": "running", "at": time(row.at)});
+        let fields = json!({"seq": row.seq, "type": kind, "state": "running", "at": time(row.at)});
         if let Value::Object(fields) = fields {
             self.steps.push(fields);
         }

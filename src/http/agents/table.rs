@@ -136,8 +136,14 @@ mod tests {
         assert_eq!(found(&Method::GET, "/v1/agents"), of("/v1/agents", ""));
         assert_eq!(found(&Method::GET, "/v1/agents/runs"), of("/v1/agents/runs", ""));
         assert_eq!(found(&Method::HEAD, "/v1/agents/runs/x"), of("/v1/agents/runs/{id}", "x"));
-        assert_eq!(found(&Method::POST, "/v1/agents/a%2Eb/runs"), of("/v1/agents/{id}/runs", "a.b"));
-        assert_eq!(found(&Method::POST, "/v1/tools/crm.x/call"), of("/v1/tools/{id}/call", "crm.x"));
+        assert_eq!(
+            found(&Method::POST, "/v1/agents/a%2Eb/runs"),
+            of("/v1/agents/{id}/runs", "a.b")
+        );
+        assert_eq!(
+            found(&Method::POST, "/v1/tools/crm.x/call"),
+            of("/v1/tools/{id}/call", "crm.x")
+        );
         for path in ["/v1/agents/", "/v1/agents/a/b", "/v1/agents/a/b/c", "/v1/tools/a/b/c"] {
             assert_eq!(found(&Method::GET, path), Some(Err(Misfit::Path)), "{path}");
         }

@@ -75,9 +75,8 @@ fn source(door: &Door, asked: &Asked) -> Result<Arc<dyn Source>, Error> {
 
 fn find(door: &Door, asked: &Asked) -> Result<Arc<Tool>, Error> {
     let tool = door.gateway.snapshot().toolbox.get(&asked.id);
-    tool.filter(|tool| may_see(asked, tool)).ok_or_else(|| {
-        Error::new(Kind::ToolNotFound, format!("There is no tool `{}`.", asked.id))
-    })
+    tool.filter(|tool| may_see(asked, tool))
+        .ok_or_else(|| Error::new(Kind::ToolNotFound, format!("There is no tool `{}`.", asked.id)))
 }
 
 fn may_see(asked: &Asked, tool: &Tool) -> bool {

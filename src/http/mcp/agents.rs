@@ -73,9 +73,9 @@ pub(super) async fn run(
 ) -> CallToolResult {
     let arguments = request.arguments.unwrap_or_default();
     let text = |key: &str| arguments.get(key).and_then(Value::as_str).map(str::to_owned);
-    let known = arguments.iter().all(|(key, value)| {
-        matches!(key.as_str(), "input" | "session") && value.is_string()
-    });
+    let known = arguments
+        .iter()
+        .all(|(key, value)| matches!(key.as_str(), "input" | "session") && value.is_string());
     let Some(input) = text("input").filter(|_| known) else {
         let message = "takes `input`, and perhaps `session`, which are texts";
         return refused("invalid_arguments", message, None);
@@ -143,7 +143,8 @@ async fn progress(context: &RequestContext<RoleServer>, (steps, step): (u32, &st
 
 fn told(text: String, performance: &Performance, report: &Report) -> CallToolResult {
     let mut result = CallToolResult::success(vec![ContentBlock::text(text.clone())]);
-    let failed = matches!(report.state, RunState::Failed | RunState::Rejected | RunState::Cancelled);
+    let failed =
+        matches!(report.state, RunState::Failed | RunState::Rejected | RunState::Cancelled);
     result.is_error = Some(failed);
     result.structured_content = Some(json!({
         "answer": text,
