@@ -272,6 +272,10 @@ impl Actor {
             let error = CallError::new("limit_exceeded", "No more tools can be called.");
             return self.refuse(request, error, Some(reason)).await;
         }
+        if self.only_plays(request).await {
+            let error = CallError::new("replay", "This is played again: the tool is not called.");
+            return self.failed(request, (error, 0), None).await;
+        }
         let id = request.id.clone();
         self.live.voice.aside(format!("step {} execute_tool {}", self.step().await, request.alias));
         let began = Event::Began { id, at: now() };
@@ -281,6 +285,13 @@ impl Actor {
             self.journal.intend(vec![began]).await?;
         }
         self.call(request, answer).await
+    }
+
+    /// In a run that plays another one again, nothing happens that must not happen twice.
+    async fn only_plays(&self, request: &Requested) -> bool {
+        let run = self.journal.run().await;
+        let created = &run.created;
+        request.effect != Effect::Read && created.replay_of.is_some() && !created.effects
     }
 
     async fn step(&self) -> u32 {

@@ -127,6 +127,8 @@ impl Actor {
             depth: self.depth + 1,
             budget: None,
             replay_of: None,
+            effects: false,
+            compensates: false,
             forked_from: None,
             labels: BTreeMap::new(),
             trace: run.created.trace.clone(),

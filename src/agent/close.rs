@@ -10,7 +10,7 @@ use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
 use super::view;
-use crate::canon::{Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall};
+use crate::canon::{Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
 
@@ -178,7 +178,7 @@ impl Actor {
         } else {
             FinishReason::Stop
         };
-        self.live.voice.end(&name, reason, usage);
+        self.live.voice.end(&name, reason, since(usage, self.before));
         Ok(Rest::Waits(state, until))
     }
 
@@ -199,7 +199,8 @@ impl Actor {
         let failed = events.iter().any(|event| {
             matches!(event, Event::Ended { state: RunState::Failed | RunState::Incomplete, .. })
         });
-        if failed && self.definition.compensates {
+        let wanted = self.journal.run().await.created.compensates;
+        if wanted || (failed && self.definition.compensates) {
             Box::pin(self.compensate()).await?;
         }
         self.journal.end(events, Beside::default()).await
@@ -271,6 +272,9 @@ impl Actor {
             let Ending { state, reason } = ending;
             events.push(Event::Ended { state, reason, message, degraded: false, at: now() });
             self.close(events).await?;
+        } else if !self.journal.is_closed() {
+            // Its journal came with its end.
+            self.journal.end(Vec::new(), Beside::default()).await?;
         }
         self.shows().await;
         self.counts_end().await;
@@ -291,7 +295,7 @@ impl Actor {
         drop(run);
         match error {
             Some(error) if !self.live.voice.has_spoken() => self.live.voice.fail(error),
-            _ => self.live.voice.end(&name, finish, usage),
+            _ => self.live.voice.end(&name, finish, since(usage, self.before)),
         }
         Ok(Rest::Over(state))
     }
@@ -312,6 +316,20 @@ impl Actor {
             run_id = %run.id, agent, version = %run.created.version, outcome = state, reason,
             steps = run.asks, tool_calls = run.tool_calls, "a run has ended"
         );
+    }
+}
+
+/// What was used for this answer; what was used before it, its client has been told.
+fn since(all: Usage, before: Usage) -> Usage {
+    Usage {
+        input: all.input.saturating_sub(before.input),
+        cache_read: all.cache_read.saturating_sub(before.cache_read),
+        cache_write: all.cache_write.saturating_sub(before.cache_write),
+        cache_write_long: all.cache_write_long.saturating_sub(before.cache_write_long),
+        output: all.output.saturating_sub(before.output),
+        reasoning: all.reasoning.saturating_sub(before.reasoning),
+        audio_input: all.audio_input.saturating_sub(before.audio_input),
+        audio_output: all.audio_output.saturating_sub(before.audio_output),
     }
 }
 

@@ -196,6 +196,12 @@ pub struct Created {
     /// What it may use at most, where that is less than its definition says.
     pub budget: Option<Ceiling>,
     pub replay_of: Option<RunId>,
+    /// In a run that plays another one again, what must not happen twice may happen.
+    #[serde(default)]
+    pub effects: bool,
+    /// It takes back what is in its journal, and does nothing else.
+    #[serde(default)]
+    pub compensates: bool,
     pub forked_from: Option<(RunId, u64)>,
     pub labels: BTreeMap<String, String>,
     pub trace: Option<String>,
@@ -211,6 +217,9 @@ pub struct Wishes {
     pub parallel_tool_calls: Option<bool>,
     pub max_tool_calls: Option<u32>,
     pub background: bool,
+    /// Its client hears it as it comes.
+    #[serde(default)]
+    pub streams: bool,
 }
 
 /// A budget that is lower than usual.

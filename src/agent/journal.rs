@@ -23,6 +23,8 @@ pub(super) struct Journal {
     strict: bool,
     /// Somebody else holds it now.
     lost: AtomicBool,
+    /// The store knows that the run is over.
+    closed: AtomicBool,
 }
 
 /// Why a run cannot go on here.
@@ -55,8 +57,8 @@ struct Stand {
 
 impl Journal {
     pub(super) fn new(store: Store, run: Run, (epoch, strict): (u64, bool)) -> Arc<Self> {
-        let lost = AtomicBool::new(false);
-        Arc::new(Self { id: run.id, epoch, store, run: Mutex::new(run), strict, lost })
+        let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { id: run.id, epoch, store, run: Mutex::new(run), strict, lost, closed })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -66,6 +68,10 @@ impl Journal {
 
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     pub(super) fn lose(&self) {
@@ -99,8 +105,15 @@ impl Journal {
             Event::Ended { state, reason, .. } => Some((*state, *reason)),
             _ => None,
         });
+        let known = {
+            let run = self.run.lock().await;
+            run.finished.map(|_| (run.state, run.reason))
+        };
+        let last = last.or(known);
         let (state, reason) = last.unwrap_or((RunState::Failed, Some(StopReason::Internal)));
-        self.write(events, beside, Stand { state, reason, wake_at: None }).await
+        self.write(events, beside, Stand { state, reason, wake_at: None }).await?;
+        self.closed.store(true, Ordering::Release);
+        Ok(())
     }
 
     async fn write(&self, events: Vec<Event>, beside: Beside, stand: Stand) -> Result<(), Halt> {

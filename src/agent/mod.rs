@@ -3,6 +3,7 @@
 
 mod act;
 mod actor;
+mod again;
 mod ask;
 mod begin;
 mod budget;
@@ -12,7 +13,6 @@ mod context;
 mod control;
 pub mod definition;
 pub mod event;
-mod interim;
 mod journal;
 pub mod run;
 mod staff;
@@ -20,14 +20,15 @@ mod view;
 mod voice;
 mod when;
 
-pub use interim::Again;
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use self::again::Again;
 pub use self::control::{Told, Verdict, may_decide};
 use self::staff::Staff;
+use crate::access::Caller;
 use crate::canon::{Owner, RunId};
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -90,6 +91,11 @@ impl Agents {
     /// Tries again what came to nothing, and says what came of it.
     pub async fn retry_letter(&self, letter: &LetterRow) -> Result<Value, Error> {
         self.0.retry_letter(letter).await
+    }
+
+    /// Begins a run that is made of another one.
+    pub async fn again(&self, caller: &Caller, of: &RunRow, how: Again) -> Result<RunId, Error> {
+        self.0.again(caller, of, how).await
     }
 
     /// What people must decide before a run goes on.

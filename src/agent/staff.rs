@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -354,6 +354,8 @@ impl Staff {
         if !is_new {
             run.waiting_since = Some(last_at);
         }
+        let before = run.usage;
+        let only_final = definition.stream == StreamMode::Final || !run.created.wishes.streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
         let live = Arc::new(Live {
@@ -361,7 +363,7 @@ impl Staff {
             root: row.root,
             owner: row.owner.clone(),
             version: row.version.as_str().into(),
-            voice: Voice::new(definition.stream == StreamMode::Final),
+            voice: Voice::new(only_final),
             report: watch::Sender::new(report(&run)),
             seq: watch::Sender::new(run.seq),
             poke: Notify::new(),
@@ -369,6 +371,7 @@ impl Staff {
             leaves: followed
                 && config.on_disconnect == OnLeave::Cancel
                 && !run.created.wishes.background,
+            patience: OnceLock::new(),
         });
         let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));
         let at = now();
@@ -379,7 +382,7 @@ impl Staff {
         self.lives().insert(row.id, held);
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
-        Ok(Actor { staff, journal, live, purse, caller, definition, depth, signals })
+        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
     }
 
     /// Whoever works at a child of a run; `None` where that is over or somebody else's.
@@ -411,7 +414,7 @@ impl Staff {
     }
 
     /// How a run began, what has happened since, and when the last of it did.
-    async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
+    pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
         let (mut rows, mut after) = (Vec::new(), 0);
         loop {
             let page = self.gateway.store().run_events(id, after, PAGE).await;

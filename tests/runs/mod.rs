@@ -2,4 +2,7 @@
 //! asks for a run.
 
 mod api;
+mod doors;
+mod library;
+mod kinds;
 mod turns;

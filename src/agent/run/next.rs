@@ -39,6 +39,9 @@ impl Run {
         if self.state.is_over() {
             return Step::End(Ending { state: self.state, reason: self.reason });
         }
+        if self.created.compensates {
+            return end(RunState::Completed, None);
+        }
         if let Some(cancel) = &self.cancel
             && (!cancel.after_step || self.is_between_steps())
         {

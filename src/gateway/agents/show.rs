@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Performance, Report};
-use crate::canon::{ChatRequest, ChatResponse, Event, RunId, Surface};
+use crate::canon::{ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
 use crate::dialect::sse::Decoder;
 use crate::dialect::{ClientSide, Context, WriteStream, sse};
 
@@ -99,6 +99,13 @@ impl Show {
         let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return body };
         let mut answer = Value::Object(fields);
         self.mark(&mut answer);
+        if self.surface == Surface::Responses {
+            match self.report.borrow().state {
+                RunState::Cancelled => answer["status"] = json!("cancelled"),
+                RunState::Failed | RunState::Expired => answer["status"] = json!("failed"),
+                _ => {}
+            }
+        }
         answer.to_string().into_bytes()
     }
 
@@ -172,15 +179,14 @@ impl Show {
         decoder.buffer().extend_from_slice(end);
         while let Some(frame) = decoder.next_frame() {
             let marked = decoder.data(&frame).and_then(|data| self.marked(&data));
-            match marked {
-                Some(data) => {
-                    if let Some(name) = decoder.event(&frame) {
-                        out.extend_from_slice(&[b"event: ", name, b"\n"].concat());
-                    }
-                    out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
-                }
-                None => out.extend_from_slice(decoder.bytes(frame.range)),
+            let Some(data) = marked else {
+                out.extend_from_slice(decoder.bytes(frame.range));
+                continue;
+            };
+            if let Some(name) = decoder.event(&frame) {
+                out.extend_from_slice(&[b"event: ", name, b"\n"].concat());
             }
+            out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
         }
     }
 
