@@ -177,7 +177,7 @@ impl Staff {
         let (sender, heard) = tokio::sync::oneshot::channel();
         let staff = Arc::clone(self);
         self.spawn(async move { staff.resume(row, Some(sender)).await });
-        followed(&heard.await.ok()?)
+        heard.await.ok()
     }
 
     /// Calls a run off, by its owner's wish.
@@ -534,7 +534,7 @@ fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> R
     }
 }
 
-fn followed(live: &Arc<Live>) -> Option<Performance> {
+pub(super) fn followed(live: &Arc<Live>) -> Option<Performance> {
     let follower = live.voice.tape().follow()?;
     let report: tokio::sync::watch::Receiver<Report> = live.report.subscribe();
     let version = live.version.clone();

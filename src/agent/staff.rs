@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::actor::{Actor, Live, Rest, report};
+use super::begin::followed;
 use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
@@ -20,6 +21,7 @@ use crate::canon::{Message, RunId, RunState, StopReason};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
+use crate::gateway::agents::Performance;
 use crate::net::workers::Workers;
 use crate::store::Failure;
 use crate::store::runs::{Renewed, RunFilter, RunRow};
@@ -207,15 +209,16 @@ impl Staff {
     pub(super) async fn resume(
         self: Arc<Self>,
         row: RunRow,
-        heard: Option<tokio::sync::oneshot::Sender<Arc<Live>>>,
+        heard: Option<tokio::sync::oneshot::Sender<Performance>>,
     ) {
         if row.takeovers > 0 {
             self.gateway.telemetry.metrics.agent_takeovers.inc();
         }
         match self.open(&row, heard.is_some()).await {
             Ok(Some(actor)) => {
-                if let Some(heard) = heard {
-                    let _ = heard.send(Arc::clone(&actor.live));
+                // Followed before work begins: what nobody follows may be called off.
+                if let (Some(heard), Some(performance)) = (heard, followed(&actor.live)) {
+                    let _ = heard.send(performance);
                 }
                 self.work(actor, None).await;
             }
