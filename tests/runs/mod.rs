@@ -3,4 +3,6 @@
 
 mod api;
 mod doors;
+mod library;
+mod kinds;
 mod turns;
