@@ -1,7 +1,7 @@
 //! Does what a run says is next, until it is over or waits.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(super) struct Live {
     pub(super) poked: AtomicBool,
     /// It ends when nobody follows it any more.
     pub(super) leaves: bool,
+    /// Until then its client waits with it for an approval.
+    pub(super) patience: OnceLock<Instant>,
 }
 
 /// Who works at a run.
@@ -111,11 +113,25 @@ impl Actor {
                         Box::pin(self.look_after_children()).await?;
                         continue;
                     }
+                    if state == RunState::WaitingApproval && self.waits_with_client().await {
+                        continue;
+                    }
                     return self.rest(state, until).await;
                 }
                 Step::End(ending) => return Box::pin(self.end(ending)).await,
             }
             self.shows().await;
+        }
+    }
+
+    /// Whether something may have come while its client waits for it. A run that nobody waits with
+    /// is let go of at once.
+    async fn waits_with_client(&self) -> bool {
+        let Some(until) = self.live.patience.get() else { return false };
+        tokio::select! {
+            () = self.live.poke.notified() => !self.journal.is_lost(),
+            () = tokio::time::sleep_until(*until) => false,
+            () = self.live.voice.tape().deserted() => false,
         }
     }
 

@@ -76,6 +76,15 @@ impl Staff {
             }
         }
         if found.is_none()
+            && let Some((approval, ..)) = words.approvals.first()
+        {
+            // Not every client says which answer it goes on from.
+            let known = self.gateway.store().approval(approval).await.map_err(away)?;
+            if let Some(known) = known {
+                found = self.gateway.store().run(Some(owner), known.run).await.map_err(away)?;
+            }
+        }
+        if found.is_none()
             && let Some(result) = words.results.first()
         {
             let id = format!("{CALL}{}", result.id);
@@ -377,6 +386,10 @@ impl Staff {
         let leaves = commission.wishes.on_disconnect != Some(OnLeave::Continue);
         let actor = self.actor((run, now()), who, (Used::default(), None), leaves).await;
         let actor: Actor = actor.map_err(halted)?;
+        let wait = commission.wishes.approval_wait;
+        if !wait.is_zero() && !commission.background {
+            let _ = actor.live.patience.set(Instant::now() + wait);
+        }
         let performance = followed(&actor.live);
         let staff = Arc::clone(&self);
         let work = async move { staff.work(actor, place).await };

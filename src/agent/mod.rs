@@ -58,6 +58,11 @@ impl Agents {
         self.0.close().await;
     }
 
+    /// Learns at once which agents begin no runs.
+    pub async fn know_paused(&self) {
+        self.0.know_paused().await;
+    }
+
     /// Tells a run something. False where it is over.
     pub async fn tell(&self, run: RunId, told: Told) -> Result<bool, Error> {
         self.0.tell(run, &told).await

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -170,7 +170,7 @@ impl Staff {
         }
     }
 
-    async fn know_paused(&self) {
+    pub(super) async fn know_paused(&self) {
         if let Ok(paused) = self.gateway.store().paused_agents().await {
             let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             *known = paused.into_iter().collect();
@@ -371,6 +371,7 @@ impl Staff {
             leaves: followed
                 && config.on_disconnect == OnLeave::Cancel
                 && !run.created.wishes.background,
+            patience: OnceLock::new(),
         });
         let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));
         let at = now();

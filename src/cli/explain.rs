@@ -80,7 +80,7 @@ fn build(arguments: &ExplainArguments) -> Result<Arc<Gateway>, Failed> {
 }
 
 /// Lets the call be made by the named key, or by one without limits.
-fn show_secret(config: &mut Config, named: Option<&str>) -> Result<(), String> {
+pub(super) fn show_secret(config: &mut Config, named: Option<&str>) -> Result<(), String> {
     let caller = match named {
         None => config::Key::default(),
         Some(name) => {
@@ -105,9 +105,15 @@ fn headers(written: &[String]) -> Result<HeaderMap, String> {
         };
         headers.append(name, value);
     }
+    bearer(&mut headers)?;
+    Ok(headers)
+}
+
+/// Shows the secret that was lent.
+pub(super) fn bearer(headers: &mut HeaderMap) -> Result<(), String> {
     let bearer = HeaderValue::from_str(&format!("Bearer {SECRET}"));
     headers.insert(AUTHORIZATION, bearer.map_err(|error| error.to_string())?);
-    Ok(headers)
+    Ok(())
 }
 
 fn broken(error: impl std::fmt::Display) -> Failed {

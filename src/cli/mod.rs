@@ -1,6 +1,7 @@
 //! The commands that people type, and the config each of them finds.
 
 mod admin;
+mod agent;
 mod audit;
 mod banner;
 mod check;
@@ -56,6 +57,9 @@ enum Command {
     /// Make, list, rotate and revoke virtual keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Run agents.
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
     /// Keep the versions of prompts as they are.
     #[command(subcommand)]
     Prompts(prompts::PromptsCommand),
@@ -112,6 +116,7 @@ pub fn main() -> ExitCode {
         Some(Command::Config(command)) => config::run(&command),
         Some(Command::Audit(command)) => audit::run(command),
         Some(Command::Keys(command)) => keys::run(command),
+        Some(Command::Agent(command)) => agent::run(command),
         Some(Command::Prompts(command)) => prompts::run(command),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Import(arguments)) => import::run(&arguments),

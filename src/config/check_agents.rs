@@ -117,28 +117,31 @@ impl Definition<'_> {
 
     fn check_tools(&self) {
         if self.says("tools") {
-            for (position, pattern) in self.agent.tools.iter().enumerate() {
-                let at = format!("tools[{position}]");
-                if let Err(message) = find_tool(self.config, pattern) {
-                    self.problem(&at, message);
-                } else if self.config.tools.get(pattern).is_some_and(|tool| tool.internal) {
-                    self.problem(&at, format!("\"{pattern}\" is internal: no model sees it"));
-                } else {
-                    self.check_decision(&at, pattern);
-                }
-            }
+            self.agent.tools.iter().enumerate().for_each(|(place, it)| self.check_tool(place, it));
         }
-        if !self.says("require_tools") && !self.says("tools") {
-            return;
-        }
+        let key = match (self.says("require_tools"), self.says("tools")) {
+            (true, _) => "require_tools",
+            (false, true) => "tools",
+            (false, false) => return,
+        };
         let offered = |name: &str| self.agent.tools.iter().any(|pattern| covers(pattern, name));
-        for (position, name) in self.agent.require_tools.iter().enumerate() {
-            if !offered(name) {
-                let hint = suggestion(name, self.agent.tools.iter().map(String::as_str));
-                let key = if self.says("require_tools") { "require_tools" } else { "tools" };
-                let at = if key == "tools" { key.to_owned() } else { format!("{key}[{position}]") };
-                self.problem(&at, format!("\"{name}\" is none of its `tools`{hint}"));
-            }
+        let required = self.agent.require_tools.iter().enumerate();
+        for (position, name) in required.filter(|(_, name)| !offered(name)) {
+            let hint = suggestion(name, self.agent.tools.iter().map(String::as_str));
+            let place = if key == "tools" { String::new() } else { format!("[{position}]") };
+            let message = format!("\"{name}\" is none of its `tools`{hint}");
+            self.problem(&format!("{key}{place}"), message);
+        }
+    }
+
+    fn check_tool(&self, position: usize, pattern: &str) {
+        let at = format!("tools[{position}]");
+        if let Err(message) = find_tool(self.config, pattern) {
+            self.problem(&at, message);
+        } else if self.config.tools.get(pattern).is_some_and(|tool| tool.internal) {
+            self.problem(&at, format!("\"{pattern}\" is internal: no model sees it"));
+        } else {
+            self.check_decision(&at, pattern);
         }
     }
 
@@ -173,16 +176,20 @@ impl Definition<'_> {
         let agent = self.agent;
         let lists = [("handoffs", &agent.handoffs), ("delegates", &agent.delegates)];
         for (key, names) in lists.into_iter().filter(|(key, _)| self.says(key)) {
-            for (position, name) in names.iter().enumerate() {
-                let at = format!("{key}[{position}]");
-                if names[..position].contains(name) {
-                    self.problem(&at, "is named twice");
-                }
-                self.check_other(&at, name);
-            }
+            self.check_list(key, names);
         }
         if let Some(name) = agent.fallback_agent.as_ref().filter(|_| self.says("fallback_agent")) {
             self.check_other("fallback_agent", name);
+        }
+    }
+
+    fn check_list(&self, key: &str, names: &[String]) {
+        for (position, name) in names.iter().enumerate() {
+            let at = format!("{key}[{position}]");
+            if names[..position].contains(name) {
+                self.problem(&at, "is named twice");
+            }
+            self.check_other(&at, name);
         }
     }
 

@@ -238,11 +238,6 @@ impl Gateway {
         self.conductor.get().cloned()
     }
 
-    /// Whether open streams have to end.
-    fn is_ending(&self) -> bool {
-        *self.ending.borrow()
-    }
-
     /// Turns true when streams that are open are to end.
     pub fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()

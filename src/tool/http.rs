@@ -93,9 +93,7 @@ impl Endpoint {
             }
             (None, _) => {
                 for (name, value) in rest {
-                    for value in texts(name, value)? {
-                        push(&mut query, name, &value);
-                    }
+                    push_all(&mut query, name, &texts(name, value)?);
                 }
                 None
             }
@@ -201,6 +199,12 @@ fn parameter(template: &TextTemplate, args: &Map<String, Value>) -> Result<Vec<S
         }
     }
     Ok(vec![rendered])
+}
+
+fn push_all(query: &mut String, name: &str, values: &[String]) {
+    for value in values {
+        push(query, name, value);
+    }
 }
 
 pub(super) fn push(query: &mut String, name: &str, value: &str) {

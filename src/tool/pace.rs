@@ -88,13 +88,13 @@ impl Gate {
         let own = self.limits.user.iter().zip(own.iter_mut());
         let mut turns: Vec<(&Pace, &mut Window)> = paces.chain(own).collect();
         let wait = turns.iter_mut().filter_map(|(pace, window)| window.wait(pace, now)).max();
-        match wait {
-            Some(wait) => Err(wait),
-            None => {
-                turns.iter_mut().for_each(|(pace, window)| window.count(pace, now));
-                Ok(())
-            }
+        if let Some(wait) = wait {
+            return Err(wait);
         }
+        for (pace, window) in turns {
+            window.count(pace, now);
+        }
+        Ok(())
     }
 }
 

@@ -16,16 +16,16 @@ use crate::support::{Gateway, Script, Upstream, until};
 const RESPONSES: &str = "/v1/responses";
 
 /// A gateway with the agent `support`, its model and its tools' server.
-struct House {
-    gateway: Gateway,
+pub(super) struct House {
+    pub(super) gateway: Gateway,
     model: Upstream,
     tools: Upstream,
     /// Holds what is asked of the tool `lookup`.
-    gate: Gate,
+    pub(super) gate: Gate,
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::on("").await
     }
 
@@ -35,6 +35,9 @@ impl House {
         let model = Upstream::answering(mind).await;
         let tools = Upstream::answering(move |request| {
             let body = Script::json(200, r#"{"city":"Bonn"}"#);
+            if request.path.contains("stuck") {
+                return Script::default().stall();
+            }
             let is_held = request.path.contains("lookup");
             if is_held { Script::default().gate(&held).then_all(body) } else { body }
         })
@@ -84,6 +87,11 @@ kind = "http"
 method = "GET"
 url = "{base}/lookup"
 effect = "read"
+[tools.stuck]
+kind = "http"
+method = "GET"
+url = "{base}/stuck"
+effect = "read"
 [tools.refund]
 kind = "http"
 method = "POST"
@@ -95,7 +103,7 @@ description = "Helps."
 version = 3
 route = "fast"
 instructions = "Help."
-tools = ["lookup", "refund"]
+tools = ["lookup", "refund", "stuck"]
 "#,
         provider("up", model),
         route("fast", &["up/m"], ""),
@@ -113,6 +121,9 @@ fn mind(request: &Request) -> Script {
     let has = |word: &str| last["role"] == "user" && said.contains(word);
     if has("order") {
         return call(stream, Some("Let me look."), "lookup");
+    }
+    if has("stuck") {
+        return call(stream, None, "stuck");
     }
     if has("money") {
         return call(stream, None, "refund");
@@ -253,6 +264,31 @@ async fn a_chat_says_that_a_person_must_decide() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert!(!answer["choices"][0]["message"]["content"].as_str().unwrap().is_empty());
     assert!(house.tools.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_chat_that_is_willing_to_wait_goes_on_when_a_person_has_decided() {
+    let house = House::new().await;
+    let headers = [("x-switchpoint-approval-wait", "10s")];
+    let body = chat("My money back.", &json!({"stream": true}));
+    let stream = house.open(CHAT, &headers, &body).await;
+    let (answer, ()) = tokio::join!(stream.whole(), async {
+        let pending = loop {
+            let listed = house.get("/v1/agents/approvals?state=pending").await;
+            if let Some(found) = listed["data"].as_array().and_then(|all| all.first()) {
+                break found.clone();
+            }
+            tokio::task::yield_now().await;
+        };
+        let path = format!("/v1/agents/approvals/{}", pending["id"].as_str().unwrap());
+        let hash = format!("\"{}\"", pending["args_hash"].as_str().unwrap());
+        let decision = json!({"decision": "approve"});
+        let decided = house.ask(&path, &[("if-match", &hash)], &decision).await;
+        assert_eq!(decided.status, 200, "{}", decided.text());
+    });
+    assert!(answer.text().contains("It is in Bonn."), "{}", answer.text());
+    assert_eq!(answer.text().matches("data: [DONE]").count(), 1);
+    assert_eq!(house.tools.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -4,4 +4,6 @@
 mod api;
 mod doors;
 mod kill;
+mod kinds;
+mod library;
 mod turns;

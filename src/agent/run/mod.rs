@@ -343,3 +343,6 @@ impl Run {
         last.map_or(self.transcript.len(), |place| place + 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

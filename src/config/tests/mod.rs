@@ -16,6 +16,7 @@ mod oidc;
 mod otlp;
 mod page;
 mod route;
+mod tool;
 
 const KINDS: &[&str] = &["azure", "bedrock", "demo", "groq", "ollama", "openai", "vertex"];
 

@@ -101,6 +101,7 @@ pub(super) const APPROVAL_KEYS: &[&str] = &["when", "roles", "expires", "on_expi
 pub(super) const UNDO_KEYS: &[&str] = &["tool", "args"];
 
 /// One tool, or one source of several.
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tool {
     pub kind: ToolKind,
@@ -271,7 +272,8 @@ impl Tool {
             input: table("input"),
             output: table("output"),
             max_result: section.read("max_result", value::size).unwrap_or(usual.max_result),
-            written: section.written(&[]),
+            // Without what may hold secrets.
+            written: section.written(&["auth", "headers", "env", "dsn"]),
         };
         tool.check(section);
         tool

@@ -232,10 +232,9 @@ impl WriteStream for Writer {
                 self.choice(*choice).finish = Some(finish.clone());
             }
             Event::Usage(usage) => self.usage = Some(*usage),
-            // The error's own event follows, from whoever ends the stream.
-            Event::Failed(_) => {}
             Event::Aside(text) if self.framing == Framing::Sse => sse::comment(text, out),
-            Event::Aside(_) => {}
+            // The error's own event follows, from whoever ends the stream.
+            Event::Failed(_) | Event::Aside(_) => {}
             Event::End => self.end(out),
         }
     }

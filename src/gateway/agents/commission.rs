@@ -275,7 +275,7 @@ impl Call {
         self.record.tags.insert("run".into(), performance.run.to_string().into());
         self.record.tags.insert("agent".into(), agent.into());
         if let Some(keeping) = &mut self.keeping {
-            keeping.is_of(performance.run);
+            keeping.is_of(&performance);
         }
         Ok(performance)
     }

@@ -1,6 +1,6 @@
 //! What asking a model will take, before a run holds it of its own budget.
 
-use super::super::snapshot::{Road, Target};
+use crate::gateway::snapshot::{Road, Target};
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Dialect};
 use crate::dialect::estimate;

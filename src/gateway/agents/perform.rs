@@ -2,16 +2,18 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::json;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::show::Frame;
 use super::{Commission, Performance, Show, commission};
 use crate::cache::{Follower, Next};
-use crate::canon::{ChatResponse, Choice, Outcome, RunState, Surface};
+use crate::canon::{ChatResponse, Choice, Outcome, Owner, RunId, RunState, Surface};
 use crate::dialect::fold::{Fold, unfold};
 use crate::dialect::passage::{Passage, last_data};
 use crate::error::{Error, Kind};
@@ -23,7 +25,10 @@ use crate::gateway::pipeline::{self, Walk};
 use crate::gateway::relay::Relay;
 use crate::gateway::remember::Nothing;
 use crate::gateway::reply::outcome_of;
-use crate::gateway::{Body, guarding};
+use crate::gateway::{Body, Gateway, guarding};
+
+/// How long it may take to join a run.
+const SOON: Duration = Duration::from_secs(2);
 
 /// Answers a call for an agent.
 pub(in crate::gateway) async fn answer(
@@ -85,15 +90,23 @@ async fn perform(
         request: commission.request.clone(),
     };
     let (surface, steps) = (call.surface(), commission.wishes.steps);
-    let performance = match call.conducted(commission).await {
+    let is_later = question.envelope.background && !question.envelope.stream;
+    let mut performance = match call.conducted(commission).await {
         Ok(performance) => performance,
         Err(error) => return call.refuse(error),
     };
+    if performance.is_queued() && !is_later {
+        // It says nothing before it is taken up.
+        performance = match call.gateway.rejoin(performance.run, call.owner()).await {
+            Ok(Some(performance)) => performance,
+            Ok(None) => return call.refuse(broken()),
+            Err(error) => return call.refuse(error),
+        };
+    }
     let show = Show::new(&performance, (surface, steps), frame);
     let dressed = show.clone();
     let Performance { follower, .. } = performance;
     let is_streamed = question.envelope.stream && !call.gathers();
-    let is_later = question.envelope.background && !question.envelope.stream;
     let mut response = if is_streamed {
         streamed(call, &question, (follower, show)).await
     } else if is_later {
@@ -165,7 +178,9 @@ async fn whole(
     let client = call.client();
     let (body, content_type) = if question.envelope.stream {
         let (mut writer, mut body) = (show.writer(client), Vec::new());
-        unfold(&response).iter().for_each(|event| writer.write(event, &mut body));
+        for event in unfold(&response) {
+            writer.write(&event, &mut body);
+        }
         (body, HeaderValue::from_static(client.stream_type()))
     } else {
         (show.write(client, &response), JSON)
@@ -194,11 +209,17 @@ fn later(
     drop(call.goes_to_background());
     let (id, created, model) =
         (format!("resp_{}", show.frame.id), show.frame.created, show.frame.model.clone());
+    if show.report.borrow().state == RunState::Queued {
+        // Nobody here is at work on it: whoever asks is told how the run stands.
+        call.ends(Outcome::Ok);
+        let response = gateway.respond_by_run(&keeping, (&id, created, &model));
+        return head.map(|()| Body::whole(response.to_string().into(), None));
+    }
     let work = async move {
-        let heard = heard(&mut call, &question, follower).await;
-        let outcome = heard.as_ref().map_or_else(|error| outcome_of(error.kind), |_| Outcome::Ok);
+        let said = heard(&mut call, &question, follower).await;
+        let outcome = said.as_ref().map_or_else(|error| outcome_of(error.kind), |_| Outcome::Ok);
         call.ends(outcome);
-        show.concluded(heard).map(|body| (body.into(), None))
+        show.concluded(said).map(|body| (body.into(), None))
     };
     let response = gateway.respond_later(keeping, (id, created, &model), work);
     head.map(|()| Body::whole(response.to_string().into(), None))
@@ -236,6 +257,37 @@ fn too_long() -> Error {
     Error::new(Kind::UpstreamTimeout, "The run took longer than its client wanted to wait.")
 }
 
+// === impl Performance ===
+
+impl Performance {
+    /// Whether it waits for somebody to take it up.
+    fn is_queued(&self) -> bool {
+        self.report.borrow().state == RunState::Queued
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// A run's answer from its beginning; nothing where it could not be had soon.
+    pub(in crate::gateway) async fn rejoin(
+        &self,
+        run: RunId,
+        owner: Option<Owner>,
+    ) -> Result<Option<Performance>, Error> {
+        let (Some(conductor), Some(owner)) = (self.conductor(), owner) else { return Ok(None) };
+        let (done, told) = oneshot::channel();
+        // Never left in the middle: somebody may just be taking the run up.
+        self.tasks.spawn(async move {
+            let _ = done.send(conductor.rejoin(run, owner).await);
+        });
+        match timeout(SOON, told).await {
+            Ok(Ok(joined)) => joined,
+            _ => Err(Error::new(Kind::Overloaded, "The run cannot be joined now; try again.")),
+        }
+    }
+}
+
 // === impl Show ===
 
 impl Show {
@@ -261,7 +313,7 @@ impl Show {
 impl Call {
     /// When a client that has set a limit wants its run to be over.
     fn due(&self) -> Instant {
-        let hours = std::time::Duration::from_hours(24);
+        let hours = Duration::from_hours(24);
         self.started + self.bearings.timeout.unwrap_or(hours)
     }
 }

@@ -179,15 +179,14 @@ impl Show {
         decoder.buffer().extend_from_slice(end);
         while let Some(frame) = decoder.next_frame() {
             let marked = decoder.data(&frame).and_then(|data| self.marked(&data));
-            match marked {
-                Some(data) => {
-                    if let Some(name) = decoder.event(&frame) {
-                        out.extend_from_slice(&[b"event: ", name, b"\n"].concat());
-                    }
-                    out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
-                }
-                None => out.extend_from_slice(decoder.bytes(frame.range)),
+            let Some(data) = marked else {
+                out.extend_from_slice(decoder.bytes(frame.range));
+                continue;
+            };
+            if let Some(name) = decoder.event(&frame) {
+                out.extend_from_slice(&[b"event: ", name, b"\n"].concat());
             }
+            out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
         }
     }
 

@@ -89,9 +89,7 @@ impl Gateway {
     ) -> Value {
         let response = begun(&keeping, (&id, created, model));
         let mut stored = keeping.stored(response.clone(), None);
-        // A run goes on when there is a process again, and its response with it.
-        let goes_on = keeping.run.is_some();
-        let owner = keeping.owner;
+        let owner = keeping.owner.clone();
         let cancelled = self.jobs.enter(&owner, &id, None);
         self.put_response(&owner, id.clone(), &stored);
         let gateway = Arc::clone(self);
@@ -104,12 +102,13 @@ impl Gateway {
                 done = work => done,
                 _ = cancelled => return,
                 _ = ending.wait_for(|ending| *ending) => {
-                    if goes_on {
-                        return;
-                    }
                     Err(Error::new(Kind::Overloaded, "The gateway was shut down; ask again."))
                 }
             };
+            if done.is_err() && keeping.goes_on() {
+                gateway.jobs.end(&owner, &id, || {});
+                return;
+            }
             conclude(&mut stored, done);
             gateway.jobs.end(&owner, &id, || put(&stored));
         });
@@ -133,11 +132,11 @@ impl Gateway {
 }
 
 /// The response before anything was answered.
-fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
+pub(super) fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
     let question = keeping.asked();
     let or = |name: &str, default: Value| question.get(name).cloned().unwrap_or(default);
     let mut metadata = or("metadata", json!({}));
-    if let Some(run) = keeping.run {
+    if let Some((run, _)) = &keeping.run {
         metadata[RUN] = json!(run.to_string());
     }
     json!({

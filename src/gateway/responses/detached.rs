@@ -149,8 +149,12 @@ impl Gateway {
     async fn settle(&self, owner: &Owner, begun: Begun, log: &Log) {
         let Begun { id, mut stored, .. } = begun;
         let known = self.stored(owner, &id).await;
-        let goes_on = stored.run().is_some() && self.is_ending();
-        let broken = known.is_ok_and(|known| known.is_unfinished()) && !goes_on;
+        let broken = known.is_ok_and(|known| known.is_unfinished());
+        if broken && stored.run().is_some() {
+            // The run goes on elsewhere, or says itself how it has ended.
+            self.jobs.end(owner, &id, || {});
+            return;
+        }
         let events = log.whole();
         self.jobs.end(owner, &id, || {
             if broken {

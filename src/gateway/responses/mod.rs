@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use self::stored::{LONGEST_CHAIN, Stored, asked, said};
 use super::Gateway;
@@ -23,6 +24,7 @@ use crate::canon::{Owner, RunId};
 use crate::dialect::responses::state::{self, Page};
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind, Upstream};
+use crate::gateway::agents::Report;
 use crate::store::ObjectKind;
 
 pub(super) use self::background::Jobs;
@@ -36,7 +38,7 @@ pub(super) struct Keeping {
     question: Payload,
     previous: Option<String>,
     /// The run that answers, if one does.
-    run: Option<RunId>,
+    run: Option<(RunId, watch::Receiver<Report>)>,
 }
 
 impl Keeping {
@@ -70,8 +72,7 @@ impl Call {
     /// Keeps that the response, of which the client has the beginning, has failed.
     pub(in crate::gateway) fn keep_failure(&mut self, error: &Error) {
         let Some(keeping) = self.keeping.take() else { return };
-        if keeping.run.is_some() && self.gateway.is_ending() {
-            // The run goes on elsewhere, and so does its response.
+        if keeping.goes_on() {
             return;
         }
         let (id, created) = self.stamp();

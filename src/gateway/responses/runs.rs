@@ -4,21 +4,26 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::background::conclude;
+use super::background::{begun, conclude};
 use super::stored::Stored;
 use super::{Gateway, Keeping, not_previous};
 use crate::cache::Next;
-use crate::canon::{ChatRequest, Owner, RunId, Surface};
+use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::dialect::fold::Fold;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Frame, Performance, RUN, Show};
 
 impl Keeping {
     /// A run gives the response.
-    pub(in crate::gateway) fn is_of(&mut self, run: RunId) {
-        self.run = Some(run);
+    pub(in crate::gateway) fn is_of(&mut self, performance: &Performance) {
+        self.run = Some((performance.run, performance.report.clone()));
+    }
+
+    /// Whether the run that gives it is not over: then somebody else goes on with both.
+    pub(super) fn goes_on(&self) -> bool {
+        self.run.as_ref().is_some_and(|(_, report)| !report.borrow().state.is_over())
     }
 }
 
@@ -40,6 +45,18 @@ impl Gateway {
         Ok(stored.run())
     }
 
+    /// Keeps a response that a run will give when somebody takes it up.
+    pub(in crate::gateway) fn respond_by_run(
+        &self,
+        keeping: &Keeping,
+        (id, created, model): (&str, u64, &str),
+    ) -> Value {
+        let response = begun(keeping, (id, created, model));
+        let stored = keeping.stored(response.clone(), None);
+        self.put_response(&keeping.owner, id.to_owned(), &stored);
+        response
+    }
+
     /// How a response stands that nobody here is at work on: as its run stands.
     pub(super) async fn as_its_run_stands(
         &self,
@@ -48,8 +65,10 @@ impl Gateway {
         mut stored: Stored,
     ) -> Stored {
         // Who runs agents may not have begun yet.
-        let Some(conductor) = self.conductor() else { return stored };
-        match conductor.rejoin(run, owner.clone()).await {
+        if self.conductor().is_none() {
+            return stored;
+        }
+        match self.rejoin(run, Some(owner.clone())).await {
             Ok(Some(performance)) => {
                 if self.take_in_run((&mut stored, id), performance).await {
                     self.put_response(owner, id.to_owned(), &stored);
@@ -59,7 +78,8 @@ impl Gateway {
                 let message = "The run that gave this response is not known any more.";
                 stored.fail(&Error::new(Kind::Internal, message));
             }
-            Err(error) => tracing::warn!(%run, %error, "a run could not be asked how it stands"),
+            // Another replica may be at work on it.
+            Err(error) => tracing::debug!(%run, %error, "a run could not be asked how it stands"),
         }
         stored
     }
@@ -94,7 +114,9 @@ impl Gateway {
                 Some(Next::End) => break fold.finish().map_err(|_| broken()),
                 Some(Next::Failed(error)) => break Err(error.map_or_else(broken, |error| *error)),
                 None => {
-                    stored.response["status"] = json!("in_progress");
+                    let is_queued = show.report.borrow().state == RunState::Queued;
+                    let status = if is_queued { "queued" } else { "in_progress" };
+                    stored.response["status"] = json!(status);
                     return false;
                 }
             }

@@ -30,7 +30,8 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
             && run.is_none_or(|run| row.run.to_string() == run)
     };
     let limit = asked.limit()? as usize;
-    told(&views::page(rows.iter().filter(wanted).take(limit).map(views::approval).collect(), None))
+    let shown: Vec<Value> = rows.iter().filter(wanted).take(limit).map(views::approval).collect();
+    told(&views::page(&shown, None))
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {

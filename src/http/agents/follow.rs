@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -81,7 +82,8 @@ async fn page(door: &Door, (run, after): (RunId, u64), limit: u32) -> Answer {
     let rows = rows.map_err(|failure| away(&failure))?;
     let is_full = rows.len() == limit as usize;
     let next = rows.last().filter(|_| is_full).map(|row| row.seq.to_string());
-    told(&views::page(rows.iter().map(views::event).collect(), next))
+    let shown: Vec<Value> = rows.iter().map(views::event).collect();
+    told(&views::page(&shown, next.as_deref()))
 }
 
 // === impl Reader ===

@@ -1,5 +1,7 @@
 //! Work that came to nothing: listed, tried again, or put away for good.
 
+use serde_json::Value;
+
 use super::{Answer, Asked, Door, away, told, views};
 use crate::error::{Error, Kind};
 use crate::store::runs::LetterRow;
@@ -9,7 +11,8 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let owner = if asked.sees_all() { None } else { Some(asked.owner()) };
     let rows = door.gateway.store().letters(owner, asked.limit()?).await;
     let rows = rows.map_err(|failure| away(&failure))?;
-    told(&views::page(rows.iter().map(views::letter).collect(), None))
+    let shown: Vec<Value> = rows.iter().map(views::letter).collect();
+    told(&views::page(&shown, None))
 }
 
 pub(super) async fn retry(door: Door, asked: Asked) -> Answer {

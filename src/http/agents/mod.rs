@@ -14,7 +14,7 @@ mod views;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -226,12 +226,7 @@ fn away(_: &Failure) -> Error {
     Error::new(Kind::Overloaded, "The store cannot be asked at the moment.")
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it is the last word of every handler")]
 fn told(value: &Value) -> Answer {
     Ok(json(StatusCode::OK, value))
-}
-
-/// Milliseconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,8 +17,8 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let paused = paused(&door).await?;
     let names = names(&door, &asked);
     let agents = names.iter().filter_map(|name| Some((name, house.config.agents.get(name)?)));
-    let shown = agents.map(|(name, agent)| summary((name, agent), &paused)).collect();
-    told(&views::page(shown, None))
+    let shown: Vec<Value> = agents.map(|(name, agent)| summary((name, agent), &paused)).collect();
+    told(&views::page(&shown, None))
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {
@@ -56,7 +56,8 @@ pub(super) async fn versions(door: Door, asked: Asked) -> Answer {
     };
     let first = std::iter::once(of(&agent.version, &agent));
     let others = agent.versions.iter().map(|(version, definition)| of(version, definition));
-    told(&views::page(first.chain(others).collect(), None))
+    let shown: Vec<Value> = first.chain(others).collect();
+    told(&views::page(&shown, None))
 }
 
 /// Runs that are at work go on; those that wait for their turn wait on.
@@ -74,6 +75,7 @@ async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
     find(door, asked)?;
     let store = door.gateway.store();
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
+    door.agents.know_paused().await;
     let what = if is_paused { "agent.pause" } else { "agent.resume" };
     let change = Audit {
         at: SystemTime::now(),

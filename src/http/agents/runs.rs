@@ -1,7 +1,6 @@
 //! Runs: begun, listed and looked at.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::LOCATION;
@@ -74,7 +73,8 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
-    told(&views::page(rows.iter().map(views::run).collect(), next))
+    let shown: Vec<Value> = rows.iter().map(views::run).collect();
+    told(&views::page(&shown, next.as_deref()))
 }
 
 fn since(written: Option<&str>) -> Result<Option<u64>, Error> {
@@ -95,7 +95,7 @@ pub(super) async fn steps(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let run = door.run(&asked).await?;
     let story = Story::of(&journal(&door, run.id).await?);
-    told(&views::page(story.steps(), None))
+    told(&views::page(&story.steps(), None))
 }
 
 /// A run with what it waits for and what it has said.
@@ -106,7 +106,24 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
     shown["result"] = story.result();
+    if run.state.is_over() {
+        append(&mut shown["result"]["feedback"], later(door, run.id).await?);
+    }
     Ok(shown)
+}
+
+/// What was said of a run when it was over stands behind its journal.
+async fn later(door: &Door, run: RunId) -> Result<Vec<Value>, Error> {
+    let signals = door.gateway.store().run_signals(run, 0).await;
+    let signals = signals.map_err(|failure| away(&failure))?;
+    let feedback = signals.iter().filter(|signal| signal.kind == "feedback");
+    Ok(feedback.filter_map(|signal| serde_json::from_str(&signal.data).ok()).collect())
+}
+
+fn append(list: &mut Value, more: Vec<Value>) {
+    if let Some(list) = list.as_array_mut() {
+        list.extend(more);
+    }
 }
 
 /// Those of the whole tree are its root's, too.

@@ -167,7 +167,7 @@ impl Story {
     fn went(&mut self, row: &EventRow, event: Event) {
         match event {
             Event::Refused { id, error } => {
-                self.ends(row, &id, "denied", [("error", json!(error))])
+                self.ends(row, &id, "denied", [("error", json!(error))]);
             }
             Event::ApprovalAsked { id, approval, reason, .. } => {
                 let asked = json!({"id": approval, "reason": reason});

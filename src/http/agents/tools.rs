@@ -15,8 +15,9 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let house = door.gateway.snapshot();
     let known = house.toolbox.all();
-    let shown = known.iter().filter(|tool| may_see(&asked, tool)).map(|tool| view(tool)).collect();
-    std::future::ready(told(&views::page(shown, None))).await
+    let shown: Vec<Value> =
+        known.iter().filter(|tool| may_see(&asked, tool)).map(|tool| view(tool)).collect();
+    std::future::ready(told(&views::page(&shown, None))).await
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {
@@ -48,8 +49,8 @@ pub(super) async fn call(door: Door, asked: Asked) -> Answer {
 pub(super) async fn pins(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let source = source(&door, &asked)?;
-    let shown = source.pins().iter().map(pin).collect();
-    std::future::ready(told(&views::page(shown, None))).await
+    let shown: Vec<Value> = source.pins().iter().map(pin).collect();
+    std::future::ready(told(&views::page(&shown, None))).await
 }
 
 /// Takes a tool as it is now for the one that is meant.
@@ -59,7 +60,8 @@ pub(super) async fn approve_pin(door: Door, asked: Asked) -> Answer {
     let tool = asked.needed("tool")?;
     let approved = source.approve_pin(&tool).await;
     approved.map_err(|why| Error::invalid(format!("`{tool}`: {why}.")))?;
-    told(&views::page(source.pins().iter().map(pin).collect(), None))
+    let shown: Vec<Value> = source.pins().iter().map(pin).collect();
+    told(&views::page(&shown, None))
 }
 
 /// A source, for those who answer for what its tools do.

@@ -100,14 +100,13 @@ pub(super) fn letter(row: &LetterRow) -> Value {
 /// All that is text.
 pub(super) fn text(parts: &[Part]) -> String {
     let said = parts.iter().filter_map(|part| match &part.content {
-        Content::Text { text, .. } => Some(text.as_str()),
-        Content::Refusal(text) => Some(text.as_str()),
+        Content::Text { text, .. } | Content::Refusal(text) => Some(text.as_str()),
         _ => None,
     });
     said.collect()
 }
 
 /// A page of a list, and where the next one begins.
-pub(super) fn page(rows: Vec<Value>, next: Option<String>) -> Value {
+pub(super) fn page(rows: &[Value], next: Option<&str>) -> Value {
     json!({"object": "list", "data": rows, "next": next})
 }

@@ -47,11 +47,13 @@ const MAX_STREAMS: usize = 100;
 /// copies share them.
 #[derive(Clone)]
 pub struct Client {
-    origins: Arc<Mutex<HashMap<(Place, Reach), Weak<Origin>>>>,
+    origins: Arc<Mutex<Origins>>,
     environment: Arc<Matcher>,
     workers: usize,
     tasks: Tasks,
 }
+
+type Origins = HashMap<(Place, Reach), Weak<Origin>>;
 
 /// Where an origin is and how it is reached. A pool is shared by all who name the same place.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -80,7 +80,7 @@ fn is_good(address: Ipv4Addr, public: bool) -> bool {
         || (first == 192 && second == 0 && third == 0)
         || (first == 192 && second == 88 && third == 99)
         || (first == 198 && (18..20).contains(&second));
-    !never && !(public && inner)
+    !(never || (public && inner))
 }
 
 fn is_good_v6(address: Ipv6Addr, public: bool) -> bool {
@@ -108,12 +108,14 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     };
     let last = join(segments[6], segments[7]);
     match segments {
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => Some(last),
-        [0, 0, 0, 0, 0, 0, high, low] if high != 0 || low > 1 => Some(last),
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => Some(last),
+        [0, 0, 0, 0, 0, 0, high, low] => (high != 0 || low > 1).then_some(last),
+        [0, 0, 0, 0, 0, 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, ..]
+        | [0x64, 0xff9b, 1, ..]
+        | [.., 0 | 0x200, 0x5efe, _, _] => Some(last),
         [0x2002, high, low, ..] => Some(join(high, low)),
         [0x2001, 0, ..] => Some(join(!segments[6], !segments[7])),
-        [.., 0 | 0x200, 0x5efe, _, _] => Some(last),
         _ => None,
     }
 }

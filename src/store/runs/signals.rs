@@ -10,7 +10,7 @@ use crate::store::{Failure, Store};
 
 impl Store {
     /// Tells a run something, once: a second signal of the same kind and `once` changes nothing and
-    /// gives false, as does one for a run that is over or not there. It is on the disk when this
+    /// gives false, as does one for a run that is over or not there, unless it is feedback. It is on the disk when this
     /// returns.
     pub async fn signal_run(
         &self,
@@ -56,7 +56,7 @@ pub(super) fn tell(
 ) -> Result<bool, Fault> {
     let insert = "INSERT INTO signals (run, kind, data, once, at, taken)
         SELECT position, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT), 0
-        FROM runs WHERE position = $1 AND finished_at IS NULL
+        FROM runs WHERE position = $1 AND (finished_at IS NULL OR $2 = 'feedback')
         ON CONFLICT DO NOTHING";
     Ok(database.execute(insert, values![run, kind, data, once, now])? > 0)
 }

@@ -193,12 +193,12 @@ fn respond(
     }
     let Some(answer) = answer.take() else { return Err(needs(together(questions))) };
     let only = questions.len() == 1;
-    for (key, _) in questions {
+    for (key, question) in questions {
         let answer = match &answer {
             Value::Object(answers) if !only => answers.get(&key).cloned().unwrap_or_default(),
             answer => answer.clone(),
         };
-        responses.insert(key, super::answer::as_value(&answered(answer)));
+        responses.insert(key, super::answer::as_value(&answered(answer, &question.schema)));
     }
     Ok(responses)
 }

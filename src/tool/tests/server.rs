@@ -53,10 +53,8 @@ impl Server {
         let serving = tasks.clone();
         tasks.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (log, script) = (Arc::clone(&log), Arc::clone(&script));
-                serving.spawn(async move {
-                    let _ = serve(stream, &log, &*script).await;
-                });
+                let (log, script): (_, Arc<Script>) = (Arc::clone(&log), script.clone());
+                serving.spawn(serve(stream, log, script));
             }
         });
         Self { url, asked }
@@ -71,10 +69,16 @@ impl Server {
     }
 }
 
-async fn serve(
+type Script = dyn Fn(usize, &Asked) -> Say + Send + Sync;
+
+async fn serve(stream: TcpStream, log: Arc<Mutex<Vec<Asked>>>, script: Arc<Script>) {
+    let _ = answer(stream, &log, &*script).await;
+}
+
+async fn answer(
     mut stream: TcpStream,
     log: &Mutex<Vec<Asked>>,
-    script: &(dyn Fn(usize, &Asked) -> Say + Send + Sync),
+    script: &Script,
 ) -> std::io::Result<()> {
     let mut read = Vec::new();
     loop {

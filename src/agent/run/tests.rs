@@ -1,0 +1,404 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::agent::definition::{Definition, Member, ToolDefinition};
+use crate::agent::event::{CallError, Doer, Event, Wishes};
+use crate::canon::{Effect, Finish, FinishReason, Role, ToolCall};
+use crate::config::{AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnUnknown, StreamMode};
+
+fn tool(name: &str, effect: Effect) -> ToolDefinition {
+    ToolDefinition {
+        name: name.to_owned(),
+        alias: name.to_owned(),
+        version: "1".to_owned(),
+        description: String::new(),
+        effect,
+        input: json!({"type": "object"}),
+        high_risk: false,
+        untrusted: false,
+        repeatable: false,
+        asks_user: false,
+        approval: None,
+        probe: None,
+        undo: None,
+        most: None,
+    }
+}
+
+fn definition(limits: AgentLimits) -> Arc<Definition> {
+    let member = Member {
+        version: "1".to_owned(),
+        description: String::new(),
+        route: "smart".to_owned(),
+        prompt: "You help.".to_owned(),
+        prompt_digest: String::new(),
+        prompt_version: None,
+        tools: vec![tool("look", Effect::Read), tool("pay", Effect::Once)],
+        handoffs: vec!["billing".to_owned()],
+        delegates: BTreeMap::new(),
+        handoff_input: HandoffInput::Summary,
+        fallback: None,
+        context: ContextTerms::default(),
+        confidence: None,
+        on_unknown: OnUnknown::Escalate,
+    };
+    let members = [("support".to_owned(), member.clone()), ("billing".to_owned(), member)];
+    Arc::new(Definition {
+        agent: "support".to_owned(),
+        version: "1".to_owned(),
+        members: members.into(),
+        limits,
+        budget: AgentBudget::default(),
+        max_handoffs: 2,
+        max_depth: 4,
+        client_tools: true,
+        client_system: false,
+        compensates: false,
+        degraded: None,
+        stream: StreamMode::Live,
+        output_schema: None,
+        require_tools: Vec::new(),
+        plans: false,
+    })
+}
+
+fn created() -> Created {
+    Created {
+        agent: "support".to_owned(),
+        version: "1".to_owned(),
+        definition: String::new(),
+        previous: None,
+        messages: vec![Message::new(Role::User, vec![Part::text("Where is it?")])],
+        client_tools: Vec::new(),
+        wishes: Wishes::default(),
+        caller: Value::Null,
+        user: None,
+        session: None,
+        depth: 0,
+        budget: None,
+        replay_of: None,
+        effects: false,
+        compensates: false,
+        forked_from: None,
+        labels: BTreeMap::new(),
+        trace: None,
+        at: 0,
+    }
+}
+
+fn begun(limits: AgentLimits) -> Run {
+    let mut run = Run::new(RunId::new(), created(), definition(limits), Vec::new());
+    run.apply(&Event::Started { at: 0 });
+    run
+}
+
+fn asked(run: &mut Run, tools: bool) {
+    let call = run.retry.unwrap_or(run.asks + 1);
+    let model = "smart".to_owned();
+    let (digest, max_tokens, input_estimate) = (String::new(), 100, 10);
+    run.apply(&Event::Asked { call, model, digest, tools, max_tokens, input_estimate, at: 1 });
+}
+
+/// The model answers, and wants these called, with these arguments.
+fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
+    let parts = calls.iter().map(|(id, name, args)| {
+        let (id, name, arguments) = ((*id).to_owned(), (*name).to_owned(), args.to_string());
+        Part::new(Content::ToolCall(ToolCall { id, name, arguments, custom: false }))
+    });
+    let parts = std::iter::once(Part::text("So.")).chain(parts).collect();
+    let reason = if calls.is_empty() { FinishReason::Stop } else { FinishReason::ToolCalls };
+    run.apply(&Event::Answered {
+        call: run.asks,
+        parts,
+        finish: Finish { reason, ..Finish::default() },
+        usage: Usage { input: 10, output: 5, ..Usage::default() },
+        estimated: false,
+        cost: Some(3),
+        provider: "up".to_owned(),
+        model: "m".to_owned(),
+        fallback_level: 0,
+        cached: false,
+        at: 2,
+    });
+    for (id, name, args) in calls {
+        run.apply(&Event::Requested(Box::new(requested(run.tool_calls + 1, (id, name), args))));
+    }
+}
+
+fn requested(number: u32, (id, name): (&str, &str), args: &Value) -> Requested {
+    Requested {
+        id: id.to_owned(),
+        number,
+        tool: name.to_owned(),
+        alias: name.to_owned(),
+        version: "1".to_owned(),
+        args: args.clone(),
+        effect: if name == "pay" { Effect::Once } else { Effect::Read },
+        key: format!("key-{number}"),
+        doer: if name == "theirs" { Doer::Client } else { Doer::Tool },
+        at: 3,
+    }
+}
+
+fn done(run: &mut Run, id: &str) {
+    run.apply(&Event::Began { id: id.to_owned(), at: 4 });
+    run.apply(&Event::Done {
+        id: id.to_owned(),
+        parts: vec![Part::text("found")],
+        value: None,
+        bytes: 5,
+        blob: None,
+        cached: false,
+        attempts: 1,
+        at: 5,
+    });
+}
+
+fn results(run: &Run) -> Vec<String> {
+    run.transcript.iter().filter_map(result_of).map(|result| result.id.clone()).collect()
+}
+
+#[test]
+fn a_run_asks_acts_asks_and_ends() {
+    let mut run = begun(AgentLimits::default());
+    assert_eq!(run.next(0), Step::Ask { tools: true });
+    asked(&mut run, true);
+    answered(&mut run, &[("a", "look", json!({}))]);
+    assert_eq!(run.next(5), Step::Act(vec!["a".to_owned()]));
+    done(&mut run, "a");
+    assert_eq!(run.next(6), Step::Ask { tools: true });
+    asked(&mut run, true);
+    answered(&mut run, &[]);
+    assert_eq!(run.next(7), Step::Finish);
+    assert_eq!((run.asks, run.tool_calls, run.cost), (2, 1, 6));
+}
+
+#[test]
+fn results_stand_in_the_order_of_the_calls_whichever_ends_first() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    let calls = ["a", "b", "c"].map(|id| (id, "look", json!({"id": id})));
+    answered(&mut run, &calls);
+    for id in ["c", "a", "b"] {
+        done(&mut run, id);
+    }
+    assert_eq!(results(&run), ["a", "b", "c"]);
+}
+
+#[test]
+fn the_last_step_is_for_an_answer_without_tools() {
+    let limits = AgentLimits { steps: 2, ..AgentLimits::default() };
+    let mut run = begun(limits);
+    asked(&mut run, true);
+    answered(&mut run, &[("a", "look", json!({}))]);
+    done(&mut run, "a");
+    assert_eq!(run.next(1), Step::Limit(StopReason::MaxSteps));
+    run.apply(&Event::LimitHit { reason: StopReason::MaxSteps });
+    assert_eq!(run.next(1), Step::Ask { tools: false });
+    asked(&mut run, false);
+    answered(&mut run, &[]);
+    let end = Ending { state: RunState::Incomplete, reason: Some(StopReason::MaxSteps) };
+    assert_eq!(run.next(1), Step::End(end));
+    assert_eq!(run.asks, 2);
+}
+
+#[test]
+fn the_same_call_again_and_again_is_a_loop_in_whatever_order_its_arguments_stand() {
+    let mut run = begun(AgentLimits { steps: 50, ..AgentLimits::default() });
+    for round in 0..5 {
+        assert_eq!(run.next(1), Step::Ask { tools: true }, "round {round}");
+        asked(&mut run, true);
+        let args = if round % 2 == 0 { json!({"q": 1, "p": 2}) } else { json!({"p": 2, "q": 1}) };
+        answered(&mut run, &[("a", "look", args)]);
+        done(&mut run, "a");
+    }
+    assert_eq!(run.next(1), Step::Limit(StopReason::LoopDetected));
+}
+
+#[test]
+fn what_waits_for_a_person_waits_and_goes_on_when_it_is_decided() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    answered(&mut run, &[("a", "pay", json!({})), ("b", "look", json!({}))]);
+    let ask = |id: &str| Event::ApprovalAsked {
+        id: id.to_owned(),
+        approval: "ap1".to_owned(),
+        hash: "h".to_owned(),
+        roles: Vec::new(),
+        reason: String::new(),
+        expires_at: 100,
+    };
+    run.apply(&ask("a"));
+    assert_eq!(run.next(1), Step::Act(vec!["b".to_owned()]), "the other one goes on");
+    done(&mut run, "b");
+    let waits = Step::Wait { state: RunState::WaitingApproval, until: Some(100) };
+    assert_eq!(run.next(1), waits);
+    assert_eq!(run.next(100), Step::Act(vec!["a".to_owned()]), "its time is over");
+    run.apply(&Event::Approved {
+        id: "a".to_owned(),
+        approval: "ap1".to_owned(),
+        by: "lead".to_owned(),
+        args: None,
+        at: 9,
+    });
+    assert_eq!(run.next(1), Step::Act(vec!["a".to_owned()]));
+    done(&mut run, "a");
+    assert_eq!(results(&run), ["a", "b"]);
+}
+
+#[test]
+fn time_that_is_waited_for_people_is_not_counted() {
+    let mut run = begun(AgentLimits::default());
+    run.rests(RunState::WaitingApproval, 10_000);
+    run.apply(&Event::Resumed { at: 900_000, epoch: 2 });
+    assert_eq!(run.worked(905_000), 15_000);
+    assert_eq!(run.next(905_000), Step::Ask { tools: true });
+    assert_eq!(run.next(2_000_000), Step::Limit(StopReason::Timeout));
+}
+
+#[test]
+fn a_model_that_was_asked_when_the_process_ended_is_asked_by_the_same_number() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    let open = run.open_ask.clone().unwrap();
+    run.apply(&Event::AskFailed {
+        call: open.call,
+        code: "lost".to_owned(),
+        message: String::new(),
+        usage: Usage::default(),
+        cost: None,
+        lost: true,
+        at: 1,
+    });
+    assert_eq!((run.retry, run.failures), (Some(1), 0));
+    asked(&mut run, true);
+    assert_eq!(run.asks, 1);
+}
+
+#[test]
+fn calls_of_the_clients_tools_wait_for_the_client() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    answered(&mut run, &[("a", "look", json!({})), ("b", "theirs", json!({}))]);
+    assert_eq!(run.next(1), Step::Act(vec!["a".to_owned()]));
+    done(&mut run, "a");
+    assert_eq!(run.next(1), Step::Wait { state: RunState::WaitingClient, until: None });
+    let (id, is_error) = ("b".to_owned(), false);
+    run.apply(&Event::ClientResult { id, parts: vec![Part::text("theirs")], is_error });
+    assert_eq!(run.next(1), Step::Ask { tools: true });
+}
+
+#[test]
+fn a_run_that_is_paused_or_cancelled_begins_nothing() {
+    let mut run = begun(AgentLimits::default());
+    run.apply(&Event::Paused { by: "me".to_owned() });
+    assert_eq!(run.next(1), Step::Wait { state: RunState::Paused, until: None });
+    run.apply(&Event::Unpaused { by: "me".to_owned() });
+    assert_eq!(run.next(1), Step::Ask { tools: true });
+    let (by, reason, after_step) = ("me".to_owned(), None, false);
+    run.apply(&Event::CancelAsked { by, reason, after_step });
+    let end = Ending { state: RunState::Cancelled, reason: None };
+    assert_eq!(run.next(1), Step::End(end));
+}
+
+#[test]
+fn every_call_has_its_result_when_the_run_is_over() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    answered(&mut run, &[("a", "look", json!({})), ("b", "pay", json!({}))]);
+    done(&mut run, "a");
+    let transcript = run.closed();
+    let told: Vec<_> = transcript.iter().filter_map(result_of).map(|it| it.id.clone()).collect();
+    assert_eq!(told, ["a", "b"]);
+}
+
+/// Any event about any call, sensible or not.
+fn any_event() -> impl Strategy<Value = Event> {
+    let id = prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("x".to_owned())];
+    (0..12_u8, id, any::<bool>(), 0..200_u64).prop_map(|(kind, id, flag, at)| match kind {
+        0 => Event::Began { id, at },
+        1 => Event::Done {
+            id,
+            parts: vec![Part::text("r")],
+            value: None,
+            bytes: 1,
+            blob: None,
+            cached: flag,
+            attempts: 1,
+            at,
+        },
+        2 => Event::Refused { id, error: CallError::new("denied", "no") },
+        3 => Event::ApprovalAsked {
+            id,
+            approval: "ap".to_owned(),
+            hash: "h".to_owned(),
+            roles: Vec::new(),
+            reason: String::new(),
+            expires_at: at,
+        },
+        4 => Event::Approved { id, approval: "ap".to_owned(), by: "p".to_owned(), args: None, at },
+        5 => Event::Unknown { id },
+        6 => Event::LimitHit { reason: StopReason::Budget },
+        7 => Event::Handoff {
+            id,
+            from: "support".to_owned(),
+            to: "billing".to_owned(),
+            summary: flag.then(|| "s".to_owned()),
+        },
+        8 => Event::Noted { text: "n".to_owned(), reason: flag.then(|| "repair".to_owned()) },
+        9 => Event::InputAsked {
+            request: "i".to_owned(),
+            id,
+            message: "?".to_owned(),
+            schema: None,
+            expires_at: at,
+        },
+        10 => Event::InputGiven {
+            request: "i".to_owned(),
+            id,
+            values: json!("yes"),
+            by: "u".to_owned(),
+        },
+        _ => Event::ClientResult { id, parts: vec![Part::text("c")], is_error: flag },
+    })
+}
+
+proptest! {
+    /// Whatever happens: one result a call at most, none without its call, the same entries make
+    /// the same state, and there is always something to do or to wait for.
+    #[test]
+    fn no_history_orphans_a_call_or_strands_a_run(
+        events in proptest::collection::vec(any_event(), 0..40),
+        now in 0..400_u64,
+    ) {
+        let tell = || {
+            let mut run = begun(AgentLimits::default());
+            asked(&mut run, true);
+            answered(&mut run, &[("a", "look", json!({})), ("b", "theirs", json!({}))]);
+            events.iter().for_each(|event| run.apply(event));
+            run
+        };
+        let run = tell();
+        let mut seen = results(&run);
+        seen.sort();
+        seen.dedup();
+        prop_assert_eq!(seen.len(), results(&run).len());
+        prop_assert!(seen.iter().all(|id| id == "a" || id == "b"));
+        prop_assert_eq!(run.seq, events.len() as u64 + 6);
+        let other = tell();
+        prop_assert_eq!(run.next(now), other.next(now));
+        let closed = run.closed();
+        prop_assert_eq!(closed.iter().filter_map(result_of).count(), 2);
+    }
+
+    /// What is written of an entry is read as the same.
+    #[test]
+    fn an_entry_is_read_as_it_was_written(event in any_event()) {
+        let text = serde_json::to_string(&event).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+}
