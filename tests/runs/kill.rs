@@ -319,7 +319,7 @@ fn mind(request: &Request) -> Script {
     })
 }
 
-/// Kills the process of a run behind the entry `last`. False where the run was over before.
+/// Kills the process of a run behind the entry `last`, and has another one go on with it.
 async fn killed(mut case: Case, last: u64, moment: Moment) {
     case.place.halt(last).await;
     let gateway = case.start("one").await;

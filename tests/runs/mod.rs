@@ -3,7 +3,7 @@
 
 mod api;
 mod doors;
-mod library;
-mod kinds;
 mod kill;
+mod kinds;
+mod library;
 mod turns;
