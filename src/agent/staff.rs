@@ -24,7 +24,7 @@ use crate::gateway::Gateway;
 use crate::gateway::agents::Performance;
 use crate::net::workers::Workers;
 use crate::store::Failure;
-use crate::store::runs::{RunFilter, RunRow};
+use crate::store::runs::{Renewed, RunFilter, RunRow};
 use crate::tool::Toolbox;
 
 /// How often leases are held on to and new work is looked for.
@@ -46,7 +46,7 @@ pub(super) struct Staff {
     pub(super) wake: Notify,
     /// Agents whose runs do not begin.
     pub(super) paused: Mutex<BTreeSet<String>>,
-    pub(super) begun: Mutex<super::begin::Begun>,
+    pub(super) begun: Mutex<super::admit::Begun>,
     closing: AtomicBool,
 }
 
@@ -152,22 +152,7 @@ impl Staff {
             return;
         }
         match self.gateway.store().renew_runs(held, self.lease()).await {
-            Ok(renewed) => {
-                let lives = self.lives();
-                for run in &renewed.lost {
-                    let Some(held) = lives.get(run) else { continue };
-                    // One that has just let go by itself has lost nothing.
-                    if Arc::strong_count(&held.journal) > 1 && !held.journal.is_lost() {
-                        held.journal.lose();
-                        held.live.poke();
-                    }
-                }
-                for run in &renewed.signalled {
-                    if let Some(held) = lives.get(run) {
-                        held.live.poke();
-                    }
-                }
-            }
+            Ok(renewed) => self.learn(&renewed),
             Err(error) => tracing::warn!(%error, "leases of runs could not be held on to"),
         }
     }
@@ -177,6 +162,18 @@ impl Staff {
             let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             *known = paused.into_iter().collect();
         }
+    }
+
+    /// Which runs are somebody else's now, and which have something to know.
+    fn learn(&self, renewed: &Renewed) {
+        let lives = self.lives();
+        let lost = renewed.lost.iter().filter_map(|run| lives.get(run));
+        // One that has just let go by itself has lost nothing.
+        for held in lost.filter(|held| Arc::strong_count(&held.journal) > 1) {
+            held.journal.lose();
+            held.live.poke();
+        }
+        renewed.signalled.iter().filter_map(|run| lives.get(run)).for_each(|it| it.live.poke());
     }
 
     async fn take_over(self: &Arc<Self>) {

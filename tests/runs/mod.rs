@@ -3,6 +3,7 @@
 
 mod api;
 mod doors;
-mod library;
+mod kill;
 mod kinds;
+mod library;
 mod turns;
