@@ -58,6 +58,13 @@ method = "POST"
 url = "{base}/pay"
 effect = "once"
 approval = {{ roles = ["lead"] }}
+undo = {{ tool = "unpay" }}
+[tools.unpay]
+kind = "http"
+method = "POST"
+url = "{base}/unpay"
+effect = "idempotent"
+internal = true
 [tools.pay.input]
 type = "object"
 required = ["amount"]
@@ -475,4 +482,49 @@ async fn feedback_is_kept_with_its_run() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let run = house.get(&path).await;
     assert_eq!(run["result"]["feedback"][0]["label"], "good");
+}
+
+#[tokio::test]
+async fn a_run_is_played_again_without_asking_anybody_or_asked_anew() {
+    let house = House::new().await;
+    let path = house.begin("plain", "look").await;
+    house.in_state(&path, "completed").await;
+    let (asked, called) = (house.model.requests().len(), house.tools.requests().len());
+    let played = house.post(&format!("{path}/replay"), json!({"mode": "recorded"})).await;
+    assert_eq!(played.status, 202, "{}", played.text());
+    let place = played.header("location").unwrap().to_owned();
+    assert_ne!(place, path);
+    let run = house.in_state(&place, "completed").await;
+    assert_eq!(
+        (&run["result"]["text"], &run["trigger"]),
+        (&json!("It is done."), &json!("replay"))
+    );
+    assert_eq!((house.model.requests().len(), house.tools.requests().len()), (asked, called));
+
+    let live = house.post(&format!("{path}/replay"), json!({"mode": "live"})).await;
+    house.in_state(live.header("location").unwrap(), "completed").await;
+    assert_eq!(house.model.requests().len(), 2 * asked);
+
+    let odd = house.post(&format!("{path}/replay"), json!({"overrides": {"effects": true}})).await;
+    assert_eq!(odd.status, 400, "{}", odd.text());
+    let odd = house.post(&format!("{path}/fork"), json!({"at_seq": 999})).await;
+    assert_eq!(odd.status, 400, "{}", odd.text());
+}
+
+#[tokio::test]
+async fn what_a_run_has_done_is_taken_back_on_demand() {
+    let house = House::new().await;
+    let path = house.begin("buyer", "pay").await;
+    let early = house.post(&format!("{path}/compensate"), Value::Null).await;
+    assert_eq!(code(&early), (409, "invalid_state_transition".to_owned()));
+    let run = house.in_state(&path, "waiting_approval").await;
+    let approval = run["pending"]["approvals"][0]["id"].as_str().unwrap().to_owned();
+    let door = format!("/v1/agents/approvals/{approval}");
+    let yes = json!({"decision": "approve"});
+    house.send_with(LEAD, (Method::POST, &door), &yes, &[("if-match", "*")]).await;
+    house.in_state(&path, "completed").await;
+    let undone = house.post(&format!("{path}/compensate"), Value::Null).await;
+    assert_eq!(undone.status, 202, "{}", undone.text());
+    crate::support::until("it is taken back", || house.tools.requests().len() == 2).await;
+    assert!(house.tools.requests()[1].path.ends_with("/unpay"));
 }

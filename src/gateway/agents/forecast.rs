@@ -1,10 +1,10 @@
 //! What asking a model will take, before a run holds it of its own budget.
 
-use crate::gateway::snapshot::{Road, Target};
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Dialect};
 use crate::dialect::estimate;
 use crate::gateway::Gateway;
+use crate::gateway::snapshot::{Road, Target};
 
 /// What is known of a turn before it is taken. Prices are in nano-dollars per million tokens, of
 /// the dearest target; `None` where nobody knows what one of them costs.

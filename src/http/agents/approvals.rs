@@ -40,6 +40,8 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
 }
 
 pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
+    let approval = find(&door, &asked).await?;
+    demand(&asked, &approval)?;
     asked.says(&["decision", "args", "comment", "remember"])?;
     let approved = asked.word("decision", &[("approve", true), ("deny", false)])?;
     let approved = approved.ok_or_else(|| Error::invalid("`decision` is missing."))?;
@@ -49,8 +51,6 @@ pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
     if args.is_some() && (!approved || !args.as_ref().is_some_and(Value::is_object)) {
         return Err(Error::invalid("`args` is an object, and goes with `approve` only."));
     }
-    let approval = find(&door, &asked).await?;
-    demand(&asked, &approval)?;
     if approval.state != "pending" {
         return Err(already(&approval.state));
     }

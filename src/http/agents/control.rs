@@ -16,9 +16,9 @@ const LONGEST_COMMENT: usize = 4096;
 
 /// Ends a run. One that is cancelled already stays so.
 pub(super) async fn cancel(door: Door, asked: Asked) -> Answer {
+    let run = door.own_run(&asked).await?;
     asked.says(&["mode", "reason"])?;
     let after_step = asked.word("mode", &[("now", false), ("after_step", true)])?;
-    let run = door.own_run(&asked).await?;
     if run.state == RunState::Cancelled {
         return told(&whole(&door, &run).await?);
     }
@@ -29,23 +29,23 @@ pub(super) async fn cancel(door: Door, asked: Asked) -> Answer {
 }
 
 pub(super) async fn pause(door: Door, asked: Asked) -> Answer {
-    asked.says(&[])?;
     let run = door.own_run(&asked).await?;
+    asked.says(&[])?;
     must(!run.state.is_over() && run.state != RunState::Paused, &run, "paused")?;
     tell(&door, &asked, (&run, "paused"), Told::Pause { by: asked.by() }).await
 }
 
 pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
-    asked.says(&[])?;
     let run = door.own_run(&asked).await?;
+    asked.says(&[])?;
     must(run.state == RunState::Paused, &run, "resumed")?;
     tell(&door, &asked, (&run, "resumed"), Told::Resume { by: asked.by() }).await
 }
 
 /// What a run has asked for.
 pub(super) async fn input(door: Door, asked: Asked) -> Answer {
-    asked.says(&["request_id", "values"])?;
     let run = door.own_run(&asked).await?;
+    asked.says(&["request_id", "values"])?;
     let waits = [RunState::WaitingInput, RunState::WaitingHuman];
     must(waits.contains(&run.state), &run, "answered")?;
     let request = asked.text("request_id")?;
@@ -57,6 +57,7 @@ pub(super) async fn input(door: Door, asked: Asked) -> Answer {
 
 /// What became of a call of which nobody knew it.
 pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
+    let run = door.own_run(&asked).await?;
     asked.says(&["seq", "outcome", "result"])?;
     let outcomes =
         [("done", Resolution::Done), ("failed", Resolution::Failed), ("retry", Resolution::Retry)];
@@ -64,7 +65,6 @@ pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
     let outcome = outcome.ok_or_else(|| Error::invalid("`outcome` is missing."))?;
     let seq = asked.body.get("seq").and_then(Value::as_u64);
     let seq = seq.ok_or_else(|| Error::invalid("`seq` is the number of a `tool.unknown`."))?;
-    let run = door.own_run(&asked).await?;
     must(!run.state.is_over(), &run, "resolved")?;
     let pending = Story::of(&journal(&door, run.id).await?).pending();
     let is_open = |entry: &&Value| entry["seq"].as_u64() == Some(seq);
@@ -80,8 +80,8 @@ pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
 }
 
 pub(super) async fn feedback(door: Door, asked: Asked) -> Answer {
-    asked.says(&["score", "label", "comment"])?;
     let run = door.own_run(&asked).await?;
+    asked.says(&["score", "label", "comment"])?;
     let score = match asked.body.get("score") {
         None | Some(Value::Null) => None,
         Some(score) => {
@@ -102,24 +102,24 @@ pub(super) async fn feedback(door: Door, asked: Asked) -> Answer {
 }
 
 pub(super) async fn replay(door: Door, asked: Asked) -> Answer {
+    let run = door.own_run(&asked).await?;
     asked.says(&["mode", "overrides"])?;
     let live = asked.word("mode", &[("recorded", false), ("live", true)])?.unwrap_or(false);
     let overrides = asked.body.get("overrides").cloned().unwrap_or(Value::Null);
     if !live && !overrides.is_null() {
         return Err(Error::invalid("`overrides` go with the mode `live` only."));
     }
-    let run = door.own_run(&asked).await?;
     must(run.state.is_over(), &run, "replayed")?;
     let how = if live { Again::Live { overrides } } else { Again::Recorded };
     again(&door, &asked, &run, how).await
 }
 
 pub(super) async fn fork(door: Door, asked: Asked) -> Answer {
+    let run = door.own_run(&asked).await?;
     asked.says(&["at_seq", "edit"])?;
     let at_seq = asked.body.get("at_seq").and_then(Value::as_u64);
     let at_seq = at_seq.ok_or_else(|| Error::invalid("`at_seq` is the number of an entry."))?;
     let edit = asked.body.get("edit").filter(|edit| !edit.is_null()).cloned();
-    let run = door.own_run(&asked).await?;
     if !(1..=run.last_seq).contains(&at_seq) {
         let message = format!("`at_seq`: the run has the entries 1 to {}.", run.last_seq);
         return Err(Error::invalid(message));
@@ -129,8 +129,8 @@ pub(super) async fn fork(door: Door, asked: Asked) -> Answer {
 
 /// Takes back what a run has done.
 pub(super) async fn compensate(door: Door, asked: Asked) -> Answer {
-    asked.says(&[])?;
     let run = door.own_run(&asked).await?;
+    asked.says(&[])?;
     must(run.state.is_over(), &run, "compensated")?;
     again(&door, &asked, &run, Again::Compensate).await
 }

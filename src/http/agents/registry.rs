@@ -70,9 +70,9 @@ pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
 }
 
 async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
-    asked.says(&[])?;
-    asked.demand_operator()?;
     find(door, asked)?;
+    asked.demand_operator()?;
+    asked.says(&[])?;
     let store = door.gateway.store();
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
     door.agents.know_paused().await;
@@ -95,6 +95,22 @@ fn names(door: &Door, asked: &Asked) -> Vec<String> {
         return door.gateway.snapshot().config.agents.keys().cloned().collect();
     }
     door.gateway.snapshot().agents(&asked.caller).map(str::to_owned).collect()
+}
+
+/// That there is this agent, and that this caller may run it.
+pub(super) fn demand(door: &Door, asked: &Asked) -> Result<(), Error> {
+    let house = door.gateway.snapshot();
+    if !house.config.agents.contains_key(&asked.id) {
+        let known: Vec<&str> = house.agents(&asked.caller).collect();
+        let hint = crate::config::suggestion(&asked.id, known);
+        let message = format!("There is no agent `{}`{hint}.", asked.id);
+        return Err(Error::new(Kind::AgentNotFound, message));
+    }
+    if house.agents(&asked.caller).any(|name| name == asked.id) {
+        return Ok(());
+    }
+    let message = format!("This key may not run the agent `{}`.", asked.id);
+    Err(Error::new(Kind::AgentNotAllowed, message))
 }
 
 /// An agent that this caller may call; nobody learns whether there is another one.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::story::Story;
-use super::{Answer, Asked, Door, away, told, views};
+use super::{Answer, Asked, Door, away, registry, told, views};
 use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
@@ -156,6 +156,7 @@ pub(super) async fn journal(door: &Door, run: RunId) -> Result<Vec<EventRow>, Er
 }
 
 pub(super) async fn start(door: Door, asked: Asked) -> Answer {
+    registry::demand(&door, &asked)?;
     asked.query(&[])?;
     asked.says(BODY)?;
     let agent = match asked.text("version")? {

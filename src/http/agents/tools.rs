@@ -28,8 +28,8 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
 
 /// Calls a tool as an agent would, but for approvals: what needs one is for operators only.
 pub(super) async fn call(door: Door, asked: Asked) -> Answer {
-    asked.says(&["args"])?;
     let tool = find(&door, &asked)?;
+    asked.says(&["args"])?;
     demand(&asked, &tool)?;
     let args = asked.body.get("args").cloned().unwrap_or_else(|| json!({}));
     tool.check(&args).map_err(|failure| refused(&tool, &failure))?;
@@ -55,8 +55,8 @@ pub(super) async fn pins(door: Door, asked: Asked) -> Answer {
 
 /// Takes a tool as it is now for the one that is meant.
 pub(super) async fn approve_pin(door: Door, asked: Asked) -> Answer {
-    asked.says(&["tool"])?;
     let source = source(&door, &asked)?;
+    asked.says(&["tool"])?;
     let tool = asked.needed("tool")?;
     let approved = source.approve_pin(&tool).await;
     approved.map_err(|why| Error::invalid(format!("`{tool}`: {why}.")))?;
@@ -66,13 +66,13 @@ pub(super) async fn approve_pin(door: Door, asked: Asked) -> Answer {
 
 /// A source, for those who answer for what its tools do.
 fn source(door: &Door, asked: &Asked) -> Result<Arc<dyn Source>, Error> {
-    asked.demand_operator()?;
     let house = door.gateway.snapshot();
     let missing = || {
         let message = format!("There is no source of tools `{}`.", asked.id);
         Error::new(Kind::ToolNotFound, message)
     };
-    house.toolbox.source(&asked.id).cloned().ok_or_else(missing)
+    let found = house.toolbox.source(&asked.id).filter(|_| asked.operates());
+    found.cloned().ok_or_else(missing)
 }
 
 fn find(door: &Door, asked: &Asked) -> Result<Arc<Tool>, Error> {

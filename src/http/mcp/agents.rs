@@ -128,7 +128,7 @@ async fn follow(
             told(&text, &performance, &report)
         }
         Err(failure) => {
-            let message = failure.map_or("the run broke off".to_owned(), |it| it.message);
+            let message = failure.map_or_else(|| "the run broke off".to_owned(), |it| it.message);
             refused("run_failed", &message, None)
         }
     }
