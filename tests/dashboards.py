@@ -204,7 +204,9 @@ class Upstream(BaseHTTPRequestHandler):
         """What an agent's model says: it calls its tool once, or as often as it may."""
         tools = [tool["function"]["name"] for tool in asked.get("tools", [])]
         done = any(message["role"] == "tool" for message in asked["messages"])
-        message = {"role": "assistant", "content": '{"answer": "2", "confidence": 0.93}'}
+        # Some questions it is not sure of; a person is asked then.
+        sure = 0.2 if "What is 2?" in json.dumps(asked["messages"]) else 0.93
+        message = {"role": "assistant", "content": json.dumps({"answer": "2", "confidence": sure})}
         if tools and (not done or asked["model"] == "restless"):
             turn = len(asked["messages"])
             args = {"cents": 5} if tools[0] == "refund" else {"expression": f"{turn} + 1"}
@@ -411,6 +413,15 @@ def one_round_of_agents(address, number):
     ask(address, runs["helper"] + "/feedback", {"score": 1, "label": label}, KEY)
 
 
+# What no call here brings about: a process that serves tools, one that is started anew or tells
+# something else than before, and a conversation that is too long. Their panels show 0.
+RARE = {
+    "switchpoint_agent_compactions_total",
+    "switchpoint_mcp_children",
+    "switchpoint_mcp_reconnects_total",
+    "switchpoint_mcp_tool_drift_total",
+}
+
 # In which rounds the shared store stands still, and goes on.
 HICCUP = {5: signal.SIGSTOP, 7: signal.SIGCONT}
 
@@ -499,7 +510,7 @@ def check_boards(prometheus, exposed):
         asked = list(queries(board))
         for title, expression, legend in asked:
             for name in re.findall(r"\b(?:switchpoint|process)_\w+", expression):
-                if name not in exposed:
+                if name not in exposed | RARE:
                     empty.append(f"{path.name}: {title}: the gateway has no {name}")
             found = prometheus.series(expression)
             # A team or route may be nobody's, but not all of them.

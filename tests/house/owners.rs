@@ -25,13 +25,16 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("humantime", &["gateway", "telemetry", "http", "provider"]),
     ("httpdate", &["provider"]),
     ("percent_encoding", &["http", "provider", "tool", "config"]),
-    ("sha2", &["config", "store", "access", "cache", "provider", "tool", "gateway", "http"]),
+    (
+        "sha2",
+        &["config", "store", "access", "cache", "provider", "tool", "gateway", "agent", "http"],
+    ),
     ("strsim", &["config", "route"]),
     ("uuid", &["canon"]),
-    // Calendars and their zones.
     // Exact arithmetic, and JSON numbers as RFC 8785 writes them.
     ("rust_decimal", &["tool"]),
     ("ryu_js", &["tool"]),
+    // Calendars and their zones.
     ("jiff", &["config", "access", "tool"]),
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route", "guard"]),
