@@ -5,4 +5,5 @@ mod api;
 mod doors;
 mod library;
 mod kinds;
+mod terminal;
 mod turns;
