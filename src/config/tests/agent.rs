@@ -263,7 +263,9 @@ struct Prompts(tempfile::TempDir);
 impl Prompts {
     fn with(files: &[(&str, &str)]) -> Self {
         let prompts = Self(tempfile::tempdir().unwrap());
-        files.iter().for_each(|(name, text)| prompts.write(name, text));
+        for (name, text) in files {
+            prompts.write(name, text);
+        }
         prompts
     }
 
