@@ -31,6 +31,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BOARDS = ROOT / "dashboards"
 KEY, LIMITED, POOR, ADMIN = "sk-caller", "sk-limited", "sk-poor", "sk-admin"
+OPERATOR = "sk-operator"
 ROUNDS = 12
 PATIENCE = 30
 
@@ -61,12 +62,14 @@ models = ["good", "broken", "busy"]
 [providers.beta]
 kind = "openai-compatible"
 base_url = "http://127.0.0.1:{upstream}/v1"
-models = ["good", "flaky", "cut", "garbled", "slow", "unpriced"]
+models = ["good", "flaky", "cut", "garbled", "slow", "unpriced", "acting", "restless"]
 [providers.demo]
 kind = "demo"
 [models."alpha/good"]
 price = {{ input = 100, output = 1000, cache_read = 10 }}
 [models."beta/good"]
+price = {{ input = 50, output = 500 }}
+[models."beta/acting"]
 price = {{ input = 50, output = 500 }}
 
 [routes.plain]
@@ -126,12 +129,40 @@ budget = [{{ tokens = 400, window = "1d" }}]
 [keys.caller]
 secret = "sk-caller"
 team = "search"
+[keys.operator]
+secret = "sk-operator"
+role = "operator"
 [keys.limited]
 secret = "sk-limited"
 limits = {{ requests = "3/m" }}
 [keys.poor]
 secret = "sk-poor"
 team = "poor"
+
+[tools.calc]
+kind = "builtin"
+name = "calculator"
+[tools.refund]
+kind = "http"
+effect = "once"
+method = "POST"
+url = "http://127.0.0.1:{upstream}/refund"
+approval = {{ roles = ["lead"] }}
+input = {{ type = "object", properties = {{ cents = {{ type = "integer" }} }} }}
+[agents.helper]
+route = "beta/acting"
+instructions = "You help with sums."
+tools = ["calc"]
+confidence = {{ field = "confidence" }}
+[agents.buyer]
+route = "beta/acting"
+instructions = "You refund orders."
+tools = ["refund"]
+[agents.restless]
+route = "beta/restless"
+instructions = "You never stop."
+tools = ["calc"]
+limits = {{ steps = 2 }}
 """
 
 
@@ -149,7 +180,11 @@ class Upstream(BaseHTTPRequestHandler):
         if self.path == "/v1/traces":
             return self.send(200, b"", {"content-type": "application/x-protobuf"})
         asked = json.loads(body)
+        if self.path == "/refund":
+            return self.tell(200, {"refunded": asked})
         model = asked["model"]
+        if model in ("acting", "restless"):
+            return self.act(asked)
         Upstream.flaky += model == "flaky"
         if model == "slow":
             time.sleep(0.5)
@@ -164,6 +199,31 @@ class Upstream(BaseHTTPRequestHandler):
             message = {"role": "assistant", "content": "Hello there"}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             self.tell(200, {**self.head(model, "chat.completion"), "choices": [choice], "usage": USAGE})
+
+    def act(self, asked):
+        """What an agent's model says: it calls its tool once, or as often as it may."""
+        tools = [tool["function"]["name"] for tool in asked.get("tools", [])]
+        done = any(message["role"] == "tool" for message in asked["messages"])
+        message = {"role": "assistant", "content": '{"answer": "2", "confidence": 0.93}'}
+        if tools and (not done or asked["model"] == "restless"):
+            turn = len(asked["messages"])
+            args = {"cents": 5} if tools[0] == "refund" else {"expression": f"{turn} + 1"}
+            function = {"name": tools[0], "arguments": json.dumps(args)}
+            call = {"index": 0, "id": f"call_{turn}", "type": "function", "function": function}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        end = "tool_calls" if message["content"] is None else "stop"
+        if not asked.get("stream"):
+            choice = {"index": 0, "message": message, "finish_reason": end}
+            head = self.head(asked["model"], "chat.completion")
+            return self.tell(200, {**head, "choices": [choice], "usage": USAGE})
+        head = self.head(asked["model"], "chat.completion.chunk")
+        choices = [{"index": 0, "delta": message, "finish_reason": None}]
+        choices += [{"index": 0, "delta": {}, "finish_reason": end}]
+        chunks = [{**head, "choices": [choice]} for choice in choices]
+        chunks += [{**head, "choices": [], "usage": USAGE}]
+        events = [json.dumps(chunk) for chunk in chunks] + ["[DONE]"]
+        body = "".join(f"data: {event}\n\n" for event in events).encode()
+        self.send(200, body, {"content-type": "text/event-stream"})
 
     def head(self, model, kind):
         return {"id": "chatcmpl-1", "object": kind, "created": 1_760_000_000, "model": model}
@@ -240,10 +300,10 @@ def until(what, look):
     fail(f"{what} within {PATIENCE} s: no")
 
 
-def ask(address, path, body=None, key=ADMIN, method=None):
+def ask(address, path, body=None, key=ADMIN, method=None, headers=()):
     """Status and text of an answer."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://{address}{path}", data, method=method)
+    request = urllib.request.Request(f"http://{address}{path}", data, method=method, headers=dict(headers))
     request.add_header("authorization", f"Bearer {key}")
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -328,6 +388,29 @@ def one_round(address, pool, number):
     return list(pool.map(lambda kind: call(address, **kind), kinds))
 
 
+def one_round_of_agents(address, number):
+    """A run of each agent; one is decided about by a person, and all are praised."""
+    runs = {}
+    for agent in ("helper", "buyer", "restless"):
+        status, text = ask(address, f"/v1/agents/{agent}/runs", {"input": f"What is {number}?"}, KEY)
+        if status != 202:
+            fail(f"a run of {agent} does not begin: {status} {text}")
+        runs[agent] = "/v1/agents/runs/" + json.loads(text)["id"]
+
+    def pending():
+        run = json.loads(ask(address, runs["buyer"], key=KEY)[1])
+        return run.get("pending", {}).get("approvals")
+
+    approval = until("a run waits for a person", pending)[0]
+    decision = {"decision": "approve" if number % 2 else "deny"}
+    seen = {"if-match": f'"{approval["args_hash"]}"'}
+    status, text = ask(address, f"/v1/agents/approvals/{approval['id']}", decision, OPERATOR, headers=seen)
+    if status != 200:
+        fail(f"nobody can decide: {status} {text}")
+    label = "good" if number % 3 else "wrong"
+    ask(address, runs["helper"] + "/feedback", {"score": 1, "label": label}, KEY)
+
+
 # In which rounds the shared store stands still, and goes on.
 HICCUP = {5: signal.SIGSTOP, 7: signal.SIGCONT}
 
@@ -349,6 +432,8 @@ def drive(gateway, admin, redis, folder):
             if number in HICCUP:
                 redis.send_signal(HICCUP[number])
             one_round(gateway, pool, number)
+            if number not in range(min(HICCUP), max(HICCUP) + 1):
+                one_round_of_agents(gateway, number)
             if number % 3 == 0:
                 ask(admin, "/admin/drills/spare", method="POST")
             if number in STEPS:

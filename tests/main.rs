@@ -23,6 +23,7 @@ mod import;
 mod limits;
 mod logs;
 mod matrix;
+mod mcp;
 mod objects;
 mod oidc;
 mod outage;

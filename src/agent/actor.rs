@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::budget::Purse;
-use super::context::{self, Cut};
+use super::context::{self, Cut, Fitted};
 use super::definition::Definition;
 use super::event::Event;
 use super::journal::{Halt, Journal, now};
@@ -107,17 +107,14 @@ impl Actor {
                 Step::Act(ids) => Box::pin(self.act(ids)).await?,
                 Step::Finish => self.finish().await?,
                 Step::Limit(reason) => self.hit(reason).await?,
-                Step::Wait { state, until } => {
-                    if !looked_after && self.has_children().await {
-                        looked_after = true;
-                        Box::pin(self.look_after_children()).await?;
-                        continue;
-                    }
-                    if state == RunState::WaitingApproval && self.waits_with_client().await {
-                        continue;
-                    }
-                    return self.rest(state, until).await;
+                // Those whom it waits for may have something to do.
+                Step::Wait { .. } if !looked_after && self.has_children().await => {
+                    looked_after = true;
+                    Box::pin(self.look_after_children()).await?;
                 }
+                Step::Wait { state: RunState::WaitingApproval, .. }
+                    if self.waits_with_client().await => {}
+                Step::Wait { state, until } => return self.rest(state, until).await,
                 Step::End(ending) => return Box::pin(self.end(ending)).await,
             }
             self.shows().await;
@@ -196,14 +193,8 @@ impl Actor {
         if self.live.leaves {
             self.live.voice.tape().deserted().await;
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
-    }
-
-    /// When this step must be over, at the latest when the run must.
-    pub(super) fn until(&self, run: &Run, step: Duration) -> Instant {
-        let left = run.deadline(now()).saturating_sub(now());
-        Instant::now() + step.min(Duration::from_millis(left))
     }
 
     /// Makes the next question fit: the question, what it comes to, or why that cannot be.
@@ -211,44 +202,28 @@ impl Actor {
         &self,
         tools: bool,
         harder: bool,
-    ) -> Result<Result<context::Fitted, StopReason>, Halt> {
+    ) -> Result<Result<Fitted, StopReason>, Halt> {
         let mut first = usize::from(harder);
-        'again: loop {
+        while let Some(cut) = Cut::ALL.get(first) {
             let run = self.journal.run().await;
             let Some(member) = run.member() else { return Ok(Err(StopReason::Internal)) };
             let terms = member.context.clone();
-            for cut in &Cut::ALL[first..] {
-                let request = context::question(&run, tools, *cut);
-                let forecast = self.staff.gateway.forecast(&self.caller, &request);
-                let window = match (terms.window, forecast.window) {
-                    (Some(own), Some(model)) => Some(own.min(model)),
-                    (own, model) => own.or(model),
-                };
-                let fits = window.is_none_or(|window| {
-                    let room = window.saturating_sub(terms.reserve_output.min(window / 4));
-                    let most = match cut {
-                        Cut::Nothing => room * u64::from(terms.compact_at_permille) / 1000,
-                        Cut::OldResults | Cut::OldTurns | Cut::AllButLast => room,
-                    };
-                    forecast.input_tokens <= most
-                });
-                if fits {
-                    return Ok(Ok(context::Fitted { request, forecast, window }));
-                }
-                if *cut == Cut::OldResults && terms.summariser.is_some() {
-                    let through = context::kept_from(&run, terms.keep_turns);
-                    let told = run.compacted.as_ref().map_or(0, |(through, _)| *through);
-                    drop(run);
-                    if through > told && Box::pin(self.summarise(through)).await? {
-                        first = 0;
-                        continue 'again;
-                    }
-                    first = 2;
-                    continue 'again;
-                }
+            let request = context::question(&run, tools, *cut);
+            let through = context::kept_from(&run, terms.keep_turns);
+            let told = run.compacted.as_ref().map_or(0, |(through, _)| *through);
+            drop(run);
+            let forecast = self.staff.gateway.forecast(&self.caller, &request);
+            let window = match (terms.window, forecast.window) {
+                (Some(own), Some(model)) => Some(own.min(model)),
+                (own, model) => own.or(model),
+            };
+            if cut.fits(&terms, window, forecast.input_tokens) {
+                return Ok(Ok(Fitted { request, forecast, window }));
             }
-            return Ok(Err(StopReason::ContextOverflow));
+            let tells = *cut == Cut::OldResults && terms.summariser.is_some() && through > told;
+            first = if tells && Box::pin(self.summarise(through)).await? { 0 } else { first + 1 };
         }
+        Ok(Err(StopReason::ContextOverflow))
     }
 }
 
@@ -266,4 +241,10 @@ pub(super) fn report(run: &Run) -> Report {
         degraded_tools: run.degraded_tools.iter().cloned().collect(),
         fallback_level: run.fallback_level,
     }
+}
+
+/// When this step must be over, at the latest when the run must.
+pub(super) fn until(run: &Run, step: Duration) -> Instant {
+    let left = run.deadline(now()).saturating_sub(now());
+    Instant::now() + step.min(Duration::from_millis(left))
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::time::{Duration, Instant as Clock};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
-use super::actor::{Actor, Outcome};
+use super::actor::{Actor, Outcome, until};
 use super::budget::Held;
 use super::context::{self, Fitted};
 use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member, hex};
@@ -41,23 +42,22 @@ impl Actor {
     pub(super) async fn ask(&self, tools: bool) -> Result<(), Halt> {
         self.tell_lost().await?;
         self.remark().await?;
-        let began = Clock::now();
+        let began = Instant::now();
         let harder = self.journal.run().await.failures > 0;
         let fitted = match self.fit(tools, harder).await? {
             Ok(fitted) => fitted,
             Err(reason) => return self.stop(reason).await,
         };
-        let Fitted { mut request, forecast, window } = fitted;
-        let wanted = self.wanted(&request, forecast.input_tokens, window);
-        let held = match self.purse.reserve(&forecast, wanted) {
+        let wanted = self.wanted(&fitted);
+        let held = match self.purse.reserve(&fitted.forecast, wanted) {
             Ok(held) => held,
             Err(reason) => return self.stop(reason).await,
         };
+        let mut request = fitted.request;
         request.sampling.max_tokens = Some(held.max_tokens);
         let run = self.journal.run().await;
         let call = run.retry.unwrap_or(run.asks + 1);
-        let until = self.until(&run, self.definition.limits.step_timeout);
-        let changes = self.definition.changes_something();
+        let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
         let asked = Event::Asked {
             call,
@@ -65,27 +65,15 @@ impl Actor {
             digest: digest(&request),
             tools,
             max_tokens: held.max_tokens,
-            input_estimate: forecast.input_tokens,
+            input_estimate: fitted.forecast.input_tokens,
             at: now(),
         };
         self.journal.intend(vec![asked]).await?;
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        metrics
-            .agent_step_overhead
-            .with_label_values(&["assemble"])
-            .observe(began.elapsed().as_secs_f64());
+        self.took("assemble", began);
         self.live.voice.turn(&self.name());
-        let turn = Turn {
-            caller: self.caller.clone(),
-            request,
-            run: self.journal.id,
-            agent: self.definition.agent.as_str().into(),
-            session: self.live.root.spread(),
-            trace: self.trace().await,
-            deadline: until,
-            // Who may change something must not act on what was remembered.
-            cache: changes.then_some(CacheMode::Off),
-        };
+        // Who may change something must not act on what was remembered.
+        let cache = self.definition.changes_something().then_some(CacheMode::Off);
+        let turn = self.turn(request, until, cache).await;
         let mut hear = |event: &crate::canon::Event| self.live.voice.hear(event);
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
         match self.unless_ended(work, until).await? {
@@ -96,22 +84,45 @@ impl Actor {
                 self.refused(call, error, (receipt, held)).await
             }
             Outcome::Cancelled => self.broke(call, "cancelled", "The run was cancelled.").await,
-            Outcome::Late => {
-                drop(held);
-                self.broke(call, "upstream_timeout", "The step took too long.").await?;
-                if self.journal.run().await.failures > MOST_BREAKS {
-                    return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
-                }
-                Ok(())
-            }
+            Outcome::Late => self.was_late(call).await,
         }
     }
 
+    /// The question as a call of the run's own.
+    async fn turn(&self, request: ChatRequest, until: Instant, cache: Option<CacheMode>) -> Turn {
+        Turn {
+            caller: self.caller.clone(),
+            request,
+            run: self.journal.id,
+            agent: self.definition.agent.as_str().into(),
+            session: self.live.root.spread(),
+            trace: self.trace().await,
+            deadline: until,
+            cache,
+        }
+    }
+
+    async fn was_late(&self, call: u32) -> Result<(), Halt> {
+        self.broke(call, "upstream_timeout", "The step took too long.").await?;
+        if self.journal.run().await.failures > MOST_BREAKS {
+            return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
+        }
+        Ok(())
+    }
+
+    /// A step took this long for something that is the gateway's own work.
+    fn took(&self, phase: &str, since: Instant) {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let seconds = since.elapsed().as_secs_f64();
+        metrics.agent_step_overhead.with_label_values(&[phase]).observe(seconds);
+    }
+
     /// Tokens of the answer that are wanted.
-    fn wanted(&self, request: &ChatRequest, question: u64, window: Option<u64>) -> u64 {
+    fn wanted(&self, fitted: &Fitted) -> u64 {
         let budget = self.definition.budget.output_tokens;
-        let wished = request.sampling.max_tokens.unwrap_or(budget);
-        let room = window.map_or(u64::MAX, |window| window.saturating_sub(question));
+        let wished = fitted.request.sampling.max_tokens.unwrap_or(budget);
+        let question = fitted.forecast.input_tokens;
+        let room = fitted.window.map_or(u64::MAX, |window| window.saturating_sub(question));
         budget.min(wished).min(room.max(1))
     }
 
@@ -170,7 +181,7 @@ impl Actor {
         response: ChatResponse,
         (receipt, held): (Receipt, Held),
     ) -> Result<(), Halt> {
-        let began = Clock::now();
+        let began = Instant::now();
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         let Choice { mut parts, finish, .. } =
@@ -200,11 +211,7 @@ impl Actor {
         });
         events.extend(requested.into_iter().map(|request| Event::Requested(Box::new(request))));
         let done = self.journal.append(events).await;
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        metrics
-            .agent_step_overhead
-            .with_label_values(&["journal"])
-            .observe(began.elapsed().as_secs_f64());
+        self.took("journal", began);
         done
     }
 
@@ -302,23 +309,14 @@ impl Actor {
             return Ok(false);
         };
         let messages = context::summary(&run, through);
-        let until = self.until(&run, self.definition.limits.step_timeout);
+        let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
         let mut request =
             ChatRequest { model: route, stream: false, messages, ..ChatRequest::default() };
         let forecast = self.staff.gateway.forecast(&self.caller, &request);
         let Ok(held) = self.purse.reserve(&forecast, SUMMARY) else { return Ok(false) };
         request.sampling.max_tokens = Some(held.max_tokens);
-        let turn = Turn {
-            caller: self.caller.clone(),
-            request,
-            run: self.journal.id,
-            agent: self.definition.agent.as_str().into(),
-            session: self.live.root.spread(),
-            trace: self.trace().await,
-            deadline: until,
-            cache: None,
-        };
+        let turn = self.turn(request, until, None).await;
         let mut deaf = |_: &crate::canon::Event| {};
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
         let (answer, receipt) = work.await;
@@ -518,7 +516,7 @@ fn digest(request: &ChatRequest) -> String {
 }
 
 /// How long nothing of a step may take that is no call of a model or tool.
-pub(super) const STEP: Duration = Duration::from_secs(600);
+pub(super) const STEP: Duration = Duration::from_mins(10);
 
 /// How an answer ended, as a client is told.
 pub(super) fn told(finish: Option<FinishReason>) -> FinishReason {

@@ -1,47 +1,38 @@
 //! How runs begin, and how those go on that wait for their client.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::actor::{Actor, Live};
+use super::admit::{drawn, find};
 use super::budget::Used;
 use super::definition::{Definition, hex};
 use super::event::{Ceiling, Created, Event, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
 use super::staff::Staff;
+use super::words::Words;
 use super::{context, view};
-use crate::access::{Caller, CallerRef};
-use crate::canon::{ChatRequest, Content, Message, Owner, Role, RunId, RunState, ToolResult};
-use crate::config::{Agent, OnLeave, Pace, SessionConflict, suggestion};
+use crate::access::CallerRef;
+use crate::canon::{Owner, Role, RunId, RunState};
+use crate::config::{OnLeave, SessionConflict};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
 use crate::store::runs::{Begun as Stored, Decision, NewRun, RunRow};
 use crate::store::{Draft, ObjectKind};
-use crate::tool::Health;
-
-/// How often runs were begun lately, by agent and user.
-pub(super) type Begun = HashMap<(String, Option<String>), VecDeque<Instant>>;
 
 /// How long a turn waits for the one before it in its session.
-const LONGEST_TURN: Duration = Duration::from_secs(120);
+const LONGEST_TURN: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long calls of a client's tools are recognised.
 const KEPT: Duration = Duration::from_hours(24);
 const CALL: &str = "agent_call:";
-
-/// What stands behind the name of an agent.
-struct Named<'a> {
-    name: &'a str,
-    agent: &'a Arc<Agent>,
-    version: Option<&'a str>,
-}
 
 impl Staff {
     /// Begins a run, or goes on with one that waits for this client.
@@ -147,51 +138,23 @@ impl Staff {
         let loaded = self.load(row).await.map_err(halted)?;
         let mut run = loaded.run;
         run.rests(row.state, loaded.last_at);
-        Ok(self.told(&run, row))
-    }
-
-    /// What a run has to say that nobody works at: its end, or what it waits for.
-    fn told(&self, run: &Run, row: &RunRow) -> Performance {
-        let voice = super::voice::Voice::new(false);
-        let name = format!("agent/{}", run.definition.agent);
-        let follower = crate::cache::Follower::of(voice.tape());
-        if run.state.is_over() {
-            voice.parts(&name, &run.answer());
-            if let Some(text) = view::last_words(run) {
-                voice.text(&name, &text);
-            }
-        } else {
-            voice.text(&name, &view::plea(run, run.state));
-        }
-        match view::failure(run) {
-            Some(error) => voice.fail(error),
-            None => voice.end(&name, super::ask::told(run.finish), run.usage),
-        }
-        let report = super::actor::report(run);
-        let (_, report) = tokio::sync::watch::channel(report);
-        Performance { run: row.id, version: row.version.as_str().into(), follower, report }
+        Ok(told(&run, row))
     }
 
     /// Follows a run from here on, and sees that somebody works at it.
     pub(super) async fn attach(self: &Arc<Self>, id: RunId) -> Result<Performance, Error> {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
-            if let Some(live) = self.live(id) {
-                if let Some(performance) = followed(&live) {
-                    live.poke();
-                    return Ok(performance);
-                }
+            let live = self.live(id);
+            if let Some(performance) = live.as_ref().and_then(followed) {
+                self.nudge(id);
+                return Ok(performance);
             }
             let claimed = self.gateway.store().claim_run(id, self.lease()).await.map_err(away)?;
-            if let Some(row) = claimed {
-                let (sender, heard) = tokio::sync::oneshot::channel();
-                let staff = Arc::clone(self);
-                self.spawn(async move { staff.resume(row, Some(sender)).await });
-                if let Ok(live) = heard.await
-                    && let Some(performance) = followed(&live)
-                {
-                    return Ok(performance);
-                }
+            if let Some(row) = claimed
+                && let Some(performance) = self.resumed(row).await
+            {
+                return Ok(performance);
             }
             let row = self.gateway.store().run(None, id).await.map_err(away)?;
             let Some(row) = row else {
@@ -199,7 +162,7 @@ impl Staff {
             };
             if row.state.is_over() {
                 let run = self.load(&row).await.map_err(halted)?.run;
-                return Ok(self.told(&run, &row));
+                return Ok(told(&run, &row));
             }
             if Instant::now() >= until {
                 let message = "Another process works at this run; ask for its events.";
@@ -207,6 +170,14 @@ impl Staff {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Has somebody go on with a run that is claimed, and follows it.
+    async fn resumed(self: &Arc<Self>, row: RunRow) -> Option<Performance> {
+        let (sender, heard) = tokio::sync::oneshot::channel();
+        let staff = Arc::clone(self);
+        self.spawn(async move { staff.resume(row, Some(sender)).await });
+        heard.await.ok()
     }
 
     /// Calls a run off, by its owner's wish.
@@ -233,7 +204,7 @@ impl Staff {
         }
         if row.state.is_over() || row.state.is_waiting() {
             let run = self.whole(&row).await?;
-            return Ok(Some(self.told(&run, &row)));
+            return Ok(Some(told(&run, &row)));
         }
         self.attach(run).await.map(Some)
     }
@@ -304,70 +275,26 @@ impl Staff {
         (owner, commission): (Owner, Box<Commission>),
         (words, previous): (Words, Option<RunRow>),
     ) -> Result<Performance, Error> {
-        let house = self.gateway.snapshot();
-        let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
-        let user = commission
-            .wishes
-            .user
-            .clone()
-            .or_else(|| commission.caller.user().map(ToString::to_string));
-        self.may_begin(&named, user.as_deref())?;
-        let session = commission.wishes.session.as_deref();
-        let sticky = session.or(user.as_deref()).unwrap_or(owner.as_str());
-        let stays = previous.as_ref().filter(|row| row.agent == named.name);
-        let version = match (named.version, stays) {
-            (Some(version), _) => version.to_owned(),
-            (None, Some(row)) if named.agent.at(&row.version).is_some() => row.version.clone(),
-            (None, _) => drawn(named.name, named.agent, sticky),
-        };
-        let known = (&house.config, &*house.toolbox);
-        let definition = Definition::resolve(known, named.name, &version)
-            .map_err(|why| Error::new(Kind::Internal, why))?;
-        self.has_tools(&definition)?;
+        let user = commission.wishes.user.clone();
+        let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
+        let definition =
+            Arc::new(self.define((&owner, &commission), user.as_deref(), previous.as_ref())?);
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
-        let definition = Arc::new(definition);
-        let place = if commission.background {
-            let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_paused = paused.contains(named.name);
-            drop(paused);
-            if is_paused { None } else { self.place() }
-        } else {
-            None
-        };
-        let state = if commission.background && place.is_none() {
-            RunState::Queued
-        } else {
-            RunState::Running
-        };
+        let place = self.place_for(&definition.agent, &commission)?;
         let id = RunId::of_digits(&commission.answer_id).unwrap_or_else(RunId::new);
         let created = created(
-            (&commission, &definition, hash.clone()),
+            (&commission, &definition, hash),
             (words, previous.map(|row| row.id), user.clone()),
         )?;
-        let new = NewRun {
-            id,
-            root: id,
-            parent: None,
-            agent: named.name.to_owned(),
-            version: version.clone(),
-            definition: hash,
-            owner: owner.clone(),
-            key: commission.caller.key().to_string(),
-            user,
-            session: commission.wishes.session.clone(),
-            idempotency: idempotency(&commission),
-            trigger: "api".to_owned(),
-            labels: commission.wishes.labels.clone(),
-            state,
-            events: vec![entry(&Event::Created(Box::new(created.clone())))],
-            lease: self.lease(),
-        };
+        let is_queued = commission.background && place.is_none();
+        let state = if is_queued { RunState::Queued } else { RunState::Running };
+        let new = new_run((id, state, &owner), (&commission, &created), self.lease());
         let epoch = match self.gateway.store().begin_run(new).await.map_err(away)? {
             Stored::New { epoch } => epoch,
             Stored::Known(row) if row.state.is_over() => {
                 let run = self.load(&row).await.map_err(halted)?.run;
-                return Ok(self.told(&run, &row));
+                return Ok(told(&run, &row));
             }
             Stored::Known(row) => return self.attach(row.id).await,
             Stored::Conflict => {
@@ -375,13 +302,23 @@ impl Staff {
                 return Err(Error::new(Kind::Conflict, message));
             }
         };
-        if state == RunState::Queued {
+        if is_queued {
             self.wake.notify_one();
-            return self.queued((id, &version), (created, definition)).await;
+            return Ok(queued(id, (created, definition)));
         }
         let history = self.history(created.previous).await.map_err(halted)?;
-        let run = Run::new(id, created, Arc::clone(&definition), history);
-        let row = row_of(&run, (owner, epoch, &commission));
+        let run = Run::new(id, created, definition, history);
+        self.start((run, epoch), (owner, &commission), place).await
+    }
+
+    /// Has somebody work at a run that has just begun here.
+    async fn start(
+        self: &Arc<Self>,
+        (run, epoch): (Run, u64),
+        (owner, commission): (Owner, &Commission),
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Performance, Error> {
+        let row = row_of(&run, (owner, epoch, commission));
         let who = (&row, commission.caller.clone());
         let leaves = commission.wishes.on_disconnect != Some(OnLeave::Continue);
         let actor = self.actor((run, now()), who, (Used::default(), None), leaves).await;
@@ -391,7 +328,7 @@ impl Staff {
             let _ = actor.live.patience.set(Instant::now() + wait);
         }
         let performance = followed(&actor.live);
-        let staff = Arc::clone(&self);
+        let staff = Arc::clone(self);
         let work = async move { staff.work(actor, place).await };
         if commission.background {
             self.spawn(work);
@@ -402,56 +339,48 @@ impl Staff {
         performance.ok_or_else(|| Error::new(Kind::Internal, "The run cannot be followed."))
     }
 
-    /// A run that waits for a place: its client asks for it later.
-    async fn queued(
+    /// What the run is to be, as config and tools are now.
+    fn define(
         &self,
-        (id, version): (RunId, &str),
-        (created, definition): (Created, Arc<Definition>),
-    ) -> Result<Performance, Error> {
-        let run = Run::new(id, created, definition, Vec::new());
-        let (_, report) = tokio::sync::watch::channel(super::actor::report(&run));
-        let tape: Arc<crate::cache::Tape> = Arc::default();
-        let follower = crate::cache::Follower::of(&tape);
-        Ok(Performance { run: id, version: version.into(), follower, report })
+        (owner, commission): (&Owner, &Commission),
+        user: Option<&str>,
+        previous: Option<&RunRow>,
+    ) -> Result<Definition, Error> {
+        let house = self.gateway.snapshot();
+        let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
+        self.may_begin(&named, user)?;
+        let session = commission.wishes.session.as_deref();
+        let sticky = session.or(user).unwrap_or(owner.as_str());
+        let stays = previous.filter(|row| row.agent == named.name);
+        let version = match (named.version, stays) {
+            (Some(version), _) => version.to_owned(),
+            (None, Some(row)) if named.agent.at(&row.version).is_some() => row.version.clone(),
+            (None, _) => drawn(named.name, named.agent, sticky),
+        };
+        let known = (&house.config, &*house.toolbox);
+        let definition = Definition::resolve(known, named.name, &version)
+            .map_err(|why| Error::new(Kind::Internal, why))?;
+        self.has_tools(&definition)?;
+        Ok(definition)
     }
 
-    /// Whether an agent may be begun now.
-    fn may_begin(&self, named: &Named<'_>, user: Option<&str>) -> Result<(), Error> {
-        let budget = &named.agent.budget;
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = (named.name.to_owned(), None);
-        let own = (named.name.to_owned(), user.map(str::to_owned));
-        let mut wait = room(begun.entry(all.clone()).or_default(), &budget.runs);
-        if user.is_some() && wait.is_none() {
-            wait = room(begun.entry(own.clone()).or_default(), &budget.user_runs);
-        }
-        if let Some(wait) = wait {
-            let message = format!("The agent `{}` was begun too often.", named.name);
-            let mut error = Error::new(Kind::RateLimited, message);
-            error.retry_after = Some(wait);
-            return Err(error);
-        }
-        let now = Instant::now();
-        begun.entry(all).or_default().push_back(now);
-        if user.is_some() {
-            begun.entry(own).or_default().push_back(now);
-        }
-        begun.retain(|_, times| !times.is_empty());
-        Ok(())
-    }
-
-    /// Without these tools it does not begin.
-    fn has_tools(&self, definition: &Definition) -> Result<(), Error> {
-        let toolbox = self.toolbox();
-        for name in &definition.require_tools {
-            let tool = toolbox.get(name);
-            let is_up = tool.is_some_and(|tool| matches!(tool.health(), Health::Up));
-            if !is_up {
-                let message = format!("The tool `{name}`, which the agent needs, is not there.");
-                return Err(Error::new(Kind::Overloaded, message));
+    /// A place for a run that goes on by itself, if there is one now; any other waits for its own.
+    fn place_for(
+        &self,
+        agent: &str,
+        commission: &Commission,
+    ) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_paused = paused.contains(agent);
+        drop(paused);
+        match (commission.background, is_paused) {
+            (true, true) | (false, false) => Ok(None),
+            (true, false) => Ok(self.place()),
+            (false, true) => {
+                let message = format!("The agent `{agent}` is paused.");
+                Err(Error::new(Kind::Overloaded, message))
             }
         }
-        Ok(())
     }
 
     /// Lets the client's next request find the run by the calls that it is to make.
@@ -465,160 +394,6 @@ impl Staff {
             }
         }
     }
-}
-
-/// When there is room for one more, if not now.
-fn room(times: &mut VecDeque<Instant>, paces: &[Pace]) -> Option<Duration> {
-    let now = Instant::now();
-    let longest = paces.iter().map(|pace| pace.seconds).max().unwrap_or(0);
-    while times
-        .front()
-        .is_some_and(|time| now.duration_since(*time) >= Duration::from_secs(longest))
-    {
-        times.pop_front();
-    }
-    let mut wait = None;
-    for pace in paces {
-        let span = Duration::from_secs(pace.seconds);
-        let within: Vec<&Instant> =
-            times.iter().filter(|time| now.duration_since(**time) < span).collect();
-        let amount = usize::try_from(pace.amount).unwrap_or(usize::MAX);
-        if within.len() >= amount {
-            let free = within[within.len() - amount];
-            let own = span.saturating_sub(now.duration_since(*free));
-            wait = Some(wait.map_or(own, |wait: Duration| wait.max(own)));
-        }
-    }
-    wait
-}
-
-fn find<'a>(
-    agents: &'a std::collections::BTreeMap<String, Arc<Agent>>,
-    written: &'a str,
-    caller: &Caller,
-) -> Result<Named<'a>, Error> {
-    let (name, version) = match written.split_once('@') {
-        Some((name, version)) => (name, Some(version)),
-        None => (written, None),
-    };
-    let Some(agent) = agents.get(name).filter(|_| caller.may_run_agent(name)) else {
-        let names = agents.keys().filter(|name| caller.may_run_agent(name));
-        let hint = suggestion(name, names.map(String::as_str));
-        let message = format!("There is no agent `{name}` for this key{hint}");
-        return Err(Error::new(Kind::ModelNotFound, message));
-    };
-    if !granted(agent, caller) {
-        let message = format!("This key may not run the agent `{name}`.");
-        return Err(Error::new(Kind::NotAllowed, message));
-    }
-    let version = match version {
-        None => None,
-        Some(wanted) => Some(agent.version_named(wanted).ok_or_else(|| {
-            let message = format!("The agent `{name}` has no version `{wanted}`.");
-            Error::new(Kind::ModelNotFound, message)
-        })?),
-    };
-    Ok(Named { name, agent, version })
-}
-
-/// Whether the agent's own list has this caller.
-pub(super) fn granted(agent: &Agent, caller: &Caller) -> bool {
-    let covers = |patterns: &Option<Vec<String>>, name: Option<&str>| {
-        let Some(patterns) = patterns else { return true };
-        patterns.iter().any(|pattern| match (pattern.strip_suffix('*'), name) {
-            (Some(""), _) => true,
-            (Some(prefix), Some(name)) => name.starts_with(prefix),
-            (None, Some(name)) => pattern == name,
-            (_, None) => false,
-        })
-    };
-    covers(&agent.access_keys, Some(caller.key()))
-        && covers(&agent.access_users, caller.user().map(|user| &**user))
-}
-
-/// The version by which a session goes: always the same for the same session.
-fn drawn(name: &str, agent: &Agent, sticky: &str) -> String {
-    let sum: u32 = agent.weights.values().sum();
-    if sum == 0 {
-        return agent.version.clone();
-    }
-    let digest = Sha256::digest(format!("{name}\n{sticky}"));
-    let draw = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % sum;
-    let mut before = 0;
-    for (version, weight) in &agent.weights {
-        before += weight;
-        if draw < before {
-            return version.clone();
-        }
-    }
-    agent.version.clone()
-}
-
-/// What a client has said, sorted by whom it is for.
-pub(super) struct Words {
-    /// What is new in a session.
-    fresh: Vec<Message>,
-    all: Vec<Message>,
-    results: Vec<ToolResult>,
-    approvals: Vec<(String, bool, Option<String>)>,
-    /// The last thing that its user says.
-    last: String,
-}
-
-impl Words {
-    fn of(request: &ChatRequest) -> Self {
-        let mut words = Self {
-            fresh: Vec::new(),
-            all: Vec::new(),
-            results: Vec::new(),
-            approvals: Vec::new(),
-            last: String::new(),
-        };
-        for message in &request.messages {
-            words.take(message);
-        }
-        // What a model has said is known, and what is behind it is new.
-        let since = request.messages.iter().rposition(|message| message.role == Role::Assistant);
-        let fresh = request.messages.iter().skip(since.map_or(0, |place| place + 1));
-        words.results.retain(|result| {
-            fresh.clone().flat_map(|message| &message.parts).any(
-                |part| matches!(&part.content, Content::ToolResult(known) if known.id == result.id),
-            )
-        });
-        words.fresh =
-            words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
-        words.fresh.reverse();
-        words.last = words.fresh.last().map(Message::text).unwrap_or_default();
-        words
-    }
-
-    fn take(&mut self, message: &Message) {
-        let mut kept = message.clone();
-        kept.parts.retain(|part| match &part.content {
-            Content::Foreign(foreign) => {
-                self.approvals.extend(approval(&foreign.value));
-                false
-            }
-            Content::ToolResult(result) => {
-                self.results.push(result.clone());
-                true
-            }
-            _ => true,
-        });
-        if !kept.parts.is_empty() {
-            self.all.push(kept);
-        }
-    }
-}
-
-/// What the responses API calls an answer to a question for approval.
-fn approval(value: &Value) -> Option<(String, bool, Option<String>)> {
-    if value.get("type")?.as_str()? != "mcp_approval_response" {
-        return None;
-    }
-    let id = value.get("approval_request_id")?.as_str()?.to_owned();
-    let reason = value.get("reason").and_then(Value::as_str).map(str::to_owned);
-    Some((id, value.get("approve")?.as_bool()?, reason))
 }
 
 fn created(
@@ -698,6 +473,40 @@ fn idempotency(commission: &Commission) -> Option<(String, String)> {
     Some((key, hex(&Sha256::digest(asked.to_string()))))
 }
 
+/// A run that waits for a place: its client asks for it later.
+fn queued(id: RunId, (created, definition): (Created, Arc<Definition>)) -> Performance {
+    let version = definition.version.as_str().into();
+    let run = Run::new(id, created, definition, Vec::new());
+    let (_, report) = tokio::sync::watch::channel(super::actor::report(&run));
+    let follower = crate::cache::Follower::of(&Arc::default());
+    Performance { run: id, version, follower, report }
+}
+
+fn new_run(
+    (id, state, owner): (RunId, RunState, &Owner),
+    (commission, created): (&Commission, &Created),
+    lease: u64,
+) -> NewRun {
+    NewRun {
+        id,
+        root: id,
+        parent: None,
+        agent: created.agent.clone(),
+        version: created.version.clone(),
+        definition: created.definition.clone(),
+        owner: owner.clone(),
+        key: commission.caller.key().to_string(),
+        user: created.user.clone(),
+        session: created.session.clone(),
+        idempotency: idempotency(commission),
+        trigger: "api".to_owned(),
+        labels: created.labels.clone(),
+        state,
+        events: vec![entry(&Event::Created(Box::new(created.clone())))],
+        lease,
+    }
+}
+
 /// A run that has just begun as lists would show it.
 fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> RunRow {
     RunRow {
@@ -725,7 +534,7 @@ fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> R
     }
 }
 
-fn followed(live: &Arc<Live>) -> Option<Performance> {
+pub(super) fn followed(live: &Arc<Live>) -> Option<Performance> {
     let follower = live.voice.tape().follow()?;
     let report: tokio::sync::watch::Receiver<Report> = live.report.subscribe();
     let version = live.version.clone();
@@ -750,4 +559,26 @@ pub(super) fn away(failure: crate::store::Failure) -> Error {
 pub(super) fn halted(halt: Halt) -> Error {
     tracing::error!(%halt, "a run cannot go on");
     Error::new(Kind::Overloaded, "The run cannot be kept at the moment; try again.")
+}
+
+/// What a run has to say that nobody works at: its end, or what it waits for.
+fn told(run: &Run, row: &RunRow) -> Performance {
+    let voice = super::voice::Voice::new(false);
+    let name = format!("agent/{}", run.definition.agent);
+    let follower = crate::cache::Follower::of(voice.tape());
+    if run.state.is_over() {
+        voice.parts(&name, &run.answer());
+        if let Some(text) = view::last_words(run) {
+            voice.text(&name, &text);
+        }
+    } else {
+        voice.text(&name, &view::plea(run, run.state));
+    }
+    match view::failure(run) {
+        Some(error) => voice.fail(error),
+        None => voice.end(&name, super::ask::told(run.finish), run.usage),
+    }
+    let report = super::actor::report(run);
+    let (_, report) = tokio::sync::watch::channel(report);
+    Performance { run: row.id, version: row.version.as_str().into(), follower, report }
 }

@@ -4,6 +4,7 @@ use super::run::{Run, result_of};
 use crate::canon::{
     ChatRequest, Content, Format, Message, Part, Role, StopReason, Tool, ToolChoice,
 };
+use crate::config::ContextTerms;
 use crate::gateway::agents::Forecast;
 
 /// What stands where a result was that is too old to be shown again.
@@ -26,6 +27,18 @@ pub(super) enum Cut {
 impl Cut {
     pub(super) const ALL: [Self; 4] =
         [Self::Nothing, Self::OldResults, Self::OldTurns, Self::AllButLast];
+
+    /// Whether a question of so many tokens leaves room for its answer. One that is not cut is to
+    /// leave more, so that not every further turn has to be.
+    pub(super) fn fits(self, terms: &ContextTerms, window: Option<u64>, tokens: u64) -> bool {
+        let Some(window) = window else { return true };
+        let room = window.saturating_sub(terms.reserve_output.min(window / 4));
+        let most = match self {
+            Self::Nothing => room * u64::from(terms.compact_at_permille) / 1000,
+            Self::OldResults | Self::OldTurns | Self::AllButLast => room,
+        };
+        tokens <= most
+    }
 }
 
 /// The next question of a run; without `tools` it is for the last word.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::act::approval_hash;
 use super::begin::{away, halted};
 use super::event::Resolution;
+use super::people::approval_hash;
 use super::staff::Staff;
 use crate::access::Caller;
 use crate::canon::RunId;

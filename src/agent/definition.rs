@@ -99,11 +99,10 @@ impl Definition {
         let mut open = vec![(name.to_owned(), agent)];
         while let Some((name, agent)) = open.pop() {
             let next = agent.handoffs.iter().chain(&agent.fallback_agent);
-            for other in next.filter(|other| !members.contains_key(*other) && **other != name) {
-                if let Some(found) = config.agents.get(other) {
-                    open.push((other.clone(), found));
-                }
-            }
+            let new = next.filter(|other| !members.contains_key(*other) && **other != name);
+            open.extend(
+                new.filter_map(|other| Some((other.clone(), &**config.agents.get(other)?))),
+            );
             let member = Member::resolve((config, toolbox), agent)?;
             members.insert(name, member);
         }

@@ -3,6 +3,7 @@
 
 mod act;
 mod actor;
+mod admit;
 mod again;
 mod ask;
 mod begin;
@@ -14,11 +15,14 @@ mod control;
 pub mod definition;
 pub mod event;
 mod journal;
+mod people;
+mod perform;
 pub mod run;
 mod staff;
 mod view;
 mod voice;
 mod when;
+mod words;
 
 use std::sync::Arc;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::actor::{Actor, Live, Rest, report};
+use super::begin::followed;
 use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
@@ -20,9 +21,10 @@ use crate::canon::{Message, RunId, RunState, StopReason};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
+use crate::gateway::agents::Performance;
 use crate::net::workers::Workers;
 use crate::store::Failure;
-use crate::store::runs::{RunFilter, RunRow};
+use crate::store::runs::{Renewed, RunFilter, RunRow};
 use crate::tool::Toolbox;
 
 /// How often leases are held on to and new work is looked for.
@@ -44,7 +46,7 @@ pub(super) struct Staff {
     pub(super) wake: Notify,
     /// Agents whose runs do not begin.
     pub(super) paused: Mutex<BTreeSet<String>>,
-    pub(super) begun: Mutex<super::begin::Begun>,
+    pub(super) begun: Mutex<super::admit::Begun>,
     closing: AtomicBool,
 }
 
@@ -150,22 +152,7 @@ impl Staff {
             return;
         }
         match self.gateway.store().renew_runs(held, self.lease()).await {
-            Ok(renewed) => {
-                let lives = self.lives();
-                for run in &renewed.lost {
-                    let Some(held) = lives.get(run) else { continue };
-                    // One that has just let go by itself has lost nothing.
-                    if Arc::strong_count(&held.journal) > 1 && !held.journal.is_lost() {
-                        held.journal.lose();
-                        held.live.poke();
-                    }
-                }
-                for run in &renewed.signalled {
-                    if let Some(held) = lives.get(run) {
-                        held.live.poke();
-                    }
-                }
-            }
+            Ok(renewed) => self.learn(&renewed),
             Err(error) => tracing::warn!(%error, "leases of runs could not be held on to"),
         }
     }
@@ -175,6 +162,18 @@ impl Staff {
             let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             *known = paused.into_iter().collect();
         }
+    }
+
+    /// Which runs are somebody else's now, and which have something to know.
+    fn learn(&self, renewed: &Renewed) {
+        let lives = self.lives();
+        let lost = renewed.lost.iter().filter_map(|run| lives.get(run));
+        // One that has just let go by itself has lost nothing.
+        for held in lost.filter(|held| Arc::strong_count(&held.journal) > 1) {
+            held.journal.lose();
+            held.live.poke();
+        }
+        renewed.signalled.iter().filter_map(|run| lives.get(run)).for_each(|it| it.live.poke());
     }
 
     async fn take_over(self: &Arc<Self>) {
@@ -210,15 +209,16 @@ impl Staff {
     pub(super) async fn resume(
         self: Arc<Self>,
         row: RunRow,
-        heard: Option<tokio::sync::oneshot::Sender<Arc<Live>>>,
+        heard: Option<tokio::sync::oneshot::Sender<Performance>>,
     ) {
         if row.takeovers > 0 {
             self.gateway.telemetry.metrics.agent_takeovers.inc();
         }
         match self.open(&row, heard.is_some()).await {
             Ok(Some(actor)) => {
-                if let Some(heard) = heard {
-                    let _ = heard.send(Arc::clone(&actor.live));
+                // Followed before work begins: what nobody follows may be called off.
+                if let (Some(heard), Some(performance)) = (heard, followed(&actor.live)) {
+                    let _ = heard.send(performance);
                 }
                 self.work(actor, None).await;
             }

@@ -72,13 +72,11 @@ impl Voice {
                     out.push(event.clone());
                 }
             }
-            Event::Delta { delta, .. } if state.open => {
-                if let (true, Delta::Text(text)) = (state.breaks, delta) {
-                    if !text.is_empty() {
-                        let gap = Delta::Text("\n\n".to_owned());
-                        out.push(Event::Delta { choice: 0, delta: gap });
-                        state.breaks = false;
-                    }
+            Event::Delta { .. } if state.open => {
+                if state.breaks && is_text(event) {
+                    let gap = Delta::Text("\n\n".to_owned());
+                    out.push(Event::Delta { choice: 0, delta: gap });
+                    state.breaks = false;
                 }
                 out.push(event.clone());
             }

@@ -136,6 +136,8 @@ pub struct Gateway {
     ending: watch::Sender<bool>,
     /// Turns true when no new work is wanted.
     draining: watch::Sender<bool>,
+    /// Tells that the tools are those of another config.
+    equipped: watch::Sender<()>,
 }
 
 impl Gateway {
@@ -173,6 +175,7 @@ impl Gateway {
             desk: OnceLock::new(),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),
+            equipped: watch::Sender::new(()),
         })
     }
 
@@ -199,13 +202,21 @@ impl Gateway {
         self.bodies.set_limit(snapshot.config.server.body_budget);
         self.telemetry.metrics.config_generation.set(snapshot.generation.cast_signed());
         self.live.store(snapshot);
+        self.equipped.send_replace(());
         self.tend_tools();
     }
 
     /// Has the tools that are served now learn what they can do, those of servers above all.
     pub fn tend_tools(&self) {
         let toolbox = Arc::clone(&self.snapshot().toolbox);
-        self.tasks.spawn(async move { toolbox.refresh().await });
+        let mut equipped = self.equipped.subscribe();
+        self.tasks.spawn(async move {
+            // What nobody is served any more need not be reached.
+            tokio::select! {
+                () = toolbox.refresh() => {}
+                _ = equipped.changed() => {}
+            }
+        });
     }
 
     /// What tools are made with.

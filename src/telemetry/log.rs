@@ -32,7 +32,7 @@ pub enum Format {
 
 /// What libraries would tell of the values and headers that pass through them is told to nobody,
 /// whatever the level.
-const QUIET: [&str; 2] = ["tokio_postgres=warn", "h2=info"];
+const QUIET: [&str; 3] = ["tokio_postgres=warn", "h2=info", "rmcp=error"];
 
 /// The bytes one worker may have waiting to be written.
 const MOST: usize = 4 * 1024 * 1024;

@@ -21,7 +21,8 @@ use crate::config::{self, Secret, Web};
 use crate::dialect::splice::Payload;
 use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reach, Reply, Template};
 
-/// The longest wait for a connection.
+/// The longest wait for a connection, and for a credential: a part of an attempt's time, so that
+/// what was certainly not sent does not end as what may have been.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Of an answer that is a failure, what the model is told.
 const LONGEST_REASON: usize = 500;
@@ -113,7 +114,7 @@ impl Site {
             headers: Template::new(headers),
             credential,
             secrets,
-            connect: CONNECT.min(terms.timeout / 2),
+            connect: CONNECT.min(terms.timeout / 3),
             max_result: terms.max_result,
         })
     }
@@ -162,7 +163,12 @@ impl Site {
     async fn send(&self, request: &Request<'_>, call: &Invocation) -> Result<Reply, Failure> {
         let mut extra = request.headers.to_vec();
         if let Some(credential) = &self.credential {
-            extra.push(credential.header().await?);
+            // Bounded, so that it is known that nothing was sent.
+            let header = tokio::time::timeout(self.connect, credential.header()).await;
+            extra.push(header.unwrap_or_else(|_| {
+                let message = "the server of its credentials did not answer";
+                Err(Failure::new(FailureKind::Unreachable, message))
+            })?);
         }
         if request.keyed && request.effect != Effect::Read {
             extra.extend(value(IDEMPOTENCY_KEY, &call.idempotency_key));

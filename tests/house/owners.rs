@@ -58,6 +58,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("std::env", &["config"]),
     ("arc_swap", &["access", "gateway"]),
     ("tower", &["http", "net"]),
+    // The Model Context Protocol, and the events of its streams.
+    ("rmcp", &["tool", "http"]),
+    ("sse_stream", &["tool"]),
+    // Ends what was started, with all that belongs to it.
+    ("rustix", &["tool", "cli"]),
     ("clap", &["cli"]),
     // The files of other gateways are YAML, and descriptions of APIs.
     ("serde_saphyr", &["cli", "tool"]),

@@ -3,7 +3,8 @@
 
 mod api;
 mod doors;
-mod library;
+mod kill;
 mod kinds;
 mod terminal;
+mod library;
 mod turns;

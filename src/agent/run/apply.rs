@@ -21,25 +21,36 @@ impl Run {
 
     fn take(&mut self, event: &Event) {
         match event {
-            Event::Created(_) | Event::Planned { .. } | Event::Guarded { .. } => {}
-            Event::Started { at } => {
-                self.started.get_or_insert(*at);
-                self.works(*at);
-            }
-            Event::Resumed { at, .. } => self.works(*at),
             Event::Asked { .. } | Event::Answered { .. } | Event::AskFailed { .. } => {
                 self.take_model(event);
             }
-            Event::Fallback { level, .. } => self.fallback_level = self.fallback_level.max(*level),
             Event::Requested(request) => self.take_request(request),
-            Event::Refused { id, error } => {
-                self.settle(id, vec![Part::text(error.text())], true);
-            }
             Event::ApprovalAsked { .. }
             | Event::Approved { .. }
             | Event::Rejected { .. }
             | Event::InputAsked { .. }
             | Event::InputGiven { .. } => self.take_word(event),
+            Event::Refused { .. }
+            | Event::Began { .. }
+            | Event::Done { .. }
+            | Event::Failed { .. }
+            | Event::Unknown { .. }
+            | Event::Resolved { .. }
+            | Event::ClientResult { .. }
+            | Event::ChildStarted { .. }
+            | Event::ChildDone { .. }
+            | Event::UndoBegan { .. }
+            | Event::UndoDone { .. } => self.take_call(event),
+            _ => self.take_course(event),
+        }
+    }
+
+    /// What became of a call.
+    fn take_call(&mut self, event: &Event) {
+        match event {
+            Event::Refused { id, error } => {
+                self.settle(id, vec![Part::text(error.text())], true);
+            }
             Event::Began { id, .. } => self.stage(id, Stage::Began),
             Event::Done { id, parts, bytes, value, .. } => {
                 self.bytes += bytes;
@@ -64,6 +75,26 @@ impl Run {
             Event::ChildDone { id, state, parts, .. } => {
                 self.settle(id, parts.clone(), *state != RunState::Completed);
             }
+            Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
+                let is_over = matches!(event, Event::UndoDone { .. });
+                if let Some(undo) = self.undoable.iter_mut().find(|undo| undo.id == *id) {
+                    undo.began = true;
+                    undo.over |= is_over;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What became of the run.
+    fn take_course(&mut self, event: &Event) {
+        match event {
+            Event::Started { at } => {
+                self.started.get_or_insert(*at);
+                self.works(*at);
+            }
+            Event::Resumed { at, .. } => self.works(*at),
+            Event::Fallback { level, .. } => self.fallback_level = self.fallback_level.max(*level),
             Event::Handoff { id, to, from, summary } => {
                 self.hand_over(id, (from, to), summary.as_deref());
             }
@@ -91,20 +122,13 @@ impl Run {
                 let (by, reason) = (by.clone(), reason.clone());
                 self.cancel = Some(Cancel { by, reason, after_step: *after_step });
             }
-            Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
-                let is_over = matches!(event, Event::UndoDone { .. });
-                if let Some(undo) = self.undoable.iter_mut().find(|undo| undo.id == *id) {
-                    undo.began = true;
-                    undo.over |= is_over;
-                }
-            }
             Event::Ended { state, reason, message, degraded, at } => {
                 (self.state, self.reason) = (*state, *reason);
                 self.message.clone_from(message);
                 self.degraded |= degraded;
                 self.finished = Some(*at);
             }
-            Event::Feedback { .. } => {}
+            _ => {}
         }
     }
 
@@ -348,28 +372,12 @@ fn said(values: &Value) -> String {
 fn filled(pattern: &Value, args: &Value, result: &Value) -> Value {
     match pattern {
         Value::String(text) => {
-            let place = |path: &str, value: &Value| {
-                let mut found = value;
-                for name in path.split('.').filter(|name| !name.is_empty()) {
-                    found = match found {
-                        Value::Array(list) => {
-                            name.parse::<usize>().ok().and_then(|at| list.get(at))
-                        }
-                        other => other.get(name),
-                    }
-                    .unwrap_or(&Value::Null);
-                }
-                found.clone()
+            let asked = text.strip_prefix("$args.").map(|path| place(path, args));
+            let given = || {
+                let path = text.strip_prefix("$.")?;
+                Some(place(path.strip_prefix("result.").unwrap_or(path), result))
             };
-            if let Some(path) = text.strip_prefix("$args.") {
-                place(path, args)
-            } else if let Some(path) = text.strip_prefix("$.result.") {
-                place(path, result)
-            } else if let Some(path) = text.strip_prefix("$.") {
-                place(path, result)
-            } else {
-                pattern.clone()
-            }
+            asked.or_else(given).unwrap_or_else(|| pattern.clone())
         }
         Value::Object(map) => {
             map.iter().map(|(key, value)| (key.clone(), filled(value, args, result))).collect()
@@ -377,6 +385,19 @@ fn filled(pattern: &Value, args: &Value, result: &Value) -> Value {
         Value::Array(list) => list.iter().map(|value| filled(value, args, result)).collect(),
         other => other.clone(),
     }
+}
+
+/// What names and numbers with dots between them lead to.
+fn place(path: &str, value: &Value) -> Value {
+    let names = path.split('.').filter(|name| !name.is_empty());
+    let found = names.fold(value, |found, name| {
+        let inner = match found {
+            Value::Array(list) => name.parse::<usize>().ok().and_then(|at| list.get(at)),
+            other => other.get(name),
+        };
+        inner.unwrap_or(&Value::Null)
+    });
+    found.clone()
 }
 
 /// Whether a message is the result of a call.

@@ -105,11 +105,10 @@ impl Gateway {
                     Err(Error::new(Kind::Overloaded, "The gateway was shut down; ask again."))
                 }
             };
-            if done.is_err() && keeping.goes_on() {
-                gateway.jobs.end(&owner, &id, || {});
-                return;
+            let goes_on = done.is_err() && keeping.goes_on();
+            if !goes_on {
+                conclude(&mut stored, done);
             }
-            conclude(&mut stored, done);
             gateway.jobs.end(&owner, &id, || put(&stored));
         });
         response

@@ -114,9 +114,7 @@ impl Gateway {
                 Some(Next::End) => break fold.finish().map_err(|_| broken()),
                 Some(Next::Failed(error)) => break Err(error.map_or_else(broken, |error| *error)),
                 None => {
-                    let is_queued = show.report.borrow().state == RunState::Queued;
-                    let status = if is_queued { "queued" } else { "in_progress" };
-                    stored.response["status"] = json!(status);
+                    stored.response["status"] = json!(unfinished(show.report.borrow().state));
                     return false;
                 }
             }
@@ -129,6 +127,11 @@ impl Gateway {
         }
         true
     }
+}
+
+/// What this API calls a run that is not over.
+fn unfinished(state: RunState) -> &'static str {
+    if state == RunState::Queued { "queued" } else { "in_progress" }
 }
 
 fn broken() -> Error {

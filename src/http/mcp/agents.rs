@@ -125,10 +125,10 @@ async fn follow(
         Ok(answer) => {
             let said = answer.choices.first().map(|choice| &choice.parts);
             let text: String = said.into_iter().flatten().filter_map(Part::as_text).collect();
-            told(text, &performance, &report)
+            told(&text, &performance, &report)
         }
         Err(failure) => {
-            let message = failure.map_or("the run broke off".to_owned(), |it| it.message);
+            let message = failure.map_or_else(|| "the run broke off".to_owned(), |it| it.message);
             refused("run_failed", &message, None)
         }
     }
@@ -141,8 +141,8 @@ async fn progress(context: &RequestContext<RoleServer>, (steps, step): (u32, &st
     let _ = context.peer.notify_progress(progress).await;
 }
 
-fn told(text: String, performance: &Performance, report: &Report) -> CallToolResult {
-    let mut result = CallToolResult::success(vec![ContentBlock::text(text.clone())]);
+fn told(text: &str, performance: &Performance, report: &Report) -> CallToolResult {
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     let failed =
         matches!(report.state, RunState::Failed | RunState::Rejected | RunState::Cancelled);
     result.is_error = Some(failed);

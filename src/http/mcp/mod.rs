@@ -68,7 +68,7 @@ impl Door {
         let offer = Offer { gateway: Arc::clone(gateway) };
         let sessions = Arc::clone(&self.sessions);
         let service = StreamableHttpService::new(move || Ok(offer.clone()), sessions, settings);
-        let response = service.handle(request).await;
+        let response = Box::pin(service.handle(request)).await;
         if let Some(session) = session_of(response.headers()) {
             self.remember(session, owner).await;
         }

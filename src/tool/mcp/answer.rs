@@ -1,5 +1,6 @@
 //! What an MCP server says, as an answer of ours or as a failure.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,10 +80,10 @@ fn linked(link: &Resource) -> Part {
     let Resource { uri, name, description, mime_type, .. } = link;
     let mut text = format!("{name}: {uri}");
     if let Some(kind) = mime_type {
-        text.push_str(&format!(" ({kind})"));
+        let _ = write!(text, " ({kind})");
     }
     if let Some(description) = description {
-        text.push_str(&format!("\n{description}"));
+        let _ = write!(text, "\n{description}");
     }
     Part::text(text)
 }

@@ -109,7 +109,7 @@ impl Caller {
             .with_max_total_timeout(left)
             .with_meta(meta(call));
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
-        let (ask, asked) = oneshot::channel();
+        let (ask, wanted) = oneshot::channel();
         let asker = Asker { answer: call.answer.clone(), ask: Some(ask), has_answered: false };
         let sending = session.peer().send_request_with_option(request, options);
         let handle = session
@@ -122,7 +122,7 @@ impl Caller {
         let mut pending = Pending { peer: session.peer(), id: Some(id.clone()) };
         let result = tokio::select! {
             biased;
-            Ok(question) = asked => Err(needs(question)),
+            Ok(question) = wanted => Err(needs(question)),
             result = handle.await_response() => {
                 pending.id = None;
                 result.map_err(|error| self.failed(error))
@@ -193,12 +193,12 @@ fn respond(
     }
     let Some(answer) = answer.take() else { return Err(needs(together(questions))) };
     let only = questions.len() == 1;
-    for (key, _) in questions {
+    for (key, question) in questions {
         let answer = match &answer {
             Value::Object(answers) if !only => answers.get(&key).cloned().unwrap_or_default(),
             answer => answer.clone(),
         };
-        responses.insert(key, super::answer::as_value(&answered(answer)));
+        responses.insert(key, super::answer::as_value(&answered(answer, &question.schema)));
     }
     Ok(responses)
 }

@@ -3,17 +3,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmcp::model::{
     ClientCapabilities, ClientConfig, ElicitRequestParams, ElicitResult, ElicitationAction,
-    ErrorCode, Implementation, RequestId,
+    ErrorCode, Implementation, ProtocolVersion, RequestId,
 };
 use rmcp::service::{InboundStreamOrigin, NotificationContext, RequestContext};
 use rmcp::{ClientHandler, ErrorData, RoleClient};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Notify, oneshot};
+use tokio::time::timeout;
 
 use super::answer::as_value;
+
+/// When a question that nobody answers here is answered nevertheless.
+const MOOT: Duration = Duration::from_secs(30);
 
 /// Listens to one server.
 #[derive(Debug, Clone)]
@@ -65,7 +70,7 @@ impl Calls {
     }
 
     /// What is said to a question, when a person has answered it, or is to.
-    async fn asked(&self, about: Option<&RequestId>, question: Question) -> ElicitResult {
+    async fn asked(&self, about: Option<&RequestId>, question: Question) -> Option<ElicitResult> {
         let mut calls = self.0.lock().await;
         let asker = match about {
             Some(id) => calls.get_mut(id),
@@ -73,23 +78,30 @@ impl Calls {
             None if calls.len() == 1 => calls.values_mut().next(),
             None => None,
         };
-        let Some(asker) = asker else { return ElicitResult::new(ElicitationAction::Cancel) };
+        let asker = asker?;
         if let Some(answer) = asker.answer.take() {
             asker.has_answered = true;
-            return answered(answer);
+            return Some(answered(answer, &question.schema));
         }
         if let Some(ask) = asker.ask.take_if(|_| !asker.has_answered) {
             let _ = ask.send(question);
         }
-        // The call is given up now. It is made again when there is an answer.
-        ElicitResult::new(ElicitationAction::Cancel)
+        None
     }
 }
 
-/// What a person has said, as the protocol has it: nothing is a no.
-pub(super) fn answered(answer: Value) -> ElicitResult {
+/// What a person has said, as the protocol has it: nothing is a no, and what was left out is what
+/// the schema says it is then.
+pub(super) fn answered(mut answer: Value, schema: &Value) -> ElicitResult {
     if answer.is_null() {
         return ElicitResult::new(ElicitationAction::Decline);
+    }
+    if let (Some(said), Some(asked)) = (answer.as_object_mut(), schema["properties"].as_object()) {
+        for (name, default) in
+            asked.iter().filter_map(|(name, it)| Some((name, it.get("default")?)))
+        {
+            said.entry(name.clone()).or_insert_with(|| default.clone());
+        }
     }
     ElicitResult::new(ElicitationAction::Accept).with_content(answer)
 }
@@ -119,6 +131,8 @@ impl ClientHandler for Ear {
         }
         let name = env!("CARGO_PKG_NAME");
         ClientConfig::new(capabilities, Implementation::new(name, env!("CARGO_PKG_VERSION")))
+            // The newest one that begins with a handshake.
+            .with_protocol_version(ProtocolVersion::V_2025_11_25)
     }
 
     async fn create_elicitation(
@@ -134,7 +148,13 @@ impl ClientHandler for Ear {
             Some(InboundStreamOrigin::OutboundRequest(id)) => Some(id),
             Some(InboundStreamOrigin::Unassociated) | None => None,
         };
-        Ok(self.calls.asked(about, question).await)
+        if let Some(answer) = self.calls.asked(about, question).await {
+            return Ok(answer);
+        }
+        // The call is called off now, and made again when a person has answered. What is said here
+        // is moot then, so it comes when that is known to the server.
+        let _ = timeout(MOOT, context.ct.cancelled()).await;
+        Ok(ElicitResult::new(ElicitationAction::Cancel))
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {

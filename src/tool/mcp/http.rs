@@ -358,6 +358,7 @@ fn unauthorized(reply: &Reply) -> Option<Fails> {
         .then(|| StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned())))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn lost(fault: Fault) -> Fails {
     let said = fault.to_string();
     StreamableHttpError::Client(match fault {

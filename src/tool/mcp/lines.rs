@@ -58,7 +58,8 @@ fn push((line, end): (&mut Vec<u8>, &mut Option<Vec<u8>>), more: &[u8], longest:
     if line.len() < EDGE {
         line.extend_from_slice(&more[..more.len().min(EDGE - line.len())]);
     }
-    *line = std::mem::take(line)[..line.len().min(EDGE)].to_vec();
+    line.truncate(EDGE);
+    line.shrink_to_fit();
     end.extend_from_slice(&more[more.len().saturating_sub(EDGE)..]);
     end.drain(..end.len().saturating_sub(EDGE));
 }

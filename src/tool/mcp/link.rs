@@ -200,12 +200,26 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Session, ClientInitializeError> {
+        let (newer, older) = (ProtocolVersion::V_2026_07_28, ProtocolVersion::V_2025_11_25);
+        let either = ClientLifecycleMode::Auto {
+            preferred_versions: vec![newer],
+            legacy_version: Some(older),
+        };
+        match self.connect_in(either).await {
+            // Some say anything to what they have never heard of.
+            Err(ClientInitializeError::ExpectedInitResult(_)) => {
+                self.connect_in(ClientLifecycleMode::Initialize).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn connect_in(
+        &self,
+        mode: ClientLifecycleMode,
+    ) -> Result<Session, ClientInitializeError> {
         let calls = Arc::<Calls>::default();
         let ear = Ear { calls, changed: Arc::clone(&self.changed) };
-        let mode = ClientLifecycleMode::Auto {
-            preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-            legacy_version: Some(ProtocolVersion::V_2025_11_25),
-        };
         let service = match &*self.door {
             Door::Child(recipe) => {
                 let pipe = recipe
@@ -214,18 +228,22 @@ impl Link {
                 ear.serve_with_lifecycle(pipe, mode).await?
             }
             Door::Http(way) => {
-                let (meters, changed) = (self.meters.clone(), Arc::clone(&self.changed));
-                let server = Arc::clone(&self.server);
-                let renewed = move || {
-                    meters.reconnects.with_label_values(&[&*server]).inc();
-                    changed.notify_one();
-                };
-                let wire = Wire::new(way, Arc::new(renewed));
+                let wire = Wire::new(way, self.renewed());
                 let transport = StreamableHttpClientTransport::with_client(wire, settings());
                 ear.serve_with_lifecycle(transport, mode).await?
             }
         };
         Ok(Session { service: Arc::new(service), is_heard: Arc::default() })
+    }
+
+    /// What is to be done when rmcp has begun another session by itself.
+    fn renewed(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let (meters, changed) = (self.meters.clone(), Arc::clone(&self.changed));
+        let server = Arc::clone(&self.server);
+        Arc::new(move || {
+            meters.reconnects.with_label_values(&[&*server]).inc();
+            changed.notify_one();
+        })
     }
 }
 

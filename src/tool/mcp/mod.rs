@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rmcp::model::PaginatedRequestParams;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::{Instant, timeout};
 
 use self::call::Caller;
@@ -68,8 +68,9 @@ pub(super) struct Server {
 /// When the tools were listed.
 #[derive(Debug, Default)]
 struct Listed {
-    /// When they must be listed again, if they were.
-    until: Option<Option<Instant>>,
+    was_listed: bool,
+    /// When they must be listed again, if ever.
+    until: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -115,13 +116,7 @@ impl Server {
             return;
         }
         let (me, changed) = (Weak::clone(&self.me), Arc::clone(&self.pool.changed));
-        self.tasks.spawn(async move {
-            loop {
-                let is_old = timeout(TICK, changed.notified()).await.is_ok();
-                let Some(server) = me.upgrade() else { return };
-                server.tend(is_old).await;
-            }
-        });
+        self.tasks.spawn(keep(me, changed));
     }
 
     /// Brings what is known of it up to date, if it is not.
@@ -129,11 +124,11 @@ impl Server {
         let mut listed = self.turn.lock().await;
         let mut trouble = self.pool.tend().await;
         let now = Instant::now();
-        let is_due = listed.until.is_none_or(|until| until.is_some_and(|until| until <= now));
+        let is_due = !listed.was_listed || listed.until.is_some_and(|until| until <= now);
         let is_due = is_old || is_due || !self.lock().drifted.is_empty();
         if is_due && trouble.is_none() {
             match self.list(now).await {
-                Ok(until) => listed.until = Some(until),
+                Ok(until) => *listed = Listed { was_listed: true, until },
                 Err(why) => trouble = Some(why),
             }
         }
@@ -312,6 +307,15 @@ impl Meters {
             reconnects: metrics.mcp_reconnects.clone(),
             drift: metrics.mcp_tool_drift.clone(),
         }
+    }
+}
+
+/// Ends when nobody has the server any more.
+async fn keep(server: Weak<Server>, changed: Arc<Notify>) {
+    loop {
+        let is_old = timeout(TICK, changed.notified()).await.is_ok();
+        let Some(server) = server.upgrade() else { return };
+        server.tend(is_old).await;
     }
 }
 

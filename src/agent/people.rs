@@ -1,0 +1,166 @@
+//! What people are asked: to let a call pass, to answer, to take over.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::actor::Actor;
+use super::definition::{ToolDefinition, hex};
+use super::event::{CallError, Event, Requested};
+use super::journal::{Beside, Halt, now};
+use super::run::Call;
+use super::voice;
+use crate::canon::RunId;
+use crate::config::Approval;
+use crate::store::runs::NewApproval;
+use crate::tool;
+
+/// Asked in vain so often, a person takes over.
+const MOST_QUESTIONS: u32 = 2;
+
+impl Actor {
+    pub(super) async fn ask_user(&self, request: &Requested) -> Result<(), Halt> {
+        let text = |name: &str| request.args.get(name).and_then(Value::as_str).map(str::to_owned);
+        let Some(question) = text("question") else {
+            let error = CallError::new("invalid_arguments", "`question` is missing.");
+            return self.refuse(request, error, None).await;
+        };
+        if self.journal.run().await.questions >= MOST_QUESTIONS {
+            let reason = "its user was asked, and has not answered".to_owned();
+            return self.escalate(Some(&request.id), reason).await;
+        }
+        self.ask_for(&request.id, question, request.args.get("schema").cloned()).await
+    }
+
+    /// Asks whoever is behind the run.
+    pub(super) async fn ask_for(
+        &self,
+        id: &str,
+        message: String,
+        schema: Option<Value>,
+    ) -> Result<(), Halt> {
+        let asked = Event::InputAsked {
+            request: format!("inp_{}", RunId::new().simple()),
+            id: id.to_owned(),
+            message,
+            schema,
+            expires_at: now().saturating_add(millis(self.definition.limits.wait)),
+        };
+        self.journal.intend(vec![asked]).await
+    }
+
+    pub(super) async fn unanswered(&self, id: &str) -> Result<(), Halt> {
+        let error = CallError::new("unanswered", "Nobody has answered in time.");
+        let failed = Event::Failed { id: id.to_owned(), error, attempts: 1, at: now() };
+        self.journal.append(vec![failed]).await
+    }
+
+    pub(super) async fn escalate(&self, id: Option<&str>, reason: String) -> Result<(), Halt> {
+        self.counts_escalation("agent");
+        let escalated = Event::Escalated { reason, id: id.map(str::to_owned) };
+        self.journal.intend(vec![escalated]).await
+    }
+
+    pub(super) async fn ask_approval(
+        &self,
+        request: &Requested,
+        (reason, approval): (String, &Approval),
+    ) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let Some(definition) = run.member().and_then(|member| member.tool(&request.tool)).cloned()
+        else {
+            return Ok(());
+        };
+        drop(run);
+        let hash = approval_hash(&definition, &request.args);
+        let id = format!("mcpr_{}", &hex(&Sha256::digest(format!("{} {hash}", request.key)))[..32]);
+        let expires_at = now().saturating_add(millis(approval.expires));
+        let row = NewApproval {
+            id: id.clone(),
+            call: request.id.clone(),
+            tool: request.tool.clone(),
+            args: tool::canonical(&request.args),
+            hash: hash.clone(),
+            roles: approval.roles.clone(),
+            reason: reason.clone(),
+            expires_at,
+        };
+        let asked = Event::ApprovalAsked {
+            id: request.id.clone(),
+            approval: id.clone(),
+            hash,
+            roles: approval.roles.clone(),
+            reason,
+            expires_at,
+        };
+        let beside = Beside { approvals: vec![row], intent: true, ..Beside::default() };
+        self.journal.append_with(vec![asked], beside).await?;
+        let item = voice::mcp_approval(&id, &request.alias, &request.args);
+        self.live.voice.item(&self.name(), item);
+        Ok(())
+    }
+
+    /// Nobody has decided in time.
+    pub(super) async fn expire(&self, call: &Call, approval: &str) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let passes = run
+            .member()
+            .and_then(|member| member.tool(&call.request.tool)?.approval.as_ref())
+            .is_some_and(|approval| approval.passes_unanswered);
+        drop(run);
+        let (id, approval) = (call.request.id.clone(), approval.to_owned());
+        let by = "expiry".to_owned();
+        let decision = if passes { "approved" } else { "expired" };
+        self.counts_approval(&call.request.tool, decision);
+        let event = if passes {
+            Event::Approved { id, approval, by, args: None, at: now() }
+        } else {
+            Event::Rejected { id, approval, by, comment: None, expired: true }
+        };
+        self.journal.append(vec![event]).await
+    }
+
+    pub(super) async fn was_edited(&self, id: &str) -> bool {
+        let run = self.journal.run().await;
+        run.call(id).is_some_and(|call| call.edited)
+    }
+
+    pub(super) fn counts_escalation(&self, reason: &str) {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let agent = self.definition.agent.as_str();
+        metrics.agent_escalations.with_label_values(&[agent, reason]).inc();
+    }
+
+    pub(super) fn counts_approval(&self, tool: &str, decision: &str) {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let agent = self.definition.agent.as_str();
+        metrics.agent_approvals.with_label_values(&[agent, tool, decision]).inc();
+    }
+}
+
+/// What somebody allows: this tool, in this version, with these arguments.
+pub(super) fn approval_hash(definition: &ToolDefinition, args: &Value) -> String {
+    let text = format!(
+        "{}\n{}\n{}\n{}",
+        definition.name,
+        definition.version,
+        tool::canonical(&definition.input),
+        tool::canonical(args)
+    );
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+pub(super) fn usual_approval() -> Approval {
+    Approval {
+        when: None,
+        roles: Vec::new(),
+        expires: Duration::from_hours(24),
+        passes_unanswered: false,
+        tools: None,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,297 @@
+//! Calls the tools that a model may call, and tells what came of it.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::act::{bare, refusal};
+use super::actor::{Actor, until};
+use super::definition::hex;
+use super::event::{CallError, Doer, Event, Requested, Resolution};
+use super::journal::{Beside, Halt, now};
+use super::voice;
+use crate::canon::{Content, Effect, Part, RunId};
+use crate::config::OnUnknown;
+use crate::store::runs::NewLetter;
+use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool};
+
+/// A result that is longer is not kept for whoever takes the call back.
+const LONGEST_VALUE: usize = 64 << 10;
+/// The hint at the rest of a result.
+const BLOB: &str = "blob:";
+
+impl Actor {
+    /// In a run that plays another one again, nothing happens that must not happen twice.
+    pub(super) async fn only_plays(&self, request: &Requested) -> bool {
+        let run = self.journal.run().await;
+        let created = &run.created;
+        request.effect != Effect::Read && created.replay_of.is_some() && !created.effects
+    }
+
+    /// Calls the tool.
+    pub(super) async fn perform(
+        &self,
+        request: &Requested,
+        answer: Option<Value>,
+    ) -> Result<(), Halt> {
+        if let Err(reason) = self.purse.take_tool_call() {
+            let error = CallError::new("limit_exceeded", "No more tools can be called.");
+            return self.refuse(request, error, Some(reason)).await;
+        }
+        if self.only_plays(request).await {
+            let error = CallError::new("replay", "This is played again: the tool is not called.");
+            return self.failed(request, (error, 0), None).await;
+        }
+        let id = request.id.clone();
+        self.live.voice.aside(format!("step {} execute_tool {}", self.step().await, request.alias));
+        let began = Event::Began { id, at: now() };
+        if request.effect == Effect::Read {
+            self.journal.append(vec![began]).await?;
+        } else {
+            self.journal.intend(vec![began]).await?;
+        }
+        self.call(request, answer).await
+    }
+
+    async fn step(&self) -> u32 {
+        self.journal.run().await.asks
+    }
+
+    /// The call itself, whose beginning is in the journal.
+    pub(super) async fn call(
+        &self,
+        request: &Requested,
+        answer: Option<Value>,
+    ) -> Result<(), Halt> {
+        let Some(tool) = self.staff.toolbox().get(&request.tool) else {
+            let error = CallError::new("unavailable", "The tool is not there any more.");
+            return self.failed(request, (error, 0), None).await;
+        };
+        let run = self.journal.run().await;
+        let deadline = until(&run, tool.terms.timeout * tool.terms.retry.attempts.max(1) * 2);
+        let field = run.member().and_then(|it| it.confidence.clone()).map(|it| it.field);
+        let user = run.created.user.clone();
+        drop(run);
+        let invocation = Invocation {
+            args: bare(&request.args, field.as_deref(), &tool),
+            idempotency_key: request.key.clone(),
+            user: Some(user.as_deref().unwrap_or_else(|| self.live.owner.as_str()).into()),
+            traceparent: self.traceparent().await,
+            deadline,
+            answer,
+        };
+        let clock = Instant::now();
+        let done = tool.call(&invocation).await;
+        let seconds = Some(clock.elapsed().as_secs_f64());
+        match done {
+            Ok(output) => {
+                let outcome = if output.cached { "cached" } else { "ok" };
+                self.counts_call(&request.tool, outcome, seconds);
+                self.done(request, (&tool, output)).await
+            }
+            Err(failure) => {
+                self.counts_call(&request.tool, failure.kind.name(), seconds);
+                self.came_to_nothing(request, failure).await
+            }
+        }
+    }
+
+    async fn done(&self, request: &Requested, (tool, output): (&Tool, Output)) -> Result<(), Halt> {
+        let bytes = output.raw.len() as u64;
+        self.purse.take_bytes(bytes);
+        let tokens = {
+            let run = self.journal.run().await;
+            run.member().map_or(6000, |member| member.context.tool_result_tokens)
+        };
+        let blob = hex(&Sha256::digest(&output.raw));
+        let mut cut = output.truncated;
+        let parts: Vec<Part> = output
+            .parts
+            .into_iter()
+            .map(|part| shown(part, (tokens, &blob, &mut cut), tool, &request.key))
+            .collect();
+        let text: String = parts.iter().filter_map(Part::as_text).collect();
+        let item = voice::mcp_call(&request.id, &request.alias, &request.args, Ok(&text));
+        let value = output.value.filter(|value| value.to_string().len() <= LONGEST_VALUE);
+        let event = Event::Done {
+            id: request.id.clone(),
+            parts,
+            value,
+            bytes,
+            blob: cut.then(|| blob.clone()),
+            cached: output.cached,
+            attempts: output.attempts,
+            at: now(),
+        };
+        let blobs = if cut { vec![(blob, output.raw.to_vec())] } else { Vec::new() };
+        self.journal.append_with(vec![event], Beside { blobs, ..Beside::default() }).await?;
+        self.live.voice.item(&self.name(), item);
+        Ok(())
+    }
+
+    async fn came_to_nothing(&self, request: &Requested, failure: Failure) -> Result<(), Halt> {
+        if let FailureKind::NeedsInput { message, schema } = &failure.kind {
+            return self.ask_for(&request.id, message.clone(), Some(Value::clone(schema))).await;
+        }
+        if request.effect == Effect::Once && failure.sent == Sent::Maybe {
+            return self.nobody_knows(request).await;
+        }
+        let attempts = failure.attempts;
+        let exhausted = matches!(
+            failure.kind,
+            FailureKind::Timeout | FailureKind::Unreachable | FailureKind::Status(500..)
+        );
+        let letter = exhausted.then(|| self.letter(request, "tool", &failure.message, attempts));
+        self.failed(request, (refusal(&failure), attempts), letter).await
+    }
+
+    pub(super) async fn failed(
+        &self,
+        request: &Requested,
+        (error, attempts): (CallError, u32),
+        letter: Option<NewLetter>,
+    ) -> Result<(), Halt> {
+        let text = error.text();
+        let item = voice::mcp_call(&request.id, &request.alias, &request.args, Err(&text));
+        let event = Event::Failed { id: request.id.clone(), error, attempts, at: now() };
+        let letters = letter.into_iter().collect();
+        self.journal.append_with(vec![event], Beside { letters, ..Beside::default() }).await?;
+        self.live.voice.item(&self.name(), item);
+        Ok(())
+    }
+
+    pub(super) fn letter(
+        &self,
+        request: &Requested,
+        kind: &str,
+        error: &str,
+        attempts: u32,
+    ) -> NewLetter {
+        let payload = json!({
+            "call_id": request.id,
+            "tool": request.tool,
+            "version": request.version,
+            "args": request.args,
+            "idempotency_key": request.key,
+        });
+        NewLetter {
+            id: format!("dlq_{}", RunId::new().simple()),
+            kind: kind.to_owned(),
+            payload: payload.to_string(),
+            error: error.to_owned(),
+            attempts,
+        }
+    }
+
+    /// It began before this process, and has no outcome.
+    pub(super) async fn recover(&self, request: &Requested) -> Result<(), Halt> {
+        match (request.doer, request.effect) {
+            (Doer::Delegate, _) => Box::pin(self.delegate(request)).await,
+            (_, Effect::Read | Effect::Idempotent) => self.call(request, None).await,
+            (_, Effect::Once) => self.nobody_knows(request).await,
+        }
+    }
+
+    /// It may have happened, and it must not happen twice.
+    async fn nobody_knows(&self, request: &Requested) -> Result<(), Halt> {
+        self.counts_call(&request.tool, "unknown", None);
+        let run = self.journal.run().await;
+        let policy = run.member().map_or(OnUnknown::Escalate, |member| member.on_unknown);
+        let probe = run.member().and_then(|member| member.tool(&request.tool)?.probe.clone());
+        drop(run);
+        let id = request.id.clone();
+        self.journal.append(vec![Event::Unknown { id: id.clone() }]).await?;
+        if policy == OnUnknown::TellModel {
+            let text = "Nobody knows whether it happened. Do not try again; find out first.";
+            let error = CallError::new("unknown_outcome", text);
+            return self.failed(request, (error, 1), None).await;
+        }
+        if let Some(probe) = probe
+            && self.probe(request, &probe).await?
+        {
+            return Ok(());
+        }
+        let letter = self.letter(request, "unknown_outcome", "Nobody knows what became of it.", 1);
+        let beside = Beside { letters: vec![letter], ..Beside::default() };
+        self.counts_escalation("unknown_outcome");
+        self.journal.append_with(Vec::new(), beside).await
+    }
+
+    /// Asks another tool what became of a call. True where it knows.
+    async fn probe(&self, request: &Requested, probe: &str) -> Result<bool, Halt> {
+        let Some(tool) = self.staff.toolbox().get(probe) else { return Ok(false) };
+        let mut args = request.args.clone();
+        if let Some(map) = args.as_object_mut() {
+            map.insert("idempotency_key".to_owned(), Value::from(request.key.clone()));
+        }
+        let known: Vec<String> = tool
+            .input
+            .get("properties")
+            .and_then(Value::as_object)
+            .map(|map| map.keys().cloned().collect())
+            .unwrap_or_default();
+        if let Some(map) = args.as_object_mut() {
+            map.retain(|key, _| known.contains(key));
+        }
+        let run = self.journal.run().await;
+        let deadline = until(&run, tool.terms.timeout * 4);
+        drop(run);
+        let invocation = Invocation {
+            args,
+            idempotency_key: format!("{}-probe", request.key),
+            user: None,
+            traceparent: self.traceparent().await,
+            deadline,
+            answer: None,
+        };
+        let by = format!("probe:{probe}");
+        let id = request.id.clone();
+        match tool.call(&invocation).await {
+            Ok(output) => {
+                let result = output.value.or_else(|| {
+                    let text: String = output.parts.iter().filter_map(Part::as_text).collect();
+                    Some(Value::from(text))
+                });
+                let outcome = Resolution::Done;
+                self.journal.append(vec![Event::Resolved { id, outcome, result, by }]).await?;
+                Ok(true)
+            }
+            // It has never arrived: the same call can be made, by the same key.
+            Err(failure) if failure.kind == FailureKind::Status(404) => {
+                let outcome = Resolution::Retry;
+                let result = None;
+                self.journal.append(vec![Event::Resolved { id, outcome, result, by }]).await?;
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    pub(super) fn counts_call(&self, tool: &str, outcome: &str, seconds: Option<f64>) {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let agent = self.definition.agent.as_str();
+        // Only names of the config: what a model makes up is no label.
+        let known = self.staff.toolbox().get(tool).is_some();
+        let tool = if known { tool } else { "unknown" };
+        metrics.agent_tool_calls.with_label_values(&[agent, tool, outcome]).inc();
+        if let Some(seconds) = seconds {
+            metrics.agent_tool_seconds.with_label_values(&[agent, tool]).observe(seconds);
+        }
+    }
+}
+
+/// A part of a result as the model is shown it.
+fn shown(part: Part, (tokens, blob, cut): (u64, &str, &mut bool), tool: &Tool, salt: &str) -> Part {
+    let Content::Text { text, .. } = &part.content else { return part };
+    let count = |text: &str| (text.len() as u64).div_ceil(4);
+    let handle = format!("{BLOB}{}", &blob[..16]);
+    let mut shown = text.clone();
+    if let Some(shorter) = tool::text::cut(text, tokens, &handle, &count) {
+        *cut = true;
+        shown = shorter;
+    }
+    if tool.terms.untrusted {
+        shown = tool::text::fence(&shown, &tool.name, salt);
+    }
+    Part::text(shown)
+}
