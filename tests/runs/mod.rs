@@ -5,5 +5,6 @@ mod api;
 mod doors;
 mod kill;
 mod kinds;
+mod terminal;
 mod library;
 mod turns;

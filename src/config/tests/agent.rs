@@ -130,7 +130,7 @@ rollout = { weights = {} }
         [
             r#"agents.support.rollout.weights.9: there is no version "9"; did you mean "7"?"#,
             "agents.support.rollout.weights: must be more than 0 together",
-            r#"agents.support.rollout.labels.8: is the name of a version"#,
+            "agents.support.rollout.labels.8: is the name of a version",
             r#"agents.support.rollout.labels.prod: there is no version "6"; did you mean "7"?"#,
             "agents.support.versions.7: is the version that the agent itself is",
             r#"agents.support.versions.8.route: no route is called "slow"; known: fast"#,
@@ -263,7 +263,9 @@ struct Prompts(tempfile::TempDir);
 impl Prompts {
     fn with(files: &[(&str, &str)]) -> Self {
         let prompts = Self(tempfile::tempdir().unwrap());
-        files.iter().for_each(|(name, text)| prompts.write(name, text));
+        for (name, text) in files {
+            prompts.write(name, text);
+        }
         prompts
     }
 
