@@ -75,9 +75,8 @@ impl Actor {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         let id = self.journal.id.child(bytes);
-        let child = match self.begin_child((id, name), definition, input).await? {
-            Some(child) => child,
-            None => return Ok(()),
+        let Some(child) = self.begin_child((id, name), definition, input).await? else {
+            return Ok(());
         };
         let run = self.journal.run().await;
         let is_known =

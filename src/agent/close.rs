@@ -146,21 +146,18 @@ impl Actor {
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        match state {
-            RunState::WaitingClient => {
-                let calls: Vec<ToolCall> = run
-                    .calls
-                    .iter()
-                    .filter(|call| call.stage != Stage::Over)
-                    .map(|call| as_called(&run.transcript, &call.request.id))
-                    .collect::<Option<_>>()
-                    .unwrap_or_default();
-                self.live.voice.calls(&name, &calls);
-            }
-            _ => {
-                let text = view::plea(&run, state);
-                self.live.voice.text(&name, &text);
-            }
+        if state == RunState::WaitingClient {
+            let calls: Vec<ToolCall> = run
+                .calls
+                .iter()
+                .filter(|call| call.stage != Stage::Over)
+                .map(|call| as_called(&run.transcript, &call.request.id))
+                .collect::<Option<_>>()
+                .unwrap_or_default();
+            self.live.voice.calls(&name, &calls);
+        } else {
+            let text = view::plea(&run, state);
+            self.live.voice.text(&name, &text);
         }
         let usage = run.usage;
         let calls: Vec<String> = run
@@ -336,10 +333,9 @@ fn since(all: Usage, before: Usage) -> Usage {
 /// A call as the model has made it.
 fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
     let parts = transcript.iter().rev().flat_map(|message| &message.parts);
-    parts
-        .filter_map(|part: &Part| match &part.content {
-            Content::ToolCall(call) if call.id == id => Some(call.clone()),
-            _ => None,
-        })
-        .next()
+    let mut parts = parts;
+    parts.find_map(|part: &Part| match &part.content {
+        Content::ToolCall(call) if call.id == id => Some(call.clone()),
+        _ => None,
+    })
 }

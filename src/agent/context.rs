@@ -1,5 +1,7 @@
 //! What a model is asked: the prompt, as much of the conversation as fits, and the tools.
 
+use std::fmt::Write as _;
+
 use super::run::{Run, result_of};
 use crate::canon::{
     ChatRequest, Content, Format, Message, Part, Role, StopReason, Tool, ToolChoice,
@@ -58,9 +60,8 @@ pub(super) fn question(run: &Run, tools: bool, cut: Cut) -> ChatRequest {
     let keeps = run.transcript.iter().any(|message| result_of(message).is_some());
     let choice = match (tools, keeps) {
         (false, true) => Some(ToolChoice::None),
-        (false, false) => None,
         (true, _) if run.answers == 0 => wishes.tool_choice.clone(),
-        (true, _) => None,
+        (true, _) | (false, false) => None,
     };
     let schema = run.definition.output_schema.clone().map(|schema| Format::JsonSchema {
         name: "answer".to_owned(),
@@ -211,14 +212,13 @@ fn told_in_short(message: &Message) -> String {
     let mut text = String::new();
     for part in &message.parts {
         match &part.content {
-            Content::Text { text: said, .. } => text.push_str(said),
+            Content::Text { text: said, .. } | Content::Refusal(said) => text.push_str(said),
             Content::ToolCall(call) => {
-                text.push_str(&format!("[calls {} {}]", call.name, call.arguments));
+                let _ = write!(text, "[calls {} {}]", call.name, call.arguments);
             }
             Content::ToolResult(result) => {
                 result.parts.iter().filter_map(Part::as_text).for_each(|it| text.push_str(it));
             }
-            Content::Refusal(said) => text.push_str(said),
             Content::Media(_) | Content::Reasoning(_) | Content::Foreign(_) => {}
         }
     }

@@ -118,7 +118,7 @@ impl Staff {
         verdict: Verdict,
     ) -> Result<Decided, Error> {
         if let Some(args) = verdict.args.as_ref().filter(|_| verdict.approved) {
-            self.check_edited(approval, args).await?;
+            self.check_edited(approval, args)?;
         }
         let signal = json!({
             "approval": approval.id,
@@ -141,7 +141,7 @@ impl Staff {
     }
 
     /// Arguments that a person has put in must be as good as a model's.
-    async fn check_edited(&self, approval: &ApprovalRow, args: &Value) -> Result<(), Error> {
+    fn check_edited(&self, approval: &ApprovalRow, args: &Value) -> Result<(), Error> {
         let Some(tool) = self.toolbox().get(&approval.tool) else {
             let message = format!("The tool `{}` is not there any more.", approval.tool);
             return Err(Error::new(Kind::Conflict, message));
@@ -179,7 +179,9 @@ impl Staff {
             Ok(output) => {
                 let text: String =
                     output.parts.iter().filter_map(crate::canon::Part::as_text).collect();
-                Ok(json!({"outcome": "done", "result": output.value.unwrap_or(Value::from(text))}))
+                Ok(
+                    json!({"outcome": "done", "result": output.value.unwrap_or_else(|| Value::from(text))}),
+                )
             }
             Err(failure) => Ok(json!({"outcome": failure.kind.name(), "message": failure.message})),
         }

@@ -14,6 +14,7 @@ use crate::config::{
 use crate::tool::Toolbox;
 
 /// An agent and those that it may give the conversation to.
+#[expect(clippy::struct_excessive_bools, reason = "as the config says them, one by one")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
     pub agent: String,
@@ -56,6 +57,7 @@ pub struct Member {
 }
 
 /// A tool as it was when the run began.
+#[expect(clippy::struct_excessive_bools, reason = "as the config says them, one by one")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolDefinition {
     pub name: String,

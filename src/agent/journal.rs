@@ -139,7 +139,9 @@ impl Journal {
         };
         match self.store.append_run(append).await {
             Ok(Appended::Done) => {
-                events.iter().for_each(|event| run.apply(event));
+                for event in &events {
+                    run.apply(event);
+                }
                 if stand.state.is_waiting() {
                     run.rests(stand.state, now());
                 }

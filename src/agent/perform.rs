@@ -141,7 +141,7 @@ impl Actor {
             failure.kind,
             FailureKind::Timeout | FailureKind::Unreachable | FailureKind::Status(500..)
         );
-        let letter = exhausted.then(|| self.letter(request, "tool", &failure.message, attempts));
+        let letter = exhausted.then(|| letter(request, "tool", &failure.message, attempts));
         self.failed(request, (refusal(&failure), attempts), letter).await
     }
 
@@ -158,29 +158,6 @@ impl Actor {
         self.journal.append_with(vec![event], Beside { letters, ..Beside::default() }).await?;
         self.live.voice.item(&self.name(), item);
         Ok(())
-    }
-
-    pub(super) fn letter(
-        &self,
-        request: &Requested,
-        kind: &str,
-        error: &str,
-        attempts: u32,
-    ) -> NewLetter {
-        let payload = json!({
-            "call_id": request.id,
-            "tool": request.tool,
-            "version": request.version,
-            "args": request.args,
-            "idempotency_key": request.key,
-        });
-        NewLetter {
-            id: format!("dlq_{}", RunId::new().simple()),
-            kind: kind.to_owned(),
-            payload: payload.to_string(),
-            error: error.to_owned(),
-            attempts,
-        }
     }
 
     /// It began before this process, and has no outcome.
@@ -211,7 +188,7 @@ impl Actor {
         {
             return Ok(());
         }
-        let letter = self.letter(request, "unknown_outcome", "Nobody knows what became of it.", 1);
+        let letter = letter(request, "unknown_outcome", "Nobody knows what became of it.", 1);
         let beside = Beside { letters: vec![letter], ..Beside::default() };
         self.counts_escalation("unknown_outcome");
         self.journal.append_with(Vec::new(), beside).await
@@ -294,4 +271,21 @@ fn shown(part: Part, (tokens, blob, cut): (u64, &str, &mut bool), tool: &Tool, s
         shown = tool::text::fence(&shown, &tool.name, salt);
     }
     Part::text(shown)
+}
+
+pub(super) fn letter(request: &Requested, kind: &str, error: &str, attempts: u32) -> NewLetter {
+    let payload = json!({
+        "call_id": request.id,
+        "tool": request.tool,
+        "version": request.version,
+        "args": request.args,
+        "idempotency_key": request.key,
+    });
+    NewLetter {
+        id: format!("dlq_{}", RunId::new().simple()),
+        kind: kind.to_owned(),
+        payload: payload.to_string(),
+        error: error.to_owned(),
+        attempts,
+    }
 }

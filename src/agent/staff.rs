@@ -409,7 +409,9 @@ impl Staff {
         let history = self.history(created.previous).await?;
         let definition = self.definition(&created.definition).await?;
         let mut run = Run::new(row.id, created, definition, history);
-        events.iter().for_each(|event| run.apply(event));
+        for event in &events {
+            run.apply(event);
+        }
         Ok(Loaded { run, last_at })
     }
 
@@ -448,7 +450,9 @@ impl Staff {
         for (id, created, events) in turns.into_iter().rev() {
             let definition = self.definition(&created.definition).await?;
             let mut run = Run::new(id, created, definition, history);
-            events.iter().for_each(|event| run.apply(event));
+            for event in &events {
+                run.apply(event);
+            }
             history = run.closed();
         }
         Ok(history)

@@ -20,6 +20,7 @@ pub(super) struct Voice {
     state: Mutex<State>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each so or not")]
 #[derive(Debug, Default)]
 struct State {
     started: bool,

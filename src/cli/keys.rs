@@ -124,19 +124,19 @@ async fn act(command: KeysCommand) -> Result<(), Failed> {
             for (name, value) in named {
                 members.extend(value.map(|value| (name.to_owned(), Value::from(value))));
             }
-            let made = Desk::find(&place).await?.create(id, settings).await?;
+            let made = Box::pin(Desk::find(&place)).await?.create(id, settings).await?;
             show_secret(&made, &place);
         }
         KeysCommand::List { team, place } => {
-            let entries = Desk::find(&place).await?.list(team.as_deref()).await?;
+            let entries = Box::pin(Desk::find(&place)).await?.list(team.as_deref()).await?;
             say(&if place.json { format!("{:#}", Value::from(entries)) } else { table(&entries) });
         }
         KeysCommand::Revoke { id, place } => {
-            let entry = Desk::find(&place).await?.revoke(&id).await?;
+            let entry = Box::pin(Desk::find(&place)).await?.revoke(&id).await?;
             say(&if place.json { format!("{entry:#}") } else { format!("{id} is revoked") });
         }
         KeysCommand::Rotate { id, overlap, place } => {
-            let made = Desk::find(&place).await?.rotate(&id, &overlap).await?;
+            let made = Box::pin(Desk::find(&place)).await?.rotate(&id, &overlap).await?;
             show_secret(&made, &place);
         }
     }

@@ -109,7 +109,9 @@ mod tests {
     fn an_answer_is_read_as_it_was_written_whole_or_in_lines() {
         let response = rich();
         let mut lines = Vec::new();
-        unfold(&response).iter().for_each(|event| Lines.write(event, &mut lines));
+        for event in &unfold(&response) {
+            Lines.write(event, &mut lines);
+        }
         let mut fold = Fold::default();
         read_lines(&lines, |event| fold.add(&event)).unwrap();
         assert_eq!(fold.finish(), Ok(response.clone()));

@@ -285,7 +285,7 @@ impl Run {
         let text = format!("`{to}` has the conversation now.");
         self.settle(id, vec![Part::text(text)], false);
         self.handoffs += 1;
-        self.active = to.to_owned();
+        to.clone_into(&mut self.active);
         if let Some(summary) = summary {
             let begins = self.results_from().saturating_sub(1);
             let text = format!("`{from}` hands over to `{to}`: {summary}");
@@ -316,9 +316,8 @@ impl Run {
 
     fn note_undo(&mut self, id: &str, result: Option<&Value>) {
         let Some(call) = self.call(id) else { return };
-        let members = self.definition.members.values();
-        let undo =
-            members.filter_map(|member| member.tool(&call.request.tool)?.undo.as_ref()).next();
+        let mut members = self.definition.members.values();
+        let undo = members.find_map(|member| member.tool(&call.request.tool)?.undo.as_ref());
         let Some(undo) = undo else { return };
         let args = filled(&undo.args, &call.request.args, result.unwrap_or(&Value::Null));
         let key = format!("{}-undo", call.request.key);

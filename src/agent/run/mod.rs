@@ -17,6 +17,7 @@ use crate::canon::{
 use crate::store::runs::Totals;
 
 /// A run at one moment.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each so or not")]
 #[derive(Debug, Clone)]
 pub struct Run {
     pub id: RunId,

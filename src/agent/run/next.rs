@@ -59,15 +59,15 @@ impl Run {
         let open: Vec<&super::Call> =
             self.calls.iter().filter(|call| call.stage != Stage::Over).collect();
         if !open.is_empty() {
-            return self.next_of_calls(&open, now);
+            return next_of_calls(&open, now);
         }
         let is_late = now >= self.deadline(now);
         match (self.limit, self.finish) {
             // There is no time for a last word.
-            (Some(StopReason::Timeout), _) => self.ends_at(StopReason::Timeout),
-            (Some(limit), Some(_)) if self.is_last => self.ends_at(limit),
+            (Some(StopReason::Timeout), _) => ends_at(StopReason::Timeout),
+            (Some(limit), Some(_)) if self.is_last => ends_at(limit),
             _ if is_late => Step::Limit(StopReason::Timeout),
-            (Some(limit), _) if !self.definition.limits.final_answer => self.ends_at(limit),
+            (Some(limit), _) if !self.definition.limits.final_answer => ends_at(limit),
             (None, Some(reason)) if self.calls.is_empty() => self.next_of_answer(reason),
             (None, _) if self.loops() => Step::Limit(StopReason::LoopDetected),
             _ => self.ask(),
@@ -79,47 +79,12 @@ impl Run {
         self.open_ask.is_none() && !self.calls.iter().any(|call| matches!(call.stage, Stage::Began))
     }
 
-    fn next_of_calls(&self, open: &[&super::Call], now: u64) -> Step {
-        let id = |call: &&&super::Call| call.request.id.clone();
-        let ready = |call: &&&super::Call| match &call.stage {
-            Stage::New => call.request.doer != Doer::Client,
-            Stage::Approved { .. } | Stage::Began | Stage::Answered { .. } => true,
-            Stage::Pending { expires_at, .. } | Stage::Asking { expires_at, .. } => {
-                *expires_at <= now
-            }
-            Stage::Unknown | Stage::Child { .. } | Stage::Over => false,
-        };
-        let acts: Vec<String> = open.iter().filter(ready).map(|call| id(&call)).collect();
-        if !acts.is_empty() {
-            return Step::Act(acts);
-        }
-        let has = |test: fn(&Stage) -> bool| open.iter().any(|call| test(&call.stage));
-        let state = if has(|stage| matches!(stage, Stage::Unknown)) {
-            RunState::WaitingHuman
-        } else if has(|stage| matches!(stage, Stage::Child { .. })) {
-            RunState::WaitingChild
-        } else if has(|stage| matches!(stage, Stage::Pending { .. })) {
-            RunState::WaitingApproval
-        } else if has(|stage| matches!(stage, Stage::Asking { .. })) {
-            RunState::WaitingInput
-        } else {
-            RunState::WaitingClient
-        };
-        let until = open.iter().filter_map(|call| match &call.stage {
-            Stage::Pending { expires_at, .. } | Stage::Asking { expires_at, .. } => {
-                Some(*expires_at)
-            }
-            _ => None,
-        });
-        Step::Wait { state, until: until.min() }
-    }
-
     fn next_of_answer(&self, reason: FinishReason) -> Step {
         match reason {
             FinishReason::ContentFilter | FinishReason::Refusal => {
                 end(RunState::Rejected, Some(StopReason::Guard))
             }
-            FinishReason::ContextFull => self.ends_at(StopReason::ContextOverflow),
+            FinishReason::ContextFull => ends_at(StopReason::ContextOverflow),
             FinishReason::Pause | FinishReason::Malformed => self.ask(),
             FinishReason::Stop | FinishReason::Length | FinishReason::ToolCalls => Step::Finish,
         }
@@ -139,7 +104,7 @@ impl Run {
         let begun = again.unwrap_or(self.asks + 1);
         let most = self.most_steps();
         if begun > most {
-            return self.ends_at(StopReason::MaxSteps);
+            return ends_at(StopReason::MaxSteps);
         }
         // The last step is for an answer, where there was anything else before.
         if begun == most && begun > 1 && self.definition.limits.final_answer {
@@ -147,13 +112,44 @@ impl Run {
         }
         Step::Ask { tools: true }
     }
-
-    fn ends_at(&self, reason: StopReason) -> Step {
-        let (state, reason) = incomplete(reason);
-        Step::End(Ending { state, reason })
-    }
 }
 
 fn end(state: RunState, reason: Option<StopReason>) -> Step {
+    Step::End(Ending { state, reason })
+}
+
+fn next_of_calls(open: &[&super::Call], now: u64) -> Step {
+    let id = |call: &&&super::Call| call.request.id.clone();
+    let ready = |call: &&&super::Call| match &call.stage {
+        Stage::New => call.request.doer != Doer::Client,
+        Stage::Approved { .. } | Stage::Began | Stage::Answered { .. } => true,
+        Stage::Pending { expires_at, .. } | Stage::Asking { expires_at, .. } => *expires_at <= now,
+        Stage::Unknown | Stage::Child { .. } | Stage::Over => false,
+    };
+    let acts: Vec<String> = open.iter().filter(ready).map(|call| id(&call)).collect();
+    if !acts.is_empty() {
+        return Step::Act(acts);
+    }
+    let has = |test: fn(&Stage) -> bool| open.iter().any(|call| test(&call.stage));
+    let state = if has(|stage| matches!(stage, Stage::Unknown)) {
+        RunState::WaitingHuman
+    } else if has(|stage| matches!(stage, Stage::Child { .. })) {
+        RunState::WaitingChild
+    } else if has(|stage| matches!(stage, Stage::Pending { .. })) {
+        RunState::WaitingApproval
+    } else if has(|stage| matches!(stage, Stage::Asking { .. })) {
+        RunState::WaitingInput
+    } else {
+        RunState::WaitingClient
+    };
+    let until = open.iter().filter_map(|call| match &call.stage {
+        Stage::Pending { expires_at, .. } | Stage::Asking { expires_at, .. } => Some(*expires_at),
+        _ => None,
+    });
+    Step::Wait { state, until: until.min() }
+}
+
+fn ends_at(reason: StopReason) -> Step {
+    let (state, reason) = incomplete(reason);
     Step::End(Ending { state, reason })
 }

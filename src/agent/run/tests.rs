@@ -1,3 +1,5 @@
+//! A run, told event by event.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -379,7 +381,9 @@ proptest! {
             let mut run = begun(AgentLimits::default());
             asked(&mut run, true);
             answered(&mut run, &[("a", "look", json!({})), ("b", "theirs", json!({}))]);
-            events.iter().for_each(|event| run.apply(event));
+            for event in &events {
+                run.apply(event);
+            }
             run
         };
         let run = tell();

@@ -153,7 +153,7 @@ fn shop(change: impl FnOnce(&mut OpenApiTool)) -> OpenApiTool {
     let web = Web { allow_private: true, ..Web::default() };
     let document = Arc::from(SHOP);
     let (spec, idempotency) = ("shop.yaml".into(), true);
-    let mut tool = OpenApiTool { document, spec, web, idempotency, ..OpenApiTool::default() };
+    let mut tool = OpenApiTool { spec, document, idempotency, web, ..OpenApiTool::default() };
     change(&mut tool);
     tool
 }

@@ -179,7 +179,7 @@ async fn a_pause_that_the_server_asks_for_is_kept_or_told() {
     let tools = toolbox(&lookup(&server, ""));
     let failure = call(&tools, "lookup", json!({"id": "1"})).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::RateLimited);
-    assert_eq!(failure.retry_after, Some(Duration::from_secs(3600)));
+    assert_eq!(failure.retry_after, Some(Duration::from_hours(1)));
     assert_eq!(server.count(), 1, "nobody waits an hour");
 }
 

@@ -34,8 +34,9 @@ pub(super) struct Server {
 // === impl Say ===
 
 impl Say {
-    pub(super) fn json(status: u16, body: impl ToString) -> Self {
-        Self::Answer(status, "content-type: application/json\r\n", body.to_string())
+    pub(super) fn json(status: u16, body: impl std::fmt::Display) -> Self {
+        let body = format!("{body}");
+        Self::Answer(status, "content-type: application/json\r\n", body)
     }
 }
 
