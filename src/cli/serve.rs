@@ -224,7 +224,8 @@ struct Signals {
 impl House {
     async fn serve(self, exporting: Option<Exporting>) -> Result<(), NoStart> {
         // Not the snapshot: what only it has, such as tools, is to go when another one is served.
-        let config = &self.gateway.snapshot().config.clone();
+        let config = Box::new(self.gateway.snapshot().config.clone());
+        let config = &*config;
         for warning in &config.warnings {
             tracing::warn!(%warning, "the config works, but should not stay so");
         }
