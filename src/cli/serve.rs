@@ -223,8 +223,9 @@ struct Signals {
 
 impl House {
     async fn serve(self, exporting: Option<Exporting>) -> Result<(), NoStart> {
-        let snapshot = self.gateway.snapshot();
-        let config = &snapshot.config;
+        // Not the snapshot: what only it has, such as tools, is to go when another one is served.
+        let config = Box::new(self.gateway.snapshot().config.clone());
+        let config = &*config;
         for warning in &config.warnings {
             tracing::warn!(%warning, "the config works, but should not stay so");
         }

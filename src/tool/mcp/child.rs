@@ -178,13 +178,17 @@ fn too_long() -> ErrorData {
 /// everybody writes it at one of them.
 fn id_in(begin: &[u8], end: &[u8]) -> Option<RequestId> {
     const FIRST: [&str; 2] = ["{\"jsonrpc\":\"2.0\",\"id\":", "{\"id\":"];
-    let (begin, end) = (String::from_utf8_lossy(begin), String::from_utf8_lossy(end));
+    let dense = |piece: &[u8]| {
+        let text = String::from_utf8_lossy(piece).into_owned();
+        text.replace(char::is_whitespace, "")
+    };
+    let (begin, end) = (dense(begin), dense(end));
     let first = FIRST.iter().find_map(|first| begin.strip_prefix(first));
     let digits = match first {
         Some(behind) => behind.split(',').next(),
-        None => end.trim_end().strip_suffix('}')?.rsplit_once("\"id\":").map(|(_, last)| last),
+        None => end.strip_suffix('}')?.rsplit_once("\"id\":").map(|(_, last)| last),
     };
-    digits?.trim().parse().ok().map(RequestId::Number)
+    digits?.parse().ok().map(RequestId::Number)
 }
 
 // === impl Group ===
