@@ -393,7 +393,8 @@ fn everything() -> Option<(PathBuf, PathBuf)> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = here.join("tests/mcp/run.sh");
     assert!(Command::new(script).arg("--install").status().unwrap().success());
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(here.join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("target"), PathBuf::from);
     let package = "sdk/mcp/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
     let server = target.join(package);
     if !server.exists() {

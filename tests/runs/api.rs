@@ -25,18 +25,10 @@ struct House {
     gate: Gate,
 }
 
-impl House {
-    async fn new() -> Self {
-        let gate = Gate::shut();
-        let held = gate.clone();
-        let model = Upstream::answering(move |request| mind(request, &held)).await;
-        let tools = Upstream::answering(|request| match request.path.as_str() {
-            path if path.ends_with("/broken") => Script::json(500, "{}"),
-            _ => Script::json(200, r#"{"paid":true}"#),
-        })
-        .await;
-        let sections = format!(
-            r#"{}{}
+/// Keys, tools and agents; the tools' server is at `base`.
+fn agents(base: &str) -> String {
+    format!(
+        r#"
 [keys.other]
 secret = "{OTHER}"
 [keys.operator]
@@ -92,10 +84,25 @@ weights = {{ 7 = 100 }}
 route = "fast"
 instructions = "Nobody."
 access = {{ keys = ["operator"] }}
-"#,
+"#
+    )
+}
+
+impl House {
+    async fn new() -> Self {
+        let gate = Gate::shut();
+        let held = gate.clone();
+        let model = Upstream::answering(move |request| mind(request, &held)).await;
+        let tools = Upstream::answering(|request| match request.path.as_str() {
+            path if path.ends_with("/broken") => Script::json(500, "{}"),
+            _ => Script::json(200, r#"{"paid":true}"#),
+        })
+        .await;
+        let sections = format!(
+            "{}{}{}",
             provider("up", &model),
             route("fast", &["up/m"], ""),
-            base = tools.base(),
+            agents(&tools.base()),
         );
         Self { gateway: Gateway::start("", &sections).await, model, tools, gate }
     }

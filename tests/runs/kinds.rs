@@ -10,7 +10,7 @@ use crate::support::gateway::{KEY, provider, route};
 use crate::support::upstream::Request;
 use crate::support::{Gateway, Script, Upstream};
 
-const CRM: &str = r#"
+const CRM: &str = r"
 openapi: 3.0.3
 paths:
   /customers/{id}:
@@ -22,7 +22,7 @@ paths:
         content:
           application/json:
             schema: { type: object, required: [name], properties: { id: { type: integer }, name: { type: string } } }
-"#;
+";
 const STOCK: &str = "CREATE TABLE stock(sku TEXT, pieces INTEGER); \
     INSERT INTO stock VALUES ('A', 3), ('B', 5);";
 
