@@ -80,6 +80,10 @@ impl Actor {
     }
 
     async fn judge(&self, request: &Requested) -> Result<(), Halt> {
+        if self.journal.run().await.is_last {
+            let error = CallError::new("limit_exceeded", "No more tools can be called.");
+            return self.refuse(request, error, None).await;
+        }
         match request.doer {
             Doer::Client => Ok(()),
             Doer::Nobody => {

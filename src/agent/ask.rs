@@ -188,7 +188,9 @@ impl Actor {
             response.choices.into_iter().next().unwrap_or_default();
         let run = self.journal.run().await;
         let requested = requests(&run, &mut parts);
-        let speaks = requested.is_empty() || requested.iter().all(|it| it.doer == Doer::Client);
+        let speaks = run.is_last
+            || requested.is_empty()
+            || requested.iter().all(|it| it.doer == Doer::Client);
         drop(run);
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);

@@ -285,7 +285,9 @@ impl Actor {
         };
         if let Some(text) = view::last_words(&run) {
             self.live.voice.text(&name, &text);
-        } else if run.settled_by_human {
+        } else if run.settled_by_human
+            || (state == RunState::Incomplete && !self.live.voice.has_spoken())
+        {
             self.live.voice.parts(&name, &run.answer());
         }
         let error = view::failure(&run);

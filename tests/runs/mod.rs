@@ -8,3 +8,4 @@ mod kinds;
 mod terminal;
 mod library;
 mod turns;
+mod villain;

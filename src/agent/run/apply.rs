@@ -194,7 +194,12 @@ impl Run {
         *self.tool_uses.entry(request.tool.clone()).or_default() += 1;
         let same = fingerprint(&request.alias, &request.args);
         *self.repeated.entry(same).or_default() += 1;
-        self.calls.push(Call { request: request.clone(), stage: Stage::New, edited: false });
+        self.calls.push(Call {
+            request: request.clone(),
+            stage: Stage::New,
+            edited: false,
+            allowed: None,
+        });
     }
 
     /// What people were asked, and what they said.
@@ -211,6 +216,7 @@ impl Run {
                     call.edited = true;
                 }
                 if let Stage::Pending { hash, .. } = &call.stage {
+                    call.allowed = Some(hash.clone());
                     call.stage = Stage::Approved { hash: hash.clone() };
                 }
             }
@@ -276,8 +282,12 @@ impl Run {
                 let error = CallError::new("failed", "A person has found that it failed.");
                 self.settle(id, vec![Part::text(error.text())], true);
             }
-            // A person has taken it on: it is called once more.
-            Resolution::Retry => self.stage(id, Stage::New),
+            // A person has taken it on: it is called once more, and was allowed if it had to be.
+            Resolution::Retry => {
+                let allowed = self.call(id).and_then(|call| call.allowed.clone());
+                let stage = allowed.map_or(Stage::New, |hash| Stage::Approved { hash });
+                self.stage(id, stage);
+            }
         }
     }
 

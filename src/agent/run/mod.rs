@@ -101,6 +101,8 @@ pub struct Call {
     pub stage: Stage,
     /// A person has put in other arguments.
     pub edited: bool,
+    /// The digest of what a person has let pass.
+    pub allowed: Option<String>,
 }
 
 /// How far it is.

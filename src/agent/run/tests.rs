@@ -253,6 +253,26 @@ fn what_waits_for_a_person_waits_and_goes_on_when_it_is_decided() {
 }
 
 #[test]
+fn what_was_allowed_and_is_to_be_tried_again_is_not_asked_for_again() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    answered(&mut run, &[("a", "pay", json!({}))]);
+    let (id, approval) = ("a".to_owned(), "ap1".to_owned());
+    let (hash, roles, reason) = ("h".to_owned(), Vec::new(), String::new());
+    let expires_at = 100;
+    run.apply(&Event::ApprovalAsked { id, approval, hash, roles, reason, expires_at });
+    let (id, approval, by) = ("a".to_owned(), "ap1".to_owned(), "lead".to_owned());
+    run.apply(&Event::Approved { id, approval, by, args: None, at: 9 });
+    run.apply(&Event::Began { id: "a".to_owned(), at: 9 });
+    run.apply(&Event::Unknown { id: "a".to_owned() });
+    assert_eq!(run.next(10), Step::Wait { state: RunState::WaitingHuman, until: None });
+    let (id, by) = ("a".to_owned(), "lead".to_owned());
+    let outcome = crate::agent::event::Resolution::Retry;
+    run.apply(&Event::Resolved { id, outcome, result: None, by });
+    assert_eq!(run.call("a").unwrap().stage, Stage::Approved { hash: "h".to_owned() });
+}
+
+#[test]
 fn time_that_is_waited_for_people_is_not_counted() {
     let mut run = begun(AgentLimits::default());
     run.rests(RunState::WaitingApproval, 10_000);
