@@ -320,7 +320,8 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let row = row_of(&run, (owner, epoch, commission));
         let who = (&row, commission.caller.clone());
-        let leaves = commission.wishes.on_disconnect != Some(OnLeave::Continue);
+        let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
+        let leaves = commission.wishes.on_disconnect.unwrap_or(usual) == OnLeave::Cancel;
         let actor = self.actor((run, now()), who, (Used::default(), None), leaves).await;
         let actor: Actor = actor.map_err(halted)?;
         let wait = commission.wishes.approval_wait;

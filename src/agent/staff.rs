@@ -214,7 +214,9 @@ impl Staff {
         if row.takeovers > 0 {
             self.gateway.telemetry.metrics.agent_takeovers.inc();
         }
-        match self.open(&row, heard.is_some()).await {
+        let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
+        let leaves = heard.is_some() && usual == OnLeave::Cancel;
+        match self.open(&row, leaves).await {
             Ok(Some(actor)) => {
                 // Followed before work begins: what nobody follows may be called off.
                 if let (Some(heard), Some(performance)) = (heard, followed(&actor.live)) {
@@ -267,7 +269,7 @@ impl Staff {
     }
 
     /// Whoever goes on with a run that was claimed. `None`: it has ended instead.
-    async fn open(self: &Arc<Self>, row: &RunRow, followed: bool) -> Result<Option<Actor>, Halt> {
+    async fn open(self: &Arc<Self>, row: &RunRow, leaves: bool) -> Result<Option<Actor>, Halt> {
         let most = self.gateway.snapshot().config.agent_engine.max_takeovers;
         let Loaded { run, last_at } = self.load(row).await?;
         let caller = match self.caller(&run.created).await {
@@ -289,7 +291,7 @@ impl Staff {
         };
         let used = self.used_before(row).await;
         let parts = (run, last_at);
-        let actor = self.actor(parts, (row, caller), (used, None), followed).await?;
+        let actor = self.actor(parts, (row, caller), (used, None), leaves).await?;
         Ok(Some(actor))
     }
 
@@ -341,7 +343,7 @@ impl Staff {
         (mut run, last_at): (Run, u64),
         (row, caller): (&RunRow, Caller),
         (used, above): (Used, Option<Arc<Purse>>),
-        followed: bool,
+        leaves: bool,
     ) -> Result<Actor, Halt> {
         let config = &self.gateway.snapshot().config.agent_engine;
         let definition = Arc::clone(&run.definition);
@@ -368,9 +370,7 @@ impl Staff {
             seq: watch::Sender::new(run.seq),
             poke: Notify::new(),
             poked: AtomicBool::new(true),
-            leaves: followed
-                && config.on_disconnect == OnLeave::Cancel
-                && !run.created.wishes.background,
+            leaves: leaves && !run.created.wishes.background,
             patience: OnceLock::new(),
         });
         let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));

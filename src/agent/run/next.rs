@@ -90,6 +90,14 @@ impl Run {
         }
     }
 
+    /// There is something that its model may call.
+    fn offers(&self) -> bool {
+        let own = self.member().is_some_and(|member| {
+            !(member.tools.is_empty() && member.handoffs.is_empty() && member.delegates.is_empty())
+        });
+        own || !self.created.client_tools.is_empty()
+    }
+
     /// The same was called again and again.
     fn loops(&self) -> bool {
         let most = self.definition.limits.loop_stop;
@@ -106,8 +114,8 @@ impl Run {
         if begun > most {
             return ends_at(StopReason::MaxSteps);
         }
-        // The last step is for an answer, where there was anything else before.
-        if begun == most && begun > 1 && self.definition.limits.final_answer {
+        // The last step is for an answer, where it could be for anything else.
+        if begun == most && self.offers() && self.definition.limits.final_answer {
             return Step::Limit(StopReason::MaxSteps);
         }
         Step::Ask { tools: true }
