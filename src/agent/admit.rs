@@ -7,12 +7,19 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::begin::away;
 use super::definition::Definition;
+use super::journal::now;
 use super::staff::Staff;
 use crate::access::Caller;
+use crate::canon::Owner;
 use crate::config::{Agent, Pace, suggestion};
 use crate::error::{Error, Kind};
+use crate::store::runs::RunFilter;
 use crate::tool::Health;
+
+/// Of one user with one agent, so many runs of a day are looked at.
+const MOST_RUNS: u32 = 10_000;
 
 /// How often runs were begun lately, by agent and user.
 pub(super) type Begun = HashMap<(String, Option<String>), VecDeque<Instant>>;
@@ -48,6 +55,32 @@ impl Staff {
         }
         begun.retain(|_, times| !times.is_empty());
         Ok(())
+    }
+
+    /// Whether a user may spend more with an agent on this day, in UTC. `most`: nano-dollars.
+    pub(super) async fn has_means(
+        &self,
+        (owner, user): (&Owner, &str),
+        (agent, most): (&str, u64),
+    ) -> Result<(), Error> {
+        const DAY: u64 = 86_400_000;
+        let now = now();
+        let filter = RunFilter {
+            owner: Some(owner.clone()),
+            agent: Some(agent.to_owned()),
+            user: Some(user.to_owned()),
+            since: Some(now - now % DAY),
+            ..RunFilter::default()
+        };
+        let rows = self.gateway.store().runs(filter, MOST_RUNS).await.map_err(away)?;
+        let spent: u64 = rows.iter().map(|row| row.totals.cost).sum();
+        if spent < most {
+            return Ok(());
+        }
+        let message = format!("This user has spent what a day allows with the agent `{agent}`.");
+        let mut error = Error::new(Kind::BudgetExceeded, message);
+        error.retry_after = Some(Duration::from_millis(DAY - now % DAY));
+        Err(error)
     }
 
     /// Without these tools it does not begin.

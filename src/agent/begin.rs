@@ -279,6 +279,9 @@ impl Staff {
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
         let definition =
             Arc::new(self.define((&owner, &commission), user.as_deref(), previous.as_ref())?);
+        if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
+            self.has_means((&owner, user), (&definition.agent, most)).await?;
+        }
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
         let place = self.place_for(&definition.agent, &commission)?;

@@ -32,7 +32,6 @@ pub struct Definition {
     pub stream: StreamMode,
     pub output_schema: Option<Value>,
     pub require_tools: Vec<String>,
-    pub plans: bool,
 }
 
 /// One agent of those that a run may come to.
@@ -123,7 +122,6 @@ impl Definition {
             stream: agent.stream,
             output_schema: agent.output_schema.clone(),
             require_tools: agent.require_tools.clone(),
-            plans: agent.plans,
         })
     }
 

@@ -230,3 +230,23 @@ async fn the_same_call_over_and_over_ends_the_run() {
     };
     assert!(!remarked(&house.model.requests()[2]) && remarked(&house.model.requests()[3]));
 }
+
+#[tokio::test]
+async fn a_user_who_has_spent_what_a_day_allows_begins_no_more() {
+    let terms = "budget = { user_usd_per_day = 0.01 }\n\
+        [models.\"up/m\"]\nprice = { input = 1000, output = 1000 }";
+    let house = House::new(terms, |_| says("Dear.")).await;
+    let ask = async |user: &str| {
+        let body = json!({"model": "agent/victim", "user": user,
+            "messages": [{"role": "user", "content": "Go."}]});
+        let asked = request("POST".parse().unwrap(), CHAT, KEY, body.to_string().into());
+        open(house.gateway.address, asked).await.whole().await
+    };
+    assert_eq!(ask("ann").await.status, 200);
+    let refused = ask("ann").await;
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["code"], "budget_exceeded");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(ask("bob").await.status, 200, "others are not meant");
+    assert_eq!(house.model.requests().len(), 2);
+}

@@ -64,7 +64,6 @@ fn definition(limits: AgentLimits) -> Arc<Definition> {
         stream: StreamMode::Live,
         output_schema: None,
         require_tools: Vec::new(),
-        plans: false,
     })
 }
 

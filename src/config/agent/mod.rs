@@ -33,7 +33,6 @@ pub(super) const KEYS: &[&str] = &[
     "fallback_agent",
     "require_tools",
     "output_schema",
-    "planner",
     "stream",
     "limits",
     "budget",
@@ -63,7 +62,6 @@ pub(super) const VERSION_KEYS: &[&str] = &[
     "fallback_agent",
     "require_tools",
     "output_schema",
-    "planner",
     "stream",
     "limits",
     "budget",
@@ -111,8 +109,6 @@ pub struct Agent {
     pub require_tools: Vec<String>,
     /// JSON Schema of its answer.
     pub output_schema: Option<Json>,
-    /// It says what it will do before it does it.
-    pub plans: bool,
     pub stream: StreamMode,
     pub limits: AgentLimits,
     pub budget: AgentBudget,
@@ -214,7 +210,6 @@ impl Agent {
             ("last", HandoffInput::Last),
             ("none", HandoffInput::None),
         ];
-        let planners = [("none", false), ("plan_then_act", true)];
         let failures = [("keep", false), ("compensate", true)];
         let list = |key, base: &Vec<String>| {
             if section.get(key).is_some() { texts(section, key) } else { base.clone() }
@@ -252,7 +247,6 @@ impl Agent {
                 .get("output_schema")
                 .and_then(|field| field.read(super::reader::object))
                 .or_else(|| base.output_schema.clone()),
-            plans: section.read("planner", |it| value::one_of(it, &planners)).unwrap_or(base.plans),
             compensates: section
                 .read("on_failure", |it| value::one_of(it, &failures))
                 .unwrap_or(base.compensates),
