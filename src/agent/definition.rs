@@ -14,7 +14,6 @@ use crate::config::{
 use crate::tool::Toolbox;
 
 /// An agent and those that it may give the conversation to.
-#[expect(clippy::struct_excessive_bools, reason = "as the config says them, one by one")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
     pub agent: String,

@@ -107,7 +107,9 @@ impl Reloader {
     /// again that hold some. Where one has changed, the same config is served with it.
     pub async fn keep_secrets(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(self.gateway().snapshot().config.secrets.refresh).await;
+            // Not within the same statement, which would keep the snapshot until it is over.
+            let refresh = self.gateway().snapshot().config.secrets.refresh;
+            tokio::time::sleep(refresh).await;
             self.renew_secrets().await;
         }
     }

@@ -78,7 +78,6 @@ pub(super) const ACCESS_KEYS: &[&str] = &["keys", "users"];
 pub(super) const ROLLOUT_KEYS: &[&str] = &["weights", "labels"];
 
 /// `[agents.NAME]`.
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Agent {
     pub description: String,
