@@ -165,36 +165,44 @@ impl Actor {
         let mut deserted = std::pin::pin!(self.deserted());
         let mut is_deserted = false;
         loop {
+            // All of these are polled together: what came is noted by the same lock that the work
+            // may wait for.
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(Outcome::Done(done)),
                 () = tokio::time::sleep_until(until) => return Ok(Outcome::Late),
-                () = self.live.poke.notified() => {}
-                () = &mut deserted, if !is_deserted => {
+                ends = self.is_to_end() => if ends? {
+                    return Ok(Outcome::Cancelled);
+                },
+                left = &mut deserted, if !is_deserted => {
+                    left?;
                     is_deserted = true;
-                    let by = "client".to_owned();
-                    let reason = Some("its client has left".to_owned());
-                    let asked = Event::CancelAsked { by, reason, after_step: false };
-                    self.journal.append(vec![asked]).await?;
+                    self.live.poke();
                 }
-            }
-            if self.journal.is_lost() {
-                return Err(Halt::LeaseLost);
-            }
-            self.take_signals().await?;
-            let run = self.journal.run().await;
-            if run.cancel.as_ref().is_some_and(|cancel| !cancel.after_step) {
-                return Ok(Outcome::Cancelled);
             }
         }
     }
 
-    async fn deserted(&self) {
-        if self.live.leaves {
-            self.live.voice.tape().deserted().await;
-        } else {
-            std::future::pending::<()>().await;
+    /// Waits until something comes; whether it is that the run must end.
+    async fn is_to_end(&self) -> Result<bool, Halt> {
+        self.live.poke.notified().await;
+        if self.journal.is_lost() {
+            return Err(Halt::LeaseLost);
         }
+        self.take_signals().await?;
+        let run = self.journal.run().await;
+        Ok(run.cancel.as_ref().is_some_and(|cancel| !cancel.after_step))
+    }
+
+    /// Notes that its client has left, when it has.
+    async fn deserted(&self) -> Result<(), Halt> {
+        if !self.live.leaves {
+            return std::future::pending().await;
+        }
+        self.live.voice.tape().deserted().await;
+        let reason = Some("its client has left".to_owned());
+        let asked = Event::CancelAsked { by: "client".to_owned(), reason, after_step: false };
+        self.journal.append(vec![asked]).await
     }
 
     /// Makes the next question fit: the question, what it comes to, or why that cannot be.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use super::event::Event;
 use super::run::Run;
 use crate::canon::{RunId, RunState, StopReason};
+use crate::net::tasks::Tasks;
 use crate::store::Store;
 use crate::store::runs::{Append, Appended, NewApproval, NewEvent, NewLetter, Totals};
 
@@ -18,6 +19,7 @@ pub(super) struct Journal {
     pub(super) id: RunId,
     pub(super) epoch: u64,
     store: Store,
+    tasks: Tasks,
     run: Mutex<Run>,
     /// Intents are on the disk before anything happens.
     strict: bool,
@@ -56,9 +58,14 @@ struct Stand {
 }
 
 impl Journal {
-    pub(super) fn new(store: Store, run: Run, (epoch, strict): (u64, bool)) -> Arc<Self> {
+    pub(super) fn new(
+        (store, tasks): (Store, Tasks),
+        run: Run,
+        (epoch, strict): (u64, bool),
+    ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { id: run.id, epoch, store, run: Mutex::new(run), strict, lost, closed })
+        let (id, run) = (run.id, Mutex::new(run));
+        Arc::new(Self { id, epoch, store, tasks, run, strict, lost, closed })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -79,28 +86,40 @@ impl Journal {
     }
 
     /// Adds entries; the run takes them in when they are stored.
-    pub(super) async fn append(&self, events: Vec<Event>) -> Result<(), Halt> {
+    pub(super) async fn append(self: &Arc<Self>, events: Vec<Event>) -> Result<(), Halt> {
         self.append_with(events, Beside::default()).await
     }
 
     /// Adds what is about to be done.
-    pub(super) async fn intend(&self, events: Vec<Event>) -> Result<(), Halt> {
+    pub(super) async fn intend(self: &Arc<Self>, events: Vec<Event>) -> Result<(), Halt> {
         self.append_with(events, Beside { intent: true, ..Beside::default() }).await
     }
 
-    pub(super) async fn append_with(&self, events: Vec<Event>, beside: Beside) -> Result<(), Halt> {
+    pub(super) async fn append_with(
+        self: &Arc<Self>,
+        events: Vec<Event>,
+        beside: Beside,
+    ) -> Result<(), Halt> {
         let stand = Stand { state: RunState::Running, reason: None, wake_at: None };
         self.write(events, beside, stand).await
     }
 
     /// Lets go of the run until something comes, or that time.
-    pub(super) async fn rest(&self, state: RunState, wake_at: Option<u64>) -> Result<(), Halt> {
+    pub(super) async fn rest(
+        self: &Arc<Self>,
+        state: RunState,
+        wake_at: Option<u64>,
+    ) -> Result<(), Halt> {
         let stand = Stand { state, reason: None, wake_at };
         self.write(Vec::new(), Beside::default(), stand).await
     }
 
     /// The last entries, and the end.
-    pub(super) async fn end(&self, events: Vec<Event>, beside: Beside) -> Result<(), Halt> {
+    pub(super) async fn end(
+        self: &Arc<Self>,
+        events: Vec<Event>,
+        beside: Beside,
+    ) -> Result<(), Halt> {
         let last = events.iter().rev().find_map(|event| match event {
             Event::Ended { state, reason, .. } => Some((*state, *reason)),
             _ => None,
@@ -116,7 +135,28 @@ impl Journal {
         Ok(())
     }
 
-    async fn write(&self, events: Vec<Event>, beside: Beside, stand: Stand) -> Result<(), Halt> {
+    /// In a task of its own: whoever is called off in the middle of it does not leave the run
+    /// without what the store has, and does not keep others from it.
+    async fn write(
+        self: &Arc<Self>,
+        events: Vec<Event>,
+        beside: Beside,
+        stand: Stand,
+    ) -> Result<(), Halt> {
+        let (done, told) = oneshot::channel();
+        let journal = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let _ = done.send(journal.write_now(events, beside, stand).await);
+        });
+        told.await.unwrap_or_else(|_| Err(Halt::Store("a task failed".to_owned())))
+    }
+
+    async fn write_now(
+        &self,
+        events: Vec<Event>,
+        beside: Beside,
+        stand: Stand,
+    ) -> Result<(), Halt> {
         let mut run = self.run.lock().await;
         if self.is_lost() {
             return Err(Halt::LeaseLost);

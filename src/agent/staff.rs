@@ -22,9 +22,10 @@ use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::gateway::agents::Performance;
+use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::Failure;
 use crate::store::runs::{Renewed, RunFilter, RunRow};
+use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
 /// How often leases are held on to and new work is looked for.
@@ -79,6 +80,11 @@ impl Staff {
 
     pub(super) fn toolbox(&self) -> Arc<Toolbox> {
         Arc::clone(&self.gateway.snapshot().toolbox)
+    }
+
+    /// What journals are kept with.
+    fn means(&self) -> (Store, Tasks) {
+        (self.gateway.store().clone(), self.gateway.tasks.clone())
     }
 
     /// How long a lease holds, in milliseconds.
@@ -310,7 +316,7 @@ impl Staff {
             error: message.clone(),
             attempts: 1,
         };
-        let journal = Journal::new(self.gateway.store().clone(), run, (epoch, true));
+        let journal = Journal::new(self.means(), run, (epoch, true));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
         let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
@@ -373,7 +379,7 @@ impl Staff {
             leaves: leaves && !run.created.wishes.background,
             patience: OnceLock::new(),
         });
-        let journal = Journal::new(self.gateway.store().clone(), run, (row.epoch, strict));
+        let journal = Journal::new(self.means(), run, (row.epoch, strict));
         let at = now();
         let first =
             if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
