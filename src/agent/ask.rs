@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Outcome, until};
 use super::budget::Held;
 use super::context::{self, Fitted};
-use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member, hex};
+use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member};
 use super::event::{Doer, Event, Requested};
 use super::journal::{Halt, now};
 use super::run::Run;
@@ -22,6 +22,7 @@ use crate::canon::{
 use crate::config::{CacheMode, Confidence};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Receipt, Turn};
+use crate::store::hex;
 use crate::tool::canonical;
 
 /// A turn that broke off is asked for again so often.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Live};
 use super::admit::{drawn, find};
 use super::budget::Used;
-use super::definition::{Definition, hex};
+use super::definition::Definition;
 use super::event::{Ceiling, Created, Event, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
@@ -24,6 +24,7 @@ use crate::canon::{Owner, Role, RunId, RunState};
 use crate::config::{OnLeave, SessionConflict};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
+use crate::store::hex;
 use crate::store::runs::{Begun as Stored, Decision, NewRun, RunRow};
 use crate::store::{Draft, ObjectKind};
 
@@ -377,6 +378,11 @@ impl Staff {
         let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         let is_paused = paused.contains(agent);
         drop(paused);
+        if !commission.background && self.is_full() {
+            let mut error = Error::new(Kind::Overloaded, "Too many runs wait; try again.");
+            error.retry_after = Some(Duration::from_secs(1));
+            return Err(error);
+        }
         match (commission.background, is_paused) {
             (true, true) | (false, false) => Ok(None),
             (true, false) => Ok(self.place()),

@@ -306,6 +306,10 @@ impl Actor {
         let (state, reason) = (run.state.name(), run.reason.map_or("none", StopReason::name));
         metrics.agent_runs.with_label_values(&[agent, &run.created.version, state, reason]).inc();
         metrics.agent_steps.with_label_values(&[agent]).observe(f64::from(run.asks));
+        if run.asks > self.definition.limits.expected_steps {
+            metrics.agent_limit_hits.with_label_values(&[agent, "expected_steps"]).inc();
+            tracing::warn!(run_id = %run.id, agent, steps = run.asks, "a run took more steps than expected");
+        }
         let worked = run.worked(run.finished.unwrap_or_else(now));
         let seconds = std::time::Duration::from_millis(worked).as_secs_f64();
         metrics.agent_run_seconds.with_label_values(&[agent, state]).observe(seconds);

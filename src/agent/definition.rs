@@ -11,6 +11,7 @@ use crate::config::{
     self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnUnknown,
     StreamMode,
 };
+use crate::store::hex;
 use crate::tool::Toolbox;
 
 /// An agent and those that it may give the conversation to.
@@ -285,12 +286,4 @@ impl ToolDefinition {
             most: terms.limits.run,
         }
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

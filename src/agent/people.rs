@@ -6,13 +6,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::actor::Actor;
-use super::definition::{ToolDefinition, hex};
+use super::definition::ToolDefinition;
 use super::event::{CallError, Event, Requested};
 use super::journal::{Beside, Halt, now};
 use super::run::Call;
 use super::voice;
 use crate::canon::RunId;
 use crate::config::Approval;
+use crate::store::hex;
 use crate::store::runs::NewApproval;
 use crate::tool;
 

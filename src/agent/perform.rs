@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::act::{bare, refusal};
 use super::actor::{Actor, until};
-use super::definition::hex;
 use super::event::{CallError, Doer, Event, Requested, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::voice;
 use crate::canon::{Content, Effect, Part, RunId};
 use crate::config::OnUnknown;
+use crate::store::hex;
 use crate::store::runs::NewLetter;
 use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool};
 

@@ -2,7 +2,7 @@
 //! that nobody works at.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub(super) struct Staff {
     /// Of runs whose lease is held here.
     lives: Mutex<HashMap<RunId, Held>>,
     places: Arc<Semaphore>,
+    /// Runs that wait for one.
+    waiting: AtomicUsize,
     /// There may be something to take over.
     pub(super) wake: Notify,
     /// Agents whose runs do not begin.
@@ -71,6 +73,7 @@ impl Staff {
             workers,
             lives: Mutex::default(),
             places: Arc::new(Semaphore::new(places)),
+            waiting: AtomicUsize::new(0),
             wake: Notify::new(),
             paused: Mutex::default(),
             begun: Mutex::default(),
@@ -239,10 +242,7 @@ impl Staff {
 
     /// Works at a run as long as there is something to do.
     pub(super) async fn work(self: &Arc<Self>, actor: Actor, place: Option<OwnedSemaphorePermit>) {
-        let place = match place {
-            Some(place) => Some(place),
-            None => Arc::clone(&self.places).acquire_owned().await.ok(),
-        };
+        let place = if place.is_some() { place } else { self.wait_for_place().await };
         let agent = actor.definition.agent.clone();
         let active = &self.gateway.telemetry.metrics.agent_runs_active;
         active.with_label_values(&[&agent]).inc();
@@ -267,6 +267,19 @@ impl Staff {
                 actor.live.voice.fail(Error::new(Kind::Overloaded, message));
             }
         }
+    }
+
+    async fn wait_for_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        place
+    }
+
+    /// So many wait that no more may.
+    pub(super) fn is_full(&self) -> bool {
+        let queue = self.gateway.snapshot().config.agent_engine.queue;
+        self.places.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) >= queue
     }
 
     /// A place for a run that is to begin now, or none.

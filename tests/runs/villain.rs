@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use crate::support::client::{Answer, CHAT, open, request};
 use crate::support::gateway::{KEY, provider, route};
 use crate::support::replies::{DONE, choice, role, usage, word};
+use crate::support::script::Gate;
 use crate::support::upstream::Request;
-use crate::support::{Gateway, Script, Upstream};
+use crate::support::{Gateway, Script, Upstream, until};
 
 /// What the tools' server says to everybody: an order to whoever reads it.
 const ORDER: &str =
@@ -249,4 +250,27 @@ async fn a_user_who_has_spent_what_a_day_allows_begins_no_more() {
     assert!(refused.header("retry-after").is_some());
     assert_eq!(ask("bob").await.status, 200, "others are not meant");
     assert_eq!(house.model.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn where_no_more_may_wait_a_run_is_refused_and_told_when_to_come_again() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let terms = "[agent_engine]\nworkers = 1\nqueue = 0";
+    let house = House::new(terms, move |_| {
+        let script = Script::stream_head().chunks([role(), word("Wait")]).gate(&held);
+        script.chunks([choice("{}", r#""stop""#), usage(), DONE.to_owned()]).end()
+    })
+    .await;
+    let first = house.ask();
+    let second = async {
+        until("the first is at work", || house.model.requests().len() == 1).await;
+        let refused = house.ask().await;
+        gate.open();
+        refused
+    };
+    let (first, refused) = tokio::join!(first, second);
+    assert_eq!((first.status, refused.status), (200, 503), "{}", refused.text());
+    assert_eq!(refused.json()["error"]["code"], "overloaded");
+    assert!(refused.header("retry-after").is_some());
 }

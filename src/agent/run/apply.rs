@@ -1,16 +1,15 @@
 //! What each entry of a journal makes of a run.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Call, Cancel, OpenAsk, Run, Stage, Undoable};
-use crate::agent::definition::hex;
 use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
+use crate::store::hex;
+use crate::tool::canonical;
 
 impl Run {
     /// Takes in one more entry. Entries that make no sense here change nothing but the count.
@@ -344,28 +343,8 @@ fn is_degrading(error: &CallError) -> bool {
 
 /// The same for the same call, in whatever order its arguments stand.
 pub(super) fn fingerprint(alias: &str, args: &Value) -> String {
-    let digest = Sha256::digest(format!("{alias}\n{}", sorted(args)).as_bytes());
+    let digest = Sha256::digest(format!("{alias}\n{}", canonical(args)).as_bytes());
     hex(&digest[..16])
-}
-
-/// JSON with the members of objects in the order of their names.
-fn sorted(value: &Value) -> String {
-    match value {
-        Value::Object(map) => {
-            let members: BTreeMap<&String, String> =
-                map.iter().map(|(key, value)| (key, sorted(value))).collect();
-            let members: Vec<String> = members
-                .into_iter()
-                .map(|(key, value)| format!("{}:{value}", Value::from(key.as_str())))
-                .collect();
-            format!("{{{}}}", members.join(","))
-        }
-        Value::Array(list) => {
-            let list: Vec<String> = list.iter().map(sorted).collect();
-            format!("[{}]", list.join(","))
-        }
-        other => other.to_string(),
-    }
 }
 
 /// What a person has said, for the model.

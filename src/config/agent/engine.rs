@@ -19,7 +19,6 @@ pub(in crate::config) const ENGINE_KEYS: &[&str] = &[
     "on_disconnect",
     "max_depth",
     "max_takeovers",
-    "public_url",
     "defaults",
 ];
 pub(in crate::config) const RETENTION_KEYS: &[&str] = &["completed", "failed"];
@@ -44,8 +43,6 @@ pub struct AgentEngine {
     pub max_depth: u32,
     /// A run that was taken over so often is given up.
     pub max_takeovers: u32,
-    /// Where people find this gateway, for links in notices.
-    pub public_url: Option<String>,
 }
 
 /// What is on the disk before an effect begins.
@@ -94,7 +91,6 @@ impl Default for AgentEngine {
             on_disconnect: OnLeave::Cancel,
             max_depth: 4,
             max_takeovers: 5,
-            public_url: None,
         }
     }
 }
@@ -134,7 +130,6 @@ impl AgentEngine {
                 .unwrap_or_default(),
             max_depth: small("max_depth", usual.max_depth),
             max_takeovers: small("max_takeovers", usual.max_takeovers),
-            public_url: section.read("public_url", value::url),
         }
     }
 }
