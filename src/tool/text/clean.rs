@@ -13,7 +13,6 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     }
     let mut cleaned = String::with_capacity(text.len());
     let mut rest = text.chars();
-    let mut last = ' ';
     while let Some(next) = rest.next() {
         match next {
             '\u{1b}' => skip_escape(&mut rest),
@@ -22,21 +21,22 @@ pub fn clean(text: &str) -> Cow<'_, str> {
             '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}' => skip_text(&mut rest),
             '\r' if rest.as_str().starts_with('\n') => {}
             '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => cleaned.push('\n'),
-            _ if is_kept(next, last) => cleaned.push(next),
+            _ if is_kept(next, cleaned.chars().next_back()) => cleaned.push(next),
             _ => {}
         }
-        last = next;
     }
     if cleaned == text { Cow::Borrowed(text) } else { Cow::Owned(cleaned) }
 }
 
-/// `last` stood before it.
-fn is_kept(next: char, last: char) -> bool {
+/// `last` is what was kept before it.
+fn is_kept(next: char, last: Option<char>) -> bool {
     match next {
         '\n' | '\t' => true,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => false,
         // Joiners and the choice of a sign's look belong to scripts and emoji, one at a time.
-        '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' => !last.is_ascii() && !is_hidden(last),
+        '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' => {
+            last.is_some_and(|last| !last.is_ascii() && !is_hidden(last))
+        }
         _ => !is_hidden(next),
     }
 }
@@ -200,6 +200,8 @@ mod tests {
             assert!(matches!(clean(text), Cow::Borrowed(_)), "{text}");
         }
         assert_eq!(clean("é\u{200d}\u{200d}\u{200d}"), "é\u{200d}");
+        // What was taken out holds no joiner either.
+        assert_eq!(clean("\u{80}\u{200d}"), "");
     }
 
     #[test]
