@@ -1,6 +1,6 @@
 //! Whether an agent may be begun now, by this caller, and by which of its versions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::access::Caller;
 use crate::canon::Owner;
 use crate::config::{Agent, Pace, suggestion};
 use crate::error::{Error, Kind};
-use crate::store::runs::RunFilter;
+use crate::store::runs::{LabelRow, RunFilter};
 use crate::tool::Health;
 
 /// Of one user with one agent, so many runs of a day are looked at.
@@ -124,8 +124,8 @@ fn room(times: &mut VecDeque<Instant>, paces: &[Pace]) -> Option<Duration> {
 }
 
 pub(super) fn find<'a>(
-    agents: &'a std::collections::BTreeMap<String, Arc<Agent>>,
-    written: &'a str,
+    agents: &'a BTreeMap<String, Arc<Agent>>,
+    (written, moved): (&'a str, &[LabelRow]),
     caller: &Caller,
 ) -> Result<Named<'a>, Error> {
     let (name, version) = match written.split_once('@') {
@@ -144,12 +144,30 @@ pub(super) fn find<'a>(
     }
     let version = match version {
         None => None,
-        Some(wanted) => Some(agent.version_named(wanted).ok_or_else(|| {
-            let message = format!("The agent `{name}` has no version `{wanted}`.");
-            Error::new(Kind::ModelNotFound, message)
-        })?),
+        Some(wanted) => {
+            let labels = labels(agent, moved);
+            let version = labels.get(wanted).map_or(wanted, String::as_str);
+            Some(agent.at(version).map(|definition| definition.version.as_str()).ok_or_else(
+                || {
+                    let message = format!("The agent `{name}` has no version `{wanted}`.");
+                    Error::new(Kind::ModelNotFound, message)
+                },
+            )?)
+        }
     };
     Ok(Named { name, agent, version })
+}
+
+/// Where the labels of an agent are: where they were moved to, if the config has said nothing else
+/// of them since and there is still such a version, and where the config has them otherwise.
+pub fn labels(agent: &Agent, moved: &[LabelRow]) -> BTreeMap<String, String> {
+    let mut labels = agent.labels.clone();
+    for row in moved {
+        if agent.labels.get(&row.label) == row.file.as_ref() && agent.at(&row.version).is_some() {
+            labels.insert(row.label.clone(), row.version.clone());
+        }
+    }
+    labels
 }
 
 /// Whether the agent's own list has this caller.

@@ -145,6 +145,7 @@ impl Actor {
             key: self.caller.key().to_string(),
             user: created.user.clone(),
             session: None,
+            head: None,
             idempotency: None,
             trigger: "agent".to_owned(),
             labels: BTreeMap::new(),
@@ -154,7 +155,7 @@ impl Actor {
         };
         match store.begin_run(new).await.map_err(failed)? {
             Begun::New { .. } | Begun::Known(_) => {}
-            Begun::Conflict => return Ok(None),
+            Begun::Conflict | Begun::Overtaken => return Ok(None),
         }
         self.staff.child(self, id).await
     }

@@ -64,8 +64,9 @@ pub enum Event {
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]
     Fallback { call: u32, level: u32 },
+    /// What is to be done, step by step; nothing where no plan was made.
     #[serde(rename = "plan.created")]
-    Planned { steps: Vec<String> },
+    Planned { steps: Vec<String>, usage: Usage, cost: Option<u64> },
     /// The model wants a tool called.
     #[serde(rename = "tool.requested")]
     Requested(Box<Requested>),

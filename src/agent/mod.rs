@@ -17,7 +17,9 @@ pub mod event;
 mod journal;
 mod people;
 mod perform;
+mod plan;
 pub mod run;
+mod session;
 mod staff;
 mod view;
 mod voice;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use self::admit::labels;
 pub use self::again::Again;
 pub use self::control::{Told, Verdict, may_decide};
 use self::staff::Staff;

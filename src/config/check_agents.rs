@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, report: &Report) {
         }
         check_fallback(config, name, report);
     }
-    check_summarisers(config, report);
+    check_helpers(config, report);
     for (name, tool) in &config.tools {
         check_tool(config, (name, tool), report);
     }
@@ -250,7 +250,7 @@ fn check_fallback(config: &Config, name: &str, report: &Report) {
 }
 
 /// One that all agents have from the defaults is complained of once, where it stands.
-fn check_summarisers(config: &Config, report: &Report) {
+fn check_helpers(config: &Config, report: &Report) {
     let mut told = BTreeSet::new();
     for (name, agent) in &config.agents {
         let path = child("agents", name);
@@ -260,14 +260,17 @@ fn check_summarisers(config: &Config, report: &Report) {
             .iter()
             .map(|(version, agent)| (child(&format!("{path}.versions"), version), agent));
         for (path, agent) in std::iter::once(first).chain(versions) {
-            let Some(summariser) = &agent.context.summariser else { continue };
-            let own = format!("{path}.context.summariser");
-            let general = "agent_engine.defaults.context.summariser".to_owned();
-            let path = [own, general].into_iter().find(|path| report.mentions(path));
-            if let Some(path) = path.filter(|path| told.insert(path.clone()))
-                && let Err(message) = find_model(config, summariser)
-            {
-                report.problem(&path, message);
+            let terms = &agent.context;
+            for (key, route) in [("summariser", &terms.summariser), ("overflow", &terms.overflow)] {
+                let Some(route) = route else { continue };
+                let own = format!("{path}.context.{key}");
+                let general = format!("agent_engine.defaults.context.{key}");
+                let path = [own, general].into_iter().find(|path| report.mentions(path));
+                if let Some(path) = path.filter(|path| told.insert(path.clone()))
+                    && let Err(message) = find_model(config, route)
+                {
+                    report.problem(&path, message);
+                }
             }
         }
     }

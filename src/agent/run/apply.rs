@@ -3,11 +3,12 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, OpenAsk, Run, Stage, Undoable};
+use super::{Call, Cancel, OpenAsk, Overflow, Run, Stage, Undoable};
 use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
+use crate::error::Kind;
 use crate::store::hex;
 use crate::tool::canonical;
 
@@ -102,6 +103,10 @@ impl Run {
                 self.degraded = true;
                 self.failures = 0;
             }
+            Event::Planned { steps, usage, cost } => {
+                self.plan = Some(steps.clone());
+                self.pay(*usage, *cost);
+            }
             Event::Compacted { through, summary, usage, cost } => {
                 self.compacted = Some((*through as usize, summary.clone()));
                 self.pay(*usage, *cost);
@@ -147,26 +152,33 @@ impl Run {
 
     fn take_model(&mut self, event: &Event) {
         match event {
-            Event::Asked { call, max_tokens, input_estimate, tools, .. } => {
+            Event::Asked { call, model, max_tokens, input_estimate, tools, .. } => {
                 self.asks = self.asks.max(*call);
                 self.is_last = !tools && self.limit.is_some();
                 self.open_ask = Some(OpenAsk {
                     call: *call,
+                    model: model.clone(),
                     max_tokens: *max_tokens,
                     input_estimate: *input_estimate,
                     tools: *tools,
                 });
             }
             Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
-                self.open_ask = None;
+                let asked = self.open_ask.take();
+                if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
+                    over.times = 0;
+                }
                 (self.failures, self.retry) = (0, None);
                 self.answers += 1;
                 self.fallback_level = self.fallback_level.max(*fallback_level);
                 self.pay(*usage, *cost);
                 self.take_answer(parts, finish);
             }
-            Event::AskFailed { call, usage, cost, lost, .. } => {
-                self.open_ask = None;
+            Event::AskFailed { call, code, usage, cost, lost, .. } => {
+                let asked = self.open_ask.take();
+                if let Some(asked) = asked.filter(|_| code == Kind::ContextTooLong.code()) {
+                    self.overflows(asked.model, asked.input_estimate);
+                }
                 self.retry = Some(*call);
                 if !lost {
                     self.failures += 1;
@@ -175,6 +187,12 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    fn overflows(&mut self, model: String, tokens: u64) {
+        let over = self.overflowed.entry(model).or_insert(Overflow { times: 0, tokens });
+        over.times += 1;
+        over.tokens = over.tokens.min(tokens);
     }
 
     fn pay(&mut self, usage: Usage, cost: Option<u64>) {

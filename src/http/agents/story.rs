@@ -73,6 +73,12 @@ impl Story {
                 let cost = json!(cost.map(usd));
                 self.set(place, [("through", json!(through)), ("cost_usd", cost)]);
             }
+            Event::Planned { steps, cost, .. } => {
+                let place = self.step(row, "plan");
+                let (steps, cost) = (json!(steps), json!(cost.map(usd)));
+                let state = ("state", json!("completed"));
+                self.set(place, [state, ("steps", steps), ("cost_usd", cost)]);
+            }
             Event::Handoff { from, to, .. } | Event::AgentFallback { from, to } => {
                 let place = self.step(row, "handoff");
                 self.set(place, [("from", json!(from)), ("to", json!(to))]);
