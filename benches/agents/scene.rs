@@ -82,7 +82,8 @@ impl Scene {
         for step in 0..steps {
             let tools = [json!({"type": "function", "function": {"name": "look", "parameters":
                 {"type": "object", "properties": {"id": {"type": "string"}}}}})];
-            let body = json!({"model": "smart", "stream": true, "messages": messages, "tools": tools});
+            let body =
+                json!({"model": "smart", "stream": true, "messages": messages, "tools": tools});
             self.client.ask("POST /v1/chat/completions", &body.to_string()).await.unwrap();
             if step + 1 < steps {
                 exchange(self.upstream, "GET /look/1", "").await.unwrap();
@@ -90,9 +91,8 @@ impl Scene {
                 let call = json!([{"id": id, "type": "function",
                     "function": {"name": "look", "arguments": format!("{{\"id\":\"{step}\"}}")}}]);
                 messages.push(json!({"role": "assistant", "content": "Next.", "tool_calls": call}));
-                messages.push(
-                    json!({"role": "tool", "tool_call_id": id, "content": "{\"ok\":true}"}),
-                );
+                messages
+                    .push(json!({"role": "tool", "tool_call_id": id, "content": "{\"ok\":true}"}));
             }
         }
         started.elapsed()
@@ -298,7 +298,8 @@ fn turn(body: &Bytes) -> String {
         let call = json!({"index": 0, "id": format!("call_{results}"), "type": "function",
             "function": {"name": tool, "arguments": format!("{{\"id\":\"{results}\"}}")}});
         let next = says(json!({"role": "assistant", "content": "Next."}), Value::Null);
-        next + &says(json!({"tool_calls": [call]}), Value::Null) + &says(json!({}), json!("tool_calls"))
+        next + &says(json!({"tool_calls": [call]}), Value::Null)
+            + &says(json!({}), json!("tool_calls"))
     } else {
         says(json!({"role": "assistant", "content": "Done."}), Value::Null)
             + &says(json!({}), json!("stop"))
