@@ -76,7 +76,7 @@ impl Actor {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
             user: Some(user.as_deref().unwrap_or_else(|| self.live.owner.as_str()).into()),
-            traceparent: self.traceparent().await,
+            traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer,
         };
@@ -217,7 +217,7 @@ impl Actor {
             args,
             idempotency_key: format!("{}-probe", request.key),
             user: None,
-            traceparent: self.traceparent().await,
+            traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer: None,
         };

@@ -14,10 +14,12 @@ use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
 use super::journal::{Halt, Journal, now};
+use super::observe::Watch;
 use super::run::Run;
+use super::trace::trace_of;
 use super::voice::Voice;
 use crate::access::{Caller, CallerRef};
-use crate::canon::{Message, RunId, RunState, StopReason};
+use crate::canon::{Message, RunId, RunState, StopReason, Trace};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
@@ -86,8 +88,21 @@ impl Staff {
     }
 
     /// What journals are kept with.
-    fn means(&self) -> (Store, Tasks) {
-        (self.gateway.store().clone(), self.gateway.tasks.clone())
+    fn means(&self) -> (Store, Tasks, Watch) {
+        let watch = Watch::new(&self.gateway);
+        (self.gateway.store().clone(), self.gateway.tasks.clone(), watch)
+    }
+
+    /// The trace of a run, and whether it is kept: that is said to all whom it asks.
+    pub(super) fn trace(&self, run: &Run) -> Trace {
+        let trace = trace_of(run.id, &run.created);
+        Trace { sampled: self.samples(&trace, &run.created.agent), ..trace }
+    }
+
+    pub(super) fn samples(&self, trace: &Trace, agent: &str) -> Option<bool> {
+        let traces = self.gateway.telemetry.traces.as_ref();
+        let own = traces.map(|traces| traces.samples(trace, Some(&format!("agent/{agent}"))));
+        own.or(trace.sampled)
     }
 
     /// How long a lease holds, in milliseconds.

@@ -72,6 +72,7 @@ pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, 
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
+pub use self::traced::trace_in;
 use self::task::Decisions;
 use self::trial::Trial;
 use crate::cache::Cache;

@@ -14,7 +14,7 @@ use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
-use crate::gateway::{Gateway, Snapshot, bearings, guarding};
+use crate::gateway::{Gateway, Snapshot, bearings, guarding, trace_in};
 use crate::store::Audit;
 
 /// How a model is called that is an agent.
@@ -63,6 +63,7 @@ impl Gateway {
         let house = (Arc::clone(self), self.snapshot());
         let mut call = Call::open(house, Surface::Run, None, None);
         call.admitted(caller);
+        call.is_traced_by(wishes.trace.clone());
         let request = ChatRequest { model: format!("{PREFIX}{agent}"), ..request };
         let mut question = Question::spoken(request);
         let performance = Box::pin(async {
@@ -97,7 +98,8 @@ pub(super) async fn read(
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
     look_at(call, question, &name).await?;
-    let wishes = wishes(call, (asked(question)?, headers))?;
+    let mut wishes = wishes(call, (asked(question)?, headers))?;
+    wishes.trace = trace_in(headers);
     call.commission(question, (wishes, previous), question.envelope.background)
 }
 
@@ -211,6 +213,7 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         on_disconnect,
         approval_wait: wait.transpose()?.unwrap_or_default(),
         steps,
+        trace: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         budget: None,
     })
@@ -247,17 +250,20 @@ impl Call {
         let Some(caller) = self.caller.clone() else {
             return Err(Error::new(Kind::Internal, "The call has no caller."));
         };
+        let client_trace = wishes.trace.clone();
         let trace = self.record.trace.as_ref();
+        let trace = trace.map(|trace| trace.below(self.record.id.span()));
         Ok(Commission {
             agent: request.model.strip_prefix(PREFIX).unwrap_or_default().to_owned(),
             caller,
             surface: self.surface(),
             request,
             budget: wishes.budget,
-            wishes,
+            wishes: RunWishes { trace: None, ..wishes },
             previous,
             answer_id: self.record.id.simple(),
-            trace: trace.map(|trace| trace.below(self.record.id.span())),
+            // Without a collector, its tools stand in its client's trace all the same.
+            trace: trace.or(client_trace),
             background,
         })
     }

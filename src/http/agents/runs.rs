@@ -15,6 +15,7 @@ use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Performance, RunBudget, RunWishes};
+use crate::gateway::trace_in;
 use crate::http::json;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
 
@@ -173,6 +174,7 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         on_disconnect: asked.word("on_disconnect", &leave)?,
         labels: labels(asked.body.get("labels"))?,
         budget: budget(asked.body.get("budget"))?,
+        trace: trace_in(&asked.headers),
         ..RunWishes::default()
     };
     let wanted = (request, wishes);

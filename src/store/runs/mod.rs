@@ -16,6 +16,7 @@ mod signals;
 use std::collections::BTreeMap;
 
 use crate::canon::{Owner, RunId, RunState};
+use crate::store::Audit;
 
 /// A run that is to begin.
 #[derive(Debug, Clone)]
@@ -130,6 +131,8 @@ pub struct Append {
     pub wake_at: Option<u64>,
     pub approvals: Vec<NewApproval>,
     pub letters: Vec<NewLetter>,
+    /// What was done and decided.
+    pub audits: Vec<Audit>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
     pub blobs: Vec<(String, Vec<u8>)>,
     /// Approvals that were open before are withdrawn, for the run is over or does something else.
