@@ -100,13 +100,16 @@ impl Actor {
 
     /// The question as a call of the run's own.
     async fn turn(&self, request: ChatRequest, until: Instant, cache: Option<CacheMode>) -> Turn {
+        let user = self.journal.run().await.created.user.as_deref().map(Into::into);
+        let trace = Some(self.trace().await);
         Turn {
             caller: self.caller.clone(),
             request,
             run: self.journal.id,
             agent: self.definition.agent.as_str().into(),
+            user,
             session: self.live.root.spread(),
-            trace: Some(self.trace().await),
+            trace,
             deadline: until,
             cache,
             receipt: Arc::default(),

@@ -26,7 +26,7 @@ use crate::gateway::Gateway;
 use crate::gateway::agents::Performance;
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{Renewed, RunFilter, RunRow};
+use crate::store::runs::{EventRow, Renewed, RunFilter, RunRow};
 use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
@@ -145,6 +145,7 @@ impl Staff {
             }
             self.know_paused().await;
             self.take_over().await;
+            self.seal_audit().await;
             if pruned.elapsed() > Duration::from_mins(10) {
                 pruned = tokio::time::Instant::now();
                 self.prune().await;
@@ -166,6 +167,14 @@ impl Staff {
             .collect();
         if !held.is_empty() {
             let _ = self.gateway.store().renew_runs(held, 0).await;
+        }
+        self.seal_audit().await;
+    }
+
+    /// What runs have done goes into the audit trail for good.
+    async fn seal_audit(&self) {
+        if let Err(error) = self.gateway.store().seal_audit().await {
+            tracing::warn!(%error, "what runs have done waits to go into the audit trail");
         }
     }
 
@@ -451,14 +460,7 @@ impl Staff {
 
     /// How a run began, what has happened since, and when the last of it did.
     pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
-        let (mut rows, mut after) = (Vec::new(), 0);
-        loop {
-            let page = self.gateway.store().run_events(id, after, PAGE).await;
-            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            rows.extend(page);
-        }
+        let rows = self.rows(id).await?;
         let last_at = rows.last().map_or(0, |row| row.at);
         let read = |data: &str| {
             serde_json::from_str::<Event>(data)
@@ -470,6 +472,18 @@ impl Staff {
             return Err(Halt::Store(format!("the journal of {id} has no beginning")));
         };
         Ok((*created, events.collect(), last_at))
+    }
+
+    /// A whole journal.
+    pub(super) async fn rows(&self, id: RunId) -> Result<Vec<EventRow>, Halt> {
+        let (mut rows, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.gateway.store().run_events(id, after, PAGE).await;
+            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
+            let Some(last) = page.last() else { return Ok(rows) };
+            after = last.seq;
+            rows.extend(page);
+        }
     }
 
     /// What was said in a session up to the end of this run.

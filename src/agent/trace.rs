@@ -7,15 +7,21 @@ use sha2::{Digest, Sha256};
 use super::close::since;
 use super::definition::ToolDefinition;
 use super::event::{Created, Event};
+use super::journal::Halt;
 use super::run::{Call, Run, Stage, Step, Stretch};
+use super::staff::Staff;
 use crate::canon::{Money, Part, RunId, RunState, StopReason, Trace, Usage, span_below};
 use crate::config::Capture;
 use crate::store::hex;
+use crate::store::runs::{EventRow, RunFilter, RunRow};
 use crate::telemetry::{Fact, RunSpan, RunStep, Told};
 use crate::tool::{Toolbox, canonical};
 
 /// So many bytes of arguments and of a result are shown.
 const LONGEST: usize = 16 * 1024;
+
+/// Runs of one tree.
+const MOST_CHILDREN: u32 = 1000;
 
 /// Cuts spans.
 pub(super) struct Cutter<'a> {
@@ -56,6 +62,49 @@ pub(super) fn written(trace: &Trace) -> String {
     match &trace.state {
         Some(state) => format!("{parent} {state}"),
         None => parent.into_owned(),
+    }
+}
+
+impl Staff {
+    /// The spans of a run and of all that it began, as its journal tells them.
+    pub(super) async fn spans(&self, row: &RunRow) -> Result<Vec<RunSpan>, Halt> {
+        let mut spans = self.own_spans(row).await?;
+        if row.id != row.root {
+            return Ok(spans);
+        }
+        let below = RunFilter { root: Some(row.root), ..RunFilter::default() };
+        let below = self.gateway.store().runs(below, MOST_CHILDREN).await;
+        let below = below.map_err(|failure| Halt::Store(failure.to_string()))?;
+        for child in below.iter().filter(|child| child.id != row.id) {
+            spans.extend(self.own_spans(child).await?);
+        }
+        Ok(spans)
+    }
+
+    async fn own_spans(&self, row: &RunRow) -> Result<Vec<RunSpan>, Halt> {
+        let rows = self.rows(row.id).await?;
+        let read = |entry: &EventRow| serde_json::from_str::<Event>(&entry.data).ok();
+        let Some(Event::Created(created)) = rows.first().and_then(read) else {
+            return Ok(Vec::new());
+        };
+        let definition = self.definition(&created.definition).await?;
+        let mut run = Run::new(row.id, *created, definition, Vec::new());
+        let traces = self.gateway.telemetry.traces.as_ref();
+        let capture = traces.map_or(Capture::None, |traces| traces.capture());
+        let toolbox = self.toolbox();
+        let cutter = Cutter { toolbox: &toolbox, capture, is_all: true };
+        let (mut spans, mut last) = (Vec::new(), row.created_at);
+        for entry in rows.iter().skip(1) {
+            // What a later version has written is left out, and not the rest with it.
+            let Some(event) = read(entry) else { continue };
+            spans.extend(cutter.cut(&run, &event, (last, entry.at)));
+            run.apply(&event);
+            last = entry.at;
+        }
+        if run.finished.is_none() {
+            spans.extend(Cutter::left(&run, row.state, last));
+        }
+        Ok(spans)
     }
 }
 

@@ -80,6 +80,26 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    /// Who asks for what is not theirs stands in the audit trail.
+    pub fn notes_refused_agent(self: &Arc<Self>, key: &str, name: &str) {
+        let row = Audit {
+            at: SystemTime::now(),
+            who: key.to_owned(),
+            what: "agent.refused".to_owned(),
+            subject: format!("agent:{name}"),
+            before: None,
+            after: None,
+        };
+        let gateway = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = gateway.store().audit(row).await {
+                tracing::warn!(%error, "a refusal could not be written into the audit trail");
+            }
+        });
+    }
+}
+
 /// All that a call at a door wants of an agent.
 pub(super) async fn read(
     call: &mut Call,
@@ -117,7 +137,8 @@ fn find(call: &mut Call, model: &str) -> Result<String, Error> {
     if caller.is_some_and(|caller| call.house.may_run(caller, name)) {
         return Ok(name.to_owned());
     }
-    call.notes_refused_agent(name);
+    let key = call.key().cloned().unwrap_or_default();
+    call.gateway.notes_refused_agent(&key, name);
     let message = format!("This key may not run the agent `{name}`.");
     Err(Error::new(Kind::AgentNotAllowed, message))
 }
@@ -284,23 +305,5 @@ impl Call {
             keeping.is_of(&performance);
         }
         Ok(performance)
-    }
-
-    /// Who asks for what is not theirs stands in the audit trail.
-    fn notes_refused_agent(&self, name: &str) {
-        let row = Audit {
-            at: SystemTime::now(),
-            who: self.key().map_or_else(String::new, ToString::to_string),
-            what: "agent.refused".to_owned(),
-            subject: format!("agent:{name}"),
-            before: None,
-            after: None,
-        };
-        let gateway = Arc::clone(&self.gateway);
-        self.gateway.tasks.spawn(async move {
-            if let Err(error) = gateway.store().audit(row).await {
-                tracing::warn!(%error, "a refusal could not be written into the audit trail");
-            }
-        });
     }
 }

@@ -131,6 +131,8 @@ pub struct Turn {
     pub request: ChatRequest,
     pub run: RunId,
     pub agent: Arc<str>,
+    /// Whom the run's client has named.
+    pub user: Option<Arc<str>>,
     /// Calls of one run stay together.
     pub session: u64,
     pub trace: Option<Trace>,

@@ -25,6 +25,10 @@ use crate::gateway::reply::outcome_of;
 use crate::gateway::snapshot::Road;
 use crate::gateway::{Gateway, bearings, guarding, journey, pipeline, shadow};
 
+/// By which the ledger's sums tell users of agents apart; of a longer name they know nothing.
+const END_USER: &str = "end_user";
+const LONGEST_USER: usize = 128;
+
 /// Who is given the answer as it comes.
 type Hear<'a> = &'a mut (dyn FnMut(&Event) + Send);
 
@@ -85,7 +89,7 @@ async fn take(
 
 /// Whose call it is, what it asks, and where it may go.
 async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
-    let Turn { caller, request, run, agent, session, trace, deadline, cache, receipt: _ } =
+    let Turn { caller, request, run, agent, user, session, trace, deadline, cache, receipt: _ } =
         turn;
     call.admitted(&caller);
     call.record.purpose = Purpose::Agent;
@@ -94,6 +98,9 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
     }
     call.record.tags.insert("run".into(), run.to_string().into());
     call.record.tags.insert("agent".into(), (&*agent).into());
+    if let Some(user) = user.filter(|user| user.len() <= LONGEST_USER) {
+        call.record.tags.insert(END_USER.into(), (&*user).into());
+    }
     let tokens = estimate::tokens(&request, Dialect::Chat, None);
     let mut question = Question::spoken(request);
     let road = find(call, &caller, &question)?;

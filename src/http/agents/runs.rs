@@ -18,6 +18,7 @@ use crate::gateway::agents::{Performance, RunBudget, RunWishes};
 use crate::gateway::trace_in;
 use crate::http::json;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
+use crate::telemetry::RunSpan;
 
 /// Entries that are read at once.
 const PAGE: u32 = 500;
@@ -97,6 +98,13 @@ pub(super) async fn steps(door: Door, asked: Asked) -> Answer {
     let run = door.run(&asked).await?;
     let story = Story::of(&journal(&door, run.id).await?);
     told(&views::page(&story.steps(), None))
+}
+
+/// The run as spans, in the JSON of OTLP: what a collector was sent, and what it would have been.
+pub(super) async fn trace(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let run = door.run(&asked).await?;
+    told(&RunSpan::document(&door.agents.spans(&run).await?))
 }
 
 /// A run with what it waits for and what it has said.
