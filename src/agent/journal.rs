@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::time::Instant;
 
 use super::event::Event;
 use super::observe::{self, Watch};
@@ -180,7 +181,10 @@ impl Journal {
             signals: beside.signals,
             durable: beside.intent && self.strict,
         };
-        match self.store.append_run(append).await {
+        let (strict, began) = (append.durable, Instant::now());
+        let appended = self.store.append_run(append).await;
+        self.watch.stored(strict, began.elapsed());
+        match appended {
             Ok(Appended::Done) => {
                 for event in &events {
                     self.watch.tells(&run, event);

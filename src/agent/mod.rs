@@ -14,6 +14,7 @@ mod context;
 mod control;
 pub mod definition;
 pub mod event;
+mod gauges;
 mod journal;
 mod observe;
 mod people;

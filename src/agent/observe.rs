@@ -2,13 +2,14 @@
 //! trail for what was done and decided.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::event::Event;
 use super::journal::now;
+use super::people::usual_approval;
 use super::run::{Call, Run, Stage};
 use super::trace::{Cutter, trace_of};
 use crate::canon::{Effect, Money, RunState, Trace};
@@ -41,6 +42,7 @@ impl Watch {
     /// An entry is in the store, and the run is about to take it in.
     pub(super) fn tells(&self, run: &Run, event: &Event) {
         let at = now();
+        self.counts(run, event, at);
         if let Some(traces) = &self.0.telemetry.traces {
             let toolbox = Arc::clone(&self.0.snapshot().toolbox);
             let capture = traces.capture();
@@ -53,12 +55,53 @@ impl Watch {
         }
     }
 
+    /// What entries themselves tell of times and turns.
+    fn counts(&self, run: &Run, event: &Event, at: u64) {
+        let metrics = &self.0.telemetry.metrics;
+        let agent = run.created.agent.as_str();
+        match event {
+            Event::Started { at } => {
+                let waited = seconds(at.saturating_sub(run.created.at));
+                metrics.agent_queue_wait.with_label_values(&[agent]).observe(waited);
+            }
+            Event::Asked { input_estimate, .. } => {
+                let tokens = f64::from(u32::try_from(*input_estimate).unwrap_or(u32::MAX));
+                metrics.agent_context_tokens.with_label_values(&[agent]).observe(tokens);
+            }
+            Event::Answered { model, .. } => {
+                let Some(open) = &run.open_ask else { return };
+                let took = seconds(at.saturating_sub(open.at));
+                metrics.agent_model_seconds.with_label_values(&[agent, model]).observe(took);
+            }
+            Event::Fallback { .. } => {
+                metrics.agent_fallbacks.with_label_values(&[agent, "model"]).inc();
+            }
+            Event::AgentFallback { .. } => {
+                metrics.agent_fallbacks.with_label_values(&[agent, "agent"]).inc();
+            }
+            Event::Approved { id, .. } | Event::Rejected { id, .. } => {
+                let Some((tool, asked)) = asked(run, id) else { return };
+                let waited = seconds(at.saturating_sub(asked));
+                metrics.agent_approval_wait.with_label_values(&[agent, tool]).observe(waited);
+            }
+            _ => {}
+        }
+    }
+
     /// The run was let go of, and waits.
     pub(super) fn rests(&self, run: &Run, state: RunState) {
         if let Some(traces) = &self.0.telemetry.traces {
             keep(traces, run, Cutter::left(run, state, now()));
         }
         self.line(run, "run.waiting", &Said { outcome: state.name(), ..Said::default() });
+    }
+
+    /// Entries took so long to be stored.
+    pub(super) fn stored(&self, strict: bool, took: Duration) {
+        let durability = if strict { "strict" } else { "relaxed" };
+        let metrics = &self.0.telemetry.metrics;
+        let series = metrics.agent_journal_commit.with_label_values(&[durability]);
+        series.observe(took.as_secs_f64());
     }
 
     fn line(&self, run: &Run, event: &'static str, said: &Said<'_>) {
@@ -142,6 +185,20 @@ fn of_call<'a>(run: &'a Run, id: &'a str, outcome: &'a str, at: u64) -> Option<S
     })
 }
 
+fn seconds(millis: u64) -> f64 {
+    Duration::from_millis(millis).as_secs_f64()
+}
+
+/// The tool that a person is asked about, and since when.
+fn asked<'a>(run: &'a Run, id: &str) -> Option<(&'a str, u64)> {
+    let call = run.call(id)?;
+    let Stage::Pending { expires_at, .. } = &call.stage else { return None };
+    let tool = run.definition.members.values().find_map(|it| it.tool(&call.request.tool))?;
+    let patience = tool.approval.as_ref().map_or(usual_approval().expires, |it| it.expires);
+    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    Some((&tool.name, expires_at.saturating_sub(patience)))
+}
+
 /// The rows of the audit trail that go into the store together with entries: one for each action,
 /// when it is known what became of it, and one for each word of a person's.
 pub(super) fn audits(run: &Run, events: &[Event]) -> Vec<Audit> {
@@ -200,7 +257,9 @@ fn audit(run: &Run, event: &Event) -> Option<Audit> {
 /// What an agent has done, or was kept from. That it has read something is no action.
 fn acted(run: &Run, id: &str, outcome: &str) -> Option<Audit> {
     let call = run.call(id).filter(|call| call.request.effect != Effect::Read)?;
-    if call.began.is_none() && run.definition.members.values().all(|it| it.tool(&call.request.tool).is_none()) {
+    if call.began.is_none()
+        && run.definition.members.values().all(|it| it.tool(&call.request.tool).is_none())
+    {
         // A client's own tool, or another agent, who has rows of its own.
         return None;
     }

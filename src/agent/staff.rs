@@ -13,6 +13,7 @@ use super::begin::followed;
 use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
+use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
 use super::observe::Watch;
 use super::run::Run;
@@ -32,6 +33,8 @@ use crate::tool::Toolbox;
 
 /// How often leases are held on to and new work is looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// How often what waits is counted.
+const COUNTED: Duration = Duration::from_secs(5);
 /// Entries that are read at once.
 const PAGE: u32 = 1000;
 /// Turns of a session that are remembered.
@@ -131,6 +134,7 @@ impl Staff {
     /// old.
     pub(super) async fn tend(self: Arc<Self>) {
         let mut pruned = tokio::time::Instant::now();
+        let (mut shown, mut counted) = (Shown::default(), None);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
@@ -146,6 +150,10 @@ impl Staff {
             self.know_paused().await;
             self.take_over().await;
             self.seal_audit().await;
+            if counted.is_none_or(|at: tokio::time::Instant| at.elapsed() >= COUNTED) {
+                self.show_what_waits(&mut shown).await;
+                counted = Some(tokio::time::Instant::now());
+            }
             if pruned.elapsed() > Duration::from_mins(10) {
                 pruned = tokio::time::Instant::now();
                 self.prune().await;

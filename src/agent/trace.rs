@@ -167,9 +167,12 @@ impl Cutter<'_> {
                 let error = Some("unknown_outcome");
                 self.tool(run, id, at, &Came { error, attempts: None, cached: false, parts: &[] })
             }
-            Event::Handoff { id, .. } => {
-                self.tool(run, id, at, &Came { error: None, attempts: None, cached: false, parts: &[] })
-            }
+            Event::Handoff { id, .. } => self.tool(
+                run,
+                id,
+                at,
+                &Came { error: None, attempts: None, cached: false, parts: &[] },
+            ),
             Event::UndoDone { id, error } => {
                 let error = error.as_ref().map(|error| error.kind.as_str());
                 Self::undone(run, (id, error), (last, at))
@@ -314,10 +317,9 @@ impl Cutter<'_> {
         };
         match self.capture {
             Capture::None => Vec::new(),
-            Capture::Hashes => vec![
-                (Fact::ArgumentsHash, digest(args())),
-                (Fact::ResultHash, digest(result())),
-            ],
+            Capture::Hashes => {
+                vec![(Fact::ArgumentsHash, digest(args())), (Fact::ResultHash, digest(result()))]
+            }
             Capture::Full => {
                 vec![(Fact::ToolArguments, cut(args())), (Fact::ToolResult, cut(result()))]
             }
@@ -363,11 +365,7 @@ impl Cutter<'_> {
         let other = || span_below(run.span(), u64::from(open.call) | 1 << 49);
         let span = own.map_or_else(other, crate::canon::CallId::span);
         let of = open.model.clone();
-        Some(RunSpan {
-            of,
-            error,
-            ..Self::below(run, RunStep::Model, span, (open.at, at), facts)
-        })
+        Some(RunSpan { of, error, ..Self::below(run, RunStep::Model, span, (open.at, at), facts) })
     }
 
     fn below(

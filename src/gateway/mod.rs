@@ -72,8 +72,8 @@ pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, 
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::Snapshot;
-pub use self::traced::trace_in;
 use self::task::Decisions;
+pub use self::traced::trace_in;
 use self::trial::Trial;
 use crate::cache::Cache;
 use crate::net::client::Client;

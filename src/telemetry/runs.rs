@@ -218,7 +218,10 @@ impl Log {
 impl RunLine<'_> {
     fn write_text(&self, time: &str, buffer: &mut dyn io::Write) -> io::Result<()> {
         let Self { run_id, agent, version, step, event, outcome, .. } = self;
-        write!(buffer, "{time}  INFO run {run_id} {agent}@{version} step={step} {event} {outcome}")?;
+        write!(
+            buffer,
+            "{time}  INFO run {run_id} {agent}@{version} step={step} {event} {outcome}"
+        )?;
         let more = [("tool", self.tool), ("call", self.call_id), ("model", self.model)];
         for (name, value) in more {
             if let Some(value) = value {

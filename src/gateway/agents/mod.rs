@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use crate::access::Caller;
 use crate::cache::Follower;
-use crate::canon::{Attempt, CallId, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage};
+use crate::canon::{
+    Attempt, CallId, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage,
+};
 use crate::config::{CacheMode, OnLeave};
 use crate::error::Error;
 

@@ -57,11 +57,7 @@ impl Gateway {
     }
 }
 
-async fn take(
-    gateway: &Arc<Gateway>,
-    turn: Turn,
-    hear: Hear<'_>,
-) -> Result<ChatResponse, Error> {
+async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<ChatResponse, Error> {
     let house = (Arc::clone(gateway), gateway.snapshot());
     let mut call = Call::open(house, Surface::Turn, None, None);
     call.receipt = Some(Arc::clone(&turn.receipt));

@@ -4,7 +4,9 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::{Answer, Asked, Door, approvals, control, follow, letters, registry, runs, tools, usage};
+use super::{
+    Answer, Asked, Door, approvals, control, follow, letters, registry, runs, tools, usage,
+};
 use crate::net::shed::BoxFuture;
 
 /// One thing that can be asked for.

@@ -9,3 +9,7 @@ CREATE TABLE audit_waiting (
   before TEXT,
   after TEXT
 ) STRICT;
+
+-- What is counted again and again.
+CREATE INDEX runs_not_over ON runs (agent, state) WHERE finished_at IS NULL;
+CREATE INDEX letters_open ON letters (kind) WHERE state = 'open';

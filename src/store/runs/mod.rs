@@ -6,6 +6,7 @@
 mod approvals;
 mod blobs;
 mod claims;
+mod counts;
 mod journal;
 mod letters;
 mod prune;
@@ -15,6 +16,7 @@ mod signals;
 
 use std::collections::BTreeMap;
 
+pub use self::counts::RunCounts;
 use crate::canon::{Owner, RunId, RunState};
 use crate::store::Audit;
 
