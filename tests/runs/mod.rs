@@ -9,3 +9,4 @@ mod terminal;
 mod library;
 mod turns;
 mod villain;
+mod watched;

@@ -10,11 +10,12 @@ mod runs;
 mod story;
 pub(super) mod table;
 mod tools;
+mod usage;
 mod views;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -31,8 +32,8 @@ use crate::canon::{Owner, RunId};
 use crate::config::{self, Role};
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
-use crate::store::Failure;
 use crate::store::runs::RunRow;
+use crate::store::{Audit, Failure};
 
 /// What a body has to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
@@ -115,6 +116,24 @@ impl Door {
         let owner = asked.owner();
         let owner = if asked.sees_all() { None } else { Some(&owner) };
         self.gateway.store().run(owner, id).await.map_err(|it| away(&it))?.ok_or_else(missing)
+    }
+
+    /// What somebody has done goes into the audit trail.
+    async fn notes(
+        &self,
+        asked: &Asked,
+        (what, subject): (&str, String),
+        after: &Value,
+    ) -> Result<(), Error> {
+        let change = Audit {
+            at: SystemTime::now(),
+            who: asked.by(),
+            what: what.to_owned(),
+            subject,
+            before: None,
+            after: (!after.is_null()).then(|| after.to_string()),
+        };
+        self.gateway.store().audit(change).await.map_err(|failure| away(&failure))
     }
 
     /// One that it may also change.
