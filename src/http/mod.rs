@@ -2,6 +2,7 @@
 
 mod admin;
 mod agents;
+mod body;
 mod endpoint;
 mod mcp;
 mod models;
