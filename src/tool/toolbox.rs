@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::graphql::Query;
 use super::http::Endpoint;
-use super::{Definition, Runner, Source, Tool, builtin, mcp, openapi, sql};
+use super::{Definition, Health, Runner, Source, Tool, builtin, mcp, openapi, sql};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -120,9 +120,13 @@ impl Toolbox {
         self.sources.get(name).map(|entry| &entry.source)
     }
 
-    /// The sources, by name, with how they are.
-    pub fn sources(&self) -> impl Iterator<Item = (&Arc<str>, super::Health)> {
-        self.sources.iter().map(|(name, entry)| (name, entry.source.health()))
+    /// Whether a tool of these can be called: it, and where it comes from.
+    pub fn health(&self, tool: &Tool) -> Health {
+        let source = tool.name.split_once('.').and_then(|(source, _)| self.source(source));
+        match (tool.health(), source) {
+            (Health::Up, Some(source)) => source.health(),
+            (health, _) => health,
+        }
     }
 
     fn same(&self, name: &str, terms: &config::Tool) -> Option<Made> {

@@ -4,9 +4,7 @@
 use serde_json::Value;
 
 use super::{Guarding, Inputs, look, refusal, whole};
-use crate::canon::{
-    ChatRequest, ChatResponse, Choice, Content, Message, Part, Role, ToolCall,
-};
+use crate::canon::{ChatRequest, ChatResponse, Choice, Content, Message, Part, Role, ToolCall};
 use crate::config::Stage;
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;

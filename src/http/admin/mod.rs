@@ -142,7 +142,8 @@ impl AdminApi {
             Makes::Entry | Makes::Sum => idempotency(&head.headers)?,
             Makes::Nothing => None,
         };
-        let body = if operation.takes.is_some() { object(body, LARGEST).await? } else { Map::new() };
+        let body =
+            if operation.takes.is_some() { object(body, LARGEST).await? } else { Map::new() };
         handler(self, Asked { by, id, query, idempotency, body }).await
     }
 }

@@ -19,6 +19,9 @@ pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
     let letter = close(&door, &asked, "retried").await?;
     let outcome = door.agents.retry_letter(&letter).await?;
     let mut shown = views::letter(&letter);
+    if outcome["outcome"] != "done" {
+        shown["state"] = "open".into();
+    }
     shown["outcome"] = outcome;
     told(&shown)
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Answer, Asked, Door, told, views};
 use crate::canon::RunId;
+use crate::config::Pace;
 use crate::error::{Error, Kind};
 use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
 
@@ -15,15 +16,16 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let house = door.gateway.snapshot();
     let known = house.toolbox.all();
-    let shown: Vec<Value> =
-        known.iter().filter(|tool| may_see(&asked, tool)).map(|tool| view(tool)).collect();
+    let seen = known.iter().filter(|tool| may_see(&asked, tool));
+    let shown: Vec<Value> = seen.map(|tool| view(tool, &house.toolbox.health(tool))).collect();
     std::future::ready(told(&views::page(&shown, None))).await
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let tool = find(&door, &asked)?;
-    std::future::ready(told(&view(&tool))).await
+    let health = door.gateway.snapshot().toolbox.health(&tool);
+    std::future::ready(told(&view(&tool, &health))).await
 }
 
 /// Calls a tool as an agent would, but for approvals: only runs wait for people.
@@ -95,11 +97,11 @@ fn demand(asked: &Asked, tool: &Tool) -> Result<(), Error> {
     Err(Error::new(Kind::NotAllowed, message))
 }
 
-fn view(tool: &Tool) -> Value {
-    let health = match tool.health() {
-        Health::Up => json!({"state": "up"}),
-        Health::Down { why, retry_after } => json!({"state": "down", "reason": why,
-            "retry_after": retry_after.map(|it| it.as_secs())}),
+fn view(tool: &Tool, health: &Health) -> Value {
+    let health = match health {
+        Health::Up => json!({"state": "available"}),
+        Health::Down { why, retry_after } => json!({"state": "unavailable", "reason": why,
+            "retry_after": retry_after.map(|it| it.as_secs_f64().ceil())}),
     };
     json!({
         "name": &*tool.name,
@@ -111,9 +113,20 @@ fn view(tool: &Tool) -> Value {
         "effect": tool.effect.name(),
         "high_risk": tool.terms.high_risk,
         "needs_approval": tool.needs_approval(),
+        "limits": limits(tool),
         "input_schema": tool.input,
         "health": health,
     })
+}
+
+/// As they are written in the config.
+fn limits(tool: &Tool) -> Value {
+    let limits = &tool.terms.limits;
+    let told = |paces: &[Pace]| -> Vec<Value> {
+        let told = |it: &Pace| json!({"calls": it.amount, "seconds": it.seconds});
+        paces.iter().map(told).collect()
+    };
+    json!({"tool": told(&limits.tool), "user": told(&limits.user), "run": limits.run})
 }
 
 fn pin(pin: &PinStatus) -> Value {

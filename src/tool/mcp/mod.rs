@@ -332,10 +332,11 @@ fn door(
     kit: &Kit<'_>,
 ) -> Result<Door, String> {
     match &mcp.transport {
-        McpTransport::Stdio { command, env } => Ok(Door::Child(Recipe {
+        McpTransport::Stdio { command, env, cwd } => Ok(Door::Child(Recipe {
             server: Arc::clone(name),
             command: command.clone(),
             environment: env.clone(),
+            folder: cwd.clone(),
             longest: terms.max_result,
         })),
         McpTransport::Http { url, web } => {
