@@ -75,7 +75,8 @@ impl House {
 
     fn asked(&self, path: &str) -> Vec<Request> {
         let requests = self.tools.requests().into_iter();
-        requests.filter(|request| request.path.ends_with(path)).collect()
+        let is_it = |it: &Request| it.path.split('?').next().is_some_and(|it| it.ends_with(path));
+        requests.filter(is_it).collect()
     }
 
     /// What the model was last shown of its calls.
@@ -103,7 +104,7 @@ fn results(request: &Request) -> Vec<String> {
 fn mind(request: &Request) -> Script {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let messages = body["messages"].as_array().unwrap();
-    let plan = messages.iter().rev().find(|message| message["role"] == "user").unwrap();
+    let plan = messages.iter().find(|message| message["role"] == "user").unwrap();
     let plan: Value = serde_json::from_str(plan["content"].as_str().unwrap()).unwrap();
     let done = results(request).len();
     match plan.get(done) {
@@ -230,13 +231,13 @@ async fn guards_look_at_what_a_tool_is_given_and_gives_without_a_run_too() {
     })
     .await;
     let blocked = house.call(BOB, "look", json!({"id": "project aurora"})).await;
-    assert_eq!(code(&blocked), (400, "guard_blocked".to_owned()), "{}", blocked.text());
+    assert_eq!(code(&blocked), (403, "guard_blocked".to_owned()), "{}", blocked.text());
     assert!(house.tools.requests().is_empty());
     let masked = house.call(BOB, "look", json!({"id": "x"})).await.json();
     assert_eq!(masked["value"], json!({"mail": "[EMAIL_1]", "n": 1}), "{masked}");
     assert!(!masked.to_string().contains("alice"), "{masked}");
     let blocked = house.call(BOB, "secret", json!({})).await;
-    assert_eq!(code(&blocked), (400, "guard_blocked".to_owned()), "{}", blocked.text());
+    assert_eq!(code(&blocked), (403, "guard_blocked".to_owned()), "{}", blocked.text());
     assert!(!blocked.text().contains("borealis plan"));
     // By the other door as well.
     let params = json!({"name": "look", "arguments": {"id": "x"}, "_meta": {
@@ -344,7 +345,9 @@ async fn a_tool_that_fails_for_a_moment_is_asked_again_and_one_that_keeps_failin
     assert_eq!(health().await["state"], "available");
 
     broken.store(true, Ordering::Relaxed);
-    let run = house.run("a", &json!([["crm", {}], ["crm", {}], ["crm", {}]])).await;
+    let run = house
+        .run("a", &json!([["crm", {"id": "1"}], ["crm", {"id": "2"}], ["crm", {"id": "3"}]]))
+        .await;
     assert_eq!(house.asked("/crm").len(), 3 + 5, "then nobody is asked");
     let shown = house.shown();
     assert!(shown[2].contains("unavailable"), "the model is told: {shown:?}");
@@ -414,17 +417,7 @@ async fn each_limit_of_a_tool_is_told_to_the_model_with_the_time_to_wait() {
         assert!(!shown[1].contains("rate_limited"), "{name}: {shown:?}");
         assert!(shown[2].contains("rate_limited"), "{name}: {shown:?}");
         assert_eq!(shown[2].contains("retry_after"), name != "one", "{name}: {shown:?}");
-        assert_eq!(
-            house.asked(&format!("/{name}")).len()
-                + house
-                    .tools
-                    .requests()
-                    .iter()
-                    .filter(|it| it.path.contains(&format!("/{name}?")))
-                    .count(),
-            2,
-            "{name}"
-        );
+        assert_eq!(house.asked(&format!("/{name}")).len(), 2, "{name}");
     }
     let told = async |tool: &str| code(&house.call(BOB, tool, json!({})).await).0;
     assert_eq!((told("all").await, told("own").await), (429, 200));
@@ -557,7 +550,7 @@ async fn a_token_that_was_refused_is_fetched_once_more_and_then_the_model_is_tol
             return Script::json(200, &token.to_string());
         }
         // The first one has run out before its time.
-        let is_old = request.header("authorization") == Some("Bearer token-1");
+        let is_old = request.header("authorization").is_some_and(|it| it.ends_with("token-1"));
         match is_old || request.path.ends_with("/shut") {
             true => Script::json(401, "{}"),
             false => Script::json(200, r#"{"ok":true}"#),
