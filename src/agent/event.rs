@@ -354,6 +354,11 @@ impl CallError {
         Self { retryable: true, ..self }
     }
 
+    /// Whether the tool is not there for now, so that the answer has to do without.
+    pub fn degrades(&self) -> bool {
+        matches!(self.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
+    }
+
     /// What stands in the place of a result.
     pub fn text(&self) -> String {
         serde_json::json!({"error": self}).to_string()

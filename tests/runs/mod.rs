@@ -2,6 +2,7 @@
 //! asks for a run.
 
 mod api;
+mod broker;
 mod doors;
 mod kill;
 mod kinds;

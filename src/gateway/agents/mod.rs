@@ -5,6 +5,7 @@ mod commission;
 mod forecast;
 mod perform;
 mod show;
+mod tooling;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub(super) use self::commission::is_asked;
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;
 pub(super) use self::show::{Frame, RUN, Show};
+pub use self::tooling::Unmade;
 
 /// Whoever runs agents. The room above this one gives itself in.
 pub trait Conductor: Send + Sync + fmt::Debug {

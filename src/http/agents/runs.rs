@@ -107,6 +107,15 @@ pub(super) async fn trace(door: Door, asked: Asked) -> Answer {
     told(&RunSpan::document(&door.agents.spans(&run).await?))
 }
 
+/// What a tool has given, whole, where a model was shown less of it.
+pub(super) async fn blob(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let missing = || Error::new(Kind::Missing, format!("There is no result `{}`.", asked.id));
+    let found = door.gateway.store().run_blob(&asked.owner(), &asked.id).await;
+    let bytes = found.map_err(|failure| away(&failure))?.ok_or_else(missing)?;
+    Ok(crate::http::body(StatusCode::OK, "application/octet-stream", bytes))
+}
+
 /// A run with what it waits for and what it has said.
 pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let story = Story::of(&journal(door, run.id).await?);
