@@ -18,6 +18,7 @@ use super::journal::{Halt, entry, now};
 use super::run::Run;
 use super::session::Before;
 use super::staff::Staff;
+use super::trace::written;
 use super::words::Words;
 use super::{context, view};
 use crate::access::CallerRef;
@@ -221,7 +222,7 @@ impl Staff {
     /// Begins a run behind the turns before it.
     async fn begin(
         self: Arc<Self>,
-        (owner, commission): (Owner, Box<Commission>),
+        (owner, mut commission): (Owner, Box<Commission>),
         (words, mut before): (Words, Before),
     ) -> Result<Performance, Error> {
         let user = commission.wishes.user.clone();
@@ -230,6 +231,9 @@ impl Staff {
         let definition = Arc::new(definition);
         if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
             self.has_means((&owner, user), (&definition.agent, most)).await?;
+        }
+        if let Some(trace) = &mut commission.trace {
+            trace.sampled = self.samples(trace, &definition.agent);
         }
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
@@ -432,16 +436,9 @@ fn created(
         compensates: false,
         forked_from: None,
         labels: commission.wishes.labels.clone(),
-        trace: commission.trace.as_ref().map(parent_text),
+        trace: commission.trace.as_ref().map(written),
         at: now(),
     })
-}
-
-/// As W3C Trace Context spells it.
-fn parent_text(trace: &crate::canon::Trace) -> String {
-    let sampled = trace.sampled.unwrap_or(false);
-    let written = trace.parent_of_next(trace.parent, sampled);
-    String::from_utf8_lossy(&written).into_owned()
 }
 
 /// The client's key, and the digest of what it asks with it.

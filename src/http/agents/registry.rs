@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +9,6 @@ use super::{Answer, Asked, Door, away, told, views};
 use crate::agent;
 use crate::config::{self, Agent};
 use crate::error::{Error, Kind};
-use crate::store::Audit;
 use crate::store::runs::LabelRow;
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
@@ -100,11 +98,10 @@ pub(super) async fn move_label(door: Door, asked: Asked) -> Answer {
     };
     done.map_err(|failure| away(&failure))?;
     let labels = labels_of(&door, (&asked.id, &agent)).await?;
-    let written = |labels: &BTreeMap<String, String>| {
-        Some(json!({"label": label, "version": labels.get(&label)}).to_string())
-    };
-    let (before, after) = (written(&before), written(&labels));
-    audit(&door, &asked, ("agent.label", before, after)).await?;
+    let moved = json!({
+        "label": label, "from": before.get(&label), "version": labels.get(&label),
+    });
+    door.notes(&asked, ("agent.label", format!("agent:{}", asked.id)), &moved).await?;
     told(&json!({"name": asked.id, "object": "agent", "labels": labels}))
 }
 
@@ -134,25 +131,8 @@ async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
     door.agents.know_paused().await;
     let what = if is_paused { "agent.pause" } else { "agent.resume" };
-    audit(door, asked, (what, None, None)).await?;
+    door.notes(asked, (what, format!("agent:{}", asked.id)), &Value::Null).await?;
     told(&json!({"name": asked.id, "object": "agent", "paused": is_paused}))
-}
-
-/// Keeps who has changed what of an agent.
-async fn audit(
-    door: &Door,
-    asked: &Asked,
-    (what, before, after): (&str, Option<String>, Option<String>),
-) -> Result<(), Error> {
-    let change = Audit {
-        at: SystemTime::now(),
-        who: asked.by(),
-        what: what.to_owned(),
-        subject: format!("agent:{}", asked.id),
-        before,
-        after,
-    };
-    door.gateway.store().audit(change).await.map_err(|failure| away(&failure))
 }
 
 /// Those that this caller may call, and for whoever keeps the gateway all of them.
@@ -175,6 +155,7 @@ pub(super) fn demand(door: &Door, asked: &Asked) -> Result<(), Error> {
     if house.agents(&asked.caller).any(|name| name == asked.id) {
         return Ok(());
     }
+    door.gateway.notes_refused_agent(asked.caller.key(), &asked.id);
     let message = format!("This key may not run the agent `{}`.", asked.id);
     Err(Error::new(Kind::AgentNotAllowed, message))
 }
