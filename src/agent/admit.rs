@@ -202,3 +202,43 @@ pub(super) fn drawn(name: &str, agent: &Agent, sticky: &str) -> String {
     }
     agent.version.clone()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> Agent {
+        let version = |name: &str| Agent { version: name.to_owned(), ..Agent::default() };
+        Agent {
+            weights: [("7".to_owned(), 90), ("8".to_owned(), 10)].into(),
+            labels: [("prod".to_owned(), "7".to_owned())].into(),
+            versions: [("8".to_owned(), version("8"))].into(),
+            ..version("7")
+        }
+    }
+
+    #[test]
+    fn sessions_are_shared_out_as_the_weights_say_and_stay() {
+        let agent = agent();
+        let draw = |number: u32| drawn("support", &agent, &format!("session-{number}"));
+        let second = (0..2000).filter(|number| draw(*number) == "8").count();
+        assert!((160..=240).contains(&second), "{second} of 2000 instead of 200");
+        assert!((0..100).all(|number| draw(number) == draw(number)));
+    }
+
+    #[test]
+    fn a_label_is_where_it_was_moved_as_long_as_the_config_says_nothing_new() {
+        let moved = |version: &str, file: Option<&str>| LabelRow {
+            label: "prod".to_owned(),
+            version: version.to_owned(),
+            file: file.map(str::to_owned),
+            by: "ann".to_owned(),
+            at: 0,
+        };
+        let of = |row| labels(&agent(), &[row]).remove("prod").unwrap();
+        assert_eq!(of(moved("8", Some("7"))), "8");
+        assert_eq!(of(moved("8", Some("6"))), "7", "the config has another word for it");
+        assert_eq!(of(moved("8", None)), "7", "the config has a word for it now");
+        assert_eq!(of(moved("9", Some("7"))), "7", "there is no such version any more");
+    }
+}
