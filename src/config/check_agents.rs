@@ -259,18 +259,21 @@ fn check_helpers(config: &Config, report: &Report) {
             .versions
             .iter()
             .map(|(version, agent)| (child(&format!("{path}.versions"), version), agent));
-        for (path, agent) in std::iter::once(first).chain(versions) {
+        let definitions = std::iter::once(first).chain(versions);
+        let helpers = definitions.flat_map(|(path, agent)| {
             let terms = &agent.context;
-            for (key, route) in [("summariser", &terms.summariser), ("overflow", &terms.overflow)] {
-                let Some(route) = route else { continue };
-                let own = format!("{path}.context.{key}");
-                let general = format!("agent_engine.defaults.context.{key}");
-                let path = [own, general].into_iter().find(|path| report.mentions(path));
-                if let Some(path) = path.filter(|path| told.insert(path.clone()))
-                    && let Err(message) = find_model(config, route)
-                {
-                    report.problem(&path, message);
-                }
+            [("summariser", &terms.summariser), ("overflow", &terms.overflow)]
+                .map(|(key, route)| (path.clone(), key, route))
+        });
+        for (path, key, route) in helpers {
+            let Some(route) = route else { continue };
+            let own = format!("{path}.context.{key}");
+            let general = format!("agent_engine.defaults.context.{key}");
+            let path = [own, general].into_iter().find(|path| report.mentions(path));
+            if let Some(path) = path.filter(|path| told.insert(path.clone()))
+                && let Err(message) = find_model(config, route)
+            {
+                report.problem(&path, message);
             }
         }
     }

@@ -70,6 +70,7 @@ impl Story {
             Event::Requested(request) => self.requested(row, &request),
             Event::InputAsked { .. } | Event::InputGiven { .. } => self.asked(event),
             Event::Escalated { reason, .. } => self.escalated = Some(reason),
+            Event::Unpaused { .. } => self.escalated = None,
             Event::Compacted { through, cost, .. } => {
                 let place = self.step(row, "compaction");
                 let cost = json!(cost.map(usd));
