@@ -145,7 +145,7 @@ impl Actor {
     pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
         let agent = self.definition.agent.as_str();
         let (run, limit) = (self.journal.id, reason.name());
-        tracing::warn!(%run, agent, limit, "a run has hit a limit");
+        tracing::warn!(run_id = %run, agent, limit, "a run has hit a limit");
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_limit_hits.with_label_values(&[agent, limit]).inc();
         self.journal.append(vec![Event::LimitHit { reason }]).await

@@ -245,8 +245,8 @@ impl Cutter<'_> {
         if let Some(finish) = run.finish.filter(|_| state.is_over()) {
             facts.push((Fact::FinishReasons, Told::List(vec![finish.traced_as().to_owned()])));
         }
-        let cost = run.cost.saturating_sub(stretch.cost);
-        facts.extend(used(&since(run.usage, stretch.usage), Some(cost)));
+        // What it cost stands on the calls of models, so that a sum over spans counts nothing twice.
+        facts.extend(used(&since(run.usage, stretch.usage), None));
         let failed = matches!(state, RunState::Failed | RunState::Expired);
         let why = reason.map_or(state.name(), StopReason::name);
         RunSpan {

@@ -97,7 +97,6 @@ pub struct Stretch {
     pub before: Option<u64>,
     /// What had been used by then.
     pub usage: Usage,
-    pub cost: u64,
 }
 
 /// A model that is being asked, or was when the process ended.
