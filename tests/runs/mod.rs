@@ -7,5 +7,7 @@ mod kill;
 mod kinds;
 mod terminal;
 mod library;
+mod steering;
+mod surfaces;
 mod turns;
 mod villain;

@@ -85,7 +85,6 @@ pub(super) async fn run(
     let wishes = RunWishes {
         session: text("session"),
         idempotency_key: said(context, IDEMPOTENCY_KEY),
-        steps: true,
         ..RunWishes::default()
     };
     let caller = &visit.caller;
