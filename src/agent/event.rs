@@ -9,6 +9,7 @@ use crate::canon::{
     Effect, Finish, Format, Message, Part, RunId, RunState, Sampling, StopReason, Tool, ToolChoice,
     Usage,
 };
+use crate::config::StreamMode;
 
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -225,6 +226,9 @@ pub struct Wishes {
     /// Its client hears it as it comes.
     #[serde(default)]
     pub streams: bool,
+    /// What of it, if not what the agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamMode>,
 }
 
 /// A budget that is lower than usual.
@@ -352,6 +356,11 @@ impl CallError {
     #[must_use]
     pub fn retryable(self) -> Self {
         Self { retryable: true, ..self }
+    }
+
+    /// Whether the tool is not there for now, so that the answer has to do without.
+    pub fn degrades(&self) -> bool {
+        matches!(self.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
     }
 
     /// What stands in the place of a result.

@@ -62,7 +62,7 @@ impl Run {
                 self.settle(id, parts.clone(), false);
             }
             Event::Failed { id, error, .. } => {
-                if let Some(call) = self.call(id).filter(|_| is_degrading(error)) {
+                if let Some(call) = self.call(id).filter(|_| error.degrades()) {
                     let tool = call.request.tool.clone();
                     self.degraded_tools.insert(tool);
                 }
@@ -349,11 +349,6 @@ impl Run {
         let (began, over) = (false, false);
         self.undoable.push(Undoable { id, tool, args, key, began, over });
     }
-}
-
-/// The tool is not there for now, and the answer has to do without.
-fn is_degrading(error: &CallError) -> bool {
-    matches!(error.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
 }
 
 /// The same for the same call, in whatever order its arguments stand.

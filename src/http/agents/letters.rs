@@ -21,6 +21,9 @@ pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
     let came = json!({"outcome": outcome["outcome"]});
     door.notes(&asked, ("dlq.retry", subject(&letter)), &came).await?;
     let mut shown = views::letter(&letter);
+    if outcome["outcome"] != "done" {
+        shown["state"] = "open".into();
+    }
     shown["outcome"] = outcome;
     told(&shown)
 }

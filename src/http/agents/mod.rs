@@ -18,12 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 
 use self::table::Operation;
+use super::body::object;
 use super::endpoint::parameters;
 use super::{json, refuse};
 use crate::access::Caller;
@@ -35,8 +34,6 @@ use crate::gateway::{Body, Gateway};
 use crate::store::runs::RunRow;
 use crate::store::{Audit, Failure};
 
-/// What a body has to arrive.
-const ARRIVAL: Duration = Duration::from_secs(30);
 /// Rows of one page, unless the query says otherwise, and at most.
 const USUAL: u32 = 50;
 const MOST: u32 = 500;
@@ -85,25 +82,6 @@ async fn perform(
         if operation.method == Method::POST { object(body, most).await? } else { Map::new() };
     let asked = Asked { caller, id, query, headers: head.headers, body };
     (operation.handler)(door, asked).await
-}
-
-/// The body as one JSON object; without a body an empty one.
-async fn object(body: Incoming, most: usize) -> Result<Map<String, Value>, Error> {
-    let whole = timeout(ARRIVAL, Limited::new(body, most).collect()).await;
-    let whole = whole.map_err(|_| Error::invalid("The body did not arrive in time."))?;
-    let bytes = match whole {
-        Ok(whole) => whole.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("The body has more than {most} bytes.");
-            return Err(Error::new(Kind::TooLarge, message));
-        }
-        Err(_) => return Err(Error::invalid("The body could not be read.")),
-    };
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::invalid(format!("The body is not a JSON object: {error}.")))
 }
 
 // === impl Door ===

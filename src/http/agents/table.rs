@@ -64,6 +64,7 @@ pub(in crate::http) const TABLE: &[Operation] = rows![
     POST "/v1/agents/runs/{id}/compensate" control::compensate,
     POST "/v1/agents/runs/{id}/feedback" control::feedback,
     GET "/v1/agents/usage" usage::sums,
+    GET "/v1/agents/blobs/{id}" runs::blob,
     GET "/v1/agents/approvals" approvals::list,
     GET "/v1/agents/approvals/{id}" approvals::get,
     POST "/v1/agents/approvals/{id}" approvals::decide,
