@@ -3,6 +3,7 @@
 
 mod api;
 mod doors;
+mod example;
 mod kill;
 mod kinds;
 mod terminal;
