@@ -2,6 +2,7 @@
 //! asks for a run.
 
 mod api;
+mod broker;
 mod doors;
 mod example;
 mod kill;
@@ -12,3 +13,4 @@ mod steering;
 mod surfaces;
 mod turns;
 mod villain;
+mod watched;
