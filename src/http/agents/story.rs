@@ -20,9 +20,9 @@ pub(super) struct Story {
     began: BTreeMap<usize, u64>,
     inputs: BTreeMap<String, Value>,
     unknown: BTreeMap<String, Value>,
+    degraded: BTreeSet<String>,
     /// What its user has asked, until a model is.
     input: Option<String>,
-    degraded: BTreeSet<String>,
     answer: Option<String>,
     escalated: Option<String>,
     end: Option<Value>,
