@@ -337,8 +337,8 @@ async fn a_stream_that_one_process_makes_is_joined_at_another_under_the_same_num
         }
     };
     let opens = async {
-        let asked = client::get(other.address, &format!("{RESPONSES}/{id}"), KEY);
-        assert!(matches!(asked.await.status, 200 | 404));
+        let asked = client::get(other.address, &format!("{RESPONSES}/{id}"), KEY).await;
+        assert!(matches!(asked.status, 200 | 404));
         house.gate.open();
     };
     let (joined, ()) = tokio::join!(joined, opens);
