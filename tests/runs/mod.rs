@@ -4,12 +4,15 @@
 mod api;
 mod broker;
 mod doors;
+mod example;
 mod kill;
 mod kinds;
 mod sessions;
 mod stage;
 mod terminal;
 mod library;
+mod steering;
+mod surfaces;
 mod turns;
 mod versions;
 mod villain;

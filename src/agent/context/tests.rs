@@ -178,9 +178,9 @@ fn a_question_that_was_too_long_is_made_clearly_shorter() {
         input_estimate,
         at,
     });
-    let (code, message) = ("context_too_long".to_owned(), String::new());
+    let (id, code, message) = (None, "context_too_long".to_owned(), String::new());
     let (usage, cost, lost) = (Usage::default(), None, false);
-    run.apply(&Event::AskFailed { call, code, message, usage, cost, lost, at });
+    run.apply(&Event::AskFailed { call, code, message, usage, cost, lost, at, id });
     let overflow = run.overflowed["smart"];
     assert_eq!((overflow.times, overflow.tokens), (1, tokens(&first)));
     let second = fitted(&run, Room::of(&terms, None, Some(overflow.tokens))).unwrap();

@@ -148,8 +148,8 @@ impl Run {
         }
         self.state = RunState::Running;
         let before = self.stretch.map(|stretch| stretch.seq);
-        let (seq, usage, cost) = (self.seq, self.usage, self.cost);
-        self.stretch = Some(Stretch { seq, from: at, before, usage, cost });
+        let (seq, usage) = (self.seq, self.usage);
+        self.stretch = Some(Stretch { seq, from: at, before, usage });
     }
 
     /// It waits from now on.

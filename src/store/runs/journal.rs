@@ -91,6 +91,9 @@ fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun
         return Ok(Some(Begun::Overtaken));
     }
     note(database, (position, 0), &run.events, now)?;
+    if run.state == RunState::Queued {
+        database.notify(signals::CHANNEL)?;
+    }
     Ok(Some(Begun::New { epoch: u64::from(run.state == RunState::Running) }))
 }
 
