@@ -4,6 +4,7 @@
 mod api;
 mod broker;
 mod doors;
+mod example;
 mod kill;
 mod kinds;
 mod terminal;
