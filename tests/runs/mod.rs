@@ -8,5 +8,6 @@ mod kill;
 mod kinds;
 mod terminal;
 mod library;
+mod mishaps;
 mod turns;
 mod villain;
