@@ -48,6 +48,9 @@ pub enum Event {
         fallback_level: u32,
         cached: bool,
         at: u64,
+        /// As whom the access log and the ledger know it.
+        #[serde(default)]
+        id: Option<String>,
     },
     /// It gave no answer; what it used is counted nevertheless.
     #[serde(rename = "model.failed")]
@@ -60,6 +63,8 @@ pub enum Event {
         /// The process ended while it was asked.
         lost: bool,
         at: u64,
+        #[serde(default)]
+        id: Option<String>,
     },
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]

@@ -421,6 +421,12 @@ impl GuardNote {
 }
 
 impl CallRecord {
+    /// The agent whose run has made the call.
+    pub fn agent(&self) -> Option<Arc<str>> {
+        let agent = self.tags.get("agent").filter(|_| self.purpose == Purpose::Agent)?;
+        Some(Arc::from(&**agent))
+    }
+
     /// Of a call that has just come in.
     pub fn new((id, at): (CallId, SystemTime), surface: Surface, generation: u64) -> Self {
         Self {

@@ -11,3 +11,4 @@ mod library;
 mod mishaps;
 mod turns;
 mod villain;
+mod watched;

@@ -10,11 +10,12 @@ mod runs;
 mod story;
 pub(super) mod table;
 mod tools;
+mod usage;
 mod views;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -30,8 +31,8 @@ use crate::canon::{Owner, RunId};
 use crate::config::{self, Role};
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
-use crate::store::Failure;
 use crate::store::runs::RunRow;
+use crate::store::{Audit, Failure};
 
 /// Rows of one page, unless the query says otherwise, and at most.
 const USUAL: u32 = 50;
@@ -93,6 +94,24 @@ impl Door {
         let owner = asked.owner();
         let owner = if asked.sees_all() { None } else { Some(&owner) };
         self.gateway.store().run(owner, id).await.map_err(|it| away(&it))?.ok_or_else(missing)
+    }
+
+    /// What somebody has done goes into the audit trail.
+    async fn notes(
+        &self,
+        asked: &Asked,
+        (what, subject): (&str, String),
+        after: &Value,
+    ) -> Result<(), Error> {
+        let change = Audit {
+            at: SystemTime::now(),
+            who: asked.by(),
+            what: what.to_owned(),
+            subject,
+            before: None,
+            after: (!after.is_null()).then(|| after.to_string()),
+        };
+        self.gateway.store().audit(change).await.map_err(|failure| away(&failure))
     }
 
     /// One that it may also change.

@@ -63,7 +63,11 @@ pub(super) async fn approve_pin(door: Door, asked: Asked) -> Answer {
     let tool = asked.needed("tool")?;
     let approved = source.approve_pin(&tool).await;
     approved.map_err(|why| Error::invalid(format!("`{tool}`: {why}.")))?;
-    let shown: Vec<Value> = source.pins().iter().map(pin).collect();
+    let pins = source.pins();
+    let approved = pins.iter().find(|pin| pin.tool == tool).map(pin);
+    let subject = format!("tool:{}.{tool}", asked.id);
+    door.notes(&asked, ("tool.pin", subject), &json!(approved)).await?;
+    let shown: Vec<Value> = pins.iter().map(pin).collect();
     told(&views::page(&shown, None))
 }
 

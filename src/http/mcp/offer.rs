@@ -26,7 +26,7 @@ use crate::tool::{FailureKind, Invocation, Tool};
 const LONGEST: Duration = Duration::from_mins(10);
 /// Where a caller says that it is the same call again.
 pub(super) const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
-const TRACEPARENT: &str = "traceparent";
+pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// Answers the requests of one client.
 #[derive(Debug, Clone)]
