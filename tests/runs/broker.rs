@@ -187,7 +187,9 @@ async fn a_call_without_a_run_goes_by_its_keys_limits_and_stands_in_the_books() 
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         house.gateway.metric("switchpoint_agent_tool_calls_total", &labels).await
     };
-    assert_eq!((counted("look").await, counted("pay").await), (1.0, 1.0));
+    for tool in ["look", "pay"] {
+        assert!((counted(tool).await - 1.0).abs() < 0.1, "{tool}");
+    }
 }
 
 #[tokio::test]
@@ -226,9 +228,12 @@ async fn guards_look_at_what_a_tool_is_given_and_gives_without_a_run_too() {
         tool("look", "read", ""),
         tool("secret", "read", ""),
     );
-    let house = House::new(&sections, |request| match request.path.contains("secret") {
-        true => Script::json(200, r#"{"note":"the borealis plan"}"#),
-        false => Script::json(200, r#"{"mail":"alice@example.org","n":1}"#),
+    let house = House::new(&sections, |request| {
+        if request.path.contains("secret") {
+            Script::json(200, r#"{"note":"the borealis plan"}"#)
+        } else {
+            Script::json(200, r#"{"mail":"alice@example.org","n":1}"#)
+        }
     })
     .await;
     let blocked = house.call(BOB, "look", json!({"id": "project aurora"})).await;
@@ -294,9 +299,12 @@ async fn a_long_result_is_cleaned_and_cut_for_the_model_and_kept_whole() {
     );
     let whole = format!("\u{1b}[31mred\u{200b}dish {}", "words and words. ".repeat(320_000));
     let answer = whole.clone();
-    let house = House::new(&sections, move |request| match request.path.contains("odd") {
-        true => Script::json(200, r#"{"m":1}"#),
-        false => Script::reply(200, &[("content-type", "text/plain")], &answer),
+    let house = House::new(&sections, move |request| {
+        if request.path.contains("odd") {
+            Script::json(200, r#"{"m":1}"#)
+        } else {
+            Script::reply(200, &[("content-type", "text/plain")], &answer)
+        }
     })
     .await;
     let run = house.run("a", &json!([["big", {}], ["odd", {}]])).await;
@@ -332,9 +340,10 @@ async fn a_tool_that_fails_for_a_moment_is_asked_again_and_one_that_keeps_failin
     );
     let house = House::new(&sections, move |_| {
         let fails = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| it.checked_sub(1));
-        match fails.is_ok() || is_broken.load(Ordering::Relaxed) {
-            true => Script::json(503, "{}"),
-            false => Script::json(200, r#"{"name":"Ann"}"#),
+        if fails.is_ok() || is_broken.load(Ordering::Relaxed) {
+            Script::json(503, "{}")
+        } else {
+            Script::json(200, r#"{"name":"Ann"}"#)
         }
     })
     .await;
@@ -381,9 +390,12 @@ async fn an_error_that_looks_like_success_is_none_and_a_result_is_remembered_for
         tool("look", "read", more),
         agent("a", &["look"], ""),
     );
-    let house = House::new(&sections, |request| match request.path.contains("id=bad") {
-        true => Script::json(200, r#"{"error":"no such order"}"#),
-        false => Script::json(200, r#"{"ok":true}"#),
+    let house = House::new(&sections, |request| {
+        if request.path.contains("id=bad") {
+            Script::json(200, r#"{"error":"no such order"}"#)
+        } else {
+            Script::json(200, r#"{"ok":true}"#)
+        }
     })
     .await;
     let bad = json!(["look", {"id": "bad"}]);

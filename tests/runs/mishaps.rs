@@ -71,9 +71,12 @@ async fn a_call_that_came_to_nothing_is_a_letter_until_it_is_done_or_put_away() 
         tool("send", "idempotent", &terms),
         agent("a", &["send"], ""),
     );
-    let house = House::new(&sections, move |_| match is_broken.load(Ordering::Relaxed) {
-        true => Script::json(500, r#"{"message":"on fire"}"#),
-        false => Script::json(200, r#"{"sent":true}"#),
+    let house = House::new(&sections, move |_| {
+        if is_broken.load(Ordering::Relaxed) {
+            Script::json(500, r#"{"message":"on fire"}"#)
+        } else {
+            Script::json(200, r#"{"sent":true}"#)
+        }
     })
     .await;
     let run = house.run("a", &json!([["send", {"id": "m1"}], ["send", {"id": "m2"}]])).await;
@@ -139,9 +142,10 @@ async fn a_token_that_was_refused_is_fetched_once_more_and_then_the_model_is_tol
         // The first one runs out before its time.
         let is_first = request.header("authorization").is_some_and(|it| it.ends_with("token-1"));
         let is_old = is_first && used.fetch_add(1, Ordering::Relaxed) > 0;
-        match is_old || request.path.ends_with("/shut") {
-            true => Script::json(401, "{}"),
-            false => Script::json(200, r#"{"ok":true}"#),
+        if is_old || request.path.ends_with("/shut") {
+            Script::json(401, "{}")
+        } else {
+            Script::json(200, r#"{"ok":true}"#)
         }
     })
     .await;
