@@ -196,7 +196,7 @@ impl Staff {
         let reopened = self.gateway.store().reopen_letter(&letter.id, (error, attempts)).await;
         reopened.map_err(away)?;
         let told = |it: Failure| json!({"outcome": it.kind.name(), "message": it.message});
-        Ok(tried?.map_or_else(told, |result| result))
+        Ok(tried?.unwrap_or_else(told))
     }
 
     async fn try_letter(&self, letter: &LetterRow) -> Result<Result<Value, Failure>, Error> {

@@ -1,5 +1,7 @@
 //! Calls the tools that a model may call, and tells what came of it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -75,7 +77,7 @@ impl Actor {
         let invocation = Invocation {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
-            user: Some(user.as_deref().unwrap_or_else(|| self.live.owner.as_str()).into()),
+            user: Some(self.whose(user.as_deref())),
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer,
@@ -95,6 +97,17 @@ impl Actor {
                 self.counts_call(&request.tool, failure.kind.name(), seconds);
                 self.came_to_nothing(request, failure).await
             }
+        }
+    }
+
+    /// Whose limits count and whose results are remembered: a user of the config is one person by
+    /// whatever key, and one that a client names is one of its own.
+    fn whose(&self, user: Option<&str>) -> Arc<str> {
+        let owner = self.live.owner.as_str();
+        match user {
+            Some(user) if self.caller.user().is_some_and(|own| **own == *user) => user.into(),
+            Some(user) => format!("{owner}/{user}").into(),
+            None => owner.into(),
         }
     }
 

@@ -134,6 +134,14 @@ fn count(call: &Call, (tool, made): (&Tool, &Result<Output, Failure>), clock: In
     metrics.agent_tool_calls.with_label_values(&["", &*tool.name, outcome]).inc();
     let seconds = metrics.agent_tool_seconds.with_label_values(&["", &*tool.name]);
     seconds.observe(clock.elapsed().as_secs_f64());
+    let attempts = made.as_ref().map_or_else(|failure| failure.attempts, |it| it.attempts);
+    metrics
+        .agent_tool_retries
+        .with_label_values(&[&*tool.name])
+        .inc_by(u64::from(attempts.saturating_sub(1)));
+    if outcome == "cached" {
+        metrics.agent_tool_cache_hits.with_label_values(&[&*tool.name]).inc();
+    }
 }
 
 // === impl Unmade ===
