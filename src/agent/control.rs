@@ -174,6 +174,7 @@ impl Staff {
             traceparent: None,
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         match tool.call(&invocation).await {
             Ok(output) => {

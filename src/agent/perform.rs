@@ -79,6 +79,7 @@ impl Actor {
             traceparent: self.traceparent().await,
             deadline,
             answer,
+            listener: None,
         };
         let clock = Instant::now();
         let done = tool.call(&invocation).await;
@@ -220,6 +221,7 @@ impl Actor {
             traceparent: self.traceparent().await,
             deadline,
             answer: None,
+            listener: None,
         };
         let by = format!("probe:{probe}");
         let id = request.id.clone();

@@ -41,6 +41,7 @@ pub(super) async fn call(door: Door, asked: Asked) -> Answer {
         traceparent: asked.header("traceparent").map(str::to_owned),
         deadline: Instant::now() + tool.terms.timeout * tool.terms.retry.attempts.max(1),
         answer: None,
+        listener: None,
     };
     let output = tool.call(&invocation).await.map_err(|failure| refused(&tool, &failure))?;
     told(&result(&tool, &output))
