@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use rmcp::model::{
-    ClientResult, ErrorCode, InputRequest, InputRequiredResult, InputResponses,
-    ServerNotification, ServerRequest,
+    ClientResult, ErrorCode, InputRequest, InputRequiredResult, InputResponses, ServerNotification,
+    ServerRequest,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServiceError};

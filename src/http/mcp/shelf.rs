@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use rmcp::RoleServer;
 use rmcp::model::{ErrorData, InputRequiredResult, ServerCapabilities};
 use rmcp::service::RequestContext;
-use rmcp::RoleServer;
 use serde_json::{Value, json};
 
 use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
@@ -100,7 +100,7 @@ impl Visit {
             items
         });
         let items: Vec<Value> = join_all(theirs).await.into_iter().flatten().collect();
-        let mut result = json!({"ttlMs": 0, "cacheScope": "private"});
+        let mut result = json!({"resultType": "complete", "ttlMs": 0, "cacheScope": "private"});
         result[kind.key] = Value::from(items);
         result
     }

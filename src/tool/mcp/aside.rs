@@ -70,7 +70,10 @@ impl Listener {
     }
 
     /// What is answered; nothing, if nobody waits any more.
-    pub(super) async fn ask(&self, request: ServerRequest) -> Option<Result<ClientResult, ErrorData>> {
+    pub(super) async fn ask(
+        &self,
+        request: ServerRequest,
+    ) -> Option<Result<ClientResult, ErrorData>> {
         let (answer, answered) = oneshot::channel();
         self.said.send(Aside::Asks(Box::new(request), answer)).await.ok()?;
         answered.await.ok()

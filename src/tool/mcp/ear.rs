@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::model::{
-    ClientCapabilities, ClientConfig, ClientResult, ElicitRequestParams, ElicitResult, ElicitationAction, ErrorCode,
-    Extensions, Implementation, ProgressToken, ProtocolVersion, RequestId,
-    ResourceUpdatedNotificationParam, ServerRequest,
+    ClientCapabilities, ClientConfig, ClientResult, ElicitRequestParams, ElicitResult,
+    ElicitationAction, ErrorCode, Extensions, Implementation, ProgressToken, ProtocolVersion,
+    RequestId, ResourceUpdatedNotificationParam, ServerRequest,
 };
 use rmcp::service::{InboundStreamOrigin, NotificationContext, RequestContext, RequestHandle};
 use rmcp::{ClientHandler, ErrorData, RoleClient};
