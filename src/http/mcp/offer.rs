@@ -82,7 +82,7 @@ impl Visit {
         said.unwrap_or_else(|| result(output))
     }
 
-    fn failed(&self, tool: &Tool, failure: Failure) -> Result<CallToolResponse, ErrorData> {
+    fn failed(&self, tool: &Tool, failure: &Failure) -> Result<CallToolResponse, ErrorData> {
         let said = failure.verbatim.as_deref().filter(|_| failure.kind == FailureKind::Soft);
         if let Some(said) = said.cloned() {
             if said["code"].is_i64() {
@@ -92,7 +92,7 @@ impl Visit {
                 return Ok(result.into());
             }
         }
-        Ok(failed(&failure).into())
+        Ok(failed(failure).into())
     }
 
     fn readable(&self, tool: &Tool, mut said: Value) -> Option<CallToolResult> {
@@ -368,7 +368,7 @@ async fn call(
             Err(failure) => failure,
         };
         let FailureKind::NeedsInput { message, schema } = &failure.kind else {
-            return visit.failed(tool, failure);
+            return visit.failed(tool, &failure);
         };
         if let Some(wants) = failure.verbatim {
             let wants = read(*wants)?;

@@ -82,27 +82,43 @@ impl Visit {
 
     /// All of a kind that this caller may have, server by server. One that is away has none.
     pub(super) async fn list(&self, kind: &Kind) -> Value {
-        let is_prompt = kind.key == PROMPTS.key;
         let mcp = &self.house.config.mcp;
-        let patterns = if is_prompt { &mcp.prompts } else { &mcp.resources };
+        let patterns = if kind.is_named() { &mcp.prompts } else { &mcp.resources };
         let theirs = self.servers().map(|server| async move {
-            let names = self.names(server.name());
             let mut items = theirs(&server, kind).await;
-            items.retain(|item| {
-                let own = item[kind.id].as_str();
-                own.is_some_and(|own| self.may(patterns, (&server, own)))
-            });
-            for item in &mut items {
-                let own = item[kind.id].as_str().unwrap_or_default();
-                let id = if is_prompt { names.name(own) } else { names.uri(own) };
-                item[kind.id] = Value::from(id);
-            }
+            items.retain_mut(|item| self.rename(item, kind, (&server, patterns)));
             items
         });
         let items: Vec<Value> = join_all(theirs).await.into_iter().flatten().collect();
         let mut result = json!({"resultType": "complete", "ttlMs": 0, "cacheScope": "private"});
         result[kind.key] = Value::from(items);
         result
+    }
+
+    /// Gives a thing the name that it has here; says whether this caller may have it.
+    fn rename(
+        &self,
+        item: &mut Value,
+        kind: &Kind,
+        (server, patterns): (&Server, &[String]),
+    ) -> bool {
+        let Some(own) = item[kind.id].as_str() else { return false };
+        if !self.may(patterns, (server, own)) {
+            return false;
+        }
+        let names = self.names(server.name());
+        let id = if kind.is_named() { names.name(own) } else { names.uri(own) };
+        item[kind.id] = Value::from(id);
+        true
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Whether it is known by a name, and not by an address.
+    fn is_named(&self) -> bool {
+        self.id == "name"
     }
 }
 
@@ -128,7 +144,7 @@ pub(super) async fn relay(
     for _ in 0..MOST_ROUNDS {
         let (listener, asides) = listener(context, state.level(), None);
         let asked = server.ask((method, params.clone()), Some(&listener));
-        let mut result = attend(asked, asides, context).await?;
+        let mut result = Box::pin(attend(asked, asides, context)).await?;
         if result["resultType"] != "input_required" || !is_old(context) {
             visit.names(server.name()).readdress(&mut result);
             return Ok(result);

@@ -114,6 +114,13 @@ impl Pipe {
         tracing::debug!(server, said, "an MCP server says");
     }
 
+    /// What was read is heard before the answer behind it.
+    async fn heed(&self) {
+        if let Some(ServerJsonRpcMessage::Notification(said)) = &self.read {
+            self.calls.hear(None, &super::answer::as_value(said)).await;
+        }
+    }
+
     fn understand(&self, line: Line) -> Option<ServerJsonRpcMessage> {
         match line {
             // Some print there what is for people.
@@ -148,11 +155,8 @@ impl Transport<RoleClient> for Pipe {
 
     async fn receive(&mut self) -> Option<ServerJsonRpcMessage> {
         loop {
-            if let Some(message) = &self.read {
-                if let ServerJsonRpcMessage::Notification(said) = message {
-                    // It is heard before the answer behind it.
-                    self.calls.hear(None, &super::answer::as_value(said)).await;
-                }
+            if self.read.is_some() {
+                self.heed().await;
                 return self.read.take();
             }
             let complaint = async {

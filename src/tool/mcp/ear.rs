@@ -13,6 +13,7 @@ use rmcp::model::{
 use rmcp::service::{InboundStreamOrigin, NotificationContext, RequestContext, RequestHandle};
 use rmcp::{ClientHandler, ErrorData, RoleClient};
 use serde_json::{Value, json};
+use sse_stream::Sse;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 use tokio::time::timeout;
 
@@ -20,6 +21,8 @@ use super::answer::as_value;
 use super::aside::{Listener, level_of};
 use super::news::{Change, News};
 
+/// What is said about calls while they are worked at.
+const ASIDES: [&str; 2] = ["notifications/progress", "notifications/message"];
 /// When a question that nobody answers here is answered nevertheless.
 const MOOT: Duration = Duration::from_secs(30);
 
@@ -81,6 +84,15 @@ impl Calls {
 
     pub(super) async fn end(&self, id: &RequestId) {
         self.0.lock().await.remove(id);
+    }
+
+    /// Hears an event of a stream, if it says something about a call.
+    pub(super) async fn overhear(&self, about: Option<&RequestId>, event: Option<&Sse>) {
+        let Some(data) = event.and_then(|event| event.data.as_deref()) else { return };
+        let is_aside = ASIDES.iter().any(|method| data.contains(method));
+        if let Some(said) = is_aside.then(|| serde_json::from_str(data).ok()).flatten() {
+            self.hear(about, &said).await;
+        }
     }
 
     /// Hears progress and lines of logs, in the order in which they come. `about` is known where

@@ -39,8 +39,6 @@ use crate::tool::egress::{place, sensitive};
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 const BOTH: HeaderValue = HeaderValue::from_static("application/json, text/event-stream");
-/// What is said about calls while they are worked at.
-const ASIDES: [&str; 2] = ["notifications/progress", "notifications/message"];
 /// What is read of an answer that says no.
 const LONGEST_REFUSAL: usize = 64 * 1024;
 
@@ -295,11 +293,7 @@ impl Wire {
         Box::pin(events.then(move |event| {
             let (calls, about) = (Arc::clone(&calls), Arc::clone(&about));
             async move {
-                let data = event.as_ref().ok().and_then(|event| event.data.as_deref());
-                let aside = data.filter(|data| ASIDES.iter().any(|method| data.contains(method)));
-                if let Some(said) = aside.and_then(|data| serde_json::from_str(data).ok()) {
-                    calls.hear(Option::as_ref(&about), &said).await;
-                }
+                calls.overhear(Option::as_ref(&about), event.as_ref().ok()).await;
                 event
             }
         }))

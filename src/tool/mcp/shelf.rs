@@ -154,7 +154,9 @@ impl Server {
         let mut result = Ok(());
         for uri in wanted.difference(&asked) {
             let begun = self.ask(("resources/subscribe", json!({"uri": uri})), None).await;
-            result = result.and(begun.map(drop));
+            if let Err(error) = begun {
+                result = Err(error);
+            }
         }
         for uri in asked.difference(&wanted) {
             let _ = self.ask(("resources/unsubscribe", json!({"uri": uri})), None).await;
