@@ -2,6 +2,7 @@
 //! asks for a run.
 
 mod api;
+mod broker;
 mod doors;
 mod kill;
 mod kinds;
@@ -9,3 +10,4 @@ mod terminal;
 mod library;
 mod turns;
 mod villain;
+mod watched;

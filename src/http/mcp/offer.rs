@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::agents;
-use super::answer::{failed, refused, result};
+use super::answer::{erred, failed, refused, result};
 use super::asking::{Asked, Reply};
 use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
 use super::session::{Seen, State, keep_told, tell};
@@ -25,6 +25,7 @@ use super::shelf::{PROMPTS, RESOURCES, TEMPLATES, no_resource, read, relay};
 use crate::access::Caller;
 use crate::canon::CallId;
 use crate::config::ToolKind;
+use crate::gateway::agents::Unmade;
 use crate::gateway::{Gateway, Snapshot};
 use crate::tool::{Failure, FailureKind, Invocation, Output, Tool};
 
@@ -297,7 +298,7 @@ impl ServerHandler for Offer {
         let answered = async {
             // What a caller may not use is not there for it.
             if let Some(tool) = visit.tool(&request.name) {
-                call(&tool, (visit, &self.state), (request, &context)).await
+                call((&self.gateway, &self.state), (visit, &tool), (request, &context)).await
             } else if let Some(agent) = agents::named(visit, &request.name) {
                 let run = agents::run(&self.gateway, (visit, agent), (request, &context));
                 Ok(run.await.into())
@@ -338,14 +339,10 @@ fn no_prompt(name: &str) -> ErrorData {
 }
 
 async fn call(
-    tool: &Tool,
-    (visit, state): (&Visit, &State),
+    (gateway, state): (&Arc<Gateway>, &State),
+    (visit, tool): (&Visit, &Tool),
     (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
 ) -> Result<CallToolResponse, ErrorData> {
-    if needs_approval(tool) {
-        let message = "a person must let this call pass, which only the run of an agent waits for";
-        return Ok(refused("approval_required", message, None).into());
-    }
     let mut asked = Asked::of(&request);
     let mut resumes = asked.resumes.take();
     let caller = &visit.caller;
@@ -363,9 +360,12 @@ async fn call(
     for _ in 0..MOST_ROUNDS {
         let (listener, asides) = listener(context, state.level(), resumes.take());
         invocation.listener = Some(listener);
-        let failure = match attend(tool.call(&invocation), asides, context).await {
+        let by = (caller, Arc::clone(&visit.house));
+        let called = gateway.call_tool(by, tool, invocation.clone());
+        let failure = match Box::pin(attend(called, asides, context)).await {
             Ok(output) => return Ok(visit.result(tool, output).into()),
-            Err(failure) => failure,
+            Err(Unmade::Refused(error)) => return Ok(erred(&error).into()),
+            Err(Unmade::Failed(failure)) => failure,
         };
         let FailureKind::NeedsInput { message, schema } = &failure.kind else {
             return visit.failed(tool, &failure);
@@ -394,12 +394,4 @@ async fn call(
 /// What a caller has said beside its arguments.
 pub(super) fn said(context: &RequestContext<RoleServer>, key: &str) -> Option<String> {
     context.meta.get(key).and_then(Value::as_str).map(str::to_owned)
-}
-
-/// Nobody can be asked here, so whatever may need it is not done.
-fn needs_approval(tool: &Tool) -> bool {
-    let own = tool.name.split_once('.').map_or(&*tool.name, |(_, own)| own);
-    tool.terms.approval.as_ref().is_some_and(|approval| {
-        approval.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool == own))
-    })
 }
