@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 use tokio::time::Instant;
 
 use super::event::Event;
@@ -30,6 +30,8 @@ pub(super) struct Journal {
     lost: AtomicBool,
     /// The store knows that the run is over.
     closed: AtomicBool,
+    /// The number of its last entry, for those who read along.
+    pub(super) seq: watch::Sender<u64>,
 }
 
 /// Why a run cannot go on here.
@@ -67,8 +69,9 @@ impl Journal {
         (epoch, strict): (u64, bool),
     ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let seq = watch::Sender::new(run.seq);
         let (id, run) = (run.id, Mutex::new(run));
-        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed })
+        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, seq })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -190,6 +193,7 @@ impl Journal {
                     self.watch.tells(&run, event);
                     run.apply(event);
                 }
+                self.seq.send_replace(run.seq);
                 if stand.state.is_waiting() {
                     self.watch.rests(&run, stand.state);
                     run.rests(stand.state, now());

@@ -8,6 +8,8 @@ mod kill;
 mod kinds;
 mod terminal;
 mod library;
+mod steering;
+mod surfaces;
 mod turns;
 mod villain;
 mod watched;
