@@ -56,7 +56,7 @@ impl Asked {
         (message, schema): (&str, &Value),
         call: &str,
     ) -> Reply {
-        let can = context.client_capabilities().is_some_and(|can| can.elicitation.is_some());
+        let can = can_ask(context);
         let params = json!({"mode": "form", "message": message, "requestedSchema": schema});
         let Some(params) = serde_json::from_value(params).ok().filter(|_| can) else {
             return Reply::Never;
@@ -64,6 +64,11 @@ impl Asked {
         let is_old = context.protocol_version().is_none_or(|version| version.has_initialize());
         if is_old { now(context, params).await } else { later(params, call) }
     }
+}
+
+/// Whether the client can ask a person.
+pub(super) fn can_ask(context: &RequestContext<RoleServer>) -> bool {
+    context.client_capabilities().is_some_and(|can| can.elicitation.is_some())
 }
 
 async fn now(context: &RequestContext<RoleServer>, params: ElicitRequestParams) -> Reply {

@@ -301,7 +301,7 @@ impl ServerHandler for Offer {
                 call((&self.gateway, &self.state), (visit, &tool), (request, &context)).await
             } else if let Some(agent) = agents::named(visit, &request.name) {
                 let run = agents::run(&self.gateway, (visit, agent), (request, &context));
-                Ok(run.await.into())
+                Ok(Box::pin(run).await)
             } else {
                 let message = format!("Unknown tool: {}", request.name);
                 Err(ErrorData::invalid_params(message, None))
