@@ -236,6 +236,7 @@ impl Actor {
             traceparent: Some(self.traceparent("").await),
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         let done = tool.call(&invocation).await;
         done.err().map(|failure| CallError::new(failure.kind.name(), failure.message))

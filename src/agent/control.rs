@@ -217,6 +217,7 @@ impl Staff {
             traceparent: None,
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         Ok(tool.call(&invocation).await.map(|output| {
             let text: String = output.parts.iter().filter_map(Part::as_text).collect();

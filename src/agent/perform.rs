@@ -81,6 +81,7 @@ impl Actor {
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer,
+            listener: None,
         };
         let clock = Instant::now();
         let done = tool.call(&invocation).await;
@@ -236,6 +237,7 @@ impl Actor {
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer: None,
+            listener: None,
         };
         let by = format!("probe:{probe}");
         let id = request.id.clone();
