@@ -283,6 +283,10 @@ impl Staff {
         if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
             self.has_means((&owner, user), (&definition.agent, most)).await?;
         }
+        let agent = self.gateway.snapshot().config.agents.get(&definition.agent).cloned();
+        if let Some(agent) = agent {
+            self.may_begin((&definition.agent, &agent), user.as_deref()).await?;
+        }
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
         let place = self.place_for(&definition.agent, &commission)?;
@@ -353,7 +357,6 @@ impl Staff {
     ) -> Result<Definition, Error> {
         let house = self.gateway.snapshot();
         let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
-        self.may_begin(&named, user)?;
         let session = commission.wishes.session.as_deref();
         let sticky = session.or(user).unwrap_or(owner.as_str());
         let stays = previous.filter(|row| row.agent == named.name);
@@ -461,6 +464,7 @@ fn created(
         forked_from: None,
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(parent_text),
+        webhook: commission.wishes.webhook.clone(),
         at: now(),
     })
 }

@@ -12,6 +12,7 @@ use super::staff::Staff;
 use crate::access::Caller;
 use crate::canon::RunId;
 use crate::error::{Error, Kind};
+use crate::store::Audit;
 use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
 
 /// Something that a run is to know.
@@ -56,6 +57,8 @@ pub struct Verdict {
     /// Other arguments than the model's.
     pub args: Option<Value>,
     pub comment: Option<String>,
+    /// Later calls of the same tool in the same run pass, too.
+    pub remember: bool,
     pub by: String,
 }
 
@@ -125,8 +128,22 @@ impl Staff {
             "approved": verdict.approved,
             "args": verdict.args,
             "comment": verdict.comment,
+            "remember": verdict.remember,
             "by": verdict.by,
         });
+        let audit = Audit {
+            at: std::time::SystemTime::now(),
+            who: verdict.by.clone(),
+            what: if verdict.approved { "approval.approve" } else { "approval.deny" }.to_owned(),
+            subject: format!("approval:{}", approval.id),
+            before: None,
+            after: Some(
+                json!({"run": approval.run.to_string(), "tool": approval.tool,
+                "args_hash": approval.hash, "edited": verdict.args.is_some(),
+                "remember": if verdict.remember { "run" } else { "none" }})
+                .to_string(),
+            ),
+        };
         let decision = Decision {
             approved: verdict.approved,
             by: verdict.by,
@@ -135,6 +152,9 @@ impl Staff {
         };
         let decided = self.gateway.store().decide(&approval.id, decision).await.map_err(away)?;
         if decided == Decided::Done {
+            if let Err(error) = self.gateway.store().audit(audit).await {
+                tracing::warn!(%error, "a decision could not be written into the audit trail");
+            }
             self.nudge_tree(approval.run).await;
         }
         Ok(decided)
@@ -160,6 +180,12 @@ impl Staff {
     pub(super) async fn retry_letter(self: &Arc<Self>, letter: &LetterRow) -> Result<Value, Error> {
         let payload: Value = serde_json::from_str(&letter.payload).unwrap_or_default();
         let text = |name: &str| payload.get(name).and_then(Value::as_str);
+        if letter.kind == "webhook" {
+            let id = text("delivery").unwrap_or_default();
+            let is_sent = self.gateway.store().resend_delivery(id).await.map_err(away)?;
+            self.wake.notify_one();
+            return Ok(json!({"outcome": if is_sent { "queued" } else { "delivered" }}));
+        }
         let Some(tool) = text("tool").and_then(|name| self.toolbox().get(name)) else {
             let message = "What this letter is about cannot be tried again.";
             return Err(Error::new(Kind::Conflict, message));

@@ -1,12 +1,13 @@
 //! The journal of one run that is at work here: what is not in the store has not happened.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use super::event::Event;
+use super::news::Herald;
 use super::run::Run;
 use crate::canon::{RunId, RunState, StopReason};
 use crate::net::tasks::Tasks;
@@ -27,6 +28,8 @@ pub(super) struct Journal {
     lost: AtomicBool,
     /// The store knows that the run is over.
     closed: AtomicBool,
+    /// Finds what others are to be told.
+    pub(super) herald: OnceLock<Herald>,
 }
 
 /// Why a run cannot go on here.
@@ -65,7 +68,8 @@ impl Journal {
     ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         let (id, run) = (run.id, Mutex::new(run));
-        Arc::new(Self { id, epoch, store, tasks, run, strict, lost, closed })
+        let herald = OnceLock::new();
+        Arc::new(Self { id, epoch, store, tasks, run, strict, lost, closed, herald })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -161,6 +165,10 @@ impl Journal {
         if self.is_lost() {
             return Err(Halt::LeaseLost);
         }
+        let herald = self.herald.get();
+        let news = herald.map(|herald| herald.news(&run, &events, stand.state));
+        let deliveries = news.unwrap_or_default();
+        let is_news = !deliveries.is_empty();
         let append = Append {
             run: self.id,
             epoch: self.epoch,
@@ -173,6 +181,7 @@ impl Journal {
             approvals: beside.approvals,
             letters: beside.letters,
             blobs: beside.blobs,
+            deliveries,
             withdraw: stand.state.is_over(),
             signals: beside.signals,
             durable: beside.intent && self.strict,
@@ -184,6 +193,9 @@ impl Journal {
                 }
                 if stand.state.is_waiting() {
                     run.rests(stand.state, now());
+                }
+                if let Some(herald) = herald.filter(|_| is_news) {
+                    herald.is_sent();
                 }
                 Ok(())
             }

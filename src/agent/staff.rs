@@ -14,6 +14,7 @@ use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
 use super::journal::{Halt, Journal, now};
+use super::news::Herald;
 use super::run::Run;
 use super::voice::Voice;
 use crate::access::{Caller, CallerRef};
@@ -24,7 +25,7 @@ use crate::gateway::Gateway;
 use crate::gateway::agents::Performance;
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{Renewed, RunFilter, RunRow};
+use crate::store::runs::{ApprovalRow, Renewed, RunFilter, RunRow};
 use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
@@ -51,6 +52,9 @@ pub(super) struct Staff {
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
     closing: AtomicBool,
+    /// There may be something to tell others, and that is being done.
+    post: Arc<Notify>,
+    pub(super) posting: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -78,6 +82,8 @@ impl Staff {
             paused: Mutex::default(),
             begun: Mutex::default(),
             closing: AtomicBool::new(false),
+            post: Arc::default(),
+            posting: AtomicBool::new(false),
         })
     }
 
@@ -88,6 +94,11 @@ impl Staff {
     /// What journals are kept with.
     fn means(&self) -> (Store, Tasks) {
         (self.gateway.store().clone(), self.gateway.tasks.clone())
+    }
+
+    fn herald(&self, root: RunId) -> Herald {
+        let (gateway, post) = (Arc::clone(&self.gateway), Arc::clone(&self.post));
+        Herald { gateway, post, root }
     }
 
     /// How long a lease holds, in milliseconds.
@@ -108,6 +119,26 @@ impl Staff {
         }
     }
 
+    /// Lets go of a run that was left in the middle of something, so that it can be claimed.
+    pub(super) async fn leave(&self, run: RunId) -> Result<(), Failure> {
+        let held = self.lives().remove(&run);
+        let Some(held) = held else { return Ok(()) };
+        held.journal.lose();
+        self.gateway.store().renew_runs(vec![(run, held.journal.epoch)], 0).await.map(|_| ())
+    }
+
+    /// What people are asked by the runs below this one.
+    pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
+        let store = self.gateway.store();
+        let (owner, state) = (Some(live.owner.clone()), Some("pending".to_owned()));
+        let pending = store.approvals(owner, state, PAGE).await.unwrap_or_default();
+        let filter = RunFilter { root: Some(live.root), ..RunFilter::default() };
+        let below = store.runs(filter, PAGE).await.unwrap_or_default();
+        let is_below =
+            |row: &ApprovalRow| row.run != live.id && below.iter().any(|child| child.id == row.run);
+        pending.into_iter().filter(is_below).collect()
+    }
+
     fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,6 +151,7 @@ impl Staff {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = self.wake.notified() => {}
+                () = self.post.notified() => {}
             }
             if self.closing.load(Ordering::Acquire) {
                 return;
@@ -128,6 +160,8 @@ impl Staff {
             if self.gateway.snapshot().config.agents.is_empty() || self.gateway.is_draining() {
                 continue;
             }
+            // What is to be told waits for nobody who is told something.
+            self.spawn(Arc::clone(&self).deliver());
             self.know_paused().await;
             self.take_over().await;
             if pruned.elapsed() > Duration::from_mins(10) {
@@ -304,7 +338,7 @@ impl Staff {
         let caller = match caller {
             Ok(caller) => caller,
             Err((reason, message)) => {
-                self.give_up((run, row.epoch), reason, message).await?;
+                self.give_up((run, row.root, row.epoch), reason, message).await?;
                 return Ok(None);
             }
         };
@@ -317,7 +351,7 @@ impl Staff {
     /// Ends a run that nobody can go on with.
     async fn give_up(
         &self,
-        (run, epoch): (Run, u64),
+        (run, root, epoch): (Run, RunId, u64),
         reason: StopReason,
         message: String,
     ) -> Result<(), Halt> {
@@ -330,6 +364,7 @@ impl Staff {
             attempts: 1,
         };
         let journal = Journal::new(self.means(), run, (epoch, true));
+        let _ = journal.herald.set(self.herald(root));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
         let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
@@ -393,6 +428,7 @@ impl Staff {
             patience: OnceLock::new(),
         });
         let journal = Journal::new(self.means(), run, (row.epoch, strict));
+        let _ = journal.herald.set(self.herald(row.root));
         let at = now();
         let first =
             if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
@@ -401,7 +437,21 @@ impl Staff {
         self.lives().insert(row.id, held);
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
-        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
+        let wakes = AtomicU64::new(u64::MAX);
+        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals, wakes })
+    }
+
+    /// Whoever works at a child that has just begun, with the lease that it began with.
+    pub(super) async fn new_child(
+        self: &Arc<Self>,
+        parent: &Actor,
+        id: RunId,
+    ) -> Result<Option<Actor>, Halt> {
+        let failed = |failure: Failure| Halt::Store(failure.to_string());
+        match self.gateway.store().run(None, id).await.map_err(failed)? {
+            Some(row) => self.child_of(parent, row).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Whoever works at a child of a run; `None` where that is over or somebody else's.
@@ -415,11 +465,15 @@ impl Staff {
         let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
             return Ok(None);
         };
+        self.child_of(parent, row).await.map(Some)
+    }
+
+    async fn child_of(self: &Arc<Self>, parent: &Actor, row: RunRow) -> Result<Actor, Halt> {
         let Loaded { run, last_at } = self.load(&row).await?;
         let who = (&row, parent.caller.clone());
         let used = Used::default();
         let above = Some(Arc::clone(&parent.purse));
-        self.actor((run, last_at), who, (used, above), false).await.map(Some)
+        self.actor((run, last_at), who, (used, above), false).await
     }
 
     /// Reads a run from its journal.

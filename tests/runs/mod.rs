@@ -7,5 +7,6 @@ mod kill;
 mod kinds;
 mod terminal;
 mod library;
+mod people;
 mod turns;
 mod villain;

@@ -87,6 +87,7 @@ fn created() -> Created {
         forked_from: None,
         labels: BTreeMap::new(),
         trace: None,
+        webhook: None,
         at: 0,
     }
 }
@@ -244,6 +245,7 @@ fn what_waits_for_a_person_waits_and_goes_on_when_it_is_decided() {
         approval: "ap1".to_owned(),
         by: "lead".to_owned(),
         args: None,
+        remember: false,
         at: 9,
     });
     assert_eq!(run.next(1), Step::Act(vec!["a".to_owned()]));
@@ -261,7 +263,7 @@ fn what_was_allowed_and_is_to_be_tried_again_is_not_asked_for_again() {
     let expires_at = 100;
     run.apply(&Event::ApprovalAsked { id, approval, hash, roles, reason, expires_at });
     let (id, approval, by) = ("a".to_owned(), "ap1".to_owned(), "lead".to_owned());
-    run.apply(&Event::Approved { id, approval, by, args: None, at: 9 });
+    run.apply(&Event::Approved { id, approval, by, args: None, remember: false, at: 9 });
     run.apply(&Event::Began { id: "a".to_owned(), at: 9 });
     run.apply(&Event::Unknown { id: "a".to_owned() });
     assert_eq!(run.next(10), Step::Wait { state: RunState::WaitingHuman, until: None });
@@ -361,7 +363,14 @@ fn any_event() -> impl Strategy<Value = Event> {
             reason: String::new(),
             expires_at: at,
         },
-        4 => Event::Approved { id, approval: "ap".to_owned(), by: "p".to_owned(), args: None, at },
+        4 => Event::Approved {
+            id,
+            approval: "ap".to_owned(),
+            by: "p".to_owned(),
+            args: None,
+            remember: flag,
+            at,
+        },
         5 => Event::Unknown { id },
         6 => Event::LimitHit { reason: StopReason::Budget },
         7 => Event::Handoff {
@@ -377,6 +386,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             message: "?".to_owned(),
             schema: None,
             expires_at: at,
+            fills: if flag { vec!["n".to_owned()] } else { Vec::new() },
         },
         10 => Event::InputGiven {
             request: "i".to_owned(),

@@ -6,7 +6,7 @@ use crate::store::database::{Alone, Database, Fault, Row, values};
 use crate::store::{Failure, STEP, Store};
 
 /// What belongs to a run and goes with it.
-const BELONGINGS: [&str; 4] = ["events", "signals", "approvals", "letters"];
+const BELONGINGS: [&str; 5] = ["events", "signals", "approvals", "letters", "deliveries"];
 
 // === impl Store ===
 
