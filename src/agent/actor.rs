@@ -84,13 +84,18 @@ impl Live {
 }
 
 impl Actor {
-    /// The place of its calls in its client's trace.
-    pub(super) async fn traceparent(&self) -> Option<String> {
-        self.journal.run().await.created.trace.clone()
+    /// Where those whom it asks stand in its trace.
+    pub(super) async fn trace(&self) -> Trace {
+        let run = self.journal.run().await;
+        self.staff.trace(&run).below(run.span())
     }
 
-    pub(super) async fn trace(&self) -> Option<Trace> {
-        Trace::read(&self.traceparent().await?, None)
+    /// The same for the tool of a call, as W3C Trace Context spells it.
+    pub(super) async fn traceparent(&self, call: &str) -> String {
+        let run = self.journal.run().await;
+        let trace = self.staff.trace(&run);
+        let parent = trace.parent_of_next(run.span_of_call(call), trace.sampled == Some(true));
+        String::from_utf8_lossy(&parent).into_owned()
     }
 
     /// The same as [`Self::drive`], with its type forgotten: agents ask agents.

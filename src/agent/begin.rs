@@ -17,6 +17,7 @@ use super::event::{Ceiling, Created, Event, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
 use super::staff::Staff;
+use super::trace::written;
 use super::words::Words;
 use super::{context, view};
 use crate::access::CallerRef;
@@ -273,7 +274,7 @@ impl Staff {
 
     async fn begin(
         self: Arc<Self>,
-        (owner, commission): (Owner, Box<Commission>),
+        (owner, mut commission): (Owner, Box<Commission>),
         (words, previous): (Words, Option<RunRow>),
     ) -> Result<Performance, Error> {
         let user = commission.wishes.user.clone();
@@ -286,6 +287,9 @@ impl Staff {
         let agent = self.gateway.snapshot().config.agents.get(&definition.agent).cloned();
         if let Some(agent) = agent {
             self.may_begin((&definition.agent, &agent), user.as_deref()).await?;
+        }
+        if let Some(trace) = &mut commission.trace {
+            trace.sampled = self.samples(trace, &definition.agent);
         }
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
@@ -463,17 +467,10 @@ fn created(
         compensates: false,
         forked_from: None,
         labels: commission.wishes.labels.clone(),
-        trace: commission.trace.as_ref().map(parent_text),
+        trace: commission.trace.as_ref().map(written),
         webhook: commission.wishes.webhook.clone(),
         at: now(),
     })
-}
-
-/// As W3C Trace Context spells it.
-fn parent_text(trace: &crate::canon::Trace) -> String {
-    let sampled = trace.sampled.unwrap_or(false);
-    let written = trace.parent_of_next(trace.parent, sampled);
-    String::from_utf8_lossy(&written).into_owned()
 }
 
 /// The client's key, and the digest of what it asks with it.

@@ -12,6 +12,7 @@ use super::definition::{DELEGATE, Definition, HANDOFF};
 use super::event::{CallError, Created, Event, Requested, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::{Run, Stage, result_of};
+use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
 use crate::config::HandoffInput;
 use crate::store::runs::{Begun, NewRun};
@@ -135,7 +136,7 @@ impl Actor {
             compensates: false,
             forked_from: None,
             labels: BTreeMap::new(),
-            trace: run.created.trace.clone(),
+            trace: Some(written(&self.staff.trace(&run).below(run.span()))),
             webhook: None,
             at: now(),
         };

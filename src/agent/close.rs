@@ -259,7 +259,7 @@ impl Actor {
             args: undo.args.clone(),
             idempotency_key: undo.key.clone(),
             user: None,
-            traceparent: self.traceparent().await,
+            traceparent: Some(self.traceparent("").await),
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
         };
@@ -332,15 +332,11 @@ impl Actor {
         metrics.agent_run_seconds.with_label_values(&[agent, state]).observe(seconds);
         let cost = crate::canon::Money::from_nanos(run.cost).usd();
         metrics.agent_run_cost.with_label_values(&[agent]).observe(cost);
-        tracing::info!(
-            run_id = %run.id, agent, version = %run.created.version, outcome = state, reason,
-            steps = run.asks, tool_calls = run.tool_calls, "a run has ended"
-        );
     }
 }
 
 /// What was used for this answer; what was used before it, its client has been told.
-fn since(all: Usage, before: Usage) -> Usage {
+pub(super) fn since(all: Usage, before: Usage) -> Usage {
     Usage {
         input: all.input.saturating_sub(before.input),
         cache_read: all.cache_read.saturating_sub(before.cache_read),

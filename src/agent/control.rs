@@ -10,10 +10,10 @@ use super::event::Resolution;
 use super::people::approval_hash;
 use super::staff::Staff;
 use crate::access::Caller;
-use crate::canon::RunId;
+use crate::canon::{Part, RunId};
 use crate::error::{Error, Kind};
-use crate::store::Audit;
 use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
+use crate::tool::Failure;
 
 /// Something that a run is to know.
 #[derive(Debug, Clone)]
@@ -131,19 +131,6 @@ impl Staff {
             "remember": verdict.remember,
             "by": verdict.by,
         });
-        let audit = Audit {
-            at: std::time::SystemTime::now(),
-            who: verdict.by.clone(),
-            what: if verdict.approved { "approval.approve" } else { "approval.deny" }.to_owned(),
-            subject: format!("approval:{}", approval.id),
-            before: None,
-            after: Some(
-                json!({"run": approval.run.to_string(), "tool": approval.tool,
-                "args_hash": approval.hash, "edited": verdict.args.is_some(),
-                "remember": if verdict.remember { "run" } else { "none" }})
-                .to_string(),
-            ),
-        };
         let decision = Decision {
             approved: verdict.approved,
             by: verdict.by,
@@ -152,9 +139,6 @@ impl Staff {
         };
         let decided = self.gateway.store().decide(&approval.id, decision).await.map_err(away)?;
         if decided == Decided::Done {
-            if let Err(error) = self.gateway.store().audit(audit).await {
-                tracing::warn!(%error, "a decision could not be written into the audit trail");
-            }
             self.nudge_tree(approval.run).await;
         }
         Ok(decided)
@@ -176,18 +160,34 @@ impl Staff {
         Some(approval_hash(definition, args))
     }
 
-    /// Work that came to nothing is to be tried again: a tool's call by the same key.
+    /// Work that came to nothing is tried again: a tool's call by the same key. If that comes to
+    /// nothing too, the letter stays open.
     pub(super) async fn retry_letter(self: &Arc<Self>, letter: &LetterRow) -> Result<Value, Error> {
+        let tried = self.try_letter(letter).await;
+        let (error, attempts) = match &tried {
+            Ok(Ok(result)) => return Ok(json!({"outcome": "done", "result": result})),
+            Ok(Err(failure)) => (failure.message.clone(), failure.attempts),
+            Err(_) => (letter.error.clone(), 0),
+        };
+        let reopened = self.gateway.store().reopen_letter(&letter.id, (error, attempts)).await;
+        reopened.map_err(away)?;
+        let told = |it: Failure| json!({"outcome": it.kind.name(), "message": it.message});
+        Ok(tried?.map_or_else(told, |result| result))
+    }
+
+    async fn try_letter(&self, letter: &LetterRow) -> Result<Result<Value, Failure>, Error> {
         let payload: Value = serde_json::from_str(&letter.payload).unwrap_or_default();
         let text = |name: &str| payload.get(name).and_then(Value::as_str);
         if letter.kind == "webhook" {
             let id = text("delivery").unwrap_or_default();
             let is_sent = self.gateway.store().resend_delivery(id).await.map_err(away)?;
             self.wake.notify_one();
-            return Ok(json!({"outcome": if is_sent { "queued" } else { "delivered" }}));
+            let outcome = if is_sent { "queued" } else { "delivered" };
+            return Ok(Ok(json!({"delivery": id, "outcome": outcome})));
         }
         let Some(tool) = text("tool").and_then(|name| self.toolbox().get(name)) else {
-            let message = "What this letter is about cannot be tried again.";
+            let message = "This letter is about no call of a tool that there is; a run is tried \
+                           again by `POST /v1/agents/runs/{id}/replay`.";
             return Err(Error::new(Kind::Conflict, message));
         };
         let args = payload.get("args").cloned().unwrap_or_default();
@@ -201,16 +201,10 @@ impl Staff {
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
         };
-        match tool.call(&invocation).await {
-            Ok(output) => {
-                let text: String =
-                    output.parts.iter().filter_map(crate::canon::Part::as_text).collect();
-                Ok(
-                    json!({"outcome": "done", "result": output.value.unwrap_or_else(|| Value::from(text))}),
-                )
-            }
-            Err(failure) => Ok(json!({"outcome": failure.kind.name(), "message": failure.message})),
-        }
+        Ok(tool.call(&invocation).await.map(|output| {
+            let text: String = output.parts.iter().filter_map(Part::as_text).collect();
+            output.value.unwrap_or_else(|| Value::from(text))
+        }))
     }
 
     /// The number of the last entry of a run that is at work here.

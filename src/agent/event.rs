@@ -48,6 +48,9 @@ pub enum Event {
         fallback_level: u32,
         cached: bool,
         at: u64,
+        /// As whom the access log and the ledger know it.
+        #[serde(default)]
+        id: Option<String>,
     },
     /// It gave no answer; what it used is counted nevertheless.
     #[serde(rename = "model.failed")]
@@ -60,6 +63,8 @@ pub enum Event {
         /// The process ended while it was asked.
         lost: bool,
         at: u64,
+        #[serde(default)]
+        id: Option<String>,
     },
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]
@@ -384,6 +389,11 @@ impl CallError {
     #[must_use]
     pub fn retryable(self) -> Self {
         Self { retryable: true, ..self }
+    }
+
+    /// Whether the tool is not there for now, so that the answer has to do without.
+    pub fn degrades(&self) -> bool {
+        matches!(self.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
     }
 
     /// What stands in the place of a result.

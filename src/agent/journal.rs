@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::time::Instant;
 
 use super::event::Event;
 use super::news::Herald;
+use super::observe::{self, Watch};
 use super::run::Run;
 use crate::canon::{RunId, RunState, StopReason};
 use crate::net::tasks::Tasks;
@@ -21,6 +23,7 @@ pub(super) struct Journal {
     pub(super) epoch: u64,
     store: Store,
     tasks: Tasks,
+    watch: Watch,
     run: Mutex<Run>,
     /// Intents are on the disk before anything happens.
     strict: bool,
@@ -62,14 +65,14 @@ struct Stand {
 
 impl Journal {
     pub(super) fn new(
-        (store, tasks): (Store, Tasks),
+        (store, tasks, watch): (Store, Tasks, Watch),
         run: Run,
         (epoch, strict): (u64, bool),
     ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         let (id, run) = (run.id, Mutex::new(run));
         let herald = OnceLock::new();
-        Arc::new(Self { id, epoch, store, tasks, run, strict, lost, closed, herald })
+        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, herald })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -182,16 +185,22 @@ impl Journal {
             letters: beside.letters,
             blobs: beside.blobs,
             deliveries,
+            audits: observe::audits(&run, &events),
             withdraw: stand.state.is_over(),
             signals: beside.signals,
             durable: beside.intent && self.strict,
         };
-        match self.store.append_run(append).await {
+        let (strict, began) = (append.durable, Instant::now());
+        let appended = self.store.append_run(append).await;
+        self.watch.stored(strict, began.elapsed());
+        match appended {
             Ok(Appended::Done) => {
                 for event in &events {
+                    self.watch.tells(&run, event);
                     run.apply(event);
                 }
                 if stand.state.is_waiting() {
+                    self.watch.rests(&run, stand.state);
                     run.rests(stand.state, now());
                 }
                 if let Some(herald) = herald.filter(|_| is_news) {

@@ -14,13 +14,16 @@ mod context;
 mod control;
 pub mod definition;
 pub mod event;
+mod gauges;
 mod journal;
 mod news;
+mod observe;
 mod people;
 mod perform;
 mod post;
 pub mod run;
 mod staff;
+mod trace;
 mod view;
 mod voice;
 mod when;
@@ -41,6 +44,7 @@ use crate::gateway::Gateway;
 use crate::gateway::agents::{Commission, Conductor, Doing, Performance};
 use crate::net::workers::Workers;
 use crate::store::runs::{ApprovalRow, Decided, LetterRow, RunRow};
+use crate::telemetry::RunSpan;
 
 /// The handle of those who run agents.
 #[derive(Debug, Clone)]
@@ -92,6 +96,11 @@ impl Agents {
     /// A run with all that its journal says of it.
     pub async fn whole(&self, row: &RunRow) -> Result<run::Run, Error> {
         self.0.whole(row).await
+    }
+
+    /// What a trace shows of a run and of those that it began.
+    pub async fn spans(&self, row: &RunRow) -> Result<Vec<RunSpan>, Error> {
+        self.0.spans(row).await.map_err(begin::halted)
     }
 
     /// Tries again what came to nothing, and says what came of it.

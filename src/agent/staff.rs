@@ -13,24 +13,29 @@ use super::begin::followed;
 use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
+use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
 use super::news::Herald;
+use super::observe::Watch;
 use super::run::Run;
+use super::trace::trace_of;
 use super::voice::Voice;
 use crate::access::{Caller, CallerRef};
-use crate::canon::{Message, RunId, RunState, StopReason};
+use crate::canon::{Message, RunId, RunState, StopReason, Trace};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::gateway::agents::Performance;
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{ApprovalRow, Renewed, RunFilter, RunRow};
+use crate::store::runs::{ApprovalRow, EventRow, Renewed, RunFilter, RunRow};
 use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
 /// How often leases are held on to and new work is looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// How often what waits is counted.
+const COUNTED: Duration = Duration::from_secs(5);
 /// Entries that are read at once.
 const PAGE: u32 = 1000;
 /// Turns of a session that are remembered.
@@ -92,8 +97,21 @@ impl Staff {
     }
 
     /// What journals are kept with.
-    fn means(&self) -> (Store, Tasks) {
-        (self.gateway.store().clone(), self.gateway.tasks.clone())
+    fn means(&self) -> (Store, Tasks, Watch) {
+        let watch = Watch::new(&self.gateway);
+        (self.gateway.store().clone(), self.gateway.tasks.clone(), watch)
+    }
+
+    /// The trace of a run, and whether it is kept: that is said to all whom it asks.
+    pub(super) fn trace(&self, run: &Run) -> Trace {
+        let trace = trace_of(run.id, &run.created);
+        Trace { sampled: self.samples(&trace, &run.created.agent), ..trace }
+    }
+
+    pub(super) fn samples(&self, trace: &Trace, agent: &str) -> Option<bool> {
+        let traces = self.gateway.telemetry.traces.as_ref();
+        let own = traces.map(|traces| traces.samples(trace, Some(&format!("agent/{agent}"))));
+        own.or(trace.sampled)
     }
 
     fn herald(&self, root: RunId) -> Herald {
@@ -147,6 +165,7 @@ impl Staff {
     /// old.
     pub(super) async fn tend(self: Arc<Self>) {
         let mut pruned = tokio::time::Instant::now();
+        let (mut shown, mut counted) = (Shown::default(), None);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
@@ -164,6 +183,11 @@ impl Staff {
             self.spawn(Arc::clone(&self).deliver());
             self.know_paused().await;
             self.take_over().await;
+            self.seal_audit().await;
+            if counted.is_none_or(|at: tokio::time::Instant| at.elapsed() >= COUNTED) {
+                self.show_what_waits(&mut shown).await;
+                counted = Some(tokio::time::Instant::now());
+            }
             if pruned.elapsed() > Duration::from_mins(10) {
                 pruned = tokio::time::Instant::now();
                 self.prune().await;
@@ -185,6 +209,14 @@ impl Staff {
             .collect();
         if !held.is_empty() {
             let _ = self.gateway.store().renew_runs(held, 0).await;
+        }
+        self.seal_audit().await;
+    }
+
+    /// What runs have done goes into the audit trail for good.
+    async fn seal_audit(&self) {
+        if let Err(error) = self.gateway.store().seal_audit().await {
+            tracing::warn!(%error, "what runs have done waits to go into the audit trail");
         }
     }
 
@@ -490,14 +522,7 @@ impl Staff {
 
     /// How a run began, what has happened since, and when the last of it did.
     pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
-        let (mut rows, mut after) = (Vec::new(), 0);
-        loop {
-            let page = self.gateway.store().run_events(id, after, PAGE).await;
-            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            rows.extend(page);
-        }
+        let rows = self.rows(id).await?;
         let last_at = rows.last().map_or(0, |row| row.at);
         let read = |data: &str| {
             serde_json::from_str::<Event>(data)
@@ -509,6 +534,18 @@ impl Staff {
             return Err(Halt::Store(format!("the journal of {id} has no beginning")));
         };
         Ok((*created, events.collect(), last_at))
+    }
+
+    /// A whole journal.
+    pub(super) async fn rows(&self, id: RunId) -> Result<Vec<EventRow>, Halt> {
+        let (mut rows, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.gateway.store().run_events(id, after, PAGE).await;
+            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
+            let Some(last) = page.last() else { return Ok(rows) };
+            after = last.seq;
+            rows.extend(page);
+        }
     }
 
     /// What was said in a session up to the end of this run.

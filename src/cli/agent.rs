@@ -121,7 +121,7 @@ fn build(arguments: &RunArguments) -> Result<Arc<Gateway>, Failed> {
     let wrong = |problems: Vec<_>| said(located(path.as_deref(), &problems));
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()));
     let mut snapshot = snapshot.map_err(wrong)?;
-    let means = (&client, &store, &telemetry.metrics);
+    let means = (&client, &store, &telemetry.metrics, None);
     snapshot.equip(means, &Toolbox::default()).map_err(wrong)?;
     Ok(Gateway::new(snapshot, client, store, telemetry))
 }

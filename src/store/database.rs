@@ -304,6 +304,14 @@ impl Backend {
             Self::Postgres => format!("jsonb_each_text(CAST({object} AS jsonb))"),
         }
     }
+
+    /// One member of such an object, or nothing.
+    pub(super) fn member(self, object: &str, name: &str) -> String {
+        match self {
+            Self::Sqlite => format!("json_extract({object}, '$.{name}')"),
+            Self::Postgres => format!("(CAST({object} AS jsonb) ->> '{name}')"),
+        }
+    }
 }
 
 // === impl Row ===

@@ -2,6 +2,7 @@
 //! asks for a run.
 
 mod api;
+mod broker;
 mod doors;
 mod kill;
 mod kinds;
@@ -10,3 +11,4 @@ mod library;
 mod people;
 mod turns;
 mod villain;
+mod watched;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, OpenAsk, Run, Stage, Undoable};
+use super::{Call, Cancel, OpenAsk, Run, Stage, Stretch, Undoable};
 use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
@@ -53,9 +53,12 @@ impl Run {
                 self.had_right |= !is_wrong;
                 self.settle(id, vec![Part::text(error.text())], true);
             }
-            Event::Began { id, .. } => {
+            Event::Began { id, at } => {
                 self.had_right = true;
                 self.stage(id, Stage::Began);
+                if let Some(call) = self.call_mut(id) {
+                    call.began = Some(*at);
+                }
             }
             Event::Done { id, parts, bytes, value, .. } => {
                 self.bytes += bytes;
@@ -63,7 +66,7 @@ impl Run {
                 self.settle(id, parts.clone(), false);
             }
             Event::Failed { id, error, .. } => {
-                if let Some(call) = self.call(id).filter(|_| is_degrading(error)) {
+                if let Some(call) = self.call(id).filter(|_| error.degrades()) {
                     let tool = call.request.tool.clone();
                     self.degraded_tools.insert(tool);
                 }
@@ -155,6 +158,9 @@ impl Run {
             self.waited += at.saturating_sub(since);
         }
         self.state = RunState::Running;
+        let before = self.stretch.map(|stretch| stretch.seq);
+        let (seq, usage, cost) = (self.seq, self.usage, self.cost);
+        self.stretch = Some(Stretch { seq, from: at, before, usage, cost });
     }
 
     /// It waits from now on.
@@ -165,11 +171,13 @@ impl Run {
 
     fn take_model(&mut self, event: &Event) {
         match event {
-            Event::Asked { call, max_tokens, input_estimate, tools, .. } => {
+            Event::Asked { call, model, max_tokens, input_estimate, tools, at, .. } => {
                 self.asks = self.asks.max(*call);
                 self.is_last = !tools && self.limit.is_some();
                 self.open_ask = Some(OpenAsk {
                     call: *call,
+                    model: model.clone(),
+                    at: *at,
                     max_tokens: *max_tokens,
                     input_estimate: *input_estimate,
                     tools: *tools,
@@ -224,6 +232,8 @@ impl Run {
         self.calls.push(Call {
             request: request.clone(),
             stage: Stage::New,
+            began: None,
+            approval: None,
             edited: false,
             allowed: None,
         });
@@ -234,6 +244,9 @@ impl Run {
         match event {
             Event::ApprovalAsked { id, approval, hash, expires_at, .. } => {
                 let (approval, hash) = (approval.clone(), hash.clone());
+                if let Some(call) = self.call_mut(id) {
+                    call.approval = Some(approval.clone());
+                }
                 self.stage(id, Stage::Pending { approval, hash, expires_at: *expires_at });
             }
             Event::Approved { id, args, approval, by, remember, .. } => {
@@ -394,11 +407,6 @@ impl Run {
         let (began, over) = (false, false);
         self.undoable.push(Undoable { id, tool, args, key, began, over });
     }
-}
-
-/// The tool is not there for now, and the answer has to do without.
-fn is_degrading(error: &CallError) -> bool {
-    matches!(error.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
 }
 
 /// The same for the same call, in whatever order its arguments stand.

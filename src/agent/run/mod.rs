@@ -71,6 +71,8 @@ pub struct Run {
     pub bytes: u64,
     pub usage: Usage,
     pub cost: u64,
+    /// The work at it that is under way, or was last.
+    pub stretch: Option<Stretch>,
     pub handoffs: u32,
     pub repairs: u32,
     /// What a person has let pass for the rest of the run, by tool: by which approval, and who.
@@ -94,10 +96,25 @@ pub struct Run {
     pub undoable: Vec<Undoable>,
 }
 
+/// Work at a run, from its beginning or from where it was taken up to where it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The number of its first entry.
+    pub seq: u64,
+    pub from: u64,
+    /// The one before it.
+    pub before: Option<u64>,
+    /// What had been used by then.
+    pub usage: Usage,
+    pub cost: u64,
+}
+
 /// A model that is being asked, or was when the process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenAsk {
     pub call: u32,
+    pub model: String,
+    pub at: u64,
     pub max_tokens: u64,
     pub input_estimate: u64,
     pub tools: bool,
@@ -108,6 +125,10 @@ pub struct OpenAsk {
 pub struct Call {
     pub request: Requested,
     pub stage: Stage,
+    /// When it was begun last.
+    pub began: Option<u64>,
+    /// What a person was asked for it.
+    pub approval: Option<String>,
     /// A person has put in other arguments.
     pub edited: bool,
     /// The digest of what a person has let pass.
@@ -221,6 +242,7 @@ impl Run {
             bytes: 0,
             usage: Usage::default(),
             cost: 0,
+            stretch: None,
             handoffs: 0,
             repairs: 0,
             remembered: BTreeMap::new(),

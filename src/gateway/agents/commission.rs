@@ -14,7 +14,7 @@ use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
-use crate::gateway::{Gateway, Snapshot, bearings, guarding};
+use crate::gateway::{Gateway, Snapshot, bearings, guarding, trace_in};
 use crate::store::Audit;
 
 /// How a model is called that is an agent.
@@ -63,6 +63,7 @@ impl Gateway {
         let house = (Arc::clone(self), self.snapshot());
         let mut call = Call::open(house, Surface::Run, None, None);
         call.admitted(caller);
+        call.is_traced_by(wishes.trace.clone());
         let request = ChatRequest { model: format!("{PREFIX}{agent}"), ..request };
         let mut question = Question::spoken(request);
         let performance = Box::pin(async {
@@ -76,6 +77,26 @@ impl Gateway {
         call.record.status = ended.map_or(202, Error::status);
         call.ends(ended.map_or(Outcome::Ok, |error| outcome_of(error.kind)));
         performance
+    }
+}
+
+impl Gateway {
+    /// Who asks for what is not theirs stands in the audit trail.
+    pub fn notes_refused_agent(self: &Arc<Self>, key: &str, name: &str) {
+        let row = Audit {
+            at: SystemTime::now(),
+            who: key.to_owned(),
+            what: "agent.refused".to_owned(),
+            subject: format!("agent:{name}"),
+            before: None,
+            after: None,
+        };
+        let gateway = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = gateway.store().audit(row).await {
+                tracing::warn!(%error, "a refusal could not be written into the audit trail");
+            }
+        });
     }
 }
 
@@ -97,7 +118,8 @@ pub(super) async fn read(
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
     look_at(call, question, &name).await?;
-    let wishes = wishes(call, (asked(question)?, headers))?;
+    let mut wishes = wishes(call, (asked(question)?, headers))?;
+    wishes.trace = trace_in(headers);
     call.commission(question, (wishes, previous), question.envelope.background)
 }
 
@@ -115,7 +137,8 @@ fn find(call: &mut Call, model: &str) -> Result<String, Error> {
     if caller.is_some_and(|caller| call.house.may_run(caller, name)) {
         return Ok(name.to_owned());
     }
-    call.notes_refused_agent(name);
+    let key = call.key().cloned().unwrap_or_default();
+    call.gateway.notes_refused_agent(&key, name);
     let message = format!("This key may not run the agent `{name}`.");
     Err(Error::new(Kind::AgentNotAllowed, message))
 }
@@ -211,6 +234,7 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         on_disconnect,
         approval_wait: wait.transpose()?.unwrap_or_default(),
         steps,
+        trace: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         budget: None,
         webhook: None,
@@ -248,17 +272,20 @@ impl Call {
         let Some(caller) = self.caller.clone() else {
             return Err(Error::new(Kind::Internal, "The call has no caller."));
         };
+        let client_trace = wishes.trace.clone();
         let trace = self.record.trace.as_ref();
+        let trace = trace.map(|trace| trace.below(self.record.id.span()));
         Ok(Commission {
             agent: request.model.strip_prefix(PREFIX).unwrap_or_default().to_owned(),
             caller,
             surface: self.surface(),
             request,
             budget: wishes.budget,
-            wishes,
+            wishes: RunWishes { trace: None, ..wishes },
             previous,
             answer_id: self.record.id.simple(),
-            trace: trace.map(|trace| trace.below(self.record.id.span())),
+            // Without a collector, its tools stand in its client's trace all the same.
+            trace: trace.or(client_trace),
             background,
         })
     }
@@ -279,23 +306,5 @@ impl Call {
             keeping.is_of(&performance);
         }
         Ok(performance)
-    }
-
-    /// Who asks for what is not theirs stands in the audit trail.
-    fn notes_refused_agent(&self, name: &str) {
-        let row = Audit {
-            at: SystemTime::now(),
-            who: self.key().map_or_else(String::new, ToString::to_string),
-            what: "agent.refused".to_owned(),
-            subject: format!("agent:{name}"),
-            before: None,
-            after: None,
-        };
-        let gateway = Arc::clone(&self.gateway);
-        self.gateway.tasks.spawn(async move {
-            if let Err(error) = gateway.store().audit(row).await {
-                tracing::warn!(%error, "a refusal could not be written into the audit trail");
-            }
-        });
     }
 }

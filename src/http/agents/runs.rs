@@ -15,8 +15,10 @@ use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Performance, RunBudget, RunWishes};
+use crate::gateway::trace_in;
 use crate::http::json;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
+use crate::telemetry::RunSpan;
 
 /// Entries that are read at once.
 const PAGE: u32 = 500;
@@ -101,6 +103,22 @@ pub(super) async fn steps(door: Door, asked: Asked) -> Answer {
     told(&views::page(&story.steps(), None))
 }
 
+/// The run as spans, in the JSON of OTLP: what a collector was sent, and what it would have been.
+pub(super) async fn trace(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let run = door.run(&asked).await?;
+    told(&RunSpan::document(&door.agents.spans(&run).await?))
+}
+
+/// What a tool has given, whole, where a model was shown less of it.
+pub(super) async fn blob(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let missing = || Error::new(Kind::Missing, format!("There is no result `{}`.", asked.id));
+    let found = door.gateway.store().run_blob(&asked.owner(), &asked.id).await;
+    let bytes = found.map_err(|failure| away(&failure))?.ok_or_else(missing)?;
+    Ok(crate::http::body(StatusCode::OK, "application/octet-stream", bytes))
+}
+
 /// A run with what it waits for and what it has said.
 pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let story = Story::of(&journal(door, run.id).await?);
@@ -177,6 +195,7 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         labels: labels(asked.body.get("labels"))?,
         budget: budget(asked.body.get("budget"))?,
         webhook: webhook(&door, asked.text("webhook")?)?,
+        trace: trace_in(&asked.headers),
         ..RunWishes::default()
     };
     let wanted = (request, wishes);

@@ -1,7 +1,7 @@
 //! What a journal comes to for a reader: what a run waits for, what it has said, and its steps one
 //! by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,7 @@ pub(super) struct Story {
     began: BTreeMap<usize, u64>,
     inputs: BTreeMap<String, Value>,
     unknown: BTreeMap<String, Value>,
+    degraded: BTreeSet<String>,
     answer: Option<String>,
     escalated: Option<String>,
     end: Option<Value>,
@@ -53,7 +54,8 @@ impl Story {
 
     /// What it has said last, and how it ended.
     pub(super) fn result(&self) -> Value {
-        json!({"text": self.answer, "end": self.end, "feedback": self.feedback})
+        json!({"text": self.answer, "end": self.end, "feedback": self.feedback,
+            "degraded_tools": self.degraded})
     }
 
     fn take(&mut self, row: &EventRow, event: Event) {
@@ -202,6 +204,9 @@ impl Story {
                 self.ends(row, &id, "completed", fields);
             }
             Event::Failed { id, error, attempts, .. } => {
+                let place = self.calls.get(&id).copied().filter(|_| error.degrades());
+                let tool = place.and_then(|place| self.steps[place]["tool"].as_str());
+                self.degraded.extend(tool.map(str::to_owned));
                 let fields = [("error", json!(error)), ("attempts", json!(attempts))];
                 self.ends(row, &id, "failed", fields);
             }

@@ -7,7 +7,7 @@ use super::{Append, Appended, Begun, EventRow, NewEvent, NewRun, RunFilter, RunR
 use super::{approvals, blobs, deliveries, letters, sessions, signals};
 use crate::canon::{Owner, RunId, RunState};
 use crate::store::database::{Backend, Database, Fault, Row, Value, values};
-use crate::store::{Failure, Store};
+use crate::store::{Failure, Store, audit};
 
 /// The kind of event of which there is one for each call of a model.
 const ANSWER: &str = "model.completed";
@@ -168,6 +168,7 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
     letters::keep(database, &whose, &append.letters, now)?;
     blobs::keep(database, whose.run, &append.blobs)?;
     deliveries::keep(database, &whose, &append.deliveries, now)?;
+    audit::wait(database, &append.audits)?;
     Ok(Some(Appended::Done))
 }
 

@@ -6,6 +6,7 @@
 mod approvals;
 mod blobs;
 mod claims;
+mod counts;
 mod deliveries;
 mod journal;
 mod letters;
@@ -16,7 +17,9 @@ mod signals;
 
 use std::collections::BTreeMap;
 
+pub use self::counts::RunCounts;
 use crate::canon::{Owner, RunId, RunState};
+use crate::store::Audit;
 
 /// A run that is to begin.
 #[derive(Debug, Clone)]
@@ -131,6 +134,8 @@ pub struct Append {
     pub wake_at: Option<u64>,
     pub approvals: Vec<NewApproval>,
     pub letters: Vec<NewLetter>,
+    /// What was done and decided.
+    pub audits: Vec<Audit>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
     pub blobs: Vec<(String, Vec<u8>)>,
     /// What others are to be told of it.

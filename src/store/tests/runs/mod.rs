@@ -64,6 +64,7 @@ fn append(run: RunId, epoch: u64, after: u64) -> Append {
         letters: Vec::new(),
         blobs: Vec::new(),
         deliveries: Vec::new(),
+        audits: Vec::new(),
         withdraw: false,
         signals: 0,
         durable: false,
