@@ -77,11 +77,12 @@ impl Actor {
         self.journal.intend(vec![asked]).await?;
         self.took("assemble", began);
         self.live.voice.turn(&self.name());
+        self.live.voice.takes_off(self.journal.run().await.seq);
         // Who may change something must not act on what was remembered.
         let cache = self.definition.changes_something().then_some(CacheMode::Off);
         let turn = self.turn(request, until, cache).await;
         let receipt = Arc::clone(&turn.receipt);
-        let mut hear = |event: &crate::canon::Event| self.live.voice.hear(event);
+        let mut hear = |event: &crate::canon::Event| self.live.hear(event);
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
         match self.unless_ended(work, until).await? {
             Outcome::Done((Ok(response), receipt)) => {

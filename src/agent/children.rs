@@ -7,15 +7,21 @@ use std::sync::atomic::Ordering;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::actor::{Actor, Rest};
+use super::actor::{Actor, Live, Rest};
+use super::budget::Used;
 use super::definition::{DELEGATE, Definition, HANDOFF};
 use super::event::{CallError, Created, Event, Requested, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::{Run, Stage, result_of};
+use super::staff::{Loaded, Staff};
 use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
 use crate::config::HandoffInput;
-use crate::store::runs::{Begun, NewRun};
+use crate::store::Failure;
+use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
+
+/// Of what the runs below one ask people, so much is shown.
+const MOST_ASKED: u32 = 100;
 
 impl Actor {
     pub(super) async fn hand_off(&self, request: &Requested) -> Result<(), Halt> {
@@ -244,6 +250,53 @@ impl Actor {
             }
         }
         Ok(())
+    }
+}
+
+impl Staff {
+    /// Whoever works at a child that has just begun, with the lease that it began with.
+    pub(super) async fn new_child(
+        self: &Arc<Self>,
+        parent: &Actor,
+        id: RunId,
+    ) -> Result<Option<Actor>, Halt> {
+        let failed = |failure: Failure| Halt::Store(failure.to_string());
+        match self.gateway.store().run(None, id).await.map_err(failed)? {
+            Some(row) => self.child_of(parent, row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whoever works at a child of a run; `None` where that is over or somebody else's.
+    pub(super) async fn child(
+        self: &Arc<Self>,
+        parent: &Actor,
+        id: RunId,
+    ) -> Result<Option<Actor>, Halt> {
+        let store = self.gateway.store();
+        let failed = |failure: Failure| Halt::Store(failure.to_string());
+        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        self.child_of(parent, row).await.map(Some)
+    }
+
+    async fn child_of(self: &Arc<Self>, parent: &Actor, row: RunRow) -> Result<Actor, Halt> {
+        let Loaded { run, last_at } = self.load(&row).await?;
+        let who = (&row, parent.caller.clone());
+        let used = Used::default();
+        let above = Some(Arc::clone(&parent.purse));
+        self.actor((run, last_at), who, (used, above), None).await
+    }
+
+    /// What people are asked by the runs below this one.
+    pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
+        let (root, state) = (Some(live.root), Some("pending".to_owned()));
+        let filter = ApprovalFilter { root, state, ..ApprovalFilter::default() };
+        let mut pending =
+            self.gateway.store().approvals(filter, MOST_ASKED).await.unwrap_or_default();
+        pending.retain(|row| row.run != live.id);
+        pending
     }
 }
 

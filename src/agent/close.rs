@@ -10,7 +10,7 @@ use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
 use super::{view, voice};
-use crate::canon::{Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall, Usage};
+use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
 
@@ -152,23 +152,11 @@ impl Actor {
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        if state == RunState::WaitingClient {
-            let calls: Vec<ToolCall> = run
-                .calls
-                .iter()
-                .filter(|call| call.stage != Stage::Over)
-                .map(|call| as_called(&run.transcript, &call.request.id))
-                .collect::<Option<_>>()
-                .unwrap_or_default();
-            self.live.voice.calls(&name, &calls);
-        } else {
-            for row in &below {
-                let args = serde_json::from_str(&row.args).unwrap_or_default();
-                self.live.voice.item(&name, voice::mcp_approval(&row.id, &row.tool, &args));
-            }
-            let text = view::plea_of(&run, state, &below);
-            self.live.voice.text(&name, &text);
+        for row in &below {
+            let args = serde_json::from_str(&row.args).unwrap_or_default();
+            self.live.voice.item(&name, voice::mcp_approval(&row.id, &row.tool, &args));
         }
+        view::waits(&self.live.voice, (&run, &below), state);
         let usage = run.usage;
         let calls: Vec<String> = run
             .calls
@@ -347,14 +335,4 @@ pub(super) fn since(all: Usage, before: Usage) -> Usage {
         audio_input: all.audio_input.saturating_sub(before.audio_input),
         audio_output: all.audio_output.saturating_sub(before.audio_output),
     }
-}
-
-/// A call as the model has made it.
-fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
-    let parts = transcript.iter().rev().flat_map(|message| &message.parts);
-    let mut parts = parts;
-    parts.find_map(|part: &Part| match &part.content {
-        Content::ToolCall(call) if call.id == id => Some(call.clone()),
-        _ => None,
-    })
 }

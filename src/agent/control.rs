@@ -1,10 +1,11 @@
 //! What people and programs do to runs from outside.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::actor::Live;
 use super::begin::{away, halted};
 use super::event::Resolution;
 use super::people::approval_hash;
@@ -60,6 +61,32 @@ pub struct Verdict {
     /// Later calls of the same tool in the same run pass, too.
     pub remember: bool,
     pub by: String,
+}
+
+/// A run as it goes on, for somebody who reads its journal along.
+#[derive(Debug)]
+pub struct Along {
+    seq: watch::Receiver<u64>,
+    live: Weak<Live>,
+}
+
+impl Along {
+    /// Ready when there may be more to read; false when the run is at work here no more.
+    pub async fn changed(&mut self) -> bool {
+        self.seq.changed().await.is_ok()
+    }
+
+    /// The number of its last entry.
+    pub fn newest(&self) -> u64 {
+        *self.seq.borrow()
+    }
+
+    /// What its model is saying and no entry has yet, piece by piece: those behind the piece
+    /// `part`, of a turn that was asked for by an entry up to `seen`.
+    pub fn in_flight(&self, seen: u64, part: usize) -> Vec<String> {
+        let live = self.live.upgrade();
+        live.map(|live| live.voice.in_flight(seen, part + 1)).unwrap_or_default()
+    }
 }
 
 impl Told {
@@ -207,9 +234,10 @@ impl Staff {
         }))
     }
 
-    /// The number of the last entry of a run that is at work here.
-    pub(super) fn follow(&self, run: RunId) -> Option<watch::Receiver<u64>> {
-        self.live(run).map(|live| live.seq.subscribe())
+    /// A run that is at work here, for whoever reads its journal along.
+    pub(super) fn follow(&self, run: RunId) -> Option<Along> {
+        let live = self.live(run)?;
+        Some(Along { seq: live.seq.subscribe(), live: Arc::downgrade(&live) })
     }
 
     /// A run with all that its journal says of it.

@@ -9,6 +9,7 @@ use crate::canon::{
     Effect, Finish, Format, Message, Part, RunId, RunState, Sampling, StopReason, Tool, ToolChoice,
     Usage,
 };
+use crate::config::StreamMode;
 
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -262,6 +263,9 @@ pub struct Wishes {
     /// Its client hears it as it comes.
     #[serde(default)]
     pub streams: bool,
+    /// What of it, if not what the agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamMode>,
 }
 
 /// A budget that is lower than usual.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 use tokio::time::Instant;
 
 use super::event::Event;
@@ -33,6 +33,8 @@ pub(super) struct Journal {
     closed: AtomicBool,
     /// Finds what others are to be told.
     pub(super) herald: OnceLock<Herald>,
+    /// The number of its last entry, for those who read along.
+    pub(super) seq: watch::Sender<u64>,
 }
 
 /// Why a run cannot go on here.
@@ -70,9 +72,10 @@ impl Journal {
         (epoch, strict): (u64, bool),
     ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let seq = watch::Sender::new(run.seq);
         let (id, run) = (run.id, Mutex::new(run));
         let herald = OnceLock::new();
-        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, herald })
+        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, seq, herald })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -199,6 +202,7 @@ impl Journal {
                     self.watch.tells(&run, event);
                     run.apply(event);
                 }
+                self.seq.send_replace(run.seq);
                 if stand.state.is_waiting() {
                     self.watch.rests(&run, stand.state);
                     run.rests(stand.state, now());

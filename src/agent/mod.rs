@@ -35,7 +35,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::again::Again;
-pub use self::control::{Told, Verdict, may_decide};
+pub use self::control::{Along, Told, Verdict, may_decide};
 use self::staff::Staff;
 use crate::access::Caller;
 use crate::canon::{Owner, RunId};
@@ -60,7 +60,11 @@ impl Agents {
 
     /// Holds leases and takes over what nobody works at, until it is closed.
     pub async fn tend(&self) {
-        Arc::clone(&self.0).tend().await;
+        let ring = || self.0.wake.notify_one();
+        tokio::select! {
+            () = Arc::clone(&self.0).tend() => {}
+            () = self.0.gateway.store().listen(ring) => {}
+        }
     }
 
     /// Takes on nothing more; what is at work here others go on with.
@@ -88,9 +92,14 @@ impl Agents {
         self.0.hash_of(row, tool, args).await
     }
 
-    /// The number of the last entry of a run that is at work here.
-    pub fn follow(&self, run: RunId) -> Option<watch::Receiver<u64>> {
+    /// A run that is at work here, for whoever reads its journal along.
+    pub fn follow(&self, run: RunId) -> Option<Along> {
         self.0.follow(run)
+    }
+
+    /// Changes whenever somebody here begins to work at a run, or goes on with one.
+    pub fn arrivals(&self) -> watch::Receiver<()> {
+        self.0.arrivals.subscribe()
     }
 
     /// A run with all that its journal says of it.

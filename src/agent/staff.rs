@@ -25,10 +25,10 @@ use crate::canon::{Message, RunId, RunState, StopReason, Trace};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
-use crate::gateway::agents::Performance;
+use crate::gateway::agents::{Commission, Performance};
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{ApprovalRow, EventRow, Renewed, RunFilter, RunRow};
+use crate::store::runs::{EventRow, Renewed, RunFilter, RunRow};
 use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
@@ -60,12 +60,24 @@ pub(super) struct Staff {
     /// There may be something to tell others, and that is being done.
     post: Arc<Notify>,
     pub(super) posting: AtomicBool,
+    /// Changes when somebody begins to work at a run.
+    pub(super) arrivals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct Held {
     live: Arc<Live>,
     journal: Arc<Journal>,
+}
+
+/// Whoever listens to a run that goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ear {
+    /// Whether it ends when they leave; the config says, if they do not.
+    on_leave: Option<OnLeave>,
+    /// They hear it as it comes.
+    streams: bool,
+    stream: Option<StreamMode>,
 }
 
 /// A run as the store has it.
@@ -89,6 +101,7 @@ impl Staff {
             closing: AtomicBool::new(false),
             post: Arc::default(),
             posting: AtomicBool::new(false),
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -143,18 +156,6 @@ impl Staff {
         let Some(held) = held else { return Ok(()) };
         held.journal.lose();
         self.gateway.store().renew_runs(vec![(run, held.journal.epoch)], 0).await.map(|_| ())
-    }
-
-    /// What people are asked by the runs below this one.
-    pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
-        let store = self.gateway.store();
-        let (owner, state) = (Some(live.owner.clone()), Some("pending".to_owned()));
-        let pending = store.approvals(owner, state, PAGE).await.unwrap_or_default();
-        let filter = RunFilter { root: Some(live.root), ..RunFilter::default() };
-        let below = store.runs(filter, PAGE).await.unwrap_or_default();
-        let is_below =
-            |row: &ApprovalRow| row.run != live.id && below.iter().any(|child| child.id == row.run);
-        pending.into_iter().filter(is_below).collect()
     }
 
     fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
@@ -284,17 +285,15 @@ impl Staff {
     pub(super) async fn resume(
         self: Arc<Self>,
         row: RunRow,
-        heard: Option<tokio::sync::oneshot::Sender<Performance>>,
+        heard: Option<(tokio::sync::oneshot::Sender<Performance>, Ear)>,
     ) {
         if row.takeovers > 0 {
             self.gateway.telemetry.metrics.agent_takeovers.inc();
         }
-        let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
-        let leaves = heard.is_some() && usual == OnLeave::Cancel;
-        match self.open(&row, leaves).await {
+        match self.open(&row, heard.as_ref().map(|(_, ear)| *ear)).await {
             Ok(Some(actor)) => {
                 // Followed before work begins: what nobody follows may be called off.
-                if let (Some(heard), Some(performance)) = (heard, followed(&actor.live)) {
+                if let (Some((heard, _)), Some(performance)) = (heard, followed(&actor.live)) {
                     let _ = heard.send(performance);
                 }
                 self.work(actor, None).await;
@@ -354,11 +353,15 @@ impl Staff {
     }
 
     /// Whoever goes on with a run that was claimed. `None`: it has ended instead.
-    async fn open(self: &Arc<Self>, row: &RunRow, leaves: bool) -> Result<Option<Actor>, Halt> {
+    async fn open(self: &Arc<Self>, row: &RunRow, ear: Option<Ear>) -> Result<Option<Actor>, Halt> {
         let most = self.gateway.snapshot().config.agent_engine.max_takeovers;
         let Loaded { run, last_at } = self.load(row).await?;
         let caller = match self.caller(&run.created).await {
             Ok(caller) => Ok(caller),
+            // Whether they may is not known just now.
+            Err(error) if error.kind == Kind::Overloaded => {
+                return Err(Halt::Store(error.message.to_string()));
+            }
             Err(error) => Err((StopReason::Denied, error.message.to_string())),
         };
         let caller = match caller {
@@ -376,7 +379,7 @@ impl Staff {
         };
         let used = self.used_before(row).await;
         let parts = (run, last_at);
-        let actor = self.actor(parts, (row, caller), (used, None), leaves).await?;
+        let actor = self.actor(parts, (row, caller), (used, None), ear).await?;
         Ok(Some(actor))
     }
 
@@ -420,7 +423,18 @@ impl Staff {
     async fn caller(&self, created: &Created) -> Result<Caller, Error> {
         let known: CallerRef = serde_json::from_value(created.caller.clone())
             .map_err(|_| Error::new(Kind::Internal, "Its caller is not known any more."))?;
-        self.gateway.recognise(&known).await
+        let caller = self.gateway.recognise(&known).await?;
+        // What its key may run can be another thing now; an agent that is gone is run to its end.
+        let (house, agent) = (self.gateway.snapshot(), created.agent.as_str());
+        let may = match house.config.agents.contains_key(agent) {
+            true => house.may_run(&caller, agent),
+            false => caller.may_run_agent(agent),
+        };
+        if may {
+            return Ok(caller);
+        }
+        let message = format!("Its key may not run the agent `{agent}` any more.");
+        Err(Error::new(Kind::AgentNotAllowed, message))
     }
 
     /// Puts together who works at a run.
@@ -429,7 +443,7 @@ impl Staff {
         (mut run, last_at): (Run, u64),
         (row, caller): (&RunRow, Caller),
         (used, above): (Used, Option<Arc<Purse>>),
-        leaves: bool,
+        ear: Option<Ear>,
     ) -> Result<Actor, Halt> {
         let config = &self.gateway.snapshot().config.agent_engine;
         let definition = Arc::clone(&run.definition);
@@ -443,69 +457,39 @@ impl Staff {
             run.waiting_since = Some(last_at);
         }
         let before = run.usage;
-        let only_final = definition.stream == StreamMode::Final || !run.created.wishes.streams;
+        let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
+        let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
+        let only_final = stream == StreamMode::Final || !streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
+        let (report, is_background) = (report(&run), run.created.wishes.background);
+        let journal = Journal::new(self.means(), run, (row.epoch, strict));
+        let _ = journal.herald.set(self.herald(row.root));
         let live = Arc::new(Live {
             id: row.id,
             root: row.root,
             owner: row.owner.clone(),
             version: row.version.as_str().into(),
             voice: Voice::new(only_final),
-            report: watch::Sender::new(report(&run)),
-            seq: watch::Sender::new(run.seq),
+            stream,
+            report: watch::Sender::new(report),
+            seq: journal.seq.clone(),
             poke: Notify::new(),
             poked: AtomicBool::new(true),
-            leaves: leaves && !run.created.wishes.background,
+            leaves: ear.is_some_and(|ear| ear.leaves(config.on_disconnect)) && !is_background,
             patience: OnceLock::new(),
         });
-        let journal = Journal::new(self.means(), run, (row.epoch, strict));
-        let _ = journal.herald.set(self.herald(row.root));
         let at = now();
         let first =
             if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
         journal.append(vec![first]).await?;
         let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
         self.lives().insert(row.id, held);
+        self.arrivals.send_modify(|()| {});
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
         let wakes = AtomicU64::new(u64::MAX);
         Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals, wakes })
-    }
-
-    /// Whoever works at a child that has just begun, with the lease that it began with.
-    pub(super) async fn new_child(
-        self: &Arc<Self>,
-        parent: &Actor,
-        id: RunId,
-    ) -> Result<Option<Actor>, Halt> {
-        let failed = |failure: Failure| Halt::Store(failure.to_string());
-        match self.gateway.store().run(None, id).await.map_err(failed)? {
-            Some(row) => self.child_of(parent, row).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Whoever works at a child of a run; `None` where that is over or somebody else's.
-    pub(super) async fn child(
-        self: &Arc<Self>,
-        parent: &Actor,
-        id: RunId,
-    ) -> Result<Option<Actor>, Halt> {
-        let store = self.gateway.store();
-        let failed = |failure: Failure| Halt::Store(failure.to_string());
-        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        self.child_of(parent, row).await.map(Some)
-    }
-
-    async fn child_of(self: &Arc<Self>, parent: &Actor, row: RunRow) -> Result<Actor, Halt> {
-        let Loaded { run, last_at } = self.load(&row).await?;
-        let who = (&row, parent.caller.clone());
-        let used = Used::default();
-        let above = Some(Arc::clone(&parent.purse));
-        self.actor((run, last_at), who, (used, above), false).await
     }
 
     /// Reads a run from its journal.
@@ -584,6 +568,20 @@ impl Staff {
         if let Err(error) = self.gateway.store().prune_runs(completed, failed).await {
             tracing::warn!(%error, "old runs could not be let go of");
         }
+    }
+}
+
+// === impl Ear ===
+
+impl Ear {
+    pub(super) fn of(commission: &Commission) -> Self {
+        let wishes = &commission.wishes;
+        let (on_leave, stream) = (wishes.on_disconnect, wishes.stream);
+        Self { on_leave, streams: commission.request.stream, stream }
+    }
+
+    fn leaves(self, usual: OnLeave) -> bool {
+        self.on_leave.unwrap_or(usual) == OnLeave::Cancel
     }
 }
 

@@ -12,6 +12,7 @@ use super::run::{Call, Run, Stage, Step, Stretch};
 use super::staff::Staff;
 use crate::canon::{Money, Part, RunId, RunState, StopReason, Trace, Usage, span_below};
 use crate::config::Capture;
+use crate::guard::Redactor;
 use crate::store::hex;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
 use crate::telemetry::{Fact, RunSpan, RunStep, Told};
@@ -319,6 +320,11 @@ impl Cutter<'_> {
             Capture::None => Vec::new(),
             Capture::Hashes => {
                 vec![(Fact::ArgumentsHash, digest(args())), (Fact::ResultHash, digest(result()))]
+            }
+            Capture::Redacted => {
+                let redactor = Redactor::default();
+                let covered = |text: String| cut(redactor.redact(&text));
+                vec![(Fact::ToolArguments, covered(args())), (Fact::ToolResult, covered(result()))]
             }
             Capture::Full => {
                 vec![(Fact::ToolArguments, cut(args())), (Fact::ToolResult, cut(result()))]

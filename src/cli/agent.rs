@@ -24,7 +24,7 @@ use crate::net::client::Client;
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::runs::RunRow;
+use crate::store::runs::{ApprovalFilter, RunRow};
 use crate::telemetry::{Format, Log, Telemetry};
 use crate::tool::Toolbox;
 
@@ -230,7 +230,9 @@ impl Followed<'_> {
     }
 
     async fn approve(&self) -> Result<bool, Error> {
-        let pending = self.gateway.store().approvals(None, Some("pending".to_owned()), PAGE).await;
+        let pending =
+            ApprovalFilter { state: Some("pending".to_owned()), ..ApprovalFilter::default() };
+        let pending = self.gateway.store().approvals(pending, PAGE).await;
         for approval in pending.map_err(|failure| Error::invalid(failure.to_string()))? {
             let question = format!("{} {}: approve? [y/N] ", approval.tool, approval.args);
             let Some(said) = ask(&question) else { return Ok(false) };

@@ -223,6 +223,16 @@ impl Database {
         Ok(())
     }
 
+    /// Wakes all who listen to this channel, when the transaction is committed. Those on one file
+    /// have to look.
+    pub(super) fn notify(&mut self, channel: &str) -> Result<(), Fault> {
+        if self.backend() == Backend::Postgres {
+            let notify = "SELECT 1 FROM (SELECT pg_notify($1, '')) AS told";
+            self.query(notify, values![channel], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn backend(&self) -> Backend {
         match self {
             Self::Sqlite(_) => Backend::Sqlite,

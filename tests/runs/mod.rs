@@ -9,6 +9,8 @@ mod kinds;
 mod terminal;
 mod library;
 mod people;
+mod steering;
+mod surfaces;
 mod turns;
 mod villain;
 mod watched;

@@ -14,6 +14,7 @@ use super::event::{CallError, Created, Requested};
 use crate::canon::{
     Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
 };
+use crate::config::StreamMode;
 use crate::store::runs::Totals;
 
 /// A run at one moment.
@@ -305,6 +306,11 @@ impl Run {
         let limits = &self.definition;
         let own = limits.limits.steps.min(limits.budget.model_calls);
         lower.map_or(own, |lower| lower.min(own)).max(1)
+    }
+
+    /// What a stream of it shows.
+    pub fn shown(&self) -> StreamMode {
+        self.created.wishes.stream.unwrap_or(self.definition.stream)
     }
 
     pub fn most_tool_calls(&self) -> u32 {

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::{Commission, Performance, RunWishes};
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Outcome, RunId, Surface};
-use crate::config::OnLeave;
+use crate::config::{OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
@@ -42,7 +42,7 @@ impl Snapshot {
         agents.filter(|(name, _)| self.may_run(caller, name)).map(|(name, _)| name.as_str())
     }
 
-    fn may_run(&self, caller: &Caller, name: &str) -> bool {
+    pub fn may_run(&self, caller: &Caller, name: &str) -> bool {
         let agent = self.config.agents.get(name);
         agent.is_some_and(|agent| {
             caller.may_run(name, agent.access_keys.as_deref(), agent.access_users.as_deref())
@@ -217,10 +217,12 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         Some("continue") => Some(OnLeave::Continue),
         Some(_) => return Err(odd(ON_DISCONNECT, "neither `cancel` nor `continue`")),
     };
-    let steps = match header(STREAM)?.as_deref() {
-        None => false,
-        Some("steps") => true,
-        Some(_) => return Err(odd(STREAM, "not `steps`")),
+    let stream = match header(STREAM)?.as_deref() {
+        None => None,
+        Some("live") => Some(StreamMode::Live),
+        Some("final") => Some(StreamMode::Final),
+        Some("steps") => Some(StreamMode::Steps),
+        Some(_) => return Err(odd(STREAM, "none of `live`, `final` and `steps`")),
     };
     let wait = header(APPROVAL_WAIT)?.map(|written| {
         let wait = bearings::duration(&written).map_err(|_| odd(APPROVAL_WAIT, "no time"))?;
@@ -233,7 +235,7 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         idempotency_key: header(IDEMPOTENCY_KEY)?,
         on_disconnect,
         approval_wait: wait.transpose()?.unwrap_or_default(),
-        steps,
+        stream,
         trace: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         budget: None,

@@ -23,7 +23,7 @@ use crate::cache::Follower;
 use crate::canon::{
     Attempt, CallId, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage,
 };
-use crate::config::{CacheMode, OnLeave};
+use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
@@ -91,8 +91,8 @@ pub struct RunWishes {
     pub on_disconnect: Option<OnLeave>,
     /// How long a call waits for an approval before it says that one is needed.
     pub approval_wait: Duration,
-    /// The stream tells of each step.
-    pub steps: bool,
+    /// What a stream shows, if not what the agent says.
+    pub stream: Option<StreamMode>,
     pub labels: BTreeMap<String, String>,
     /// Where its client stands in a trace.
     pub trace: Option<Trace>,
@@ -110,6 +110,10 @@ pub struct Performance {
     pub follower: Follower,
     /// How it stands; the last word comes before the end of what it says.
     pub report: watch::Receiver<Report>,
+    /// What a stream of it shows.
+    pub stream: StreamMode,
+    /// The same was asked before: the name of the answer that was begun then, and when.
+    pub again: Option<(String, u64)>,
 }
 
 /// How a run stands.

@@ -17,7 +17,7 @@ use crate::error::{Error, Kind};
 use crate::gateway::agents::{Performance, RunBudget, RunWishes};
 use crate::gateway::trace_in;
 use crate::http::json;
-use crate::store::runs::{EventRow, RunFilter, RunRow};
+use crate::store::runs::{ApprovalFilter, EventRow, RunFilter, RunRow};
 use crate::telemetry::RunSpan;
 
 /// Entries that are read at once.
@@ -152,13 +152,16 @@ async fn approvals(door: &Door, run: &RunRow) -> Result<Value, Error> {
     if run.state.is_over() {
         return Ok(json!([]));
     }
-    let (owner, state) = (Some(run.owner.clone()), Some("pending".to_owned()));
-    let pending = door.gateway.store().approvals(owner, state, PAGE).await;
+    let of_tree = run.parent.is_none();
+    let filter = ApprovalFilter {
+        state: Some("pending".to_owned()),
+        run: (!of_tree).then_some(run.id),
+        root: of_tree.then_some(run.id),
+        ..ApprovalFilter::default()
+    };
+    let pending = door.gateway.store().approvals(filter, PAGE).await;
     let pending = pending.map_err(|failure| away(&failure))?;
-    let filter = RunFilter { root: Some(run.id), ..RunFilter::default() };
-    let below = door.gateway.store().runs(filter, PAGE).await.map_err(|it| away(&it))?;
-    let is_own = |id: RunId| id == run.id || below.iter().any(|child| child.id == id);
-    Ok(pending.iter().filter(|row| is_own(row.run)).map(views::approval).collect())
+    Ok(pending.iter().map(views::approval).collect())
 }
 
 /// The whole journal of a run.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
 use crate::agent::event::{Event, Requested};
-use crate::canon::{Content, Part};
+use crate::canon::{Content, Part, Role};
 use crate::store::runs::EventRow;
 
 /// The journal of a run, as far as it was read.
@@ -21,6 +21,8 @@ pub(super) struct Story {
     inputs: BTreeMap<String, Value>,
     unknown: BTreeMap<String, Value>,
     degraded: BTreeSet<String>,
+    /// What its user has asked, until a model is.
+    input: Option<String>,
     answer: Option<String>,
     escalated: Option<String>,
     end: Option<Value>,
@@ -60,8 +62,16 @@ impl Story {
 
     fn take(&mut self, row: &EventRow, event: Event) {
         match event {
+            Event::Created(created) => {
+                let user = created.messages.iter().rfind(|it| it.role == Role::User);
+                self.input = user.map(crate::canon::Message::text);
+            }
             Event::Asked { call, model, .. } => {
                 let place = self.step(row, "model");
+                // What comes later is the results of the steps between.
+                if let Some(input) = self.input.take() {
+                    self.set(place, [("input", json!(input))]);
+                }
                 self.models.insert(call, place);
                 self.begin(place, row.at);
                 self.set(place, [("call", json!(call)), ("model", json!(model))]);

@@ -85,7 +85,6 @@ pub(super) async fn run(
     let wishes = RunWishes {
         session: text("session"),
         idempotency_key: said(context, IDEMPOTENCY_KEY),
-        steps: true,
         trace: said(context, TRACEPARENT).and_then(|parent| Trace::read(&parent, None)),
         ..RunWishes::default()
     };

@@ -86,6 +86,9 @@ fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun
     if let Some(session) = &run.session {
         sessions::lead(database, (session, run), now)?;
     }
+    if run.state == RunState::Queued {
+        database.notify(signals::CHANNEL)?;
+    }
     Ok(Some(Begun::New { epoch: u64::from(run.state == RunState::Running) }))
 }
 

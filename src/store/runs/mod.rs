@@ -173,6 +173,19 @@ pub struct NewApproval {
     pub expires_at: u64,
 }
 
+/// Which questions are wanted; the newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ApprovalFilter {
+    /// `None`: everybody's.
+    pub owner: Option<Owner>,
+    pub state: Option<String>,
+    pub run: Option<RunId>,
+    /// Of the whole tree of this run.
+    pub root: Option<RunId>,
+    /// Only those that came before it.
+    pub before: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApprovalRow {
     pub id: String,
