@@ -222,8 +222,11 @@ fn audit(run: &Run, event: &Event) -> Option<Audit> {
             let about = json!({"approval": approval, "approval_hash": hash, "roles": roles});
             row(run, &agent(run), "approval.asked", with(about, run.call(id)))
         }
-        Event::Approved { id, approval, by, args, .. } => {
+        Event::Approved { id, approval, by, args, remember, .. } => {
             let mut about = with(json!({"approval": approval}), run.call(id));
+            if *remember {
+                about["remember"] = json!("run");
+            }
             about["decision"] = json!(if args.is_some() { "edited" } else { "approved" });
             if let Some(args) = args {
                 about["edited_args_sha256"] = json!(hash(args));

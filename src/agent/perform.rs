@@ -148,7 +148,8 @@ impl Actor {
 
     async fn came_to_nothing(&self, request: &Requested, failure: Failure) -> Result<(), Halt> {
         if let FailureKind::NeedsInput { message, schema } = &failure.kind {
-            return self.ask_for(&request.id, message.clone(), Some(Value::clone(schema))).await;
+            let asked = (message.clone(), Some(Value::clone(schema)));
+            return self.ask_for(&request.id, asked, Vec::new()).await;
         }
         if request.effect == Effect::Once && failure.sent == Sent::Maybe {
             return self.nobody_knows(request).await;

@@ -9,6 +9,7 @@ mod kill;
 mod kinds;
 mod library;
 mod mishaps;
+mod people;
 mod sessions;
 mod stage;
 mod steering;
