@@ -1,6 +1,7 @@
 //! Questions that came before, word for word. Of one whose every byte is known it need not be found
 //! out what it asks, nor its answer be put into words again.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Weak};
 
@@ -83,6 +84,15 @@ impl Literals {
         self.known.insert(hash, Arc::new(literal));
     }
 
+    /// Forgets the words of these questions.
+    pub(super) fn forget(&self, gone: &[Digest]) {
+        let gone: HashSet<&Digest> = gone.iter().collect();
+        let of_them = self.known.iter().filter(|(_, literal)| gone.contains(&literal.digest));
+        for (hash, _) in of_them {
+            self.known.invalidate(&*hash);
+        }
+    }
+
     fn hash(&self, wording: &Wording) -> u64 {
         let mut hasher = self.hashing.build_hasher();
         hasher.write(&wording.around);
@@ -91,12 +101,8 @@ impl Literals {
     }
 
     #[cfg(test)]
-    pub(super) fn settle(&self) {
-        self.known.run_pending_tasks();
-    }
-
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> u64 {
+        self.known.run_pending_tasks();
         self.known.weighted_size()
     }
 }

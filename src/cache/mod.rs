@@ -68,6 +68,7 @@ impl Cache {
     pub fn purge(&self, scope: &Scope) -> usize {
         let gone = self.exact.purge(scope);
         self.index.forget(|digest| gone.contains(digest));
+        self.literals.forget(&gone);
         gone.len()
     }
 }

@@ -336,7 +336,12 @@ impl Question {
         // Nothing that our words do not say, and so the same question as one that is as plain.
         let body = Payload::from(Bytes::from_static(b"{}"));
         let mut question = Self::new((body, held), envelope, &HeaderMap::new(), None);
-        let _ = question.chat.set(Ok(Asked { request, repaired: false, restored: false, capped: false }));
+        let _ = question.chat.set(Ok(Asked {
+            request,
+            repaired: false,
+            restored: false,
+            capped: false,
+        }));
         (question.rewritten, question.own) = (true, true);
         question
     }
