@@ -51,6 +51,8 @@ pub enum Kind {
     PreconditionRequired,
     ToolNotFound,
     ToolFailed,
+    /// Only a run waits for the person who has to let it.
+    ApprovalRequired,
     Internal,
 }
 
@@ -296,6 +298,14 @@ const TABLE: &[Row] = &[
         "NOT_FOUND",
     ),
     Row(Kind::ToolFailed, "tool_failed", 502, "server_error", "api_error", "INTERNAL"),
+    Row(
+        Kind::ApprovalRequired,
+        "approval_required",
+        403,
+        "permission_error",
+        "permission_error",
+        "PERMISSION_DENIED",
+    ),
     Row(Kind::Internal, "internal", 500, "server_error", "api_error", "INTERNAL"),
 ];
 

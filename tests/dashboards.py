@@ -149,6 +149,20 @@ method = "POST"
 url = "http://127.0.0.1:{upstream}/refund"
 approval = {{ roles = ["lead"] }}
 input = {{ type = "object", properties = {{ cents = {{ type = "integer" }} }} }}
+[tools.shaky]
+kind = "http"
+effect = "idempotent"
+method = "POST"
+url = "http://127.0.0.1:{upstream}/shaky"
+input = {{ type = "object" }}
+retry = {{ attempts = 2, base = "1ms" }}
+[tools.known]
+kind = "http"
+effect = "read"
+method = "GET"
+url = "http://127.0.0.1:{upstream}/known"
+input = {{ type = "object" }}
+cache = {{ ttl = "1h", scope = "all" }}
 [agents.helper]
 route = "beta/acting"
 instructions = "You help with sums."
@@ -158,6 +172,17 @@ confidence = {{ field = "confidence" }}
 route = "beta/acting"
 instructions = "You refund orders."
 tools = ["refund"]
+[agents.clumsy]
+route = "beta/acting"
+instructions = "Your tool fails."
+tools = ["shaky"]
+[agents.reader]
+route = "beta/acting"
+instructions = "You look things up."
+tools = ["known"]
+[agents.careful]
+route = "spare"
+instructions = "Your first model is broken."
 [agents.restless]
 route = "beta/restless"
 instructions = "You never stop."
@@ -180,6 +205,8 @@ class Upstream(BaseHTTPRequestHandler):
         if self.path == "/v1/traces":
             return self.send(200, b"", {"content-type": "application/x-protobuf"})
         asked = json.loads(body)
+        if self.path == "/shaky":
+            return self.tell(500, {"error": "out of order"})
         if self.path == "/refund":
             return self.tell(200, {"refunded": asked})
         model = asked["model"]
@@ -393,7 +420,7 @@ def one_round(address, pool, number):
 def one_round_of_agents(address, number):
     """A run of each agent; one is decided about by a person, and all are praised."""
     runs = {}
-    for agent in ("helper", "buyer", "restless"):
+    for agent in ("helper", "buyer", "restless", "clumsy", "reader", "careful"):
         status, text = ask(address, f"/v1/agents/{agent}/runs", {"input": f"What is {number}?"}, KEY)
         if status != 202:
             fail(f"a run of {agent} does not begin: {status} {text}")

@@ -183,6 +183,21 @@ async fn a_child_sees_only_what_it_was_given_and_is_told_the_key_of_a_call() {
 }
 
 #[tokio::test]
+async fn a_child_starts_where_its_config_says() {
+    let (folder, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let cwd = format!("cwd = \"{}\"", place.path().display());
+    let (_upstream, gateway) = house(&small("small", folder.path(), &cwd), ALL).await;
+    until("it is started", || children(folder.path()).len() == 1).await;
+    let child = children(folder.path())[0];
+    let real = std::fs::canonicalize(place.path()).unwrap();
+    until("it is there", || {
+        std::fs::read_link(format!("/proc/{child}/cwd")).is_ok_and(|it| it == real)
+    })
+    .await;
+    drop(gateway);
+}
+
+#[tokio::test]
 async fn an_answer_that_is_too_long_ends_its_call_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let tools = small("small", folder.path(), "max_result = \"1MiB\"");
@@ -274,7 +289,8 @@ async fn a_gateway_that_is_killed_leaves_no_child() {
 #[tokio::test]
 async fn a_tool_that_is_described_otherwise_than_approved_is_neither_shown_nor_called() {
     let folder = tempfile::tempdir().unwrap();
-    let tools = small("small", folder.path(), "pin = \"tofu\"");
+    let operator = "[keys.operator]\nsecret = \"sk-operator\"\nrole = \"operator\"\n";
+    let tools = format!("{}{operator}", small("small", folder.path(), "pin = \"tofu\""));
     let (_upstream, gateway) = house(&tools, ALL).await;
     let session = Session::open(&gateway).await;
     session.sees("small__echo").await;
@@ -294,6 +310,24 @@ async fn a_tool_that_is_described_otherwise_than_approved_is_neither_shown_nor_c
     assert!(gateway.metric("switchpoint_mcp_tool_drift_total", &["small"]).await >= 1.0);
     // The others are what they were.
     session.text("small__env", json!({})).await;
+    // An operator sees what has changed, and takes it for what is meant.
+    let pins = "/v1/tools/small/pins";
+    assert_eq!(client::get(gateway.address, pins, KEY).await.status, 404);
+    let shown = client::get(gateway.address, pins, "sk-operator").await.json();
+    let changed: Vec<&Value> = shown["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pin| pin["changed"] == true)
+        .map(|pin| &pin["tool"])
+        .collect();
+    assert_eq!(changed, ["echo"], "{shown}");
+    let body = json!({"tool": "echo"}).to_string();
+    let approved = client::post(gateway.address, pins, "sk-operator", body).await;
+    assert_eq!(approved.status, 200, "{}", approved.text());
+    until_echo(&session).await;
+    let listed = session.ask("tools/list", json!({})).await.to_string();
+    assert!(listed.contains("passwords"), "{listed}");
 }
 
 #[tokio::test]

@@ -384,3 +384,47 @@ async fn what_three_replicas_have_used_is_what_their_ledger_in_postgres_says() {
     let spent = "SELECT coalesce(sum(amount), 0)::bigint FROM {schema}.spent WHERE unit = 'tokens'";
     assert_eq!(schema.number(spent).await, 13 * USED, "as the next start is told");
 }
+
+#[tokio::test]
+async fn a_tool_is_called_no_more_often_than_its_limits_say_by_all_replicas_together() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let tools = Upstream::answering(|_| Script::json(200, "{}")).await;
+    let base = tools.base();
+    let tool = |name: &str, limits: &str| {
+        format!(
+            "[tools.{name}]\nkind = \"http\"\nmethod = \"GET\"\nurl = \"{base}/{name}\"\n\
+             effect = \"read\"\nlimits = {{ {limits} }}\n"
+        )
+    };
+    let keys = "[keys.ci]\nsecret = \"sk-ci\"\ntools = [\"*\"]\n\
+                [keys.bob]\nsecret = \"sk-bob\"\ntools = [\"*\"]\n";
+    let all = format!("{keys}{}{}", tool("all", "tool = \"12/h\""), tool("own", "user = \"3/h\""));
+    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
+    let gateways = gateways(&redis, &upstream, &all).await;
+    let calls = |tool: &'static str, key: &'static str, count: usize| {
+        let mut calls = JoinSet::new();
+        for address in gateways.iter().map(|gateway| gateway.address).cycle().take(count) {
+            let path = format!("/v1/tools/{tool}/call");
+            calls.spawn(async move { client::post(address, &path, key, "{}").await });
+        }
+        calls.join_all()
+    };
+    let called =
+        |path: &str| tools.requests().iter().filter(|request| request.path.ends_with(path)).count();
+    let answers = calls("all", "sk-ci", 60).await;
+    assert_eq!((statuses(&answers), called("/all")), ((12, 48), 12));
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    assert!(refused.header("retry-after").is_some(), "{}", refused.text());
+    for (key, count) in [("sk-ci", 3), ("sk-bob", 6)] {
+        let answers = calls("own", key, 15).await;
+        assert_eq!(
+            (statuses(&answers), called("/own")),
+            ((3, 12), count),
+            "each user has their own"
+        );
+    }
+    // Without the store each replica keeps its own part of what it has not used itself.
+    redis.stop();
+    let answers = calls("all", "sk-bob", 15).await;
+    assert!(statuses(&answers).0 <= 12, "{:?}", statuses(&answers));
+}

@@ -268,6 +268,20 @@ async fn what_was_said_is_shown_only_where_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn what_is_personal_or_secret_is_covered_where_that_is_wanted() {
+    let collector = Collector::start(Mood::Takes).await;
+    let (_upstream, gateway) = house(&collector, "capture = \"redacted\"").await;
+    let asked = ask("plain").replace("Hi", "I am ann@example.com, at ann@example.com.");
+    chat(&gateway, asked).await;
+    let spans = collector.collected(2).await;
+    let call = spans.iter().find(|span| span.name == "chat good").unwrap();
+    let input = told(call, "gen_ai.input.messages");
+    assert!(input.contains("I am [EMAIL_1], at [EMAIL_1]."), "{input}");
+    assert!(told(call, "gen_ai.output.messages").contains("Hello there."));
+    assert!(!format!("{spans:?}").contains("ann@"));
+}
+
+#[tokio::test]
 async fn a_collector_that_stalls_fails_no_call_and_costs_counted_spans() {
     let collector = Collector::start(Mood::Stalls).await;
     let (_upstream, gateway) = house(&collector, "timeout = \"50ms\"\nqueue = \"4KiB\"").await;

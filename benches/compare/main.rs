@@ -20,6 +20,7 @@ mod servers;
 mod subjects;
 mod traffic;
 mod upstream;
+mod wire;
 
 use clap::{Args, Parser, Subcommand};
 

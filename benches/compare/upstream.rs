@@ -2,10 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use memchr::memmem;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     process,
     traffic::{CHUNKS, MODELS},
+    wire::read_request,
 };
 
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
@@ -75,42 +76,6 @@ async fn converse(mut stream: TcpStream, scripts: Arc<Scripts>) -> io::Result<()
         }
     }
     Ok(())
-}
-
-/// Takes one whole request, and returns its body.
-async fn read_request(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<Option<Bytes>> {
-    let (head, body) = loop {
-        if let Some(lengths) = request_lengths(input)? {
-            break lengths;
-        }
-        if stream.read_buf(input).await? == 0 {
-            return Ok(None);
-        }
-    };
-    input.reserve((head + body).saturating_sub(input.len()));
-    while input.len() < head + body {
-        if stream.read_buf(input).await? == 0 {
-            return Ok(None);
-        }
-    }
-    let mut request = input.split_to(head + body).freeze();
-    request.advance(head);
-    Ok(Some(request))
-}
-
-/// The lengths of head and body, once the head is complete.
-fn request_lengths(input: &[u8]) -> io::Result<Option<(usize, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut request = httparse::Request::new(&mut headers);
-    let status = request.parse(input).map_err(io::Error::other)?;
-    let httparse::Status::Complete(head) = status else { return Ok(None) };
-    let length = request
-        .headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
-        .and_then(|header| str::from_utf8(header.value).ok()?.parse().ok())
-        .ok_or_else(|| io::Error::other("a request without content-length"))?;
-    Ok(Some((head, length)))
 }
 
 // === impl Question ===

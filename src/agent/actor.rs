@@ -18,6 +18,7 @@ use super::staff::Staff;
 use super::voice::Voice;
 use crate::access::Caller;
 use crate::canon::{Owner, RunId, RunState, StopReason, Trace, Usage};
+use crate::config::StreamMode;
 use crate::gateway::agents::Report;
 
 /// A run that is at work in this process, for those who look at it from outside.
@@ -28,6 +29,8 @@ pub(super) struct Live {
     pub(super) owner: Owner,
     pub(super) version: Arc<str>,
     pub(super) voice: Voice,
+    /// What a stream of it shows.
+    pub(super) stream: StreamMode,
     pub(super) report: watch::Sender<Report>,
     /// The number of its last entry.
     pub(super) seq: watch::Sender<u64>,
@@ -74,6 +77,15 @@ pub(super) enum Outcome<T> {
 }
 
 impl Live {
+    /// Its model says something.
+    pub(super) fn hear(&self, event: &crate::canon::Event) {
+        self.voice.hear(event);
+        if self.seq.receiver_count() > 0 {
+            // Nothing was added to the journal, but there is more to be read.
+            self.seq.send_modify(|_| {});
+        }
+    }
+
     /// Has whoever works at it look for what came.
     pub(super) fn poke(&self) {
         self.poked.store(true, Ordering::Release);
@@ -82,13 +94,18 @@ impl Live {
 }
 
 impl Actor {
-    /// The place of its calls in its client's trace.
-    pub(super) async fn traceparent(&self) -> Option<String> {
-        self.journal.run().await.created.trace.clone()
+    /// Where those whom it asks stand in its trace.
+    pub(super) async fn trace(&self) -> Trace {
+        let run = self.journal.run().await;
+        self.staff.trace(&run).below(run.span())
     }
 
-    pub(super) async fn trace(&self) -> Option<Trace> {
-        Trace::read(&self.traceparent().await?, None)
+    /// The same for the tool of a call, as W3C Trace Context spells it.
+    pub(super) async fn traceparent(&self, call: &str) -> String {
+        let run = self.journal.run().await;
+        let trace = self.staff.trace(&run);
+        let parent = trace.parent_of_next(run.span_of_call(call), trace.sampled == Some(true));
+        String::from_utf8_lossy(&parent).into_owned()
     }
 
     /// The same as [`Self::drive`], with its type forgotten: agents ask agents.
@@ -150,7 +167,6 @@ impl Actor {
     pub(super) async fn shows(&self) {
         let run = self.journal.run().await;
         let report = report(&run);
-        self.live.seq.send_replace(run.seq);
         drop(run);
         self.live.report.send_replace(report);
     }

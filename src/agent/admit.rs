@@ -88,7 +88,7 @@ impl Staff {
         let toolbox = self.toolbox();
         for name in &definition.require_tools {
             let tool = toolbox.get(name);
-            let is_up = tool.is_some_and(|tool| matches!(tool.health(), Health::Up));
+            let is_up = tool.is_some_and(|tool| matches!(toolbox.health(&tool), Health::Up));
             if !is_up {
                 let message = format!("The tool `{name}`, which the agent needs, is not there.");
                 return Err(Error::new(Kind::Overloaded, message));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -72,10 +73,12 @@ impl Actor {
         self.journal.intend(vec![asked]).await?;
         self.took("assemble", began);
         self.live.voice.turn(&self.name());
+        self.live.voice.takes_off(self.journal.run().await.seq);
         // Who may change something must not act on what was remembered.
         let cache = self.definition.changes_something().then_some(CacheMode::Off);
         let turn = self.turn(request, until, cache).await;
-        let mut hear = |event: &crate::canon::Event| self.live.voice.hear(event);
+        let receipt = Arc::clone(&turn.receipt);
+        let mut hear = |event: &crate::canon::Event| self.live.hear(event);
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
         match self.unless_ended(work, until).await? {
             Outcome::Done((Ok(response), receipt)) => {
@@ -84,27 +87,38 @@ impl Actor {
             Outcome::Done((Err(error), receipt)) => {
                 self.refused(call, error, (receipt, held)).await
             }
-            Outcome::Cancelled => self.broke(call, "cancelled", "The run was cancelled.").await,
-            Outcome::Late => self.was_late(call).await,
+            // The call was settled when it was dropped.
+            Outcome::Cancelled => {
+                let receipt = receipt.get().cloned().unwrap_or_default();
+                self.broke(call, ("cancelled", "The run was cancelled."), (receipt, held)).await
+            }
+            Outcome::Late => {
+                let receipt = receipt.get().cloned().unwrap_or_default();
+                self.was_late(call, (receipt, held)).await
+            }
         }
     }
 
     /// The question as a call of the run's own.
     async fn turn(&self, request: ChatRequest, until: Instant, cache: Option<CacheMode>) -> Turn {
+        let user = self.journal.run().await.created.user.as_deref().map(Into::into);
+        let trace = Some(self.trace().await);
         Turn {
             caller: self.caller.clone(),
             request,
             run: self.journal.id,
             agent: self.definition.agent.as_str().into(),
+            user,
             session: self.live.root.spread(),
-            trace: self.trace().await,
+            trace,
             deadline: until,
             cache,
+            receipt: Arc::default(),
         }
     }
 
-    async fn was_late(&self, call: u32) -> Result<(), Halt> {
-        self.broke(call, "upstream_timeout", "The step took too long.").await?;
+    async fn was_late(&self, call: u32, settled: (Receipt, Held)) -> Result<(), Halt> {
+        self.broke(call, ("upstream_timeout", "The step took too long."), settled).await?;
         if self.journal.run().await.failures > MOST_BREAKS {
             return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
         }
@@ -152,6 +166,7 @@ impl Actor {
             cost: None,
             lost: true,
             at: now(),
+            id: None,
         };
         self.journal.append(vec![lost]).await
     }
@@ -211,6 +226,7 @@ impl Actor {
             fallback_level: receipt.fallback_level,
             cached: receipt.cached,
             at: now(),
+            id: receipt.id.map(|id| id.to_string()),
         });
         events.extend(requested.into_iter().map(|request| Event::Requested(Box::new(request))));
         let done = self.journal.append(events).await;
@@ -251,6 +267,7 @@ impl Actor {
             cost,
             lost: false,
             at: now(),
+            id: receipt.id.map(|id| id.to_string()),
         };
         self.journal.append(vec![failed]).await?;
         let failures = self.journal.run().await.failures;
@@ -273,16 +290,25 @@ impl Actor {
     }
 
     /// The question was called off here.
-    async fn broke(&self, call: u32, code: &str, message: &str) -> Result<(), Halt> {
+    async fn broke(
+        &self,
+        call: u32,
+        (code, message): (&str, &str),
+        (receipt, held): (Receipt, Held),
+    ) -> Result<(), Halt> {
+        let cost = receipt.cost.map(crate::canon::Money::nanos);
+        held.settle(receipt.usage, cost);
         self.live.voice.turn_over(false);
+        self.counts_answer(&receipt, code);
         let failed = Event::AskFailed {
             call,
             code: code.to_owned(),
             message: message.to_owned(),
-            usage: Usage::default(),
-            cost: None,
+            usage: receipt.usage,
+            cost,
             lost: false,
             at: now(),
+            id: receipt.id.map(|id| id.to_string()),
         };
         self.journal.append(vec![failed]).await
     }

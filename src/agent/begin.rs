@@ -12,16 +12,18 @@ use tokio::time::Instant;
 use super::actor::{Actor, Live};
 use super::admit::{drawn, find};
 use super::budget::Used;
+use super::context;
 use super::definition::Definition;
 use super::event::{Ceiling, Created, Event, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
-use super::staff::Staff;
+use super::staff::{Ear, Staff};
+use super::trace::written;
+use super::view::{queued, told};
 use super::words::Words;
-use super::{context, view};
 use crate::access::CallerRef;
-use crate::canon::{Owner, Role, RunId, RunState};
-use crate::config::{OnLeave, SessionConflict};
+use crate::canon::{ChatRequest, Owner, Role, RunId, RunState};
+use crate::config::SessionConflict;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
 use crate::store::hex;
@@ -131,7 +133,7 @@ impl Staff {
         if !told {
             return self.still(&row).await;
         }
-        self.attach(row.id).await
+        self.attach(row.id, Ear::of(commission)).await
     }
 
     /// A run that waits for something else than was said.
@@ -143,7 +145,11 @@ impl Staff {
     }
 
     /// Follows a run from here on, and sees that somebody works at it.
-    pub(super) async fn attach(self: &Arc<Self>, id: RunId) -> Result<Performance, Error> {
+    pub(super) async fn attach(
+        self: &Arc<Self>,
+        id: RunId,
+        ear: Ear,
+    ) -> Result<Performance, Error> {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
             let live = self.live(id);
@@ -153,7 +159,7 @@ impl Staff {
             }
             let claimed = self.gateway.store().claim_run(id, self.lease()).await.map_err(away)?;
             if let Some(row) = claimed
-                && let Some(performance) = self.resumed(row).await
+                && let Some(performance) = self.resumed(row, ear).await
             {
                 return Ok(performance);
             }
@@ -174,10 +180,10 @@ impl Staff {
     }
 
     /// Has somebody go on with a run that is claimed, and follows it.
-    async fn resumed(self: &Arc<Self>, row: RunRow) -> Option<Performance> {
+    async fn resumed(self: &Arc<Self>, row: RunRow, ear: Ear) -> Option<Performance> {
         let (sender, heard) = tokio::sync::oneshot::channel();
         let staff = Arc::clone(self);
-        self.spawn(async move { staff.resume(row, Some(sender)).await });
+        self.spawn(async move { staff.resume(row, Some((sender, ear))).await });
         heard.await.ok()
     }
 
@@ -207,7 +213,7 @@ impl Staff {
             let run = self.whole(&row).await?;
             return Ok(Some(told(&run, &row)));
         }
-        self.attach(run).await.map(Some)
+        self.attach(run, Ear::default()).await.map(Some)
     }
 
     /// The turn that this one comes behind, when it is over.
@@ -273,7 +279,7 @@ impl Staff {
 
     async fn begin(
         self: Arc<Self>,
-        (owner, commission): (Owner, Box<Commission>),
+        (owner, mut commission): (Owner, Box<Commission>),
         (words, previous): (Words, Option<RunRow>),
     ) -> Result<Performance, Error> {
         let user = commission.wishes.user.clone();
@@ -282,6 +288,9 @@ impl Staff {
             Arc::new(self.define((&owner, &commission), user.as_deref(), previous.as_ref())?);
         if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
             self.has_means((&owner, user), (&definition.agent, most)).await?;
+        }
+        if let Some(trace) = &mut commission.trace {
+            trace.sampled = self.samples(trace, &definition.agent);
         }
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
@@ -296,11 +305,7 @@ impl Staff {
         let new = new_run((id, state, &owner), (&commission, &created), self.lease());
         let epoch = match self.gateway.store().begin_run(new).await.map_err(away)? {
             Stored::New { epoch } => epoch,
-            Stored::Known(row) if row.state.is_over() => {
-                let run = self.load(&row).await.map_err(halted)?.run;
-                return Ok(told(&run, &row));
-            }
-            Stored::Known(row) => return self.attach(row.id).await,
+            Stored::Known(row) => return self.once_more(&row, Ear::of(&commission)).await,
             Stored::Conflict => {
                 let message = "This `Idempotency-Key` was used for something else.";
                 return Err(Error::new(Kind::Conflict, message));
@@ -315,6 +320,17 @@ impl Staff {
         self.start((run, epoch), (owner, &commission), place).await
     }
 
+    /// A run that the same was asked of before, under the name that its answer has.
+    async fn once_more(self: &Arc<Self>, row: &RunRow, ear: Ear) -> Result<Performance, Error> {
+        let mut performance = if row.state.is_over() || row.state.is_waiting() {
+            told(&self.whole(row).await?, row)
+        } else {
+            self.attach(row.id, ear).await?
+        };
+        performance.again = Some((row.id.simple(), row.created_at / 1000));
+        Ok(performance)
+    }
+
     /// Has somebody work at a run that has just begun here.
     async fn start(
         self: &Arc<Self>,
@@ -324,9 +340,8 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let row = row_of(&run, (owner, epoch, commission));
         let who = (&row, commission.caller.clone());
-        let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
-        let leaves = commission.wishes.on_disconnect.unwrap_or(usual) == OnLeave::Cancel;
-        let actor = self.actor((run, now()), who, (Used::default(), None), leaves).await;
+        let ear = Some(Ear::of(commission));
+        let actor = self.actor((run, now()), who, (Used::default(), None), ear).await;
         let actor: Actor = actor.map_err(halted)?;
         let wait = commission.wishes.approval_wait;
         if !wait.is_zero() && !commission.background {
@@ -440,9 +455,10 @@ fn created(
             format: request.format.clone(),
             tool_choice: request.tool_choice.clone(),
             parallel_tool_calls: request.parallel_tool_calls,
-            max_tool_calls: None,
+            max_tool_calls: most_tool_calls(request),
             background: commission.background,
             streams: request.stream,
+            stream: commission.wishes.stream,
         },
         caller,
         user,
@@ -460,16 +476,15 @@ fn created(
         compensates: false,
         forked_from: None,
         labels: commission.wishes.labels.clone(),
-        trace: commission.trace.as_ref().map(parent_text),
+        trace: commission.trace.as_ref().map(written),
         at: now(),
     })
 }
 
-/// As W3C Trace Context spells it.
-fn parent_text(trace: &crate::canon::Trace) -> String {
-    let sampled = trace.sampled.unwrap_or(false);
-    let written = trace.parent_of_next(trace.parent, sampled);
-    String::from_utf8_lossy(&written).into_owned()
+/// What the responses API calls so.
+fn most_tool_calls(request: &ChatRequest) -> Option<u32> {
+    let most = request.extras.fields.get("max_tool_calls")?.as_u64()?;
+    Some(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 /// The client's key, and the digest of what it asks with it.
@@ -481,15 +496,6 @@ fn idempotency(commission: &Commission) -> Option<(String, String)> {
         "session": commission.wishes.session,
     });
     Some((key, hex(&Sha256::digest(asked.to_string()))))
-}
-
-/// A run that waits for a place: its client asks for it later.
-fn queued(id: RunId, (created, definition): (Created, Arc<Definition>)) -> Performance {
-    let version = definition.version.as_str().into();
-    let run = Run::new(id, created, definition, Vec::new());
-    let (_, report) = tokio::sync::watch::channel(super::actor::report(&run));
-    let follower = crate::cache::Follower::of(&Arc::default());
-    Performance { run: id, version, follower, report }
 }
 
 fn new_run(
@@ -547,8 +553,8 @@ fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> R
 pub(super) fn followed(live: &Arc<Live>) -> Option<Performance> {
     let follower = live.voice.tape().follow()?;
     let report: tokio::sync::watch::Receiver<Report> = live.report.subscribe();
-    let version = live.version.clone();
-    Some(Performance { run: live.id, version, follower, report })
+    let (version, stream) = (live.version.clone(), live.stream);
+    Some(Performance { run: live.id, version, follower, report, stream, again: None })
 }
 
 fn busy(row: &RunRow) -> Error {
@@ -569,26 +575,4 @@ pub(super) fn away(failure: crate::store::Failure) -> Error {
 pub(super) fn halted(halt: Halt) -> Error {
     tracing::error!(%halt, "a run cannot go on");
     Error::new(Kind::Overloaded, "The run cannot be kept at the moment; try again.")
-}
-
-/// What a run has to say that nobody works at: its end, or what it waits for.
-fn told(run: &Run, row: &RunRow) -> Performance {
-    let voice = super::voice::Voice::new(false);
-    let name = format!("agent/{}", run.definition.agent);
-    let follower = crate::cache::Follower::of(voice.tape());
-    if run.state.is_over() {
-        voice.parts(&name, &run.answer());
-        if let Some(text) = view::last_words(run) {
-            voice.text(&name, &text);
-        }
-    } else {
-        voice.text(&name, &view::plea(run, run.state));
-    }
-    match view::failure(run) {
-        Some(error) => voice.fail(error),
-        None => voice.end(&name, super::ask::told(run.finish), run.usage),
-    }
-    let report = super::actor::report(run);
-    let (_, report) = tokio::sync::watch::channel(report);
-    Performance { run: row.id, version: row.version.as_str().into(), follower, report }
 }

@@ -11,6 +11,7 @@ use super::definition::{DELEGATE, Definition, HANDOFF};
 use super::event::{CallError, Created, Event, Requested, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Stage;
+use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
 use crate::config::HandoffInput;
 use crate::store::runs::{Begun, NewRun};
@@ -130,7 +131,7 @@ impl Actor {
             compensates: false,
             forked_from: None,
             labels: BTreeMap::new(),
-            trace: run.created.trace.clone(),
+            trace: Some(written(&self.staff.trace(&run).below(run.span()))),
             at: now(),
         };
         drop(run);

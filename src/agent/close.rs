@@ -10,7 +10,7 @@ use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
 use super::view;
-use crate::canon::{Content, Effect, FinishReason, Part, RunState, StopReason, ToolCall, Usage};
+use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
 
@@ -146,19 +146,7 @@ impl Actor {
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        if state == RunState::WaitingClient {
-            let calls: Vec<ToolCall> = run
-                .calls
-                .iter()
-                .filter(|call| call.stage != Stage::Over)
-                .map(|call| as_called(&run.transcript, &call.request.id))
-                .collect::<Option<_>>()
-                .unwrap_or_default();
-            self.live.voice.calls(&name, &calls);
-        } else {
-            let text = view::plea(&run, state);
-            self.live.voice.text(&name, &text);
-        }
+        view::waits(&self.live.voice, &run, state);
         let usage = run.usage;
         let calls: Vec<String> = run
             .calls
@@ -245,7 +233,7 @@ impl Actor {
             args: undo.args.clone(),
             idempotency_key: undo.key.clone(),
             user: None,
-            traceparent: self.traceparent().await,
+            traceparent: Some(self.traceparent("").await),
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
         };
@@ -315,15 +303,11 @@ impl Actor {
         metrics.agent_run_seconds.with_label_values(&[agent, state]).observe(seconds);
         let cost = crate::canon::Money::from_nanos(run.cost).usd();
         metrics.agent_run_cost.with_label_values(&[agent]).observe(cost);
-        tracing::info!(
-            run_id = %run.id, agent, version = %run.created.version, outcome = state, reason,
-            steps = run.asks, tool_calls = run.tool_calls, "a run has ended"
-        );
     }
 }
 
 /// What was used for this answer; what was used before it, its client has been told.
-fn since(all: Usage, before: Usage) -> Usage {
+pub(super) fn since(all: Usage, before: Usage) -> Usage {
     Usage {
         input: all.input.saturating_sub(before.input),
         cache_read: all.cache_read.saturating_sub(before.cache_read),
@@ -334,14 +318,4 @@ fn since(all: Usage, before: Usage) -> Usage {
         audio_input: all.audio_input.saturating_sub(before.audio_input),
         audio_output: all.audio_output.saturating_sub(before.audio_output),
     }
-}
-
-/// A call as the model has made it.
-fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
-    let parts = transcript.iter().rev().flat_map(|message| &message.parts);
-    let mut parts = parts;
-    parts.find_map(|part: &Part| match &part.content {
-        Content::ToolCall(call) if call.id == id => Some(call.clone()),
-        _ => None,
-    })
 }

@@ -1,18 +1,20 @@
 //! What people and programs do to runs from outside.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::actor::Live;
 use super::begin::{away, halted};
 use super::event::Resolution;
 use super::people::approval_hash;
 use super::staff::Staff;
 use crate::access::Caller;
-use crate::canon::RunId;
+use crate::canon::{Part, RunId};
 use crate::error::{Error, Kind};
 use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
+use crate::tool::Failure;
 
 /// Something that a run is to know.
 #[derive(Debug, Clone)]
@@ -57,6 +59,32 @@ pub struct Verdict {
     pub args: Option<Value>,
     pub comment: Option<String>,
     pub by: String,
+}
+
+/// A run as it goes on, for somebody who reads its journal along.
+#[derive(Debug)]
+pub struct Along {
+    seq: watch::Receiver<u64>,
+    live: Weak<Live>,
+}
+
+impl Along {
+    /// Ready when there may be more to read; false when the run is at work here no more.
+    pub async fn changed(&mut self) -> bool {
+        self.seq.changed().await.is_ok()
+    }
+
+    /// The number of its last entry.
+    pub fn newest(&self) -> u64 {
+        *self.seq.borrow()
+    }
+
+    /// What its model is saying and no entry has yet, piece by piece: those behind the piece
+    /// `part`, of a turn that was asked for by an entry up to `seen`.
+    pub fn in_flight(&self, seen: u64, part: usize) -> Vec<String> {
+        let live = self.live.upgrade();
+        live.map(|live| live.voice.in_flight(seen, part + 1)).unwrap_or_default()
+    }
 }
 
 impl Told {
@@ -156,12 +184,27 @@ impl Staff {
         Some(approval_hash(definition, args))
     }
 
-    /// Work that came to nothing is to be tried again: a tool's call by the same key.
+    /// Work that came to nothing is tried again: a tool's call by the same key. If that comes to
+    /// nothing too, the letter stays open.
     pub(super) async fn retry_letter(self: &Arc<Self>, letter: &LetterRow) -> Result<Value, Error> {
+        let tried = self.try_letter(letter).await;
+        let (error, attempts) = match &tried {
+            Ok(Ok(result)) => return Ok(json!({"outcome": "done", "result": result})),
+            Ok(Err(failure)) => (failure.message.clone(), failure.attempts),
+            Err(_) => (letter.error.clone(), 0),
+        };
+        let reopened = self.gateway.store().reopen_letter(&letter.id, (error, attempts)).await;
+        reopened.map_err(away)?;
+        let told = |it: Failure| json!({"outcome": it.kind.name(), "message": it.message});
+        Ok(tried?.map_or_else(told, |result| result))
+    }
+
+    async fn try_letter(&self, letter: &LetterRow) -> Result<Result<Value, Failure>, Error> {
         let payload: Value = serde_json::from_str(&letter.payload).unwrap_or_default();
         let text = |name: &str| payload.get(name).and_then(Value::as_str);
         let Some(tool) = text("tool").and_then(|name| self.toolbox().get(name)) else {
-            let message = "What this letter is about cannot be tried again.";
+            let message = "This letter is about no call of a tool that there is; a run is tried \
+                           again by `POST /v1/agents/runs/{id}/replay`.";
             return Err(Error::new(Kind::Conflict, message));
         };
         let args = payload.get("args").cloned().unwrap_or_default();
@@ -175,21 +218,16 @@ impl Staff {
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
         };
-        match tool.call(&invocation).await {
-            Ok(output) => {
-                let text: String =
-                    output.parts.iter().filter_map(crate::canon::Part::as_text).collect();
-                Ok(
-                    json!({"outcome": "done", "result": output.value.unwrap_or_else(|| Value::from(text))}),
-                )
-            }
-            Err(failure) => Ok(json!({"outcome": failure.kind.name(), "message": failure.message})),
-        }
+        Ok(tool.call(&invocation).await.map(|output| {
+            let text: String = output.parts.iter().filter_map(Part::as_text).collect();
+            output.value.unwrap_or_else(|| Value::from(text))
+        }))
     }
 
-    /// The number of the last entry of a run that is at work here.
-    pub(super) fn follow(&self, run: RunId) -> Option<watch::Receiver<u64>> {
-        self.live(run).map(|live| live.seq.subscribe())
+    /// A run that is at work here, for whoever reads its journal along.
+    pub(super) fn follow(&self, run: RunId) -> Option<Along> {
+        let live = self.live(run)?;
+        Some(Along { seq: live.seq.subscribe(), live: Arc::downgrade(&live) })
     }
 
     /// A run with all that its journal says of it.

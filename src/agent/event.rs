@@ -9,6 +9,7 @@ use crate::canon::{
     Effect, Finish, Format, Message, Part, RunId, RunState, Sampling, StopReason, Tool, ToolChoice,
     Usage,
 };
+use crate::config::StreamMode;
 
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub enum Event {
         fallback_level: u32,
         cached: bool,
         at: u64,
+        /// As whom the access log and the ledger know it.
+        #[serde(default)]
+        id: Option<String>,
     },
     /// It gave no answer; what it used is counted nevertheless.
     #[serde(rename = "model.failed")]
@@ -60,6 +64,8 @@ pub enum Event {
         /// The process ended while it was asked.
         lost: bool,
         at: u64,
+        #[serde(default)]
+        id: Option<String>,
     },
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]
@@ -220,6 +226,9 @@ pub struct Wishes {
     /// Its client hears it as it comes.
     #[serde(default)]
     pub streams: bool,
+    /// What of it, if not what the agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamMode>,
 }
 
 /// A budget that is lower than usual.
@@ -347,6 +356,11 @@ impl CallError {
     #[must_use]
     pub fn retryable(self) -> Self {
         Self { retryable: true, ..self }
+    }
+
+    /// Whether the tool is not there for now, so that the answer has to do without.
+    pub fn degrades(&self) -> bool {
+        matches!(self.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
     }
 
     /// What stands in the place of a result.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
+use tokio::time::Instant;
 
 use super::event::Event;
+use super::observe::{self, Watch};
 use super::run::Run;
 use crate::canon::{RunId, RunState, StopReason};
 use crate::net::tasks::Tasks;
@@ -20,6 +22,7 @@ pub(super) struct Journal {
     pub(super) epoch: u64,
     store: Store,
     tasks: Tasks,
+    watch: Watch,
     run: Mutex<Run>,
     /// Intents are on the disk before anything happens.
     strict: bool,
@@ -27,6 +30,8 @@ pub(super) struct Journal {
     lost: AtomicBool,
     /// The store knows that the run is over.
     closed: AtomicBool,
+    /// The number of its last entry, for those who read along.
+    pub(super) seq: watch::Sender<u64>,
 }
 
 /// Why a run cannot go on here.
@@ -59,13 +64,14 @@ struct Stand {
 
 impl Journal {
     pub(super) fn new(
-        (store, tasks): (Store, Tasks),
+        (store, tasks, watch): (Store, Tasks, Watch),
         run: Run,
         (epoch, strict): (u64, bool),
     ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let seq = watch::Sender::new(run.seq);
         let (id, run) = (run.id, Mutex::new(run));
-        Arc::new(Self { id, epoch, store, tasks, run, strict, lost, closed })
+        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, seq })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -173,16 +179,23 @@ impl Journal {
             approvals: beside.approvals,
             letters: beside.letters,
             blobs: beside.blobs,
+            audits: observe::audits(&run, &events),
             withdraw: stand.state.is_over(),
             signals: beside.signals,
             durable: beside.intent && self.strict,
         };
-        match self.store.append_run(append).await {
+        let (strict, began) = (append.durable, Instant::now());
+        let appended = self.store.append_run(append).await;
+        self.watch.stored(strict, began.elapsed());
+        match appended {
             Ok(Appended::Done) => {
                 for event in &events {
+                    self.watch.tells(&run, event);
                     run.apply(event);
                 }
+                self.seq.send_replace(run.seq);
                 if stand.state.is_waiting() {
+                    self.watch.rests(&run, stand.state);
                     run.rests(stand.state, now());
                 }
                 Ok(())

@@ -14,11 +14,14 @@ mod context;
 mod control;
 pub mod definition;
 pub mod event;
+mod gauges;
 mod journal;
+mod observe;
 mod people;
 mod perform;
 pub mod run;
 mod staff;
+mod trace;
 mod view;
 mod voice;
 mod when;
@@ -30,7 +33,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::again::Again;
-pub use self::control::{Told, Verdict, may_decide};
+pub use self::control::{Along, Told, Verdict, may_decide};
 use self::staff::Staff;
 use crate::access::Caller;
 use crate::canon::{Owner, RunId};
@@ -39,6 +42,7 @@ use crate::gateway::Gateway;
 use crate::gateway::agents::{Commission, Conductor, Doing, Performance};
 use crate::net::workers::Workers;
 use crate::store::runs::{ApprovalRow, Decided, LetterRow, RunRow};
+use crate::telemetry::RunSpan;
 
 /// The handle of those who run agents.
 #[derive(Debug, Clone)]
@@ -54,7 +58,11 @@ impl Agents {
 
     /// Holds leases and takes over what nobody works at, until it is closed.
     pub async fn tend(&self) {
-        Arc::clone(&self.0).tend().await;
+        let ring = || self.0.wake.notify_one();
+        tokio::select! {
+            () = Arc::clone(&self.0).tend() => {}
+            () = self.0.gateway.store().listen(ring) => {}
+        }
     }
 
     /// Takes on nothing more; what is at work here others go on with.
@@ -82,14 +90,24 @@ impl Agents {
         self.0.hash_of(row, tool, args).await
     }
 
-    /// The number of the last entry of a run that is at work here.
-    pub fn follow(&self, run: RunId) -> Option<watch::Receiver<u64>> {
+    /// A run that is at work here, for whoever reads its journal along.
+    pub fn follow(&self, run: RunId) -> Option<Along> {
         self.0.follow(run)
+    }
+
+    /// Changes whenever somebody here begins to work at a run, or goes on with one.
+    pub fn arrivals(&self) -> watch::Receiver<()> {
+        self.0.arrivals.subscribe()
     }
 
     /// A run with all that its journal says of it.
     pub async fn whole(&self, row: &RunRow) -> Result<run::Run, Error> {
         self.0.whole(row).await
+    }
+
+    /// What a trace shows of a run and of those that it began.
+    pub async fn spans(&self, row: &RunRow) -> Result<Vec<RunSpan>, Error> {
+        self.0.spans(row).await.map_err(begin::halted)
     }
 
     /// Tries again what came to nothing, and says what came of it.

@@ -76,7 +76,7 @@ impl Actor {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
             user: Some(user.as_deref().unwrap_or_else(|| self.live.owner.as_str()).into()),
-            traceparent: self.traceparent().await,
+            traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer,
         };
@@ -85,11 +85,13 @@ impl Actor {
         let seconds = Some(clock.elapsed().as_secs_f64());
         match done {
             Ok(output) => {
+                self.counts_attempts(&request.tool, (output.attempts, output.cached));
                 let outcome = if output.cached { "cached" } else { "ok" };
                 self.counts_call(&request.tool, outcome, seconds);
                 self.done(request, (&tool, output)).await
             }
             Err(failure) => {
+                self.counts_attempts(&request.tool, (failure.attempts, false));
                 self.counts_call(&request.tool, failure.kind.name(), seconds);
                 self.came_to_nothing(request, failure).await
             }
@@ -217,7 +219,7 @@ impl Actor {
             args,
             idempotency_key: format!("{}-probe", request.key),
             user: None,
-            traceparent: self.traceparent().await,
+            traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer: None,
         };
@@ -241,6 +243,17 @@ impl Actor {
                 Ok(true)
             }
             Err(_) => Ok(false),
+        }
+    }
+
+    /// Of a tool that is there.
+    fn counts_attempts(&self, tool: &str, (made, cached): (u32, bool)) {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        if made > 1 {
+            metrics.agent_tool_retries.with_label_values(&[tool]).inc_by(u64::from(made - 1));
+        }
+        if cached {
+            metrics.agent_tool_cache_hits.with_label_values(&[tool]).inc();
         }
     }
 

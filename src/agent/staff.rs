@@ -13,23 +13,28 @@ use super::begin::followed;
 use super::budget::{Purse, Used};
 use super::definition::Definition;
 use super::event::{Created, Event};
+use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
+use super::observe::Watch;
 use super::run::Run;
+use super::trace::trace_of;
 use super::voice::Voice;
 use crate::access::{Caller, CallerRef};
-use crate::canon::{Message, RunId, RunState, StopReason};
+use crate::canon::{Message, RunId, RunState, StopReason, Trace};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
-use crate::gateway::agents::Performance;
+use crate::gateway::agents::{Commission, Performance};
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{Renewed, RunFilter, RunRow};
+use crate::store::runs::{EventRow, Renewed, RunFilter, RunRow};
 use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
 /// How often leases are held on to and new work is looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// How often what waits is counted.
+const COUNTED: Duration = Duration::from_secs(5);
 /// Entries that are read at once.
 const PAGE: u32 = 1000;
 /// Turns of a session that are remembered.
@@ -51,12 +56,24 @@ pub(super) struct Staff {
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
     closing: AtomicBool,
+    /// Changes when somebody begins to work at a run.
+    pub(super) arrivals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct Held {
     live: Arc<Live>,
     journal: Arc<Journal>,
+}
+
+/// Whoever listens to a run that goes on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ear {
+    /// Whether it ends when they leave; the config says, if they do not.
+    on_leave: Option<OnLeave>,
+    /// They hear it as it comes.
+    streams: bool,
+    stream: Option<StreamMode>,
 }
 
 /// A run as the store has it.
@@ -78,6 +95,7 @@ impl Staff {
             paused: Mutex::default(),
             begun: Mutex::default(),
             closing: AtomicBool::new(false),
+            arrivals: watch::Sender::new(()),
         })
     }
 
@@ -86,8 +104,21 @@ impl Staff {
     }
 
     /// What journals are kept with.
-    fn means(&self) -> (Store, Tasks) {
-        (self.gateway.store().clone(), self.gateway.tasks.clone())
+    fn means(&self) -> (Store, Tasks, Watch) {
+        let watch = Watch::new(&self.gateway);
+        (self.gateway.store().clone(), self.gateway.tasks.clone(), watch)
+    }
+
+    /// The trace of a run, and whether it is kept: that is said to all whom it asks.
+    pub(super) fn trace(&self, run: &Run) -> Trace {
+        let trace = trace_of(run.id, &run.created);
+        Trace { sampled: self.samples(&trace, &run.created.agent), ..trace }
+    }
+
+    pub(super) fn samples(&self, trace: &Trace, agent: &str) -> Option<bool> {
+        let traces = self.gateway.telemetry.traces.as_ref();
+        let own = traces.map(|traces| traces.samples(trace, Some(&format!("agent/{agent}"))));
+        own.or(trace.sampled)
     }
 
     /// How long a lease holds, in milliseconds.
@@ -116,6 +147,7 @@ impl Staff {
     /// old.
     pub(super) async fn tend(self: Arc<Self>) {
         let mut pruned = tokio::time::Instant::now();
+        let (mut shown, mut counted) = (Shown::default(), None);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
@@ -130,6 +162,11 @@ impl Staff {
             }
             self.know_paused().await;
             self.take_over().await;
+            self.seal_audit().await;
+            if counted.is_none_or(|at: tokio::time::Instant| at.elapsed() >= COUNTED) {
+                self.show_what_waits(&mut shown).await;
+                counted = Some(tokio::time::Instant::now());
+            }
             if pruned.elapsed() > Duration::from_mins(10) {
                 pruned = tokio::time::Instant::now();
                 self.prune().await;
@@ -151,6 +188,14 @@ impl Staff {
             .collect();
         if !held.is_empty() {
             let _ = self.gateway.store().renew_runs(held, 0).await;
+        }
+        self.seal_audit().await;
+    }
+
+    /// What runs have done goes into the audit trail for good.
+    async fn seal_audit(&self) {
+        if let Err(error) = self.gateway.store().seal_audit().await {
+            tracing::warn!(%error, "what runs have done waits to go into the audit trail");
         }
     }
 
@@ -218,17 +263,15 @@ impl Staff {
     pub(super) async fn resume(
         self: Arc<Self>,
         row: RunRow,
-        heard: Option<tokio::sync::oneshot::Sender<Performance>>,
+        heard: Option<(tokio::sync::oneshot::Sender<Performance>, Ear)>,
     ) {
         if row.takeovers > 0 {
             self.gateway.telemetry.metrics.agent_takeovers.inc();
         }
-        let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
-        let leaves = heard.is_some() && usual == OnLeave::Cancel;
-        match self.open(&row, leaves).await {
+        match self.open(&row, heard.as_ref().map(|(_, ear)| *ear)).await {
             Ok(Some(actor)) => {
                 // Followed before work begins: what nobody follows may be called off.
-                if let (Some(heard), Some(performance)) = (heard, followed(&actor.live)) {
+                if let (Some((heard, _)), Some(performance)) = (heard, followed(&actor.live)) {
                     let _ = heard.send(performance);
                 }
                 self.work(actor, None).await;
@@ -288,11 +331,15 @@ impl Staff {
     }
 
     /// Whoever goes on with a run that was claimed. `None`: it has ended instead.
-    async fn open(self: &Arc<Self>, row: &RunRow, leaves: bool) -> Result<Option<Actor>, Halt> {
+    async fn open(self: &Arc<Self>, row: &RunRow, ear: Option<Ear>) -> Result<Option<Actor>, Halt> {
         let most = self.gateway.snapshot().config.agent_engine.max_takeovers;
         let Loaded { run, last_at } = self.load(row).await?;
         let caller = match self.caller(&run.created).await {
             Ok(caller) => Ok(caller),
+            // Whether they may is not known just now.
+            Err(error) if error.kind == Kind::Overloaded => {
+                return Err(Halt::Store(error.message.to_string()));
+            }
             Err(error) => Err((StopReason::Denied, error.message.to_string())),
         };
         let caller = match caller {
@@ -310,7 +357,7 @@ impl Staff {
         };
         let used = self.used_before(row).await;
         let parts = (run, last_at);
-        let actor = self.actor(parts, (row, caller), (used, None), leaves).await?;
+        let actor = self.actor(parts, (row, caller), (used, None), ear).await?;
         Ok(Some(actor))
     }
 
@@ -353,7 +400,18 @@ impl Staff {
     async fn caller(&self, created: &Created) -> Result<Caller, Error> {
         let known: CallerRef = serde_json::from_value(created.caller.clone())
             .map_err(|_| Error::new(Kind::Internal, "Its caller is not known any more."))?;
-        self.gateway.recognise(&known).await
+        let caller = self.gateway.recognise(&known).await?;
+        // What its key may run can be another thing now; an agent that is gone is run to its end.
+        let (house, agent) = (self.gateway.snapshot(), created.agent.as_str());
+        let may = match house.config.agents.contains_key(agent) {
+            true => house.may_run(&caller, agent),
+            false => caller.may_run_agent(agent),
+        };
+        if may {
+            return Ok(caller);
+        }
+        let message = format!("Its key may not run the agent `{agent}` any more.");
+        Err(Error::new(Kind::AgentNotAllowed, message))
     }
 
     /// Puts together who works at a run.
@@ -362,7 +420,7 @@ impl Staff {
         (mut run, last_at): (Run, u64),
         (row, caller): (&RunRow, Caller),
         (used, above): (Used, Option<Arc<Purse>>),
-        leaves: bool,
+        ear: Option<Ear>,
     ) -> Result<Actor, Halt> {
         let config = &self.gateway.snapshot().config.agent_engine;
         let definition = Arc::clone(&run.definition);
@@ -376,29 +434,34 @@ impl Staff {
             run.waiting_since = Some(last_at);
         }
         let before = run.usage;
-        let only_final = definition.stream == StreamMode::Final || !run.created.wishes.streams;
+        let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
+        let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
+        let only_final = stream == StreamMode::Final || !streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
+        let (report, is_background) = (report(&run), run.created.wishes.background);
+        let journal = Journal::new(self.means(), run, (row.epoch, strict));
         let live = Arc::new(Live {
             id: row.id,
             root: row.root,
             owner: row.owner.clone(),
             version: row.version.as_str().into(),
             voice: Voice::new(only_final),
-            report: watch::Sender::new(report(&run)),
-            seq: watch::Sender::new(run.seq),
+            stream,
+            report: watch::Sender::new(report),
+            seq: journal.seq.clone(),
             poke: Notify::new(),
             poked: AtomicBool::new(true),
-            leaves: leaves && !run.created.wishes.background,
+            leaves: ear.is_some_and(|ear| ear.leaves(config.on_disconnect)) && !is_background,
             patience: OnceLock::new(),
         });
-        let journal = Journal::new(self.means(), run, (row.epoch, strict));
         let at = now();
         let first =
             if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
         journal.append(vec![first]).await?;
         let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
         self.lives().insert(row.id, held);
+        self.arrivals.send_modify(|()| {});
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
         Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
@@ -419,7 +482,7 @@ impl Staff {
         let who = (&row, parent.caller.clone());
         let used = Used::default();
         let above = Some(Arc::clone(&parent.purse));
-        self.actor((run, last_at), who, (used, above), false).await.map(Some)
+        self.actor((run, last_at), who, (used, above), None).await.map(Some)
     }
 
     /// Reads a run from its journal.
@@ -436,14 +499,7 @@ impl Staff {
 
     /// How a run began, what has happened since, and when the last of it did.
     pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
-        let (mut rows, mut after) = (Vec::new(), 0);
-        loop {
-            let page = self.gateway.store().run_events(id, after, PAGE).await;
-            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            rows.extend(page);
-        }
+        let rows = self.rows(id).await?;
         let last_at = rows.last().map_or(0, |row| row.at);
         let read = |data: &str| {
             serde_json::from_str::<Event>(data)
@@ -455,6 +511,18 @@ impl Staff {
             return Err(Halt::Store(format!("the journal of {id} has no beginning")));
         };
         Ok((*created, events.collect(), last_at))
+    }
+
+    /// A whole journal.
+    pub(super) async fn rows(&self, id: RunId) -> Result<Vec<EventRow>, Halt> {
+        let (mut rows, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.gateway.store().run_events(id, after, PAGE).await;
+            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
+            let Some(last) = page.last() else { return Ok(rows) };
+            after = last.seq;
+            rows.extend(page);
+        }
     }
 
     /// What was said in a session up to the end of this run.
@@ -493,6 +561,20 @@ impl Staff {
         if let Err(error) = self.gateway.store().prune_runs(completed, failed).await {
             tracing::warn!(%error, "old runs could not be let go of");
         }
+    }
+}
+
+// === impl Ear ===
+
+impl Ear {
+    pub(super) fn of(commission: &Commission) -> Self {
+        let wishes = &commission.wishes;
+        let (on_leave, stream) = (wishes.on_disconnect, wishes.stream);
+        Self { on_leave, streams: commission.request.stream, stream }
+    }
+
+    fn leaves(self, usual: OnLeave) -> bool {
+        self.on_leave.unwrap_or(usual) == OnLeave::Cancel
     }
 }
 

@@ -1,11 +1,19 @@
 //! A run as people and programs are shown it.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use super::event::Doer;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::definition::Definition;
+use super::event::{Created, Doer};
 use super::run::{Call, Run, Stage};
-use crate::canon::{RunState, StopReason};
+use super::voice::{Voice, mcp_approval};
+use crate::cache::Follower;
+use crate::canon::{Content, FinishReason, Part, RunId, RunState, StopReason, ToolCall};
 use crate::error::{Error, Kind};
+use crate::gateway::agents::Performance;
+use crate::store::runs::RunRow;
 
 /// What people must say before it goes on.
 pub(super) fn pending(run: &Run) -> Vec<Value> {
@@ -73,6 +81,63 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
     }
 }
 
+/// What a client hears of a run that rests in this state, behind all that it was asked.
+pub(super) fn waits(voice: &Voice, run: &Run, state: RunState) {
+    let name = name(run);
+    if state != RunState::WaitingClient {
+        return voice.text(&name, &plea(run, state));
+    }
+    let open = run.calls.iter().filter(|call| call.stage != Stage::Over);
+    let calls: Option<Vec<ToolCall>> =
+        open.map(|call| as_called(&run.transcript, &call.request.id)).collect();
+    voice.calls(&name, &calls.unwrap_or_default());
+}
+
+/// What a run has to say that nobody works at: its end, or what it waits for.
+pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
+    let (voice, name) = (Voice::new(false), name(run));
+    let follower = Follower::of(voice.tape());
+    if run.state.is_over() {
+        voice.parts(&name, &run.answer());
+        if let Some(text) = last_words(run) {
+            voice.text(&name, &text);
+        }
+    } else {
+        for call in &run.calls {
+            if let Stage::Pending { approval, .. } = &call.stage {
+                let request = &call.request;
+                voice.item(&name, mcp_approval(approval, &request.alias, &request.args));
+            }
+        }
+        waits(&voice, run, run.state);
+    }
+    match failure(run) {
+        Some(error) => voice.fail(error),
+        None if run.state == RunState::WaitingClient => {
+            voice.end(&name, FinishReason::ToolCalls, run.usage);
+        }
+        None => voice.end(&name, super::ask::told(run.finish), run.usage),
+    }
+    shown(run, row.version.as_str().into(), follower)
+}
+
+/// A run that waits for a place: its client asks for it later.
+pub(super) fn queued(id: RunId, (created, definition): (Created, Arc<Definition>)) -> Performance {
+    let version = definition.version.as_str().into();
+    let run = Run::new(id, created, definition, Vec::new());
+    shown(&run, version, Follower::of(&Arc::default()))
+}
+
+fn shown(run: &Run, version: Arc<str>, follower: Follower) -> Performance {
+    let (_, report) = watch::channel(super::actor::report(run));
+    Performance { run: run.id, version, follower, report, stream: run.shown(), again: None }
+}
+
+/// What its clients call it.
+fn name(run: &Run) -> String {
+    format!("agent/{}", run.definition.agent)
+}
+
 /// What the gateway itself has to say at the end, where the model has not said it.
 pub(super) fn last_words(run: &Run) -> Option<String> {
     let degraded = run.reason == Some(StopReason::Degraded);
@@ -100,4 +165,14 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
         }
         _ => None,
     }
+}
+
+/// A call as the model has made it.
+fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
+    let parts = transcript.iter().rev().flat_map(|message| &message.parts);
+    let mut parts = parts;
+    parts.find_map(|part: &Part| match &part.content {
+        Content::ToolCall(call) if call.id == id => Some(call.clone()),
+        _ => None,
+    })
 }

@@ -35,6 +35,17 @@ struct State {
     /// The next text is another turn's.
     breaks: bool,
     over: bool,
+    flight: Flight,
+}
+
+/// The text of the turn that is being said, piece by piece, for those who read the journal along.
+#[derive(Debug, Default)]
+struct Flight {
+    /// The entry of the journal that it comes behind.
+    behind: u64,
+    text: String,
+    /// Where each piece ends.
+    ends: Vec<usize>,
 }
 
 impl Voice {
@@ -59,6 +70,28 @@ impl Voice {
         state.breaks = state.told;
     }
 
+    /// What is said from here on is asked for by this entry of the journal.
+    pub(super) fn takes_off(&self, behind: u64) {
+        self.state().flight = Flight { behind, ..Flight::default() };
+    }
+
+    /// The pieces of the turn that is being said, from the one with this number on (the first is
+    /// 1), if it was asked for by an entry up to `seen`.
+    pub(super) fn in_flight(&self, seen: u64, from: usize) -> Vec<String> {
+        let state = self.state();
+        let flight = &state.flight;
+        if flight.behind > seen {
+            return Vec::new();
+        }
+        let begins = |number: usize| match number {
+            0 => 0,
+            _ => flight.ends.get(number - 1).copied().unwrap_or_default(),
+        };
+        let piece = |number: usize| flight.text.get(begins(number)..flight.ends[number]);
+        let first = from.saturating_sub(1);
+        (first..flight.ends.len()).filter_map(piece).map(str::to_owned).collect()
+    }
+
     /// The model says something. Calls of tools and thoughts are not the client's.
     pub(super) fn hear(&self, event: &Event) {
         let mut state = self.state();
@@ -79,6 +112,7 @@ impl Voice {
                     out.push(Event::Delta { choice: 0, delta: gap });
                     state.breaks = false;
                 }
+                state.flight.hear(event);
                 out.push(event.clone());
             }
             Event::Close { .. } if state.open => {
@@ -107,6 +141,7 @@ impl Voice {
             self.say(&mut state, vec![Event::Close { choice: 0 }]);
         }
         let held = std::mem::take(&mut state.held);
+        state.flight = Flight::default();
         if is_answer {
             state.told |= held.iter().any(is_text);
             self.push(held);
@@ -193,6 +228,17 @@ impl Voice {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    fn hear(&mut self, event: &Event) {
+        if let Event::Delta { delta: Delta::Text(text), .. } = event
+            && !text.is_empty()
+        {
+            self.text.push_str(text);
+            self.ends.push(self.text.len());
+        }
     }
 }
 

@@ -39,10 +39,12 @@ pub enum Surface {
     Turn,
     /// A run is asked for otherwise than as a model.
     Run,
+    /// A tool is called without a run.
+    Tool,
 }
 
 impl Surface {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
@@ -64,6 +66,7 @@ impl Surface {
         Self::Explain,
         Self::Turn,
         Self::Run,
+        Self::Tool,
     ];
 
     /// Its name in metrics, logs and the ledger.
@@ -80,6 +83,7 @@ impl Surface {
             Self::Explain => "explain",
             Self::Turn => "agent_turn",
             Self::Run => "agent_run",
+            Self::Tool => "tool_call",
             Self::Images => "images",
             Self::Speech => "speech",
             Self::Transcriptions => "transcriptions",
@@ -142,7 +146,8 @@ impl Surface {
             | Self::Batches
             | Self::Explain
             | Self::Turn
-            | Self::Run => None,
+            | Self::Run
+            | Self::Tool => None,
         }
     }
 }
@@ -416,6 +421,12 @@ impl GuardNote {
 }
 
 impl CallRecord {
+    /// The agent whose run has made the call.
+    pub fn agent(&self) -> Option<Arc<str>> {
+        let agent = self.tags.get("agent").filter(|_| self.purpose == Purpose::Agent)?;
+        Some(Arc::from(&**agent))
+    }
+
     /// Of a call that has just come in.
     pub fn new((id, at): (CallId, SystemTime), surface: Surface, generation: u64) -> Self {
         Self {

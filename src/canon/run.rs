@@ -101,6 +101,11 @@ impl RunId {
         self.0.as_u64_pair().1
     }
 
+    /// All of its bits.
+    pub fn bits(self) -> u128 {
+        self.0.as_u128()
+    }
+
     /// The run that bears these 32 hexadecimal digits.
     pub fn of_digits(digits: &str) -> Option<Self> {
         Uuid::try_parse(digits).ok().filter(|_| digits.len() == 32).map(Self)

@@ -73,9 +73,14 @@ impl Trace {
 /// went and when.
 pub fn span_of_attempt(call: u64, leg: &Leg) -> u64 {
     let began = u64::try_from(leg.began.as_nanos()).unwrap_or(u64::MAX);
+    span_below(call, began.rotate_left(16) ^ u64::from(leg.place))
+}
+
+/// The span of what is known by a number below another span: always the same for the same two.
+pub fn span_below(span: u64, number: u64) -> u64 {
     // One step of SplitMix64, which mixes all bits.
-    let step = (began.rotate_left(16) ^ u64::from(leg.place)).wrapping_add(1);
-    let mut mixed = call.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let step = number.wrapping_add(1);
+    let mut mixed = span.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (mixed ^ (mixed >> 31)).max(1)

@@ -24,7 +24,7 @@ use crate::net::client::Client;
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::runs::RunRow;
+use crate::store::runs::{ApprovalFilter, RunRow};
 use crate::telemetry::{Format, Log, Telemetry};
 use crate::tool::Toolbox;
 
@@ -121,7 +121,7 @@ fn build(arguments: &RunArguments) -> Result<Arc<Gateway>, Failed> {
     let wrong = |problems: Vec<_>| said(located(path.as_deref(), &problems));
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()));
     let mut snapshot = snapshot.map_err(wrong)?;
-    let means = (&client, &store, &telemetry.metrics);
+    let means = (&client, &store, &telemetry.metrics, None);
     snapshot.equip(means, &Toolbox::default()).map_err(wrong)?;
     Ok(Gateway::new(snapshot, client, store, telemetry))
 }
@@ -230,7 +230,9 @@ impl Followed<'_> {
     }
 
     async fn approve(&self) -> Result<bool, Error> {
-        let pending = self.gateway.store().approvals(None, Some("pending".to_owned()), PAGE).await;
+        let pending =
+            ApprovalFilter { state: Some("pending".to_owned()), ..ApprovalFilter::default() };
+        let pending = self.gateway.store().approvals(pending, PAGE).await;
         for approval in pending.map_err(|failure| Error::invalid(failure.to_string()))? {
             let question = format!("{} {}: approve? [y/N] ", approval.tool, approval.args);
             let Some(said) = ask(&question) else { return Ok(false) };

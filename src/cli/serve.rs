@@ -30,7 +30,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::shared::{Shared, Values};
+use crate::store::shared::{Shared, Turns, Values};
 use crate::telemetry::{Format, Log, Telemetry, Traces};
 use crate::tool::{Toolbox, mcp};
 
@@ -86,14 +86,18 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let store = Store::open(&config.store)
         .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
     let generation = runtime.block_on(generations::first(&store, &config));
+    let turns = turns(&config, path.as_deref())?;
     let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()));
     let equipped = snapshot.and_then(|mut snapshot| {
-        let means = (&client, &store, &telemetry.metrics);
+        let means = (&client, &store, &telemetry.metrics, turns.as_ref());
         snapshot.equip(means, &Toolbox::default()).map(|()| snapshot)
     });
     let snapshot = equipped.map_err(|problems| wrong(&problems))?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);
     share(&gateway, path.as_deref())?;
+    if let Some(turns) = turns {
+        gateway.take_turns_in(turns);
+    }
     let reloader = Reloader::new(Arc::clone(&gateway), path, kinds(), overrides);
     let workers = Arc::new(workers);
     let agents = Agents::new(&gateway, &workers);
@@ -104,6 +108,16 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     });
     runtime.shutdown_background();
     result
+}
+
+/// Where the limits of tools are counted together with other replicas, if a store for that is set.
+fn turns(config: &Config, path: Option<&Path>) -> Result<Option<Arc<Turns>>, NoStart> {
+    let Some(url) = &config.store.shared else { return Ok(None) };
+    let turns = Turns::open(url.expose(), config.store.replicas).map_err(|error| {
+        let problem = ("store.shared".to_owned(), error.to_string());
+        NoStart::Config(located(path, &[problem]))
+    })?;
+    Ok(Some(Arc::new(turns)))
 }
 
 /// Has the gateway count together with other replicas, if a store for that is set.

@@ -201,7 +201,7 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
         Surface::GenerateArray => &gemini::ARRAY,
         Surface::GoogleCountTokens => &gemini::COUNT,
         Surface::Completions => &completions::CODEC,
-        Surface::Turn | Surface::Run => &turn::CODEC,
+        Surface::Turn | Surface::Run | Surface::Tool => &turn::CODEC,
         Surface::Chat
         | Surface::Embeddings
         | Surface::Images

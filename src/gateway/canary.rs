@@ -115,9 +115,11 @@ impl Reloader {
     /// Ends the trial so. The gate is held.
     async fn conclude(&self, trial: &Arc<Trial>, (ending, why): (Ending, String)) {
         let gateway = self.gateway();
-        let mut ephemeral = trial.ephemeral;
-        if ending == Ending::Promoted {
-            ephemeral = self.write_promoted(trial);
+        let promoted = ending == Ending::Promoted;
+        if promoted {
+            let ephemeral = self.write_promoted(trial);
+            // Noted first: who sees it served is told why.
+            self.note(trial, ephemeral, Fate { outcome: ending, why: why.clone() }).await;
             gateway.swap(Arc::clone(&trial.candidate));
             self.is_served(ephemeral);
         }
@@ -132,12 +134,19 @@ impl Reloader {
         } else {
             tracing::info!(generation, outcome, %why, "the trial of a config is over");
         }
-        if let Ok(Some(mut kept)) = gateway.generation(generation).await {
-            (kept.fate, kept.ephemeral) = (Some(Fate { outcome: ending, why }), ephemeral);
-            gateway.keep_generation(&kept).await;
-        }
-        if ending == Ending::Promoted {
+        if promoted {
             gateway.tasks.spawn(super::reload::seed(Arc::clone(gateway)));
+        } else {
+            self.note(trial, trial.ephemeral, Fate { outcome: ending, why }).await;
+        }
+    }
+
+    /// Writes into the history what became of a trial.
+    async fn note(&self, trial: &Trial, ephemeral: bool, fate: Fate) {
+        let gateway = self.gateway();
+        if let Ok(Some(mut kept)) = gateway.generation(trial.generation()).await {
+            (kept.fate, kept.ephemeral) = (Some(fate), ephemeral);
+            gateway.keep_generation(&kept).await;
         }
     }
 

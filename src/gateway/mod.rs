@@ -71,8 +71,9 @@ use self::recording::Recorder;
 pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
 use self::responses::Jobs;
 use self::shelf::Shelf;
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Means, Snapshot};
 use self::task::Decisions;
+pub use self::traced::trace_in;
 use self::trial::Trial;
 use crate::cache::Cache;
 use crate::net::client::Client;
@@ -80,8 +81,8 @@ use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
-use crate::store::shared::Values;
-use crate::telemetry::{Metrics, Telemetry};
+use crate::store::shared::{Turns, Values};
+use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
 const RETRIES_PERMILLE: u32 = 100;
@@ -122,6 +123,8 @@ pub struct Gateway {
     pub cache: Arc<Cache>,
     /// The same of all replicas, where they share it.
     answers: OnceLock<Values>,
+    /// Where the limits of tools are counted together with other replicas.
+    turns: OnceLock<Arc<Turns>>,
     /// Work that goes on when its call is over.
     pub tasks: Tasks,
     /// Answers that are read to their end although nobody waits for them.
@@ -168,6 +171,7 @@ impl Gateway {
             lengths: Lengths::default(),
             cache: Arc::new(Cache::new(snapshot.config.cache.max_bytes)),
             answers: OnceLock::new(),
+            turns: OnceLock::new(),
             live: ArcSwap::from_pointee(snapshot),
             tasks,
             store,
@@ -220,8 +224,13 @@ impl Gateway {
     }
 
     /// What tools are made with.
-    fn means(&self) -> (&Client, &Store, &Metrics) {
-        (&self.client, &self.store, &self.telemetry.metrics)
+    fn means(&self) -> Means<'_> {
+        (&self.client, &self.store, &self.telemetry.metrics, self.turns.get())
+    }
+
+    /// Where the limits of tools are counted together with other replicas, from the next config on.
+    pub fn take_turns_in(&self, turns: Arc<Turns>) {
+        self.turns.get_or_init(|| turns);
     }
 
     /// Says that no new work is wanted: readiness turns off.

@@ -126,7 +126,9 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         Kind::UpstreamTimeout => Outcome::Timeout,
         Kind::RateLimited => Outcome::RateLimited,
         Kind::BudgetExceeded => Outcome::BudgetExceeded,
-        Kind::UpstreamError | Kind::UpstreamUnavailable => Outcome::UpstreamError,
+        Kind::UpstreamError | Kind::UpstreamUnavailable | Kind::ToolFailed => {
+            Outcome::UpstreamError
+        }
         Kind::StreamTruncated => Outcome::UpstreamTruncated,
         Kind::Internal => Outcome::Internal,
         Kind::GuardBlocked => Outcome::GuardBlocked,
@@ -155,7 +157,7 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::ArgsChanged
         | Kind::PreconditionRequired
         | Kind::ToolNotFound
-        | Kind::ToolFailed
+        | Kind::ApprovalRequired
         | Kind::Overloaded => Outcome::Refused,
     }
 }

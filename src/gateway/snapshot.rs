@@ -28,8 +28,12 @@ use crate::route::health::Reason;
 use crate::route::health::board::{Board, Lane, Standing};
 use crate::route::{Choice, Routes, Unknown};
 use crate::store::Store;
+use crate::store::shared::Turns;
 use crate::telemetry::{Meters, Metrics};
 use crate::tool::{Kit, Toolbox};
+
+/// What tools are made with, besides their config; the last is where replicas count together.
+pub type Means<'a> = (&'a Client, &'a Store, &'a Metrics, Option<&'a Arc<Turns>>);
 
 /// Everything a call needs to know of the config.
 #[derive(Debug)]
@@ -225,10 +229,10 @@ impl Snapshot {
     /// on; nobody is connected to before the snapshot is served.
     pub fn equip(
         &mut self,
-        (client, store, metrics): (&Client, &Store, &Metrics),
+        (client, store, metrics, turns): Means<'_>,
         before: &Toolbox,
     ) -> Result<(), Vec<(String, String)>> {
-        let kit = Kit { config: &self.config, client, store, metrics };
+        let kit = Kit { config: &self.config, client, store, metrics, turns };
         let toolbox = Toolbox::build(&kit, before);
         let toolbox = toolbox.map_err(|faults| {
             let named = |(name, fault)| (format!("tools.{name}"), fault);

@@ -12,6 +12,7 @@ use crate::canon::{Content, Message, Part, Role, Shown, Surface};
 use crate::config::Capture;
 use crate::dialect;
 use crate::dialect::splice::Payload;
+use crate::guard::Redactor;
 
 /// So many bytes of one text are shown, so many of the last messages, and so much of an answer is
 /// looked at.
@@ -75,6 +76,7 @@ impl Call {
         let question = tape.question(self.surface());
         let answer = tape.answer(self.surface());
         let guarding = self.guarding.as_ref();
+        let redactor = Redactor::default();
         let told = |messages: Option<String>| {
             let messages = messages?;
             // What a guard has masked for its target is not shown either.
@@ -82,11 +84,12 @@ impl Call {
             let messages = concealed.unwrap_or(messages);
             Some(match tape.capture {
                 Capture::Full => messages,
+                Capture::Redacted => redactor.redact(&messages),
                 Capture::Hashes | Capture::None => digest(&messages),
             })
         };
         self.record.shown = Some(Box::new(Shown {
-            in_full: tape.capture == Capture::Full,
+            in_full: matches!(tape.capture, Capture::Full | Capture::Redacted),
             question: told(question),
             answer: told(answer),
         }));

@@ -56,6 +56,8 @@ pub(super) struct Till {
     /// When the other replicas were asked for more, first and last.
     asked: Option<(Instant, Instant)>,
     settled: bool,
+    /// It counts, although no target was asked.
+    used: bool,
 }
 
 /// What a call has used of all targets together.
@@ -72,6 +74,11 @@ struct Bill {
 impl Till {
     pub(super) fn is_holding(&self) -> bool {
         self.hold.is_some()
+    }
+
+    /// Whatever comes of it counts from here on.
+    pub(super) fn is_used(&mut self) {
+        self.used = true;
     }
 
     /// Gives all back, as if nothing had been asked.
@@ -339,7 +346,7 @@ impl Call {
         self.record.cost = bill.cost.or_else(|| self.recalled.as_ref().map(|_| Money::default()));
         self.record.counted = bill.tokens;
         self.record.settled_at = now.wall.into();
-        let was_given = self.recalled.is_some();
+        let was_given = self.recalled.is_some() || self.till.used;
         let was_sent = was_given || !self.record.attempts.is_empty() || self.place().is_some();
         if let Some(hold) = self.till.hold.take().filter(|_| was_sent) {
             let nanos = bill.cost.map_or(0, Money::nanos);

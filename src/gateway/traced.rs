@@ -24,8 +24,14 @@ impl Call {
     /// Joins the trace of its client, or begins one; nothing where traces are not wanted.
     pub(super) fn is_traced(&mut self, headers: &HeaderMap) {
         if self.gateway.telemetry.traces.is_some() {
-            let given = || read(headers);
-            self.record.trace = given().or_else(|| Some(Trace::begin(self.record.id)));
+            self.is_traced_by(trace_in(headers));
+        }
+    }
+
+    /// The same, by what its client has said.
+    pub(super) fn is_traced_by(&mut self, given: Option<Trace>) {
+        if self.gateway.telemetry.traces.is_some() {
+            self.record.trace = given.or_else(|| Some(Trace::begin(self.record.id)));
         }
     }
 
@@ -87,8 +93,8 @@ impl Call {
     }
 }
 
-/// The client's trace. A state that comes in several headers is one list.
-fn read(headers: &HeaderMap) -> Option<Trace> {
+/// The trace that a client's headers name. A state that comes in several headers is one list.
+pub fn trace_in(headers: &HeaderMap) -> Option<Trace> {
     let parent = headers.get(PARENT)?.to_str().ok()?;
     let states: Vec<&str> =
         headers.get_all(STATE).iter().filter_map(|state| state.to_str().ok()).collect();

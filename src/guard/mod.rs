@@ -15,6 +15,7 @@ mod length;
 mod pattern;
 mod pii;
 mod prefix;
+mod redact;
 pub mod remote;
 mod scan;
 mod schema;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use arguments::Arguments;
 pub use filter::Filter;
+pub use redact::Redactor;
 pub use scan::Scan;
 pub use vault::{Restorer, Vault};
 pub use verdict::{Blocked, Failure, Finding, Verdict};

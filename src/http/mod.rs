@@ -2,6 +2,7 @@
 
 mod admin;
 mod agents;
+mod body;
 mod endpoint;
 mod mcp;
 mod models;
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{ALLOW, CONTENT_TYPE, UPGRADE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tower_layer::Layer;
@@ -224,6 +225,11 @@ fn refuse(error: &Error) -> Response<Body> {
     let mut response = body(status, "application/json", openai::write_error(error));
     let code = HeaderValue::from_static(error.kind.code());
     response.headers_mut().insert("x-switchpoint-error", code);
+    if let Some(wait) = error.retry_after {
+        // Rounded up: whoever comes back a moment early is refused again.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     response
 }
 

@@ -68,6 +68,17 @@ impl Store {
         self.write.run(note).await
     }
 
+    /// Seals what was noted together with something else, and says how much that was.
+    pub async fn seal_audit(&self) -> Result<u64, Failure> {
+        let waits = "SELECT 1 FROM audit_waiting LIMIT 1";
+        let look = move |database: &mut Database| database.first(waits, &[], |_| Ok(()));
+        let mut sealed = 0;
+        while self.read.run(look).await?.is_some() {
+            sealed += self.write.run(seal_waiting).await?;
+        }
+        Ok(sealed)
+    }
+
     /// Changes, the newest first, at most `limit` or a thousand after `after`.
     pub async fn audits(
         &self,
@@ -75,6 +86,7 @@ impl Store {
         after: Option<Position>,
         limit: u32,
     ) -> Result<Vec<(Position, Audit)>, Failure> {
+        self.seal_audit().await?;
         let after = after.map_or(i64::MAX, |position| position.0);
         let (filter, limit) = (filter.clone(), limit.clamp(1, PAGE));
         let read = move |database: &mut Database| {
@@ -86,6 +98,7 @@ impl Store {
 
     /// Goes through all changes, and looks whether one was altered or taken out.
     pub async fn verify_audit(&self) -> Result<AuditCheck, Failure> {
+        self.seal_audit().await?;
         let mut trail = Trail::default();
         loop {
             let after = trail.last;
@@ -147,6 +160,38 @@ pub(super) fn note(database: &mut Database, change: &Audit) -> Result<i64, Fault
     Ok(position)
 }
 
+/// Notes changes as part of a transaction, without waiting for anybody: whoever reads them next, or
+/// has the time, seals them.
+pub(super) fn wait(database: &mut Database, changes: &[Audit]) -> Result<(), Fault> {
+    let mut written = Vec::with_capacity(changes.len() * 6);
+    for Audit { at, who, what, subject, before, after } in changes {
+        written.extend_from_slice(values![millis(*at), who, what, subject, before, after]);
+    }
+    let insert = "INSERT INTO audit_waiting (at, who, what, subject, before, after) VALUES";
+    database.insert((insert, ""), 6, &written, |_| Ok(()))?;
+    Ok(())
+}
+
+/// A page of what waits.
+fn seal_waiting(database: &mut Database) -> Result<u64, Fault> {
+    database.alone(Alone::Audit)?;
+    let waiting = format!(
+        "SELECT position, at, who, what, subject, before, after FROM audit_waiting
+            ORDER BY position LIMIT {PAGE}"
+    );
+    let read = |row: &Row<'_>| Ok((row.get::<i64>(0)?, change(row)?));
+    let waiting = database.query(&waiting, &[], read)?;
+    for (_, change) in &waiting {
+        note(database, change)?;
+    }
+    // Those that came to be seen only since have lower positions, perhaps.
+    let positions: Vec<i64> = waiting.iter().map(|(position, _)| *position).collect();
+    let listed = serde_json::to_string(&positions).unwrap_or_default();
+    let numbers = database.backend().numbers("$1");
+    let delete = format!("DELETE FROM audit_waiting WHERE position IN ({numbers})");
+    database.execute(&delete, values![&listed])
+}
+
 fn find(
     database: &mut Database,
     filter: &AuditFilter,
@@ -181,15 +226,19 @@ fn following(database: &mut Database, after: i64) -> Result<Vec<Sealed>, Fault> 
 }
 
 fn sealed(row: &Row<'_>) -> Result<Sealed, Fault> {
-    let change = Audit {
+    Ok(Sealed { position: row.get(0)?, change: change(row)?, hash: row.get(7)? })
+}
+
+/// Behind its position.
+fn change(row: &Row<'_>) -> Result<Audit, Fault> {
+    Ok(Audit {
         at: time(row.get(1)?),
         who: row.get(2)?,
         what: row.get(3)?,
         subject: row.get(4)?,
         before: row.get(5)?,
         after: row.get(6)?,
-    };
-    Ok(Sealed { position: row.get(0)?, change, hash: row.get(7)? })
+    })
 }
 
 /// In hex. Each field has its length before it, so that no two rows are the same bytes.

@@ -265,6 +265,16 @@ impl Database {
         Ok(())
     }
 
+    /// Wakes all who listen to this channel, when the transaction is committed. Those on one file
+    /// have to look.
+    pub(super) fn notify(&mut self, channel: &str) -> Result<(), Fault> {
+        if self.backend() == Backend::Postgres {
+            let notify = "SELECT 1 FROM (SELECT pg_notify($1, '')) AS told";
+            self.query(notify, values![channel], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn backend(&self) -> Backend {
         match self {
             Self::Sqlite(_) => Backend::Sqlite,
@@ -341,6 +351,14 @@ impl Backend {
         match self {
             Self::Sqlite => format!("json_each({object})"),
             Self::Postgres => format!("jsonb_each_text(CAST({object} AS jsonb))"),
+        }
+    }
+
+    /// One member of such an object, or nothing.
+    pub(super) fn member(self, object: &str, name: &str) -> String {
+        match self {
+            Self::Sqlite => format!("json_extract({object}, '$.{name}')"),
+            Self::Postgres => format!("(CAST({object} AS jsonb) ->> '{name}')"),
         }
     }
 }

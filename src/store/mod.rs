@@ -58,6 +58,8 @@ pub struct Store {
     up: Arc<AtomicBool>,
     node: Arc<str>,
     rules: Rules,
+    /// Where other processes tell what they have written, if they can.
+    bell: Option<Arc<postgres::Address>>,
 }
 
 /// What kinds of object there are. Ids are the owner's within one kind.
@@ -212,7 +214,8 @@ impl Store {
         };
         let write = Link::new(database, opener());
         let read = (0..READERS).map(|_| Link::new(None, opener())).collect();
-        Self::start((write, read), journal, rules)
+        let store = Self::start((write, read), journal, rules)?;
+        Ok(Self { bell: Some(Arc::new(address.clone())), ..store })
     }
 
     fn start(
@@ -234,7 +237,7 @@ impl Store {
         let place = Place { folder, segment: rules.segment, node: Arc::clone(&node) };
         let importer = Importer::start(Arc::clone(&journal), write.clone(), place)?;
         let importer = Arc::new(importer);
-        Ok(Self { write, read, journal, importer, up, node, rules: rules.clone() })
+        Ok(Self { write, read, journal, importer, up, node, rules: rules.clone(), bell: None })
     }
 
     /// Keeps a value, in place of what the owner had under this id. Beyond the bound of its kind

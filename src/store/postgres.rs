@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::future::poll_fn;
 use std::path::Path;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use tokio::runtime::Runtime;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Config, Connection, Socket, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket, Statement};
 
 use super::Failure;
 use super::database::{Cell, Fault, Value};
@@ -74,6 +76,31 @@ impl Address {
     pub(super) async fn open(&self) -> Result<(Client, Connection<Socket, secure::Stream>), Fault> {
         let opened = tokio::time::timeout(CONNECT, self.config.connect(self.secure.clone())).await;
         Ok(opened.map_err(|_| Fault::Silent)??)
+    }
+
+    /// Calls `ring` whenever somebody notifies this channel, until the connection is gone.
+    pub(super) async fn listen(&self, channel: &str, ring: &impl Fn()) -> Result<(), Fault> {
+        let (client, mut connection) = self.open().await?;
+        let listen = format!("LISTEN {channel}");
+        let mut asked = std::pin::pin!(client.batch_execute(&listen));
+        let mut is_asked = false;
+        loop {
+            let told = poll_fn(|context| {
+                if !is_asked && let Poll::Ready(answer) = asked.as_mut().poll(context) {
+                    is_asked = true;
+                    if let Err(error) = answer {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                connection.poll_message(context)
+            });
+            match told.await {
+                Some(Ok(AsyncMessage::Notification(_))) => ring(),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            }
+        }
     }
 
     pub(super) fn secure(&self) -> Secure {

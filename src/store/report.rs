@@ -264,6 +264,10 @@ impl Condition {
                         WHERE one.key || '=' || one.value = ${next})"
                 )
             }
+            Self::Equal(column @ (Column::Run | Column::EndUser)) => {
+                let tags = format!("{}.tags", table.name());
+                format!("{} = ${next}", backend.member(&tags, column.name()))
+            }
             Self::Equal(column) => {
                 format!("{}.\"{}\" = ${next}", table.name(), column.name())
             }
@@ -430,6 +434,7 @@ fn grouped(column: Column, backend: Backend) -> String {
     match column {
         Column::Day => Table::Usage.day(backend),
         Column::Tag => "tag.key || '=' || tag.value".to_owned(),
+        Column::Run | Column::EndUser => backend.member("usage.tags", column.name()),
         column => format!("nullif(usage.\"{}\", '')", column.name()),
     }
 }

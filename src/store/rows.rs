@@ -104,6 +104,9 @@ pub enum Column {
     Day,
     /// As name=value. A call with several counts for each of them.
     Tag,
+    /// Of calls that runs make: the run, and the user whom its client named.
+    Run,
+    EndUser,
 }
 
 /// Which rows the asker may know of. The others are as if they were not there.
@@ -200,7 +203,7 @@ impl From<&CallRecord> for CallRow {
             user: record.user.clone(),
             org: record.org.clone(),
             route: record.route.clone(),
-            agent: None,
+            agent: record.agent(),
             task: record.task.map(|task| task.name().into()),
             provider: served.map(|attempt| Arc::clone(&attempt.provider)),
             model: served.map(|attempt| Arc::clone(&attempt.model)),
@@ -225,6 +228,7 @@ impl From<&CallRecord> for CallRow {
 // === impl Column ===
 
 impl Column {
+    /// What operators can group by and choose.
     pub const ALL: [Self; 14] = [
         Self::Key,
         Self::Team,
@@ -259,6 +263,8 @@ impl Column {
             Self::Purpose => "purpose",
             Self::Day => "day",
             Self::Tag => "tag",
+            Self::Run => "run",
+            Self::EndUser => "end_user",
         }
     }
 

@@ -145,3 +145,146 @@ pub(super) const USAGE_SOURCE: &str = "switchpoint.usage_source";
 /// SHA-256 of what was asked and answered, where it is not shown.
 pub(super) const INPUT_HASH: &str = "switchpoint.input.sha256";
 pub(super) const OUTPUT_HASH: &str = "switchpoint.output.sha256";
+
+/// What spans of runs tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    AgentName,
+    AgentId,
+    AgentVersion,
+    AgentDescription,
+    Conversation,
+    RequestModel,
+    ResponseModel,
+    System,
+    OutputType,
+    FinishReasons,
+    InputTokens,
+    OutputTokens,
+    CacheReadTokens,
+    CacheWriteTokens,
+    ReasoningTokens,
+    Cost,
+    User,
+    ToolName,
+    ToolCall,
+    ToolType,
+    ToolDescription,
+    ToolArguments,
+    ToolResult,
+    ArgumentsHash,
+    ResultHash,
+    ToolVersion,
+    ToolEffect,
+    ToolAttempts,
+    ToolCached,
+    Approval,
+    Run,
+    RunState,
+    StopReason,
+    RunCost,
+    Steps,
+    Key,
+    Prompt,
+    FallbackLevel,
+    Cached,
+}
+
+/// In the words of OpenTelemetry (`docs/gen-ai/gen-ai-agent-spans.md`) and of OpenInference. An
+/// empty name is left out.
+const FACTS: &[(Fact, &str, &str)] = &[
+    (Fact::AgentName, "gen_ai.agent.name", "agent.name"),
+    (Fact::AgentId, "gen_ai.agent.id", ""),
+    (Fact::AgentVersion, "gen_ai.agent.version", "switchpoint.agent.version"),
+    (Fact::AgentDescription, "gen_ai.agent.description", ""),
+    (Fact::Conversation, "gen_ai.conversation.id", "session.id"),
+    (Fact::RequestModel, GEN_AI.request_model, OPENINFERENCE.request_model),
+    (Fact::ResponseModel, GEN_AI.response_model, OPENINFERENCE.response_model),
+    (Fact::System, GEN_AI.provider, OPENINFERENCE.provider),
+    (Fact::OutputType, "gen_ai.output.type", ""),
+    (Fact::FinishReasons, GEN_AI.finish_reasons, ""),
+    (Fact::InputTokens, GEN_AI.input_tokens, OPENINFERENCE.input_tokens),
+    (Fact::OutputTokens, GEN_AI.output_tokens, OPENINFERENCE.output_tokens),
+    (Fact::CacheReadTokens, GEN_AI.cache_read_tokens, OPENINFERENCE.cache_read_tokens),
+    (Fact::CacheWriteTokens, GEN_AI.cache_write_tokens, OPENINFERENCE.cache_write_tokens),
+    (Fact::ReasoningTokens, GEN_AI.reasoning_tokens, OPENINFERENCE.reasoning_tokens),
+    (Fact::Cost, GEN_AI.cost, OPENINFERENCE.cost),
+    (Fact::User, USER, USER),
+    (Fact::ToolName, "gen_ai.tool.name", "tool.name"),
+    (Fact::ToolCall, "gen_ai.tool.call.id", "tool_call.id"),
+    (Fact::ToolType, "gen_ai.tool.type", ""),
+    (Fact::ToolDescription, "gen_ai.tool.description", "tool.description"),
+    (Fact::ToolArguments, "gen_ai.tool.call.arguments", OPENINFERENCE.input),
+    (Fact::ToolResult, "gen_ai.tool.call.result", OPENINFERENCE.output),
+    (Fact::ArgumentsHash, INPUT_HASH, INPUT_HASH),
+    (Fact::ResultHash, OUTPUT_HASH, OUTPUT_HASH),
+    (Fact::ToolVersion, "switchpoint.tool.version", "switchpoint.tool.version"),
+    (Fact::ToolEffect, "switchpoint.tool.effect", "switchpoint.tool.effect"),
+    (Fact::ToolAttempts, "switchpoint.tool.attempts", "switchpoint.tool.attempts"),
+    (Fact::ToolCached, "switchpoint.tool.cache_hit", "switchpoint.tool.cache_hit"),
+    (Fact::Approval, "switchpoint.approval.id", "switchpoint.approval.id"),
+    (Fact::Run, "switchpoint.run.id", "switchpoint.run.id"),
+    (Fact::RunState, "switchpoint.run.state", "switchpoint.run.state"),
+    (Fact::StopReason, "switchpoint.run.stop_reason", "switchpoint.run.stop_reason"),
+    (Fact::RunCost, "switchpoint.run.cost_usd", "switchpoint.run.cost_usd"),
+    (Fact::Steps, "switchpoint.run.steps", "switchpoint.run.steps"),
+    (Fact::Key, KEY, KEY),
+    (Fact::Prompt, "switchpoint.prompt.version", "switchpoint.prompt.version"),
+    (Fact::FallbackLevel, "switchpoint.fallback.level", "switchpoint.fallback.level"),
+    (Fact::Cached, CACHE, CACHE),
+];
+
+/// What a run's span is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStep {
+    /// A piece of work at the run, from its beginning or from where it was taken up to where it was
+    /// left.
+    Agent,
+    Tool,
+    Model,
+}
+
+// === impl RunStep ===
+
+impl RunStep {
+    /// What `gen_ai.operation.name` says, which also begins the names of spans.
+    pub(super) fn operation(self) -> &'static str {
+        match self {
+            Self::Agent => "invoke_agent",
+            Self::Tool => "execute_tool",
+            Self::Model => "chat",
+        }
+    }
+
+    /// Of OpenInference.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Agent => "AGENT",
+            Self::Tool => "TOOL",
+            Self::Model => "LLM",
+        }
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    pub(super) fn fact(&self, fact: Fact) -> &'static str {
+        let row = FACTS.iter().find(|(known, ..)| *known == fact);
+        let is_ours = self.kind.is_empty();
+        row.map_or("", |(_, gen_ai, other)| if is_ours { gen_ai } else { other })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_facts_of_a_run_have_the_same_name() {
+        let names: BTreeSet<&str> = FACTS.iter().map(|(_, name, _)| *name).collect();
+        assert_eq!(names.len(), FACTS.len());
+    }
+}

@@ -231,6 +231,14 @@ impl Log {
         }
     }
 
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(super) fn tells_of_calls(&self) -> bool {
+        self.access
+    }
+
     /// Lines so far that nobody took, or that could not be written.
     pub fn dropped(&self) -> u64 {
         self.basket.dropped() + self.lost.load(Ordering::Relaxed)
@@ -304,7 +312,7 @@ impl Log {
     }
 
     /// Adds one line to the caller's buffer.
-    fn append(&self, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
+    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
         self.basket.add(|buffer| {
             let written = write(buffer).is_ok();
             buffer.push(b'\n');

@@ -28,6 +28,26 @@ const STEPS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 50.
 
 const DOLLARS: &[f64] = &[0.000_1, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// From a second to a week: people take their time.
+const WAITS: &[f64] = &[
+    1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0,
+];
+
+const TOKENS: &[f64] = &[
+    250.0,
+    500.0,
+    1000.0,
+    2000.0,
+    4000.0,
+    8000.0,
+    16_000.0,
+    32_000.0,
+    64_000.0,
+    128_000.0,
+    256_000.0,
+    1_000_000.0,
+];
+
 const SHARES: &[f64] = &[0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0];
 
 /// Declares the metrics: a doc comment is the help text, brackets hold the labels.
@@ -177,6 +197,14 @@ metrics! {
     agent_runs: counters "switchpoint_agent_runs_total" ["agent", "version", "outcome", "reason"];
     /// Runs that are at work in this process.
     agent_runs_active: gauges "switchpoint_agent_runs_active" ["agent"];
+    /// Runs that wait, by what for; counted in the store, so every replica says the same.
+    agent_runs_waiting: gauges "switchpoint_agent_runs_waiting" ["agent", "state"];
+    /// Runs that have not begun because there is no place for them; counted in the store.
+    agent_queue_depth: gauges "switchpoint_agent_queue_depth" ["agent"];
+    /// For how long the first of those has waited, in seconds.
+    agent_queue_oldest: gauges "switchpoint_agent_queue_oldest_seconds" ["agent"];
+    /// Time from when a run was asked for to when it began, in seconds.
+    agent_queue_wait: histograms "switchpoint_agent_queue_wait_seconds" ["agent"] in SECONDS;
     /// Time that runs have worked, without what they waited for people, in seconds.
     agent_run_seconds: histograms "switchpoint_agent_run_duration_seconds" ["agent", "outcome"] in SECONDS;
     /// Calls of models that runs have made.
@@ -185,6 +213,13 @@ metrics! {
     agent_step_overhead: histograms "switchpoint_agent_step_overhead_seconds" ["phase"] in SHORT_SECONDS;
     /// Calls of models by agents, by who answered and how it went.
     agent_model_calls: counters "switchpoint_agent_model_calls_total" ["agent", "model", "outcome"];
+    /// Time that those took, in seconds.
+    agent_model_seconds: histograms "switchpoint_agent_model_latency_seconds" ["agent", "model"] in SECONDS;
+    /// Tokens of the questions that agents put, by estimate.
+    agent_context_tokens: histograms "switchpoint_agent_context_tokens" ["agent"] in TOKENS;
+    /// Answers that came from somebody else than was meant to give them: another model, or another
+    /// agent.
+    agent_fallbacks: counters "switchpoint_agent_fallbacks_total" ["agent", "level"];
     /// Tokens of those, by class: input or output.
     agent_tokens: counters "switchpoint_agent_tokens_total" ["agent", "model", "type"];
     /// What those cost, in USD, where the price is known.
@@ -195,16 +230,33 @@ metrics! {
     agent_tool_calls: counters "switchpoint_agent_tool_calls_total" ["agent", "tool", "outcome"];
     /// Time that tools took, retries included, in seconds.
     agent_tool_seconds: histograms "switchpoint_agent_tool_duration_seconds" ["agent", "tool"] in SECONDS;
+    /// Calls of tools that were made again because they had come to nothing.
+    agent_tool_retries: counters "switchpoint_agent_tool_retries_total" ["tool"];
+    /// Whether a tool is left alone because it has failed too often: 1 or 0.
+    agent_tool_breaker: gauges "switchpoint_agent_tool_breaker_state" ["tool"];
+    /// Results of tools that were known already.
+    agent_tool_cache_hits: counters "switchpoint_agent_tool_cache_hits_total" ["tool"];
     /// Limits that ended runs, or their use of tools.
     agent_limit_hits: counters "switchpoint_agent_limit_hits_total" ["agent", "limit"];
     /// Decisions about calls that people had to let: approved, edited, denied or expired.
     agent_approvals: counters "switchpoint_agent_approvals_total" ["agent", "tool", "decision"];
+    /// Calls that people have not decided about; counted in the store.
+    agent_approvals_pending: gauges "switchpoint_agent_approvals_pending" ["agent"];
+    /// For how long the first of those has waited, in seconds.
+    agent_approvals_oldest: gauges "switchpoint_agent_approvals_oldest_seconds" ["agent"];
+    /// Time that people took to decide, in seconds.
+    agent_approval_wait: histograms "switchpoint_agent_approval_wait_seconds" ["agent", "tool"] in WAITS;
+    /// Work that came to nothing and that nobody has looked at, by kind; counted in the store.
+    agent_dlq_depth: gauges "switchpoint_agent_dlq_depth" ["kind"];
     /// Runs that were handed to people.
     agent_escalations: counters "switchpoint_agent_escalations_total" ["agent", "reason"];
     /// How sure agents said they were of their answers.
     agent_confidence: histograms "switchpoint_agent_confidence" ["agent"] in SHARES;
     /// Conversations that were told in short to fit.
     agent_compactions: counters "switchpoint_agent_compactions_total" ["agent"];
+    /// Time that entries of journals took to be stored, in seconds: `strict` where they had to be on
+    /// the disk.
+    agent_journal_commit: histograms "switchpoint_agent_journal_commit_seconds" ["durability"] in SHORT_SECONDS;
     /// Runs that went on here after somebody else, or an earlier process, had left them.
     agent_takeovers: counter "switchpoint_agent_takeovers_total" [];
     /// Runs that another process has taken over from this one.

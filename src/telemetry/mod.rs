@@ -10,9 +10,11 @@ mod process;
 mod protobuf;
 mod refusal;
 mod repeats;
+mod runs;
 mod spans;
 mod traces;
 
+pub use conventions::{Fact, RunStep};
 pub use log::{Format, Log};
 pub use metrics::{Meters, Metrics};
 /// A metric that rises and falls, by its labels.
@@ -20,6 +22,7 @@ pub use prometheus::GaugeVec as Gauges;
 /// A metric that only rises, by its labels.
 pub use prometheus::IntCounterVec as Counters;
 pub use refusal::Refusal;
+pub use runs::{RunLine, RunSpan, Told};
 pub use traces::{Batch, Traces};
 
 use std::sync::Arc;

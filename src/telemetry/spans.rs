@@ -11,30 +11,32 @@ use crate::canon::{
 };
 
 // Fields of `Span`.
-const TRACE_ID: u64 = 1;
-const SPAN_ID: u64 = 2;
-const TRACE_STATE: u64 = 3;
-const PARENT_ID: u64 = 4;
+pub(super) const TRACE_ID: u64 = 1;
+pub(super) const SPAN_ID: u64 = 2;
+pub(super) const TRACE_STATE: u64 = 3;
+pub(super) const PARENT_ID: u64 = 4;
 const NAME: u64 = 5;
-const KIND: u64 = 6;
-const START: u64 = 7;
-const END: u64 = 8;
-const ATTRIBUTE: u64 = 9;
-const STATUS: u64 = 15;
-const FLAGS: u64 = 16;
+pub(super) const KIND: u64 = 6;
+pub(super) const START: u64 = 7;
+pub(super) const END: u64 = 8;
+pub(super) const ATTRIBUTE: u64 = 9;
+pub(super) const LINK: u64 = 13;
+pub(super) const STATUS: u64 = 15;
+pub(super) const FLAGS: u64 = 16;
 /// Of `Status`.
-const CODE: u64 = 3;
-const ERROR: u64 = 2;
+pub(super) const CODE: u64 = 3;
+pub(super) const ERROR: u64 = 2;
 /// Of `ScopeSpans`.
 pub(super) const SPAN: u64 = 2;
 
 // Kinds of span.
+pub(super) const INTERNAL: u64 = 1;
 const SERVER: u64 = 2;
-const CLIENT: u64 = 3;
+pub(super) const CLIENT: u64 = 3;
 
 /// In the flags: the trace is kept; it is known whether the parent is remote; and it is.
-const SAMPLED: u32 = 0x1;
-const HAS_REMOTE: u32 = 0x100;
+pub(super) const SAMPLED: u32 = 0x1;
+pub(super) const HAS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
 /// Writes all spans of a call, each as one `ScopeSpans.spans`.
@@ -74,7 +76,9 @@ impl Cut<'_> {
         let record = self.record;
         let route = record.route.as_deref().unwrap_or_default();
         let (from, to) = (self.moment(Duration::ZERO), self.moment(record.duration));
-        self.open(span, (record.id.span(), self.trace.parent), SERVER);
+        // A run's own call comes in by no door.
+        let kind = if record.purpose == Purpose::Agent { INTERNAL } else { SERVER };
+        self.open(span, (record.id.span(), self.trace.parent), kind);
         name(span, names::operation(record.surface), route);
         span.fixed64(START, from);
         span.fixed64(END, to);
@@ -248,7 +252,7 @@ impl Cut<'_> {
 }
 
 /// `{operation} {of what}`, as the conventions want it.
-fn name(span: &mut Message<'_>, operation: &str, of: &str) {
+pub(super) fn name(span: &mut Message<'_>, operation: &str, of: &str) {
     span.message(NAME, |name| {
         name.0.extend_from_slice(operation.as_bytes());
         if !of.is_empty() {
@@ -259,7 +263,7 @@ fn name(span: &mut Message<'_>, operation: &str, of: &str) {
 }
 
 /// Nothing is said of what is empty.
-fn text(span: &mut Message<'_>, name: &str, value: &str) {
+pub(super) fn text(span: &mut Message<'_>, name: &str, value: &str) {
     if !value.is_empty() {
         span.attribute(ATTRIBUTE, name, Value::Text(value));
     }

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use super::basket::Basket;
 use super::conventions::{self, Names};
 use super::protobuf::{Message, Value};
+use super::runs::RunSpan;
 use super::spans;
 use crate::canon::{CallRecord, Outcome, Surface, Trace};
 use crate::config::{Attributes, Capture, Otlp};
@@ -87,6 +88,20 @@ impl Traces {
             self.enough.notify_one();
         }
         Some(trace.id)
+    }
+
+    /// Keeps a step of a run, of a trace that is kept or where it went wrong.
+    pub fn keep(&self, span: &RunSpan, is_sampled: bool) {
+        if !is_sampled && span.error.is_none() {
+            return;
+        }
+        let waiting = self.basket.add(|buffer| {
+            span.cut(buffer, self.names);
+            true
+        });
+        if waiting >= ENOUGH {
+            self.enough.notify_one();
+        }
     }
 
     /// What went wrong and what was slow is always kept.

@@ -13,6 +13,7 @@ use super::pace::Gate;
 use super::{Answer, Failure, FailureKind, Health, Invocation, Output, Sent, Tool, text};
 use crate::canon::{Effect, Part};
 use crate::config;
+use crate::store::shared::Turns;
 
 /// Of what a tool says about its own failure, how much the model is told.
 const LONGEST_REASON: usize = 2000;
@@ -34,6 +35,13 @@ impl State {
             gate: Arc::new(Gate::new(&terms.limits)),
             breaker: Arc::new(Breaker::new(&terms.breaker)),
             memo: remembered.map(|cache| Arc::new(Memo::new(cache))),
+        }
+    }
+
+    /// Counts together with the other replicas.
+    pub(super) fn together(&mut self, name: &Arc<str>, turns: &Arc<Turns>) {
+        if let Some(gate) = Arc::get_mut(&mut self.gate) {
+            gate.together(name, turns);
         }
     }
 

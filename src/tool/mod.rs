@@ -37,6 +37,7 @@ use self::schema::Schema;
 pub use self::toolbox::{Kit, Toolbox, alias_of};
 use crate::canon::{Effect, Part};
 use crate::config;
+use crate::store::shared::Turns;
 
 /// One tool.
 #[derive(Debug)]
@@ -251,6 +252,15 @@ impl Tool {
         Ok(Self { name, alias, description, effect, input, terms, checks, runner, state })
     }
 
+    /// Its limits hold for all replicas together, where they can tell one another.
+    #[must_use]
+    pub(crate) fn together(mut self, turns: Option<&Arc<Turns>>) -> Self {
+        if let Some(turns) = turns {
+            self.state.together(&self.name, turns);
+        }
+        self
+    }
+
     /// Goes on where `before` is: what it has counted and remembered stays in force, as far as
     /// the terms for that are the same.
     #[must_use]
@@ -269,6 +279,14 @@ impl Tool {
 
     pub fn health(&self) -> Health {
         self.state.health()
+    }
+
+    /// Whether a person may have to let a call of it pass.
+    pub fn needs_approval(&self) -> bool {
+        let own = self.name.split_once('.').map_or(&*self.name, |(_, own)| own);
+        self.terms.approval.as_ref().is_some_and(|approval| {
+            approval.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool == own))
+        })
     }
 }
 

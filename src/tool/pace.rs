@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Pace, ToolLimits};
+use crate::store::shared::{Turn, Turns};
 
 /// Parts of a span in which calls are counted together: what is remembered has this bound, and a
 /// call counts a little longer than it must, never shorter.
@@ -19,6 +20,18 @@ const MOST_USERS: usize = 10_000;
 pub(super) struct Gate {
     limits: ToolLimits,
     counts: Mutex<Counts>,
+    /// Where replicas count together: by what name.
+    common: Option<(Arc<str>, Arc<Turns>)>,
+}
+
+/// What one look at the limits is for.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    Only,
+    /// A turn is taken of each, or of none.
+    Take,
+    /// It was taken elsewhere.
+    Note,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +51,12 @@ struct Window {
 
 impl Gate {
     pub(super) fn new(limits: &ToolLimits) -> Self {
-        Self { limits: limits.clone(), counts: Mutex::default() }
+        Self { limits: limits.clone(), counts: Mutex::default(), common: None }
+    }
+
+    /// Counts together with the other replicas, by this name.
+    pub(super) fn together(&mut self, name: &Arc<str>, turns: &Arc<Turns>) {
+        self.common = Some((Arc::clone(name), Arc::clone(turns)));
     }
 
     pub(super) fn is_like(&self, limits: &ToolLimits) -> bool {
@@ -57,17 +75,47 @@ impl Gate {
         }
         let until = deadline.min(Instant::now() + self.limits.max_wait);
         loop {
-            let now = Instant::now();
-            let Err(wait) = self.take(user, now) else { return Ok(()) };
-            if now + wait > until {
+            let Err(wait) = self.take(user).await else { return Ok(()) };
+            if Instant::now() + wait > until {
                 return Err(wait);
             }
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Takes a turn of every limit, or of none.
-    fn take(&self, user: Option<&Arc<str>>, now: Instant) -> Result<(), Duration> {
+    /// Takes a turn of every limit, or of none; of the replica's own part of them where the others
+    /// cannot be asked.
+    async fn take(&self, user: Option<&Arc<str>>) -> Result<(), Duration> {
+        let Some((name, turns)) = &self.common else { return self.look(user, (1, Look::Take)) };
+        // What has no room here has none among all.
+        self.look(user, (1, Look::Only))?;
+        match turns.take(&self.turns(name, user)).await {
+            Some(Ok(())) => {
+                let _ = self.look(user, (1, Look::Note));
+                Ok(())
+            }
+            Some(Err(wait)) => Err(wait),
+            None => self.look(user, (turns.replicas().into(), Look::Take)),
+        }
+    }
+
+    fn turns(&self, name: &str, user: Option<&Arc<str>>) -> Vec<Turn> {
+        let turn = |name: String, pace: &Pace| {
+            let Pace { amount, seconds } = *pace;
+            Turn { name, amount, seconds }
+        };
+        let all = self.limits.tool.iter().map(|pace| turn(format!("tool/{name}"), pace));
+        let own = user.into_iter().flat_map(|user| {
+            let name = format!("user/{name}/{user}");
+            self.limits.user.iter().map(move |pace| turn(name.clone(), pace))
+        });
+        all.chain(own).collect()
+    }
+
+    /// Looks whether there is room in a `share`th of every limit, and counts a turn if that is
+    /// wanted.
+    fn look(&self, user: Option<&Arc<str>>, (share, look): (u64, Look)) -> Result<(), Duration> {
+        let now = Instant::now();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let Counts { all, users } = &mut *counts;
         all.resize_with(self.limits.tool.len(), Window::default);
@@ -87,12 +135,12 @@ impl Gate {
         };
         let own = self.limits.user.iter().zip(own.iter_mut());
         let mut turns: Vec<(&Pace, &mut Window)> = paces.chain(own).collect();
-        let wait = turns.iter_mut().filter_map(|(pace, window)| window.wait(pace, now)).max();
-        if let Some(wait) = wait {
+        let waits = turns.iter_mut().filter_map(|(pace, window)| window.wait((pace, share), now));
+        if let Some(wait) = waits.max().filter(|_| !matches!(look, Look::Note)) {
             return Err(wait);
         }
-        for (pace, window) in turns {
-            window.count(pace, now);
+        if !matches!(look, Look::Only) {
+            turns.into_iter().for_each(|(pace, window)| window.count(pace, now));
         }
         Ok(())
     }
@@ -108,10 +156,11 @@ fn are_idle(windows: &mut [Window], paces: &[Pace], now: Instant) -> bool {
 // === impl Window ===
 
 impl Window {
-    /// How long until there is room, if there is none.
-    fn wait(&mut self, pace: &Pace, now: Instant) -> Option<Duration> {
+    /// How long until there is room in a `share`th, if there is none.
+    fn wait(&mut self, (pace, share): (&Pace, u64), now: Instant) -> Option<Duration> {
         self.forget(pace, now);
-        let (oldest, _) = self.parts.front().filter(|_| self.total >= pace.amount)?;
+        let most = (pace.amount / share).max(1);
+        let (oldest, _) = self.parts.front().filter(|_| self.total >= most)?;
         Some(*oldest + kept(pace) - now)
     }
 

@@ -9,10 +9,11 @@ use sha2::{Digest, Sha256};
 
 use super::graphql::Query;
 use super::http::Endpoint;
-use super::{Definition, Runner, Source, Tool, builtin, mcp, openapi, sql};
+use super::{Definition, Health, Runner, Source, Tool, builtin, mcp, openapi, sql};
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
+use crate::store::shared::Turns;
 use crate::telemetry::Metrics;
 
 /// Of an alias, how much is kept of a name that is too long or too strange.
@@ -44,6 +45,8 @@ pub struct Kit<'a> {
     pub client: &'a Client,
     pub store: &'a Store,
     pub metrics: &'a Metrics,
+    /// Where replicas count together.
+    pub turns: Option<&'a Arc<Turns>>,
 }
 
 enum Made {
@@ -117,9 +120,13 @@ impl Toolbox {
         self.sources.get(name).map(|entry| &entry.source)
     }
 
-    /// The sources, by name, with how they are.
-    pub fn sources(&self) -> impl Iterator<Item = (&Arc<str>, super::Health)> {
-        self.sources.iter().map(|(name, entry)| (name, entry.source.health()))
+    /// Whether a tool of these can be called: it, and where it comes from.
+    pub fn health(&self, tool: &Tool) -> Health {
+        let source = tool.name.split_once('.').and_then(|(source, _)| self.source(source));
+        match (tool.health(), source) {
+            (Health::Up, Some(source)) => source.health(),
+            (health, _) => health,
+        }
     }
 
     fn same(&self, name: &str, terms: &config::Tool) -> Option<Made> {
@@ -148,34 +155,35 @@ fn make(
         ToolKind::Http(http) => {
             let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
             let runner = Endpoint::new(kit.client, http, &terms)?;
-            single(name, &terms, (&terms.description, input), runner)
+            single((name, &terms), (&terms.description, input), runner, kit)
         }
         ToolKind::Builtin(tool) => {
             let (runner, usual, input) = builtin::make(kit.client, tool, &terms)?;
             let written = terms.description.as_str();
             let description = if written.is_empty() { usual } else { written };
-            single(name, &terms, (description, input), runner)
+            single((name, &terms), (description, input), runner, kit)
         }
         ToolKind::OpenApi(openapi) => {
             let tools = openapi::tools((name, &terms), openapi, kit.client)?;
-            Ok(known(tools, before))
+            Ok(known(tools, kit, before))
         }
         ToolKind::GraphQl(graphql) => {
             let query = Query::new(kit.client, graphql, &terms)?;
             let input = terms.input.clone().unwrap_or_else(|| query.schema());
-            single(name, &terms, (&terms.description, input), query)
+            single((name, &terms), (&terms.description, input), query, kit)
         }
         ToolKind::Mcp(mcp) => {
             let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
             Ok(Made::Several(server))
         }
-        ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?, before)),
+        ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?, kit, before)),
     }
 }
 
-fn known(mut tools: Vec<Tool>, before: &Toolbox) -> Made {
+fn known(mut tools: Vec<Tool>, kit: &Kit<'_>, before: &Toolbox) -> Made {
     tools.sort_by(|one, other| one.name.cmp(&other.name));
-    let tools = tools.into_iter().map(|tool| match before.get(&tool.name) {
+    let tools = tools.into_iter().map(|tool| tool.together(kit.turns));
+    let tools = tools.map(|tool| match before.get(&tool.name) {
         Some(former) => Arc::new(tool.following(&former)),
         None => Arc::new(tool),
     });
@@ -190,10 +198,10 @@ impl Source for Known {
 
 /// A tool that is all there is by its name.
 fn single(
-    name: &str,
-    terms: &Arc<config::Tool>,
+    (name, terms): (&str, &Arc<config::Tool>),
     (description, input): (&str, Value),
     runner: impl Runner + 'static,
+    kit: &Kit<'_>,
 ) -> Result<Made, String> {
     let definition = Definition {
         name: name.to_owned(),
@@ -203,7 +211,8 @@ fn single(
         output: terms.output.clone(),
         terms: Arc::clone(terms),
     };
-    Ok(Made::One(Arc::new(Tool::new(definition, Arc::new(runner))?)))
+    let tool = Tool::new(definition, Arc::new(runner))?.together(kit.turns);
+    Ok(Made::One(Arc::new(tool)))
 }
 
 /// What models call a tool of this name: the same for the same name, and never that of another.

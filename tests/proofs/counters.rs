@@ -101,6 +101,7 @@ fn expected(door: &PublicDoor) -> u64 {
         | Surface::GoogleCountTokens
         | Surface::InputTokens
         | Surface::Files
+        | Surface::Tool
         | Surface::Explain => 0,
         // Counted when its end is seen.
         Surface::Batches => (USED.0 + USED.1) * u64::from(door.relay == Some(Relay::Batch)),
@@ -162,7 +163,7 @@ fn question(door: &PublicDoor) -> Value {
         Some(Surface::Rerank) => json!({"model": "up/m", "query": "Hi", "documents": ["a"]}),
         Some(Surface::Files) => json!({}),
         Some(Surface::Batches) => json!({"input_file_id": "file-1"}),
-        Some(Surface::Explain | Surface::Turn | Surface::Run) | None => {
+        Some(Surface::Explain | Surface::Turn | Surface::Run | Surface::Tool) | None => {
             json!({"model": "up/m", "messages": said})
         }
     }

@@ -13,16 +13,16 @@ use crate::support::replies::{DONE, choice, finish, role, usage, word};
 use crate::support::script::Gate;
 use crate::support::{Gateway, PATIENCE, Script, Upstream};
 
-const OTHER: &str = "sk-other-key";
-const OPERATOR: &str = "sk-operator-key";
-const LEAD: &str = "sk-lead-key";
+pub(super) const OTHER: &str = "sk-other-key";
+pub(super) const OPERATOR: &str = "sk-operator-key";
+pub(super) const LEAD: &str = "sk-lead-key";
 
 /// A gateway with the agents `plain`, `buyer` and `locked`, its model, and its tools' server.
-struct House {
-    gateway: Gateway,
-    model: Upstream,
-    tools: Upstream,
-    gate: Gate,
+pub(super) struct House {
+    pub(super) gateway: Gateway,
+    pub(super) model: Upstream,
+    pub(super) tools: Upstream,
+    pub(super) gate: Gate,
 }
 
 /// Keys, tools and agents; the tools' server is at `base`.
@@ -51,6 +51,15 @@ url = "{base}/pay"
 effect = "once"
 approval = {{ roles = ["lead"] }}
 undo = {{ tool = "unpay" }}
+[tools.vanish]
+kind = "http"
+method = "POST"
+url = "{base}/vanish"
+effect = "once"
+risk = "normal"
+[tools.ask_user]
+kind = "builtin"
+name = "ask_user"
 [tools.unpay]
 kind = "http"
 method = "POST"
@@ -69,7 +78,7 @@ maximum = 100
 description = "Answers."
 route = "fast"
 instructions = "Answer."
-tools = ["look"]
+tools = ["look", "vanish", "ask_user"]
 [agents.buyer]
 version = 7
 route = "fast"
@@ -89,12 +98,14 @@ access = {{ keys = ["operator"] }}
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let gate = Gate::shut();
         let held = gate.clone();
         let model = Upstream::answering(move |request| mind(request, &held)).await;
         let tools = Upstream::answering(|request| match request.path.as_str() {
             path if path.ends_with("/broken") => Script::json(500, "{}"),
+            // It may have been done.
+            path if path.ends_with("/vanish") => Script::default().close(),
             _ => Script::json(200, r#"{"paid":true}"#),
         })
         .await;
@@ -107,11 +118,11 @@ impl House {
         Self { gateway: Gateway::start("", &sections).await, model, tools, gate }
     }
 
-    async fn send(&self, key: &str, ask: (Method, &str), body: &Value) -> Answer {
+    pub(super) async fn send(&self, key: &str, ask: (Method, &str), body: &Value) -> Answer {
         self.send_with(key, ask, body, &[]).await
     }
 
-    async fn send_with(
+    pub(super) async fn send_with(
         &self,
         key: &str,
         (method, path): (Method, &str),
@@ -126,18 +137,18 @@ impl House {
         open(self.gateway.address, asked).await.whole().await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let answer = client::get(self.gateway.address, path, KEY).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json()
     }
 
-    async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(super) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(KEY, (Method::POST, path), &body).await
     }
 
     /// Begins a run and gives its path.
-    async fn begin(&self, agent: &str, input: &str) -> String {
+    pub(super) async fn begin(&self, agent: &str, input: &str) -> String {
         let path = format!("/v1/agents/{agent}/runs");
         let answer = self.post(&path, json!({"input": input})).await;
         assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
@@ -147,7 +158,7 @@ impl House {
     }
 
     /// The run at this path, as soon as it is in this state.
-    async fn in_state(&self, path: &str, state: &str) -> Value {
+    pub(super) async fn in_state(&self, path: &str, state: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let run = self.get(path).await;
@@ -176,7 +187,17 @@ fn mind(request: &crate::support::upstream::Request, gate: &Gate) -> Script {
         _ if last["role"] == "tool" => Script::stream(says("It is done.")),
         "look" => Script::stream(calls("look", json!({}))),
         "pay" => Script::stream(calls("pay", json!({"amount": 5}))),
+        "vanish" => Script::stream(calls("vanish", json!({}))),
         "ask" => Script::stream(calls("ask_user", json!({"question": "Which one?"}))),
+        "recite" => {
+            let words = (1..=30).map(|number| word(&format!("{number} ")));
+            let script = Script::stream_head().chunks([role()]).chunks(words).gate(gate);
+            script.chunks([finish(), usage(), DONE.to_owned()]).end()
+        }
+        "hold and look" => {
+            let script = Script::stream_head().chunks([role(), word("Wait")]).gate(gate);
+            script.chunks(calls("look", json!({})).into_iter().skip(1)).end()
+        }
         "hold" => {
             let script = Script::stream_head().chunks([role(), word("Wait")]).gate(gate);
             script.chunks([finish(), usage(), DONE.to_owned()]).end()
@@ -185,11 +206,11 @@ fn mind(request: &crate::support::upstream::Request, gate: &Gate) -> Script {
     }
 }
 
-fn code(answer: &Answer) -> (u16, String) {
+pub(super) fn code(answer: &Answer) -> (u16, String) {
     (answer.status, answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned())
 }
 
-fn types(events: &Value) -> Vec<&str> {
+pub(super) fn types(events: &Value) -> Vec<&str> {
     let rows = events["data"].as_array().unwrap();
     rows.iter().map(|row| row["type"].as_str().unwrap()).collect()
 }
@@ -439,7 +460,7 @@ async fn a_tool_is_called_directly_only_by_whoever_was_given_it() {
     let tools = house.get("/v1/tools").await;
     let names: Vec<_> =
         tools["data"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
-    assert_eq!(names, ["look", "pay"]);
+    assert_eq!(names, ["ask_user", "look", "pay", "vanish"]);
     let call = async |key: &str, tool: &str, args: Value| {
         let path = format!("/v1/tools/{tool}/call");
         house.send(key, (Method::POST, &path), &json!({"args": args})).await
@@ -448,8 +469,9 @@ async fn a_tool_is_called_directly_only_by_whoever_was_given_it() {
     let looked = call(LEAD, "look", json!({})).await;
     assert_eq!(looked.json()["value"], json!({"paid": true}), "{}", looked.text());
     assert_eq!(call(LEAD, "pay", json!({"amount": 1})).await.status, 404);
-    assert_eq!(call(OPERATOR, "pay", json!({"amount": 500})).await.status, 400);
-    assert_eq!(call(OPERATOR, "pay", json!({"amount": 1})).await.status, 200);
+    let refused = call(OPERATOR, "pay", json!({"amount": 1})).await;
+    assert_eq!(code(&refused), (403, "approval_required".to_owned()));
+    assert_eq!(call(OPERATOR, "unpay", json!({})).await.status, 200);
     assert_eq!(house.tools.requests().len(), 2);
 }
 

@@ -13,13 +13,13 @@ use crate::support::script::Gate;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, Script, Upstream, until};
 
-const RESPONSES: &str = "/v1/responses";
+pub(super) const RESPONSES: &str = "/v1/responses";
 
 /// A gateway with the agent `support`, its model and its tools' server.
 pub(super) struct House {
     pub(super) gateway: Gateway,
-    model: Upstream,
-    tools: Upstream,
+    pub(super) model: Upstream,
+    pub(super) tools: Upstream,
     /// Holds what is asked of the tool `lookup`.
     pub(super) gate: Gate,
 }
@@ -29,7 +29,12 @@ impl House {
         Self::on("").await
     }
 
-    async fn on(store: &str) -> Self {
+    pub(super) async fn on(store: &str) -> Self {
+        Self::with("", store).await
+    }
+
+    /// A gateway with these lines in `[server]`, and these sections before its tools.
+    pub(super) async fn with(server: &str, store: &str) -> Self {
         let gate = Gate::shut();
         let held = gate.clone();
         let model = Upstream::answering(mind).await;
@@ -42,15 +47,25 @@ impl House {
             if is_held { Script::default().gate(&held).then_all(body) } else { body }
         })
         .await;
-        let gateway = Gateway::start("", &sections(&model, &tools, store)).await;
+        let gateway = Gateway::start(server, &sections(&model, &tools, store)).await;
         Self { gateway, model, tools, gate }
     }
 
-    async fn ask(&self, path: &str, headers: &[(&'static str, &str)], body: &Value) -> Answer {
+    pub(super) async fn ask(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: &Value,
+    ) -> Answer {
         self.open(path, headers, body).await.whole().await
     }
 
-    async fn open(&self, path: &str, headers: &[(&'static str, &str)], body: &Value) -> Opened {
+    pub(super) async fn open(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: &Value,
+    ) -> Opened {
         let mut asked = request(Method::POST, path, KEY, body.to_string().into());
         for (name, value) in headers {
             asked.headers_mut().insert(*name, HeaderValue::from_str(value).unwrap());
@@ -58,14 +73,14 @@ impl House {
         open(self.gateway.address, asked).await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let answer = client::get(self.gateway.address, path, KEY).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json()
     }
 
     /// The response in the background, as soon as it is over.
-    async fn settled(&self, id: &str) -> Value {
+    pub(super) async fn settled(&self, id: &str) -> Value {
         loop {
             let response = self.get(&format!("{RESPONSES}/{id}")).await;
             if !["queued", "in_progress"].contains(&response["status"].as_str().unwrap()) {
@@ -76,7 +91,7 @@ impl House {
     }
 }
 
-fn sections(model: &Upstream, tools: &Upstream, store: &str) -> String {
+pub(super) fn sections(model: &Upstream, tools: &Upstream, store: &str) -> String {
     format!(
         r#"{}{}{store}
 [keys.small]
@@ -166,7 +181,7 @@ fn whole(message: &Value, reason: &str) -> Script {
     Script::json(200, &answer.to_string())
 }
 
-fn chat(text: &str, more: &Value) -> Value {
+pub(super) fn chat(text: &str, more: &Value) -> Value {
     let mut body = json!({
         "model": "agent/support", "messages": [{"role": "user", "content": text}],
     });
@@ -174,7 +189,7 @@ fn chat(text: &str, more: &Value) -> Value {
     body
 }
 
-fn events(stream: &str) -> Vec<Value> {
+pub(super) fn events(stream: &str) -> Vec<Value> {
     let data = stream.lines().filter_map(|line| line.strip_prefix("data: "));
     data.filter_map(|data| serde_json::from_str(data).ok()).collect()
 }
@@ -363,7 +378,7 @@ async fn a_response_in_the_background_is_told_to_its_end_after_a_restart() {
     assert_eq!(house.model.requests().len(), 2);
 }
 
-fn store(path: &Path) -> String {
+pub(super) fn store(path: &Path) -> String {
     format!(
         "[store]\nurl = \"sqlite:{}\"\n\n[agent_engine]\nlease_ttl = \"1s\"\n\n",
         path.display()

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use switchpoint::canon::RunState;
 use switchpoint::config::{Secret, Store as Settings, StoreUrl};
 use switchpoint::store::Store;
-use switchpoint::store::runs::{EventRow, RunFilter, RunRow};
+use switchpoint::store::runs::{ApprovalFilter, EventRow, RunFilter, RunRow};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -192,7 +192,9 @@ impl Case {
 
     /// Lets pass what waits for somebody.
     async fn approve(&self, gateway: &Gateway) {
-        let pending = self.store.approvals(None, Some("pending".to_owned()), 9).await.unwrap();
+        let state = Some("pending".to_owned());
+        let pending = ApprovalFilter { state, ..ApprovalFilter::default() };
+        let pending = self.store.approvals(pending, 9).await.unwrap();
         for approval in pending {
             let path = format!("/v1/agents/approvals/{}", approval.id);
             self.post(gateway, &path, &json!({"decision": "approve"})).await;
@@ -272,7 +274,7 @@ impl Case {
         let calls: BTreeSet<_> = answered.iter().map(|data| data["call"].as_u64()).collect();
         assert_eq!((answered.len(), calls.len()), (3, 3), "{told}");
         assert_eq!(of_kind(&events, "tool.requested").count(), 4, "{told}");
-        let approvals = self.store.approvals(None, None, 9).await.unwrap();
+        let approvals = self.store.approvals(ApprovalFilter::default(), 9).await.unwrap();
         let states: Vec<_> = approvals.iter().map(|row| row.state.as_str()).collect();
         assert_eq!(states, ["approved"], "{told}");
         assert_eq!(of_kind(&events, "tool.approved").count(), 1, "{told}");
@@ -334,7 +336,7 @@ async fn killed(mut case: Case, last: u64, moment: Moment) {
         let is_told = began.contains(&json!(format!("call_{tool}")));
         assert!(is_told || case.calls(tool).is_empty(), "{tool}: {}", told(&events));
     }
-    let asked = case.store.approvals(None, None, 9).await.unwrap();
+    let asked = case.store.approvals(ApprovalFilter::default(), 9).await.unwrap();
     case.place.release().await;
     let gateway = case.start("one").await;
     let _client = if case.run().await.is_none() { Some(case.begin(&gateway).await) } else { None };

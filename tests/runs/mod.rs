@@ -2,10 +2,14 @@
 //! asks for a run.
 
 mod api;
+mod broker;
 mod doors;
 mod kill;
 mod kinds;
 mod terminal;
 mod library;
+mod steering;
+mod surfaces;
 mod turns;
 mod villain;
+mod watched;

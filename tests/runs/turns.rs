@@ -92,6 +92,8 @@ impl House {
             trace: None,
             deadline: Instant::now() + PATIENCE,
             cache: None,
+            user: None,
+            receipt: Arc::default(),
         }
     }
 

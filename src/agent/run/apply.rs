@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, OpenAsk, Run, Stage, Undoable};
+use super::{Call, Cancel, OpenAsk, Run, Stage, Stretch, Undoable};
 use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
@@ -50,14 +50,19 @@ impl Run {
             Event::Refused { id, error } => {
                 self.settle(id, vec![Part::text(error.text())], true);
             }
-            Event::Began { id, .. } => self.stage(id, Stage::Began),
+            Event::Began { id, at } => {
+                self.stage(id, Stage::Began);
+                if let Some(call) = self.call_mut(id) {
+                    call.began = Some(*at);
+                }
+            }
             Event::Done { id, parts, bytes, value, .. } => {
                 self.bytes += bytes;
                 self.note_undo(id, value.as_ref());
                 self.settle(id, parts.clone(), false);
             }
             Event::Failed { id, error, .. } => {
-                if let Some(call) = self.call(id).filter(|_| is_degrading(error)) {
+                if let Some(call) = self.call(id).filter(|_| error.degrades()) {
                     let tool = call.request.tool.clone();
                     self.degraded_tools.insert(tool);
                 }
@@ -137,6 +142,9 @@ impl Run {
             self.waited += at.saturating_sub(since);
         }
         self.state = RunState::Running;
+        let before = self.stretch.map(|stretch| stretch.seq);
+        let (seq, usage, cost) = (self.seq, self.usage, self.cost);
+        self.stretch = Some(Stretch { seq, from: at, before, usage, cost });
     }
 
     /// It waits from now on.
@@ -147,11 +155,13 @@ impl Run {
 
     fn take_model(&mut self, event: &Event) {
         match event {
-            Event::Asked { call, max_tokens, input_estimate, tools, .. } => {
+            Event::Asked { call, model, max_tokens, input_estimate, tools, at, .. } => {
                 self.asks = self.asks.max(*call);
                 self.is_last = !tools && self.limit.is_some();
                 self.open_ask = Some(OpenAsk {
                     call: *call,
+                    model: model.clone(),
+                    at: *at,
                     max_tokens: *max_tokens,
                     input_estimate: *input_estimate,
                     tools: *tools,
@@ -196,6 +206,8 @@ impl Run {
         self.calls.push(Call {
             request: request.clone(),
             stage: Stage::New,
+            began: None,
+            approval: None,
             edited: false,
             allowed: None,
         });
@@ -206,6 +218,9 @@ impl Run {
         match event {
             Event::ApprovalAsked { id, approval, hash, expires_at, .. } => {
                 let (approval, hash) = (approval.clone(), hash.clone());
+                if let Some(call) = self.call_mut(id) {
+                    call.approval = Some(approval.clone());
+                }
                 self.stage(id, Stage::Pending { approval, hash, expires_at: *expires_at });
             }
             Event::Approved { id, args, .. } => {
@@ -334,11 +349,6 @@ impl Run {
         let (began, over) = (false, false);
         self.undoable.push(Undoable { id, tool, args, key, began, over });
     }
-}
-
-/// The tool is not there for now, and the answer has to do without.
-fn is_degrading(error: &CallError) -> bool {
-    matches!(error.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
 }
 
 /// The same for the same call, in whatever order its arguments stand.

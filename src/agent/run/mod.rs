@@ -14,6 +14,7 @@ use super::event::{CallError, Created, Requested};
 use crate::canon::{
     Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
 };
+use crate::config::StreamMode;
 use crate::store::runs::Totals;
 
 /// A run at one moment.
@@ -69,6 +70,8 @@ pub struct Run {
     pub bytes: u64,
     pub usage: Usage,
     pub cost: u64,
+    /// The work at it that is under way, or was last.
+    pub stretch: Option<Stretch>,
     pub handoffs: u32,
     pub repairs: u32,
     /// How often its user was asked in vain.
@@ -85,10 +88,25 @@ pub struct Run {
     pub undoable: Vec<Undoable>,
 }
 
+/// Work at a run, from its beginning or from where it was taken up to where it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The number of its first entry.
+    pub seq: u64,
+    pub from: u64,
+    /// The one before it.
+    pub before: Option<u64>,
+    /// What had been used by then.
+    pub usage: Usage,
+    pub cost: u64,
+}
+
 /// A model that is being asked, or was when the process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenAsk {
     pub call: u32,
+    pub model: String,
+    pub at: u64,
     pub max_tokens: u64,
     pub input_estimate: u64,
     pub tools: bool,
@@ -99,6 +117,10 @@ pub struct OpenAsk {
 pub struct Call {
     pub request: Requested,
     pub stage: Stage,
+    /// When it was begun last.
+    pub began: Option<u64>,
+    /// What a person was asked for it.
+    pub approval: Option<String>,
     /// A person has put in other arguments.
     pub edited: bool,
     /// The digest of what a person has let pass.
@@ -206,6 +228,7 @@ impl Run {
             bytes: 0,
             usage: Usage::default(),
             cost: 0,
+            stretch: None,
             handoffs: 0,
             repairs: 0,
             questions: 0,
@@ -264,6 +287,11 @@ impl Run {
         let limits = &self.definition;
         let own = limits.limits.steps.min(limits.budget.model_calls);
         lower.map_or(own, |lower| lower.min(own)).max(1)
+    }
+
+    /// What a stream of it shows.
+    pub fn shown(&self) -> StreamMode {
+        self.created.wishes.stream.unwrap_or(self.definition.stream)
     }
 
     pub fn most_tool_calls(&self) -> u32 {

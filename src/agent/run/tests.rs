@@ -124,6 +124,7 @@ fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
         fallback_level: 0,
         cached: false,
         at: 2,
+        id: None,
     });
     for (id, name, args) in calls {
         run.apply(&Event::Requested(Box::new(requested(run.tool_calls + 1, (id, name), args))));
@@ -294,6 +295,7 @@ fn a_model_that_was_asked_when_the_process_ended_is_asked_by_the_same_number() {
         cost: None,
         lost: true,
         at: 1,
+        id: None,
     });
     assert_eq!((run.retry, run.failures), (Some(1), 0));
     asked(&mut run, true);

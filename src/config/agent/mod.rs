@@ -150,6 +150,8 @@ pub enum StreamMode {
     Live,
     /// Only the answer.
     Final,
+    /// As `Live`, and each thing that is done in between, as a chunk of its own.
+    Steps,
 }
 
 /// What becomes of a call whose outcome nobody knows.
@@ -185,7 +187,11 @@ impl Agent {
             ("probe", OnUnknown::Probe),
             ("tell_model", OnUnknown::TellModel),
         ];
-        let modes = [("live", StreamMode::Live), ("final", StreamMode::Final)];
+        let modes = [
+            ("live", StreamMode::Live),
+            ("final", StreamMode::Final),
+            ("steps", StreamMode::Steps),
+        ];
         Self {
             limits: self.limits.over(section),
             budget: self.budget.over(section),

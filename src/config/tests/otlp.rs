@@ -51,7 +51,7 @@ fn what_cannot_be_done_is_refused() {
         ("protocol = \"grpc\"", "`endpoint` is missing"),
         ("endpoint = \"c:4318\"", "is not a URL"),
         ("endpoint = \"http://c\"\nprotocol = \"json\"", "\"json\" is none of"),
-        ("endpoint = \"http://c\"\ncapture = \"redacted\"", "\"redacted\" is not there yet"),
+        ("endpoint = \"http://c\"\ncapture = \"some\"", "\"some\" is none of"),
         ("endpoint = \"http://c\"\nheaders = { \"a b\" = \"c\" }", "is not the name of a header"),
         ("endpoint = \"http://c\"\nroutes = { none = 0.5 }", "there is no route \"none\""),
         ("endpoint = \"http://c\"\nsample = 2", "is not a share"),

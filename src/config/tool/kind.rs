@@ -34,6 +34,7 @@ pub(super) const KINDS: &[(&str, &[&[&str]])] = &[
 const MCP: &[&str] = &[
     "transport",
     "command",
+    "cwd",
     "env",
     "url",
     "allow",
@@ -116,7 +117,12 @@ pub struct McpTool {
 #[derive(Clone, Debug, PartialEq)]
 pub enum McpTransport {
     /// A process, by its absolute path and its arguments, with these variables and no others.
-    Stdio { command: Vec<String>, env: BTreeMap<String, Secret> },
+    Stdio {
+        command: Vec<String>,
+        env: BTreeMap<String, Secret>,
+        /// Where it starts; where the gateway was started, if nothing is said.
+        cwd: Option<PathBuf>,
+    },
     /// Streamable HTTP.
     Http { url: String, web: Web },
 }
@@ -333,7 +339,7 @@ impl McpTransport {
         let others: &[&str] = if stdio {
             &["url", "headers", "auth", "proxy", "ca", "allow_private"]
         } else {
-            &["command", "env", "idle_kill"]
+            &["command", "cwd", "env", "idle_kill"]
         };
         let transport = if stdio { "stdio" } else { "streamable-http" };
         for field in others.iter().filter_map(|key| section.get(key)) {
@@ -350,8 +356,17 @@ impl McpTransport {
             }
             _ => {}
         }
-        Self::Stdio { command, env: environment(section) }
+        Self::Stdio { command, env: environment(section), cwd: folder(section) }
     }
+}
+
+fn folder(section: &Section<'_>) -> Option<PathBuf> {
+    let field = section.get("cwd")?;
+    let folder = field.report.beside(&field.read(value::text)?);
+    if !folder.is_dir() {
+        field.fail(format!("{} is no folder", folder.display()));
+    }
+    Some(folder)
 }
 
 fn environment(section: &Section<'_>) -> BTreeMap<String, Secret> {

@@ -65,6 +65,7 @@ pub(super) const KEYS: &[&str] = &[
     "check_output",
     "transport",
     "command",
+    "cwd",
     "env",
     "instances",
     "idle_kill",

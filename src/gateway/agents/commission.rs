@@ -8,13 +8,13 @@ use http::HeaderMap;
 use super::{Commission, Performance, RunWishes};
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Outcome, RunId, Surface};
-use crate::config::OnLeave;
+use crate::config::{OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
-use crate::gateway::{Gateway, Snapshot, bearings, guarding};
+use crate::gateway::{Gateway, Snapshot, bearings, guarding, trace_in};
 use crate::store::Audit;
 
 /// How a model is called that is an agent.
@@ -42,7 +42,7 @@ impl Snapshot {
         agents.filter(|(name, _)| self.may_run(caller, name)).map(|(name, _)| name.as_str())
     }
 
-    fn may_run(&self, caller: &Caller, name: &str) -> bool {
+    pub fn may_run(&self, caller: &Caller, name: &str) -> bool {
         let agent = self.config.agents.get(name);
         agent.is_some_and(|agent| {
             caller.may_run(name, agent.access_keys.as_deref(), agent.access_users.as_deref())
@@ -63,6 +63,7 @@ impl Gateway {
         let house = (Arc::clone(self), self.snapshot());
         let mut call = Call::open(house, Surface::Run, None, None);
         call.admitted(caller);
+        call.is_traced_by(wishes.trace.clone());
         let request = ChatRequest { model: format!("{PREFIX}{agent}"), ..request };
         let mut question = Question::spoken(request);
         let performance = Box::pin(async {
@@ -76,6 +77,26 @@ impl Gateway {
         call.record.status = ended.map_or(202, Error::status);
         call.ends(ended.map_or(Outcome::Ok, |error| outcome_of(error.kind)));
         performance
+    }
+}
+
+impl Gateway {
+    /// Who asks for what is not theirs stands in the audit trail.
+    pub fn notes_refused_agent(self: &Arc<Self>, key: &str, name: &str) {
+        let row = Audit {
+            at: SystemTime::now(),
+            who: key.to_owned(),
+            what: "agent.refused".to_owned(),
+            subject: format!("agent:{name}"),
+            before: None,
+            after: None,
+        };
+        let gateway = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(error) = gateway.store().audit(row).await {
+                tracing::warn!(%error, "a refusal could not be written into the audit trail");
+            }
+        });
     }
 }
 
@@ -97,7 +118,8 @@ pub(super) async fn read(
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
     look_at(call, question, &name).await?;
-    let wishes = wishes(call, (asked(question)?, headers))?;
+    let mut wishes = wishes(call, (asked(question)?, headers))?;
+    wishes.trace = trace_in(headers);
     call.commission(question, (wishes, previous), question.envelope.background)
 }
 
@@ -115,7 +137,8 @@ fn find(call: &mut Call, model: &str) -> Result<String, Error> {
     if caller.is_some_and(|caller| call.house.may_run(caller, name)) {
         return Ok(name.to_owned());
     }
-    call.notes_refused_agent(name);
+    let key = call.key().cloned().unwrap_or_default();
+    call.gateway.notes_refused_agent(&key, name);
     let message = format!("This key may not run the agent `{name}`.");
     Err(Error::new(Kind::AgentNotAllowed, message))
 }
@@ -194,10 +217,12 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         Some("continue") => Some(OnLeave::Continue),
         Some(_) => return Err(odd(ON_DISCONNECT, "neither `cancel` nor `continue`")),
     };
-    let steps = match header(STREAM)?.as_deref() {
-        None => false,
-        Some("steps") => true,
-        Some(_) => return Err(odd(STREAM, "not `steps`")),
+    let stream = match header(STREAM)?.as_deref() {
+        None => None,
+        Some("live") => Some(StreamMode::Live),
+        Some("final") => Some(StreamMode::Final),
+        Some("steps") => Some(StreamMode::Steps),
+        Some(_) => return Err(odd(STREAM, "none of `live`, `final` and `steps`")),
     };
     let wait = header(APPROVAL_WAIT)?.map(|written| {
         let wait = bearings::duration(&written).map_err(|_| odd(APPROVAL_WAIT, "no time"))?;
@@ -210,7 +235,8 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         idempotency_key: header(IDEMPOTENCY_KEY)?,
         on_disconnect,
         approval_wait: wait.transpose()?.unwrap_or_default(),
-        steps,
+        stream,
+        trace: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         budget: None,
     })
@@ -247,17 +273,20 @@ impl Call {
         let Some(caller) = self.caller.clone() else {
             return Err(Error::new(Kind::Internal, "The call has no caller."));
         };
+        let client_trace = wishes.trace.clone();
         let trace = self.record.trace.as_ref();
+        let trace = trace.map(|trace| trace.below(self.record.id.span()));
         Ok(Commission {
             agent: request.model.strip_prefix(PREFIX).unwrap_or_default().to_owned(),
             caller,
             surface: self.surface(),
             request,
             budget: wishes.budget,
-            wishes,
+            wishes: RunWishes { trace: None, ..wishes },
             previous,
             answer_id: self.record.id.simple(),
-            trace: trace.map(|trace| trace.below(self.record.id.span())),
+            // Without a collector, its tools stand in its client's trace all the same.
+            trace: trace.or(client_trace),
             background,
         })
     }
@@ -278,23 +307,5 @@ impl Call {
             keeping.is_of(&performance);
         }
         Ok(performance)
-    }
-
-    /// Who asks for what is not theirs stands in the audit trail.
-    fn notes_refused_agent(&self, name: &str) {
-        let row = Audit {
-            at: SystemTime::now(),
-            who: self.key().map_or_else(String::new, ToString::to_string),
-            what: "agent.refused".to_owned(),
-            subject: format!("agent:{name}"),
-            before: None,
-            after: None,
-        };
-        let gateway = Arc::clone(&self.gateway);
-        self.gateway.tasks.spawn(async move {
-            if let Err(error) = gateway.store().audit(row).await {
-                tracing::warn!(%error, "a refusal could not be written into the audit trail");
-            }
-        });
     }
 }

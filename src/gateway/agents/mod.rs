@@ -5,12 +5,13 @@ mod commission;
 mod forecast;
 mod perform;
 mod show;
+mod tooling;
 mod turn;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,14 +20,17 @@ use tokio::time::Instant;
 
 use crate::access::Caller;
 use crate::cache::Follower;
-use crate::canon::{Attempt, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage};
-use crate::config::{CacheMode, OnLeave};
+use crate::canon::{
+    Attempt, CallId, ChatRequest, Money, Owner, RunId, RunState, Surface, Trace, Usage,
+};
+use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;
 pub(super) use self::show::{Frame, RUN, Show};
+pub use self::tooling::Unmade;
 
 /// Whoever runs agents. The room above this one gives itself in.
 pub trait Conductor: Send + Sync + fmt::Debug {
@@ -87,9 +91,11 @@ pub struct RunWishes {
     pub on_disconnect: Option<OnLeave>,
     /// How long a call waits for an approval before it says that one is needed.
     pub approval_wait: Duration,
-    /// The stream tells of each step.
-    pub steps: bool,
+    /// What a stream shows, if not what the agent says.
+    pub stream: Option<StreamMode>,
     pub labels: BTreeMap<String, String>,
+    /// Where its client stands in a trace.
+    pub trace: Option<Trace>,
     pub budget: Option<RunBudget>,
 }
 
@@ -102,6 +108,10 @@ pub struct Performance {
     pub follower: Follower,
     /// How it stands; the last word comes before the end of what it says.
     pub report: watch::Receiver<Report>,
+    /// What a stream of it shows.
+    pub stream: StreamMode,
+    /// The same was asked before: the name of the answer that was begun then, and when.
+    pub again: Option<(String, u64)>,
 }
 
 /// How a run stands.
@@ -129,17 +139,23 @@ pub struct Turn {
     pub request: ChatRequest,
     pub run: RunId,
     pub agent: Arc<str>,
+    /// Whom the run's client has named.
+    pub user: Option<Arc<str>>,
     /// Calls of one run stay together.
     pub session: u64,
     pub trace: Option<Trace>,
     pub deadline: Instant,
     /// What the cache may do for it, if that is less than its route and key let it.
     pub cache: Option<CacheMode>,
+    /// Where stands what it has come to, also when nobody waits for it any more.
+    pub receipt: Arc<OnceLock<Receipt>>,
 }
 
 /// What a call of a model came to, besides its answer.
 #[derive(Debug, Clone, Default)]
 pub struct Receipt {
+    /// As whom the access log and the ledger know the call.
+    pub id: Option<CallId>,
     pub usage: Usage,
     /// The usage was guessed.
     pub estimated: bool,

@@ -80,7 +80,7 @@ async fn perform(
     commission: Commission,
 ) -> Response<Body> {
     let (id, created) = call.stamp();
-    let frame = Frame {
+    let mut frame = Frame {
         id,
         created,
         model: commission.request.model.clone(),
@@ -89,7 +89,7 @@ async fn perform(
         background: commission.background,
         request: commission.request.clone(),
     };
-    let (surface, steps) = (call.surface(), commission.wishes.steps);
+    let surface = call.surface();
     let is_later = question.envelope.background && !question.envelope.stream;
     let mut performance = match call.conducted(commission).await {
         Ok(performance) => performance,
@@ -103,7 +103,13 @@ async fn perform(
             Err(error) => return call.refuse(error),
         };
     }
-    let show = Show::new(&performance, (surface, steps), frame);
+    if let Some((id, created)) = &performance.again {
+        (frame.id, frame.created) = (id.clone(), *created);
+        if is_later && let Some(response) = known(&mut call, id).await {
+            return response;
+        }
+    }
+    let show = Show::new(&performance, surface, frame);
     let dressed = show.clone();
     let Performance { follower, .. } = performance;
     let is_streamed = question.envelope.stream && !call.gathers();
@@ -116,6 +122,16 @@ async fn perform(
     };
     dressed.dress(response.headers_mut(), !is_streamed && !is_later);
     response
+}
+
+/// A response in the background that the same was asked for before, as it stands.
+async fn known(call: &mut Call, id: &str) -> Option<Response<Body>> {
+    let owner = call.owner()?;
+    let gateway = Arc::clone(&call.gateway);
+    let known = gateway.response(&owner, &format!("resp_{id}")).await.ok()?;
+    call.ends(Outcome::Ok);
+    let head = call.respond(StatusCode::OK, JSON);
+    Some(head.map(|()| Body::whole(known.to_string().into(), None)))
 }
 
 /// The stream begins with the first word of the run, or when that has been waited for long enough.

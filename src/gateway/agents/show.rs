@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use super::{Performance, Report};
 use crate::canon::{ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
+use crate::config::StreamMode;
 use crate::dialect::sse::Decoder;
-use crate::dialect::{ClientSide, Context, WriteStream, sse};
+use crate::dialect::{ClientSide, Context, WriteStream};
 
 static RUN_ID: HeaderName = HeaderName::from_static("x-switchpoint-run-id");
 static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
@@ -59,10 +60,11 @@ struct Telling {
 impl Show {
     pub(in crate::gateway) fn new(
         performance: &Performance,
-        (surface, steps): (Surface, bool),
+        surface: Surface,
         frame: Frame,
     ) -> Self {
         let (run, version) = (performance.run, Arc::clone(&performance.version));
+        let steps = performance.stream == StreamMode::Steps;
         let report = performance.report.clone();
         let mut show = Self { run, version, report, surface, steps, frame };
         if surface == Surface::Responses {
@@ -175,6 +177,11 @@ impl Show {
 
     /// The last events of a stream, with what is told of the run in the one that ends the answer.
     fn mark_end(&self, end: &[u8], out: &mut Vec<u8>) {
+        if !end.starts_with(b"data:") && !end.starts_with(b"event:") {
+            // Not every stream of Google's is one of events.
+            out.extend_from_slice(end);
+            return;
+        }
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(end);
         while let Some(frame) = decoder.next_frame() {
@@ -193,7 +200,13 @@ impl Show {
     /// The data of an event that ends an answer, marked.
     fn marked(&self, data: &[u8]) -> Option<Value> {
         let mut event: Value = serde_json::from_slice(data).ok()?;
-        if event["choices"][0]["finish_reason"].is_string() {
+        // Where each API says that its answer is over.
+        let reasons = [
+            &event["choices"][0]["finish_reason"],
+            &event["delta"]["stop_reason"],
+            &event["candidates"][0]["finishReason"],
+        ];
+        if reasons.iter().any(|reason| reason.is_string()) {
             event["x_agent"] = self.told(&self.report.borrow());
             return Some(event);
         }
@@ -211,17 +224,16 @@ impl Show {
 
 impl WriteStream for Telling {
     fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
-        let is_marked = matches!(self.show.surface, Surface::Chat | Surface::Responses);
         match event {
             Event::Aside(text) if self.show.steps && self.show.surface == Surface::Chat => {
                 self.show.step(text, out);
             }
-            Event::Aside(text) if self.end.is_some() => sse::comment(text, out),
-            Event::Finish { .. } if is_marked => {
+            Event::Aside(_) => self.inner.write(event, out),
+            Event::Finish { .. } => {
                 // How the run stands is known for good when its answer has ended.
                 self.inner.write(event, self.end.get_or_insert_default());
             }
-            Event::End if is_marked => {
+            Event::End => {
                 let mut end = self.end.take().unwrap_or_default();
                 self.inner.write(event, &mut end);
                 self.show.mark_end(&end, out);

@@ -16,7 +16,7 @@ use crate::canon::{
     ChatRequest, Content, Delta, Dialect, Event, Finish, FinishReason, Foreign, Message, Money,
     Opening, Owner, Part, Role, RunId, RunState, Start, Surface, Usage,
 };
-use crate::config::{Config, OnLeave, Store as Settings, StoreUrl};
+use crate::config::{Config, OnLeave, Store as Settings, StoreUrl, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::{Arrival, Ask, Body, Gateway, Snapshot};
 use crate::net::client::Client;
@@ -126,6 +126,8 @@ impl Run {
             version: "3".into(),
             follower: self.tape.follow().unwrap(),
             report: self.report.subscribe(),
+            stream: StreamMode::Live,
+            again: None,
         }
     }
 
@@ -137,8 +139,9 @@ impl Run {
 impl Conductor for Run {
     fn conduct(&self, commission: Box<Commission>) -> Doing<Result<Performance, Error>> {
         let run = RunId::parse(&format!("run_{}", commission.answer_id)).unwrap();
+        let stream = commission.wishes.stream.unwrap_or_default();
         self.seen.lock().unwrap().push(*commission);
-        let performance = self.performance(run);
+        let performance = Performance { stream, ..self.performance(run) };
         Box::pin(async move { Ok(performance) })
     }
 

@@ -1,7 +1,7 @@
 //! A run asks a model: a call like everybody's, whose answer is heard and not sent.
 
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -25,6 +25,10 @@ use crate::gateway::reply::outcome_of;
 use crate::gateway::snapshot::Road;
 use crate::gateway::{Gateway, bearings, guarding, journey, pipeline, shadow};
 
+/// By which the ledger's sums tell users of agents apart; of a longer name they know nothing.
+const END_USER: &str = "end_user";
+const LONGEST_USER: usize = 128;
+
 /// Who is given the answer as it comes.
 type Hear<'a> = &'a mut (dyn FnMut(&Event) + Send);
 
@@ -45,22 +49,18 @@ impl Gateway {
         turn: Turn,
         hear: &mut (dyn FnMut(&Event) + Send),
     ) -> (Result<ChatResponse, Error>, Receipt) {
-        let receipt = Arc::<OnceLock<Receipt>>::default();
-        let answer = Box::pin(take(self, (turn, &receipt), hear)).await;
+        let receipt = Arc::clone(&turn.receipt);
+        let answer = Box::pin(take(self, turn, hear)).await;
         // The call is over, and so has handed it in.
         let receipt = receipt.get().cloned().unwrap_or_default();
         (answer, receipt)
     }
 }
 
-async fn take(
-    gateway: &Arc<Gateway>,
-    (turn, receipt): (Turn, &Arc<OnceLock<Receipt>>),
-    hear: Hear<'_>,
-) -> Result<ChatResponse, Error> {
+async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<ChatResponse, Error> {
     let house = (Arc::clone(gateway), gateway.snapshot());
     let mut call = Call::open(house, Surface::Turn, None, None);
-    call.receipt = Some(Arc::clone(receipt));
+    call.receipt = Some(Arc::clone(&turn.receipt));
     let question = match set_out(&mut call, turn).await {
         Ok(question) => question,
         Err(error) => return Err(call.fails(error)),
@@ -85,7 +85,8 @@ async fn take(
 
 /// Whose call it is, what it asks, and where it may go.
 async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
-    let Turn { caller, request, run, agent, session, trace, deadline, cache } = turn;
+    let Turn { caller, request, run, agent, user, session, trace, deadline, cache, receipt: _ } =
+        turn;
     call.admitted(&caller);
     call.record.purpose = Purpose::Agent;
     if call.gateway.telemetry.traces.is_some() {
@@ -93,6 +94,9 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
     }
     call.record.tags.insert("run".into(), run.to_string().into());
     call.record.tags.insert("agent".into(), (&*agent).into());
+    if let Some(user) = user.filter(|user| user.len() <= LONGEST_USER) {
+        call.record.tags.insert(END_USER.into(), (&*user).into());
+    }
     let tokens = estimate::tokens(&request, Dialect::Chat, None);
     let mut question = Question::spoken(request);
     let road = find(call, &caller, &question)?;
@@ -295,6 +299,7 @@ impl Call {
             failed.iter().filter(is_other).map(|it| (&it.provider, &it.model)).collect();
         passed.dedup();
         let _ = receipt.set(Receipt {
+            id: Some(record.id),
             usage: record.usage_of_all(),
             estimated: record.usage_source == UsageSource::Estimated,
             cost: record.cost,

@@ -13,6 +13,7 @@ mod notes;
 mod screen;
 mod surfaces;
 mod texts;
+mod tools;
 mod whole;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(super) use self::after::After;
 pub(super) use self::late::{Late, beside};
 pub(super) use self::notes::Said;
 pub(super) use self::surfaces::refuse_objects;
+pub(super) use self::tools::{look_at_arguments, look_at_result};
 pub(super) use self::whole::look_at;
 use super::arrival::Question;
 use super::call::Call;
@@ -52,6 +54,7 @@ pub(super) struct Guarding {
 type Screened = (Box<dyn Screen>, Option<Box<After>>);
 
 /// The guards of a question that are new.
+#[derive(Default)]
 struct Inputs {
     input: Chain,
     results: Chain,

@@ -33,7 +33,7 @@ enum Answered {
 /// What comes in by one door.
 struct Row(Surface, Asked, Answered);
 
-const TABLE: [Row; 20] = [
+const TABLE: [Row; 21] = [
     Row(Surface::Chat, Asked::Chat, Answered::Chat),
     Row(Surface::Responses, Asked::Chat, Answered::Chat),
     Row(Surface::Messages, Asked::Chat, Answered::Chat),
@@ -55,6 +55,7 @@ const TABLE: [Row; 20] = [
     Row(Surface::Batches, Asked::Sealed, Answered::Sealed),
     Row(Surface::Turn, Asked::Chat, Answered::Chat),
     Row(Surface::Run, Asked::Chat, Answered::Chat),
+    Row(Surface::Tool, Asked::Chat, Answered::Chat),
 ];
 
 fn row(surface: Surface) -> (Asked, Answered) {

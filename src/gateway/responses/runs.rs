@@ -68,6 +68,18 @@ impl Gateway {
         if self.conductor().is_none() {
             return stored;
         }
+        let state = match self.store().run(Some(owner), run).await {
+            Ok(row) => row.map(|row| row.state),
+            Err(error) => {
+                tracing::debug!(%run, %error, "a run could not be asked how it stands");
+                return stored;
+            }
+        };
+        if let Some(state) = state.filter(|state| !state.is_over() && !state.is_waiting()) {
+            // Whoever works at it, and wherever.
+            stored.response["status"] = json!(unfinished(state));
+            return stored;
+        }
         match self.rejoin(run, Some(owner.clone())).await {
             Ok(Some(performance)) => {
                 if self.take_in_run((&mut stored, id), performance).await {
@@ -100,7 +112,7 @@ impl Gateway {
             },
             ..Frame::default()
         };
-        let show = Show::new(&performance, (Surface::Responses, false), frame);
+        let show = Show::new(&performance, Surface::Responses, frame);
         let (mut follower, mut fold) = (performance.follower, Fold::default());
         let heard = loop {
             let next = poll_fn(|context| {

@@ -145,7 +145,10 @@ impl AdminApi {
 
     fn told(&self, one: &Generation) -> Value {
         let is_live = one.generation == self.gateway.snapshot().generation;
+        let trial = self.gateway.trial();
+        let is_tried = trial.is_some_and(|trial| trial.generation() == one.generation);
         let state = match one.fate.as_ref().map(|fate| fate.outcome) {
+            _ if is_tried => Ending::Trial.name(),
             _ if is_live => "live",
             None | Some(Ending::Promoted) => "past",
             // It ended with its process.

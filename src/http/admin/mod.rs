@@ -20,19 +20,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::header::ALLOW;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 use tower_service::Service;
 
 pub(super) use self::ledger::models;
 use self::query::Query;
 use self::table::{Handler, Makes, Misfit, Operation, find};
+use super::body::object;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::gateway::directory::Actor;
@@ -44,8 +42,6 @@ use crate::net::workers::Workers;
 
 /// Bytes of a body. What operators send is small.
 const LARGEST: usize = 1 << 20;
-/// What a body has to arrive.
-const ARRIVAL: Duration = Duration::from_secs(30);
 /// Bytes of an `Idempotency-Key`.
 const LONGEST_KEY: usize = 255;
 
@@ -146,7 +142,8 @@ impl AdminApi {
             Makes::Entry | Makes::Sum => idempotency(&head.headers)?,
             Makes::Nothing => None,
         };
-        let body = if operation.takes.is_some() { object(body).await? } else { Map::new() };
+        let body =
+            if operation.takes.is_some() { object(body, LARGEST).await? } else { Map::new() };
         handler(self, Asked { by, id, query, idempotency, body }).await
     }
 }
@@ -156,25 +153,6 @@ fn idempotency(headers: &HeaderMap) -> Result<Option<String>, Error> {
     let key = value.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
     let message = format!("`Idempotency-Key` is 1 to {LONGEST_KEY} characters of ASCII.");
     key.map(|key| Some(key.to_owned())).ok_or_else(|| Error::invalid(message))
-}
-
-/// The body as one JSON object; without a body an empty one.
-async fn object(body: Incoming) -> Result<Map<String, Value>, Error> {
-    let whole = timeout(ARRIVAL, Limited::new(body, LARGEST).collect()).await;
-    let whole = whole.map_err(|_| Error::invalid("The body did not arrive in time."))?;
-    let bytes = match whole {
-        Ok(whole) => whole.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("The body has more than {LARGEST} bytes.");
-            return Err(Error::new(Kind::TooLarge, message));
-        }
-        Err(_) => return Err(Error::invalid("The body could not be read.")),
-    };
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::invalid(format!("The body is not a JSON object: {error}.")))
 }
 
 fn refuse_path(request: &Request<Incoming>, misfit: Misfit) -> Response<Body> {

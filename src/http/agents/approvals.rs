@@ -6,32 +6,70 @@ use serde_json::Value;
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::agent::Verdict;
+use crate::canon::RunId;
 use crate::error::{Error, Kind};
-use crate::store::runs::{ApprovalRow, Decided};
+use crate::store::runs::{ApprovalFilter, ApprovalRow, Decided};
 
-/// As many are looked through for those that one may decide.
-const LOOKED_THROUGH: u32 = 2000;
+/// As many are read at once.
+const PAGE: u32 = 200;
+/// As many are looked through for one page of those that somebody may see.
+const LOOKED_THROUGH: usize = 10_000;
 const STATES: [&str; 5] = ["pending", "approved", "denied", "expired", "withdrawn"];
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
-    let query = asked.query(&["state", "role", "run", "limit"])?;
+    let query = asked.query(&["state", "role", "run", "cursor", "limit"])?;
     let state = query.field("state");
     if state.is_some_and(|state| !STATES.contains(&state)) {
         let known = STATES.join(", ");
         return Err(Error::invalid(format!("`state` is one of {known}.")));
     }
-    let found = door.gateway.store().approvals(None, state.map(str::to_owned), LOOKED_THROUGH);
-    let rows = found.await.map_err(|failure| away(&failure))?;
-    let role = query.field("role");
-    let run = query.field("run");
-    let wanted = |row: &&ApprovalRow| {
-        may_see(&asked, row)
-            && role.is_none_or(|role| row.roles.iter().any(|known| known == role))
-            && run.is_none_or(|run| row.run.to_string() == run)
+    let run = match query.field("run").map(RunId::parse) {
+        Some(None) => return Err(Error::invalid("`run` is the id of a run.")),
+        run => run.flatten(),
     };
-    let limit = asked.limit()? as usize;
-    let shown: Vec<Value> = rows.iter().filter(wanted).take(limit).map(views::approval).collect();
-    told(&views::page(&shown, None))
+    let (limit, role) = (asked.limit()? as usize, query.field("role"));
+    let wanted = |row: &ApprovalRow| {
+        may_see(&asked, row) && role.is_none_or(|role| row.roles.iter().any(|known| known == role))
+    };
+    let filter = ApprovalFilter {
+        state: state.map(str::to_owned),
+        run,
+        before: query.field("cursor").map(str::to_owned),
+        ..ApprovalFilter::default()
+    };
+    let (rows, next) = look_through(&door, filter, (limit, wanted)).await?;
+    let shown: Vec<Value> = rows.iter().map(views::approval).collect();
+    told(&views::page(&shown, next.as_deref()))
+}
+
+/// A page of those that are wanted, and where the next one begins.
+async fn look_through(
+    door: &Door,
+    mut filter: ApprovalFilter,
+    (limit, wanted): (usize, impl Fn(&ApprovalRow) -> bool),
+) -> Result<(Vec<ApprovalRow>, Option<String>), Error> {
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    loop {
+        let rows = door.gateway.store().approvals(filter.clone(), PAGE).await;
+        let rows = rows.map_err(|failure| away(&failure))?;
+        let is_last = rows.len() < PAGE as usize;
+        looked_at += rows.len();
+        for row in rows {
+            if found.len() == limit {
+                return Ok((found, filter.before));
+            }
+            filter.before = Some(row.id.clone());
+            if wanted(&row) {
+                found.push(row);
+            }
+        }
+        if is_last {
+            return Ok((found, None));
+        }
+        if looked_at >= LOOKED_THROUGH {
+            return Ok((found, filter.before));
+        }
+    }
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {

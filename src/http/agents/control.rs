@@ -137,7 +137,14 @@ pub(super) async fn compensate(door: Door, asked: Asked) -> Answer {
 
 /// Another run that comes of this one.
 async fn again(door: &Door, asked: &Asked, run: &RunRow, how: Again) -> Answer {
+    let what = match how {
+        Again::Recorded | Again::Live { .. } => "run.replay",
+        Again::Fork { .. } => "run.fork",
+        Again::Compensate => "run.compensate",
+    };
     let id = door.agents.again(&asked.caller, run, how).await?;
+    let subject = format!("run:{}", run.id);
+    door.notes(asked, (what, subject), &json!({"run": id.to_string()})).await?;
     let row = door.gateway.store().run(None, id).await.map_err(|it| away(&it))?;
     let row = row.ok_or_else(|| Error::new(Kind::RunNotFound, "The run was not kept."))?;
     let shown = whole(door, &row).await?;

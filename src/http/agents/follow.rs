@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::{Answer, Asked, Door, away, told, views};
+use crate::agent::{Agents, Along};
 use crate::canon::RunId;
 use crate::error::Error;
 use crate::gateway::Body;
@@ -21,6 +22,10 @@ use crate::net::BoxError;
 use crate::store::Store;
 use crate::store::runs::EventRow;
 
+/// Entries that begin or end a turn of a model.
+const TURN: [&str; 3] = ["model.requested", "model.completed", "model.failed"];
+/// What text in flight is called.
+const TEXT: &str = "text.delta";
 /// Entries that are read at once.
 const PAGE: u32 = 200;
 /// How often a run is looked at that is at work elsewhere.
@@ -32,25 +37,27 @@ struct Reader {
     run: RunId,
     /// The last entry that was given.
     after: u64,
+    /// How many pieces were given of the text that comes behind it.
+    part: usize,
+    agents: Agents,
     /// Says when there is more, of a run that is at work here.
-    news: Option<watch::Receiver<u64>>,
+    along: Option<Along>,
+    /// It may come to be at work here.
+    arrivals: watch::Receiver<()>,
     keepalive: Duration,
     last: Instant,
-    ready: VecDeque<EventRow>,
+    ready: VecDeque<String>,
     ended: bool,
 }
 
 pub(super) async fn events(door: Door, asked: Asked) -> Answer {
     let query = asked.query(&["after", "limit"])?;
     let after = asked.header("last-event-id").or_else(|| query.field("after"));
-    let after = match after {
-        None => 0,
-        // Of text in flight, the entry before it counts.
-        Some(after) => {
-            after.split('.').next().and_then(|after| after.parse().ok()).ok_or_else(|| {
-                Error::invalid("`after` and `Last-Event-ID` are the number of an entry.")
-            })?
-        }
+    let (after, part) = match after {
+        None => (0, 0),
+        Some(after) => place(after).ok_or_else(|| {
+            Error::invalid("`after` and `Last-Event-ID` are the id of an event: `7`, `7.3`.")
+        })?,
     };
     let run = door.run(&asked).await?;
     let wants = asked.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
@@ -61,7 +68,10 @@ pub(super) async fn events(door: Door, asked: Asked) -> Answer {
         store: door.gateway.store().clone(),
         run: run.id,
         after,
-        news: door.agents.follow(run.id),
+        part,
+        along: door.agents.follow(run.id),
+        arrivals: door.agents.arrivals(),
+        agents: door.agents,
         keepalive: door.gateway.snapshot().config.server.keepalive,
         last: Instant::now(),
         ready: VecDeque::new(),
@@ -75,6 +85,12 @@ pub(super) async fn events(door: Door, asked: Asked) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// The entry that was read last, and how many pieces of the text behind it.
+fn place(id: &str) -> Option<(u64, usize)> {
+    let (entry, part) = id.split_once('.').unwrap_or((id, "0"));
+    Some((entry.parse().ok()?, part.parse().ok()?))
 }
 
 async fn page(door: &Door, (run, after): (RunId, u64), limit: u32) -> Answer {
@@ -92,9 +108,9 @@ impl Reader {
     /// The next piece; nothing behind the end of the run.
     async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
         loop {
-            if let Some(row) = self.ready.pop_front() {
+            if let Some(event) = self.ready.pop_front() {
                 self.last = Instant::now();
-                return Some(Ok(Bytes::from(spelled(&row))));
+                return Some(Ok(Bytes::from(event)));
             }
             if self.ended {
                 return None;
@@ -114,26 +130,52 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Result<(), BoxError> {
+        if self.along.as_ref().is_some_and(|along| along.newest() <= self.after) {
+            self.read_flight();
+            if !self.ready.is_empty() {
+                return Ok(());
+            }
+        }
         let rows = self.store.run_events(self.run, self.after, PAGE).await?;
         if rows.is_empty() {
+            self.read_flight();
             let run = self.store.run(None, self.run).await?;
             self.ended = run.is_none_or(|run| run.state.is_over() && run.last_seq <= self.after);
         }
-        self.after = rows.last().map_or(self.after, |row| row.seq);
-        self.ready.extend(rows);
+        for row in rows {
+            self.after = row.seq;
+            if TURN.contains(&&*row.kind) {
+                self.part = 0;
+            }
+            self.ready.push_back(spelled(&row));
+        }
         Ok(())
+    }
+
+    /// What is being said and stands in no entry yet.
+    fn read_flight(&mut self) {
+        let Some(along) = &self.along else { return };
+        for text in along.in_flight(self.after, self.part) {
+            self.part += 1;
+            let (seq, part) = (self.after, self.part);
+            let data = json!({"seq": seq, "part": part, "type": TEXT, "data": {"text": text}});
+            self.ready.push_back(format!("id: {seq}.{part}\nevent: {TEXT}\ndata: {data}\n\n"));
+        }
     }
 
     /// Until there may be more, or it is time for a sign of life.
     async fn wait(&mut self) {
         let patience = self.keepalive.saturating_sub(self.last.elapsed());
-        let Some(news) = &mut self.news else {
-            tokio::time::sleep(LOOK.min(patience)).await;
+        if self.along.is_none() {
+            self.along = self.agents.follow(self.run);
+        }
+        let Some(along) = &mut self.along else {
+            let _ = timeout(LOOK.min(patience), self.arrivals.changed()).await;
             return;
         };
-        if matches!(timeout(patience, news.changed()).await, Ok(Err(_))) {
+        if matches!(timeout(patience, along.changed()).await, Ok(false)) {
             // It is at work here no more.
-            self.news = None;
+            self.along = None;
         }
     }
 }

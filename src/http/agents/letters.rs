@@ -1,6 +1,6 @@
 //! Work that came to nothing: listed, tried again, or put away for good.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::error::{Error, Kind};
@@ -18,13 +18,24 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
 pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
     let letter = close(&door, &asked, "retried").await?;
     let outcome = door.agents.retry_letter(&letter).await?;
+    let came = json!({"outcome": outcome["outcome"]});
+    door.notes(&asked, ("dlq.retry", subject(&letter)), &came).await?;
     let mut shown = views::letter(&letter);
+    if outcome["outcome"] != "done" {
+        shown["state"] = "open".into();
+    }
     shown["outcome"] = outcome;
     told(&shown)
 }
 
 pub(super) async fn discard(door: Door, asked: Asked) -> Answer {
-    told(&views::letter(&close(&door, &asked, "discarded").await?))
+    let letter = close(&door, &asked, "discarded").await?;
+    door.notes(&asked, ("dlq.discard", subject(&letter)), &Value::Null).await?;
+    told(&views::letter(&letter))
+}
+
+fn subject(letter: &LetterRow) -> String {
+    format!("letter:{}", letter.id)
 }
 
 async fn close(door: &Door, asked: &Asked, state: &'static str) -> Result<LetterRow, Error> {

@@ -10,19 +10,19 @@ mod runs;
 mod story;
 pub(super) mod table;
 mod tools;
+mod usage;
 mod views;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 
 use self::table::Operation;
+use super::body::object;
 use super::endpoint::parameters;
 use super::{json, refuse};
 use crate::access::Caller;
@@ -31,11 +31,9 @@ use crate::canon::{Owner, RunId};
 use crate::config::{self, Role};
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
-use crate::store::Failure;
 use crate::store::runs::RunRow;
+use crate::store::{Audit, Failure};
 
-/// What a body has to arrive.
-const ARRIVAL: Duration = Duration::from_secs(30);
 /// Rows of one page, unless the query says otherwise, and at most.
 const USUAL: u32 = 50;
 const MOST: u32 = 500;
@@ -86,25 +84,6 @@ async fn perform(
     (operation.handler)(door, asked).await
 }
 
-/// The body as one JSON object; without a body an empty one.
-async fn object(body: Incoming, most: usize) -> Result<Map<String, Value>, Error> {
-    let whole = timeout(ARRIVAL, Limited::new(body, most).collect()).await;
-    let whole = whole.map_err(|_| Error::invalid("The body did not arrive in time."))?;
-    let bytes = match whole {
-        Ok(whole) => whole.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("The body has more than {most} bytes.");
-            return Err(Error::new(Kind::TooLarge, message));
-        }
-        Err(_) => return Err(Error::invalid("The body could not be read.")),
-    };
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::invalid(format!("The body is not a JSON object: {error}.")))
-}
-
 // === impl Door ===
 
 impl Door {
@@ -115,6 +94,24 @@ impl Door {
         let owner = asked.owner();
         let owner = if asked.sees_all() { None } else { Some(&owner) };
         self.gateway.store().run(owner, id).await.map_err(|it| away(&it))?.ok_or_else(missing)
+    }
+
+    /// What somebody has done goes into the audit trail.
+    async fn notes(
+        &self,
+        asked: &Asked,
+        (what, subject): (&str, String),
+        after: &Value,
+    ) -> Result<(), Error> {
+        let change = Audit {
+            at: SystemTime::now(),
+            who: asked.by(),
+            what: what.to_owned(),
+            subject,
+            before: None,
+            after: (!after.is_null()).then(|| after.to_string()),
+        };
+        self.gateway.store().audit(change).await.map_err(|failure| away(&failure))
     }
 
     /// One that it may also change.

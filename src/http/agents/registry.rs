@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::config::Agent;
 use crate::error::{Error, Kind};
-use crate::store::Audit;
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
@@ -77,15 +75,7 @@ async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
     door.agents.know_paused().await;
     let what = if is_paused { "agent.pause" } else { "agent.resume" };
-    let change = Audit {
-        at: SystemTime::now(),
-        who: asked.by(),
-        what: what.to_owned(),
-        subject: format!("agent:{}", asked.id),
-        before: None,
-        after: None,
-    };
-    store.audit(change).await.map_err(|failure| away(&failure))?;
+    door.notes(asked, (what, format!("agent:{}", asked.id)), &Value::Null).await?;
     told(&json!({"name": asked.id, "object": "agent", "paused": is_paused}))
 }
 
@@ -109,6 +99,7 @@ pub(super) fn demand(door: &Door, asked: &Asked) -> Result<(), Error> {
     if house.agents(&asked.caller).any(|name| name == asked.id) {
         return Ok(());
     }
+    door.gateway.notes_refused_agent(asked.caller.key(), &asked.id);
     let message = format!("This key may not run the agent `{}`.", asked.id);
     Err(Error::new(Kind::AgentNotAllowed, message))
 }

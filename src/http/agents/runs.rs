@@ -15,8 +15,10 @@ use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Performance, RunBudget, RunWishes};
+use crate::gateway::trace_in;
 use crate::http::json;
-use crate::store::runs::{EventRow, RunFilter, RunRow};
+use crate::store::runs::{ApprovalFilter, EventRow, RunFilter, RunRow};
+use crate::telemetry::RunSpan;
 
 /// Entries that are read at once.
 const PAGE: u32 = 500;
@@ -98,6 +100,22 @@ pub(super) async fn steps(door: Door, asked: Asked) -> Answer {
     told(&views::page(&story.steps(), None))
 }
 
+/// The run as spans, in the JSON of OTLP: what a collector was sent, and what it would have been.
+pub(super) async fn trace(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let run = door.run(&asked).await?;
+    told(&RunSpan::document(&door.agents.spans(&run).await?))
+}
+
+/// What a tool has given, whole, where a model was shown less of it.
+pub(super) async fn blob(door: Door, asked: Asked) -> Answer {
+    asked.query(&[])?;
+    let missing = || Error::new(Kind::Missing, format!("There is no result `{}`.", asked.id));
+    let found = door.gateway.store().run_blob(&asked.owner(), &asked.id).await;
+    let bytes = found.map_err(|failure| away(&failure))?.ok_or_else(missing)?;
+    Ok(crate::http::body(StatusCode::OK, "application/octet-stream", bytes))
+}
+
 /// A run with what it waits for and what it has said.
 pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let story = Story::of(&journal(door, run.id).await?);
@@ -131,13 +149,16 @@ async fn approvals(door: &Door, run: &RunRow) -> Result<Value, Error> {
     if run.state.is_over() {
         return Ok(json!([]));
     }
-    let (owner, state) = (Some(run.owner.clone()), Some("pending".to_owned()));
-    let pending = door.gateway.store().approvals(owner, state, PAGE).await;
+    let of_tree = run.parent.is_none();
+    let filter = ApprovalFilter {
+        state: Some("pending".to_owned()),
+        run: (!of_tree).then_some(run.id),
+        root: of_tree.then_some(run.id),
+        ..ApprovalFilter::default()
+    };
+    let pending = door.gateway.store().approvals(filter, PAGE).await;
     let pending = pending.map_err(|failure| away(&failure))?;
-    let filter = RunFilter { root: Some(run.id), ..RunFilter::default() };
-    let below = door.gateway.store().runs(filter, PAGE).await.map_err(|it| away(&it))?;
-    let is_own = |id: RunId| id == run.id || below.iter().any(|child| child.id == id);
-    Ok(pending.iter().filter(|row| is_own(row.run)).map(views::approval).collect())
+    Ok(pending.iter().map(views::approval).collect())
 }
 
 /// The whole journal of a run.
@@ -173,6 +194,7 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         on_disconnect: asked.word("on_disconnect", &leave)?,
         labels: labels(asked.body.get("labels"))?,
         budget: budget(asked.body.get("budget"))?,
+        trace: trace_in(&asked.headers),
         ..RunWishes::default()
     };
     let wanted = (request, wishes);

@@ -1,13 +1,13 @@
 //! What a journal comes to for a reader: what a run waits for, what it has said, and its steps one
 //! by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
 use crate::agent::event::{Event, Requested};
-use crate::canon::{Content, Part};
+use crate::canon::{Content, Part, Role};
 use crate::store::runs::EventRow;
 
 /// The journal of a run, as far as it was read.
@@ -20,6 +20,9 @@ pub(super) struct Story {
     began: BTreeMap<usize, u64>,
     inputs: BTreeMap<String, Value>,
     unknown: BTreeMap<String, Value>,
+    degraded: BTreeSet<String>,
+    /// What its user has asked, until a model is.
+    input: Option<String>,
     answer: Option<String>,
     escalated: Option<String>,
     end: Option<Value>,
@@ -53,13 +56,22 @@ impl Story {
 
     /// What it has said last, and how it ended.
     pub(super) fn result(&self) -> Value {
-        json!({"text": self.answer, "end": self.end, "feedback": self.feedback})
+        json!({"text": self.answer, "end": self.end, "feedback": self.feedback,
+            "degraded_tools": self.degraded})
     }
 
     fn take(&mut self, row: &EventRow, event: Event) {
         match event {
+            Event::Created(created) => {
+                let user = created.messages.iter().rfind(|it| it.role == Role::User);
+                self.input = user.map(crate::canon::Message::text);
+            }
             Event::Asked { call, model, .. } => {
                 let place = self.step(row, "model");
+                // What comes later is the results of the steps between.
+                if let Some(input) = self.input.take() {
+                    self.set(place, [("input", json!(input))]);
+                }
                 self.models.insert(call, place);
                 self.begin(place, row.at);
                 self.set(place, [("call", json!(call)), ("model", json!(model))]);
@@ -202,6 +214,9 @@ impl Story {
                 self.ends(row, &id, "completed", fields);
             }
             Event::Failed { id, error, attempts, .. } => {
+                let place = self.calls.get(&id).copied().filter(|_| error.degrades());
+                let tool = place.and_then(|place| self.steps[place]["tool"].as_str());
+                self.degraded.extend(tool.map(str::to_owned));
                 let fields = [("error", json!(error)), ("attempts", json!(attempts))];
                 self.ends(row, &id, "failed", fields);
             }

@@ -4,7 +4,9 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::{Answer, Asked, Door, approvals, control, follow, letters, registry, runs, tools};
+use super::{
+    Answer, Asked, Door, approvals, control, follow, letters, registry, runs, tools, usage,
+};
 use crate::net::shed::BoxFuture;
 
 /// One thing that can be asked for.
@@ -51,6 +53,7 @@ pub(in crate::http) const TABLE: &[Operation] = rows![
     GET "/v1/agents/runs/{id}" runs::get,
     GET "/v1/agents/runs/{id}/events" follow::events,
     GET "/v1/agents/runs/{id}/steps" runs::steps,
+    GET "/v1/agents/runs/{id}/trace" runs::trace,
     POST "/v1/agents/runs/{id}/cancel" control::cancel,
     POST "/v1/agents/runs/{id}/pause" control::pause,
     POST "/v1/agents/runs/{id}/resume" control::resume,
@@ -60,6 +63,8 @@ pub(in crate::http) const TABLE: &[Operation] = rows![
     POST "/v1/agents/runs/{id}/fork" control::fork,
     POST "/v1/agents/runs/{id}/compensate" control::compensate,
     POST "/v1/agents/runs/{id}/feedback" control::feedback,
+    GET "/v1/agents/usage" usage::sums,
+    GET "/v1/agents/blobs/{id}" runs::blob,
     GET "/v1/agents/approvals" approvals::list,
     GET "/v1/agents/approvals/{id}" approvals::get,
     POST "/v1/agents/approvals/{id}" approvals::decide,

@@ -7,32 +7,33 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Answer, Asked, Door, told, views};
-use crate::canon::{Effect, RunId};
+use crate::canon::RunId;
+use crate::config::Pace;
 use crate::error::{Error, Kind};
-use crate::tool::{Failure, FailureKind, Health, Invocation, Output, PinStatus, Source, Tool};
+use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let house = door.gateway.snapshot();
     let known = house.toolbox.all();
-    let shown: Vec<Value> =
-        known.iter().filter(|tool| may_see(&asked, tool)).map(|tool| view(tool)).collect();
+    let seen = known.iter().filter(|tool| may_see(&asked, tool));
+    let shown: Vec<Value> = seen.map(|tool| view(tool, &house.toolbox.health(tool))).collect();
     std::future::ready(told(&views::page(&shown, None))).await
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let tool = find(&door, &asked)?;
-    std::future::ready(told(&view(&tool))).await
+    let health = door.gateway.snapshot().toolbox.health(&tool);
+    std::future::ready(told(&view(&tool, &health))).await
 }
 
-/// Calls a tool as an agent would, but for approvals: what needs one is for operators only.
+/// Calls a tool as an agent would, but for approvals: only runs wait for people.
 pub(super) async fn call(door: Door, asked: Asked) -> Answer {
     let tool = find(&door, &asked)?;
     asked.says(&["args"])?;
     demand(&asked, &tool)?;
     let args = asked.body.get("args").cloned().unwrap_or_else(|| json!({}));
-    tool.check(&args).map_err(|failure| refused(&tool, &failure))?;
     let key = asked.header("idempotency-key").map(|key| format!("{}:{key}", asked.by()));
     let invocation = Invocation {
         args,
@@ -42,7 +43,9 @@ pub(super) async fn call(door: Door, asked: Asked) -> Answer {
         deadline: Instant::now() + tool.terms.timeout * tool.terms.retry.attempts.max(1),
         answer: None,
     };
-    let output = tool.call(&invocation).await.map_err(|failure| refused(&tool, &failure))?;
+    let by = (&asked.caller, door.gateway.snapshot());
+    let made = door.gateway.call_tool(by, &tool, invocation).await;
+    let output = made.map_err(|unmade| unmade.into_error(&tool))?;
     told(&result(&tool, &output))
 }
 
@@ -60,7 +63,11 @@ pub(super) async fn approve_pin(door: Door, asked: Asked) -> Answer {
     let tool = asked.needed("tool")?;
     let approved = source.approve_pin(&tool).await;
     approved.map_err(|why| Error::invalid(format!("`{tool}`: {why}.")))?;
-    let shown: Vec<Value> = source.pins().iter().map(pin).collect();
+    let pins = source.pins();
+    let approved = pins.iter().find(|pin| pin.tool == tool).map(pin);
+    let subject = format!("tool:{}.{tool}", asked.id);
+    door.notes(&asked, ("tool.pin", subject), &json!(approved)).await?;
+    let shown: Vec<Value> = pins.iter().map(pin).collect();
     told(&views::page(&shown, None))
 }
 
@@ -85,29 +92,20 @@ fn may_see(asked: &Asked, tool: &Tool) -> bool {
     asked.operates() || (asked.caller.may_use_tool(&tool.name) && !tool.terms.internal)
 }
 
-/// A key that says nothing of tools uses them through agents only. So does everybody, where a
-/// person is to be asked first.
+/// A key that says nothing of tools uses them through agents only.
 fn demand(asked: &Asked, tool: &Tool) -> Result<(), Error> {
-    if asked.operates() {
+    if asked.operates() || asked.caller.is_given_tool(&tool.name) {
         return Ok(());
     }
-    if !asked.caller.is_given_tool(&tool.name) {
-        let message = format!("The tool `{}` is not among the `tools` of this key.", tool.name);
-        return Err(Error::new(Kind::NotAllowed, message));
-    }
-    let terms = &tool.terms;
-    if terms.approval.is_some() || (terms.high_risk && tool.effect != Effect::Read) {
-        let message = format!("The tool `{}` needs an approval; call it by an agent.", tool.name);
-        return Err(Error::new(Kind::NotAllowed, message));
-    }
-    Ok(())
+    let message = format!("The tool `{}` is not among the `tools` of this key.", tool.name);
+    Err(Error::new(Kind::NotAllowed, message))
 }
 
-fn view(tool: &Tool) -> Value {
-    let health = match tool.health() {
-        Health::Up => json!({"state": "up"}),
-        Health::Down { why, retry_after } => json!({"state": "down", "reason": why,
-            "retry_after": retry_after.map(|it| it.as_secs())}),
+fn view(tool: &Tool, health: &Health) -> Value {
+    let health = match health {
+        Health::Up => json!({"state": "available"}),
+        Health::Down { why, retry_after } => json!({"state": "unavailable", "reason": why,
+            "retry_after": retry_after.map(|it| it.as_secs_f64().ceil())}),
     };
     json!({
         "name": &*tool.name,
@@ -118,10 +116,21 @@ fn view(tool: &Tool) -> Value {
         "description": tool.description,
         "effect": tool.effect.name(),
         "high_risk": tool.terms.high_risk,
-        "needs_approval": tool.terms.approval.is_some(),
+        "needs_approval": tool.needs_approval(),
+        "limits": limits(tool),
         "input_schema": tool.input,
         "health": health,
     })
+}
+
+/// As they are written in the config.
+fn limits(tool: &Tool) -> Value {
+    let limits = &tool.terms.limits;
+    let told = |paces: &[Pace]| -> Vec<Value> {
+        let told = |it: &Pace| json!({"calls": it.amount, "seconds": it.seconds});
+        paces.iter().map(told).collect()
+    };
+    json!({"tool": told(&limits.tool), "user": told(&limits.user), "run": limits.run})
 }
 
 fn pin(pin: &PinStatus) -> Value {
@@ -138,17 +147,4 @@ fn result(tool: &Tool, output: &Output) -> Value {
         "cached": output.cached,
         "attempts": output.attempts,
     })
-}
-
-fn refused(tool: &Tool, failure: &Failure) -> Error {
-    let kind = match &failure.kind {
-        FailureKind::Invalid => Kind::InvalidRequest,
-        FailureKind::RateLimited => Kind::RateLimited,
-        FailureKind::Unavailable => Kind::Overloaded,
-        FailureKind::Refused => Kind::NotAllowed,
-        FailureKind::Timeout => Kind::UpstreamTimeout,
-        _ => Kind::ToolFailed,
-    };
-    let message = format!("{} ({}): {}", tool.name, failure.kind.name(), failure.message);
-    Error { retry_after: failure.retry_after, ..Error::new(kind, message) }
 }

@@ -11,9 +11,9 @@ use rmcp::service::RequestContext;
 use serde_json::{Map, Value, json};
 
 use super::answer::{erred, refused};
-use super::offer::{IDEMPOTENCY_KEY, Visit, said};
+use super::offer::{IDEMPOTENCY_KEY, TRACEPARENT, Visit, said};
 use crate::cache::Next;
-use crate::canon::{ChatRequest, Event, Message, Part, Role, RunState};
+use crate::canon::{ChatRequest, Event, Message, Part, Role, RunState, Trace};
 use crate::dialect::fold::Fold;
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Performance, Report, RunWishes};
@@ -85,7 +85,7 @@ pub(super) async fn run(
     let wishes = RunWishes {
         session: text("session"),
         idempotency_key: said(context, IDEMPOTENCY_KEY),
-        steps: true,
+        trace: said(context, TRACEPARENT).and_then(|parent| Trace::read(&parent, None)),
         ..RunWishes::default()
     };
     let caller = &visit.caller;

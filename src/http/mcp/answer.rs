@@ -21,7 +21,8 @@ pub(super) fn failed(failure: &Failure) -> CallToolResult {
 }
 
 pub(super) fn erred(error: &Error) -> CallToolResult {
-    refused(error.kind.code(), &error.message, None)
+    let retry_after = error.retry_after.map(|wait| wait.as_secs_f64());
+    refused(error.kind.code(), &error.message, retry_after)
 }
 
 pub(super) fn refused(kind: &str, message: &str, retry_after: Option<f64>) -> CallToolResult {

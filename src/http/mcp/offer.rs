@@ -14,18 +14,19 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::agents;
-use super::answer::{failed, refused, result};
+use super::answer::{erred, failed, refused, result};
 use super::asking::{Asked, Reply};
 use crate::access::Caller;
 use crate::canon::CallId;
+use crate::gateway::agents::Unmade;
 use crate::gateway::{Gateway, Snapshot};
-use crate::tool::{Failure, FailureKind, Invocation, Tool};
+use crate::tool::{FailureKind, Invocation, Tool};
 
 /// The longest that a call may take, whatever it reports.
 const LONGEST: Duration = Duration::from_mins(10);
 /// Where a caller says that it is the same call again.
 pub(super) const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
-const TRACEPARENT: &str = "traceparent";
+pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// Answers the requests of one client.
 #[derive(Debug, Clone)]
@@ -95,7 +96,7 @@ impl ServerHandler for Offer {
         let answered = async {
             // What a caller may not use is not there for it.
             if let Some(tool) = visit.tool(&request.name) {
-                Ok(call(&tool, visit, (request, &context)).await)
+                Ok(call(&self.gateway, (visit, &tool), (request, &context)).await)
             } else if let Some(agent) = agents::named(visit, &request.name) {
                 let run = agents::run(&self.gateway, (visit, agent), (request, &context));
                 Ok(run.await.into())
@@ -122,14 +123,10 @@ fn listed(tool: &Tool) -> Listed {
 }
 
 async fn call(
-    tool: &Tool,
-    visit: &Visit,
+    gateway: &Arc<Gateway>,
+    (visit, tool): (&Visit, &Tool),
     (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
 ) -> CallToolResponse {
-    if needs_approval(tool) {
-        let message = "a person must let this call pass, which only the run of an agent waits for";
-        return refused("approval_required", message, None).into();
-    }
     let mut asked = Asked::of(&request);
     let caller = &visit.caller;
     let key = said(context, IDEMPOTENCY_KEY).or_else(|| asked.call.take());
@@ -142,8 +139,10 @@ async fn call(
         deadline: Instant::now() + LONGEST,
         answer: asked.answer.take(),
     };
-    let mut result = tool.call(&invocation).await;
-    if let Err(Failure { kind: FailureKind::NeedsInput { message, schema }, .. }) = &result
+    let by = || (caller, Arc::clone(&visit.house));
+    let mut result = gateway.call_tool(by(), tool, invocation.clone()).await;
+    if let Err(Unmade::Failed(failure)) = &result
+        && let FailureKind::NeedsInput { message, schema } = &failure.kind
         && invocation.answer.is_none()
     {
         match asked.ask(context, (message, schema), &key).await {
@@ -151,14 +150,15 @@ async fn call(
             Reply::Now(answer) => {
                 invocation.answer = Some(answer);
                 invocation.deadline = Instant::now() + LONGEST;
-                result = tool.call(&invocation).await;
+                result = gateway.call_tool(by(), tool, invocation).await;
             }
             Reply::Never => {}
         }
     }
     match result {
         Ok(output) => self::result(output),
-        Err(failure) => failed(&failure),
+        Err(Unmade::Failed(failure)) => failed(&failure),
+        Err(Unmade::Refused(error)) => erred(&error),
     }
     .into()
 }
@@ -166,12 +166,4 @@ async fn call(
 /// What a caller has said beside its arguments.
 pub(super) fn said(context: &RequestContext<RoleServer>, key: &str) -> Option<String> {
     context.meta.get(key).and_then(Value::as_str).map(str::to_owned)
-}
-
-/// Nobody can be asked here, so whatever may need it is not done.
-fn needs_approval(tool: &Tool) -> bool {
-    let own = tool.name.split_once('.').map_or(&*tool.name, |(_, own)| own);
-    tool.terms.approval.as_ref().is_some_and(|approval| {
-        approval.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool == own))
-    })
 }

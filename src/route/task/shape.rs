@@ -72,10 +72,9 @@ pub(super) fn weigh(text: &Text<'_>, tally: &mut Tally) {
         tally.add(Task::Reasoning, 2.0, Signal::Shape("formula"));
     }
     let head = text.window.get(..text.head_end).unwrap_or(window);
-    let short = window.len() < 800;
     let asks = head.contains(QUESTION) || window.ends_with("か。") || window.ends_with(QUESTION);
-    let numbers = numbers(window);
-    if asks && short && numbers >= 2 {
+    let numbers = if asks && window.len() < 800 { numbers(window) } else { 0 };
+    if numbers >= 2 {
         let measured = if MEASURES.iter().any(|unit| window.contains(unit)) { 1.2 } else { 0.0 };
         let weight = 0.7 + 0.4 * small(numbers.min(4)) + measured;
         tally.add(Task::Reasoning, weight, Signal::Shape("a question with numbers"));
@@ -136,6 +135,9 @@ const OR: [&str; 17] = [
 
 /// A first line or sentence that leaves a choice, and a quotation behind it.
 fn chooses(head: &str, window: &str) -> bool {
+    if !head.contains(QUESTION) {
+        return false;
+    }
     let Some(at) = window.find(['"', '“', '„', '«', '「', '\n']).or_else(|| window.rfind(": "))
     else {
         return false;
@@ -181,6 +183,11 @@ const ENDINGS: [&str; 18] = [
 ];
 
 fn is_code_name(word: &str) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase();
+    // As most words are.
+    if word.as_bytes().iter().skip(1).all(plain) {
+        return false;
+    }
     if word.len() > 80 || word.contains('@') || word.starts_with("http") {
         return false;
     }
@@ -198,6 +205,9 @@ fn is_code_name(word: &str) -> bool {
 
 /// Digits or a letter around an operator, as in `2x + 3y = 5`.
 fn has_formula(text: &str) -> bool {
+    if !text.bytes().any(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
     let words: Vec<&str> = text.split_whitespace().take(400).collect();
     let term = |word: &str| word.len() < 12 && word.bytes().any(|byte| byte.is_ascii_digit());
     words.windows(3).any(|three| {

@@ -102,16 +102,22 @@ fn plain(letter: char) -> Option<char> {
 
 /// Where the instruction in front ends at the latest.
 fn head_end(text: &str) -> usize {
-    let breaks = ["\n\n", ":\n", "```", "\n---"].into_iter().filter_map(|mark| text.find(mark));
-    let first = breaks.filter(|at| *at > 0).min().unwrap_or(text.len());
-    first.min(text.floor_char_boundary(INSTRUCTION))
+    let last = text.floor_char_boundary(INSTRUCTION);
+    let front = &text[..text.ceil_char_boundary(INSTRUCTION + 4)];
+    let breaks = ["\n\n", ":\n", "```", "\n---"].into_iter().filter_map(|mark| front.find(mark));
+    breaks.filter(|at| *at > 0).min().unwrap_or(last).min(last)
+}
+
+/// Where the last paragraph begins, if it is short enough for an instruction.
+fn last_paragraph(text: &str) -> Option<usize> {
+    let from = text.floor_char_boundary(text.len().saturating_sub(INSTRUCTION));
+    text[from..].rfind("\n\n").map(|at| from + at + 2)
 }
 
 /// Where an instruction behind may begin.
 fn tail_start(text: &str, head_end: usize) -> usize {
-    let start = text.rfind("\n\n").map_or(0, |at| at + 2);
     let earliest = text.floor_char_boundary(text.len().saturating_sub(INSTRUCTION));
-    start.max(earliest).max(head_end)
+    last_paragraph(text).unwrap_or(earliest).max(head_end)
 }
 
 /// What each place counts. In front: less inside of quotation marks, behind a colon and below the
@@ -120,8 +126,8 @@ fn stretches(text: &str, head_end: usize) -> Vec<Stretch> {
     let head = &text[..head_end];
     let mut stretches = Vec::with_capacity(16);
     // A long paragraph in front and a short one behind: the instruction is the one behind.
-    let behind = text.rfind("\n\n").is_some_and(|at| text.len() - at <= INSTRUCTION);
-    let pasted = behind && head_end == text.floor_char_boundary(INSTRUCTION);
+    let pasted =
+        last_paragraph(text).is_some() && head_end == text.floor_char_boundary(INSTRUCTION);
     let (mut outside, mut quoted) = (if pasted { 0.4_f32 } else { 1.0 }, 0);
     for (at, letter) in head.char_indices() {
         if at >= quoted {

@@ -1,8 +1,7 @@
 //! Questions to people, each answered once.
 
 use super::rows::{self, Whose, whole};
-use super::{ApprovalRow, Decided, Decision, NewApproval, signals};
-use crate::canon::Owner;
+use super::{ApprovalFilter, ApprovalRow, Decided, Decision, NewApproval, signals};
 use crate::store::database::{Alone, Database, Fault, Row, values};
 use crate::store::{Failure, Store};
 
@@ -24,18 +23,25 @@ impl Store {
         self.read.run(read).await
     }
 
-    /// Of one owner, or everybody's; in one state, or in all; the newest first.
     pub async fn approvals(
         &self,
-        owner: Option<Owner>,
-        state: Option<String>,
+        filter: ApprovalFilter,
         limit: u32,
     ) -> Result<Vec<ApprovalRow>, Failure> {
         let now = self.now();
+        let ApprovalFilter { owner, state, run, root, before } = filter;
         let (mut chosen, mut written) = (Vec::new(), values![now, limit].to_vec());
-        if let Some(owner) = owner {
-            written.push(owner.as_str().to_owned().into());
-            chosen.push(format!("approvals.owner = ${}", written.len()));
+        let before_it = "approvals.position < (SELECT position FROM approvals WHERE id =";
+        let wanted = [
+            ("approvals.owner =", owner.map(|it| it.as_str().to_owned()), ""),
+            ("runs.id =", run.map(|it| it.to_string()), ""),
+            ("runs.root =", root.map(|it| it.to_string()), ""),
+            (before_it, before, ")"),
+        ];
+        for (column, value, end) in wanted {
+            let Some(value) = value else { continue };
+            written.push(value.into());
+            chosen.push(format!("{column} ${}{end}", written.len()));
         }
         if let Some(state) = state {
             // By an index, for those that are pending are few among many.

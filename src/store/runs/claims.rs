@@ -81,6 +81,7 @@ impl Store {
                     ON CONFLICT DO NOTHING";
                 return database.execute(insert, values![&agent, now]);
             }
+            database.notify(super::signals::CHANNEL)?;
             database.execute("DELETE FROM paused_agents WHERE agent = $1", values![&agent])
         };
         self.write.run_durable(pause).await.map(|_| ())

@@ -7,7 +7,7 @@ use super::{Append, Appended, Begun, EventRow, NewEvent, NewRun, RunFilter, RunR
 use super::{approvals, blobs, letters, sessions, signals};
 use crate::canon::{Owner, RunId, RunState};
 use crate::store::database::{Backend, Database, Fault, Row, Value, values};
-use crate::store::{Failure, Store};
+use crate::store::{Failure, Store, audit};
 
 /// The kind of event of which there is one for each call of a model.
 const ANSWER: &str = "model.completed";
@@ -85,6 +85,9 @@ fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun
     note(database, (position, 0), &run.events, now)?;
     if let Some(session) = &run.session {
         sessions::lead(database, (session, run), now)?;
+    }
+    if run.state == RunState::Queued {
+        database.notify(signals::CHANNEL)?;
     }
     Ok(Some(Begun::New { epoch: u64::from(run.state == RunState::Running) }))
 }
@@ -167,6 +170,7 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
     approvals::ask(database, &whose, &append.approvals, now)?;
     letters::keep(database, &whose, &append.letters, now)?;
     blobs::keep(database, whose.run, &append.blobs)?;
+    audit::wait(database, &append.audits)?;
     Ok(Some(Appended::Done))
 }
 

@@ -50,6 +50,21 @@ impl Store {
         };
         self.write.run(work).await
     }
+
+    /// What was tried again has come to nothing again: the letter is open as before.
+    pub async fn reopen_letter(
+        &self,
+        id: &str,
+        (error, attempts): (String, u32),
+    ) -> Result<(), Failure> {
+        let reopen = "UPDATE letters SET state = 'open', error = $2, attempts = attempts + $3
+            WHERE id = $1 AND state = 'retried'";
+        let id = id.to_owned();
+        let work = move |database: &mut Database| {
+            database.execute(reopen, values![&id, &error, attempts]).map(|_| ())
+        };
+        self.write.run(work).await
+    }
 }
 
 // === The statements ===

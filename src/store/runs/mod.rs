@@ -6,6 +6,7 @@
 mod approvals;
 mod blobs;
 mod claims;
+mod counts;
 mod journal;
 mod letters;
 mod prune;
@@ -15,7 +16,9 @@ mod signals;
 
 use std::collections::BTreeMap;
 
+pub use self::counts::RunCounts;
 use crate::canon::{Owner, RunId, RunState};
+use crate::store::Audit;
 
 /// A run that is to begin.
 #[derive(Debug, Clone)]
@@ -130,6 +133,8 @@ pub struct Append {
     pub wake_at: Option<u64>,
     pub approvals: Vec<NewApproval>,
     pub letters: Vec<NewLetter>,
+    /// What was done and decided.
+    pub audits: Vec<Audit>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
     pub blobs: Vec<(String, Vec<u8>)>,
     /// Approvals that were open before are withdrawn, for the run is over or does something else.
@@ -163,6 +168,19 @@ pub struct NewApproval {
     pub reason: String,
     /// Milliseconds since 1970.
     pub expires_at: u64,
+}
+
+/// Which questions are wanted; the newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ApprovalFilter {
+    /// `None`: everybody's.
+    pub owner: Option<Owner>,
+    pub state: Option<String>,
+    pub run: Option<RunId>,
+    /// Of the whole tree of this run.
+    pub root: Option<RunId>,
+    /// Only those that came before it.
+    pub before: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

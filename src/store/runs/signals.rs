@@ -1,10 +1,17 @@
 //! What runs are told from outside.
 
+use std::time::Duration;
+
 use super::SignalRow;
 use super::rows::{self, whole};
 use crate::canon::RunId;
 use crate::store::database::{Alone, Database, Fault, Row, values};
 use crate::store::{Failure, Store};
+
+/// Where processes tell one another that some run has something to do.
+pub(super) const CHANNEL: &str = "switchpoint_runs";
+/// When a connection that is gone is made anew.
+const AGAIN: Duration = Duration::from_secs(2);
 
 // === impl Store ===
 
@@ -26,6 +33,21 @@ impl Store {
             tell(database, position, (kind, &data, once.as_deref()), now)
         };
         self.write.run_durable(signal).await
+    }
+
+    /// Calls `ring` whenever some process has told a run something or has left one for whoever comes
+    /// first. Where processes share no more than a file, nothing rings: they have to look.
+    pub async fn listen(&self, ring: impl Fn()) {
+        let Some(bell) = &self.bell else { return std::future::pending().await };
+        loop {
+            if let Err(fault) = bell.listen(CHANNEL, &ring).await {
+                let error = Failure::from(fault);
+                tracing::debug!(%error, "what other processes tell cannot be heard");
+            }
+            tokio::time::sleep(AGAIN).await;
+            // It may have told something meanwhile.
+            ring();
+        }
     }
 
     /// What a run was told behind the signal `after` and has not taken in.
@@ -58,7 +80,11 @@ pub(super) fn tell(
         SELECT position, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT), 0
         FROM runs WHERE position = $1 AND (finished_at IS NULL OR $2 = 'feedback')
         ON CONFLICT DO NOTHING";
-    Ok(database.execute(insert, values![run, kind, data, once, now])? > 0)
+    let is_new = database.execute(insert, values![run, kind, data, once, now])? > 0;
+    if is_new {
+        database.notify(CHANNEL)?;
+    }
+    Ok(is_new)
 }
 
 /// Notes that a run has taken in what it was told up to a signal.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) struct Recipe {
     pub(super) server: Arc<str>,
     pub(super) command: Vec<String>,
     pub(super) environment: BTreeMap<String, Secret>,
+    /// Where it starts, if not where we have.
+    pub(super) folder: Option<PathBuf>,
     /// Bytes of one message.
     pub(super) longest: usize,
 }
@@ -74,6 +77,9 @@ impl Recipe {
         let mut command = Command::new(program);
         command.args(words).env_clear();
         command.envs(self.environment.iter().map(|(name, value)| (name, value.expose())));
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         let mut leader = command.spawn()?;

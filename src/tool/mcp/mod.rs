@@ -33,6 +33,7 @@ use super::toolbox::Kit;
 use super::{Definition, Health, PinStatus, Source, Tool};
 use crate::config::{self, McpTool, McpTransport};
 use crate::net::tasks::Tasks;
+use crate::store::shared::Turns;
 use crate::telemetry::{Counters, Gauges, Metrics};
 
 /// How often it is looked whether a server is there.
@@ -57,6 +58,8 @@ pub(super) struct Server {
     pool: Arc<Pool>,
     pins: Pins,
     meters: Meters,
+    /// Where replicas count together.
+    turns: Option<Arc<Turns>>,
     tasks: Tasks,
     me: Weak<Self>,
     is_tended: AtomicBool,
@@ -102,6 +105,7 @@ impl Server {
             pool,
             pins,
             meters,
+            turns: kit.turns.cloned(),
             tasks: Tasks::default(),
             me: Weak::clone(me),
             is_tended: AtomicBool::new(false),
@@ -224,10 +228,13 @@ impl Server {
             has_drifted: approved.is_some(),
         };
         match Tool::new(definition, Arc::new(caller)) {
-            Ok(tool) => Some(Arc::new(match former {
-                Some(former) => tool.following(former),
-                None => tool,
-            })),
+            Ok(tool) => {
+                let tool = tool.together(self.turns.as_ref());
+                Some(Arc::new(match former {
+                    Some(former) => tool.following(former),
+                    None => tool,
+                }))
+            }
             Err(why) => {
                 let (server, tool) = (&*self.name, &seen.name);
                 tracing::warn!(server, tool, why, "a tool of an MCP server cannot be used");
@@ -325,10 +332,11 @@ fn door(
     kit: &Kit<'_>,
 ) -> Result<Door, String> {
     match &mcp.transport {
-        McpTransport::Stdio { command, env } => Ok(Door::Child(Recipe {
+        McpTransport::Stdio { command, env, cwd } => Ok(Door::Child(Recipe {
             server: Arc::clone(name),
             command: command.clone(),
             environment: env.clone(),
+            folder: cwd.clone(),
             longest: terms.max_result,
         })),
         McpTransport::Http { url, web } => {

@@ -26,7 +26,8 @@ fn rebuilt(text: &str, before: &Toolbox) -> Toolbox {
     let config = Config::parse(text, Path::new("switchpoint.toml"), &[]).unwrap();
     let store = Store::open(&config::Store::at(StoreUrl::Memory)).unwrap();
     let (client, metrics) = (Client::new(1), Metrics::new().unwrap());
-    let kit = Kit { config: &config, client: &client, store: &store, metrics: &metrics };
+    let kit =
+        Kit { config: &config, client: &client, store: &store, metrics: &metrics, turns: None };
     Toolbox::build(&kit, before).unwrap()
 }
 

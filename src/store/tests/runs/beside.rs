@@ -1,7 +1,7 @@
 //! What is kept beside the journals of runs: approvals, letters, long results.
 
 use super::*;
-use crate::store::runs::{Decided, Decision, NewApproval, NewLetter};
+use crate::store::runs::{ApprovalFilter, Decided, Decision, NewApproval, NewLetter};
 
 fn question(id: &str, expires_at: u64) -> NewApproval {
     NewApproval {
@@ -51,7 +51,11 @@ fn laden(run: RunId, number: u64) -> Append {
 impl Bench {
     async fn ids_of_approvals(&self, owner: Option<&str>, state: Option<&str>) -> Vec<String> {
         let (owner, state) = (owner.map(Owner::new), state.map(str::to_owned));
-        let rows = self.store.approvals(owner, state, 100).await.unwrap();
+        let rows = self
+            .store
+            .approvals(ApprovalFilter { owner, state, ..Default::default() }, 100)
+            .await
+            .unwrap();
         rows.into_iter().map(|row| row.id).collect()
     }
 

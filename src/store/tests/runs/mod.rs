@@ -60,6 +60,7 @@ fn append(run: RunId, epoch: u64, after: u64) -> Append {
         approvals: Vec::new(),
         letters: Vec::new(),
         blobs: Vec::new(),
+        audits: Vec::new(),
         withdraw: false,
         signals: 0,
         durable: false,

@@ -110,6 +110,37 @@ async fn two_processes_that_ask_for_the_same_begin_it_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_hears_at_once_that_another_has_told_a_run_something() {
+    let Some(bench) = on_postgres() else { return };
+    let other = Replica::of(&bench);
+    let run = bench.running("ann").await;
+    let rung = tokio::sync::watch::Sender::new(0_u32);
+    let mut heard = rung.subscribe();
+    let listen = other.store.listen(|| rung.send_modify(|times| *times += 1));
+    let told = async {
+        // Whoever does not listen yet has not missed anything: it looks first.
+        while *heard.borrow_and_update() == 0 {
+            tell(&bench.store, run, 1).await;
+            let _ = tokio::time::timeout(Duration::from_millis(50), heard.changed()).await;
+        }
+        for state in [RunState::Queued, RunState::Running] {
+            let before = *heard.borrow_and_update();
+            let begun = new_run("ann", state);
+            bench.begin(begun).await;
+            if state == RunState::Running {
+                tell(&bench.store, run, 1).await;
+            }
+            heard.wait_for(|times| *times > before).await.unwrap();
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), told);
+    tokio::select! {
+        () = listen => panic!("it stopped listening"),
+        told = told => told.unwrap(),
+    }
+}
+
 #[tokio::test]
 async fn what_must_last_waits_for_the_disk_and_nothing_else_does() {
     let bench = Bench::new(in_file);

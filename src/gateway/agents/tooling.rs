@@ -1,0 +1,189 @@
+//! A tool is called without a run: with the limits, guards and record that a call of a model has.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::access::Caller;
+use crate::canon::{Effect, Outcome, Part, Surface};
+use crate::config::Role;
+use crate::error::{Error, Kind};
+use crate::gateway::call::Call;
+use crate::gateway::reply::outcome_of;
+use crate::gateway::{Gateway, Snapshot, guarding, till};
+use crate::store::Audit;
+use crate::tool::{Failure, FailureKind, Invocation, Output, Tool};
+
+/// Why such a call gave nothing.
+#[derive(Debug)]
+pub enum Unmade {
+    /// It was not made, or what it gave is not told.
+    Refused(Error),
+    Failed(Failure),
+}
+
+impl Gateway {
+    /// Calls a tool for a caller who may have it. Where a person has to let a call pass, nobody gets
+    /// around that here.
+    pub async fn call_tool(
+        self: &Arc<Self>,
+        (caller, house): (&Caller, Arc<Snapshot>),
+        tool: &Tool,
+        invocation: Invocation,
+    ) -> Result<Output, Unmade> {
+        let mut call = Call::open((Arc::clone(self), house), Surface::Tool, None, None);
+        call.admitted(caller);
+        call.record.route = Some(format!("tool/{}", tool.name).into());
+        call.record.tags.insert("tool".into(), (&*tool.name).into());
+        let made = Box::pin(make(&mut call, (caller, tool), invocation)).await;
+        let (outcome, status) = match &made {
+            Ok(_) => (Outcome::Ok, 200),
+            Err(unmade) => (outcome_of(unmade.kind()), unmade.status()),
+        };
+        call.record.status = status;
+        call.ends(outcome);
+        made
+    }
+}
+
+async fn make(
+    call: &mut Call,
+    (caller, tool): (&Caller, &Tool),
+    mut invocation: Invocation,
+) -> Result<Output, Unmade> {
+    demand(caller, tool)?;
+    tool.check(&invocation.args)?;
+    let args = std::mem::take(&mut invocation.args);
+    invocation.args = guarding::look_at_arguments(call, &tool.name, args).await?;
+    till::hold_request(call).await?;
+    if tool.effect != Effect::Read {
+        note(call, tool).await;
+    }
+    call.till.is_used();
+    let clock = Instant::now();
+    let made = tool.call(&invocation).await;
+    count(call, (tool, &made), clock);
+    match made {
+        Ok(mut output) => {
+            let parts = std::mem::take(&mut output.parts);
+            let (parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
+            if changed {
+                output.value = output.value.and_then(|_| value(&parts));
+            }
+            Ok(Output { parts, ..output })
+        }
+        Err(failure) => {
+            // It may say what the tool has said.
+            let said = vec![Part::text(failure.message.clone())];
+            let (said, _) = guarding::look_at_result(call, &tool.name, said).await?;
+            let message = said.iter().filter_map(Part::as_text).collect();
+            Err(Unmade::Failed(Failure { message, ..failure }))
+        }
+    }
+}
+
+/// What is left of a result is read anew.
+fn value(parts: &[Part]) -> Option<serde_json::Value> {
+    let text: String = parts.iter().filter_map(Part::as_text).collect();
+    serde_json::from_str(&text).ok()
+}
+
+/// Only runs wait for people.
+fn demand(caller: &Caller, tool: &Tool) -> Result<(), Error> {
+    let operates = matches!(caller.role(), Some(Role::Owner | Role::Operator));
+    let is_risky = tool.terms.high_risk && tool.effect != Effect::Read;
+    let why = match (tool.needs_approval(), is_risky && !operates) {
+        (true, _) => "needs an approval",
+        (false, true) => "is of high risk",
+        (false, false) => return Ok(()),
+    };
+    let message = format!(
+        "The tool `{}` {why}, so it cannot be called by itself: call it through a run of an agent \
+         that has it, which waits for the decision.",
+        tool.name
+    );
+    Err(Error::new(Kind::ApprovalRequired, message))
+}
+
+/// What may change something stands in the audit trail before it does.
+async fn note(call: &Call, tool: &Tool) {
+    let after = json!({"call": call.record.id.to_string(), "effect": tool.effect.name()});
+    let row = Audit {
+        at: SystemTime::now(),
+        who: call.key().map_or_else(String::new, ToString::to_string),
+        what: "tool.call".to_owned(),
+        subject: format!("tool:{}", tool.name),
+        before: None,
+        after: Some(after.to_string()),
+    };
+    if let Err(error) = call.gateway.store().audit(row).await {
+        tracing::error!(%error, tool = &*tool.name, "a call of a tool is not in the audit trail");
+    }
+}
+
+/// As calls of runs are counted, with no agent.
+fn count(call: &Call, (tool, made): (&Tool, &Result<Output, Failure>), clock: Instant) {
+    let outcome = match made {
+        Ok(output) if output.cached => "cached",
+        Ok(_) => "ok",
+        Err(failure) => failure.kind.name(),
+    };
+    let metrics = &call.gateway.telemetry.metrics;
+    metrics.agent_tool_calls.with_label_values(&["", &*tool.name, outcome]).inc();
+    let seconds = metrics.agent_tool_seconds.with_label_values(&["", &*tool.name]);
+    seconds.observe(clock.elapsed().as_secs_f64());
+}
+
+// === impl Unmade ===
+
+impl Unmade {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(error) => error.kind,
+            Self::Failed(failure) => kind_of(&failure.kind),
+        }
+    }
+
+    fn status(&self) -> u16 {
+        match self {
+            Self::Refused(error) => error.status(),
+            Self::Failed(failure) => kind_of(&failure.kind).status(),
+        }
+    }
+
+    /// As doors other than MCP's tell it.
+    pub fn into_error(self, tool: &Tool) -> Error {
+        let failure = match self {
+            Self::Refused(error) => return error,
+            Self::Failed(failure) => failure,
+        };
+        let message = format!("{} ({}): {}", tool.name, failure.kind.name(), failure.message);
+        let error = Error::new(kind_of(&failure.kind), message);
+        Error { retry_after: failure.retry_after, ..error }
+    }
+}
+
+fn kind_of(failure: &FailureKind) -> Kind {
+    match failure {
+        FailureKind::Invalid => Kind::InvalidRequest,
+        FailureKind::RateLimited => Kind::RateLimited,
+        FailureKind::Unavailable => Kind::Overloaded,
+        FailureKind::Refused => Kind::NotAllowed,
+        FailureKind::Timeout => Kind::UpstreamTimeout,
+        _ => Kind::ToolFailed,
+    }
+}
+
+impl From<Error> for Unmade {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Failure> for Unmade {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}

@@ -1,0 +1,119 @@
+//! Turns that replicas take one after the other, so that all of them together take no more in any
+//! span of time than a limit lets them.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::{CONNECT, PATIENCE, failure};
+use crate::store::Failure;
+
+/// Parts of a span in which turns are counted together.
+const PARTS: u64 = 60;
+const PREFIX: &str = "switchpoint/turns";
+/// A store that did not answer is not asked for so long.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The handle to turns that are counted together. It connects when it is first used.
+pub struct Turns {
+    client: Client,
+    script: Script,
+    replicas: u32,
+    /// Whoever connects has the others wait for it.
+    link: Mutex<Link>,
+}
+
+#[derive(Default)]
+struct Link {
+    connection: Option<MultiplexedConnection>,
+    /// Not before then.
+    again: Option<Instant>,
+}
+
+/// One limit: so many turns in any span of this length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Turns by the same name and span are counted together.
+    pub name: String,
+    pub amount: u64,
+    pub seconds: u64,
+}
+
+// === impl Turns ===
+
+impl Turns {
+    /// Looks at the address only. It may hold a password and is in no error.
+    pub fn open(url: &str, replicas: u32) -> Result<Self, Failure> {
+        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
+        let client = Client::open(url).map_err(wrong)?;
+        let script = Script::new(include_str!("turns.lua"));
+        Ok(Self { client, script, replicas: replicas.max(1), link: Mutex::default() })
+    }
+
+    /// Among so many a limit is parted while they cannot ask.
+    pub fn replicas(&self) -> u32 {
+        self.replicas
+    }
+
+    /// Takes a turn of each of these, or of none: how long until it may be worth asking again.
+    /// `None`: nobody can be asked now.
+    pub async fn take(&self, turns: &[Turn]) -> Option<Result<(), Duration>> {
+        let mut connection = self.connection().await?;
+        let mut call = self.script.prepare_invoke();
+        call.arg(PARTS);
+        for Turn { name, amount, seconds } in turns {
+            let part = seconds.saturating_mul(1000).div_ceil(PARTS).max(1);
+            call.key(format!("{PREFIX}/{seconds}/{name}")).arg(*amount).arg(part);
+        }
+        match call.invoke_async::<u64>(&mut connection).await {
+            Ok(0) => Some(Ok(())),
+            Ok(millis) => Some(Err(Duration::from_millis(millis))),
+            Err(error) => {
+                self.link.lock().await.lose(error);
+                None
+            }
+        }
+    }
+
+    async fn connection(&self) -> Option<MultiplexedConnection> {
+        let mut link = self.link.lock().await;
+        if let Some(connection) = &link.connection {
+            return Some(connection.clone());
+        }
+        if link.again.is_some_and(|again| Instant::now() < again) {
+            return None;
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(PATIENCE));
+        match self.client.get_multiplexed_async_connection_with_config(&config).await {
+            Ok(connection) => {
+                link.connection = Some(connection.clone());
+                Some(connection)
+            }
+            Err(error) => {
+                link.lose(error);
+                None
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Turns {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Turns")
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    fn lose(&mut self, error: RedisError) {
+        let failure = failure(error);
+        tracing::warn!(%failure, "each replica keeps its own part of the limits of tools");
+        *self = Self { connection: None, again: Some(Instant::now() + PAUSE) };
+    }
+}

@@ -1,0 +1,271 @@
+//! What a run shows at the ordinary doors: modes of streams, answers asked for twice, conversations,
+//! and responses that another process gives.
+
+use serde_json::{Value, json};
+
+use super::doors::{House, RESPONSES, chat, events, sections, store};
+use crate::support::client::{self, CHAT};
+use crate::support::gateway::KEY;
+use crate::support::{Gateway, until};
+
+const MODES: &str = r#"
+[agents.quiet]
+route = "fast"
+instructions = "Help."
+tools = ["lookup"]
+stream = "final"
+[agents.loud]
+route = "fast"
+instructions = "Help."
+tools = ["lookup"]
+stream = "steps"
+
+"#;
+
+/// The text of a stream of chat completions.
+fn words(stream: &str) -> String {
+    let events = events(stream);
+    let said = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str());
+    said.collect()
+}
+
+#[tokio::test]
+async fn a_stream_is_live_final_or_in_steps_as_the_agent_or_the_caller_says() {
+    let house = House::on(MODES).await;
+    house.gate.open();
+    for (agent, header, live, steps) in [
+        ("support", None, true, false),
+        ("support", Some("live"), true, false),
+        ("support", Some("final"), false, false),
+        ("support", Some("steps"), true, true),
+        ("quiet", None, false, false),
+        ("quiet", Some("live"), true, false),
+        ("loud", None, true, true),
+        ("loud", Some("final"), false, false),
+    ] {
+        let model = format!("agent/{agent}");
+        let body = chat("My order?", &json!({"stream": true, "model": model}));
+        let headers: Vec<_> =
+            header.map(|mode| ("x-switchpoint-stream", mode)).into_iter().collect();
+        let stream = house.ask(CHAT, &headers, &body).await;
+        let text = stream.text();
+        assert_eq!(words(text).contains("Let me look."), live, "{agent} {header:?}: {text}");
+        assert!(words(text).ends_with("It is in Bonn."), "{agent} {header:?}: {text}");
+        let events = events(text);
+        let told = events.iter().any(|event| event["x_agent"]["event"].is_string());
+        assert_eq!(told, steps, "{agent} {header:?}: {text}");
+        assert_eq!(text.matches("data: [DONE]").count(), 1);
+    }
+    let odd = [("x-switchpoint-stream", "loud")];
+    let refused = house.ask(CHAT, &odd, &chat("Hi.", &json!({"stream": true}))).await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+}
+
+#[tokio::test]
+async fn a_stream_ends_once_and_sums_its_usage_up_where_that_is_asked_for() {
+    let house = House::new().await;
+    house.gate.open();
+    let more = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let stream = house.ask(CHAT, &[], &chat("My order?", &more)).await;
+    let events = events(stream.text());
+    let last = events.last().unwrap();
+    assert_eq!((&last["usage"]["total_tokens"], &last["choices"]), (&json!(30), &json!([])));
+    let ends = events.iter().filter(|event| event["choices"][0]["finish_reason"].is_string());
+    assert_eq!(ends.count(), 1, "{}", stream.text());
+    let counted = events.iter().filter(|event| event["usage"].is_object());
+    assert_eq!(counted.count(), 1, "{}", stream.text());
+    assert!(stream.text().trim_end().ends_with("data: [DONE]"), "{}", stream.text());
+}
+
+#[tokio::test]
+async fn signs_of_life_come_while_a_tool_is_at_work() {
+    let house = House::with("keepalive = \"100ms\"\n", "").await;
+    let mut stream = house.open(CHAT, &[], &chat("My order?", &json!({"stream": true}))).await;
+    stream.read_until("Let me look.").await;
+    house.tools.asked(1).await;
+    stream.read_until(": ka").await;
+    stream.read_until(": ka").await;
+    house.gate.open();
+    let rest = stream.whole().await;
+    assert!(words(rest.text()).ends_with("It is in Bonn."), "{}", rest.text());
+}
+
+#[tokio::test]
+async fn streams_of_every_api_tell_of_their_run() {
+    let house = House::new().await;
+    house.gate.open();
+    let messages = json!([{"role": "user", "content": "My order?"}]);
+    let anthropic = json!({
+        "model": "agent/support", "max_tokens": 100, "messages": messages, "stream": true,
+    });
+    let google = json!({"contents": [{"role": "user", "parts": [{"text": "My order?"}]}]});
+    let openai = json!({"model": "agent/support", "input": "My order?", "stream": true});
+    let path = "/v1beta/models/agent/support:streamGenerateContent";
+    for (path, body, place) in [
+        ("/v1/messages", &anthropic, "/x_agent"),
+        (&format!("{path}?alt=sse"), &google, "/x_agent"),
+        (RESPONSES, &openai, "/response/x_agent"),
+        (CHAT, &chat("My order?", &json!({"stream": true})), "/x_agent"),
+    ] {
+        let stream = house.ask(path, &[], body).await;
+        let told: Vec<_> =
+            events(stream.text()).iter().filter_map(|it| it.pointer(place).cloned()).collect();
+        assert_eq!(told.len(), 1, "{path}: {}", stream.text());
+        let run = told[0]["run_id"].as_str();
+        assert_eq!(run, stream.header("x-switchpoint-run-id"), "{path}");
+        assert_eq!((&told[0]["status"], &told[0]["steps"]), (&json!("completed"), &json!(2)));
+        assert!(stream.header("x-switchpoint-agent-version").is_some());
+    }
+    // A stream of Google's that is one array stays one.
+    let array = house.ask(path, &[], &google).await.json();
+    assert!(array.to_string().contains("It is in Bonn."), "{array}");
+}
+
+#[tokio::test]
+async fn what_is_asked_twice_by_one_key_has_one_answer_with_one_name() {
+    let house = House::new().await;
+    house.gate.open();
+    for (key, body) in [
+        ("one", json!({"model": "agent/support", "input": "My order?"})),
+        ("two", json!({"model": "agent/support", "input": "My order?", "stream": true})),
+        ("three", json!({"model": "agent/support", "input": "My order?", "background": true})),
+    ] {
+        let headers = [("idempotency-key", key)];
+        let asked = house.model.requests().len();
+        let first = house.ask(RESPONSES, &headers, &body).await;
+        let second = house.ask(RESPONSES, &headers, &body).await;
+        let id = |answer: &client::Answer| match body["stream"].as_bool() {
+            Some(true) => events(answer.text()).last().unwrap()["response"]["id"].clone(),
+            _ => answer.json()["id"].clone(),
+        };
+        assert!(id(&first).is_string(), "{key}: {}", first.text());
+        assert_eq!(id(&first), id(&second), "{key}: {}", second.text());
+        let kept = house.settled(id(&first).as_str().unwrap()).await;
+        assert_eq!(kept["status"], "completed", "{key}: {kept:#}");
+        assert!(kept.to_string().contains("It is in Bonn."), "{key}: {kept:#}");
+        assert_eq!(house.model.requests().len(), asked + 2, "{key}: asked once");
+    }
+    let headers = [("idempotency-key", "four")];
+    let body = chat("Hi.", &json!({"stream": true}));
+    let first = house.ask(CHAT, &headers, &body).await;
+    let second = house.ask(CHAT, &headers, &body).await;
+    assert_eq!(events(first.text())[0]["id"], events(second.text())[0]["id"]);
+    assert_eq!(words(first.text()), words(second.text()));
+}
+
+#[tokio::test]
+async fn a_stream_that_is_asked_for_again_is_joined_while_it_goes_on() {
+    let house = House::new().await;
+    let headers = [("idempotency-key", "k")];
+    let body = chat("My order?", &json!({"stream": true}));
+    let mut first = house.open(CHAT, &headers, &body).await;
+    first.read_until("Let me look.").await;
+    house.tools.asked(1).await;
+    let mut second = house.open(CHAT, &headers, &body).await;
+    let seen = second.read_until("Let me look.").await;
+    // The run goes on as long as one of them is there.
+    drop(first);
+    house.gate.open();
+    let rest = second.whole().await;
+    assert!(words(rest.text()).ends_with("It is in Bonn."), "{seen}{}", rest.text());
+    assert_eq!((house.model.requests().len(), house.tools.requests().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_response_makes_no_more_calls_of_tools_than_it_is_told() {
+    let house = House::new().await;
+    house.gate.open();
+    let body = json!({"model": "agent/support", "input": "My order?", "max_tool_calls": 0});
+    let told = house.ask(RESPONSES, &[], &body).await.json();
+    assert!(house.tools.requests().is_empty());
+    assert_eq!(told["status"], "incomplete", "{told:#}");
+    assert_eq!(told["metadata"]["agent_stop_reason"], "max_tool_calls");
+    let reasons = [json!("max_output_tokens"), json!("content_filter")];
+    assert!(reasons.contains(&told["incomplete_details"]["reason"]), "{told:#}");
+    let body = json!({"model": "agent/support", "input": "My order?", "max_tool_calls": 1});
+    let told = house.ask(RESPONSES, &[], &body).await.json();
+    assert_eq!((&told["status"], house.tools.requests().len()), (&json!("completed"), 1));
+}
+
+#[tokio::test]
+async fn a_conversation_is_remembered_by_its_name_or_by_the_response_before() {
+    let house = House::new().await;
+    let ask = async |text: &str, more: Value| {
+        let mut body = json!({"model": "agent/support", "input": text});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = house.ask(RESPONSES, &[], &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    };
+    let said = |told: &Value| told["output"][0]["content"][0]["text"].clone();
+    let first = ask("One.", json!({"conversation": "conv_1"})).await;
+    assert_eq!(said(&first), "You said 1 things.");
+    let second = ask("Two.", json!({"conversation": {"id": "conv_1"}})).await;
+    assert_eq!(said(&second), "You said 2 things.");
+    let third = ask("Three.", json!({"previous_response_id": second["id"]})).await;
+    assert_eq!(said(&third), "You said 3 things.");
+    assert_eq!(third["previous_response_id"], second["id"]);
+    let other = ask("One.", json!({"conversation": "conv_2"})).await;
+    assert_eq!(said(&other), "You said 1 things.");
+}
+
+#[tokio::test]
+async fn a_question_for_approval_is_still_asked_by_its_response_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder.path().join("calls.db"));
+    let house = House::on(&store).await;
+    let body = json!({"model": "agent/support", "input": "My money back.", "background": true});
+    let begun = house.ask(RESPONSES, &[], &body).await.json();
+    let path = "/v1/agents/approvals?state=pending";
+    loop {
+        if house.get(path).await["data"][0]["id"].is_string() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let House { gateway, model, tools, gate } = house;
+    gateway.kill();
+    let gateway = Gateway::start("", &sections(&model, &tools, &store)).await;
+    let house = House { gateway, model, tools, gate };
+    let id = begun["id"].as_str().unwrap();
+    let told = house.settled(id).await;
+    let output = told["output"].as_array().unwrap();
+    let wanted = output.iter().find(|item| item["type"] == "mcp_approval_request");
+    let wanted = wanted.unwrap_or_else(|| panic!("{told:#}"));
+    let approval = json!([{
+        "type": "mcp_approval_response", "approval_request_id": wanted["id"], "approve": true,
+    }]);
+    let next = json!({"model": "agent/support", "input": approval, "previous_response_id": id});
+    let second = house.ask(RESPONSES, &[], &next).await.json();
+    assert!(second.to_string().contains("It is in Bonn."), "{second:#}");
+    assert_eq!(house.tools.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn every_process_knows_how_a_response_stands_that_another_one_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder.path().join("calls.db"));
+    let house = House::on(&store).await;
+    let other = Gateway::start("", &sections(&house.model, &house.tools, &store)).await;
+    let body = json!({"model": "agent/support", "input": "My order?", "background": true});
+    let begun = house.ask(RESPONSES, &[], &body).await.json();
+    house.tools.asked(1).await;
+    let path = format!("{RESPONSES}/{}", begun["id"].as_str().unwrap());
+    let status = async || {
+        let told = client::get(other.address, &path, KEY).await;
+        assert!(matches!(told.status, 200 | 404), "{}", told.text());
+        told.json()["status"].as_str().unwrap_or_default().to_owned()
+    };
+    // What is kept reaches the store behind the answer.
+    while status().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status().await, "in_progress");
+    house.gate.open();
+    house.settled(begun["id"].as_str().unwrap()).await;
+    until("the run is over", || house.model.requests().len() == 2).await;
+    while status().await == "in_progress" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(status().await, "completed");
+}
