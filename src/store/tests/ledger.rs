@@ -292,7 +292,7 @@ async fn what_a_crash_leaves_is_taken_in_once_torn_or_whole() {
     std::fs::create_dir(&copied).unwrap();
     let journal = Journal::new();
     let lock = journal::claim(&copied).unwrap().unwrap();
-    journal.settle_in(&copied, lock, (journal::Position::default(), 4096));
+    journal.settle_in(&copied, lock, (journal::Position::default(), 2048));
     for call in 0..20 {
         let row = row(&format!("{call}"), 5000);
         journal.append(&journal::Record::Open(std::borrow::Cow::Borrowed(&row)));
