@@ -193,7 +193,7 @@ fn note(
         written.extend_from_slice(values![run, number, now, *kind, data, call]);
     }
     let insert = "INSERT INTO events (run, seq, at, kind, data, call) VALUES";
-    database.insert((insert, ""), 6, &written, |_| Ok(()))?;
+    database.insert((insert, ""), 6, &written)?;
     Ok(())
 }
 
