@@ -512,8 +512,8 @@ async fn the_server_of_everything_works_tool_by_tool_as_a_child() {
     tries_everything(&gateway).await;
     answers_everything(&gateway).await;
     let session = Session::open(&gateway).await;
-    let seen = session.call("everything__get-env", json!({})).await;
-    assert_eq!(seen["result"]["structuredContent"], json!({"SHOWN": "yes"}));
+    let seen = session.text("everything__get-env", json!({})).await;
+    assert_eq!(serde_json::from_str::<Value>(&seen).unwrap(), json!({"SHOWN": "yes"}));
 }
 
 /// It, over HTTP, until dropped.

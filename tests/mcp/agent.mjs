@@ -19,13 +19,16 @@ await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestIn
 
 const { tools } = await client.listTools();
 assert.deepEqual(tools.map((tool) => tool.name), ["agent_helper"]);
-const steps = [];
-const call = { name: "agent_helper", arguments: { input: "ask" } };
-const result = await client.callTool(call, undefined, { onprogress: (it) => steps.push(it) });
+const run = (input, options) =>
+  client.callTool({ name: "agent_helper", arguments: { input } }, undefined, options);
+const result = await run("ask");
 assert.deepEqual(questions, ["Which one?"]);
 assert.equal(result.structuredContent.status, "completed");
 assert.match(result.structuredContent.run_id, /^run_/);
 assert.match(result.content[0].text, /the red one/);
-assert.ok(steps.length > 0, "it tells of its steps");
+const steps = [];
+const summed = await run("sum", { onprogress: (it) => steps.push(it.message) });
+assert.match(summed.content[0].text, /42/);
+assert.ok(steps.some((step) => step.includes("calc")), "it tells of its steps");
 await client.close();
 console.log("all is well");

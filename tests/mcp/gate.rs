@@ -175,21 +175,23 @@ async fn a_newer_server_asks_an_older_client_and_an_older_server_a_newer_one() {
     assert!(done.text().contains("action=accept"), "{}", done.text());
 }
 
-/// Wants to know something, waits, or says something, by what it was asked.
+/// What a model says that wants a tool.
+fn calls(name: &str, arguments: &Value) -> Vec<String> {
+    let call = json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
+        "function": {"name": name, "arguments": arguments.to_string()}}]});
+    let call = choice(&call.to_string(), "null");
+    vec![role(), call, choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]
+}
+
+/// Wants a tool, waits, or says something, by what it was asked.
 fn mind(request: &Request, gate: &Gate) -> Script {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let last = body["messages"].as_array().unwrap().last().unwrap().clone();
     let says = |text: &str| vec![role(), word(text), finish(), usage(), DONE.to_owned()];
     match last["content"].as_str().unwrap_or_default() {
         _ if last["role"] == "tool" => Script::stream(says(&format!("So: {}", last["content"]))),
-        "ask" => {
-            let arguments = json!({"question": "Which one?"}).to_string();
-            let call = json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
-                "function": {"name": "ask_user", "arguments": arguments}}]});
-            let call = choice(&call.to_string(), "null");
-            let end = choice("{}", r#""tool_calls""#);
-            Script::stream([role(), call, end, usage(), DONE.to_owned()])
-        }
+        "ask" => Script::stream(calls("ask_user", &json!({"question": "Which one?"}))),
+        "sum" => Script::stream(calls("calc", &json!({"expression": "20 + 22"}))),
         "hold" => {
             let script = Script::stream_head().chunks([role(), word("Wait")]).gate(gate);
             script.chunks([finish(), usage(), DONE.to_owned()]).end()
@@ -199,8 +201,9 @@ fn mind(request: &Request, gate: &Gate) -> Script {
 }
 
 const AGENT: &str = "[tools.ask_user]\nkind = \"builtin\"\nname = \"ask_user\"\n\
+    [tools.calc]\nkind = \"builtin\"\nname = \"calculator\"\n\
     [agents.helper]\ndescription = \"Helps.\"\nroute = \"fast\"\ninstructions = \"Help.\"\n\
-    tools = [\"ask_user\"]\n[mcp]\nexpose = { agents = [\"helper\"] }\n";
+    tools = [\"ask_user\", \"calc\"]\n[mcp]\nexpose = { agents = [\"helper\"] }\n";
 
 #[tokio::test]
 async fn an_agent_asks_the_client_and_ends_when_its_call_is_called_off() {

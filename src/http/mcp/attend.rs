@@ -9,9 +9,10 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServiceError};
+use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use crate::tool::mcp::{Aside, Listener, Logs, Resumed};
+use crate::tool::mcp::{Aside, Listener, Logs, Resumed, filled};
 
 /// Times that a server may ask back before it answers.
 pub(super) const MOST_ROUNDS: usize = 8;
@@ -117,8 +118,18 @@ pub(super) async fn answers(
             let message = "The server wants to know something that this client cannot be asked.";
             return Err(ErrorData::new(ErrorCode::INVALID_REQUEST, message, None));
         }
+        let asked = json!(request);
         let answer = ask(request, context).await?;
-        responses.insert(key, serde_json::to_value(&answer).unwrap_or_default());
+        let mut answer = json!(answer);
+        if let Some(said) = answer.get_mut("content").filter(|_| wants_form(&asked)) {
+            *said = filled(said.take(), &asked["params"]["requestedSchema"]);
+        }
+        responses.insert(key, answer);
     }
     Ok(Resumed { responses: Some(responses), state: wants.request_state })
+}
+
+/// Whether a request is for what a person writes into a form.
+fn wants_form(asked: &Value) -> bool {
+    asked["params"]["requestedSchema"].is_object()
 }

@@ -189,10 +189,15 @@ impl Drop for Open {
 
 /// What a person has said, as the protocol has it: nothing is a no, and what was left out is what
 /// the schema says it is then.
-pub(super) fn answered(mut answer: Value, schema: &Value) -> ElicitResult {
+pub(super) fn answered(answer: Value, schema: &Value) -> ElicitResult {
     if answer.is_null() {
         return ElicitResult::new(ElicitationAction::Decline);
     }
+    ElicitResult::new(ElicitationAction::Accept).with_content(filled(answer, schema))
+}
+
+/// What was left out is what the schema says it is then.
+pub fn filled(mut answer: Value, schema: &Value) -> Value {
     if let (Some(said), Some(asked)) = (answer.as_object_mut(), schema["properties"].as_object()) {
         for (name, default) in
             asked.iter().filter_map(|(name, it)| Some((name, it.get("default")?)))
@@ -200,7 +205,7 @@ pub(super) fn answered(mut answer: Value, schema: &Value) -> ElicitResult {
             said.entry(name.clone()).or_insert_with(|| default.clone());
         }
     }
-    ElicitResult::new(ElicitationAction::Accept).with_content(answer)
+    answer
 }
 
 /// What is asked, as our users are asked.
@@ -249,7 +254,10 @@ impl ClientHandler for Ear {
         let relayed = ServerRequest::ElicitRequest(rmcp::model::ElicitRequest::new(request));
         let relayed = (relayed, |can: &ClientCapabilities| can.elicitation.is_some());
         match self.calls.relay(about, relayed).await {
-            Some(Ok(ClientResult::ElicitResult(result))) => return Ok(result),
+            Some(Ok(ClientResult::ElicitResult(mut result))) => {
+                result.content = result.content.map(|said| filled(said, &question.schema));
+                return Ok(result);
+            }
             Some(Err(error)) => return Err(error),
             _ => {}
         }
