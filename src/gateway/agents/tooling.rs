@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -67,19 +68,25 @@ async fn make(
     count(call, (tool, &made), clock);
     match made {
         Ok(mut output) => {
-            let parts = std::mem::take(&mut output.parts);
-            let (parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
+            let mut parts = std::mem::take(&mut output.parts);
+            let own = parts.len();
+            // A server may say there what it does not say in words.
+            parts.extend(output.value.iter().map(|value| Part::text(value.to_string())));
+            let (mut parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
+            parts.truncate(own);
             if changed {
                 output.value = output.value.and_then(|_| value(&parts));
+                output.raw = Bytes::new();
             }
             Ok(Output { parts, ..output })
         }
         Err(failure) => {
             // It may say what the tool has said.
             let said = vec![Part::text(failure.message.clone())];
-            let (said, _) = guarding::look_at_result(call, &tool.name, said).await?;
+            let (said, changed) = guarding::look_at_result(call, &tool.name, said).await?;
             let message = said.iter().filter_map(Part::as_text).collect();
-            Err(Unmade::Failed(Failure { message, ..failure }))
+            let verbatim = failure.verbatim.filter(|_| !changed);
+            Err(Unmade::Failed(Failure { message, verbatim, ..failure }))
         }
     }
 }
