@@ -1,6 +1,6 @@
 //! Whether an agent may be begun now, by this caller, and by which of its versions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,17 +12,29 @@ use super::definition::Definition;
 use super::journal::now;
 use super::staff::Staff;
 use crate::access::Caller;
+use crate::access::account::{Account, Moment, Scope};
 use crate::canon::Owner;
-use crate::config::{Agent, Pace, suggestion};
+use crate::config::{Agent, Limits, Pace, suggestion};
 use crate::error::{Error, Kind};
-use crate::store::runs::RunFilter;
+use crate::store::runs::{LabelRow, RunFilter};
 use crate::tool::Health;
 
 /// Of one user with one agent, so many runs of a day are looked at.
 const MOST_RUNS: u32 = 10_000;
 
-/// How often runs were begun lately, by agent and user.
-pub(super) type Begun = HashMap<(String, Option<String>), VecDeque<Instant>>;
+/// From so many accounts on, those are looked for that nobody uses.
+const SWEEP: usize = 10_000;
+
+/// How often runs were begun lately, by agent, or by agent and user.
+pub(super) type Begun = HashMap<String, Counted>;
+
+/// One of those counts.
+#[derive(Debug)]
+pub(super) struct Counted {
+    account: Arc<Account>,
+    paces: Vec<Pace>,
+    last: Instant,
+}
 
 /// What stands behind the name of an agent.
 pub(super) struct Named<'a> {
@@ -32,29 +44,44 @@ pub(super) struct Named<'a> {
 }
 
 impl Staff {
-    /// Whether an agent may be begun now.
-    pub(super) fn may_begin(&self, named: &Named<'_>, user: Option<&str>) -> Result<(), Error> {
-        let budget = &named.agent.budget;
+    /// Whether an agent may be begun now, which is counted then.
+    pub(super) async fn may_begin(
+        &self,
+        (name, agent): (&str, &Agent),
+        user: Option<&str>,
+    ) -> Result<(), Error> {
+        let budget = &agent.budget;
+        let own = user.map(|user| (format!("{name} {user}"), &budget.user_runs));
+        let counted = [(name.to_owned(), &budget.runs)].into_iter().chain(own);
+        let counted = counted.filter(|(_, paces)| !paces.is_empty());
+        let accounts: Vec<Arc<Account>> =
+            counted.map(|(whose, paces)| self.account(whose, paces)).collect();
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        self.gateway.count_run(&accounts).await
+    }
+
+    /// Where runs are counted, here or together with other replicas.
+    fn account(&self, whose: String, paces: &[Pace]) -> Arc<Account> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = (named.name.to_owned(), None);
-        let own = (named.name.to_owned(), user.map(str::to_owned));
-        let mut wait = room(begun.entry(all.clone()).or_default(), &budget.runs);
-        if user.is_some() && wait.is_none() {
-            wait = room(begun.entry(own.clone()).or_default(), &budget.user_runs);
+        let now = Moment::now();
+        if begun.len() >= SWEEP {
+            // Who has begun nothing for longer than is counted has no past.
+            begun.retain(|_, it| now.steady.saturating_duration_since(it.last) < it.remembered());
         }
-        if let Some(wait) = wait {
-            let message = format!("The agent `{}` was begun too often.", named.name);
-            let mut error = Error::new(Kind::RateLimited, message);
-            error.retry_after = Some(wait);
-            return Err(error);
+        let counted = begun.entry(whose).or_insert_with_key(|whose| {
+            let accounts = &self.gateway.snapshot().roster.accounts;
+            let account = accounts.account(Scope::Agent, whose);
+            Counted { account, paces: Vec::new(), last: now.steady }
+        });
+        if counted.paces != paces {
+            let limits = Limits { requests: paces.to_vec(), ..Limits::default() };
+            counted.account.apply(&limits, &[], now);
+            counted.paces = paces.to_vec();
         }
-        let now = Instant::now();
-        begun.entry(all).or_default().push_back(now);
-        if user.is_some() {
-            begun.entry(own).or_default().push_back(now);
-        }
-        begun.retain(|_, times| !times.is_empty());
-        Ok(())
+        counted.last = now.steady;
+        Arc::clone(&counted.account)
     }
 
     /// Whether a user may spend more with an agent on this day, in UTC. `most`: nano-dollars.
@@ -98,34 +125,18 @@ impl Staff {
     }
 }
 
-/// When there is room for one more, if not now.
-fn room(times: &mut VecDeque<Instant>, paces: &[Pace]) -> Option<Duration> {
-    let now = Instant::now();
-    let longest = paces.iter().map(|pace| pace.seconds).max().unwrap_or(0);
-    while times
-        .front()
-        .is_some_and(|time| now.duration_since(*time) >= Duration::from_secs(longest))
-    {
-        times.pop_front();
+// === impl Counted ===
+
+impl Counted {
+    fn remembered(&self) -> Duration {
+        let longest = self.paces.iter().map(|pace| pace.seconds).max();
+        Duration::from_secs(longest.unwrap_or_default())
     }
-    let mut wait = None;
-    for pace in paces {
-        let span = Duration::from_secs(pace.seconds);
-        let within: Vec<&Instant> =
-            times.iter().filter(|time| now.duration_since(**time) < span).collect();
-        let amount = usize::try_from(pace.amount).unwrap_or(usize::MAX);
-        if within.len() >= amount {
-            let free = within[within.len() - amount];
-            let own = span.saturating_sub(now.duration_since(*free));
-            wait = Some(wait.map_or(own, |wait: Duration| wait.max(own)));
-        }
-    }
-    wait
 }
 
 pub(super) fn find<'a>(
-    agents: &'a std::collections::BTreeMap<String, Arc<Agent>>,
-    written: &'a str,
+    agents: &'a BTreeMap<String, Arc<Agent>>,
+    (written, moved): (&'a str, &[LabelRow]),
     caller: &Caller,
 ) -> Result<Named<'a>, Error> {
     let (name, version) = match written.split_once('@') {
@@ -144,12 +155,30 @@ pub(super) fn find<'a>(
     }
     let version = match version {
         None => None,
-        Some(wanted) => Some(agent.version_named(wanted).ok_or_else(|| {
-            let message = format!("The agent `{name}` has no version `{wanted}`.");
-            Error::new(Kind::ModelNotFound, message)
-        })?),
+        Some(wanted) => {
+            let labels = labels(agent, moved);
+            let version = labels.get(wanted).map_or(wanted, String::as_str);
+            Some(agent.at(version).map(|definition| definition.version.as_str()).ok_or_else(
+                || {
+                    let message = format!("The agent `{name}` has no version `{wanted}`.");
+                    Error::new(Kind::ModelNotFound, message)
+                },
+            )?)
+        }
     };
     Ok(Named { name, agent, version })
+}
+
+/// Where the labels of an agent are: where they were moved to, if the config has said nothing else
+/// of them since and there is still such a version, and where the config has them otherwise.
+pub fn labels(agent: &Agent, moved: &[LabelRow]) -> BTreeMap<String, String> {
+    let mut labels = agent.labels.clone();
+    for row in moved {
+        if agent.labels.get(&row.label) == row.file.as_ref() && agent.at(&row.version).is_some() {
+            labels.insert(row.label.clone(), row.version.clone());
+        }
+    }
+    labels
 }
 
 /// Whether the agent's own list has this caller.
@@ -183,4 +212,44 @@ pub(super) fn drawn(name: &str, agent: &Agent, sticky: &str) -> String {
         }
     }
     agent.version.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> Agent {
+        let version = |name: &str| Agent { version: name.to_owned(), ..Agent::default() };
+        Agent {
+            weights: [("7".to_owned(), 90), ("8".to_owned(), 10)].into(),
+            labels: [("prod".to_owned(), "7".to_owned())].into(),
+            versions: [("8".to_owned(), version("8"))].into(),
+            ..version("7")
+        }
+    }
+
+    #[test]
+    fn sessions_are_shared_out_as_the_weights_say_and_stay() {
+        let agent = agent();
+        let draw = |number: u32| drawn("support", &agent, &format!("session-{number}"));
+        let second = (0..2000).filter(|number| draw(*number) == "8").count();
+        assert!((160..=240).contains(&second), "{second} of 2000 instead of 200");
+        assert!((0..100).all(|number| draw(number) == draw(number)));
+    }
+
+    #[test]
+    fn a_label_is_where_it_was_moved_as_long_as_the_config_says_nothing_new() {
+        let moved = |version: &str, file: Option<&str>| LabelRow {
+            label: "prod".to_owned(),
+            version: version.to_owned(),
+            file: file.map(str::to_owned),
+            by: "ann".to_owned(),
+            at: 0,
+        };
+        let of = |row| labels(&agent(), &[row]).remove("prod").unwrap();
+        assert_eq!(of(moved("8", Some("7"))), "8");
+        assert_eq!(of(moved("8", Some("6"))), "7", "the config has another word for it");
+        assert_eq!(of(moved("8", None)), "7", "the config has a word for it now");
+        assert_eq!(of(moved("9", Some("7"))), "7", "there is no such version any more");
+    }
 }

@@ -15,14 +15,14 @@ use super::context::{self, Fitted};
 use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member};
 use super::event::{Doer, Event, Requested};
 use super::journal::{Halt, now};
-use super::run::Run;
+use super::run::{Run, sureness};
 use crate::canon::{
     ChatRequest, ChatResponse, Choice, Content, Effect, FinishReason, Part, StopReason, Tool,
     ToolCall, Usage,
 };
 use crate::config::{CacheMode, Confidence};
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Receipt, Turn};
+use crate::gateway::agents::{Forecast, Receipt, Turn};
 use crate::store::hex;
 use crate::tool::canonical;
 
@@ -32,21 +32,29 @@ const MOST_BREAKS: u32 = 2;
 const MOST_CALLS: usize = 128;
 /// An arguments' text that is longer is nothing a tool is called with.
 const LONGEST_ARGS: usize = 1 << 20;
-/// Tokens of a summary.
+/// Tokens of a summary, at most, and bytes of each message that it is made of.
 const SUMMARY: u64 = 1500;
+const SHORT: [usize; 5] = [4000, 2000, 1000, 400, 100];
 
 /// A call of a model, whose type is long.
-type Turning<'a> =
+pub(super) type Turning<'a> =
     Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
 
 impl Actor {
     /// One turn.
     pub(super) async fn ask(&self, tools: bool) -> Result<(), Halt> {
         self.tell_lost().await?;
+        let route = self.journal.run().await.member().map(|it| it.route.clone());
+        if let Some(route) = route.filter(|route| !self.staff.gateway.leads_anywhere(route)) {
+            return self.is_unavailable(None, &route).await;
+        }
         self.remark().await?;
+        if self.is_beyond_repair().await {
+            let text = "Its model calls tools with arguments that none of them takes.";
+            return self.give_up(StopReason::InvalidOutput, text).await;
+        }
         let began = Instant::now();
-        let harder = self.journal.run().await.failures > 0;
-        let fitted = match self.fit(tools, harder).await? {
+        let fitted = match self.fit(tools).await? {
             Ok(fitted) => fitted,
             Err(reason) => return self.stop(reason).await,
         };
@@ -99,8 +107,20 @@ impl Actor {
         }
     }
 
+    /// A model was told often enough what is wrong with its calls.
+    async fn is_beyond_repair(&self) -> bool {
+        let run = self.journal.run().await;
+        let turns = run.malformed + u32::from(run.is_malformed());
+        turns > self.definition.limits.repairs && run.limit.is_none()
+    }
+
     /// The question as a call of the run's own.
-    async fn turn(&self, request: ChatRequest, until: Instant, cache: Option<CacheMode>) -> Turn {
+    pub(super) async fn turn(
+        &self,
+        request: ChatRequest,
+        until: Instant,
+        cache: Option<CacheMode>,
+    ) -> Turn {
         let user = self.journal.run().await.created.user.as_deref().map(Into::into);
         let trace = Some(self.trace().await);
         Turn {
@@ -208,12 +228,16 @@ impl Actor {
             || requested.is_empty()
             || requested.iter().all(|it| it.doer == Doer::Client);
         drop(run);
+        // What is not as it must be, nobody hears.
+        let speaks = speaks && (!requested.is_empty() || self.is_as_demanded(&parts).is_ok());
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);
-        if receipt.fallback_level > 0 {
-            events.push(Event::Fallback { call, level: receipt.fallback_level });
-        }
+        events.extend(fallbacks(call, &receipt));
         self.counts_answer(&receipt, "ok");
+        if matches!(finish.reason, FinishReason::ContentFilter | FinishReason::Refusal) {
+            let message = "The model's provider has filtered its answer.".to_owned();
+            events.push(Event::Guarded { guard: "content_filter".to_owned(), message });
+        }
         events.push(Event::Answered {
             call,
             parts,
@@ -269,12 +293,14 @@ impl Actor {
             at: now(),
             id: receipt.id.map(|id| id.to_string()),
         };
-        self.journal.append(vec![failed]).await?;
+        let mut events = fallbacks(call, &receipt);
+        events.push(failed);
+        self.journal.append(events).await?;
         let failures = self.journal.run().await.failures;
         match error.kind {
             Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
-            Kind::ContextTooLong if failures <= 1 => Ok(()),
-            Kind::ContextTooLong => self.give_up(StopReason::ContextOverflow, &error.message).await,
+            // It is made shorter, or asked of others, as long as that helps.
+            Kind::ContextTooLong => Ok(()),
             Kind::GuardBlocked | Kind::ContentFiltered => {
                 let guarded = Event::Guarded {
                     guard: error.kind.code().to_owned(),
@@ -337,12 +363,20 @@ impl Actor {
         let Some(route) = run.member().and_then(|member| member.context.summariser.clone()) else {
             return Ok(false);
         };
-        let messages = context::summary(&run, through);
+        // As much of each message as there is room for.
+        let asked = SHORT.iter().map(|longest| {
+            let messages = context::summary(&run, through, *longest);
+            let request = ChatRequest { model: route.clone(), messages, ..ChatRequest::default() };
+            let forecast = self.staff.gateway.forecast(&self.caller, &request);
+            (request, forecast)
+        });
+        let fits = |(_, forecast): &(ChatRequest, Forecast)| {
+            let window = forecast.window.unwrap_or(u64::MAX);
+            forecast.input_tokens.saturating_add(SUMMARY) <= window
+        };
+        let Some((mut request, forecast)) = asked.into_iter().find(fits) else { return Ok(false) };
         let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
-        let mut request =
-            ChatRequest { model: route, stream: false, messages, ..ChatRequest::default() };
-        let forecast = self.staff.gateway.forecast(&self.caller, &request);
         let Ok(held) = self.purse.reserve(&forecast, SUMMARY) else { return Ok(false) };
         request.sampling.max_tokens = Some(held.max_tokens);
         let turn = self.turn(request, until, None).await;
@@ -354,6 +388,9 @@ impl Actor {
         let Ok(response) = answer else { return Ok(false) };
         let parts = response.choices.into_iter().next().unwrap_or_default().parts;
         let summary: String = parts.iter().filter_map(Part::as_text).collect();
+        if summary.trim().is_empty() {
+            return Ok(false);
+        }
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_compactions.with_label_values(&[self.definition.agent.as_str()]).inc();
         let through = u32::try_from(through).unwrap_or(u32::MAX);
@@ -365,18 +402,17 @@ impl Actor {
     /// What the model has said at the end: whether it is what was asked for.
     pub(super) async fn finish(&self) -> Result<(), Halt> {
         let run = self.journal.run().await;
-        let text: String = run.answer().iter().filter_map(Part::as_text).collect();
+        let answer = run.answer();
+        let text: String = answer.iter().filter_map(Part::as_text).collect();
         let (repairs, finish) = (run.repairs, run.finish);
         let confidence = run.member().and_then(|member| member.confidence.clone());
         drop(run);
-        if let Some(schema) = &self.definition.output_schema
-            && let Err(wrong) = fits_schema(&text, schema)
-        {
+        if let Err(wrong) = self.is_as_demanded(&answer) {
             self.live.voice.turn_over(false);
             if repairs >= self.definition.limits.repairs {
                 let state = crate::canon::RunState::Failed;
-                let message = format!("The answer is not what the schema demands: {wrong}");
-                return self.finish_as(state, StopReason::InvalidOutput, Some(message)).await;
+                let message = Some(invalid(&wrong));
+                return self.finish_as(state, StopReason::InvalidOutput, message).await;
             }
             let text = format!(
                 "[That is not what the schema demands: {wrong}. Answer again, with the JSON and \
@@ -396,6 +432,13 @@ impl Actor {
         self.close(vec![ended]).await
     }
 
+    /// Whether an answer is what the schema demands, if there is one; and if not, why.
+    pub(super) fn is_as_demanded(&self, answer: &[Part]) -> Result<(), String> {
+        let Some(schema) = &self.definition.output_schema else { return Ok(()) };
+        let text: String = answer.iter().filter_map(Part::as_text).collect();
+        fits_schema(&text, schema)
+    }
+
     /// Whether a person must look at the answer first.
     async fn looks_at_answer(&self, text: &str, confidence: &Confidence) -> Result<bool, Halt> {
         use crate::config::Band;
@@ -412,8 +455,9 @@ impl Actor {
                 Ok(false)
             }
             Band::Approve | Band::Escalate => {
-                let reason = format!("it is sure of its answer by {sure} of 1000");
-                let escalated = Event::Escalated { reason, id: None };
+                let share = f64::from(sure) / 1000.0;
+                let escalated =
+                    self.escalated(None, format!("it is only {share} sure of its answer"));
                 self.journal.append(vec![reviewed, escalated]).await?;
                 self.counts_escalation("confidence");
                 Ok(true)
@@ -422,11 +466,8 @@ impl Actor {
     }
 }
 
-/// How sure it says it is, in thousandths.
-pub(super) fn sureness(value: &Value, field: &str) -> Option<u32> {
-    let share = value.get(field)?.as_f64().filter(|share| (0.0..=1.0).contains(share))?;
-    // Counted out, since a cast would be one that could lose something.
-    (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
+pub(super) fn invalid(wrong: &str) -> String {
+    format!("The answer is not what the schema demands: {wrong}")
 }
 
 fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
@@ -436,6 +477,25 @@ fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
     let value: Value =
         serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
     crate::tool::check_value(schema, &value)
+}
+
+/// Who was meant to answer and did not, one after the other.
+fn fallbacks(call: u32, receipt: &Receipt) -> Vec<Event> {
+    let mut passed: Vec<Event> = Vec::new();
+    let answered = receipt.provider.as_deref().zip(receipt.model.as_deref());
+    for attempt in &receipt.failed {
+        let from = format!("{}/{}", attempt.provider, attempt.model);
+        let is_same =
+            |it: &Event| matches!(it, Event::Fallback { from: known, .. } if *known == from);
+        let level = u32::try_from(passed.len() + 1).unwrap_or(u32::MAX);
+        let is_last = level > receipt.fallback_level
+            || answered == Some((&*attempt.provider, &*attempt.model));
+        if !is_last && !passed.iter().any(is_same) {
+            let outcome = attempt.outcome.name().to_owned();
+            passed.push(Event::Fallback { call, level, from, outcome });
+        }
+    }
+    passed
 }
 
 /// What the model wants done, each with an id that no other call of the turn has.

@@ -15,6 +15,7 @@ use super::definition::Definition;
 use super::event::{Created, Event};
 use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
+use super::news::Herald;
 use super::observe::Watch;
 use super::run::Run;
 use super::trace::trace_of;
@@ -56,6 +57,9 @@ pub(super) struct Staff {
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
     closing: AtomicBool,
+    /// There may be something to tell others, and that is being done.
+    post: Arc<Notify>,
+    pub(super) posting: AtomicBool,
     /// Changes when somebody begins to work at a run.
     pub(super) arrivals: watch::Sender<()>,
 }
@@ -95,6 +99,8 @@ impl Staff {
             paused: Mutex::default(),
             begun: Mutex::default(),
             closing: AtomicBool::new(false),
+            post: Arc::default(),
+            posting: AtomicBool::new(false),
             arrivals: watch::Sender::new(()),
         })
     }
@@ -121,6 +127,11 @@ impl Staff {
         own.or(trace.sampled)
     }
 
+    fn herald(&self, root: RunId) -> Herald {
+        let (gateway, post) = (Arc::clone(&self.gateway), Arc::clone(&self.post));
+        Herald { gateway, post, root }
+    }
+
     /// How long a lease holds, in milliseconds.
     pub(super) fn lease(&self) -> u64 {
         let lease = self.gateway.snapshot().config.agent_engine.lease;
@@ -139,6 +150,14 @@ impl Staff {
         }
     }
 
+    /// Lets go of a run that was left in the middle of something, so that it can be claimed.
+    pub(super) async fn leave(&self, run: RunId) -> Result<(), Failure> {
+        let held = self.lives().remove(&run);
+        let Some(held) = held else { return Ok(()) };
+        held.journal.lose();
+        self.gateway.store().renew_runs(vec![(run, held.journal.epoch)], 0).await.map(|_| ())
+    }
+
     fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,6 +171,7 @@ impl Staff {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = self.wake.notified() => {}
+                () = self.post.notified() => {}
             }
             if self.closing.load(Ordering::Acquire) {
                 return;
@@ -160,6 +180,8 @@ impl Staff {
             if self.gateway.snapshot().config.agents.is_empty() || self.gateway.is_draining() {
                 continue;
             }
+            // What is to be told waits for nobody who is told something.
+            self.spawn(Arc::clone(&self).deliver());
             self.know_paused().await;
             self.take_over().await;
             self.seal_audit().await;
@@ -351,7 +373,7 @@ impl Staff {
         let caller = match caller {
             Ok(caller) => caller,
             Err((reason, message)) => {
-                self.give_up((run, row.epoch), reason, message).await?;
+                self.give_up((run, row.root, row.epoch), reason, message).await?;
                 return Ok(None);
             }
         };
@@ -364,7 +386,7 @@ impl Staff {
     /// Ends a run that nobody can go on with.
     async fn give_up(
         &self,
-        (run, epoch): (Run, u64),
+        (run, root, epoch): (Run, RunId, u64),
         reason: StopReason,
         message: String,
     ) -> Result<(), Halt> {
@@ -377,6 +399,7 @@ impl Staff {
             attempts: 1,
         };
         let journal = Journal::new(self.means(), run, (epoch, true));
+        let _ = journal.herald.set(self.herald(root));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
         let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
@@ -436,11 +459,13 @@ impl Staff {
         let before = run.usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
-        let only_final = stream == StreamMode::Final || !streams;
+        let only_final =
+            stream == StreamMode::Final || definition.output_schema.is_some() || !streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
         let (report, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));
+        let _ = journal.herald.set(self.herald(row.root));
         let live = Arc::new(Live {
             id: row.id,
             root: row.root,
@@ -464,25 +489,8 @@ impl Staff {
         self.arrivals.send_modify(|()| {});
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
-        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
-    }
-
-    /// Whoever works at a child of a run; `None` where that is over or somebody else's.
-    pub(super) async fn child(
-        self: &Arc<Self>,
-        parent: &Actor,
-        id: RunId,
-    ) -> Result<Option<Actor>, Halt> {
-        let store = self.gateway.store();
-        let failed = |failure: Failure| Halt::Store(failure.to_string());
-        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let Loaded { run, last_at } = self.load(&row).await?;
-        let who = (&row, parent.caller.clone());
-        let used = Used::default();
-        let above = Some(Arc::clone(&parent.purse));
-        self.actor((run, last_at), who, (used, above), None).await.map(Some)
+        let wakes = AtomicU64::new(u64::MAX);
+        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals, wakes })
     }
 
     /// Reads a run from its journal.
@@ -499,8 +507,14 @@ impl Staff {
 
     /// How a run began, what has happened since, and when the last of it did.
     pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
+        let known = self.known_entries(id).await?;
+        known.ok_or_else(|| Halt::Store(format!("the journal of {id} is not there")))
+    }
+
+    /// The same; `None` where there is no such run.
+    async fn known_entries(&self, id: RunId) -> Result<Option<(Created, Vec<Event>, u64)>, Halt> {
         let rows = self.rows(id).await?;
-        let last_at = rows.last().map_or(0, |row| row.at);
+        let Some(last_at) = rows.last().map(|row| row.at) else { return Ok(None) };
         let read = |data: &str| {
             serde_json::from_str::<Event>(data)
                 .map_err(|error| Halt::Store(format!("an entry of {id} makes no sense: {error}")))
@@ -510,7 +524,7 @@ impl Staff {
         let Some(Event::Created(created)) = events.next() else {
             return Err(Halt::Store(format!("the journal of {id} has no beginning")));
         };
-        Ok((*created, events.collect(), last_at))
+        Ok(Some((*created, events.collect(), last_at)))
     }
 
     /// A whole journal.
@@ -529,7 +543,8 @@ impl Staff {
     pub(super) async fn history(&self, last: Option<RunId>) -> Result<Vec<Message>, Halt> {
         let (mut turns, mut next) = (Vec::new(), last);
         while let Some(id) = next.take().filter(|_| turns.len() < MOST_TURNS) {
-            let (created, events, _) = self.entries(id).await?;
+            // What is older than runs are kept is forgotten.
+            let Some((created, events, _)) = self.known_entries(id).await? else { break };
             next = created.previous;
             turns.push((id, created, events));
         }

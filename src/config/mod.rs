@@ -33,6 +33,7 @@ mod agent;
 mod prompt;
 mod tool;
 mod mcp;
+mod hook;
 mod guard;
 mod oidc;
 pub mod entry;
@@ -47,7 +48,7 @@ pub mod watch;
 pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use agent::{
     Agent, AgentBudget, AgentEngine, AgentLimits, Band, Confidence, ContextTerms, Durability,
-    HandoffInput, OnLeave, OnUnknown, SessionConflict, StreamMode,
+    HandoffInput, OnLeave, OnUnknown, Planner, SessionConflict, StreamMode,
 };
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cache::{Cache, CacheMode, CacheTerms, Charge, RouteCache, RouteSemantic, Semantic, Share};
@@ -58,6 +59,7 @@ pub use discover::Candidate;
 pub use guard::{
     Action, Guard, GuardKind, INJECTION_CATEGORIES, Mode, OnError, PII_KINDS, Stage, together,
 };
+pub use hook::{Hook, HookEvent};
 pub use limit::{Limits, Pace};
 pub use mcp::Mcp;
 pub use model::ModelOverride;
@@ -83,6 +85,7 @@ pub use tool::{
     McpTransport, OpenApiTool, Piece, Pin, Retry, SqlTemplate, SqlTool, TextTemplate, Tool,
     ToolAuth, ToolCache, ToolKind, ToolLimits, Undo, UrlTemplate, Web,
 };
+pub use value::is_name;
 
 use problem::{Lines, Report};
 use reader::{Field, Section};
@@ -111,6 +114,7 @@ pub const SECTIONS: &[&str] = &[
     "tools",
     "prompts",
     "agents",
+    "hooks",
 ];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
@@ -147,6 +151,8 @@ pub struct Config {
     pub tools: BTreeMap<String, Tool>,
     pub prompts: BTreeMap<String, Prompt>,
     pub agents: BTreeMap<String, Arc<Agent>>,
+    /// Who is told of their runs.
+    pub hooks: BTreeMap<String, Hook>,
     pub source: Source,
     /// As it was written.
     pub text: Text,
@@ -248,6 +254,7 @@ impl Config {
             tools: BTreeMap::new(),
             prompts: BTreeMap::new(),
             agents: BTreeMap::new(),
+            hooks: BTreeMap::new(),
             source,
             text: Text::default(),
             hash: String::new(),
@@ -300,6 +307,7 @@ impl Config {
             agents: named(root, "agents", agent::KEYS, |section| {
                 Arc::new(Agent::read(section, &usual, None))
             }),
+            hooks: named(root, "hooks", hook::KEYS, Hook::read),
             ..Self::empty(source)
         }
     }

@@ -7,7 +7,7 @@ mod next;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub(in crate::agent) use self::apply::result_of;
+pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
 use super::event::{CallError, Created, Requested};
@@ -43,6 +43,10 @@ pub struct Run {
     pub earlier: usize,
     /// What stands for the messages before this one.
     pub compacted: Option<(usize, String)>,
+    /// What is to be done, if that was planned.
+    pub plan: Option<Vec<String>>,
+    /// Routes whose models could not read what they were asked.
+    pub overflowed: BTreeMap<String, Overflow>,
     /// Calls of models that were begun.
     pub asks: u32,
     pub open_ask: Option<OpenAsk>,
@@ -51,8 +55,10 @@ pub struct Run {
     pub retry: Option<u32>,
     /// Calls whose repetition was remarked on.
     pub remarked: BTreeSet<String>,
-    /// A person has the last word, for this reason.
+    /// A person has the last word, for this reason, about these calls, and until this time.
     pub escalated: Option<String>,
+    pub escalated_calls: BTreeSet<String>,
+    pub escalated_until: Option<u64>,
     /// A person has said it.
     pub settled_by_human: bool,
     /// What the last answer wants done, in its order.
@@ -74,6 +80,13 @@ pub struct Run {
     pub stretch: Option<Stretch>,
     pub handoffs: u32,
     pub repairs: u32,
+    /// What a person has let pass for the rest of the run, by tool: by which approval, and who.
+    pub remembered: BTreeMap<String, (String, String)>,
+    /// So many turns in a row wanted nothing that could be done, for their arguments were wrong.
+    pub malformed: u32,
+    /// What came of the calls of this turn: some arguments were wrong, some call was well formed.
+    pub had_wrong: bool,
+    pub had_right: bool,
     /// How often its user was asked in vain.
     pub questions: u32,
     pub limit: Option<StopReason>,
@@ -98,7 +111,6 @@ pub struct Stretch {
     pub before: Option<u64>,
     /// What had been used by then.
     pub usage: Usage,
-    pub cost: u64,
 }
 
 /// A model that is being asked, or was when the process ended.
@@ -110,6 +122,15 @@ pub struct OpenAsk {
     pub max_tokens: u64,
     pub input_estimate: u64,
     pub tools: bool,
+}
+
+/// That a question was too long for its models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow {
+    /// How often since they have answered.
+    pub times: u32,
+    /// By our estimate; what has so many tokens is too long.
+    pub tokens: u64,
 }
 
 /// Something that the model wants done.
@@ -148,6 +169,10 @@ pub enum Stage {
     /// A person must answer first.
     Asking {
         request: String,
+        message: String,
+        schema: Option<serde_json::Value>,
+        /// Arguments that are missing, which the answer has.
+        fills: Vec<String>,
         expires_at: u64,
     },
     /// It was answered, and can go on.
@@ -211,12 +236,16 @@ impl Run {
             transcript,
             earlier,
             compacted: None,
+            plan: None,
+            overflowed: BTreeMap::new(),
             asks: 0,
             open_ask: None,
             failures: 0,
             retry: None,
             remarked: BTreeSet::new(),
             escalated: None,
+            escalated_calls: BTreeSet::new(),
+            escalated_until: None,
             settled_by_human: false,
             calls: Vec::new(),
             answers: 0,
@@ -231,6 +260,10 @@ impl Run {
             stretch: None,
             handoffs: 0,
             repairs: 0,
+            remembered: BTreeMap::new(),
+            malformed: 0,
+            had_wrong: false,
+            had_right: false,
             questions: 0,
             limit: None,
             confidence: None,
@@ -339,6 +372,13 @@ impl Run {
         self.transcript
     }
 
+    /// Where the user's own last words stand.
+    pub fn asked_at(&self) -> Option<usize> {
+        let own = &self.created.messages;
+        let last = own.iter().rposition(|message| message.role == crate::canon::Role::User);
+        last.map(|place| self.earlier + place)
+    }
+
     /// Puts the result of a call where the model reads it.
     fn settle(&mut self, id: &str, parts: Vec<Part>, is_error: bool) {
         let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) else { return };
@@ -376,4 +416,4 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::agent) mod tests;

@@ -10,9 +10,11 @@ use super::*;
 use crate::agent::definition::{Definition, Member, ToolDefinition};
 use crate::agent::event::{CallError, Doer, Event, Wishes};
 use crate::canon::{Effect, Finish, FinishReason, Role, ToolCall};
-use crate::config::{AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnUnknown, StreamMode};
+use crate::config::{
+    AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnUnknown, Planner, StreamMode,
+};
 
-fn tool(name: &str, effect: Effect) -> ToolDefinition {
+pub(in crate::agent) fn tool(name: &str, effect: Effect) -> ToolDefinition {
     ToolDefinition {
         name: name.to_owned(),
         alias: name.to_owned(),
@@ -31,7 +33,7 @@ fn tool(name: &str, effect: Effect) -> ToolDefinition {
     }
 }
 
-fn definition(limits: AgentLimits) -> Arc<Definition> {
+pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
     let member = Member {
         version: "1".to_owned(),
         description: String::new(),
@@ -61,13 +63,14 @@ fn definition(limits: AgentLimits) -> Arc<Definition> {
         client_system: false,
         compensates: false,
         degraded: None,
+        planner: Planner::None,
         stream: StreamMode::Live,
         output_schema: None,
         require_tools: Vec::new(),
     })
 }
 
-fn created() -> Created {
+pub(in crate::agent) fn created() -> Created {
     Created {
         agent: "support".to_owned(),
         version: "1".to_owned(),
@@ -87,17 +90,18 @@ fn created() -> Created {
         forked_from: None,
         labels: BTreeMap::new(),
         trace: None,
+        webhook: None,
         at: 0,
     }
 }
 
-fn begun(limits: AgentLimits) -> Run {
+pub(in crate::agent) fn begun(limits: AgentLimits) -> Run {
     let mut run = Run::new(RunId::new(), created(), definition(limits), Vec::new());
     run.apply(&Event::Started { at: 0 });
     run
 }
 
-fn asked(run: &mut Run, tools: bool) {
+pub(in crate::agent) fn asked(run: &mut Run, tools: bool) {
     let call = run.retry.unwrap_or(run.asks + 1);
     let model = "smart".to_owned();
     let (digest, max_tokens, input_estimate) = (String::new(), 100, 10);
@@ -105,7 +109,7 @@ fn asked(run: &mut Run, tools: bool) {
 }
 
 /// The model answers, and wants these called, with these arguments.
-fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
+pub(in crate::agent) fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
     let parts = calls.iter().map(|(id, name, args)| {
         let (id, name, arguments) = ((*id).to_owned(), (*name).to_owned(), args.to_string());
         Part::new(Content::ToolCall(ToolCall { id, name, arguments, custom: false }))
@@ -146,7 +150,7 @@ fn requested(number: u32, (id, name): (&str, &str), args: &Value) -> Requested {
     }
 }
 
-fn done(run: &mut Run, id: &str) {
+pub(in crate::agent) fn done(run: &mut Run, id: &str) {
     run.apply(&Event::Began { id: id.to_owned(), at: 4 });
     run.apply(&Event::Done {
         id: id.to_owned(),
@@ -245,6 +249,7 @@ fn what_waits_for_a_person_waits_and_goes_on_when_it_is_decided() {
         approval: "ap1".to_owned(),
         by: "lead".to_owned(),
         args: None,
+        remember: false,
         at: 9,
     });
     assert_eq!(run.next(1), Step::Act(vec!["a".to_owned()]));
@@ -262,7 +267,7 @@ fn what_was_allowed_and_is_to_be_tried_again_is_not_asked_for_again() {
     let expires_at = 100;
     run.apply(&Event::ApprovalAsked { id, approval, hash, roles, reason, expires_at });
     let (id, approval, by) = ("a".to_owned(), "ap1".to_owned(), "lead".to_owned());
-    run.apply(&Event::Approved { id, approval, by, args: None, at: 9 });
+    run.apply(&Event::Approved { id, approval, by, args: None, remember: false, at: 9 });
     run.apply(&Event::Began { id: "a".to_owned(), at: 9 });
     run.apply(&Event::Unknown { id: "a".to_owned() });
     assert_eq!(run.next(10), Step::Wait { state: RunState::WaitingHuman, until: None });
@@ -339,6 +344,83 @@ fn every_call_has_its_result_when_the_run_is_over() {
     assert_eq!(told, ["a", "b"]);
 }
 
+/// Something that somebody does to a run, wherever it is: whoever is in the wrong place is heard and
+/// changes nothing.
+fn operate(run: &mut Run, (operation, flag): (u8, bool), now: u64) {
+    if run.state.is_over() {
+        return;
+    }
+    let first = run.calls.iter().find(|call| call.stage != Stage::Over);
+    let id = first.map_or_else(|| "none".to_owned(), |call| call.request.id.clone());
+    let by = "somebody".to_owned();
+    let approval = "ap".to_owned();
+    let words = if flag { json!({"answer": "So it is."}) } else { json!("Go on.") };
+    let event = match operation {
+        0 => Event::CancelAsked { by, reason: None, after_step: flag },
+        1 => Event::Paused { by },
+        2 => Event::Unpaused { by },
+        3 => Event::Approved { id, approval, by, args: None, remember: flag, at: now },
+        4 => Event::Rejected { id, approval, by, comment: None, expired: flag },
+        5 => Event::InputGiven { request: "i".to_owned(), id, values: words, by },
+        6 => {
+            Event::InputGiven { request: "human".to_owned(), id: String::new(), values: words, by }
+        }
+        7 => Event::Escalated { reason: "why".to_owned(), id: Some(id), expires_at: Some(now + 9) },
+        8 => Event::Unknown { id },
+        9 => {
+            let outcome = crate::agent::event::Resolution::Failed;
+            Event::Resolved { id, outcome, result: None, by }
+        }
+        10 => Event::ApprovalAsked {
+            id,
+            approval,
+            hash: "h".to_owned(),
+            roles: Vec::new(),
+            reason: String::new(),
+            expires_at: now + 20,
+        },
+        11 => Event::ClientResult { id, parts: vec![Part::text("c")], is_error: flag },
+        12 => Event::ChildStarted { id, run: RunId::new(), agent: "billing".to_owned() },
+        13 if first.is_none() => {
+            asked(run, true);
+            return answered(run, &[("a", "look", json!({})), ("b", "theirs", json!({}))]);
+        }
+        14 if first.is_none() => {
+            asked(run, true);
+            return answered(run, &[]);
+        }
+        _ => Event::LimitHit { reason: StopReason::Budget },
+    };
+    run.apply(&event);
+}
+
+/// What whoever works at it makes of it next, without any work being done.
+fn settle(run: &mut Run, now: u64) {
+    if run.state.is_over() {
+        return;
+    }
+    run.apply(&Event::Resumed { at: now, epoch: 1 });
+    let (state, reason) = match run.next(now) {
+        Step::Wait { state, .. } => return run.rests(state, now),
+        Step::End(Ending { state, reason }) => (state, reason),
+        Step::Finish => (RunState::Completed, None),
+        Step::Plan | Step::Ask { .. } | Step::Act(_) | Step::Limit(_) => return,
+    };
+    run.apply(&Event::Ended { state, reason, message: None, degraded: false, at: now });
+}
+
+/// The table of states. Whoever waits is at work in between, and nothing leaves what is over.
+fn may_go(from: RunState, to: RunState) -> bool {
+    if from.is_over() {
+        return from == to;
+    }
+    match to {
+        RunState::Queued | RunState::Rejected => from == to,
+        RunState::Expired => from == RunState::WaitingHuman,
+        _ => true,
+    }
+}
+
 /// Any event about any call, sensible or not.
 fn any_event() -> impl Strategy<Value = Event> {
     let id = prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("x".to_owned())];
@@ -363,7 +445,14 @@ fn any_event() -> impl Strategy<Value = Event> {
             reason: String::new(),
             expires_at: at,
         },
-        4 => Event::Approved { id, approval: "ap".to_owned(), by: "p".to_owned(), args: None, at },
+        4 => Event::Approved {
+            id,
+            approval: "ap".to_owned(),
+            by: "p".to_owned(),
+            args: None,
+            remember: flag,
+            at,
+        },
         5 => Event::Unknown { id },
         6 => Event::LimitHit { reason: StopReason::Budget },
         7 => Event::Handoff {
@@ -379,6 +468,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             message: "?".to_owned(),
             schema: None,
             expires_at: at,
+            fills: if flag { vec!["n".to_owned()] } else { Vec::new() },
         },
         10 => Event::InputGiven {
             request: "i".to_owned(),
@@ -418,6 +508,23 @@ proptest! {
         prop_assert_eq!(run.next(now), other.next(now));
         let closed = run.closed();
         prop_assert_eq!(closed.iter().filter_map(result_of).count(), 2);
+    }
+
+    /// Whatever people and programs do to a run, it goes only where it may go from where it is.
+    #[test]
+    fn no_sequence_of_operations_leaves_the_table_of_states(
+        operations in proptest::collection::vec((0..16_u8, any::<bool>()), 0..60),
+    ) {
+        let mut run = begun(AgentLimits::default());
+        let mut now = 1;
+        let mut before = run.state;
+        for (operation, flag) in operations {
+            now += 1;
+            operate(&mut run, (operation, flag), now);
+            settle(&mut run, now);
+            prop_assert!(may_go(before, run.state), "{:?} -> {:?}", before, run.state);
+            before = run.state;
+        }
     }
 
     /// What is written of an entry is read as the same.

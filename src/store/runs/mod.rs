@@ -7,7 +7,9 @@ mod approvals;
 mod blobs;
 mod claims;
 mod counts;
+mod deliveries;
 mod journal;
+mod labels;
 mod letters;
 mod prune;
 mod rows;
@@ -35,6 +37,8 @@ pub struct NewRun {
     pub key: String,
     pub user: Option<String>,
     pub session: Option<String>,
+    /// The run that its session ends with so far; with another one, it does not begin.
+    pub head: Option<RunId>,
     /// The client's key against doing things twice, and the digest of what it asked with it.
     pub idempotency: Option<(String, String)>,
     pub trigger: String,
@@ -56,6 +60,8 @@ pub enum Begun {
     Known(Box<RunRow>),
     /// Something else was asked before by the same idempotency key.
     Conflict,
+    /// Another turn of its session has begun meanwhile.
+    Overtaken,
 }
 
 /// One entry of a journal, before it is there.
@@ -137,6 +143,8 @@ pub struct Append {
     pub audits: Vec<Audit>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
     pub blobs: Vec<(String, Vec<u8>)>,
+    /// What others are to be told of it.
+    pub deliveries: Vec<NewDelivery>,
     /// Approvals that were open before are withdrawn, for the run is over or does something else.
     pub withdraw: bool,
     /// Signals up to this number have been taken in.
@@ -204,6 +212,18 @@ pub struct ApprovalRow {
     pub expires_at: u64,
 }
 
+/// A label of an agent that was moved at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRow {
+    pub label: String,
+    pub version: String,
+    /// What the config said of it then.
+    pub file: Option<String>,
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub at: u64,
+}
+
 /// What somebody decides about an approval.
 #[derive(Debug, Clone)]
 pub struct Decision {
@@ -258,6 +278,37 @@ pub struct LetterRow {
     pub at: u64,
     /// `open`, `retried` or `discarded`.
     pub state: String,
+}
+
+/// Something that a hook is to be told of a run. The same `id` is told once.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    pub id: String,
+    /// A name of the config, or a URL.
+    pub hook: String,
+    /// JSON.
+    pub body: String,
+}
+
+/// One that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRow {
+    pub id: String,
+    pub hook: String,
+    pub body: String,
+    /// The one that is about to be made among them.
+    pub attempts: u32,
+}
+
+/// What became of an attempt to tell a hook something.
+#[derive(Debug, Clone)]
+pub enum Sending {
+    Delivered,
+    /// It is made again after so many milliseconds.
+    Later(u64),
+    GivenUp {
+        letter: NewLetter,
+    },
 }
 
 /// A session of an agent.
