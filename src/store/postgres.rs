@@ -86,13 +86,12 @@ impl Address {
         let mut is_asked = false;
         loop {
             let told = poll_fn(|context| {
-                if !is_asked && let Poll::Ready(answer) = asked.as_mut().poll(context) {
-                    is_asked = true;
-                    if let Err(error) = answer {
-                        return Poll::Ready(Some(Err(error)));
-                    }
+                let answer = if is_asked { Poll::Pending } else { asked.as_mut().poll(context) };
+                is_asked |= answer.is_ready();
+                match answer {
+                    Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
+                    _ => connection.poll_message(context),
                 }
-                connection.poll_message(context)
             });
             match told.await {
                 Some(Ok(AsyncMessage::Notification(_))) => ring(),

@@ -68,12 +68,7 @@ impl Gateway {
                 || since.elapsed() >= GRACE
                 || self.was_left(&owner, stored.run()).await
             {
-                for (number, event) in told.rest(&stored.response, after) {
-                    log.push(Some(number), event);
-                }
-                if after <= told.last {
-                    self.shelf.put(&owner, ObjectKind::Events, (id, log.whole()), KEPT);
-                }
+                self.tell_rest((&told, &log), (&owner, id), (&stored.response, after));
                 break;
             }
             if last.elapsed() >= keepalive {
@@ -87,6 +82,21 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Tells what was not told yet of a response that is over.
+    fn tell_rest(
+        &self,
+        (told, log): (&Told, &Log),
+        (owner, id): (&Owner, String),
+        (response, after): (&Value, Option<u64>),
+    ) {
+        for (number, event) in told.rest(response, after) {
+            log.push(Some(number), event);
+        }
+        if after <= told.last {
+            self.shelf.put(owner, ObjectKind::Events, (id, log.whole()), KEPT);
+        }
+    }
+
     /// Whether the process is gone that a run was begun in.
     async fn was_left(&self, owner: &Owner, run: Option<RunId>) -> bool {
         let Some(run) = run else { return true };

@@ -127,9 +127,7 @@ impl Gateway {
                 };
                 let is_word = is_word(&event);
                 log.push(number, event);
-                if let Some(begun) = &mut begun {
-                    self.keep_so_far((&keeping.owner, begun), is_word, log);
-                }
+                self.keep_so_far((&keeping.owner, begun.as_mut()), is_word, log);
             }
             if log.said().bytes > LONGEST_STREAM {
                 break;
@@ -142,7 +140,8 @@ impl Gateway {
 
     /// Keeps what the stream of a run has said: each thing that it tells, and words from time to
     /// time.
-    fn keep_so_far(&self, (owner, begun): (&Owner, &mut Begun), is_word: bool, log: &Log) {
+    fn keep_so_far(&self, (owner, begun): (&Owner, Option<&mut Begun>), is_word: bool, log: &Log) {
+        let Some(begun) = begun else { return };
         let due = !is_word || begun.kept.elapsed() >= OFTEN;
         if begun.stored.run().is_none() || !due || log.said().bytes > LONGEST_KEPT {
             return;
