@@ -51,13 +51,19 @@ async fn each_hit_has_ids_of_its_own() {
     assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
 }
 
-/// The body without what is of its call only.
+/// The body without what is of its call only: its id, and when it came.
 fn timeless(answer: &Answer) -> String {
     let id = answer.header("x-request-id").unwrap().replace('-', "");
-    let text = answer.text().replace(&id, "ID");
-    let mut parts = text.split("\"created\":").chain(text.split("\"created_at\":").skip(1));
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |all, part| all + part.trim_start_matches(|at: char| at.is_ascii_digit()))
+    let mut text = answer.text().replace(&id, "ID");
+    for name in ["created", "created_at", "completed_at"] {
+        let mark = format!("\"{name}\":");
+        let mut parts = text.split(&mark).map(str::to_owned);
+        let first = parts.next().unwrap_or_default();
+        text = parts.fold(first, |all, part| {
+            all + &mark + part.trim_start_matches(|at: char| at.is_ascii_digit())
+        });
+    }
+    text
 }
 
 #[tokio::test]

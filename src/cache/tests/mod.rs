@@ -2,5 +2,5 @@
 
 mod flights;
 mod keys;
-mod words;
 mod kept;
+mod words;
