@@ -188,6 +188,9 @@ route = "beta/restless"
 instructions = "You never stop."
 tools = ["calc"]
 limits = {{ steps = 2 }}
+[hooks.desk]
+url = "http://127.0.0.1:{upstream}/refund"
+secret = "hook-secret"
 """
 
 

@@ -7,16 +7,19 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::actor::{Actor, Outcome, until};
-use super::ask::{STEP, sureness};
+use super::ask::STEP;
 use super::definition::ToolDefinition;
 use super::event::{CallError, Doer, Event, Requested};
 use super::journal::{Halt, now};
 use super::people::{approval_hash, usual_approval};
-use super::run::{Run, Stage};
+use super::run::{Run, Stage, sureness};
 use super::when;
 use crate::canon::{Effect, StopReason};
-use crate::config::{Approval, Band};
+use crate::config::{Approval, Band, Confidence};
 use crate::tool::{Failure, FailureKind, Tool};
+
+/// Why a person is asked whom the config wants asked.
+const DEMANDED: &str = "the tool demands it";
 
 /// What is to be done about a call.
 enum Verdict {
@@ -25,6 +28,8 @@ enum Verdict {
     /// A person must let it, for this reason.
     Approve(String, Approval),
     Escalate(String),
+    /// Its user must say what is missing: these arguments, by this schema.
+    Ask(Vec<String>, Value),
 }
 
 impl Actor {
@@ -47,6 +52,7 @@ impl Actor {
 
     /// What is under way is called off. Of what must not happen twice nobody knows what became.
     async fn abandon(&self, kind: &str, message: &str) -> Result<(), Halt> {
+        Box::pin(self.end_children(message)).await?;
         let run = self.journal.run().await;
         let events: Vec<Event> = run
             .calls
@@ -100,10 +106,18 @@ impl Actor {
                 Verdict::Approve(..) if self.only_plays(request).await => {
                     self.perform(request, None).await
                 }
+                Verdict::Approve(reason, _)
+                    if reason == DEMANDED && self.is_remembered(request).await? =>
+                {
+                    self.perform(request, None).await
+                }
                 Verdict::Approve(reason, approval) => {
                     self.ask_approval(request, (reason, &approval)).await
                 }
                 Verdict::Escalate(reason) => self.escalate(Some(&request.id), reason).await,
+                Verdict::Ask(missing, schema) => {
+                    self.ask_for_missing(request, missing, schema).await
+                }
             },
         }
     }
@@ -151,19 +165,15 @@ impl Actor {
         };
         let args = bare(&request.args, confidence.as_ref().map(|it| it.field.as_str()), &tool);
         if let Err(failure) = tool.check(&args) {
-            return Verdict::Refuse(refusal(&failure), None);
+            return match self.missing(&args, &tool).await {
+                Some((missing, schema)) => Verdict::Ask(missing, schema),
+                None => Verdict::Refuse(refusal(&failure), None),
+            };
         }
-        let sure = confidence.as_ref().and_then(|it| sureness(&request.args, &it.field));
-        let band = confidence.as_ref().filter(|_| request.effect != Effect::Read);
-        match band.map(|confidence| confidence.band(sure)) {
-            Some(Band::Escalate) => {
-                return Verdict::Escalate("it is not sure enough to act".to_owned());
-            }
-            Some(Band::Approve) => {
-                let approval = definition.approval.clone().unwrap_or_else(usual_approval);
-                return Verdict::Approve("it is not sure enough to act alone".to_owned(), approval);
-            }
-            Some(Band::Log | Band::Autonomous) | None => {}
+        if let Some(confidence) = confidence.filter(|_| request.effect != Effect::Read)
+            && let Some(verdict) = self.doubts(request, &confidence, &definition).await
+        {
+            return verdict;
         }
         let wanted = definition.approval.as_ref().filter(|approval| {
             let about = json!({
@@ -175,8 +185,30 @@ impl Actor {
             when.is_none_or(|when| when::holds(when, &args, &facts, &about))
         });
         match wanted {
-            Some(approval) => Verdict::Approve("the tool demands it".to_owned(), approval.clone()),
+            Some(approval) => Verdict::Approve(DEMANDED.to_owned(), approval.clone()),
             None => Verdict::Go,
+        }
+    }
+
+    /// What follows from how sure the model is of a call, where it does not just go on.
+    async fn doubts(
+        &self,
+        request: &Requested,
+        confidence: &Confidence,
+        definition: &ToolDefinition,
+    ) -> Option<Verdict> {
+        let sure = sureness(&request.args, &confidence.field);
+        match confidence.band(sure) {
+            Band::Escalate => Some(Verdict::Escalate("it is not sure enough to act".to_owned())),
+            Band::Approve => {
+                let approval = definition.approval.clone().unwrap_or_else(usual_approval);
+                Some(Verdict::Approve("it is not sure enough to act alone".to_owned(), approval))
+            }
+            Band::Log => {
+                let kept = self.review(&request.id, sure).await;
+                kept.err().map(|_| Verdict::Escalate("its review could not be kept".to_owned()))
+            }
+            Band::Autonomous => None,
         }
     }
 

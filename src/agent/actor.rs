@@ -57,6 +57,8 @@ pub(super) struct Actor {
     pub(super) before: Usage,
     /// The last signal that was taken in.
     pub(super) signals: AtomicU64,
+    /// When one of the runs that it waits for is to be looked at.
+    pub(super) wakes: AtomicU64,
 }
 
 /// How a run is left.
@@ -130,9 +132,16 @@ impl Actor {
                     looked_after = true;
                     Box::pin(self.look_after_children()).await?;
                 }
-                Step::Wait { state: RunState::WaitingApproval, .. }
-                    if self.waits_with_client().await => {}
-                Step::Wait { state, until } => return self.rest(state, until).await,
+                Step::Wait {
+                    state: RunState::WaitingApproval | RunState::WaitingChild, ..
+                } if self.waits_with_client().await => {
+                    looked_after = false;
+                }
+                Step::Wait { state, until } => {
+                    let wakes = self.wakes.load(Ordering::Acquire);
+                    let until = until.unwrap_or(u64::MAX).min(wakes);
+                    return self.rest(state, Some(until).filter(|it| *it < u64::MAX)).await;
+                }
                 Step::End(ending) => return Box::pin(self.end(ending)).await,
             }
             self.shows().await;
@@ -284,6 +293,8 @@ pub(super) fn report(run: &Run) -> Report {
         usage: run.usage,
         cost: Some(crate::canon::Money::from_nanos(run.cost)),
         approvals: super::view::pending(run),
+        degraded: run.degraded,
+        confidence: run.confidence,
         degraded_tools: run.degraded_tools.iter().cloned().collect(),
         fallback_level: run.fallback_level,
     }

@@ -1,6 +1,6 @@
 //! Whether an agent may be begun now, by this caller, and by which of its versions.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::definition::Definition;
 use super::journal::now;
 use super::staff::Staff;
 use crate::access::Caller;
+use crate::access::account::{Account, Moment, Scope};
 use crate::canon::Owner;
-use crate::config::{Agent, Pace, suggestion};
+use crate::config::{Agent, Limits, Pace, suggestion};
 use crate::error::{Error, Kind};
 use crate::store::runs::{LabelRow, RunFilter};
 use crate::tool::Health;
@@ -21,8 +22,19 @@ use crate::tool::Health;
 /// Of one user with one agent, so many runs of a day are looked at.
 const MOST_RUNS: u32 = 10_000;
 
-/// How often runs were begun lately, by agent and user.
-pub(super) type Begun = HashMap<(String, Option<String>), VecDeque<Instant>>;
+/// From so many accounts on, those are looked for that nobody uses.
+const SWEEP: usize = 10_000;
+
+/// How often runs were begun lately, by agent, or by agent and user.
+pub(super) type Begun = HashMap<String, Counted>;
+
+/// One of those counts.
+#[derive(Debug)]
+pub(super) struct Counted {
+    account: Arc<Account>,
+    paces: Vec<Pace>,
+    last: Instant,
+}
 
 /// What stands behind the name of an agent.
 pub(super) struct Named<'a> {
@@ -32,29 +44,44 @@ pub(super) struct Named<'a> {
 }
 
 impl Staff {
-    /// Whether an agent may be begun now.
-    pub(super) fn may_begin(&self, named: &Named<'_>, user: Option<&str>) -> Result<(), Error> {
-        let budget = &named.agent.budget;
+    /// Whether an agent may be begun now, which is counted then.
+    pub(super) async fn may_begin(
+        &self,
+        (name, agent): (&str, &Agent),
+        user: Option<&str>,
+    ) -> Result<(), Error> {
+        let budget = &agent.budget;
+        let own = user.map(|user| (format!("{name} {user}"), &budget.user_runs));
+        let counted = [(name.to_owned(), &budget.runs)].into_iter().chain(own);
+        let counted = counted.filter(|(_, paces)| !paces.is_empty());
+        let accounts: Vec<Arc<Account>> =
+            counted.map(|(whose, paces)| self.account(whose, paces)).collect();
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        self.gateway.count_run(&accounts).await
+    }
+
+    /// Where runs are counted, here or together with other replicas.
+    fn account(&self, whose: String, paces: &[Pace]) -> Arc<Account> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = (named.name.to_owned(), None);
-        let own = (named.name.to_owned(), user.map(str::to_owned));
-        let mut wait = room(begun.entry(all.clone()).or_default(), &budget.runs);
-        if user.is_some() && wait.is_none() {
-            wait = room(begun.entry(own.clone()).or_default(), &budget.user_runs);
+        let now = Moment::now();
+        if begun.len() >= SWEEP {
+            // Who has begun nothing for longer than is counted has no past.
+            begun.retain(|_, it| now.steady.saturating_duration_since(it.last) < it.remembered());
         }
-        if let Some(wait) = wait {
-            let message = format!("The agent `{}` was begun too often.", named.name);
-            let mut error = Error::new(Kind::RateLimited, message);
-            error.retry_after = Some(wait);
-            return Err(error);
+        let counted = begun.entry(whose).or_insert_with_key(|whose| {
+            let accounts = &self.gateway.snapshot().roster.accounts;
+            let account = accounts.account(Scope::Agent, whose);
+            Counted { account, paces: Vec::new(), last: now.steady }
+        });
+        if counted.paces != paces {
+            let limits = Limits { requests: paces.to_vec(), ..Limits::default() };
+            counted.account.apply(&limits, &[], now);
+            counted.paces = paces.to_vec();
         }
-        let now = Instant::now();
-        begun.entry(all).or_default().push_back(now);
-        if user.is_some() {
-            begun.entry(own).or_default().push_back(now);
-        }
-        begun.retain(|_, times| !times.is_empty());
-        Ok(())
+        counted.last = now.steady;
+        Arc::clone(&counted.account)
     }
 
     /// Whether a user may spend more with an agent on this day, in UTC. `most`: nano-dollars.
@@ -98,29 +125,13 @@ impl Staff {
     }
 }
 
-/// When there is room for one more, if not now.
-fn room(times: &mut VecDeque<Instant>, paces: &[Pace]) -> Option<Duration> {
-    let now = Instant::now();
-    let longest = paces.iter().map(|pace| pace.seconds).max().unwrap_or(0);
-    while times
-        .front()
-        .is_some_and(|time| now.duration_since(*time) >= Duration::from_secs(longest))
-    {
-        times.pop_front();
+// === impl Counted ===
+
+impl Counted {
+    fn remembered(&self) -> Duration {
+        let longest = self.paces.iter().map(|pace| pace.seconds).max();
+        Duration::from_secs(longest.unwrap_or_default())
     }
-    let mut wait = None;
-    for pace in paces {
-        let span = Duration::from_secs(pace.seconds);
-        let within: Vec<&Instant> =
-            times.iter().filter(|time| now.duration_since(**time) < span).collect();
-        let amount = usize::try_from(pace.amount).unwrap_or(usize::MAX);
-        if within.len() >= amount {
-            let free = within[within.len() - amount];
-            let own = span.saturating_sub(now.duration_since(*free));
-            wait = Some(wait.map_or(own, |wait: Duration| wait.max(own)));
-        }
-    }
-    wait
 }
 
 pub(super) fn find<'a>(

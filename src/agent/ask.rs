@@ -15,7 +15,7 @@ use super::context::{self, Fitted};
 use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member};
 use super::event::{Doer, Event, Requested};
 use super::journal::{Halt, now};
-use super::run::Run;
+use super::run::{Run, sureness};
 use crate::canon::{
     ChatRequest, ChatResponse, Choice, Content, Effect, FinishReason, Part, StopReason, Tool,
     ToolCall, Usage,
@@ -49,6 +49,10 @@ impl Actor {
             return self.is_unavailable(None, &route).await;
         }
         self.remark().await?;
+        if self.is_beyond_repair().await {
+            let text = "Its model calls tools with arguments that none of them takes.";
+            return self.give_up(StopReason::InvalidOutput, text).await;
+        }
         let began = Instant::now();
         let fitted = match self.fit(tools).await? {
             Ok(fitted) => fitted,
@@ -101,6 +105,13 @@ impl Actor {
                 self.was_late(call, (receipt, held)).await
             }
         }
+    }
+
+    /// A model was told often enough what is wrong with its calls.
+    async fn is_beyond_repair(&self) -> bool {
+        let run = self.journal.run().await;
+        let turns = run.malformed + u32::from(run.is_malformed());
+        turns > self.definition.limits.repairs && run.limit.is_none()
     }
 
     /// The question as a call of the run's own.
@@ -221,10 +232,12 @@ impl Actor {
         let speaks = speaks && (!requested.is_empty() || self.is_as_demanded(&parts).is_ok());
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);
-        if receipt.fallback_level > 0 {
-            events.push(Event::Fallback { call, level: receipt.fallback_level });
-        }
+        events.extend(fallbacks(call, &receipt));
         self.counts_answer(&receipt, "ok");
+        if matches!(finish.reason, FinishReason::ContentFilter | FinishReason::Refusal) {
+            let message = "The model's provider has filtered its answer.".to_owned();
+            events.push(Event::Guarded { guard: "content_filter".to_owned(), message });
+        }
         events.push(Event::Answered {
             call,
             parts,
@@ -280,7 +293,9 @@ impl Actor {
             at: now(),
             id: receipt.id.map(|id| id.to_string()),
         };
-        self.journal.append(vec![failed]).await?;
+        let mut events = fallbacks(call, &receipt);
+        events.push(failed);
+        self.journal.append(events).await?;
         let failures = self.journal.run().await.failures;
         match error.kind {
             Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
@@ -440,21 +455,15 @@ impl Actor {
                 Ok(false)
             }
             Band::Approve | Band::Escalate => {
-                let reason = format!("it is sure of its answer by {sure} of 1000");
-                let escalated = Event::Escalated { reason, id: None };
+                let share = f64::from(sure) / 1000.0;
+                let escalated =
+                    self.escalated(None, format!("it is only {share} sure of its answer"));
                 self.journal.append(vec![reviewed, escalated]).await?;
                 self.counts_escalation("confidence");
                 Ok(true)
             }
         }
     }
-}
-
-/// How sure it says it is, in thousandths.
-pub(super) fn sureness(value: &Value, field: &str) -> Option<u32> {
-    let share = value.get(field)?.as_f64().filter(|share| (0.0..=1.0).contains(share))?;
-    // Counted out, since a cast would be one that could lose something.
-    (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
 }
 
 pub(super) fn invalid(wrong: &str) -> String {
@@ -468,6 +477,25 @@ fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
     let value: Value =
         serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
     crate::tool::check_value(schema, &value)
+}
+
+/// Who was meant to answer and did not, one after the other.
+fn fallbacks(call: u32, receipt: &Receipt) -> Vec<Event> {
+    let mut passed: Vec<Event> = Vec::new();
+    let answered = receipt.provider.as_deref().zip(receipt.model.as_deref());
+    for attempt in &receipt.failed {
+        let from = format!("{}/{}", attempt.provider, attempt.model);
+        let is_same =
+            |it: &Event| matches!(it, Event::Fallback { from: known, .. } if *known == from);
+        let level = u32::try_from(passed.len() + 1).unwrap_or(u32::MAX);
+        let is_last = level > receipt.fallback_level
+            || answered == Some((&*attempt.provider, &*attempt.model));
+        if !is_last && !passed.iter().any(is_same) {
+            let outcome = attempt.outcome.name().to_owned();
+            passed.push(Event::Fallback { call, level, from, outcome });
+        }
+    }
+    passed
 }
 
 /// What the model wants done, each with an id that no other call of the turn has.

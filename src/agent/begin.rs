@@ -236,6 +236,10 @@ impl Staff {
         if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
             self.has_means((&owner, user), (&definition.agent, most)).await?;
         }
+        let agent = self.gateway.snapshot().config.agents.get(&definition.agent).cloned();
+        if let Some(agent) = agent {
+            self.may_begin((&definition.agent, &agent), user.as_deref()).await?;
+        }
         if let Some(trace) = &mut commission.trace {
             trace.sampled = self.samples(trace, &definition.agent);
         }
@@ -341,7 +345,6 @@ impl Staff {
         let house = self.gateway.snapshot();
         let wanted = (commission.agent.as_str(), &*moved);
         let named = find(&house.config.agents, wanted, &commission.caller)?;
-        self.may_begin(&named, user)?;
         let session = commission.wishes.session.as_deref();
         let sticky = session.or(user).unwrap_or(owner.as_str());
         let stays = before.last.as_ref().filter(|row| row.agent == named.name);
@@ -450,6 +453,7 @@ fn created(
         forked_from: None,
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(written),
+        webhook: commission.wishes.webhook.clone(),
         at: now(),
     })
 }

@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::actor::{Actor, Rest};
+use super::actor::{Actor, Live, Rest};
+use super::budget::Used;
 use super::definition::{DELEGATE, Definition, HANDOFF};
 use super::event::{CallError, Created, Event, Requested, Wishes};
 use super::journal::{Halt, entry, now};
-use super::run::Stage;
+use super::run::{Run, Stage, result_of};
+use super::staff::{Loaded, Staff};
 use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
 use crate::config::HandoffInput;
-use crate::store::runs::{Begun, NewRun};
+use crate::store::Failure;
+use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
+
+/// Of what the runs below one ask people, so much is shown.
+const MOST_ASKED: u32 = 100;
 
 impl Actor {
     pub(super) async fn hand_off(&self, request: &Requested) -> Result<(), Halt> {
@@ -27,6 +34,7 @@ impl Actor {
             .iter()
             .any(|call| call.request.number < request.number && call.request.doer == request.doer);
         let input = run.definition.member(&to).map(|member| member.handoff_input);
+        let results = last_results(&run);
         drop(run);
         let refused = |kind: &str, text: &str| {
             let (id, error) = (request.id.clone(), CallError::new(kind, text));
@@ -44,7 +52,8 @@ impl Actor {
         let reason = request.args.get("reason").and_then(Value::as_str).unwrap_or_default();
         let summary = match input.unwrap_or_default() {
             HandoffInput::Full => None,
-            HandoffInput::Summary | HandoffInput::Last => Some(reason.to_owned()),
+            HandoffInput::Summary => Some(format!("{reason}{results}")),
+            HandoffInput::Last => Some(reason.to_owned()),
             HandoffInput::None => Some(String::new()),
         };
         self.live.voice.aside(format!("handoff {from} to {to}"));
@@ -76,9 +85,7 @@ impl Actor {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         let id = self.journal.id.child(bytes);
-        let Some(child) = self.begin_child((id, name), definition, input).await? else {
-            return Ok(());
-        };
+        let child = self.begin_child((id, name), definition, input).await?;
         let run = self.journal.run().await;
         let is_known =
             matches!(run.call(&request.id).map(|call| &call.stage), Some(Stage::Child { .. }));
@@ -88,7 +95,11 @@ impl Actor {
             self.journal.intend(vec![Event::ChildStarted { id: call, run: id, agent }]).await?;
         }
         self.live.voice.aside(format!("delegate {name}"));
-        self.follow_child(&request.id, child).await
+        match child {
+            Some(child) => self.follow_child(&request.id, child).await,
+            // It is looked for again as soon as there is nothing else to do.
+            None => Ok(()),
+        }
     }
 
     async fn refuse_delegate(
@@ -101,7 +112,7 @@ impl Actor {
         self.journal.append(vec![Event::Refused { id, error }]).await
     }
 
-    /// The run of a child, new or as it was left; `None` where another process has it.
+    /// The run of a child, new or as it was left; `None` where it is over or another process has it.
     async fn begin_child(
         &self,
         (id, name): (RunId, &str),
@@ -132,6 +143,7 @@ impl Actor {
             forked_from: None,
             labels: BTreeMap::new(),
             trace: Some(written(&self.staff.trace(&run).below(run.span()))),
+            webhook: None,
             at: now(),
         };
         drop(run);
@@ -155,10 +167,11 @@ impl Actor {
             lease: self.staff.lease(),
         };
         match store.begin_run(new).await.map_err(failed)? {
-            Begun::New { .. } | Begun::Known(_) => {}
-            Begun::Conflict | Begun::Overtaken => return Ok(None),
+            // Its lease came with it.
+            Begun::New { .. } => self.staff.new_child(self, id).await,
+            Begun::Known(_) => self.staff.child(self, id).await,
+            Begun::Conflict | Begun::Overtaken => Ok(None),
         }
-        self.staff.child(self, id).await
     }
 
     /// Works at a child until it is over or waits.
@@ -167,18 +180,51 @@ impl Actor {
         let rest = child.drive_on().await;
         self.staff.forget(&child.live);
         match rest? {
-            Rest::Waits(..) => Ok(()),
-            Rest::Over(state) => {
+            Rest::Waits(_, until) => {
+                self.wakes.fetch_min(until.unwrap_or(u64::MAX), Ordering::AcqRel);
+                Ok(())
+            }
+            Rest::Over(_) => {
                 let run = child.journal.run().await;
-                let mut parts = run.answer();
-                if parts.is_empty() {
-                    let why = run.message.clone().unwrap_or_else(|| state.name().to_owned());
-                    let error = CallError::new("agent_failed", why);
-                    parts = vec![Part::text(error.text())];
-                }
+                let done = reported(call, id, &run);
                 drop(run);
-                let done = Event::ChildDone { id: call.to_owned(), run: id, state, parts };
                 self.journal.append(vec![done]).await
+            }
+        }
+    }
+
+    /// Ends what was begun by these calls: nobody is left to hear of it.
+    pub(super) async fn end_children(&self, reason: &str) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let children: Vec<RunId> = run.calls.iter().filter_map(|call| child(&call.stage)).collect();
+        drop(run);
+        for id in children {
+            let left = self.staff.leave(id).await;
+            left.map_err(|failure| Halt::Store(failure.to_string()))?;
+            let Some(child) = self.staff.child(self, id).await? else { continue };
+            let (by, reason) = (self.journal.id.to_string(), Some(reason.to_owned()));
+            let asked = Event::CancelAsked { by, reason, after_step: false };
+            child.journal.append(vec![asked]).await?;
+            let rest = child.drive_on().await;
+            self.staff.forget(&child.live);
+            rest?;
+        }
+        Ok(())
+    }
+
+    /// A child that cannot be worked at: it is over, or somebody has not let go of it yet.
+    async fn look_for(&self, call: &str, id: RunId) -> Result<(), Halt> {
+        let row = self.staff.gateway.store().run(None, id).await;
+        let row = row.map_err(|failure| Halt::Store(failure.to_string()))?;
+        match row {
+            Some(row) if row.state.is_over() => {
+                let run = self.staff.load(&row).await?.run;
+                self.journal.append(vec![reported(call, id, &run)]).await
+            }
+            _ => {
+                let soon = now().saturating_add(self.staff.lease());
+                self.wakes.fetch_min(soon, Ordering::AcqRel);
+                Ok(())
             }
         }
     }
@@ -194,17 +240,95 @@ impl Actor {
         let children: Vec<(String, RunId)> = run
             .calls
             .iter()
-            .filter_map(|call| match call.stage {
-                Stage::Child { run } => Some((call.request.id.clone(), run)),
-                _ => None,
-            })
+            .filter_map(|call| Some((call.request.id.clone(), child(&call.stage)?)))
             .collect();
         drop(run);
+        self.wakes.store(u64::MAX, Ordering::Release);
         for (call, id) in children {
-            if let Some(child) = self.staff.child(self, id).await? {
-                self.follow_child(&call, child).await?;
+            match self.staff.child(self, id).await? {
+                Some(child) => self.follow_child(&call, child).await?,
+                None => self.look_for(&call, id).await?,
             }
         }
         Ok(())
     }
+}
+
+impl Staff {
+    /// Whoever works at a child that has just begun, with the lease that it began with.
+    pub(super) async fn new_child(
+        self: &Arc<Self>,
+        parent: &Actor,
+        id: RunId,
+    ) -> Result<Option<Actor>, Halt> {
+        let failed = |failure: Failure| Halt::Store(failure.to_string());
+        match self.gateway.store().run(None, id).await.map_err(failed)? {
+            Some(row) => self.child_of(parent, row).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whoever works at a child of a run; `None` where that is over or somebody else's.
+    pub(super) async fn child(
+        self: &Arc<Self>,
+        parent: &Actor,
+        id: RunId,
+    ) -> Result<Option<Actor>, Halt> {
+        let store = self.gateway.store();
+        let failed = |failure: Failure| Halt::Store(failure.to_string());
+        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        self.child_of(parent, row).await.map(Some)
+    }
+
+    async fn child_of(self: &Arc<Self>, parent: &Actor, row: RunRow) -> Result<Actor, Halt> {
+        let Loaded { run, last_at } = self.load(&row).await?;
+        let who = (&row, parent.caller.clone());
+        let used = Used::default();
+        let above = Some(Arc::clone(&parent.purse));
+        self.actor((run, last_at), who, (used, above), None).await
+    }
+
+    /// What people are asked by the runs below this one.
+    pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
+        let (root, state) = (Some(live.root), Some("pending".to_owned()));
+        let filter = ApprovalFilter { root, state, ..ApprovalFilter::default() };
+        let mut pending =
+            self.gateway.store().approvals(filter, MOST_ASKED).await.unwrap_or_default();
+        pending.retain(|row| row.run != live.id);
+        pending
+    }
+}
+
+/// What came of a child that is over.
+fn reported(call: &str, id: RunId, run: &Run) -> Event {
+    let mut parts = run.answer();
+    if parts.is_empty() {
+        let why = run.message.clone().unwrap_or_else(|| run.state.name().to_owned());
+        parts = vec![Part::text(CallError::new("agent_failed", why).text())];
+    }
+    let (state, degraded) = (run.state, run.degraded);
+    Event::ChildDone { id: call.to_owned(), run: id, state, parts, degraded }
+}
+
+fn child(stage: &Stage) -> Option<RunId> {
+    match stage {
+        Stage::Child { run } => Some(*run),
+        _ => None,
+    }
+}
+
+/// What was found out last, for an agent that takes over.
+fn last_results(run: &Run) -> String {
+    const MOST: usize = 3;
+    const LONGEST: usize = 500;
+    let own = run.transcript.iter().skip(run.earlier);
+    let results: Vec<_> = own.filter_map(result_of).filter(|result| !result.is_error).collect();
+    let shown = results.iter().skip(results.len().saturating_sub(MOST)).map(|result| {
+        let text: String = result.parts.iter().filter_map(Part::as_text).collect();
+        let end = text.floor_char_boundary(LONGEST);
+        format!("\n[{} gave] {}", result.name.as_deref().unwrap_or("a tool"), &text[..end])
+    });
+    shown.collect()
 }

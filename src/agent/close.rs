@@ -9,7 +9,7 @@ use super::ask::told;
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
-use super::view;
+use super::{view, voice};
 use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
@@ -80,7 +80,8 @@ impl Actor {
         };
         self.counts_approval(&tool, decision);
         if approved {
-            vec![Event::Approved { id, approval, by, args, at: now() }]
+            let remember = data.get("remember").and_then(Value::as_bool).unwrap_or(false);
+            vec![Event::Approved { id, approval, by, args, remember, at: now() }]
         } else {
             let comment = data.get("comment").and_then(Value::as_str).map(str::to_owned);
             vec![Event::Rejected { id, approval, by, comment, expired: false }]
@@ -143,10 +144,19 @@ impl Actor {
 
     /// Lets go of the run until something comes.
     pub(super) async fn rest(&self, state: RunState, until: Option<u64>) -> Result<Rest, Halt> {
+        let below = if state == RunState::WaitingChild {
+            self.staff.asked_below(&self.live).await
+        } else {
+            Vec::new()
+        };
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        view::waits(&self.live.voice, &run, state);
+        for row in &below {
+            let args = serde_json::from_str(&row.args).unwrap_or_default();
+            self.live.voice.item(&name, voice::mcp_approval(&row.id, &row.tool, &args));
+        }
+        view::waits(&self.live.voice, (&run, &below), state);
         let usage = run.usage;
         let calls: Vec<String> = run
             .calls
@@ -158,6 +168,10 @@ impl Actor {
         self.staff.know_calls(&self.live.owner, self.journal.id, calls).await;
         self.journal.rest(state, until).await?;
         self.shows().await;
+        if !below.is_empty() {
+            let asked = below.iter().map(view::asked_below);
+            self.live.report.send_modify(|report| report.approvals.extend(asked));
+        }
         let reason = if state == RunState::WaitingClient {
             FinishReason::ToolCalls
         } else {
@@ -236,6 +250,7 @@ impl Actor {
             traceparent: Some(self.traceparent("").await),
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         let done = tool.call(&invocation).await;
         done.err().map(|failure| CallError::new(failure.kind.name(), failure.message))
@@ -243,6 +258,9 @@ impl Actor {
 
     /// The run is over, or is to be.
     pub(super) async fn end(&self, ending: Ending) -> Result<Rest, Halt> {
+        if self.has_children().await {
+            Box::pin(self.end_children("The run that began it has ended.")).await?;
+        }
         let run = self.journal.run().await;
         let is_told = run.finished.is_some();
         let mut events: Vec<Event> = run

@@ -58,6 +58,8 @@ pub struct Verdict {
     /// Other arguments than the model's.
     pub args: Option<Value>,
     pub comment: Option<String>,
+    /// Later calls of the same tool in the same run pass, too.
+    pub remember: bool,
     pub by: String,
 }
 
@@ -153,6 +155,7 @@ impl Staff {
             "approved": verdict.approved,
             "args": verdict.args,
             "comment": verdict.comment,
+            "remember": verdict.remember,
             "by": verdict.by,
         });
         let decision = Decision {
@@ -196,12 +199,19 @@ impl Staff {
         let reopened = self.gateway.store().reopen_letter(&letter.id, (error, attempts)).await;
         reopened.map_err(away)?;
         let told = |it: Failure| json!({"outcome": it.kind.name(), "message": it.message});
-        Ok(tried?.map_or_else(told, |result| result))
+        Ok(tried?.unwrap_or_else(told))
     }
 
     async fn try_letter(&self, letter: &LetterRow) -> Result<Result<Value, Failure>, Error> {
         let payload: Value = serde_json::from_str(&letter.payload).unwrap_or_default();
         let text = |name: &str| payload.get(name).and_then(Value::as_str);
+        if letter.kind == "webhook" {
+            let id = text("delivery").unwrap_or_default();
+            let is_sent = self.gateway.store().resend_delivery(id).await.map_err(away)?;
+            self.wake.notify_one();
+            let outcome = if is_sent { "queued" } else { "delivered" };
+            return Ok(Ok(json!({"delivery": id, "outcome": outcome})));
+        }
         let Some(tool) = text("tool").and_then(|name| self.toolbox().get(name)) else {
             let message = "This letter is about no call of a tool that there is; a run is tried \
                            again by `POST /v1/agents/runs/{id}/replay`.";
@@ -217,6 +227,7 @@ impl Staff {
             traceparent: None,
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         Ok(tool.call(&invocation).await.map(|output| {
             let text: String = output.parts.iter().filter_map(Part::as_text).collect();

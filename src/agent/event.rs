@@ -69,7 +69,15 @@ pub enum Event {
     },
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]
-    Fallback { call: u32, level: u32 },
+    Fallback {
+        call: u32,
+        level: u32,
+        /// Who was meant to, as `provider/model`, and what came of it.
+        #[serde(default)]
+        from: String,
+        #[serde(default)]
+        outcome: String,
+    },
     /// What is to be done, step by step; nothing where no plan was made.
     #[serde(rename = "plan.created")]
     Planned { steps: Vec<String>, usage: Usage, cost: Option<u64> },
@@ -91,7 +99,16 @@ pub enum Event {
     },
     /// `args`: other ones than the model's.
     #[serde(rename = "tool.approved")]
-    Approved { id: String, approval: String, by: String, args: Option<Value>, at: u64 },
+    Approved {
+        id: String,
+        approval: String,
+        by: String,
+        args: Option<Value>,
+        /// Later calls of this tool in this run pass by the same decision.
+        #[serde(default)]
+        remember: bool,
+        at: u64,
+    },
     #[serde(rename = "tool.rejected")]
     Rejected { id: String, approval: String, by: String, comment: Option<String>, expired: bool },
     /// From here on something may have happened.
@@ -123,7 +140,15 @@ pub enum Event {
     #[serde(rename = "child.started")]
     ChildStarted { id: String, run: RunId, agent: String },
     #[serde(rename = "child.completed")]
-    ChildDone { id: String, run: RunId, state: RunState, parts: Vec<Part> },
+    ChildDone {
+        id: String,
+        run: RunId,
+        state: RunState,
+        parts: Vec<Part>,
+        /// It had to do with less.
+        #[serde(default)]
+        degraded: bool,
+    },
     /// Another agent has the conversation now.
     #[serde(rename = "handoff")]
     Handoff { id: String, from: String, to: String, summary: Option<String> },
@@ -138,6 +163,9 @@ pub enum Event {
         message: String,
         schema: Option<Value>,
         expires_at: u64,
+        /// Arguments of the call that are missing: the answer has them.
+        #[serde(default)]
+        fills: Vec<String>,
     },
     #[serde(rename = "input.received")]
     InputGiven { request: String, id: String, values: Value, by: String },
@@ -152,7 +180,13 @@ pub enum Event {
     #[serde(rename = "guardrail.triggered")]
     Guarded { guard: String, message: String },
     #[serde(rename = "escalated")]
-    Escalated { reason: String, id: Option<String> },
+    Escalated {
+        reason: String,
+        id: Option<String>,
+        /// Nobody takes it on after this time, and it ends.
+        #[serde(default)]
+        expires_at: Option<u64>,
+    },
     /// It was done, and somebody is to look at it.
     #[serde(rename = "review")]
     Review { id: Option<String>, confidence: Option<u32> },
@@ -212,6 +246,9 @@ pub struct Created {
     pub forked_from: Option<(RunId, u64)>,
     pub labels: BTreeMap<String, String>,
     pub trace: Option<String>,
+    /// Who is told of its end: a hook of the config by its name, or a URL.
+    #[serde(default)]
+    pub webhook: Option<String>,
     pub at: u64,
 }
 

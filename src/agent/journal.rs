@@ -1,13 +1,14 @@
 //! The journal of one run that is at work here: what is not in the store has not happened.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 use tokio::time::Instant;
 
 use super::event::Event;
+use super::news::Herald;
 use super::observe::{self, Watch};
 use super::run::Run;
 use crate::canon::{RunId, RunState, StopReason};
@@ -30,6 +31,8 @@ pub(super) struct Journal {
     lost: AtomicBool,
     /// The store knows that the run is over.
     closed: AtomicBool,
+    /// Finds what others are to be told.
+    pub(super) herald: OnceLock<Herald>,
     /// The number of its last entry, for those who read along.
     pub(super) seq: watch::Sender<u64>,
 }
@@ -71,7 +74,8 @@ impl Journal {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         let seq = watch::Sender::new(run.seq);
         let (id, run) = (run.id, Mutex::new(run));
-        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, seq })
+        let herald = OnceLock::new();
+        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, seq, herald })
     }
 
     /// The run as it stands. Nothing is appended while this is held.
@@ -167,6 +171,10 @@ impl Journal {
         if self.is_lost() {
             return Err(Halt::LeaseLost);
         }
+        let herald = self.herald.get();
+        let news = herald.map(|herald| herald.news(&run, &events, stand.state));
+        let deliveries = news.unwrap_or_default();
+        let is_news = !deliveries.is_empty();
         let append = Append {
             run: self.id,
             epoch: self.epoch,
@@ -179,6 +187,7 @@ impl Journal {
             approvals: beside.approvals,
             letters: beside.letters,
             blobs: beside.blobs,
+            deliveries,
             audits: observe::audits(&run, &events),
             withdraw: stand.state.is_over(),
             signals: beside.signals,
@@ -197,6 +206,9 @@ impl Journal {
                 if stand.state.is_waiting() {
                     self.watch.rests(&run, stand.state);
                     run.rests(stand.state, now());
+                }
+                if let Some(herald) = herald.filter(|_| is_news) {
+                    herald.is_sent();
                 }
                 Ok(())
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::actor::Actor;
@@ -15,7 +15,7 @@ use crate::canon::{RunId, StopReason};
 use crate::config::Approval;
 use crate::store::hex;
 use crate::store::runs::NewApproval;
-use crate::tool;
+use crate::tool::{self, Tool};
 
 /// Asked in vain so often, a person takes over.
 const MOST_QUESTIONS: u32 = 2;
@@ -31,22 +31,71 @@ impl Actor {
             let reason = "its user was asked, and has not answered".to_owned();
             return self.escalate(Some(&request.id), reason).await;
         }
-        self.ask_for(&request.id, question, request.args.get("schema").cloned()).await
+        let schema = request.args.get("schema").cloned();
+        self.ask_for(&request.id, (question, schema), Vec::new()).await
+    }
+
+    /// What a call lacks that its user could say: the names of the arguments, and a form for them.
+    /// Only agents that may ask their user do so.
+    pub(super) async fn missing(&self, args: &Value, tool: &Tool) -> Option<(Vec<String>, Value)> {
+        let given = args.as_object()?;
+        let run = self.journal.run().await;
+        if !run.member()?.tools.iter().any(|tool| tool.asks_user) {
+            return None;
+        }
+        drop(run);
+        let required = tool.input.get("required")?.as_array()?.iter().filter_map(Value::as_str);
+        let missing: Vec<String> =
+            required.filter(|name| !given.contains_key(*name)).map(str::to_owned).collect();
+        let known = tool.input.get("properties");
+        let property = |name: &String| {
+            let schema = known.and_then(|known| known.get(name)).cloned();
+            (name.clone(), schema.unwrap_or_else(|| json!({})))
+        };
+        let properties: serde_json::Map<_, _> = missing.iter().map(property).collect();
+        let schema = json!({
+            "type": "object",
+            "properties": properties,
+            "required": missing,
+            "additionalProperties": false,
+        });
+        (!missing.is_empty()).then_some((missing, schema))
+    }
+
+    /// Asks for arguments that a model has left out.
+    pub(super) async fn ask_for_missing(
+        &self,
+        request: &Requested,
+        missing: Vec<String>,
+        schema: Value,
+    ) -> Result<(), Halt> {
+        if self.journal.run().await.questions >= MOST_QUESTIONS {
+            let reason = "its user was asked, and has not answered".to_owned();
+            return self.escalate(Some(&request.id), reason).await;
+        }
+        let described = |name: &String| {
+            let about = schema["properties"][name]["description"].as_str();
+            about.map_or_else(|| name.clone(), |about| format!("{name} ({about})"))
+        };
+        let names: Vec<String> = missing.iter().map(described).collect();
+        let question = format!("To go on I need to know: {}.", names.join(", "));
+        self.ask_for(&request.id, (question, Some(schema)), missing).await
     }
 
     /// Asks whoever is behind the run.
     pub(super) async fn ask_for(
         &self,
         id: &str,
-        message: String,
-        schema: Option<Value>,
+        (message, schema): (String, Option<Value>),
+        fills: Vec<String>,
     ) -> Result<(), Halt> {
         let asked = Event::InputAsked {
             request: format!("inp_{}", RunId::new().simple()),
             id: id.to_owned(),
             message,
             schema,
-            expires_at: now().saturating_add(millis(self.definition.limits.wait)),
+            expires_at: self.patience(),
+            fills,
         };
         self.journal.intend(vec![asked]).await
     }
@@ -57,10 +106,25 @@ impl Actor {
         self.journal.append(vec![failed]).await
     }
 
+    /// Until when people are waited for.
+    fn patience(&self) -> u64 {
+        now().saturating_add(millis(self.definition.limits.wait))
+    }
+
     pub(super) async fn escalate(&self, id: Option<&str>, reason: String) -> Result<(), Halt> {
         self.counts_escalation("agent");
-        let escalated = Event::Escalated { reason, id: id.map(str::to_owned) };
-        self.journal.intend(vec![escalated]).await
+        self.journal.intend(vec![self.escalated(id, reason)]).await
+    }
+
+    pub(super) fn escalated(&self, id: Option<&str>, reason: String) -> Event {
+        let expires_at = Some(self.patience());
+        Event::Escalated { reason, id: id.map(str::to_owned), expires_at }
+    }
+
+    /// A call is made, and somebody is to look at it later.
+    pub(super) async fn review(&self, id: &str, confidence: Option<u32>) -> Result<(), Halt> {
+        let id = Some(id.to_owned());
+        self.journal.append(vec![Event::Review { id, confidence }]).await
     }
 
     /// Something that the run needs is not what it was when the run began: a person is to bring it
@@ -110,6 +174,17 @@ impl Actor {
         Ok(())
     }
 
+    /// Whether a person has let this tool pass for the rest of the run; the call is noted with that
+    /// decision then. What the model itself is not sure of is asked for nevertheless.
+    pub(super) async fn is_remembered(&self, request: &Requested) -> Result<bool, Halt> {
+        let known = self.journal.run().await.remembered.get(&request.tool).cloned();
+        let Some((approval, by)) = known else { return Ok(false) };
+        self.counts_approval(&request.tool, "remembered");
+        let (id, args, remember) = (request.id.clone(), None, false);
+        let passed = Event::Approved { id, approval, by, args, remember, at: now() };
+        self.journal.append(vec![passed]).await.map(|()| true)
+    }
+
     /// Nobody has decided in time.
     pub(super) async fn expire(&self, call: &Call, approval: &str) -> Result<(), Halt> {
         let run = self.journal.run().await;
@@ -123,7 +198,7 @@ impl Actor {
         let decision = if passes { "approved" } else { "expired" };
         self.counts_approval(&call.request.tool, decision);
         let event = if passes {
-            Event::Approved { id, approval, by, args: None, at: now() }
+            Event::Approved { id, approval, by, args: None, remember: false, at: now() }
         } else {
             Event::Rejected { id, approval, by, comment: None, expired: true }
         };

@@ -1,5 +1,7 @@
 //! Calls the tools that a model may call, and tells what came of it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -75,10 +77,11 @@ impl Actor {
         let invocation = Invocation {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
-            user: Some(user.as_deref().unwrap_or_else(|| self.live.owner.as_str()).into()),
+            user: Some(self.whose(user.as_deref())),
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer,
+            listener: None,
         };
         let clock = Instant::now();
         let done = tool.call(&invocation).await;
@@ -95,6 +98,17 @@ impl Actor {
                 self.counts_call(&request.tool, failure.kind.name(), seconds);
                 self.came_to_nothing(request, failure).await
             }
+        }
+    }
+
+    /// Whose limits count and whose results are remembered: a user of the config is one person by
+    /// whatever key, and one that a client names is one of its own.
+    fn whose(&self, user: Option<&str>) -> Arc<str> {
+        let owner = self.live.owner.as_str();
+        match user {
+            Some(user) if self.caller.user().is_some_and(|own| **own == *user) => user.into(),
+            Some(user) => format!("{owner}/{user}").into(),
+            None => owner.into(),
         }
     }
 
@@ -134,7 +148,8 @@ impl Actor {
 
     async fn came_to_nothing(&self, request: &Requested, failure: Failure) -> Result<(), Halt> {
         if let FailureKind::NeedsInput { message, schema } = &failure.kind {
-            return self.ask_for(&request.id, message.clone(), Some(Value::clone(schema))).await;
+            let asked = (message.clone(), Some(Value::clone(schema)));
+            return self.ask_for(&request.id, asked, Vec::new()).await;
         }
         if request.effect == Effect::Once && failure.sent == Sent::Maybe {
             return self.nobody_knows(request).await;
@@ -223,6 +238,7 @@ impl Actor {
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer: None,
+            listener: None,
         };
         let by = format!("probe:{probe}");
         let id = request.id.clone();

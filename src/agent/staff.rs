@@ -15,6 +15,7 @@ use super::definition::Definition;
 use super::event::{Created, Event};
 use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
+use super::news::Herald;
 use super::observe::Watch;
 use super::run::Run;
 use super::trace::trace_of;
@@ -56,6 +57,9 @@ pub(super) struct Staff {
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
     closing: AtomicBool,
+    /// There may be something to tell others, and that is being done.
+    post: Arc<Notify>,
+    pub(super) posting: AtomicBool,
     /// Changes when somebody begins to work at a run.
     pub(super) arrivals: watch::Sender<()>,
 }
@@ -95,6 +99,8 @@ impl Staff {
             paused: Mutex::default(),
             begun: Mutex::default(),
             closing: AtomicBool::new(false),
+            post: Arc::default(),
+            posting: AtomicBool::new(false),
             arrivals: watch::Sender::new(()),
         })
     }
@@ -121,6 +127,11 @@ impl Staff {
         own.or(trace.sampled)
     }
 
+    fn herald(&self, root: RunId) -> Herald {
+        let (gateway, post) = (Arc::clone(&self.gateway), Arc::clone(&self.post));
+        Herald { gateway, post, root }
+    }
+
     /// How long a lease holds, in milliseconds.
     pub(super) fn lease(&self) -> u64 {
         let lease = self.gateway.snapshot().config.agent_engine.lease;
@@ -139,6 +150,14 @@ impl Staff {
         }
     }
 
+    /// Lets go of a run that was left in the middle of something, so that it can be claimed.
+    pub(super) async fn leave(&self, run: RunId) -> Result<(), Failure> {
+        let held = self.lives().remove(&run);
+        let Some(held) = held else { return Ok(()) };
+        held.journal.lose();
+        self.gateway.store().renew_runs(vec![(run, held.journal.epoch)], 0).await.map(|_| ())
+    }
+
     fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,6 +171,7 @@ impl Staff {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = self.wake.notified() => {}
+                () = self.post.notified() => {}
             }
             if self.closing.load(Ordering::Acquire) {
                 return;
@@ -160,6 +180,8 @@ impl Staff {
             if self.gateway.snapshot().config.agents.is_empty() || self.gateway.is_draining() {
                 continue;
             }
+            // What is to be told waits for nobody who is told something.
+            self.spawn(Arc::clone(&self).deliver());
             self.know_paused().await;
             self.take_over().await;
             self.seal_audit().await;
@@ -351,7 +373,7 @@ impl Staff {
         let caller = match caller {
             Ok(caller) => caller,
             Err((reason, message)) => {
-                self.give_up((run, row.epoch), reason, message).await?;
+                self.give_up((run, row.root, row.epoch), reason, message).await?;
                 return Ok(None);
             }
         };
@@ -364,7 +386,7 @@ impl Staff {
     /// Ends a run that nobody can go on with.
     async fn give_up(
         &self,
-        (run, epoch): (Run, u64),
+        (run, root, epoch): (Run, RunId, u64),
         reason: StopReason,
         message: String,
     ) -> Result<(), Halt> {
@@ -377,6 +399,7 @@ impl Staff {
             attempts: 1,
         };
         let journal = Journal::new(self.means(), run, (epoch, true));
+        let _ = journal.herald.set(self.herald(root));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
         let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
@@ -442,6 +465,7 @@ impl Staff {
         let depth = run.created.depth;
         let (report, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));
+        let _ = journal.herald.set(self.herald(row.root));
         let live = Arc::new(Live {
             id: row.id,
             root: row.root,
@@ -465,25 +489,8 @@ impl Staff {
         self.arrivals.send_modify(|()| {});
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
-        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals })
-    }
-
-    /// Whoever works at a child of a run; `None` where that is over or somebody else's.
-    pub(super) async fn child(
-        self: &Arc<Self>,
-        parent: &Actor,
-        id: RunId,
-    ) -> Result<Option<Actor>, Halt> {
-        let store = self.gateway.store();
-        let failed = |failure: Failure| Halt::Store(failure.to_string());
-        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        let Loaded { run, last_at } = self.load(&row).await?;
-        let who = (&row, parent.caller.clone());
-        let used = Used::default();
-        let above = Some(Arc::clone(&parent.purse));
-        self.actor((run, last_at), who, (used, above), None).await.map(Some)
+        let wakes = AtomicU64::new(u64::MAX);
+        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals, wakes })
     }
 
     /// Reads a run from its journal.

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::definition::Definition;
-use super::event::{Created, Doer};
+use super::event::Created;
 use super::run::{Call, Run, Stage};
 use super::voice::{Voice, mcp_approval};
 use crate::cache::Follower;
 use crate::canon::{Content, FinishReason, Part, RunId, RunState, StopReason, ToolCall};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::Performance;
-use crate::store::runs::RunRow;
+use crate::store::runs::{ApprovalRow, RunRow};
 
 /// What people must say before it goes on.
 pub(super) fn pending(run: &Run) -> Vec<Value> {
@@ -32,12 +32,13 @@ fn asked(call: &Call) -> Option<Value> {
             "args_hash": hash,
             "expires_at": expires_at / 1000,
         })),
-        Stage::Asking { request: input, expires_at } => Some(json!({
+        Stage::Asking { request: input, message, schema, expires_at, .. } => Some(json!({
             "id": input,
             "type": "input",
             "call_id": request.id,
             "tool": request.tool,
-            "message": request.args.get("question"),
+            "message": message,
+            "schema": schema,
             "expires_at": expires_at / 1000,
         })),
         Stage::Unknown => Some(json!({
@@ -50,12 +51,43 @@ fn asked(call: &Call) -> Option<Value> {
     }
 }
 
+/// What a run asks that belongs to another one.
+pub(super) fn asked_below(row: &ApprovalRow) -> Value {
+    let args: Value = serde_json::from_str(&row.args).unwrap_or_default();
+    json!({
+        "id": row.id,
+        "type": "approval",
+        "run_id": row.run.to_string(),
+        "agent": row.agent,
+        "call_id": row.call,
+        "tool": row.tool,
+        "args": args,
+        "args_hash": row.hash,
+        "expires_at": row.expires_at / 1000,
+    })
+}
+
+/// The same where runs below it wait for people, too.
+pub(super) fn plea_of(run: &Run, state: RunState, below: &[ApprovalRow]) -> String {
+    if below.is_empty() {
+        return plea(run, state);
+    }
+    let tools: Vec<String> =
+        below.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
+    needs_approval(run, &tools.join(", "))
+}
+
+fn needs_approval(run: &Run, tools: &str) -> String {
+    let id = run.id;
+    format!(
+        "This needs the approval of a person before it goes on: {tools}. The run `{id}` waits for it."
+    )
+}
+
 /// What a client is told that is waited for.
 pub(super) fn plea(run: &Run, state: RunState) -> String {
     let question = run.calls.iter().find_map(|call| match &call.stage {
-        Stage::Asking { .. } if call.request.doer == Doer::User => {
-            call.request.args.get("question").and_then(Value::as_str)
-        }
+        Stage::Asking { message, .. } => Some(message.as_str()),
         _ => None,
     });
     if let (RunState::WaitingInput, Some(question)) = (state, question) {
@@ -68,13 +100,10 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
         .map(|call| call.request.tool.as_str())
         .collect();
     match state {
-        RunState::WaitingApproval => format!(
-            "This needs the approval of a person before it goes on: {}. The run `{}` waits for it.",
-            tools.join(", "),
-            run.id
-        ),
+        RunState::WaitingApproval => needs_approval(run, &tools.join(", ")),
         RunState::WaitingHuman => {
-            format!("A person has to look at this. The run `{}` waits.", run.id)
+            let why = run.escalated.as_deref().unwrap_or("nobody knows what became of a call");
+            format!("A person has to look at this: {why}. The run `{}` waits.", run.id)
         }
         RunState::Paused => format!("The run `{}` is paused.", run.id),
         _ => format!("The run `{}` waits ({}).", run.id, state.name()),
@@ -82,10 +111,10 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
 }
 
 /// What a client hears of a run that rests in this state, behind all that it was asked.
-pub(super) fn waits(voice: &Voice, run: &Run, state: RunState) {
+pub(super) fn waits(voice: &Voice, (run, below): (&Run, &[ApprovalRow]), state: RunState) {
     let name = name(run);
     if state != RunState::WaitingClient {
-        return voice.text(&name, &plea(run, state));
+        return voice.text(&name, &plea_of(run, state, below));
     }
     let open = run.calls.iter().filter(|call| call.stage != Stage::Over);
     let calls: Option<Vec<ToolCall>> =
@@ -109,7 +138,7 @@ pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
                 voice.item(&name, mcp_approval(approval, &request.alias, &request.args));
             }
         }
-        waits(&voice, run, run.state);
+        waits(&voice, (run, &[]), run.state);
     }
     match failure(run) {
         Some(error) => voice.fail(error),
@@ -147,6 +176,7 @@ pub(super) fn last_words(run: &Run) -> Option<String> {
             let reason = run.reason.map_or("a limit", StopReason::name);
             Some(format!("There is no answer: the run was stopped ({reason})."))
         }
+        RunState::Expired => Some("Nobody has answered in time, so this has ended.".to_owned()),
         RunState::Rejected => run.message.clone().or_else(|| Some("This was refused.".to_owned())),
         _ => None,
     }

@@ -237,7 +237,8 @@ impl Followed<'_> {
             let question = format!("{} {}: approve? [y/N] ", approval.tool, approval.args);
             let Some(said) = ask(&question) else { return Ok(false) };
             let approved = matches!(said.as_str(), "y" | "yes");
-            let verdict = Verdict { approved, args: None, comment: None, by: BY.to_owned() };
+            let (by, remember) = (BY.to_owned(), false);
+            let verdict = Verdict { approved, args: None, comment: None, remember, by };
             self.agents.decide(&approval, verdict).await?;
         }
         Ok(true)

@@ -310,6 +310,17 @@ fn check_exposed(config: &Config, report: &Report) {
             report.problem(&format!("mcp.expose.tools[{position}]"), message);
         }
     }
+    for (key, patterns) in [("resources", &config.mcp.resources), ("prompts", &config.mcp.prompts)]
+    {
+        for (position, pattern) in patterns.iter().enumerate() {
+            let server = pattern.split_once('.').map_or("", |(server, _)| server);
+            let is_there = config.tools.get(server).is_some_and(|it| it.kind.name() == "mcp");
+            if !is_there {
+                let message = format!("\"{pattern}\" is of no server: write \"SERVER.*\"");
+                report.problem(&format!("mcp.expose.{key}[{position}]"), message);
+            }
+        }
+    }
 }
 
 /// What a key may use that is not there does no harm, but it is hardly what was meant.

@@ -33,6 +33,7 @@ mod agent;
 mod prompt;
 mod tool;
 mod mcp;
+mod hook;
 mod guard;
 mod oidc;
 pub mod entry;
@@ -58,6 +59,7 @@ pub use discover::Candidate;
 pub use guard::{
     Action, Guard, GuardKind, INJECTION_CATEGORIES, Mode, OnError, PII_KINDS, Stage, together,
 };
+pub use hook::{Hook, HookEvent};
 pub use limit::{Limits, Pace};
 pub use mcp::Mcp;
 pub use model::ModelOverride;
@@ -112,6 +114,7 @@ pub const SECTIONS: &[&str] = &[
     "tools",
     "prompts",
     "agents",
+    "hooks",
 ];
 
 /// Everything the gateway is told, with secrets resolved and names checked.
@@ -148,6 +151,8 @@ pub struct Config {
     pub tools: BTreeMap<String, Tool>,
     pub prompts: BTreeMap<String, Prompt>,
     pub agents: BTreeMap<String, Arc<Agent>>,
+    /// Who is told of their runs.
+    pub hooks: BTreeMap<String, Hook>,
     pub source: Source,
     /// As it was written.
     pub text: Text,
@@ -249,6 +254,7 @@ impl Config {
             tools: BTreeMap::new(),
             prompts: BTreeMap::new(),
             agents: BTreeMap::new(),
+            hooks: BTreeMap::new(),
             source,
             text: Text::default(),
             hash: String::new(),
@@ -301,6 +307,7 @@ impl Config {
             agents: named(root, "agents", agent::KEYS, |section| {
                 Arc::new(Agent::read(section, &usual, None))
             }),
+            hooks: named(root, "hooks", hook::KEYS, Hook::read),
             ..Self::empty(source)
         }
     }

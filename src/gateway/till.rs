@@ -169,6 +169,21 @@ async fn obtain(
     }
 }
 
+impl Gateway {
+    /// Counts one more run in these accounts, if all of them have room. Where replicas count
+    /// together, these do.
+    pub async fn count_run(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
+        let demand = Demand { priced: true, ..Demand::default() };
+        match obtain(self, accounts, demand).await {
+            Ok(hold) => {
+                hold.settle(0, 0, Moment::now());
+                Ok(())
+            }
+            Err(denial) => Err(told(&denial.refusal)),
+        }
+    }
+}
+
 /// The same for the accounts of a target that is about to be asked. When they have no room: until
 /// when it is to be left alone.
 pub(super) async fn hold_target(

@@ -261,6 +261,9 @@ metrics! {
     agent_takeovers: counter "switchpoint_agent_takeovers_total" [];
     /// Runs that another process has taken over from this one.
     agent_lease_lost: counter "switchpoint_agent_lease_lost_total" [];
+    /// What hooks were told of runs, by the hook's name or "run" for one that a run has of its own,
+    /// and what came of it: delivered, retried or failed.
+    agent_webhook_deliveries: counters "switchpoint_agent_webhook_deliveries_total" ["hook", "outcome"];
     /// What users and operators said of runs.
     agent_feedback: counters "switchpoint_agent_feedback_total" ["agent", "label"];
     /// Processes that serve tools over MCP.

@@ -18,11 +18,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws_smithy_eventstream", &["dialect"]),
     ("aws", &["provider"]),
     // In `net` it is the provider of that name inside of rustls.
-    ("ring", &["net", "provider", "access", "guard"]),
-    ("base64", &["dialect", "provider", "access", "tool", "cli"]),
+    ("ring", &["net", "provider", "access", "guard", "agent"]),
+    ("base64", &["dialect", "provider", "access", "tool", "agent", "cli"]),
     ("getrandom", &["access", "gateway", "cli"]),
     ("rlimit", &["cli"]),
-    ("humantime", &["gateway", "telemetry", "http", "provider"]),
+    ("humantime", &["gateway", "telemetry", "agent", "http", "provider"]),
     ("httpdate", &["provider"]),
     ("percent_encoding", &["http", "provider", "tool", "config"]),
     (
@@ -54,6 +54,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("redis", &["store"]),
     ("tokio_postgres", &["store"]),
     ("crc32fast", &["store"]),
+    ("foldhash", &["cache"]),
     ("moka", &["access", "cache", "tool", "gateway"]),
     ("cel", &["route"]),
     ("toml", &["config"]),

@@ -119,7 +119,6 @@ fn the_commands_of_the_examples_pages_do_what_they_say() {
     for words in [
         "Here is what I know",
         "\"state\":\"approved\"",
-        "\"status\":\"queued\"",
         "\"status\":\"cancelled\"",
         "event: run.ended",
         "\"stop_reason\":\"max_steps\"",

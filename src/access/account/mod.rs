@@ -47,6 +47,8 @@ pub enum Scope {
     Route,
     Model,
     Provider,
+    /// Its runs: all, or those of one user.
+    Agent,
 }
 
 /// A point in time by the calendar, for budgets, and by a clock that is never put back, for
@@ -93,6 +95,7 @@ impl Scope {
             Self::Route => "route",
             Self::Model => "model",
             Self::Provider => "provider",
+            Self::Agent => "agent",
         }
     }
 }

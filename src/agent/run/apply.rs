@@ -49,9 +49,13 @@ impl Run {
     fn take_call(&mut self, event: &Event) {
         match event {
             Event::Refused { id, error } => {
+                let is_wrong = error.kind == "invalid_arguments";
+                self.had_wrong |= is_wrong;
+                self.had_right |= !is_wrong;
                 self.settle(id, vec![Part::text(error.text())], true);
             }
             Event::Began { id, at } => {
+                self.had_right = true;
                 self.stage(id, Stage::Began);
                 if let Some(call) = self.call_mut(id) {
                     call.began = Some(*at);
@@ -77,7 +81,12 @@ impl Run {
                 self.settle(id, parts.clone(), *is_error);
             }
             Event::ChildStarted { id, run, .. } => self.stage(id, Stage::Child { run: *run }),
-            Event::ChildDone { id, state, parts, .. } => {
+            Event::ChildDone { id, state, parts, degraded, .. } => {
+                if let Some(call) = self.call(id).filter(|_| *degraded) {
+                    let tool = call.request.alias.clone();
+                    self.degraded_tools.insert(tool);
+                    self.degraded = true;
+                }
                 self.settle(id, parts.clone(), *state != RunState::Completed);
             }
             Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
@@ -107,6 +116,8 @@ impl Run {
                 self.active.clone_from(to);
                 self.degraded = true;
                 self.failures = 0;
+                self.malformed = 0;
+                (self.had_wrong, self.had_right) = (false, false);
             }
             Event::Planned { steps, usage, cost } => {
                 self.plan = Some(steps.clone());
@@ -120,12 +131,17 @@ impl Run {
             Event::LimitHit { reason } => {
                 self.limit.get_or_insert(*reason);
             }
-            Event::Escalated { reason, .. } => self.escalated = Some(reason.clone()),
+            Event::Escalated { reason, id, expires_at } => {
+                self.escalated = Some(reason.clone());
+                self.escalated_calls.extend(id.clone());
+                self.escalated_until = *expires_at;
+            }
             Event::Review { confidence, .. } => self.is_sure(*confidence),
             Event::Paused { .. } => self.paused = true,
             Event::Unpaused { .. } => {
                 self.paused = false;
-                self.escalated = None;
+                (self.escalated, self.escalated_until) = (None, None);
+                self.escalated_calls.clear();
             }
             Event::CancelAsked { by, reason, after_step } => {
                 let (by, reason) = (by.clone(), reason.clone());
@@ -212,10 +228,20 @@ impl Run {
     fn take_answer(&mut self, parts: &[Part], finish: &Finish) {
         self.finish = Some(finish.reason);
         self.calls.clear();
+        self.malformed = if self.is_malformed() { self.malformed + 1 } else { 0 };
+        (self.had_wrong, self.had_right) = (false, false);
+        if let Some(field) = self.confidence_field() {
+            let text: String = parts.iter().filter_map(Part::as_text).collect();
+            let said: Value = serde_json::from_str(&text).unwrap_or_default();
+            self.is_sure(sureness(&said, &field));
+        }
         self.transcript.push(Message::new(Role::Assistant, parts.to_vec()));
     }
 
     fn take_request(&mut self, request: &Requested) {
+        if let Some(field) = self.confidence_field() {
+            self.is_sure(sureness(&request.args, &field));
+        }
         self.tool_calls += 1;
         *self.tool_uses.entry(request.tool.clone()).or_default() += 1;
         let same = fingerprint(&request.alias, &request.args);
@@ -240,7 +266,11 @@ impl Run {
                 }
                 self.stage(id, Stage::Pending { approval, hash, expires_at: *expires_at });
             }
-            Event::Approved { id, args, .. } => {
+            Event::Approved { id, args, approval, by, remember, .. } => {
+                if let Some(call) = self.call(id).filter(|_| *remember) {
+                    let tool = call.request.tool.clone();
+                    self.remembered.insert(tool, (approval.clone(), by.clone()));
+                }
                 let Some(call) = self.call_mut(id) else { return };
                 if let Some(args) = args {
                     call.request.args = args.clone();
@@ -260,10 +290,11 @@ impl Run {
                 let error = CallError::new("denied", why);
                 self.settle(id, vec![Part::text(error.text())], true);
             }
-            Event::InputAsked { request, id, expires_at, .. } => {
+            Event::InputAsked { request, id, message, schema, fills, expires_at } => {
                 self.questions += 1;
-                let request = request.clone();
-                self.stage(id, Stage::Asking { request, expires_at: *expires_at });
+                let (request, message) = (request.clone(), message.clone());
+                let (schema, fills, expires_at) = (schema.clone(), fills.clone(), *expires_at);
+                self.stage(id, Stage::Asking { request, message, schema, fills, expires_at });
             }
             Event::InputGiven { id, values, .. } => {
                 self.questions = 0;
@@ -274,6 +305,11 @@ impl Run {
                 if call.request.doer == Doer::User {
                     let text = said(values);
                     self.settle(id, vec![Part::text(text)], false);
+                } else if let Stage::Asking { fills, .. } = &call.stage
+                    && !fills.is_empty()
+                {
+                    fill(&mut call.request.args, fills, values);
+                    call.stage = Stage::New;
                 } else if call.stage != Stage::Over {
                     call.stage = Stage::Answered { values: values.clone() };
                 }
@@ -284,15 +320,28 @@ impl Run {
 
     /// A person has the answer, or has something to say before it goes on.
     fn hear_human(&mut self, values: &Value) {
-        self.escalated = None;
-        match values.get("answer").and_then(Value::as_str) {
-            Some(answer) => {
-                let parts = vec![Part::text(answer)];
-                self.transcript.push(Message::new(Role::Assistant, parts));
-                (self.finish, self.settled_by_human) = (Some(FinishReason::Stop), true);
-                self.calls.clear();
+        (self.escalated, self.escalated_until) = (None, None);
+        let about = std::mem::take(&mut self.escalated_calls);
+        let open = |call: &&Call| call.stage != Stage::Over;
+        let calls = self.calls.iter().filter(open).map(|call| call.request.id.clone());
+        if let Some(answer) = values.get("answer").and_then(Value::as_str) {
+            let error = CallError::new("human", "A person has answered instead.");
+            for id in calls.collect::<Vec<_>>() {
+                self.settle(&id, vec![Part::text(error.text())], true);
             }
-            None => self.note(&said(values), Some("repair")),
+            let parts = vec![Part::text(answer)];
+            self.transcript.push(Message::new(Role::Assistant, parts));
+            (self.finish, self.settled_by_human) = (Some(FinishReason::Stop), true);
+            self.calls.clear();
+            return;
+        }
+        let calls: Vec<String> = calls.filter(|id| about.contains(id)).collect();
+        if calls.is_empty() {
+            return self.note(&said(values), Some("repair"));
+        }
+        let error = CallError::new("human", format!("A person says instead: {}", said(values)));
+        for id in calls {
+            self.settle(&id, vec![Part::text(error.text())], true);
         }
     }
 
@@ -348,6 +397,15 @@ impl Run {
         self.transcript.push(Message::new(Role::User, vec![Part::text(text)]));
     }
 
+    /// All that this turn wanted had wrong arguments.
+    pub fn is_malformed(&self) -> bool {
+        self.had_wrong && !self.had_right
+    }
+
+    fn confidence_field(&self) -> Option<String> {
+        self.member()?.confidence.as_ref().map(|confidence| confidence.field.clone())
+    }
+
     /// The least sure of all steps is how sure the run is.
     fn is_sure(&mut self, confidence: Option<u32>) {
         if let Some(confidence) = confidence {
@@ -372,6 +430,29 @@ impl Run {
 pub(super) fn fingerprint(alias: &str, args: &Value) -> String {
     let digest = Sha256::digest(format!("{alias}\n{}", canonical(args)).as_bytes());
     hex(&digest[..16])
+}
+
+/// How sure it says it is, in thousandths.
+pub(in crate::agent) fn sureness(value: &Value, field: &str) -> Option<u32> {
+    let share = value.get(field)?.as_f64().filter(|share| (0.0..=1.0).contains(share))?;
+    // Counted out, since a cast would be one that could lose something.
+    (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
+}
+
+/// Puts what a person has said where arguments were missing. A text that is all of the answer is
+/// the one that was asked for.
+fn fill(args: &mut Value, missing: &[String], values: &Value) {
+    let Some(args) = args.as_object_mut() else { return };
+    match (values, missing) {
+        (Value::Object(given), _) => {
+            let wanted = given.iter().filter(|(name, _)| missing.contains(name));
+            args.extend(wanted.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        (value, [only]) => {
+            args.insert(only.clone(), value.clone());
+        }
+        _ => {}
+    }
 }
 
 /// What a person has said, for the model.

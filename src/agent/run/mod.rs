@@ -7,7 +7,7 @@ mod next;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub(in crate::agent) use self::apply::result_of;
+pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
 use super::event::{CallError, Created, Requested};
@@ -55,8 +55,10 @@ pub struct Run {
     pub retry: Option<u32>,
     /// Calls whose repetition was remarked on.
     pub remarked: BTreeSet<String>,
-    /// A person has the last word, for this reason.
+    /// A person has the last word, for this reason, about these calls, and until this time.
     pub escalated: Option<String>,
+    pub escalated_calls: BTreeSet<String>,
+    pub escalated_until: Option<u64>,
     /// A person has said it.
     pub settled_by_human: bool,
     /// What the last answer wants done, in its order.
@@ -78,6 +80,13 @@ pub struct Run {
     pub stretch: Option<Stretch>,
     pub handoffs: u32,
     pub repairs: u32,
+    /// What a person has let pass for the rest of the run, by tool: by which approval, and who.
+    pub remembered: BTreeMap<String, (String, String)>,
+    /// So many turns in a row wanted nothing that could be done, for their arguments were wrong.
+    pub malformed: u32,
+    /// What came of the calls of this turn: some arguments were wrong, some call was well formed.
+    pub had_wrong: bool,
+    pub had_right: bool,
     /// How often its user was asked in vain.
     pub questions: u32,
     pub limit: Option<StopReason>,
@@ -160,6 +169,10 @@ pub enum Stage {
     /// A person must answer first.
     Asking {
         request: String,
+        message: String,
+        schema: Option<serde_json::Value>,
+        /// Arguments that are missing, which the answer has.
+        fills: Vec<String>,
         expires_at: u64,
     },
     /// It was answered, and can go on.
@@ -231,6 +244,8 @@ impl Run {
             retry: None,
             remarked: BTreeSet::new(),
             escalated: None,
+            escalated_calls: BTreeSet::new(),
+            escalated_until: None,
             settled_by_human: false,
             calls: Vec::new(),
             answers: 0,
@@ -245,6 +260,10 @@ impl Run {
             stretch: None,
             handoffs: 0,
             repairs: 0,
+            remembered: BTreeMap::new(),
+            malformed: 0,
+            had_wrong: false,
+            had_right: false,
             questions: 0,
             limit: None,
             confidence: None,

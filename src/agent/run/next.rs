@@ -54,7 +54,11 @@ impl Run {
             return Step::Wait { state: RunState::Paused, until: None };
         }
         if self.escalated.is_some() {
-            return Step::Wait { state: RunState::WaitingHuman, until: None };
+            let until = self.escalated_until;
+            if until.is_some_and(|until| until <= now) {
+                return end(RunState::Expired, Some(StopReason::Unanswered));
+            }
+            return Step::Wait { state: RunState::WaitingHuman, until };
         }
         if self.settled_by_human {
             return end(RunState::Completed, None);

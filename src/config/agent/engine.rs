@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use super::narrow;
 use crate::config::reader::Section;
+use crate::config::secret::{Literal, Secret};
 use crate::config::value;
 
 pub(in crate::config) const ENGINE_KEYS: &[&str] = &[
@@ -19,6 +20,8 @@ pub(in crate::config) const ENGINE_KEYS: &[&str] = &[
     "on_disconnect",
     "max_depth",
     "max_takeovers",
+    "public_url",
+    "webhook_secret",
     "defaults",
 ];
 pub(in crate::config) const RETENTION_KEYS: &[&str] = &["completed", "failed"];
@@ -43,6 +46,10 @@ pub struct AgentEngine {
     pub max_depth: u32,
     /// A run that was taken over so often is given up.
     pub max_takeovers: u32,
+    /// Where clients find this gateway: what links begin with.
+    pub public_url: Option<String>,
+    /// What is signed with it goes to URLs that runs were given; without it, none may be given.
+    pub webhook_secret: Option<Secret>,
 }
 
 /// What is on the disk before an effect begins.
@@ -91,6 +98,8 @@ impl Default for AgentEngine {
             on_disconnect: OnLeave::Cancel,
             max_depth: 4,
             max_takeovers: 5,
+            public_url: None,
+            webhook_secret: None,
         }
     }
 }
@@ -130,6 +139,10 @@ impl AgentEngine {
                 .unwrap_or_default(),
             max_depth: small("max_depth", usual.max_depth),
             max_takeovers: small("max_takeovers", usual.max_takeovers),
+            public_url: section.read("public_url", value::url),
+            webhook_secret: section
+                .get("webhook_secret")
+                .and_then(|field| Secret::read(&field, Literal::Warned)),
         }
     }
 }

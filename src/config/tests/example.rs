@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::super::{
-    Agent, SECTIONS, Source, access, agent, budget, cache, guard, limit, mcp, model, oidc, otlp,
-    parse_toml, prompt, provider, record, route, secrets, server, store, telemetry, tool,
+    Agent, SECTIONS, Source, access, agent, budget, cache, guard, hook, limit, mcp, model, oidc,
+    otlp, parse_toml, prompt, provider, record, route, secrets, server, store, telemetry, tool,
 };
 use super::{Config, parse};
 
@@ -93,6 +93,7 @@ fn every_known_key_stands_in_the_example() {
         ("mcp", [mcp::KEYS, mcp::EXPOSE_KEYS].concat()),
         ("tools", [tool::KEYS, &nested_of_tools()].concat()),
         ("prompts", prompt::KEYS.to_vec()),
+        ("hooks", hook::KEYS.to_vec()),
         ("agents", [agent::KEYS, agent::ACCESS_KEYS, agent::ROLLOUT_KEYS].concat()),
     ]);
     assert_eq!(known.len(), SECTIONS.len());

@@ -72,6 +72,7 @@ pub(super) const KEYS: &[&str] = &[
     "idle_kill",
     "connect_timeout",
     "total_timeout",
+    "sampling",
     "dsn",
     "mode",
     "templates",

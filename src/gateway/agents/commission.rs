@@ -239,6 +239,7 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         trace: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         budget: None,
+        webhook: None,
     })
 }
 

@@ -97,6 +97,8 @@ pub struct RunWishes {
     /// Where its client stands in a trace.
     pub trace: Option<Trace>,
     pub budget: Option<RunBudget>,
+    /// Who is told of its end: a hook of the config by its name, or a URL.
+    pub webhook: Option<String>,
 }
 
 /// A run as its client follows it.
@@ -128,6 +130,10 @@ pub struct Report {
     /// What people must decide first, as the API shows it.
     pub approvals: Vec<Value>,
     pub degraded_tools: Vec<String>,
+    /// It had to do with less than it is meant to have.
+    pub degraded: bool,
+    /// How sure it was at its least sure step, in thousandths.
+    pub confidence: Option<u32>,
     pub fallback_level: u32,
 }
 

@@ -15,6 +15,7 @@ use crate::dialect::{ClientSide, Context, WriteStream};
 static RUN_ID: HeaderName = HeaderName::from_static("x-switchpoint-run-id");
 static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
 static VERSION: HeaderName = HeaderName::from_static("x-switchpoint-agent-version");
+static FALLBACK_LEVEL: HeaderName = HeaderName::from_static("x-switchpoint-fallback-level");
 static STEPS: HeaderName = HeaderName::from_static("x-switchpoint-agent-steps");
 static COST_USD: HeaderName = HeaderName::from_static("x-switchpoint-cost-usd");
 
@@ -137,7 +138,9 @@ impl Show {
             "tool_calls": report.tool_calls,
             "cost_usd": report.cost.map(crate::canon::Money::usd),
             "fallback_level": report.fallback_level,
+            "degraded": report.degraded,
             "degraded_tools": report.degraded_tools,
+            "confidence": report.confidence.map(|sure| f64::from(sure) / 1000.0),
             "approvals": report.approvals,
         })
     }
@@ -156,6 +159,7 @@ impl Show {
         if is_over {
             let report = self.report.borrow();
             say(&STEPS, &report.steps.to_string());
+            say(&FALLBACK_LEVEL, &report.fallback_level.to_string());
             if let Some(cost) = report.cost {
                 say(&COST_USD, &cost.to_string());
             }

@@ -77,6 +77,8 @@ impl Run {
             cost: Some(Money::from_nanos(1_500_000)),
             approvals: Vec::new(),
             degraded_tools: Vec::new(),
+            degraded: false,
+            confidence: None,
             fallback_level: 0,
         };
         Self {

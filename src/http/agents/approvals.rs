@@ -83,8 +83,10 @@ pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
     asked.says(&["decision", "args", "comment", "remember"])?;
     let approved = asked.word("decision", &[("approve", true), ("deny", false)])?;
     let approved = approved.ok_or_else(|| Error::invalid("`decision` is missing."))?;
-    // To let the same call pass again is another decision, about other arguments.
-    asked.word("remember", &[("none", ())])?;
+    let remember = asked.word("remember", &[("none", false), ("run", true)])?.unwrap_or(false);
+    if remember && !approved {
+        return Err(Error::invalid("`remember` goes with `approve` only."));
+    }
     let args = asked.body.get("args").filter(|args| !args.is_null()).cloned();
     if args.is_some() && (!approved || !args.as_ref().is_some_and(Value::is_object)) {
         return Err(Error::invalid("`args` is an object, and goes with `approve` only."));
@@ -94,7 +96,7 @@ pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
     }
     matches(&asked, &approval)?;
     let (comment, by) = (asked.text("comment")?, asked.by());
-    let verdict = Verdict { approved, args, comment, by };
+    let verdict = Verdict { approved, args, comment, remember, by };
     match door.agents.decide(&approval, verdict).await? {
         Decided::Done => told(&views::approval(&find(&door, &asked).await?)),
         Decided::Already(state) => Err(already(&state)),

@@ -25,6 +25,8 @@ const PAGE: u32 = 500;
 /// How long somebody may wait for a run.
 const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
+const LONGEST_URL: usize = 2048;
+
 const BODY: &[&str] = &[
     "input",
     "messages",
@@ -35,6 +37,7 @@ const BODY: &[&str] = &[
     "budget",
     "wait",
     "on_disconnect",
+    "webhook",
 ];
 const BUDGET: &[&str] = &["usd", "tokens", "steps", "tool_calls", "seconds"];
 const FILTER: &[&str] =
@@ -194,6 +197,7 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         on_disconnect: asked.word("on_disconnect", &leave)?,
         labels: labels(asked.body.get("labels"))?,
         budget: budget(asked.body.get("budget"))?,
+        webhook: webhook(&door, asked.text("webhook")?)?,
         trace: trace_in(&asked.headers),
         ..RunWishes::default()
     };
@@ -253,6 +257,30 @@ fn labels(written: Option<&Value>) -> Result<BTreeMap<String, String>, Error> {
         value.map(|value| (name.clone(), value.to_owned())).ok_or_else(wrong)
     };
     fields.iter().map(label).collect()
+}
+
+/// Who is told of the run: a hook of the config by its name, or a URL that all the world can reach.
+fn webhook(door: &Door, written: Option<String>) -> Result<Option<String>, Error> {
+    let Some(written) = written else { return Ok(None) };
+    let config = &door.gateway.snapshot().config;
+    if config.hooks.contains_key(&written) {
+        return Ok(Some(written));
+    }
+    let uri = written.parse::<http::Uri>().ok();
+    let is_url = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    });
+    if !is_url || written.len() > LONGEST_URL {
+        let message = "`webhook` is neither the name of a hook nor a URL.";
+        return Err(Error::invalid(message));
+    }
+    if config.agent_engine.webhook_secret.is_none() {
+        let message = "`webhook`: this gateway tells only its own `[hooks.NAME]`; URLs need a \
+                       `webhook_secret` in `[agent_engine]` to be signed with.";
+        return Err(Error::invalid(message));
+    }
+    Ok(Some(written))
 }
 
 /// Less than the agent may use; more is not given, whatever stands here.

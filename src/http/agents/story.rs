@@ -167,7 +167,7 @@ impl Story {
 
     fn asked(&mut self, event: Event) {
         match event {
-            Event::InputAsked { request, id, message, schema, expires_at } => {
+            Event::InputAsked { request, id, message, schema, expires_at, .. } => {
                 let asked = json!({"request_id": request, "call_id": id, "message": message,
                     "schema": schema, "expires_at": time(expires_at)});
                 self.of_call(&id, "waiting_input", [("question", json!(message))]);

@@ -15,8 +15,16 @@ const READY: [(&str, &str); 4] = [
     ("state = 'running' AND lease_until <= $1", "lease_until"),
     ("wake_at <= $1 AND state NOT IN ('queued', 'running')", "wake_at"),
     (TOLD, "position"),
-    (MAY_BEGIN, "position"),
+    (MAY_BEGIN, "turn, position"),
 ];
+
+/// Whose turn it is: of those that are queued, the first of whoever has least at work comes first,
+/// so nobody waits for all that another one has queued.
+const FAIR: &str = "busy AS (SELECT owner, count(*) AS runs FROM runs WHERE state = 'running'
+        GROUP BY owner),
+    queue AS (SELECT id AS queued, row_number() OVER (PARTITION BY owner ORDER BY position)
+        + coalesce((SELECT runs FROM busy WHERE busy.owner = runs.owner), 0) AS turn
+        FROM runs WHERE state = 'queued'),";
 
 const TOLD: &str = "state NOT IN ('queued', 'running') AND finished_at IS NULL AND id IN (
     SELECT told.root FROM signals JOIN runs AS told ON told.position = signals.run
@@ -107,8 +115,14 @@ fn claim(
         if left == 0 {
             break;
         }
+        let (fair, from, lock) = if ready == MAY_BEGIN {
+            let lock = lock.replace("FOR UPDATE", "FOR UPDATE OF runs");
+            (FAIR, "queue JOIN runs ON id = queued", lock)
+        } else {
+            ("", "runs", lock.to_owned())
+        };
         let claim = format!(
-            "WITH ready AS (SELECT id FROM runs WHERE {ready} AND parent IS NULL
+            "WITH {fair} ready AS (SELECT id FROM {from} WHERE {ready} AND parent IS NULL
                 ORDER BY {first} LIMIT $3 {lock})
             UPDATE runs SET {TAKE} WHERE id IN (SELECT id FROM ready) RETURNING {COLUMNS}"
         );

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::rows::{self, COLUMNS, Whose, whole};
 use super::{Append, Appended, Begun, EventRow, NewEvent, NewRun, RunFilter, RunRow};
-use super::{approvals, blobs, letters, sessions, signals};
+use super::{approvals, blobs, deliveries, letters, sessions, signals};
 use crate::canon::{Owner, RunId, RunState};
 use crate::store::database::{Backend, Database, Fault, Row, Value, values};
 use crate::store::{Failure, Store, audit};
@@ -175,6 +175,7 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
     approvals::ask(database, &whose, &append.approvals, now)?;
     letters::keep(database, &whose, &append.letters, now)?;
     blobs::keep(database, whose.run, &append.blobs)?;
+    deliveries::keep(database, &whose, &append.deliveries, now)?;
     audit::wait(database, &append.audits)?;
     Ok(Some(Appended::Done))
 }
@@ -192,7 +193,7 @@ fn note(
         written.extend_from_slice(values![run, number, now, *kind, data, call]);
     }
     let insert = "INSERT INTO events (run, seq, at, kind, data, call) VALUES";
-    database.insert((insert, ""), 6, &written, |_| Ok(()))?;
+    database.insert((insert, ""), 6, &written)?;
     Ok(())
 }
 

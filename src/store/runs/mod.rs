@@ -7,6 +7,7 @@ mod approvals;
 mod blobs;
 mod claims;
 mod counts;
+mod deliveries;
 mod journal;
 mod labels;
 mod letters;
@@ -142,6 +143,8 @@ pub struct Append {
     pub audits: Vec<Audit>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
     pub blobs: Vec<(String, Vec<u8>)>,
+    /// What others are to be told of it.
+    pub deliveries: Vec<NewDelivery>,
     /// Approvals that were open before are withdrawn, for the run is over or does something else.
     pub withdraw: bool,
     /// Signals up to this number have been taken in.
@@ -275,6 +278,37 @@ pub struct LetterRow {
     pub at: u64,
     /// `open`, `retried` or `discarded`.
     pub state: String,
+}
+
+/// Something that a hook is to be told of a run. The same `id` is told once.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    pub id: String,
+    /// A name of the config, or a URL.
+    pub hook: String,
+    /// JSON.
+    pub body: String,
+}
+
+/// One that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRow {
+    pub id: String,
+    pub hook: String,
+    pub body: String,
+    /// The one that is about to be made among them.
+    pub attempts: u32,
+}
+
+/// What became of an attempt to tell a hook something.
+#[derive(Debug, Clone)]
+pub enum Sending {
+    Delivered,
+    /// It is made again after so many milliseconds.
+    Later(u64),
+    GivenUp {
+        letter: NewLetter,
+    },
 }
 
 /// A session of an agent.

@@ -8,7 +8,7 @@ use crate::store::{Failure, STEP, Store};
 /// A definition is put there before the run that needs it: for so many milliseconds it may be alone.
 const ALONE: i64 = 3_600_000;
 /// What belongs to a run and goes with it.
-const BELONGINGS: [&str; 4] = ["events", "signals", "approvals", "letters"];
+const BELONGINGS: [&str; 5] = ["events", "signals", "approvals", "letters", "deliveries"];
 
 // === impl Store ===
 

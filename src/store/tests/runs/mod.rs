@@ -13,7 +13,8 @@ use self::beside::{
 use super::*;
 use crate::canon::{RunId, RunState};
 use crate::store::runs::{
-    Append, Appended, Begun, LabelRow, NewEvent, NewRun, RunFilter, RunRow, Totals,
+    Append, Appended, Begun, LabelRow, NewDelivery, NewEvent, NewLetter, NewRun, RunFilter, RunRow,
+    Sending, Totals,
 };
 
 /// How long leases hold.
@@ -64,11 +65,63 @@ fn append(run: RunId, epoch: u64, after: u64) -> Append {
         approvals: Vec::new(),
         letters: Vec::new(),
         blobs: Vec::new(),
+        deliveries: Vec::new(),
         audits: Vec::new(),
         withdraw: false,
         signals: 0,
         durable: false,
     }
+}
+
+pub(super) async fn nobody_waits_for_all_that_another_owner_has_queued(bench: Bench) {
+    let queued = |owner: &str| new_run(owner, RunState::Queued);
+    for _ in 0..20 {
+        bench.begin(queued("many")).await;
+    }
+    let mine = bench.begin(queued("one")).await.0;
+    let first = bench.store.claim_runs(2, LEASE).await.unwrap();
+    assert!(first.iter().any(|row| row.id == mine), "the first of each owner: {first:?}");
+    // Whoever has most at work comes last.
+    let late = bench.begin(queued("one")).await.0;
+    let other = bench.begin(queued("other")).await.0;
+    assert_eq!(bench.store.claim_runs(1, LEASE).await.unwrap()[0].id, other);
+    let next = bench.store.claim_runs(2, LEASE).await.unwrap();
+    assert!(next.iter().any(|row| row.id == late), "{next:?}");
+}
+
+pub(super) async fn what_is_to_be_told_is_told_once_and_again_until_it_is_heard(bench: Bench) {
+    let run = bench.running("a").await;
+    let news = |id: &str| NewDelivery {
+        id: id.to_owned(),
+        hook: "desk".to_owned(),
+        body: "{}".to_owned(),
+    };
+    let deliveries = vec![news("msg_1"), news("msg_1"), news("msg_2")];
+    bench.done(Append { deliveries, ..append(run, 1, 1) }).await;
+    bench.done(Append { deliveries: vec![news("msg_2")], ..append(run, 1, 2) }).await;
+    let mut taken = bench.store.take_deliveries(10, 1000).await.unwrap();
+    taken.sort_by(|one, other| one.id.cmp(&other.id));
+    let ids: Vec<&str> = taken.iter().map(|row| row.id.as_str()).collect();
+    assert_eq!(ids, ["msg_1", "msg_2"]);
+    assert!(bench.store.take_deliveries(10, 1000).await.unwrap().is_empty(), "somebody has them");
+    bench.store.settle_delivery("msg_1", Sending::Delivered).await.unwrap();
+    bench.store.settle_delivery("msg_2", Sending::Later(0)).await.unwrap();
+    let again = bench.store.take_deliveries(10, 0).await.unwrap();
+    assert_eq!((again.len(), again[0].id.as_str(), again[0].attempts), (1, "msg_2", 2));
+    let letter = NewLetter {
+        id: "dlq_1".to_owned(),
+        kind: "webhook".to_owned(),
+        payload: "{}".to_owned(),
+        error: "HTTP 500".to_owned(),
+        attempts: 2,
+    };
+    bench.store.settle_delivery("msg_2", Sending::GivenUp { letter }).await.unwrap();
+    assert!(bench.store.take_deliveries(10, 0).await.unwrap().is_empty());
+    let letters = bench.store.letters(None, 10).await.unwrap();
+    assert_eq!((letters.len(), letters[0].run), (1, Some(run)));
+    assert!(bench.store.resend_delivery("msg_2").await.unwrap());
+    assert!(!bench.store.resend_delivery("msg_1").await.unwrap(), "it was heard");
+    assert_eq!(bench.store.take_deliveries(10, 0).await.unwrap()[0].id, "msg_2");
 }
 
 impl Bench {
@@ -422,6 +475,8 @@ macro_rules! promises {
                 a_definition_is_kept_under_its_hash,
                 a_label_is_where_it_was_moved_last_until_it_is_reset,
                 what_agents_were_goes_with_the_last_run_that_was_so,
+                nobody_waits_for_all_that_another_owner_has_queued,
+                what_is_to_be_told_is_told_once_and_again_until_it_is_heard,
                 an_append_is_all_or_nothing,
                 an_approval_is_decided_once_and_the_run_learns_of_it,
                 an_approval_beyond_its_time_is_expired_and_cannot_be_decided,

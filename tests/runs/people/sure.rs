@@ -1,0 +1,256 @@
+//! What an agent does by itself, as sure as it is, and where a person comes in.
+
+use super::*;
+use crate::support::until;
+
+const CAREFUL: &str = r#"
+[agents.careful]
+route = "fast"
+instructions = "Act."
+tools = ["act", "look"]
+confidence = {}
+"#;
+
+#[tokio::test]
+async fn an_agent_does_what_it_is_sure_of_and_people_decide_about_the_rest() {
+    let house = House::new(CAREFUL, |request| match asked(request).as_str() {
+        _ if !results(request).is_empty() => says("Done."),
+        "missing" => wants(&[("act", json!({}))]),
+        sure => wants(&[("act", json!({"confidence": sure.parse::<f64>().unwrap()}))]),
+    })
+    .await;
+    let bands = [
+        ("0.95", "completed", false),
+        ("0.901", "completed", false),
+        ("0.9", "completed", true),
+        ("0.8", "completed", true),
+        ("0.7", "completed", true),
+        ("0.699", "waiting_approval", false),
+        ("0.6", "waiting_approval", false),
+        ("0.5", "waiting_approval", false),
+        ("missing", "waiting_approval", false),
+        ("0.499", "waiting_human", false),
+        ("0.4", "waiting_human", false),
+    ];
+    let mut acted = 0;
+    for (sure, state, is_reviewed) in bands {
+        let path = house.begin("careful", json!({"input": sure, "wait": "10s"})).await;
+        let run = house.get(&path).await;
+        assert_eq!(run["state"], state, "{sure}: {run:#}");
+        acted += usize::from(state == "completed");
+        assert_eq!(house.touched("/act"), acted, "{sure}");
+        let kinds = house.kinds(&path).await;
+        assert_eq!(kinds.contains(&"review".to_owned()), is_reviewed, "{sure}: {kinds:?}");
+    }
+    let escalated = "switchpoint_agent_escalations_total";
+    assert_eq!(house.gateway.metric(escalated, &["careful"]).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_run_is_as_sure_as_its_least_sure_step() {
+    let house = House::new(CAREFUL, |request| match results(request).len() {
+        0 => wants(&[("act", json!({"confidence": 0.95}))]),
+        1 => wants(&[("act", json!({"confidence": 0.8, "again": true}))]),
+        2 => wants(&[("act", json!({"confidence": 0.99, "once": "more"}))]),
+        _ => says("Done."),
+    })
+    .await;
+    let told = house.chat("careful", "Go.").await.json();
+    assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+    assert_eq!(told["x_agent"]["confidence"], 0.8);
+    // What only the gateway has asked for is not the tool's.
+    let sent = house.tools.requests();
+    assert!(sent.iter().all(|request| !request.text().contains("confidence")));
+}
+
+#[tokio::test]
+async fn whoever_is_handed_a_run_is_told_why_and_has_the_last_word_or_lets_it_go_on() {
+    let house = House::new(CAREFUL, |request| match results(request).as_slice() {
+        [] => wants(&[("act", json!({"confidence": 0.1}))]),
+        [result] => says(&format!("I was told: {result}")),
+        _ => says("Again?"),
+    })
+    .await;
+    let told = house.chat("careful", "Go.").await.json();
+    let said = told["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(said.contains("A person has to look at this: it is not sure enough to act"), "{said}");
+    assert_eq!(told["choices"][0]["finish_reason"], "stop");
+    assert_eq!(told["x_agent"]["status"], "waiting_human");
+    let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+    let input = format!("{path}/input");
+    let answer = json!({"values": {"answer": "It is settled."}});
+    assert_eq!(house.send(KEY, &input, &answer, &[]).await.status, 200);
+    let run = house.in_state(&path, "completed").await;
+    assert_eq!(run["pending"]["escalated"], Value::Null);
+    assert_eq!(house.model.requests().len(), 1, "its model is not asked any more");
+    assert_eq!(code(&house.send(KEY, &input, &answer, &[]).await).0, 409, "it is over");
+
+    let path = house.begin("careful", json!({"input": "Go."})).await;
+    house.in_state(&path, "waiting_human").await;
+    let words = json!({"values": "Leave it, and say so."});
+    assert_eq!(house.send(KEY, &format!("{path}/input"), &words, &[]).await.status, 200);
+    let run = house.in_state(&path, "completed").await;
+    let text = run["result"]["text"].as_str().unwrap();
+    assert!(text.contains("A person says instead: Leave it, and say so."), "{text}");
+    assert_eq!(house.touched("/act"), 0);
+}
+
+#[tokio::test]
+async fn what_nobody_takes_on_in_time_ends() {
+    let agents = format!("{CAREFUL}limits = {{ wait = \"1s\" }}\n");
+    let house = House::new(&agents, |_| wants(&[("act", json!({"confidence": 0.1}))])).await;
+    let path = house.begin("careful", json!({"input": "Go."})).await;
+    let run = house.in_state(&path, "expired").await;
+    assert_eq!(run["stop_reason"], "unanswered");
+    assert_eq!(house.touched("/act"), 0);
+}
+
+const BUYER: &str = r#"
+[agents.buyer]
+route = "fast"
+instructions = "Buy."
+tools = ["pay", "look"]
+"#;
+
+/// Pays what its user says, one after the other.
+fn payer(request: &Request) -> Script {
+    let amounts: Vec<u64> = serde_json::from_str(&asked(request)).unwrap();
+    match amounts.get(results(request).len()) {
+        Some(amount) => wants(&[("pay", json!({"to": "bob", "amount": amount}))]),
+        None => says("Paid."),
+    }
+}
+
+#[tokio::test]
+async fn an_approval_is_decided_once_by_whoever_may_about_what_they_have_seen() {
+    let house = House::new(BUYER, payer).await;
+    let path = house.begin("buyer", json!({"input": "[5]"})).await;
+    house.in_state(&path, "waiting_approval").await;
+    let approval = house.pending().await;
+    let approve = json!({"decision": "approve"});
+    assert_eq!(code(&house.decide(CLERK, &approval, approve.clone()).await).0, 404);
+    assert_eq!(code(&house.decide(KEY, &approval, approve.clone()).await).0, 403);
+    let mut other = approval.clone();
+    other["args_hash"] = json!("0".repeat(64));
+    assert_eq!(code(&house.decide(LEAD, &other, approve.clone()).await).0, 412);
+    let wrong = json!({"decision": "approve", "args": {"amount": 5000}});
+    assert_eq!(house.decide(LEAD, &approval, wrong).await.status, 400, "its schema holds");
+    assert_eq!(house.touched("/pay"), 0);
+    let edited = json!({"decision": "approve", "args": {"to": "bob", "amount": 4}});
+    let decided = house.decide(LEAD, &approval, edited).await;
+    assert_eq!(decided.status, 200, "{}", decided.text());
+    assert_eq!(decided.json()["decided_by"], "lead", "by the key, whatever the body says");
+    assert_eq!(code(&house.decide(LEAD, &approval, approve).await).0, 409);
+    house.in_state(&path, "completed").await;
+    let paid = house.tools.only_request();
+    assert_eq!(paid.text(), r#"{"to":"bob","amount":4}"#);
+}
+
+#[tokio::test]
+async fn what_nobody_lets_pass_in_time_is_denied() {
+    let agents = BUYER.replace("tools = [\"pay\"", "tools = [\"slow\"")
+        + r#"
+[tools.slow]
+kind = "http"
+method = "POST"
+url = "http://127.0.0.1:1/pay"
+effect = "once"
+approval = { expires = "1s" }
+"#;
+    let house = House::new(&agents, |request| match results(request).as_slice() {
+        [] => wants(&[("slow", json!({}))]),
+        [result] => says(result),
+        _ => says("Again?"),
+    })
+    .await;
+    let path = house.begin("buyer", json!({"input": "Go."})).await;
+    let run = house.in_state(&path, "completed").await;
+    let text = run["result"]["text"].as_str().unwrap();
+    assert!(text.contains("denied") && text.contains("in time"), "{text}");
+}
+
+#[tokio::test]
+async fn a_decision_may_hold_for_the_rest_of_its_run_and_no_longer() {
+    let house = House::new(BUYER, payer).await;
+    let path = house.begin("buyer", json!({"input": "[5, 6, 500, 7]"})).await;
+    house.in_state(&path, "waiting_approval").await;
+    let approval = house.pending().await;
+    let refused = json!({"decision": "deny", "remember": "run"});
+    assert_eq!(house.decide(LEAD, &approval, refused).await.status, 400);
+    let remember = json!({"decision": "approve", "remember": "run"});
+    assert_eq!(house.decide(LEAD, &approval, remember).await.status, 200);
+    house.in_state(&path, "completed").await;
+    assert_eq!(house.touched("/pay"), 3, "500 is more than the schema takes");
+    let journal = house.journal(&path).await;
+    let passed: Vec<_> = journal.iter().filter(|(kind, _)| kind == "tool.approved").collect();
+    assert_eq!(passed.len(), 3);
+    assert!(passed.iter().all(|(_, it)| it["approval"] == approval["id"] && it["by"] == "lead"));
+
+    let next = house.begin("buyer", json!({"input": "[8]"})).await;
+    house.in_state(&next, "waiting_approval").await;
+}
+
+const CLERKS: &str = r#"
+[tools.order]
+kind = "http"
+method = "GET"
+url = "http://127.0.0.1:1/orders/{order_id}"
+effect = "read"
+[tools.order.input]
+type = "object"
+required = ["order_id"]
+additionalProperties = false
+[tools.order.input.properties.order_id]
+type = "string"
+description = "like ORD-1"
+[tools.ask_user]
+kind = "builtin"
+name = "ask_user"
+[agents.clerk]
+route = "fast"
+instructions = "Look orders up."
+tools = ["order", "ask_user"]
+[agents.hasty]
+route = "fast"
+instructions = "Look orders up."
+tools = ["order", "ask_user"]
+limits = { wait = "1s" }
+"#;
+
+#[tokio::test]
+async fn what_a_call_lacks_its_user_is_asked_for_by_a_form() {
+    let tools = Upstream::answering(|_| Script::json(200, r#"{"place":"Bonn"}"#)).await;
+    let agents = CLERKS.replace("http://127.0.0.1:1", &tools.base());
+    let house = House::with(tools, &agents, |request| match results(request).as_slice() {
+        [] => wants(&[("order", json!({}))]),
+        [result] => says(result),
+        _ => says("Again?"),
+    })
+    .await;
+    let told = house.chat("clerk", "Where is it?").await.json();
+    let question = told["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(question.contains("order_id (like ORD-1)"), "{question}");
+    assert_eq!(told["choices"][0]["finish_reason"], "stop");
+    assert_eq!(told["x_agent"]["status"], "waiting_input");
+    assert_eq!(house.touched("/orders/"), 0);
+    let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+    let asked = &house.get(&path).await["pending"]["inputs"][0];
+    assert_eq!(asked["schema"]["required"], json!(["order_id"]), "{asked:#}");
+    assert_eq!(asked["schema"]["properties"]["order_id"]["type"], "string");
+    let given = json!({"request_id": asked["request_id"], "values": {"order_id": "ORD-7"}});
+    assert_eq!(house.send(KEY, &format!("{path}/input"), &given, &[]).await.status, 200);
+    let run = house.in_state(&path, "completed").await;
+    assert!(run["result"]["text"].as_str().unwrap().contains("Bonn"), "{run:#}");
+    assert!(house.tools.only_request().path.ends_with("/orders/ORD-7"));
+}
+
+#[tokio::test]
+async fn a_user_who_was_asked_twice_in_vain_is_asked_no_more() {
+    let house = House::new(CLERKS, |_| wants(&[("order", json!({}))])).await;
+    let path = house.begin("hasty", json!({"input": "Where is it?"})).await;
+    until("two questions were asked", || house.model.requests().len() >= 3).await;
+    house.in_state(&path, "waiting_human").await;
+    let kinds = house.kinds(&path).await;
+    let asked = kinds.iter().filter(|kind| *kind == "input.requested").count();
+    assert_eq!(asked, 2, "{kinds:?}");
+}
