@@ -43,15 +43,8 @@ pub(super) type Turning<'a> =
 impl Actor {
     /// One turn.
     pub(super) async fn ask(&self, tools: bool) -> Result<(), Halt> {
-        self.tell_lost().await?;
-        let route = self.journal.run().await.member().map(|it| it.route.clone());
-        if let Some(route) = route.filter(|route| !self.staff.gateway.leads_anywhere(route)) {
-            return self.is_unavailable(None, &route).await;
-        }
-        self.remark().await?;
-        if self.is_beyond_repair().await {
-            let text = "Its model calls tools with arguments that none of them takes.";
-            return self.give_up(StopReason::InvalidOutput, text).await;
+        if self.must_not_ask().await? {
+            return Ok(());
         }
         let began = Instant::now();
         let fitted = match self.fit(tools).await? {
@@ -105,6 +98,21 @@ impl Actor {
                 self.was_late(call, (receipt, held)).await
             }
         }
+    }
+
+    /// Whether something keeps it from asking, which is then in the journal.
+    async fn must_not_ask(&self) -> Result<bool, Halt> {
+        self.tell_lost().await?;
+        let route = self.journal.run().await.member().map(|it| it.route.clone());
+        if let Some(route) = route.filter(|route| !self.staff.gateway.leads_anywhere(route)) {
+            return self.is_unavailable(None, &route).await.map(|()| true);
+        }
+        self.remark().await?;
+        if !self.is_beyond_repair().await {
+            return Ok(false);
+        }
+        let text = "Its model calls tools with arguments that none of them takes.";
+        self.give_up(StopReason::InvalidOutput, text).await.map(|()| true)
     }
 
     /// A model was told often enough what is wrong with its calls.

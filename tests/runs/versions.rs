@@ -32,7 +32,7 @@ async fn said(stage: &Stage, agent: &str) -> Value {
     stage.chat(agent, "Who are you?").await["choices"][0]["message"]["content"].clone()
 }
 
-async fn moves(stage: &Stage, key: &str, version: Value) -> client::Answer {
+async fn moves(stage: &Stage, key: &str, version: &Value) -> client::Answer {
     let body = json!({"label": "stable", "version": version});
     stage.post("/v1/agents/support/labels", key, &body).await
 }
@@ -43,9 +43,9 @@ async fn a_label_is_moved_by_operators_and_stays_there_until_the_file_says_somet
     let file = |stable| labelled(folder.path(), stable);
     let stage = Stage::new(&file(1), echo, found).await;
     assert_eq!(said(&stage, "support@stable").await, "One.");
-    assert_eq!(moves(&stage, KEY, json!("2")).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(moves(&stage, KEY, &json!("2")).await.status, StatusCode::FORBIDDEN);
     assert_eq!(said(&stage, "support@stable").await, "One.");
-    let moved = moves(&stage, OPERATOR, json!("2")).await;
+    let moved = moves(&stage, OPERATOR, &json!("2")).await;
     assert_eq!((moved.status, &moved.json()["labels"]), (200, &json!({"stable": "2"})));
     assert_eq!(said(&stage, "support@stable").await, "Two.");
     let versions = stage.get("/v1/agents/support/versions").await;
@@ -63,12 +63,12 @@ async fn a_label_is_moved_by_operators_and_stays_there_until_the_file_says_somet
     assert_eq!(said(&stage, "support@stable").await, "Two.");
     stage.reload(&file(3)).await;
     assert_eq!(said(&stage, "support@stable").await, "Three.");
-    moves(&stage, OPERATOR, json!(2)).await;
+    moves(&stage, OPERATOR, &json!(2)).await;
     assert_eq!(said(&stage, "support@stable").await, "Two.");
-    moves(&stage, OPERATOR, Value::Null).await;
+    moves(&stage, OPERATOR, &Value::Null).await;
     assert_eq!(said(&stage, "support@stable").await, "Three.", "it is the file's again");
     for wrong in [json!("9"), json!(["2"])] {
-        assert_eq!(moves(&stage, OPERATOR, wrong).await.status, 400);
+        assert_eq!(moves(&stage, OPERATOR, &wrong).await.status, 400);
     }
     let body = json!({"label": "2", "version": "1"});
     assert_eq!(stage.post("/v1/agents/support/labels", OPERATOR, &body).await.status, 400);
