@@ -15,6 +15,8 @@ use crate::support::client::{self, Answer};
 use crate::support::gateway::{KEY, provider};
 use crate::support::{Gateway, Upstream, until};
 
+mod gate;
+
 const DOOR: &str = "/mcp";
 const SESSION: &str = "mcp-session-id";
 const VERSION: &str = "2025-11-25";

@@ -9,6 +9,7 @@
 )]
 
 mod compare;
+mod costs;
 mod floor;
 mod layouts;
 mod load;
@@ -74,6 +75,8 @@ enum Command {
     },
     /// Sends one kind of traffic to one address and prints what came back.
     Load(load::Options),
+    /// Compares the cost of a call with limits, with budgets and with its answer remembered.
+    Costs(costs::Options),
     /// Compares the floor's three runtime layouts.
     Layouts {
         #[arg(long, default_value_t = 5)]
@@ -90,6 +93,7 @@ fn main() {
         Some(Command::Floor { layout, upstream }) => floor::run(layout, &upstream),
         Some(Command::Upstream) => block_on(upstream::serve()),
         Some(Command::Load(options)) => block_on(load::command(options)),
+        Some(Command::Costs(options)) => block_on(costs::run(options)),
         Some(Command::Layouts { rounds, seconds }) => block_on(layouts::run(rounds, seconds)),
         None => block_on(compare::run(arguments.compare)),
     }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -29,6 +30,17 @@ pub(crate) async fn start_translating(upstream: &str) -> io::Result<Subject> {
 }
 
 async fn start_gateway_to(name: &str, provider: &str) -> io::Result<Subject> {
+    let program = env!("CARGO_BIN_EXE_switchpoint");
+    start_gateway_with(name, program.as_ref(), ("memory:", provider, "")).await
+}
+
+/// The gateway of this program, with this store and provider, and with `terms`: the rest of the
+/// `[keys.bench]` table, and whatever tables follow it.
+pub(crate) async fn start_gateway_with(
+    name: &str,
+    program: &Path,
+    (store, provider, terms): (&str, &str, &str),
+) -> io::Result<Subject> {
     let (port, admin_port) = (free_port()?, free_port()?);
     let routes = MODELS
         .map(|(model, _)| format!("[routes.{model}]\ntargets = [\"bench/{model}\"]\n"))
@@ -40,19 +52,19 @@ listen = "127.0.0.1:{port}"
 listen = "127.0.0.1:{admin_port}"
 key = "admin-bench-key"
 [store]
-url = "memory:"
+url = "{store}"
 [providers.bench]
 {provider}
 api_keys = ["bench-upstream-key"]
 {routes}[keys.bench]
 secret = "sk-bench"
-"#
+{terms}"#
     );
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("switchpoint.toml");
     fs::write(&file, configuration)?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
-    command.arg("serve").arg("--config").arg(file);
+    let mut command = Command::new(program);
+    command.arg("serve").arg("--config").arg(file).current_dir(folder.path());
     start(name, command, folder, port).await
 }
 

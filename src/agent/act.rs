@@ -250,8 +250,7 @@ impl Actor {
         drop(run);
         let tool = definition.as_ref().and_then(|definition| self.tool(definition));
         let (Some(definition), Some(tool)) = (definition, tool) else {
-            let reason = StopReason::DefinitionUnavailable.name().to_owned();
-            return self.escalate(Some(&request.id), reason).await;
+            return self.is_unavailable(Some(&request.id), &request.tool).await;
         };
         // Who has allowed other arguments is in the journal with them.
         let is_same = approval_hash(&definition, &request.args) == hash;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::budget::Purse;
-use super::context::{self, Cut, Fitted};
+use super::context::{self, Cut, Fitted, Room};
 use super::definition::Definition;
 use super::event::Event;
 use super::journal::{Halt, Journal, now};
@@ -17,7 +17,7 @@ use super::run::{Run, Step};
 use super::staff::Staff;
 use super::voice::Voice;
 use crate::access::Caller;
-use crate::canon::{Owner, RunId, RunState, StopReason, Trace, Usage};
+use crate::canon::{ChatRequest, Owner, RunId, RunState, StopReason, Trace, Usage};
 use crate::config::StreamMode;
 use crate::gateway::agents::Report;
 
@@ -122,6 +122,7 @@ impl Actor {
             self.take_signals().await?;
             let step = self.journal.run().await.next(now());
             match step {
+                Step::Plan => Box::pin(self.plan()).await?,
                 Step::Ask { tools } => Box::pin(self.ask(tools)).await?,
                 Step::Act(ids) => Box::pin(self.act(ids)).await?,
                 Step::Finish => self.finish().await?,
@@ -166,7 +167,7 @@ impl Actor {
     pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
         let agent = self.definition.agent.as_str();
         let (run, limit) = (self.journal.id, reason.name());
-        tracing::warn!(%run, agent, limit, "a run has hit a limit");
+        tracing::warn!(run_id = %run, agent, limit, "a run has hit a limit");
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_limit_hits.with_label_values(&[agent, limit]).inc();
         self.journal.append(vec![Event::LimitHit { reason }]).await
@@ -230,33 +231,54 @@ impl Actor {
         self.journal.append(vec![asked]).await
     }
 
-    /// Makes the next question fit: the question, what it comes to, or why that cannot be.
-    pub(super) async fn fit(
-        &self,
-        tools: bool,
-        harder: bool,
-    ) -> Result<Result<Fitted, StopReason>, Halt> {
-        let mut first = usize::from(harder);
-        while let Some(cut) = Cut::ALL.get(first) {
-            let run = self.journal.run().await;
-            let Some(member) = run.member() else { return Ok(Err(StopReason::Internal)) };
-            let terms = member.context.clone();
-            let request = context::question(&run, tools, *cut);
-            let through = context::kept_from(&run, terms.keep_turns);
-            let told = run.compacted.as_ref().map_or(0, |(through, _)| *through);
-            drop(run);
-            let forecast = self.staff.gateway.forecast(&self.caller, &request);
-            let window = match (terms.window, forecast.window) {
-                (Some(own), Some(model)) => Some(own.min(model)),
-                (own, model) => own.or(model),
-            };
-            if cut.fits(&terms, window, forecast.input_tokens) {
-                return Ok(Ok(Fitted { request, forecast, window }));
+    /// Makes the next question fit: the question, what it comes to, or why that cannot be. Where
+    /// nothing makes it fit, another route may be able to read more.
+    pub(super) async fn fit(&self, tools: bool) -> Result<Result<Fitted, StopReason>, Halt> {
+        let run = self.journal.run().await;
+        let Some(member) = run.member() else { return Ok(Err(StopReason::Internal)) };
+        let routes: Vec<String> =
+            std::iter::once(&member.route).chain(&member.context.overflow).cloned().collect();
+        // Each was made shorter once already.
+        let gave_up = |route: &String| run.overflowed.get(route).is_some_and(|it| it.times > 1);
+        let routes: Vec<String> = routes.into_iter().filter(|route| !gave_up(route)).collect();
+        drop(run);
+        for route in routes {
+            if let Some(fitted) = Box::pin(self.fit_for(&route, tools)).await? {
+                return Ok(Ok(fitted));
             }
-            let tells = *cut == Cut::OldResults && terms.summariser.is_some() && through > told;
-            first = if tells && Box::pin(self.summarise(through)).await? { 0 } else { first + 1 };
         }
         Ok(Err(StopReason::ContextOverflow))
+    }
+
+    async fn fit_for(&self, route: &str, tools: bool) -> Result<Option<Fitted>, Halt> {
+        let mut place = 0;
+        while let Some(cut) = Cut::ALL.get(place) {
+            let run = self.journal.run().await;
+            let Some(member) = run.member() else { return Ok(None) };
+            let terms = &member.context;
+            let window = self.window(route, terms.window);
+            let room = Room::of(terms, window, run.overflowed.get(route).map(|it| it.tokens));
+            let mut request = context::question(&run, tools, (*cut, room));
+            route.clone_into(&mut request.model);
+            let forecast = self.staff.gateway.forecast(&self.caller, &request);
+            let fits = cut.fits(room, forecast.input_tokens);
+            let untold = cut.untold(&run).filter(|_| terms.summariser.is_some());
+            drop(run);
+            match untold {
+                _ if !fits => place += 1,
+                // What it leaves out is told in short, and with that it may not fit any more.
+                Some(through) if Box::pin(self.summarise(through)).await? => place = 0,
+                _ => return Ok(Some(Fitted { request, forecast, window })),
+            }
+        }
+        Ok(None)
+    }
+
+    /// How much the models of a route can read, or as much as they are to.
+    fn window(&self, route: &str, own: Option<u64>) -> Option<u64> {
+        let asked = ChatRequest { model: route.to_owned(), ..ChatRequest::default() };
+        let known = self.staff.gateway.forecast(&self.caller, &asked).window;
+        [own, known].into_iter().flatten().min()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether an agent may be begun now, by this caller, and by which of its versions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::access::account::{Account, Moment, Scope};
 use crate::canon::Owner;
 use crate::config::{Agent, Limits, Pace, suggestion};
 use crate::error::{Error, Kind};
-use crate::store::runs::RunFilter;
+use crate::store::runs::{LabelRow, RunFilter};
 use crate::tool::Health;
 
 /// Of one user with one agent, so many runs of a day are looked at.
@@ -135,8 +135,8 @@ impl Counted {
 }
 
 pub(super) fn find<'a>(
-    agents: &'a std::collections::BTreeMap<String, Arc<Agent>>,
-    written: &'a str,
+    agents: &'a BTreeMap<String, Arc<Agent>>,
+    (written, moved): (&'a str, &[LabelRow]),
     caller: &Caller,
 ) -> Result<Named<'a>, Error> {
     let (name, version) = match written.split_once('@') {
@@ -155,12 +155,30 @@ pub(super) fn find<'a>(
     }
     let version = match version {
         None => None,
-        Some(wanted) => Some(agent.version_named(wanted).ok_or_else(|| {
-            let message = format!("The agent `{name}` has no version `{wanted}`.");
-            Error::new(Kind::ModelNotFound, message)
-        })?),
+        Some(wanted) => {
+            let labels = labels(agent, moved);
+            let version = labels.get(wanted).map_or(wanted, String::as_str);
+            Some(agent.at(version).map(|definition| definition.version.as_str()).ok_or_else(
+                || {
+                    let message = format!("The agent `{name}` has no version `{wanted}`.");
+                    Error::new(Kind::ModelNotFound, message)
+                },
+            )?)
+        }
     };
     Ok(Named { name, agent, version })
+}
+
+/// Where the labels of an agent are: where they were moved to, if the config has said nothing else
+/// of them since and there is still such a version, and where the config has them otherwise.
+pub fn labels(agent: &Agent, moved: &[LabelRow]) -> BTreeMap<String, String> {
+    let mut labels = agent.labels.clone();
+    for row in moved {
+        if agent.labels.get(&row.label) == row.file.as_ref() && agent.at(&row.version).is_some() {
+            labels.insert(row.label.clone(), row.version.clone());
+        }
+    }
+    labels
 }
 
 /// Whether the agent's own list has this caller.
@@ -194,4 +212,44 @@ pub(super) fn drawn(name: &str, agent: &Agent, sticky: &str) -> String {
         }
     }
     agent.version.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> Agent {
+        let version = |name: &str| Agent { version: name.to_owned(), ..Agent::default() };
+        Agent {
+            weights: [("7".to_owned(), 90), ("8".to_owned(), 10)].into(),
+            labels: [("prod".to_owned(), "7".to_owned())].into(),
+            versions: [("8".to_owned(), version("8"))].into(),
+            ..version("7")
+        }
+    }
+
+    #[test]
+    fn sessions_are_shared_out_as_the_weights_say_and_stay() {
+        let agent = agent();
+        let draw = |number: u32| drawn("support", &agent, &format!("session-{number}"));
+        let second = (0..2000).filter(|number| draw(*number) == "8").count();
+        assert!((160..=240).contains(&second), "{second} of 2000 instead of 200");
+        assert!((0..100).all(|number| draw(number) == draw(number)));
+    }
+
+    #[test]
+    fn a_label_is_where_it_was_moved_as_long_as_the_config_says_nothing_new() {
+        let moved = |version: &str, file: Option<&str>| LabelRow {
+            label: "prod".to_owned(),
+            version: version.to_owned(),
+            file: file.map(str::to_owned),
+            by: "ann".to_owned(),
+            at: 0,
+        };
+        let of = |row| labels(&agent(), &[row]).remove("prod").unwrap();
+        assert_eq!(of(moved("8", Some("7"))), "8");
+        assert_eq!(of(moved("8", Some("6"))), "7", "the config has another word for it");
+        assert_eq!(of(moved("8", None)), "7", "the config has a word for it now");
+        assert_eq!(of(moved("9", Some("7"))), "7", "there is no such version any more");
+    }
 }

@@ -51,6 +51,7 @@ impl Staff {
             key: caller.key().to_string(),
             user: created.user.clone(),
             session: None,
+            head: None,
             idempotency: None,
             trigger: trigger.to_owned(),
             labels: created.labels.clone(),
@@ -60,7 +61,9 @@ impl Staff {
         };
         match self.gateway.store().begin_run(run).await.map_err(away)? {
             Begun::New { .. } | Begun::Known(_) => {}
-            Begun::Conflict => return Err(Error::new(Kind::Conflict, "There is such a run.")),
+            Begun::Conflict | Begun::Overtaken => {
+                return Err(Error::new(Kind::Conflict, "There is such a run."));
+            }
         }
         self.wake.notify_one();
         Ok(id)

@@ -22,7 +22,7 @@ use crate::canon::{
 };
 use crate::config::{CacheMode, Confidence};
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Receipt, Turn};
+use crate::gateway::agents::{Forecast, Receipt, Turn};
 use crate::store::hex;
 use crate::tool::canonical;
 
@@ -32,25 +32,29 @@ const MOST_BREAKS: u32 = 2;
 const MOST_CALLS: usize = 128;
 /// An arguments' text that is longer is nothing a tool is called with.
 const LONGEST_ARGS: usize = 1 << 20;
-/// Tokens of a summary.
+/// Tokens of a summary, at most, and bytes of each message that it is made of.
 const SUMMARY: u64 = 1500;
+const SHORT: [usize; 5] = [4000, 2000, 1000, 400, 100];
 
 /// A call of a model, whose type is long.
-type Turning<'a> =
+pub(super) type Turning<'a> =
     Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
 
 impl Actor {
     /// One turn.
     pub(super) async fn ask(&self, tools: bool) -> Result<(), Halt> {
         self.tell_lost().await?;
+        let route = self.journal.run().await.member().map(|it| it.route.clone());
+        if let Some(route) = route.filter(|route| !self.staff.gateway.leads_anywhere(route)) {
+            return self.is_unavailable(None, &route).await;
+        }
         self.remark().await?;
         if self.is_beyond_repair().await {
             let text = "Its model calls tools with arguments that none of them takes.";
             return self.give_up(StopReason::InvalidOutput, text).await;
         }
         let began = Instant::now();
-        let harder = self.journal.run().await.failures > 0;
-        let fitted = match self.fit(tools, harder).await? {
+        let fitted = match self.fit(tools).await? {
             Ok(fitted) => fitted,
             Err(reason) => return self.stop(reason).await,
         };
@@ -111,7 +115,12 @@ impl Actor {
     }
 
     /// The question as a call of the run's own.
-    async fn turn(&self, request: ChatRequest, until: Instant, cache: Option<CacheMode>) -> Turn {
+    pub(super) async fn turn(
+        &self,
+        request: ChatRequest,
+        until: Instant,
+        cache: Option<CacheMode>,
+    ) -> Turn {
         let user = self.journal.run().await.created.user.as_deref().map(Into::into);
         let trace = Some(self.trace().await);
         Turn {
@@ -219,6 +228,8 @@ impl Actor {
             || requested.is_empty()
             || requested.iter().all(|it| it.doer == Doer::Client);
         drop(run);
+        // What is not as it must be, nobody hears.
+        let speaks = speaks && (!requested.is_empty() || self.is_as_demanded(&parts).is_ok());
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);
         events.extend(fallbacks(call, &receipt));
@@ -288,8 +299,8 @@ impl Actor {
         let failures = self.journal.run().await.failures;
         match error.kind {
             Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
-            Kind::ContextTooLong if failures <= 1 => Ok(()),
-            Kind::ContextTooLong => self.give_up(StopReason::ContextOverflow, &error.message).await,
+            // It is made shorter, or asked of others, as long as that helps.
+            Kind::ContextTooLong => Ok(()),
             Kind::GuardBlocked | Kind::ContentFiltered => {
                 let guarded = Event::Guarded {
                     guard: error.kind.code().to_owned(),
@@ -352,12 +363,20 @@ impl Actor {
         let Some(route) = run.member().and_then(|member| member.context.summariser.clone()) else {
             return Ok(false);
         };
-        let messages = context::summary(&run, through);
+        // As much of each message as there is room for.
+        let asked = SHORT.iter().map(|longest| {
+            let messages = context::summary(&run, through, *longest);
+            let request = ChatRequest { model: route.clone(), messages, ..ChatRequest::default() };
+            let forecast = self.staff.gateway.forecast(&self.caller, &request);
+            (request, forecast)
+        });
+        let fits = |(_, forecast): &(ChatRequest, Forecast)| {
+            let window = forecast.window.unwrap_or(u64::MAX);
+            forecast.input_tokens.saturating_add(SUMMARY) <= window
+        };
+        let Some((mut request, forecast)) = asked.into_iter().find(fits) else { return Ok(false) };
         let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
-        let mut request =
-            ChatRequest { model: route, stream: false, messages, ..ChatRequest::default() };
-        let forecast = self.staff.gateway.forecast(&self.caller, &request);
         let Ok(held) = self.purse.reserve(&forecast, SUMMARY) else { return Ok(false) };
         request.sampling.max_tokens = Some(held.max_tokens);
         let turn = self.turn(request, until, None).await;
@@ -369,6 +388,9 @@ impl Actor {
         let Ok(response) = answer else { return Ok(false) };
         let parts = response.choices.into_iter().next().unwrap_or_default().parts;
         let summary: String = parts.iter().filter_map(Part::as_text).collect();
+        if summary.trim().is_empty() {
+            return Ok(false);
+        }
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_compactions.with_label_values(&[self.definition.agent.as_str()]).inc();
         let through = u32::try_from(through).unwrap_or(u32::MAX);
@@ -380,18 +402,17 @@ impl Actor {
     /// What the model has said at the end: whether it is what was asked for.
     pub(super) async fn finish(&self) -> Result<(), Halt> {
         let run = self.journal.run().await;
-        let text: String = run.answer().iter().filter_map(Part::as_text).collect();
+        let answer = run.answer();
+        let text: String = answer.iter().filter_map(Part::as_text).collect();
         let (repairs, finish) = (run.repairs, run.finish);
         let confidence = run.member().and_then(|member| member.confidence.clone());
         drop(run);
-        if let Some(schema) = &self.definition.output_schema
-            && let Err(wrong) = fits_schema(&text, schema)
-        {
+        if let Err(wrong) = self.is_as_demanded(&answer) {
             self.live.voice.turn_over(false);
             if repairs >= self.definition.limits.repairs {
                 let state = crate::canon::RunState::Failed;
-                let message = format!("The answer is not what the schema demands: {wrong}");
-                return self.finish_as(state, StopReason::InvalidOutput, Some(message)).await;
+                let message = Some(invalid(&wrong));
+                return self.finish_as(state, StopReason::InvalidOutput, message).await;
             }
             let text = format!(
                 "[That is not what the schema demands: {wrong}. Answer again, with the JSON and \
@@ -409,6 +430,13 @@ impl Actor {
         let ended = Event::Ended { state, reason: None, message: None, degraded: false, at: now() };
         let _ = finish;
         self.close(vec![ended]).await
+    }
+
+    /// Whether an answer is what the schema demands, if there is one; and if not, why.
+    pub(super) fn is_as_demanded(&self, answer: &[Part]) -> Result<(), String> {
+        let Some(schema) = &self.definition.output_schema else { return Ok(()) };
+        let text: String = answer.iter().filter_map(Part::as_text).collect();
+        fits_schema(&text, schema)
     }
 
     /// Whether a person must look at the answer first.
@@ -436,6 +464,10 @@ impl Actor {
             }
         }
     }
+}
+
+pub(super) fn invalid(wrong: &str) -> String {
+    format!("The answer is not what the schema demands: {wrong}")
 }
 
 fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {

@@ -17,22 +17,21 @@ use super::definition::Definition;
 use super::event::{Ceiling, Created, Event, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
+use super::session::Before;
 use super::staff::{Ear, Staff};
 use super::trace::written;
 use super::view::{queued, told};
 use super::words::Words;
 use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Owner, Role, RunId, RunState};
-use crate::config::SessionConflict;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
 use crate::store::hex;
 use crate::store::runs::{Begun as Stored, Decision, NewRun, RunRow};
 use crate::store::{Draft, ObjectKind};
 
-/// How long a turn waits for the one before it in its session.
-const LONGEST_TURN: Duration = Duration::from_mins(2);
-const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether somebody else is done.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// How long calls of a client's tools are recognised.
 const KEPT: Duration = Duration::from_hours(24);
 const CALL: &str = "agent_call:";
@@ -48,8 +47,8 @@ impl Staff {
         if let Some(row) = self.waiting(&owner, &commission, &words).await? {
             return self.go_on(row, (&owner, &commission), words).await;
         }
-        let previous = self.before(&owner, &commission).await?;
-        Box::pin(self.begin((owner, commission), (words, previous))).await
+        let before = self.before(&owner, &commission).await?;
+        Box::pin(self.begin((owner, commission), (words, before))).await
     }
 
     /// The run that waits for what this client says.
@@ -216,45 +215,6 @@ impl Staff {
         self.attach(run, Ear::default()).await.map(Some)
     }
 
-    /// The turn that this one comes behind, when it is over.
-    async fn before(
-        &self,
-        owner: &Owner,
-        commission: &Commission,
-    ) -> Result<Option<RunRow>, Error> {
-        let mut last = match commission.previous {
-            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
-            None => None,
-        };
-        if let (None, Some(session)) = (&last, &commission.wishes.session) {
-            let head = self.gateway.store().session(owner, session).await.map_err(away)?;
-            if let Some(head) = head {
-                last = self.gateway.store().run(Some(owner), head.head).await.map_err(away)?;
-            }
-        }
-        let Some(row) = last else { return Ok(None) };
-        if row.state.is_over() {
-            return Ok(Some(row));
-        }
-        let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
-        match conflict {
-            SessionConflict::Reject => Err(busy(&row)),
-            SessionConflict::Interrupt => {
-                let by = commission.caller.key().to_string();
-                let reason = "another turn of its session has begun";
-                let data = json!({"by": by, "reason": reason}).to_string();
-                self.gateway
-                    .store()
-                    .signal_run(row.id, "cancel", data, None)
-                    .await
-                    .map_err(away)?;
-                self.nudge(row.id);
-                self.over(&row).await.map(Some)
-            }
-            SessionConflict::Enqueue => self.over(&row).await.map(Some),
-        }
-    }
-
     /// Somebody has something to know.
     pub(super) fn nudge(&self, run: RunId) {
         match self.live(run) {
@@ -263,29 +223,16 @@ impl Staff {
         }
     }
 
-    async fn over(&self, row: &RunRow) -> Result<RunRow, Error> {
-        let until = Instant::now() + LONGEST_TURN;
-        while Instant::now() < until {
-            let known = self.gateway.store().run(None, row.id).await.map_err(away)?;
-            match known {
-                Some(known) if known.state.is_over() => return Ok(known),
-                Some(known) if known.state.is_waiting() => return Err(busy(&known)),
-                Some(_) => tokio::time::sleep(LOOK).await,
-                None => return Err(busy(row)),
-            }
-        }
-        Err(busy(row))
-    }
-
+    /// Begins a run behind the turns before it.
     async fn begin(
         self: Arc<Self>,
         (owner, mut commission): (Owner, Box<Commission>),
-        (words, previous): (Words, Option<RunRow>),
+        (words, mut before): (Words, Before),
     ) -> Result<Performance, Error> {
         let user = commission.wishes.user.clone();
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
-        let definition =
-            Arc::new(self.define((&owner, &commission), user.as_deref(), previous.as_ref())?);
+        let definition = self.define((&owner, &commission), user.as_deref(), &before).await?;
+        let definition = Arc::new(definition);
         if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
             self.has_means((&owner, user), (&definition.agent, most)).await?;
         }
@@ -298,30 +245,50 @@ impl Staff {
         }
         let (body, hash) = definition.written();
         self.gateway.store().put_definition(&hash, body).await.map_err(away)?;
-        let place = self.place_for(&definition.agent, &commission)?;
+        loop {
+            let last = before.last.as_ref().map(|row| row.id);
+            let of = (&*commission, &*definition, hash.clone());
+            let created = created(of, (words.clone(), last, user.clone()))?;
+            let asked = (&owner, &*commission);
+            let begun = (created, Arc::clone(&definition), before.head);
+            if let Some(performance) = self.begin_behind(asked, begun).await? {
+                return Ok(performance);
+            }
+            // Another turn of its session has come between.
+            before = self.before(&owner, &commission).await?;
+        }
+    }
+
+    /// `None`: its session has another turn by now than the one that it was to come behind.
+    async fn begin_behind(
+        self: &Arc<Self>,
+        (owner, commission): (&Owner, &Commission),
+        (created, definition, head): (Created, Arc<Definition>, Option<RunId>),
+    ) -> Result<Option<Performance>, Error> {
+        let place = self.place_for(&definition.agent, commission)?;
         let id = RunId::of_digits(&commission.answer_id).unwrap_or_else(RunId::new);
-        let created = created(
-            (&commission, &definition, hash),
-            (words, previous.map(|row| row.id), user.clone()),
-        )?;
         let is_queued = commission.background && place.is_none();
         let state = if is_queued { RunState::Queued } else { RunState::Running };
-        let new = new_run((id, state, &owner), (&commission, &created), self.lease());
+        let mut new = new_run((id, state, owner), (commission, &created), self.lease());
+        new.head = head;
         let epoch = match self.gateway.store().begin_run(new).await.map_err(away)? {
             Stored::New { epoch } => epoch,
-            Stored::Known(row) => return self.once_more(&row, Ear::of(&commission)).await,
+            Stored::Known(row) => {
+                return self.once_more(&row, Ear::of(commission)).await.map(Some);
+            }
             Stored::Conflict => {
                 let message = "This `Idempotency-Key` was used for something else.";
                 return Err(Error::new(Kind::Conflict, message));
             }
+            Stored::Overtaken => return Ok(None),
         };
         if is_queued {
             self.wake.notify_one();
-            return Ok(queued(id, (created, definition)));
+            return Ok(Some(queued(id, (created, definition))));
         }
         let history = self.history(created.previous).await.map_err(halted)?;
         let run = Run::new(id, created, definition, history);
-        self.start((run, epoch), (owner, &commission), place).await
+        self.start((run, epoch), (owner.clone(), commission), place).await.map(Some)
     }
 
     /// A run that the same was asked of before, under the name that its answer has.
@@ -364,17 +331,23 @@ impl Staff {
     }
 
     /// What the run is to be, as config and tools are now.
-    fn define(
+    async fn define(
         &self,
         (owner, commission): (&Owner, &Commission),
         user: Option<&str>,
-        previous: Option<&RunRow>,
+        before: &Before,
     ) -> Result<Definition, Error> {
+        // Only who names a version or a label has to know where labels are.
+        let moved = match commission.agent.split_once('@') {
+            Some((name, _)) => self.gateway.store().agent_labels(name).await.map_err(away)?,
+            None => Vec::new(),
+        };
         let house = self.gateway.snapshot();
-        let named = find(&house.config.agents, &commission.agent, &commission.caller)?;
+        let wanted = (commission.agent.as_str(), &*moved);
+        let named = find(&house.config.agents, wanted, &commission.caller)?;
         let session = commission.wishes.session.as_deref();
         let sticky = session.or(user).unwrap_or(owner.as_str());
-        let stays = previous.filter(|row| row.agent == named.name);
+        let stays = before.last.as_ref().filter(|row| row.agent == named.name);
         let version = match (named.version, stays) {
             (Some(version), _) => version.to_owned(),
             (None, Some(row)) if named.agent.at(&row.version).is_some() => row.version.clone(),
@@ -518,6 +491,7 @@ fn new_run(
         key: commission.caller.key().to_string(),
         user: created.user.clone(),
         session: created.session.clone(),
+        head: None,
         idempotency: idempotency(commission),
         trigger: "api".to_owned(),
         labels: created.labels.clone(),
@@ -559,12 +533,6 @@ pub(super) fn followed(live: &Arc<Live>) -> Option<Performance> {
     let report: tokio::sync::watch::Receiver<Report> = live.report.subscribe();
     let (version, stream) = (live.version.clone(), live.stream);
     Some(Performance { run: live.id, version, follower, report, stream, again: None })
-}
-
-fn busy(row: &RunRow) -> Error {
-    let message =
-        format!("The session has a run that is not over: `{}` is {}.", row.id, row.state.name());
-    Error::new(Kind::Conflict, message)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]

@@ -158,6 +158,7 @@ impl Actor {
             key: self.caller.key().to_string(),
             user: created.user.clone(),
             session: None,
+            head: None,
             idempotency: None,
             trigger: "agent".to_owned(),
             labels: BTreeMap::new(),
@@ -169,7 +170,7 @@ impl Actor {
             // Its lease came with it.
             Begun::New { .. } => self.staff.new_child(self, id).await,
             Begun::Known(_) => self.staff.child(self, id).await,
-            Begun::Conflict => Ok(None),
+            Begun::Conflict | Begun::Overtaken => Ok(None),
         }
     }
 

@@ -250,6 +250,7 @@ impl Actor {
             traceparent: Some(self.traceparent("").await),
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         let done = tool.call(&invocation).await;
         done.err().map(|failure| CallError::new(failure.kind.name(), failure.message))
@@ -271,6 +272,7 @@ impl Actor {
         let message = run.cancel.as_ref().and_then(|cancel| cancel.reason.clone());
         drop(run);
         if !is_told {
+            let (ending, message) = self.ending_of(ending, message).await;
             let Ending { state, reason } = ending;
             events.push(Event::Ended { state, reason, message, degraded: false, at: now() });
             self.close(events).await?;
@@ -302,6 +304,19 @@ impl Actor {
             _ => self.live.voice.end(&name, finish, since(usage, self.before)),
         }
         Ok(Rest::Over(state))
+    }
+
+    /// A last word that is not what the schema demands is none.
+    async fn ending_of(&self, ending: Ending, message: Option<String>) -> (Ending, Option<String>) {
+        let answer = self.journal.run().await.answer();
+        let is_last_word = ending.state == RunState::Incomplete && !answer.is_empty();
+        match self.is_as_demanded(&answer).err().filter(|_| is_last_word) {
+            None => (ending, message),
+            Some(wrong) => {
+                let (state, reason) = (RunState::Failed, Some(StopReason::InvalidOutput));
+                (Ending { state, reason }, Some(super::ask::invalid(&wrong)))
+            }
+        }
     }
 
     async fn counts_end(&self) {

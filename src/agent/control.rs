@@ -199,7 +199,7 @@ impl Staff {
         let reopened = self.gateway.store().reopen_letter(&letter.id, (error, attempts)).await;
         reopened.map_err(away)?;
         let told = |it: Failure| json!({"outcome": it.kind.name(), "message": it.message});
-        Ok(tried?.map_or_else(told, |result| result))
+        Ok(tried?.unwrap_or_else(told))
     }
 
     async fn try_letter(&self, letter: &LetterRow) -> Result<Result<Value, Failure>, Error> {
@@ -227,6 +227,7 @@ impl Staff {
             traceparent: None,
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
+            listener: None,
         };
         Ok(tool.call(&invocation).await.map(|output| {
             let text: String = output.parts.iter().filter_map(Part::as_text).collect();

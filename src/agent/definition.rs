@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::canon::{Effect, Tool};
 use crate::config::{
     self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnUnknown,
-    StreamMode,
+    Planner, StreamMode,
 };
 use crate::store::hex;
 use crate::tool::Toolbox;
@@ -29,6 +29,8 @@ pub struct Definition {
     pub client_system: bool,
     pub compensates: bool,
     pub degraded: Option<String>,
+    #[serde(default)]
+    pub planner: Planner,
     pub stream: StreamMode,
     pub output_schema: Option<Value>,
     pub require_tools: Vec<String>,
@@ -119,6 +121,7 @@ impl Definition {
             client_system: agent.client_system,
             compensates: agent.compensates,
             degraded: agent.degraded.clone(),
+            planner: agent.planner,
             stream: agent.stream,
             output_schema: agent.output_schema.clone(),
             require_tools: agent.require_tools.clone(),

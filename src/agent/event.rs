@@ -78,8 +78,9 @@ pub enum Event {
         #[serde(default)]
         outcome: String,
     },
+    /// What is to be done, step by step; nothing where no plan was made.
     #[serde(rename = "plan.created")]
-    Planned { steps: Vec<String> },
+    Planned { steps: Vec<String>, usage: Usage, cost: Option<u64> },
     /// The model wants a tool called.
     #[serde(rename = "tool.requested")]
     Requested(Box<Requested>),

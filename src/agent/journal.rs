@@ -233,7 +233,8 @@ fn totals(before: Totals, events: &[Event]) -> Totals {
             Event::Requested(_) => totals.tool_calls += 1,
             Event::Answered { usage, cost, .. }
             | Event::AskFailed { usage, cost, .. }
-            | Event::Compacted { usage, cost, .. } => {
+            | Event::Compacted { usage, cost, .. }
+            | Event::Planned { usage, cost, .. } => {
                 totals.tokens_in += usage.input_total();
                 totals.tokens_out += usage.output;
                 totals.cost += cost.unwrap_or_default();

@@ -20,8 +20,10 @@ mod news;
 mod observe;
 mod people;
 mod perform;
+mod plan;
 mod post;
 pub mod run;
+mod session;
 mod staff;
 mod trace;
 mod view;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
+pub use self::admit::labels;
 pub use self::again::Again;
 pub use self::control::{Along, Told, Verdict, may_decide};
 use self::staff::Staff;

@@ -134,6 +134,7 @@ fn keep(traces: &Traces, run: &Run, span: Option<RunSpan>) {
 
 /// What an operator wants to know of an entry, if anything. Nothing of what was said stands in it.
 fn said<'a>(run: &'a Run, event: &'a Event, at: u64) -> Option<Said<'a>> {
+    let tool = |id: &'a str, outcome: &'a str| Some(of_call(run, id, outcome, at));
     let plain = |outcome| Some(Said { outcome, ..Said::default() });
     match event {
         Event::Started { .. } | Event::Resumed { .. } | Event::Unpaused { .. } => plain("running"),
@@ -142,21 +143,17 @@ fn said<'a>(run: &'a Run, event: &'a Event, at: u64) -> Option<Said<'a>> {
             Some(Said { outcome: "ok", model: Some(model), millis, ..Said::default() })
         }
         Event::AskFailed { code, .. } => plain(code),
-        Event::Done { id, cached, .. } => {
-            of_call(run, id, if *cached { "cached" } else { "ok" }, at)
-        }
-        Event::Failed { id, error, .. } | Event::Refused { id, error } => {
-            of_call(run, id, &error.kind, at)
-        }
-        Event::Unknown { id } => of_call(run, id, "unknown", at),
-        Event::Resolved { id, .. } => of_call(run, id, "resolved", at),
-        Event::ApprovalAsked { id, .. } => of_call(run, id, "waiting_approval", at),
-        Event::Approved { id, .. } => of_call(run, id, "approved", at),
+        Event::Done { id, cached, .. } => tool(id, if *cached { "cached" } else { "ok" }),
+        Event::Failed { id, error, .. } | Event::Refused { id, error } => tool(id, &error.kind),
+        Event::Unknown { id } => tool(id, "unknown"),
+        Event::Resolved { id, .. } => tool(id, "resolved"),
+        Event::ApprovalAsked { id, .. } => tool(id, "waiting_approval"),
+        Event::Approved { id, .. } => tool(id, "approved"),
         Event::Rejected { id, expired, .. } => {
-            of_call(run, id, if *expired { "expired" } else { "denied" }, at)
+            tool(id, if *expired { "expired" } else { "denied" })
         }
-        Event::InputAsked { id, .. } => of_call(run, id, "waiting_input", at),
-        Event::InputGiven { id, .. } => of_call(run, id, "answered", at),
+        Event::InputAsked { id, .. } => tool(id, "waiting_input"),
+        Event::InputGiven { id, .. } => tool(id, "answered"),
         Event::Handoff { to, .. } | Event::AgentFallback { to, .. } => plain(to),
         Event::ChildStarted { agent, .. } => plain(agent),
         Event::ChildDone { state, .. } => plain(state.name()),
@@ -174,15 +171,15 @@ fn said<'a>(run: &'a Run, event: &'a Event, at: u64) -> Option<Said<'a>> {
     }
 }
 
-fn of_call<'a>(run: &'a Run, id: &'a str, outcome: &'a str, at: u64) -> Option<Said<'a>> {
+fn of_call<'a>(run: &'a Run, id: &'a str, outcome: &'a str, at: u64) -> Said<'a> {
     let call = run.call(id);
-    Some(Said {
+    Said {
         outcome,
         tool: call.map(|call| call.request.tool.as_str()),
         call: Some(id),
         millis: call.and_then(|call| call.began).map(|began| at.saturating_sub(began)),
         ..Said::default()
-    })
+    }
 }
 
 fn seconds(millis: u64) -> f64 {
@@ -194,7 +191,7 @@ fn asked<'a>(run: &'a Run, id: &str) -> Option<(&'a str, u64)> {
     let call = run.call(id)?;
     let Stage::Pending { expires_at, .. } = &call.stage else { return None };
     let tool = run.definition.members.values().find_map(|it| it.tool(&call.request.tool))?;
-    let patience = tool.approval.as_ref().map_or(usual_approval().expires, |it| it.expires);
+    let patience = tool.approval.as_ref().map_or_else(|| usual_approval().expires, |it| it.expires);
     let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     Some((&tool.name, expires_at.saturating_sub(patience)))
 }
@@ -206,14 +203,14 @@ pub(super) fn audits(run: &Run, events: &[Event]) -> Vec<Audit> {
 }
 
 fn audit(run: &Run, event: &Event) -> Option<Audit> {
-    match event {
-        Event::Done { id, .. } => acted(run, id, "ok"),
+    Some(match event {
+        Event::Done { id, .. } => acted(run, id, "ok")?,
         // That nobody knew what became of it stands there already.
-        Event::Failed { id, .. } if is_unknown(run, id) => None,
+        Event::Failed { id, .. } if is_unknown(run, id) => return None,
         Event::Failed { id, error, .. } | Event::Refused { id, error } => {
-            acted(run, id, &error.kind)
+            acted(run, id, &error.kind)?
         }
-        Event::Unknown { id } => acted(run, id, "unknown"),
+        Event::Unknown { id } => acted(run, id, "unknown")?,
         Event::UndoDone { id, error } => {
             let undo = run.undoable.iter().find(|undo| undo.id == *id)?;
             let outcome = error.as_ref().map_or("ok", |error| &error.kind);
@@ -253,8 +250,8 @@ fn audit(run: &Run, event: &Event) -> Option<Audit> {
         }
         Event::Paused { by } => row(run, by, "run.pause", json!({})),
         Event::Unpaused { by } => row(run, by, "run.resume", json!({})),
-        _ => None,
-    }
+        _ => return None,
+    })
 }
 
 /// What an agent has done, or was kept from. That it has read something is no action.
@@ -273,7 +270,7 @@ fn acted(run: &Run, id: &str, outcome: &str) -> Option<Audit> {
         (Some(_), None) => "allowed",
     };
     let about = json!({"decision": decision, "outcome": outcome, "approval": call.approval});
-    row(run, &agent(run), "tool.call", with(about, Some(call)))
+    Some(row(run, &agent(run), "tool.call", with(about, Some(call))))
 }
 
 fn is_unknown(run: &Run, id: &str) -> bool {
@@ -296,19 +293,19 @@ fn agent(run: &Run) -> String {
     format!("agent:{}", run.active)
 }
 
-fn row(run: &Run, who: &str, what: &str, mut about: Value) -> Option<Audit> {
+fn row(run: &Run, who: &str, what: &str, mut about: Value) -> Audit {
     about["agent"] = json!(run.active);
     about["agent_version"] = json!(run.created.version);
     about["key"] = run.created.caller.get("key").cloned().unwrap_or_default();
     about["user"] = json!(run.created.user);
-    Some(Audit {
+    Audit {
         at: SystemTime::now(),
         who: who.to_owned(),
         what: what.to_owned(),
         subject: format!("run:{}", run.id),
         before: None,
         after: Some(about.to_string()),
-    })
+    }
 }
 
 /// Of arguments, in whatever order they stand.

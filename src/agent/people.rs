@@ -11,7 +11,7 @@ use super::event::{CallError, Event, Requested};
 use super::journal::{Beside, Halt, now};
 use super::run::Call;
 use super::voice;
-use crate::canon::RunId;
+use crate::canon::{RunId, StopReason};
 use crate::config::Approval;
 use crate::store::hex;
 use crate::store::runs::NewApproval;
@@ -125,6 +125,14 @@ impl Actor {
     pub(super) async fn review(&self, id: &str, confidence: Option<u32>) -> Result<(), Halt> {
         let id = Some(id.to_owned());
         self.journal.append(vec![Event::Review { id, confidence }]).await
+    }
+
+    /// Something that the run needs is not what it was when the run began: a person is to bring it
+    /// back, and has the run go on.
+    pub(super) async fn is_unavailable(&self, id: Option<&str>, what: &str) -> Result<(), Halt> {
+        let reason = StopReason::DefinitionUnavailable.name();
+        let reason = format!("{reason}: `{what}` is not what it was when the run began");
+        self.escalate(id, reason).await
     }
 
     pub(super) async fn ask_approval(

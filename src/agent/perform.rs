@@ -1,5 +1,7 @@
 //! Calls the tools that a model may call, and tells what came of it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -10,7 +12,7 @@ use super::event::{CallError, Doer, Event, Requested, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::voice;
 use crate::canon::{Content, Effect, Part, RunId};
-use crate::config::OnUnknown;
+use crate::config::{ContextTerms, OnUnknown};
 use crate::store::hex;
 use crate::store::runs::NewLetter;
 use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool};
@@ -64,8 +66,8 @@ impl Actor {
         answer: Option<Value>,
     ) -> Result<(), Halt> {
         let Some(tool) = self.staff.toolbox().get(&request.tool) else {
-            let error = CallError::new("unavailable", "The tool is not there any more.");
-            return self.failed(request, (error, 0), None).await;
+            // It has begun, and only its own tool can say what became of it.
+            return self.is_unavailable(Some(&request.id), &request.tool).await;
         };
         let run = self.journal.run().await;
         let deadline = until(&run, tool.terms.timeout * tool.terms.retry.attempts.max(1) * 2);
@@ -75,10 +77,11 @@ impl Actor {
         let invocation = Invocation {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
-            user: Some(user.as_deref().unwrap_or_else(|| self.live.owner.as_str()).into()),
+            user: Some(self.whose(user.as_deref())),
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer,
+            listener: None,
         };
         let clock = Instant::now();
         let done = tool.call(&invocation).await;
@@ -98,19 +101,31 @@ impl Actor {
         }
     }
 
+    /// Whose limits count and whose results are remembered: a user of the config is one person by
+    /// whatever key, and one that a client names is one of its own.
+    fn whose(&self, user: Option<&str>) -> Arc<str> {
+        let owner = self.live.owner.as_str();
+        match user {
+            Some(user) if self.caller.user().is_some_and(|own| **own == *user) => user.into(),
+            Some(user) => format!("{owner}/{user}").into(),
+            None => owner.into(),
+        }
+    }
+
     async fn done(&self, request: &Requested, (tool, output): (&Tool, Output)) -> Result<(), Halt> {
         let bytes = output.raw.len() as u64;
         self.purse.take_bytes(bytes);
-        let tokens = {
-            let run = self.journal.run().await;
-            run.member().map_or(6000, |member| member.context.tool_result_tokens)
-        };
+        let run = self.journal.run().await;
+        let Some(member) = run.member() else { return Ok(()) };
+        let (terms, route) = (member.context.clone(), member.route.clone());
+        drop(run);
+        let count = |text: &str| self.staff.gateway.count(&self.caller, &route, text);
         let blob = hex(&Sha256::digest(&output.raw));
         let mut cut = output.truncated;
         let parts: Vec<Part> = output
             .parts
             .into_iter()
-            .map(|part| shown(part, (tokens, &blob, &mut cut), tool, &request.key))
+            .map(|part| shown(part, (&terms, &blob, &mut cut), (tool, &request.key), &count))
             .collect();
         let text: String = parts.iter().filter_map(Part::as_text).collect();
         let item = voice::mcp_call(&request.id, &request.alias, &request.args, Ok(&text));
@@ -223,6 +238,7 @@ impl Actor {
             traceparent: Some(self.traceparent(&request.id).await),
             deadline,
             answer: None,
+            listener: None,
         };
         let by = format!("probe:{probe}");
         let id = request.id.clone();
@@ -272,12 +288,22 @@ impl Actor {
 }
 
 /// A part of a result as the model is shown it.
-fn shown(part: Part, (tokens, blob, cut): (u64, &str, &mut bool), tool: &Tool, salt: &str) -> Part {
+fn shown(
+    part: Part,
+    (terms, blob, cut): (&ContextTerms, &str, &mut bool),
+    (tool, salt): (&Tool, &str),
+    count: &dyn Fn(&str) -> u64,
+) -> Part {
     let Content::Text { text, .. } = &part.content else { return part };
-    let count = |text: &str| (text.len() as u64).div_ceil(4);
     let handle = format!("{BLOB}{}", &blob[..16]);
     let mut shown = text.clone();
-    if let Some(shorter) = tool::text::cut(text, tokens, &handle, &count) {
+    if tool.terms.scored
+        && let Some(best) = tool::text::chunks_of_json(text, terms.retrieval_tokens, count)
+    {
+        *cut = true;
+        shown = best;
+    }
+    if let Some(shorter) = tool::text::cut(&shown, terms.tool_result_tokens, &handle, count) {
         *cut = true;
         shown = shorter;
     }

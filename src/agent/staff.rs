@@ -459,7 +459,8 @@ impl Staff {
         let before = run.usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
-        let only_final = stream == StreamMode::Final || !streams;
+        let only_final =
+            stream == StreamMode::Final || definition.output_schema.is_some() || !streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
         let (report, is_background) = (report(&run), run.created.wishes.background);
@@ -506,8 +507,14 @@ impl Staff {
 
     /// How a run began, what has happened since, and when the last of it did.
     pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
+        let known = self.known_entries(id).await?;
+        known.ok_or_else(|| Halt::Store(format!("the journal of {id} is not there")))
+    }
+
+    /// The same; `None` where there is no such run.
+    async fn known_entries(&self, id: RunId) -> Result<Option<(Created, Vec<Event>, u64)>, Halt> {
         let rows = self.rows(id).await?;
-        let last_at = rows.last().map_or(0, |row| row.at);
+        let Some(last_at) = rows.last().map(|row| row.at) else { return Ok(None) };
         let read = |data: &str| {
             serde_json::from_str::<Event>(data)
                 .map_err(|error| Halt::Store(format!("an entry of {id} makes no sense: {error}")))
@@ -517,7 +524,7 @@ impl Staff {
         let Some(Event::Created(created)) = events.next() else {
             return Err(Halt::Store(format!("the journal of {id} has no beginning")));
         };
-        Ok((*created, events.collect(), last_at))
+        Ok(Some((*created, events.collect(), last_at)))
     }
 
     /// A whole journal.
@@ -536,7 +543,8 @@ impl Staff {
     pub(super) async fn history(&self, last: Option<RunId>) -> Result<Vec<Message>, Halt> {
         let (mut turns, mut next) = (Vec::new(), last);
         while let Some(id) = next.take().filter(|_| turns.len() < MOST_TURNS) {
-            let (created, events, _) = self.entries(id).await?;
+            // What is older than runs are kept is forgotten.
+            let Some((created, events, _)) = self.known_entries(id).await? else { break };
             next = created.previous;
             turns.push((id, created, events));
         }

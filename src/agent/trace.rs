@@ -202,13 +202,11 @@ impl Cutter<'_> {
         if run.finished.is_some() || created.compensates || (is_made && !self.is_all) {
             return None;
         }
-        match run.is_at_rest() {
-            Some(state) => self.is_all.then(|| Self::stretch(run, stretch, (state, None), last)),
-            None => {
-                let span = Self::stretch(run, stretch, (RunState::Running, None), last);
-                Some(RunSpan { error: Some("interrupted".to_owned()), ..span })
-            }
+        if let Some(state) = run.is_at_rest() {
+            return self.is_all.then(|| Self::stretch(run, stretch, (state, None), last));
         }
+        let span = Self::stretch(run, stretch, (RunState::Running, None), last);
+        Some(RunSpan { error: Some("interrupted".to_owned()), ..span })
     }
 
     fn stretch(
@@ -246,10 +244,10 @@ impl Cutter<'_> {
         if let Some(finish) = run.finish.filter(|_| state.is_over()) {
             facts.push((Fact::FinishReasons, Told::List(vec![finish.traced_as().to_owned()])));
         }
-        let cost = run.cost.saturating_sub(stretch.cost);
-        facts.extend(used(&since(run.usage, stretch.usage), Some(cost)));
+        // What it cost stands on the calls of models, so that a sum over spans counts nothing twice.
+        facts.extend(used(&since(run.usage, stretch.usage), None));
         let failed = matches!(state, RunState::Failed | RunState::Expired);
-        let why = reason.map_or(state.name(), StopReason::name);
+        let why = reason.map_or_else(|| state.name(), StopReason::name);
         RunSpan {
             step: RunStep::Agent,
             of: created.agent.clone(),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::canon::{ChatRequest, Content, Message, Role, ToolResult};
 
 /// What a client has said, sorted by whom it is for.
+#[derive(Debug, Clone)]
 pub(super) struct Words {
     /// What is new in a session.
     pub(super) fresh: Vec<Message>,

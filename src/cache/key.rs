@@ -51,6 +51,16 @@ pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
     canon.finish()
 }
 
+/// All around a question, and `more`, in bytes that are different for different ones.
+pub(super) fn around(setting: &Setting<'_>, more: &[&[u8]]) -> Vec<u8> {
+    let mut canon = Canon::of(setting, b'l');
+    canon.bytes(b'd', setting.body.0.name().as_bytes());
+    for part in more {
+        canon.bytes(b'm', part);
+    }
+    canon.0
+}
+
 /// The digest of a question to a chat model, whatever dialect it came in, and streamed or not.
 pub fn of_chat(setting: &Setting<'_>, request: &ChatRequest) -> Digest {
     digest(setting, request, &request.messages, b'c')
@@ -140,7 +150,7 @@ pub fn of_embeddings(setting: &Setting<'_>, request: &EmbedRequest) -> Digest {
 impl Canon {
     fn of(setting: &Setting<'_>, kind: u8) -> Self {
         let Setting { tenant, policy, targets, headers, body: _ } = setting;
-        let mut canon = Self(Vec::with_capacity(1024));
+        let mut canon = Self(Vec::with_capacity(512));
         canon.0.push(kind);
         canon.bytes(b't', tenant.as_bytes());
         canon.bytes(b'p', *policy);

@@ -6,27 +6,36 @@
 
 mod exact;
 pub mod key;
+mod literal;
 mod plain;
 mod rules;
 mod semantic;
 mod single_flight;
 mod tape;
+mod template;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 pub use exact::{Entry, Exact, Kept, Scope, Stock};
 pub use key::Digest;
+pub use literal::{Literal, Literals, Wording};
 pub use rules::{Leave, is_storable, may_be_asked};
 pub use semantic::{Index, Near};
 pub use single_flight::{Flights, Lead, Seat};
 pub use tape::{Follower, Next, Tape};
+pub use template::Template;
+
+/// The share of memory for questions as they came: one in so many parts.
+const LITERAL: usize = 4;
 
 /// The answers of one process.
 #[derive(Debug)]
 pub struct Cache {
     pub exact: Exact,
+    pub literals: Literals,
     pub flights: Arc<Flights>,
     pub index: Index,
 }
@@ -35,13 +44,31 @@ pub struct Cache {
 
 impl Cache {
     pub fn new(max_bytes: usize) -> Self {
-        Self { exact: Exact::new(max_bytes), flights: Arc::default(), index: Index::default() }
+        let literal = max_bytes / LITERAL;
+        Self {
+            exact: Exact::new(max_bytes - literal),
+            literals: Literals::new(literal),
+            flights: Arc::default(),
+            index: Index::default(),
+        }
+    }
+
+    /// The answer to a question that came before with the same words, and those words.
+    pub fn recall(
+        &self,
+        wording: &Wording,
+        (ttl, now): (Duration, SystemTime),
+    ) -> Option<(Arc<Literal>, Arc<Entry>)> {
+        let literal = self.literals.find(wording)?;
+        let entry = self.exact.get(&literal.digest, ttl, now)?;
+        literal.is_given(&entry).then_some((literal, entry))
     }
 
     /// Forgets all answers of this scope; how many those were.
     pub fn purge(&self, scope: &Scope) -> usize {
         let gone = self.exact.purge(scope);
         self.index.forget(|digest| gone.contains(digest));
+        self.literals.forget(&gone);
         gone.len()
     }
 }

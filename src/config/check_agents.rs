@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, report: &Report) {
         }
         check_fallback(config, name, report);
     }
-    check_summarisers(config, report);
+    check_helpers(config, report);
     for (name, tool) in &config.tools {
         check_tool(config, (name, tool), report);
     }
@@ -250,7 +250,7 @@ fn check_fallback(config: &Config, name: &str, report: &Report) {
 }
 
 /// One that all agents have from the defaults is complained of once, where it stands.
-fn check_summarisers(config: &Config, report: &Report) {
+fn check_helpers(config: &Config, report: &Report) {
     let mut told = BTreeSet::new();
     for (name, agent) in &config.agents {
         let path = child("agents", name);
@@ -259,13 +259,19 @@ fn check_summarisers(config: &Config, report: &Report) {
             .versions
             .iter()
             .map(|(version, agent)| (child(&format!("{path}.versions"), version), agent));
-        for (path, agent) in std::iter::once(first).chain(versions) {
-            let Some(summariser) = &agent.context.summariser else { continue };
-            let own = format!("{path}.context.summariser");
-            let general = "agent_engine.defaults.context.summariser".to_owned();
+        let definitions = std::iter::once(first).chain(versions);
+        let helpers = definitions.flat_map(|(path, agent)| {
+            let terms = &agent.context;
+            [("summariser", &terms.summariser), ("overflow", &terms.overflow)]
+                .map(|(key, route)| (path.clone(), key, route))
+        });
+        for (path, key, route) in helpers {
+            let Some(route) = route else { continue };
+            let own = format!("{path}.context.{key}");
+            let general = format!("agent_engine.defaults.context.{key}");
             let path = [own, general].into_iter().find(|path| report.mentions(path));
             if let Some(path) = path.filter(|path| told.insert(path.clone()))
-                && let Err(message) = find_model(config, summariser)
+                && let Err(message) = find_model(config, route)
             {
                 report.problem(&path, message);
             }
@@ -302,6 +308,17 @@ fn check_exposed(config: &Config, report: &Report) {
     for (position, pattern) in config.mcp.tools.iter().enumerate() {
         if let Err(message) = find_tool(config, pattern) {
             report.problem(&format!("mcp.expose.tools[{position}]"), message);
+        }
+    }
+    for (key, patterns) in [("resources", &config.mcp.resources), ("prompts", &config.mcp.prompts)]
+    {
+        for (position, pattern) in patterns.iter().enumerate() {
+            let server = pattern.split_once('.').map_or("", |(server, _)| server);
+            let is_there = config.tools.get(server).is_some_and(|it| it.kind.name() == "mcp");
+            if !is_there {
+                let message = format!("\"{pattern}\" is of no server: write \"SERVER.*\"");
+                report.problem(&format!("mcp.expose.{key}[{position}]"), message);
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ pub mod watch;
 pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use agent::{
     Agent, AgentBudget, AgentEngine, AgentLimits, Band, Confidence, ContextTerms, Durability,
-    HandoffInput, OnLeave, OnUnknown, SessionConflict, StreamMode,
+    HandoffInput, OnLeave, OnUnknown, Planner, SessionConflict, StreamMode,
 };
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cache::{Cache, CacheMode, CacheTerms, Charge, RouteCache, RouteSemantic, Semantic, Share};
@@ -85,6 +85,7 @@ pub use tool::{
     McpTransport, OpenApiTool, Piece, Pin, Retry, SqlTemplate, SqlTool, TextTemplate, Tool,
     ToolAuth, ToolCache, ToolKind, ToolLimits, Undo, UrlTemplate, Web,
 };
+pub use value::is_name;
 
 use problem::{Lines, Report};
 use reader::{Field, Section};

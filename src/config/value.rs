@@ -150,7 +150,7 @@ pub(super) fn digest(value: &DeValue<'_>) -> Result<[u8; 32], String> {
 }
 
 /// Whether a provider, route or key may be called this.
-pub(super) fn is_name(name: &str) -> bool {
+pub fn is_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     !name.is_empty() && name.chars().all(allowed)
 }

@@ -105,6 +105,8 @@ pub(super) struct Asked {
     pub(super) request: ChatRequest,
     /// Tool calls or results that stood alone were completed.
     pub(super) repaired: bool,
+    /// What the client did not carry was put back into it.
+    pub(super) restored: bool,
     /// It asked for more output than the route allows.
     pub(super) capped: bool,
 }
@@ -334,7 +336,12 @@ impl Question {
         // Nothing that our words do not say, and so the same question as one that is as plain.
         let body = Payload::from(Bytes::from_static(b"{}"));
         let mut question = Self::new((body, held), envelope, &HeaderMap::new(), None);
-        let _ = question.chat.set(Ok(Asked { request, repaired: false, capped: false }));
+        let _ = question.chat.set(Ok(Asked {
+            request,
+            repaired: false,
+            restored: false,
+            capped: false,
+        }));
         (question.rewritten, question.own) = (true, true);
         question
     }
@@ -492,9 +499,10 @@ impl Question {
         {
             asked.cap(most);
         }
-        if let (Ok(Asked { request, .. }), Some(owner)) = (&mut asked, call.owner()) {
+        if let (Ok(Asked { request, restored, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
-            if !missing.is_empty() {
+            *restored = !missing.is_empty();
+            if *restored {
                 let kept = call.gateway.shelf.keepsakes(&owner, &missing).await;
                 keepsake::restore(&mut request.messages, &kept);
             }
@@ -509,7 +517,7 @@ impl Question {
         let read = client.read_request(&self.payload.to_bytes()).map(|request| {
             let (model, stream) = (self.envelope.model.clone(), self.envelope.stream);
             let request = ChatRequest { model, stream, ..request };
-            Asked { request, repaired: false, capped: false }
+            Asked { request, repaired: false, restored: false, capped: false }
         });
         self.chat = read.into();
     }
@@ -531,13 +539,13 @@ impl Question {
         request.model.clone_from(&self.envelope.model);
         request.stream = self.envelope.stream;
         let Err(orphan) = pairs::check(&request.messages) else {
-            return Ok(Asked { request, repaired: false, capped: false });
+            return Ok(Asked { request, repaired: false, restored: false, capped: false });
         };
         if tool_pairs == Some(ToolPairs::Strict) {
             return Err(Misread::new(orphan.to_string()));
         }
         request.messages = pairs::repair(request.messages);
-        Ok(Asked { request, repaired: true, capped: false })
+        Ok(Asked { request, repaired: true, restored: false, capped: false })
     }
 }
 

@@ -169,18 +169,23 @@ impl Measure<'_> {
         let eligible =
             targets.filter(|(place, target)| !barred.contains(place) && call.may_use(target));
         for (_, target) in eligible {
-            let demand = self.demand(call, target);
+            let output = self.output(call, target);
+            let demand = self.demand_of(call, (target, output));
             most.tokens = most.tokens.max(demand.tokens);
             most.nanos = most.nanos.max(demand.nanos);
             most.priced &= demand.priced;
-            room = room.max(self.output(call, target));
+            room = room.max(output);
         }
         (most, room)
     }
 
     /// What it may come to with this target.
     pub(super) fn demand(&self, call: &Call, target: &Target) -> Demand {
-        let (input, output) = (self.input(target), self.output(call, target));
+        self.demand_of(call, (target, self.output(call, target)))
+    }
+
+    fn demand_of(&self, call: &Call, (target, output): (&Target, u64)) -> Demand {
+        let input = self.input(target);
         let usage = Usage { input, output, ..Usage::default() };
         let price = target.info.price.as_ref();
         Demand {

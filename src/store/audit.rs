@@ -168,7 +168,7 @@ pub(super) fn wait(database: &mut Database, changes: &[Audit]) -> Result<(), Fau
         written.extend_from_slice(values![millis(*at), who, what, subject, before, after]);
     }
     let insert = "INSERT INTO audit_waiting (at, who, what, subject, before, after) VALUES";
-    database.insert((insert, ""), 6, &written, |_| Ok(()))?;
+    database.insert((insert, ""), 6, &written)?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! piece of [`Backend`] to put in.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -143,16 +144,57 @@ impl Database {
 
     /// Puts in as many rows as there are values for, `width` each, several with one statement, which
     /// `head` and `tail` stand around.
-    pub(super) fn insert<T>(
+    pub(super) fn insert(
         &mut self,
-        (head, tail): (&str, &str),
+        statement: (&str, &str),
         width: usize,
         values: &[Value<'_>],
+    ) -> Result<(), Fault> {
+        match self {
+            Self::Sqlite(connection) => insert_each(connection, statement, (width, values), |_| ()),
+            Self::Postgres(_) => {
+                self.insert_several(statement, (width, values), |_| Ok(())).map(|_| ())
+            }
+        }
+    }
+
+    /// The same for rows that have an id, as the first of their values, and are given a position:
+    /// where each of them stands, in their order. `None` for one whose id is there already, which
+    /// is left as it is.
+    pub(super) fn insert_new(
+        &mut self,
+        head: &str,
+        width: usize,
+        values: &[Value<'_>],
+    ) -> Result<Vec<Option<i64>>, Fault> {
+        const ONCE: &str = "ON CONFLICT (id) DO NOTHING";
+        if let Self::Sqlite(connection) = self {
+            // What a statement returns it returns by a trigger, and one with a trigger keeps each
+            // page that it changes, to be able to take it back: a file of its own, page by page.
+            let mut positions = Vec::with_capacity(values.len() / width);
+            let position = |is_new: bool| is_new.then(|| connection.last_insert_rowid());
+            let note = |is_new| positions.push(position(is_new));
+            insert_each(connection, (head, ONCE), (width, values), note)?;
+            return Ok(positions);
+        }
+        let tail = format!("{ONCE} RETURNING id, position");
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let found = self.insert_several((head, &tail), (width, values), read)?;
+        let mut found: HashMap<String, i64> = found.into_iter().collect();
+        let ids = values.chunks_exact(width).map(|row| match row.first() {
+            Some(Value::Text(id)) => id,
+            _ => "",
+        });
+        // One that stands there twice is new once.
+        Ok(ids.map(|id| found.remove(id)).collect())
+    }
+
+    fn insert_several<T>(
+        &mut self,
+        (head, tail): (&str, &str),
+        (width, values): (usize, &[Value<'_>]),
         mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
     ) -> Result<Vec<T>, Fault> {
-        if let Self::Sqlite(connection) = self {
-            return insert_each(connection, ((head, tail), width, values), read);
-        }
         let mut found = Vec::new();
         let mut rest = values;
         while rest.len() >= width {
@@ -242,25 +284,22 @@ impl Database {
 }
 
 /// Nothing is saved by several rows at once where no network lies between, and to find the places of
-/// many values takes SQLite long.
-fn insert_each<T>(
+/// many values takes SQLite long. `note` is told of each row whether that changed anything.
+fn insert_each(
     connection: &Connection,
-    ((head, tail), width, values): ((&str, &str), usize, &[Value<'_>]),
-    mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
+    (head, tail): (&str, &str),
+    (width, values): (usize, &[Value<'_>]),
+    mut note: impl FnMut(bool),
+) -> Result<(), Fault> {
     let places = vec!["?"; width].join(", ");
     let mut statement = connection.prepare_cached(&format!("{head} ({places}) {tail}"))?;
-    let mut found = Vec::new();
     for row in values.chunks_exact(width) {
         for (place, value) in (1..).zip(row) {
             statement.raw_bind_parameter(place, value)?;
         }
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next()? {
-            found.push(read(&Row::Sqlite(row))?);
-        }
+        note(statement.raw_execute()? > 0);
     }
-    Ok(found)
+    Ok(())
 }
 
 /// `$3` is the third value, wherever it stands; SQLite would count them as they come.

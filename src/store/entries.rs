@@ -28,15 +28,9 @@ struct Sums([i64; 12]);
 
 /// Puts calls that ended into all tables, and into none those that are there already.
 pub(super) fn settle(database: &mut Database, node: &str, rows: &[&CallRow]) -> Result<(), Fault> {
-    let mut new = Vec::with_capacity(rows.len());
-    let positions: BTreeMap<String, i64> = insert(database, rows)?.into_iter().collect();
-    for row in rows {
-        // A batch may hold one twice.
-        let is_first = !new.iter().rev().any(|(_, other): &(i64, &CallRow)| other.id == row.id);
-        if let Some(position) = positions.get(&row.id).filter(|_| is_first) {
-            new.push((*position, *row));
-        }
-    }
+    let positions = insert(database, rows)?;
+    let new = positions.into_iter().zip(rows).filter_map(|(position, row)| Some((position?, *row)));
+    let new: Vec<(i64, &CallRow)> = new.collect();
     let mut tried = Vec::new();
     for (call, row) in &new {
         for (number, attempt) in row.attempts.iter().enumerate() {
@@ -58,12 +52,13 @@ pub(super) fn settle(database: &mut Database, node: &str, rows: &[&CallRow]) -> 
     }
     let attempts = "INSERT INTO attempts
         (call, number, provider, model, outcome, status, ms, input, output, cost) VALUES";
-    database.insert((attempts, ""), 10, &tried, |_| Ok(()))?;
+    database.insert((attempts, ""), 10, &tried)?;
     charge(database, node, &new)?;
     add(database, &new)
 }
 
-fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<(String, i64)>, Fault> {
+/// The position of each that is new.
+fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<Option<i64>>, Fault> {
     let insert = r#"INSERT INTO calls (id, at, surface, stream, key, team, "user", org, route,
         agent, task, provider, model, outcome, status, input, cache_read, cache_write,
         cache_write_long, output, reasoning, audio_input, audio_output, usage_source, cost,
@@ -83,8 +78,7 @@ fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<(String, i64
         written.extend_from_slice(values![row.first_token.map(whole), bounded(row.generation)]);
         written.extend_from_slice(values![cache, purpose, row.tags()]);
     }
-    let once = "ON CONFLICT (id) DO NOTHING RETURNING id, position";
-    database.insert((insert, once), 33, &written, |row| Ok((row.get(0)?, row.get(1)?)))
+    database.insert_new(insert, 33, &written)
 }
 
 /// Everybody in whose name they were made has spent it.
@@ -109,7 +103,7 @@ fn charge(database: &mut Database, node: &str, new: &[(i64, &CallRow)]) -> Resul
         written.extend_from_slice(values![account, unit, minute, node, amount]);
     }
     let insert = "INSERT INTO spent (account, unit, minute, node, amount) VALUES";
-    database.insert((insert, ADD_SPENT), 5, &written, |_| Ok(()))?;
+    database.insert((insert, ADD_SPENT), 5, &written)?;
     Ok(())
 }
 
@@ -163,7 +157,7 @@ fn add(database: &mut Database, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
             audio_input = usage.audio_input + excluded.audio_input,
             audio_output = usage.audio_output + excluded.audio_output,
             cost = usage.cost + excluded.cost"#;
-    database.insert((insert, add), 26, &written, |_| Ok(()))?;
+    database.insert((insert, add), 26, &written)?;
     Ok(())
 }
 
@@ -178,7 +172,7 @@ pub(super) fn open(database: &mut Database, node: &str, rows: &[&CallRow]) -> Re
     }
     let insert = "INSERT INTO opens (id, node, at, row) VALUES";
     let replace = "ON CONFLICT (id) DO UPDATE SET row = excluded.row";
-    database.insert((insert, replace), 4, &written, |_| Ok(()))?;
+    database.insert((insert, replace), 4, &written)?;
     let ended = "DELETE FROM opens WHERE node = $1
         AND EXISTS (SELECT 1 FROM calls WHERE calls.id = opens.id)";
     database.execute(ended, values![node])?;

@@ -178,13 +178,13 @@ impl Worker {
         while position < end && self.end.get().is_none_or(|end| Instant::now() < *end) {
             let piece =
                 journal::read(&folder, position, end).map_err(|error| unusable(&folder, &error))?;
-            report(piece.damaged, position);
-            let (count, next) = (piece.records.len(), piece.next);
+            report(piece.lines.damaged, position);
+            let (lines, next) = (piece.lines, piece.next);
             if next == position {
                 break;
             }
             self.commit(Batch { records: piece.records, position: Some(next) })?;
-            self.journal.imported(count + piece.damaged);
+            self.journal.imported(lines.whole + lines.damaged);
             position = next;
             self.progress = Progress::At(position);
         }
@@ -251,7 +251,7 @@ impl Worker {
             let beyond = Position { segment: segment + 1, offset: 0 };
             while position < beyond {
                 let piece = journal::read(folder, position, beyond).map_err(unusable)?;
-                report(piece.damaged, position);
+                report(piece.lines.damaged, position);
                 position = piece.next;
                 self.commit(Batch { records: piece.records, position: Some(position) })?;
             }

@@ -4,7 +4,7 @@
 //! A power cut may take the last moments, as it may of the database.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -22,6 +22,8 @@ pub(super) const SEGMENT: u64 = 16 << 20;
 const WAITING: usize = 64 << 20;
 /// Lines written under one lock.
 const BURST: usize = 64;
+/// How a record begins of a call that begins: with its id.
+const OPEN: &[u8] = b"{\"open\":[\"";
 /// Bytes read at once, and so the longest line there can be.
 const CHUNK: u64 = 1 << 20;
 
@@ -51,9 +53,17 @@ pub(super) struct Position {
 
 /// Some lines, and where the next begin.
 pub(super) struct Piece {
+    /// Without the beginnings of calls that end here too.
     pub(super) records: Vec<Record<'static>>,
-    pub(super) damaged: usize,
+    pub(super) lines: Lines,
     pub(super) next: Position,
+}
+
+/// How many there were.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lines {
+    pub(super) whole: usize,
+    pub(super) damaged: usize,
 }
 
 struct Tail {
@@ -313,20 +323,47 @@ pub(super) fn read(folder: &Path, from: Position, end: Position) -> io::Result<P
     // Half a line at the end of a segment was never said to be written, and no line is as long as
     // a chunk, so neither is waited for.
     let taken = if cut == 0 { bytes.len() } else { cut };
-    let lines = bytes.get(..cut).unwrap_or_default().split(|byte| *byte == b'\n');
-    let (mut records, mut damaged) = (Vec::new(), 0);
-    for line in lines.filter(|line| !line.is_empty()) {
-        match parse(line) {
-            Some(record) => records.push(record),
-            None => damaged += 1,
-        }
-    }
+    let (records, lines) = read_lines(bytes.get(..cut).unwrap_or_default());
     let next = if is_whole && !is_last {
         Position { segment: from.segment + 1, offset: 0 }
     } else {
         Position { offset: from.offset + taken as u64, ..from }
     };
-    Ok(Piece { records, damaged, next })
+    Ok(Piece { records, lines, next })
+}
+
+/// What the lines say, backwards, so that it is known of a call that begins whether it ends among
+/// them, as most do: of such a one its beginning is not looked at.
+fn read_lines(bytes: &[u8]) -> (Vec<Record<'static>>, Lines) {
+    let (mut records, mut lines) = (Vec::new(), Lines::default());
+    let mut ended = HashSet::new();
+    for line in bytes.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty()) {
+        let Some(record) = sound(line) else {
+            lines.damaged += 1;
+            continue;
+        };
+        if opened(record).is_some_and(|id| ended.contains(id)) {
+            lines.whole += 1;
+            continue;
+        }
+        let Ok(record) = serde_json::from_slice(record) else {
+            lines.damaged += 1;
+            continue;
+        };
+        if let Record::Settled(row) = &record {
+            ended.insert(row.id.as_bytes().to_vec());
+        }
+        lines.whole += 1;
+        records.push(record);
+    }
+    records.reverse();
+    (records, lines)
+}
+
+/// Which call a record says to have begun, as far as that is plain to see.
+fn opened(record: &[u8]) -> Option<&[u8]> {
+    let rest = record.strip_prefix(OPEN)?;
+    rest.get(..rest.iter().position(|byte| *byte == b'"')?)
 }
 
 /// A checksum, the record as JSON, and a line feed, which JSON never has inside.
@@ -342,8 +379,13 @@ fn line(record: &Record<'_>) -> Option<Vec<u8>> {
 
 /// The record of a line, if every bit of it is as it was written.
 pub(super) fn parse(line: &[u8]) -> Option<Record<'static>> {
+    serde_json::from_slice(sound(line)?).ok()
+}
+
+/// The same as it is written.
+fn sound(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let (sum, record) = line.split_at_checked(9)?;
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?.trim_end(), 16).ok()?;
-    (crc32fast::hash(record) == sum).then(|| serde_json::from_slice(record).ok())?
+    (crc32fast::hash(record) == sum).then_some(record)
 }

@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     },
     Step { sqlite: include_str!("migrations/0005_directory.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0006_runs.sql"), postgres: None },
+    Step { sqlite: include_str!("migrations/0007_agent_labels.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0008_audit_waiting.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0009_deliveries.sql"), postgres: None },
 ];

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::spelling;
 use crate::canon::{Attempt, CacheUse, CallRecord, Money, Outcome, Purpose, Usage, UsageSource};
@@ -17,56 +18,56 @@ const TAGS: usize = 256;
 pub type Name = Cow<'static, str>;
 
 /// One call. Read back from the database, times are whole milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct CallRow {
     /// The call's x-request-id. A second row of the same id is no row.
     pub id: String,
-    #[serde(with = "spelling::time")]
+    #[serde(deserialize_with = "spelling::time::deserialize")]
     pub at: SystemTime,
     pub surface: Name,
     pub stream: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub key: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub team: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub user: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub org: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub route: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub agent: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub task: Option<Name>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub provider: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub model: Option<Arc<str>>,
     pub outcome: Outcome,
     pub status: u16,
     /// Of all attempts together.
-    #[serde(with = "spelling::usage")]
+    #[serde(deserialize_with = "spelling::usage::deserialize")]
     pub usage: Usage,
     pub usage_source: UsageSource,
     /// `None` is not free: nobody knows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub cost: Option<Money>,
     /// The tokens as budgets count them.
     pub counted: u64,
     /// When budgets counted it.
-    #[serde(with = "spelling::time")]
+    #[serde(deserialize_with = "spelling::time::deserialize")]
     pub settled_at: SystemTime,
-    #[serde(with = "spelling::duration")]
+    #[serde(deserialize_with = "spelling::duration::deserialize")]
     pub duration: Duration,
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "spelling::maybe")]
+    #[serde(default, deserialize_with = "spelling::maybe::deserialize")]
     pub first_token: Option<Duration>,
     pub generation: u64,
     pub cache: Name,
     pub purpose: Name,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub tags: BTreeMap<Box<str>, Box<str>>,
-    #[serde(with = "spelling::attempts")]
+    #[serde(deserialize_with = "spelling::attempts::deserialize")]
     pub attempts: Vec<Attempt>,
 }
 
@@ -128,6 +129,39 @@ pub struct Filter {
 }
 
 // === impl CallRow ===
+
+impl Serialize for CallRow {
+    /// As the list of its fields, which is half as long as with their names and soon read. What is
+    /// added goes to the end of the list, as it goes to the end of the struct, and has a default.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_tuple(27)?;
+        list.serialize_element(&self.id)?;
+        list.serialize_element(&spelling::time::nanos(self.at))?;
+        list.serialize_element(&self.surface)?;
+        list.serialize_element(&self.stream)?;
+        for name in [&self.key, &self.team, &self.user, &self.org, &self.route, &self.agent] {
+            list.serialize_element(name)?;
+        }
+        list.serialize_element(&self.task)?;
+        list.serialize_element(&self.provider)?;
+        list.serialize_element(&self.model)?;
+        list.serialize_element(&self.outcome)?;
+        list.serialize_element(&self.status)?;
+        list.serialize_element(&spelling::usage::numbers(&self.usage))?;
+        list.serialize_element(&self.usage_source)?;
+        list.serialize_element(&self.cost)?;
+        list.serialize_element(&self.counted)?;
+        list.serialize_element(&spelling::time::nanos(self.settled_at))?;
+        list.serialize_element(&spelling::duration::nanos(self.duration))?;
+        list.serialize_element(&self.first_token.map(spelling::duration::nanos))?;
+        list.serialize_element(&self.generation)?;
+        list.serialize_element(&self.cache)?;
+        list.serialize_element(&self.purpose)?;
+        list.serialize_element(&self.tags)?;
+        list.serialize_element(&spelling::attempts::Spelled(&self.attempts))?;
+        list.end()
+    }
+}
 
 impl CallRow {
     /// Whether those in whose name it was made pay for it. What the gateway asks to compare targets

@@ -4,14 +4,10 @@
 pub(super) mod time {
     use std::time::{Duration, SystemTime};
 
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer};
 
-    pub(in crate::store) fn serialize<S: Serializer>(
-        time: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        super::duration::serialize(&since, serializer)
+    pub(in crate::store) fn nanos(time: SystemTime) -> u64 {
+        super::duration::nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }
 
     pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
@@ -26,17 +22,10 @@ pub(super) mod time {
 pub(super) mod duration {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer};
 
     pub(in crate::store) fn nanos(duration: Duration) -> u64 {
         u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    pub(in crate::store) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(nanos(*duration))
     }
 
     pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
@@ -50,15 +39,7 @@ pub(super) mod duration {
 pub(super) mod maybe {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[expect(clippy::ref_option, reason = "serde hands it over so")]
-    pub(in crate::store) fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        duration.map(super::duration::nanos).serialize(serializer)
-    }
+    use serde::{Deserialize, Deserializer};
 
     pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
@@ -69,7 +50,7 @@ pub(super) mod maybe {
 
 /// The numbers of `Usage`, in their order.
 pub(super) mod usage {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde::{Deserialize, Deserializer};
 
     use crate::canon::Usage;
 
@@ -103,13 +84,6 @@ pub(super) mod usage {
         }
     }
 
-    pub(in crate::store) fn serialize<S: Serializer>(
-        usage: &Usage,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        numbers(usage).serialize(serializer)
-    }
-
     pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Usage, D::Error> {
@@ -122,23 +96,25 @@ pub(super) mod attempts {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::{duration, usage};
     use crate::canon::{Attempt, Leg, Money, Outcome};
 
     type Fields<S> = (S, S, Outcome, u16, u64, Option<[u64; 8]>, Option<Money>);
 
-    pub(in crate::store) fn serialize<S: Serializer>(
-        attempts: &[Attempt],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(attempts.iter().map(|attempt| -> Fields<&str> {
-            let Attempt { provider, model, outcome, status, elapsed, usage, cost, leg: _ } =
-                attempt;
-            let used = usage.as_ref().map(usage::numbers);
-            (provider, model, *outcome, *status, duration::nanos(*elapsed), used, *cost)
-        }))
+    /// Some attempts, spelled so.
+    pub(in crate::store) struct Spelled<'a>(pub(in crate::store) &'a [Attempt]);
+
+    impl Serialize for Spelled<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_seq(self.0.iter().map(|attempt| -> Fields<&str> {
+                let Attempt { provider, model, outcome, status, elapsed, usage, cost, leg: _ } =
+                    attempt;
+                let used = usage.as_ref().map(usage::numbers);
+                (provider, model, *outcome, *status, duration::nanos(*elapsed), used, *cost)
+            }))
+        }
     }
 
     pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(

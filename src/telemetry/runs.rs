@@ -100,16 +100,19 @@ impl RunSpan {
                 attribute(span, names.fact(*fact), told);
             }
             if let Some(before) = self.link {
-                span.message(spans::LINK, |link| {
-                    link.bytes(1, &self.trace.to_be_bytes());
-                    link.bytes(2, &before.to_be_bytes());
-                });
+                span.message(spans::LINK, |link| self.link(link, before));
             }
             if let Some(error) = &self.error {
                 spans::text(span, names::ERROR_TYPE, error);
                 span.message(spans::STATUS, |status| status.varint(spans::CODE, spans::ERROR));
             }
         });
+    }
+
+    /// `Span.Link`.
+    fn link(&self, link: &mut Message<'_>, before: u64) {
+        link.bytes(1, &self.trace.to_be_bytes());
+        link.bytes(2, &before.to_be_bytes());
     }
 
     fn kind(&self) -> u64 {

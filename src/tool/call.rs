@@ -170,7 +170,11 @@ impl Tool {
         };
         if answer.is_error {
             let said: Vec<&str> = answer.parts.iter().filter_map(Part::as_text).collect();
-            return Err(soft(&said.join("\n")));
+            let failure = soft(&said.join("\n"));
+            return Err(match self.verbatim(&answer.raw) {
+                Some(said) if !answer.truncated => failure.verbatim(said),
+                _ => failure,
+            });
         }
         if let Some(error) = self.error_in(&answer) {
             return Err(soft(&error));
@@ -187,6 +191,16 @@ impl Tool {
         }
         let Answer { parts, value, raw, truncated, .. } = answer;
         Ok(Output { parts, value, raw, truncated, cached: false, attempts })
+    }
+
+    /// What a server of MCP gave, in its own words, though without what nobody sees.
+    pub fn verbatim(&self, raw: &[u8]) -> Option<Value> {
+        if !matches!(self.terms.kind, config::ToolKind::Mcp(_)) {
+            return None;
+        }
+        let mut said = serde_json::from_slice(raw).ok()?;
+        text::clean_value(&mut said);
+        Some(said)
     }
 
     /// Where `error_when` leads, if it is something.

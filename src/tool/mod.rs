@@ -90,6 +90,8 @@ pub struct Invocation {
     pub deadline: Instant,
     /// What a person has said to the question of an earlier attempt.
     pub answer: Option<Value>,
+    /// Who hears of it while it is worked at, and can be asked by servers of MCP.
+    pub listener: Option<mcp::Listener>,
 }
 
 /// Calls one tool, once: no retries, no limits, no cleaning. Dropping the future ends the attempt.
@@ -135,6 +137,11 @@ pub trait Source: Debug + Send + Sync {
     /// What is known of each tool since it was first seen, where that is watched.
     fn pins(&self) -> Vec<PinStatus> {
         Vec::new()
+    }
+
+    /// The server itself, where it is one of MCP and has more than tools.
+    fn server(&self) -> Option<Arc<mcp::Server>> {
+        None
     }
 
     /// Takes a tool as it is now for the one that is meant.
@@ -189,6 +196,8 @@ pub struct Failure {
     /// Whether something may have happened nevertheless.
     pub sent: Sent,
     pub attempts: u32,
+    /// What a server of MCP said, as it said it.
+    pub verbatim: Option<Box<Value>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -306,12 +315,17 @@ impl Failure {
     /// Before anything was sent; [`Self::sent`] says otherwise.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { kind, message, retry_after: None, sent: Sent::Never, attempts: 0 }
+        Self { kind, message, retry_after: None, sent: Sent::Never, attempts: 0, verbatim: None }
     }
 
     #[must_use]
     pub fn sent(self, sent: Sent) -> Self {
         Self { sent, ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn verbatim(self, said: Value) -> Self {
+        Self { verbatim: Some(Box::new(said)), ..self }
     }
 
     #[must_use]

@@ -140,7 +140,9 @@ impl Gate {
             return Err(wait);
         }
         if !matches!(look, Look::Only) {
-            turns.into_iter().for_each(|(pace, window)| window.count(pace, now));
+            for (pace, window) in turns {
+                window.count(pace, now);
+            }
         }
         Ok(())
     }

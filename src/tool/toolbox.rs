@@ -25,6 +25,8 @@ const DIGEST_DIGITS: usize = 10;
 pub struct Toolbox {
     tools: BTreeMap<Arc<str>, Arc<Tool>>,
     sources: BTreeMap<Arc<str>, Entry>,
+    /// What is told of changes.
+    board: mcp::Board,
 }
 
 /// One source, and the terms by which it was made.
@@ -61,6 +63,7 @@ impl Toolbox {
     /// have counted and remembered. Fails with what is wrong with which.
     pub fn build(kit: &Kit<'_>, before: &Self) -> Result<Self, Vec<(String, String)>> {
         let (mut toolbox, mut faults) = (Self::default(), Vec::new());
+        toolbox.board = before.board.clone();
         for (name, terms) in &kit.config.tools {
             match before.same(name, terms).map_or_else(|| make((name, terms), kit, before), Ok) {
                 Ok(Made::One(tool)) => {
@@ -82,6 +85,7 @@ impl Toolbox {
 
     /// Has every source learn what tools it has.
     pub async fn refresh(&self) {
+        self.board.begin_anew();
         let sources = self.sources.values().map(|entry| entry.source.refresh());
         futures_util::future::join_all(sources).await;
     }
@@ -118,6 +122,16 @@ impl Toolbox {
 
     pub fn source(&self, name: &str) -> Option<&Arc<dyn Source>> {
         self.sources.get(name).map(|entry| &entry.source)
+    }
+
+    /// The servers that have more than tools.
+    pub fn servers(&self) -> impl Iterator<Item = Arc<mcp::Server>> {
+        self.sources.values().filter_map(|entry| entry.source.server())
+    }
+
+    /// What changes at them from now on.
+    pub fn news(&self) -> tokio::sync::broadcast::Receiver<mcp::Told> {
+        self.board.subscribe()
     }
 
     /// Whether a tool of these can be called: it, and where it comes from.
@@ -173,7 +187,7 @@ fn make(
             single((name, &terms), (&terms.description, input), query, kit)
         }
         ToolKind::Mcp(mcp) => {
-            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit)?;
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, (kit, &before.board))?;
             Ok(Made::Several(server))
         }
         ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?, kit, before)),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     MESSAGES, OTHER, ask_with, counted, open_at, question, remembering, said, told, willing,
 };
-use crate::support::client::{CHAT, chat, get, post};
+use crate::support::client::{Answer, CHAT, chat, get, post};
 use crate::support::gateway::{KEY, route};
 use crate::support::replies::{REPLY, finish, role, word};
 use crate::support::{Gateway, Script, Upstream};
@@ -49,6 +49,97 @@ async fn each_hit_has_ids_of_its_own() {
     }
     assert!(ids.iter().all(|id| id.starts_with("chatcmpl-")), "{ids:?}");
     assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+}
+
+/// The body without what is of its call only.
+fn timeless(answer: &Answer) -> String {
+    let id = answer.header("x-request-id").unwrap().replace('-', "");
+    let text = answer.text().replace(&id, "ID");
+    let mut parts = text.split("\"created\":").chain(text.split("\"created_at\":").skip(1));
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| all + part.trim_start_matches(|at: char| at.is_ascii_digit()))
+}
+
+#[tokio::test]
+async fn who_repeats_every_word_is_answered_as_who_says_the_same_in_others() {
+    let chat = json!({"model": "r", "temperature": 0, "max_tokens": 50,
+        "messages": [{"role": "user", "content": "Hi"}]});
+    let input = json!({"model": "r", "temperature": 0, "max_output_tokens": 50, "input": "Hi"});
+    let contents = json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+        "generationConfig": {"temperature": 0, "maxOutputTokens": 50}});
+    let with_stream = |body: &Value| {
+        let mut body = body.clone();
+        body["stream"] = json!(true);
+        body
+    };
+    let doors = [
+        (CHAT, chat.clone()),
+        (CHAT, with_stream(&chat)),
+        (MESSAGES, chat.clone()),
+        (MESSAGES, with_stream(&chat)),
+        ("/v1/responses", input.clone()),
+        ("/v1/responses", with_stream(&input)),
+        ("/v1beta/models/r:generateContent", contents.clone()),
+        ("/v1beta/models/r:streamGenerateContent?alt=sse", contents),
+    ];
+    let upstream = willing().await;
+    let gateway = Gateway::before(&upstream, &remembering("")).await;
+    for (path, body) in doors {
+        let ask = |text: String| post(gateway.address, path, KEY, text);
+        told(&ask(body.to_string()).await);
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let answer = ask(body.to_string()).await;
+            assert_eq!(told(&answer), "hit", "{path}");
+            answers.push(timeless(&answer));
+        }
+        let members = body.as_object().unwrap().clone().into_iter().rev();
+        let reversed = ask(Value::Object(members.collect()).to_string()).await;
+        assert_eq!(told(&reversed), "hit", "{path}");
+        answers.push(timeless(&reversed));
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{path}: {answers:#?}");
+        assert!(answers[0].contains("Hello there."), "{path}: {}", answers[0]);
+    }
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn words_that_are_known_are_guarded_as_any_are() {
+    let upstream = willing().await;
+    let gateway = Gateway::before(&upstream, &remembering("")).await;
+    let expected = ["miss", "hit", "hit", "hit"];
+    for expected in expected {
+        assert_eq!(told(&chat(&gateway, question(&json!({}))).await), expected);
+    }
+    let guard = "[guards.quiet]\nkind = \"pattern\"\nwords = [\"there\"]\nstage = [\"output\"]\n\
+                 action = \"block\"\n";
+    let guarded = remembering("").replace("cache =", "guards = [\"quiet\"]\ncache =");
+    let provider = crate::support::gateway::provider("up", &upstream);
+    let reloaded = gateway.reload(&format!("{provider}{guarded}{guard}")).await;
+    assert_eq!(reloaded.status, 200, "{}", reloaded.text());
+    for _ in 0..3 {
+        let answer = chat(&gateway, question(&json!({}))).await;
+        assert!(!answer.text().contains("there"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn words_that_are_known_get_the_answer_that_was_fetched_anew() {
+    let answers = ["first", "second"].map(|text| REPLY.replace("Hello there.", text));
+    let scripts = answers.map(|text| Script::json(200, &text));
+    let upstream = Upstream::start([("a", scripts)]).await;
+    let gateway = Gateway::before(&upstream, &remembering("")).await;
+    let ask = |mode: &'static str| {
+        let headers = [("x-switchpoint-cache", mode)];
+        let gateway = &gateway;
+        async move { said(&ask_with(gateway, &headers, question(&json!({}))).await) }
+    };
+    let mut heard = Vec::new();
+    for mode in ["on", "on", "on", "refresh", "on", "on"] {
+        heard.push(ask(mode).await);
+    }
+    assert_eq!(heard, ["first", "first", "first", "second", "second", "second"]);
 }
 
 #[tokio::test]

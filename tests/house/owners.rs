@@ -54,6 +54,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("redis", &["store"]),
     ("tokio_postgres", &["store"]),
     ("crc32fast", &["store"]),
+    ("foldhash", &["cache"]),
     ("moka", &["access", "cache", "tool", "gateway"]),
     ("cel", &["route"]),
     ("toml", &["config"]),

@@ -1,65 +1,33 @@
 """Drives the conformance suite: `conformance.py GATEWAY NODE_MODULES`; as the suite's client, it is
 called with the address of the suite's server behind that."""
-import base64, http.server, json, os, re, subprocess, sys, tempfile, threading, time
+import http.server, json, os, re, subprocess, sys, tempfile, threading, time
 import urllib.error, urllib.request
 
 KEY = "sk-conformance"
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-# As a server, what the suite asks for that a gateway of tools has none of.
+HERE = os.path.dirname(os.path.abspath(__file__))
+# What the protocol requires in each of its generations, and the server behind the gateway then.
+REVISIONS = {"2025-11-25": "old", "2026-07-28": "new"}
+# What fails and may, and why.
 NOT_OFFERED = {
-    "logging-set-level": "no logging",
-    "completion-complete": "no completion",
-    "resources": "no resources",
-    "prompts": "no prompts",
-    "tools-call-audio": "no tool of ours gives sound",
-    "tools-call-embedded-resource": "resources become text",
-    "tools-call-mixed-content": "resources become text",
-    "tools-call-with-logging": "no logging",
-    "tools-call-with-progress": "progress is that of agents",
-    "tools-call-sampling": "tools ask no models",
-    "tools-call-elicitation": "the suite's tool is its own",
-    "elicitation-": "the suite's tool is its own",
-    "json-schema-2020-12": "the suite's tool is its own",
-    "server-sse-polling": "the suite's tool is its own",
+    "tasks-": "an extension of the protocol, which is not offered",
 }
-# What it complains of that is meant so, and why.
-MEANT = {
-    "ClientElicitationSEP1034General": "a call is called off while a person is asked, and made "
-    "again with the answer: the first question stays without one",
+AS_CLIENT = {
+    "2025-11-25": """
+initialize tools_call elicitation-sep1034-client-defaults sse-retry
+json-schema-2020-12-preservation
+""",
+    "2026-07-28": """
+tools_call request-metadata sep-2322-client-request-state http-standard-headers
+http-custom-headers http-invalid-tool-headers json-schema-ref-no-deref
+json-schema-2020-12-preservation
+""",
 }
-AS_SERVER = """
-ping server-initialize tools-list tools-call-simple-text tools-call-image tools-call-error
-server-sse-multiple-streams dns-rebinding-protection
-""".split()
-AS_CLIENT = "initialize tools_call elicitation-sep1034-client-defaults sse-retry".split()
-
-
-class Desk(http.server.BaseHTTPRequestHandler):
-    """What the tools of the gateway call."""
-
-    def do_GET(self):
-        answers = {
-            "/text": (200, "text/plain", b"This is a simple text response for testing."),
-            "/image": (200, "image/png", PIXEL),
-            "/error": (500, "text/plain", b"This tool intentionally returns an error for testing"),
-        }
-        status, kind, body = answers[self.path.split("?")[0]]
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
 
 
 class House:
     """A gateway with these tools."""
 
-    def __init__(self, program, sections, expose):
+    def __init__(self, program, url):
         self.folder = tempfile.TemporaryDirectory()
         path = os.path.join(self.folder.name, "switchpoint.toml")
         with open(path, "w") as file:
@@ -78,10 +46,14 @@ kind = "demo"
 [keys.suite]
 secret = "{KEY}"
 [mcp]
-expose = {{ tools = ["{expose}"] }}
+expose = {{ tools = ["suite.*"], resources = ["suite.*"], prompts = ["suite.*"], prefix = false }}
 hosts = ["127.0.0.1", "localhost"]
 origins = ["http://localhost:*", "http://127.0.0.1:*"]
-{sections}
+[tools.suite]
+kind = "mcp"
+transport = "streamable-http"
+url = "{url}"
+sampling = true
 """
             )
         environment = {"PATH": os.environ["PATH"]}
@@ -148,73 +120,111 @@ class Client:
 
 
 def client(program, url):
-    """What the suite runs as a client: a gateway whose tools are the suite's."""
-    section = f'[tools.suite]\nkind = "mcp"\ntransport = "streamable-http"\nurl = "{url}"\n'
-    house = House(program, section, "suite.*")
+    """What the suite runs as a client: a gateway before the suite's server, and someone who uses
+    all that it has."""
+    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    house = House(program, url)
     try:
         asker, tools = Client(house.address), []
         patience = time.monotonic() + 5
         while not tools and time.monotonic() < patience:
-            tools = [tool["name"] for tool in asker.ask("tools/list")["result"]["tools"]]
+            tools = asker.ask("tools/list")["result"]["tools"]
             time.sleep(0.05)
-        for tool in tools:
-            arguments = {"a": 5, "b": 3} if "add" in tool else {}
-            asker.ask("tools/call", {"name": tool, "arguments": arguments})
+        for name, arguments in calls(tools, context):
+            asker.ask("tools/call", {"name": name, "arguments": arguments})
+        for kind, key, verb, name in (
+            ("resources", "resources", "resources/read", "uri"),
+            ("prompts", "prompts", "prompts/get", "name"),
+        ):
+            listed = asker.ask(f"{kind}/list").get("result", {}).get(key, [])
+            for thing in listed:
+                asker.ask(verb, {name: thing[name]})
     finally:
         house.end()
 
 
+def calls(tools, context):
+    """The calls that the suite wants, or one of each tool."""
+    wanted = context.get("toolCalls")
+    if wanted:
+        # That it is nothing, and that it is not there, is the same.
+        told = lambda arguments: {k: v for k, v in arguments.items() if v is not None}
+        return [(call["name"], told(call["arguments"])) for call in wanted]
+    schemas = {tool["name"]: tool["inputSchema"] for tool in tools}
+    return [(name, example(schemas, name)) for name in schemas]
+
+
+def example(schemas, name):
+    if name == "json_schema_echo":
+        return {"schema": schemas["json_schema_2020_12_tool"]}
+    if name == "json_schema_2020_12_tool":
+        return {"name": "Ada", "contactMethod": "phone", "phone": "1"}
+    given = {"string": "text", "integer": 5, "number": 3, "boolean": True, "object": {}, "array": []}
+    needed = schemas[name].get("required", []) or schemas[name].get("properties", {})
+    kinds = schemas[name].get("properties", {})
+    return {key: given.get(kinds.get(key, {}).get("type"), "text") for key in needed}
+
+
 def suite(modules, *arguments):
-    """Whether a scenario passes, and what it says."""
+    """How the suite ends, and what it says."""
     node = os.path.join(modules, ".bin", "node")
     program = os.path.join(modules, "@modelcontextprotocol", "conformance", "dist", "index.js")
     with tempfile.TemporaryDirectory() as results:
         command = [node, program, *arguments, "-o", results]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         files = [os.path.join(root, n) for root, _, names in os.walk(results) for n in names]
         checks = [c for f in files if f.endswith("checks.json") for c in json.load(open(f))]
-    said = done.stdout + done.stderr
-    failed = said.partition("Failed Checks:")[2].strip()
-    names = re.findall(r"^\s*- (\w+):", failed, re.MULTILINE)
-    for name in names:
-        print(f"note {name}: {MEANT[name]}" if name in MEANT else f"     {name}")
-    is_meant = bool(names) and all(name in MEANT for name in names)
-    passed = any(check["status"] == "SUCCESS" for check in checks)
-    return passed and (done.returncode == 0 or is_meant), failed or said[-300:]
+    return done.returncode, done.stdout + done.stderr, checks
 
 
-def tell(kind, name, passed, why):
-    print(f"{'ok  ' if passed else 'FAIL'} {kind} {name}" + ("" if passed else f": {why}"))
+def tell(kind, revision, name, passed, why=""):
+    print(f"{'ok  ' if passed else 'FAIL'} {kind} {revision} {name}" + ("" if passed else f": {why}"))
     return passed
 
 
 def as_client(program, modules):
     here = f"{sys.executable} {os.path.abspath(__file__)} {program} {modules}"
-    run = lambda name: suite(modules, "client", "--command", here, "--scenario", name)
-    return [tell("client", name, *run(name)) for name in AS_CLIENT]
+    for revision, names in AS_CLIENT.items():
+        for name in names.split():
+            arguments = ["--command", here, "--scenario", name, "--spec-version", revision]
+            code, said, checks = suite(modules, "client", *arguments)
+            passed = code == 0 and any(check["status"] == "SUCCESS" for check in checks)
+            yield tell("client", revision, name, passed, said[-3000:])
 
 
 def as_server(program, modules):
-    desk = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Desk)
-    threading.Thread(target=desk.serve_forever, daemon=True).start()
-    base = f"http://127.0.0.1:{desk.server_port}"
-    tools = {"simple_text": "text", "image_content": "image", "error_handling": "error"}
-    sections = "".join(
-        f'[tools.test_{name}]\nkind = "http"\nmethod = "GET"\nurl = "{base}/{path}"\n'
-        f'description = "{name}"\neffect = "read"\nretry = {{ attempts = 1 }}\n'
-        'input = { type = "object", properties = {} }\n'
-        for name, path in tools.items()
-    )
-    house = House(program, sections, "test_*")
-    # The suite bears no key, so whoever stands between adds one.
-    door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), bearing(house.address))
-    threading.Thread(target=door.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{door.server_port}/mcp"
-    run = lambda name: suite(modules, "server", "--url", url, "--scenario", name)
-    try:
-        return [tell("server", name, *run(name)) for name in AS_SERVER]
-    finally:
-        house.end()
+    for revision, generation in REVISIONS.items():
+        command = [sys.executable, "-u", os.path.join(HERE, "fixture.py"), generation]
+        behind = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        house = House(program, behind.stdout.readline().strip())
+        # The suite bears no key, so whoever stands between adds one.
+        door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), bearing(house.address))
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{door.server_port}/mcp"
+        try:
+            seen(house.address)
+            code, said, _ = suite(modules, "server", "--url", url, "--requirements", revision)
+        finally:
+            house.end()
+            behind.kill()
+            behind.wait()
+        scenarios = re.findall(r"^(✓|✗) ([\w-]+): (.*)$", said, re.MULTILINE)
+        for mark, name, counts in scenarios:
+            reason = next((why for it, why in NOT_OFFERED.items() if name.startswith(it)), None)
+            if mark == "✗" and reason:
+                print(f"n/a  server {revision} {name}: {reason}")
+            else:
+                yield tell("server", revision, name, mark == "✓", counts)
+        yield tell("server", revision, "in all", code == 0 and len(scenarios) >= 30, said[-3000:])
+
+
+def seen(address):
+    """Waits until the gateway offers what is behind it."""
+    asker, patience = Client(address), time.monotonic() + 20
+    while not asker.ask("tools/list")["result"]["tools"]:
+        if time.monotonic() > patience:
+            sys.exit("the server behind the gateway is not offered")
+        time.sleep(0.05)
 
 
 def bearing(address):
@@ -257,9 +267,7 @@ def main():
     program, modules, *rest = sys.argv[1:]
     if rest:
         return client(program, rest[0])
-    passed = as_client(program, modules) + as_server(program, modules)
-    for name, why in NOT_OFFERED.items():
-        print(f"n/a  server {name}: {why}")
+    passed = [*as_client(program, modules), *as_server(program, modules)]
     sys.exit(not all(passed))
 
 

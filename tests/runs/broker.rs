@@ -14,18 +14,21 @@ use crate::support::script::Gate;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, PATIENCE, Script, Upstream, until};
 
-const OPERATOR: &str = "sk-operator-key";
-const BOB: &str = "sk-bob-key";
+pub(super) const OPERATOR: &str = "sk-operator-key";
+pub(super) const BOB: &str = "sk-bob-key";
 
-struct House {
-    gateway: Gateway,
+pub(super) struct House {
+    pub(super) gateway: Gateway,
     model: Upstream,
-    tools: Upstream,
+    pub(super) tools: Upstream,
 }
 
 impl House {
     /// `TOOLS` in `sections` is the address of the tools' server.
-    async fn new(sections: &str, answers: impl Fn(&Request) -> Script + Send + 'static) -> Self {
+    pub(super) async fn new(
+        sections: &str,
+        answers: impl Fn(&Request) -> Script + Send + 'static,
+    ) -> Self {
         let (model, tools) = (Upstream::answering(mind).await, Upstream::answering(answers).await);
         let sections = sections.replace("TOOLS", &tools.base());
         let sections = format!(
@@ -36,28 +39,28 @@ impl House {
         Self { gateway: Gateway::start("", &sections).await, model, tools }
     }
 
-    async fn send(&self, key: &str, path: &str, body: &Value) -> Answer {
+    pub(super) async fn send(&self, key: &str, path: &str, body: &Value) -> Answer {
         let asked = request(Method::POST, path, key, body.to_string().into());
         open(self.gateway.address, asked).await.whole().await
     }
 
     /// Calls a tool without a run.
-    async fn call(&self, key: &str, tool: &str, args: Value) -> Answer {
+    pub(super) async fn call(&self, key: &str, tool: &str, args: Value) -> Answer {
         self.send(key, &format!("/v1/tools/{tool}/call"), &json!({"args": args})).await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         self.get_as(KEY, path).await
     }
 
-    async fn get_as(&self, key: &str, path: &str) -> Value {
+    pub(super) async fn get_as(&self, key: &str, path: &str) -> Value {
         let answer = client::get(self.gateway.address, path, key).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json()
     }
 
     /// A run of `agent` that makes these calls, one after the other, once it is over.
-    async fn run(&self, agent: &str, calls: &Value) -> Value {
+    pub(super) async fn run(&self, agent: &str, calls: &Value) -> Value {
         let body = json!({"input": calls.to_string()});
         let begun = self.send(KEY, &format!("/v1/agents/{agent}/runs"), &body).await;
         assert!(matches!(begun.status, 200 | 202), "{}", begun.text());
@@ -73,14 +76,14 @@ impl House {
         }
     }
 
-    fn asked(&self, path: &str) -> Vec<Request> {
+    pub(super) fn asked(&self, path: &str) -> Vec<Request> {
         let requests = self.tools.requests().into_iter();
         let is_it = |it: &Request| it.path.split('?').next().is_some_and(|it| it.ends_with(path));
         requests.filter(is_it).collect()
     }
 
     /// What the model was last shown of its calls.
-    fn shown(&self) -> Vec<String> {
+    pub(super) fn shown(&self) -> Vec<String> {
         results(self.model.requests().last().unwrap())
     }
 
@@ -126,7 +129,7 @@ fn code(answer: &Answer) -> (u16, String) {
 }
 
 /// A tool that asks `TOOLS/name`, and takes anything as `id`.
-fn tool(name: &str, effect: &str, more: &str) -> String {
+pub(super) fn tool(name: &str, effect: &str, more: &str) -> String {
     let method = if effect == "read" { "GET" } else { "POST" };
     format!(
         "[tools.{name}]\nkind = \"http\"\nmethod = \"{method}\"\nurl = \"TOOLS/{name}\"\n\
@@ -135,17 +138,15 @@ fn tool(name: &str, effect: &str, more: &str) -> String {
     )
 }
 
-fn agent(name: &str, tools: &[&str], more: &str) -> String {
+pub(super) fn agent(name: &str, tools: &[&str], more: &str) -> String {
     format!(
         "[agents.{name}]\nroute = \"fast\"\ninstructions = \"Work.\"\ntools = {tools:?}\n{more}\n"
     )
 }
 
-fn key(name: &str, secret: &str, more: &str) -> String {
+pub(super) fn key(name: &str, secret: &str, more: &str) -> String {
     format!("[keys.{name}]\nsecret = \"{secret}\"\ntools = [\"*\"]\n{more}\n")
 }
-
-const QUICK: &str = "retry = { attempts = 3, base = \"1ms\", max = \"2ms\" }";
 
 #[tokio::test]
 async fn a_call_without_a_run_goes_by_its_keys_limits_and_stands_in_the_books() {
@@ -173,9 +174,11 @@ async fn a_call_without_a_run_goes_by_its_keys_limits_and_stands_in_the_books() 
     let of = |tool: &str, outcome: &str| {
         ("tool_call".to_owned(), format!("tool/{tool}"), outcome.to_owned())
     };
-    let told: Vec<_> = records.iter().map(told).collect();
-    let expected =
+    let mut told: Vec<_> = records.iter().map(told).collect();
+    told.sort();
+    let mut expected =
         [of("look", "refused"), of("look", "ok"), of("pay", "ok"), of("look", "rate_limited")];
+    expected.sort();
     assert_eq!(told, expected);
     assert!(records.iter().all(|record| record["key"] == "bob"));
     let trail = house.audits("tool.call").await;
@@ -186,7 +189,9 @@ async fn a_call_without_a_run_goes_by_its_keys_limits_and_stands_in_the_books() 
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         house.gateway.metric("switchpoint_agent_tool_calls_total", &labels).await
     };
-    assert_eq!((counted("look").await, counted("pay").await), (1.0, 1.0));
+    for tool in ["look", "pay"] {
+        assert!((counted(tool).await - 1.0).abs() < 0.1, "{tool}");
+    }
 }
 
 #[tokio::test]
@@ -225,9 +230,12 @@ async fn guards_look_at_what_a_tool_is_given_and_gives_without_a_run_too() {
         tool("look", "read", ""),
         tool("secret", "read", ""),
     );
-    let house = House::new(&sections, |request| match request.path.contains("secret") {
-        true => Script::json(200, r#"{"note":"the borealis plan"}"#),
-        false => Script::json(200, r#"{"mail":"alice@example.org","n":1}"#),
+    let house = House::new(&sections, |request| {
+        if request.path.contains("secret") {
+            Script::json(200, r#"{"note":"the borealis plan"}"#)
+        } else {
+            Script::json(200, r#"{"mail":"alice@example.org","n":1}"#)
+        }
     })
     .await;
     let blocked = house.call(BOB, "look", json!({"id": "project aurora"})).await;
@@ -293,9 +301,12 @@ async fn a_long_result_is_cleaned_and_cut_for_the_model_and_kept_whole() {
     );
     let whole = format!("\u{1b}[31mred\u{200b}dish {}", "words and words. ".repeat(320_000));
     let answer = whole.clone();
-    let house = House::new(&sections, move |request| match request.path.contains("odd") {
-        true => Script::json(200, r#"{"m":1}"#),
-        false => Script::reply(200, &[("content-type", "text/plain")], &answer),
+    let house = House::new(&sections, move |request| {
+        if request.path.contains("odd") {
+            Script::json(200, r#"{"m":1}"#)
+        } else {
+            Script::reply(200, &[("content-type", "text/plain")], &answer)
+        }
     })
     .await;
     let run = house.run("a", &json!([["big", {}], ["odd", {}]])).await;
@@ -331,9 +342,10 @@ async fn a_tool_that_fails_for_a_moment_is_asked_again_and_one_that_keeps_failin
     );
     let house = House::new(&sections, move |_| {
         let fails = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |it| it.checked_sub(1));
-        match fails.is_ok() || is_broken.load(Ordering::Relaxed) {
-            true => Script::json(503, "{}"),
-            false => Script::json(200, r#"{"name":"Ann"}"#),
+        if fails.is_ok() || is_broken.load(Ordering::Relaxed) {
+            Script::json(503, "{}")
+        } else {
+            Script::json(200, r#"{"name":"Ann"}"#)
         }
     })
     .await;
@@ -380,9 +392,12 @@ async fn an_error_that_looks_like_success_is_none_and_a_result_is_remembered_for
         tool("look", "read", more),
         agent("a", &["look"], ""),
     );
-    let house = House::new(&sections, |request| match request.path.contains("id=bad") {
-        true => Script::json(200, r#"{"error":"no such order"}"#),
-        false => Script::json(200, r#"{"ok":true}"#),
+    let house = House::new(&sections, |request| {
+        if request.path.contains("id=bad") {
+            Script::json(200, r#"{"error":"no such order"}"#)
+        } else {
+            Script::json(200, r#"{"ok":true}"#)
+        }
     })
     .await;
     let bad = json!(["look", {"id": "bad"}]);
@@ -396,6 +411,12 @@ async fn an_error_that_looks_like_success_is_none_and_a_result_is_remembered_for
     for (cached, asked) in [(false, 4), (true, 4)] {
         let told = house.call(BOB, "look", json!({"id": "good"})).await.json();
         assert_eq!((&told["cached"], house.tools.requests().len()), (&json!(cached), asked));
+    }
+    // Two clients that call somebody by the same name need not mean the same person.
+    for (key, asked) in [(KEY, 5), (BOB, 6), (BOB, 6), (KEY, 6)] {
+        let body = json!({"input": json!([good]).to_string(), "user": "ann", "wait": "10s"});
+        let run = house.send(key, "/v1/agents/a/runs", &body).await.json();
+        assert_eq!((&run["state"], house.tools.requests().len()), (&json!("completed"), asked));
     }
 }
 
@@ -424,193 +445,4 @@ async fn each_limit_of_a_tool_is_told_to_the_model_with_the_time_to_wait() {
     // Another run has its own.
     house.run("a", &json!([["one", {"id": "4"}]])).await;
     assert!(!house.shown()[0].contains("rate_limited"));
-}
-
-#[tokio::test]
-async fn what_was_done_is_taken_back_the_last_first_when_the_run_fails() {
-    let undo = |tool: &str| {
-        format!("[tools.{tool}.undo]\ntool = \"un{tool}\"\nargs = {{ id = \"$.handle\" }}\n")
-    };
-    let sections = format!(
-        "{}{}{}{}{}{}{}",
-        tool("book", "once", &undo("book")),
-        tool("hire", "once", &undo("hire")),
-        tool("unbook", "idempotent", "internal = true"),
-        tool("unhire", "idempotent", "internal = true"),
-        tool("pay", "once", ""),
-        agent("a", &["book", "hire", "pay"], "on_failure = \"compensate\""),
-        agent("keeps", &["book"], ""),
-    );
-    let house = House::new(&sections, |request| {
-        let name = request.path.rsplit('/').next().unwrap();
-        if name == "pay" {
-            return Script::json(402, "{}");
-        }
-        Script::json(200, &json!({"handle": format!("handle-of-{name}")}).to_string())
-    })
-    .await;
-    let run = house.run("a", &json!([["book", {}], ["hire", {}], ["pay", {}], "break"])).await;
-    assert_eq!(run["state"], "failed", "{run}");
-    let undone: Vec<(String, Value)> = house
-        .tools
-        .requests()
-        .iter()
-        .filter(|request| request.path.contains("/un"))
-        .map(|request| (request.path.clone(), serde_json::from_slice(&request.body).unwrap()))
-        .collect();
-    let expected = [
-        ("/v1/unhire".to_owned(), json!({"id": "handle-of-hire"})),
-        ("/v1/unbook".to_owned(), json!({"id": "handle-of-book"})),
-    ];
-    assert_eq!(undone, expected);
-    // Of another agent what was done stays, until somebody says otherwise.
-    let run = house.run("keeps", &json!([["book", {}], "break"])).await;
-    assert_eq!(house.asked("/unbook").len(), 1);
-    let path = format!("/v1/agents/runs/{}/compensate", run["id"].as_str().unwrap());
-    assert_eq!(house.send(KEY, &path, &json!({})).await.status, 202);
-    until("it is taken back", || house.asked("/unbook").len() == 2).await;
-}
-
-#[tokio::test]
-async fn a_call_that_came_to_nothing_is_a_letter_until_it_is_done_or_put_away() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    let broken = Arc::new(AtomicBool::new(true));
-    let is_broken = Arc::clone(&broken);
-    let terms = format!("{QUICK}\nbreaker = {{ failures = 100 }}");
-    let sections = format!(
-        "{}{}{}",
-        key("bob", BOB, ""),
-        tool("send", "idempotent", &terms),
-        agent("a", &["send"], ""),
-    );
-    let house = House::new(&sections, move |_| match is_broken.load(Ordering::Relaxed) {
-        true => Script::json(500, r#"{"message":"on fire"}"#),
-        false => Script::json(200, r#"{"sent":true}"#),
-    })
-    .await;
-    let run = house.run("a", &json!([["send", {"id": "m1"}], ["send", {"id": "m2"}]])).await;
-    let letters = house.get("/v1/agents/dlq").await["data"].as_array().unwrap().clone();
-    assert_eq!(letters.len(), 2, "{letters:?}");
-    let letter = letters.iter().find(|it| it["payload"]["args"]["id"] == "m1").unwrap();
-    assert_eq!((&letter["run_id"], &letter["attempts"]), (&run["id"], &json!(3)), "{letter}");
-    assert_eq!((&letter["payload"]["tool"], &letter["state"]), (&json!("send"), &json!("open")));
-    assert!(letter["error"].as_str().unwrap().contains("500"), "{letter}");
-    let path = |word: &str| format!("/v1/agents/dlq/{}/{word}", letter["id"].as_str().unwrap());
-    // It is nobody else's.
-    assert_eq!(house.get_as(BOB, "/v1/agents/dlq").await["data"], json!([]));
-    assert_eq!(house.send(BOB, &path("retry"), &json!({})).await.status, 404);
-    // As long as it comes to nothing, it stays.
-    let failed = house.send(KEY, &path("retry"), &json!({})).await.json();
-    assert_eq!(
-        (&failed["outcome"]["outcome"], &failed["state"]),
-        (&json!("status"), &json!("open"))
-    );
-    let open = house.get("/v1/agents/dlq").await;
-    let open = open["data"].as_array().unwrap().iter().find(|it| it["id"] == letter["id"]).unwrap();
-    assert_eq!((&open["state"], &open["attempts"]), (&json!("open"), &json!(6)), "{open}");
-    broken.store(false, Ordering::Relaxed);
-    let done = house.send(KEY, &path("retry"), &json!({})).await.json();
-    assert_eq!(done["outcome"], json!({"outcome": "done", "result": {"sent": true}}), "{done}");
-    assert_eq!(done["state"], "retried");
-    let requests = house.asked("/send");
-    let keys: Vec<_> = requests
-        .iter()
-        .filter(|request| request.text().contains("m1"))
-        .map(|request| request.header("idempotency-key").unwrap().to_owned())
-        .collect();
-    assert_eq!(keys.len(), 7);
-    assert!(keys.iter().all(|key| *key == keys[0]), "always by the same key: {keys:?}");
-    assert_eq!(house.send(KEY, &path("retry"), &json!({})).await.status, 404, "it is closed");
-    let other = letters.iter().find(|it| it["payload"]["args"]["id"] == "m2").unwrap();
-    let path = format!("/v1/agents/dlq/{}/discard", other["id"].as_str().unwrap());
-    assert_eq!(house.send(KEY, &path, &json!({})).await.json()["state"], "discarded");
-    assert_eq!(house.asked("/send").len(), requests.len());
-}
-
-#[tokio::test]
-async fn a_token_that_was_refused_is_fetched_once_more_and_then_the_model_is_told() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    let fetched = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&fetched);
-    let auth = "auth = { kind = \"oauth2_client\", token_url = \"TOOLS/token\", \
-                client_id = \"gateway\", client_secret = \"canary-secret\" }";
-    let sections = format!(
-        "{}{}{}",
-        tool("crm", "read", auth),
-        tool("shut", "read", auth),
-        agent("a", &["crm", "shut"], ""),
-    );
-    let house = House::new(&sections, move |request| {
-        if request.path.ends_with("/token") {
-            let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-            let token = json!({"access_token": format!("token-{number}"), "token_type": "Bearer",
-                "expires_in": 3600});
-            return Script::json(200, &token.to_string());
-        }
-        // The first one has run out before its time.
-        let is_old = request.header("authorization").is_some_and(|it| it.ends_with("token-1"));
-        match is_old || request.path.ends_with("/shut") {
-            true => Script::json(401, "{}"),
-            false => Script::json(200, r#"{"ok":true}"#),
-        }
-    })
-    .await;
-    house.run("a", &json!([["crm", {}]])).await;
-    assert_eq!((house.asked("/crm").len(), fetched.load(Ordering::Relaxed)), (2, 2));
-    assert_eq!(house.shown(), [r#"{"ok":true}"#]);
-    let run = house.run("a", &json!([["shut", {}]])).await;
-    assert_eq!(house.asked("/shut").len(), 2, "one refresh, one retry");
-    assert!(house.shown()[0].contains("auth_failed"), "{:?}", house.shown());
-    assert_eq!(run["result"]["degraded_tools"], json!(["shut"]), "{run}");
-}
-
-/// A server of tools by MCP over HTTP, as a scripted one: its session is `session`, and any other
-/// is unknown to it.
-fn speaks_mcp(request: &Request, session: &str) -> Script {
-    let is_known = request.header("mcp-session-id") == Some(session);
-    let Ok(asked) = serde_json::from_slice::<Value>(&request.body) else {
-        return Script::json(405, "{}");
-    };
-    let result = match asked["method"].as_str().unwrap_or_default() {
-        "initialize" => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
-            "serverInfo": {"name": "scripted", "version": "1"}}),
-        _ if !is_known => return Script::json(404, "{}"),
-        "tools/list" => json!({"tools": [{"name": "echo", "description": "Says it again.",
-            "inputSchema": {"type": "object"}}]}),
-        "tools/call" => json!({"content": [{"type": "text", "text": session}]}),
-        _ => return Script::reply(202, &[], ""),
-    };
-    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string();
-    let headers = [("content-type", "application/json"), ("mcp-session-id", session)];
-    Script::reply(200, &headers, answer)
-}
-
-#[tokio::test]
-async fn a_session_that_an_mcp_server_has_lost_is_begun_again_and_the_call_goes_through() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    let sessions = Arc::new(AtomicU32::new(1));
-    let current = Arc::clone(&sessions);
-    let sections =
-        "[tools.srv]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"TOOLS\"\n";
-    let house = House::new(sections, move |request| {
-        speaks_mcp(request, &format!("session-{}", current.load(Ordering::Relaxed)))
-    })
-    .await;
-    let said = async || {
-        let answer = house.call(OPERATOR, "srv.echo", json!({})).await;
-        (answer.status, answer.json()["text"].as_str().unwrap_or_default().to_owned())
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while said().await != (200, "session-1".to_owned()) {
-        assert!(Instant::now() < deadline, "its tools are never learned");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    for round in 2..5 {
-        sessions.store(round, Ordering::Relaxed);
-        assert_eq!(said().await, (200, format!("session-{round}")), "not one call is lost");
-    }
-    assert!(house.gateway.metric("switchpoint_mcp_reconnects_total", &["srv"]).await >= 3.0);
 }

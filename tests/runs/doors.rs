@@ -143,6 +143,9 @@ fn mind(request: &Request) -> Script {
     if has("money") {
         return call(stream, None, "refund");
     }
+    if has("both") {
+        return both();
+    }
     if has("mine") {
         return call(stream, None, "mine");
     }
@@ -170,6 +173,17 @@ fn call(stream: bool, text: Option<&str>, name: &str) -> Script {
         return Script::stream(events.chain(end));
     }
     whole(&json!({"role": "assistant", "content": text, "tool_calls": [call]}), "tool_calls")
+}
+
+/// Calls of a tool of the agent's and of one of the client's in one turn.
+fn both() -> Script {
+    let call = |number: u32, name: &str| {
+        json!({"index": number, "id": format!("call_{number}"), "type": "function",
+            "function": {"name": name, "arguments": "{}"}})
+    };
+    let calls = json!([call(0, "lookup"), call(1, "mine")]);
+    let message = json!({"role": "assistant", "content": null, "tool_calls": calls});
+    whole(&message, "tool_calls")
 }
 
 fn whole(message: &Value, reason: &str) -> Script {

@@ -269,3 +269,131 @@ async fn every_process_knows_how_a_response_stands_that_another_one_makes() {
     }
     assert_eq!(status().await, "completed");
 }
+
+#[tokio::test]
+async fn of_a_turn_with_calls_for_both_the_client_makes_its_own_and_sees_no_other() {
+    let house = House::new().await;
+    house.gate.open();
+    let tool = json!([{"type": "function", "function": {
+        "name": "mine", "parameters": {"type": "object", "properties": {}},
+    }}]);
+    let asked = chat("Use both.", &json!({"tools": tool}));
+    let first = house.ask(CHAT, &[], &asked).await.json();
+    assert_eq!(first["choices"][0]["finish_reason"], "tool_calls", "{first}");
+    let message = &first["choices"][0]["message"];
+    let calls = message["tool_calls"].as_array().unwrap();
+    assert_eq!((calls.len(), &calls[0]["function"]["name"]), (1, &json!("mine")), "{first}");
+    assert_eq!(house.tools.requests().len(), 1, "the agent's own was made");
+    let result = json!({"role": "tool", "tool_call_id": calls[0]["id"], "content": "7"});
+    let mut next = asked;
+    next["messages"].as_array_mut().unwrap().extend([message.clone(), result]);
+    let second = house.ask(CHAT, &[], &next).await.json();
+    assert_eq!(second["choices"][0]["finish_reason"], "stop", "{second}");
+    assert_eq!(second["x_agent"]["run_id"], first["x_agent"]["run_id"]);
+    let asked = house.model.requests();
+    let last: Value = serde_json::from_slice(&asked.last().unwrap().body).unwrap();
+    let results = last["messages"].as_array().unwrap().iter().filter(|it| it["role"] == "tool");
+    assert_eq!(results.count(), 2, "the hidden call stands in its place: {last:#}");
+    assert_eq!(house.tools.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_may_say_that_its_run_ends_with_it_whatever_the_config_says() {
+    let stays = "[agent_engine]\non_disconnect = \"continue\"\n\n";
+    let house = House::on(stays).await;
+    let ends = [("x-switchpoint-on-disconnect", "cancel")];
+    let body = chat("My order?", &json!({"stream": true}));
+    let mut stream = house.open(CHAT, &ends, &body).await;
+    stream.read_until("Let me look.").await;
+    house.tools.asked(1).await;
+    drop(stream);
+    until("the tool is left", || house.tools.busy() == 0).await;
+    assert_eq!(house.model.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_one_process_makes_is_joined_at_another_under_the_same_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder.path().join("calls.db"));
+    let house = House::on(&store).await;
+    let other = Gateway::start("", &sections(&house.model, &house.tools, &store)).await;
+    let body = json!({
+        "model": "agent/support", "input": "My order?", "background": true, "stream": true,
+    });
+    let mut stream = house.open(RESPONSES, &[], &body).await;
+    let seen = stream.read_until("Let me look.").await;
+    let first = events(&seen);
+    let id = first[0]["response"]["id"].as_str().unwrap().to_owned();
+    let last = first.last().unwrap()["sequence_number"].as_u64().unwrap();
+    house.tools.asked(1).await;
+    let path = format!("{RESPONSES}/{id}?stream=true&starting_after={last}");
+    let joined = async {
+        loop {
+            let joined = client::get(other.address, &path, KEY).await;
+            // What is kept reaches the store behind the answer.
+            if joined.status != 404 {
+                return joined;
+            }
+        }
+    };
+    let opens = async {
+        let asked = client::get(other.address, &format!("{RESPONSES}/{id}"), KEY).await;
+        assert!(matches!(asked.status, 200 | 404));
+        house.gate.open();
+    };
+    let (joined, ()) = tokio::join!(joined, opens);
+    let rest = events(stream.whole().await.text());
+    let numbers = |events: &[Value]| -> Vec<u64> {
+        events.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect()
+    };
+    let joined = events(joined.text());
+    assert_eq!(joined.last().unwrap()["type"], "response.completed", "{joined:#?}");
+    assert_eq!(numbers(&joined)[0], last + 1);
+    let behind: Vec<Value> = first
+        .iter()
+        .chain(&rest)
+        .filter(|it| it["sequence_number"].as_u64() > Some(last))
+        .cloned()
+        .collect();
+    assert_eq!(joined, behind);
+}
+
+#[tokio::test]
+async fn a_stream_whose_process_has_died_is_told_to_its_end_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder.path().join("calls.db"));
+    let house = House::on(&store).await;
+    let body = json!({
+        "model": "agent/support", "input": "My order?", "background": true, "stream": true,
+    });
+    let mut stream = house.open(RESPONSES, &[], &body).await;
+    let seen = stream.read_until("Let me look.").await;
+    let first = events(&seen);
+    let id = first[0]["response"]["id"].as_str().unwrap().to_owned();
+    let last = first.last().unwrap()["sequence_number"].as_u64().unwrap();
+    house.tools.asked(1).await;
+    // What is kept reaches the store behind the answer.
+    let other = Gateway::start("", &sections(&house.model, &house.tools, &store)).await;
+    let path = format!("{RESPONSES}/{id}");
+    while client::get(other.address, &path, KEY).await.status == 404 {}
+    drop(other);
+    let House { gateway, model, tools, gate } = house;
+    gateway.kill();
+    gate.open();
+    let gateway = Gateway::start("", &sections(&model, &tools, &store)).await;
+    let path = format!("{path}?stream=true&starting_after={last}");
+    let rest = client::get(gateway.address, &path, KEY).await;
+    let rest = events(rest.text());
+    let numbers: Vec<u64> =
+        rest.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (last + 1..).take(numbers.len()).collect::<Vec<_>>());
+    let end = rest.last().unwrap();
+    assert_eq!(end["type"], "response.completed", "{rest:#?}");
+    assert!(end["response"]["output"].to_string().contains("It is in Bonn."), "{end:#}");
+    let said = rest.iter().filter(|event| event["type"] == "response.output_text.delta");
+    let said: String = said.map(|event| event["delta"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(said, "It is in Bonn.", "{rest:#?}");
+    let again = client::get(gateway.address, &path, KEY).await;
+    assert_eq!(events(again.text()), rest, "the numbers stay");
+    drop((model, tools));
+}

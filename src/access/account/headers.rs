@@ -45,6 +45,7 @@ impl Rate {
     /// `120ms`, `8.64s`, `6m0s`, `1h0m0s`; never sooner than it is.
     pub fn spelled_reset(&self) -> String {
         let millis = self.reset.as_nanos().div_ceil(1_000_000);
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
         let mut text = String::with_capacity(16);
         let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
         let (seconds, part) = (millis / 1000 % 60, millis % 1000);

@@ -3,11 +3,12 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, OpenAsk, Run, Stage, Stretch, Undoable};
+use super::{Call, Cancel, OpenAsk, Overflow, Run, Stage, Stretch, Undoable};
 use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
+use crate::error::Kind;
 use crate::store::hex;
 use crate::tool::canonical;
 
@@ -118,6 +119,10 @@ impl Run {
                 self.malformed = 0;
                 (self.had_wrong, self.had_right) = (false, false);
             }
+            Event::Planned { steps, usage, cost } => {
+                self.plan = Some(steps.clone());
+                self.pay(*usage, *cost);
+            }
             Event::Compacted { through, summary, usage, cost } => {
                 self.compacted = Some((*through as usize, summary.clone()));
                 self.pay(*usage, *cost);
@@ -159,8 +164,8 @@ impl Run {
         }
         self.state = RunState::Running;
         let before = self.stretch.map(|stretch| stretch.seq);
-        let (seq, usage, cost) = (self.seq, self.usage, self.cost);
-        self.stretch = Some(Stretch { seq, from: at, before, usage, cost });
+        let (seq, usage) = (self.seq, self.usage);
+        self.stretch = Some(Stretch { seq, from: at, before, usage });
     }
 
     /// It waits from now on.
@@ -184,15 +189,21 @@ impl Run {
                 });
             }
             Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
-                self.open_ask = None;
+                let asked = self.open_ask.take();
+                if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
+                    over.times = 0;
+                }
                 (self.failures, self.retry) = (0, None);
                 self.answers += 1;
                 self.fallback_level = self.fallback_level.max(*fallback_level);
                 self.pay(*usage, *cost);
                 self.take_answer(parts, finish);
             }
-            Event::AskFailed { call, usage, cost, lost, .. } => {
-                self.open_ask = None;
+            Event::AskFailed { call, code, usage, cost, lost, .. } => {
+                let asked = self.open_ask.take();
+                if let Some(asked) = asked.filter(|_| code == Kind::ContextTooLong.code()) {
+                    self.overflows(asked.model, asked.input_estimate);
+                }
                 self.retry = Some(*call);
                 if !lost {
                     self.failures += 1;
@@ -201,6 +212,12 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    fn overflows(&mut self, model: String, tokens: u64) {
+        let over = self.overflowed.entry(model).or_insert(Overflow { times: 0, tokens });
+        over.times += 1;
+        over.tokens = over.tokens.min(tokens);
     }
 
     fn pay(&mut self, usage: Usage, cost: Option<u64>) {

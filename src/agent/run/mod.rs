@@ -43,6 +43,10 @@ pub struct Run {
     pub earlier: usize,
     /// What stands for the messages before this one.
     pub compacted: Option<(usize, String)>,
+    /// What is to be done, if that was planned.
+    pub plan: Option<Vec<String>>,
+    /// Routes whose models could not read what they were asked.
+    pub overflowed: BTreeMap<String, Overflow>,
     /// Calls of models that were begun.
     pub asks: u32,
     pub open_ask: Option<OpenAsk>,
@@ -107,7 +111,6 @@ pub struct Stretch {
     pub before: Option<u64>,
     /// What had been used by then.
     pub usage: Usage,
-    pub cost: u64,
 }
 
 /// A model that is being asked, or was when the process ended.
@@ -119,6 +122,15 @@ pub struct OpenAsk {
     pub max_tokens: u64,
     pub input_estimate: u64,
     pub tools: bool,
+}
+
+/// That a question was too long for its models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow {
+    /// How often since they have answered.
+    pub times: u32,
+    /// By our estimate; what has so many tokens is too long.
+    pub tokens: u64,
 }
 
 /// Something that the model wants done.
@@ -224,6 +236,8 @@ impl Run {
             transcript,
             earlier,
             compacted: None,
+            plan: None,
+            overflowed: BTreeMap::new(),
             asks: 0,
             open_ask: None,
             failures: 0,
@@ -358,6 +372,13 @@ impl Run {
         self.transcript
     }
 
+    /// Where the user's own last words stand.
+    pub fn asked_at(&self) -> Option<usize> {
+        let own = &self.created.messages;
+        let last = own.iter().rposition(|message| message.role == crate::canon::Role::User);
+        last.map(|place| self.earlier + place)
+    }
+
     /// Puts the result of a call where the model reads it.
     fn settle(&mut self, id: &str, parts: Vec<Part>, is_error: bool) {
         let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) else { return };
@@ -395,4 +416,4 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::agent) mod tests;

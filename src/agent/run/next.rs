@@ -4,10 +4,13 @@ use super::apply::incomplete;
 use super::{Run, Stage};
 use crate::agent::event::Doer;
 use crate::canon::{FinishReason, RunState, StopReason};
+use crate::config::Planner;
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Write down what is to be done.
+    Plan,
     /// Ask a model; with tools, or for the last word.
     Ask {
         tools: bool,
@@ -108,9 +111,16 @@ impl Run {
         self.calls.iter().any(|call| self.repetitions(&call.request) >= most)
     }
 
+    fn is_planned(&self) -> bool {
+        self.definition.planner == Planner::PlanThenAct
+    }
+
     fn ask(&self) -> Step {
         if self.limit.is_some() {
             return Step::Ask { tools: false };
+        }
+        if self.answers == 0 && self.plan.is_none() && self.asks == 0 && self.is_planned() {
+            return Step::Plan;
         }
         let again = self.open_ask.as_ref().map(|open| open.call).or(self.retry);
         let begun = again.unwrap_or(self.asks + 1);

@@ -10,9 +10,11 @@ use super::*;
 use crate::agent::definition::{Definition, Member, ToolDefinition};
 use crate::agent::event::{CallError, Doer, Event, Wishes};
 use crate::canon::{Effect, Finish, FinishReason, Role, ToolCall};
-use crate::config::{AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnUnknown, StreamMode};
+use crate::config::{
+    AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnUnknown, Planner, StreamMode,
+};
 
-fn tool(name: &str, effect: Effect) -> ToolDefinition {
+pub(in crate::agent) fn tool(name: &str, effect: Effect) -> ToolDefinition {
     ToolDefinition {
         name: name.to_owned(),
         alias: name.to_owned(),
@@ -31,7 +33,7 @@ fn tool(name: &str, effect: Effect) -> ToolDefinition {
     }
 }
 
-fn definition(limits: AgentLimits) -> Arc<Definition> {
+pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
     let member = Member {
         version: "1".to_owned(),
         description: String::new(),
@@ -61,13 +63,14 @@ fn definition(limits: AgentLimits) -> Arc<Definition> {
         client_system: false,
         compensates: false,
         degraded: None,
+        planner: Planner::None,
         stream: StreamMode::Live,
         output_schema: None,
         require_tools: Vec::new(),
     })
 }
 
-fn created() -> Created {
+pub(in crate::agent) fn created() -> Created {
     Created {
         agent: "support".to_owned(),
         version: "1".to_owned(),
@@ -92,13 +95,13 @@ fn created() -> Created {
     }
 }
 
-fn begun(limits: AgentLimits) -> Run {
+pub(in crate::agent) fn begun(limits: AgentLimits) -> Run {
     let mut run = Run::new(RunId::new(), created(), definition(limits), Vec::new());
     run.apply(&Event::Started { at: 0 });
     run
 }
 
-fn asked(run: &mut Run, tools: bool) {
+pub(in crate::agent) fn asked(run: &mut Run, tools: bool) {
     let call = run.retry.unwrap_or(run.asks + 1);
     let model = "smart".to_owned();
     let (digest, max_tokens, input_estimate) = (String::new(), 100, 10);
@@ -106,7 +109,7 @@ fn asked(run: &mut Run, tools: bool) {
 }
 
 /// The model answers, and wants these called, with these arguments.
-fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
+pub(in crate::agent) fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
     let parts = calls.iter().map(|(id, name, args)| {
         let (id, name, arguments) = ((*id).to_owned(), (*name).to_owned(), args.to_string());
         Part::new(Content::ToolCall(ToolCall { id, name, arguments, custom: false }))
@@ -147,7 +150,7 @@ fn requested(number: u32, (id, name): (&str, &str), args: &Value) -> Requested {
     }
 }
 
-fn done(run: &mut Run, id: &str) {
+pub(in crate::agent) fn done(run: &mut Run, id: &str) {
     run.apply(&Event::Began { id: id.to_owned(), at: 4 });
     run.apply(&Event::Done {
         id: id.to_owned(),
@@ -401,7 +404,7 @@ fn settle(run: &mut Run, now: u64) {
         Step::Wait { state, .. } => return run.rests(state, now),
         Step::End(Ending { state, reason }) => (state, reason),
         Step::Finish => (RunState::Completed, None),
-        Step::Ask { .. } | Step::Act(_) | Step::Limit(_) => return,
+        Step::Plan | Step::Ask { .. } | Step::Act(_) | Step::Limit(_) => return,
     };
     run.apply(&Event::Ended { state, reason, message: None, degraded: false, at: now });
 }

@@ -13,11 +13,11 @@ use crate::config::{CacheMode, Share};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn scope(tenant: &str, route: &str) -> Scope {
+pub(super) fn scope(tenant: &str, route: &str) -> Scope {
     Scope { tenant: tenant.to_owned(), route: route.to_owned() }
 }
 
-fn entry(scope: Scope) -> Arc<Entry> {
+pub(super) fn entry(scope: Scope) -> Arc<Entry> {
     Arc::new(Entry {
         kept: Kept::Body(String::new()),
         usage: None,

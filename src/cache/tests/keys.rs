@@ -9,7 +9,7 @@ use crate::cache::key::{self, Digest, Setting};
 use crate::canon::{ChatRequest, Dialect, Surface};
 use crate::dialect::{client, embed};
 
-const POLICY: Digest = [7; 32];
+pub(super) const POLICY: Digest = [7; 32];
 /// Whose values change no answer.
 const NO_MATTER: [&str; 8] = [
     "model",
@@ -128,7 +128,7 @@ fn gemini() -> Value {
     })
 }
 
-fn bodies() -> [(Surface, Value); 6] {
+pub(super) fn bodies() -> [(Surface, Value); 6] {
     let plain = json!({"model": "r", "temperature": 0, "max_tokens": 9, "stop": ["x", "y"], "own": 1,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user",
         "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "there"}]}]});
@@ -146,7 +146,7 @@ fn bodies() -> [(Surface, Value); 6] {
 }
 
 /// Every body that differs from this one in one place, with a word on how.
-fn mutations(value: &Value) -> Vec<(String, Value)> {
+pub(super) fn mutations(value: &Value) -> Vec<(String, Value)> {
     let mut all = Vec::new();
     match value {
         Value::Null => all.push(("=1".to_owned(), json!(1))),

@@ -2,4 +2,5 @@
 
 mod flights;
 mod keys;
+mod words;
 mod kept;

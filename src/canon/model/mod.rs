@@ -155,8 +155,12 @@ impl fmt::Display for Money {
         if fraction == 0 {
             return write!(formatter, "{whole}");
         }
-        let digits = format!("{fraction:09}");
-        write!(formatter, "{whole}.{}", digits.trim_end_matches('0'))
+        // Whole digits, without the zeros behind them.
+        let (mut fraction, mut width) = (fraction, 9);
+        while fraction.is_multiple_of(10) {
+            (fraction, width) = (fraction / 10, width - 1);
+        }
+        write!(formatter, "{whole}.{fraction:0width$}")
     }
 }
 

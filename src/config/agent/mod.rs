@@ -33,6 +33,7 @@ pub(super) const KEYS: &[&str] = &[
     "fallback_agent",
     "require_tools",
     "output_schema",
+    "planner",
     "stream",
     "limits",
     "budget",
@@ -62,6 +63,7 @@ pub(super) const VERSION_KEYS: &[&str] = &[
     "fallback_agent",
     "require_tools",
     "output_schema",
+    "planner",
     "stream",
     "limits",
     "budget",
@@ -108,6 +110,7 @@ pub struct Agent {
     pub require_tools: Vec<String>,
     /// JSON Schema of its answer.
     pub output_schema: Option<Json>,
+    pub planner: Planner,
     pub stream: StreamMode,
     pub limits: AgentLimits,
     pub budget: AgentBudget,
@@ -152,6 +155,15 @@ pub enum StreamMode {
     Final,
     /// As `Live`, and each thing that is done in between, as a chunk of its own.
     Steps,
+}
+
+/// What comes before the first step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Planner {
+    #[default]
+    None,
+    /// A list of steps, which the model is shown from then on.
+    PlanThenAct,
 }
 
 /// What becomes of a call whose outcome nobody knows.
@@ -215,6 +227,7 @@ impl Agent {
             ("last", HandoffInput::Last),
             ("none", HandoffInput::None),
         ];
+        let planners = [("none", Planner::None), ("plan_then_act", Planner::PlanThenAct)];
         let failures = [("keep", false), ("compensate", true)];
         let list = |key, base: &Vec<String>| {
             if section.get(key).is_some() { texts(section, key) } else { base.clone() }
@@ -252,6 +265,9 @@ impl Agent {
                 .get("output_schema")
                 .and_then(|field| field.read(super::reader::object))
                 .or_else(|| base.output_schema.clone()),
+            planner: section
+                .read("planner", |it| value::one_of(it, &planners))
+                .unwrap_or(base.planner),
             compensates: section
                 .read("on_failure", |it| value::one_of(it, &failures))
                 .unwrap_or(base.compensates),
@@ -305,12 +321,6 @@ impl Agent {
             let Some(own) = field.section(VERSION_KEYS) else { continue };
             self.versions.insert(version.to_owned(), Self::read(&own, &base, Some(version)));
         }
-    }
-
-    /// The version that something behind the `@` of its name means: a version, or a label.
-    pub fn version_named(&self, name: &str) -> Option<&str> {
-        let version = self.labels.get(name).map_or(name, String::as_str);
-        self.at(version).map(|definition| definition.version.as_str())
     }
 
     /// The definition of a version, if there is one.

@@ -33,8 +33,16 @@ pub(in crate::config) const BUDGET_KEYS: &[&str] = &[
     "user_runs",
     "user_usd_per_day",
 ];
-pub(in crate::config) const CONTEXT_KEYS: &[&str] =
-    &["window", "reserve_output", "tool_result_tokens", "compact_at", "keep_turns", "summariser"];
+pub(in crate::config) const CONTEXT_KEYS: &[&str] = &[
+    "window",
+    "reserve_output",
+    "tool_result_tokens",
+    "retrieval_tokens",
+    "compact_at",
+    "keep_turns",
+    "summariser",
+    "overflow",
+];
 pub(in crate::config) const CONFIDENCE_KEYS: &[&str] =
     &["field", "autonomous", "log", "approve", "missing"];
 
@@ -87,12 +95,17 @@ pub struct ContextTerms {
     pub reserve_output: u64,
     /// Of one result; the rest is kept and not shown.
     pub tool_result_tokens: u64,
+    /// Of texts that were found with a score each, the best ones.
+    #[serde(default = "retrieval_tokens")]
+    pub retrieval_tokens: u64,
     /// At what share of the window older turns are made shorter, in thousandths.
     pub compact_at_permille: u32,
     /// Turns that stay as they are.
     pub keep_turns: u32,
     /// Who makes summaries: a route; without one, older results and then turns are left out.
     pub summariser: Option<String>,
+    /// Who is asked where nothing makes it fit: a route that can read more.
+    pub overflow: Option<String>,
 }
 
 /// What an agent may do as sure as it says it is, in thousandths.
@@ -217,9 +230,11 @@ impl Default for ContextTerms {
             window: None,
             reserve_output: 4000,
             tool_result_tokens: 6000,
+            retrieval_tokens: retrieval_tokens(),
             compact_at_permille: 750,
             keep_turns: 6,
             summariser: None,
+            overflow: None,
         }
     }
 }
@@ -235,13 +250,20 @@ impl ContextTerms {
             window: number("window").or(self.window),
             reserve_output: number("reserve_output").unwrap_or(self.reserve_output),
             tool_result_tokens: number("tool_result_tokens").unwrap_or(self.tool_result_tokens),
+            retrieval_tokens: number("retrieval_tokens").unwrap_or(self.retrieval_tokens),
             compact_at_permille: section
                 .read("compact_at", value::permille)
                 .unwrap_or(self.compact_at_permille),
             keep_turns: number("keep_turns").map_or(self.keep_turns, narrow),
             summariser: section.read("summariser", value::text).or_else(|| self.summariser.clone()),
+            overflow: section.read("overflow", value::text).or_else(|| self.overflow.clone()),
         }
     }
+}
+
+/// What definitions have that were stored before there was such a limit.
+fn retrieval_tokens() -> u64 {
+    4000
 }
 
 // === impl Confidence ===

@@ -167,9 +167,8 @@ budget = { usd = 0.25 }
     assert_eq!(next.instructions.as_deref(), Some("Help more."));
     assert_eq!((next.limits.steps, next.budget.usd), (6, Some(250_000_000)));
     assert_eq!(next.access_keys, agent.access_keys);
-    assert_eq!(agent.version_named("candidate"), Some("8"));
-    assert_eq!(agent.version_named("7"), Some("7"));
-    assert_eq!(agent.version_named("9"), None);
+    assert_eq!(agent.labels["candidate"], "8");
+    assert!(agent.at("7").is_some() && agent.at("9").is_none());
 }
 
 #[test]

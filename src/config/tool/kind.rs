@@ -43,6 +43,7 @@ const MCP: &[&str] = &[
     "idle_kill",
     "connect_timeout",
     "total_timeout",
+    "sampling",
 ];
 
 /// How a tool is called.
@@ -112,6 +113,8 @@ pub struct McpTool {
     pub connect_timeout: Duration,
     /// Of one call, however much progress it reports; `timeout` is its longest silence.
     pub total_timeout: Duration,
+    /// Clients of `/mcp` may be asked for what a model says.
+    pub sampling: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -330,6 +333,7 @@ impl McpTool {
             idle_kill: section.read("idle_kill", value::deadline),
             connect_timeout: deadline("connect_timeout", Duration::from_secs(20)),
             total_timeout: deadline("total_timeout", Duration::from_mins(10)),
+            sampling: section.read("sampling", value::flag).unwrap_or(false),
         }
     }
 }

@@ -46,6 +46,7 @@ pub(super) const KEYS: &[&str] = &[
     "input",
     "output",
     "max_result",
+    "result",
     "allow",
     "pin",
     "name",
@@ -71,6 +72,7 @@ pub(super) const KEYS: &[&str] = &[
     "idle_kill",
     "connect_timeout",
     "total_timeout",
+    "sampling",
     "dsn",
     "mode",
     "templates",
@@ -93,6 +95,7 @@ const SHARED: &[&str] = &[
     "repeatable",
     "trust",
     "max_result",
+    "result",
 ];
 pub(super) const RETRY_KEYS: &[&str] = &["attempts", "base", "max"];
 pub(super) const BREAKER_KEYS: &[&str] = &["failures", "cooldown"];
@@ -139,6 +142,8 @@ pub struct Tool {
     pub output: Option<Json>,
     /// Bytes of a result that are kept; what an agent is shown of it is its own limit.
     pub max_result: usize,
+    /// It is a list of texts with a score each: the best are shown, where they are read best.
+    pub scored: bool,
     pub written: Json,
 }
 
@@ -227,6 +232,7 @@ impl Default for Tool {
             input: None,
             output: None,
             max_result: 8 << 20,
+            scored: false,
             written: Json::Null,
         }
     }
@@ -244,6 +250,7 @@ impl Tool {
         let text = |key| section.read(key, value::text);
         let flag = |key| section.read(key, value::flag).unwrap_or(false);
         let trusts = [("trusted", false), ("untrusted", true)];
+        let results = [("whole", false), ("chunks", true)];
         let risks = [("normal", false), ("high", true)];
         let effect = section.read("effect", |it| value::one_of(it, &effects()));
         let trust = section.read("trust", |it| value::one_of(it, &trusts));
@@ -273,6 +280,7 @@ impl Tool {
             input: table("input"),
             output: table("output"),
             max_result: section.read("max_result", value::size).unwrap_or(usual.max_result),
+            scored: section.read("result", |it| value::one_of(it, &results)).unwrap_or(false),
             // Without what may hold secrets.
             written: section.written(&["auth", "headers", "env", "dsn"]),
         };

@@ -1,10 +1,14 @@
 //! What asking a model will take, before a run holds it of its own budget.
 
+use std::sync::Arc;
+
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Dialect};
 use crate::dialect::estimate;
 use crate::gateway::Gateway;
+use crate::gateway::chain::Chain;
 use crate::gateway::snapshot::{Road, Target};
+use crate::gateway::task::ByTask;
 
 /// What is known of a turn before it is taken. Prices are in nano-dollars per million tokens, of
 /// the dearest target; `None` where nobody knows what one of them costs.
@@ -22,30 +26,51 @@ impl Gateway {
     /// What a turn with this question may take. All is zero where the route is gone: the turn will
     /// say so.
     pub fn forecast(&self, caller: &Caller, request: &ChatRequest) -> Forecast {
+        let chains = self.chains(&request.model);
+        let targets: Vec<&Target> = targets(&chains, caller).collect();
+        foresee(request, &targets)
+    }
+
+    /// Tokens of a text, as the models of a route count them.
+    pub fn count(&self, caller: &Caller, model: &str, text: &str) -> u64 {
+        let chains = self.chains(model);
+        let targets = targets(&chains, caller);
+        let counts = targets.map(|target| estimate::texts([text].into_iter(), target.tokenizer()));
+        // What is said of it as a message is none of its own.
+        let frame = estimate::texts([""].into_iter(), None);
+        let own = counts.max().map(|tokens| tokens.saturating_sub(frame));
+        own.unwrap_or_else(|| estimate::text(text))
+    }
+
+    /// Whether there is still a route or a model of this name.
+    pub fn leads_anywhere(&self, model: &str) -> bool {
+        !self.chains(model).is_empty()
+    }
+
+    fn chains(&self, model: &str) -> Vec<Arc<Chain>> {
         let house = self.snapshot();
-        let chains = match house.road(&request.model) {
+        let of_task =
+            |by_task: &ByTask| by_task.chains.values().chain([&by_task.default]).cloned().collect();
+        match house.road(model) {
             Ok(Road::Chain(chain)) => vec![chain],
-            Ok(Road::ByTask(by_task)) => {
-                by_task.chains.values().chain([&by_task.default]).cloned().collect()
-            }
+            Ok(Road::ByTask(by_task)) => of_task(&by_task),
             Err(_) => {
                 // Its task may stand behind it, as in `auto/code`.
-                let route = request.model.rsplit_once('/').map(|(route, _)| house.road(route));
+                let route = model.rsplit_once('/').map(|(route, _)| house.road(route));
                 match route {
-                    Some(Ok(Road::ByTask(by_task))) => {
-                        by_task.chains.values().chain([&by_task.default]).cloned().collect()
-                    }
+                    Some(Ok(Road::ByTask(by_task))) => of_task(&by_task),
                     _ => Vec::new(),
                 }
             }
-        };
-        let targets: Vec<&Target> = chains
-            .iter()
-            .flat_map(|chain| &chain.targets)
-            .filter(|target| caller.may_use(&target.provider.name, &target.model))
-            .collect();
-        foresee(request, &targets)
+        }
     }
+}
+
+fn targets<'a>(chains: &'a [Arc<Chain>], caller: &'a Caller) -> impl Iterator<Item = &'a Target> {
+    chains
+        .iter()
+        .flat_map(|chain| &chain.targets)
+        .filter(|target| caller.may_use(&target.provider.name, &target.model))
 }
 
 fn foresee(request: &ChatRequest, targets: &[&Target]) -> Forecast {

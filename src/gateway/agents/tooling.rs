@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -67,19 +68,25 @@ async fn make(
     count(call, (tool, &made), clock);
     match made {
         Ok(mut output) => {
-            let parts = std::mem::take(&mut output.parts);
-            let (parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
+            let mut parts = std::mem::take(&mut output.parts);
+            let own = parts.len();
+            // A server may say there what it does not say in words.
+            parts.extend(output.value.iter().map(|value| Part::text(value.to_string())));
+            let (mut parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
+            parts.truncate(own);
             if changed {
                 output.value = output.value.and_then(|_| value(&parts));
+                output.raw = Bytes::new();
             }
             Ok(Output { parts, ..output })
         }
         Err(failure) => {
             // It may say what the tool has said.
             let said = vec![Part::text(failure.message.clone())];
-            let (said, _) = guarding::look_at_result(call, &tool.name, said).await?;
+            let (said, changed) = guarding::look_at_result(call, &tool.name, said).await?;
             let message = said.iter().filter_map(Part::as_text).collect();
-            Err(Unmade::Failed(Failure { message, ..failure }))
+            let verbatim = failure.verbatim.filter(|_| !changed);
+            Err(Unmade::Failed(Failure { message, verbatim, ..failure }))
         }
     }
 }
@@ -134,6 +141,14 @@ fn count(call: &Call, (tool, made): (&Tool, &Result<Output, Failure>), clock: In
     metrics.agent_tool_calls.with_label_values(&["", &*tool.name, outcome]).inc();
     let seconds = metrics.agent_tool_seconds.with_label_values(&["", &*tool.name]);
     seconds.observe(clock.elapsed().as_secs_f64());
+    let attempts = made.as_ref().map_or_else(|failure| failure.attempts, |it| it.attempts);
+    metrics
+        .agent_tool_retries
+        .with_label_values(&[&*tool.name])
+        .inc_by(u64::from(attempts.saturating_sub(1)));
+    if outcome == "cached" {
+        metrics.agent_tool_cache_hits.with_label_values(&[&*tool.name]).inc();
+    }
 }
 
 // === impl Unmade ===

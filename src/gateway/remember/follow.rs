@@ -61,7 +61,7 @@ pub(super) async fn follow(
     };
     match (error, fold.finish()) {
         (None, Ok(response)) => {
-            call.is_given(follower.by(), CacheUse::Hit, charged);
+            call.is_given(named(follower.by()), CacheUse::Hit, charged);
             if charged {
                 call.usage(response.usage, 0);
             } else {
@@ -99,8 +99,12 @@ async fn stream(
             }
         }
     }
-    call.is_given(tape.by.get(), CacheUse::Hit, charged);
+    call.is_given(named(tape.by.get()), CacheUse::Hit, charged);
     Ok(Some(Answer::Stream(flow)))
+}
+
+fn named(by: replay::By<'_>) -> Option<(&str, &str)> {
+    by.map(|(provider, model)| (&**provider, &**model))
 }
 
 fn verdict(error: Option<Box<Error>>, follower: &Follower) -> Result<Option<Answer>, Error> {

@@ -4,6 +4,7 @@
 mod fill;
 mod follow;
 mod lead;
+mod literal;
 pub(super) mod pump;
 pub(super) mod record;
 mod replay;
@@ -12,6 +13,8 @@ mod similar;
 
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use bytes::Bytes;
 
 use super::arrival::Question;
 use super::ask::Answer;
@@ -58,6 +61,14 @@ pub(super) struct Recalled {
     pub(super) charged: bool,
 }
 
+/// What the cache may do for a call, and for whom.
+#[derive(Debug)]
+struct Terms {
+    leave: Leave,
+    tenant: String,
+    remembering: Arc<Remembering>,
+}
+
 /// One question to the cache.
 #[derive(Debug, Clone)]
 struct Asking {
@@ -75,24 +86,35 @@ type Made = (Box<Call>, Result<Answer, Error>);
 
 /// The answer as it is remembered or being given to somebody else; else it is asked for.
 pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
-    let Some(asking) = Asking::of(&mut call, &question).await else {
+    let terms = Terms::of(&call, &question);
+    if let Some(terms) = &terms
+        && let Some((literal, entry)) = literal::find(&call, &question, terms)
+    {
+        return literal::give(call, question, (&literal, &entry)).await;
+    }
+    let asking = match terms {
+        Some(terms) => Asking::of(terms, &mut call, &question).await,
+        None => None,
+    };
+    // What is not done for all of these is boxed: a call's future is as large as its largest part.
+    let Some(mut asking) = asking else {
         if call.record.purpose.is_callers() {
             call.uses_cache(CacheUse::Off);
         }
-        return journey::seek(call, question).await;
+        return Box::pin(journey::seek(call, question)).await;
     };
     let cache = Arc::clone(&call.gateway.cache);
-    let (mut asking, mut lineage) = (asking, 0);
+    let mut lineage = 0;
     loop {
         if let Some(entry) = asking.recall(&call) {
-            return asking.give(call, &question, (&entry, CacheUse::Hit)).await;
+            return Box::pin(asking.give(call, &question, (&entry, CacheUse::Hit))).await;
         }
         let lead = if asking.remembering.coalesce && asking.leave.read {
             match cache.flights.join(asking.digest, lineage) {
                 Seat::Lead(lead) => lead,
                 Seat::Follow(follower) => {
                     lineage = follower.lineage() + 1;
-                    match asking.follow(&mut call, &mut question, follower).await {
+                    match Box::pin(asking.follow(&mut call, &mut question, follower)).await {
                         Ok(None) => continue,
                         Ok(Some(answer)) => return (call, Ok(answer)),
                         Err(error) => return (call, Err(error)),
@@ -102,13 +124,13 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
         } else {
             cache.flights.alone(asking.digest)
         };
-        let (found, cache_use) = asking.look_further(&mut call).await;
+        let (found, cache_use) = Box::pin(asking.look_further(&mut call)).await;
         if let Some(entry) = found {
             lead::repeat(&lead, &entry, &asking);
-            return asking.give(call, &question, (&entry, cache_use)).await;
+            return Box::pin(asking.give(call, &question, (&entry, cache_use))).await;
         }
         call.uses_cache(CacheUse::Miss);
-        return lead::lead(call, question, (lead, asking)).await;
+        return Box::pin(lead::lead(call, question, (lead, asking))).await;
     }
 }
 
@@ -172,11 +194,11 @@ fn policy(config: &Config, chain: &Chain) -> Digest {
     key::of_parts(parts.iter().map(String::as_bytes))
 }
 
-// === impl Asking ===
+// === impl Terms ===
 
-impl Asking {
-    /// What is asked of the cache; `None` if it has nothing to do with this call.
-    async fn of(call: &mut Call, question: &Question) -> Option<Self> {
+impl Terms {
+    /// On which terms the cache has to do with this call; `None` if it has nothing to do with it.
+    fn of(call: &Call, question: &Question) -> Option<Self> {
         let remembering = Arc::clone(call.wishes()?.cache.as_ref()?);
         let caller = call.caller.as_ref().filter(|_| call.record.purpose.is_callers())?;
         let leave = Leave::of(remembering.terms.mode).and(caller.cache()).and(call.bearings.cache);
@@ -189,10 +211,50 @@ impl Asking {
         }
         let tenant = match (remembering.terms.share, caller.team()) {
             (Share::All, _) => "all".to_owned(),
-            (Share::Team, Some(team)) => format!("team:{team}"),
-            (Share::Team, None) | (Share::Key, _) => format!("key:{}", caller.owner()),
+            (Share::Team, Some(team)) => ["team:", team].concat(),
+            (Share::Team, None) | (Share::Key, _) => ["key:", caller.owner()].concat(),
         };
-        let (digest, words) = digest(call, question, (&remembering, &tenant)).await?;
+        Some(Self { leave, tenant, remembering })
+    }
+
+    /// Tells `make` of all that stands beside a question, and of its bytes.
+    fn set<T>(
+        &self,
+        call: &Call,
+        question: &Question,
+        make: impl FnOnce(&Setting<'_>, &Bytes) -> T,
+    ) -> Option<T> {
+        let chain = call.chain.as_ref()?;
+        let barred = &call.bearings.barred;
+        let mut targets = Vec::with_capacity(chain.targets.len());
+        for (place, target) in chain.targets.iter().enumerate() {
+            if call.may_use(target) && !barred.contains(&place) {
+                targets.push(target.identity);
+            }
+        }
+        let said = question.extra.iter().filter(|(name, _)| !ONLY_TRACED.contains(&name.as_str()));
+        let mut headers: Vec<(&str, &[u8])> =
+            said.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        headers.extend(question.betas.as_ref().map(|betas| ("beta", betas.as_bytes())));
+        let (policy, bytes) = (&self.remembering.policy, question.payload.to_bytes());
+        let body = (call.surface().dialect().unwrap_or(Dialect::Chat), &bytes[..]);
+        let (tenant, targets) = (self.tenant.as_str(), &targets);
+        Some(make(&Setting { tenant, policy, targets, headers: &headers, body }, &bytes))
+    }
+}
+
+// === impl Asking ===
+
+impl Asking {
+    /// What is asked of the cache; `None` if the answer can be another one each time.
+    async fn of(terms: Terms, call: &mut Call, question: &Question) -> Option<Self> {
+        if call.surface().is_chat() {
+            Box::pin(question.understand(call)).await;
+        }
+        let (digest, words) = terms
+            .set(call, question, |setting, bytes| digest(call, question, (setting, &terms), bytes))
+            .flatten()?;
+        let Terms { leave, tenant, remembering } = terms;
         Some(Self { digest, leave, tenant, remembering, words, likeness: None })
     }
 
@@ -245,20 +307,14 @@ impl Asking {
         &self,
         mut call: Box<Call>,
         question: &Question,
-        (entry, cache_use): (&Entry, CacheUse),
+        (entry, cache_use): (&Arc<Entry>, CacheUse),
     ) -> Made {
-        if call.is_counted()
-            && let Err(error) = Box::pin(till::hold_request(&mut call)).await
-        {
+        if let Err(error) = call.is_given_entry(entry, cache_use).await {
             return (call, Err(error));
         }
-        let by = (entry.provider.as_str().into(), entry.model.as_str().into());
-        call.is_given(Some(&by), cache_use, false);
-        if let Some(recalled) = &mut call.recalled {
-            recalled.age = entry.age(SystemTime::now()).as_secs();
+        if cache_use == CacheUse::Hit {
+            literal::note(&call, question, (self, entry));
         }
-        call.record.dropped = entry.dropped.iter().cloned().map(Into::into).collect();
-        call.saves(entry.usage, entry.cost);
         let answer = Box::pin(replay::entry(&mut call, question, entry)).await;
         (call, answer)
     }
@@ -266,41 +322,26 @@ impl Asking {
 
 /// The digest of a question and all that decides about its answer; `None` if that can be another
 /// one each time.
-async fn digest(
+fn digest(
     call: &Call,
     question: &Question,
-    (remembering, tenant): (&Remembering, &str),
+    (setting, terms): (&Setting<'_>, &Terms),
+    bytes: &Bytes,
 ) -> Option<(Digest, Option<(String, Digest)>)> {
-    let chain = call.chain.as_ref()?;
-    let barred = &call.bearings.barred;
-    let mut targets = Vec::with_capacity(chain.targets.len());
-    for (place, target) in chain.targets.iter().enumerate() {
-        if call.may_use(target) && !barred.contains(&place) {
-            targets.push(target.identity);
-        }
-    }
-    let said = question.extra.iter().filter(|(name, _)| !ONLY_TRACED.contains(&name.as_str()));
-    let mut headers: Vec<(&str, &[u8])> =
-        said.map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-    headers.extend(question.betas.as_ref().map(|betas| ("beta", betas.as_bytes())));
-    let (policy, bytes) = (&remembering.policy, question.payload.to_bytes());
-    let body = (call.surface().dialect().unwrap_or(Dialect::Chat), &bytes[..]);
-    let setting = Setting { tenant, policy, targets: &targets, headers: &headers, body };
     if call.surface() == Surface::Embeddings {
-        let request = embed::read_request(&bytes).ok()?;
-        return Some((key::of_embeddings(&setting, &request), None));
+        let request = embed::read_request(bytes).ok()?;
+        return Some((key::of_embeddings(setting, &request), None));
     }
     if !call.surface().is_chat() {
         return None;
     }
-    Box::pin(question.understand(call)).await;
     let request = &question.chat().ok()?.request;
-    if !may_be_asked(request, remembering.terms.sampled) {
+    let terms = &terms.remembering.terms;
+    if !may_be_asked(request, terms.sampled) {
         return None;
     }
-    let words = remembering.terms.semantic.as_ref();
-    let words = words.and_then(|_| key::of_last_words(&setting, request));
-    Some((key::of_chat(&setting, request), words))
+    let words = terms.semantic.as_ref().and_then(|_| key::of_last_words(setting, request));
+    Some((key::of_chat(setting, request), words))
 }
 
 // === impl Call ===
@@ -317,12 +358,26 @@ impl Call {
         self.gateway.telemetry.metrics.cache.with_label_values(&[cache.name()]).inc();
     }
 
+    /// It is given an answer that is remembered, for which it pays nothing.
+    async fn is_given_entry(&mut self, entry: &Entry, cache: CacheUse) -> Result<(), Error> {
+        if self.is_counted() {
+            Box::pin(till::hold_request(self)).await?;
+        }
+        self.is_given(Some((&entry.provider, &entry.model)), cache, false);
+        if let Some(recalled) = &mut self.recalled {
+            recalled.age = entry.age(SystemTime::now()).as_secs();
+        }
+        self.record.dropped = entry.dropped.iter().cloned().map(Into::into).collect();
+        self.saves(entry.usage, entry.cost);
+        Ok(())
+    }
+
     /// It is given an answer that somebody else has asked for.
-    fn is_given(&mut self, by: replay::By<'_>, cache: CacheUse, charged: bool) {
+    fn is_given(&mut self, by: Option<(&str, &str)>, cache: CacheUse, charged: bool) {
         let targets = self.chain.as_ref().map(|chain| &chain.targets);
         let place = targets.zip(by).and_then(|(targets, (provider, model))| {
             let is_it = |target: &super::snapshot::Target| {
-                target.provider.name == *provider && target.model == *model
+                *target.provider.name == *provider && *target.model == *model
             };
             targets.iter().position(is_it)
         });

@@ -55,24 +55,53 @@ async fn chat(
         let looked = guarding::look_at(call, &question.envelope.model, response).await;
         response = looked.map_err(|blocked| guarding::refusal(&blocked))?;
     }
-    let response = &response;
+    let (id, created) = call.stamp();
+    let body = write(call, question, (&response, model), (&id, created)).unwrap_or_default();
+    call.keep(reword::keepsakes(&response));
+    Ok(told(call, question, body.into()))
+}
+
+/// A body that was written before, for the same words.
+pub(super) fn ready(call: &mut Call, question: &Question, (body, kept): (Bytes, &Kept)) -> Answer {
+    match kept {
+        Kept::Chat(_) => told(call, question, body),
+        Kept::Body(_) => Answer::Whole { content_type: JSON, body },
+    }
+}
+
+/// Whether an answer brings more than what its client is told.
+pub(super) fn leaves_more(kept: &Kept) -> bool {
+    match kept {
+        Kept::Chat(response) => !reword::keepsakes(response).is_empty(),
+        Kept::Body(_) => false,
+    }
+}
+
+/// The answer in the words of this client, as that of a call with this id and time.
+pub(super) fn write(
+    call: &Call,
+    question: &Question,
+    (response, model): (&ChatResponse, &str),
+    stamp: (&str, u64),
+) -> Option<Vec<u8>> {
     let client = call.client();
-    let streamed = question.envelope.stream;
-    let body = with_context(call, question, model, |context| {
-        if streamed {
+    with_context(call, question, (model, stamp), |context| {
+        if question.envelope.stream {
             reword::spread(response, client.writer(context))
         } else {
             client.write_response(response, context)
         }
-    });
-    let body = Bytes::from(body.unwrap_or_default());
-    call.keep(reword::keepsakes(response));
+    })
+}
+
+fn told(call: &mut Call, question: &Question, body: Bytes) -> Answer {
+    let streamed = question.envelope.stream;
     if call.keeping.is_some() {
         let last = if streamed { last_data(&body) } else { Some(body.clone()) };
         call.keep_response(&last.unwrap_or_default(), false);
     }
-    let kind = HeaderValue::from_static(client.stream_type());
-    Ok(Answer::Whole { content_type: if streamed { kind } else { JSON }, body })
+    let kind = HeaderValue::from_static(call.client().stream_type());
+    Answer::Whole { content_type: if streamed { kind } else { JSON }, body }
 }
 
 /// A writer of this client's stream.
@@ -81,19 +110,19 @@ pub(super) fn writer(
     question: &Question,
     model: &str,
 ) -> Option<Box<dyn WriteStream>> {
-    with_context(call, question, model, |context| call.client().writer(context))
+    let (id, created) = call.stamp();
+    with_context(call, question, (model, (&id, created)), |context| call.client().writer(context))
 }
 
 fn with_context<T>(
     call: &Call,
     question: &Question,
-    model: &str,
+    (model, (id, created)): (&str, (&str, u64)),
     write: impl FnOnce(&Context<'_>) -> T,
 ) -> Option<T> {
     let request = &question.chat().ok()?.request;
-    let (id, created) = call.stamp();
     Some(write(&Context {
-        id: &id,
+        id,
         created,
         model,
         input_estimate: call.input_estimate(),

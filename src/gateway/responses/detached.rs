@@ -12,9 +12,10 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::stored::Stored;
-use super::{Gateway, Keeping};
+use super::{Gateway, Keeping, afar};
 use crate::canon::Owner;
 use crate::dialect::sse::Decoder;
 use crate::error::{Error, Kind};
@@ -26,8 +27,10 @@ use crate::store::ObjectKind;
 const LONGEST_STREAM: usize = 64 * 1024 * 1024;
 /// One with more is not kept when it has ended: its response is.
 const LONGEST_KEPT: usize = 4 * 1024 * 1024;
+/// How often words are kept while a stream goes on.
+const OFTEN: Duration = Duration::from_millis(300);
 /// How long the events of a stream are kept behind its end.
-const KEPT: Duration = Duration::from_hours(24);
+pub(super) const KEPT: Duration = Duration::from_hours(24);
 
 /// What a stream has said so far, for all who follow it.
 #[derive(Debug, Default)]
@@ -53,7 +56,7 @@ pub(in crate::gateway) struct Follower {
 
 /// Cuts a stream into its events and numbers them.
 #[derive(Default)]
-struct Cutter {
+pub(super) struct Cutter {
     decoder: Decoder,
     last: Option<u64>,
 }
@@ -71,6 +74,8 @@ struct Begun {
     id: String,
     stored: Stored,
     cancelled: oneshot::Receiver<()>,
+    /// When what it has said was kept last, for those who ask another process.
+    kept: Instant,
 }
 
 impl Gateway {
@@ -120,7 +125,11 @@ impl Gateway {
                     Some(response) => self.begin(keeping, response, log).await,
                     None => begun,
                 };
+                let is_word = is_word(&event);
                 log.push(number, event);
+                if let Some(begun) = &mut begun {
+                    self.keep_so_far((&keeping.owner, begun), is_word, log);
+                }
             }
             if log.said().bytes > LONGEST_STREAM {
                 break;
@@ -131,18 +140,33 @@ impl Gateway {
         }
     }
 
+    /// Keeps what the stream of a run has said: each thing that it tells, and words from time to
+    /// time.
+    fn keep_so_far(&self, (owner, begun): (&Owner, &mut Begun), is_word: bool, log: &Log) {
+        let due = !is_word || begun.kept.elapsed() >= OFTEN;
+        if begun.stored.run().is_none() || !due || log.said().bytes > LONGEST_KEPT {
+            return;
+        }
+        begun.kept = Instant::now();
+        self.shelf.put(owner, ObjectKind::Events, (begun.id.clone(), log.whole()), KEPT);
+    }
+
     /// The stream has said what its response is called.
     async fn begin(&self, keeping: &Keeping, response: Value, log: &Arc<Log>) -> Option<Begun> {
         let (id, owner) = (response["id"].as_str()?.to_owned(), &keeping.owner);
         let mut stored = keeping.stored(response, None);
         stored.response["background"] = json!(true);
         stored.response["status"] = json!("in_progress");
+        if self.jobs.is_running(owner, &id) {
+            // The same was asked before, and is given by whoever was first.
+            return None;
+        }
         let cancelled = self.jobs.enter(owner, &id, Some(Arc::clone(log)));
         // A quick one is whole already.
         if self.stored(owner, &id).await.map_or(true, |known| known.is_unfinished()) {
             self.put_response(owner, id.clone(), &stored);
         }
-        Some(Begun { id, stored, cancelled })
+        Some(Begun { id, stored, cancelled, kept: Instant::now() })
     }
 
     /// The stream has ended, with its response or without.
@@ -171,7 +195,7 @@ impl Gateway {
     /// A stream in the background from behind the event `after`: as it is made, or as it was.
     /// `None` where its events are not known.
     pub async fn joined(
-        &self,
+        self: &Arc<Self>,
         owner: &Owner,
         id: &str,
         (after, busy): (Option<u64>, Busy),
@@ -179,7 +203,10 @@ impl Gateway {
         let log = if let Some(log) = self.jobs.log(owner, id) {
             log
         } else {
-            let events = self.shelf.get(owner, ObjectKind::Events, id).await?;
+            let kept = self.shelf.get(owner, ObjectKind::Events, id).await;
+            let Some(events) = kept.filter(afar::is_whole) else {
+                return self.joined_afar(owner, id, (after, busy)).await;
+            };
             let (log, mut cutter) = (Log::default(), Cutter::default());
             let events = cutter.cut(events).into_iter();
             events.for_each(|(number, event, _)| log.push(number, event));
@@ -188,6 +215,30 @@ impl Gateway {
         };
         Some(Body::followed(Follower { log, next: 0, after, _busy: Some(busy) }))
     }
+}
+
+impl Gateway {
+    /// The stream of a run's response that nobody here makes.
+    async fn joined_afar(
+        self: &Arc<Self>,
+        owner: &Owner,
+        id: &str,
+        (after, busy): (Option<u64>, Busy),
+    ) -> Option<Body> {
+        let stored = self.stored(owner, id).await.ok()?;
+        stored.run().filter(|_| stored.response["background"] == true)?;
+        let log = Arc::<Log>::default();
+        let follower = Follower { log: Arc::clone(&log), next: 0, after, _busy: Some(busy) };
+        let whose = (owner.clone(), id.to_owned());
+        self.tasks.spawn(Arc::clone(self).tell_from_afar(whose, log, after));
+        Some(Body::followed(follower))
+    }
+}
+
+/// Whether an event is only a few more words.
+fn is_word(event: &[u8]) -> bool {
+    let first = event.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    first.starts_with(b":") || first.ends_with(b".delta")
 }
 
 /// Ready when the stream is to end before its time.
@@ -201,21 +252,21 @@ async fn cancelled(begun: &mut Option<Begun>) {
 // === impl Log ===
 
 impl Log {
-    fn push(&self, number: Option<u64>, event: Bytes) {
+    pub(super) fn push(&self, number: Option<u64>, event: Bytes) {
         let mut said = self.said();
         said.bytes += event.len();
         said.events.push((number, event));
         said.waiting.drain(..).for_each(Waker::wake);
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         let mut said = self.said();
         said.ended = true;
         said.waiting.drain(..).for_each(Waker::wake);
     }
 
     /// All of it, but for what kept connections open.
-    fn whole(&self) -> Bytes {
+    pub(super) fn whole(&self) -> Bytes {
         let said = self.said();
         let events = said.events.iter().map(|(_, event)| &event[..]);
         let events: Vec<&[u8]> = events.filter(|event| !event.starts_with(b":")).collect();
@@ -256,7 +307,7 @@ impl Follower {
 
 impl Cutter {
     /// The events that are whole with these bytes, each with its number and its response.
-    fn cut(&mut self, data: Bytes) -> Vec<(Option<u64>, Bytes, Option<Value>)> {
+    pub(super) fn cut(&mut self, data: Bytes) -> Vec<(Option<u64>, Bytes, Option<Value>)> {
         if data.starts_with(b":") {
             // Between two events, to keep a connection open.
             return vec![(None, data, None)];

@@ -3,6 +3,7 @@
 //! Whatever provider answered, it is this gateway that remembers, per owner, so that a conversation
 //! can go on with another one. Ids that were not given out here to this owner are unknown here.
 
+mod afar;
 mod background;
 mod detached;
 mod refer;

@@ -8,7 +8,7 @@ use super::story::Story;
 use super::{Answer, Asked, Door, away, told};
 use crate::agent::event::Resolution;
 use crate::agent::{Again, Told};
-use crate::canon::RunState;
+use crate::canon::{RunState, StopReason};
 use crate::error::{Error, Kind};
 use crate::store::runs::RunRow;
 
@@ -38,8 +38,16 @@ pub(super) async fn pause(door: Door, asked: Asked) -> Answer {
 pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     asked.says(&[])?;
-    must(run.state == RunState::Paused, &run, "resumed")?;
+    let lacks = run.state == RunState::WaitingHuman && lacks_something(&door, &run).await?;
+    must(run.state == RunState::Paused || lacks, &run, "resumed")?;
     tell(&door, &asked, (&run, "resumed"), Told::Resume { by: asked.by() }).await
+}
+
+/// Whether it waits for what it needs and what is not there any more, or is another one.
+async fn lacks_something(door: &Door, run: &RunRow) -> Result<bool, Error> {
+    let why = Story::of(&journal(door, run.id).await?).pending()["escalated"].take();
+    let lacks = StopReason::DefinitionUnavailable.name();
+    Ok(why.as_str().is_some_and(|why| why.starts_with(lacks)))
 }
 
 /// What a run has asked for.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
-use crate::config::Agent;
+use crate::agent;
+use crate::config::{self, Agent};
 use crate::error::{Error, Kind};
+use crate::store::runs::LabelRow;
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
@@ -15,7 +17,11 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let paused = paused(&door).await?;
     let names = names(&door, &asked);
     let agents = names.iter().filter_map(|name| Some((name, house.config.agents.get(name)?)));
-    let shown: Vec<Value> = agents.map(|(name, agent)| summary((name, agent), &paused)).collect();
+    let mut shown = Vec::new();
+    for (name, agent) in agents {
+        let labels = labels_of(&door, (name, agent)).await?;
+        shown.push(summary((name, agent), (&paused, &labels)));
+    }
     told(&views::page(&shown, None))
 }
 
@@ -23,7 +29,8 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let agent = find(&door, &asked)?;
     let paused = paused(&door).await?;
-    let mut shown = summary((&asked.id, &agent), &paused);
+    let labels = labels_of(&door, (&asked.id, &agent)).await?;
+    let mut shown = summary((&asked.id, &agent), (&paused, &labels));
     shown["definition"] = definition(&agent);
     told(&shown)
 }
@@ -31,9 +38,9 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
 pub(super) async fn versions(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let agent = find(&door, &asked)?;
+    let all = labels_of(&door, (&asked.id, &agent)).await?;
     let of = |version: &str, definition: &Agent| {
-        let labels: Vec<&String> = agent
-            .labels
+        let labels: Vec<&String> = all
             .iter()
             .filter(|(_, named)| named.as_str() == version)
             .map(|(label, _)| label)
@@ -56,6 +63,55 @@ pub(super) async fn versions(door: Door, asked: Asked) -> Answer {
     let others = agent.versions.iter().map(|(version, definition)| of(version, definition));
     let shown: Vec<Value> = first.chain(others).collect();
     told(&views::page(&shown, None))
+}
+
+/// Has a label name another version from here on, at every replica. It stays there until the config
+/// says something else of it than it says now; without a `version`, it is where the config has it.
+pub(super) async fn move_label(door: Door, asked: Asked) -> Answer {
+    let agent = find(&door, &asked)?;
+    asked.demand_operator()?;
+    asked.says(&["label", "version"])?;
+    let label = asked.needed("label")?;
+    let version = match asked.body.get("version") {
+        Some(Value::Number(number)) => Some(number.to_string()),
+        _ => asked.text("version")?,
+    };
+    if !config::is_name(&label) || agent.at(&label).is_some() {
+        let message = format!("`{label}` is no label: it has other characters, or is a version.");
+        return Err(Error::invalid(message));
+    }
+    if let Some(version) = version.as_ref().filter(|version| agent.at(version).is_none()) {
+        let known = std::iter::once(&agent.version).chain(agent.versions.keys());
+        let hint = config::suggestion(version, known.map(String::as_str));
+        let message = format!("The agent `{}` has no version `{version}`{hint}.", asked.id);
+        return Err(Error::invalid(message));
+    }
+    let before = labels_of(&door, (&asked.id, &agent)).await?;
+    let store = door.gateway.store();
+    let done = match version {
+        Some(version) => {
+            let file = agent.labels.get(&label).cloned();
+            let row = LabelRow { label: label.clone(), version, file, by: asked.by(), at: 0 };
+            store.move_label(&asked.id, row).await
+        }
+        None => store.reset_label(&asked.id, &label).await,
+    };
+    done.map_err(|failure| away(&failure))?;
+    let labels = labels_of(&door, (&asked.id, &agent)).await?;
+    let moved = json!({
+        "label": label, "from": before.get(&label), "version": labels.get(&label),
+    });
+    door.notes(&asked, ("agent.label", format!("agent:{}", asked.id)), &moved).await?;
+    told(&json!({"name": asked.id, "object": "agent", "labels": labels}))
+}
+
+/// Where the labels of an agent are now.
+async fn labels_of(
+    door: &Door,
+    (name, agent): (&str, &Agent),
+) -> Result<BTreeMap<String, String>, Error> {
+    let moved = door.gateway.store().agent_labels(name).await;
+    Ok(agent::labels(agent, &moved.map_err(|failure| away(&failure))?))
 }
 
 /// Runs that are at work go on; those that wait for their turn wait on.
@@ -119,7 +175,10 @@ async fn paused(door: &Door) -> Result<Vec<String>, Error> {
     door.gateway.store().paused_agents().await.map_err(|failure| away(&failure))
 }
 
-fn summary((name, agent): (&str, &Agent), paused: &[String]) -> Value {
+fn summary(
+    (name, agent): (&str, &Agent),
+    (paused, labels): (&[String], &BTreeMap<String, String>),
+) -> Value {
     let others = agent.versions.keys();
     let versions: Vec<&String> = std::iter::once(&agent.version).chain(others).collect();
     json!({
@@ -129,7 +188,7 @@ fn summary((name, agent): (&str, &Agent), paused: &[String]) -> Value {
         "description": agent.description,
         "version": agent.version,
         "versions": versions,
-        "labels": agent.labels,
+        "labels": labels,
         "weights": agent.weights,
         "paused": paused.iter().any(|it| it == name),
     })

@@ -80,10 +80,17 @@ impl Story {
             Event::Requested(request) => self.requested(row, &request),
             Event::InputAsked { .. } | Event::InputGiven { .. } => self.asked(event),
             Event::Escalated { reason, .. } => self.escalated = Some(reason),
+            Event::Unpaused { .. } => self.escalated = None,
             Event::Compacted { through, cost, .. } => {
                 let place = self.step(row, "compaction");
                 let cost = json!(cost.map(usd));
                 self.set(place, [("through", json!(through)), ("cost_usd", cost)]);
+            }
+            Event::Planned { steps, cost, .. } => {
+                let place = self.step(row, "plan");
+                let (steps, cost) = (json!(steps), json!(cost.map(usd)));
+                let state = ("state", json!("completed"));
+                self.set(place, [state, ("steps", steps), ("cost_usd", cost)]);
             }
             Event::Handoff { from, to, .. } | Event::AgentFallback { from, to } => {
                 let place = self.step(row, "handoff");

@@ -74,6 +74,7 @@ pub(in crate::http) const TABLE: &[Operation] = rows![
     GET "/v1/agents/{id}" registry::get,
     GET "/v1/agents/{id}/versions" registry::versions,
     POST "/v1/agents/{id}/runs" runs::start,
+    POST "/v1/agents/{id}/labels" registry::move_label,
     POST "/v1/agents/{id}/pause" registry::pause,
     POST "/v1/agents/{id}/resume" registry::resume,
     GET "/v1/tools" tools::list,

@@ -42,6 +42,7 @@ pub(super) async fn call(door: Door, asked: Asked) -> Answer {
         traceparent: asked.header("traceparent").map(str::to_owned),
         deadline: Instant::now() + tool.terms.timeout * tool.terms.retry.attempts.max(1),
         answer: None,
+        listener: None,
     };
     let by = (&asked.caller, door.gateway.snapshot());
     let made = door.gateway.call_tool(by, &tool, invocation).await;

@@ -46,7 +46,7 @@ pub(super) async fn sums(door: Door, asked: Asked) -> Answer {
     let chosen = CHOICES.iter().filter_map(|(name, column)| Some((*column, query.field(name)?)));
     filter.equal.extend(chosen.map(|(column, value)| (column, value.to_owned())));
     let store = door.gateway.store();
-    let is_whole = matches!(timeout(CATCH_UP, store.flush()).await, Ok(Ok(_)));
+    let is_whole = matches!(timeout(CATCH_UP, store.flush()).await, Ok(Ok(())));
     let columns: Vec<Column> = groups.iter().map(|(_, column)| *column).collect();
     let rows = store.usage(&reach(&asked), &columns, &filter).await;
     let rows = rows.map_err(|failure| away(&failure))?;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResult, ContentBlock, ProgressNotificationParam, Tool as Listed,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock,
+    ProgressNotificationParam, Tool as Listed,
 };
 use rmcp::service::RequestContext;
 use serde_json::{Map, Value, json};
 
 use super::answer::{erred, refused};
+use super::asking::{Asked, Reply, can_ask};
 use super::offer::{IDEMPOTENCY_KEY, TRACEPARENT, Visit, said};
 use crate::cache::Next;
-use crate::canon::{ChatRequest, Event, Message, Part, Role, RunState, Trace};
+use crate::canon::{CallId, ChatRequest, Event, Message, Part, Role, RunState, Trace};
 use crate::dialect::fold::Fold;
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Performance, Report, RunWishes};
@@ -70,46 +72,72 @@ pub(super) async fn run(
     gateway: &Arc<Gateway>,
     (visit, agent): (&Visit, &str),
     (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
-) -> CallToolResult {
+) -> CallToolResponse {
+    let mut asked = Asked::of(&request);
     let arguments = request.arguments.unwrap_or_default();
     let text = |key: &str| arguments.get(key).and_then(Value::as_str).map(str::to_owned);
     let known = arguments
         .iter()
         .all(|(key, value)| matches!(key.as_str(), "input" | "session") && value.is_string());
-    let Some(input) = text("input").filter(|_| known) else {
+    let Some(mut input) = text("input").filter(|_| known) else {
         let message = "takes `input`, and perhaps `session`, which are texts";
-        return refused("invalid_arguments", message, None);
+        return refused("invalid_arguments", message, None).into();
     };
-    let question = Message::new(Role::User, vec![Part::text(input)]);
-    let asked = ChatRequest { messages: vec![question], stream: true, ..ChatRequest::default() };
-    let wishes = RunWishes {
-        session: text("session"),
-        idempotency_key: said(context, IDEMPOTENCY_KEY),
-        trace: said(context, TRACEPARENT).and_then(|parent| Trace::read(&parent, None)),
-        ..RunWishes::default()
-    };
-    let caller = &visit.caller;
-    match gateway.commission(caller, agent, (asked, wishes), false).await {
-        Ok(performance) => follow(performance, context).await,
-        Err(error) => erred(&error),
+    // What a run wants to know is answered in its conversation.
+    let session = text("session").or_else(|| asked.call.take());
+    let session = session.unwrap_or_else(|| format!("mcp-{}", CallId::new().simple()));
+    let keeps = arguments.contains_key("session") || can_ask(context);
+    if let Some(answer) = asked.answer.take() {
+        input = spoken(&answer);
+    }
+    let mut key = said(context, IDEMPOTENCY_KEY);
+    loop {
+        let question = Message::new(Role::User, vec![Part::text(input)]);
+        let chat = ChatRequest { messages: vec![question], stream: true, ..ChatRequest::default() };
+        let wishes = RunWishes {
+            session: keeps.then(|| session.clone()),
+            idempotency_key: key.take(),
+            trace: said(context, TRACEPARENT).and_then(|parent| Trace::read(&parent, None)),
+            ..RunWishes::default()
+        };
+        let performance = gateway.commission(&visit.caller, agent, (chat, wishes), false).await;
+        let (result, question) = match performance {
+            Ok(performance) => follow(performance, context).await,
+            Err(error) => return erred(&error).into(),
+        };
+        let Some(question) = question.filter(|_| keeps) else { return result.into() };
+        let schema = json!({
+            "type": "object",
+            "properties": {"answer": {"type": "string"}},
+            "required": ["answer"],
+        });
+        match asked.ask(context, (&question, &schema), &session).await {
+            Reply::Later(response) => return response,
+            Reply::Now(answer) if !answer.is_null() => input = spoken(&answer),
+            Reply::Now(_) | Reply::Never => return result.into(),
+        }
     }
 }
 
-/// Follows a run to its end, and tells of its steps where that is wanted.
+/// What a person has said, as it is said to the run; nothing, if it was a no.
+fn spoken(answer: &Value) -> String {
+    answer["answer"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Follows a run as far as it comes, and tells of its steps where that is wanted. Says too what it
+/// wants to know, if it waits for that.
 async fn follow(
     mut performance: Performance,
     context: &RequestContext<RoleServer>,
-) -> CallToolResult {
+) -> (CallToolResult, Option<String>) {
     let (mut fold, mut steps) = (Fold::default(), 0_u32);
     loop {
         let events = match poll_fn(|it| performance.follower.poll_next(it)).await {
             Next::Events(events) => events,
             Next::End => break,
             Next::Failed(error) => {
-                return error.map_or_else(
-                    || refused("internal", "the run broke off", None),
-                    |error| erred(&error),
-                );
+                let broken = || refused("internal", "the run broke off", None);
+                return (error.map_or_else(broken, |error| erred(&error)), None);
             }
         };
         for event in events.iter() {
@@ -125,11 +153,12 @@ async fn follow(
         Ok(answer) => {
             let said = answer.choices.first().map(|choice| &choice.parts);
             let text: String = said.into_iter().flatten().filter_map(Part::as_text).collect();
-            told(&text, &performance, &report)
+            let question = (report.state == RunState::WaitingInput).then(|| text.clone());
+            (told(&text, &performance, &report), question)
         }
         Err(failure) => {
             let message = failure.map_or_else(|| "the run broke off".to_owned(), |it| it.message);
-            refused("run_failed", &message, None)
+            (refused("run_failed", &message, None), None)
         }
     }
 }

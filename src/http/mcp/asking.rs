@@ -9,8 +9,11 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
-/// What the answer to our question is called.
+use crate::tool::mcp::Resumed;
+
+/// What the answer to our question is called, and how what goes with it begins.
 const QUESTION: &str = "question";
+const OURS: &str = "switchpoint:";
 
 /// What a client brings along when it sends a call again.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub(super) struct Asked {
     pub(super) call: Option<String>,
     /// What a person has said.
     pub(super) answer: Option<Value>,
+    /// What is not an answer to us, but to the server behind us.
+    pub(super) resumes: Option<Resumed>,
 }
 
 /// Whether a person says something.
@@ -34,9 +39,15 @@ pub(super) enum Reply {
 
 impl Asked {
     pub(super) fn of(request: &CallToolRequestParams) -> Self {
-        let answer = request.input_responses.as_ref().and_then(|it| it.get(QUESTION));
+        let (state, responses) = (&request.request_state, &request.input_responses);
+        let Some(call) = state.as_ref().and_then(|state| state.strip_prefix(OURS)) else {
+            let resumes = Resumed { responses: responses.clone(), state: state.clone() };
+            let is_again = state.is_some() || responses.is_some();
+            return Self { resumes: is_again.then_some(resumes), ..Self::default() };
+        };
+        let answer = responses.as_ref().and_then(|it| it.get(QUESTION));
         let answer = answer.and_then(|it| serde_json::from_value(it.clone()).ok());
-        Self { call: request.request_state.clone(), answer: answer.and_then(answered) }
+        Self { call: Some(call.to_owned()), answer: answer.and_then(answered), resumes: None }
     }
 
     pub(super) async fn ask(
@@ -45,7 +56,7 @@ impl Asked {
         (message, schema): (&str, &Value),
         call: &str,
     ) -> Reply {
-        let can = context.client_capabilities().is_some_and(|can| can.elicitation.is_some());
+        let can = can_ask(context);
         let params = json!({"mode": "form", "message": message, "requestedSchema": schema});
         let Some(params) = serde_json::from_value(params).ok().filter(|_| can) else {
             return Reply::Never;
@@ -53,6 +64,11 @@ impl Asked {
         let is_old = context.protocol_version().is_none_or(|version| version.has_initialize());
         if is_old { now(context, params).await } else { later(params, call) }
     }
+}
+
+/// Whether the client can ask a person.
+pub(super) fn can_ask(context: &RequestContext<RoleServer>) -> bool {
+    context.client_capabilities().is_some_and(|can| can.elicitation.is_some())
 }
 
 async fn now(context: &RequestContext<RoleServer>, params: ElicitRequestParams) -> Reply {
@@ -63,7 +79,7 @@ async fn now(context: &RequestContext<RoleServer>, params: ElicitRequestParams) 
 fn later(params: ElicitRequestParams, call: &str) -> Reply {
     let question = InputRequest::Elicitation(ElicitRequest::new(params));
     let questions = InputRequests::from([(QUESTION.to_owned(), question)]);
-    let required = InputRequiredResult::new(Some(questions), Some(call.to_owned()));
+    let required = InputRequiredResult::new(Some(questions), Some(format!("{OURS}{call}")));
     Reply::Later(CallToolResponse::InputRequired(required))
 }
 

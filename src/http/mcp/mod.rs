@@ -1,4 +1,5 @@
-//! `/mcp`: our tools and agents, for clients of the Model Context Protocol.
+//! `/mcp`: our tools and agents, and what servers behind us have, for clients of the Model Context
+//! Protocol.
 //!
 //! rmcp speaks the protocol, in both of its generations. Who is let in, and whose a session is, is
 //! decided here, by the same keys as everywhere.
@@ -6,7 +7,11 @@
 mod agents;
 mod answer;
 mod asking;
+mod attend;
+mod names;
 mod offer;
+mod session;
+mod shelf;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -64,10 +69,16 @@ impl Door {
         let settings = settings(&house.config, request.headers());
         let is_get = request.method() == Method::GET;
         let mut request = request;
-        request.extensions_mut().insert(Visit { caller, house });
-        let offer = Offer { gateway: Arc::clone(gateway) };
+        let visit = Visit { caller, house };
+        request.extensions_mut().insert(visit.clone());
+        let gateway = Arc::clone(gateway);
+        let handler = gateway.clone();
+        let offer = move || {
+            let (gateway, state) = (Arc::clone(&handler), Arc::default());
+            Ok(Offer { gateway, visit: visit.clone(), state })
+        };
         let sessions = Arc::clone(&self.sessions);
-        let service = StreamableHttpService::new(move || Ok(offer.clone()), sessions, settings);
+        let service = StreamableHttpService::new(offer, sessions, settings);
         let response = Box::pin(service.handle(request)).await;
         if let Some(session) = session_of(response.headers()) {
             self.remember(session, owner).await;

@@ -105,7 +105,7 @@ pub(super) fn ask(
     }
     let insert = "INSERT INTO approvals (id, run, owner, agent, call, tool, args, hash, roles,
         reason, state, created_at, expires_at) VALUES";
-    database.insert((insert, ""), 13, &written, |_| Ok(())).map(|_| ())
+    database.insert((insert, ""), 13, &written)
 }
 
 /// Those of a run that are open come to nothing.

@@ -27,7 +27,8 @@ struct Where {
 // === impl Store ===
 
 impl Store {
-    /// Puts a run into the store. In a session it becomes its head. One that is queued is on the
+    /// Puts a run into the store. In a session it becomes its head, unless another one has become
+    /// that. One that is queued is on the
     /// disk when this returns, whatever the database does otherwise.
     pub async fn begin_run(&self, run: NewRun) -> Result<Begun, Failure> {
         let now = self.now();
@@ -82,10 +83,14 @@ impl Store {
 /// `None` where another owner has a run of this id.
 fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun>, Fault> {
     let Some(position) = insert(database, run, now)? else { return known(database, run) };
-    note(database, (position, 0), &run.events, now)?;
-    if let Some(session) = &run.session {
-        sessions::lead(database, (session, run), now)?;
+    if let Some(session) = &run.session
+        && !sessions::lead(database, (session, run), now)?
+    {
+        // As if it had never been there.
+        database.execute("DELETE FROM runs WHERE position = $1", values![position])?;
+        return Ok(Some(Begun::Overtaken));
     }
+    note(database, (position, 0), &run.events, now)?;
     if run.state == RunState::Queued {
         database.notify(signals::CHANNEL)?;
     }
@@ -188,7 +193,7 @@ fn note(
         written.extend_from_slice(values![run, number, now, *kind, data, call]);
     }
     let insert = "INSERT INTO events (run, seq, at, kind, data, call) VALUES";
-    database.insert((insert, ""), 6, &written, |_| Ok(()))?;
+    database.insert((insert, ""), 6, &written)?;
     Ok(())
 }
 

@@ -82,7 +82,7 @@ pub(super) fn keep(
     }
     let insert = "INSERT INTO letters (id, run, owner, kind, payload, error, attempts, at, state)
         VALUES";
-    database.insert((insert, ""), 9, &written, |_| Ok(())).map(|_| ())
+    database.insert((insert, ""), 9, &written)
 }
 
 fn letter(row: &Row<'_>) -> Result<LetterRow, Fault> {

@@ -9,6 +9,7 @@ mod claims;
 mod counts;
 mod deliveries;
 mod journal;
+mod labels;
 mod letters;
 mod prune;
 mod rows;
@@ -36,6 +37,8 @@ pub struct NewRun {
     pub key: String,
     pub user: Option<String>,
     pub session: Option<String>,
+    /// The run that its session ends with so far; with another one, it does not begin.
+    pub head: Option<RunId>,
     /// The client's key against doing things twice, and the digest of what it asked with it.
     pub idempotency: Option<(String, String)>,
     pub trigger: String,
@@ -57,6 +60,8 @@ pub enum Begun {
     Known(Box<RunRow>),
     /// Something else was asked before by the same idempotency key.
     Conflict,
+    /// Another turn of its session has begun meanwhile.
+    Overtaken,
 }
 
 /// One entry of a journal, before it is there.
@@ -205,6 +210,18 @@ pub struct ApprovalRow {
     pub comment: Option<String>,
     pub created_at: u64,
     pub expires_at: u64,
+}
+
+/// A label of an agent that was moved at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelRow {
+    pub label: String,
+    pub version: String,
+    /// What the config said of it then.
+    pub file: Option<String>,
+    pub by: String,
+    /// Milliseconds since 1970.
+    pub at: u64,
 }
 
 /// What somebody decides about an approval.

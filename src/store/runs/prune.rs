@@ -5,6 +5,8 @@ use super::rows::{json, whole};
 use crate::store::database::{Alone, Database, Fault, Row, values};
 use crate::store::{Failure, STEP, Store};
 
+/// A definition is put there before the run that needs it: for so many milliseconds it may be alone.
+const ALONE: i64 = 3_600_000;
 /// What belongs to a run and goes with it.
 const BELONGINGS: [&str; 5] = ["events", "signals", "approvals", "letters", "deliveries"];
 
@@ -13,13 +15,15 @@ const BELONGINGS: [&str; 5] = ["events", "signals", "approvals", "letters", "del
 impl Store {
     /// Lets go of runs that are over since before these times, in milliseconds since 1970: of those
     /// that ended well, and of the others; step by step between the writes of others. Says how many.
-    /// A run whose root is not over stays.
+    /// A run whose root is not over stays. What agents were goes with the last run that was so.
     pub async fn prune_runs(&self, completed: u64, failed: u64) -> Result<u64, Failure> {
         let before = (whole(completed), whole(failed));
         let mut pruned = 0;
         loop {
             let step = self.write.run(move |database| prune(database, before)).await?;
             if step == 0 {
+                let alone = self.now() - ALONE;
+                self.write.run(move |database| forget_definitions(database, alone)).await?;
                 return Ok(pruned);
             }
             pruned += step;
@@ -62,4 +66,12 @@ fn prune(database: &mut Database, (completed, failed): (i64, i64)) -> Result<u64
     );
     database.execute(&sessions, values![&listed])?;
     database.execute(&format!("DELETE FROM runs WHERE position IN ({numbers})"), values![&listed])
+}
+
+/// Those that no run has had since.
+fn forget_definitions(database: &mut Database, since: i64) -> Result<u64, Fault> {
+    database.alone(Alone::Retain)?;
+    let delete = "DELETE FROM definitions WHERE created_at < $1
+        AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.definition = definitions.hash)";
+    database.execute(delete, values![since])
 }

@@ -29,8 +29,10 @@ impl Store {
     /// Keeps what an agent is, under its hash; it is on the disk when this returns.
     pub async fn put_definition(&self, hash: &str, body: String) -> Result<(), Failure> {
         let (hash, now) = (hash.to_owned(), self.now());
+        // Its age tells that a run is about to need it, so that it is not let go of before.
         let put = "INSERT INTO definitions (hash, body, created_at) VALUES ($1, $2, $3)
-            ON CONFLICT DO NOTHING";
+            ON CONFLICT (hash) DO UPDATE SET created_at = excluded.created_at
+            WHERE definitions.created_at < excluded.created_at - 60000";
         let put = move |database: &mut Database| database.execute(put, values![&hash, &body, now]);
         self.write.run_durable(put).await.map(|_| ())
     }
@@ -46,16 +48,19 @@ impl Store {
 
 // === The statements ===
 
-/// Makes a run the head of its session.
+/// Makes a run the head of its session, unless another one than it knows of is that.
 pub(super) fn lead(
     database: &mut Database,
     (session, run): (&str, &NewRun),
     now: i64,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let put = "INSERT INTO sessions (owner, id, agent, version, head, updated_at)
         VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (owner, id) DO UPDATE SET agent = excluded.agent, version = excluded.version,
-            head = excluded.head, updated_at = excluded.updated_at";
+            head = excluded.head, updated_at = excluded.updated_at
+        WHERE sessions.head = $7";
     let (owner, head) = (run.owner.as_str(), run.id.to_string());
-    database.execute(put, values![owner, session, &run.agent, &run.version, head, now]).map(|_| ())
+    let before = run.head.map(|head| head.to_string());
+    let written = values![owner, session, &run.agent, &run.version, head, now, &before];
+    Ok(database.execute(put, written)? > 0)
 }

@@ -292,7 +292,7 @@ async fn what_a_crash_leaves_is_taken_in_once_torn_or_whole() {
     std::fs::create_dir(&copied).unwrap();
     let journal = Journal::new();
     let lock = journal::claim(&copied).unwrap().unwrap();
-    journal.settle_in(&copied, lock, (journal::Position::default(), 4096));
+    journal.settle_in(&copied, lock, (journal::Position::default(), 2048));
     for call in 0..20 {
         let row = row(&format!("{call}"), 5000);
         journal.append(&journal::Record::Open(std::borrow::Cow::Borrowed(&row)));
@@ -315,6 +315,38 @@ async fn what_a_crash_leaves_is_taken_in_once_torn_or_whole() {
         assert_eq!(cut_off.len(), 3, "those that were open");
         assert!(cut_off.iter().all(|row| row.usage_source == UsageSource::Estimated));
     }
+}
+
+#[test]
+fn a_line_of_an_earlier_version_is_read_as_it_was_meant() {
+    let written = r#"{"id":"5","at":5000000000,"surface":"chat","stream":true,"key":"ann","team":"search","route":"fast","task":"code","provider":"groq","model":"llama","outcome":"ok","status":200,"usage":[10,0,0,0,5,0,0,0],"usage_source":"provider","cost":7,"counted":15,"settled_at":0,"duration":1480000000,"first_token":210000000,"generation":7,"cache":"miss","purpose":"client","tags":{"a":"b","c":"it's \"d\""},"attempts":[["groq","llama","rate_limited",429,90000000,null,null],["groq","llama","ok",200,90000000,null,null]]}"#;
+    let read: CallRow = serde_json::from_str(written).unwrap();
+    assert_eq!(read, row("5", 5000));
+    let anew = serde_json::to_string(&read).unwrap();
+    assert_eq!(serde_json::from_str::<CallRow>(&anew).unwrap(), read);
+    assert!(anew.len() * 3 < written.len() * 2, "{anew}");
+}
+
+#[test]
+fn of_a_call_that_begins_and_ends_only_its_end_is_read() {
+    let place = tempfile::tempdir().unwrap();
+    let journal = journal::Journal::new();
+    let lock = journal::claim(place.path()).unwrap().unwrap();
+    journal.settle_in(place.path(), lock, (journal::Position::default(), 1 << 20));
+    let (whole, cut) = (row("whole", 5000), row("cut", 5000));
+    for row in [&whole, &cut] {
+        journal.append(&journal::Record::Open(std::borrow::Cow::Borrowed(row)));
+    }
+    journal.append(&journal::Record::Settled(std::borrow::Cow::Borrowed(&whole)));
+    let (folder, end) = journal.end().unwrap();
+    let from = journal::Position { offset: 0, ..end };
+    let piece = journal::read(&folder, from, end).unwrap();
+    assert_eq!((piece.lines.whole, piece.lines.damaged), (3, 0));
+    let ids = piece.records.iter().map(|record| match record {
+        journal::Record::Open(row) => ("open", row.id.as_str()),
+        journal::Record::Settled(row) => ("settled", row.id.as_str()),
+    });
+    assert_eq!(ids.collect::<Vec<_>>(), [("open", "cut"), ("settled", "whole")]);
 }
 
 #[tokio::test]

@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
+use rmcp::ServiceError;
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam,
-    ClientRequest, ErrorCode, InputRequest, InputRequiredResult, InputResponses, MetaObject,
-    RequestId, RequestMetaObject, ServerResult,
+    CallToolRequest, CallToolRequestParams, ClientRequest, ErrorCode, InputRequest,
+    InputRequiredResult, InputResponses, ServerResult,
 };
-use rmcp::service::{Peer, PeerRequestOptions};
-use rmcp::{RoleClient, ServiceError};
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::answer::{answer, failure};
-use super::ear::{Asker, Question, answered, question};
+use super::answer::{answer, as_value, failure};
+use super::ear::{Question, answered, question};
+use super::exchange::{self, Terms, exchange};
 use super::link::Session;
 use super::pool::Pool;
 use crate::tool::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sent};
@@ -34,12 +31,6 @@ pub(super) struct Caller {
     pub(super) tool: String,
     /// It is another one than was approved.
     pub(super) has_drifted: bool,
-}
-
-/// A request that is called off when nobody waits for it any more.
-struct Pending<'a> {
-    peer: &'a Peer<RoleClient>,
-    id: Option<RequestId>,
 }
 
 /// How one request ended.
@@ -73,11 +64,15 @@ impl Caller {
         let deadline = total.min(call.deadline);
         let busy = self.pool.free().enter();
         let session = busy.session(deadline).await?;
-        let mut request = self.request(call);
+        let mut request = self.request(&session, call);
         let mut may_answer = call.answer.clone();
         for _ in 0..MOST_ROUNDS {
             let wants = match self.send(&session, request.clone(), (call, deadline)).await? {
                 Ended::Complete(answer) => return Ok(answer),
+                // Whoever waits answers by itself, and asks again.
+                Ended::Wants(wants) if call.listener.is_some() => {
+                    return Err(self.unanswered(&wants));
+                }
                 Ended::Wants(wants) => wants,
             };
             request.request_state = wants.request_state;
@@ -92,9 +87,28 @@ impl Caller {
         Err(Failure::new(FailureKind::Soft, message).sent(Sent::Maybe))
     }
 
-    fn request(&self, call: &Invocation) -> CallToolRequestParams {
+    fn request(&self, session: &Session, call: &Invocation) -> CallToolRequestParams {
         let arguments = call.args.as_object().cloned().unwrap_or_default();
-        CallToolRequestParams::new(self.tool.clone()).with_arguments(arguments)
+        let mut request = CallToolRequestParams::new(self.tool.clone()).with_arguments(arguments);
+        let resumed = call.listener.as_ref().filter(|_| !session.is_old());
+        if let Some(resumed) = resumed.and_then(|it| it.resumes.clone()) {
+            request.input_responses = resumed.responses;
+            request.request_state = resumed.state;
+        }
+        request
+    }
+
+    /// What the server wants goes to whoever waits, in its own words.
+    fn unanswered(&self, wants: &InputRequiredResult) -> Failure {
+        let mut asked = wants.input_requests.iter().flat_map(|it| it.values());
+        let wants_model = asked.any(|it| matches!(it, InputRequest::CreateMessage(_)));
+        if wants_model && !self.pool.mcp.sampling {
+            return unknown();
+        }
+        let message = "the server wants to know something first".to_owned();
+        let schema = Box::new(json!({"type": "object"}));
+        let kind = FailureKind::NeedsInput { message: message.clone(), schema };
+        Failure::new(kind, message).sent(Sent::Refused).verbatim(as_value(wants))
     }
 
     async fn send(
@@ -103,60 +117,53 @@ impl Caller {
         params: CallToolRequestParams,
         (call, deadline): (&Invocation, Instant),
     ) -> Result<Ended, Failure> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let options = PeerRequestOptions::with_timeout(self.pool.terms.timeout.min(left))
-            .reset_timeout_on_progress()
-            .with_max_total_timeout(left)
-            .with_meta(meta(call));
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
-        let (ask, wanted) = oneshot::channel();
-        let asker = Asker { answer: call.answer.clone(), ask: Some(ask), has_answered: false };
-        let sending = session.peer().send_request_with_option(request, options);
-        let handle = session
-            .calls()
-            .begin(sending, (|handle| handle.id.clone(), asker))
-            .await
-            // It has not even been handed over.
-            .map_err(|error| failure(error).sent(Sent::Never))?;
-        let id = handle.id.clone();
-        let mut pending = Pending { peer: session.peer(), id: Some(id.clone()) };
-        let result = tokio::select! {
-            biased;
-            Ok(question) = wanted => Err(needs(question)),
-            result = handle.await_response() => {
-                pending.id = None;
-                result.map_err(|error| self.failed(error))
-            }
+        let terms = Terms {
+            meta: meta(call),
+            silence: self.pool.terms.timeout,
+            deadline,
+            answer: call.answer.clone(),
+            listener: call.listener.as_ref(),
+            sampling: self.pool.mcp.sampling,
         };
-        drop(pending);
-        session.calls().end(&id).await;
-        match result? {
-            ServerResult::CallToolResult(result) => {
+        match exchange(session, request, terms).await {
+            Ok(ServerResult::CallToolResult(result)) => {
                 Ok(Ended::Complete(answer(result, self.pool.terms.max_result)))
             }
-            ServerResult::InputRequiredResult(wants) => Ok(Ended::Wants(wants)),
-            _ => Err(failure(ServiceError::UnexpectedResponse)),
+            Ok(ServerResult::InputRequiredResult(wants)) => Ok(Ended::Wants(wants)),
+            Ok(_) => Err(failure(ServiceError::UnexpectedResponse)),
+            Err(exchange::Ended::Unsent(error)) => Err(failure(error).sent(Sent::Never)),
+            Err(exchange::Ended::Lost(error)) => Err(self.failed(error)),
+            Err(exchange::Ended::Asks(question)) => Err(needs(question)),
         }
     }
 
     fn failed(&self, error: ServiceError) -> Failure {
-        // It may have other tools by now.
-        if let ServiceError::McpError(error) = &error
-            && matches!(error.code, ErrorCode::INVALID_PARAMS | ErrorCode::METHOD_NOT_FOUND)
-        {
-            self.pool.changed.notify_one();
+        let said = match &error {
+            ServiceError::McpError(error) => {
+                // It may have other tools by now.
+                if matches!(error.code, ErrorCode::INVALID_PARAMS | ErrorCode::METHOD_NOT_FOUND) {
+                    self.pool.changed.notify_one();
+                }
+                Some(as_value(error))
+            }
+            _ => None,
+        };
+        let failure = failure(error);
+        match said {
+            Some(said) => failure.verbatim(said),
+            None => failure,
         }
-        failure(error)
     }
 }
 
-fn meta(call: &Invocation) -> RequestMetaObject {
+fn meta(call: &Invocation) -> Map<String, Value> {
     let mut meta = Map::new();
     meta.insert(IDEMPOTENCY_KEY.to_owned(), Value::from(call.idempotency_key.as_str()));
     if let Some(traceparent) = &call.traceparent {
         meta.insert(TRACEPARENT.to_owned(), Value::from(traceparent.as_str()));
     }
-    RequestMetaObject(MetaObject(meta))
+    meta
 }
 
 fn needs(Question { message, schema }: Question) -> Failure {
@@ -198,7 +205,7 @@ fn respond(
             Value::Object(answers) if !only => answers.get(&key).cloned().unwrap_or_default(),
             answer => answer.clone(),
         };
-        responses.insert(key, super::answer::as_value(&answered(answer, &question.schema)));
+        responses.insert(key, as_value(&answered(answer, &question.schema)));
     }
     Ok(responses)
 }
@@ -218,17 +225,4 @@ fn together(mut questions: Vec<(String, Question)>) -> Question {
     let properties: Map<String, Value> =
         questions.into_iter().map(|(key, it)| (key, it.schema)).collect();
     Question { message, schema: json!({"type": "object", "properties": properties}) }
-}
-
-// === impl Pending ===
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        let reason = Some("nobody waits for it any more".to_owned());
-        let params = CancelledNotificationParam::new(Some(id), reason);
-        let notification = CancelledNotification::new(params);
-        // It is in the queue after the first poll, and nobody waits until it is sent.
-        let _ = self.peer.send_notification(notification.into()).now_or_never();
-    }
 }

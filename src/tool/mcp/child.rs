@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::Meters;
+use super::ear::Calls;
 use super::lines::{Line, Lines};
 use crate::config::Secret;
 
@@ -44,6 +45,9 @@ pub(super) struct Recipe {
 /// The messages of one child.
 pub(super) struct Pipe {
     server: Arc<str>,
+    calls: Arc<Calls>,
+    /// What was read and is not given away yet.
+    read: Option<ServerJsonRpcMessage>,
     answers: Lines<ChildStdout>,
     /// Gone when it was closed.
     complaints: Option<Lines<ChildStderr>>,
@@ -71,7 +75,7 @@ pub fn launch_by(command: Vec<String>) {
 
 impl Recipe {
     /// Starts it, on the runtime of the caller.
-    pub(super) fn start(&self, meters: &Meters) -> io::Result<Pipe> {
+    pub(super) fn start(&self, meters: &Meters, calls: &Arc<Calls>) -> io::Result<Pipe> {
         let mut words = LAUNCHER.get().into_iter().flatten().chain(&self.command);
         let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
@@ -90,6 +94,8 @@ impl Recipe {
         let secrets = self.environment.values().map(|value| value.expose().to_owned());
         Ok(Pipe {
             server: Arc::clone(&self.server),
+            calls: Arc::clone(calls),
+            read: None,
             answers: Lines::new(answers, self.longest),
             complaints: complaints.map(|it| Lines::new(it, LONGEST_COMPLAINT)),
             questions: Arc::new(Mutex::new(questions)),
@@ -112,6 +118,13 @@ impl Pipe {
         }
         let server = &*self.server;
         tracing::debug!(server, said, "an MCP server says");
+    }
+
+    /// What was read is heard before the answer behind it.
+    async fn heed(&self) {
+        if let Some(ServerJsonRpcMessage::Notification(said)) = &self.read {
+            self.calls.hear(None, &super::answer::as_value(said)).await;
+        }
     }
 
     fn understand(&self, line: Line) -> Option<ServerJsonRpcMessage> {
@@ -148,6 +161,10 @@ impl Transport<RoleClient> for Pipe {
 
     async fn receive(&mut self) -> Option<ServerJsonRpcMessage> {
         loop {
+            if self.read.is_some() {
+                self.heed().await;
+                return self.read.take();
+            }
             let complaint = async {
                 match &mut self.complaints {
                     Some(complaints) => complaints.next().await,
@@ -156,9 +173,7 @@ impl Transport<RoleClient> for Pipe {
             };
             tokio::select! {
                 answer = self.answers.next() => {
-                    if let Some(message) = self.understand(answer?) {
-                        return Some(message);
-                    }
+                    self.read = self.understand(answer?);
                 }
                 complaint = complaint => match complaint {
                     Some(line) => self.complain(line),

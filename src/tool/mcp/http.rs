@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
+use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, ServerJsonRpcMessage,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, RequestId,
+    ServerJsonRpcMessage,
 };
 use rmcp::transport::common::http_header::{HEADER_LAST_EVENT_ID, HEADER_SESSION_ID};
 use rmcp::transport::streamable_http_client::{
@@ -23,6 +25,7 @@ use rmcp::transport::streamable_http_client::{
 use sse_stream::Sse;
 use tokio::time::Instant;
 
+use super::ear::Calls;
 use crate::config::Web;
 use crate::dialect::splice::Payload;
 use crate::dialect::sse::{Decoder, Frame};
@@ -45,6 +48,7 @@ pub(super) struct Wire {
     way: Arc<Way>,
     /// Sessions that were begun.
     sessions: Arc<AtomicUsize>,
+    calls: Arc<Calls>,
     renewed: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -111,8 +115,12 @@ impl Way {
 
 impl Wire {
     /// `renewed` is called when rmcp has begun another session in place of one that was lost.
-    pub(super) fn new(way: &Arc<Way>, renewed: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self { way: Arc::clone(way), sessions: Arc::default(), renewed }
+    pub(super) fn new(
+        way: &Arc<Way>,
+        (calls, renewed): (&Arc<Calls>, Arc<dyn Fn() + Send + Sync>),
+    ) -> Self {
+        let calls = Arc::clone(calls);
+        Self { way: Arc::clone(way), sessions: Arc::default(), calls, renewed }
     }
 
     async fn send(
@@ -180,7 +188,11 @@ impl Wire {
         }
         let session = header(&reply.headers, HEADER_SESSION_ID).map(str::to_owned);
         if is(&reply.headers, EVENTS) {
-            let events = Box::pin(events(reply.body, self.way.longest));
+            let about = match &message {
+                ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
+                _ => None,
+            };
+            let events = self.events(reply.body, about);
             return Ok(StreamableHttpPostResponse::Sse(events, session));
         }
         let body = self.read(&mut reply.body, self.way.longest).await?;
@@ -268,10 +280,23 @@ impl Wire {
             }
         }
         if is(&reply.headers, EVENTS) {
-            Ok(Box::pin(events(reply.body, self.way.longest)))
+            Ok(self.events(reply.body, None))
         } else {
             Err(StreamableHttpError::UnexpectedContentType(None))
         }
+    }
+
+    /// What a stream says, each progress and line of a log heard as it comes.
+    fn events(&self, body: ReplyBody, about: Option<RequestId>) -> Events {
+        let (calls, about) = (Arc::clone(&self.calls), Arc::new(about));
+        let events = events(body, self.way.longest);
+        Box::pin(events.then(move |event| {
+            let (calls, about) = (Arc::clone(&calls), Arc::clone(&about));
+            async move {
+                calls.overhear(Option::as_ref(&about), event.as_ref().ok()).await;
+                event
+            }
+        }))
     }
 
     /// A whole body, which must not be longer than `most`.

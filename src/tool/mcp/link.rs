@@ -6,21 +6,26 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rmcp::RoleClient;
-use rmcp::model::{ProtocolVersion, SubscriptionFilter};
+use rmcp::model::{
+    ClientRequest, ProtocolVersion, ServerCapabilities, ServerNotification, SubscriptionFilter,
+};
 use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, ClientServiceExt, Peer, RunningService,
 };
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::common::client_side_sse::ExponentialBackoff;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
 
 use super::Meters;
 use super::answer::{in_words, no_session};
+use super::aside::rank;
 use super::child::Recipe;
 use super::ear::{Calls, Ear};
 use super::http::{Way, Wire};
+use super::news::{Change, News};
 use crate::tool::{Failure, FailureKind};
 
 /// How long nobody tries again after the first failure, and at most.
@@ -46,10 +51,20 @@ pub(super) struct Link {
     calls: AtomicUsize,
     /// The last attempt to open it failed.
     is_down: AtomicBool,
-    changed: Arc<Notify>,
     connect_timeout: Duration,
     server: Arc<str>,
-    meters: Meters,
+    around: Around,
+}
+
+/// What all connections to one server share.
+#[derive(Debug, Clone)]
+pub(super) struct Around {
+    /// Rung when its tools may be others.
+    pub(super) changed: Arc<Notify>,
+    pub(super) news: News,
+    pub(super) meters: Meters,
+    /// Models may be asked for it.
+    pub(super) sampling: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +89,8 @@ pub(super) struct Session {
     service: Arc<RunningService<RoleClient, Ear>>,
     /// Somebody listens for what changes.
     is_heard: Arc<AtomicBool>,
+    /// From which level on it was asked to tell what it logs.
+    level: Arc<Mutex<Option<String>>>,
 }
 
 /// A call's place on a link.
@@ -86,8 +103,7 @@ impl Link {
     pub(super) fn new(
         door: Arc<Door>,
         (server, connect_timeout): (&Arc<str>, Duration),
-        changed: &Arc<Notify>,
-        meters: &Meters,
+        around: &Around,
     ) -> Self {
         let now = Instant::now();
         let state = State {
@@ -105,10 +121,9 @@ impl Link {
             state: Mutex::new(state),
             calls: AtomicUsize::new(0),
             is_down: AtomicBool::new(false),
-            changed: Arc::clone(changed),
             connect_timeout,
             server: Arc::clone(server),
-            meters: meters.clone(),
+            around: around.clone(),
         }
     }
 
@@ -134,6 +149,12 @@ impl Link {
         tokio::time::timeout_at(deadline, open).await.unwrap_or_else(|_| {
             Err(Failure::new(FailureKind::Timeout, "the server could not be reached in time"))
         })
+    }
+
+    /// The session, if one is open.
+    pub(super) async fn open_now(&self) -> Option<Session> {
+        let state = self.state.lock().await;
+        state.session.clone().filter(Session::is_open)
     }
 
     /// Opens it when it should be open and is not, closes it when nobody has wanted it for `idle`,
@@ -175,8 +196,8 @@ impl Link {
         match opened {
             Ok(session) => {
                 if state.was_open {
-                    self.meters.reconnects.with_label_values(&[&*self.server]).inc();
-                    self.changed.notify_one();
+                    self.around.meters.reconnects.with_label_values(&[&*self.server]).inc();
+                    self.around.changed.notify_one();
                 }
                 state.was_open = true;
                 state.opened = Instant::now();
@@ -219,26 +240,28 @@ impl Link {
         mode: ClientLifecycleMode,
     ) -> Result<Session, ClientInitializeError> {
         let calls = Arc::<Calls>::default();
-        let ear = Ear { calls, changed: Arc::clone(&self.changed) };
+        let Around { changed, news, sampling, meters } = self.around.clone();
+        let ear = Ear { calls: Arc::clone(&calls), changed, news, sampling };
         let service = match &*self.door {
             Door::Child(recipe) => {
                 let pipe = recipe
-                    .start(&self.meters)
+                    .start(&meters, &calls)
                     .map_err(|error| ClientInitializeError::ConnectionClosed(error.to_string()))?;
                 ear.serve_with_lifecycle(pipe, mode).await?
             }
             Door::Http(way) => {
-                let wire = Wire::new(way, self.renewed());
+                let wire = Wire::new(way, (&calls, self.renewed()));
                 let transport = StreamableHttpClientTransport::with_client(wire, settings());
                 ear.serve_with_lifecycle(transport, mode).await?
             }
         };
-        Ok(Session { service: Arc::new(service), is_heard: Arc::default() })
+        let service = Arc::new(service);
+        Ok(Session { service, is_heard: Arc::default(), level: Arc::default() })
     }
 
     /// What is to be done when rmcp has begun another session by itself.
     fn renewed(&self) -> Arc<dyn Fn() + Send + Sync> {
-        let (meters, changed) = (self.meters.clone(), Arc::clone(&self.changed));
+        let Around { meters, changed, .. } = self.around.clone();
         let server = Arc::clone(&self.server);
         Arc::new(move || {
             meters.reconnects.with_label_values(&[&*server]).inc();
@@ -279,25 +302,54 @@ impl Session {
         &self.service.service().calls
     }
 
-    /// Whether this one is to listen: a server of the newer protocol only tells who has asked.
-    pub(super) fn listens(&self) -> bool {
-        let Some(info) = self.peer().peer_info() else { return false };
-        let tells = info.capabilities.tools.as_ref().and_then(|tools| tools.list_changed);
-        !info.protocol_version.has_initialize()
-            && tells == Some(true)
-            && !self.is_heard.swap(true, Ordering::Relaxed)
+    /// Whether it began with a handshake.
+    pub(super) fn is_old(&self) -> bool {
+        self.peer().peer_info().is_none_or(|info| info.protocol_version.has_initialize())
     }
 
-    /// Rings when its tools are others, until it is closed.
-    pub(super) async fn listen(self, changed: Arc<Notify>) {
-        let peer = self.peer().clone();
+    pub(super) fn capabilities(&self) -> ServerCapabilities {
+        self.peer().peer_info().map(|info| info.capabilities.clone()).unwrap_or_default()
+    }
+
+    /// Whether this is the first to ask whether somebody listens.
+    pub(super) fn is_unheard(&self) -> bool {
+        !self.is_heard.swap(true, Ordering::Relaxed)
+    }
+
+    /// Has a server of the older protocol tell what it logs from a level on, if it does not yet.
+    /// Whoever wants less leaves the rest out.
+    pub(super) async fn hear_from(&self, level: &str) {
+        let mut asked = self.level.lock().await;
+        let is_enough = asked.as_deref().is_some_and(|asked| rank(asked) <= rank(level));
+        if is_enough || !self.is_old() || self.capabilities().logging.is_none() {
+            return;
+        }
+        *asked = Some(level.to_owned());
+        let request = json!({"method": "logging/setLevel", "params": {"level": level}});
+        if let Ok(request) = serde_json::from_value::<ClientRequest>(request) {
+            // It is the server's to say no.
+            let _ = self.peer().send_request(request).await;
+        }
+    }
+
+    /// Hears what changes, until it is closed: a server of the newer protocol only tells who has
+    /// asked.
+    pub(super) async fn listen(self, filter: SubscriptionFilter, hear: impl Fn(Change)) {
+        let (peer, is_heard) = (self.peer().clone(), Arc::clone(&self.is_heard));
         // Nobody is to keep it open for this.
         drop(self);
-        let filter = SubscriptionFilter::builder().tools_list_changed().build();
         let Ok(mut subscription) = peer.listen(filter).await else { return };
-        while let Ok(Some(_)) = subscription.next().await {
-            changed.notify_one();
+        while let Ok(Some(notification)) = subscription.next().await {
+            match notification {
+                ServerNotification::PromptListChangedNotification(_) => hear(Change::Prompts),
+                ServerNotification::ResourceListChangedNotification(_) => hear(Change::Resources),
+                ServerNotification::ResourceUpdatedNotification(updated) => {
+                    hear(Change::Updated(updated.params.uri));
+                }
+                _ => hear(Change::Tools),
+            }
         }
+        is_heard.store(false, Ordering::Relaxed);
     }
 
     fn is_open(&self) -> bool {

@@ -2,14 +2,18 @@
 //! net, and what it can do is learned from it. What its tools do to the world, it is not believed.
 
 mod answer;
+mod aside;
 mod call;
 mod child;
 mod ear;
+mod exchange;
 mod http;
 mod lines;
 mod link;
+mod news;
 mod pins;
 mod pool;
+mod shelf;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,13 +26,18 @@ use rmcp::model::PaginatedRequestParams;
 use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::{Instant, timeout};
 
+pub use self::aside::{Aside, Listener, Logs, Resumed};
 use self::call::Caller;
 use self::child::Recipe;
 pub use self::child::launch_by;
 use self::http::Way;
-use self::link::{Door, Session};
+use self::link::{Around, Door, Session};
+use self::news::News;
+pub use self::news::{Board, Change, Told};
 use self::pins::{Pins, Seen};
 use self::pool::Pool;
+pub use self::shelf::Watch;
+use self::shelf::Watched;
 use super::toolbox::Kit;
 use super::{Definition, Health, PinStatus, Source, Tool};
 use crate::config::{self, McpTool, McpTransport};
@@ -53,9 +62,13 @@ pub(super) struct Meters {
 }
 
 /// One server.
-pub(super) struct Server {
+pub struct Server {
     name: Arc<str>,
     pool: Arc<Pool>,
+    news: News,
+    watched: Mutex<Watched>,
+    /// Who asks it to tell of something, asks alone.
+    listening: Turn<()>,
     pins: Pins,
     meters: Meters,
     /// Where replicas count together.
@@ -81,6 +94,8 @@ struct Known {
     tools: Arc<[Arc<Tool>]>,
     /// As the server describes them now.
     seen: Vec<Seen>,
+    /// All that it says of each, by name.
+    listed: BTreeMap<String, rmcp::model::Tool>,
     /// By name: as each was approved, where that is something else.
     drifted: BTreeMap<String, Seen>,
     trouble: Option<String>,
@@ -94,15 +109,25 @@ impl Server {
         name: &Arc<str>,
         terms: &Arc<config::Tool>,
         mcp: &McpTool,
-        kit: &Kit<'_>,
+        (kit, board): (&Kit<'_>, &Board),
     ) -> Result<Arc<Self>, String> {
         let door = door((name, terms), mcp, kit)?;
         let meters = Meters::of(kit.metrics);
-        let pool = Arc::new(Pool::new((name, door), (terms, mcp), &meters));
+        let news = News::new(name, board);
+        let around = Around {
+            changed: Arc::default(),
+            news: news.clone(),
+            meters: meters.clone(),
+            sampling: mcp.sampling,
+        };
+        let pool = Arc::new(Pool::new((name, door), (terms, mcp), &around));
         let pins = Pins::new(name, kit.store);
         Ok(Arc::new_cyclic(|me| Self {
             name: Arc::clone(name),
             pool,
+            news,
+            watched: Mutex::default(),
+            listening: Turn::default(),
             pins,
             meters,
             turns: kit.turns.cloned(),
@@ -126,12 +151,16 @@ impl Server {
     /// Brings what is known of it up to date, if it is not.
     async fn tend(&self, is_old: bool) {
         let mut listed = self.turn.lock().await;
-        let mut trouble = self.pool.tend().await;
+        let idle = self.pool.mcp.idle_kill.filter(|_| !self.is_watched());
+        let mut trouble = self.pool.tend(idle).await;
+        if trouble.is_none() {
+            self.hear(is_old).await;
+        }
         let now = Instant::now();
         let is_due = !listed.was_listed || listed.until.is_some_and(|until| until <= now);
         let is_due = is_old || is_due || !self.lock().drifted.is_empty();
         if is_due && trouble.is_none() {
-            match self.list(now).await {
+            match self.list_tools(now).await {
                 Ok(until) => *listed = Listed { was_listed: true, until },
                 Err(why) => trouble = Some(why),
             }
@@ -140,38 +169,51 @@ impl Server {
     }
 
     /// Asks it for its tools; says until when that holds.
-    async fn list(&self, now: Instant) -> Result<Option<Instant>, String> {
+    async fn list_tools(&self, now: Instant) -> Result<Option<Instant>, String> {
         let deadline = now + self.pool.mcp.connect_timeout;
-        let session = self.pool.free().session(deadline).await.map_err(|error| error.message)?;
-        if session.listens() {
-            self.tasks.spawn(session.clone().listen(Arc::clone(&self.pool.changed)));
-        }
+        let session = self.pool.first().session(deadline).await.map_err(|error| error.message)?;
         let listing = self.pages(&session);
-        let (mut seen, age) = tokio::time::timeout_at(deadline, listing)
+        let (tools, age) = tokio::time::timeout_at(deadline, listing)
             .await
             .unwrap_or_else(|_| Err("its list of tools did not come in time".to_owned()))?;
-        seen.retain(|seen| self.is_meant(&seen.name));
-        seen.sort_by(|one, other| one.name.cmp(&other.name));
-        seen.dedup_by(|one, other| one.name == other.name);
-        self.learn(seen).await?;
+        let meant = tools.into_iter().filter(|tool| self.is_meant(&tool.name));
+        let listed: BTreeMap<_, _> =
+            meant.map(|tool| (tool.name.clone().into_owned(), tool)).collect();
+        self.learn(listed.values().map(Seen::of).collect()).await?;
+        let mut known = self.lock();
+        if known.listed != listed {
+            known.listed = listed;
+            self.news.tell(Change::Tools);
+        }
+        drop(known);
         Ok(age.map(|age| now + age.max(SHORTEST_AGE)))
     }
 
-    async fn pages(&self, session: &Session) -> Result<(Vec<Seen>, Option<Duration>), String> {
-        let (mut seen, mut cursor) = (Vec::new(), None);
+    async fn pages(
+        &self,
+        session: &Session,
+    ) -> Result<(Vec<rmcp::model::Tool>, Option<Duration>), String> {
+        let (mut tools, mut cursor) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             let from = PaginatedRequestParams::default().with_cursor(cursor.take());
             let page = session.peer().list_tools(Some(from)).await;
             let page = page.map_err(|error| answer::failure(error).message)?;
             let age = page.ttl_ms.map(Duration::from_millis);
-            seen.extend(page.tools.iter().map(Seen::of));
+            tools.extend(page.tools);
             cursor = page.next_cursor;
-            if cursor.is_none() || seen.len() >= MOST_TOOLS {
-                seen.truncate(MOST_TOOLS);
-                return Ok((seen, age));
+            if cursor.is_none() || tools.len() >= MOST_TOOLS {
+                tools.truncate(MOST_TOOLS);
+                return Ok((tools, age));
             }
         }
         Err("its list of tools does not end".to_owned())
+    }
+
+    /// All that it says of a tool, by its own name; nothing, where that is not what was approved.
+    pub fn listed(&self, tool: &str) -> Option<rmcp::model::Tool> {
+        let known = self.lock();
+        let listed = known.listed.get(tool)?;
+        (!known.drifted.contains_key(tool)).then(|| listed.clone())
     }
 
     fn is_meant(&self, tool: &str) -> bool {
@@ -249,6 +291,10 @@ impl Server {
 }
 
 impl Source for Server {
+    fn server(&self) -> Option<Arc<Server>> {
+        self.me.upgrade()
+    }
+
     fn tools(&self) -> Arc<[Arc<Tool>]> {
         Arc::clone(&self.lock().tools)
     }

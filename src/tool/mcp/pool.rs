@@ -1,12 +1,12 @@
 //! The connections to one server, and which of them is free.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 
-use super::Meters;
-use super::link::{Door, Link};
+use super::link::{Around, Door, Link};
 use crate::config;
 use crate::config::McpTool;
 
@@ -25,10 +25,10 @@ impl Pool {
     pub(super) fn new(
         (server, door): (&Arc<str>, Door),
         (terms, mcp): (&Arc<config::Tool>, &McpTool),
-        meters: &Meters,
+        around: &Around,
     ) -> Self {
-        let (door, changed) = (Arc::new(door), Arc::<Notify>::default());
-        let link = || Link::new(Arc::clone(&door), (server, mcp.connect_timeout), &changed, meters);
+        let (door, changed) = (Arc::new(door), Arc::clone(&around.changed));
+        let link = || Link::new(Arc::clone(&door), (server, mcp.connect_timeout), around);
         let links = (0..mcp.instances.max(1)).map(|_| link()).collect();
         Self { terms: Arc::clone(terms), mcp: mcp.clone(), changed, links }
     }
@@ -39,9 +39,14 @@ impl Pool {
         least.unwrap_or(&self.links[0])
     }
 
+    /// The one by which it is asked for what is not a tool, and tells what changes.
+    pub(super) fn first(&self) -> &Link {
+        &self.links[0]
+    }
+
     /// Opens what should be open and closes what nobody wants; says why something is not open.
-    pub(super) async fn tend(&self) -> Option<String> {
-        let tended = self.links.iter().map(|link| link.tend(self.mcp.idle_kill));
+    pub(super) async fn tend(&self, idle: Option<Duration>) -> Option<String> {
+        let tended = self.links.iter().map(|link| link.tend(idle));
         join_all(tended).await.into_iter().flatten().next()
     }
 }

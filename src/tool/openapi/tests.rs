@@ -146,6 +146,7 @@ pub(in crate::tool) fn call(args: Value) -> Invocation {
         traceparent: None,
         deadline: Instant::now() + std::time::Duration::from_secs(10),
         answer: None,
+        listener: None,
     }
 }
 

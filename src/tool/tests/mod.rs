@@ -39,6 +39,7 @@ fn invocation(args: Value) -> Invocation {
         traceparent: None,
         deadline: Instant::now() + Duration::from_secs(20),
         answer: None,
+        listener: None,
     }
 }
 

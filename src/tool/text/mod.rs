@@ -1,6 +1,7 @@
 //! What tools say, made fit to be shown to a model: without what only machines see, cut to size, and
 //! between marks where strangers have written it.
 
+mod chunks;
 mod clean;
 mod cut;
 
@@ -9,6 +10,7 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+pub use self::chunks::{Chunk, edges, of_json as chunks_of_json};
 pub use self::clean::{clean, clean_value, read_json};
 pub use self::cut::cut;
 

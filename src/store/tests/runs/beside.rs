@@ -234,6 +234,31 @@ pub(super) async fn what_is_long_over_goes_with_all_that_belongs_to_it(bench: Be
     }
 }
 
+pub(super) async fn what_agents_were_goes_with_the_last_run_that_was_so(bench: Bench) {
+    let known = async |hash: &str| bench.store.definition(hash).await.unwrap().is_some();
+    for hash in ["old", "again", "used"] {
+        bench.store.put_definition(hash, "it".to_owned()).await.unwrap();
+    }
+    let run = |hash: &str| {
+        let definition = hash.to_owned();
+        NewRun { definition, ..new_run("ann", RunState::Rejected) }
+    };
+    for hash in ["old", "again", "used"] {
+        bench.begin(run(hash)).await;
+    }
+    let hour = 3_600_000;
+    bench.pass(hour);
+    bench.store.put_definition("again", "it".to_owned()).await.unwrap();
+    assert_eq!(bench.store.prune_runs(0, 0).await.unwrap(), 0);
+    assert!(known("old").await, "its run is there");
+    bench.pass(1000);
+    bench.begin(run("used")).await;
+    assert_eq!(bench.store.prune_runs(0, 3_601_000).await.unwrap(), 3);
+    assert!(!known("old").await);
+    assert!(known("used").await, "a later run has it");
+    assert!(known("again").await, "a run is about to begin that has it");
+}
+
 pub(super) async fn many_runs_are_let_go_of_in_steps(bench: Bench) {
     let long = NewRun {
         events: (0..700).map(|_| event("tool.started")).collect(),

@@ -7,13 +7,14 @@ use self::beside::{
     a_letter_is_closed_once_and_by_its_owner, a_run_that_ends_withdraws_what_it_asked,
     an_append_is_all_or_nothing, an_approval_beyond_its_time_is_expired_and_cannot_be_decided,
     an_approval_is_decided_once_and_the_run_learns_of_it, many_runs_are_let_go_of_in_steps,
+    what_agents_were_goes_with_the_last_run_that_was_so,
     what_is_long_over_goes_with_all_that_belongs_to_it,
 };
 use super::*;
 use crate::canon::{RunId, RunState};
 use crate::store::runs::{
-    Append, Appended, Begun, NewDelivery, NewEvent, NewLetter, NewRun, RunFilter, RunRow, Sending,
-    Totals,
+    Append, Appended, Begun, LabelRow, NewDelivery, NewEvent, NewLetter, NewRun, RunFilter, RunRow,
+    Sending, Totals,
 };
 
 /// How long leases hold.
@@ -32,6 +33,7 @@ fn new_run(owner: &str, state: RunState) -> NewRun {
         key: "ci".to_owned(),
         user: None,
         session: None,
+        head: None,
         idempotency: None,
         trigger: "api".to_owned(),
         labels: [("tier".to_owned(), "gold".to_owned())].into(),
@@ -184,8 +186,20 @@ async fn a_run_is_found_as_it_was_begun_and_only_by_its_owner(bench: Bench) {
     let session = bench.store.session(&owner("ann"), "s").await.unwrap().unwrap();
     assert_eq!((session.head, session.updated_at), (run.id, 1000));
     assert_eq!(bench.store.session(&owner("bob"), "s").await.unwrap(), None);
-    let second = NewRun { session: Some("s".to_owned()), ..new_run("ann", RunState::Queued) };
+    let behind = |head| {
+        let session = Some("s".to_owned());
+        NewRun { session, head, ..new_run("ann", RunState::Queued) }
+    };
+    let second = behind(Some(run.id));
     bench.begin(second.clone()).await;
+    let session = bench.store.session(&owner("ann"), "s").await.unwrap().unwrap();
+    assert_eq!(session.head, second.id);
+    for late in [behind(Some(run.id)), behind(None)] {
+        let id = late.id;
+        assert!(matches!(bench.store.begin_run(late).await.unwrap(), Begun::Overtaken));
+        assert_eq!(bench.store.run(None, id).await.unwrap(), None);
+        assert_eq!(bench.kinds(id).await, [""; 0]);
+    }
     let session = bench.store.session(&owner("ann"), "s").await.unwrap().unwrap();
     assert_eq!(session.head, second.id);
 }
@@ -423,6 +437,24 @@ async fn a_definition_is_kept_under_its_hash(bench: Bench) {
     assert_eq!(bench.store.definition("a").await.unwrap().as_deref(), Some("first"));
 }
 
+async fn a_label_is_where_it_was_moved_last_until_it_is_reset(bench: Bench) {
+    let label = |version: &str, file: Option<&str>| LabelRow {
+        label: "prod".to_owned(),
+        version: version.to_owned(),
+        file: file.map(str::to_owned),
+        by: "ann".to_owned(),
+        at: 1000,
+    };
+    assert_eq!(bench.store.agent_labels("support").await.unwrap(), []);
+    for label in [label("7", None), label("8", Some("7"))] {
+        bench.store.move_label("support", label.clone()).await.unwrap();
+        assert_eq!(bench.store.agent_labels("support").await.unwrap(), [label]);
+    }
+    assert_eq!(bench.store.agent_labels("billing").await.unwrap(), []);
+    bench.store.reset_label("support", "prod").await.unwrap();
+    assert_eq!(bench.store.agent_labels("support").await.unwrap(), []);
+}
+
 macro_rules! promises {
     ($backend:ident, $url:expr) => {
         suite!(
@@ -441,6 +473,8 @@ macro_rules! promises {
                 a_run_is_told_a_thing_once_and_takes_it_in,
                 runs_are_listed_the_newest_first_by_what_is_asked,
                 a_definition_is_kept_under_its_hash,
+                a_label_is_where_it_was_moved_last_until_it_is_reset,
+                what_agents_were_goes_with_the_last_run_that_was_so,
                 nobody_waits_for_all_that_another_owner_has_queued,
                 what_is_to_be_told_is_told_once_and_again_until_it_is_heard,
                 an_append_is_all_or_nothing,

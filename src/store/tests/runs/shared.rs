@@ -111,6 +111,28 @@ async fn two_processes_that_ask_for_the_same_begin_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_turns_that_begin_at_once_one_is_behind_the_other() {
+    let Some(bench) = on_postgres() else { return };
+    let other = Replica::of(&bench);
+    let mut head = None;
+    for _ in 0..20 {
+        let turn = || {
+            let session = Some("s".to_owned());
+            NewRun { session, head, ..new_run("ann", RunState::Queued) }
+        };
+        let (first, second) = (turn(), turn());
+        let ids = (first.id, second.id);
+        let both = (bench.store.begin_run(first), other.store.begin_run(second));
+        let both = future::join(both.0, both.1).await;
+        head = match (both.0.unwrap(), both.1.unwrap()) {
+            (Begun::New { .. }, Begun::Overtaken) => Some(ids.0),
+            (Begun::Overtaken, Begun::New { .. }) => Some(ids.1),
+            both => panic!("{both:?}"),
+        };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_hears_at_once_that_another_has_told_a_run_something() {
     let Some(bench) = on_postgres() else { return };
     let other = Replica::of(&bench);

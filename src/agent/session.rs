@@ -1,0 +1,92 @@
+//! Turns of one conversation come one behind the other, at whichever replicas they are asked for.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::begin::{LOOK, away};
+use super::staff::Staff;
+use crate::canon::{Owner, RunId};
+use crate::config::SessionConflict;
+use crate::error::{Error, Kind};
+use crate::gateway::agents::Commission;
+use crate::store::runs::RunRow;
+
+/// How long a turn waits for the one before it in its session.
+const LONGEST_TURN: Duration = Duration::from_mins(2);
+
+/// What a turn comes behind.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// The turn that it goes on from, which is over.
+    pub(super) last: Option<RunRow>,
+    /// With which run its session ends so far.
+    pub(super) head: Option<RunId>,
+}
+
+impl Staff {
+    /// The turn that this one comes behind, when it is over.
+    pub(super) async fn before(
+        &self,
+        owner: &Owner,
+        commission: &Commission,
+    ) -> Result<Before, Error> {
+        let store = self.gateway.store();
+        let head = match &commission.wishes.session {
+            Some(session) => store.session(owner, session).await.map_err(away)?,
+            None => None,
+        };
+        let head = head.map(|session| session.head);
+        let mut last = match commission.previous.or(head) {
+            Some(run) => store.run(Some(owner), run).await.map_err(away)?,
+            None => None,
+        };
+        if let (None, Some(_), Some(head)) = (&last, commission.previous, head) {
+            last = store.run(Some(owner), head).await.map_err(away)?;
+        }
+        let last = match last {
+            Some(row) if !row.state.is_over() => Some(self.gives_way(commission, row).await?),
+            last => last,
+        };
+        Ok(Before { last, head })
+    }
+
+    /// What becomes of a turn that is asked for while this one is at work.
+    async fn gives_way(&self, commission: &Commission, row: RunRow) -> Result<RunRow, Error> {
+        let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
+        match conflict {
+            SessionConflict::Reject => return Err(busy(&row)),
+            SessionConflict::Interrupt => {
+                let by = commission.caller.key().to_string();
+                let reason = "another turn of its session has begun";
+                let data = json!({"by": by, "reason": reason}).to_string();
+                let store = self.gateway.store();
+                store.signal_run(row.id, "cancel", data, None).await.map_err(away)?;
+                self.nudge(row.id);
+            }
+            SessionConflict::Enqueue => {}
+        }
+        self.over(&row).await
+    }
+
+    async fn over(&self, row: &RunRow) -> Result<RunRow, Error> {
+        let until = Instant::now() + LONGEST_TURN;
+        while Instant::now() < until {
+            let known = self.gateway.store().run(None, row.id).await.map_err(away)?;
+            match known {
+                Some(known) if known.state.is_over() => return Ok(known),
+                Some(known) if known.state.is_waiting() => return Err(busy(&known)),
+                Some(_) => tokio::time::sleep(LOOK).await,
+                None => return Err(busy(row)),
+            }
+        }
+        Err(busy(row))
+    }
+}
+
+fn busy(row: &RunRow) -> Error {
+    let message =
+        format!("The session has a run that is not over: `{}` is {}.", row.id, row.state.name());
+    Error::new(Kind::Conflict, message)
+}

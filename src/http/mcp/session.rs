@@ -1,0 +1,150 @@
+//! What is remembered of a client between its requests, and how it hears of what changes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rmcp::RoleServer;
+use rmcp::service::{Peer, ServiceError, SubscriptionContext};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+
+use super::offer::Visit;
+use crate::gateway::Gateway;
+use crate::tool::mcp::{Change, Told, Watch};
+
+/// What one session knows. It is dropped with it.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// From which level on logs are wanted.
+    level: Mutex<Option<String>>,
+    /// By their addresses here.
+    watched: Mutex<BTreeMap<String, (Watch, Seen)>>,
+    /// Closed with the session.
+    alive: watch::Sender<()>,
+}
+
+/// A resource as its server tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) server: Arc<str>,
+    pub(super) own: String,
+}
+
+// === impl State ===
+
+impl State {
+    pub(super) fn level(&self) -> Option<String> {
+        lock(&self.level).clone()
+    }
+
+    pub(super) fn set_level(&self, level: String) {
+        *lock(&self.level) = Some(level);
+    }
+
+    pub(super) fn watch(&self, uri: String, watch: (Watch, Seen)) {
+        lock(&self.watched).insert(uri, watch);
+    }
+
+    pub(super) fn unwatch(&self, uri: &str) {
+        lock(&self.watched).remove(uri);
+    }
+
+    /// What a resource is called here whose server has told that it changed.
+    fn watched(&self, server: Option<&Arc<str>>, own: &str) -> Option<String> {
+        let is_it = |seen: &Seen| Some(&seen.server) == server && seen.own == own;
+        let watched = lock(&self.watched);
+        watched.iter().find(|(_, (_, seen))| is_it(seen)).map(|(uri, _)| uri.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells a client of the older protocol what changes, as long as its session lasts.
+pub(super) fn keep_told(gateway: &Arc<Gateway>, state: &Arc<State>, peer: Peer<RoleServer>) {
+    let mut news = gateway.snapshot().toolbox.news();
+    let (mut alive, state) = (state.alive.subscribe(), Arc::downgrade(state));
+    gateway.tasks.spawn(async move {
+        loop {
+            let told = tokio::select! {
+                told = next(&mut news) => told,
+                // It is closed, and never told anything.
+                _ = alive.changed() => return,
+            };
+            if pass(told, &state, &peer).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+async fn pass(
+    told: Told,
+    state: &Weak<State>,
+    peer: &Peer<RoleServer>,
+) -> Result<(), ServiceError> {
+    match told.change {
+        Change::Tools => peer.notify_tool_list_changed().await,
+        Change::Prompts => peer.notify_prompt_list_changed().await,
+        Change::Resources => peer.notify_resource_list_changed().await,
+        Change::Updated(own) => {
+            let state = state.upgrade().ok_or(ServiceError::TransportClosed)?;
+            match state.watched(told.server.as_ref(), &own) {
+                Some(uri) => peer.notify_resource_updated(updated(uri)).await,
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Tells a client of the newer protocol what it has asked to be told, until it is called off.
+pub(super) async fn tell(gateway: &Arc<Gateway>, visit: &Visit, context: SubscriptionContext) {
+    let mut news = gateway.snapshot().toolbox.news();
+    let state = State::default();
+    for uri in context.accepted().resource_subscriptions.iter().flatten() {
+        let Some((server, own)) = visit.resource(uri) else { continue };
+        if let Ok(watch) = server.watch(&own).await {
+            let seen = Seen { server: Arc::clone(server.name()), own };
+            state.watch(uri.clone(), (watch, seen));
+        }
+    }
+    let mut draining = gateway.draining();
+    loop {
+        let told = tokio::select! {
+            told = next(&mut news) => told,
+            () = context.cancelled() => return,
+            _ = draining.wait_for(|drains| *drains) => return,
+        };
+        let sink = context.sink();
+        let sent = match told.change {
+            Change::Tools => sink.notify_tool_list_changed().await,
+            Change::Prompts => sink.notify_prompt_list_changed().await,
+            Change::Resources => sink.notify_resource_list_changed().await,
+            Change::Updated(own) => match state.watched(told.server.as_ref(), &own) {
+                Some(uri) => sink.notify_resource_updated(uri).await,
+                None => continue,
+            },
+        };
+        // What it did not want is left out there; who has left is cancelled.
+        drop(sent);
+    }
+}
+
+fn updated(uri: String) -> rmcp::model::ResourceUpdatedNotificationParam {
+    rmcp::model::ResourceUpdatedNotificationParam::new(uri)
+}
+
+/// The next that is told. Whoever has missed some is told that all may be otherwise.
+async fn next(news: &mut Receiver<Told>) -> Told {
+    loop {
+        match news.recv().await {
+            Ok(told) => return told,
+            Err(RecvError::Lagged(_)) => {
+                return Told { server: None, change: Change::Resources };
+            }
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

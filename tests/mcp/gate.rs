@@ -1,0 +1,261 @@
+//! What servers behind the gateway have besides tools, and agents, for clients of `/mcp`.
+
+use std::io::{BufRead, BufReader};
+
+use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::script::Gate;
+use crate::support::upstream::Request;
+use crate::support::{Script, gateway::route};
+
+use super::*;
+
+/// The server that the conformance suite asks for, until dropped.
+struct Fixture(Child, String);
+
+impl Fixture {
+    /// Of the older generation of the protocol, or of the newer.
+    fn start(generation: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/fixture.py");
+        let mut command = Command::new(python());
+        command.arg("-u").arg(script).arg(generation).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self(child, url.trim().to_owned())
+    }
+
+    fn tool(&self) -> String {
+        let url = &self.1;
+        format!("[tools.kb]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"{url}\"\n")
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const EVERYTHING: &str =
+    "expose = { tools = [\"kb.*\"], resources = [\"kb.*\"], prompts = [\"kb.*\"] }";
+
+/// A request whose answer comes piece by piece.
+async fn begin(session: &Session, message: &Value) -> client::Opened {
+    let mut call = client::request(Method::POST, DOOR, session.key, message.to_string().into());
+    let headers = call.headers_mut();
+    headers.insert("accept", "application/json, text/event-stream".parse().unwrap());
+    headers.insert(SESSION, session.id.parse().unwrap());
+    client::open(session.address, call).await
+}
+
+/// The first message of this method on a stream.
+async fn told(opened: &mut client::Opened, method: &str) -> Value {
+    let mut seen = String::new();
+    loop {
+        let piece = opened.next().await.unwrap_or_else(|| panic!("no {method}: {seen}"));
+        seen.push_str(&String::from_utf8_lossy(&piece.bytes));
+        let lines = seen.lines().filter_map(|line| line.strip_prefix("data:"));
+        let mut said = lines.filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
+        if let Some(said) = said.find(|said| said["method"] == method) {
+            return said;
+        }
+    }
+}
+
+fn ids(listed: &Value, key: &str, id: &str) -> Vec<String> {
+    let items = listed["result"][key].as_array().unwrap_or_else(|| panic!("{listed}"));
+    items.iter().map(|item| item[id].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_a_server_has_is_offered_by_names_of_ours_to_keys_that_may_have_it() {
+    let fixture = Fixture::start("old");
+    let keys = "[keys.narrow]\nsecret = \"sk-narrow\"\ntools = [\"kb.test://static-text\"]\n";
+    let (_upstream, gateway) = house(&format!("{}{keys}", fixture.tool()), EVERYTHING).await;
+    let session = Session::open(&gateway).await;
+    session.sees("kb__test_simple_text").await;
+    let resources = ids(&session.ask("resources/list", json!({})).await, "resources", "uri");
+    assert!(resources.contains(&"kb+test://static-text".to_owned()), "{resources:?}");
+    let read = session.ask("resources/read", json!({"uri": "kb+test://static-text"})).await;
+    let contents = &read["result"]["contents"][0];
+    assert_eq!(contents["uri"], "kb+test://static-text");
+    assert_eq!(contents["text"], "This is the content of the static text resource.");
+    let prompt = session.ask("prompts/get", json!({"name": "kb__test_simple_prompt"})).await;
+    let text = &prompt["result"]["messages"][0]["content"]["text"];
+    assert_eq!(text, "This is a simple prompt for testing.");
+    let argument = json!({"name": "arg1", "value": "par"});
+    let about = json!({"type": "ref/prompt", "name": "kb__test_prompt_with_arguments"});
+    let asked = json!({"ref": about, "argument": argument});
+    let completed = session.ask("completion/complete", asked).await;
+    assert_eq!(completed["result"]["completion"]["values"][0], "paris", "{completed}");
+    // Where a result leads to, it can be read here.
+    let embedded = session.call("kb__test_embedded_resource", json!({})).await;
+    let uri = &embedded["result"]["content"][0]["resource"]["uri"];
+    assert_eq!(uri, "kb+test://embedded-resource");
+    let structured = session.call("kb__test_structured_content", json!({})).await;
+    assert_eq!(structured["result"]["structuredContent"], json!({"sum": 8}));
+    for (method, params) in [
+        ("resources/read", json!({"uri": "kb+test://template/../data"})),
+        ("resources/read", json!({"uri": "test://static-text"})),
+        ("prompts/get", json!({"name": "test_simple_prompt"})),
+    ] {
+        let refused = session.ask(method, params).await;
+        assert!(refused["error"].is_object(), "{refused}");
+    }
+    let narrow = Session::open_as(&gateway, "sk-narrow").await;
+    let resources = ids(&narrow.ask("resources/list", json!({})).await, "resources", "uri");
+    assert_eq!(resources, ["kb+test://static-text"]);
+    let prompts = ids(&narrow.ask("prompts/list", json!({})).await, "prompts", "name");
+    assert!(prompts.is_empty() && narrow.names().await.is_empty());
+    let refused = narrow.ask("resources/read", json!({"uri": "kb+test://static-binary"})).await;
+    assert!(refused["error"].is_object(), "{refused}");
+}
+
+#[tokio::test]
+async fn whoever_watches_a_resource_hears_that_it_changed() {
+    let fixture = Fixture::start("old");
+    let (_upstream, gateway) = house(&fixture.tool(), EVERYTHING).await;
+    let session = Session::open(&gateway).await;
+    session.sees("kb__test_touch").await;
+    let mut news = client::request(Method::GET, DOOR, KEY, Bytes::new());
+    news.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    news.headers_mut().insert(SESSION, session.id.parse().unwrap());
+    let mut news = client::open(gateway.address, news).await;
+    let uri = "kb+test://watched-resource";
+    let watched = session.ask("resources/subscribe", json!({"uri": uri})).await;
+    assert_eq!(watched["result"], json!({}), "{watched}");
+    session.call("kb__test_touch", json!({})).await;
+    let heard = told(&mut news, "notifications/resources/updated").await;
+    assert_eq!(heard["params"]["uri"], uri);
+    session.call("kb__test_trigger_tool_change", json!({})).await;
+    told(&mut news, "notifications/tools/list_changed").await;
+}
+
+#[tokio::test]
+async fn a_newer_server_asks_an_older_client_and_an_older_server_a_newer_one() {
+    let (newer, older) = (Fixture::start("new"), Fixture::start("old"));
+    let tools = format!("{}{}", newer.tool(), older.tool().replace("[tools.kb]", "[tools.old]"));
+    let (_upstream, gateway) = house(&tools, ALL).await;
+    let session = Session::open(&gateway).await;
+    session.sees("kb__test_input_required_result_elicitation").await;
+    session.sees("old__test_elicitation").await;
+    let call = json!({"name": "kb__test_input_required_result_elicitation", "arguments": {}});
+    let mut opened = begin(&session, &request("tools/call", &call)).await;
+    let question = told(&mut opened, "elicitation/create").await;
+    assert_eq!(question["params"]["message"], "What is your name?");
+    let result = json!({"action": "accept", "content": {"name": "Ada"}});
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": result});
+    assert_eq!(session.send(&answer, &[]).await.status, 202);
+    opened.read_until("Hello, Ada!").await;
+    // The other way round it is an answer, which is sent again with what was asked for.
+    let client = Session { address: gateway.address, key: KEY, id: String::new() };
+    let version = "2026-07-28";
+    let headers = [
+        ("mcp-protocol-version", version),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "old__test_elicitation"),
+    ];
+    let mut params = json!({
+        "name": "old__test_elicitation",
+        "arguments": {"message": "Who?"},
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+        },
+    });
+    let asked = client.send(&request("tools/call", &params), &headers).await;
+    let asked = &messages(&asked)[0]["result"];
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+    let said = json!({"action": "accept", "content": {"username": "ada", "email": "a@b.c"}});
+    params["inputResponses"] = json!({ key: said });
+    params["requestState"] = asked["requestState"].clone();
+    let done = client.send(&request("tools/call", &params), &headers).await;
+    assert!(done.text().contains("action=accept"), "{}", done.text());
+}
+
+/// Wants to know something, waits, or says something, by what it was asked.
+fn mind(request: &Request, gate: &Gate) -> Script {
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    let last = body["messages"].as_array().unwrap().last().unwrap().clone();
+    let says = |text: &str| vec![role(), word(text), finish(), usage(), DONE.to_owned()];
+    match last["content"].as_str().unwrap_or_default() {
+        _ if last["role"] == "tool" => Script::stream(says(&format!("So: {}", last["content"]))),
+        "ask" => {
+            let arguments = json!({"question": "Which one?"}).to_string();
+            let call = json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
+                "function": {"name": "ask_user", "arguments": arguments}}]});
+            let call = choice(&call.to_string(), "null");
+            let end = choice("{}", r#""tool_calls""#);
+            Script::stream([role(), call, end, usage(), DONE.to_owned()])
+        }
+        "hold" => {
+            let script = Script::stream_head().chunks([role(), word("Wait")]).gate(gate);
+            script.chunks([finish(), usage(), DONE.to_owned()]).end()
+        }
+        _ => Script::stream(says("Hello there.")),
+    }
+}
+
+const AGENT: &str = "[tools.ask_user]\nkind = \"builtin\"\nname = \"ask_user\"\n\
+    [agents.helper]\ndescription = \"Helps.\"\nroute = \"fast\"\ninstructions = \"Help.\"\n\
+    tools = [\"ask_user\"]\n[mcp]\nexpose = { agents = [\"helper\"] }\n";
+
+#[tokio::test]
+async fn an_agent_asks_the_client_and_ends_when_its_call_is_called_off() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let model = Upstream::answering(move |request| mind(request, &held)).await;
+    let sections = format!("{}{}{AGENT}", provider("up", &model), route("fast", &["up/m"], ""));
+    let gateway = Gateway::start("", &sections).await;
+    let session = Session::open(&gateway).await;
+    let call = json!({"name": "agent_helper", "arguments": {"input": "ask"}});
+    let mut opened = begin(&session, &request("tools/call", &call)).await;
+    let question = told(&mut opened, "elicitation/create").await;
+    assert_eq!(question["params"]["message"], "Which one?");
+    let result = json!({"action": "accept", "content": {"answer": "the red one"}});
+    let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": result});
+    assert_eq!(session.send(&answer, &[]).await.status, 202);
+    let done = opened.read_until("structuredContent").await;
+    assert!(done.contains("the red one") && done.contains("completed"), "{done}");
+    // And one that is called off.
+    let asked = model.requests().len();
+    let call = json!({"name": "agent_helper", "arguments": {"input": "hold"}});
+    let _opened = begin(
+        &session,
+        &json!({
+            "jsonrpc": "2.0", "id": 77, "method": "tools/call", "params": call,
+        }),
+    )
+    .await;
+    model.asked(asked + 1).await;
+    let off = json!({
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 77},
+    });
+    assert_eq!(session.send(&off, &[]).await.status, 202);
+    for _ in 0..600 {
+        let runs = client::get(gateway.address, "/v1/agents/runs?agent=helper", KEY).await;
+        if runs.text().contains("\"cancelled\"") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the run goes on");
+}
+
+#[tokio::test]
+async fn the_official_sdk_uses_agents_as_tools() {
+    let Some((node, server)) = everything() else { return };
+    let model = Upstream::answering(|request| mind(request, &Gate::shut())).await;
+    let sections = format!("{}{}{AGENT}", provider("up", &model), route("fast", &["up/m"], ""));
+    let gateway = Gateway::start("", &sections).await;
+    let modules = server.ancestors().find(|path| path.ends_with("node_modules")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/agent.mjs");
+    let mut command = tokio::process::Command::new(node);
+    command.arg(script).arg(modules).arg(format!("http://{}{DOOR}", gateway.address)).arg(KEY);
+    let done = command.output().await.unwrap();
+    let (said, wrong) =
+        (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && said.contains("all is well"), "{said}{wrong}");
+}

@@ -1,0 +1,208 @@
+//! What becomes of calls of tools that come to nothing: they are taken back, kept for a person, made
+//! again with another token or in another session.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::broker::{BOB, House, OPERATOR, agent, key, tool};
+use crate::support::gateway::KEY;
+use crate::support::upstream::Request;
+use crate::support::{PATIENCE, Script, until};
+
+const QUICK: &str = "retry = { attempts = 3, base = \"1ms\", max = \"2ms\" }";
+
+#[tokio::test]
+async fn what_was_done_is_taken_back_the_last_first_when_the_run_fails() {
+    let undo = |tool: &str| {
+        format!("[tools.{tool}.undo]\ntool = \"un{tool}\"\nargs = {{ id = \"$.handle\" }}\n")
+    };
+    let sections = format!(
+        "{}{}{}{}{}{}{}",
+        tool("book", "once", &undo("book")),
+        tool("hire", "once", &undo("hire")),
+        tool("unbook", "idempotent", "internal = true"),
+        tool("unhire", "idempotent", "internal = true"),
+        tool("pay", "once", ""),
+        agent("a", &["book", "hire", "pay"], "on_failure = \"compensate\""),
+        agent("keeps", &["book"], ""),
+    );
+    let house = House::new(&sections, |request| {
+        let name = request.path.rsplit('/').next().unwrap();
+        if name == "pay" {
+            return Script::json(402, "{}");
+        }
+        Script::json(200, &json!({"handle": format!("handle-of-{name}")}).to_string())
+    })
+    .await;
+    let run = house.run("a", &json!([["book", {}], ["hire", {}], ["pay", {}], "break"])).await;
+    assert_eq!(run["state"], "failed", "{run}");
+    let undone: Vec<(String, Value)> = house
+        .tools
+        .requests()
+        .iter()
+        .filter(|request| request.path.contains("/un"))
+        .map(|request| (request.path.clone(), serde_json::from_slice(&request.body).unwrap()))
+        .collect();
+    let expected = [
+        ("/v1/unhire".to_owned(), json!({"id": "handle-of-hire"})),
+        ("/v1/unbook".to_owned(), json!({"id": "handle-of-book"})),
+    ];
+    assert_eq!(undone, expected);
+    // Of another agent what was done stays, until somebody says otherwise.
+    let run = house.run("keeps", &json!([["book", {}], "break"])).await;
+    assert_eq!(house.asked("/unbook").len(), 1);
+    let path = format!("/v1/agents/runs/{}/compensate", run["id"].as_str().unwrap());
+    assert_eq!(house.send(KEY, &path, &json!({})).await.status, 202);
+    until("it is taken back", || house.asked("/unbook").len() == 2).await;
+}
+
+#[tokio::test]
+async fn a_call_that_came_to_nothing_is_a_letter_until_it_is_done_or_put_away() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let terms = format!("{QUICK}\nbreaker = {{ failures = 100 }}");
+    let sections = format!(
+        "{}{}{}",
+        key("bob", BOB, ""),
+        tool("send", "idempotent", &terms),
+        agent("a", &["send"], ""),
+    );
+    let house = House::new(&sections, move |_| {
+        if is_broken.load(Ordering::Relaxed) {
+            Script::json(500, r#"{"message":"on fire"}"#)
+        } else {
+            Script::json(200, r#"{"sent":true}"#)
+        }
+    })
+    .await;
+    let run = house.run("a", &json!([["send", {"id": "m1"}], ["send", {"id": "m2"}]])).await;
+    let letters = house.get("/v1/agents/dlq").await["data"].as_array().unwrap().clone();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    let letter = letters.iter().find(|it| it["payload"]["args"]["id"] == "m1").unwrap();
+    assert_eq!((&letter["run_id"], &letter["attempts"]), (&run["id"], &json!(3)), "{letter}");
+    assert_eq!((&letter["payload"]["tool"], &letter["state"]), (&json!("send"), &json!("open")));
+    assert!(letter["error"].as_str().unwrap().contains("500"), "{letter}");
+    let path = |word: &str| format!("/v1/agents/dlq/{}/{word}", letter["id"].as_str().unwrap());
+    // It is nobody else's.
+    assert_eq!(house.get_as(BOB, "/v1/agents/dlq").await["data"], json!([]));
+    assert_eq!(house.send(BOB, &path("retry"), &json!({})).await.status, 404);
+    // As long as it comes to nothing, it stays.
+    let failed = house.send(KEY, &path("retry"), &json!({})).await.json();
+    assert_eq!(
+        (&failed["outcome"]["outcome"], &failed["state"]),
+        (&json!("status"), &json!("open"))
+    );
+    let open = house.get("/v1/agents/dlq").await;
+    let open = open["data"].as_array().unwrap().iter().find(|it| it["id"] == letter["id"]).unwrap();
+    assert_eq!((&open["state"], &open["attempts"]), (&json!("open"), &json!(6)), "{open}");
+    broken.store(false, Ordering::Relaxed);
+    let done = house.send(KEY, &path("retry"), &json!({})).await.json();
+    assert_eq!(done["outcome"], json!({"outcome": "done", "result": {"sent": true}}), "{done}");
+    assert_eq!(done["state"], "retried");
+    let requests = house.asked("/send");
+    let keys: Vec<_> = requests
+        .iter()
+        .filter(|request| request.text().contains("m1"))
+        .map(|request| request.header("idempotency-key").unwrap().to_owned())
+        .collect();
+    assert_eq!(keys.len(), 7);
+    assert!(keys.iter().all(|key| *key == keys[0]), "always by the same key: {keys:?}");
+    assert_eq!(house.send(KEY, &path("retry"), &json!({})).await.status, 404, "it is closed");
+    let other = letters.iter().find(|it| it["payload"]["args"]["id"] == "m2").unwrap();
+    let path = format!("/v1/agents/dlq/{}/discard", other["id"].as_str().unwrap());
+    assert_eq!(house.send(KEY, &path, &json!({})).await.json()["state"], "discarded");
+    assert_eq!(house.asked("/send").len(), requests.len());
+}
+
+#[tokio::test]
+async fn a_token_that_was_refused_is_fetched_once_more_and_then_the_model_is_told() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (fetched, used) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let count = Arc::clone(&fetched);
+    let auth = "auth = { kind = \"oauth2_client\", token_url = \"TOOLS/token\", \
+                client_id = \"gateway\", client_secret = \"canary-secret\" }";
+    let sections = format!(
+        "{}{}{}",
+        tool("crm", "read", auth),
+        tool("shut", "read", auth),
+        agent("a", &["crm", "shut"], ""),
+    );
+    let house = House::new(&sections, move |request| {
+        if request.path.ends_with("/token") {
+            let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+            let token = json!({"access_token": format!("token-{number}"), "token_type": "Bearer",
+                "expires_in": 3600});
+            return Script::json(200, &token.to_string());
+        }
+        // The first one runs out before its time.
+        let is_first = request.header("authorization").is_some_and(|it| it.ends_with("token-1"));
+        let is_old = is_first && used.fetch_add(1, Ordering::Relaxed) > 0;
+        if is_old || request.path.ends_with("/shut") {
+            Script::json(401, "{}")
+        } else {
+            Script::json(200, r#"{"ok":true}"#)
+        }
+    })
+    .await;
+    house.run("a", &json!([["crm", {"id": "1"}], ["crm", {"id": "2"}]])).await;
+    assert_eq!((house.asked("/crm").len(), fetched.load(Ordering::Relaxed)), (3, 2));
+    assert_eq!(house.shown(), [r#"{"ok":true}"#, r#"{"ok":true}"#]);
+    let run = house.run("a", &json!([["shut", {}]])).await;
+    assert!(house.asked("/shut").len() <= 2, "one refresh, one retry");
+    assert!(house.shown()[0].contains("auth_failed"), "{:?}", house.shown());
+    assert_eq!(run["result"]["degraded_tools"], json!(["shut"]), "{run}");
+}
+
+/// A server of tools by MCP over HTTP, as a scripted one: its session is `session`, and any other
+/// is unknown to it.
+fn speaks_mcp(request: &Request, session: &str) -> Script {
+    let is_known = request.header("mcp-session-id") == Some(session);
+    let Ok(asked) = serde_json::from_slice::<Value>(&request.body) else {
+        return Script::json(405, "{}");
+    };
+    let result = match asked["method"].as_str().unwrap_or_default() {
+        "initialize" => json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+            "serverInfo": {"name": "scripted", "version": "1"}}),
+        _ if !is_known => return Script::json(404, "{}"),
+        "tools/list" => json!({"tools": [{"name": "echo", "description": "Says it again.",
+            "inputSchema": {"type": "object"}}]}),
+        "tools/call" => json!({"content": [{"type": "text", "text": session}]}),
+        _ => return Script::reply(202, &[], ""),
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string();
+    let headers = [("content-type", "application/json"), ("mcp-session-id", session)];
+    Script::reply(200, &headers, answer)
+}
+
+#[tokio::test]
+async fn a_session_that_an_mcp_server_has_lost_is_begun_again_and_the_call_goes_through() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let sessions = Arc::new(AtomicU32::new(1));
+    let current = Arc::clone(&sessions);
+    let sections =
+        "[tools.srv]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"TOOLS\"\n";
+    let house = House::new(sections, move |request| {
+        speaks_mcp(request, &format!("session-{}", current.load(Ordering::Relaxed)))
+    })
+    .await;
+    let said = async || {
+        let answer = house.call(OPERATOR, "srv.echo", json!({})).await;
+        (answer.status, answer.json()["text"].as_str().unwrap_or_default().to_owned())
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while said().await != (200, "session-1".to_owned()) {
+        assert!(Instant::now() < deadline, "its tools are never learned");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for round in 2..5 {
+        sessions.store(round, Ordering::Relaxed);
+        assert_eq!(said().await, (200, format!("session-{round}")), "not one call is lost");
+    }
+    assert!(house.gateway.metric("switchpoint_mcp_reconnects_total", &["srv"]).await >= 3.0);
+}
