@@ -412,7 +412,7 @@ impl Actor {
         let run = self.journal.run().await;
         let answer = run.answer();
         let text: String = answer.iter().filter_map(Part::as_text).collect();
-        let (repairs, finish) = (run.repairs, run.finish);
+        let (repairs, finish, degraded) = (run.repairs, run.finish, run.degraded);
         let confidence = run.member().and_then(|member| member.confidence.clone());
         drop(run);
         if let Err(wrong) = self.is_as_demanded(&answer) {
@@ -435,7 +435,7 @@ impl Actor {
             return Ok(());
         }
         let state = crate::canon::RunState::Completed;
-        let ended = Event::Ended { state, reason: None, message: None, degraded: false, at: now() };
+        let ended = Event::Ended { state, reason: None, message: None, degraded, at: now() };
         let _ = finish;
         self.close(vec![ended]).await
     }

@@ -24,7 +24,7 @@ use crate::store::runs::{DeliveryRow, NewLetter, Sending};
 
 /// What an attempt may take, and how long nobody else makes it.
 const PATIENCE: Duration = Duration::from_secs(10);
-const HELD: u64 = 60_000;
+const HELD: u64 = 20_000;
 /// The first pause after an attempt in vain, which doubles up to the longest; some three hours in
 /// all.
 const PAUSE: u64 = 1000;

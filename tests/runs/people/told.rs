@@ -69,6 +69,11 @@ async fn an_approval_is_told_signed_until_it_is_heard_and_waits_through_a_crash(
     house.in_state(&path, "waiting_approval").await;
     deaf.asked(1).await;
     let first = verified(&deaf.requests()[0]);
+    // What is under way when a process dies is made again later, when nobody can be at it.
+    let metric = "switchpoint_agent_webhook_deliveries_total";
+    while house.gateway.metric(metric, &["retried"]).await < 1.0 {
+        tokio::task::yield_now().await;
+    }
     let desk = Upstream::answering(|_| Script::json(200, "{}")).await;
     let house = house.crash(&agents(&desk)).await;
     desk.asked(1).await;
@@ -100,7 +105,6 @@ async fn an_approval_is_told_signed_until_it_is_heard_and_waits_through_a_crash(
     assert_eq!(told[1]["type"], "run.ended");
     assert_eq!(told[1]["data"]["state"], "completed");
     assert_eq!(told[1]["data"]["answer"], "Done.");
-    let metric = "switchpoint_agent_webhook_deliveries_total";
     while house.gateway.metric(metric, &["delivered"]).await < 2.0 {
         tokio::task::yield_now().await;
     }
