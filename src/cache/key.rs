@@ -55,7 +55,9 @@ pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
 pub(super) fn around(setting: &Setting<'_>, more: &[&[u8]]) -> Vec<u8> {
     let mut canon = Canon::of(setting, b'l');
     canon.bytes(b'd', setting.body.0.name().as_bytes());
-    more.iter().for_each(|part| canon.bytes(b'm', part));
+    for part in more {
+        canon.bytes(b'm', part);
+    }
     canon.0
 }
 

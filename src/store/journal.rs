@@ -342,19 +342,19 @@ fn read_lines(bytes: &[u8]) -> (Vec<Record<'static>>, Lines) {
             lines.damaged += 1;
             continue;
         };
-        lines.whole += 1;
         if opened(record).is_some_and(|id| ended.contains(id)) {
+            lines.whole += 1;
             continue;
         }
-        match serde_json::from_slice(record).ok() {
-            Some(record) => {
-                if let Record::Settled(row) = &record {
-                    ended.insert(row.id.as_bytes().to_vec());
-                }
-                records.push(record);
-            }
-            None => (lines.whole, lines.damaged) = (lines.whole - 1, lines.damaged + 1),
+        let Ok(record) = serde_json::from_slice(record) else {
+            lines.damaged += 1;
+            continue;
+        };
+        if let Record::Settled(row) = &record {
+            ended.insert(row.id.as_bytes().to_vec());
         }
+        lines.whole += 1;
+        records.push(record);
     }
     records.reverse();
     (records, lines)

@@ -54,12 +54,11 @@ pub(super) async fn give(
     }
     let (id, created) = call.stamp();
     let ready = literal.answer.as_ref().and_then(|answer| answer.fill(&id, created));
-    let answer = match ready {
-        Some(body) => Ok(replay::ready(&mut call, &question, (body, &entry.kept))),
-        None => {
-            Box::pin(question.understand(&call)).await;
-            Box::pin(replay::entry(&mut call, &question, entry)).await
-        }
+    let answer = if let Some(body) = ready {
+        Ok(replay::ready(&mut call, &question, (body, &entry.kept)))
+    } else {
+        Box::pin(question.understand(&call)).await;
+        Box::pin(replay::entry(&mut call, &question, entry)).await
     };
     (call, answer)
 }

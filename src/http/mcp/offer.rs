@@ -361,8 +361,8 @@ async fn call(
         let (listener, asides) = listener(context, state.level(), resumes.take());
         invocation.listener = Some(listener);
         let by = (caller, Arc::clone(&visit.house));
-        let called = gateway.call_tool(by, tool, invocation.clone());
-        let failure = match Box::pin(attend(called, asides, context)).await {
+        let making = gateway.call_tool(by, tool, invocation.clone());
+        let failure = match Box::pin(attend(making, asides, context)).await {
             Ok(output) => return Ok(visit.result(tool, output).into()),
             Err(Unmade::Refused(error)) => return Ok(erred(&error).into()),
             Err(Unmade::Failed(failure)) => failure,
