@@ -217,7 +217,7 @@ metrics! {
     agent_model_seconds: histograms "switchpoint_agent_model_latency_seconds" ["agent", "model"] in SECONDS;
     /// Tokens of the questions that agents put, by estimate.
     agent_context_tokens: histograms "switchpoint_agent_context_tokens" ["agent"] in TOKENS;
-    /// Answers that another model, or another agent, gave than was meant to.
+    /// Answers of another model, or another agent, than was meant to give them.
     agent_fallbacks: counters "switchpoint_agent_fallbacks_total" ["agent", "level"];
     /// Tokens of those, by class: input or output.
     agent_tokens: counters "switchpoint_agent_tokens_total" ["agent", "model", "type"];
