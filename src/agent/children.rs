@@ -293,7 +293,7 @@ impl Staff {
     /// What people are asked by the runs below this one.
     pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
         let (root, state) = (Some(live.root), Some("pending".to_owned()));
-        let filter = ApprovalFilter { root, state, ..ApprovalFilter::default() };
+        let filter = ApprovalFilter { state, root, ..ApprovalFilter::default() };
         let mut pending =
             self.gateway.store().approvals(filter, MOST_ASKED).await.unwrap_or_default();
         pending.retain(|row| row.run != live.id);

@@ -75,7 +75,7 @@ impl Journal {
         let seq = watch::Sender::new(run.seq);
         let (id, run) = (run.id, Mutex::new(run));
         let herald = OnceLock::new();
-        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, seq, herald })
+        Arc::new(Self { id, epoch, store, tasks, watch, run, strict, lost, closed, herald, seq })
     }
 
     /// The run as it stands. Nothing is appended while this is held.

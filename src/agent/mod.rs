@@ -29,6 +29,7 @@ mod trace;
 mod view;
 mod voice;
 mod when;
+mod wants;
 mod words;
 
 use std::sync::Arc;

@@ -426,9 +426,10 @@ impl Staff {
         let caller = self.gateway.recognise(&known).await?;
         // What its key may run can be another thing now; an agent that is gone is run to its end.
         let (house, agent) = (self.gateway.snapshot(), created.agent.as_str());
-        let may = match house.config.agents.contains_key(agent) {
-            true => house.may_run(&caller, agent),
-            false => caller.may_run_agent(agent),
+        let may = if house.config.agents.contains_key(agent) {
+            house.may_run(&caller, agent)
+        } else {
+            caller.may_run_agent(agent)
         };
         if may {
             return Ok(caller);

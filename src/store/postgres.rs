@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::future::poll_fn;
 use std::path::Path;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
@@ -85,13 +86,9 @@ impl Address {
         let mut asked = std::pin::pin!(client.batch_execute(&listen));
         let mut is_asked = false;
         loop {
-            let told = poll_fn(|context| {
-                let answer = if is_asked { Poll::Pending } else { asked.as_mut().poll(context) };
-                is_asked |= answer.is_ready();
-                match answer {
-                    Poll::Ready(Err(error)) => Poll::Ready(Some(Err(error))),
-                    _ => connection.poll_message(context),
-                }
+            let told = poll_fn(|context| match refusal(asked.as_mut(), &mut is_asked, context) {
+                Some(error) => Poll::Ready(Some(Err(error))),
+                None => connection.poll_message(context),
             });
             match told.await {
                 Some(Ok(AsyncMessage::Notification(_))) => ring(),
@@ -162,6 +159,20 @@ impl Remote {
         let bounded = async { tokio::time::timeout(PATIENCE, work).await };
         Ok(self.runtime.block_on(bounded).map_err(|_| Fault::Silent)??)
     }
+}
+
+/// Why a channel cannot be listened to, when that is found out.
+fn refusal<Fault>(
+    asked: Pin<&mut impl Future<Output = Result<(), Fault>>>,
+    is_asked: &mut bool,
+    context: &mut Context<'_>,
+) -> Option<Fault> {
+    if *is_asked {
+        return None;
+    }
+    let Poll::Ready(answer) = asked.poll(context) else { return None };
+    *is_asked = true;
+    answer.err()
 }
 
 fn parameters<'a>(values: &'a [Value<'a>]) -> Vec<&'a (dyn ToSql + Sync)> {

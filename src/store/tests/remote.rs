@@ -88,9 +88,12 @@ async fn what_a_vanished_process_left_open_is_settled_after_a_day() {
 #[tokio::test]
 async fn processes_that_start_or_write_at_once_wait_for_one_another() {
     let Some(bench) = on_postgres() else { return };
-    let drop_all = "DROP TABLE migrations, objects, object_counts, calls, attempts, opens, journal,
-        spent, usage, entries, secrets, topups, creates, audit, runs, events, signals, approvals,
-        definitions, sessions, blobs, run_blobs, letters, paused_agents CASCADE; DROP FUNCTION objects_count";
+    let drop_all = "DO $$ DECLARE found record; BEGIN
+        FOR found IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
+            EXECUTE format('DROP TABLE %I CASCADE', found.tablename);
+        END LOOP;
+        DROP FUNCTION objects_count;
+        END $$";
     let drop_all = |database: &mut Database| database.batch(drop_all);
     bench.store.write.run(drop_all).await.unwrap();
     let folders: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
