@@ -404,8 +404,7 @@ async fn a_tool_is_called_no_more_often_than_its_limits_say_by_all_replicas_toge
     let calls = |tool: &'static str, key: &'static str, count: usize| {
         let mut calls = JoinSet::new();
         for address in gateways.iter().map(|gateway| gateway.address).cycle().take(count) {
-            let path = format!("/v1/tools/{tool}/call");
-            calls.spawn(async move { client::post(address, &path, key, "{}").await });
+            calls.spawn(called_at(address, tool, key));
         }
         calls.join_all()
     };
@@ -427,4 +426,8 @@ async fn a_tool_is_called_no_more_often_than_its_limits_say_by_all_replicas_toge
     redis.stop();
     let answers = calls("all", "sk-bob", 15).await;
     assert!(statuses(&answers).0 <= 12, "{:?}", statuses(&answers));
+}
+
+async fn called_at(address: SocketAddr, tool: &'static str, key: &'static str) -> Answer {
+    client::post(address, &format!("/v1/tools/{tool}/call"), key, "{}").await
 }

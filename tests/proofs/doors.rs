@@ -62,12 +62,13 @@ fn body(door: &PublicDoor) -> Bytes {
 }
 
 /// Where everybody sees what is theirs.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     "/v1/models",
     "/v1beta/models",
     "/v1/me/usage",
     "/v1/agents",
     "/v1/agents/runs",
+    "/v1/agents/usage",
     "/v1/agents/approvals",
     "/v1/agents/dlq",
     "/v1/tools",

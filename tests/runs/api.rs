@@ -25,9 +25,31 @@ pub(super) struct House {
     pub(super) gate: Gate,
 }
 
+const AGENTS: &str = r#"
+[agents.plain]
+description = "Answers."
+route = "fast"
+instructions = "Answer."
+tools = ["look", "vanish", "ask_user"]
+[agents.buyer]
+version = 7
+route = "fast"
+instructions = "Buy."
+tools = ["pay"]
+[agents.buyer.versions.8]
+instructions = "Buy more."
+[agents.buyer.rollout]
+labels = { candidate = 8 }
+weights = { 7 = 100 }
+[agents.locked]
+route = "fast"
+instructions = "Nobody."
+access = { keys = ["operator"] }
+"#;
+
 /// Keys, tools and agents; the tools' server is at `base`.
 fn agents(base: &str) -> String {
-    format!(
+    let keys_and_tools = format!(
         r#"
 [keys.other]
 secret = "{OTHER}"
@@ -73,28 +95,9 @@ additionalProperties = false
 [tools.pay.input.properties.amount]
 type = "integer"
 maximum = 100
-
-[agents.plain]
-description = "Answers."
-route = "fast"
-instructions = "Answer."
-tools = ["look", "vanish", "ask_user"]
-[agents.buyer]
-version = 7
-route = "fast"
-instructions = "Buy."
-tools = ["pay"]
-[agents.buyer.versions.8]
-instructions = "Buy more."
-[agents.buyer.rollout]
-labels = {{ candidate = 8 }}
-weights = {{ 7 = 100 }}
-[agents.locked]
-route = "fast"
-instructions = "Nobody."
-access = {{ keys = ["operator"] }}
 "#
-    )
+    );
+    keys_and_tools + AGENTS
 }
 
 impl House {

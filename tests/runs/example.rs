@@ -106,7 +106,7 @@ fn the_commands_of_the_examples_pages_do_what_they_say() {
     let curl = |block: &String| block.contains("curl");
     let readme = blocks("examples/support/README.md").into_iter().filter(curl);
     let readme: String = readme
-        .flat_map(|block| block.split_once("curl").map(|it| format!("curl{}", it.1)))
+        .filter_map(|block| block.split_once("curl").map(|it| format!("curl{}", it.1)))
         .collect();
     let told = desk.shell(&readme.replace("http://127.0.0.1:4000", "$GATEWAY"));
     assert!(told.contains("shipped"), "{told}");

@@ -66,7 +66,7 @@ async fn a_line_that_is_cut_twenty_times_loses_no_event_and_gives_none_twice() {
         .filter(|it| it["type"] == "text.delta")
         .map(|it| it["data"]["text"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(said, (1..=30).map(|word| format!("{word} ")).collect::<String>());
+    assert_eq!(said, (1..=30).map(|word| format!("{word} ")).collect::<Vec<_>>().concat());
     assert_eq!(house.in_state(&path, "completed").await["result"]["text"], said);
     assert_eq!(house.journal(&path).await.len(), entries.len());
 }

@@ -1,10 +1,12 @@
 //! What a run shows at the ordinary doors: modes of streams, answers asked for twice, conversations,
 //! and responses that another process gives.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use super::doors::{House, RESPONSES, chat, events, sections, store};
-use crate::support::client::{self, CHAT};
+use crate::support::client::{self, Answer, CHAT};
 use crate::support::gateway::KEY;
 use crate::support::{Gateway, until};
 
@@ -327,15 +329,7 @@ async fn a_stream_that_one_process_makes_is_joined_at_another_under_the_same_num
     let last = first.last().unwrap()["sequence_number"].as_u64().unwrap();
     house.tools.asked(1).await;
     let path = format!("{RESPONSES}/{id}?stream=true&starting_after={last}");
-    let joined = async {
-        loop {
-            let joined = client::get(other.address, &path, KEY).await;
-            // What is kept reaches the store behind the answer.
-            if joined.status != 404 {
-                return joined;
-            }
-        }
-    };
+    let joined = found(other.address, &path);
     let opens = async {
         let asked = client::get(other.address, &format!("{RESPONSES}/{id}"), KEY).await;
         assert!(matches!(asked.status, 200 | 404));
@@ -396,4 +390,14 @@ async fn a_stream_whose_process_has_died_is_told_to_its_end_by_the_next_one() {
     let again = client::get(gateway.address, &path, KEY).await;
     assert_eq!(events(again.text()), rest, "the numbers stay");
     drop((model, tools));
+}
+
+/// What is kept reaches the store behind the answer.
+async fn found(address: SocketAddr, path: &str) -> Answer {
+    loop {
+        let answer = client::get(address, path, KEY).await;
+        if answer.status != 404 {
+            return answer;
+        }
+    }
 }

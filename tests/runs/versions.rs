@@ -203,7 +203,7 @@ async fn a_prompt_is_never_edited_and_rolled_back_by_its_label() {
     let digest = |text: &str| {
         use sha2::Digest as _;
         let digest = sha2::Sha256::digest(text.as_bytes());
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     };
     let lock = format!("1 sha256:{}\n2 sha256:{}\n", digest("Old words."), digest("New words."));
     std::fs::write(prompts.join("prompts.lock"), lock).unwrap();

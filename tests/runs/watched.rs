@@ -184,6 +184,17 @@ impl House {
         rows
     }
 
+    /// The rows of callers who were refused, as soon as there are so many.
+    async fn refusals(&self, least: usize) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows = self.audit("?what=agent.refused").await;
+            if rows.len() >= least || Instant::now() > deadline {
+                return rows;
+            }
+        }
+    }
+
     /// Lines of the log about runs.
     fn lines(&self) -> Vec<Value> {
         let output = self.gateway.output();
@@ -479,13 +490,7 @@ async fn who_asks_for_an_agent_that_is_not_theirs_stands_in_the_audit_trail() {
         let answer = house.send(KEY, (Method::POST, door), body).await;
         assert_eq!(answer.status, 403, "{}", answer.text());
         assert_eq!(answer.json()["error"]["code"], "agent_not_allowed");
-        let deadline = Instant::now() + PATIENCE;
-        let rows = loop {
-            let rows = house.audit("?what=agent.refused").await;
-            if rows.len() > number || Instant::now() > deadline {
-                break rows;
-            }
-        };
+        let rows = house.refusals(number + 1).await;
         assert_eq!(rows.len(), number + 1, "{door}: {rows:#?}");
         assert_eq!(rows[number]["subject"], "agent:locked");
         assert_eq!(rows[number]["who"], "test");

@@ -243,7 +243,7 @@ async fn a_route_bounds_what_a_step_may_say_and_its_cache_answers_what_was_asked
     assert_eq!(prompts, ["Read.", "Pay.", "Pay."], "who can pay never acts on what was remembered");
     for request in &requests {
         let body = body(request);
-        let most = body["max_tokens"].as_u64().or(body["max_completion_tokens"].as_u64());
+        let most = body["max_tokens"].as_u64().or_else(|| body["max_completion_tokens"].as_u64());
         assert!(most.is_some_and(|most| most <= 256), "{body}");
     }
     let runs = stage.get("/v1/agents/runs?agent=reader").await;

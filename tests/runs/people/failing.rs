@@ -187,9 +187,8 @@ instructions = "Search a little."
     assert_eq!(told["x_agent"]["degraded_tools"], json!(["delegate_researcher"]));
 }
 
-#[tokio::test]
-async fn a_tool_an_agent_and_all_that_it_began_end_when_their_time_is_over() {
-    let agents = r#"
+/// Whoever of them is asked never ends by itself.
+const SLOW: &str = r#"
 [tools.hang]
 kind = "http"
 method = "GET"
@@ -222,8 +221,11 @@ route = "fast"
 instructions = "Wait."
 tools = ["stuck"]
 "#;
+
+#[tokio::test]
+async fn a_tool_an_agent_and_all_that_it_began_end_when_their_time_is_over() {
     let tools = Upstream::answering(|_| Script::default().stall()).await;
-    let agents = agents.replace("BASE", &tools.base());
+    let agents = SLOW.replace("BASE", &tools.base());
     let house = House::with(tools, &agents, |request| match asked(request).as_str() {
         "hang" if results(request).is_empty() => wants(&[("hang", json!({}))]),
         "hang" => says(&results(request)[0]),
