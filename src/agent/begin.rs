@@ -23,7 +23,7 @@ use super::trace::written;
 use super::view::{queued, told};
 use super::words::Words;
 use crate::access::CallerRef;
-use crate::canon::{ChatRequest, Owner, Role, RunId, RunState};
+use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
 use crate::store::hex;
@@ -410,6 +410,10 @@ fn created(
     if messages.is_empty() {
         return Err(Error::invalid("There is no message of the user's."));
     }
+    if commission.blocked.is_some() {
+        // What nobody was to read is not kept either.
+        messages = vec![Message::new(Role::User, vec![Part::text("[refused by a guard]")])];
+    }
     let client_tools = if definition.client_tools { request.tools.clone() } else { Vec::new() };
     if let Some(member) = definition.member(&definition.agent) {
         let own = member.offered(&definition.members, &[]);
@@ -450,6 +454,7 @@ fn created(
         replay_of: None,
         effects: false,
         compensates: false,
+        blocked: commission.blocked.clone(),
         forked_from: None,
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(written),

@@ -140,6 +140,7 @@ impl Actor {
             replay_of: None,
             effects: false,
             compensates: false,
+            blocked: None,
             forked_from: None,
             labels: BTreeMap::new(),
             trace: Some(written(&self.staff.trace(&run).below(run.span()))),

@@ -269,9 +269,13 @@ impl Actor {
             .filter(|call| call.stage == Stage::Began && call.request.effect == Effect::Once)
             .map(|call| Event::Unknown { id: call.request.id.clone() })
             .collect();
-        let message = run.cancel.as_ref().and_then(|cancel| cancel.reason.clone());
+        let cancelled = run.cancel.as_ref().and_then(|cancel| cancel.reason.clone());
+        let blocked = run.created.blocked.clone();
         drop(run);
         if !is_told {
+            let guarded = |message: String| Event::Guarded { guard: "input".to_owned(), message };
+            events.extend(blocked.clone().map(guarded));
+            let message = cancelled.or(blocked);
             let (ending, message) = self.ending_of(ending, message).await;
             let Ending { state, reason } = ending;
             events.push(Event::Ended { state, reason, message, degraded: false, at: now() });

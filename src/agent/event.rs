@@ -243,6 +243,9 @@ pub struct Created {
     /// It takes back what is in its journal, and does nothing else.
     #[serde(default)]
     pub compensates: bool,
+    /// What a guard has said against what it was asked: it only ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
     pub forked_from: Option<(RunId, u64)>,
     pub labels: BTreeMap<String, String>,
     pub trace: Option<String>,

@@ -45,6 +45,9 @@ impl Run {
         if self.created.compensates {
             return end(RunState::Completed, None);
         }
+        if self.created.blocked.is_some() {
+            return end(RunState::Rejected, Some(StopReason::Guard));
+        }
         if let Some(cancel) = &self.cancel
             && (!cancel.after_step || self.is_between_steps())
         {

@@ -87,6 +87,7 @@ pub(in crate::agent) fn created() -> Created {
         replay_of: None,
         effects: false,
         compensates: false,
+        blocked: None,
         forked_from: None,
         labels: BTreeMap::new(),
         trace: None,

@@ -68,8 +68,9 @@ impl Gateway {
         let mut question = Question::spoken(request);
         let performance = Box::pin(async {
             let name = find(&mut call, &question.envelope.model)?;
-            look_at(&mut call, &mut question, &name).await?;
-            let commission = call.commission(&question, (wishes, None), background)?;
+            let blocked = look_at(&mut call, &mut question, &name).await?;
+            let mut commission = call.commission(&question, (wishes, None), background)?;
+            commission.is_blocked(blocked);
             call.conducted(commission).await
         });
         let performance = performance.await;
@@ -117,10 +118,13 @@ pub(super) async fn read(
     bearings::read(call, headers)?;
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
-    look_at(call, question, &name).await?;
+    let blocked = look_at(call, question, &name).await?;
     let mut wishes = wishes(call, (asked(question)?, headers))?;
     wishes.trace = trace_in(headers);
-    call.commission(question, (wishes, previous), question.envelope.background)
+    let background = question.envelope.background;
+    let mut commission = call.commission(question, (wishes, previous), background)?;
+    commission.is_blocked(blocked);
+    Ok(commission)
 }
 
 /// The name of the agent that is asked for, if its caller may run it.
@@ -143,11 +147,18 @@ fn find(call: &mut Call, model: &str) -> Result<String, Error> {
     Err(Error::new(Kind::AgentNotAllowed, message))
 }
 
-/// Past the guards of the server, the key and the agent.
-async fn look_at(call: &mut Call, question: &mut Question, name: &str) -> Result<(), Error> {
+/// Past the guards of the server, the key and the agent: what one of them has said against it.
+async fn look_at(
+    call: &mut Call,
+    question: &mut Question,
+    name: &str,
+) -> Result<Option<String>, Error> {
     let house = Arc::clone(&call.house);
     let guards = house.config.agents.get(name).map(|agent| agent.guards.as_slice());
-    guarding::inspect(call, question, guards.unwrap_or_default()).await
+    match guarding::inspect(call, question, guards.unwrap_or_default()).await {
+        Err(error) if error.kind == Kind::GuardBlocked => Ok(Some(error.message.into_owned())),
+        looked => looked.map(|()| None),
+    }
 }
 
 fn asked(question: &Question) -> Result<&ChatRequest, Error> {
@@ -257,6 +268,19 @@ fn odd(what: &str, how: &str) -> Error {
     Error::invalid(format!("`{what}` is {how}."))
 }
 
+// === impl Commission ===
+
+impl Commission {
+    /// What a guard objects to is no turn of its conversation, or each that follows would be
+    /// refused for it.
+    fn is_blocked(&mut self, by: Option<String>) {
+        if by.is_some() {
+            (self.previous, self.wishes.session) = (None, None);
+        }
+        self.blocked = by;
+    }
+}
+
 // === impl Call ===
 
 impl Call {
@@ -289,6 +313,7 @@ impl Call {
             // Without a collector, its tools stand in its client's trace all the same.
             trace: trace.or(client_trace),
             background,
+            blocked: None,
         })
     }
 

@@ -69,6 +69,8 @@ pub struct Commission {
     pub background: bool,
     /// What it may use at most, where that is less than the agent's own budget.
     pub budget: Option<RunBudget>,
+    /// What a guard has said against it: the run is to begin only to end as rejected.
+    pub blocked: Option<String>,
 }
 
 /// A budget that a client makes lower.

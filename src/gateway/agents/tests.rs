@@ -371,10 +371,10 @@ async fn guards_look_at_the_question_and_at_what_the_run_says() {
     let run = Run::new();
     let house = house(&run);
     let asked = json!({"messages": [{"role": "user", "content": "Tell me of Aurora."}]});
-    let refused = chat(&house, &[], &asked).await;
-    assert_eq!(read(refused).await["error"]["code"], "guard_blocked");
-    assert!(run.seen.lock().unwrap().is_empty());
     run.answers("It is Aurora.");
+    chat(&house, &[], &asked).await;
+    let blocked = run.commission().blocked.unwrap();
+    assert!(!blocked.contains("Aurora"), "{blocked}");
     let refused = chat(&house, &[], &json!({})).await;
     assert_eq!(header(&refused, "x-switchpoint-run-id").len(), 36);
     assert_eq!(read(refused).await["error"]["code"], "guard_blocked");
@@ -567,9 +567,13 @@ async fn a_run_is_asked_for_without_a_door_past_the_same_rights_and_guards() {
     };
     let kind = |asked: Result<Performance, Error>| asked.unwrap_err().kind;
     assert_eq!(kind(asked("sk-small", "Hi").await), Kind::AgentNotAllowed);
-    assert_eq!(kind(asked("sk-ci", "Aurora").await), Kind::GuardBlocked);
+    asked("sk-ci", "Aurora").await.unwrap();
+    let commission = run.commission();
+    // No turn of its conversation.
+    assert!(commission.blocked.is_some() && commission.wishes.session.is_none());
     asked("sk-ci", "Hi").await.unwrap();
     let commission = run.commission();
+    assert!(commission.blocked.is_none() && commission.wishes.session.is_some());
     assert_eq!((commission.agent.as_str(), commission.background), ("support@7", true));
     assert_eq!(commission.surface, Surface::Run);
 }
