@@ -69,13 +69,12 @@ impl Door {
         let settings = settings(&house.config, request.headers());
         let is_get = request.method() == Method::GET;
         let mut request = request;
-        let visit = Visit { caller, house };
-        request.extensions_mut().insert(visit.clone());
+        request.extensions_mut().insert(Visit { caller: caller.clone(), house });
         let gateway = Arc::clone(gateway);
         let handler = gateway.clone();
         let offer = move || {
             let (gateway, state) = (Arc::clone(&handler), Arc::default());
-            Ok(Offer { gateway, visit: visit.clone(), state })
+            Ok(Offer { gateway, caller: caller.clone(), state })
         };
         let sessions = Arc::clone(&self.sessions);
         let service = StreamableHttpService::new(offer, sessions, settings);

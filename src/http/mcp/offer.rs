@@ -39,8 +39,8 @@ pub(super) const TRACEPARENT: &str = "traceparent";
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) gateway: Arc<Gateway>,
-    /// Who began the session; without one, who asks.
-    pub(super) visit: Visit,
+    /// Who began the session; without one, who asks. It outlives many configs, and so holds none.
+    pub(super) caller: Caller,
     pub(super) state: Arc<State>,
 }
 
@@ -117,10 +117,18 @@ impl Visit {
 
 // === impl Offer ===
 
+impl Offer {
+    /// As it would be now.
+    fn visit(&self) -> Visit {
+        Visit { caller: self.caller.clone(), house: self.gateway.snapshot() }
+    }
+}
+
 #[expect(deprecated, reason = "the older protocol has it, and its clients are answered")]
 impl ServerHandler for Offer {
     fn get_info(&self) -> ServerConfig {
-        let mcp = &self.visit.house.config.mcp;
+        let house = self.gateway.snapshot();
+        let mcp = &house.config.mcp;
         let mut can = json!({"tools": {"listChanged": true}, "logging": {}});
         if !mcp.resources.is_empty() {
             can["resources"] = json!({"subscribe": true, "listChanged": true});
@@ -138,7 +146,8 @@ impl ServerHandler for Offer {
 
     /// For what of a call's arguments headers must say as well.
     fn get_tool(&self, name: &str) -> Option<Listed> {
-        self.visit.tool(name).map(|tool| self.visit.listed(&tool))
+        let visit = self.visit();
+        visit.tool(name).map(|tool| visit.listed(&tool))
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
@@ -264,13 +273,14 @@ impl ServerHandler for Offer {
     ) -> Option<SubscriptionFilter> {
         let mut accepted = requested.clone();
         if let Some(uris) = &mut accepted.resource_subscriptions {
-            uris.retain(|uri| self.visit.resource(uri).is_some());
+            let visit = self.visit();
+            uris.retain(|uri| visit.resource(uri).is_some());
         }
         Some(accepted)
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        tell(&self.gateway, &self.visit, context).await;
+        tell(&self.gateway, self.visit(), context).await;
         Ok(())
     }
 

@@ -100,7 +100,7 @@ async fn pass(
 }
 
 /// Tells a client of the newer protocol what it has asked to be told, until it is called off.
-pub(super) async fn tell(gateway: &Arc<Gateway>, visit: &Visit, context: SubscriptionContext) {
+pub(super) async fn tell(gateway: &Arc<Gateway>, visit: Visit, context: SubscriptionContext) {
     let mut news = gateway.snapshot().toolbox.news();
     let state = State::default();
     for uri in context.accepted().resource_subscriptions.iter().flatten() {
@@ -110,6 +110,8 @@ pub(super) async fn tell(gateway: &Arc<Gateway>, visit: &Visit, context: Subscri
             state.watch(uri.clone(), (watch, seen));
         }
     }
+    // What it began with must not stay for as long as it listens.
+    drop(visit);
     let mut draining = gateway.draining();
     loop {
         let told = tokio::select! {

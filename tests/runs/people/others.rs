@@ -177,7 +177,8 @@ budget = { user_runs = "2/m" }
     let refused = ask("ann").await;
     assert_eq!(code(&refused), (429, "rate_limited".to_owned()));
     let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=60).contains(&wait), "{wait}");
+    // A minute, and the thousandth of it up to which what was counted leaves late.
+    assert!((1..=61).contains(&wait), "{wait}");
     assert_eq!(house.model.requests().len(), 2, "no model was asked");
     let runs = house.get("/v1/agents/runs").await;
     assert_eq!(runs["data"].as_array().unwrap().len(), 2, "and no run begun");
