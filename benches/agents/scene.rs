@@ -58,13 +58,13 @@ impl Scene {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
         command.arg("serve").arg("--config").arg(file).current_dir(folder.path());
         let log = File::create(folder.path().join("stdout.log")).unwrap();
-        let gateway = Running::start(command.stdin(Stdio::null()).stdout(log)).unwrap();
+        let mut gateway = Running::start(command.stdin(Stdio::null()).stdout(log)).unwrap();
         let client = Client { gateway: port };
-        let scene = Self { client, upstream: address, gateway: gateway.keeping(folder) };
         while client.ask("GET /healthz", "").await.is_err() {
+            assert!(!gateway.has_ended(), "the gateway ended at once");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        scene
+        Self { client, upstream: address, gateway: gateway.keeping(folder) }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -227,6 +227,7 @@ properties = {{ id = {{ type = "string" }} }}
 [tools.pay]
 kind = "http"
 effect = "once"
+method = "POST"
 url = "http://{upstream}/pay"
 [tools.pay.input]
 type = "object"
