@@ -28,19 +28,39 @@ pub struct Lead {
     tape: Arc<Tape>,
 }
 
+// === impl Seat ===
+
+impl Seat {
+    fn tape(&self) -> Arc<Tape> {
+        match self {
+            Self::Lead(lead) => Arc::clone(&lead.tape),
+            Self::Follow(follower) => follower.tape(),
+        }
+    }
+}
+
 // === impl Flights ===
 
 impl Flights {
-    /// Follows whoever is being answered this, or leads. `lineage` of those before have failed.
-    pub fn join(self: &Arc<Self>, digest: Digest, lineage: u32) -> Seat {
+    /// Follows whoever is being answered this, or leads. All who followed `before` to no avail
+    /// follow the same one next, however late they come: else a crowd would ask one by one.
+    pub fn join(self: &Arc<Self>, digest: Digest, before: Option<&Arc<Tape>>) -> Seat {
+        let before = before.filter(|tape| tape.has_failed());
         let mut flights = self.lock();
-        if let Some(follower) = flights.get(&digest).and_then(Tape::follow) {
-            return Seat::Follow(follower);
+        if let Some(next) = before.and_then(|tape| tape.next.get()) {
+            return Seat::Follow(Follower::of(next));
         }
-        let tape = Arc::new(Tape::after(lineage));
-        flights.insert(digest, Arc::clone(&tape));
-        drop(flights);
-        Seat::Lead(Lead { flights: Arc::clone(self), digest, tape })
+        let seat = if let Some(follower) = flights.get(&digest).and_then(Tape::follow) {
+            Seat::Follow(follower)
+        } else {
+            let tape = Arc::new(Tape::after(before.map(|tape| &**tape)));
+            flights.insert(digest, Arc::clone(&tape));
+            Seat::Lead(Lead { flights: Arc::clone(self), digest, tape })
+        };
+        if let Some(before) = before {
+            before.next.get_or_init(|| seat.tape());
+        }
+        seat
     }
 
     /// Asks for nobody else.

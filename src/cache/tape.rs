@@ -19,6 +19,8 @@ pub struct Tape {
     left: Notify,
     /// How many before have failed to answer the same.
     pub lineage: u32,
+    /// Who asks in its stead, if it has failed.
+    pub(super) next: OnceLock<Arc<Self>>,
     /// Who answers: provider and model.
     pub by: OnceLock<(Arc<str>, Arc<str>)>,
 }
@@ -62,8 +64,14 @@ pub enum Next {
 // === impl Tape ===
 
 impl Tape {
-    pub(super) fn after(lineage: u32) -> Self {
-        Self { lineage, ..Self::default() }
+    /// The one behind a tape that has failed, or the first.
+    pub(super) fn after(before: Option<&Self>) -> Self {
+        Self { lineage: before.map_or(0, |before| before.lineage + 1), ..Self::default() }
+    }
+
+    /// Whether there is no more of it to be had, though it is not all.
+    pub(super) fn has_failed(&self) -> bool {
+        self.said().has_failed()
     }
 
     /// Adds to what was said. What is longer than `most` and followed by nobody is let go.
@@ -106,7 +114,7 @@ impl Tape {
     /// Follows it from the beginning. `None`: that cannot be had any more.
     pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut said = self.said();
-        if matches!(said.end, Some(End::Failed(_) | End::Dropped)) {
+        if said.has_failed() {
             return None;
         }
         said.followers += 1;
@@ -122,6 +130,10 @@ impl Tape {
 // === impl Said ===
 
 impl Said {
+    fn has_failed(&self) -> bool {
+        matches!(self.end, Some(End::Failed(_) | End::Dropped))
+    }
+
     fn end(&mut self, end: End) {
         self.end.get_or_insert(end);
         self.wake();

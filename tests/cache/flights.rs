@@ -135,9 +135,9 @@ async fn when_whoever_asked_has_got_nothing_one_of_those_who_wait_asks() {
 
 #[tokio::test]
 async fn when_two_have_asked_to_no_avail_all_are_told() {
-    let gate = Gate::shut();
-    let broken = || Script::default().gate(&gate).reset();
-    let upstream = Upstream::start([("a", [broken(), broken()])]).await;
+    let gates = [Gate::shut(), Gate::shut()];
+    let broken = |gate| Script::default().gate(gate).reset();
+    let upstream = Upstream::start([("a", gates.each_ref().map(broken))]).await;
     let sections = remembering("").replace("cache =", "attempts = 1\ncache =");
     let gateway = Gateway::before(&upstream, &sections).await;
     let mut calls = JoinSet::new();
@@ -146,7 +146,9 @@ async fn when_two_have_asked_to_no_avail_all_are_told() {
         calls.spawn(async move { post(address, CHAT, KEY, body).await });
     }
     in_flight(&gateway, 10).await;
-    gate.open();
+    gates[0].open();
+    until("another one asks", || upstream.requests().len() == 2).await;
+    gates[1].open();
     let answers = calls.join_all().await;
     assert!(answers.iter().all(|answer| answer.status >= 500), "{answers:?}");
     assert_eq!(upstream.requests().len(), 2);

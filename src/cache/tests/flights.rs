@@ -14,14 +14,14 @@ fn word(text: &str) -> Event {
 }
 
 fn lead(flights: &Arc<Flights>) -> Lead {
-    match flights.join([1; 32], 0) {
+    match flights.join([1; 32], None) {
         Seat::Lead(lead) => lead,
         Seat::Follow(_) => panic!("somebody leads"),
     }
 }
 
 fn follow(flights: &Arc<Flights>) -> Follower {
-    match flights.join([1; 32], 0) {
+    match flights.join([1; 32], None) {
         Seat::Follow(follower) => follower,
         Seat::Lead(_) => panic!("nobody leads"),
     }
@@ -63,6 +63,21 @@ async fn when_the_leader_is_gone_those_who_follow_know_and_the_next_one_leads() 
     assert_eq!(heard(follower).await, (Vec::new(), false));
     lead(&flights).fail(Some(Error::new(Kind::UpstreamError, "no")));
     let _ = lead(&flights);
+}
+
+#[tokio::test]
+async fn all_who_were_told_of_a_failure_follow_the_same_one_next_however_late() {
+    let flights: Arc<Flights> = Arc::default();
+    let first = lead(&flights);
+    let before = follow(&flights).tape();
+    first.fail(Some(Error::new(Kind::UpstreamError, "no")));
+    let Seat::Lead(second) = flights.join([1; 32], Some(&before)) else { panic!("nobody leads") };
+    assert_eq!(second.tape().lineage, 1);
+    second.fail(Some(Error::new(Kind::UpstreamError, "no")));
+    // The second has failed already; who comes only now is told so, and asks nobody.
+    let Seat::Follow(late) = flights.join([1; 32], Some(&before)) else { panic!("asked again") };
+    assert_eq!((late.lineage(), heard(late).await), (1, (Vec::new(), false)));
+    assert_eq!(lead(&flights).tape().lineage, 0, "who has not been told asks");
 }
 
 #[test]

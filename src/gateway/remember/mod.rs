@@ -104,16 +104,16 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
         return Box::pin(journey::seek(call, question)).await;
     };
     let cache = Arc::clone(&call.gateway.cache);
-    let mut lineage = 0;
+    let mut before = None;
     loop {
         if let Some(entry) = asking.recall(&call) {
             return Box::pin(asking.give(call, &question, (&entry, CacheUse::Hit))).await;
         }
         let lead = if asking.remembering.coalesce && asking.leave.read {
-            match cache.flights.join(asking.digest, lineage) {
+            match cache.flights.join(asking.digest, before.as_ref()) {
                 Seat::Lead(lead) => lead,
                 Seat::Follow(follower) => {
-                    lineage = follower.lineage() + 1;
+                    before = Some(follower.tape());
                     match Box::pin(asking.follow(&mut call, &mut question, follower)).await {
                         Ok(None) => continue,
                         Ok(Some(answer)) => return (call, Ok(answer)),
