@@ -312,8 +312,7 @@ impl House {
                 Err(NoStart::Io("cannot read what was spent before", error))
             }
             Err(_) => {
-                let gateway = Arc::clone(&self.gateway);
-                self.gateway.tasks.spawn(async move { gateway.seed_at_last(Past::All).await });
+                self.gateway.seed_later(Past::All, self.gateway.doubt());
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -96,7 +96,7 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
-    call.gateway.refuse_unseeded(&accounts)?;
+    call.gateway.await_past(&accounts).await?;
     if !call.tabs().any(|tab| tab.measured) || !costs(call.surface()) {
         let demand = Demand { priced: true, ..Demand::default() };
         let held = obtain(&call.gateway, &accounts, demand).await;
@@ -138,7 +138,7 @@ pub(super) async fn hold_request(call: &mut Call) -> Result<(), Error> {
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
-    call.gateway.refuse_unseeded(&accounts)?;
+    call.gateway.await_past(&accounts).await?;
     let demand = Demand { priced: true, ..Demand::default() };
     let held = obtain(&call.gateway, &accounts, demand).await;
     held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial))
