@@ -439,7 +439,7 @@ fn at_next_start(current: &Config, next: &Config) -> Vec<&'static str> {
 /// Two configs are told apart by it if they share differently; it is shown to nobody.
 fn told_apart(config: &Config) -> String {
     let url = config.store.shared.as_ref().map_or("", |url| url.expose());
-    format!("{url} {}", config.store.replicas)
+    format!("{url} {:?} {}", config.store.shared_ca, config.store.replicas)
 }
 
 pub(super) fn told(problems: &[Problem]) -> Vec<String> {
