@@ -37,7 +37,8 @@ struct Told {
 
 impl Gateway {
     /// Tells a stream in the background on, as it comes to the store, and its end as its run knows
-    /// it where nobody has told that. `after`: the number that its client has seen.
+    /// it where nobody has told that. `after`: the number that its client has seen. What stands in
+    /// `log` already, its own process has told, and tells no more.
     pub(super) async fn tell_from_afar(
         self: Arc<Self>,
         (owner, id): (Owner, String),
@@ -45,6 +46,8 @@ impl Gateway {
         after: Option<u64>,
     ) {
         let (mut told, mut over, mut last) = (Told::default(), None, Instant::now());
+        told.hear(log.whole(), &Log::default());
+        let is_left = told.events > 0;
         let keepalive = self.snapshot().config.server.keepalive;
         // Whoever has left holds it no more.
         while Arc::strong_count(&log) > 1 {
@@ -65,6 +68,7 @@ impl Gateway {
             if stored.is_unfinished() {
                 over = None;
             } else if told.events == 0
+                || is_left
                 || since.elapsed() >= GRACE
                 || self.was_left(&owner, stored.run()).await
             {
@@ -97,11 +101,11 @@ impl Gateway {
         }
     }
 
-    /// Whether the process is gone that a run was begun in.
+    /// Whether a run was taken up again since it was begun: who began it tells no more of it.
     async fn was_left(&self, owner: &Owner, run: Option<RunId>) -> bool {
         let Some(run) = run else { return true };
         let row = self.store().run(Some(owner), run).await;
-        row.is_ok_and(|row| row.is_none_or(|row| row.takeovers > 0))
+        row.is_ok_and(|row| row.is_none_or(|row| row.epoch > 1))
     }
 }
 
