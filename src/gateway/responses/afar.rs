@@ -15,8 +15,9 @@ use crate::canon::{Owner, RunId};
 use crate::dialect::responses::state;
 use crate::store::ObjectKind;
 
-/// How often is looked for more.
+/// How often is looked for more, and how often at least where nothing comes.
 const LOOK: Duration = Duration::from_millis(250);
+const SELDOM: Duration = Duration::from_secs(1);
 /// How long whoever makes it may take to tell its end, when the run is over.
 const GRACE: Duration = Duration::from_secs(10);
 const ENDS: [&str; 5] =
@@ -48,6 +49,7 @@ impl Gateway {
         let (mut told, mut over, mut last) = (Told::default(), None, Instant::now());
         told.hear(log.whole(), &Log::default());
         let is_left = told.events > 0;
+        let mut look = LOOK;
         let keepalive = self.snapshot().config.server.keepalive;
         // Whoever has left holds it no more.
         while Arc::strong_count(&log) > 1 {
@@ -61,8 +63,9 @@ impl Gateway {
             if told.ended {
                 break;
             }
+            look = (look * 2).min(SELDOM);
             if told.events > before {
-                (over, last) = (None, Instant::now());
+                (over, last, look) = (None, Instant::now(), LOOK);
             }
             let since = *over.get_or_insert_with(Instant::now);
             if stored.is_unfinished() {
@@ -79,7 +82,7 @@ impl Gateway {
                 last = Instant::now();
                 log.push(None, Bytes::from_static(b": ka\n\n"));
             }
-            sleep(LOOK).await;
+            sleep(look).await;
         }
         log.end();
     }
