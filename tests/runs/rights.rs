@@ -127,8 +127,8 @@ async fn whoever_takes_a_run_over_asks_anew_whether_its_key_may_run_it() {
     let rows = audits(&stage, "dlq.retried").await;
     assert!(rows[0].to_string().contains(again.rsplit('/').next().unwrap()), "{rows:?}");
     let deadline = Instant::now() + PATIENCE;
-    let (metric, retries) = ("switchpoint_agent_runs_total", ["trigger=\"retry\""]);
-    while stage.gateway.metric(metric, &retries).await < 1.0 {
+    let (metric, labels) = ("switchpoint_agent_runs_total", ["trigger=\"retry\""]);
+    while stage.gateway.metric(metric, &labels).await < 1.0 {
         assert!(Instant::now() < deadline, "it is counted");
     }
 }

@@ -295,7 +295,7 @@ async fn a_stream_in_the_background_goes_on_when_a_person_has_decided() {
         house.approve(&wanted).await;
         id
     });
-    let told = events(&answer.text());
+    let told = events(answer.text());
     let numbers: Vec<u64> =
         told.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "{}", answer.text());
@@ -308,10 +308,8 @@ async fn a_stream_in_the_background_goes_on_when_a_person_has_decided() {
     // Whoever joins it later is told the same.
     let path = format!("{RESPONSES}/{id}?stream=true&starting_after=1");
     let again = client::get(house.gateway.address, &path, KEY).await;
-    let again: Vec<u64> = events(&again.text())
-        .iter()
-        .filter_map(|event| event["sequence_number"].as_u64())
-        .collect();
+    let again: Vec<u64> =
+        events(again.text()).iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
     assert_eq!(again, numbers[2..]);
 }
 

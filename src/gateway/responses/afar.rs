@@ -60,7 +60,8 @@ impl Gateway {
                 told.hear(kept.value, &log);
             }
             let Ok(stored) = stored else { break };
-            if told.ended {
+            // Who is cut off here joins it again, at another process.
+            if told.ended || self.is_draining() {
                 break;
             }
             look = (look * 2).min(SELDOM);

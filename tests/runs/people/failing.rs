@@ -221,9 +221,9 @@ route = "fast"
 instructions = "Be calm."
 "#;
     for in_error in [true, false] {
-        let house = House::new(agents, move |request| {
-            let is_calm = messages(request)[0]["content"] == "Be calm.";
-            if is_calm { says("I am calm.") } else { filters(in_error) }
+        let house = House::new(agents, move |it| match messages(it)[0]["content"].as_str() {
+            Some("Be calm.") => says("I am calm."),
+            _ => filters(in_error),
         })
         .await;
         let told = house.chat("open", "Where?").await.json();
