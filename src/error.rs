@@ -43,6 +43,8 @@ pub enum Kind {
     RunNotFound,
     /// A run cannot do that where it stands.
     InvalidTransition,
+    /// An answer is not what was asked for.
+    Unprocessable,
     /// Somebody was first.
     AlreadyDecided,
     /// What is to be decided is not what was looked at.
@@ -264,6 +266,14 @@ const TABLE: &[Row] = &[
         "invalid_request_error",
         "invalid_request_error",
         "FAILED_PRECONDITION",
+    ),
+    Row(
+        Kind::Unprocessable,
+        "invalid_request",
+        422,
+        "invalid_request_error",
+        "invalid_request_error",
+        "INVALID_ARGUMENT",
     ),
     Row(
         Kind::AlreadyDecided,

@@ -126,7 +126,11 @@ impl Actor {
         let run = self.journal.run().await;
         let names: Vec<String> = run
             .member()
-            .map(|member| member.tools.iter().map(|tool| tool.alias.clone()).collect())
+            .map(|member| {
+                let withheld = self.withheld(member);
+                let tools = member.tools.iter().map(|tool| tool.alias.clone());
+                tools.filter(|alias| !withheld.contains(&&**alias)).collect()
+            })
             .unwrap_or_default();
         let hint = crate::config::suggestion(alias, names.iter().map(String::as_str));
         format!("There is no tool `{alias}`{hint}")

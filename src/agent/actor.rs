@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use super::budget::Purse;
 use super::context::{self, Cut, Fitted, Room};
-use super::definition::Definition;
+use super::definition::{Definition, Member};
 use super::event::Event;
 use super::journal::{Halt, Journal, now};
 use super::run::{Run, Step};
 use super::staff::Staff;
 use super::voice::Voice;
 use crate::access::Caller;
-use crate::canon::{ChatRequest, Owner, RunId, RunState, StopReason, Trace, Usage};
+use crate::canon::{ChatRequest, Owner, RunId, RunState, StopReason, Tool, Trace, Usage};
 use crate::config::StreamMode;
 use crate::gateway::agents::Report;
 
@@ -125,6 +125,7 @@ impl Actor {
                 Step::Plan => Box::pin(self.plan()).await?,
                 Step::Ask { tools } => Box::pin(self.ask(tools)).await?,
                 Step::Act(ids) => Box::pin(self.act(ids)).await?,
+                Step::FallBack => self.fall_back().await?,
                 Step::Finish => self.finish().await?,
                 Step::Limit(reason) => self.hit(reason).await?,
                 // Those whom it waits for may have something to do.
@@ -260,6 +261,13 @@ impl Actor {
             let room = Room::of(terms, window, run.overflowed.get(route).map(|it| it.tokens));
             let mut request = context::question(&run, tools, (*cut, room));
             route.clone_into(&mut request.model);
+            let withheld = self.withheld(member);
+            request.tools.retain(
+                |tool| !matches!(tool, Tool::Function { name, .. } if withheld.contains(&&**name)),
+            );
+            if request.tools.is_empty() {
+                request.tool_choice = None;
+            }
             let forecast = self.staff.gateway.forecast(&self.caller, &request);
             let fits = cut.fits(room, forecast.input_tokens);
             let untold = cut.untold(&run).filter(|_| terms.summariser.is_some());
@@ -272,6 +280,13 @@ impl Actor {
             }
         }
         Ok(None)
+    }
+
+    /// What the tools are called that the key of the run may not use: models are not shown them.
+    pub(super) fn withheld<'a>(&self, member: &'a Member) -> Vec<&'a str> {
+        let tools = member.tools.iter().filter(|tool| !tool.asks_user);
+        let withheld = tools.filter(|tool| !self.caller.may_use_tool(&tool.name));
+        withheld.map(|tool| tool.alias.as_str()).collect()
     }
 
     /// How much the models of a route can read, or as much as they are to.

@@ -1,11 +1,12 @@
 //! Runs made of other runs: played again, gone on with from some point, taken back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::begin::{away, halted};
-use super::event::{Created, Event};
+use super::event::{Created, Event, Trigger};
 use super::journal::{entry, now};
 use super::staff::Staff;
 use crate::access::{Caller, CallerRef};
@@ -23,6 +24,8 @@ pub enum Again {
     Live { overrides: Value },
     /// A run that goes on behind this entry; `edit`: what its user says there.
     Fork { at_seq: u64, edit: Option<Value> },
+    /// A run that was given up goes on where it was left: what it had done is not done again.
+    Retry,
     /// What it has done is taken back.
     Compensate,
 }
@@ -36,7 +39,7 @@ impl Staff {
         how: Again,
     ) -> Result<RunId, Error> {
         let (created, events, _) = self.entries(of.id).await.map_err(halted)?;
-        let (created, events, trigger) = made(caller, (of, created), events, how)?;
+        let (created, events) = made(caller, (of, created), events, how)?;
         let id = RunId::new();
         let mut all = vec![entry(&Event::Created(Box::new(created.clone())))];
         all.extend(events.iter().map(entry));
@@ -53,7 +56,7 @@ impl Staff {
             session: None,
             head: None,
             idempotency: None,
-            trigger: trigger.to_owned(),
+            trigger: created.trigger.name().to_owned(),
             labels: created.labels.clone(),
             state: RunState::Queued,
             events: all,
@@ -70,7 +73,7 @@ impl Staff {
     }
 }
 
-type Made = (Created, Vec<Event>, &'static str);
+type Made = (Created, Vec<Event>);
 
 /// How such a run begins.
 fn made(
@@ -85,12 +88,14 @@ fn made(
     match how {
         Again::Recorded => {
             created.replay_of = Some(of.id);
-            Ok((created, events, "replay"))
+            created.trigger = Trigger::Replay;
+            Ok((created, events))
         }
         Again::Live { overrides } => {
             created.replay_of = Some(of.id);
             created.effects = overrides.get("effects").and_then(Value::as_bool).unwrap_or(false);
-            Ok((created, Vec::new(), "replay"))
+            created.trigger = Trigger::Replay;
+            Ok((created, Vec::new()))
         }
         Again::Fork { at_seq, edit } => {
             let most = events.len() as u64 + 1;
@@ -100,13 +105,17 @@ fn made(
             }
             created.forked_from = Some((of.id, at_seq));
             let kept = usize::try_from(at_seq - 1).unwrap_or(usize::MAX);
-            let mut events: Vec<Event> = events.into_iter().take(kept).collect();
-            events
-                .retain(|event| !matches!(event, Event::Ended { .. } | Event::CancelAsked { .. }));
+            let mut events = open(events.into_iter().take(kept).collect());
             if let Some(text) = edit.as_ref().and_then(said) {
                 events.push(Event::Noted { text, reason: Some("repair".to_owned()) });
             }
-            Ok((created, events, "fork"))
+            created.trigger = Trigger::Fork;
+            Ok((created, events))
+        }
+        Again::Retry => {
+            created.forked_from = Some((of.id, of.last_seq));
+            created.trigger = Trigger::Retry;
+            Ok((created, open(events)))
         }
         Again::Compensate => {
             if !of.state.is_over() {
@@ -116,9 +125,29 @@ fn made(
             created.compensates = true;
             let mut events = events;
             events.retain(|event| !matches!(event, Event::Ended { .. }));
-            Ok((created, events, "compensate"))
+            created.trigger = Trigger::Compensate;
+            Ok((created, events))
         }
     }
+}
+
+/// Entries that something can come behind: without an end, and without questions to people that
+/// were not answered, which whoever goes on asks anew.
+fn open(mut events: Vec<Event>) -> Vec<Event> {
+    let answers = events.iter().filter_map(|event| match event {
+        Event::Approved { approval, .. } | Event::Rejected { approval, .. } => Some(approval),
+        Event::InputGiven { request, .. } => Some(request),
+        _ => None,
+    });
+    let answered: BTreeSet<String> = answers.cloned().collect();
+    events.retain(|event| match event {
+        Event::Ended { .. } | Event::CancelAsked { .. } => false,
+        Event::ApprovalAsked { approval: asked, .. } | Event::InputAsked { request: asked, .. } => {
+            answered.contains(asked)
+        }
+        _ => true,
+    });
+    events
 }
 
 fn said(edit: &Value) -> Option<String> {

@@ -13,10 +13,11 @@ use super::budget::Held;
 use super::context::{self, Fitted};
 use super::event::{Doer, Event};
 use super::journal::{Halt, now};
-use super::run::sureness;
+use super::run::{Ending, Step, sureness};
+use super::view::FILTERED;
 use super::wants::requests;
 use crate::canon::{ChatRequest, ChatResponse, Choice, FinishReason, Part, StopReason, Usage};
-use crate::config::{CacheMode, Confidence};
+use crate::config::{CacheMode, Confidence, OnFilter};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Forecast, Receipt, Turn};
 use crate::store::hex;
@@ -96,8 +97,11 @@ impl Actor {
     async fn must_not_ask(&self) -> Result<bool, Halt> {
         self.tell_lost().await?;
         let route = self.journal.run().await.member().map(|it| it.route.clone());
-        if let Some(route) = route.filter(|route| !self.staff.gateway.leads_anywhere(route)) {
-            return self.is_unavailable(None, &route).await.map(|()| true);
+        let route = route.filter(|route| !self.staff.gateway.leads_anywhere(route));
+        let pinned = &self.definition;
+        let named = (&*pinned.agent, &*pinned.version, &*pinned.guards);
+        if let Some(gone) = route.or_else(|| self.staff.gateway.lost_guard(named)) {
+            return self.is_unavailable(None, &gone).await.map(|()| true);
         }
         self.remark().await?;
         if !self.is_beyond_repair().await {
@@ -128,6 +132,8 @@ impl Actor {
             request,
             run: self.journal.id,
             agent: self.definition.agent.as_str().into(),
+            version: self.definition.version.as_str().into(),
+            guards: self.definition.guards.clone(),
             user,
             session: self.live.root.spread(),
             trace,
@@ -175,7 +181,7 @@ impl Actor {
     }
 
     /// The process ended while a model was asked: what that used is guessed.
-    async fn tell_lost(&self) -> Result<(), Halt> {
+    pub(super) async fn tell_lost(&self) -> Result<(), Halt> {
         let Some(open) = self.journal.run().await.open_ask.clone() else { return Ok(()) };
         let usage = Usage { input: open.input_estimate, ..Usage::default() };
         let lost = Event::AskFailed {
@@ -227,14 +233,19 @@ impl Actor {
         let speaks = run.is_last
             || requested.is_empty()
             || requested.iter().all(|it| it.doer == Doer::Client);
+        let on_filter = run.member().map(|member| member.on_filter).unwrap_or_default();
         drop(run);
         // What is not as it must be, nobody hears.
         let speaks = speaks && (!requested.is_empty() || self.is_as_demanded(&parts).is_ok());
+        let is_filtered =
+            matches!(finish.reason, FinishReason::ContentFilter | FinishReason::Refusal);
+        // Somebody else answers, or the user is told instead.
+        let speaks = speaks && !(is_filtered && on_filter != OnFilter::Reject);
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);
         events.extend(fallbacks(call, &receipt));
         self.counts_answer(&receipt, "ok");
-        if matches!(finish.reason, FinishReason::ContentFilter | FinishReason::Refusal) {
+        if is_filtered {
             let message = "The model's provider has filtered its answer.".to_owned();
             events.push(Event::Guarded { guard: "content_filter".to_owned(), message });
         }
@@ -258,7 +269,7 @@ impl Actor {
         done
     }
 
-    fn counts_answer(&self, receipt: &Receipt, outcome: &str) {
+    pub(super) fn counts_answer(&self, receipt: &Receipt, outcome: &str) {
         let metrics = &self.staff.gateway.telemetry.metrics;
         let agent = self.definition.agent.as_str();
         let model = receipt.model.as_deref().unwrap_or("none");
@@ -301,22 +312,51 @@ impl Actor {
             Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
             // It is made shorter, or asked of others, as long as that helps.
             Kind::ContextTooLong => Ok(()),
-            Kind::GuardBlocked | Kind::ContentFiltered => {
-                let guarded = Event::Guarded {
-                    guard: error.kind.code().to_owned(),
-                    message: error.message.to_string(),
-                };
-                self.journal.append(vec![guarded]).await?;
-                let (state, reason) = (crate::canon::RunState::Rejected, StopReason::Guard);
-                self.finish_as(state, reason, Some(error.message.to_string())).await
-            }
+            Kind::GuardBlocked | Kind::ContentFiltered => self.was_kept_from(&error).await,
             Kind::BudgetExceeded => self.stop(StopReason::Budget).await,
             _ => self.give_up(StopReason::ModelFailed, &error.message).await,
         }
     }
 
-    /// The question was called off here.
-    async fn broke(
+    /// A guard of ours has the last word; what becomes of it when a provider's filter says no, its
+    /// agent says.
+    async fn was_kept_from(&self, error: &Error) -> Result<(), Halt> {
+        let message = error.message.to_string();
+        let guarded =
+            Event::Guarded { guard: error.kind.code().to_owned(), message: message.clone() };
+        self.journal.append(vec![guarded]).await?;
+        let rejected = Step::End(Ending {
+            state: crate::canon::RunState::Rejected,
+            reason: Some(StopReason::Guard),
+        });
+        let next = match error.kind {
+            Kind::ContentFiltered => self.journal.run().await.next_of_filtered(),
+            _ => rejected,
+        };
+        match next {
+            Step::End(ending) => {
+                let message = if ending.state == crate::canon::RunState::Completed {
+                    FILTERED.to_owned()
+                } else {
+                    message
+                };
+                self.finish_as(ending.state, StopReason::Guard, Some(message)).await
+            }
+            _ => self.fall_back().await,
+        }
+    }
+
+    /// Another agent goes on with what this one was not let answer.
+    pub(super) async fn fall_back(&self) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let (from, to) = (run.active.clone(), run.successor().map(str::to_owned));
+        drop(run);
+        let Some(to) = to else { return Ok(()) };
+        self.journal.append(vec![Event::AgentFallback { from, to }]).await
+    }
+
+    /// The question was called off here, or its answer is worth nothing.
+    pub(super) async fn broke(
         &self,
         call: u32,
         (code, message): (&str, &str),
@@ -341,13 +381,8 @@ impl Actor {
 
     /// Nobody answers: another agent does, or the user is told, or the run fails.
     async fn give_up(&self, reason: StopReason, message: &str) -> Result<(), Halt> {
-        let run = self.journal.run().await;
-        let from = run.active.clone();
-        let fallback = run.member().and_then(|member| member.fallback.clone());
-        let is_new = fallback.as_ref().is_some_and(|name| *name != from);
-        drop(run);
-        if let Some(to) = fallback.filter(|_| is_new) {
-            return self.journal.append(vec![Event::AgentFallback { from, to }]).await;
+        if self.journal.run().await.successor().is_some() {
+            return self.fall_back().await;
         }
         if let Some(notice) = &self.definition.degraded {
             let state = crate::canon::RunState::Incomplete;
@@ -470,7 +505,7 @@ pub(super) fn invalid(wrong: &str) -> String {
     format!("The answer is not what the schema demands: {wrong}")
 }
 
-fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
+pub(super) fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
     let text = text.trim();
     let bare = text.strip_prefix("```json").or_else(|| text.strip_prefix("```"));
     let text = bare.map_or(text, |text| text.trim_end().trim_end_matches("```"));
@@ -499,7 +534,7 @@ fn fallbacks(call: u32, receipt: &Receipt) -> Vec<Event> {
 }
 
 /// What tells one question from another.
-fn digest(request: &ChatRequest) -> String {
+pub(super) fn digest(request: &ChatRequest) -> String {
     let body = serde_json::to_vec(&json!({
         "model": request.model,
         "messages": request.messages.len(),

@@ -14,7 +14,7 @@ use super::admit::{drawn, find};
 use super::budget::Used;
 use super::context;
 use super::definition::Definition;
-use super::event::{Ceiling, Created, Event, Wishes};
+use super::event::{Ceiling, Created, Event, Trigger, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
 use super::session::Before;
@@ -44,7 +44,9 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let owner = Owner::new(Arc::clone(commission.caller.owner()));
         let words = Words::of(&commission.request);
-        if let Some(row) = self.waiting(&owner, &commission, &words).await? {
+        if let Some(row) = self.waiting(&owner, &commission, &words).await?
+            && !self.makes_way(&row, (&commission, &words)).await?
+        {
             return self.go_on(row, (&owner, &commission), words).await;
         }
         let before = self.before(&owner, &commission).await?;
@@ -459,6 +461,7 @@ fn created(
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(written),
         webhook: commission.wishes.webhook.clone(),
+        trigger: Trigger::Api,
         at: now(),
     })
 }
@@ -498,7 +501,7 @@ fn new_run(
         session: created.session.clone(),
         head: None,
         idempotency: idempotency(commission),
-        trigger: "api".to_owned(),
+        trigger: created.trigger.name().to_owned(),
         labels: created.labels.clone(),
         state,
         events: vec![entry(&Event::Created(Box::new(created.clone())))],
@@ -519,7 +522,7 @@ fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> R
         key: commission.caller.key().to_string(),
         user: run.created.user.clone(),
         session: run.created.session.clone(),
-        trigger: "api".to_owned(),
+        trigger: run.created.trigger.name().to_owned(),
         labels: run.created.labels.clone(),
         state: RunState::Running,
         reason: None,

@@ -8,12 +8,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::actor::{Actor, Live, Rest};
+use super::archive::Loaded;
 use super::budget::Used;
 use super::definition::{DELEGATE, Definition, HANDOFF};
-use super::event::{CallError, Created, Event, Requested, Wishes};
+use super::event::{CallError, Created, Event, Requested, Trigger, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::{Run, Stage, result_of};
-use super::staff::{Loaded, Staff};
+use super::staff::Staff;
 use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
 use crate::config::HandoffInput;
@@ -145,6 +146,7 @@ impl Actor {
             labels: BTreeMap::new(),
             trace: Some(written(&self.staff.trace(&run).below(run.span()))),
             webhook: None,
+            trigger: Trigger::Agent,
             at: now(),
         };
         drop(run);
@@ -161,7 +163,7 @@ impl Actor {
             session: None,
             head: None,
             idempotency: None,
-            trigger: "agent".to_owned(),
+            trigger: Trigger::Agent.name().to_owned(),
             labels: BTreeMap::new(),
             state: RunState::Running,
             events: vec![entry(&Event::Created(Box::new(created)))],

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::actor::{Actor, Rest};
-use super::ask::told;
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::run::{Ending, Stage};
@@ -275,7 +274,9 @@ impl Actor {
         if !is_told {
             let guarded = |message: String| Event::Guarded { guard: "input".to_owned(), message };
             events.extend(blocked.clone().map(guarded));
-            let message = cancelled.or(blocked);
+            let is_filtered = ending.state == RunState::Completed && ending.reason.is_some();
+            let filtered = is_filtered.then(|| view::FILTERED.to_owned());
+            let message = cancelled.or(blocked).or(filtered);
             let (ending, message) = self.ending_of(ending, message).await;
             let Ending { state, reason } = ending;
             events.push(Event::Ended { state, reason, message, degraded: false, at: now() });
@@ -288,12 +289,7 @@ impl Actor {
         self.counts_end().await;
         let run = self.journal.run().await;
         let (name, usage, state) = (self.name(), run.usage, run.state);
-        let finish = match state {
-            RunState::Completed => told(run.finish),
-            RunState::Incomplete => FinishReason::Length,
-            RunState::Rejected => FinishReason::ContentFilter,
-            _ => FinishReason::Stop,
-        };
+        let finish = view::finish(&run);
         if let Some(text) = view::last_words(&run) {
             self.live.voice.text(&name, &text);
         } else if run.settled_by_human
@@ -328,7 +324,8 @@ impl Actor {
         let metrics = &self.staff.gateway.telemetry.metrics;
         let agent = self.definition.agent.as_str();
         let (state, reason) = (run.state.name(), run.reason.map_or("none", StopReason::name));
-        metrics.agent_runs.with_label_values(&[agent, &run.created.version, state, reason]).inc();
+        let begun = (run.created.version.as_str(), run.created.trigger.name());
+        metrics.agent_runs.with_label_values(&[agent, begun.0, begun.1, state, reason]).inc();
         metrics.agent_steps.with_label_values(&[agent]).observe(f64::from(run.asks));
         if run.asks > self.definition.limits.expected_steps {
             metrics.agent_limit_hits.with_label_values(&[agent, "expected_steps"]).inc();

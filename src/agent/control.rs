@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::actor::Live;
+use super::again::Again;
 use super::begin::{away, halted};
 use super::event::Resolution;
 use super::people::approval_hash;
@@ -189,8 +190,12 @@ impl Staff {
 
     /// Work that came to nothing is tried again: a tool's call by the same key. If that comes to
     /// nothing too, the letter stays open.
-    pub(super) async fn retry_letter(self: &Arc<Self>, letter: &LetterRow) -> Result<Value, Error> {
-        let tried = self.try_letter(letter).await;
+    pub(super) async fn retry_letter(
+        self: &Arc<Self>,
+        caller: &Caller,
+        letter: &LetterRow,
+    ) -> Result<Value, Error> {
+        let tried = self.try_letter(caller, letter).await;
         let (error, attempts) = match &tried {
             Ok(Ok(result)) => return Ok(json!({"outcome": "done", "result": result})),
             Ok(Err(failure)) => (failure.message.clone(), failure.attempts),
@@ -202,7 +207,11 @@ impl Staff {
         Ok(tried?.unwrap_or_else(told))
     }
 
-    async fn try_letter(&self, letter: &LetterRow) -> Result<Result<Value, Failure>, Error> {
+    async fn try_letter(
+        self: &Arc<Self>,
+        caller: &Caller,
+        letter: &LetterRow,
+    ) -> Result<Result<Value, Failure>, Error> {
         let payload: Value = serde_json::from_str(&letter.payload).unwrap_or_default();
         let text = |name: &str| payload.get(name).and_then(Value::as_str);
         if letter.kind == "webhook" {
@@ -212,9 +221,11 @@ impl Staff {
             let outcome = if is_sent { "queued" } else { "delivered" };
             return Ok(Ok(json!({"delivery": id, "outcome": outcome})));
         }
+        if letter.kind == "run" {
+            return self.retry_run(caller, text("run")).await.map(Ok);
+        }
         let Some(tool) = text("tool").and_then(|name| self.toolbox().get(name)) else {
-            let message = "This letter is about no call of a tool that there is; a run is tried \
-                           again by `POST /v1/agents/runs/{id}/replay`.";
+            let message = "This letter is about no call of a tool that there is.";
             return Err(Error::new(Kind::Conflict, message));
         };
         let args = payload.get("args").cloned().unwrap_or_default();
@@ -233,6 +244,19 @@ impl Staff {
             let text: String = output.parts.iter().filter_map(Part::as_text).collect();
             output.value.unwrap_or_else(|| Value::from(text))
         }))
+    }
+
+    /// A run that was given up goes on as another one, from where it was left.
+    async fn retry_run(
+        self: &Arc<Self>,
+        caller: &Caller,
+        run: Option<&str>,
+    ) -> Result<Value, Error> {
+        let missing = || Error::new(Kind::Conflict, "The run is not kept any more.");
+        let run = run.and_then(RunId::parse).ok_or_else(missing)?;
+        let row = self.gateway.store().run(None, run).await.map_err(away)?.ok_or_else(missing)?;
+        let again = self.again(caller, &row, Again::Retry).await?;
+        Ok(json!({"run": again.to_string()}))
     }
 
     /// A run that is at work here, for whoever reads its journal along.

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::canon::{Effect, Tool};
 use crate::config::{
-    self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnUnknown,
-    Planner, StreamMode,
+    self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnFilter,
+    OnUnknown, Planner, StreamMode,
 };
 use crate::store::hex;
 use crate::tool::Toolbox;
@@ -34,6 +34,9 @@ pub struct Definition {
     pub stream: StreamMode,
     pub output_schema: Option<Value>,
     pub require_tools: Vec<String>,
+    /// What guards it, by the names in the config.
+    #[serde(default)]
+    pub guards: Vec<String>,
 }
 
 /// One agent of those that a run may come to.
@@ -55,6 +58,8 @@ pub struct Member {
     pub context: ContextTerms,
     pub confidence: Option<Confidence>,
     pub on_unknown: OnUnknown,
+    #[serde(default)]
+    pub on_filter: OnFilter,
 }
 
 /// A tool as it was when the run began.
@@ -125,6 +130,7 @@ impl Definition {
             stream: agent.stream,
             output_schema: agent.output_schema.clone(),
             require_tools: agent.require_tools.clone(),
+            guards: agent.guards.clone(),
         })
     }
 
@@ -175,6 +181,7 @@ impl Member {
             context: agent.context.clone(),
             confidence: agent.confidence.clone(),
             on_unknown: agent.on_unknown,
+            on_filter: agent.on_filter,
         })
     }
 

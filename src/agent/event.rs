@@ -11,6 +11,9 @@ use crate::canon::{
 };
 use crate::config::StreamMode;
 
+/// The call of a model by which a plan is made: it comes before all others, and is no step.
+pub const PLAN: u32 = 0;
+
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
@@ -25,6 +28,7 @@ pub enum Event {
     /// A model is about to be asked. What it is asked follows from the entries before.
     #[serde(rename = "model.requested")]
     Asked {
+        /// Which one it is of the run; [`PLAN`] is for its plan.
         call: u32,
         model: String,
         /// SHA-256 of the question, in hex.
@@ -252,7 +256,25 @@ pub struct Created {
     /// Who is told of its end: a hook of the config by its name, or a URL.
     #[serde(default)]
     pub webhook: Option<String>,
+    #[serde(default)]
+    pub trigger: Trigger,
     pub at: u64,
+}
+
+/// What made a run begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A client has asked for it.
+    #[default]
+    Api,
+    /// Another run has.
+    Agent,
+    Replay,
+    Fork,
+    Compensate,
+    /// One that was given up is gone on with.
+    Retry,
 }
 
 /// What a client wants of the answer.
@@ -337,6 +359,22 @@ pub enum Resolution {
     Done,
     Failed,
     Retry,
+}
+
+// === impl Trigger ===
+
+impl Trigger {
+    /// As lists of runs and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Agent => "agent",
+            Self::Replay => "replay",
+            Self::Fork => "fork",
+            Self::Compensate => "compensate",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 // === impl Event ===

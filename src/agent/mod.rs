@@ -5,6 +5,8 @@ mod act;
 mod actor;
 mod admit;
 mod again;
+mod answers;
+mod archive;
 mod ask;
 mod begin;
 mod budget;
@@ -86,6 +88,16 @@ impl Agents {
         self.0.tell(run, &told).await
     }
 
+    /// Whether an answer is what a run has asked for.
+    pub async fn check_answer(
+        &self,
+        row: &RunRow,
+        request: Option<&str>,
+        values: &Value,
+    ) -> Result<(), Error> {
+        self.0.check_answer(row, request, values).await
+    }
+
     /// Decides about a call that needs approval. Whether the caller may is asked before.
     pub async fn decide(&self, approval: &ApprovalRow, verdict: Verdict) -> Result<Decided, Error> {
         self.0.decide(approval, verdict).await
@@ -117,8 +129,8 @@ impl Agents {
     }
 
     /// Tries again what came to nothing, and says what came of it.
-    pub async fn retry_letter(&self, letter: &LetterRow) -> Result<Value, Error> {
-        self.0.retry_letter(letter).await
+    pub async fn retry_letter(&self, caller: &Caller, letter: &LetterRow) -> Result<Value, Error> {
+        self.0.retry_letter(caller, letter).await
     }
 
     /// Begins a run that is made of another one.

@@ -147,7 +147,9 @@ impl Actor {
         };
         drop(run);
         let hash = approval_hash(&definition, &request.args);
-        let id = format!("mcpr_{}", &hex(&Sha256::digest(format!("{} {hash}", request.key)))[..32]);
+        // A run that goes on from another one asks for itself.
+        let asked = format!("{} {} {hash}", self.journal.id, request.key);
+        let id = format!("mcpr_{}", &hex(&Sha256::digest(asked))[..32]);
         let expires_at = now().saturating_add(millis(approval.expires));
         let row = NewApproval {
             id: id.clone(),

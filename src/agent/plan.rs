@@ -1,16 +1,20 @@
 //! What is to be done, written down before the first step, for agents that work by a plan.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::actor::{Actor, Outcome, until};
-use super::ask::Turning;
+use super::ask::{Turning, digest};
+use super::budget::Held;
 use super::definition::Member;
-use super::event::Event;
-use super::journal::Halt;
+use super::event::{Event, PLAN};
+use super::journal::{Halt, now};
 use super::run::Run;
-use crate::canon::{ChatRequest, Message, Part, Role, Usage};
+use crate::canon::{ChatRequest, ChatResponse, Message, Part, Role, Usage};
+use crate::error::Error;
 use crate::gateway::agents::Receipt;
 
 /// Steps of a plan, at most.
@@ -24,56 +28,100 @@ impl Actor {
     /// Has the model write down what it is going to do. Whoever cannot goes on without a plan: what
     /// is wrong with the model shows in its first step.
     pub(super) async fn plan(&self) -> Result<(), Halt> {
-        let (mut usage, mut cost) = (Usage::default(), None::<u64>);
-        let mut steps = Vec::new();
+        self.tell_lost().await?;
+        let mut plan = None;
         for _ in 0..TRIES {
-            let Some((text, receipt)) = self.planned().await? else { break };
-            usage += receipt.usage;
-            if let Some(own) = receipt.cost {
-                cost = Some(cost.unwrap_or_default() + own.nanos());
-            }
-            steps = read(&text);
-            if !steps.is_empty() {
+            if let ControlFlow::Break(made) = self.planned().await? {
+                plan = made;
                 break;
             }
         }
         if self.journal.run().await.cancel.is_some() {
             return Ok(());
         }
-        self.live.voice.aside(format!("plan of {} steps", steps.len()));
-        self.journal.append(vec![Event::Planned { steps, usage, cost }]).await
+        let none = || Event::Planned { steps: Vec::new(), usage: Usage::default(), cost: None };
+        let plan = plan.unwrap_or_else(none);
+        if let Event::Planned { steps, .. } = &plan {
+            self.live.voice.aside(format!("plan of {} steps", steps.len()));
+        }
+        self.journal.append(vec![plan]).await
     }
 
-    /// What a model says when it is asked for a plan; `None` where it cannot be asked.
-    async fn planned(&self) -> Result<Option<(String, Receipt)>, Halt> {
+    /// The plan that a model makes when it is asked for one: breaks off with it, or without one
+    /// where nobody can be asked again.
+    async fn planned(&self) -> Result<ControlFlow<Option<Event>>, Halt> {
         let run = self.journal.run().await;
-        let Some(mut request) = run.member().map(|member| question(&run, member)) else {
-            return Ok(None);
+        let Some(mut request) = run.member().map(|member| self.plan_asked_for(&run, member)) else {
+            return Ok(ControlFlow::Break(None));
         };
         let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
         let forecast = self.staff.gateway.forecast(&self.caller, &request);
-        let Ok(held) = self.purse.reserve(&forecast, LENGTH) else { return Ok(None) };
+        let Ok(held) = self.purse.reserve(&forecast, LENGTH) else {
+            return Ok(ControlFlow::Break(None));
+        };
         request.sampling.max_tokens = Some(held.max_tokens);
+        let asked = Event::Asked {
+            call: PLAN,
+            model: request.model.clone(),
+            digest: digest(&request),
+            tools: false,
+            max_tokens: held.max_tokens,
+            input_estimate: forecast.input_tokens,
+            at: now(),
+        };
+        self.journal.intend(vec![asked]).await?;
         let turn = self.turn(request, until, None).await;
+        let receipt = Arc::clone(&turn.receipt);
         let mut deaf = |_: &crate::canon::Event| {};
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
-        let Outcome::Done((answer, receipt)) = self.unless_ended(work, until).await? else {
-            return Ok(None);
+        let why = match self.unless_ended(work, until).await? {
+            Outcome::Done((answer, receipt)) => {
+                return self.take_plan(answer, (receipt, held)).await;
+            }
+            Outcome::Cancelled => ("cancelled", "The run was cancelled."),
+            Outcome::Late => ("upstream_timeout", "The step took too long."),
         };
-        held.settle(receipt.usage, receipt.cost.map(crate::canon::Money::nanos));
-        let parts = answer.ok().and_then(|it| it.choices.into_iter().next()).map(|it| it.parts);
-        let text = parts.unwrap_or_default().iter().filter_map(Part::as_text).collect();
-        Ok(Some((text, receipt)))
+        let receipt = receipt.get().cloned().unwrap_or_default();
+        self.broke(PLAN, why, (receipt, held)).await?;
+        Ok(ControlFlow::Break(None))
+    }
+
+    async fn take_plan(
+        &self,
+        answer: Result<ChatResponse, Error>,
+        (receipt, held): (Receipt, Held),
+    ) -> Result<ControlFlow<Option<Event>>, Halt> {
+        let said = answer.map(|answer| {
+            let parts = answer.choices.into_iter().next().map(|choice| choice.parts);
+            let parts = parts.unwrap_or_default();
+            read(&parts.iter().filter_map(Part::as_text).collect::<String>())
+        });
+        let (code, message) = match said {
+            Ok(steps) if !steps.is_empty() => {
+                let (usage, cost) = (receipt.usage, receipt.cost.map(crate::canon::Money::nanos));
+                held.settle(usage, cost);
+                self.counts_answer(&receipt, "ok");
+                return Ok(ControlFlow::Break(Some(Event::Planned { steps, usage, cost })));
+            }
+            Ok(_) => ("invalid_output", "The answer is no list of steps.".into()),
+            Err(error) => (error.kind.code(), error.message),
+        };
+        self.broke(PLAN, (code, &message), (receipt, held)).await?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn plan_asked_for(&self, run: &Run, member: &Member) -> ChatRequest {
+        question(run, member, &self.withheld(member))
     }
 }
 
-fn question(run: &Run, member: &Member) -> ChatRequest {
+fn question(run: &Run, member: &Member, withheld: &[&str]) -> ChatRequest {
     let mut text = format!(
         "[Before you begin: write down what you are going to do, as a JSON list of at most {MOST} \
          short sentences, one a step, and nothing else. Do nothing yet."
     );
-    for tool in &member.tools {
+    for tool in member.tools.iter().filter(|tool| !withheld.contains(&&*tool.alias)) {
         let _ = write!(text, "\nThere is the tool `{}`: {}", tool.alias, tool.description);
     }
     text.push(']');

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::begin::{LOOK, away};
 use super::staff::Staff;
-use crate::canon::{Owner, RunId};
+use super::words::Words;
+use crate::canon::{Owner, RunId, RunState};
 use crate::config::SessionConflict;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::Commission;
@@ -52,6 +53,24 @@ impl Staff {
         Ok(Before { last, head })
     }
 
+    /// Whether a run that waits for something else is ended by what its client says now.
+    pub(super) async fn makes_way(
+        &self,
+        row: &RunRow,
+        (commission, words): (&Commission, &Words),
+    ) -> Result<bool, Error> {
+        let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
+        let answers = !words.approvals.is_empty() || !words.results.is_empty();
+        let is_asked = row.state == RunState::WaitingInput;
+        if conflict != SessionConflict::Interrupt || answers || is_asked || words.last.is_empty() {
+            return Ok(false);
+        }
+        // Whoever asks the same once more wants to know how it stands.
+        let Some(key) = commission.wishes.idempotency_key.clone() else { return Ok(true) };
+        let known = self.gateway.store().run_by_key(&row.owner, key).await.map_err(away)?;
+        Ok(known.is_none())
+    }
+
     /// What becomes of a turn that is asked for while this one is at work.
     async fn gives_way(&self, commission: &Commission, row: RunRow) -> Result<RunRow, Error> {
         let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
@@ -67,16 +86,17 @@ impl Staff {
             }
             SessionConflict::Enqueue => {}
         }
-        self.over(&row).await
+        self.over(&row, conflict == SessionConflict::Interrupt).await
     }
 
-    async fn over(&self, row: &RunRow) -> Result<RunRow, Error> {
+    /// `ends`: it is about to, whatever it waits for.
+    async fn over(&self, row: &RunRow, ends: bool) -> Result<RunRow, Error> {
         let until = Instant::now() + LONGEST_TURN;
         while Instant::now() < until {
             let known = self.gateway.store().run(None, row.id).await.map_err(away)?;
             match known {
                 Some(known) if known.state.is_over() => return Ok(known),
-                Some(known) if known.state.is_waiting() => return Err(busy(&known)),
+                Some(known) if known.state.is_waiting() && !ends => return Err(busy(&known)),
                 Some(_) => tokio::time::sleep(LOOK).await,
                 None => return Err(busy(row)),
             }

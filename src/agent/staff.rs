@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::actor::{Actor, Live, Rest, report};
+use super::archive::Loaded;
 use super::begin::followed;
 use super::budget::{Purse, Used};
-use super::definition::Definition;
 use super::event::{Created, Event};
 use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
@@ -21,14 +21,14 @@ use super::run::Run;
 use super::trace::trace_of;
 use super::voice::Voice;
 use crate::access::{Caller, CallerRef};
-use crate::canon::{Message, RunId, RunState, StopReason, Trace};
+use crate::canon::{RunId, RunState, StopReason, Trace};
 use crate::config::{Durability, OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Commission, Performance};
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{EventRow, Renewed, RunFilter, RunRow};
+use crate::store::runs::{Renewed, RunFilter, RunRow};
 use crate::store::{Failure, Store};
 use crate::tool::Toolbox;
 
@@ -36,10 +36,8 @@ use crate::tool::Toolbox;
 const TICK: Duration = Duration::from_secs(1);
 /// How often what waits is counted.
 const COUNTED: Duration = Duration::from_secs(5);
-/// Entries that are read at once.
-const PAGE: u32 = 1000;
-/// Turns of a session that are remembered.
-const MOST_TURNS: usize = 100;
+/// Runs of one tree whose use is summed up.
+const TREE: u32 = 1000;
 
 /// All who work at runs here.
 #[derive(Debug)]
@@ -78,12 +76,6 @@ pub(super) struct Ear {
     /// They hear it as it comes.
     streams: bool,
     stream: Option<StreamMode>,
-}
-
-/// A run as the store has it.
-pub(super) struct Loaded {
-    pub(super) run: Run,
-    pub(super) last_at: u64,
 }
 
 impl Staff {
@@ -167,6 +159,7 @@ impl Staff {
     pub(super) async fn tend(self: Arc<Self>) {
         let mut pruned = tokio::time::Instant::now();
         let (mut shown, mut counted) = (Shown::default(), None);
+        let mut is_used = self.has_runs().await;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
@@ -177,7 +170,9 @@ impl Staff {
                 return;
             }
             self.renew().await;
-            if self.gateway.snapshot().config.agents.is_empty() || self.gateway.is_draining() {
+            // Runs of agents that are gone are led to their end.
+            is_used |= !self.gateway.snapshot().config.agents.is_empty();
+            if !is_used || self.gateway.is_draining() {
                 continue;
             }
             // What is to be told waits for nobody who is told something.
@@ -194,6 +189,12 @@ impl Staff {
                 self.prune().await;
             }
         }
+    }
+
+    /// Whether there is any in the store, or it cannot be known.
+    async fn has_runs(&self) -> bool {
+        let any = self.gateway.store().runs(RunFilter::default(), 1).await;
+        any.map_or(true, |rows| !rows.is_empty())
     }
 
     /// Takes on nothing more, and gives up what it has, so that others need not wait for it.
@@ -410,7 +411,7 @@ impl Staff {
     /// What the whole tree has used so far.
     async fn used_before(&self, row: &RunRow) -> Used {
         let filter = RunFilter { root: Some(row.root), ..RunFilter::default() };
-        let rows = self.gateway.store().runs(filter, PAGE).await.unwrap_or_default();
+        let rows = self.gateway.store().runs(filter, TREE).await.unwrap_or_default();
         rows.iter().fold(Used::default(), |mut used, row| {
             used.usd += row.totals.cost;
             used.tokens += row.totals.tokens_in + row.totals.tokens_out;
@@ -464,7 +465,7 @@ impl Staff {
             stream == StreamMode::Final || definition.output_schema.is_some() || !streams;
         let purse = Purse::new(&definition.budget, run.created.budget, used, above);
         let depth = run.created.depth;
-        let (report, is_background) = (report(&run), run.created.wishes.background);
+        let (stands, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));
         let _ = journal.herald.set(self.herald(row.root));
         let live = Arc::new(Live {
@@ -474,7 +475,7 @@ impl Staff {
             version: row.version.as_str().into(),
             voice: Voice::new(only_final),
             stream,
-            report: watch::Sender::new(report),
+            report: watch::Sender::new(stands),
             seq: journal.seq.clone(),
             poke: Notify::new(),
             poked: AtomicBool::new(true),
@@ -485,6 +486,8 @@ impl Staff {
         let first =
             if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
         journal.append(vec![first]).await?;
+        // Whoever follows it from the beginning sees that it is at work.
+        live.report.send_replace(report(&*journal.run().await));
         let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
         self.lives().insert(row.id, held);
         self.arrivals.send_modify(|()| {});
@@ -492,80 +495,6 @@ impl Staff {
         let signals = AtomicU64::new(0);
         let wakes = AtomicU64::new(u64::MAX);
         Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals, wakes })
-    }
-
-    /// Reads a run from its journal.
-    pub(super) async fn load(&self, row: &RunRow) -> Result<Loaded, Halt> {
-        let (created, events, last_at) = self.entries(row.id).await?;
-        let history = self.history(created.previous).await?;
-        let definition = self.definition(&created.definition).await?;
-        let mut run = Run::new(row.id, created, definition, history);
-        for event in &events {
-            run.apply(event);
-        }
-        Ok(Loaded { run, last_at })
-    }
-
-    /// How a run began, what has happened since, and when the last of it did.
-    pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
-        let known = self.known_entries(id).await?;
-        known.ok_or_else(|| Halt::Store(format!("the journal of {id} is not there")))
-    }
-
-    /// The same; `None` where there is no such run.
-    async fn known_entries(&self, id: RunId) -> Result<Option<(Created, Vec<Event>, u64)>, Halt> {
-        let rows = self.rows(id).await?;
-        let Some(last_at) = rows.last().map(|row| row.at) else { return Ok(None) };
-        let read = |data: &str| {
-            serde_json::from_str::<Event>(data)
-                .map_err(|error| Halt::Store(format!("an entry of {id} makes no sense: {error}")))
-        };
-        let events = rows.iter().map(|row| read(&row.data)).collect::<Result<Vec<_>, _>>()?;
-        let mut events = events.into_iter();
-        let Some(Event::Created(created)) = events.next() else {
-            return Err(Halt::Store(format!("the journal of {id} has no beginning")));
-        };
-        Ok(Some((*created, events.collect(), last_at)))
-    }
-
-    /// A whole journal.
-    pub(super) async fn rows(&self, id: RunId) -> Result<Vec<EventRow>, Halt> {
-        let (mut rows, mut after) = (Vec::new(), 0);
-        loop {
-            let page = self.gateway.store().run_events(id, after, PAGE).await;
-            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
-            let Some(last) = page.last() else { return Ok(rows) };
-            after = last.seq;
-            rows.extend(page);
-        }
-    }
-
-    /// What was said in a session up to the end of this run.
-    pub(super) async fn history(&self, last: Option<RunId>) -> Result<Vec<Message>, Halt> {
-        let (mut turns, mut next) = (Vec::new(), last);
-        while let Some(id) = next.take().filter(|_| turns.len() < MOST_TURNS) {
-            // What is older than runs are kept is forgotten.
-            let Some((created, events, _)) = self.known_entries(id).await? else { break };
-            next = created.previous;
-            turns.push((id, created, events));
-        }
-        let mut history = Vec::new();
-        for (id, created, events) in turns.into_iter().rev() {
-            let definition = self.definition(&created.definition).await?;
-            let mut run = Run::new(id, created, definition, history);
-            for event in &events {
-                run.apply(event);
-            }
-            history = run.closed();
-        }
-        Ok(history)
-    }
-
-    pub(super) async fn definition(&self, hash: &str) -> Result<Arc<Definition>, Halt> {
-        let body = self.gateway.store().definition(hash).await;
-        let body = body.map_err(|failure| Halt::Store(failure.to_string()))?;
-        let read = body.and_then(|body| serde_json::from_str(&body).ok());
-        read.map(Arc::new).ok_or_else(|| Halt::Store(format!("the definition {hash} is not there")))
     }
 
     async fn prune(&self) {

@@ -178,7 +178,9 @@ impl Cutter<'_> {
                 let error = error.as_ref().map(|error| error.kind.as_str());
                 Self::undone(run, (id, error), (last, at))
             }
-            Event::Answered { .. } | Event::AskFailed { .. } if self.is_all => {
+            Event::Answered { .. } | Event::AskFailed { .. } | Event::Planned { .. }
+                if self.is_all =>
+            {
                 Self::model(run, event, at)
             }
             Event::Ended { state, reason, .. } => {
@@ -361,6 +363,10 @@ impl Cutter<'_> {
             Event::AskFailed { id, code, usage, cost, .. } => {
                 facts.extend(used(usage, *cost));
                 (id, Some(code.clone()))
+            }
+            Event::Planned { usage, cost, .. } => {
+                facts.extend(used(usage, *cost));
+                (&None, None)
             }
             _ => return None,
         };

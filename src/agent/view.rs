@@ -145,9 +145,19 @@ pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
         None if run.state == RunState::WaitingClient => {
             voice.end(&name, FinishReason::ToolCalls, run.usage);
         }
-        None => voice.end(&name, super::ask::told(run.finish), run.usage),
+        None => voice.end(&name, finish(run), run.usage),
     }
     shown(run, row.version.as_str().into(), follower)
+}
+
+/// How an answer of a run's ends.
+pub(super) fn finish(run: &Run) -> FinishReason {
+    match run.state {
+        RunState::Incomplete => FinishReason::Length,
+        RunState::Rejected => FinishReason::ContentFilter,
+        RunState::Completed => super::ask::told(run.finish),
+        _ => FinishReason::Stop,
+    }
 }
 
 /// A run that waits for a place: its client asks for it later.
@@ -167,6 +177,10 @@ fn name(run: &Run) -> String {
     format!("agent/{}", run.definition.agent)
 }
 
+/// What a user is told whose answer was kept back by a model's provider.
+pub(super) const FILTERED: &str = "The provider of the model has filtered its answer, so there is \
+    none. Please put it in another way.";
+
 /// What the gateway itself has to say at the end, where the model has not said it.
 pub(super) fn last_words(run: &Run) -> Option<String> {
     let degraded = run.reason == Some(StopReason::Degraded);
@@ -177,6 +191,7 @@ pub(super) fn last_words(run: &Run) -> Option<String> {
             Some(format!("There is no answer: the run was stopped ({reason})."))
         }
         RunState::Expired => Some("Nobody has answered in time, so this has ended.".to_owned()),
+        RunState::Completed if run.reason == Some(StopReason::Guard) => Some(FILTERED.to_owned()),
         RunState::Rejected => run.message.clone().or_else(|| Some("This was refused.".to_owned())),
         _ => None,
     }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::explain::{bearer, show_secret};
 use super::{complain, complain_all, config_path, load, located, say};
-use crate::agent::event::{CallError, Event};
+use crate::agent::event::{CallError, Event, PLAN};
 use crate::agent::{Agents, Told, Verdict};
 use crate::canon::{ChatRequest, Content, Message, Money, Part, Role, RunId, RunState};
 use crate::config::{self, StoreUrl};
@@ -265,6 +265,7 @@ fn text(part: &Part) -> Option<&str> {
 fn line(event: &Event) -> Option<String> {
     let failed = |id: &str, error: &CallError| Some(format!("  {id} failed: {}", error.message));
     match event {
+        Event::Asked { call: PLAN, model, .. } => Some(format!("asks {model} for a plan")),
         Event::Asked { call, model, .. } => Some(format!("step {call}: asks {model}")),
         Event::AskFailed { message, .. } => Some(format!("  it gave no answer: {message}")),
         Event::Answered { provider, model, usage, .. } => {

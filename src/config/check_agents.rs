@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::check::find_model;
 use super::problem::{Report, child, suggestion};
-use super::{Agent, Config, Key, Tool, ToolKind, guard, tool};
+use super::{Agent, Config, Key, OnFilter, Tool, ToolKind, guard, tool};
 use crate::canon::Effect;
 
 /// What stands behind `/v1/agents/` and is no agent.
@@ -61,6 +61,10 @@ impl Definition<'_> {
         let schema = self.agent.output_schema.as_ref();
         if schema.is_some_and(|schema| schema["type"] != "object") && self.says("output_schema") {
             self.problem("output_schema", "must be the schema of an object: type = \"object\"");
+        }
+        let falls_back = self.agent.on_filter == OnFilter::Fallback;
+        if falls_back && self.agent.fallback_agent.is_none() && self.says("on_content_filter") {
+            self.problem("on_content_filter", "`fallback` needs a `fallback_agent`");
         }
         let limits = &self.agent.limits;
         if limits.loop_warn > limits.loop_stop && self.says("limits") {

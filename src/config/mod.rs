@@ -48,7 +48,7 @@ pub mod watch;
 pub use access::{Key, Org, Role, Team, User, point_in_time};
 pub use agent::{
     Agent, AgentBudget, AgentEngine, AgentLimits, Band, Confidence, ContextTerms, Durability,
-    HandoffInput, OnLeave, OnUnknown, Planner, SessionConflict, StreamMode,
+    HandoffInput, OnFilter, OnLeave, OnUnknown, Planner, SessionConflict, StreamMode,
 };
 pub use budget::{Budget, Every, Unit, Weights, Window};
 pub use cache::{Cache, CacheMode, CacheTerms, Charge, RouteCache, RouteSemantic, Semantic, Share};

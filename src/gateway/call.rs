@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderValue;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::agents::Receipt;
+use super::agents::{Receipt, Report};
 use super::arrival::Question;
 use super::ask::{Answer, Answered};
 use super::bearings::Bearings;
@@ -26,7 +27,7 @@ use super::{Gateway, guarding, journey};
 use crate::access::Caller;
 use crate::access::account::Hold;
 use crate::canon::{
-    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, Surface, Usage, UsageSource,
+    Attempt, CallId, CallRecord, Outcome, Owner, Purpose, RunState, Surface, Usage, UsageSource,
 };
 use crate::dialect::keepsake::Keepsake;
 use crate::dialect::passage::Sight;
@@ -79,6 +80,8 @@ pub(super) struct Call {
     pub(super) record: CallRecord,
     /// Where whoever runs an agent reads what this has come to.
     pub(super) receipt: Option<Arc<OnceLock<Receipt>>>,
+    /// How the run stands that it has asked for.
+    pub(super) run: Option<watch::Receiver<Report>>,
     /// What is kept of it in a file.
     pub(super) taken: Option<Box<Taken>>,
     /// What its trace is to show.
@@ -156,6 +159,7 @@ impl Call {
             recalled: None,
             record,
             receipt: None,
+            run: None,
             taken: None,
             tape: None,
             outcome: None,
@@ -506,6 +510,12 @@ impl Call {
         self.outcome.get_or_insert(outcome);
     }
 
+    /// An answer that a guard has kept from its run is none, whatever was said in its place.
+    fn judged(&self, outcome: Outcome) -> Outcome {
+        let rejected = self.run.as_ref().map(|run| run.borrow().state) == Some(RunState::Rejected);
+        if rejected && outcome == Outcome::Ok { Outcome::GuardBlocked } else { outcome }
+    }
+
     /// When the request to the target at this place left.
     pub(super) fn departure(&self, place: usize) -> Option<Instant> {
         let current = self.current.as_ref().filter(|current| current.place == place);
@@ -537,7 +547,7 @@ pub(super) fn abandoned() -> Outcome {
 impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
-        let outcome = self.outcome.unwrap_or_else(abandoned);
+        let outcome = self.outcome.map_or_else(abandoned, |outcome| self.judged(outcome));
         let left = [abandoned(), Outcome::GuardBlocked].contains(&outcome);
         if left && self.current.is_some() {
             self.was_left();

@@ -146,6 +146,7 @@ pub(super) fn outcome_of(kind: Kind) -> Outcome {
         | Kind::Unsupported
         | Kind::ContextTooLong
         | Kind::ContentFiltered
+        | Kind::Unprocessable
         | Kind::KeyRevoked
         | Kind::Conflict
         | Kind::OwnedByFile

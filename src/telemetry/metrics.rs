@@ -194,7 +194,7 @@ metrics! {
     /// Calls whose spans were dropped because too many waited for the collector.
     traces_dropped: counter "switchpoint_traces_dropped_total" [];
     /// Runs of agents that ended, by their last state and why they stopped before their time.
-    agent_runs: counters "switchpoint_agent_runs_total" ["agent", "version", "outcome", "reason"];
+    agent_runs: counters "switchpoint_agent_runs_total" ["agent", "version", "trigger", "outcome", "reason"];
     /// Runs that are at work in this process.
     agent_runs_active: gauges "switchpoint_agent_runs_active" ["agent"];
     /// Runs that wait, by what for; counted in the store, so every replica says the same.

@@ -237,6 +237,11 @@ pub enum Sent {
     Maybe,
 }
 
+/// Whether values can be held against it.
+pub fn is_schema(schema: &Value) -> bool {
+    Schema::new(schema).is_ok()
+}
+
 /// Whether a value is what a schema demands; if not, where and how, as JSON pointers.
 pub fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
     Schema::new(schema)?.check(value)

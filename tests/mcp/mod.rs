@@ -109,7 +109,7 @@ fn messages(answer: &Answer) -> Vec<Value> {
 }
 
 /// A server in a file, which does what the files in `folder` say.
-fn small(name: &str, folder: &Path, more: &str) -> String {
+pub(crate) fn small(name: &str, folder: &Path, more: &str) -> String {
     let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/server.py");
     format!(
         "[tools.{name}]\nkind = \"mcp\"\ntransport = \"stdio\"\n\
@@ -121,7 +121,7 @@ fn small(name: &str, folder: &Path, more: &str) -> String {
 }
 
 /// Itself, and not a script that looks for it in surroundings which a child does not have.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let code = "import sys; print(sys.executable)";
     let said = Command::new("python3").args(["-c", code]).output().unwrap().stdout;
     PathBuf::from(String::from_utf8(said).unwrap().trim())

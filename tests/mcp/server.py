@@ -14,7 +14,7 @@ def said(name, usual):
 
 def tools():
     schema = {"type": "object", "properties": {"text": {"type": "string"}}}
-    named = ["echo", "env", "big", "crash", "hang", "key"]
+    named = ["echo", "env", "big", "crash", "hang", "key", "meta"]
     told = {"echo": said("description", "Says it again.")}
     return [{"name": n, "description": told.get(n, n), "inputSchema": schema} for n in named]
 
@@ -26,6 +26,8 @@ def call(name, arguments, meta):
         return "x" * 3_000_000
     if name == "crash":
         os._exit(1)
+    if name == "meta":
+        return json.dumps(meta)
     if name == "key":
         return meta.get("switchpoint/idempotency-key", "")
     return arguments.get("text", "")

@@ -452,6 +452,12 @@ async fn a_paused_agent_begins_nothing_until_it_is_resumed() {
     assert_eq!(house.get("/v1/agents/plain").await["paused"], true);
     let path = house.begin("plain", "Hi").await;
     assert_eq!(house.get(&path).await["state"], "queued");
+    // What is called off need not begin for that.
+    let other = house.begin("plain", "Hi").await;
+    house.post(&format!("{other}/cancel"), Value::Null).await;
+    house.in_state(&other, "cancelled").await;
+    assert_eq!(house.get(&path).await["state"], "queued");
+    assert!(house.model.requests().is_empty());
     let resume = (Method::POST, "/v1/agents/plain/resume");
     house.send(OPERATOR, resume, &Value::Null).await;
     house.in_state(&path, "completed").await;

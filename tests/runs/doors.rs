@@ -79,6 +79,27 @@ impl House {
         answer.json()
     }
 
+    /// A response in the background and what it wants to be let do, as soon as it says so.
+    pub(super) async fn wanted(&self, id: &str) -> (Value, Value) {
+        loop {
+            let response = self.get(&format!("{RESPONSES}/{id}")).await;
+            let output = response["output"].as_array().unwrap();
+            let wanted = output.iter().find(|item| item["type"] == "mcp_approval_request");
+            if let Some(wanted) = wanted.cloned() {
+                return (response, wanted);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets it do that, as a person does.
+    pub(super) async fn approve(&self, wanted: &Value) {
+        let path = format!("/v1/agents/approvals/{}", wanted["id"].as_str().unwrap());
+        let decision = json!({"decision": "approve"});
+        let decided = self.ask(&path, &[("if-match", "*")], &decision).await;
+        assert_eq!(decided.status, 200, "{}", decided.text());
+    }
+
     /// The response in the background, as soon as it is over.
     pub(super) async fn settled(&self, id: &str) -> Value {
         loop {

@@ -3,7 +3,7 @@
 use futures_util::future;
 use serde_json::{Value, json};
 
-use super::stage::{ask, messages, says, texts};
+use super::stage::{Stage, ask, found, messages, says, texts, wants};
 use crate::support::client::Answer;
 use crate::support::database::Schema;
 use crate::support::gateway::{provider, route};
@@ -151,4 +151,46 @@ async fn turns_that_are_asked_for_at_the_same_moment_come_one_behind_the_other()
     known.sort_by_key(Vec::len);
     assert_eq!(known.iter().map(Vec::len).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
     assert!(known.windows(2).all(|pair| pair[1].starts_with(&pair[0])), "{known:?}");
+}
+
+/// Wants a payment that a person has to let pass, unless its user says otherwise.
+fn paying(request: &Request) -> Script {
+    let said = texts(request).pop().unwrap();
+    if said == "Pay." { wants(request, &[("pay", "{}")]) } else { says(request, "As you like.") }
+}
+
+#[tokio::test]
+async fn a_turn_ends_one_that_waits_for_people_where_that_is_wanted() {
+    let sections = |conflict: &str| {
+        format!(
+            "[agent_engine]\nsession_conflict = \"{conflict}\"\n[tools.pay]\nkind = \"http\"\n\
+             method = \"POST\"\nurl = \"{{tools}}/pay\"\neffect = \"once\"\napproval = {{}}\n\
+             input = {{ type = \"object\" }}\n[agents.payer]\nroute = \"fast\"\n\
+             instructions = \"Pay.\"\ntools = [\"pay\"]\n"
+        )
+    };
+    for conflict in ["interrupt", "enqueue"] {
+        let stage = Stage::new(&sections(conflict), paying, found).await;
+        let key = [SESSION[0], ("idempotency-key", "first")];
+        let first = stage.chat_in("payer", "Pay.", &key).await.json();
+        assert_eq!(first["x_agent"]["status"], "waiting_approval", "{first}");
+        let path = format!("/v1/agents/runs/{}", first["x_agent"]["run_id"].as_str().unwrap());
+        // The same once more is no other turn.
+        let again = stage.chat_in("payer", "Pay.", &key).await.json();
+        assert_eq!(again["x_agent"]["run_id"], first["x_agent"]["run_id"], "{again}");
+        let next = stage.chat_in("payer", "Never mind.", &SESSION).await.json();
+        if conflict == "enqueue" {
+            assert_eq!(next["x_agent"]["run_id"], first["x_agent"]["run_id"], "{next}");
+            assert_eq!(stage.get(&path).await["state"], "waiting_approval");
+            continue;
+        }
+        assert_eq!(next["choices"][0]["message"]["content"], "As you like.", "{next}");
+        assert_eq!(stage.get(&path).await["state"], "cancelled");
+        let pending = stage.get("/v1/agents/approvals?state=pending").await;
+        assert_eq!(pending["data"], json!([]), "nobody is asked any more");
+        assert!(stage.tools.requests().is_empty());
+        // What was called off has its word in the conversation.
+        let told = texts(&stage.model.requests()[1]);
+        assert!(told.iter().any(|it| it.contains("cancelled")), "{told:?}");
+    }
 }

@@ -48,6 +48,14 @@ impl Stage {
         Self { gateway: Gateway::start("", &sections).await, model, tools }
     }
 
+    /// The same, when this one has died.
+    pub(super) async fn crash(self, sections: &str) -> Self {
+        let Self { gateway, model, tools } = self;
+        gateway.kill();
+        let sections = written((&model, &tools), sections);
+        Self { gateway: Gateway::start("", &sections).await, model, tools }
+    }
+
     /// Asks an agent by chat completions, whole.
     pub(super) async fn chat(&self, agent: &str, text: &str) -> Value {
         self.chat_in(agent, text, &[]).await.json()

@@ -230,10 +230,8 @@ async fn a_question_for_approval_is_still_asked_by_its_response_after_a_restart(
     let gateway = Gateway::start("", &sections(&model, &tools, &store)).await;
     let house = House { gateway, model, tools, gate };
     let id = begun["id"].as_str().unwrap();
-    let told = house.settled(id).await;
-    let output = told["output"].as_array().unwrap();
-    let wanted = output.iter().find(|item| item["type"] == "mcp_approval_request");
-    let wanted = wanted.unwrap_or_else(|| panic!("{told:#}"));
+    let (told, wanted) = house.wanted(id).await;
+    assert_eq!((&told["status"], &told["background"]), (&json!("in_progress"), &json!(true)));
     let approval = json!([{
         "type": "mcp_approval_response", "approval_request_id": wanted["id"], "approve": true,
     }]);
@@ -241,6 +239,78 @@ async fn a_question_for_approval_is_still_asked_by_its_response_after_a_restart(
     let second = house.ask(RESPONSES, &[], &next).await.json();
     assert!(second.to_string().contains("It is in Bonn."), "{second:#}");
     assert_eq!(house.tools.requests().len(), 1);
+    // The first one has come to the same end.
+    let first = house.settled(id).await;
+    assert_eq!((&first["status"], &first["id"]), (&json!("completed"), &json!(id)));
+    assert!(first.to_string().contains("It is in Bonn."), "{first:#}");
+}
+
+#[tokio::test]
+async fn a_response_in_the_background_is_in_progress_while_its_run_waits_for_people() {
+    let house = House::new().await;
+    let body = json!({"model": "agent/support", "input": "My money back.", "background": true});
+    let begun = house.ask(RESPONSES, &[], &body).await.json();
+    let id = begun["id"].as_str().unwrap();
+    let (told, wanted) = house.wanted(id).await;
+    assert_eq!(told["status"], "in_progress", "{told:#}");
+    assert_eq!(told["x_agent"]["status"], "waiting_approval", "{told:#}");
+    house.approve(&wanted).await;
+    let done = house.settled(id).await;
+    assert_eq!((&done["status"], &done["id"]), (&json!("completed"), &json!(id)), "{done:#}");
+    assert!(done.to_string().contains("It is in Bonn."), "{done:#}");
+    assert_eq!(house.tools.requests().len(), 1);
+    // So is one that is held by somebody, and it can be called off.
+    house.gate.open();
+    let body = json!({"model": "agent/support", "input": "Be stuck.", "background": true});
+    let begun = house.ask(RESPONSES, &[], &body).await.json();
+    house.tools.asked(2).await;
+    let run = begun["metadata"]["switchpoint_run_id"].as_str().unwrap();
+    let path = format!("/v1/agents/runs/{run}");
+    let begun = begun["id"].as_str().unwrap();
+    assert_eq!(house.get(&format!("{RESPONSES}/{begun}")).await["status"], "in_progress");
+    let cancel = format!("{RESPONSES}/{begun}/cancel");
+    let cancelled = client::post(house.gateway.address, &cancel, KEY, "").await;
+    assert_eq!(cancelled.json()["status"], "cancelled", "{}", cancelled.text());
+    super::stage::in_state(&house.gateway, &path, "cancelled").await;
+}
+
+#[tokio::test]
+async fn a_stream_in_the_background_goes_on_when_a_person_has_decided() {
+    let house = House::new().await;
+    let body = json!({
+        "model": "agent/support", "input": "My money back.", "background": true, "stream": true,
+    });
+    let stream = house.open(RESPONSES, &[], &body).await;
+    let (answer, id) = tokio::join!(stream.whole(), async {
+        let pending = loop {
+            let listed = house.get("/v1/agents/approvals?state=pending").await;
+            if let Some(found) = listed["data"].as_array().and_then(|all| all.first()) {
+                break found.clone();
+            }
+            tokio::task::yield_now().await;
+        };
+        let id = pending["run_id"].as_str().unwrap().replace("run_", "resp_");
+        let (told, wanted) = house.wanted(&id).await;
+        assert_eq!(told["status"], "in_progress", "{told:#}");
+        house.approve(&wanted).await;
+        id
+    });
+    let told = events(answer.text());
+    let numbers: Vec<u64> =
+        told.iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "{}", answer.text());
+    let ends = told.iter().filter(|event| event["type"] == "response.completed");
+    assert_eq!(ends.count(), 1, "{}", answer.text());
+    let last = &told.last().unwrap()["response"];
+    assert_eq!((&last["status"], &last["id"]), (&json!("completed"), &json!(id)), "{last:#}");
+    assert!(last.to_string().contains("It is in Bonn."), "{last:#}");
+    assert!(answer.text().contains("mcp_approval_request"), "{}", answer.text());
+    // Whoever joins it later is told the same.
+    let path = format!("{RESPONSES}/{id}?stream=true&starting_after=1");
+    let again = client::get(house.gateway.address, &path, KEY).await;
+    let again: Vec<u64> =
+        events(again.text()).iter().filter_map(|event| event["sequence_number"].as_u64()).collect();
+    assert_eq!(again, numbers[2..]);
 }
 
 #[tokio::test]

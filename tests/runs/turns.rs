@@ -88,6 +88,8 @@ impl House {
             request,
             run: RunId::new(),
             agent: "support".into(),
+            version: "1".into(),
+            guards: Vec::new(),
             session: 7,
             trace: None,
             deadline: Instant::now() + PATIENCE,

@@ -183,6 +183,37 @@ async fn a_run_whose_route_is_gone_waits_for_it_and_goes_on_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn the_guards_of_an_agent_hold_for_its_waiting_runs_when_the_agent_is_gone() {
+    const CALM: &str = "[guards.calm]\nkind = \"pattern\"\nwords = [\"something\"]\n\
+        stage = [\"tool_results\"]\naction = \"block\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let whole = payer(folder.path(), "Pay.", PAY);
+    let (rest, _) = whole.split_once("[agents.payer]").unwrap();
+    let guarded = format!("{whole}guards = [\"calm\"]\n{CALM}");
+    let stage = Stage::new(&guarded, pays, found).await;
+    let run = stage.begin("payer", "Pay.").await;
+    stage.in_state(&run, "waiting_approval").await;
+    stage.reload(&format!("{rest}{CALM}")).await;
+    approve(&stage).await;
+    let over = stage.in_state(&run, "rejected").await;
+    assert_eq!(over["stop_reason"], "guard", "{over}");
+    assert_eq!(stage.model.requests().len(), 1, "what the tool gave nobody was shown");
+    // One that is gone as well is waited for.
+    stage.reload(&guarded).await;
+    let run = stage.begin("payer", "Pay.").await;
+    stage.in_state(&run, "waiting_approval").await;
+    stage.reload(rest).await;
+    approve(&stage).await;
+    let waiting = stage.in_state(&run, "waiting_human").await;
+    let why = waiting["pending"]["escalated"].as_str().unwrap();
+    assert!(why.starts_with("definition_unavailable") && why.contains("calm"), "{waiting}");
+    stage.reload(&format!("{rest}{CALM}")).await;
+    stage.post(&format!("{run}/resume"), KEY, &json!({})).await;
+    stage.in_state(&run, "rejected").await;
+    assert_eq!(stage.model.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn a_prompt_is_never_edited_and_rolled_back_by_its_label() {
     let folder = tempfile::tempdir().unwrap();
     let prompts = folder.path().join("prompts");

@@ -274,6 +274,7 @@ async fn an_agent_that_plans_writes_its_plan_first_and_is_shown_it() {
     let expected = [
         "run.created",
         "run.started",
+        "model.requested",
         "plan.created",
         "model.requested",
         "model.completed",
@@ -286,13 +287,43 @@ async fn an_agent_that_plans_writes_its_plan_first_and_is_shown_it() {
     ];
     assert_eq!(kinds, expected);
     let plan = json!(["Search for it.", "Say what was found."]);
-    assert_eq!(journal[2].1["steps"], plan);
+    assert_eq!((&journal[2].1["call"], &journal[3].1["steps"]), (&json!(0), &plan));
     for request in &stage.model.requests()[1..] {
         assert!(texts(request)[1].contains("1. Search for it."), "{:?}", texts(request));
     }
     let steps = stage.get(&format!("/v1/agents/runs/{run}/steps")).await;
     let first = &steps["data"][0];
     assert_eq!((&first["type"], &first["steps"]), (&json!("plan"), &plan), "{steps}");
+    assert_eq!((&first["state"], &first["model"]), (&json!("completed"), &json!("fast")));
+    assert_eq!(steps["data"][1]["input"], "Find x.", "{steps}");
+}
+
+#[tokio::test]
+async fn each_time_that_a_plan_is_asked_for_stands_in_the_journal_with_what_came_of_it() {
+    let mind = |request: &Request| {
+        let is_asked = texts(request).last().unwrap().contains("Before you begin");
+        says(request, if is_asked { "I do not plan." } else { "Here it is." })
+    };
+    let stage = Stage::new(&agent("planner = \"plan_then_act\""), mind, found).await;
+    let answer = stage.chat("reader", "Find x.").await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "Here it is.", "{answer}");
+    assert_eq!(answer["usage"]["total_tokens"], 45, "{answer}");
+    assert_eq!(answer["x_agent"]["steps"], 1, "a plan is no step: {answer}");
+    let journal = stage.journal(answer["x_agent"]["run_id"].as_str().unwrap()).await;
+    let kinds: Vec<&str> = journal.iter().map(|(kind, _)| kind.as_str()).skip(2).collect();
+    let expected = [
+        "model.requested",
+        "model.failed",
+        "model.requested",
+        "model.failed",
+        "plan.created",
+        "model.requested",
+        "model.completed",
+        "run.ended",
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(journal[3].1["code"], "invalid_output", "{journal:?}");
+    assert_eq!((&journal[6].1["steps"], &journal[7].1["call"]), (&json!([]), &json!(1)));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Call, Cancel, OpenAsk, Overflow, Run, Stage, Stretch, Undoable};
-use crate::agent::event::{CallError, Doer, Event, Requested, Resolution};
+use crate::agent::event::{CallError, Doer, Event, PLAN, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
@@ -115,12 +115,14 @@ impl Run {
             Event::AgentFallback { to, .. } => {
                 self.active.clone_from(to);
                 self.degraded = true;
+                self.forget_filtered();
                 self.failures = 0;
                 self.malformed = 0;
                 (self.had_wrong, self.had_right) = (false, false);
             }
             Event::Planned { steps, usage, cost } => {
                 self.plan = Some(steps.clone());
+                self.open_ask = None;
                 self.pay(*usage, *cost);
             }
             Event::Compacted { through, summary, usage, cost } => {
@@ -154,6 +156,14 @@ impl Run {
                 self.finished = Some(*at);
             }
             _ => {}
+        }
+    }
+
+    /// What a provider has kept back is no part of the conversation.
+    fn forget_filtered(&mut self) {
+        let filtered = [FinishReason::ContentFilter, FinishReason::Refusal];
+        if self.finish.take_if(|finish| filtered.contains(finish)).is_some() {
+            self.transcript.pop_if(|last| last.role == Role::Assistant);
         }
     }
 
@@ -204,9 +214,9 @@ impl Run {
                 if let Some(asked) = asked.filter(|_| code == Kind::ContextTooLong.code()) {
                     self.overflows(asked.model, asked.input_estimate);
                 }
-                self.retry = Some(*call);
-                if !lost {
-                    self.failures += 1;
+                if *call != PLAN {
+                    self.retry = Some(*call);
+                    self.failures += u32::from(!lost);
                 }
                 self.pay(*usage, *cost);
             }

@@ -281,6 +281,12 @@ impl Run {
         self.definition.member(&self.active)
     }
 
+    /// Who goes on when whoever has the conversation cannot.
+    pub fn successor(&self) -> Option<&str> {
+        let fallback = self.member()?.fallback.as_deref();
+        fallback.filter(|name| *name != self.active)
+    }
+
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.calls.iter().find(|call| call.request.id == id)
     }

@@ -4,7 +4,7 @@ use super::apply::incomplete;
 use super::{Run, Stage};
 use crate::agent::event::Doer;
 use crate::canon::{FinishReason, RunState, StopReason};
-use crate::config::Planner;
+use crate::config::{OnFilter, Planner};
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Step {
     },
     /// These calls can go on: they are to be judged, made, or found out about.
     Act(Vec<String>),
+    /// Another agent is to go on.
+    FallBack,
     /// The model is done: what it says is to be looked at.
     Finish,
     /// Nothing, until something comes, or this time.
@@ -91,12 +93,21 @@ impl Run {
 
     fn next_of_answer(&self, reason: FinishReason) -> Step {
         match reason {
-            FinishReason::ContentFilter | FinishReason::Refusal => {
-                end(RunState::Rejected, Some(StopReason::Guard))
-            }
+            FinishReason::ContentFilter | FinishReason::Refusal => self.next_of_filtered(),
             FinishReason::ContextFull => ends_at(StopReason::ContextOverflow),
             FinishReason::Pause | FinishReason::Malformed => self.ask(),
             FinishReason::Stop | FinishReason::Length | FinishReason::ToolCalls => Step::Finish,
+        }
+    }
+
+    /// What becomes of it when its model's provider keeps an answer back.
+    pub fn next_of_filtered(&self) -> Step {
+        match self.member().map(|member| member.on_filter).unwrap_or_default() {
+            OnFilter::Fallback if self.successor().is_some() => Step::FallBack,
+            OnFilter::TellUser => end(RunState::Completed, Some(StopReason::Guard)),
+            OnFilter::Fallback | OnFilter::Reject => {
+                end(RunState::Rejected, Some(StopReason::Guard))
+            }
         }
     }
 

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::agent::definition::{Definition, Member, ToolDefinition};
-use crate::agent::event::{CallError, Doer, Event, Wishes};
+use crate::agent::event::{CallError, Doer, Event, Trigger, Wishes};
 use crate::canon::{Effect, Finish, FinishReason, Role, ToolCall};
 use crate::config::{
-    AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnUnknown, Planner, StreamMode,
+    AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnFilter, OnUnknown, Planner, StreamMode,
 };
 
 pub(in crate::agent) fn tool(name: &str, effect: Effect) -> ToolDefinition {
@@ -49,6 +49,7 @@ pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
         context: ContextTerms::default(),
         confidence: None,
         on_unknown: OnUnknown::Escalate,
+        on_filter: OnFilter::Reject,
     };
     let members = [("support".to_owned(), member.clone()), ("billing".to_owned(), member)];
     Arc::new(Definition {
@@ -67,6 +68,7 @@ pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
         stream: StreamMode::Live,
         output_schema: None,
         require_tools: Vec::new(),
+        guards: Vec::new(),
     })
 }
 
@@ -92,6 +94,7 @@ pub(in crate::agent) fn created() -> Created {
         labels: BTreeMap::new(),
         trace: None,
         webhook: None,
+        trigger: Trigger::Api,
         at: 0,
     }
 }
@@ -405,7 +408,7 @@ fn settle(run: &mut Run, now: u64) {
         Step::Wait { state, .. } => return run.rests(state, now),
         Step::End(Ending { state, reason }) => (state, reason),
         Step::Finish => (RunState::Completed, None),
-        Step::Plan | Step::Ask { .. } | Step::Act(_) | Step::Limit(_) => return,
+        Step::Plan | Step::Ask { .. } | Step::Act(_) | Step::FallBack | Step::Limit(_) => return,
     };
     run.apply(&Event::Ended { state, reason, message: None, degraded: false, at: now });
 }

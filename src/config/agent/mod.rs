@@ -40,6 +40,7 @@ pub(super) const KEYS: &[&str] = &[
     "context",
     "confidence",
     "on_unknown_outcome",
+    "on_content_filter",
     "on_failure",
     "degraded",
     "access",
@@ -70,12 +71,21 @@ pub(super) const VERSION_KEYS: &[&str] = &[
     "context",
     "confidence",
     "on_unknown_outcome",
+    "on_content_filter",
     "on_failure",
     "degraded",
 ];
 /// What `[agent_engine.defaults]` may say for all agents.
-pub(super) const DEFAULT_KEYS: &[&str] =
-    &["limits", "budget", "context", "confidence", "on_unknown_outcome", "degraded", "stream"];
+pub(super) const DEFAULT_KEYS: &[&str] = &[
+    "limits",
+    "budget",
+    "context",
+    "confidence",
+    "on_unknown_outcome",
+    "on_content_filter",
+    "degraded",
+    "stream",
+];
 pub(super) const ACCESS_KEYS: &[&str] = &["keys", "users"];
 pub(super) const ROLLOUT_KEYS: &[&str] = &["weights", "labels"];
 
@@ -117,6 +127,7 @@ pub struct Agent {
     pub context: ContextTerms,
     pub confidence: Option<Confidence>,
     pub on_unknown: OnUnknown,
+    pub on_filter: OnFilter,
     /// What was done is undone when it fails.
     pub compensates: bool,
     /// What is said when no model answers; without it the run fails.
@@ -177,6 +188,18 @@ pub enum OnUnknown {
     TellModel,
 }
 
+/// What becomes of a run whose model's provider has filtered its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnFilter {
+    /// It is rejected.
+    #[default]
+    Reject,
+    /// The agent that goes on when no model answers does so here, too.
+    Fallback,
+    /// It is over, and its user is told why there is no answer.
+    TellUser,
+}
+
 // === impl Agent ===
 
 impl Agent {
@@ -199,6 +222,11 @@ impl Agent {
             ("probe", OnUnknown::Probe),
             ("tell_model", OnUnknown::TellModel),
         ];
+        let filters = [
+            ("reject", OnFilter::Reject),
+            ("fallback", OnFilter::Fallback),
+            ("tell_user", OnFilter::TellUser),
+        ];
         let modes = [
             ("live", StreamMode::Live),
             ("final", StreamMode::Final),
@@ -212,6 +240,9 @@ impl Agent {
             on_unknown: section
                 .read("on_unknown_outcome", |it| value::one_of(it, &unknown))
                 .unwrap_or(self.on_unknown),
+            on_filter: section
+                .read("on_content_filter", |it| value::one_of(it, &filters))
+                .unwrap_or(self.on_filter),
             degraded: section.read("degraded", value::text).or_else(|| self.degraded.clone()),
             stream: section.read("stream", |it| value::one_of(it, &modes)).unwrap_or(self.stream),
             ..self.clone()

@@ -42,6 +42,11 @@ impl Snapshot {
         agents.filter(|(name, _)| self.may_run(caller, name)).map(|(name, _)| name.as_str())
     }
 
+    /// What guards this version of an agent now; `None` where there is no such agent any more.
+    pub(super) fn guards_of(&self, agent: &str, version: &str) -> Option<&[String]> {
+        Some(&self.config.agents.get(agent)?.at(version)?.guards)
+    }
+
     pub fn may_run(&self, caller: &Caller, name: &str) -> bool {
         let agent = self.config.agents.get(name);
         agent.is_some_and(|agent| {
@@ -156,7 +161,11 @@ async fn look_at(
     let house = Arc::clone(&call.house);
     let guards = house.config.agents.get(name).map(|agent| agent.guards.as_slice());
     match guarding::inspect(call, question, guards.unwrap_or_default()).await {
-        Err(error) if error.kind == Kind::GuardBlocked => Ok(Some(error.message.into_owned())),
+        Err(error) if error.kind == Kind::GuardBlocked => {
+            // Whatever its run says of it.
+            call.ends(Outcome::GuardBlocked);
+            Ok(Some(error.message.into_owned()))
+        }
         looked => looked.map(|()| None),
     }
 }
@@ -329,6 +338,7 @@ impl Call {
         let agent = agent.split('@').next().unwrap_or_default();
         self.record.tags.insert("run".into(), performance.run.to_string().into());
         self.record.tags.insert("agent".into(), agent.into());
+        self.run = Some(performance.report.clone());
         if let Some(keeping) = &mut self.keeping {
             keeping.is_of(&performance);
         }

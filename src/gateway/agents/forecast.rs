@@ -42,6 +42,16 @@ impl Gateway {
         own.unwrap_or_else(|| estimate::text(text))
     }
 
+    /// The guard that an agent had when a run of it began, and which is not there any more to look
+    /// at what the run asks, since the agent is not either.
+    pub fn lost_guard(&self, (agent, version, pinned): (&str, &str, &[String])) -> Option<String> {
+        let house = self.snapshot();
+        if house.guards_of(agent, version).is_some() {
+            return None;
+        }
+        pinned.iter().find(|name| house.guards.get(name).is_none()).cloned()
+    }
+
     /// Whether there is still a route or a model of this name.
     pub fn leads_anywhere(&self, model: &str) -> bool {
         !self.chains(model).is_empty()

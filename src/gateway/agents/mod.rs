@@ -147,6 +147,9 @@ pub struct Turn {
     pub request: ChatRequest,
     pub run: RunId,
     pub agent: Arc<str>,
+    pub version: Arc<str>,
+    /// What guarded the agent when the run began, should the config not know it any more.
+    pub guards: Vec<String>,
     /// Whom the run's client has named.
     pub user: Option<Arc<str>>,
     /// Calls of one run stay together.

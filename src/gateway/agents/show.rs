@@ -106,10 +106,21 @@ impl Show {
             match self.report.borrow().state {
                 RunState::Cancelled => answer["status"] = json!("cancelled"),
                 RunState::Failed | RunState::Expired => answer["status"] = json!("failed"),
+                _ if self.goes_on() => answer["status"] = json!("in_progress"),
                 _ => {}
             }
         }
         answer.to_string().into_bytes()
+    }
+
+    /// What was said is not all: nobody but its client waits for the end, and the run rests until
+    /// somebody else has done something. What the client itself is to do, a response ends with.
+    fn goes_on(&self) -> bool {
+        let state = self.report.borrow().state;
+        self.surface == Surface::Responses
+            && self.frame.background
+            && state.is_waiting()
+            && state != RunState::WaitingClient
     }
 
     /// Puts what is told of the run into a whole answer.
@@ -190,6 +201,9 @@ impl Show {
         decoder.buffer().extend_from_slice(end);
         while let Some(frame) = decoder.next_frame() {
             let marked = decoder.data(&frame).and_then(|data| self.marked(&data));
+            if marked.is_some() && self.goes_on() {
+                continue;
+            }
             let Some(data) = marked else {
                 out.extend_from_slice(decoder.bytes(frame.range));
                 continue;

@@ -85,8 +85,8 @@ async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<Chat
 
 /// Whose call it is, what it asks, and where it may go.
 async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
-    let Turn { caller, request, run, agent, user, session, trace, deadline, cache, receipt: _ } =
-        turn;
+    let Turn { caller, request, run, agent, version, guards, user, session, .. } = turn;
+    let (trace, deadline, cache) = (turn.trace, turn.deadline, turn.cache);
     call.admitted(&caller);
     call.record.purpose = Purpose::Agent;
     if call.gateway.telemetry.traces.is_some() {
@@ -102,10 +102,9 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
     let road = find(call, &caller, &question)?;
     Box::pin(choose(call, &mut question, (road, tokens))).await?;
     let house = Arc::clone(&call.house);
-    if let Some(agent) = house.config.agents.get(&*agent) {
-        // What its tools bring and what they are given is seen by no other call.
-        guarding::inspect(call, &mut question, &agent.guards).await?;
-    }
+    let guards = house.guards_of(&agent, &version).unwrap_or(&guards);
+    // What its tools bring and what they are given is seen by no other call.
+    guarding::inspect(call, &mut question, guards).await?;
     call.bearings.session = session;
     call.bearings.cache = cache;
     call.bearings.timeout = Some(deadline.saturating_duration_since(Instant::now()));

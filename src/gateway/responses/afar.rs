@@ -15,8 +15,9 @@ use crate::canon::{Owner, RunId};
 use crate::dialect::responses::state;
 use crate::store::ObjectKind;
 
-/// How often is looked for more.
+/// How often is looked for more, and how often at least where nothing comes.
 const LOOK: Duration = Duration::from_millis(250);
+const SELDOM: Duration = Duration::from_secs(1);
 /// How long whoever makes it may take to tell its end, when the run is over.
 const GRACE: Duration = Duration::from_secs(10);
 const ENDS: [&str; 5] =
@@ -37,7 +38,8 @@ struct Told {
 
 impl Gateway {
     /// Tells a stream in the background on, as it comes to the store, and its end as its run knows
-    /// it where nobody has told that. `after`: the number that its client has seen.
+    /// it where nobody has told that. `after`: the number that its client has seen. What stands in
+    /// `log` already, its own process has told, and tells no more.
     pub(super) async fn tell_from_afar(
         self: Arc<Self>,
         (owner, id): (Owner, String),
@@ -45,6 +47,9 @@ impl Gateway {
         after: Option<u64>,
     ) {
         let (mut told, mut over, mut last) = (Told::default(), None, Instant::now());
+        told.hear(log.whole(), &Log::default());
+        let is_left = told.events > 0;
+        let mut look = LOOK;
         let keepalive = self.snapshot().config.server.keepalive;
         // Whoever has left holds it no more.
         while Arc::strong_count(&log) > 1 {
@@ -55,16 +60,19 @@ impl Gateway {
                 told.hear(kept.value, &log);
             }
             let Ok(stored) = stored else { break };
-            if told.ended {
+            // Who is cut off here joins it again, at another process.
+            if told.ended || self.is_draining() {
                 break;
             }
+            look = (look * 2).min(SELDOM);
             if told.events > before {
-                (over, last) = (None, Instant::now());
+                (over, last, look) = (None, Instant::now(), LOOK);
             }
             let since = *over.get_or_insert_with(Instant::now);
             if stored.is_unfinished() {
                 over = None;
             } else if told.events == 0
+                || is_left
                 || since.elapsed() >= GRACE
                 || self.was_left(&owner, stored.run()).await
             {
@@ -75,7 +83,7 @@ impl Gateway {
                 last = Instant::now();
                 log.push(None, Bytes::from_static(b": ka\n\n"));
             }
-            sleep(LOOK).await;
+            sleep(look).await;
         }
         log.end();
     }
@@ -97,11 +105,11 @@ impl Gateway {
         }
     }
 
-    /// Whether the process is gone that a run was begun in.
+    /// Whether a run was taken up again since it was begun: who began it tells no more of it.
     async fn was_left(&self, owner: &Owner, run: Option<RunId>) -> bool {
         let Some(run) = run else { return true };
         let row = self.store().run(Some(owner), run).await;
-        row.is_ok_and(|row| row.is_none_or(|row| row.takeovers > 0))
+        row.is_ok_and(|row| row.is_none_or(|row| row.epoch > 1))
     }
 }
 

@@ -105,7 +105,7 @@ impl Gateway {
                     Err(Error::new(Kind::Overloaded, "The gateway was shut down; ask again."))
                 }
             };
-            let goes_on = done.is_err() && keeping.goes_on();
+            let goes_on = keeping.goes_on() && (done.is_err() || !keeping.is_left_to_client());
             if !goes_on {
                 conclude(&mut stored, done);
             }

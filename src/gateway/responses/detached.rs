@@ -99,8 +99,10 @@ impl Gateway {
             let log = Arc::<Log>::default();
             let follower = Follower { log: Arc::clone(&log), next: 0, after: None, _busy: busy };
             drop(sender.send(Response::from_parts(head, Body::followed(follower))));
-            gateway.follow(&keeping, body, &log).await;
-            log.end();
+            match gateway.follow(&keeping, body, &log).await {
+                Some(id) => gateway.tell_from_afar((keeping.owner, id), log, None).await,
+                None => log.end(),
+            }
         });
         receiver.await.unwrap_or_else(|_| {
             let mut response = Response::new(Body::whole(Bytes::new(), None));
@@ -109,13 +111,14 @@ impl Gateway {
         })
     }
 
-    /// Pulls a stream to its end, into `log`.
-    async fn follow(&self, keeping: &Keeping, body: Body, log: &Arc<Log>) {
+    /// Pulls a stream to its end, into `log`. The id of its response where its run goes on, and
+    /// nobody tells of that yet.
+    async fn follow(&self, keeping: &Keeping, body: Body, log: &Arc<Log>) -> Option<String> {
         let (mut body, mut cutter, mut begun) = (pin!(body), Cutter::default(), None);
         loop {
             let frame = tokio::select! {
                 biased;
-                () = cancelled(&mut begun) => return,
+                () = cancelled(&mut begun) => return None,
                 frame = body.frame() => frame,
             };
             let Some(data) = frame.and_then(|frame| frame.ok()?.into_data().ok()) else { break };
@@ -133,9 +136,7 @@ impl Gateway {
                 break;
             }
         }
-        if let Some(begun) = begun {
-            self.settle(&keeping.owner, begun, log).await;
-        }
+        self.settle(&keeping.owner, begun?, log).await
     }
 
     /// Keeps what the stream of a run has said: each thing that it tells, and words from time to
@@ -168,15 +169,15 @@ impl Gateway {
         Some(Begun { id, stored, cancelled, kept: Instant::now() })
     }
 
-    /// The stream has ended, with its response or without.
-    async fn settle(&self, owner: &Owner, begun: Begun, log: &Log) {
+    /// The stream has ended, with its response or without: its id, where its run has more to say.
+    async fn settle(&self, owner: &Owner, begun: Begun, log: &Log) -> Option<String> {
         let Begun { id, mut stored, .. } = begun;
         let known = self.stored(owner, &id).await;
         let broken = known.is_ok_and(|known| known.is_unfinished());
         if broken && stored.run().is_some() {
             // The run goes on elsewhere, or says itself how it has ended.
-            self.jobs.end(owner, &id, || {});
-            return;
+            let goes_on = self.jobs.end(owner, &id, || {});
+            return goes_on.then_some(id);
         }
         let events = log.whole();
         self.jobs.end(owner, &id, || {
@@ -189,6 +190,7 @@ impl Gateway {
                 self.shelf.put(owner, ObjectKind::Events, (id.clone(), events), KEPT);
             }
         });
+        None
     }
 
     /// A stream in the background from behind the event `after`: as it is made, or as it was.

@@ -25,6 +25,12 @@ impl Keeping {
     pub(super) fn goes_on(&self) -> bool {
         self.run.as_ref().is_some_and(|(_, report)| !report.borrow().state.is_over())
     }
+
+    /// Whether it is the turn of its client, whose next response it is that the run goes on in.
+    pub(super) fn is_left_to_client(&self) -> bool {
+        let of = self.run.as_ref().map(|(_, report)| report.borrow().state);
+        of == Some(RunState::WaitingClient)
+    }
 }
 
 impl Stored {
@@ -96,7 +102,7 @@ impl Gateway {
         stored
     }
 
-    /// Takes over what the run has said, if it is over.
+    /// Takes over what the run has said, if it says nothing more for now; whether it has ended.
     async fn take_in_run(
         &self,
         (stored, id): (&mut Stored, &str),
@@ -106,6 +112,7 @@ impl Gateway {
             id: id.strip_prefix("resp_").unwrap_or(id).to_owned(),
             created: stored.response["created_at"].as_u64().unwrap_or_default(),
             model: stored.response["model"].as_str().unwrap_or_default().to_owned(),
+            background: stored.response["background"] == true,
             request: ChatRequest {
                 metadata: stored.response["metadata"].as_object().cloned(),
                 ..ChatRequest::default()
@@ -137,7 +144,8 @@ impl Gateway {
         for field in ["instructions", "tools", "tool_choice", "parallel_tool_calls"] {
             stored.response[field] = asked[field].clone();
         }
-        true
+        // What it waits for can be another thing next time.
+        !stored.is_unfinished()
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) async fn input(door: Door, asked: Asked) -> Answer {
     let request = asked.text("request_id")?;
     let values = asked.body.get("values").cloned();
     let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
+    door.agents.check_answer(&run, request.as_deref(), &values).await?;
     let wish = Told::Input { request, values, by: asked.by() };
     tell(&door, &asked, (&run, "answered"), wish).await
 }
@@ -148,6 +149,7 @@ async fn again(door: &Door, asked: &Asked, run: &RunRow, how: Again) -> Answer {
     let what = match how {
         Again::Recorded | Again::Live { .. } => "run.replay",
         Again::Fork { .. } => "run.fork",
+        Again::Retry => "run.retry",
         Again::Compensate => "run.compensate",
     };
     let id = door.agents.again(&asked.caller, run, how).await?;

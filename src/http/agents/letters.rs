@@ -17,9 +17,18 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
 
 pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
     let letter = close(&door, &asked, "retried").await?;
-    let outcome = door.agents.retry_letter(&letter).await?;
-    let came = json!({"outcome": outcome["outcome"]});
-    door.notes(&asked, ("dlq.retry", subject(&letter)), &came).await?;
+    // Before anything happens, and whatever comes of it.
+    let run = letter.run.map(|run| run.to_string());
+    let tool = serde_json::from_str::<Value>(&letter.payload).unwrap_or_default()["tool"].take();
+    let about = json!({"kind": letter.kind, "run": run, "tool": tool});
+    door.notes(&asked, ("dlq.retry", subject(&letter)), &about).await?;
+    let tried = door.agents.retry_letter(&asked.caller, &letter).await;
+    let came = match &tried {
+        Ok(outcome) => json!({"outcome": outcome["outcome"], "run": outcome["result"]["run"]}),
+        Err(error) => json!({"outcome": error.kind.code()}),
+    };
+    door.notes(&asked, ("dlq.retried", subject(&letter)), &came).await?;
+    let outcome = tried?;
     let mut shown = views::letter(&letter);
     if outcome["outcome"] != "done" {
         shown["state"] = "open".into();

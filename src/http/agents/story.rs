@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
-use crate::agent::event::{Event, Requested};
+use crate::agent::event::{Event, PLAN, Requested};
 use crate::canon::{Content, Part, Role};
 use crate::store::runs::EventRow;
 
@@ -67,9 +67,9 @@ impl Story {
                 self.input = user.map(crate::canon::Message::text);
             }
             Event::Asked { call, model, .. } => {
-                let place = self.step(row, "model");
+                let place = self.step(row, if call == PLAN { "plan" } else { "model" });
                 // What comes later is the results of the steps between.
-                if let Some(input) = self.input.take() {
+                if let Some(input) = self.input.take_if(|_| call != PLAN) {
                     self.set(place, [("input", json!(input))]);
                 }
                 self.models.insert(call, place);
@@ -87,7 +87,10 @@ impl Story {
                 self.set(place, [("through", json!(through)), ("cost_usd", cost)]);
             }
             Event::Planned { steps, cost, .. } => {
-                let place = self.step(row, "plan");
+                // None is open where nobody could be asked for one.
+                let open = self.models.remove(&PLAN);
+                let place = open.unwrap_or_else(|| self.step(row, "plan"));
+                self.over(place, row.at);
                 let (steps, cost) = (json!(steps), json!(cost.map(usd)));
                 let state = ("state", json!("completed"));
                 self.set(place, [state, ("steps", steps), ("cost_usd", cost)]);
@@ -116,7 +119,7 @@ impl Story {
     /// A model has answered, or has not.
     fn answered(&mut self, row: &EventRow, event: Event) {
         let (Event::Answered { call, .. } | Event::AskFailed { call, .. }) = &event else { return };
-        let Some(place) = self.models.get(call).copied() else { return };
+        let Some(place) = self.models.remove(call) else { return };
         self.over(place, row.at);
         match event {
             Event::Answered { parts, usage, cost, provider, model, cached, .. } => {

@@ -30,8 +30,10 @@ const TOLD: &str = "state NOT IN ('queued', 'running') AND finished_at IS NULL A
     SELECT told.root FROM signals JOIN runs AS told ON told.position = signals.run
     WHERE signals.taken = 0 AND told.finished_at IS NULL)";
 
-const MAY_BEGIN: &str = "state = 'queued' AND (wake_at IS NULL OR wake_at <= $1)
-    AND agent NOT IN (SELECT agent FROM paused_agents)";
+/// One that is called off begins only to end, whatever holds it up.
+const MAY_BEGIN: &str = "state = 'queued' AND ((wake_at IS NULL OR wake_at <= $1)
+    AND agent NOT IN (SELECT agent FROM paused_agents)
+    OR runs.position IN (SELECT run FROM signals WHERE kind = 'cancel' AND taken = 0))";
 
 /// What becomes of a run that is taken at the time `$1` until `$2`.
 const TAKE: &str = "epoch = epoch + 1, lease_until = $2, state = 'running', wake_at = NULL,

@@ -123,6 +123,18 @@ fn insert(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<i64>
     database.first(insert, &written, |row| row.get(0))
 }
 
+impl Store {
+    /// The run that was asked for by this idempotency key.
+    pub async fn run_by_key(&self, owner: &Owner, key: String) -> Result<Option<RunId>, Failure> {
+        let owner = owner.clone();
+        let query = "SELECT id FROM runs WHERE owner = $1 AND idempotency = $2";
+        let read = move |database: &mut Database| {
+            database.first(query, values![owner.as_str(), &key], |row| rows::id(row, 0))
+        };
+        self.read.run(read).await
+    }
+}
+
 /// What stands in the way of a run.
 fn known(database: &mut Database, run: &NewRun) -> Result<Option<Begun>, Fault> {
     if let Some(row) = find(database, run.id)? {

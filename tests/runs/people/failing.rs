@@ -69,6 +69,23 @@ async fn what_a_guard_objects_to_ends_as_a_rejected_run_that_asks_nobody() {
     // The conversation goes on as if it had not been said.
     let told = house.send(KEY, CHAT, &body("Hello?", false), &session).await;
     assert_eq!(told.json()["choices"][0]["message"]["content"], "Gladly.");
+    house.begin("guarded", json!({"input": attack, "wait": "10s"})).await;
+    // Whoever asks, it is recorded as refused, and not as answered.
+    let records = house.gateway.recorded(5).await;
+    let mut ended: Vec<String> = records
+        .iter()
+        .filter(|record| record["surface"] != "agent_turn")
+        .map(|record| format!("{} {}", record["surface"], record["outcome"]).replace('"', ""))
+        .collect();
+    ended.sort();
+    let refused = "guard_blocked";
+    let expected = [
+        &format!("agent_run {refused}"),
+        &format!("chat {refused}"),
+        &format!("chat {refused}"),
+        "chat ok",
+    ];
+    assert_eq!(ended, expected);
 }
 
 #[tokio::test]
@@ -175,6 +192,60 @@ async fn an_answer_that_its_provider_filters_ends_the_run_or_another_model_gives
     let house = House { gateway: Gateway::start("", &text).await, model, tools };
     let answer = house.chat("plain", "Where?").await.json();
     assert_eq!(answer["choices"][0]["message"]["content"], "Another one answers.", "{answer}");
+}
+
+/// Filters what it is asked, as it says in an error or at the end of an answer.
+fn filters(in_error: bool) -> Script {
+    if in_error {
+        let filtered = r#"{"error":{"message":"Filtered.","type":null,"code":"content_filter"}}"#;
+        return Script::json(400, filtered);
+    }
+    let end = choice("{}", r#""content_filter""#);
+    Script::stream([role(), word("I must"), end, usage(), DONE.to_owned()])
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_filtered_answer_its_agent_says() {
+    let agents = r#"
+[agents.open]
+route = "fast"
+instructions = "Say why."
+on_content_filter = "tell_user"
+[agents.brave]
+route = "fast"
+instructions = "Ask another."
+on_content_filter = "fallback"
+fallback_agent = "calm"
+[agents.calm]
+route = "fast"
+instructions = "Be calm."
+"#;
+    for in_error in [true, false] {
+        let house = House::new(agents, move |it| match messages(it)[0]["content"].as_str() {
+            Some("Be calm.") => says("I am calm."),
+            _ => filters(in_error),
+        })
+        .await;
+        let told = house.chat("open", "Where?").await.json();
+        let said = told["choices"][0]["message"]["content"].as_str().unwrap();
+        assert!(said.contains("has filtered its answer") && !said.contains("I must"), "{told}");
+        assert_eq!(told["choices"][0]["finish_reason"], "stop", "{told}");
+        let run = &told["x_agent"];
+        assert_eq!((&run["status"], &run["stop_reason"]), (&json!("completed"), &json!("guard")));
+        let path = format!("/v1/agents/runs/{}", run["run_id"].as_str().unwrap());
+        assert!(house.kinds(&path).await.contains(&"guardrail.triggered".to_owned()));
+
+        let told = house.chat("brave", "Where?").await.json();
+        assert_eq!(told["choices"][0]["message"]["content"], "I am calm.", "{told}");
+        assert_eq!(told["x_agent"]["degraded"], true, "{told}");
+        let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+        let kinds = house.kinds(&path).await;
+        let wanted = ["guardrail.triggered", "agent.fallback", "model.completed"];
+        let places = wanted.map(|wanted| kinds.iter().rposition(|kind| kind == wanted).unwrap());
+        assert!(places.is_sorted(), "{kinds:?}");
+        let last = house.model.requests().pop().unwrap();
+        assert!(!messages(&last).iter().any(|it| it["role"] == "assistant"), "{last:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Runs and people: what an agent may do by itself, who is asked and told, and what becomes of a run
 //! when its models, its agents or its people are not there.
 
+mod answers;
 mod failing;
 mod others;
 mod sure;

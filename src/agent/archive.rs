@@ -1,0 +1,99 @@
+//! Runs as the store has them: journals, what was said before in their sessions, and what their
+//! agents were.
+
+use std::sync::Arc;
+
+use super::definition::Definition;
+use super::event::{Created, Event};
+use super::journal::Halt;
+use super::run::Run;
+use super::staff::Staff;
+use crate::canon::{Message, RunId};
+use crate::store::runs::{EventRow, RunRow};
+
+/// Entries that are read at once.
+const PAGE: u32 = 1000;
+/// Turns of a session that are remembered.
+const MOST_TURNS: usize = 100;
+
+/// A run as the store has it.
+pub(super) struct Loaded {
+    pub(super) run: Run,
+    pub(super) last_at: u64,
+}
+
+impl Staff {
+    /// Reads a run from its journal.
+    pub(super) async fn load(&self, row: &RunRow) -> Result<Loaded, Halt> {
+        let (created, events, last_at) = self.entries(row.id).await?;
+        let history = self.history(created.previous).await?;
+        let definition = self.definition(&created.definition).await?;
+        let mut run = Run::new(row.id, created, definition, history);
+        for event in &events {
+            run.apply(event);
+        }
+        Ok(Loaded { run, last_at })
+    }
+
+    /// How a run began, what has happened since, and when the last of it did.
+    pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
+        let known = self.known_entries(id).await?;
+        known.ok_or_else(|| Halt::Store(format!("the journal of {id} is not there")))
+    }
+
+    /// The same; `None` where there is no such run.
+    async fn known_entries(&self, id: RunId) -> Result<Option<(Created, Vec<Event>, u64)>, Halt> {
+        let rows = self.rows(id).await?;
+        let Some(last_at) = rows.last().map(|row| row.at) else { return Ok(None) };
+        let read = |data: &str| {
+            serde_json::from_str::<Event>(data)
+                .map_err(|error| Halt::Store(format!("an entry of {id} makes no sense: {error}")))
+        };
+        let events = rows.iter().map(|row| read(&row.data)).collect::<Result<Vec<_>, _>>()?;
+        let mut events = events.into_iter();
+        let Some(Event::Created(created)) = events.next() else {
+            return Err(Halt::Store(format!("the journal of {id} has no beginning")));
+        };
+        Ok(Some((*created, events.collect(), last_at)))
+    }
+
+    /// A whole journal.
+    pub(super) async fn rows(&self, id: RunId) -> Result<Vec<EventRow>, Halt> {
+        let (mut rows, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.gateway.store().run_events(id, after, PAGE).await;
+            let page = page.map_err(|failure| Halt::Store(failure.to_string()))?;
+            let Some(last) = page.last() else { return Ok(rows) };
+            after = last.seq;
+            rows.extend(page);
+        }
+    }
+
+    /// What was said in a session up to the end of this run.
+    pub(super) async fn history(&self, last: Option<RunId>) -> Result<Vec<Message>, Halt> {
+        let (mut turns, mut next) = (Vec::new(), last);
+        while let Some(id) = next.take().filter(|_| turns.len() < MOST_TURNS) {
+            // What is older than runs are kept is forgotten.
+            let Some((created, events, _)) = self.known_entries(id).await? else { break };
+            next = created.previous;
+            turns.push((id, created, events));
+        }
+        let mut history = Vec::new();
+        for (id, created, events) in turns.into_iter().rev() {
+            let definition = self.definition(&created.definition).await?;
+            let mut run = Run::new(id, created, definition, history);
+            for event in &events {
+                run.apply(event);
+            }
+            history = run.closed();
+        }
+        Ok(history)
+    }
+
+    pub(super) async fn definition(&self, hash: &str) -> Result<Arc<Definition>, Halt> {
+        let body = self.gateway.store().definition(hash).await;
+        let body = body.map_err(|failure| Halt::Store(failure.to_string()))?;
+        let read = body.and_then(|body| serde_json::from_str(&body).ok());
+        read.map(Arc::new).ok_or_else(|| Halt::Store(format!("the definition {hash} is not there")))
+    }
+}

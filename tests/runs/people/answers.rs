@@ -1,0 +1,112 @@
+//! What people answer is held against what was asked, and a run waits on where it does not fit.
+
+use super::*;
+
+const FORMS: &str = r#"
+[tools.ask_user]
+kind = "builtin"
+name = "ask_user"
+[agents.former]
+route = "fast"
+instructions = "Ask."
+tools = ["ask_user", "pay"]
+[agents.strict]
+route = "fast"
+instructions = "Act."
+tools = ["act"]
+confidence = {}
+[agents.strict.output_schema]
+type = "object"
+required = ["total"]
+[agents.strict.output_schema.properties.total]
+type = "integer"
+"#;
+
+fn mind(request: &Request) -> Script {
+    let form = json!({"type": "object", "required": ["size"], "additionalProperties": false,
+        "properties": {"size": {"type": "integer", "minimum": 1}}});
+    match (asked(request).as_str(), results(request).as_slice()) {
+        ("size", []) => wants(&[("ask_user", json!({"question": "How big?", "schema": form}))]),
+        ("broken", []) => {
+            let form = json!({"type": "no such type"});
+            wants(&[("ask_user", json!({"question": "How big?", "schema": form}))])
+        }
+        ("pay", []) => wants(&[("pay", json!({"to": "ann"}))]),
+        ("pay", _) => says("Paid."),
+        ("act", []) => wants(&[("act", json!({"confidence": 0.1}))]),
+        (_, results) => says(&results[0]),
+    }
+}
+
+/// Sends these values, which are refused for this; the run goes on waiting.
+async fn is_refused(house: &House, (path, state): (&str, &str), values: Value, why: &str) {
+    let answer = house.send(KEY, &format!("{path}/input"), &json!({"values": values}), &[]).await;
+    assert_eq!(code(&answer), (422, "invalid_request".to_owned()), "{}", answer.text());
+    assert!(answer.text().contains(why), "{why}: {}", answer.text());
+    assert_eq!(house.get(path).await["state"], state);
+}
+
+#[tokio::test]
+async fn an_answer_to_a_form_is_refused_until_it_is_what_was_asked_for() {
+    let house = House::new(FORMS, mind).await;
+    let path = house.begin("former", json!({"input": "size"})).await;
+    let run = house.in_state(&path, "waiting_input").await;
+    let waits = (path.as_str(), "waiting_input");
+    is_refused(&house, waits, json!("big"), "object").await;
+    is_refused(&house, waits, json!({}), "size").await;
+    is_refused(&house, waits, json!({"size": 0}), "/size").await;
+    is_refused(&house, waits, json!({"size": 1, "more": true}), "more").await;
+    let input = format!("{path}/input");
+    let other = json!({"request_id": "inp_other", "values": {"size": 3}});
+    let answer = house.send(KEY, &input, &other, &[]).await;
+    assert_eq!(code(&answer), (409, "invalid_state_transition".to_owned()), "{}", answer.text());
+    assert_eq!(house.model.requests().len(), 1, "its model has heard nothing");
+    let request = &run["pending"]["inputs"][0]["request_id"];
+    let fits = json!({"request_id": request, "values": {"size": 3}});
+    assert_eq!(house.send(KEY, &input, &fits, &[]).await.status, 200);
+    let run = house.in_state(&path, "completed").await;
+    assert!(run["result"]["text"].as_str().unwrap().contains('3'), "{run:#}");
+    let kinds = house.kinds(&path).await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "input.received").count(), 1, "{kinds:?}");
+}
+
+#[tokio::test]
+async fn what_a_call_lacks_must_be_what_its_tool_takes() {
+    let house = House::new(FORMS, mind).await;
+    let path = house.begin("former", json!({"input": "pay"})).await;
+    house.in_state(&path, "waiting_input").await;
+    let waits = (path.as_str(), "waiting_input");
+    is_refused(&house, waits, json!({"amount": 101}), "/amount").await;
+    is_refused(&house, waits, json!("a lot"), "/amount").await;
+    is_refused(&house, waits, Value::Null, "/amount").await;
+    // Where one thing is missing, the answer may be that alone.
+    let input = format!("{path}/input");
+    assert_eq!(house.send(KEY, &input, &json!({"values": 7}), &[]).await.status, 200);
+    house.in_state(&path, "waiting_approval").await;
+    let approval = house.pending().await;
+    assert_eq!(approval["args"], json!({"to": "ann", "amount": 7}), "{approval:#}");
+}
+
+#[tokio::test]
+async fn a_form_that_makes_no_sense_keeps_nobody_from_answering() {
+    let house = House::new(FORMS, mind).await;
+    let path = house.begin("former", json!({"input": "broken"})).await;
+    house.in_state(&path, "waiting_input").await;
+    let answer = json!({"values": "Very."});
+    assert_eq!(house.send(KEY, &format!("{path}/input"), &answer, &[]).await.status, 200);
+    house.in_state(&path, "completed").await;
+}
+
+#[tokio::test]
+async fn a_person_who_answers_for_an_agent_answers_as_it_must() {
+    let house = House::new(FORMS, mind).await;
+    let path = house.begin("strict", json!({"input": "act"})).await;
+    house.in_state(&path, "waiting_human").await;
+    let waits = (path.as_str(), "waiting_human");
+    is_refused(&house, waits, json!({"answer": "Seven."}), "JSON").await;
+    is_refused(&house, waits, json!({"answer": "{\"total\":\"7\"}"}), "/total").await;
+    let answer = json!({"values": {"answer": "{\"total\":7}"}});
+    assert_eq!(house.send(KEY, &format!("{path}/input"), &answer, &[]).await.status, 200);
+    let run = house.in_state(&path, "completed").await;
+    assert_eq!(house.touched("/act"), 0, "{run:#}");
+}

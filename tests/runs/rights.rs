@@ -1,0 +1,160 @@
+//! What a run may do is what its key may, at each step and whoever works at it; and what was given up
+//! is gone on with when its people say so.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::stage::{OPERATOR, Stage, body, found, in_state, results, says, search, wants};
+use crate::support::PATIENCE;
+use crate::support::client::{self, open, request};
+use crate::support::gateway::{ADMIN_KEY, KEY};
+use crate::support::upstream::Request;
+
+const SMALL: &str = "sk-small-key";
+
+#[tokio::test]
+async fn tools_that_a_key_may_not_use_are_not_even_shown_to_the_models_of_its_runs() {
+    let sections = format!(
+        "[keys.small]\nsecret = \"{SMALL}\"\ntools = [\"look\"]\n{}[tools.look]\nkind = \"http\"\n\
+         method = \"GET\"\nurl = \"{{tools}}/look\"\neffect = \"read\"\n[tools.ask_user]\nkind = \"builtin\"\n\
+         name = \"ask_user\"\n[agents.reader]\nroute = \"fast\"\ninstructions = \"Read.\"\n\
+         planner = \"plan_then_act\"\ntools = [\"search\", \"look\", \"ask_user\"]\n",
+        search(""),
+    );
+    // It knows the name nevertheless, and another that there is not.
+    let mind = |request: &Request| {
+        let last = super::stage::texts(request).pop().unwrap();
+        if last.contains("Before you begin") {
+            return says(request, r#"["Search."]"#);
+        }
+        match results(request) {
+            0 => wants(request, &[("search", r#"{"q":"x"}"#), ("searc", "{}")]),
+            _ => says(request, "I cannot."),
+        }
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let asked = json!({
+        "model": "agent/reader", "messages": [{"role": "user", "content": "Search."}],
+    });
+    let asked = request(http::Method::POST, client::CHAT, SMALL, asked.to_string().into());
+    let answer = open(stage.gateway.address, asked).await.whole().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let requests = stage.model.requests();
+    assert_eq!(requests.len(), 3);
+    let said = String::from_utf8(requests[0].body.to_vec()).unwrap();
+    assert!(said.contains("`look`") && !said.contains("`search`"), "the plan: {said}");
+    for asked in &requests[1..] {
+        let tools = body(asked)["tools"].as_array().unwrap().clone();
+        let names: Vec<&Value> = tools.iter().map(|tool| &tool["function"]["name"]).collect();
+        assert_eq!(names, ["ask_user", "look"]);
+    }
+    let told: Vec<String> = super::stage::texts(&requests[2]);
+    assert!(told.iter().any(|it| it.contains("not_allowed")), "{told:?}");
+    let unknown = told.iter().find(|it| it.contains("unknown_tool")).unwrap();
+    assert!(!unknown.contains("`search`"), "{unknown}");
+    assert!(stage.tools.requests().is_empty());
+    // Whoever may use all is shown all.
+    stage.chat("reader", "Search.").await;
+    let shown = body(&stage.model.requests()[4])["tools"].as_array().unwrap().len();
+    assert_eq!(shown, 3);
+}
+
+/// An agent that pays when a person lets it, for those who may run it.
+fn payer(store: &Path, keys: &str) -> String {
+    format!(
+        "[store]\nurl = \"sqlite:{}\"\n[agent_engine]\nlease_ttl = \"1s\"\n[tools.pay]\n\
+         kind = \"http\"\nmethod = \"POST\"\nurl = \"{{tools}}/pay\"\neffect = \"once\"\n\
+         approval = {{}}\ninput = {{ type = \"object\" }}\n[agents.payer]\nroute = \"fast\"\n\
+         instructions = \"Pay.\"\ntools = [\"pay\"]\naccess = {{ keys = [{keys}] }}\n",
+        store.join("state.db").display(),
+    )
+}
+
+fn pays(request: &Request) -> crate::support::Script {
+    if results(request) == 0 { wants(request, &[("pay", "{}")]) } else { says(request, "Paid.") }
+}
+
+async fn audits(stage: &Stage, what: &str) -> Vec<Value> {
+    let path = format!("/admin/audit?what={what}");
+    let answer = client::get(stage.gateway.admin, &path, ADMIN_KEY).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["data"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn whoever_takes_a_run_over_asks_anew_whether_its_key_may_run_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::new(&payer(folder.path(), "\"*\""), pays, found).await;
+    let run = stage.begin("payer", "Pay.").await;
+    stage.in_state(&run, "waiting_approval").await;
+    let pending = stage.get("/v1/agents/approvals?state=pending").await;
+    let approval = format!("/v1/agents/approvals/{}", pending["data"][0]["id"].as_str().unwrap());
+    // The next process has another word for who may.
+    let stage = stage.crash(&payer(folder.path(), "\"operator\"")).await;
+    let approved = stage.post(&approval, OPERATOR, &json!({"decision": "approve"})).await;
+    assert_eq!(approved.status, 200, "{}", approved.text());
+    let ended = stage.in_state(&run, "failed").await;
+    assert_eq!(ended["stop_reason"], "denied", "{ended}");
+    assert!(stage.tools.requests().is_empty(), "nothing was paid");
+
+    // Its letter goes on with it where it was left, as soon as that is allowed.
+    let letters = stage.get("/v1/agents/dlq").await;
+    let letter = &letters["data"][0];
+    assert_eq!(letter["kind"], "run", "{letters}");
+    let retry = format!("/v1/agents/dlq/{}/retry", letter["id"].as_str().unwrap());
+    stage.reload(&payer(folder.path(), "\"*\"")).await;
+    let retried = stage.post(&retry, KEY, &json!({})).await;
+    assert_eq!(retried.status, 200, "{}", retried.text());
+    let outcome = &retried.json()["outcome"];
+    assert_eq!(outcome["outcome"], "done", "{outcome}");
+    let again = format!("/v1/agents/runs/{}", outcome["result"]["run"].as_str().unwrap());
+    stage.in_state(&again, "waiting_approval").await;
+    let pending = stage.get("/v1/agents/approvals?state=pending").await;
+    assert_eq!(pending["data"][0]["run_id"], outcome["result"]["run"], "it is asked for anew");
+    let approval = format!("/v1/agents/approvals/{}", pending["data"][0]["id"].as_str().unwrap());
+    let approved = stage.post(&approval, KEY, &json!({"decision": "approve"})).await;
+    assert_eq!(approved.status, 200, "{}", approved.text());
+    let over = stage.in_state(&again, "completed").await;
+    assert_eq!((&over["trigger"], &over["result"]["text"]), (&json!("retry"), &json!("Paid.")));
+    assert_eq!(stage.tools.requests().len(), 1, "what was let pass is done, once");
+    assert_eq!(stage.model.requests().len(), 2, "what was answered is not asked again");
+    let rows = audits(&stage, "dlq.retry").await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let subject = format!("letter:{}", letter["id"].as_str().unwrap());
+    assert_eq!((&rows[0]["subject"], &rows[0]["who"]), (&json!(subject), &json!("test")));
+    let rows = audits(&stage, "dlq.retried").await;
+    assert!(rows[0].to_string().contains(again.rsplit('/').next().unwrap()), "{rows:?}");
+    let deadline = Instant::now() + PATIENCE;
+    let (metric, labels) = ("switchpoint_agent_runs_total", ["trigger=\"retry\""]);
+    while stage.gateway.metric(metric, &labels).await < 1.0 {
+        assert!(Instant::now() < deadline, "it is counted");
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_comes_to_nothing_stands_in_the_audit_trail_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let stage = Stage::new(&payer(folder.path(), "\"*\""), pays, found).await;
+    let run = stage.begin("payer", "Pay.").await;
+    stage.in_state(&run, "waiting_approval").await;
+    let pending = stage.get("/v1/agents/approvals?state=pending").await;
+    let approval = format!("/v1/agents/approvals/{}", pending["data"][0]["id"].as_str().unwrap());
+    stage.reload(&payer(folder.path(), "\"operator\"")).await;
+    stage.post(&approval, OPERATOR, &json!({"decision": "deny"})).await;
+    stage.in_state(&run, "failed").await;
+    let letters = stage.get("/v1/agents/dlq").await;
+    let retry = format!("/v1/agents/dlq/{}/retry", letters["data"][0]["id"].as_str().unwrap());
+    // Who is not let run it brings it no further.
+    let retried = stage.post(&retry, KEY, &json!({})).await.json();
+    let again =
+        format!("/v1/agents/runs/{}", retried["outcome"]["result"]["run"].as_str().unwrap());
+    let ended = in_state(&stage.gateway, &again, "failed").await;
+    assert_eq!(ended["stop_reason"], "denied", "{ended}");
+    assert_eq!(audits(&stage, "dlq.retry").await.len(), 1);
+    assert_eq!(audits(&stage, "dlq.retried").await.len(), 1);
+    let open = stage.get("/v1/agents/dlq").await;
+    let open = open["data"].as_array().unwrap().iter().filter(|it| it["state"] == "open").count();
+    assert_eq!(open, 1, "the new one has a letter of its own");
+}
