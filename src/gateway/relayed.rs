@@ -12,7 +12,7 @@ use super::ask::{Answer, Answered, says_error};
 use super::batches::Metering;
 use super::call::Call;
 use super::snapshot::Target;
-use super::upload::Upload;
+use super::upload::{Manifest, Upload};
 use crate::canon::{Relay, Surface, Usage};
 use crate::dialect::openai::Skim;
 use crate::dialect::splice::Model;
@@ -37,6 +37,8 @@ pub(super) struct Relayed {
     id: String,
     /// What of the body is still arriving.
     pub(super) rest: Option<Upload>,
+    /// Of a file: what its lines want.
+    pub(super) manifest: Option<Manifest>,
 }
 
 /// An answer that has begun.
@@ -58,7 +60,7 @@ pub(super) struct Incoming {
 impl Relayed {
     pub(super) fn json(relay: Relay) -> Self {
         let content_type = Some(JSON.clone());
-        Self { relay, content_type, plain: false, id: String::new(), rest: None }
+        Self { relay, content_type, plain: false, id: String::new(), rest: None, manifest: None }
     }
 
     /// Whether its body is JSON and not a form.
@@ -71,12 +73,17 @@ impl Relayed {
         content_type: Option<HeaderValue>,
         rest: Option<Upload>,
     ) -> Self {
-        Self { relay, content_type, plain: true, id: String::new(), rest }
+        Self { relay, content_type, plain: true, id: String::new(), rest, manifest: None }
+    }
+
+    /// What is in its file is known there, once it has passed.
+    pub(super) fn known_by(self, manifest: Manifest) -> Self {
+        Self { manifest: Some(manifest), ..self }
     }
 
     /// About one object, without a body.
     pub(super) fn object(relay: Relay, id: String) -> Self {
-        Self { relay, content_type: None, plain: true, id, rest: None }
+        Self { relay, content_type: None, plain: true, id, rest: None, manifest: None }
     }
 
     /// Which of a provider's credentials may be tried, and the first of them. What one account has
