@@ -341,7 +341,8 @@ async fn a_batch_that_nobody_fetches_is_counted_for_its_key_even_past_its_budget
             ("served", vec![Script::json(200, REPLY)]),
         ])
         .await;
-        let key = "[keys.poor]\nsecret = \"sk-poor\"\nbudget = [{ tokens = 1_000, window = \"1d\" }]\n\n";
+        let key =
+            "[keys.poor]\nsecret = \"sk-poor\"\nbudget = [{ tokens = 1_000, window = \"1d\" }]\n\n";
         let server = "batch_poll = \"50ms\"\n";
         let sections =
             [provider("up", &upstream), route("fast", &["up/served"], ""), key.to_owned()];
