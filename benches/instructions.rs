@@ -38,8 +38,8 @@ struct Case {
     stream: bool,
     /// Its provider speaks another dialect.
     translated: bool,
-    /// What is counted for its caller.
-    counted: Counted,
+    /// What else the config has.
+    beside: Beside,
     told: Told,
     /// Its answer is remembered from the first call on.
     kept: bool,
@@ -48,8 +48,10 @@ struct Case {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Counted {
+enum Beside {
     Nothing,
+    /// An agent with a tool, of which the call knows nothing.
+    Agents,
     /// Its key has limits.
     Limits,
     /// And its key and its team have budgets.
@@ -73,7 +75,7 @@ const PLAIN: Case = Case {
     prompt: SMALL,
     stream: false,
     translated: false,
-    counted: Counted::Nothing,
+    beside: Beside::Nothing,
     told: Told::Line,
     kept: false,
     calls: 500,
@@ -83,13 +85,14 @@ const CASES: [Case; 20] = [
     Case { name: "small chat, direct, unlisted model", model: "up/unlisted", ..PLAIN },
     Case { name: "small chat, route of 1 target", model: "one", ..PLAIN },
     Case { name: "small chat, route of 10 targets", model: "ten", ..PLAIN },
-    Case { name: "small chat, key with limits", counted: Counted::Limits, ..PLAIN },
-    Case { name: "small chat, limits and budgets", counted: Counted::Budgets, ..PLAIN },
+    Case { name: "small chat, beside agents", beside: Beside::Agents, ..PLAIN },
+    Case { name: "small chat, key with limits", beside: Beside::Limits, ..PLAIN },
+    Case { name: "small chat, limits and budgets", beside: Beside::Budgets, ..PLAIN },
     Case { name: "32 KiB prompt", prompt: 32 << 10, calls: 200, ..PLAIN },
     Case {
         name: "32 KiB prompt, limits and budgets",
         prompt: 32 << 10,
-        counted: Counted::Budgets,
+        beside: Beside::Budgets,
         calls: 200,
         ..PLAIN
     },
@@ -230,7 +233,7 @@ fn gateway(case: &Case, upstream: SocketAddr, folder: &Path) -> Arc<Gateway> {
          api_key = \"sk-up\"\nmodels = {models:?}\n\
          [routes.one]\ntargets = [\"up/m0\"]\n[routes.ten]\ntargets = {targets:?}\n\
          [keys.test]\nsecret = \"sk-test\"\n{}{}",
-        terms(case.counted),
+        terms(case.beside),
         if case.kept { "[cache]\nmode = \"on\"\n" } else { "" }
     );
     let text = match case.told {
@@ -250,12 +253,17 @@ fn gateway(case: &Case, upstream: SocketAddr, folder: &Path) -> Arc<Gateway> {
     Gateway::new(snapshot, client, store, Telemetry::new(log).unwrap().tracing(traces))
 }
 
-/// Of its key, and of its key's team.
-fn terms(counted: Counted) -> &'static str {
-    match counted {
-        Counted::Nothing => "",
-        Counted::Limits => "limits = { requests = \"100M/h\", concurrency = 1000 }\n",
-        Counted::Budgets => {
+/// Those of its key stand first, for they belong to its section.
+fn terms(beside: Beside) -> &'static str {
+    match beside {
+        Beside::Nothing => "",
+        Beside::Agents => {
+            "[tools.look]\nkind = \"http\"\nurl = \"http://127.0.0.1:9/{id}\"\neffect = \"read\"\n\
+             input = { type = \"object\", properties = { id = { type = \"string\" } } }\n\
+             [agents.help]\nroute = \"one\"\ninstructions = \"Help.\"\ntools = [\"look\"]\n"
+        }
+        Beside::Limits => "limits = { requests = \"100M/h\", concurrency = 1000 }\n",
+        Beside::Budgets => {
             "team = \"search\"\n\
              limits = { requests = \"100M/h\", tokens = \"1000000M/h\", concurrency = 1000 }\n\
              budget = [{ tokens = 900_000_000_000, window = \"1d\" }]\n\

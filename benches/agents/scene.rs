@@ -181,7 +181,7 @@ async fn exchange(address: SocketAddr, line: &str, body: &str) -> io::Result<Val
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
+    while !is_whole(&answer) && stream.read_buf(&mut answer).await? > 0 {}
     if !answer.starts_with(b"HTTP/1.1 2") {
         return Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()));
     }
@@ -193,6 +193,17 @@ async fn exchange(address: SocketAddr, line: &str, body: &str) -> io::Result<Val
         answer.get(start + 2..=end?)
     });
     Ok(found.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default())
+}
+
+/// Whether it is as long as it says: who scripts the upstream does not hang up.
+fn is_whole(answer: &[u8]) -> bool {
+    let told = memmem::find(answer, b"content-length: ").and_then(|at| {
+        let told = answer.get(at + 16..)?;
+        let end = memmem::find(told, b"\r\n")?;
+        str::from_utf8(told.get(..end)?).ok()?.parse::<usize>().ok()
+    });
+    let head = memmem::find(answer, b"\r\n\r\n");
+    told.zip(head).is_some_and(|(told, head)| answer.len() >= head + 4 + told)
 }
 
 fn configuration(port: u16, admin: u16, durability: &str, upstream: SocketAddr) -> String {

@@ -12,7 +12,7 @@ use super::Gateway;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
-use super::measure::{SHORTER, costs, measure, rough};
+use super::measure::{LONG, SHORTER, costs, measure, rough};
 use super::snapshot::Target;
 use crate::access::account::{
     self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal, attempt,
@@ -29,8 +29,10 @@ const SOON: Duration = Duration::from_secs(1);
 /// An answer goes on for so long while the other replicas are asked for more.
 const A_MOMENT: Duration = Duration::from_millis(500);
 
-/// Room for so many calls is so much that it need not be known how long exactly one is.
+/// Room for so many calls is so much that it need not be known how long exactly one is. Of short
+/// ones there may be more at once, and what is held for them too much must not be missed.
 const AMPLE: u64 = 64;
+const AMPLE_FOR_SHORT: u64 = 1024;
 
 /// Limit, rest and reset; in OpenAI's spelling, and checked when this is compiled.
 static RATES: [[HeaderName; 3]; 2] = [
@@ -179,7 +181,8 @@ async fn hold_empty(call: &mut Call, priced: bool) -> Result<(), Error> {
 fn hold_roughly(call: &mut Call, question: &Question, accounts: &[Arc<Account>]) -> bool {
     let Some(rough) = rough(call, question) else { return false };
     let ((demand, room), now) = (rough.dearest(call), Moment::now());
-    if !account::is_ample(accounts, demand, AMPLE, now) {
+    let ample = if question.payload.len() < LONG { AMPLE_FOR_SHORT } else { AMPLE };
+    if !account::is_ample(accounts, demand, ample, now) {
         return false;
     }
     let Ok(hold) = attempt(accounts, demand, now, Inquiry::default()) else { return false };
@@ -292,8 +295,12 @@ impl Call {
 
     /// The smallest share that is left of a budget; 1 where there is none.
     pub(super) fn budget_left(&self) -> f64 {
+        self.budget_left_at(Moment::now())
+    }
+
+    fn budget_left_at(&self, now: Moment) -> f64 {
         let budgets = self.budgets();
-        if budgets.is_empty() { 1.0 } else { account::least_share(&budgets, Moment::now()) }
+        if budgets.is_empty() { 1.0 } else { account::least_share(&budgets, now) }
     }
 
     /// Whether its caller is to be served by something cheaper.
@@ -475,7 +482,8 @@ impl Call {
         if accounts.is_empty() {
             return;
         }
-        let rates = account::rates(&accounts, Moment::now());
+        let now = Moment::now();
+        let rates = account::rates(&accounts, now);
         for ([limit, remaining, reset], rate) in RATES.iter().zip(rates) {
             let Some(rate) = rate else { continue };
             headers.insert(limit, HeaderValue::from(rate.limit));
@@ -483,8 +491,8 @@ impl Call {
             headers
                 .extend(HeaderValue::try_from(rate.spelled_reset()).map(|it| (reset.clone(), it)));
         }
-        if self.tabs().any(|tab| tab.budgeted)
-            && let Ok(left) = HeaderValue::try_from(self.budget_left().to_string())
+        if self.is_budgeted()
+            && let Ok(left) = HeaderValue::try_from(self.budget_left_at(now).to_string())
         {
             headers.insert(&BUDGET_LEFT, left);
         }

@@ -1,6 +1,5 @@
 //! What the usual `x-ratelimit-…` headers tell, in OpenAI's spelling.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,23 +45,38 @@ impl Rate {
     pub fn spelled_reset(&self) -> String {
         let millis = self.reset.as_nanos().div_ceil(1_000_000);
         let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        let mut text = String::with_capacity(16);
         let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
         let (seconds, part) = (millis / 1000 % 60, millis % 1000);
-        // A string takes all that is written to it.
+        // Put together by hand: it is spelled twice for each call.
+        let mut text = String::with_capacity(16);
+        let mut push = |number: u64, unit: &str| {
+            text.push_str(&number.to_string());
+            text.push_str(unit);
+        };
         if hours > 0 {
-            let _ = write!(text, "{hours}h");
+            push(hours, "h");
         }
         if hours > 0 || minutes > 0 {
-            let _ = write!(text, "{minutes}m");
+            push(minutes, "m");
         }
-        let _ = match part {
-            0 => write!(text, "{seconds}s"),
-            _ if millis < 1000 => write!(text, "{part}ms"),
-            _ if part % 100 == 0 => write!(text, "{seconds}.{}s", part / 100),
-            _ if part % 10 == 0 => write!(text, "{seconds}.{:02}s", part / 10),
-            _ => write!(text, "{seconds}.{part:03}s"),
-        };
+        match part {
+            0 => push(seconds, "s"),
+            _ if millis < 1000 => push(part, "ms"),
+            _ => {
+                push(
+                    seconds,
+                    if part < 10 {
+                        ".00"
+                    } else if part < 100 {
+                        ".0"
+                    } else {
+                        "."
+                    },
+                );
+                let step = [100, 10].into_iter().find(|step| part.is_multiple_of(*step));
+                push(part / step.unwrap_or(1), "s");
+            }
+        }
         text
     }
 }

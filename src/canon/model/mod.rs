@@ -155,12 +155,17 @@ impl fmt::Display for Money {
         if fraction == 0 {
             return write!(formatter, "{whole}");
         }
-        // Whole digits, without the zeros behind them.
-        let (mut fraction, mut width) = (fraction, 9);
-        while fraction.is_multiple_of(10) {
-            (fraction, width) = (fraction / 10, width - 1);
+        // Nine digits, without the zeros behind them. It is spelled for each call.
+        let mut digits = *b"000000000";
+        let mut rest = fraction;
+        for digit in digits.iter_mut().rev() {
+            *digit += u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
         }
-        write!(formatter, "{whole}.{fraction:0width$}")
+        let digits = str::from_utf8(&digits).unwrap_or_default().trim_end_matches('0');
+        formatter.write_str(&whole.to_string())?;
+        formatter.write_str(".")?;
+        formatter.write_str(digits)
     }
 }
 
