@@ -80,7 +80,7 @@ const PLAIN: Case = Case {
     kept: false,
     calls: 500,
 };
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     Case { name: "small chat, direct", ..PLAIN },
     Case { name: "small chat, direct, unlisted model", model: "up/unlisted", ..PLAIN },
     Case { name: "small chat, route of 1 target", model: "one", ..PLAIN },

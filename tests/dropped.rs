@@ -152,6 +152,10 @@ fn path(place: &str) -> String {
     names.collect::<Vec<_>>().join(".")
 }
 
+fn is_implied(there: &str, path: &str) -> bool {
+    IMPLIED.iter().any(|(known, _)| *known == there || *known == path)
+}
+
 /// Whether one object stands there, and no message: what is named of a list may be one of several.
 fn is_thing(body: &Value, place: &str) -> bool {
     let thing = body.pointer(place).and_then(Value::as_object);
@@ -197,9 +201,7 @@ fn every_field_is_sent_in_some_form_or_named_as_dropped() {
                 let silent = silent(surface, &body, &found, target).into_iter();
                 let silent = silent.map(|path| format!("{name} {path}"));
                 let silent = silent.map(|path| (format!("{path} -> {}", target.0.name()), path));
-                let silent = silent.filter(|(there, path)| {
-                    !IMPLIED.iter().any(|(known, _)| known == there || known == path)
-                });
+                let silent = silent.filter(|(there, path)| !is_implied(there, path));
                 wrong.extend(silent.map(|(there, _)| format!("{there}, in {case}")));
             }
         }

@@ -324,6 +324,18 @@ async fn every_line_of_a_batch_may_ask_only_what_its_key_may() {
     }
 }
 
+/// All records, once there is one of what a batch has used.
+async fn counted(gateway: &Gateway) -> Vec<Value> {
+    let mut seen = 3;
+    loop {
+        let records = gateway.recorded(seen).await;
+        if records.iter().any(|record| record["usage_source"] == "provider") {
+            return records;
+        }
+        seen = records.len() + 1;
+    }
+}
+
 #[tokio::test]
 async fn a_batch_that_nobody_fetches_is_counted_for_its_key_even_past_its_budget() {
     let told = r#","model":"m-1","usage":{"input_tokens":15,"output_tokens":5,"total_tokens":20}"#;
@@ -351,13 +363,7 @@ async fn a_batch_that_nobody_fetches_is_counted_for_its_key_even_past_its_budget
             begin(&gateway, "sk-poor", &json!({"model": "m-1", "max_tokens": 9})).await.status,
             200
         );
-        let mut records = Vec::new();
-        for seen in 3.. {
-            records = gateway.recorded(seen).await;
-            if records.iter().any(|record| record["usage_source"] == "provider") {
-                break;
-            }
-        }
+        let records = counted(&gateway).await;
         assert_counted(&records, 1);
         assert!(records.iter().all(|record| record["key"] == "poor"), "{records:?}");
         let request = client::request(Method::GET, "/v1/me/usage", "sk-poor", Bytes::new());

@@ -58,11 +58,16 @@ impl Gateway {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.position);
             for object in page {
-                if self.is_done_with(&object).await? {
-                    self.store().delete(&ours(), ObjectKind::Followed, &object.id).await?;
-                }
+                self.look_at_batch(&object).await?;
             }
         }
+    }
+
+    async fn look_at_batch(self: &Arc<Self>, object: &Object) -> Result<(), Failure> {
+        if self.is_done_with(object).await? {
+            self.store().delete(&ours(), ObjectKind::Followed, &object.id).await?;
+        }
+        Ok(())
     }
 
     /// Looks at one batch, and says whether that was for the last time.

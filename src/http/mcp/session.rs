@@ -107,14 +107,7 @@ pub(super) fn keep_told(
                 // It is closed, and never told anything.
                 _ = alive.changed() => return,
             };
-            if told.is_of_all() {
-                let Some(state) = state.upgrade() else { return };
-                for uri in state.renew(&gateway, &caller).await {
-                    // It may have changed while nobody told of it.
-                    let _ = peer.notify_resource_updated(updated(uri)).await;
-                }
-            }
-            if pass(told, &state, &peer).await.is_err() {
+            if pass((&gateway, &caller), told, (&state, &peer)).await.is_err() {
                 return;
             }
         }
@@ -122,10 +115,16 @@ pub(super) fn keep_told(
 }
 
 async fn pass(
+    (gateway, caller): (&Arc<Gateway>, &CallerRef),
     told: Told,
-    state: &Weak<State>,
-    peer: &Peer<RoleServer>,
+    (state, peer): (&Weak<State>, &Peer<RoleServer>),
 ) -> Result<(), ServiceError> {
+    if let (true, Some(state)) = (told.is_of_all(), state.upgrade()) {
+        for uri in state.renew(gateway, caller).await {
+            // It may have changed while nobody told of it.
+            peer.notify_resource_updated(updated(uri)).await?;
+        }
+    }
     match told.change {
         Change::Tools => peer.notify_tool_list_changed().await,
         Change::Prompts => peer.notify_prompt_list_changed().await,

@@ -61,8 +61,8 @@ pub(in crate::dialect::messages) fn write(
     let keeps = |part: &Part, _: &Reasoning| part.opaque_for(Dialect::Messages).is_some();
     let cites = |cited: &Citation| citation::original(cited).is_some();
     let beside = lost::beside(request, Dialect::Messages);
-    let cited = lost::citations(request, cites);
-    for name in lost::thoughts(request, keeps).into_iter().chain(cited).chain(beside) {
+    let sources = lost::citations(request, cites);
+    for name in lost::thoughts(request, keeps).into_iter().chain(sources).chain(beside) {
         dropped.add(name);
     }
     cache::place(&mut body, aim.cache, &mut dropped);
