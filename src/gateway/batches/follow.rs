@@ -44,7 +44,9 @@ impl Gateway {
     /// Looks at the batches that were not counted, again and again.
     pub async fn follow_batches(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(self.snapshot().config.server.batch_poll).await;
+            // No config is held while it waits.
+            let pause = self.snapshot().config.server.batch_poll;
+            tokio::time::sleep(pause).await;
             if let Err(cause) = self.look_at_batches().await {
                 tracing::warn!(%cause, "batches cannot be looked at");
             }
