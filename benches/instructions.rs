@@ -258,7 +258,7 @@ fn terms(beside: Beside) -> &'static str {
     match beside {
         Beside::Nothing => "",
         Beside::Agents => {
-            "[tools.look]\nkind = \"http\"\nurl = \"http://127.0.0.1:9/{id}\"\neffect = \"read\"\n\
+            "[tools.look]\nkind = \"http\"\nmethod = \"GET\"\nurl = \"http://127.0.0.1:9/{id}\"\neffect = \"read\"\n\
              input = { type = \"object\", properties = { id = { type = \"string\" } } }\n\
              [agents.help]\nroute = \"one\"\ninstructions = \"Help.\"\ntools = [\"look\"]\n"
         }

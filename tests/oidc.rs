@@ -176,6 +176,34 @@ async fn each_user_has_limits_of_their_own_that_outlive_a_reload() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_known_is_refused_from_the_reload_on_that_revokes_it() {
+    let (login, upstream, gateway) = house("").await;
+    let ann = login.token("ann", 600);
+    let again = login.token("ann", 601);
+    let bob = login.token("bob", 600);
+    for token in [&ann, &again, &bob] {
+        assert_eq!(ask(&gateway, token).await.status, 200);
+    }
+    let change = |more: &str| {
+        let written =
+            login.section("").replacen("unknown_team", &format!("{more}\nunknown_team"), 1);
+        provider("up", &upstream) + &written
+    };
+    assert_eq!(gateway.reload(&change("revoked = [\"ann\"]")).await.status, 200);
+    for token in [&ann, &again] {
+        let refused = ask(&gateway, token).await;
+        assert_eq!((refused.status, code(&refused)), (401, json!("key_revoked")));
+    }
+    assert_eq!(ask(&gateway, &bob).await.status, 200);
+    // These tokens do not say when they were issued.
+    let after = change("issued_after = 2026-01-01T00:00:00Z");
+    assert_eq!(gateway.reload(&after).await.status, 200);
+    assert_eq!(code(&ask(&gateway, &bob).await), "key_revoked");
+    assert_eq!(gateway.reload(&change("")).await.status, 200);
+    assert_eq!(ask(&gateway, &ann).await.status, 200);
+}
+
+#[tokio::test]
 async fn what_a_user_has_spent_is_known_after_a_restart() {
     let login = Login::start().await;
     let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;

@@ -14,6 +14,7 @@ use crate::support::client::{self, Answer, CHAT};
 use crate::support::database::Schema;
 use crate::support::gateway::{provider, route};
 use crate::support::replies::{REPLY, role, word};
+use crate::support::tls::Authority;
 use crate::support::{Gateway, Script, Upstream, until};
 
 /// What `REPLY` says that it used.
@@ -41,10 +42,31 @@ impl Redis {
     }
 
     fn run(port: u16) -> Child {
+        Self::run_with(&["--port", &port.to_string()])
+    }
+
+    /// One that is reached only over TLS, with a certificate that this authority has issued, and
+    /// only by those who know a password.
+    async fn secure(authority: &Authority) -> Option<Self> {
+        let mut redis = Self::start().await?;
+        redis.stop();
+        let path = |name| authority.path(name).display().to_string();
+        let (port, ca) = (redis.port.to_string(), path("ca.pem"));
+        let (cert, key) = (path("cert.pem"), path("key.pem"));
+        let tls = ["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"];
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        let user = ["--user", "gate", "on", ">user-canary", "~switchpoint/*", "+@all"];
+        let password = ["--requirepass", "password-canary"];
+        redis.child = Self::run_with(&[&tls[..], &files, &user, &password].concat());
+        redis.answers().await;
+        Some(redis)
+    }
+
+    fn run_with(arguments: &[&str]) -> Child {
         let run = |program| {
             let mut command = Command::new(program);
-            command.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
-            command.args(["--bind", "127.0.0.1"]).stdout(Stdio::null()).spawn()
+            command.args(["--save", "", "--appendonly", "no"]);
+            command.args(arguments).args(["--bind", "127.0.0.1"]).stdout(Stdio::null()).spawn()
         };
         run("redis-server").or_else(|_| run("valkey-server")).unwrap()
     }
@@ -164,7 +186,8 @@ fn statuses(answers: &[Answer]) -> (usize, usize) {
 /// What one such call is taken to need at most.
 async fn most() -> u64 {
     let upstream = Upstream::start([("a", [Script::default().stall()])]).await;
-    let budget_of = key("budget = [{ tokens = 1_000_000, window = \"1d\" }]");
+    // Where there is plenty it would be held by a rougher guess.
+    let budget_of = key("budget = [{ tokens = 1_000, window = \"1d\" }]");
     let gateway = Gateway::before(&upstream, &budget_of).await;
     let address = gateway.address;
     let mut call = JoinSet::new();
@@ -430,4 +453,80 @@ async fn a_tool_is_called_no_more_often_than_its_limits_say_by_all_replicas_toge
 
 async fn called_at(address: SocketAddr, tool: &'static str, key: &'static str) -> Answer {
     client::post(address, &format!("/v1/tools/{tool}/call"), key, "{}").await
+}
+
+#[tokio::test]
+async fn limits_are_shared_over_tls_with_whoever_has_a_password_and_no_server_is_taken_at_its_word()
+{
+    let authority = Authority::new();
+    let Some(redis) = Redis::secure(&authority).await else { return };
+    let room = most().await * 10;
+    let upstream = Upstream::start([("a", [slow()])]).await;
+    let terms = key(&format!("budget = [{{ tokens = {room}, window = \"1d\" }}]"));
+    let (port, ca) = (redis.port, authority.path("ca.pem"));
+    let section = |who: &str, ca: &str| {
+        format!(
+            "[store]\nurl = \"memory:\"\nshared = \"rediss://{who}@127.0.0.1:{port}/0\"\n\
+             replicas = 2\n{ca}\n{}{terms}",
+            provider("up", &upstream)
+        )
+    };
+    let ca = format!("shared_ca = \"{}\"\n", ca.display());
+    let gateways = [
+        Gateway::start("", &section(":password-canary", &ca)).await,
+        Gateway::start("", &section("gate:user-canary", &ca)).await,
+    ];
+    connected(&gateways).await;
+    let answers = all_at_once(&gateways, 40).join_all().await;
+    assert_eq!(statuses(&answers), (10, 30));
+    settled(&gateways, 10 * USED).await;
+    // Neither without the authority nor with a wrong password is anything shared, and budgets wait.
+    for section in [section("gate:user-canary", ""), section("gate:wrong-canary", &ca)] {
+        let stranger = Gateway::start("", &section).await;
+        let refused = ask(stranger.address, "up/a").await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        let output = stranger.output().join("\n");
+        assert!(!output.contains("canary"), "{output}");
+    }
+    assert_eq!(upstream.requests().len(), 10);
+}
+
+#[tokio::test]
+async fn what_a_replica_used_that_is_gone_counts_although_redis_has_forgotten_it() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let Some(mut schema) = Schema::new("gone").await else { return };
+    let most = most().await;
+    let upstream = Upstream::start([("first", [Script::json(200, REPLY)]), ("a", [slow()])]).await;
+    let room = 3 * USED + 4 * most;
+    let budgets = [", window = \"1d\"", ", window = \"10h\", rolling = true"];
+    let budgets = budgets.map(|window| format!("{{ tokens = {room}{window} }}")).join(", ");
+    let mut gateways = Vec::new();
+    for number in 0..2 {
+        let journal = schema.journal(&number.to_string());
+        let place = format!("{}\"\njournal = \"{}", schema.url(None), journal.display());
+        let store = redis.store(2).replace("memory:", &place);
+        let terms = key(&format!("budget = [{budgets}]"));
+        gateways.push(
+            Gateway::start("", &format!("{store}{}{terms}", provider("up", &upstream))).await,
+        );
+    }
+    connected(&gateways).await;
+    let gone = gateways.pop().unwrap();
+    for _ in 0..3 {
+        assert_eq!(ask(gone.address, "up/first").await.status, 200);
+    }
+    settled(&gateways, 3 * USED).await;
+    let spent = "SELECT coalesce(sum(amount), 0)::bigint FROM {schema}.spent \
+                 WHERE unit = 'tokens' AND account = 'key:ci'";
+    let begin = Instant::now();
+    while schema.number(spent).await < 3 * USED {
+        assert!(begin.elapsed() < Duration::from_secs(15), "the journal is not taken in");
+    }
+    gone.kill();
+    redis.restart().await;
+    connected(&gateways).await;
+    settled(&gateways, 3 * USED).await;
+    let answers = all_at_once(&gateways, 20).join_all().await;
+    assert_eq!(statuses(&answers), (4, 16));
+    settled(&gateways, 7 * USED).await;
 }

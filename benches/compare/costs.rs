@@ -11,7 +11,7 @@ use crate::{
     report::{Table, show},
     servers,
     subjects::{self, Measurement, Subject},
-    traffic::{Case, LONG, SMALL},
+    traffic::{Case, FAST, LONG, SMALL},
 };
 
 /// The key's limits and budget, and its team's budget, none of which is ever reached.
@@ -62,8 +62,7 @@ pub(crate) async fn run(options: Options) {
     let (rounds, seconds) = (options.rounds, options.seconds);
     println!("Medians of {rounds} rounds, {seconds} s each.");
     let table = Table::start(&["case", "gateway", "CPU µs/request", "× the first", "requests/s"]);
-    // A stream from memory has fewer and longer chunks, so it is no stream to compare with.
-    for case in [SMALL, LONG] {
+    for case in [SMALL, LONG, FAST] {
         let measured = subjects::take_turns(&subjects, rounds, async |subject| {
             subject.saturate(&case, Duration::from_secs_f64(seconds)).await
         });

@@ -30,7 +30,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::shared::{Shared, Turns, Values};
+use crate::store::shared::{Address, Shared, Turns, Values};
 use crate::telemetry::{Format, Log, Telemetry, Traces};
 use crate::tool::{Toolbox, mcp};
 
@@ -112,29 +112,29 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
 
 /// Where the limits of tools are counted together with other replicas, if a store for that is set.
 fn turns(config: &Config, path: Option<&Path>) -> Result<Option<Arc<Turns>>, NoStart> {
-    let Some(url) = &config.store.shared else { return Ok(None) };
-    let turns = Turns::open(url.expose(), config.store.replicas).map_err(|error| {
-        let problem = ("store.shared".to_owned(), error.to_string());
-        NoStart::Config(located(path, &[problem]))
-    })?;
-    Ok(Some(Arc::new(turns)))
+    let Some(address) = shared(&config.store, path)? else { return Ok(None) };
+    Ok(Some(Arc::new(Turns::open(address, config.store.replicas))))
 }
 
 /// Has the gateway count together with other replicas, if a store for that is set.
 fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
     let snapshot = gateway.snapshot();
     let config = &snapshot.config.store;
-    let Some(url) = &config.shared else { return Ok(()) };
+    let Some(address) = shared(config, path)? else { return Ok(()) };
     let node = gateway.store().node().to_string();
-    let shared = Shared::open(url.expose(), node, config.replicas).map_err(|error| {
+    gateway.share(Shared::open(address.clone(), node, config.replicas));
+    gateway.remember_in(Values::open(address));
+    Ok(())
+}
+
+/// Where replicas count together, if they do.
+fn shared(config: &config::Store, path: Option<&Path>) -> Result<Option<Address>, NoStart> {
+    let Some(url) = &config.shared else { return Ok(None) };
+    let address = Address::read(url.expose(), config.shared_ca.as_deref()).map_err(|error| {
         let problem = ("store.shared".to_owned(), error.to_string());
         NoStart::Config(located(path, &[problem]))
     })?;
-    gateway.share(shared);
-    if let Ok(values) = Values::open(url.expose()) {
-        gateway.remember_in(values);
-    }
-    Ok(())
+    Ok(Some(address))
 }
 
 /// What is added to the config, now and at each reload: what the command line says, and keys where
@@ -312,8 +312,7 @@ impl House {
                 Err(NoStart::Io("cannot read what was spent before", error))
             }
             Err(_) => {
-                let gateway = Arc::clone(&self.gateway);
-                self.gateway.tasks.spawn(async move { gateway.seed_at_last(Past::All).await });
+                self.gateway.seed_later(Past::All, self.gateway.doubt());
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -185,7 +185,7 @@ fn tags(section: &Section<'_>) -> BTreeMap<String, String> {
 }
 
 /// A point in time with its offset, or a date, which stands for its beginning in UTC.
-fn instant(value: &DeValue<'_>) -> Result<Timestamp, String> {
+pub(super) fn instant(value: &DeValue<'_>) -> Result<Timestamp, String> {
     match value {
         DeValue::Datetime(written) => timestamp(&written.to_string()),
         _ => timestamp(&value::text(value)?),

@@ -1,14 +1,15 @@
 //! `[auth.oidc.NAME]`: whose tokens are taken as keys, and what their claims mean here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use jiff::Timestamp;
 use toml::de::DeValue;
 
-use super::access::{ROLES, Role};
+use super::access::{ROLES, Role, instant};
 use super::reader::{Field, Section};
 use super::value;
 
@@ -26,6 +27,8 @@ pub(super) const KEYS: &[&str] = &[
     "roles",
     "key",
     "leeway",
+    "revoked",
+    "issued_after",
     "ca",
 ];
 
@@ -66,6 +69,10 @@ pub struct Oidc {
     pub key: Option<String>,
     /// By how much clocks may differ.
     pub leeway: Duration,
+    /// Tokens (`jti`) and users that are refused whatever they show.
+    pub revoked: BTreeSet<String>,
+    /// Tokens that were issued before are refused.
+    pub issued_after: Option<Timestamp>,
     /// Further certificate authorities, a PEM file.
     pub ca: Option<PathBuf>,
 }
@@ -101,6 +108,8 @@ impl Default for Oidc {
             takes_teamless: false,
             key: None,
             leeway: Duration::from_mins(1),
+            revoked: BTreeSet::new(),
+            issued_after: None,
             ca: None,
         }
     }
@@ -135,6 +144,8 @@ impl Oidc {
             takes_teamless: section.read("unknown_team", unknown_team).unwrap_or(false),
             key: section.read("key", value::text),
             leeway: section.read("leeway", leeway).unwrap_or(usual.leeway),
+            revoked: section.get("revoked").map(|field| revoked(&field)).unwrap_or_default(),
+            issued_after: section.read("issued_after", instant),
             ca: section.read("ca", value::text).map(|path| section.report.beside(&path)),
         }
     }
@@ -149,6 +160,11 @@ fn audience(field: &Field<'_>) -> Vec<String> {
     if fields.is_empty() {
         field.fail("must name at least one");
     }
+    fields.iter().filter_map(|field| field.read(value::text)).collect()
+}
+
+fn revoked(field: &Field<'_>) -> BTreeSet<String> {
+    let fields = field.list().unwrap_or_default();
     fields.iter().filter_map(|field| field.read(value::text)).collect()
 }
 

@@ -6,7 +6,8 @@ use super::reader::{Field, Section};
 use super::secret::{Literal, Secret};
 use super::value;
 
-pub(super) const KEYS: &[&str] = &["url", "journal", "retention", "shared", "replicas"];
+pub(super) const KEYS: &[&str] =
+    &["url", "journal", "retention", "shared", "shared_ca", "replicas"];
 
 /// Each is given its part of every limit, and parts of that size must still be of use.
 const MOST_REPLICAS: u64 = 1000;
@@ -20,6 +21,8 @@ pub struct Store {
     pub retention_days: Option<u64>,
     /// The Redis or Valkey in which replicas count together. Its address may hold a password.
     pub shared: Option<Secret>,
+    /// The authority of its certificate, in the place of the public ones.
+    pub shared_ca: Option<PathBuf>,
     /// How many gateways count together.
     pub replicas: u32,
 }
@@ -62,6 +65,7 @@ impl Store {
             // Days are whole: less than one is one.
             retention_days: retention.map(|retention| retention.as_secs().div_ceil(day)),
             shared: shared(section),
+            shared_ca: shared_ca(section),
             replicas: replicas(section),
         }
     }
@@ -70,7 +74,8 @@ impl Store {
 impl Default for Store {
     fn default() -> Self {
         let url = StoreUrl::default();
-        Self { url, journal: None, retention_days: None, shared: None, replicas: 1 }
+        let (journal, retention_days) = (None, None);
+        Self { url, journal, retention_days, shared: None, shared_ca: None, replicas: 1 }
     }
 }
 
@@ -94,6 +99,14 @@ fn shared(section: &Section<'_>) -> Option<Secret> {
         field.fail("is not a shared store; write \"redis://HOST:PORT/DATABASE\" or \"rediss://…\"");
     }
     known.then_some(url)
+}
+
+fn shared_ca(section: &Section<'_>) -> Option<PathBuf> {
+    let field = section.get("shared_ca")?;
+    if section.get("shared").is_none() {
+        field.fail("is whom to believe in `shared = \"rediss://HOST\"`, which is missing");
+    }
+    field.read(value::text).map(|path| section.report.beside(&path))
 }
 
 // === impl StoreUrl ===

@@ -9,7 +9,7 @@ use tokio::time::{sleep, sleep_until};
 use super::generations::{Ending, Fate};
 use super::reload::{Origin, Reloader, conflict};
 use super::trial::{Terms, Trial};
-use super::{Gateway, Past, Snapshot, keep};
+use super::{Past, Snapshot, keep};
 use crate::error::Error;
 use crate::net::tasks::Tasks;
 use crate::store::Audit;
@@ -31,12 +31,12 @@ impl Reloader {
         let live = gateway.snapshot();
         let mut noted = self.take_up(&snapshot, origin);
         noted.fate = Some(Fate { outcome: Ending::Trial, why: String::new() });
-        let candidate = gateway.adopt(snapshot);
+        let (candidate, doubt) = (gateway.adopt(snapshot), gateway.doubt());
         candidate.stand_beside(&live);
-        gateway.tasks.spawn(seed(Arc::clone(gateway), Arc::clone(&candidate)));
         let trial = Trial::new((candidate, live.generation), terms, (origin.by, origin.ephemeral));
         gateway.telemetry.metrics.canary_generation.set(trial.generation().cast_signed());
         gateway.trial.store(Some(Arc::clone(&trial)));
+        gateway.seed_later(Past::Before, doubt);
         let (generation, by, share) = (trial.generation(), origin.by, trial.terms.share);
         tracing::info!(generation, %by, share_permyriad = share, "a config is on trial");
         // Not one of those that the end of the process waits for.
@@ -120,8 +120,10 @@ impl Reloader {
             let ephemeral = self.write_promoted(trial);
             // Noted first: who sees it served is told why.
             self.note(trial, ephemeral, Fate { outcome: ending, why: why.clone() }).await;
+            let doubt = gateway.doubt();
             gateway.swap(Arc::clone(&trial.candidate));
             self.is_served(ephemeral);
+            gateway.seed_later(Past::Before, doubt);
         }
         gateway.trial.store(None);
         trial.news.notify_one();
@@ -134,9 +136,7 @@ impl Reloader {
         } else {
             tracing::info!(generation, outcome, %why, "the trial of a config is over");
         }
-        if promoted {
-            gateway.tasks.spawn(super::reload::seed(Arc::clone(gateway)));
-        } else {
+        if !promoted {
             self.note(trial, trial.ephemeral, Fate { outcome: ending, why }).await;
         }
     }
@@ -183,13 +183,4 @@ fn judge(trial: &Trial, is_over: bool) -> Option<(Ending, String)> {
     }
     let calls = trial.figures().0[0];
     Some((Ending::Promoted, format!("{calls} calls have tried it")))
-}
-
-/// Tells budgets that only the config on trial has of the past. What cannot be read now is read when
-/// it is promoted.
-async fn seed(gateway: Arc<Gateway>, candidate: Arc<Snapshot>) {
-    let accounts: Vec<_> = candidate.tabs.all().cloned().collect();
-    for account in &accounts {
-        let _ = gateway.seed_account(account, Past::Before).await;
-    }
 }

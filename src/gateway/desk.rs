@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use super::Gateway;
 use crate::access::account::{
     Account, Demand, Denial, Hold, Inquiry, Moment, Said, Why, Wish, attempt,
 };
-use crate::store::shared::{Shared, Told, Trouble};
+use crate::store::shared::{Recalled, Shared, Told, Trouble};
 
 /// A call that nobody can tell whether there is room for it waits so long.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -29,6 +29,9 @@ const BATCH: usize = 100;
 /// Between two attempts to connect, at first and at most.
 const RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// What looking into the ledger may take, for what those have used who do not say so themselves.
+/// Nothing is granted meanwhile.
+const RECALL: Duration = Duration::from_millis(1500);
 /// What the last words may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -180,10 +183,7 @@ impl Clerk {
     async fn connect(&mut self, desk: &Desk) -> bool {
         let connected = self.shared.connect().await.map_err(Trouble::Away);
         let announced = match connected {
-            Ok(()) => {
-                let said = self.all(Why::Announce);
-                self.say(said, true).await
-            }
+            Ok(is_new) => self.announce(is_new).await,
             Err(trouble) => Err(trouble),
         };
         match announced {
@@ -199,6 +199,43 @@ impl Clerk {
                 false
             }
         }
+    }
+
+    async fn announce(&mut self, is_new: bool) -> Result<(), Trouble> {
+        if is_new {
+            for batch in self.of_others().await.chunks(BATCH) {
+                self.shared.recall(batch).await?;
+            }
+        }
+        let said = self.all(Why::Announce);
+        self.say(said, true).await
+    }
+
+    /// What the ledger says that others have used, of all budgets here. They are heeded before it
+    /// where they are there; who is gone has no other voice.
+    async fn of_others(&self) -> Vec<Recalled> {
+        let (store, now) = (self.gateway.store(), Moment::now());
+        let deadline = now.steady + RECALL;
+        let accounts = self.gateway.snapshot().roster.accounts.all();
+        let named = |account: &Arc<Account>| {
+            let name = format!("{}:{}", account.scope.name(), account.name);
+            let budgets = account.shared_budgets(now).into_iter();
+            budgets.map(|budget| (name.clone(), budget)).collect::<Vec<_>>()
+        };
+        let mut all = Vec::new();
+        for (name, budget) in accounts.iter().flat_map(named) {
+            let window = (budget.from.into(), None);
+            let spent = timeout_at(deadline, store.spent_by_node(&name, budget.unit, window));
+            let Ok(Ok(spent)) = spent.await else {
+                tracing::warn!("the ledger does not tell what replicas have used that are gone");
+                break;
+            };
+            let others = spent.iter().filter(|spent| *spent.node != **store.node());
+            let others =
+                others.filter_map(|it| Some((&*it.node, it.at.try_into().ok()?, it.amount)));
+            all.extend(budget.recalled(others, now.wall));
+        }
+        all
     }
 
     fn lose(&self, desk: &Desk, trouble: &Trouble) {

@@ -2,8 +2,11 @@
 //! and what it says of the past is told to the accounts.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
 use super::call::Call;
@@ -14,6 +17,8 @@ use crate::store::{CallRow, Failure};
 
 /// How soon a store that cannot tell the past is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// So long calls wait until a budget knows its past, while the store answers.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What is asked of the past: all of it, or what was before a budget began to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,19 @@ pub enum Past {
     All,
     /// What was counted since stands in the budget already.
     Before,
+}
+
+/// Budgets come into force, or have, that may not know their past. Until this is dispelled each
+/// call looks whether one of its own does not; so whoever loses it lets nothing pass by that.
+#[derive(Debug)]
+#[must_use = "calls ask for the past of their budgets until it is dispelled"]
+pub struct Doubt(());
+
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    open: AtomicUsize,
+    /// Some have learned their past, or could not.
+    news: Notify,
 }
 
 // === impl Call ===
@@ -72,6 +90,18 @@ impl Call {
 // === impl Gateway ===
 
 impl Gateway {
+    /// To be taken before budgets come into force.
+    pub fn doubt(&self) -> Doubt {
+        self.doubts.open.fetch_add(1, Ordering::AcqRel);
+        Doubt(())
+    }
+
+    /// All of them know their past.
+    pub(super) fn dispel(&self, Doubt(()): Doubt) {
+        self.doubts.open.fetch_sub(1, Ordering::AcqRel);
+        self.doubts.news.notify_waiters();
+    }
+
     /// Tells each budget that began to count with this process what the ledger says was spent of it
     /// before.
     ///
@@ -79,19 +109,15 @@ impl Gateway {
     /// count, and everything else is served: a limit in money or tokens is never guessed, and
     /// nobody without one waits for a database.
     pub async fn seed(&self, past: Past) -> Result<(), Failure> {
-        let house = self.snapshot();
+        let (house, trial) = (self.snapshot(), self.trial());
+        let tried = trial.iter().flat_map(|trial| trial.candidate.tabs.all());
         let accounts: Vec<_> =
-            house.tabs.all().cloned().chain(house.roster.all_accounts()).collect();
+            house.tabs.all().chain(tried).cloned().chain(house.roster.all_accounts()).collect();
         // What ended just now, or before a start without the store, is only noted yet.
-        if accounts.iter().any(|account| !account.unseeded().is_empty())
-            && let Err(error) = self.store().flush().await
-        {
-            self.lacks_past.store(true, Ordering::Relaxed);
-            return Err(error);
+        if accounts.iter().any(|account| !account.unseeded().is_empty()) {
+            self.store().flush().await?;
         }
-        self.seed_accounts(&accounts, past).await?;
-        self.lacks_past.store(false, Ordering::Relaxed);
-        Ok(())
+        self.seed_accounts(&accounts, past).await
     }
 
     pub(super) async fn seed_accounts(
@@ -100,19 +126,23 @@ impl Gateway {
         past: Past,
     ) -> Result<(), Failure> {
         for account in accounts {
-            if let Err(error) = self.seed_account(account, past).await {
-                self.lacks_past.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
+            self.seed_account(account, past).await?;
         }
         Ok(())
     }
 
-    /// The same, until it succeeds or the gateway is about to end.
-    pub async fn seed_at_last(&self, past: Past) {
+    /// The same in a task of its own, which tries until it succeeds or the gateway is about to end.
+    pub fn seed_later(self: &Arc<Self>, past: Past, doubt: Doubt) {
+        let gateway = Arc::clone(self);
+        self.tasks.spawn(async move { gateway.seed_at_last(past, doubt).await });
+    }
+
+    async fn seed_at_last(&self, past: Past, doubt: Doubt) {
         let mut draining = self.draining.subscribe();
         let mut is_told = false;
         while let Err(error) = self.seed(past).await {
+            // Who waits for it looks whether the store is still there.
+            self.doubts.news.notify_waiters();
             if !std::mem::replace(&mut is_told, true) {
                 tracing::error!(%error, "budgets wait for what was spent before");
             }
@@ -121,6 +151,7 @@ impl Gateway {
                 _ = draining.wait_for(|is_draining| *is_draining) => return,
             }
         }
+        self.dispel(doubt);
         if is_told {
             tracing::info!("budgets know what was spent before");
         }
@@ -134,18 +165,29 @@ impl Gateway {
         metrics.ledger_pending.set(pending.unwrap_or(i64::MAX));
     }
 
-    /// Refuses what one of these would have to count and cannot, for it does not know its past.
-    pub(super) fn refuse_unseeded(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
+    /// Waits until each of these knows its past: none counts a call before. Refuses when the store
+    /// does not tell it in time.
+    pub(super) async fn await_past(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
         // Hardly ever more than this one look.
-        if !self.lacks_past.load(Ordering::Relaxed)
-            || accounts.iter().all(|account| account.unseeded().is_empty())
-        {
+        if self.doubts.open.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        let message = "The gateway cannot look up what was spent of a budget before.";
-        let mut error = Error::new(Kind::Overloaded, message);
-        error.retry_after = Some(AGAIN);
-        Err(error)
+        Box::pin(self.learn_past(accounts)).await
+    }
+
+    async fn learn_past(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut news = std::pin::pin!(self.doubts.news.notified());
+            // What is told from here on is heard.
+            news.as_mut().enable();
+            if accounts.iter().all(|account| account.unseeded().is_empty()) {
+                return Ok(());
+            }
+            if !self.store().is_up() || timeout_at(deadline, news).await.is_err() {
+                return Err(untold());
+            }
+        }
     }
 
     pub(super) async fn seed_account(
@@ -174,4 +216,11 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+fn untold() -> Error {
+    let message = "The gateway cannot look up what was spent of a budget before.";
+    let mut error = Error::new(Kind::Overloaded, message);
+    error.retry_after = Some(AGAIN);
+    error
 }

@@ -23,7 +23,7 @@ use crate::route::histogram::Histogram;
 /// answer of a model of which nobody knows how much it says at most.
 const USUAL_MOST: u64 = 4096;
 /// A question that is shorter is soon measured, without being read as one.
-pub(super) const LONG: usize = 8 * 1024;
+const LONG: usize = 8 * 1024;
 /// Bytes that make a token, where nobody looks at them: fewer than in nearly all texts.
 const BYTES: u64 = 2;
 /// How strings begin in what is not all text. A word too many costs a look at the question.
@@ -137,7 +137,8 @@ fn plain<'a>(call: &Call, question: &'a Question) -> Option<Measure<'a>> {
     })
 }
 
-/// A question by its bytes alone, where all of it is text, and what it says of its answer.
+/// A long question by its bytes alone, where all of it is text, and what it says of its answer. Of
+/// a short one the same is held always, so that an operator can tell how many calls a budget takes.
 pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>> {
     let envelope = &question.envelope;
     let output = match call.surface() {
@@ -147,7 +148,7 @@ pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>
         _ => return None,
     };
     let length = question.payload.len();
-    if MEDIA.iter().any(|mark| envelope.beginnings.may_bear(mark)) {
+    if length < LONG || MEDIA.iter().any(|mark| envelope.beginnings.may_bear(mark)) {
         return None;
     }
     let allowed = call.wishes().and_then(|wishes| wishes.max_output_tokens);

@@ -54,7 +54,6 @@ pub mod trial;
 mod upload;
 mod verdict;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -65,6 +64,7 @@ pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
 pub use self::body::Body;
 use self::desk::Desk;
 use self::drill::Drills;
+use self::ledger::Doubts;
 pub use self::ledger::Past;
 use self::measure::Lengths;
 use self::recording::Recorder;
@@ -102,8 +102,8 @@ pub struct Gateway {
     store: Store,
     /// What was made at run time and is in force here.
     directory: directory::Directory,
-    /// Some budgets do not know their past yet, for the store cannot be read.
-    lacks_past: AtomicBool,
+    /// Whether budgets may be in force that do not know their past yet.
+    doubts: Doubts,
     /// Where replicas count together.
     desk: OnceLock<Desk>,
     shelf: Shelf,
@@ -175,7 +175,7 @@ impl Gateway {
             live: ArcSwap::from_pointee(snapshot),
             tasks,
             store,
-            lacks_past: AtomicBool::new(false),
+            doubts: Doubts::default(),
             desk: OnceLock::new(),
             ending: watch::Sender::new(false),
             draining: watch::Sender::new(false),

@@ -119,7 +119,7 @@ pub(super) async fn look_again(
         // Whoever cannot call any more has used it all the same.
         Err(_) => call.record.key = Some(caller.key.as_str().into()),
     }
-    if till::impose(&mut call).is_err() {
+    if till::impose(&mut call).await.is_err() {
         return;
     }
     let question = Question::bare(&HeaderMap::new(), Relayed::object(relay, id.to_owned()));

@@ -363,9 +363,10 @@ impl Reloader {
     pub(super) async fn serve(&self, snapshot: Box<Snapshot>, origin: Origin<'_>) -> u64 {
         self.replace_trial(origin.by).await;
         let noted = self.take_up(&snapshot, origin);
+        let doubt = self.gateway.doubt();
         self.gateway.swap(self.gateway.adopt(snapshot));
         self.is_served(origin.ephemeral);
-        self.gateway.tasks.spawn(seed(Arc::clone(&self.gateway)));
+        self.gateway.seed_later(Past::Before, doubt);
         self.gateway.telemetry.metrics.config_reloads.with_label_values(&["accepted"]).inc();
         let (generation, hash) = (noted.generation, &noted.hash);
         tracing::info!(generation, %hash, by = origin.by, "a changed config is in force");
@@ -420,11 +421,6 @@ impl Reloader {
     }
 }
 
-/// Tells new budgets of the past.
-pub(super) async fn seed(gateway: Arc<Gateway>) {
-    gateway.seed_at_last(Past::Before).await;
-}
-
 /// What differs and cannot be changed while the process runs.
 fn at_next_start(current: &Config, next: &Config) -> Vec<&'static str> {
     let text = |config: &Config| {
@@ -443,7 +439,7 @@ fn at_next_start(current: &Config, next: &Config) -> Vec<&'static str> {
 /// Two configs are told apart by it if they share differently; it is shown to nobody.
 fn told_apart(config: &Config) -> String {
     let url = config.store.shared.as_ref().map_or("", |url| url.expose());
-    format!("{url} {}", config.store.replicas)
+    format!("{url} {:?} {}", config.store.shared_ca, config.store.replicas)
 }
 
 pub(super) fn told(problems: &[Problem]) -> Vec<String> {

@@ -12,7 +12,7 @@ use super::Gateway;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
-use super::measure::{LONG, SHORTER, costs, measure, rough};
+use super::measure::{SHORTER, costs, measure, rough};
 use super::snapshot::Target;
 use crate::access::account::{
     self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal, attempt,
@@ -29,10 +29,8 @@ const SOON: Duration = Duration::from_secs(1);
 /// An answer goes on for so long while the other replicas are asked for more.
 const A_MOMENT: Duration = Duration::from_millis(500);
 
-/// Room for so many calls is so much that it need not be known how long exactly one is. Of short
-/// ones there may be more at once, and what is held for them too much must not be missed.
+/// Room for so many calls is so much that it need not be known how long exactly one is.
 const AMPLE: u64 = 64;
-const AMPLE_FOR_SHORT: u64 = 1024;
 
 /// Limit, rest and reset; in OpenAI's spelling, and checked when this is compiled.
 static RATES: [[HeaderName; 3]; 2] = [
@@ -96,7 +94,7 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
-    call.gateway.refuse_unseeded(&accounts)?;
+    call.gateway.await_past(&accounts).await?;
     if !call.tabs().any(|tab| tab.measured) || !costs(call.surface()) {
         let demand = Demand { priced: true, ..Demand::default() };
         let held = obtain(&call.gateway, &accounts, demand).await;
@@ -156,10 +154,10 @@ pub(super) async fn hold_budget(call: &mut Call, demand: Demand) -> Result<(), E
 }
 
 /// Counts what was begun before, and may not be refused any more.
-pub(super) fn impose(call: &mut Call) -> Result<(), Error> {
+pub(super) async fn impose(call: &mut Call) -> Result<(), Error> {
     let accounts = call.accounts();
     if !accounts.is_empty() {
-        call.gateway.refuse_unseeded(&accounts)?;
+        call.gateway.await_past(&accounts).await?;
         call.begins(account::impose(&accounts, Moment::now()));
     }
     Ok(())
@@ -170,7 +168,7 @@ async fn hold_empty(call: &mut Call, priced: bool) -> Result<(), Error> {
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
-    call.gateway.refuse_unseeded(&accounts)?;
+    call.gateway.await_past(&accounts).await?;
     let demand = Demand { priced, ..Demand::default() };
     let held = obtain(&call.gateway, &accounts, demand).await;
     held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial))
@@ -181,8 +179,7 @@ async fn hold_empty(call: &mut Call, priced: bool) -> Result<(), Error> {
 fn hold_roughly(call: &mut Call, question: &Question, accounts: &[Arc<Account>]) -> bool {
     let Some(rough) = rough(call, question) else { return false };
     let ((demand, room), now) = (rough.dearest(call), Moment::now());
-    let ample = if question.payload.len() < LONG { AMPLE_FOR_SHORT } else { AMPLE };
-    if !account::is_ample(accounts, demand, ample, now) {
+    if !account::is_ample(accounts, demand, AMPLE, now) {
         return false;
     }
     let Ok(hold) = attempt(accounts, demand, now, Inquiry::default()) else { return false };

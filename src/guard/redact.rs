@@ -1,45 +1,49 @@
 //! Takes out of texts what is personal or secret, for places where nothing is ever put back.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use super::arguments::Arguments;
 use super::filter::Filter;
-use super::sieve::{Sieve, Sift, Sink};
+use super::scan::Scan;
+use super::sieve::Sieve;
 use super::vault::Vault;
 use super::verdict::Blocked;
-use super::{pii, secrets};
-use crate::config::PII_KINDS;
+use super::{Engine, Guard, Replace, pii, secrets};
+use crate::config::{Action, Mode, OnError, PII_KINDS, Stage};
 
-/// All that the guards `pii` and `secrets` look for. Made when it is first needed.
-static SIEVE: LazyLock<Option<Sieve>> = LazyLock::new(|| {
+/// Masks all that the guards `pii` and `secrets` look for. Made when it is first needed.
+static GUARD: LazyLock<Option<Arc<Guard>>> = LazyLock::new(|| {
     let kinds: Vec<String> = PII_KINDS.iter().map(|&kind| kind.to_owned()).collect();
     let rules = pii::rules(&kinds).into_iter().chain(secrets::rules());
-    Sieve::new(rules.collect()).ok()
+    let sieve = Sieve::new(rules.collect()).ok()?;
+    Some(Arc::new(Guard {
+        name: "redact".to_owned(),
+        action: Action::Mask,
+        mode: Mode::Blocking,
+        on_error: OnError::Block,
+        timeout: Duration::ZERO,
+        dry_run: false,
+        restore: false,
+        stages: vec![Stage::Output],
+        engine: Engine::Sieve(sieve, Replace::Placeholder),
+    }))
 });
 
 /// The texts of one call: the same value gets the same placeholder in all of them.
 #[derive(Default)]
-pub struct Redactor(Vault);
-
-struct Redacting<'a> {
-    vault: &'a Vault,
-    sift: Sift,
-}
-
-struct Covering<'a> {
-    vault: &'a Vault,
-    out: &'a mut String,
-}
+pub struct Redactor(Arc<Vault>);
 
 // === impl Redactor ===
 
 impl Redactor {
     /// The text, or of JSON its strings and numbers, with `[EMAIL_1]` and the like in it.
     pub fn redact(&self, text: &str) -> String {
-        let inner = Redacting { vault: &self.0, sift: Sift::default() };
+        // Without its rules, which does not happen, nothing passes.
+        let Some(guard) = &*GUARD else { return String::new() };
+        let scan = Scan::new(std::slice::from_ref(guard), Stage::Output, Arc::clone(&self.0));
         let is_json = text.trim_start().starts_with(['{', '[', '"']);
-        let redacted =
-            if is_json { whole(Arguments::new(inner), text) } else { whole(inner, text) };
+        let redacted = if is_json { whole(Arguments::new(scan), text) } else { whole(scan, text) };
         // Nobody blocks here; better nothing than what was not looked at.
         redacted.unwrap_or_default()
     }
@@ -50,41 +54,6 @@ fn whole(mut filter: impl Filter, text: &str) -> Result<String, Blocked> {
     filter.feed(text, &mut out)?;
     filter.finish(&mut out)?;
     Ok(out)
-}
-
-impl Redacting<'_> {
-    fn run(&mut self, piece: Option<&str>, out: &mut String) {
-        // Without its rules, which does not happen, nothing passes.
-        let Some(sieve) = &*SIEVE else { return };
-        let mut sink = Covering { vault: self.vault, out };
-        match piece {
-            Some(piece) => self.sift.feed(sieve, piece, &mut sink),
-            None => self.sift.finish(sieve, &mut sink),
-        };
-    }
-}
-
-impl Filter for Redacting<'_> {
-    fn feed(&mut self, piece: &str, out: &mut String) -> Result<(), Blocked> {
-        self.run(Some(piece), out);
-        Ok(())
-    }
-
-    fn finish(&mut self, out: &mut String) -> Result<(), Blocked> {
-        self.run(None, out);
-        Ok(())
-    }
-}
-
-impl Sink for Covering<'_> {
-    fn pass(&mut self, text: &str) {
-        self.out.push_str(text);
-    }
-
-    fn found(&mut self, label: &str, value: &str) -> bool {
-        self.out.push_str(&self.vault.placeholder(label, value, false));
-        true
-    }
 }
 
 #[cfg(test)]

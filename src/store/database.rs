@@ -75,6 +75,9 @@ pub(super) enum Fault {
     Sqlite(#[from] rusqlite::Error),
     #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
+    /// In words that are not all the server's.
+    #[error("{told}")]
+    Refused { code: Box<str>, told: String },
     #[error("the database does not answer")]
     Silent,
     #[error("column {0} holds something else")]
@@ -537,6 +540,7 @@ impl Fault {
                 Some(told) => is_leaving(told.code().code()),
                 None => error.is_closed() || Self::is_io(error),
             },
+            Self::Refused { code, .. } => is_leaving(code),
             Self::Silent => true,
             Self::Unsure(fault) => fault.is_gone(),
             Self::Sqlite(_) | Self::Odd(_) => false,
@@ -573,7 +577,7 @@ impl From<Fault> for Failure {
 
 impl Fault {
     /// With its causes, which Postgres' errors do not tell by themselves. None repeats the address.
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {

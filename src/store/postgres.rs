@@ -76,7 +76,21 @@ impl Address {
     /// A connection, and what must be driven for it.
     pub(super) async fn open(&self) -> Result<(Client, Connection<Socket, secure::Stream>), Fault> {
         let opened = tokio::time::timeout(CONNECT, self.config.connect(self.secure.clone())).await;
-        Ok(opened.map_err(|_| Fault::Silent)??)
+        opened.map_err(|_| Fault::Silent)?.map_err(|error| self.hush(error))
+    }
+
+    /// A server that refuses us may repeat what it was shown.
+    fn hush(&self, error: tokio_postgres::Error) -> Fault {
+        let code = error.code().map(|code| code.code().into());
+        let password = self.config.get_password().and_then(|it| str::from_utf8(it).ok());
+        let (fault, password) = (Fault::from(error), password.unwrap_or_default());
+        let told = fault.told();
+        match code {
+            Some(code) if !password.is_empty() && told.contains(password) => {
+                Fault::Refused { code, told: told.replace(password, "***") }
+            }
+            _ => fault,
+        }
     }
 
     /// Calls `ring` whenever somebody notifies this channel, until the connection is gone.

@@ -1,6 +1,7 @@
 //! Guards hold for every call: whatever the door, streamed or not, however the stream was cut.
 
 mod asking;
+mod ends;
 mod injection;
 mod masks;
 mod streams;

@@ -8,6 +8,7 @@ mod edges;
 mod endings;
 mod ends;
 mod panic;
+mod peers;
 mod restarts;
 
 use std::collections::BTreeMap;

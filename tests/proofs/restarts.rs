@@ -1,5 +1,6 @@
 //! What was spent stays spent, however the process ends and whenever a budget is written.
 
+use futures_util::future::join_all;
 use http::Method;
 use serde_json::json;
 use tokio::time::Instant;
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 use super::apis::Api;
 use super::{budget, key, ledger, settled, store, sums};
 use crate::support::client::{self, Opened};
+use crate::support::database::Schema;
 use crate::support::gateway::{Gateway, provider};
 use crate::support::upstream::Request;
 use crate::support::{Script, Upstream, until};
@@ -166,4 +168,63 @@ async fn what_a_killed_process_had_under_way_is_in_the_ledger_by_estimate_and_no
         let whole = rows.iter().filter(|row| row.outcome == "ok" && row.counted == USED).count();
         assert_eq!((whole, rows.len()), (ended, ended + 3 * turn));
     }
+}
+
+async fn status(gateway: &Gateway, name: &str) -> u16 {
+    let (path, body) = Api::Chat.question("up/m", "Hi", false);
+    client::post(gateway.address, &path, &format!("sk-{name}"), body.to_string()).await.status
+}
+
+#[tokio::test]
+async fn no_call_passes_by_a_new_budget_before_it_knows_what_was_spent() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::answering(answer).await;
+    let base = [store(folder.path()), provider("up", &upstream)].concat();
+    let limit = |used: u64| format!("budget = [{{ tokens = {used}, window = \"none\" }}]");
+    let gateway = Gateway::start("", &(base.clone() + &key("ci", ""))).await;
+    for turn in 1..=5 {
+        ask(&gateway, "ci").await;
+        let answered = || ledger(folder.path()).iter().filter(|row| row.outcome == "ok").count();
+        until("all that ended is noted", || answered() as u64 == turn).await;
+        // What was spent is all there is.
+        let written = base.clone() + &key("ci", &limit(turn * USED));
+        assert_eq!(gateway.reload(&written).await.status, 200);
+        let calls = (0..10).map(|_| status(&gateway, "ci"));
+        assert_eq!(join_all(calls).await, [429; 10]);
+        assert_eq!(gateway.reload(&(base.clone() + &key("ci", ""))).await.status, 200);
+    }
+    assert_eq!(upstream.requests().len(), 5);
+}
+
+#[tokio::test]
+async fn while_the_ledger_does_not_tell_it_a_new_budget_holds_calls_back_and_others_go_on() {
+    let Some(mut schema) = Schema::new("past").await else { return };
+    let upstream = Upstream::answering(answer).await;
+    let (url, journal) = (schema.url(None), schema.journal("past"));
+    let store = format!("[store]\nurl = \"{url}\"\njournal = \"{}\"\n", journal.display());
+    let base = [store, provider("up", &upstream), key("free", "")].concat();
+    let gateway = Gateway::start("", &(base.clone() + &key("ci", ""))).await;
+    ask(&gateway, "ci").await;
+    let spent = "SELECT count(*) FROM {schema}.calls WHERE outcome = 'ok'";
+    let begin = Instant::now();
+    while schema.number(spent).await == 0 {
+        assert!(begin.elapsed() < crate::support::PATIENCE, "the journal is not taken in");
+    }
+    let client = schema.client().await;
+    let lock = format!("BEGIN; LOCK TABLE {}.spent IN ACCESS EXCLUSIVE MODE", schema.name);
+    client.batch_execute(&lock).await.unwrap();
+    let limited = key("ci", &format!("budget = [{{ tokens = {USED}, window = \"none\" }}]"));
+    assert_eq!(gateway.reload(&(base + &limited)).await.status, 200);
+    assert_eq!(status(&gateway, "ci").await, 503);
+    assert_eq!(status(&gateway, "free").await, 200);
+    client.batch_execute("COMMIT").await.unwrap();
+    let begin = Instant::now();
+    let told = loop {
+        let told = status(&gateway, "ci").await;
+        if told != 503 {
+            break told;
+        }
+        assert!(begin.elapsed() < crate::support::PATIENCE, "the past is never known");
+    };
+    assert_eq!((told, upstream.requests().len()), (429, 2));
 }

@@ -9,6 +9,7 @@
 mod headers;
 mod hold;
 mod purse;
+mod recall;
 mod refusal;
 mod registry;
 mod share;
@@ -20,6 +21,7 @@ mod window;
 
 pub use headers::{Rate, rates};
 pub use hold::{Demand, Hold, attempt, impose, reserve};
+pub use recall::SharedBudget;
 pub use refusal::{Denial, Dimension, Refusal};
 pub use registry::Accounts;
 pub use share::{Inquiry, Why};

@@ -150,14 +150,19 @@ impl Purse {
 
     /// From when to when the past is to be added up, if that has not been done.
     pub(super) fn unseeded(&self) -> Option<(Timestamp, Timestamp)> {
-        let from = match (&self.spent, &self.budget.window) {
+        let from = self.begins(self.since);
+        (!self.seeded && from < self.since).then_some((from, self.since))
+    }
+
+    /// From when on what was spent counts, if it is then.
+    pub(super) fn begins(&self, now: Timestamp) -> Timestamp {
+        match (&self.spent, &self.budget.window) {
             (Spent::In(frame, _), _) => frame.start,
             (Spent::Rolling(_), Window::Rolling(period)) => {
-                self.since.checked_sub(*period).unwrap_or(Timestamp::MIN)
+                now.checked_sub(*period).unwrap_or(Timestamp::MIN)
             }
             (Spent::Rolling(_), _) => Timestamp::MIN,
-        };
-        (!self.seeded && from < self.since).then_some((from, self.since))
+        }
     }
 
     /// Adds what was spent before this counter began. Done once: a second time changes nothing.

@@ -45,7 +45,7 @@ pub struct Said {
 
 /// One limit of an account: by its span in seconds, or by what makes it that budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Places,
     Requests(u64),
     Tokens(u64),
@@ -282,7 +282,7 @@ fn window_name(window: &Window) -> String {
 // === impl Kind ===
 
 impl Kind {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Places => "concurrency".to_owned(),
             Self::Requests(seconds) => format!("requests/{seconds}"),

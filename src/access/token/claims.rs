@@ -41,7 +41,23 @@ pub(super) fn check(claims: &Claims, oidc: &Oidc, now: Duration) -> Result<Durat
     {
         return Err(invalid("This token is not good yet."));
     }
+    let name = |claim| find(claims, claim).and_then(Value::as_str);
+    let is_revoked = |name: Option<&str>| name.is_some_and(|name| oidc.revoked.contains(name));
+    if is_revoked(name("jti")) || is_revoked(name(&oidc.user)) || is_early(claims, oidc) {
+        return Err(revoked());
+    }
     Ok(end)
+}
+
+/// Whether it is older than tokens may be, or does not say how old it is.
+fn is_early(claims: &Claims, oidc: &Oidc) -> bool {
+    let Some(after) = oidc.issued_after else { return false };
+    let after = Duration::from_secs(u64::try_from(after.as_second()).unwrap_or_default());
+    claims.get("iat").and_then(time).is_none_or(|issued| issued < after)
+}
+
+pub(super) fn revoked() -> Error {
+    Error::new(Kind::KeyRevoked, "This token was revoked.")
 }
 
 /// Whom the claims name. `is_team`: whether there is a team of that name.
@@ -165,6 +181,22 @@ mod tests {
         ] {
             assert_eq!(checked(&odd), Err(Kind::InvalidKey), "{odd}");
         }
+    }
+
+    #[test]
+    fn a_token_is_refused_when_it_or_its_user_or_its_age_is_revoked() {
+        let revokes = |name: &str| Oidc { revoked: [name.to_owned()].into(), ..oidc() };
+        let since =
+            |second| Oidc { issued_after: jiff::Timestamp::from_second(second).ok(), ..oidc() };
+        let shown = claims(&json!({"jti": "t-1", "iat": 1_799_999_000}));
+        let kind = |oidc: &Oidc, claims| check(claims, oidc, NOW).map_err(|error| error.kind);
+        for refusing in [revokes("t-1"), revokes("ann"), since(1_799_999_001)] {
+            assert_eq!(kind(&refusing, &shown), Err(Kind::KeyRevoked), "{refusing:?}");
+        }
+        for taking in [revokes("t-2"), since(1_799_999_000)] {
+            assert!(kind(&taking, &shown).is_ok(), "{taking:?}");
+        }
+        assert_eq!(kind(&since(1), &claims(&json!({}))), Err(Kind::KeyRevoked), "of no known age");
     }
 
     #[test]

@@ -169,6 +169,9 @@ impl Tokens {
             let message = "The issuer of the token is not known to the gateway any more.";
             return Some(Err(Error::new(error::Kind::KeyRevoked, message)));
         };
+        if issuer.oidc.revoked.contains(user) {
+            return Some(Err(claims::revoked()));
+        }
         let world = roster.world();
         let team = known.team.clone().filter(|team| world.has(Kind::Team, team));
         let identity = Identity { user: user.to_owned(), team, role: known.role() };

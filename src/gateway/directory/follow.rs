@@ -22,18 +22,27 @@ impl Gateway {
     /// Takes over all that is stored. Budgets are not told yet what was spent of them before.
     pub async fn load_directory(&self) -> Result<(), Failure> {
         let mut known = self.directory.known.lock().await;
-        self.catch_up(&mut known).await.map(|_| ())
+        self.catch_up(&mut known).await?;
+        // They are, before the first call.
+        self.dispel_all(&mut known);
+        Ok(())
     }
 
     /// Takes over what was changed since.
     pub async fn follow_directory(&self) -> Result<(), Failure> {
         let mut known = self.directory.known.lock().await;
-        let to_seed = self.catch_up(&mut known).await?;
+        let caught_up = self.catch_up(&mut known).await;
+        // Some of it may have been taken over.
+        known.lacks_past |= caught_up.is_err() && known.doubt.is_some();
+        let to_seed = caught_up?;
         if known.lacks_past {
             self.seed(Past::Before).await?;
             known.lacks_past = false;
         }
-        self.seed_accounts(&to_seed, Past::Before).await.inspect_err(|_| known.lacks_past = true)
+        let seeded = self.seed_accounts(&to_seed, Past::Before).await;
+        known.lacks_past = seeded.is_err();
+        self.dispel_all(&mut known);
+        seeded
     }
 
     /// Takes over, all its life, what other processes change; and keeps a copy of it all beside the
@@ -99,10 +108,24 @@ impl Gateway {
             known.lacks_past = true;
             tracing::error!(%error, "what was changed is not all in force yet");
         }
+        self.dispel_all(known);
     }
 
-    /// The accounts that may have spent something that they do not know of.
+    /// Unless something that was changed lacks its past.
+    fn dispel_all(&self, known: &mut Known) {
+        if !known.lacks_past
+            && let Some(doubt) = known.doubt.take()
+        {
+            self.dispel(doubt);
+        }
+    }
+
+    /// The accounts that may have spent something that they do not know of. Until they do, calls
+    /// wait for it.
     fn take_over(&self, known: &mut Known, news: News) -> Vec<Arc<Account>> {
+        if !news.entries.is_empty() {
+            known.doubt.get_or_insert_with(|| self.doubt());
+        }
         let roster = Arc::clone(&self.snapshot().roster);
         let records = news.entries.into_iter().filter_map(|row| known.record(row));
         let to_seed = roster.take(records.collect());

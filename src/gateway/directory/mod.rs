@@ -17,6 +17,7 @@ use serde_json::Value as Json;
 
 use crate::access::account::Scope;
 use crate::config::{self, Role, Secret, Unit};
+use crate::gateway::ledger::Doubt;
 
 pub use crate::config::entry::Kind;
 
@@ -137,6 +138,8 @@ struct Known {
     spenders: Option<HashSet<String>>,
     /// Budgets that were changed could not be told what was spent of them before.
     lacks_past: bool,
+    /// Or are not yet.
+    doubt: Option<Doubt>,
 }
 
 // === impl Actor ===

@@ -8,14 +8,15 @@ mod turns;
 mod values;
 mod wire;
 
+use std::path::Path;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use redis::{AsyncConnectionConfig, Client, RedisError, Script, TlsCertificates};
 
 pub use turns::{Turn, Turns};
 pub use values::Values;
-pub use wire::{Claim, Told, Used};
+pub use wire::{Claim, Recalled, Told, Used};
 
 use super::Failure;
 use crate::canon::CallId;
@@ -36,12 +37,18 @@ const HEALTH: &str = "switchpoint/health";
 /// Limits stand below it.
 pub const LIMITS: &str = "switchpoint/limit/";
 
+/// Where the shared store is, and by whose word it is believed to be that.
+#[derive(Clone)]
+pub struct Address(Client);
+
 /// The handle to the shared store. It connects when it is told to.
 pub struct Shared {
     client: Client,
     node: String,
     replicas: u32,
     link: Option<Link>,
+    /// That it counted in last.
+    epoch: Option<String>,
     scripts: Scripts,
 }
 
@@ -54,6 +61,7 @@ struct Scripts {
     hello: Script,
     claim: Script,
     exchange: Script,
+    recall: Script,
 }
 
 /// Why a question has no answer.
@@ -74,31 +82,48 @@ pub struct News {
     pub hints: Vec<(Duration, String)>,
 }
 
+// === impl Address ===
+
+impl Address {
+    /// Connects to nobody. With an authority in the PEM file `ca`, that one is believed and no
+    /// other. The address may hold a password and is in no error.
+    pub fn read(url: &str, ca: Option<&Path>) -> Result<Self, Failure> {
+        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
+        let Some(path) = ca else { return Client::open(url).map(Self).map_err(wrong) };
+        let pem = std::fs::read(path)
+            .map_err(|error| Failure::new(format!("shared_ca: {}: {error}", path.display())))?;
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+        let unusable = |_| Failure::new(format!("shared_ca: {}: no authority", path.display()));
+        Client::build_with_tls(url, certificates).map(Self).map_err(unusable)
+    }
+}
+
 // === impl Shared ===
 
 impl Shared {
-    /// Looks at the address only. It may hold a password and is in no error.
-    pub fn open(url: &str, node: String, replicas: u32) -> Result<Self, Failure> {
-        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
-        Ok(Self {
-            client: Client::open(url).map_err(wrong)?,
+    pub fn open(address: Address, node: String, replicas: u32) -> Self {
+        Self {
+            client: address.0,
             node,
             replicas,
             link: None,
+            epoch: None,
             scripts: Scripts {
                 hello: Script::new(include_str!("hello.lua")),
                 claim: Script::new(include_str!("claim.lua")),
                 exchange: Script::new(include_str!("exchange.lua")),
+                recall: Script::new(include_str!("recall.lua")),
             },
-        })
+        }
     }
 
     pub fn is_connected(&self) -> bool {
         self.link.is_some()
     }
 
-    /// Connects anew. Everything is to be announced then.
-    pub async fn connect(&mut self) -> Result<(), Failure> {
+    /// Connects anew. Everything is to be announced then. Whether the server may also have
+    /// forgotten what those have used who are not there to announce it.
+    pub async fn connect(&mut self) -> Result<bool, Failure> {
         self.link = None;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT))
@@ -110,9 +135,29 @@ impl Shared {
         let run = server.lines().find_map(|line| line.trim().strip_prefix("run_id:"));
         let mut hello = self.scripts.hello.key(EPOCH);
         hello.key(NODES).key(RUN).arg(run.unwrap_or_default()).arg(CallId::new().simple());
-        let epoch = hello.invoke_async(&mut connection).await.map_err(failure)?;
+        let epoch: String = hello.invoke_async(&mut connection).await.map_err(failure)?;
+        let is_new = self.epoch.as_ref() != Some(&epoch);
+        self.epoch = Some(epoch.clone());
         self.link = Some(Link { connection, epoch });
-        Ok(())
+        Ok(is_new)
+    }
+
+    /// Writes what these have used, unless they have said it themselves.
+    pub async fn recall(&mut self, recalled: &[Recalled]) -> Result<(), Trouble> {
+        let Some(link) = &mut self.link else { return Err(Trouble::gone()) };
+        let mut call = self.scripts.recall.key(EPOCH);
+        call.arg(&link.epoch);
+        for one in recalled {
+            one.write(&mut call);
+        }
+        match call.invoke_async::<u8>(&mut link.connection).await {
+            Ok(0) => {
+                self.link = None;
+                Err(Trouble::Forgotten)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.lost(error)),
+        }
     }
 
     /// Writes these claims and hears what is granted of each. `last`: everything is announced

@@ -8,8 +8,7 @@ use redis::{AsyncConnectionConfig, Client, RedisError, Script};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{CONNECT, PATIENCE, failure};
-use crate::store::Failure;
+use super::{Address, CONNECT, PATIENCE, failure};
 
 /// Parts of a span in which turns are counted together.
 const PARTS: u64 = 60;
@@ -45,12 +44,9 @@ pub struct Turn {
 // === impl Turns ===
 
 impl Turns {
-    /// Looks at the address only. It may hold a password and is in no error.
-    pub fn open(url: &str, replicas: u32) -> Result<Self, Failure> {
-        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
-        let client = Client::open(url).map_err(wrong)?;
+    pub fn open(address: Address, replicas: u32) -> Self {
         let script = Script::new(include_str!("turns.lua"));
-        Ok(Self { client, script, replicas: replicas.max(1), link: Mutex::default() })
+        Self { client: address.0, script, replicas: replicas.max(1), link: Mutex::default() }
     }
 
     /// Among so many a limit is parted while they cannot ask.

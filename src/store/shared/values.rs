@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError};
 use tokio::time::Instant;
 
-use super::failure;
+use super::{Address, failure};
 use crate::store::Failure;
 
 /// What a question may take: an answer that comes later is of little use.
@@ -34,10 +34,8 @@ struct Link {
 // === impl Values ===
 
 impl Values {
-    /// Looks at the address only. It may hold a password and is in no error.
-    pub fn open(url: &str) -> Result<Self, Failure> {
-        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
-        Ok(Self { client: Client::open(url).map_err(wrong)?, link: Mutex::default() })
+    pub fn open(address: Address) -> Self {
+        Self { client: address.0, link: Mutex::default() }
     }
 
     pub async fn get(&self, name: &str) -> Result<Option<Vec<u8>>, Failure> {

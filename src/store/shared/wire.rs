@@ -34,6 +34,16 @@ pub enum Used {
     Rolling(Vec<(Duration, u64)>),
 }
 
+/// What a node that does not say so itself has used of one limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recalled {
+    pub node: String,
+    pub key: String,
+    pub window: i64,
+    pub used: Used,
+    pub life: Option<Duration>,
+}
+
 /// What is known of one limit after a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
@@ -56,18 +66,8 @@ const WORDS: usize = 7;
 
 impl Claim {
     pub(super) fn write(&self, call: &mut ScriptInvocation<'_>) {
-        let used = match &self.used {
-            Used::In(amount) => amount.to_string(),
-            Used::Rolling(parts) => {
-                // Up to the next millisecond, so that nothing leaves early.
-                let millis = |left: &Duration| left.as_nanos().div_ceil(1_000_000);
-                let words = parts.iter().map(|(left, amount)| format!("{}:{amount}", millis(left)));
-                format!("r{}", words.collect::<Vec<_>>().join(","))
-            }
-        };
-        let life = self.life.map_or(0, |life| life.as_millis().max(1));
-        call.key(&self.key).arg(self.limit).arg(self.window).arg(used);
-        call.arg(self.held).arg(self.slack).arg(self.need).arg(self.ask).arg(life);
+        call.key(&self.key).arg(self.limit).arg(self.window).arg(self.used.spelled());
+        call.arg(self.held).arg(self.slack).arg(self.need).arg(self.ask).arg(millis(self.life));
     }
 
     fn told(&self, open: bool, words: &[String]) -> Option<Told> {
@@ -87,9 +87,35 @@ impl Claim {
     }
 }
 
+// === impl Recalled ===
+
+impl Recalled {
+    pub(super) fn write(&self, call: &mut ScriptInvocation<'_>) {
+        call.key(&self.key).arg(&self.node).arg(self.window).arg(self.used.spelled());
+        call.arg(millis(self.life));
+    }
+}
+
+/// As scripts take it: 0 for ever.
+fn millis(life: Option<Duration>) -> u128 {
+    life.map_or(0, |life| life.as_millis().max(1))
+}
+
 // === impl Used ===
 
 impl Used {
+    fn spelled(&self) -> String {
+        match self {
+            Self::In(amount) => amount.to_string(),
+            Self::Rolling(parts) => {
+                // Up to the next millisecond, so that nothing leaves early.
+                let millis = |left: &Duration| left.as_nanos().div_ceil(1_000_000);
+                let words = parts.iter().map(|(left, amount)| format!("{}:{amount}", millis(left)));
+                format!("r{}", words.collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+
     pub fn sum(&self) -> u64 {
         match self {
             Self::In(amount) => *amount,
