@@ -495,3 +495,24 @@ async fn an_answer_for_whose_full_length_there_is_no_room_is_given_what_there_is
     let answer = client::post(gateway.address, CHAT, "sk-ci", open_ended(false)).await;
     assert_eq!(code(&answer), refused(429, "budget_exceeded"));
 }
+
+#[tokio::test]
+async fn pictures_that_nobody_counts_are_held_and_settled_by_estimate() {
+    let pictures = r#"{"created":1,"data":[{"url":"a"},{"url":"b"}]}"#;
+    let upstream = Upstream::answering(move |_| Script::json(200, pictures)).await;
+    let keys = key("poor", "budget = [{ tokens = 3_000, window = \"1d\" }]");
+    let gateway = Gateway::before(&upstream, &keys).await;
+    let ask = async |n: u32| {
+        let body = format!(r#"{{"model":"up/m","prompt":"a cat","n":{n}}}"#);
+        client::post(gateway.address, "/v1/images/generations", "sk-poor", body).await
+    };
+    assert_eq!(code(&ask(3).await), refused(429, "budget_exceeded"));
+    assert!(upstream.requests().is_empty());
+    assert_eq!(ask(2).await.status, 200);
+    let records = gateway.recorded(2).await;
+    let settled = records.iter().find(|record| record["outcome"] == "ok").unwrap();
+    assert_eq!(settled["usage_source"], "estimated");
+    assert_eq!(settled["output_tokens"], 2112);
+    // What is left is less than another picture.
+    assert_eq!(ask(1).await.status, 429);
+}

@@ -13,6 +13,7 @@ mod cache;
 mod config_ops;
 mod doors;
 mod drain;
+mod dropped;
 mod embeddings;
 mod fallback;
 mod faults;

@@ -12,11 +12,15 @@ use crate::support::{Gateway, Script, Upstream};
 const OTHER_KEY: &str = "sk-other";
 const FILE: &str = r#"{"id":"file-1","object":"file","purpose":"user_data"}"#;
 const FORM: &str = "--b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\
-    {}\n\r\n--b1--\r\n";
+    {\"custom_id\":\"a\",\"body\":{\"model\":\"m-1\",\"max_tokens\":9}}\n\r\n--b1--\r\n";
 const OTHER: &str = "[keys.other]\nsecret = \"sk-other\"\n\n";
 
 async fn upload(gateway: &Gateway, path: &str) {
-    let mut request = client::request(Method::POST, path, KEY, Bytes::from_static(FORM.as_bytes()));
+    upload_as(gateway, path, KEY, FORM.to_owned()).await;
+}
+
+async fn upload_as(gateway: &Gateway, path: &str, key: &str, form: String) {
+    let mut request = client::request(Method::POST, path, key, form.into());
     let form = HeaderValue::from_static("multipart/form-data; boundary=b1");
     request.headers_mut().insert("content-type", form);
     assert_eq!(client::open(gateway.address, request).await.whole().await.status, 200);
@@ -244,5 +248,126 @@ async fn a_batch_that_does_not_is_counted_by_its_answers_when_all_of_them_have_p
         let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
         assert_eq!(get(&gateway, path).await.text(), content);
         assert_counted(&gateway.recorded(1).await, 0);
+    }
+}
+
+/// A form with these lines, and the purpose behind them.
+fn lines(lines: &[&str]) -> String {
+    let head = "--b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n";
+    let tail =
+        "\r\n--b1\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b1--\r\n";
+    [head, &lines.join("\n"), tail].concat()
+}
+
+fn line(body: &Value) -> String {
+    json!({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body})
+        .to_string()
+}
+
+async fn begin(gateway: &Gateway, key: &str, body: &Value) -> Answer {
+    upload_as(
+        gateway,
+        "/v1/files",
+        key,
+        lines(&[&line(&json!({"model": "m-1", "max_tokens": 1})), &line(body)]),
+    )
+    .await;
+    post(gateway.address, "/v1/batches", key, r#"{"input_file_id":"file-1"}"#).await
+}
+
+#[tokio::test]
+async fn every_line_of_a_batch_may_ask_only_what_its_key_may() {
+    let upstream = Upstream::start([
+        ("/v1/files", vec![Script::json(200, FILE)]),
+        ("/v1/batches", vec![batch("validating", "")]),
+    ])
+    .await;
+    let priced = "[models.\"up/m-1\"]\nprice = { input = 1.0, output = 1.0 }\n\n";
+    let keys = "[keys.narrow]\nsecret = \"sk-narrow\"\nroutes = [\"up/files\", \"up/batches\", \"up/m-1\"]\n\n\
+        [keys.poor]\nsecret = \"sk-poor\"\nbudget = [{ tokens = 1_000, window = \"1d\" }]\n\n\
+        [keys.rich]\nsecret = \"sk-rich\"\nbudget = [{ usd = 1.0, window = \"1d\" }]\n\n";
+    let gateway = Gateway::before(&upstream, &[priced, keys, OTHER].concat()).await;
+    let small = json!({"model": "m-1", "max_tokens": 9});
+    let file = json!({"model": "m-1", "messages": [{"role": "user", "content": [
+        {"type": "file", "file": {"file_id": "file-9"}}]}]});
+    for (key, body, expected, word) in [
+        ("sk-narrow", json!({"model": "m-2"}), (403, "not_allowed"), "`up/m-2`"),
+        ("sk-narrow", json!({"model": "fast"}), (403, "not_allowed"), "`up/fast`"),
+        (KEY, json!({}), (400, "invalid_request"), "Line 2"),
+        (
+            KEY,
+            json!({"model": "m-1", "previous_response_id": "resp_1"}),
+            (400, "invalid_request"),
+            "Line 2",
+        ),
+        (KEY, file, (404, "invalid_request"), "`file-9`"),
+        (
+            "sk-poor",
+            json!({"model": "m-1", "max_tokens": 900, "n": 2}),
+            (429, "budget_exceeded"),
+            "budget",
+        ),
+        ("sk-poor", json!({"model": "m-1"}), (429, "budget_exceeded"), "budget"),
+        ("sk-rich", json!({"model": "m-2", "max_tokens": 9}), (400, "unpriced_model"), "price"),
+    ] {
+        let asked = upstream.requests().len();
+        let answer = begin(&gateway, key, &body).await;
+        let told = (answer.status, answer.header("x-switchpoint-error").unwrap_or_default());
+        assert_eq!(told.0, expected.0, "{key} {body}: {answer:?}");
+        assert!(expected.0 == 404 || told.1 == expected.1, "{key} {body}: {answer:?}");
+        assert!(answer.text().contains(word), "{word}: {answer:?}");
+        assert_eq!(upstream.requests().len(), asked + 1, "only the upload reaches the provider");
+    }
+    for key in ["sk-narrow", "sk-poor", "sk-rich", "sk-other"] {
+        let answer = begin(&gateway, key, &small).await;
+        assert_eq!(answer.status, 200, "{key}: {answer:?}");
+    }
+}
+
+/// All records, once there is one of what a batch has used.
+async fn counted(gateway: &Gateway) -> Vec<Value> {
+    let mut seen = 3;
+    loop {
+        let records = gateway.recorded(seen).await;
+        if records.iter().any(|record| record["usage_source"] == "provider") {
+            return records;
+        }
+        seen = records.len() + 1;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_nobody_fetches_is_counted_for_its_key_even_past_its_budget() {
+    let told = r#","model":"m-1","usage":{"input_tokens":15,"output_tokens":5,"total_tokens":20}"#;
+    let untold = r#","output_file_id":"file-2""#;
+    let answers = r#"{"custom_id":"a","response":{"status_code":200,"body":{"model":"m-1","usage":{"prompt_tokens":15,"completion_tokens":5,"total_tokens":20}}}}"#;
+    for done in [told, untold] {
+        let upstream = Upstream::start([
+            ("/v1/files", vec![Script::json(200, FILE)]),
+            ("/v1/batches", vec![batch("validating", "")]),
+            ("/v1/batches/batch_1", vec![batch("in_progress", ""), batch("completed", done)]),
+            (
+                "/v1/files/file-2/content",
+                vec![Script::reply(200, &[("content-type", "application/octet-stream")], answers)],
+            ),
+            ("served", vec![Script::json(200, REPLY)]),
+        ])
+        .await;
+        let key =
+            "[keys.poor]\nsecret = \"sk-poor\"\nbudget = [{ tokens = 1_000, window = \"1d\" }]\n\n";
+        let server = "batch_poll = \"50ms\"\n";
+        let sections =
+            [provider("up", &upstream), route("fast", &["up/served"], ""), key.to_owned()];
+        let gateway = Gateway::start(server, &sections.concat()).await;
+        assert_eq!(
+            begin(&gateway, "sk-poor", &json!({"model": "m-1", "max_tokens": 9})).await.status,
+            200
+        );
+        let records = counted(&gateway).await;
+        assert_counted(&records, 1);
+        assert!(records.iter().all(|record| record["key"] == "poor"), "{records:?}");
+        let request = client::request(Method::GET, "/v1/me/usage", "sk-poor", Bytes::new());
+        let usage = client::open(gateway.address, request).await.whole().await.json();
+        assert_eq!(usage["budgets"][0]["used"], 20, "{usage}");
     }
 }

@@ -427,7 +427,8 @@ async fn shelves() -> (Upstream, Gateway) {
 
 fn file_form() -> Bytes {
     let head = "--b1\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
-        --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n{}\n";
+        --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n\r\n\
+        {\"custom_id\":\"a\",\"body\":{\"model\":\"x\"}}\n";
     format!("{head}\r\n--b1--\r\n").into()
 }
 

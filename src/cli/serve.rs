@@ -364,6 +364,7 @@ impl House {
             tasks.spawn_on(worker, sweep(gateway));
         }
         tasks.spawn(keep_store(Arc::clone(&self.gateway)));
+        tasks.spawn(Arc::clone(&self.gateway).follow_batches());
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         tasks.spawn(Arc::clone(&self.gateway).keep_shared());
         tasks.spawn(Arc::clone(&self.reloader).keep_secrets());

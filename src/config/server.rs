@@ -21,6 +21,7 @@ pub(super) const SERVER_KEYS: &[&str] = &[
     "head_timeout",
     "body_timeout",
     "idle_timeout",
+    "batch_poll",
     "max_connections",
     "max_in_flight",
     "workers",
@@ -52,6 +53,8 @@ pub struct Server {
     pub body_timeout: Duration,
     /// Silence on a client connection between requests.
     pub idle_timeout: Duration,
+    /// How often batches whose end was not seen yet are looked at.
+    pub batch_poll: Duration,
     pub max_connections: usize,
     pub max_in_flight: usize,
     /// Worker threads; 0 means one per core.
@@ -90,6 +93,7 @@ impl Default for Server {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_mins(2),
+            batch_poll: Duration::from_mins(15),
             max_connections: 20_000,
             max_in_flight: 10_000,
             workers: 0,
@@ -119,6 +123,7 @@ impl Server {
             head_timeout: deadline("head_timeout", usual.head_timeout),
             body_timeout: deadline("body_timeout", usual.body_timeout),
             idle_timeout: deadline("idle_timeout", usual.idle_timeout),
+            batch_poll: deadline("batch_poll", usual.batch_poll),
             max_connections: count("max_connections", 1, usual.max_connections),
             max_in_flight: count("max_in_flight", 1, usual.max_in_flight),
             workers: section

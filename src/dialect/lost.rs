@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::canon::{ChatRequest, Citation, Content, Dialect, Format, Part, Reasoning};
+use crate::canon::{
+    ChatRequest, Citation, Content, Dialect, Foreign, Format, Media, MediaKind, Part, Reasoning,
+};
 
 /// What the client calls the thoughts of its conversation, if the target is not given all that
 /// it sent. `keeps` tells whether the target is given one.
@@ -39,6 +41,74 @@ pub(super) fn citations(
     let name =
         if request.extras.dialect == Some(Dialect::Messages) { "citations" } else { "annotations" };
     is_lost.then(|| name.into())
+}
+
+/// State of a provider that no client has to know of.
+const SEALED: [&str; 5] = ["signature", "data", "thoughtSignature", "caller", "mimeType"];
+
+/// What stands beside the parts of a conversation and has no place at a target: names of media, and
+/// fields that only the client's own API has.
+pub(super) fn beside(request: &ChatRequest, target: Dialect) -> Vec<Cow<'static, str>> {
+    let client = request.extras.dialect;
+    let mut names: Vec<Cow<'static, str>> = Vec::new();
+    for part in request.messages.iter().flat_map(|message| &message.parts) {
+        let inner = match &part.content {
+            Content::ToolResult(result) => result.parts.as_slice(),
+            _ => &[],
+        };
+        for part in std::iter::once(part).chain(inner) {
+            match &part.content {
+                Content::Reasoning(_) => continue,
+                Content::Media(media) if loses_name(media, (client, target)) => {
+                    names.push(name_of_media(client));
+                }
+                _ => {}
+            }
+            let own = part.opaque.as_ref().filter(|own| Some(own.dialect) == client);
+            let is_open = |own: &Dialect| matches!(own, Dialect::Messages | Dialect::Gemini);
+            let own = own.filter(|own| own.dialect != target && is_open(&own.dialect));
+            let fields = own.and_then(|own| own.data.as_object()).into_iter().flatten();
+            let fields =
+                fields.map(|(name, _)| name).filter(|name| !SEALED.contains(&name.as_str()));
+            names.extend(fields.map(|name| Cow::Owned(name.clone())));
+        }
+    }
+    names
+}
+
+/// Documents have names nearly everywhere. Gemini's are for its own clients, who know where they
+/// may be said.
+fn loses_name(media: &Media, (client, target): (Option<Dialect>, Dialect)) -> bool {
+    let keeps = match target {
+        Dialect::Gemini => client == Some(Dialect::Gemini),
+        _ => media.kind == MediaKind::Document,
+    };
+    media.name.is_some() && !keeps
+}
+
+fn name_of_media(client: Option<Dialect>) -> Cow<'static, str> {
+    match client {
+        Some(Dialect::Messages) => "title".into(),
+        Some(Dialect::Gemini) => "displayName".into(),
+        _ => "filename".into(),
+    }
+}
+
+/// What its client calls whether thoughts are shown.
+pub(super) fn display(request: &ChatRequest) -> Cow<'static, str> {
+    match request.extras.dialect {
+        Some(Dialect::Messages) => "thinking.display".into(),
+        Some(Dialect::Gemini) => "generationConfig.thinkingConfig.includeThoughts".into(),
+        _ => "reasoning.exclude".into(),
+    }
+}
+
+/// What its API calls a block that no other has: by its type, or by the one field that it is.
+pub(super) fn kind(foreign: &Foreign) -> String {
+    let known = foreign.value["type"].as_str().map(str::to_owned);
+    let only = || foreign.value.as_object()?.keys().next().cloned();
+    let only = || only().filter(|_| foreign.dialect == Dialect::Gemini);
+    known.or_else(only).unwrap_or_else(|| "content".to_owned())
 }
 
 /// What the client said of the answer's schema besides the schema, without what is in `taken`.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
+use super::batch::{Contents, Lines};
 use super::peek::Span;
 
 /// The longest accepted value of a field that is looked at.
@@ -35,6 +36,10 @@ pub struct Form {
     /// Which of `WANTED` is being read, and where its value begins.
     open: Option<(usize, usize)>,
     fields: [Option<Field>; WANTED.len()],
+    /// Where a file may be that of a batch: what its lines say.
+    lines: Option<Box<Lines>>,
+    /// It is the file that passes.
+    in_file: bool,
 }
 
 /// One field that was looked for.
@@ -92,7 +97,19 @@ impl Form {
             captured: Vec::new(),
             open: None,
             fields: [const { None }; WANTED.len()],
+            lines: None,
+            in_file: false,
         })
+    }
+
+    /// One that also reads what is in its file, line by line.
+    pub fn with_lines(content_type: &str) -> Result<Self, Fault> {
+        Ok(Self { lines: Some(Box::default()), ..Self::new(content_type)? })
+    }
+
+    /// What is in the file, once all of the form has passed.
+    pub fn contents(&mut self) -> Option<Contents> {
+        self.lines.take().filter(|_| self.state == State::Done).map(|lines| lines.finish())
     }
 
     /// A field, once all of it has passed.
@@ -167,6 +184,9 @@ impl Form {
     }
 
     fn capture(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        if let Some(lines) = self.lines.as_mut().filter(|_| self.in_file) {
+            lines.feed(bytes);
+        }
         let Some((wanted, _)) = self.open else { return Ok(()) };
         self.captured.extend_from_slice(bytes);
         if self.captured.len() > MAX_VALUE + self.delimiter.len() {
@@ -191,6 +211,7 @@ impl Form {
         }
         let headers = std::mem::take(&mut self.captured);
         let name = name(&headers).unwrap_or_default();
+        self.in_file = name == "file";
         let wanted = WANTED.iter().position(|wanted| *wanted == name);
         self.open = wanted.map(|wanted| (wanted, self.at + 1));
         if let Some(wanted) = wanted.filter(|wanted| self.fields[*wanted].is_some()) {
@@ -201,6 +222,10 @@ impl Form {
 
     /// The delimiter behind a part has passed, up to the byte at hand.
     fn end_part(&mut self) -> Result<(), Fault> {
+        if let Some(lines) = self.lines.as_mut().filter(|_| std::mem::take(&mut self.in_file)) {
+            // The delimiter begins with a line end, so that all before it has been read.
+            lines.forget_rest();
+        }
         let captured = std::mem::take(&mut self.captured);
         let Some((wanted, start)) = self.open.take() else { return Ok(()) };
         let length = captured.len().saturating_sub(self.delimiter.len());

@@ -55,8 +55,18 @@ pub fn read(dialect: Option<Dialect>, body: &[u8]) -> Option<References> {
     let mut found = References::default();
     question.collect(&mut found);
     if dialect == Some(Dialect::Responses) {
-        let inputs = question.all("input").filter_map(Node::list).flatten();
-        found.items.extend(inputs.filter_map(Node::item).map(str::to_owned));
+        question.collect_items(&mut found);
+    }
+    Some(found)
+}
+
+/// The same of a line of a batch, which has its question in `body`.
+pub fn read_line(line: &[u8]) -> Option<References> {
+    let line: Node = serde_json::from_slice(line).ok()?;
+    let mut found = References::default();
+    line.collect(&mut found);
+    for body in line.all("body") {
+        body.collect_items(&mut found);
     }
     Some(found)
 }
@@ -112,6 +122,11 @@ impl<'a> Node<'a> {
                 _ => value.collect(found),
             }
         }
+    }
+
+    fn collect_items(&self, found: &mut References) {
+        let inputs = self.all("input").filter_map(Node::list).flatten();
+        found.items.extend(inputs.filter_map(Node::item).map(str::to_owned));
     }
 
     /// The id of an item of the responses API that says nothing but that.

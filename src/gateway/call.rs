@@ -319,7 +319,8 @@ impl Call {
     /// Notes how long the question is.
     pub(super) fn measures(&mut self, question: &Question) {
         self.input_bytes = question.payload.len();
-        self.input_tokens = None;
+        let relayed = question.relayed.as_ref();
+        self.input_tokens = relayed.and_then(|it| it.input_estimate(question.payload.len()));
     }
 
     /// The target of the attempt under way.

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::arrival::Question;
 use super::call::Call;
-use super::relayed::Relayed;
+use super::relayed;
 use super::snapshot::Target;
 use crate::access::account::Demand;
 use crate::canon::{ChatRequest, Dialect, Surface, Usage, UsageSource};
@@ -91,8 +91,7 @@ pub(super) fn costs(surface: Surface) -> bool {
 }
 
 pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<'a> {
-    let is_form = question.relayed.as_ref().is_some_and(|relayed: &Relayed| !relayed.is_json());
-    let input = if is_form { 0 } else { call.input_estimate() };
+    let input = call.input_estimate();
     let surface = call.surface();
     let answers = surface.is_chat() || surface == Surface::Completions;
     if let Some(plain) = plain(call, question) {
@@ -103,11 +102,17 @@ pub(super) async fn measure<'a>(call: &Call, question: &'a Question) -> Measure<
     }
     let chat = question.chat().ok().filter(|_| answers).map(|asked| &asked.request);
     let sampling = chat.map(|chat| &chat.sampling);
+    let drawn = if surface == Surface::Images { question.envelope.choices.max(1) } else { 0 };
+    let made = relayed::pictures(drawn.into());
     Measure {
         words: chat.map_or(Words::Bytes, Words::Chat),
         input,
         counted: RefCell::default(),
-        output: if answers { sampling.and_then(|sampling| sampling.max_tokens) } else { Some(0) },
+        output: if answers {
+            sampling.and_then(|sampling| sampling.max_tokens)
+        } else {
+            Some(made)
+        },
         answers: u64::from(sampling.and_then(|sampling| sampling.choices).unwrap_or(1).max(1)),
         stream: question.envelope.stream,
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
 use serde::Deserialize;
 
 use super::arrival::{self, Ask, Filed, Question, Unreadable, refused};
@@ -15,8 +16,9 @@ use super::ask::Answer;
 use super::call::Call;
 use super::chain::Chain;
 use super::relayed::Relayed;
-use super::{Body, Gateway, batches, guarding, journey, pipeline, upload};
-use crate::access::Caller;
+use super::upload::Manifest;
+use super::{Body, Gateway, batches, guarding, journey, pipeline, till, upload};
+use crate::access::{Caller, CallerRef};
 use crate::canon::{Outcome, Owner, Relay, Surface};
 use crate::dialect::references;
 use crate::error::{Error, Kind};
@@ -35,6 +37,14 @@ enum Plan {
     /// From what is known here.
     Known(Vec<u8>),
     Asked(Box<Question>, Arc<Chain>),
+}
+
+/// What the answer is about.
+struct About<'a> {
+    relay: Relay,
+    id: &'a str,
+    /// What is in the file that is uploaded.
+    manifest: Option<Manifest>,
 }
 
 /// What is read of an object, and of the question that makes a batch.
@@ -67,18 +77,67 @@ where
         Err(Unreadable::Refused(error)) => return call.refuse(error),
         Err(Unreadable::Gone | Unreadable::ForAgent(_)) => return pipeline::broken_off(&call),
     };
+    let about = About { relay, id: &filed.id, manifest: None };
+    ask_keeper(call, (question, chain), about).await
+}
+
+async fn ask_keeper(
+    mut call: Box<Call>,
+    (question, chain): (Box<Question>, Arc<Chain>),
+    mut about: About<'_>,
+) -> Response<Body> {
     call.routed(&chain, &question);
+    about.manifest = question.relayed.as_ref().and_then(|relayed| relayed.manifest.clone());
     let (mut call, mut answer) = journey::walk(call, *question).await;
     if let Ok(Answer::Whole { body, .. }) = &answer
-        && let Err(failure) = note(&mut call, (relay, &filed.id), body).await
+        && let Err(failure) = note(&mut call, &about, body).await
     {
         call.ends(Outcome::Internal);
         answer = Err(unknown_whose(&failure));
     }
-    if let (Relay::FileContent, Ok(content)) = (relay, &mut answer) {
-        call = batches::watch(call, &filed.id, content).await;
+    if let (Relay::FileContent, Ok(content)) = (about.relay, &mut answer) {
+        call = batches::watch(call, about.id, content).await;
     }
     pipeline::reply(call, answer)
+}
+
+/// Asks once more for what a caller has, behind the caller's back: for what is learnt by it.
+pub(super) async fn look_again(
+    gateway: &Arc<Gateway>,
+    caller: &CallerRef,
+    (relay, id): (Relay, &str),
+) {
+    let house = gateway.snapshot();
+    let owner = Owner::new(&*caller.owner);
+    let Ok(provider) = find(gateway, &owner, kind_of(relay), id).await else { return };
+    let Some(keeper) = house.provider(&provider) else { return };
+    let chain = Arc::new(house.account(keeper, relay.surface().name()));
+    let mut call = Call::open((Arc::clone(gateway), house), relay.surface(), None, None);
+    call.owner = Some(caller.owner.as_str().into());
+    match gateway.recognise(caller).await {
+        Ok(caller) => call.admitted(&caller),
+        // Whoever cannot call any more has used it all the same.
+        Err(_) => call.record.key = Some(caller.key.as_str().into()),
+    }
+    if till::impose(&mut call).await.is_err() {
+        return;
+    }
+    let question = Question::bare(&HeaderMap::new(), Relayed::object(relay, id.to_owned()));
+    let about = About { relay, id, manifest: None };
+    let asked = (Box::new(question), chain);
+    let mut body = Box::pin(ask_keeper(call, asked, about)).await.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// The file with the answers of a batch, as far as that is known.
+pub(super) async fn answers_of(
+    gateway: &Gateway,
+    owner: &Owner,
+    batch: &str,
+) -> Result<Option<String>, store::Failure> {
+    let kept = gateway.store().get(owner, ObjectKind::Batch, batch).await?;
+    let said = kept.as_ref().and_then(split).map(|(_, said)| said).unwrap_or_default();
+    Ok(serde_json::from_str::<Facts>(said).ok().and_then(|facts| facts.output_file_id))
 }
 
 /// Who asks, for what, and who has it.
@@ -114,7 +173,11 @@ where
             let file = facts.ok().and_then(|facts| facts.input_file_id).ok_or_else(|| {
                 Unreadable::Refused(Error::invalid("`input_file_id` is missing."))
             })?;
-            (question, find(&gateway, &owner, ObjectKind::File, &file).await?)
+            let provider = find(&gateway, &owner, ObjectKind::File, &file).await?;
+            if let Some(provider) = house.provider(&provider) {
+                look_into(call, (&caller, &file), provider).await?;
+            }
+            (question, provider)
         }
         _ => {
             let kept = find(&gateway, &owner, kind_of(relay), &filed.id).await?;
@@ -131,6 +194,29 @@ where
     }
     let chain = Arc::new(house.account(keeper, relay.surface().name()));
     Ok(Plan::Asked(Box::new(question), chain))
+}
+
+/// Whether a file may become a batch of this caller's, and whether there is room for that.
+async fn look_into(
+    call: &mut Call,
+    (caller, file): (&Caller, &str),
+    provider: &Arc<Provider>,
+) -> Result<(), Unreadable> {
+    let (gateway, owner) = (Arc::clone(&call.gateway), Owner::new(Arc::clone(caller.owner())));
+    let contents = batches::manifest::find(&gateway, &owner, file).await;
+    let contents = contents.map_err(|failure| Unreadable::Refused(unknown_whose(&failure)))?;
+    let contents = batches::manifest::check(contents, caller, provider);
+    let contents = contents.map_err(Unreadable::Refused)?;
+    for file in &contents.files {
+        let keeper = find(&gateway, &owner, ObjectKind::File, file).await?;
+        if *keeper != *provider.name {
+            let message =
+                format!("`{}` does not have `{file}`, which the file names.", provider.name);
+            return Err(refused(Kind::Unsupported, message));
+        }
+    }
+    let demand = batches::manifest::demand(call, (provider, &contents));
+    till::hold_budget(call, demand).await.map_err(Unreadable::Refused)
 }
 
 /// What a key's `routes` must cover for files and batches of a provider.
@@ -229,13 +315,15 @@ fn split(object: &Object) -> Option<(&str, &str)> {
 /// Remembers what an answer says: whose the object is, where it is, and what became of it.
 async fn note(
     call: &mut Call,
-    (relay, id): (Relay, &str),
+    About { relay, id, manifest }: &About<'_>,
     body: &Bytes,
 ) -> Result<(), store::Failure> {
+    let (relay, id) = (*relay, *id);
     let (Some(owner), Some(target)) = (call.owner(), call.target()) else { return Ok(()) };
     let provider = Arc::clone(&target.provider.name);
     let store = call.gateway.store().clone();
     if relay == Relay::DeleteFile {
+        store.delete(&owner, ObjectKind::Lines, id).await?;
         return store.delete(&owner, ObjectKind::File, id).await.map(drop);
     }
     let Ok(facts) = serde_json::from_slice::<Facts>(body) else { return Ok(()) };
@@ -250,6 +338,9 @@ async fn note(
         expires_at: None,
     };
     store.put(&owner, kind_of(relay), keep(&facts.id, body)).await?;
+    if let Some(contents) = manifest.as_ref().and_then(|manifest| manifest.get()) {
+        batches::manifest::keep(&call.gateway, &owner, (&facts.id, contents)).await?;
+    }
     if relay == Relay::CreateBatch {
         batches::begin(call, &owner, &facts.id).await?;
     }

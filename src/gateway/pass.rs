@@ -29,6 +29,8 @@ pub(super) struct Pass {
     first: Bytes,
     /// Bytes the client still lacks, where that is known.
     left: Option<u64>,
+    /// Bytes the client was given.
+    passed: u64,
     /// Reads along, where usage may be found.
     skim: Option<Skim>,
     metering: Option<Box<Metering>>,
@@ -57,6 +59,7 @@ impl Pass {
             body,
             first,
             left: length,
+            passed: 0,
             skim,
             metering,
             idle,
@@ -114,6 +117,7 @@ impl Pass {
             metering.feed(&data);
         }
         self.waiting = false;
+        self.passed += data.len() as u64;
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
         if self.left == Some(0) {
             // Nobody may ask for more, so this is where it is known.
@@ -158,6 +162,6 @@ impl Pass {
         }
         let Some(call) = &mut self.call else { return };
         call.ends(outcome);
-        relayed::meter(call, self.skim.as_ref().and_then(Skim::usage));
+        relayed::meter(call, self.skim.as_ref(), self.passed);
     }
 }

@@ -6,14 +6,16 @@ use std::future::poll_fn;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::{Instant, timeout_at};
 
 use super::ask::{Answer, Answered, says_error};
 use super::batches::Metering;
 use super::call::Call;
 use super::snapshot::Target;
-use super::upload::Upload;
-use crate::canon::{Relay, Surface, Usage};
+use super::upload::{Manifest, Upload};
+use crate::canon::{Relay, Surface};
 use crate::dialect::openai::Skim;
 use crate::dialect::splice::Model;
 use crate::error::{Error, Kind};
@@ -23,6 +25,14 @@ use crate::provider::{Cause, Failure, Form, Operation};
 /// JSON up to this size is looked at before any of it is passed on: an error in it can still go to
 /// another target.
 const LOOKED_AT: usize = 64 * 1024;
+
+/// Tokens of a picture whose provider does not count them: one of `gpt-image-1` in medium quality,
+/// 1024 by 1024.
+const PICTURE: u64 = 1056;
+/// Bytes of a sound that make a token: ten tokens a second, at 128 kbit/s.
+const SOUND_BYTES: u64 = 1600;
+/// Bytes of text that make one.
+const TEXT_BYTES: u64 = 4;
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -37,6 +47,20 @@ pub(super) struct Relayed {
     id: String,
     /// What of the body is still arriving.
     pub(super) rest: Option<Upload>,
+    /// Of a file: what its lines want.
+    pub(super) manifest: Option<Manifest>,
+}
+
+/// Pictures as they are told.
+#[derive(Deserialize)]
+struct Pictures {
+    data: Vec<IgnoredAny>,
+}
+
+/// What was heard.
+#[derive(Deserialize)]
+struct Heard {
+    text: String,
 }
 
 /// An answer that has begun.
@@ -58,7 +82,7 @@ pub(super) struct Incoming {
 impl Relayed {
     pub(super) fn json(relay: Relay) -> Self {
         let content_type = Some(JSON.clone());
-        Self { relay, content_type, plain: false, id: String::new(), rest: None }
+        Self { relay, content_type, plain: false, id: String::new(), rest: None, manifest: None }
     }
 
     /// Whether its body is JSON and not a form.
@@ -71,12 +95,29 @@ impl Relayed {
         content_type: Option<HeaderValue>,
         rest: Option<Upload>,
     ) -> Self {
-        Self { relay, content_type, plain: true, id: String::new(), rest }
+        Self { relay, content_type, plain: true, id: String::new(), rest, manifest: None }
+    }
+
+    /// What is in its file is known there, once it has passed.
+    pub(super) fn known_by(self, manifest: Manifest) -> Self {
+        Self { manifest: Some(manifest), ..self }
     }
 
     /// About one object, without a body.
     pub(super) fn object(relay: Relay, id: String) -> Self {
-        Self { relay, content_type: None, plain: true, id, rest: None }
+        Self { relay, content_type: None, plain: true, id, rest: None, manifest: None }
+    }
+
+    /// Tokens of the question, where its bytes do not tell them: `held` of them are here.
+    pub(super) fn input_estimate(&self, held: usize) -> Option<u64> {
+        let rest = self.rest.as_ref().and_then(Feed::length).unwrap_or(0);
+        let bytes = (held as u64).saturating_add(rest);
+        match self.relay.surface() {
+            _ if !self.plain => None,
+            Surface::Images => Some(PICTURE),
+            Surface::Transcriptions => Some(bytes.div_ceil(SOUND_BYTES)),
+            _ => None,
+        }
     }
 
     /// Which of a provider's credentials may be tried, and the first of them. What one account has
@@ -139,7 +180,7 @@ pub(super) async fn answer(
     if is_json && whole {
         let mut skim = Skim::default();
         skim.feed(&first);
-        let usage = is_metered(surface, skim.usage()).then_some((skim.usage(), 0));
+        let usage = is_metered(surface).then(|| (skim.usage(), told(surface, (&skim, &first, 0))));
         let answer = Answer::Whole { content_type, body: first };
         return Ok(Answered { usage, ..Answered::new(answer) });
     }
@@ -149,19 +190,37 @@ pub(super) async fn answer(
     Ok(Answered::new(Answer::Bytes(Box::new(incoming))))
 }
 
-/// Notes what was used. Where nobody counted, only text can be estimated.
-pub(super) fn meter(call: &mut Call, usage: Option<Usage>) {
-    if is_metered(call.surface(), usage) {
-        call.usage(usage, 0);
+/// Notes what was used, by estimate where nobody counted: so many bytes have passed, and this is
+/// left of them where they are JSON.
+pub(super) fn meter(call: &mut Call, skim: Option<&Skim>, passed: u64) {
+    let surface = call.surface();
+    if is_metered(surface) {
+        let nothing = Skim::default();
+        let output = told(surface, (skim.unwrap_or(&nothing), b"", passed));
+        call.usage(skim.and_then(Skim::usage), output);
     }
 }
 
-fn is_metered(surface: Surface, usage: Option<Usage>) -> bool {
+/// What a batch says of its usage it says again each time that it is looked at.
+fn is_metered(surface: Surface) -> bool {
+    !matches!(surface, Surface::Files | Surface::Batches)
+}
+
+/// Tokens of an answer of which nobody says them.
+fn told(surface: Surface, (skim, whole, passed): (&Skim, &[u8], u64)) -> u64 {
     match surface {
-        // What a batch says of its usage it says again each time that it is looked at.
-        Surface::Files | Surface::Batches => false,
-        _ => usage.is_some() || surface.reads_text(),
+        Surface::Images => pictures(skim.read::<Pictures>().map_or(0, |it| it.data.len() as u64)),
+        Surface::Transcriptions => {
+            let heard = serde_json::from_slice::<Heard>(whole);
+            heard.map_or(passed, |heard| heard.text.len() as u64).div_ceil(TEXT_BYTES)
+        }
+        _ => 0,
     }
+}
+
+/// Tokens of so many pictures.
+pub(super) fn pictures(count: u64) -> u64 {
+    count.saturating_mul(PICTURE)
 }
 
 pub(super) fn is_json(content_type: &HeaderValue) -> bool {

@@ -132,12 +132,44 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
 
 /// Counts a call for which nobody is asked.
 pub(super) async fn hold_request(call: &mut Call) -> Result<(), Error> {
+    hold_empty(call, true).await
+}
+
+/// Counts a call, and holds so much of its budgets: what is used much later no limit by time bounds.
+pub(super) async fn hold_budget(call: &mut Call, demand: Demand) -> Result<(), Error> {
+    hold_empty(call, demand.priced).await?;
+    while call.till.is_holding() {
+        match call.grow(demand) {
+            Ok(true) => break,
+            // The other replicas are being asked.
+            Ok(false) => tokio::time::sleep(A_MOMENT / 10).await,
+            Err(denial) => {
+                call.till.let_go();
+                return Err(call.denied(&denial));
+            }
+        }
+    }
+    call.till.asked = None;
+    Ok(())
+}
+
+/// Counts what was begun before, and may not be refused any more.
+pub(super) async fn impose(call: &mut Call) -> Result<(), Error> {
+    let accounts = call.accounts();
+    if !accounts.is_empty() {
+        call.gateway.await_past(&accounts).await?;
+        call.begins(account::impose(&accounts, Moment::now()));
+    }
+    Ok(())
+}
+
+async fn hold_empty(call: &mut Call, priced: bool) -> Result<(), Error> {
     let accounts = call.accounts();
     if accounts.is_empty() || call.till.hold.is_some() {
         return Ok(());
     }
     call.gateway.await_past(&accounts).await?;
-    let demand = Demand { priced: true, ..Demand::default() };
+    let demand = Demand { priced, ..Demand::default() };
     let held = obtain(&call.gateway, &accounts, demand).await;
     held.map(|hold| call.begins(hold)).map_err(|denial| call.denied(&denial))
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::relayed::Relayed;
 use super::snapshot::Limits;
 use crate::canon::{Outcome, Relay};
 use crate::config::Server;
+use crate::dialect::batch::Contents;
 use crate::dialect::multipart::{self, Fault, Form};
 use crate::dialect::peek::{Envelope, ModelPlace};
 use crate::dialect::splice::Payload;
@@ -37,6 +38,9 @@ pub(super) struct Upload {
     length: Option<u64>,
 }
 
+/// What the lines of a file want, once all of it has passed.
+pub(super) type Manifest = Arc<OnceLock<Contents>>;
+
 /// A form as it comes from the client.
 struct Source {
     body: Pin<Box<dyn Body<Data = Bytes, Error = ()> + Send>>,
@@ -52,6 +56,7 @@ struct Source {
     /// Some of what is not held has been taken.
     spent: bool,
     broken: Option<Broken>,
+    manifest: Manifest,
 }
 
 /// Who is waited for.
@@ -97,8 +102,10 @@ where
     if declared.is_some_and(|length| length > server.max_upload) {
         return Err(Broken::TooLarge(server.max_upload).into());
     }
-    let form = Form::new(content_type(headers)).map_err(Broken::Malformed)?;
+    let new = if relay == Relay::UploadFile { Form::with_lines } else { Form::new };
+    let form = new(content_type(headers)).map_err(Broken::Malformed)?;
     let mut source = Source::new(body, form, server);
+    let manifest = Arc::clone(&source.manifest);
     let (mut lease, mut payload) = (budget.lease(), Payload::default());
     let whole = loop {
         let known = !relay.has_model() || source.form.field("model").is_some();
@@ -125,6 +132,7 @@ where
     let length = declared.map(|length| length.saturating_sub(payload.len()) as u64);
     let rest = (!whole).then(|| Upload { source: Mutex::new(source), length });
     let relayed = Relayed::form(relay, headers.get(CONTENT_TYPE).cloned(), rest);
+    let relayed = relayed.known_by(manifest);
     Ok(Question::new((payload, lease), envelope, headers, Some(relayed)))
 }
 
@@ -230,6 +238,7 @@ impl Source {
             phase: Phase::Waiting,
             spent: false,
             broken: None,
+            manifest: Manifest::default(),
         }
     }
 
@@ -252,8 +261,17 @@ impl Source {
                 Some(self.look(&data).map(|()| data).or_else(|broken| self.breaks(broken)))
             }
             Some(Err(())) => Some(self.breaks(Broken::Gone)),
-            None => self.form.finish().err().map(|fault| self.breaks(Broken::Malformed(fault))),
+            None => self.end().err().map(|fault| self.breaks(Broken::Malformed(fault))),
         })
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        self.form.finish()?;
+        if let Some(contents) = self.form.contents() {
+            // Nobody else sets it.
+            let _ = self.manifest.set(contents);
+        }
+        Ok(())
     }
 
     fn look(&mut self, data: &[u8]) -> Result<(), Broken> {

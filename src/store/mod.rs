@@ -75,6 +75,10 @@ pub enum ObjectKind {
     Item,
     /// A batch whose tokens were not counted yet, or a file of its answers.
     Unmetered,
+    /// A batch that the gateway looks at until it is counted; all of them are the gateway's own.
+    Followed,
+    /// What the lines of a file want of whom, should it become a batch.
+    Lines,
     /// The events in which a response was streamed.
     Events,
     /// A generation of the config.
@@ -321,6 +325,8 @@ impl ObjectKind {
             Self::Opaque => "opaque",
             Self::Item => "item",
             Self::Unmetered => "unmetered",
+            Self::Followed => "followed",
+            Self::Lines => "lines",
             Self::Events => "events",
             Self::Config => "config",
             Self::ToolPin => "tool_pin",
@@ -330,11 +336,11 @@ impl ObjectKind {
     /// How many one owner may have, so that nothing grows without end.
     fn bound(self) -> u32 {
         match self {
-            Self::Response | Self::Item => 100_000,
+            Self::Response | Self::Item | Self::Followed => 100_000,
             Self::Unmetered => 20_000,
             Self::Events => 250,
             Self::Config => 100,
-            Self::File | Self::Batch | Self::Opaque | Self::ToolPin => 10_000,
+            Self::File | Self::Lines | Self::Batch | Self::Opaque | Self::ToolPin => 10_000,
         }
     }
 }

@@ -133,6 +133,85 @@ async fn whoever_watches_a_resource_hears_that_it_changed() {
 }
 
 #[tokio::test]
+async fn what_is_read_goes_by_limits_and_guards_and_leaves_a_record() {
+    let fixture = Fixture::start("old");
+    let guards = "[guards.words]\nkind = \"pattern\"\nwords = [\"static\"]\nstage = [\"tool_results\"]\naction = \"mask\"\n\n\
+        [guards.secret]\nkind = \"pattern\"\nwords = [\"simple\"]\nstage = [\"tool_results\"]\naction = \"block\"\n\n";
+    let keys = "[keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\"]\ntools = [\"*\"]\n\n\
+        [keys.few]\nsecret = \"sk-few\"\nlimits = { requests = \"1/h\" }\ntools = [\"*\"]\n";
+    let (_upstream, gateway) =
+        house(&format!("{}{guards}{keys}", fixture.tool()), EVERYTHING).await;
+    let uri = json!({"uri": "kb+test://static-text"});
+    let seen = Session::open_as(&gateway, "sk-seen").await;
+    seen.sees("kb__test_simple_text").await;
+    let read = seen.ask("resources/read", uri.clone()).await;
+    let contents = &read["result"]["contents"][0];
+    // Names are for machines, and stay.
+    assert_eq!(contents["uri"], "kb+test://static-text", "{read}");
+    let text = contents["text"].as_str().unwrap_or_else(|| panic!("{read}"));
+    assert!(text.starts_with("This is the content of the ") && !text.contains("static"), "{text}");
+    let prompt = seen.ask("prompts/get", json!({"name": "kb__test_simple_prompt"})).await;
+    assert_eq!(prompt["error"]["data"]["error"]["type"], "guard_blocked", "{prompt}");
+    let few = Session::open_as(&gateway, "sk-few").await;
+    assert!(few.ask("resources/read", uri.clone()).await["result"].is_object());
+    let refused = few.ask("resources/read", uri).await;
+    assert_eq!(refused["error"]["data"]["error"]["type"], "rate_limited", "{refused}");
+    let records = gateway.recorded(4).await;
+    let mut told: Vec<String> = records
+        .iter()
+        .map(|it| {
+            format!("{} {} {} {}", it["key"], it["surface"], it["route"], it["outcome"])
+                .replace('"', "")
+        })
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "few tool_call tool/kb.resources/read ok",
+            "few tool_call tool/kb.resources/read rate_limited",
+            "seen tool_call tool/kb.prompts/get guard_blocked",
+            "seen tool_call tool/kb.resources/read ok",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_resource_stays_watched_when_another_config_has_another_server() {
+    let fixture = Fixture::start("new");
+    let upstream = Upstream::answering(|_| Script::json(200, "{}")).await;
+    let config =
+        |more: &str| sections(&upstream, &format!("{}{more}\n", fixture.tool()), EVERYTHING);
+    let gateway = Gateway::start("", &config("")).await;
+    let session = Session::open(&gateway).await;
+    session.sees("kb__test_touch").await;
+    let mut news = client::request(Method::GET, DOOR, KEY, Bytes::new());
+    news.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    news.headers_mut().insert(SESSION, session.id.parse().unwrap());
+    let mut news = client::open(gateway.address, news).await;
+    let uri = "kb+test://watched-resource";
+    session.ask("resources/subscribe", json!({"uri": uri})).await;
+    assert_eq!(gateway.reload(&config("timeout = \"21s\"")).await.status, 200);
+    // It may have changed in between.
+    let heard = told(&mut news, "notifications/resources/updated").await;
+    assert_eq!(heard["params"]["uri"], uri);
+    session.sees("kb__test_touch").await;
+    // The new server tells as soon as it is asked to, which nobody outside can see.
+    let touches = async {
+        loop {
+            session.call("kb__test_touch", json!({})).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        heard = told(&mut news, "notifications/resources/updated") => {
+            assert_eq!(heard["params"]["uri"], uri);
+        }
+        () = touches => {}
+    }
+}
+
+#[tokio::test]
 async fn a_newer_server_asks_an_older_client_and_an_older_server_a_newer_one() {
     let (newer, older) = (Fixture::start("new"), Fixture::start("old"));
     let tools = format!("{}{}", newer.tool(), older.tool().replace("[tools.kb]", "[tools.old]"));

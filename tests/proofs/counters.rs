@@ -18,7 +18,8 @@ const BUDGET: &str = "budget = [{ tokens = 1_000_000, window = \"none\" }]";
 const USED: (u64, u64) = (11, 4);
 const FORM: &str = "--b1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nup/m\r\n\
     --b1\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\
-    --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n{}\n\r\n--b1--\r\n";
+    --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\
+    {\"body\":{\"model\":\"m\"}}\n\r\n--b1--\r\n";
 
 /// A model of each vendor, and what it says that each answer has used.
 const MODELS: [(Vendor, &str, u64); 10] = [
@@ -245,4 +246,28 @@ async fn no_door_to_a_provider_is_without_a_meter() {
             assert_eq!(moved, expected(door), "{door:?} {stream}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_door_whose_provider_tells_no_usage_is_metered_by_estimate() {
+    let untold = json!({"id": "x", "object": "y", "results": [], "text": "hello",
+        "choices": [{"index": 0, "text": "a", "finish_reason": "stop"}],
+        "data": [{"index": 0, "embedding": [0.5]}]});
+    let upstream = Upstream::answering(move |_| json_script(&untold)).await;
+    let gateway = Gateway::before(&upstream, &key("ci", BUDGET)).await;
+    let mut calls = 0;
+    for door in public_doors() {
+        let relayed = door.relay.is_some_and(Relay::has_model);
+        let plain = [Surface::Embeddings, Surface::Completions];
+        if !relayed && !door.surface.is_some_and(|it| plain.contains(&it)) {
+            continue;
+        }
+        let before = budget(&gateway, "ci").await["used"].as_u64().unwrap();
+        assert_eq!(ask(&gateway, &door, false).await.status, 200, "{door:?}");
+        calls += 1;
+        let records = gateway.recorded(calls).await;
+        assert_eq!(records[calls - 1]["usage_source"], "estimated", "{door:?}");
+        assert!(used(&gateway).await > before, "{door:?}");
+    }
+    assert!(calls > 8, "{calls}");
 }

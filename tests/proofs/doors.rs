@@ -16,7 +16,7 @@ use crate::support::{Script, Upstream};
 /// Doors that anybody may knock at.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 const FORM: &str = "--b1\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nup/m\r\n\
-    --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n{}\n\r\n--b1--\r\n";
+    --b1\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n{\"body\":{\"model\":\"m\"}}\n\r\n--b1--\r\n";
 
 /// Ways to show a credential that is none, with the only status that answers it.
 const NO_CREDENTIALS: [(&str, &str); 12] = [

@@ -54,7 +54,8 @@ check(heard.text == "hello" and heard.usage.total_tokens == 18, "audio.transcrip
 verdict = client.moderations.create(model="moderate", input="hello")
 check(verdict.results[0].flagged, "moderations")
 
-file = client.files.create(file=named("a.jsonl", b"{}\n"), purpose="batch")
+line = b'{"custom_id": "a", "body": {"model": "m", "max_tokens": 9}}\n'
+file = client.files.create(file=named("a.jsonl", line), purpose="batch")
 check(client.files.retrieve(file.id).filename == "a.jsonl", "files.create and files.retrieve")
 check([each.id for each in client.files.list()] == [file.id], "files.list")
 check(client.files.content(file.id).text == "{}\n", "files.content")

@@ -51,10 +51,7 @@ pub fn attempt(
     now: Moment,
     inquiry: Inquiry,
 ) -> Result<Hold, Denial> {
-    let mut accounts: Held = accounts.iter().map(Arc::clone).collect();
-    // Everybody locks in the same order, so nobody waits for one who waits for him.
-    accounts.sort_unstable_by_key(|account| account.number);
-    accounts.dedup_by_key(|account| account.number);
+    let accounts = sorted(accounts);
     let mut states = lock(&accounts);
     let mut found = Found::default();
     for (account, state) in accounts.iter().zip(&mut states) {
@@ -70,6 +67,27 @@ pub fn attempt(
     }
     drop(states);
     Ok(Hold { accounts, held: demand, began: now })
+}
+
+/// Counts what was begun long ago, whatever the accounts still allow.
+pub fn impose(accounts: &[Arc<Account>], now: Moment) -> Hold {
+    let (accounts, held) = (sorted(accounts), Demand { priced: true, ..Demand::default() });
+    let mut states = lock(&accounts);
+    for (account, state) in accounts.iter().zip(&mut states) {
+        state.advance((now.wall, account.nanos(now)));
+        state.take(held, account.nanos(now));
+        account.list(state);
+    }
+    drop(states);
+    Hold { accounts, held, began: now }
+}
+
+/// Everybody locks in the same order, so nobody waits for one who waits for him.
+fn sorted(accounts: &[Arc<Account>]) -> Held {
+    let mut accounts: Held = accounts.iter().map(Arc::clone).collect();
+    accounts.sort_unstable_by_key(|account| account.number);
+    accounts.dedup_by_key(|account| account.number);
+    accounts
 }
 
 fn lock(accounts: &[Arc<Account>]) -> SmallVec<[MutexGuard<'_, State>; 8]> {

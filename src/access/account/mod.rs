@@ -20,7 +20,7 @@ mod status;
 mod window;
 
 pub use headers::{Rate, rates};
-pub use hold::{Demand, Hold, attempt, reserve};
+pub use hold::{Demand, Hold, attempt, impose, reserve};
 pub use recall::SharedBudget;
 pub use refusal::{Denial, Dimension, Refusal};
 pub use registry::Accounts;

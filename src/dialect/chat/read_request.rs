@@ -38,6 +38,12 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
     };
     if let Some(options) = fields.take("stream_options") {
         request.include_usage = options["include_usage"] == true;
+        if let Value::Object(mut options) = options {
+            options.shift_remove("include_usage");
+            if !options.is_empty() {
+                fields.0.insert("stream_options".into(), Value::Object(options));
+            }
+        }
     }
     drop_implied(&mut fields, request.audio.is_some());
     request.extras = Extras { dialect: Some(Dialect::Chat), fields: fields.0 };

@@ -11,7 +11,7 @@ use crate::canon::{
     Content, Dialect, Foreign, Media, MediaKind, Message, Opaque, Part, Role, Source, ToolCall,
     ToolResult,
 };
-use crate::dialect::{Aim, Inexpressible, Thoughts, custom, portable_id};
+use crate::dialect::{Aim, Inexpressible, Thoughts, custom, lost, portable_id};
 
 /// The messages so far.
 pub(super) struct Transcript<'a> {
@@ -132,8 +132,7 @@ impl<'a> Transcript<'a> {
             }
             Content::Foreign(Foreign { dialect: Dialect::Chat, value }) => value.clone(),
             Content::Foreign(foreign) => {
-                let kind = foreign.value["type"].as_str().unwrap_or("content");
-                self.drop(kind.to_owned());
+                self.drop(lost::kind(foreign));
                 return Ok(None);
             }
             Content::Reasoning(_) | Content::ToolCall(_) | Content::ToolResult(_) => {

@@ -30,8 +30,10 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let mut question = Question { aim, body: Map::new(), dropped };
     let keeps =
         |part: &Part, thought: &Reasoning| keeps_thought(aim.traits.thoughts, part, thought);
-    for name in
-        lost::thoughts(request, keeps).into_iter().chain(lost::citations(request, |_| false))
+    for name in lost::thoughts(request, keeps)
+        .into_iter()
+        .chain(lost::citations(request, |_| false))
+        .chain(lost::beside(request, Dialect::Chat))
     {
         question.drop(name);
     }
@@ -44,6 +46,10 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     question.sampling(&request.sampling);
     if let Some(thinking) = &request.reasoning {
         question.thinking(thinking);
+        let unseen = aim.traits.thoughts == Thoughts::Unknown && thinking.visible == Some(true);
+        if unseen && thinking.summary.is_none() && aim.traits.effort != EffortField::Reasoning {
+            question.drop(lost::display(request));
+        }
     }
     question.rest(request);
     question.extras(request);
@@ -360,9 +366,12 @@ impl Question<'_> {
     fn extras(&mut self, request: &ChatRequest) {
         let is_ours = request.extras.dialect == Some(Dialect::Chat);
         for (name, value) in &request.extras.fields {
-            if is_ours && !self.refuses(name) {
+            let said = self.body.get_mut(name).and_then(Value::as_object_mut);
+            if let (true, Some(said), Some(more)) = (is_ours, said, value.as_object()) {
+                said.extend(more.clone());
+            } else if is_ours && !self.refuses(name) {
                 self.body.entry(name.clone()).or_insert_with(|| value.clone());
-            } else if !BOOKKEEPING.contains(&name.as_str()) {
+            } else if name != "store" && !(is_ours && BOOKKEEPING.contains(&name.as_str())) {
                 self.drop(name.clone());
             }
         }

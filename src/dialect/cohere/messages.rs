@@ -9,7 +9,7 @@ use super::request::Draft;
 use crate::canon::{
     Content, Dialect, Media, MediaKind, Message, Part, Role, Source, ToolCall, ToolResult,
 };
-use crate::dialect::{Inexpressible, custom};
+use crate::dialect::{Inexpressible, custom, lost};
 
 // === impl Draft ===
 
@@ -54,8 +54,7 @@ impl Draft<'_> {
                     content.push(block.value.clone());
                 }
                 Content::Foreign(block) => {
-                    let kind = block.value.get("type").and_then(Value::as_str).unwrap_or("block");
-                    self.drop_named(kind.to_owned().into());
+                    self.drop_named(lost::kind(block).into());
                 }
                 Content::Reasoning(_) | Content::ToolCall(_) | Content::ToolResult(_) => {}
             }

@@ -242,7 +242,11 @@ impl Draft<'_> {
             !thought.text.is_empty() && (is_plan || model_thinks)
         };
         let cited = lost::citations(request, |_| false);
-        for name in lost::thoughts(request, keeps).into_iter().chain(cited) {
+        let beside = lost::beside(request, Dialect::Cohere);
+        let hidden = request.reasoning.as_ref().and_then(|asked| asked.visible) == Some(false);
+        let hidden = hidden.then(|| lost::display(request));
+        let names = lost::thoughts(request, keeps).into_iter().chain(cited).chain(beside);
+        for name in names.chain(hidden) {
             self.drop_named(name);
         }
     }

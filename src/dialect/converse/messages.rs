@@ -60,7 +60,8 @@ impl<'a> Turns<'a> {
         }
         let keeps = |part: &Part, thought: &Reasoning| turns.write_thought(thought, part).is_some();
         let cited = lost::citations(request, |_| false);
-        for name in lost::thoughts(request, keeps).into_iter().chain(cited) {
+        let beside = lost::beside(request, Dialect::Converse);
+        for name in lost::thoughts(request, keeps).into_iter().chain(cited).chain(beside) {
             turns.drop(name);
         }
         if turns.messages.first().is_none_or(|first| first["role"] == "assistant") {
@@ -136,8 +137,7 @@ impl<'a> Turns<'a> {
                 Some(block.value.clone())
             }
             Content::Foreign(block) => {
-                let kind = block.value.get("type").and_then(Value::as_str).unwrap_or("block");
-                self.drop(kind.to_owned());
+                self.drop(lost::kind(block));
                 None
             }
         };

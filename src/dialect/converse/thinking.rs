@@ -6,6 +6,7 @@ use super::family::Thinks;
 use super::messages::Turns;
 use super::request::Draft;
 use crate::canon::{Effort, Thinking};
+use crate::dialect::lost;
 
 /// Anthropic's least budget of thought.
 const LEAST_BUDGET: u64 = 1024;
@@ -17,6 +18,13 @@ impl Draft<'_> {
         let Some(asked) = &self.request.reasoning else { return };
         let off = asked.effort == Some(Effort::None) || asked.budget == Some(0);
         let effort = asked.effort.or_else(|| asked.budget.map(Effort::of_budget));
+        if asked.visible == Some(false) && !off {
+            self.drop(lost::display(self.request));
+        }
+        let claude =
+            matches!(self.family.thinks, Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Effort);
+        // Claude thinks only if told to, however much it sees fit.
+        let effort = effort.or_else(|| claude.then_some(Effort::Medium));
         let Some(effort) = effort else { return };
         match self.family.thinks {
             // Off is what these are unless asked.

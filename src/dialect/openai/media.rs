@@ -13,9 +13,11 @@ const LONGEST_STRING: usize = 128;
 const LONGEST_REST: usize = 256 * 1024;
 
 /// Keeps the shape of a JSON text that passes by, without its long strings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Skim {
     kept: Vec<u8>,
+    /// More is not kept, and so cannot be read.
+    most: usize,
     /// Where the string at hand begins in `kept`, behind its quote.
     string: Option<usize>,
     escaped: bool,
@@ -84,14 +86,30 @@ struct Details {
 
 // === impl Skim ===
 
+impl Default for Skim {
+    fn default() -> Self {
+        Self::up_to(LONGEST_REST)
+    }
+}
+
 impl Skim {
+    /// Keeps so many bytes.
+    pub fn up_to(most: usize) -> Self {
+        Self { kept: Vec::new(), most, string: None, escaped: false }
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) {
-        if self.kept.len() > LONGEST_REST {
+        if self.kept.len() > self.most {
             return;
         }
         for byte in bytes {
             self.take(*byte);
         }
+    }
+
+    /// What is kept.
+    pub fn kept(&self) -> &[u8] {
+        &self.kept
     }
 
     fn take(&mut self, byte: u8) {

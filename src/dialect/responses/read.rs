@@ -43,7 +43,6 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
         None => None,
         Some(_) => return Err(wrong("metadata", "an object")),
     };
-    fields.take("stream_options");
     request.extras = Extras { dialect: Some(Dialect::Responses), fields: fields.0 };
     Ok(request)
 }

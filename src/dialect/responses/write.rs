@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::hosted::{Hosted, split};
 use super::{content, item, tools};
 use crate::canon::{
-    ChatRequest, Content, Dialect, Effort, Foreign, Format, Message, Opaque, Part, Role, Sampling,
-    Source, Tool, ToolCall, ToolResult,
+    ChatRequest, Citation, Content, Dialect, Effort, Foreign, Format, MediaKind, Message, Opaque,
+    Part, Role, Sampling, Source, Tool, ToolCall, ToolResult,
 };
 use crate::dialect::{Aim, Inexpressible, Written, lost, portable_id};
 
@@ -195,6 +195,8 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
         ("cache_control", unmarked || request.tools.iter().any(marked)),
         ("tools", request.tools.iter().any(foreign)),
         ("is_error", !own && parts().any(fails)),
+        ("citations", parts().any(is_citable)),
+        ("audio", parts().any(is_named_sound)),
     ];
     let general = table.into_iter().filter(|(_, lost)| *lost).map(|(name, _)| Cow::Borrowed(name));
     let extras = request.extras.fields.keys().filter(|_| !own);
@@ -203,6 +205,12 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
     let blocks = blocks.chain(lost::thoughts(request, |part, _| {
         part.opaque_for(Dialect::Responses).is_some_and(tells)
     }));
+    let cites = |cited: &Citation| {
+        let original = cited.original.as_ref();
+        cited.url.is_some() || original.is_none_or(|it| it.dialect == Dialect::Responses)
+    };
+    let blocks = blocks.chain(lost::citations(request, cites));
+    let blocks = blocks.chain(lost::beside(request, Dialect::Responses));
     let mut names: Vec<Cow<'static, str>> = general.chain(extras).collect();
     for block in blocks {
         if !names.contains(&block) {
@@ -219,9 +227,18 @@ fn fails(part: &Part) -> bool {
 
 /// The type of a block that only another API has.
 fn lost_block(part: &Part) -> Option<String> {
-    let Content::Foreign(Foreign { dialect, value }) = &part.content else { return None };
-    let kind = value["type"].as_str().unwrap_or("content");
-    (*dialect != Dialect::Responses).then(|| kind.to_owned())
+    let Content::Foreign(foreign @ Foreign { dialect, .. }) = &part.content else { return None };
+    (*dialect != Dialect::Responses).then(|| lost::kind(foreign))
+}
+
+fn is_citable(part: &Part) -> bool {
+    matches!(&part.content, Content::Media(media) if media.citable)
+}
+
+/// What the model has spoken, by an id that only another API knows.
+fn is_named_sound(part: &Part) -> bool {
+    let Content::Media(media) = &part.content else { return false };
+    media.kind == MediaKind::Audio && matches!(media.source, Source::File { .. })
 }
 
 /// The items of a conversation as they are written.

@@ -2,6 +2,7 @@
 //! calls like everybody's.
 
 mod commission;
+mod consulting;
 mod forecast;
 mod perform;
 mod show;

@@ -21,7 +21,7 @@ use super::answer::{erred, failed, refused, result};
 use super::asking::{Asked, Reply};
 use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
 use super::session::{Seen, State, keep_told, tell};
-use super::shelf::{PROMPTS, RESOURCES, TEMPLATES, no_resource, read, relay};
+use super::shelf::{PROMPTS, RESOURCES, TEMPLATES, consult, no_resource, read};
 use crate::access::Caller;
 use crate::canon::CallId;
 use crate::config::ToolKind;
@@ -151,7 +151,7 @@ impl ServerHandler for Offer {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        keep_told(&self.gateway, &self.state, context.peer);
+        keep_told(&self.gateway, (&self.state, &self.caller), context.peer);
     }
 
     async fn set_level(
@@ -202,7 +202,8 @@ impl ServerHandler for Offer {
         let (server, own) = found.ok_or_else(|| no_resource(&request.uri))?;
         request.uri = own;
         let asked = ("resources/read", json!(request));
-        let result = relay((visit, &server), asked, (&context, &self.state)).await?;
+        let result =
+            consult(&self.gateway, (visit, &server), asked, (&context, &self.state)).await?;
         if result["resultType"] == "input_required" {
             return Ok(ReadResourceResponse::InputRequired(read(result)?));
         }
@@ -219,7 +220,8 @@ impl ServerHandler for Offer {
         let (server, own) = visit.prompt(&request.name).ok_or_else(unknown)?;
         request.name = own;
         let asked = ("prompts/get", json!(request));
-        let result = relay((visit, &server), asked, (&context, &self.state)).await?;
+        let result =
+            consult(&self.gateway, (visit, &server), asked, (&context, &self.state)).await?;
         if result["resultType"] == "input_required" {
             return Ok(GetPromptResponse::InputRequired(read(result)?));
         }
@@ -242,7 +244,7 @@ impl ServerHandler for Offer {
         let (server, own) = found.ok_or_else(|| no_prompt(id))?;
         params["ref"][key] = Value::from(own);
         let asked = ("completion/complete", params);
-        read(relay((visit, &server), asked, (&context, &self.state)).await?)
+        read(consult(&self.gateway, (visit, &server), asked, (&context, &self.state)).await?)
     }
 
     async fn subscribe(

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use super::offer::Visit;
+use crate::access::{Caller, CallerRef};
 use crate::gateway::Gateway;
 use crate::tool::mcp::{Change, Told, Watch};
 
@@ -50,6 +51,33 @@ impl State {
         lock(&self.watched).remove(uri);
     }
 
+    /// Has the servers of now tell of what is watched, where a config has put others in the place
+    /// of those of before. Says which resources that are; one that is not there any more, or not
+    /// for this client, is not watched any more.
+    async fn renew(&self, gateway: &Arc<Gateway>, caller: &CallerRef) -> Vec<String> {
+        let uris: Vec<String> = lock(&self.watched).keys().cloned().collect();
+        if uris.is_empty() {
+            return uris;
+        }
+        // Looked at anew: what it may have is by the config, too.
+        let visit = gateway.recognise(caller).await.ok();
+        let visit = visit.map(|caller| Visit { caller, house: gateway.snapshot() });
+        let mut renewed = Vec::new();
+        for uri in uris {
+            let Some((server, own)) = visit.as_ref().and_then(|visit| visit.resource(&uri)) else {
+                self.unwatch(&uri);
+                continue;
+            };
+            let is_same = |(watch, _): &(Watch, Seen)| watch.is_at(&server);
+            if !lock(&self.watched).get(&uri).is_none_or(is_same) {
+                let seen = Seen { server: Arc::clone(server.name()), own };
+                self.watch(uri.clone(), (server.watch_when_there(&seen.own), seen));
+                renewed.push(uri);
+            }
+        }
+        renewed
+    }
+
     /// What a resource is called here whose server has told that it changed.
     fn watched(&self, server: Option<&Arc<str>>, own: &str) -> Option<String> {
         let is_it = |seen: &Seen| Some(&seen.server) == server && seen.own == own;
@@ -63,17 +91,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Tells a client of the older protocol what changes, as long as its session lasts.
-pub(super) fn keep_told(gateway: &Arc<Gateway>, state: &Arc<State>, peer: Peer<RoleServer>) {
+pub(super) fn keep_told(
+    gateway: &Arc<Gateway>,
+    (state, caller): (&Arc<State>, &Caller),
+    peer: Peer<RoleServer>,
+) {
     let mut news = gateway.snapshot().toolbox.news();
     let (mut alive, state) = (state.alive.subscribe(), Arc::downgrade(state));
-    gateway.tasks.spawn(async move {
+    let (caller, tasks, gateway) =
+        (CallerRef::of(caller), gateway.tasks.clone(), Arc::clone(gateway));
+    tasks.spawn(async move {
         loop {
             let told = tokio::select! {
                 told = next(&mut news) => told,
                 // It is closed, and never told anything.
                 _ = alive.changed() => return,
             };
-            if pass(told, &state, &peer).await.is_err() {
+            if pass((&gateway, &caller), told, (&state, &peer)).await.is_err() {
                 return;
             }
         }
@@ -81,10 +115,16 @@ pub(super) fn keep_told(gateway: &Arc<Gateway>, state: &Arc<State>, peer: Peer<R
 }
 
 async fn pass(
+    (gateway, caller): (&Arc<Gateway>, &CallerRef),
     told: Told,
-    state: &Weak<State>,
-    peer: &Peer<RoleServer>,
+    (state, peer): (&Weak<State>, &Peer<RoleServer>),
 ) -> Result<(), ServiceError> {
+    if let (true, Some(state)) = (told.is_of_all(), state.upgrade()) {
+        for uri in state.renew(gateway, caller).await {
+            // It may have changed while nobody told of it.
+            peer.notify_resource_updated(updated(uri)).await?;
+        }
+    }
     match told.change {
         Change::Tools => peer.notify_tool_list_changed().await,
         Change::Prompts => peer.notify_prompt_list_changed().await,
@@ -111,6 +151,7 @@ pub(super) async fn tell(gateway: &Arc<Gateway>, visit: Visit, context: Subscrip
         }
     }
     // What it began with must not stay for as long as it listens.
+    let caller = CallerRef::of(&visit.caller);
     drop(visit);
     let mut draining = gateway.draining();
     loop {
@@ -120,6 +161,11 @@ pub(super) async fn tell(gateway: &Arc<Gateway>, visit: Visit, context: Subscrip
             _ = draining.wait_for(|drains| *drains) => return,
         };
         let sink = context.sink();
+        if told.is_of_all() {
+            for uri in state.renew(gateway, &caller).await {
+                let _ = sink.notify_resource_updated(uri).await;
+            }
+        }
         let sent = match told.change {
             Change::Tools => sink.notify_tool_list_changed().await,
             Change::Prompts => sink.notify_prompt_list_changed().await,

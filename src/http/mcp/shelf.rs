@@ -13,6 +13,8 @@ use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
 use super::names::Names;
 use super::offer::{TRACEPARENT, Visit, said};
 use super::session::State;
+use crate::error::Error;
+use crate::gateway::Gateway;
 use crate::tool::mcp::Server;
 
 /// A kind of thing that is listed.
@@ -134,7 +136,7 @@ async fn theirs(server: &Server, kind: &Kind) -> Vec<Value> {
 }
 
 /// Asks a server in the name of a client, and brings what each wants to know of the other.
-pub(super) async fn relay(
+async fn relay(
     (visit, server): (&Visit, &Server),
     (method, mut params): (&str, Value),
     (context, state): (&RequestContext<RoleServer>, &State),
@@ -155,6 +157,34 @@ pub(super) async fn relay(
         params["requestState"] = json!(resumed.state);
     }
     Err(ErrorData::internal_error("the server wanted to be asked again too often", None))
+}
+
+/// The same by the door that calls of tools go through: with limits, guards and a record.
+pub(super) async fn consult(
+    gateway: &Arc<Gateway>,
+    (visit, server): (&Visit, &Server),
+    (method, params): (&str, Value),
+    (context, state): (&RequestContext<RoleServer>, &State),
+) -> Result<Value, ErrorData> {
+    let by = (&visit.caller, Arc::clone(&visit.house));
+    let name = format!("{}.{method}", server.name());
+    let asking = gateway.consult(by, (&name, params)).await.map_err(|error| kept(&error))?;
+    let asked = (method, asking.args.clone());
+    let said = relay((visit, server), asked, (context, state)).await;
+    let heard = asking.heard(said.map_err(|error| json!(error))).await;
+    match heard.map_err(|error| kept(&error))? {
+        Ok(result) => Ok(result),
+        Err(error) => Err(read(error)?),
+    }
+}
+
+/// Why something is not told.
+fn kept(error: &Error) -> ErrorData {
+    let mut about = json!({"type": error.kind.code(), "message": error.message});
+    if let Some(wait) = error.retry_after {
+        about["retry_after"] = json!(wait.as_secs_f64());
+    }
+    ErrorData::invalid_request(error.message.clone(), Some(json!({"error": about})))
 }
 
 /// A value in the form that the protocol has for it.

@@ -35,6 +35,15 @@ pub(super) struct News {
     board: Board,
 }
 
+// === impl Told ===
+
+impl Told {
+    /// Whether other servers may have taken the place of those there were.
+    pub fn is_of_all(&self) -> bool {
+        self.server.is_none() && self.change == Change::Resources
+    }
+}
+
 // === impl Board ===
 
 impl Board {

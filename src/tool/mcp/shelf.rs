@@ -123,6 +123,14 @@ impl Server {
         Ok(watch)
     }
 
+    /// The same as soon as it can be asked for that.
+    pub fn watch_when_there(self: &Arc<Self>, uri: &str) -> Watch {
+        let watch = Watch { server: Arc::clone(self), uri: uri.to_owned() };
+        *self.watched().counts.entry(uri.to_owned()).or_default() += 1;
+        self.pool.changed.notify_one();
+        watch
+    }
+
     pub(super) fn is_watched(&self) -> bool {
         !self.watched().counts.is_empty()
     }
@@ -214,6 +222,13 @@ fn filter(can: &ServerCapabilities, uris: &BTreeSet<String>) -> Option<Subscript
 }
 
 // === impl Watch ===
+
+impl Watch {
+    /// Whether it is this very server that is asked, and none of another config.
+    pub fn is_at(&self, server: &Arc<Server>) -> bool {
+        Arc::ptr_eq(&self.server, server)
+    }
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {

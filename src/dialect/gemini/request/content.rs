@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Map, Value, json};
 
+use super::RESULT_FIELD;
 use super::field::{get, list, object, string, text, wrong};
 use crate::canon::{
     Content, Dialect, Foreign, Media, Message, Opaque, Opening, Part, Reasoning, Role, Source,
@@ -19,6 +20,8 @@ const BESIDE: [&str; 3] = ["videoMetadata", "mediaResolution", "partMetadata"];
 #[derive(Default)]
 struct Calls {
     waiting: HashMap<String, VecDeque<String>>,
+    /// What only Gemini says of results, by their ids.
+    beside: Map<String, Value>,
 }
 
 pub(super) fn read_system(system: &Value) -> Result<Message, Misread> {
@@ -30,11 +33,12 @@ pub(super) fn read_system(system: &Value) -> Result<Message, Misread> {
     Ok(Message::new(Role::System, parts))
 }
 
-pub(super) fn read(contents: &Value) -> Result<Vec<Message>, Misread> {
+/// The messages, and extras that are fields of results.
+pub(super) fn read(contents: &Value) -> Result<(Vec<Message>, Map<String, Value>), Misread> {
     let mut calls = Calls::default();
     let mut messages = Vec::new();
     if let Value::String(text) = contents {
-        return Ok(vec![Message::new(Role::User, vec![Part::text(text)])]);
+        return Ok((vec![Message::new(Role::User, vec![Part::text(text)])], Map::new()));
     }
     for (place, content) in list(contents, "contents")?.iter().enumerate() {
         let path = format!("contents[{place}]");
@@ -50,7 +54,7 @@ pub(super) fn read(contents: &Value) -> Result<Vec<Message>, Misread> {
         }
         apart(role, parts, &mut messages);
     }
-    Ok(messages)
+    Ok((messages, calls.beside))
 }
 
 /// Results of tools are messages of their own.
@@ -235,6 +239,13 @@ fn read_result(result: &Value, path: &str, calls: &mut Calls) -> Result<ToolResu
         (None, Some(ids)) => ids.pop_front().unwrap_or_else(|| portable_id(name).into_owned()),
         (None, None) => portable_id(name).into_owned(),
     };
+    for (field, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        let field = super::field::camel(field);
+        if !["id", "name", "response", "parts"].contains(&field.as_ref()) {
+            let values = calls.beside.entry(format!("{RESULT_FIELD}{field}"));
+            values.or_insert_with(|| Value::Object(Map::new()))[&id] = value.clone();
+        }
+    }
     let empty = Map::new();
     let response = match get(fields, "response") {
         Some(response) => object(response, &format!("{path}.response"))?,

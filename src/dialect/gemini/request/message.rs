@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::write::Draft;
-use crate::canon::{Content, Dialect, Message, Part, Role, ToolResult};
+use crate::canon::{Content, Dialect, Media, Message, Part, Role, ToolResult};
 use crate::dialect::gemini::part::{self, Reader};
 use crate::dialect::gemini::{media, signature};
-use crate::dialect::{Inexpressible, schema};
+use crate::dialect::{Inexpressible, lost, schema};
 
 /// One content at a time; neighbours of one kind are joined.
 #[derive(Default)]
@@ -36,6 +36,7 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
     let system = messages.iter().take_while(is_system).count();
     let mut instruction = Vec::new();
     for (place, message) in messages[..system].iter().enumerate() {
+        draft.drop_if(message.name.is_some(), "name");
         for part in &message.parts {
             instruction.extend(write_part(draft, part, place)?);
         }
@@ -141,13 +142,20 @@ fn write_part(
             draft.drop_if(media.citable, "citations");
         }
         Content::Foreign(foreign) if foreign.dialect != Dialect::Gemini => {
-            let kind = foreign.value["type"].as_str().unwrap_or("content");
-            draft.drop_if(true, kind.to_owned());
+            draft.drop_if(true, lost::kind(foreign));
         }
         _ => {}
     }
-    part::write(part, Reader::Gemini)
-        .map_err(|cause| Inexpressible(format!("`messages[{place}]` holds {cause}").into()))
+    let mut written = part::write(part, Reader::Gemini)
+        .map_err(|cause| Inexpressible(format!("`messages[{place}]` holds {cause}").into()))?;
+    let is_own = draft.request.extras.dialect == Some(Dialect::Gemini);
+    if let (Content::Media(Media { name: Some(name), .. }), true) = (&part.content, is_own)
+        && let Some(Value::Object(blob)) =
+            written.as_mut().and_then(|part| part.get_mut("inlineData"))
+    {
+        blob.insert("displayName".into(), json!(name));
+    }
+    Ok(written)
 }
 
 /// A result as the object that Gemini wants. Media go inside, or behind it for older models.
@@ -188,6 +196,7 @@ fn write_result(
     } else {
         behind.append(&mut inside);
     }
+    out.extend(draft.result_fields(&result.id));
     Ok(json!({ "functionResponse": out }))
 }
 

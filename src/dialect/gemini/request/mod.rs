@@ -13,3 +13,5 @@ pub(super) use write::write;
 /// Begins the name of an extra that is a field of some functions' declarations: an object from
 /// their names to values.
 const FUNCTION_FIELD: &str = "tools.functionDeclarations.";
+/// The same of results, by their ids.
+const RESULT_FIELD: &str = "contents.parts.functionResponse.";

@@ -34,7 +34,9 @@ pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
         request.messages.push(content::read_system(system)?);
     }
     let contents = get(fields, "contents").ok_or_else(|| wrong("contents", "a list"))?;
-    request.messages.extend(content::read(contents)?);
+    let (messages, beside) = content::read(contents)?;
+    request.messages.extend(messages);
+    request.extras.fields.extend(beside);
     Ok(request)
 }
 

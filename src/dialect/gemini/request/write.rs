@@ -5,13 +5,10 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 
 use super::field::camel;
-use super::{FUNCTION_FIELD, message, settings};
+use super::{FUNCTION_FIELD, RESULT_FIELD, message, settings};
 use crate::canon::{ChatRequest, Dialect, Extras, Foreign, Part, Reasoning, Tool, ToolChoice};
 use crate::dialect::gemini::model::Model;
 use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
-
-/// Fields of other dialects that are only about how the answer is handed over.
-const HANDLING: [&str; 1] = ["stream_options"];
 
 /// A question while it is written.
 pub(super) struct Draft<'a> {
@@ -166,6 +163,15 @@ impl Draft<'_> {
         })
     }
 
+    /// What only Gemini says of the result with this id.
+    pub(super) fn result_fields(&self, id: &str) -> impl Iterator<Item = (String, Value)> {
+        let fields = self.request.extras.fields.iter();
+        fields.filter_map(move |(path, values)| {
+            let name = path.strip_prefix(RESULT_FIELD)?;
+            Some((name.to_owned(), values.get(id)?.clone()))
+        })
+    }
+
     /// OpenAI's `auto` and `default` are what Gemini does unasked.
     fn tier(&mut self, tier: &str, body: &mut Map<String, Value>) {
         match tier {
@@ -191,7 +197,8 @@ impl Draft<'_> {
         };
         let thoughts = lost::thoughts(request, keeps).into_iter();
         let cited = lost::citations(request, |_| false);
-        for name in thoughts.chain(cited).chain(lost::format_labels(request, &[])) {
+        let beside = lost::beside(request, Dialect::Gemini);
+        for name in thoughts.chain(cited).chain(beside).chain(lost::format_labels(request, &[])) {
             self.drop_if(true, name);
         }
     }
@@ -200,13 +207,13 @@ impl Draft<'_> {
     fn extras(&mut self, body: &mut Map<String, Value>) {
         let Extras { dialect, fields } = &self.request.extras;
         if *dialect != Some(Dialect::Gemini) {
-            let changing = fields.keys().filter(|name| !HANDLING.contains(&name.as_str()));
-            for name in changing {
+            for name in fields.keys() {
                 self.drop_if(true, name.clone());
             }
             return;
         }
-        let of_functions = |path: &str| path.starts_with(FUNCTION_FIELD);
+        let of_functions =
+            |path: &str| path.starts_with(FUNCTION_FIELD) || path.starts_with(RESULT_FIELD);
         for (path, value) in fields.iter().filter(|(path, _)| !of_functions(path)) {
             // The fields of a container stand beside ours, by one name.
             let mut at = &mut *body;

@@ -366,7 +366,10 @@ fn names_what_it_drops_and_nothing_else() {
     request.extras.fields =
         serde_json::from_value(json!({"prediction": {}, "stream_options": {}})).unwrap();
     let (_, written) = ask(&request, "gemini-2.5-flash").unwrap();
-    assert_eq!(written.dropped, ["parallel_tool_calls", "verbosity", "user", "prediction"]);
+    assert_eq!(
+        written.dropped,
+        ["parallel_tool_calls", "verbosity", "user", "prediction", "stream_options"]
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::canon::{
 use crate::dialect::messages::block::{finish_block, write_call, write_media};
 use crate::dialect::messages::citation;
 use crate::dialect::messages::models::Family;
-use crate::dialect::{Inexpressible, portable_id};
+use crate::dialect::{Inexpressible, lost, portable_id};
 
 /// The `system` blocks and the `messages` of a body.
 #[derive(Debug, Default)]
@@ -39,6 +39,7 @@ pub(super) fn write(
     let (leading, rest) = messages.split_at(first.unwrap_or(messages.len()));
     let mut system = Vec::new();
     for (number, message) in leading.iter().enumerate() {
+        dropped.add_if(message.name.is_some(), "messages.name");
         write_blocks(number, message, &mut system, dropped)?;
     }
     let mut turns: Vec<Turn> = Vec::new();
@@ -166,8 +167,7 @@ fn write_plain(part: &Part, dropped: &mut Dropped) -> Option<Value> {
         }
         Content::Foreign(Foreign { dialect: Dialect::Messages, value }) => Some(value.clone()),
         Content::Foreign(foreign) => {
-            let kind = foreign.value.get("type").and_then(Value::as_str);
-            dropped.add(kind.unwrap_or_else(|| foreign.dialect.name()).to_owned());
+            dropped.add(lost::kind(foreign));
             None
         }
         Content::Media(_) | Content::ToolCall(_) | Content::ToolResult(_) => None,

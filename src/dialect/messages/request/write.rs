@@ -60,7 +60,9 @@ pub(in crate::dialect::messages) fn write(
     note_unknown(request, &mut dropped);
     let keeps = |part: &Part, _: &Reasoning| part.opaque_for(Dialect::Messages).is_some();
     let cites = |cited: &Citation| citation::original(cited).is_some();
-    for name in lost::thoughts(request, keeps).into_iter().chain(lost::citations(request, cites)) {
+    let beside = lost::beside(request, Dialect::Messages);
+    let sources = lost::citations(request, cites);
+    for name in lost::thoughts(request, keeps).into_iter().chain(sources).chain(beside) {
         dropped.add(name);
     }
     cache::place(&mut body, aim.cache, &mut dropped);

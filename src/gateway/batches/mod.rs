@@ -1,6 +1,10 @@
 //! Counts the tokens of a batch once: when its end is first seen, or the file of its answers.
 //!
 //! A batch that was not counted has a mark in the store, and whoever takes the mark away counts.
+//! The gateway looks at such batches itself, should nobody else.
+
+mod follow;
+pub(super) mod manifest;
 
 use std::sync::Arc;
 
@@ -10,7 +14,6 @@ use serde_json::Value;
 
 use super::ask::Answer;
 use super::call::Call;
-
 use crate::canon::{Outcome, Owner, Surface, Usage};
 use crate::dialect::batch::{self, Tally};
 use crate::store::{Draft, Failure, ObjectKind};
@@ -38,7 +41,11 @@ pub(super) struct Metering {
 
 /// Notes that a new batch is to be counted.
 pub(super) async fn begin(call: &Call, owner: &Owner, id: &str) -> Result<(), Failure> {
-    mark(call, owner, (id, "")).await
+    mark(call, owner, (id, "")).await?;
+    match &call.caller {
+        Some(caller) => follow::begin(&call.gateway, caller, id).await,
+        None => Ok(()),
+    }
 }
 
 async fn mark(call: &Call, owner: &Owner, (id, batch): (&str, &str)) -> Result<(), Failure> {
@@ -64,7 +71,9 @@ pub(super) async fn look(call: &mut Call, owner: &Owner, body: &[u8]) -> Result<
         (None, Some(file)) if store.get(owner, MARK, &batch.id).await?.is_some() => {
             mark(call, owner, (file, &batch.id)).await?;
         }
-        (None, _) => {}
+        (None, Some(_)) => {}
+        // It has ended without an answer, and so has used nothing.
+        (None, None) => drop(store.delete(owner, MARK, &batch.id).await?),
     }
     Ok(())
 }

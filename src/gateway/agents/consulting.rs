@@ -1,0 +1,129 @@
+//! What a server has besides tools is asked for without a run: with the limits, guards and record
+//! that a call of a tool has.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::access::Caller;
+use crate::canon::{Outcome, Part, Surface};
+use crate::error::{Error, Kind};
+use crate::gateway::call::Call;
+use crate::gateway::reply::outcome_of;
+use crate::gateway::{Gateway, Snapshot, guarding, till};
+
+/// Texts that are for machines, by the names of their fields.
+const NO_WORDS: [&str; 9] =
+    ["uri", "mimeType", "blob", "data", "type", "role", "resultType", "requestState", "cacheScope"];
+
+/// A question to a server. Whoever drops it has left.
+pub struct Consultation {
+    call: Box<Call>,
+    name: Arc<str>,
+    /// What is asked, as the server may hear it.
+    pub args: Value,
+    since: Instant,
+}
+
+impl Gateway {
+    /// Lets a caller ask for what is called `name`, if there is room for that.
+    pub async fn consult(
+        self: &Arc<Self>,
+        (caller, house): (&Caller, Arc<Snapshot>),
+        (name, args): (&str, Value),
+    ) -> Result<Consultation, Error> {
+        let mut call = Call::open((Arc::clone(self), house), Surface::Tool, None, None);
+        call.admitted(caller);
+        call.record.route = Some(format!("tool/{name}").into());
+        call.record.tags.insert("tool".into(), name.into());
+        let args = match let_ask(&mut call, name, args).await {
+            Ok(args) => args,
+            Err(error) => {
+                over(&mut call, outcome_of(error.kind), error.status());
+                return Err(error);
+            }
+        };
+        call.till.is_used();
+        Ok(Consultation { call, name: name.into(), args, since: Instant::now() })
+    }
+}
+
+async fn let_ask(call: &mut Call, name: &str, args: Value) -> Result<Value, Error> {
+    let args = guarding::look_at_arguments(call, name, args).await?;
+    till::hold_request(call).await?;
+    Ok(args)
+}
+
+fn over(call: &mut Call, outcome: Outcome, status: u16) {
+    call.record.status = status;
+    call.ends(outcome);
+}
+
+// === impl Consultation ===
+
+impl Consultation {
+    /// What was said, or why nothing was, as the caller may hear it.
+    pub async fn heard(
+        mut self,
+        said: Result<Value, Value>,
+    ) -> Result<Result<Value, Value>, Error> {
+        let outcome = if said.is_ok() { "ok" } else { "soft_error" };
+        self.count(outcome);
+        let (mut said, is_answer) = match said {
+            Ok(said) => (said, true),
+            Err(said) => (said, false),
+        };
+        if let Err(error) = self.look_at(&mut said).await {
+            over(&mut self.call, outcome_of(error.kind), error.status());
+            return Err(error);
+        }
+        let failed = Kind::ToolFailed;
+        let (outcome, status) =
+            if is_answer { (Outcome::Ok, 200) } else { (outcome_of(failed), failed.status()) };
+        over(&mut self.call, outcome, status);
+        Ok(if is_answer { Ok(said) } else { Err(said) })
+    }
+
+    async fn look_at(&mut self, said: &mut Value) -> Result<(), Error> {
+        let mut words = Vec::new();
+        each_text(said, &mut |text| words.push(Part::text(text.clone())));
+        let count = words.len();
+        let looked = guarding::look_at_result(&mut self.call, &self.name, words).await;
+        let (words, changed) = looked?;
+        if !changed {
+            return Ok(());
+        }
+        if words.len() != count {
+            let message = "A guard has left something else of the answer than its texts.";
+            return Err(Error::new(Kind::GuardBlocked, message));
+        }
+        let mut words = words.iter().map(|part| part.as_text().unwrap_or_default());
+        each_text(said, &mut |text| {
+            words.next().unwrap_or_default().clone_into(text);
+        });
+        Ok(())
+    }
+
+    fn count(&self, outcome: &str) {
+        let metrics = &self.call.gateway.telemetry.metrics;
+        metrics.agent_tool_calls.with_label_values(&["", &*self.name, outcome]).inc();
+        let seconds = metrics.agent_tool_seconds.with_label_values(&["", &*self.name]);
+        seconds.observe(self.since.elapsed().as_secs_f64());
+    }
+}
+
+/// Each text of a value, always in the same order.
+fn each_text(value: &mut Value, act: &mut dyn FnMut(&mut String)) {
+    match value {
+        Value::String(text) => act(text),
+        Value::Array(list) => list.iter_mut().for_each(|value| each_text(value, act)),
+        Value::Object(fields) => {
+            let worded = |(name, value): &(&String, &mut Value)| {
+                !value.is_string() || !NO_WORDS.contains(&name.as_str())
+            };
+            fields.iter_mut().filter(worded).for_each(|(_, value)| each_text(value, act));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
