@@ -271,7 +271,7 @@ async fn send(
     Ok(())
 }
 
-/// Reads one request with a content length; `None` when the other side has no more.
+/// Reads one request, whole; `None` when the other side has no more.
 async fn read_request(
     reader: &mut OwnedReadHalf,
     input: &mut BytesMut,
@@ -290,14 +290,16 @@ async fn read_request(
                 .collect();
             let method = parsed.method.unwrap_or_default().to_owned();
             let path = parsed.path.unwrap_or_default().to_owned();
-            let length = headers.iter().find(|(name, _)| name == "content-length");
-            let length = length.map_or(0, |(_, value)| value.parse().unwrap());
-            input.reserve((head + length).saturating_sub(input.len()));
-            while input.len() < head + length && reader.read_buf(input).await? > 0 {}
-            if input.len() < head + length {
-                return Ok(None);
-            }
-            let body = input.split_to(head + length).freeze().slice(head..);
+            let told = |name: &str| headers.iter().find(|(known, _)| known == name);
+            let length = told("content-length").map_or(0, |(_, value)| value.parse().unwrap());
+            let is_chunked = told("transfer-encoding").is_some();
+            let _ = input.split_to(head);
+            let body = if is_chunked {
+                read_chunks(reader, input).await?
+            } else {
+                read_exactly(reader, input, length).await?
+            };
+            let Some(body) = body else { return Ok(None) };
             let (model, variant) = asked(&path, &body);
             let request = Request { method, path, headers, body, model, variant, connection: 0 };
             return Ok(Some(request));
@@ -305,6 +307,41 @@ async fn read_request(
         if reader.read_buf(input).await? == 0 {
             return Ok(None);
         }
+    }
+}
+
+async fn read_exactly(
+    reader: &mut OwnedReadHalf,
+    input: &mut BytesMut,
+    length: usize,
+) -> io::Result<Option<Bytes>> {
+    input.reserve(length.saturating_sub(input.len()));
+    while input.len() < length && reader.read_buf(input).await? > 0 {}
+    Ok((input.len() >= length).then(|| input.split_to(length).freeze()))
+}
+
+/// A body in chunks (RFC 9112, section 7.1), put together.
+async fn read_chunks(
+    reader: &mut OwnedReadHalf,
+    input: &mut BytesMut,
+) -> io::Result<Option<Bytes>> {
+    let mut body = BytesMut::new();
+    loop {
+        let size = loop {
+            match httparse::parse_chunk_size(input).map_err(|_| io::ErrorKind::InvalidData)? {
+                httparse::Status::Complete((start, size)) => {
+                    let _ = input.split_to(start);
+                    break usize::try_from(size).unwrap();
+                }
+                httparse::Status::Partial if reader.read_buf(input).await? == 0 => return Ok(None),
+                httparse::Status::Partial => {}
+            }
+        };
+        let Some(chunk) = read_exactly(reader, input, size + 2).await? else { return Ok(None) };
+        if size == 0 {
+            return Ok(Some(body.freeze()));
+        }
+        body.extend_from_slice(&chunk[..size]);
     }
 }
 
