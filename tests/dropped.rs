@@ -11,15 +11,7 @@ use switchpoint::canon::{Dialect, Surface};
 use switchpoint::dialect::{Aim, Traits, client, upstream};
 use switchpoint::provider::catalog::CATALOG;
 
-/// What providers speak, with a row of the catalogue and a model that takes most.
-const PROVIDERS: [Target; 6] = [
-    (Dialect::Chat, "openai", "gpt-5.4"),
-    (Dialect::Responses, "openai", "gpt-5.4"),
-    (Dialect::Messages, "anthropic", "claude-sonnet-4-5"),
-    (Dialect::Gemini, "gemini", "gemini-3-pro-preview"),
-    (Dialect::Converse, "bedrock", "us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
-    (Dialect::Cohere, "cohere", "command-a-reasoning-08-2025"),
-];
+use crate::pairs::PROVIDERS;
 
 type Target = (Dialect, &'static str, &'static str);
 

@@ -24,7 +24,7 @@ const CLIENTS: [(&str, Surface); 5] = [
 ];
 
 /// What providers speak, with a row of the catalogue and a model that takes most.
-const PROVIDERS: [(Dialect, &str, &str); 6] = [
+pub(crate) const PROVIDERS: [(Dialect, &str, &str); 6] = [
     (Dialect::Chat, "openai", "gpt-5.4"),
     (Dialect::Responses, "openai", "gpt-5.4"),
     (Dialect::Messages, "anthropic", "claude-sonnet-4-5"),

@@ -83,14 +83,20 @@ async fn audits(stage: &Stage, what: &str) -> Vec<Value> {
     answer.json()["data"].as_array().unwrap().clone()
 }
 
+/// The path of the approval that is waited for, and the approval.
+async fn pending(stage: &Stage) -> (String, Value) {
+    let mut pending = stage.get("/v1/agents/approvals?state=pending").await;
+    let approval = pending["data"][0].take();
+    (format!("/v1/agents/approvals/{}", approval["id"].as_str().unwrap()), approval)
+}
+
 #[tokio::test]
 async fn whoever_takes_a_run_over_asks_anew_whether_its_key_may_run_it() {
     let folder = tempfile::tempdir().unwrap();
     let stage = Stage::new(&payer(folder.path(), "\"*\""), pays, found).await;
     let run = stage.begin("payer", "Pay.").await;
     stage.in_state(&run, "waiting_approval").await;
-    let pending = stage.get("/v1/agents/approvals?state=pending").await;
-    let approval = format!("/v1/agents/approvals/{}", pending["data"][0]["id"].as_str().unwrap());
+    let (approval, _) = pending(&stage).await;
     // The next process has another word for who may.
     let stage = stage.crash(&payer(folder.path(), "\"operator\"")).await;
     let approved = stage.post(&approval, OPERATOR, &json!({"decision": "approve"})).await;
@@ -111,9 +117,8 @@ async fn whoever_takes_a_run_over_asks_anew_whether_its_key_may_run_it() {
     assert_eq!(outcome["outcome"], "done", "{outcome}");
     let again = format!("/v1/agents/runs/{}", outcome["result"]["run"].as_str().unwrap());
     stage.in_state(&again, "waiting_approval").await;
-    let pending = stage.get("/v1/agents/approvals?state=pending").await;
-    assert_eq!(pending["data"][0]["run_id"], outcome["result"]["run"], "it is asked for anew");
-    let approval = format!("/v1/agents/approvals/{}", pending["data"][0]["id"].as_str().unwrap());
+    let (approval, asked) = pending(&stage).await;
+    assert_eq!(asked["run_id"], outcome["result"]["run"], "it is asked for anew");
     let approved = stage.post(&approval, KEY, &json!({"decision": "approve"})).await;
     assert_eq!(approved.status, 200, "{}", approved.text());
     let over = stage.in_state(&again, "completed").await;
@@ -139,8 +144,7 @@ async fn a_retry_that_comes_to_nothing_stands_in_the_audit_trail_too() {
     let stage = Stage::new(&payer(folder.path(), "\"*\""), pays, found).await;
     let run = stage.begin("payer", "Pay.").await;
     stage.in_state(&run, "waiting_approval").await;
-    let pending = stage.get("/v1/agents/approvals?state=pending").await;
-    let approval = format!("/v1/agents/approvals/{}", pending["data"][0]["id"].as_str().unwrap());
+    let (approval, _) = pending(&stage).await;
     stage.reload(&payer(folder.path(), "\"operator\"")).await;
     stage.post(&approval, OPERATOR, &json!({"decision": "deny"})).await;
     stage.in_state(&run, "failed").await;
