@@ -217,7 +217,7 @@ pub(super) async fn read<B>(
     (ask, headers): (&Ask, &HeaderMap),
     server: &Server,
     budget: &ByteBudget,
-) -> Result<Question, Unreadable>
+) -> Result<Box<Question>, Unreadable>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
@@ -263,13 +263,13 @@ impl Question {
         envelope: Envelope,
         headers: &HeaderMap,
         relayed: Option<Relayed>,
-    ) -> Self {
+    ) -> Box<Self> {
         let passed_on = PASSED_ON.iter().filter_map(|name| {
             let value = headers.get(name)?;
             Some((name.clone(), value.clone()))
         });
         let extra = passed_on.collect();
-        Self {
+        Box::new(Self {
             payload,
             envelope,
             extra,
@@ -282,7 +282,7 @@ impl Question {
             rewritten: false,
             own: false,
             _lease: lease,
-        }
+        })
     }
 
     /// Notes which form of Anthropic's API its client wants.
@@ -307,13 +307,13 @@ impl Question {
     }
 
     /// One without a body.
-    pub(super) fn bare(headers: &HeaderMap, relayed: Relayed) -> Self {
+    pub(super) fn bare(headers: &HeaderMap, relayed: Relayed) -> Box<Self> {
         let held = Lease { held: Arc::default(), bytes: 0 };
         Self::new((Payload::default(), held), Envelope::default(), headers, Some(relayed))
     }
 
     /// One that the gateway asks itself.
-    pub(super) fn made(body: Bytes) -> Result<Self, Error> {
+    pub(super) fn made(body: Bytes) -> Result<Box<Self>, Error> {
         let held = Lease { held: Arc::default(), bytes: 0 };
         let made =
             Self::new((Payload::default(), held), Envelope::default(), &HeaderMap::new(), None);
@@ -325,7 +325,7 @@ impl Question {
     }
 
     /// One that comes in our own words.
-    pub(super) fn spoken(request: ChatRequest) -> Self {
+    pub(super) fn spoken(request: ChatRequest) -> Box<Self> {
         let held = Lease { held: Arc::default(), bytes: 0 };
         let envelope = Envelope {
             model: request.model.clone(),

@@ -370,15 +370,15 @@ fn whole(
     let estimate = if is_text { body.len() as u64 / 4 } else { 0 };
     let Wording::Translated { into, .. } = &errand.wording else {
         // Whatever it says, what is no JSON is nobody's answer.
-        serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
         let (usage, finish) = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
                 let read = dialect::upstream(dialect).read_response(&body).ok();
                 (read.as_ref().and_then(|read| read.usage), read.as_ref().and_then(finish_of))
             }
             // Nobody else asks why.
-            _ if call.record.trace.is_some() => (read_usage(&body), read_finish(&body)),
-            _ => (read_usage(&body), None),
+            _ if call.record.trace.is_some() => (read_usage(&body)?, read_finish(&body)),
+            _ => (read_usage(&body)?, None),
         };
         return Ok(Answered {
             // What was only counted has not been used.

@@ -109,7 +109,7 @@ pub(super) fn find_door(
 }
 
 /// The answer to `/v1/explain`.
-pub(super) async fn answer(mut call: Box<Call>, question: Question) -> Response<Body> {
+pub(super) async fn answer(mut call: Box<Call>, question: Box<Question>) -> Response<Body> {
     let Some(chain) = call.chain.clone() else {
         return call.refuse(Error::invalid("There is nothing to explain."));
     };

@@ -86,7 +86,7 @@ enum Course {
 /// Tries the targets in order. The question is let go as soon as no further attempt can need it.
 pub(super) async fn walk(
     call: Box<Call>,
-    question: Question,
+    question: Box<Question>,
 ) -> (Box<Call>, Result<Answer, Error>) {
     if call.guarding.is_some() {
         return Box::pin(behind_guards(call, question)).await;
@@ -99,7 +99,10 @@ pub(super) async fn walk(
 
 /// Some guards may still be asked: whoever has answered, nobody has the answer before they have
 /// spoken.
-async fn behind_guards(call: Box<Call>, question: Question) -> (Box<Call>, Result<Answer, Error>) {
+async fn behind_guards(
+    call: Box<Call>,
+    question: Box<Question>,
+) -> (Box<Call>, Result<Answer, Error>) {
     let (mut call, answer) = if call.is_remembered() {
         Box::pin(remember::walk(call, question)).await
     } else {
@@ -115,7 +118,7 @@ async fn behind_guards(call: Box<Call>, question: Question) -> (Box<Call>, Resul
 /// The same for an answer that is not remembered.
 pub(super) async fn seek(
     mut call: Box<Call>,
-    mut question: Question,
+    mut question: Box<Question>,
 ) -> (Box<Call>, Result<Answer, Error>) {
     if call.is_counted()
         && let Err(error) = Box::pin(till::hold(&mut call, &mut question)).await

@@ -88,7 +88,7 @@ async fn ask_keeper(
 ) -> Response<Body> {
     call.routed(&chain, &question);
     about.manifest = question.relayed.as_ref().and_then(|relayed| relayed.manifest.clone());
-    let (mut call, mut answer) = journey::walk(call, *question).await;
+    let (mut call, mut answer) = journey::walk(call, question).await;
     if let Ok(Answer::Whole { body, .. }) = &answer
         && let Err(failure) = note(&mut call, &about, body).await
     {
@@ -124,8 +124,8 @@ pub(super) async fn look_again(
     }
     let question = Question::bare(&HeaderMap::new(), Relayed::object(relay, id.to_owned()));
     let about = About { relay, id, manifest: None };
-    let asked = (Box::new(question), chain);
-    let mut body = Box::pin(ask_keeper(call, asked, about)).await.into_body();
+    let asked = ask_keeper(call, (question, chain), about);
+    let mut body = Box::pin(asked).await.into_body();
     while let Some(Ok(_)) = body.frame().await {}
 }
 
@@ -193,7 +193,7 @@ where
         return Err(refused(Kind::NotAllowed, message));
     }
     let chain = Arc::new(house.account(keeper, relay.surface().name()));
-    Ok(Plan::Asked(Box::new(question), chain))
+    Ok(Plan::Asked(question, chain))
 }
 
 /// Whether a file may become a batch of this caller's, and whether there is room for that.

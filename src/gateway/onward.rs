@@ -16,7 +16,7 @@ use crate::provider::Failure;
 
 /// A question that may be asked again, and who may still be asked.
 pub(super) struct Onward {
-    pub(super) question: Question,
+    pub(super) question: Box<Question>,
     pub(super) journey: Journey,
 }
 

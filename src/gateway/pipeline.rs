@@ -65,7 +65,7 @@ impl Gateway {
             Ok(question) => whole(call, question).await,
             Err(Unreadable::Refused(error)) => call.refuse(error),
             Err(Unreadable::ForAgent(question)) => {
-                Box::pin(agents::answer(call, *question, &headers)).await
+                Box::pin(agents::answer(call, question, &headers)).await
             }
             // The record says that the client left; where it sent nonsense instead, it reads this.
             Err(Unreadable::Gone) => broken_off(&call),
@@ -78,7 +78,7 @@ async fn understand<B>(
     call: &mut Call,
     (ask, headers): (&Ask, &HeaderMap),
     body: B,
-) -> Result<Question, Unreadable>
+) -> Result<Box<Question>, Unreadable>
 where
     B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
 {
@@ -96,7 +96,7 @@ where
         explain::find_door(call, &mut question, headers).map_err(Unreadable::Refused)?;
     }
     if agents::is_asked(&question.envelope.model) {
-        return Err(Unreadable::ForAgent(Box::new(question)));
+        return Err(Unreadable::ForAgent(question));
     }
     let (road, alias) = bearings::find(&house, &caller, &question.envelope.model)?;
     let chain = match &road {
@@ -157,7 +157,11 @@ pub(super) async fn guard(
 
 /// What the responses API asks a gateway to remember: notes that this response is to be kept, and
 /// puts what was said before in front of the question.
-async fn recall(call: &mut Call, mut question: Question, road: &Road) -> Result<Question, Error> {
+async fn recall(
+    call: &mut Call,
+    mut question: Box<Question>,
+    road: &Road,
+) -> Result<Box<Question>, Error> {
     if question.envelope.conversation {
         let message = "`conversation` is not kept here; send `previous_response_id` or the items.";
         return Err(Error::new(Kind::Unsupported, message));
@@ -190,7 +194,7 @@ async fn recall(call: &mut Call, mut question: Question, road: &Road) -> Result<
 }
 
 /// Answers at once that an answer is being made.
-async fn later(mut call: Box<Call>, mut question: Question) -> Response<Body> {
+async fn later(mut call: Box<Call>, mut question: Box<Question>) -> Response<Body> {
     let (id, created) = call.stamp();
     let Some(keeping) = call.keeping.take() else {
         let message = "`background` needs `store`: the answer is fetched by its id.";
@@ -221,14 +225,14 @@ async fn later(mut call: Box<Call>, mut question: Question) -> Response<Body> {
 }
 
 /// A stream that goes on without its client, if it is kept.
-async fn detached(mut call: Box<Call>, question: Question) -> Response<Body> {
+async fn detached(mut call: Box<Call>, question: Box<Question>) -> Response<Body> {
     let Some(keeping) = call.keeping.clone() else { return stream(call, question).await };
     let busy = call.goes_to_background();
     let gateway = Arc::clone(&call.gateway);
     gateway.detach((keeping, busy), stream(call, question)).await
 }
 
-async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
+async fn whole(call: Box<Call>, question: Box<Question>) -> Response<Body> {
     if call.wishes().is_some_and(|wishes| wishes.on_disconnect == OnDisconnect::Drain) {
         return Box::pin(drained(call, question)).await;
     }
@@ -237,7 +241,7 @@ async fn whole(call: Box<Call>, question: Question) -> Response<Body> {
 }
 
 /// The answer is waited for although its client may leave, for the sake of its usage.
-async fn drained(call: Box<Call>, question: Question) -> Response<Body> {
+async fn drained(call: Box<Call>, question: Box<Question>) -> Response<Body> {
     let (mut done, told) = oneshot::channel();
     let gateway = Arc::clone(&call.gateway);
     let client = call.client();
@@ -265,7 +269,7 @@ async fn drained(call: Box<Call>, question: Question) -> Response<Body> {
 
 /// A stream gets its head when its first content is there. When that takes long it gets it before,
 /// so that nothing between client and gateway gives the silent connection up.
-async fn stream(mut call: Box<Call>, question: Question) -> Response<Body> {
+async fn stream(mut call: Box<Call>, question: Box<Question>) -> Response<Body> {
     let keepalive = call.house.config.server.keepalive;
     let gateway = Arc::clone(&call.gateway);
     let early = (

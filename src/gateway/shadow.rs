@@ -68,7 +68,7 @@ pub(super) async fn cast(call: &mut Call, question: &mut Question) -> Result<(),
     second.shadows(call);
     second.routed(&shadow.chain, &question);
     call.gateway.tasks.spawn(async move {
-        let (mut second, answer) = journey::walk(second, question).await;
+        let (mut second, answer) = journey::walk(second, Box::new(question)).await;
         let outcome = match answer {
             Ok(Answer::Stream(flow)) => drain(&mut second, flow).await,
             Ok(Answer::Whole { .. } | Answer::Bytes(_)) => Outcome::Ok,

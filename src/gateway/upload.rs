@@ -93,7 +93,7 @@ pub(super) async fn read<B>(
     (relay, headers): (Relay, &HeaderMap),
     server: &Server,
     budget: &ByteBudget,
-) -> Result<Question, Unreadable>
+) -> Result<Box<Question>, Unreadable>
 where
     B: Body<Data = Bytes> + Send + 'static,
 {

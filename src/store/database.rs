@@ -3,16 +3,19 @@
 //! A statement is written once, with `$1`, `$2` for its values. Where the two differ there is a
 //! piece of [`Backend`] to put in.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use rusqlite::Connection;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::OptionalExtension as _;
+use rusqlite::types::ValueRef;
 
 use super::postgres::Remote;
+pub(super) use super::value::{Cell, Readable, Value, row, values};
 use super::{Failure, sqlite};
+
+/// Rows that SQLite takes with one statement, of which each costs as much as a narrow row.
+const TOGETHER: usize = 16;
 
 /// One connection.
 pub(super) enum Database {
@@ -27,34 +30,10 @@ pub(super) enum Backend {
     Postgres,
 }
 
-/// What takes the place of a `$1`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value<'a> {
-    Null,
-    Integer(i64),
-    Text(Cow<'a, str>),
-    Bytes(&'a [u8]),
-}
-
 /// One row of an answer.
 pub(super) enum Row<'a> {
     Sqlite(&'a rusqlite::Row<'a>),
     Postgres(&'a tokio_postgres::Row),
-}
-
-/// What stands in one column of it.
-#[derive(Debug)]
-pub(super) enum Cell {
-    Null,
-    /// A truth too.
-    Integer(i64),
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-/// What a cell can be read as.
-pub(super) trait Readable: Sized {
-    fn read(cell: Cell) -> Option<Self>;
 }
 
 /// Work of which only one process at a time may do a kind.
@@ -86,15 +65,6 @@ pub(super) enum Fault {
     #[error("the end of a transaction is not known: {0}")]
     Unsure(Box<Fault>),
 }
-
-/// The values of a statement, in the order of their numbers.
-macro_rules! values {
-    ($($value:expr),* $(,)?) => {
-        &[$($crate::store::database::Value::from($value)),*][..]
-    };
-}
-
-pub(super) use values;
 
 // === impl Database ===
 
@@ -154,17 +124,19 @@ impl Database {
         values: &[Value<'_>],
     ) -> Result<(), Fault> {
         match self {
-            Self::Sqlite(connection) => insert_each(connection, statement, (width, values), |_| ()),
+            Self::Sqlite(connection) => {
+                insert_each(connection, statement, (width, values), |_, _| Ok(()))
+            }
             Self::Postgres(_) => {
                 self.insert_several(statement, (width, values), |_| Ok(())).map(|_| ())
             }
         }
     }
 
-    /// The same for rows that have an id, as the first of their values, and are given a position:
+    /// The same for calls, of which the first value is their id, and which are given a position:
     /// where each of them stands, in their order. `None` for one whose id is there already, which
     /// is left as it is.
-    pub(super) fn insert_new(
+    pub(super) fn insert_calls(
         &mut self,
         head: &str,
         width: usize,
@@ -172,12 +144,29 @@ impl Database {
     ) -> Result<Vec<Option<i64>>, Fault> {
         const ONCE: &str = "ON CONFLICT (id) DO NOTHING";
         if let Self::Sqlite(connection) = self {
-            // What a statement returns it returns by a trigger, and one with a trigger keeps each
-            // page that it changes, to be able to take it back: a file of its own, page by page.
+            // What a statement returns it returns by a trigger, which takes longer than to count.
+            let newest = "SELECT coalesce(max(position), 0) FROM calls";
+            let mut newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
             let mut positions = Vec::with_capacity(values.len() / width);
-            let position = |is_new: bool| is_new.then(|| connection.last_insert_rowid());
-            let note = |is_new| positions.push(position(is_new));
-            insert_each(connection, (head, ONCE), (width, values), note)?;
+            insert_each(connection, (head, ONCE), (width, values), |rows, new| {
+                let last = connection.last_insert_rowid();
+                if new == rows.len() / width {
+                    positions.extend(
+                        (0..i64::try_from(new).unwrap_or_default())
+                            .rev()
+                            .map(|before| Some(last - before)),
+                    );
+                } else {
+                    // Some are there already, or stand here twice.
+                    for row in rows.chunks_exact(width) {
+                        let position = position(connection, row.first())?;
+                        let is_new = |at: &i64| *at > newest && !positions.contains(&Some(*at));
+                        positions.push(position.filter(is_new));
+                    }
+                }
+                newest = if new > 0 { last } else { newest };
+                Ok(())
+            })?;
             return Ok(positions);
         }
         let tail = format!("{ONCE} RETURNING id, position");
@@ -286,23 +275,39 @@ impl Database {
     }
 }
 
-/// Nothing is saved by several rows at once where no network lies between, and to find the places of
-/// many values takes SQLite long. `note` is told of each row whether that changed anything.
+/// Several with one statement, and the rest one by one, so that two are prepared. `note` is told of
+/// the rows of each, and how many of them changed anything.
 fn insert_each(
     connection: &Connection,
     (head, tail): (&str, &str),
     (width, values): (usize, &[Value<'_>]),
-    mut note: impl FnMut(bool),
+    mut note: impl FnMut(&[Value<'_>], usize) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let places = vec!["?"; width].join(", ");
-    let mut statement = connection.prepare_cached(&format!("{head} ({places}) {tail}"))?;
-    for row in values.chunks_exact(width) {
-        for (place, value) in (1..).zip(row) {
-            statement.raw_bind_parameter(place, value)?;
+    let row = format!("({})", vec!["?"; width].join(", "));
+    let mut rest = values;
+    for rows in [TOGETHER, 1] {
+        if rest.len() < rows * width {
+            continue;
         }
-        note(statement.raw_execute()? > 0);
+        let rows_of = vec![row.as_str(); rows].join(", ");
+        let mut statement = connection.prepare_cached(&format!("{head} {rows_of} {tail}"))?;
+        while let Some((now, later)) =
+            rest.split_at_checked(rows * width).filter(|_| !rest.is_empty())
+        {
+            for (place, value) in (1..).zip(now) {
+                statement.raw_bind_parameter(place, value)?;
+            }
+            note(now, statement.raw_execute()?)?;
+            rest = later;
+        }
     }
     Ok(())
+}
+
+/// Where the call of this id stands.
+fn position(connection: &Connection, id: Option<&Value<'_>>) -> Result<Option<i64>, Fault> {
+    let mut query = connection.prepare_cached("SELECT position FROM calls WHERE id = ?")?;
+    Ok(query.query_row([id], |row| row.get(0)).optional()?)
 }
 
 /// `$3` is the third value, wherever it stands; SQLite would count them as they come.
@@ -381,145 +386,6 @@ impl Row<'_> {
             Self::Postgres(row) => row.try_get(at)?,
         };
         T::read(cell).ok_or(Fault::Odd(at))
-    }
-}
-
-impl Readable for i64 {
-    fn read(cell: Cell) -> Option<Self> {
-        if let Cell::Integer(number) = cell { Some(number) } else { None }
-    }
-}
-
-impl Readable for u16 {
-    fn read(cell: Cell) -> Option<Self> {
-        i64::read(cell)?.try_into().ok()
-    }
-}
-
-impl Readable for bool {
-    fn read(cell: Cell) -> Option<Self> {
-        Some(i64::read(cell)? != 0)
-    }
-}
-
-impl Readable for String {
-    fn read(cell: Cell) -> Option<Self> {
-        if let Cell::Text(text) = cell { Some(text) } else { None }
-    }
-}
-
-impl Readable for Arc<str> {
-    fn read(cell: Cell) -> Option<Self> {
-        String::read(cell).map(Self::from)
-    }
-}
-
-impl Readable for Vec<u8> {
-    fn read(cell: Cell) -> Option<Self> {
-        if let Cell::Bytes(bytes) = cell { Some(bytes) } else { None }
-    }
-}
-
-impl<T: Readable> Readable for Option<T> {
-    fn read(cell: Cell) -> Option<Self> {
-        if matches!(cell, Cell::Null) { Some(None) } else { T::read(cell).map(Some) }
-    }
-}
-
-// === impl Value ===
-
-macro_rules! integers {
-    ($($kind:ty),*) => {$(
-        impl From<$kind> for Value<'_> {
-            fn from(number: $kind) -> Self {
-                Self::Integer(number.into())
-            }
-        }
-    )*};
-}
-
-integers!(i64, u32, u16, bool);
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(Cow::Borrowed(text))
-    }
-}
-
-impl From<String> for Value<'_> {
-    fn from(text: String) -> Self {
-        Self::Text(Cow::Owned(text))
-    }
-}
-
-impl<'a> From<Cow<'a, str>> for Value<'a> {
-    fn from(text: Cow<'a, str>) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl<'a> From<&'a String> for Value<'a> {
-    fn from(text: &'a String) -> Self {
-        text.as_str().into()
-    }
-}
-
-impl<'a> From<&'a Arc<str>> for Value<'a> {
-    fn from(text: &'a Arc<str>) -> Self {
-        (**text).into()
-    }
-}
-
-impl<'a> From<&'a Cow<'static, str>> for Value<'a> {
-    fn from(text: &'a Cow<'static, str>) -> Self {
-        (**text).into()
-    }
-}
-
-impl<'a> From<&'a [u8]> for Value<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl From<Option<i64>> for Value<'_> {
-    fn from(number: Option<i64>) -> Self {
-        number.map_or(Self::Null, Self::Integer)
-    }
-}
-
-impl<'a> From<Option<&'a str>> for Value<'a> {
-    fn from(text: Option<&'a str>) -> Self {
-        text.map_or(Self::Null, Self::from)
-    }
-}
-
-impl<'a> From<&'a Option<String>> for Value<'a> {
-    fn from(text: &'a Option<String>) -> Self {
-        text.as_deref().into()
-    }
-}
-
-impl<'a> From<&'a Option<Arc<str>>> for Value<'a> {
-    fn from(text: &'a Option<Arc<str>>) -> Self {
-        text.as_deref().into()
-    }
-}
-
-impl<'a> From<&'a Option<Cow<'static, str>>> for Value<'a> {
-    fn from(text: &'a Option<Cow<'static, str>>) -> Self {
-        text.as_deref().into()
-    }
-}
-
-impl rusqlite::ToSql for Value<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Null => ValueRef::Null,
-            Self::Integer(number) => ValueRef::Integer(*number),
-            Self::Text(text) => ValueRef::Text(text.as_bytes()),
-            Self::Bytes(bytes) => ValueRef::Blob(bytes),
-        }))
     }
 }
 

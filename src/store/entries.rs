@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::database::{Database, Fault, Row, Value, values};
+use super::database::{Database, Fault, Row, Value, row, values};
 use super::journal::Position;
 use super::millis;
 use super::rows::CallRow;
@@ -37,7 +37,7 @@ pub(super) fn settle(database: &mut Database, node: &str, rows: &[&CallRow]) -> 
         for (number, attempt) in row.attempts.iter().enumerate() {
             let input = attempt.usage.map(|usage| bounded(usage.input_total()));
             let output = attempt.usage.map(|usage| bounded(usage.output));
-            tried.extend_from_slice(values![
+            tried.extend(row![
                 *call,
                 bounded(number as u64),
                 &attempt.provider,
@@ -70,16 +70,16 @@ fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<Option<i64>>
         let CallRow { task, provider, model, outcome, status, cache, purpose, .. } = *row;
         let [input, read, write, write_long, output, reasoning, heard, said] = tokens(&row.usage);
         let cost = row.cost.map(|cost| bounded(cost.nanos()));
-        written.extend_from_slice(values![id, millis(row.at), surface, *stream, key, team, user]);
-        written.extend_from_slice(values![org, route, agent, task, provider, model]);
-        written.extend_from_slice(values![outcome.name(), *status, input, read, write, write_long]);
-        written.extend_from_slice(values![output, reasoning, heard, said]);
-        written.extend_from_slice(values![row.usage_source.name(), cost, bounded(row.counted)]);
-        written.extend_from_slice(values![millis(row.settled_at), whole(row.duration)]);
-        written.extend_from_slice(values![row.first_token.map(whole), bounded(row.generation)]);
-        written.extend_from_slice(values![cache, purpose, row.tags()]);
+        written.extend(row![id, millis(row.at), surface, *stream, key, team, user]);
+        written.extend(row![org, route, agent, task, provider, model]);
+        written.extend(row![outcome.name(), *status, input, read, write, write_long]);
+        written.extend(row![output, reasoning, heard, said]);
+        written.extend(row![row.usage_source.name(), cost, bounded(row.counted)]);
+        written.extend(row![millis(row.settled_at), whole(row.duration)]);
+        written.extend(row![row.first_token.map(whole), bounded(row.generation)]);
+        written.extend(row![cache, purpose, row.tags()]);
     }
-    database.insert_new(insert, 33, &written)
+    database.insert_calls(insert, 33, &written)
 }
 
 /// Everybody in whose name they were made has spent it.
@@ -102,7 +102,7 @@ fn charge(database: &mut Database, node: &str, new: &[(i64, &CallRow)]) -> Resul
     let mut written = Vec::with_capacity(spent.len() * 5);
     for ((scope, name, unit, minute), amount) in spent {
         let account = format!("{scope}:{name}");
-        written.extend_from_slice(values![account, unit, minute, node, amount]);
+        written.extend(row![account, unit, minute, node, amount]);
     }
     let insert = "INSERT INTO spent (account, unit, minute, node, amount) VALUES";
     database.insert((insert, ADD_SPENT), 5, &written)?;
@@ -170,7 +170,7 @@ pub(super) fn open(database: &mut Database, node: &str, rows: &[&CallRow]) -> Re
     let mut written = Vec::with_capacity(last.len() * 4);
     for (id, row) in last {
         let text = serde_json::to_string(row).unwrap_or_default();
-        written.extend_from_slice(values![id, node, millis(row.at), text]);
+        written.extend(row![id, node, millis(row.at), text]);
     }
     let insert = "INSERT INTO opens (id, node, at, row) VALUES";
     let replace = "ON CONFLICT (id) DO UPDATE SET row = excluded.row";

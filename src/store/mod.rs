@@ -21,6 +21,7 @@ mod secure;
 pub mod shared;
 mod spelling;
 mod sqlite;
+mod value;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

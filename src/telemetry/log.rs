@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::basket::Basket;
+use super::object::{Milliseconds, Object};
 use super::repeats::{More, Repeats};
 use crate::canon::{
     Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Skipped, Task, Usage,
@@ -63,18 +64,13 @@ struct Repeated<'a> {
 }
 
 /// One line of the access log.
-#[derive(Debug, Serialize)]
 struct Line<'a> {
-    time: &'a str,
-    level: &'static str,
-    message: &'static str,
+    at: SystemTime,
     id: &'a str,
     surface: &'static str,
     stream: bool,
     key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     team: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     route: Option<&'a str>,
     provider: Option<&'a str>,
@@ -83,7 +79,6 @@ struct Line<'a> {
     status: u16,
     attempts: usize,
     /// The attempts before the last, of which the rest of the line tells.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     failed: Vec<Failed<'a>>,
     input_tokens: u64,
     output_tokens: u64,
@@ -91,39 +86,26 @@ struct Line<'a> {
     cache_write_tokens: u64,
     reasoning_tokens: u64,
     usage_source: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<f64>,
-    duration_ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_token_ms: Option<f64>,
-    overhead_us: u64,
+    duration: Duration,
+    first_token: Option<Duration>,
+    overhead: Duration,
     generation: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     task_by: Option<&'static str>,
     /// Targets of the route that were not asked.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     skipped: &'a [Skipped],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<String>,
+    trace: Option<u128>,
     /// Of calls that the gateway makes itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
     purpose: Option<&'static str>,
     /// The run that asked, or that was asked for, and its agent.
-    #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     cache_similarity: Option<f32>,
     /// Fields of the question that the target could not take.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     dropped: &'a [Cow<'static, str>],
     /// What each guard said that looked at the call.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     guards: Vec<Guarded<'a>>,
 }
 
@@ -262,13 +244,9 @@ impl Log {
             return;
         }
         let mut id = [0; 36];
-        let time = humantime::format_rfc3339_millis(record.at).to_string();
         let served = record.served_by();
-        let milliseconds = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
         let line = Line {
-            time: &time,
-            level: "INFO",
-            message: "call",
+            at: record.at,
             id: record.id.encode(&mut id),
             surface: record.surface.name(),
             stream: record.stream,
@@ -289,14 +267,14 @@ impl Log {
             reasoning_tokens: record.usage.reasoning,
             usage_source: record.usage_source.name(),
             cost_usd: record.cost.map(Money::usd),
-            duration_ms: milliseconds(record.duration),
-            first_token_ms: record.first_token.map(milliseconds),
-            overhead_us: u64::try_from(record.overhead.as_micros()).unwrap_or(u64::MAX),
+            duration: record.duration,
+            first_token: record.first_token,
+            overhead: record.overhead,
             generation: record.generation,
             task: record.task.map(Task::name),
             task_by: record.task_by,
             skipped: &record.skipped,
-            trace_id: record.trace.as_ref().map(|trace| format!("{:032x}", trace.id)),
+            trace: record.trace.as_ref().map(|trace| trace.id),
             cache: record.cache.map(CacheUse::name),
             cache_similarity: record.similarity,
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
@@ -306,7 +284,7 @@ impl Log {
             guards: record.guards.iter().map(guarded).collect(),
         };
         self.append(|buffer| match self.format {
-            Format::Json => serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from),
+            Format::Json => line.write_json(buffer),
             Format::Text => line.write_text(buffer),
         });
     }
@@ -391,11 +369,69 @@ fn of_run<'a>(record: &'a CallRecord, name: &str) -> Option<&'a str> {
 // === impl Line ===
 
 impl Line<'_> {
+    fn write_json(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let mut object = Object::begin(buffer);
+        object.shown("time", humantime::format_rfc3339_millis(self.at))?;
+        object.text("level", "INFO")?;
+        object.text("message", "call")?;
+        object.text("id", self.id)?;
+        object.text("surface", self.surface)?;
+        object.value("stream", &self.stream)?;
+        object.value("key", &self.key)?;
+        object.maybe("team", self.team)?;
+        object.maybe("user", self.user)?;
+        object.value("route", &self.route)?;
+        object.value("provider", &self.provider)?;
+        object.value("model", &self.model)?;
+        object.text("outcome", self.outcome)?;
+        object.value("status", &self.status)?;
+        object.value("attempts", &self.attempts)?;
+        object.list("failed", &self.failed)?;
+        object.value("input_tokens", &self.input_tokens)?;
+        object.value("output_tokens", &self.output_tokens)?;
+        object.value("cache_read_tokens", &self.cache_read_tokens)?;
+        object.value("cache_write_tokens", &self.cache_write_tokens)?;
+        object.value("reasoning_tokens", &self.reasoning_tokens)?;
+        object.text("usage_source", self.usage_source)?;
+        if let Some(cost) = self.cost_usd {
+            object.value("cost_usd", &cost)?;
+        }
+        object.milliseconds("duration_ms", self.duration)?;
+        if let Some(first) = self.first_token {
+            object.milliseconds("first_token_ms", first)?;
+        }
+        let overhead = u64::try_from(self.overhead.as_micros()).unwrap_or(u64::MAX);
+        object.value("overhead_us", &overhead)?;
+        object.value("generation", &self.generation)?;
+        self.write_rest(object)
+    }
+
+    /// What few calls have.
+    fn write_rest(&self, mut object: Object<'_>) -> io::Result<()> {
+        object.maybe("task", self.task)?;
+        object.maybe("task_by", self.task_by)?;
+        object.list("skipped", self.skipped)?;
+        if let Some(trace) = self.trace {
+            object.shown("trace_id", format_args!("{trace:032x}"))?;
+        }
+        object.maybe("purpose", self.purpose)?;
+        object.maybe("run", self.run)?;
+        object.maybe("agent", self.agent)?;
+        object.maybe("cache", self.cache)?;
+        if let Some(similarity) = self.cache_similarity {
+            object.value("cache_similarity", &similarity)?;
+        }
+        object.list("dropped", self.dropped)?;
+        object.list("guards", &self.guards)?;
+        object.end();
+        Ok(())
+    }
+
     fn write_text(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
         write!(
             buffer,
             "{}  INFO call {} {}{} key={} route={} {}/{} {} {} attempts={} tokens={}+{} {}ms",
-            self.time,
+            humantime::format_rfc3339_millis(self.at),
             self.id,
             self.surface,
             if self.stream { " stream" } else { "" },
@@ -408,7 +444,7 @@ impl Line<'_> {
             self.attempts,
             self.input_tokens,
             self.output_tokens,
-            self.duration_ms,
+            Milliseconds(self.duration),
         )
     }
 }

@@ -5,6 +5,7 @@ mod conventions;
 mod exemplars;
 mod log;
 mod metrics;
+mod object;
 mod openmetrics;
 mod process;
 mod protobuf;

@@ -7,8 +7,10 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::usage::Counts;
 use super::{DONE, count};
 use crate::canon::{FinishReason, Usage};
 use crate::dialect::chat::reader::read_reason;
@@ -183,29 +185,35 @@ fn carries_content(event: &Value) -> bool {
     })
 }
 
-/// The usage that a whole answer reports.
+/// Why a whole answer has ended.
 pub fn read_finish(body: &[u8]) -> Option<FinishReason> {
     let value = key_value(&FINISH, body)?.strip_prefix(b"\"")?;
     let end = value.iter().position(|byte| *byte == b'"')?;
     Some(read_reason(std::str::from_utf8(&value[..end]).ok()?, ""))
 }
 
-pub fn read_usage(body: &[u8]) -> Option<Usage> {
-    let mut found = USAGE.find_iter(body);
-    let only = found.next()?;
-    if found.next().is_none() {
-        let value = body[only + USAGE.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
-        let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Value>();
-        return count(&values.next()?.ok()?);
+/// The usage that a whole answer reports. What is no JSON is no answer.
+pub fn read_usage(body: &[u8]) -> Result<Option<Usage>, serde_json::Error> {
+    // Most have it at the top, and to look there is to look through all of it.
+    let top = serde_json::from_slice::<Top>(body).ok();
+    if let Some(usage) = top.and_then(|top| top.usage?.classes()) {
+        return Ok(Some(usage));
     }
-    // Parts of an answer may have counts of their own; the whole's stand at the top.
-    let top: Top = serde_json::from_slice(body).ok()?;
-    count(&top.usage)
+    serde_json::from_slice::<IgnoredAny>(body)?;
+    // Where parts of an answer have counts of their own, none of them is the whole's.
+    let mut found = USAGE.find_iter(body);
+    let only = found.next().filter(|_| found.next().is_none());
+    let value = only.and_then(|only| {
+        let value = body[only + USAGE.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
+        serde_json::Deserializer::from_slice(value).into_iter::<Value>().next()?.ok()
+    });
+    Ok(value.as_ref().and_then(count))
 }
 
 #[derive(Debug, Deserialize)]
 struct Top {
-    usage: Value,
+    #[serde(default)]
+    usage: Option<Counts>,
 }
 
 /// The usage of a stream event: at the top, or where Groq and Moonshot put it.
@@ -278,12 +286,14 @@ mod tests {
         let verdicts = run(&mut tap, &format!("{stream}\n\n{stream}\n\n"));
         assert_eq!(verdicts, [Verdict::Forward, Verdict::Forward]);
         assert!(!tap.sight.finished && tap.sight.usage.is_none());
-        assert_eq!(read_usage(br#"{"content":"\"usage\": {\"prompt_tokens\":9}"}"#), None);
+        let said = br#"{"content":"\"usage\": {\"prompt_tokens\":9}"}"#;
+        assert_eq!(read_usage(said).unwrap(), None);
     }
 
     #[test]
     fn usage_classes_are_disjoint_in_every_spelling() {
-        let usage = |text: &str| read_usage(format!(r#"{{"usage":{text}}}"#).as_bytes()).unwrap();
+        let usage =
+            |text: &str| read_usage(format!(r#"{{"usage":{text}}}"#).as_bytes()).unwrap().unwrap();
         let openai = usage(
             r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#,
         );
@@ -306,6 +316,21 @@ mod tests {
     #[test]
     fn the_usage_of_the_whole_answer_counts_and_not_that_of_a_part() {
         let body = br#"{"usage":{"prompt_tokens":9,"completion_tokens":1},"parts":[{"usage":{"prompt_tokens":4}}]}"#;
-        assert_eq!(read_usage(body).unwrap().total(), 10);
+        assert_eq!(read_usage(body).unwrap().unwrap().total(), 10);
+        let two = br#"{"parts":[{"usage":{"prompt_tokens":4}},{"usage":{"prompt_tokens":5}}]}"#;
+        assert_eq!(read_usage(two).unwrap(), None);
+    }
+
+    #[test]
+    fn usage_is_found_wherever_it_stands_alone_and_however_odd_its_neighbours_are() {
+        let tokens = |body: &str| read_usage(body.as_bytes()).unwrap().map(|usage| usage.total());
+        assert_eq!(tokens(r#"{"x_groq":{"usage":{"prompt_tokens":4}}}"#), Some(4));
+        assert_eq!(tokens(r#"[{"usage":{"prompt_tokens":4}}]"#), Some(4));
+        // Named twice, as some proxies do when they add a count: the last one is read.
+        let twice = r#"{"usage":{"prompt_tokens":1,"prompt_tokens":4,"odd":{"a":[1.5,null]}}}"#;
+        assert_eq!(tokens(twice), Some(4));
+        assert_eq!(tokens(r#"{"usage":"none"}"#), None);
+        assert_eq!(tokens(r#""usage""#), None);
+        assert!(read_usage(br#"{"usage":{"prompt_tokens":4}"#).is_err());
     }
 }

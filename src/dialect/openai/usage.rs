@@ -7,7 +7,7 @@ use crate::canon::Usage;
 
 /// OpenAI's usage object with the variations of those who follow it.
 #[derive(Debug, Deserialize)]
-struct Counts {
+pub(super) struct Counts {
     #[serde(default)]
     prompt_tokens: Option<u64>,
     #[serde(default)]
@@ -48,34 +48,39 @@ struct CompletionDetails {
 
 /// The classes of a usage object; `None` for what is none.
 pub fn count(value: &Value) -> Option<Usage> {
-    let counts = Counts::deserialize(value).ok()?;
-    let prompt = counts.prompt_tokens.or(counts.total_tokens)?;
-    let output = counts.completion_tokens.unwrap_or(0);
-    // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
-    let output =
-        counts.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));
-    let read = counts.prompt_tokens_details.unwrap_or_default();
-    let written = counts.completion_tokens_details.unwrap_or_default();
-    let cache_read = read
-        .cached_tokens
-        .or(counts.prompt_cache_hit_tokens)
-        .or(counts.cached_tokens)
-        .or(counts.num_cached_tokens)
-        .unwrap_or(0)
-        .min(prompt);
-    let cache_write = read.cache_write_tokens.unwrap_or(0).min(prompt - cache_read);
-    let input = prompt - cache_read - cache_write;
-    let reasoning = written.reasoning_tokens.unwrap_or(0).min(output);
-    Some(Usage {
-        input,
-        cache_read,
-        cache_write,
-        cache_write_long: 0,
-        output,
-        reasoning,
-        audio_input: read.audio_tokens.unwrap_or(0).min(input),
-        audio_output: written.audio_tokens.unwrap_or(0).min(output - reasoning),
-    })
+    Counts::deserialize(value).ok()?.classes()
+}
+
+impl Counts {
+    pub(super) fn classes(self) -> Option<Usage> {
+        let prompt = self.prompt_tokens.or(self.total_tokens)?;
+        let output = self.completion_tokens.unwrap_or(0);
+        // xAI and Gemini count reasoning beside the completion, and Gemini nowhere but in the total.
+        let output =
+            self.total_tokens.map_or(output, |total| output.max(total.saturating_sub(prompt)));
+        let read = self.prompt_tokens_details.unwrap_or_default();
+        let written = self.completion_tokens_details.unwrap_or_default();
+        let cache_read = read
+            .cached_tokens
+            .or(self.prompt_cache_hit_tokens)
+            .or(self.cached_tokens)
+            .or(self.num_cached_tokens)
+            .unwrap_or(0)
+            .min(prompt);
+        let cache_write = read.cache_write_tokens.unwrap_or(0).min(prompt - cache_read);
+        let input = prompt - cache_read - cache_write;
+        let reasoning = written.reasoning_tokens.unwrap_or(0).min(output);
+        Some(Usage {
+            input,
+            cache_read,
+            cache_write,
+            cache_write_long: 0,
+            output,
+            reasoning,
+            audio_input: read.audio_tokens.unwrap_or(0).min(input),
+            audio_output: written.audio_tokens.unwrap_or(0).min(output - reasoning),
+        })
+    }
 }
 
 /// The usage object of an answer.

@@ -33,7 +33,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// Answers a call for an agent.
 pub(in crate::gateway) async fn answer(
     mut call: Box<Call>,
-    mut question: Question,
+    mut question: Box<Question>,
     headers: &HeaderMap,
 ) -> Response<Body> {
     let commission = match commission::read(&mut call, &mut question, headers).await {
@@ -76,7 +76,7 @@ fn explain(mut call: Box<Call>, commission: &Commission) -> Response<Body> {
 
 async fn perform(
     mut call: Box<Call>,
-    question: Question,
+    question: Box<Question>,
     commission: Commission,
 ) -> Response<Body> {
     let (id, created) = call.stamp();
@@ -214,7 +214,7 @@ async fn whole(
 /// Answers at once that the run is at work.
 fn later(
     mut call: Box<Call>,
-    question: Question,
+    question: Box<Question>,
     (follower, show): (Follower, Show),
 ) -> Response<Body> {
     let Some(keeping) = call.keeping.take() else {

@@ -84,7 +84,7 @@ async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<Chat
 }
 
 /// Whose call it is, what it asks, and where it may go.
-async fn set_out(call: &mut Call, turn: Turn) -> Result<Question, Error> {
+async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     let Turn { caller, request, run, agent, version, guards, user, session, .. } = turn;
     let (trace, deadline, cache) = (turn.trace, turn.deadline, turn.cache);
     call.admitted(&caller);

@@ -71,7 +71,7 @@ impl Asker {
     async fn call(
         &self,
         surface: Surface,
-        question: Result<Question, Error>,
+        question: Result<Box<Question>, Error>,
     ) -> Result<Reply, Failure> {
         let question = question.map_err(|error| unreachable_for(&error))?;
         let Ok(Road::Chain(chain)) = self.deputy.house.road(&question.envelope.model) else {

@@ -33,7 +33,7 @@ type Client = oneshot::Sender<Made>;
 /// Asks, and tells all who follow.
 pub(super) async fn lead(
     mut call: Box<Call>,
-    question: Question,
+    question: Box<Question>,
     (lead, asking): (Lead, Asking),
 ) -> Made {
     call.recording = Some(Box::default());
@@ -49,7 +49,7 @@ pub(super) async fn lead(
 }
 
 async fn ask(
-    (call, question): (Box<Call>, Question),
+    (call, question): (Box<Call>, Box<Question>),
     (lead, asking): (Lead, Asking),
     mut client: Client,
 ) {

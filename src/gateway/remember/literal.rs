@@ -46,7 +46,7 @@ pub(super) fn find(
 /// Gives what was found.
 pub(super) async fn give(
     mut call: Box<Call>,
-    question: Question,
+    question: Box<Question>,
     (literal, entry): (&Literal, &Arc<Entry>),
 ) -> Made {
     if let Err(error) = call.is_given_entry(entry, CacheUse::Hit).await {

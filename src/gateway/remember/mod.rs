@@ -85,7 +85,7 @@ struct Asking {
 type Made = (Box<Call>, Result<Answer, Error>);
 
 /// The answer as it is remembered or being given to somebody else; else it is asked for.
-pub(super) async fn walk(mut call: Box<Call>, mut question: Question) -> Made {
+pub(super) async fn walk(mut call: Box<Call>, mut question: Box<Question>) -> Made {
     let terms = Terms::of(&call, &question);
     if let Some(terms) = &terms
         && let Some((literal, entry)) = literal::find(&call, &question, terms)

@@ -97,6 +97,28 @@ async fn a_call_noted_twice_counts_once(bench: Bench) {
     assert!(all(&bench.store).await.len() <= 1);
 }
 
+async fn of_many_calls_each_new_one_is_taken_in_with_its_own_attempts(bench: Bench) {
+    let numbered = |call: u64| CallRow {
+        attempts: vec![Attempt {
+            status: u16::try_from(call).unwrap(),
+            ..row("", 0).attempts[1].clone()
+        }],
+        ..row(&call.to_string(), 5000 + call)
+    };
+    for calls in [0..10, 0..60, 55..100, 100..101] {
+        for call in calls {
+            bench.store.append_settled(numbered(call));
+            if call % 7 == 0 {
+                bench.store.append_settled(numbered(call));
+            }
+        }
+        bench.store.flush().await.unwrap();
+    }
+    assert_agree(&bench.store, 101).await;
+    let newest_first: Vec<_> = (0..101).rev().map(numbered).collect();
+    assert_eq!(all(&bench.store).await, newest_first);
+}
+
 async fn who_asks_sees_only_what_is_theirs(bench: Bench) {
     bench.store.append_settled(row("1", 5000));
     let bobs = CallRow { key: Some("bob".into()), team: None, ..row("2", 6000) };
@@ -240,6 +262,7 @@ macro_rules! ledger_suite {
             [
                 a_call_is_read_as_it_was_written,
                 a_call_noted_twice_counts_once,
+                of_many_calls_each_new_one_is_taken_in_with_its_own_attempts,
                 who_asks_sees_only_what_is_theirs,
                 usage_is_summed_by_anything_that_is_named,
                 old_calls_go_and_their_sums_stay,
