@@ -144,30 +144,7 @@ impl Database {
     ) -> Result<Vec<Option<i64>>, Fault> {
         const ONCE: &str = "ON CONFLICT (id) DO NOTHING";
         if let Self::Sqlite(connection) = self {
-            // What a statement returns it returns by a trigger, which takes longer than to count.
-            let newest = "SELECT coalesce(max(position), 0) FROM calls";
-            let mut newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
-            let mut positions = Vec::with_capacity(values.len() / width);
-            insert_each(connection, (head, ONCE), (width, values), |rows, new| {
-                let last = connection.last_insert_rowid();
-                if new == rows.len() / width {
-                    positions.extend(
-                        (0..i64::try_from(new).unwrap_or_default())
-                            .rev()
-                            .map(|before| Some(last - before)),
-                    );
-                } else {
-                    // Some are there already, or stand here twice.
-                    for row in rows.chunks_exact(width) {
-                        let position = position(connection, row.first())?;
-                        let is_new = |at: &i64| *at > newest && !positions.contains(&Some(*at));
-                        positions.push(position.filter(is_new));
-                    }
-                }
-                newest = if new > 0 { last } else { newest };
-                Ok(())
-            })?;
-            return Ok(positions);
+            return insert_counted(connection, (head, ONCE), (width, values));
         }
         let tail = format!("{ONCE} RETURNING id, position");
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
@@ -302,6 +279,36 @@ fn insert_each(
         }
     }
     Ok(())
+}
+
+/// Where each call stands that is new. What a statement returns SQLite returns by a trigger, which
+/// takes longer than to count.
+fn insert_counted(
+    connection: &Connection,
+    statement: (&str, &str),
+    (width, values): (usize, &[Value<'_>]),
+) -> Result<Vec<Option<i64>>, Fault> {
+    let newest = "SELECT coalesce(max(position), 0) FROM calls";
+    let mut newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
+    let mut positions = Vec::with_capacity(values.len() / width);
+    insert_each(connection, statement, (width, values), |rows, new| {
+        let last = connection.last_insert_rowid();
+        if new == rows.len() / width {
+            let count = i64::try_from(new).unwrap_or_default();
+            positions.extend((last - count + 1..=last).map(Some));
+            newest = last;
+            return Ok(());
+        }
+        // Some are there already, or stand here twice.
+        for row in rows.chunks_exact(width) {
+            let found = position(connection, row.first())?;
+            let is_new = |at: &i64| *at > newest && !positions.contains(&Some(*at));
+            positions.push(found.filter(is_new));
+        }
+        newest = if new > 0 { last } else { newest };
+        Ok(())
+    })?;
+    Ok(positions)
 }
 
 /// Where the call of this id stands.
