@@ -359,7 +359,9 @@ async fn each_guard_that_asks_is_a_span_below_its_call_and_what_it_asks_stands_b
     let judged = named("chat judge");
     assert_eq!(judged.parent_span_id, named("apply_guardrail wise").span_id);
     assert_eq!(judged.trace_id, call.trace_id);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    };
     let parent = hex(&named("apply_guardrail own").span_id);
     let sent = format!("00-{}-{parent}-01", hex(&call.trace_id));
     assert_eq!(service.requests()[0].header("traceparent"), Some(&*sent));

@@ -73,14 +73,14 @@ struct Deputy {
 impl Asker {
     pub(super) fn of(call: &Call, model: &str) -> Self {
         let traces = call.gateway.telemetry.traces.as_ref();
-        let traced = traces.zip(call.record.trace.as_ref()).map(|(traces, trace)| Place {
+        let place = traces.zip(call.record.trace.as_ref()).map(|(traces, trace)| Place {
             trace: trace.clone(),
             span: call.record.id.span(),
             sampled: traces.samples(trace, call.record.route.as_deref()),
             started: call.started,
         });
         let (deputy, model) = (call.deputy(), model.to_owned());
-        Self { deputy, call: call.record.id.to_string(), model, traced }
+        Self { deputy, call: call.record.id.to_string(), model, traced: place }
     }
 
     /// Has a guard ask about these texts, and notes what it says. What it wants in their place, if
