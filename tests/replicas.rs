@@ -81,7 +81,7 @@ impl Redis {
         self.child.wait().unwrap();
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop();
         self.child = Self::run(self.port);
         self.answers().await;

@@ -121,6 +121,11 @@ impl Entry {
         now.duration_since(given).unwrap_or_default()
     }
 
+    /// When it is good no more, in milliseconds since 1970.
+    pub fn until(&self) -> u64 {
+        self.at.saturating_add(self.ttl)
+    }
+
     pub fn is_good(&self, ttl: Duration, now: SystemTime) -> bool {
         self.age(now) < ttl.min(Duration::from_millis(self.ttl))
     }

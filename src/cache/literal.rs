@@ -85,8 +85,7 @@ impl Literals {
     }
 
     /// Forgets the words of these questions.
-    pub(super) fn forget(&self, gone: &[Digest]) {
-        let gone: HashSet<&Digest> = gone.iter().collect();
+    pub(super) fn forget(&self, gone: &HashSet<Digest>) {
         let of_them = self.known.iter().filter(|(_, literal)| gone.contains(&literal.digest));
         for (hash, _) in of_them {
             self.known.invalidate(&*hash);

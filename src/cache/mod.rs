@@ -16,6 +16,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,13 +24,15 @@ pub use exact::{Entry, Exact, Kept, Scope, Stock};
 pub use key::Digest;
 pub use literal::{Literal, Literals, Wording};
 pub use rules::{Leave, is_storable, may_be_asked};
-pub use semantic::{Index, Near};
+pub use semantic::{Index, Known, Near};
 pub use single_flight::{Flights, Lead, Seat};
 pub use tape::{Follower, Next, Tape};
 pub use template::Template;
 
 /// The share of memory for questions as they came: one in so many parts.
 const LITERAL: usize = 4;
+/// Vectors may take so much besides.
+const VECTORS: usize = 4;
 
 /// The answers of one process.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ impl Cache {
             exact: Exact::new(max_bytes - literal),
             literals: Literals::new(literal),
             flights: Arc::default(),
-            index: Index::default(),
+            index: Index::new(max_bytes / VECTORS),
         }
     }
 
@@ -66,7 +69,7 @@ impl Cache {
 
     /// Forgets all answers of this scope; how many those were.
     pub fn purge(&self, scope: &Scope) -> usize {
-        let gone = self.exact.purge(scope);
+        let gone: HashSet<Digest> = self.exact.purge(scope).into_iter().collect();
         self.index.forget(|digest| gone.contains(digest));
         self.literals.forget(&gone);
         gone.len()

@@ -14,14 +14,19 @@ const MOST_SCOPES: usize = 4096;
 const LANES: usize = 16;
 
 /// The questions that can be compared.
-#[derive(Debug, Default)]
-pub struct Index(Mutex<Scopes>);
+#[derive(Debug)]
+pub struct Index {
+    scopes: Mutex<Scopes>,
+    /// What all vectors together may take.
+    max_bytes: usize,
+}
 
 #[derive(Debug, Default)]
 struct Scopes {
-    scopes: HashMap<Digest, Scope>,
+    known: HashMap<Digest, Scope>,
     /// Rises with each use.
     clock: u64,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -29,11 +34,21 @@ struct Scope {
     /// Of length 1, one behind the other.
     vectors: Vec<f32>,
     dimensions: usize,
-    /// The question of each vector.
-    digests: Vec<Digest>,
+    /// The question of each vector, and until when its answer is good.
+    questions: Vec<(Digest, u64)>,
     /// Where the next vector goes once the scope is full.
     oldest: usize,
     used: u64,
+}
+
+/// A question that has an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub digest: Digest,
+    /// In milliseconds since 1970.
+    pub until: u64,
+    /// So many of its scope are kept.
+    pub most: usize,
 }
 
 /// The question most like another one.
@@ -47,91 +62,127 @@ pub struct Near {
 // === impl Index ===
 
 impl Index {
-    /// The known question that is most similar.
-    pub fn nearest(&self, scope: &Digest, vector: &[f32]) -> Option<Near> {
+    pub fn new(max_bytes: usize) -> Self {
+        Self { scopes: Mutex::default(), max_bytes }
+    }
+
+    /// The known question that is most similar, of those whose answers are still good. `now`: in
+    /// milliseconds since 1970.
+    pub fn nearest(&self, scope: &Digest, vector: &[f32], now: u64) -> Option<Near> {
         let asked = unit(vector)?;
         let mut scopes = self.lock();
         scopes.clock += 1;
-        let now = scopes.clock;
-        let scope = scopes.scopes.get_mut(scope)?;
-        scope.used = now;
-        scope.nearest(&asked)
+        let clock = scopes.clock;
+        let scope = scopes.known.get_mut(scope)?;
+        scope.used = clock;
+        scope.nearest(&asked, now)
     }
 
-    /// Notes a question, in the place of the oldest where there are `most`.
-    pub fn add(&self, scope: Digest, vector: &[f32], (digest, most): (Digest, usize)) {
+    /// Notes a question. Where there is no room, the oldest of its scope or the scope that was used
+    /// least lately makes it.
+    pub fn add(&self, scope: Digest, vector: &[f32], mut known: Known) {
         let Some(vector) = unit(vector) else { return };
+        known.most = known.most.min(self.max_bytes / Scope::size_of(vector.len())).max(1);
         let mut scopes = self.lock();
         scopes.clock += 1;
-        let now = scopes.clock;
-        if scopes.scopes.len() >= MOST_SCOPES && !scopes.scopes.contains_key(&scope) {
-            let least = scopes.scopes.iter().min_by_key(|(_, scope)| scope.used);
-            if let Some(least) = least.map(|(digest, _)| *digest) {
-                scopes.scopes.remove(&least);
-            }
+        let clock = scopes.clock;
+        let its = scopes.known.entry(scope).or_default();
+        let before = its.size();
+        its.used = clock;
+        its.add(&vector, known);
+        let after = its.size();
+        scopes.bytes = scopes.bytes - before + after;
+        while scopes.bytes > self.max_bytes || scopes.known.len() > MOST_SCOPES {
+            let others = scopes.known.iter().filter(|(digest, _)| **digest != scope);
+            let least = others.min_by_key(|(_, scope)| scope.used).map(|(digest, _)| *digest);
+            let Some(gone) = least.and_then(|least| scopes.known.remove(&least)) else { break };
+            scopes.bytes -= gone.size();
         }
-        let scope = scopes.scopes.entry(scope).or_default();
-        scope.used = now;
-        scope.add(&vector, digest, most);
+    }
+
+    /// A question of this scope has no answer any more.
+    pub fn expire(&self, scope: &Digest, digest: &Digest) {
+        let mut scopes = self.lock();
+        let questions = scopes.known.get_mut(scope).map(|scope| &mut scope.questions);
+        let known = questions.and_then(|all| all.iter_mut().find(|(known, _)| known == digest));
+        if let Some((_, until)) = known {
+            *until = 0;
+        }
     }
 
     /// Forgets the questions for which `gone` holds.
     pub fn forget(&self, gone: impl Fn(&Digest) -> bool) {
         let mut scopes = self.lock();
-        scopes.scopes.values_mut().for_each(|scope| scope.forget(&gone));
-        scopes.scopes.retain(|_, scope| !scope.digests.is_empty());
+        scopes.known.values_mut().for_each(|scope| scope.forget(&gone));
+        scopes.known.retain(|_, scope| !scope.questions.is_empty());
+        scopes.bytes = scopes.known.values().map(Scope::size).sum();
+    }
+
+    /// How many questions there are.
+    pub fn count(&self) -> usize {
+        self.lock().known.values().map(|scope| scope.questions.len()).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Scopes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl Scope ===
 
 impl Scope {
-    fn nearest(&self, asked: &[f32]) -> Option<Near> {
+    fn nearest(&self, asked: &[f32], now: u64) -> Option<Near> {
         if asked.len() != self.dimensions {
             return None;
         }
-        let similarities =
-            self.vectors.chunks_exact(self.dimensions).map(|known| product(known, asked));
-        let near =
-            similarities.zip(&self.digests).max_by(|(left, _), (right, _)| left.total_cmp(right));
+        let all = self.vectors.chunks_exact(self.dimensions).zip(&self.questions);
+        let good = all.filter(|(_, (_, until))| *until > now);
+        let similarities = good.map(|(vector, (digest, _))| (product(vector, asked), digest));
+        let near = similarities.max_by(|(left, _), (right, _)| left.total_cmp(right));
         near.map(|(similarity, digest)| Near { digest: *digest, similarity })
     }
 
-    fn add(&mut self, vector: &[f32], digest: Digest, most: usize) {
+    fn add(&mut self, vector: &[f32], known: Known) {
         if vector.len() != self.dimensions {
             // Another model makes the vectors now, and its are not to be compared with the old.
             *self = Self { dimensions: vector.len(), used: self.used, ..Self::default() };
         }
-        let place = self.digests.iter().position(|known| *known == digest);
-        let place = place.or_else(|| (self.digests.len() >= most).then_some(self.oldest));
-        let Some(place) = place.filter(|place| *place < self.digests.len()) else {
+        let question = (known.digest, known.until);
+        let place = self.questions.iter().position(|(digest, _)| *digest == known.digest);
+        let place = place.or_else(|| (self.questions.len() >= known.most).then_some(self.oldest));
+        let Some(place) = place.filter(|place| *place < self.questions.len()) else {
             self.vectors.extend_from_slice(vector);
-            self.digests.push(digest);
+            self.questions.push(question);
             return;
         };
         let start = place * self.dimensions;
         self.vectors[start..start + self.dimensions].copy_from_slice(vector);
-        self.digests[place] = digest;
+        self.questions[place] = question;
         if place == self.oldest {
-            self.oldest = (self.oldest + 1) % self.digests.len();
+            self.oldest = (self.oldest + 1) % self.questions.len();
         }
     }
 
     fn forget(&mut self, gone: impl Fn(&Digest) -> bool) {
-        let mut vectors = Vec::new();
-        let mut digests = Vec::new();
-        for (digest, vector) in self.digests.iter().zip(self.vectors.chunks_exact(self.dimensions))
-        {
-            if !gone(digest) {
-                digests.push(*digest);
-                vectors.extend_from_slice(vector);
-            }
+        if !self.questions.iter().any(|(digest, _)| gone(digest)) {
+            return;
         }
-        (self.vectors, self.digests, self.oldest) = (vectors, digests, 0);
+        let (mut vectors, mut questions) = (Vec::new(), Vec::new());
+        let all = self.questions.iter().zip(self.vectors.chunks_exact(self.dimensions));
+        for (question, vector) in all.filter(|((digest, _), _)| !gone(digest)) {
+            questions.push(*question);
+            vectors.extend_from_slice(vector);
+        }
+        (self.vectors, self.questions, self.oldest) = (vectors, questions, 0);
+    }
+
+    fn size(&self) -> usize {
+        self.questions.len() * Self::size_of(self.dimensions)
+    }
+
+    /// Of one question with a vector so long.
+    fn size_of(dimensions: usize) -> usize {
+        dimensions * size_of::<f32>() + size_of::<(Digest, u64)>()
     }
 }
 

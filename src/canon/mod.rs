@@ -28,11 +28,11 @@ pub use model::{
 };
 pub use owner::Owner;
 pub use record::{
-    Attempt, CacheUse, CallRecord, GuardNote, Leg, Outcome, Purpose, Shown, Skipped, Surface,
-    UsageSource,
+    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Leg, Outcome, Purpose, Shown, Skipped,
+    Surface, UsageSource,
 };
 pub use relay::Relay;
 pub use run::{Effect, RunId, RunState, StopReason};
 pub use task::Task;
-pub use trace::{Trace, span_below, span_of_attempt};
+pub use trace::{Trace, span_below, span_of_attempt, span_of_guard};
 pub use usage::Usage;

@@ -337,6 +337,20 @@ pub struct GuardNote {
     pub failure: Option<String>,
 }
 
+/// What came of a guard that asked somebody, once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Consultation {
+    /// Of this alone.
+    pub note: GuardNote,
+    /// Whom guards of this kind ask.
+    pub kind: &'static str,
+    /// Which one of the call's it is: its span is known by that.
+    pub number: u32,
+    /// How long after the arrival of the call it was asked.
+    pub began: Duration,
+    pub elapsed: Duration,
+}
+
 /// The finished call.
 #[derive(Debug, Clone)]
 pub struct CallRecord {
@@ -390,6 +404,8 @@ pub struct CallRecord {
     pub shown: Option<Box<Shown>>,
     /// What each guard said that looked at it.
     pub guards: Vec<GuardNote>,
+    /// Those of them who asked somebody; only where traces show it.
+    pub consulted: Vec<Consultation>,
     /// `None` where nothing is remembered in any case.
     pub cache: Option<CacheUse>,
     /// How similar the most similar question was that was answered before.
@@ -457,6 +473,7 @@ impl CallRecord {
             task: None,
             purpose: Purpose::Client,
             guards: Vec::new(),
+            consulted: Vec::new(),
             task_by: None,
             skipped: Vec::new(),
             finish: None,

@@ -76,6 +76,11 @@ pub fn span_of_attempt(call: u64, leg: &Leg) -> u64 {
     span_below(call, began.rotate_left(16) ^ u64::from(leg.place))
 }
 
+/// The span of a guard that asks somebody. No attempt leaves so late.
+pub fn span_of_guard(call: u64, number: u32) -> u64 {
+    span_below(call, u64::MAX - u64::from(number))
+}
+
 /// The span of what is known by a number below another span: always the same for the same two.
 pub fn span_below(span: u64, number: u64) -> u64 {
     // One step of SplitMix64, which mixes all bits.

@@ -30,7 +30,7 @@ use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
 use crate::net::workers::Workers;
 use crate::store::Store;
-use crate::store::shared::{Address, Shared, Turns, Values};
+use crate::store::shared::{Address, Bulletin, Shared, Turns, Values};
 use crate::telemetry::{Format, Log, Telemetry, Traces};
 use crate::tool::{Toolbox, mcp};
 
@@ -123,7 +123,7 @@ fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
     let Some(address) = shared(config, path)? else { return Ok(()) };
     let node = gateway.store().node().to_string();
     gateway.share(Shared::open(address.clone(), node, config.replicas));
-    gateway.remember_in(Values::open(address));
+    gateway.remember_in(Values::open(address.clone()), Bulletin::open(address));
     Ok(())
 }
 
@@ -367,6 +367,7 @@ impl House {
         tasks.spawn(Arc::clone(&self.gateway).follow_batches());
         tasks.spawn(Arc::clone(&self.gateway).keep_directory());
         tasks.spawn(Arc::clone(&self.gateway).keep_shared());
+        tasks.spawn(Arc::clone(&self.gateway).follow_answers());
         tasks.spawn(Arc::clone(&self.reloader).keep_secrets());
         let agents = self.agents.clone();
         tasks.spawn(async move { agents.tend().await });

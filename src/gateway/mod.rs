@@ -69,6 +69,7 @@ pub use self::ledger::Past;
 use self::measure::Lengths;
 use self::recording::Recorder;
 pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
+use self::remember::Together;
 use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::{Means, Snapshot};
@@ -81,7 +82,7 @@ use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
 use crate::route::allowance::Allowance;
 use crate::store::Store;
-use crate::store::shared::{Turns, Values};
+use crate::store::shared::Turns;
 use crate::telemetry::Telemetry;
 
 /// Of the calls of ten seconds, so many thousandths may be retried, and so many in any case.
@@ -122,7 +123,7 @@ pub struct Gateway {
     /// What was already answered.
     pub cache: Arc<Cache>,
     /// The same of all replicas, where they share it.
-    answers: OnceLock<Values>,
+    answers: OnceLock<Together>,
     /// Where the limits of tools are counted together with other replicas.
     turns: OnceLock<Arc<Turns>>,
     /// Work that goes on when its call is over.

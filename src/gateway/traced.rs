@@ -12,7 +12,7 @@ use super::snapshot::Target;
 use crate::canon::{Leg, Skipped, Trace, span_of_attempt};
 use crate::route::plan::Skip;
 
-const PARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// So many targets that were not asked are named.

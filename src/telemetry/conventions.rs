@@ -87,6 +87,23 @@ pub(super) const OPENINFERENCE: Names = Names {
 
 /// The kinds of OpenInference.
 pub(super) const CHAIN: &str = "CHAIN";
+pub(super) const GUARDRAIL: &str = "GUARDRAIL";
+
+/// A guard that asks somebody. OpenTelemetry has a proposal for it and no more, in the words of
+/// which these are.
+pub(super) const APPLY_GUARDRAIL: &str = "apply_guardrail";
+pub(super) const GUARD: &str = "gen_ai.guardrail.component.name";
+/// What the config calls it, and which config that is.
+pub(super) const GUARD_POLICY: &str = "gen_ai.guardrail.policy.id";
+pub(super) const GUARD_VERSION: &str = "gen_ai.guardrail.policy.version";
+/// `pass`, or what was done.
+pub(super) const GUARD_RESULT: &str = "gen_ai.guardrail.result.type";
+/// What was found, separated by commas.
+pub(super) const GUARD_FOUND: &str = "gen_ai.guardrail.result.value";
+/// Which texts of the call it looked at.
+pub(super) const GUARD_SOURCE: &str = "gen_ai.guardrail.source";
+/// The event with the result.
+pub(super) const GUARD_EVENT: &str = "gen_ai.guardrail.result";
 
 pub(super) fn kind(surface: Surface) -> &'static str {
     match surface {
@@ -135,6 +152,11 @@ pub(super) const DROPPED: &str = "switchpoint.dropped";
 pub(super) const FIRST_TOKEN: &str = "switchpoint.first_token_seconds";
 /// `NAME: stage action`, of each guard that looked at the call.
 pub(super) const GUARDS: &str = "switchpoint.guards";
+/// Of a guard that asks: whom, how sure it is, how much it was shown, and why it has no verdict.
+pub(super) const GUARD_KIND: &str = "switchpoint.guard.kind";
+pub(super) const GUARD_SCORE: &str = "switchpoint.guard.score";
+pub(super) const GUARD_BYTES: &str = "switchpoint.guard.scanned_bytes";
+pub(super) const GUARD_FAILURE: &str = "switchpoint.guard.failure";
 /// The mark's own name follows.
 pub(super) const TAG: &str = "switchpoint.tag.";
 

@@ -150,6 +150,10 @@ metrics! {
     cache_entries: gauge "switchpoint_cache_entries" [];
     /// Bytes that those take.
     cache_bytes: gauge "switchpoint_cache_bytes" [];
+    /// Questions that those who ask similar ones can find.
+    cache_questions: gauge "switchpoint_cache_questions" [];
+    /// What other replicas have told of answers: a question that can be found, or a purge.
+    cache_heard: counters "switchpoint_cache_heard_total" ["what"];
     /// Questions about remembered answers that the store which replicas share did not answer.
     cache_shared_failures: counters "switchpoint_cache_shared_failures_total" ["for"];
     /// Calls being answered now.

@@ -1,13 +1,13 @@
 //! Cuts spans from the record of a finished call: one for the call, and one below it for each
-//! attempt.
+//! attempt and for each guard that asked somebody.
 
 use std::time::{Duration, SystemTime};
 
 use super::conventions::{self as names, Names};
 use super::protobuf::{Message, Value};
 use crate::canon::{
-    Attempt, CacheUse, CallRecord, Money, Outcome, Purpose, Skipped, Task, Trace, Usage,
-    UsageSource, span_of_attempt,
+    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Money, Outcome, Purpose, Skipped, Task,
+    Trace, Usage, UsageSource, span_of_attempt, span_of_guard,
 };
 
 // Fields of `Span`.
@@ -20,6 +20,7 @@ pub(super) const KIND: u64 = 6;
 pub(super) const START: u64 = 7;
 pub(super) const END: u64 = 8;
 pub(super) const ATTRIBUTE: u64 = 9;
+const EVENT: u64 = 11;
 pub(super) const LINK: u64 = 13;
 pub(super) const STATUS: u64 = 15;
 pub(super) const FLAGS: u64 = 16;
@@ -59,6 +60,9 @@ pub(super) fn cut(
             attempt.cost
         };
         spans.message(SPAN, |span| cut.attempt(span, (attempt, last), cost));
+    }
+    for consultation in &record.consulted {
+        spans.message(SPAN, |span| cut.guard(span, consultation));
     }
 }
 
@@ -141,6 +145,15 @@ impl Cut<'_> {
                 .map(|note| format!("{}: {} {}", note.guard, note.stage, note.action))
                 .collect();
             span.attribute_list(ATTRIBUTE, names::GUARDS, said.iter().map(String::as_str));
+            // What was found without asking anybody took no time of its own.
+            let asked = |note: &GuardNote| {
+                let consulted = record.consulted.iter();
+                consulted
+                    .map(|it| &it.note)
+                    .any(|it| it.guard == note.guard && it.stage == note.stage)
+            };
+            let found = record.guards.iter().filter(|note| !note.is_clean() && !asked(note));
+            found.for_each(|note| self.result(span, note, record.duration));
         }
         if record.attempts.is_empty() {
             self.shown(span);
@@ -196,6 +209,39 @@ impl Cut<'_> {
         ended(span, attempt.outcome);
     }
 
+    /// A guard that asked somebody.
+    fn guard(&self, span: &mut Message<'_>, consultation: &Consultation) {
+        let Consultation { note, kind, number, began, elapsed } = consultation;
+        let (call, end) = (self.record.id.span(), *began + *elapsed);
+        self.open(span, (span_of_guard(call, *number), call), CLIENT);
+        name(span, names::APPLY_GUARDRAIL, &note.guard);
+        span.fixed64(START, self.moment(*began));
+        span.fixed64(END, self.moment(end));
+        text(span, self.names.kind, names::GUARDRAIL);
+        text(span, self.names.operation, names::APPLY_GUARDRAIL);
+        Finding::of(note, self.record.generation).tell(span, ATTRIBUTE);
+        text(span, names::GUARD_KIND, kind);
+        whole(span, names::GUARD_BYTES, note.scanned_bytes);
+        if let Some(score) = note.score {
+            span.attribute(ATTRIBUTE, names::GUARD_SCORE, Value::Fraction(score.into()));
+        }
+        self.result(span, note, end);
+        if let Some(failure) = &note.failure {
+            text(span, names::GUARD_FAILURE, failure);
+            text(span, names::ERROR_TYPE, note.action);
+            span.message(STATUS, |status| status.varint(CODE, ERROR));
+        }
+    }
+
+    /// `Span.Event`, with what a guard has said.
+    fn result(&self, span: &mut Message<'_>, note: &GuardNote, after: Duration) {
+        span.message(EVENT, |event| {
+            event.fixed64(1, self.moment(after));
+            event.bytes(2, names::GUARD_EVENT.as_bytes());
+            Finding::of(note, self.record.generation).tell(event, 3);
+        });
+    }
+
     /// What was asked and answered; by the attempt that answered, or by the call where nobody did.
     fn shown(&self, span: &mut Message<'_>) {
         const JSON: &str = "application/json";
@@ -248,6 +294,37 @@ impl Cut<'_> {
     fn moment(&self, after: Duration) -> u64 {
         let since = self.record.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from((since + after).as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a guard has said, as the conventions have it.
+struct Finding<'a> {
+    note: &'a GuardNote,
+    generation: u64,
+}
+
+impl<'a> Finding<'a> {
+    fn of(note: &'a GuardNote, generation: u64) -> Self {
+        Self { note, generation }
+    }
+
+    /// As attributes of a span or an event, whichever has them in this field.
+    fn tell(&self, message: &mut Message<'_>, field: u64) {
+        let Self { note, generation } = self;
+        let found: Vec<&str> = note.found.keys().map(String::as_str).collect();
+        let result = if note.is_clean() { "pass" } else { note.action };
+        for (name, value) in [
+            (names::GUARD, &*note.guard),
+            (names::GUARD_POLICY, &format!("guards.{}", note.guard)),
+            (names::GUARD_VERSION, &generation.to_string()),
+            (names::GUARD_SOURCE, note.stage),
+            (names::GUARD_RESULT, result),
+            (names::GUARD_FOUND, &found.join(",")),
+        ] {
+            if !value.is_empty() {
+                message.attribute(field, name, Value::Text(value));
+            }
+        }
     }
 }
 

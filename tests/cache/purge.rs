@@ -79,6 +79,11 @@ async fn replicas_remember_together_and_do_without_when_their_store_is_away() {
     assert_eq!(upstream.requests().len(), 1);
     assert_eq!(purge(one, &json!({"route": "r"})).await["purged"], 1);
     assert_eq!(told(&chat(one, question(&json!({}))).await), "miss");
+    while two.metric("switchpoint_cache_heard_total", &["what=\"purge\""]).await < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    let stock = get(two.admin, "/admin/cache", ADMIN_KEY).await.json();
+    assert!(stock["entries"].is_u64(), "{stock}");
     redis.stop();
     for number in 0..3 {
         let other = question(&json!({"seed": number}));

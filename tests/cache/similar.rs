@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{OTHER, counted, question, told};
+use crate::replicas::Redis;
 use crate::support::client::{CHAT, chat, post};
-use crate::support::gateway::{KEY, route};
+use crate::support::gateway::{ADMIN_KEY, KEY, provider, route};
 use crate::support::replies::REPLY;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, Script, Upstream};
@@ -122,4 +123,52 @@ async fn routes_that_do_not_ask_for_it_have_no_similar_questions() {
         assert_eq!(told(&chat(&gateway, asking(text, &json!({}))).await), "miss");
     }
     assert_eq!(asked(&upstream, "e"), 0);
+}
+
+/// Waits until a replica has heard so much of the others.
+async fn hears(gateway: &Gateway, what: &str, most: f64) {
+    let label = format!("what=\"{what}\"");
+    while gateway.metric("switchpoint_cache_heard_total", &[&label]).await < most {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn ask(gateway: &Gateway, text: &str) -> String {
+    told(&chat(gateway, asking(text, &json!({}))).await).to_owned()
+}
+
+#[tokio::test]
+async fn what_one_replica_was_answered_another_finds_by_its_likeness_until_it_is_purged() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let upstream = Upstream::answering(mind).await;
+    let sections = format!("{}{}{}", redis.store(2), provider("up", &upstream), sections("true"));
+    let (one, two) = (Gateway::start("", &sections).await, Gateway::start("", &sections).await);
+    assert_eq!(ask(&one, "warm").await, "miss");
+    hears(&two, "question", 1.0).await;
+    assert_eq!(ask(&two, "hot").await, "semantic");
+    let other = post(two.address, CHAT, OTHER, asking("hot", &json!({}))).await;
+    assert_eq!(told(&other), "miss", "nobody else's");
+    assert_eq!(asked(&upstream, "a"), 2);
+    // One that comes later finds what is there.
+    let three = Gateway::start("", &sections).await;
+    hears(&three, "question", 2.0).await;
+    assert_eq!(ask(&three, "hot").await, "semantic");
+    // What one forgets is forgotten by all.
+    let all = json!({"all": true}).to_string();
+    let purged = post(one.admin, "/admin/cache/purge", ADMIN_KEY, all).await;
+    assert_eq!(purged.status, 200, "{}", purged.text());
+    hears(&two, "purge", 1.0).await;
+    assert_eq!(ask(&two, "hot").await, "miss");
+    hears(&one, "question", 2.0).await;
+    assert_eq!(ask(&one, "warm").await, "semantic");
+    // A store that forgets everything takes nothing from those who know, and is told of what is new.
+    redis.restart().await;
+    assert_eq!(ask(&two, "warm").await, "semantic");
+    assert_eq!(ask(&one, "cold").await, "miss");
+    let heard = two.metric("switchpoint_cache_heard_total", &["what=\"question\""]).await;
+    let mut number = 0;
+    while two.metric("switchpoint_cache_heard_total", &["what=\"question\""]).await <= heard {
+        number += 1;
+        assert_eq!(told(&chat(&one, asking("cold", &json!({"seed": number}))).await), "miss");
+    }
 }

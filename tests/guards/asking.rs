@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use ring::hmac;
 use serde_json::{Value, json};
 
 use super::{DOORS, PII, guarded, parrot, said};
 use crate::support::client::{chat, open_chat};
-use crate::support::gateway::provider;
+use crate::support::collector::{Collector, Mood, attribute};
+use crate::support::gateway::{provider, route};
 use crate::support::replies::REPLY;
 use crate::support::upstream::Request;
-use crate::support::{Gateway, Script, Upstream};
+use crate::support::{Gateway, Script, Upstream, until};
 
 const SECRET: &str = "whsec-test";
 
@@ -298,4 +301,96 @@ async fn to_explain_a_call_nobody_is_asked_and_its_guards_are_named() {
     assert_eq!(told.json()["guards"], expected, "{}", told.text());
     assert!(judge.requests().is_empty() && upstream.requests().is_empty());
     assert_eq!(chat(&gateway, (DOORS[0].body)("Of weapons").to_string()).await.status, 200);
+}
+
+/// A service that lets each question pass but one, a judge behind a route, and a collector.
+async fn traced(collector: &Collector) -> (Upstream, Upstream, Gateway) {
+    let upstream = Upstream::answering(|request| {
+        let judged = request.model == "judge";
+        let body = if judged { REPLY.replace("Hello there.", "yes") } else { REPLY.to_owned() };
+        Script::json(200, &body)
+    })
+    .await;
+    let service = service(objects_to("forbidden")).await;
+    let sections = webhook(&service, "[\"input\"]", "")
+        + "[guards.wise]\nkind = \"judge\"\nroute = \"judge\"\nprompt = \"Kind.\"\nstage = [\"input\"]\n\
+           mode = \"parallel\"\naction = \"log\"\n"
+        + &route("judge", &["up/judge"], "")
+        + PII
+        + &collector.section("");
+    let gateway = guarded(&upstream, "guards = [\"personal\", \"own\", \"wise\"]", &sections).await;
+    (upstream, service, gateway)
+}
+
+#[tokio::test]
+async fn each_guard_that_asks_is_a_span_below_its_call_and_what_it_asks_stands_below_that() {
+    let collector = Collector::start(Mood::Takes).await;
+    let (_upstream, service, gateway) = traced(&collector).await;
+    let door = &DOORS[0];
+    assert_eq!(door.ask(&gateway, "alice@example.org", false).await.status, 200);
+    // The call and its attempt, the judge's call and its attempt, and two guards.
+    let spans = collector.collected(6).await;
+    let named = |name: &str| spans.iter().find(|span| span.name == name).unwrap().clone();
+    let told = |span: &Span, name: &str| attribute(&span.attributes, name).unwrap_or_default();
+    let call = named("chat fast");
+    for (guard, kind) in [("own", "webhook"), ("wise", "judge")] {
+        let span = named(&format!("apply_guardrail {guard}"));
+        assert_eq!(span.parent_span_id, call.span_id);
+        assert_eq!(span.trace_id, call.trace_id);
+        assert_eq!(span.kind, SpanKind::Client as i32);
+        assert!(span.start_time_unix_nano >= call.start_time_unix_nano);
+        assert!(span.start_time_unix_nano < span.end_time_unix_nano);
+        assert!(span.end_time_unix_nano <= call.end_time_unix_nano);
+        for (name, value) in [
+            ("gen_ai.operation.name", "apply_guardrail"),
+            ("gen_ai.guardrail.component.name", guard),
+            ("gen_ai.guardrail.policy.id", &format!("guards.{guard}")),
+            ("gen_ai.guardrail.policy.version", "1"),
+            ("gen_ai.guardrail.source", "input"),
+            ("gen_ai.guardrail.result.type", "pass"),
+            ("switchpoint.guard.kind", kind),
+        ] {
+            assert_eq!(told(&span, name), value, "{guard}: {name}");
+        }
+        assert_eq!(span.events.len(), 1);
+        assert_eq!(span.events[0].name, "gen_ai.guardrail.result");
+        assert_eq!(span.events[0].time_unix_nano, span.end_time_unix_nano);
+    }
+    let judged = named("chat judge");
+    assert_eq!(judged.parent_span_id, named("apply_guardrail wise").span_id);
+    assert_eq!(judged.trace_id, call.trace_id);
+    let hex = |bytes: &[u8]| -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    };
+    let parent = hex(&named("apply_guardrail own").span_id);
+    let sent = format!("00-{}-{parent}-01", hex(&call.trace_id));
+    assert_eq!(service.requests()[0].header("traceparent"), Some(&*sent));
+    // What a guard finds by itself is an event of its call.
+    let found: Vec<_> = call.events.iter().map(|event| &event.attributes).collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!(attribute(found[0], "gen_ai.guardrail.component.name").unwrap(), "personal");
+    assert_eq!(attribute(found[0], "gen_ai.guardrail.result.type").unwrap(), "mask");
+    assert_eq!(attribute(found[0], "gen_ai.guardrail.result.value").unwrap(), "email");
+}
+
+#[tokio::test]
+async fn a_trace_tells_which_guard_ended_a_call_and_which_one_could_not_look() {
+    let collector = Collector::start(Mood::Takes).await;
+    let (_upstream, service, gateway) = traced(&collector).await;
+    let door = &DOORS[0];
+    assert_eq!(door.ask(&gateway, "forbidden", false).await.status, 403);
+    let told = |span: &Span, name: &str| attribute(&span.attributes, name).unwrap_or_default();
+    let own = |spans: Vec<Span>| spans.into_iter().rfind(|it| it.name == "apply_guardrail own");
+    until("the guard is told of", || own(collector.spans()).is_some()).await;
+    let span = own(collector.spans()).unwrap();
+    assert_eq!(told(&span, "gen_ai.guardrail.result.type"), "block");
+    assert!(span.status.is_none(), "that it objects is what it is for");
+    drop(service);
+    assert_eq!(door.ask(&gateway, "Well?", false).await.status, 403);
+    let is_told = || own(collector.spans()).is_some_and(|span| span.status.is_some());
+    until("the failure is told of", is_told).await;
+    let span = own(collector.spans()).unwrap();
+    assert_eq!(told(&span, "gen_ai.guardrail.result.type"), "failed_closed");
+    assert_eq!(told(&span, "error.type"), "failed_closed");
+    assert!(told(&span, "switchpoint.guard.failure").starts_with("could not be asked"));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
-use crate::cache::{Entry, Exact, Index, Kept, Leave, Scope, is_storable, may_be_asked};
+use crate::cache::{Entry, Exact, Index, Kept, Known, Leave, Scope, is_storable, may_be_asked};
 use crate::canon::{
     ChatRequest, ChatResponse, Choice, Dialect, Finish, FinishReason, Foreign, Opaque, Part, Tool,
 };
@@ -123,35 +123,64 @@ fn a_providers_state_is_kept_for_the_key_only() {
 
 #[test]
 fn the_nearest_question_is_found_within_its_scope_only() {
-    let index = Index::default();
+    let index = Index::new(1 << 20);
     let (here, there) = ([1; 32], [2; 32]);
-    index.add(here, &[1.0, 0.0, 0.0], ([10; 32], 8));
-    index.add(here, &[0.0, 2.0, 0.0], ([11; 32], 8));
-    index.add(there, &[0.0, 0.0, 1.0], ([12; 32], 8));
-    let near = index.nearest(&here, &[0.1, 5.0, 0.0]).unwrap();
+    index.add(here, &[1.0, 0.0, 0.0], known(10, 8));
+    index.add(here, &[0.0, 2.0, 0.0], known(11, 8));
+    index.add(there, &[0.0, 0.0, 1.0], known(12, 8));
+    let near = index.nearest(&here, &[0.1, 5.0, 0.0], 5).unwrap();
     assert_eq!(near.digest, [11; 32]);
     assert!(near.similarity > 0.99 && near.similarity < 1.0, "{near:?}");
-    assert!(index.nearest(&there, &[1.0, 0.0, 0.0]).unwrap().similarity.abs() < 1e-6);
-    assert!(index.nearest(&[3; 32], &[1.0, 0.0, 0.0]).is_none());
-    assert!(index.nearest(&here, &[1.0, 0.0]).is_none(), "of another model");
-    assert!(index.nearest(&here, &[0.0, 0.0, 0.0]).is_none());
+    assert!(index.nearest(&there, &[1.0, 0.0, 0.0], 5).unwrap().similarity.abs() < 1e-6);
+    assert!(index.nearest(&[3; 32], &[1.0, 0.0, 0.0], 5).is_none());
+    assert!(index.nearest(&here, &[1.0, 0.0], 5).is_none(), "of another model");
+    assert!(index.nearest(&here, &[0.0, 0.0, 0.0], 5).is_none());
+    assert_eq!(index.nearest(&here, &[0.1, 5.0, 0.0], 10), None, "too old");
     index.forget(|digest| *digest == [11; 32]);
-    assert_eq!(index.nearest(&here, &[0.1, 5.0, 0.0]).unwrap().digest, [10; 32]);
+    assert_eq!(index.nearest(&here, &[0.1, 5.0, 0.0], 5).unwrap().digest, [10; 32]);
+    index.expire(&here, &[10; 32]);
+    assert_eq!(index.nearest(&here, &[0.1, 5.0, 0.0], 5), None);
+}
+
+#[test]
+fn vectors_take_no_more_than_they_may_and_the_scope_in_use_is_the_last_to_go() {
+    let each = 8 * 4 + 40;
+    let index = Index::new(10 * each);
+    let unlike =
+        |number: u8| -> [f32; 8] { [f32::from(number), 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0] };
+    for scope in 0..5_u8 {
+        for number in 0..4 {
+            index.add([scope; 32], &unlike(number), known(10 * scope + number, 100));
+            assert!(index.count() <= 10);
+        }
+    }
+    assert_eq!(index.nearest(&[0; 32], &unlike(0), 5), None);
+    assert_eq!(index.nearest(&[4; 32], &unlike(0), 5).unwrap().digest, [40; 32]);
+    for number in 0..40 {
+        index.add([9; 32], &unlike(number), known(100 + number, 100));
+    }
+    assert_eq!(index.count(), 10, "one scope alone is bounded, too");
+    assert_eq!(index.nearest(&[9; 32], &unlike(39), 5).unwrap().digest, [139; 32]);
+}
+
+/// A question that is good until 10.
+fn known(number: u8, most: usize) -> Known {
+    Known { digest: [number; 32], until: 10, most }
 }
 
 #[test]
 fn a_full_scope_forgets_its_oldest_questions() {
-    let index = Index::default();
+    let index = Index::new(1 << 20);
     for number in 0..10_u8 {
         let mut vector = [0.0; 10];
         vector[usize::from(number)] = 1.0;
-        index.add([0; 32], &vector, ([number; 32], 4));
+        index.add([0; 32], &vector, known(number, 4));
     }
     let mut asked = [0.0; 10];
     asked[3] = 1.0;
-    assert!(index.nearest(&[0; 32], &asked).unwrap().similarity < 0.5);
+    assert!(index.nearest(&[0; 32], &asked, 5).unwrap().similarity < 0.5);
     (asked[3], asked[7]) = (0.0, 1.0);
-    assert_eq!(index.nearest(&[0; 32], &asked).unwrap().digest, [7; 32]);
+    assert_eq!(index.nearest(&[0; 32], &asked, 5).unwrap().digest, [7; 32]);
 }
 
 proptest! {
@@ -160,9 +189,9 @@ proptest! {
         vectors in proptest::collection::vec(proptest::collection::vec(-1.0_f32..1.0, 37), 1..30),
         asked in proptest::collection::vec(-1.0_f32..1.0, 37),
     ) {
-        let index = Index::default();
+        let index = Index::new(1 << 20);
         for (number, vector) in (0..).zip(&vectors) {
-            index.add([0; 32], vector, ([number; 32], 100));
+            index.add([0; 32], vector, known(number, 100));
         }
         let dot = |left: &[f32], right: &[f32]| -> f64 {
             left.iter().zip(right).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -171,7 +200,7 @@ proptest! {
             dot(other, &asked) / (dot(other, other) * dot(&asked, &asked)).sqrt()
         };
         let best = vectors.iter().map(cosine).fold(f64::MIN, f64::max);
-        let near = index.nearest(&[0; 32], &asked).unwrap();
+        let near = index.nearest(&[0; 32], &asked, 5).unwrap();
         prop_assert!((f64::from(near.similarity) - best).abs() < 1e-4);
     }
 }

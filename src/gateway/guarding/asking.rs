@@ -8,8 +8,11 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Uri};
 
+use tokio::time::Instant;
+
+use super::notes::{self, Said};
 use crate::access::Caller;
-use crate::canon::{Outcome, Purpose, Relay, Surface};
+use crate::canon::{Consultation, Outcome, Purpose, Relay, Surface, Trace, span_of_guard};
 use crate::config::Stage;
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
@@ -20,8 +23,9 @@ use crate::gateway::journey;
 use crate::gateway::relayed::Relayed;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::snapshot::{Road, Snapshot};
-use crate::guard::Failure;
-use crate::guard::remote::{Ask, Asking, Inquiry, Reply, Subject};
+use crate::gateway::traced::PARENT;
+use crate::guard::remote::{Ask, Asking, Inquiry, Reply, Ruling, Subject};
+use crate::guard::{Blocked, Failure, Guard};
 use crate::net::client::{Outgoing, Template};
 
 /// The guard's own limit is shorter, or as long as its operator wants.
@@ -34,6 +38,24 @@ pub(in crate::gateway) struct Asker {
     deputy: Deputy,
     call: String,
     model: String,
+    traced: Option<Place>,
+}
+
+/// Where a call stands in a trace that is told of it.
+#[derive(Debug, Clone)]
+struct Place {
+    trace: Trace,
+    /// The call's own.
+    span: u64,
+    sampled: bool,
+    started: Instant,
+}
+
+/// One guard's asking.
+struct Errand<'a> {
+    asker: &'a Asker,
+    /// By which its span is known.
+    number: Option<u32>,
 }
 
 /// Who asks in the name of a call.
@@ -50,12 +72,39 @@ struct Deputy {
 
 impl Asker {
     pub(super) fn of(call: &Call, model: &str) -> Self {
+        let traces = call.gateway.telemetry.traces.as_ref();
+        let place = traces.zip(call.record.trace.as_ref()).map(|(traces, trace)| Place {
+            trace: trace.clone(),
+            span: call.record.id.span(),
+            sampled: traces.samples(trace, call.record.route.as_deref()),
+            started: call.started,
+        });
         let (deputy, model) = (call.deputy(), model.to_owned());
-        Self { deputy, call: call.record.id.to_string(), model }
+        Self { deputy, call: call.record.id.to_string(), model, traced: place }
+    }
+
+    /// Has a guard ask about these texts, and notes what it says. What it wants in their place, if
+    /// anything.
+    pub(super) async fn consult(
+        &self,
+        guard: &Guard,
+        (stage, texts): (Stage, &[String]),
+        said: &Said,
+    ) -> Result<Option<Vec<String>>, Blocked> {
+        let number = self.traced.as_ref().map(|_| said.number());
+        let (errand, since) = (Errand { asker: self, number }, Instant::now());
+        let Some(ruling) = guard.consult(&errand, &self.subject(stage, texts)).await else {
+            return Ok(None);
+        };
+        if let (Some(place), Some(number)) = (&self.traced, number) {
+            said.consulted(place.tells(number, since, (guard, &ruling)));
+        }
+        said.rule(&ruling)?;
+        Ok(ruling.texts)
     }
 
     /// What a guard is shown.
-    pub(super) fn subject<'a>(&'a self, stage: Stage, texts: &'a [String]) -> Subject<'a> {
+    fn subject<'a>(&'a self, stage: Stage, texts: &'a [String]) -> Subject<'a> {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Subject {
             stage,
@@ -66,6 +115,32 @@ impl Asker {
             now: since.as_secs(),
         }
     }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// What a trace tells of it.
+    fn tells(&self, number: u32, since: Instant, said: (&Guard, &Ruling)) -> Consultation {
+        let (guard, Ruling { verdict, blocked, .. }) = said;
+        Consultation {
+            note: notes::note(verdict, blocked.is_some()),
+            kind: guard.asks_by().unwrap_or_default(),
+            number,
+            began: since - self.started,
+            elapsed: since.elapsed(),
+        }
+    }
+}
+
+// === impl Errand ===
+
+impl Errand<'_> {
+    /// Where that stands which is asked: below the guard's own span.
+    fn place(&self) -> Option<(&Place, u64)> {
+        let place = self.asker.traced.as_ref()?;
+        Some((place, span_of_guard(place.span, self.number?)))
+    }
 
     /// A call of the gateway's own.
     async fn call(
@@ -74,12 +149,14 @@ impl Asker {
         question: Result<Box<Question>, Error>,
     ) -> Result<Reply, Failure> {
         let question = question.map_err(|error| unreachable_for(&error))?;
-        let Ok(Road::Chain(chain)) = self.deputy.house.road(&question.envelope.model) else {
+        let deputy = &self.asker.deputy;
+        let Ok(Road::Chain(chain)) = deputy.house.road(&question.envelope.model) else {
             return Err(Failure::Unreachable("the route is gone".to_owned()));
         };
-        let house = (Arc::clone(&self.deputy.gateway), Arc::clone(&self.deputy.house));
+        let house = (Arc::clone(&deputy.gateway), Arc::clone(&deputy.house));
         let mut call = Call::open(house, surface, None, None);
-        call.judges_for(&self.deputy);
+        call.judges_for(deputy);
+        call.record.trace = self.place().map(|(place, span)| place.trace.below(span));
         call.routed(&chain, &question);
         let (mut call, answer) = journey::walk(call, question).await;
         let (outcome, reply) = match answer {
@@ -99,14 +176,15 @@ impl Asker {
         headers: Vec<(&'static str, String)>,
         body: Bytes,
     ) -> Result<Reply, Failure> {
-        let origin = self
-            .deputy
-            .house
-            .hook(url)
-            .ok_or_else(|| Failure::Unreachable("no address".to_owned()))?;
+        let origin = self.asker.deputy.house.hook(url);
+        let origin = origin.ok_or_else(|| Failure::Unreachable("no address".to_owned()))?;
         let path = url.parse::<Uri>().ok();
         let path = path.as_ref().and_then(Uri::path_and_query).map_or("/", |path| path.as_str());
         let (mut extra, mut content_type) = (Vec::new(), None);
+        if let Some((place, span)) = self.place() {
+            let parent = place.trace.parent_of_next(span, place.sampled);
+            extra.extend(HeaderValue::from_bytes(&parent).ok().map(|parent| (PARENT, parent)));
+        }
         for (name, value) in headers {
             let Ok(value) = HeaderValue::from_str(&value) else { continue };
             if name == CONTENT_TYPE.as_str() {
@@ -134,7 +212,7 @@ impl Asker {
     }
 }
 
-impl Ask for Asker {
+impl Ask for Errand<'_> {
     fn ask(&self, inquiry: Inquiry) -> Asking<'_> {
         match inquiry {
             Inquiry::Chat { body, .. } => {

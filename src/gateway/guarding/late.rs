@@ -51,10 +51,7 @@ impl Late {
         let Self { asker, said, pending } = &self;
         let consult = |(Pending { guard, stage }, texts): &(Pending, Arc<[String]>)| {
             let (guard, stage, texts) = (Arc::clone(guard), *stage, Arc::clone(texts));
-            async move {
-                let ruling = guard.consult(asker, &asker.subject(stage, &texts)).await;
-                ruling.map_or(Ok(()), |ruling| said.rule(&ruling))
-            }
+            async move { asker.consult(&guard, (stage, &texts), said).await.map(drop) }
         };
         let rulings: Vec<Result<(), Blocked>> = join_all(pending.iter().map(consult)).await;
         rulings.into_iter().collect::<Result<(), Blocked>>().map_err(|blocked| refusal(&blocked))

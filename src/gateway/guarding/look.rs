@@ -166,11 +166,8 @@ async fn ask(
         if texts.is_empty() {
             break;
         }
-        let Some(ruling) = guard.consult(asker, &asker.subject(stage, &texts)).await else {
-            continue;
-        };
-        guarding.said.rule(&ruling)?;
-        if let Some(texts) = ruling.texts {
+        let masked = asker.consult(guard, (stage, &texts), &guarding.said).await?;
+        if let Some(texts) = masked {
             body.say(stage, texts, &guard.name)?;
             changed = true;
         }

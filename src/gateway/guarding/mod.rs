@@ -240,6 +240,7 @@ impl Call {
     pub(super) fn note_guards(&mut self) {
         if let Some(guarding) = self.guarding.take() {
             self.record.guards = guarding.notes();
+            self.record.consulted = guarding.said.take_consulted();
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::canon::GuardNote;
+use crate::canon::{Consultation, GuardNote};
 use crate::config::Stage;
 use crate::guard::remote::Ruling;
 use crate::guard::{Blocked, Failure, Verdict};
@@ -18,6 +18,9 @@ struct Heard {
     /// Who could not look, and therefore let nothing pass.
     closed: BTreeSet<(String, Stage)>,
     blocked: Option<Blocked>,
+    /// Only where somebody traces the call.
+    consulted: Vec<Consultation>,
+    asked: u32,
 }
 
 // === impl Said ===
@@ -43,6 +46,22 @@ impl Said {
         Err(blocked)
     }
 
+    /// The number of a guard that is about to ask.
+    pub(super) fn number(&self) -> u32 {
+        let mut held = self.held();
+        held.asked += 1;
+        held.asked
+    }
+
+    /// Notes for traces what came of asking.
+    pub(super) fn consulted(&self, consultation: Consultation) {
+        self.held().consulted.push(consultation);
+    }
+
+    pub(super) fn take_consulted(&self) -> Vec<Consultation> {
+        std::mem::take(&mut self.held().consulted)
+    }
+
     /// Notes who has ended the answer. Only the first one counts.
     pub(super) fn blocks(&self, blocked: Blocked) {
         self.held().blocked.get_or_insert(blocked);
@@ -62,7 +81,12 @@ impl Said {
 
     pub(super) fn notes(&self) -> Vec<GuardNote> {
         let held = self.held();
-        held.verdicts.iter().map(|verdict| held.note(verdict)).collect()
+        let closed = |verdict: &Verdict| {
+            held.closed
+                .iter()
+                .any(|(guard, stage)| *guard == verdict.guard && *stage == verdict.stage)
+        };
+        held.verdicts.iter().map(|verdict| note(verdict, closed(verdict))).collect()
     }
 
     fn held(&self) -> MutexGuard<'_, Heard> {
@@ -70,26 +94,22 @@ impl Said {
     }
 }
 
-// === impl Heard ===
-
-impl Heard {
-    fn note(&self, verdict: &Verdict) -> GuardNote {
-        let closed = self.closed.contains(&(verdict.guard.clone(), verdict.stage));
-        let action = match &verdict.failure {
-            Some(Failure::Impossible) => "skipped",
-            Some(_) if closed => "failed_closed",
-            Some(_) => "failed_open",
-            None if verdict.dry_run => "dry_run",
-            None => verdict.action.name(),
-        };
-        GuardNote {
-            guard: verdict.guard.clone(),
-            stage: verdict.stage.name(),
-            action,
-            found: verdict.findings.clone(),
-            score: verdict.score,
-            scanned_bytes: verdict.scanned_bytes,
-            failure: verdict.failure.as_ref().map(ToString::to_string),
-        }
+/// A verdict as the record has it. `closed`: who could not look let nothing pass.
+pub(super) fn note(verdict: &Verdict, closed: bool) -> GuardNote {
+    let action = match &verdict.failure {
+        Some(Failure::Impossible) => "skipped",
+        Some(_) if closed => "failed_closed",
+        Some(_) => "failed_open",
+        None if verdict.dry_run => "dry_run",
+        None => verdict.action.name(),
+    };
+    GuardNote {
+        guard: verdict.guard.clone(),
+        stage: verdict.stage.name(),
+        action,
+        found: verdict.findings.clone(),
+        score: verdict.score,
+        scanned_bytes: verdict.scanned_bytes,
+        failure: verdict.failure.as_ref().map(ToString::to_string),
     }
 }

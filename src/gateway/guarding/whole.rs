@@ -60,11 +60,8 @@ async fn ask(
         if texts.is_empty() {
             break;
         }
-        let Some(ruling) = guard.consult(asker, &asker.subject(stage, &texts)).await else {
-            continue;
-        };
-        guarding.said.rule(&ruling)?;
-        if let Some(texts) = ruling.texts {
+        let masked = asker.consult(guard, (stage, &texts), &guarding.said).await?;
+        if let Some(texts) = masked {
             say(response, stage, texts, &guard.name)?;
         }
     }

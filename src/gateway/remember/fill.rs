@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::Asking;
+use super::shared::Shareable;
 use crate::cache::{Entry, Kept, Scope, is_storable};
 use crate::canon::{ChatResponse, Usage};
 use crate::gateway::Gateway;
@@ -84,13 +85,13 @@ impl Filling {
         }
         let entry = Arc::new(entry);
         cache.exact.put(digest, Arc::clone(&entry), written.len());
-        if let Some(likeness) = likeness {
-            likeness.note(cache, digest);
+        if let Some(likeness) = &likeness {
+            likeness.note(cache, (digest, entry.until()));
         }
-        self.gateway.share_answer((&digest, &entry.scope), (written, ttl));
+        self.gateway.share_answer(Shareable { digest, entry, written, likeness });
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

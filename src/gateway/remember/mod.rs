@@ -5,6 +5,7 @@ mod fill;
 mod follow;
 mod lead;
 mod literal;
+mod news;
 pub(super) mod pump;
 pub(super) mod record;
 mod replay;
@@ -33,6 +34,7 @@ use crate::provider::Operation;
 
 pub(super) use follow::Nothing;
 pub(super) use lead::Recording;
+pub(super) use news::Together;
 use record::Recorder;
 use similar::Likeness;
 
@@ -270,7 +272,7 @@ impl Asking {
         if let Some(entry) = self.recall(call) {
             return (Some(entry), CacheUse::Hit);
         }
-        if let Some(entry) = self.fetch(call).await {
+        if let Some(entry) = self.fetch(call, &self.digest).await {
             return (Some(entry), CacheUse::Hit);
         }
         if self.words.is_none() {

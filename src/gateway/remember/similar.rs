@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
+use super::fill::millis;
 use super::{Asking, policy};
-use crate::cache::{Cache, Digest, Entry, key};
+use crate::cache::{Cache, Digest, Entry, Known, Near, key};
 use crate::canon::Purpose;
 use crate::config::Semantic;
 use crate::gateway::call::Call;
@@ -43,17 +44,19 @@ pub(super) async fn find(
         return (None, None);
     };
     let cache = Arc::clone(&call.gateway.cache);
-    let (ttl, now) = (asking.remembering.terms.ttl, SystemTime::now());
-    let near = cache.index.nearest(&likeness.scope, &likeness.vector);
-    let found = near.filter(|_| asking.leave.read).and_then(|near| {
-        let entry = cache.exact.get(&near.digest, ttl, now);
-        if entry.is_none() {
-            cache.index.forget(|digest| *digest == near.digest);
-        }
-        Some((entry?, near.similarity))
-    });
-    let Some((entry, similarity)) = found else { return (None, Some(likeness)) };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let near = cache.index.nearest(&likeness.scope, &likeness.vector, millis(now));
+    let Some(near) = near.filter(|_| asking.leave.read) else { return (None, Some(likeness)) };
+    let Near { digest, similarity } = near;
     let similar = f64::from(similarity) * 1000.0 >= f64::from(semantic.threshold_permille);
+    let entry = if similar { Box::pin(asking.answer_to(call, &digest)).await } else { None };
+    if similar && entry.is_none() {
+        let together = call.gateway.answers.get();
+        if !together.is_some_and(|together| together.values.is_away()) {
+            cache.index.expire(&likeness.scope, &digest);
+        }
+        return (None, Some(likeness));
+    }
     call.record.similarity = Some(similarity);
     let (route, id) = (call.route_name(), call.record.id.simple());
     let metrics = &call.gateway.telemetry.metrics;
@@ -62,7 +65,18 @@ pub(super) async fn find(
     if similar && semantic.shadow {
         metrics.cache.with_label_values(&["would_be_semantic"]).inc();
     }
-    (Some(entry).filter(|_| similar && !semantic.shadow), Some(likeness))
+    (entry.filter(|_| !semantic.shadow), Some(likeness))
+}
+
+impl Asking {
+    /// The answer to another question of the same scope, wherever it is remembered.
+    async fn answer_to(&self, call: &Call, digest: &Digest) -> Option<Arc<Entry>> {
+        let (ttl, now) = (self.remembering.terms.ttl, SystemTime::now());
+        match call.gateway.cache.exact.get(digest, ttl, now) {
+            None => self.fetch(call, digest).await,
+            here => here,
+        }
+    }
 }
 
 async fn likeness(
@@ -90,8 +104,49 @@ async fn likeness(
 // === impl Likeness ===
 
 impl Likeness {
-    /// From here on others find this question.
-    pub(super) fn note(&self, cache: &Cache, digest: Digest) {
-        cache.index.add(self.scope, &self.vector, (digest, self.most));
+    /// From here on others find this question, until its answer is too old.
+    pub(super) fn note(&self, cache: &Cache, (digest, until): (Digest, u64)) {
+        cache.index.add(self.scope, &self.vector, Known { digest, until, most: self.most });
+    }
+
+    /// As other replicas read it.
+    pub(super) fn spelled(&self, (digest, until): (Digest, u64)) -> Vec<Vec<u8>> {
+        let vector = self.vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let most = self.most.to_string().into_bytes();
+        vec![self.scope.to_vec(), digest.to_vec(), until.to_string().into_bytes(), most, vector]
+    }
+
+    /// What another replica has told; `None` where that makes no sense.
+    pub(super) fn read(told: &[Vec<u8>]) -> Option<(Self, (Digest, u64))> {
+        let [scope, digest, until, most, vector] = told else { return None };
+        let digest_of = |bytes: &[u8]| Digest::try_from(bytes).ok();
+        let (numbers, rest) = vector.as_chunks();
+        let vector = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let most = str::from_utf8(most).ok()?.parse().ok()?;
+        let until = str::from_utf8(until).ok()?.parse().ok()?;
+        let likeness = Self { vector, scope: digest_of(scope)?, most };
+        rest.is_empty().then_some((likeness, (digest_of(digest)?, until)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_replica_tells_of_a_question_is_read_as_it_was() {
+        let vector: Arc<[f32]> = [0.25, -1.0, 1e-7].into();
+        let likeness = Likeness { vector, scope: [1; 32], most: 7 };
+        let told = likeness.spelled(([2; 32], 99));
+        let (read, answer) = Likeness::read(&told).unwrap();
+        assert_eq!((&*read.vector, read.scope, read.most), (&[0.25, -1.0, 1e-7][..], [1; 32], 7));
+        assert_eq!(answer, ([2; 32], 99));
+        for (part, wrong) in [(0, &b"short"[..]), (1, b""), (2, b"-1"), (3, b"many"), (4, b"12345")]
+        {
+            let mut told = told.clone();
+            told[part] = wrong.to_vec();
+            assert!(Likeness::read(&told).is_none(), "{part}");
+        }
+        assert!(Likeness::read(&told[1..]).is_none());
     }
 }

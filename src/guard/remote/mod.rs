@@ -98,6 +98,14 @@ impl Remote {
         }
     }
 
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Judge { .. } => "judge",
+            Self::Moderation { .. } => "moderation",
+            Self::Webhook { .. } => "webhook",
+        }
+    }
+
     fn inquiry(&self, guard: &Guard, subject: &Subject<'_>) -> Inquiry {
         match self {
             Self::Judge { route, prompt } => {
@@ -139,6 +147,11 @@ fn share(permille: u32) -> f32 {
 // === impl Guard ===
 
 impl Guard {
+    /// What kind of guard it is, where it asks.
+    pub fn asks_by(&self) -> Option<&'static str> {
+        if let Engine::Remote(remote) = &self.engine { Some(remote.name()) } else { None }
+    }
+
     /// Asks, within the guard's time, and says what follows. Nothing for guards that need not ask.
     pub async fn consult(&self, ask: &dyn Ask, subject: &Subject<'_>) -> Option<Ruling> {
         let Engine::Remote(remote) = &self.engine else { return None };

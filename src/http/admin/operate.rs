@@ -38,6 +38,7 @@ pub(super) fn metrics(api: &AdminApi, headers: &HeaderMap) -> Response<Body> {
     let stock = api.gateway.cache.exact.stock();
     metrics.cache_entries.set(stock.entries.cast_signed());
     metrics.cache_bytes.set(stock.bytes.cast_signed());
+    metrics.cache_questions.set(count(api.gateway.cache.index.count()));
     // Exemplars have no place in Prometheus' own format, so scrapers ask for the other one.
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let open = accepted.into_iter().any(|kinds| kinds.contains("application/openmetrics-text"));
@@ -54,8 +55,10 @@ pub(super) fn targets(api: &AdminApi) -> Response<Body> {
 }
 
 pub(super) fn cache(api: &AdminApi) -> Response<Body> {
-    let stock = api.gateway.cache.exact.stock();
-    answer(StatusCode::OK, &json!({"entries": stock.entries, "bytes": stock.bytes}))
+    let cache = &api.gateway.cache;
+    let (stock, questions) = (cache.exact.stock(), cache.index.count());
+    let body = json!({"entries": stock.entries, "bytes": stock.bytes, "questions": questions});
+    answer(StatusCode::OK, &body)
 }
 
 /// What names nothing must say that it means all.

@@ -1,9 +1,10 @@
 //! What replicas tell one another through a Redis or Valkey: what each has used and may still take
 //! of every limit, and which targets it leaves alone; turns of tools that are taken one after the
-//! other. Rows and scripts; no decisions.
+//! other; answers that are remembered together. Rows, lists and scripts; no decisions.
 //!
 //! One user drives a connection, one question at a time, so that no old answer overtakes a new one.
 
+mod bulletin;
 mod turns;
 mod values;
 mod wire;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, TlsCertificates};
 
+pub use bulletin::{Board, Bulletin, Note};
 pub use turns::{Turn, Turns};
 pub use values::Values;
 pub use wire::{Claim, Recalled, Told, Used};

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError};
 use tokio::time::Instant;
 
-use super::{Address, failure};
+use super::{Address, Board, failure};
 use crate::store::Failure;
 
 /// What a question may take: an answer that comes later is of little use.
@@ -44,16 +44,35 @@ impl Values {
         found.map_err(|error| self.lost(error))
     }
 
-    pub async fn put(&self, name: &str, value: &[u8], life: Duration) -> Result<(), Failure> {
-        let Some(mut connection) = self.connection().await? else { return Ok(()) };
+    /// Whether it is there now.
+    pub async fn put(&self, name: &str, value: &[u8], life: Duration) -> Result<bool, Failure> {
+        let Some(mut connection) = self.connection().await? else { return Ok(false) };
         let mut command = redis::cmd("SET");
         command.arg(name).arg(value).arg("PX").arg(life.as_millis().max(1));
+        let put = command.exec_async(&mut connection).await;
+        put.map(|()| true).map_err(|error| self.lost(error))
+    }
+
+    /// Tells the other replicas.
+    pub async fn tell(&self, board: Board, parts: &[Vec<u8>]) -> Result<(), Failure> {
+        let Some(mut connection) = self.connection().await? else { return Err(away()) };
+        let mut command = redis::cmd("XADD");
+        command.arg(board.key()).arg("MAXLEN").arg("~").arg(board.most()).arg("*");
+        for part in parts {
+            command.arg("p").arg(part.as_slice());
+        }
         command.exec_async(&mut connection).await.map_err(|error| self.lost(error))
+    }
+
+    /// It did not answer just now, and is not asked.
+    pub fn is_away(&self) -> bool {
+        let link = self.link();
+        link.connection.is_none() && link.again.is_some_and(|again| Instant::now() < again)
     }
 
     /// Forgets all whose names are like this; how many those were.
     pub async fn forget(&self, pattern: &str) -> Result<usize, Failure> {
-        let Some(mut connection) = self.connection().await? else { return Ok(0) };
+        let Some(mut connection) = self.connection().await? else { return Err(away()) };
         let (mut cursor, mut gone) = (0_u64, 0);
         loop {
             let mut scan = redis::cmd("SCAN");
@@ -89,19 +108,26 @@ impl Values {
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
-        let connection = connect.await.map_err(|error| self.lost(error))?;
+        let connection = connect.await.map_err(failure)?;
         self.link().connection = Some(connection.clone());
         Ok(Some(connection))
     }
 
+    /// A server that was started anew can be asked at once, and one that is slow later.
     fn lost(&self, error: RedisError) -> Failure {
-        *self.link() = Link { connection: None, again: Some(Instant::now() + PAUSE) };
+        let is_closed = error.is_connection_dropped();
+        let again = (!is_closed).then(|| Instant::now() + PAUSE);
+        *self.link() = Link { connection: None, again };
         failure(error)
     }
 
     fn link(&self) -> std::sync::MutexGuard<'_, Link> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn away() -> Failure {
+    Failure::new("the shared store did not answer just now".to_owned())
 }
 
 impl std::fmt::Debug for Values {
