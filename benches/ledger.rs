@@ -20,7 +20,7 @@ fn append_settled(bencher: Bencher) {
     let file = StoreUrl::Sqlite(folder.path().join("state.db"));
     let Ok(store) = Store::open(&config::Store::at(file)) else { return };
     let row = row();
-    bencher.bench(|| store.append_settled(black_box(&row)));
+    bencher.bench(|| store.append_settled(black_box(row.clone())));
 }
 
 /// The same id each time: the database takes one in, and the journal all of them.

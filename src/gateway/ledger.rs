@@ -64,14 +64,14 @@ impl Call {
             settled_at: self.record.at,
             ..CallRow::from(&self.record)
         };
-        self.gateway.store().append_open(&row);
+        self.gateway.store().append_open(row);
     }
 
     /// Notes the finished call. Who was not let in is in no ledger.
     pub(super) fn note_end(&mut self) {
         let was_let_in = self.caller.is_some() || self.record.purpose != Purpose::Client;
         if was_let_in && !self.is_only_explained() {
-            self.gateway.store().append_settled(&CallRow::from(&self.record));
+            self.gateway.store().append_settled(CallRow::from(&self.record));
         }
     }
 

@@ -428,29 +428,17 @@ impl<T: Readable> Readable for Option<T> {
 
 // === impl Value ===
 
-impl From<i64> for Value<'_> {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
+macro_rules! integers {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for Value<'_> {
+            fn from(number: $kind) -> Self {
+                Self::Integer(number.into())
+            }
+        }
+    )*};
 }
 
-impl From<u32> for Value<'_> {
-    fn from(number: u32) -> Self {
-        Self::Integer(number.into())
-    }
-}
-
-impl From<u16> for Value<'_> {
-    fn from(number: u16) -> Self {
-        Self::Integer(number.into())
-    }
-}
-
-impl From<bool> for Value<'_> {
-    fn from(truth: bool) -> Self {
-        Self::Integer(truth.into())
-    }
-}
+integers!(i64, u32, u16, bool);
 
 impl<'a> From<&'a str> for Value<'a> {
     fn from(text: &'a str) -> Self {
@@ -461,6 +449,12 @@ impl<'a> From<&'a str> for Value<'a> {
 impl From<String> for Value<'_> {
     fn from(text: String) -> Self {
         Self::Text(Cow::Owned(text))
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for Value<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Self::Text(text)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The statements that take calls into the tables: a whole batch in a few of them, each call once.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<Option<i64>>
 
 /// Everybody in whose name they were made has spent it.
 fn charge(database: &mut Database, node: &str, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
-    let mut spent: BTreeMap<(String, &str, i64), i64> = BTreeMap::new();
+    let mut spent: BTreeMap<(&str, &str, &str, i64), i64> = BTreeMap::new();
     for (_, row) in new.iter().filter(|(_, row)| row.is_charged()) {
         let minute = millis(row.settled_at).div_euclid(MINUTE);
         let holders =
@@ -92,14 +93,15 @@ fn charge(database: &mut Database, node: &str, new: &[(i64, &CallRow)]) -> Resul
         for (scope, name) in holders {
             let Some(name) = name else { continue };
             for (unit, amount) in amounts.into_iter().filter(|(_, amount)| *amount > 0) {
-                let place = (format!("{scope}:{name}"), unit.name(), minute);
+                let place = (scope, &**name, unit.name(), minute);
                 let sum = spent.entry(place).or_default();
                 *sum = sum.saturating_add(bounded(amount)).min(FULL);
             }
         }
     }
     let mut written = Vec::with_capacity(spent.len() * 5);
-    for ((account, unit, minute), amount) in spent {
+    for ((scope, name, unit, minute), amount) in spent {
+        let account = format!("{scope}:{name}");
         written.extend_from_slice(values![account, unit, minute, node, amount]);
     }
     let insert = "INSERT INTO spent (account, unit, minute, node, amount) VALUES";
@@ -115,9 +117,9 @@ pub(super) const ADD_SPENT: &str = "ON CONFLICT (account, unit, minute, node) DO
 /// Adds calls to the sums of their hours. In one order, so that two processes that add to the same
 /// never wait for one another.
 fn add(database: &mut Database, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
-    let mut sums: BTreeMap<(i64, [String; 13]), Sums> = BTreeMap::new();
+    let mut sums: BTreeMap<(i64, [Cow<'_, str>; 13]), Sums> = BTreeMap::new();
     for (_, row) in new {
-        let name = |name: Option<&str>| cut(name.unwrap_or_default()).to_owned();
+        let name = |name| Cow::Borrowed(cut(Option::<&str>::unwrap_or_default(name)));
         let names = [
             name(row.key.as_deref()),
             name(row.team.as_deref()),
@@ -128,9 +130,9 @@ fn add(database: &mut Database, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
             name(row.task.as_deref()),
             name(row.provider.as_deref()),
             name(row.model.as_deref()),
-            row.surface.to_string(),
-            row.outcome.name().to_owned(),
-            row.purpose.to_string(),
+            Cow::Borrowed(&*row.surface),
+            Cow::Borrowed(row.outcome.name()),
+            Cow::Borrowed(&*row.purpose),
             row.tags(),
         ];
         sums.entry((millis(row.at) / HOUR, names)).or_default().add(row);

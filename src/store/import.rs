@@ -1,6 +1,5 @@
 //! Takes the journal into the database: each record once, whatever ends the process and when.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -25,11 +24,11 @@ const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// How long the end of the process waits for what is left.
 const LAST: Duration = Duration::from_secs(5);
 /// Records in one transaction where no file sets a measure.
-const BATCH: usize = 500;
+const BATCH: usize = 2000;
 
 /// What one transaction takes in.
 pub(super) struct Batch {
-    records: Vec<Record<'static>>,
+    records: Vec<Record>,
     /// None where the records do not come from a file.
     position: Option<Position>,
 }
@@ -176,15 +175,10 @@ impl Worker {
         let Some((folder, end)) = self.journal.end() else { return Ok(()) };
         let mut position = start;
         while position < end && self.end.get().is_none_or(|end| Instant::now() < *end) {
-            let piece =
-                journal::read(&folder, position, end).map_err(|error| unusable(&folder, &error))?;
-            report(piece.lines.damaged, position);
-            let (lines, next) = (piece.lines, piece.next);
-            if next == position {
-                break;
-            }
-            self.commit(Batch { records: piece.records, position: Some(next) })?;
-            self.journal.imported(lines.whole + lines.damaged);
+            let (batch, count) = self.next(&folder, (position, end))?;
+            let Some(next) = batch.position.filter(|next| *next != position) else { break };
+            self.commit(&Arc::new(batch))?;
+            self.journal.imported(count);
             position = next;
             self.progress = Progress::At(position);
         }
@@ -197,19 +191,38 @@ impl Worker {
         Err(Failure::new("the journal cannot be written".to_owned()))
     }
 
+    /// The next records, and how many lines they are: from memory, or else from the files.
+    fn next(
+        &self,
+        folder: &Path,
+        (position, end): (Position, Position),
+    ) -> Result<(Batch, usize), Failure> {
+        if let Some((records, next)) = self.journal.take_fresh(position, BATCH) {
+            let count = records.len();
+            return Ok((Batch { records, position: Some(next) }, count));
+        }
+        let piece =
+            journal::read(folder, position, end).map_err(|error| unusable(folder, &error))?;
+        report(piece.lines.damaged, position);
+        let batch = Batch { records: piece.records, position: Some(piece.next) };
+        Ok((batch, piece.lines.whole + piece.lines.damaged))
+    }
+
     /// Without a folder of our own: the database is memory too, or another process has the folder.
     fn import_memory(&mut self) -> Result<(), Failure> {
         loop {
-            let lines = self.journal.take(BATCH);
-            if lines.is_empty() {
+            let records = self.journal.take(BATCH);
+            if records.is_empty() {
                 return Ok(());
             }
-            let records = lines.iter().filter_map(|line| journal::parse(line)).collect();
-            if let Err(error) = self.commit(Batch { records, position: None }) {
-                self.journal.put_back(lines);
+            let count = records.len();
+            let batch = Arc::new(Batch { records, position: None });
+            if let Err(error) = self.commit(&batch) {
+                let records = Arc::into_inner(batch).map(|batch| batch.records);
+                self.journal.put_back(records.unwrap_or_default());
                 return Err(error);
             }
-            self.journal.imported(lines.len());
+            self.journal.imported(count);
         }
     }
 
@@ -253,13 +266,14 @@ impl Worker {
                 let piece = journal::read(folder, position, beyond).map_err(unusable)?;
                 report(piece.lines.damaged, position);
                 position = piece.next;
-                self.commit(Batch { records: piece.records, position: Some(position) })?;
+                let batch = Batch { records: piece.records, position: Some(position) };
+                self.commit(&Arc::new(batch))?;
             }
         }
         let node = Arc::clone(&self.place.node);
         let orphans = move |database: &mut Database| entries::orphans(database, &node);
         while let Some(orphans) = self.queue.run_blocking(orphans.clone())? {
-            self.commit(cut_off(orphans))?;
+            self.commit(&Arc::new(cut_off(orphans)))?;
         }
         // Where this process began. A number is never given twice while its file is there.
         let position = Position { segment: last + 1, offset: 0 };
@@ -267,8 +281,8 @@ impl Worker {
         Ok(position)
     }
 
-    fn commit(&self, batch: Batch) -> Result<(), Failure> {
-        let node = Arc::clone(&self.place.node);
+    fn commit(&self, batch: &Arc<Batch>) -> Result<(), Failure> {
+        let (node, batch) = (Arc::clone(&self.place.node), Arc::clone(batch));
         self.queue.run_blocking(move |database| apply(database, &node, &batch))
     }
 }
@@ -278,8 +292,8 @@ fn apply(database: &mut Database, node: &str, batch: &Batch) -> Result<(), Fault
     let (mut settled, mut open) = (Vec::new(), Vec::new());
     for record in &batch.records {
         match record {
-            Record::Settled(row) => settled.push(row.as_ref()),
-            Record::Open(row) => open.push(row.as_ref()),
+            Record::Settled(row) => settled.push(&**row),
+            Record::Open(row) => open.push(&**row),
         }
     }
     // Most calls end within the batch in which they begin.
@@ -308,7 +322,7 @@ pub(super) fn settle_vanished(
 fn cut_off(rows: Vec<CallRow>) -> Batch {
     let settle = |row| {
         let (outcome, usage_source) = (Outcome::Internal, UsageSource::Estimated);
-        Record::Settled(Cow::Owned(CallRow { outcome, usage_source, ..row }))
+        Record::Settled(Box::new(CallRow { outcome, usage_source, ..row }))
     };
     Batch { records: rows.into_iter().map(settle).collect(), position: None }
 }

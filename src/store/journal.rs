@@ -3,7 +3,6 @@
 //! A line is written with one `write(2)`, so the end of the process loses none, however it comes.
 //! A power cut may take the last moments, as it may of the database.
 
-use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -18,8 +17,10 @@ use super::rows::CallRow;
 
 /// Bytes of one file.
 pub(super) const SEGMENT: u64 = 16 << 20;
-/// Bytes that wait in memory for a disk that takes none.
-const WAITING: usize = 64 << 20;
+/// Records that wait in memory for a disk that takes none.
+const WAITING: usize = 1 << 16;
+/// Records in files that are kept in memory too, so that the importer need not read them.
+const AT_HAND: usize = 1 << 14;
 /// Lines written under one lock.
 const BURST: usize = 64;
 /// How a record begins of a call that begins: with its id.
@@ -30,6 +31,8 @@ const CHUNK: u64 = 1 << 20;
 /// Written by every worker, read by one importer.
 pub(super) struct Journal {
     tail: Mutex<Tail>,
+    /// There is a folder, so records are spelled out.
+    has_place: AtomicBool,
     pending: AtomicU64,
     lost: AtomicU64,
     healthy: AtomicBool,
@@ -38,10 +41,10 @@ pub(super) struct Journal {
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Record<'a> {
+pub(super) enum Record {
     /// How the call is to stand in the ledger if nothing more is heard of it.
-    Open(Cow<'a, CallRow>),
-    Settled(Cow<'a, CallRow>),
+    Open(Box<CallRow>),
+    Settled(Box<CallRow>),
 }
 
 /// Up to where lines have been taken in.
@@ -54,7 +57,7 @@ pub(super) struct Position {
 /// Some lines, and where the next begin.
 pub(super) struct Piece {
     /// Without the beginnings of calls that end here too.
-    pub(super) records: Vec<Record<'static>>,
+    pub(super) records: Vec<Record>,
     pub(super) lines: Lines,
     pub(super) next: Position,
 }
@@ -67,10 +70,18 @@ pub(super) struct Lines {
 }
 
 struct Tail {
-    /// None: lines go by way of memory.
+    /// None: records go by way of memory.
     place: Option<Place>,
-    waiting: VecDeque<Vec<u8>>,
-    bytes: usize,
+    waiting: VecDeque<Record>,
+    /// Of those in the files the next to be taken in, unless there are too many.
+    fresh: VecDeque<Fresh>,
+}
+
+/// A record, and where its line begins and ends.
+struct Fresh {
+    record: Record,
+    from: Position,
+    next: Position,
 }
 
 /// The folder of the segments, which is ours while we hold its lock.
@@ -87,9 +98,10 @@ struct Place {
 
 impl Journal {
     pub(super) fn new() -> Self {
-        let tail = Tail { place: None, waiting: VecDeque::new(), bytes: 0 };
+        let tail = Tail { place: None, waiting: VecDeque::new(), fresh: VecDeque::new() };
         Self {
             tail: Mutex::new(tail),
+            has_place: AtomicBool::new(false),
             pending: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
@@ -101,18 +113,25 @@ impl Journal {
         let folder = folder.to_owned();
         let place = Place { folder, end, file: None, segment, _lock: lock };
         self.tail().place = Some(place);
+        self.has_place.store(true, Ordering::Release);
     }
 
     /// Notes a record. Never fails: what the disk does not take waits in memory, within a bound.
-    pub(super) fn append(&self, record: &Record<'_>) {
-        let Some(line) = line(record) else { return self.lose() };
+    pub(super) fn append(&self, record: Record) {
+        let line = self.has_place.load(Ordering::Acquire).then(|| line(&record));
+        if matches!(line, Some(None)) {
+            return self.lose();
+        }
         let mut tail = self.tail();
-        let Tail { place, waiting, .. } = &mut *tail;
-        let failure = match place {
+        let Tail { place, waiting, fresh } = &mut *tail;
+        let failure = match (place, line.flatten()) {
             // Memory does not outlive the process, so this would tell nobody anything.
-            None if matches!(record, Record::Open(_)) => return,
-            Some(place) if waiting.is_empty() => match place.write(&line) {
-                Ok(()) => {
+            (None, _) if matches!(record, Record::Open(_)) => return,
+            (Some(place), Some(line)) if waiting.is_empty() => match place.write(&line) {
+                Ok(from) => {
+                    if fresh.len() < AT_HAND {
+                        fresh.push_back(Fresh { record, from, next: place.end });
+                    }
                     self.pending.fetch_add(1, Ordering::Relaxed);
                     return;
                 }
@@ -120,12 +139,11 @@ impl Journal {
             },
             _ => None,
         };
-        if tail.bytes + line.len() > WAITING {
+        if waiting.len() >= WAITING {
             drop(tail);
             return self.lose();
         }
-        tail.bytes += line.len();
-        tail.waiting.push_back(line);
+        waiting.push_back(record);
         self.pending.fetch_add(1, Ordering::Relaxed);
         drop(tail);
         if let Some(error) = failure {
@@ -142,23 +160,24 @@ impl Journal {
     /// Whether there may be more that can be written.
     fn retry_some(&self) -> bool {
         let mut tail = self.tail();
-        let Tail { place: Some(place), waiting, bytes } = &mut *tail else { return false };
+        let Tail { place: Some(place), waiting, .. } = &mut *tail else { return false };
         for _ in 0..BURST {
-            let Some(line) = waiting.front() else {
+            let Some(record) = waiting.front() else {
                 self.healthy.store(true, Ordering::Relaxed);
                 return false;
             };
-            if place.write(line).is_err() {
-                return false;
+            match line(record) {
+                Some(line) if place.write(&line).is_err() => return false,
+                Some(_) => {}
+                None => self.lose(),
             }
-            *bytes -= line.len();
             waiting.pop_front();
         }
         true
     }
 
     /// What waits in memory because there is no folder.
-    pub(super) fn take(&self, most: usize) -> Vec<Vec<u8>> {
+    pub(super) fn take(&self, most: usize) -> Vec<Record> {
         let mut tail = self.tail();
         if tail.place.is_some() {
             return Vec::new();
@@ -167,17 +186,35 @@ impl Journal {
             self.healthy.store(true, Ordering::Relaxed);
         }
         let count = most.min(tail.waiting.len());
-        let taken: Vec<_> = tail.waiting.drain(..count).collect();
-        tail.bytes -= taken.iter().map(Vec::len).sum::<usize>();
-        taken
+        tail.waiting.drain(..count).collect()
     }
 
-    pub(super) fn put_back(&self, lines: Vec<Vec<u8>>) {
+    pub(super) fn put_back(&self, records: Vec<Record>) {
         let mut tail = self.tail();
-        for line in lines.into_iter().rev() {
-            tail.bytes += line.len();
-            tail.waiting.push_front(line);
+        for record in records.into_iter().rev() {
+            tail.waiting.push_front(record);
         }
+    }
+
+    /// The records from `from` on as far as they are at hand, and where the next begins. Of earlier
+    /// ones none is kept any more.
+    pub(super) fn take_fresh(
+        &self,
+        from: Position,
+        most: usize,
+    ) -> Option<(Vec<Record>, Position)> {
+        let mut tail = self.tail();
+        let fresh = &mut tail.fresh;
+        let read = fresh.partition_point(|fresh| fresh.from < from);
+        fresh.drain(..read);
+        let (mut records, mut next) = (Vec::new(), from);
+        while records.len() < most
+            && let Some(fresh) = fresh.pop_front_if(|fresh| fresh.from == next)
+        {
+            records.push(fresh.record);
+            next = fresh.next;
+        }
+        (!records.is_empty()).then_some((records, next))
     }
 
     /// The folder, and where its last line ends.
@@ -218,9 +255,9 @@ impl Journal {
 // === impl Place ===
 
 impl Place {
-    /// After a failure the next line begins a new segment, so that half a line only ever stands at
-    /// the end of one.
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+    /// Says where the line begins. After a failure the next one begins a new segment, so that half a
+    /// line only ever stands at the end of one.
+    fn write(&mut self, line: &[u8]) -> io::Result<Position> {
         if self.end.offset >= self.segment {
             self.file = None;
         }
@@ -228,11 +265,12 @@ impl Place {
             Some(file) => write_once(file, line),
             None => self.begin().and_then(|file| write_once(file, line)),
         };
+        let from = self.end;
         match written {
             Ok(()) => self.end.offset += line.len() as u64,
             Err(_) => self.file = None,
         }
-        written
+        written.map(|()| from)
     }
 
     fn begin(&mut self) -> io::Result<&File> {
@@ -334,7 +372,7 @@ pub(super) fn read(folder: &Path, from: Position, end: Position) -> io::Result<P
 
 /// What the lines say, backwards, so that it is known of a call that begins whether it ends among
 /// them, as most do: of such a one its beginning is not looked at.
-fn read_lines(bytes: &[u8]) -> (Vec<Record<'static>>, Lines) {
+fn read_lines(bytes: &[u8]) -> (Vec<Record>, Lines) {
     let (mut records, mut lines) = (Vec::new(), Lines::default());
     let mut ended = HashSet::new();
     for line in bytes.split(|byte| *byte == b'\n').rev().filter(|line| !line.is_empty()) {
@@ -367,22 +405,17 @@ fn opened(record: &[u8]) -> Option<&[u8]> {
 }
 
 /// A checksum, the record as JSON, and a line feed, which JSON never has inside.
-fn line(record: &Record<'_>) -> Option<Vec<u8>> {
+fn line(record: &Record) -> Option<Vec<u8>> {
     let mut line = Vec::with_capacity(1024);
     line.extend_from_slice(b"00000000 ");
     serde_json::to_writer(&mut line, record).ok()?;
-    let sum = format!("{:08x}", crc32fast::hash(line.get(9..)?));
-    line.get_mut(..8)?.copy_from_slice(sum.as_bytes());
+    let sum = crc32fast::hash(line.get(9..)?);
+    write!(line.get_mut(..8)?, "{sum:08x}").ok()?;
     line.push(b'\n');
     (line.len() as u64 <= CHUNK).then_some(line)
 }
 
-/// The record of a line, if every bit of it is as it was written.
-pub(super) fn parse(line: &[u8]) -> Option<Record<'static>> {
-    serde_json::from_slice(sound(line)?).ok()
-}
-
-/// The same as it is written.
+/// The record of a line as it is written, if every bit of it is.
 fn sound(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let (sum, record) = line.split_at_checked(9)?;

@@ -1,6 +1,5 @@
 //! The calls that ended: noted at once, taken in a little later, kept for as long as is asked.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -43,14 +42,14 @@ pub struct Spent {
 impl Store {
     /// Notes how a call is to stand in the ledger if the process ends before it does: `internal`
     /// and `estimated`, with the usage, cost and charges of this row.
-    pub fn append_open(&self, row: &CallRow) {
-        self.journal.append(&Record::Open(Cow::Borrowed(row)));
+    pub fn append_open(&self, row: CallRow) {
+        self.journal.append(Record::Open(Box::new(row)));
     }
 
     /// Notes a call that ended. When this returns, no end of the process loses it, unless the
     /// journal is not healthy.
-    pub fn append_settled(&self, row: &CallRow) {
-        self.journal.append(&Record::Settled(Cow::Borrowed(row)));
+    pub fn append_settled(&self, row: CallRow) {
+        self.journal.append(Record::Settled(Box::new(row)));
     }
 
     /// Records that are noted and not in the database yet.

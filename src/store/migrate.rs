@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     Step { sqlite: include_str!("migrations/0007_agent_labels.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0008_audit_waiting.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0009_deliveries.sql"), postgres: None },
+    Step { sqlite: include_str!("migrations/0010_calls_of_some.sql"), postgres: None },
 ];
 
 /// In this order.

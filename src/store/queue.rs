@@ -205,7 +205,9 @@ where
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), Failure>) {
-        let Self { result, reply, .. } = *self;
+        let Self { work, result, reply, .. } = *self;
+        // What the work was about is the asker's again.
+        drop(work);
         // Who does not wait any more does not want to know.
         let _ = reply.send(outcome.and_then(|()| result.ok_or_else(stopped)));
     }

@@ -172,7 +172,10 @@ impl CallRow {
 
     /// The tags as a JSON object; those beyond the bound are left out, and those with a zero, which
     /// Postgres' JSON cannot hold.
-    pub(super) fn tags(&self) -> String {
+    pub(super) fn tags(&self) -> Cow<'static, str> {
+        if self.tags.is_empty() {
+            return Cow::Borrowed("{}");
+        }
         let mut room = TAGS;
         let kept: BTreeMap<_, _> = self
             .tags
@@ -185,7 +188,7 @@ impl CallRow {
                 left.is_some()
             })
             .collect();
-        serde_json::to_string(&kept).unwrap_or_else(|_| "{}".to_owned())
+        serde_json::to_string(&kept).map_or(Cow::Borrowed("{}"), Cow::Owned)
     }
 }
 

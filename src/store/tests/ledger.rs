@@ -75,8 +75,8 @@ async fn assert_agree(store: &Store, calls: usize) {
 
 async fn a_call_is_read_as_it_was_written(bench: Bench) {
     let written = row("1", 5000);
-    bench.store.append_open(&written);
-    bench.store.append_settled(&written);
+    bench.store.append_open(written.clone());
+    bench.store.append_settled(written.clone());
     bench.store.flush().await.unwrap();
     let expected = written;
     assert_eq!(bench.store.call(&Reach::All, "1").await.unwrap(), Some(expected.clone()));
@@ -86,11 +86,11 @@ async fn a_call_is_read_as_it_was_written(bench: Bench) {
 }
 
 async fn a_call_noted_twice_counts_once(bench: Bench) {
-    bench.store.append_settled(&row("1", 5000));
-    bench.store.append_settled(&row("1", 5000));
+    bench.store.append_settled(row("1", 5000));
+    bench.store.append_settled(row("1", 5000));
     bench.store.flush().await.unwrap();
-    bench.store.append_open(&row("1", 5000));
-    bench.store.append_settled(&row("1", 6000));
+    bench.store.append_open(row("1", 5000));
+    bench.store.append_settled(row("1", 6000));
     bench.store.flush().await.unwrap();
     assert_agree(&bench.store, 1).await;
     let bench = bench.reopened();
@@ -98,9 +98,9 @@ async fn a_call_noted_twice_counts_once(bench: Bench) {
 }
 
 async fn who_asks_sees_only_what_is_theirs(bench: Bench) {
-    bench.store.append_settled(&row("1", 5000));
+    bench.store.append_settled(row("1", 5000));
     let bobs = CallRow { key: Some("bob".into()), team: None, ..row("2", 6000) };
-    bench.store.append_settled(&bobs);
+    bench.store.append_settled(bobs.clone());
     bench.store.flush().await.unwrap();
     let nothing = Filter::default();
     for (reach, id, other) in
@@ -120,8 +120,8 @@ async fn who_asks_sees_only_what_is_theirs(bench: Bench) {
 
 async fn usage_is_summed_by_anything_that_is_named(bench: Bench) {
     let day = 86_400_000;
-    bench.store.append_settled(&row("1", day));
-    bench.store.append_settled(&row("2", day * 2));
+    bench.store.append_settled(row("1", day));
+    bench.store.append_settled(row("2", day * 2));
     let unknown = CallRow {
         cost: None,
         key: None,
@@ -129,7 +129,7 @@ async fn usage_is_summed_by_anything_that_is_named(bench: Bench) {
         usage_source: UsageSource::Estimated,
         ..row("3", day * 2)
     };
-    bench.store.append_settled(&unknown);
+    bench.store.append_settled(unknown.clone());
     bench.store.flush().await.unwrap();
     let usage = async |groups: &[Column], filter: &Filter| {
         let rows = bench.store.usage(&Reach::All, groups, filter).await.unwrap();
@@ -171,9 +171,9 @@ async fn usage_is_summed_by_anything_that_is_named(bench: Bench) {
 async fn old_calls_go_and_their_sums_stay(bench: Bench) {
     let day = 86_400_000;
     for id in 0..1200 {
-        bench.store.append_settled(&row(&format!("old{id}"), day));
+        bench.store.append_settled(row(&format!("old{id}"), day));
     }
-    bench.store.append_settled(&row("new", day * 20));
+    bench.store.append_settled(row("new", day * 20));
     bench.store.flush().await.unwrap();
     bench.pass(i64::try_from(day).unwrap() * 25);
     assert_eq!(bench.store.retain(Some(10)).await.unwrap(), 1200);
@@ -191,7 +191,7 @@ async fn old_calls_go_and_their_sums_stay(bench: Bench) {
 
 async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
     // Made in the database itself, for this is about reading.
-    bench.store.append_settled(&row("first", 0));
+    bench.store.append_settled(row("first", 0));
     bench.store.flush().await.unwrap();
     let many = |database: &mut Database| {
         database.execute(
@@ -222,7 +222,7 @@ async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
             assert!(seen.insert(row.id));
         }
         if seen.len() == 50_000 {
-            bench.store.append_settled(&row("late", 90_000_000));
+            bench.store.append_settled(row("late", 90_000_000));
             bench.store.flush().await.unwrap();
         }
         let Some(next) = page.1 else { break };
@@ -269,13 +269,13 @@ async fn restart_upon_restart_each_call_is_there_once() {
     for round in 0..6 {
         for call in 0..40 {
             let row = row(&format!("{round}-{call}"), 5000);
-            bench.store.append_open(&row);
-            bench.store.append_settled(&row);
+            bench.store.append_open(row.clone());
+            bench.store.append_settled(row.clone());
         }
         if round % 2 == 0 {
             bench.store.flush().await.unwrap();
         }
-        bench.store.append_settled(&row(&format!("{round}-40"), 5000));
+        bench.store.append_settled(row(&format!("{round}-40"), 5000));
         bench = bench.reopened();
         assert_agree(&bench.store, 41 * (round + 1)).await;
     }
@@ -295,9 +295,9 @@ async fn what_a_crash_leaves_is_taken_in_once_torn_or_whole() {
     journal.settle_in(&copied, lock, (journal::Position::default(), 2048));
     for call in 0..20 {
         let row = row(&format!("{call}"), 5000);
-        journal.append(&journal::Record::Open(std::borrow::Cow::Borrowed(&row)));
+        journal.append(journal::Record::Open(Box::new(row.clone())));
         if call < 17 {
-            journal.append(&journal::Record::Settled(std::borrow::Cow::Borrowed(&row)));
+            journal.append(journal::Record::Settled(Box::new(row)));
         }
     }
     let last = journal::segments(&copied).unwrap().into_iter().last().unwrap();
@@ -335,9 +335,9 @@ fn of_a_call_that_begins_and_ends_only_its_end_is_read() {
     journal.settle_in(place.path(), lock, (journal::Position::default(), 1 << 20));
     let (whole, cut) = (row("whole", 5000), row("cut", 5000));
     for row in [&whole, &cut] {
-        journal.append(&journal::Record::Open(std::borrow::Cow::Borrowed(row)));
+        journal.append(journal::Record::Open(Box::new(row.clone())));
     }
-    journal.append(&journal::Record::Settled(std::borrow::Cow::Borrowed(&whole)));
+    journal.append(journal::Record::Settled(Box::new(whole)));
     let (folder, end) = journal.end().unwrap();
     let from = journal::Position { offset: 0, ..end };
     let piece = journal::read(&folder, from, end).unwrap();
@@ -349,6 +349,44 @@ fn of_a_call_that_begins_and_ends_only_its_end_is_read() {
     assert_eq!(ids.collect::<Vec<_>>(), [("open", "cut"), ("settled", "whole")]);
 }
 
+#[test]
+fn records_at_hand_are_those_of_the_file_from_where_it_was_read_to() {
+    let place = tempfile::tempdir().unwrap();
+    let journal = journal::Journal::new();
+    let lock = journal::claim(place.path()).unwrap().unwrap();
+    // Some records to a segment.
+    journal.settle_in(place.path(), lock, (journal::Position::default(), 2048));
+    let add = |calls: std::ops::Range<u64>| {
+        for call in calls {
+            journal.append(journal::Record::Settled(Box::new(row(&call.to_string(), 5000))));
+        }
+    };
+    let id = |record: &journal::Record| match record {
+        journal::Record::Open(row) | journal::Record::Settled(row) => row.id.clone(),
+    };
+    add(0..20);
+    let (mut at, mut found, mut from_memory) = (journal::Position::default(), Vec::new(), 0);
+    while found.len() < 60 {
+        let (folder, end) = journal.end().unwrap();
+        let records = if let Some((records, next)) = journal.take_fresh(at, 7) {
+            (at, from_memory) = (next, from_memory + records.len());
+            records
+        } else {
+            let piece = journal::read(&folder, at, end).unwrap();
+            at = piece.next;
+            piece.records
+        };
+        found.extend(records.iter().map(id));
+        if found.len() == 20 && at == end {
+            add(20..60);
+            // As it goes after a failure: what was taken is read from the file.
+            journal.take_fresh(at, 30);
+        }
+    }
+    assert_eq!(found, (0..60).map(|call| call.to_string()).collect::<Vec<_>>());
+    assert!((20..60).contains(&from_memory), "{from_memory} were not read from files");
+}
+
 #[tokio::test]
 async fn a_transaction_that_fails_is_taken_in_later_and_once() {
     let bench = Bench::new(in_file);
@@ -356,7 +394,7 @@ async fn a_transaction_that_fails_is_taken_in_later_and_once() {
     let trap = "CREATE TRIGGER trap AFTER INSERT ON usage BEGIN SELECT raise(ABORT, 'full'); END";
     Connection::open(&path).unwrap().execute_batch(trap).unwrap();
     for call in 0..30 {
-        bench.store.append_settled(&row(&format!("{call}"), 5000));
+        bench.store.append_settled(row(&format!("{call}"), 5000));
     }
     assert!(bench.store.flush().await.is_err());
     assert_eq!((all(&bench.store).await.len(), spent(&bench.store).await), (0, 0));
@@ -380,7 +418,7 @@ async fn a_transaction_that_fails_is_taken_in_later_and_once() {
 #[tokio::test]
 async fn a_full_disk_fails_no_call_and_is_made_good() {
     let bench = Bench::new(in_file);
-    bench.store.append_settled(&row("0", 5000));
+    bench.store.append_settled(row("0", 5000));
     bench.store.flush().await.unwrap();
     let last = segments(&bench).into_iter().last().unwrap();
     // The next segments are on a device that is always full.
@@ -389,7 +427,7 @@ async fn a_full_disk_fails_no_call_and_is_made_good() {
         std::os::unix::fs::symlink("/dev/full", path).unwrap();
     }
     for call in 1..20 {
-        bench.store.append_settled(&row(&format!("{call}"), 5000));
+        bench.store.append_settled(row(&format!("{call}"), 5000));
     }
     assert!(!bench.store.is_ledger_healthy());
     assert!(bench.store.ledger_pending() > 0);
@@ -407,8 +445,8 @@ async fn a_folder_that_cannot_be_written_fails_no_call() {
     let (folder, aside) = (folder(&bench), bench.folder.path().join("aside"));
     std::fs::rename(&folder, &aside).unwrap();
     std::fs::write(&folder, "no folder").unwrap();
-    bench.store.append_open(&row("1", 5000));
-    bench.store.append_settled(&row("1", 5000));
+    bench.store.append_open(row("1", 5000));
+    bench.store.append_settled(row("1", 5000));
     assert!(!bench.store.is_ledger_healthy());
     assert_eq!(bench.store.ledger_pending(), 2);
     std::fs::remove_file(&folder).unwrap();
@@ -422,15 +460,15 @@ async fn a_folder_that_cannot_be_written_fails_no_call() {
 async fn a_second_process_loses_no_call_and_takes_over() {
     let Bench { store, clock, url, folder } = Bench::new(in_file);
     let second = open(&settings(&url, folder.path()), &clock).unwrap();
-    store.append_open(&row("1", 5000));
-    second.append_open(&row("2", 5000));
-    second.append_settled(&row("2", 5000));
+    store.append_open(row("1", 5000));
+    second.append_open(row("2", 5000));
+    second.append_settled(row("2", 5000));
     second.flush().await.unwrap();
     assert_agree(&second, 1).await;
     drop(store);
     second.flush().await.unwrap();
     assert_agree(&second, 2).await;
-    second.append_settled(&row("3", 5000));
+    second.append_settled(row("3", 5000));
     assert!(journal::segments(&folder.path().join("state.db.journal")).unwrap().len() > 1);
     second.flush().await.unwrap();
     assert_agree(&second, 3).await;
@@ -442,7 +480,7 @@ async fn a_row_is_small_and_the_journal_is_ours_alone() {
 
     let bench = Bench::new(in_file);
     let tags = (0..500).map(|tag| (format!("tag{tag}").into(), "x".repeat(20).into())).collect();
-    bench.store.append_settled(&CallRow { tags, ..row("1", 5000) });
+    bench.store.append_settled(CallRow { tags, ..row("1", 5000) });
     bench.store.flush().await.unwrap();
     let rows = all(&bench.store).await;
     assert!(rows[0].tags().len() <= 256 && !rows[0].tags.is_empty());
@@ -464,10 +502,10 @@ fn appends_until_it_is_killed() {
     let store = Store::open(&config::Store::at(StoreUrl::Sqlite("state.db".into()))).unwrap();
     for call in 0..200_000 {
         let row = row(&format!("{}-{call}", std::process::id()), 5000);
-        store.append_open(&row);
+        store.append_open(row.clone());
         println!("\nopened {}", row.id);
         if call % 10 != 0 {
-            store.append_settled(&row);
+            store.append_settled(row.clone());
             println!("\nsettled {}", row.id);
         }
     }
@@ -521,7 +559,7 @@ async fn pages_of_sums_miss_no_line_and_repeat_none() {
     let many = 10_050;
     for number in 0..many {
         let model = (number != 7).then(|| format!("model-{number}").into());
-        store.append_settled(&CallRow { model, ..row(&number.to_string(), 5) });
+        store.append_settled(CallRow { model, ..row(&number.to_string(), 5) });
     }
     store.flush().await.unwrap();
     let groups = [Column::Team, Column::Model];

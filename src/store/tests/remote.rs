@@ -43,8 +43,8 @@ async fn each_process_settles_its_own_calls_that_were_cut_off() {
     let Some(bench) = on_postgres() else { return };
     let other = Replica::of(&bench);
     assert_ne!(bench.store.node(), other.store.node());
-    bench.store.append_open(&row("1", 5000));
-    other.store.append_open(&row("2", 5000));
+    bench.store.append_open(row("1", 5000));
+    other.store.append_open(row("2", 5000));
     bench.store.flush().await.unwrap();
     other.store.flush().await.unwrap();
     let other = other.reopened(&bench);
@@ -52,7 +52,7 @@ async fn each_process_settles_its_own_calls_that_were_cut_off() {
     assert_eq!(noted(&other.store).await, [cut_off("2")]);
     let bench = bench.reopened();
     assert_eq!(noted(&other.store).await, [cut_off("1"), cut_off("2")]);
-    bench.store.append_settled(&row("3", 5000));
+    bench.store.append_settled(row("3", 5000));
     bench.store.flush().await.unwrap();
     let window = (UNIX_EPOCH, None);
     let spent = other.store.spent_by_node("key:ann", Unit::Tokens, window).await.unwrap();
@@ -68,7 +68,7 @@ async fn each_process_settles_its_own_calls_that_were_cut_off() {
 async fn what_a_vanished_process_left_open_is_settled_after_a_day() {
     let Some(bench) = on_postgres() else { return };
     let gone = Replica::of(&bench);
-    gone.store.append_open(&row("1", 5000));
+    gone.store.append_open(row("1", 5000));
     gone.store.flush().await.unwrap();
     let node = Arc::clone(gone.store.node());
     drop(gone);
@@ -102,7 +102,7 @@ async fn processes_that_start_or_write_at_once_wait_for_one_another() {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         for call in 0..500 {
             // All add to the same sums.
-            store.append_settled(&row(&format!("{name}-{call}"), 5000));
+            store.append_settled(row(&format!("{name}-{call}"), 5000));
         }
     };
     std::thread::scope(|scope| {
@@ -123,8 +123,8 @@ async fn odd_names_are_kept_and_stop_nothing() {
     let zeros = [("a\0".into(), "b".into()), ("c".into(), "d".into())].into();
     let odd =
         CallRow { model: Some(long), tags: zeros, user: Some("z\0".into()), ..row("1", 5000) };
-    bench.store.append_settled(&odd);
-    bench.store.append_settled(&row("2", 5000));
+    bench.store.append_settled(odd.clone());
+    bench.store.append_settled(row("2", 5000));
     bench.store.flush().await.unwrap();
     assert_eq!(all(&bench.store).await.len(), 2);
     for column in [Column::Model, Column::Tag] {
