@@ -346,17 +346,17 @@ fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)
     Ok(hooks)
 }
 
-/// Whoever is asked by a guard to moderate must be known to do that.
 /// Answers of agents are held against schemas, which must be some.
 fn check_answers(config: &Config) -> Result<(), Vec<(String, String)>> {
     let mut faults = Vec::new();
     for (name, agent) in &config.agents {
         let path = format!("agents.{name}");
+        // A version that says nothing of its own has the schema of its agent.
         let versions = agent.versions.iter();
-        let versions = versions.map(|(it, agent)| (format!("{path}.versions.{it}"), agent));
-        for (path, one) in std::iter::once((path.clone(), &**agent)).chain(versions) {
-            let inherits = one.output_schema == agent.output_schema && !std::ptr::eq(one, &**agent);
-            let Some(schema) = one.output_schema.as_ref().filter(|_| !inherits) else { continue };
+        let own = versions.filter(|(_, version)| version.output_schema != agent.output_schema);
+        let own = own.map(|(it, version)| (format!("{path}.versions.{it}"), version));
+        for (path, one) in std::iter::once((path.clone(), &**agent)).chain(own) {
+            let Some(schema) = &one.output_schema else { continue };
             if let Err(why) = tool::whole_schema(schema, &config.schemas) {
                 faults.push((format!("{path}.output_schema"), why));
             }
@@ -365,6 +365,7 @@ fn check_answers(config: &Config) -> Result<(), Vec<(String, String)>> {
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
+/// Whoever is asked by a guard to moderate must be known to do that.
 fn can_moderate(
     config: &Config,
     providers: &BTreeMap<String, Arc<Provider>>,
