@@ -128,7 +128,10 @@ impl Definition {
             degraded: agent.degraded.clone(),
             planner: agent.planner,
             stream: agent.stream,
-            output_schema: agent.output_schema.clone(),
+            output_schema: match &agent.output_schema {
+                Some(schema) => Some(crate::tool::whole_schema(schema, &config.schemas)?),
+                None => None,
+            },
             require_tools: agent.require_tools.clone(),
             guards: agent.guards.clone(),
         })

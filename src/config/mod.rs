@@ -31,6 +31,7 @@ mod route;
 mod access;
 mod agent;
 mod prompt;
+mod schemas;
 mod tool;
 mod mcp;
 mod hook;
@@ -74,6 +75,7 @@ pub use route::{
     Classifier, ClassifierKind, Fallbacks, Hedge, HedgeAfter, Lifetime, OnBreak, OnDisconnect,
     PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
 };
+pub use schemas::Schemas;
 pub use secret::{Secret, variable};
 pub use secrets::{Login, Secrets, Vault};
 pub use server::{Admin, Server, Tls};
@@ -111,6 +113,7 @@ pub const SECTIONS: &[&str] = &[
     "record",
     "agent_engine",
     "mcp",
+    "schemas",
     "tools",
     "prompts",
     "agents",
@@ -148,6 +151,8 @@ pub struct Config {
     pub record: Option<Arc<Record>>,
     pub agent_engine: AgentEngine,
     pub mcp: Mcp,
+    /// Documents that schemas refer to.
+    pub schemas: Schemas,
     pub tools: BTreeMap<String, Tool>,
     pub prompts: BTreeMap<String, Prompt>,
     pub agents: BTreeMap<String, Arc<Agent>>,
@@ -251,6 +256,7 @@ impl Config {
             record: None,
             agent_engine: AgentEngine::default(),
             mcp: Mcp::default(),
+            schemas: Schemas::default(),
             tools: BTreeMap::new(),
             prompts: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -266,6 +272,8 @@ impl Config {
         let section = |name, keys| root.get(name).and_then(|field| field.section(keys));
         let engine = section("agent_engine", agent::engine::ENGINE_KEYS);
         let usual = Agent::defaults(engine.as_ref());
+        let schemas = section("schemas", schemas::KEYS).map(|section| Schemas::read(&section));
+        let schemas = schemas.unwrap_or_default();
         Self {
             server: section("server", server::SERVER_KEYS)
                 .map(|section| Server::read(&section))
@@ -302,7 +310,11 @@ impl Config {
                 .map(Arc::new),
             agent_engine: engine.map(|it| AgentEngine::read(&it)).unwrap_or_default(),
             mcp: section("mcp", mcp::KEYS).map(|section| Mcp::read(&section)).unwrap_or_default(),
-            tools: named(root, "tools", tool::KEYS, Tool::read),
+            tools: named(root, "tools", tool::KEYS, |section| Tool {
+                schemas: schemas.clone(),
+                ..Tool::read(section)
+            }),
+            schemas,
             prompts: named(root, "prompts", prompt::KEYS, Prompt::read),
             agents: named(root, "agents", agent::KEYS, |section| {
                 Arc::new(Agent::read(section, &usual, None))

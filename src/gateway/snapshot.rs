@@ -30,7 +30,7 @@ use crate::route::{Choice, Routes, Unknown};
 use crate::store::Store;
 use crate::store::shared::Turns;
 use crate::telemetry::{Meters, Metrics};
-use crate::tool::{Kit, Toolbox};
+use crate::tool::{self, Kit, Toolbox};
 
 /// What tools are made with, besides their config; the last is where replicas count together.
 pub type Means<'a> = (&'a Client, &'a Store, &'a Metrics, Option<&'a Arc<Turns>>);
@@ -233,6 +233,7 @@ impl Snapshot {
         before: &Toolbox,
     ) -> Result<(), Vec<(String, String)>> {
         let kit = Kit { config: &self.config, client, store, metrics, turns };
+        check_answers(&self.config)?;
         let toolbox = Toolbox::build(&kit, before);
         let toolbox = toolbox.map_err(|faults| {
             let named = |(name, fault)| (format!("tools.{name}"), fault);
@@ -343,6 +344,25 @@ fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)
         hooks.insert(url.clone(), origin.map_err(|error| problem(error.to_string()))?);
     }
     Ok(hooks)
+}
+
+/// Answers of agents are held against schemas, which must be some.
+fn check_answers(config: &Config) -> Result<(), Vec<(String, String)>> {
+    let mut faults = Vec::new();
+    for (name, agent) in &config.agents {
+        let path = format!("agents.{name}");
+        // A version that says nothing of its own has the schema of its agent.
+        let versions = agent.versions.iter();
+        let own = versions.filter(|(_, version)| version.output_schema != agent.output_schema);
+        let own = own.map(|(it, version)| (format!("{path}.versions.{it}"), version));
+        for (path, one) in std::iter::once((path.clone(), &**agent)).chain(own) {
+            let Some(schema) = &one.output_schema else { continue };
+            if let Err(why) = tool::whole_schema(schema, &config.schemas) {
+                faults.push((format!("{path}.output_schema"), why));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 /// Whoever is asked by a guard to moderate must be known to do that.

@@ -13,7 +13,7 @@ impl Schema {
     /// References to other documents are not followed: nothing is fetched for a schema.
     pub(super) fn new(text: &str) -> Result<Self, String> {
         let schema: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let built = jsonschema::options().build(&schema);
+        let built = jsonschema::options().offline().build(&schema);
         built.map(Self).map_err(|error| format!("the schema cannot be used: {error}"))
     }
 

@@ -7,6 +7,7 @@ mod builtin;
 mod call;
 mod canonical;
 mod credential;
+mod documents;
 mod egress;
 mod graphql;
 mod http;
@@ -36,7 +37,7 @@ pub use self::canonical::canonical;
 use self::schema::Schema;
 pub use self::toolbox::{Kit, Toolbox, alias_of};
 use crate::canon::{Effect, Part};
-use crate::config;
+use crate::config::{self, Schemas};
 use crate::store::shared::Turns;
 
 /// One tool.
@@ -47,7 +48,7 @@ pub struct Tool {
     pub alias: Arc<str>,
     pub description: String,
     pub effect: Effect,
-    /// JSON Schema of the arguments.
+    /// JSON Schema of the arguments, with all that it refers to.
     pub input: Value,
     pub terms: Arc<config::Tool>,
     checks: Checks,
@@ -239,27 +240,33 @@ pub enum Sent {
 
 /// Whether values can be held against it.
 pub fn is_schema(schema: &Value) -> bool {
-    Schema::new(schema).is_ok()
+    Schema::new(schema, &Schemas::default()).is_ok()
 }
 
 /// Whether a value is what a schema demands; if not, where and how, as JSON pointers.
 pub fn check_value(schema: &Value, value: &Value) -> Result<(), String> {
-    Schema::new(schema)?.check(value)
+    Schema::new(schema, &Schemas::default())?.check(value)
+}
+
+/// A schema with all of the known documents that it refers to in it; fails where it is none.
+pub fn whole_schema(schema: &Value, known: &Schemas) -> Result<Value, String> {
+    Schema::new(schema, known)?;
+    documents::whole(schema, known)
 }
 
 // === impl Tool ===
 
 impl Tool {
-    /// Fails where a schema is none, or refers to what lies elsewhere.
+    /// Fails where a schema is none, or refers to what is not known.
     pub(crate) fn new(definition: Definition, runner: Arc<dyn Runner>) -> Result<Self, String> {
         let Definition { name, description, effect, input, output, terms } = definition;
+        let (known, wrong) = (&terms.schemas, |why| format!("input: {why}"));
+        let output = output.map(|output| Schema::new(&output, known));
         let checks = Checks {
-            input: Schema::of_arguments(&input).map_err(|why| format!("input: {why}"))?,
-            output: match &output {
-                Some(output) => Some(Schema::new(output).map_err(|why| format!("output: {why}"))?),
-                None => None,
-            },
+            input: Schema::of_arguments(&input, known).map_err(wrong)?,
+            output: output.transpose().map_err(|why| format!("output: {why}"))?,
         };
+        let input = documents::whole(&input, known).map_err(wrong)?;
         let alias = Arc::from(alias_of(&name));
         let name = Arc::from(name);
         let state = State::new(&terms, effect);

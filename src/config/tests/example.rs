@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::super::{
     Agent, SECTIONS, Source, access, agent, budget, cache, guard, hook, limit, mcp, model, oidc,
-    otlp, parse_toml, prompt, provider, record, route, secrets, server, store, telemetry, tool,
+    otlp, parse_toml, prompt, provider, record, route, schemas, secrets, server, store, telemetry,
+    tool,
 };
 use super::{Config, parse};
 
@@ -92,6 +93,7 @@ fn every_known_key_stands_in_the_example() {
         ("agent_engine", [agent::engine::ENGINE_KEYS, agent::DEFAULT_KEYS, &terms].concat()),
         ("mcp", [mcp::KEYS, mcp::EXPOSE_KEYS].concat()),
         ("tools", [tool::KEYS, &nested_of_tools()].concat()),
+        ("schemas", schemas::KEYS.to_vec()),
         ("prompts", prompt::KEYS.to_vec()),
         ("hooks", hook::KEYS.to_vec()),
         ("agents", [agent::KEYS, agent::ACCESS_KEYS, agent::ROLLOUT_KEYS].concat()),

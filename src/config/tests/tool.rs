@@ -219,3 +219,33 @@ fn what_was_written_is_kept_for_those_who_show_it() {
     let tool = tool(&format!("{GET}effect = \"read\""));
     assert_eq!(tool.written["method"], json!("GET"));
 }
+
+#[test]
+fn documents_for_schemas_are_known_by_their_addresses_and_faults_name_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let load = || {
+        let origin = folder.path().join("switchpoint.toml");
+        Config::parse(
+            "[schemas]\ndir = \".\"\n[tools.calc]\nkind = \"builtin\"\nname = \"calculator\"\n",
+            &origin,
+            &[],
+        )
+    };
+    write("a.json", r#"{"$id": "https://acme.example/a.json", "type": "string"}"#);
+    write("notes.md", "none");
+    let config = load().unwrap();
+    assert_eq!(config.schemas.get("https://acme.example/a.json").unwrap()["type"], "string");
+    assert_eq!(config.tools["calc"].schemas, config.schemas);
+    for (text, said) in [
+        ("{", "b.json is not JSON"),
+        (r#"{"type": "string"}"#, "b.json needs an `$id`"),
+        (r#"{"$id": "b.json"}"#, "b.json needs an `$id`"),
+        (r#"{"$id": "https://acme.example/a.json"}"#, "b.json: another file"),
+    ] {
+        write("b.json", text);
+        let problems = load().unwrap_err();
+        assert_eq!(problems[0].path, "schemas.dir");
+        assert!(problems[0].message.contains(said), "{problems:?}");
+    }
+}

@@ -10,7 +10,7 @@ use super::limit::{Pace, paces};
 use super::problem::{Report, child, suggestion};
 use super::provider::texts;
 use super::reader::{self, Section};
-use super::{Config, value};
+use super::{Config, Schemas, value};
 use crate::canon::Effect;
 
 mod kind;
@@ -140,6 +140,8 @@ pub struct Tool {
     /// JSON Schema, draft 2020-12, of arguments and result.
     pub input: Option<Json>,
     pub output: Option<Json>,
+    /// What they may refer to.
+    pub schemas: Schemas,
     /// Bytes of a result that are kept; what an agent is shown of it is its own limit.
     pub max_result: usize,
     /// It is a list of texts with a score each: the best are shown, where they are read best.
@@ -231,6 +233,7 @@ impl Default for Tool {
             untrusted: false,
             input: None,
             output: None,
+            schemas: Schemas::default(),
             max_result: 8 << 20,
             scored: false,
             written: Json::Null,
@@ -279,6 +282,7 @@ impl Tool {
             untrusted: trust.unwrap_or(fetches),
             input: table("input"),
             output: table("output"),
+            schemas: usual.schemas,
             max_result: section.read("max_result", value::size).unwrap_or(usual.max_result),
             scored: section.read("result", |it| value::one_of(it, &results)).unwrap_or(false),
             // Without what may hold secrets.

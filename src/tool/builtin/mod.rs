@@ -162,7 +162,11 @@ mod tests {
         }
         assert_eq!(names.len(), config::BUILTINS.len());
         for row in ROWS {
-            super::super::schema::Schema::of_arguments(&(row.schema)()).unwrap();
+            super::super::schema::Schema::of_arguments(
+                &(row.schema)(),
+                &config::Schemas::default(),
+            )
+            .unwrap();
         }
     }
 }
