@@ -16,6 +16,10 @@ use crate::store::shared::{Board, Bulletin, Note, Values};
 /// Between two attempts to hear something.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What can be heard, as metrics call it.
+const QUESTION: &str = "question";
+const PURGE: &str = "purge";
+
 /// What all replicas remember.
 #[derive(Debug)]
 pub(in crate::gateway) struct Together {
@@ -53,6 +57,10 @@ impl Gateway {
     /// Where the answers of all replicas are kept, and where they tell one another of them.
     pub fn remember_in(&self, values: Values, bulletin: Bulletin) {
         let (bulletin, me) = (Mutex::new(Some(bulletin)), CallId::new().simple());
+        for what in [QUESTION, PURGE] {
+            // From the beginning on, so that the first of them is seen to be one more.
+            self.telemetry.metrics.cache_heard.with_label_values(&[what]);
+        }
         self.answers.get_or_init(|| Together { values, bulletin, me });
     }
 
@@ -77,11 +85,11 @@ impl Gateway {
         let understood = match board {
             Board::Questions => Likeness::read(told).map(|(likeness, answer)| {
                 likeness.note(&self.cache, answer);
-                "question"
+                QUESTION
             }),
             Board::Purges => scope(told).map(|scope| {
                 self.cache.purge(&scope);
-                "purge"
+                PURGE
             }),
         };
         if let Some(what) = understood {
