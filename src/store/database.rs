@@ -14,7 +14,7 @@ use super::postgres::Remote;
 pub(super) use super::value::{Cell, Readable, Value, row, values};
 use super::{Failure, sqlite};
 
-/// Rows that SQLite takes with one statement, of which each costs as much as a narrow row.
+/// Rows that SQLite is given with one statement: to begin and end one costs as much as a narrow row.
 const TOGETHER: usize = 16;
 
 /// One connection.

@@ -229,6 +229,7 @@ macro_rules! suite {
 }
 
 // Behind the macro, which it uses.
+mod crashes;
 mod directory;
 mod ledger;
 mod remote;
