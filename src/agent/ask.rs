@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Outcome, until};
 use super::budget::Held;
 use super::context::{self, Fitted};
-use super::event::{Doer, Event};
+use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
 use super::run::{Ending, Step, sureness};
 use super::view::FILTERED;
@@ -55,7 +55,7 @@ impl Actor {
         let call = run.retry.unwrap_or(run.asks + 1);
         let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
-        let asked = Event::Asked {
+        let asked = Event::Asked(Asking {
             call,
             model: request.model.clone(),
             digest: digest(&request),
@@ -63,7 +63,7 @@ impl Actor {
             max_tokens: held.max_tokens,
             input_estimate: fitted.forecast.input_tokens,
             at: now(),
-        };
+        });
         self.journal.intend(vec![asked]).await?;
         self.took("assemble", began);
         self.live.voice.turn(&self.name());

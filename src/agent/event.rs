@@ -21,25 +21,18 @@ pub enum Event {
     #[serde(rename = "run.created")]
     Created(Box<Created>),
     #[serde(rename = "run.started")]
-    Started { at: u64 },
+    Started {
+        at: u64,
+        /// Who works by a plan begins with asking for it: no other entry stands before the plan.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asks: Option<Asking>,
+    },
     /// Somebody else goes on with it.
     #[serde(rename = "run.resumed")]
     Resumed { at: u64, epoch: u64 },
-    /// A model is about to be asked. What it is asked follows from the entries before.
+    /// A model is about to be asked.
     #[serde(rename = "model.requested")]
-    Asked {
-        /// Which one it is of the run; [`PLAN`] is for its plan.
-        call: u32,
-        model: String,
-        /// SHA-256 of the question, in hex.
-        digest: String,
-        /// Whether it may call tools.
-        tools: bool,
-        max_tokens: u64,
-        /// Tokens of the question by estimate.
-        input_estimate: u64,
-        at: u64,
-    },
+    Asked(Asking),
     #[serde(rename = "model.completed")]
     Answered {
         call: u32,
@@ -341,6 +334,22 @@ pub enum Doer {
     Nobody,
 }
 
+/// A model is asked. What it is asked follows from the entries before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asking {
+    /// Which one it is of the run; [`PLAN`] is for its plan.
+    pub call: u32,
+    pub model: String,
+    /// SHA-256 of the question, in hex.
+    pub digest: String,
+    /// Whether it may call tools.
+    pub tools: bool,
+    pub max_tokens: u64,
+    /// Tokens of the question by estimate.
+    pub input_estimate: u64,
+    pub at: u64,
+}
+
 /// Why a call came to nothing, as the model reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CallError {
@@ -386,7 +395,7 @@ impl Event {
             Self::Created(_) => "run.created",
             Self::Started { .. } => "run.started",
             Self::Resumed { .. } => "run.resumed",
-            Self::Asked { .. } => "model.requested",
+            Self::Asked(_) => "model.requested",
             Self::Answered { .. } => "model.completed",
             Self::AskFailed { .. } => "model.failed",
             Self::Fallback { .. } => "model.fallback",

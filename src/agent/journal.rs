@@ -229,7 +229,7 @@ pub(super) fn entry(event: &Event) -> NewEvent {
 fn totals(before: Totals, events: &[Event]) -> Totals {
     events.iter().fold(before, |mut totals, event| {
         match event {
-            Event::Asked { call, .. } => totals.steps = totals.steps.max(*call),
+            Event::Asked(asking) => totals.steps = totals.steps.max(asking.call),
             Event::Requested(_) => totals.tool_calls += 1,
             Event::Answered { usage, cost, .. }
             | Event::AskFailed { usage, cost, .. }

@@ -60,12 +60,12 @@ impl Watch {
         let metrics = &self.0.telemetry.metrics;
         let agent = run.created.agent.as_str();
         match event {
-            Event::Started { at } => {
+            Event::Started { at, .. } => {
                 let waited = seconds(at.saturating_sub(run.created.at));
                 metrics.agent_queue_wait.with_label_values(&[agent]).observe(waited);
             }
-            Event::Asked { input_estimate, .. } => {
-                let tokens = f64::from(u32::try_from(*input_estimate).unwrap_or(u32::MAX));
+            Event::Asked(asking) => {
+                let tokens = f64::from(u32::try_from(asking.input_estimate).unwrap_or(u32::MAX));
                 metrics.agent_context_tokens.with_label_values(&[agent]).observe(tokens);
             }
             Event::Answered { model, .. } => {

@@ -10,9 +10,9 @@ use super::actor::{Actor, Outcome, until};
 use super::ask::{Turning, digest};
 use super::budget::Held;
 use super::definition::Member;
-use super::event::{Event, PLAN};
-use super::journal::{Halt, now};
-use super::run::Run;
+use super::event::{Asking, Event, PLAN};
+use super::journal::{Beside, Halt, now};
+use super::run::{Run, Step};
 use crate::canon::{ChatRequest, ChatResponse, Message, Part, Role, Usage};
 use crate::error::Error;
 use crate::gateway::agents::Receipt;
@@ -28,7 +28,9 @@ impl Actor {
     /// Has the model write down what it is going to do. Whoever cannot goes on without a plan: what
     /// is wrong with the model shows in its first step.
     pub(super) async fn plan(&self) -> Result<(), Halt> {
-        self.tell_lost().await?;
+        if !self.is_fresh().await {
+            self.tell_lost().await?;
+        }
         let mut plan = None;
         for _ in 0..TRIES {
             if let ControlFlow::Break(made) = self.planned().await? {
@@ -50,27 +52,16 @@ impl Actor {
     /// The plan that a model makes when it is asked for one: breaks off with it, or without one
     /// where nobody can be asked again.
     async fn planned(&self) -> Result<ControlFlow<Option<Event>>, Halt> {
+        let Some((request, held, asking)) = self.plan_asked_for().await else {
+            return Ok(ControlFlow::Break(None));
+        };
         let run = self.journal.run().await;
-        let Some(mut request) = run.member().map(|member| self.plan_asked_for(&run, member)) else {
-            return Ok(ControlFlow::Break(None));
-        };
         let until = until(&run, self.definition.limits.step_timeout);
+        let is_intended = run.open_ask.is_some();
         drop(run);
-        let forecast = self.staff.gateway.forecast(&self.caller, &request);
-        let Ok(held) = self.purse.reserve(&forecast, LENGTH) else {
-            return Ok(ControlFlow::Break(None));
-        };
-        request.sampling.max_tokens = Some(held.max_tokens);
-        let asked = Event::Asked {
-            call: PLAN,
-            model: request.model.clone(),
-            digest: digest(&request),
-            tools: false,
-            max_tokens: held.max_tokens,
-            input_estimate: forecast.input_tokens,
-            at: now(),
-        };
-        self.journal.intend(vec![asked]).await?;
+        if !is_intended {
+            self.journal.intend(vec![Event::Asked(asking)]).await?;
+        }
         let turn = self.turn(request, until, None).await;
         let receipt = Arc::clone(&turn.receipt);
         let mut deaf = |_: &crate::canon::Event| {};
@@ -111,8 +102,42 @@ impl Actor {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn plan_asked_for(&self, run: &Run, member: &Member) -> ChatRequest {
-        question(run, member, &self.withheld(member))
+    /// Begins the run. One that works by a plan intends with that to ask for it, so that its plan
+    /// is the first that comes of it.
+    pub(super) async fn begin(&self) -> Result<(), Halt> {
+        let at = now();
+        let is_planned = self.journal.run().await.next(at) == Step::Plan;
+        let asked = if is_planned { self.plan_asked_for().await } else { None };
+        let asks = asked.map(|(_, _, asking)| asking);
+        let beside = Beside { intent: asks.is_some(), ..Beside::default() };
+        self.journal.append_with(vec![Event::Started { at, asks }], beside).await
+    }
+
+    /// Whoever took it up first is still at it: what was intended then is done now.
+    async fn is_fresh(&self) -> bool {
+        self.journal.run().await.stretch.is_some_and(|stretch| stretch.before.is_none())
+    }
+
+    /// The question for a plan, what is reserved for the answer, and what the journal knows of
+    /// both; nothing where there is nobody to ask or nothing to pay with.
+    async fn plan_asked_for(&self) -> Option<(ChatRequest, Held, Asking)> {
+        let run = self.journal.run().await;
+        let member = run.member()?;
+        let mut request = question(&run, member, &self.withheld(member));
+        drop(run);
+        let forecast = self.staff.gateway.forecast(&self.caller, &request);
+        let held = self.purse.reserve(&forecast, LENGTH).ok()?;
+        request.sampling.max_tokens = Some(held.max_tokens);
+        let asking = Asking {
+            call: PLAN,
+            model: request.model.clone(),
+            digest: digest(&request),
+            tools: false,
+            max_tokens: held.max_tokens,
+            input_estimate: forecast.input_tokens,
+            at: now(),
+        };
+        Some((request, held, asking))
     }
 }
 

@@ -482,19 +482,37 @@ impl Staff {
             leaves: ear.is_some_and(|ear| ear.leaves(config.on_disconnect)) && !is_background,
             patience: OnceLock::new(),
         });
-        let at = now();
-        let first =
-            if is_new { Event::Started { at } } else { Event::Resumed { at, epoch: row.epoch } };
-        journal.append(vec![first]).await?;
-        // Whoever follows it from the beginning sees that it is at work.
-        live.report.send_replace(report(&*journal.run().await));
-        let held = Held { live: Arc::clone(&live), journal: Arc::clone(&journal) };
-        self.lives().insert(row.id, held);
-        self.arrivals.send_modify(|()| {});
         let staff = Arc::clone(self);
         let signals = AtomicU64::new(0);
         let wakes = AtomicU64::new(u64::MAX);
-        Ok(Actor { staff, journal, live, purse, caller, definition, depth, before, signals, wakes })
+        let actor = Actor {
+            staff,
+            journal,
+            live,
+            purse,
+            caller,
+            definition,
+            depth,
+            before,
+            signals,
+            wakes,
+        };
+        if is_new {
+            actor.begin().await?;
+        } else {
+            let resumed = Event::Resumed { at: now(), epoch: row.epoch };
+            actor.journal.append(vec![resumed]).await?;
+        }
+        self.appears(&actor).await;
+        Ok(actor)
+    }
+
+    /// Whoever follows a run from the beginning sees that it is at work.
+    async fn appears(&self, Actor { live, journal, .. }: &Actor) {
+        live.report.send_replace(report(&*journal.run().await));
+        let held = Held { live: Arc::clone(live), journal: Arc::clone(journal) };
+        self.lives().insert(live.id, held);
+        self.arrivals.send_modify(|()| {});
     }
 
     async fn prune(&self) {

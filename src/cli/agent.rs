@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::explain::{bearer, show_secret};
 use super::{complain, complain_all, config_path, load, located, say};
-use crate::agent::event::{CallError, Event, PLAN};
+use crate::agent::event::{Asking, CallError, Event, PLAN};
 use crate::agent::{Agents, Told, Verdict};
 use crate::canon::{ChatRequest, Content, Message, Money, Part, Role, RunId, RunState};
 use crate::config::{self, StoreUrl};
@@ -261,12 +261,18 @@ fn text(part: &Part) -> Option<&str> {
     }
 }
 
+fn asks(Asking { call, model, .. }: &Asking) -> String {
+    match *call {
+        PLAN => format!("asks {model} for a plan"),
+        call => format!("step {call}: asks {model}"),
+    }
+}
+
 /// What is told of an entry, if it is worth a line.
 fn line(event: &Event) -> Option<String> {
     let failed = |id: &str, error: &CallError| Some(format!("  {id} failed: {}", error.message));
     match event {
-        Event::Asked { call: PLAN, model, .. } => Some(format!("asks {model} for a plan")),
-        Event::Asked { call, model, .. } => Some(format!("step {call}: asks {model}")),
+        Event::Started { asks: Some(asking), .. } | Event::Asked(asking) => Some(asks(asking)),
         Event::AskFailed { message, .. } => Some(format!("  it gave no answer: {message}")),
         Event::Answered { provider, model, usage, .. } => {
             let (input, output) = (usage.input_total(), usage.output);

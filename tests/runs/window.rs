@@ -274,7 +274,6 @@ async fn an_agent_that_plans_writes_its_plan_first_and_is_shown_it() {
     let expected = [
         "run.created",
         "run.started",
-        "model.requested",
         "plan.created",
         "model.requested",
         "model.completed",
@@ -287,7 +286,10 @@ async fn an_agent_that_plans_writes_its_plan_first_and_is_shown_it() {
     ];
     assert_eq!(kinds, expected);
     let plan = json!(["Search for it.", "Say what was found."]);
-    assert_eq!((&journal[2].1["call"], &journal[3].1["steps"]), (&json!(0), &plan));
+    assert_eq!(journal[2].1["steps"], plan);
+    // That it was about to be asked for stands where the run begins.
+    let asks = &journal[1].1["asks"];
+    assert_eq!((&asks["call"], &asks["model"]), (&json!(0), &json!("fast")), "{asks}");
     for request in &stage.model.requests()[1..] {
         assert!(texts(request)[1].contains("1. Search for it."), "{:?}", texts(request));
     }
@@ -312,7 +314,6 @@ async fn each_time_that_a_plan_is_asked_for_stands_in_the_journal_with_what_came
     let journal = stage.journal(answer["x_agent"]["run_id"].as_str().unwrap()).await;
     let kinds: Vec<&str> = journal.iter().map(|(kind, _)| kind.as_str()).skip(2).collect();
     let expected = [
-        "model.requested",
         "model.failed",
         "model.requested",
         "model.failed",
@@ -322,8 +323,8 @@ async fn each_time_that_a_plan_is_asked_for_stands_in_the_journal_with_what_came
         "run.ended",
     ];
     assert_eq!(kinds, expected);
-    assert_eq!(journal[3].1["code"], "invalid_output", "{journal:?}");
-    assert_eq!((&journal[6].1["steps"], &journal[7].1["call"]), (&json!([]), &json!(1)));
+    assert_eq!(journal[2].1["code"], "invalid_output", "{journal:?}");
+    assert_eq!((&journal[5].1["steps"], &journal[6].1["call"]), (&json!([]), &json!(1)));
 }
 
 #[tokio::test]

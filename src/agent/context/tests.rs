@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::agent::event::Event;
+use crate::agent::event::{Asking, Event};
 use crate::agent::run::tests::{answered, asked, created, definition};
 use crate::canon::{Dialect, RunId, Usage};
 use crate::config::AgentLimits;
@@ -26,7 +26,7 @@ fn told(turns: &[Turn], earlier: usize) -> Run {
     });
     let mut run =
         Run::new(RunId::new(), created(), definition(AgentLimits::default()), history.collect());
-    run.apply(&Event::Started { at: 0 });
+    run.apply(&Event::Started { at: 0, asks: None });
     for (turn, (results, noted)) in turns.iter().enumerate() {
         let ids: Vec<String> = (0..results.len()).map(|it| format!("call_{turn}_{it}")).collect();
         let calls: Vec<_> = ids.iter().map(|id| (id.as_str(), "look", json!({"q": id}))).collect();
@@ -169,15 +169,9 @@ fn a_question_that_was_too_long_is_made_clearly_shorter() {
     let model = "smart".to_owned();
     let (call, input_estimate, at) = (run.asks + 1, tokens(&first), 1);
     let digest = String::new();
-    run.apply(&Event::Asked {
-        call,
-        model,
-        digest,
-        tools: true,
-        max_tokens: 9,
-        input_estimate,
-        at,
-    });
+    let (tools, max_tokens) = (true, 9);
+    let asking = Asking { call, model, digest, tools, max_tokens, input_estimate, at };
+    run.apply(&Event::Asked(asking));
     let (id, code, message) = (None, "context_too_long".to_owned(), String::new());
     let (usage, cost, lost) = (Usage::default(), None, false);
     run.apply(&Event::AskFailed { call, code, message, usage, cost, lost, at, id });

@@ -3,8 +3,8 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, OpenAsk, Overflow, Run, Stage, Stretch, Undoable};
-use crate::agent::event::{CallError, Doer, Event, PLAN, Requested, Resolution};
+use super::{Call, Cancel, Overflow, Run, Stage, Stretch, Undoable};
+use crate::agent::event::{Asking, CallError, Doer, Event, PLAN, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
@@ -21,7 +21,7 @@ impl Run {
 
     fn take(&mut self, event: &Event) {
         match event {
-            Event::Asked { .. } | Event::Answered { .. } | Event::AskFailed { .. } => {
+            Event::Asked(_) | Event::Answered { .. } | Event::AskFailed { .. } => {
                 self.take_model(event);
             }
             Event::Requested(request) => self.take_request(request),
@@ -103,9 +103,12 @@ impl Run {
     /// What became of the run.
     fn take_course(&mut self, event: &Event) {
         match event {
-            Event::Started { at } => {
+            Event::Started { at, asks } => {
                 self.started.get_or_insert(*at);
                 self.works(*at);
+                if let Some(asking) = asks {
+                    self.take_asking(asking);
+                }
             }
             Event::Resumed { at, .. } => self.works(*at),
             Event::Fallback { level, .. } => self.fallback_level = self.fallback_level.max(*level),
@@ -186,18 +189,7 @@ impl Run {
 
     fn take_model(&mut self, event: &Event) {
         match event {
-            Event::Asked { call, model, max_tokens, input_estimate, tools, at, .. } => {
-                self.asks = self.asks.max(*call);
-                self.is_last = !tools && self.limit.is_some();
-                self.open_ask = Some(OpenAsk {
-                    call: *call,
-                    model: model.clone(),
-                    at: *at,
-                    max_tokens: *max_tokens,
-                    input_estimate: *input_estimate,
-                    tools: *tools,
-                });
-            }
+            Event::Asked(asking) => self.take_asking(asking),
             Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
                 let asked = self.open_ask.take();
                 if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
@@ -222,6 +214,12 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    fn take_asking(&mut self, asking: &Asking) {
+        self.asks = self.asks.max(asking.call);
+        self.is_last = !asking.tools && self.limit.is_some();
+        self.open_ask = Some(asking.clone());
     }
 
     fn overflows(&mut self, model: String, tokens: u64) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
-use super::event::{CallError, Created, Requested};
+use super::event::{Asking, CallError, Created, Requested};
 use crate::canon::{
     Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
 };
@@ -49,7 +49,8 @@ pub struct Run {
     pub overflowed: BTreeMap<String, Overflow>,
     /// Calls of models that were begun.
     pub asks: u32,
-    pub open_ask: Option<OpenAsk>,
+    /// A model that is being asked, or was when the process ended.
+    pub open_ask: Option<Asking>,
     /// How often in a row a model was asked in vain, and the call that is made again.
     pub failures: u32,
     pub retry: Option<u32>,
@@ -111,17 +112,6 @@ pub struct Stretch {
     pub before: Option<u64>,
     /// What had been used by then.
     pub usage: Usage,
-}
-
-/// A model that is being asked, or was when the process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenAsk {
-    pub call: u32,
-    pub model: String,
-    pub at: u64,
-    pub max_tokens: u64,
-    pub input_estimate: u64,
-    pub tools: bool,
 }
 
 /// That a question was too long for its models.

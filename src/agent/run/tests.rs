@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::agent::definition::{Definition, Member, ToolDefinition};
-use crate::agent::event::{CallError, Doer, Event, Trigger, Wishes};
+use crate::agent::event::{Asking, CallError, Doer, Event, Trigger, Wishes};
 use crate::canon::{Effect, Finish, FinishReason, Role, ToolCall};
 use crate::config::{
     AgentBudget, AgentLimits, ContextTerms, HandoffInput, OnFilter, OnUnknown, Planner, StreamMode,
@@ -101,7 +101,7 @@ pub(in crate::agent) fn created() -> Created {
 
 pub(in crate::agent) fn begun(limits: AgentLimits) -> Run {
     let mut run = Run::new(RunId::new(), created(), definition(limits), Vec::new());
-    run.apply(&Event::Started { at: 0 });
+    run.apply(&Event::Started { at: 0, asks: None });
     run
 }
 
@@ -109,7 +109,8 @@ pub(in crate::agent) fn asked(run: &mut Run, tools: bool) {
     let call = run.retry.unwrap_or(run.asks + 1);
     let model = "smart".to_owned();
     let (digest, max_tokens, input_estimate) = (String::new(), 100, 10);
-    run.apply(&Event::Asked { call, model, digest, tools, max_tokens, input_estimate, at: 1 });
+    let asking = Asking { call, model, digest, tools, max_tokens, input_estimate, at: 1 };
+    run.apply(&Event::Asked(asking));
 }
 
 /// The model answers, and wants these called, with these arguments.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
-use crate::agent::event::{Event, PLAN, Requested};
+use crate::agent::event::{Asking, Event, PLAN, Requested};
 use crate::canon::{Content, Part, Role};
 use crate::store::runs::EventRow;
 
@@ -66,15 +66,8 @@ impl Story {
                 let user = created.messages.iter().rfind(|it| it.role == Role::User);
                 self.input = user.map(crate::canon::Message::text);
             }
-            Event::Asked { call, model, .. } => {
-                let place = self.step(row, if call == PLAN { "plan" } else { "model" });
-                // What comes later is the results of the steps between.
-                if let Some(input) = self.input.take_if(|_| call != PLAN) {
-                    self.set(place, [("input", json!(input))]);
-                }
-                self.models.insert(call, place);
-                self.begin(place, row.at);
-                self.set(place, [("call", json!(call)), ("model", json!(model))]);
+            Event::Started { asks: Some(asking), .. } | Event::Asked(asking) => {
+                self.asks(row, &asking);
             }
             Event::Answered { .. } | Event::AskFailed { .. } => self.answered(row, event),
             Event::Requested(request) => self.requested(row, &request),
@@ -114,6 +107,17 @@ impl Story {
                 .push(json!({"score": score, "label": label, "comment": comment, "by": by})),
             other => self.went(row, other),
         }
+    }
+
+    fn asks(&mut self, row: &EventRow, Asking { call, model, .. }: &Asking) {
+        let place = self.step(row, if *call == PLAN { "plan" } else { "model" });
+        // What comes later is the results of the steps between.
+        if let Some(input) = self.input.take_if(|_| *call != PLAN) {
+            self.set(place, [("input", json!(input))]);
+        }
+        self.models.insert(*call, place);
+        self.begin(place, row.at);
+        self.set(place, [("call", json!(call)), ("model", json!(model))]);
     }
 
     /// A model has answered, or has not.
