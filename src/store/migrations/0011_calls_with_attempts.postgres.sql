@@ -8,3 +8,13 @@ UPDATE calls SET attempts = tried.list FROM (
   FROM attempts GROUP BY call) AS tried
 WHERE tried.call = calls.position;
 DROP TABLE attempts;
+CREATE VIEW attempts AS
+  SELECT position AS call, attempt.place - 1 AS number,
+    attempt.value ->> 0 AS provider, attempt.value ->> 1 AS model,
+    attempt.value ->> 2 AS outcome, (attempt.value ->> 3)::bigint AS status,
+    (attempt.value ->> 4)::bigint / 1000000 AS ms,
+    (attempt.value -> 5 ->> 0)::bigint + (attempt.value -> 5 ->> 1)::bigint
+      + (attempt.value -> 5 ->> 2)::bigint + (attempt.value -> 5 ->> 3)::bigint AS input,
+    (attempt.value -> 5 ->> 4)::bigint AS output, (attempt.value ->> 6)::bigint AS cost
+  FROM calls CROSS JOIN LATERAL json_array_elements(calls.attempts::json)
+    WITH ORDINALITY AS attempt (value, place);

@@ -211,7 +211,8 @@ async fn attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls(bench
     bench.store.flush().await.unwrap();
     let mut before = all(&bench.store).await;
     let back = |database: &mut Database| {
-        let attempts = "ALTER TABLE calls DROP COLUMN attempts;
+        let attempts = "DROP VIEW attempts;
+            ALTER TABLE calls DROP COLUMN attempts;
             DELETE FROM migrations WHERE version >= 11;
             CREATE TABLE attempts (call INTEGER NOT NULL, number INTEGER NOT NULL,
                 provider TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
@@ -222,7 +223,14 @@ async fn attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls(bench
             INSERT INTO attempts SELECT position, 0, 'groq', 'it''s \"new\"', 'timeout', 504, 30,
                 NULL, NULL, NULL FROM calls;";
         database.batch(attempts)?;
-        migrate::take(database, 0).map(|_| ())
+        migrate::take(database, 0)?;
+        let rows = "SELECT number, status, ms, coalesce(input, 0), coalesce(output, 0),
+            coalesce(cost, 0) FROM attempts WHERE call = (SELECT max(position) FROM calls)
+            ORDER BY number";
+        let numbers = |row: &Row<'_>| (0..6).map(|at| row.get::<i64>(at)).collect();
+        let found: Vec<Vec<i64>> = database.query(rows, values![], numbers)?;
+        assert_eq!(found, [[0, 504, 30, 0, 0, 0], [1, 200, 90, 7, 3, 12]]);
+        Ok(())
     };
     bench.store.write.run(back).await.unwrap();
     let of = &before[0].attempts[0];
