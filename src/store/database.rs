@@ -3,7 +3,7 @@
 //! A statement is written once, with `$1`, `$2` for its values. Where the two differ there is a
 //! piece of [`Backend`] to put in.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 
 use rusqlite::Connection;
@@ -133,23 +133,21 @@ impl Database {
         }
     }
 
-    /// The same for calls, of which the first value is their id, and which are given a position:
-    /// where each of them stands, in their order. `None` for one whose id is there already, which
-    /// is left as it is.
+    /// The same for calls, of which the first value is their id: whether each of them is new, in
+    /// their order. One whose id is there already is left as it is.
     pub(super) fn insert_calls(
         &mut self,
         head: &str,
         width: usize,
         values: &[Value<'_>],
-    ) -> Result<Vec<Option<i64>>, Fault> {
+    ) -> Result<Vec<bool>, Fault> {
         const ONCE: &str = "ON CONFLICT (id) DO NOTHING";
         if let Self::Sqlite(connection) = self {
             return insert_counted(connection, (head, ONCE), (width, values));
         }
-        let tail = format!("{ONCE} RETURNING id, position");
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let found = self.insert_several((head, &tail), (width, values), read)?;
-        let mut found: HashMap<String, i64> = found.into_iter().collect();
+        let tail = format!("{ONCE} RETURNING id");
+        let found = self.insert_several((head, &tail), (width, values), |row| row.get(0))?;
+        let mut found: HashSet<String> = found.into_iter().collect();
         let ids = values.chunks_exact(width).map(|row| match row.first() {
             Some(Value::Text(id)) => id,
             _ => "",
@@ -261,6 +259,8 @@ fn insert_each(
     mut note: impl FnMut(&[Value<'_>], usize) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let row = format!("({})", vec!["?"; width].join(", "));
+    // What fails ends the transaction, so none has to remember how to take back its own rows.
+    let head = head.replacen("INSERT", "INSERT OR ROLLBACK", 1);
     let mut rest = values;
     for rows in [TOGETHER, 1] {
         if rest.len() < rows * width {
@@ -281,34 +281,33 @@ fn insert_each(
     Ok(())
 }
 
-/// Where each call stands that is new. What a statement returns SQLite returns by a trigger, which
-/// takes longer than to count.
+/// Whether each call is new. What a statement returns SQLite returns by a trigger, which takes
+/// longer than to count.
 fn insert_counted(
     connection: &Connection,
     statement: (&str, &str),
     (width, values): (usize, &[Value<'_>]),
-) -> Result<Vec<Option<i64>>, Fault> {
+) -> Result<Vec<bool>, Fault> {
     let newest = "SELECT coalesce(max(position), 0) FROM calls";
     let mut newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
-    let mut positions = Vec::with_capacity(values.len() / width);
-    insert_each(connection, statement, (width, values), |rows, new| {
-        let last = connection.last_insert_rowid();
-        if new == rows.len() / width {
-            let count = i64::try_from(new).unwrap_or_default();
-            positions.extend((last - count + 1..=last).map(Some));
-            newest = last;
-            return Ok(());
+    let mut is_new = Vec::with_capacity(values.len() / width);
+    insert_each(connection, statement, (width, values), |rows, count| {
+        if count == rows.len() / width {
+            is_new.resize(is_new.len() + count, true);
+        } else {
+            // Some are there already, or stand here twice.
+            let mut seen = HashSet::new();
+            for row in rows.chunks_exact(width) {
+                let position = position(connection, row.first())?;
+                is_new.push(position.is_some_and(|it| it > newest && seen.insert(it)));
+            }
         }
-        // Some are there already, or stand here twice.
-        for row in rows.chunks_exact(width) {
-            let found = position(connection, row.first())?;
-            let is_new = |at: &i64| *at > newest && !positions.contains(&Some(*at));
-            positions.push(found.filter(is_new));
+        if count > 0 {
+            newest = connection.last_insert_rowid();
         }
-        newest = if new > 0 { last } else { newest };
         Ok(())
     })?;
-    Ok(positions)
+    Ok(is_new)
 }
 
 /// Where the call of this id stands.

@@ -29,42 +29,21 @@ struct Sums([i64; 12]);
 
 /// Puts calls that ended into all tables, and into none those that are there already.
 pub(super) fn settle(database: &mut Database, node: &str, rows: &[&CallRow]) -> Result<(), Fault> {
-    let positions = insert(database, rows)?;
-    let new = positions.into_iter().zip(rows).filter_map(|(position, row)| Some((position?, *row)));
-    let new: Vec<(i64, &CallRow)> = new.collect();
-    let mut tried = Vec::new();
-    for (call, row) in &new {
-        for (number, attempt) in row.attempts.iter().enumerate() {
-            let input = attempt.usage.map(|usage| bounded(usage.input_total()));
-            let output = attempt.usage.map(|usage| bounded(usage.output));
-            tried.extend(row![
-                *call,
-                bounded(number as u64),
-                &attempt.provider,
-                &attempt.model,
-                attempt.outcome.name(),
-                attempt.status,
-                whole(attempt.elapsed),
-                input,
-                output,
-                attempt.cost.map(|cost| bounded(cost.nanos())),
-            ]);
-        }
-    }
-    let attempts = "INSERT INTO attempts
-        (call, number, provider, model, outcome, status, ms, input, output, cost) VALUES";
-    database.insert((attempts, ""), 10, &tried)?;
+    let is_new = insert(database, rows)?;
+    let new: Vec<&CallRow> =
+        rows.iter().zip(is_new).filter_map(|(row, is_new)| is_new.then_some(*row)).collect();
     charge(database, node, &new)?;
     add(database, &new)
 }
 
-/// The position of each that is new.
-fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<Option<i64>>, Fault> {
+/// Whether each of them is new.
+fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<bool>, Fault> {
     let insert = r#"INSERT INTO calls (id, at, surface, stream, key, team, "user", org, route,
         agent, task, provider, model, outcome, status, input, cache_read, cache_write,
         cache_write_long, output, reasoning, audio_input, audio_output, usage_source, cost,
-        counted, settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags) VALUES"#;
-    let mut written = Vec::with_capacity(rows.len() * 33);
+        counted, settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags,
+        attempts) VALUES"#;
+    let mut written = Vec::with_capacity(rows.len() * 34);
     for row in rows {
         let CallRow { id, surface, stream, key, team, user, org, route, agent, .. } = *row;
         let CallRow { task, provider, model, outcome, status, cache, purpose, .. } = *row;
@@ -77,15 +56,15 @@ fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<Option<i64>>
         written.extend(row![row.usage_source.name(), cost, bounded(row.counted)]);
         written.extend(row![millis(row.settled_at), whole(row.duration)]);
         written.extend(row![row.first_token.map(whole), bounded(row.generation)]);
-        written.extend(row![cache, purpose, row.tags()]);
+        written.extend(row![cache, purpose, row.tags(), row.tried()]);
     }
-    database.insert_calls(insert, 33, &written)
+    database.insert_calls(insert, 34, &written)
 }
 
 /// Everybody in whose name they were made has spent it.
-fn charge(database: &mut Database, node: &str, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
+fn charge(database: &mut Database, node: &str, new: &[&CallRow]) -> Result<(), Fault> {
     let mut spent: BTreeMap<(&str, &str, &str, i64), i64> = BTreeMap::new();
-    for (_, row) in new.iter().filter(|(_, row)| row.is_charged()) {
+    for row in new.iter().filter(|row| row.is_charged()) {
         let minute = millis(row.settled_at).div_euclid(MINUTE);
         let holders =
             [("key", &row.key), ("user", &row.user), ("team", &row.team), ("org", &row.org)];
@@ -116,9 +95,9 @@ pub(super) const ADD_SPENT: &str = "ON CONFLICT (account, unit, minute, node) DO
 
 /// Adds calls to the sums of their hours. In one order, so that two processes that add to the same
 /// never wait for one another.
-fn add(database: &mut Database, new: &[(i64, &CallRow)]) -> Result<(), Fault> {
+fn add(database: &mut Database, new: &[&CallRow]) -> Result<(), Fault> {
     let mut sums: BTreeMap<(i64, [Cow<'_, str>; 13]), Sums> = BTreeMap::new();
-    for (_, row) in new {
+    for row in new {
         let name = |name| Cow::Borrowed(cut(Option::<&str>::unwrap_or_default(name)));
         let names = [
             name(row.key.as_deref()),

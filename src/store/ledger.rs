@@ -178,9 +178,6 @@ fn in_minute(
 
 fn delete_calls(database: &mut Database, before: i64) -> Result<u64, Fault> {
     database.alone(Alone::Retain)?;
-    let attempts = "DELETE FROM attempts WHERE call IN (
-        SELECT position FROM calls WHERE at < $1 ORDER BY at, position LIMIT $2)";
-    database.execute(attempts, values![before, STEP])?;
     let calls = "DELETE FROM calls WHERE position IN (
         SELECT position FROM calls WHERE at < $1 ORDER BY at, position LIMIT $2)";
     database.execute(calls, values![before, STEP])

@@ -28,6 +28,10 @@ const STEPS: &[Step] = &[
     Step { sqlite: include_str!("migrations/0008_audit_waiting.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0009_deliveries.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0010_calls_of_some.sql"), postgres: None },
+    Step {
+        sqlite: include_str!("migrations/0011_calls_with_attempts.sql"),
+        postgres: Some(include_str!("migrations/0011_calls_with_attempts.postgres.sql")),
+    },
 ];
 
 /// In this order.
@@ -54,7 +58,7 @@ pub(super) fn migrate(database: &mut Database, now: i64) -> Result<(), Failure> 
 }
 
 /// A version that is too new, if the database has one.
-fn take(database: &mut Database, now: i64) -> Result<Option<i64>, Fault> {
+pub(super) fn take(database: &mut Database, now: i64) -> Result<Option<i64>, Fault> {
     // Several replicas may start at once.
     database.alone(Alone::Migrate)?;
     let table = "CREATE TABLE IF NOT EXISTS migrations (

@@ -5,10 +5,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::database::{Backend, Database, Fault, Row, Value, values};
+use super::database::{Backend, Database, Fault, Row, Value};
 use super::rows::{CallRow, Column, Filter, Reach, UsageRow};
+use super::spelling::attempts;
 use super::{Failure, Store, millis, time};
-use crate::canon::{Attempt, Leg, Money, Outcome, Usage, UsageSource};
+use crate::canon::{Money, Outcome, Usage, UsageSource};
 
 /// Calls of one page.
 const PAGE: u32 = 1000;
@@ -18,7 +19,7 @@ const LINES: u32 = 10_000;
 const CALLS: &str = r#"SELECT position, id, at, surface, stream, key, team, "user", org, route, agent, task,
     provider, model, outcome, status, input, cache_read, cache_write, cache_write_long, output,
     reasoning, audio_input, audio_output, usage_source, cost, counted,
-    settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags FROM calls"#;
+    settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags, attempts FROM calls"#;
 
 /// What is summed by hour, in the order in which a line of a report is read.
 const SUMMED: [&str; 12] = [
@@ -318,30 +319,9 @@ fn page(
     let mut found = database.query(&query, &which.values, call)?;
     let is_more = found.len() > limit;
     found.truncate(limit);
-    for (position, row) in &mut found {
-        row.attempts = attempts(database, *position)?;
-    }
     let last = found.last().filter(|_| is_more);
     let next = last.map(|(position, row)| Cursor { at: millis(row.at), position: *position });
     Ok((found.into_iter().map(|(_, row)| row).collect(), next))
-}
-
-fn attempts(database: &mut Database, call: i64) -> Result<Vec<Attempt>, Fault> {
-    let query = "SELECT provider, model, outcome, status, ms, input, output, cost FROM attempts
-        WHERE call = $1 ORDER BY number";
-    let attempt = |row: &Row<'_>| {
-        Ok(Attempt {
-            provider: row.get(0)?,
-            model: row.get(1)?,
-            outcome: outcome(&row.get::<String>(2)?),
-            status: row.get(3)?,
-            elapsed: Duration::from_millis(count(row, 4)?),
-            usage: used(row)?,
-            cost: money(row, 7)?,
-            leg: Leg::default(),
-        })
-    };
-    database.query(query, values![call], attempt)
 }
 
 fn call(row: &Row<'_>) -> Result<(i64, CallRow), Fault> {
@@ -375,7 +355,7 @@ fn call(row: &Row<'_>) -> Result<(i64, CallRow), Fault> {
         cache: row.get::<String>(31)?.into(),
         purpose: row.get::<String>(32)?.into(),
         tags: serde_json::from_str(&row.get::<String>(33)?).unwrap_or_default(),
-        attempts: Vec::new(),
+        attempts: attempts::read(&row.get::<String>(34)?),
     };
     Ok((row.get(0)?, call))
 }
@@ -458,11 +438,6 @@ fn tokens(row: &Row<'_>, at: usize) -> Result<Usage, Fault> {
 }
 
 /// Of an attempt in whose place another came.
-fn used(row: &Row<'_>) -> Result<Option<Usage>, Fault> {
-    let Some(_) = row.get::<Option<i64>>(5)? else { return Ok(None) };
-    Ok(Some(Usage { input: count(row, 5)?, output: count(row, 6)?, ..Usage::default() }))
-}
-
 fn money(row: &Row<'_>, at: usize) -> Result<Option<Money>, Fault> {
     let nanos = row.get::<Option<i64>>(at)?;
     Ok(nanos.map(|nanos| Money::from_nanos(nanos.cast_unsigned())))

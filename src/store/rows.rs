@@ -170,6 +170,16 @@ impl CallRow {
         self.purpose != Purpose::Shadow.name()
     }
 
+    /// Its attempts, as they stand in its row.
+    pub(super) fn tried(&self) -> Cow<'static, str> {
+        if self.attempts.is_empty() {
+            return Cow::Borrowed("[]");
+        }
+        serde_json::to_string(&spelling::attempts::Spelled(&self.attempts))
+            .unwrap_or_default()
+            .into()
+    }
+
     /// The tags as a JSON object; those beyond the bound are left out, and those with a zero, which
     /// Postgres' JSON cannot hold.
     pub(super) fn tags(&self) -> Cow<'static, str> {

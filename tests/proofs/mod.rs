@@ -78,8 +78,8 @@ fn ledger(folder: &Path) -> Vec<Row> {
     let database = Connection::open_with_flags(folder.join("state.db"), read_only).unwrap();
     let query = "SELECT ifnull(key, ''), ifnull(team, ''), ifnull(org, ''), ifnull(route, ''),
         outcome, usage_source, purpose, counted, ifnull(cost, 0),
-        (SELECT ifnull(sum(ifnull(input, 0) + ifnull(output, 0)), 0) FROM attempts
-            WHERE call = position) FROM calls";
+        (SELECT ifnull(sum(number.value), 0) FROM json_each(attempts) AS attempt,
+            json_each(attempt.value, '$[5]') AS number WHERE number.key < 5) FROM calls";
     let mut statement = database.prepare(query).unwrap();
     let rows = statement.query_map([], |row| {
         Ok(Row {

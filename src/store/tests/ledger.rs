@@ -198,14 +198,53 @@ async fn old_calls_go_and_their_sums_stay(bench: Bench) {
     assert_eq!(bench.store.retain(Some(10)).await.unwrap(), 1200);
     let rows = all(&bench.store).await;
     assert_eq!((rows.len(), rows[0].id.as_str(), rows[0].attempts.len()), (1, "new", 2));
-    let attempts = |database: &mut Database| number(database, "SELECT count(*) FROM attempts");
-    assert_eq!(bench.store.write.run(attempts).await.unwrap(), 2);
     let sums = bench.store.usage(&Reach::All, &[], &Filter::default()).await.unwrap();
     assert_eq!((sums[0].calls, spent(&bench.store).await), (1201, 1201 * 15));
     bench.pass(i64::try_from(day).unwrap() * 600);
     bench.store.retain(Some(10)).await.unwrap();
     let sums = bench.store.usage(&Reach::All, &[], &Filter::default()).await.unwrap();
     assert_eq!((sums[0].calls, spent(&bench.store).await), (0, 1201 * 15), "no end, no age");
+}
+
+async fn attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls(bench: Bench) {
+    bench.store.append_settled(row("1", 5000));
+    bench.store.flush().await.unwrap();
+    let mut before = all(&bench.store).await;
+    let back = |database: &mut Database| {
+        let attempts = "ALTER TABLE calls DROP COLUMN attempts;
+            DELETE FROM migrations WHERE version >= 11;
+            CREATE TABLE attempts (call INTEGER NOT NULL, number INTEGER NOT NULL,
+                provider TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
+                status INTEGER NOT NULL, ms INTEGER NOT NULL, input INTEGER, output INTEGER,
+                cost INTEGER, PRIMARY KEY (call, number));
+            INSERT INTO attempts SELECT position, 1, 'groq', 'llama', 'ok', 200, 90, 7, 3, 12
+                FROM calls;
+            INSERT INTO attempts SELECT position, 0, 'groq', 'it''s \"new\"', 'timeout', 504, 30,
+                NULL, NULL, NULL FROM calls;";
+        database.batch(attempts)?;
+        migrate::take(database, 0).map(|_| ())
+    };
+    bench.store.write.run(back).await.unwrap();
+    let of = &before[0].attempts[0];
+    let first = Attempt {
+        model: "it's \"new\"".into(),
+        outcome: Outcome::Timeout,
+        status: 504,
+        elapsed: Duration::from_millis(30),
+        usage: None,
+        cost: None,
+        ..of.clone()
+    };
+    let second = Attempt {
+        outcome: Outcome::Ok,
+        status: 200,
+        elapsed: Duration::from_millis(90),
+        usage: Some(Usage { input: 7, output: 3, ..Usage::default() }),
+        cost: Some(Money::from_nanos(12)),
+        ..of.clone()
+    };
+    before[0].attempts = vec![first, second];
+    assert_eq!(all(&bench.store).await, before);
 }
 
 async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
@@ -219,7 +258,7 @@ async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
                 route, agent, task, provider, model, outcome, status, input, cache_read,
                 cache_write, cache_write_long, output, reasoning, audio_input, audio_output,
                 usage_source, cost, counted, settled_at, duration_ms, first_token_ms, generation,
-                cache, purpose, tags
+                cache, purpose, tags, attempts
              FROM calls, n WHERE id = 'first'"#,
             values![],
         )?;
@@ -263,6 +302,7 @@ macro_rules! ledger_suite {
                 who_asks_sees_only_what_is_theirs,
                 usage_is_summed_by_anything_that_is_named,
                 old_calls_go_and_their_sums_stay,
+                attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls,
                 pages_of_many_calls_neither_skip_nor_repeat,
             ]
         );
