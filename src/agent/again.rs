@@ -1,9 +1,10 @@
 //! Runs made of other runs: played again, gone on with from some point, taken back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::begin::{away, halted};
 use super::event::{Created, Event, Trigger};
@@ -12,7 +13,8 @@ use super::staff::Staff;
 use crate::access::{Caller, CallerRef};
 use crate::canon::{Owner, RunId, RunState};
 use crate::error::{Error, Kind};
-use crate::store::runs::{Begun, NewRun, RunRow};
+use crate::store::Audit;
+use crate::store::runs::{Begun, NewRun, RunRow, SignalRow};
 
 /// What is to be made of a run.
 #[derive(Debug, Clone)]
@@ -39,8 +41,15 @@ impl Staff {
         how: Again,
     ) -> Result<RunId, Error> {
         let (created, events, _) = self.entries(of.id).await.map_err(halted)?;
-        let (created, events) = made(caller, (of, created), events, how)?;
+        let untaken = match how {
+            Again::Retry => self.untaken(of.id, &events).await?,
+            _ => Vec::new(),
+        };
+        let (created, events) = made(caller, (of, created), (events, &untaken), how)?;
         let id = RunId::new();
+        if created.trigger == Trigger::Retry {
+            self.notes_decisions(caller, (of.id, id), (&events, &untaken)).await?;
+        }
         let mut all = vec![entry(&Event::Created(Box::new(created.clone())))];
         all.extend(events.iter().map(entry));
         let run = NewRun {
@@ -60,6 +69,7 @@ impl Staff {
             labels: created.labels.clone(),
             state: RunState::Queued,
             events: all,
+            told: untaken.into_iter().map(|it| (it.kind, it.data)).collect(),
             lease: self.lease(),
         };
         match self.gateway.store().begin_run(run).await.map_err(away)? {
@@ -71,6 +81,63 @@ impl Staff {
         self.wake.notify_one();
         Ok(id)
     }
+
+    /// What people have said to a run that was given up before it took that in.
+    async fn untaken(&self, run: RunId, events: &[Event]) -> Result<Vec<SignalRow>, Error> {
+        let known = said_in(events);
+        let mut signals = self.gateway.store().all_signals(run).await.map_err(away)?;
+        signals.retain(|signal| {
+            let data: Value = serde_json::from_str(&signal.data).unwrap_or_default();
+            let key = WORDS.iter().find(|(kind, _)| *kind == signal.kind).map(|(_, key)| *key);
+            let about = key.and_then(|key| data.get(key)?.as_str());
+            about.is_some_and(|about| !known.contains(about))
+        });
+        Ok(signals)
+    }
+
+    /// By which decisions calls of a run will be made that were let pass in the one before it.
+    async fn notes_decisions(
+        &self,
+        caller: &Caller,
+        (of, run): (RunId, RunId),
+        (events, untaken): (&[Event], &[SignalRow]),
+    ) -> Result<(), Error> {
+        let let_pass = unused(events).into_values().map(|it| (it.approval, it.by));
+        let is_kept = |approval: &str| {
+            let asked = |it: &Event| matches!(it, Event::ApprovalAsked { approval: known, .. } if known == approval);
+            events.iter().any(asked)
+        };
+        let told = untaken.iter().filter_map(decision).filter(|(approval, _)| is_kept(approval));
+        for (approval, by) in let_pass.chain(told) {
+            let after = json!({"approval": approval, "decided_by": by, "of": of.to_string()});
+            let row = Audit {
+                at: SystemTime::now(),
+                who: caller.key().to_string(),
+                what: "approval.kept".to_owned(),
+                subject: format!("run:{run}"),
+                before: None,
+                after: Some(after.to_string()),
+            };
+            self.gateway.store().audit(row).await.map_err(away)?;
+        }
+        Ok(())
+    }
+}
+
+/// Signals that are the word of people about what a run has asked them, and where it stands which
+/// question that was.
+const WORDS: [(&str, &str); 3] =
+    [("decision", "approval"), ("input", "request"), ("resolve", "call")];
+
+/// The questions whose answers stand in a journal.
+fn said_in(events: &[Event]) -> BTreeSet<&str> {
+    let about = events.iter().filter_map(|event| match event {
+        Event::Approved { approval, .. } | Event::Rejected { approval, .. } => Some(approval),
+        Event::InputGiven { request, .. } => Some(request),
+        Event::Resolved { id, .. } => Some(id),
+        _ => None,
+    });
+    about.map(String::as_str).collect()
 }
 
 type Made = (Created, Vec<Event>);
@@ -79,7 +146,7 @@ type Made = (Created, Vec<Event>);
 fn made(
     caller: &Caller,
     (of, created): (&RunRow, Created),
-    events: Vec<Event>,
+    (events, untaken): (Vec<Event>, &[SignalRow]),
     how: Again,
 ) -> Result<Made, Error> {
     let by = serde_json::to_value(CallerRef::of(caller)).unwrap_or_default();
@@ -105,7 +172,9 @@ fn made(
             }
             created.forked_from = Some((of.id, at_seq));
             let kept = usize::try_from(at_seq - 1).unwrap_or(usize::MAX);
-            let mut events = open(events.into_iter().take(kept).collect());
+            let events = events.into_iter().take(kept).collect();
+            // What people let pass there was done there.
+            let mut events = open(events, &[], u64::MAX);
             if let Some(text) = edit.as_ref().and_then(said) {
                 events.push(Event::Noted { text, reason: Some("repair".to_owned()) });
             }
@@ -115,7 +184,7 @@ fn made(
         Again::Retry => {
             created.forked_from = Some((of.id, of.last_seq));
             created.trigger = Trigger::Retry;
-            Ok((created, open(events)))
+            Ok((created, open(events, untaken, now())))
         }
         Again::Compensate => {
             if !of.state.is_over() {
@@ -131,19 +200,68 @@ fn made(
     }
 }
 
+/// What a person has let pass and nobody has begun.
+struct LetPass {
+    approval: String,
+    by: Option<String>,
+    expires_at: u64,
+}
+
+/// Such calls, by their ids.
+fn unused(events: &[Event]) -> BTreeMap<String, LetPass> {
+    let mut open: BTreeMap<String, LetPass> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::ApprovalAsked { id, approval, expires_at, .. } => {
+                let (approval, expires_at) = (approval.clone(), *expires_at);
+                open.insert(id.clone(), LetPass { approval, by: None, expires_at });
+            }
+            Event::Approved { id, approval, by, .. } => {
+                let asked = open.get_mut(id).filter(|it| it.approval == *approval);
+                if let Some(asked) = asked {
+                    asked.by = Some(by.clone());
+                }
+            }
+            Event::Rejected { id, .. }
+            | Event::Began { id, .. }
+            | Event::Refused { id, .. }
+            | Event::Failed { id, .. } => {
+                open.remove(id);
+            }
+            _ => {}
+        }
+    }
+    open.retain(|_, it| it.by.is_some());
+    open
+}
+
+/// Which approval a signal decides about, and whose word that is, if it lets something pass.
+fn decision(signal: &SignalRow) -> Option<(String, Option<String>)> {
+    let data: Value = serde_json::from_str(&signal.data).ok()?;
+    let text = |name: &str| data.get(name).and_then(Value::as_str).map(str::to_owned);
+    let is_yes = data.get("approved").and_then(Value::as_bool) == Some(true);
+    text("approval").filter(|_| is_yes).map(|approval| (approval, text("by")))
+}
+
 /// Entries that something can come behind: without an end, and without questions to people that
-/// were not answered, which whoever goes on asks anew.
-fn open(mut events: Vec<Event>) -> Vec<Event> {
-    let answers = events.iter().filter_map(|event| match event {
-        Event::Approved { approval, .. } | Event::Rejected { approval, .. } => Some(approval),
-        Event::InputGiven { request, .. } => Some(request),
-        _ => None,
-    });
-    let answered: BTreeSet<String> = answers.cloned().collect();
+/// were not answered, neither in the journal nor in what it was told. Whoever goes on asks these
+/// anew, like what was let pass until a time that is over.
+fn open(mut events: Vec<Event>, untaken: &[SignalRow], now: u64) -> Vec<Event> {
+    let mut answered: BTreeSet<String> = said_in(&events).into_iter().map(str::to_owned).collect();
+    let stale = unused(&events).into_values().filter(|it| it.expires_at <= now);
+    let stale: BTreeSet<String> = stale.map(|it| it.approval).collect();
+    answered.retain(|about| !stale.contains(about));
+    let told: Vec<Value> =
+        untaken.iter().filter_map(|it| serde_json::from_str(&it.data).ok()).collect();
+    let is_told = |key: &str, asked: &str| told.iter().any(|it| it[key] == *asked);
     events.retain(|event| match event {
         Event::Ended { .. } | Event::CancelAsked { .. } => false,
-        Event::ApprovalAsked { approval: asked, .. } | Event::InputAsked { request: asked, .. } => {
-            answered.contains(asked)
+        Event::Approved { approval, .. } => !stale.contains(approval),
+        Event::ApprovalAsked { approval, expires_at, .. } => {
+            answered.contains(approval) || (*expires_at > now && is_told("approval", approval))
+        }
+        Event::InputAsked { request, .. } => {
+            answered.contains(request) || is_told("request", request)
         }
         _ => true,
     });

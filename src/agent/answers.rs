@@ -10,6 +10,15 @@ use crate::error::{Error, Kind};
 use crate::store::runs::RunRow;
 use crate::tool;
 
+/// What a user has written to a run that asks something.
+#[derive(Debug)]
+pub enum Written {
+    /// It is this answer, to this question, or to whatever is open.
+    Fits { request: Option<String>, values: Value },
+    /// It is none: the user is asked once more, in these words.
+    Unfit(String),
+}
+
 impl Staff {
     /// Fails with what is wrong; the run goes on waiting then. `request`: which question is
     /// answered; the only one, if it is not said.
@@ -22,6 +31,86 @@ impl Staff {
         let run = self.load(row).await.map_err(halted)?.run;
         fits(&run, request, values)
     }
+
+    /// Reads what a user has written as the answer to the form that is open. What does not fit is
+    /// no word to the run, which waits on.
+    pub(super) async fn written(&self, row: &RunRow, text: &str) -> Result<Written, Error> {
+        let run = self.load(row).await.map_err(halted)?.run;
+        let form = run.calls.iter().find_map(|call| match &call.stage {
+            Stage::Asking { request, message, schema, fills, .. } => {
+                Some((request, message, schema.as_ref(), fills.as_slice()))
+            }
+            _ => None,
+        });
+        let request = form.map(|(request, ..)| request.clone());
+        let Some((_, message, Some(schema), fills)) = form else {
+            return Ok(Written::Fits { request, values: Value::from(text) });
+        };
+        Ok(match read(text, schema, fills) {
+            Ok(values) => Written::Fits { request, values },
+            Err(wrong) => Written::Unfit(format!("{wrong}\n\n{message}{}", expected(schema))),
+        })
+    }
+}
+
+/// What a text says to a form: the JSON that it is, the text itself, or the only thing that is
+/// wanted.
+fn read(text: &str, schema: &Value, fills: &[String]) -> Result<Value, String> {
+    let whole = Value::from(text);
+    let meant = serde_json::from_str::<Value>(text.trim()).ok();
+    let mut tried: Vec<Value> = meant.iter().filter(|it| it.is_object()).cloned().collect();
+    tried.push(whole.clone());
+    tried.extend(meant.iter().filter(|it| !it.is_object()).cloned());
+    if let Some(only) = the_only(schema) {
+        let values = std::iter::once(whole).chain(meant.filter(|it| !it.is_null()));
+        tried.extend(values.map(|value| json!({only.as_str(): value})));
+    } else if names(schema, "properties").is_some_and(|names| names.is_empty()) {
+        // There is nothing to fill in: whatever is said lets it go on.
+        tried.push(json!({}));
+    }
+    let mut wrong = String::new();
+    for values in tried {
+        match fits_form(schema, fills, &values) {
+            Ok(()) => return Ok(values),
+            Err(error) => wrong = error.message.to_string(),
+        }
+    }
+    Err(wrong)
+}
+
+/// The only thing that a form demands, or the only thing that it has.
+fn the_only(schema: &Value) -> Option<String> {
+    let all = [names(schema, "required"), names(schema, "properties")];
+    all.into_iter().flatten().find_map(|names| match names.as_slice() {
+        [only] => Some(only.clone()),
+        _ => None,
+    })
+}
+
+fn names(schema: &Value, key: &str) -> Option<Vec<String>> {
+    match schema.get(key)? {
+        Value::Array(list) => Some(list.iter().filter_map(Value::as_str).map(Into::into).collect()),
+        Value::Object(map) => Some(map.keys().cloned().collect()),
+        _ => None,
+    }
+}
+
+/// What a form has, for those who see it only as text.
+fn expected(schema: &Value) -> String {
+    let fields: Vec<String> = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(name, about)| match about.get("type").and_then(Value::as_str) {
+            Some(kind) => format!("`{name}` ({kind})"),
+            None => format!("`{name}`"),
+        })
+        .collect();
+    if fields.len() < 2 {
+        return String::new();
+    }
+    format!(" Answer with a JSON object that has {}, or `null` to decline.", fields.join(", "))
 }
 
 fn fits(run: &Run, request: Option<&str>, values: &Value) -> Result<(), Error> {

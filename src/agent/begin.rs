@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::actor::{Actor, Live};
 use super::admit::{drawn, find};
+use super::answers::Written;
 use super::budget::Used;
 use super::context;
 use super::definition::Definition;
@@ -20,7 +21,7 @@ use super::run::Run;
 use super::session::Before;
 use super::staff::{Ear, Staff};
 use super::trace::written;
-use super::view::{queued, told};
+use super::view::{self, queued, told};
 use super::words::Words;
 use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
@@ -102,6 +103,10 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let store = self.gateway.store();
         let by = commission.caller.key().to_string();
+        let answer = match self.answer_in(&row, &words).await? {
+            Some(Written::Unfit(again)) => return self.asks_again(&row, &again).await,
+            answer => answer,
+        };
         let mut told = false;
         for (approval, approved, comment) in &words.approvals {
             let signal = json!({
@@ -127,8 +132,8 @@ impl Staff {
             let data = json!({"results": words.results, "by": by}).to_string();
             told |= store.signal_run(row.id, "client_results", data, None).await.map_err(away)?;
         }
-        if row.state == RunState::WaitingInput && !words.last.is_empty() && !told {
-            let data = json!({"values": words.last, "by": by}).to_string();
+        if let Some(Written::Fits { request, values }) = answer {
+            let data = json!({"request": request, "values": values, "by": by}).to_string();
             told = store.signal_run(row.id, "input", data, None).await.map_err(away)?;
         }
         if !told {
@@ -137,11 +142,24 @@ impl Staff {
         self.attach(row.id, Ear::of(commission)).await
     }
 
+    /// What a client's words answer of what the run asks its user.
+    async fn answer_in(&self, row: &RunRow, words: &Words) -> Result<Option<Written>, Error> {
+        let is_other = !words.approvals.is_empty() || !words.results.is_empty();
+        if row.state != RunState::WaitingInput || words.last.is_empty() || is_other {
+            return Ok(None);
+        }
+        self.written(row, &words.last).await.map(Some)
+    }
+
+    /// A run that goes on waiting for an answer that is one.
+    async fn asks_again(&self, row: &RunRow, text: &str) -> Result<Performance, Error> {
+        let run = self.whole(row).await?;
+        Ok(view::asks(&run, row, text))
+    }
+
     /// A run that waits for something else than was said.
     async fn still(self: &Arc<Self>, row: &RunRow) -> Result<Performance, Error> {
-        let loaded = self.load(row).await.map_err(halted)?;
-        let mut run = loaded.run;
-        run.rests(row.state, loaded.last_at);
+        let run = self.whole(row).await?;
         Ok(told(&run, row))
     }
 
@@ -505,6 +523,7 @@ fn new_run(
         labels: created.labels.clone(),
         state,
         events: vec![entry(&Event::Created(Box::new(created.clone())))],
+        told: Vec::new(),
         lease,
     }
 }

@@ -167,6 +167,7 @@ impl Actor {
             labels: BTreeMap::new(),
             state: RunState::Running,
             events: vec![entry(&Event::Created(Box::new(created)))],
+            told: Vec::new(),
             lease: self.staff.lease(),
         };
         match store.begin_run(new).await.map_err(failed)? {

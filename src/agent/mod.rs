@@ -41,6 +41,7 @@ use tokio::sync::watch;
 
 pub use self::admit::labels;
 pub use self::again::Again;
+pub use self::answers::Written;
 pub use self::control::{Along, Told, Verdict, may_decide};
 use self::staff::Staff;
 use crate::access::Caller;
@@ -96,6 +97,11 @@ impl Agents {
         values: &Value,
     ) -> Result<(), Error> {
         self.0.check_answer(row, request, values).await
+    }
+
+    /// What a text is that somebody writes to a run that asks its user something.
+    pub async fn written(&self, row: &RunRow, text: &str) -> Result<Written, Error> {
+        self.0.written(row, text).await
     }
 
     /// Decides about a call that needs approval. Whether the caller may is asked before.

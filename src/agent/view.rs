@@ -10,7 +10,7 @@ use super::event::Created;
 use super::run::{Call, Run, Stage};
 use super::voice::{Voice, mcp_approval};
 use crate::cache::Follower;
-use crate::canon::{Content, FinishReason, Part, RunId, RunState, StopReason, ToolCall};
+use crate::canon::{Content, FinishReason, Part, RunId, RunState, StopReason, ToolCall, Usage};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::Performance;
 use crate::store::runs::{ApprovalRow, RunRow};
@@ -147,6 +147,15 @@ pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
         }
         None => voice.end(&name, finish(run), run.usage),
     }
+    shown(run, row.version.as_str().into(), follower)
+}
+
+/// What a run says to a user that goes on waiting.
+pub(super) fn asks(run: &Run, row: &RunRow, text: &str) -> Performance {
+    let (voice, name) = (Voice::new(false), name(run));
+    let follower = Follower::of(voice.tape());
+    voice.text(&name, text);
+    voice.end(&name, FinishReason::Stop, Usage::default());
     shown(run, row.version.as_str().into(), follower)
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::explain::{bearer, show_secret};
 use super::{complain, complain_all, config_path, load, located, say};
 use crate::agent::event::{Asking, CallError, Event, PLAN};
-use crate::agent::{Agents, Told, Verdict};
+use crate::agent::{Agents, Told, Verdict, Written};
 use crate::canon::{ChatRequest, Content, Message, Money, Part, Role, RunId, RunState};
 use crate::config::{self, StoreUrl};
 use crate::error::Error;
@@ -158,7 +158,7 @@ impl Followed<'_> {
             if row.state.is_over() && is_all {
                 return Ok(self.ends(&row));
             }
-            if row.state.is_waiting() && is_all && !self.help(row.state).await? {
+            if row.state.is_waiting() && is_all && !self.help(&row).await? {
                 complain(&format!("It waits ({}), and nobody is here.", row.state.name()));
                 return Ok(ExitCode::from(3));
             }
@@ -213,13 +213,25 @@ impl Followed<'_> {
     }
 
     /// Asks whoever sits before the terminal for what the run waits for. False where nobody does.
-    async fn help(&self, state: RunState) -> Result<bool, Error> {
+    async fn help(&self, row: &RunRow) -> Result<bool, Error> {
         if !io::stdin().is_terminal() {
             return Ok(false);
         }
-        match state {
+        match row.state {
             RunState::WaitingApproval => self.approve().await,
-            RunState::WaitingInput | RunState::WaitingHuman => {
+            RunState::WaitingInput => {
+                let Some(said) = ask("your answer: ") else { return Ok(false) };
+                let (request, values) = match self.agents.written(row, &said).await? {
+                    Written::Fits { request, values } => (request, values),
+                    Written::Unfit(again) => {
+                        complain(&again);
+                        return Ok(true);
+                    }
+                };
+                let by = BY.to_owned();
+                self.agents.tell(self.run, Told::Input { request, values, by }).await
+            }
+            RunState::WaitingHuman => {
                 let Some(said) = ask("your answer: ") else { return Ok(false) };
                 let (values, by) = (json!({"answer": said}), BY.to_owned());
                 self.agents.tell(self.run, Told::Input { request: None, values, by }).await

@@ -6,6 +6,8 @@ OLD, NEW = "2025-11-25", "2026-07-28"
 IS_NEW = sys.argv[1] == "new"
 META = "io.modelcontextprotocol/"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+# A text that is sent as bytes.
+HIDDEN = base64.b64encode(b"It is hidden in bytes.").decode()
 SOUND = base64.b64encode(b"RIFF$\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0@\x1f\0\0@\x1f\0\0\1\0\x08\0data\0\0\0\0").decode()
 SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -189,6 +191,7 @@ TOOLS = {
     "test_image_content": (NOTHING, lambda call: {"content": [{"type": "image", "data": PIXEL, "mimeType": "image/png"}]}),
     "test_audio_content": (NOTHING, lambda call: {"content": [{"type": "audio", "data": SOUND, "mimeType": "audio/wav"}]}),
     "test_embedded_resource": (NOTHING, lambda call: {"content": [resource("test://embedded-resource", "This is an embedded resource content.")]}),
+    "test_embedded_bytes": (NOTHING, lambda call: {"content": [{"type": "resource", "resource": {"uri": "test://hidden-bytes", "mimeType": "text/plain", "blob": HIDDEN}}]}),
     "test_multiple_content_types": (NOTHING, lambda call: {
         "content": text("Multiple content types test:")["content"] + [
             {"type": "image", "data": PIXEL, "mimeType": "image/png"},
@@ -257,6 +260,7 @@ TOOLS["test_trigger_prompt_change"] = (NOTHING, changes("prompts", PROMPTS))
 RESOURCES = {
     "test://static-text": ("text/plain", {"text": "This is the content of the static text resource."}),
     "test://static-binary": ("image/png", {"blob": PIXEL}),
+    "test://text-as-bytes": ("text/plain", {"blob": HIDDEN}),
     "test://watched-resource": ("text/plain", {"text": "It changes."}),
 }
 # Who is to be told of what changes: a queue, and what it wants to hear; nothing is all.

@@ -176,6 +176,109 @@ async fn what_is_read_goes_by_limits_and_guards_and_leaves_a_record() {
     );
 }
 
+/// Guards that change one word and do not let another pass.
+const WORDS: &str = "[guards.words]\nkind = \"pattern\"\nwords = [\"hidden\", \"processing\", \"name\"]\n\
+    stage = [\"tool_results\"]\naction = \"mask\"\n\n[guards.secret]\nkind = \"pattern\"\n\
+    words = [\"password\", \"is it about\"]\nstage = [\"tool_results\"]\naction = \"block\"\n\n\
+    [keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\"]\ntools = [\"*\"]\n\n";
+
+/// Calls a tool, answers what it asks with this, and gives all that was heard.
+async fn heard(session: &Session, (name, args): (&str, Value), said: Value) -> Vec<Value> {
+    let call = request("tools/call", &json!({"name": name, "arguments": args}));
+    let mut opened = begin(session, &call).await;
+    let (mut seen, mut known) = (String::new(), 0);
+    loop {
+        let lines = seen.lines().map(|line| line.strip_prefix("data:").unwrap_or(line).trim());
+        let heard: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+        for asked in heard[known..].iter().filter(|it| it["method"] == "elicitation/create") {
+            let result = json!({"action": "accept", "content": said});
+            let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result});
+            assert_eq!(session.send(&answer, &[]).await.status, 202);
+        }
+        known = heard.len();
+        if heard.iter().any(|it| it["id"] == 1 && it["method"].is_null()) {
+            return heard;
+        }
+        let piece = opened.next().await.unwrap_or_else(|| panic!("no end: {seen}"));
+        seen.push_str(&String::from_utf8_lossy(&piece.bytes));
+    }
+}
+
+fn questions(heard: &[Value]) -> Vec<String> {
+    let asked = heard.iter().filter(|it| it["method"] == "elicitation/create");
+    asked.map(|it| it["params"]["message"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_a_server_asks_and_logs_meanwhile_passes_the_guards_of_its_results() {
+    let (newer, older) = (Fixture::start("new"), Fixture::start("old"));
+    let tools = format!("{}{}", newer.tool(), older.tool().replace("[tools.kb]", "[tools.old]"));
+    let expose = "expose = { tools = [\"*\"], prompts = [\"kb.*\"] }";
+    let (_upstream, gateway) = house(&format!("{tools}{WORDS}"), expose).await;
+    let session = Session::open_as(&gateway, "sk-seen").await;
+    session.sees("kb__test_input_required_result_elicitation").await;
+    session.sees("old__test_elicitation").await;
+    let said = || json!({"name": "Ada", "username": "ada", "email": "a@b.c"});
+    // Lines of logs, which come where nobody has asked for anything.
+    let mut news = client::request(Method::GET, DOOR, session.key, Bytes::new());
+    news.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    news.headers_mut().insert(SESSION, session.id.parse().unwrap());
+    let mut news = client::open(gateway.address, news).await;
+    heard(&session, ("old__test_tool_with_logging", json!({})), said()).await;
+    let logs = news.read_until("completed").await;
+    assert!(logs.contains("execution started") && !logs.contains("processing"), "{logs}");
+    assert_eq!(logs.matches("notifications/message").count(), 3, "{logs}");
+    // Questions while it works, and in the place of an answer.
+    let args = json!({"message": "Is it hidden?"});
+    let asked = heard(&session, ("old__test_elicitation", args), said()).await;
+    let question = questions(&asked);
+    assert!(question[0].starts_with("Is it ") && !question[0].contains("hidden"), "{asked:?}");
+    assert!(asked.last().unwrap().to_string().contains("action=accept"), "{asked:?}");
+    let args = json!({"message": "Your password?"});
+    let asked = heard(&session, ("old__test_elicitation", args), said()).await;
+    assert!(questions(&asked).is_empty(), "nobody is asked: {asked:?}");
+    assert!(!asked.last().unwrap().to_string().contains("action=accept"), "{asked:?}");
+    let tool = "kb__test_input_required_result_elicitation";
+    let asked = heard(&session, (tool, json!({})), said()).await;
+    let question = questions(&asked);
+    assert!(question[0].starts_with("What is your ") && !question[0].contains("name"), "{asked:?}");
+    assert!(asked.last().unwrap().to_string().contains("Hello, Ada!"), "{asked:?}");
+    // What is no tool asks, too.
+    let prompt = json!({"name": "kb__test_input_required_result_prompt"});
+    let refused = session.ask("prompts/get", prompt).await;
+    assert_eq!(refused["error"]["data"]["error"]["type"], "guard_blocked", "{refused}");
+    // And who has no guards hears all of it.
+    let free = Session::open(&gateway).await;
+    let asked = heard(&free, (tool, json!({})), said()).await;
+    assert_eq!(questions(&asked), ["What is your name?"]);
+}
+
+#[tokio::test]
+async fn a_text_that_is_sent_as_bytes_is_looked_at_like_any_other() {
+    use base64::Engine as _;
+    let fixture = Fixture::start("old");
+    let (_upstream, gateway) = house(&format!("{}{WORDS}", fixture.tool()), EVERYTHING).await;
+    let (seen, free) = (Session::open_as(&gateway, "sk-seen").await, Session::open(&gateway).await);
+    seen.sees("kb__test_embedded_bytes").await;
+    let uri = json!({"uri": "kb+test://text-as-bytes"});
+    let read = async |session: &Session| {
+        let read = session.ask("resources/read", uri.clone()).await;
+        let bytes = read["result"]["contents"][0]["blob"].as_str().unwrap().to_owned();
+        String::from_utf8(base64::prelude::BASE64_STANDARD.decode(bytes).unwrap()).unwrap()
+    };
+    assert_eq!(read(&free).await, "It is hidden in bytes.");
+    let text = read(&seen).await;
+    assert!(text.ends_with("in bytes.") && !text.contains("hidden"), "{text}");
+    let whole = free.call("kb__test_embedded_bytes", json!({})).await;
+    let bytes = whole["result"]["content"][0]["resource"]["blob"].as_str().unwrap().to_owned();
+    let looked = seen.call("kb__test_embedded_bytes", json!({})).await.to_string();
+    assert!(!looked.contains(&bytes) && looked.contains("text/plain"), "{looked}");
+    // What is no text goes through as it is.
+    let pixel = json!({"uri": "kb+test://static-binary"});
+    let whole = free.ask("resources/read", pixel.clone()).await;
+    assert_eq!(seen.ask("resources/read", pixel).await["result"], whole["result"]);
+}
+
 #[tokio::test]
 async fn a_resource_stays_watched_when_another_config_has_another_server() {
     let fixture = Fixture::start("new");

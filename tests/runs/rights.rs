@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::stage::{OPERATOR, Stage, body, found, in_state, results, says, search, wants};
-use crate::support::PATIENCE;
 use crate::support::client::{self, open, request};
 use crate::support::gateway::{ADMIN_KEY, KEY};
 use crate::support::upstream::Request;
+use crate::support::{PATIENCE, until};
 
 const SMALL: &str = "sk-small-key";
 
@@ -116,15 +116,22 @@ async fn whoever_takes_a_run_over_asks_anew_whether_its_key_may_run_it() {
     let outcome = &retried.json()["outcome"];
     assert_eq!(outcome["outcome"], "done", "{outcome}");
     let again = format!("/v1/agents/runs/{}", outcome["result"]["run"].as_str().unwrap());
-    stage.in_state(&again, "waiting_approval").await;
-    let (approval, asked) = pending(&stage).await;
-    assert_eq!(asked["run_id"], outcome["result"]["run"], "it is asked for anew");
-    let approved = stage.post(&approval, KEY, &json!({"decision": "approve"})).await;
-    assert_eq!(approved.status, 200, "{}", approved.text());
+    // What was let pass, though the run never heard of it, is not asked anew.
     let over = stage.in_state(&again, "completed").await;
     assert_eq!((&over["trigger"], &over["result"]["text"]), (&json!("retry"), &json!("Paid.")));
     assert_eq!(stage.tools.requests().len(), 1, "what was let pass is done, once");
     assert_eq!(stage.model.requests().len(), 2, "what was answered is not asked again");
+    assert_eq!(stage.get("/v1/agents/approvals?state=pending").await["data"], json!([]));
+    let rows = audits(&stage, "approval.kept").await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        (&rows[0]["who"], &rows[0]["after"]["decided_by"]),
+        (&json!("test"), &json!("operator"))
+    );
+    let new = outcome["result"]["run"].as_str().unwrap();
+    assert_eq!(rows[0]["subject"], format!("run:{new}"));
+    let rows = audits(&stage, "approval.decided").await;
+    assert_eq!((rows.len(), &rows[0]["who"]), (1, &json!("operator")), "{rows:?}");
     let rows = audits(&stage, "dlq.retry").await;
     assert_eq!(rows.len(), 1, "{rows:?}");
     let subject = format!("letter:{}", letter["id"].as_str().unwrap());
@@ -161,4 +168,61 @@ async fn a_retry_that_comes_to_nothing_stands_in_the_audit_trail_too() {
     let open = stage.get("/v1/agents/dlq").await;
     let open = open["data"].as_array().unwrap().iter().filter(|it| it["state"] == "open").count();
     assert_eq!(open, 1, "the new one has a letter of its own");
+}
+
+#[tokio::test]
+async fn what_was_let_pass_until_a_time_that_is_over_is_asked_anew_by_a_retry() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = |keys| {
+        payer(folder.path(), keys).replace("approval = {}", "approval = { expires = \"2s\" }")
+    };
+    let stage = Stage::new(&short("\"*\""), pays, found).await;
+    let run = stage.begin("payer", "Pay.").await;
+    stage.in_state(&run, "waiting_approval").await;
+    let (approval, asked) = pending(&stage).await;
+    stage.reload(&short("\"operator\"")).await;
+    let approved = stage.post(&approval, OPERATOR, &json!({"decision": "approve"})).await;
+    assert_eq!(approved.status, 200, "{}", approved.text());
+    stage.in_state(&run, "failed").await;
+    stage.reload(&short("\"*\"")).await;
+    let expires = humantime::parse_rfc3339(asked["expires_at"].as_str().unwrap()).unwrap();
+    until("its time is over", || std::time::SystemTime::now() > expires).await;
+    let letters = stage.get("/v1/agents/dlq").await;
+    let retry = format!("/v1/agents/dlq/{}/retry", letters["data"][0]["id"].as_str().unwrap());
+    let retried = stage.post(&retry, KEY, &json!({})).await.json();
+    let new = retried["outcome"]["result"]["run"].as_str().unwrap();
+    stage.in_state(&format!("/v1/agents/runs/{new}"), "waiting_approval").await;
+    let (_, anew) = pending(&stage).await;
+    assert_eq!(anew["run_id"], *new);
+    assert_eq!(anew["args_hash"], asked["args_hash"], "the same, asked anew");
+    assert!(stage.tools.requests().is_empty());
+    assert!(audits(&stage, "approval.kept").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_was_let_pass_and_failed_is_tried_again_without_asking() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = payer(folder.path(), "\"*\"")
+        .replace("effect = \"once\"", "effect = \"idempotent\"\nretry = { attempts = 1 }");
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let tool = move |_: &Request| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => crate::support::Script::json(500, "{}"),
+        _ => crate::support::Script::json(200, r#"{"paid":true}"#),
+    };
+    let stage = Stage::new(&sections, pays, tool).await;
+    let run = stage.begin("payer", "Pay.").await;
+    stage.in_state(&run, "waiting_approval").await;
+    let (approval, _) = pending(&stage).await;
+    stage.post(&approval, OPERATOR, &json!({"decision": "approve"})).await;
+    stage.in_state(&run, "completed").await;
+    let letters = stage.get("/v1/agents/dlq").await;
+    let letter = &letters["data"][0];
+    assert_eq!((&letter["kind"], &letter["payload"]["tool"]), (&json!("tool"), &json!("pay")));
+    let retry = format!("/v1/agents/dlq/{}/retry", letter["id"].as_str().unwrap());
+    let retried = stage.post(&retry, KEY, &json!({})).await.json();
+    assert_eq!(retried["outcome"], json!({"outcome": "done", "result": {"paid": true}}));
+    let keys: Vec<_> = stage.tools.requests();
+    let keys: Vec<_> = keys.iter().map(|it| it.header("idempotency-key").unwrap()).collect();
+    assert_eq!((keys.len(), keys[0]), (2, keys[1]), "the same call");
+    assert_eq!(stage.get("/v1/agents/approvals?state=pending").await["data"], json!([]));
 }

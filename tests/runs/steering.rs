@@ -198,6 +198,24 @@ async fn a_run_goes_on_from_the_middle_of_another_with_what_its_user_says_there(
 }
 
 #[tokio::test]
+async fn what_people_let_pass_in_one_run_no_other_that_is_made_of_it_may_do() {
+    let house = House::new().await;
+    let path = house.begin("buyer", "pay").await;
+    let run = house.in_state(&path, "waiting_approval").await;
+    let approval = run["pending"]["approvals"][0]["id"].as_str().unwrap().to_owned();
+    let door = format!("/v1/agents/approvals/{approval}");
+    let yes = json!({"decision": "approve"});
+    house.send_with(LEAD, (Method::POST, &door), &yes, &[("if-match", "*")]).await;
+    house.in_state(&path, "completed").await;
+    let rows = house.journal(&path).await;
+    let passed = rows.iter().find(|row| row["type"] == "tool.approved").unwrap();
+    let place = house.made(&format!("{path}/fork"), json!({"at_seq": passed["seq"]})).await;
+    let fork = house.in_state(&place, "waiting_approval").await;
+    assert_ne!(fork["pending"]["approvals"][0]["id"], approval, "{fork:#}");
+    assert_eq!(house.tools.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn approvals_are_listed_page_by_page_to_those_who_may_decide() {
     let house = House::new().await;
     for _ in 0..5 {

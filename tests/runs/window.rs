@@ -328,6 +328,56 @@ async fn each_time_that_a_plan_is_asked_for_stands_in_the_journal_with_what_came
 }
 
 #[tokio::test]
+async fn a_plan_that_was_asked_for_when_its_process_died_is_asked_for_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = format!(
+        "[store]\nurl = \"sqlite:{}\"\n[agent_engine]\nlease_ttl = \"1s\"\n{}",
+        folder.path().join("state.db").display(),
+        agent("planner = \"plan_then_act\""),
+    );
+    let asked = AtomicUsize::new(0);
+    let mind = move |request: &Request| {
+        let is_plan = texts(request).last().unwrap().contains("Before you begin");
+        match (asked.fetch_add(1, Ordering::SeqCst), is_plan) {
+            (0, _) => Script::default().stall(),
+            (_, true) => says(request, r#"["Answer."]"#),
+            _ => says(request, "Here it is."),
+        }
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let path = stage.begin("reader", "Find x.").await;
+    stage.model.asked(1).await;
+    let run = path.rsplit('/').next().unwrap().to_owned();
+    let kinds: Vec<String> = stage.journal(&run).await.into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds, ["run.created", "run.started"], "that it is asked for stands there");
+    let stage = stage.crash(&sections).await;
+    let over = stage.in_state(&path, "completed").await;
+    assert_eq!(over["result"]["text"], "Here it is.", "{over}");
+    let journal = stage.journal(&run).await;
+    let kinds: Vec<&str> = journal.iter().map(|(kind, _)| kind.as_str()).collect();
+    let expected = [
+        "run.created",
+        "run.started",
+        "run.resumed",
+        "model.failed",
+        "model.requested",
+        "plan.created",
+        "model.requested",
+        "model.completed",
+        "run.ended",
+    ];
+    assert_eq!(kinds, expected);
+    let (asks, lost, again) = (&journal[1].1["asks"], &journal[3].1, &journal[4].1);
+    assert_eq!((&lost["call"], &lost["lost"]), (&json!(0), &json!(true)), "{lost}");
+    let guessed = asks["input_estimate"].as_u64().filter(|tokens| *tokens > 0).unwrap();
+    assert_eq!(lost["usage"]["input"], guessed, "what it used is guessed: {lost}");
+    assert_eq!((&again["call"], &again["digest"]), (&json!(0), &asks["digest"]), "{again}");
+    assert_eq!(journal[5].1["steps"], json!(["Answer."]));
+    assert_eq!(over["usage"]["input_tokens"], guessed + 22, "{over}");
+    assert_eq!(stage.model.requests().len(), 3);
+}
+
+#[tokio::test]
 async fn the_same_call_in_other_words_is_a_loop_unless_its_tool_is_repeatable() {
     let mind = |request: &Request| {
         let done = results(request);

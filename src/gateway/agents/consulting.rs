@@ -6,16 +6,14 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::overheard::{look_at, overhear};
 use crate::access::Caller;
-use crate::canon::{Outcome, Part, Surface};
+use crate::canon::{Outcome, Surface};
 use crate::error::{Error, Kind};
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::{Gateway, Snapshot, guarding, till};
-
-/// Texts that are for machines, by the names of their fields.
-const NO_WORDS: [&str; 9] =
-    ["uri", "mimeType", "blob", "data", "type", "role", "resultType", "requestState", "cacheScope"];
+use crate::tool::mcp::Listener;
 
 /// A question to a server. Whoever drops it has left.
 pub struct Consultation {
@@ -85,24 +83,18 @@ impl Consultation {
         Ok(if is_answer { Ok(said) } else { Err(said) })
     }
 
-    async fn look_at(&mut self, said: &mut Value) -> Result<(), Error> {
-        let mut words = Vec::new();
-        each_text(said, &mut |text| words.push(Part::text(text.clone())));
-        let count = words.len();
-        let looked = guarding::look_at_result(&mut self.call, &self.name, words).await;
-        let (words, changed) = looked?;
-        if !changed {
-            return Ok(());
-        }
-        if words.len() != count {
-            let message = "A guard has left something else of the answer than its texts.";
-            return Err(Error::new(Kind::GuardBlocked, message));
-        }
-        let mut words = words.iter().map(|part| part.as_text().unwrap_or_default());
-        each_text(said, &mut |text| {
-            words.next().unwrap_or_default().clone_into(text);
-        });
-        Ok(())
+    /// Has the words that guards leave in the place of those of a server.
+    pub async fn look_at(&mut self, said: &mut Value) -> Result<(), Error> {
+        look_at(&mut self.call, &self.name, said).await.map(|_| ())
+    }
+
+    /// Asks the server for a listener, who hears and is asked meanwhile what guards let pass.
+    pub async fn overhear<T>(
+        &mut self,
+        listener: Listener,
+        work: impl AsyncFnOnce(Listener) -> T,
+    ) -> T {
+        overhear((&mut self.call, &self.name), listener, work).await
     }
 
     fn count(&self, outcome: &str) {
@@ -110,20 +102,5 @@ impl Consultation {
         metrics.agent_tool_calls.with_label_values(&["", &*self.name, outcome]).inc();
         let seconds = metrics.agent_tool_seconds.with_label_values(&["", &*self.name]);
         seconds.observe(self.since.elapsed().as_secs_f64());
-    }
-}
-
-/// Each text of a value, always in the same order.
-fn each_text(value: &mut Value, act: &mut dyn FnMut(&mut String)) {
-    match value {
-        Value::String(text) => act(text),
-        Value::Array(list) => list.iter_mut().for_each(|value| each_text(value, act)),
-        Value::Object(fields) => {
-            let worded = |(name, value): &(&String, &mut Value)| {
-                !value.is_string() || !NO_WORDS.contains(&name.as_str())
-            };
-            fields.iter_mut().filter(worded).for_each(|(_, value)| each_text(value, act));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }

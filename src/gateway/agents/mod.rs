@@ -4,6 +4,7 @@
 mod commission;
 mod consulting;
 mod forecast;
+mod overheard;
 mod perform;
 mod show;
 mod tooling;
@@ -28,6 +29,7 @@ use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
+pub use self::consulting::Consultation;
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;
 pub(super) use self::show::{Frame, RUN, Show};

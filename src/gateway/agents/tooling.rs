@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::overheard::{look_at, overhear};
 use crate::access::Caller;
 use crate::canon::{Effect, Outcome, Part, Surface};
 use crate::config::Role;
@@ -15,6 +16,7 @@ use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::{Gateway, Snapshot, guarding, till};
 use crate::store::Audit;
+use crate::tool::mcp::each_text;
 use crate::tool::{Failure, FailureKind, Invocation, Output, Tool};
 
 /// Why such a call gave nothing.
@@ -64,35 +66,76 @@ async fn make(
     }
     call.till.is_used();
     let clock = Instant::now();
-    let made = tool.call(&invocation).await;
+    let made = match invocation.listener.take() {
+        Some(listener) => {
+            let work = async |listener| {
+                invocation.listener = Some(listener);
+                tool.call(&invocation).await
+            };
+            Box::pin(overhear((&mut *call, &tool.name), listener, work)).await
+        }
+        None => tool.call(&invocation).await,
+    };
     count(call, (tool, &made), clock);
     match made {
-        Ok(mut output) => {
-            let mut parts = std::mem::take(&mut output.parts);
-            let own = parts.len();
-            // A server may say there what it does not say in words.
-            parts.extend(output.value.iter().map(|value| Part::text(value.to_string())));
-            let (mut parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
-            parts.truncate(own);
-            if changed {
-                output.value = output.value.and_then(|_| value(&parts));
-                output.raw = Bytes::new();
-            }
-            Ok(Output { parts, ..output })
-        }
-        Err(failure) => {
-            // It may say what the tool has said.
-            let said = vec![Part::text(failure.message.clone())];
-            let (said, changed) = guarding::look_at_result(call, &tool.name, said).await?;
-            let message = said.iter().filter_map(Part::as_text).collect();
-            let verbatim = failure.verbatim.filter(|_| !changed);
-            Err(Unmade::Failed(Failure { message, verbatim, ..failure }))
-        }
+        Ok(output) => given(call, tool, output).await.map_err(Unmade::from),
+        Err(failure) => Err(came_to_nothing(call, tool, failure).await?.into()),
     }
 }
 
+/// What a tool has given, as its caller may have it.
+async fn given(call: &mut Call, tool: &Tool, mut output: Output) -> Result<Output, Error> {
+    if !guarding::reads_results(call) {
+        return Ok(output);
+    }
+    let mut parts = std::mem::take(&mut output.parts);
+    let own = parts.len();
+    // A server may say there what it does not say in words.
+    parts.extend(output.value.iter().map(|value| Part::text(value.to_string())));
+    // And its own words are what a client of its protocol reads.
+    if let Some(mut said) = tool.verbatim(&output.raw).filter(|_| !output.truncated) {
+        each_text(&mut said, &mut |text| {
+            let is_known = |part: &Part| part.as_text().is_some_and(|it| it.contains(&**text));
+            if !parts.iter().any(is_known) {
+                parts.push(Part::text(text.clone()));
+            }
+        });
+    }
+    let (mut parts, changed) = guarding::look_at_result(call, &tool.name, parts).await?;
+    parts.truncate(own);
+    if changed {
+        output.value = output.value.and_then(|_| value(&parts));
+        output.raw = Bytes::new();
+    }
+    Ok(Output { parts, ..output })
+}
+
+/// Why it has given nothing: that may say what the tool has said, or what it wants to know.
+async fn came_to_nothing(
+    call: &mut Call,
+    tool: &Tool,
+    mut failure: Failure,
+) -> Result<Failure, Error> {
+    let asked = match &failure.kind {
+        FailureKind::NeedsInput { message, schema } => json!([message, schema]),
+        _ => Value::Null,
+    };
+    let mut said = json!([failure.message, failure.verbatim, asked]);
+    if !look_at(call, &tool.name, &mut said).await? {
+        return Ok(failure);
+    }
+    let text = |value: &mut Value| value.take().as_str().unwrap_or_default().to_owned();
+    failure.message = text(&mut said[0]);
+    failure.verbatim = failure.verbatim.map(|_| Box::new(said[1].take()));
+    if let FailureKind::NeedsInput { message, schema } = &mut failure.kind {
+        *message = text(&mut said[2][0]);
+        **schema = said[2][1].take();
+    }
+    Ok(failure)
+}
+
 /// What is left of a result is read anew.
-fn value(parts: &[Part]) -> Option<serde_json::Value> {
+fn value(parts: &[Part]) -> Option<Value> {
     let text: String = parts.iter().filter_map(Part::as_text).collect();
     serde_json::from_str(&text).ok()
 }

@@ -48,6 +48,14 @@ pub(in crate::gateway) async fn look_at_arguments(
     })
 }
 
+/// Whether anything looks at what a tool has given.
+pub(in crate::gateway) fn reads_results(call: &Call) -> bool {
+    call.guarding.as_ref().is_some_and(|guarding| {
+        let names: Vec<&str> = guarding.names.iter().map(String::as_str).collect();
+        !call.house.guards.chain(&names, Stage::ToolResults).is_empty()
+    })
+}
+
 /// What a tool has given, as its caller may have it; and whether it is something else now.
 pub(in crate::gateway) async fn look_at_result(
     call: &mut Call,

@@ -15,6 +15,7 @@ use super::offer::{TRACEPARENT, Visit, said};
 use super::session::State;
 use crate::error::Error;
 use crate::gateway::Gateway;
+use crate::gateway::agents::Consultation;
 use crate::tool::mcp::Server;
 
 /// A kind of thing that is listed.
@@ -137,6 +138,7 @@ async fn theirs(server: &Server, kind: &Kind) -> Vec<Value> {
 
 /// Asks a server in the name of a client, and brings what each wants to know of the other.
 async fn relay(
+    asking: &mut Consultation,
     (visit, server): (&Visit, &Server),
     (method, mut params): (&str, Value),
     (context, state): (&RequestContext<RoleServer>, &State),
@@ -145,12 +147,14 @@ async fn relay(
     params["_meta"] = said(context, TRACEPARENT).map_or(json!({}), |it| json!({TRACEPARENT: it}));
     for _ in 0..MOST_ROUNDS {
         let (listener, asides) = listener(context, state.level(), None);
-        let asked = server.ask((method, params.clone()), Some(&listener));
+        let work = async |listener| server.ask((method, params.clone()), Some(&listener)).await;
+        let asked = asking.overhear(listener, work);
         let mut result = Box::pin(attend(asked, asides, context)).await?;
         if result["resultType"] != "input_required" || !is_old(context) {
             visit.names(server.name()).readdress(&mut result);
             return Ok(result);
         }
+        asking.look_at(&mut result).await.map_err(|error| kept(&error))?;
         let wants: InputRequiredResult = read(result)?;
         let resumed = answers(wants, context).await?;
         params["inputResponses"] = json!(resumed.responses);
@@ -168,9 +172,9 @@ pub(super) async fn consult(
 ) -> Result<Value, ErrorData> {
     let by = (&visit.caller, Arc::clone(&visit.house));
     let name = format!("{}.{method}", server.name());
-    let asking = gateway.consult(by, (&name, params)).await.map_err(|error| kept(&error))?;
+    let mut asking = gateway.consult(by, (&name, params)).await.map_err(|error| kept(&error))?;
     let asked = (method, asking.args.clone());
-    let said = relay((visit, server), asked, (context, state)).await;
+    let said = relay(&mut asking, (visit, server), asked, (context, state)).await;
     let heard = asking.heard(said.map_err(|error| json!(error))).await;
     match heard.map_err(|error| kept(&error))? {
         Ok(result) => Ok(result),

@@ -6,7 +6,7 @@ use super::rows::{self, COLUMNS, Whose, whole};
 use super::{Append, Appended, Begun, EventRow, NewEvent, NewRun, RunFilter, RunRow};
 use super::{approvals, blobs, deliveries, letters, sessions, signals};
 use crate::canon::{Owner, RunId, RunState};
-use crate::store::database::{Backend, Database, Fault, Row, Value, values};
+use crate::store::database::{Alone, Backend, Database, Fault, Row, Value, values};
 use crate::store::{Failure, Store, audit};
 
 /// The kind of event of which there is one for each call of a model.
@@ -82,6 +82,9 @@ impl Store {
 
 /// `None` where another owner has a run of this id.
 fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun>, Fault> {
+    if !run.told.is_empty() {
+        database.alone(Alone::Signal)?;
+    }
     let Some(position) = insert(database, run, now)? else { return known(database, run) };
     if let Some(session) = &run.session
         && !sessions::lead(database, (session, run), now)?
@@ -91,6 +94,9 @@ fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun
         return Ok(Some(Begun::Overtaken));
     }
     note(database, (position, 0), &run.events, now)?;
+    for (kind, data) in &run.told {
+        signals::tell(database, position, (kind, data, None), now)?;
+    }
     if run.state == RunState::Queued {
         database.notify(signals::CHANNEL)?;
     }

@@ -47,6 +47,8 @@ pub struct NewRun {
     pub state: RunState,
     /// The first events, from number 1 on.
     pub events: Vec<NewEvent>,
+    /// What it is told before it begins: kinds of signals, and their data.
+    pub told: Vec<(String, String)>,
     /// How long the lease holds, in milliseconds, where it begins to run at once.
     pub lease: u64,
 }

@@ -52,15 +52,30 @@ impl Store {
 
     /// What a run was told behind the signal `after` and has not taken in.
     pub async fn run_signals(&self, run: RunId, after: u64) -> Result<Vec<SignalRow>, Failure> {
-        let query = "SELECT number, kind, data, at FROM signals
-            WHERE run = (SELECT position FROM runs WHERE id = $1) AND number > $2 AND taken = 0
-            ORDER BY number";
+        self.signals(run, "number > $2 AND taken = 0", after).await
+    }
+
+    /// All that a run was ever told, whether it has taken it in or has ended before.
+    pub async fn all_signals(&self, run: RunId) -> Result<Vec<SignalRow>, Failure> {
+        self.signals(run, "number > $2", 0).await
+    }
+
+    async fn signals(
+        &self,
+        run: RunId,
+        which: &'static str,
+        after: u64,
+    ) -> Result<Vec<SignalRow>, Failure> {
+        let query = format!(
+            "SELECT number, kind, data, at FROM signals
+            WHERE run = (SELECT position FROM runs WHERE id = $1) AND {which} ORDER BY number"
+        );
         let signal = move |row: &Row<'_>| {
             let (number, at) = (rows::natural(row, 0)?, rows::natural(row, 3)?);
             Ok(SignalRow { number, run, kind: row.get(1)?, data: row.get(2)?, at })
         };
         let read = move |database: &mut Database| {
-            database.query(query, values![run.to_string(), whole(after)], signal)
+            database.query(&query, values![run.to_string(), whole(after)], signal)
         };
         self.read.run(read).await
     }

@@ -7,6 +7,8 @@ use rmcp::model::{
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::answer::as_value;
+
 /// Of what is said and not yet heard, how much is kept; more is lost.
 const MOST_ASIDES: usize = 256;
 
@@ -53,6 +55,52 @@ pub enum Logs {
     From(String),
 }
 
+// === impl Aside ===
+
+impl Aside {
+    pub fn is_told(&self) -> bool {
+        matches!(self, Self::Told(_))
+    }
+
+    /// What is said, as the protocol spells it.
+    pub fn said(&self) -> Value {
+        let mut whole = match self {
+            Self::Told(told) => as_value(told),
+            Self::Asks(request, _) => as_value(request),
+        };
+        whole["params"].take()
+    }
+
+    /// The same with this said. Nothing, where that is not what the protocol has.
+    pub fn reworded(self, said: Value) -> Option<Self> {
+        let with = |mut whole: Value| {
+            whole["params"] = said;
+            whole
+        };
+        match self {
+            Self::Told(told) => {
+                let told = serde_json::from_value(with(as_value(&told))).ok()?;
+                Some(Self::Told(Box::new(told)))
+            }
+            Self::Asks(request, answer) => {
+                if let Ok(request) = serde_json::from_value(with(as_value(&request))) {
+                    return Some(Self::Asks(Box::new(request), answer));
+                }
+                let message = "What guards have left of the question is none any more.";
+                Self::Asks(request, answer).withheld(message.to_owned());
+                None
+            }
+        }
+    }
+
+    /// Nobody hears it: whoever has asked is told why.
+    pub fn withheld(self, why: String) {
+        if let Self::Asks(_, answer) = self {
+            let _ = answer.send(Err(ErrorData::invalid_request(why, None)));
+        }
+    }
+}
+
 // === impl Listener ===
 
 impl Listener {
@@ -62,6 +110,24 @@ impl Listener {
     ) -> (Self, mpsc::Receiver<Aside>) {
         let (said, asides) = mpsc::channel(MOST_ASIDES);
         (Self { said, can, asks, logs, resumes }, asides)
+    }
+
+    /// Another one, who hears first what this one is to hear.
+    pub fn before(&self) -> (Self, mpsc::Receiver<Aside>) {
+        Self::new((self.can.clone(), self.asks, self.logs.clone()), self.resumes.clone())
+    }
+
+    /// Hears what was said, or is asked it.
+    pub async fn hear(&self, aside: Aside) {
+        match aside {
+            Aside::Told(told) => self.tell(*told),
+            Aside::Asks(request, answer) => {
+                if let Some(said) = self.ask(*request).await {
+                    // Who has asked may not wait any more.
+                    let _ = answer.send(said);
+                }
+            }
+        }
     }
 
     /// Who hears too slowly misses some.

@@ -14,6 +14,7 @@ mod news;
 mod pins;
 mod pool;
 mod shelf;
+mod wording;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +40,7 @@ use self::pins::{Pins, Seen};
 use self::pool::Pool;
 pub use self::shelf::Watch;
 use self::shelf::Watched;
+pub use self::wording::each_text;
 use super::toolbox::Kit;
 use super::{Definition, Health, PinStatus, Source, Tool};
 use crate::config::{self, McpTool, McpTransport};

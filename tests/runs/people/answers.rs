@@ -27,6 +27,11 @@ fn mind(request: &Request) -> Script {
         "properties": {"size": {"type": "integer", "minimum": 1}}});
     match (asked(request).as_str(), results(request).as_slice()) {
         ("size", []) => wants(&[("ask_user", json!({"question": "How big?", "schema": form}))]),
+        ("both", []) => {
+            let form = json!({"type": "object", "required": ["colour", "size"], "properties":
+                {"colour": {"type": "string"}, "size": {"type": "integer"}}});
+            wants(&[("ask_user", json!({"question": "Which?", "schema": form}))])
+        }
         ("broken", []) => {
             let form = json!({"type": "no such type"});
             wants(&[("ask_user", json!({"question": "How big?", "schema": form}))])
@@ -85,6 +90,56 @@ async fn what_a_call_lacks_must_be_what_its_tool_takes() {
     house.in_state(&path, "waiting_approval").await;
     let approval = house.pending().await;
     assert_eq!(approval["args"], json!({"to": "ann", "amount": 7}), "{approval:#}");
+}
+
+/// The last word of a chat, of a run that waits for its user.
+fn asks_still(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = answer.json();
+    assert_eq!(told["x_agent"]["status"], "waiting_input", "{told}");
+    assert_eq!(told["choices"][0]["finish_reason"], "stop");
+    told["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn who_answers_a_form_in_a_chat_is_asked_again_until_it_fits() {
+    let house = House::new(FORMS, mind).await;
+    let says = async |session: &'static str, text: &str| {
+        let body =
+            json!({"model": "agent/former", "messages": [{"role": "user", "content": text}]});
+        house.send(KEY, CHAT, &body, &[("x-switchpoint-session", session)]).await
+    };
+    assert_eq!(asks_still(&says("one", "size").await), "How big?");
+    for (wrong, why) in [("big", "/size"), ("0", "/size"), (r#"{"size":1,"more":2}"#, "more")] {
+        let again = asks_still(&says("one", wrong).await);
+        assert!(again.contains(why) && again.ends_with("How big?"), "{wrong}: {again}");
+    }
+    assert_eq!(house.model.requests().len(), 1, "its model has heard nothing");
+    // Of a form with one thing in it the answer is that thing.
+    let told = says("one", " 3 ").await.json();
+    assert!(told["choices"][0]["message"]["content"].as_str().unwrap().contains('3'), "{told}");
+    assert_eq!(told["x_agent"]["status"], "completed");
+    let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+    let journal = house.journal(&path).await;
+    let given: Vec<_> = journal.iter().filter(|(kind, _)| kind == "input.received").collect();
+    assert_eq!(given.len(), 1, "{given:?}");
+    assert_eq!(given[0].1["values"], json!({"size": 3}));
+
+    // What a call lacks is held against what its tool takes.
+    asks_still(&says("two", "pay").await);
+    assert!(asks_still(&says("two", "101").await).contains("/amount"));
+    let told = says("two", "7").await.json();
+    assert_eq!(told["x_agent"]["status"], "waiting_approval", "{told}");
+    assert_eq!(house.pending().await["args"], json!({"to": "ann", "amount": 7}));
+
+    // A form of several things says what they are, and may be left.
+    asks_still(&says("three", "both").await);
+    let again = asks_still(&says("three", "red, 3").await);
+    assert!(again.contains("`colour` (string), `size` (integer)"), "{again}");
+    let told = says("three", r#"{"colour": "red", "size": 3}"#).await.json();
+    assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+    asks_still(&says("four", "both").await);
+    assert_eq!(says("four", "null").await.json()["x_agent"]["status"], "completed");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ fn new_run(owner: &str, state: RunState) -> NewRun {
         labels: [("tier".to_owned(), "gold".to_owned())].into(),
         state,
         events: vec![event("run.created")],
+        told: Vec::new(),
         lease: LEASE,
     }
 }
