@@ -20,6 +20,8 @@ pub(super) struct Purse {
     bytes: u64,
     used: Mutex<Used>,
     parent: Option<Arc<Purse>>,
+    /// Of the whole tree: who looks what is left takes it before another one looks.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What is used or held.
@@ -54,7 +56,9 @@ impl Purse {
             (Some(own), Some(other)) => Some(own.min(other)),
             (own, other) => own.or(other),
         };
+        let turn = parent.as_ref().map(|parent| Arc::clone(&parent.turn)).unwrap_or_default();
         Arc::new(Self {
+            turn,
             usd: least(budget.usd, lower.usd),
             tokens: least(budget.tokens, lower.tokens),
             model_calls: budget.model_calls,
@@ -72,6 +76,7 @@ impl Purse {
         forecast: &Forecast,
         wanted: u64,
     ) -> Result<Held, StopReason> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let max_tokens = self.room(forecast, wanted)?;
         let usd = price(forecast.input_tokens, forecast.input_price)
             + price(max_tokens, forecast.output_price);
@@ -122,6 +127,7 @@ impl Purse {
 
     /// One call of a tool, if there is one left.
     pub(super) fn take_tool_call(&self) -> Result<(), StopReason> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut left = true;
         self.each(|purse| {
             let used = purse.used();
@@ -234,6 +240,23 @@ mod tests {
         // 1,000,000 less 100,000 for the question, at 2,000 a token.
         assert_eq!(held.max_tokens, 450);
         assert_eq!(root.reserve(&forecast(), 100).unwrap_err(), StopReason::Budget);
+    }
+
+    #[test]
+    fn branches_that_ask_at_the_same_time_never_hold_more_than_there_is() {
+        let root = purse(None, Some(2_000), None);
+        let holds = |child: Arc<Purse>| {
+            let held = (0..20).map(move |_| child.reserve(&forecast(), 150));
+            held.filter_map(Result::ok).collect::<Vec<Held>>()
+        };
+        let children: Vec<_> = (0..8).map(|_| purse(None, None, Some(Arc::clone(&root)))).collect();
+        let held: Vec<Held> = std::thread::scope(|scope| {
+            let branches = children.into_iter().map(|child| scope.spawn(move || holds(child)));
+            let branches: Vec<_> = branches.collect();
+            branches.into_iter().flat_map(|it| it.join().unwrap()).collect()
+        });
+        let tokens: u64 = held.iter().map(|held| held.tokens).sum();
+        assert_eq!((tokens, root.used().tokens), (2_000, 2_000));
     }
 
     #[test]

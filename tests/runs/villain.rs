@@ -185,7 +185,7 @@ async fn sixty_calls_at_once_stay_within_the_budget_and_each_is_answered() {
 
 #[tokio::test]
 async fn one_that_never_stops_is_stopped_and_has_a_last_word() {
-    let house = House::new("limits = { steps = 4 }", |request| {
+    let house = House::new("limits = { steps = 4, expected_steps = 2 }", |request| {
         let body: Value = serde_json::from_slice(&request.body).unwrap();
         let round = results(request).len();
         let args = format!(r#"{{"id":"own-{round}"}}"#);
@@ -208,6 +208,39 @@ async fn one_that_never_stops_is_stopped_and_has_a_last_word() {
     assert_eq!(answer["choices"][0]["message"]["content"], "At once.");
     assert_eq!(house.model.requests().len(), 4);
     assert_eq!(house.touched().len(), 3);
+    let metric = "switchpoint_agent_limit_hits_total";
+    for limit in ["limit=\"max_steps\"", "limit=\"expected_steps\""] {
+        assert!((house.gateway.metric(metric, &[limit]).await - 1.0).abs() < 0.1, "{limit}");
+    }
+    until("operators are told", || {
+        let lines = house.gateway.output();
+        lines.iter().any(|it| it.contains("WARN") && it.contains("a run has hit a limit"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_run_may_cost_bounds_each_answer_and_ends_it_before_it_costs_more() {
+    let rounds = std::sync::atomic::AtomicU32::new(0);
+    // Each turn uses four tokens of output, for two tenths of a cent.
+    let terms = "budget = { usd = 0.04 }\n\
+        [models.\"up/m\"]\nprice = { input = 0, output = 500 }";
+    let house = House::new(terms, move |_| {
+        let round = rounds.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        wants(&[("look", &format!(r#"{{"id":"own-{round}"}}"#))])
+    })
+    .await;
+    let answer = house.ask().await.json();
+    let told = &answer["x_agent"];
+    let stopped = (&told["status"], &told["stop_reason"]);
+    assert_eq!(stopped, (&json!("incomplete"), &json!("budget")), "{answer}");
+    let most = |request: &Request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        body["max_tokens"].as_u64().or_else(|| body["max_completion_tokens"].as_u64()).unwrap()
+    };
+    let most: Vec<u64> = house.model.requests().iter().map(most).collect();
+    assert_eq!(most, [80, 76, 72, 68, 64], "what is left, down to what is worth asking for");
+    assert!(told["cost_usd"].as_f64().unwrap() <= 0.04, "{answer}");
 }
 
 #[tokio::test]
