@@ -10,6 +10,7 @@ mod archive;
 mod ask;
 mod begin;
 mod budget;
+mod catalogue;
 mod children;
 mod close;
 mod context;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::act::{bare, refusal};
 use super::actor::{Actor, until};
+use super::catalogue::is_catalogue;
 use super::event::{CallError, Doer, Event, Requested, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::voice;
@@ -84,7 +85,11 @@ impl Actor {
             listener: None,
         };
         let clock = Instant::now();
-        let done = tool.call(&invocation).await;
+        let done = if is_catalogue(&tool) {
+            Ok(self.catalogue(&request.args).await)
+        } else {
+            tool.call(&invocation).await
+        };
         let seconds = Some(clock.elapsed().as_secs_f64());
         match done {
             Ok(output) => {

@@ -84,8 +84,8 @@ pub use telemetry::{LogFormat, Telemetry};
 pub use text::{Difference, Text};
 pub use tool::{
     Approval, BUILTINS, Breaker, BuiltinTool, ClientCredentials, GraphQlTool, HttpTool, McpTool,
-    McpTransport, OpenApiTool, Piece, Pin, Retry, SqlTemplate, SqlTool, TextTemplate, Tool,
-    ToolAuth, ToolCache, ToolKind, ToolLimits, Undo, UrlTemplate, Web,
+    McpTransport, OpenApiTool, Piece, Pin, Retry, SEARCH_TOOLS, SqlTemplate, SqlTool, TextTemplate,
+    Tool, ToolAuth, ToolCache, ToolKind, ToolLimits, Undo, UrlTemplate, Web,
 };
 pub use value::is_name;
 

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::stage::{OPERATOR, Stage, body, found, in_state, results, says, search, wants};
 use crate::support::client::{self, open, request};
 use crate::support::gateway::{ADMIN_KEY, KEY};
+use crate::support::replies::{DONE, finish, role, usage, word};
 use crate::support::upstream::Request;
-use crate::support::{PATIENCE, until};
+use crate::support::{Gate, PATIENCE, Script, until};
 
 const SMALL: &str = "sk-small-key";
 
@@ -72,7 +73,7 @@ fn payer(store: &Path, keys: &str) -> String {
     )
 }
 
-fn pays(request: &Request) -> crate::support::Script {
+fn pays(request: &Request) -> Script {
     if results(request) == 0 { wants(request, &[("pay", "{}")]) } else { says(request, "Paid.") }
 }
 
@@ -206,8 +207,8 @@ async fn a_call_that_was_let_pass_and_failed_is_tried_again_without_asking() {
         .replace("effect = \"once\"", "effect = \"idempotent\"\nretry = { attempts = 1 }");
     let tries = std::sync::atomic::AtomicU32::new(0);
     let tool = move |_: &Request| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-        0 => crate::support::Script::json(500, "{}"),
-        _ => crate::support::Script::json(200, r#"{"paid":true}"#),
+        0 => Script::json(500, "{}"),
+        _ => Script::json(200, r#"{"paid":true}"#),
     };
     let stage = Stage::new(&sections, pays, tool).await;
     let run = stage.begin("payer", "Pay.").await;
@@ -225,4 +226,80 @@ async fn a_call_that_was_let_pass_and_failed_is_tried_again_without_asking() {
     let keys: Vec<_> = keys.iter().map(|it| it.header("idempotency-key").unwrap()).collect();
     assert_eq!((keys.len(), keys[0]), (2, keys[1]), "the same call");
     assert_eq!(stage.get("/v1/agents/approvals?state=pending").await["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_run_that_is_called_off_before_its_turn_never_begins() {
+    let gate = Gate::shut();
+    let waits = gate.clone();
+    let mind = move |request: &Request| {
+        let script = Script::stream_head().chunks([role(), word("Wait.")]).gate(&waits);
+        assert_eq!(super::stage::texts(request).pop().unwrap(), "hold");
+        script.chunks([finish(), usage(), DONE.to_owned()]).end()
+    };
+    let sections = "[agent_engine]\nworkers = 1\n[agents.plain]\nroute = \"fast\"\n\
+        instructions = \"Answer.\"\n";
+    let stage = Stage::new(sections, mind, found).await;
+    let first = stage.begin("plain", "hold").await;
+    stage.model.asked(1).await;
+    let second = stage.begin("plain", "second").await;
+    stage.in_state(&second, "queued").await;
+    let cancelled = stage.post(&format!("{second}/cancel"), KEY, &json!({})).await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+    gate.open();
+    stage.in_state(&first, "completed").await;
+    stage.in_state(&second, "cancelled").await;
+    assert_eq!(stage.model.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn the_tools_of_an_agent_are_told_to_whoever_may_run_it_and_to_its_model() {
+    let sections = format!(
+        "{}[tools.pay]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"{{tools}}/pay\"\n\
+         version = \"3\"\ndescription = \"Pays somebody.\"\neffect = \"once\"\nrisk = \"high\"\n\
+         approval = {{}}\nlimits = {{ user = \"2/m\", run = 4 }}\n\
+         input = {{ type = \"object\" }}\noutput = {{ type = \"object\" }}\n\
+         [tools.others]\nkind = \"builtin\"\nname = \"search_tools\"\n\
+         [agents.payer]\nroute = \"fast\"\ninstructions = \"Pay.\"\n\
+         tools = [\"pay\", \"search\", \"others\"]\n\
+         [agents.reader]\nroute = \"fast\"\ninstructions = \"Read.\"\ntools = [\"search\"]\n",
+        search("description = \"Finds pages.\""),
+    );
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("others", "{}"), ("others", r#"{"query":"pay somebody"}"#)]),
+        _ => says(request, "I see."),
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let names = |list: &Value| -> Vec<String> {
+        let mut names: Vec<_> =
+            list.as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+        names.sort_by_key(ToString::to_string);
+        names.iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+    };
+    let listed = stage.get("/v1/tools?agent=payer").await["data"].clone();
+    assert_eq!(names(&listed), ["others", "pay", "search"]);
+    let pay = listed.as_array().unwrap().iter().find(|it| it["name"] == "pay").unwrap();
+    assert_eq!(
+        (&pay["kind"], &pay["version"], &pay["effect"]),
+        (&json!("http"), &json!("3"), &json!("once"))
+    );
+    assert_eq!((&pay["high_risk"], &pay["needs_approval"]), (&json!(true), &json!(true)));
+    assert_eq!(pay["limits"]["user"], json!([{"calls": 2, "seconds": 60}]), "{pay}");
+    assert_eq!((&pay["limits"]["run"], &pay["health"]["state"]), (&json!(4), &json!("available")));
+    let schemas = (&pay["input_schema"]["type"], &pay["output_schema"]["type"]);
+    assert_eq!(schemas, (&json!("object"), &json!("object")), "{pay}");
+    assert_eq!(names(&stage.get("/v1/tools?agent=reader").await["data"]), ["search"]);
+    let nobody = client::get(stage.gateway.address, "/v1/tools?agent=paier", KEY).await;
+    assert_eq!(nobody.status, 404, "{}", nobody.text());
+
+    stage.chat("payer", "What can you do?").await;
+    let asked = stage.model.requests().pop().unwrap();
+    let told: Vec<Value> = super::stage::messages(&asked)
+        .iter()
+        .filter(|it| it["role"] == "tool")
+        .map(|it| serde_json::from_str(it["content"].as_str().unwrap()).unwrap())
+        .collect();
+    assert_eq!(names(&told[0]["tools"]), ["others", "pay", "search"], "the same, {told:?}");
+    assert_eq!(names(&told[1]["tools"]), ["pay"], "{told:?}");
+    assert_eq!(told[1]["tools"][0]["input_schema"]["type"], "object");
 }

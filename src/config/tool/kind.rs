@@ -15,7 +15,10 @@ use crate::config::store::{StoreUrl, url as store_url};
 use crate::config::value;
 
 /// What the gateway can do itself.
-pub const BUILTINS: &[&str] = &["ask_user", "calculator", "convert", "datetime", "fetch", "format"];
+pub const BUILTINS: &[&str] =
+    &["ask_user", "calculator", "convert", "datetime", "fetch", "format", SEARCH_TOOLS];
+/// The one of them that tells a model what else its agent has.
+pub const SEARCH_TOOLS: &str = "search_tools";
 pub(in crate::config) const TEMPLATE_KEYS: &[&str] = &["sql", "description", "params"];
 
 const WEB: &[&str] = &["headers", "auth", "proxy", "ca", "allow_private"];

@@ -18,7 +18,7 @@ mod web;
 
 pub use kind::{
     BUILTINS, BuiltinTool, GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool, Pin,
-    SqlTemplate, SqlTool, ToolKind,
+    SEARCH_TOOLS, SqlTemplate, SqlTool, ToolKind,
 };
 pub(super) use web::AUTH_KEYS;
 pub use web::{ClientCredentials, Piece, TextTemplate, ToolAuth, UrlTemplate, Web};

@@ -1,12 +1,13 @@
 //! The agents that there are: their definitions, their versions, and whether they begin new runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::agent;
+use crate::agent::definition::Definition;
 use crate::config::{self, Agent};
 use crate::error::{Error, Kind};
 use crate::store::runs::LabelRow;
@@ -162,13 +163,28 @@ pub(super) fn demand(door: &Door, asked: &Asked) -> Result<(), Error> {
 
 /// An agent that this caller may call; nobody learns whether there is another one.
 fn find(door: &Door, asked: &Asked) -> Result<Arc<Agent>, Error> {
+    named(door, asked, &asked.id)
+}
+
+fn named(door: &Door, asked: &Asked, name: &str) -> Result<Arc<Agent>, Error> {
     let house = door.gateway.snapshot();
     let known = names(door, asked);
-    let agent = house.config.agents.get(&asked.id).filter(|_| known.contains(&asked.id));
+    let agent = house.config.agents.get(name).filter(|_| known.iter().any(|it| it == name));
     agent.cloned().ok_or_else(|| {
-        let hint = crate::config::suggestion(&asked.id, known.iter().map(String::as_str));
-        Error::new(Kind::AgentNotFound, format!("There is no agent `{}`{hint}.", asked.id))
+        let hint = crate::config::suggestion(name, known.iter().map(String::as_str));
+        Error::new(Kind::AgentNotFound, format!("There is no agent `{name}`{hint}."))
     })
+}
+
+/// The names of the tools that the models of an agent are shown.
+pub(super) fn tools(door: &Door, asked: &Asked, name: &str) -> Result<BTreeSet<String>, Error> {
+    let agent = named(door, asked, name)?;
+    let house = door.gateway.snapshot();
+    let known = (&house.config, &*house.toolbox);
+    let definition = Definition::resolve(known, name, &agent.version);
+    let definition = definition.map_err(|why| Error::new(Kind::Conflict, why))?;
+    let tools = definition.member(name).into_iter().flat_map(|member| &member.tools);
+    Ok(tools.map(|tool| tool.name.clone()).collect())
 }
 
 async fn paused(door: &Door) -> Result<Vec<String>, Error> {

@@ -6,17 +6,22 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Answer, Asked, Door, told, views};
+use super::{Answer, Asked, Door, registry, told, views};
 use crate::canon::RunId;
 use crate::config::Pace;
 use crate::error::{Error, Kind};
 use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
-    asked.query(&[])?;
+    asked.query(&["agent"])?;
     let house = door.gateway.snapshot();
+    let of = match asked.field("agent") {
+        Some(agent) => Some(registry::tools(&door, &asked, agent)?),
+        None => None,
+    };
     let known = house.toolbox.all();
-    let seen = known.iter().filter(|tool| may_see(&asked, tool));
+    let is_wanted = |tool: &Tool| of.as_ref().is_none_or(|names| names.contains(&*tool.name));
+    let seen = known.iter().filter(|tool| may_see(&asked, tool) && is_wanted(tool));
     let shown: Vec<Value> = seen.map(|tool| view(tool, &house.toolbox.health(tool))).collect();
     std::future::ready(told(&views::page(&shown, None))).await
 }
@@ -120,6 +125,7 @@ fn view(tool: &Tool, health: &Health) -> Value {
         "needs_approval": tool.needs_approval(),
         "limits": limits(tool),
         "input_schema": tool.input,
+        "output_schema": tool.terms.output,
         "health": health,
     })
 }

@@ -29,6 +29,8 @@ enum Does {
     Work(Work),
     /// Asks the one for whom it runs.
     Ask,
+    /// Tells what an agent has, which only its runs know.
+    Search,
     Fetch,
 }
 
@@ -73,7 +75,22 @@ const ROWS: &[Row] = &[
         schema: question,
         does: Does::Ask,
     },
+    Row {
+        name: config::SEARCH_TOOLS,
+        description: "Tells which tools there are, and how each is called: those that fit a \
+                      query, or all of them.",
+        schema: search,
+        does: Does::Search,
+    },
 ];
+
+fn search() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {"query": {"type": "string", "maxLength": 2000}},
+    })
+}
 
 fn question() -> Value {
     json!({
@@ -95,6 +112,7 @@ fn question() -> Value {
 pub(super) enum Builtin {
     Pure(Work),
     Question,
+    Search,
     Fetch(Box<Fetch>),
 }
 
@@ -109,6 +127,7 @@ pub(super) fn make(
     let runner = match row.does {
         Does::Work(work) => Builtin::Pure(work),
         Does::Ask => Builtin::Question,
+        Does::Search => Builtin::Search,
         Does::Fetch => Builtin::Fetch(Box::new(Fetch::new(client, tool, terms))),
     };
     Ok((runner, row.description, (row.schema)()))
@@ -119,6 +138,7 @@ impl Runner for Builtin {
         match self {
             Self::Pure(work) => Box::pin(std::future::ready(calculate(*work, call))),
             Self::Question => Box::pin(std::future::ready(ask(call))),
+            Self::Search => Box::pin(std::future::ready(Err(homeless()))),
             Self::Fetch(fetch) => Box::pin(fetch.run(call)),
         }
     }
@@ -143,6 +163,12 @@ fn ask(call: &Invocation) -> Result<Answer, Failure> {
     });
     let schema = Box::new(call.args.get("schema").cloned().unwrap_or(free));
     Err(Failure::new(FailureKind::NeedsInput { message: message.clone(), schema }, message))
+}
+
+/// Whoever calls it without a run is told.
+fn homeless() -> Failure {
+    let message = "only the runs of an agent know which tools it has: see `GET /v1/tools?agent=`";
+    Failure::new(FailureKind::Soft, message).sent(Sent::Answered)
 }
 
 /// The text of an argument that the schema asks for.
