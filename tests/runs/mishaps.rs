@@ -87,6 +87,13 @@ async fn a_call_that_came_to_nothing_is_a_letter_until_it_is_done_or_put_away() 
     assert_eq!((&letter["payload"]["tool"], &letter["state"]), (&json!("send"), &json!("open")));
     assert!(letter["error"].as_str().unwrap().contains("500"), "{letter}");
     let path = |word: &str| format!("/v1/agents/dlq/{}/{word}", letter["id"].as_str().unwrap());
+    // Operators see how many there are.
+    let deadline = Instant::now() + PATIENCE;
+    let depth = ("switchpoint_agent_dlq_depth", ["kind=\"tool\""]);
+    while house.gateway.metric(depth.0, &depth.1).await < 2.0 {
+        assert!(Instant::now() < deadline, "it is never shown");
+        tokio::task::yield_now().await;
+    }
     // It is nobody else's.
     assert_eq!(house.get_as(BOB, "/v1/agents/dlq").await["data"], json!([]));
     assert_eq!(house.send(BOB, &path("retry"), &json!({})).await.status, 404);

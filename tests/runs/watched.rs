@@ -544,4 +544,7 @@ async fn what_agents_use_is_summed_as_the_ledger_has_it() {
     assert_eq!(ann["data"].as_array().unwrap().len(), 2);
     let odd = house.send(KEY, (Method::GET, "/v1/agents/usage?group_by=agnet"), &Value::Null).await;
     assert!(odd.status == 400 && odd.text().contains("did you mean"), "{}", odd.text());
+    let series = client::get(house.gateway.admin, "/metrics", "").await;
+    let is_label = |user: &str| series.text().contains(&format!("\"{user}\""));
+    assert!(series.text().contains("\"plain\"") && !is_label("ann") && !is_label("bob"));
 }
