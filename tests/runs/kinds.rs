@@ -5,6 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::stage::{Stage, body, found, results, says, texts, wants};
 use crate::support::client::{CHAT, open, request};
 use crate::support::gateway::{KEY, provider, route};
 use crate::support::upstream::Request;
@@ -163,4 +164,39 @@ async fn a_run_cannot_change_a_database_that_it_may_only_read() {
     let told = house.told("sales__pieces", &json!({"sku": ["A"]})).await;
     assert!(told.contains("sku"), "{told}");
     assert_eq!(house.rows(), 2);
+}
+
+#[tokio::test]
+async fn a_document_handed_in_is_shown_to_the_model_and_holds_for_its_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = "https://schemas.example/place.json";
+    let document = json!({"$id": address, "type": "object", "required": ["city"],
+        "properties": {"city": {"type": "string", "minLength": 3}}});
+    std::fs::write(folder.path().join("place.json"), document.to_string()).unwrap();
+    let sections = format!(
+        "[schemas]\ndir = \"{}\"\n[tools.weather]\nkind = \"http\"\nmethod = \"POST\"\n\
+         url = \"{{tools}}/weather\"\neffect = \"read\"\n[tools.weather.input]\n\
+         type = \"object\"\nproperties = {{ place = {{ \"$ref\" = \"{address}\" }} }}\n\
+         required = [\"place\"]\n\
+         [agents.guide]\nroute = \"fast\"\ninstructions = \"Guide.\"\ntools = [\"weather\"]\n",
+        folder.path().display(),
+    );
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("weather", r#"{"place":{"city":"X"}}"#)]),
+        1 => wants(request, &[("weather", r#"{"place":{"city":"Bern"}}"#)]),
+        _ => says(request, "It is fine."),
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let answer = stage.chat("guide", "How is it?").await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "It is fine.", "{answer}");
+    let requests = stage.model.requests();
+    let shown = body(&requests[0])["tools"][0]["function"]["parameters"].clone();
+    let inside = |it: &Value| it["properties"]["city"]["minLength"] == 3;
+    let held = shown["$defs"].as_object().is_some_and(|known| known.values().any(inside));
+    assert!(held || inside(&shown["properties"]["place"]), "all that it refers to: {shown}");
+    let told = texts(&requests[1]).pop().unwrap();
+    assert!(told.contains("/place/city"), "{told}");
+    let asked = stage.tools.requests();
+    assert_eq!(asked.len(), 1, "what the document forbids never reaches the tool");
+    assert_eq!(body(&asked[0]), json!({"place": {"city": "Bern"}}));
 }
