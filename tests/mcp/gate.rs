@@ -180,7 +180,9 @@ async fn what_is_read_goes_by_limits_and_guards_and_leaves_a_record() {
 const WORDS: &str = "[guards.words]\nkind = \"pattern\"\nwords = [\"hidden\", \"processing\", \"name\"]\n\
     stage = [\"tool_results\"]\naction = \"mask\"\n\n[guards.secret]\nkind = \"pattern\"\n\
     words = [\"password\", \"is it about\"]\nstage = [\"tool_results\"]\naction = \"block\"\n\n\
-    [keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\"]\ntools = [\"*\"]\n\n";
+    [guards.given]\nkind = \"pattern\"\nwords = [\"lovelace\"]\nstage = [\"tool_args\"]\naction = \"mask\"\n\n\
+    [guards.nobody]\nkind = \"pattern\"\nwords = [\"mallory\"]\nstage = [\"tool_args\"]\naction = \"block\"\n\n\
+    [keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\", \"given\", \"nobody\"]\ntools = [\"*\"]\n\n";
 
 /// Calls a tool, answers what it asks with this, and gives all that was heard.
 async fn heard(session: &Session, (name, args): (&str, Value), said: Value) -> Vec<Value> {
@@ -247,6 +249,20 @@ async fn what_a_server_asks_and_logs_meanwhile_passes_the_guards_of_its_results(
     let prompt = json!({"name": "kb__test_input_required_result_prompt"});
     let refused = session.ask("prompts/get", prompt).await;
     assert_eq!(refused["error"]["data"]["error"]["type"], "guard_blocked", "{refused}");
+    // What is answered is given to a tool like any arguments.
+    let by = |name: &str| json!({"name": name, "username": name, "email": "a@b.c"});
+    let person = "old__test_elicitation";
+    let both =
+        [(tool, json!({}), "Hello, "), (person, json!({"message": "Who?"}), "action=accept")];
+    for (called, args, known) in both {
+        let masked = heard(&session, (called, args.clone()), by("Lovelace")).await;
+        let told = masked.last().unwrap().to_string();
+        assert!(told.contains(known) && !told.contains("Lovelace"), "{masked:?}");
+        let refused = heard(&session, (called, args), by("Mallory")).await;
+        let told = refused.last().unwrap().to_string();
+        assert_eq!(questions(&refused).len(), 1, "{refused:?}");
+        assert!(!told.contains(known) && told.contains("guard"), "{refused:?}");
+    }
     // And who has no guards hears all of it.
     let free = Session::open(&gateway).await;
     let asked = heard(&free, (tool, json!({})), said()).await;

@@ -88,6 +88,11 @@ impl Consultation {
         look_at(&mut self.call, &self.name, said).await.map(|_| ())
     }
 
+    /// What a server is answered, as it may have it.
+    pub async fn answered(&self, said: Value) -> Result<Value, Error> {
+        guarding::look_at_answer(&self.call, &self.name, said).await
+    }
+
     /// Asks the server for a listener, who hears and is asked meanwhile what guards let pass.
     pub async fn overhear<T>(
         &mut self,

@@ -1,8 +1,9 @@
-//! What a tool or its server says, while it works and at the end, past the guards of the call.
+//! What a tool or its server says, while it works and at the end, past the guards of the call; and
+//! what it is answered.
 
 use std::pin::pin;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
 use crate::canon::Part;
@@ -35,14 +36,31 @@ pub(super) async fn look_at(call: &mut Call, name: &str, said: &mut Value) -> Re
     Ok(true)
 }
 
+/// Has what the listener brings along as answers be what guards of arguments leave of it.
+pub(super) async fn look_at_resumed(
+    call: &Call,
+    name: &str,
+    listener: &mut Listener,
+) -> Result<(), Error> {
+    let resumed = listener.resumes.as_mut();
+    let Some(responses) = resumed.and_then(|resumed| resumed.responses.as_mut()) else {
+        return Ok(());
+    };
+    let seen = guarding::look_at_answer(call, name, json!(responses)).await?;
+    let misshapen = "What a guard has left of the answers is none any more.";
+    *responses =
+        serde_json::from_value(seen).map_err(|_| Error::new(Kind::GuardBlocked, misshapen))?;
+    Ok(())
+}
+
 /// Does some work of a tool's for a listener, who hears meanwhile what guards let pass, and is
-/// asked that.
+/// asked that; and what it answers passes them too.
 pub(super) async fn overhear<T>(
     (call, name): (&mut Call, &str),
     listener: Listener,
     work: impl AsyncFnOnce(Listener) -> T,
 ) -> T {
-    if !guarding::reads_results(call) {
+    if call.guarding.is_none() {
         return work(listener).await;
     }
     let (inner, mut asides) = listener.before();
@@ -57,7 +75,7 @@ pub(super) async fn overhear<T>(
         // The work rests meanwhile, so that it never ends in the middle of a look.
         let Some(aside) = seen((&mut *call, name), aside).await else { continue };
         tokio::select! {
-            () = listener.hear(aside) => {}
+            () = bring((call, name), aside, &listener) => {}
             done = &mut work => break done,
         }
     };
@@ -69,9 +87,18 @@ pub(super) async fn overhear<T>(
 async fn rest((call, name): (&mut Call, &str), asides: &mut Receiver<Aside>, listener: &Listener) {
     while let Ok(aside) = asides.try_recv() {
         if let (true, Some(aside)) = (aside.is_told(), seen((&mut *call, name), aside).await) {
-            listener.hear(aside).await;
+            bring((call, name), aside, listener).await;
         }
     }
+}
+
+/// Has the listener hear what was said, or answer it in words that the server may have.
+async fn bring((call, name): (&Call, &str), aside: Aside, listener: &Listener) {
+    let look = async |said| {
+        let seen = guarding::look_at_answer(call, name, said).await;
+        seen.map_err(|error| error.message.into_owned())
+    };
+    listener.hear(aside, look).await;
 }
 
 /// The same in the words that guards leave; nothing, where they let nothing pass.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::overheard::{look_at, overhear};
+use super::overheard::{look_at, look_at_resumed, overhear};
 use crate::access::Caller;
 use crate::canon::{Effect, Outcome, Part, Surface};
 use crate::config::Role;
@@ -60,6 +60,12 @@ async fn make(
     tool.check(&invocation.args)?;
     let args = std::mem::take(&mut invocation.args);
     invocation.args = guarding::look_at_arguments(call, &tool.name, args).await?;
+    if let Some(answer) = invocation.answer.take() {
+        invocation.answer = Some(guarding::look_at_answer(call, &tool.name, answer).await?);
+    }
+    if let Some(listener) = &mut invocation.listener {
+        look_at_resumed(call, &tool.name, listener).await?;
+    }
     till::hold_request(call).await?;
     if tool.effect != Effect::Read {
         note(call, tool).await;

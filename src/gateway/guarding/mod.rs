@@ -24,7 +24,7 @@ pub(super) use self::after::After;
 pub(super) use self::late::{Late, beside};
 pub(super) use self::notes::Said;
 pub(super) use self::surfaces::refuse_objects;
-pub(super) use self::tools::{look_at_arguments, look_at_result, reads_results};
+pub(super) use self::tools::{look_at_answer, look_at_arguments, look_at_result, reads_results};
 pub(super) use self::whole::look_at;
 use super::arrival::Question;
 use super::call::Call;

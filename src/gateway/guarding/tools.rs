@@ -21,10 +21,18 @@ pub(in crate::gateway) async fn look_at_arguments(
     }
     let mut guarding = Box::<Guarding>::default();
     let added = guarding.add(call, &[]);
-    let guards = !guarding.tool_args.is_empty();
     call.guarding = Some(guarding);
     added?;
-    if !guards {
+    look_at_answer(call, tool, args).await
+}
+
+/// The same for what the tool has asked for meanwhile.
+pub(in crate::gateway) async fn look_at_answer(
+    call: &Call,
+    tool: &str,
+    args: Value,
+) -> Result<Value, Error> {
+    if call.guarding.as_ref().is_none_or(|guarding| guarding.tool_args.is_empty()) {
         return Ok(args);
     }
     let wanted = ToolCall {
@@ -44,7 +52,10 @@ pub(in crate::gateway) async fn look_at_arguments(
     });
     let text = texts.next().unwrap_or_default();
     serde_json::from_str(&text).map_err(|_| {
-        Error::new(Kind::GuardBlocked, "What a guard has left of the arguments is no JSON.")
+        Error::new(
+            Kind::GuardBlocked,
+            "What a guard has left of what the tool is given is no JSON.",
+        )
     })
 }
 

@@ -157,7 +157,8 @@ async fn relay(
         asking.look_at(&mut result).await.map_err(|error| kept(&error))?;
         let wants: InputRequiredResult = read(result)?;
         let resumed = answers(wants, context).await?;
-        params["inputResponses"] = json!(resumed.responses);
+        let said = asking.answered(json!(resumed.responses)).await;
+        params["inputResponses"] = said.map_err(|error| kept(&error))?;
         params["requestState"] = json!(resumed.state);
     }
     Err(ErrorData::internal_error("the server wanted to be asked again too often", None))

@@ -117,15 +117,19 @@ impl Listener {
         Self::new((self.can.clone(), self.asks, self.logs.clone()), self.resumes.clone())
     }
 
-    /// Hears what was said, or is asked it.
-    pub async fn hear(&self, aside: Aside) {
+    /// Hears what was said, or is asked it; who has asked gets what `look` leaves of the answer, or
+    /// is told why it gets none.
+    pub async fn hear(&self, aside: Aside, look: impl AsyncFnOnce(Value) -> Result<Value, String>) {
         match aside {
             Aside::Told(told) => self.tell(*told),
             Aside::Asks(request, answer) => {
-                if let Some(said) = self.ask(*request).await {
-                    // Who has asked may not wait any more.
-                    let _ = answer.send(said);
-                }
+                let said = match self.ask(*request).await {
+                    Some(Ok(said)) => looked_at(said, look).await,
+                    Some(Err(error)) => Err(error),
+                    None => return,
+                };
+                // Who has asked may not wait any more.
+                let _ = answer.send(said);
             }
         }
     }
@@ -144,6 +148,20 @@ impl Listener {
         self.said.send(Aside::Asks(Box::new(request), answer)).await.ok()?;
         answered.await.ok()
     }
+}
+
+async fn looked_at(
+    said: ClientResult,
+    look: impl AsyncFnOnce(Value) -> Result<Value, String>,
+) -> Result<ClientResult, ErrorData> {
+    let whole = as_value(&said);
+    let refused = |why: String| ErrorData::invalid_request(why, None);
+    let seen = look(whole.clone()).await.map_err(refused)?;
+    if seen == whole {
+        return Ok(said);
+    }
+    let misshapen = |_| refused("What guards have left of the answer is none any more.".to_owned());
+    serde_json::from_value(seen).map_err(misshapen)
 }
 
 // === impl Logs ===
