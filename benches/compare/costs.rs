@@ -3,26 +3,27 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use crate::{
     process::Running,
     report::{Table, show},
-    servers,
+    servers::{self, OPENAI, Setting},
     subjects::{self, Measurement, Subject},
     traffic::{Case, FAST, LONG, SMALL},
 };
 
 /// The key's limits and budget, and its team's budget, none of which is ever reached.
 const LIMITS: &str = "limits = { requests = \"100M/h\", concurrency = 1000 }\n";
-const BUDGETS: &str = "team = \"search\"\n\
+pub(crate) const BUDGETS: &str = "team = \"search\"\n\
     limits = { requests = \"100M/h\", tokens = \"1000000M/h\", concurrency = 1000 }\n\
     budget = [{ tokens = 900_000_000_000, window = \"1d\" }]\n\
     [teams.search]\nbudget = [{ usd = 900_000.0, window = \"30d\" }]\n\
     [models.\"bench/bench-small\"]\nprice = { input = 0.15, output = 0.60 }\n\
     [models.\"bench/bench-fast\"]\nprice = { input = 0.15, output = 0.60 }\n";
-const CACHE: &str = "[cache]\nmode = \"on\"\nsampled = true\n";
+pub(crate) const CACHE: &str = "[cache]\nmode = \"on\"\nsampled = true\n";
 const TERMS: [(&str, &str); 4] = [
     ("authentication only", ""),
     ("limits", LIMITS),
@@ -76,9 +77,8 @@ async fn start(
     program: &Path,
     (name, terms): (&str, &str),
 ) -> std::io::Result<Subject> {
-    let provider = format!("kind = \"openai-compatible\"\nbase_url = \"http://{upstream}/v1\"");
-    let parts = ("sqlite:bench.db", provider.as_str(), terms);
-    servers::start_gateway_with(name, program, parts).await
+    let setting = Setting { store: "sqlite:bench.db", provider: OPENAI, terms };
+    servers::start_by(name, Command::new(program), &setting.before(upstream)).await
 }
 
 fn print_rows(table: &Table, subjects: &[Subject], case: &Case, measured: &[Vec<Measurement>]) {

@@ -143,7 +143,7 @@ impl Fleet {
     }
 
     /// Asks so many times over each connection.
-    async fn repeat(self, requests: usize) -> io::Result<Outcome> {
+    pub(crate) async fn repeat(self, requests: usize) -> io::Result<Outcome> {
         let started = Instant::now();
         let mut tasks = JoinSet::new();
         for mut connection in self.connections {

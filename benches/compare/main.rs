@@ -13,6 +13,7 @@ mod costs;
 mod floor;
 mod layouts;
 mod load;
+mod order;
 mod process;
 mod reply;
 mod report;
@@ -77,6 +78,8 @@ enum Command {
     Load(load::Options),
     /// Compares the cost of a call with limits, with budgets and with its answer remembered.
     Costs(costs::Options),
+    /// Writes down in which order the linker is to put the gateway's functions.
+    Order(order::Options),
     /// Compares the floor's three runtime layouts.
     Layouts {
         #[arg(long, default_value_t = 5)]
@@ -94,6 +97,7 @@ fn main() {
         Some(Command::Upstream) => block_on(upstream::serve()),
         Some(Command::Load(options)) => block_on(load::command(options)),
         Some(Command::Costs(options)) => block_on(costs::run(options)),
+        Some(Command::Order(options)) => block_on(order::run(options)),
         Some(Command::Layouts { rounds, seconds }) => block_on(layouts::run(rounds, seconds)),
         None => block_on(compare::run(arguments.compare)),
     }

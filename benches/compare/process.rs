@@ -52,6 +52,12 @@ impl Running {
         self.child.id()
     }
 
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        Command::new("kill").arg(self.id().to_string()).status()?;
+        self.child.wait().map(|_| ())
+    }
+
     pub(crate) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }

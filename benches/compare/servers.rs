@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     io,
     net::{Ipv4Addr, TcpListener},
-    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -17,41 +16,45 @@ use tokio::{
 
 use crate::{process::Running, subjects::Subject, traffic::MODELS};
 
+/// A provider that speaks OpenAI's API, and one that speaks Anthropic's, so that every call is
+/// translated. Their upstream is to be put in.
+pub(crate) const OPENAI: &str = "kind = \"openai-compatible\"\nbase_url = \"http://{upstream}/v1\"";
+pub(crate) const ANTHROPIC: &str = "kind = \"anthropic\"\nbase_url = \"http://{upstream}\"";
+
+/// What gateways differ in.
+pub(crate) struct Setting<'a> {
+    pub(crate) store: &'a str,
+    pub(crate) provider: &'a str,
+    /// The rest of the `[keys.bench]` table, and whatever tables follow it.
+    pub(crate) terms: &'a str,
+}
+
 /// The gateway as this run built it; an error says why it did not come up.
 pub(crate) async fn start_gateway(upstream: &str) -> io::Result<Subject> {
-    let provider = format!("kind = \"openai-compatible\"\nbase_url = \"http://{upstream}/v1\"");
-    start_gateway_to("gateway", &provider).await
+    start_gateway_to("gateway", OPENAI, upstream).await
 }
 
-/// The same before a provider that speaks Anthropic's API, so that every call is translated.
+/// The same with another dialect behind it.
 pub(crate) async fn start_translating(upstream: &str) -> io::Result<Subject> {
-    let provider = format!("kind = \"anthropic\"\nbase_url = \"http://{upstream}\"");
-    start_gateway_to("translating", &provider).await
+    start_gateway_to("translating", ANTHROPIC, upstream).await
 }
 
-async fn start_gateway_to(name: &str, provider: &str) -> io::Result<Subject> {
-    let program = env!("CARGO_BIN_EXE_switchpoint");
-    start_gateway_with(name, program.as_ref(), ("memory:", provider, "")).await
+async fn start_gateway_to(name: &str, provider: &str, upstream: &str) -> io::Result<Subject> {
+    let setting = Setting { store: "memory:", provider, terms: "" };
+    let program = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+    start_by(name, program, &setting.before(upstream)).await
 }
 
-/// The gateway of this program, with this store and provider, and with `terms`: the rest of the
-/// `[keys.bench]` table, and whatever tables follow it.
-pub(crate) async fn start_gateway_with(
-    name: &str,
-    program: &Path,
-    (store, provider, terms): (&str, &str, &str),
-) -> io::Result<Subject> {
-    let (port, admin_port) = (free_port()?, free_port()?);
-    let routes = MODELS
-        .map(|(model, _)| format!("[routes.{model}]\ntargets = [\"bench/{model}\"]\n"))
-        .concat();
-    let configuration = format!(
-        r#"[server]
-listen = "127.0.0.1:{port}"
-[admin]
-listen = "127.0.0.1:{admin_port}"
-key = "admin-bench-key"
-[store]
+impl Setting<'_> {
+    /// The configuration but for the doors.
+    pub(crate) fn before(&self, upstream: &str) -> String {
+        let Self { store, provider, terms } = self;
+        let provider = provider.replace("{upstream}", upstream);
+        let routes = MODELS
+            .map(|(model, _)| format!("[routes.{model}]\ntargets = [\"bench/{model}\"]\n"))
+            .concat();
+        format!(
+            r#"[store]
 url = "{store}"
 [providers.bench]
 {provider}
@@ -59,11 +62,28 @@ api_keys = ["bench-upstream-key"]
 {routes}[keys.bench]
 secret = "sk-bench"
 {terms}"#
+        )
+    }
+}
+
+/// The gateway by a command that starts it when `serve` and the rest is added.
+pub(crate) async fn start_by(
+    name: &str,
+    mut command: Command,
+    configuration: &str,
+) -> io::Result<Subject> {
+    let (port, admin_port) = (free_port()?, free_port()?);
+    let doors = format!(
+        r#"[server]
+listen = "127.0.0.1:{port}"
+[admin]
+listen = "127.0.0.1:{admin_port}"
+key = "admin-bench-key"
+"#
     );
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("switchpoint.toml");
-    fs::write(&file, configuration)?;
-    let mut command = Command::new(program);
+    fs::write(&file, doors + configuration)?;
     command.arg("serve").arg("--config").arg(file).current_dir(folder.path());
     start(name, command, folder, port).await
 }
@@ -121,7 +141,8 @@ async fn start(
 ) -> io::Result<Subject> {
     command.stdin(Stdio::null()).stdout(File::create(folder.path().join("stdout.log"))?);
     let mut running = Running::start(&mut command)?.keeping(folder);
-    for _ in 0..100 {
+    // Under valgrind it takes its time.
+    for _ in 0..600 {
         if is_healthy(port).await.unwrap_or(false) {
             return Ok(Subject::started(name, running, &format!("http://127.0.0.1:{port}/v1")));
         }

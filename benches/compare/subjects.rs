@@ -17,7 +17,7 @@ pub(crate) struct Subject {
     /// Without it, CPU and memory are not known.
     process: Option<u32>,
     /// Ends a process that this run started.
-    _running: Option<Running>,
+    running: Option<Running>,
 }
 
 /// One window's figures; times in microseconds.
@@ -59,7 +59,7 @@ impl Subject {
 
     /// A subject that this run did not start.
     pub(crate) fn elsewhere(name: &str, url: &str, process: Option<u32>) -> Self {
-        Self { name: name.to_owned(), target: Target::parse(url), process, _running: None }
+        Self { name: name.to_owned(), target: Target::parse(url), process, running: None }
     }
 
     pub(crate) fn started(name: &str, running: Running, url: &str) -> Self {
@@ -67,8 +67,13 @@ impl Subject {
             name: name.to_owned(),
             target: Target::parse(url),
             process: Some(running.id()),
-            _running: Some(running),
+            running: Some(running),
         }
+    }
+
+    /// Ends it as a supervisor would, and waits for that.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        self.running.take().map_or(Ok(()), Running::end)
     }
 
     pub(crate) async fn saturate(&self, case: &Case, time: Duration) -> io::Result<Measurement> {
