@@ -28,7 +28,7 @@ use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report};
 use crate::store::hex;
-use crate::store::runs::{Begun as Stored, Decision, NewRun, RunRow};
+use crate::store::runs::{Begun as Stored, NewRun, RunRow};
 use crate::store::{Draft, ObjectKind};
 
 /// How often it is looked whether somebody else is done.
@@ -49,6 +49,9 @@ impl Staff {
             && !self.makes_way(&row, (&commission, &words)).await?
         {
             return self.go_on(row, (&owner, &commission), words).await;
+        }
+        if words.only_decides {
+            return Err(self.decided_before(&owner, &words).await?);
         }
         let before = self.before(&owner, &commission).await?;
         Box::pin(self.begin((owner, commission), (words, before))).await
@@ -91,7 +94,9 @@ impl Staff {
                 found = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
             }
         }
-        Ok(found.filter(|row| row.state.is_waiting()))
+        let is_open =
+            |row: &RunRow| row.state.is_waiting() || (words.only_decides && !row.state.is_over());
+        Ok(found.filter(is_open))
     }
 
     /// Tells a waiting run what its client says, and follows it.
@@ -107,27 +112,7 @@ impl Staff {
             Some(Written::Unfit(again)) => return self.asks_again(&row, &again).await,
             answer => answer,
         };
-        let mut told = false;
-        for (approval, approved, comment) in &words.approvals {
-            let signal = json!({
-                "approval": approval, "approved": approved, "comment": comment, "by": by,
-            });
-            let known = store.approval(approval).await.map_err(away)?;
-            let Some(known) = known.filter(|known| known.run == row.id || known.owner == *owner)
-            else {
-                let message = format!("There is no approval `{approval}`.");
-                return Err(Error::new(Kind::NotFound, message));
-            };
-            super::control::may_decide(&commission.caller, &known)?;
-            let decision = Decision {
-                approved: *approved,
-                by: by.clone(),
-                comment: comment.clone(),
-                signal: signal.to_string(),
-            };
-            store.decide(approval, decision).await.map_err(away)?;
-            told = true;
-        }
+        let mut told = self.decides(&row, (owner, commission), &words).await?;
         if !words.results.is_empty() {
             let data = json!({"results": words.results, "by": by}).to_string();
             told |= store.signal_run(row.id, "client_results", data, None).await.map_err(away)?;

@@ -15,6 +15,7 @@ mod children;
 mod close;
 mod context;
 mod control;
+mod decisions;
 pub mod definition;
 pub mod event;
 mod gauges;

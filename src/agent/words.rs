@@ -14,6 +14,8 @@ pub(super) struct Words {
     pub(super) approvals: Vec<(String, bool, Option<String>)>,
     /// The last thing that its user says.
     pub(super) last: String,
+    /// It ends in decisions, and nothing is said behind them.
+    pub(super) only_decides: bool,
 }
 
 impl Words {
@@ -24,6 +26,7 @@ impl Words {
             results: Vec::new(),
             approvals: Vec::new(),
             last: String::new(),
+            only_decides: false,
         };
         for message in &request.messages {
             words.take(message);
@@ -40,6 +43,10 @@ impl Words {
             words.all.iter().rev().take_while(|it| it.role == Role::User).cloned().collect();
         words.fresh.reverse();
         words.last = words.fresh.last().map(Message::text).unwrap_or_default();
+        let last = request.messages.last().and_then(|message| message.parts.last());
+        words.only_decides = last.is_some_and(
+            |part| matches!(&part.content, Content::Foreign(it) if approval(&it.value).is_some()),
+        );
         words
     }
 

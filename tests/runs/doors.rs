@@ -303,6 +303,15 @@ async fn a_response_asks_for_approval_and_the_next_one_gives_it() {
     assert!(output.iter().any(|item| item["type"] == "mcp_call"), "{second:#}");
     assert!(second.to_string().contains("It is in Bonn."), "{second:#}");
     assert_eq!(house.tools.requests().len(), 1);
+    // Said once more it is no decision, and no question either.
+    let asked = house.model.requests().len();
+    let again = house.ask(RESPONSES, &[], &next).await;
+    assert_eq!((again.status, &again.json()["error"]["code"]), (409, &json!("already_decided")));
+    let mut other = next.clone();
+    other["input"][0]["approval_request_id"] = json!("apr_never_asked");
+    let other = house.ask(RESPONSES, &[], &other).await;
+    assert_eq!(other.status, 404, "{}", other.text());
+    assert_eq!((house.model.requests().len(), house.tools.requests().len()), (asked, 1));
 }
 
 #[tokio::test]
