@@ -6,6 +6,7 @@ use super::event::Ceiling;
 use crate::canon::{StopReason, Usage};
 use crate::config::AgentBudget;
 use crate::gateway::agents::Forecast;
+use crate::store::runs::Totals;
 
 /// Below so many tokens an answer is not worth asking for.
 const LEAST_OUTPUT: u64 = 64;
@@ -42,6 +43,16 @@ pub(super) struct Held {
     usd: u64,
     tokens: u64,
     pub(super) max_tokens: u64,
+}
+
+impl Used {
+    pub(super) fn add(&mut self, totals: &Totals) {
+        self.usd += totals.cost;
+        self.tokens += totals.tokens_in + totals.tokens_out;
+        self.model_calls += totals.steps;
+        self.tool_calls += totals.tool_calls;
+        self.bytes += totals.bytes;
+    }
 }
 
 impl Purse {
@@ -128,13 +139,17 @@ impl Purse {
     /// One call of a tool, if there is one left.
     pub(super) fn take_tool_call(&self) -> Result<(), StopReason> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut left = true;
+        let (mut calls_left, mut bytes_left) = (true, true);
         self.each(|purse| {
             let used = purse.used();
-            left &= used.tool_calls < purse.tool_calls && used.bytes < purse.bytes;
+            calls_left &= used.tool_calls < purse.tool_calls;
+            bytes_left &= used.bytes < purse.bytes;
         });
-        if !left {
+        if !calls_left {
             return Err(StopReason::MaxToolCalls);
+        }
+        if !bytes_left {
+            return Err(StopReason::Budget);
         }
         self.each(|purse| purse.change(|used| used.tool_calls += 1));
         Ok(())

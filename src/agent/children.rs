@@ -267,7 +267,7 @@ impl Staff {
     ) -> Result<Option<Actor>, Halt> {
         let failed = |failure: Failure| Halt::Store(failure.to_string());
         match self.gateway.store().run(None, id).await.map_err(failed)? {
-            Some(row) => self.child_of(parent, row).await.map(Some),
+            Some(row) => self.child_of(parent, row, Used::default()).await.map(Some),
             None => Ok(None),
         }
     }
@@ -283,13 +283,19 @@ impl Staff {
         let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
             return Ok(None);
         };
-        self.child_of(parent, row).await.map(Some)
+        let used = self.used_before(&row).await;
+        self.child_of(parent, row, used).await.map(Some)
     }
 
-    async fn child_of(self: &Arc<Self>, parent: &Actor, row: RunRow) -> Result<Actor, Halt> {
+    /// Those above have counted what it has used, when they used it or as they were loaded.
+    async fn child_of(
+        self: &Arc<Self>,
+        parent: &Actor,
+        row: RunRow,
+        used: Used,
+    ) -> Result<Actor, Halt> {
         let Loaded { run, last_at } = self.load(&row).await?;
         let who = (&row, parent.caller.clone());
-        let used = Used::default();
         let above = Some(Arc::clone(&parent.purse));
         self.actor((run, last_at), who, (used, above), None).await
     }

@@ -231,6 +231,7 @@ fn totals(before: Totals, events: &[Event]) -> Totals {
         match event {
             Event::Asked(asking) => totals.steps = totals.steps.max(asking.call),
             Event::Requested(_) => totals.tool_calls += 1,
+            Event::Done { bytes, .. } => totals.bytes += bytes,
             Event::Answered { usage, cost, .. }
             | Event::AskFailed { usage, cost, .. }
             | Event::Compacted { usage, cost, .. }

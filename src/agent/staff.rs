@@ -1,7 +1,7 @@
 //! Who works at which run in this process, and for how long: leases, places, and the look for runs
 //! that nobody works at.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -408,17 +408,20 @@ impl Staff {
         journal.end(vec![ended], beside).await
     }
 
-    /// What the whole tree has used so far.
-    async fn used_before(&self, row: &RunRow) -> Used {
-        let filter = RunFilter { root: Some(row.root), ..RunFilter::default() };
-        let rows = self.gateway.store().runs(filter, TREE).await.unwrap_or_default();
-        rows.iter().fold(Used::default(), |mut used, row| {
-            used.usd += row.totals.cost;
-            used.tokens += row.totals.tokens_in + row.totals.tokens_out;
-            used.model_calls += row.totals.steps;
-            used.tool_calls += row.totals.tool_calls;
-            used
-        })
+    /// What a run and all below it have used so far.
+    pub(super) async fn used_before(&self, top: &RunRow) -> Used {
+        let filter = RunFilter { root: Some(top.root), ..RunFilter::default() };
+        let mut rows = self.gateway.store().runs(filter, TREE).await.unwrap_or_default();
+        // A run is older than those that it began.
+        rows.reverse();
+        let (mut tree, mut used) = (HashSet::new(), Used::default());
+        for row in rows {
+            if row.id == top.id || row.parent.is_some_and(|parent| tree.contains(&parent)) {
+                tree.insert(row.id);
+                used.add(&row.totals);
+            }
+        }
+        used
     }
 
     async fn caller(&self, created: &Created) -> Result<Caller, Error> {

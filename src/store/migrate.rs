@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
         sqlite: include_str!("migrations/0011_calls_with_attempts.sql"),
         postgres: Some(include_str!("migrations/0011_calls_with_attempts.postgres.sql")),
     },
+    Step { sqlite: include_str!("migrations/0012_bytes_of_runs.sql"), postgres: None },
 ];
 
 /// In this order.

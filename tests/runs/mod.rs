@@ -3,6 +3,7 @@
 
 mod api;
 mod broker;
+mod budgets;
 mod doors;
 mod example;
 mod kill;
@@ -19,6 +20,7 @@ mod surfaces;
 mod terminal;
 mod traced;
 mod turns;
+mod unknown;
 mod versions;
 mod villain;
 mod watched;

@@ -292,6 +292,7 @@ impl Run {
             tokens_in: self.usage.input_total(),
             tokens_out: self.usage.output,
             cost: self.cost,
+            bytes: self.bytes,
         }
     }
 
@@ -330,8 +331,12 @@ impl Run {
         [lower, wished].into_iter().flatten().fold(own, u32::min)
     }
 
-    /// The text of its last answer, or of the last that said anything.
+    /// The text of its last answer, or of the last that said anything. What is not what the schema
+    /// demands is no answer.
     pub fn answer(&self) -> Vec<Part> {
+        if self.reason == Some(StopReason::InvalidOutput) {
+            return Vec::new();
+        }
         let own = self.transcript.iter().skip(self.earlier).rev();
         let said = |message: &&Message| {
             message.role == crate::canon::Role::Assistant

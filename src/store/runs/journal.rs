@@ -150,7 +150,7 @@ fn known(database: &mut Database, run: &NewRun) -> Result<Option<Begun>, Fault> 
     let Some((key, request)) = &run.idempotency else { return Ok(None) };
     let query =
         format!("SELECT {COLUMNS}, request FROM runs WHERE owner = $1 AND idempotency = $2");
-    let read = |row: &Row<'_>| Ok((rows::run(row)?, row.get::<Option<String>>(25)?));
+    let read = |row: &Row<'_>| Ok((rows::run(row)?, row.get::<Option<String>>(26)?));
     let found = database.first(&query, values![run.owner.as_str(), key], read)?;
     Ok(found.map(|(row, other)| {
         let is_same = other.as_ref() == Some(request);
@@ -163,18 +163,22 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
     // First, for it tells whether anything may be written, and keeps others from taking the run.
     let update = "UPDATE runs SET last_seq = $4, state = $5, reason = $6, wake_at = $7,
             finished_at = $8, steps = $9, tool_calls = $10, tokens_in = $11, tokens_out = $12,
-            cost = $13, lease_until = CASE WHEN $5 = 'running' THEN lease_until ELSE 0 END
+            cost = $13, bytes = $14, lease_until = CASE WHEN $5 = 'running' THEN lease_until ELSE 0 END
         WHERE id = $1 AND epoch = $2 AND last_seq = $3 AND lease_until > 0
         RETURNING position, owner, agent";
     let Append { run, epoch, after, events, state, reason, totals, wake_at, .. } = append;
     let last = whole(after.saturating_add(events.len() as u64));
     let is_over = state.is_over();
     let wake_at = wake_at.filter(|_| !is_over).map(whole);
-    let mut written = Vec::with_capacity(13);
+    let mut written = Vec::with_capacity(14);
     written.extend_from_slice(values![run.to_string(), whole(*epoch), whole(*after), last]);
     written.extend_from_slice(values![state.name(), reason, wake_at, is_over.then_some(now)]);
     written.extend_from_slice(values![totals.steps, totals.tool_calls, whole(totals.tokens_in)]);
-    written.extend_from_slice(values![whole(totals.tokens_out), whole(totals.cost)]);
+    written.extend_from_slice(values![
+        whole(totals.tokens_out),
+        whole(totals.cost),
+        whole(totals.bytes)
+    ]);
     let whose =
         |row: &Row<'_>| Ok(Whose { run: row.get(0)?, owner: row.get(1)?, agent: row.get(2)? });
     let Some(whose) = database.first(update, &written, whose)? else {

@@ -122,6 +122,8 @@ pub struct Totals {
     pub tokens_out: u64,
     /// Nano-dollars.
     pub cost: u64,
+    /// Of what tools have given.
+    pub bytes: u64,
 }
 
 /// What one step adds to a run, all or nothing.

@@ -7,7 +7,7 @@ use crate::store::database::{Database, Fault, Row, values};
 /// Of a run, as `run` reads them.
 pub(super) const COLUMNS: &str = r#"id, root, parent, agent, version, definition, owner, key,
     "user", session, trigger, labels, state, reason, steps, tool_calls, tokens_in, tokens_out, cost,
-    created_at, started_at, finished_at, last_seq, epoch, takeovers"#;
+    created_at, started_at, finished_at, last_seq, epoch, takeovers, bytes"#;
 
 /// Whose is what belongs to a run.
 pub(super) struct Whose {
@@ -41,6 +41,7 @@ pub(super) fn run(row: &Row<'_>) -> Result<RunRow, Fault> {
             tokens_in: natural(row, 16)?,
             tokens_out: natural(row, 17)?,
             cost: natural(row, 18)?,
+            bytes: natural(row, 25)?,
         },
         created_at: natural(row, 19)?,
         started_at: maybe(row, 20)?,

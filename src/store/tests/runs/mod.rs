@@ -285,7 +285,7 @@ async fn who_waits_or_is_over_gives_the_lease_back(bench: Bench) {
     assert_eq!((row.state, row.epoch, row.takeovers), (RunState::Running, 2, 0));
     assert_eq!(bench.store.claim_run(run, LEASE).await.unwrap(), None, "it is held");
     bench.pass(5);
-    let totals = Totals { steps: 3, tool_calls: 4, tokens_in: 5, tokens_out: 6, cost: 7 };
+    let totals = Totals { steps: 3, tool_calls: 4, tokens_in: 5, tokens_out: 6, cost: 7, bytes: 8 };
     let reason = Some("max_steps".to_owned());
     let end = Append { state: RunState::Incomplete, reason, totals, ..append(run, 2, 2) };
     bench.done(Append { wake_at: Some(2000), ..end }).await;

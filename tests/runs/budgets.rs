@@ -1,0 +1,48 @@
+//! What runs may use holds for all of them, however often they wait and are taken up again.
+
+use http::{HeaderValue, Method};
+use serde_json::{Value, json};
+
+use super::broker::{House, agent, tool};
+use super::stage::in_state;
+use crate::support::Script;
+use crate::support::client::{open, request};
+use crate::support::gateway::KEY;
+
+/// A result of so many bytes, and a little more.
+fn result(length: usize) -> Script {
+    Script::json(200, &json!({"text": "a".repeat(length)}).to_string())
+}
+
+async fn approve(house: &House, run: &Value) {
+    let approval = run["pending"]["approvals"][0]["id"].as_str().unwrap();
+    let path = format!("/v1/agents/approvals/{approval}");
+    let body = json!({"decision": "approve"}).to_string();
+    let mut asked = request(Method::POST, &path, KEY, body.into());
+    asked.headers_mut().insert("if-match", HeaderValue::from_static("*"));
+    let decided = open(house.gateway.address, asked).await.whole().await;
+    assert_eq!(decided.status, 200, "{}", decided.text());
+}
+
+#[tokio::test]
+async fn what_results_a_run_has_taken_in_is_known_after_it_has_waited() {
+    let sections = format!(
+        "{}{}{}",
+        tool("look", "read", ""),
+        tool("pay", "once", "approval = { when = \"true\" }"),
+        agent("a", &["look", "pay"], "budget = { bytes = \"1KiB\" }"),
+    );
+    let house = House::new(&sections, |request| {
+        result(if request.path.contains("/look") { 900 } else { 200 })
+    })
+    .await;
+    let calls = json!([["look", {}], ["pay", {}], ["look", {"id": "more"}]]);
+    let body = json!({"input": calls.to_string()});
+    let begun = house.send(KEY, "/v1/agents/a/runs", &body).await;
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    let run = in_state(&house.gateway, &path, "waiting_approval").await;
+    approve(&house, &run).await;
+    let run = in_state(&house.gateway, &path, "incomplete").await;
+    assert_eq!(run["stop_reason"], "budget", "{run:#}");
+    assert_eq!((house.asked("/look").len(), house.asked("/pay").len()), (1, 1));
+}

@@ -1,0 +1,76 @@
+//! What becomes of a call of which nobody knows whether it happened: its server is gone before it
+//! has answered.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::broker::{House, agent, tool};
+use super::stage::in_state;
+use crate::support::Script;
+use crate::support::gateway::KEY;
+
+/// The first call of `send` is not answered; asked what became of it, `sent` answers with `found`.
+async fn house(found: u16, terms: &str) -> House {
+    let sections = format!(
+        "{}{}{}",
+        tool("send", "once", "probe = \"sent\""),
+        tool("sent", "read", "retry = { attempts = 1 }"),
+        agent("a", &["send"], terms),
+    );
+    let sends = AtomicUsize::new(0);
+    House::new(&sections, move |request| {
+        if request.path.contains("/sent") {
+            return Script::json(found, r#"{"known":"it was sent"}"#);
+        }
+        match sends.fetch_add(1, Ordering::SeqCst) {
+            0 => Script::default().close(),
+            _ => Script::json(200, r#"{"sent":"now"}"#),
+        }
+    })
+    .await
+}
+
+fn calls() -> Value {
+    json!([["send", {"id": "m1"}]])
+}
+
+#[tokio::test]
+async fn a_tool_that_can_tell_what_became_of_a_call_is_asked_first() {
+    let house = house(200, "").await;
+    let run = house.run("a", &calls()).await;
+    assert_eq!(run["state"], "completed", "{run:#}");
+    assert_eq!((house.asked("/send").len(), house.asked("/sent").len()), (1, 1));
+    assert!(house.shown()[0].contains("it was sent"), "{:?}", house.shown());
+}
+
+#[tokio::test]
+async fn a_call_that_never_arrived_is_made_by_the_same_key() {
+    let house = house(404, "").await;
+    let run = house.run("a", &calls()).await;
+    assert_eq!(run["state"], "completed", "{run:#}");
+    let sent = house.asked("/send");
+    let keys: Vec<_> = sent.iter().map(|it| it.header("idempotency-key").unwrap()).collect();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert_eq!(keys[0], keys[1]);
+    assert!(house.shown()[0].contains("now"), "{:?}", house.shown());
+}
+
+#[tokio::test]
+async fn where_that_tool_does_not_know_a_person_is_asked() {
+    let house = house(500, "").await;
+    let body = json!({"input": calls().to_string()});
+    let begun = house.send(KEY, "/v1/agents/a/runs", &body).await;
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    in_state(&house.gateway, &path, "waiting_human").await;
+    assert_eq!((house.asked("/send").len(), house.asked("/sent").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_agent_whose_model_is_told_asks_nobody() {
+    let house = house(200, "on_unknown_outcome = \"tell_model\"").await;
+    let run = house.run("a", &calls()).await;
+    assert_eq!(run["state"], "completed", "{run:#}");
+    assert_eq!((house.asked("/send").len(), house.asked("/sent").len()), (1, 0));
+    assert!(house.shown()[0].contains("unknown_outcome"), "{:?}", house.shown());
+}
