@@ -208,12 +208,22 @@ async fn an_answer_that_breaks_its_schema_is_asked_for_twice_more_and_never_give
     assert_eq!(mended["choices"][0]["message"]["content"], r#"{"verdict":"good"}"#, "{mended}");
     assert_eq!(stage.model.requests().len(), 3);
     assert_eq!(body(&stage.model.requests()[0])["response_format"]["type"], "json_schema");
-    let refused = stage.chat_in("judge", "never", &[]).await;
-    assert_eq!(stage.model.requests().len(), 6);
-    assert!(refused.status >= 500, "{}", refused.text());
-    assert!(!refused.text().contains("It is good"), "{}", refused.text());
+    for again in [false, true] {
+        let headers = [("idempotency-key", "judged")];
+        let refused = stage.chat_in("judge", "never", &headers).await;
+        assert_eq!(stage.model.requests().len(), 6);
+        assert!(refused.status >= 500, "{again}: {}", refused.text());
+        let text = refused.text();
+        assert!(!text.contains("It is good") && !text.contains(r#"\"verdict\":7"#), "{text}");
+    }
     let runs = stage.get("/v1/agents/runs?agent=judge&limit=1").await;
     assert_eq!(runs["data"][0]["stop_reason"], "invalid_output", "{runs}");
+    let path = format!("/v1/agents/runs/{}", runs["data"][0]["id"].as_str().unwrap());
+    assert_eq!(
+        stage.get(&path).await["result"]["text"],
+        Value::Null,
+        "what it said is in its steps"
+    );
     // A stream holds back what may have to be mended.
     let asked = json!({"model": "agent/judge", "stream": true,
         "messages": [{"role": "user", "content": "mends"}]});

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
 use crate::agent::event::{Asking, Event, PLAN, Requested};
-use crate::canon::{Content, Part, Role};
+use crate::canon::{Content, Part, Role, StopReason};
 use crate::store::runs::EventRow;
 
 /// The journal of a run, as far as it was read.
@@ -97,7 +97,10 @@ impl Story {
                 self.set(place, [("reason", json!(reason.name()))]);
             }
             Event::Ended { state, reason, message, degraded, at } => {
-                let reason = reason.map(crate::canon::StopReason::name);
+                if reason == Some(StopReason::InvalidOutput) {
+                    self.answer = None;
+                }
+                let reason = reason.map(StopReason::name);
                 self.end = Some(json!({"state": state.name(), "stop_reason": reason,
                     "message": message, "degraded": degraded, "at": time(at)}));
                 (self.escalated, self.inputs) = (None, BTreeMap::new());
