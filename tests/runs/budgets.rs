@@ -46,3 +46,51 @@ async fn what_results_a_run_has_taken_in_is_known_after_it_has_waited() {
     assert_eq!(run["stop_reason"], "budget", "{run:#}");
     assert_eq!((house.asked("/look").len(), house.asked("/pay").len()), (1, 1));
 }
+
+/// What `boss` has done by others, each piece as `mind` reads it.
+fn pieces(pieces: &[Value]) -> Value {
+    pieces.iter().map(|piece| json!(["delegate_a", {"input": piece.to_string()}])).collect()
+}
+
+#[tokio::test]
+async fn what_a_delegate_may_use_is_no_more_after_it_has_waited() {
+    let sections = format!(
+        "{}{}{}{}",
+        tool("look", "read", ""),
+        tool("pay", "once", "approval = { when = \"true\" }"),
+        agent("a", &["look", "pay"], "budget = { bytes = \"1KiB\" }"),
+        agent("boss", &[], "delegates = [\"a\"]"),
+    );
+    let house = House::new(&sections, |request| {
+        result(if request.path.contains("/look") { 900 } else { 200 })
+    })
+    .await;
+    let work = json!([["look", {}], ["pay", {}], ["look", {"id": "more"}]]);
+    let body = json!({"input": pieces(&[work]).to_string()});
+    let begun = house.send(KEY, "/v1/agents/boss/runs", &body).await;
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    let run = in_state(&house.gateway, &path, "waiting_child").await;
+    approve(&house, &run).await;
+    let run = in_state(&house.gateway, &path, "completed").await;
+    let root = run["id"].as_str().unwrap();
+    let tree = house.get(&format!("/v1/agents/runs?root={root}")).await;
+    let child = tree["data"].as_array().unwrap().iter().find(|it| it["agent"] == "a").unwrap();
+    assert_eq!(child["stop_reason"], "budget", "{child:#}");
+    assert_eq!((house.asked("/look").len(), house.asked("/pay").len()), (1, 1));
+}
+
+#[tokio::test]
+async fn all_that_a_run_has_others_do_is_within_its_own_budget() {
+    let sections = format!(
+        "{}{}{}",
+        tool("look", "read", ""),
+        agent("a", &["look"], ""),
+        agent("boss", &[], "delegates = [\"a\"]\nbudget = { tool_calls = 3 }"),
+    );
+    let house = House::new(&sections, |_| result(1)).await;
+    let work = |name: &str| json!([["look", {"id": name}], ["look", {"id": "last"}]]);
+    let run = house.run("boss", &pieces(&[work("one"), work("two")])).await;
+    assert!(run["finished_at"].is_string(), "{run:#}");
+    let looks = house.asked("/look").len();
+    assert!((1..=3).contains(&looks), "{looks} of 3");
+}
