@@ -250,3 +250,59 @@ pub(super) fn usual_approval() -> Approval {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::Effect;
+
+    fn refund() -> ToolDefinition {
+        ToolDefinition {
+            name: "refund".to_owned(),
+            alias: "refund".to_owned(),
+            version: "1".to_owned(),
+            description: "Pays back.".to_owned(),
+            effect: Effect::Once,
+            input: json!({"type": "object", "properties": {"id": {}, "cents": {}}}),
+            high_risk: true,
+            untrusted: false,
+            repeatable: false,
+            asks_user: false,
+            approval: None,
+            probe: None,
+            undo: None,
+            most: None,
+        }
+    }
+
+    #[test]
+    fn an_approval_is_of_one_call_of_one_tool_in_whatever_order_it_is_written() {
+        let args = json!({"id": "1", "how": {"cents": 5, "to": ["ann", "bob"]}});
+        let hash = approval_hash(&refund(), &args);
+        let turned = json!({"how": {"to": ["ann", "bob"], "cents": 5.0}, "id": "1"});
+        assert_eq!(approval_hash(&refund(), &turned), hash);
+        let input = json!({"properties": {"cents": {}, "id": {}}, "type": "object"});
+        assert_eq!(approval_hash(&ToolDefinition { input, ..refund() }, &args), hash);
+
+        let input = json!({"type": "object", "properties": {"id": {}, "cents": {}, "to": {}}});
+        for other in [
+            ToolDefinition { name: "refunds".to_owned(), ..refund() },
+            ToolDefinition { version: "2".to_owned(), ..refund() },
+            ToolDefinition { input, ..refund() },
+            // What one ends with, the other begins with.
+            ToolDefinition { name: "refund1".to_owned(), version: String::new(), ..refund() },
+        ] {
+            assert_ne!(approval_hash(&other, &args), hash, "{other:?}");
+        }
+        for other in [
+            json!({"id": "2", "how": {"cents": 5, "to": ["ann", "bob"]}}),
+            json!({"id": 1, "how": {"cents": 5, "to": ["ann", "bob"]}}),
+            json!({"id": "1", "how": {"cents": 6, "to": ["ann", "bob"]}}),
+            json!({"id": "1", "how": {"cents": 5, "to": ["bob", "ann"]}}),
+            json!({"id": "1", "how": {"cents": 5, "to": ["ann", "bob"]}, "more": null}),
+            json!({"id": "1"}),
+        ] {
+            assert_ne!(approval_hash(&refund(), &other), hash, "{other}");
+        }
+    }
+}

@@ -160,10 +160,14 @@ impl Actor {
             return self.nobody_knows(request).await;
         }
         let attempts = failure.attempts;
-        let exhausted = matches!(
-            failure.kind,
-            FailureKind::Timeout | FailureKind::Unreachable | FailureKind::Status(500..)
-        );
+        let exhausted = match failure.kind {
+            FailureKind::Timeout | FailureKind::Unreachable | FailureKind::Status(500..) => true,
+            // By its server, not by our own limits.
+            FailureKind::RateLimited => failure.sent == Sent::Refused,
+            // Given up between attempts: a call that was never tried is no letter.
+            FailureKind::Unavailable => attempts > 0,
+            _ => false,
+        };
         let letter = exhausted.then(|| letter(request, "tool", &failure.message, attempts));
         self.failed(request, (refusal(&failure), attempts), letter).await
     }

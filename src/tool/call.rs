@@ -122,6 +122,8 @@ impl Tool {
         let result = self.timed(call).await;
         match &result {
             Ok(_) => pass.worked(),
+            // Its connection rests: nobody was asked.
+            Err(failure) if failure.kind == FailureKind::Unavailable => *made -= 1,
             Err(failure) if is_down(failure) => pass.failed(),
             // It is there, and refuses this call.
             Err(failure) if failure.sent != Sent::Never => pass.worked(),

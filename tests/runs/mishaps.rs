@@ -126,6 +126,32 @@ async fn a_call_that_came_to_nothing_is_a_letter_until_it_is_done_or_put_away() 
 }
 
 #[tokio::test]
+async fn a_call_is_a_letter_when_its_server_never_has_time_or_is_given_up_between_attempts() {
+    let sections = format!(
+        "{}{}{}",
+        tool("busy", "idempotent", QUICK),
+        tool("ill", "idempotent", &format!("{QUICK}\nbreaker = {{ failures = 2 }}")),
+        agent("a", &["busy", "ill"], ""),
+    );
+    let house = House::new(&sections, |request| {
+        Script::json(if request.path.ends_with("/busy") { 429 } else { 500 }, "{}")
+    })
+    .await;
+    // The last one is not even tried.
+    let calls = json!([["busy", {}], ["ill", {"id": "1"}], ["ill", {"id": "2"}]]);
+    let run = house.run("a", &calls).await;
+    assert_eq!(run["state"], "completed", "{run}");
+    assert_eq!((house.asked("/busy").len(), house.asked("/ill").len()), (3, 2));
+    let letters = house.get("/v1/agents/dlq").await["data"].as_array().unwrap().clone();
+    let told = |it: &Value| {
+        format!("{} {} {}", it["payload"]["tool"], it["payload"]["args"], it["attempts"])
+    };
+    let mut told: Vec<String> = letters.iter().map(told).collect();
+    told.sort_unstable();
+    assert_eq!(told, [r#""busy" {} 3"#, r#""ill" {"id":"1"} 2"#]);
+}
+
+#[tokio::test]
 async fn a_token_that_was_refused_is_fetched_once_more_and_then_the_model_is_told() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

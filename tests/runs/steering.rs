@@ -1,10 +1,14 @@
 //! What people and programs do to runs from outside, each as its user would: they are followed over
 //! bad lines, answered, held, played again, gone on with from the middle, and judged.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::api::{House, LEAD, OPERATOR, types};
+use crate::support::PATIENCE;
 use crate::support::client::{open, request};
 use crate::support::gateway::KEY;
 
@@ -139,6 +143,40 @@ async fn a_run_that_is_paused_does_nothing_until_it_is_resumed() {
     assert_eq!(resumed.status, 200, "{}", resumed.text());
     house.in_state(&path, "completed").await;
     assert_eq!(house.tools.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_let_pass_while_a_run_is_paused_is_done_once_when_it_is_resumed() {
+    let house = House::new().await;
+    let path = house.begin("buyer", "pay").await;
+    let run = house.in_state(&path, "waiting_approval").await;
+    let approval = run["pending"]["approvals"][0]["id"].clone();
+    let paused = house.post(&format!("{path}/pause"), Value::Null).await;
+    assert_eq!(paused.status, 200, "{}", paused.text());
+    house.in_state(&path, "paused").await;
+    let door = format!("/v1/agents/approvals/{}", approval.as_str().unwrap());
+    let yes = json!({"decision": "approve"});
+    let decided = house.send_with(LEAD, (Method::POST, &door), &yes, &[("if-match", "*")]).await;
+    assert_eq!(decided.status, 200, "{}", decided.text());
+    let of_kind = async |kind: &str| -> Vec<Value> {
+        let rows = house.journal(&path).await.into_iter();
+        rows.filter(|row| row["type"] == kind).map(|row| row["data"]["approval"].clone()).collect()
+    };
+    // It has heard of it.
+    let deadline = Instant::now() + PATIENCE;
+    while of_kind("tool.approved").await.is_empty() {
+        assert!(Instant::now() < deadline, "it never hears of it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    house.in_state(&path, "paused").await;
+    assert!(house.tools.requests().is_empty(), "nothing is done while it is paused");
+    let resumed = house.post(&format!("{path}/resume"), Value::Null).await;
+    assert_eq!(resumed.status, 200, "{}", resumed.text());
+    house.in_state(&path, "completed").await;
+    assert_eq!(house.tools.requests().len(), 1);
+    for kind in ["tool.approval_requested", "tool.approved"] {
+        assert_eq!(of_kind(kind).await, [approval.clone()], "{kind}");
+    }
 }
 
 #[tokio::test]

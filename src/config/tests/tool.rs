@@ -54,6 +54,7 @@ fn a_tool_over_http_is_read_whole() {
     assert_eq!((tool.effect, tool.error_when.as_deref()), (Effect::Read, Some("/error")));
     assert!(tool.cache.unwrap().shared);
     assert_eq!((tool.limits.user.len(), tool.limits.run), (2, Some(10)));
+    assert_eq!(tool.limits.max_wait, Duration::from_secs(2));
 }
 
 #[test]

@@ -90,14 +90,28 @@ async fn no_change_can_be_altered_or_taken_out_unseen(bench: Bench) {
     }
     let check = bench.store.verify_audit().await.unwrap();
     assert_eq!(check, AuditCheck { rows: 1100, broken_at: None });
-    let alter = "UPDATE audit SET who = 'eve' WHERE position = 1050";
-    let remove = "DELETE FROM audit WHERE position = 500";
-    for (statement, rows, place) in [(alter, 1049, 1050), (remove, 499, 501)] {
-        let run = move |database: &mut Database| database.execute(statement, &[]);
+    let breaks = async |statement: String, rows, place| {
+        let run = move |database: &mut Database| database.execute(&statement, &[]);
         bench.store.write.run(run).await.unwrap();
         let check = bench.store.verify_audit().await.unwrap();
         assert_eq!(check, AuditCheck { rows, broken_at: Some(Position(place)) });
+    };
+    let altered = [
+        "who = 'anm'",
+        "what = 'key.creatf'",
+        "subject = replace(subject, 'key_', 'kez_')",
+        "before = ''",
+        "after = replace(after, 'search', 'seerch')",
+        "at = at + 1",
+        // What one has lost, the next one has.
+        "who = 'annk', what = 'ey.create'",
+    ];
+    for (number, change) in (0u32..).zip(altered) {
+        let (rows, place) = (u64::from(1049 - number), i64::from(1050 - number));
+        let alter = format!("UPDATE audit SET {change} WHERE position = {place}");
+        breaks(alter, rows, place).await;
     }
+    breaks("DELETE FROM audit WHERE position = 500".to_owned(), 499, 501).await;
 }
 
 async fn changes_are_found_by_whom_what_and_when(bench: Bench) {

@@ -47,6 +47,44 @@ async fn an_agent_does_what_it_is_sure_of_and_people_decide_about_the_rest() {
 }
 
 #[tokio::test]
+async fn an_answer_stands_where_it_is_sure_enough_and_goes_to_a_person_where_it_is_not() {
+    let house = House::new(CAREFUL, |request| says(&asked(request))).await;
+    let answers = [
+        (r#"{"confidence":0.95}"#, json!(0.95), "completed", false),
+        (r#"{"confidence":0.8}"#, json!(0.8), "completed", true),
+        // There is no call that a person could let.
+        (r#"{"confidence":0.6}"#, json!(0.6), "waiting_human", true),
+        (r#"{"confidence":0.4}"#, json!(0.4), "waiting_human", true),
+        (r#"{"text":"Yes."}"#, Value::Null, "completed", false),
+        ("Yes.", Value::Null, "completed", false),
+    ];
+    for (text, sure, state, is_reviewed) in answers {
+        let told = house.chat("careful", text).await.json();
+        let said = told["choices"][0]["message"]["content"].as_str().unwrap();
+        let run = &told["x_agent"];
+        assert_eq!((&run["status"], &run["confidence"]), (&json!(state), &sure), "{told}");
+        assert_eq!(said == text, state == "completed", "{said}");
+        let path = format!("/v1/agents/runs/{}", run["run_id"].as_str().unwrap());
+        let kinds = house.kinds(&path).await;
+        assert_eq!(kinds.contains(&"review".to_owned()), is_reviewed, "{text}: {kinds:?}");
+    }
+    let escalated = "switchpoint_agent_escalations_total";
+    assert_eq!(house.gateway.metric(escalated, &["reason=\"confidence\""]).await.to_string(), "2");
+}
+
+#[tokio::test]
+async fn what_only_reads_is_done_however_sure_its_model_is() {
+    let house = House::new(CAREFUL, |request| match results(request).as_slice() {
+        [] => wants(&[("look", json!({}))]),
+        _ => says("Done."),
+    })
+    .await;
+    let told = house.chat("careful", "Go.").await.json();
+    assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+    assert_eq!((house.touched("/look"), &told["x_agent"]["confidence"]), (1, &Value::Null));
+}
+
+#[tokio::test]
 async fn a_run_is_as_sure_as_its_least_sure_step() {
     let house = House::new(CAREFUL, |request| match results(request).len() {
         0 => wants(&[("act", json!({"confidence": 0.95}))]),

@@ -83,6 +83,7 @@ async fn an_approval_is_told_signed_until_it_is_heard_and_waits_through_a_crash(
     let data = &told["data"];
     let approval = house.pending().await;
     assert_eq!(data["run"]["id"], path.rsplit('/').next().unwrap());
+    assert_eq!(data["run"]["url"], format!("https://gateway.example.com{path}"));
     assert_eq!(data["tool"], "pay");
     assert_eq!((&data["risk"], &data["effect"]), (&json!("high"), &json!("once")));
     assert_eq!(data["args"].to_string(), r#"{"amount":5,"to":"bob"}"#, "canonical");
