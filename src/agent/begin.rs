@@ -123,6 +123,7 @@ impl Staff {
                 approved: *approved,
                 by: by.clone(),
                 comment: comment.clone(),
+                edited: None,
                 signal: signal.to_string(),
             };
             store.decide(approval, decision).await.map_err(away)?;
