@@ -256,9 +256,7 @@ impl Actor {
         let (Some(definition), Some(tool)) = (definition, tool) else {
             return self.is_unavailable(Some(&request.id), &request.tool).await;
         };
-        // Who has allowed other arguments is in the journal with them.
-        let is_same = approval_hash(&definition, &request.args) == hash;
-        if !is_same && !self.was_edited(&request.id).await {
+        if approval_hash(&definition, &request.args) != hash {
             return self
                 .ask_approval(request, ("it has changed".to_owned(), &usual_approval()))
                 .await;

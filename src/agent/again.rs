@@ -33,7 +33,8 @@ pub enum Again {
 }
 
 impl Staff {
-    /// Begins a run that is made of another one.
+    /// Begins a run that is made of another one. What a run has done is taken back by one run only,
+    /// which is given again to whoever asks for it again.
     pub(super) async fn again(
         self: &Arc<Self>,
         caller: &Caller,
@@ -44,6 +45,14 @@ impl Staff {
         let untaken = match how {
             Again::Retry => self.untaken(of.id, &events).await?,
             _ => Vec::new(),
+        };
+        // What was taken back is not taken back again, whoever asks.
+        let (owner, once) = match how {
+            Again::Compensate => {
+                let once = (format!("compensate {}", of.id), String::new());
+                (of.owner.clone(), Some(once))
+            }
+            _ => (Owner::new(Arc::clone(caller.owner())), None),
         };
         let (created, events) = made(caller, (of, created), (events, &untaken), how)?;
         let id = RunId::new();
@@ -59,12 +68,12 @@ impl Staff {
             agent: created.agent.clone(),
             version: created.version.clone(),
             definition: created.definition.clone(),
-            owner: Owner::new(Arc::clone(caller.owner())),
+            owner,
             key: caller.key().to_string(),
             user: created.user.clone(),
             session: None,
             head: None,
-            idempotency: None,
+            idempotency: once,
             trigger: created.trigger.name().to_owned(),
             labels: created.labels.clone(),
             state: RunState::Queued,
@@ -73,13 +82,15 @@ impl Staff {
             lease: self.lease(),
         };
         match self.gateway.store().begin_run(run).await.map_err(away)? {
-            Begun::New { .. } | Begun::Known(_) => {}
+            Begun::New { .. } => {
+                self.wake.notify_one();
+                Ok(id)
+            }
+            Begun::Known(row) => Ok(row.id),
             Begun::Conflict | Begun::Overtaken => {
-                return Err(Error::new(Kind::Conflict, "There is such a run."));
+                Err(Error::new(Kind::Conflict, "There is such a run."))
             }
         }
-        self.wake.notify_one();
-        Ok(id)
     }
 
     /// What people have said to a run that was given up before it took that in.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::actor::{Actor, Outcome, until};
-use super::budget::Held;
+use super::budget::{Held, Wish};
 use super::context::{self, Fitted};
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
@@ -44,8 +44,7 @@ impl Actor {
             Ok(fitted) => fitted,
             Err(reason) => return self.stop(reason).await,
         };
-        let wanted = self.wanted(&fitted);
-        let held = match self.purse.reserve(&fitted.forecast, wanted) {
+        let held = match self.sets_aside(&fitted, tools).await {
             Ok(held) => held,
             Err(reason) => return self.stop(reason).await,
         };
@@ -158,6 +157,23 @@ impl Actor {
         metrics.agent_step_overhead.with_label_values(&[phase]).observe(seconds);
     }
 
+    /// Sets aside what a turn may use. Behind one that may call something there is to be enough for
+    /// the last word; where there is not at the very first, it goes without.
+    async fn sets_aside(&self, fitted: &Fitted, tools: bool) -> Result<Held, StopReason> {
+        let run = self.journal.run().await;
+        let keeps = tools && run.offers() && self.definition.limits.final_answer;
+        let is_first = run.answers == 0;
+        drop(run);
+        let wanted = self.wanted(fitted);
+        let wish = if keeps { Wish::Turn } else { Wish::Last };
+        match self.purse.reserve(&fitted.forecast, (wanted, wish)) {
+            Err(_) if keeps && is_first => {
+                self.purse.reserve(&fitted.forecast, (wanted, Wish::Last))
+            }
+            held => held,
+        }
+    }
+
     /// Tokens of the answer that are wanted.
     fn wanted(&self, fitted: &Fitted) -> u64 {
         let budget = self.definition.budget.output_tokens;
@@ -169,13 +185,16 @@ impl Actor {
 
     /// A limit keeps the model from being asked: the last word, or the end.
     async fn stop(&self, reason: StopReason) -> Result<(), Halt> {
-        let is_first = self.journal.run().await.limit.is_none();
-        let may_speak = !matches!(reason, StopReason::Budget | StopReason::ContextOverflow);
-        if is_first {
+        if reason == StopReason::ContextOverflow || self.journal.run().await.limit.is_some() {
+            return self.breaks_off(reason).await;
+        }
+        self.hit(reason).await
+    }
+
+    /// It ends at a limit, and has no last word.
+    async fn breaks_off(&self, reason: StopReason) -> Result<(), Halt> {
+        if self.journal.run().await.limit.is_none() {
             self.hit(reason).await?;
-            if may_speak {
-                return Ok(());
-            }
         }
         self.finish_as(crate::canon::RunState::Incomplete, reason, None).await
     }
@@ -313,7 +332,8 @@ impl Actor {
             // It is made shorter, or asked of others, as long as that helps.
             Kind::ContextTooLong => Ok(()),
             Kind::GuardBlocked | Kind::ContentFiltered => self.was_kept_from(&error).await,
-            Kind::BudgetExceeded => self.stop(StopReason::Budget).await,
+            // What its key may use is used up.
+            Kind::BudgetExceeded => self.breaks_off(StopReason::Budget).await,
             _ => self.give_up(StopReason::ModelFailed, &error.message).await,
         }
     }
@@ -412,7 +432,9 @@ impl Actor {
         let Some((mut request, forecast)) = asked.into_iter().find(fits) else { return Ok(false) };
         let until = until(&run, self.definition.limits.step_timeout);
         drop(run);
-        let Ok(held) = self.purse.reserve(&forecast, SUMMARY) else { return Ok(false) };
+        let Ok(held) = self.purse.reserve(&forecast, (SUMMARY, Wish::Aside)) else {
+            return Ok(false);
+        };
         request.sampling.max_tokens = Some(held.max_tokens);
         let turn = self.turn(request, until, None).await;
         let mut deaf = |_: &crate::canon::Event| {};

@@ -10,6 +10,19 @@ use crate::store::runs::Totals;
 
 /// Below so many tokens an answer is not worth asking for.
 const LEAST_OUTPUT: u64 = 64;
+/// Nano-dollars for a million tokens, where tokens are the money.
+const ONE: u64 = 1_000_000;
+
+/// What a model is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// A turn behind which there must be enough for a last word.
+    Turn,
+    /// The last word, or a turn that has to do without: it may use all that there is.
+    Last,
+    /// Something beside the turns: what is kept back for the last word stays.
+    Aside,
+}
 
 /// The budget of one run. A child draws from its own and from those of all above it.
 #[derive(Debug)]
@@ -20,6 +33,8 @@ pub(super) struct Purse {
     tool_calls: u32,
     bytes: u64,
     used: Mutex<Used>,
+    /// What of the rest is kept back for the last word of the run.
+    kept: Mutex<Used>,
     parent: Option<Arc<Purse>>,
     /// Of the whole tree: who looks what is left takes it before another one looks.
     turn: Arc<Mutex<()>>,
@@ -76,6 +91,7 @@ impl Purse {
             tool_calls: lower.tool_calls.map_or(budget.tool_calls, |it| it.min(budget.tool_calls)),
             bytes: budget.bytes,
             used: Mutex::new(used),
+            kept: Mutex::default(),
             parent,
         })
     }
@@ -85,13 +101,21 @@ impl Purse {
     pub(super) fn reserve(
         self: &Arc<Self>,
         forecast: &Forecast,
-        wanted: u64,
+        (wanted, wish): (u64, Wish),
     ) -> Result<Held, StopReason> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let max_tokens = self.room(forecast, wanted)?;
+        let max_tokens = self.room(forecast, (wanted, wish), wish != Wish::Aside)?;
         let usd = price(forecast.input_tokens, forecast.input_price)
             + price(max_tokens, forecast.output_price);
         let tokens = forecast.input_tokens + max_tokens;
+        let kept = match wish {
+            Wish::Turn => Some(last_word(forecast, max_tokens)),
+            Wish::Last => Some(Used::default()),
+            Wish::Aside => None,
+        };
+        if let Some(kept) = kept {
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        }
         self.each(|purse| {
             purse.change(|used| {
                 used.usd += usd;
@@ -102,36 +126,38 @@ impl Purse {
         Ok(Held { purse: Arc::clone(self), usd, tokens, max_tokens })
     }
 
-    /// How long an answer may be, here and above.
-    fn room(&self, forecast: &Forecast, wanted: u64) -> Result<u64, StopReason> {
+    /// How long an answer may be, here and above. What is kept back is there for the last word of
+    /// the run that the purse is the `own` one of.
+    fn room(
+        &self,
+        forecast: &Forecast,
+        (wanted, wish): (u64, Wish),
+        own: bool,
+    ) -> Result<u64, StopReason> {
         let used = self.used();
-        let mut most = wanted;
-        if used.model_calls >= self.model_calls {
+        let kept = if own { Used::default() } else { self.kept() };
+        let (keeps, mut most) = (wish == Wish::Turn, wanted);
+        let calls = used.model_calls + kept.model_calls + u32::from(keeps);
+        if calls >= self.model_calls {
             return Err(StopReason::MaxSteps);
         }
+        let question = forecast.input_tokens;
         if let Some(tokens) = self.tokens {
-            let left = tokens.saturating_sub(used.tokens);
-            most = most.min(left.saturating_sub(forecast.input_tokens));
+            let left = tokens.saturating_sub(used.tokens + kept.tokens);
+            most = most.min(longest(left, question, (ONE, ONE), keeps));
         }
         if let Some(usd) = self.usd {
-            let left = usd.saturating_sub(used.usd);
-            let question = price(forecast.input_tokens, forecast.input_price);
-            let left = left.saturating_sub(question);
-            match forecast.output_price {
-                Some(0) => {}
-                Some(rate) => {
-                    let room = u128::from(left) * 1_000_000 / u128::from(rate);
-                    most = most.min(u64::try_from(room).unwrap_or(u64::MAX));
-                }
-                // What nobody knows the price of cannot be paid from a budget.
-                None => return Err(StopReason::Budget),
-            }
+            let left = usd.saturating_sub(used.usd + kept.usd);
+            let input = forecast.input_price.unwrap_or_default();
+            // What nobody knows the price of cannot be paid from a budget.
+            let output = forecast.output_price.ok_or(StopReason::Budget)?;
+            most = most.min(longest(left, question, (input, output), keeps));
         }
         if most < LEAST_OUTPUT.min(wanted) {
             return Err(StopReason::Budget);
         }
         match &self.parent {
-            Some(parent) => parent.room(forecast, most),
+            Some(parent) => parent.room(forecast, (most, wish), false),
             None => Ok(most),
         }
     }
@@ -175,6 +201,10 @@ impl Purse {
     fn used(&self) -> Used {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn kept(&self) -> Used {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Held {
@@ -207,6 +237,30 @@ impl Drop for Held {
     }
 }
 
+/// How long an answer may be where so much is left, at these rates of what is asked and answered.
+/// Who `keeps` leaves enough to ask once more, with this question and its answer in the next one,
+/// for a short answer.
+fn longest(left: u64, question: u64, (input, output): (u64, u64), keeps: bool) -> u64 {
+    let once = price(question, Some(input));
+    let again = if keeps { once + price(LEAST_OUTPUT, Some(output)) } else { 0 };
+    let rate = if keeps { input + output } else { output };
+    match left.checked_sub(once + again) {
+        None => 0,
+        Some(_) if rate == 0 => u64::MAX,
+        Some(left) => {
+            let tokens = u128::from(left) * u128::from(ONE) / u128::from(rate);
+            u64::try_from(tokens).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+/// What a last word may use behind a turn with so long an answer, without what its calls come to.
+fn last_word(forecast: &Forecast, answer: u64) -> Used {
+    let question = forecast.input_tokens + answer;
+    let usd = price(question, forecast.input_price) + price(LEAST_OUTPUT, forecast.output_price);
+    Used { usd, tokens: question + LEAST_OUTPUT, model_calls: 1, ..Used::default() }
+}
+
 /// Nano-dollars, rounded up.
 fn price(tokens: u64, rate: Option<u64>) -> u64 {
     let nano = u128::from(tokens) * u128::from(rate.unwrap_or_default());
@@ -230,19 +284,19 @@ mod tests {
     #[test]
     fn an_answer_is_cut_to_what_is_left_and_not_asked_for_below_the_floor() {
         let purse = purse(None, Some(1000), None);
-        let held = purse.reserve(&forecast(), 500).unwrap();
+        let held = purse.reserve(&forecast(), (500, Wish::Last)).unwrap();
         assert_eq!(held.max_tokens, 500);
-        let second = purse.reserve(&forecast(), 500).unwrap();
+        let second = purse.reserve(&forecast(), (500, Wish::Last)).unwrap();
         assert_eq!(second.max_tokens, 300, "600 are held, 100 are the question");
-        assert_eq!(purse.reserve(&forecast(), 500).unwrap_err(), StopReason::Budget);
+        assert_eq!(purse.reserve(&forecast(), (500, Wish::Last)).unwrap_err(), StopReason::Budget);
         drop(second);
-        assert_eq!(purse.reserve(&forecast(), 500).unwrap().max_tokens, 300);
+        assert_eq!(purse.reserve(&forecast(), (500, Wish::Last)).unwrap().max_tokens, 300);
     }
 
     #[test]
     fn what_was_held_and_not_used_is_given_back() {
         let purse = purse(None, Some(1000), None);
-        let held = purse.reserve(&forecast(), 800).unwrap();
+        let held = purse.reserve(&forecast(), (800, Wish::Last)).unwrap();
         held.settle(Usage { input: 90, output: 10, ..Usage::default() }, None);
         assert_eq!(purse.used().tokens, 100);
     }
@@ -251,17 +305,50 @@ mod tests {
     fn a_child_draws_from_all_above_it() {
         let root = purse(Some(1_000_000), None, None);
         let child = purse(None, None, Some(Arc::clone(&root)));
-        let held = child.reserve(&forecast(), 10_000).unwrap();
+        let held = child.reserve(&forecast(), (10_000, Wish::Last)).unwrap();
         // 1,000,000 less 100,000 for the question, at 2,000 a token.
         assert_eq!(held.max_tokens, 450);
-        assert_eq!(root.reserve(&forecast(), 100).unwrap_err(), StopReason::Budget);
+        assert_eq!(root.reserve(&forecast(), (100, Wish::Last)).unwrap_err(), StopReason::Budget);
+    }
+
+    #[test]
+    fn behind_every_turn_there_is_enough_for_a_last_word() {
+        let purse = purse(None, Some(1000), None);
+        let used = |input, output| Usage { input, output, ..Usage::default() };
+        let held = purse.reserve(&forecast(), (5000, Wish::Turn)).unwrap();
+        // Twice the question of 100, 64 for the last word, and the answer both times.
+        assert_eq!(held.max_tokens, 368);
+        held.settle(used(100, 368), None);
+        assert_eq!(purse.reserve(&forecast(), (500, Wish::Aside)).unwrap_err(), StopReason::Budget);
+        let next = Forecast { input_tokens: 468, ..forecast() };
+        assert_eq!(purse.reserve(&next, (500, Wish::Turn)).unwrap_err(), StopReason::Budget);
+        let last = purse.reserve(&next, (500, Wish::Last)).unwrap();
+        assert_eq!(last.max_tokens, 64);
+        last.settle(used(468, 64), None);
+        assert_eq!(purse.used().tokens, 1000);
+    }
+
+    #[test]
+    fn what_a_run_keeps_back_its_children_leave() {
+        let budget = AgentBudget { tokens: Some(2000), model_calls: 3, ..AgentBudget::default() };
+        let root = Purse::new(&budget, None, Used::default(), None);
+        let child = purse(None, None, Some(Arc::clone(&root)));
+        root.reserve(&forecast(), (500, Wish::Turn)).unwrap().settle(Usage::default(), None);
+        // 664 are kept back: the question, its answer, and 64.
+        let held = child.reserve(&forecast(), (5000, Wish::Last)).unwrap();
+        assert_eq!(held.max_tokens, 1236);
+        held.settle(Usage::default(), None);
+        let beyond = child.reserve(&forecast(), (500, Wish::Last)).unwrap_err();
+        assert_eq!(beyond, StopReason::MaxSteps);
+        assert!(root.reserve(&forecast(), (500, Wish::Turn)).is_err());
+        assert!(root.reserve(&forecast(), (500, Wish::Last)).is_ok());
     }
 
     #[test]
     fn branches_that_ask_at_the_same_time_never_hold_more_than_there_is() {
         let root = purse(None, Some(2_000), None);
         let holds = |child: Arc<Purse>| {
-            let held = (0..20).map(move |_| child.reserve(&forecast(), 150));
+            let held = (0..20).map(move |_| child.reserve(&forecast(), (150, Wish::Last)));
             held.filter_map(Result::ok).collect::<Vec<Held>>()
         };
         let children: Vec<_> = (0..8).map(|_| purse(None, None, Some(Arc::clone(&root)))).collect();
@@ -278,10 +365,10 @@ mod tests {
     fn money_is_not_spent_on_what_has_no_price() {
         let unpriced = Forecast { input_tokens: 1, ..Forecast::default() };
         assert_eq!(
-            purse(Some(1), None, None).reserve(&unpriced, 100).unwrap_err(),
+            purse(Some(1), None, None).reserve(&unpriced, (100, Wish::Last)).unwrap_err(),
             StopReason::Budget
         );
-        assert!(purse(None, None, None).reserve(&unpriced, 100).is_ok());
+        assert!(purse(None, None, None).reserve(&unpriced, (100, Wish::Last)).is_ok());
     }
 
     #[test]

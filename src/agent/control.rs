@@ -9,13 +9,12 @@ use super::actor::Live;
 use super::again::Again;
 use super::begin::{away, halted};
 use super::event::Resolution;
-use super::people::approval_hash;
 use super::staff::Staff;
 use crate::access::Caller;
 use crate::canon::{Part, RunId};
 use crate::error::{Error, Kind};
 use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
-use crate::tool::Failure;
+use crate::tool::{self, Failure};
 
 /// Something that a run is to know.
 #[derive(Debug, Clone)]
@@ -148,9 +147,13 @@ impl Staff {
         approval: &ApprovalRow,
         verdict: Verdict,
     ) -> Result<Decided, Error> {
-        if let Some(args) = verdict.args.as_ref().filter(|_| verdict.approved) {
-            self.check_edited(approval, args)?;
-        }
+        let edited = match verdict.args.as_ref().filter(|_| verdict.approved) {
+            None => None,
+            Some(args) => {
+                self.check_edited(approval, args)?;
+                Some((tool::canonical(args), self.hash_of(approval, args).await?))
+            }
+        };
         let signal = json!({
             "approval": approval.id,
             "approved": verdict.approved,
@@ -163,6 +166,7 @@ impl Staff {
             approved: verdict.approved,
             by: verdict.by,
             comment: verdict.comment,
+            edited,
             signal: signal.to_string(),
         };
         let decided = self.gateway.store().decide(&approval.id, decision).await.map_err(away)?;
@@ -181,11 +185,12 @@ impl Staff {
         tool.check(args).map_err(|failure| Error::invalid(failure.message))
     }
 
-    /// The digest of what is allowed, as its run knows it.
-    pub(super) async fn hash_of(&self, row: &RunRow, tool: &str, args: &Value) -> Option<String> {
-        let run = self.load(row).await.ok()?.run;
-        let definition = run.definition.members.values().find_map(|member| member.tool(tool))?;
-        Some(approval_hash(definition, args))
+    /// The digest of what is allowed with other arguments, as its run will know it.
+    async fn hash_of(&self, approval: &ApprovalRow, args: &Value) -> Result<String, Error> {
+        let gone = || Error::new(Kind::Conflict, "The run is not kept any more.");
+        let row = self.gateway.store().run(None, approval.run).await.map_err(away)?;
+        let run = self.load(&row.ok_or_else(gone)?).await.map_err(halted)?.run;
+        run.hash_of(&approval.tool, args).ok_or_else(gone)
     }
 
     /// Work that came to nothing is tried again: a tool's call by the same key. If that comes to
@@ -231,7 +236,7 @@ impl Staff {
         let args = payload.get("args").cloned().unwrap_or_default();
         tool.check(&args).map_err(|failure| Error::invalid(failure.message))?;
         let key = text("idempotency_key").or_else(|| text("key")).unwrap_or_default();
-        let invocation = crate::tool::Invocation {
+        let invocation = tool::Invocation {
             args,
             idempotency_key: key.to_owned(),
             user: None,

@@ -33,6 +33,7 @@ impl Staff {
                 approved: *approved,
                 by: by.clone(),
                 comment: comment.clone(),
+                edited: None,
                 signal: signal.to_string(),
             };
             match store.decide(approval, decision).await.map_err(away)? {

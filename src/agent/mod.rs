@@ -111,11 +111,6 @@ impl Agents {
         self.0.decide(approval, verdict).await
     }
 
-    /// The digest by which a call with other arguments would be allowed.
-    pub async fn hash_of(&self, row: &RunRow, tool: &str, args: &Value) -> Option<String> {
-        self.0.hash_of(row, tool, args).await
-    }
-
     /// A run that is at work here, for whoever reads its journal along.
     pub fn follow(&self, run: RunId) -> Option<Along> {
         self.0.follow(run)

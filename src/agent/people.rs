@@ -207,11 +207,6 @@ impl Actor {
         self.journal.append(vec![event]).await
     }
 
-    pub(super) async fn was_edited(&self, id: &str) -> bool {
-        let run = self.journal.run().await;
-        run.call(id).is_some_and(|call| call.edited)
-    }
-
     pub(super) fn counts_escalation(&self, reason: &str) {
         let metrics = &self.staff.gateway.telemetry.metrics;
         let agent = self.definition.agent.as_str();

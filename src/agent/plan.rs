@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::actor::{Actor, Outcome, until};
 use super::ask::{Turning, digest};
-use super::budget::Held;
+use super::budget::{Held, Wish};
 use super::definition::Member;
 use super::event::{Asking, Event, PLAN};
 use super::journal::{Beside, Halt, now};
@@ -126,7 +126,7 @@ impl Actor {
         let mut request = question(&run, member, &self.withheld(member));
         drop(run);
         let forecast = self.staff.gateway.forecast(&self.caller, &request);
-        let held = self.purse.reserve(&forecast, LENGTH).ok()?;
+        let held = self.purse.reserve(&forecast, (LENGTH, Wish::Aside)).ok()?;
         request.sampling.max_tokens = Some(held.max_tokens);
         let asking = Asking {
             call: PLAN,

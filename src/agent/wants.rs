@@ -97,11 +97,20 @@ fn is_ask_user(run: &Run, name: &str) -> bool {
     members.filter_map(|member| member.tool(name)).any(|tool| tool.asks_user)
 }
 
-/// The same for the same call after every restart, another one for any other: 26 digits of
-/// RFC 4648's base 32.
+/// The same for the same call after every restart, another one for any other.
 fn key(run: &Run, (number, tool, version): (u32, &str, &str), args: &Value) -> String {
+    digits(&format!("{}\n{number}\n{tool}\n{version}\n{}", run.id, canonical(args)))
+}
+
+/// The key of a call with other arguments. Made of the one that it had, it is also the same in runs
+/// that go on from this one.
+pub(super) fn changed_key(key: &str, args: &Value) -> String {
+    digits(&format!("{key}\n{}", canonical(args)))
+}
+
+/// What tells one text from another: 26 digits of RFC 4648's base 32.
+fn digits(text: &str) -> String {
     const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let text = format!("{}\n{number}\n{tool}\n{version}\n{}", run.id, canonical(args));
     let digest = Sha256::digest(text.as_bytes());
     let mut key = String::with_capacity(26);
     for place in 0..26 {

@@ -64,10 +64,14 @@ impl House {
         let body = json!({"input": calls.to_string()});
         let begun = self.send(KEY, &format!("/v1/agents/{agent}/runs"), &body).await;
         assert!(matches!(begun.status, 200 | 202), "{}", begun.text());
-        let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+        self.over(&format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap())).await
+    }
+
+    /// A run once it is over.
+    pub(super) async fn over(&self, path: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let run = self.get(&path).await;
+            let run = self.get(path).await;
             if !run["finished_at"].is_null() {
                 return run;
             }

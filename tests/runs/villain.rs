@@ -225,9 +225,13 @@ async fn one_that_never_stops_is_stopped_and_has_a_last_word() {
 async fn what_a_run_may_cost_bounds_each_answer_and_ends_it_before_it_costs_more() {
     let rounds = std::sync::atomic::AtomicU32::new(0);
     // Each turn uses four tokens of output, for two tenths of a cent.
-    let terms = "budget = { usd = 0.04 }\n\
+    let terms = "budget = { usd = 0.07 }\n\
         [models.\"up/m\"]\nprice = { input = 0, output = 500 }";
-    let house = House::new(terms, move |_| {
+    let house = House::new(terms, move |request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        if body["tool_choice"] == "none" {
+            return says("That is what I have.");
+        }
         let round = rounds.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         wants(&[("look", &format!(r#"{{"id":"own-{round}"}}"#))])
     })
@@ -241,8 +245,14 @@ async fn what_a_run_may_cost_bounds_each_answer_and_ends_it_before_it_costs_more
         body["max_tokens"].as_u64().or_else(|| body["max_completion_tokens"].as_u64()).unwrap()
     };
     let most: Vec<u64> = house.model.requests().iter().map(most).collect();
-    assert_eq!(most, [80, 76, 72, 68, 64], "what is left, down to what is worth asking for");
-    assert!(told["cost_usd"].as_f64().unwrap() <= 0.04, "{answer}");
+    // Of 140 tokens, 64 are kept back for a last word until nothing else is worth asking for.
+    assert_eq!(most, [76, 72, 68, 64, 124]);
+    assert_eq!(answer["choices"][0]["message"]["content"], "That is what I have.");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    let asked = messages(house.model.requests().last().unwrap());
+    let told_why = asked.last().unwrap()["content"].as_str().unwrap().to_owned();
+    assert!(told_why.contains("the budget is used up"), "{told_why}");
+    assert!(told["cost_usd"].as_f64().unwrap() <= 0.07, "{answer}");
 }
 
 #[tokio::test]

@@ -279,15 +279,7 @@ impl Run {
                     let tool = call.request.tool.clone();
                     self.remembered.insert(tool, (approval.clone(), by.clone()));
                 }
-                let Some(call) = self.call_mut(id) else { return };
-                if let Some(args) = args {
-                    call.request.args = args.clone();
-                    call.edited = true;
-                }
-                if let Stage::Pending { hash, .. } = &call.stage {
-                    call.allowed = Some(hash.clone());
-                    call.stage = Stage::Approved { hash: hash.clone() };
-                }
+                self.let_pass(id, args.as_ref());
             }
             Event::Rejected { id, comment, expired, .. } => {
                 let why = match (expired, comment) {
@@ -316,13 +308,32 @@ impl Run {
                 } else if let Stage::Asking { fills, .. } = &call.stage
                     && !fills.is_empty()
                 {
-                    fill(&mut call.request.args, fills, values);
+                    let mut args = call.request.args.clone();
+                    fill(&mut args, fills, values);
+                    call.change(args);
                     call.stage = Stage::New;
                 } else if call.stage != Stage::Over {
                     call.stage = Stage::Answered { values: values.clone() };
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A person lets a call pass: as it was asked about, or with other arguments, whose digest
+    /// counts then.
+    fn let_pass(&mut self, id: &str, args: Option<&Value>) {
+        let tool = self.call(id).map(|call| call.request.tool.as_str());
+        let other = tool.zip(args).and_then(|(tool, args)| self.hash_of(tool, args));
+        let Some(call) = self.call_mut(id) else { return };
+        if let Some(args) = args {
+            call.change(args.clone());
+            call.edited = true;
+        }
+        if let Stage::Pending { hash, .. } = &call.stage {
+            let hash = other.unwrap_or_else(|| hash.clone());
+            call.allowed = Some(hash.clone());
+            call.stage = Stage::Approved { hash };
         }
     }
 

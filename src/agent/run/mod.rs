@@ -7,10 +7,14 @@ mod next;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
 use super::event::{Asking, CallError, Created, Requested};
+use super::people::approval_hash;
+use super::wants::changed_key;
 use crate::canon::{
     Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
 };
@@ -160,14 +164,14 @@ pub enum Stage {
     Asking {
         request: String,
         message: String,
-        schema: Option<serde_json::Value>,
+        schema: Option<Value>,
         /// Arguments that are missing, which the answer has.
         fills: Vec<String>,
         expires_at: u64,
     },
     /// It was answered, and can go on.
     Answered {
-        values: serde_json::Value,
+        values: Value,
     },
     /// Another run does it.
     Child {
@@ -189,10 +193,22 @@ pub struct Cancel {
 pub struct Undoable {
     pub id: String,
     pub tool: String,
-    pub args: serde_json::Value,
+    pub args: Value,
     pub key: String,
     pub began: bool,
     pub over: bool,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// With other arguments it is another call, and has a key of its own.
+    fn change(&mut self, args: Value) {
+        if args != self.request.args {
+            self.request.key = changed_key(&self.request.key, &args);
+            self.request.args = args;
+        }
+    }
 }
 
 // === impl Run ===
@@ -279,6 +295,12 @@ impl Run {
 
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.calls.iter().find(|call| call.request.id == id)
+    }
+
+    /// The digest by which a call of this tool with these arguments is let pass.
+    pub fn hash_of(&self, tool: &str, args: &Value) -> Option<String> {
+        let tool = self.definition.members.values().find_map(|member| member.tool(tool))?;
+        Some(approval_hash(tool, args))
     }
 
     fn call_mut(&mut self, id: &str) -> Option<&mut Call> {

@@ -112,7 +112,7 @@ impl Run {
     }
 
     /// There is something that its model may call.
-    fn offers(&self) -> bool {
+    pub fn offers(&self) -> bool {
         let own = self.member().is_some_and(|member| {
             !(member.tools.is_empty() && member.handoffs.is_empty() && member.delegates.is_empty())
         });

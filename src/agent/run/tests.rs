@@ -283,6 +283,34 @@ fn what_was_allowed_and_is_to_be_tried_again_is_not_asked_for_again() {
 }
 
 #[test]
+fn other_arguments_that_a_person_has_put_in_have_a_digest_and_a_key_of_their_own() {
+    let edited = |args: Option<Value>| {
+        let mut run = begun(AgentLimits::default());
+        asked(&mut run, true);
+        answered(&mut run, &[("a", "pay", json!({"amount": 5}))]);
+        let key = run.call("a").unwrap().request.key.clone();
+        let (id, approval) = ("a".to_owned(), "ap1".to_owned());
+        let hash = run.hash_of("pay", &json!({"amount": 5})).unwrap();
+        let (roles, reason, expires_at) = (Vec::new(), String::new(), 100);
+        let asked = hash.clone();
+        run.apply(&Event::ApprovalAsked { id, approval, hash, roles, reason, expires_at });
+        let (id, approval, by) = ("a".to_owned(), "ap1".to_owned(), "lead".to_owned());
+        run.apply(&Event::Approved { id, approval, by, args, remember: false, at: 9 });
+        let call = run.call("a").unwrap().clone();
+        (call.allowed == Some(asked), call.request.key == key, call)
+    };
+    let (is_asked, is_key, call) = edited(None);
+    assert!(is_asked && is_key, "{call:?}");
+    let (is_asked, is_key, call) = edited(Some(json!({"amount": 4})));
+    assert!(!is_asked && !is_key, "{call:?}");
+    let again = edited(Some(json!({"amount": 4}))).2;
+    assert_eq!((&again.request.key, &again.allowed), (&call.request.key, &call.allowed));
+    assert_ne!(edited(Some(json!({"amount": 3}))).2.request.key, call.request.key);
+    let (is_asked, is_key, call) = edited(Some(json!({"amount": 5})));
+    assert!(is_asked && is_key, "it is the same call: {call:?}");
+}
+
+#[test]
 fn time_that_is_waited_for_people_is_not_counted() {
     let mut run = begun(AgentLimits::default());
     run.rests(RunState::WaitingApproval, 10_000);

@@ -77,10 +77,13 @@ fn decide(
 ) -> Result<Decided, Fault> {
     // Before anything else, so that two who decide never wait for one another.
     database.alone(Alone::Signal)?;
-    let update = "UPDATE approvals SET state = $2, decided_by = $3, decided_at = $4, comment = $5
+    let update = "UPDATE approvals SET state = $2, decided_by = $3, decided_at = $4, comment = $5,
+            args = COALESCE($6, args), hash = COALESCE($7, hash)
         WHERE id = $1 AND state = 'pending' AND expires_at > $4 RETURNING run";
     let state = if decision.approved { "approved" } else { "denied" };
-    let values = values![id, state, &decision.by, now, &decision.comment];
+    let edited = decision.edited.as_ref();
+    let (args, hash) = edited.map(|(args, hash)| (&**args, &**hash)).unzip();
+    let values = values![id, state, &decision.by, now, &decision.comment, args, hash];
     if let Some(run) = database.first(update, values, |row| row.get(0))? {
         signals::tell(database, run, (DECISION, &decision.signal, Some(id)), now)?;
         return Ok(Decided::Done);

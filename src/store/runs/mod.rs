@@ -235,6 +235,8 @@ pub struct Decision {
     /// Who, by the key that was shown.
     pub by: String,
     pub comment: Option<String>,
+    /// What was let pass in the place of what was asked about: arguments, and their digest.
+    pub edited: Option<(String, String)>,
     /// The data, as JSON, of the signal `decision` by which the run learns of it.
     pub signal: String,
 }

@@ -177,11 +177,35 @@ async fn an_approval_is_decided_once_by_whoever_may_about_what_they_have_seen() 
     let edited = json!({"decision": "approve", "args": {"to": "bob", "amount": 4}});
     let decided = house.decide(LEAD, &approval, edited).await;
     assert_eq!(decided.status, 200, "{}", decided.text());
-    assert_eq!(decided.json()["decided_by"], "lead", "by the key, whatever the body says");
-    assert_eq!(code(&house.decide(LEAD, &approval, approve).await).0, 409);
+    let decided = decided.json();
+    assert_eq!(decided["decided_by"], "lead", "by the key, whatever the body says");
+    assert_eq!(decided["args"], json!({"to": "bob", "amount": 4}));
+    assert_ne!(decided["args_hash"], approval["args_hash"], "of what was let pass");
+    assert_eq!(code(&house.decide(LEAD, &approval, approve.clone()).await).0, 409);
     house.in_state(&path, "completed").await;
     let paid = house.tools.only_request();
     assert_eq!(paid.text(), r#"{"to":"bob","amount":4}"#);
+    assert_ne!(
+        paid.header("idempotency-key"),
+        wanted_key(&house, &path).await.as_deref(),
+        "it is another call"
+    );
+
+    let path = house.begin("buyer", json!({"input": "[5]"})).await;
+    house.in_state(&path, "waiting_approval").await;
+    let approval = house.pending().await;
+    let decided = house.decide(LEAD, &approval, approve).await.json();
+    assert_eq!(decided["args_hash"], approval["args_hash"]);
+    house.in_state(&path, "completed").await;
+    let paid = house.tools.requests().pop().unwrap();
+    assert_eq!(paid.header("idempotency-key"), wanted_key(&house, &path).await.as_deref());
+}
+
+/// The key of the only call that the model of a run has wanted, as it wanted it.
+async fn wanted_key(house: &House, path: &str) -> Option<String> {
+    let journal = house.journal(path).await;
+    let wanted = journal.iter().find(|(kind, _)| kind == "tool.requested");
+    wanted.and_then(|(_, it)| it["key"].as_str().map(str::to_owned))
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ fn decision(approved: bool) -> Decision {
         approved,
         by: "key:boss".to_owned(),
         comment: Some("fine".to_owned()),
+        edited: None,
         signal: format!(r#"{{"approved":{approved}}}"#),
     }
 }
@@ -113,13 +114,19 @@ pub(super) async fn an_approval_is_decided_once_and_the_run_learns_of_it(bench: 
     assert_eq!((&*row.state, row.decided_by, row.decided_at), ("pending", None, None));
     assert_eq!((row.comment, row.created_at, row.expires_at), (None, 1000, 5000));
     bench.pass(5);
-    let both = [true, false].map(|approved| bench.store.decide("apr_1", decision(approved)));
+    let other = ("{}".to_owned(), "other".to_owned());
+    let said = |approved: bool| {
+        let edited = approved.then(|| other.clone());
+        Decision { edited, ..decision(approved) }
+    };
+    let both = [true, false].map(|approved| bench.store.decide("apr_1", said(approved)));
     let both = futures_util::future::join_all(both).await;
     let both: Vec<_> = both.into_iter().map(Result::unwrap).collect();
     assert_eq!(both, [Decided::Done, Decided::Already("approved".to_owned())]);
     assert_eq!(bench.store.decide("apr_2", decision(true)).await.unwrap(), Decided::Missing);
     let row = bench.store.approval("apr_1").await.unwrap().unwrap();
     assert_eq!((&*row.state, row.decided_at), ("approved", Some(1005)));
+    assert_eq!((row.args, row.hash), other, "what was let pass");
     assert_eq!(
         (row.decided_by.as_deref(), row.comment.as_deref()),
         (Some("key:boss"), Some("fine"))
