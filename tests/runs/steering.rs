@@ -175,7 +175,7 @@ async fn what_is_let_pass_while_a_run_is_paused_is_done_once_when_it_is_resumed(
     house.in_state(&path, "completed").await;
     assert_eq!(house.tools.requests().len(), 1);
     for kind in ["tool.approval_requested", "tool.approved"] {
-        assert_eq!(of_kind(kind).await, [approval.clone()], "{kind}");
+        assert_eq!(of_kind(kind).await, std::slice::from_ref(&approval), "{kind}");
     }
 }
 
