@@ -414,9 +414,12 @@ impl Staff {
         let mut rows = self.gateway.store().runs(filter, TREE).await.unwrap_or_default();
         // A run is older than those that it began.
         rows.reverse();
-        let (mut tree, mut used) = (HashSet::new(), Used::default());
-        for row in rows {
-            if row.id == top.id || row.parent.is_some_and(|parent| tree.contains(&parent)) {
+        let (mut tree, mut used) = (HashSet::from([top.id]), Used::default());
+        used.add(&top.totals);
+        for row in rows.iter().filter(|row| row.id != top.id) {
+            // All that there is belongs to the root, also where those between are too many to read.
+            let is_below = row.parent.is_some_and(|parent| tree.contains(&parent));
+            if top.id == top.root || is_below {
                 tree.insert(row.id);
                 used.add(&row.totals);
             }
