@@ -249,25 +249,12 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::run::tests::tool;
     use crate::canon::Effect;
 
     fn refund() -> ToolDefinition {
-        ToolDefinition {
-            name: "refund".to_owned(),
-            alias: "refund".to_owned(),
-            version: "1".to_owned(),
-            description: "Pays back.".to_owned(),
-            effect: Effect::Once,
-            input: json!({"type": "object", "properties": {"id": {}, "cents": {}}}),
-            high_risk: true,
-            untrusted: false,
-            repeatable: false,
-            asks_user: false,
-            approval: None,
-            probe: None,
-            undo: None,
-            most: None,
-        }
+        let input = json!({"type": "object", "properties": {"id": {}, "cents": {}}});
+        ToolDefinition { input, ..tool("refund", Effect::Once) }
     }
 
     #[test]
