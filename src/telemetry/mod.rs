@@ -54,6 +54,9 @@ impl Telemetry {
     /// answered, or of none.
     pub fn finish(&self, record: &CallRecord, meters: &Meters) {
         meters.finish(&self.metrics, record);
+        if record.is_of_agent() {
+            self.metrics.finish_of_agent(record);
+        }
         self.log.access(record);
         if let Some(traces) = &self.traces
             && let Some(trace) = traces.finish(record)
