@@ -74,7 +74,12 @@ impl Staff {
         let asked = counts.approvals.iter();
         let asked = asked
             .map(|(agent, tool, count, _)| (vec![agent.clone(), tool.clone()], number(*count)));
-        shown.approvals.show(&metrics.agent_approvals_pending, Vec::new(), asked.collect());
+        let known = house.config.agents.iter().flat_map(|(agent, terms)| {
+            let tools = house.toolbox.named(&terms.tools).into_iter();
+            let asked_for = tools.filter(|tool| tool.needs_approval());
+            asked_for.map(move |tool| vec![agent.clone(), tool.name.to_string()])
+        });
+        shown.approvals.show(&metrics.agent_approvals_pending, known.collect(), asked.collect());
         let (_, oldest) = parted(firsts(counts.approvals));
         shown.oldest_approval.show(&metrics.agent_approvals_oldest, agents(), oldest);
         let states = |agent: &String| STATES.map(|state| vec![agent.clone(), state.to_owned()]);

@@ -4,6 +4,7 @@
 mod api;
 mod broker;
 mod budgets;
+mod counted;
 mod doors;
 mod example;
 mod kill;
