@@ -12,6 +12,7 @@ use super::budget::Purse;
 use super::context::{self, Cut, Fitted, Room};
 use super::definition::{Definition, Member};
 use super::event::Event;
+use super::gauges::RUNNING;
 use super::journal::{Halt, Journal, now};
 use super::run::{Run, Step};
 use super::staff::Staff;
@@ -20,6 +21,7 @@ use crate::access::Caller;
 use crate::canon::{ChatRequest, Owner, Passed, RunId, RunState, StopReason, Tool, Trace, Usage};
 use crate::config::StreamMode;
 use crate::gateway::agents::Report;
+use crate::telemetry::OneMore;
 
 /// A run that is at work in this process, for those who look at it from outside.
 #[derive(Debug)]
@@ -116,6 +118,9 @@ impl Actor {
 
     /// Works until there is nothing to do.
     async fn drive(&self) -> Result<Rest, Halt> {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let labels = [self.definition.agent.as_str(), RUNNING];
+        let _at_work = OneMore::of(&metrics.agent_runs_active, &labels);
         let mut looked_after = false;
         loop {
             self.take_signals().await?;

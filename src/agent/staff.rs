@@ -13,7 +13,7 @@ use super::archive::Loaded;
 use super::begin::followed;
 use super::budget::{Purse, Used};
 use super::event::{Created, Event};
-use super::gauges::{RUNNING, Shown};
+use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
 use super::news::Herald;
 use super::observe::Watch;
@@ -309,11 +309,7 @@ impl Staff {
     /// Works at a run as long as there is something to do.
     pub(super) async fn work(self: &Arc<Self>, actor: Actor, place: Option<OwnedSemaphorePermit>) {
         let place = if place.is_some() { place } else { self.wait_for_place().await };
-        let active = &self.gateway.telemetry.metrics.agent_runs_active;
-        let active = active.with_label_values(&[actor.definition.agent.as_str(), RUNNING]);
-        active.inc();
         let rest = actor.drive_on().await;
-        active.dec();
         self.forget(&actor.live);
         drop(place);
         match rest {

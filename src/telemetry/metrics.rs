@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
-    Counter, CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
@@ -320,6 +320,24 @@ impl Metrics {
     /// Notes what somebody tried that they must not.
     pub fn is_wary_of(&self, kind: &'static str) {
         self.agent_security_events.with_label_values(&[kind]).inc();
+    }
+}
+
+/// One more in a gauge, until it is dropped.
+#[derive(Debug)]
+pub struct OneMore(Gauge);
+
+impl OneMore {
+    pub fn of(gauges: &GaugeVec, labels: &[&str]) -> Self {
+        let gauge = gauges.with_label_values(labels);
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OneMore {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -17,7 +17,7 @@ mod traces;
 
 pub use conventions::{Fact, RunStep};
 pub use log::{Format, Log};
-pub use metrics::{Meters, Metrics};
+pub use metrics::{Meters, Metrics, OneMore};
 /// A metric that rises and falls, by its labels.
 pub use prometheus::GaugeVec as Gauges;
 /// A metric that only rises, by its labels.
