@@ -124,7 +124,7 @@ async fn who_limits_its_rate_is_asked_again_later_each_time_and_then_another_one
     let gaps: Vec<Duration> = came.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.iter().all(|gap| *gap >= Duration::from_secs(1)), "{gaps:?}");
     assert!(gaps[1] > gaps[0], "{gaps:?}");
-    let labels = ["provider=\"up\"", "reason=\"rate_limit\""];
+    let labels = ["provider=\"up\"", "reason=\"rate_limited\""];
     assert_eq!(counted(&gateway, "switchpoint_retries_total", &labels).await, 2);
 
     let routes = route("r", &["up/a", "up/b"], "attempts = 3");
