@@ -178,7 +178,10 @@ impl Cutter<'_> {
                 let error = error.as_ref().map(|error| error.kind.as_str());
                 Self::undone(run, (id, error), (last, at))
             }
-            Event::Answered { .. } | Event::AskFailed { .. } | Event::Planned { .. }
+            Event::Answered { .. }
+            | Event::AskFailed { .. }
+            | Event::Planned { .. }
+            | Event::Compacted { .. }
                 if self.is_all =>
             {
                 Self::model(run, event, at)
@@ -364,7 +367,7 @@ impl Cutter<'_> {
                 facts.extend(used(usage, *cost));
                 (id, Some(code.clone()))
             }
-            Event::Planned { usage, cost, .. } => {
+            Event::Planned { usage, cost, .. } | Event::Compacted { usage, cost, .. } => {
                 facts.extend(used(usage, *cost));
                 (&None, None)
             }
