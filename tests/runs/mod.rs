@@ -2,8 +2,10 @@
 //! asks for a run.
 
 mod api;
+mod aside;
 mod broker;
 mod budgets;
+mod delegates;
 mod doors;
 mod example;
 mod kill;
@@ -13,6 +15,7 @@ mod mishaps;
 mod people;
 mod random;
 mod rights;
+mod servers;
 mod sessions;
 mod stage;
 mod steering;
