@@ -18,7 +18,7 @@ use super::run::{Run, Stage, result_of};
 use super::staff::Staff;
 use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
-use crate::config::HandoffInput;
+use crate::config::{AGENT_TIMEOUT, HandoffInput};
 use crate::store::Failure;
 use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
 use crate::tool::DELEGATE;
@@ -139,6 +139,13 @@ impl Actor {
         (name, input.unwrap_or_else(|| args.to_string()))
     }
 
+    /// How long the run of an agent may work, where its tool says so.
+    fn time_of(&self, tool: &str) -> Option<Ceiling> {
+        let time = self.staff.toolbox().get(tool)?.terms.timeout;
+        let seconds = Some(time.as_secs().max(1)).filter(|_| time < AGENT_TIMEOUT);
+        seconds.map(|_| Ceiling { seconds, ..Ceiling::default() })
+    }
+
     async fn refuse_delegate(
         &self,
         request: &Requested,
@@ -173,10 +180,7 @@ impl Actor {
             user: run.created.user.clone(),
             session: None,
             depth: self.depth + 1,
-            budget: self.staff.toolbox().get(tool).map(|tool| Ceiling {
-                seconds: Some(tool.terms.timeout.as_secs().max(1)),
-                ..Ceiling::default()
-            }),
+            budget: self.time_of(tool),
             replay_of: None,
             effects: false,
             compensates: false,

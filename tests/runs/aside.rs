@@ -25,7 +25,7 @@ fn reader() -> String {
          [models.\"up/m\"]\ncontext = 8000\nfeatures = [\"tools\"]\n\
          [models.\"up/brief\"]\ncontext = 8000\nprice = {{ input = 1, output = 1 }}\n\
          [routes.brief]\ntargets = [\"up/brief\"]\n\
-         [agents.reader.context]\nsummariser = \"brief\"\nkeep_turns = 2\n",
+         [agents.reader.context]\nsummariser = \"brief\"\n",
         search("repeatable = true")
     )
 }
