@@ -451,6 +451,50 @@ async fn a_tool_is_called_no_more_often_than_its_limits_say_by_all_replicas_toge
     assert!(statuses(&answers).0 <= 12, "{:?}", statuses(&answers));
 }
 
+#[tokio::test]
+async fn replicas_that_share_no_more_than_a_database_keep_the_limits_of_tools_together() {
+    let Some(schema) = Schema::new("turns").await else { return };
+    let tools = Upstream::answering(|_| Script::json(200, "{}")).await;
+    let (base, upstream) =
+        (tools.base(), Upstream::start([("a", [Script::json(200, REPLY)])]).await);
+    let tool = |name: &str, limits: &str| {
+        format!(
+            "[tools.{name}]\nkind = \"http\"\nmethod = \"GET\"\nurl = \"{base}/{name}\"\n\
+             effect = \"read\"\nlimits = {{ {limits} }}\n"
+        )
+    };
+    let mut gateways = Vec::new();
+    for number in ["0", "1"] {
+        let journal = schema.journal(number);
+        let sections = format!(
+            "[store]\nurl = \"{}\"\njournal = \"{}\"\n{}[keys.ci]\nsecret = \"sk-ci\"\n\
+             tools = [\"*\"]\n{}{}",
+            schema.url(None),
+            journal.display(),
+            provider("up", &upstream),
+            tool("all", "tool = \"12/h\""),
+            tool("soon", "user = \"3/s\", max_wait = \"30s\""),
+        );
+        gateways.push(Gateway::start("", &sections).await);
+    }
+    let calls = |tool: &'static str, count: usize| {
+        let mut calls = JoinSet::new();
+        for address in gateways.iter().map(|gateway| gateway.address).cycle().take(count) {
+            calls.spawn(called_at(address, tool, "sk-ci"));
+        }
+        calls.join_all()
+    };
+    let answers = calls("all", 40).await;
+    assert_eq!((statuses(&answers), tools.requests().len()), ((12, 28), 12));
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_000..=3_700).contains(&wait), "{wait}");
+    // Who may wait has a turn, three in each second.
+    let began = Instant::now();
+    assert_eq!(statuses(&calls("soon", 8).await), (8, 0));
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
 async fn called_at(address: SocketAddr, tool: &'static str, key: &'static str) -> Answer {
     client::post(address, &format!("/v1/tools/{tool}/call"), key, "{}").await
 }

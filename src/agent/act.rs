@@ -61,7 +61,8 @@ impl Actor {
             .filter(|call| matches!(call.stage, Stage::Began | Stage::Child { .. }))
             .map(|call| {
                 let id = call.request.id.clone();
-                if call.request.effect == Effect::Once {
+                // What became of another run is known.
+                if call.request.effect == Effect::Once && call.stage == Stage::Began {
                     Event::Unknown { id }
                 } else {
                     let error = CallError::new(kind, message);
@@ -99,8 +100,7 @@ impl Actor {
             }
             Doer::User => self.ask_user(request).await,
             Doer::Handoff => self.hand_off(request).await,
-            Doer::Delegate => Box::pin(self.delegate(request)).await,
-            Doer::Tool => match self.judged(request).await {
+            Doer::Tool | Doer::Delegate => match self.judged(request).await {
                 Verdict::Go => self.perform(request, None).await,
                 Verdict::Refuse(error, limit) => self.refuse(request, error, limit).await,
                 // Nobody need let pass what will not happen.
@@ -164,7 +164,7 @@ impl Actor {
             return Verdict::Refuse(error, limit);
         }
         drop(run);
-        if !self.caller.may_use_tool(&request.tool) {
+        if !self.may_use(&definition) {
             let text = format!("This key may not use `{}`.", request.alias);
             return Verdict::Refuse(CallError::new("not_allowed", text), None);
         }
@@ -227,8 +227,9 @@ impl Actor {
     /// The tool as it was when the run began, if it is still there.
     pub(super) fn tool(&self, definition: &ToolDefinition) -> Option<Arc<Tool>> {
         let tool = self.staff.toolbox().get(&definition.name)?;
-        let same = tool.terms.version == definition.version
-            && tool.effect == definition.effect
+        let same = tool.version == definition.version
+            // What an agent can do may change while runs have it.
+            && (tool.effect == definition.effect || definition.agent.is_some())
             && tool.input == definition.input;
         same.then_some(tool)
     }
@@ -321,7 +322,10 @@ pub(super) fn refusal(failure: &Failure) -> CallError {
         kind: failure.kind.name().to_owned(),
         message: failure.message.clone(),
         retryable,
-        retry_after: failure.retry_after.map(|after| after.as_secs()),
+        // Whoever comes back sooner comes in vain.
+        retry_after: failure
+            .retry_after
+            .map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0)),
     }
 }
 

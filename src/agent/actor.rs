@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::budget::Purse;
 use super::context::{self, Cut, Fitted, Room};
-use super::definition::{Definition, Member};
+use super::definition::{Definition, Member, ToolDefinition};
 use super::event::Event;
 use super::gauges::RUNNING;
 use super::journal::{Halt, Journal, now};
@@ -20,7 +20,7 @@ use super::voice::Voice;
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Owner, Passed, RunId, RunState, StopReason, Tool, Trace, Usage};
 use crate::config::StreamMode;
-use crate::gateway::agents::Report;
+use crate::gateway::agents::{Forecast, Report};
 use crate::telemetry::OneMore;
 
 /// A run that is at work in this process, for those who look at it from outside.
@@ -230,7 +230,7 @@ impl Actor {
         }
         self.take_signals().await?;
         let run = self.journal.run().await;
-        Ok(run.cancel.as_ref().is_some_and(|cancel| !cancel.after_step))
+        Ok(run.is_called_off())
     }
 
     /// Notes that its client has left, when it has.
@@ -264,13 +264,17 @@ impl Actor {
     }
 
     async fn fit_for(&self, route: &str, tools: bool) -> Result<Option<Fitted>, Halt> {
-        let mut place = 0;
+        let (mut place, mut unpaid) = (0, None);
         while let Some(cut) = Cut::ALL.get(place) {
             let run = self.journal.run().await;
             let Some(member) = run.member() else { return Ok(None) };
             let terms = &member.context;
-            let window = self.window(route, terms.window);
+            let known = self.known_of(route);
+            let window = [terms.window, known.window].into_iter().flatten().min();
             let room = Room::of(terms, window, run.overflowed.get(route).map(|it| it.tokens));
+            // There is to be a last word, however much its results have to say.
+            let paid = if tools { None } else { self.purse.longest_question(&known) };
+            let room = Room { paid, ..room };
             let mut request = context::question(&run, tools, (*cut, room));
             route.clone_into(&mut request.model);
             let withheld = self.withheld(member);
@@ -286,26 +290,33 @@ impl Actor {
             drop(run);
             match untold {
                 _ if !fits => place += 1,
+                _ if !room.pays(forecast.input_tokens) => {
+                    (place, unpaid) = (place + 1, Some(Fitted { request, forecast, window }));
+                }
                 // What it leaves out is told in short, and with that it may not fit any more.
                 Some(through) if Box::pin(self.summarise(through)).await? => place = 0,
                 _ => return Ok(Some(Fitted { request, forecast, window })),
             }
         }
-        Ok(None)
+        Ok(unpaid)
     }
 
     /// What the tools are called that the key of the run may not use: models are not shown them.
     pub(super) fn withheld<'a>(&self, member: &'a Member) -> Vec<&'a str> {
         let tools = member.tools.iter().filter(|tool| !tool.asks_user);
-        let withheld = tools.filter(|tool| !self.caller.may_use_tool(&tool.name));
+        let withheld = tools.filter(|tool| !self.may_use(tool));
         withheld.map(|tool| tool.alias.as_str()).collect()
     }
 
-    /// How much the models of a route can read, or as much as they are to.
-    fn window(&self, route: &str, own: Option<u64>) -> Option<u64> {
+    /// Whether the key of the run may use a tool.
+    pub(super) fn may_use(&self, tool: &ToolDefinition) -> bool {
+        tool.is_delegate() || self.caller.may_use_tool(&tool.name)
+    }
+
+    /// How much the models of a route can read, and what that costs.
+    fn known_of(&self, route: &str) -> Forecast {
         let asked = ChatRequest { model: route.to_owned(), ..ChatRequest::default() };
-        let known = self.staff.gateway.forecast(&self.caller, &asked).window;
-        [own, known].into_iter().flatten().min()
+        self.staff.gateway.forecast(&self.caller, &asked)
     }
 }
 

@@ -165,7 +165,7 @@ fn made(
     created.wishes.background = true;
     match how {
         Again::Recorded => {
-            created.replay_of = Some(of.id);
+            (created.replay_of, created.effects) = (Some(of.id), false);
             created.trigger = Trigger::Replay;
             Ok((created, events))
         }
@@ -173,7 +173,9 @@ fn made(
             created.replay_of = Some(of.id);
             created.effects = overrides.get("effects").and_then(Value::as_bool).unwrap_or(false);
             created.trigger = Trigger::Replay;
-            Ok((created, Vec::new()))
+            // Who takes back what another run has done needs to know what that was.
+            let events = if created.compensates { before_undone(events) } else { Vec::new() };
+            Ok((created, events))
         }
         Again::Fork { at_seq, edit } => {
             let most = events.len() as u64 + 1;
@@ -183,9 +185,12 @@ fn made(
             }
             created.forked_from = Some((of.id, at_seq));
             let kept = usize::try_from(at_seq - 1).unwrap_or(usize::MAX);
-            let events = events.into_iter().take(kept).collect();
+            let mut events = events;
+            let behind = events.split_off(kept.min(events.len()));
             // What people let pass there was done there.
             let mut events = open(events, &[], u64::MAX);
+            // What was taken back since is not taken back again.
+            events.extend(behind.into_iter().filter(is_undo));
             if let Some(text) = edit.as_ref().and_then(said) {
                 events.push(Event::Noted { text, reason: Some("repair".to_owned()) });
             }
@@ -209,6 +214,16 @@ fn made(
             Ok((created, events))
         }
     }
+}
+
+fn is_undo(event: &Event) -> bool {
+    matches!(event, Event::UndoBegan { .. } | Event::UndoDone { .. })
+}
+
+/// What was done, as if nothing of it had been taken back.
+fn before_undone(mut events: Vec<Event>) -> Vec<Event> {
+    events.retain(|event| !is_undo(event) && !matches!(event, Event::Ended { .. }));
+    events
 }
 
 /// What a person has let pass and nobody has begun.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::actor::{Actor, Outcome, until};
 use super::budget::{Held, Wish};
-use super::context::{self, Fitted};
+use super::context::Fitted;
 use super::counts::Purpose;
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
@@ -20,15 +20,12 @@ use super::wants::requests;
 use crate::canon::{ChatRequest, ChatResponse, Choice, FinishReason, Part, StopReason, Usage};
 use crate::config::{CacheMode, Confidence, OnFilter};
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Forecast, Receipt, Turn};
+use crate::gateway::agents::{Receipt, Turn};
 use crate::store::hex;
 use crate::tool::canonical;
 
 /// A turn that broke off is asked for again so often.
 const MOST_BREAKS: u32 = 2;
-/// Tokens of a summary, at most, and bytes of each message that it is made of.
-const SUMMARY: u64 = 1500;
-const SHORT: [usize; 5] = [4000, 2000, 1000, 400, 100];
 
 /// A call of a model, whose type is long.
 pub(super) type Turning<'a> =
@@ -41,7 +38,12 @@ impl Actor {
             return Ok(());
         }
         let began = Instant::now();
-        let fitted = match self.fit(tools).await? {
+        let fitted = self.fit(tools).await?;
+        // It may have been called off while older turns were told in short.
+        if self.journal.run().await.is_called_off() {
+            return Ok(());
+        }
+        let fitted = match fitted {
             Ok(fitted) => fitted,
             Err(reason) => return self.stop(reason).await,
         };
@@ -57,11 +59,13 @@ impl Actor {
         drop(run);
         let asked = Event::Asked(Asking {
             call,
+            summary: false,
             model: request.model.clone(),
             digest: digest(&request),
             tools,
             max_tokens: held.max_tokens,
             input_estimate: fitted.forecast.input_tokens,
+            cost_estimate: held.usd,
             at: now(),
         });
         self.journal.intend(vec![asked]).await?;
@@ -188,16 +192,23 @@ impl Actor {
         self.finish_as(crate::canon::RunState::Incomplete, reason, None).await
     }
 
-    /// The process ended while a model was asked: what that used is guessed.
+    /// The process ended while a model was asked: it may have used all that was set aside for it.
     pub(super) async fn tell_lost(&self) -> Result<(), Halt> {
         let Some(open) = self.journal.run().await.open_ask.clone() else { return Ok(()) };
-        let usage = Usage { input: open.input_estimate, ..Usage::default() };
+        let (input, output) = (open.input_estimate, open.max_tokens);
+        let usage = Usage { input, output, ..Usage::default() };
+        let cost = Some(open.cost_estimate).filter(|cost| *cost > 0);
+        self.purse.spend(usage, cost);
+        let paid = cost.map(crate::canon::Money::from_nanos);
+        let receipt = Receipt { usage, cost: paid, ..Receipt::default() };
+        self.counts_answer(Purpose::of(Some(&open)), &receipt, "lost");
         let lost = Event::AskFailed {
             call: open.call,
             code: "lost".to_owned(),
             message: "The process ended while the model was asked.".to_owned(),
             usage,
-            cost: None,
+            cost,
+            estimated: true,
             lost: true,
             at: now(),
             id: None,
@@ -294,6 +305,7 @@ impl Actor {
             message: error.message.to_string(),
             usage: receipt.usage,
             cost,
+            estimated: receipt.estimated,
             lost: false,
             at: now(),
             id: receipt.id.map(|id| id.to_string()),
@@ -360,13 +372,15 @@ impl Actor {
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         self.live.voice.turn_over(false);
-        self.counts_answer(Purpose::of(call), &receipt, code);
+        let purpose = Purpose::of(self.journal.run().await.open_ask.as_ref());
+        self.counts_answer(purpose, &receipt, code);
         let failed = Event::AskFailed {
             call,
             code: code.to_owned(),
             message: message.to_owned(),
             usage: receipt.usage,
             cost,
+            estimated: receipt.estimated,
             lost: false,
             at: now(),
             id: receipt.id.map(|id| id.to_string()),
@@ -385,52 +399,6 @@ impl Actor {
         }
         let state = crate::canon::RunState::Failed;
         self.finish_as(state, reason, Some(message.to_owned())).await
-    }
-
-    /// Has older turns told in short. False where nobody could.
-    pub(super) async fn summarise(&self, through: usize) -> Result<bool, Halt> {
-        let run = self.journal.run().await;
-        let Some(route) = run.member().and_then(|member| member.context.summariser.clone()) else {
-            return Ok(false);
-        };
-        // As much of each message as there is room for.
-        let asked = SHORT.iter().map(|longest| {
-            let messages = context::summary(&run, through, *longest);
-            let request = ChatRequest { model: route.clone(), messages, ..ChatRequest::default() };
-            let forecast = self.staff.gateway.forecast(&self.caller, &request);
-            (request, forecast)
-        });
-        let fits = |(_, forecast): &(ChatRequest, Forecast)| {
-            let window = forecast.window.unwrap_or(u64::MAX);
-            forecast.input_tokens.saturating_add(SUMMARY) <= window
-        };
-        let Some((mut request, forecast)) = asked.into_iter().find(fits) else { return Ok(false) };
-        let until = until(&run, self.definition.limits.step_timeout);
-        drop(run);
-        let Ok(held) = self.purse.reserve(&forecast, (SUMMARY, Wish::Aside)) else {
-            return Ok(false);
-        };
-        request.sampling.max_tokens = Some(held.max_tokens);
-        let turn = self.turn(request, until).await;
-        let mut deaf = |_: &crate::canon::Event| {};
-        let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
-        let (answer, receipt) = work.await;
-        let cost = receipt.cost.map(crate::canon::Money::nanos);
-        held.settle(receipt.usage, cost);
-        let outcome = answer.as_ref().map_or_else(|error| error.kind.code(), |_| "ok");
-        self.counts_answer(Purpose::Summarise, &receipt, outcome);
-        let Ok(response) = answer else { return Ok(false) };
-        let parts = response.choices.into_iter().next().unwrap_or_default().parts;
-        let summary: String = parts.iter().filter_map(Part::as_text).collect();
-        if summary.trim().is_empty() {
-            return Ok(false);
-        }
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        metrics.agent_compactions.with_label_values(&[self.definition.agent.as_str()]).inc();
-        let through = u32::try_from(through).unwrap_or(u32::MAX);
-        let usage = receipt.usage;
-        self.journal.append(vec![Event::Compacted { through, summary, usage, cost }]).await?;
-        Ok(true)
     }
 
     /// What the model has said at the end: whether it is what was asked for.

@@ -10,6 +10,9 @@ use crate::store::runs::Totals;
 
 /// Below so many tokens an answer is not worth asking for.
 const LEAST_OUTPUT: u64 = 64;
+/// Of what a turn's calls have given, so much is paid for in the question of a last word. It is
+/// made to fit into what is left.
+const RESULTS: u64 = 256;
 /// Nano-dollars for a million tokens, where tokens are the money.
 const ONE: u64 = 1_000_000;
 
@@ -55,7 +58,7 @@ pub(super) struct Used {
 #[derive(Debug)]
 pub(super) struct Held {
     purse: Arc<Purse>,
-    usd: u64,
+    pub(super) usd: u64,
     tokens: u64,
     pub(super) max_tokens: u64,
 }
@@ -162,6 +165,28 @@ impl Purse {
         }
     }
 
+    /// How long the question of a last word may be, by what is left here and above; `None` where
+    /// nothing bounds it.
+    pub(super) fn longest_question(&self, forecast: &Forecast) -> Option<u64> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.question_room(forecast, true)
+    }
+
+    fn question_room(&self, forecast: &Forecast, own: bool) -> Option<u64> {
+        let used = self.used();
+        let kept = if own { Used::default() } else { self.kept() };
+        let tokens = self.tokens.map(|tokens| {
+            tokens.saturating_sub(used.tokens + kept.tokens).saturating_sub(LEAST_OUTPUT)
+        });
+        let rate = forecast.input_price.filter(|rate| *rate > 0);
+        let paid = self.usd.zip(rate).map(|(usd, rate)| {
+            let answer = price(LEAST_OUTPUT, forecast.output_price);
+            tokens_for(usd.saturating_sub(used.usd + kept.usd).saturating_sub(answer), rate)
+        });
+        let above = self.parent.as_ref().and_then(|it| it.question_room(forecast, false));
+        [tokens, paid, above].into_iter().flatten().min()
+    }
+
     /// One call of a tool, if there is one left.
     pub(super) fn take_tool_call(&self) -> Result<(), StopReason> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,6 +224,16 @@ impl Purse {
     /// A result was so long.
     pub(super) fn take_bytes(&self, bytes: u64) {
         self.each(|purse| purse.change(|used| used.bytes += bytes));
+    }
+
+    /// So much was used without being held.
+    pub(super) fn spend(&self, usage: Usage, cost: Option<u64>) {
+        self.each(|purse| {
+            purse.change(|used| {
+                used.usd += cost.unwrap_or_default();
+                used.tokens += usage.input_total() + usage.output;
+            });
+        });
     }
 
     fn each(&self, mut visit: impl FnMut(&Self)) {
@@ -262,23 +297,27 @@ fn share(used: u64, limit: Option<u64>) -> u128 {
 /// for a short answer.
 fn longest(left: u64, question: u64, (input, output): (u64, u64), keeps: bool) -> u64 {
     let once = price(question, Some(input));
-    let again = if keeps { once + price(LEAST_OUTPUT, Some(output)) } else { 0 };
+    let last = price(question + RESULTS, Some(input)) + price(LEAST_OUTPUT, Some(output));
+    let again = if keeps { last } else { 0 };
     let rate = if keeps { input + output } else { output };
     match left.checked_sub(once + again) {
         None => 0,
         Some(_) if rate == 0 => u64::MAX,
-        Some(left) => {
-            let tokens = u128::from(left) * u128::from(ONE) / u128::from(rate);
-            u64::try_from(tokens).unwrap_or(u64::MAX)
-        }
+        Some(left) => tokens_for(left, rate),
     }
 }
 
-/// What a last word may use behind a turn with so long an answer, without what its calls come to.
+/// What a last word may use behind a turn with so long an answer.
 fn last_word(forecast: &Forecast, answer: u64) -> Used {
-    let question = forecast.input_tokens + answer;
+    let question = forecast.input_tokens + answer + RESULTS;
     let usd = price(question, forecast.input_price) + price(LEAST_OUTPUT, forecast.output_price);
     Used { usd, tokens: question + LEAST_OUTPUT, model_calls: 1, ..Used::default() }
+}
+
+/// So many are paid for by this at that rate.
+fn tokens_for(left: u64, rate: u64) -> u64 {
+    let tokens = u128::from(left) * u128::from(ONE) / u128::from(rate);
+    u64::try_from(tokens).unwrap_or(u64::MAX)
 }
 
 /// Nano-dollars, rounded up.
@@ -336,15 +375,17 @@ mod tests {
         let purse = purse(None, Some(1000), None);
         let used = |input, output| Usage { input, output, ..Usage::default() };
         let held = purse.reserve(&forecast(), (5000, Wish::Turn)).unwrap();
-        // Twice the question of 100, 64 for the last word, and the answer both times.
-        assert_eq!(held.max_tokens, 368);
-        held.settle(used(100, 368), None);
+        // Twice the question of 100, 256 for results and 64 for the last word, and the answer both
+        // times.
+        assert_eq!(held.max_tokens, 240);
+        held.settle(used(100, 240), None);
         assert_eq!(purse.reserve(&forecast(), (500, Wish::Aside)).unwrap_err(), StopReason::Budget);
-        let next = Forecast { input_tokens: 468, ..forecast() };
+        let next = Forecast { input_tokens: 596, ..forecast() };
         assert_eq!(purse.reserve(&next, (500, Wish::Turn)).unwrap_err(), StopReason::Budget);
+        assert_eq!(purse.longest_question(&next), Some(596));
         let last = purse.reserve(&next, (500, Wish::Last)).unwrap();
         assert_eq!(last.max_tokens, 64);
-        last.settle(used(468, 64), None);
+        last.settle(used(596, 64), None);
         assert_eq!(purse.used().tokens, 1000);
     }
 
@@ -354,9 +395,10 @@ mod tests {
         let root = Purse::new(&budget, None, Used::default(), None);
         let child = purse(None, None, Some(Arc::clone(&root)));
         root.reserve(&forecast(), (500, Wish::Turn)).unwrap().settle(Usage::default(), None);
-        // 664 are kept back: the question, its answer, and 64.
+        // 920 are kept back: the question, its answer, 256 for results, and 64.
+        assert_eq!(child.longest_question(&forecast()), Some(1016));
         let held = child.reserve(&forecast(), (5000, Wish::Last)).unwrap();
-        assert_eq!(held.max_tokens, 1236);
+        assert_eq!(held.max_tokens, 980);
         held.settle(Usage::default(), None);
         let beyond = child.reserve(&forecast(), (500, Wish::Last)).unwrap_err();
         assert_eq!(beyond, StopReason::MaxSteps);

@@ -7,19 +7,21 @@ use std::sync::atomic::Ordering;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::actor::{Actor, Live, Rest};
+use super::act::{bare, refusal};
+use super::actor::{Actor, Live, Rest, until};
 use super::archive::Loaded;
 use super::budget::Used;
-use super::definition::{DELEGATE, Definition, HANDOFF};
-use super::event::{CallError, Created, Event, Requested, Trigger, Wishes};
+use super::definition::{Definition, HANDOFF};
+use super::event::{CallError, Ceiling, Created, Event, Requested, Trigger, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::{Run, Stage, result_of};
 use super::staff::Staff;
 use super::trace::written;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
-use crate::config::HandoffInput;
+use crate::config::{AGENT_TIMEOUT, HandoffInput};
 use crate::store::Failure;
 use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
+use crate::tool::DELEGATE;
 
 /// Of what the runs below one ask people, so much is shown.
 const MOST_ASKED: u32 = 100;
@@ -62,16 +64,29 @@ impl Actor {
         self.journal.append(vec![Event::Handoff { id, from, to, summary }]).await
     }
 
-    /// Has another agent do a piece of work, as a run of its own.
+    /// Has another agent do a piece of work, as often as the limits of the tool allow.
+    pub(super) async fn has_done(&self, request: &Requested) -> Result<(), Halt> {
+        if let Some(tool) = self.staff.toolbox().get(&request.tool) {
+            let run = self.journal.run().await;
+            let user = self.whose(run.created.user.as_deref());
+            let until = until(&run, self.definition.limits.timeout);
+            drop(run);
+            if let Err(failure) = tool.takes_turn(Some(&user), until).await {
+                self.counts_call(&request.tool, failure.kind.name(), None);
+                return self.failed(request, (refusal(&failure), 0), None).await;
+            }
+        }
+        self.delegate(request).await
+    }
+
+    /// The run of its own by which it does that.
     pub(super) async fn delegate(&self, request: &Requested) -> Result<(), Halt> {
-        let name = request.alias.strip_prefix(DELEGATE).unwrap_or_default();
+        let (name, args) = self.task(request).await;
+        let name = name.as_str();
         if self.depth + 1 >= self.definition.max_depth {
             let text = "Agents may not ask agents any deeper.";
             return self.refuse_delegate(request, "max_depth", text).await;
         }
-        let Some(input) = request.args.get("input").and_then(Value::as_str) else {
-            return self.refuse_delegate(request, "invalid_arguments", "`input` is missing.").await;
-        };
         let house = self.staff.gateway.snapshot();
         let Some(agent) = house.config.agents.get(name) else {
             return self.refuse_delegate(request, "unknown_tool", "There is no such agent.").await;
@@ -86,7 +101,8 @@ impl Actor {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         let id = self.journal.id.child(bytes);
-        let child = self.begin_child((id, name), definition, input).await?;
+        let task = (request.tool.as_str(), args);
+        let child = self.begin_child((id, name), definition, task).await?;
         let run = self.journal.run().await;
         let is_known =
             matches!(run.call(&request.id).map(|call| &call.stage), Some(Stage::Child { .. }));
@@ -101,6 +117,33 @@ impl Actor {
             // It is looked for again as soon as there is nothing else to do.
             None => Ok(()),
         }
+    }
+
+    /// Which agent is wanted, and for what.
+    async fn task(&self, request: &Requested) -> (String, String) {
+        let run = self.journal.run().await;
+        let tool = run.member().and_then(|member| member.tool(&request.tool));
+        let named = tool.and_then(|tool| tool.agent.clone());
+        let field = run.member().and_then(|it| it.confidence.as_ref()).map(|it| it.field.clone());
+        drop(run);
+        let name = named
+            .unwrap_or_else(|| request.alias.strip_prefix(DELEGATE).unwrap_or_default().to_owned());
+        let args = match self.staff.toolbox().get(&request.tool) {
+            Some(tool) => bare(&request.args, field.as_deref(), &tool),
+            None => request.args.clone(),
+        };
+        let input = match args.as_object().filter(|args| args.len() == 1) {
+            Some(args) => args.get("input").and_then(Value::as_str).map(str::to_owned),
+            None => None,
+        };
+        (name, input.unwrap_or_else(|| args.to_string()))
+    }
+
+    /// How long the run of an agent may work, where its tool says so.
+    fn time_of(&self, tool: &str) -> Option<Ceiling> {
+        let time = self.staff.toolbox().get(tool)?.terms.timeout;
+        let seconds = Some(time.as_secs().max(1)).filter(|_| time < AGENT_TIMEOUT);
+        seconds.map(|_| Ceiling { seconds, ..Ceiling::default() })
     }
 
     async fn refuse_delegate(
@@ -118,7 +161,7 @@ impl Actor {
         &self,
         (id, name): (RunId, &str),
         definition: Arc<Definition>,
-        input: &str,
+        (tool, input): (&str, String),
     ) -> Result<Option<Actor>, Halt> {
         let (body, hash) = definition.written();
         let store = self.staff.gateway.store();
@@ -137,7 +180,7 @@ impl Actor {
             user: run.created.user.clone(),
             session: None,
             depth: self.depth + 1,
-            budget: None,
+            budget: self.time_of(tool),
             replay_of: None,
             effects: false,
             compensates: false,
@@ -193,9 +236,20 @@ impl Actor {
                 let run = child.journal.run().await;
                 let done = reported(call, id, &run);
                 drop(run);
-                self.journal.append(vec![done]).await
+                self.takes_report(call, done).await
             }
         }
+    }
+
+    async fn takes_report(&self, call: &str, report: Event) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let tool = run.call(call).map(|call| call.request.tool.clone());
+        drop(run);
+        let is_done = matches!(&report, Event::ChildDone { state: RunState::Completed, .. });
+        if let Some(tool) = tool {
+            self.counts_call(&tool, if is_done { "ok" } else { "error" }, None);
+        }
+        self.journal.append(vec![report]).await
     }
 
     /// Ends what was begun by these calls: nobody is left to hear of it.
@@ -224,7 +278,7 @@ impl Actor {
         match row {
             Some(row) if row.state.is_over() => {
                 let run = self.staff.load(&row).await?.run;
-                self.journal.append(vec![reported(call, id, &run)]).await
+                self.takes_report(call, reported(call, id, &run)).await
             }
             _ => {
                 let soon = now().saturating_add(self.staff.lease());

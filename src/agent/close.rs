@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::actor::{Actor, Rest};
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
+use super::perform::{REPLAY, played};
 use super::run::{Ending, Stage};
 use super::{view, voice};
 use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
@@ -216,6 +217,7 @@ impl Actor {
             let error = self.take_back(&undo).await;
             let letters = error
                 .as_ref()
+                .filter(|error| error.kind != REPLAY)
                 .map(|error| crate::store::runs::NewLetter {
                     id: format!("dlq_{}", crate::canon::RunId::new().simple()),
                     kind: "compensation".to_owned(),
@@ -233,6 +235,9 @@ impl Actor {
     }
 
     async fn take_back(&self, undo: &super::run::Undoable) -> Option<CallError> {
+        if self.journal.run().await.only_plays() {
+            return Some(played());
+        }
         let Some(tool) = self.staff.toolbox().get(&undo.tool) else {
             return Some(CallError::new(
                 "unavailable",

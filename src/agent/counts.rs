@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::actor::Actor;
-use super::event::PLAN;
+use super::event::{ASIDE, Asking};
 use crate::gateway::agents::Receipt;
 
 /// What a model is asked for.
@@ -19,9 +19,13 @@ pub(super) enum Purpose {
 // === impl Purpose ===
 
 impl Purpose {
-    /// Of the call of this number.
-    pub(super) fn of(call: u32) -> Self {
-        if call == PLAN { Self::Plan } else { Self::Reason }
+    /// Of what is asked.
+    pub(super) fn of(asking: Option<&Asking>) -> Self {
+        match asking {
+            Some(aside) if aside.is_plan() => Self::Plan,
+            Some(aside) if aside.call == ASIDE => Self::Summarise,
+            _ => Self::Reason,
+        }
     }
 
     fn name(self) -> &'static str {

@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 use crate::canon::{Effect, Tool};
 use crate::config::{
     self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnFilter,
-    OnUnknown, Planner, StreamMode,
+    OnUnknown, Planner, StreamMode, ToolKind,
 };
 use crate::store::hex;
-use crate::tool::Toolbox;
+use crate::tool::{DELEGATE, Toolbox};
 
 /// An agent and those that it may give the conversation to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +51,6 @@ pub struct Member {
     pub prompt_version: Option<String>,
     pub tools: Vec<ToolDefinition>,
     pub handoffs: Vec<String>,
-    /// With what each is for.
-    pub delegates: BTreeMap<String, String>,
     pub handoff_input: HandoffInput,
     pub fallback: Option<String>,
     pub context: ContextTerms,
@@ -87,6 +85,9 @@ pub struct ToolDefinition {
     pub repeatable: bool,
     /// It is no tool but a question to the user.
     pub asks_user: bool,
+    /// It is this agent, which is asked by a run of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     pub approval: Option<config::Approval>,
     pub probe: Option<String>,
     pub undo: Option<config::Undo>,
@@ -94,9 +95,8 @@ pub struct ToolDefinition {
     pub most: Option<u32>,
 }
 
-/// The tool by which a model asks the user, and by which agents are reached.
+/// The tool by which a model asks the user, and by which others get the conversation.
 pub const ASK_USER: &str = "ask_user";
-pub const DELEGATE: &str = "delegate_";
 pub const HANDOFF: &str = "handoff_";
 
 // === impl Definition ===
@@ -160,9 +160,8 @@ impl Definition {
 
     /// Whether anything that it can do changes something.
     pub fn changes_something(&self) -> bool {
-        let tools = self.members.values().flat_map(|member| &member.tools);
-        let delegates = self.members.values().any(|member| !member.delegates.is_empty());
-        delegates || tools.into_iter().any(|tool| tool.effect != Effect::Read)
+        let mut tools = self.members.values().flat_map(|member| &member.tools);
+        tools.any(|tool| tool.effect != Effect::Read)
     }
 }
 
@@ -176,10 +175,8 @@ impl Member {
         let Prompt { text: prompt, digest: prompt_digest, version: prompt_version } =
             Prompt::of(config, agent)?;
         let tools = toolbox.named(&agent.tools).into_iter().filter(|tool| !tool.terms.internal);
-        let described = |name: &String| {
-            let about = config.agents.get(name).map(|agent| agent.description.clone());
-            (name.clone(), about.unwrap_or_default())
-        };
+        let delegate = |name: &String| toolbox.get(&format!("{DELEGATE}{name}"));
+        let tools = tools.chain(agent.delegates.iter().filter_map(delegate));
         Ok(Self {
             version: agent.version.clone(),
             description: agent.description.clone(),
@@ -189,7 +186,6 @@ impl Member {
             prompt_version,
             tools: tools.map(|tool| ToolDefinition::of(&tool)).collect(),
             handoffs: agent.handoffs.clone(),
-            delegates: agent.delegates.iter().map(described).collect(),
             handoff_input: agent.handoff_input,
             fallback: agent.fallback_agent.clone(),
             context: agent.context.clone(),
@@ -208,15 +204,6 @@ impl Member {
             strict: None,
             cache: None,
         });
-        let delegates = self.delegates.iter().map(|(name, about)| {
-            let text = format!("Has the agent `{name}` do a piece of work and report. {about}");
-            agent_tool(
-                format!("{DELEGATE}{name}"),
-                text,
-                "input",
-                "The whole task, with all that must be known for it.",
-            )
-        });
         let handoffs = self.handoffs.iter().map(|name| {
             let about = members.get(name).map(|member| member.description.as_str());
             let text = format!(
@@ -230,7 +217,7 @@ impl Member {
                 "Why, and what was found out so far.",
             )
         });
-        own.chain(delegates).chain(handoffs).chain(client.iter().cloned()).collect()
+        own.chain(handoffs).chain(client.iter().cloned()).collect()
     }
 
     /// The schema of a tool's arguments, with the model's confidence where that decides.
@@ -308,6 +295,11 @@ fn shown((digest, version): (&str, Option<&str>)) -> Value {
 // === impl ToolDefinition ===
 
 impl ToolDefinition {
+    /// It is there because its agent names the other one, and not a tool: no list of a key's has it.
+    pub fn is_delegate(&self) -> bool {
+        self.agent.is_some() && self.name.starts_with(DELEGATE)
+    }
+
     fn of(tool: &crate::tool::Tool) -> Self {
         let terms = &tool.terms;
         let bare = tool.name.rsplit('.').next().unwrap_or(&tool.name);
@@ -318,14 +310,18 @@ impl ToolDefinition {
         Self {
             name: tool.name.to_string(),
             alias: tool.alias.to_string(),
-            version: terms.version.clone(),
+            version: tool.version.clone(),
             description: tool.description.clone(),
             effect: tool.effect,
             input: tool.input.clone(),
             high_risk: terms.high_risk,
             untrusted: terms.untrusted,
             repeatable: terms.repeatable,
-            asks_user: matches!(&terms.kind, config::ToolKind::Builtin(it) if it.name == ASK_USER),
+            asks_user: matches!(&terms.kind, ToolKind::Builtin(it) if it.name == ASK_USER),
+            agent: match &terms.kind {
+                ToolKind::Agent(it) => Some(it.agent.clone()),
+                _ => None,
+            },
             approval,
             probe: terms.probe.clone(),
             undo: terms.undo.clone(),

@@ -12,8 +12,8 @@ use crate::canon::{
 use crate::config::StreamMode;
 use crate::tool::Wire;
 
-/// The call of a model by which a plan is made: it comes before all others, and is no step.
-pub const PLAN: u32 = 0;
+/// The number of calls of models that are no step: for a plan, and for summaries.
+pub const ASIDE: u32 = 0;
 
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,6 +59,9 @@ pub enum Event {
         message: String,
         usage: Usage,
         cost: Option<u64>,
+        /// The usage was guessed.
+        #[serde(default)]
+        estimated: bool,
         /// The process ended while it was asked.
         lost: bool,
         at: u64,
@@ -350,8 +353,11 @@ pub enum Doer {
 /// A model is asked. What it is asked follows from the entries before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asking {
-    /// Which one it is of the run; [`PLAN`] is for its plan.
+    /// Which one it is of the run, or [`ASIDE`].
     pub call: u32,
+    /// Older turns are to be told in short.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub summary: bool,
     pub model: String,
     /// SHA-256 of the question, in hex.
     pub digest: String,
@@ -360,7 +366,19 @@ pub struct Asking {
     pub max_tokens: u64,
     /// Tokens of the question by estimate.
     pub input_estimate: u64,
+    /// What was set aside for it, in nano-dollars.
+    #[serde(default)]
+    pub cost_estimate: u64,
     pub at: u64,
+}
+
+// === impl Asking ===
+
+impl Asking {
+    /// Whether it is for the plan of a run.
+    pub fn is_plan(&self) -> bool {
+        self.call == ASIDE && !self.summary
+    }
 }
 
 /// Why a call came to nothing, as the model reads it.

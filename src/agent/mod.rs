@@ -7,6 +7,7 @@ mod admit;
 mod again;
 mod answers;
 mod archive;
+mod aside;
 mod ask;
 mod begin;
 mod budget;

@@ -273,7 +273,8 @@ fn acted(run: &Run, id: &str, outcome: &str) -> Option<Audit> {
         // A client's own tool, or another agent, who has rows of its own.
         return None;
     }
-    let decision = match (call.began, &call.allowed) {
+    let child = matches!(call.stage, Stage::Child { .. }).then_some(0);
+    let decision = match (call.began.or(child), &call.allowed) {
         (None, _) => "denied",
         (Some(_), Some(_)) if call.edited => "edited",
         (Some(_), Some(_)) => "approved",

@@ -20,15 +20,15 @@ use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool, Wi
 
 /// A result that is longer is not kept for whoever takes the call back.
 const LONGEST_VALUE: usize = 64 << 10;
+/// The kind of error that a call has which is only played.
+pub(super) const REPLAY: &str = "replay";
 /// The hint at the rest of a result.
 const BLOB: &str = "blob:";
 
 impl Actor {
     /// In a run that plays another one again, nothing happens that must not happen twice.
     pub(super) async fn only_plays(&self, request: &Requested) -> bool {
-        let run = self.journal.run().await;
-        let created = &run.created;
-        request.effect != Effect::Read && created.replay_of.is_some() && !created.effects
+        request.effect != Effect::Read && self.journal.run().await.only_plays()
     }
 
     /// Calls the tool.
@@ -42,8 +42,10 @@ impl Actor {
             return self.refuse(request, error, Some(reason)).await;
         }
         if self.only_plays(request).await {
-            let error = CallError::new("replay", "This is played again: the tool is not called.");
-            return self.failed(request, (error, 0), None).await;
+            return self.failed(request, (played(), 0), None).await;
+        }
+        if request.doer == Doer::Delegate {
+            return Box::pin(self.has_done(request)).await;
         }
         let id = request.id.clone();
         self.live.voice.aside(format!("step {} execute_tool {}", self.step().await, request.alias));
@@ -111,7 +113,7 @@ impl Actor {
 
     /// Whose limits count and whose results are remembered: a user of the config is one person by
     /// whatever key, and one that a client names is one of its own.
-    fn whose(&self, user: Option<&str>) -> Arc<str> {
+    pub(super) fn whose(&self, user: Option<&str>) -> Arc<str> {
         let owner = self.live.owner.as_str();
         match user {
             Some(user) if self.caller.user().is_some_and(|own| **own == *user) => user.into(),
@@ -310,6 +312,11 @@ impl Actor {
             metrics.agent_tool_seconds.with_label_values(&[agent, tool]).observe(seconds);
         }
     }
+}
+
+/// Why nothing happens in a run that plays another one again.
+pub(super) fn played() -> CallError {
+    CallError::new(REPLAY, "This is played again: the tool is not called.")
 }
 
 /// A part of a result as the model is shown it.

@@ -2,21 +2,17 @@
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::actor::{Actor, Outcome, until};
-use super::ask::{Turning, digest};
-use super::budget::{Held, Wish};
+use super::actor::Actor;
+use super::aside::{Aside, Said};
 use super::counts::Purpose;
 use super::definition::Member;
-use super::event::{Asking, Event, PLAN};
+use super::event::{ASIDE, Event};
 use super::journal::{Beside, Halt, now};
 use super::run::{Run, Step};
-use crate::canon::{ChatRequest, ChatResponse, Message, Part, Role, Usage};
-use crate::error::Error;
-use crate::gateway::agents::Receipt;
+use crate::canon::{ChatRequest, Message, Part, Role, Usage};
 
 /// Steps of a plan, at most.
 const MOST: usize = 20;
@@ -53,38 +49,18 @@ impl Actor {
     /// The plan that a model makes when it is asked for one: breaks off with it, or without one
     /// where nobody can be asked again.
     async fn planned(&self) -> Result<ControlFlow<Option<Event>>, Halt> {
-        let Some((request, held, asking)) = self.plan_asked_for().await else {
+        let Some(asked) = self.plan_asked_for().await else {
             return Ok(ControlFlow::Break(None));
         };
-        let run = self.journal.run().await;
-        let until = until(&run, self.definition.limits.step_timeout);
-        let is_intended = run.open_ask.is_some();
-        drop(run);
-        if !is_intended {
-            self.journal.intend(vec![Event::Asked(asking)]).await?;
+        match self.ask_aside(asked).await? {
+            Some(said) => self.take_plan(said).await,
+            None => Ok(ControlFlow::Break(None)),
         }
-        let mut turn = self.turn(request, until).await;
-        let span = self.journal.run().await.span_of_plan();
-        turn.trace = turn.trace.map(|trace| trace.below(span));
-        let receipt = Arc::clone(&turn.receipt);
-        let mut deaf = |_: &crate::canon::Event| {};
-        let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
-        let why = match self.unless_ended(work, until).await? {
-            Outcome::Done((answer, receipt)) => {
-                return self.take_plan(answer, (receipt, held)).await;
-            }
-            Outcome::Cancelled => ("cancelled", "The run was cancelled."),
-            Outcome::Late => ("upstream_timeout", "The step took too long."),
-        };
-        let receipt = receipt.get().cloned().unwrap_or_default();
-        self.broke(PLAN, why, (receipt, held)).await?;
-        Ok(ControlFlow::Break(None))
     }
 
     async fn take_plan(
         &self,
-        answer: Result<ChatResponse, Error>,
-        (receipt, held): (Receipt, Held),
+        (answer, (receipt, held)): Said,
     ) -> Result<ControlFlow<Option<Event>>, Halt> {
         let said = answer.map(|answer| {
             let parts = answer.choices.into_iter().next().map(|choice| choice.parts);
@@ -101,7 +77,7 @@ impl Actor {
             Ok(_) => ("invalid_output", "The answer is no list of steps.".into()),
             Err(error) => (error.kind.code(), error.message),
         };
-        self.broke(PLAN, (code, &message), (receipt, held)).await?;
+        self.broke(ASIDE, (code, &message), (receipt, held)).await?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -111,7 +87,7 @@ impl Actor {
         let at = now();
         let is_planned = self.journal.run().await.next(at) == Step::Plan;
         let asked = if is_planned { self.plan_asked_for().await } else { None };
-        let asks = asked.map(|(_, _, asking)| asking);
+        let asks = asked.map(|asked| asked.asking);
         let beside = Beside { intent: asks.is_some(), ..Beside::default() };
         self.journal.append_with(vec![Event::Started { at, asks }], beside).await
     }
@@ -121,26 +97,14 @@ impl Actor {
         self.journal.run().await.stretch.is_some_and(|stretch| stretch.before.is_none())
     }
 
-    /// The question for a plan, what is reserved for the answer, and what the journal knows of
-    /// both; nothing where there is nobody to ask or nothing to pay with.
-    async fn plan_asked_for(&self) -> Option<(ChatRequest, Held, Asking)> {
+    /// The question for a plan; nothing where there is nobody to ask or nothing to pay with.
+    async fn plan_asked_for(&self) -> Option<Aside> {
         let run = self.journal.run().await;
         let member = run.member()?;
-        let mut request = question(&run, member, &self.withheld(member));
+        let request = question(&run, member, &self.withheld(member));
         drop(run);
         let forecast = self.staff.gateway.forecast(&self.caller, &request);
-        let held = self.purse.reserve(&forecast, (LENGTH, Wish::Aside)).ok()?;
-        request.sampling.max_tokens = Some(held.max_tokens);
-        let asking = Asking {
-            call: PLAN,
-            model: request.model.clone(),
-            digest: digest(&request),
-            tools: false,
-            max_tokens: held.max_tokens,
-            input_estimate: forecast.input_tokens,
-            at: now(),
-        };
-        Some((request, held, asking))
+        self.aside(request, (forecast, LENGTH), false)
     }
 }
 

@@ -456,7 +456,8 @@ impl Staff {
             Durability::Relaxed => false,
             Durability::Auto => definition.changes_something() || run.created.wishes.background,
         };
-        let is_new = run.started.is_none();
+        // One that came with its end only has to be closed.
+        let (is_new, is_over) = (run.started.is_none(), run.state.is_over());
         if !is_new {
             run.waiting_since = Some(last_at);
         }
@@ -499,9 +500,9 @@ impl Staff {
             signals,
             wakes,
         };
-        if is_new {
+        if is_new && !is_over {
             actor.begin().await?;
-        } else {
+        } else if !is_over {
             let resumed = Event::Resumed { at: now(), epoch: row.epoch };
             actor.journal.append(vec![resumed]).await?;
         }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::close::since;
 use super::definition::ToolDefinition;
-use super::event::{Created, Event, PLAN};
+use super::event::{Asking, Created, Event};
 use super::journal::Halt;
 use super::run::{Call, Run, Stage, Step, Stretch};
 use super::staff::Staff;
@@ -191,7 +191,10 @@ impl Cutter<'_> {
                 let error = error.as_ref().map(|error| error.kind.as_str());
                 Self::undone(run, (id, error), (last, at))
             }
-            Event::Answered { .. } | Event::AskFailed { .. } | Event::Planned { .. }
+            Event::Answered { .. }
+            | Event::AskFailed { .. }
+            | Event::Planned { .. }
+            | Event::Compacted { .. }
                 if self.is_all =>
             {
                 Self::model(run, event, at)
@@ -209,7 +212,9 @@ impl Cutter<'_> {
         let (steps, error) = match event {
             Event::Planned { steps, .. } => (steps.len(), steps.is_empty().then_some("no_plan")),
             // Nobody makes it any more.
-            Event::AskFailed { call: PLAN, code, .. } if run.cancel.is_some() => {
+            Event::AskFailed { code, .. }
+                if run.cancel.is_some() && run.open_ask.as_ref().is_some_and(Asking::is_plan) =>
+            {
                 (0, Some(code.as_str()))
             }
             _ => return None,
@@ -424,13 +429,13 @@ impl Cutter<'_> {
                 facts.extend(used(usage, *cost));
                 (id, Some(code.clone()))
             }
-            Event::Planned { usage, cost, .. } => {
+            Event::Planned { usage, cost, .. } | Event::Compacted { usage, cost, .. } => {
                 facts.extend(used(usage, *cost));
                 (&None, None)
             }
             _ => return None,
         };
-        let parent = if open.call == PLAN { run.span_of_plan() } else { run.span() };
+        let parent = if open.is_plan() { run.span_of_plan() } else { run.span() };
         // The same as the call's own, where it has told of itself.
         let own = id.as_deref().and_then(crate::canon::CallId::parse);
         let other = || span_below(run.span(), u64::from(open.call) | 1 << 49);

@@ -212,7 +212,8 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
     match run.state {
         RunState::Failed => {
             let kind = match run.reason {
-                Some(StopReason::InvalidOutput | StopReason::ModelFailed) => Kind::UpstreamError,
+                Some(StopReason::InvalidOutput) => Kind::UpstreamError,
+                Some(StopReason::ModelFailed) => Kind::UpstreamUnavailable,
                 _ => Kind::Internal,
             };
             Some(Error::new(kind, message.unwrap_or_else(|| "The run has failed.".to_owned())))

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::definition::{ASK_USER, DELEGATE, HANDOFF, Member};
+use super::definition::{ASK_USER, HANDOFF, Member};
 use super::event::{Doer, Requested};
 use super::journal::now;
 use super::run::Run;
@@ -68,15 +68,14 @@ fn doer(run: &Run, member: &Member, alias: &str) -> (Doer, String, String, Effec
     if let Some(tool) = member.tools.iter().find(|tool| tool.alias == alias) {
         let doer = if tool.name == ASK_USER || is_ask_user(run, &tool.name) {
             Doer::User
+        } else if tool.agent.is_some() {
+            Doer::Delegate
         } else {
             Doer::Tool
         };
         return (doer, tool.name.clone(), tool.version.clone(), tool.effect);
     }
     let (tool, version) = named(alias);
-    if alias.strip_prefix(DELEGATE).is_some_and(|name| member.delegates.contains_key(name)) {
-        return (Doer::Delegate, tool, version, Effect::Idempotent);
-    }
     let to = alias.strip_prefix(HANDOFF);
     if to.is_some_and(|name| member.handoffs.iter().any(|known| known == name)) {
         return (Doer::Handoff, tool, version, Effect::Read);

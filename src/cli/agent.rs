@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::explain::{bearer, show_secret};
 use super::{complain, complain_all, config_path, load, located, say};
-use crate::agent::event::{Asking, CallError, Event, PLAN};
+use crate::agent::event::{ASIDE, Asking, CallError, Event};
 use crate::agent::{Agents, Told, Verdict, Written};
 use crate::canon::{ChatRequest, Content, Message, Money, Part, Role, RunId, RunState};
 use crate::config::{self, StoreUrl};
@@ -273,10 +273,11 @@ fn text(part: &Part) -> Option<&str> {
     }
 }
 
-fn asks(Asking { call, model, .. }: &Asking) -> String {
-    match *call {
-        PLAN => format!("asks {model} for a plan"),
-        call => format!("step {call}: asks {model}"),
+fn asks(Asking { call, model, summary, .. }: &Asking) -> String {
+    match (*call, summary) {
+        (ASIDE, true) => format!("asks {model} for a summary"),
+        (ASIDE, false) => format!("asks {model} for a plan"),
+        (call, _) => format!("step {call}: asks {model}"),
     }
 }
 

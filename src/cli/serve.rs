@@ -19,7 +19,7 @@ use super::{
     ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say,
 };
 use crate::agent::Agents;
-use crate::config::{self, Config, LogFormat, Problem, Secret, variable};
+use crate::config::{self, Config, LogFormat, Problem, Secret, StoreUrl, variable};
 use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
 use crate::http::{AdminApi, Api, Observed};
@@ -86,7 +86,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let store = Store::open(&config.store)
         .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
     let generation = runtime.block_on(generations::first(&store, &config));
-    let turns = turns(&config, path.as_deref())?;
+    let turns = turns((&config, &store), path.as_deref())?;
     let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()));
     let equipped = snapshot.and_then(|mut snapshot| {
         let means = (&client, &store, &telemetry.metrics, turns.as_ref());
@@ -110,10 +110,18 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     result
 }
 
-/// Where the limits of tools are counted together with other replicas, if a store for that is set.
-fn turns(config: &Config, path: Option<&Path>) -> Result<Option<Arc<Turns>>, NoStart> {
-    let Some(address) = shared(&config.store, path)? else { return Ok(None) };
-    Ok(Some(Arc::new(Turns::open(address, config.store.replicas))))
+/// Where the limits of tools are counted together with other replicas, if there can be any.
+fn turns(
+    (config, store): (&Config, &Store),
+    path: Option<&Path>,
+) -> Result<Option<Arc<Turns>>, NoStart> {
+    let replicas = config.store.replicas;
+    let turns = match (shared(&config.store, path)?, &config.store.url) {
+        (Some(address), _) => Some(Turns::open(address, replicas)),
+        (None, StoreUrl::Postgres(_)) => Some(Turns::kept(store.clone(), replicas)),
+        (None, StoreUrl::Sqlite(_) | StoreUrl::Memory) => None,
+    };
+    Ok(turns.map(Arc::new))
 }
 
 /// Has the gateway count together with other replicas, if a store for that is set.

@@ -290,11 +290,22 @@ fn check_tool(config: &Config, (name, tool): (&str, &Tool), report: &Report) {
     let undo = tool.undo.iter().map(|undo| ("undo", &undo.tool));
     for (key, other) in probe.chain(undo) {
         let path = format!("{path}.{key}");
+        let is_agent = |it: &Tool| matches!(it.kind, ToolKind::Agent(_));
         if other == name {
             report.problem(&path, "is the tool itself");
+        } else if config.tools.get(other).is_some_and(is_agent) {
+            report.problem(&path, format!("\"{other}\" is an agent, which only runs ask"));
         } else if key == "probe" && effect_of(config, other).is_some_and(|it| it != Effect::Read) {
             report.problem(&path, format!("\"{other}\" does more than to read"));
         }
+    }
+    if let ToolKind::Agent(tool) = &tool.kind
+        && !tool.agent.is_empty()
+        && !config.agents.contains_key(&tool.agent)
+    {
+        let hint = suggestion(&tool.agent, config.agents.keys().map(String::as_str));
+        let message = format!("no agent is called \"{}\"{hint}", tool.agent);
+        report.problem(&format!("{path}.agent"), message);
     }
     let clashes = |prefix| name.strip_prefix(prefix).filter(|it| config.agents.contains_key(*it));
     if let Some(agent) = clashes("delegate_").or_else(|| clashes("handoff_")) {
@@ -310,8 +321,12 @@ fn check_exposed(config: &Config, report: &Report) {
         }
     }
     for (position, pattern) in config.mcp.tools.iter().enumerate() {
+        let path = format!("mcp.expose.tools[{position}]");
         if let Err(message) = find_tool(config, pattern) {
-            report.problem(&format!("mcp.expose.tools[{position}]"), message);
+            report.problem(&path, message);
+        } else if let Some(ToolKind::Agent(tool)) = config.tools.get(pattern).map(|it| &it.kind) {
+            let message = format!("is an agent: write \"{}\" among the `agents`", tool.agent);
+            report.problem(&path, message);
         }
     }
     for (key, patterns) in [("resources", &config.mcp.resources), ("prompts", &config.mcp.prompts)]

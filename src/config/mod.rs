@@ -83,9 +83,10 @@ pub use store::{Store, StoreUrl};
 pub use telemetry::{LogFormat, Telemetry};
 pub use text::{Difference, Text};
 pub use tool::{
-    Approval, BUILTINS, Breaker, BuiltinTool, ClientCredentials, GraphQlTool, HttpTool, McpTool,
-    McpTransport, OpenApiTool, Piece, Pin, Retry, SEARCH_TOOLS, SqlTemplate, SqlTool, TextTemplate,
-    Tool, ToolAuth, ToolCache, ToolKind, ToolLimits, Undo, UrlTemplate, Web,
+    AGENT_TIMEOUT, AgentTool, Approval, BUILTINS, Breaker, BuiltinTool, ClientCredentials,
+    GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool, Piece, Pin, Retry, SEARCH_TOOLS,
+    SqlTemplate, SqlTool, TextTemplate, Tool, ToolAuth, ToolCache, ToolKind, ToolLimits, Undo,
+    UrlTemplate, Web,
 };
 pub use value::is_name;
 

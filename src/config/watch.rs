@@ -49,7 +49,7 @@ impl Watch {
             }
             if gathered.elapsed() > TAKE {
                 // The thread is the watcher's own, and has nothing else to do.
-                std::thread::sleep(GATHER);
+                std::thread::park_timeout(GATHER);
                 gathered = Instant::now();
             }
         })?;

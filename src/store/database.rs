@@ -45,6 +45,8 @@ pub(super) enum Alone {
     Audit = 3,
     /// The same of what runs are told.
     Signal = 4,
+    /// Turns of tools are counted and taken.
+    Turn = 5,
 }
 
 /// What can go wrong with a statement.
@@ -346,6 +348,16 @@ impl Backend {
             // A file has one writer as it is.
             Self::Sqlite => "",
             Self::Postgres => "FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// Asks for the time of a database that several processes use, in milliseconds since 1970.
+    pub(super) fn clock(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => {
+                Some("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")
+            }
         }
     }
 

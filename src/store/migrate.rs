@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
         postgres: Some(include_str!("migrations/0011_calls_with_attempts.postgres.sql")),
     },
     Step { sqlite: include_str!("migrations/0012_bytes_of_runs.sql"), postgres: None },
+    Step { sqlite: include_str!("migrations/0013_turns.sql"), postgres: None },
 ];
 
 /// In this order.

@@ -21,6 +21,7 @@ mod secure;
 pub mod shared;
 mod spelling;
 mod sqlite;
+mod turns;
 mod value;
 
 use std::fmt;

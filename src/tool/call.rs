@@ -121,10 +121,7 @@ impl Tool {
         if let Some(left) = state.breaker.closed_for() {
             return Err(closed(left));
         }
-        state.gate.pass(call.user.as_ref(), call.deadline).await.map_err(|wait| {
-            let message = "it was called as often as it may be";
-            Failure::new(FailureKind::RateLimited, message).retry_after(Some(wait))
-        })?;
+        self.takes_turn(call.user.as_ref(), call.deadline).await?;
         let pass = state.breaker.pass().map_err(closed)?;
         *made += 1;
         let result = self.timed(call).await;
@@ -138,6 +135,18 @@ impl Tool {
             Err(_) => {}
         }
         result
+    }
+
+    /// Waits for a turn of its limits, and takes it.
+    pub async fn takes_turn(
+        &self,
+        user: Option<&Arc<str>>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        self.state.gate.pass(user, deadline).await.map_err(|wait| {
+            let message = "it was called as often as it may be";
+            Failure::new(FailureKind::RateLimited, message).retry_after(Some(wait))
+        })
     }
 
     async fn timed(&self, call: &Invocation) -> Result<Answer, Failure> {

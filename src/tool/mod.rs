@@ -2,6 +2,7 @@
 //! breaker, retries and the cleaning of results are there for every kind alike. It knows nothing of
 //! runs: who calls decides whether it may.
 
+mod agent;
 mod breaker;
 mod builtin;
 mod call;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub use self::agent::{DELEGATE, elsewhere};
 use self::call::State;
 pub use self::canonical::canonical;
 use self::schema::Schema;
@@ -49,8 +51,12 @@ pub struct Tool {
     pub alias: Arc<str>,
     pub description: String,
     pub effect: Effect,
+    /// Which one it is: as the operator says or, where its description is watched, as that does.
+    pub version: String,
     /// JSON Schema of the arguments, with all that it refers to.
     pub input: Value,
+    /// The same of what it gives, where that is said.
+    pub output: Option<Value>,
     pub terms: Arc<config::Tool>,
     checks: Checks,
     runner: Arc<dyn Runner>,
@@ -66,8 +72,11 @@ pub(crate) struct Definition {
     pub(crate) effect: Effect,
     /// JSON Schema of the arguments: an object.
     pub(crate) input: Value,
-    /// JSON Schema of what it gives, where that must be so.
+    /// JSON Schema of what it gives, and whether that must be so.
     pub(crate) output: Option<Value>,
+    pub(crate) is_held_to_it: bool,
+    /// Where that is not what the terms say.
+    pub(crate) version: Option<String>,
     pub(crate) terms: Arc<config::Tool>,
 }
 
@@ -280,18 +289,36 @@ pub fn whole_schema(schema: &Value, known: &Schemas) -> Result<Value, String> {
 impl Tool {
     /// Fails where a schema is none, or refers to what is not known.
     pub(crate) fn new(definition: Definition, runner: Arc<dyn Runner>) -> Result<Self, String> {
-        let Definition { name, description, effect, input, output, terms } = definition;
-        let (known, wrong) = (&terms.schemas, |why| format!("input: {why}"));
-        let output = output.map(|output| Schema::new(&output, known));
+        let Definition { name, description, effect, input, output, terms, .. } = definition;
+        let wrong = |what: &'static str| move |why| format!("{what}: {why}");
+        let known = &terms.schemas;
+        let held = output.as_ref().filter(|_| definition.is_held_to_it);
+        let held = held.map(|output| Schema::new(output, known)).transpose();
         let checks = Checks {
-            input: Schema::of_arguments(&input, known).map_err(wrong)?,
-            output: output.transpose().map_err(|why| format!("output: {why}"))?,
+            input: Schema::of_arguments(&input, known).map_err(wrong("input"))?,
+            output: held.map_err(wrong("output"))?,
         };
-        let input = documents::whole(&input, known).map_err(wrong)?;
-        let alias = Arc::from(alias_of(&name));
-        let name = Arc::from(name);
-        let state = State::new(&terms, effect);
-        Ok(Self { name, alias, description, effect, input, terms, checks, runner, state })
+        let input = documents::whole(&input, known).map_err(wrong("input"))?;
+        let output = output.map(|output| documents::whole(&output, known)).transpose();
+        let output = match (output, definition.is_held_to_it) {
+            (Err(why), true) => return Err(wrong("output")(why)),
+            (output, _) => output.unwrap_or_default(),
+        };
+        let version = definition.version.unwrap_or_else(|| terms.version.clone());
+        let (alias, state) = (Arc::from(alias_of(&name)), State::new(&terms, effect));
+        Ok(Self {
+            name: Arc::from(name),
+            alias,
+            description,
+            effect,
+            version,
+            input,
+            output,
+            terms,
+            checks,
+            runner,
+            state,
+        })
     }
 
     /// Its limits hold for all replicas together, where they can tell one another.

@@ -89,7 +89,7 @@ impl Gate {
         let Some((name, turns)) = &self.common else { return self.look(user, (1, Look::Take)) };
         // What has no room here has none among all.
         self.look(user, (1, Look::Only))?;
-        match turns.take(&self.turns(name, user)).await {
+        match turns.take(self.turns(name, user)).await {
             Some(Ok(())) => {
                 let _ = self.look(user, (1, Look::Note));
                 Ok(())

@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::graphql::Query;
 use super::http::Endpoint;
-use super::{Definition, Health, Runner, Source, Tool, builtin, mcp, openapi, sql};
+use super::{
+    DELEGATE, Definition, Health, Runner, Source, Tool, agent, builtin, mcp, openapi, sql,
+};
+use crate::canon::Effect;
 use crate::config::{self, Config, ToolKind};
 use crate::net::client::Client;
 use crate::store::Store;
@@ -25,6 +28,8 @@ const DIGEST_DIGITS: usize = 10;
 pub struct Toolbox {
     tools: BTreeMap<Arc<str>, Arc<Tool>>,
     sources: BTreeMap<Arc<str>, Entry>,
+    /// The agents, as those have them who only name them.
+    delegates: BTreeMap<Arc<str>, Arc<Tool>>,
     /// What is told of changes.
     board: mcp::Board,
 }
@@ -64,8 +69,12 @@ impl Toolbox {
     pub fn build(kit: &Kit<'_>, before: &Self) -> Result<Self, Vec<(String, String)>> {
         let (mut toolbox, mut faults) = (Self::default(), Vec::new());
         toolbox.board = before.board.clone();
-        for (name, terms) in &kit.config.tools {
-            match before.same(name, terms).map_or_else(|| make((name, terms), kit, before), Ok) {
+        // What agents do to the world is what those tools do that they have.
+        let mut written: Vec<_> = kit.config.tools.iter().collect();
+        written.sort_by_key(|(_, terms)| is_agent(terms));
+        for (name, terms) in written {
+            let new = || make((name, terms), kit, (before, &toolbox));
+            match before.same(name, terms).map_or_else(new, Ok) {
                 Ok(Made::One(tool)) => {
                     let tool = match before.tools.get(name.as_str()) {
                         Some(former) if !Arc::ptr_eq(former, &tool) => follow(tool, former),
@@ -80,6 +89,13 @@ impl Toolbox {
                 Err(why) => faults.push((name.clone(), why)),
             }
         }
+        for name in kit.config.agents.keys() {
+            let terms = Arc::new(agent::usual_terms(name));
+            let written = (&*format!("{DELEGATE}{name}"), &terms);
+            if let Ok(tool) = agent::tool(written, name, (kit.config, &toolbox)) {
+                toolbox.delegates.insert(Arc::clone(&tool.name), Arc::new(tool));
+            }
+        }
         if faults.is_empty() { Ok(toolbox) } else { Err(faults) }
     }
 
@@ -91,7 +107,7 @@ impl Toolbox {
     }
 
     pub fn get(&self, name: &str) -> Option<Arc<Tool>> {
-        if let Some(tool) = self.tools.get(name) {
+        if let Some(tool) = self.tools.get(name).or_else(|| self.delegates.get(name)) {
             return Some(Arc::clone(tool));
         }
         let (source, _) = name.split_once('.')?;
@@ -144,12 +160,19 @@ impl Toolbox {
     }
 
     fn same(&self, name: &str, terms: &config::Tool) -> Option<Made> {
+        if is_agent(terms) {
+            return None;
+        }
         if let Some(tool) = self.tools.get(name) {
             return (*tool.terms == *terms).then(|| Made::One(Arc::clone(tool)));
         }
         let entry = self.sources.get(name).filter(|entry| *entry.terms == *terms)?;
         Some(Made::Several(Arc::clone(&entry.source)))
     }
+}
+
+fn is_agent(terms: &config::Tool) -> bool {
+    matches!(terms.kind, ToolKind::Agent(_))
 }
 
 fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
@@ -162,7 +185,7 @@ fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
 fn make(
     (name, terms): (&str, &config::Tool),
     kit: &Kit<'_>,
-    before: &Toolbox,
+    (before, others): (&Toolbox, &Toolbox),
 ) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
     match &terms.kind {
@@ -178,8 +201,7 @@ fn make(
             single((name, &terms), (description, input), runner, kit)
         }
         ToolKind::OpenApi(openapi) => {
-            let tools = openapi::tools((name, &terms), openapi, kit.client)?;
-            Ok(known(tools, kit, before))
+            known(openapi::tools((name, &terms), openapi, kit.client)?, kit, before)
         }
         ToolKind::GraphQl(graphql) => {
             let query = Query::new(kit.client, graphql, &terms)?;
@@ -190,18 +212,26 @@ fn make(
             let server = mcp::Server::new(&Arc::from(name), &terms, mcp, (kit, &before.board))?;
             Ok(Made::Several(server))
         }
-        ToolKind::Sql(sql) => Ok(known(sql::tools(name, &terms, sql)?, kit, before)),
+        ToolKind::Sql(sql) => known(sql::tools(name, &terms, sql)?, kit, before),
+        ToolKind::Agent(agent) => {
+            let tool = agent::tool((name, &terms), &agent.agent, (kit.config, others))?;
+            Ok(Made::One(Arc::new(tool.together(kit.turns))))
+        }
     }
 }
 
-fn known(mut tools: Vec<Tool>, kit: &Kit<'_>, before: &Toolbox) -> Made {
+fn known(mut tools: Vec<Tool>, kit: &Kit<'_>, before: &Toolbox) -> Result<Made, String> {
+    let is_useless = |tool: &Tool| tool.terms.cache.is_some() && tool.effect != Effect::Read;
+    if !tools.is_empty() && tools.iter().all(is_useless) {
+        return Err("`cache`: none of its tools only reads, and only that can be remembered".into());
+    }
     tools.sort_by(|one, other| one.name.cmp(&other.name));
     let tools = tools.into_iter().map(|tool| tool.together(kit.turns));
     let tools = tools.map(|tool| match before.get(&tool.name) {
         Some(former) => Arc::new(tool.following(&former)),
         None => Arc::new(tool),
     });
-    Made::Several(Arc::new(Known(tools.collect())))
+    Ok(Made::Several(Arc::new(Known(tools.collect()))))
 }
 
 impl Source for Known {
@@ -223,6 +253,8 @@ fn single(
         effect: terms.effect,
         input,
         output: terms.output.clone(),
+        is_held_to_it: true,
+        version: None,
         terms: Arc::clone(terms),
     };
     let tool = Tool::new(definition, Arc::new(runner))?.together(kit.turns);

@@ -16,7 +16,9 @@ def tools():
     schema = {"type": "object", "properties": {"text": {"type": "string"}}}
     named = ["echo", "env", "big", "crash", "hang", "key", "meta"]
     told = {"echo": said("description", "Says it again.")}
-    return [{"name": n, "description": told.get(n, n), "inputSchema": schema} for n in named]
+    listed = [{"name": n, "description": told.get(n, n), "inputSchema": schema} for n in named]
+    number = {"type": "object", "required": ["number"], "properties": {"number": {"type": "integer"}}}
+    return listed + [{"name": "typed", "inputSchema": schema, "outputSchema": number}]
 
 
 def call(name, arguments, meta):
@@ -44,6 +46,10 @@ def answer(message):
     if method == "tools/call":
         if params["name"] == "hang":
             return None
+        if params["name"] == "typed":
+            said = params.get("arguments", {}).get("text", "")
+            content = [{"type": "text", "text": said}]
+            return {"content": content, "structuredContent": json.loads(said)}
         text = call(params["name"], params.get("arguments", {}), params.get("_meta", {}))
         return {"content": [{"type": "text", "text": text}]}
     return LookupError

@@ -68,6 +68,58 @@ async fn what_was_done_is_taken_back_the_last_first_when_the_run_fails() {
     assert_eq!(undone().len(), 4);
 }
 
+/// A run that was made of another one, once it is over.
+async fn made(house: &House, of: &str, what: &str, body: Value) -> (String, Value) {
+    let begun = house.send(KEY, &format!("{of}/{what}"), &body).await;
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    let run = house.over(&path).await;
+    (path, run)
+}
+
+#[tokio::test]
+async fn what_was_taken_back_is_not_taken_back_by_runs_that_are_made_of_it() {
+    let sections = format!(
+        "{}{}{}{}",
+        tool("book", "once", "[tools.book.undo]\ntool = \"unbook\"\nargs = { id = \"$.id\" }\n"),
+        tool("unbook", "idempotent", "internal = true"),
+        agent("a", &["book"], "on_failure = \"compensate\""),
+        agent("keeps", &["book"], ""),
+    );
+    let house = House::new(&sections, |_| Script::json(200, r#"{"id": "b1"}"#)).await;
+    let work = json!([["book", {}], "break"]);
+    let path = |run: &Value| format!("/v1/agents/runs/{}", run["id"].as_str().unwrap());
+    // One takes back itself, the other by a run of its own.
+    let own = path(&house.run("a", &work).await);
+    let kept = path(&house.run("keeps", &work).await);
+    let (taking, _) = made(&house, &kept, "compensate", json!({})).await;
+    let asked = || (house.asked("/book").len(), house.asked("/unbook").len());
+    assert_eq!(asked(), (2, 2));
+    for of in [&own, &taking] {
+        let models = house.turns();
+        let (again, run) = made(&house, of, "replay", json!({"mode": "recorded"})).await;
+        assert_eq!((asked(), house.turns()), ((2, 2), models), "{run:#}");
+        // What was played has done nothing that could be taken back.
+        made(&house, &again, "compensate", json!({})).await;
+        assert_eq!(asked(), (2, 2));
+        made(&house, of, "replay", json!({"mode": "live"})).await;
+        assert_eq!(asked(), (2, 2));
+    }
+    // In a fork of what was done, it stays taken back.
+    let journal = house.journal(&own).await;
+    let done = journal.iter().find(|it| it["type"] == "tool.completed");
+    let behind = json!({"at_seq": done.unwrap()["seq"].as_u64().unwrap() + 1});
+    made(&house, &own, "fork", behind).await;
+    assert_eq!(asked(), (2, 2));
+    let dead = house.get_as(OPERATOR, "/v1/agents/dlq").await;
+    let letters = dead["data"].as_array().unwrap();
+    assert!(letters.iter().all(|letter| letter["kind"] != "compensation"), "{dead:#}");
+    // Whoever wants it all once more says so.
+    let effects = json!({"mode": "live", "overrides": {"effects": true}});
+    made(&house, &taking, "replay", effects).await;
+    assert_eq!(asked(), (2, 3));
+}
+
 #[tokio::test]
 async fn a_call_that_came_to_nothing_is_a_letter_until_it_is_done_or_put_away() {
     use std::sync::Arc;

@@ -2,9 +2,11 @@
 //! asks for a run.
 
 mod api;
+mod aside;
 mod broker;
 mod budgets;
 mod counted;
+mod delegates;
 mod doors;
 mod example;
 mod kill;
@@ -14,6 +16,7 @@ mod mishaps;
 mod people;
 mod random;
 mod rights;
+mod servers;
 mod sessions;
 mod stage;
 mod steering;

@@ -35,19 +35,23 @@ pub(super) struct Room {
     pub(super) most: Option<u64>,
     /// Where nothing is cut, so that not every further turn has to be.
     pub(super) easy: Option<u64>,
+    /// What there is money for, where this is the last word.
+    pub(super) paid: Option<u64>,
 }
 
 // === impl Cut ===
 
 impl Cut {
     /// From the mildest on.
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Nothing,
         Self::OldResults,
         Self::OldTurns,
         Self::AllButLast,
         Self::Shares(2),
         Self::Shares(6),
+        Self::Shares(24),
+        Self::Shares(96),
     ];
 
     pub(super) fn fits(self, room: Room, tokens: u64) -> bool {
@@ -83,7 +87,16 @@ impl Room {
         let easy = window.map(|window| window * u64::from(terms.compact_at_permille) / 1000);
         let shorter = overflow.map(|tokens| tokens * 3 / 4);
         let least = |one: Option<u64>| [one, shorter].into_iter().flatten().min();
-        Self { most: least(window), easy: least(easy) }
+        Self { most: least(window), easy: least(easy), paid: None }
+    }
+
+    /// How long a question may be at most.
+    fn longest(self) -> Option<u64> {
+        [self.most, self.paid].into_iter().flatten().min()
+    }
+
+    pub(super) fn pays(self, tokens: u64) -> bool {
+        self.paid.is_none_or(|paid| tokens <= paid)
     }
 }
 
@@ -98,7 +111,7 @@ pub(super) fn question(run: &Run, tools: bool, (cut, room): (Cut, Room)) -> Chat
     if let Some(plan) = run.plan.as_deref().filter(|plan| !plan.is_empty()) {
         messages.push(Message::new(Role::System, vec![Part::text(planned(plan))]));
     }
-    messages.extend(shown(run, cut, room.most));
+    messages.extend(shown(run, cut, room.longest()));
     if !tools && let Some(reason) = run.limit {
         messages.push(Message::new(Role::User, vec![Part::text(last_word(reason))]));
     }

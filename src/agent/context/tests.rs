@@ -16,7 +16,7 @@ use crate::dialect::estimate;
 /// something behind it.
 type Turn = (Vec<usize>, bool);
 
-const NO_ROOM: Room = Room { most: None, easy: None };
+const NO_ROOM: Room = Room { most: None, easy: None, paid: None };
 
 /// A run with such turns behind a session with so many messages of its own.
 fn told(turns: &[Turn], earlier: usize) -> Run {
@@ -66,7 +66,8 @@ fn tokens(request: &ChatRequest) -> u64 {
 /// The mildest cut that fits, as the actor looks for it.
 fn fitted(run: &Run, room: Room) -> Option<ChatRequest> {
     let asked = |cut: &Cut| question(run, true, (*cut, room));
-    Cut::ALL.iter().find_map(|cut| Some(asked(cut)).filter(|it| cut.fits(room, tokens(it))))
+    let fits = |cut: &Cut, it: u64| cut.fits(room, it) && room.pays(it);
+    Cut::ALL.iter().find_map(|cut| Some(asked(cut)).filter(|it| fits(cut, tokens(it))))
 }
 
 /// What is wrong with the calls of a question and their results, if anything is: each call is
@@ -136,6 +137,21 @@ fn thirty_long_results_of_one_turn_share_the_room() {
 }
 
 #[test]
+fn results_are_cut_to_what_there_is_money_for() {
+    for results in 1..=4 {
+        let empty = told(&[(vec![0; results], false)], 0);
+        let least = tokens(&question(&empty, true, (Cut::Nothing, NO_ROOM)));
+        let run = told(&[(vec![8000; results], false)], 0);
+        // As much as is kept for them.
+        let room = Room { paid: Some(least + 256), ..NO_ROOM };
+        let request = fitted(&run, room).unwrap();
+        assert_eq!(parted(&request), None, "{results}");
+        let shown = request.messages.iter().filter_map(result_of).count();
+        assert_eq!(shown, results);
+    }
+}
+
+#[test]
 fn what_is_short_enough_is_shown_as_it_was_said() {
     let run = told(&[(vec![500, 20], false), (vec![500], true)], 2);
     let request = fitted(&run, window(8000)).unwrap();
@@ -171,11 +187,23 @@ fn a_question_that_was_too_long_is_made_clearly_shorter() {
     let (call, input_estimate, at) = (run.asks + 1, tokens(&first), 1);
     let digest = String::new();
     let (tools, max_tokens) = (true, 9);
-    let asking = Asking { call, model, digest, tools, max_tokens, input_estimate, at };
+    let (summary, cost_estimate) = (false, 0);
+    let asking = Asking {
+        call,
+        summary,
+        model,
+        digest,
+        tools,
+        max_tokens,
+        input_estimate,
+        cost_estimate,
+        at,
+    };
     run.apply(&Event::Asked(asking));
     let (id, code, message) = (None, "context_too_long".to_owned(), String::new());
-    let (usage, cost, lost) = (Usage::default(), None, false);
-    run.apply(&Event::AskFailed { call, code, message, usage, cost, lost, at, id });
+    let (usage, cost, estimated, lost) = (Usage::default(), None, false, false);
+    let failed = Event::AskFailed { call, code, message, usage, cost, estimated, lost, at, id };
+    run.apply(&failed);
     let overflow = run.overflowed["smart"];
     assert_eq!((overflow.times, overflow.tokens), (1, tokens(&first)));
     let second = fitted(&run, Room::of(&terms, None, Some(overflow.tokens))).unwrap();

@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Call, Cancel, Overflow, Run, Stage, Stretch, Undoable};
-use crate::agent::event::{Asking, CallError, Doer, Event, PLAN, Requested, Resolution};
+use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
 };
@@ -135,6 +135,7 @@ impl Run {
             Event::Compacted { through, summary, usage, cost } => {
                 self.asked_anew |= usage.total() > 0;
                 self.compacted = Some((*through as usize, summary.clone()));
+                self.open_ask = None;
                 self.pay(*usage, *cost);
             }
             Event::Noted { text, reason } => self.note(text, reason.as_deref()),
@@ -210,10 +211,12 @@ impl Run {
             Event::AskFailed { call, code, usage, cost, lost, .. } => {
                 self.asked_anew = true;
                 let asked = self.open_ask.take();
-                if let Some(asked) = asked.filter(|_| code == Kind::ContextTooLong.code()) {
+                if let Some(asked) =
+                    asked.filter(|it| it.call != ASIDE && code == Kind::ContextTooLong.code())
+                {
                     self.overflows(asked.model, asked.input_estimate);
                 }
-                if *call != PLAN {
+                if *call != ASIDE {
                     self.retry = Some(*call);
                     self.failures += u32::from(!lost);
                 }
@@ -224,8 +227,10 @@ impl Run {
     }
 
     fn take_asking(&mut self, asking: &Asking) {
-        self.asks = self.asks.max(asking.call);
-        self.is_last = !asking.tools && self.limit.is_some();
+        if asking.call != ASIDE {
+            self.asks = self.asks.max(asking.call);
+            self.is_last = !asking.tools && self.limit.is_some();
+        }
         self.open_ask = Some(asking.clone());
     }
 

@@ -301,6 +301,16 @@ impl Run {
         self.answers > 0 && !self.asked_anew
     }
 
+    /// It is to end at once.
+    pub fn is_called_off(&self) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| !cancel.after_step)
+    }
+
+    /// It plays another one again, without what must not happen twice.
+    pub fn only_plays(&self) -> bool {
+        self.created.replay_of.is_some() && !self.created.effects
+    }
+
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.calls.iter().find(|call| call.request.id == id)
     }

@@ -2,7 +2,7 @@
 
 use super::apply::incomplete;
 use super::{Run, Stage};
-use crate::agent::event::Doer;
+use crate::agent::event::{ASIDE, Doer};
 use crate::canon::{FinishReason, RunState, StopReason};
 use crate::config::{OnFilter, Planner};
 
@@ -78,6 +78,8 @@ impl Run {
             // There is no time for a last word.
             (Some(StopReason::Timeout), _) => ends_at(StopReason::Timeout),
             (Some(limit), Some(_)) if self.is_last => ends_at(limit),
+            // What is said is said, however late.
+            (None, Some(FinishReason::Stop)) if self.calls.is_empty() => Step::Finish,
             _ if is_late => Step::Limit(StopReason::Timeout),
             (Some(limit), _) if !self.definition.limits.final_answer => ends_at(limit),
             (None, Some(reason)) if self.calls.is_empty() => self.next_of_answer(reason),
@@ -113,9 +115,9 @@ impl Run {
 
     /// There is something that its model may call.
     pub fn offers(&self) -> bool {
-        let own = self.member().is_some_and(|member| {
-            !(member.tools.is_empty() && member.handoffs.is_empty() && member.delegates.is_empty())
-        });
+        let own = self
+            .member()
+            .is_some_and(|member| !(member.tools.is_empty() && member.handoffs.is_empty()));
         own || !self.created.client_tools.is_empty()
     }
 
@@ -136,7 +138,8 @@ impl Run {
         if self.answers == 0 && self.plan.is_none() && self.asks == 0 && self.is_planned() {
             return Step::Plan;
         }
-        let again = self.open_ask.as_ref().map(|open| open.call).or(self.retry);
+        let open = self.open_ask.as_ref().map(|open| open.call).filter(|call| *call != ASIDE);
+        let again = open.or(self.retry);
         let begun = again.unwrap_or(self.asks + 1);
         let most = self.most_steps();
         if begun > most {

@@ -26,6 +26,7 @@ pub(in crate::agent) fn tool(name: &str, effect: Effect) -> ToolDefinition {
         untrusted: false,
         repeatable: false,
         asks_user: false,
+        agent: None,
         approval: None,
         probe: None,
         undo: None,
@@ -43,7 +44,6 @@ pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
         prompt_version: None,
         tools: vec![tool("look", Effect::Read), tool("pay", Effect::Once)],
         handoffs: vec!["billing".to_owned()],
-        delegates: BTreeMap::new(),
         handoff_input: HandoffInput::Summary,
         fallback: None,
         context: ContextTerms::default(),
@@ -110,7 +110,18 @@ pub(in crate::agent) fn asked(run: &mut Run, tools: bool) {
     let call = run.retry.unwrap_or(run.asks + 1);
     let model = "smart".to_owned();
     let (digest, max_tokens, input_estimate) = (String::new(), 100, 10);
-    let asking = Asking { call, model, digest, tools, max_tokens, input_estimate, at: 1 };
+    let (summary, cost_estimate) = (false, 0);
+    let asking = Asking {
+        call,
+        summary,
+        model,
+        digest,
+        tools,
+        max_tokens,
+        input_estimate,
+        cost_estimate,
+        at: 1,
+    };
     run.apply(&Event::Asked(asking));
 }
 
@@ -217,6 +228,14 @@ fn the_last_step_is_for_an_answer_without_tools() {
     let end = Ending { state: RunState::Incomplete, reason: Some(StopReason::MaxSteps) };
     assert_eq!(run.next(1), Step::End(end));
     assert_eq!(run.asks, 2);
+}
+
+#[test]
+fn what_was_said_to_its_end_is_the_answer_however_late() {
+    let mut run = begun(AgentLimits::default());
+    asked(&mut run, true);
+    answered(&mut run, &[]);
+    assert_eq!(run.next(u64::MAX / 2), Step::Finish);
 }
 
 #[test]
@@ -333,6 +352,7 @@ fn a_model_that_was_asked_when_the_process_ended_is_asked_by_the_same_number() {
         message: String::new(),
         usage: Usage::default(),
         cost: None,
+        estimated: true,
         lost: true,
         at: 1,
         id: None,

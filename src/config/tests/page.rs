@@ -32,7 +32,7 @@ fn the_page_shows_each_kind_that_has_no_page_of_its_own() {
         .replace("env:", "");
     let config = parse(&format!("{SOUND}{text}")).unwrap();
     let kinds: BTreeSet<_> = config.tools.values().map(|tool| tool.kind.name()).collect();
-    assert_eq!(kinds, BTreeSet::from(["builtin", "graphql", "http", "openapi", "sql"]));
+    assert_eq!(kinds, BTreeSet::from(["agent", "builtin", "graphql", "http", "openapi", "sql"]));
     let ToolKind::Sql(sales) = &config.tools["sales"].kind else { panic!("sales is no sql") };
     assert_eq!(sales.templates.len(), 2);
 }

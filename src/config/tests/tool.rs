@@ -71,6 +71,63 @@ fn a_tool_says_what_it_does_to_the_world() {
 }
 
 #[test]
+fn a_source_remembers_results_only_if_some_of_its_tools_only_reads() {
+    let server = |more: &str| {
+        wrong(&format!(
+            "kind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"https://mcp.example/mcp\"\n\
+             cache = {{ ttl = \"1s\" }}\n{more}"
+        ))
+    };
+    for useless in [
+        "",
+        "effect = \"idempotent\"",
+        "effects = { drop = \"once\" }",
+        "effects = { look = \"read\" }\nallow = [\"drop\", \"pay_*\"]",
+        "effect = \"read\"\neffects = { drop = \"once\" }\nallow = [\"drop\"]",
+    ] {
+        let wrong = server(useless);
+        assert!(
+            wrong.contains("tools.t.cache: none of its tools only reads"),
+            "{useless}: {wrong}"
+        );
+    }
+    for useful in [
+        "effect = \"read\"",
+        "effects = { look = \"read\" }",
+        "effects = { look = \"read\" }\nallow = [\"lo*\"]",
+        "effect = \"read\"\neffects = { drop = \"once\" }\nallow = [\"drop\", \"look\"]",
+    ] {
+        assert_eq!(server(useful), "", "{useful}");
+    }
+}
+
+#[test]
+fn a_tool_that_is_an_agent_names_one_and_has_only_what_runs_have() {
+    let agents = "[agents.searcher]\nroute = \"fast\"\ninstructions = \"Search.\"\n";
+    let wrong = |research: &str, more: &str| {
+        let tool = format!("[tools.research]\nkind = \"agent\"\n{research}\n");
+        complaints_beside_sound(&format!("{agents}{tool}{more}"))
+    };
+    let named = "agent = \"searcher\"\ntimeout = \"1m\"\nlimits = { tool = \"2/h\" }";
+    assert_eq!(wrong(named, ""), "");
+    let (undo, expose) = (
+        "[tools.calc]\nkind = \"http\"\nmethod = \"GET\"\neffect = \"read\"\n\
+         url = \"https://a.example\"\nundo = { tool = \"research\" }\n",
+        "[mcp]\nexpose = { tools = [\"research\"] }\n",
+    );
+    for (research, more, said) in [
+        ("", "", "`agent` is missing"),
+        ("agent = \"seacher\"", "", "no agent is called \"seacher\"; did you mean \"searcher\"?"),
+        ("agent = \"searcher\"\nretry = { attempts = 1 }", "", "is no key of the kind \"agent\""),
+        (named, undo, "\"research\" is an agent, which only runs ask"),
+        (named, expose, "is an agent: write \"searcher\" among the `agents`"),
+    ] {
+        let wrong = wrong(research, more);
+        assert!(wrong.contains(said), "{said}: {wrong}");
+    }
+}
+
+#[test]
 fn a_key_of_another_kind_is_no_key() {
     let text = format!("{GET}effect = \"read\"\ndsn = \"sqlite:a.db\"\nspeck = 1");
     let wrong = wrong(&text);

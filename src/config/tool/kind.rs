@@ -27,13 +27,17 @@ const SINGLE: &[&str] = &["effect", "input", "output", "probe", "undo", "cache",
 const SEVERAL: &[&str] = &["effect", "effects", "cache", "error_when"];
 /// Each kind, and the keys that only some have.
 pub(super) const KINDS: &[(&str, &[&[&str]])] = &[
-    ("http", &[SINGLE, WEB, &["method", "url", "query", "body", "idempotency"]]),
-    ("openapi", &[SEVERAL, WEB, &["spec", "base_url", "include", "idempotency", "check_output"]]),
-    ("graphql", &[SINGLE, WEB, &["url", "query", "idempotency"]]),
-    ("mcp", &[SEVERAL, WEB, MCP]),
-    ("sql", &[SEVERAL, &["dsn", "mode", "templates", "max_rows", "statement_timeout"]]),
-    ("builtin", &[&["name", "hosts", "allow_private", "cache"]]),
+    ("http", &[SINGLE, CALLED, WEB, &["method", "url", "query", "body", "idempotency"]]),
+    ("openapi", &[SEVERAL, CALLED, WEB, OPENAPI]),
+    ("graphql", &[SINGLE, CALLED, WEB, &["url", "query", "idempotency"]]),
+    ("mcp", &[SEVERAL, CALLED, WEB, MCP]),
+    ("sql", &[SEVERAL, CALLED, &["dsn", "mode", "templates", "max_rows", "statement_timeout"]]),
+    ("builtin", &[CALLED, &["name", "hosts", "allow_private", "cache"]]),
+    ("agent", &[&["agent", "effect", "input"]]),
 ];
+/// Of those that are asked by the gateway itself.
+const CALLED: &[&str] = &["retry", "breaker", "max_result", "result", "trust"];
+const OPENAPI: &[&str] = &["spec", "base_url", "include", "idempotency", "check_output"];
 const MCP: &[&str] = &[
     "transport",
     "command",
@@ -62,6 +66,13 @@ pub enum ToolKind {
     Sql(Box<SqlTool>),
     /// What the gateway can do itself.
     Builtin(BuiltinTool),
+    /// Another agent.
+    Agent(AgentTool),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentTool {
+    pub agent: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -181,6 +192,10 @@ impl ToolKind {
             "graphql" => Self::GraphQl(Box::new(GraphQlTool::read(section))),
             "mcp" => Self::Mcp(Box::new(McpTool::read(section))),
             "sql" => Self::Sql(Box::new(SqlTool::read(section))),
+            "agent" => {
+                let agent = section.require("agent").and_then(|field| field.read(value::text));
+                Self::Agent(AgentTool { agent: agent.unwrap_or_default() })
+            }
             _ => Self::Builtin(BuiltinTool::read(section)),
         }
     }
@@ -194,6 +209,7 @@ impl ToolKind {
             Self::Mcp(_) => "mcp",
             Self::Sql(_) => "sql",
             Self::Builtin(_) => "builtin",
+            Self::Agent(_) => "agent",
         }
     }
 

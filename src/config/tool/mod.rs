@@ -17,8 +17,8 @@ mod kind;
 mod web;
 
 pub use kind::{
-    BUILTINS, BuiltinTool, GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool, Pin,
-    SEARCH_TOOLS, SqlTemplate, SqlTool, ToolKind,
+    AgentTool, BUILTINS, BuiltinTool, GraphQlTool, HttpTool, McpTool, McpTransport, OpenApiTool,
+    Pin, SEARCH_TOOLS, SqlTemplate, SqlTool, ToolKind,
 };
 pub(super) use web::AUTH_KEYS;
 pub use web::{ClientCredentials, Piece, TextTemplate, ToolAuth, UrlTemplate, Web};
@@ -50,6 +50,7 @@ pub(super) const KEYS: &[&str] = &[
     "allow",
     "pin",
     "name",
+    "agent",
     "method",
     "url",
     "query",
@@ -87,16 +88,13 @@ const SHARED: &[&str] = &[
     "description",
     "risk",
     "timeout",
-    "retry",
-    "breaker",
     "limits",
     "approval",
     "internal",
     "repeatable",
-    "trust",
-    "max_result",
-    "result",
 ];
+/// Of a call of an agent that has limits of its own.
+pub const AGENT_TIMEOUT: Duration = Duration::from_hours(24);
 pub(super) const RETRY_KEYS: &[&str] = &["attempts", "base", "max"];
 pub(super) const BREAKER_KEYS: &[&str] = &["failures", "cooldown"];
 pub(super) const CACHE_KEYS: &[&str] = &["ttl", "scope"];
@@ -260,6 +258,8 @@ impl Tool {
         let kind = ToolKind::read(kind, section);
         let fetches = matches!(&kind, ToolKind::Builtin(tool) if tool.name == "fetch");
         let builtin = matches!(&kind, ToolKind::Builtin(_));
+        let is_agent = matches!(&kind, ToolKind::Agent(_));
+        let timeout = if is_agent { AGENT_TIMEOUT } else { usual.timeout };
         let tool = Self {
             kind,
             version: text("version").unwrap_or(usual.version),
@@ -268,7 +268,7 @@ impl Tool {
             says_effect: effect.is_some(),
             effects: effects_of(section),
             high_risk: section.read("risk", |it| value::one_of(it, &risks)).unwrap_or(false),
-            timeout: section.read("timeout", value::deadline).unwrap_or(usual.timeout),
+            timeout: section.read("timeout", value::deadline).unwrap_or(timeout),
             retry: Retry::read(section).unwrap_or(usual.retry),
             breaker: Breaker::read(section).unwrap_or(usual.breaker),
             cache: ToolCache::read(section),
@@ -298,6 +298,30 @@ impl Tool {
         self.effects.get(tool).copied().map_or(usual, Some)
     }
 
+    /// Whether a tool that only reads can be reached by this, as far as it says here.
+    fn can_read(&self) -> bool {
+        let reads = |effect: &Effect| *effect == Effect::Read;
+        let (named, usual) = match &self.kind {
+            ToolKind::Mcp(mcp) => (mcp.allow.as_deref(), reads(&self.effect)),
+            // What its document says of methods is known when that is read.
+            ToolKind::OpenApi(api) => {
+                (api.include.as_deref(), self.effect_of("").as_ref().is_none_or(reads))
+            }
+            // So is what statements do.
+            ToolKind::Sql(_) => return true,
+            _ => return reads(&self.effect),
+        };
+        let of_some = |prefix: &str| {
+            let mut named = self.effects.iter().filter(|(name, _)| name.starts_with(prefix));
+            usual || named.any(|(_, effect)| reads(effect))
+        };
+        let Some(named) = named else { return of_some("") };
+        named.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => of_some(prefix),
+            None => self.effects.get(pattern).map_or(usual, reads),
+        })
+    }
+
     fn check(&self, section: &Section<'_>) {
         let fail = |key: &str, message: &str| {
             section.report.problem(&child(&section.path, key), message);
@@ -305,8 +329,14 @@ impl Tool {
         if matches!(self.kind, ToolKind::Http(_) | ToolKind::GraphQl(_)) && !self.says_effect {
             section.require("effect");
         }
-        if self.cache.is_some() && !self.kind.is_source() && self.effect != Effect::Read {
-            fail("cache", "only what `effect = \"read\"` says can be remembered");
+        if self.cache.is_some() && !self.can_read() {
+            let message = if self.kind.is_source() {
+                "none of its tools only reads, and only that can be remembered: say which do in \
+                 `effects`"
+            } else {
+                "only what `effect = \"read\"` says can be remembered"
+            };
+            fail("cache", message);
         }
         if let (ToolKind::Http(http), Some(input)) = (&self.kind, &self.input) {
             let known = input.get("properties").and_then(Json::as_object);

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 use super::overheard::{look_at, look_at_resumed, overhear};
 use crate::access::Caller;
 use crate::canon::{Effect, Outcome, Part, Surface};
-use crate::config::Role;
+use crate::config::{Role, ToolKind};
 use crate::error::{Error, Kind};
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::{Gateway, Snapshot, guarding, till};
 use crate::store::Audit;
 use crate::tool::mcp::each_text;
-use crate::tool::{Failure, FailureKind, Invocation, Output, Tool};
+use crate::tool::{Failure, FailureKind, Invocation, Output, Tool, elsewhere};
 
 /// Why such a call gave nothing.
 #[derive(Debug)]
@@ -148,6 +148,10 @@ fn value(parts: &[Part]) -> Option<Value> {
 
 /// Only runs wait for people.
 fn demand(caller: &Caller, tool: &Tool) -> Result<(), Error> {
+    if let ToolKind::Agent(it) = &tool.terms.kind {
+        let message = format!("`{}` is not called by itself: {}.", tool.name, elsewhere(&it.agent));
+        return Err(Error::new(Kind::Unsupported, message));
+    }
     let operates = matches!(caller.role(), Some(Role::Owner | Role::Operator));
     let is_risky = tool.terms.high_risk && tool.effect != Effect::Read;
     let why = match (tool.needs_approval(), is_risky && !operates) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
-use crate::agent::event::{Asking, Event, PLAN, Requested};
+use crate::agent::event::{ASIDE, Asking, Event, Requested};
 use crate::canon::{Content, Part, Role, StopReason};
 use crate::store::runs::EventRow;
 
@@ -75,13 +75,16 @@ impl Story {
             Event::Escalated { reason, .. } => self.escalated = Some(reason),
             Event::Unpaused { .. } => self.escalated = None,
             Event::Compacted { through, cost, .. } => {
-                let place = self.step(row, "compaction");
-                let cost = json!(cost.map(usd));
-                self.set(place, [("through", json!(through)), ("cost_usd", cost)]);
+                let open = self.models.remove(&ASIDE);
+                let place = open.unwrap_or_else(|| self.step(row, "compaction"));
+                self.over(place, row.at);
+                let (through, cost) = (json!(through), json!(cost.map(usd)));
+                let state = ("state", json!("completed"));
+                self.set(place, [state, ("through", through), ("cost_usd", cost)]);
             }
             Event::Planned { steps, cost, .. } => {
                 // None is open where nobody could be asked for one.
-                let open = self.models.remove(&PLAN);
+                let open = self.models.remove(&ASIDE);
                 let place = open.unwrap_or_else(|| self.step(row, "plan"));
                 self.over(place, row.at);
                 let (steps, cost) = (json!(steps), json!(cost.map(usd)));
@@ -112,10 +115,15 @@ impl Story {
         }
     }
 
-    fn asks(&mut self, row: &EventRow, Asking { call, model, .. }: &Asking) {
-        let place = self.step(row, if *call == PLAN { "plan" } else { "model" });
+    fn asks(&mut self, row: &EventRow, Asking { call, model, summary, .. }: &Asking) {
+        let kind = match (*call, summary) {
+            (ASIDE, true) => "compaction",
+            (ASIDE, false) => "plan",
+            _ => "model",
+        };
+        let place = self.step(row, kind);
         // What comes later is the results of the steps between.
-        if let Some(input) = self.input.take_if(|_| *call != PLAN) {
+        if let Some(input) = self.input.take_if(|_| *call != ASIDE) {
             self.set(place, [("input", json!(input))]);
         }
         self.models.insert(*call, place);

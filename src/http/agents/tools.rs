@@ -119,14 +119,14 @@ fn view(tool: &Tool, health: &Health) -> Value {
         "object": "tool",
         "alias": &*tool.alias,
         "kind": tool.terms.kind.name(),
-        "version": tool.terms.version,
+        "version": tool.version,
         "description": tool.description,
         "effect": tool.effect.name(),
         "high_risk": tool.terms.high_risk,
         "needs_approval": tool.needs_approval(),
         "limits": limits(tool),
         "input_schema": tool.input,
-        "output_schema": tool.terms.output,
+        "output_schema": tool.output,
         "health": health,
     })
 }

@@ -62,7 +62,10 @@ impl Visit {
     /// The tools that this caller may call.
     fn tools(&self) -> Vec<Arc<Tool>> {
         let mut tools = self.house.toolbox.named(&self.house.config.mcp.tools);
-        tools.retain(|tool| !tool.terms.internal && self.caller.may_use_tool(&tool.name));
+        // Agents are offered as agents.
+        let is_ours =
+            |tool: &Tool| !tool.terms.internal && !matches!(tool.terms.kind, ToolKind::Agent(_));
+        tools.retain(|tool| is_ours(tool) && self.caller.may_use_tool(&tool.name));
         tools
     }
 

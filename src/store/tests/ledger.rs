@@ -214,6 +214,7 @@ async fn attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls(bench
         let attempts = "DROP VIEW attempts;
             ALTER TABLE calls DROP COLUMN attempts;
             ALTER TABLE runs DROP COLUMN bytes;
+            DROP TABLE turns;
             DELETE FROM migrations WHERE version >= 11;
             CREATE TABLE attempts (call INTEGER NOT NULL, number INTEGER NOT NULL,
                 provider TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,

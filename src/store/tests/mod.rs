@@ -102,6 +102,25 @@ async fn keeps_finds_replaces_and_deletes(bench: Bench) {
     assert_eq!(bench.value(&ann, "1").await, None);
 }
 
+async fn turns_are_taken_of_all_limits_or_of_none(bench: Bench) {
+    let turn = |name: &str, amount| shared::Turn { name: name.to_owned(), amount, seconds: 3600 };
+    let both = || vec![turn("tool", 6), turn("user", 2)];
+    for _ in 0..2 {
+        assert_eq!(bench.store.take_turns(both()).await.unwrap(), Ok(()));
+    }
+    let wait = bench.store.take_turns(both()).await.unwrap().unwrap_err();
+    let hour = Duration::from_hours(1);
+    assert!(wait <= hour + hour / 60 && wait + hour / 60 >= hour, "{wait:?}");
+    // One in whose name nothing was taken of the first limit when there was none of the second.
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (store, turns) = (bench.store.clone(), vec![turn("tool", 6)]);
+        asking.spawn(async move { store.take_turns(turns).await.unwrap() });
+    }
+    let taken = asking.join_all().await.into_iter().flatten().count();
+    assert_eq!(taken, 4);
+}
+
 async fn what_is_anothers_is_as_what_is_not_there(bench: Bench) {
     let (ann, bob) = (owner("ann"), owner("bob"));
     bench.put(&ann, "1", "hers").await;
@@ -224,6 +243,7 @@ macro_rules! suite {
             beyond_the_bound_the_oldest_go_and_no_others,
             many_writers_at_once_lose_nothing,
             a_failed_transaction_says_so_and_leaves_nothing,
+            turns_are_taken_of_all_limits_or_of_none,
         ]);
     };
 }

@@ -220,6 +220,10 @@ impl Server {
         (!known.drifted.contains_key(tool)).then(|| listed.clone())
     }
 
+    fn is_pinning(&self) -> bool {
+        self.pool.mcp.pin == config::Pin::FirstUse
+    }
+
     fn is_meant(&self, tool: &str) -> bool {
         let Some(allowed) = &self.pool.mcp.allow else { return true };
         allowed.iter().any(|pattern| match pattern.strip_suffix('*') {
@@ -230,10 +234,8 @@ impl Server {
 
     /// Takes over what it has said of its tools, as far as that was approved.
     async fn learn(&self, seen: Vec<Seen>) -> Result<(), String> {
-        let drifted = match self.pool.mcp.pin {
-            config::Pin::Off => BTreeMap::new(),
-            config::Pin::FirstUse => self.pins.compare(&seen).await?,
-        };
+        let drifted =
+            if self.is_pinning() { self.pins.compare(&seen).await? } else { BTreeMap::new() };
         let mut known = self.lock();
         let new = drifted.keys().filter(|tool| !known.drifted.contains_key(*tool));
         for tool in new {
@@ -267,6 +269,8 @@ impl Server {
             effect: terms.effects.get(&seen.name).copied().unwrap_or(terms.effect),
             input: shown.input.clone(),
             output: shown.output.clone(),
+            is_held_to_it: true,
+            version: self.is_pinning().then(|| shown.version()),
             terms: Arc::clone(terms),
         };
         let caller = Caller {
@@ -329,10 +333,7 @@ impl Source for Server {
                 changed: approved.is_some(),
             }
         };
-        match self.pool.mcp.pin {
-            config::Pin::Off => Vec::new(),
-            config::Pin::FirstUse => known.seen.iter().map(state).collect(),
-        }
+        if self.is_pinning() { known.seen.iter().map(state).collect() } else { Vec::new() }
     }
 
     fn approve_pin<'a>(

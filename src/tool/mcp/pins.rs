@@ -17,6 +17,9 @@ use crate::tool::canonical;
 /// Pins of one server that are read at once.
 const PAGE: u32 = 10_000;
 
+/// Digits of a digest that tell one description from another.
+const VERSION: usize = 12;
+
 /// A tool as its server describes it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Seen {
@@ -45,6 +48,13 @@ impl Seen {
             input: object(&tool.input_schema),
             output: tool.output_schema.as_ref().map(object),
         }
+    }
+
+    /// Which one it is, in short.
+    pub(super) fn version(&self) -> String {
+        let mut digest = self.digest();
+        digest.truncate(VERSION);
+        digest
     }
 
     /// The same for the same description, however it is written.

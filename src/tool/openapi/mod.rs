@@ -53,6 +53,8 @@ pub(super) fn tools(
             effect,
             input: operation.input.clone(),
             output: operation.output.clone(),
+            is_held_to_it: tool.check_output,
+            version: None,
             terms: Arc::clone(terms),
         };
         let runner = Endpoint { site, operation, effect, keyed: tool.idempotency };
@@ -88,8 +90,11 @@ fn operations(tool: &OpenApiTool) -> Result<Vec<(Operation, bool)>, String> {
             continue;
         }
         let made = document.operation((&id, site), &taken).and_then(|operation| {
-            let output = tool.check_output.then(|| document.output(site.operation)).transpose()?;
-            Ok(Operation { output: output.flatten(), ..operation })
+            let output = match document.output(site.operation) {
+                Err(why) if tool.check_output => return Err(why),
+                output => output.unwrap_or_default(),
+            };
+            Ok(Operation { output, ..operation })
         });
         match made {
             Ok(operation) => found.push((operation, is_named)),

@@ -54,6 +54,8 @@ pub(super) fn tools(
             effect,
             input,
             output: None,
+            is_held_to_it: false,
+            version: None,
             terms: Arc::clone(terms),
         };
         Tool::new(definition, Arc::new(runner)).map_err(|why| format!("{tool}: {why}"))

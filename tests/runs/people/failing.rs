@@ -126,7 +126,8 @@ async fn when_nobody_answers_its_user_is_told_kindly_or_by_an_error() {
     assert_eq!(answer["x_agent"]["stop_reason"], "degraded");
     let (house, _) = three(down().await, PLAIN).await;
     let answer = house.chat("plain", "Where?").await;
-    assert!(answer.status >= 500, "{}", answer.text());
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["code"], "upstream_unavailable", "{}", answer.text());
 }
 
 #[tokio::test]
