@@ -460,7 +460,7 @@ impl Staff {
             Durability::Relaxed => false,
             Durability::Auto => definition.changes_something() || run.created.wishes.background,
         };
-        let is_new = run.started.is_none();
+        let (is_new, is_over) = (run.started.is_none(), run.state.is_over());
         if !is_new {
             run.waiting_since = Some(last_at);
         }
@@ -505,7 +505,8 @@ impl Staff {
         };
         if is_new {
             actor.begin().await?;
-        } else {
+        } else if !is_over {
+            // What came with its end, as a run that is played again from its record, is only told.
             let resumed = Event::Resumed { at: now(), epoch: row.epoch };
             actor.journal.append(vec![resumed]).await?;
         }

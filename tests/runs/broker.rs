@@ -19,7 +19,7 @@ pub(super) const BOB: &str = "sk-bob-key";
 
 pub(super) struct House {
     pub(super) gateway: Gateway,
-    model: Upstream,
+    pub(super) model: Upstream,
     pub(super) tools: Upstream,
 }
 

@@ -2,8 +2,10 @@
 //! asks for a run.
 
 mod api;
+mod audited;
 mod broker;
 mod budgets;
+mod crashes;
 mod doors;
 mod example;
 mod kill;
@@ -14,7 +16,7 @@ mod people;
 mod random;
 mod rights;
 mod sessions;
-mod stage;
+pub(crate) mod stage;
 mod steering;
 mod surfaces;
 mod terminal;

@@ -209,6 +209,11 @@ async fn one_that_never_stops_is_stopped_and_has_a_last_word() {
     let asked = house.model.requests();
     let is_told = |request: &Request| request.text().contains("Answer now");
     assert_eq!(asked.iter().map(is_told).collect::<Vec<_>>(), [false, false, false, true]);
+    let may_not = |request: &Request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        body["tool_choice"] == "none"
+    };
+    assert_eq!(asked.iter().map(may_not).collect::<Vec<_>>(), [false, false, false, true]);
     assert_eq!(house.touched().len(), 3);
     let metric = "switchpoint_agent_limit_hits_total";
     for limit in ["limit=\"max_steps\"", "limit=\"expected_steps\""] {

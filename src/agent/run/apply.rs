@@ -13,10 +13,13 @@ use crate::store::hex;
 use crate::tool::canonical;
 
 impl Run {
-    /// Takes in one more entry. Entries that make no sense here change nothing but the count.
+    /// Takes in one more entry. Entries that make no sense here change nothing but the count, and
+    /// neither does any behind the end.
     pub fn apply(&mut self, event: &Event) {
         self.seq += 1;
-        self.take(event);
+        if !self.state.is_over() {
+            self.take(event);
+        }
     }
 
     fn take(&mut self, event: &Event) {
@@ -181,8 +184,11 @@ impl Run {
         self.stretch = Some(Stretch { seq, from: at, before, usage });
     }
 
-    /// It waits from now on.
+    /// It waits from now on, unless it is over.
     pub fn rests(&mut self, state: RunState, at: u64) {
+        if self.state.is_over() {
+            return;
+        }
         self.state = state;
         self.waiting_since.get_or_insert(at);
     }
