@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 
-use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::replies::{DONE, calls, finish, role, says, usage, word};
 use crate::support::script::Gate;
 use crate::support::upstream::Request;
 use crate::support::{Script, gateway::route};
@@ -378,23 +378,16 @@ async fn a_newer_server_asks_an_older_client_and_an_older_server_a_newer_one() {
     assert!(done.text().contains("action=accept"), "{}", done.text());
 }
 
-/// What a model says that wants a tool.
-fn calls(name: &str, arguments: &Value) -> Vec<String> {
-    let call = json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
-        "function": {"name": name, "arguments": arguments.to_string()}}]});
-    let call = choice(&call.to_string(), "null");
-    vec![role(), call, choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]
-}
-
 /// Wants a tool, waits, or says something, by what it was asked.
 fn mind(request: &Request, gate: &Gate) -> Script {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let last = body["messages"].as_array().unwrap().last().unwrap().clone();
-    let says = |text: &str| vec![role(), word(text), finish(), usage(), DONE.to_owned()];
+    let calls =
+        |name: &str, args: Value| Script::stream(calls(&[("call_1", name, &args.to_string())]));
     match last["content"].as_str().unwrap_or_default() {
         _ if last["role"] == "tool" => Script::stream(says(&format!("So: {}", last["content"]))),
-        "ask" => Script::stream(calls("ask_user", &json!({"question": "Which one?"}))),
-        "sum" => Script::stream(calls("calc", &json!({"expression": "20 + 22"}))),
+        "ask" => calls("ask_user", json!({"question": "Which one?"})),
+        "sum" => calls("calc", json!({"expression": "20 + 22"})),
         "hold" => {
             let script = Script::stream_head().chunks([role(), word("Wait")]).gate(gate);
             script.chunks([finish(), usage(), DONE.to_owned()]).end()

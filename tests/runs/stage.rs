@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, CHAT, open, request};
 use crate::support::gateway::{KEY, provider, route};
-use crate::support::replies::{DONE, choice, role, usage, word};
+use crate::support::replies;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, PATIENCE, Script, Upstream};
 
@@ -157,21 +157,15 @@ pub(crate) fn search(more: &str) -> String {
 /// What a model says that wants these called, in the form in which it was asked.
 pub(crate) fn wants(request: &Request, calls: &[(&str, &str)]) -> Script {
     let turn = messages(request).len();
-    let call = |(place, (name, args)): (usize, &(&str, &str))| {
-        json!({"index": place, "id": format!("call_{turn}_{place}"), "type": "function",
-            "function": {"name": name, "arguments": args}})
-    };
-    let calls: Vec<Value> = calls.iter().enumerate().map(call).collect();
-    if !is_streamed(request) {
-        let message = json!({"role": "assistant", "content": null, "tool_calls": calls});
-        return whole(&message, "tool_calls");
+    let ids: Vec<_> = (0..calls.len()).map(|place| format!("call_{turn}_{place}")).collect();
+    let calls: Vec<_> =
+        calls.iter().zip(&ids).map(|((name, args), id)| (&**id, *name, *args)).collect();
+    if is_streamed(request) {
+        return Script::stream(replies::calls(&calls));
     }
-    let mut pieces = vec![role()];
-    for call in calls {
-        pieces.push(choice(&json!({"tool_calls": [call]}).to_string(), "null"));
-    }
-    pieces.extend([choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]);
-    Script::stream(pieces)
+    let call = |(id, name, args): &(&str, &str, &str)| json!({"id": id, "type": "function", "function": {"name": name, "arguments": args}});
+    let calls: Vec<Value> = calls.iter().map(call).collect();
+    whole(&json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
 }
 
 /// The same for a text.
@@ -179,7 +173,7 @@ pub(crate) fn says(request: &Request, text: &str) -> Script {
     if !is_streamed(request) {
         return whole(&json!({"role": "assistant", "content": text}), "stop");
     }
-    Script::stream([role(), word(text), choice("{}", r#""stop""#), usage(), DONE.to_owned()])
+    Script::stream(replies::says(text))
 }
 
 fn whole(message: &Value, reason: &str) -> Script {
