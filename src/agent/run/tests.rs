@@ -454,35 +454,6 @@ fn may_go(from: RunState, to: RunState) -> bool {
     }
 }
 
-/// What brings a run to this state, wherever it is. Nothing brings it back before its beginning.
-fn bring(run: &mut Run, to: RunState) {
-    match to {
-        RunState::Queued => {}
-        RunState::Running => run.apply(&Event::Resumed { at: 2, epoch: 2 }),
-        state if state.is_over() => {
-            let (reason, message) = (None, None);
-            run.apply(&Event::Ended { state, reason, message, degraded: false, at: 2 });
-        }
-        state => run.rests(state, 2),
-    }
-}
-
-#[test]
-fn nothing_leads_back_to_the_beginning_or_out_of_an_end() {
-    let all = RunState::ALL.map(|(state, _)| state);
-    for (from, to) in all.into_iter().flat_map(|from| all.map(|to| (from, to))) {
-        let mut run = begun(AgentLimits::default());
-        run.state = from;
-        bring(&mut run, to);
-        let leads = !from.is_over() && to != RunState::Queued;
-        assert_eq!(run.state, if leads { to } else { from }, "{from:?} -> {to:?}");
-        if from.is_over() {
-            let end = Step::End(Ending { state: from, reason: None });
-            assert_eq!(run.next(3), end, "{to:?} behind {from:?}");
-        }
-    }
-}
-
 /// Any event about any call, sensible or not.
 fn any_event() -> impl Strategy<Value = Event> {
     let id = prop_oneof![Just("a".to_owned()), Just("b".to_owned()), Just("x".to_owned())];
