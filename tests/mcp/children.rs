@@ -17,7 +17,7 @@ async fn a_child_that_ignores_its_end_is_killed_with_all_that_it_has_started() {
     let gateway = Gateway::start("", &with).await;
     until("its own child is there", || children(folder.path()).len() == 2).await;
     Session::open(&gateway).await.sees("small__echo").await;
-    assert_eq!(gateway.reload(&sections(&upstream, "", ALL)).await.status, 200);
+    assert_eq!(gateway.reload(&sections(&upstream, "", "")).await.status, 200);
     until("nobody is left", || children(folder.path()).is_empty()).await;
     assert!(folder.path().join("told").exists(), "it was told to end before");
     // So it is when the gateway ends.

@@ -62,7 +62,8 @@ const RESEARCH: &str = "simulate-research-query";
 
 /// Calls each of its tools once, and answers what some of them want to know.
 async fn tries_everything(gateway: &Gateway) {
-    let session = Session::open(gateway).await;
+    let ways = json!({"form": {}, "url": {}});
+    let session = Session::open_with(gateway, KEY, &ways).await;
     session.sees("everything__trigger-url-elicitation").await;
     let mut known = CALLS.map(|(name, ..)| format!("everything__{name}"));
     let mut names = session.names().await;
@@ -79,6 +80,14 @@ async fn tries_everything(gateway: &Gateway) {
         let asks = usize::from(name.contains("elicitation"));
         assert_eq!(questions(&said).len(), asks, "{name}: {said:?}");
     }
+    // Whose client knows forms only is told of the page in one.
+    let forms = Session::open(gateway).await;
+    let args = json!({"url": "https://example.com/"});
+    let said = heard(&forms, ("everything__trigger-url-elicitation", args), json!({})).await;
+    let asked = said.iter().find(|it| it["method"] == "elicitation/create").unwrap();
+    assert_eq!(asked["params"]["mode"], "form", "{said:?}");
+    assert!(questions(&said)[0].contains("https://example.com/"), "{said:?}");
+    assert!(said.last().unwrap().to_string().contains("User completed"), "{said:?}");
 }
 
 /// One that takes minutes is called off, and its client waits no more.

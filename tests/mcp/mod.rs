@@ -38,10 +38,15 @@ impl Session {
     }
 
     async fn open_as(gateway: &Gateway, key: &'static str) -> Self {
+        Self::open_with(gateway, key, &json!({"form": {}})).await
+    }
+
+    /// One whose user can be asked in these ways.
+    async fn open_with(gateway: &Gateway, key: &'static str, ways: &Value) -> Self {
         let mut session = Self { address: gateway.address, key, id: String::new() };
         let params = json!({
             "protocolVersion": VERSION,
-            "capabilities": {"elicitation": {"form": {}, "url": {}}},
+            "capabilities": {"elicitation": ways},
             "clientInfo": {"name": "test", "version": "1"},
         });
         let answer = session.send(&request("initialize", &params), &[]).await;
