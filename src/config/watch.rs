@@ -14,6 +14,11 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Some changes raise no event: on network mounts, or behind a symlink into another folder.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Beside the config may lie what changes a thousand times a second, such as the database. Events
+/// gather in the kernel for so long, where equal ones become one, and are then taken for `TAKE`.
+const GATHER: Duration = Duration::from_millis(50);
+const TAKE: Duration = Duration::from_millis(1);
+
 /// Watches until dropped. A change made before `watch` returned is not seen, so begin to watch
 /// before loading.
 pub struct Watch {
@@ -37,9 +42,15 @@ impl Watch {
     fn polling(path: &Path, poll: Duration) -> Result<Self, notify::Error> {
         // One waiting signal says all there is to say.
         let (sender, signals) = mpsc::channel(1);
+        let mut gathered = Instant::now();
         let mut watcher = notify::recommended_watcher(move |event| {
             if matters(&event) {
                 let _ = sender.try_send(());
+            }
+            if gathered.elapsed() > TAKE {
+                // The thread is the watcher's own, and has nothing else to do.
+                std::thread::sleep(GATHER);
+                gathered = Instant::now();
             }
         })?;
         // The folder, because renames and ConfigMap swaps replace the file, not its content.

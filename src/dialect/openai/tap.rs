@@ -194,7 +194,9 @@ pub fn read_finish(body: &[u8]) -> Option<FinishReason> {
 
 /// The usage that a whole answer reports. What is no JSON is no answer.
 pub fn read_usage(body: &[u8]) -> Result<Option<Usage>, serde_json::Error> {
-    // Most have it at the top, and to look there is to look through all of it.
+    if let Some(usage) = only_usage(body) {
+        return Ok(Some(usage));
+    }
     let top = serde_json::from_slice::<Top>(body).ok();
     if let Some(usage) = top.and_then(|top| top.usage?.classes()) {
         return Ok(Some(usage));
@@ -208,6 +210,19 @@ pub fn read_usage(body: &[u8]) -> Result<Option<Usage>, serde_json::Error> {
         serde_json::Deserializer::from_slice(value).into_iter::<Value>().next()?.ok()
     });
     Ok(value.as_ref().and_then(count))
+}
+
+/// The same of an answer that has come to its end and has one usage, whole, as nearly all have. As
+/// in a stream, the rest of it is not looked through: that costs more than all the tap does.
+fn only_usage(body: &[u8]) -> Option<Usage> {
+    let body = body.trim_ascii();
+    let mut found = USAGE.find_iter(body.strip_prefix(b"{")?.strip_suffix(b"}")?);
+    let only = found.next().filter(|_| found.next().is_none())?;
+    let value = body[1 + only + USAGE.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
+    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<Counts>();
+    let usage = values.next()?.ok()?.classes()?;
+    let behind = value[values.byte_offset()..].trim_ascii_start();
+    matches!(behind.first(), Some(b',' | b'}')).then_some(usage)
 }
 
 #[derive(Debug, Deserialize)]
@@ -331,6 +346,9 @@ mod tests {
         assert_eq!(tokens(twice), Some(4));
         assert_eq!(tokens(r#"{"usage":"none"}"#), None);
         assert_eq!(tokens(r#""usage""#), None);
-        assert!(read_usage(br#"{"usage":{"prompt_tokens":4}"#).is_err());
+        assert_eq!(tokens("\n{\"usage\" : {\"prompt_tokens\":4} , \"a\":[]}\r\n"), Some(4));
+        for cut in [r#"{"usage":{"prompt_tokens":4}"#, r#"{"a":{"#, r#"{"usage":{},"a":}"#] {
+            assert!(read_usage(cut.as_bytes()).is_err(), "{cut}");
+        }
     }
 }
