@@ -67,7 +67,8 @@ async fn tries_everything(gateway: &Gateway) {
     session.sees("everything__trigger-url-elicitation").await;
     let mut known = CALLS.map(|(name, ..)| format!("everything__{name}"));
     let mut names = session.names().await;
-    (known.sort(), names.sort());
+    known.sort();
+    names.sort();
     assert_eq!(names, known, "each is tried");
     for (name, args, expected) in CALLS {
         let args = serde_json::from_str(args).unwrap();
