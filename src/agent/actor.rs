@@ -80,6 +80,18 @@ pub(super) enum Outcome<T> {
     Late,
 }
 
+/// What came, while it is taken in. Work that ends meanwhile drops that in the middle, and then it
+/// is looked for once more.
+struct Unheard<'a>(Option<&'a AtomicBool>);
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Some(poked) = self.0 {
+            poked.store(true, Ordering::Release);
+        }
+    }
+}
+
 impl Live {
     /// Its model says something.
     pub(super) fn hear(&self, event: &crate::canon::Event) {
@@ -228,7 +240,9 @@ impl Actor {
         if self.journal.is_lost() {
             return Err(Halt::LeaseLost);
         }
+        let mut unheard = Unheard(Some(&self.live.poked));
         self.take_signals().await?;
+        unheard.0 = None;
         let run = self.journal.run().await;
         Ok(run.is_called_off())
     }

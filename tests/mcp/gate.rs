@@ -2,19 +2,20 @@
 
 use std::io::{BufRead, BufReader};
 
-use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::replies::{DONE, calls, finish, role, says, usage, word};
 use crate::support::script::Gate;
 use crate::support::upstream::Request;
 use crate::support::{Script, gateway::route};
 
+use super::everything::everything;
 use super::*;
 
 /// The server that the conformance suite asks for, until dropped.
-struct Fixture(Child, String);
+pub(super) struct Fixture(Child, String);
 
 impl Fixture {
     /// Of the older generation of the protocol, or of the newer.
-    fn start(generation: &str) -> Self {
+    pub(super) fn start(generation: &str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/fixture.py");
         let mut command = Command::new(python());
         command.arg("-u").arg(script).arg(generation).stdout(Stdio::piped());
@@ -24,7 +25,7 @@ impl Fixture {
         Self(child, url.trim().to_owned())
     }
 
-    fn tool(&self) -> String {
+    pub(super) fn tool(&self) -> String {
         let url = &self.1;
         format!("[tools.kb]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"{url}\"\n")
     }
@@ -41,7 +42,7 @@ const EVERYTHING: &str =
     "expose = { tools = [\"kb.*\"], resources = [\"kb.*\"], prompts = [\"kb.*\"] }";
 
 /// A request whose answer comes piece by piece.
-async fn begin(session: &Session, message: &Value) -> client::Opened {
+pub(super) async fn begin(session: &Session, message: &Value) -> client::Opened {
     let mut call = client::request(Method::POST, DOOR, session.key, message.to_string().into());
     let headers = call.headers_mut();
     headers.insert("accept", "application/json, text/event-stream".parse().unwrap());
@@ -50,7 +51,7 @@ async fn begin(session: &Session, message: &Value) -> client::Opened {
 }
 
 /// The first message of this method on a stream.
-async fn told(opened: &mut client::Opened, method: &str) -> Value {
+pub(super) async fn told(opened: &mut client::Opened, method: &str) -> Value {
     let mut seen = String::new();
     loop {
         let piece = opened.next().await.unwrap_or_else(|| panic!("no {method}: {seen}"));
@@ -185,7 +186,11 @@ const WORDS: &str = "[guards.words]\nkind = \"pattern\"\nwords = [\"hidden\", \"
     [keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\", \"given\", \"nobody\"]\ntools = [\"*\"]\n\n";
 
 /// Calls a tool, answers what it asks with this, and gives all that was heard.
-async fn heard(session: &Session, (name, args): (&str, Value), said: Value) -> Vec<Value> {
+pub(super) async fn heard(
+    session: &Session,
+    (name, args): (&str, Value),
+    said: Value,
+) -> Vec<Value> {
     let call = request("tools/call", &json!({"name": name, "arguments": args}));
     let mut opened = begin(session, &call).await;
     let (mut seen, mut known) = (String::new(), 0);
@@ -206,7 +211,7 @@ async fn heard(session: &Session, (name, args): (&str, Value), said: Value) -> V
     }
 }
 
-fn questions(heard: &[Value]) -> Vec<String> {
+pub(super) fn questions(heard: &[Value]) -> Vec<String> {
     let asked = heard.iter().filter(|it| it["method"] == "elicitation/create");
     asked.map(|it| it["params"]["message"].as_str().unwrap().to_owned()).collect()
 }
@@ -373,23 +378,16 @@ async fn a_newer_server_asks_an_older_client_and_an_older_server_a_newer_one() {
     assert!(done.text().contains("action=accept"), "{}", done.text());
 }
 
-/// What a model says that wants a tool.
-fn calls(name: &str, arguments: &Value) -> Vec<String> {
-    let call = json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
-        "function": {"name": name, "arguments": arguments.to_string()}}]});
-    let call = choice(&call.to_string(), "null");
-    vec![role(), call, choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]
-}
-
 /// Wants a tool, waits, or says something, by what it was asked.
 fn mind(request: &Request, gate: &Gate) -> Script {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let last = body["messages"].as_array().unwrap().last().unwrap().clone();
-    let says = |text: &str| vec![role(), word(text), finish(), usage(), DONE.to_owned()];
+    let calls =
+        |name: &str, args: Value| Script::stream(calls(&[("call_1", name, &args.to_string())]));
     match last["content"].as_str().unwrap_or_default() {
         _ if last["role"] == "tool" => Script::stream(says(&format!("So: {}", last["content"]))),
-        "ask" => Script::stream(calls("ask_user", &json!({"question": "Which one?"}))),
-        "sum" => Script::stream(calls("calc", &json!({"expression": "20 + 22"}))),
+        "ask" => calls("ask_user", json!({"question": "Which one?"})),
+        "sum" => calls("calc", json!({"expression": "20 + 22"})),
         "hold" => {
             let script = Script::stream_head().chunks([role(), word("Wait")]).gate(gate);
             script.chunks([finish(), usage(), DONE.to_owned()]).end()
@@ -443,6 +441,30 @@ async fn an_agent_asks_the_client_and_ends_when_its_call_is_called_off() {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     panic!("the run goes on");
+}
+
+#[tokio::test]
+async fn agents_are_tools_of_those_who_may_run_them() {
+    let model = Upstream::answering(|request| mind(request, &Gate::shut())).await;
+    let more = "[agents.other]\nroute = \"fast\"\ninstructions = \"Help.\"\ntools = []\n\
+        [keys.without]\nsecret = \"sk-without\"\nagents = [\"other\"]\n";
+    let sections =
+        format!("{}{}{AGENT}{more}", provider("up", &model), route("fast", &["up/m"], ""));
+    let gateway = Gateway::start("", &sections).await;
+    let session = Session::open(&gateway).await;
+    let listed = session.ask("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap();
+    assert_eq!(tools.len(), 1, "only what is offered: {listed}");
+    assert_eq!(
+        (&tools[0]["name"], &tools[0]["description"]),
+        (&json!("agent_helper"), &json!("Helps."))
+    );
+    assert!(tools[0]["inputSchema"]["properties"]["input"].is_object(), "{listed}");
+    let without = Session::open_as(&gateway, "sk-without").await;
+    assert!(without.names().await.is_empty());
+    let refused = without.call("agent_helper", json!({"input": "Hi."})).await;
+    assert!(refused["error"].is_object(), "{refused}");
+    assert!(model.requests().is_empty());
 }
 
 #[tokio::test]

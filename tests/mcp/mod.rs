@@ -15,7 +15,10 @@ use crate::support::client::{self, Answer};
 use crate::support::gateway::{KEY, provider};
 use crate::support::{Gateway, Upstream, until};
 
+mod children;
+mod everything;
 mod gate;
+mod runs;
 
 const DOOR: &str = "/mcp";
 const SESSION: &str = "mcp-session-id";
@@ -35,10 +38,15 @@ impl Session {
     }
 
     async fn open_as(gateway: &Gateway, key: &'static str) -> Self {
+        Self::open_with(gateway, key, &json!({"form": {}})).await
+    }
+
+    /// One whose user can be asked in these ways.
+    async fn open_with(gateway: &Gateway, key: &'static str, ways: &Value) -> Self {
         let mut session = Self { address: gateway.address, key, id: String::new() };
         let params = json!({
             "protocolVersion": VERSION,
-            "capabilities": {"elicitation": {"form": {}}},
+            "capabilities": {"elicitation": ways},
             "clientInfo": {"name": "test", "version": "1"},
         });
         let answer = session.send(&request("initialize", &params), &[]).await;
@@ -422,160 +430,4 @@ async fn without_any_session_the_newer_protocol_is_spoken() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.header(SESSION).is_none());
     assert_eq!(messages(&answer)[0]["result"]["content"][0]["text"], "new");
-}
-
-/// The server of everything that the authors of the protocol wrote, if it can be installed here.
-/// With `SWITCHPOINT_TEST_AGENTS=1` it must be.
-fn everything() -> Option<(PathBuf, PathBuf)> {
-    let left_out = |why: &str| {
-        let may_be = std::env::var_os("SWITCHPOINT_TEST_AGENTS").is_none_or(|value| value != "1");
-        assert!(may_be, "{why}");
-        eprintln!("{why}, so the server of everything is left out");
-    };
-    let Some(node) = found("node") else {
-        left_out("there is no node");
-        return None;
-    };
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = here.join("tests/mcp/run.sh");
-    assert!(Command::new(script).arg("--install").status().unwrap().success());
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("target"), PathBuf::from);
-    let package = "sdk/mcp/node_modules/@modelcontextprotocol/server-everything/dist/index.js";
-    let server = target.join(package);
-    if !server.exists() {
-        left_out("its packages cannot be installed");
-        return None;
-    }
-    Some((node, server))
-}
-
-/// One after the other, what each of its tools gives.
-async fn tries_everything(gateway: &Gateway) {
-    let session = Session::open(gateway).await;
-    session.sees("everything__echo").await;
-    let tool = |name: &str| format!("everything__{name}");
-    assert_eq!(session.text(&tool("echo"), json!({"message": "hi"})).await, "Echo: hi");
-    let sum = session.text(&tool("get-sum"), json!({"a": 2, "b": 3})).await;
-    assert_eq!(sum, "The sum of 2 and 3 is 5.");
-    let image = session.call(&tool("get-tiny-image"), json!({})).await;
-    let image = &image["result"]["content"][1];
-    assert_eq!((&image["type"], &image["mimeType"]), (&json!("image"), &json!("image/png")));
-    let weather =
-        session.call(&tool("get-structured-content"), json!({"location": "Chicago"})).await;
-    assert!(weather["result"]["structuredContent"]["temperature"].is_number(), "{weather}");
-    let message = json!({"messageType": "error", "includeImage": false});
-    let text = session.text(&tool("get-annotated-message"), message).await;
-    assert_eq!(text, "Error: Operation failed");
-    let links = session.call(&tool("get-resource-links"), json!({"count": 2})).await.to_string();
-    assert!(links.contains("demo://resource/dynamic/"), "{links}");
-    let reference = json!({"resourceType": "Text", "resourceId": 1});
-    let reference = session.call(&tool("get-resource-reference"), reference).await.to_string();
-    assert!(reference.contains("demo://resource/dynamic/text/1"), "{reference}");
-    // It takes longer than `timeout`, and reports progress until it is done.
-    let long = json!({"duration": 3, "steps": 6});
-    let long = session.text(&tool("trigger-long-running-operation"), long).await;
-    assert!(long.starts_with("Long running operation completed."), "{long}");
-}
-
-/// What it wants to know is asked at `/mcp`, and its answer brought back.
-async fn answers_everything(gateway: &Gateway) {
-    let session = Session::open(gateway).await;
-    session.sees("everything__trigger-elicitation-request").await;
-    let params = json!({"name": "everything__trigger-elicitation-request", "arguments": {}});
-    let body = Bytes::from(request("tools/call", &params).to_string());
-    let mut call = client::request(Method::POST, DOOR, KEY, body);
-    let headers = call.headers_mut();
-    headers.insert("accept", "application/json, text/event-stream".parse().unwrap());
-    headers.insert(SESSION, session.id.parse().unwrap());
-    let mut opened = client::open(gateway.address, call).await;
-    let mut seen = String::new();
-    let question = loop {
-        let piece = opened.next().await.expect("a question comes");
-        seen.push_str(&String::from_utf8_lossy(&piece.bytes));
-        let asked = seen.lines().filter_map(|line| line.strip_prefix("data:"));
-        let mut asked = asked.filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
-        if let Some(asked) = asked.find(|it| it["method"] == "elicitation/create") {
-            break asked;
-        }
-    };
-    assert!(question["params"]["requestedSchema"]["properties"]["name"].is_object(), "{question}");
-    let result = json!({"action": "accept", "content": {"name": "Ada", "check": true}});
-    let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": result});
-    assert_eq!(session.send(&answer, &[]).await.status, 202);
-    while !seen.contains("Ada") {
-        let piece = opened.next().await.expect("an answer comes");
-        seen.push_str(&String::from_utf8_lossy(&piece.bytes));
-    }
-}
-
-#[tokio::test]
-async fn the_server_of_everything_works_tool_by_tool_as_a_child() {
-    let Some((node, server)) = everything() else { return };
-    let tools = format!(
-        "[tools.everything]\nkind = \"mcp\"\ntransport = \"stdio\"\ntimeout = \"2s\"\n\
-         command = [\"{}\", \"{}\", \"stdio\"]\nenv = {{ SHOWN = \"yes\" }}\n",
-        node.display(),
-        server.display()
-    );
-    let (_upstream, gateway) = house(&tools, ALL).await;
-    tries_everything(&gateway).await;
-    answers_everything(&gateway).await;
-    let session = Session::open(&gateway).await;
-    let seen = session.text("everything__get-env", json!({})).await;
-    assert_eq!(serde_json::from_str::<Value>(&seen).unwrap(), json!({"SHOWN": "yes"}));
-}
-
-/// It, over HTTP, until dropped.
-struct Everything(Child);
-
-impl Everything {
-    async fn start((node, server): &(PathBuf, PathBuf), port: u16) -> Self {
-        let mut command = Command::new(node);
-        command.arg(server).arg("streamableHttp").env("PORT", port.to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = Self(command.spawn().unwrap());
-        until("it listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
-        child
-    }
-}
-
-impl Drop for Everything {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[tokio::test]
-async fn the_server_of_everything_works_over_http_and_its_restart_is_healed() {
-    let Some(everything) = everything() else { return };
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let running = Everything::start(&everything, port).await;
-    let tools = format!(
-        "[tools.everything]\nkind = \"mcp\"\ntransport = \"streamable-http\"\ntimeout = \"2s\"\n\
-         url = \"http://127.0.0.1:{port}/mcp\"\neffects = {{ echo = \"read\" }}\n"
-    );
-    let (_upstream, gateway) = house(&tools, ALL).await;
-    tries_everything(&gateway).await;
-    answers_everything(&gateway).await;
-    // All its sessions are lost.
-    drop(running);
-    let _again = Everything::start(&everything, port).await;
-    let session = Session::open(&gateway).await;
-    let echoed = session.text("everything__echo", json!({"message": "again"})).await;
-    assert_eq!(echoed, "Echo: again");
-    assert!(gateway.metric("switchpoint_mcp_reconnects_total", &["everything"]).await >= 1.0);
-}
-
-#[tokio::test]
-async fn the_conformance_suite_passes_for_client_and_server() {
-    if everything().is_none() {
-        return;
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/run.sh");
-    let done = Command::new(script).arg(env!("CARGO_BIN_EXE_switchpoint")).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
 }

@@ -1,5 +1,5 @@
 """A small MCP server over stdio, for tests: says what it is told to by the file beside it."""
-import json, os, sys, time
+import json, os, signal, subprocess, sys, time
 
 FOLDER = sys.argv[1]
 
@@ -59,6 +59,22 @@ def send(message):
     print(json.dumps(message), flush=True)
 
 
+def told(*_):
+    with open(os.path.join(FOLDER, "told"), "a") as file:
+        file.write("once\n")
+
+
+def stays():
+    while True:
+        signal.pause()
+
+
+IS_STUBBORN = os.path.exists(os.path.join(FOLDER, "stubborn"))
+if IS_STUBBORN:
+    signal.signal(signal.SIGTERM, told)
+    if sys.argv[2:] == ["below"]:
+        stays()
+    subprocess.Popen([sys.executable, *sys.argv, "below"], stdin=subprocess.DEVNULL)
 print("this line is for people", flush=True)
 print("started with " + os.environ.get("SECRET", "nothing"), file=sys.stderr, flush=True)
 for line in sys.stdin:
@@ -74,3 +90,5 @@ for line in sys.stdin:
         send({"jsonrpc": "2.0", "id": message["id"], "error": error})
     elif result is not None:
         send({"jsonrpc": "2.0", "id": message["id"], "result": result})
+if IS_STUBBORN:
+    stays()

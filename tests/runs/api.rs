@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, open, request};
 use crate::support::gateway::{KEY, provider, route};
-use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::replies::{DONE, calls, finish, role, says, usage, word};
 use crate::support::script::Gate;
 use crate::support::{Gateway, PATIENCE, Script, Upstream};
 
@@ -179,13 +179,7 @@ fn mind(request: &crate::support::upstream::Request, gate: &Gate) -> Script {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let last = body["messages"].as_array().unwrap().last().unwrap().clone();
     let text = last["content"].as_str().unwrap_or_default().to_owned();
-    let says = |text: &str| vec![role(), word(text), finish(), usage(), DONE.to_owned()];
-    let calls = |name: &str, args: Value| {
-        let call = json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
-            "function": {"name": name, "arguments": args.to_string()}}]});
-        let call = choice(&call.to_string(), "null");
-        vec![role(), call, choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]
-    };
+    let calls = |name: &str, args: Value| calls(&[("call_1", name, &args.to_string())]);
     match text.as_str() {
         _ if last["role"] == "tool" => Script::stream(says("It is done.")),
         "look" => Script::stream(calls("look", json!({}))),

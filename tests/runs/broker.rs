@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, open, request};
 use crate::support::gateway::{ADMIN_KEY, KEY, provider, route};
-use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::replies::{calls, says};
 use crate::support::script::Gate;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, PATIENCE, Script, Upstream, until};
@@ -19,7 +19,7 @@ pub(super) const BOB: &str = "sk-bob-key";
 
 pub(super) struct House {
     pub(super) gateway: Gateway,
-    model: Upstream,
+    pub(super) model: Upstream,
     pub(super) tools: Upstream,
 }
 
@@ -131,14 +131,10 @@ fn mind(request: &Request) -> Script {
     match plan.get(done) {
         Some(Value::String(_)) => Script::json(400, r#"{"error":{"message":"No."}}"#),
         Some(call) => {
-            let call = json!({"tool_calls": [{"index": 0, "id": format!("call_{done}"),
-                "type": "function",
-                "function": {"name": call[0], "arguments": call[1].to_string()}}]});
-            let call = choice(&call.to_string(), "null");
-            let end = choice("{}", r#""tool_calls""#);
-            Script::stream([role(), call, end, usage(), DONE.to_owned()])
+            let (id, args) = (format!("call_{done}"), call[1].to_string());
+            Script::stream(calls(&[(&id, call[0].as_str().unwrap(), &args)]))
         }
-        None => Script::stream([role(), word("Done."), finish(), usage(), DONE.to_owned()]),
+        None => Script::stream(says("Done.")),
     }
 }
 

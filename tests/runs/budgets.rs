@@ -3,11 +3,12 @@
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
-use super::broker::{House, agent, tool};
+use super::broker::{House, agent, key, tool};
 use super::stage::in_state;
 use crate::support::Script;
 use crate::support::client::{open, request};
 use crate::support::gateway::KEY;
+use crate::support::upstream::Request;
 
 /// A result of so many bytes, and a little more.
 fn result(length: usize) -> Script {
@@ -93,4 +94,26 @@ async fn all_that_a_run_has_others_do_is_within_its_own_budget() {
     assert!(run["finished_at"].is_string(), "{run:#}");
     let looks = house.asked("/look").len();
     assert!((1..=3).contains(&looks), "{looks} of 3");
+}
+
+#[tokio::test]
+async fn a_key_is_charged_for_what_a_step_may_say_and_not_for_what_its_model_could() {
+    const FEW: &str = "sk-few-key";
+    let terms = "limits = { tokens = \"5000/h\" }\nagents = [\"a\"]";
+    let sections = format!(
+        "{}[models.\"up/m\"]\ncontext = 200000\nmax_output = 64000\n{}{}",
+        key("few", FEW, terms),
+        tool("look", "read", ""),
+        agent("a", &["look"], "budget = { output_tokens = 1000 }"),
+    );
+    let house = House::new(&sections, |_| result(1)).await;
+    let calls = json!([["look", {}], ["look", {"id": "more"}]]).to_string();
+    let body = json!({"input": calls, "wait": "30s"});
+    let run = house.send(FEW, "/v1/agents/a/runs", &body).await.json();
+    assert_eq!((&run["state"], &run["steps"]), (&json!("completed"), &json!(3)), "{run:#}");
+    let most = |request: &Request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        body["max_tokens"].as_u64().or_else(|| body["max_completion_tokens"].as_u64())
+    };
+    assert!(house.model.requests().iter().all(|it| most(it) == Some(1000)));
 }

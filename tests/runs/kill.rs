@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::support::client::{self, open, request};
 use crate::support::database::Schema;
 use crate::support::gateway::{KEY, provider, route};
-use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::replies::{calls, says};
 use crate::support::upstream::Request;
 use crate::support::{Gate, Gateway, PATIENCE, Script, Upstream};
 
@@ -311,18 +311,13 @@ fn mind(request: &Request) -> Script {
     let messages = body["messages"].as_array().unwrap();
     let done = messages.iter().filter(|message| message["role"] == "tool").count();
     let calls = |names: [&str; 2]| {
-        let call = |(index, name): (usize, &str)| {
-            let call = json!({"tool_calls": [{"index": index, "id": format!("call_{name}"),
-                "type": "function", "function": {"name": name, "arguments": "{}"}}]});
-            choice(&call.to_string(), "null")
-        };
-        let [one, two] = [call((0, names[0])), call((1, names[1]))];
-        vec![role(), one, two, choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]
+        let [one, two] = names.map(|name| format!("call_{name}"));
+        calls(&[(&one, names[0], "{}"), (&two, names[1], "{}")])
     };
     Script::stream(match done {
         0 | 1 => calls(["lookup", "note"]),
         2 | 3 => calls(["refund", "mail"]),
-        _ => vec![role(), word(ANSWER), finish(), usage(), DONE.to_owned()],
+        _ => says(ANSWER),
     })
 }
 

@@ -3,9 +3,11 @@
 
 mod api;
 mod aside;
+mod audited;
 mod broker;
 mod budgets;
 mod counted;
+mod crashes;
 mod delegates;
 mod doors;
 mod example;
@@ -18,7 +20,7 @@ mod random;
 mod rights;
 mod servers;
 mod sessions;
-mod stage;
+pub(crate) mod stage;
 mod steering;
 mod surfaces;
 mod terminal;

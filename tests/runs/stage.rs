@@ -6,21 +6,21 @@ use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, CHAT, open, request};
 use crate::support::gateway::{KEY, provider, route};
-use crate::support::replies::{DONE, choice, role, usage, word};
+use crate::support::replies;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, PATIENCE, Script, Upstream};
 
-pub(super) const OPERATOR: &str = "sk-operator-key";
+pub(crate) const OPERATOR: &str = "sk-operator-key";
 
-pub(super) struct Stage {
-    pub(super) gateway: Gateway,
-    pub(super) model: Upstream,
-    pub(super) tools: Upstream,
+pub(crate) struct Stage {
+    pub(crate) gateway: Gateway,
+    pub(crate) model: Upstream,
+    pub(crate) tools: Upstream,
 }
 
 impl Stage {
     /// `{tools}` in the sections is where the tools' server listens.
-    pub(super) async fn new(
+    pub(crate) async fn new(
         sections: &str,
         mind: impl Fn(&Request) -> Script + Send + 'static,
         tool: impl Fn(&Request) -> Script + Send + 'static,
@@ -31,17 +31,17 @@ impl Stage {
         Self { gateway: Gateway::start("", &sections).await, model, tools }
     }
 
-    pub(super) async fn reload(&self, sections: &str) {
+    pub(crate) async fn reload(&self, sections: &str) {
         let answer = self.try_reload(sections).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
-    pub(super) async fn try_reload(&self, sections: &str) -> Answer {
+    pub(crate) async fn try_reload(&self, sections: &str) -> Answer {
         self.gateway.reload(&written((&self.model, &self.tools), sections)).await
     }
 
     /// Another process in the place of this one.
-    pub(super) async fn restart(self, sections: &str) -> Self {
+    pub(crate) async fn restart(self, sections: &str) -> Self {
         let Self { gateway, model, tools } = self;
         gateway.stop();
         let sections = written((&model, &tools), sections);
@@ -49,7 +49,7 @@ impl Stage {
     }
 
     /// The same, when this one has died.
-    pub(super) async fn crash(self, sections: &str) -> Self {
+    pub(crate) async fn crash(self, sections: &str) -> Self {
         let Self { gateway, model, tools } = self;
         gateway.kill();
         let sections = written((&model, &tools), sections);
@@ -57,11 +57,11 @@ impl Stage {
     }
 
     /// Asks an agent by chat completions, whole.
-    pub(super) async fn chat(&self, agent: &str, text: &str) -> Value {
+    pub(crate) async fn chat(&self, agent: &str, text: &str) -> Value {
         self.chat_in(agent, text, &[]).await.json()
     }
 
-    pub(super) async fn chat_in(
+    pub(crate) async fn chat_in(
         &self,
         agent: &str,
         text: &str,
@@ -70,18 +70,18 @@ impl Stage {
         ask(&self.gateway, agent, (text, headers)).await
     }
 
-    pub(super) async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let answer = client::get(self.gateway.address, path, KEY).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json()
     }
 
-    pub(super) async fn post(&self, path: &str, key: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, key: &str, body: &Value) -> Answer {
         post(&self.gateway, path, key, body).await
     }
 
     /// Begins a run and gives its path.
-    pub(super) async fn begin(&self, agent: &str, input: &str) -> String {
+    pub(crate) async fn begin(&self, agent: &str, input: &str) -> String {
         let path = format!("/v1/agents/{agent}/runs");
         let answer = self.post(&path, KEY, &json!({"input": input})).await;
         assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
@@ -89,12 +89,12 @@ impl Stage {
     }
 
     /// The run at this path, as soon as it is in this state.
-    pub(super) async fn in_state(&self, path: &str, state: &str) -> Value {
+    pub(crate) async fn in_state(&self, path: &str, state: &str) -> Value {
         in_state(&self.gateway, path, state).await
     }
 
     /// The journal of a run, each entry as its name and its data.
-    pub(super) async fn journal(&self, run: &str) -> Vec<(String, Value)> {
+    pub(crate) async fn journal(&self, run: &str) -> Vec<(String, Value)> {
         let path = format!("/v1/agents/runs/{run}/events?limit=500");
         let mut asked = request(Method::GET, &path, KEY, "".into());
         asked.headers_mut().insert("accept", HeaderValue::from_static("application/json"));
@@ -106,13 +106,13 @@ impl Stage {
     }
 }
 
-pub(super) async fn post(gateway: &Gateway, path: &str, key: &str, body: &Value) -> Answer {
+pub(crate) async fn post(gateway: &Gateway, path: &str, key: &str, body: &Value) -> Answer {
     let mut asked = request(Method::POST, path, key, body.to_string().into());
     asked.headers_mut().insert("if-match", HeaderValue::from_static("*"));
     open(gateway.address, asked).await.whole().await
 }
 
-pub(super) async fn ask(
+pub(crate) async fn ask(
     gateway: &Gateway,
     agent: &str,
     (text, headers): (&str, &[(&'static str, &str)]),
@@ -127,7 +127,7 @@ pub(super) async fn ask(
     open(gateway.address, asked).await.whole().await
 }
 
-pub(super) async fn in_state(gateway: &Gateway, path: &str, state: &str) -> Value {
+pub(crate) async fn in_state(gateway: &Gateway, path: &str, state: &str) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let run = client::get(gateway.address, path, KEY).await.json();
@@ -146,7 +146,7 @@ fn written((model, tools): (&Upstream, &Upstream), sections: &str) -> String {
 }
 
 /// A tool that is asked by GET with a `q`.
-pub(super) fn search(more: &str) -> String {
+pub(crate) fn search(more: &str) -> String {
     format!(
         "[tools.search]\nkind = \"http\"\nmethod = \"GET\"\nurl = \"{{tools}}/search\"\n\
          effect = \"read\"\n{more}\n[tools.search.input]\ntype = \"object\"\n\
@@ -155,31 +155,25 @@ pub(super) fn search(more: &str) -> String {
 }
 
 /// What a model says that wants these called, in the form in which it was asked.
-pub(super) fn wants(request: &Request, calls: &[(&str, &str)]) -> Script {
+pub(crate) fn wants(request: &Request, calls: &[(&str, &str)]) -> Script {
     let turn = messages(request).len();
-    let call = |(place, (name, args)): (usize, &(&str, &str))| {
-        json!({"index": place, "id": format!("call_{turn}_{place}"), "type": "function",
-            "function": {"name": name, "arguments": args}})
-    };
-    let calls: Vec<Value> = calls.iter().enumerate().map(call).collect();
-    if !is_streamed(request) {
-        let message = json!({"role": "assistant", "content": null, "tool_calls": calls});
-        return whole(&message, "tool_calls");
+    let ids: Vec<_> = (0..calls.len()).map(|place| format!("call_{turn}_{place}")).collect();
+    let calls: Vec<_> =
+        calls.iter().zip(&ids).map(|((name, args), id)| (&**id, *name, *args)).collect();
+    if is_streamed(request) {
+        return Script::stream(replies::calls(&calls));
     }
-    let mut pieces = vec![role()];
-    for call in calls {
-        pieces.push(choice(&json!({"tool_calls": [call]}).to_string(), "null"));
-    }
-    pieces.extend([choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]);
-    Script::stream(pieces)
+    let call = |(id, name, args): &(&str, &str, &str)| json!({"id": id, "type": "function", "function": {"name": name, "arguments": args}});
+    let calls: Vec<Value> = calls.iter().map(call).collect();
+    whole(&json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
 }
 
 /// The same for a text.
-pub(super) fn says(request: &Request, text: &str) -> Script {
+pub(crate) fn says(request: &Request, text: &str) -> Script {
     if !is_streamed(request) {
         return whole(&json!({"role": "assistant", "content": text}), "stop");
     }
-    Script::stream([role(), word(text), choice("{}", r#""stop""#), usage(), DONE.to_owned()])
+    Script::stream(replies::says(text))
 }
 
 fn whole(message: &Value, reason: &str) -> Script {
@@ -195,25 +189,25 @@ fn is_streamed(request: &Request) -> bool {
     body(request)["stream"] == true
 }
 
-pub(super) fn body(request: &Request) -> Value {
+pub(crate) fn body(request: &Request) -> Value {
     serde_json::from_slice(&request.body).unwrap()
 }
 
-pub(super) fn messages(request: &Request) -> Vec<Value> {
+pub(crate) fn messages(request: &Request) -> Vec<Value> {
     body(request)["messages"].as_array().unwrap().clone()
 }
 
 /// The texts of a question, one a message.
-pub(super) fn texts(request: &Request) -> Vec<String> {
+pub(crate) fn texts(request: &Request) -> Vec<String> {
     let text = |it: &Value| it["content"].as_str().unwrap_or_default().to_owned();
     messages(request).iter().map(text).collect()
 }
 
 /// How many results of tools a question holds.
-pub(super) fn results(request: &Request) -> usize {
+pub(crate) fn results(request: &Request) -> usize {
     messages(request).iter().filter(|message| message["role"] == "tool").count()
 }
 
-pub(super) fn found(_: &Request) -> Script {
+pub(crate) fn found(_: &Request) -> Script {
     Script::json(200, r#"{"found":"something"}"#)
 }

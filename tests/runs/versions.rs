@@ -130,9 +130,13 @@ async fn a_run_goes_on_with_the_prompt_that_it_began_with() {
     let stage = Stage::new(&payer(folder.path(), "First.", PAY), pays, found).await;
     let run = stage.begin("payer", "Pay.").await;
     stage.in_state(&run, "waiting_approval").await;
+    // Another text under the same version, and then a version of its own.
     stage.reload(&payer(folder.path(), "Second.", PAY)).await;
+    let published = payer(folder.path(), "Second.", PAY) + "version = 2\n";
+    stage.reload(&published).await;
     approve(&stage).await;
-    stage.in_state(&run, "completed").await;
+    let over = stage.in_state(&run, "completed").await;
+    assert_eq!(over["version"], "1", "{over:#}");
     let prompts: Vec<String> =
         stage.model.requests().iter().map(|request| texts(request).swap_remove(0)).collect();
     assert_eq!(prompts, ["First.", "First."]);
@@ -283,4 +287,40 @@ async fn which_prompt_an_agent_and_each_of_its_runs_go_by_is_shown_by_name_versi
         versions["data"].as_array().unwrap().iter().map(|row| &row["prompt"]).collect();
     assert_eq!(shown, [&new, &known(None, None, "Plain words.")], "{versions}");
     assert_eq!(stage.get(&run).await["prompt"], old, "a run keeps its own");
+}
+
+#[tokio::test]
+async fn a_run_that_failed_is_played_again_without_asking_anybody_or_asked_anew_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let pay = PAY.replace("approval = {}\n", "");
+    // It fails behind its only call.
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("pay", "{}")]),
+        _ => Script::json(400, r#"{"error":{"message":"No.","type":"invalid_request_error"}}"#),
+    };
+    let stage = Stage::new(&payer(folder.path(), "First.", &pay), mind, found).await;
+    let run = stage.begin("payer", "Pay.").await;
+    let failed = stage.in_state(&run, "failed").await;
+    stage.reload(&(payer(folder.path(), "Second.", &pay) + "version = 2\n")).await;
+    let asked = || (stage.model.requests().len(), stage.tools.requests().len());
+    assert_eq!(asked(), (2, 1));
+    let again = async |how: Value| {
+        let made = stage.post(&format!("{run}/replay"), KEY, &how).await;
+        assert_eq!(made.status, 202, "{}", made.text());
+        let place = made.header("location").unwrap().to_owned();
+        (stage.in_state(&place, "failed").await, place)
+    };
+    let (played, place) = again(json!({"mode": "recorded"})).await;
+    assert_eq!(asked(), (2, 1), "nobody is asked");
+    assert_eq!(played["stop_reason"], failed["stop_reason"], "{played:#}");
+    let journal = async |run: &str| stage.journal(run.rsplit('/').next().unwrap()).await;
+    let (first, second) = (journal(&run).await, journal(&place).await);
+    assert_eq!(first[1..], second[1..], "the same entries");
+
+    let (live, _) = again(json!({"mode": "live"})).await;
+    assert_eq!((&live["version"], asked()), (&json!("1"), (4, 1)), "it pays no more: {live:#}");
+    let requests = stage.model.requests();
+    assert_eq!(texts(&requests[2]), texts(&requests[0]), "the same question");
+    assert_eq!(texts(&requests[2])[0], "First.");
+    assert!(texts(&requests[3]).last().unwrap().contains("played again"), "{requests:?}");
 }

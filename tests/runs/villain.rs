@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Answer, CHAT, open, request};
 use crate::support::gateway::{KEY, provider, route};
-use crate::support::replies::{DONE, choice, role, usage, word};
+use crate::support::replies::{self, DONE, choice, role, usage, word};
 use crate::support::script::Gate;
 use crate::support::upstream::Request;
 use crate::support::{Gateway, Script, Upstream, until};
@@ -87,18 +87,16 @@ tools = ["look", "pay"]
 
 /// A turn in which these are called, each with arguments as text.
 fn wants(calls: &[(&str, &str)]) -> Script {
-    let mut pieces = vec![role(), word("At once.")];
-    for (place, (name, args)) in calls.iter().enumerate() {
-        let call = json!({"tool_calls": [{"index": place, "id": format!("call_{place}"),
-            "type": "function", "function": {"name": name, "arguments": args}}]});
-        pieces.push(choice(&call.to_string(), "null"));
-    }
-    pieces.extend([choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]);
-    Script::stream(pieces)
+    let ids: Vec<_> = (0..calls.len()).map(|place| format!("call_{place}")).collect();
+    let calls: Vec<_> =
+        calls.iter().zip(&ids).map(|((name, args), id)| (&**id, *name, *args)).collect();
+    let mut events = replies::calls(&calls);
+    events.insert(1, word("At once."));
+    Script::stream(events)
 }
 
 fn says(text: &str) -> Script {
-    Script::stream([role(), word(text), choice("{}", r#""stop""#), usage(), DONE.to_owned()])
+    Script::stream(replies::says(text))
 }
 
 fn messages(request: &Request) -> Vec<Value> {
@@ -209,6 +207,11 @@ async fn one_that_never_stops_is_stopped_and_has_a_last_word() {
     let asked = house.model.requests();
     let is_told = |request: &Request| request.text().contains("Answer now");
     assert_eq!(asked.iter().map(is_told).collect::<Vec<_>>(), [false, false, false, true]);
+    let may_not = |request: &Request| {
+        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        body["tool_choice"] == "none"
+    };
+    assert_eq!(asked.iter().map(may_not).collect::<Vec<_>>(), [false, false, false, true]);
     assert_eq!(house.touched().len(), 3);
     let metric = "switchpoint_agent_limit_hits_total";
     for limit in ["limit=\"steps\"", "limit=\"expected_steps\""] {

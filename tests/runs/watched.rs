@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::support::client::{self, Answer, CHAT, open, request};
 use crate::support::collector::{Collector, Mood, attribute};
 use crate::support::gateway::{ADMIN_KEY, KEY, provider, route};
-use crate::support::replies::{DONE, choice, finish, role, usage, word};
+use crate::support::replies::{calls, says};
 use crate::support::upstream::Request;
 use crate::support::{Gateway, PATIENCE, Script, Upstream, until};
 
@@ -84,13 +84,8 @@ fn mind(request: &Request) -> Script {
     let body: Value = serde_json::from_slice(&request.body).unwrap();
     let last = body["messages"].as_array().unwrap().last().unwrap().clone();
     let text = last["content"].as_str().unwrap_or_default().to_owned();
-    let says = |text: &str| vec![role(), word(text), finish(), usage(), DONE.to_owned()];
-    let calls = |name: &str, args: Value| {
-        let call = json!({"tool_calls": [{"index": 0, "id": format!("call_{name}"),
-            "type": "function", "function": {"name": name, "arguments": args.to_string()}}]});
-        let call = choice(&call.to_string(), "null");
-        vec![role(), call, choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]
-    };
+    let calls =
+        |name: &str, args: Value| calls(&[(&format!("call_{name}"), name, &args.to_string())]);
     Script::stream(match text.split(' ').next().unwrap_or_default() {
         _ if last["role"] == "tool" => says("It is done."),
         "look" => calls("look", json!({})),

@@ -315,6 +315,25 @@ async fn an_agent_that_plans_writes_its_plan_first_and_is_shown_it() {
 }
 
 #[tokio::test]
+async fn a_journal_tells_turns_and_calls_in_the_order_in_which_they_were() {
+    let mind = |request: &Request| match results(request) {
+        number @ 0..2 => wants(request, &[("search", &format!(r#"{{"page":{number}}}"#))]),
+        _ => says(request, "That is all."),
+    };
+    let stage = Stage::new(&agent(""), mind, found).await;
+    let answer = stage.chat("reader", "Search twice.").await;
+    let run = answer["x_agent"]["run_id"].as_str().unwrap();
+    let kinds: Vec<String> = stage.journal(run).await.into_iter().map(|(kind, _)| kind).collect();
+    let turn = ["model.requested", "model.completed"];
+    let call = ["tool.requested", "tool.started", "tool.completed"];
+    let expected = [&["run.created", "run.started"], &turn[..], &call, &turn, &call, &turn];
+    assert_eq!(kinds, [&expected.concat()[..], &["run.ended"]].concat());
+    let steps = stage.get(&format!("/v1/agents/runs/{run}/steps")).await;
+    let kinds = steps["data"].as_array().unwrap().iter().map(|step| step["type"].as_str().unwrap());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["model", "tool", "model", "tool", "model"]);
+}
+
+#[tokio::test]
 async fn each_time_that_a_plan_is_asked_for_stands_in_the_journal_with_what_came_of_it() {
     let mind = |request: &Request| {
         let is_asked = texts(request).last().unwrap().contains("Before you begin");

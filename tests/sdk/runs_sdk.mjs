@@ -21,18 +21,29 @@ const messages = [{ role: "user", content: "Where is my order?" }];
 const whole = await client.chat.completions.create({ model, messages });
 check(whole.choices[0].message.content.endsWith("It is in Bonn."), whole);
 check(whole.usage.total_tokens === 30 && whole.x_agent.status === "completed", whole);
+check(whole.choices[0].finish_reason === "stop", whole);
 let said = "";
-for await (const chunk of await client.chat.completions.create({ model, messages, stream: true })) {
+const ends = [];
+let used;
+const counted = { stream: true, stream_options: { include_usage: true } };
+for await (const chunk of await client.chat.completions.create({ model, messages, ...counted })) {
   said += chunk.choices[0]?.delta?.content ?? "";
+  ends.push(...chunk.choices.map((choice) => choice.finish_reason ?? null));
+  used = chunk.usage ?? used;
 }
+// How a step in between ended, nobody outside is told.
+check(ends.pop() === "stop" && ends.every((end) => end === null), ends);
+check(used.total_tokens === 30, used);
 check(said.endsWith("It is in Bonn."), said);
 console.log("node runs: chat ok");
 
 const answer = await client.responses.create({ model, input: "Where is my order?" });
 check(answer.output_text.endsWith("It is in Bonn."), answer);
+check(answer.status === "completed" && answer.usage.total_tokens === 30, answer);
 const stream = client.responses.stream({ model, input: "Where is my order?" });
 const final = await stream.finalResponse();
 check(final.output.some((item) => item.type === "mcp_call"), final.output);
+check(final.usage.total_tokens === 30, final.usage);
 const first = await client.responses.create({ model, input: "My money back." });
 const wanted = first.output.find((item) => item.type === "mcp_approval_request");
 check(wanted?.name === "refund", first.output);

@@ -41,12 +41,18 @@ def chats():
     check(choice.message.content.endswith("It is in Bonn."), f"chat: {answer}")
     check((choice.finish_reason, answer.usage.total_tokens) == ("stop", 30), f"chat: {answer}")
     check(answer.model_extra["x_agent"]["status"] == "completed", f"chat: {answer}")
-    said, ends = "", 0
-    for chunk in client.chat.completions.create(model=MODEL, messages=asked, stream=True):
+    said, ends = "", []
+    counted = {"stream_options": {"include_usage": True}}
+    for chunk in client.chat.completions.create(
+        model=MODEL, messages=asked, stream=True, **counted
+    ):
         for choice in chunk.choices:
             said += choice.delta.content or ""
-            ends += choice.finish_reason is not None
-    check(said.endswith("It is in Bonn.") and ends == 1, f"streamed chat: {said} {ends}")
+            ends.append(choice.finish_reason)
+    check(said.endswith("It is in Bonn."), f"streamed chat: {said}")
+    # How a step in between ended, nobody outside is told.
+    check(ends[-1] == "stop" and set(ends[:-1]) == {None}, f"streamed chat: {ends}")
+    check(chunk.usage.total_tokens == 30, f"the sum of its calls: {chunk}")
     with client.chat.completions.stream(model=MODEL, messages=asked) as events:
         final = events.get_final_completion()
     check(final.choices[0].message.content == said, f"helper: {final}")
@@ -57,11 +63,14 @@ def responses():
     check(answer.output_text.endswith("It is in Bonn."), f"response: {answer}")
     calls = [item for item in answer.output if item.type == "mcp_call"]
     check([call.name for call in calls] == ["lookup"], f"calls: {answer.output}")
+    used = (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens)
+    check((answer.status, used) == ("completed", (22, 8, 30)), f"the sum of its calls: {answer}")
     with client.responses.stream(model=MODEL, input="Where is my order?") as events:
         kinds = [event.type for event in events]
         final = events.get_final_response()
     check(kinds[0] == "response.created" and kinds[-1] == "response.completed", f"{kinds}")
     check(final.output_text.endswith("It is in Bonn."), f"streamed: {final}")
+    check(final.usage.total_tokens == 30, f"the sum of its calls: {final}")
     next_turn = client.responses.create(
         model=MODEL, input="And again?", previous_response_id=answer.id
     )

@@ -1,5 +1,7 @@
 //! Answers in the dialect of chat completions, for upstreams that behave.
 
+use serde_json::json;
+
 /// A whole chat completion.
 pub(crate) const REPLY: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1760000000,"model":"served","choices":[{"index":0,"message":{"role":"assistant","content":"Hello there.","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15},"x_new_field":{"kept":[1,2.50]}}"#;
 
@@ -11,7 +13,7 @@ pub(crate) fn role() -> String {
 }
 
 pub(crate) fn word(text: &str) -> String {
-    choice(&serde_json::json!({ "content": text }).to_string(), "null")
+    choice(&json!({ "content": text }).to_string(), "null")
 }
 
 pub(crate) fn finish() -> String {
@@ -20,6 +22,24 @@ pub(crate) fn finish() -> String {
 
 pub(crate) fn usage() -> String {
     event(r#""choices":[],"usage":{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15}"#)
+}
+
+/// A whole stream that says this.
+pub(crate) fn says(text: &str) -> Vec<String> {
+    vec![role(), word(text), finish(), usage(), DONE.to_owned()]
+}
+
+/// A whole stream that wants these called: of each its id, its name and its arguments.
+pub(crate) fn calls(calls: &[(&str, &str, &str)]) -> Vec<String> {
+    let call = |(place, (id, name, args)): (usize, &(&str, &str, &str))| {
+        let call = json!({"tool_calls": [{"index": place, "id": id, "type": "function",
+            "function": {"name": name, "arguments": args}}]});
+        choice(&call.to_string(), "null")
+    };
+    let mut events = vec![role()];
+    events.extend(calls.iter().enumerate().map(call));
+    events.extend([choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]);
+    events
 }
 
 /// An event of a stream with one choice.

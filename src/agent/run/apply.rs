@@ -13,10 +13,13 @@ use crate::store::hex;
 use crate::tool::canonical;
 
 impl Run {
-    /// Takes in one more entry. Entries that make no sense here change nothing but the count.
+    /// Takes in one more entry. Entries that make no sense here change nothing but the count, and
+    /// neither does any behind the end.
     pub fn apply(&mut self, event: &Event) {
         self.seq += 1;
-        self.take(event);
+        if !self.state.is_over() {
+            self.take(event);
+        }
     }
 
     fn take(&mut self, event: &Event) {
@@ -187,8 +190,11 @@ impl Run {
         self.stretch = Some(Stretch { seq, from: at, before, usage });
     }
 
-    /// It waits from now on.
+    /// It waits from now on, unless it is over.
     pub fn rests(&mut self, state: RunState, at: u64) {
+        if self.state.is_over() {
+            return;
+        }
         self.state = state;
         self.waiting_since.get_or_insert(at);
     }
@@ -538,4 +544,41 @@ pub(in crate::agent) fn result_of(message: &Message) -> Option<&ToolResult> {
 /// The reason that a limit gives, unless something else ended the run.
 pub(super) fn incomplete(reason: StopReason) -> (RunState, Option<StopReason>) {
     (RunState::Incomplete, Some(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::run::tests::begun;
+    use crate::agent::run::{Ending, Step};
+    use crate::config::AgentLimits;
+
+    /// What brings a run to this state, wherever it is. Nothing brings it back to its beginning.
+    fn bring(run: &mut Run, to: RunState) {
+        match to {
+            RunState::Queued => {}
+            RunState::Running => run.apply(&Event::Resumed { at: 2, epoch: 2 }),
+            state if state.is_over() => {
+                let (reason, message) = (None, None);
+                run.apply(&Event::Ended { state, reason, message, degraded: false, at: 2 });
+            }
+            state => run.rests(state, 2),
+        }
+    }
+
+    #[test]
+    fn nothing_leads_back_to_the_beginning_or_out_of_an_end() {
+        let all = RunState::ALL.map(|(state, _)| state);
+        for (from, to) in all.into_iter().flat_map(|from| all.map(|to| (from, to))) {
+            let mut run = begun(AgentLimits::default());
+            run.state = from;
+            bring(&mut run, to);
+            let leads = !from.is_over() && to != RunState::Queued;
+            assert_eq!(run.state, if leads { to } else { from }, "{from:?} -> {to:?}");
+            if from.is_over() {
+                let end = Step::End(Ending { state: from, reason: None });
+                assert_eq!(run.next(3), end, "{to:?} behind {from:?}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
-use crate::tool::mcp::Resumed;
+use crate::tool::mcp::{Resumed, can_be_asked};
 
 /// What the answer to our question is called, and how what goes with it begins.
 const QUESTION: &str = "question";
@@ -68,7 +68,7 @@ impl Asked {
 
 /// Whether the client can ask a person.
 pub(super) fn can_ask(context: &RequestContext<RoleServer>) -> bool {
-    context.client_capabilities().is_some_and(|can| can.elicitation.is_some())
+    context.client_capabilities().is_some_and(|can| can_be_asked(&can, false))
 }
 
 async fn now(context: &RequestContext<RoleServer>, params: ElicitRequestParams) -> Reply {

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use rmcp::model::{
-    ClientResult, ErrorCode, InputRequest, InputRequiredResult, InputResponses, ServerNotification,
-    ServerRequest,
+    ClientResult, ElicitRequestParams, ErrorCode, InputRequest, InputRequiredResult,
+    InputResponses, ServerNotification, ServerRequest,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServiceError};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use crate::tool::mcp::{Aside, Listener, Logs, Resumed, filled};
+use crate::tool::mcp::{Aside, Listener, Logs, Resumed, can_be_asked, filled};
 
 /// Times that a server may ask back before it answers.
 pub(super) const MOST_ROUNDS: usize = 8;
@@ -104,7 +104,8 @@ pub(super) async fn answers(
         let can = context.client_capabilities().unwrap_or_default();
         let (is_able, request) = match request {
             InputRequest::Elicitation(it) => {
-                (can.elicitation.is_some(), ServerRequest::ElicitRequest(it))
+                let opens = matches!(it.params, ElicitRequestParams::UrlElicitationParams { .. });
+                (can_be_asked(&can, opens), ServerRequest::ElicitRequest(it))
             }
             InputRequest::CreateMessage(it) => {
                 (can.sampling.is_some(), ServerRequest::CreateMessageRequest(it))

@@ -208,6 +208,13 @@ pub fn filled(mut answer: Value, schema: &Value) -> Value {
     answer
 }
 
+/// Whether somebody can be asked by a client: by a form, or to open a page. Who says neither means
+/// forms.
+pub fn can_be_asked(can: &ClientCapabilities, to_open_page: bool) -> bool {
+    let Some(ways) = &can.elicitation else { return false };
+    if to_open_page { ways.url.is_some() } else { ways.form.is_some() || ways.url.is_none() }
+}
+
 /// What is asked, as our users are asked.
 pub(super) fn question(request: &ElicitRequestParams) -> Option<Question> {
     match request {
@@ -251,8 +258,9 @@ impl ClientHandler for Ear {
             return Err(ErrorData::new(ErrorCode::INVALID_PARAMS, message, None));
         };
         let about = origin(&context.extensions);
+        let opens = matches!(request, ElicitRequestParams::UrlElicitationParams { .. });
         let relayed = ServerRequest::ElicitRequest(rmcp::model::ElicitRequest::new(request));
-        let relayed = (relayed, |can: &ClientCapabilities| can.elicitation.is_some());
+        let relayed = (relayed, |can: &ClientCapabilities| can_be_asked(can, opens));
         match self.calls.relay(about, relayed).await {
             Some(Ok(ClientResult::ElicitResult(mut result))) => {
                 result.content = result.content.map(|said| filled(said, &question.schema));

@@ -31,7 +31,7 @@ pub use self::aside::{Aside, Listener, Logs, Resumed};
 use self::call::Caller;
 use self::child::Recipe;
 pub use self::child::launch_by;
-pub use self::ear::filled;
+pub use self::ear::{can_be_asked, filled};
 use self::http::Way;
 use self::link::{Around, Door, Session};
 use self::news::News;

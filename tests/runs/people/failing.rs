@@ -363,6 +363,25 @@ async fn a_tool_an_agent_and_all_that_it_began_end_when_their_time_is_over() {
     let run = house.in_state(&agent, "incomplete").await;
     assert_eq!(run["stop_reason"], "timeout");
     assert!(began.elapsed() >= Duration::from_secs(3));
+    // Each is told in the journal as what it was, at its time.
+    let [tool, agent, tree] = [&tool, &agent, &tree].map(|path| house.journal(path));
+    let (tool, agent, tree) = tokio::join!(tool, agent, tree);
+    let data = |journal: &[(String, Value)], kind: &str| {
+        let found = journal.iter().find(|(known, _)| known == kind);
+        found.unwrap_or_else(|| panic!("no {kind}: {journal:#?}")).1.clone()
+    };
+    assert_eq!(data(&tool, "tool.failed")["error"]["type"], "timeout", "{tool:#?}");
+    for journal in [&agent, &tree] {
+        assert_eq!(data(journal, "limit.hit")["reason"], "timeout", "{journal:#?}");
+        assert_eq!(data(journal, "run.ended")["reason"], "timeout", "{journal:#?}");
+    }
+    let passed = |journal: &[(String, Value)], from: &str, to: &str| {
+        let at = |kind: &str| data(journal, kind)["at"].as_u64().unwrap();
+        Duration::from_millis(at(to) - at(from)).as_secs()
+    };
+    assert!(passed(&tool, "tool.started", "tool.failed") >= 1, "{tool:#?}");
+    assert!(passed(&agent, "run.started", "run.ended") >= 3, "{agent:#?}");
+    assert!(passed(&tree, "run.started", "run.ended") >= 2, "{tree:#?}");
     let active = "switchpoint_agent_runs_active";
     while house.gateway.metric(active, &[RUNNING]).await > 0.0 {
         tokio::task::yield_now().await;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::support::client::{self, Answer, CHAT, open, request};
 use crate::support::gateway::{KEY, provider, route};
-use crate::support::replies::{DONE, choice, role, usage, word};
+use crate::support::replies::{self, DONE, choice, role, usage, word};
 use crate::support::upstream::Request;
 use crate::support::{Gateway, PATIENCE, Script, Upstream};
 
@@ -192,18 +192,15 @@ fn wants(calls: &[(&str, Value)]) -> Script {
 }
 
 fn wants_text(calls: &[(&str, String)]) -> Script {
-    let mut pieces = vec![role()];
-    for (place, (name, args)) in calls.iter().enumerate() {
-        let call = json!({"tool_calls": [{"index": place, "id": format!("call_{name}_{place}"),
-            "type": "function", "function": {"name": name, "arguments": args}}]});
-        pieces.push(choice(&call.to_string(), "null"));
-    }
-    pieces.extend([choice("{}", r#""tool_calls""#), usage(), DONE.to_owned()]);
-    Script::stream(pieces)
+    let ids: Vec<_> =
+        calls.iter().enumerate().map(|(place, (name, _))| format!("call_{name}_{place}")).collect();
+    let calls: Vec<_> =
+        calls.iter().zip(&ids).map(|((name, args), id)| (&**id, *name, &**args)).collect();
+    Script::stream(replies::calls(&calls))
 }
 
 fn says(text: &str) -> Script {
-    Script::stream([role(), word(text), choice("{}", r#""stop""#), usage(), DONE.to_owned()])
+    Script::stream(replies::says(text))
 }
 
 fn messages(request: &Request) -> Vec<Value> {

@@ -1,0 +1,29 @@
+//! Servers that are children and do not want to end.
+
+use super::*;
+
+/// The server of a folder ignores that it is told to end, and so does its own child.
+fn stubborn() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("stubborn"), "").unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_child_that_ignores_its_end_is_killed_with_all_that_it_has_started() {
+    let folder = stubborn();
+    let upstream = Upstream::answering(|_| crate::support::Script::json(200, "{}")).await;
+    let with = sections(&upstream, &small("small", folder.path(), ""), ALL);
+    let gateway = Gateway::start("", &with).await;
+    until("its own child is there", || children(folder.path()).len() == 2).await;
+    Session::open(&gateway).await.sees("small__echo").await;
+    assert_eq!(gateway.reload(&sections(&upstream, "", "")).await.status, 200);
+    until("nobody is left", || children(folder.path()).is_empty()).await;
+    assert!(folder.path().join("told").exists(), "it was told to end before");
+    // So it is when the gateway ends.
+    assert_eq!(gateway.reload(&with).await.status, 200);
+    until("they are there again", || children(folder.path()).len() == 2).await;
+    Session::open(&gateway).await.sees("small__echo").await;
+    drop(gateway);
+    until("nobody is left", || children(folder.path()).is_empty()).await;
+}

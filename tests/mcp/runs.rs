@@ -1,0 +1,153 @@
+//! Tools of MCP servers, called by runs: what a server asks goes to people, a result that is long is
+//! cut for the model and kept, and a run that is called off is called off there, too.
+
+use super::gate::Fixture;
+use super::*;
+use crate::runs::stage::{self, Stage, results, says, wants};
+use crate::support::Script;
+use crate::support::upstream::Request;
+
+/// Calls what its user has written down, `["name", {…}]`, and is done when that is.
+fn mind(request: &Request) -> Script {
+    let mut texts = stage::texts(request).into_iter();
+    let wish = texts.find_map(|text| serde_json::from_str::<Value>(&text).ok());
+    match (results(request), wish) {
+        (0, Some(wish)) => wants(request, &[(wish[0].as_str().unwrap(), &wish[1].to_string())]),
+        _ => says(request, "Done."),
+    }
+}
+
+/// A gateway with this server, `kb`, and an agent that has all its tools, once it has `tool`.
+async fn stage(
+    server: &str,
+    tool: &str,
+    answers: impl Fn(&Request) -> Script + Send + 'static,
+) -> Stage {
+    let python = python().display().to_string();
+    let sections = format!(
+        "[mcp]\nallowed_commands = [{python:?}]\n{ALL}\n{server}\n[agents.helper]\n\
+         route = \"fast\"\ninstructions = \"Help.\"\ntools = [\"kb.*\"]\n\
+         context = {{ tool_result_tokens = 500 }}\n"
+    );
+    let stage = Stage::new(&sections, mind, answers).await;
+    Session::open(&stage.gateway).await.sees(&format!("kb__{tool}")).await;
+    stage
+}
+
+async fn begin(stage: &Stage, tool: &str, args: &Value) -> String {
+    stage.begin("helper", &json!([format!("kb__{tool}"), args]).to_string()).await
+}
+
+/// What the model was shown of its call.
+fn shown(stage: &Stage) -> String {
+    let last = stage.model.requests().pop().unwrap();
+    let message = stage::messages(&last).pop().unwrap();
+    assert_eq!(message["role"], "tool", "{message}");
+    message["content"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_a_server_wants_to_know_in_a_run_is_asked_its_user_and_the_server_is_told() {
+    let person = json!({"username": "ada", "email": "a@b.c"});
+    for (generation, tool, args, question, values, told) in [
+        ("old", "test_elicitation", json!({"message": "Who?"}), "Who?", person, "action=accept"),
+        (
+            "new",
+            "test_input_required_result_elicitation",
+            json!({}),
+            "What is your name?",
+            json!({"name": "Ada"}),
+            "Hello, Ada!",
+        ),
+    ] {
+        let fixture = Fixture::start(generation);
+        let stage = stage(&fixture.tool(), tool, |_| Script::json(404, "{}")).await;
+        let run = begin(&stage, tool, &args).await;
+        let waiting = stage.in_state(&run, "waiting_input").await;
+        let asked = &waiting["pending"]["inputs"][0];
+        assert_eq!(asked["message"], question, "{waiting:#}");
+        let names: Vec<&String> = values.as_object().unwrap().keys().collect();
+        let form = asked["schema"]["properties"].as_object();
+        let form = form.unwrap_or_else(|| panic!("{waiting:#}"));
+        assert!(names.iter().all(|name| form.contains_key(*name)), "{waiting:#}");
+        let answer = json!({"request_id": asked["request_id"], "values": values});
+        let given = stage.post(&format!("{run}/input"), KEY, &answer).await;
+        assert_eq!(given.status, 200, "{}", given.text());
+        stage.in_state(&run, "completed").await;
+        assert!(shown(&stage).contains(told), "{generation}: {}", shown(&stage));
+        assert_eq!(stage.model.requests().len(), 2, "its model was not asked for it");
+    }
+}
+
+#[tokio::test]
+async fn of_a_result_of_megabytes_a_run_shows_a_piece_and_keeps_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = small("kb", folder.path(), "effects = { big = \"read\" }");
+    let stage = stage(&server, "big", |_| Script::json(404, "{}")).await;
+    let run = begin(&stage, "big", &json!({})).await;
+    stage.in_state(&run, "completed").await;
+    let shown = shown(&stage);
+    assert!(shown.starts_with("xxx") && shown.len() < 10_000, "{} bytes", shown.len());
+    assert!(shown.contains("blob:"), "it says that there is more: {shown}");
+    let steps = stage.get(&format!("{run}/steps")).await;
+    let step = steps["data"].as_array().unwrap().iter().find(|it| it["type"] == "tool").unwrap();
+    let path = format!("/v1/agents/blobs/{}", step["blob"].as_str().unwrap());
+    let kept = client::get(stage.gateway.address, &path, KEY).await;
+    assert_eq!(kept.status, 200, "{path}");
+    assert!(kept.text().contains(&"x".repeat(3_000_000)), "{} bytes", kept.body.len());
+}
+
+/// A server whose tool `hang` never answers, of the older generation or of the newer.
+fn hangs(request: &Request, is_new: bool) -> Script {
+    let Ok(asked) = serde_json::from_slice::<Value>(&request.body) else {
+        return Script::json(405, "{}");
+    };
+    let result = match asked["method"].as_str().unwrap_or_default() {
+        "tools/call" => return Script::stream_head().stall(),
+        "tools/list" => json!({"tools": [{"name": "hang", "description": "Hangs.",
+            "inputSchema": {"type": "object"}}]}),
+        "server/discover" if is_new => json!({"supportedVersions": ["2026-07-28"]}),
+        "initialize" if !is_new => json!({"protocolVersion": VERSION,
+            "serverInfo": {"name": "scripted", "version": "1"}}),
+        _ if asked["id"].is_null() => return Script::reply(202, &[], ""),
+        _ => return Script::json(404, "{}"),
+    };
+    let mut result = result;
+    result["capabilities"] = json!({"tools": {}});
+    let session = ("mcp-session-id", "the-one");
+    let mut headers = vec![("content-type", "application/json"), session];
+    if is_new {
+        headers.pop();
+        result["resultType"] = json!("complete");
+        (result["ttlMs"], result["cacheScope"]) = (json!(60_000), json!("public"));
+    }
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": result}).to_string();
+    Script::reply(200, &headers, answer)
+}
+
+#[tokio::test]
+async fn a_run_that_is_called_off_calls_off_what_it_has_asked_of_a_server() {
+    let server = "[tools.kb]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"{tools}\"\n";
+    for is_new in [false, true] {
+        let stage = stage(server, "hang", move |request| hangs(request, is_new)).await;
+        let heard = |method: &str| -> Vec<Value> {
+            let requests = stage.tools.requests();
+            let all = requests.iter().filter_map(|it| serde_json::from_slice(&it.body).ok());
+            all.filter(|it: &Value| it["method"] == method).collect()
+        };
+        let run = begin(&stage, "hang", &json!({})).await;
+        until("it is called", || stage.tools.busy() == 1 && heard("tools/call").len() == 1).await;
+        let cancelled = stage.post(&format!("{run}/cancel"), KEY, &json!({})).await;
+        assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+        stage.in_state(&run, "cancelled").await;
+        if is_new {
+            // Without sessions, whoever leaves the request has called it off.
+            until("the request is left", || stage.tools.busy() == 0).await;
+        } else {
+            until("it is told", || !heard("notifications/cancelled").is_empty()).await;
+            let told = &heard("notifications/cancelled")[0]["params"]["requestId"];
+            assert_eq!(*told, heard("tools/call")[0]["id"]);
+        }
+        assert_eq!(heard("tools/call").len(), 1, "it is not asked once more");
+    }
+}
