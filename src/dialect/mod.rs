@@ -44,6 +44,10 @@ pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Deserializer};
+use serde_json::Value;
+
 use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
 use crate::error::Error;
 
@@ -192,6 +196,15 @@ impl From<serde_json::Error> for Misread {
     }
 }
 
+/// What cannot be read is none: an answer is not lost for counts that make no sense.
+fn if_legible<'de, D, T>(input: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    Ok(serde_json::from_value(Value::deserialize(input)?).ok())
+}
+
 /// The dialect that a door's clients see. Where the question is no chat, errors are OpenAI's.
 pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
@@ -247,6 +260,45 @@ fn fnv(text: &str, seed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_that_make_no_sense_lose_no_answer() {
+        let answers = [
+            (Dialect::Chat, r#"{"choices":[{"message":{"content":"yes"}}],"usage":USAGE}"#),
+            (
+                Dialect::Responses,
+                r#"{"output":[{"type":"message","content":[{"type":"output_text","text":"yes"}]}],
+                    "usage":USAGE}"#,
+            ),
+            (Dialect::Messages, r#"{"content":[{"type":"text","text":"yes"}],"usage":USAGE}"#),
+            (
+                Dialect::Gemini,
+                r#"{"candidates":[{"content":{"parts":[{"text":"yes"}]}}],"usageMetadata":USAGE}"#,
+            ),
+            (
+                Dialect::Converse,
+                r#"{"output":{"message":{"content":[{"text":"yes"}]}},"stopReason":null,
+                    "usage":USAGE}"#,
+            ),
+            (
+                Dialect::Cohere,
+                r#"{"id":null,"message":{"content":[{"type":"text","text":"yes"}]},
+                    "finish_reason":"COMPLETE","usage":USAGE}"#,
+            ),
+        ];
+        for (dialect, answer) in answers {
+            for counts in ["-1", "12.5", "\"12\"", "[]", "{}"] {
+                let usage = ["input_tokens", "prompt_tokens", "promptTokenCount", "inputTokens"]
+                    .map(|name| format!("\"{name}\":{counts}"));
+                let usage = format!("{{{},\"tokens\":{counts}}}", usage.join(","));
+                let answer = answer.replace("USAGE", &usage);
+                let read = upstream(dialect).read_response(answer.as_bytes());
+                let read = read.unwrap_or_else(|error| panic!("{dialect:?} {counts}: {error}"));
+                let said = read.choices[0].parts[0].as_text();
+                assert_eq!(said, Some("yes"), "{dialect:?} {counts}");
+            }
+        }
+    }
 
     #[test]
     fn an_id_that_every_dialect_takes_stays_and_any_other_becomes_one() {

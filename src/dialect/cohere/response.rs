@@ -8,15 +8,14 @@ use crate::canon::{
     ChatResponse, Choice, Citation, Content, Dialect, Finish, FinishReason, Foreign, Opaque, Part,
     Reasoning, ToolCall, Usage,
 };
-use crate::dialect::Misread;
+use crate::dialect::{Misread, if_legible};
 
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
-    id: String,
+    id: Option<String>,
     message: Said,
-    #[serde(default)]
-    finish_reason: String,
+    finish_reason: Option<String>,
+    #[serde(default, deserialize_with = "if_legible")]
     usage: Option<Counts>,
     logprobs: Option<Vec<Logprob>>,
 }
@@ -31,16 +30,14 @@ struct Said {
 
 #[derive(Deserialize)]
 struct Call {
-    #[serde(default)]
-    id: String,
+    id: Option<String>,
     function: Function,
 }
 
 #[derive(Deserialize)]
 struct Function {
     name: String,
-    #[serde(default)]
-    arguments: String,
+    arguments: Option<String>,
 }
 
 /// What a call cost: as the model counts, and as the bill does, which leaves Cohere's own prompt
@@ -93,10 +90,11 @@ impl Counts {
 
 pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     let answer: Answer = serde_json::from_slice(body)?;
-    let reason = match read_end(&answer.finish_reason) {
+    let reason = answer.finish_reason.unwrap_or_default();
+    let reason = match read_end(&reason) {
         End::Finished(reason) => reason,
         End::Failed(_) => {
-            let said = format!("The model did not finish its answer: {}.", answer.finish_reason);
+            let said = format!("The model did not finish its answer: {reason}.");
             return Err(Misread::new(said));
         }
     };
@@ -117,7 +115,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     let logprobs = logprobs.map(|list| write_logprobs(&list));
     let finish = Finish { reason, stop_sequence: None, ..Finish::default() };
     Ok(ChatResponse {
-        id: answer.id,
+        id: answer.id.unwrap_or_default(),
         choices: vec![Choice { parts, finish, logprobs }],
         usage: answer.usage.as_ref().and_then(Counts::read),
         ..ChatResponse::default()
@@ -162,11 +160,11 @@ fn read_block(mut block: Map<String, Value>) -> Result<Part, Misread> {
 }
 
 fn read_call(call: Call) -> Part {
-    let arguments = call.function.arguments;
+    let arguments = call.function.arguments.filter(|arguments| !arguments.trim().is_empty());
     Part::new(Content::ToolCall(ToolCall {
-        id: call.id,
+        id: call.id.unwrap_or_default(),
         name: call.function.name,
-        arguments: if arguments.trim().is_empty() { "{}".to_owned() } else { arguments },
+        arguments: arguments.unwrap_or_else(|| "{}".to_owned()),
         custom: false,
     }))
 }

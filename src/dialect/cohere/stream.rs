@@ -11,7 +11,7 @@ use super::PLAN;
 use super::response::{Counts, End, Logprob, is_of_text, read_citation, read_end, write_logprobs};
 use crate::canon::{Delta, Dialect, Event, Finish, Opening, Start, StreamFailure};
 use crate::dialect::row::{self, Row};
-use crate::dialect::{Misread, ReadStream};
+use crate::dialect::{Misread, ReadStream, if_legible};
 
 pub(super) struct Reader {
     row: Row<Key>,
@@ -46,6 +46,7 @@ struct Said {
 struct Piece {
     message: Option<Message>,
     finish_reason: Option<String>,
+    #[serde(default, deserialize_with = "if_legible")]
     usage: Option<Counts>,
     error: Option<Value>,
 }

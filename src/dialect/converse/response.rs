@@ -8,14 +8,14 @@ use crate::canon::{
     ChatResponse, Choice, Citation, Content, Dialect, Finish, FinishReason, Foreign, Opaque, Part,
     Reasoning, ToolCall, Usage,
 };
-use crate::dialect::Misread;
+use crate::dialect::{Misread, if_legible};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
     output: Output,
-    #[serde(default)]
-    stop_reason: String,
+    stop_reason: Option<String>,
+    #[serde(default, deserialize_with = "if_legible")]
     usage: Option<Tokens>,
     additional_model_response_fields: Option<Value>,
     service_tier: Option<Tier>,
@@ -107,7 +107,8 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
             Misread::new(format!("`{path}` is not as Converse defines it."))
         })?);
     }
-    let finish = read_finish(&answer.stop_reason, answer.additional_model_response_fields.as_ref());
+    let reason = answer.stop_reason.unwrap_or_default();
+    let finish = read_finish(&reason, answer.additional_model_response_fields.as_ref());
     Ok(ChatResponse {
         choices: vec![Choice { parts, finish, logprobs: None }],
         usage: answer.usage.as_ref().map(Tokens::read),

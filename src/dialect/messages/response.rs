@@ -36,8 +36,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
     };
     if let Some(value) = fields.take("usage") {
         response.service_tier = value["service_tier"].as_str().map(read_tier);
-        let counts: Counts = serde_json::from_value(value)?;
-        response.usage = Some(counts.usage());
+        response.usage = serde_json::from_value(value).ok().map(|counts: Counts| counts.usage());
     }
     Ok(response)
 }

@@ -17,7 +17,7 @@ use crate::dialect::fold::unfold_part;
 use crate::dialect::messages::block::own;
 use crate::dialect::messages::usage::Counts;
 use crate::dialect::messages::{error, finish, response};
-use crate::dialect::{Misread, ReadStream};
+use crate::dialect::{Misread, ReadStream, if_legible};
 
 /// Reads one stream.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
@@ -46,7 +46,7 @@ struct Wire<'a> {
     content_block: Option<Value>,
     #[serde(default)]
     message: Option<Opened>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_legible")]
     usage: Option<Counts>,
     #[serde(default)]
     error: Option<Value>,
