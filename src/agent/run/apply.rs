@@ -130,16 +130,12 @@ impl Run {
                 (self.had_wrong, self.had_right) = (false, false);
             }
             Event::Planned { steps, usage, cost } => {
-                self.asked_anew |= usage.total() > 0;
                 self.plan = Some(steps.clone());
-                self.open_ask = None;
-                self.pay(*usage, *cost);
+                self.take_aside(*usage, *cost);
             }
             Event::Compacted { through, summary, usage, cost } => {
-                self.asked_anew |= usage.total() > 0;
                 self.compacted = Some((*through as usize, summary.clone()));
-                self.open_ask = None;
-                self.pay(*usage, *cost);
+                self.take_aside(*usage, *cost);
             }
             Event::Noted { text, reason } => self.note(text, reason.as_deref()),
             Event::LimitHit { reason } => {
@@ -169,6 +165,13 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    /// A model was asked for what is no step.
+    fn take_aside(&mut self, usage: Usage, cost: Option<u64>) {
+        self.asked_anew |= usage.total() > 0;
+        self.open_ask = None;
+        self.pay(usage, cost);
     }
 
     /// What a provider has kept back is no part of the conversation.
