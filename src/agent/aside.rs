@@ -6,6 +6,7 @@ use super::actor::{Actor, Outcome, until};
 use super::ask::{Turning, digest};
 use super::budget::{Held, Wish};
 use super::context;
+use super::counts::Purpose;
 use super::event::{ASIDE, Asking, Event};
 use super::journal::{Halt, now};
 use crate::canon::{ChatRequest, ChatResponse, Part};
@@ -54,6 +55,7 @@ impl Actor {
     /// called off, or the step has taken too long: the journal has that then.
     pub(super) async fn ask_aside(&self, aside: Aside) -> Result<Option<Said>, Halt> {
         let Aside { request, held, asking } = aside;
+        let is_summary = asking.summary;
         let run = self.journal.run().await;
         let until = until(&run, self.definition.limits.step_timeout);
         let is_intended = run.open_ask.is_some();
@@ -61,7 +63,11 @@ impl Actor {
         if !is_intended {
             self.journal.intend(vec![Event::Asked(asking)]).await?;
         }
-        let turn = self.turn(request, until, None).await;
+        let mut turn = self.turn(request, until).await;
+        if !is_summary {
+            let span = self.journal.run().await.span_of_plan();
+            turn.trace = turn.trace.map(|trace| trace.below(span));
+        }
         let receipt = Arc::clone(&turn.receipt);
         let mut deaf = |_: &crate::canon::Event| {};
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
@@ -89,7 +95,7 @@ impl Actor {
             Ok(summary) if !summary.trim().is_empty() => {
                 let (usage, cost) = (receipt.usage, receipt.cost.map(crate::canon::Money::nanos));
                 held.settle(usage, cost);
-                self.counts_answer(&receipt, "ok");
+                self.counts_answer(Purpose::Summarise, &receipt, "ok");
                 let metrics = &self.staff.gateway.telemetry.metrics;
                 let agent = self.definition.agent.as_str();
                 metrics.agent_compactions.with_label_values(&[agent]).inc();

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Outcome, until};
 use super::budget::{Held, Wish};
 use super::context::Fitted;
+use super::counts::Purpose;
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
 use super::run::{Ending, Step, sureness};
@@ -71,9 +72,7 @@ impl Actor {
         self.took("assemble", began);
         self.live.voice.turn(&self.name());
         self.live.voice.takes_off(self.journal.run().await.seq);
-        // Who may change something must not act on what was remembered.
-        let cache = self.definition.changes_something().then_some(CacheMode::Off);
-        let turn = self.turn(request, until, cache).await;
+        let turn = self.turn(request, until).await;
         let receipt = Arc::clone(&turn.receipt);
         let mut hear = |event: &crate::canon::Event| self.live.hear(event);
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
@@ -122,12 +121,9 @@ impl Actor {
     }
 
     /// The question as a call of the run's own.
-    pub(super) async fn turn(
-        &self,
-        request: ChatRequest,
-        until: Instant,
-        cache: Option<CacheMode>,
-    ) -> Turn {
+    pub(super) async fn turn(&self, request: ChatRequest, until: Instant) -> Turn {
+        // Who may change something must not act on what was remembered.
+        let cache = self.definition.changes_something().then_some(CacheMode::Off);
         let user = self.journal.run().await.created.user.as_deref().map(Into::into);
         let trace = Some(self.trace().await);
         Turn {
@@ -152,13 +148,6 @@ impl Actor {
             return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
         }
         Ok(())
-    }
-
-    /// A step took this long for something that is the gateway's own work.
-    fn took(&self, phase: &str, since: Instant) {
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        let seconds = since.elapsed().as_secs_f64();
-        metrics.agent_step_overhead.with_label_values(&[phase]).observe(seconds);
     }
 
     /// Sets aside what a turn may use. Behind one that may call something there is to be enough for
@@ -211,7 +200,8 @@ impl Actor {
         let cost = Some(open.cost_estimate).filter(|cost| *cost > 0);
         self.purse.spend(usage, cost);
         let paid = cost.map(crate::canon::Money::from_nanos);
-        self.counts_answer(&Receipt { usage, cost: paid, ..Receipt::default() }, "lost");
+        let receipt = Receipt { usage, cost: paid, ..Receipt::default() };
+        self.counts_answer(Purpose::of(Some(&open)), &receipt, "lost");
         let lost = Event::AskFailed {
             call: open.call,
             code: "lost".to_owned(),
@@ -273,7 +263,7 @@ impl Actor {
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);
         events.extend(fallbacks(call, &receipt));
-        self.counts_answer(&receipt, "ok");
+        self.counts_answer(Purpose::Reason, &receipt, "ok");
         if is_filtered {
             let message = "The model's provider has filtered its answer.".to_owned();
             events.push(Event::Guarded { guard: "content_filter".to_owned(), message });
@@ -298,20 +288,6 @@ impl Actor {
         done
     }
 
-    pub(super) fn counts_answer(&self, receipt: &Receipt, outcome: &str) {
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        let agent = self.definition.agent.as_str();
-        let model = receipt.model.as_deref().unwrap_or("none");
-        metrics.agent_model_calls.with_label_values(&[agent, model, outcome]).inc();
-        let usage = &receipt.usage;
-        for (class, tokens) in [("input", usage.input_total()), ("output", usage.output)] {
-            metrics.agent_tokens.with_label_values(&[agent, model, class]).inc_by(tokens);
-        }
-        if let Some(cost) = receipt.cost {
-            metrics.agent_cost.with_label_values(&[agent, model]).inc_by(cost.usd());
-        }
-    }
-
     /// No model has answered.
     async fn refused(
         &self,
@@ -322,7 +298,7 @@ impl Actor {
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         self.live.voice.turn_over(false);
-        self.counts_answer(&receipt, error.kind.code());
+        self.counts_answer(Purpose::Reason, &receipt, error.kind.code());
         let failed = Event::AskFailed {
             call,
             code: error.kind.code().to_owned(),
@@ -396,7 +372,8 @@ impl Actor {
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         self.live.voice.turn_over(false);
-        self.counts_answer(&receipt, code);
+        let purpose = Purpose::of(self.journal.run().await.open_ask.as_ref());
+        self.counts_answer(purpose, &receipt, code);
         let failed = Event::AskFailed {
             call,
             code: code.to_owned(),

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::actor::Actor;
 use super::aside::{Aside, Said};
+use super::counts::Purpose;
 use super::definition::Member;
 use super::event::{ASIDE, Event};
 use super::journal::{Beside, Halt, now};
@@ -70,7 +71,7 @@ impl Actor {
             Ok(steps) if !steps.is_empty() => {
                 let (usage, cost) = (receipt.usage, receipt.cost.map(crate::canon::Money::nanos));
                 held.settle(usage, cost);
-                self.counts_answer(&receipt, "ok");
+                self.counts_answer(Purpose::Plan, &receipt, "ok");
                 return Ok(ControlFlow::Break(Some(Event::Planned { steps, usage, cost })));
             }
             Ok(_) => ("invalid_output", "The answer is no list of steps.".into()),

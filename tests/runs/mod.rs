@@ -5,6 +5,7 @@ mod api;
 mod aside;
 mod broker;
 mod budgets;
+mod counted;
 mod delegates;
 mod doors;
 mod example;

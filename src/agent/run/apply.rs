@@ -80,7 +80,10 @@ impl Run {
             Event::ClientResult { id, parts, is_error } => {
                 self.settle(id, parts.clone(), *is_error);
             }
-            Event::ChildStarted { id, run, .. } => self.stage(id, Stage::Child { run: *run }),
+            Event::ChildStarted { id, run, .. } => {
+                self.asked_anew = true;
+                self.stage(id, Stage::Child { run: *run });
+            }
             Event::ChildDone { id, state, parts, degraded, .. } => {
                 if let Some(call) = self.call(id).filter(|_| *degraded) {
                     let tool = call.request.alias.clone();
@@ -124,13 +127,14 @@ impl Run {
                 (self.had_wrong, self.had_right) = (false, false);
             }
             Event::Planned { steps, usage, cost } => {
-                self.plan = Some(steps.clone());
-                self.open_ask = None;
+                self.asked_anew |= usage.total() > 0;
+                (self.plan, self.open_ask) = (Some(steps.clone()), None);
                 self.pay(*usage, *cost);
             }
             Event::Compacted { through, summary, usage, cost } => {
-                self.compacted = Some((*through as usize, summary.clone()));
-                self.open_ask = None;
+                self.asked_anew |= usage.total() > 0;
+                let told = (*through as usize, summary.clone());
+                (self.compacted, self.open_ask) = (Some(told), None);
                 self.pay(*usage, *cost);
             }
             Event::Noted { text, reason } => self.note(text, reason.as_deref()),
@@ -191,7 +195,8 @@ impl Run {
     fn take_model(&mut self, event: &Event) {
         match event {
             Event::Asked(asking) => self.take_asking(asking),
-            Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
+            Event::Answered { parts, finish, usage, cost, fallback_level, cached, .. } => {
+                self.asked_anew |= !cached;
                 let asked = self.open_ask.take();
                 if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
                     over.times = 0;
@@ -203,6 +208,7 @@ impl Run {
                 self.take_answer(parts, finish);
             }
             Event::AskFailed { call, code, usage, cost, lost, .. } => {
+                self.asked_anew = true;
                 let asked = self.open_ask.take();
                 if let Some(asked) =
                     asked.filter(|it| it.call != ASIDE && code == Kind::ContextTooLong.code())
