@@ -188,6 +188,14 @@ route = "beta/restless"
 instructions = "You never stop."
 tools = ["calc"]
 limits = {{ steps = 2 }}
+[agents.sorter]
+route = "auto"
+instructions = "The kind of work decides who answers."
+guards = ["words"]
+[agents.locked]
+route = "beta/acting"
+instructions = "Only operators may run it."
+access = {{ keys = ["operator"] }}
 [hooks.desk]
 url = "http://127.0.0.1:{upstream}/refund"
 secret = "hook-secret"
@@ -416,6 +424,7 @@ def one_round(address, pool, number):
     kinds += [dict(model="plain", key=key) for key in (LIMITED, POOR, "sk-nobody")]
     kinds += [dict(model="auto", text="Fix this function: def f(x): return x +"), dict(model="auto")]
     kinds += [dict(model="remembered"), dict(model="guarded"), dict(model="guarded", text="About Aurora")]
+    kinds += [dict(model="agent/sorter", text="About Aurora"), dict(model="agent/locked")]
     kinds += [dict(model="similar", text=f"What is the weather like in Paris on day {number}?")]
     return list(pool.map(lambda kind: call(address, **kind), kinds))
 
@@ -423,7 +432,7 @@ def one_round(address, pool, number):
 def one_round_of_agents(address, number):
     """A run of each agent; one is decided about by a person, and all are praised."""
     runs = {}
-    for agent in ("helper", "buyer", "restless", "clumsy", "reader", "careful"):
+    for agent in ("helper", "buyer", "restless", "clumsy", "reader", "careful", "sorter"):
         status, text = ask(address, f"/v1/agents/{agent}/runs", {"input": f"What is {number}?"}, KEY)
         if status != 202:
             fail(f"a run of {agent} does not begin: {status} {text}")

@@ -251,7 +251,7 @@ async fn a_drill_asks_each_target_once_and_says_which_level_is_dead() {
     let records = gateway.recorded(3).await;
     assert!(records.iter().all(|record| record["purpose"] == "drill"), "{records:#?}");
     let drill_up = async |model: &str| {
-        gateway.metric("switchpoint_drill_up", &[&format!("model=\"{model}\"")]).await
+        gateway.metric("switchpoint_fallback_drill_success", &[&format!("model=\"{model}\"")]).await
     };
     assert_eq!((drill_up("good").await, drill_up("dead").await), (1.0, 0.0));
     let unknown = post(gateway.admin, "/admin/drills/nowhere", ADMIN_KEY, "").await;
@@ -316,11 +316,11 @@ async fn a_drill_of_a_silent_target_ends_within_the_limits_of_its_route() {
 async fn drills_of_routes_that_are_gone_leave_the_metrics() {
     let (upstream, gateway) = house().await;
     drill(&gateway, "plain").await;
-    assert!(gateway.metric("switchpoint_drill_up", &["route=\"plain\""]).await > 1.0);
+    assert!(gateway.metric("switchpoint_fallback_drill_success", &["route=\"plain\""]).await > 1.0);
     let kept = provider("up", &upstream) + &route("fresh", &["up/good"], "");
     assert_eq!(gateway.reload(&kept).await.status, 200);
     let text = get(gateway.admin, "/metrics", "").await;
-    assert!(!text.text().contains("switchpoint_drill_up{"), "{}", text.text());
+    assert!(!text.text().contains("switchpoint_fallback_drill_success{"), "{}", text.text());
     assert!(!text.text().contains("model=\"dead\",provider=\"up\"} 1"), "{}", text.text());
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::actor::{Actor, Outcome, until};
 use super::ask::STEP;
@@ -64,7 +65,7 @@ impl Actor {
                     Event::Unknown { id }
                 } else {
                     let error = CallError::new(kind, message);
-                    Event::Failed { id, error, attempts: 1, at: now() }
+                    Event::Failed { id, error, attempts: 1, at: now(), wire: None }
                 }
             })
             .collect();
@@ -99,7 +100,7 @@ impl Actor {
             Doer::User => self.ask_user(request).await,
             Doer::Handoff => self.hand_off(request).await,
             Doer::Delegate => Box::pin(self.delegate(request)).await,
-            Doer::Tool => match self.verdict(request).await {
+            Doer::Tool => match self.judged(request).await {
                 Verdict::Go => self.perform(request, None).await,
                 Verdict::Refuse(error, limit) => self.refuse(request, error, limit).await,
                 // Nobody need let pass what will not happen.
@@ -120,6 +121,13 @@ impl Actor {
                 }
             },
         }
+    }
+
+    async fn judged(&self, request: &Requested) -> Verdict {
+        let began = Instant::now();
+        let verdict = self.verdict(request).await;
+        self.took("policy", began);
+        verdict
     }
 
     async fn nearest(&self, alias: &str) -> String {
@@ -235,6 +243,12 @@ impl Actor {
             "rate_limited" => "rate_limited",
             _ => "denied",
         };
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        match error.kind.as_str() {
+            "unknown_tool" => metrics.is_wary_of("unknown_tool"),
+            "not_allowed" => metrics.is_wary_of("tool_not_allowed"),
+            _ => {}
+        }
         self.counts_call(&request.tool, outcome, None);
         let text = format!("tool {} was refused: {}", request.alias, error.kind);
         self.live.voice.aside(text);

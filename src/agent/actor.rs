@@ -12,14 +12,16 @@ use super::budget::Purse;
 use super::context::{self, Cut, Fitted, Room};
 use super::definition::{Definition, Member};
 use super::event::Event;
+use super::gauges::RUNNING;
 use super::journal::{Halt, Journal, now};
 use super::run::{Run, Step};
 use super::staff::Staff;
 use super::voice::Voice;
 use crate::access::Caller;
-use crate::canon::{ChatRequest, Owner, RunId, RunState, StopReason, Tool, Trace, Usage};
+use crate::canon::{ChatRequest, Owner, Passed, RunId, RunState, StopReason, Tool, Trace, Usage};
 use crate::config::StreamMode;
 use crate::gateway::agents::Report;
+use crate::telemetry::OneMore;
 
 /// A run that is at work in this process, for those who look at it from outside.
 #[derive(Debug)]
@@ -114,12 +116,11 @@ impl Actor {
         self.staff.trace(&run).below(run.span())
     }
 
-    /// The same for the tool of a call, as W3C Trace Context spells it.
-    pub(super) async fn traceparent(&self, call: &str) -> String {
+    /// The same for the tool of a call, with what the run's client wants it to know.
+    pub(super) async fn passed(&self, call: &str) -> Passed {
         let run = self.journal.run().await;
-        let trace = self.staff.trace(&run);
-        let parent = trace.parent_of_next(run.span_of_call(call), trace.sampled == Some(true));
-        String::from_utf8_lossy(&parent).into_owned()
+        let (trace, baggage) = (self.staff.trace(&run), run.created.baggage.as_deref());
+        Passed::below(&trace, run.span_of_call(call), baggage)
     }
 
     /// The same as [`Self::drive`], with its type forgotten: agents ask agents.
@@ -129,6 +130,9 @@ impl Actor {
 
     /// Works until there is nothing to do.
     async fn drive(&self) -> Result<Rest, Halt> {
+        let metrics = &self.staff.gateway.telemetry.metrics;
+        let labels = [self.definition.agent.as_str(), RUNNING];
+        let _at_work = OneMore::of(&metrics.agent_runs_active, &labels);
         let mut looked_after = false;
         loop {
             self.take_signals().await?;
@@ -179,11 +183,19 @@ impl Actor {
 
     pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
         let agent = self.definition.agent.as_str();
-        let (run, limit) = (self.journal.id, reason.name());
-        tracing::warn!(run_id = %run, agent, limit, "a run has hit a limit");
+        let (run, limit) = (self.journal.id, self.limit(reason));
+        tracing::warn!(run_id = %run, agent, limit, reason = reason.name(), "a run has hit a limit");
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_limit_hits.with_label_values(&[agent, limit]).inc();
         self.journal.append(vec![Event::LimitHit { reason }]).await
+    }
+
+    /// What a limit is of, as metrics have it.
+    fn limit(&self, reason: StopReason) -> &'static str {
+        match reason {
+            StopReason::Budget => self.purse.scarcest(),
+            reason => reason.limit(),
+        }
     }
 
     /// Tells those who look on how it stands.
@@ -326,6 +338,7 @@ pub(super) fn report(run: &Run) -> Report {
         confidence: run.confidence,
         degraded_tools: run.degraded_tools.iter().cloned().collect(),
         fallback_level: run.fallback_level,
+        recalled: run.is_recalled(),
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::actor::{Actor, Outcome, until};
 use super::budget::{Held, Wish};
 use super::context::{self, Fitted};
+use super::counts::Purpose;
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
 use super::run::{Ending, Step, sureness};
@@ -67,9 +68,7 @@ impl Actor {
         self.took("assemble", began);
         self.live.voice.turn(&self.name());
         self.live.voice.takes_off(self.journal.run().await.seq);
-        // Who may change something must not act on what was remembered.
-        let cache = self.definition.changes_something().then_some(CacheMode::Off);
-        let turn = self.turn(request, until, cache).await;
+        let turn = self.turn(request, until).await;
         let receipt = Arc::clone(&turn.receipt);
         let mut hear = |event: &crate::canon::Event| self.live.hear(event);
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
@@ -118,12 +117,9 @@ impl Actor {
     }
 
     /// The question as a call of the run's own.
-    pub(super) async fn turn(
-        &self,
-        request: ChatRequest,
-        until: Instant,
-        cache: Option<CacheMode>,
-    ) -> Turn {
+    pub(super) async fn turn(&self, request: ChatRequest, until: Instant) -> Turn {
+        // Who may change something must not act on what was remembered.
+        let cache = self.definition.changes_something().then_some(CacheMode::Off);
         let user = self.journal.run().await.created.user.as_deref().map(Into::into);
         let trace = Some(self.trace().await);
         Turn {
@@ -148,13 +144,6 @@ impl Actor {
             return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
         }
         Ok(())
-    }
-
-    /// A step took this long for something that is the gateway's own work.
-    fn took(&self, phase: &str, since: Instant) {
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        let seconds = since.elapsed().as_secs_f64();
-        metrics.agent_step_overhead.with_label_values(&[phase]).observe(seconds);
     }
 
     /// Sets aside what a turn may use. Behind one that may call something there is to be enough for
@@ -263,7 +252,7 @@ impl Actor {
         self.live.voice.turn_over(speaks);
         let mut events = Vec::with_capacity(requested.len() + 2);
         events.extend(fallbacks(call, &receipt));
-        self.counts_answer(&receipt, "ok");
+        self.counts_answer(Purpose::Reason, &receipt, "ok");
         if is_filtered {
             let message = "The model's provider has filtered its answer.".to_owned();
             events.push(Event::Guarded { guard: "content_filter".to_owned(), message });
@@ -288,20 +277,6 @@ impl Actor {
         done
     }
 
-    pub(super) fn counts_answer(&self, receipt: &Receipt, outcome: &str) {
-        let metrics = &self.staff.gateway.telemetry.metrics;
-        let agent = self.definition.agent.as_str();
-        let model = receipt.model.as_deref().unwrap_or("none");
-        metrics.agent_model_calls.with_label_values(&[agent, model, outcome]).inc();
-        let usage = &receipt.usage;
-        for (class, tokens) in [("input", usage.input_total()), ("output", usage.output)] {
-            metrics.agent_tokens.with_label_values(&[agent, model, class]).inc_by(tokens);
-        }
-        if let Some(cost) = receipt.cost {
-            metrics.agent_cost.with_label_values(&[agent, model]).inc_by(cost.usd());
-        }
-    }
-
     /// No model has answered.
     async fn refused(
         &self,
@@ -312,7 +287,7 @@ impl Actor {
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         self.live.voice.turn_over(false);
-        self.counts_answer(&receipt, error.kind.code());
+        self.counts_answer(Purpose::Reason, &receipt, error.kind.code());
         let failed = Event::AskFailed {
             call,
             code: error.kind.code().to_owned(),
@@ -385,7 +360,7 @@ impl Actor {
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
         self.live.voice.turn_over(false);
-        self.counts_answer(&receipt, code);
+        self.counts_answer(Purpose::of(call), &receipt, code);
         let failed = Event::AskFailed {
             call,
             code: code.to_owned(),
@@ -436,12 +411,14 @@ impl Actor {
             return Ok(false);
         };
         request.sampling.max_tokens = Some(held.max_tokens);
-        let turn = self.turn(request, until, None).await;
+        let turn = self.turn(request, until).await;
         let mut deaf = |_: &crate::canon::Event| {};
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
         let (answer, receipt) = work.await;
         let cost = receipt.cost.map(crate::canon::Money::nanos);
         held.settle(receipt.usage, cost);
+        let outcome = answer.as_ref().map_or_else(|error| error.kind.code(), |_| "ok");
+        self.counts_answer(Purpose::Summarise, &receipt, outcome);
         let Ok(response) = answer else { return Ok(false) };
         let parts = response.choices.into_iter().next().unwrap_or_default().parts;
         let summary: String = parts.iter().filter_map(Part::as_text).collect();

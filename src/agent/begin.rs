@@ -26,7 +26,7 @@ use super::words::Words;
 use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Commission, Performance, Report};
+use crate::gateway::agents::{Commission, Performance, Report, RunBudget};
 use crate::store::hex;
 use crate::store::runs::{Begun as Stored, NewRun, RunRow};
 use crate::store::{Draft, ObjectKind};
@@ -449,13 +449,7 @@ fn created(
         user,
         session: commission.wishes.session.clone(),
         depth: 0,
-        budget: commission.budget.map(|budget| Ceiling {
-            usd: budget.usd,
-            tokens: budget.tokens,
-            steps: budget.steps,
-            tool_calls: budget.tool_calls,
-            seconds: budget.seconds,
-        }),
+        budget: commission.budget.map(ceiling),
         replay_of: None,
         effects: false,
         compensates: false,
@@ -463,10 +457,15 @@ fn created(
         forked_from: None,
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(written),
+        baggage: commission.wishes.baggage.clone(),
         webhook: commission.wishes.webhook.clone(),
         trigger: Trigger::Api,
         at: now(),
     })
+}
+
+fn ceiling(RunBudget { usd, tokens, steps, tool_calls, seconds }: RunBudget) -> Ceiling {
+    Ceiling { usd, tokens, steps, tool_calls, seconds }
 }
 
 /// What the responses API calls so.

@@ -181,6 +181,21 @@ impl Purse {
         Ok(())
     }
 
+    /// Of what there is least left, here or above: `cost`, `tokens` or `bytes`.
+    pub(super) fn scarcest(&self) -> &'static str {
+        let mut most = (0, "cost");
+        self.each(|purse| {
+            let (used, kept) = (purse.used(), purse.kept());
+            let shares = [
+                (share(used.usd + kept.usd, purse.usd), "cost"),
+                (share(used.tokens + kept.tokens, purse.tokens), "tokens"),
+                (share(used.bytes, Some(purse.bytes)), "bytes"),
+            ];
+            most = shares.into_iter().fold(most, std::cmp::Ord::max);
+        });
+        most.1
+    }
+
     /// A result was so long.
     pub(super) fn take_bytes(&self, bytes: u64) {
         self.each(|purse| purse.change(|used| used.bytes += bytes));
@@ -235,6 +250,11 @@ impl Drop for Held {
             });
         });
     }
+}
+
+/// How much of a limit is used, in millionths.
+fn share(used: u64, limit: Option<u64>) -> u128 {
+    limit.map_or(0, |limit| u128::from(used) * 1_000_000 / u128::from(limit.max(1)))
 }
 
 /// How long an answer may be where so much is left, at these rates of what is asked and answered.

@@ -32,6 +32,8 @@ impl Actor {
             truncated: false,
             cached: false,
             attempts: 1,
+            retried: Vec::new(),
+            wire: None,
         }
     }
 }

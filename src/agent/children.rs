@@ -145,6 +145,7 @@ impl Actor {
             forked_from: None,
             labels: BTreeMap::new(),
             trace: Some(written(&self.staff.trace(&run).below(run.span()))),
+            baggage: run.created.baggage.clone(),
             webhook: None,
             trigger: Trigger::Agent,
             at: now(),

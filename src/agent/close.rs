@@ -246,7 +246,7 @@ impl Actor {
             args: undo.args.clone(),
             idempotency_key: undo.key.clone(),
             user: None,
-            traceparent: Some(self.traceparent("").await),
+            passed: self.passed("").await,
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
             listener: None,

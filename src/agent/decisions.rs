@@ -25,7 +25,9 @@ impl Staff {
             let known = store.approval(approval).await.map_err(away)?;
             let known = known.filter(|known| known.run == row.id || known.owner == *owner);
             let known = known.ok_or_else(|| missing(approval))?;
-            super::control::may_decide(&commission.caller, &known)?;
+            super::control::may_decide(&commission.caller, &known).inspect_err(|_| {
+                self.gateway.telemetry.metrics.is_wary_of("approval_not_allowed");
+            })?;
             let signal = json!({
                 "approval": approval, "approved": approved, "comment": comment, "by": by,
             });

@@ -62,6 +62,16 @@ pub struct Member {
     pub on_filter: OnFilter,
 }
 
+/// What an agent is told to be.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    pub text: String,
+    /// SHA-256 of it, in hex.
+    pub digest: String,
+    /// Which version of which prompt it is: `support@3`.
+    pub version: Option<String>,
+}
+
 /// A tool as it was when the run began.
 #[expect(clippy::struct_excessive_bools, reason = "as the config says them, one by one")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -163,7 +173,8 @@ impl Member {
         (config, toolbox): (&Config, &Toolbox),
         agent: &config::Agent,
     ) -> Result<Self, String> {
-        let (prompt, prompt_digest, prompt_version) = prompt(config, agent)?;
+        let Prompt { text: prompt, digest: prompt_digest, version: prompt_version } =
+            Prompt::of(config, agent)?;
         let tools = toolbox.named(&agent.tools).into_iter().filter(|tool| !tool.terms.internal);
         let described = |name: &String| {
             let about = config.agents.get(name).map(|agent| agent.description.clone());
@@ -237,6 +248,11 @@ impl Member {
         schema
     }
 
+    /// Which prompt it goes by, as the API shows it.
+    pub fn shown_prompt(&self) -> Value {
+        shown((&self.prompt_digest, self.prompt_version.as_deref()))
+    }
+
     pub fn tool(&self, name: &str) -> Option<&ToolDefinition> {
         self.tools.iter().find(|tool| tool.name == name)
     }
@@ -258,18 +274,35 @@ fn agent_tool(name: String, description: String, field: &str, about: &str) -> To
     }
 }
 
-fn prompt(
-    config: &Config,
-    agent: &config::Agent,
-) -> Result<(String, String, Option<String>), String> {
-    let Some(wanted) = &agent.prompt else {
-        let text = agent.instructions.clone().unwrap_or_default();
-        let digest = hex(&Sha256::digest(text.as_bytes()));
-        return Ok((text, digest, None));
-    };
-    let (text, digest, version) = config.prompt(wanted)?;
-    let name = wanted.split_once('@').map_or(wanted.as_str(), |(name, _)| name);
-    Ok((text.to_owned(), digest.to_owned(), Some(format!("{name}@{version}"))))
+// === impl Prompt ===
+
+impl Prompt {
+    /// That of an agent, as the config is now.
+    pub fn of(config: &Config, agent: &config::Agent) -> Result<Self, String> {
+        let Some(wanted) = &agent.prompt else {
+            let text = agent.instructions.clone().unwrap_or_default();
+            let digest = hex(&Sha256::digest(text.as_bytes()));
+            return Ok(Self { text, digest, version: None });
+        };
+        let (text, digest, version) = config.prompt(wanted)?;
+        let name = wanted.split_once('@').map_or(wanted.as_str(), |(name, _)| name);
+        let version = Some(format!("{name}@{version}"));
+        Ok(Self { text: text.to_owned(), digest: digest.to_owned(), version })
+    }
+
+    /// Which one it is, without what it says. Instructions in the config have no name.
+    pub fn shown(&self) -> Value {
+        shown((&self.digest, self.version.as_deref()))
+    }
+}
+
+fn shown((digest, version): (&str, Option<&str>)) -> Value {
+    let named = version.and_then(|version| version.rsplit_once('@'));
+    json!({
+        "name": named.map(|(name, _)| name),
+        "version": named.and_then(|(_, version)| version.parse::<u32>().ok()),
+        "sha256": digest,
+    })
 }
 
 // === impl ToolDefinition ===

@@ -10,6 +10,7 @@ use crate::canon::{
     Usage,
 };
 use crate::config::StreamMode;
+use crate::tool::Wire;
 
 /// The call of a model by which a plan is made: it comes before all others, and is no step.
 pub const PLAN: u32 = 0;
@@ -123,9 +124,18 @@ pub enum Event {
         cached: bool,
         attempts: u32,
         at: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wire: Option<Box<Wire>>,
     },
     #[serde(rename = "tool.failed")]
-    Failed { id: String, error: CallError, attempts: u32, at: u64 },
+    Failed {
+        id: String,
+        error: CallError,
+        attempts: u32,
+        at: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wire: Option<Box<Wire>>,
+    },
     /// Nobody knows what became of it.
     #[serde(rename = "tool.unknown")]
     Unknown { id: String },
@@ -246,6 +256,9 @@ pub struct Created {
     pub forked_from: Option<(RunId, u64)>,
     pub labels: BTreeMap<String, String>,
     pub trace: Option<String>,
+    /// What its client wants tools to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baggage: Option<Box<str>>,
     /// Who is told of its end: a hook of the config by its name, or a URL.
     #[serde(default)]
     pub webhook: Option<String>,

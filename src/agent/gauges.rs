@@ -1,7 +1,7 @@
 //! How much waits, for those who watch: read from the store now and then, and the same at every
 //! replica.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::now;
 use super::staff::Staff;
@@ -9,7 +9,8 @@ use crate::store::runs::RunCounts;
 use crate::telemetry::Gauges;
 use crate::tool::Health;
 
-/// States in which a run waits for somebody.
+/// The state of runs at work, and those in which a run waits for somebody.
+pub(super) const RUNNING: &str = "running";
 const STATES: [&str; 6] = [
     "waiting_approval",
     "waiting_input",
@@ -69,14 +70,23 @@ impl Staff {
         let (queued, oldest) = parted(counts.queued);
         shown.queued.show(&metrics.agent_queue_depth, agents(), queued);
         shown.oldest.show(&metrics.agent_queue_oldest, agents(), oldest);
-        let (approvals, oldest) = parted(counts.approvals);
-        shown.approvals.show(&metrics.agent_approvals_pending, agents(), approvals);
+        metrics.agent_store_bytes.set(i64::try_from(counts.bytes).unwrap_or(i64::MAX));
+        let asked = counts.approvals.iter();
+        let asked = asked
+            .map(|(agent, tool, count, _)| (vec![agent.clone(), tool.clone()], number(*count)));
+        let known = house.config.agents.iter().flat_map(|(agent, terms)| {
+            let tools = house.toolbox.named(&terms.tools).into_iter();
+            let asked_for = tools.filter(|tool| tool.needs_approval());
+            asked_for.map(move |tool| vec![agent.clone(), tool.name.to_string()])
+        });
+        shown.approvals.show(&metrics.agent_approvals_pending, known.collect(), asked.collect());
+        let (_, oldest) = parted(firsts(counts.approvals));
         shown.oldest_approval.show(&metrics.agent_approvals_oldest, agents(), oldest);
         let states = |agent: &String| STATES.map(|state| vec![agent.clone(), state.to_owned()]);
         let all = house.config.agents.keys().flat_map(states).collect();
         let waiting = counts.waiting.into_iter();
         let waiting = waiting.map(|(agent, state, count)| (vec![agent, state], number(count)));
-        shown.waiting.show(&metrics.agent_runs_waiting, all, waiting.collect());
+        shown.waiting.show(&metrics.agent_runs_active, all, waiting.collect());
         let kinds = LETTERS.map(|kind| vec![kind.to_owned()]).to_vec();
         let letters = counts.letters.into_iter();
         let letters = letters.map(|(kind, count)| (vec![kind], number(count)));
@@ -91,6 +101,16 @@ impl Staff {
 }
 
 type Labelled = Vec<(Vec<String>, f64)>;
+
+/// Since when the first of an agent's approvals waits, whichever tool it is for.
+fn firsts(approvals: Vec<(String, String, u64, u64)>) -> Vec<(String, u64, u64)> {
+    let mut first: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for (agent, _, count, since) in approvals {
+        let known = first.entry(agent).or_insert((0, u64::MAX));
+        *known = (known.0 + count, known.1.min(since));
+    }
+    first.into_iter().map(|(agent, (count, since))| (agent, count, since)).collect()
+}
 
 /// How many, and for how many seconds the first of them.
 fn parted(counts: Vec<(String, u64, u64)>) -> (Labelled, Labelled) {

@@ -15,6 +15,7 @@ mod children;
 mod close;
 mod context;
 mod control;
+mod counts;
 mod decisions;
 pub mod definition;
 pub mod event;
@@ -46,7 +47,7 @@ pub use self::again::Again;
 pub use self::answers::Written;
 pub use self::control::{Along, Told, Verdict, may_decide};
 use self::staff::Staff;
-use crate::access::Caller;
+use crate::access::{Caller, CallerRef};
 use crate::canon::{Owner, RunId};
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -124,6 +125,19 @@ impl Agents {
     /// A run with all that its journal says of it.
     pub async fn whole(&self, row: &RunRow) -> Result<run::Run, Error> {
         self.0.whole(row).await
+    }
+
+    /// The team of the key that has begun a run.
+    pub async fn team(&self, row: &RunRow) -> Result<Option<String>, Error> {
+        let (created, ..) = self.0.entries(row.id).await.map_err(begin::halted)?;
+        let caller = serde_json::from_value::<CallerRef>(created.caller);
+        Ok(caller.ok().and_then(|caller| caller.team))
+    }
+
+    /// Which prompt a run goes by, whatever the config says by now: name, version and digest.
+    pub async fn prompt(&self, row: &RunRow) -> Result<Value, Error> {
+        let definition = self.0.definition(&row.definition).await.map_err(begin::halted)?;
+        Ok(definition.member(&row.agent).map(definition::Member::shown_prompt).unwrap_or_default())
     }
 
     /// What a trace shows of a run and of those that it began.

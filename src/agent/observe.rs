@@ -48,7 +48,7 @@ impl Watch {
             let capture = traces.capture();
             let cutter = Cutter { toolbox: &toolbox, capture, is_all: false };
             let last = run.waiting_since.unwrap_or(at);
-            keep(traces, run, cutter.cut(run, event, (last, at)));
+            cutter.cuts(run, event, (last, at)).for_each(|span| keep(traces, run, &span));
         }
         if let Some(said) = said(run, event, at) {
             self.line(run, event.kind(), &said);
@@ -59,6 +59,7 @@ impl Watch {
     fn counts(&self, run: &Run, event: &Event, at: u64) {
         let metrics = &self.0.telemetry.metrics;
         let agent = run.created.agent.as_str();
+        metrics.agent_journal_appends.inc();
         match event {
             Event::Started { at, .. } => {
                 let waited = seconds(at.saturating_sub(run.created.at));
@@ -68,21 +69,19 @@ impl Watch {
                 let tokens = f64::from(u32::try_from(asking.input_estimate).unwrap_or(u32::MAX));
                 metrics.agent_context_tokens.with_label_values(&[agent]).observe(tokens);
             }
-            Event::Answered { model, .. } => {
-                let Some(open) = &run.open_ask else { return };
-                let took = seconds(at.saturating_sub(open.at));
-                metrics.agent_model_seconds.with_label_values(&[agent, model]).observe(took);
-            }
-            Event::Fallback { .. } => {
-                metrics.agent_fallbacks.with_label_values(&[agent, "model"]).inc();
+            Event::Fallback { level, .. } => {
+                let route = run.open_ask.as_ref().map_or("", |open| open.model.as_str());
+                let labels = [agent, route, &level.to_string()];
+                metrics.agent_fallbacks.with_label_values(&labels).inc();
             }
             Event::AgentFallback { .. } => {
-                metrics.agent_fallbacks.with_label_values(&[agent, "agent"]).inc();
+                metrics.agent_fallbacks.with_label_values(&[agent, "", "agent"]).inc();
             }
             Event::Approved { id, .. } | Event::Rejected { id, .. } => {
                 let Some((tool, asked)) = asked(run, id) else { return };
                 let waited = seconds(at.saturating_sub(asked));
-                metrics.agent_approval_wait.with_label_values(&[agent, tool]).observe(waited);
+                let labels = [agent, tool, decision(event)];
+                metrics.agent_approval_wait.with_label_values(&labels).observe(waited);
             }
             _ => {}
         }
@@ -90,8 +89,10 @@ impl Watch {
 
     /// The run was let go of, and waits.
     pub(super) fn rests(&self, run: &Run, state: RunState) {
-        if let Some(traces) = &self.0.telemetry.traces {
-            keep(traces, run, Cutter::left(run, state, now()));
+        if let Some(traces) = &self.0.telemetry.traces
+            && let Some(span) = Cutter::left(run, state, now())
+        {
+            keep(traces, run, &span);
         }
         self.line(run, "run.waiting", &Said { outcome: state.name(), ..Said::default() });
     }
@@ -125,11 +126,10 @@ impl Watch {
     }
 }
 
-fn keep(traces: &Traces, run: &Run, span: Option<RunSpan>) {
-    let Some(span) = span else { return };
+fn keep(traces: &Traces, run: &Run, span: &RunSpan) {
     let trace: Trace = trace_of(run.id, &run.created);
     let route = format!("agent/{}", run.created.agent);
-    traces.keep(&span, traces.samples(&trace, Some(&route)));
+    traces.keep(span, traces.samples(&trace, Some(&route)));
 }
 
 /// What an operator wants to know of an entry, if anything. Nothing of what was said stands in it.
@@ -168,6 +168,16 @@ fn said<'a>(run: &'a Run, event: &'a Event, at: u64) -> Option<Said<'a>> {
             Some(Said { outcome: state.name(), millis, ..Said::default() })
         }
         _ => None,
+    }
+}
+
+/// What a person has said of a call.
+fn decision(event: &Event) -> &'static str {
+    match event {
+        Event::Approved { args: Some(_), .. } => "edited",
+        Event::Approved { .. } => "approved",
+        Event::Rejected { expired: true, .. } => "expired",
+        _ => "denied",
     }
 }
 
@@ -227,15 +237,15 @@ fn audit(run: &Run, event: &Event) -> Option<Audit> {
             if *remember {
                 about["remember"] = json!("run");
             }
-            about["decision"] = json!(if args.is_some() { "edited" } else { "approved" });
+            about["decision"] = json!(decision(event));
             if let Some(args) = args {
                 about["edited_args_sha256"] = json!(hash(args));
             }
             row(run, by, "approval.decided", about)
         }
-        Event::Rejected { id, approval, by, expired, .. } => {
+        Event::Rejected { id, approval, by, .. } => {
             let mut about = with(json!({"approval": approval}), run.call(id));
-            about["decision"] = json!(if *expired { "expired" } else { "denied" });
+            about["decision"] = json!(decision(event));
             row(run, by, "approval.decided", about)
         }
         Event::Resolved { id, outcome, by, .. } => {

@@ -102,7 +102,8 @@ impl Actor {
 
     pub(super) async fn unanswered(&self, id: &str) -> Result<(), Halt> {
         let error = CallError::new("unanswered", "Nobody has answered in time.");
-        let failed = Event::Failed { id: id.to_owned(), error, attempts: 1, at: now() };
+        let (id, at) = (id.to_owned(), now());
+        let failed = Event::Failed { id, error, attempts: 1, at, wire: None };
         self.journal.append(vec![failed]).await
     }
 

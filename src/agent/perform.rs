@@ -16,7 +16,7 @@ use crate::canon::{Content, Effect, Part, RunId};
 use crate::config::{ContextTerms, OnUnknown};
 use crate::store::hex;
 use crate::store::runs::NewLetter;
-use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool};
+use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool, Wire};
 
 /// A result that is longer is not kept for whoever takes the call back.
 const LONGEST_VALUE: usize = 64 << 10;
@@ -79,7 +79,7 @@ impl Actor {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
             user: Some(self.whose(user.as_deref())),
-            traceparent: Some(self.traceparent(&request.id).await),
+            passed: self.passed(&request.id).await,
             deadline,
             answer,
             listener: None,
@@ -93,13 +93,16 @@ impl Actor {
         let seconds = Some(clock.elapsed().as_secs_f64());
         match done {
             Ok(output) => {
-                self.counts_attempts(&request.tool, (output.attempts, output.cached));
+                self.counts_attempts(&request.tool, (&output.retried, output.cached));
                 let outcome = if output.cached { "cached" } else { "ok" };
                 self.counts_call(&request.tool, outcome, seconds);
                 self.done(request, (&tool, output)).await
             }
             Err(failure) => {
-                self.counts_attempts(&request.tool, (failure.attempts, false));
+                self.counts_attempts(&request.tool, (&failure.retried, false));
+                if failure.kind == FailureKind::Refused {
+                    self.staff.gateway.telemetry.metrics.is_wary_of("tool_refused");
+                }
                 self.counts_call(&request.tool, failure.kind.name(), seconds);
                 self.came_to_nothing(request, failure).await
             }
@@ -127,11 +130,13 @@ impl Actor {
         let count = |text: &str| self.staff.gateway.count(&self.caller, &route, text);
         let blob = hex(&Sha256::digest(&output.raw));
         let mut cut = output.truncated;
+        let began = Instant::now();
         let parts: Vec<Part> = output
             .parts
             .into_iter()
             .map(|part| shown(part, (&terms, &blob, &mut cut), (tool, &request.key), &count))
             .collect();
+        self.took("sanitise", began);
         let text: String = parts.iter().filter_map(Part::as_text).collect();
         let item = voice::mcp_call(&request.id, &request.alias, &request.args, Ok(&text));
         let value = output.value.filter(|value| value.to_string().len() <= LONGEST_VALUE);
@@ -144,6 +149,7 @@ impl Actor {
             cached: output.cached,
             attempts: output.attempts,
             at: now(),
+            wire: output.wire,
         };
         let blobs = if cut { vec![(blob, output.raw.to_vec())] } else { Vec::new() };
         self.journal.append_with(vec![event], Beside { blobs, ..Beside::default() }).await?;
@@ -169,18 +175,28 @@ impl Actor {
             _ => false,
         };
         let letter = exhausted.then(|| letter(request, "tool", &failure.message, attempts));
-        self.failed(request, (refusal(&failure), attempts), letter).await
+        let error = (refusal(&failure), attempts);
+        self.failed_over(request, error, (letter, failure.wire)).await
     }
 
     pub(super) async fn failed(
         &self,
         request: &Requested,
-        (error, attempts): (CallError, u32),
+        error: (CallError, u32),
         letter: Option<NewLetter>,
+    ) -> Result<(), Halt> {
+        self.failed_over(request, error, (letter, None)).await
+    }
+
+    async fn failed_over(
+        &self,
+        request: &Requested,
+        (error, attempts): (CallError, u32),
+        (letter, wire): (Option<NewLetter>, Option<Box<Wire>>),
     ) -> Result<(), Halt> {
         let text = error.text();
         let item = voice::mcp_call(&request.id, &request.alias, &request.args, Err(&text));
-        let event = Event::Failed { id: request.id.clone(), error, attempts, at: now() };
+        let event = Event::Failed { id: request.id.clone(), error, attempts, at: now(), wire };
         let letters = letter.into_iter().collect();
         self.journal.append_with(vec![event], Beside { letters, ..Beside::default() }).await?;
         self.live.voice.item(&self.name(), item);
@@ -244,7 +260,7 @@ impl Actor {
             args,
             idempotency_key: format!("{}-probe", request.key),
             user: None,
-            traceparent: Some(self.traceparent(&request.id).await),
+            passed: self.passed(&request.id).await,
             deadline,
             answer: None,
             listener: None,
@@ -273,10 +289,10 @@ impl Actor {
     }
 
     /// Of a tool that is there.
-    fn counts_attempts(&self, tool: &str, (made, cached): (u32, bool)) {
+    fn counts_attempts(&self, tool: &str, (retried, cached): (&[&'static str], bool)) {
         let metrics = &self.staff.gateway.telemetry.metrics;
-        if made > 1 {
-            metrics.agent_tool_retries.with_label_values(&[tool]).inc_by(u64::from(made - 1));
+        for reason in retried {
+            metrics.agent_tool_retries.with_label_values(&[tool, reason]).inc();
         }
         if cached {
             metrics.agent_tool_cache_hits.with_label_values(&[tool]).inc();

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::actor::{Actor, Outcome, until};
 use super::ask::{Turning, digest};
 use super::budget::{Held, Wish};
+use super::counts::Purpose;
 use super::definition::Member;
 use super::event::{Asking, Event, PLAN};
 use super::journal::{Beside, Halt, now};
@@ -62,7 +63,9 @@ impl Actor {
         if !is_intended {
             self.journal.intend(vec![Event::Asked(asking)]).await?;
         }
-        let turn = self.turn(request, until, None).await;
+        let mut turn = self.turn(request, until).await;
+        let span = self.journal.run().await.span_of_plan();
+        turn.trace = turn.trace.map(|trace| trace.below(span));
         let receipt = Arc::clone(&turn.receipt);
         let mut deaf = |_: &crate::canon::Event| {};
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut deaf));
@@ -92,7 +95,7 @@ impl Actor {
             Ok(steps) if !steps.is_empty() => {
                 let (usage, cost) = (receipt.usage, receipt.cost.map(crate::canon::Money::nanos));
                 held.settle(usage, cost);
-                self.counts_answer(&receipt, "ok");
+                self.counts_answer(Purpose::Plan, &receipt, "ok");
                 return Ok(ControlFlow::Break(Some(Event::Planned { steps, usage, cost })));
             }
             Ok(_) => ("invalid_output", "The answer is no list of steps.".into()),

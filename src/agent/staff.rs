@@ -309,11 +309,7 @@ impl Staff {
     /// Works at a run as long as there is something to do.
     pub(super) async fn work(self: &Arc<Self>, actor: Actor, place: Option<OwnedSemaphorePermit>) {
         let place = if place.is_some() { place } else { self.wait_for_place().await };
-        let agent = actor.definition.agent.clone();
-        let active = &self.gateway.telemetry.metrics.agent_runs_active;
-        active.with_label_values(&[&agent]).inc();
         let rest = actor.drive_on().await;
-        active.with_label_values(&[&agent]).dec();
         self.forget(&actor.live);
         drop(place);
         match rest {

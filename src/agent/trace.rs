@@ -6,17 +6,17 @@ use sha2::{Digest, Sha256};
 
 use super::close::since;
 use super::definition::ToolDefinition;
-use super::event::{Created, Event};
+use super::event::{Created, Event, PLAN};
 use super::journal::Halt;
 use super::run::{Call, Run, Stage, Step, Stretch};
 use super::staff::Staff;
 use crate::canon::{Money, Part, RunId, RunState, StopReason, Trace, Usage, span_below};
-use crate::config::Capture;
+use crate::config::{Capture, ToolKind};
 use crate::guard::Redactor;
 use crate::store::hex;
 use crate::store::runs::{EventRow, RunFilter, RunRow};
 use crate::telemetry::{Fact, RunSpan, RunStep, Told};
-use crate::tool::{Toolbox, canonical};
+use crate::tool::{Toolbox, Wire, canonical};
 
 /// So many bytes of arguments and of a result are shown.
 const LONGEST: usize = 16 * 1024;
@@ -33,11 +33,13 @@ pub(super) struct Cutter<'a> {
 }
 
 /// What became of a call of a tool.
+#[derive(Default)]
 struct Came<'a> {
     error: Option<&'a str>,
     attempts: Option<u32>,
     cached: bool,
     parts: &'a [Part],
+    wire: Option<&'a Wire>,
 }
 
 /// The trace that a run belongs to, and who called it there.
@@ -98,7 +100,7 @@ impl Staff {
         for entry in rows.iter().skip(1) {
             // What a later version has written is left out, and not the rest with it.
             let Some(event) = read(entry) else { continue };
-            spans.extend(cutter.cut(&run, &event, (last, entry.at)));
+            spans.extend(cutter.cuts(&run, &event, (last, entry.at)));
             run.apply(&event);
             last = entry.at;
         }
@@ -119,6 +121,11 @@ impl Run {
 
     fn span_of(&self, seq: u64) -> u64 {
         span_below(self.id.spread(), seq)
+    }
+
+    /// The span of the plan that is being made.
+    pub(super) fn span_of_plan(&self) -> u64 {
+        span_below(self.span(), 1 << 50)
     }
 
     /// The span of a call of a tool that was begun.
@@ -148,32 +155,38 @@ impl Run {
 impl Cutter<'_> {
     /// What comes to its end by an entry that the run is about to take in. `times`: when the entry
     /// before it was made, and this one.
-    pub(super) fn cut(&self, run: &Run, event: &Event, times: (u64, u64)) -> Option<RunSpan> {
+    pub(super) fn cuts(
+        &self,
+        run: &Run,
+        event: &Event,
+        times: (u64, u64),
+    ) -> impl Iterator<Item = RunSpan> {
+        self.cut(run, event, times).into_iter().chain(Self::planned(run, event, times.1))
+    }
+
+    fn cut(&self, run: &Run, event: &Event, times: (u64, u64)) -> Option<RunSpan> {
         let (last, at) = times;
         match event {
             Event::Started { .. } | Event::Resumed { .. } => self.taken_up(run, last),
-            Event::Done { id, cached, attempts, parts, .. } => {
-                let attempts = Some(*attempts);
-                self.tool(run, id, at, &Came { error: None, attempts, cached: *cached, parts })
+            Event::Done { id, cached, attempts, parts, wire, .. } => {
+                let (attempts, wire) = (Some(*attempts), wire.as_deref());
+                let came = Came { attempts, cached: *cached, parts, wire, ..Came::default() };
+                self.tool(run, id, at, &came)
             }
-            Event::Failed { id, error, attempts, .. } => {
+            Event::Failed { id, error, attempts, wire, .. } => {
                 let (error, attempts) = (Some(error.kind.as_str()), Some(*attempts));
-                self.tool(run, id, at, &Came { error, attempts, cached: false, parts: &[] })
+                let wire = wire.as_deref();
+                self.tool(run, id, at, &Came { error, attempts, wire, ..Came::default() })
             }
             Event::Refused { id, error } => {
                 let error = Some(error.kind.as_str());
-                self.tool(run, id, at, &Came { error, attempts: None, cached: false, parts: &[] })
+                self.tool(run, id, at, &Came { error, ..Came::default() })
             }
             Event::Unknown { id } => {
                 let error = Some("unknown_outcome");
-                self.tool(run, id, at, &Came { error, attempts: None, cached: false, parts: &[] })
+                self.tool(run, id, at, &Came { error, ..Came::default() })
             }
-            Event::Handoff { id, .. } => self.tool(
-                run,
-                id,
-                at,
-                &Came { error: None, attempts: None, cached: false, parts: &[] },
-            ),
+            Event::Handoff { id, .. } => self.tool(run, id, at, &Came::default()),
             Event::UndoDone { id, error } => {
                 let error = error.as_ref().map(|error| error.kind.as_str());
                 Self::undone(run, (id, error), (last, at))
@@ -189,6 +202,30 @@ impl Cutter<'_> {
             }
             _ => None,
         }
+    }
+
+    /// The plan, made or not.
+    fn planned(run: &Run, event: &Event, at: u64) -> Option<RunSpan> {
+        let (steps, error) = match event {
+            Event::Planned { steps, .. } => (steps.len(), steps.is_empty().then_some("no_plan")),
+            // Nobody makes it any more.
+            Event::AskFailed { call: PLAN, code, .. } if run.cancel.is_some() => {
+                (0, Some(code.as_str()))
+            }
+            _ => return None,
+        };
+        let agent = &run.created.agent;
+        let facts = vec![
+            (Fact::AgentName, Told::Text(agent.clone())),
+            (Fact::Run, Told::Text(run.id.to_string())),
+            (Fact::PlanSteps, Told::Whole(steps as u64)),
+        ];
+        let from = run.stretch.map_or(at, |stretch| stretch.from);
+        Some(RunSpan {
+            of: agent.clone(),
+            error: error.map(str::to_owned),
+            ..Self::below(run, RunStep::Plan, run.span_of_plan(), (from, at), facts)
+        })
     }
 
     /// The work that is left with the run in this state.
@@ -287,14 +324,37 @@ impl Cutter<'_> {
         if came.cached {
             facts.push((Fact::ToolCached, Told::Flag(true)));
         }
+        facts.extend(self.went(&request.tool, came));
         facts.extend(self.shown(call, came));
         let from = call.began.filter(|began| Some(*began) >= run.stretch.map(|it| it.from));
         let from = from.or_else(|| call.began.and(run.stretch).map(|it| it.from)).unwrap_or(at);
         Some(RunSpan {
             of: request.tool.clone(),
-            error: came.error.map(str::to_owned),
+            error: came.error.map(|kind| error_type(kind, came.wire)),
             ..Self::below(run, RunStep::Tool, run.span_of_call(id), (from, at), facts)
         })
+    }
+
+    /// How a tool of a server of MCP was called.
+    fn went(&self, tool: &str, came: &Came<'_>) -> Vec<(Fact, Told)> {
+        let tool = self.toolbox.get(tool);
+        let is_mcp = tool.is_some_and(|tool| matches!(tool.terms.kind, ToolKind::Mcp(_)));
+        if came.wire.is_none() && (!is_mcp || came.attempts.is_none() || came.cached) {
+            return Vec::new();
+        }
+        let mut facts = vec![(Fact::McpMethod, Told::Text("tools/call".to_owned()))];
+        let Some(wire) = came.wire else { return facts };
+        let code = wire.code.map(|code| code.to_string());
+        let said = [
+            (Fact::McpProtocol, wire.protocol.as_deref()),
+            (Fact::McpSession, wire.session.as_deref()),
+            (Fact::RpcRequest, Some(wire.request.as_str()).filter(|id| !id.is_empty())),
+            (Fact::RpcStatus, code.as_deref()),
+            (Fact::Transport, Some(wire.transport.as_str())),
+        ];
+        let said = said.into_iter().filter_map(|(fact, said)| Some((fact, said?)));
+        facts.extend(said.map(|(fact, said)| (fact, Told::Text(said.to_owned()))));
+        facts
     }
 
     /// As OpenTelemetry sorts tools.
@@ -370,12 +430,14 @@ impl Cutter<'_> {
             }
             _ => return None,
         };
+        let parent = if open.call == PLAN { run.span_of_plan() } else { run.span() };
         // The same as the call's own, where it has told of itself.
         let own = id.as_deref().and_then(crate::canon::CallId::parse);
         let other = || span_below(run.span(), u64::from(open.call) | 1 << 49);
         let span = own.map_or_else(other, crate::canon::CallId::span);
         let of = open.model.clone();
-        Some(RunSpan { of, error, ..Self::below(run, RunStep::Model, span, (open.at, at), facts) })
+        let below = Self::below(run, RunStep::Model, span, (open.at, at), facts);
+        Some(RunSpan { of, parent, error, ..below })
     }
 
     fn below(
@@ -392,6 +454,15 @@ impl Cutter<'_> {
     }
 }
 
+/// What went wrong with a call of a tool, by its server's own word where it has said one.
+fn error_type(kind: &str, wire: Option<&Wire>) -> String {
+    match wire {
+        Some(wire) if wire.is_error => "tool_error".to_owned(),
+        Some(Wire { code: Some(code), .. }) => code.to_string(),
+        _ => kind.to_owned(),
+    }
+}
+
 fn used(usage: &Usage, cost: Option<u64>) -> Vec<(Fact, Told)> {
     let written = usage.cache_write + usage.cache_write_long;
     let mut facts = vec![
@@ -401,6 +472,7 @@ fn used(usage: &Usage, cost: Option<u64>) -> Vec<(Fact, Told)> {
     let some = [
         (Fact::CacheReadTokens, usage.cache_read),
         (Fact::CacheWriteTokens, written),
+        (Fact::CacheCreationTokens, written),
         (Fact::ReasoningTokens, usage.reasoning),
     ];
     facts.extend(some.into_iter().filter(|(_, it)| *it > 0).map(|(f, it)| (f, Told::Whole(it))));

@@ -34,5 +34,5 @@ pub use record::{
 pub use relay::Relay;
 pub use run::{Effect, RunId, RunState, StopReason};
 pub use task::Task;
-pub use trace::{Trace, span_below, span_of_attempt, span_of_guard};
+pub use trace::{Passed, Trace, baggage_of, span_below, span_of_attempt, span_of_guard};
 pub use usage::Usage;

@@ -443,6 +443,12 @@ impl CallRecord {
         Some(Arc::from(&**agent))
     }
 
+    /// Whether it asks for a run, or a run has made it.
+    pub fn is_of_agent(&self) -> bool {
+        let is_asked = || self.route.as_deref().is_some_and(|route| route.starts_with("agent/"));
+        self.purpose == Purpose::Agent || is_asked()
+    }
+
     /// Of a call that has just come in.
     pub fn new((id, at): (CallId, SystemTime), surface: Surface, generation: u64) -> Self {
         Self {

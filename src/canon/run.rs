@@ -232,6 +232,20 @@ impl StopReason {
             Self::Internal => "internal",
         }
     }
+
+    /// What the metrics call the limit that it is of.
+    pub fn limit(self) -> &'static str {
+        match self {
+            Self::MaxSteps => "steps",
+            Self::MaxToolCalls => "tool_calls",
+            Self::MaxHandoffs => "handoffs",
+            Self::MaxDepth => "depth",
+            Self::Timeout => "time",
+            Self::LoopDetected => "loop",
+            Self::ContextOverflow => "context",
+            other => other.name(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
-//! Where a call stands in its caller's trace, spelled as W3C Trace Context does.
+//! Where a call stands in its caller's trace, spelled as W3C Trace Context and Baggage do.
 
 use super::{CallId, Leg};
 
-/// A longer `tracestate` is not passed on.
+/// A longer `tracestate` is not passed on, nor one with more members.
 const LONGEST_STATE: usize = 512;
+const MOST_STATES: usize = 32;
+/// The same of `baggage`: what the standard wants passed on at least.
+const LONGEST_BAGGAGE: usize = 8192;
+const MOST_BAGS: usize = 64;
 /// The bytes of a `traceparent`.
 const PARENT: usize = 55;
 
@@ -19,6 +23,100 @@ pub struct Trace {
     pub sampled: Option<bool>,
     /// What others keep for themselves in the trace.
     pub state: Option<Box<str>>,
+}
+
+/// What those are told who are called for a client: its place in a trace, and what it wants them to
+/// know. Nothing in it that is not spelled as the standards have it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passed {
+    parent: Option<Box<str>>,
+    state: Option<Box<str>>,
+    baggage: Option<Box<str>>,
+}
+
+impl Passed {
+    /// What a client has said, as far as it makes sense.
+    pub fn read(parent: Option<&str>, state: Option<&str>, baggage: Option<&str>) -> Self {
+        let trace = parent.and_then(|parent| Trace::read(parent, state));
+        Self {
+            parent: parent.filter(|_| trace.is_some()).map(|parent| parent.trim().into()),
+            state: trace.and_then(|trace| trace.state),
+            baggage: baggage.and_then(baggage_of),
+        }
+    }
+
+    /// What `span` of this trace says to those whom it calls.
+    pub fn below(trace: &Trace, span: u64, baggage: Option<&str>) -> Self {
+        let parent = trace.parent_of_next(span, trace.sampled == Some(true));
+        Self {
+            parent: Some(String::from_utf8_lossy(&parent).into()),
+            state: trace.state.clone(),
+            baggage: baggage.map(Into::into),
+        }
+    }
+
+    /// The names are those of headers of HTTP, and of what stands beside requests of MCP.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("traceparent", &self.parent),
+            ("tracestate", &self.state),
+            ("baggage", &self.baggage),
+        ];
+        all.into_iter().filter_map(|(name, said)| Some((name, said.as_deref()?)))
+    }
+
+    /// The place in the trace, and nothing that others have written.
+    pub fn parent(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.fields().take(usize::from(self.parent.is_some()))
+    }
+}
+
+/// What a client wants those to know who work for it, if it is spelled as W3C Baggage has it.
+pub fn baggage_of(text: &str) -> Option<Box<str>> {
+    let text = text.trim();
+    let members = text.split(',').map(str::trim);
+    let fits = text.len() <= LONGEST_BAGGAGE && members.clone().count() <= MOST_BAGS;
+    (fits && members.clone().all(is_bag)).then(|| text.into())
+}
+
+/// `key=value`, and perhaps properties of it behind semicolons.
+fn is_bag(member: &str) -> bool {
+    let is_key = |key: &str| {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !key.is_empty() && key.bytes().all(token)
+    };
+    let is_value = |value: &str| {
+        value.bytes().all(|byte| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte))
+    };
+    let pair = |text: &str| {
+        let (key, value) = text.split_once('=')?;
+        Some(is_key(key.trim()) && is_value(value.trim()))
+    };
+    let mut parts = member.split(';');
+    let first = parts.next().unwrap_or_default();
+    pair(first) == Some(true) && parts.all(|it| pair(it).unwrap_or_else(|| is_key(it.trim())))
+}
+
+/// Whether a `tracestate` is a list of `key=value`, as Trace Context has it.
+fn is_state(text: &str) -> bool {
+    let is_key = |key: &str| {
+        let known = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-*/@".contains(&byte)
+        };
+        !key.is_empty() && key.bytes().all(known)
+    };
+    let is_value = |value: &str| {
+        !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
+    };
+    let is_member = |member: &str| {
+        let pair = member.split_once('=');
+        member.is_empty() || pair.is_some_and(|(key, value)| is_key(key) && is_value(value))
+    };
+    let members = text.split(',').map(str::trim);
+    text.len() <= LONGEST_STATE
+        && members.clone().count() <= MOST_STATES
+        && members.clone().any(|member| !member.is_empty())
+        && members.clone().all(is_member)
 }
 
 impl Trace {
@@ -42,7 +140,7 @@ impl Trace {
         let id = hex(parent.get(3..35)?).filter(|id| *id != 0)?;
         let span = u64::try_from(hex(parent.get(36..52)?)?).ok().filter(|span| *span != 0)?;
         let flags = hex(parent.get(53..55)?)?;
-        let state = state.filter(|state| !state.is_empty() && state.len() <= LONGEST_STATE);
+        let state = state.filter(|state| is_state(state));
         Some(Self {
             id,
             parent: span,
@@ -143,6 +241,48 @@ mod tests {
         ] {
             assert_eq!(Trace::read(wrong, None), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_state_that_is_no_list_of_pairs_is_not_passed_on() {
+        let state = |text: &str| Trace::read(GIVEN, Some(text)).unwrap().state;
+        for right in ["congo=t61", "a=1,,b@c=x y", " a=1 , b=2", "0k/_-*=~"] {
+            assert_eq!(state(right).as_deref(), Some(right));
+        }
+        let (long, many) = (format!("a={}", "1".repeat(511)), vec!["a=1"; 33].join(","));
+        for wrong in ["", ",", "congo", "Congo=1", "a=", "a=1=2", "a=\u{e9}", &long, &many] {
+            assert_eq!(state(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn baggage_is_passed_on_whole_or_not_at_all() {
+        for right in [
+            "userId=alice,serverNode=DF%2028,isProduction=false",
+            "key1=value1;property1;property2=x, key2 = value2",
+            "empty=",
+        ] {
+            assert_eq!(baggage_of(right).as_deref(), Some(right));
+        }
+        let (long, many) = (format!("a={}", "1".repeat(8191)), vec!["a=1"; 65].join(","));
+        for wrong in ["", "a", "a=1,", "a b=1", "a=\"1\"", "a=1 2", "a=\u{e9}", &long, &many] {
+            assert_eq!(baggage_of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_has_no_state_without_a_trace() {
+        let fields = |passed: &Passed| {
+            let all = passed.fields().map(|(name, said)| format!("{name}: {said}"));
+            all.collect::<Vec<_>>()
+        };
+        let all = Passed::read(Some(GIVEN), Some("congo=t61"), Some("a=1"));
+        let expected = [&format!("traceparent: {GIVEN}"), "tracestate: congo=t61", "baggage: a=1"];
+        assert_eq!(fields(&all), expected);
+        assert_eq!(all.parent().collect::<Vec<_>>(), [("traceparent", GIVEN)]);
+        let lost = Passed::read(Some("00-1-2-3"), Some("congo=t61"), Some("a=1"));
+        assert_eq!(fields(&lost), ["baggage: a=1"]);
+        assert_eq!(lost.parent().count(), 0);
     }
 
     #[test]

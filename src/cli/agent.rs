@@ -334,7 +334,8 @@ mod tests {
     fn what_is_not_worth_a_line_has_none() {
         assert_eq!(line(&Event::Paused { by: "ann".to_owned() }), None);
         let error = CallError::new("timeout", "it took too long");
-        let failed = Event::Failed { id: "call_1".to_owned(), error, attempts: 3, at: 0 };
+        let id = "call_1".to_owned();
+        let failed = Event::Failed { id, error, attempts: 3, at: 0, wire: None };
         assert_eq!(line(&failed).as_deref(), Some("  call_1 failed: it took too long"));
     }
 }

@@ -27,7 +27,16 @@ const AT_ONCE: usize = 4;
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Whether each target of a route answered, by the route's name.
-pub(super) type Drills = BTreeMap<String, Vec<(Arc<str>, Arc<str>, bool)>>;
+pub(super) type Drills = BTreeMap<String, Vec<Drilled>>;
+
+/// A target, the group of its route that it stands in, and whether it answered.
+#[derive(Debug)]
+pub(super) struct Drilled {
+    level: String,
+    provider: Arc<str>,
+    model: Arc<str>,
+    up: bool,
+}
 
 /// A route's targets, and under which name of a route they are reached.
 type Lead = (Option<String>, Arc<Chain>);
@@ -72,9 +81,17 @@ impl Gateway {
                 level((via.as_deref(), group.stage.name()), targets.collect())
             }));
         }
-        let known = leads.iter().flat_map(|(_, chain)| &chain.targets).map(|target| {
-            let up = probes[&target.identity].error.is_none();
-            (Arc::clone(&target.provider.name), Arc::clone(&target.model), up)
+        let groups = leads.iter().flat_map(|(_, chain)| {
+            chain.groups.iter().enumerate().map(move |(level, group)| (chain, level, group))
+        });
+        let known = groups.flat_map(|(chain, level, group)| {
+            let drilled = |target: &Target| Drilled {
+                level: level.to_string(),
+                provider: Arc::clone(&target.provider.name),
+                model: Arc::clone(&target.model),
+                up: probes[&target.identity].error.is_none(),
+            };
+            chain.targets[group.range.clone()].iter().map(drilled).collect::<Vec<_>>()
         });
         let mut drills = self.drills.lock().unwrap_or_else(PoisonError::into_inner);
         drills.insert(route.to_owned(), known.collect());
@@ -95,18 +112,19 @@ impl Gateway {
             let labels = [standing.provider.as_str(), standing.model.as_str()];
             metrics.target_state.with_label_values(&labels).set(status.state.share());
         }
-        metrics.drill_up.reset();
+        metrics.drill_success.reset();
         let configured = |provider: &str, model: &str| {
             standings.iter().any(|one| one.provider == provider && one.model == model)
         };
         let drills = self.drills.lock().unwrap_or_else(PoisonError::into_inner);
         let routes = drills.iter().filter(|(route, _)| house.config.routes.contains_key(*route));
-        for (route, (provider, model, up)) in
+        for (route, drilled) in
             routes.flat_map(|(route, targets)| targets.iter().map(move |target| (route, target)))
         {
+            let Drilled { level, provider, model, up } = drilled;
             if configured(provider, model) {
-                let labels = [route.as_str(), provider, model];
-                metrics.drill_up.with_label_values(&labels).set(f64::from(u8::from(*up)));
+                let labels = [route.as_str(), level, provider, model];
+                metrics.drill_success.with_label_values(&labels).set(f64::from(u8::from(*up)));
             }
         }
     }

@@ -475,14 +475,16 @@ impl Journey {
         let mut pause = FIRST_PAUSE;
         while self.left > 0 && self.course == Course::On {
             let now = Instant::now();
-            let soonest = |again: &Again| match again.after {
-                Some(_) => again.ready.unwrap_or(now).max(now + call.jitter(pause)),
-                None => now,
+            let soonest = |again: &Again| match (again.after, again.ready) {
+                (None, _) => now,
+                // Not all who were told the same time come back at it, and later each time.
+                (_, Some(ready)) => ready + pause / 2 + call.jitter(pause / 2),
+                (_, None) => now + call.jitter(pause),
             };
             let again = self.again.iter().enumerate().min_by_key(|(_, again)| soonest(again));
             let Some((index, &again)) = again else { break };
             let (target, due) = (&chain.targets[again.place], soonest(&again));
-            if due > (now + LONGEST_WAIT).min(call.end(&target.limits)) {
+            if due > (now + LONGEST_WAIT + pause).min(call.end(&target.limits)) {
                 break;
             }
             if again.after.is_some_and(|reason| !call.may_retry(target, reason)) {

@@ -74,7 +74,7 @@ use self::responses::Jobs;
 use self::shelf::Shelf;
 pub use self::snapshot::{Means, Snapshot};
 use self::task::Decisions;
-pub use self::traced::trace_in;
+pub use self::traced::{baggage_in, passed_in, trace_in};
 use self::trial::Trial;
 use crate::cache::Cache;
 use crate::net::client::Client;

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::chain::Chain;
 use super::snapshot::Target;
-use crate::canon::{Leg, Skipped, Trace, span_of_attempt};
+use crate::canon::{Leg, Passed, Skipped, Trace, baggage_of, span_of_attempt};
 use crate::route::plan::Skip;
 
 pub(super) const PARENT: HeaderName = HeaderName::from_static("traceparent");
 const STATE: HeaderName = HeaderName::from_static("tracestate");
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// So many targets that were not asked are named.
 const MOST_SKIPPED: usize = 32;
@@ -96,7 +97,25 @@ impl Call {
 /// The trace that a client's headers name. A state that comes in several headers is one list.
 pub fn trace_in(headers: &HeaderMap) -> Option<Trace> {
     let parent = headers.get(PARENT)?.to_str().ok()?;
-    let states: Vec<&str> =
-        headers.get_all(STATE).iter().filter_map(|state| state.to_str().ok()).collect();
-    Trace::read(parent, Some(&states.join(",")))
+    Trace::read(parent, list(headers, &STATE).as_deref())
+}
+
+/// What a client wants those to know who are called for it.
+pub fn baggage_in(headers: &HeaderMap) -> Option<Box<str>> {
+    list(headers, &BAGGAGE).as_deref().and_then(baggage_of)
+}
+
+/// All of it, to be handed on as it is.
+pub fn passed_in(headers: &HeaderMap) -> Passed {
+    let parent = headers.get(PARENT).and_then(|parent| parent.to_str().ok());
+    let (state, baggage) = (list(headers, &STATE), list(headers, &BAGGAGE));
+    Passed::read(parent, state.as_deref(), baggage.as_deref())
+}
+
+/// A list that may come in several headers.
+fn list(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.contains_key(name).then(|| {
+        let texts = headers.get_all(name).iter().filter_map(|text| text.to_str().ok());
+        texts.collect::<Vec<_>>().join(",")
+    })
 }

@@ -368,6 +368,16 @@ impl Backend {
         }
     }
 
+    /// Bytes that the whole database takes.
+    pub(super) fn size(self) -> &'static str {
+        match self {
+            Self::Sqlite => {
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+            }
+            Self::Postgres => "SELECT pg_database_size(current_database())",
+        }
+    }
+
     /// One member of such an object, or nothing.
     pub(super) fn member(self, object: &str, name: &str) -> String {
         match self {

@@ -27,6 +27,8 @@ pub(super) struct Names {
     pub(super) total_tokens: &'static str,
     pub(super) cache_read_tokens: &'static str,
     pub(super) cache_write_tokens: &'static str,
+    /// The same by the name that it had before, which most readers know.
+    pub(super) cache_creation_tokens: &'static str,
     pub(super) reasoning_tokens: &'static str,
     /// In USD.
     pub(super) cost: &'static str,
@@ -53,6 +55,7 @@ pub(super) const GEN_AI: Names = Names {
     total_tokens: "",
     cache_read_tokens: "gen_ai.usage.cache_read.input_tokens",
     cache_write_tokens: "gen_ai.usage.cache_write.input_tokens",
+    cache_creation_tokens: "gen_ai.usage.cache_creation.input_tokens",
     reasoning_tokens: "gen_ai.usage.reasoning.output_tokens",
     // Not of the conventions, but what collectors of traces look for.
     cost: "gen_ai.usage.cost",
@@ -77,6 +80,7 @@ pub(super) const OPENINFERENCE: Names = Names {
     total_tokens: "llm.token_count.total",
     cache_read_tokens: "llm.token_count.prompt_details.cache_read",
     cache_write_tokens: "llm.token_count.prompt_details.cache_write",
+    cache_creation_tokens: "",
     reasoning_tokens: "llm.token_count.completion_details.reasoning",
     cost: "llm.cost.total",
     input: "input.value",
@@ -185,6 +189,7 @@ pub enum Fact {
     OutputTokens,
     CacheReadTokens,
     CacheWriteTokens,
+    CacheCreationTokens,
     ReasoningTokens,
     Cost,
     User,
@@ -210,6 +215,13 @@ pub enum Fact {
     Prompt,
     FallbackLevel,
     Cached,
+    PlanSteps,
+    McpMethod,
+    McpProtocol,
+    McpSession,
+    RpcRequest,
+    RpcStatus,
+    Transport,
 }
 
 /// In the words of OpenTelemetry (`docs/gen-ai/gen-ai-agent-spans.md`) and of OpenInference. An
@@ -229,6 +241,7 @@ const FACTS: &[(Fact, &str, &str)] = &[
     (Fact::OutputTokens, GEN_AI.output_tokens, OPENINFERENCE.output_tokens),
     (Fact::CacheReadTokens, GEN_AI.cache_read_tokens, OPENINFERENCE.cache_read_tokens),
     (Fact::CacheWriteTokens, GEN_AI.cache_write_tokens, OPENINFERENCE.cache_write_tokens),
+    (Fact::CacheCreationTokens, GEN_AI.cache_creation_tokens, OPENINFERENCE.cache_creation_tokens),
     (Fact::ReasoningTokens, GEN_AI.reasoning_tokens, OPENINFERENCE.reasoning_tokens),
     (Fact::Cost, GEN_AI.cost, OPENINFERENCE.cost),
     (Fact::User, USER, USER),
@@ -254,6 +267,14 @@ const FACTS: &[(Fact, &str, &str)] = &[
     (Fact::Prompt, "switchpoint.prompt.version", "switchpoint.prompt.version"),
     (Fact::FallbackLevel, "switchpoint.fallback.level", "switchpoint.fallback.level"),
     (Fact::Cached, CACHE, CACHE),
+    (Fact::PlanSteps, "switchpoint.plan.steps", "switchpoint.plan.steps"),
+    // `docs/gen-ai/mcp.md` of the same repository: on the span of the tool, which is not doubled.
+    (Fact::McpMethod, "mcp.method.name", "mcp.method.name"),
+    (Fact::McpProtocol, "mcp.protocol.version", "mcp.protocol.version"),
+    (Fact::McpSession, "mcp.session.id", "mcp.session.id"),
+    (Fact::RpcRequest, "jsonrpc.request.id", "jsonrpc.request.id"),
+    (Fact::RpcStatus, "rpc.response.status_code", "rpc.response.status_code"),
+    (Fact::Transport, "network.transport", "network.transport"),
 ];
 
 /// What a run's span is of.
@@ -262,6 +283,8 @@ pub enum RunStep {
     /// A piece of work at the run, from its beginning or from where it was taken up to where it was
     /// left.
     Agent,
+    /// What is to be done is written down.
+    Plan,
     Tool,
     Model,
 }
@@ -273,6 +296,7 @@ impl RunStep {
     pub(super) fn operation(self) -> &'static str {
         match self {
             Self::Agent => "invoke_agent",
+            Self::Plan => "plan",
             Self::Tool => "execute_tool",
             Self::Model => "chat",
         }
@@ -282,6 +306,7 @@ impl RunStep {
     pub(super) fn kind(self) -> &'static str {
         match self {
             Self::Agent => "AGENT",
+            Self::Plan => CHAIN,
             Self::Tool => "TOOL",
             Self::Model => "LLM",
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
-    Counter, CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
@@ -135,8 +135,9 @@ metrics! {
     tasks: counters "switchpoint_tasks_total" ["task", "by"];
     /// Calls of which a guard had something to say, by what was looked at and what was done.
     guards: counters "switchpoint_guard_total" ["guard", "stage", "action"];
-    /// Whether a target answered the last drill of its route: 1 or 0.
-    drill_up: gauges "switchpoint_drill_up" ["route", "provider", "model"];
+    /// Whether a target answered the last drill of its route: 1 or 0. `level`: 0 for the targets that
+    /// are meant to answer, 1 and on for those that take over, group by group.
+    drill_success: gauges "switchpoint_fallback_drill_success" ["route", "level", "provider", "model"];
     /// Calls by what the cache had to do with them: hit, semantic, miss or off; and those of a
     /// shadow that similar questions would have answered.
     cache: counters "switchpoint_cache_total" ["result"];
@@ -199,10 +200,9 @@ metrics! {
     traces_dropped: counter "switchpoint_traces_dropped_total" [];
     /// Runs of agents that ended, by their last state and why they stopped before their time.
     agent_runs: counters "switchpoint_agent_runs_total" ["agent", "version", "trigger", "outcome", "reason"];
-    /// Runs that are at work in this process.
-    agent_runs_active: gauges "switchpoint_agent_runs_active" ["agent"];
-    /// Runs that wait, by what for; counted in the store, so every replica says the same.
-    agent_runs_waiting: gauges "switchpoint_agent_runs_waiting" ["agent", "state"];
+    /// Runs that are not over: `running` are those at work in this process; those that wait, by what
+    /// for, are counted in the store, so every replica says the same of them.
+    agent_runs_active: gauges "switchpoint_agent_runs_active" ["agent", "state"];
     /// Runs that have not begun because there is no place for them; counted in the store.
     agent_queue_depth: gauges "switchpoint_agent_queue_depth" ["agent"];
     /// For how long the first of those has waited, in seconds.
@@ -213,42 +213,47 @@ metrics! {
     agent_run_seconds: histograms "switchpoint_agent_run_duration_seconds" ["agent", "outcome"] in SECONDS;
     /// Calls of models that runs have made.
     agent_steps: histograms "switchpoint_agent_steps" ["agent"] in STEPS;
-    /// Time that the gateway itself takes in a step, by what for: assemble or journal, in seconds.
+    /// Time that the gateway itself takes in a step, by what for: assemble, policy, journal or
+    /// sanitise, in seconds.
     agent_step_overhead: histograms "switchpoint_agent_step_overhead_seconds" ["phase"] in SHORT_SECONDS;
-    /// Calls of models by agents, by who answered and how it went.
-    agent_model_calls: counters "switchpoint_agent_model_calls_total" ["agent", "model", "outcome"];
+    /// Calls of models by agents, by the route they went by, who answered, what for (reason, plan or
+    /// summarise) and how it went.
+    agent_model_calls: counters "switchpoint_agent_model_calls_total" ["agent", "route", "model", "purpose", "outcome"];
     /// Time that those took, in seconds.
-    agent_model_seconds: histograms "switchpoint_agent_model_latency_seconds" ["agent", "model"] in SECONDS;
+    agent_model_seconds: histograms "switchpoint_agent_model_latency_seconds" ["agent", "route", "model", "purpose", "outcome"] in SECONDS;
     /// Tokens of the questions that agents put, by estimate.
     agent_context_tokens: histograms "switchpoint_agent_context_tokens" ["agent"] in TOKENS;
-    /// Answers of another model, or another agent, than was meant to give them.
-    agent_fallbacks: counters "switchpoint_agent_fallbacks_total" ["agent", "level"];
-    /// Tokens of those, by class: input or output.
-    agent_tokens: counters "switchpoint_agent_tokens_total" ["agent", "model", "type"];
-    /// What those cost, in USD, where the price is known.
-    agent_cost: sums "switchpoint_agent_cost_usd_total" ["agent", "model"];
+    /// Targets of a route that were meant to answer an agent and did not, by the level that took
+    /// over: 1 is the first behind the one that was meant; `agent`, where another agent did.
+    agent_fallbacks: counters "switchpoint_agent_fallbacks_total" ["agent", "route", "level"];
+    /// Tokens of those, by disjoint type (input, cached, output, reasoning) and by the kind of work,
+    /// where the route decides by it.
+    agent_tokens: counters "switchpoint_agent_tokens_total" ["agent", "model", "type", "task"];
+    /// What those cost, in USD, where the price is known; `key` is that of the config, or other.
+    agent_cost: sums "switchpoint_agent_cost_usd_total" ["agent", "model", "key"];
     /// What whole runs cost, in USD.
     agent_run_cost: histograms "switchpoint_agent_run_cost_usd" ["agent"] in DOLLARS;
     /// Calls of tools, by what came of them.
     agent_tool_calls: counters "switchpoint_agent_tool_calls_total" ["agent", "tool", "outcome"];
     /// Time that tools took, retries included, in seconds.
     agent_tool_seconds: histograms "switchpoint_agent_tool_duration_seconds" ["agent", "tool"] in SECONDS;
-    /// Calls of tools that were made again because they had come to nothing.
-    agent_tool_retries: counters "switchpoint_agent_tool_retries_total" ["tool"];
+    /// Calls of tools that were made again because they had come to nothing, by why.
+    agent_tool_retries: counters "switchpoint_agent_tool_retries_total" ["tool", "reason"];
     /// Whether a tool is left alone because it has failed too often: 1 or 0.
     agent_tool_breaker: gauges "switchpoint_agent_tool_breaker_state" ["tool"];
     /// Results of tools that were known already.
     agent_tool_cache_hits: counters "switchpoint_agent_tool_cache_hits_total" ["tool"];
-    /// Limits that ended runs, or their use of tools.
+    /// Limits that ended runs, or their use of tools: steps, cost, tokens, time, loop, `tool_calls`,
+    /// handoffs, depth, context; and `expected_steps`, which ends nothing.
     agent_limit_hits: counters "switchpoint_agent_limit_hits_total" ["agent", "limit"];
     /// Decisions about calls that people had to let: approved, edited, denied or expired.
     agent_approvals: counters "switchpoint_agent_approvals_total" ["agent", "tool", "decision"];
     /// Calls that people have not decided about; counted in the store.
-    agent_approvals_pending: gauges "switchpoint_agent_approvals_pending" ["agent"];
+    agent_approvals_pending: gauges "switchpoint_agent_approvals_pending" ["agent", "tool"];
     /// For how long the first of those has waited, in seconds.
     agent_approvals_oldest: gauges "switchpoint_agent_approvals_oldest_seconds" ["agent"];
     /// Time that people took to decide, in seconds.
-    agent_approval_wait: histograms "switchpoint_agent_approval_wait_seconds" ["agent", "tool"] in WAITS;
+    agent_approval_wait: histograms "switchpoint_agent_approval_wait_seconds" ["agent", "tool", "decision"] in WAITS;
     /// Work that came to nothing and that nobody has looked at, by kind; counted in the store.
     agent_dlq_depth: gauges "switchpoint_agent_dlq_depth" ["kind"];
     /// Runs that were handed to people.
@@ -257,6 +262,16 @@ metrics! {
     agent_confidence: histograms "switchpoint_agent_confidence" ["agent"] in SHARES;
     /// Conversations that were told in short to fit.
     agent_compactions: counters "switchpoint_agent_compactions_total" ["agent"];
+    /// What guards had to say of calls of agents, of their turns and of what they were asked.
+    agent_guardrail: counters "switchpoint_agent_guardrail_total" ["guardrail", "stage", "action"];
+    /// What models, clients and servers of tools tried that they must not: `unknown_tool`,
+    /// `tool_not_allowed`, `tool_refused` (an address, a limit of the operator's), `tool_drift`,
+    /// `agent_not_allowed`, `approval_not_allowed`.
+    agent_security_events: counters "switchpoint_agent_security_events_total" ["kind"];
+    /// Entries that were added to journals.
+    agent_journal_appends: counter "switchpoint_agent_journal_appends_total" [];
+    /// Bytes of the database that runs are kept in; of all that it holds.
+    agent_store_bytes: gauge "switchpoint_agent_store_bytes" [];
     /// Time that entries of journals took to be stored, in seconds: `strict` where they had to be on
     /// the disk.
     agent_journal_commit: histograms "switchpoint_agent_journal_commit_seconds" ["durability"] in SHORT_SECONDS;
@@ -292,6 +307,37 @@ impl Metrics {
             declared.map_or(&[][..], |(_, labels)| labels)
         };
         openmetrics::write(&self.registry.gather(), &self.exemplars, &labels)
+    }
+
+    /// Notes what guards had to say of a call of an agent's.
+    pub(super) fn finish_of_agent(&self, record: &CallRecord) {
+        for note in record.guards.iter().filter(|note| !note.is_clean()) {
+            let labels = [&*note.guard, note.stage, note.action];
+            self.agent_guardrail.with_label_values(&labels).inc();
+        }
+    }
+
+    /// Notes what somebody tried that they must not.
+    pub fn is_wary_of(&self, kind: &'static str) {
+        self.agent_security_events.with_label_values(&[kind]).inc();
+    }
+}
+
+/// One more in a gauge, until it is dropped.
+#[derive(Debug)]
+pub struct OneMore(Gauge);
+
+impl OneMore {
+    pub fn of(gauges: &GaugeVec, labels: &[&str]) -> Self {
+        let gauge = gauges.with_label_values(labels);
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for OneMore {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

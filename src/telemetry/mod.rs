@@ -17,7 +17,7 @@ mod traces;
 
 pub use conventions::{Fact, RunStep};
 pub use log::{Format, Log};
-pub use metrics::{Meters, Metrics};
+pub use metrics::{Meters, Metrics, OneMore};
 /// A metric that rises and falls, by its labels.
 pub use prometheus::GaugeVec as Gauges;
 /// A metric that only rises, by its labels.
@@ -54,6 +54,9 @@ impl Telemetry {
     /// answered, or of none.
     pub fn finish(&self, record: &CallRecord, meters: &Meters) {
         meters.finish(&self.metrics, record);
+        if record.is_of_agent() {
+            self.metrics.finish_of_agent(record);
+        }
         self.log.access(record);
         if let Some(traces) = &self.traces
             && let Some(trace) = traces.finish(record)

@@ -269,6 +269,7 @@ impl Cut<'_> {
         whole(span, self.names.cache_read_tokens, usage.cache_read);
         let written = usage.cache_write + usage.cache_write_long;
         whole(span, self.names.cache_write_tokens, written);
+        whole(span, self.names.cache_creation_tokens, written);
         whole(span, self.names.reasoning_tokens, usage.reasoning);
         if let Some(cost) = cost {
             span.attribute(ATTRIBUTE, self.names.cost, Value::Fraction(cost.usd()));

@@ -80,16 +80,23 @@ impl Tool {
         if let Some(output) = memo.as_ref().and_then(|(memo, key)| memo.find(key)) {
             return Ok(output);
         }
-        let mut attempts = 0;
-        let result = self.attempts(call, &mut attempts).await;
-        let output = result.map_err(|failure| Failure { attempts, ..failure })?;
+        let (mut attempts, mut retried) = (0, Vec::new());
+        let result = self.attempts(call, (&mut attempts, &mut retried)).await;
+        let output = match result {
+            Ok(output) => Output { retried, ..output },
+            Err(failure) => return Err(Failure { attempts, retried, ..failure }),
+        };
         if let Some((memo, key)) = memo {
             memo.keep(key, &output);
         }
         Ok(output)
     }
 
-    async fn attempts(&self, call: &Invocation, made: &mut u32) -> Result<Output, Failure> {
+    async fn attempts(
+        &self,
+        call: &Invocation,
+        (made, retried): (&mut u32, &mut Vec<&'static str>),
+    ) -> Result<Output, Failure> {
         loop {
             let failure = match self.attempt(call, made).await {
                 Ok(answer) => return self.output(answer, *made),
@@ -99,6 +106,7 @@ impl Tool {
             if Instant::now() + pause >= call.deadline {
                 return Err(failure);
             }
+            retried.push(failure.kind.name());
             tokio::time::sleep(pause).await;
         }
     }
@@ -172,7 +180,7 @@ impl Tool {
         };
         if answer.is_error {
             let said: Vec<&str> = answer.parts.iter().filter_map(Part::as_text).collect();
-            let failure = soft(&said.join("\n"));
+            let failure = Failure { wire: answer.wire.take(), ..soft(&said.join("\n")) };
             return Err(match self.verbatim(&answer.raw) {
                 Some(said) if !answer.truncated => failure.verbatim(said),
                 _ => failure,
@@ -191,8 +199,9 @@ impl Tool {
                 Failure::new(FailureKind::BadOutput, message).sent(Sent::Answered)
             })?;
         }
-        let Answer { parts, value, raw, truncated, .. } = answer;
-        Ok(Output { parts, value, raw, truncated, cached: false, attempts })
+        let Answer { parts, value, raw, truncated, wire, .. } = answer;
+        let (cached, retried) = (false, Vec::new());
+        Ok(Output { parts, value, raw, truncated, cached, attempts, retried, wire })
     }
 
     /// What a server of MCP gave, in its own words, though without what nobody sees.

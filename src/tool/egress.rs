@@ -29,7 +29,6 @@ const LONGEST_REASON: usize = 500;
 /// A header's value of this length may be a secret.
 const SECRET_HEADER: usize = 16;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("switchpoint/", env!("CARGO_PKG_VERSION")));
 
@@ -44,6 +43,8 @@ pub(crate) struct Site {
     secrets: Vec<String>,
     connect: Duration,
     max_result: usize,
+    /// The operator wrote its address: it may know what a client wants tools to know.
+    is_ours: bool,
 }
 
 /// One request to a site.
@@ -82,7 +83,8 @@ impl Site {
         terms: &config::Tool,
     ) -> Result<Self, String> {
         let reach = if web.allow_private { Reach::Inner } else { Reach::Public };
-        Self::within(client, (url, reach), web, terms)
+        let site = Self::within(client, (url, reach), web, terms)?;
+        Ok(Self { is_ours: true, ..site })
     }
 
     pub(crate) fn within(
@@ -116,6 +118,7 @@ impl Site {
             secrets,
             connect: CONNECT.min(terms.timeout / 3),
             max_result: terms.max_result,
+            is_ours: false,
         })
     }
 
@@ -173,8 +176,10 @@ impl Site {
         if request.keyed && request.effect != Effect::Read {
             extra.extend(value(IDEMPOTENCY_KEY, &call.idempotency_key));
         }
-        if let Some(traceparent) = &call.traceparent {
-            extra.extend(value(TRACEPARENT, traceparent));
+        if self.is_ours {
+            extra.extend(call.passed.fields().filter_map(field));
+        } else {
+            extra.extend(call.passed.parent().filter_map(field));
         }
         let body = request.body.as_ref().map(|(_, body)| body.clone()).unwrap_or_default();
         let body = Payload::from(body);
@@ -226,6 +231,10 @@ pub(super) fn sensitive(text: &str) -> Result<HeaderValue, String> {
         .map_err(|_| "a secret cannot be sent in a header".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn field((name, text): (&'static str, &str)) -> Option<(HeaderName, HeaderValue)> {
+    value(HeaderName::from_static(name), text)
 }
 
 fn value(name: HeaderName, text: &str) -> Option<(HeaderName, HeaderValue)> {

@@ -44,7 +44,13 @@ impl Memo {
         if since.elapsed() >= self.terms.ttl {
             return None;
         }
-        Some(Output { cached: true, attempts: 0, ..Output::clone(&output) })
+        Some(Output {
+            cached: true,
+            attempts: 0,
+            retried: Vec::new(),
+            wire: None,
+            ..Output::clone(&output)
+        })
     }
 
     pub(super) fn keep(&self, key: [u8; 32], output: &Output) {

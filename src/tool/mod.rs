@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -36,7 +37,7 @@ use self::call::State;
 pub use self::canonical::canonical;
 use self::schema::Schema;
 pub use self::toolbox::{Kit, Toolbox, alias_of};
-use crate::canon::{Effect, Part};
+use crate::canon::{Effect, Part, Passed};
 use crate::config::{self, Schemas};
 use crate::store::shared::Turns;
 
@@ -85,8 +86,8 @@ pub struct Invocation {
     pub idempotency_key: String,
     /// Whose results may be shared with whom.
     pub user: Option<Arc<str>>,
-    /// W3C `traceparent`, if the call is traced.
-    pub traceparent: Option<String>,
+    /// What is told of the trace that the call stands in.
+    pub passed: Passed,
     /// Whoever calls does not wait longer.
     pub deadline: Instant,
     /// What a person has said to the question of an earlier attempt.
@@ -119,6 +120,22 @@ pub(crate) struct Answer {
     pub(crate) truncated: bool,
     /// It says that it failed.
     pub(crate) is_error: bool,
+    pub(crate) wire: Option<Box<Wire>>,
+}
+
+/// How a request of MCP went over its connection, for those who trace it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// `pipe` to a child, `tcp` to a server on the net.
+    pub transport: String,
+    pub protocol: Option<String>,
+    /// Of the older protocol over HTTP.
+    pub session: Option<String>,
+    pub request: String,
+    /// The code of an error in the protocol's own form.
+    pub code: Option<i32>,
+    /// The result says that it is an error.
+    pub is_error: bool,
 }
 
 /// Several tools of one server. What it knows of them it may learn and forget while it lives.
@@ -183,8 +200,10 @@ pub struct Output {
     /// It was longer than that.
     pub truncated: bool,
     pub cached: bool,
-    /// How often it was called for this.
+    /// How often it was called for this, and why again.
     pub attempts: u32,
+    pub retried: Vec<&'static str>,
+    pub wire: Option<Box<Wire>>,
 }
 
 /// Why a tool gave nothing.
@@ -197,6 +216,8 @@ pub struct Failure {
     /// Whether something may have happened nevertheless.
     pub sent: Sent,
     pub attempts: u32,
+    pub retried: Vec<&'static str>,
+    pub wire: Option<Box<Wire>>,
     /// What a server of MCP said, as it said it.
     pub verbatim: Option<Box<Value>>,
 }
@@ -327,7 +348,16 @@ impl Failure {
     /// Before anything was sent; [`Self::sent`] says otherwise.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { kind, message, retry_after: None, sent: Sent::Never, attempts: 0, verbatim: None }
+        Self {
+            kind,
+            message,
+            retry_after: None,
+            sent: Sent::Never,
+            attempts: 0,
+            retried: Vec::new(),
+            wire: None,
+            verbatim: None,
+        }
     }
 
     #[must_use]

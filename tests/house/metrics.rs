@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use switchpoint::telemetry::Metrics;
+
 use super::source::{Source, Text, Token};
 use super::{Complaint, assert_clean, assert_complains, read, root};
 
@@ -92,6 +94,65 @@ fn every_series_is_on_a_board() {
 fn every_series_explains_itself() {
     let sources = Source::all("src").into_iter().filter(|file| file.room() == "telemetry");
     assert_clean(&sources.flat_map(|file| without_help(&file)).collect::<Vec<_>>());
+}
+
+/// What operators were promised of agents, each with its labels. Of work that is not there yet
+/// nothing is counted.
+const AGENTS: &[(&str, &str)] = &[
+    ("runs_total", "agent version trigger outcome reason"),
+    ("runs_active", "agent state"),
+    ("run_duration_seconds", "agent outcome"),
+    ("queue_depth", "agent"),
+    ("queue_oldest_seconds", "agent"),
+    ("queue_wait_seconds", "agent"),
+    ("steps", "agent"),
+    ("step_overhead_seconds", "phase"),
+    ("model_calls_total", "agent route model purpose outcome"),
+    ("model_latency_seconds", "agent route model purpose outcome"),
+    ("tokens_total", "agent model type task"),
+    ("cost_usd_total", "agent model key"),
+    ("run_cost_usd", "agent"),
+    ("tool_calls_total", "agent tool outcome"),
+    ("tool_duration_seconds", "agent tool"),
+    ("tool_retries_total", "tool reason"),
+    ("tool_breaker_state", "tool"),
+    ("tool_cache_hits_total", "tool"),
+    ("limit_hits_total", "agent limit"),
+    ("fallbacks_total", "agent route level"),
+    ("approvals_pending", "agent tool"),
+    ("approvals_total", "agent tool decision"),
+    ("approval_wait_seconds", "agent tool decision"),
+    ("escalations_total", "agent reason"),
+    ("confidence", "agent"),
+    ("guardrail_total", "guardrail stage action"),
+    ("security_events_total", "kind"),
+    ("context_tokens", "agent"),
+    ("compactions_total", "agent"),
+    ("journal_appends_total", ""),
+    ("journal_commit_seconds", "durability"),
+    ("lease_lost_total", ""),
+    ("takeovers_total", ""),
+    ("store_bytes", ""),
+    ("dlq_depth", "kind"),
+    ("webhook_deliveries_total", "hook outcome"),
+    ("feedback_total", "agent label"),
+];
+
+#[test]
+fn agents_are_counted_by_the_names_and_labels_that_were_promised() {
+    let promised = AGENTS.iter().map(|(name, labels)| (format!("{PREFIX}agent_{name}"), *labels));
+    let others = [
+        ("fallback_drill_success", "route level provider model"),
+        ("mcp_children", "server"),
+        ("mcp_reconnects_total", "server"),
+        ("mcp_tool_drift_total", "server"),
+    ];
+    let others = others.into_iter().map(|(name, labels)| (format!("{PREFIX}{name}"), labels));
+    for (name, labels) in promised.chain(others) {
+        let found = Metrics::NAMES.iter().find(|(known, _)| *known == name);
+        let found = found.map(|(_, labels)| labels.join(" "));
+        assert_eq!(found.as_deref(), Some(labels), "{name}");
+    }
 }
 
 #[test]

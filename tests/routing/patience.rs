@@ -109,6 +109,31 @@ async fn nobody_is_asked_again_before_the_time_that_he_named() {
 }
 
 #[tokio::test]
+async fn who_limits_its_rate_is_asked_again_later_each_time_and_then_another_one_is() {
+    let limited = Script::reply(429, &[("retry-after", "1")], BUSY);
+    let upstream = Upstream::start([
+        ("a", vec![limited.clone(), limited]),
+        ("b", vec![Script::json(200, REPLY)]),
+    ])
+    .await;
+    let gateway = Gateway::before(&upstream, &route("r", &["up/a"], "attempts = 3")).await;
+    let reply = chat(&gateway, ask("r")).await;
+    assert_eq!(reply.status, 429, "{}", reply.text());
+    let came: Vec<Instant> = upstream.requests().iter().map(|request| request.at).collect();
+    assert_eq!(came.len(), 3, "as often as its route allows");
+    let gaps: Vec<Duration> = came.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|gap| *gap >= Duration::from_secs(1)), "{gaps:?}");
+    assert!(gaps[1] > gaps[0], "{gaps:?}");
+    let labels = ["provider=\"up\"", "reason=\"rate_limited\""];
+    assert_eq!(counted(&gateway, "switchpoint_retries_total", &labels).await, 2);
+
+    let routes = route("r", &["up/a", "up/b"], "attempts = 3");
+    let gateway = Gateway::before(&upstream, &routes).await;
+    let reply = chat(&gateway, ask("r")).await;
+    assert_eq!((reply.status, reply.header("x-switchpoint-model")), (200, Some("b")));
+}
+
+#[tokio::test]
 async fn who_wants_to_be_left_alone_for_long_is_not_waited_for() {
     let limited = Script::reply(429, &[("retry-after", "30")], BUSY);
     let upstream = Upstream::start([("a", [limited])]).await;

@@ -214,6 +214,7 @@ fn judged() -> Request {
         headers: Vec::new(),
         body: bytes::Bytes::new(),
         model: "judge".to_owned(),
+        at: tokio::time::Instant::now(),
         variant: String::new(),
         connection: 0,
     }

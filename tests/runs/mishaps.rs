@@ -203,7 +203,7 @@ async fn a_token_that_was_refused_is_fetched_once_more_and_then_the_model_is_tol
 
 /// A server of tools by MCP over HTTP, as a scripted one: its session is `session`, and any other
 /// is unknown to it.
-fn speaks_mcp(request: &Request, session: &str) -> Script {
+pub(super) fn speaks_mcp(request: &Request, session: &str) -> Script {
     let is_known = request.header("mcp-session-id") == Some(session);
     let Ok(asked) = serde_json::from_slice::<Value>(&request.body) else {
         return Script::json(405, "{}");

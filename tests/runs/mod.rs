@@ -5,6 +5,7 @@ mod api;
 mod audited;
 mod broker;
 mod budgets;
+mod counted;
 mod crashes;
 mod doors;
 mod example;

@@ -4,10 +4,13 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::mishaps::speaks_mcp;
 use super::stage::{Stage, found, results, says, search, texts, wants};
 use crate::support::collector::{Collector, Mood, attribute};
 use crate::support::upstream::Request;
 use crate::support::{Gate, PATIENCE, Script, until};
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// Those who work at runs of an agent, the first to have begun first.
 fn stretches(collector: &Collector) -> Vec<Span> {
@@ -79,16 +82,146 @@ async fn an_mcp_server_is_told_where_its_call_stands_in_the_trace_of_the_run() {
         assert!(Instant::now() < deadline, "the server does not come up");
         tokio::task::yield_now().await;
     }
-    let answer = stage.chat("reader", "What are you told?").await;
+    let headers = [("traceparent", PARENT), ("tracestate", "a=1"), ("baggage", "shop=7;near")];
+    let answer = stage.chat_in("reader", "What are you told?", &headers).await.json();
     let said = answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
     let of_tool = || collector.spans().into_iter().find(|it| it.name == "execute_tool small.meta");
     until("the call is told of", || of_tool().is_some()).await;
     let span = of_tool().unwrap();
     let expected = format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
     assert!(said.contains(&expected), "{expected}: {said}");
+    for more in [r#""tracestate": "a=1""#, r#""baggage": "shop=7;near""#] {
+        assert!(said.contains(more), "{more}: {said}");
+    }
+    for (name, value) in [
+        ("mcp.method.name", Some("tools/call")),
+        ("mcp.protocol.version", Some("2025-11-25")),
+        ("mcp.session.id", None),
+        ("network.transport", Some("pipe")),
+        ("rpc.response.status_code", None),
+        ("error.type", None),
+    ] {
+        assert_eq!(attribute(&span.attributes, name).as_deref(), value, "{name}");
+    }
+    assert!(attribute(&span.attributes, "jsonrpc.request.id").is_some(), "{span:#?}");
     let run: Value = json!(answer["x_agent"]["run_id"]);
     let stretch = stretches(&collector).pop();
     if let Some(stretch) = stretch {
         assert_eq!(stretch.trace_id, span.trace_id, "{run}");
     }
+}
+
+/// A server of three tools, one that works, one that says that it fails, and one that is not there.
+fn moody(request: &Request) -> Script {
+    let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let tool = |name: &str| json!({"name": name, "inputSchema": {"type": "object"}});
+    let failed = json!({"content": [{"type": "text", "text": "no"}], "isError": true});
+    let said = match (asked["method"].as_str(), asked["params"]["name"].as_str()) {
+        (Some("tools/list"), _) => {
+            json!({"result": {"tools": [tool("echo"), tool("sad"), tool("lost")]}})
+        }
+        (Some("tools/call"), Some("sad")) => json!({"result": failed}),
+        (Some("tools/call"), Some("lost")) => {
+            json!({"error": {"code": -32602, "message": "Unknown tool"}})
+        }
+        _ => return speaks_mcp(request, "s-1"),
+    };
+    let mut answer = json!({"jsonrpc": "2.0", "id": asked["id"]});
+    answer.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+    let headers = [("content-type", "application/json"), ("mcp-session-id", "s-1")];
+    Script::reply(200, &headers, answer.to_string())
+}
+
+#[tokio::test]
+async fn a_call_over_mcp_is_told_with_its_session_and_with_what_the_protocol_says_went_wrong() {
+    let collector = Collector::start(Mood::Takes).await;
+    let tools = "[tools.srv]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"{tools}\"\n\
+        effects = { echo = \"read\", sad = \"read\", lost = \"read\" }\n\
+        [agents.reader]\nroute = \"fast\"\ninstructions = \"Read.\"\n\
+        tools = [\"srv.echo\", \"srv.sad\", \"srv.lost\"]\n";
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("srv__echo", "{}"), ("srv__sad", "{}"), ("srv__lost", "{}")]),
+        _ => says(request, "So it went."),
+    };
+    let stage = Stage::new(&format!("{}{tools}", collector.section("")), mind, moody).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !stage.get("/v1/tools").await.to_string().contains("srv.lost") {
+        assert!(Instant::now() < deadline, "its tools are never learned");
+        tokio::task::yield_now().await;
+    }
+    let answer = stage.chat("reader", "Try all.").await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "So it went.", "{answer}");
+    let of_tool = |name: &str| {
+        let name = format!("execute_tool srv.{name}");
+        collector.spans().into_iter().find(|span| span.name == name)
+    };
+    let all = ["echo", "sad", "lost"];
+    until("all calls are told of", || all.iter().all(|name| of_tool(name).is_some())).await;
+    for (tool, status, error) in [
+        ("echo", None, None),
+        ("sad", None, Some("tool_error")),
+        ("lost", Some("-32602"), Some("-32602")),
+    ] {
+        let span = of_tool(tool).unwrap();
+        for (name, value) in [
+            ("mcp.method.name", Some("tools/call")),
+            ("mcp.protocol.version", Some("2025-11-25")),
+            ("mcp.session.id", Some("s-1")),
+            ("network.transport", Some("tcp")),
+            ("rpc.response.status_code", status),
+            ("error.type", error),
+        ] {
+            assert_eq!(attribute(&span.attributes, name).as_deref(), value, "{tool}: {name}");
+        }
+    }
+    let run = answer["x_agent"]["run_id"].as_str().unwrap();
+    let document = stage.get(&format!("/v1/agents/runs/{run}/trace")).await.to_string();
+    assert!(document.contains("mcp.session.id"), "its journal knows it too: {document}");
+}
+
+#[tokio::test]
+async fn the_making_of_a_plan_is_a_span_with_the_call_of_its_model_below() {
+    let collector = Collector::start(Mood::Takes).await;
+    let sections = format!(
+        "{}[agents.reader]\nroute = \"fast\"\ninstructions = \"Read.\"\nplanner = \"plan_then_act\"\n",
+        collector.section("")
+    );
+    let mind = |request: &Request| {
+        let is_asked = texts(request).last().unwrap().contains("Before you begin");
+        says(request, if is_asked { r#"["Think.", "Say it."]"# } else { "Here it is." })
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let answer = stage.chat("reader", "Find it.").await;
+    let run = answer["x_agent"]["run_id"].as_str().unwrap().to_owned();
+    let named = |name: &str| {
+        let spans = collector.spans().into_iter();
+        spans.filter(|span| span.name == name).collect::<Vec<_>>()
+    };
+    until("the run is told of", || {
+        named("invoke_agent reader").len() == 1 && named("chat fast").len() == 2
+    })
+    .await;
+    let [plan] = named("plan reader").try_into().unwrap();
+    let [whole] = named("invoke_agent reader").try_into().unwrap();
+    assert_eq!((&plan.trace_id, &plan.parent_span_id), (&whole.trace_id, &whole.span_id));
+    for (name, value) in [
+        ("gen_ai.operation.name", Some("plan")),
+        ("gen_ai.agent.name", Some("reader")),
+        ("switchpoint.run.id", Some(&*run)),
+        ("switchpoint.plan.steps", Some("2")),
+        ("error.type", None),
+    ] {
+        assert_eq!(attribute(&plan.attributes, name).as_deref(), value, "{name}");
+    }
+    let mut parents: Vec<Vec<u8>> =
+        named("chat fast").into_iter().map(|span| span.parent_span_id).collect();
+    parents.sort();
+    let mut expected = [plan.span_id.clone(), whole.span_id.clone()];
+    expected.sort();
+    assert_eq!(parents, expected, "one turn for the plan, one for the answer");
+    let document = stage.get(&format!("/v1/agents/runs/{run}/trace")).await;
+    let shown = document["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone();
+    let same = shown.iter().find(|span| span["name"] == "plan reader").unwrap();
+    assert_eq!(same["spanId"], hex(&plan.span_id));
+    assert!(shown.iter().any(|span| span["parentSpanId"] == same["spanId"]), "{document:#}");
 }

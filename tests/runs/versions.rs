@@ -286,3 +286,41 @@ async fn a_run_that_failed_is_played_again_without_asking_anybody_or_asked_anew_
     assert_eq!(texts(&requests[2])[0], "First.");
     assert!(texts(&requests[3]).last().unwrap().contains("played again"), "{requests:?}");
 }
+
+#[tokio::test]
+async fn which_prompt_an_agent_and_each_of_its_runs_go_by_is_shown_by_name_version_and_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = folder.path().join("prompts");
+    std::fs::create_dir(&prompts).unwrap();
+    std::fs::write(prompts.join("1.md"), "Old words.").unwrap();
+    std::fs::write(prompts.join("2.md"), "New words.").unwrap();
+    let sections = |prod: u32| {
+        format!(
+            "[prompts.support]\ndir = \"{}\"\nlabels = {{ prod = {prod} }}\n[agents.support]\n\
+             route = \"fast\"\nversion = 1\nprompt = \"support@prod\"\n\
+             [agents.support.versions.2]\ninstructions = \"Plain words.\"\n",
+            prompts.display()
+        )
+    };
+    let known = |name: Option<&str>, version: Option<u32>, text: &str| {
+        use sha2::Digest as _;
+        let digest = sha2::Sha256::digest(text.as_bytes());
+        let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+        json!({"name": name, "version": version, "sha256": digest})
+    };
+    let (old, new) = (
+        known(Some("support"), Some(1), "Old words."),
+        known(Some("support"), Some(2), "New words."),
+    );
+    let stage = Stage::new(&sections(1), echo, found).await;
+    let run = stage.begin("support", "Who are you?").await;
+    assert_eq!(stage.in_state(&run, "completed").await["prompt"], old);
+    assert_eq!(stage.get("/v1/agents/support").await["prompt"], old);
+    stage.reload(&sections(2)).await;
+    assert_eq!(stage.get("/v1/agents/support").await["prompt"], new);
+    let versions = stage.get("/v1/agents/support/versions").await;
+    let shown: Vec<&Value> =
+        versions["data"].as_array().unwrap().iter().map(|row| &row["prompt"]).collect();
+    assert_eq!(shown, [&new, &known(None, None, "Plain words.")], "{versions}");
+    assert_eq!(stage.get(&run).await["prompt"], old, "a run keeps its own");
+}

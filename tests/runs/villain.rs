@@ -214,7 +214,7 @@ async fn one_that_never_stops_is_stopped_and_has_a_last_word() {
     assert_eq!(asked.iter().map(may_not).collect::<Vec<_>>(), [false, false, false, true]);
     assert_eq!(house.touched().len(), 3);
     let metric = "switchpoint_agent_limit_hits_total";
-    for limit in ["limit=\"max_steps\"", "limit=\"expected_steps\""] {
+    for limit in ["limit=\"steps\"", "limit=\"expected_steps\""] {
         assert!((house.gateway.metric(metric, &[limit]).await - 1.0).abs() < 0.1, "{limit}");
     }
     until("operators are told", || {

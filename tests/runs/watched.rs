@@ -224,7 +224,8 @@ fn the<'a>(spans: &'a [Span], name: &str) -> &'a Span {
 async fn a_run_is_one_trace_with_its_turns_and_its_tools_below() {
     let collector = Collector::start(Mood::Takes).await;
     let house = House::new(&collector.section("")).await;
-    let headers = [("traceparent", PARENT), ("tracestate", "congo=t61")];
+    let headers =
+        [("traceparent", PARENT), ("tracestate", "congo=t61"), ("baggage", "shop=7,lane=slow")];
     let answer = house.chat("plain", &format!("look {SECRET}"), &headers).await;
     // Two turns, each with the request that it made.
     let spans = collector.collected(7).await;
@@ -248,6 +249,10 @@ async fn a_run_is_one_trace_with_its_turns_and_its_tools_below() {
     };
     let one = |span: &Span| format!("00-{TRACE}-{}-01", hex(&span.span_id));
     assert_eq!(parents(house.tools.requests()), [one(tool)].into());
+    let sent = house.tools.only_request();
+    assert_eq!(sent.header("tracestate"), Some("congo=t61"));
+    assert_eq!(sent.header("baggage"), Some("shop=7,lane=slow"));
+    assert!(house.model.requests().iter().all(|it| it.header("baggage").is_none()));
     let asked: BTreeSet<String> = named(&spans, "chat m").into_iter().map(one).collect();
     assert_eq!(parents(house.model.requests()), asked);
     let id = answer.header("x-switchpoint-run-id").unwrap();

@@ -244,10 +244,14 @@ async fn a_route_bounds_what_a_step_may_say_and_its_cache_answers_what_was_asked
         search("")
     );
     let stage = Stage::new(&sections, |it| says(it, "Yes."), found).await;
+    let mut told = Vec::new();
     for agent in ["reader", "reader", "payer", "payer"] {
-        let answer = stage.chat(agent, "Is it so?").await;
-        assert_eq!(answer["choices"][0]["message"]["content"], "Yes.", "{answer}");
+        let answer = stage.chat_in(agent, "Is it so?", &[]).await;
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], "Yes.");
+        told.push(answer.header("x-switchpoint-cache").map(str::to_owned));
     }
+    let expected = [None, Some("hit".to_owned()), None, None];
+    assert_eq!(told, expected, "all of its models' answers, or it is no hit");
     let requests = stage.model.requests();
     let prompts: Vec<String> = requests.iter().map(|it| texts(it).swap_remove(0)).collect();
     assert_eq!(prompts, ["Read.", "Pay.", "Pay."], "who can pay never acts on what was remembered");

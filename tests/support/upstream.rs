@@ -38,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) variant: String,
     /// The number of the connection that it came on.
     pub(crate) connection: usize,
+    /// When all of it had come.
+    pub(crate) at: Instant,
 }
 
 #[derive(Default)]
@@ -301,7 +303,8 @@ async fn read_request(
             };
             let Some(body) = body else { return Ok(None) };
             let (model, variant) = asked(&path, &body);
-            let request = Request { method, path, headers, body, model, variant, connection: 0 };
+            let (connection, at) = (0, Instant::now());
+            let request = Request { method, path, headers, body, model, variant, connection, at };
             return Ok(Some(request));
         }
         if reader.read_buf(input).await? == 0 {

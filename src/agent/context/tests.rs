@@ -55,6 +55,7 @@ fn ends(run: &mut Run, id: &str, length: usize) {
         cached: false,
         attempts: 1,
         at: 5,
+        wire: None,
     });
 }
 

@@ -83,7 +83,10 @@ impl Run {
             Event::ClientResult { id, parts, is_error } => {
                 self.settle(id, parts.clone(), *is_error);
             }
-            Event::ChildStarted { id, run, .. } => self.stage(id, Stage::Child { run: *run }),
+            Event::ChildStarted { id, run, .. } => {
+                self.asked_anew = true;
+                self.stage(id, Stage::Child { run: *run });
+            }
             Event::ChildDone { id, state, parts, degraded, .. } => {
                 if let Some(call) = self.call(id).filter(|_| *degraded) {
                     let tool = call.request.alias.clone();
@@ -127,11 +130,13 @@ impl Run {
                 (self.had_wrong, self.had_right) = (false, false);
             }
             Event::Planned { steps, usage, cost } => {
+                self.asked_anew |= usage.total() > 0;
                 self.plan = Some(steps.clone());
                 self.open_ask = None;
                 self.pay(*usage, *cost);
             }
             Event::Compacted { through, summary, usage, cost } => {
+                self.asked_anew |= usage.total() > 0;
                 self.compacted = Some((*through as usize, summary.clone()));
                 self.pay(*usage, *cost);
             }
@@ -196,7 +201,8 @@ impl Run {
     fn take_model(&mut self, event: &Event) {
         match event {
             Event::Asked(asking) => self.take_asking(asking),
-            Event::Answered { parts, finish, usage, cost, fallback_level, .. } => {
+            Event::Answered { parts, finish, usage, cost, fallback_level, cached, .. } => {
+                self.asked_anew |= !cached;
                 let asked = self.open_ask.take();
                 if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
                     over.times = 0;
@@ -208,6 +214,7 @@ impl Run {
                 self.take_answer(parts, finish);
             }
             Event::AskFailed { call, code, usage, cost, lost, .. } => {
+                self.asked_anew = true;
                 let asked = self.open_ask.take();
                 if let Some(asked) = asked.filter(|_| code == Kind::ContextTooLong.code()) {
                     self.overflows(asked.model, asked.input_estimate);

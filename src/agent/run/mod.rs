@@ -69,6 +69,8 @@ pub struct Run {
     /// What the last answer wants done, in its order.
     pub calls: Vec<Call>,
     pub answers: u32,
+    /// Some call of a model was not answered from what is remembered, or another agent had a part.
+    pub asked_anew: bool,
     /// How the last answer ended.
     pub finish: Option<FinishReason>,
     /// The last answer was given without tools because a limit was hit.
@@ -255,6 +257,7 @@ impl Run {
             settled_by_human: false,
             calls: Vec::new(),
             answers: 0,
+            asked_anew: false,
             finish: None,
             is_last: false,
             tool_calls: 0,
@@ -291,6 +294,11 @@ impl Run {
     pub fn successor(&self) -> Option<&str> {
         let fallback = self.member()?.fallback.as_deref();
         fallback.filter(|name| *name != self.active)
+    }
+
+    /// Whether all that models have said in it was remembered.
+    pub fn is_recalled(&self) -> bool {
+        self.answers > 0 && !self.asked_anew
     }
 
     pub fn call(&self, id: &str) -> Option<&Call> {

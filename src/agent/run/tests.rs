@@ -93,6 +93,7 @@ pub(in crate::agent) fn created() -> Created {
         forked_from: None,
         labels: BTreeMap::new(),
         trace: None,
+        baggage: None,
         webhook: None,
         trigger: Trigger::Api,
         at: 0,
@@ -166,6 +167,7 @@ pub(in crate::agent) fn done(run: &mut Run, id: &str) {
         cached: false,
         attempts: 1,
         at: 5,
+        wire: None,
     });
 }
 
@@ -468,6 +470,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             cached: flag,
             attempts: 1,
             at,
+            wire: None,
         },
         2 => Event::Refused { id, error: CallError::new("denied", "no") },
         3 => Event::ApprovalAsked {

@@ -14,7 +14,7 @@ use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
-use crate::gateway::{Gateway, Snapshot, bearings, guarding, trace_in};
+use crate::gateway::{Gateway, Snapshot, baggage_in, bearings, guarding, trace_in};
 use crate::store::Audit;
 
 /// How a model is called that is an agent.
@@ -89,6 +89,7 @@ impl Gateway {
 impl Gateway {
     /// Who asks for what is not theirs stands in the audit trail.
     pub fn notes_refused_agent(self: &Arc<Self>, key: &str, name: &str) {
+        self.telemetry.metrics.is_wary_of("agent_not_allowed");
         let row = Audit {
             at: SystemTime::now(),
             who: key.to_owned(),
@@ -125,7 +126,7 @@ pub(super) async fn read(
     question.read_as_it_is(call.client());
     let blocked = look_at(call, question, &name).await?;
     let mut wishes = wishes(call, (asked(question)?, headers))?;
-    wishes.trace = trace_in(headers);
+    (wishes.trace, wishes.baggage) = (trace_in(headers), baggage_in(headers));
     let background = question.envelope.background;
     let mut commission = call.commission(question, (wishes, previous), background)?;
     commission.is_blocked(blocked);
@@ -257,6 +258,7 @@ fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result
         approval_wait: wait.transpose()?.unwrap_or_default(),
         stream,
         trace: None,
+        baggage: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         budget: None,
         webhook: None,

@@ -101,6 +101,8 @@ pub struct RunWishes {
     pub labels: BTreeMap<String, String>,
     /// Where its client stands in a trace.
     pub trace: Option<Trace>,
+    /// What it wants tools to know, as W3C Baggage spells it.
+    pub baggage: Option<Box<str>>,
     pub budget: Option<RunBudget>,
     /// Who is told of its end: a hook of the config by its name, or a URL.
     pub webhook: Option<String>,
@@ -140,6 +142,8 @@ pub struct Report {
     /// How sure it was at its least sure step, in thousandths.
     pub confidence: Option<u32>,
     pub fallback_level: u32,
+    /// All that its models have said was remembered.
+    pub recalled: bool,
 }
 
 /// One call of a model for a run.
@@ -171,6 +175,11 @@ pub struct Receipt {
     /// As whom the access log and the ledger know the call.
     pub id: Option<CallId>,
     pub usage: Usage,
+    /// The route that it went by, and the kind of work, where that decides.
+    pub route: Option<Arc<str>>,
+    pub task: Option<&'static str>,
+    /// How long it took.
+    pub took: Duration,
     /// The usage was guessed.
     pub estimated: bool,
     pub cost: Option<Money>,

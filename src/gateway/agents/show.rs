@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{Performance, Report};
-use crate::canon::{ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
+use crate::canon::{CacheUse, ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
 use crate::config::StreamMode;
 use crate::dialect::sse::Decoder;
 use crate::dialect::{ClientSide, Context, WriteStream};
@@ -17,6 +17,7 @@ static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
 static VERSION: HeaderName = HeaderName::from_static("x-switchpoint-agent-version");
 static FALLBACK_LEVEL: HeaderName = HeaderName::from_static("x-switchpoint-fallback-level");
 static STEPS: HeaderName = HeaderName::from_static("x-switchpoint-agent-steps");
+static CACHE: HeaderName = HeaderName::from_static("x-switchpoint-cache");
 static COST_USD: HeaderName = HeaderName::from_static("x-switchpoint-cost-usd");
 
 /// The name in a response's metadata of the run that it is of.
@@ -171,6 +172,9 @@ impl Show {
             let report = self.report.borrow();
             say(&STEPS, &report.steps.to_string());
             say(&FALLBACK_LEVEL, &report.fallback_level.to_string());
+            if report.recalled {
+                say(&CACHE, CacheUse::Hit.name());
+            }
             if let Some(cost) = report.cost {
                 say(&COST_USD, &cost.to_string());
             }

@@ -80,6 +80,7 @@ impl Run {
             degraded: false,
             confidence: None,
             fallback_level: 0,
+            recalled: false,
         };
         Self {
             tape: Arc::default(),

@@ -190,11 +190,13 @@ fn count(call: &Call, (tool, made): (&Tool, &Result<Output, Failure>), clock: In
     metrics.agent_tool_calls.with_label_values(&["", &*tool.name, outcome]).inc();
     let seconds = metrics.agent_tool_seconds.with_label_values(&["", &*tool.name]);
     seconds.observe(clock.elapsed().as_secs_f64());
-    let attempts = made.as_ref().map_or_else(|failure| failure.attempts, |it| it.attempts);
-    metrics
-        .agent_tool_retries
-        .with_label_values(&[&*tool.name])
-        .inc_by(u64::from(attempts.saturating_sub(1)));
+    let retried = made.as_ref().map_or_else(|failure| &failure.retried, |it| &it.retried);
+    for reason in retried {
+        metrics.agent_tool_retries.with_label_values(&[&*tool.name, reason]).inc();
+    }
+    if made.as_ref().is_err_and(|failure| failure.kind == FailureKind::Refused) {
+        metrics.is_wary_of("tool_refused");
+    }
     if outcome == "cached" {
         metrics.agent_tool_cache_hits.with_label_values(&[&*tool.name]).inc();
     }

@@ -300,6 +300,9 @@ impl Call {
         let _ = receipt.set(Receipt {
             id: Some(record.id),
             usage: record.usage_of_all(),
+            route: record.route.clone(),
+            task: record.task.map(Task::name),
+            took: record.duration,
             estimated: record.usage_source == UsageSource::Estimated,
             cost: record.cost,
             provider: target.map(|target| Arc::clone(&target.provider.name)),

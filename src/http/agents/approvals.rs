@@ -79,7 +79,7 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
 
 pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
     let approval = find(&door, &asked).await?;
-    demand(&asked, &approval)?;
+    demand(&door, &asked, &approval)?;
     asked.says(&["decision", "args", "comment", "remember"])?;
     let approved = asked.word("decision", &[("approve", true), ("deny", false)])?;
     let approved = approved.ok_or_else(|| Error::invalid("`decision` is missing."))?;
@@ -106,7 +106,23 @@ pub(super) async fn decide(door: Door, asked: Asked) -> Answer {
 
 async fn find(door: &Door, asked: &Asked) -> Result<ApprovalRow, Error> {
     let found = door.gateway.store().approval(&asked.id).await.map_err(|it| away(&it))?;
-    found.filter(|row| may_see(asked, row)).ok_or_else(|| missing(asked))
+    let found = found.ok_or_else(|| missing(asked))?;
+    if may_see(asked, &found) {
+        return Ok(found);
+    }
+    // Who works with those who are asked is told that they are not; strangers learn nothing.
+    let is_near = belongs_with(door, asked, &found).await?;
+    Err(if is_near { refused(door, &found) } else { missing(asked) })
+}
+
+/// Whether it is of the team of the run's own key; where that has none, whoever bears a role at
+/// all and has no team either.
+async fn belongs_with(door: &Door, asked: &Asked, row: &ApprovalRow) -> Result<bool, Error> {
+    let run = door.gateway.store().run(None, row.run).await.map_err(|it| away(&it))?;
+    let Some(run) = run else { return Ok(false) };
+    let team = door.agents.team(&run).await?;
+    let own = asked.caller.team().map(|team| &**team);
+    Ok(team.as_deref() == own && (own.is_some() || asked.caller.tag("role").is_some()))
 }
 
 fn missing(asked: &Asked) -> Error {
@@ -123,17 +139,22 @@ fn may_see(asked: &Asked, row: &ApprovalRow) -> bool {
 }
 
 /// Whoever is asked decides. Where nobody is named, that is the run's own user.
-fn demand(asked: &Asked, row: &ApprovalRow) -> Result<(), Error> {
+fn demand(door: &Door, asked: &Asked, row: &ApprovalRow) -> Result<(), Error> {
     let is_own = row.owner == asked.owner() && row.roles.is_empty();
     if asked.operates() || has_role(asked, row) || is_own {
         return Ok(());
     }
+    Err(refused(door, row))
+}
+
+fn refused(door: &Door, row: &ApprovalRow) -> Error {
+    door.gateway.telemetry.metrics.is_wary_of("approval_not_allowed");
     let roles = row.roles.join("`, `");
     let message = match row.roles.as_slice() {
         [] => "This is for the key that has begun the run, and for operators.".to_owned(),
         _ => format!("This is for keys with the tag `role` of `{roles}`, and for operators."),
     };
-    Err(Error::new(Kind::NotAllowed, message))
+    Error::new(Kind::NotAllowed, message)
 }
 
 fn has_role(asked: &Asked, row: &ApprovalRow) -> bool {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::agent;
-use crate::agent::definition::Definition;
+use crate::agent::definition::{Definition, Prompt};
 use crate::config::{self, Agent};
 use crate::error::{Error, Kind};
 use crate::store::runs::LabelRow;
@@ -32,6 +32,7 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
     let paused = paused(&door).await?;
     let labels = labels_of(&door, (&asked.id, &agent)).await?;
     let mut shown = summary((&asked.id, &agent), (&paused, &labels));
+    shown["prompt"] = prompt(&door, &agent);
     shown["definition"] = definition(&agent);
     told(&shown)
 }
@@ -55,7 +56,7 @@ pub(super) async fn versions(door: Door, asked: Asked) -> Answer {
             "version": version,
             "weight": weight,
             "labels": labels,
-            "prompt": definition.prompt,
+            "prompt": prompt(&door, definition),
             "route": definition.route,
             "tools": definition.tools,
         })
@@ -208,6 +209,12 @@ fn summary(
         "weights": agent.weights,
         "paused": paused.iter().any(|it| it == name),
     })
+}
+
+/// Which prompt it goes by now, and the digest by which runs keep it.
+fn prompt(door: &Door, agent: &Agent) -> Value {
+    let prompt = Prompt::of(&door.gateway.snapshot().config, agent);
+    prompt.map_or(Value::Null, |prompt| prompt.shown())
 }
 
 /// As it was written. Agents name what has secrets, and have none themselves.

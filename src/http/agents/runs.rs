@@ -15,7 +15,7 @@ use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Performance, RunBudget, RunWishes};
-use crate::gateway::trace_in;
+use crate::gateway::{baggage_in, trace_in};
 use crate::http::json;
 use crate::store::runs::{ApprovalFilter, EventRow, RunFilter, RunRow};
 use crate::telemetry::RunSpan;
@@ -126,6 +126,7 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let mut pending = story.pending();
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
+    shown["prompt"] = door.agents.prompt(run).await?;
     shown["result"] = story.result();
     if run.state.is_over() {
         append(&mut shown["result"]["feedback"], later(door, run.id).await?);
@@ -199,6 +200,7 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         budget: budget(asked.body.get("budget"))?,
         webhook: webhook(&door, asked.text("webhook")?)?,
         trace: trace_in(&asked.headers),
+        baggage: baggage_in(&asked.headers),
         ..RunWishes::default()
     };
     let wanted = (request, wishes);

@@ -10,6 +10,7 @@ use super::{Answer, Asked, Door, registry, told, views};
 use crate::canon::RunId;
 use crate::config::Pace;
 use crate::error::{Error, Kind};
+use crate::gateway::passed_in;
 use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
@@ -44,7 +45,7 @@ pub(super) async fn call(door: Door, asked: Asked) -> Answer {
         args,
         idempotency_key: key.unwrap_or_else(|| RunId::new().simple()),
         user: Some(Arc::clone(asked.caller.user().unwrap_or_else(|| asked.caller.owner()))),
-        traceparent: asked.header("traceparent").map(str::to_owned),
+        passed: passed_in(&asked.headers),
         deadline: Instant::now() + tool.terms.timeout * tool.terms.retry.attempts.max(1),
         answer: None,
         listener: None,

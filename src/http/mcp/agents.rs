@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{erred, refused};
 use super::asking::{Asked, Reply, can_ask};
-use super::offer::{IDEMPOTENCY_KEY, TRACEPARENT, Visit, said};
+use super::offer::{IDEMPOTENCY_KEY, Visit, said};
 use crate::cache::Next;
-use crate::canon::{CallId, ChatRequest, Event, Message, Part, Role, RunState, Trace};
+use crate::canon::{CallId, ChatRequest, Event, Message, Part, Role, RunState, Trace, baggage_of};
 use crate::dialect::fold::Fold;
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Performance, Report, RunWishes};
@@ -97,7 +97,9 @@ pub(super) async fn run(
         let wishes = RunWishes {
             session: keeps.then(|| session.clone()),
             idempotency_key: key.take(),
-            trace: said(context, TRACEPARENT).and_then(|parent| Trace::read(&parent, None)),
+            trace: said(context, "traceparent")
+                .and_then(|parent| Trace::read(&parent, said(context, "tracestate").as_deref())),
+            baggage: said(context, "baggage").as_deref().and_then(baggage_of),
             ..RunWishes::default()
         };
         let performance = gateway.commission(&visit.caller, agent, (chat, wishes), false).await;

@@ -23,7 +23,7 @@ use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
 use super::session::{Seen, State, keep_told, tell};
 use super::shelf::{PROMPTS, RESOURCES, TEMPLATES, consult, no_resource, read};
 use crate::access::Caller;
-use crate::canon::CallId;
+use crate::canon::{CallId, Passed};
 use crate::config::ToolKind;
 use crate::gateway::agents::Unmade;
 use crate::gateway::{Gateway, Snapshot};
@@ -33,7 +33,6 @@ use crate::tool::{Failure, FailureKind, Invocation, Output, Tool};
 const LONGEST: Duration = Duration::from_mins(10);
 /// Where a caller says that it is the same call again.
 pub(super) const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
-pub(super) const TRACEPARENT: &str = "traceparent";
 
 /// Answers the requests of one client.
 #[derive(Debug)]
@@ -364,7 +363,7 @@ async fn call(
         args: Value::Object(request.arguments.unwrap_or_default()),
         idempotency_key: format!("{}:{key}", caller.owner()),
         user: Some(Arc::clone(caller.user().unwrap_or_else(|| caller.owner()))),
-        traceparent: said(context, TRACEPARENT),
+        passed: passed(context),
         deadline: Instant::now() + LONGEST,
         answer: asked.answer.take(),
         listener: None,
@@ -401,6 +400,12 @@ async fn call(
         invocation.deadline = Instant::now() + LONGEST;
     }
     Ok(refused("soft_error", "the server wanted to be asked again too often", None).into())
+}
+
+/// What a caller wants told to whoever is asked for it.
+pub(super) fn passed(context: &RequestContext<RoleServer>) -> Passed {
+    let said = |key| context.meta.get(key).and_then(Value::as_str);
+    Passed::read(said("traceparent"), said("tracestate"), said("baggage"))
 }
 
 /// What a caller has said beside its arguments.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
 use super::names::Names;
-use super::offer::{TRACEPARENT, Visit, said};
+use super::offer::{Visit, passed};
 use super::session::State;
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -144,7 +144,8 @@ async fn relay(
     (context, state): (&RequestContext<RoleServer>, &State),
 ) -> Result<Value, ErrorData> {
     // What stands beside the request is between the client and us.
-    params["_meta"] = said(context, TRACEPARENT).map_or(json!({}), |it| json!({TRACEPARENT: it}));
+    params["_meta"] =
+        passed(context).fields().map(|(name, it)| (name.to_owned(), json!(it))).collect();
     for _ in 0..MOST_ROUNDS {
         let (listener, asides) = listener(context, state.level(), None);
         let work = async |listener| server.ask((method, params.clone()), Some(&listener)).await;

@@ -40,7 +40,8 @@ pub(super) fn answer(result: CallToolResult, longest: usize) -> Answer {
             _ => None,
         },
     };
-    Answer { parts, value, raw, truncated, is_error: result.is_error.unwrap_or(false) }
+    let is_error = result.is_error.unwrap_or(false);
+    Answer { parts, value, raw, truncated, is_error, wire: None }
 }
 
 fn part(block: ContentBlock) -> Part {

@@ -15,11 +15,10 @@ use super::ear::{Question, answered, question};
 use super::exchange::{self, Terms, exchange};
 use super::link::Session;
 use super::pool::Pool;
-use crate::tool::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sent};
+use crate::tool::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sent, Wire};
 
 /// Where a server finds by what it can tell that a call was made before.
 const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
-const TRACEPARENT: &str = "traceparent";
 /// Times a server may want to be asked again before it has a result.
 const MOST_ROUNDS: usize = 8;
 
@@ -126,15 +125,27 @@ impl Caller {
             listener: call.listener.as_ref(),
             sampling: self.pool.mcp.sampling,
         };
-        match exchange(session, request, terms).await {
+        let mut id = None;
+        let done = exchange(session, request, (terms, &mut id)).await;
+        let mut wire = session.wire(id.as_ref());
+        match done {
             Ok(ServerResult::CallToolResult(result)) => {
-                Ok(Ended::Complete(answer(result, self.pool.terms.max_result)))
+                wire.is_error = result.is_error.unwrap_or(false);
+                let answer = answer(result, self.pool.terms.max_result);
+                Ok(Ended::Complete(Answer { wire: Some(Box::new(wire)), ..answer }))
             }
             Ok(ServerResult::InputRequiredResult(wants)) => Ok(Ended::Wants(wants)),
-            Ok(_) => Err(failure(ServiceError::UnexpectedResponse)),
-            Err(exchange::Ended::Unsent(error)) => Err(failure(error).sent(Sent::Never)),
-            Err(exchange::Ended::Lost(error)) => Err(self.failed(error)),
-            Err(exchange::Ended::Asks(question)) => Err(needs(question)),
+            Ok(_) => Err(over(wire, failure(ServiceError::UnexpectedResponse))),
+            Err(exchange::Ended::Unsent(error)) => {
+                Err(over(wire, failure(error).sent(Sent::Never)))
+            }
+            Err(exchange::Ended::Lost(error)) => {
+                if let ServiceError::McpError(error) = &error {
+                    wire.code = Some(error.code.0);
+                }
+                Err(over(wire, self.failed(error)))
+            }
+            Err(exchange::Ended::Asks(question)) => Err(over(wire, needs(question))),
         }
     }
 
@@ -157,12 +168,14 @@ impl Caller {
     }
 }
 
+fn over(wire: Wire, failure: Failure) -> Failure {
+    Failure { wire: Some(Box::new(wire)), ..failure }
+}
+
 fn meta(call: &Invocation) -> Map<String, Value> {
     let mut meta = Map::new();
     meta.insert(IDEMPOTENCY_KEY.to_owned(), Value::from(call.idempotency_key.as_str()));
-    if let Some(traceparent) = &call.traceparent {
-        meta.insert(TRACEPARENT.to_owned(), Value::from(traceparent.as_str()));
-    }
+    meta.extend(call.passed.fields().map(|(name, said)| (name.to_owned(), Value::from(said))));
     meta
 }
 

@@ -49,10 +49,11 @@ struct Pending<'a> {
     id: Option<RequestId>,
 }
 
+/// `sent` is the id of the request, as soon as it has one.
 pub(super) async fn exchange(
     session: &Session,
     request: ClientRequest,
-    terms: Terms<'_>,
+    (terms, sent): (Terms<'_>, &mut Option<RequestId>),
 ) -> Result<ServerResult, Ended> {
     let left = terms.deadline.saturating_duration_since(Instant::now());
     let silence = terms.silence.min(left);
@@ -74,6 +75,7 @@ pub(super) async fn exchange(
     let sending = session.peer().send_request_with_option(request, options);
     let handle = session.calls().begin(sending, begin).await.map_err(Ended::Unsent)?;
     let id = handle.id.clone();
+    *sent = Some(id.clone());
     let mut pending = Pending { peer: session.peer(), id: Some(id.clone()) };
     let mut response = std::pin::pin!(handle.await_response());
     let result = loop {

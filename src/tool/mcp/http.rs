@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -50,7 +50,12 @@ pub(super) struct Wire {
     sessions: Arc<AtomicUsize>,
     calls: Arc<Calls>,
     renewed: Arc<dyn Fn() + Send + Sync>,
+    session: Arc<SessionName>,
 }
+
+/// What a server calls the session that is open, if it has given it a name.
+#[derive(Debug, Default)]
+pub(super) struct SessionName(Mutex<Option<Arc<str>>>);
 
 pub(super) struct Way {
     origin: Arc<Origin>,
@@ -111,6 +116,19 @@ impl Way {
     }
 }
 
+// === impl SessionName ===
+
+impl SessionName {
+    fn set(&self, name: Option<&Arc<str>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = name.cloned();
+    }
+
+    pub(super) fn get(&self) -> Option<String> {
+        let name = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        name.as_deref().map(str::to_owned)
+    }
+}
+
 // === impl Wire ===
 
 impl Wire {
@@ -119,8 +137,12 @@ impl Wire {
         way: &Arc<Way>,
         (calls, renewed): (&Arc<Calls>, Arc<dyn Fn() + Send + Sync>),
     ) -> Self {
-        let calls = Arc::clone(calls);
-        Self { way: Arc::clone(way), sessions: Arc::default(), calls, renewed }
+        let (way, calls) = (Arc::clone(way), Arc::clone(calls));
+        Self { way, sessions: Arc::default(), calls, renewed, session: Arc::default() }
+    }
+
+    pub(super) fn session(&self) -> &Arc<SessionName> {
+        &self.session
     }
 
     async fn send(
@@ -176,6 +198,7 @@ impl Wire {
         if begins(&message) && self.sessions.fetch_add(1, Ordering::Relaxed) > 0 {
             (self.renewed)();
         }
+        self.session.set(session.as_ref());
         let body = Bytes::from(serde_json::to_vec(&message)?);
         let mut extra = vec![(ACCEPT, BOTH)];
         extra.extend(session.as_deref().and_then(session_header));

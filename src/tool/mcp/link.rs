@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use rmcp::RoleClient;
 use rmcp::model::{
-    ClientRequest, ProtocolVersion, ServerCapabilities, ServerNotification, SubscriptionFilter,
+    ClientRequest, ProtocolVersion, RequestId, ServerCapabilities, ServerNotification,
+    SubscriptionFilter,
 };
 use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, ClientServiceExt, Peer, RunningService,
@@ -24,9 +25,9 @@ use super::answer::{in_words, no_session};
 use super::aside::rank;
 use super::child::Recipe;
 use super::ear::{Calls, Ear};
-use super::http::{Way, Wire};
+use super::http::{SessionName, Way, Wire};
 use super::news::{Change, News};
-use crate::tool::{Failure, FailureKind};
+use crate::tool::{self, Failure, FailureKind};
 
 /// How long nobody tries again after the first failure, and at most.
 const FIRST_REST: Duration = Duration::from_millis(250);
@@ -91,6 +92,8 @@ pub(super) struct Session {
     is_heard: Arc<AtomicBool>,
     /// From which level on it was asked to tell what it logs.
     level: Arc<Mutex<Option<String>>>,
+    /// What the server calls it, over HTTP; `None` to a child.
+    name: Option<Arc<SessionName>>,
 }
 
 /// A call's place on a link.
@@ -242,6 +245,7 @@ impl Link {
         let calls = Arc::<Calls>::default();
         let Around { changed, news, sampling, meters } = self.around.clone();
         let ear = Ear { calls: Arc::clone(&calls), changed, news, sampling };
+        let mut name = None;
         let service = match &*self.door {
             Door::Child(recipe) => {
                 let pipe = recipe
@@ -251,12 +255,13 @@ impl Link {
             }
             Door::Http(way) => {
                 let wire = Wire::new(way, (&calls, self.renewed()));
+                name = Some(Arc::clone(wire.session()));
                 let transport = StreamableHttpClientTransport::with_client(wire, settings());
                 ear.serve_with_lifecycle(transport, mode).await?
             }
         };
         let service = Arc::new(service);
-        Ok(Session { service, is_heard: Arc::default(), level: Arc::default() })
+        Ok(Session { service, is_heard: Arc::default(), level: Arc::default(), name })
     }
 
     /// What is to be done when rmcp has begun another session by itself.
@@ -305,6 +310,18 @@ impl Session {
     /// Whether it began with a handshake.
     pub(super) fn is_old(&self) -> bool {
         self.peer().peer_info().is_none_or(|info| info.protocol_version.has_initialize())
+    }
+
+    /// What is told of a request that went by it.
+    pub(super) fn wire(&self, request: Option<&RequestId>) -> tool::Wire {
+        let protocol = self.peer().peer_info().map(|info| info.protocol_version.to_string());
+        tool::Wire {
+            transport: if self.name.is_some() { "tcp" } else { "pipe" }.to_owned(),
+            protocol,
+            session: self.name.as_ref().and_then(|name| name.get()),
+            request: request.map(ToString::to_string).unwrap_or_default(),
+            ..tool::Wire::default()
+        }
     }
 
     pub(super) fn capabilities(&self) -> ServerCapabilities {

@@ -62,6 +62,7 @@ pub(super) struct Meters {
     pub(super) children: Gauges,
     pub(super) reconnects: Counters,
     pub(super) drift: Counters,
+    pub(super) security: Counters,
 }
 
 /// One server.
@@ -239,6 +240,7 @@ impl Server {
             let server = &*self.name;
             tracing::warn!(server, tool, "an MCP server describes a tool otherwise than approved");
             self.meters.drift.with_label_values(&[server]).inc();
+            self.meters.security.with_label_values(&["tool_drift"]).inc();
         }
         known.tools = seen
             .iter()
@@ -362,6 +364,7 @@ impl Meters {
             children: metrics.mcp_children.clone(),
             reconnects: metrics.mcp_reconnects.clone(),
             drift: metrics.mcp_tool_drift.clone(),
+            security: metrics.agent_security_events.clone(),
         }
     }
 }

@@ -15,6 +15,7 @@ const BODY: &str = "body";
 const OWN_HEADERS: &[&str] = &[
     "accept",
     "authorization",
+    "baggage",
     "content-type",
     "connection",
     "content-length",
@@ -24,6 +25,7 @@ const OWN_HEADERS: &[&str] = &[
     "proxy-authorization",
     "te",
     "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",

@@ -143,7 +143,7 @@ pub(in crate::tool) fn call(args: Value) -> Invocation {
         args,
         idempotency_key: "key-1".to_owned(),
         user: None,
-        traceparent: None,
+        passed: crate::canon::Passed::default(),
         deadline: Instant::now() + std::time::Duration::from_secs(10),
         answer: None,
         listener: None,

@@ -36,7 +36,7 @@ fn invocation(args: Value) -> Invocation {
         args,
         idempotency_key: "key-1".to_owned(),
         user: Some(Arc::from("ann")),
-        traceparent: None,
+        passed: crate::canon::Passed::default(),
         deadline: Instant::now() + Duration::from_secs(20),
         answer: None,
         listener: None,

@@ -382,7 +382,7 @@ async fn a_tool_an_agent_and_all_that_it_began_end_when_their_time_is_over() {
     assert!(passed(&agent, "run.started", "run.ended") >= 3, "{agent:#?}");
     assert!(passed(&tree, "run.started", "run.ended") >= 2, "{tree:#?}");
     let active = "switchpoint_agent_runs_active";
-    while house.gateway.metric(active, &[]).await > 0.0 {
+    while house.gateway.metric(active, &[RUNNING]).await > 0.0 {
         tokio::task::yield_now().await;
     }
     until("no call of a tool is left", || house.tools.open_connections() == 0).await;

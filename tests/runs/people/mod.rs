@@ -22,6 +22,7 @@ use crate::support::{Gateway, PATIENCE, Script, Upstream};
 
 const LEAD: &str = "sk-lead-key";
 const CLERK: &str = "sk-clerk-key";
+const RUNNING: &str = "state=\"running\"";
 
 /// Keys, two tools and the agents of a test.
 fn sections(tools: &Upstream, more: &str) -> String {

@@ -151,7 +151,7 @@ async fn a_run_that_is_called_off_leaves_no_call_of_a_delegates_tool() {
     let rows = tree["data"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row["state"] == "cancelled"), "{tree:#}");
-    while house.gateway.metric("switchpoint_agent_runs_active", &[]).await > 0.0 {
+    while house.gateway.metric("switchpoint_agent_runs_active", &[RUNNING]).await > 0.0 {
         tokio::task::yield_now().await;
     }
 }

@@ -166,8 +166,12 @@ async fn an_approval_is_decided_once_by_whoever_may_about_what_they_have_seen() 
     house.in_state(&path, "waiting_approval").await;
     let approval = house.pending().await;
     let approve = json!({"decision": "approve"});
-    assert_eq!(code(&house.decide(CLERK, &approval, approve.clone()).await).0, 404);
+    let wrong_role = house.decide(CLERK, &approval, approve.clone()).await;
+    assert_eq!(code(&wrong_role), (403, "not_allowed".to_owned()), "{}", wrong_role.text());
     assert_eq!(code(&house.decide(KEY, &approval, approve.clone()).await).0, 403);
+    let tried = "switchpoint_agent_security_events_total";
+    let kind = ["kind=\"approval_not_allowed\""];
+    assert!((house.gateway.metric(tried, &kind).await - 2.0).abs() < 0.1);
     let mut other = approval.clone();
     other["args_hash"] = json!("0".repeat(64));
     assert_eq!(code(&house.decide(LEAD, &other, approve.clone()).await).0, 412);
@@ -250,6 +254,54 @@ async fn a_decision_may_hold_for_the_rest_of_its_run_and_no_longer() {
 
     let next = house.begin("buyer", json!({"input": "[8]"})).await;
     house.in_state(&next, "waiting_approval").await;
+}
+
+/// A shop's keys, and those of another team.
+const TEAMS: &str = r#"
+[teams.shop]
+[teams.other]
+[keys.seller]
+secret = "sk-seller"
+team = "shop"
+[keys.colleague]
+secret = "sk-colleague"
+team = "shop"
+[keys.stranger]
+secret = "sk-stranger"
+team = "other"
+tags = { role = "clerk" }
+"#;
+
+#[tokio::test]
+async fn a_colleague_without_the_role_is_refused_and_a_stranger_learns_of_nothing() {
+    let house = House::new(&format!("{BUYER}{TEAMS}"), payer).await;
+    let body = json!({"input": "[5]"});
+    let begun = house.send("sk-seller", "/v1/agents/buyer/runs", &body, &[]).await;
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let deadline = Instant::now() + PATIENCE;
+    let list = "/v1/agents/approvals?state=pending";
+    let approval = loop {
+        let pending = client::get(house.gateway.address, list, LEAD).await.json();
+        if let Some(approval) = pending["data"].get(0) {
+            break approval.clone();
+        }
+        assert!(Instant::now() < deadline, "nobody is asked");
+        tokio::task::yield_now().await;
+    };
+    let approve = json!({"decision": "approve"});
+    let path = format!("/v1/agents/approvals/{}", approval["id"].as_str().unwrap());
+    // The lead of the gateway has no team; a clerk without one is none of the shop's people.
+    for (key, status) in
+        [("sk-seller", 403), ("sk-colleague", 403), ("sk-stranger", 404), (CLERK, 404), (KEY, 404)]
+    {
+        let decided = house.decide(key, &approval, approve.clone()).await;
+        assert_eq!(decided.status, status, "{key}: {}", decided.text());
+        let seen = client::get(house.gateway.address, &path, key).await.status;
+        let expected = if key == "sk-seller" { 200 } else { status };
+        assert_eq!(seen, expected, "{key} looks at it");
+    }
+    assert_eq!(house.touched("/pay"), 0);
+    assert_eq!(house.decide(LEAD, &approval, approve).await.status, 200);
 }
 
 const CLERKS: &str = r#"
