@@ -141,6 +141,7 @@ impl Actor {
                 Step::Plan => Box::pin(self.plan()).await?,
                 Step::Ask { tools } => Box::pin(self.ask(tools)).await?,
                 Step::Act(ids) => Box::pin(self.act(ids)).await?,
+                Step::TakeBack => Box::pin(self.compensate()).await?,
                 Step::FallBack => self.fall_back().await?,
                 Step::Finish => self.finish().await?,
                 Step::Limit(reason) => self.hit(reason).await?,

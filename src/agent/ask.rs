@@ -138,6 +138,7 @@ impl Actor {
             trace,
             deadline: until,
             cache,
+            rate_limit_tries: self.definition.limits.rate_limit_tries,
             receipt: Arc::default(),
         }
     }

@@ -21,7 +21,6 @@ use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
 use crate::config::{AGENT_TIMEOUT, HandoffInput};
 use crate::store::Failure;
 use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
-use crate::tool::DELEGATE;
 
 /// Of what the runs below one ask people, so much is shown.
 const MOST_ASKED: u32 = 100;
@@ -123,11 +122,9 @@ impl Actor {
     async fn task(&self, request: &Requested) -> (String, String) {
         let run = self.journal.run().await;
         let tool = run.member().and_then(|member| member.tool(&request.tool));
-        let named = tool.and_then(|tool| tool.agent.clone());
+        let name = tool.and_then(|tool| tool.agent.clone()).unwrap_or_default();
         let field = run.member().and_then(|it| it.confidence.as_ref()).map(|it| it.field.clone());
         drop(run);
-        let name = named
-            .unwrap_or_else(|| request.alias.strip_prefix(DELEGATE).unwrap_or_default().to_owned());
         let args = match self.staff.toolbox().get(&request.tool) {
             Some(tool) => bare(&request.args, field.as_deref(), &tool),
             None => request.args.clone(),

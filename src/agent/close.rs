@@ -8,7 +8,7 @@ use super::actor::{Actor, Rest};
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::perform::{REPLAY, played};
-use super::run::{Ending, Stage};
+use super::run::{Ending, Stage, Step, Undoable};
 use super::{view, voice};
 use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
@@ -205,12 +205,15 @@ impl Actor {
         self.journal.end(events, Beside::default()).await
     }
 
-    /// Takes back what can be taken back, the last first.
+    /// Takes back what can be taken back, the last first. A run that goes on is told so.
     pub(super) async fn compensate(&self) -> Result<(), Halt> {
         let run = self.journal.run().await;
         let open: Vec<_> = run.undoable.iter().rev().filter(|undo| !undo.over).cloned().collect();
+        let goes_on = run.next(now()) == Step::TakeBack;
+        let done_by = |undo: &Undoable| run.alias_of(&undo.id).unwrap_or_default().to_owned();
+        let open: Vec<_> = open.into_iter().map(|undo| (done_by(&undo), undo)).collect();
         drop(run);
-        for undo in open {
+        for (done_by, undo) in open {
             let (id, tool, args) = (undo.id.clone(), undo.tool.clone(), undo.args.clone());
             let key = undo.key.clone();
             self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
@@ -228,8 +231,10 @@ impl Actor {
                 })
                 .into_iter()
                 .collect();
-            let done = Event::UndoDone { id: undo.id, error };
-            self.journal.append_with(vec![done], Beside { letters, ..Beside::default() }).await?;
+            let note = goes_on
+                .then(|| Event::Noted { text: told(&done_by, error.as_ref()), reason: None });
+            let done = [Event::UndoDone { id: undo.id, error }].into_iter().chain(note).collect();
+            self.journal.append_with(done, Beside { letters, ..Beside::default() }).await?;
         }
         Ok(())
     }
@@ -341,6 +346,22 @@ impl Actor {
         metrics.agent_run_seconds.with_label_values(&[agent, state]).observe(seconds);
         let cost = crate::canon::Money::from_nanos(run.cost).usd();
         metrics.agent_run_cost.with_label_values(&[agent]).observe(cost);
+    }
+}
+
+/// What a model is told that goes on behind it. What the tool has said is a stranger's word, and
+/// stays in the journal.
+fn told(tool: &str, error: Option<&CallError>) -> String {
+    match error.filter(|error| error.kind != REPLAY) {
+        None => format!(
+            "A call has failed, so what `{tool}` had done before it was taken back and does not \
+             hold any more."
+        ),
+        Some(error) => format!(
+            "A call has failed, but what `{tool}` had done before it could not be taken back \
+             ({}): it still holds, and a person is told.",
+            error.kind
+        ),
     }
 }
 

@@ -70,7 +70,7 @@ enum Command {
     Import(import::ImportArguments),
     /// Play kept calls against a config, with nobody real behind it; exit 1 if one goes otherwise.
     Replay(replay::ReplayArguments),
-    /// Become another program, which ends when the gateway does.
+    /// Watch over another program, which ends when the gateway does.
     #[command(hide = true)]
     Child(child::ChildArguments),
 }

@@ -41,6 +41,9 @@ pub(super) struct Bearings {
     pub(super) timeout: Option<Duration>,
     /// What its client lets the cache do.
     pub(super) cache: Option<CacheMode>,
+    /// How often a target that limits its rate is asked before another one is, for a run; others
+    /// go on at once.
+    pub(super) rate_limit_tries: Option<u32>,
 }
 
 /// Where a model leads to, if this caller may go there; and the kind of work that its name says, as

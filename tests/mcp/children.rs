@@ -27,3 +27,15 @@ async fn a_child_that_ignores_its_end_is_killed_with_all_that_it_has_started() {
     drop(gateway);
     until("nobody is left", || children(folder.path()).is_empty()).await;
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_child_that_ignores_its_end_does_not_outlive_a_gateway_that_is_killed() {
+    let folder = stubborn();
+    let (_upstream, gateway) = house(&small("small", folder.path(), ""), ALL).await;
+    until("its own child is there", || children(folder.path()).len() == 2).await;
+    Session::open(&gateway).await.sees("small__echo").await;
+    gateway.kill();
+    until("nobody is left", || children(folder.path()).is_empty()).await;
+    assert!(folder.path().join("told").exists(), "it was told to end before");
+}

@@ -156,7 +156,7 @@ fn sections(upstream: &Upstream, tools: &str, mcp: &str) -> String {
 
 const ALL: &str = "expose = { tools = [\"*\"] }";
 
-/// The processes that were started for this folder.
+/// The processes that were started for this folder, without those that watch over them.
 fn children(folder: &Path) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -165,7 +165,8 @@ fn children(folder: &Path) -> Vec<u32> {
         };
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&command).into_owned();
-        if text.contains("server.py") && text.contains(&*folder.to_string_lossy()) {
+        let is_watch = text.contains("\0child\0--parent\0");
+        if !is_watch && text.contains("server.py") && text.contains(&*folder.to_string_lossy()) {
             found.push(id);
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{ask_with, asked, body, count, counted, well};
 use crate::support::client::{chat, post};
 use crate::support::gateway::{KEY, route};
-use crate::support::replies::{REPLY, ask, ask_stream, role, word};
+use crate::support::replies::{REPLY, answer, ask, ask_stream, role, word};
 use crate::support::{Gateway, Script, Upstream};
 
 const BUSY: &str = r#"{"error":{"message":"Overloaded.","type":"overloaded_error"}}"#;
@@ -131,6 +131,43 @@ async fn who_limits_its_rate_is_asked_again_later_each_time_and_then_another_one
     let gateway = Gateway::before(&upstream, &routes).await;
     let reply = chat(&gateway, ask("r")).await;
     assert_eq!((reply.status, reply.header("x-switchpoint-model")), (200, Some("b")));
+}
+
+#[tokio::test]
+async fn a_run_asks_who_limits_its_rate_once_more_before_it_goes_on_to_the_next() {
+    let limited = Script::reply(429, &[("retry-after", "1")], BUSY);
+    let answers = || Script::stream(answer());
+    // How often the first one is asked, by the config, the attempts of the route and its answers.
+    let cases = [
+        ("", 3, vec![limited.clone(); 9], &["a", "a", "b"][..]),
+        ("", 3, vec![limited.clone(), answers()], &["a", "a"]),
+        ("limits = { rate_limit_tries = 3 }", 9, vec![limited.clone(); 9], &["a", "a", "a", "b"]),
+        ("limits = { rate_limit_tries = 1 }", 3, vec![limited.clone(); 9], &["a", "b"]),
+        // Something is left for the next one, who is not kept waiting for long either.
+        ("limits = { rate_limit_tries = 9 }", 3, vec![limited.clone(); 9], &["a", "a", "b"]),
+        ("", 3, vec![Script::reply(429, &[("retry-after", "9")], BUSY)], &["a", "b"]),
+        ("", 3, vec![limited, Script::json(500, BUSY)], &["a", "a", "b"]),
+    ];
+    let cases = cases.map(|(more, attempts, first, order)| async move {
+        let attempts = format!("attempts = {attempts}");
+        let first = first.into_iter().chain([answers()]).collect();
+        let upstream = Upstream::start([("a?stream", first), ("b?stream", vec![answers()])]).await;
+        let agent = format!("[agents.x]\nroute = \"r\"\ninstructions = \"Help.\"\n{more}\n");
+        let sections = route("r", &["up/a", "up/b"], &attempts) + &agent;
+        let gateway = Gateway::before(&upstream, &sections).await;
+        let reply = chat(&gateway, ask("agent/x")).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(asked(&upstream), order, "{more}");
+        let came: Vec<Instant> = upstream.requests().iter().map(|request| request.at).collect();
+        let again = order.iter().filter(|name| **name == "a").count();
+        let gaps: Vec<Duration> = came[..again].windows(2).map(|it| it[1] - it[0]).collect();
+        assert!(gaps.iter().all(|gap| *gap >= Duration::from_secs(1)), "{gaps:?}");
+        assert!(gaps.is_sorted_by(|gap, next| gap < next), "{gaps:?}");
+        let labels = ["provider=\"up\"", "reason=\"rate_limited\""];
+        let retries = gateway.metric("switchpoint_retries_total", &labels).await;
+        assert_eq!(format!("{retries:.0}").replace('-', ""), gaps.len().to_string());
+    });
+    futures_util::future::join_all(cases).await;
 }
 
 #[tokio::test]

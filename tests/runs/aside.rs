@@ -181,3 +181,37 @@ async fn the_last_word_is_had_however_much_the_tools_have_said() {
     // At four bytes a token.
     assert!(last.body.len() < 2000 * 4, "{} bytes", last.body.len());
 }
+
+#[tokio::test]
+async fn a_plan_is_remembered_for_who_only_reads_and_made_anew_for_who_can_pay() {
+    let pay = "[tools.pay]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"{tools}/pay\"\n\
+        effect = \"once\"\nrisk = \"normal\"\ninput = { type = \"object\" }\n";
+    let agent = |name: &str, tool: &str| {
+        format!(
+            "[agents.{name}]\nroute = \"kept\"\ninstructions = \"Be {name}.\"\n\
+             planner = \"plan_then_act\"\ntools = [\"{tool}\"]\n"
+        )
+    };
+    let sections = format!(
+        "[routes.kept]\ntargets = [\"up/m\"]\ncache = {{ mode = \"on\", sampled = true }}\n\
+         {}{pay}{}{}",
+        search(""),
+        agent("reader", "search"),
+        agent("payer", "pay"),
+    );
+    let is_plan = |request: &Request| request.text().contains("Before you begin");
+    let mind = move |request: &Request| {
+        says(request, if is_plan(request) { r#"["Look."]"# } else { "Done." })
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    for (agent, asked) in [("reader", 1), ("payer", 2)] {
+        let before = stage.model.requests().len();
+        for _ in 0..2 {
+            let answer = stage.chat(agent, "Do it.").await;
+            assert_eq!(answer["choices"][0]["message"]["content"], "Done.", "{answer}");
+        }
+        let requests = stage.model.requests();
+        let plans = requests[before..].iter().filter(|it| is_plan(it)).count();
+        assert_eq!(plans, asked, "{agent}");
+    }
+}

@@ -68,6 +68,70 @@ async fn what_was_done_is_taken_back_the_last_first_when_the_run_fails() {
     assert_eq!(undone().len(), 4);
 }
 
+#[tokio::test]
+async fn what_was_done_is_taken_back_as_soon_as_what_was_to_follow_has_failed() {
+    let undo = "[tools.book.undo]\ntool = \"unbook\"\nargs = { id = \"$.handle\" }\n";
+    let undo_of_hire = undo.replace("book", "hire");
+    let sections = format!(
+        "{}{}{}{}{}{}{}{}",
+        tool("book", "once", undo),
+        tool("hire", "once", &undo_of_hire),
+        tool("unbook", "idempotent", "internal = true"),
+        tool("unhire", "idempotent", "internal = true"),
+        tool("pay", "once", ""),
+        tool("look", "read", QUICK),
+        agent("a", &["book", "hire", "pay", "look"], "on_failure = \"compensate\""),
+        agent("keeps", &["book", "pay"], ""),
+    );
+    let house = House::new(&sections, |request| {
+        let name = request.path.split('?').next().unwrap().rsplit('/').next().unwrap();
+        match name {
+            "pay" => Script::json(402, "{}"),
+            "look" => Script::json(404, "{}"),
+            "unhire" => Script::json(409, "{}"),
+            name => Script::json(200, &json!({"handle": format!("h-{name}")}).to_string()),
+        }
+    })
+    .await;
+    let undone = || house.asked("/unbook").len() + house.asked("/unhire").len();
+    // What only looks has nothing to be undone for, and arguments can be made right.
+    let work = json!([["book", {}], ["look", {}], ["pay", {"id": 7}]]);
+    let run = house.run("a", &work).await;
+    assert_eq!((&run["state"], undone()), (&json!("completed"), 0), "{run:#}");
+    // The run goes on and says so; what is done after that stays.
+    let work = json!([["hire", {}], ["book", {}], ["pay", {}], ["book", {"id": "again"}]]);
+    let run = house.run("a", &work).await;
+    assert_eq!(run["state"], "completed", "{run:#}");
+    let taken: Vec<(String, Value)> = house
+        .tools
+        .requests()
+        .iter()
+        .filter(|it| it.path.contains("/un"))
+        .map(|it| (it.path.clone(), serde_json::from_slice(&it.body).unwrap()))
+        .collect();
+    let back = |name: &str| (format!("/v1/un{name}"), json!({"id": format!("h-{name}")}));
+    assert_eq!(taken, [back("book"), back("hire")]);
+    let path = format!("/v1/agents/runs/{}", run["id"].as_str().unwrap());
+    let journal = house.journal(&path).await;
+    let order: Vec<&str> = journal.iter().filter_map(|it| it["type"].as_str()).collect();
+    let place = |of: &str| order.iter().rposition(|it| *it == of).unwrap();
+    assert!(place("compensation.completed") < place("model.requested"), "{order:?}");
+    let last = house.model.requests().last().unwrap().text().to_owned();
+    assert!(last.contains("what `book` had done before it was taken back"), "{last}");
+    assert!(last.contains("what `hire` had done before it could not be taken back"), "{last}");
+    let dead = house.get("/v1/agents/dlq").await;
+    let kinds: Vec<&Value> =
+        dead["data"].as_array().unwrap().iter().map(|it| &it["kind"]).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "compensation").count(), 1, "{dead:#}");
+    // Its record plays without it.
+    let asked = house.tools.requests().len();
+    let (_, again) = made(&house, &path, "replay", json!({"mode": "recorded"})).await;
+    assert_eq!((&again["state"], house.tools.requests().len()), (&json!("completed"), asked));
+    // Of another agent it stays.
+    house.run("keeps", &json!([["book", {}], ["pay", {}]])).await;
+    assert_eq!(undone(), 2);
+}
+
 /// A run that was made of another one, once it is over.
 async fn made(house: &House, of: &str, what: &str, body: Value) -> (String, Value) {
     let begun = house.send(KEY, &format!("{of}/{what}"), &body).await;

@@ -95,6 +95,7 @@ impl House {
             deadline: Instant::now() + PATIENCE,
             cache: None,
             user: None,
+            rate_limit_tries: 2,
             receipt: Arc::default(),
         }
     }

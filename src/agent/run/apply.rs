@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use super::{Call, Cancel, Overflow, Run, Stage, Stretch, Undoable};
 use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
-    Content, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult, Usage,
+    Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
+    Usage,
 };
 use crate::error::Kind;
 use crate::store::hex;
@@ -74,6 +75,8 @@ impl Run {
                     let tool = call.request.tool.clone();
                     self.degraded_tools.insert(tool);
                 }
+                // Of wrong arguments the model can make right ones.
+                self.broke |= self.changes(id) && error.kind != "invalid_arguments";
                 self.settle(id, vec![Part::text(error.text())], true);
             }
             Event::Unknown { id } => self.stage(id, Stage::Unknown),
@@ -93,7 +96,9 @@ impl Run {
                     self.degraded_tools.insert(tool);
                     self.degraded = true;
                 }
-                self.settle(id, parts.clone(), *state != RunState::Completed);
+                let failed = *state != RunState::Completed;
+                self.broke |= failed && self.changes(id);
+                self.settle(id, parts.clone(), failed);
             }
             Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
                 let is_over = matches!(event, Event::UndoDone { .. });
@@ -258,7 +263,7 @@ impl Run {
         self.finish = Some(finish.reason);
         self.calls.clear();
         self.malformed = if self.is_malformed() { self.malformed + 1 } else { 0 };
-        (self.had_wrong, self.had_right) = (false, false);
+        (self.had_wrong, self.had_right, self.broke) = (false, false, false);
         if let Some(field) = self.confidence_field() {
             let text: String = parts.iter().filter_map(Part::as_text).collect();
             let said: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -400,6 +405,7 @@ impl Run {
             }
             Resolution::Failed => {
                 let error = CallError::new("failed", "A person has found that it failed.");
+                self.broke |= self.changes(id);
                 self.settle(id, vec![Part::text(error.text())], true);
             }
             // A person has taken it on: it is called once more, and was allowed if it had to be.
@@ -451,6 +457,12 @@ impl Run {
         if let Some(confidence) = confidence {
             self.confidence = Some(self.confidence.map_or(confidence, |it| it.min(confidence)));
         }
+    }
+
+    /// A call that is open is to change something.
+    fn changes(&self, id: &str) -> bool {
+        let open = self.call(id).filter(|call| call.stage != Stage::Over);
+        open.is_some_and(|call| call.request.effect != Effect::Read)
     }
 
     fn note_undo(&mut self, id: &str, result: Option<&Value>) {

@@ -94,6 +94,8 @@ pub struct Run {
     /// What came of the calls of this turn: some arguments were wrong, some call was well formed.
     pub had_wrong: bool,
     pub had_right: bool,
+    /// A call of this turn that was to change something has failed for good.
+    pub broke: bool,
     /// How often its user was asked in vain.
     pub questions: u32,
     pub limit: Option<StopReason>,
@@ -273,6 +275,7 @@ impl Run {
             malformed: 0,
             had_wrong: false,
             had_right: false,
+            broke: false,
             questions: 0,
             limit: None,
             confidence: None,
@@ -313,6 +316,15 @@ impl Run {
 
     pub fn call(&self, id: &str) -> Option<&Call> {
         self.calls.iter().find(|call| call.request.id == id)
+    }
+
+    /// What the model calls the tool of a call that has its result, of whichever turn.
+    pub fn alias_of(&self, id: &str) -> Option<&str> {
+        let parts = self.transcript.iter().flat_map(|message| &message.parts);
+        parts.rev().find_map(|part| match &part.content {
+            Content::ToolResult(result) if result.id == id => result.name.as_deref(),
+            _ => None,
+        })
     }
 
     /// The digest by which a call of this tool with these arguments is let pass.

@@ -17,6 +17,8 @@ pub enum Step {
     },
     /// These calls can go on: they are to be judged, made, or found out about.
     Act(Vec<String>),
+    /// A call has failed for good, and what was done before it is not to stay.
+    TakeBack,
     /// Another agent is to go on.
     FallBack,
     /// The model is done: what it says is to be looked at.
@@ -73,6 +75,9 @@ impl Run {
         if !open.is_empty() {
             return next_of_calls(&open, now);
         }
+        if self.takes_back() {
+            return Step::TakeBack;
+        }
         let is_late = now >= self.deadline(now);
         match (self.limit, self.finish) {
             // There is no time for a last word.
@@ -86,6 +91,11 @@ impl Run {
             (None, _) if self.loops() => Step::Limit(StopReason::LoopDetected),
             _ => self.ask(),
         }
+    }
+
+    /// What was done is not to stay without what was to follow it.
+    fn takes_back(&self) -> bool {
+        self.broke && self.definition.compensates && self.undoable.iter().any(|undo| !undo.over)
     }
 
     /// No call of a model or tool is under way.

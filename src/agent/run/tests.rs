@@ -459,7 +459,12 @@ fn settle(run: &mut Run, now: u64) {
         Step::Wait { state, .. } => return run.rests(state, now),
         Step::End(Ending { state, reason }) => (state, reason),
         Step::Finish => (RunState::Completed, None),
-        Step::Plan | Step::Ask { .. } | Step::Act(_) | Step::FallBack | Step::Limit(_) => return,
+        Step::Plan
+        | Step::Ask { .. }
+        | Step::Act(_)
+        | Step::TakeBack
+        | Step::FallBack
+        | Step::Limit(_) => return,
     };
     run.apply(&Event::Ended { state, reason, message: None, degraded: false, at: now });
 }

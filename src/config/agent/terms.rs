@@ -18,6 +18,7 @@ pub(in crate::config) const LIMIT_KEYS: &[&str] = &[
     "wait",
     "tool_concurrency",
     "repairs",
+    "rate_limit_tries",
     "loop_warn",
     "loop_stop",
     "final_answer",
@@ -61,6 +62,9 @@ pub struct AgentLimits {
     pub tool_concurrency: usize,
     /// How often a malformed answer or call is given back to be mended.
     pub repairs: u32,
+    /// How often a target that answers 429 is asked, before another one is.
+    #[serde(default = "rate_limit_tries")]
+    pub rate_limit_tries: u32,
     /// The same call so often is remarked on, and so often ends the run.
     pub loop_warn: u32,
     pub loop_stop: u32,
@@ -144,6 +148,7 @@ impl Default for AgentLimits {
             wait: Duration::from_hours(24),
             tool_concurrency: 8,
             repairs: 2,
+            rate_limit_tries: rate_limit_tries(),
             loop_warn: 3,
             loop_stop: 5,
             final_answer: true,
@@ -172,6 +177,7 @@ impl AgentLimits {
             repairs: section
                 .read("repairs", |it| value::whole(it, 0..=10))
                 .map_or(self.repairs, narrow),
+            rate_limit_tries: number("rate_limit_tries", 10, self.rate_limit_tries),
             loop_warn: number("loop_warn", 100, self.loop_warn),
             loop_stop: number("loop_stop", 100, self.loop_stop),
             final_answer: section.read("final_answer", value::flag).unwrap_or(self.final_answer),
@@ -262,6 +268,11 @@ impl ContextTerms {
 }
 
 /// What definitions have that were stored before there was such a limit.
+fn rate_limit_tries() -> u32 {
+    2
+}
+
+/// The same.
 fn retrieval_tokens() -> u64 {
     4000
 }

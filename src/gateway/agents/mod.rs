@@ -165,6 +165,8 @@ pub struct Turn {
     pub deadline: Instant,
     /// What the cache may do for it, if that is less than its route and key let it.
     pub cache: Option<CacheMode>,
+    /// How often a target that limits its rate is asked before another one is.
+    pub rate_limit_tries: u32,
     /// Where stands what it has come to, also when nobody waits for it any more.
     pub receipt: Arc<OnceLock<Receipt>>,
 }

@@ -87,6 +87,7 @@ async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<Chat
 async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     let Turn { caller, request, run, agent, version, guards, user, session, .. } = turn;
     let (trace, deadline, cache) = (turn.trace, turn.deadline, turn.cache);
+    call.bearings.rate_limit_tries = Some(turn.rate_limit_tries);
     call.admitted(&caller);
     call.record.purpose = Purpose::Agent;
     if call.gateway.telemetry.traces.is_some() {

@@ -304,6 +304,30 @@ async fn a_colleague_without_the_role_is_refused_and_a_stranger_learns_of_nothin
     assert_eq!(house.decide(LEAD, &approval, approve).await.status, 200);
 }
 
+#[tokio::test]
+async fn who_may_not_decide_cannot_at_the_door_of_the_run_either() {
+    let house = House::new(&format!("{BUYER}{TEAMS}"), payer).await;
+    let responses = "/v1/responses";
+    let asked = json!({"model": "agent/buyer", "input": "[5]"});
+    let told = house.send("sk-seller", responses, &asked, &[]).await.json();
+    let items = told["output"].as_array().unwrap_or_else(|| panic!("{told:#}"));
+    let wanted = items.iter().find(|item| item["type"] == "mcp_approval_request").unwrap();
+    let next = json!({"model": "agent/buyer", "previous_response_id": told["id"], "input": [{
+        "type": "mcp_approval_response", "approval_request_id": wanted["id"], "approve": true,
+    }]});
+    let refused = house.send("sk-seller", responses, &next, &[]).await;
+    assert_eq!(code(&refused), (403, "not_allowed".to_owned()), "{}", refused.text());
+    // For all others there is no such response.
+    for key in ["sk-colleague", "sk-stranger", LEAD] {
+        let unknown = house.send(key, responses, &next, &[]).await;
+        assert_eq!(unknown.status, 400, "{key}: {}", unknown.text());
+    }
+    assert_eq!(house.touched("/pay"), 0);
+    let list = client::get(house.gateway.address, "/v1/agents/approvals?state=pending", LEAD).await;
+    let approval = list.json()["data"][0].clone();
+    assert_eq!(house.decide(LEAD, &approval, json!({"decision": "approve"})).await.status, 200);
+}
+
 const CLERKS: &str = r#"
 [tools.order]
 kind = "http"

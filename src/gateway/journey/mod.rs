@@ -1,13 +1,16 @@
 //! A call's way through the targets of its route, until one answers: plan, send, classify, go on.
 //! Only before the first content is relayed.
 
+mod insist;
+
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use self::insist::{Again, Patience};
 use super::arrival::Question;
 use super::ask::{self, Answer, Answered, JSON};
 use super::call::Call;
@@ -26,12 +29,6 @@ use crate::route::health::board::Entry;
 use crate::route::health::{Reason, Report};
 use crate::route::load::InFlight;
 use crate::route::plan::{Needs, Plan, Skip, Stage, plan};
-
-/// Before a target is asked again: a time at random up to this, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// A provider that wants to be left alone for longer is not waited for: the client is told.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Where a call has been, and where it may still go.
 pub(super) struct Journey {
@@ -57,17 +54,8 @@ pub(super) struct Journey {
     tried: SmallVec<[u64; 4]>,
     /// Who may answer when asked again, by which credential, and not before when.
     again: SmallVec<[Again; 2]>,
-}
-
-/// A target that may answer when it is asked again.
-#[derive(Debug, Clone, Copy)]
-struct Again {
-    place: usize,
-    credential: usize,
-    /// Not before then, if it said so.
-    ready: Option<Instant>,
-    /// Why it has failed; `None` for one that was left alone so far.
-    after: Option<&'static str>,
+    /// How long that is waited for.
+    patience: Patience,
 }
 
 /// Where failures so far have left a call.
@@ -153,6 +141,7 @@ impl Journey {
             place: None,
             tried: SmallVec::new(),
             again: SmallVec::new(),
+            patience: Patience::of(call),
         }
     }
 
@@ -318,6 +307,9 @@ impl Journey {
         if let (false, Some(shut)) = (asked, target.shut(Instant::now())) {
             self.leave_alone(call, place, shut);
         }
+        if self.bears_with(place) {
+            return Box::pin(self.ask_again(call, question, (chain, Some(place)))).await;
+        }
         Ok(None)
     }
 
@@ -458,61 +450,6 @@ impl Journey {
         self.last = Some((place, failure));
         Ok(())
     }
-
-    /// Nobody has answered. Asks again, after a pause, those who may answer then; where nobody was
-    /// even asked because all are left alone, the one who is to be tried again soonest.
-    async fn insist(
-        &mut self,
-        call: &mut Call,
-        question: &Question,
-        chain: &Chain,
-    ) -> Result<Option<Answer>, Error> {
-        if let Some((place, _)) = soonest(&self.skipped) {
-            let credential = chain.targets[place].soonest_credential(Instant::now());
-            let shut = Again { place, credential, ready: None, after: None };
-            self.again.insert(0, shut);
-        }
-        let mut pause = FIRST_PAUSE;
-        while self.left > 0 && self.course == Course::On {
-            let now = Instant::now();
-            let soonest = |again: &Again| match (again.after, again.ready) {
-                (None, _) => now,
-                // Not all who were told the same time come back at it, and later each time.
-                (_, Some(ready)) => ready + pause / 2 + call.jitter(pause / 2),
-                (_, None) => now + call.jitter(pause),
-            };
-            let again = self.again.iter().enumerate().min_by_key(|(_, again)| soonest(again));
-            let Some((index, &again)) = again else { break };
-            let (target, due) = (&chain.targets[again.place], soonest(&again));
-            if due > (now + LONGEST_WAIT + pause).min(call.end(&target.limits)) {
-                break;
-            }
-            if again.after.is_some_and(|reason| !call.may_retry(target, reason)) {
-                break;
-            }
-            let Again { place, credential, .. } = self.again.swap_remove(index);
-            sleep_until(due).await;
-            let Some(errand) = self.prepare(call, question, target).await? else { continue };
-            let pass = target.lane(credential).force(Instant::now());
-            let attempt = Attempt { place, credential, errand: &errand, pass };
-            if let Some(answer) = self.attempt(call, question, (attempt, None)).await? {
-                return Ok(Some(answer));
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        Ok(None)
-    }
-}
-
-/// The target that is to be tried again soonest. Who has asked to be left alone is left alone.
-fn soonest(skipped: &[(u16, Skip)]) -> Option<(usize, Instant)> {
-    let shut = skipped.iter().filter_map(|(place, skip)| match skip {
-        Skip::Shut(until, reason) if *reason != Reason::RateLimited => {
-            Some((usize::from(*place), *until))
-        }
-        _ => None,
-    });
-    shut.min_by_key(|(_, until)| *until)
 }
 
 fn whole(body: Bytes) -> Answer {
