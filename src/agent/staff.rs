@@ -464,9 +464,8 @@ impl Staff {
         let before = run.usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
-        let only_final =
-            stream == StreamMode::Final || definition.output_schema.is_some() || !streams;
-        let purse = Purse::new(&definition.budget, run.created.budget, used, above);
+        let only_final = stream == StreamMode::Final || definition.demands() || !streams;
+        let purse = Purse::new(&definition.budget, run.ceiling(), used, above);
         let depth = run.created.depth;
         let (stands, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));

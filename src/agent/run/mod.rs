@@ -12,7 +12,7 @@ use serde_json::Value;
 pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
-use super::event::{Asking, CallError, Created, Requested};
+use super::event::{Asking, CallError, Ceiling, Created, Event, Requested};
 use super::people::approval_hash;
 use super::wants::changed_key;
 use crate::canon::{
@@ -293,6 +293,13 @@ impl Run {
         self.definition.member(&self.active)
     }
 
+    /// What its answer must fit: as the agent demands that has the conversation, or else the one
+    /// that was asked.
+    pub fn output_schema(&self) -> Option<&Value> {
+        let own = self.member().and_then(|member| member.output_schema.as_ref());
+        own.or(self.definition.output_schema.as_ref())
+    }
+
     /// Who goes on when whoever has the conversation cannot.
     pub fn successor(&self) -> Option<&str> {
         let fallback = self.member()?.fallback.as_deref();
@@ -331,6 +338,21 @@ impl Run {
     pub fn hash_of(&self, tool: &str, args: &Value) -> Option<String> {
         let tool = self.definition.members.values().find_map(|member| member.tool(tool))?;
         Some(approval_hash(tool, args))
+    }
+
+    /// Whether an entry says something that is not known yet: of a call only the first outcome is
+    /// one.
+    pub fn awaits(&self, event: &Event) -> bool {
+        match event {
+            Event::Done { id, .. } | Event::Failed { id, .. } => {
+                self.call(id).is_some_and(|call| call.stage != Stage::Over)
+            }
+            Event::Unknown { id } => {
+                let known = |call: &Call| matches!(call.stage, Stage::Over | Stage::Unknown);
+                self.call(id).is_some_and(|call| !known(call))
+            }
+            _ => true,
+        }
     }
 
     fn call_mut(&mut self, id: &str) -> Option<&mut Call> {
@@ -378,9 +400,15 @@ impl Run {
 
     pub fn most_tool_calls(&self) -> u32 {
         let own = self.definition.budget.tool_calls;
-        let lower = self.created.budget.and_then(|budget| budget.tool_calls);
-        let wished = self.created.wishes.max_tool_calls;
-        [lower, wished].into_iter().flatten().fold(own, u32::min)
+        self.ceiling().and_then(|lower| lower.tool_calls).map_or(own, |lower| lower.min(own))
+    }
+
+    /// What its client lets it and all below it use, where that is less than its own budget.
+    pub fn ceiling(&self) -> Option<Ceiling> {
+        let Some(wished) = self.created.wishes.max_tool_calls else { return self.created.budget };
+        let lower = self.created.budget.unwrap_or_default();
+        let tool_calls = lower.tool_calls.map_or(wished, |lower| lower.min(wished));
+        Some(Ceiling { tool_calls: Some(tool_calls), ..lower })
     }
 
     /// The text of its last answer, or of the last that said anything. What is not what the schema
