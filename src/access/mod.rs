@@ -179,6 +179,15 @@ impl Caller {
         self.0.user.as_ref()
     }
 
+    /// Whose limits of tools count and whose results are remembered: a user of the config is one
+    /// person by whatever key, and a key without one is somebody else, whatever it is called.
+    pub fn person(&self) -> Arc<str> {
+        match &self.0.user {
+            Some(user) => format!("user:{user}").into(),
+            None => format!("key:{}", self.0.owner).into(),
+        }
+    }
+
     pub fn org(&self) -> Option<&Arc<str>> {
         self.0.org.as_ref()
     }

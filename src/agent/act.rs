@@ -18,7 +18,7 @@ use super::run::{Run, Stage, sureness};
 use super::when;
 use crate::canon::{Effect, StopReason};
 use crate::config::{Approval, Band, Confidence};
-use crate::tool::{Failure, FailureKind, Tool};
+use crate::tool::{self, Failure, FailureKind, Tool};
 
 /// Why a person is asked whom the config wants asked.
 const DEMANDED: &str = "the tool demands it";
@@ -328,7 +328,7 @@ pub(super) fn refusal(failure: &Failure) -> CallError {
     );
     CallError {
         kind: failure.kind.name().to_owned(),
-        message: failure.message.clone(),
+        message: tool::text::clean(&failure.message).into_owned(),
         retryable,
         // Whoever comes back sooner comes in vain.
         retry_after: failure

@@ -111,14 +111,15 @@ impl Actor {
         }
     }
 
-    /// Whose limits count and whose results are remembered: a user of the config is one person by
-    /// whatever key, and one that a client names is one of its own.
+    /// Whose limits count and whose results are remembered; one whom a client names is one of its
+    /// own.
     pub(super) fn whose(&self, user: Option<&str>) -> Arc<str> {
         let owner = self.live.owner.as_str();
         match user {
-            Some(user) if self.caller.user().is_some_and(|own| **own == *user) => user.into(),
-            Some(user) => format!("{owner}/{user}").into(),
-            None => owner.into(),
+            Some(user) if self.caller.user().is_none_or(|own| **own != *user) => {
+                format!("key:{owner:?} {user:?}").into()
+            }
+            _ => self.caller.person(),
         }
     }
 
@@ -177,8 +178,12 @@ impl Actor {
             _ => false,
         };
         let letter = exhausted.then(|| letter(request, "tool", &failure.message, attempts));
-        let error = (refusal(&failure), attempts);
-        self.failed_over(request, error, (letter, failure.wire)).await
+        let mut error = refusal(&failure);
+        if self.staff.toolbox().get(&request.tool).is_some_and(|tool| tool.terms.untrusted) {
+            // What a stranger says of its failure is a stranger's word, too.
+            error.message = tool::text::fence(&error.message, &request.tool, &request.key);
+        }
+        self.failed_over(request, (error, attempts), (letter, failure.wire)).await
     }
 
     pub(super) async fn failed(
@@ -320,7 +325,7 @@ fn shown(
     count: &dyn Fn(&str) -> u64,
 ) -> Part {
     let Content::Text { text, .. } = &part.content else { return part };
-    let handle = format!("{BLOB}{}", &blob[..16]);
+    let handle = format!("{BLOB}{blob}");
     let mut shown = text.clone();
     if tool.terms.scored
         && let Some(best) = tool::text::chunks_of_json(text, terms.retrieval_tokens, count)

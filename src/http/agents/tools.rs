@@ -44,7 +44,7 @@ pub(super) async fn call(door: Door, asked: Asked) -> Answer {
     let invocation = Invocation {
         args,
         idempotency_key: key.unwrap_or_else(|| RunId::new().simple()),
-        user: Some(Arc::clone(asked.caller.user().unwrap_or_else(|| asked.caller.owner()))),
+        user: Some(asked.caller.person()),
         passed: passed_in(&asked.headers),
         deadline: Instant::now() + tool.terms.timeout * tool.terms.retry.attempts.max(1),
         answer: None,

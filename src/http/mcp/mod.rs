@@ -38,6 +38,8 @@ use crate::net::patience::Busy;
 const SESSION: &str = "mcp-session-id";
 /// Sessions of all clients at the same time.
 const MOST_SESSIONS: usize = 10_000;
+/// And of one key.
+const MOST_OF_ONE: usize = 1_000;
 
 /// What outlives a request.
 #[derive(Debug, Default)]
@@ -66,9 +68,14 @@ impl Door {
         if let Err(error) = self.may_pass(&request, &owner).await {
             return refuse(&error);
         }
-        let settings = settings(&house.config, request.headers());
-        let is_get = request.method() == Method::GET;
         let mut request = request;
+        // HTTP/2 has it in the address.
+        let host = request.uri().authority().and_then(|it| it.as_str().parse().ok());
+        if let (false, Some(host)) = (request.headers().contains_key(HOST), host) {
+            request.headers_mut().insert(HOST, host);
+        }
+        let settings = settings(&house.config);
+        let is_get = request.method() == Method::GET;
         request.extensions_mut().insert(Visit { caller: caller.clone(), house });
         let gateway = Arc::clone(gateway);
         let handler = gateway.clone();
@@ -96,8 +103,17 @@ impl Door {
                 _ => Err(Error::new(Kind::NotFound, "There is no such session.")),
             };
         }
-        if self.sessions.sessions.read().await.len() >= MOST_SESSIONS {
+        let sessions = self.sessions.sessions.read().await;
+        if sessions.len() >= MOST_SESSIONS {
             return Err(Error::new(Kind::Overloaded, "There are too many sessions."));
+        }
+        let owners = self.owners();
+        let own = owners
+            .iter()
+            .filter(|(id, whose)| *whose == owner && sessions.contains_key(id.as_str()));
+        if own.count() >= MOST_OF_ONE {
+            let message = "This key has too many sessions: end some (`DELETE /mcp`).";
+            return Err(Error::new(Kind::Overloaded, message));
         }
         Ok(())
     }
@@ -122,16 +138,14 @@ fn session_of(headers: &HeaderMap) -> Option<&str> {
 
 /// Pages of browsers come only from where the operator says; so none reaches a gateway that was
 /// hidden from it by another name.
-fn settings(config: &config::Config, headers: &HeaderMap) -> StreamableHttpServerConfig {
+fn settings(config: &config::Config) -> StreamableHttpServerConfig {
     let mcp = &config.mcp;
     let settings = StreamableHttpServerConfig::default()
         .with_allowed_origins(&mcp.origins)
         .enforce_origin_validation()
         .with_json_response(true)
         .with_max_request_body_bytes(config.server.max_body);
-    // HTTP/2 has it in the address.
-    let has_host = headers.contains_key(HOST);
-    if mcp.hosts.is_empty() || !has_host {
+    if mcp.hosts.is_empty() {
         return settings.disable_allowed_hosts();
     }
     settings.with_allowed_hosts(&mcp.hosts)

@@ -365,7 +365,7 @@ async fn call(
     let mut invocation = Invocation {
         args: Value::Object(request.arguments.unwrap_or_default()),
         idempotency_key: format!("{}:{key}", caller.owner()),
-        user: Some(Arc::clone(caller.user().unwrap_or_else(|| caller.owner()))),
+        user: Some(caller.person()),
         passed: passed(context),
         deadline: Instant::now() + LONGEST,
         answer: asked.answer.take(),

@@ -98,6 +98,7 @@ pub(super) fn keep_told(
 ) {
     let mut news = gateway.snapshot().toolbox.news();
     let (mut alive, state) = (state.alive.subscribe(), Arc::downgrade(state));
+    let mut draining = gateway.draining();
     let (caller, tasks, gateway) =
         (CallerRef::of(caller), gateway.tasks.clone(), Arc::clone(gateway));
     tasks.spawn(async move {
@@ -106,6 +107,7 @@ pub(super) fn keep_told(
                 told = next(&mut news) => told,
                 // It is closed, and never told anything.
                 _ = alive.changed() => return,
+                _ = draining.wait_for(|drains| *drains) => return,
             };
             if pass((&gateway, &caller), told, (&state, &peer)).await.is_err() {
                 return;

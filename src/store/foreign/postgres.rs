@@ -21,8 +21,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 const STEP: i32 = 100;
 /// Whether a role can do what no transaction keeps from happening.
 const MIGHTY: &str = "SELECT current_setting('is_superuser') = 'on' OR EXISTS (SELECT 1 FROM \
-    pg_roles WHERE (rolname = current_user AND rolreplication) OR rolname IN ('pg_execute_server_program', 'pg_read_server_files', \
-    'pg_write_server_files', 'pg_signal_backend') AND pg_has_role(oid, 'MEMBER'))";
+    pg_roles WHERE (rolsuper OR rolreplication OR rolname IN ('pg_execute_server_program', \
+    'pg_read_server_files', 'pg_write_server_files', 'pg_signal_backend')) \
+    AND pg_has_role(oid, 'MEMBER'))";
 
 /// Connected when it is first asked, and then kept connected.
 pub(super) struct Server {

@@ -42,7 +42,7 @@ pub use self::shelf::Watch;
 use self::shelf::Watched;
 pub use self::wording::each_text;
 use super::toolbox::Kit;
-use super::{Definition, Health, PinStatus, Source, Tool};
+use super::{Definition, Health, PinStatus, Source, Tool, text};
 use crate::config::{self, McpTool, McpTransport};
 use crate::net::tasks::Tasks;
 use crate::store::shared::Turns;
@@ -263,12 +263,16 @@ impl Server {
             return Some(Arc::clone(former));
         }
         let terms = &self.pool.terms;
+        let (mut input, mut output) = (shown.input.clone(), shown.output.clone());
+        for schema in [Some(&mut input), output.as_mut()].into_iter().flatten() {
+            text::clean_value(schema);
+        }
         let definition = Definition {
             name,
-            description: shown.description.clone(),
+            description: text::clean(&shown.description).into_owned(),
             effect: terms.effects.get(&seen.name).copied().unwrap_or(terms.effect),
-            input: shown.input.clone(),
-            output: shown.output.clone(),
+            input,
+            output,
             is_held_to_it: true,
             version: self.is_pinning().then(|| shown.version()),
             terms: Arc::clone(terms),
