@@ -54,6 +54,11 @@ impl Staff {
             }
             _ => (Owner::new(Arc::clone(caller.owner())), None),
         };
+        // It begins like any other.
+        if matches!(how, Again::Live { .. } | Again::Fork { .. }) {
+            let definition = self.definition(&created.definition).await.map_err(halted)?;
+            self.admits((&owner, created.user.as_deref()), &definition).await?;
+        }
         let (created, events) = made(caller, (of, created), (events, &untaken), how)?;
         let id = RunId::new();
         if created.trigger == Trigger::Retry {

@@ -238,13 +238,7 @@ impl Staff {
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
         let definition = self.define((&owner, &commission), user.as_deref(), &before).await?;
         let definition = Arc::new(definition);
-        if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
-            self.has_means((&owner, user), (&definition.agent, most)).await?;
-        }
-        let agent = self.gateway.snapshot().config.agents.get(&definition.agent).cloned();
-        if let Some(agent) = agent {
-            self.may_begin((&definition.agent, &agent), user.as_deref()).await?;
-        }
+        self.admits((&owner, user.as_deref()), &definition).await?;
         if let Some(trace) = &mut commission.trace {
             trace.sampled = self.samples(trace, &definition.agent);
         }
@@ -359,10 +353,8 @@ impl Staff {
             (None, _) => drawn(named.name, named.agent, sticky),
         };
         let known = (&house.config, &*house.toolbox);
-        let definition = Definition::resolve(known, named.name, &version)
-            .map_err(|why| Error::new(Kind::Internal, why))?;
-        self.has_tools(&definition)?;
-        Ok(definition)
+        Definition::resolve(known, (named.name, &version), Some(sticky))
+            .map_err(|why| Error::new(Kind::Internal, why))
     }
 
     /// A place for a run that goes on by itself, if there is one now; any other waits for its own.
@@ -371,9 +363,7 @@ impl Staff {
         agent: &str,
         commission: &Commission,
     ) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_paused = paused.contains(agent);
-        drop(paused);
+        let is_paused = self.is_paused(agent);
         if !commission.background && self.is_full() {
             let mut error = Error::new(Kind::Overloaded, "Too many runs wait; try again.");
             error.retry_after = Some(Duration::from_secs(1));
@@ -387,6 +377,11 @@ impl Staff {
                 Err(Error::new(Kind::Overloaded, message))
             }
         }
+    }
+
+    /// Whether no run of this agent begins.
+    pub(super) fn is_paused(&self, agent: &str) -> bool {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).contains(agent)
     }
 
     /// Lets the client's next request find the run by the calls that it is to make.

@@ -32,6 +32,8 @@ impl Actor {
         let beside = Beside { signals: last, ..Beside::default() };
         self.journal.append_with(events, beside).await?;
         self.signals.store(last, Ordering::Release);
+        let paused = self.journal.run().await.paused;
+        self.live.paused.store(paused, Ordering::Release);
         Ok(())
     }
 
@@ -157,7 +159,7 @@ impl Actor {
             self.live.voice.item(&name, voice::mcp_approval(&row.id, &row.tool, &args));
         }
         view::waits(&self.live.voice, (&run, &below), state);
-        let usage = run.usage;
+        let usage = run.spent().usage;
         let calls: Vec<String> = run
             .calls
             .iter()
@@ -267,11 +269,15 @@ impl Actor {
 
     /// The run is over, or is to be.
     pub(super) async fn end(&self, ending: Ending) -> Result<Rest, Halt> {
-        if self.has_children().await {
+        let run = self.journal.run().await;
+        let is_told = run.finished.is_some();
+        // Those of a run that is only played again, or taken back, are another one's.
+        let owns = !is_told && !run.created.compensates;
+        drop(run);
+        if owns && self.has_children().await {
             Box::pin(self.end_children("The run that began it has ended.")).await?;
         }
         let run = self.journal.run().await;
-        let is_told = run.finished.is_some();
         let mut events: Vec<Event> = run
             .calls
             .iter()
@@ -298,7 +304,7 @@ impl Actor {
         self.shows().await;
         self.counts_end().await;
         let run = self.journal.run().await;
-        let (name, usage, state) = (self.name(), run.usage, run.state);
+        let (name, usage, state) = (self.name(), run.spent().usage, run.state);
         let finish = view::finish(&run);
         if let Some(text) = view::last_words(&run) {
             self.live.voice.text(&name, &text);

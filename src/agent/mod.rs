@@ -141,6 +141,11 @@ impl Agents {
         Ok(definition.member(&row.agent).map(definition::Member::shown_prompt).unwrap_or_default())
     }
 
+    /// What those have used that a run has begun and that is at work, or waits.
+    pub async fn spent_below(&self, row: &RunRow) -> event::Spent {
+        self.0.spent_below(row).await
+    }
+
     /// What a trace shows of a run and of those that it began.
     pub async fn spans(&self, row: &RunRow) -> Result<Vec<RunSpan>, Error> {
         self.0.spans(row).await.map_err(begin::halted)

@@ -143,9 +143,9 @@ pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
     match failure(run) {
         Some(error) => voice.fail(error),
         None if run.state == RunState::WaitingClient => {
-            voice.end(&name, FinishReason::ToolCalls, run.usage);
+            voice.end(&name, FinishReason::ToolCalls, run.spent().usage);
         }
-        None => voice.end(&name, finish(run), run.usage),
+        None => voice.end(&name, finish(run), run.spent().usage),
     }
     shown(run, row.version.as_str().into(), follower)
 }

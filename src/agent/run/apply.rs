@@ -42,6 +42,7 @@ impl Run {
             | Event::Resolved { .. }
             | Event::ClientResult { .. }
             | Event::ChildStarted { .. }
+            | Event::ChildWaits { .. }
             | Event::ChildDone { .. }
             | Event::UndoBegan { .. }
             | Event::UndoDone { .. } => self.take_call(event),
@@ -90,7 +91,11 @@ impl Run {
                 self.asked_anew = true;
                 self.stage(id, Stage::Child { run: *run });
             }
-            Event::ChildDone { id, state, parts, degraded, .. } => {
+            Event::ChildWaits { run, spent, .. } => {
+                self.below.insert(*run, *spent);
+            }
+            Event::ChildDone { id, run, state, parts, degraded, spent, .. } => {
+                self.below.insert(*run, *spent);
                 if let Some(call) = self.call(id).filter(|_| *degraded) {
                     let tool = call.request.alias.clone();
                     self.degraded_tools.insert(tool);

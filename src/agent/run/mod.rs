@@ -12,7 +12,7 @@ use serde_json::Value;
 pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
-use super::event::{Asking, CallError, Created, Requested};
+use super::event::{Asking, CallError, Created, Requested, Spent};
 use super::people::approval_hash;
 use super::wants::changed_key;
 use crate::canon::{
@@ -83,6 +83,8 @@ pub struct Run {
     pub bytes: u64,
     pub usage: Usage,
     pub cost: u64,
+    /// What those have used that it has begun, as far as it knows.
+    pub below: BTreeMap<RunId, Spent>,
     /// The work at it that is under way, or was last.
     pub stretch: Option<Stretch>,
     pub handoffs: u32,
@@ -105,6 +107,8 @@ pub struct Run {
     pub degraded_tools: BTreeSet<String>,
     pub fallback_level: u32,
     pub paused: bool,
+    /// One above it is.
+    pub held: bool,
     pub cancel: Option<Cancel>,
     /// What can be taken back, in the order in which it was done.
     pub undoable: Vec<Undoable>,
@@ -268,6 +272,7 @@ impl Run {
             bytes: 0,
             usage: Usage::default(),
             cost: 0,
+            below: BTreeMap::new(),
             stretch: None,
             handoffs: 0,
             repairs: 0,
@@ -283,6 +288,7 @@ impl Run {
             degraded_tools: BTreeSet::new(),
             fallback_level: 0,
             paused: false,
+            held: false,
             cancel: None,
             undoable: Vec::new(),
         }
@@ -337,6 +343,17 @@ impl Run {
         self.calls.iter_mut().find(|call| call.request.id == id)
     }
 
+    /// What it has used, with all that it has begun.
+    pub fn spent(&self) -> Spent {
+        let (model_calls, tool_calls) = (self.answers, self.tool_calls);
+        let own = Spent { usage: self.usage, cost: self.cost, model_calls, tool_calls };
+        self.below.values().fold(own, |mut all, below| {
+            all += *below;
+            all
+        })
+    }
+
+    /// The same without what others have used.
     pub fn totals(&self) -> Totals {
         Totals {
             steps: self.asks,

@@ -57,7 +57,7 @@ impl Run {
         {
             return end(RunState::Cancelled, None);
         }
-        if self.paused && self.is_between_steps() {
+        if (self.paused || self.held) && self.is_between_steps() {
             return Step::Wait { state: RunState::Paused, until: None };
         }
         if self.escalated.is_some() {
