@@ -18,7 +18,7 @@ use super::journal::{Beside, Halt, Journal, entry, now};
 use super::run::{Call, Run, Stage, result_of};
 use super::staff::Staff;
 use super::trace::written;
-use crate::canon::{Effect, Message, Part, Role, RunId, RunState, StopReason, Usage};
+use crate::canon::{Message, Part, Role, RunId, RunState, StopReason, Usage};
 use crate::config::{AGENT_TIMEOUT, HandoffInput};
 use crate::error::{Error, Kind};
 use crate::store::Failure;
@@ -396,15 +396,14 @@ impl Staff {
             };
             let below = self.load(&row).await?.run;
             Box::pin(self.end_below((&below, root), why)).await?;
-            let mut events = unknown(&below);
             let (by, reason) = (run.id.to_string(), Some(why.to_owned()));
-            events.push(Event::CancelAsked { by, reason: reason.clone(), after_step: false });
+            let asked = Event::CancelAsked { by, reason: reason.clone(), after_step: false };
             let (state, at) = (RunState::Cancelled, now());
             let (reason, message) = (None, reason);
-            events.push(Event::Ended { state, reason, message, degraded: false, at });
+            let ended = Event::Ended { state, reason, message, degraded: false, at };
             let journal = Journal::new(self.means(), below, (row.epoch, true));
             let _ = journal.herald.set(self.herald(root));
-            journal.end(events, Beside::default()).await?;
+            journal.end(vec![asked, ended], Beside::default()).await?;
         }
         Ok(())
     }
@@ -443,13 +442,6 @@ fn reported(call: &str, run: &Run) -> Event {
     let (state, degraded) = (run.state, run.degraded);
     let undoable = run.undoable.iter().any(|undo| !undo.over);
     Event::ChildDone { id, run: run_id, state, parts, degraded, spent, undoable }
-}
-
-/// What was under way and must not happen twice: nobody knows what became of it.
-fn unknown(run: &Run) -> Vec<Event> {
-    let open = run.calls.iter().filter(|call| call.stage == Stage::Began);
-    let once = open.filter(|call| call.request.effect == Effect::Once);
-    once.map(|call| Event::Unknown { id: call.request.id.clone() }).collect()
 }
 
 /// Why an agent is not begun, for the model.

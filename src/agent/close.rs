@@ -219,10 +219,10 @@ impl Actor {
             let (id, tool, args) = (undo.id.clone(), undo.tool.clone(), undo.args.clone());
             let key = undo.key.clone();
             self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
-            let error = self.take_back(&undo).await;
+            let error = self.take_back(&undo).await?;
             let letters = error
                 .as_ref()
-                .filter(|error| error.kind != REPLAY)
+                .filter(|error| error.kind != REPLAY && undo.child.is_none())
                 .map(|error| crate::store::runs::NewLetter {
                     id: format!("dlq_{}", crate::canon::RunId::new().simple()),
                     kind: "compensation".to_owned(),
@@ -241,18 +241,19 @@ impl Actor {
         Ok(())
     }
 
-    async fn take_back(&self, undo: &super::run::Undoable) -> Option<CallError> {
+    async fn take_back(&self, undo: &Undoable) -> Result<Option<CallError>, Halt> {
         if self.journal.run().await.only_plays() {
-            return Some(played());
+            return Ok(Some(played()));
+        }
+        if let Some(child) = undo.child {
+            return Box::pin(self.take_back_below(child)).await;
         }
         let Some(tool) = self.staff.toolbox().get(&undo.tool) else {
-            return Some(CallError::new(
-                "unavailable",
-                "The tool that takes it back is not there.",
-            ));
+            let text = "The tool that takes it back is not there.";
+            return Ok(Some(CallError::new("unavailable", text)));
         };
         if let Err(failure) = tool.check(&undo.args) {
-            return Some(CallError::new(failure.kind.name(), failure.message));
+            return Ok(Some(CallError::new(failure.kind.name(), failure.message)));
         }
         let invocation = Invocation {
             args: undo.args.clone(),
@@ -264,7 +265,8 @@ impl Actor {
             listener: None,
         };
         let done = tool.call(&invocation).await;
-        done.err().map(|failure| CallError::new(failure.kind.name(), failure.message))
+        let failure = done.err();
+        Ok(failure.map(|failure| CallError::new(failure.kind.name(), failure.message)))
     }
 
     /// The run is over, or is to be.

@@ -124,6 +124,14 @@ impl Stage {
         assert!(matches!(told.status, 200 | 202), "{}", told.text());
     }
 
+    /// Waits until the journal of a run has such an entry.
+    async fn heard(&self, path: &str, kind: &str) {
+        let run = path.rsplit('/').next().unwrap();
+        while !self.journal(run).await.iter().any(|entry| entry.0 == kind) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The path of a run that is made of another one.
     async fn made(&self, path: &str, body: &Value) -> String {
         let made = self.post(path, KEY, body).await;
@@ -186,6 +194,7 @@ async fn a_pause_holds_all_that_a_run_has_begun_until_it_goes_on() {
     let path = stage.begin("boss", &json!([[work(&steps)], "All."]).to_string()).await;
     until("it looks", || stage.touched("look") == 1).await;
     stage.tell(&path, "pause").await;
+    stage.heard(&path, "run.paused").await;
     gate.open();
     stage.in_state(&path, "paused").await;
     let child = stage.child(&path).await;
@@ -208,11 +217,7 @@ async fn a_decision_about_what_waits_below_a_pause_is_kept_until_it_goes_on() {
     stage.in_state(&path, "paused").await;
     stage.approve(&waiting).await;
     let child = stage.child(&path).await;
-    let run = child.rsplit('/').next().unwrap().to_owned();
-    let is_heard = async || stage.journal(&run).await.iter().any(|it| it.0 == "tool.approved");
-    while !is_heard().await {
-        tokio::task::yield_now().await;
-    }
+    stage.heard(&child, "tool.approved").await;
     stage.in_state(&path, "paused").await;
     let entries = stage.get(&path).await["last_seq"].clone();
     assert_eq!(stage.touched("pay"), 0);
@@ -239,7 +244,7 @@ async fn an_agent_that_is_paused_is_not_begun_by_another_one_either() {
 #[tokio::test]
 async fn a_run_that_is_given_up_leaves_nothing_that_it_has_begun() {
     let folder = TempDir::new().unwrap();
-    let sections = stored(folder.path(), "max_takeovers = 0") + &team("");
+    let sections = stored(folder.path(), "max_takeovers = 1") + &team("");
     let stage = Stage::new(&sections, mind, shop(&Gate::shut())).await;
     let pays = work(&json!([[["pay", {}]], "Worked."]));
     let looks = work(&json!([[["look", {}]], "Worked."]));
@@ -249,6 +254,8 @@ async fn a_run_that_is_given_up_leaves_nothing_that_it_has_begun() {
     while stage.get(pending).await["data"].as_array().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
+    let stage = stage.crash(&sections).await;
+    until("it looks again", || stage.touched("look") == 2).await;
     let stage = stage.crash(&sections).await;
     let run = stage.in_state(&path, "failed").await;
     assert_eq!(run["stop_reason"], "takeovers", "{run:#}");
@@ -373,4 +380,101 @@ async fn what_an_agent_has_others_do_for_a_user_is_spent_by_it() {
     assert_eq!(run.status, 200, "{}", run.text());
     let page = get(stage.gateway.address, "/v1/agents/runs?user=bob", KEY).await.json();
     assert_eq!(page["data"].as_array().unwrap().len(), 1);
+}
+
+/// Buys by itself, has others buy, and fails or not.
+fn shopping() -> Value {
+    json!([
+        [["buy", {"n": 1}]],
+        [has("worker", &json!([[["buy", {"n": 2}]], [["buy", {"n": 3}]], "Bought."]))],
+        "All."
+    ])
+}
+
+impl Stage {
+    /// What was taken back, in the order in which it was.
+    fn taken_back(&self) -> Vec<Value> {
+        let requests = self.tools.requests().into_iter();
+        let undone = requests.filter(|it| it.path.ends_with("/unpay"));
+        undone.map(|it| serde_json::from_str::<Value>(it.text()).unwrap()["id"].clone()).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_others_have_done_for_a_run_is_taken_back_with_it_the_last_first_and_once() {
+    let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
+    let path = stage.begin("boss", &shopping().to_string()).await;
+    stage.in_state(&path, "completed").await;
+    let undoing = stage.made(&format!("{path}/compensate"), &json!({})).await;
+    stage.in_state(&undoing, "completed").await;
+    assert_eq!(stage.taken_back(), ["r2", "r1", "r0"]);
+    // Neither it nor what was done for it is taken back once more.
+    let child = stage.child(&path).await;
+    for again in [&path, &child] {
+        let undoing = stage.made(&format!("{again}/compensate"), &json!({})).await;
+        stage.in_state(&undoing, "completed").await;
+    }
+    assert_eq!(stage.taken_back().len(), 3);
+
+    let path = stage.begin("boss", &shopping().to_string()).await;
+    stage.in_state(&path, "completed").await;
+    let child = stage.child(&path).await;
+    let undoing = stage.made(&format!("{child}/compensate"), &json!({})).await;
+    stage.in_state(&undoing, "completed").await;
+    assert_eq!(stage.taken_back().len(), 5, "what the delegate has done");
+    let undoing = stage.made(&format!("{path}/compensate"), &json!({})).await;
+    stage.in_state(&undoing, "completed").await;
+    assert_eq!(stage.taken_back().len(), 6, "and what is left");
+}
+
+#[tokio::test]
+async fn a_run_that_fails_takes_back_what_others_have_done_for_it() {
+    let agents = "[tools.breaks]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"{tools}/breaks\"\n\
+        effect = \"idempotent\"\ninput = { type = \"object\" }\n\
+        [agents.careful]\nroute = \"fast\"\ninstructions = \"Careful.\"\non_failure = \"compensate\"\n\
+        tools = [\"buy\", \"breaks\"]\ndelegates = [\"worker\"]\n";
+    let gate = Gate::shut();
+    let shop = shop(&gate);
+    let tools = move |request: &Request| match request.path.ends_with("/breaks") {
+        true => Script::json(400, r#"{"error":"No."}"#),
+        false => shop(request),
+    };
+    let stage = Stage::new(&team(agents), mind, tools).await;
+    let mut turns = shopping();
+    turns[2] = json!([["breaks", {}]]);
+    turns.as_array_mut().unwrap().push(json!("All the same."));
+    let path = stage.begin("careful", &turns.to_string()).await;
+    stage.in_state(&path, "completed").await;
+    assert_eq!(stage.taken_back(), ["r2", "r1", "r0"], "as soon as the call has failed");
+    let told = stage.model.requests().last().unwrap().text().to_owned();
+    assert!(told.contains("what `delegate_worker` had done"), "{told}");
+    // What was under way when it ended is taken back, too.
+    let late = work(&json!([[["buy", {"n": 4}]], [["look", {}]], "Worked."]));
+    let body = json!({"input": json!([[late]]).to_string(), "budget": {"seconds": 3}});
+    let begun = stage.post("/v1/agents/careful/runs", KEY, &body).await;
+    let path = begun.header("location").unwrap().to_owned();
+    let run = stage.in_state(&path, "incomplete").await;
+    assert_eq!((stage.taken_back().len(), &run["stop_reason"]), (4, &json!("timeout")), "{run:#}");
+}
+
+#[tokio::test]
+async fn a_fork_has_work_done_anew_and_leaves_alone_what_the_first_run_has_begun() {
+    let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
+    let steps = json!([[["note", {}]], [["pay", {}]], "Worked."]);
+    let path = stage.begin("boss", &json!([[work(&steps)], "All."]).to_string()).await;
+    let first = stage.in_state(&path, "waiting_child").await;
+    let body = json!({"at_seq": first["last_seq"]});
+    let fork = stage.made(&format!("{path}/fork"), &body).await;
+    let second = stage.in_state(&fork, "waiting_child").await;
+    let (own, others) = (stage.child(&fork).await, stage.child(&path).await);
+    assert_ne!(own, others);
+    assert_ne!(first["pending"]["approvals"][0]["id"], second["pending"]["approvals"][0]["id"]);
+    assert_eq!(stage.touched("note"), 2);
+    stage.tell(&fork, "cancel").await;
+    stage.in_state(&fork, "cancelled").await;
+    stage.in_state(&own, "cancelled").await;
+    stage.in_state(&others, "waiting_approval").await;
+    stage.approve(&first).await;
+    let run = stage.in_state(&path, "completed").await;
+    assert_eq!((&run["result"]["text"], stage.touched("pay")), (&json!("All."), 1), "{run:#}");
 }

@@ -1,13 +1,13 @@
 //! What each entry of a journal makes of a run.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Call, Cancel, Overflow, Run, Stage, Stretch, Undoable};
 use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
-    Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
-    Usage,
+    Content, Effect, Finish, FinishReason, Message, Part, Role, RunId, RunState, StopReason,
+    ToolResult, Usage,
 };
 use crate::error::Kind;
 use crate::store::hex;
@@ -94,8 +94,11 @@ impl Run {
             Event::ChildWaits { run, spent, .. } => {
                 self.below.insert(*run, *spent);
             }
-            Event::ChildDone { id, run, state, parts, degraded, spent, .. } => {
+            Event::ChildDone { id, run, state, parts, degraded, spent, undoable } => {
                 self.below.insert(*run, *spent);
+                if *undoable {
+                    self.note_undo_below(id, *run);
+                }
                 if let Some(call) = self.call(id).filter(|_| *degraded) {
                     let tool = call.request.alias.clone();
                     self.degraded_tools.insert(tool);
@@ -106,10 +109,14 @@ impl Run {
                 self.settle(id, parts.clone(), failed);
             }
             Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
-                let is_over = matches!(event, Event::UndoDone { .. });
+                let error = match event {
+                    Event::UndoDone { error, .. } => Some(error),
+                    _ => None,
+                };
                 if let Some(undo) = self.undoable.iter_mut().find(|undo| undo.id == *id) {
                     undo.began = true;
-                    undo.over |= is_over;
+                    undo.over |= error.is_some();
+                    undo.failed |= error.is_some_and(Option::is_some);
                 }
             }
             _ => {}
@@ -478,8 +485,17 @@ impl Run {
         let args = filled(&undo.args, &call.request.args, result.unwrap_or(&Value::Null));
         let key = format!("{}-undo", call.request.key);
         let (id, tool) = (id.to_owned(), undo.tool.clone());
-        let (began, over) = (false, false);
-        self.undoable.push(Undoable { id, tool, args, key, began, over });
+        let undo = Undoable { id, tool, args, key, ..Undoable::default() };
+        self.undoable.push(undo);
+    }
+
+    /// What another run has done for a call can be taken back, too.
+    fn note_undo_below(&mut self, id: &str, run: RunId) {
+        let Some(request) = self.call(id).map(|call| &call.request) else { return };
+        let (id, tool) = (id.to_owned(), request.tool.clone());
+        let (args, key) = (json!({"run": run}), format!("{}-undo", request.key));
+        let undo = Undoable { id, tool, args, key, child: Some(run), ..Undoable::default() };
+        self.undoable.push(undo);
     }
 }
 

@@ -197,14 +197,18 @@ pub struct Cancel {
 }
 
 /// A call that was done and can be taken back.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Undoable {
     pub id: String,
     pub tool: String,
     pub args: Value,
     pub key: String,
+    /// Another run has done it, and can take back what it has done.
+    pub child: Option<RunId>,
     pub began: bool,
     pub over: bool,
+    /// It could not be taken back.
+    pub failed: bool,
 }
 
 // === impl Call ===
