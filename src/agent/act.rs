@@ -13,6 +13,7 @@ use super::definition::ToolDefinition;
 use super::event::{CallError, Doer, Event, Requested};
 use super::journal::{Halt, now};
 use super::people::{approval_hash, usual_approval};
+use super::perform::unknown_outcome;
 use super::run::{Run, Stage, sureness};
 use super::when;
 use crate::canon::{Effect, StopReason};
@@ -51,27 +52,34 @@ impl Actor {
         }
     }
 
-    /// What is under way is called off. Of what must not happen twice nobody knows what became.
+    /// What is under way is called off. Of what must not happen twice nobody knows what became: that
+    /// is found out as far as the run goes on.
     async fn abandon(&self, kind: &str, message: &str) -> Result<(), Halt> {
         Box::pin(self.end_children(message)).await?;
         let run = self.journal.run().await;
-        let events: Vec<Event> = run
+        let open: Vec<(Requested, bool)> = run
             .calls
             .iter()
             .filter(|call| matches!(call.stage, Stage::Began | Stage::Child { .. }))
-            .map(|call| {
-                let id = call.request.id.clone();
-                // What became of another run is known.
-                if call.request.effect == Effect::Once && call.stage == Stage::Began {
-                    Event::Unknown { id }
-                } else {
-                    let error = CallError::new(kind, message);
-                    Event::Failed { id, error, attempts: 1, at: now(), wire: None }
-                }
-            })
+            // What became of another run is known.
+            .map(|call| (call.request.clone(), call.stage == Stage::Began))
             .collect();
+        let goes_on = !run.is_called_off();
         drop(run);
-        if events.is_empty() { Ok(()) } else { self.journal.append(events).await }
+        for (request, began) in open {
+            let id = request.id.clone();
+            if !began || request.effect != Effect::Once {
+                let error = CallError::new(kind, message);
+                let failed = Event::Failed { id, error, attempts: 1, at: now(), wire: None };
+                self.journal.append(vec![failed]).await?;
+            } else if goes_on {
+                Box::pin(self.nobody_knows(&request)).await?;
+            } else {
+                let unknown = vec![Event::Unknown { id }];
+                self.journal.append_with(unknown, unknown_outcome(&request)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn go_on(&self, id: &str) -> Result<(), Halt> {

@@ -161,11 +161,7 @@ impl Actor {
         let mut looked_after = false;
         loop {
             self.take_signals().await?;
-            let mut run = self.journal.run().await;
-            run.held = self.live.is_paused();
-            let step = run.next(now());
-            drop(run);
-            match step {
+            match self.next().await {
                 Step::Plan => Box::pin(self.plan()).await?,
                 Step::Ask { tools } => Box::pin(self.ask(tools)).await?,
                 Step::Act(mut ids) => {
@@ -199,6 +195,16 @@ impl Actor {
         }
     }
 
+    /// What is to be done: nothing that a run above it does not let begin.
+    async fn next(&self) -> Step {
+        let run = self.journal.run().await;
+        let step = run.next(now());
+        if self.live.is_paused() && run.can_rest(&step) {
+            return Step::Wait { state: RunState::Paused, until: None };
+        }
+        step
+    }
+
     /// Whether something may have come while its client waits for it. A run that nobody waits with
     /// is let go of at once.
     async fn waits_with_client(&self) -> bool {
@@ -208,6 +214,12 @@ impl Actor {
             () = tokio::time::sleep_until(*until) => false,
             () = self.live.voice.tape().deserted() => false,
         }
+    }
+
+    /// Notes that somebody goes on with it.
+    pub(super) async fn resumes(&self) -> Result<(), Halt> {
+        let resumed = Event::Resumed { at: now(), epoch: self.journal.epoch };
+        self.journal.append(vec![resumed]).await
     }
 
     /// What its clients call it.

@@ -134,7 +134,7 @@ impl Actor {
         let run = new_run((id, row.owner.clone()), (&self.caller, created), &events);
         let (root, parent, state) = (self.live.root, Some(self.journal.id), RunState::Running);
         let (idempotency, lease) = (Some(once(of)), staff.lease());
-        let run = NewRun { root, parent, state, idempotency, lease, ..run };
+        let run = NewRun { root, parent, idempotency, state, lease, ..run };
         let (id, undoing) = match store.begin_run(run).await.map_err(stored)? {
             Begun::New { .. } => (id, staff.new_child(self, id).await?),
             // Somebody has had it taken back, or a process has died over it.

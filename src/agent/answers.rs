@@ -153,7 +153,7 @@ fn fits_form(schema: &Value, fills: &[String], values: &Value) -> Result<(), Err
 /// What a person says in the place of an agent that has given up.
 fn fits_output(run: &Run, values: &Value) -> Result<(), Error> {
     let answer = values.get("answer").and_then(Value::as_str);
-    let (Some(answer), Some(schema)) = (answer, &run.definition.output_schema) else {
+    let (Some(answer), Some(schema)) = (answer, run.output_schema()) else {
         return Ok(());
     };
     fits_schema(answer, schema).map_err(|wrong| unfit("`values.answer`", &wrong))

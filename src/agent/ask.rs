@@ -14,13 +14,13 @@ use super::context::Fitted;
 use super::counts::Purpose;
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
-use super::run::{Ending, Step, sureness};
+use super::run::{Ending, Run, Step, sureness};
 use super::view::FILTERED;
 use super::wants::requests;
 use crate::canon::{ChatRequest, ChatResponse, Choice, FinishReason, Part, StopReason, Usage};
 use crate::config::{CacheMode, Confidence, OnFilter};
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Receipt, Turn};
+use crate::gateway::agents::{Guarded, Receipt, Turn};
 use crate::store::hex;
 use crate::tool::canonical;
 
@@ -100,9 +100,9 @@ impl Actor {
         self.tell_lost().await?;
         let route = self.journal.run().await.member().map(|it| it.route.clone());
         let route = route.filter(|route| !self.staff.gateway.leads_anywhere(route));
-        let pinned = &self.definition;
-        let named = (&*pinned.agent, &*pinned.version, &*pinned.guards);
-        if let Some(gone) = route.or_else(|| self.staff.gateway.lost_guard(named)) {
+        let guarded = self.guarded().await;
+        let lost = guarded.iter().find_map(|it| self.staff.gateway.lost_guard(it));
+        if let Some(gone) = route.or(lost) {
             return self.is_unavailable(None, &gone).await.map(|()| true);
         }
         self.remark().await?;
@@ -131,8 +131,7 @@ impl Actor {
             request,
             run: self.journal.id,
             agent: self.definition.agent.as_str().into(),
-            version: self.definition.version.as_str().into(),
-            guards: self.definition.guards.clone(),
+            guarded: self.guarded().await,
             user,
             session: self.live.root.spread(),
             trace,
@@ -254,9 +253,9 @@ impl Actor {
             || requested.is_empty()
             || requested.iter().all(|it| it.doer == Doer::Client);
         let on_filter = run.member().map(|member| member.on_filter).unwrap_or_default();
-        drop(run);
         // What is not as it must be, nobody hears.
-        let speaks = speaks && (!requested.is_empty() || self.is_as_demanded(&parts).is_ok());
+        let speaks = speaks && (!requested.is_empty() || is_as_demanded(&run, &parts).is_ok());
+        drop(run);
         let is_filtered =
             matches!(finish.reason, FinishReason::ContentFilter | FinishReason::Refusal);
         // Somebody else answers, or the user is told instead.
@@ -409,8 +408,9 @@ impl Actor {
         let text: String = answer.iter().filter_map(Part::as_text).collect();
         let (repairs, finish, degraded) = (run.repairs, run.finish, run.degraded);
         let confidence = run.member().and_then(|member| member.confidence.clone());
+        let demanded = is_as_demanded(&run, &answer);
         drop(run);
-        if let Err(wrong) = self.is_as_demanded(&answer) {
+        if let Err(wrong) = demanded {
             self.live.voice.turn_over(false);
             if repairs >= self.definition.limits.repairs {
                 let state = crate::canon::RunState::Failed;
@@ -435,11 +435,20 @@ impl Actor {
         self.close(vec![ended]).await
     }
 
-    /// Whether an answer is what the schema demands, if there is one; and if not, why.
-    pub(super) fn is_as_demanded(&self, answer: &[Part]) -> Result<(), String> {
-        let Some(schema) = &self.definition.output_schema else { return Ok(()) };
-        let text: String = answer.iter().filter_map(Part::as_text).collect();
-        fits_schema(&text, schema)
+    /// Whose guards look at what it asks: those of the agent that was asked, and of the one that has
+    /// the conversation now.
+    async fn guarded(&self) -> Vec<Guarded> {
+        let run = self.journal.run().await;
+        let pinned = &*self.definition;
+        let of = |agent: &str, version: &str, guards: &Vec<String>| Guarded {
+            agent: agent.into(),
+            version: version.into(),
+            guards: guards.clone(),
+        };
+        let root = of(&pinned.agent, &pinned.version, &pinned.guards);
+        let member = run.member().filter(|_| run.active != pinned.agent);
+        let member = member.map(|it| of(&run.active, &it.version, &it.guards));
+        [root].into_iter().chain(member).collect()
     }
 
     /// Whether a person must look at the answer first.
@@ -513,6 +522,13 @@ pub(super) fn digest(request: &ChatRequest) -> String {
 
 /// How long nothing of a step may take that is no call of a model or tool.
 pub(super) const STEP: Duration = Duration::from_mins(10);
+
+/// Whether an answer is what the schema demands, if there is one; and if not, why.
+pub(super) fn is_as_demanded(run: &Run, answer: &[Part]) -> Result<(), String> {
+    let Some(schema) = run.output_schema() else { return Ok(()) };
+    let text: String = answer.iter().filter_map(Part::as_text).collect();
+    fits_schema(&text, schema)
+}
 
 /// How an answer ended, as a client is told.
 pub(super) fn told(finish: Option<FinishReason>) -> FinishReason {

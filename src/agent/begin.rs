@@ -469,13 +469,18 @@ fn most_tool_calls(request: &ChatRequest) -> Option<u32> {
     Some(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
-/// The client's key, and the digest of what it asks with it.
+/// The client's key, and the digest of what it asks with it: all but how it wants to be told.
 fn idempotency(commission: &Commission) -> Option<(String, String)> {
-    let key = commission.wishes.idempotency_key.clone()?;
+    let Commission { agent, request, wishes, .. } = commission;
+    let key = wishes.idempotency_key.clone()?;
+    let request = ChatRequest { stream: false, include_usage: false, ..request.clone() };
     let asked = json!({
-        "agent": commission.agent,
-        "messages": commission.request.messages,
-        "session": commission.wishes.session,
+        "agent": agent,
+        "request": request,
+        "session": wishes.session,
+        "user": wishes.user,
+        "labels": wishes.labels,
+        "budget": commission.budget.map(ceiling),
     });
     Some((key, hex(&Sha256::digest(asked.to_string()))))
 }

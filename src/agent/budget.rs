@@ -32,6 +32,8 @@ pub(super) enum Wish {
 pub(super) struct Purse {
     usd: Option<u64>,
     tokens: Option<u64>,
+    /// Turns, where its client lets it and all below it have only so many.
+    steps: u32,
     model_calls: u32,
     tool_calls: u32,
     bytes: u64,
@@ -49,6 +51,7 @@ pub(super) struct Used {
     /// Nano-dollars.
     pub(super) usd: u64,
     pub(super) tokens: u64,
+    pub(super) steps: u32,
     pub(super) model_calls: u32,
     pub(super) tool_calls: u32,
     pub(super) bytes: u64,
@@ -67,6 +70,7 @@ impl Used {
     pub(super) fn add(&mut self, totals: &Totals) {
         self.usd += totals.cost;
         self.tokens += totals.tokens_in + totals.tokens_out;
+        self.steps += totals.steps;
         self.model_calls += totals.steps;
         self.tool_calls += totals.tool_calls;
         self.bytes += totals.bytes;
@@ -90,6 +94,7 @@ impl Purse {
             turn,
             usd: least(budget.usd, lower.usd),
             tokens: least(budget.tokens, lower.tokens),
+            steps: lower.steps.unwrap_or(u32::MAX),
             model_calls: budget.model_calls,
             tool_calls: lower.tool_calls.map_or(budget.tool_calls, |it| it.min(budget.tool_calls)),
             bytes: budget.bytes,
@@ -124,6 +129,7 @@ impl Purse {
                 used.usd += usd;
                 used.tokens += tokens;
                 used.model_calls += 1;
+                used.steps += u32::from(wish != Wish::Aside);
             });
         });
         Ok(Held { purse: Arc::clone(self), usd, tokens, max_tokens })
@@ -141,7 +147,8 @@ impl Purse {
         let kept = if own { Used::default() } else { self.kept() };
         let (keeps, mut most) = (wish == Wish::Turn, wanted);
         let calls = used.model_calls + kept.model_calls + u32::from(keeps);
-        if calls >= self.model_calls {
+        let steps = used.steps + kept.model_calls + u32::from(keeps);
+        if calls >= self.model_calls || (wish != Wish::Aside && steps >= self.steps) {
             return Err(StopReason::MaxSteps);
         }
         let question = forecast.input_tokens;

@@ -388,10 +388,7 @@ impl Staff {
         let store = self.gateway.store();
         for id in run.calls.iter().filter_map(|call| child(&call.stage)) {
             let Some(row) = store.claim_run(id, self.lease()).await.map_err(stored)? else {
-                let row = store.run(None, id).await.map_err(stored)?;
-                if row.is_some_and(|row| !row.state.is_over()) {
-                    return Err(Halt::Store(format!("somebody is still at work at {id}")));
-                }
+                self.must_be_over(id).await?;
                 continue;
             };
             let below = self.load(&row).await?.run;
@@ -406,6 +403,14 @@ impl Staff {
             journal.end(vec![asked, ended], Beside::default()).await?;
         }
         Ok(())
+    }
+
+    async fn must_be_over(&self, run: RunId) -> Result<(), Halt> {
+        let row = self.gateway.store().run(None, run).await.map_err(stored)?;
+        match row.filter(|row| !row.state.is_over()) {
+            Some(_) => Err(Halt::Store(format!("somebody is still at work at {run}"))),
+            None => Ok(()),
+        }
     }
 
     /// What those have used that a run has begun. Of one that is over its journal knows that.

@@ -326,9 +326,12 @@ impl Actor {
 
     /// A last word that is not what the schema demands is none.
     async fn ending_of(&self, ending: Ending, message: Option<String>) -> (Ending, Option<String>) {
-        let answer = self.journal.run().await.answer();
+        let run = self.journal.run().await;
+        let answer = run.answer();
         let is_last_word = ending.state == RunState::Incomplete && !answer.is_empty();
-        match self.is_as_demanded(&answer).err().filter(|_| is_last_word) {
+        let wrong = super::ask::is_as_demanded(&run, &answer).err().filter(|_| is_last_word);
+        drop(run);
+        match wrong {
             None => (ending, message),
             Some(wrong) => {
                 let (state, reason) = (RunState::Failed, Some(StopReason::InvalidOutput));

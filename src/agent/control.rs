@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::act::bare;
 use super::actor::Live;
 use super::again::Again;
 use super::begin::{away, halted};
@@ -151,7 +152,7 @@ impl Staff {
         let edited = match verdict.args.as_ref().filter(|_| verdict.approved) {
             None => None,
             Some(args) => {
-                self.check_edited(approval, args)?;
+                self.check_edited(approval, args).await?;
                 Some((tool::canonical(args), self.hash_of(approval, args).await?))
             }
         };
@@ -178,12 +179,27 @@ impl Staff {
     }
 
     /// Arguments that a person has put in must be as good as a model's.
-    fn check_edited(&self, approval: &ApprovalRow, args: &Value) -> Result<(), Error> {
+    async fn check_edited(&self, approval: &ApprovalRow, args: &Value) -> Result<(), Error> {
         let Some(tool) = self.toolbox().get(&approval.tool) else {
             let message = format!("The tool `{}` is not there any more.", approval.tool);
             return Err(Error::new(Kind::Conflict, message));
         };
-        tool.check(args).map_err(|failure| Error::invalid(failure.message))
+        let args = self.without_confidence(approval.run, args, &tool).await?;
+        tool.check(&args).map_err(|failure| Error::invalid(failure.message))
+    }
+
+    /// Arguments as a tool takes them: without the field that only we have asked the model for.
+    async fn without_confidence(
+        &self,
+        run: RunId,
+        args: &Value,
+        tool: &tool::Tool,
+    ) -> Result<Value, Error> {
+        let row = self.gateway.store().run(None, run).await.map_err(away)?;
+        let Some(row) = row else { return Ok(args.clone()) };
+        let run = self.load(&row).await.map_err(halted)?.run;
+        let confidence = run.member().and_then(|member| member.confidence.as_ref());
+        Ok(bare(args, confidence.map(|it| it.field.as_str()), tool))
     }
 
     /// The digest of what is allowed with other arguments, as its run will know it.
@@ -235,6 +251,10 @@ impl Staff {
             return Err(Error::new(Kind::Conflict, message));
         };
         let args = payload.get("args").cloned().unwrap_or_default();
+        let args = match letter.run {
+            Some(run) => self.without_confidence(run, &args, &tool).await?,
+            None => args,
+        };
         tool.check(&args).map_err(|failure| Error::invalid(failure.message))?;
         let key = text("idempotency_key").or_else(|| text("key")).unwrap_or_default();
         let invocation = tool::Invocation {

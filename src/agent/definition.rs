@@ -59,6 +59,11 @@ pub struct Member {
     pub on_unknown: OnUnknown,
     #[serde(default)]
     pub on_filter: OnFilter,
+    /// What guards it, and what its answers must fit, once it has the conversation.
+    #[serde(default)]
+    pub guards: Vec<String>,
+    #[serde(default)]
+    pub output_schema: Option<Value>,
 }
 
 /// What an agent is told to be.
@@ -143,10 +148,7 @@ impl Definition {
             degraded: agent.degraded.clone(),
             planner: agent.planner,
             stream: agent.stream,
-            output_schema: match &agent.output_schema {
-                Some(schema) => Some(crate::tool::whole_schema(schema, &config.schemas)?),
-                None => None,
-            },
+            output_schema: demanded(config, agent)?,
             require_tools: agent.require_tools.clone(),
             guards: agent.guards.clone(),
         })
@@ -161,6 +163,12 @@ impl Definition {
 
     pub fn member(&self, name: &str) -> Option<&Member> {
         self.members.get(name)
+    }
+
+    /// Whether an answer of it may be none, for what its agent demands of one.
+    pub fn demands(&self) -> bool {
+        let of_others = self.members.values().any(|member| member.output_schema.is_some());
+        self.output_schema.is_some() || of_others
     }
 
     /// Whether anything that it can do changes something.
@@ -197,6 +205,8 @@ impl Member {
             confidence: agent.confidence.clone(),
             on_unknown: agent.on_unknown,
             on_filter: agent.on_filter,
+            guards: agent.guards.clone(),
+            output_schema: demanded(config, agent)?,
         })
     }
 
@@ -248,6 +258,12 @@ impl Member {
     pub fn tool(&self, name: &str) -> Option<&ToolDefinition> {
         self.tools.iter().find(|tool| tool.name == name)
     }
+}
+
+/// What an agent's answers must fit, with all that it refers to.
+fn demanded(config: &Config, agent: &config::Agent) -> Result<Option<Value>, String> {
+    let schema = agent.output_schema.as_ref();
+    schema.map(|schema| crate::tool::whole_schema(schema, &config.schemas)).transpose()
 }
 
 fn agent_tool(name: String, description: String, field: &str, about: &str) -> Tool {
@@ -307,11 +323,6 @@ impl ToolDefinition {
 
     fn of(tool: &crate::tool::Tool) -> Self {
         let terms = &tool.terms;
-        let bare = tool.name.rsplit('.').next().unwrap_or(&tool.name);
-        let approval = terms.approval.clone().filter(|approval| {
-            let tools = approval.tools.as_deref();
-            tools.is_none_or(|tools| tools.iter().any(|name| name == bare))
-        });
         Self {
             name: tool.name.to_string(),
             alias: tool.alias.to_string(),
@@ -327,7 +338,7 @@ impl ToolDefinition {
                 ToolKind::Agent(it) => Some(it.agent.clone()),
                 _ => None,
             },
-            approval,
+            approval: tool.approval().cloned(),
             probe: terms.probe.clone(),
             undo: terms.undo.clone(),
             most: terms.limits.run,

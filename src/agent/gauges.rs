@@ -76,7 +76,7 @@ impl Staff {
             .map(|(agent, tool, count, _)| (vec![agent.clone(), tool.clone()], number(*count)));
         let known = house.config.agents.iter().flat_map(|(agent, terms)| {
             let tools = house.toolbox.named(&terms.tools).into_iter();
-            let asked_for = tools.filter(|tool| tool.needs_approval());
+            let asked_for = tools.filter(|tool| tool.approval().is_some());
             asked_for.map(move |tool| vec![agent.clone(), tool.name.to_string()])
         });
         shown.approvals.show(&metrics.agent_approvals_pending, known.collect(), asked.collect());

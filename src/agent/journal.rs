@@ -163,13 +163,19 @@ impl Journal {
 
     async fn write_now(
         &self,
-        events: Vec<Event>,
+        mut events: Vec<Event>,
         beside: Beside,
         stand: Stand,
     ) -> Result<(), Halt> {
         let mut run = self.run.lock().await;
         if self.is_lost() {
             return Err(Halt::LeaseLost);
+        }
+        // Two may say at the same moment what became of a call: its end, and whoever calls it off.
+        let said = events.len();
+        events.retain(|event| run.awaits(event));
+        if said > 0 && events.is_empty() {
+            return Ok(());
         }
         let herald = self.herald.get();
         let news = herald.map(|herald| herald.news(&run, &events, stand.state));

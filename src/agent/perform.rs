@@ -215,33 +215,39 @@ impl Actor {
     }
 
     /// It may have happened, and it must not happen twice.
-    async fn nobody_knows(&self, request: &Requested) -> Result<(), Halt> {
+    pub(super) async fn nobody_knows(&self, request: &Requested) -> Result<(), Halt> {
         self.counts_call(&request.tool, "unknown", None);
         let run = self.journal.run().await;
         let policy = run.member().map_or(OnUnknown::Escalate, |member| member.on_unknown);
         let probe = run.member().and_then(|member| member.tool(&request.tool)?.probe.clone());
         drop(run);
-        let id = request.id.clone();
-        self.journal.append(vec![Event::Unknown { id: id.clone() }]).await?;
+        // What follows from it stands in the journal with it, or it is looked into anew.
+        let unknown = Event::Unknown { id: request.id.clone() };
         if policy == OnUnknown::TellModel {
             let text = "Nobody knows whether it happened. Do not try again; find out first.";
             let error = CallError::new("unknown_outcome", text);
-            return self.failed(request, (error, 1), None).await;
-        }
-        if let Some(probe) = probe
-            && self.probe(request, &probe).await?
-        {
+            let (id, text) = (request.id.clone(), error.text());
+            let item = voice::mcp_call(&id, &request.alias, &request.args, Err(&text));
+            let failed = Event::Failed { id, error, attempts: 1, at: now(), wire: None };
+            self.journal.append(vec![unknown, failed]).await?;
+            self.live.voice.item(&self.name(), item);
             return Ok(());
         }
-        let letter = letter(request, "unknown_outcome", "Nobody knows what became of it.", 1);
-        let beside = Beside { letters: vec![letter], ..Beside::default() };
+        let found = match probe {
+            Some(probe) => self.probe(request, &probe).await,
+            None => None,
+        };
+        if let Some(found) = found {
+            return self.journal.append(vec![unknown, found]).await;
+        }
         self.counts_escalation("unknown_outcome");
-        self.journal.append_with(Vec::new(), beside).await
+        self.journal.append_with(vec![unknown], unknown_outcome(request)).await
     }
 
-    /// Asks another tool what became of a call. True where it knows.
-    async fn probe(&self, request: &Requested, probe: &str) -> Result<bool, Halt> {
-        let Some(tool) = self.staff.toolbox().get(probe) else { return Ok(false) };
+    /// Asks another tool what became of a call, also when the time of the run is over. None where
+    /// it does not know.
+    async fn probe(&self, request: &Requested, probe: &str) -> Option<Event> {
+        let tool = self.staff.toolbox().get(probe)?;
         let mut args = request.args.clone();
         if let Some(map) = args.as_object_mut() {
             map.insert("idempotency_key".to_owned(), Value::from(request.key.clone()));
@@ -255,39 +261,26 @@ impl Actor {
         if let Some(map) = args.as_object_mut() {
             map.retain(|key, _| known.contains(key));
         }
-        let run = self.journal.run().await;
-        let deadline = until(&run, tool.terms.timeout * 4);
-        drop(run);
         let invocation = Invocation {
             args,
             idempotency_key: format!("{}-probe", request.key),
             user: None,
             passed: self.passed(&request.id).await,
-            deadline,
+            deadline: Instant::now() + tool.terms.timeout * 4,
             answer: None,
             listener: None,
         };
-        let by = format!("probe:{probe}");
-        let id = request.id.clone();
-        match tool.call(&invocation).await {
+        let (outcome, result) = match tool.call(&invocation).await {
             Ok(output) => {
-                let result = output.value.or_else(|| {
-                    let text: String = output.parts.iter().filter_map(Part::as_text).collect();
-                    Some(Value::from(text))
-                });
-                let outcome = Resolution::Done;
-                self.journal.append(vec![Event::Resolved { id, outcome, result, by }]).await?;
-                Ok(true)
+                let text = || output.parts.iter().filter_map(Part::as_text).collect::<String>();
+                (Resolution::Done, Some(output.value.unwrap_or_else(|| Value::from(text()))))
             }
             // It has never arrived: the same call can be made, by the same key.
-            Err(failure) if failure.kind == FailureKind::Status(404) => {
-                let outcome = Resolution::Retry;
-                let result = None;
-                self.journal.append(vec![Event::Resolved { id, outcome, result, by }]).await?;
-                Ok(true)
-            }
-            Err(_) => Ok(false),
-        }
+            Err(failure) if failure.kind == FailureKind::Status(404) => (Resolution::Retry, None),
+            Err(_) => return None,
+        };
+        let (id, by) = (request.id.clone(), format!("probe:{probe}"));
+        Some(Event::Resolved { id, outcome, result, by })
     }
 
     /// Of a tool that is there.
@@ -343,6 +336,12 @@ fn shown(
         shown = tool::text::fence(&shown, &tool.name, salt);
     }
     Part::text(shown)
+}
+
+/// The letter about a call of which nobody knows what became of it.
+pub(super) fn unknown_outcome(request: &Requested) -> Beside {
+    let letter = letter(request, "unknown_outcome", "Nobody knows what became of it.", 1);
+    Beside { letters: vec![letter], ..Beside::default() }
 }
 
 pub(super) fn letter(request: &Requested, kind: &str, error: &str, attempts: u32) -> NewLetter {

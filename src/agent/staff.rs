@@ -487,16 +487,11 @@ impl Staff {
         let before = run.spent().usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
-        let only_final =
-            stream == StreamMode::Final || definition.output_schema.is_some() || !streams;
-        let (paused, created) = (AtomicBool::new(run.paused), &run.created);
+        let only_final = stream == StreamMode::Final || definition.demands() || !streams;
         let (purse, above) = above.map(|above| (above.purse, above.live)).unzip();
-        let sticky = above.as_ref().map(|above| Arc::clone(&above.sticky));
-        let own =
-            || created.session.as_deref().map_or_else(|| row.id.to_string().into(), Arc::from);
-        let sticky = sticky.unwrap_or_else(own);
-        let purse = Purse::new(&definition.budget, created.budget, used, purse);
-        let depth = run.created.depth;
+        let sticky = sticky(above.as_deref(), &run);
+        let purse = Purse::new(&definition.budget, run.ceiling(), used, purse);
+        let (paused, depth) = (AtomicBool::new(run.paused), run.created.depth);
         let (stands, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));
         let _ = journal.herald.set(self.herald(row.root));
@@ -517,11 +512,8 @@ impl Staff {
             paused,
             sticky,
         });
-        let staff = Arc::clone(self);
-        let signals = AtomicU64::new(0);
-        let wakes = AtomicU64::new(u64::MAX);
         let actor = Actor {
-            staff,
+            staff: Arc::clone(self),
             journal,
             live,
             purse,
@@ -529,14 +521,13 @@ impl Staff {
             definition,
             depth,
             before,
-            signals,
-            wakes,
+            signals: AtomicU64::new(0),
+            wakes: AtomicU64::new(u64::MAX),
         };
         if is_new && !is_over {
             actor.begin().await?;
         } else if !is_over {
-            let resumed = Event::Resumed { at: now(), epoch: row.epoch };
-            actor.journal.append(vec![resumed]).await?;
+            actor.resumes().await?;
         }
         self.appears(&actor).await;
         Ok(actor)
@@ -573,6 +564,15 @@ impl Ear {
 
     fn leaves(self, usual: OnLeave) -> bool {
         self.on_leave.unwrap_or(usual) == OnLeave::Cancel
+    }
+}
+
+/// By what versions of agents are drawn in the tree of a run.
+fn sticky(above: Option<&Live>, run: &Run) -> Arc<str> {
+    match (above, &run.created.session) {
+        (Some(above), _) => Arc::clone(&above.sticky),
+        (None, Some(session)) => session.as_str().into(),
+        (None, None) => run.id.to_string().into(),
     }
 }
 

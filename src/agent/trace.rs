@@ -262,7 +262,7 @@ impl Cutter<'_> {
         let (created, trace) = (&run.created, trace_of(run.id, &run.created));
         let member = run.definition.member(&created.agent);
         let text = |text: &str| Told::Text(text.to_owned());
-        let output = if run.definition.output_schema.is_some() { "json" } else { "text" };
+        let output = if run.output_schema().is_some() { "json" } else { "text" };
         let mut facts = vec![
             (Fact::System, text("switchpoint")),
             (Fact::AgentName, text(&created.agent)),

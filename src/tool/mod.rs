@@ -40,7 +40,7 @@ pub use self::canonical::canonical;
 use self::schema::Schema;
 pub use self::toolbox::{Kit, Toolbox, alias_of};
 use crate::canon::{Effect, Part, Passed};
-use crate::config::{self, Schemas};
+use crate::config::{self, Approval, Schemas};
 use crate::store::shared::Turns;
 
 /// One tool.
@@ -350,10 +350,11 @@ impl Tool {
         self.state.health()
     }
 
-    /// Whether a person may have to let a call of it pass.
-    pub fn needs_approval(&self) -> bool {
+    /// Who must let calls of it pass. Of a source only the tools that it names are asked about, by
+    /// the names that they have there, dots and all.
+    pub fn approval(&self) -> Option<&Approval> {
         let own = self.name.split_once('.').map_or(&*self.name, |(_, own)| own);
-        self.terms.approval.as_ref().is_some_and(|approval| {
+        self.terms.approval.as_ref().filter(|approval| {
             approval.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool == own))
         })
     }

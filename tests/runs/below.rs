@@ -435,9 +435,9 @@ async fn a_run_that_fails_takes_back_what_others_have_done_for_it() {
         tools = [\"buy\", \"breaks\"]\ndelegates = [\"worker\"]\n";
     let gate = Gate::shut();
     let shop = shop(&gate);
-    let tools = move |request: &Request| match request.path.ends_with("/breaks") {
-        true => Script::json(400, r#"{"error":"No."}"#),
-        false => shop(request),
+    let tools = move |request: &Request| {
+        let breaks = request.path.ends_with("/breaks");
+        if breaks { Script::json(400, r#"{"error":"No."}"#) } else { shop(request) }
     };
     let stage = Stage::new(&team(agents), mind, tools).await;
     let mut turns = shopping();

@@ -30,5 +30,6 @@ mod turns;
 mod unknown;
 mod versions;
 mod villain;
+mod walls;
 mod watched;
 mod window;

@@ -3,6 +3,7 @@
 
 mod apply;
 mod next;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use serde_json::Value;
 pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
-use super::event::{Asking, CallError, Created, Requested, Spent};
+use super::event::{Asking, CallError, Ceiling, Created, Event, Requested, Spent};
 use super::people::approval_hash;
 use super::wants::changed_key;
 use crate::canon::{
@@ -107,8 +108,6 @@ pub struct Run {
     pub degraded_tools: BTreeSet<String>,
     pub fallback_level: u32,
     pub paused: bool,
-    /// One above it is.
-    pub held: bool,
     pub cancel: Option<Cancel>,
     /// What can be taken back, in the order in which it was done.
     pub undoable: Vec<Undoable>,
@@ -237,10 +236,10 @@ impl Run {
         let earlier = history.len();
         let mut transcript = history;
         transcript.extend(created.messages.iter().cloned());
-        let active = definition.agent.clone();
         Self {
             id,
             created,
+            active: definition.agent.clone(),
             definition,
             seq: 1,
             state: RunState::Queued,
@@ -250,7 +249,6 @@ impl Run {
             finished: None,
             waiting_since: None,
             waited: 0,
-            active,
             transcript,
             earlier,
             compacted: None,
@@ -292,7 +290,6 @@ impl Run {
             degraded_tools: BTreeSet::new(),
             fallback_level: 0,
             paused: false,
-            held: false,
             cancel: None,
             undoable: Vec::new(),
         }
@@ -301,6 +298,13 @@ impl Run {
     /// Who has the conversation. A definition always has the agent itself.
     pub fn member(&self) -> Option<&Member> {
         self.definition.member(&self.active)
+    }
+
+    /// What its answer must fit: as the agent demands that has the conversation, or else the one
+    /// that was asked.
+    pub fn output_schema(&self) -> Option<&Value> {
+        let own = self.member().and_then(|member| member.output_schema.as_ref());
+        own.or(self.definition.output_schema.as_ref())
     }
 
     /// Who goes on when whoever has the conversation cannot.
@@ -341,6 +345,21 @@ impl Run {
     pub fn hash_of(&self, tool: &str, args: &Value) -> Option<String> {
         let tool = self.definition.members.values().find_map(|member| member.tool(tool))?;
         Some(approval_hash(tool, args))
+    }
+
+    /// Whether an entry says something that is not known yet: of a call only the first outcome is
+    /// one.
+    pub fn awaits(&self, event: &Event) -> bool {
+        match event {
+            Event::Done { id, .. } | Event::Failed { id, .. } => {
+                self.call(id).is_some_and(|call| call.stage != Stage::Over)
+            }
+            Event::Unknown { id } => {
+                let known = |call: &Call| matches!(call.stage, Stage::Over | Stage::Unknown);
+                self.call(id).is_some_and(|call| !known(call))
+            }
+            _ => true,
+        }
     }
 
     fn call_mut(&mut self, id: &str) -> Option<&mut Call> {
@@ -399,9 +418,15 @@ impl Run {
 
     pub fn most_tool_calls(&self) -> u32 {
         let own = self.definition.budget.tool_calls;
-        let lower = self.created.budget.and_then(|budget| budget.tool_calls);
-        let wished = self.created.wishes.max_tool_calls;
-        [lower, wished].into_iter().flatten().fold(own, u32::min)
+        self.ceiling().and_then(|lower| lower.tool_calls).map_or(own, |lower| lower.min(own))
+    }
+
+    /// What its client lets it and all below it use, where that is less than its own budget.
+    pub fn ceiling(&self) -> Option<Ceiling> {
+        let Some(wished) = self.created.wishes.max_tool_calls else { return self.created.budget };
+        let lower = self.created.budget.unwrap_or_default();
+        let tool_calls = lower.tool_calls.map_or(wished, |lower| lower.min(wished));
+        Some(Ceiling { tool_calls: Some(tool_calls), ..lower })
     }
 
     /// The text of its last answer, or of the last that said anything. What is not what the schema

@@ -57,7 +57,7 @@ impl Run {
         {
             return end(RunState::Cancelled, None);
         }
-        if (self.paused || self.held) && self.is_between_steps() {
+        if self.paused && self.is_between_steps() {
             return Step::Wait { state: RunState::Paused, until: None };
         }
         if self.escalated.is_some() {
@@ -96,6 +96,11 @@ impl Run {
     /// What was done is not to stay without what was to follow it.
     fn takes_back(&self) -> bool {
         self.broke && self.definition.compensates && self.undoable.iter().any(|undo| !undo.over)
+    }
+
+    /// Whether it can be held before it does this.
+    pub fn can_rest(&self, step: &Step) -> bool {
+        self.is_between_steps() && !matches!(step, Step::End(_))
     }
 
     /// No call of a model or tool is under way.

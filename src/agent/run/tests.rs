@@ -50,6 +50,8 @@ pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
         confidence: None,
         on_unknown: OnUnknown::Escalate,
         on_filter: OnFilter::Reject,
+        guards: Vec::new(),
+        output_schema: None,
     };
     let members = [("support".to_owned(), member.clone()), ("billing".to_owned(), member)];
     Arc::new(Definition {

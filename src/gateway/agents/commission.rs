@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use serde_json::Value;
 
 use super::{Commission, Performance, RunWishes};
 use crate::access::Caller;
-use crate::canon::{ChatRequest, Outcome, RunId, Surface};
+use crate::canon::{ChatRequest, Message, Outcome, Part, Role, RunId, Surface};
 use crate::config::{OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
@@ -16,6 +17,7 @@ use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
 use crate::gateway::{Gateway, Snapshot, baggage_in, bearings, guarding, trace_in};
 use crate::store::Audit;
+use crate::tool::mcp::each_text;
 
 /// How a model is called that is an agent.
 const PREFIX: &str = "agent/";
@@ -56,6 +58,43 @@ impl Snapshot {
 }
 
 impl Gateway {
+    /// What the user of a run says in the middle of it, as the guards of what users say leave it:
+    /// those of the server, of the key that says it, and of the agent.
+    pub async fn hear(
+        self: &Arc<Self>,
+        caller: &Caller,
+        (agent, version): (&str, &str),
+        mut values: Value,
+    ) -> Result<Value, Error> {
+        let house = (Arc::clone(self), self.snapshot());
+        let mut call = Call::open(house, Surface::Run, None, None);
+        call.admitted(caller);
+        let mut words = Vec::new();
+        each_text(&mut values, &mut |text| words.push(Part::text(text.clone())));
+        let messages = vec![Message::new(Role::User, words)];
+        let model = format!("{PREFIX}{agent}");
+        let mut question =
+            Question::spoken(ChatRequest { model, messages, ..ChatRequest::default() });
+        let heard = Box::pin(async {
+            let house = Arc::clone(&call.house);
+            let guards = house.guards_of(agent, version).unwrap_or_default();
+            guarding::inspect(&mut call, &mut question, guards).await?;
+            match call.take_late_guards() {
+                Some(late) => late.ask().await,
+                None => Ok(()),
+            }
+        });
+        let heard = heard.await;
+        call.ends(heard.as_ref().map_or_else(|error| outcome_of(error.kind), |()| Outcome::Ok));
+        call.record.status = heard.as_ref().map_or_else(Error::status, |()| 200);
+        heard?;
+        let request = question.request_mut().map_err(|it| Error::invalid(it.0.clone()))?;
+        let said = std::mem::take(&mut request.messages).into_iter().flat_map(|it| it.parts);
+        let mut said = said.filter_map(|part| part.as_text().map(str::to_owned));
+        each_text(&mut values, &mut |text| *text = said.next().unwrap_or_default());
+        Ok(values)
+    }
+
     /// Asks for a run in the name of `caller`, otherwise than as a model: past the same rights and
     /// guards, and with a record of its own. `agent` may name a version.
     pub async fn commission(

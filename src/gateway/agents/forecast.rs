@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Guarded;
 use crate::access::Caller;
 use crate::canon::{ChatRequest, Dialect};
 use crate::dialect::estimate;
@@ -44,12 +45,12 @@ impl Gateway {
 
     /// The guard that an agent had when a run of it began, and which is not there any more to look
     /// at what the run asks, since the agent is not either.
-    pub fn lost_guard(&self, (agent, version, pinned): (&str, &str, &[String])) -> Option<String> {
+    pub fn lost_guard(&self, Guarded { agent, version, guards }: &Guarded) -> Option<String> {
         let house = self.snapshot();
         if house.guards_of(agent, version).is_some() {
             return None;
         }
-        pinned.iter().find(|name| house.guards.get(name).is_none()).cloned()
+        guards.iter().find(|name| house.guards.get(name).is_none()).cloned()
     }
 
     /// Whether there is still a route or a model of this name.

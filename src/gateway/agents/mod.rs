@@ -146,6 +146,15 @@ pub struct Report {
     pub recalled: bool,
 }
 
+/// An agent whose guards look at what a run asks.
+#[derive(Debug, Clone)]
+pub struct Guarded {
+    pub agent: Arc<str>,
+    pub version: Arc<str>,
+    /// What guarded it when the run began, should the config not know it any more.
+    pub guards: Vec<String>,
+}
+
 /// One call of a model for a run.
 #[derive(Debug)]
 pub struct Turn {
@@ -154,9 +163,8 @@ pub struct Turn {
     pub request: ChatRequest,
     pub run: RunId,
     pub agent: Arc<str>,
-    pub version: Arc<str>,
-    /// What guarded the agent when the run began, should the config not know it any more.
-    pub guards: Vec<String>,
+    /// Whose guards look at it.
+    pub guarded: Vec<Guarded>,
     /// Whom the run's client has named.
     pub user: Option<Arc<str>>,
     /// Calls of one run stay together.

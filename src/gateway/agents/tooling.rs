@@ -154,7 +154,7 @@ fn demand(caller: &Caller, tool: &Tool) -> Result<(), Error> {
     }
     let operates = matches!(caller.role(), Some(Role::Owner | Role::Operator));
     let is_risky = tool.terms.high_risk && tool.effect != Effect::Read;
-    let why = match (tool.needs_approval(), is_risky && !operates) {
+    let why = match (tool.approval().is_some(), is_risky && !operates) {
         (true, _) => "needs an approval",
         (false, true) => "is of high risk",
         (false, false) => return Ok(()),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, Sleep};
 
-use super::{Receipt, Turn};
+use super::{Guarded, Receipt, Turn};
 use crate::access::Caller;
 use crate::canon::{
     ChatResponse, Dialect, Event, Outcome, Purpose, Surface, Task, Trace, UsageSource,
@@ -85,7 +85,7 @@ async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<Chat
 
 /// Whose call it is, what it asks, and where it may go.
 async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
-    let Turn { caller, request, run, agent, version, guards, user, session, .. } = turn;
+    let Turn { caller, request, run, agent, guarded, user, session, .. } = turn;
     let (trace, deadline, cache) = (turn.trace, turn.deadline, turn.cache);
     call.bearings.rate_limit_tries = Some(turn.rate_limit_tries);
     call.admitted(&caller);
@@ -103,9 +103,11 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     let road = find(call, &caller, &question)?;
     Box::pin(choose(call, &mut question, (road, tokens))).await?;
     let house = Arc::clone(&call.house);
-    let guards = house.guards_of(&agent, &version).unwrap_or(&guards);
     // What its tools bring and what they are given is seen by no other call.
-    guarding::inspect(call, &mut question, guards).await?;
+    for Guarded { agent, version, guards } in &guarded {
+        let guards = house.guards_of(agent, version).unwrap_or(guards);
+        guarding::inspect(call, &mut question, guards).await?;
+    }
     call.bearings.session = session;
     call.bearings.cache = cache;
     call.bearings.timeout = Some(deadline.saturating_duration_since(Instant::now()));

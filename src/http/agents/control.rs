@@ -59,6 +59,12 @@ pub(super) async fn input(door: Door, asked: Asked) -> Answer {
     let request = asked.text("request_id")?;
     let values = asked.body.get("values").cloned();
     let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
+    // A person who answers in the place of an agent is not its user.
+    let values = if run.state == RunState::WaitingInput {
+        door.gateway.hear(&asked.caller, (&run.agent, &run.version), values).await?
+    } else {
+        values
+    };
     door.agents.check_answer(&run, request.as_deref(), &values).await?;
     let wish = Told::Input { request, values, by: asked.by() };
     tell(&door, &asked, (&run, "answered"), wish).await

@@ -123,10 +123,8 @@ pub(super) async fn blob(door: Door, asked: Asked) -> Answer {
 pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let story = Story::of(&journal(door, run.id).await?);
     let mut shown = views::run(run);
-    let below = match run.state.is_over() {
-        true => story.spent_below(),
-        false => door.agents.spent_below(run).await,
-    };
+    let below =
+        if run.state.is_over() { story.spent_below() } else { door.agents.spent_below(run).await };
     views::add(&mut shown, (&run.totals, &below));
     let mut pending = story.pending();
     pending["approvals"] = approvals(door, run).await?;

@@ -123,7 +123,7 @@ fn view(tool: &Tool, health: &Health) -> Value {
         "description": tool.description,
         "effect": tool.effect.name(),
         "high_risk": tool.terms.high_risk,
-        "needs_approval": tool.needs_approval(),
+        "needs_approval": tool.approval().is_some(),
         "limits": limits(tool),
         "input_schema": tool.input,
         "output_schema": tool.output,
