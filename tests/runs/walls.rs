@@ -89,6 +89,17 @@ async fn who_is_handed_the_conversation_brings_its_guards_and_its_schema() {
     assert_eq!(last, (&json!("rejected"), &json!("guard")), "{runs:#}");
 }
 
+/// A run once it is over.
+async fn over(stage: &Stage, path: &str) -> Value {
+    loop {
+        let run = stage.get(path).await;
+        if !run["finished_at"].is_null() {
+            return run;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn what_a_client_lets_a_run_take_holds_for_all_that_it_starts() {
     let sections = format!(
@@ -109,14 +120,7 @@ async fn what_a_client_lets_a_run_take_holds_for_all_that_it_starts() {
     let stage = Stage::new(&sections, mind, found).await;
     let begin = async |body: Value| {
         let begun = stage.post("/v1/agents/top/runs", KEY, &body).await;
-        let path = begun.header("location").unwrap().to_owned();
-        loop {
-            let run = stage.get(&path).await;
-            if !run["finished_at"].is_null() {
-                return run;
-            }
-            tokio::task::yield_now().await;
-        }
+        over(&stage, begun.header("location").unwrap()).await
     };
     let run = begin(json!({"input": "go", "budget": {"steps": 3}})).await;
     assert_eq!(stage.model.requests().len(), 3, "{run:#}");
