@@ -21,7 +21,7 @@ use super::run::Run;
 use super::session::Before;
 use super::staff::{Ear, Staff};
 use super::trace::written;
-use super::view::{self, queued, told};
+use super::view::{self, queued};
 use super::words::Words;
 use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
@@ -80,7 +80,12 @@ impl Staff {
             // Not every client says which answer it goes on from.
             let known = self.gateway.store().approval(approval).await.map_err(away)?;
             if let Some(known) = known {
-                found = self.gateway.store().run(Some(owner), known.run).await.map_err(away)?;
+                let store = self.gateway.store();
+                found = store.run(Some(owner), known.run).await.map_err(away)?;
+                // The tree of a run is led from its root.
+                if let Some(row) = found.take_if(|row| row.root != row.id) {
+                    found = store.run(Some(owner), row.root).await.map_err(away)?;
+                }
             }
         }
         if found.is_none()
@@ -108,7 +113,8 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let store = self.gateway.store();
         let by = commission.caller.key().to_string();
-        let answer = match self.answer_in(&row, &words).await? {
+        let asker = self.asks_user(&row).await;
+        let answer = match self.answer_in(asker.as_ref(), &words).await? {
             Some(Written::Unfit(again)) => return self.asks_again(&row, &again).await,
             answer => answer,
         };
@@ -117,35 +123,34 @@ impl Staff {
             let data = json!({"results": words.results, "by": by}).to_string();
             told |= store.signal_run(row.id, "client_results", data, None).await.map_err(away)?;
         }
-        if let Some(Written::Fits { request, values }) = answer {
+        if let (Some(Written::Fits { request, values }), Some(asker)) = (answer, asker) {
             let data = json!({"request": request, "values": values, "by": by}).to_string();
-            told = store.signal_run(row.id, "input", data, None).await.map_err(away)?;
+            told = store.signal_run(asker.id, "input", data, None).await.map_err(away)?;
         }
         if !told {
-            return self.still(&row).await;
+            // It waits for something else than was said.
+            return self.said(&row).await;
         }
         self.attach(row.id, Ear::of(commission)).await
     }
 
     /// What a client's words answer of what the run asks its user.
-    async fn answer_in(&self, row: &RunRow, words: &Words) -> Result<Option<Written>, Error> {
+    async fn answer_in(
+        &self,
+        asker: Option<&RunRow>,
+        words: &Words,
+    ) -> Result<Option<Written>, Error> {
         let is_other = !words.approvals.is_empty() || !words.results.is_empty();
-        if row.state != RunState::WaitingInput || words.last.is_empty() || is_other {
-            return Ok(None);
+        match asker.filter(|_| !words.last.is_empty() && !is_other) {
+            Some(asker) => self.written(asker, &words.last).await.map(Some),
+            None => Ok(None),
         }
-        self.written(row, &words.last).await.map(Some)
     }
 
     /// A run that goes on waiting for an answer that is one.
     async fn asks_again(&self, row: &RunRow, text: &str) -> Result<Performance, Error> {
         let run = self.whole(row).await?;
         Ok(view::asks(&run, row, text))
-    }
-
-    /// A run that waits for something else than was said.
-    async fn still(self: &Arc<Self>, row: &RunRow) -> Result<Performance, Error> {
-        let run = self.whole(row).await?;
-        Ok(told(&run, row))
     }
 
     /// Follows a run from here on, and sees that somebody works at it.
@@ -172,8 +177,7 @@ impl Staff {
                 return Err(Error::new(Kind::NotFound, format!("There is no run `{id}`.")));
             };
             if row.state.is_over() {
-                let run = self.load(&row).await.map_err(halted)?.run;
-                return Ok(told(&run, &row));
+                return self.said(&row).await;
             }
             if Instant::now() >= until {
                 let message = "Another process works at this run; ask for its events.";
@@ -214,8 +218,7 @@ impl Staff {
             return Ok(Some(performance));
         }
         if row.state.is_over() || row.state.is_waiting() {
-            let run = self.whole(&row).await?;
-            return Ok(Some(told(&run, &row)));
+            return self.said(&row).await.map(Some);
         }
         self.attach(run, Ear::default()).await.map(Some)
     }
@@ -293,7 +296,7 @@ impl Staff {
     /// A run that the same was asked of before, under the name that its answer has.
     async fn once_more(self: &Arc<Self>, row: &RunRow, ear: Ear) -> Result<Performance, Error> {
         let mut performance = if row.state.is_over() || row.state.is_waiting() {
-            told(&self.whole(row).await?, row)
+            self.said(row).await?
         } else {
             self.attach(row.id, ear).await?
         };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::act::{bare, refusal};
-use super::actor::{Above, Actor, Live, Rest, until};
+use super::actor::{Above, Actor, Rest, until};
 use super::admit::drawn;
 use super::archive::Loaded;
 use super::budget::Used;
@@ -22,10 +22,7 @@ use crate::canon::{Message, Part, Role, RunId, RunState, StopReason, Usage};
 use crate::config::{AGENT_TIMEOUT, HandoffInput};
 use crate::error::{Error, Kind};
 use crate::store::Failure;
-use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
-
-/// Of what the runs below one ask people, so much is shown.
-const MOST_ASKED: u32 = 100;
+use crate::store::runs::{Begun, NewRun, RunRow};
 
 impl Actor {
     pub(super) async fn hand_off(&self, request: &Requested) -> Result<(), Halt> {
@@ -416,23 +413,13 @@ impl Staff {
     /// What those have used that a run has begun. Of one that is over its journal knows that.
     pub(super) async fn spent_below(&self, row: &RunRow) -> Spent {
         let mut spent = Spent::default();
-        for RunRow { totals, .. } in self.below(row).await {
+        for RunRow { totals, .. } in self.below((row.id, row.root)).await {
             let (input, output) = (totals.tokens_in, totals.tokens_out);
             let usage = Usage { input, output, ..Usage::default() };
             let (model_calls, tool_calls) = (totals.steps, totals.tool_calls);
             spent += Spent { usage, cost: totals.cost, model_calls, tool_calls };
         }
         spent
-    }
-
-    /// What people are asked by the runs below this one.
-    pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
-        let (root, state) = (Some(live.root), Some("pending".to_owned()));
-        let filter = ApprovalFilter { state, root, ..ApprovalFilter::default() };
-        let mut pending =
-            self.gateway.store().approvals(filter, MOST_ASKED).await.unwrap_or_default();
-        pending.retain(|row| row.run != live.id);
-        pending
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::actor::{Actor, Rest};
+use super::below::Below;
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::perform::{REPLAY, played};
 use super::run::{Ending, Stage, Step, Undoable};
-use super::{view, voice};
+use super::view;
 use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
@@ -146,18 +147,15 @@ impl Actor {
 
     /// Lets go of the run until something comes.
     pub(super) async fn rest(&self, state: RunState, until: Option<u64>) -> Result<Rest, Halt> {
-        let below = if state == RunState::WaitingChild {
-            self.staff.asked_below(&self.live).await
+        // Whoever follows the root is told.
+        let below = if state == RunState::WaitingChild && self.live.above.is_none() {
+            self.staff.asked_below((self.live.id, self.live.root)).await
         } else {
-            Vec::new()
+            Below::default()
         };
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        for row in &below {
-            let args = serde_json::from_str(&row.args).unwrap_or_default();
-            self.live.voice.item(&name, voice::mcp_approval(&row.id, &row.tool, &args));
-        }
         view::waits(&self.live.voice, (&run, &below), state);
         let usage = run.spent().usage;
         let calls: Vec<String> = run
@@ -170,8 +168,8 @@ impl Actor {
         self.staff.know_calls(&self.live.owner, self.journal.id, calls).await;
         self.journal.rest(state, until).await?;
         self.shows().await;
-        if !below.is_empty() {
-            let asked = below.iter().map(view::asked_below);
+        let asked = below.shown();
+        if !asked.is_empty() {
             self.live.report.send_modify(|report| report.approvals.extend(asked));
         }
         let reason = if state == RunState::WaitingClient {

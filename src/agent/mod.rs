@@ -10,6 +10,7 @@ mod archive;
 mod aside;
 mod ask;
 mod begin;
+mod below;
 mod budget;
 mod catalogue;
 mod children;
@@ -106,6 +107,16 @@ impl Agents {
     /// What a text is that somebody writes to a run that asks its user something.
     pub async fn written(&self, row: &RunRow, text: &str) -> Result<Written, Error> {
         self.0.written(row, text).await
+    }
+
+    /// The run below one that an answer is for, and whether that has asked its user for it.
+    pub async fn asker(&self, row: &RunRow, request: Option<&str>) -> Option<(RunRow, bool)> {
+        self.0.asker(row, request).await
+    }
+
+    /// Those of the runs below one that wait.
+    pub async fn waiting_below(&self, row: &RunRow) -> Vec<RunRow> {
+        self.0.waiting_below((row.id, row.root)).await
     }
 
     /// Decides about a call that needs approval. Whether the caller may is asked before.

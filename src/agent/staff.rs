@@ -424,23 +424,23 @@ impl Staff {
     pub(super) async fn used_before(&self, top: &RunRow) -> Used {
         let mut used = Used::default();
         used.add(&top.totals);
-        for row in self.below(top).await {
+        for row in self.below((top.id, top.root)).await {
             used.add(&row.totals);
         }
         used
     }
 
     /// All that a run has begun, and what these have.
-    pub(super) async fn below(&self, top: &RunRow) -> Vec<RunRow> {
-        let filter = RunFilter { root: Some(top.root), ..RunFilter::default() };
+    pub(super) async fn below(&self, (top, root): (RunId, RunId)) -> Vec<RunRow> {
+        let filter = RunFilter { root: Some(root), ..RunFilter::default() };
         let mut rows = self.gateway.store().runs(filter, TREE).await.unwrap_or_default();
         // A run is older than those that it began.
         rows.reverse();
-        let mut tree = HashSet::from([top.id]);
+        let mut tree = HashSet::from([top]);
         rows.retain(|row| {
             // All that there is belongs to the root, also where those between are too many to read.
             let is_below = row.parent.is_some_and(|parent| tree.contains(&parent));
-            let is_below = row.id != top.id && (top.id == top.root || is_below);
+            let is_below = row.id != top && (top == root || is_below);
             is_below && tree.insert(row.id)
         });
         rows

@@ -478,3 +478,91 @@ async fn a_fork_has_work_done_anew_and_leaves_alone_what_the_first_run_has_begun
     let run = stage.in_state(&path, "completed").await;
     assert_eq!((&run["result"]["text"], stage.touched("pay")), (&json!("All."), 1), "{run:#}");
 }
+
+/// Has `asker` ask its user, and do with the answer what it is to do.
+fn has_asked(question: &Value) -> String {
+    let turns = json!([[["ask", question]], "Asked."]);
+    json!([[work(&turns)], "All."]).to_string()
+}
+
+#[tokio::test]
+async fn what_a_delegate_asks_its_user_is_asked_and_answered_in_the_conversation() {
+    let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
+    let session = [("x-switchpoint-session", "s1")];
+    let asks = has_asked(&json!({"question": "Which order?"}));
+    let first = stage.chat_in("boss", &asks, &session).await.json();
+    assert_eq!(first["choices"][0]["message"]["content"], "Which order?", "{first}");
+    let shown = &first["x_agent"]["approvals"][0];
+    assert_eq!((&shown["type"], &shown["agent"]), (&json!("input"), &json!("worker")), "{first}");
+    let path = format!("/v1/agents/runs/{}", first["x_agent"]["run_id"].as_str().unwrap());
+    let waiting = stage.get(&path).await;
+    let asked = &waiting["pending"]["inputs"][0];
+    assert_eq!((&asked["message"], &asked["agent"]), (&json!("Which order?"), &json!("worker")));
+    assert_eq!(asked["request_id"], shown["id"], "{waiting:#}");
+    let second = stage.chat_in("boss", "Order 7", &session).await.json();
+    assert_eq!(second["choices"][0]["message"]["content"], "All.", "{second}");
+    assert_eq!(second["x_agent"]["run_id"], first["x_agent"]["run_id"]);
+    let is_told = |it: &Request| it.text().contains("Order 7");
+    assert!(stage.model.requests().iter().any(is_told), "the delegate was told");
+}
+
+#[tokio::test]
+async fn what_runs_below_ask_is_answered_at_the_run_that_began_them() {
+    let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
+    let schema =
+        json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    let asks = has_asked(&json!({"question": "How many?", "schema": schema}));
+    let path = stage.begin("boss", &asks).await;
+    let waiting = stage.in_state(&path, "waiting_child").await;
+    let request = &waiting["pending"]["inputs"][0]["request_id"];
+    let input = format!("{path}/input");
+    let unfit = json!({"request_id": request, "values": {"n": "many"}});
+    assert_eq!(stage.post(&input, KEY, &unfit).await.status, 422);
+    let other = json!({"request_id": "inp_other", "values": {"n": 2}});
+    assert_eq!(stage.post(&input, KEY, &other).await.status, 409);
+    let fits = json!({"request_id": request, "values": {"n": 2}});
+    let answered = stage.post(&input, KEY, &fits).await;
+    assert_eq!(answered.status, 200, "{}", answered.text());
+    assert_eq!(answered.json()["id"], waiting["id"]);
+    let run = stage.in_state(&path, "completed").await;
+    assert_eq!((&run["result"]["text"], &run["pending"]["inputs"]), (&json!("All."), &json!([])));
+}
+
+#[tokio::test]
+async fn what_nobody_knows_below_a_run_and_what_is_too_unsure_is_settled_at_it() {
+    let agents = "[tools.send]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"{tools}/send\"\n\
+        effect = \"once\"\ninput = { type = \"object\" }\n\
+        [agents.sender]\nroute = \"fast\"\ninstructions = \"Send.\"\ntools = [\"send\", \"note\"]\n\
+        confidence = {}\n\
+        [agents.lead]\nroute = \"fast\"\ninstructions = \"Lead.\"\ndelegates = [\"sender\"]\n";
+    let tools = |request: &Request| {
+        let sends = request.path.ends_with("/send");
+        if sends { Script::default().close() } else { Script::json(200, "{}") }
+    };
+    let stage = Stage::new(&team(agents), mind, tools).await;
+    let asks =
+        |call: Value| json!([[has("sender", &json!([[call], "Sent."]))], "All."]).to_string();
+    let sends = asks(json!(["send", {"confidence": 1.0}]));
+    let body = json!({"model": "agent/lead", "input": sends});
+    let told = stage.post("/v1/responses", KEY, &body).await.json();
+    let said = told["output"].to_string();
+    assert!(said.contains("nobody knows what became of a call"), "{told}");
+    let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+    let waiting = stage.get(&path).await;
+    let unknown = &waiting["pending"]["unknown_outcomes"][0];
+    assert_eq!((&unknown["tool"], &unknown["agent"]), (&json!("send"), &json!("sender")));
+    let body = json!({"seq": unknown["seq"], "outcome": "done"});
+    let resolved = stage.post(&format!("{path}/resolve"), KEY, &body).await;
+    assert_eq!(resolved.status, 200, "{}", resolved.text());
+    stage.in_state(&path, "completed").await;
+
+    let path = stage.begin("lead", &asks(json!(["note", {"confidence": 0.1}]))).await;
+    let waiting = stage.in_state(&path, "waiting_child").await;
+    assert_eq!(waiting["pending"]["escalated"], "it is not sure enough to act", "{waiting:#}");
+    let body = json!({"values": {"answer": "I have done it."}});
+    let answered = stage.post(&format!("{path}/input"), KEY, &body).await;
+    assert_eq!(answered.status, 200, "{}", answered.text());
+    stage.in_state(&path, "completed").await;
+    let last = stage.model.requests().last().unwrap().text().to_owned();
+    assert!(last.contains("I have done it."), "{last}");
+}
