@@ -80,12 +80,7 @@ impl Staff {
             // Not every client says which answer it goes on from.
             let known = self.gateway.store().approval(approval).await.map_err(away)?;
             if let Some(known) = known {
-                let store = self.gateway.store();
-                found = store.run(Some(owner), known.run).await.map_err(away)?;
-                // The tree of a run is led from its root.
-                if let Some(row) = found.take_if(|row| row.root != row.id) {
-                    found = store.run(Some(owner), row.root).await.map_err(away)?;
-                }
+                found = self.root_of(owner, known.run).await?;
             }
         }
         if found.is_none()
@@ -102,6 +97,15 @@ impl Staff {
         let is_open =
             |row: &RunRow| row.state.is_waiting() || (words.only_decides && !row.state.is_over());
         Ok(found.filter(is_open))
+    }
+
+    /// The run from which the tree is led that a run belongs to.
+    async fn root_of(&self, owner: &Owner, run: RunId) -> Result<Option<RunRow>, Error> {
+        let store = self.gateway.store();
+        match store.run(Some(owner), run).await.map_err(away)? {
+            Some(row) if row.root != row.id => store.run(Some(owner), row.root).await.map_err(away),
+            found => Ok(found),
+        }
     }
 
     /// Tells a waiting run what its client says, and follows it.

@@ -566,3 +566,17 @@ async fn what_nobody_knows_below_a_run_and_what_is_too_unsure_is_settled_at_it()
     let last = stage.model.requests().last().unwrap().text().to_owned();
     assert!(last.contains("I have done it."), "{last}");
 }
+
+#[tokio::test]
+async fn a_decision_alone_about_what_a_delegate_does_goes_on_with_the_whole_run() {
+    let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
+    let asks = json!([[work(&json!([[["pay", {}]], "Paid."]))], "All."]).to_string();
+    let told = stage.chat("boss", &asks).await;
+    let approval = &told["x_agent"]["approvals"][0]["id"];
+    let decides = json!([{"type": "mcp_approval_response", "approval_request_id": approval,
+        "approve": true}]);
+    let body = json!({"model": "agent/boss", "input": decides});
+    let answer = stage.post("/v1/responses", KEY, &body).await.json();
+    assert_eq!(answer["x_agent"]["run_id"], told["x_agent"]["run_id"], "{answer}");
+    assert!(answer["output"].to_string().contains("All."), "{answer}");
+}
