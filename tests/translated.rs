@@ -1,8 +1,11 @@
 //! What becomes of a call whose target speaks another API than its client.
 
+use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
-use crate::support::client::{CHAT, chat, post};
+use crate::support::client::{Answer, CHAT, chat, open, post, request};
+use crate::support::gateway::{KEY, route};
+use crate::support::replies::REPLY;
 use crate::support::{Gateway, Script, Upstream};
 
 const OTHER: &str = "sk-test-other";
@@ -116,4 +119,141 @@ async fn thoughts_that_a_client_drops_go_back_to_their_provider_and_to_no_other_
     let reply = post(gateway.address, CHAT, OTHER, question(&more)).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert!(!upstream.requests()[2].text().contains("c2lnbmVk"));
+}
+
+/// A question of Anthropic's API, with these headers.
+async fn messages(gateway: &Gateway, betas: &str, body: &Value) -> Answer {
+    let mut asked = request(Method::POST, "/v1/messages", KEY, body.to_string().into());
+    asked.headers_mut().insert("anthropic-beta", HeaderValue::from_str(betas).unwrap());
+    open(gateway.address, asked).await.whole().await
+}
+
+#[tokio::test]
+async fn a_question_that_stays_in_its_api_keeps_its_betas_however_it_is_put() {
+    // What a route changes is put into words anew.
+    let (upstream, gateway) = claude(vec![words()], "max_output_tokens = 8000").await;
+    let thought = json!({"type": "thinking", "thinking": "x", "signature": ""});
+    let ask = |more: Value| {
+        let mut body = json!({"model": "fast", "max_tokens": 9000, "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": [thought, {"type": "text", "text": "b"}]},
+            {"role": "user", "content": "c"}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let edits = json!([{"type": "clear_thinking_20251015", "keep": "all"}, {"type": "clear_tool_uses_20250919"}]);
+    let more = json!({"context_management": {"edits": edits}});
+    let betas = "context-management-2025-06-27,interleaved-thinking-2025-05-14";
+    let answer = messages(&gateway, betas, &ask(more)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(
+        answer.header("request-id").is_some_and(|id| answer.header("x-request-id") == Some(id))
+    );
+    let asked = upstream.requests().pop().unwrap();
+    assert_eq!(asked.header("anthropic-beta"), Some(betas));
+    // Nobody thinks, so there are no thoughts to be cleared.
+    let body: Value = serde_json::from_slice(&asked.body).unwrap();
+    let kept = json!({"edits": [{"type": "clear_tool_uses_20250919"}]});
+    assert_eq!((&body["context_management"], body.get("thinking")), (&kept, None), "{body:#}");
+    assert!(answer.header("x-switchpoint-dropped").unwrap().contains("context_management.edits"));
+}
+
+/// A gateway before a server that speaks OpenAI's API.
+async fn other(scripts: Vec<Script>) -> (Upstream, Gateway) {
+    let upstream = Upstream::start([("m", scripts)]).await;
+    let gateway = Gateway::before(&upstream, &route("fast", &["up/m"], "")).await;
+    (upstream, gateway)
+}
+
+fn sent(upstream: &Upstream) -> Value {
+    serde_json::from_slice(&upstream.requests().pop().unwrap().body).unwrap()
+}
+
+#[tokio::test]
+async fn what_only_anthropic_takes_gives_way_where_another_answers() {
+    let (upstream, gateway) = other(vec![Script::json(200, REPLY)]).await;
+    let loose = json!({"type": "object", "required": ["a"], "additionalProperties": false,
+        "properties": {"a": {"type": "string"}, "b": {"type": "string"}}});
+    let body = json!({"model": "fast", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}],
+        "system": [{"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1;"}, {"type": "text", "text": "Be kind."}],
+        "tools": [{"name": "w", "strict": true, "input_schema": loose}],
+        "output_config": {"format": {"type": "json_schema", "schema": loose}}});
+    let answer = messages(&gateway, "x", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.header("x-switchpoint-dropped").unwrap().contains("strict"));
+    let asked = sent(&upstream);
+    assert_eq!(asked["messages"][0]["content"], "Be kind.", "{asked:#}");
+    assert!(asked["tools"][0]["function"].get("strict").is_none(), "{asked:#}");
+    assert!(asked["response_format"]["json_schema"].get("strict").is_none(), "{asked:#}");
+    // A thread is refused in the words at which the SDKs send the conversation.
+    let thread = json!({"model": "fast", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}],
+        "thread": {"type": "continue", "previous_message_id": "msg_1"}});
+    let refused = messages(&gateway, "message-threads-2026-08-12", &thread).await;
+    let error = &refused.json()["error"];
+    assert_eq!((refused.status, &error["type"]), (400, &json!("invalid_request_error")), "{error}");
+    assert_eq!(error["details"]["error_code"], "thread_unsupported_request", "{error}");
+}
+
+#[tokio::test]
+async fn turns_that_come_in_pieces_keep_their_results() {
+    let (upstream, gateway) = other(vec![Script::json(200, REPLY)]).await;
+    let model = |part: Value| json!({"role": "model", "parts": [part]});
+    let asked = json!({"tools": [{"functionDeclarations": [{"name": "w"}]}], "contents": [
+        {"role": "user", "parts": [{"text": "q"}]},
+        model(json!({"functionCall": {"id": "c1", "name": "w", "args": {}}})),
+        model(json!({"functionCall": {"id": "c2", "name": "w", "args": {}}})),
+        model(json!({"text": ""})),
+        {"role": "user", "parts": [
+            {"functionResponse": {"id": "c1", "name": "w", "response": {"r": "REAL1"}}},
+            {"functionResponse": {"id": "c2", "name": "w", "response": {"r": "REAL2"}}}]}]});
+    // Some put the name of a model with a slash where the word `models` belongs.
+    for path in ["/v1beta/models/fast:generateContent", "/v1beta/up/m:generateContent"] {
+        let answer = post(gateway.address, path, KEY, asked.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let sent = sent(&upstream);
+        let messages = sent["messages"].as_array().unwrap();
+        let roles: Vec<&str> = messages.iter().filter_map(|it| it["role"].as_str()).collect();
+        assert_eq!(roles, ["user", "assistant", "tool", "tool"], "{sent:#}");
+        assert!(sent.to_string().contains("REAL1") && sent.to_string().contains("REAL2"));
+    }
+}
+
+#[tokio::test]
+async fn tools_that_come_as_items_of_the_conversation_are_offered_to_other_models() {
+    let (upstream, gateway) = other(vec![Script::json(200, REPLY)]).await;
+    let tools = json!([{"type": "namespace", "name": "functions", "description": "", "tools": [
+        {"type": "function", "name": "wait", "parameters": {"type": "object", "properties": {}}}]}]);
+    let body = json!({"model": "fast", "input": [
+        {"type": "additional_tools", "role": "developer", "tools": tools},
+        {"role": "user", "content": "Wait."}]});
+    let answer = post(gateway.address, "/v1/responses", KEY, body.to_string()).await;
+    assert_eq!(
+        (answer.status, answer.header("x-switchpoint-dropped")),
+        (200, None),
+        "{}",
+        answer.text()
+    );
+    let asked = sent(&upstream);
+    let name = asked["tools"][0]["function"]["name"].as_str().unwrap();
+    assert!(name.starts_with("functions") && name.ends_with("wait"), "{asked:#}");
+    assert_eq!(asked["messages"].as_array().unwrap().len(), 1, "{asked:#}");
+}
+
+#[tokio::test]
+async fn a_question_that_is_too_long_is_told_in_the_words_that_clients_look_for() {
+    let long = r#"{"error":{"message":"The input is too big.","type":"invalid_request_error","code":"context_length_exceeded"}}"#;
+    let (_upstream, gateway) = other(vec![Script::json(400, long)]).await;
+    let body =
+        json!({"model": "fast", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]});
+    let answer = messages(&gateway, "x", &body).await;
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["code"]), (400, &json!("context_too_long")), "{error}");
+    assert!(error["message"].as_str().unwrap().starts_with("prompt is too long: "), "{error}");
+    let answer = post(gateway.address, CHAT, KEY, body.to_string()).await;
+    let error = &answer.json()["error"];
+    assert_eq!(error["upstream_code"], "context_length_exceeded", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.contains("context_length_exceeded") && message.contains("maximum context length")
+    );
 }

@@ -39,6 +39,7 @@ pub mod sse;
 pub mod tokenizer;
 mod traits;
 pub mod turn;
+pub mod turns;
 
 pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
 

@@ -70,14 +70,18 @@ impl Errand {
             return errand;
         }
         errand.says_version(target, question.version.clone());
-        if let Some(header) = &question.betas {
-            let (kept, lost) = betas(header, target.provider.kind.traits.betas);
-            if let Some(kept) = HeaderValue::from_str(&kept).ok().filter(|kept| !kept.is_empty()) {
-                errand.headers.push((HeaderName::from_static(BETA), kept));
-            }
-            errand.dropped = lost.into_iter().map(|lost| format!("{BETA}:{lost}").into()).collect();
-        }
+        errand.says_betas(question, target);
         errand
+    }
+
+    /// What the client wants of Anthropic's API beyond its version, as far as this host has it.
+    fn says_betas(&mut self, question: &Question, target: &Target) {
+        let Some(header) = &question.betas else { return };
+        let (kept, lost) = betas(header, target.provider.kind.traits.betas);
+        if let Some(kept) = HeaderValue::from_str(&kept).ok().filter(|kept| !kept.is_empty()) {
+            self.headers.push((HeaderName::from_static(BETA), kept));
+        }
+        self.dropped.extend(lost.into_iter().map(|lost| Cow::from(format!("{BETA}:{lost}"))));
     }
 
     /// Anthropic's API demands a version: the client's own, or the one that our writers know.
@@ -189,10 +193,12 @@ fn translate(
         traits,
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
-    let written = dialect::upstream(into).write_request(request, &aim).map_err(|cause| {
+    let (request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
+    written.dropped.extend(gave_way.map(Cow::from));
     refuse_if_strict(call, target, &written.dropped)?;
     let body = Payload::from(Bytes::from(written.body));
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
@@ -200,6 +206,8 @@ fn translate(
     let mut errand = Errand { dropped: written.dropped, ..Errand::new(operation, wording) };
     if into == Dialect::Messages {
         errand.says_version(target, None);
+        // What was only put into other words may still need them.
+        errand.says_betas(question, target);
     }
     Ok(errand)
 }

@@ -6,12 +6,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::Body;
 use super::call::Call;
 use super::chain::Chain;
-use crate::canon::{Outcome, UsageSource};
+use crate::canon::{Dialect, Outcome, UsageSource};
 use crate::error::{Error, Kind};
 use crate::route::plan::Stage;
 
 // Checked when this is compiled, and not each time that one is said.
 static ERROR: HeaderName = HeaderName::from_static("x-switchpoint-error");
+static ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
 static ATTEMPTS: HeaderName = HeaderName::from_static("x-switchpoint-attempts");
@@ -57,6 +58,9 @@ impl Call {
         headers.insert(CONTENT_TYPE, content_type);
         let mut id = [0; 36];
         if let Ok(id) = HeaderValue::from_str(self.record.id.encode(&mut id)) {
+            if self.surface().dialect() == Some(Dialect::Messages) {
+                headers.insert(&ANTHROPIC_ID, id.clone());
+            }
             headers.insert(&REQUEST_ID, id);
         }
         self.say_limits(headers);

@@ -136,8 +136,9 @@ pub(super) const MCP: &str = "/mcp";
 
 const MODEL: &str = "/v1/models/";
 
-/// Where Google's clients put the model, by the version of the API that they were told.
-const GOOGLE: [&str; 2] = ["/v1beta/models/", MODEL];
+/// Where Google's clients put the model, by the version of the API that they were told; a name with
+/// slashes some take for a path of its own.
+const GOOGLE: [&str; 3] = ["/v1beta/models/", MODEL, "/v1beta/"];
 
 /// The query by which Google's clients ask for a stream as events.
 const EVENTS: &str = "alt=sse";
@@ -374,6 +375,10 @@ mod tests {
         assert_eq!(
             find(&Method::POST, &uri("/v1beta/models/gemini/gemini-2.5-pro:generateContent")),
             google("gemini/gemini-2.5-pro", false)
+        );
+        assert_eq!(
+            find(&Method::POST, &uri("/v1beta/openai/gpt-5:generateContent")),
+            google("openai/gpt-5", false)
         );
         assert_eq!(
             find(&Method::POST, &uri("/v1/models/fast:streamGenerateContent?alt=sse")),

@@ -1,9 +1,12 @@
 //! Errors as Anthropic's API spells them, read and written.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
+use super::abroad::NO_THREAD;
 use crate::canon::{Attempt, StreamFailure};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// The API's error types and the statuses they come with.
 const TYPES: &[(&str, u16)] = &[
@@ -25,7 +28,7 @@ const TYPES: &[(&str, u16)] = &[
 pub(super) fn write(error: &Error) -> Vec<u8> {
     let mut fields = json!({
         "type": kind(error),
-        "message": error.message,
+        "message": spoken(error),
         "code": error.kind.code(),
     });
     if let Some(upstream) = error.upstream.as_deref() {
@@ -35,10 +38,23 @@ pub(super) fn write(error: &Error) -> Vec<u8> {
             }
         }
     }
+    if error.upstream.as_ref().is_some_and(|it| it.code.as_deref() == Some(NO_THREAD)) {
+        // By which the SDKs know to send the conversation.
+        fields["details"] = json!({ "error_code": NO_THREAD, "unsupported": ["thread"] });
+    }
     if !error.attempts.is_empty() {
         fields["attempts"] = error.attempts.iter().map(write_attempt).collect();
     }
     json!({ "type": "error", "error": fields }).to_string().into_bytes()
+}
+
+/// In the words by which clients of this API know that they must make the conversation shorter.
+fn spoken(error: &Error) -> Cow<'_, str> {
+    const LONG: &str = "prompt is too long";
+    if error.kind != Kind::ContextTooLong || error.message.contains(LONG) {
+        return Cow::Borrowed(&error.message);
+    }
+    format!("{LONG}: {}", error.message).into()
 }
 
 /// The same as the last event of a stream.

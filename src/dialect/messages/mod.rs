@@ -1,5 +1,6 @@
 //! Anthropic's Messages API, both sides.
 
+mod abroad;
 mod beta;
 mod block;
 mod citation;
@@ -12,6 +13,7 @@ mod response;
 mod stream;
 mod usage;
 
+pub use abroad::abroad;
 pub use beta::{Betas, betas};
 
 use serde_json::json;

@@ -1,25 +1,41 @@
 //! Errors as OpenAI's API spells them, read and written.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Upstream};
+use crate::error::{Error, Kind, Upstream};
 
 /// The body of an error answer. The stable code is ours; an upstream's own code is kept beside it.
 pub fn write_error(error: &Error) -> Vec<u8> {
     let upstream = error.upstream.as_deref();
     let mut fields = json!({
-        "message": error.message,
+        "message": spoken(error),
         "type": upstream.and_then(|said| said.kind.as_deref()).unwrap_or_else(|| error.kind.openai_type()),
         "param": upstream.and_then(|said| said.param.as_deref()),
         "code": error.kind.code(),
     });
-    if let Some(code) = upstream.and_then(|said| said.code.as_deref()) {
+    let own = (error.kind == Kind::ContextTooLong).then_some(TOO_LONG);
+    if let Some(code) = upstream.and_then(|said| said.code.as_deref()).or(own) {
         fields["upstream_code"] = json!(code);
     }
     if !error.attempts.is_empty() {
         fields["attempts"] = error.attempts.iter().map(write_attempt).collect();
     }
     json!({ "error": fields }).to_string().into_bytes()
+}
+
+/// What the API calls a question that no window is large enough for.
+const TOO_LONG: &str = "context_length_exceeded";
+
+/// In the words by which clients of this API know that they must make the conversation shorter:
+/// many look for them in the sentence, whoever was asked.
+fn spoken(error: &Error) -> Cow<'_, str> {
+    if error.kind != Kind::ContextTooLong || error.message.contains(TOO_LONG) {
+        return Cow::Borrowed(&error.message);
+    }
+    format!("This model's maximum context length is exceeded ({TOO_LONG}): {}", error.message)
+        .into()
 }
 
 /// The same as an event inside a stream.

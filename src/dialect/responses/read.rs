@@ -25,8 +25,12 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
     if let Some(instructions) = fields.text("instructions")? {
         request.messages.push(Message::new(Role::System, vec![Part::text(instructions)]));
     }
-    read_input(fields.take("input"), &mut request.messages)?;
+    let (input, more) = apart(fields.take("input"));
+    read_input(input, &mut request.messages)?;
     request.tools = tools::read(&fields.take("tools").unwrap_or_default())?;
+    for tools in more {
+        tools::add(&mut request.tools, tools::read(&tools)?);
+    }
     fields.read_choice(&mut request);
     fields.read_text(&mut request)?;
     fields.read_sampling(&mut request)?;
@@ -177,6 +181,16 @@ fn read_format(format: &Value) -> Result<Format, Misread> {
         }),
         _ => Err(wrong("text.format.type", "`text`, `json_object` or `json_schema`")),
     }
+}
+
+/// Codex brings tools as items of the conversation, where its models know them so. Others are given
+/// them where they look for tools.
+fn apart(input: Option<Value>) -> (Option<Value>, Vec<Value>) {
+    let Some(Value::Array(items)) = input else { return (input, Vec::new()) };
+    let brings = |item: &Value| item["type"] == "additional_tools";
+    let (tools, items): (Vec<Value>, Vec<Value>) = items.into_iter().partition(brings);
+    let tools = tools.into_iter().map(|mut item| item["tools"].take()).collect();
+    (Some(Value::Array(items)), tools)
 }
 
 /// Reads `input`: a text, or items, each of which is joined to those of its speaker before it.

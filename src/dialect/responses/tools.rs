@@ -29,6 +29,19 @@ pub(super) fn read(value: &Value) -> Result<Vec<Tool>, Misread> {
     Ok(tools)
 }
 
+/// Adds tools; what is called the same takes the place of the one before.
+pub(super) fn add(tools: &mut Vec<Tool>, more: Vec<Tool>) {
+    let name = |tool: &Tool| match tool {
+        Tool::Function { name, .. } | Tool::Custom { name, .. } => Some(name.clone()),
+        Tool::Hosted(_) => None,
+    };
+    for tool in more {
+        let own = name(&tool);
+        tools.retain(|known| own.is_none() || name(known) != own);
+        tools.push(tool);
+    }
+}
+
 fn read_one(tool: &Value, namespace: &str) -> Option<Tool> {
     let description = string(tool, "description").map(str::to_owned);
     let name = || string(tool, "name").map(|name| joined(namespace, name));

@@ -23,16 +23,15 @@ pub fn read(value: &Value) -> Option<Usage> {
 }
 
 pub(super) fn write(usage: &Usage) -> Value {
+    let written = usage.cache_write + usage.cache_write_long;
     let mut value = json!({
         "input_tokens": usage.input_total(),
-        "input_tokens_details": {"cached_tokens": usage.cache_read},
+        "input_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": written},
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total(),
     });
-    let written = usage.cache_write + usage.cache_write_long;
     let rare = [
-        ("input_tokens_details", "cache_write_tokens", written),
         ("input_tokens_details", "audio_tokens", usage.audio_input),
         ("output_tokens_details", "audio_tokens", usage.audio_output),
     ];

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::field::{get, list, object, string, text, wrong};
 use super::{FUNCTION_FIELD, content, field, settings};
 use crate::canon::{ChatRequest, Dialect, Foreign, Tool, ToolChoice};
-use crate::dialect::{Misread, schema};
+use crate::dialect::{Misread, schema, turns};
 
 /// Fields of a function's declaration that every API has.
 const SHARED: [&str; 4] = ["name", "description", "parameters", "parametersJsonSchema"];
@@ -35,7 +35,7 @@ pub(in super::super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
     }
     let contents = get(fields, "contents").ok_or_else(|| wrong("contents", "a list"))?;
     let (messages, beside) = content::read(contents)?;
-    request.messages.extend(messages);
+    request.messages.extend(turns::join(messages));
     request.extras.fields.extend(beside);
     Ok(request)
 }

@@ -7,9 +7,9 @@ use crate::canon::{
     ChatRequest, Content, Dialect, Effort, Extras, Foreign, Format, Message, Role, Sampling,
     Thinking, Tool, ToolChoice,
 };
-use crate::dialect::Misread;
 use crate::dialect::messages::block::{read_content, read_mark};
 use crate::dialect::messages::fields::Fields;
+use crate::dialect::{Misread, turns};
 
 pub(in crate::dialect::messages) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
     let mut fields = Fields::new(serde_json::from_slice(body)?, "")?;
@@ -31,6 +31,7 @@ pub(in crate::dialect::messages) fn read(body: &[u8]) -> Result<ChatRequest, Mis
     for (place, message) in fields.list("messages")?.into_iter().enumerate() {
         read_message(message, place, &mut request.messages)?;
     }
+    request.messages = turns::join(request.messages);
     let tool_fields = read_tools(&mut fields, &mut request)?;
     if let Some(choice) = fields.object("tool_choice")? {
         read_choice(choice, &mut request)?;

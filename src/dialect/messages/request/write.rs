@@ -57,6 +57,9 @@ pub(in crate::dialect::messages) fn write(
         body.insert("stream".to_owned(), json!(true));
     }
     write_extras(request, &mut body, &mut dropped);
+    if !body.contains_key("thinking") {
+        forget_thoughts(&mut body, &mut dropped);
+    }
     note_unknown(request, &mut dropped);
     let keeps = |part: &Part, _: &Reasoning| part.opaque_for(Dialect::Messages).is_some();
     let cites = |cited: &Citation| citation::original(cited).is_some();
@@ -231,6 +234,23 @@ fn write_account(request: &ChatRequest, body: &mut Map<String, Value>, dropped: 
 }
 
 /// Fields of this dialect go home; another's are named.
+/// The API refuses an edit that clears thoughts where nobody thinks.
+fn forget_thoughts(body: &mut Map<String, Value>, dropped: &mut Dropped) {
+    let Some(Value::Object(management)) = body.get_mut("context_management") else { return };
+    let Some(Value::Array(edits)) = management.get_mut("edits") else { return };
+    let before = edits.len();
+    let clears =
+        |edit: &Value| edit["type"].as_str().is_some_and(|it| it.starts_with("clear_thinking"));
+    edits.retain(|edit| !clears(edit));
+    dropped.add_if(edits.len() < before, "context_management.edits");
+    if edits.is_empty() {
+        management.shift_remove("edits");
+    }
+    if management.is_empty() {
+        body.shift_remove("context_management");
+    }
+}
+
 fn write_extras(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &mut Dropped) {
     for (name, value) in &request.extras.fields {
         if request.extras.dialect != Some(Dialect::Messages) {
