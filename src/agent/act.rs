@@ -84,6 +84,10 @@ impl Actor {
 
     async fn go_on(&self, id: &str) -> Result<(), Halt> {
         let Some(call) = self.journal.run().await.call(id).cloned() else { return Ok(()) };
+        let goes_on = matches!(call.stage, Stage::Began | Stage::Child { .. });
+        if !goes_on && self.live.is_paused() {
+            return Ok(());
+        }
         match &call.stage {
             Stage::New => self.judge(&call.request).await,
             Stage::Approved { hash } => self.check_and_do(&call.request, hash).await,
@@ -91,7 +95,8 @@ impl Actor {
             Stage::Began => self.recover(&call.request).await,
             Stage::Pending { approval, .. } => self.expire(&call, approval).await,
             Stage::Asking { .. } => self.unanswered(id).await,
-            Stage::Unknown | Stage::Child { .. } | Stage::Over => Ok(()),
+            Stage::Child { run } => Box::pin(self.look_after(id, *run)).await,
+            Stage::Unknown | Stage::Over => Ok(()),
         }
     }
 

@@ -43,6 +43,19 @@ pub(super) struct Live {
     pub(super) leaves: bool,
     /// Until then its client waits with it for an approval.
     pub(super) patience: OnceLock<Instant>,
+    /// The run that began it.
+    pub(super) above: Option<Arc<Live>>,
+    /// It is to begin nothing for now.
+    pub(super) paused: AtomicBool,
+    /// By what the versions of all agents are drawn that its root begins.
+    pub(super) sticky: Arc<str>,
+}
+
+/// The run that begins another one.
+#[derive(Debug)]
+pub(super) struct Above {
+    pub(super) purse: Arc<Purse>,
+    pub(super) live: Arc<Live>,
 }
 
 /// Who works at a run.
@@ -107,6 +120,18 @@ impl Live {
         self.poked.store(true, Ordering::Release);
         self.poke.notify_one();
     }
+
+    /// Whether it, or one above it, is to begin nothing for now.
+    pub(super) fn is_paused(&self) -> bool {
+        let mut live = Some(self);
+        while let Some(here) = live {
+            if here.paused.load(Ordering::Acquire) {
+                return true;
+            }
+            live = here.above.as_deref();
+        }
+        false
+    }
 }
 
 impl Actor {
@@ -136,19 +161,23 @@ impl Actor {
         let mut looked_after = false;
         loop {
             self.take_signals().await?;
-            let step = self.journal.run().await.next(now());
-            match step {
+            match self.next().await {
                 Step::Plan => Box::pin(self.plan()).await?,
                 Step::Ask { tools } => Box::pin(self.ask(tools)).await?,
-                Step::Act(ids) => Box::pin(self.act(ids)).await?,
+                Step::Act(mut ids) => {
+                    ids.extend(self.left_children(looked_after).await);
+                    looked_after = true;
+                    Box::pin(self.act(ids)).await?;
+                }
                 Step::TakeBack => Box::pin(self.compensate()).await?,
                 Step::FallBack => self.fall_back().await?,
                 Step::Finish => self.finish().await?,
                 Step::Limit(reason) => self.hit(reason).await?,
                 // Those whom it waits for may have something to do.
                 Step::Wait { .. } if !looked_after && self.has_children().await => {
+                    let children = self.left_children(looked_after).await;
                     looked_after = true;
-                    Box::pin(self.look_after_children()).await?;
+                    Box::pin(self.act(children)).await?;
                 }
                 Step::Wait {
                     state: RunState::WaitingApproval | RunState::WaitingChild, ..
@@ -166,6 +195,16 @@ impl Actor {
         }
     }
 
+    /// What is to be done: nothing that a run above it does not let begin.
+    async fn next(&self) -> Step {
+        let run = self.journal.run().await;
+        let step = run.next(now());
+        if self.live.is_paused() && run.can_rest(&step) {
+            return Step::Wait { state: RunState::Paused, until: None };
+        }
+        step
+    }
+
     /// Whether something may have come while its client waits for it. A run that nobody waits with
     /// is let go of at once.
     async fn waits_with_client(&self) -> bool {
@@ -175,6 +214,12 @@ impl Actor {
             () = tokio::time::sleep_until(*until) => false,
             () = self.live.voice.tape().deserted() => false,
         }
+    }
+
+    /// Notes that somebody goes on with it.
+    pub(super) async fn resumes(&self) -> Result<(), Halt> {
+        let resumed = Event::Resumed { at: now(), epoch: self.journal.epoch };
+        self.journal.append(vec![resumed]).await
     }
 
     /// What its clients call it.
@@ -337,14 +382,15 @@ impl Actor {
 
 /// How a run stands, for its client.
 pub(super) fn report(run: &Run) -> Report {
+    let spent = run.spent();
     Report {
         state: run.state,
         reason: run.reason.map(StopReason::name),
         steps: run.asks,
-        model_calls: run.answers,
-        tool_calls: run.tool_calls,
-        usage: run.usage,
-        cost: Some(crate::canon::Money::from_nanos(run.cost)),
+        model_calls: spent.model_calls,
+        tool_calls: spent.tool_calls,
+        usage: spent.usage,
+        cost: Some(crate::canon::Money::from_nanos(spent.cost)),
         approvals: super::view::pending(run),
         degraded: run.degraded,
         confidence: run.confidence,

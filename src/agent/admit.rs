@@ -13,13 +13,13 @@ use super::journal::now;
 use super::staff::Staff;
 use crate::access::Caller;
 use crate::access::account::{Account, Moment, Scope};
-use crate::canon::Owner;
+use crate::canon::{Owner, RunId};
 use crate::config::{Agent, Limits, Pace, suggestion};
 use crate::error::{Error, Kind};
-use crate::store::runs::{LabelRow, RunFilter};
+use crate::store::runs::{LabelRow, RunFilter, RunRow};
 use crate::tool::Health;
 
-/// Of one user with one agent, so many runs of a day are looked at.
+/// Of one user, so many runs of a day are looked at.
 const MOST_RUNS: u32 = 10_000;
 
 /// From so many accounts on, those are looked for that nobody uses.
@@ -44,8 +44,26 @@ pub(super) struct Named<'a> {
 }
 
 impl Staff {
-    /// Whether an agent may be begun now, which is counted then.
-    pub(super) async fn may_begin(
+    /// Whether an agent may be begun now for this user, in whatever way, which is counted then.
+    pub(super) async fn admits(
+        &self,
+        (owner, user): (&Owner, Option<&str>),
+        definition: &Definition,
+    ) -> Result<(), Error> {
+        let name = definition.agent.as_str();
+        if let (Some(user), Some(most)) = (user, definition.budget.user_usd_per_day) {
+            self.has_means((owner, user), (name, most)).await?;
+        }
+        self.has_tools(definition)?;
+        let agent = self.gateway.snapshot().config.agents.get(name).cloned();
+        match agent {
+            Some(agent) => self.may_begin((name, &agent), user).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it may be begun so often, which is counted then.
+    async fn may_begin(
         &self,
         (name, agent): (&str, &Agent),
         user: Option<&str>,
@@ -84,8 +102,9 @@ impl Staff {
         Arc::clone(&counted.account)
     }
 
-    /// Whether a user may spend more with an agent on this day, in UTC. `most`: nano-dollars.
-    pub(super) async fn has_means(
+    /// Whether a user may spend more with an agent, and with all that it has begun, on this day, in
+    /// UTC. `most`: nano-dollars.
+    async fn has_means(
         &self,
         (owner, user): (&Owner, &str),
         (agent, most): (&str, u64),
@@ -94,13 +113,12 @@ impl Staff {
         let now = now();
         let filter = RunFilter {
             owner: Some(owner.clone()),
-            agent: Some(agent.to_owned()),
             user: Some(user.to_owned()),
             since: Some(now - now % DAY),
             ..RunFilter::default()
         };
         let rows = self.gateway.store().runs(filter, MOST_RUNS).await.map_err(away)?;
-        let spent: u64 = rows.iter().map(|row| row.totals.cost).sum();
+        let spent: u64 = of_agent(&rows, agent).map(|row| row.totals.cost).sum();
         if spent < most {
             return Ok(());
         }
@@ -111,7 +129,7 @@ impl Staff {
     }
 
     /// Without these tools it does not begin.
-    pub(super) fn has_tools(&self, definition: &Definition) -> Result<(), Error> {
+    fn has_tools(&self, definition: &Definition) -> Result<(), Error> {
         let toolbox = self.toolbox();
         for name in &definition.require_tools {
             let tool = toolbox.get(name);
@@ -123,6 +141,18 @@ impl Staff {
         }
         Ok(())
     }
+}
+
+/// The runs of an agent, and those that these have begun.
+fn of_agent<'a>(rows: &'a [RunRow], agent: &'a str) -> impl Iterator<Item = &'a RunRow> {
+    let known: HashMap<RunId, &RunRow> = rows.iter().map(|row| (row.id, row)).collect();
+    rows.iter().filter(move |row| {
+        let mut here = Some(*row);
+        while let Some(row) = here.filter(|row| row.agent != agent) {
+            here = row.parent.and_then(|parent| known.get(&parent).copied());
+        }
+        here.is_some()
+    })
 }
 
 // === impl Counted ===

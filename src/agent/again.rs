@@ -6,15 +6,16 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::actor::Actor;
 use super::begin::{away, halted};
-use super::event::{Created, Event, Trigger};
-use super::journal::{entry, now};
+use super::event::{CallError, Created, Event, Trigger};
+use super::journal::{Halt, entry, now};
 use super::staff::Staff;
 use crate::access::{Caller, CallerRef};
 use crate::canon::{Owner, RunId, RunState};
 use crate::error::{Error, Kind};
-use crate::store::Audit;
 use crate::store::runs::{Begun, NewRun, RunRow, SignalRow};
+use crate::store::{Audit, Failure};
 
 /// What is to be made of a run.
 #[derive(Debug, Clone)]
@@ -48,39 +49,22 @@ impl Staff {
         };
         // What was taken back is not taken back again, whoever asks.
         let (owner, once) = match how {
-            Again::Compensate => {
-                let once = (format!("compensate {}", of.id), String::new());
-                (of.owner.clone(), Some(once))
-            }
+            Again::Compensate => (of.owner.clone(), Some(once(of.id))),
             _ => (Owner::new(Arc::clone(caller.owner())), None),
         };
+        // It begins like any other.
+        if matches!(how, Again::Live { .. } | Again::Fork { .. }) {
+            let definition = self.definition(&created.definition).await.map_err(halted)?;
+            self.admits((&owner, created.user.as_deref()), &definition).await?;
+        }
         let (created, events) = made(caller, (of, created), (events, &untaken), how)?;
         let id = RunId::new();
         if created.trigger == Trigger::Retry {
             self.notes_decisions(caller, (of.id, id), (&events, &untaken)).await?;
         }
-        let mut all = vec![entry(&Event::Created(Box::new(created.clone())))];
-        all.extend(events.iter().map(entry));
-        let run = NewRun {
-            id,
-            root: id,
-            parent: None,
-            agent: created.agent.clone(),
-            version: created.version.clone(),
-            definition: created.definition.clone(),
-            owner,
-            key: caller.key().to_string(),
-            user: created.user.clone(),
-            session: None,
-            head: None,
-            idempotency: once,
-            trigger: created.trigger.name().to_owned(),
-            labels: created.labels.clone(),
-            state: RunState::Queued,
-            events: all,
-            told: untaken.into_iter().map(|it| (it.kind, it.data)).collect(),
-            lease: self.lease(),
-        };
+        let told = untaken.into_iter().map(|it| (it.kind, it.data)).collect();
+        let run = new_run((id, owner), (caller, created), &events);
+        let run = NewRun { idempotency: once, told, lease: self.lease(), ..run };
         match self.gateway.store().begin_run(run).await.map_err(away)? {
             Begun::New { .. } => {
                 self.wake.notify_one();
@@ -132,6 +116,78 @@ impl Staff {
             self.gateway.store().audit(row).await.map_err(away)?;
         }
         Ok(())
+    }
+}
+
+impl Actor {
+    /// Takes back what a run has done that was begun for this one, by another run, once; what that
+    /// has taken back already stays so.
+    pub(super) async fn take_back_below(&self, of: RunId) -> Result<Option<CallError>, Halt> {
+        let stored = |failure: Failure| Halt::Store(failure.to_string());
+        let gone = || CallError::new("unavailable", "What it has done is not known any more.");
+        let (staff, id) = (&self.staff, RunId::new());
+        let store = staff.gateway.store();
+        let Some(row) = store.run(None, of).await.map_err(stored)? else { return Ok(Some(gone())) };
+        let (created, events, _) = staff.entries(of).await?;
+        let made = made(&self.caller, (&row, created), (events, &[]), Again::Compensate);
+        let Ok((created, events)) = made else { return Ok(Some(gone())) };
+        let run = new_run((id, row.owner.clone()), (&self.caller, created), &events);
+        let (root, parent, state) = (self.live.root, Some(self.journal.id), RunState::Running);
+        let (idempotency, lease) = (Some(once(of)), staff.lease());
+        let run = NewRun { root, parent, idempotency, state, lease, ..run };
+        let (id, undoing) = match store.begin_run(run).await.map_err(stored)? {
+            Begun::New { .. } => (id, staff.new_child(self, id).await?),
+            // Somebody has had it taken back, or a process has died over it.
+            Begun::Known(known) => (known.id, staff.child(self, known.id).await?),
+            Begun::Conflict | Begun::Overtaken => return Ok(Some(gone())),
+        };
+        if let Some(undoing) = undoing {
+            let rest = undoing.drive_on().await;
+            staff.forget(&undoing.live);
+            rest?;
+        }
+        let row = store.run(None, id).await.map_err(stored)?;
+        let Some(row) = row.filter(|row| row.state.is_over()) else {
+            return Ok(Some(CallError::new("unavailable", "It is being taken back elsewhere.")));
+        };
+        let done = staff.load(&row).await?.run;
+        let left = done.undoable.iter().any(|undo| undo.failed || !undo.over);
+        Ok(left.then(|| CallError::new("undo_failed", "Not all of it could be taken back.")))
+    }
+}
+
+/// By what a run is known that takes back what another one has done.
+fn once(of: RunId) -> (String, String) {
+    (format!("compensate {of}"), String::new())
+}
+
+/// A run that begins with these entries.
+fn new_run(
+    (id, owner): (RunId, Owner),
+    (caller, created): (&Caller, Created),
+    events: &[Event],
+) -> NewRun {
+    let mut all = vec![entry(&Event::Created(Box::new(created.clone())))];
+    all.extend(events.iter().map(entry));
+    NewRun {
+        id,
+        root: id,
+        parent: None,
+        agent: created.agent,
+        version: created.version,
+        definition: created.definition,
+        owner,
+        key: caller.key().to_string(),
+        user: created.user,
+        session: None,
+        head: None,
+        idempotency: None,
+        trigger: created.trigger.name().to_owned(),
+        labels: created.labels,
+        state: RunState::Queued,
+        events: all,
+        told: Vec::new(),
+        lease: 0,
     }
 }
 
@@ -188,7 +244,7 @@ fn made(
             let mut events = events;
             let behind = events.split_off(kept.min(events.len()));
             // What people let pass there was done there.
-            let mut events = open(events, &[], u64::MAX);
+            let mut events = open(childless(events), &[], u64::MAX);
             // What was taken back since is not taken back again.
             events.extend(behind.into_iter().filter(is_undo));
             if let Some(text) = edit.as_ref().and_then(said) {
@@ -214,6 +270,21 @@ fn made(
             Ok((created, events))
         }
     }
+}
+
+/// Entries without runs that were begun and were not over: these are another one's, and what they
+/// were to do is done anew.
+fn childless(mut events: Vec<Event>) -> Vec<Event> {
+    let over = events.iter().filter_map(|event| match event {
+        Event::ChildDone { run, .. } => Some(*run),
+        _ => None,
+    });
+    let over: BTreeSet<RunId> = over.collect();
+    events.retain(|event| match event {
+        Event::ChildStarted { run, .. } | Event::ChildWaits { run, .. } => over.contains(run),
+        _ => true,
+    });
+    events
 }
 
 fn is_undo(event: &Event) -> bool {

@@ -21,7 +21,7 @@ use super::run::Run;
 use super::session::Before;
 use super::staff::{Ear, Staff};
 use super::trace::written;
-use super::view::{self, queued, told};
+use super::view::{self, queued};
 use super::words::Words;
 use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
@@ -80,7 +80,7 @@ impl Staff {
             // Not every client says which answer it goes on from.
             let known = self.gateway.store().approval(approval).await.map_err(away)?;
             if let Some(known) = known {
-                found = self.gateway.store().run(Some(owner), known.run).await.map_err(away)?;
+                found = self.root_of(owner, known.run).await?;
             }
         }
         if found.is_none()
@@ -99,6 +99,15 @@ impl Staff {
         Ok(found.filter(is_open))
     }
 
+    /// The run from which the tree is led that a run belongs to.
+    async fn root_of(&self, owner: &Owner, run: RunId) -> Result<Option<RunRow>, Error> {
+        let store = self.gateway.store();
+        match store.run(Some(owner), run).await.map_err(away)? {
+            Some(row) if row.root != row.id => store.run(Some(owner), row.root).await.map_err(away),
+            found => Ok(found),
+        }
+    }
+
     /// Tells a waiting run what its client says, and follows it.
     async fn go_on(
         self: Arc<Self>,
@@ -108,7 +117,8 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let store = self.gateway.store();
         let by = commission.caller.key().to_string();
-        let answer = match self.answer_in(&row, &words).await? {
+        let asker = self.asks_user(&row).await;
+        let answer = match self.answer_in(asker.as_ref(), &words).await? {
             Some(Written::Unfit(again)) => return self.asks_again(&row, &again).await,
             answer => answer,
         };
@@ -117,35 +127,34 @@ impl Staff {
             let data = json!({"results": words.results, "by": by}).to_string();
             told |= store.signal_run(row.id, "client_results", data, None).await.map_err(away)?;
         }
-        if let Some(Written::Fits { request, values }) = answer {
+        if let (Some(Written::Fits { request, values }), Some(asker)) = (answer, asker) {
             let data = json!({"request": request, "values": values, "by": by}).to_string();
-            told = store.signal_run(row.id, "input", data, None).await.map_err(away)?;
+            told = store.signal_run(asker.id, "input", data, None).await.map_err(away)?;
         }
         if !told {
-            return self.still(&row).await;
+            // It waits for something else than was said.
+            return self.said(&row).await;
         }
         self.attach(row.id, Ear::of(commission)).await
     }
 
     /// What a client's words answer of what the run asks its user.
-    async fn answer_in(&self, row: &RunRow, words: &Words) -> Result<Option<Written>, Error> {
+    async fn answer_in(
+        &self,
+        asker: Option<&RunRow>,
+        words: &Words,
+    ) -> Result<Option<Written>, Error> {
         let is_other = !words.approvals.is_empty() || !words.results.is_empty();
-        if row.state != RunState::WaitingInput || words.last.is_empty() || is_other {
-            return Ok(None);
+        match asker.filter(|_| !words.last.is_empty() && !is_other) {
+            Some(asker) => self.written(asker, &words.last).await.map(Some),
+            None => Ok(None),
         }
-        self.written(row, &words.last).await.map(Some)
     }
 
     /// A run that goes on waiting for an answer that is one.
     async fn asks_again(&self, row: &RunRow, text: &str) -> Result<Performance, Error> {
         let run = self.whole(row).await?;
         Ok(view::asks(&run, row, text))
-    }
-
-    /// A run that waits for something else than was said.
-    async fn still(self: &Arc<Self>, row: &RunRow) -> Result<Performance, Error> {
-        let run = self.whole(row).await?;
-        Ok(told(&run, row))
     }
 
     /// Follows a run from here on, and sees that somebody works at it.
@@ -172,8 +181,7 @@ impl Staff {
                 return Err(Error::new(Kind::NotFound, format!("There is no run `{id}`.")));
             };
             if row.state.is_over() {
-                let run = self.load(&row).await.map_err(halted)?.run;
-                return Ok(told(&run, &row));
+                return self.said(&row).await;
             }
             if Instant::now() >= until {
                 let message = "Another process works at this run; ask for its events.";
@@ -214,8 +222,7 @@ impl Staff {
             return Ok(Some(performance));
         }
         if row.state.is_over() || row.state.is_waiting() {
-            let run = self.whole(&row).await?;
-            return Ok(Some(told(&run, &row)));
+            return self.said(&row).await.map(Some);
         }
         self.attach(run, Ear::default()).await.map(Some)
     }
@@ -238,13 +245,7 @@ impl Staff {
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
         let definition = self.define((&owner, &commission), user.as_deref(), &before).await?;
         let definition = Arc::new(definition);
-        if let (Some(user), Some(most)) = (&user, definition.budget.user_usd_per_day) {
-            self.has_means((&owner, user), (&definition.agent, most)).await?;
-        }
-        let agent = self.gateway.snapshot().config.agents.get(&definition.agent).cloned();
-        if let Some(agent) = agent {
-            self.may_begin((&definition.agent, &agent), user.as_deref()).await?;
-        }
+        self.admits((&owner, user.as_deref()), &definition).await?;
         if let Some(trace) = &mut commission.trace {
             trace.sampled = self.samples(trace, &definition.agent);
         }
@@ -299,7 +300,7 @@ impl Staff {
     /// A run that the same was asked of before, under the name that its answer has.
     async fn once_more(self: &Arc<Self>, row: &RunRow, ear: Ear) -> Result<Performance, Error> {
         let mut performance = if row.state.is_over() || row.state.is_waiting() {
-            told(&self.whole(row).await?, row)
+            self.said(row).await?
         } else {
             self.attach(row.id, ear).await?
         };
@@ -359,10 +360,8 @@ impl Staff {
             (None, _) => drawn(named.name, named.agent, sticky),
         };
         let known = (&house.config, &*house.toolbox);
-        let definition = Definition::resolve(known, named.name, &version)
-            .map_err(|why| Error::new(Kind::Internal, why))?;
-        self.has_tools(&definition)?;
-        Ok(definition)
+        Definition::resolve(known, (named.name, &version), Some(sticky))
+            .map_err(|why| Error::new(Kind::Internal, why))
     }
 
     /// A place for a run that goes on by itself, if there is one now; any other waits for its own.
@@ -371,9 +370,7 @@ impl Staff {
         agent: &str,
         commission: &Commission,
     ) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        let paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_paused = paused.contains(agent);
-        drop(paused);
+        let is_paused = self.is_paused(agent);
         if !commission.background && self.is_full() {
             let mut error = Error::new(Kind::Overloaded, "Too many runs wait; try again.");
             error.retry_after = Some(Duration::from_secs(1));
@@ -387,6 +384,11 @@ impl Staff {
                 Err(Error::new(Kind::Overloaded, message))
             }
         }
+    }
+
+    /// Whether no run of this agent begins.
+    pub(super) fn is_paused(&self, agent: &str) -> bool {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).contains(agent)
     }
 
     /// Lets the client's next request find the run by the calls that it is to make.

@@ -8,22 +8,21 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::act::{bare, refusal};
-use super::actor::{Actor, Live, Rest, until};
+use super::actor::{Above, Actor, Rest, until};
+use super::admit::drawn;
 use super::archive::Loaded;
 use super::budget::Used;
 use super::definition::{Definition, HANDOFF};
-use super::event::{CallError, Ceiling, Created, Event, Requested, Trigger, Wishes};
-use super::journal::{Halt, entry, now};
-use super::run::{Run, Stage, result_of};
+use super::event::{CallError, Ceiling, Created, Event, Requested, Spent, Trigger, Wishes};
+use super::journal::{Beside, Halt, Journal, entry, now};
+use super::run::{Call, Run, Stage, result_of};
 use super::staff::Staff;
 use super::trace::written;
-use crate::canon::{Message, Part, Role, RunId, RunState, StopReason};
+use crate::canon::{Message, Part, Role, RunId, RunState, StopReason, Usage};
 use crate::config::{AGENT_TIMEOUT, HandoffInput};
+use crate::error::{Error, Kind};
 use crate::store::Failure;
-use crate::store::runs::{ApprovalFilter, ApprovalRow, Begun, NewRun, RunRow};
-
-/// Of what the runs below one ask people, so much is shown.
-const MOST_ASKED: u32 = 100;
+use crate::store::runs::{Begun, NewRun, RunRow};
 
 impl Actor {
     pub(super) async fn hand_off(&self, request: &Requested) -> Result<(), Halt> {
@@ -80,42 +79,66 @@ impl Actor {
 
     /// The run of its own by which it does that.
     pub(super) async fn delegate(&self, request: &Requested) -> Result<(), Halt> {
-        let (name, args) = self.task(request).await;
-        let name = name.as_str();
-        if self.depth + 1 >= self.definition.max_depth {
-            let text = "Agents may not ask agents any deeper.";
-            return self.refuse_delegate(request, "max_depth", text).await;
-        }
-        let house = self.staff.gateway.snapshot();
-        let Some(agent) = house.config.agents.get(name) else {
-            return self.refuse_delegate(request, "unknown_tool", "There is no such agent.").await;
-        };
-        let version = agent.version.clone();
-        let known = (&house.config, &*house.toolbox);
-        let definition = match Definition::resolve(known, name, &version) {
-            Ok(definition) => Arc::new(definition),
-            Err(why) => return self.refuse_delegate(request, "unavailable", &why).await,
-        };
         let digest = Sha256::digest(format!("{}\n{}", self.journal.id, request.key));
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
         let id = self.journal.id.child(bytes);
-        let task = (request.tool.as_str(), args);
-        let child = self.begin_child((id, name), definition, task).await?;
+        let (name, args) = self.task(request).await;
+        let known = self.staff.gateway.store().run(None, id).await.map_err(stored)?;
+        let child = if known.is_some() {
+            self.staff.child(self, id).await?
+        } else {
+            match self.may_have(&name).await {
+                Ok(definition) => {
+                    let task = (request.tool.as_str(), args);
+                    self.begin_child((id, &name), definition, task).await?
+                }
+                Err(error) => return self.refuse(request, error, None).await,
+            }
+        };
         let run = self.journal.run().await;
         let is_known =
             matches!(run.call(&request.id).map(|call| &call.stage), Some(Stage::Child { .. }));
         drop(run);
         if !is_known {
-            let (call, agent) = (request.id.clone(), name.to_owned());
+            let (call, agent) = (request.id.clone(), name.clone());
             self.journal.intend(vec![Event::ChildStarted { id: call, run: id, agent }]).await?;
         }
         self.live.voice.aside(format!("delegate {name}"));
         match child {
             Some(child) => self.follow_child(&request.id, child).await,
-            // It is looked for again as soon as there is nothing else to do.
-            None => Ok(()),
+            None => self.look_for(&request.id, id).await,
         }
+    }
+
+    /// As what another agent is begun now, if it may be.
+    async fn may_have(&self, name: &str) -> Result<Arc<Definition>, CallError> {
+        if self.depth + 1 >= self.definition.max_depth {
+            let text = "Agents may not ask agents any deeper.";
+            return Err(CallError::new("max_depth", text));
+        }
+        let definition = Arc::new(self.now_defined(name)?);
+        if self.staff.is_paused(name) {
+            let text = format!("The agent `{name}` is paused.");
+            return Err(CallError::new("unavailable", text));
+        }
+        let user = self.journal.run().await.created.user.clone();
+        let whose = (&self.live.owner, user.as_deref());
+        let admitted = self.staff.admits(whose, &definition).await;
+        admitted.map_err(|error| not_begun(&error)).map(|()| definition)
+    }
+
+    /// An agent as config and tools are now, in the version that is drawn for the tree.
+    fn now_defined(&self, name: &str) -> Result<Definition, CallError> {
+        let house = self.staff.gateway.snapshot();
+        let Some(agent) = house.config.agents.get(name) else {
+            return Err(CallError::new("unknown_tool", "There is no such agent."));
+        };
+        let sticky = &*self.live.sticky;
+        let version = drawn(name, agent, sticky);
+        let known = (&house.config, &*house.toolbox);
+        Definition::resolve(known, (name, &version), Some(sticky))
+            .map_err(|why| CallError::new("unavailable", why))
     }
 
     /// Which agent is wanted, and for what.
@@ -143,16 +166,6 @@ impl Actor {
         seconds.map(|_| Ceiling { seconds, ..Ceiling::default() })
     }
 
-    async fn refuse_delegate(
-        &self,
-        request: &Requested,
-        kind: &str,
-        text: &str,
-    ) -> Result<(), Halt> {
-        let (id, error) = (request.id.clone(), CallError::new(kind, text));
-        self.journal.append(vec![Event::Refused { id, error }]).await
-    }
-
     /// The run of a child, new or as it was left; `None` where it is over or another process has it.
     async fn begin_child(
         &self,
@@ -162,8 +175,7 @@ impl Actor {
     ) -> Result<Option<Actor>, Halt> {
         let (body, hash) = definition.written();
         let store = self.staff.gateway.store();
-        let failed = |failure: crate::store::Failure| Halt::Store(failure.to_string());
-        store.put_definition(&hash, body).await.map_err(failed)?;
+        store.put_definition(&hash, body).await.map_err(stored)?;
         let run = self.journal.run().await;
         let created = Created {
             agent: name.to_owned(),
@@ -211,7 +223,7 @@ impl Actor {
             told: Vec::new(),
             lease: self.staff.lease(),
         };
-        match store.begin_run(new).await.map_err(failed)? {
+        match store.begin_run(new).await.map_err(stored)? {
             // Its lease came with it.
             Begun::New { .. } => self.staff.new_child(self, id).await,
             Begun::Known(_) => self.staff.child(self, id).await,
@@ -225,14 +237,17 @@ impl Actor {
         let rest = child.drive_on().await;
         self.staff.forget(&child.live);
         match rest? {
-            Rest::Waits(_, until) => {
+            Rest::Waits(state, until) => {
                 self.wakes.fetch_min(until.unwrap_or(u64::MAX), Ordering::AcqRel);
-                Ok(())
+                let spent = child.journal.run().await.spent();
+                if self.journal.run().await.below.get(&id) == Some(&spent) {
+                    return Ok(());
+                }
+                let waits = Event::ChildWaits { id: call.to_owned(), run: id, state, spent };
+                self.journal.append(vec![waits]).await
             }
             Rest::Over(_) => {
-                let run = child.journal.run().await;
-                let done = reported(call, id, &run);
-                drop(run);
+                let done = reported(call, &*child.journal.run().await);
                 self.takes_report(call, done).await
             }
         }
@@ -252,18 +267,27 @@ impl Actor {
     /// Ends what was begun by these calls: nobody is left to hear of it.
     pub(super) async fn end_children(&self, reason: &str) -> Result<(), Halt> {
         let run = self.journal.run().await;
-        let children: Vec<RunId> = run.calls.iter().filter_map(|call| child(&call.stage)).collect();
+        let of_call = |call: &Call| Some((call.request.id.clone(), child(&call.stage)?));
+        let children: Vec<(String, RunId)> = run.calls.iter().filter_map(of_call).collect();
         drop(run);
-        for id in children {
-            let left = self.staff.leave(id).await;
-            left.map_err(|failure| Halt::Store(failure.to_string()))?;
-            let Some(child) = self.staff.child(self, id).await? else { continue };
-            let (by, reason) = (self.journal.id.to_string(), Some(reason.to_owned()));
-            let asked = Event::CancelAsked { by, reason, after_step: false };
+        for (call, id) in children {
+            self.staff.leave(id).await.map_err(stored)?;
+            let Some(child) = self.staff.child(self, id).await? else {
+                self.look_for(&call, id).await?;
+                continue;
+            };
+            let by = self.journal.id.to_string();
+            let why = Some(reason.to_owned());
+            let asked = Event::CancelAsked { by, reason: why, after_step: false };
             child.journal.append(vec![asked]).await?;
             let rest = child.drive_on().await;
             self.staff.forget(&child.live);
             rest?;
+            let mut report = reported(&call, &*child.journal.run().await);
+            if let Event::ChildDone { parts, state: RunState::Cancelled, .. } = &mut report {
+                *parts = vec![Part::text(CallError::new("cancelled", reason).text())];
+            }
+            self.takes_report(&call, report).await?;
         }
         Ok(())
     }
@@ -271,11 +295,10 @@ impl Actor {
     /// A child that cannot be worked at: it is over, or somebody has not let go of it yet.
     async fn look_for(&self, call: &str, id: RunId) -> Result<(), Halt> {
         let row = self.staff.gateway.store().run(None, id).await;
-        let row = row.map_err(|failure| Halt::Store(failure.to_string()))?;
-        match row {
+        match row.map_err(stored)? {
             Some(row) if row.state.is_over() => {
                 let run = self.staff.load(&row).await?.run;
-                self.takes_report(call, reported(call, id, &run)).await
+                self.takes_report(call, reported(call, &run)).await
             }
             _ => {
                 let soon = now().saturating_add(self.staff.lease());
@@ -290,23 +313,26 @@ impl Actor {
         run.calls.iter().any(|call| matches!(call.stage, Stage::Child { .. }))
     }
 
-    /// Goes on with the children that were left waiting.
-    pub(super) async fn look_after_children(&self) -> Result<(), Halt> {
+    /// The calls whose children are to be looked after, unless they all were: they waited, or
+    /// another process was at work at them.
+    pub(super) async fn left_children(&self, looked_after: bool) -> Vec<String> {
+        if looked_after {
+            return Vec::new();
+        }
         let run = self.journal.run().await;
-        let children: Vec<(String, RunId)> = run
-            .calls
-            .iter()
-            .filter_map(|call| Some((call.request.id.clone(), child(&call.stage)?)))
-            .collect();
+        let left = run.calls.iter().filter(|call| child(&call.stage).is_some());
+        let left: Vec<String> = left.map(|call| call.request.id.clone()).collect();
         drop(run);
         self.wakes.store(u64::MAX, Ordering::Release);
-        for (call, id) in children {
-            match self.staff.child(self, id).await? {
-                Some(child) => self.follow_child(&call, child).await?,
-                None => self.look_for(&call, id).await?,
-            }
+        left
+    }
+
+    /// Goes on with a child that was left.
+    pub(super) async fn look_after(&self, call: &str, id: RunId) -> Result<(), Halt> {
+        match self.staff.child(self, id).await? {
+            Some(child) => self.follow_child(call, child).await,
+            None => self.look_for(call, id).await,
         }
-        Ok(())
     }
 }
 
@@ -317,8 +343,7 @@ impl Staff {
         parent: &Actor,
         id: RunId,
     ) -> Result<Option<Actor>, Halt> {
-        let failed = |failure: Failure| Halt::Store(failure.to_string());
-        match self.gateway.store().run(None, id).await.map_err(failed)? {
+        match self.gateway.store().run(None, id).await.map_err(stored)? {
             Some(row) => self.child_of(parent, row, Used::default()).await.map(Some),
             None => Ok(None),
         }
@@ -331,8 +356,7 @@ impl Staff {
         id: RunId,
     ) -> Result<Option<Actor>, Halt> {
         let store = self.gateway.store();
-        let failed = |failure: Failure| Halt::Store(failure.to_string());
-        let Some(row) = store.claim_run(id, self.lease()).await.map_err(failed)? else {
+        let Some(row) = store.claim_run(id, self.lease()).await.map_err(stored)? else {
             return Ok(None);
         };
         let used = self.used_before(&row).await;
@@ -348,30 +372,85 @@ impl Staff {
     ) -> Result<Actor, Halt> {
         let Loaded { run, last_at } = self.load(&row).await?;
         let who = (&row, parent.caller.clone());
-        let above = Some(Arc::clone(&parent.purse));
-        self.actor((run, last_at), who, (used, above), None).await
+        let above = Above { purse: Arc::clone(&parent.purse), live: Arc::clone(&parent.live) };
+        self.actor((run, last_at), who, (used, Some(above)), None).await
     }
 
-    /// What people are asked by the runs below this one.
-    pub(super) async fn asked_below(&self, live: &Live) -> Vec<ApprovalRow> {
-        let (root, state) = (Some(live.root), Some("pending".to_owned()));
-        let filter = ApprovalFilter { state, root, ..ApprovalFilter::default() };
-        let mut pending =
-            self.gateway.store().approvals(filter, MOST_ASKED).await.unwrap_or_default();
-        pending.retain(|row| row.run != live.id);
-        pending
+    /// Ends all that a run has begun and that is not over: nobody goes on with it.
+    pub(super) async fn end_below(
+        &self,
+        (run, root): (&Run, RunId),
+        why: &str,
+    ) -> Result<(), Halt> {
+        let store = self.gateway.store();
+        for id in run.calls.iter().filter_map(|call| child(&call.stage)) {
+            let Some(row) = store.claim_run(id, self.lease()).await.map_err(stored)? else {
+                self.must_be_over(id).await?;
+                continue;
+            };
+            let below = self.load(&row).await?.run;
+            Box::pin(self.end_below((&below, root), why)).await?;
+            let (by, reason) = (run.id.to_string(), Some(why.to_owned()));
+            let asked = Event::CancelAsked { by, reason: reason.clone(), after_step: false };
+            let (state, at) = (RunState::Cancelled, now());
+            let (reason, message) = (None, reason);
+            let ended = Event::Ended { state, reason, message, degraded: false, at };
+            let journal = Journal::new(self.means(), below, (row.epoch, true));
+            let _ = journal.herald.set(self.herald(root));
+            journal.end(vec![asked, ended], Beside::default()).await?;
+        }
+        Ok(())
+    }
+
+    async fn must_be_over(&self, run: RunId) -> Result<(), Halt> {
+        let row = self.gateway.store().run(None, run).await.map_err(stored)?;
+        match row.filter(|row| !row.state.is_over()) {
+            Some(_) => Err(Halt::Store(format!("somebody is still at work at {run}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What those have used that a run has begun. Of one that is over its journal knows that.
+    pub(super) async fn spent_below(&self, row: &RunRow) -> Spent {
+        let mut spent = Spent::default();
+        for RunRow { totals, .. } in self.below((row.id, row.root)).await {
+            let (input, output) = (totals.tokens_in, totals.tokens_out);
+            let usage = Usage { input, output, ..Usage::default() };
+            let (model_calls, tool_calls) = (totals.steps, totals.tool_calls);
+            spent += Spent { usage, cost: totals.cost, model_calls, tool_calls };
+        }
+        spent
     }
 }
 
 /// What came of a child that is over.
-fn reported(call: &str, id: RunId, run: &Run) -> Event {
+fn reported(call: &str, run: &Run) -> Event {
     let mut parts = run.answer();
     if parts.is_empty() {
         let why = run.message.clone().unwrap_or_else(|| run.state.name().to_owned());
         parts = vec![Part::text(CallError::new("agent_failed", why).text())];
     }
+    let (id, run_id, spent) = (call.to_owned(), run.id, run.spent());
     let (state, degraded) = (run.state, run.degraded);
-    Event::ChildDone { id: call.to_owned(), run: id, state, parts, degraded }
+    let undoable = run.undoable.iter().any(|undo| !undo.over);
+    Event::ChildDone { id, run: run_id, state, parts, degraded, spent, undoable }
+}
+
+/// Why an agent is not begun, for the model.
+fn not_begun(error: &Error) -> CallError {
+    let kind = match error.kind {
+        Kind::Overloaded => "unavailable",
+        kind => kind.code(),
+    };
+    let after = error.retry_after.map(|it| it.as_secs() + u64::from(it.subsec_nanos() > 0));
+    let retryable = error.kind == Kind::RateLimited;
+    let message = error.message.to_string();
+    CallError { kind: kind.to_owned(), message, retryable, retry_after: after }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
+fn stored(failure: Failure) -> Halt {
+    Halt::Store(failure.to_string())
 }
 
 fn child(stage: &Stage) -> Option<RunId> {

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::actor::{Actor, Rest};
+use super::below::Below;
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::perform::{REPLAY, played};
 use super::run::{Ending, Stage, Step, Undoable};
-use super::{view, voice};
+use super::view;
 use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
@@ -32,6 +33,8 @@ impl Actor {
         let beside = Beside { signals: last, ..Beside::default() };
         self.journal.append_with(events, beside).await?;
         self.signals.store(last, Ordering::Release);
+        let paused = self.journal.run().await.paused;
+        self.live.paused.store(paused, Ordering::Release);
         Ok(())
     }
 
@@ -144,20 +147,17 @@ impl Actor {
 
     /// Lets go of the run until something comes.
     pub(super) async fn rest(&self, state: RunState, until: Option<u64>) -> Result<Rest, Halt> {
-        let below = if state == RunState::WaitingChild {
-            self.staff.asked_below(&self.live).await
+        // Whoever follows the root is told.
+        let below = if state == RunState::WaitingChild && self.live.above.is_none() {
+            self.staff.asked_below((self.live.id, self.live.root)).await
         } else {
-            Vec::new()
+            Below::default()
         };
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        for row in &below {
-            let args = serde_json::from_str(&row.args).unwrap_or_default();
-            self.live.voice.item(&name, voice::mcp_approval(&row.id, &row.tool, &args));
-        }
         view::waits(&self.live.voice, (&run, &below), state);
-        let usage = run.usage;
+        let usage = run.spent().usage;
         let calls: Vec<String> = run
             .calls
             .iter()
@@ -168,8 +168,8 @@ impl Actor {
         self.staff.know_calls(&self.live.owner, self.journal.id, calls).await;
         self.journal.rest(state, until).await?;
         self.shows().await;
-        if !below.is_empty() {
-            let asked = below.iter().map(view::asked_below);
+        let asked = below.shown();
+        if !asked.is_empty() {
             self.live.report.send_modify(|report| report.approvals.extend(asked));
         }
         let reason = if state == RunState::WaitingClient {
@@ -217,10 +217,10 @@ impl Actor {
             let (id, tool, args) = (undo.id.clone(), undo.tool.clone(), undo.args.clone());
             let key = undo.key.clone();
             self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
-            let error = self.take_back(&undo).await;
+            let error = self.take_back(&undo).await?;
             let letters = error
                 .as_ref()
-                .filter(|error| error.kind != REPLAY)
+                .filter(|error| error.kind != REPLAY && undo.child.is_none())
                 .map(|error| crate::store::runs::NewLetter {
                     id: format!("dlq_{}", crate::canon::RunId::new().simple()),
                     kind: "compensation".to_owned(),
@@ -239,18 +239,19 @@ impl Actor {
         Ok(())
     }
 
-    async fn take_back(&self, undo: &super::run::Undoable) -> Option<CallError> {
+    async fn take_back(&self, undo: &Undoable) -> Result<Option<CallError>, Halt> {
         if self.journal.run().await.only_plays() {
-            return Some(played());
+            return Ok(Some(played()));
+        }
+        if let Some(child) = undo.child {
+            return Box::pin(self.take_back_below(child)).await;
         }
         let Some(tool) = self.staff.toolbox().get(&undo.tool) else {
-            return Some(CallError::new(
-                "unavailable",
-                "The tool that takes it back is not there.",
-            ));
+            let text = "The tool that takes it back is not there.";
+            return Ok(Some(CallError::new("unavailable", text)));
         };
         if let Err(failure) = tool.check(&undo.args) {
-            return Some(CallError::new(failure.kind.name(), failure.message));
+            return Ok(Some(CallError::new(failure.kind.name(), failure.message)));
         }
         let invocation = Invocation {
             args: undo.args.clone(),
@@ -262,16 +263,21 @@ impl Actor {
             listener: None,
         };
         let done = tool.call(&invocation).await;
-        done.err().map(|failure| CallError::new(failure.kind.name(), failure.message))
+        let failure = done.err();
+        Ok(failure.map(|failure| CallError::new(failure.kind.name(), failure.message)))
     }
 
     /// The run is over, or is to be.
     pub(super) async fn end(&self, ending: Ending) -> Result<Rest, Halt> {
-        if self.has_children().await {
+        let run = self.journal.run().await;
+        let is_told = run.finished.is_some();
+        // Those of a run that is only played again, or taken back, are another one's.
+        let owns = !is_told && !run.created.compensates;
+        drop(run);
+        if owns && self.has_children().await {
             Box::pin(self.end_children("The run that began it has ended.")).await?;
         }
         let run = self.journal.run().await;
-        let is_told = run.finished.is_some();
         let mut events: Vec<Event> = run
             .calls
             .iter()
@@ -298,7 +304,7 @@ impl Actor {
         self.shows().await;
         self.counts_end().await;
         let run = self.journal.run().await;
-        let (name, usage, state) = (self.name(), run.usage, run.state);
+        let (name, usage, state) = (self.name(), run.spent().usage, run.state);
         let finish = view::finish(&run);
         if let Some(text) = view::last_words(&run) {
             self.live.voice.text(&name, &text);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::admit::drawn;
 use crate::canon::{Effect, Tool};
 use crate::config::{
     self, AgentBudget, AgentLimits, Confidence, Config, ContextTerms, HandoffInput, OnFilter,
@@ -107,12 +108,13 @@ pub const HANDOFF: &str = "handoff_";
 // === impl Definition ===
 
 impl Definition {
-    /// The definition of a version of an agent, as config and tools are now. The error is for
-    /// whoever called it.
+    /// The definition of a version of an agent, as config and tools are now; `sticky`: by what the
+    /// versions of those are drawn that may get the conversation. The error is for whoever called
+    /// it.
     pub fn resolve(
         (config, toolbox): (&Config, &Toolbox),
-        name: &str,
-        version: &str,
+        (name, version): (&str, &str),
+        sticky: Option<&str>,
     ) -> Result<Self, String> {
         let root = config.agents.get(name).ok_or_else(|| format!("There is no agent `{name}`."))?;
         let agent = root
@@ -123,9 +125,12 @@ impl Definition {
         while let Some((name, agent)) = open.pop() {
             let next = agent.handoffs.iter().chain(&agent.fallback_agent);
             let new = next.filter(|other| !members.contains_key(*other) && **other != name);
-            open.extend(
-                new.filter_map(|other| Some((other.clone(), &**config.agents.get(other)?))),
-            );
+            let as_drawn = |other: &String| {
+                let agent = config.agents.get(other)?;
+                let drawn = sticky.and_then(|sticky| agent.at(&drawn(other, agent, sticky)));
+                Some((other.clone(), drawn.unwrap_or(&**agent)))
+            };
+            open.extend(new.filter_map(as_drawn));
             let member = Member::resolve((config, toolbox), agent)?;
             members.insert(name, member);
         }

@@ -149,6 +149,9 @@ pub enum Event {
     ClientResult { id: String, parts: Vec<Part>, is_error: bool },
     #[serde(rename = "child.started")]
     ChildStarted { id: String, run: RunId, agent: String },
+    /// It can do nothing for now.
+    #[serde(rename = "child.waiting")]
+    ChildWaits { id: String, run: RunId, state: RunState, spent: Spent },
     #[serde(rename = "child.completed")]
     ChildDone {
         id: String,
@@ -158,6 +161,11 @@ pub enum Event {
         /// It had to do with less.
         #[serde(default)]
         degraded: bool,
+        #[serde(default)]
+        spent: Spent,
+        /// It has done something that can be taken back.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        undoable: bool,
     },
     /// Another agent has the conversation now.
     #[serde(rename = "handoff")]
@@ -222,6 +230,15 @@ pub enum Event {
     },
     #[serde(rename = "feedback")]
     Feedback { score: Option<f64>, label: Option<String>, comment: Option<String>, by: String },
+}
+
+/// What a run has used, with all that it has begun. Money is nano-dollars.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    pub usage: Usage,
+    pub cost: u64,
+    pub model_calls: u32,
+    pub tool_calls: u32,
 }
 
 /// How a run began.
@@ -401,6 +418,17 @@ pub enum Resolution {
     Retry,
 }
 
+// === impl Spent ===
+
+impl std::ops::AddAssign for Spent {
+    fn add_assign(&mut self, more: Self) {
+        self.usage += more.usage;
+        self.cost += more.cost;
+        self.model_calls += more.model_calls;
+        self.tool_calls += more.tool_calls;
+    }
+}
+
 // === impl Trigger ===
 
 impl Trigger {
@@ -443,6 +471,7 @@ impl Event {
             Self::Resolved { .. } => "tool.resolved",
             Self::ClientResult { .. } => "tool.client_result",
             Self::ChildStarted { .. } => "child.started",
+            Self::ChildWaits { .. } => "child.waiting",
             Self::ChildDone { .. } => "child.completed",
             Self::Handoff { .. } => "handoff",
             Self::AgentFallback { .. } => "agent.fallback",

@@ -10,6 +10,7 @@ mod archive;
 mod aside;
 mod ask;
 mod begin;
+mod below;
 mod budget;
 mod catalogue;
 mod children;
@@ -108,6 +109,16 @@ impl Agents {
         self.0.written(row, text).await
     }
 
+    /// The run below one that an answer is for, and whether that has asked its user for it.
+    pub async fn asker(&self, row: &RunRow, request: Option<&str>) -> Option<(RunRow, bool)> {
+        self.0.asker(row, request).await
+    }
+
+    /// Those of the runs below one that wait.
+    pub async fn waiting_below(&self, row: &RunRow) -> Vec<RunRow> {
+        self.0.waiting_below((row.id, row.root)).await
+    }
+
     /// Decides about a call that needs approval. Whether the caller may is asked before.
     pub async fn decide(&self, approval: &ApprovalRow, verdict: Verdict) -> Result<Decided, Error> {
         self.0.decide(approval, verdict).await
@@ -139,6 +150,11 @@ impl Agents {
     pub async fn prompt(&self, row: &RunRow) -> Result<Value, Error> {
         let definition = self.0.definition(&row.definition).await.map_err(begin::halted)?;
         Ok(definition.member(&row.agent).map(definition::Member::shown_prompt).unwrap_or_default())
+    }
+
+    /// What those have used that a run has begun and that is at work, or waits.
+    pub async fn spent_below(&self, row: &RunRow) -> event::Spent {
+        self.0.spent_below(row).await
     }
 
     /// What a trace shows of a run and of those that it began.

@@ -92,6 +92,7 @@ impl Herald {
             // Of the runs that it began itself, their root tells.
             Event::Ended { state, reason, message, degraded, .. } if self.root == run.id => {
                 let answer: String = run.answer().iter().filter_map(Part::as_text).collect();
+                let spent = run.spent();
                 Some(News {
                     event: HookEvent::RunEnded,
                     subject: String::new(),
@@ -102,10 +103,10 @@ impl Herald {
                         "degraded": degraded | run.degraded,
                         "answer": &answer[..answer.floor_char_boundary(LONGEST_ANSWER)],
                         "steps": run.asks,
-                        "tool_calls": run.tool_calls,
-                        "input_tokens": run.usage.input_total(),
-                        "output_tokens": run.usage.output,
-                        "cost_usd": Money::from_nanos(run.cost).usd(),
+                        "tool_calls": spent.tool_calls,
+                        "input_tokens": spent.usage.input_total(),
+                        "output_tokens": spent.usage.output,
+                        "cost_usd": Money::from_nanos(spent.cost).usd(),
                     }),
                 })
             }

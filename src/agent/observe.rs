@@ -156,7 +156,7 @@ fn said<'a>(run: &'a Run, event: &'a Event, at: u64) -> Option<Said<'a>> {
         Event::InputGiven { id, .. } => tool(id, "answered"),
         Event::Handoff { to, .. } | Event::AgentFallback { to, .. } => plain(to),
         Event::ChildStarted { agent, .. } => plain(agent),
-        Event::ChildDone { state, .. } => plain(state.name()),
+        Event::ChildWaits { state, .. } | Event::ChildDone { state, .. } => plain(state.name()),
         Event::LimitHit { reason } => plain(reason.name()),
         Event::Escalated { .. } => plain("waiting_human"),
         Event::Paused { .. } => plain("paused"),

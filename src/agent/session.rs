@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::begin::{LOOK, away};
 use super::staff::Staff;
 use super::words::Words;
-use crate::canon::{Owner, RunId, RunState};
+use crate::canon::{Owner, RunId};
 use crate::config::SessionConflict;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::Commission;
@@ -61,8 +61,10 @@ impl Staff {
     ) -> Result<bool, Error> {
         let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
         let answers = !words.approvals.is_empty() || !words.results.is_empty();
-        let is_asked = row.state == RunState::WaitingInput;
-        if conflict != SessionConflict::Interrupt || answers || is_asked || words.last.is_empty() {
+        if conflict != SessionConflict::Interrupt || answers || words.last.is_empty() {
+            return Ok(false);
+        }
+        if self.asks_user(row).await.is_some() {
             return Ok(false);
         }
         // Whoever asks the same once more wants to know how it stands.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-use super::actor::{Actor, Live, Rest, report};
+use super::actor::{Above, Actor, Live, Rest, report};
 use super::archive::Loaded;
 use super::begin::followed;
 use super::budget::{Purse, Used};
@@ -102,7 +102,7 @@ impl Staff {
     }
 
     /// What journals are kept with.
-    fn means(&self) -> (Store, Tasks, Watch) {
+    pub(super) fn means(&self) -> (Store, Tasks, Watch) {
         let watch = Watch::new(&self.gateway);
         (self.gateway.store().clone(), self.gateway.tasks.clone(), watch)
     }
@@ -119,7 +119,7 @@ impl Staff {
         own.or(trace.sampled)
     }
 
-    fn herald(&self, root: RunId) -> Herald {
+    pub(super) fn herald(&self, root: RunId) -> Herald {
         let (gateway, post) = (Arc::clone(&self.gateway), Arc::clone(&self.post));
         Herald { gateway, post, root }
     }
@@ -148,6 +148,17 @@ impl Staff {
         let Some(held) = held else { return Ok(()) };
         held.journal.lose();
         self.gateway.store().renew_runs(vec![(run, held.journal.epoch)], 0).await.map(|_| ())
+    }
+
+    /// The same for all that belong to a tree.
+    async fn leave_tree(&self, root: RunId) {
+        let of_tree = |held: &&Held| held.live.root == root;
+        let left: Vec<RunId> = self.lives().values().filter(of_tree).map(|it| it.live.id).collect();
+        for run in left {
+            if let Err(error) = self.leave(run).await {
+                tracing::debug!(%run, %error, "a run is let go of when its lease is over");
+            }
+        }
     }
 
     fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
@@ -312,6 +323,10 @@ impl Staff {
         let rest = actor.drive_on().await;
         self.forget(&actor.live);
         drop(place);
+        if rest.is_err() {
+            // Nobody here works at what it has begun.
+            self.leave_tree(actor.live.root).await;
+        }
         match rest {
             Ok(Rest::Over(_)) => {}
             // What came meanwhile is not waited for.
@@ -388,6 +403,7 @@ impl Staff {
         message: String,
     ) -> Result<(), Halt> {
         let id = run.id;
+        self.end_below((&run, root), &message).await?;
         let letter = crate::store::runs::NewLetter {
             id: format!("dlq_{}", RunId::new().simple()),
             kind: "run".to_owned(),
@@ -406,21 +422,28 @@ impl Staff {
 
     /// What a run and all below it have used so far.
     pub(super) async fn used_before(&self, top: &RunRow) -> Used {
-        let filter = RunFilter { root: Some(top.root), ..RunFilter::default() };
+        let mut used = Used::default();
+        used.add(&top.totals);
+        for row in self.below((top.id, top.root)).await {
+            used.add(&row.totals);
+        }
+        used
+    }
+
+    /// All that a run has begun, and what these have.
+    pub(super) async fn below(&self, (top, root): (RunId, RunId)) -> Vec<RunRow> {
+        let filter = RunFilter { root: Some(root), ..RunFilter::default() };
         let mut rows = self.gateway.store().runs(filter, TREE).await.unwrap_or_default();
         // A run is older than those that it began.
         rows.reverse();
-        let (mut tree, mut used) = (HashSet::from([top.id]), Used::default());
-        used.add(&top.totals);
-        for row in rows.iter().filter(|row| row.id != top.id) {
+        let mut tree = HashSet::from([top]);
+        rows.retain(|row| {
             // All that there is belongs to the root, also where those between are too many to read.
             let is_below = row.parent.is_some_and(|parent| tree.contains(&parent));
-            if top.id == top.root || is_below {
-                tree.insert(row.id);
-                used.add(&row.totals);
-            }
-        }
-        used
+            let is_below = row.id != top && (top == root || is_below);
+            is_below && tree.insert(row.id)
+        });
+        rows
     }
 
     async fn caller(&self, created: &Created) -> Result<Caller, Error> {
@@ -446,7 +469,7 @@ impl Staff {
         self: &Arc<Self>,
         (mut run, last_at): (Run, u64),
         (row, caller): (&RunRow, Caller),
-        (used, above): (Used, Option<Arc<Purse>>),
+        (used, above): (Used, Option<Above>),
         ear: Option<Ear>,
     ) -> Result<Actor, Halt> {
         let config = &self.gateway.snapshot().config.agent_engine;
@@ -461,12 +484,14 @@ impl Staff {
         if !is_new {
             run.waiting_since = Some(last_at);
         }
-        let before = run.usage;
+        let before = run.spent().usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
         let only_final = stream == StreamMode::Final || definition.demands() || !streams;
-        let purse = Purse::new(&definition.budget, run.ceiling(), used, above);
-        let depth = run.created.depth;
+        let (purse, above) = above.map(|above| (above.purse, above.live)).unzip();
+        let sticky = sticky(above.as_deref(), &run);
+        let purse = Purse::new(&definition.budget, run.ceiling(), used, purse);
+        let (paused, depth) = (AtomicBool::new(run.paused), run.created.depth);
         let (stands, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));
         let _ = journal.herald.set(self.herald(row.root));
@@ -483,12 +508,12 @@ impl Staff {
             poked: AtomicBool::new(true),
             leaves: ear.is_some_and(|ear| ear.leaves(config.on_disconnect)) && !is_background,
             patience: OnceLock::new(),
+            above,
+            paused,
+            sticky,
         });
-        let staff = Arc::clone(self);
-        let signals = AtomicU64::new(0);
-        let wakes = AtomicU64::new(u64::MAX);
         let actor = Actor {
-            staff,
+            staff: Arc::clone(self),
             journal,
             live,
             purse,
@@ -496,14 +521,13 @@ impl Staff {
             definition,
             depth,
             before,
-            signals,
-            wakes,
+            signals: AtomicU64::new(0),
+            wakes: AtomicU64::new(u64::MAX),
         };
         if is_new && !is_over {
             actor.begin().await?;
         } else if !is_over {
-            let resumed = Event::Resumed { at: now(), epoch: row.epoch };
-            actor.journal.append(vec![resumed]).await?;
+            actor.resumes().await?;
         }
         self.appears(&actor).await;
         Ok(actor)
@@ -540,6 +564,15 @@ impl Ear {
 
     fn leaves(self, usual: OnLeave) -> bool {
         self.on_leave.unwrap_or(usual) == OnLeave::Cancel
+    }
+}
+
+/// By what versions of agents are drawn in the tree of a run.
+fn sticky(above: Option<&Live>, run: &Run) -> Arc<str> {
+    match (above, &run.created.session) {
+        (Some(above), _) => Arc::clone(&above.sticky),
+        (None, Some(session)) => session.as_str().into(),
+        (None, None) => run.id.to_string().into(),
     }
 }
 

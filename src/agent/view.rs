@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::below::Below;
 use super::definition::Definition;
 use super::event::Created;
 use super::run::{Call, Run, Stage};
@@ -68,13 +69,23 @@ pub(super) fn asked_below(row: &ApprovalRow) -> Value {
 }
 
 /// The same where runs below it wait for people, too.
-pub(super) fn plea_of(run: &Run, state: RunState, below: &[ApprovalRow]) -> String {
-    if below.is_empty() {
-        return plea(run, state);
+fn plea_of((run, below): (&Run, &Below), state: RunState) -> String {
+    if below.approvals.is_empty() {
+        let asked: Vec<String> = below.askers.iter().map(question).collect();
+        return if asked.is_empty() { plea(run, state) } else { asked.join("\n\n") };
     }
     let tools: Vec<String> =
-        below.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
-    needs_approval(run, &tools.join(", "))
+        below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
+    let asked = below.askers.iter().map(question);
+    let all: Vec<String> =
+        [needs_approval(run, &tools.join(", "))].into_iter().chain(asked).collect();
+    all.join("\n\n")
+}
+
+/// What a run asks that belongs to another one, besides approvals.
+fn question(run: &Run) -> String {
+    let asks = run.calls.iter().any(|call| matches!(call.stage, Stage::Asking { .. }));
+    plea(run, if asks { RunState::WaitingInput } else { RunState::WaitingHuman })
 }
 
 fn needs_approval(run: &Run, tools: &str) -> String {
@@ -111,10 +122,14 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
 }
 
 /// What a client hears of a run that rests in this state, behind all that it was asked.
-pub(super) fn waits(voice: &Voice, (run, below): (&Run, &[ApprovalRow]), state: RunState) {
+pub(super) fn waits(voice: &Voice, (run, below): (&Run, &Below), state: RunState) {
+    for row in &below.approvals {
+        let args = serde_json::from_str(&row.args).unwrap_or_default();
+        voice.item(&name(run), mcp_approval(&row.id, &row.tool, &args));
+    }
     let name = name(run);
     if state != RunState::WaitingClient {
-        return voice.text(&name, &plea_of(run, state, below));
+        return voice.text(&name, &plea_of((run, below), state));
     }
     let open = run.calls.iter().filter(|call| call.stage != Stage::Over);
     let calls: Option<Vec<ToolCall>> =
@@ -123,7 +138,7 @@ pub(super) fn waits(voice: &Voice, (run, below): (&Run, &[ApprovalRow]), state: 
 }
 
 /// What a run has to say that nobody works at: its end, or what it waits for.
-pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
+pub(super) fn told((run, below): (&Run, &Below), row: &RunRow) -> Performance {
     let (voice, name) = (Voice::new(false), name(run));
     let follower = Follower::of(voice.tape());
     if run.state.is_over() {
@@ -138,16 +153,22 @@ pub(super) fn told(run: &Run, row: &RunRow) -> Performance {
                 voice.item(&name, mcp_approval(approval, &request.alias, &request.args));
             }
         }
-        waits(&voice, (run, &[]), run.state);
+        waits(&voice, (run, below), run.state);
     }
     match failure(run) {
         Some(error) => voice.fail(error),
         None if run.state == RunState::WaitingClient => {
-            voice.end(&name, FinishReason::ToolCalls, run.usage);
+            voice.end(&name, FinishReason::ToolCalls, run.spent().usage);
         }
-        None => voice.end(&name, finish(run), run.usage),
+        None => voice.end(&name, finish(run), run.spent().usage),
     }
-    shown(run, row.version.as_str().into(), follower)
+    let mut performance = shown(run, row.version.as_str().into(), follower);
+    if !below.shown().is_empty() {
+        let mut report = super::actor::report(run);
+        report.approvals.extend(below.shown());
+        performance.report = watch::channel(report).1;
+    }
+    performance
 }
 
 /// What a run says to a user that goes on waiting.

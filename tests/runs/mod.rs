@@ -4,6 +4,7 @@
 mod api;
 mod aside;
 mod audited;
+mod below;
 mod broker;
 mod budgets;
 mod counted;

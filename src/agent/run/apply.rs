@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, Overflow, Run, Stage, Stretch, Undoable};
+use super::{Call, Cancel, Overflow, Run, Stage, Stretch};
 use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, Requested, Resolution};
 use crate::canon::{
     Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
@@ -40,11 +40,12 @@ impl Run {
             | Event::Failed { .. }
             | Event::Unknown { .. }
             | Event::Resolved { .. }
-            | Event::ClientResult { .. }
-            | Event::ChildStarted { .. }
+            | Event::ClientResult { .. } => self.take_call(event),
+            Event::ChildStarted { .. }
+            | Event::ChildWaits { .. }
             | Event::ChildDone { .. }
             | Event::UndoBegan { .. }
-            | Event::UndoDone { .. } => self.take_call(event),
+            | Event::UndoDone { .. } => self.take_below(event),
             _ => self.take_course(event),
         }
     }
@@ -85,27 +86,6 @@ impl Run {
             }
             Event::ClientResult { id, parts, is_error } => {
                 self.settle(id, parts.clone(), *is_error);
-            }
-            Event::ChildStarted { id, run, .. } => {
-                self.asked_anew = true;
-                self.stage(id, Stage::Child { run: *run });
-            }
-            Event::ChildDone { id, state, parts, degraded, .. } => {
-                if let Some(call) = self.call(id).filter(|_| *degraded) {
-                    let tool = call.request.alias.clone();
-                    self.degraded_tools.insert(tool);
-                    self.degraded = true;
-                }
-                let failed = *state != RunState::Completed;
-                self.broke |= failed && self.changes(id);
-                self.settle(id, parts.clone(), failed);
-            }
-            Event::UndoBegan { id, .. } | Event::UndoDone { id, .. } => {
-                let is_over = matches!(event, Event::UndoDone { .. });
-                if let Some(undo) = self.undoable.iter_mut().find(|undo| undo.id == *id) {
-                    undo.began = true;
-                    undo.over |= is_over;
-                }
             }
             _ => {}
         }
@@ -390,7 +370,7 @@ impl Run {
         }
     }
 
-    fn stage(&mut self, id: &str, stage: Stage) {
+    pub(super) fn stage(&mut self, id: &str, stage: Stage) {
         if let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) {
             call.stage = stage;
         }
@@ -460,21 +440,9 @@ impl Run {
     }
 
     /// A call that is open is to change something.
-    fn changes(&self, id: &str) -> bool {
+    pub(super) fn changes(&self, id: &str) -> bool {
         let open = self.call(id).filter(|call| call.stage != Stage::Over);
         open.is_some_and(|call| call.request.effect != Effect::Read)
-    }
-
-    fn note_undo(&mut self, id: &str, result: Option<&Value>) {
-        let Some(call) = self.call(id) else { return };
-        let mut members = self.definition.members.values();
-        let undo = members.find_map(|member| member.tool(&call.request.tool)?.undo.as_ref());
-        let Some(undo) = undo else { return };
-        let args = filled(&undo.args, &call.request.args, result.unwrap_or(&Value::Null));
-        let key = format!("{}-undo", call.request.key);
-        let (id, tool) = (id.to_owned(), undo.tool.clone());
-        let (began, over) = (false, false);
-        self.undoable.push(Undoable { id, tool, args, key, began, over });
     }
 }
 
@@ -514,38 +482,6 @@ fn said(values: &Value) -> String {
         Value::Object(map) if map.len() == 1 => map.values().next().map(said).unwrap_or_default(),
         other => other.to_string(),
     }
-}
-
-/// The arguments by which a call is taken back.
-fn filled(pattern: &Value, args: &Value, result: &Value) -> Value {
-    match pattern {
-        Value::String(text) => {
-            let asked = text.strip_prefix("$args.").map(|path| place(path, args));
-            let given = || {
-                let path = text.strip_prefix("$.")?;
-                Some(place(path.strip_prefix("result.").unwrap_or(path), result))
-            };
-            asked.or_else(given).unwrap_or_else(|| pattern.clone())
-        }
-        Value::Object(map) => {
-            map.iter().map(|(key, value)| (key.clone(), filled(value, args, result))).collect()
-        }
-        Value::Array(list) => list.iter().map(|value| filled(value, args, result)).collect(),
-        other => other.clone(),
-    }
-}
-
-/// What names and numbers with dots between them lead to.
-fn place(path: &str, value: &Value) -> Value {
-    let names = path.split('.').filter(|name| !name.is_empty());
-    let found = names.fold(value, |found, name| {
-        let inner = match found {
-            Value::Array(list) => name.parse::<usize>().ok().and_then(|at| list.get(at)),
-            other => other.get(name),
-        };
-        inner.unwrap_or(&Value::Null)
-    });
-    found.clone()
 }
 
 /// Whether a message is the result of a call.

@@ -3,6 +3,7 @@
 
 mod apply;
 mod next;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use serde_json::Value;
 pub(in crate::agent) use self::apply::{result_of, sureness};
 pub use self::next::{Ending, Step};
 use super::definition::{Definition, Member};
-use super::event::{Asking, CallError, Ceiling, Created, Event, Requested};
+use super::event::{Asking, CallError, Ceiling, Created, Event, Requested, Spent};
 use super::people::approval_hash;
 use super::wants::changed_key;
 use crate::canon::{
@@ -83,6 +84,8 @@ pub struct Run {
     pub bytes: u64,
     pub usage: Usage,
     pub cost: u64,
+    /// What those have used that it has begun, as far as it knows.
+    pub below: BTreeMap<RunId, Spent>,
     /// The work at it that is under way, or was last.
     pub stretch: Option<Stretch>,
     pub handoffs: u32,
@@ -193,14 +196,18 @@ pub struct Cancel {
 }
 
 /// A call that was done and can be taken back.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Undoable {
     pub id: String,
     pub tool: String,
     pub args: Value,
     pub key: String,
+    /// Another run has done it, and can take back what it has done.
+    pub child: Option<RunId>,
     pub began: bool,
     pub over: bool,
+    /// It could not be taken back.
+    pub failed: bool,
 }
 
 // === impl Call ===
@@ -229,10 +236,10 @@ impl Run {
         let earlier = history.len();
         let mut transcript = history;
         transcript.extend(created.messages.iter().cloned());
-        let active = definition.agent.clone();
         Self {
             id,
             created,
+            active: definition.agent.clone(),
             definition,
             seq: 1,
             state: RunState::Queued,
@@ -242,7 +249,6 @@ impl Run {
             finished: None,
             waiting_since: None,
             waited: 0,
-            active,
             transcript,
             earlier,
             compacted: None,
@@ -268,6 +274,7 @@ impl Run {
             bytes: 0,
             usage: Usage::default(),
             cost: 0,
+            below: BTreeMap::new(),
             stretch: None,
             handoffs: 0,
             repairs: 0,
@@ -359,6 +366,17 @@ impl Run {
         self.calls.iter_mut().find(|call| call.request.id == id)
     }
 
+    /// What it has used, with all that it has begun.
+    pub fn spent(&self) -> Spent {
+        let (model_calls, tool_calls) = (self.answers, self.tool_calls);
+        let own = Spent { usage: self.usage, cost: self.cost, model_calls, tool_calls };
+        self.below.values().fold(own, |mut all, below| {
+            all += *below;
+            all
+        })
+    }
+
+    /// The same without what others have used.
     pub fn totals(&self) -> Totals {
         Totals {
             steps: self.asks,

@@ -98,6 +98,11 @@ impl Run {
         self.broke && self.definition.compensates && self.undoable.iter().any(|undo| !undo.over)
     }
 
+    /// Whether it can be held before it does this.
+    pub fn can_rest(&self, step: &Step) -> bool {
+        self.is_between_steps() && !matches!(step, Step::End(_))
+    }
+
     /// No call of a model or tool is under way.
     fn is_between_steps(&self) -> bool {
         self.open_ask.is_none() && !self.calls.iter().any(|call| matches!(call.stage, Stage::Began))

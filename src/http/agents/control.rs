@@ -54,13 +54,17 @@ async fn lacks_something(door: &Door, run: &RunRow) -> Result<bool, Error> {
 pub(super) async fn input(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     asked.says(&["request_id", "values"])?;
-    let waits = [RunState::WaitingInput, RunState::WaitingHuman];
-    must(waits.contains(&run.state), &run, "answered")?;
     let request = asked.text("request_id")?;
+    // What runs below it ask is told it, too.
+    let below = door.agents.asker(&run, request.as_deref()).await;
+    let waits = [RunState::WaitingInput, RunState::WaitingHuman];
+    must(below.is_some() || waits.contains(&run.state), &run, "answered")?;
+    let is_asked = run.state == RunState::WaitingInput;
+    let (run, is_question) = below.unwrap_or((run, is_asked));
     let values = asked.body.get("values").cloned();
     let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
     // A person who answers in the place of an agent is not its user.
-    let values = if run.state == RunState::WaitingInput {
+    let values = if is_question {
         door.gateway.hear(&asked.caller, (&run.agent, &run.version), values).await?
     } else {
         values
@@ -73,7 +77,7 @@ pub(super) async fn input(door: Door, asked: Asked) -> Answer {
 /// What became of a call of which nobody knew it.
 pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
-    asked.says(&["seq", "outcome", "result"])?;
+    asked.says(&["seq", "outcome", "result", "run_id"])?;
     let outcomes =
         [("done", Resolution::Done), ("failed", Resolution::Failed), ("retry", Resolution::Retry)];
     let outcome = asked.word("outcome", &outcomes)?;
@@ -81,17 +85,35 @@ pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
     let seq = asked.body.get("seq").and_then(Value::as_u64);
     let seq = seq.ok_or_else(|| Error::invalid("`seq` is the number of a `tool.unknown`."))?;
     must(!run.state.is_over(), &run, "resolved")?;
-    let pending = Story::of(&journal(&door, run.id).await?).pending();
-    let is_open = |entry: &&Value| entry["seq"].as_u64() == Some(seq);
-    let open = pending["unknown_outcomes"].as_array().and_then(|open| open.iter().find(is_open));
-    let Some(open) = open else {
-        let message = format!("The entry {seq} is no outcome that is still unknown.");
-        return Err(Error::new(Kind::InvalidTransition, message));
-    };
-    let call = open["call_id"].as_str().map(str::to_owned);
+    let (run, call) = unknown(&door, run, (seq, asked.text("run_id")?)).await?;
     let result = asked.body.get("result").filter(|result| !result.is_null()).cloned();
     let wish = Told::Resolve { call, outcome, result, by: asked.by() };
     tell(&door, &asked, (&run, "resolved"), wish).await
+}
+
+/// The run that has this entry, of one and those below it, and the call that it is of.
+async fn unknown(
+    door: &Door,
+    run: RunRow,
+    (seq, wanted): (u64, Option<String>),
+) -> Result<(RunRow, Option<String>), Error> {
+    let below = door.agents.waiting_below(&run).await;
+    let mut found = Vec::new();
+    for row in std::iter::once(run).chain(below) {
+        if wanted.as_ref().is_some_and(|wanted| *wanted != row.id.to_string()) {
+            continue;
+        }
+        let pending = Story::of(&journal(door, row.id).await?).pending();
+        let mut open = pending["unknown_outcomes"].as_array().into_iter().flatten();
+        let open = open.find(|entry| entry["seq"].as_u64() == Some(seq));
+        found.extend(open.map(|open| (row, open["call_id"].as_str().map(str::to_owned))));
+    }
+    let message = match found.pop() {
+        Some(only) if found.is_empty() => return Ok(only),
+        Some(_) => format!("Several runs have an entry {seq} that is unknown: say `run_id`."),
+        None => format!("The entry {seq} is no outcome that is still unknown."),
+    };
+    Err(Error::new(Kind::InvalidTransition, message))
 }
 
 pub(super) async fn feedback(door: Door, asked: Asked) -> Answer {

@@ -182,7 +182,7 @@ pub(super) fn tools(door: &Door, asked: &Asked, name: &str) -> Result<BTreeSet<S
     let agent = named(door, asked, name)?;
     let house = door.gateway.snapshot();
     let known = (&house.config, &*house.toolbox);
-    let definition = Definition::resolve(known, name, &agent.version);
+    let definition = Definition::resolve(known, (name, &agent.version), None);
     let definition = definition.map_err(|why| Error::new(Kind::Conflict, why))?;
     let tools = definition.member(name).into_iter().flat_map(|member| &member.tools);
     Ok(tools.map(|tool| tool.name.clone()).collect())

@@ -123,7 +123,13 @@ pub(super) async fn blob(door: Door, asked: Asked) -> Answer {
 pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let story = Story::of(&journal(door, run.id).await?);
     let mut shown = views::run(run);
+    let below =
+        if run.state.is_over() { story.spent_below() } else { door.agents.spent_below(run).await };
+    views::add(&mut shown, (&run.totals, &below));
     let mut pending = story.pending();
+    if matches!(run.state, RunState::WaitingChild | RunState::Paused) {
+        ask_too(door, run, &mut pending).await?;
+    }
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
     shown["prompt"] = door.agents.prompt(run).await?;
@@ -132,6 +138,25 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
         append(&mut shown["result"]["feedback"], later(door, run.id).await?);
     }
     Ok(shown)
+}
+
+/// Adds what the runs below one ask.
+async fn ask_too(door: &Door, run: &RunRow, pending: &mut Value) -> Result<(), Error> {
+    for row in door.agents.waiting_below(run).await {
+        let mut below = Story::of(&journal(door, row.id).await?).pending();
+        for kind in ["inputs", "unknown_outcomes"] {
+            let Value::Array(mut asked) = below[kind].take() else { continue };
+            for asked in &mut asked {
+                asked["run_id"] = row.id.to_string().into();
+                asked["agent"] = row.agent.clone().into();
+            }
+            append(&mut pending[kind], asked);
+        }
+        if pending["escalated"].is_null() {
+            pending["escalated"] = below["escalated"].take();
+        }
+    }
+    Ok(())
 }
 
 /// What was said of a run when it was over stands behind its journal.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::views::{text, time, usd};
-use crate::agent::event::{ASIDE, Asking, Event, Requested};
-use crate::canon::{Content, Part, Role, StopReason};
+use crate::agent::event::{ASIDE, Asking, Event, Requested, Spent};
+use crate::canon::{Content, Part, Role, RunId, StopReason};
 use crate::store::runs::EventRow;
 
 /// The journal of a run, as far as it was read.
@@ -21,6 +21,8 @@ pub(super) struct Story {
     inputs: BTreeMap<String, Value>,
     unknown: BTreeMap<String, Value>,
     degraded: BTreeSet<String>,
+    /// What those have used that it has begun.
+    below: BTreeMap<RunId, Spent>,
     /// What its user has asked, until a model is.
     input: Option<String>,
     answer: Option<String>,
@@ -51,6 +53,14 @@ impl Story {
             "inputs": self.inputs.values().collect::<Vec<_>>(),
             "unknown_outcomes": self.unknown.values().collect::<Vec<_>>(),
             "escalated": self.escalated,
+        })
+    }
+
+    /// What those have used that it has begun, as its journal knows it.
+    pub(super) fn spent_below(&self) -> Spent {
+        self.below.values().fold(Spent::default(), |mut all, below| {
+            all += *below;
+            all
         })
     }
 
@@ -272,7 +282,11 @@ impl Story {
                 let fields = [("run_id", json!(run.to_string())), ("agent", json!(agent))];
                 self.of_call(&id, "running", fields);
             }
-            Event::ChildDone { id, state, parts, .. } => {
+            Event::ChildWaits { run, spent, .. } => {
+                self.below.insert(run, spent);
+            }
+            Event::ChildDone { id, run, state, parts, spent, .. } => {
+                self.below.insert(run, spent);
                 self.ends(row, &id, state.name(), [("result", json!(text(&parts)))]);
             }
             Event::UndoBegan { id, tool, args, .. } => {

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use crate::agent::event::Spent;
 use crate::canon::{Content, Money, Part};
-use crate::store::runs::{ApprovalRow, EventRow, LetterRow, RunRow};
+use crate::store::runs::{ApprovalRow, EventRow, LetterRow, RunRow, Totals};
 
 pub(super) fn time(millis: u64) -> String {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
@@ -36,11 +37,7 @@ pub(super) fn run(row: &RunRow) -> Value {
         "labels": row.labels,
         "steps": totals.steps,
         "tool_calls": totals.tool_calls,
-        "usage": {
-            "input_tokens": totals.tokens_in,
-            "output_tokens": totals.tokens_out,
-            "total_tokens": totals.tokens_in + totals.tokens_out,
-        },
+        "usage": tokens(totals.tokens_in, totals.tokens_out),
         "cost_usd": usd(totals.cost),
         "created_at": time(row.created_at),
         "started_at": row.started_at.map(time),
@@ -48,6 +45,26 @@ pub(super) fn run(row: &RunRow) -> Value {
         "last_seq": row.last_seq,
         "takeovers": row.takeovers,
     })
+}
+
+fn tokens(input: u64, output: u64) -> Value {
+    json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output})
+}
+
+/// Adds to a run what those have used that it has begun; what it has used itself is its `own`.
+pub(super) fn add(shown: &mut Value, (totals, below): (&Totals, &Spent)) {
+    let usage = &below.usage;
+    let (input, output) =
+        (totals.tokens_in + usage.input_total(), totals.tokens_out + usage.output);
+    let used = |name: &str| shown[name].clone();
+    shown["own"] = json!({
+        "usage": used("usage"),
+        "tool_calls": used("tool_calls"),
+        "cost_usd": used("cost_usd"),
+    });
+    shown["usage"] = tokens(input, output);
+    shown["tool_calls"] = json!(totals.tool_calls + below.tool_calls);
+    shown["cost_usd"] = json!(usd(totals.cost + below.cost));
 }
 
 /// One entry of a journal. Who pays is the gateway's own note.
