@@ -136,9 +136,11 @@ pub(super) const MCP: &str = "/mcp";
 
 const MODEL: &str = "/v1/models/";
 
-/// Where Google's clients put the model, by the version of the API that they were told; a name with
-/// slashes some take for a path of its own.
-const GOOGLE: [&str; 3] = ["/v1beta/models/", MODEL, "/v1beta/"];
+/// Where Google's clients put the model, by the version of the API that they were told.
+const GOOGLE: [&str; 2] = ["/v1beta/models/", MODEL];
+
+/// A name with slashes some of them take for a path of its own.
+const GOOGLE_PATH: &str = "/v1beta/";
 
 /// The query by which Google's clients ask for a stream as events.
 const EVENTS: &str = "alt=sse";
@@ -271,7 +273,8 @@ fn kept(method: &Method, path: &str) -> Option<(Kept, String, &'static Method)> 
 /// `/v1beta/models/MODEL:METHOD`; the model may have slashes.
 fn google(uri: &Uri) -> Option<Ask> {
     let path = uri.path();
-    let rest = GOOGLE.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+    let mut prefixes = GOOGLE.iter().chain([&GOOGLE_PATH]);
+    let rest = prefixes.find_map(|prefix| path.strip_prefix(prefix))?;
     let (model, method) = rest.rsplit_once(':').filter(|(model, _)| !model.is_empty())?;
     let (_, surface, stream) = GOOGLE_METHODS.iter().find(|(name, ..)| *name == method)?;
     let events = uri.query().is_some_and(|query| query.split('&').any(|pair| pair == EVENTS));
