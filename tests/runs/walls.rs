@@ -131,11 +131,17 @@ async fn what_a_client_lets_a_run_take_holds_for_all_that_it_starts() {
     assert_eq!(stage.tools.requests().len() - before, 1, "{}", told.text());
 }
 
-/// The same key with something else asked.
-async fn again(stage: &Stage, path: &str, body: &Value) -> Answer {
+/// Asks by this `Idempotency-Key`.
+async fn again(stage: &Stage, (path, key): (&str, &'static str), body: &Value) -> Answer {
     let mut asked = request(Method::POST, path, KEY, body.to_string().into());
-    asked.headers_mut().insert("idempotency-key", HeaderValue::from_static("k-1"));
+    asked.headers_mut().insert("idempotency-key", HeaderValue::from_static(key));
     open(stage.gateway.address, asked).await.whole().await
+}
+
+fn with(body: &Value, more: &Value) -> Value {
+    let mut body = body.clone();
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
 }
 
 #[tokio::test]
@@ -143,16 +149,12 @@ async fn a_repetition_asks_for_the_same_in_every_word() {
     let sections = "[agents.teller]\nroute = \"fast\"\ninstructions = \"Tell.\"\n";
     let stage = Stage::new(sections, |it| says(it, "Yes."), found).await;
     let first = json!({"model": "agent/teller", "messages": [{"role": "user", "content": "So?"}]});
-    let with = |more: Value| {
-        let mut body = first.clone();
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        body
-    };
-    let answer = again(&stage, CHAT, &first).await;
+    let chat = (CHAT, "k-1");
+    let answer = again(&stage, chat, &first).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(again(&stage, CHAT, &first).await.json()["id"], answer.json()["id"]);
+    assert_eq!(again(&stage, chat, &first).await.json()["id"], answer.json()["id"]);
     // How it is told is no other question.
-    assert_eq!(again(&stage, CHAT, &with(json!({"stream": true}))).await.status, 200);
+    assert_eq!(again(&stage, chat, &with(&first, &json!({"stream": true}))).await.status, 200);
     for other in [
         json!({"user": "bob"}),
         json!({"max_tokens": 7}),
@@ -160,20 +162,14 @@ async fn a_repetition_asks_for_the_same_in_every_word() {
         json!({"response_format": {"type": "json_object"}}),
         json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
     ] {
-        assert_eq!(again(&stage, CHAT, &with(other.clone())).await.status, 409, "{other}");
+        assert_eq!(again(&stage, chat, &with(&first, &other)).await.status, 409, "{other}");
     }
-    let path = "/v1/agents/teller/runs";
-    let mut asked = request(Method::POST, path, KEY, json!({"input": "So?"}).to_string().into());
-    asked.headers_mut().insert("idempotency-key", HeaderValue::from_static("k-2"));
-    assert!(open(stage.gateway.address, asked).await.whole().await.status < 300);
+    let (runs, first) = (("/v1/agents/teller/runs", "k-2"), json!({"input": "So?"}));
+    assert!(again(&stage, runs, &first).await.status < 300);
     for other in
         [json!({"user": "bob"}), json!({"labels": {"a": "b"}}), json!({"budget": {"steps": 1}})]
     {
-        let mut body = json!({"input": "So?"});
-        body.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
-        let mut asked = request(Method::POST, path, KEY, body.to_string().into());
-        asked.headers_mut().insert("idempotency-key", HeaderValue::from_static("k-2"));
-        let refused = open(stage.gateway.address, asked).await.whole().await;
+        let refused = again(&stage, runs, &with(&first, &other)).await;
         assert_eq!(refused.status, 409, "{other}: {}", refused.text());
     }
     assert_eq!(stage.model.requests().len(), 2);
