@@ -23,6 +23,7 @@ mod lost;
 pub mod marks;
 pub mod multipart;
 pub mod messages;
+pub mod names;
 pub mod opaque;
 pub mod openai;
 pub mod pairs;
@@ -120,6 +121,11 @@ pub trait ReadStream: Send {
 pub trait WriteStream: Send {
     /// Appends what the client is to be given for `event`; may be nothing.
     fn write(&mut self, event: &Event, out: &mut Vec<u8>);
+
+    /// What ends the stream with an error, where that depends on what was written before.
+    fn write_error(&self, _error: &Error) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What an answer's writer must know besides the answer.

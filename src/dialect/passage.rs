@@ -9,8 +9,9 @@ use super::keepsake::{Keeper, Keepsake};
 use super::openai::Tap;
 use super::seam::Seam;
 use super::sse::{Decoder, Frame};
-use super::{ReadStream, WriteStream, openai};
+use super::{ReadStream, WriteStream, openai, responses};
 use crate::canon::{Delta, Dialect, Event, FinishReason, Opening, StreamFailure, Usage};
+use crate::error::Error;
 
 /// What is to be done with an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,8 @@ pub struct Watched {
     closing: &'static [u8],
     /// The data of the event that ended the stream, until it is asked for.
     last_word: Option<Bytes>,
+    /// How far the stream is, where its dialect counts events.
+    count: Option<Box<responses::Count>>,
     events: Vec<Event>,
 }
 
@@ -204,6 +207,7 @@ impl Passage {
             choices: choices.max(1),
             closing,
             last_word: None,
+            count: (dialect == Dialect::Responses).then(Box::default),
             events: Vec::new(),
         })
     }
@@ -320,6 +324,36 @@ impl Passage {
         }
     }
 
+    /// Whether an event behind a failure says only once more that the answer failed.
+    pub fn fails_again(&self, decoder: &Decoder, frame: &Frame) -> bool {
+        let Self::Watched(Watched { count: Some(_), .. }) = self else { return false };
+        decoder.data(frame).is_some_and(|data| responses::says_failed(&data))
+    }
+
+    /// The upstream's own event of a failure, with all that its dialect ends with then.
+    pub fn failed(&self, event: Bytes) -> Bytes {
+        let (Self::Watched(Watched { count: Some(count), .. }), Some(failure)) =
+            (self, &self.sight().failure)
+        else {
+            return event;
+        };
+        if last_data(&event).is_some_and(|data| responses::says_failed(&data)) {
+            return event;
+        }
+        let code = failure.code.as_deref().unwrap_or("server_error");
+        let failed = count.failed(count.passed, (code, &failure.message));
+        [&*event, &*failed].concat().into()
+    }
+
+    /// What ends the stream with an error, where that depends on what has passed before.
+    pub fn write_error(&self, error: &Error) -> Option<Vec<u8>> {
+        match self {
+            Self::Translated(translated) => translated.writer.write_error(error),
+            Self::Watched(Watched { count: Some(count), .. }) => Some(count.ended(error)),
+            Self::Tapped(_) | Self::Watched(_) => None,
+        }
+    }
+
     /// The client's bytes for what another one was given.
     pub fn repeat(&mut self, events: &[Event]) -> Vec<u8> {
         match self {
@@ -385,6 +419,9 @@ impl Watched {
         for event in &self.events {
             self.sight.note(event, self.choices);
         }
+        if let Some(count) = &mut self.count {
+            count.note(&self.events);
+        }
         if self.sight.failure.is_some() {
             return Verdict::Failed;
         }
@@ -440,7 +477,7 @@ impl Translated {
         let mut out = Vec::new();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            let Some(event) = self.withhold(event) else { continue };
+            let Some(mut event) = self.withhold(event) else { continue };
             if event == Event::End && self.sight.usage.is_none() {
                 // An estimate for the client; the record says for itself that it has none.
                 let usage = Usage {
@@ -452,6 +489,7 @@ impl Translated {
             }
             self.sight.note(&event, self.choices);
             self.keeper.note(&event);
+            self.keeper.bind(&mut event);
             let ends = event == Event::End;
             self.tell(&event, &mut out);
             if ends {

@@ -20,7 +20,8 @@ use super::{guarding, relayed, remember, reword};
 use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
-use crate::dialect::keepsake::Keepsake;
+use crate::dialect::keepsake::{self, Keepsake};
+use crate::dialect::names::Aliases;
 use crate::dialect::openai::{MediaReader, Tap, read_finish, read_usage};
 use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload};
@@ -225,7 +226,11 @@ fn payload(
                 Some(relayed) => relayed.model_edit(target),
                 None => model_edit(errand.operation, target),
             };
-            let (edits, usage_added) = splice::edits(&question.envelope, model, mode);
+            let (mut edits, usage_added) = splice::edits(&question.envelope, model, mode);
+            if target.renames_limit && matches!(errand.operation, Operation::Chat { .. }) {
+                edits.extend(splice::rename_limit(&question.envelope));
+                edits.sort_unstable_by_key(|edit| edit.span.start);
+            }
             (question.payload.edited(&edits), usage_added)
         }
     }
@@ -282,7 +287,7 @@ fn passage(
     }
     match (&errand.wording, errand.operation) {
         (Wording::Translated { into, .. }, _) => {
-            let reader = dialect::upstream(*into).reader();
+            let reader = aliases(question, *into).restoring(dialect::upstream(*into).reader());
             let input = call.input_estimate();
             let writer =
                 with_context(call, question, target, |context| call.client().writer(&context));
@@ -389,13 +394,19 @@ fn whole(
             ..Answered::new(Answer::Whole { content_type, body })
         });
     };
-    let response = read(dialect::upstream(*into), (&content_type, &body))?;
+    let mut response = read(dialect::upstream(*into), (&content_type, &body))?;
+    aliases(question, *into).restore(&mut response);
     Ok(Answered {
         usage: Some((response.usage, estimate)),
         keepsakes: reword::keepsakes(&response),
         canon: call.recording.is_some().then(|| Box::new(response.clone())),
-        ..written(call, question, target, &response)
+        ..written(call, question, target, response)
     })
+}
+
+/// What the target may call the question's tools.
+fn aliases(question: &Question, into: Dialect) -> Aliases {
+    question.chat().map(|asked| Aliases::of(&asked.request, into)).unwrap_or_default()
 }
 
 /// An answer in our own words, however it came.
@@ -408,7 +419,14 @@ fn read(
 }
 
 /// An answer in the client's words, and as the client wants it.
-fn written(call: &Call, question: &Question, target: &Target, response: &ChatResponse) -> Answered {
+fn written(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    mut response: ChatResponse,
+) -> Answered {
+    keepsake::bind(&mut response);
+    let response = &response;
     let stream = question.envelope.stream;
     let client = call.client();
     let written = with_context(call, question, target, |context| {
@@ -440,14 +458,17 @@ async fn guarded(
         (Wording::Verbatim, Operation::Completions) => &NATIVE,
         _ => return Err(Misread::new("The answer cannot be shown to its guards.")),
     };
-    let response = read(upstream, (&content_type, &body))?;
+    let mut response = read(upstream, (&content_type, &body))?;
+    if let Wording::Translated { into, .. } = &errand.wording {
+        aliases(question, *into).restore(&mut response);
+    }
     let usage = Some((response.usage, body.len() as u64 / 4));
     let keepsakes = reword::keepsakes(&response);
     // Whoever is given it again has guards of their own.
     let canon = call.recording.is_some().then(|| Box::new(response.clone()));
     match guarding::look_at(call, &question.envelope.model, response).await {
         Ok(response) => {
-            Ok(Answered { usage, keepsakes, canon, ..written(call, question, target, &response) })
+            Ok(Answered { usage, keepsakes, canon, ..written(call, question, target, response) })
         }
         Err(blocked) => Ok(Answered { usage, ..Answered::objected(blocked) }),
     }

@@ -14,7 +14,7 @@ use crate::config::OnBreak;
 use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
 use crate::dialect::splice::Payload;
-use crate::dialect::{self, Aim, Misread, estimate, gemini, marks};
+use crate::dialect::{self, Aim, Misread, estimate, gemini, marks, names};
 use crate::error::{Error, Kind};
 use crate::provider::{Operation, Way};
 
@@ -194,11 +194,12 @@ fn translate(
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
     let (request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let request = names::fitted(request, into);
     let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
-    written.dropped.extend(gave_way.map(Cow::from));
+    written.dropped.extend(gave_way);
     refuse_if_strict(call, target, &written.dropped)?;
     let body = Payload::from(Bytes::from(written.body));
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };

@@ -76,7 +76,7 @@ struct Credential {
     signer: Option<Signer>,
 }
 
-/// A header's value that is shorter is a word that may stand anywhere, and not a secret.
+/// What is shorter is a word that may stand anywhere, and not a secret.
 const SHORTEST_SECRET: usize = 8;
 
 /// Why a question got no answer.
@@ -323,7 +323,8 @@ impl Provider {
         Ok(reply)
     }
 
-    /// `text` without any of this provider's secrets, should an upstream have echoed one.
+    /// `text` without any of this provider's secrets, should an upstream have echoed one. A key of a
+    /// few letters stands in for a real one, and would be found in every word.
     pub fn redact(&self, text: String) -> String {
         let Door::Http { credentials, .. } = &self.door else { return text };
         let signed = credentials.iter().filter_map(|credential| credential.signer.as_ref());
@@ -333,7 +334,7 @@ impl Provider {
             .flat_map(|credential| credential.secret.iter().chain(&credential.telling));
         secrets
             .chain(&signed)
-            .filter(|secret| !secret.expose().is_empty())
+            .filter(|secret| secret.expose().len() >= SHORTEST_SECRET)
             .fold(text, |text, secret| text.replace(secret.expose(), "***"))
     }
 

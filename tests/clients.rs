@@ -1,0 +1,482 @@
+//! What clients really send and keep: parts of what they were given, long names, old fields.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method};
+use serde_json::{Value, json};
+
+use crate::support::client::{Answer, get, open, post, request};
+use crate::support::gateway::{KEY, provider};
+use crate::support::replies::{REPLY, calls};
+use crate::support::{Gateway, Script, Upstream};
+
+const CLAUDE: &str = "claude-sonnet-4-5";
+
+/// A provider of this kind before which the gateway stands, with a route to one of its models.
+async fn before(kind: &str, model: &str, scripts: Vec<Script>) -> (Upstream, Gateway) {
+    let upstream = Upstream::start([(model, scripts)]).await;
+    let sections = format!(
+        "[providers.up]\nkind = \"{kind}\"\nbase_url = \"http://{}\"\napi_key = \"k\"\n\
+         [routes.fast]\ntargets = [\"up/{model}\"]\n",
+        upstream.address
+    );
+    let gateway = Gateway::start("", &sections).await;
+    (upstream, gateway)
+}
+
+fn sent(upstream: &Upstream, place: usize) -> Value {
+    serde_json::from_slice(&upstream.requests()[place].body).unwrap()
+}
+
+/// The data of a stream's events.
+fn events(answer: &Answer) -> Vec<Value> {
+    let lines = answer.text().lines().filter_map(|line| line.strip_prefix("data: {"));
+    lines.map(|line| serde_json::from_str(&format!("{{{line}")).unwrap()).collect()
+}
+
+/// A turn of Claude's that thinks and calls.
+fn turn() -> Value {
+    json!([
+        {"type": "thinking", "thinking": "I should look. ", "signature": "c2lnbmVk"},
+        {"type": "text", "text": "Let me see."},
+        {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {},
+            "caller": {"type": "direct"}},
+    ])
+}
+
+fn whole() -> Script {
+    let body = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": CLAUDE,
+        "content": turn(), "stop_reason": "tool_use", "stop_sequence": null,
+        "usage": {"input_tokens": 9, "output_tokens": 3},
+    });
+    Script::json(200, &body.to_string())
+}
+
+/// The same, each event by itself, so that the end comes after the last of what is said.
+fn streamed() -> Script {
+    let mut events = vec![json!({"type": "message_start", "message": {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": CLAUDE, "content": [],
+        "stop_reason": null, "usage": {"input_tokens": 9, "output_tokens": 1},
+    }})];
+    for (index, block) in turn().as_array().unwrap().iter().enumerate() {
+        let mut opened = block.clone();
+        let deltas = match block["type"].as_str() {
+            Some("thinking") => {
+                (opened["thinking"], opened["signature"]) = (json!(""), json!(""));
+                vec![
+                    json!({"type": "thinking_delta", "thinking": "I should "}),
+                    json!({"type": "thinking_delta", "thinking": "look. "}),
+                    json!({"type": "signature_delta", "signature": "c2lnbmVk"}),
+                ]
+            }
+            Some("text") => {
+                opened["text"] = json!("");
+                vec![json!({"type": "text_delta", "text": "Let me see."})]
+            }
+            _ => vec![json!({"type": "input_json_delta", "partial_json": "{}"})],
+        };
+        events
+            .push(json!({"type": "content_block_start", "index": index, "content_block": opened}));
+        let deltas = deltas.into_iter();
+        events.extend(
+            deltas.map(
+                |delta| json!({"type": "content_block_delta", "index": index, "delta": delta}),
+            ),
+        );
+        events.push(json!({"type": "content_block_stop", "index": index}));
+    }
+    events.push(json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"},
+        "usage": {"output_tokens": 3}}));
+    events.push(json!({"type": "message_stop"}));
+    let line =
+        |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap());
+    let pieces = events.iter().map(line);
+    Script::stream_head().chunks(pieces).paced(Duration::from_millis(4)).end()
+}
+
+/// A door, what is asked there, and how the answer's call and its result are sent back.
+struct Door {
+    path: &'static str,
+    asked: Value,
+    /// What of an answer the client keeps.
+    keeps: fn(&[Value]) -> Value,
+    /// The next question: this one with what was kept.
+    next: fn(&mut Value, Value),
+}
+
+fn chat() -> Door {
+    Door {
+        path: "/v1/chat/completions",
+        asked: json!({"model": "fast", "messages": [{"role": "user", "content": "Look."}],
+            "reasoning_effort": "high", "max_tokens": 20_000,
+            "tools": [{"type": "function", "function": {"name": "look"}}]}),
+        keeps: |events| {
+            let said = |event: &Value| {
+                let choice = &event["choices"][0];
+                let call = ["delta", "message"].map(|name| choice[name]["tool_calls"][0].clone());
+                call.into_iter().find(Value::is_object)
+            };
+            let mut call =
+                json!({"type": "function", "function": {"name": "look", "arguments": "{}"}});
+            for piece in events.iter().filter_map(said) {
+                for name in ["id", "extra_content"] {
+                    if !piece[name].is_null() {
+                        call[name] = piece[name].clone();
+                    }
+                }
+            }
+            call
+        },
+        next: |asked, call| {
+            let id = call["id"].clone();
+            let messages = asked["messages"].as_array_mut().unwrap();
+            messages.push(json!({"role": "assistant", "content": "Let me see.",
+                "tool_calls": [call]}));
+            messages.push(json!({"role": "tool", "tool_call_id": id, "content": "seen"}));
+        },
+    }
+}
+
+fn responses() -> Door {
+    Door {
+        path: "/v1/responses",
+        asked: json!({"model": "fast", "input": [{"role": "user", "content": "Look."}],
+            "reasoning": {"effort": "high"}, "max_output_tokens": 20_000, "store": false,
+            "tools": [{"type": "function", "name": "look"}]}),
+        keeps: |events| {
+            let last = events.last().unwrap();
+            let response = if last["response"].is_object() { &last["response"] } else { last };
+            let output = response["output"].as_array().unwrap();
+            output.iter().find(|item| item["type"] == "function_call").unwrap().clone()
+        },
+        next: |asked, call| {
+            let id = call["call_id"].clone();
+            let input = asked["input"].as_array_mut().unwrap();
+            input.push(json!({"role": "assistant", "content": "Let me see."}));
+            input.push(call);
+            input.push(json!({"type": "function_call_output", "call_id": id, "output": "seen"}));
+        },
+    }
+}
+
+fn google(keeps: fn(&[Value]) -> Value) -> Door {
+    Door {
+        path: "/v1beta/models/fast",
+        asked: json!({"contents": [{"role": "user", "parts": [{"text": "Look."}]}],
+            "generationConfig": {"maxOutputTokens": 20_000,
+                "thinkingConfig": {"thinkingBudget": 2000, "includeThoughts": true}},
+            "tools": [{"functionDeclarations": [{"name": "look"}]}]}),
+        keeps,
+        next: |asked, call| {
+            let contents = asked["contents"].as_array_mut().unwrap();
+            contents.push(json!({"role": "model", "parts": [{"text": "Let me see."}, call]}));
+            contents.push(json!({"role": "user", "parts": [
+                {"functionResponse": {"name": "look", "response": {"output": "seen"}}},
+            ]}));
+        },
+    }
+}
+
+fn google_call(events: &[Value]) -> Value {
+    let parts = events.iter().filter_map(|it| it["candidates"][0]["content"]["parts"].as_array());
+    parts.flatten().find(|part| part["functionCall"].is_object()).unwrap().clone()
+}
+
+async fn ask(gateway: &Gateway, door: &Door, asked: &Value, stream: bool) -> Vec<Value> {
+    let (mut asked, mut path) = (asked.clone(), door.path.to_owned());
+    if asked["contents"].is_array() {
+        path += if stream { ":streamGenerateContent?alt=sse" } else { ":generateContent" };
+    } else {
+        asked["stream"] = json!(stream);
+    }
+    let answer = post(gateway.address, &path, KEY, asked.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    if stream { events(&answer) } else { vec![answer.json()] }
+}
+
+#[tokio::test]
+async fn thoughts_come_back_at_every_door_whatever_of_a_call_its_client_keeps() {
+    // Gemini's own clients keep the signature beside a call; some drop its id, others put there
+    // what Google says is to stand where there is none.
+    let doors = [
+        chat(),
+        responses(),
+        google(google_call),
+        google(|events| {
+            let mut call = google_call(events);
+            call["functionCall"].as_object_mut().unwrap().shift_remove("id");
+            call
+        }),
+        google(|events| {
+            let mut call = google_call(events);
+            call["thoughtSignature"] = json!("skip_thought_signature_validator");
+            call
+        }),
+    ];
+    for (place, door) in doors.iter().enumerate() {
+        for stream in [false, true] {
+            let script = if stream { streamed() } else { whole() };
+            let (upstream, gateway) = before("anthropic", CLAUDE, vec![script, whole()]).await;
+            let said = ask(&gateway, door, &door.asked, stream).await;
+            let mut next = door.asked.clone();
+            (door.next)(&mut next, (door.keeps)(&said));
+            ask(&gateway, door, &next, false).await;
+            let asked = sent(&upstream, 1);
+            let (mut said, mut wanted) = (asked["messages"][1]["content"].clone(), turn());
+            if place == 4 {
+                // Who made the call stood in the signature.
+                wanted[2].as_object_mut().unwrap().shift_remove("caller");
+                said[2].as_object_mut().unwrap().shift_remove("caller");
+            }
+            assert_eq!(said, wanted, "{place} {stream} {asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_thought_that_its_client_trimmed_goes_back_as_it_was_or_not_at_all() {
+    let (upstream, gateway) = before("anthropic", CLAUDE, vec![whole()]).await;
+    let door = chat();
+    let said = ask(&gateway, &door, &door.asked, false).await;
+    let mut message = said[0]["choices"][0]["message"].clone();
+    let text = &mut message["reasoning_details"][0]["text"];
+    *text = json!(text.as_str().unwrap().trim());
+    let mut next = door.asked.clone();
+    let messages = next["messages"].as_array_mut().unwrap();
+    messages.push(message);
+    messages.push(json!({"role": "tool", "tool_call_id": "toolu_1", "content": "seen"}));
+    ask(&gateway, &door, &next, false).await;
+    assert_eq!(sent(&upstream, 1)["messages"][1]["content"], turn());
+
+    // Another gateway has nothing of it.
+    let (upstream, gateway) = before("anthropic", CLAUDE, vec![whole()]).await;
+    ask(&gateway, &door, &next, false).await;
+    let body = upstream.only_request();
+    assert!(!body.text().contains("c2lnbmVk"), "{}", body.text());
+}
+
+#[tokio::test]
+async fn thoughts_of_gemini_are_not_doubled_where_a_client_drops_their_signature() {
+    let body = json!({"candidates": [{"content": {"role": "model", "parts": [
+        {"text": "I should look.", "thought": true},
+        {"functionCall": {"id": "call_1", "name": "look", "args": {}}, "thoughtSignature": "c2ln"},
+    ]}, "finishReason": "STOP", "index": 0}], "modelVersion": "gemini-3-pro-preview"});
+    let model = "gemini-3-pro-preview";
+    let scripts = vec![Script::json(200, &body.to_string())];
+    let (upstream, gateway) = before("gemini", model, scripts).await;
+    let user = json!({"role": "user", "content": "Look."});
+    let mut asked = json!({"model": "fast", "max_tokens": 9000, "messages": [user],
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+        "tools": [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]});
+    let said = post(gateway.address, "/v1/messages", KEY, asked.to_string()).await.json();
+    let mut kept = said["content"].as_array().unwrap().clone();
+    kept.retain(|block| block["type"] != "redacted_thinking");
+    let messages = asked["messages"].as_array_mut().unwrap();
+    messages.push(json!({"role": "assistant", "content": kept}));
+    messages.push(json!({"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": "call_1", "content": "seen"},
+    ]}));
+    let reply = post(gateway.address, "/v1/messages", KEY, asked.to_string()).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let parts = &sent(&upstream, 1)["contents"][1]["parts"];
+    assert_eq!(parts.as_array().unwrap().len(), 2, "{parts}");
+    assert_eq!(parts[1]["thoughtSignature"], "c2ln");
+}
+
+fn response_events(end: &[Value]) -> Vec<String> {
+    let response = json!({"id": "resp_up", "object": "response", "created_at": 17, "model": "gpt-5",
+        "status": "in_progress", "output": []});
+    let mut events = vec![
+        json!({"type": "response.created", "sequence_number": 0, "response": response}),
+        json!({"type": "response.output_item.added", "sequence_number": 1, "output_index": 0,
+            "item": {"type": "message", "id": "msg_1", "role": "assistant", "content": []}}),
+        json!({"type": "response.output_text.delta", "sequence_number": 2, "output_index": 0,
+            "content_index": 0, "item_id": "msg_1", "delta": "Hel"}),
+    ];
+    events.extend_from_slice(end);
+    let line =
+        |event: &Value| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap());
+    events.iter().map(line).collect()
+}
+
+const ASKED: &str = r#"{"model":"fast","input":"Hi","stream":true}"#;
+
+#[tokio::test]
+async fn a_response_that_fails_ends_in_the_providers_words_and_in_one_that_names_it() {
+    let error = json!({"type": "error", "sequence_number": 3, "code": "server_error",
+        "message": "It broke.", "param": null});
+    let failed = json!({"type": "response.failed", "sequence_number": 4, "response": {
+        "id": "resp_up", "object": "response", "status": "failed", "model": "gpt-5",
+        "error": {"code": "server_error", "message": "It broke."}, "output": [], "mark": 7}});
+    for told in [vec![error.clone(), failed.clone()], vec![error.clone()], vec![failed.clone()]] {
+        let pieces = response_events(&told);
+        let (said, end) = pieces.split_at(3);
+        let script = Script::stream_head().chunks([said.concat()]).wait(Duration::from_millis(50));
+        let script = script.chunks([end.concat()]).end();
+        let (_upstream, gateway) = before("openai", "gpt-5", vec![script]).await;
+        let answer = post(gateway.address, "/v1/responses", KEY, ASKED).await;
+        let events = events(&answer);
+        let last = events.last().unwrap();
+        assert_eq!(last["type"], "response.failed", "{}", answer.text());
+        let both = told.contains(&error);
+        assert_eq!(last["sequence_number"], 4, "{last}");
+        assert_eq!(events.contains(&error), both);
+        assert_eq!(last["response"]["id"], "resp_up");
+        assert_eq!(last["response"]["error"]["message"], "It broke.");
+        assert_eq!(last["response"]["mark"] == 7, told.contains(&failed));
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_ours_goes_on_counting_a_responses_events() {
+    let cut = Script::stream_head().chunks(response_events(&[])).close();
+    let (_upstream, gateway) = before("openai", "gpt-5", vec![cut]).await;
+    let answer = post(gateway.address, "/v1/responses", KEY, ASKED).await;
+    let told = events(&answer);
+    let [.., failed, error] = told.as_slice() else { panic!("{}", answer.text()) };
+    assert_eq!((&failed["sequence_number"], &error["sequence_number"]), (&json!(3), &json!(4)));
+    assert_eq!(failed["response"]["id"], "resp_up");
+    assert_eq!(error["type"], "error");
+
+    // The same where the words are ours.
+    let started = json!({"type": "message_start", "message": {"id": "msg_1", "model": CLAUDE,
+        "role": "assistant", "content": [], "usage": {"input_tokens": 1, "output_tokens": 1}}});
+    let opened = json!({"type": "content_block_start", "index": 0,
+        "content_block": {"type": "text", "text": "Hel"}});
+    let pieces = [started, opened].map(|event| format!("data: {event}\n\n"));
+    let cut = Script::stream_head().chunks(pieces).close();
+    let (_upstream, gateway) = before("anthropic", CLAUDE, vec![cut]).await;
+    let answer = post(gateway.address, "/v1/responses", KEY, ASKED).await;
+    let told = events(&answer);
+    let numbers: Vec<u64> = told.iter().filter_map(|it| it["sequence_number"].as_u64()).collect();
+    assert_eq!(numbers, (0..told.len() as u64).collect::<Vec<_>>(), "{}", answer.text());
+    let [first, .., failed, _] = told.as_slice() else { panic!("{}", answer.text()) };
+    assert_eq!(failed["type"], "response.failed");
+    assert_eq!(failed["response"]["id"], first["response"]["id"]);
+}
+
+#[tokio::test]
+async fn sources_that_only_anthropic_has_are_read_to_other_models() {
+    let (upstream, gateway) = before("openai", "gpt-4.1", vec![Script::json(200, REPLY)]).await;
+    let result = json!({"type": "search_result", "source": "https://a.test", "title": "Rome",
+        "content": [{"type": "text", "text": "It is warm."}], "citations": {"enabled": true}});
+    let document = json!({"type": "document", "title": "Paris", "source": {"type": "content",
+        "content": [{"type": "text", "text": "It is wet."}]}});
+    let plain = json!({"type": "document", "title": "Oslo", "source": {"type": "text",
+        "media_type": "text/plain", "data": "It is cold."}});
+    let asked = json!({"model": "fast", "max_tokens": 99,
+    "tools": [{"name": "search", "input_schema": {"type": "object"}}],
+    "messages": [
+        {"role": "user", "content": [document]},
+        {"role": "assistant", "content": [
+            {"type": "tool_use", "id": "toolu_1", "name": "search", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1",
+            "content": [result, plain]}]},
+    ]});
+    let answer = post(gateway.address, "/v1/messages", KEY, asked.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-switchpoint-dropped"), Some("citations"));
+    let asked = upstream.only_request();
+    for words in ["Paris\\n\\nIt is wet.", "Rome\\nhttps://a.test\\n\\nIt is warm.", "It is cold."]
+    {
+        assert!(asked.text().contains(words), "{words}: {}", asked.text());
+    }
+}
+
+#[tokio::test]
+async fn a_tools_name_that_a_provider_refuses_is_another_one_there_and_its_own_here() {
+    let long = format!("mcp__{}do_it", "a_server_with_a_long_name__".repeat(3));
+    let asked = |stream| {
+        json!({"model": "fast", "max_tokens": 99, "stream": stream,
+        "tools": [{"name": long, "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "tool", "name": long},
+        "messages": [
+            {"role": "user", "content": "Do it."},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "toolu_1", "name": long, "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": "done"}]},
+        ]})
+        .to_string()
+    };
+    let (upstream, gateway) = before("openai", "gpt-4.1", vec![Script::json(200, REPLY)]).await;
+    post(gateway.address, "/v1/messages", KEY, asked(false)).await;
+    let body = sent(&upstream, 0);
+    let name = body["tools"][0]["function"]["name"].as_str().unwrap().to_owned();
+    assert!(name.len() <= 64 && name.contains("do_it"), "{name}");
+    assert_eq!(body["tool_choice"]["function"]["name"], name.as_str());
+    assert_eq!(body["messages"][1]["tool_calls"][0]["function"]["name"], name.as_str());
+
+    let called = json!({"id": "c", "object": "chat.completion", "model": "m", "choices": [{
+        "index": 0, "finish_reason": "tool_calls", "message": {"role": "assistant",
+        "tool_calls": [{"id": "c1", "type": "function",
+            "function": {"name": name, "arguments": "{}"}}]}}]});
+    let scripts =
+        vec![Script::json(200, &called.to_string()), Script::stream(calls(&[("c1", &name, "{}")]))];
+    let (_upstream, gateway) = before("openai", "gpt-4.1", scripts).await;
+    let whole = post(gateway.address, "/v1/messages", KEY, asked(false)).await;
+    assert_eq!(whole.json()["content"][0]["name"], long.as_str(), "{}", whole.text());
+    let streamed = post(gateway.address, "/v1/messages", KEY, asked(true)).await;
+    assert!(streamed.text().contains(&long), "{}", streamed.text());
+    assert!(!streamed.text().contains(&name), "{}", streamed.text());
+}
+
+#[tokio::test]
+async fn a_model_that_thinks_is_spared_what_it_refuses() {
+    let (upstream, gateway) = before("openai", "gpt-5-mini", vec![Script::json(200, REPLY)]).await;
+    let asked = r#"{"contents":[{"parts":[{"text":"Hi"}]}],
+        "generationConfig":{"temperature":0.7,"stopSequences":["x"],"maxOutputTokens":50}}"#;
+    let path = "/v1beta/models/fast:generateContent";
+    let answer = post(gateway.address, path, KEY, asked).await;
+    assert_eq!(answer.header("x-switchpoint-dropped"), Some("temperature,stop"));
+    let body = sent(&upstream, 0);
+    assert_eq!((&body["temperature"], &body["stop"]), (&Value::Null, &Value::Null));
+    assert_eq!(body["max_completion_tokens"], 50);
+
+    // What passes as it is passes with the limit under its newer name.
+    let asked = r#"{"model":"fast","max_tokens":50,"messages":[{"role":"user","content":"Hi"}]}"#;
+    post(gateway.address, "/v1/chat/completions", KEY, asked).await;
+    let passed = asked.replace("max_tokens", "max_completion_tokens").replace("fast", "gpt-5-mini");
+    assert_eq!(upstream.requests()[1].text(), passed);
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_refused_in_the_words_of_its_door() {
+    let (_upstream, gateway) = before("openai", "gpt-5-mini", Vec::new()).await;
+    for (path, status) in [("/v1/messages/batches", 404), ("/v1/messages", 405)] {
+        let answer = get(gateway.address, path, KEY).await;
+        assert_eq!((answer.status, &answer.json()["type"]), (status, &json!("error")), "{path}");
+        assert!(answer.json()["error"]["type"].is_string());
+    }
+    for (path, status) in [
+        ("/v1beta/files", 404),
+        ("/v1beta/models/fast:generateContent", 405),
+        ("/v1/models/fast:generateContent", 405),
+    ] {
+        let answer = get(gateway.address, path, KEY).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.status, &error["code"]), (status, &json!(status)), "{path} {error}");
+        assert!(error["status"].is_string(), "{error}");
+    }
+    for (path, status) in [("/v1/nothing", 404), ("/v1/embeddings", 405)] {
+        let answer = get(gateway.address, path, KEY).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.json()["error"]["code"].is_string(), "{}", answer.text());
+    }
+    let mut asked = request(Method::GET, "/v1/nothing", KEY, "".into());
+    asked.headers_mut().insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+    let answer = open(gateway.address, asked).await.whole().await;
+    assert_eq!(answer.json()["type"], "error", "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_key_of_one_letter_takes_none_out_of_what_is_said() {
+    let error = r#"{"error":{"message":"kick the bucket","type":"invalid_request_error"}}"#;
+    let upstream = Upstream::start([("m", [Script::json(400, error)])]).await;
+    let sections = provider("up", &upstream).replace("sk-up", "k");
+    let gateway = Gateway::start("", &sections).await;
+    let asked = r#"{"model":"up/m","messages":[{"role":"user","content":"Hi"}]}"#;
+    let answer = post(gateway.address, "/v1/chat/completions", KEY, asked).await;
+    assert!(answer.text().contains("kick the bucket"), "{}", answer.text());
+}
