@@ -480,3 +480,81 @@ async fn a_key_of_one_letter_takes_none_out_of_what_is_said() {
     let answer = post(gateway.address, "/v1/chat/completions", KEY, asked).await;
     assert!(answer.text().contains("kick the bucket"), "{}", answer.text());
 }
+
+#[tokio::test]
+async fn googles_clients_are_made_vectors_by_whoever_makes_them() {
+    let one = |text: &str| {
+        json!({"model": "models/fast", "content": {"parts": [{"text": text}]},
+            "taskType": "RETRIEVAL_QUERY", "outputDimensionality": 2})
+    };
+    let batch = json!({"requests": [one("a long enough text"), one("b")]});
+    let path = |method: &str| format!("/v1beta/models/fast:{method}");
+
+    // Its own provider says nothing of tokens: that is an estimate, and said to be one.
+    let body = r#"{"embeddings":[{"values":[0.5,0.25]},{"values":[1.5,2]}]}"#;
+    let (upstream, gateway) =
+        before("gemini", "gemini-embedding-001", vec![Script::json(200, body)]).await;
+    let answer = post(gateway.address, &path("batchEmbedContents"), KEY, batch.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = answer.json();
+    assert_eq!(told["embeddings"][1]["values"], json!([1.5, 2.0]));
+    assert!(told["usageMetadata"]["promptTokenCount"].as_u64().unwrap() > 0, "{told}");
+    assert_eq!(gateway.record().await["usage_source"], "estimated");
+    let asked = sent(&upstream, 0);
+    assert_eq!(asked["requests"][1]["taskType"], "RETRIEVAL_QUERY");
+    assert_eq!(asked["requests"][1]["model"], "models/gemini-embedding-001");
+
+    let body = r#"{"object":"list","model":"m","data":[{"index":0,"embedding":[0.5,0.25]}],
+        "usage":{"prompt_tokens":3,"total_tokens":3}}"#;
+    let (upstream, gateway) =
+        before("openai", "text-embedding-3-small", vec![Script::json(200, body)]).await;
+    let answer = post(gateway.address, &path("embedContent"), KEY, one("a").to_string()).await;
+    assert_eq!(answer.json()["embedding"]["values"], json!([0.5, 0.25]), "{}", answer.text());
+    assert_eq!(answer.json()["usageMetadata"]["promptTokenCount"], 3);
+    assert_eq!(answer.header("x-switchpoint-dropped"), Some("taskType"));
+    let asked = sent(&upstream, 0);
+    assert_eq!((&asked["input"], &asked["dimensions"]), (&json!(["a"]), &json!(2)));
+    assert_eq!(asked["input_type"], Value::Null);
+
+    let answer = post(gateway.address, &path("embedContent"), KEY, "{}").await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["status"]),
+        (400, &json!("INVALID_ARGUMENT"))
+    );
+}
+
+#[tokio::test]
+async fn tokens_are_counted_by_whoever_answers_the_question() {
+    let responses = r#"{"model":"fast","input":"Hi","instructions":"Be brief."}"#;
+    let google = r#"{"contents":[{"parts":[{"text":"Hi"}]}]}"#;
+    let messages = r#"{"model":"fast","messages":[{"role":"user","content":"Hi"}]}"#;
+    let counted = Script::json(200, r#"{"input_tokens":123}"#);
+    let (upstream, gateway) = before("anthropic", CLAUDE, vec![counted]).await;
+    let answer = post(gateway.address, "/v1/responses/input_tokens", KEY, responses).await;
+    let expected = json!({"object": "response.input_tokens", "input_tokens": 123});
+    assert_eq!(answer.json(), expected);
+    let path = "/v1beta/models/fast:countTokens";
+    let answer = post(gateway.address, path, KEY, google).await;
+    assert_eq!(answer.json(), json!({"totalTokens": 123}));
+    for (place, request) in upstream.requests().iter().enumerate() {
+        assert_eq!(request.path, "/v1/messages/count_tokens");
+        assert!(request.header("anthropic-version").is_some());
+        let body = sent(&upstream, place);
+        assert_eq!((&body["model"], &body["max_tokens"]), (&json!(CLAUDE), &Value::Null));
+    }
+    assert_eq!(gateway.record().await["input_tokens"], 0);
+
+    let counted = Script::json(200, r#"{"totalTokens":45}"#);
+    let (upstream, gateway) = before("gemini", "gemini-2.5-flash", vec![counted]).await;
+    let answer = post(gateway.address, "/v1/messages/count_tokens", KEY, messages).await;
+    assert_eq!(answer.json(), json!({"input_tokens": 45}));
+    let request = upstream.only_request();
+    assert!(request.path.ends_with("/models/gemini-2.5-flash:countTokens"), "{}", request.path);
+    let question = &sent(&upstream, 0)["generateContentRequest"];
+    assert_eq!(question["model"], "models/gemini-2.5-flash");
+
+    // Who cannot say leaves it to an estimate.
+    let (_upstream, gateway) = before("anthropic", CLAUDE, vec![Script::json(404, "{}")]).await;
+    let answer = post(gateway.address, "/v1/responses/input_tokens", KEY, responses).await;
+    assert!(answer.json()["input_tokens"].as_u64().unwrap() > 0, "{}", answer.text());
+}

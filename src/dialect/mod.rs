@@ -11,6 +11,7 @@ pub mod chat;
 pub mod cohere;
 pub mod completions;
 pub mod converse;
+pub mod count;
 pub mod custom;
 pub mod document;
 pub mod embed;
@@ -35,6 +36,7 @@ pub mod responses;
 pub mod row;
 pub mod schema;
 mod seam;
+mod sight;
 pub mod splice;
 pub mod sse;
 pub mod tokenizer;
@@ -217,7 +219,7 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
         Surface::Responses | Surface::InputTokens | Surface::Compact => &responses::CODEC,
-        Surface::Generate => &gemini::CODEC,
+        Surface::Generate | Surface::GoogleEmbeddings => &gemini::CODEC,
         Surface::GenerateArray => &gemini::ARRAY,
         Surface::GoogleCountTokens => &gemini::COUNT,
         Surface::Completions => &completions::CODEC,

@@ -249,7 +249,10 @@ impl Provider {
                 first.map(Way::Translated)
             }
             (Surface::Embeddings, _) if self.kind.quirks.embeddings => Some(Way::Verbatim),
-            (Surface::Embeddings, _) => {
+            (Surface::GoogleEmbeddings, _) if self.kind.quirks.embeddings => {
+                Some(Way::Vectors(embed::Upstream::OpenAi))
+            }
+            (Surface::Embeddings | Surface::GoogleEmbeddings, _) => {
                 let embeds = self.kind.embeds.iter().find(|known| model.contains(known.models));
                 embeds.map(|embeds| Way::Vectors(embeds.spelling))
             }
@@ -267,6 +270,12 @@ impl Provider {
             (_, Some(_)) => first.map(Way::Translated),
             (_, None) => None,
         }
+    }
+
+    /// The dialect in which it counts a question's tokens for this model, if it does.
+    pub fn counts(&self, model: &str) -> Option<Dialect> {
+        let home = self.dialects(model).next();
+        home.filter(|home| matches!(home, Dialect::Messages | Dialect::Gemini))
     }
 
     /// Whether it has what is passed on to it as it is.

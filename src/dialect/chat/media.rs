@@ -223,7 +223,7 @@ pub(super) fn read_citation(annotation: &Value) -> Citation {
     let original = || Opaque { dialect: Dialect::Chat, data: annotation.clone() };
     Citation {
         url: text("url"),
-        title: text("title"),
+        title: text("title").filter(|title| !title.is_empty()),
         quote: text("content"),
         start: place("start_index"),
         end: place("end_index"),
@@ -254,7 +254,7 @@ pub(super) fn write_citation(citation: &Citation) -> (&'static str, Value) {
         return (WITHOUT_URL, json!({ "type": kind, kind: fields }));
     };
     put("url", Some(json!(url)));
-    put("title", Some(json!(citation.title.as_ref().unwrap_or(url))));
+    put("title", Some(json!(citation.title.as_deref().unwrap_or_default())));
     put("content", text(&citation.quote));
     put("start_index", Some(citation.start.unwrap_or(0).into()));
     put("end_index", Some(citation.end.unwrap_or(0).into()));

@@ -47,7 +47,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     question.set("messages", messages.into());
     question.tools(request);
     question.format(&request.format);
-    if aim.traits.max_tokens == COMPLETION {
+    // OpenAI's own clients are told by itself what a model refuses.
+    let is_own = request.extras.dialect == Some(Dialect::Chat);
+    if aim.traits.max_tokens == COMPLETION && !is_own {
         let (sampling, refused) = family::spared(aim.model, request);
         refused.into_iter().for_each(|name| question.drop(name));
         question.sampling(&sampling);

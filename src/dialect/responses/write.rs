@@ -35,7 +35,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     write_tools(request, !own, &mut fields);
     write_text(request, &mut fields);
     write_reasoning(request, &mut fields);
-    let (sampling, refused) = family::spared(aim.model, request);
+    // Its own clients are told by OpenAI itself what a model refuses.
+    let untouched = || (request.sampling.clone(), Vec::new());
+    let (sampling, refused) = if own { untouched() } else { family::spared(aim.model, request) };
     write_sampling(&sampling, &mut fields);
     write_rest(request, &mut fields);
     write_state(request, (aim.model, &sampling), own, &mut fields);
