@@ -183,9 +183,7 @@ pub fn restore(messages: &mut [Message], kept: &[Keepsake]) {
         let mut begin = 0;
         for mut part in message.parts.drain(..) {
             if let Some(keepsake) = kept.iter().find(|keepsake| keepsake.is_of(&part)) {
-                if part.opaque.is_none() {
-                    part.opaque.clone_from(&keepsake.opaque);
-                }
+                part.opaque = part.opaque.take().or_else(|| keepsake.opaque.clone());
                 recall(&mut parts, begin, &keepsake.thoughts);
             }
             let is_call = matches!(part.content, Content::ToolCall(_));

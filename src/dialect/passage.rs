@@ -11,7 +11,7 @@ use super::seam::Seam;
 pub use super::sight::Sight;
 use super::sse::{Decoder, Frame};
 use super::{ReadStream, WriteStream, openai, responses};
-use crate::canon::{Delta, Dialect, Event, FinishReason, Opening, StreamFailure, Usage};
+use crate::canon::{Dialect, Event, Usage};
 use crate::error::Error;
 
 /// What is to be done with an event.

@@ -160,10 +160,14 @@ impl Relay {
 
     /// `event` says it in the place at which the stream is, where its dialect counts events.
     fn say_error(&mut self, error: &Error, event: Option<Vec<u8>>) {
-        let event = event.unwrap_or_else(|| match self.begun {
-            true => self.client.write_error_event(error),
-            false => self.client.write_lone_error(error),
-        });
+        let lone = || {
+            if self.begun {
+                self.client.write_error_event(error)
+            } else {
+                self.client.write_lone_error(error)
+            }
+        };
+        let event = event.unwrap_or_else(lone);
         self.said.push_back(event.into());
     }
 

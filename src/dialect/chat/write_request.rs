@@ -51,7 +51,9 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let is_own = request.extras.dialect == Some(Dialect::Chat);
     if aim.traits.max_tokens == COMPLETION && !is_own {
         let (sampling, refused) = family::spared(aim.model, request);
-        refused.into_iter().for_each(|name| question.drop(name));
+        for name in refused {
+            question.drop(name);
+        }
         question.sampling(&sampling);
     } else {
         question.sampling(&request.sampling);

@@ -79,7 +79,8 @@ fn question(fields: &Map<String, Value>, path: &str) -> Result<(String, Settings
     let text = texts.collect::<Option<String>>().ok_or_else(lacks)?;
     let config = field(fields, ["embedContentConfig", "embed_content_config"]);
     let config = config.and_then(Value::as_object);
-    let said = |names| config.and_then(|config| field(config, names)).or(field(fields, names));
+    let said =
+        |names| config.and_then(|config| field(config, names)).or_else(|| field(fields, names));
     let wrong = |name: &str| Misread::new(format!("`{path}{name}` is not what it must be."));
     let dimensions = match said(["outputDimensionality", "output_dimensionality"]) {
         None => None,
