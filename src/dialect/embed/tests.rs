@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::Form;
-use super::{EmbedUpstream, Upstream, read_request, upstream, write_response};
+use super::{EmbedUpstream, Form, Upstream, read_request, upstream, write_response};
 use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
 use crate::dialect::row::tests::recordings;
 
