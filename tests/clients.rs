@@ -542,7 +542,7 @@ async fn tokens_are_counted_by_whoever_answers_the_question() {
         let body = sent(&upstream, place);
         assert_eq!((&body["model"], &body["max_tokens"]), (&json!(CLAUDE), &Value::Null));
     }
-    assert_eq!(gateway.record().await["input_tokens"], 0);
+    assert_eq!(gateway.recorded(2).await[1]["input_tokens"], 0);
 
     let counted = Script::json(200, r#"{"totalTokens":45}"#);
     let (upstream, gateway) = before("gemini", "gemini-2.5-flash", vec![counted]).await;

@@ -97,7 +97,7 @@ pub(super) async fn ask(
     }
     if let Wording::Counted(payload) = &errand.wording {
         let counted = count::ask(call, question, target, (errand, payload, credential));
-        return Ok(Box::pin(counted).await);
+        return Box::pin(counted).await;
     }
     let mode = match (&errand.wording, errand.operation) {
         (
