@@ -44,6 +44,13 @@ fn turn() -> Value {
     ])
 }
 
+/// The same, and nobody knows who makes the call.
+fn without_caller() -> Value {
+    let mut turn = turn();
+    turn[2].as_object_mut().unwrap().shift_remove("caller");
+    turn
+}
+
 fn whole() -> Script {
     let body = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": CLAUDE,
@@ -119,12 +126,10 @@ fn chat() -> Door {
             };
             let mut call =
                 json!({"type": "function", "function": {"name": "look", "arguments": "{}"}});
-            for piece in events.iter().filter_map(said) {
-                for name in ["id", "extra_content"] {
-                    if !piece[name].is_null() {
-                        call[name] = piece[name].clone();
-                    }
-                }
+            let pieces: Vec<Value> = events.iter().filter_map(said).collect();
+            for name in ["id", "extra_content"] {
+                let told = pieces.iter().find(|piece| !piece[name].is_null());
+                call[name] = told.map(|piece| piece[name].clone()).unwrap_or_default();
             }
             call
         },
@@ -215,21 +220,18 @@ async fn thoughts_come_back_at_every_door_whatever_of_a_call_its_client_keeps() 
         }),
     ];
     for (place, door) in doors.iter().enumerate() {
-        for stream in [false, true] {
-            let script = if stream { streamed() } else { whole() };
+        for script in [whole(), streamed()] {
+            let stream = script.0.len() > 1;
             let (upstream, gateway) = before("anthropic", CLAUDE, vec![script, whole()]).await;
             let said = ask(&gateway, door, &door.asked, stream).await;
             let mut next = door.asked.clone();
             (door.next)(&mut next, (door.keeps)(&said));
             ask(&gateway, door, &next, false).await;
             let asked = sent(&upstream, 1);
-            let (mut said, mut wanted) = (asked["messages"][1]["content"].clone(), turn());
-            if place == 4 {
-                // Who made the call stood in the signature.
-                wanted[2].as_object_mut().unwrap().shift_remove("caller");
-                said[2].as_object_mut().unwrap().shift_remove("caller");
-            }
-            assert_eq!(said, wanted, "{place} {stream} {asked}");
+            // Who made the call stood in the signature, which the last one has replaced.
+            let wanted = [turn(), without_caller()].swap_remove(usize::from(place == 4));
+            let said = &asked["messages"][1]["content"];
+            assert_eq!(*said, wanted, "{place} {stream} {asked}");
         }
     }
 }

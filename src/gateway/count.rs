@@ -27,14 +27,12 @@ pub(super) async fn count(
     target: &Target,
 ) -> Result<Errand, Error> {
     Box::pin(question.understand(call)).await;
-    match there(call, question, target) {
-        Some(errand) => Ok(errand),
-        None => {
-            let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
-            let body = Box::pin(estimate(call, question, target)).await?;
-            Ok(Errand::new(Operation::CountTokens(home), Wording::Local(body)))
-        }
+    if let Some(errand) = there(call, question, target) {
+        return Ok(errand);
     }
+    let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
+    let body = Box::pin(estimate(call, question, target)).await?;
+    Ok(Errand::new(Operation::CountTokens(home), Wording::Local(body)))
 }
 
 /// The answer by estimate, for a target that does not count, or did not.

@@ -68,7 +68,7 @@ mod tests {
 
     fn lost(model: &str, effort: Option<Effort>, sampling: Sampling) -> Vec<&'static str> {
         let reasoning = effort.map(|it| Thinking { effort: Some(it), ..Thinking::default() });
-        spared(model, &ChatRequest { reasoning, sampling, ..ChatRequest::default() }).1
+        spared(model, &ChatRequest { sampling, reasoning, ..ChatRequest::default() }).1
     }
 
     #[test]
