@@ -22,13 +22,13 @@ const RESPONSES: &[&str] = &[
 const VERTEX: &[&str] = &["systemInstruction", "contents", "tools"];
 
 /// The body by which a target counts this question, which was written for it; `None` where the
-/// dialect counts nothing. `in_path` tells whether it has its models in its paths.
-pub fn ask(question: &[u8], into: Dialect, (model, in_path): (&str, bool)) -> Option<Vec<u8>> {
+/// dialect counts nothing. `at_home`: by the dialect's own maker, and not by Vertex AI.
+pub fn ask(question: &[u8], into: Dialect, (model, at_home): (&str, bool)) -> Option<Vec<u8>> {
     let mut question: Map<String, Value> = serde_json::from_slice(question).ok()?;
     let known = match into {
         Dialect::Messages => MESSAGES,
         Dialect::Responses => RESPONSES,
-        Dialect::Gemini if in_path => VERTEX,
+        Dialect::Gemini if !at_home => VERTEX,
         Dialect::Gemini => {
             question.insert("model".into(), json!(format!("models/{model}")));
             return Some(json!({ "generateContentRequest": question }).to_string().into_bytes());
@@ -70,8 +70,8 @@ pub fn answer(surface: Surface, tokens: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn asked(question: &Value, into: Dialect, in_path: bool) -> Option<Value> {
-        let body = ask(question.to_string().as_bytes(), into, ("m-1", in_path))?;
+    fn asked(question: &Value, into: Dialect, at_home: bool) -> Option<Value> {
+        let body = ask(question.to_string().as_bytes(), into, ("m-1", at_home))?;
         Some(serde_json::from_slice(&body).unwrap())
     }
 
@@ -79,16 +79,16 @@ mod tests {
     fn each_api_is_asked_to_count_what_it_counts_and_nothing_else() {
         let question = json!({"model": "x", "messages": [1], "max_tokens": 9, "stream": true});
         let expected = json!({"messages": [1], "model": "m-1"});
-        assert_eq!(asked(&question, Dialect::Messages, true), Some(expected));
+        assert_eq!(asked(&question, Dialect::Messages, false), Some(expected));
         let question = json!({"model": "m-1", "input": [1], "store": false, "text": {}});
         let expected = json!({"model": "m-1", "input": [1], "text": {}});
-        assert_eq!(asked(&question, Dialect::Responses, false), Some(expected));
+        assert_eq!(asked(&question, Dialect::Responses, true), Some(expected));
         let question = json!({"contents": [1], "generationConfig": {}});
         let whole = json!({"generateContentRequest": {
             "contents": [1], "generationConfig": {}, "model": "models/m-1"}});
-        assert_eq!(asked(&question, Dialect::Gemini, false), Some(whole));
-        assert_eq!(asked(&question, Dialect::Gemini, true), Some(json!({"contents": [1]})));
-        assert_eq!(asked(&question, Dialect::Chat, false), None);
+        assert_eq!(asked(&question, Dialect::Gemini, true), Some(whole));
+        assert_eq!(asked(&question, Dialect::Gemini, false), Some(json!({"contents": [1]})));
+        assert_eq!(asked(&question, Dialect::Chat, true), None);
         assert_eq!(
             (read(br#"{"input_tokens":7}"#), read(br#"{"totalTokens":8}"#)),
             (Some(7), Some(8))

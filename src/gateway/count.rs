@@ -50,12 +50,10 @@ pub(super) async fn estimate(
 
 /// The same in the words of the provider that counts it, if it does and they have words for it.
 fn there(call: &Call, question: &Question, target: &Target) -> Option<Errand> {
-    let into = target.provider.counts(&target.model)?;
+    let (into, at_home) = target.provider.counts(&target.model)?;
     let mut errand = translate(call, question, target, into).ok()?;
     let Wording::Translated { body, .. } = &errand.wording else { return None };
-    let traits = &target.provider.kind.traits;
-    let about = (&*target.model, traits.model_in_path);
-    let body = dialect::count::ask(&body.to_bytes(), into, about)?;
+    let body = dialect::count::ask(&body.to_bytes(), into, (&target.model, at_home))?;
     errand.wording = Wording::Counted(Payload::from(Bytes::from(body)));
     errand.operation = Operation::CountTokens(into);
     Some(errand)

@@ -272,10 +272,13 @@ impl Provider {
         }
     }
 
-    /// The dialect in which it counts a question's tokens for this model, if it does.
-    pub fn counts(&self, model: &str) -> Option<Dialect> {
+    /// The dialect in which it counts a question's tokens for this model, if it does, and whether
+    /// as the dialect's maker does: a cloud that makes its paths itself has a form of its own.
+    pub fn counts(&self, model: &str) -> Option<(Dialect, bool)> {
         let home = self.dialects(model).next();
-        home.filter(|home| matches!(home, Dialect::Messages | Dialect::Gemini))
+        let home = home.filter(|home| matches!(home, Dialect::Messages | Dialect::Gemini))?;
+        let (_, path) = self.kind.speaks.iter().find(|(spoken, _)| *spoken == home)?;
+        Some((home, !path.is_empty()))
     }
 
     /// Whether it has what is passed on to it as it is.
