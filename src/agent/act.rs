@@ -315,9 +315,8 @@ fn beyond(
         let error = CallError::new("limit_exceeded", text);
         return Some((error, Some(StopReason::MaxToolCalls)));
     }
-    let uses = run.tool_uses.get(&request.tool).copied().unwrap_or_default();
     let text = format!("`{}` cannot be called more often in this run.", request.alias);
-    let too_often = tool.most.is_some_and(|most| uses > most);
+    let too_often = tool.most.is_some_and(|most| run.uses_before(request) >= most);
     too_often.then(|| (CallError::new("rate_limited", text), None))
 }
 

@@ -508,7 +508,8 @@ impl CallError {
 
     /// Whether the tool is not there for now, so that the answer has to do without.
     pub fn degrades(&self) -> bool {
-        matches!(self.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
+        let kinds = ["unavailable", "unreachable", "timeout", "auth_failed", "blocked"];
+        kinds.contains(&self.kind.as_str())
     }
 
     /// What stands in the place of a result.

@@ -221,8 +221,13 @@ fn upgrade_required() -> Response<Body> {
 }
 
 fn refuse(error: &Error) -> Response<Body> {
+    refuse_with(error, openai::write_error(error))
+}
+
+/// The same in other words.
+fn refuse_with(error: &Error, words: Vec<u8>) -> Response<Body> {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut response = body(status, "application/json", openai::write_error(error));
+    let mut response = body(status, "application/json", words);
     let code = HeaderValue::from_static(error.kind.code());
     response.headers_mut().insert("x-switchpoint-error", code);
     if let Some(wait) = error.retry_after {

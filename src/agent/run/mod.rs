@@ -77,7 +77,7 @@ pub struct Run {
     /// The last answer was given without tools because a limit was hit.
     pub is_last: bool,
     pub tool_calls: u32,
-    /// Of each tool.
+    /// Of each tool, those that were made: none that was refused or came from what is remembered.
     pub tool_uses: BTreeMap<String, u32>,
     /// How often the same was called with the same arguments.
     pub repeated: BTreeMap<String, u32>,
@@ -141,6 +141,8 @@ pub struct Call {
     pub stage: Stage,
     /// When it was begun last.
     pub began: Option<u64>,
+    /// It is among the uses of its tool.
+    pub used: bool,
     /// What a person was asked for it.
     pub approval: Option<String>,
     /// A person has put in other arguments.
@@ -444,6 +446,18 @@ impl Run {
         let shown = |part: &&Part| matches!(part.content, Content::Text { .. } | Content::Media(_));
         last.map(|message| message.parts.iter().filter(shown).cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// How often the tool of a call was used but for it, with what is wanted of it before that.
+    pub fn uses_before(&self, request: &Requested) -> u32 {
+        let used = self.tool_uses.get(&request.tool).copied().unwrap_or_default();
+        let own = u32::from(self.call(&request.id).is_some_and(|call| call.used));
+        let before = self.calls.iter().take_while(|call| call.request.id != request.id);
+        let may_come = |call: &&Call| {
+            call.request.tool == request.tool && !call.used && call.stage != Stage::Over
+        };
+        let coming = u32::try_from(before.filter(may_come).count()).unwrap_or(u32::MAX);
+        (used - own.min(used)).saturating_add(coming)
     }
 
     /// How often the same call was made, if that is looked at.

@@ -29,7 +29,7 @@ use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
-pub use self::consulting::Consultation;
+pub use self::consulting::{Attendance, Consultation};
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;
 pub(super) use self::show::{Frame, RUN, Show};
