@@ -168,7 +168,7 @@ impl Actor {
         let confidence = run.member().and_then(|member| member.confidence.clone());
         let facts = json!({
             "confidence": run.confidence.map(|it| f64::from(it) / 1000.0),
-            "cost_usd": crate::canon::Money::from_nanos(run.cost).usd(),
+            "cost_usd": crate::canon::Money::from_nanos(run.cost + run.spent_before().cost).usd(),
             "steps": run.asks,
             "agent": run.active,
             "user": run.created.user,

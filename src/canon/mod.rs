@@ -28,7 +28,7 @@ pub use model::{
 };
 pub use owner::Owner;
 pub use record::{
-    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Leg, Outcome, Purpose, Shown, Skipped,
+    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Leg, Outcome, Purpose, RunPart, Shown, Skipped,
     Surface, UsageSource,
 };
 pub use relay::Relay;

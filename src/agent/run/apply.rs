@@ -21,6 +21,18 @@ impl Run {
         if !self.state.is_over() {
             self.take(event);
         }
+        if self.created.source.as_ref().is_some_and(|source| source.entries + 1 == self.seq) {
+            self.pays_from_here();
+        }
+    }
+
+    /// What comes now is its own, and what came before was paid for by another run.
+    fn pays_from_here(&mut self) {
+        (self.usage, self.cost) = (Usage::default(), 0);
+        self.below.clear();
+        if let Some(stretch) = &mut self.stretch {
+            stretch.usage = Usage::default();
+        }
     }
 
     fn take(&mut self, event: &Event) {

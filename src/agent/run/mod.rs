@@ -370,7 +370,9 @@ impl Run {
 
     /// What it has used, with all that it has begun.
     pub fn spent(&self) -> Spent {
-        let (model_calls, tool_calls) = (self.answers, self.tool_calls);
+        let before = self.spent_before();
+        let model_calls = self.answers.saturating_sub(before.model_calls);
+        let tool_calls = self.own_tool_calls();
         let own = Spent { usage: self.usage, cost: self.cost, model_calls, tool_calls };
         self.below.values().fold(own, |mut all, below| {
             all += *below;
@@ -378,11 +380,21 @@ impl Run {
         })
     }
 
+    /// What was used for that part of its journal which is another run's.
+    pub fn spent_before(&self) -> Spent {
+        self.created.source.as_ref().map(|source| source.spent).unwrap_or_default()
+    }
+
+    fn own_tool_calls(&self) -> u32 {
+        let before = self.spent_before().tool_calls;
+        self.tool_calls.saturating_sub(before)
+    }
+
     /// The same without what others have used.
     pub fn totals(&self) -> Totals {
         Totals {
             steps: self.asks,
-            tool_calls: self.tool_calls,
+            tool_calls: self.own_tool_calls(),
             tokens_in: self.usage.input_total(),
             tokens_out: self.usage.output,
             cost: self.cost,

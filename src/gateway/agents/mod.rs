@@ -163,6 +163,9 @@ pub struct Turn {
     pub request: ChatRequest,
     pub run: RunId,
     pub agent: Arc<str>,
+    /// Of the agent, and the number of the step.
+    pub version: Arc<str>,
+    pub step: u32,
     /// Whose guards look at it.
     pub guarded: Vec<Guarded>,
     /// Whom the run's client has named.

@@ -133,6 +133,7 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
     shown["prompt"] = door.agents.prompt(run).await?;
+    shown["source"] = story.source();
     shown["result"] = story.result();
     if run.state.is_over() {
         append(&mut shown["result"]["feedback"], later(door, run.id).await?);
