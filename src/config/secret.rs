@@ -14,8 +14,17 @@ pub(super) const MASK: &str = "***";
 
 /// A credential. Equality is for noticing changes between two configs, not for checking what a
 /// client sent: it does not take constant time.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+#[derive(Clone)]
+pub struct Secret {
+    text: String,
+    /// It stands in the file itself, where it may be no secret at all.
+    is_literal: bool,
+}
+
+/// A shorter one is found everywhere.
+const SHORTEST: usize = 6;
+/// One that stands in the file is a word or a media type, unless it is as long as this.
+const SHORTEST_LITERAL: usize = 16;
 
 /// What it is when it is written into the file itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,11 +43,16 @@ pub(super) enum Literal {
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), is_literal: false }
     }
 
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Whether it is so likely a secret, and so long, that it is taken out of what others say.
+    pub fn is_telling(&self) -> bool {
+        self.text.len() >= if self.is_literal { SHORTEST_LITERAL } else { SHORTEST }
     }
 
     /// Resolves `env:NAME`, `file:PATH` or a literal. What another system keeps is looked up among
@@ -49,6 +63,7 @@ impl Secret {
             let reference = reference.map_err(|message| field.fail(message)).ok()?;
             return Some(field.report.look_up(&field.path, reference));
         }
+        let mut is_literal = false;
         let found = if let Some(name) = written.strip_prefix("env:") {
             from_environment(name)
         } else if let Some(path) = written.strip_prefix("file:") {
@@ -67,10 +82,11 @@ impl Secret {
                     "a secret is written here in clear; prefer env:NAME or file:PATH",
                 );
             }
+            is_literal = true;
             Ok(written)
         };
         match found.and_then(Self::checked) {
-            Ok(secret) => Some(secret),
+            Ok(secret) => Some(Self { is_literal, ..secret }),
             Err(message) => {
                 field.fail(message);
                 None
@@ -83,7 +99,7 @@ impl Secret {
         if text.chars().any(char::is_control) {
             return Err("the secret contains a line break or another control character".to_owned());
         }
-        Ok(Self(text))
+        Ok(Self::new(text))
     }
 }
 
@@ -101,6 +117,14 @@ impl Literal {
         }
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

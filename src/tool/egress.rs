@@ -26,8 +26,6 @@ use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reach, Reply, T
 const CONNECT: Duration = Duration::from_secs(10);
 /// Of an answer that is a failure, what the model is told.
 const LONGEST_REASON: usize = 500;
-/// A header's value of this length may be a secret.
-const SECRET_HEADER: usize = 16;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("switchpoint/", env!("CARGO_PKG_VERSION")));
@@ -39,7 +37,7 @@ pub(crate) struct Site {
     base: String,
     headers: Template,
     credential: Option<Credential>,
-    /// Values of headers that are long enough to be some.
+    /// Values of headers that may be some.
     secrets: Vec<String>,
     connect: Duration,
     max_result: usize,
@@ -103,9 +101,6 @@ impl Site {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
             headers.insert(name, sensitive(value.expose())?);
         }
-        let long = |value: &&str| value.len() >= SECRET_HEADER;
-        let secrets = web.headers.values().map(Secret::expose).filter(long).map(str::to_owned);
-        let secrets = secrets.collect();
         let credential = match &web.auth {
             Some(auth) => Some(Credential::new(auth, web, (client, reach))?),
             None => None,
@@ -115,7 +110,7 @@ impl Site {
             base,
             headers: Template::new(headers),
             credential,
-            secrets,
+            secrets: telling(web.headers.values()),
             connect: CONNECT.min(terms.timeout / 3),
             max_result: terms.max_result,
             is_ours: false,
@@ -203,8 +198,7 @@ impl Site {
     /// Servers that show what they were sent must not show it to models.
     pub(crate) fn without_secrets(&self, body: Bytes) -> Bytes {
         let secrets = self.credential.iter().flat_map(Credential::secrets);
-        let secrets = secrets.chain(self.secrets.iter().cloned());
-        secrets.fold(body, |body, secret| text::censor(body, &secret))
+        text::censor_all(body, secrets.chain(self.secrets.iter().cloned()))
     }
 }
 
@@ -223,6 +217,12 @@ pub(super) fn place(url: &str, web: &Web) -> Result<(Place, String), String> {
     let address = Uri::from_parts(parts).map_err(|_| wrong())?;
     let place = Place { address, proxy: web.proxy.clone(), ca: web.ca.clone() };
     Ok((place, path.as_str().trim_end_matches('/').to_owned()))
+}
+
+/// Those that must not be seen in an answer.
+pub(super) fn telling<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Vec<String> {
+    let secrets = secrets.into_iter().filter(|secret| secret.is_telling());
+    secrets.map(|secret| secret.expose().to_owned()).collect()
 }
 
 /// A header that never prints.

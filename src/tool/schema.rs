@@ -9,6 +9,8 @@ use crate::config::Schemas;
 /// Faults that are told of one value, and how much is said of each.
 const MOST_FAULTS: usize = 5;
 const LONGEST_FAULT: usize = 240;
+/// How many references and combinations of a schema are looked into.
+const MOST_TURNS: usize = 256;
 
 /// A schema, ready to be used.
 #[derive(Debug)]
@@ -42,8 +44,9 @@ impl Schema {
             return Err("must have the type \"object\"".to_owned());
         }
         let closed = ["additionalProperties", "unevaluatedProperties"];
+        let mut turns = MOST_TURNS;
         let says = closed.iter().any(|key| object.contains_key(*key));
-        if says || !object.contains_key("properties") {
+        if says || !lists(schema, schema, &mut turns) {
             return Self::new(schema, known);
         }
         // It sees what references and combinations allow too, but older drafts do not know it.
@@ -72,6 +75,23 @@ impl Schema {
         let faults: Vec<String> = faults.map(fault).collect();
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
+}
+
+/// Whether the properties of the whole value are listed: here, or wherever this leads in `root`.
+fn lists(schema: &Value, root: &Value, turns: &mut usize) -> bool {
+    let Some(left) = turns.checked_sub(1) else { return false };
+    *turns = left;
+    if schema.get("properties").is_some() {
+        return true;
+    }
+    let target = schema["$ref"].as_str().and_then(|it| root.pointer(it.strip_prefix('#')?));
+    let all = schema["allOf"].as_array();
+    if target.into_iter().chain(all.into_iter().flatten()).any(|it| lists(it, root, turns)) {
+        return true;
+    }
+    // One that lists none lets everything in.
+    let choices = ["anyOf", "oneOf"].into_iter().filter_map(|key| schema[key].as_array());
+    choices.filter(|it| !it.is_empty()).any(|choice| choice.iter().all(|it| lists(it, root, turns)))
 }
 
 fn short(error: &jsonschema::ValidationError<'_>) -> String {
@@ -160,6 +180,15 @@ mod tests {
         let combined = json!({"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]});
         assert_eq!(check(combined.clone(), json!({"b": 2})), Ok(()));
         assert!(check(combined, json!({"c": 2})).is_err());
+        let elsewhere = json!({"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {}}}}});
+        assert_eq!(check(elsewhere.clone(), json!({"a": 2})), Ok(()));
+        assert!(check(elsewhere, json!({"b": 2})).is_err());
+        let both = json!({"allOf": [{"required": ["a"]}, {"properties": {"a": {}}}]});
+        assert!(check(both, json!({"a": 1, "b": 2})).is_err());
+        let either = json!({"oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]});
+        assert!(check(either, json!({"c": 2})).is_err());
+        let free = json!({"anyOf": [{"properties": {"a": {}}}, {"type": "object"}]});
+        assert_eq!(check(free, json!({"c": 2})), Ok(()));
         let old = json!({
             "$schema": "http://json-schema.org/draft-07/schema#",
             "properties": {"a": {}},

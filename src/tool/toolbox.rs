@@ -265,7 +265,8 @@ fn single(
 pub fn alias_of(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let alias = name.replace('.', "__").replace(|c: char| !plain(c), "_");
-    let faithful = alias == name.replace('.', "__");
+    // Only then can the name be told from the alias.
+    let faithful = alias.replace("__", ".") == name;
     if faithful && alias.len() <= LONGEST_ALIAS && !alias.is_empty() {
         return alias;
     }

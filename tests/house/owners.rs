@@ -38,7 +38,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("jiff", &["config", "access", "tool"]),
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route", "guard"]),
-    ("memchr", &["dialect"]),
+    ("memchr", &["dialect", "store"]),
     ("tiktoken", &["dialect"]),
     // What may be said: regular expressions, languages and schemas.
     ("regex_automata", &["guard"]),

@@ -192,6 +192,7 @@ async fn a_child_sees_only_what_it_was_given_and_is_told_the_key_of_a_call() {
     // By its other name, too.
     assert_eq!(session.text("small.echo", json!({"text": "hello"})).await, "hello");
     let seen: Value = serde_json::from_str(&session.text("small__env", json!({})).await).unwrap();
+    assert_eq!(seen["SECRET"], "***", "nobody sees what it was given in confidence");
     let seen = seen.as_object().unwrap().keys().filter(|name| *name != "LC_CTYPE");
     assert_eq!(seen.collect::<Vec<_>>(), ["SECRET"]);
     let params = json!({"name": "small__key", "_meta": {"switchpoint/idempotency-key": "same"}});

@@ -3,6 +3,7 @@
 //!
 //! They have threads of their own, so that neither a worker nor the gateway's store waits on them.
 
+mod linear;
 mod postgres;
 mod sqlite;
 #[cfg(test)]

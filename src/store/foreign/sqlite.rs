@@ -10,17 +10,21 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, Statement, params_from_iter};
 use serde_json::{Number, Value as Json};
 
-use super::{Access, Ask, Gathered, Patience, Refusal, Table, distinct, hexadecimal};
+use super::{Access, Ask, Gathered, Patience, Refusal, Table, distinct, hexadecimal, linear};
 
-/// After how many steps of SQLite's machine it is asked whether somebody still waits.
+/// After how many steps of SQLite's machine it is asked whether somebody still waits. One step of
+/// a model's may take long.
 const STEPS: i32 = 1000;
+const CHOSEN_STEPS: i32 = 10;
 /// How long somebody who writes may hold the file.
 const BUSY: Duration = Duration::from_secs(2);
 /// The longest text of a statement, and in one of a model's the longest value and the most
 /// columns: together they bound what one row can take of memory.
 const LONGEST_SQL: i32 = 100_000;
-const LONGEST_VALUE: i32 = 1 << 20;
+pub(super) const LONGEST_VALUE: usize = 1 << 20;
 const MOST_COLUMNS: i32 = 128;
+/// Of LIKE and GLOB, which try it at every place of a text in one step.
+const LONGEST_PATTERN: i32 = 128;
 /// In statements of the operator's.
 const LONGEST_OWN_VALUE: i32 = 64 << 20;
 
@@ -51,7 +55,8 @@ impl File {
             None => place.insert(open(path, access).map_err(|error| away(path, &error))?),
         };
         let watch = patience.clone();
-        connection.progress_handler(STEPS, Some(move || watch.is_over())).map_err(told)?;
+        let steps = if access == Access::Chosen { CHOSEN_STEPS } else { STEPS };
+        connection.progress_handler(steps, Some(move || watch.is_over())).map_err(told)?;
         if access == Access::Write {
             return change(connection, ask);
         }
@@ -76,8 +81,11 @@ fn open(path: &Path, access: Access) -> Result<Connection, Error> {
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     connection.set_limit(Limit::SQLITE_LIMIT_SQL_LENGTH, LONGEST_SQL)?;
     if access == Access::Chosen {
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
+        let longest = i32::try_from(LONGEST_VALUE).unwrap_or(i32::MAX);
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, longest)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COLUMN, MOST_COLUMNS)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, LONGEST_PATTERN)?;
+        linear::replace_functions(&connection)?;
     } else {
         connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_OWN_VALUE)?;
     }
@@ -94,14 +102,16 @@ fn only_queries(context: AuthContext<'_>) -> Authorization {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => {
             Authorization::Allow
         }
-        AuthAction::Function { function_name } if !function_name.eq_ignore_ascii_case(LOADER) => {
-            Authorization::Allow
+        AuthAction::Function { function_name } => {
+            let is_refused = REFUSED.iter().any(|it| function_name.eq_ignore_ascii_case(it));
+            if is_refused { Authorization::Deny } else { Authorization::Allow }
         }
         _ => Authorization::Deny,
     }
 }
 
-const LOADER: &str = "load_extension";
+/// What brings code in, and what takes minutes in one step where its arguments are long.
+const REFUSED: [&str; 4] = ["load_extension", "json_patch", "jsonb_patch", "unhex"];
 
 /// All of it or nothing.
 fn change(connection: &mut Connection, ask: &Ask) -> Result<Table, Refusal> {

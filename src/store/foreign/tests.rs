@@ -281,6 +281,40 @@ async fn one_row_of_a_file_cannot_take_all_memory() {
 }
 
 #[tokio::test]
+async fn no_single_step_of_a_models_statement_outlives_its_time() {
+    let bench = Bench::file();
+    let long = |digits: &str| format!("replace(hex(zeroblob(250000)), '0', '{digits}')");
+    let (text, pattern) = (long("aa"), format!("{}b", "a".repeat(100)));
+    let half = "substr(t, 1, 400000) || 'b'";
+    let steps = [
+        "instr(t, HALF)",
+        "length(replace(t, HALF, 'c'))",
+        "length(trim(t, t))",
+        "t LIKE '%' || PATTERN",
+        "t GLOB '*' || PATTERN",
+    ];
+    for step in steps {
+        let step = step.replace("HALF", half).replace("PATTERN", &format!("'{pattern}'"));
+        let sql = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000), \
+             text(t) AS (SELECT {text}) SELECT sum({step}) FROM text, n"
+        );
+        let until = Instant::now() + Duration::from_millis(300);
+        let asked = (0..THREADS)
+            .map(|_| bench.foreign.ask(Ask { until, ..ask(Access::Chosen, &sql, &[]) }));
+        futures_util::future::join_all(asked).await;
+        // A thread is free again, or this would find none.
+        let rows = bench.chosen("SELECT 1 AS one").await.unwrap().rows;
+        assert_eq!(rows, [json!({"one": 1})], "{step}");
+    }
+    let (pattern, refused) = ("a".repeat(200), ["json_patch('{}', '{}')", "unhex('61')"]);
+    let pattern = format!("'a' LIKE '{pattern}'");
+    for expression in refused.into_iter().chain([&*pattern]) {
+        assert!(bench.chosen(&format!("SELECT {expression}")).await.is_err(), "{expression}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_there_is_not_made() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none.db");

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rmcp::RoleClient;
 use rmcp::model::{ClientJsonRpcMessage, ErrorData, RequestId, ServerJsonRpcMessage};
 use rmcp::transport::Transport;
@@ -21,6 +22,8 @@ use super::Meters;
 use super::ear::Calls;
 use super::lines::{Line, Lines};
 use crate::config::Secret;
+use crate::tool::egress::telling;
+use crate::tool::text::censor_all;
 
 /// How long it may take to end when its input is closed, and again when it is told to.
 const GRACE: Duration = Duration::from_secs(2);
@@ -52,7 +55,7 @@ pub(super) struct Pipe {
     /// Gone when it was closed.
     complaints: Option<Lines<ChildStderr>>,
     questions: Arc<Mutex<Option<ChildStdin>>>,
-    /// What must not stand in the log.
+    /// What must be seen in nothing that it says.
     secrets: Vec<String>,
     group: Group,
 }
@@ -91,7 +94,6 @@ impl Recipe {
         let complaints = leader.stderr.take();
         let group = Group::new(leader, &self.server, meters);
         let answers = answers.ok_or(io::ErrorKind::BrokenPipe)?;
-        let secrets = self.environment.values().map(|value| value.expose().to_owned());
         Ok(Pipe {
             server: Arc::clone(&self.server),
             calls: Arc::clone(calls),
@@ -99,8 +101,7 @@ impl Recipe {
             answers: Lines::new(answers, self.longest),
             complaints: complaints.map(|it| Lines::new(it, LONGEST_COMPLAINT)),
             questions: Arc::new(Mutex::new(questions)),
-            // What is shorter is no secret, and stands in words.
-            secrets: secrets.filter(|value| value.len() > 5).collect(),
+            secrets: telling(self.environment.values()),
             group,
         })
     }
@@ -112,10 +113,8 @@ impl Pipe {
     /// Notes what it complains of.
     fn complain(&self, line: Line) {
         let (Line::Whole(line) | Line::TooLong(line, _)) = line;
-        let mut said = String::from_utf8_lossy(&line).into_owned();
-        for secret in &self.secrets {
-            said = said.replace(secret, "***");
-        }
+        let said = self.without_secrets(line);
+        let said = &*String::from_utf8_lossy(&said);
         let server = &*self.server;
         tracing::debug!(server, said, "an MCP server says");
     }
@@ -127,10 +126,14 @@ impl Pipe {
         }
     }
 
+    fn without_secrets(&self, line: impl Into<Bytes>) -> Bytes {
+        censor_all(line.into(), self.secrets.iter().cloned())
+    }
+
     fn understand(&self, line: Line) -> Option<ServerJsonRpcMessage> {
         match line {
             // Some print there what is for people.
-            Line::Whole(line) => serde_json::from_slice(&line).ok(),
+            Line::Whole(line) => serde_json::from_slice(&self.without_secrets(line)).ok(),
             Line::TooLong(begin, end) => {
                 let id = id_in(&begin, &end);
                 let server = &*self.server;

@@ -34,7 +34,8 @@ use crate::net::client::{
 };
 use crate::tool::Failure;
 use crate::tool::credential::Credential;
-use crate::tool::egress::{place, sensitive};
+use crate::tool::egress::{place, sensitive, telling};
+use crate::tool::text::censor_all;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -64,6 +65,8 @@ pub(super) struct Way {
     /// What every request bears.
     headers: Template,
     credential: Option<Credential>,
+    /// Values of headers that may be secrets.
+    secrets: Vec<String>,
     connect: Duration,
     /// Bytes of one message.
     longest: usize,
@@ -111,8 +114,20 @@ impl Way {
             Some(auth) => Some(Credential::new(auth, web, (client, reach))?),
             None => None,
         };
-        let headers = Template::new(headers);
-        Ok(Self { origin, path, headers, credential, connect, longest })
+        let (headers, secrets) = (Template::new(headers), telling(web.headers.values()));
+        Ok(Self { origin, path, headers, credential, secrets, connect, longest })
+    }
+
+    /// What the server says, without what it was shown.
+    fn without_secrets(&self, said: impl Into<Bytes>) -> Bytes {
+        let secrets = self.credential.iter().flat_map(Credential::secrets);
+        censor_all(said.into(), secrets.chain(self.secrets.iter().cloned()))
+    }
+
+    fn clean(&self, event: Sse) -> Sse {
+        let data = event.data.map(|data| self.without_secrets(data));
+        let data = data.map(|data| String::from_utf8_lossy(&data).into_owned());
+        Sse { data, ..event }
     }
 }
 
@@ -312,9 +327,10 @@ impl Wire {
     /// What a stream says, each progress and line of a log heard as it comes.
     fn events(&self, body: ReplyBody, about: Option<RequestId>) -> Events {
         let (calls, about) = (Arc::clone(&self.calls), Arc::new(about));
-        let events = events(body, self.way.longest);
+        let (way, events) = (Arc::clone(&self.way), events(body, self.way.longest));
         Box::pin(events.then(move |event| {
             let (calls, about) = (Arc::clone(&calls), Arc::clone(&about));
+            let event = event.map(|event| way.clean(event));
             async move {
                 calls.overhear(Option::as_ref(&about), event.as_ref().ok()).await;
                 event
@@ -322,15 +338,15 @@ impl Wire {
         }))
     }
 
-    /// A whole body, which must not be longer than `most`.
-    async fn read(&self, body: &mut ReplyBody, most: usize) -> Result<BytesMut, Fails> {
+    /// A whole body, which must not be longer than `most`, without what the server was shown.
+    async fn read(&self, body: &mut ReplyBody, most: usize) -> Result<Bytes, Fails> {
         let mut into = BytesMut::new();
         while next(body, &mut into).await.map_err(broken)? {
             if into.len() > most {
                 return Err(StreamableHttpError::ResponseBodyTooLarge { max_size: most });
             }
         }
-        Ok(into)
+        Ok(self.way.without_secrets(into))
     }
 }
 

@@ -46,3 +46,12 @@ fn invocation(args: Value) -> Invocation {
 async fn call(toolbox: &Toolbox, name: &str, args: Value) -> Result<Output, Failure> {
     toolbox.get(name).unwrap().call(&invocation(args)).await
 }
+
+#[test]
+fn no_two_names_are_one_for_models() {
+    let names = ["s.x", "s__x", "s._x", "s_.x", "s___x", "s_x", "s.x.y", "s.x__y", "s__x.y", "s x"];
+    let aliases: std::collections::BTreeSet<String> =
+        names.into_iter().map(super::alias_of).collect();
+    assert_eq!(aliases.len(), names.len(), "{aliases:?}");
+    assert!(["s__x", "s_x", "s__x__y"].iter().all(|it| aliases.contains(*it)), "{aliases:?}");
+}

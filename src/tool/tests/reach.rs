@@ -134,9 +134,14 @@ async fn a_credential_that_is_refused_for_good_is_told_and_never_shown() {
 
 #[tokio::test]
 async fn what_a_server_shows_of_our_secrets_nobody_sees() {
-    let server = Server::start(|_, asked| Say::json(200, json!({"head": asked.head}))).await;
+    let server = Server::start(|_, asked| {
+        // As PHP writes it.
+        Say::json(200, json!({"head": asked.head}).to_string().replace('/', "\\/"))
+    })
+    .await;
     for auth in [
         r#"{ kind = "bearer", token = "canary-token" }"#,
+        r#"{ kind = "bearer", token = "canary/canary/canary" }"#,
         r#"{ kind = "header", name = "x-key", value = "canary-value" }"#,
         r#"{ kind = "basic", user = "gw", password = "canary-password" }"#,
     ] {
@@ -147,5 +152,52 @@ async fn what_a_server_shows_of_our_secrets_nobody_sees() {
         let output = call(&tools, "t", json!({})).await.unwrap();
         assert!(!format!("{output:?}").contains("canary"), "{output:?}");
         assert!(!format!("{tools:?}").contains("canary"));
+    }
+}
+
+/// Shows in the result of a call what it was asked with, in one message or as an event.
+fn shows_itself(asked: &super::server::Asked) -> Say {
+    let message: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+    let head = &asked.head;
+    let result = match message["method"].as_str() {
+        Some("initialize") => json!({
+            "protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+            "serverInfo": {"name": "mirror", "version": "1"},
+        }),
+        Some("tools/list") => json!({"tools": [
+            {"name": "show", "description": head, "inputSchema": {"type": "object"}},
+        ]}),
+        Some("tools/call") => json!({
+            "content": [{"type": "text", "text": head}], "structuredContent": {"head": head},
+        }),
+        Some(method) if message.get("id").is_some() => {
+            let error = json!({"code": -32601, "message": format!("no {method}: {head}")});
+            return Say::json(200, json!({"jsonrpc": "2.0", "id": message["id"], "error": error}));
+        }
+        _ => return Say::Answer(202, "", String::new()),
+    };
+    let answer = json!({"jsonrpc": "2.0", "id": message["id"], "result": result});
+    if message["method"] == "tools/call" && head.contains("by-event") {
+        let event = format!("data: {answer}\n\n");
+        return Say::Answer(200, "content-type: text/event-stream\r\n", event);
+    }
+    Say::json(200, answer)
+}
+
+#[tokio::test]
+async fn what_a_server_of_mcp_shows_of_our_secrets_nobody_sees() {
+    let server = Server::start(|_, asked| shows_itself(asked)).await;
+    for way in ["by-message", "by-event"] {
+        let tools = toolbox(&format!(
+            "[tools.t]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"{}/mcp\"\n\
+             auth = {{ kind = \"bearer\", token = \"canary-token\" }}\n\
+             headers = {{ x-way = \"{way}\", x-tenant = \"canary-canary-canary\" }}\n",
+            server.url
+        ));
+        tools.refresh().await;
+        let output = call(&tools, "t.show", json!({})).await.unwrap();
+        let shown = format!("{output:?} {:?}", tools.get("t.show").unwrap().description);
+        assert!(shown.contains("***") && shown.contains(way), "{shown}");
+        assert!(!shown.contains("canary"), "{shown}");
     }
 }
