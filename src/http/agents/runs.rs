@@ -153,8 +153,9 @@ async fn ask_too(door: &Door, run: &RunRow, pending: &mut Value) -> Result<(), E
             }
             append(&mut pending[kind], asked);
         }
-        if pending["escalated"].is_null() {
+        if pending["escalated"].is_null() && !below["escalated"].is_null() {
             pending["escalated"] = below["escalated"].take();
+            pending["escalated_run"] = row.id.to_string().into();
         }
     }
     Ok(())
