@@ -1,9 +1,10 @@
 //! What a model wants done: judged, allowed by people where they must, done, and told.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -37,11 +38,7 @@ enum Verdict {
 impl Actor {
     /// Goes on with these calls, several at a time.
     pub(super) async fn act(&self, ids: Vec<String>) -> Result<(), Halt> {
-        let most = self.definition.limits.tool_concurrency.max(1);
-        let work = stream::iter(ids)
-            .map(|id| async move { Box::pin(self.go_on(&id)).await })
-            .buffer_unordered(most)
-            .fold(Ok(()), |so_far, done| std::future::ready(so_far.and(done)));
+        let work = self.go_on_with_all(ids);
         let run = self.journal.run().await;
         let until = until(&run, STEP);
         drop(run);
@@ -49,6 +46,32 @@ impl Actor {
             Outcome::Done(done) => done,
             Outcome::Cancelled => self.abandon("cancelled", "The run was cancelled.").await,
             Outcome::Late => self.abandon("timeout", "The time of the run is over.").await,
+        }
+    }
+
+    /// Whoever waits below is looked at again when something comes, as long as others are at work.
+    async fn go_on_with_all(&self, ids: Vec<String>) -> Result<(), Halt> {
+        let most = self.definition.limits.tool_concurrency.max(1);
+        let (mut queue, mut under_way) = (VecDeque::from(ids), FuturesUnordered::new());
+        let (mut rests, mut so_far) = (Vec::new(), Ok(()));
+        loop {
+            while under_way.len() < most
+                && let Some(id) = queue.pop_front()
+            {
+                under_way.push(async move { (Box::pin(self.go_on(&id)).await, id) });
+            }
+            tokio::select! {
+                ended = under_way.next() => {
+                    let Some((done, id)) = ended else { return so_far };
+                    so_far = so_far.and(done);
+                    rests.push(id);
+                }
+                () = self.live.stirred.notified(), if !rests.is_empty() => {
+                    let run = self.journal.run().await;
+                    let waits = |id: &String| run.call(id).is_some_and(|it| it.waits_below());
+                    queue.extend(rests.drain(..).filter(waits));
+                }
+            }
         }
     }
 

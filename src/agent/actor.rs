@@ -38,6 +38,8 @@ pub(super) struct Live {
     pub(super) seq: watch::Sender<u64>,
     /// There may be something to know.
     pub(super) poke: Notify,
+    /// The same, for those below it that wait.
+    pub(super) stirred: Notify,
     pub(super) poked: AtomicBool,
     /// It ends when nobody follows it any more.
     pub(super) leaves: bool,
@@ -119,6 +121,7 @@ impl Live {
     pub(super) fn poke(&self) {
         self.poked.store(true, Ordering::Release);
         self.poke.notify_one();
+        self.stirred.notify_one();
     }
 
     /// Whether it, or one above it, is to begin nothing for now.

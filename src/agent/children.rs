@@ -454,6 +454,13 @@ fn stored(failure: Failure) -> Halt {
     Halt::Store(failure.to_string())
 }
 
+impl Call {
+    /// Whether another run does it, which is not over.
+    pub(super) fn waits_below(&self) -> bool {
+        child(&self.stage).is_some()
+    }
+}
+
 fn child(stage: &Stage) -> Option<RunId> {
     match stage {
         Stage::Child { run } => Some(*run),

@@ -132,14 +132,15 @@ impl Staff {
         Ok(heard)
     }
 
-    /// Whoever works at it here, or at the run that it is part of.
+    /// Whoever works at it here, or at the runs above it.
     async fn nudge_tree(&self, run: RunId) {
         self.nudge(run);
-        if self.live(run).is_none()
+        let mut below = Some(run).filter(|run| self.live(*run).is_none());
+        while let Some(run) = below
             && let Ok(Some(row)) = self.gateway.store().run(None, run).await
-            && row.root != run
         {
-            self.nudge(row.root);
+            below = row.parent;
+            row.parent.into_iter().for_each(|above| self.nudge(above));
         }
     }
 

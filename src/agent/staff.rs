@@ -509,6 +509,7 @@ impl Staff {
             report: watch::Sender::new(stands),
             seq: journal.seq.clone(),
             poke: Notify::new(),
+            stirred: Notify::new(),
             poked: AtomicBool::new(true),
             leaves: ear.is_some_and(|ear| ear.leaves(config.on_disconnect)) && !is_background,
             patience: OnceLock::new(),

@@ -187,6 +187,39 @@ async fn delegates_go_on_beside_one_another_in_another_process_and_end_at_once()
 }
 
 #[tokio::test]
+async fn what_waited_for_a_person_goes_on_while_others_beside_it_are_still_at_work() {
+    let pays = work(&json!([[["pay", {}]], [["note", {}]], "Paid."]));
+    let looks = work(&json!([[["look", {}]], "Looked."]));
+    let both = json!([[pays, looks], "Both."]);
+    let middle = json!([[has("middle", &both)], "All."]);
+    let agent = "[agents.middle]\nroute = \"fast\"\ninstructions = \"I ask.\"\n\
+                 delegates = [\"worker\"]\n";
+    let team = team(agent).replace(
+        "[\"look\", \"buy\"]\ndelegates = [\"worker\"]",
+        "[\"look\", \"buy\"]\ndelegates = [\"worker\", \"middle\"]",
+    );
+    for turns in [both, middle] {
+        let gate = Gate::shut();
+        let stage = Stage::new(&team, mind, shop(&gate)).await;
+        let path = stage.begin("boss", &turns.to_string()).await;
+        until("it looks", || stage.touched("look") == 1).await;
+        let asks = loop {
+            let below = stage.below(&path).await;
+            let asks = below.iter().find(|it| it["state"] == "waiting_approval");
+            if let Some(asks) = asks {
+                break format!("/v1/agents/runs/{}", asks["id"].as_str().unwrap());
+            }
+        };
+        stage.approve(&stage.get(&asks).await).await;
+        until("it goes on", || stage.touched("note") == 1).await;
+        stage.in_state(&asks, "completed").await;
+        gate.open();
+        stage.in_state(&path, "completed").await;
+        assert_eq!((stage.touched("pay"), stage.touched("look")), (1, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_pause_holds_all_that_a_run_has_begun_until_it_goes_on() {
     let gate = Gate::shut();
     let stage = Stage::new(&team(""), mind, shop(&gate)).await;
