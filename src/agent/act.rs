@@ -15,7 +15,7 @@ use super::event::{CallError, Doer, Event, Requested};
 use super::journal::{Halt, now};
 use super::people::{approval_hash, usual_approval};
 use super::perform::unknown_outcome;
-use super::run::{Run, Stage, sureness};
+use super::run::{Call, Run, Stage, sureness};
 use super::when;
 use crate::canon::{Effect, StopReason};
 use crate::config::{Approval, Band, Confidence};
@@ -58,7 +58,7 @@ impl Actor {
             while under_way.len() < most
                 && let Some(id) = queue.pop_front()
             {
-                under_way.push(async move { (Box::pin(self.go_on(&id)).await, id) });
+                under_way.push(self.gone_on(id));
             }
             tokio::select! {
                 ended = under_way.next() => {
@@ -68,7 +68,7 @@ impl Actor {
                 }
                 () = self.live.stirred.notified(), if !rests.is_empty() => {
                     let run = self.journal.run().await;
-                    let waits = |id: &String| run.call(id).is_some_and(|it| it.waits_below());
+                    let waits = |id: &String| run.call(id).is_some_and(Call::waits_below);
                     queue.extend(rests.drain(..).filter(waits));
                 }
             }
@@ -103,6 +103,10 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    async fn gone_on(&self, id: String) -> (Result<(), Halt>, String) {
+        (Box::pin(self.go_on(&id)).await, id)
     }
 
     async fn go_on(&self, id: &str) -> Result<(), Halt> {

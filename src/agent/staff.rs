@@ -478,11 +478,7 @@ impl Staff {
     ) -> Result<Actor, Halt> {
         let config = &self.gateway.snapshot().config.agent_engine;
         let definition = Arc::clone(&run.definition);
-        let strict = match config.durability {
-            Durability::Strict => true,
-            Durability::Relaxed => false,
-            Durability::Auto => definition.changes_something() || run.created.wishes.background,
-        };
+        let strict = is_strict(config.durability, &run);
         // One that came with its end only has to be closed.
         let (is_new, is_over) = (run.started.is_none(), run.state.is_over());
         if !is_new {
@@ -569,6 +565,15 @@ impl Ear {
 
     fn leaves(self, usual: OnLeave) -> bool {
         self.on_leave.unwrap_or(usual) == OnLeave::Cancel
+    }
+}
+
+/// Whether its journal is on the disk before it goes on.
+fn is_strict(durability: Durability, run: &Run) -> bool {
+    match durability {
+        Durability::Strict => true,
+        Durability::Relaxed => false,
+        Durability::Auto => run.definition.changes_something() || run.created.wishes.background,
     }
 }
 
