@@ -10,6 +10,7 @@ mod agents;
 mod away;
 mod budgets;
 mod cache;
+mod clients;
 mod config_ops;
 mod doors;
 mod drain;

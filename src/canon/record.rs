@@ -15,6 +15,8 @@ pub enum Surface {
     Chat,
     Completions,
     Embeddings,
+    /// The same at Google's doors.
+    GoogleEmbeddings,
     Responses,
     Messages,
     Generate,
@@ -44,10 +46,11 @@ pub enum Surface {
 }
 
 impl Surface {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Chat,
         Self::Completions,
         Self::Embeddings,
+        Self::GoogleEmbeddings,
         Self::Responses,
         Self::Messages,
         Self::Generate,
@@ -74,7 +77,7 @@ impl Surface {
         match self {
             Self::Chat => "chat",
             Self::Completions => "completions",
-            Self::Embeddings => "embeddings",
+            Self::Embeddings | Self::GoogleEmbeddings => "embeddings",
             Self::Responses => "responses",
             Self::Messages => "messages",
             Self::Generate | Self::GenerateArray => "generate_content",
@@ -115,6 +118,7 @@ impl Surface {
             self,
             Self::Completions
                 | Self::Embeddings
+                | Self::GoogleEmbeddings
                 | Self::Compact
                 | Self::Speech
                 | Self::Moderations
@@ -137,6 +141,7 @@ impl Surface {
             Self::Generate | Self::GenerateArray | Self::GoogleCountTokens => Some(Dialect::Gemini),
             Self::Completions
             | Self::Embeddings
+            | Self::GoogleEmbeddings
             | Self::Images
             | Self::Speech
             | Self::Transcriptions

@@ -1,9 +1,19 @@
 //! What a provider wants back with a tool's result and a client may not be able to carry: the
 //! thoughts before a call, their signatures, and the call's own.
+//!
+//! A client that carries thoughts may trim or reword them, and a signature that does not fit its
+//! thought costs the whole question. So state that stands for words travels with their digest.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::canon::{Content, Delta, Event, Message, Opaque, Opening, Part, Reasoning, Role};
+use super::fnv;
+use crate::canon::{
+    ChatResponse, Content, Delta, Dialect, Event, Message, Opaque, Opening, Part, Reasoning, Role,
+};
+
+/// In a thought's state on its way through a client: the digest of the words that it stands for.
+const WORDS: &str = "switchpoint_words";
 
 /// What belongs to one tool call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +96,17 @@ impl Keeper {
         }
     }
 
+    /// The event as a client is to carry it, once it was noted.
+    pub fn bind(&self, event: &mut Event) {
+        if let (Open::Thought, Event::Delta { choice: 0, delta: Delta::Opaque(state) }) =
+            (&self.open, event)
+            && let Some(Content::Reasoning(thought)) =
+                self.thoughts.last().map(|part| &part.content)
+        {
+            bind_to(state, thought);
+        }
+    }
+
     /// The calls with which something has to be kept.
     pub fn finish(self) -> Vec<Keepsake> {
         let worth = |keepsake: &Keepsake| {
@@ -93,6 +114,58 @@ impl Keeper {
                 || keepsake.thoughts.iter().any(|thought| thought.opaque.is_some())
         };
         self.kept.into_iter().filter(worth).collect()
+    }
+}
+
+/// A whole answer as a client is to carry it.
+pub fn bind(response: &mut ChatResponse) {
+    for part in response.choices.iter_mut().flat_map(|choice| &mut choice.parts) {
+        if let (Content::Reasoning(thought), Some(state)) = (&part.content, &mut part.opaque) {
+            bind_to(state, thought);
+        }
+    }
+}
+
+/// Only Anthropic's models sign the words of their thoughts.
+fn bind_to(state: &mut Opaque, thought: &Reasoning) {
+    if thought.redacted {
+        return;
+    }
+    match (state.dialect, &mut state.data) {
+        (Dialect::Messages, Value::Object(fields)) => {
+            fields.insert(WORDS.to_owned(), json!(digest(&thought.text)));
+        }
+        (Dialect::Converse, Value::String(signature)) => {
+            state.data = json!({ "signature": signature, WORDS: digest(&thought.text) });
+        }
+        _ => {}
+    }
+}
+
+fn digest(text: &str) -> String {
+    format!("{:016x}", fnv(text, 0))
+}
+
+/// Whether this field of a state is for nobody but us.
+pub fn is_private(field: &str) -> bool {
+    field == WORDS
+}
+
+/// Takes the state from thoughts that are not what their model thought.
+pub fn check(messages: &mut [Message]) {
+    messages.iter_mut().flat_map(|message| &mut message.parts).for_each(check_part);
+}
+
+fn check_part(part: &mut Part) {
+    let (Content::Reasoning(thought), Some(state)) = (&part.content, &mut part.opaque) else {
+        return;
+    };
+    let Some(fields) = state.data.as_object_mut() else { return };
+    let Some(words) = fields.shift_remove(WORDS) else { return };
+    if words != digest(&thought.text) {
+        part.opaque = None;
+    } else if state.dialect == Dialect::Converse {
+        state.data = fields.shift_remove("signature").unwrap_or_default();
     }
 }
 
@@ -106,33 +179,63 @@ pub fn missing(messages: &[Message]) -> Vec<String> {
 pub fn restore(messages: &mut [Message], kept: &[Keepsake]) {
     for message in messages.iter_mut().filter(|message| is_bare(message)) {
         let mut parts = Vec::with_capacity(message.parts.len() + 1);
-        let mut is_first = true;
+        // Where what leads to the next call begins.
+        let mut begin = 0;
         for mut part in message.parts.drain(..) {
             if let Some(keepsake) = kept.iter().find(|keepsake| keepsake.is_of(&part)) {
-                part.opaque.clone_from(&keepsake.opaque);
-                // A turn begins with its thoughts, whatever it says before the first call.
-                let at = parts.len() * usize::from(!is_first);
-                parts.splice(at..at, keepsake.thoughts.iter().cloned().map(recalled));
+                part.opaque = part.opaque.take().or_else(|| keepsake.opaque.clone());
+                recall(&mut parts, begin, &keepsake.thoughts);
             }
-            is_first &= !matches!(part.content, Content::ToolCall(_));
+            let is_call = matches!(part.content, Content::ToolCall(_));
             parts.push(part);
+            if is_call {
+                begin = parts.len();
+            }
         }
         message.parts = parts;
     }
 }
 
-fn recalled(mut thought: Part) -> Part {
-    if let Content::Reasoning(thought) = &mut thought.content {
-        thought.recalled = true;
+/// Puts the thoughts that led to a call into what stands before it, in the place of those that the
+/// client sent without their state.
+fn recall(parts: &mut Vec<Part>, begin: usize, thoughts: &[Part]) {
+    if thoughts.is_empty() {
+        return;
     }
-    thought
+    let is_thought = |part: &Part| matches!(part.content, Content::Reasoning(_));
+    let sent = parts[begin..].iter().position(is_thought);
+    // A turn begins with its thoughts, whatever it says before the first call.
+    let at = match sent {
+        Some(place) => begin + place,
+        None if begin == 0 => 0,
+        None => parts.len(),
+    };
+    let mut place = 0;
+    parts.retain(|part| {
+        place += 1;
+        place <= begin || !is_thought(part)
+    });
+    let recalled = thoughts.iter().cloned().map(|mut part| {
+        check_part(&mut part);
+        if let Content::Reasoning(thought) = &mut part.content {
+            thought.recalled = sent.is_none();
+        }
+        part
+    });
+    parts.splice(at..at, recalled);
 }
 
-/// A turn that calls tools and came without any state: whoever sends some sends all.
+/// A turn that calls tools and came without the state of its thoughts: whoever sends some sends
+/// all. Who made a call, and its item's fields, are state that says nothing of thoughts.
 fn is_bare(message: &Message) -> bool {
+    let tells = |part: &Part| match (&part.content, &part.opaque) {
+        (Content::Reasoning(_), Some(_)) => true,
+        (_, Some(state)) => matches!(state.dialect, Dialect::Gemini | Dialect::Chat),
+        (_, None) => false,
+    };
     message.role == Role::Assistant
         && calls(message).next().is_some()
-        && message.parts.iter().all(|part| part.opaque.is_none())
+        && !message.parts.iter().any(tells)
 }
 
 fn calls(message: &Message) -> impl Iterator<Item = &str> {
@@ -189,6 +292,66 @@ mod tests {
         let parts: Vec<Part> = parts.into_iter().map(recalled).collect();
         assert_eq!(messages[0].parts, parts);
         assert!(missing(&messages).is_empty());
+    }
+
+    fn recalled(mut part: Part) -> Part {
+        if let Content::Reasoning(thought) = &mut part.content {
+            thought.recalled = true;
+        }
+        part
+    }
+
+    fn keepsake(thoughts: Vec<Part>, opaque: Option<Opaque>) -> Keepsake {
+        Keepsake { call: "a".into(), thoughts, opaque }
+    }
+
+    #[test]
+    fn a_call_that_only_says_who_made_it_gets_its_thoughts_back() {
+        let kept = [keepsake(vec![sealed(thought("first"), "s1")], None)];
+        let said = vec![Part::text("let me look"), sealed(call("a"), "direct")];
+        let mut messages = vec![Message::new(Role::Assistant, said.clone())];
+        assert_eq!(missing(&messages), ["a"]);
+        restore(&mut messages, &kept);
+        assert_eq!(messages[0].parts[0], recalled(sealed(thought("first"), "s1")));
+        assert_eq!(messages[0].parts[1..], said);
+    }
+
+    #[test]
+    fn thoughts_that_came_without_their_state_are_not_doubled() {
+        let state = Opaque { dialect: Dialect::Gemini, data: json!("s") };
+        let kept = [keepsake(vec![Part::new(thought("first"))], Some(state.clone()))];
+        let said = vec![Part::text("so"), Part::new(thought("first")), Part::new(call("a"))];
+        let mut messages = vec![Message::new(Role::Assistant, said.clone())];
+        restore(&mut messages, &kept);
+        assert_eq!(messages[0].parts[..2], said[..2]);
+        assert_eq!(messages[0].parts[2], Part { opaque: Some(state), ..Part::new(call("a")) });
+    }
+
+    #[test]
+    fn an_altered_thought_loses_its_signature_and_becomes_what_it_was_where_that_is_known() {
+        for data in [json!({"signature": "s1"}), json!("s1")] {
+            let dialect = if data.is_object() { Dialect::Messages } else { Dialect::Converse };
+            let opaque = Some(Opaque { dialect, data });
+            let first = Part { opaque, ..Part::new(thought("first ")) };
+            let parts = vec![first.clone(), Part::new(call("a"))];
+            let choices = vec![Choice { parts, ..Choice::default() }];
+            let mut answer = ChatResponse { choices, ..ChatResponse::default() };
+            bind(&mut answer);
+            let carried = answer.choices[0].parts.clone();
+            assert_ne!(carried[0], first);
+
+            let mut messages = vec![Message::new(Role::Assistant, carried.clone())];
+            check(&mut messages);
+            assert_eq!(messages[0].parts[0], first);
+
+            let mut messages = vec![Message::new(Role::Assistant, carried)];
+            messages[0].parts[0].content = thought("first");
+            check(&mut messages);
+            assert_eq!(messages[0].parts[0], Part::new(thought("first")));
+            assert_eq!(missing(&messages), ["a"]);
+            restore(&mut messages, &[keepsake(vec![first.clone()], None)]);
+            assert_eq!(messages[0].parts[0], first);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod chat;
 pub mod cohere;
 pub mod completions;
 pub mod converse;
+pub mod count;
 pub mod custom;
 pub mod document;
 pub mod embed;
@@ -23,6 +24,7 @@ mod lost;
 pub mod marks;
 pub mod multipart;
 pub mod messages;
+pub mod names;
 pub mod opaque;
 pub mod openai;
 pub mod pairs;
@@ -34,6 +36,7 @@ pub mod responses;
 pub mod row;
 pub mod schema;
 mod seam;
+mod sight;
 pub mod splice;
 pub mod sse;
 pub mod tokenizer;
@@ -120,6 +123,11 @@ pub trait ReadStream: Send {
 pub trait WriteStream: Send {
     /// Appends what the client is to be given for `event`; may be nothing.
     fn write(&mut self, event: &Event, out: &mut Vec<u8>);
+
+    /// What ends the stream with an error, where that depends on what was written before.
+    fn write_error(&self, _error: &Error) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What an answer's writer must know besides the answer.
@@ -211,7 +219,7 @@ pub fn client(surface: Surface) -> &'static dyn ClientSide {
     match surface {
         Surface::Messages | Surface::CountTokens => &messages::CODEC,
         Surface::Responses | Surface::InputTokens | Surface::Compact => &responses::CODEC,
-        Surface::Generate => &gemini::CODEC,
+        Surface::Generate | Surface::GoogleEmbeddings => &gemini::CODEC,
         Surface::GenerateArray => &gemini::ARRAY,
         Surface::GoogleCountTokens => &gemini::COUNT,
         Surface::Completions => &completions::CODEC,

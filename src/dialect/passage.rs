@@ -8,9 +8,11 @@ use bytes::Bytes;
 use super::keepsake::{Keeper, Keepsake};
 use super::openai::Tap;
 use super::seam::Seam;
+pub use super::sight::Sight;
 use super::sse::{Decoder, Frame};
-use super::{ReadStream, WriteStream, openai};
-use crate::canon::{Delta, Dialect, Event, FinishReason, Opening, StreamFailure, Usage};
+use super::{ReadStream, WriteStream, openai, responses};
+use crate::canon::{Dialect, Event, Usage};
+use crate::error::Error;
 
 /// What is to be done with an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,30 +26,6 @@ pub enum Verdict {
     /// The upstream reports a failure inside the stream. Where both ends speak the same dialect,
     /// the event says so in the client's words.
     Failed,
-}
-
-/// What has been seen of a stream so far.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
-#[derive(Debug, Clone, Default)]
-pub struct Sight {
-    /// Some of the answer has passed: from here on no other target can take over.
-    pub content: bool,
-    /// Every answer asked for has its finish reason.
-    pub finished: bool,
-    /// The stream's own last word has passed.
-    pub done: bool,
-    pub usage: Option<Usage>,
-    /// The client has been given the usage.
-    pub usage_shown: bool,
-    /// Events that carried some of the answer; about one token each.
-    pub deltas: u64,
-    /// Events that made no sense and were skipped.
-    pub malformed: u32,
-    pub failure: Option<StreamFailure>,
-    /// Answers that have their finish reason.
-    pub finishes: u32,
-    /// The last of their reasons.
-    pub finish: Option<FinishReason>,
 }
 
 /// Stands between reader and writer: what it lets out is what the client is told. The keeper of the
@@ -86,6 +64,8 @@ pub struct Watched {
     closing: &'static [u8],
     /// The data of the event that ended the stream, until it is asked for.
     last_word: Option<Bytes>,
+    /// How far the stream is, where its dialect counts events.
+    count: Option<Box<responses::Count>>,
     events: Vec<Event>,
 }
 
@@ -112,82 +92,6 @@ pub struct Translated {
     events: Vec<Event>,
 }
 
-// === impl Sight ===
-
-impl Sight {
-    /// What was used, and whether its provider has said all of it. Before the end it has not: some
-    /// tell at the beginning what they know then, and what was written since counts if it is more.
-    /// The question is one of so many tokens.
-    pub fn used(&self, question: u64) -> (Usage, bool) {
-        let estimate = Usage { input: question, ..Usage::default() };
-        match self.usage {
-            Some(usage) if self.finished => (usage, true),
-            told => {
-                let told = told.unwrap_or(estimate);
-                (Usage { output: told.output.max(self.deltas), ..told }, false)
-            }
-        }
-    }
-
-    /// Whether the stream said it was done without an answer or a reason.
-    pub fn says_nothing(&self) -> bool {
-        self.done && !self.content && self.finishes == 0
-    }
-
-    /// Whether the stream said it was done and gave no reason why its answer ends there.
-    pub fn ends_short(&self) -> bool {
-        self.done && !self.finished
-    }
-
-    fn note(&mut self, event: &Event, choices: u32) {
-        match event {
-            Event::Delta { delta, .. } if carries(delta) => {
-                self.content = true;
-                self.deltas += 1;
-            }
-            Event::Open { part, .. } => self.content |= is_content(part),
-            Event::Finish { finish, .. } => {
-                self.finish = Some(finish.reason);
-                self.finishes += 1;
-                self.finished = self.finishes >= choices;
-            }
-            Event::Usage(usage) => {
-                self.usage = Some(*usage);
-                self.usage_shown = true;
-            }
-            Event::Failed(failure) => self.failure = Some(failure.clone()),
-            Event::End => {
-                self.finished |= self.finishes > 0;
-                self.done = true;
-            }
-            Event::Start(_) | Event::Delta { .. } | Event::Close { .. } | Event::Aside(_) => {}
-        }
-    }
-}
-
-fn carries(delta: &Delta) -> bool {
-    match delta {
-        Delta::Text(text)
-        | Delta::Refusal(text)
-        | Delta::Reasoning(text)
-        | Delta::Arguments(text)
-        | Delta::Audio(text)
-        | Delta::Transcript(text) => !text.is_empty(),
-        Delta::Opaque(_) => true,
-        Delta::Citation(_) | Delta::Logprobs(_) => false,
-    }
-}
-
-/// A part that has begun with more than its kind.
-fn is_content(part: &Opening) -> bool {
-    match part {
-        Opening::ToolCall { .. } | Opening::Media(_) | Opening::Foreign(_) => true,
-        Opening::Text | Opening::Refusal | Opening::Reasoning { .. } | Opening::Audio { .. } => {
-            false
-        }
-    }
-}
-
 // === impl Passage ===
 
 impl Passage {
@@ -204,6 +108,7 @@ impl Passage {
             choices: choices.max(1),
             closing,
             last_word: None,
+            count: (dialect == Dialect::Responses).then(Box::default),
             events: Vec::new(),
         })
     }
@@ -320,6 +225,36 @@ impl Passage {
         }
     }
 
+    /// Whether an event behind a failure says only once more that the answer failed.
+    pub fn fails_again(&self, decoder: &Decoder, frame: &Frame) -> bool {
+        let Self::Watched(Watched { count: Some(_), .. }) = self else { return false };
+        decoder.data(frame).is_some_and(|data| responses::says_failed(&data))
+    }
+
+    /// The upstream's own event of a failure, with all that its dialect ends with then.
+    pub fn failed(&self, event: Bytes) -> Bytes {
+        let (Self::Watched(Watched { count: Some(count), .. }), Some(failure)) =
+            (self, &self.sight().failure)
+        else {
+            return event;
+        };
+        if last_data(&event).is_some_and(|data| responses::says_failed(&data)) {
+            return event;
+        }
+        let code = failure.code.as_deref().unwrap_or("server_error");
+        let failed = count.failed(count.passed, (code, &failure.message));
+        [&*event, &*failed].concat().into()
+    }
+
+    /// What ends the stream with an error, where that depends on what has passed before.
+    pub fn write_error(&self, error: &Error) -> Option<Vec<u8>> {
+        match self {
+            Self::Translated(translated) => translated.writer.write_error(error),
+            Self::Watched(Watched { count: Some(count), .. }) => Some(count.ended(error)),
+            Self::Tapped(_) | Self::Watched(_) => None,
+        }
+    }
+
     /// The client's bytes for what another one was given.
     pub fn repeat(&mut self, events: &[Event]) -> Vec<u8> {
         match self {
@@ -385,6 +320,9 @@ impl Watched {
         for event in &self.events {
             self.sight.note(event, self.choices);
         }
+        if let Some(count) = &mut self.count {
+            count.note(&self.events);
+        }
         if self.sight.failure.is_some() {
             return Verdict::Failed;
         }
@@ -440,7 +378,7 @@ impl Translated {
         let mut out = Vec::new();
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            let Some(event) = self.withhold(event) else { continue };
+            let Some(mut event) = self.withhold(event) else { continue };
             if event == Event::End && self.sight.usage.is_none() {
                 // An estimate for the client; the record says for itself that it has none.
                 let usage = Usage {
@@ -452,6 +390,7 @@ impl Translated {
             }
             self.sight.note(&event, self.choices);
             self.keeper.note(&event);
+            self.keeper.bind(&mut event);
             let ends = event == Event::End;
             self.tell(&event, &mut out);
             if ends {

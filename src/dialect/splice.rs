@@ -153,6 +153,12 @@ pub fn edits(envelope: &Envelope, model: Model, usage: Usage) -> (Vec<Edit>, boo
     (edits, asked)
 }
 
+/// The edit that calls the answer's limit what OpenAI's newer models call it.
+pub fn rename_limit(envelope: &Envelope) -> Option<Edit> {
+    let span = envelope.most.key.filter(|_| envelope.most.completion.is_none())?;
+    Some(Edit { span, with: Bytes::from_static(b"\"max_completion_tokens\"") })
+}
+
 /// The edit that makes a stream report its usage, unless the client asked for that itself.
 fn usage_edit(envelope: &Envelope) -> Option<Edit> {
     let at = |at| Span { start: at, end: at };
@@ -219,6 +225,25 @@ mod tests {
         ];
         for (body, expected) in cases {
             assert_eq!(spliced(&[body.as_bytes()]), expected);
+        }
+    }
+
+    #[test]
+    fn the_limit_is_renamed_at_the_top_and_nowhere_else() {
+        let limit = |body: &str| {
+            let mut scanner = Scanner::default();
+            scanner.feed(body.as_bytes()).unwrap();
+            let edit = rename_limit(&scanner.finish().unwrap())?;
+            let edited = chunked(body.as_bytes(), 7).edited(&[edit]).to_bytes();
+            Some(String::from_utf8(edited.to_vec()).unwrap())
+        };
+        let body = r#"{"x":{"max_tokens":1},"model":"m","max_tokens" : 2}"#;
+        let expected = r#"{"x":{"max_tokens":1},"model":"m","max_completion_tokens" : 2}"#;
+        assert_eq!(limit(body).as_deref(), Some(expected));
+        for body in
+            [r#"{"model":"m"}"#, r#"{"model":"m","max_tokens":1,"max_completion_tokens":2}"#]
+        {
+            assert_eq!(limit(body), None, "{body}");
         }
     }
 

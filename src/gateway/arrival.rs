@@ -499,6 +499,9 @@ impl Question {
         {
             asked.cap(most);
         }
+        if let Ok(asked) = &mut asked {
+            keepsake::check(&mut asked.request.messages);
+        }
         if let (Ok(Asked { request, restored, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
             *restored = !missing.is_empty();

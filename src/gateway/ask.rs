@@ -16,15 +16,15 @@ use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
-use super::{guarding, relayed, remember, reword};
+use super::{count, guarding, relayed, remember, whole};
 use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
 use crate::dialect::keepsake::Keepsake;
-use crate::dialect::openai::{MediaReader, Tap, read_finish, read_usage};
-use crate::dialect::passage::{Passage, last_data};
+use crate::dialect::openai::{MediaReader, Tap};
+use crate::dialect::passage::Passage;
 use crate::dialect::splice::{self, Payload};
-use crate::dialect::{self, Context, Misread, UpstreamSide, eventstream};
+use crate::dialect::{self, Context, UpstreamSide, eventstream};
 use crate::guard::Blocked;
 use crate::net::client::{Fault, Reply, ReplyBody};
 use crate::provider::{Cause, Failure, Operation, Order, Unanswered};
@@ -33,7 +33,7 @@ use crate::provider::{Cause, Failure, Operation, Order, Unanswered};
 pub(super) const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 const LONGEST_ERROR: usize = 64 * 1024;
 const STREAM: &str = "text/event-stream";
-const EVENTS: &[u8] = STREAM.as_bytes();
+pub(super) const EVENTS: &[u8] = STREAM.as_bytes();
 const ERROR_WAIT: Duration = Duration::from_secs(5);
 
 /// What a target answers.
@@ -79,7 +79,7 @@ impl Answered {
     }
 
     /// One that goes no further.
-    fn objected(blocked: Blocked) -> Self {
+    pub(super) fn objected(blocked: Blocked) -> Self {
         let answer = Answer::Whole { content_type: JSON, body: Bytes::new() };
         Self { blocked: Some(blocked), ..Self::new(answer) }
     }
@@ -94,6 +94,10 @@ pub(super) async fn ask(
 ) -> Result<Answered, Box<Failure>> {
     if let Wording::Vectors(vectors) = &errand.wording {
         return Box::pin(vectors.ask(call, question, target, credential)).await;
+    }
+    if let Wording::Counted(payload) = &errand.wording {
+        let counted = count::ask(call, question, target, (errand, payload, credential));
+        return Box::pin(counted).await;
     }
     let mode = match (&errand.wording, errand.operation) {
         (
@@ -198,10 +202,10 @@ async fn read_answer(
     let body = if binary { eventstream::lines(&body).map_err(malformed)? } else { body };
     let content_type = if is_stream { HeaderValue::from_static(STREAM) } else { content_type };
     if call.screens() {
-        let guarded = guarded(call, question, target, (errand, content_type, body));
+        let guarded = whole::guarded(call, question, target, (errand, content_type, body));
         return Box::pin(guarded).await.map_err(malformed);
     }
-    whole(call, question, target, (errand, content_type, body)).map_err(malformed)
+    whole::whole(call, question, target, (errand, content_type, body)).map_err(malformed)
 }
 
 /// The content type of an answer, and whether it is a stream in AWS's framing.
@@ -219,13 +223,19 @@ fn payload(
 ) -> (Payload, bool) {
     match &errand.wording {
         Wording::Translated { body, .. } => (body.clone(), false),
-        Wording::Vectors(_) | Wording::Local(_) => (Payload::default(), false),
+        Wording::Vectors(_) | Wording::Counted(_) | Wording::Local(_) => {
+            (Payload::default(), false)
+        }
         Wording::Verbatim => {
             let model = match &question.relayed {
                 Some(relayed) => relayed.model_edit(target),
                 None => model_edit(errand.operation, target),
             };
-            let (edits, usage_added) = splice::edits(&question.envelope, model, mode);
+            let (mut edits, usage_added) = splice::edits(&question.envelope, model, mode);
+            if target.renames_limit && matches!(errand.operation, Operation::Chat { .. }) {
+                edits.extend(splice::rename_limit(&question.envelope));
+                edits.sort_unstable_by_key(|edit| edit.span.start);
+            }
             (question.payload.edited(&edits), usage_added)
         }
     }
@@ -282,7 +292,8 @@ fn passage(
     }
     match (&errand.wording, errand.operation) {
         (Wording::Translated { into, .. }, _) => {
-            let reader = dialect::upstream(*into).reader();
+            let reader =
+                whole::aliases(question, *into).restoring(dialect::upstream(*into).reader());
             let input = call.input_estimate();
             let writer =
                 with_context(call, question, target, |context| call.client().writer(&context));
@@ -322,15 +333,13 @@ fn passage(
                 None => Passage::Tapped(Tap::new(choices, usage_added)),
             }
         }
-        (Wording::Verbatim | Wording::Vectors(_) | Wording::Local(_), _) => {
-            Passage::Tapped(Tap::new(choices, usage_added))
-        }
+        (_, _) => Passage::Tapped(Tap::new(choices, usage_added)),
     }
 }
 
 /// Calls `write` with what a writer of answers must know. `None` if the question was never read,
 /// which a translated one always is.
-fn with_context<T>(
+pub(super) fn with_context<T>(
     call: &Call,
     question: &Question,
     target: &Target,
@@ -356,112 +365,6 @@ fn with_context<T>(
         request,
     };
     Some(write(context))
-}
-
-/// A whole answer in the client's words.
-fn whole(
-    call: &Call,
-    question: &Question,
-    target: &Target,
-    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
-) -> Result<Answered, Misread> {
-    // Vectors are no tokens.
-    let is_text = errand.operation != Operation::Embeddings;
-    let estimate = if is_text { body.len() as u64 / 4 } else { 0 };
-    let Wording::Translated { into, .. } = &errand.wording else {
-        // Whatever it says, what is no JSON is nobody's answer.
-        let (usage, finish) = match errand.operation {
-            Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
-                serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
-                let read = dialect::upstream(dialect).read_response(&body).ok();
-                (read.as_ref().and_then(|read| read.usage), read.as_ref().and_then(finish_of))
-            }
-            // Nobody else asks why.
-            _ if call.record.trace.is_some() => (read_usage(&body)?, read_finish(&body)),
-            _ => (read_usage(&body)?, None),
-        };
-        return Ok(Answered {
-            // What was only counted has not been used.
-            usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
-            response: Some((body.clone(), true)),
-            finish,
-            canon: canon(call, errand.operation, &body),
-            ..Answered::new(Answer::Whole { content_type, body })
-        });
-    };
-    let response = read(dialect::upstream(*into), (&content_type, &body))?;
-    Ok(Answered {
-        usage: Some((response.usage, estimate)),
-        keepsakes: reword::keepsakes(&response),
-        canon: call.recording.is_some().then(|| Box::new(response.clone())),
-        ..written(call, question, target, &response)
-    })
-}
-
-/// An answer in our own words, however it came.
-fn read(
-    upstream: &dyn UpstreamSide,
-    (content_type, body): (&HeaderValue, &Bytes),
-) -> Result<ChatResponse, Misread> {
-    let streamed = content_type.as_bytes().starts_with(EVENTS);
-    if streamed { reword::gather(upstream, body) } else { upstream.read_response(body) }
-}
-
-/// An answer in the client's words, and as the client wants it.
-fn written(call: &Call, question: &Question, target: &Target, response: &ChatResponse) -> Answered {
-    let stream = question.envelope.stream;
-    let client = call.client();
-    let written = with_context(call, question, target, |context| {
-        if stream {
-            reword::spread(response, client.writer(&context))
-        } else {
-            client.write_response(response, &context)
-        }
-    });
-    let body: Bytes = written.unwrap_or_default().into();
-    let last = if stream { last_data(&body) } else { Some(body.clone()) };
-    let content_type = if stream { HeaderValue::from_static(client.stream_type()) } else { JSON };
-    Answered {
-        finish: finish_of(response),
-        response: Some((last.unwrap_or_default(), false)),
-        ..Answered::new(Answer::Whole { content_type, body })
-    }
-}
-
-/// The same for an answer that guards look at first.
-async fn guarded(
-    call: &Call,
-    question: &Question,
-    target: &Target,
-    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
-) -> Result<Answered, Misread> {
-    let upstream: &dyn UpstreamSide = match (&errand.wording, errand.operation) {
-        (Wording::Translated { into, .. }, _) => dialect::upstream(*into),
-        (Wording::Verbatim, Operation::Completions) => &NATIVE,
-        _ => return Err(Misread::new("The answer cannot be shown to its guards.")),
-    };
-    let response = read(upstream, (&content_type, &body))?;
-    let usage = Some((response.usage, body.len() as u64 / 4));
-    let keepsakes = reword::keepsakes(&response);
-    // Whoever is given it again has guards of their own.
-    let canon = call.recording.is_some().then(|| Box::new(response.clone()));
-    match guarding::look_at(call, &question.envelope.model, response).await {
-        Ok(response) => {
-            Ok(Answered { usage, keepsakes, canon, ..written(call, question, target, &response) })
-        }
-        Err(blocked) => Ok(Answered { usage, ..Answered::objected(blocked) }),
-    }
-}
-
-fn finish_of(response: &ChatResponse) -> Option<FinishReason> {
-    response.choices.first().map(|choice| choice.finish.reason)
-}
-
-/// A whole answer in our own words, where it is to be remembered.
-fn canon(call: &Call, operation: Operation, body: &[u8]) -> Option<Box<ChatResponse>> {
-    call.recording.as_ref()?;
-    let Operation::Chat { dialect, .. } = operation else { return None };
-    dialect::upstream(dialect).read_response(body).ok().map(Box::new)
 }
 
 fn unanswered(target: &Target, unanswered: &Unanswered) -> Failure {

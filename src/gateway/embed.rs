@@ -27,6 +27,7 @@ const AT_ONCE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Vectors {
     request: EmbedRequest,
+    form: embed::Form,
     spelling: embed::Upstream,
     bodies: Vec<Payload>,
 }
@@ -39,23 +40,31 @@ type Piece = (Bytes, Option<u64>);
 impl Vectors {
     /// The question for this target, and what the target cannot take of it.
     pub(super) fn write(
+        call: &Call,
         question: &Question,
         target: &Target,
         spelling: embed::Upstream,
     ) -> Result<(Self, Vec<Cow<'static, str>>), Unfit> {
-        let mut request =
-            embed::read_request(&question.payload.to_bytes()).map_err(|cause| misread(&cause))?;
+        let (mut request, form) = embed::read(call.surface(), &question.payload.to_bytes())
+            .map_err(|cause| misread(&cause))?;
         request.model = target.model.to_string();
+        let mut dropped = Vec::new();
+        if form != embed::Form::OpenAi && spelling == embed::Upstream::OpenAi {
+            // Servers that follow OpenAI refuse fields that they do not know.
+            dropped.extend(request.purpose.take().map(|_| Cow::Borrowed("taskType")));
+            let extras = std::mem::take(&mut request.extras);
+            dropped.extend(extras.into_iter().map(|(name, _)| Cow::Owned(name)));
+        }
         let written = embed::upstream(spelling).write_requests(&request).map_err(|cause| {
             let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
             Unfit::Target(Error::new(Kind::Unsupported, message))
         })?;
-        let (mut bodies, mut dropped) = (Vec::new(), Vec::new());
+        let mut bodies = Vec::new();
         for one in written {
             bodies.push(Payload::from(Bytes::from(one.body)));
             dropped.extend(one.dropped);
         }
-        Ok((Self { request, spelling, bodies }, dropped))
+        Ok((Self { request, form, spelling, bodies }, dropped))
     }
 
     /// Asks for all of them. The first failure is the attempt's, and drops those under way.
@@ -83,8 +92,10 @@ impl Vectors {
         let beside: Option<u64> = pieces.iter().map(|(_, tokens)| *tokens).sum();
         let beside = beside.map(|input| Usage { input, ..Usage::default() });
         let usage = response.usage.or(beside);
-        let response = EmbedResponse { usage, ..response };
-        let body = embed::write_response(&response, &self.request);
+        // Not every provider counts. The client has an estimate then, and the record says so.
+        let guess = Usage { input: call.input_estimate(), ..Usage::default() };
+        let response = EmbedResponse { usage: Some(usage.unwrap_or(guess)), ..response };
+        let body = embed::write_response(&response, &self.request, self.form);
         let answer = Answer::Whole { content_type: JSON, body: body.into() };
         Ok(Answered { usage: Some((usage, 0)), ..Answered::new(answer) })
     }

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::arrival::{BETA, Question, VERSION};
 use super::call::Call;
+use super::count::count;
 use super::embed::Vectors;
 use super::snapshot::Target;
 use crate::canon::{Dialect, Surface};
@@ -14,7 +15,7 @@ use crate::config::OnBreak;
 use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
 use crate::dialect::splice::Payload;
-use crate::dialect::{self, Aim, Misread, estimate, gemini, marks};
+use crate::dialect::{self, Aim, Misread, marks, names};
 use crate::error::{Error, Kind};
 use crate::provider::{Operation, Way};
 
@@ -39,6 +40,8 @@ pub(super) enum Wording {
     },
     /// Texts to be made vectors, in as many requests as that takes.
     Vectors(Vectors),
+    /// Tokens to be counted, in these words.
+    Counted(Payload),
     /// The answer is made here.
     Local(Bytes),
 }
@@ -52,7 +55,7 @@ pub(super) enum Unfit {
 }
 
 impl Errand {
-    fn new(operation: Operation, wording: Wording) -> Self {
+    pub(super) fn new(operation: Operation, wording: Wording) -> Self {
         Self { operation, wording, dropped: Vec::new(), headers: Vec::new() }
     }
 
@@ -132,7 +135,7 @@ pub(super) async fn prepare(
             translate(call, question, target, into)
         }
         (Way::Vectors(spelling), _) => {
-            let (vectors, dropped) = Vectors::write(question, target, spelling)?;
+            let (vectors, dropped) = Vectors::write(call, question, target, spelling)?;
             refuse_if_strict(call, target, &dropped)?;
             let wording = Wording::Vectors(vectors);
             Ok(Errand { dropped, ..Errand::new(Operation::Embeddings, wording) })
@@ -180,7 +183,7 @@ pub(super) fn misread(misread: &Misread) -> Unfit {
     Unfit::Question(Error::invalid(misread.0.clone()))
 }
 
-fn translate(
+pub(super) fn translate(
     call: &Call,
     question: &Question,
     target: &Target,
@@ -194,11 +197,12 @@ fn translate(
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
     let (request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let request = names::fitted(request, into);
     let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
-    written.dropped.extend(gave_way.map(Cow::from));
+    written.dropped.extend(gave_way);
     refuse_if_strict(call, target, &written.dropped)?;
     let body = Payload::from(Bytes::from(written.body));
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
@@ -225,26 +229,4 @@ fn refuse_if_strict(
     let (name, fields) = (&target.provider.name, dropped.join("`, `"));
     let message = format!("`{name}` cannot take `{fields}`, and the route is strict.");
     Err(Unfit::Target(Error::new(Kind::Unsupported, message)))
-}
-
-/// Tokens by estimate, where the target's provider does not count them itself.
-pub(super) async fn count(
-    call: &Call,
-    question: &Question,
-    target: &Target,
-) -> Result<Errand, Error> {
-    Box::pin(question.understand(call)).await;
-    let asked = question.chat().map_err(|misread| Error::invalid(misread.0.clone()))?;
-    let home = target.provider.home(&target.model).unwrap_or(Dialect::Chat);
-    let tokens = estimate::tokens(&asked.request, home, target.tokenizer());
-    let body = match call.surface() {
-        Surface::GoogleCountTokens => gemini::write_count(tokens).into(),
-        Surface::InputTokens => {
-            let count =
-                serde_json::json!({"object": "response.input_tokens", "input_tokens": tokens});
-            count.to_string().into()
-        }
-        _ => messages::write_token_count(tokens).into(),
-    };
-    Ok(Errand::new(Operation::CountTokens(home), Wording::Local(body)))
 }

@@ -202,7 +202,7 @@ impl Flow {
                     self.decoder.discard(length);
                     self.ready.push_back(bytes);
                 }
-                Verdict::Failed => return Step::Failed(self.decoder.take(length)),
+                Verdict::Failed => return Step::Failed(self.failure_of(length)),
             }
         }
         self.pass(&mut passing);
@@ -211,6 +211,14 @@ impl Flow {
         }
         self.decoder.rest();
         Step::Data
+    }
+
+    /// The event of this length, which reports a failure, and the next one if that says the same
+    /// in another way.
+    fn failure_of(&mut self, length: usize) -> Bytes {
+        let next = self.decoder.next_frame();
+        let more = next.filter(|next| self.passage.fails_again(&self.decoder, next));
+        self.decoder.take(length + more.map_or(0, |next| next.range.len()))
     }
 
     fn pass(&mut self, passing: &mut usize) {

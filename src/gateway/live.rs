@@ -189,17 +189,22 @@ impl Live {
         }
     }
 
+    /// What the answer leaves behind is kept before the client has the end, since its next question
+    /// may need it.
+    fn note_finish(&mut self) {
+        if self.finished.is_none() && self.flow.passage.sight().finished {
+            self.finished = Some(Instant::now());
+            self.call.keep(self.flow.passage.keepsakes());
+        }
+    }
+
     /// Only what reaches the client counts as progress: comments do not.
     fn note_progress(&mut self, release: Instant) {
         if self.flow.ready.is_empty() {
             return;
         }
         self.last_data = Instant::now();
-        if self.finished.is_none() && self.flow.passage.sight().finished {
-            self.finished = Some(self.last_data);
-            // Before the client has the end, since its next question may need it.
-            self.call.keep(self.flow.passage.keepsakes());
-        }
+        self.note_finish();
         self.keep_response();
         let quick = self.last_data < release && !self.flow.passage.sight().finished;
         if quick && self.pace == Pace::Calm && self.flow.watch(false) {
@@ -218,9 +223,8 @@ impl Live {
 
     /// How long the silent upstream is still waited for.
     fn patience(&mut self) -> Turn {
-        if self.finished.is_none() && self.flow.passage.sight().finished {
-            self.finished = Some(Instant::now());
-        }
+        // Some dialects have nothing to say before the end of all.
+        self.note_finish();
         if self.flow.passage.sight().ends_short() {
             return self.ended(Step::Ended);
         }
@@ -282,7 +286,7 @@ impl Live {
         let failure = self.flow.failure(&self.call, &event).unwrap_or_else(unknown);
         let error = super::flow::reported(&self.call, failure.message.clone());
         let shown = failure.confided.is_none() && self.flow.passage.is_verbatim();
-        let event = shown.then(|| {
+        let event = shown.then(|| self.flow.passage.failed(event)).map(|event| {
             let redact = |target: &Target| target.provider.redact_event(&event);
             self.call.target().and_then(redact).unwrap_or(event)
         });

@@ -12,6 +12,7 @@ mod call;
 mod canary;
 mod chain;
 pub mod collector;
+mod count;
 mod desk;
 pub mod directory;
 mod drill;
@@ -53,6 +54,7 @@ mod traced;
 pub mod trial;
 mod upload;
 mod verdict;
+mod whole;
 
 use std::sync::{Arc, Mutex, OnceLock};
 

@@ -146,7 +146,7 @@ impl Relay {
                 Turn::Begin(live) => self.phase = Phase::Live(*live),
                 Turn::End(outcome, error) => self.end(outcome, error),
                 Turn::Broken(broken) => self.broke(*broken),
-                Turn::Refuse(call, error) => self.refuse(call, error),
+                Turn::Refuse(call, error) => self.refuse(call, error, None),
                 Turn::Say(mut call, bytes) => {
                     call.ends(Outcome::Ok);
                     call.says(&bytes);
@@ -158,12 +158,16 @@ impl Relay {
         }
     }
 
-    fn say_error(&mut self, error: &Error) {
-        let event = if self.begun {
-            self.client.write_error_event(error)
-        } else {
-            self.client.write_lone_error(error)
+    /// `event` says it in the place at which the stream is, where its dialect counts events.
+    fn say_error(&mut self, error: &Error, event: Option<Vec<u8>>) {
+        let lone = || {
+            if self.begun {
+                self.client.write_error_event(error)
+            } else {
+                self.client.write_lone_error(error)
+            }
         };
+        let event = event.unwrap_or_else(lone);
         self.said.push_back(event.into());
     }
 
@@ -238,29 +242,31 @@ impl Relay {
     fn end(&mut self, outcome: Outcome, error: Option<Error>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Ending(None));
         if let Phase::Live(live) = phase {
-            let verbatim = live.flow.passage.is_verbatim();
+            let passage = &live.flow.passage;
+            let verbatim = passage.is_verbatim();
+            let event = error.as_ref().and_then(|error| passage.write_error(error));
             let mut call = live.settle(outcome);
             if let Some(error) = error.as_ref().filter(|_| !verbatim) {
                 call.keep_failure(error);
             }
             match error {
-                Some(error) => self.refuse(call, error),
+                Some(error) => self.refuse(call, error, event),
                 None => self.phase = Phase::Ending(Some(call)),
             }
         } else if let Some(error) = error {
             // Dropping a walk settles its call.
-            self.say_error(&error);
+            self.say_error(&error, None);
         }
     }
 
     /// The head said 200 long ago, so the error goes the way of the events.
-    fn refuse(&mut self, mut call: Box<Call>, mut error: Error) {
+    fn refuse(&mut self, mut call: Box<Call>, mut error: Error, event: Option<Vec<u8>>) {
         let outcome = outcome_of(error.kind);
         call.ends(outcome);
         // The attempt under way, if there is one, had its head before it failed.
         call.attempt_ended(outcome, StatusCode::OK.as_u16());
         error.attempts = call.attempts().to_vec();
-        self.say_error(&error);
+        self.say_error(&error, event);
         self.phase = Phase::Ending(Some(call));
     }
 }

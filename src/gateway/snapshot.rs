@@ -19,6 +19,7 @@ use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
 use crate::canon::{Feature, Model, Relay, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
+use crate::dialect::openai::family;
 use crate::dialect::tokenizer::{Encoding, Tokenizer};
 use crate::guard::Guards;
 use crate::net::client::{Client, Origin, Place};
@@ -106,6 +107,8 @@ pub(super) struct Target {
     pub(super) in_region: bool,
     /// It is known to carry on an answer that was begun.
     pub(super) prefills: bool,
+    /// It refuses `max_tokens` and takes `max_completion_tokens`.
+    pub(super) renames_limit: bool,
     /// For which calls it is.
     pub(super) when: Option<Condition>,
     /// Its own limits and its provider's.
@@ -433,6 +436,8 @@ impl Target {
             limits,
             meters: Meters::new(route, &provider.name, label),
             identity: identity(&provider.name, model),
+            renames_limit: provider.kind.traits.max_tokens == "max_completion_tokens"
+                && family::refuses_max_tokens(model),
             prefills: info.features.is_known() && info.features.has(Feature::Prefill),
             encoding: Encoding::of(model),
             info,

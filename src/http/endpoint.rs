@@ -146,10 +146,12 @@ const GOOGLE_PATH: &str = "/v1beta/";
 const EVENTS: &str = "alt=sse";
 
 /// What Google calls what is asked, and whether the answer is streamed.
-const GOOGLE_METHODS: [(&str, Surface, bool); 3] = [
+const GOOGLE_METHODS: [(&str, Surface, bool); 5] = [
     ("generateContent", Surface::Generate, false),
     ("streamGenerateContent", Surface::Generate, true),
     ("countTokens", Surface::GoogleCountTokens, false),
+    ("embedContent", Surface::GoogleEmbeddings, false),
+    ("batchEmbedContents", Surface::GoogleEmbeddings, false),
 ];
 
 /// Behind it stands the id of a kept response.

@@ -24,7 +24,7 @@ use self::endpoint::{Endpoint, NotServed};
 pub use self::endpoint::{PublicDoor, public_doors};
 use crate::access::account::{BudgetStatus, Moment};
 use crate::agent::Agents;
-use crate::dialect::openai;
+use crate::dialect::{ClientSide, chat};
 use crate::error::{Error, Kind};
 use crate::gateway::{Arrival, Ask, Body, Gateway};
 use crate::net::listen::MakeService;
@@ -99,7 +99,10 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
                 }
                 Ok(Endpoint::Usage) => return Ok(used(&gateway, (&request, busy.peer())).await),
                 Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer())).await),
-                Err(not_served) => return Ok(refuse_path(not_served)),
+                Err(not_served) => {
+                    let client = models::Shape::at(request.uri().path(), request.headers());
+                    return Ok(refuse_path(not_served, client.client()));
+                }
             };
             let (head, body) = request.into_parts();
             if let Some(filed) = &mut ask.filed {
@@ -158,7 +161,7 @@ async fn list(
         .and_then(|caller| models::answer(&house, &caller, what))
     {
         Ok(body) => json(StatusCode::OK, &body),
-        Err(error) => refuse(&error),
+        Err(error) => refuse_as(&error, what.0.client()),
     }
 }
 
@@ -199,11 +202,11 @@ fn ready(gateway: &Gateway) -> Response<Body> {
     json(status, &serde_json::json!({"status": word, "generation": generation, "store": store}))
 }
 
-fn refuse_path(not_served: NotServed) -> Response<Body> {
+fn refuse_path(not_served: NotServed, client: &dyn ClientSide) -> Response<Body> {
     match not_served {
-        NotServed::Path(message) => refuse(&Error::new(Kind::NotFound, message)),
+        NotServed::Path(message) => refuse_as(&Error::new(Kind::NotFound, message), client),
         NotServed::Method { message, allowed } => {
-            let mut response = refuse(&Error::new(Kind::MethodNotAllowed, message));
+            let mut response = refuse_as(&Error::new(Kind::MethodNotAllowed, message), client);
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             response
         }
@@ -221,6 +224,7 @@ fn upgrade_required() -> Response<Body> {
 }
 
 fn refuse(error: &Error) -> Response<Body> {
+<<<<<<< HEAD
     refuse_with(error, openai::write_error(error))
 }
 
@@ -228,6 +232,15 @@ fn refuse(error: &Error) -> Response<Body> {
 fn refuse_with(error: &Error, words: Vec<u8>) -> Response<Body> {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut response = body(status, "application/json", words);
+=======
+    refuse_as(error, &chat::CODEC)
+}
+
+/// The error in the words of whoever asks.
+fn refuse_as(error: &Error, client: &dyn ClientSide) -> Response<Body> {
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = body(status, "application/json", client.write_error(error));
+>>>>>>> main
     let code = HeaderValue::from_static(error.kind.code());
     response.headers_mut().insert("x-switchpoint-error", code);
     if let Some(wait) = error.retry_after {

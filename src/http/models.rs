@@ -4,6 +4,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::access::Caller;
+use crate::dialect::{ClientSide, chat, gemini, messages};
 use crate::error::{Error, Kind};
 use crate::gateway::Snapshot;
 
@@ -28,6 +29,29 @@ impl Shape {
             Self::Google
         } else {
             Self::OpenAi
+        }
+    }
+
+    /// Whose API this path belongs to, whatever is there.
+    pub(super) fn at(path: &str, headers: &HeaderMap) -> Self {
+        let within = |door: &str| {
+            path.strip_prefix(door).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if within("/v1/messages") {
+            Self::Anthropic
+        } else if within("/v1beta") || (within("/v1/models") && path.contains(':')) {
+            Self::Google
+        } else {
+            Self::at_openai_path(headers)
+        }
+    }
+
+    /// How that API spells errors.
+    pub(super) fn client(self) -> &'static dyn ClientSide {
+        match self {
+            Self::OpenAi => &chat::CODEC,
+            Self::Anthropic => &messages::CODEC,
+            Self::Google => &gemini::CODEC,
         }
     }
 }

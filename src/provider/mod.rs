@@ -76,7 +76,7 @@ struct Credential {
     signer: Option<Signer>,
 }
 
-/// A header's value that is shorter is a word that may stand anywhere, and not a secret.
+/// What is shorter is a word that may stand anywhere, and not a secret.
 const SHORTEST_SECRET: usize = 8;
 
 /// Why a question got no answer.
@@ -249,7 +249,10 @@ impl Provider {
                 first.map(Way::Translated)
             }
             (Surface::Embeddings, _) if self.kind.quirks.embeddings => Some(Way::Verbatim),
-            (Surface::Embeddings, _) => {
+            (Surface::GoogleEmbeddings, _) if self.kind.quirks.embeddings => {
+                Some(Way::Vectors(embed::Upstream::OpenAi))
+            }
+            (Surface::Embeddings | Surface::GoogleEmbeddings, _) => {
                 let embeds = self.kind.embeds.iter().find(|known| model.contains(known.models));
                 embeds.map(|embeds| Way::Vectors(embeds.spelling))
             }
@@ -267,6 +270,15 @@ impl Provider {
             (_, Some(_)) => first.map(Way::Translated),
             (_, None) => None,
         }
+    }
+
+    /// The dialect in which it counts a question's tokens for this model, if it does, and whether
+    /// as the dialect's maker does: a cloud that makes its paths itself has a form of its own.
+    pub fn counts(&self, model: &str) -> Option<(Dialect, bool)> {
+        let home = self.dialects(model).next();
+        let home = home.filter(|home| matches!(home, Dialect::Messages | Dialect::Gemini))?;
+        let (_, path) = self.kind.speaks.iter().find(|(spoken, _)| *spoken == home)?;
+        Some((home, !path.is_empty()))
     }
 
     /// Whether it has what is passed on to it as it is.
@@ -323,7 +335,8 @@ impl Provider {
         Ok(reply)
     }
 
-    /// `text` without any of this provider's secrets, should an upstream have echoed one.
+    /// `text` without any of this provider's secrets, should an upstream have echoed one. A key of a
+    /// few letters stands in for a real one, and would be found in every word.
     pub fn redact(&self, text: String) -> String {
         let Door::Http { credentials, .. } = &self.door else { return text };
         let signed = credentials.iter().filter_map(|credential| credential.signer.as_ref());
@@ -333,7 +346,7 @@ impl Provider {
             .flat_map(|credential| credential.secret.iter().chain(&credential.telling));
         secrets
             .chain(&signed)
-            .filter(|secret| !secret.expose().is_empty())
+            .filter(|secret| secret.expose().len() >= SHORTEST_SECRET)
             .fold(text, |text, secret| text.replace(secret.expose(), "***"))
     }
 

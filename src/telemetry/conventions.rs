@@ -111,7 +111,7 @@ pub(super) const GUARD_EVENT: &str = "gen_ai.guardrail.result";
 
 pub(super) fn kind(surface: Surface) -> &'static str {
     match surface {
-        Surface::Embeddings => "EMBEDDING",
+        Surface::Embeddings | Surface::GoogleEmbeddings => "EMBEDDING",
         Surface::Rerank => "RERANKER",
         _ => "LLM",
     }

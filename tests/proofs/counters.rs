@@ -85,6 +85,7 @@ fn expected(door: &PublicDoor) -> u64 {
         Surface::Chat
         | Surface::Completions
         | Surface::Embeddings
+        | Surface::GoogleEmbeddings
         | Surface::Responses
         | Surface::Messages
         | Surface::Generate
@@ -156,6 +157,9 @@ fn question(door: &PublicDoor) -> Value {
         }
         Some(Surface::Generate | Surface::GenerateArray | Surface::GoogleCountTokens) => {
             json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]})
+        }
+        Some(Surface::GoogleEmbeddings) => {
+            json!({"requests": [{"content": {"parts": [{"text": "Hi"}]}}]})
         }
         Some(Surface::Embeddings | Surface::Speech | Surface::Moderations) => {
             json!({"model": "up/m", "input": "Hi"})
@@ -258,7 +262,7 @@ async fn a_door_whose_provider_tells_no_usage_is_metered_by_estimate() {
     let mut calls = 0;
     for door in public_doors() {
         let relayed = door.relay.is_some_and(Relay::has_model);
-        let plain = [Surface::Embeddings, Surface::Completions];
+        let plain = [Surface::Embeddings, Surface::GoogleEmbeddings, Surface::Completions];
         if !relayed && !door.surface.is_some_and(|it| plain.contains(&it)) {
             continue;
         }

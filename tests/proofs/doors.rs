@@ -55,6 +55,7 @@ fn body(door: &PublicDoor) -> Bytes {
         Some(Surface::Generate | Surface::GenerateArray | Surface::GoogleCountTokens) => {
             own(&["contents"])
         }
+        Some(Surface::GoogleEmbeddings) => json!({"content": {"parts": [{"text": "Hi"}]}}),
         None => own(&["model", "messages"]),
         _ => own(&["model", "prompt", "input", "query", "documents", "input_file_id"]),
     };

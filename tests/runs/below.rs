@@ -105,6 +105,16 @@ impl Stage {
         format!("/v1/agents/runs/{}", children[0]["id"].as_str().unwrap())
     }
 
+    /// The path of the run below that waits for an approval, when one does.
+    async fn asks_below(&self, path: &str) -> String {
+        loop {
+            let below = self.below(path).await;
+            if let Some(asks) = below.iter().find(|it| it["state"] == "waiting_approval") {
+                return format!("/v1/agents/runs/{}", asks["id"].as_str().unwrap());
+            }
+        }
+    }
+
     fn touched(&self, tool: &str) -> usize {
         let requests = self.tools.requests();
         let path = format!("/{tool}");
@@ -203,13 +213,7 @@ async fn what_waited_for_a_person_goes_on_while_others_beside_it_are_still_at_wo
         let stage = Stage::new(&team, mind, shop(&gate)).await;
         let path = stage.begin("boss", &turns.to_string()).await;
         until("it looks", || stage.touched("look") == 1).await;
-        let asks = loop {
-            let below = stage.below(&path).await;
-            let asks = below.iter().find(|it| it["state"] == "waiting_approval");
-            if let Some(asks) = asks {
-                break format!("/v1/agents/runs/{}", asks["id"].as_str().unwrap());
-            }
-        };
+        let asks = stage.asks_below(&path).await;
         stage.approve(&stage.get(&asks).await).await;
         until("it goes on", || stage.touched("note") == 1).await;
         stage.in_state(&asks, "completed").await;

@@ -61,7 +61,8 @@ impl Answer {
         for part in message.content.list() {
             self.content_part(part, events);
         }
-        for annotation in message.annotations.as_array().into_iter().flatten() {
+        let cited = [&message.annotations, &message.x_citations].map(Value::as_array);
+        for annotation in cited.into_iter().flatten().flatten() {
             self.cite(media::read_citation(annotation), events);
         }
         self.text_state(&message.extra_content, events);

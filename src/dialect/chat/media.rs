@@ -218,34 +218,46 @@ pub(super) fn read_citation(annotation: &Value) -> Citation {
             && fields.iter().all(|(name, value)| KNOWN.contains(&name.as_str()) && !value.is_null())
     };
     let whole = cited.as_object().is_some_and(is_plain);
+    // What ends at the beginning is a place that nobody told.
+    let place = |name: &str| cited[name].as_u64().filter(|_| cited["end_index"] != 0);
     let original = || Opaque { dialect: Dialect::Chat, data: annotation.clone() };
     Citation {
         url: text("url"),
-        title: text("title"),
+        title: text("title").filter(|title| !title.is_empty()),
         quote: text("content"),
-        start: cited["start_index"].as_u64(),
-        end: cited["end_index"].as_u64(),
+        start: place("start_index"),
+        end: place("end_index"),
         original: (!whole).then(original),
     }
 }
 
-/// An entry of `annotations`; the SDKs know those with a URL.
-pub(super) fn write_citation(citation: &Citation) -> Value {
+/// Where citations stand that have no address.
+pub(super) const WITHOUT_URL: &str = "x_citations";
+
+/// A citation, and the field that it is an entry of. The SDKs know annotations with an address and
+/// want all of their fields; others would break those that check types, and stand by themselves.
+pub(super) fn write_citation(citation: &Citation) -> (&'static str, Value) {
     if let Some(Opaque { dialect: Dialect::Chat, data }) = &citation.original {
-        return data.clone();
+        return ("annotations", data.clone());
     }
-    let kind = if citation.url.is_some() { "url_citation" } else { "document_citation" };
     let mut fields = Map::new();
-    let texts = [("url", &citation.url), ("title", &citation.title), ("content", &citation.quote)];
-    for (name, text) in texts {
-        if let Some(text) = text {
-            fields.insert(name.into(), json!(text));
-        }
-    }
-    for (name, place) in [("start_index", citation.start), ("end_index", citation.end)] {
-        if let Some(place) = place {
-            fields.insert(name.into(), json!(place));
-        }
-    }
-    json!({ "type": kind, kind: fields })
+    let mut put = |name: &str, value: Option<Value>| {
+        fields.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    let text = |text: &Option<String>| text.as_deref().map(Value::from);
+    let Some(url) = &citation.url else {
+        put("title", text(&citation.title));
+        put("content", text(&citation.quote));
+        put("start_index", citation.start.map(Value::from));
+        put("end_index", citation.end.map(Value::from));
+        let kind = "document_citation";
+        return (WITHOUT_URL, json!({ "type": kind, kind: fields }));
+    };
+    put("url", Some(json!(url)));
+    put("title", Some(json!(citation.title.as_deref().unwrap_or_default())));
+    put("content", text(&citation.quote));
+    put("start_index", Some(citation.start.unwrap_or(0).into()));
+    put("end_index", Some(citation.end.unwrap_or(0).into()));
+    let kind = "url_citation";
+    ("annotations", json!({ "type": kind, kind: fields }))
 }

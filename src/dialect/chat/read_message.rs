@@ -73,7 +73,8 @@ impl History {
             parts.push(Part::new(Content::Media(Media::new(MediaKind::Audio, source))));
         }
         read_extras(message, &mut parts);
-        let annotations = message["annotations"].as_array().into_iter().flatten();
+        let cited = ["annotations", media::WITHOUT_URL].map(|field| message[field].as_array());
+        let annotations = cited.into_iter().flatten().flatten();
         if let Some(Content::Text { citations, .. }) = parts
             .iter_mut()
             .map(|part| &mut part.content)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::reader::write_reason;
 use super::{media, thought};
-use crate::canon::{ChatResponse, Choice, Content, MediaKind, Part, Source, ToolCall};
+use crate::canon::{ChatResponse, Choice, Citation, Content, MediaKind, Part, Source, ToolCall};
 use crate::dialect::openai::write_usage;
 use crate::dialect::{Context, portable_id};
 
@@ -69,9 +69,9 @@ fn write_message(parts: &[Part]) -> Value {
         })
         .collect();
     message.insert("refusal".into(), if refusal.is_empty() { Value::Null } else { refusal.into() });
-    let citations: Vec<Value> = parts.iter().flat_map(write_citations).collect();
-    if !citations.is_empty() {
-        message.insert("annotations".into(), citations.into());
+    for (field, cited) in parts.iter().flat_map(citations).map(media::write_citation) {
+        let entries = message.entry(field).or_insert_with(|| json!([]));
+        entries.as_array_mut().into_iter().for_each(|entries| entries.push(cited.clone()));
     }
     write_made_media(parts, &mut message);
     let calls: Vec<Value> = parts.iter().filter_map(write_call).collect();
@@ -121,10 +121,10 @@ pub(super) fn own_extra(part: &Part) -> Option<Value> {
     data.get("extra_content").cloned()
 }
 
-fn write_citations(part: &Part) -> Vec<Value> {
+fn citations(part: &Part) -> &[Citation] {
     match &part.content {
-        Content::Text { citations, .. } => citations.iter().map(media::write_citation).collect(),
-        _ => Vec::new(),
+        Content::Text { citations, .. } => citations,
+        _ => &[],
     }
 }
 

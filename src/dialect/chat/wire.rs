@@ -83,6 +83,8 @@ pub(super) struct Message<'a> {
     #[serde(default)]
     pub annotations: Value,
     #[serde(default)]
+    pub x_citations: Value,
+    #[serde(default)]
     pub extra_content: Value,
 }
 

@@ -9,10 +9,14 @@ use super::write_message::Transcript;
 use crate::canon::{
     ChatRequest, Dialect, Effort, Format, Part, Reasoning, Sampling, Thinking, Tool, ToolChoice,
 };
+use crate::dialect::openai::family;
 use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Thoughts, Written, custom, lost};
 
 /// Extras that change nothing of the answer: not worth a word when they are left out.
 const BOOKKEEPING: [&str; 3] = ["store", "safety_identifier", "prompt_cache_retention"];
+
+/// What the limit is called by OpenAI and those that have its newer models.
+const COMPLETION: &str = "max_completion_tokens";
 
 /// A question on its way into a body.
 struct Question<'a> {
@@ -43,7 +47,17 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     question.set("messages", messages.into());
     question.tools(request);
     question.format(&request.format);
-    question.sampling(&request.sampling);
+    // OpenAI's own clients are told by itself what a model refuses.
+    let is_own = request.extras.dialect == Some(Dialect::Chat);
+    if aim.traits.max_tokens == COMPLETION && !is_own {
+        let (sampling, refused) = family::spared(aim.model, request);
+        for name in refused {
+            question.drop(name);
+        }
+        question.sampling(&sampling);
+    } else {
+        question.sampling(&request.sampling);
+    }
     if let Some(thinking) = &request.reasoning {
         question.thinking(thinking);
         let unseen = aim.traits.thoughts == Thoughts::Unknown && thinking.visible == Some(true);

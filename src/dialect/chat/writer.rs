@@ -194,8 +194,8 @@ impl Writer {
             Delta::Audio(data) => self.audio(choice, "data", data, out),
             Delta::Transcript(text) => self.audio(choice, "transcript", text, out),
             Delta::Citation(citation) => {
-                let annotations = [media::write_citation(citation)];
-                self.value(choice, &json!({ "annotations": annotations }), out);
+                let (field, cited) = media::write_citation(citation);
+                self.value(choice, &json!({ field: [cited] }), out);
             }
             Delta::Opaque(state) => self.opaque(choice, state, out),
             Delta::Logprobs(logprobs) => {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::WriteStream;
 use crate::canon::{ChatRequest, ChatResponse, Content, Delta, Event, Opening, Tool, ToolCall};
+use crate::error::Error;
 
 /// What a writer names as dropped where a grammar is told in words, which bind less.
 pub const FORMAT: &str = "tools.custom.format";
@@ -178,6 +179,10 @@ impl<W: WriteStream> WriteStream for Restoring<W> {
             _ => {}
         }
         self.inner.write(event, out);
+    }
+
+    fn write_error(&self, error: &Error) -> Option<Vec<u8>> {
+        self.inner.write_error(error)
     }
 }
 

@@ -10,11 +10,16 @@ use crate::canon::{EmbedRequest, EmbedResponse};
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// What a vector is for, by Cohere's names and by Google's.
-const PURPOSES: [(&str, &str); 4] = [
+pub(super) const PURPOSES: [(&str, &str); 8] = [
     ("search_document", "RETRIEVAL_DOCUMENT"),
     ("search_query", "RETRIEVAL_QUERY"),
     ("classification", "CLASSIFICATION"),
     ("clustering", "CLUSTERING"),
+    // Others have no word for these.
+    ("SEMANTIC_SIMILARITY", "SEMANTIC_SIMILARITY"),
+    ("QUESTION_ANSWERING", "QUESTION_ANSWERING"),
+    ("FACT_VERIFICATION", "FACT_VERIFICATION"),
+    ("CODE_RETRIEVAL_QUERY", "CODE_RETRIEVAL_QUERY"),
 ];
 
 /// `batchEmbedContents`.

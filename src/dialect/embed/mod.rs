@@ -1,4 +1,4 @@
-//! How each API spells the making of vectors; clients always speak OpenAI's.
+//! How each API spells the making of vectors; clients speak OpenAI's or Google's.
 //!
 //! The answers are not streamed and hold no choices, so there is less to a side than in chat: a
 //! question is written as one body or, where the target takes fewer texts at once, as several.
@@ -6,13 +6,14 @@
 mod bedrock;
 mod cohere;
 mod gemini;
+mod google;
 mod openai;
 
-pub use openai::{read_request, write_response};
+pub use openai::read_request;
 
 use std::borrow::Cow;
 
-use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
+use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Surface, Usage};
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// The side that providers see.
@@ -23,6 +24,32 @@ pub trait EmbedUpstream: Send + Sync {
 
     /// Joins the answers to what `write_requests` gave, in the same order.
     fn read_response(&self, bodies: &[&[u8]]) -> Result<EmbedResponse, Misread>;
+}
+
+/// How a client has asked, and wants to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    OpenAi,
+    /// `embedContent`: one text.
+    Google,
+    /// `batchEmbedContents`.
+    GoogleBatch,
+}
+
+/// Reads a client's question by the door that it comes in.
+pub fn read(surface: Surface, body: &[u8]) -> Result<(EmbedRequest, Form), Misread> {
+    match surface {
+        Surface::GoogleEmbeddings => google::read(body),
+        _ => read_request(body).map(|request| (request, Form::OpenAi)),
+    }
+}
+
+/// Writes the answer for a client.
+pub fn write_response(response: &EmbedResponse, request: &EmbedRequest, form: Form) -> Vec<u8> {
+    match form {
+        Form::OpenAi => openai::write_response(response, request),
+        Form::Google | Form::GoogleBatch => google::write(response, form),
+    }
 }
 
 /// A spelling of embedding calls.

@@ -211,7 +211,7 @@ fn write_input(input: &EmbedInput) -> Value {
 }
 
 /// Writes the answer for a client; its question says how the vectors are to be spelled.
-pub fn write_response(response: &EmbedResponse, request: &EmbedRequest) -> Vec<u8> {
+pub(super) fn write_response(response: &EmbedResponse, request: &EmbedRequest) -> Vec<u8> {
     let data = response.vectors.iter().enumerate().map(|(index, vector)| WrittenItem {
         object: "embedding",
         index,

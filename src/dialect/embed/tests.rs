@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{EmbedUpstream, Upstream, read_request, upstream, write_response};
+use super::{EmbedUpstream, Form, Upstream, read_request, upstream, write_response};
 use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Usage};
 use crate::dialect::row::tests::recordings;
 
@@ -204,7 +204,7 @@ proptest! {
         let request = EmbedRequest { model: "m".into(), base64, ..EmbedRequest::default() };
         let usage = Some(Usage { input, ..Usage::default() });
         let response = EmbedResponse { model: "n".into(), vectors, usage };
-        let body = write_response(&response, &request);
+        let body = write_response(&response, &request, Form::OpenAi);
         prop_assert_eq!(side(Upstream::OpenAi).read_response(&[&body]).unwrap(), response);
     }
 
@@ -253,7 +253,7 @@ fn every_recorded_answer_is_read() {
             assert!(length > 0 && response.vectors.iter().all(|it| it.len() == length), "{id}");
             assert!(response.usage.is_some_and(|usage| usage.input > 0), "{id}");
             let request = EmbedRequest { base64: true, ..EmbedRequest::default() };
-            let written = write_response(&response, &request);
+            let written = write_response(&response, &request, Form::OpenAi);
             let again = side(Upstream::OpenAi).read_response(&[&written]).unwrap();
             assert_eq!(again, response, "{id}");
         }

@@ -85,7 +85,7 @@ impl Desk<'_> {
         if let Some(text) = piece.text {
             self.text(text.0.into_owned(), thought, sign);
         } else if let Some(blob) = piece.inline_data {
-            self.blob(blob, sign.map(signature::read));
+            self.blob(blob, sign.and_then(signature::read));
         }
     }
 
@@ -101,9 +101,9 @@ impl Desk<'_> {
             (false, false) => Some(Delta::Text(text)),
         };
         if let Some(sign) = sign {
-            let opaque = Delta::Opaque(signature::read(sign));
+            let opaque = signature::read(sign).map(Delta::Opaque);
             self.settle();
-            self.whole(opening, delta.into_iter().chain([opaque]));
+            self.whole(opening, delta.into_iter().chain(opaque));
             return;
         }
         let Some(delta) = delta else { return };
@@ -194,8 +194,8 @@ impl Desk<'_> {
         let id = portable_id(&id).into_owned();
         self.choice.called = true;
         self.open(Opening::ToolCall { id, name: name.to_owned(), custom: false });
-        if let Some(sign) = Text::filled(sign) {
-            self.delta(Delta::Opaque(signature::read(sign)));
+        if let Some(opaque) = Text::filled(sign).and_then(signature::read) {
+            self.delta(Delta::Opaque(opaque));
         }
         let mut arguments = Arguments::new(call.args);
         let added = pieces.into_iter().try_for_each(|piece| arguments.add(piece));

@@ -56,13 +56,25 @@ pub(super) fn sign(part: &Part, reader: Reader, fields: &mut Map<String, Value>)
             fields.insert("thoughtSignature".into(), data.clone());
         }
         Some(state) if reader == Reader::Client => {
-            let thought = match &part.content {
-                Content::Reasoning(thought) => Some(thought),
-                _ => None,
-            };
-            fields.insert("thoughtSignature".into(), json!(signature::seal(state, thought)));
+            let sealed = signature::seal(Some(state), &part.content);
+            fields.insert("thoughtSignature".into(), json!(sealed));
         }
         _ => {}
+    }
+}
+
+/// Whether the part is a thought of another provider, which wants it back.
+pub(super) fn is_signed_elsewhere(part: &Part) -> bool {
+    let state = part.opaque.as_ref().filter(|_| matches!(part.content, Content::Reasoning(_)));
+    state.is_some_and(|state| state.dialect != Dialect::Gemini)
+}
+
+/// Marks a call with its id, for the sake of thoughts before it: Gemini's clients drop those, and
+/// keep what is beside a call.
+pub(super) fn mark(part: &Part, written: &mut Value) {
+    if let (Content::ToolCall(_), Some(fields)) = (&part.content, written.as_object_mut()) {
+        let sealed = || json!(signature::seal(None, &part.content));
+        fields.entry("thoughtSignature").or_insert_with(sealed);
     }
 }
 

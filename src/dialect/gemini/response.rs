@@ -74,11 +74,15 @@ pub(super) fn or<'a>(said: &'a str, known: &'a str) -> &'a str {
 }
 
 fn candidate(index: u32, choice: &Choice) -> Value {
-    let mut malformed = None;
+    let (mut malformed, mut signed) = (None, false);
     let mut parts = Vec::new();
     for part in &choice.parts {
+        signed |= part::is_signed_elsewhere(part);
         match part::write(part, For::Client) {
-            Ok(written) => parts.extend(written),
+            Ok(mut written) => {
+                written.iter_mut().filter(|_| signed).for_each(|it| part::mark(part, it));
+                parts.extend(written);
+            }
             Err(cause) => malformed = Some(cause),
         }
     }

@@ -41,6 +41,8 @@ struct Choice {
     /// The part that is open, without what was written of it at once.
     part: Option<Part>,
     text: String,
+    /// Another provider wants thoughts of it back.
+    signed: bool,
     /// What is said in its sounds.
     transcript: String,
     citations: Vec<Citation>,
@@ -156,6 +158,8 @@ impl Writer {
     fn close(&mut self, number: u32, out: &mut Vec<u8>) {
         let choice = self.choice(number);
         let Some(mut part) = choice.part.take() else { return };
+        choice.signed |= part::is_signed_elsewhere(&part);
+        let signed = choice.signed;
         let told = match &part.content {
             Content::Text { .. } | Content::Refusal(_) | Content::Reasoning(_) => {
                 part.opaque.is_none()
@@ -175,7 +179,12 @@ impl Writer {
             return;
         }
         match part::write(&part, For::Client) {
-            Ok(Some(written)) => self.part(number, &written, out),
+            Ok(Some(mut written)) => {
+                if signed {
+                    part::mark(&part, &mut written);
+                }
+                self.part(number, &written, out);
+            }
             Ok(None) => {}
             Err(cause) => choice.malformed = Some(cause),
         }

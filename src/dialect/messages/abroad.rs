@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::source;
 use crate::canon::{ChatRequest, Content, Dialect, Format, Message, Role, Tool};
 use crate::error::{Error, Kind, Upstream};
 
@@ -19,19 +20,25 @@ pub(super) const NO_THREAD: &str = "thread_unsupported_request";
 pub fn abroad(
     request: &ChatRequest,
     into: Dialect,
-) -> Result<(Cow<'_, ChatRequest>, Option<&'static str>), Error> {
+) -> Result<(Cow<'_, ChatRequest>, Vec<Cow<'static, str>>), Error> {
     if request.extras.dialect != Some(Dialect::Messages) || into == Dialect::Messages {
-        return Ok((Cow::Borrowed(request), None));
+        return Ok((Cow::Borrowed(request), Vec::new()));
     }
     if request.extras.fields.contains_key(THREAD) {
         return Err(no_thread());
     }
     let strict = matches!(into, Dialect::Chat | Dialect::Responses);
     let (loose, noted) = (strict && has_loose(request), request.messages.iter().any(has_note));
-    if !loose && !noted {
-        return Ok((Cow::Borrowed(request), None));
+    let told = request.messages.iter().flat_map(|message| &message.parts).any(source::is_in);
+    if !loose && !noted && !told {
+        return Ok((Cow::Borrowed(request), Vec::new()));
     }
     let mut request = request.clone();
+    let mut gave_way: Vec<Cow<'static, str>> = Vec::new();
+    gave_way.extend(loose.then_some("strict".into()));
+    for message in request.messages.iter_mut().filter(|_| told) {
+        gave_way.extend(source::tell(&mut message.parts));
+    }
     for message in request.messages.iter_mut().filter(|message| has_note(message)) {
         message.parts.retain(|part| !part.as_text().is_some_and(is_note));
     }
@@ -39,7 +46,9 @@ pub fn abroad(
     if loose {
         loosen(&mut request);
     }
-    Ok((Cow::Owned(request), loose.then_some("strict")))
+    gave_way.sort_unstable();
+    gave_way.dedup();
+    Ok((Cow::Owned(request), gave_way))
 }
 
 fn no_thread() -> Error {

@@ -12,7 +12,7 @@ use crate::canon::{
     CacheMark, Content, Dialect, Foreign, Media, MediaKind, Opaque, Part, Reasoning, Source,
     ToolCall, ToolResult,
 };
-use crate::dialect::{Misread, custom, opaque, portable_id};
+use crate::dialect::{Misread, custom, keepsake, opaque, portable_id};
 
 /// In the data of a sealed state: it belongs to the block before, which has no field for it.
 const OF_LAST: &str = "of_last";
@@ -198,7 +198,8 @@ fn read_media(mut fields: Fields) -> Result<Part, Misread> {
 pub(super) fn finish_block(mut block: Value, part: &Part) -> Value {
     if let Some(fields) = block.as_object_mut() {
         let own = part.opaque_for(Dialect::Messages).and_then(Value::as_object);
-        for (name, value) in own.into_iter().flatten() {
+        let own = own.into_iter().flatten();
+        for (name, value) in own.filter(|(name, _)| !keepsake::is_private(name)) {
             fields.insert(name.clone(), value.clone());
         }
         if let Some(mark) = part.cache {

@@ -10,6 +10,7 @@ mod finish;
 mod models;
 mod request;
 mod response;
+mod source;
 mod stream;
 mod usage;
 

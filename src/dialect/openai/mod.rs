@@ -1,6 +1,7 @@
 //! OpenAI's spelling: errors, and what its answers and streams say of themselves.
 
 mod error;
+pub mod family;
 mod media;
 mod tap;
 mod usage;

@@ -44,6 +44,8 @@ pub struct Envelope {
 pub struct Most {
     /// `max_tokens`.
     pub tokens: Option<u64>,
+    /// Where that key stands, its quotes included.
+    pub key: Option<Span>,
     /// `max_completion_tokens`.
     pub completion: Option<u64>,
     /// `max_output_tokens`.

@@ -432,6 +432,11 @@ impl Scanner {
         }
         self.seen[field as usize] = true;
         self.top = Some(field);
+        // One that is spelled with escapes is left alone.
+        if field == Field::MaxTokens && self.captured == b"max_tokens" {
+            let start = self.key_start;
+            self.most.key = Some(Span { start, end: start + "\"max_tokens\"".len() });
+        }
         Ok(())
     }
 

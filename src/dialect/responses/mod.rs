@@ -2,6 +2,7 @@
 
 mod content;
 mod echo;
+mod failure;
 mod hosted;
 mod item;
 mod read;
@@ -16,9 +17,10 @@ mod questions;
 #[cfg(test)]
 mod tests;
 
+pub(in crate::dialect) use failure::{Count, says_failed};
 pub use usage::read as read_usage;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::fold::{Fold, unfold};
 use super::{
@@ -59,25 +61,7 @@ impl ClientSide for Responses {
 
     /// The libraries stop at `error`; Codex looks for `response.failed` alone.
     fn write_error_event(&self, error: &Error) -> Vec<u8> {
-        let upstream = error.upstream.as_deref();
-        let code =
-            upstream.and_then(|said| said.code.as_deref()).unwrap_or_else(|| error.kind.code());
-        let param = upstream.and_then(|said| said.param.as_deref());
-        let failed = json!({
-            "type": "response.failed",
-            "sequence_number": 0,
-            "response": {
-                "id": "resp_failed", "object": "response", "created_at": 0, "status": "failed",
-                "error": {"code": code, "message": error.message},
-                "incomplete_details": null, "model": "", "output": [], "usage": null,
-            },
-        });
-        let said = json!({
-            "type": "error", "sequence_number": 0,
-            "code": code, "message": error.message, "param": param,
-        });
-        format!("event: response.failed\ndata: {failed}\n\nevent: error\ndata: {said}\n\n")
-            .into_bytes()
+        failure::Count::default().ended(error)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::canon::{
     ChatRequest, Citation, Content, Dialect, Effort, Foreign, Format, MediaKind, Message, Opaque,
     Part, Role, Sampling, Source, Tool, ToolCall, ToolResult,
 };
+use crate::dialect::openai::family;
 use crate::dialect::{Aim, Inexpressible, Written, lost, portable_id};
 
 /// The API refuses a smaller limit.
@@ -34,12 +35,21 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     write_tools(request, !own, &mut fields);
     write_text(request, &mut fields);
     write_reasoning(request, &mut fields);
-    write_sampling(&request.sampling, &mut fields);
+    // Its own clients are told by OpenAI itself what a model refuses.
+    let untouched = || (request.sampling.clone(), Vec::new());
+    let (sampling, refused) = if own { untouched() } else { family::spared(aim.model, request) };
+    write_sampling(&sampling, &mut fields);
     write_rest(request, &mut fields);
-    write_state(request, aim.model, own, &mut fields);
+    write_state(request, (aim.model, &sampling), own, &mut fields);
     fields.insert("input".into(), Value::Array(input.items));
     let body = serde_json::to_vec(&fields).unwrap_or_default();
-    Ok(Written { body, dropped: dropped(request, marks, own) })
+    let mut dropped = dropped(request, marks, own);
+    for name in refused.into_iter().map(Cow::Borrowed) {
+        if !dropped.contains(&name) {
+            dropped.push(name);
+        }
+    }
+    Ok(Written { body, dropped })
 }
 
 /// Whether a model keeps a prompt by marks: `GPT-5.6` and its successors do.
@@ -50,14 +60,6 @@ fn knows_breakpoints(model: &str) -> bool {
         Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
     });
     version.is_some_and(|version| version >= (5, 6))
-}
-
-const THINKERS: &[&str] = &["o1", "o3", "o4", "gpt-5", "gpt-6", "gpt-oss", "codex"];
-
-/// Whether a model thinks, by its name: the others refuse to be asked for their thoughts.
-fn thinks(model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    THINKERS.iter().any(|prefix| name.starts_with(prefix)) && !name.contains("-chat")
 }
 
 /// The first message, if it is an operator's text and nothing else.
@@ -147,7 +149,12 @@ fn write_rest(request: &ChatRequest, fields: &mut Fields) {
 }
 
 /// The client's own fields, what the server is to keep, and what it is to tell.
-fn write_state(request: &ChatRequest, model: &str, own: bool, fields: &mut Fields) {
+fn write_state(
+    request: &ChatRequest,
+    (model, sampling): (&str, &Sampling),
+    own: bool,
+    fields: &mut Fields,
+) {
     let mut include = Vec::new();
     for (name, value) in request.extras.fields.iter().filter(|_| own) {
         match (name.as_str(), value, fields.get_mut(name)) {
@@ -160,10 +167,10 @@ fn write_state(request: &ChatRequest, model: &str, own: bool, fields: &mut Field
         }
     }
     let stored = fields.entry("store").or_insert(Value::Bool(false)) != &Value::Bool(false);
-    if !stored && (thinks(model) || request.reasoning.is_some()) {
+    if !stored && (family::thinks(model) || request.reasoning.is_some()) {
         include.push("reasoning.encrypted_content".into());
     }
-    if request.sampling.logprobs.is_some() {
+    if sampling.logprobs.is_some() {
         include.push("message.output_text.logprobs".into());
     }
     if !include.is_empty() {

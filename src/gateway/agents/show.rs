@@ -11,6 +11,7 @@ use crate::canon::{CacheUse, ChatRequest, ChatResponse, Event, RunId, RunState, 
 use crate::config::StreamMode;
 use crate::dialect::sse::Decoder;
 use crate::dialect::{ClientSide, Context, WriteStream};
+use crate::error::Error;
 
 static RUN_ID: HeaderName = HeaderName::from_static("x-switchpoint-run-id");
 static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
@@ -265,5 +266,9 @@ impl WriteStream for Telling {
                 None => self.inner.write(event, out),
             },
         }
+    }
+
+    fn write_error(&self, error: &Error) -> Option<Vec<u8>> {
+        self.inner.write_error(error)
     }
 }

@@ -33,7 +33,7 @@ enum Answered {
 /// What comes in by one door.
 struct Row(Surface, Asked, Answered);
 
-const TABLE: [Row; 21] = [
+const TABLE: [Row; 22] = [
     Row(Surface::Chat, Asked::Chat, Answered::Chat),
     Row(Surface::Responses, Asked::Chat, Answered::Chat),
     Row(Surface::Messages, Asked::Chat, Answered::Chat),
@@ -44,6 +44,7 @@ const TABLE: [Row; 21] = [
     Row(Surface::GoogleCountTokens, Asked::Chat, Answered::Nothing),
     Row(Surface::InputTokens, Asked::Chat, Answered::Nothing),
     Row(Surface::Embeddings, Asked::Strings, Answered::Nothing),
+    Row(Surface::GoogleEmbeddings, Asked::Strings, Answered::Nothing),
     Row(Surface::Speech, Asked::Strings, Answered::Nothing),
     Row(Surface::Moderations, Asked::Strings, Answered::Nothing),
     Row(Surface::Rerank, Asked::Strings, Answered::Nothing),

@@ -20,7 +20,7 @@ use super::hedge::{self, Rival};
 use super::onward::Onward;
 use super::relayed::Relayed;
 use super::snapshot::Target;
-use super::{explain, guarding, remember, till, verdict};
+use super::{count, explain, guarding, remember, till, verdict};
 use crate::canon::{FeatureSet, Outcome};
 use crate::config::OnBreak;
 use crate::error::{Error, Kind};
@@ -178,8 +178,8 @@ impl Journey {
         }
         if let (Some((place, _)), true) = (&self.last, call.surface().counts_tokens()) {
             // Better a count by estimate than none: clients go on by it.
-            let errand = errand::count(call, question, &chain.targets[*place]);
-            return Ok(whole(Box::pin(errand).await?.local().cloned().unwrap_or_default()));
+            let estimate = count::estimate(call, question, &chain.targets[*place]);
+            return Ok(whole(Box::pin(estimate).await?));
         }
         Err(verdict::explain(call, &chain, self))
     }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use switchpoint::dialect::embed::{Upstream, read_request, upstream, write_response};
+use switchpoint::dialect::embed::{Form, Upstream, read_request, upstream, write_response};
 
 const UPSTREAMS: [Upstream; 7] = [
     Upstream::OpenAi,
@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
         }
         let Ok(answer) = upstream.read_response(&[input]) else { continue };
         let request = request.clone().unwrap_or_default();
-        let told = write_response(&answer, &request);
+        let told = write_response(&answer, &request, Form::OpenAi);
         assert!(serde_json::from_slice::<Value>(&told).is_ok());
     }
 });

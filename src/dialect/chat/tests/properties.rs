@@ -57,9 +57,10 @@ fn citation() -> impl Strategy<Value = Citation> {
 }
 
 fn said(state: impl Strategy<Value = Option<Opaque>>) -> impl Strategy<Value = Part> {
-    (text(), vec(citation(), 0..3), state).prop_map(|(text, citations, opaque)| Part {
-        opaque,
-        ..Part::new(Content::Text { text, citations })
+    (text(), vec(citation(), 0..3), state).prop_map(|(text, mut citations, opaque)| {
+        // Those without an address have a field of their own, and so no place among the others.
+        citations.sort_by_key(|cited| cited.url.is_none());
+        Part { opaque, ..Part::new(Content::Text { text, citations }) }
     })
 }
 

@@ -86,7 +86,8 @@ fn read_parts(
         let fields = object(part, &path)?;
         let content = match (get(fields, "functionCall"), get(fields, "functionResponse")) {
             (Some(call), _) => {
-                let fallback = format!("call_g{turn}_{place}");
+                let kept = text(fields, "thoughtSignature").and_then(signature::call_id);
+                let fallback = kept.unwrap_or_else(|| format!("call_g{turn}_{place}"));
                 Some(Content::ToolCall(read_call(call, &path, fallback, calls)?))
             }
             (None, Some(result)) => Some(Content::ToolResult(read_result(result, &path, calls)?)),
@@ -193,7 +194,7 @@ fn read_opaque(fields: &Map<String, Value>, content: Option<&Content>) -> Option
         beside.insert("fileData".into(), file.clone());
     }
     if beside.is_empty() {
-        return sign.map(signature::read);
+        return sign.and_then(signature::read);
     }
     if let Some(sign) = sign {
         beside.insert("thoughtSignature".into(), json!(sign));

@@ -10,9 +10,9 @@ pub(super) enum Json<'a> {
 }
 
 /// Counts the events of one stream as it writes them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Lines {
-    sequence: u64,
+    pub(super) sequence: u64,
 }
 
 // === impl Lines ===

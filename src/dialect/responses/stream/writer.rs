@@ -15,8 +15,9 @@ use crate::canon::{
 use crate::dialect::responses::echo::echo;
 use crate::dialect::responses::hosted::Hosted;
 use crate::dialect::responses::item::Sealed;
-use crate::dialect::responses::usage;
+use crate::dialect::responses::{failure, usage};
 use crate::dialect::{Context, WriteStream, sse};
+use crate::error::Error;
 
 /// Writes one stream.
 #[derive(Debug)]
@@ -293,5 +294,17 @@ impl WriteStream for Writer {
             Event::Aside(text) => sse::comment(text, out),
             Event::End => self.end(out),
         }
+    }
+
+    fn write_error(&self, error: &Error) -> Option<Vec<u8>> {
+        if self.ended {
+            return None;
+        }
+        let told = json!({"code": failure::code(error), "message": error.message});
+        let response = self.response("failed", &Value::Null, &told);
+        let (mut out, mut lines) = (Vec::new(), self.lines.clone());
+        lines.event(&mut out, "failed", &[("response", Raw(&response))]);
+        out.extend(failure::said(error, lines.sequence));
+        Some(out)
     }
 }

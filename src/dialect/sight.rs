@@ -1,0 +1,103 @@
+//! What is seen of a stream as it passes, whatever both ends speak.
+
+use crate::canon::{Delta, Event, FinishReason, Opening, StreamFailure, Usage};
+
+/// What has been seen of a stream so far.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each seen or not")]
+#[derive(Debug, Clone, Default)]
+pub struct Sight {
+    /// Some of the answer has passed: from here on no other target can take over.
+    pub content: bool,
+    /// Every answer asked for has its finish reason.
+    pub finished: bool,
+    /// The stream's own last word has passed.
+    pub done: bool,
+    pub usage: Option<Usage>,
+    /// The client has been given the usage.
+    pub usage_shown: bool,
+    /// Events that carried some of the answer; about one token each.
+    pub deltas: u64,
+    /// Events that made no sense and were skipped.
+    pub malformed: u32,
+    pub failure: Option<StreamFailure>,
+    /// Answers that have their finish reason.
+    pub finishes: u32,
+    /// The last of their reasons.
+    pub finish: Option<FinishReason>,
+}
+
+// === impl Sight ===
+
+impl Sight {
+    /// What was used, and whether its provider has said all of it. Before the end it has not: some
+    /// tell at the beginning what they know then, and what was written since counts if it is more.
+    /// The question is one of so many tokens.
+    pub fn used(&self, question: u64) -> (Usage, bool) {
+        let estimate = Usage { input: question, ..Usage::default() };
+        match self.usage {
+            Some(usage) if self.finished => (usage, true),
+            told => {
+                let told = told.unwrap_or(estimate);
+                (Usage { output: told.output.max(self.deltas), ..told }, false)
+            }
+        }
+    }
+
+    /// Whether the stream said it was done without an answer or a reason.
+    pub fn says_nothing(&self) -> bool {
+        self.done && !self.content && self.finishes == 0
+    }
+
+    /// Whether the stream said it was done and gave no reason why its answer ends there.
+    pub fn ends_short(&self) -> bool {
+        self.done && !self.finished
+    }
+
+    pub(super) fn note(&mut self, event: &Event, choices: u32) {
+        match event {
+            Event::Delta { delta, .. } if carries(delta) => {
+                self.content = true;
+                self.deltas += 1;
+            }
+            Event::Open { part, .. } => self.content |= is_content(part),
+            Event::Finish { finish, .. } => {
+                self.finish = Some(finish.reason);
+                self.finishes += 1;
+                self.finished = self.finishes >= choices;
+            }
+            Event::Usage(usage) => {
+                self.usage = Some(*usage);
+                self.usage_shown = true;
+            }
+            Event::Failed(failure) => self.failure = Some(failure.clone()),
+            Event::End => {
+                self.finished |= self.finishes > 0;
+                self.done = true;
+            }
+            Event::Start(_) | Event::Delta { .. } | Event::Close { .. } | Event::Aside(_) => {}
+        }
+    }
+}
+
+fn carries(delta: &Delta) -> bool {
+    match delta {
+        Delta::Text(text)
+        | Delta::Refusal(text)
+        | Delta::Reasoning(text)
+        | Delta::Arguments(text)
+        | Delta::Audio(text)
+        | Delta::Transcript(text) => !text.is_empty(),
+        Delta::Opaque(_) => true,
+        Delta::Citation(_) | Delta::Logprobs(_) => false,
+    }
+}
+
+/// A part that has begun with more than its kind.
+fn is_content(part: &Opening) -> bool {
+    match part {
+        Opening::ToolCall { .. } | Opening::Media(_) | Opening::Foreign(_) => true,
+        Opening::Text | Opening::Refusal | Opening::Reasoning { .. } | Opening::Audio { .. } => {
+            false
+        }
+    }
+}

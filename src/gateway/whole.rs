@@ -1,0 +1,141 @@
+//! An answer that came whole: read, shown to its guards where there are some, and put into the
+//! client's words.
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use super::arrival::Question;
+use super::ask::{Answer, Answered, EVENTS, JSON, with_context};
+use super::call::Call;
+use super::errand::{Errand, Wording};
+use super::snapshot::Target;
+use super::{guarding, reword};
+use crate::canon::{ChatResponse, Dialect, FinishReason};
+use crate::dialect::completions::NATIVE;
+use crate::dialect::names::Aliases;
+use crate::dialect::openai::{read_finish, read_usage};
+use crate::dialect::passage::last_data;
+use crate::dialect::{self, Misread, UpstreamSide, keepsake};
+use crate::provider::Operation;
+
+/// A whole answer in the client's words.
+pub(super) fn whole(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
+) -> Result<Answered, Misread> {
+    // Vectors are no tokens.
+    let is_text = errand.operation != Operation::Embeddings;
+    let estimate = if is_text { body.len() as u64 / 4 } else { 0 };
+    let Wording::Translated { into, .. } = &errand.wording else {
+        // Whatever it says, what is no JSON is nobody's answer.
+        let (usage, finish) = match errand.operation {
+            Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
+                let read = dialect::upstream(dialect).read_response(&body).ok();
+                (read.as_ref().and_then(|read| read.usage), read.as_ref().and_then(finish_of))
+            }
+            // Nobody else asks why.
+            _ if call.record.trace.is_some() => (read_usage(&body)?, read_finish(&body)),
+            _ => (read_usage(&body)?, None),
+        };
+        return Ok(Answered {
+            // What was only counted has not been used.
+            usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
+            response: Some((body.clone(), true)),
+            finish,
+            canon: canon(call, errand.operation, &body),
+            ..Answered::new(Answer::Whole { content_type, body })
+        });
+    };
+    let mut response = read(dialect::upstream(*into), (&content_type, &body))?;
+    aliases(question, *into).restore(&mut response);
+    Ok(Answered {
+        usage: Some((response.usage, estimate)),
+        keepsakes: reword::keepsakes(&response),
+        canon: call.recording.is_some().then(|| Box::new(response.clone())),
+        ..written(call, question, target, response)
+    })
+}
+
+/// What the target may call the question's tools.
+pub(super) fn aliases(question: &Question, into: Dialect) -> Aliases {
+    question.chat().map(|asked| Aliases::of(&asked.request, into)).unwrap_or_default()
+}
+
+/// An answer in our own words, however it came.
+fn read(
+    upstream: &dyn UpstreamSide,
+    (content_type, body): (&HeaderValue, &Bytes),
+) -> Result<ChatResponse, Misread> {
+    let streamed = content_type.as_bytes().starts_with(EVENTS);
+    if streamed { reword::gather(upstream, body) } else { upstream.read_response(body) }
+}
+
+/// An answer in the client's words, and as the client wants it.
+fn written(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    mut response: ChatResponse,
+) -> Answered {
+    keepsake::bind(&mut response);
+    let response = &response;
+    let stream = question.envelope.stream;
+    let client = call.client();
+    let written = with_context(call, question, target, |context| {
+        if stream {
+            reword::spread(response, client.writer(&context))
+        } else {
+            client.write_response(response, &context)
+        }
+    });
+    let body: Bytes = written.unwrap_or_default().into();
+    let last = if stream { last_data(&body) } else { Some(body.clone()) };
+    let content_type = if stream { HeaderValue::from_static(client.stream_type()) } else { JSON };
+    Answered {
+        finish: finish_of(response),
+        response: Some((last.unwrap_or_default(), false)),
+        ..Answered::new(Answer::Whole { content_type, body })
+    }
+}
+
+/// The same for an answer that guards look at first.
+pub(super) async fn guarded(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
+) -> Result<Answered, Misread> {
+    let upstream: &dyn UpstreamSide = match (&errand.wording, errand.operation) {
+        (Wording::Translated { into, .. }, _) => dialect::upstream(*into),
+        (Wording::Verbatim, Operation::Completions) => &NATIVE,
+        _ => return Err(Misread::new("The answer cannot be shown to its guards.")),
+    };
+    let mut response = read(upstream, (&content_type, &body))?;
+    if let Wording::Translated { into, .. } = &errand.wording {
+        aliases(question, *into).restore(&mut response);
+    }
+    let usage = Some((response.usage, body.len() as u64 / 4));
+    let keepsakes = reword::keepsakes(&response);
+    // Whoever is given it again has guards of their own.
+    let canon = call.recording.is_some().then(|| Box::new(response.clone()));
+    match guarding::look_at(call, &question.envelope.model, response).await {
+        Ok(response) => {
+            Ok(Answered { usage, keepsakes, canon, ..written(call, question, target, response) })
+        }
+        Err(blocked) => Ok(Answered { usage, ..Answered::objected(blocked) }),
+    }
+}
+
+fn finish_of(response: &ChatResponse) -> Option<FinishReason> {
+    response.choices.first().map(|choice| choice.finish.reason)
+}
+
+/// A whole answer in our own words, where it is to be remembered.
+fn canon(call: &Call, operation: Operation, body: &[u8]) -> Option<Box<ChatResponse>> {
+    call.recording.as_ref()?;
+    let Operation::Chat { dialect, .. } = operation else { return None };
+    dialect::upstream(dialect).read_response(body).ok().map(Box::new)
+}
