@@ -12,7 +12,7 @@ use crate::support::upstream::Request;
 use crate::support::{Gate, Script, until};
 
 /// Does what its user has written down: a list of turns, each a text, or calls `["name", {…}]`.
-fn mind(request: &Request) -> Script {
+pub(super) fn mind(request: &Request) -> Script {
     let messages = messages(request);
     let plan = |message: &Value| -> Option<Vec<Value>> {
         let text = message["content"].as_str().filter(|_| message["role"] == "user")?;
@@ -34,15 +34,15 @@ fn mind(request: &Request) -> Script {
 }
 
 /// The call that has `worker` do this.
-fn work(turns: &Value) -> Value {
+pub(super) fn work(turns: &Value) -> Value {
     has("worker", turns)
 }
 
-fn has(agent: &str, turns: &Value) -> Value {
+pub(super) fn has(agent: &str, turns: &Value) -> Value {
     json!([format!("delegate_{agent}"), {"input": turns.to_string()}])
 }
 
-fn team(more: &str) -> String {
+pub(super) fn team(more: &str) -> String {
     let tool = |(name, method, more): (&str, &str, &str)| {
         format!(
             "[tools.{name}]\nkind = \"http\"\nmethod = \"{method}\"\nurl = \"{{tools}}/{name}\"\n\
@@ -71,7 +71,7 @@ fn team(more: &str) -> String {
 }
 
 /// What the tools give: each thing bought has a number of its own, `/look` waits for the gate.
-fn shop(gate: &Gate) -> impl Fn(&Request) -> Script + Send + 'static {
+pub(super) fn shop(gate: &Gate) -> impl Fn(&Request) -> Script + Send + 'static {
     let (gate, sold) = (gate.clone(), std::sync::atomic::AtomicU32::new(0));
     move |request| {
         let number = sold.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -83,7 +83,7 @@ fn shop(gate: &Gate) -> impl Fn(&Request) -> Script + Send + 'static {
     }
 }
 
-fn stored(folder: &Path, engine: &str) -> String {
+pub(super) fn stored(folder: &Path, engine: &str) -> String {
     let file = folder.join("runs.db");
     format!(
         "[store]\nurl = \"sqlite:{}\"\n[agent_engine]\nlease_ttl = \"1s\"\n{engine}\n",
@@ -92,7 +92,7 @@ fn stored(folder: &Path, engine: &str) -> String {
 }
 
 impl Stage {
-    async fn below(&self, path: &str) -> Vec<Value> {
+    pub(super) async fn below(&self, path: &str) -> Vec<Value> {
         let root = path.rsplit('/').next().unwrap();
         let tree = self.get(&format!("/v1/agents/runs?root={root}")).await;
         let rows = tree["data"].as_array().unwrap().iter().filter(|row| row["id"] != *root);
@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// The path of the run below that waits for an approval, when one does.
-    async fn asks_below(&self, path: &str) -> String {
+    pub(super) async fn asks_below(&self, path: &str) -> String {
         loop {
             let below = self.below(path).await;
             if let Some(asks) = below.iter().find(|it| it["state"] == "waiting_approval") {
@@ -115,21 +115,21 @@ impl Stage {
         }
     }
 
-    fn touched(&self, tool: &str) -> usize {
+    pub(super) fn touched(&self, tool: &str) -> usize {
         let requests = self.tools.requests();
         let path = format!("/{tool}");
         let is_it = |it: &&Request| it.path.split('?').next().is_some_and(|it| it.ends_with(&path));
         requests.iter().filter(is_it).count()
     }
 
-    async fn approve(&self, run: &Value) {
+    pub(super) async fn approve(&self, run: &Value) {
         let approval = run["pending"]["approvals"][0]["id"].as_str().unwrap();
         let path = format!("/v1/agents/approvals/{approval}");
         let decided = self.post(&path, OPERATOR, &json!({"decision": "approve"})).await;
         assert_eq!(decided.status, 200, "{}", decided.text());
     }
 
-    async fn tell(&self, path: &str, what: &str) {
+    pub(super) async fn tell(&self, path: &str, what: &str) {
         let told = self.post(&format!("{path}/{what}"), KEY, &json!({})).await;
         assert!(matches!(told.status, 200 | 202), "{}", told.text());
     }
@@ -177,50 +177,6 @@ async fn the_time_of_a_run_ends_what_was_taken_up_again_behind_an_approval() {
     let run = stage.in_state(&path, "incomplete").await;
     assert_eq!(run["stop_reason"], "timeout", "{run:#}");
     stage.in_state(&stage.child(&path).await, "cancelled").await;
-}
-
-#[tokio::test]
-async fn delegates_go_on_beside_one_another_in_another_process_and_end_at_once() {
-    let folder = TempDir::new().unwrap();
-    let sections = stored(folder.path(), "") + &team("");
-    let stage = Stage::new(&sections, mind, shop(&Gate::shut())).await;
-    let look = |name: &str| work(&json!([[["look", {"q": name}]], "Worked."]));
-    let path = stage.begin("boss", &json!([[look("a"), look("b"), look("c")]]).to_string()).await;
-    until("all of them look", || stage.touched("look") == 3).await;
-    let stage = stage.crash(&sections).await;
-    until("all of them look again", || stage.touched("look") == 6).await;
-    stage.tell(&path, "cancel").await;
-    stage.in_state(&path, "cancelled").await;
-    let children = stage.below(&path).await;
-    assert!(children.iter().all(|child| child["state"] == "cancelled"), "{children:#?}");
-    assert_eq!((children.len(), stage.touched("look")), (3, 6));
-}
-
-#[tokio::test]
-async fn what_waited_for_a_person_goes_on_while_others_beside_it_are_still_at_work() {
-    let pays = work(&json!([[["pay", {}]], [["note", {}]], "Paid."]));
-    let looks = work(&json!([[["look", {}]], "Looked."]));
-    let both = json!([[pays, looks], "Both."]);
-    let middle = json!([[has("middle", &both)], "All."]);
-    let agent = "[agents.middle]\nroute = \"fast\"\ninstructions = \"I ask.\"\n\
-                 delegates = [\"worker\"]\n";
-    let team = team(agent).replace(
-        "[\"look\", \"buy\"]\ndelegates = [\"worker\"]",
-        "[\"look\", \"buy\"]\ndelegates = [\"worker\", \"middle\"]",
-    );
-    for turns in [both, middle] {
-        let gate = Gate::shut();
-        let stage = Stage::new(&team, mind, shop(&gate)).await;
-        let path = stage.begin("boss", &turns.to_string()).await;
-        until("it looks", || stage.touched("look") == 1).await;
-        let asks = stage.asks_below(&path).await;
-        stage.approve(&stage.get(&asks).await).await;
-        until("it goes on", || stage.touched("note") == 1).await;
-        stage.in_state(&asks, "completed").await;
-        gate.open();
-        stage.in_state(&path, "completed").await;
-        assert_eq!((stage.touched("pay"), stage.touched("look")), (1, 1));
-    }
 }
 
 #[tokio::test]

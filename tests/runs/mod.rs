@@ -5,6 +5,7 @@ mod api;
 mod aside;
 mod audited;
 mod below;
+mod beside;
 mod broker;
 mod budgets;
 mod counted;
