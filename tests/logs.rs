@@ -30,13 +30,14 @@ impl Unread {
         std::fs::write(&path, config("", &provider("up", upstream))).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
         command.env_clear().arg("serve").arg("--config").arg(path);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut told = BufReader::new(child.stderr.take().unwrap());
         let mut banner = Vec::new();
         while !banner.iter().any(|line: &String| line.contains("Try it")) {
             let mut line = String::new();
-            assert!(output.read_line(&mut line).unwrap() > 0, "{banner:?}");
+            assert!(told.read_line(&mut line).unwrap() > 0, "{banner:?}");
             banner.push(line);
         }
         let address = |name: &str| {
@@ -73,6 +74,22 @@ async fn a_log_that_nobody_reads_holds_up_no_call_and_no_end() {
     // More lines than a pipe holds.
     gateway.calls(300).await;
     gateway.ends_in_peace().await;
+}
+
+#[tokio::test]
+async fn each_line_of_a_log_in_json_is_json_and_tells_its_time_by_one_name() {
+    let upstream = Upstream::start([("m", [Script::json(200, REPLY)])]).await;
+    let mut gateway = Unread::start(&upstream);
+    gateway.calls(1).await;
+    let output = gateway.output.take().unwrap();
+    gateway.ends_in_peace().await;
+    let lines: Vec<String> = output.lines().map(Result::unwrap).collect();
+    assert!(lines.len() > 1, "{lines:#?}");
+    for line in lines {
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        let has_both = said["time"].is_string() && said["level"].is_string();
+        assert!(has_both && said.get("timestamp").is_none(), "{line}");
+    }
 }
 
 #[tokio::test]

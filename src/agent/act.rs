@@ -195,7 +195,7 @@ impl Actor {
         let confidence = run.member().and_then(|member| member.confidence.clone());
         let facts = json!({
             "confidence": run.confidence.map(|it| f64::from(it) / 1000.0),
-            "cost_usd": crate::canon::Money::from_nanos(run.cost).usd(),
+            "cost_usd": crate::canon::Money::from_nanos(run.cost + run.spent_before().cost).usd(),
             "steps": run.asks,
             "agent": run.active,
             "user": run.created.user,
@@ -342,9 +342,8 @@ fn beyond(
         let error = CallError::new("limit_exceeded", text);
         return Some((error, Some(StopReason::MaxToolCalls)));
     }
-    let uses = run.tool_uses.get(&request.tool).copied().unwrap_or_default();
     let text = format!("`{}` cannot be called more often in this run.", request.alias);
-    let too_often = tool.most.is_some_and(|most| uses > most);
+    let too_often = tool.most.is_some_and(|most| run.uses_before(request) >= most);
     too_often.then(|| (CallError::new("rate_limited", text), None))
 }
 

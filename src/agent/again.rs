@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::actor::Actor;
 use super::begin::{away, halted};
-use super::event::{CallError, Created, Event, Trigger};
+use super::event::{CallError, Created, Event, Source, Spent, Trigger};
 use super::journal::{Halt, entry, now};
 use super::staff::Staff;
 use crate::access::{Caller, CallerRef};
@@ -209,8 +209,46 @@ fn said_in(events: &[Event]) -> BTreeSet<&str> {
 
 type Made = (Created, Vec<Event>);
 
-/// How such a run begins.
+/// How such a run begins: what it has taken over was paid for by the other one.
 fn made(
+    caller: &Caller,
+    (of, created): (&RunRow, Created),
+    events: (Vec<Event>, &[SignalRow]),
+    how: Again,
+) -> Result<Made, Error> {
+    let (mut created, events) = begins(caller, (of, created), events, how)?;
+    let (run, entries, spent) = (of.id, events.len() as u64, spent_by(&events));
+    created.source = Some(Box::new(Source { run, entries, spent }));
+    Ok((created, events))
+}
+
+/// What was spent on entries, with what others have spent that these tell of.
+fn spent_by(events: &[Event]) -> Spent {
+    let (mut all, mut below) = (Spent::default(), BTreeMap::new());
+    for event in events {
+        match event {
+            Event::Answered { usage, cost, .. }
+            | Event::AskFailed { usage, cost, .. }
+            | Event::Compacted { usage, cost, .. }
+            | Event::Planned { usage, cost, .. } => {
+                let (usage, cost) = (*usage, cost.unwrap_or_default());
+                let model_calls = u32::from(matches!(event, Event::Answered { .. }));
+                all += Spent { usage, cost, model_calls, tool_calls: 0 };
+            }
+            Event::Requested(_) => all.tool_calls += 1,
+            Event::ChildWaits { run, spent, .. } | Event::ChildDone { run, spent, .. } => {
+                below.insert(*run, *spent);
+            }
+            _ => {}
+        }
+    }
+    below.into_values().fold(all, |mut all, below| {
+        all += below;
+        all
+    })
+}
+
+fn begins(
     caller: &Caller,
     (of, created): (&RunRow, Created),
     (events, untaken): (Vec<Event>, &[SignalRow]),

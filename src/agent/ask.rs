@@ -124,13 +124,18 @@ impl Actor {
     pub(super) async fn turn(&self, request: ChatRequest, until: Instant) -> Turn {
         // Who may change something must not act on what was remembered.
         let cache = self.definition.changes_something().then_some(CacheMode::Off);
-        let user = self.journal.run().await.created.user.as_deref().map(Into::into);
+        let run = self.journal.run().await;
+        let user = run.created.user.as_deref().map(Into::into);
+        let (version, step) = (run.created.version.as_str().into(), run.asks);
+        drop(run);
         let trace = Some(self.trace().await);
         Turn {
             caller: self.caller.clone(),
             request,
             run: self.journal.id,
             agent: self.definition.agent.as_str().into(),
+            version,
+            step,
             guarded: self.guarded().await,
             user,
             session: self.live.root.spread(),

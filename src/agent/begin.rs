@@ -457,6 +457,7 @@ fn created(
         compensates: false,
         blocked: commission.blocked.clone(),
         forked_from: None,
+        source: None,
         labels: commission.wishes.labels.clone(),
         trace: commission.trace.as_ref().map(written),
         baggage: commission.wishes.baggage.clone(),

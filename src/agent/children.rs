@@ -195,6 +195,7 @@ impl Actor {
             compensates: false,
             blocked: None,
             forked_from: None,
+            source: None,
             labels: BTreeMap::new(),
             trace: Some(written(&self.staff.trace(&run).below(run.span()))),
             baggage: run.created.baggage.clone(),
@@ -359,7 +360,7 @@ impl Staff {
         let Some(row) = store.claim_run(id, self.lease()).await.map_err(stored)? else {
             return Ok(None);
         };
-        let used = self.used_before(&row).await;
+        let used = self.used_before((&row, Spent::default())).await;
         self.child_of(parent, row, used).await.map(Some)
     }
 

@@ -241,6 +241,15 @@ pub struct Spent {
     pub tool_calls: u32,
 }
 
+/// The part of a journal that was taken over from another run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub run: RunId,
+    /// So many entries behind the first are its own.
+    pub entries: u64,
+    pub spent: Spent,
+}
+
 /// How a run began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Created {
@@ -274,6 +283,9 @@ pub struct Created {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
     pub forked_from: Option<(RunId, u64)>,
+    /// What of its journal is another run's: that was paid for there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Box<Source>>,
     pub labels: BTreeMap<String, String>,
     pub trace: Option<String>,
     /// What its client wants tools to know.
@@ -508,7 +520,8 @@ impl CallError {
 
     /// Whether the tool is not there for now, so that the answer has to do without.
     pub fn degrades(&self) -> bool {
-        matches!(self.kind.as_str(), "unavailable" | "unreachable" | "timeout" | "auth_failed")
+        let kinds = ["unavailable", "unreachable", "timeout", "auth_failed", "blocked"];
+        kinds.contains(&self.kind.as_str())
     }
 
     /// What stands in the place of a result.

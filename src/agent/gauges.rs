@@ -93,7 +93,7 @@ impl Staff {
         shown.letters.show(&metrics.agent_dlq_depth, kinds, letters.collect());
         let tools = house.toolbox.all();
         let breakers = tools.iter().map(|tool| {
-            let is_open = !matches!(tool.health(), Health::Up);
+            let is_open = matches!(tool.health(), Health::Down { .. });
             (vec![tool.name.to_string()], f64::from(u8::from(is_open)))
         });
         shown.breakers.show(&metrics.agent_tool_breaker, Vec::new(), breakers.collect());

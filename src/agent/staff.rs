@@ -12,7 +12,7 @@ use super::actor::{Above, Actor, Live, Rest, report};
 use super::archive::Loaded;
 use super::begin::followed;
 use super::budget::{Purse, Used};
-use super::event::{Created, Event};
+use super::event::{Created, Event, Spent};
 use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
 use super::news::Herald;
@@ -389,7 +389,7 @@ impl Staff {
                 return Ok(None);
             }
         };
-        let used = self.used_before(row).await;
+        let used = self.used_before((row, run.spent_before())).await;
         let parts = (run, last_at);
         let actor = self.actor(parts, (row, caller), (used, None), ear).await?;
         Ok(Some(actor))
@@ -420,10 +420,14 @@ impl Staff {
         journal.end(vec![ended], beside).await
     }
 
-    /// What a run and all below it have used so far.
-    pub(super) async fn used_before(&self, top: &RunRow) -> Used {
+    /// What a run and all below it have used so far, with what its journal has taken over: its
+    /// limits hold for all of that.
+    pub(super) async fn used_before(&self, (top, before): (&RunRow, Spent)) -> Used {
         let mut used = Used::default();
         used.add(&top.totals);
+        used.usd += before.cost;
+        used.tokens += before.usage.input_total() + before.usage.output;
+        used.tool_calls += before.tool_calls;
         for row in self.below((top.id, top.root)).await {
             used.add(&row.totals);
         }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::close::since;
 use super::definition::ToolDefinition;
-use super::event::{Asking, Created, Event};
+use super::event::{Asking, Created, Doer, Event};
 use super::journal::Halt;
 use super::run::{Call, Run, Stage, Step, Stretch};
 use super::staff::Staff;
@@ -186,7 +186,17 @@ impl Cutter<'_> {
                 let error = Some("unknown_outcome");
                 self.tool(run, id, at, &Came { error, ..Came::default() })
             }
+            Event::Rejected { id, expired, .. } => {
+                let error = Some(if *expired { "expired" } else { "denied" });
+                self.tool(run, id, at, &Came { error, ..Came::default() })
+            }
             Event::Handoff { id, .. } => self.tool(run, id, at, &Came::default()),
+            // To ask is all that such a call does.
+            Event::InputAsked { id, .. }
+                if run.call(id).is_some_and(|call| call.request.doer == Doer::User) =>
+            {
+                self.tool(run, id, at, &Came::default())
+            }
             Event::UndoDone { id, error } => {
                 let error = error.as_ref().map(|error| error.kind.as_str());
                 Self::undone(run, (id, error), (last, at))
@@ -315,11 +325,14 @@ impl Cutter<'_> {
         let mut facts = vec![
             (Fact::ToolName, text(&request.tool)),
             (Fact::ToolCall, text(&request.id)),
-            (Fact::ToolType, text(self.kind(&request.tool))),
+            (Fact::ToolType, text(self.sort(&request.tool))),
             (Fact::ToolEffect, text(request.effect.name())),
             (Fact::AgentName, text(&run.active)),
             (Fact::Run, text(&run.id.to_string())),
         ];
+        if let Some(tool) = self.toolbox.get(&request.tool) {
+            facts.push((Fact::ToolKind, text(tool.terms.kind.name())));
+        }
         if let Some(definition) = run.tool_definition(&request.tool) {
             facts.push((Fact::ToolDescription, text(&definition.description)));
             facts.push((Fact::ToolVersion, text(&definition.version)));
@@ -363,7 +376,7 @@ impl Cutter<'_> {
     }
 
     /// As OpenTelemetry sorts tools.
-    fn kind(&self, tool: &str) -> &'static str {
+    fn sort(&self, tool: &str) -> &'static str {
         let kind = self.toolbox.get(tool).map(|tool| tool.terms.kind.name());
         match kind {
             Some("sql") => "datastore",

@@ -356,6 +356,15 @@ pub struct Consultation {
     pub elapsed: Duration,
 }
 
+/// A place in a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPart {
+    /// Of the agent.
+    pub version: Arc<str>,
+    /// The number of the step that asks; none where a client asks for the run.
+    pub step: Option<u32>,
+}
+
 /// The finished call.
 #[derive(Debug, Clone)]
 pub struct CallRecord {
@@ -396,6 +405,8 @@ pub struct CallRecord {
     pub malformed_events: u32,
     /// What kind of work it was, where the route asked.
     pub task: Option<Task>,
+    /// Where in a run it stands, if it has to do with one.
+    pub part: Option<Box<RunPart>>,
     pub purpose: Purpose,
     /// Who said which kind of work it is.
     pub task_by: Option<&'static str>,
@@ -483,6 +494,7 @@ impl CallRecord {
             malformed_events: 0,
             task: None,
             purpose: Purpose::Client,
+            part: None,
             guards: Vec::new(),
             consulted: Vec::new(),
             task_by: None,

@@ -287,7 +287,12 @@ impl House {
                 let _ = accept.await;
             });
         }
-        say(&banner::text(config, &addresses, admin_address, &self.made));
+        let banner = banner::text(config, &addresses, admin_address, &self.made);
+        // Where lines are JSON, each line is.
+        match config.telemetry.log {
+            LogFormat::Json => complain(&banner),
+            LogFormat::Text => say(&banner),
+        }
         self.run_until_told(signals, (&stop, &closing), &connections).await;
         if let Some(exporting) = exporting {
             let _ = tokio::time::timeout(LAST_WRITES, exporting.end()).await;

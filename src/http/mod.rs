@@ -229,8 +229,13 @@ fn refuse(error: &Error) -> Response<Body> {
 
 /// The error in the words of whoever asks.
 fn refuse_as(error: &Error, client: &dyn ClientSide) -> Response<Body> {
+    refuse_with(error, client.write_error(error))
+}
+
+/// The same in words that are at hand.
+fn refuse_with(error: &Error, words: Vec<u8>) -> Response<Body> {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut response = body(status, "application/json", client.write_error(error));
+    let mut response = body(status, "application/json", words);
     let code = HeaderValue::from_static(error.kind.code());
     response.headers_mut().insert("x-switchpoint-error", code);
     if let Some(wait) = error.retry_after {

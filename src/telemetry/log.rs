@@ -21,7 +21,7 @@ use super::basket::Basket;
 use super::object::{Milliseconds, Object};
 use super::repeats::{More, Repeats};
 use crate::canon::{
-    Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, Skipped, Task, Usage,
+    Attempt, CacheUse, CallRecord, GuardNote, Money, Purpose, RunPart, Skipped, Task, Usage,
 };
 
 /// How lines look.
@@ -37,6 +37,9 @@ const QUIET: [&str; 3] = ["tokio_postgres=warn", "h2=info", "rmcp=error"];
 
 /// The bytes one worker may have waiting to be written.
 const MOST: usize = 4 * 1024 * 1024;
+/// How lines of the operational log begin by themselves, and as they do here.
+const THEIR_TIME: &[u8] = b"{\"timestamp\":";
+const OUR_TIME: &[u8] = b"{\"time\":";
 /// How long lines gather before they are written together.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long warnings that were left out wait to be told of at the most, with nothing else to tell.
@@ -58,7 +61,7 @@ pub struct Log {
 /// One line that stands for several.
 #[derive(Debug, Serialize)]
 struct Repeated<'a> {
-    timestamp: &'a str,
+    time: &'a str,
     level: &'static str,
     message: &'a str,
 }
@@ -101,6 +104,7 @@ struct Line<'a> {
     /// The run that asked, or that was asked for, and its agent.
     run: Option<&'a str>,
     agent: Option<&'a str>,
+    part: Option<&'a RunPart>,
     cache: Option<&'static str>,
     cache_similarity: Option<f32>,
     /// Fields of the question that the target could not take.
@@ -231,7 +235,7 @@ impl Log {
         let message = format!("{count} more like it: {text}");
         self.append(|buffer| match self.format {
             Format::Json => {
-                let line = Repeated { timestamp: &time, level: level.as_str(), message: &message };
+                let line = Repeated { time: &time, level: level.as_str(), message: &message };
                 serde_json::to_writer(&mut *buffer, &line).map_err(io::Error::from)
             }
             Format::Text => write!(buffer, "{time}  {level} {message}"),
@@ -280,6 +284,7 @@ impl Log {
             purpose: (record.purpose != Purpose::Client).then(|| record.purpose.name()),
             run: of_run(record, "run"),
             agent: of_run(record, "agent"),
+            part: record.part.as_deref(),
             dropped: &record.dropped,
             guards: record.guards.iter().map(guarded).collect(),
         };
@@ -415,8 +420,17 @@ impl Line<'_> {
             object.shown("trace_id", format_args!("{trace:032x}"))?;
         }
         object.maybe("purpose", self.purpose)?;
-        object.maybe("run", self.run)?;
+        if let Some(run) = self.run {
+            object.text("run_id", run)?;
+            object.text("event", "call")?;
+        }
         object.maybe("agent", self.agent)?;
+        if let Some(RunPart { version, step }) = self.part {
+            object.text("version", version)?;
+            if let Some(step) = step {
+                object.value("step", step)?;
+            }
+        }
         object.maybe("cache", self.cache)?;
         if let Some(similarity) = self.cache_similarity {
             object.value("cache_similarity", &similarity)?;
@@ -465,7 +479,10 @@ impl<'a> MakeWriter<'a> for Lines {
 impl Write for OneLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        self.0.append(|buffer| buffer.write_all(line));
+        self.0.append(|buffer| match line.strip_prefix(THEIR_TIME) {
+            Some(rest) => buffer.write_all(OUR_TIME).and_then(|()| buffer.write_all(rest)),
+            None => buffer.write_all(line),
+        });
         Ok(bytes.len())
     }
 

@@ -74,6 +74,9 @@ impl State {
 impl Tool {
     /// Calls it, as often as its effect and its terms allow. Dropping the future ends the call.
     pub async fn call(&self, call: &Invocation) -> Result<Output, Failure> {
+        if let Some(why) = self.runner.blocked() {
+            return Err(Failure::new(FailureKind::Blocked, why));
+        }
         self.check(&call.args)?;
         let memo = self.state.memo.as_ref();
         let memo = memo.and_then(|memo| Some((memo, memo.key(call)?)));

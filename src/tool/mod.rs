@@ -109,6 +109,11 @@ pub struct Invocation {
 pub(crate) trait Runner: Debug + Send + Sync {
     fn attempt<'a>(&'a self, call: &'a Invocation) -> Attempt<'a>;
 
+    /// Why it may not be called at all for now, if it may not.
+    fn blocked(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether it minds the timeout itself: then an attempt is bounded by the call's deadline only.
     fn minds_time(&self) -> bool {
         false
@@ -194,7 +199,14 @@ pub struct PinStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Up,
-    Down { why: String, retry_after: Option<Duration> },
+    Down {
+        why: String,
+        retry_after: Option<Duration>,
+    },
+    /// It is there, and may not be called.
+    Blocked {
+        why: &'static str,
+    },
 }
 
 /// What a tool gave.
@@ -240,6 +252,8 @@ pub enum FailureKind {
     Unavailable,
     /// An address that must not be reached, or a limit of the operator's.
     Refused,
+    /// It is not what was approved.
+    Blocked,
     Timeout,
     Unreachable,
     Auth,
@@ -347,7 +361,8 @@ impl Tool {
     }
 
     pub fn health(&self) -> Health {
-        self.state.health()
+        let blocked = self.runner.blocked().map(|why| Health::Blocked { why });
+        blocked.unwrap_or_else(|| self.state.health())
     }
 
     /// Who must let calls of it pass. Of a source only the tools that it names are asked about, by
@@ -414,6 +429,7 @@ impl FailureKind {
             Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Refused => "refused",
+            Self::Blocked => "blocked",
             Self::Timeout => "timeout",
             Self::Unreachable => "unreachable",
             Self::Auth => "auth_failed",

@@ -139,7 +139,7 @@ async fn what_is_read_goes_by_limits_and_guards_and_leaves_a_record() {
     let guards = "[guards.words]\nkind = \"pattern\"\nwords = [\"static\"]\nstage = [\"tool_results\"]\naction = \"mask\"\n\n\
         [guards.secret]\nkind = \"pattern\"\nwords = [\"simple\"]\nstage = [\"tool_results\"]\naction = \"block\"\n\n";
     let keys = "[keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\"]\ntools = [\"*\"]\n\n\
-        [keys.few]\nsecret = \"sk-few\"\nlimits = { requests = \"1/h\" }\ntools = [\"*\"]\n";
+        [keys.few]\nsecret = \"sk-few\"\nlimits = { requests = \"2/h\" }\ntools = [\"*\"]\n";
     let (_upstream, gateway) =
         house(&format!("{}{guards}{keys}", fixture.tool()), EVERYTHING).await;
     let uri = json!({"uri": "kb+test://static-text"});
@@ -157,8 +157,14 @@ async fn what_is_read_goes_by_limits_and_guards_and_leaves_a_record() {
     assert!(few.ask("resources/read", uri.clone()).await["result"].is_object());
     let refused = few.ask("resources/read", uri).await;
     assert_eq!(refused["error"]["data"]["error"]["type"], "rate_limited", "{refused}");
-    let records = gateway.recorded(4).await;
-    let mut told: Vec<String> = records
+    let asked = || {
+        let records = gateway.records().into_iter();
+        let records =
+            records.filter(|it| it["route"].as_str().is_some_and(|it| it.starts_with("tool/")));
+        records.collect::<Vec<Value>>()
+    };
+    until("all is recorded", || asked().len() >= 4).await;
+    let mut told: Vec<String> = asked()
         .iter()
         .map(|it| {
             format!("{} {} {} {}", it["key"], it["surface"], it["route"], it["outcome"])

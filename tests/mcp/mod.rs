@@ -18,6 +18,7 @@ use crate::support::{Gateway, Upstream, until};
 mod children;
 mod everything;
 mod gate;
+mod posted;
 mod runs;
 
 const DOOR: &str = "/mcp";
@@ -43,9 +44,13 @@ impl Session {
 
     /// One whose user can be asked in these ways.
     async fn open_with(gateway: &Gateway, key: &'static str, ways: &Value) -> Self {
+        Self::begin(gateway, key, (ways, VERSION)).await
+    }
+
+    async fn begin(gateway: &Gateway, key: &'static str, (ways, version): (&Value, &str)) -> Self {
         let mut session = Self { address: gateway.address, key, id: String::new() };
         let params = json!({
-            "protocolVersion": VERSION,
+            "protocolVersion": version,
             "capabilities": {"elicitation": ways},
             "clientInfo": {"name": "test", "version": "1"},
         });
@@ -58,7 +63,11 @@ impl Session {
     }
 
     async fn send(&self, message: &Value, more: &[(&'static str, &str)]) -> Answer {
-        let body = Bytes::from(message.to_string());
+        self.post(message.to_string(), more).await
+    }
+
+    async fn post(&self, body: impl Into<Bytes>, more: &[(&'static str, &str)]) -> Answer {
+        let body = body.into();
         let mut request = client::request(Method::POST, DOOR, self.key, body);
         let headers = request.headers_mut();
         headers.insert("accept", "application/json, text/event-stream".parse().unwrap());
@@ -314,15 +323,27 @@ async fn a_tool_that_is_described_otherwise_than_approved_is_neither_shown_nor_c
     // It is started again, and says something else than before.
     session.text("small__crash", json!({})).await;
     for _ in 0..400 {
-        if session.text("small__echo", json!({"text": "x"})).await.contains("refused") {
+        if session.text("small__echo", json!({"text": "x"})).await.contains("blocked") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
     let refused = session.text("small__echo", json!({"text": "x"})).await;
-    assert!(refused.contains("refused") && refused.contains("approve"), "{refused}");
-    let listed = session.ask("tools/list", json!({})).await.to_string();
-    assert!(listed.contains("Says it again.") && !listed.contains("passwords"), "{listed}");
+    assert!(refused.contains("blocked") && refused.contains("approve"), "{refused}");
+    let listed = session.ask("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().unwrap().iter();
+    let shown: Vec<&Value> = tools.filter(|it| it["name"] == "small__echo").collect();
+    let described = shown[0]["description"].as_str().unwrap();
+    assert!(described.starts_with("[Blocked: ") && described.ends_with("Says it again."));
+    assert_eq!(shown[0]["_meta"]["switchpoint/health"]["state"], "blocked", "{listed}");
+    assert!(!listed.to_string().contains("passwords"), "{listed}");
+    let health = async || {
+        let told = client::get(gateway.address, "/v1/tools/small.echo", "sk-operator").await;
+        told.json()["health"].clone()
+    };
+    let told = health().await;
+    assert_eq!(told["state"], "blocked", "{told}");
+    assert!(told["reason"].as_str().unwrap().contains("approve"), "{told}");
     assert!(gateway.metric("switchpoint_mcp_tool_drift_total", &["small"]).await >= 1.0);
     // The others are what they were.
     session.text("small__env", json!({})).await;
@@ -342,8 +363,9 @@ async fn a_tool_that_is_described_otherwise_than_approved_is_neither_shown_nor_c
     let approved = client::post(gateway.address, pins, "sk-operator", body).await;
     assert_eq!(approved.status, 200, "{}", approved.text());
     until_echo(&session).await;
+    assert_eq!(health().await["state"], "available");
     let listed = session.ask("tools/list", json!({})).await.to_string();
-    assert!(listed.contains("passwords"), "{listed}");
+    assert!(listed.contains("passwords") && !listed.contains("locked"), "{listed}");
 }
 
 #[tokio::test]

@@ -464,3 +464,24 @@ async fn each_limit_of_a_tool_is_told_to_the_model_with_the_time_to_wait() {
     house.run("a", &json!([["one", {"id": "4"}]])).await;
     assert!(!house.shown()[0].contains("rate_limited"));
 }
+
+#[tokio::test]
+async fn a_run_may_call_a_tool_as_often_as_its_limit_says_whatever_is_remembered_or_refused() {
+    let sections = format!(
+        "{}{}",
+        tool("look", "read", "limits = { run = 2 }\ncache = { ttl = \"60s\", scope = \"user\" }"),
+        agent("a", &["look"], ""),
+    );
+    let house = House::new(&sections, |_| Script::json(200, r#"{"ok":true}"#)).await;
+    let call = |id: &str| json!(["look", {"id": id}]);
+    // There is something to remember.
+    house.run("a", &json!([call("one")])).await;
+    let wrong = json!(["look", {"nope": 1}]);
+    house.run("a", &json!([call("one"), wrong, call("two"), call("three"), call("four")])).await;
+    let shown = house.shown();
+    let is_late = |text: &String| text.contains("rate_limited");
+    let late: Vec<bool> = shown.iter().map(is_late).collect();
+    assert_eq!(late, [false, false, false, false, true], "{shown:?}");
+    assert!(shown[1].contains("invalid_arguments"), "{shown:?}");
+    assert_eq!(house.asked("/look").len(), 3);
+}

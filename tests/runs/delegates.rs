@@ -88,17 +88,19 @@ async fn what_an_agent_is_given_is_what_its_tool_asks_for() {
 
 #[tokio::test]
 async fn limits_and_approvals_of_a_tool_hold_where_it_is_an_agent() {
-    let terms = "limits = { tool = \"2/h\", run = 3 }\n\
+    let terms = "limits = { tool = \"3/h\", run = 2 }\n\
         approval = { when = \"args.input == 'danger'\" }";
     let house = House::new(&team(terms), found).await;
     let work = |name: &str| json!(["research", task(&json!([["look", {"id": name}]]))]);
-    let calls = json!([work("one"), work("two"), work("three"), work("four")]);
-    let run = house.run("boss", &calls).await;
+    let run = house.run("boss", &json!([work("one"), work("two"), work("three")])).await;
     assert_eq!(children(&house, &run).await.len(), 2, "{run:#}");
     let shown = house.shown();
     let is_late = |text: &String| text.contains("rate_limited");
-    assert!(is_late(&shown[2]) && shown[2].contains("retry_after"), "{shown:?}");
-    assert!(is_late(&shown[3]) && shown[3].contains("\"retryable\":false"), "{shown:?}");
+    assert!(is_late(&shown[2]) && shown[2].contains("\"retryable\":false"), "{shown:?}");
+    let run = house.run("boss", &json!([work("four"), work("five")])).await;
+    assert_eq!(children(&house, &run).await.len(), 1, "{run:#}");
+    let shown = house.shown();
+    assert!(is_late(&shown[1]) && shown[1].contains("retry_after"), "{shown:?}");
     // Nobody is asked before a person lets it.
     let body = json!({"input": json!([["research", {"input": "danger"}]]).to_string()});
     let begun = house.send(KEY, "/v1/agents/boss/runs", &body).await;

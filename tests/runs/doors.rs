@@ -254,7 +254,7 @@ async fn a_run_is_one_answer_with_the_usage_of_all_its_calls() {
     assert_eq!((of("agent_turn"), of("chat")), (2, 1), "{records:#?}");
     let outer = records.iter().find(|record| record["surface"] == "chat").unwrap();
     assert_eq!((&outer["route"], &outer["output_tokens"]), (&json!("agent/support"), &json!(0)));
-    assert!(records.iter().all(|record| record["run"] == agent["run_id"]), "{records:#?}");
+    assert!(records.iter().all(|record| record["run_id"] == agent["run_id"]), "{records:#?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! folder, the commands of its README and of `docs/agents.md` one after another, and the official
 //! SDKs.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -22,7 +22,7 @@ impl Desk {
         copy(&root().join("examples/support"), folder.path());
         let mut python = Command::new("/usr/bin/python3");
         let mut servers = start(python.args(["servers.py", "0"]), folder.path());
-        let place = said(&mut servers, "http://");
+        let place = said(servers.stdout.take().unwrap(), "http://");
         let config = folder.path().join("switchpoint.toml");
         let written = std::fs::read_to_string(&config).unwrap();
         assert_eq!(written.matches("127.0.0.1:4100").count(), 4, "{written}");
@@ -30,7 +30,12 @@ impl Desk {
         let mut switchpoint = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
         let anywhere = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
         let mut gateway = start(switchpoint.arg("serve").args(anywhere), folder.path());
-        let base = said(&mut gateway, "base URL");
+        // Where its log is JSON, no line for people stands in it.
+        std::thread::spawn({
+            let lines = BufReader::new(gateway.stdout.take().unwrap()).lines();
+            move || lines.for_each(drop)
+        });
+        let base = said(gateway.stderr.take().unwrap(), "base URL");
         let (_, address) = base.split_once("://").unwrap();
         let address = address.split('/').next().unwrap().to_owned();
         Self { servers, gateway, address, folder }
@@ -75,12 +80,12 @@ fn copy(from: &Path, to: &Path) {
 
 fn start(command: &mut Command, folder: &Path) -> Child {
     let command = command.current_dir(folder).env("HOME", folder);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// What stands behind this word in the first line that has it; the rest is read and thrown away.
-fn said(child: &mut Child, word: &str) -> String {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+fn said(output: impl Read + Send + 'static, word: &str) -> String {
+    let mut lines = BufReader::new(output).lines();
     let found = lines.find_map(|line| line.unwrap().split_once(word).map(|it| it.1.to_owned()));
     std::thread::spawn(move || lines.for_each(drop));
     found.unwrap_or_else(|| panic!("it never said {word}")).trim().to_owned()

@@ -56,7 +56,7 @@ async fn a_run_tells_which_tool_of_a_server_it_was_and_has_no_other_before_that_
     let changed = pin(&house, |it| it["changed"] == true).await;
     let (blocked, told) = echoed().await;
     assert_eq!(blocked, version);
-    assert!(told.contains("refused") && told.contains("approve"), "{told}");
+    assert!(told.contains("blocked") && told.contains("approve"), "{told}");
     let pins = "/v1/tools/small/pins";
     let approved = house.send(OPERATOR, pins, &json!({"tool": "echo"})).await;
     assert_eq!(approved.status, 200, "{}", approved.text());

@@ -185,7 +185,10 @@ async fn a_run_played_again_from_its_record_has_the_same_entries() {
     let path = house.begin("plain", "look").await;
     house.in_state(&path, "completed").await;
     let place = house.made(&format!("{path}/replay"), json!({"mode": "recorded"})).await;
-    house.in_state(&place, "completed").await;
+    let played = house.in_state(&place, "completed").await;
+    assert_eq!((&played["usage"]["total_tokens"], &played["cost_usd"]), (&json!(0), &json!(0.0)));
+    let whole = house.get(&path).await["usage"].clone();
+    assert_eq!(played["source"]["usage"], whole, "{played:#}");
     let (first, second) = (house.journal(&path).await, house.journal(&place).await);
     let said = |rows: &[Value]| -> Vec<(String, String)> {
         let rows = rows.iter().skip(1);
@@ -232,7 +235,14 @@ async fn a_run_goes_on_from_the_middle_of_another_with_what_its_user_says_there(
     assert!(told.contains("Say it in one word."), "{told}");
     let created = house.journal(&place).await[0]["data"]["forked_from"].clone();
     assert_eq!(created[1], called["seq"], "{created}");
-    assert_eq!(house.get(&path).await["state"], "completed", "the first one stays as it was");
+    let first = house.get(&path).await;
+    assert_eq!(first["state"], "completed", "the first one stays as it was");
+    // What the first has paid for is no cost of the second.
+    let tokens = |run: &Value| run["usage"]["total_tokens"].as_u64().unwrap();
+    assert_eq!((tokens(&run) * 2, tokens(&run["source"]) * 2), (tokens(&first), tokens(&first)));
+    assert_eq!((&run["tool_calls"], &run["source"]["tool_calls"]), (&json!(0), &json!(1)));
+    assert!(path.ends_with(run["source"]["run_id"].as_str().unwrap()), "{run:#}");
+    assert_eq!((&first["source"], &first["tool_calls"]), (&Value::Null, &json!(1)));
 }
 
 #[tokio::test]

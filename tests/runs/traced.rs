@@ -94,6 +94,7 @@ async fn an_mcp_server_is_told_where_its_call_stands_in_the_trace_of_the_run() {
         assert!(said.contains(more), "{more}: {said}");
     }
     for (name, value) in [
+        ("switchpoint.tool.kind", Some("mcp")),
         ("mcp.method.name", Some("tools/call")),
         ("mcp.protocol.version", Some("2025-11-25")),
         ("mcp.session.id", None),
@@ -224,4 +225,24 @@ async fn the_making_of_a_plan_is_a_span_with_the_call_of_its_model_below() {
     let same = shown.iter().find(|span| span["name"] == "plan reader").unwrap();
     assert_eq!(same["spanId"], hex(&plan.span_id));
     assert!(shown.iter().any(|span| span["parentSpanId"] == same["spanId"]), "{document:#}");
+}
+
+#[tokio::test]
+async fn that_a_user_was_asked_is_a_span_like_any_call_of_a_tool() {
+    let sections = "[tools.ask_user]\nkind = \"builtin\"\nname = \"ask_user\"\n[agents.reader]\n\
+         route = \"fast\"\ninstructions = \"Read.\"\ntools = [\"ask_user\"]\n";
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("ask_user", r#"{"question":"Which one?"}"#)]),
+        _ => says(request, "That one."),
+    };
+    let stage = Stage::new(sections, mind, found).await;
+    let run = stage.begin("reader", "Read it.").await;
+    stage.in_state(&run, "waiting_input").await;
+    let trace = stage.get(&format!("{run}/trace")).await;
+    let spans = trace["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap();
+    let asked: Vec<&Value> =
+        spans.iter().filter(|span| span["name"] == "execute_tool ask_user").collect();
+    assert_eq!(asked.len(), 1, "{trace:#}");
+    let kind = json!({"key": "switchpoint.tool.kind", "value": {"stringValue": "builtin"}});
+    assert!(asked[0]["attributes"].as_array().unwrap().contains(&kind), "{trace:#}");
 }

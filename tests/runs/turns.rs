@@ -88,6 +88,8 @@ impl House {
             request,
             run: RunId::new(),
             agent: "support".into(),
+            version: "7".into(),
+            step: 1,
             guarded: Vec::new(),
             session: 7,
             trace: None,
@@ -195,7 +197,9 @@ async fn a_turn_is_one_record_that_names_its_run_its_agent_and_its_caller() {
     assert_eq!(record["purpose"], "agent");
     assert_eq!((&record["key"], &record["route"]), (&json!("test"), &json!("r")));
     assert_eq!(record["outcome"], "ok");
-    assert_eq!((&record["run"], &record["agent"]), (&json!(run), &json!("support")));
+    assert_eq!((&record["run_id"], &record["agent"]), (&json!(run), &json!("support")));
+    let place = (&record["version"], &record["step"], &record["event"]);
+    assert_eq!(place, (&json!("7"), &json!(1), &json!("call")));
 }
 
 #[tokio::test]

@@ -21,6 +21,18 @@ impl Run {
         if !self.state.is_over() {
             self.take(event);
         }
+        if self.created.source.as_ref().is_some_and(|source| source.entries + 1 == self.seq) {
+            self.pays_from_here();
+        }
+    }
+
+    /// What comes now is its own, and what came before was paid for by another run.
+    fn pays_from_here(&mut self) {
+        (self.usage, self.cost) = (Usage::default(), 0);
+        self.below.clear();
+        if let Some(stretch) = &mut self.stretch {
+            stretch.usage = Usage::default();
+        }
     }
 
     fn take(&mut self, event: &Event) {
@@ -62,16 +74,23 @@ impl Run {
             Event::Began { id, at } => {
                 self.had_right = true;
                 self.stage(id, Stage::Began);
+                self.uses(id, true);
                 if let Some(call) = self.call_mut(id) {
                     call.began = Some(*at);
                 }
             }
-            Event::Done { id, parts, bytes, value, .. } => {
+            Event::Done { id, parts, bytes, value, cached, .. } => {
                 self.bytes += bytes;
+                if *cached {
+                    self.uses(id, false);
+                }
                 self.note_undo(id, value.as_ref());
                 self.settle(id, parts.clone(), false);
             }
-            Event::Failed { id, error, .. } => {
+            Event::Failed { id, error, attempts, .. } => {
+                if *attempts == 0 {
+                    self.uses(id, false);
+                }
                 if let Some(call) = self.call(id).filter(|_| error.degrades()) {
                     let tool = call.request.tool.clone();
                     self.degraded_tools.insert(tool);
@@ -257,13 +276,13 @@ impl Run {
             self.is_sure(sureness(&request.args, &field));
         }
         self.tool_calls += 1;
-        *self.tool_uses.entry(request.tool.clone()).or_default() += 1;
         let same = fingerprint(&request.alias, &request.args);
         *self.repeated.entry(same).or_default() += 1;
         self.calls.push(Call {
             request: request.clone(),
             stage: Stage::New,
             began: None,
+            used: false,
             approval: None,
             edited: false,
             allowed: None,
@@ -374,6 +393,15 @@ impl Run {
         if let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) {
             call.stage = stage;
         }
+    }
+
+    /// A call is among the uses of its tool from now on, or not after all.
+    pub(super) fn uses(&mut self, id: &str, used: bool) {
+        let Some(call) = self.call_mut(id).filter(|call| call.used != used) else { return };
+        call.used = used;
+        let tool = call.request.tool.clone();
+        let count = self.tool_uses.entry(tool).or_default();
+        *count = if used { *count + 1 } else { count.saturating_sub(1) };
     }
 
     fn resolve(&mut self, id: &str, outcome: Resolution, result: Option<&Value>) {

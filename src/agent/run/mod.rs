@@ -77,7 +77,7 @@ pub struct Run {
     /// The last answer was given without tools because a limit was hit.
     pub is_last: bool,
     pub tool_calls: u32,
-    /// Of each tool.
+    /// Of each tool, those that were made: none that was refused or came from what is remembered.
     pub tool_uses: BTreeMap<String, u32>,
     /// How often the same was called with the same arguments.
     pub repeated: BTreeMap<String, u32>,
@@ -141,6 +141,8 @@ pub struct Call {
     pub stage: Stage,
     /// When it was begun last.
     pub began: Option<u64>,
+    /// It is among the uses of its tool.
+    pub used: bool,
     /// What a person was asked for it.
     pub approval: Option<String>,
     /// A person has put in other arguments.
@@ -368,7 +370,9 @@ impl Run {
 
     /// What it has used, with all that it has begun.
     pub fn spent(&self) -> Spent {
-        let (model_calls, tool_calls) = (self.answers, self.tool_calls);
+        let before = self.spent_before();
+        let model_calls = self.answers.saturating_sub(before.model_calls);
+        let tool_calls = self.own_tool_calls();
         let own = Spent { usage: self.usage, cost: self.cost, model_calls, tool_calls };
         self.below.values().fold(own, |mut all, below| {
             all += *below;
@@ -376,11 +380,21 @@ impl Run {
         })
     }
 
+    /// What was used for that part of its journal which is another run's.
+    pub fn spent_before(&self) -> Spent {
+        self.created.source.as_ref().map(|source| source.spent).unwrap_or_default()
+    }
+
+    fn own_tool_calls(&self) -> u32 {
+        let before = self.spent_before().tool_calls;
+        self.tool_calls.saturating_sub(before)
+    }
+
     /// The same without what others have used.
     pub fn totals(&self) -> Totals {
         Totals {
             steps: self.asks,
-            tool_calls: self.tool_calls,
+            tool_calls: self.own_tool_calls(),
             tokens_in: self.usage.input_total(),
             tokens_out: self.usage.output,
             cost: self.cost,
@@ -444,6 +458,18 @@ impl Run {
         let shown = |part: &&Part| matches!(part.content, Content::Text { .. } | Content::Media(_));
         last.map(|message| message.parts.iter().filter(shown).cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// How often the tool of a call was used but for it, with what is wanted of it before that.
+    pub fn uses_before(&self, request: &Requested) -> u32 {
+        let used = self.tool_uses.get(&request.tool).copied().unwrap_or_default();
+        let own = u32::from(self.call(&request.id).is_some_and(|call| call.used));
+        let before = self.calls.iter().take_while(|call| call.request.id != request.id);
+        let may_come = |call: &&Call| {
+            call.request.tool == request.tool && !call.used && call.stage != Stage::Over
+        };
+        let coming = u32::try_from(before.filter(may_come).count()).unwrap_or(u32::MAX);
+        (used - own.min(used)).saturating_add(coming)
     }
 
     /// How often the same call was made, if that is looked at.

@@ -93,6 +93,7 @@ pub(in crate::agent) fn created() -> Created {
         compensates: false,
         blocked: None,
         forked_from: None,
+        source: None,
         labels: BTreeMap::new(),
         trace: None,
         baggage: None,

@@ -12,6 +12,7 @@ impl Run {
         match event {
             Event::ChildStarted { id, run, .. } => {
                 self.asked_anew = true;
+                self.uses(id, true);
                 self.stage(id, Stage::Child { run: *run });
             }
             Event::ChildWaits { run, spent, .. } => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Commission, Performance, RunWishes};
 use crate::access::Caller;
-use crate::canon::{ChatRequest, Message, Outcome, Part, Role, RunId, Surface};
+use crate::canon::{ChatRequest, Message, Outcome, Part, Role, RunId, RunPart, Surface};
 use crate::config::{OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
@@ -377,6 +377,8 @@ impl Call {
         let agent = commission.agent.clone();
         let performance = conductor.conduct(Box::new(commission)).await?;
         let agent = agent.split('@').next().unwrap_or_default();
+        let version = Arc::clone(&performance.version);
+        self.record.part = Some(Box::new(RunPart { version, step: None }));
         self.record.tags.insert("run".into(), performance.run.to_string().into());
         self.record.tags.insert("agent".into(), agent.into());
         self.run = Some(performance.report.clone());

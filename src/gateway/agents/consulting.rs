@@ -24,7 +24,27 @@ pub struct Consultation {
     since: Instant,
 }
 
+/// A request that is answered here. Whoever drops it unanswered has left.
+pub struct Attendance(Box<Call>);
+
 impl Gateway {
+    /// Counts a request that asks nobody, or for nothing but lists, if there is room for it.
+    pub async fn attend(
+        self: &Arc<Self>,
+        (caller, house): (&Caller, Arc<Snapshot>),
+        name: &str,
+    ) -> Result<Attendance, Error> {
+        let mut call = Call::open((Arc::clone(self), house), Surface::Tool, None, None);
+        call.admitted(caller);
+        call.record.route = Some(name.into());
+        if let Err(error) = till::hold_request(&mut call).await {
+            over(&mut call, outcome_of(error.kind), error.status());
+            return Err(error);
+        }
+        call.till.is_used();
+        Ok(Attendance(call))
+    }
+
     /// Lets a caller ask for what is called `name`, if there is room for that.
     pub async fn consult(
         self: &Arc<Self>,
@@ -56,6 +76,16 @@ async fn let_ask(call: &mut Call, name: &str, args: Value) -> Result<Value, Erro
 fn over(call: &mut Call, outcome: Outcome, status: u16) {
     call.record.status = status;
     call.ends(outcome);
+}
+
+// === impl Attendance ===
+
+impl Attendance {
+    /// It counts as under way until it is dropped.
+    pub fn is_answered(&mut self, status: u16) {
+        let outcome = if status < 400 { Outcome::Ok } else { Outcome::Refused };
+        over(&mut self.0, outcome, status);
+    }
 }
 
 // === impl Consultation ===

@@ -29,7 +29,7 @@ use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
-pub use self::consulting::Consultation;
+pub use self::consulting::{Attendance, Consultation};
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;
 pub(super) use self::show::{Frame, RUN, Show};
@@ -163,6 +163,9 @@ pub struct Turn {
     pub request: ChatRequest,
     pub run: RunId,
     pub agent: Arc<str>,
+    /// Of the agent, and the number of the step.
+    pub version: Arc<str>,
+    pub step: u32,
     /// Whose guards look at it.
     pub guarded: Vec<Guarded>,
     /// Whom the run's client has named.

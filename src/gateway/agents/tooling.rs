@@ -240,7 +240,7 @@ fn kind_of(failure: &FailureKind) -> Kind {
         FailureKind::Invalid => Kind::InvalidRequest,
         FailureKind::RateLimited => Kind::RateLimited,
         FailureKind::Unavailable => Kind::Overloaded,
-        FailureKind::Refused => Kind::NotAllowed,
+        FailureKind::Refused | FailureKind::Blocked => Kind::NotAllowed,
         FailureKind::Timeout => Kind::UpstreamTimeout,
         _ => Kind::ToolFailed,
     }

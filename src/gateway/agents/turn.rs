@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 use super::{Guarded, Receipt, Turn};
 use crate::access::Caller;
 use crate::canon::{
-    ChatResponse, Dialect, Event, Outcome, Purpose, Surface, Task, Trace, UsageSource,
+    ChatResponse, Dialect, Event, Outcome, Purpose, RunPart, Surface, Task, Trace, UsageSource,
 };
 use crate::dialect::fold::{Fold, unfold};
 use crate::dialect::{Misread, estimate, turn};
@@ -93,6 +93,7 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     if call.gateway.telemetry.traces.is_some() {
         call.record.trace = trace.or_else(|| Some(Trace::begin(call.record.id)));
     }
+    call.record.part = Some(Box::new(RunPart { version: turn.version, step: Some(turn.step) }));
     call.record.tags.insert("run".into(), run.to_string().into());
     call.record.tags.insert("agent".into(), (&*agent).into());
     if let Some(user) = user.filter(|user| user.len() <= LONGEST_USER) {

@@ -133,6 +133,7 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
     shown["prompt"] = door.agents.prompt(run).await?;
+    shown["source"] = story.source();
     shown["result"] = story.result();
     if run.state.is_over() {
         append(&mut shown["result"]["feedback"], later(door, run.id).await?);
@@ -152,8 +153,9 @@ async fn ask_too(door: &Door, run: &RunRow, pending: &mut Value) -> Result<(), E
             }
             append(&mut pending[kind], asked);
         }
-        if pending["escalated"].is_null() {
+        if pending["escalated"].is_null() && !below["escalated"].is_null() {
             pending["escalated"] = below["escalated"].take();
+            pending["escalated_run"] = row.id.to_string().into();
         }
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::views::{text, time, usd};
-use crate::agent::event::{ASIDE, Asking, Event, Requested, Spent};
+use super::views::{self, text, time, usd};
+use crate::agent::event::{ASIDE, Asking, Event, Requested, Source, Spent};
 use crate::canon::{Content, Part, Role, RunId, StopReason};
 use crate::store::runs::EventRow;
 
@@ -23,6 +23,8 @@ pub(super) struct Story {
     degraded: BTreeSet<String>,
     /// What those have used that it has begun.
     below: BTreeMap<RunId, Spent>,
+    /// What of it is another run's.
+    source: Option<Box<Source>>,
     /// What its user has asked, until a model is.
     input: Option<String>,
     answer: Option<String>,
@@ -38,6 +40,10 @@ impl Story {
             // What a later version has written is left out, and not the rest with it.
             if let Ok(event) = serde_json::from_str::<Event>(&row.data) {
                 story.take(row, event);
+            }
+            if story.source.as_ref().is_some_and(|source| source.entries + 1 == row.seq) {
+                // Others have used that for the other one.
+                story.below.clear();
             }
         }
         story
@@ -64,6 +70,11 @@ impl Story {
         })
     }
 
+    /// Which run it was made of, and what had been spent there.
+    pub(super) fn source(&self) -> Value {
+        self.source.as_deref().map_or(Value::Null, views::source)
+    }
+
     /// What it has said last, and how it ended.
     pub(super) fn result(&self) -> Value {
         json!({"text": self.answer, "end": self.end, "feedback": self.feedback,
@@ -75,6 +86,7 @@ impl Story {
             Event::Created(created) => {
                 let user = created.messages.iter().rfind(|it| it.role == Role::User);
                 self.input = user.map(crate::canon::Message::text);
+                self.source = created.source;
             }
             Event::Started { asks: Some(asking), .. } | Event::Asked(asking) => {
                 self.asks(row, &asking);

@@ -113,6 +113,7 @@ fn view(tool: &Tool, health: &Health) -> Value {
         Health::Up => json!({"state": "available"}),
         Health::Down { why, retry_after } => json!({"state": "unavailable", "reason": why,
             "retry_after": retry_after.map(|it| it.as_secs_f64().ceil())}),
+        Health::Blocked { why } => json!({"state": "blocked", "reason": why}),
     };
     json!({
         "name": &*tool.name,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::agent::event::Spent;
+use crate::agent::event::{Source, Spent};
 use crate::canon::{Content, Money, Part};
 use crate::store::runs::{ApprovalRow, EventRow, LetterRow, RunRow, Totals};
 
@@ -49,6 +49,17 @@ pub(super) fn run(row: &RunRow) -> Value {
 
 fn tokens(input: u64, output: u64) -> Value {
     json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output})
+}
+
+/// The run that one was made of, and what had been spent on what was taken over from there.
+pub(super) fn source(source: &Source) -> Value {
+    let spent = &source.spent;
+    json!({
+        "run_id": source.run.to_string(),
+        "usage": tokens(spent.usage.input_total(), spent.usage.output),
+        "tool_calls": spent.tool_calls,
+        "cost_usd": usd(spent.cost),
+    })
 }
 
 /// Adds to a run what those have used that it has begun; what it has used itself is its `own`.

@@ -8,13 +8,14 @@ mod agents;
 mod answer;
 mod asking;
 mod attend;
+mod guest;
+mod message;
 mod names;
 mod offer;
 mod session;
 mod shelf;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,14 +23,16 @@ use futures_util::{StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
-use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyDataStream, BodyExt};
 use hyper::body::Incoming;
+use rmcp::model::JsonRpcError;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 
+use self::guest::{Given, Guest, Held, spoken};
+use self::message::{Asks, Posted, invalid};
 use self::offer::{Offer, Visit};
-use super::refuse;
+use super::{body, refuse};
 use crate::config;
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
@@ -45,8 +48,16 @@ const MOST_OF_ONE: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Door {
     sessions: Arc<LocalSessionManager>,
-    /// Whose each session is.
-    owners: Mutex<HashMap<String, Arc<str>>>,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+/// A session.
+#[derive(Debug)]
+struct Known {
+    /// Whose it is.
+    owner: Arc<str>,
+    /// Whether several messages may come at once: its version is the one that has that.
+    batches: bool,
 }
 
 // === impl Door ===
@@ -64,42 +75,72 @@ impl Door {
             Ok(caller) => caller,
             Err(error) => return refuse(&error),
         };
-        let owner = Arc::clone(caller.owner());
-        if let Err(error) = self.may_pass(&request, &owner).await {
+        if let Err(error) = self.may_pass(&request, caller.owner()).await {
             return refuse(&error);
         }
-        let mut request = request;
+        let (mut head, body) = request.into_parts();
         // HTTP/2 has it in the address.
-        let host = request.uri().authority().and_then(|it| it.as_str().parse().ok());
-        if let (false, Some(host)) = (request.headers().contains_key(HOST), host) {
-            request.headers_mut().insert(HOST, host);
+        let host = head.uri.authority().and_then(|it| it.as_str().parse().ok());
+        if let (false, Some(host)) = (head.headers.contains_key(HOST), host) {
+            head.headers.insert(HOST, host);
         }
         let settings = settings(&house.config);
-        let is_get = request.method() == Method::GET;
-        request.extensions_mut().insert(Visit { caller: caller.clone(), house });
-        let gateway = Arc::clone(gateway);
-        let handler = gateway.clone();
+        head.extensions.insert(Visit { caller: caller.clone(), house: Arc::clone(&house) });
+        let handler = Arc::clone(gateway);
+        let of = caller.clone();
         let offer = move || {
             let (gateway, state) = (Arc::clone(&handler), Arc::default());
-            Ok(Offer { gateway, caller: caller.clone(), state })
+            Ok(Offer { gateway, caller: of.clone(), state })
         };
-        let sessions = Arc::clone(&self.sessions);
-        let service = StreamableHttpService::new(offer, sessions, settings);
-        let response = Box::pin(service.handle(request)).await;
-        if let Some(session) = session_of(response.headers()) {
-            self.remember(session, owner).await;
-        }
+        let service = StreamableHttpService::new(offer, Arc::clone(&self.sessions), settings);
+        let guest = Guest { gateway, caller, house, service, head };
+        let is_post = guest.head.method == Method::POST;
         // A stream that only waits for news is over when no new work is wanted.
-        let end = if is_get { gateway.draining() } else { gateway.ending() };
-        told(response, end, busy).await
+        let end = if is_post { gateway.ending() } else { gateway.draining() };
+        let answered = if is_post {
+            Box::pin(self.posted(&guest, body)).await
+        } else {
+            Ok((guest.hand(Bytes::new()).await, Held::new()))
+        };
+        match answered {
+            Ok(given) => told(given, end, busy).await,
+            Err(refused) => refused,
+        }
+    }
+
+    /// The answer to what was posted, and what is under way with it.
+    async fn posted(&self, guest: &Guest<'_>, body: Incoming) -> Result<Given, Response<Body>> {
+        let most = guest.house.config.server.max_body;
+        let bytes = body::whole(body, most).await.map_err(|error| refuse(&error))?;
+        if !guest.sends_json() {
+            return Ok((guest.hand(bytes).await, Held::new()));
+        }
+        let said = |fault| spoken(&(JsonRpcError::new(None, fault), None));
+        match Posted::read(bytes).map_err(said)? {
+            Posted::One(message) => {
+                let batches = message.asks.as_ref().is_some_and(Asks::wants_batches);
+                let given = guest.give(message).await.map_err(|refusal| spoken(&refusal))?;
+                if let Some(session) = session_of(given.0.headers()) {
+                    let owner = Arc::clone(guest.caller.owner());
+                    self.remember(session, Known { owner, batches }).await;
+                }
+                Ok(given)
+            }
+            Posted::Several(messages) => {
+                let session = session_of(&guest.head.headers);
+                if !session.is_some_and(|it| self.known().get(it).is_some_and(|it| it.batches)) {
+                    return Err(said(invalid("Messages are sent one by one in this version.")));
+                }
+                Ok(guest.give_all(messages).await)
+            }
+        }
     }
 
     /// Whether a session is this caller's, and there is room for another.
     async fn may_pass(&self, request: &Request<Incoming>, owner: &Arc<str>) -> Result<(), Error> {
         if let Some(session) = session_of(request.headers()) {
-            let owners = self.owners();
-            return match owners.get(session) {
-                Some(whose) if whose == owner => Ok(()),
+            return match self.known().get(session) {
+                Some(known) if known.owner == *owner => Ok(()),
                 _ => Err(Error::new(Kind::NotFound, "There is no such session.")),
             };
         }
@@ -107,10 +148,10 @@ impl Door {
         if sessions.len() >= MOST_SESSIONS {
             return Err(Error::new(Kind::Overloaded, "There are too many sessions."));
         }
-        let owners = self.owners();
-        let own = owners
+        let known = self.known();
+        let own = known
             .iter()
-            .filter(|(id, whose)| *whose == owner && sessions.contains_key(id.as_str()));
+            .filter(|(id, it)| it.owner == *owner && sessions.contains_key(id.as_str()));
         if own.count() >= MOST_OF_ONE {
             let message = "This key has too many sessions: end some (`DELETE /mcp`).";
             return Err(Error::new(Kind::Overloaded, message));
@@ -118,17 +159,17 @@ impl Door {
         Ok(())
     }
 
-    async fn remember(&self, session: &str, owner: Arc<str>) {
+    async fn remember(&self, session: &str, it: Known) {
         let sessions = self.sessions.sessions.read().await;
-        let mut owners = self.owners();
-        if owners.len() >= MOST_SESSIONS {
-            owners.retain(|id, _| sessions.contains_key(id.as_str()));
+        let mut known = self.known();
+        if known.len() >= MOST_SESSIONS {
+            known.retain(|id, _| sessions.contains_key(id.as_str()));
         }
-        owners.insert(session.to_owned(), owner);
+        known.insert(session.to_owned(), it);
     }
 
-    fn owners(&self) -> MutexGuard<'_, HashMap<String, Arc<str>>> {
-        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,7 +194,7 @@ fn settings(config: &config::Config) -> StreamableHttpServerConfig {
 
 /// The answer as ours go out.
 async fn told(
-    response: Response<BoxBody<Bytes, Infallible>>,
+    (response, under_way): Given,
     mut end: tokio::sync::watch::Receiver<bool>,
     busy: Busy,
 ) -> Response<Body> {
@@ -173,7 +214,7 @@ async fn told(
     let pieces = BodyDataStream::new(body).map_err(|never| match never {});
     let pieces = pieces.take_until(Box::pin(over)).inspect(move |_| {
         // It is being answered until its last piece.
-        let _ = &busy;
+        let _ = (&busy, &under_way);
     });
     Response::from_parts(head, Body::pulled(pieces))
 }

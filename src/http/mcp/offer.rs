@@ -27,12 +27,15 @@ use crate::canon::{CallId, Passed};
 use crate::config::ToolKind;
 use crate::gateway::agents::Unmade;
 use crate::gateway::{Gateway, Snapshot};
-use crate::tool::{Failure, FailureKind, Invocation, Output, Tool};
+use crate::tool::{Failure, FailureKind, Health, Invocation, Output, Tool};
 
 /// The longest that a call may take, whatever it reports.
 const LONGEST: Duration = Duration::from_mins(10);
 /// Where a caller says that it is the same call again.
 pub(super) const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
+
+/// Where a list says that a tool cannot be called.
+const HEALTH: &str = "switchpoint/health";
 
 /// Answers the requests of one client.
 #[derive(Debug)]
@@ -113,6 +116,12 @@ impl Visit {
         let listed = own.and_then(|own| server?.listed(own));
         let mut listed = listed.unwrap_or_else(|| described(tool));
         listed.name = name.to_owned().into();
+        if let Health::Blocked { why } = tool.health() {
+            let said = listed.description.unwrap_or_default();
+            listed.description = Some(format!("[Blocked: {why}.] {said}").into());
+            let meta = listed.meta.get_or_insert_default();
+            meta.0.insert(HEALTH.to_owned(), json!({"state": "blocked", "reason": why}));
+        }
         listed
     }
 }

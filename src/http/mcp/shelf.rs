@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use rmcp::RoleServer;
-use rmcp::model::{ErrorData, InputRequiredResult, ServerCapabilities};
+use rmcp::model::{ErrorCode, ErrorData, InputRequiredResult, ServerCapabilities};
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
@@ -17,6 +17,9 @@ use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::gateway::agents::Consultation;
 use crate::tool::mcp::Server;
+
+/// The first of the codes that JSON-RPC leaves to servers.
+const SERVER_ERROR: ErrorCode = ErrorCode(-32000);
 
 /// A kind of thing that is listed.
 pub(super) struct Kind {
@@ -185,12 +188,17 @@ pub(super) async fn consult(
 }
 
 /// Why something is not told.
-fn kept(error: &Error) -> ErrorData {
+pub(super) fn kept(error: &Error) -> ErrorData {
     let mut about = json!({"type": error.kind.code(), "message": error.message});
     if let Some(wait) = error.retry_after {
         about["retry_after"] = json!(wait.as_secs_f64());
     }
-    ErrorData::invalid_request(error.message.clone(), Some(json!({"error": about})))
+    let code = match error.status() {
+        // Nothing is wrong with what was asked.
+        429 | 500.. => SERVER_ERROR,
+        _ => ErrorCode::INVALID_REQUEST,
+    };
+    ErrorData::new(code, error.message.clone(), Some(json!({"error": about})))
 }
 
 /// A value in the form that the protocol has for it.

@@ -19,6 +19,9 @@ use crate::tool::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sen
 
 /// Where a server finds by what it can tell that a call was made before.
 const IDEMPOTENCY_KEY: &str = "switchpoint/idempotency-key";
+/// Why a tool is not called that is not the one that was approved.
+const DRIFTED: &str = "its server describes it otherwise than when it was approved; an operator \
+                       must approve it again";
 /// Times a server may want to be asked again before it has a result.
 const MOST_ROUNDS: usize = 8;
 
@@ -45,6 +48,10 @@ impl Runner for Caller {
         Box::pin(self.call(call))
     }
 
+    fn blocked(&self) -> Option<&'static str> {
+        self.has_drifted.then_some(DRIFTED)
+    }
+
     fn minds_time(&self) -> bool {
         true
     }
@@ -52,13 +59,6 @@ impl Runner for Caller {
 
 impl Caller {
     async fn call(&self, call: &Invocation) -> Result<Answer, Failure> {
-        if self.has_drifted {
-            let tool = &self.tool;
-            let message = format!(
-                "the server describes `{tool}` otherwise than when it was approved; an operator must approve it again"
-            );
-            return Err(Failure::new(FailureKind::Refused, message));
-        }
         let total = Instant::now() + self.pool.mcp.total_timeout;
         let deadline = total.min(call.deadline);
         let busy = self.pool.free().enter();

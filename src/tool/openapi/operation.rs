@@ -62,6 +62,7 @@ pub(super) enum Place {
     Path(Style),
     Query(Style),
     Header(Style),
+    Cookie(Style),
     /// A member of the body, or all of it.
     Body,
     WholeBody,
@@ -74,6 +75,9 @@ pub(super) enum Style {
     Joined(char, bool),
     /// Each on its own: `a=1&a=2`.
     Repeated,
+    /// `.1.2` and `;a=1;a=2`; whether each stands on its own.
+    Label(bool),
+    Matrix(bool),
     /// `a[b]=c`.
     Deep,
     /// As JSON.
@@ -192,8 +196,12 @@ impl Document {
                 }
                 Place::Header(style)
             }
-            _ if is_required => return Err(named(format!("is in {kind:?}, which is not sent"))),
-            _ => return Ok(None),
+            // It is one header, whoever writes it.
+            "cookie" if taken.iter().any(|it| it.eq_ignore_ascii_case("cookie")) => {
+                return Ok(None);
+            }
+            "cookie" => Place::Cookie(style),
+            _ => return Err(named(format!("is in {kind:?}, where nothing can be sent"))),
         };
         let schema = content.unwrap_or(parameter).get("schema").unwrap_or(&Value::Bool(true));
         let mut schema = self.schema(schema, Way::Request).map_err(named)?;
@@ -275,17 +283,21 @@ fn is_json(media_type: &str) -> bool {
 }
 
 fn style(parameter: &Value, kind: &str) -> Result<Style, String> {
-    let usual = if kind == "query" { "form" } else { "simple" };
+    let usual = if matches!(kind, "query" | "cookie") { "form" } else { "simple" };
     let style = parameter["style"].as_str().unwrap_or(usual);
     let explode = parameter["explode"].as_bool().unwrap_or(style == "form");
     match (kind, style, explode) {
-        ("query", "form", true) => Ok(Style::Repeated),
-        ("query", "form", false) => Ok(Style::Joined(',', false)),
+        ("query" | "cookie", "form", true) => Ok(Style::Repeated),
+        ("query" | "cookie", "form", false) => Ok(Style::Joined(',', false)),
         ("query", "spaceDelimited", _) => Ok(Style::Joined(' ', false)),
         ("query", "pipeDelimited", _) => Ok(Style::Joined('|', false)),
         ("query", "deepObject", _) => Ok(Style::Deep),
         ("path" | "header", "simple", explode) => Ok(Style::Joined(',', explode)),
-        ("path" | "query" | "header", style, _) => Err(format!("its style {style:?} is not known")),
+        ("path", "label", explode) => Ok(Style::Label(explode)),
+        ("path", "matrix", explode) => Ok(Style::Matrix(explode)),
+        ("path" | "query" | "header" | "cookie", style, _) => {
+            Err(format!("its style {style:?} is not known"))
+        }
         // Complained of by its place.
         _ => Ok(Style::Json),
     }
@@ -355,20 +367,21 @@ fn part_members(part: &Value) -> Option<(Map<String, Value>, Vec<String>)> {
 }
 
 /// All arguments in one object. What stands in the path keeps its name, then what stands in the
-/// query, in headers and in the body; one whose name is taken is named after its place too:
+/// query, in headers, in cookies and in the body; one whose name is taken is named after its place too:
 /// `body_id`.
 fn joined(mut drafts: Vec<Draft>) -> (Vec<Argument>, Value) {
     let rank = |place: Place| match place {
         Place::Path(_) => 0,
         Place::Query(_) => 1,
         Place::Header(_) => 2,
-        Place::Body | Place::WholeBody => 3,
+        Place::Cookie(_) => 3,
+        Place::Body | Place::WholeBody => 4,
     };
     drafts.sort_by_key(|draft| rank(draft.place));
     let (mut arguments, mut properties) = (Vec::new(), Map::new());
     let mut required = Vec::new();
     for Draft { written, place, schema, is_required } in drafts {
-        let prefix = ["path", "query", "header", "body"][rank(place)];
+        let prefix = ["path", "query", "header", "cookie", "body"][rank(place)];
         let mut name = plain(&written);
         while properties.contains_key(&name) {
             name = plain(&format!("{prefix}_{name}"));

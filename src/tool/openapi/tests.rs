@@ -268,7 +268,7 @@ async fn parameters_go_where_they_belong() {
     let output = outcome(&stand, "shop.getOrder", args).await.unwrap();
     assert_eq!(output.value, Some(json!({"id": 1})));
     let (first, head, body) = stand.last();
-    let expected = "GET /orders/a%20b%3F%23%25?fields=x%2Cy%26z&filter%5Bstate%5D=%3D1&tag=p&tag=q\
+    let expected = "GET /orders/a%20b%3F%23%25?fields=x,y%26z&filter%5Bstate%5D=%3D1&tag=p&tag=q\
                     &near%5Blat%5D=1.5&near%5Blon%5D=2&raw=%7B%22k%22%3A%5B1%5D%7D";
     assert_eq!((first.as_str(), body.as_str()), (expected, ""));
     assert!(head.contains("x-tenant: acme") && !head.contains("idempotency-key"), "{head}");
