@@ -551,7 +551,10 @@ async fn what_nobody_knows_below_a_run_and_what_is_too_unsure_is_settled_at_it()
 
     let path = stage.begin("lead", &asks(json!(["note", {"confidence": 0.1}]))).await;
     let waiting = stage.in_state(&path, "waiting_child").await;
-    assert_eq!(waiting["pending"]["escalated"], "it is not sure enough to act", "{waiting:#}");
+    let pending = &waiting["pending"];
+    assert_eq!(pending["escalated"], "it is not sure enough to act", "{waiting:#}");
+    let asks = pending["escalated_run"].as_str().unwrap();
+    assert_eq!(stage.child(&path).await, format!("/v1/agents/runs/{asks}"));
     let body = json!({"values": {"answer": "I have done it."}});
     let answered = stage.post(&format!("{path}/input"), KEY, &body).await;
     assert_eq!(answered.status, 200, "{}", answered.text());
