@@ -339,15 +339,26 @@ async fn each_providers_refusals_are_told_by_their_class() {
 #[tokio::test]
 async fn azure_is_reached_in_both_forms_of_its_address() {
     let kind = kinds().find(|kind| kind.id == "azure").unwrap();
+    let (newer, older) = (
+        "/openai/v1/chat/completions",
+        "/openai/deployments/reply/chat/completions?api-version=2024-10-21",
+    );
     let forms = [
-        ("", "/openai/deployments/reply/chat/completions?api-version=2024-10-21"),
-        ("/openai", "/openai/deployments/reply/chat/completions?api-version=2024-10-21"),
-        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("", None, newer),
+        ("/openai", None, newer),
+        ("/openai/v1", None, newer),
+        ("", Some("2024-10-21"), older),
+        ("/openai", Some("2024-10-21"), older),
     ];
-    for (base, path) in forms {
+    for (base, version, path) in forms {
         let upstream = upstream(kind).await;
         let base = format!("http://{}{base}", upstream.address);
-        let gateway = Gateway::start("", &section(kind, &base)).await;
+        let mut section = section(kind, &base);
+        if let Some(version) = version {
+            let named = format!("api_version = \"{version}\"\nbase_url");
+            section = section.replacen("base_url", &named, 1);
+        }
+        let gateway = Gateway::start("", &section).await;
         asks_and_counts(kind, &gateway).await;
         let request = upstream.requests()[0].clone();
         assert_eq!((request.path.as_str(), request.header("api-key")), (path, Some("sk-provider")));

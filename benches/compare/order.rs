@@ -1,11 +1,13 @@
-//! Writes down which functions run at the start and in calls, the busiest first: the list by which
-//! `build.rs` has the linker put them beside one another.
+//! Writes down which functions run at the start and in calls: the list by which `build.rs` has the
+//! linker put them beside one another. Those of calls alone come first, so that a gateway at rest
+//! has none of their pages in memory, and the busiest of either kind lie where the kinds meet.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use crate::{
@@ -13,12 +15,14 @@ use crate::{
     load::Fleet,
     process::Running,
     servers::{self, ANTHROPIC, OPENAI, Setting},
-    traffic::{FAST, LONG, SMALL},
+    traffic::{Case, FAST, LONG, SMALL},
 };
 
 /// Requests of each kind over each of a few connections.
 const REQUESTS: usize = 50;
 const CONNECTIONS: usize = 4;
+/// So long a gateway rests, for what it does every few seconds.
+const REST: Duration = Duration::from_secs(12);
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -34,20 +38,32 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) {
     let (_upstream, address) = Running::start_self(&["upstream"]);
     let upstream = address.to_string();
-    let mut costs = HashMap::new();
+    let (mut costs, mut at_rest) = (HashMap::new(), HashSet::new());
     let this = Path::new(env!("CARGO_BIN_EXE_switchpoint"));
     for program in std::iter::once(this).chain(options.also.iter().map(PathBuf::as_path)) {
         for (provider, terms) in [(OPENAI, ""), (OPENAI, BUDGETS), (OPENAI, CACHE), (ANTHROPIC, "")]
         {
             let setting = Setting { store: "sqlite:bench.db", provider, terms };
-            let counted = count(program, &setting.before(&upstream)).await;
+            let counted = count(program, &setting.before(&upstream), &[SMALL, LONG, FAST]).await;
             for (function, cost) in counted.expect("valgrind counts the calls") {
                 *costs.entry(function).or_insert(0) += cost;
             }
         }
+        for store in ["sqlite:bench.db", "memory:"] {
+            let setting = Setting { store, provider: OPENAI, terms: "" };
+            let counted = count(program, &setting.before(&upstream), &[]).await;
+            for (function, cost) in counted.expect("valgrind counts the start") {
+                at_rest.insert(function.clone());
+                costs.entry(function).or_insert(cost);
+            }
+        }
     }
     let mut functions: Vec<(String, u64)> = costs.into_iter().collect();
-    functions.sort_by(|(one, cost), (other, more)| more.cmp(cost).then_with(|| one.cmp(other)));
+    functions.sort_by(|(one, cost), (other, more)| {
+        let (rests, others) = (at_rest.contains(one), at_rest.contains(other));
+        let busier = if rests { more.cmp(cost) } else { cost.cmp(more) };
+        rests.cmp(&others).then(busier).then_with(|| one.cmp(other))
+    });
     let known = fs::read_to_string(&options.to).unwrap_or_default();
     let known: Vec<&str> = known.lines().collect();
     let new = functions.iter().filter(|(name, _)| !known.contains(&name.as_str())).count();
@@ -56,8 +72,13 @@ pub(crate) async fn run(options: Options) {
     fs::write(&options.to, list).expect("the list can be written");
 }
 
-/// What each function of the gateway costs in its start and some calls.
-async fn count(program: &Path, configuration: &str) -> io::Result<HashMap<String, u64>> {
+/// What each function of the gateway costs in its start and some calls, or in its rest if there are
+/// none.
+async fn count(
+    program: &Path,
+    configuration: &str,
+    cases: &[Case],
+) -> io::Result<HashMap<String, u64>> {
     let program = program.canonicalize()?;
     let folder = tempfile::tempdir()?;
     let counts = folder.path().join("counts");
@@ -65,7 +86,10 @@ async fn count(program: &Path, configuration: &str) -> io::Result<HashMap<String
     command.args(["--tool=callgrind", "--demangle=no", "--quiet"]);
     command.arg(format!("--callgrind-out-file={}", counts.display())).arg(&program);
     let gateway = servers::start_by("counted", command, configuration).await?;
-    for case in [SMALL, LONG, FAST] {
+    if cases.is_empty() {
+        tokio::time::sleep(REST).await;
+    }
+    for case in cases {
         let case = case.with_connections(CONNECTIONS);
         Fleet::open(&gateway.target, &case).await?.repeat(REQUESTS).await?;
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::actor::Actor;
 use super::begin::{away, halted};
+use super::children::child_id;
 use super::event::{CallError, Created, Event, Source, Spent, Trigger};
 use super::journal::{Halt, entry, now};
 use super::staff::Staff;
@@ -18,7 +19,7 @@ use crate::store::runs::{Begun, NewRun, RunRow, SignalRow};
 use crate::store::{Audit, Failure};
 
 /// What is to be made of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Again {
     /// The same entries once more: nobody is asked and nothing is done.
     Recorded,
@@ -42,11 +43,11 @@ impl Staff {
         of: &RunRow,
         how: Again,
     ) -> Result<RunId, Error> {
+        if how == Again::Retry {
+            let run = self.retried((caller, of), RunId::new(), None).await?;
+            return self.begins_again(run).await;
+        }
         let (created, events, _) = self.entries(of.id).await.map_err(halted)?;
-        let untaken = match how {
-            Again::Retry => self.untaken(of.id, &events).await?,
-            _ => Vec::new(),
-        };
         // What was taken back is not taken back again, whoever asks.
         let (owner, once) = match how {
             Again::Compensate => (of.owner.clone(), Some(once(of.id))),
@@ -57,14 +58,13 @@ impl Staff {
             let definition = self.definition(&created.definition).await.map_err(halted)?;
             self.admits((&owner, created.user.as_deref()), &definition).await?;
         }
-        let (created, events) = made(caller, (of, created), (events, &untaken), how)?;
-        let id = RunId::new();
-        if created.trigger == Trigger::Retry {
-            self.notes_decisions(caller, (of.id, id), (&events, &untaken)).await?;
-        }
-        let told = untaken.into_iter().map(|it| (it.kind, it.data)).collect();
-        let run = new_run((id, owner), (caller, created), &events);
-        let run = NewRun { idempotency: once, told, lease: self.lease(), ..run };
+        let (created, events) = made(caller, (of, created), (events, &[]), how)?;
+        let run = new_run((RunId::new(), owner), (caller, created), &events);
+        self.begins_again(NewRun { idempotency: once, lease: self.lease(), ..run }).await
+    }
+
+    async fn begins_again(&self, run: NewRun) -> Result<RunId, Error> {
+        let id = run.id;
         match self.gateway.store().begin_run(run).await.map_err(away)? {
             Begun::New { .. } => {
                 self.wake.notify_one();
@@ -75,6 +75,99 @@ impl Staff {
                 Err(Error::new(Kind::Conflict, "There is such a run."))
             }
         }
+    }
+
+    /// The run that goes on with one that was given up, also with what that had begun: what was
+    /// given up with it is gone on with below this one.
+    pub(super) async fn retried(
+        &self,
+        (caller, of): (&Caller, &RunRow),
+        id: RunId,
+        trace: Option<String>,
+    ) -> Result<NewRun, Error> {
+        let (created, mut events, _) = self.entries(of.id).await.map_err(halted)?;
+        let untaken = self.untaken(of.id, &events).await?;
+        let mut spent = self.adopts(&mut events, (of.id, id)).await.map_err(halted)?;
+        let earlier = created.source.as_ref();
+        let taken = earlier.map_or(0, |it| usize::try_from(it.entries).unwrap_or(usize::MAX));
+        spent += earlier.map(|it| it.spent).unwrap_or_default();
+        spent += spent_by(&events[taken.min(events.len())..]);
+        let (mut created, events) = made(caller, (of, created), (events, &untaken), Again::Retry)?;
+        if let Some(source) = &mut created.source {
+            source.spent = spent;
+        }
+        created.trace = trace.or(created.trace);
+        self.notes_decisions(caller, (of.id, id), (&events, &untaken)).await?;
+        let told = untaken.into_iter().map(|it| (it.kind, it.data)).collect();
+        let owner = Owner::new(Arc::clone(caller.owner()));
+        let run = new_run((id, owner), (caller, created), &events);
+        Ok(NewRun { told, lease: self.lease(), ..run })
+    }
+
+    /// Puts those that `run` goes on with into the place of what was given up with `of`, and says
+    /// what these had used.
+    async fn adopts(
+        &self,
+        events: &mut Vec<Event>,
+        (of, run): (RunId, RunId),
+    ) -> Result<Spent, Halt> {
+        let mut spent = Spent::default();
+        for (former, key) in under_way(events) {
+            if former != child_id(of, &key) {
+                continue;
+            }
+            match self.row_given_up(of, former).await? {
+                Some(row) => spent += self.spent_by_all(&row).await?,
+                None if self.given_up(of, &key).await?.is_some() => {}
+                None => continue,
+            }
+            events.retain(|it| !matches!(it, Event::ChildWaits { run, .. } if *run == former));
+            let begun = events.iter_mut().filter_map(|event| match event {
+                Event::ChildStarted { run, .. } if *run == former => Some(run),
+                _ => None,
+            });
+            begun.for_each(|begun| *begun = child_id(run, &key));
+        }
+        Ok(spent)
+    }
+
+    /// What had done a call of this key when `of` was given up, or when what `of` went on with was:
+    /// it may have been given up before it had got so far.
+    pub(super) async fn given_up(&self, of: RunId, key: &str) -> Result<Option<RunRow>, Halt> {
+        let mut next = Some(of);
+        while let Some(of) = next {
+            if let Some(row) = self.row_given_up(of, child_id(of, key)).await? {
+                return Ok(Some(row));
+            }
+            let Some(row) = self.gateway.store().run(None, of).await.map_err(kept)? else { break };
+            let (created, ..) = self.entries(row.id).await?;
+            let is_retry = created.trigger == Trigger::Retry;
+            next = created.forked_from.filter(|_| is_retry).map(|(of, _)| of);
+        }
+        Ok(None)
+    }
+
+    /// A run, if it was ended because the one above it was given up.
+    async fn row_given_up(&self, above: RunId, run: RunId) -> Result<Option<RunRow>, Halt> {
+        let Some(row) = self.gateway.store().run(None, run).await.map_err(kept)? else {
+            return Ok(None);
+        };
+        let (_, events, _) = self.entries(run).await?;
+        let above = above.to_string();
+        let ended = |it: &Event| matches!(it, Event::CancelAsked { by, .. } if *by == above);
+        let is_it = row.state == RunState::Cancelled && events.iter().any(ended);
+        Ok(Some(row).filter(|_| is_it))
+    }
+
+    /// What a run has used, with all below it. What it had taken over is known above it.
+    pub(super) async fn spent_by_all(&self, row: &RunRow) -> Result<Spent, Halt> {
+        let mut spent = self.spent_below(row).await;
+        let run = self.load(row).await?.run;
+        let totals = run.totals();
+        let (usage, cost) = (run.usage, totals.cost);
+        let own = Spent { usage, cost, model_calls: totals.steps, tool_calls: totals.tool_calls };
+        spent += own;
+        Ok(spent)
     }
 
     /// What people have said to a run that was given up before it took that in.
@@ -209,6 +302,32 @@ fn said_in(events: &[Event]) -> BTreeSet<&str> {
 
 type Made = (Created, Vec<Event>);
 
+/// The runs that are begun and not over, each with the key of the call that it does.
+fn under_way(events: &[Event]) -> Vec<(RunId, String)> {
+    let (mut keys, mut runs) = (BTreeMap::new(), BTreeMap::new());
+    for event in events {
+        match event {
+            Event::Requested(request) => {
+                keys.insert(&request.id, &request.key);
+            }
+            Event::ChildStarted { id, run, .. } => {
+                runs.insert(*run, id);
+            }
+            Event::ChildDone { run, .. } => {
+                runs.remove(run);
+            }
+            _ => {}
+        }
+    }
+    let with_key = |(run, id): (RunId, &String)| Some((run, (*keys.get(id)?).clone()));
+    runs.into_iter().filter_map(with_key).collect()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
+fn kept(failure: Failure) -> Halt {
+    Halt::Store(failure.to_string())
+}
+
 /// How such a run begins: what it has taken over was paid for by the other one.
 fn made(
     caller: &Caller,
@@ -282,7 +401,7 @@ fn begins(
             let mut events = events;
             let behind = events.split_off(kept.min(events.len()));
             // What people let pass there was done there.
-            let mut events = open(childless(events), &[], u64::MAX);
+            let mut events = open(childless(answered(events)), &[], u64::MAX);
             // What was taken back since is not taken back again.
             events.extend(behind.into_iter().filter(is_undo));
             if let Some(text) = edit.as_ref().and_then(said) {
@@ -308,6 +427,26 @@ fn begins(
             Ok((created, events))
         }
     }
+}
+
+/// Entries without the question to a model that had no answer yet: another one asks it, and who
+/// takes the rest over asks anew.
+fn answered(mut events: Vec<Event>) -> Vec<Event> {
+    let is_answer = |event: &Event| {
+        matches!(
+            event,
+            Event::Answered { .. }
+                | Event::AskFailed { .. }
+                | Event::Compacted { .. }
+                | Event::Planned { .. }
+        )
+    };
+    let asked = events.iter().rposition(|event| matches!(event, Event::Asked(_)));
+    let closed = events.iter().rposition(is_answer);
+    if let Some(place) = asked.filter(|place| closed.is_none_or(|closed| closed < *place)) {
+        events.remove(place);
+    }
+    events
 }
 
 /// Entries without runs that were begun and were not over: these are another one's, and what they

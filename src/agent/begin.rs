@@ -1,6 +1,6 @@
 //! How runs begin, and how those go on that wait for their client.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::Told;
 use super::actor::{Actor, Live};
 use super::admit::{drawn, find};
 use super::answers::Written;
@@ -277,9 +278,13 @@ impl Staff {
         let state = if is_queued { RunState::Queued } else { RunState::Running };
         let mut new = new_run((id, state, owner), (commission, &created), self.lease());
         new.head = head;
+        let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
+        let leaves = !commission.background && Ear::of(commission).leaves(usual);
+        let mut unattended = Unattended { staff: Arc::downgrade(self), run: leaves.then_some(id) };
         let epoch = match self.gateway.store().begin_run(new).await.map_err(away)? {
             Stored::New { epoch } => epoch,
             Stored::Known(row) => {
+                unattended.run = None;
                 return self.once_more(&row, Ear::of(commission)).await.map(Some);
             }
             Stored::Conflict => {
@@ -294,7 +299,9 @@ impl Staff {
         }
         let history = self.history(created.previous).await.map_err(halted)?;
         let run = Run::new(id, created, definition, history);
-        self.start((run, epoch), (owner.clone(), commission), place).await.map(Some)
+        let performance = self.start((run, epoch), (owner.clone(), commission), place).await;
+        unattended.run = None;
+        performance.map(Some)
     }
 
     /// A run that the same was asked of before, under the name that its answer has.
@@ -566,4 +573,25 @@ pub(super) fn away(failure: crate::store::Failure) -> Error {
 pub(super) fn halted(halt: Halt) -> Error {
     tracing::error!(%halt, "a run cannot go on");
     Error::new(Kind::Overloaded, "The run cannot be kept at the moment; try again.")
+}
+
+/// A run at which nobody works yet. Should its client leave before, whoever finds it is to call it
+/// off.
+struct Unattended {
+    staff: Weak<Staff>,
+    run: Option<RunId>,
+}
+
+impl Drop for Unattended {
+    fn drop(&mut self) {
+        let (Some(run), Some(staff)) = (self.run, self.staff.upgrade()) else { return };
+        let (by, reason) = ("client".to_owned(), Some("its client has left".to_owned()));
+        let told = Told::Cancel { by, reason, after_step: false };
+        let work = Arc::clone(&staff);
+        staff.spawn(async move {
+            if let Err(error) = work.tell(run, &told).await {
+                tracing::warn!(%error, %run, "a run whose client has left cannot be called off");
+            }
+        });
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::event::Ceiling;
+use super::event::{Ceiling, Spent};
 use crate::canon::{StopReason, Usage};
 use crate::config::AgentBudget;
 use crate::gateway::agents::Forecast;
@@ -67,6 +67,13 @@ pub(super) struct Held {
 }
 
 impl Used {
+    /// What was used for what a run has taken over from another one.
+    pub(super) fn take_over(&mut self, before: Spent) {
+        self.usd += before.cost;
+        self.tokens += before.usage.input_total() + before.usage.output;
+        self.tool_calls += before.tool_calls;
+    }
+
     pub(super) fn add(&mut self, totals: &Totals) {
         self.usd += totals.cost;
         self.tokens += totals.tokens_in + totals.tokens_out;

@@ -79,10 +79,7 @@ impl Actor {
 
     /// The run of its own by which it does that.
     pub(super) async fn delegate(&self, request: &Requested) -> Result<(), Halt> {
-        let digest = Sha256::digest(format!("{}\n{}", self.journal.id, request.key));
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        let id = self.journal.id.child(bytes);
+        let id = child_id(self.journal.id, &request.key);
         let (name, args) = self.task(request).await;
         let known = self.staff.gateway.store().run(None, id).await.map_err(stored)?;
         let child = if known.is_some() {
@@ -293,7 +290,8 @@ impl Actor {
         Ok(())
     }
 
-    /// A child that cannot be worked at: it is over, or somebody has not let go of it yet.
+    /// A child that cannot be worked at: it is over, somebody has not let go of it yet, or there is
+    /// none, since what it was to go on with is not kept any more.
     async fn look_for(&self, call: &str, id: RunId) -> Result<(), Halt> {
         let row = self.staff.gateway.store().run(None, id).await;
         match row.map_err(stored)? {
@@ -301,7 +299,8 @@ impl Actor {
                 let run = self.staff.load(&row).await?.run;
                 self.takes_report(call, reported(call, &run)).await
             }
-            _ => {
+            None => self.takes_report(call, gone(call, id)).await,
+            Some(_) => {
                 let soon = now().saturating_add(self.staff.lease());
                 self.wakes.fetch_min(soon, Ordering::AcqRel);
                 Ok(())
@@ -330,9 +329,39 @@ impl Actor {
 
     /// Goes on with a child that was left.
     pub(super) async fn look_after(&self, call: &str, id: RunId) -> Result<(), Halt> {
-        match self.staff.child(self, id).await? {
+        let child = match self.staff.child(self, id).await? {
+            Some(child) => Some(child),
+            None => self.carry_on(call, id).await?,
+        };
+        match child {
             Some(child) => self.follow_child(call, child).await,
             None => self.look_for(call, id).await,
+        }
+    }
+
+    /// In a run that goes on with one that was given up: begins what goes on with a child of that
+    /// one, which was given up with it.
+    async fn carry_on(&self, call: &str, id: RunId) -> Result<Option<Actor>, Halt> {
+        let run = self.journal.run().await;
+        let key = run.call(call).map(|call| call.request.key.clone());
+        let of = run.created.forked_from.filter(|_| run.created.trigger == Trigger::Retry);
+        let trace = written(&self.staff.trace(&run).below(run.span()));
+        drop(run);
+        let own = |key: &String| child_id(self.journal.id, key) == id;
+        let Some((key, (of, _))) = key.filter(own).zip(of) else { return Ok(None) };
+        let former = self.staff.given_up(of, &key).await?;
+        let store = self.staff.gateway.store();
+        let is_known = store.run(None, id).await.map_err(stored)?.is_some();
+        let Some(former) = former.filter(|_| !is_known) else { return Ok(None) };
+        let new = self.staff.retried((&self.caller, &former), id, Some(trace)).await;
+        // What it says of itself is our own.
+        let new = new.map_err(|error| Halt::Store(error.message.to_string()))?;
+        let (root, parent, state) = (self.live.root, Some(self.journal.id), RunState::Running);
+        let new = NewRun { root, parent, state, ..new };
+        match store.begin_run(new).await.map_err(stored)? {
+            Begun::New { .. } => self.staff.new_child(self, id).await,
+            Begun::Known(_) => self.staff.child(self, id).await,
+            Begun::Conflict | Begun::Overtaken => Ok(None),
         }
     }
 }
@@ -345,7 +374,7 @@ impl Staff {
         id: RunId,
     ) -> Result<Option<Actor>, Halt> {
         match self.gateway.store().run(None, id).await.map_err(stored)? {
-            Some(row) => self.child_of(parent, row, Used::default()).await.map(Some),
+            Some(row) => self.child_of(parent, (row, Used::default())).await.map(Some),
             None => Ok(None),
         }
     }
@@ -361,46 +390,64 @@ impl Staff {
             return Ok(None);
         };
         let used = self.used_before((&row, Spent::default())).await;
-        self.child_of(parent, row, used).await.map(Some)
+        self.child_of(parent, (row, used)).await.map(Some)
     }
 
     /// Those above have counted what it has used, when they used it or as they were loaded.
     async fn child_of(
         self: &Arc<Self>,
         parent: &Actor,
-        row: RunRow,
-        used: Used,
+        (row, mut used): (RunRow, Used),
     ) -> Result<Actor, Halt> {
         let Loaded { run, last_at } = self.load(&row).await?;
+        if run.created.trigger == Trigger::Retry {
+            used.take_over(run.spent_before());
+        }
         let who = (&row, parent.caller.clone());
         let above = Above { purse: Arc::clone(&parent.purse), live: Arc::clone(&parent.live) };
         self.actor((run, last_at), who, (used, Some(above)), None).await
     }
 
-    /// Ends all that a run has begun and that is not over: nobody goes on with it.
+    /// Ends all that a run has begun and that is not over: nobody goes on with it. Gives what the
+    /// run is to know of what they have used.
     pub(super) async fn end_below(
         &self,
         (run, root): (&Run, RunId),
         why: &str,
-    ) -> Result<(), Halt> {
+    ) -> Result<Vec<Event>, Halt> {
         let store = self.gateway.store();
-        for id in run.calls.iter().filter_map(|call| child(&call.stage)) {
-            let Some(row) = store.claim_run(id, self.lease()).await.map_err(stored)? else {
-                self.must_be_over(id).await?;
-                continue;
-            };
-            let below = self.load(&row).await?.run;
-            Box::pin(self.end_below((&below, root), why)).await?;
-            let (by, reason) = (run.id.to_string(), Some(why.to_owned()));
-            let asked = Event::CancelAsked { by, reason: reason.clone(), after_step: false };
-            let (state, at) = (RunState::Cancelled, now());
-            let (reason, message) = (None, reason);
-            let ended = Event::Ended { state, reason, message, degraded: false, at };
-            let journal = Journal::new(self.means(), below, (row.epoch, true));
-            let _ = journal.herald.set(self.herald(root));
-            journal.end(vec![asked, ended], Beside::default()).await?;
+        let mut used = Vec::new();
+        for (call, id) in run.calls.iter().filter_map(|call| Some((call, child(&call.stage)?))) {
+            match store.claim_run(id, self.lease()).await.map_err(stored)? {
+                Some(row) => Box::pin(self.end_one(row, (run.id, root), why)).await?,
+                None => self.must_be_over(id).await?,
+            }
+            if let Some(row) = store.run(None, id).await.map_err(stored)? {
+                let spent = self.spent_by_all(&row).await?;
+                let (id, run, state) = (call.request.id.clone(), row.id, row.state);
+                used.push(Event::ChildWaits { id, run, state, spent });
+            }
         }
-        Ok(())
+        Ok(used)
+    }
+
+    async fn end_one(
+        &self,
+        row: RunRow,
+        (above, root): (RunId, RunId),
+        why: &str,
+    ) -> Result<(), Halt> {
+        let run = self.load(&row).await?.run;
+        let mut events = self.end_below((&run, root), why).await?;
+        let reason = Some(why.to_owned());
+        let asked =
+            Event::CancelAsked { by: above.to_string(), reason: reason.clone(), after_step: false };
+        let (state, at) = (RunState::Cancelled, now());
+        let ended = Event::Ended { state, reason: None, message: reason, degraded: false, at };
+        events.extend([asked, ended]);
+        let journal = Journal::new(self.means(), run, (row.epoch, true));
+        let _ = journal.herald.set(self.herald(root));
+        journal.end(events, Beside::default()).await
     }
 
     async fn must_be_over(&self, run: RunId) -> Result<(), Halt> {
@@ -422,6 +469,22 @@ impl Staff {
         }
         spent
     }
+}
+
+/// By which run a call of this key is done, of one that asks another agent.
+pub(super) fn child_id(run: RunId, key: &str) -> RunId {
+    let digest = Sha256::digest(format!("{run}\n{key}"));
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    run.child(bytes)
+}
+
+/// Of a child that there never was.
+fn gone(call: &str, run: RunId) -> Event {
+    let why = "What it was to go on with is not known any more.";
+    let parts = vec![Part::text(CallError::new("agent_failed", why).text())];
+    let (id, spent, state) = (call.to_owned(), Spent::default(), RunState::Failed);
+    Event::ChildDone { id, run, state, parts, degraded: false, spent, undoable: false }
 }
 
 /// What came of a child that is over.

@@ -403,7 +403,7 @@ impl Staff {
         message: String,
     ) -> Result<(), Halt> {
         let id = run.id;
-        self.end_below((&run, root), &message).await?;
+        let mut events = self.end_below((&run, root), &message).await?;
         let letter = crate::store::runs::NewLetter {
             id: format!("dlq_{}", RunId::new().simple()),
             kind: "run".to_owned(),
@@ -417,7 +417,8 @@ impl Staff {
         let reason = Some(reason);
         let ended = Event::Ended { state, reason, message: Some(message), degraded: false, at };
         let beside = super::journal::Beside { letters: vec![letter], ..Default::default() };
-        journal.end(vec![ended], beside).await
+        events.push(ended);
+        journal.end(events, beside).await
     }
 
     /// What a run and all below it have used so far, with what its journal has taken over: its
@@ -425,9 +426,7 @@ impl Staff {
     pub(super) async fn used_before(&self, (top, before): (&RunRow, Spent)) -> Used {
         let mut used = Used::default();
         used.add(&top.totals);
-        used.usd += before.cost;
-        used.tokens += before.usage.input_total() + before.usage.output;
-        used.tool_calls += before.tool_calls;
+        used.take_over(before);
         for row in self.below((top.id, top.root)).await {
             used.add(&row.totals);
         }
@@ -563,7 +562,7 @@ impl Ear {
         Self { on_leave, streams: commission.request.stream, stream }
     }
 
-    fn leaves(self, usual: OnLeave) -> bool {
+    pub(super) fn leaves(self, usual: OnLeave) -> bool {
         self.on_leave.unwrap_or(usual) == OnLeave::Cancel
     }
 }

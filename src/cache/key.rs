@@ -99,6 +99,7 @@ fn digest(setting: &Setting<'_>, request: &ChatRequest, messages: &[Message], ki
         verbosity,
         audio,
         service_tier,
+        prefix,
         extras,
     } = request;
     let mut canon = Canon::of(setting, kind);
@@ -112,6 +113,7 @@ fn digest(setting: &Setting<'_>, request: &ChatRequest, messages: &[Message], ki
     canon.add(verbosity);
     canon.add(audio);
     canon.add(service_tier);
+    canon.add(prefix);
     let extra = extras.fields.iter().filter(|(name, _)| !NO_MATTER.contains(&name.as_str()));
     let (dialect, body) = setting.body;
     let shape = plain::shape(setting.body, &NO_MATTER, &extras.fields);

@@ -32,6 +32,10 @@ pub struct ChatRequest {
     pub service_tier: Option<String>,
     /// Groups calls that share a prefix (OpenAI's `prompt_cache_key`).
     pub cache_key: Option<String>,
+    /// The last message is the model's and is to be carried on: the word that its client said so
+    /// by, where its API has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// The client wants the usage as an event of the stream.
     pub include_usage: bool,
     /// Top-level fields that these types do not know, as the client's dialect spells them.

@@ -26,7 +26,6 @@ use crate::net::workers::Workers;
 use crate::store::Store;
 use crate::store::runs::{ApprovalFilter, RunRow};
 use crate::telemetry::{Format, Log, Telemetry};
-use crate::tool::Toolbox;
 
 /// As whom the journal knows whoever sits before the terminal.
 const BY: &str = "terminal";
@@ -122,7 +121,7 @@ fn build(arguments: &RunArguments) -> Result<Arc<Gateway>, Failed> {
     let snapshot = Snapshot::build(config, 1, (&client, Arc::default(), Arc::default()));
     let mut snapshot = snapshot.map_err(wrong)?;
     let means = (&client, &store, &telemetry.metrics, None);
-    snapshot.equip(means, &Toolbox::default()).map_err(wrong)?;
+    snapshot.equip(means, None).map_err(wrong)?;
     Ok(Gateway::new(snapshot, client, store, telemetry))
 }
 

@@ -32,7 +32,7 @@ use crate::net::workers::Workers;
 use crate::store::Store;
 use crate::store::shared::{Address, Bulletin, Shared, Turns, Values};
 use crate::telemetry::{Format, Log, Telemetry, Traces};
-use crate::tool::{Toolbox, mcp};
+use crate::tool::mcp;
 
 /// How often what nobody uses any more is looked for: connections to upstreams, expired objects.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()));
     let equipped = snapshot.and_then(|mut snapshot| {
         let means = (&client, &store, &telemetry.metrics, turns.as_ref());
-        snapshot.equip(means, &Toolbox::default()).map(|()| snapshot)
+        snapshot.equip(means, None).map(|()| snapshot)
     });
     let snapshot = equipped.map_err(|problems| wrong(&problems))?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);

@@ -76,7 +76,7 @@ pub use route::{
     PromptCache, Route, Shadow, Strategy, Target, ToolPairs,
 };
 pub use schemas::Schemas;
-pub use secret::{Secret, variable};
+pub use secret::{Place, Secret, variable};
 pub use secrets::{Login, Secrets, Vault};
 pub use server::{Admin, Server, Tls};
 pub use store::{Store, StoreUrl};

@@ -1,7 +1,8 @@
 //! A value that can be used but never printed, and where it may come from.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -19,6 +20,14 @@ pub struct Secret {
     text: String,
     /// It stands in the file itself, where it may be no secret at all.
     is_literal: bool,
+    place: Option<Arc<Place>>,
+}
+
+/// Where a secret is kept that may be another one by and by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    File(PathBuf),
+    Elsewhere(Reference),
 }
 
 /// A shorter one is found everywhere.
@@ -43,7 +52,28 @@ pub(super) enum Literal {
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), is_literal: false }
+        Self { text: text.into(), is_literal: false, place: None }
+    }
+
+    /// Where it can be asked for again, if it may have changed.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
+    /// What is kept in its place now, where that is `text`.
+    pub fn renewed(&self, text: &str) -> Result<Self, String> {
+        let text = match self.place() {
+            Some(Place::File(_)) => of_file(text),
+            Some(Place::Elsewhere(_)) | None => text,
+        };
+        if text.is_empty() {
+            return Err("the secret is empty".to_owned());
+        }
+        Ok(Self { place: self.place.clone(), ..Self::checked(text.to_owned())? })
+    }
+
+    fn kept(self, place: Place) -> Self {
+        Self { place: Some(Arc::new(place)), ..self }
     }
 
     pub fn expose(&self) -> &str {
@@ -61,13 +91,17 @@ impl Secret {
         let written = field.read(value::text)?;
         if let Some(reference) = Reference::parse(&written) {
             let reference = reference.map_err(|message| field.fail(message)).ok()?;
-            return Some(field.report.look_up(&field.path, reference));
+            let place = Place::Elsewhere(reference.clone());
+            return Some(field.report.look_up(&field.path, reference).kept(place));
         }
-        let mut is_literal = false;
+        let (mut is_literal, mut place) = (false, None);
         let found = if let Some(name) = written.strip_prefix("env:") {
             from_environment(name)
         } else if let Some(path) = written.strip_prefix("file:") {
-            from_file(&field.report.beside(path))
+            let path = field.report.beside(path);
+            let found = from_file(&path);
+            place = Some(Arc::new(Place::File(path)));
+            found
         } else {
             if literal.is_secret(&written) {
                 field.report.secret(&field.path);
@@ -86,7 +120,7 @@ impl Secret {
             Ok(written)
         };
         match found.and_then(Self::checked) {
-            Ok(secret) => Some(Self { is_literal, ..secret }),
+            Ok(secret) => Some(Self { is_literal, place, ..secret }),
             Err(message) => {
                 field.fail(message);
                 None
@@ -120,7 +154,7 @@ impl Literal {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.place == other.place
     }
 }
 
@@ -165,8 +199,13 @@ fn from_environment(name: &str) -> Result<String, String> {
 fn from_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| format!("{shown}: {error}"))?;
-    let text = text.trim_end_matches(['\r', '\n']);
+    let text = of_file(&text);
     if text.is_empty() { Err(format!("{shown} is empty")) } else { Ok(text.to_owned()) }
+}
+
+/// Editors end a file with a line break, which is none of the secret.
+fn of_file(text: &str) -> &str {
+    text.trim_end_matches(['\r', '\n'])
 }
 
 #[cfg(test)]

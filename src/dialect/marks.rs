@@ -47,8 +47,10 @@ pub fn of_strangers(dialect: Dialect) -> &'static [Mark] {
     }
 }
 
-/// Marks of what a server that speaks chat completions does not take as OpenAI has it.
-pub fn of_traits(traits: &Traits) -> impl Iterator<Item = Mark> {
+/// Marks of what a server that speaks chat completions does not take as OpenAI has it; with those
+/// of what only other servers give their clients to keep, where there are such.
+pub fn of_traits(traits: &Traits, mixed: bool) -> impl Iterator<Item = Mark> {
+    let role = (!traits.developer && !traits.lenient).then(|| has(&["\"developer\""]));
     let json = match traits.json {
         JsonMode::Both => None,
         JsonMode::ObjectOnly => Some(has(&["\"json_schema\""])),
@@ -56,7 +58,7 @@ pub fn of_traits(traits: &Traits) -> impl Iterator<Item = Mark> {
     };
     let ids = traits.short_ids.then(|| has(&["\"tool_call_id\""]));
     let thoughts: &[Mark] = match traits.thoughts {
-        Thoughts::Unknown => {
+        Thoughts::Unknown if mixed => {
             const { &[has(&["\"reasoning_content\""]), has(&["\"reasoning_details\""])] }
         }
         // A turn with tools is refused without the thoughts that led to it.
@@ -69,7 +71,7 @@ pub fn of_traits(traits: &Traits) -> impl Iterator<Item = Mark> {
             }
         }
         Thoughts::Field(_) => const { &[has(&["\"reasoning_details\""])] },
-        Thoughts::Details => &[],
+        Thoughts::Unknown | Thoughts::Details => &[],
         // Its thoughts come as parts of the content, which OpenAI's clients do not expect.
         Thoughts::Parts => {
             const {
@@ -81,8 +83,12 @@ pub fn of_traits(traits: &Traits) -> impl Iterator<Item = Mark> {
             }
         }
     };
-    json.into_iter().chain(ids).chain(thoughts.iter().copied())
+    let listed = thoughts.iter().chain(traits.stumbles).copied();
+    json.into_iter().chain(role).chain(ids).chain(listed)
 }
+
+/// Marks of a question that gives the model tools.
+pub const TOOLS: &[Mark] = &[has(&["\"tools\""]), has(&["\"functions\""])];
 
 /// Marks of what a provider keeps under an id: files, and items of the responses API.
 pub fn of_references(dialect: Option<Dialect>) -> &'static [Mark] {
@@ -111,6 +117,18 @@ mod tests {
     use super::*;
     use crate::canon::Opaque;
     use crate::dialect::opaque;
+
+    #[test]
+    fn a_server_is_known_to_stumble_over_what_only_openai_knows() {
+        let marks = |traits: &Traits, mixed, word: &str| {
+            of_traits(traits, mixed).any(|mark| mark.has.contains(&word))
+        };
+        assert!(marks(&Traits::FOLLOWER, false, "\"developer\""));
+        assert!(!marks(&Traits::LENIENT, true, "\"developer\""));
+        // Its own thoughts are left to a server of which nothing is known.
+        let thought = "\"reasoning_content\"";
+        assert!(marks(&Traits::LENIENT, true, thought) && !marks(&Traits::LENIENT, false, thought));
+    }
 
     #[test]
     fn sealed_state_begins_as_its_marks_say() {

@@ -383,7 +383,7 @@ impl Translated {
                 // An estimate for the client; the record says for itself that it has none.
                 let usage = Usage {
                     input: self.input_estimate,
-                    output: self.sight.deltas,
+                    output: self.sight.written,
                     ..Usage::default()
                 };
                 self.writer.write(&Event::Usage(usage), &mut out);

@@ -15,8 +15,10 @@ pub struct Sight {
     pub usage: Option<Usage>,
     /// The client has been given the usage.
     pub usage_shown: bool,
-    /// Events that carried some of the answer; about one token each.
+    /// Events that carried some of the answer.
     pub deltas: u64,
+    /// Tokens of these, by what they said.
+    pub written: u64,
     /// Events that made no sense and were skipped.
     pub malformed: u32,
     pub failure: Option<StreamFailure>,
@@ -29,18 +31,27 @@ pub struct Sight {
 // === impl Sight ===
 
 impl Sight {
-    /// What was used, and whether its provider has said all of it. Before the end it has not: some
-    /// tell at the beginning what they know then, and what was written since counts if it is more.
-    /// The question is one of so many tokens.
+    /// What was used, and whether its provider has said all of it. Before the end it has not, nor
+    /// if it says that nothing was written: some tell at the beginning what they know then, and
+    /// what was written since counts if it is more. The question is one of so many tokens.
     pub fn used(&self, question: u64) -> (Usage, bool) {
         let estimate = Usage { input: question, ..Usage::default() };
         match self.usage {
-            Some(usage) if self.finished => (usage, true),
+            Some(usage) if self.finished && (usage.output > 0 || self.written == 0) => {
+                (usage, true)
+            }
             told => {
                 let told = told.unwrap_or(estimate);
-                (Usage { output: told.output.max(self.deltas), ..told }, false)
+                (Usage { output: told.output.max(self.written), ..told }, false)
             }
         }
+    }
+
+    /// Some of the answer has passed, of so many bytes.
+    pub(super) fn hear(&mut self, bytes: usize) {
+        self.content = true;
+        self.deltas += 1;
+        self.written += tokens(bytes);
     }
 
     /// Whether the stream said it was done without an answer or a reason.
@@ -56,8 +67,7 @@ impl Sight {
     pub(super) fn note(&mut self, event: &Event, choices: u32) {
         match event {
             Event::Delta { delta, .. } if carries(delta) => {
-                self.content = true;
-                self.deltas += 1;
+                self.hear(spoken(delta));
             }
             Event::Open { part, .. } => self.content |= is_content(part),
             Event::Finish { finish, .. } => {
@@ -76,6 +86,26 @@ impl Sight {
             }
             Event::Start(_) | Event::Delta { .. } | Event::Close { .. } | Event::Aside(_) => {}
         }
+    }
+}
+
+/// Few tokens are longer than this, and most servers send one at a time.
+const ONE: usize = 16;
+
+/// About how many tokens a piece of so many bytes is.
+fn tokens(bytes: usize) -> u64 {
+    if bytes <= ONE { 1 } else { bytes.div_ceil(4) as u64 }
+}
+
+/// The bytes of a piece's text. What is no text is a token, whatever its length.
+fn spoken(delta: &Delta) -> usize {
+    match delta {
+        Delta::Text(text)
+        | Delta::Refusal(text)
+        | Delta::Reasoning(text)
+        | Delta::Arguments(text)
+        | Delta::Transcript(text) => text.len(),
+        Delta::Audio(_) | Delta::Opaque(_) | Delta::Citation(_) | Delta::Logprobs(_) => 0,
     }
 }
 

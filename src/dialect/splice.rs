@@ -153,10 +153,24 @@ pub fn edits(envelope: &Envelope, model: Model, usage: Usage) -> (Vec<Edit>, boo
     (edits, asked)
 }
 
-/// The edit that calls the answer's limit what OpenAI's newer models call it.
-pub fn rename_limit(envelope: &Envelope) -> Option<Edit> {
-    let span = envelope.most.key.filter(|_| envelope.most.completion.is_none())?;
-    Some(Edit { span, with: Bytes::from_static(b"\"max_completion_tokens\"") })
+/// What the limit of an answer's tokens is called: by OpenAI's newer models, and before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    Completion,
+    Tokens,
+}
+
+/// The edit that calls the answer's limit what the target calls it.
+pub fn rename_limit(envelope: &Envelope, limit: Limit) -> Option<Edit> {
+    let most = &envelope.most;
+    let (span, name) = match limit {
+        Limit::Completion => {
+            (most.key.filter(|_| most.completion.is_none()), "\"max_completion_tokens\"")
+        }
+        // Who says both is understood, and put into other words.
+        Limit::Tokens => (most.completion_key.filter(|_| most.key.is_none()), "\"max_tokens\""),
+    };
+    Some(Edit { span: span?, with: Bytes::from_static(name.as_bytes()) })
 }
 
 /// The edit that makes a stream report its usage, unless the client asked for that itself.
@@ -230,20 +244,22 @@ mod tests {
 
     #[test]
     fn the_limit_is_renamed_at_the_top_and_nowhere_else() {
-        let limit = |body: &str| {
+        let limit = |body: &str, name| {
             let mut scanner = Scanner::default();
             scanner.feed(body.as_bytes()).unwrap();
-            let edit = rename_limit(&scanner.finish().unwrap())?;
+            let edit = rename_limit(&scanner.finish().unwrap(), name)?;
             let edited = chunked(body.as_bytes(), 7).edited(&[edit]).to_bytes();
             Some(String::from_utf8(edited.to_vec()).unwrap())
         };
         let body = r#"{"x":{"max_tokens":1},"model":"m","max_tokens" : 2}"#;
         let expected = r#"{"x":{"max_tokens":1},"model":"m","max_completion_tokens" : 2}"#;
-        assert_eq!(limit(body).as_deref(), Some(expected));
+        assert_eq!(limit(body, Limit::Completion).as_deref(), Some(expected));
+        assert_eq!(limit(expected, Limit::Tokens).as_deref(), Some(body));
         for body in
             [r#"{"model":"m"}"#, r#"{"model":"m","max_tokens":1,"max_completion_tokens":2}"#]
         {
-            assert_eq!(limit(body), None, "{body}");
+            assert_eq!(limit(body, Limit::Completion), None, "{body}");
+            assert_eq!(limit(body, Limit::Tokens), None, "{body}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! How one server departs from the dialect it speaks, as data of its catalogue row.
 
+use super::marks::Mark;
 use super::messages::Betas;
 
 /// What a question's writer must know of a server besides its dialect.
@@ -16,6 +17,12 @@ pub struct Traits {
     pub seed: &'static str,
     /// The role `developer` is known; a system message says the same elsewhere.
     pub developer: bool,
+    /// What OpenAI calls by newer names (`developer`, `max_completion_tokens`) is taken as well, or
+    /// nobody knows which server it is.
+    pub lenient: bool,
+    /// A user may not speak right behind a tool, and a turn of the model that is to be carried on
+    /// must say `prefix`.
+    pub strict_turns: bool,
     /// Ids of tool calls must be nine letters and digits.
     pub short_ids: bool,
     /// The text of a message must be one string and not a list of parts.
@@ -32,6 +39,10 @@ pub struct Traits {
     pub thoughts: Thoughts,
     /// Fields that are refused with an error or have no effect: left out and named to the client.
     pub refused: &'static [&'static str],
+    /// What stands in a question that would be refused as it is, besides what the others tell.
+    pub stumbles: &'static [Mark],
+    /// Models that answer with thoughts unasked, by what their names hold.
+    pub thinkers: &'static [&'static str],
 }
 
 /// Which shapes of answer can be asked for.
@@ -96,6 +107,8 @@ impl Traits {
         max_tokens: "max_completion_tokens",
         seed: "seed",
         developer: true,
+        lenient: true,
+        strict_turns: false,
         short_ids: false,
         flat_text: false,
         custom_tools: true,
@@ -106,12 +119,15 @@ impl Traits {
         effort: EffortField::Effort(OPENAI_EFFORTS),
         thoughts: Thoughts::Unknown,
         refused: &["top_k"],
+        stumbles: &[],
+        thinkers: &[],
     };
 
     /// What most servers that follow OpenAI have in common.
     pub const FOLLOWER: Self = Self {
         max_tokens: "max_tokens",
         developer: false,
+        lenient: false,
         custom_tools: false,
         effort: EffortField::Effort(EFFORTS),
         refused: &[
@@ -125,4 +141,7 @@ impl Traits {
         ],
         ..Self::NONE
     };
+
+    /// A server of which nothing more is known, or one that takes what is new at OpenAI too.
+    pub const LENIENT: Self = Self { lenient: true, ..Self::FOLLOWER };
 }

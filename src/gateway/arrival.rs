@@ -400,7 +400,7 @@ impl Question {
         }
         messages.push(Message { role: Role::Assistant, parts: vec![part], name: None });
         if let Some(most) = &mut asked.request.sampling.max_tokens {
-            *most = most.saturating_sub(sight.deltas).max(1);
+            *most = most.saturating_sub(sight.written).max(1);
         }
         self.carried_on = true;
         true

@@ -113,8 +113,31 @@ pub(super) async fn ask(
             Box::pin(ask_so(call, question, target, (errand, credential, splice::Usage::Omit)))
                 .await
         }
+        // So may a model of which nobody knows whether it thinks.
+        Err(failure) if errand.asks_for_thoughts(question) && refuses_thoughts(&failure) => {
+            target.standing.sobers();
+            let (provider, model) = (&target.provider.name, &target.model);
+            tracing::info!(%provider, %model, "does not think, and is not asked to any more");
+            let Some(errand) = errand.again(call, question, target) else { return Err(failure) };
+            Box::pin(ask_so(call, question, target, (&errand, credential, mode))).await
+        }
         result => result,
     }
+}
+
+/// How servers say that a model does not think: Ollama, OpenAI, Groq, xAI, and Gemini's.
+const SOBER: [&str; 5] = [
+    "does not support thinking",
+    "request argument supplied: reasoning_effort",
+    "`reasoning_effort` is not supported with this model",
+    "does not support parameter reasoningeffort",
+    "thinking is not supported by this model",
+];
+
+fn refuses_thoughts(failure: &Failure) -> bool {
+    let said = failure.message.as_ref().map(|message| message.to_ascii_lowercase());
+    let says = |said: String| SOBER.iter().any(|words| said.contains(words));
+    matches!(failure.status, 400 | 422) && said.is_some_and(says)
 }
 
 fn refuses_stream_options(failure: &Failure) -> bool {
@@ -205,6 +228,9 @@ async fn read_answer(
         let guarded = whole::guarded(call, question, target, (errand, content_type, body));
         return Box::pin(guarded).await.map_err(malformed);
     }
+    if whole::other_form(question, errand, &content_type).is_some() {
+        Box::pin(question.understand(call)).await;
+    }
     whole::whole(call, question, target, (errand, content_type, body)).map_err(malformed)
 }
 
@@ -232,8 +258,10 @@ fn payload(
                 None => model_edit(errand.operation, target),
             };
             let (mut edits, usage_added) = splice::edits(&question.envelope, model, mode);
-            if target.renames_limit && matches!(errand.operation, Operation::Chat { .. }) {
-                edits.extend(splice::rename_limit(&question.envelope));
+            let is_chat =
+                matches!(errand.operation, Operation::Chat { dialect: Dialect::Chat, .. });
+            if let Some(limit) = target.limit_name.filter(|_| is_chat) {
+                edits.extend(splice::rename_limit(&question.envelope, limit));
                 edits.sort_unstable_by_key(|edit| edit.span.start);
             }
             (question.payload.edited(&edits), usage_added)
@@ -430,6 +458,11 @@ async fn first_content(
     }
     if !stopped && sight.ends_short() {
         return Err(Failure::truncated(status).into());
+    }
+    // As with whole answers: a call that its model did not get right is none.
+    let is_lost = !sight.content && sight.finish == Some(FinishReason::Malformed);
+    if !stopped && is_lost && !flow.passage.is_verbatim() && call.surface() != Surface::Turn {
+        return Err(Failure::of(Cause::Malformed, status).into());
     }
     if flow.passage.is_untold() {
         let (usage, told) = flow.passage.sight().used(call.input_estimate());

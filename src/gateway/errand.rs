@@ -10,12 +10,13 @@ use super::call::Call;
 use super::count::count;
 use super::embed::Vectors;
 use super::snapshot::Target;
-use crate::canon::{Dialect, Surface};
+use crate::canon::{ChatRequest, Dialect, Effort, Feature, Surface};
 use crate::config::OnBreak;
 use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
-use crate::dialect::splice::Payload;
-use crate::dialect::{self, Aim, Misread, marks, names};
+use crate::dialect::openai::family;
+use crate::dialect::splice::{Limit, Payload};
+use crate::dialect::{self, Aim, EffortField, Misread, marks, names};
 use crate::error::{Error, Kind};
 use crate::provider::{Operation, Way};
 
@@ -95,6 +96,20 @@ impl Errand {
         }
     }
 
+    /// Whether it wants a model to think, in words that are not the client's own.
+    pub(super) fn asks_for_thoughts(&self, question: &Question) -> bool {
+        let Wording::Translated { into, .. } = self.wording else { return false };
+        question.chat().is_ok_and(|asked| {
+            asked.request.reasoning.is_some() && asked.request.extras.dialect != Some(into)
+        })
+    }
+
+    /// The same, as it is written by what is known now.
+    pub(super) fn again(&self, call: &Call, question: &Question, target: &Target) -> Option<Self> {
+        let Wording::Translated { into, .. } = self.wording else { return None };
+        translate(call, question, target, into).ok()
+    }
+
     /// The answer, where no target is needed for it.
     pub(super) fn local(&self) -> Option<&Bytes> {
         if let Wording::Local(body) = &self.wording { Some(body) } else { None }
@@ -140,11 +155,25 @@ pub(super) async fn prepare(
             let wording = Wording::Vectors(vectors);
             Ok(Errand { dropped, ..Errand::new(Operation::Embeddings, wording) })
         }
+        (Way::Verbatim, Some(Dialect::Chat)) if outgrows_chat(call, question, target).await? => {
+            translate(call, question, target, Dialect::Responses)
+        }
         (Way::Verbatim, Some(dialect)) if must_be_rewritten(call, question, target).await? => {
             translate(call, question, target, dialect)
         }
         (Way::Verbatim, _) => Ok(Errand::verbatim(question, surface, target)),
     }
+}
+
+/// Chat completions refuse what some models are asked; their other API takes it.
+async fn outgrows_chat(call: &Call, question: &Question, target: &Target) -> Result<bool, Unfit> {
+    let home = target.provider.home(&target.model);
+    if home != Some(Dialect::Responses) || !marks::TOOLS.iter().any(|mark| question.bears(mark)) {
+        return Ok(false);
+    }
+    Box::pin(question.understand(call)).await;
+    let request = &question.chat().map_err(misread)?.request;
+    Ok(family::outgrows_chat(&target.model, request))
 }
 
 /// Bytes that pass as they are have not been read; a route may want them to be, and changed.
@@ -163,9 +192,7 @@ async fn must_be_rewritten(
     // What another provider gave the client to keep this one may refuse, and want its own instead.
     let bears = |mark: &Mark| question.bears(mark);
     let strange = call.house.is_mixed() && marks::of_strangers(dialect).iter().any(bears);
-    let odd = dialect == Dialect::Chat
-        && call.house.is_mixed()
-        && marks::of_traits(&target.provider.kind.traits).any(|mark| bears(&mark));
+    let odd = dialect == Dialect::Chat && is_odd(question, target, call.house.is_mixed());
     // Whoever carries on an answer must have read it.
     let continued = wishes.on_break == OnBreak::Continue && question.envelope.stream;
     let marked = strange || odd || continued;
@@ -177,6 +204,16 @@ async fn must_be_rewritten(
     let repaired = wishes.tool_pairs.is_some() && asked.repaired;
     let cached = wishes.prompt_cache.is_some() && !asked.has_cache_marks();
     Ok(marked || repaired || cached || asked.capped)
+}
+
+/// Whether the target is known not to take a question of chat completions as it is, or to answer it
+/// in a way that clients do not know.
+fn is_odd(question: &Question, target: &Target, mixed: bool) -> bool {
+    let most = &question.envelope.most;
+    let both = most.key.is_some() && most.completion_key.is_some();
+    target.thinks_unasked
+        || both && target.limit_name == Some(Limit::Tokens)
+        || marks::of_traits(&target.provider.kind.traits, mixed).any(|mark| question.bears(&mark))
 }
 
 pub(super) fn misread(misread: &Misread) -> Unfit {
@@ -196,13 +233,15 @@ pub(super) fn translate(
         traits,
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
-    let (request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let (mut request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let unasked = leaves_thoughts(&mut request, target, into);
     let request = names::fitted(request, into);
     let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
     written.dropped.extend(gave_way);
+    written.dropped.extend(unasked.map(Cow::from));
     refuse_if_strict(call, target, &written.dropped)?;
     let body = Payload::from(Bytes::from(written.body));
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
@@ -214,6 +253,26 @@ pub(super) fn translate(
         errand.says_betas(question, target);
     }
     Ok(errand)
+}
+
+/// Takes the wish for thoughts from a question for a model that does not think: it would be refused
+/// for it. Who speaks the target's own dialect is told so by itself. Gives the name of what is lost.
+fn leaves_thoughts(
+    request: &mut Cow<'_, ChatRequest>,
+    target: &Target,
+    into: Dialect,
+) -> Option<&'static str> {
+    // Elsewhere a model that does not think by itself may do so when it is asked to.
+    let scaled = matches!(target.provider.kind.traits.effort, EffortField::Effort(_))
+        && matches!(into, Dialect::Chat | Dialect::Responses);
+    let known = target.info.features.has(Feature::Reasoning) || !scaled;
+    let thinks = known && !target.standing.is_sober();
+    if thinks || request.reasoning.is_none() || request.extras.dialect == Some(into) {
+        return None;
+    }
+    let asked = request.to_mut().reasoning.take()?;
+    let never = asked.effort == Some(Effort::None) || asked.budget == Some(0);
+    (!never).then_some("reasoning_effort")
 }
 
 /// A strict route has no use for a target that cannot take all of the question.

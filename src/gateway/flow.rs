@@ -41,7 +41,6 @@ pub(super) struct Flow {
 }
 
 /// Where a stream comes from.
-#[expect(clippy::large_enum_variant, reason = "nearly all are the largest")]
 enum Source {
     Upstream(Upstream),
     /// From the upstream by way of a task that reads it for others, too.

@@ -183,7 +183,7 @@ impl Live {
         if sight.finished {
             return;
         }
-        if let Some(error) = self.call.outgrows(sight.deltas) {
+        if let Some(error) = self.call.outgrows(sight.written) {
             self.last = Some(Turn::End(Outcome::BudgetExceeded, Some(error)));
             self.giving = true;
         }

@@ -20,6 +20,7 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+mod fresh;
 pub mod generations;
 mod guarding;
 mod hedge;

@@ -354,7 +354,7 @@ impl Reloader {
         let number = self.lock().newest + 1;
         let drafted = Snapshot::draft(config, number, outlasting).map(Box::new);
         let equipped = drafted.and_then(|mut snapshot| {
-            snapshot.equip(self.gateway.means(), &live.toolbox).map(|()| snapshot)
+            snapshot.equip(self.gateway.means(), Some(&live)).map(|()| snapshot)
         });
         equipped.map_err(|problems| self.located(problems))
     }

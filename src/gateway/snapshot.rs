@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::build;
 use super::chain::Chain;
+use super::fresh::Fresh;
 use super::remember::Remembering;
 use super::task::ByTask;
 use crate::access::account::{Moment, Scope};
@@ -19,7 +20,9 @@ use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
 use crate::canon::{Feature, Model, Relay, Surface, Usage};
 use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
+use crate::dialect::Traits;
 use crate::dialect::openai::family;
+use crate::dialect::splice::Limit;
 use crate::dialect::tokenizer::{Encoding, Tokenizer};
 use crate::guard::Guards;
 use crate::net::client::{Client, Origin, Place};
@@ -31,7 +34,7 @@ use crate::route::{Choice, Routes, Unknown};
 use crate::store::Store;
 use crate::store::shared::Turns;
 use crate::telemetry::{Meters, Metrics};
-use crate::tool::{self, Kit, Toolbox};
+use crate::tool::{self, Kit, Net, Toolbox};
 
 /// What tools are made with, besides their config; the last is where replicas count together.
 pub type Means<'a> = (&'a Client, &'a Store, &'a Metrics, Option<&'a Arc<Turns>>);
@@ -70,6 +73,8 @@ pub struct Snapshot {
     keys: BTreeMap<String, Arc<Standing>>,
     /// What agents can do. Empty until [`Snapshot::equip`].
     pub toolbox: Arc<Toolbox>,
+    /// Who knows the secrets of tools, which outlives this.
+    fresh: Option<Arc<Fresh>>,
 }
 
 /// Services by their addresses.
@@ -107,8 +112,10 @@ pub(super) struct Target {
     pub(super) in_region: bool,
     /// It is known to carry on an answer that was begun.
     pub(super) prefills: bool,
-    /// It refuses `max_tokens` and takes `max_completion_tokens`.
-    pub(super) renames_limit: bool,
+    /// What it calls the limit of its answer, where it refuses the other name or ignores it.
+    pub(super) limit_name: Option<Limit>,
+    /// It answers with thoughts where others have text, and without being asked to.
+    pub(super) thinks_unasked: bool,
     /// For which calls it is.
     pub(super) when: Option<Condition>,
     /// Its own limits and its provider's.
@@ -225,6 +232,7 @@ impl Snapshot {
             unlisted: Cache::new(MOST_UNLISTED),
             keys,
             toolbox: Arc::default(),
+            fresh: None,
         })
     }
 
@@ -233,16 +241,21 @@ impl Snapshot {
     pub fn equip(
         &mut self,
         (client, store, metrics, turns): Means<'_>,
-        before: &Toolbox,
+        before: Option<&Self>,
     ) -> Result<(), Vec<(String, String)>> {
-        let kit = Kit { config: &self.config, client, store, metrics, turns };
+        let fresh = before.and_then(|before| before.fresh.clone());
+        let new = || Arc::new(Fresh::new(client, metrics, &self.config.secrets));
+        let fresh = fresh.unwrap_or_else(new);
+        let net = Net { client: client.clone(), keeper: Some(Arc::clone(&fresh) as _) };
+        let kit = Kit { config: &self.config, net: &net, store, metrics, turns };
         check_answers(&self.config)?;
-        let toolbox = Toolbox::build(&kit, before);
+        let (nothing, before) = (Toolbox::default(), before.map(|before| &*before.toolbox));
+        let toolbox = Toolbox::build(&kit, before.unwrap_or(&nothing));
         let toolbox = toolbox.map_err(|faults| {
             let named = |(name, fault)| (format!("tools.{name}"), fault);
             faults.into_iter().map(named).collect::<Vec<_>>()
         })?;
-        self.toolbox = Arc::new(toolbox);
+        (self.toolbox, self.fresh) = (Arc::new(toolbox), Some(fresh));
         Ok(())
     }
 
@@ -251,6 +264,7 @@ impl Snapshot {
         self.tabs.apply(&self.config, Moment::now());
         self.roster.adopt(&self.config);
         self.tokens.follow(self.generation);
+        self.fresh.iter().for_each(|fresh| fresh.follow(&self.config.secrets));
     }
 
     /// Is about to serve some calls beside `other`, whose terms stay in force: what is counted is
@@ -436,8 +450,8 @@ impl Target {
             limits,
             meters: Meters::new(route, &provider.name, label),
             identity: identity(&provider.name, model),
-            renames_limit: provider.kind.traits.max_tokens == "max_completion_tokens"
-                && family::refuses_max_tokens(model),
+            limit_name: limit_name(&provider.kind.traits, model),
+            thinks_unasked: provider.kind.traits.thinkers.iter().any(|name| model.contains(name)),
             prefills: info.features.is_known() && info.features.has(Feature::Prefill),
             encoding: Encoding::of(model),
             info,
@@ -505,6 +519,15 @@ impl Target {
 /// Whose limits hold for a target.
 pub(super) fn holders<'a>(provider: &'a str, name: &'a str) -> [(Scope, Option<&'a str>); 2] {
     [(Scope::Provider, Some(provider)), (Scope::Model, Some(name))]
+}
+
+/// What a model's limit must be called, where only one name will do.
+fn limit_name(traits: &Traits, model: &str) -> Option<Limit> {
+    match traits.max_tokens {
+        "max_completion_tokens" => family::refuses_max_tokens(model).then_some(Limit::Completion),
+        // One that leads to OpenAI's models takes what they take.
+        _ => (!traits.lenient && !family::refuses_max_tokens(model)).then_some(Limit::Tokens),
+    }
 }
 
 /// FNV-1a, so that it is the same in every process.

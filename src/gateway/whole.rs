@@ -10,7 +10,7 @@ use super::call::Call;
 use super::errand::{Errand, Wording};
 use super::snapshot::Target;
 use super::{guarding, reword};
-use crate::canon::{ChatResponse, Dialect, FinishReason};
+use crate::canon::{ChatResponse, Choice, Dialect, FinishReason, Surface};
 use crate::dialect::completions::NATIVE;
 use crate::dialect::names::Aliases;
 use crate::dialect::openai::{read_finish, read_usage};
@@ -29,6 +29,18 @@ pub(super) fn whole(
     let is_text = errand.operation != Operation::Embeddings;
     let estimate = if is_text { body.len() as u64 / 4 } else { 0 };
     let Wording::Translated { into, .. } = &errand.wording else {
+        if let Some(dialect) = other_form(question, errand, &content_type) {
+            // Nobody's words can be put into those of a client that is not understood.
+            if let Err(misread) = question.chat() {
+                return Err(Misread::new(misread.0.clone()));
+            }
+            let response = read(dialect::upstream(dialect), (&content_type, &body))?;
+            return Ok(Answered {
+                usage: Some((response.usage, estimate)),
+                canon: call.recording.is_some().then(|| Box::new(response.clone())),
+                ..written(call, question, target, response)
+            });
+        }
         // Whatever it says, what is no JSON is nobody's answer.
         let (usage, finish) = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
@@ -50,6 +62,7 @@ pub(super) fn whole(
         });
     };
     let mut response = read(dialect::upstream(*into), (&content_type, &body))?;
+    is_something(call, &response)?;
     aliases(question, *into).restore(&mut response);
     Ok(Answered {
         usage: Some((response.usage, estimate)),
@@ -57,6 +70,34 @@ pub(super) fn whole(
         canon: call.recording.is_some().then(|| Box::new(response.clone())),
         ..written(call, question, target, response)
     })
+}
+
+/// The dialect of an answer that came in another form than it was asked for: some servers stream to
+/// whoever did not ask for it, and some do not to whoever did.
+pub(super) fn other_form(
+    question: &Question,
+    errand: &Errand,
+    content_type: &HeaderValue,
+) -> Option<Dialect> {
+    let streamed = content_type.as_bytes().starts_with(EVENTS);
+    let Operation::Chat { dialect, .. } = errand.operation else { return None };
+    let is_verbatim = matches!(errand.wording, Wording::Verbatim);
+    (is_verbatim && streamed != question.envelope.stream).then_some(dialect)
+}
+
+/// A call that its model did not get right, and nothing else, is no answer: other dialects have no
+/// word for it, so it would look like one. An agent asks again.
+fn is_something(call: &Call, response: &ChatResponse) -> Result<(), Misread> {
+    let is_lost = |choice: &Choice| {
+        choice.parts.is_empty() && choice.finish.reason == FinishReason::Malformed
+    };
+    if call.surface() != Surface::Turn
+        && !response.choices.is_empty()
+        && response.choices.iter().all(is_lost)
+    {
+        return Err(Misread::new("The model's tool call was malformed."));
+    }
+    Ok(())
 }
 
 /// What the target may call the question's tools.
@@ -115,6 +156,7 @@ pub(super) async fn guarded(
     };
     let mut response = read(upstream, (&content_type, &body))?;
     if let Wording::Translated { into, .. } = &errand.wording {
+        is_something(call, &response)?;
         aliases(question, *into).restore(&mut response);
     }
     let usage = Some((response.usage, body.len() as u64 / 4));

@@ -28,7 +28,7 @@ use crate::dialect::{ClientSide, chat};
 use crate::error::{Error, Kind};
 use crate::gateway::{Arrival, Ask, Body, Gateway};
 use crate::net::listen::MakeService;
-use crate::net::patience::Pulse;
+use crate::net::patience::{Busy, Pulse};
 use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
 
 /// The public API, for every connection.
@@ -79,39 +79,49 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
             let mcp = Arc::clone(&self.mcp);
             return Box::pin(async move { Ok(mcp.answer(&gateway, request, busy).await) });
         }
-        Box::pin(async move {
-            if endpoint::wants_socket(&request) {
-                return Ok(upgrade_required());
-            }
-            let mut ask = match endpoint::find(request.method(), request.uri()) {
-                Ok(Endpoint::Infer(ask)) => ask,
-                Ok(Endpoint::Explain) => match explained(request.uri()) {
-                    Ok(ask) => ask,
-                    Err(error) => return Ok(refuse(&error)),
-                },
-                Ok(Endpoint::Response(kept, id)) => {
-                    return Ok(responses::answer(&gateway, (kept, &id), (&request, busy)).await);
-                }
-                Ok(Endpoint::Agents(operation, id)) => {
-                    let request = (request, busy.peer());
-                    let asked = agents::answer((&gateway, &room), (operation, id), request);
-                    return Ok(Box::pin(asked).await);
-                }
-                Ok(Endpoint::Usage) => return Ok(used(&gateway, (&request, busy.peer())).await),
-                Ok(endpoint) => return Ok(look(&gateway, &endpoint, (&request, busy.peer())).await),
-                Err(not_served) => {
-                    let client = models::Shape::at(request.uri().path(), request.headers());
-                    return Ok(refuse_path(not_served, client.client()));
-                }
-            };
-            let (head, body) = request.into_parts();
-            if let Some(filed) = &mut ask.filed {
-                filed.query = endpoint::parameters(head.uri.query().unwrap_or_default());
-            }
-            let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
-            Ok(gateway.answer(arrival).await)
-        })
+        // It holds pointers only and is made where it stays: a future of some kilobytes that is
+        // made elsewhere is copied there, whatever of it is in use.
+        let asked = Box::new((request, permit, busy));
+        let place = Box::new_uninit();
+        let answer = Box::write(place, async move { Ok(answer(&gateway, &room, *asked).await) });
+        Box::into_pin(answer)
     }
+}
+
+async fn answer(
+    gateway: &Arc<Gateway>,
+    room: &Agents,
+    (request, permit, busy): (Request<Incoming>, Option<Permit>, Busy),
+) -> Response<Body> {
+    if endpoint::wants_socket(&request) {
+        return upgrade_required();
+    }
+    let mut ask = match endpoint::find(request.method(), request.uri()) {
+        Ok(Endpoint::Infer(ask)) => ask,
+        Ok(Endpoint::Explain) => match explained(request.uri()) {
+            Ok(ask) => ask,
+            Err(error) => return refuse(&error),
+        },
+        Ok(Endpoint::Response(kept, id)) => {
+            return responses::answer(gateway, (kept, &id), (&request, busy)).await;
+        }
+        Ok(Endpoint::Agents(operation, id)) => {
+            let request = (request, busy.peer());
+            return Box::pin(agents::answer((gateway, room), (operation, id), request)).await;
+        }
+        Ok(Endpoint::Usage) => return used(gateway, (&request, busy.peer())).await,
+        Ok(endpoint) => return look(gateway, &endpoint, (&request, busy.peer())).await,
+        Err(not_served) => {
+            let client = models::Shape::at(request.uri().path(), request.headers());
+            return refuse_path(not_served, client.client());
+        }
+    };
+    let (head, body) = request.into_parts();
+    if let Some(filed) = &mut ask.filed {
+        filed.query = endpoint::parameters(head.uri.query().unwrap_or_default());
+    }
+    let arrival = Arrival { ask, headers: head.headers, body, permit, busy };
+    gateway.answer(arrival).await
 }
 
 /// What is asked of the door for explanations.

@@ -4,15 +4,19 @@ use super::encode::push_segment;
 
 pub(super) const ID: &str = "azure";
 
-/// The API version that is asked for when the config names none: the newest that was generally
-/// available for deployments.
-const API_VERSION: &str = "2024-10-21";
+/// The newer form of a resource's address, which is meant where no version is named.
+pub(super) fn newer(base: &str) -> String {
+    if base.ends_with("/v1") {
+        return base.to_owned();
+    }
+    format!("{}/openai/v1", base.strip_suffix("/openai").unwrap_or(base))
+}
 
 /// The path that asks a deployment, or the resource itself; `what` is what stands behind it.
 pub(super) fn path(
     base: &str,
     what: &str,
-    (deployment, api_version): (Option<&str>, Option<&str>),
+    (deployment, api_version): (Option<&str>, &str),
 ) -> String {
     let base = base.strip_suffix("/openai").unwrap_or(base);
     let mut path = format!("{base}/openai");
@@ -22,7 +26,7 @@ pub(super) fn path(
     }
     path.push_str(what);
     path.push_str("?api-version=");
-    push_segment(&mut path, api_version.unwrap_or(API_VERSION));
+    push_segment(&mut path, api_version);
     path
 }
 
@@ -32,8 +36,7 @@ mod tests {
 
     #[test]
     fn a_deployment_cannot_leave_its_segment() {
-        let path =
-            |base, what, deployment| path(base, what, (Some(deployment), Some("2025-01-01")));
+        let path = |base, what, deployment| path(base, what, (Some(deployment), "2025-01-01"));
         assert_eq!(
             path("/openai", "/chat/completions", "gpt-5"),
             "/openai/deployments/gpt-5/chat/completions?api-version=2025-01-01"
@@ -47,7 +50,7 @@ mod tests {
 
     #[test]
     fn files_are_the_resources_own() {
-        let path = path("/openai", "/files/file-1", (None, Some("2025-01-01")));
+        let path = path("/openai", "/files/file-1", (None, "2025-01-01"));
         assert_eq!(path, "/openai/files/file-1?api-version=2025-01-01");
     }
 }

@@ -436,7 +436,7 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://models.github.ai/inference",
         // `GITHUB_TOKEN` is set for other purposes on many machines, so it is not taken as consent.
         quirks: Quirks { signs: signs::GITHUB, embeddings: true, ..CHAT },
-        traits: Traits::FOLLOWER,
+        traits: Traits::LENIENT,
         docs: "https://docs.github.com/rest/models/inference",
         ..ROW
     },
@@ -457,7 +457,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", &[Relay::Transcription, Relay::Translation, Relay::Rerank]),
-        traits: Traits::FOLLOWER,
+        traits: Traits::LENIENT,
         docs: "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
         ..ROW
     },
@@ -468,7 +468,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", &[Relay::Rerank]),
-        traits: traits::REPLAYING,
+        traits: traits::SGLANG,
         docs: "https://docs.sglang.ai/basic_usage/openai_api.html",
         ..ROW
     },
@@ -489,7 +489,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", &[Relay::Rerank]),
-        traits: Traits::FOLLOWER,
+        traits: Traits::LENIENT,
         docs: "https://github.com/ggml-org/llama.cpp/tree/master/tools/server",
         ..ROW
     },
@@ -500,7 +500,7 @@ pub static CATALOG: &[Kind] = &[
         auth: Auth::None,
         quirks: FULL,
         relays: ("", ANY_RELAYS),
-        traits: Traits::FOLLOWER,
+        traits: Traits::LENIENT,
         docs: "https://platform.openai.com/docs/api-reference/chat",
         ..ROW
     },

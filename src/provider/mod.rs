@@ -30,6 +30,7 @@ use self::paths::Paths;
 use crate::canon::{Dialect, Model, Relay, StreamFailure, Surface};
 use crate::config::{self, CloudEnvironment, ModelOverride, Secret, Timeouts};
 use crate::dialect::embed;
+use crate::dialect::openai::family;
 use crate::dialect::splice::{Payload, Usage};
 use crate::net::client::{Client, Fault, Feed, Origin, Outgoing, Place, Reply, Template};
 
@@ -231,7 +232,16 @@ impl Provider {
             Door::Http { paths, .. } => paths.lead(*dialect, model),
             Door::BuiltIn => true,
         };
-        self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads)
+        let spoken = move || self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads);
+        let newer = family::prefers_responses(model)
+            && spoken().any(|dialect| dialect == Dialect::Responses);
+        let alone = newer && family::needs_responses(model);
+        let others = spoken().filter(move |dialect| match dialect {
+            Dialect::Responses => !newer,
+            Dialect::Chat => !alone,
+            _ => true,
+        });
+        newer.then_some(Dialect::Responses).into_iter().chain(others)
     }
 
     /// The dialect in which this model loses least.

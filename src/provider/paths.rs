@@ -18,7 +18,8 @@ pub(super) struct Paths {
 enum Form {
     /// As the catalogue's row writes them.
     Row,
-    /// Azure's: the model is a deployment, and an API version is named.
+    /// Azure's: the model is a deployment. Where no API version is named, the newer form is meant,
+    /// which keeps the model in the body, as OpenAI has it.
     Deployments {
         api_version: Option<String>,
     },
@@ -57,14 +58,16 @@ impl Paths {
         Ok((Self { base: String::new(), form }, home))
     }
 
-    /// The same behind the path of the base URL. Azure's newer form of it ends in `/v1` and keeps
-    /// the model in the body, as OpenAI has it.
+    /// The same behind the path of the base URL. Azure's newer form of it ends in `/v1`.
     pub(super) fn behind(self, base: &str) -> Self {
-        let form = match self.form {
-            Form::Deployments { .. } if base.ends_with("/v1") => Form::Row,
-            form => form,
+        let is_newer = match &self.form {
+            Form::Deployments { api_version } => api_version.is_none() || base.ends_with("/v1"),
+            _ => return Self { base: base.to_owned(), ..self },
         };
-        Self { base: base.to_owned(), form }
+        if is_newer {
+            return Self { base: azure::newer(base), form: Form::Row };
+        }
+        Self { base: base.to_owned(), ..self }
     }
 
     /// Whether this model is asked in this one of the kind's dialects.
@@ -105,7 +108,8 @@ impl Paths {
                     Operation::Relay(relay) if !relay.has_model() => None,
                     _ => Some(model),
                 };
-                azure::path(&self.base, &path, (deployment, api_version.as_deref()))
+                let version = api_version.as_deref().unwrap_or_default();
+                azure::path(&self.base, &path, (deployment, version))
             }
             Form::Bedrock => bedrock::path(
                 &self.base,

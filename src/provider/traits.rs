@@ -1,5 +1,6 @@
 //! How servers that follow OpenAI depart from its chat completions, by their own documentation.
 
+use crate::dialect::marks::{Mark, has};
 use crate::dialect::{Documents, EffortField, JsonMode, Thoughts, Traits};
 
 /// Unknown fields are an error here (422).
@@ -14,15 +15,41 @@ pub(super) const MISTRAL: Traits = Traits {
         "audio",
         "logit_bias",
         "logprobs",
+        "modalities",
+        "prompt_cache_retention",
         "refusal",
+        "safety_identifier",
         "service_tier",
+        "store",
         "stream_options",
         "top_k",
         "user",
         "verbosity",
+        "web_search_options",
     ],
+    stumbles: UNKNOWN_TO_MISTRAL,
+    thinkers: &["magistral"],
+    strict_turns: true,
     ..Traits::FOLLOWER
 };
+
+/// What clients of OpenAI send unasked, some of it as null; `user` stands in every question.
+const UNKNOWN_TO_MISTRAL: &[Mark] = &[
+    has(&["\"annotations\""]),
+    has(&["\"function_call\""]),
+    has(&["\"logit_bias\""]),
+    has(&["\"logprobs\""]),
+    has(&["\"modalities\""]),
+    has(&["\"prompt_cache_retention\""]),
+    has(&["\"refusal\""]),
+    has(&["\"safety_identifier\""]),
+    has(&["\"seed\""]),
+    has(&["\"service_tier\""]),
+    has(&["\"store\""]),
+    has(&["\"top_logprobs\""]),
+    has(&["\"verbosity\""]),
+    has(&["\"web_search_options\""]),
+];
 
 /// What its page on compatibility with OpenAI says is answered by 400, and what it does not know.
 pub(super) const GROQ: Traits = Traits {
@@ -215,3 +242,6 @@ pub(super) const LMSTUDIO: Traits = Traits { image_urls: false, ..Traits::FOLLOW
 /// Takes its earlier thoughts back, and is otherwise as most.
 pub(super) const REPLAYING: Traits =
     Traits { thoughts: Thoughts::Field("reasoning_content"), ..Traits::FOLLOWER };
+
+/// The same, and what is new at OpenAI besides.
+pub(super) const SGLANG: Traits = Traits { lenient: true, ..REPLAYING };

@@ -1,8 +1,9 @@
-//! How a tool's server is shown that it is us: a header, which may have to be fetched first.
+//! What a tool's server is shown that it is us: headers whose secrets are those of the moment, and a
+//! token, which may have to be fetched first.
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,11 +15,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::egress::{place, read, sensitive};
+use super::egress::{place, read, sensitive, telling};
+use super::kept::Net;
+use super::text::{censor_all, spellings};
 use super::{Failure, FailureKind};
-use crate::config::{ClientCredentials, ToolAuth, Web};
+use crate::config::{ClientCredentials, Secret, ToolAuth, Web};
 use crate::dialect::splice::Payload;
-use crate::net::client::{Client, Origin, Outgoing, Reach, Template};
+use crate::net::client::{Origin, Outgoing, Reach, Template};
 
 /// How long a fetch of a token may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,20 +32,38 @@ const MARGIN: Duration = Duration::from_secs(20);
 const LONGEST_ANSWER: usize = 64 * 1024;
 /// A shorter secret is found everywhere.
 const SHORTEST_SECRET: usize = 6;
+/// Of secrets that were shown before the last change, so many must not be seen either: what was
+/// asked with them may still be answered.
+const MOST_FORMER: usize = 32;
 
-/// What is shown.
-pub(super) enum Credential {
-    Fixed { name: HeaderName, value: HeaderValue, secrets: Vec<String> },
-    Fetched(Box<Desk>),
+/// All that one server is shown with every request.
+pub(super) struct Papers {
+    net: Net,
+    /// What bears no secret.
+    plain: HeaderMap,
+    /// Some of its secrets may be others by and by.
+    changes: bool,
+    worn: Mutex<Arc<Worn>>,
+    desk: Option<Box<Desk>>,
+}
+
+/// The same, as it was at one moment.
+pub(super) struct Worn {
+    web: Web,
+    pub(super) headers: Template,
+    /// What must not be seen in an answer.
+    hidden: Vec<String>,
+    /// The same of what was shown before.
+    former: Vec<String>,
 }
 
 /// Where tokens are fetched: OAuth 2.0, client credentials.
-pub(super) struct Desk {
-    origin: std::sync::Arc<Origin>,
+struct Desk {
+    origin: Arc<Origin>,
     path: String,
-    headers: Template,
+    client_id: String,
     form: Bytes,
-    secret: String,
+    secret: Mutex<Secret>,
     held: Mutex<Option<Held>>,
     /// Held by the one who fetches.
     gate: tokio::sync::Mutex<()>,
@@ -55,74 +76,130 @@ struct Held {
     until: Instant,
 }
 
-// === impl Credential ===
+// === impl Papers ===
 
-impl Credential {
+impl Papers {
     pub(super) fn new(
-        auth: &ToolAuth,
         web: &Web,
-        (client, reach): (&Client, Reach),
+        plain: HeaderMap,
+        (net, reach): (&Net, Reach),
     ) -> Result<Self, String> {
-        let fixed = |name, value: &str, secrets| {
-            Ok(Self::Fixed { name, value: sensitive(value)?, secrets })
+        let desk = match &web.auth {
+            Some(ToolAuth::Client(credentials)) => {
+                Some(Box::new(Desk::new(credentials, web, (net, reach))?))
+            }
+            _ => None,
         };
-        match auth {
-            ToolAuth::Bearer(token) => {
-                let token = token.expose();
-                fixed(AUTHORIZATION, &format!("Bearer {token}"), vec![token.to_owned()])
-            }
-            ToolAuth::Header { name, value } => {
-                let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
-                fixed(name, value.expose(), vec![value.expose().to_owned()])
-            }
-            ToolAuth::Basic { user, password } => {
-                let password = password.expose();
-                let both = BASE64_STANDARD.encode(format!("{user}:{password}"));
-                fixed(AUTHORIZATION, &format!("Basic {both}"), vec![password.to_owned(), both])
-            }
-            ToolAuth::Client(client_credentials) => {
-                let desk = Desk::new(client_credentials, web, (client, reach))?;
-                Ok(Self::Fetched(Box::new(desk)))
-            }
+        let mut secrets = web.clone();
+        let changes = secrets.secrets_mut().any(|secret| secret.place().is_some());
+        let worn = Worn::new(&plain, web.clone(), Vec::new())?;
+        Ok(Self { net: net.clone(), plain, changes, worn: Mutex::new(Arc::new(worn)), desk })
+    }
+
+    /// What a request that leaves now is shown.
+    pub(super) async fn worn(&self) -> Arc<Worn> {
+        self.worn_since(None).await
+    }
+
+    /// The token that it bears besides, where that is fetched.
+    pub(super) async fn token(&self) -> Result<Option<(HeaderName, HeaderValue)>, Failure> {
+        match &self.desk {
+            Some(desk) => Ok(Some((AUTHORIZATION, desk.token(&self.net).await?))),
+            None => Ok(None),
         }
     }
 
-    pub(super) async fn header(&self) -> Result<(HeaderName, HeaderValue), Failure> {
-        match self {
-            Self::Fixed { name, value, .. } => Ok((name.clone(), value.clone())),
-            Self::Fetched(desk) => Ok((AUTHORIZATION, desk.token().await?)),
-        }
-    }
-
-    /// What was shown has been refused: whether another one can be had. One that was fetched since
+    /// What was shown has been refused: whether something else can be. What was fetched since
     /// `began` is not doubted, for another would fare no better.
-    pub(super) fn renew(&self, began: Instant) -> bool {
-        match self {
-            Self::Fixed { .. } => false,
-            Self::Fetched(desk) => {
-                let mut held = desk.lock();
-                held.take_if(|held| held.since < began).is_some() || held.is_none()
+    pub(super) async fn renew(&self, shown: &Arc<Worn>, began: Instant) -> bool {
+        if self.desk.as_ref().is_some_and(|desk| desk.doubt(began)) {
+            return true;
+        }
+        !Arc::ptr_eq(shown, &self.worn_since(Some(began)).await)
+    }
+
+    async fn worn_since(&self, since: Option<Instant>) -> Arc<Worn> {
+        let worn = Arc::clone(&self.lock());
+        if !self.changes {
+            return worn;
+        }
+        let mut web = worn.web.clone();
+        for secret in web.secrets_mut() {
+            if let Some(now) = self.net.renewed(secret, since).await {
+                *secret = now;
+            }
+        }
+        if web == worn.web {
+            return worn;
+        }
+        let mut former = [&worn.hidden[..], &worn.former].concat();
+        former.truncate(MOST_FORMER);
+        match Worn::new(&self.plain, web, former) {
+            Ok(now) => {
+                let now = Arc::new(now);
+                *self.lock() = Arc::clone(&now);
+                now
+            }
+            // It is no value of a header.
+            Err(why) => {
+                tracing::warn!(why, "a secret of a tool stays as it was known");
+                worn
             }
         }
     }
 
-    /// What must not be seen in an answer.
-    pub(super) fn secrets(&self) -> Vec<String> {
-        let mut secrets = match self {
-            Self::Fixed { secrets, .. } => secrets.clone(),
-            Self::Fetched(desk) => {
-                let token = desk.lock().as_ref().map(|held| held.token.clone());
-                token.into_iter().chain([desk.secret.clone()]).collect()
-            }
-        };
-        secrets.retain(|secret| secret.len() >= SHORTEST_SECRET);
-        secrets
+    /// Servers that show what they were sent must not show it to models.
+    pub(super) fn without_secrets(&self, said: impl Into<Bytes>) -> Bytes {
+        let worn = Arc::clone(&self.lock());
+        let fetched = self.desk.as_ref().map(|desk| desk.secrets()).unwrap_or_default();
+        let hidden = worn.hidden.iter().chain(&worn.former).chain(&fetched);
+        censor_all(said.into(), hidden.map(String::as_str))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Worn>> {
+        self.worn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Credential {
+impl fmt::Debug for Papers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Credential(***)")
+        formatter.write_str("Papers(***)")
+    }
+}
+
+// === impl Worn ===
+
+impl Worn {
+    fn new(plain: &HeaderMap, web: Web, former: Vec<String>) -> Result<Self, String> {
+        let mut headers = plain.clone();
+        for (name, value) in &web.headers {
+            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+            headers.insert(name, sensitive(value.expose())?);
+        }
+        let mut hidden = telling(web.headers.values());
+        let mut shown = |name, value: &str, secrets: &[&str]| {
+            headers.insert(name, sensitive(value)?);
+            let long = secrets.iter().filter(|secret| secret.len() >= SHORTEST_SECRET);
+            hidden.extend(long.flat_map(|secret| spellings(secret)));
+            Ok::<_, String>(())
+        };
+        match &web.auth {
+            Some(ToolAuth::Bearer(token)) => {
+                let token = token.expose();
+                shown(AUTHORIZATION, &format!("Bearer {token}"), &[token])?;
+            }
+            Some(ToolAuth::Header { name, value }) => {
+                let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+                shown(name, value.expose(), &[value.expose()])?;
+            }
+            Some(ToolAuth::Basic { user, password }) => {
+                let password = password.expose();
+                let both = BASE64_STANDARD.encode(format!("{user}:{password}"));
+                shown(AUTHORIZATION, &format!("Basic {both}"), &[password, &both])?;
+            }
+            Some(ToolAuth::Client(_)) | None => {}
+        }
+        Ok(Self { web, headers: Template::new(headers), hidden, former })
     }
 }
 
@@ -132,14 +209,9 @@ impl Desk {
     fn new(
         credentials: &ClientCredentials,
         web: &Web,
-        (client, reach): (&Client, Reach),
+        (net, reach): (&Net, Reach),
     ) -> Result<Self, String> {
-        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let (place, path) = place(&credentials.token_url, web)?;
-        let secret = credentials.client_secret.expose().to_owned();
-        // RFC 6749, section 2.3.1.
-        let both = format!("{}:{}", encoded(&credentials.client_id), encoded(&secret));
-        let basic = sensitive(&format!("Basic {}", BASE64_STANDARD.encode(both)))?;
         let mut form = "grant_type=client_credentials".to_owned();
         for (name, value) in [("scope", &credentials.scope), ("audience", &credentials.audience)] {
             if let Some(value) = value {
@@ -147,11 +219,11 @@ impl Desk {
             }
         }
         Ok(Self {
-            origin: client.origin_within(&place, reach).map_err(|error| error.to_string())?,
+            origin: net.client.origin_within(&place, reach).map_err(|error| error.to_string())?,
             path: if path.is_empty() { "/".to_owned() } else { path },
-            headers: Template::new(HeaderMap::from_iter([(AUTHORIZATION, basic)])),
+            client_id: credentials.client_id.clone(),
             form: Bytes::from(form),
-            secret,
+            secret: Mutex::new(credentials.client_secret.clone()),
             held: Mutex::new(None),
             gate: tokio::sync::Mutex::new(()),
         })
@@ -167,8 +239,26 @@ impl Desk {
         valid.map(|held| held.header.clone())
     }
 
+    fn secret(&self) -> MutexGuard<'_, Secret> {
+        self.secret.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What must not be seen in an answer.
+    fn secrets(&self) -> Vec<String> {
+        let token = self.lock().as_ref().map(|held| held.token.clone());
+        let secret = self.secret().expose().to_owned();
+        let long = token.into_iter().chain([secret]).filter(|it| it.len() >= SHORTEST_SECRET);
+        long.flat_map(|secret| spellings(&secret)).collect()
+    }
+
+    /// Whether a token can be had that is not the one that was refused.
+    fn doubt(&self, began: Instant) -> bool {
+        let mut held = self.lock();
+        held.take_if(|held| held.since < began).is_some() || held.is_none()
+    }
+
     /// The token; all who need one at the same time wait for one fetch.
-    async fn token(&self) -> Result<HeaderValue, Failure> {
+    async fn token(&self, net: &Net) -> Result<HeaderValue, Failure> {
         if let Some(header) = self.held() {
             return Ok(header);
         }
@@ -176,19 +266,31 @@ impl Desk {
         if let Some(header) = self.held() {
             return Ok(header);
         }
-        let held = within(PATIENCE, self.fetch()).await?;
+        let held = within(PATIENCE, self.fetch(net)).await?;
         let header = held.header.clone();
         *self.lock() = Some(held);
         Ok(header)
     }
 
-    async fn fetch(&self) -> Result<Held, Failure> {
+    /// Who asks (RFC 6749, section 2.3.1).
+    fn headers(&self) -> Result<Template, String> {
+        let both = format!("{}:{}", encoded(&self.client_id), encoded(self.secret().expose()));
+        let basic = sensitive(&format!("Basic {}", BASE64_STANDARD.encode(both)))?;
+        Ok(Template::new(HeaderMap::from_iter([(AUTHORIZATION, basic)])))
+    }
+
+    async fn fetch(&self, net: &Net) -> Result<Held, Failure> {
+        let known = self.secret().clone();
+        if let Some(now) = net.renewed(&known, Some(Instant::now())).await {
+            *self.secret() = now;
+        }
+        let headers = self.headers().map_err(|why| Failure::new(FailureKind::Auth, why))?;
         let body = Payload::from(self.form.clone());
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         let outgoing = Outgoing {
             method: "POST",
             path: &self.path,
-            headers: &self.headers,
+            headers: &headers,
             extra: &[],
             content_type: Some(&form),
             body: &body,
@@ -217,6 +319,10 @@ impl Desk {
         let usable = lifetime.saturating_sub(MARGIN).max(lifetime / 2);
         Ok(Held { header, token: token.to_owned(), since, until: since + usable })
     }
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 fn away(message: &str) -> Failure {

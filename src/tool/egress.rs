@@ -12,14 +12,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::credential::Credential;
+use super::credential::{Papers, Worn};
+use super::kept::Net;
 use super::{Answer, Failure, FailureKind, Invocation, Sent, text};
 use crate::canon::{Content, Effect, Media, MediaKind, Part, Source};
 use crate::config::{self, Secret, Web};
 use crate::dialect::splice::Payload;
-use crate::net::client::{Client, Fault, Origin, Outgoing, Place, Reach, Reply, Template};
+use crate::net::client::{Fault, Origin, Outgoing, Place, Reach, Reply};
 
 /// The longest wait for a connection, and for a credential: a part of an attempt's time, so that
 /// what was certainly not sent does not end as what may have been.
@@ -35,10 +36,7 @@ pub(crate) struct Site {
     origin: Arc<Origin>,
     /// Of the address, without a `/` at its end.
     base: String,
-    headers: Template,
-    credential: Option<Credential>,
-    /// Values of headers that may be some.
-    secrets: Vec<String>,
+    papers: Papers,
     connect: Duration,
     max_result: usize,
     /// The operator wrote its address: it may know what a client wants tools to know.
@@ -75,42 +73,33 @@ pub(crate) struct Received {
 impl Site {
     /// The server at `url`, which the operator wrote: nothing of it may be chosen by who calls.
     pub(crate) fn new(
-        client: &Client,
+        net: &Net,
         url: &str,
         web: &Web,
         terms: &config::Tool,
     ) -> Result<Self, String> {
         let reach = if web.allow_private { Reach::Inner } else { Reach::Public };
-        let site = Self::within(client, (url, reach), web, terms)?;
+        let site = Self::within(net, (url, reach), web, terms)?;
         Ok(Self { is_ours: true, ..site })
     }
 
     pub(crate) fn within(
-        client: &Client,
+        net: &Net,
         (url, reach): (&str, Reach),
         web: &Web,
         terms: &config::Tool,
     ) -> Result<Self, String> {
         let (place, base) = place(url, web)?;
-        let origin = client.origin_within(&place, reach).map_err(|error| format!("ca: {error}"))?;
-        let mut headers = HeaderMap::from_iter([
+        let origin = net.client.origin_within(&place, reach);
+        let origin = origin.map_err(|error| format!("ca: {error}"))?;
+        let plain = HeaderMap::from_iter([
             (ACCEPT, HeaderValue::from_static("application/json, */*;q=0.8")),
             (USER_AGENT, AGENT),
         ]);
-        for (name, value) in &web.headers {
-            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
-            headers.insert(name, sensitive(value.expose())?);
-        }
-        let credential = match &web.auth {
-            Some(auth) => Some(Credential::new(auth, web, (client, reach))?),
-            None => None,
-        };
         Ok(Self {
             origin,
             base,
-            headers: Template::new(headers),
-            credential,
-            secrets: telling(web.headers.values()),
+            papers: Papers::new(web, plain, (net, reach))?,
             connect: CONNECT.min(terms.timeout / 3),
             max_result: terms.max_result,
             is_ours: false,
@@ -141,33 +130,40 @@ impl Site {
     }
 
     /// Sends a request and gives its answer as it begins, whatever it says. A credential that is
-    /// refused is fetched anew, once.
+    /// refused is looked up or fetched anew, once.
     pub(crate) async fn open(
         &self,
         request: Request<'_>,
         call: &Invocation,
     ) -> Result<Reply, Failure> {
         let began = Instant::now();
-        let reply = self.send(&request, call).await?;
-        match &self.credential {
-            Some(credential) if reply.status == 401 && credential.renew(began) => {
-                drop(reply);
-                self.send(&request, call).await
-            }
-            _ => Ok(reply),
+        let (reply, worn) = self.send(&request, call).await?;
+        if reply.status != 401 || !self.renew(&worn, began).await {
+            return Ok(reply);
         }
+        drop(reply);
+        Ok(self.send(&request, call).await?.0)
     }
 
-    async fn send(&self, request: &Request<'_>, call: &Invocation) -> Result<Reply, Failure> {
+    async fn renew(&self, worn: &Arc<Worn>, began: Instant) -> bool {
+        timeout(self.connect, self.papers.renew(worn, began)).await.unwrap_or(false)
+    }
+
+    /// Everything that it waits for before it sends is bounded, so that it is known that nothing
+    /// was sent.
+    async fn send(
+        &self,
+        request: &Request<'_>,
+        call: &Invocation,
+    ) -> Result<(Reply, Arc<Worn>), Failure> {
         let mut extra = request.headers.to_vec();
-        if let Some(credential) = &self.credential {
-            // Bounded, so that it is known that nothing was sent.
-            let header = tokio::time::timeout(self.connect, credential.header()).await;
-            extra.push(header.unwrap_or_else(|_| {
-                let message = "the server of its credentials did not answer";
-                Err(Failure::new(FailureKind::Unreachable, message))
-            })?);
-        }
+        let papers = async { Ok((self.papers.worn().await, self.papers.token().await?)) };
+        let papers = timeout(self.connect, papers).await.unwrap_or_else(|_| {
+            let message = "the server of its credentials did not answer";
+            Err(Failure::new(FailureKind::Unreachable, message))
+        });
+        let (worn, token) = papers?;
+        extra.extend(token);
         if request.keyed && request.effect != Effect::Read {
             extra.extend(value(IDEMPOTENCY_KEY, &call.idempotency_key));
         }
@@ -182,7 +178,7 @@ impl Site {
         let outgoing = Outgoing {
             method: request.method,
             path: if path.is_empty() { "/" } else { &path },
-            headers: &self.headers,
+            headers: &worn.headers,
             extra: &extra,
             content_type: request.body.as_ref().map(|(content_type, _)| content_type),
             body: &body,
@@ -192,13 +188,12 @@ impl Site {
             Effect::Once => self.origin.send_anew(outgoing, self.connect).await,
             Effect::Read | Effect::Idempotent => self.origin.send(outgoing, self.connect).await,
         };
-        sent.map_err(|fault| failure(&fault))
+        Ok((sent.map_err(|fault| failure(&fault))?, worn))
     }
 
     /// Servers that show what they were sent must not show it to models.
     pub(crate) fn without_secrets(&self, body: Bytes) -> Bytes {
-        let secrets = self.credential.iter().flat_map(Credential::secrets);
-        text::censor_all(body, secrets.chain(self.secrets.iter().cloned()))
+        self.papers.without_secrets(body)
     }
 }
 
@@ -222,7 +217,7 @@ pub(super) fn place(url: &str, web: &Web) -> Result<(Place, String), String> {
 /// Those that must not be seen in an answer.
 pub(super) fn telling<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Vec<String> {
     let secrets = secrets.into_iter().filter(|secret| secret.is_telling());
-    secrets.map(|secret| secret.expose().to_owned()).collect()
+    secrets.flat_map(|secret| text::spellings(secret.expose())).collect()
 }
 
 /// A header that never prints.

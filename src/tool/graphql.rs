@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 
 use super::egress::{Request, Site};
 use super::http::JSON;
+use super::kept::Net;
 use super::text::{clean, head};
 use super::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sent};
 use crate::canon::Effect;
 use crate::config::{self, GraphQlTool};
-use crate::net::client::Client;
 
 /// Errors of one answer that are told, and how much of them.
 const MOST_ERRORS: usize = 5;
@@ -54,11 +54,7 @@ struct Tokens<'a>(std::iter::Peekable<std::vec::IntoIter<&'a str>>);
 // === impl Query ===
 
 impl Query {
-    pub(super) fn new(
-        client: &Client,
-        tool: &GraphQlTool,
-        terms: &config::Tool,
-    ) -> Result<Self, String> {
+    pub(super) fn new(net: &Net, tool: &GraphQlTool, terms: &config::Tool) -> Result<Self, String> {
         let operation = Operation::parse(&tool.query).map_err(|why| format!("query: {why}"))?;
         if operation.changes && terms.effect == Effect::Read {
             return Err("query: is a mutation, and its effect is not `read`".to_owned());
@@ -66,7 +62,7 @@ impl Query {
         if let Some(input) = &terms.input {
             operation.agree(input).map_err(|why| format!("input: {why}"))?;
         }
-        let site = Site::new(client, &tool.url, &tool.web, terms)?;
+        let site = Site::new(net, &tool.url, &tool.web, terms)?;
         let (text, effect, keyed) = (tool.query.clone(), terms.effect, tool.idempotency);
         Ok(Self { site, text, operation, effect, keyed })
     }
@@ -489,7 +485,7 @@ mod tests {
         let (url, query) = (format!("{}/graphql", stand.url), query.to_owned());
         let tool = GraphQlTool { url, query, idempotency: true, web };
         let terms = config::Tool { effect: Effect::Idempotent, ..config::Tool::default() };
-        let made = Query::new(&Client::new(1), &tool, &terms).unwrap();
+        let made = Query::new(&Net::alone(), &tool, &terms).unwrap();
         let hostile = "\") { price } } mutation { drop } #";
         let answer = made.attempt(&call(json!({"sku": hostile}))).await.unwrap();
         assert_eq!(answer.value, Some(json!({"product": {"price": 1}})));
@@ -502,7 +498,7 @@ mod tests {
         assert_eq!(sent, expected);
         let failing = Stand::open(200, "{\"errors\":[{\"message\":\"no\"}]}").await;
         let tool = GraphQlTool { url: failing.url.clone(), ..tool };
-        let made = Query::new(&Client::new(1), &tool, &terms).unwrap();
+        let made = Query::new(&Net::alone(), &tool, &terms).unwrap();
         let failure = made.attempt(&call(json!({"sku": "1"}))).await.unwrap_err();
         assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Soft, "no"));
     }
@@ -515,8 +511,8 @@ mod tests {
             ..GraphQlTool::default()
         };
         let terms = config::Tool { effect: Effect::Read, ..config::Tool::default() };
-        assert!(Query::new(&Client::new(1), &tool, &terms).unwrap_err().contains("mutation"));
+        assert!(Query::new(&Net::alone(), &tool, &terms).unwrap_err().contains("mutation"));
         let terms = config::Tool { effect: Effect::Once, ..config::Tool::default() };
-        assert!(Query::new(&Client::new(1), &tool, &terms).is_ok());
+        assert!(Query::new(&Net::alone(), &tool, &terms).is_ok());
     }
 }

@@ -8,10 +8,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::egress::{Request, Site};
+use super::kept::Net;
 use super::{Answer, Attempt, Failure, FailureKind, Invocation, Runner};
 use crate::canon::Effect;
 use crate::config::{self, HttpTool, Piece, TextTemplate};
-use crate::net::client::Client;
 
 /// All but what RFC 3986 calls unreserved.
 pub(super) const ENCODED: &AsciiSet =
@@ -31,13 +31,9 @@ pub(super) struct Endpoint {
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(super) fn new(
-        client: &Client,
-        tool: &HttpTool,
-        terms: &config::Tool,
-    ) -> Result<Self, String> {
+    pub(super) fn new(net: &Net, tool: &HttpTool, terms: &config::Tool) -> Result<Self, String> {
         Ok(Self {
-            site: Site::new(client, &tool.url.origin, &tool.web, terms)?,
+            site: Site::new(net, &tool.url.origin, &tool.web, terms)?,
             tool: tool.clone(),
             effect: terms.effect,
             places: tool.places(),

@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 
 use super::graphql::Query;
 use super::http::Endpoint;
+use super::kept::Net;
 use super::{
     DELEGATE, Definition, Health, Runner, Source, Tool, agent, builtin, mcp, openapi, sql,
 };
 use crate::canon::Effect;
 use crate::config::{self, Config, ToolKind};
-use crate::net::client::Client;
 use crate::store::Store;
 use crate::store::shared::Turns;
 use crate::telemetry::Metrics;
@@ -49,7 +49,7 @@ struct Known(Arc<[Arc<Tool>]>);
 #[derive(Debug)]
 pub struct Kit<'a> {
     pub config: &'a Config,
-    pub client: &'a Client,
+    pub net: &'a Net,
     pub store: &'a Store,
     pub metrics: &'a Metrics,
     /// Where replicas count together.
@@ -191,20 +191,20 @@ fn make(
     match &terms.kind {
         ToolKind::Http(http) => {
             let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
-            let runner = Endpoint::new(kit.client, http, &terms)?;
+            let runner = Endpoint::new(kit.net, http, &terms)?;
             single((name, &terms), (&terms.description, input), runner, kit)
         }
         ToolKind::Builtin(tool) => {
-            let (runner, usual, input) = builtin::make(kit.client, tool, &terms)?;
+            let (runner, usual, input) = builtin::make(kit.net, tool, &terms)?;
             let written = terms.description.as_str();
             let description = if written.is_empty() { usual } else { written };
             single((name, &terms), (description, input), runner, kit)
         }
         ToolKind::OpenApi(openapi) => {
-            known(openapi::tools((name, &terms), openapi, kit.client)?, kit, before)
+            known(openapi::tools((name, &terms), openapi, kit.net)?, kit, before)
         }
         ToolKind::GraphQl(graphql) => {
-            let query = Query::new(kit.client, graphql, &terms)?;
+            let query = Query::new(kit.net, graphql, &terms)?;
             let input = terms.input.clone().unwrap_or_else(|| query.schema());
             single((name, &terms), (&terms.description, input), query, kit)
         }
@@ -212,7 +212,7 @@ fn make(
             let server = mcp::Server::new(&Arc::from(name), &terms, mcp, (kit, &before.board))?;
             Ok(Made::Several(server))
         }
-        ToolKind::Sql(sql) => known(sql::tools(name, &terms, sql)?, kit, before),
+        ToolKind::Sql(sql) => known(sql::tools((name, &terms), sql, kit.net)?, kit, before),
         ToolKind::Agent(agent) => {
             let tool = agent::tool((name, &terms), &agent.agent, (kit.config, others))?;
             Ok(Made::One(Arc::new(tool.together(kit.turns))))

@@ -1,6 +1,8 @@
 //! What clients really send and keep: parts of what they were given, long names, old fields.
 
+mod followers;
 mod thoughts;
+mod truths;
 
 use std::time::Duration;
 

@@ -9,6 +9,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("http_body", &["net", "http", "gateway", "provider"]),
     // Reads keys out of PEM, wherever they are for.
     ("rustls_pki_types", &["net", "provider", "store"]),
+    // Tells why a peer ended a stream.
+    ("h2", &["net"]),
     ("rustls", &["net"]),
     ("tokio_rustls", &["net", "store"]),
     ("webpki_roots", &["net"]),
@@ -38,7 +40,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("jiff", &["config", "access", "tool"]),
     ("ipnet", &["config", "access"]),
     ("aho_corasick", &["route", "guard"]),
-    ("memchr", &["dialect", "store"]),
+    ("memchr", &["dialect", "store", "tool"]),
     ("tiktoken", &["dialect"]),
     // What may be said: regular expressions, languages and schemas.
     ("regex_automata", &["guard"]),

@@ -1,7 +1,7 @@
 //! Tools of MCP servers, called by runs: what a server asks goes to people, a result that is long is
 //! cut for the model and kept, and a run that is called off is called off there, too.
 
-use super::gate::Fixture;
+use super::gate::{Fixture, begin as open, told};
 use super::*;
 use crate::runs::stage::{self, Stage, results, says, wants};
 use crate::support::Script;
@@ -178,4 +178,44 @@ async fn a_tool_that_is_blocked_is_missing_in_an_answer_and_no_run_begins_that_n
     let refused = stage.chat_in("needy", &call, &[]).await;
     assert_eq!(refused.status, 503, "{}", refused.text());
     assert!(refused.text().contains("kb.echo"), "{}", refused.text());
+}
+
+async fn is_all_over(stage: &Stage) -> bool {
+    let runs = stage.get("/v1/agents/runs").await["data"].as_array().unwrap().clone();
+    runs.iter().all(|run| run["state"] == "cancelled")
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_a_delegate_asks_it_something_ends_all_of_it() {
+    let agents = "[tools.ask_user]\nkind = \"builtin\"\nname = \"ask_user\"\n\
+        [agents.clerk]\nroute = \"fast\"\ninstructions = \"Ask.\"\ntools = [\"ask_user\"]\n\
+        [agents.lead]\ndescription = \"Leads.\"\nroute = \"fast\"\ninstructions = \"Lead.\"\n\
+        delegates = [\"clerk\"]\n[mcp]\nexpose = { agents = [\"lead\"] }\n";
+    let stage = Stage::new(agents, mind, |_| Script::json(404, "{}")).await;
+    let question = json!(["ask_user", {"question": "Which one?"}]).to_string();
+    let input = json!(["delegate_clerk", {"input": question}]).to_string();
+    for leaves in ["calls it off", "ends its session"] {
+        let session = Session::open(&stage.gateway).await;
+        let call = json!({"name": "agent_lead", "arguments": {"input": input}});
+        let mut opened = open(&session, &request("tools/call", &call)).await;
+        let asked = told(&mut opened, "elicitation/create").await;
+        assert_eq!(asked["params"]["message"], "Which one?", "{asked}");
+        if leaves == "calls it off" {
+            let off = json!({
+                "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1},
+            });
+            assert_eq!(session.send(&off, &[]).await.status, 202);
+        } else {
+            let mut ends = client::request(Method::DELETE, DOOR, KEY, Bytes::new());
+            ends.headers_mut().insert(SESSION, session.id.parse().unwrap());
+            let ended = client::open(stage.gateway.address, ends).await.whole().await;
+            assert!(ended.status < 300, "{}", ended.status);
+        }
+        let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;
+        while !is_all_over(&stage).await {
+            assert!(tokio::time::Instant::now() < deadline, "{leaves}: something goes on");
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(stage.model.requests().len(), 4, "nobody is asked again");
 }

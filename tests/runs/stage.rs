@@ -40,6 +40,11 @@ impl Stage {
         self.gateway.reload(&written((&self.model, &self.tools), sections)).await
     }
 
+    /// Another process beside this one.
+    pub(crate) async fn beside(&self, sections: &str) -> Gateway {
+        Gateway::start("", &written((&self.model, &self.tools), sections)).await
+    }
+
     /// Another process in the place of this one.
     pub(crate) async fn restart(self, sections: &str) -> Self {
         let Self { gateway, model, tools } = self;

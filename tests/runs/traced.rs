@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::mishaps::speaks_mcp;
-use super::stage::{Stage, found, results, says, search, texts, wants};
+use super::stage::{OPERATOR, Stage, found, results, says, search, texts, wants};
 use crate::support::collector::{Collector, Mood, attribute};
 use crate::support::upstream::Request;
 use crate::support::{Gate, PATIENCE, Script, until};
@@ -245,4 +245,54 @@ async fn that_a_user_was_asked_is_a_span_like_any_call_of_a_tool() {
     assert_eq!(asked.len(), 1, "{trace:#}");
     let kind = json!({"key": "switchpoint.tool.kind", "value": {"stringValue": "builtin"}});
     assert!(asked[0]["attributes"].as_array().unwrap().contains(&kind), "{trace:#}");
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_let_happen_is_a_span_that_says_so_and_nobody_is_asked() {
+    let collector = Collector::start(Mood::Takes).await;
+    let tool = |name: &str, more: &str| {
+        format!(
+            "[tools.{name}]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"{{tools}}/{name}\"\n\
+             effect = \"once\"\ninput = {{ type = \"object\" }}\n{more}\n"
+        )
+    };
+    let sections = format!(
+        "{}{}{}{}[agents.reader]\nroute = \"fast\"\ninstructions = \"Read.\"\n\
+         tools = [\"pay\", \"slow\"]\n",
+        collector.section(""),
+        tool("pay", "approval = { when = \"true\" }"),
+        tool("slow", "approval = { when = \"true\", expires = \"1s\" }"),
+        tool("other", ""),
+    );
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("pay", "{}"), ("slow", "{}"), ("other", "{}")]),
+        _ => says(request, "So it went."),
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let run = stage.begin("reader", "Pay.").await;
+    let waiting = stage.in_state(&run, "waiting_approval").await;
+    let asked = waiting["pending"]["approvals"].as_array().unwrap();
+    let pay = asked.iter().find(|it| it["tool"] == "pay").unwrap();
+    let approval = pay["id"].as_str().unwrap();
+    let path = format!("/v1/agents/approvals/{approval}");
+    let denied = stage.post(&path, OPERATOR, &json!({"decision": "deny"})).await;
+    assert_eq!(denied.status, 200, "{}", denied.text());
+    stage.in_state(&run, "completed").await;
+    let spans = || {
+        let spans = collector.spans().into_iter();
+        spans.filter(|span| span.name.starts_with("execute_tool")).collect::<Vec<_>>()
+    };
+    until("all calls are told of", || spans().len() == 3).await;
+    let error = |tool: &str| {
+        let spans = spans();
+        let span = spans.iter().find(|it| it.name == format!("execute_tool {tool}")).unwrap();
+        let told = |name: &str| attribute(&span.attributes, name);
+        (told("error.type"), told("switchpoint.approval.id"), told("switchpoint.tool.attempts"))
+    };
+    let (why, by, attempts) = error("pay");
+    assert_eq!((why.as_deref(), by.as_deref()), (Some("denied"), Some(approval)));
+    assert_eq!(attempts, None);
+    assert_eq!(error("slow").0.as_deref(), Some("expired"));
+    assert_eq!(error("other"), (Some("unknown_tool".to_owned()), None, None));
+    assert!(stage.tools.requests().is_empty());
 }

@@ -127,7 +127,7 @@ pub(super) fn question(run: &Run, tools: bool, (cut, room): (Cut, Room)) -> Chat
         (true, _) if run.answers == 0 => wishes.tool_choice.clone(),
         (true, _) | (false, false) => None,
     };
-    let schema = run.definition.output_schema.clone().map(|schema| Format::JsonSchema {
+    let schema = run.output_schema().cloned().map(|schema| Format::JsonSchema {
         name: "answer".to_owned(),
         description: None,
         schema,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::agent::definition::Definition;
 use crate::agent::event::{Asking, Event};
-use crate::agent::run::tests::{answered, asked, created, definition};
+use crate::agent::run::tests::{answered, asked, begun, created, definition};
 use crate::canon::{Dialect, RunId, Usage};
 use crate::config::AgentLimits;
 use crate::dialect::estimate;
@@ -245,6 +246,25 @@ fn what_strangers_have_written_stays_between_its_marks_however_short_it_is_cut()
     run.compacted = Some((from, "In short.".to_owned()));
     let request = question(&run, true, (Cut::Nothing, NO_ROOM));
     assert!(texts(&request).iter().any(|it| it == &format!("[{IN_SHORT}]\nIn short.")));
+}
+
+#[test]
+fn whoever_has_the_conversation_is_asked_for_what_it_must_answer_itself() {
+    let mut run = begun(AgentLimits::default());
+    let own = json!({"type": "object", "required": ["invoice"]});
+    let mut definition = Definition::clone(&run.definition);
+    definition.output_schema = Some(json!({"type": "object", "required": ["order"]}));
+    for (name, schema) in [("support", None), ("billing", Some(own.clone()))] {
+        definition.members.get_mut(name).unwrap().output_schema = schema;
+    }
+    run.definition = Arc::new(definition);
+    let wanted = |run: &Run| match fitted(run, window(100_000)).unwrap().format {
+        Format::JsonSchema { schema, .. } => schema["required"][0].clone(),
+        _ => Value::Null,
+    };
+    assert_eq!(wanted(&run), "order");
+    run.active = "billing".to_owned();
+    assert_eq!(wanted(&run), "invoice");
 }
 
 #[test]

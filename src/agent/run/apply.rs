@@ -29,6 +29,7 @@ impl Run {
     /// What comes now is its own, and what came before was paid for by another run.
     fn pays_from_here(&mut self) {
         (self.usage, self.cost) = (Usage::default(), 0);
+        self.taken_over = (self.answers, self.tool_calls);
         self.below.clear();
         if let Some(stretch) = &mut self.stretch {
             stretch.usage = Usage::default();

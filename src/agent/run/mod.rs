@@ -77,6 +77,8 @@ pub struct Run {
     /// The last answer was given without tools because a limit was hit.
     pub is_last: bool,
     pub tool_calls: u32,
+    /// Answers and calls of tools in that part of its journal which is another run's.
+    pub(super) taken_over: (u32, u32),
     /// Of each tool, those that were made: none that was refused or came from what is remembered.
     pub tool_uses: BTreeMap<String, u32>,
     /// How often the same was called with the same arguments.
@@ -236,8 +238,7 @@ impl Run {
         history: Vec<Message>,
     ) -> Self {
         let earlier = history.len();
-        let mut transcript = history;
-        transcript.extend(created.messages.iter().cloned());
+        let transcript = history.into_iter().chain(created.messages.iter().cloned()).collect();
         Self {
             id,
             created,
@@ -271,6 +272,7 @@ impl Run {
             finish: None,
             is_last: false,
             tool_calls: 0,
+            taken_over: (0, 0),
             tool_uses: BTreeMap::new(),
             repeated: BTreeMap::new(),
             bytes: 0,
@@ -370,8 +372,7 @@ impl Run {
 
     /// What it has used, with all that it has begun.
     pub fn spent(&self) -> Spent {
-        let before = self.spent_before();
-        let model_calls = self.answers.saturating_sub(before.model_calls);
+        let model_calls = self.answers.saturating_sub(self.taken_over.0);
         let tool_calls = self.own_tool_calls();
         let own = Spent { usage: self.usage, cost: self.cost, model_calls, tool_calls };
         self.below.values().fold(own, |mut all, below| {
@@ -386,8 +387,7 @@ impl Run {
     }
 
     fn own_tool_calls(&self) -> u32 {
-        let before = self.spent_before().tool_calls;
-        self.tool_calls.saturating_sub(before)
+        self.tool_calls.saturating_sub(self.taken_over.1)
     }
 
     /// The same without what others have used.

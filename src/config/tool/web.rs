@@ -91,6 +91,17 @@ impl Web {
             allow_private: section.read("allow_private", value::flag).unwrap_or(inner),
         }
     }
+
+    /// All that a server is shown in confidence.
+    pub fn secrets_mut(&mut self) -> impl Iterator<Item = &mut Secret> {
+        let auth = self.auth.as_mut().map(|auth| match auth {
+            ToolAuth::Bearer(secret)
+            | ToolAuth::Header { value: secret, .. }
+            | ToolAuth::Basic { password: secret, .. } => secret,
+            ToolAuth::Client(client) => &mut client.client_secret,
+        });
+        self.headers.values_mut().chain(auth)
+    }
 }
 
 // === impl ToolAuth ===

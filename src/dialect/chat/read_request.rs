@@ -34,6 +34,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
         metadata: fields.object("metadata")?,
         service_tier: fields.string("service_tier")?,
         cache_key: fields.string("prompt_cache_key")?,
+        prefix: read_prefix(&messages),
         ..ChatRequest::default()
     };
     if let Some(options) = fields.take("stream_options") {
@@ -48,6 +49,12 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Misread> {
     drop_implied(&mut fields, request.audio.is_some());
     request.extras = Extras { dialect: Some(Dialect::Chat), fields: fields.0 };
     Ok(request)
+}
+
+/// By which word a client says that its last message is to be carried on.
+fn read_prefix(messages: &[Value]) -> Option<String> {
+    let last = messages.last().filter(|last| last["role"] == "assistant")?;
+    ["prefix", "partial"].into_iter().find(|name| last[name] == true).map(str::to_owned)
 }
 
 /// `modalities` says nothing that `audio` does not, unless images are wanted.

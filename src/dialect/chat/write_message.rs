@@ -13,6 +13,9 @@ use crate::canon::{
 };
 use crate::dialect::{Aim, Inexpressible, Thoughts, custom, lost, portable_id};
 
+/// Said in the model's place where it must have spoken and has not: true whatever follows.
+const BRIDGE: &str = "I have the results.";
+
 /// The messages so far.
 pub(super) struct Transcript<'a> {
     aim: &'a Aim<'a>,
@@ -74,10 +77,33 @@ impl<'a> Transcript<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> (Vec<Value>, Vec<Cow<'static, str>>) {
+    pub(super) fn finish(mut self, prefix: Option<&str>) -> (Vec<Value>, Vec<Cow<'static, str>>) {
         self.show();
         self.tell_schema();
+        let strict = self.aim.traits.strict_turns;
+        if strict {
+            self.bridge();
+        }
+        // Where a turn of the model would be refused without it, it is said in any case.
+        let prefix = if strict { Some("prefix") } else { prefix };
+        let last = self.messages.last_mut().filter(|last| last["role"] == "assistant");
+        let last = last.filter(|last| last.get("tool_calls").is_none());
+        if let (Some(prefix), Some(last)) = (prefix, last) {
+            last[prefix] = json!(true);
+        }
         (self.messages, self.dropped)
+    }
+
+    /// Puts a turn of the model between a tool's and a user's.
+    fn bridge(&mut self) {
+        let bare = std::mem::take(&mut self.messages);
+        for message in bare {
+            let after_tool = self.messages.last().is_some_and(|last| last["role"] == "tool");
+            if after_tool && message["role"] == "user" {
+                self.messages.push(json!({ "role": "assistant", "content": BRIDGE }));
+            }
+            self.messages.push(message);
+        }
     }
 
     fn drop(&mut self, name: impl Into<Cow<'static, str>>) {

@@ -30,7 +30,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     for message in &request.messages {
         transcript.add(message)?;
     }
-    let (messages, dropped) = transcript.finish();
+    let (messages, dropped) = transcript.finish(request.prefix.as_deref());
     let mut question = Question { aim, body: Map::new(), dropped };
     let keeps =
         |part: &Part, thought: &Reasoning| keeps_thought(aim.traits.thoughts, part, thought);

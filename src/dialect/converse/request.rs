@@ -8,7 +8,7 @@ use super::cache::{self, Places};
 use super::family::{Caches, Family, Forces, TopK};
 use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
-use crate::dialect::messages::{Betas, betas};
+use crate::dialect::messages::{Betas, betas, structured};
 use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
@@ -142,9 +142,13 @@ impl Draft<'_> {
                     spec["description"] = json!(text);
                 }
                 spec["inputSchema"] = json!({ "json": self.schema(name, schema.as_ref())? });
+                // As with Anthropic's API, only its own clients and ours mean it.
+                let client = self.request.extras.dialect;
                 let strict = *strict == Some(true);
-                self.drop_if(strict && !self.family.strict, "strict");
-                if strict && self.family.strict {
+                let takes = self.family.strict
+                    && matches!(client, None | Some(Dialect::Messages | Dialect::Converse));
+                self.drop_if(strict && !takes, "strict");
+                if strict && takes {
                     spec["strict"] = json!(true);
                 }
                 tools.push(json!({ "toolSpec": spec }));
@@ -285,9 +289,11 @@ impl Draft<'_> {
             self.drop("response_format");
             return Value::Null;
         }
-        let mut closed = schema.clone();
-        close_objects(&mut closed, 0);
-        let mut named = json!({ "schema": closed.to_string(), "name": name });
+        let (schema, lost) = structured(schema);
+        for name in lost {
+            self.drop(name);
+        }
+        let mut named = json!({ "schema": schema.to_string(), "name": name });
         if let Some(text) = description {
             named["description"] = json!(text);
         }
@@ -358,22 +364,4 @@ fn is_label(name: &str, value: &Value) -> bool {
         text.len() <= 256 && text.chars().all(allowed)
     };
     !name.is_empty() && fits(name) && value.as_str().is_some_and(fits)
-}
-
-/// Says of every object in a schema that it has no other fields, as Bedrock requires.
-fn close_objects(schema: &mut Value, depth: u32) {
-    if depth > 64 {
-        return;
-    }
-    match schema {
-        Value::Object(fields) => {
-            if fields.get("type").is_some_and(|kind| kind == "object") {
-                let named = || Value::Bool(false);
-                fields.entry("additionalProperties").or_insert_with(named);
-            }
-            fields.values_mut().for_each(|value| close_objects(value, depth + 1));
-        }
-        Value::Array(list) => list.iter_mut().for_each(|value| close_objects(value, depth + 1)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }

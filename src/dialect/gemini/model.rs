@@ -13,6 +13,7 @@ pub(super) enum Thought {
     Level(&'static [&'static str]),
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, written by name in rows")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Model {
     pub(super) thought: Thought,
@@ -20,6 +21,8 @@ pub(super) struct Model {
     pub(super) json_schema: bool,
     /// Has the mode `VALIDATED`: calls that keep to their schemas.
     pub(super) validated: bool,
+    /// Takes functions or a shape for its answer, and refuses both together.
+    pub(super) either: bool,
     /// Wants a signature on every turn's first call, and takes media inside of tool results.
     pub(super) third: bool,
 }
@@ -37,14 +40,14 @@ const FAMILIES: [(&str, Model); 9] = [
     ("learnlm", OLD),
 ];
 
-const OLD: Model =
-    Model { thought: Thought::None, json_schema: false, validated: false, third: false };
+const OLD: Model = Model { json_schema: false, validated: false, ..second(Thought::None) };
 
 /// A budget that every thinking model takes, for names that tell nothing.
-const UNKNOWN: Model = second(Thought::Budget { least: 512, most: 24_576, off: true });
+const UNKNOWN: Model =
+    Model { either: false, ..second(Thought::Budget { least: 512, most: 24_576, off: true }) };
 
 const fn second(thought: Thought) -> Model {
-    Model { thought, json_schema: true, validated: true, third: false }
+    Model { thought, json_schema: true, validated: true, either: true, third: false }
 }
 
 // === impl Model ===

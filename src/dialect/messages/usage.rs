@@ -35,6 +35,11 @@ struct Details {
 }
 
 impl Counts {
+    /// Without what it says of the answer.
+    pub(super) fn of_question(self) -> Self {
+        Self { output_tokens: None, ..self }
+    }
+
     pub(super) fn update(&mut self, later: Self) {
         self.input_tokens = later.input_tokens.or(self.input_tokens);
         self.output_tokens = later.output_tokens.or(self.output_tokens);

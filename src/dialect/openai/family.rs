@@ -1,4 +1,5 @@
-//! What OpenAI's models that think refuse to be told, by their names.
+//! What OpenAI's models refuse to be told, and by which of its two APIs they are asked, by their
+//! names.
 
 use crate::canon::{ChatRequest, Effort, Sampling};
 
@@ -19,6 +20,40 @@ pub fn thinks(model: &str) -> bool {
 pub fn refuses_max_tokens(model: &str) -> bool {
     let name = bare(model);
     !name.starts_with("gpt-oss") && THINKERS.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a model is asked by the API of responses alone.
+pub fn needs_responses(model: &str) -> bool {
+    const KINDS: [&str; 3] = ["codex", "pro", "research"];
+    let is_theirs = THINKERS.iter().any(|prefix| model.starts_with(prefix));
+    let of_a_kind = model.split('-').any(|word| KINDS.contains(&word));
+    is_theirs && of_a_kind && !model.starts_with("gpt-oss") || model.starts_with("computer-use")
+}
+
+/// Whether a model thinks and calls tools together by the API of responses only, as those of
+/// GPT-5.4 and later do.
+pub fn prefers_responses(model: &str) -> bool {
+    needs_responses(model) || thinks(model) && version(model) >= Some((5, 4))
+}
+
+/// Whether chat completions would refuse this question because such a model would think for it:
+/// since GPT-5.5 they do unless they are told not to.
+pub fn outgrows_chat(model: &str, request: &ChatRequest) -> bool {
+    if request.tools.is_empty() || !prefers_responses(model) {
+        return false;
+    }
+    let asked = request.reasoning.as_ref();
+    match asked.and_then(|it| it.effort.or_else(|| it.budget.map(Effort::of_budget))) {
+        Some(effort) => effort != Effort::None,
+        None => version(model) >= Some((5, 5)),
+    }
+}
+
+/// Of `gpt-5.4-mini`: 5 and 4.
+fn version(model: &str) -> Option<(u32, u32)> {
+    let number = model.strip_prefix("gpt-")?.split('-').next()?;
+    let (major, minor) = number.split_once('.').unwrap_or((number, "0"));
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Whether a model takes what bends its choice of words while it does not think, and whether that
@@ -103,6 +138,51 @@ mod tests {
         };
         let request = ChatRequest { sampling: usual, ..ChatRequest::default() };
         assert_eq!(spared("gpt-5", &request), (Sampling::default(), Vec::new()));
+    }
+
+    #[test]
+    fn those_that_are_asked_by_the_newer_api_are_known_by_name() {
+        for model in [
+            "gpt-5-codex",
+            "gpt-5.1-codex-max",
+            "gpt-5.3-codex",
+            "codex-mini-latest",
+            "gpt-5-pro-2025-10-06",
+            "o3-pro",
+            "o4-mini-deep-research",
+            "computer-use-preview",
+        ] {
+            assert!(needs_responses(model) && prefers_responses(model), "{model}");
+        }
+        for model in ["gpt-5.4", "gpt-5.4-mini", "gpt-5.6-2026-09-01", "gpt-6", "gpt-6.1"] {
+            assert!(!needs_responses(model) && prefers_responses(model), "{model}");
+        }
+        for model in ["gpt-4o", "gpt-5", "gpt-5.2", "o3", "gpt-5.5-chat-latest", "gpt-oss-120b"] {
+            assert!(!prefers_responses(model), "{model}");
+        }
+        assert!(!prefers_responses("openai/gpt-5.5"), "somebody else's model of that name");
+    }
+
+    #[test]
+    fn tools_of_a_model_that_thinks_have_outgrown_chat_completions() {
+        let outgrows = |model: &str, effort: Option<Effort>, tools: usize| {
+            let (description, format) = (None, None);
+            let tool = crate::canon::Tool::Custom { name: "x".to_owned(), description, format };
+            let tools = vec![tool; tools];
+            let reasoning = effort.map(|it| Thinking { effort: Some(it), ..Thinking::default() });
+            outgrows_chat(model, &ChatRequest { tools, reasoning, ..ChatRequest::default() })
+        };
+        for (model, effort) in
+            [("gpt-5.4", Some(Effort::Low)), ("gpt-5.5", None), ("gpt-6", Some(Effort::High))]
+        {
+            assert!(outgrows(model, effort, 1), "{model}");
+            assert!(!outgrows(model, effort, 0), "{model} without tools");
+        }
+        for (model, effort) in
+            [("gpt-5.4", None), ("gpt-5.5", Some(Effort::None)), ("gpt-5.2", Some(Effort::Low))]
+        {
+            assert!(!outgrows(model, effort, 1), "{model}");
+        }
     }
 
     #[test]

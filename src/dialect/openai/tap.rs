@@ -31,6 +31,10 @@ pub struct Tap {
 
 static USAGE: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"usage\""));
 static FINISH: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"finish_reason\""));
+static SAID: LazyLock<[Finder; 5]> = LazyLock::new(|| {
+    ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"text\"", "\"reasoning\""]
+        .map(Finder::new)
+});
 static ERROR: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"error\""));
 
 // === impl Tap ===
@@ -96,7 +100,7 @@ impl Tap {
                 self.sight.malformed += 1;
                 return Some(Verdict::Drop);
             }
-            self.sight.deltas += 1;
+            self.sight.hear(text_of(data));
             return None;
         }
         let Ok(event) = serde_json::from_slice::<Value>(data) else {
@@ -107,8 +111,7 @@ impl Tap {
             return Some(Verdict::Failed);
         }
         if carries_content(&event) {
-            self.sight.content = true;
-            self.sight.deltas += 1;
+            self.sight.hear(text_of(data));
         }
         self.note_finish(&event, finishes);
         let no_choices = event["choices"].as_array().is_none_or(Vec::is_empty);
@@ -147,12 +150,28 @@ impl Tap {
         event["choices"] = Value::Array(Vec::new());
         event["usage"] = serde_json::json!({
             "prompt_tokens": input_tokens,
-            "completion_tokens": self.sight.deltas,
-            "total_tokens": input_tokens + self.sight.deltas,
+            "completion_tokens": self.sight.written,
+            "total_tokens": input_tokens + self.sight.written,
             "estimated": true,
         });
         Some([b"data: ", event.to_string().as_bytes(), b"\n\n"].concat())
     }
+}
+
+/// How many bytes an event says, without parsing it: those of the first of its strings that is a
+/// part of an answer.
+fn text_of(data: &[u8]) -> usize {
+    let said = SAID.iter().filter_map(|key| key_value(key, data)?.strip_prefix(b"\""));
+    said.map(length).find(|length| *length > 0).unwrap_or_default()
+}
+
+/// Up to the quote that ends a string.
+fn length(string: &[u8]) -> usize {
+    let is_plain = |at: &usize| {
+        let escapes = string[..*at].iter().rev().take_while(|byte| **byte == b'\\');
+        escapes.count().is_multiple_of(2)
+    };
+    memchr::memchr_iter(b'"', string).find(is_plain).unwrap_or(string.len())
 }
 
 /// The bytes of the value behind the first occurrence of a key. Inside a string a quote is escaped,

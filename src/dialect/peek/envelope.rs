@@ -48,6 +48,8 @@ pub struct Most {
     pub key: Option<Span>,
     /// `max_completion_tokens`.
     pub completion: Option<u64>,
+    /// Where that key stands.
+    pub completion_key: Option<Span>,
     /// `max_output_tokens`.
     pub output: Option<u64>,
 }
@@ -92,6 +94,8 @@ pub enum Fault {
     Duplicate(&'static str),
     #[error("`model` must be a string of 1 to {MAX_MODEL} bytes.")]
     BadModel,
+    #[error("`stream` must be true or false.")]
+    BadStream,
 }
 
 /// Deeper nesting is refused.

@@ -40,6 +40,7 @@ pub struct Scanner {
     /// Where the key of the top-level member at hand begins.
     key_start: usize,
     stream: bool,
+    stream_unclear: bool,
     choices: u32,
     store: Option<bool>,
     background: bool,
@@ -143,6 +144,7 @@ impl Default for Scanner {
             model: None,
             key_start: 0,
             stream: false,
+            stream_unclear: false,
             choices: 1,
             store: None,
             background: false,
@@ -191,6 +193,9 @@ impl Scanner {
             State::Done => {}
             State::Value if self.depth == 0 => return Err(Fault::Empty),
             _ => return Err(Fault::Truncated { at: self.base }),
+        }
+        if self.stream_unclear {
+            return Err(Fault::BadStream);
         }
         let (model, model_place) =
             self.model.map(|(model, place)| (model, Some(place))).unwrap_or_default();
@@ -433,9 +438,14 @@ impl Scanner {
         self.seen[field as usize] = true;
         self.top = Some(field);
         // One that is spelled with escapes is left alone.
-        if field == Field::MaxTokens && self.captured == b"max_tokens" {
-            let start = self.key_start;
-            self.most.key = Some(Span { start, end: start + "\"max_tokens\"".len() });
+        let start = self.key_start;
+        let place = Some(Span { start, end: start + name.len() + "\"\"".len() });
+        match field {
+            Field::MaxTokens if self.captured == name.as_bytes() => self.most.key = place,
+            Field::MaxCompletionTokens if self.captured == name.as_bytes() => {
+                self.most.completion_key = place;
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -453,7 +463,12 @@ impl Scanner {
             return;
         }
         match self.top.take() {
-            Some(Field::Stream) => self.stream = !text && self.captured == b"true",
+            Some(Field::Stream) => match (text, self.captured.as_slice()) {
+                (false, b"true") => self.stream = true,
+                (false, b"false" | b"null") => {}
+                // Some servers take it for true, and would stream to who does not expect it.
+                _ => self.stream_unclear = true,
+            },
             Some(Field::StreamOptions) => {
                 let null = !text && self.captured == b"null";
                 self.options =

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Commission, Performance, RunWishes};
 use crate::access::Caller;
-use crate::canon::{ChatRequest, Message, Outcome, Part, Role, RunId, RunPart, Surface};
+use crate::canon::{ChatRequest, Message, Outcome, Owner, Part, Role, RunId, RunPart, Surface};
 use crate::config::{OnLeave, StreamMode};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::Question;
@@ -126,6 +126,16 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Ends a run that nobody waits for any more.
+    pub fn call_off(self: &Arc<Self>, run: RunId, owner: Owner) {
+        let Some(conductor) = self.conductor() else { return };
+        self.tasks.spawn(async move {
+            if let Err(error) = conductor.cancel(run, owner).await {
+                tracing::warn!(run_id = %run, error = %error.message, "a run is not called off");
+            }
+        });
+    }
+
     /// Who asks for what is not theirs stands in the audit trail.
     pub fn notes_refused_agent(self: &Arc<Self>, key: &str, name: &str) {
         self.telemetry.metrics.is_wary_of("agent_not_allowed");

@@ -1,5 +1,6 @@
 //! What the ledger tells operators: calls, one call, and sums.
 
+use std::cmp::Reverse;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -9,7 +10,7 @@ use tokio::time::timeout;
 use super::guard::reach;
 use super::{AdminApi, Answer, Asked, missing, store_away};
 use crate::access::Caller;
-use crate::canon::{Attempt, Money, Usage};
+use crate::canon::{Attempt, Money, Purpose, Usage};
 use crate::http::json as answer;
 use crate::store::{CallRow, Column, Cursor, Failure, Store, UsageRow};
 
@@ -55,7 +56,7 @@ pub(super) async fn usage(api: AdminApi, asked: Asked) -> Answer {
 /// that is all of it.
 pub(in crate::http) async fn models(store: &Store, caller: &Caller) -> (Option<Vec<Value>>, bool) {
     let is_whole = catch_up(store).await;
-    let groups = [Column::Provider, Column::Model];
+    let groups = [Column::Provider, Column::Model, Column::Purpose];
     let filter = crate::store::Filter::default();
     // Users of one issuer of tokens share the name of a key, and know nothing of one another.
     let reach = match caller.user().filter(|_| caller.owner() != caller.key()) {
@@ -65,16 +66,32 @@ pub(in crate::http) async fn models(store: &Store, caller: &Caller) -> (Option<V
     let Ok(rows) = timed(CATCH_UP, store.usage(&reach, &groups, &filter)).await else {
         return (None, false);
     };
-    let one = |row: &UsageRow| {
-        let [Some(provider), Some(model)] = row.group.as_slice() else { return None };
-        Some(json!({
-            "model": format!("{provider}/{model}"),
-            "calls": row.calls,
-            "tokens": row.usage.total(),
-            "usd": row.cost.usd(),
-        }))
-    };
-    (Some(rows.iter().filter_map(one).collect()), is_whole)
+    (Some(by_model(&rows)), is_whole)
+}
+
+/// The sums of each model, the dearest first, without what was asked on nobody's account.
+fn by_model(rows: &[UsageRow]) -> Vec<Value> {
+    let mut models: Vec<(String, (u64, u64, Money))> = Vec::new();
+    for row in rows {
+        let [Some(provider), Some(model), Some(purpose)] = row.group.as_slice() else { continue };
+        if purpose == Purpose::Shadow.name() {
+            continue;
+        }
+        let name = format!("{provider}/{model}");
+        let place = models.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            models.push((name, Default::default()));
+            models.len() - 1
+        });
+        let (_, (calls, tokens, cost)) = &mut models[place];
+        *calls += row.calls;
+        *tokens += row.usage.total();
+        *cost = cost.saturating_add(row.cost);
+    }
+    models.sort_by_key(|(_, (.., cost))| Reverse(*cost));
+    let told = models.into_iter().map(|(model, (calls, tokens, cost))| {
+        json!({"model": model, "calls": calls, "tokens": tokens, "usd": cost.usd()})
+    });
+    told.collect()
 }
 
 /// Takes in the calls that ended before now. Whether that came to its end.

@@ -15,7 +15,10 @@ use super::answer::{erred, refused};
 use super::asking::{Asked, Reply, can_ask};
 use super::offer::{IDEMPOTENCY_KEY, Visit, said};
 use crate::cache::Next;
-use crate::canon::{CallId, ChatRequest, Event, Message, Part, Role, RunState, Trace, baggage_of};
+use crate::canon::{
+    CallId, ChatRequest, Event, Message, Owner, Part, Role, RunId, RunState, Trace, baggage_of,
+};
+use crate::config::OnLeave;
 use crate::dialect::fold::Fold;
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Performance, Report, RunWishes};
@@ -103,17 +106,26 @@ pub(super) async fn run(
             ..RunWishes::default()
         };
         let performance = gateway.commission(&visit.caller, agent, (chat, wishes), false).await;
-        let (result, question) = match performance {
-            Ok(performance) => follow(performance, context).await,
+        let performance = match performance {
+            Ok(performance) => performance,
             Err(error) => return erred(&error).into(),
         };
-        let Some(question) = question.filter(|_| keeps) else { return result.into() };
+        // Nobody else knows of a conversation that has no name of its client's.
+        let is_ours = !arguments.contains_key("session");
+        let leaves = Leaves::of(gateway, visit, performance.run, is_ours);
+        let (result, question) = follow(performance, context).await;
+        let Some(question) = question.filter(|_| keeps) else {
+            leaves.stays();
+            return result.into();
+        };
         let schema = json!({
             "type": "object",
             "properties": {"answer": {"type": "string"}},
             "required": ["answer"],
         });
-        match asked.ask(context, (&question, &schema), &session).await {
+        let reply = asked.ask(context, (&question, &schema), &session).await;
+        leaves.stays();
+        match reply {
             Reply::Later(response) => return response,
             Reply::Now(answer) if !answer.is_null() => input = spoken(&answer),
             Reply::Now(_) | Reply::Never => return result.into(),
@@ -124,6 +136,13 @@ pub(super) async fn run(
 /// What a person has said, as it is said to the run; nothing, if it was a no.
 fn spoken(answer: &Value) -> String {
     answer["answer"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Ends a run when the call that wants it is called off: also where it waits for an answer, which
+/// nobody works at then.
+struct Leaves {
+    gateway: Arc<Gateway>,
+    run: Option<(RunId, Owner)>,
 }
 
 /// Follows a run as far as it comes, and tells of its steps where that is wanted. Says too what it
@@ -155,12 +174,45 @@ async fn follow(
         Ok(answer) => {
             let said = answer.choices.first().map(|choice| &choice.parts);
             let text: String = said.into_iter().flatten().filter_map(Part::as_text).collect();
-            let question = (report.state == RunState::WaitingInput).then(|| text.clone());
+            let question = asks_user(&report).then(|| text.clone());
             (told(&text, &performance, &report), question)
         }
         Err(failure) => {
             let message = failure.map_or_else(|| "the run broke off".to_owned(), |it| it.message);
             (refused("run_failed", &message, None), None)
+        }
+    }
+}
+
+/// Whether what a run has said is a question to its user, its own or that of one below it.
+fn asks_user(report: &Report) -> bool {
+    let asks = || report.approvals.iter().any(|asked| asked["type"] == "input");
+    match report.state {
+        RunState::WaitingInput => true,
+        RunState::WaitingChild => asks(),
+        _ => false,
+    }
+}
+
+// === impl Leaves ===
+
+impl Leaves {
+    fn of(gateway: &Arc<Gateway>, visit: &Visit, run: RunId, is_ours: bool) -> Self {
+        let ends = visit.house.config.agent_engine.on_disconnect == OnLeave::Cancel && is_ours;
+        let owner = Owner::new(Arc::clone(visit.caller.owner()));
+        Self { gateway: Arc::clone(gateway), run: ends.then_some((run, owner)) }
+    }
+
+    /// The call has its answer.
+    fn stays(mut self) {
+        self.run = None;
+    }
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        if let Some((run, owner)) = self.run.take() {
+            self.gateway.call_off(run, owner);
         }
     }
 }

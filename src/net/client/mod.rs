@@ -11,6 +11,7 @@ mod reach;
 mod reply;
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -356,10 +357,18 @@ impl Origin {
 }
 
 fn closed(error: hyper::Error) -> Fault {
-    Fault::Closed {
-        arrived: !(error.is_canceled() || error.is_closed()),
-        cause: io::Error::other(error),
-    }
+    let arrived = !(error.is_canceled() || error.is_closed() || is_refused(&error));
+    Fault::Closed { arrived, cause: io::Error::other(error) }
+}
+
+/// Whether the peer says that it has done nothing of this request (RFC 9113, section 8.7): it goes
+/// away and names an earlier one as its last, or refuses the stream.
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| match cause.reason() {
+        Some(h2::Reason::NO_ERROR) => cause.is_go_away() && cause.is_remote(),
+        reason => reason == Some(h2::Reason::REFUSED_STREAM),
+    })
 }
 
 enum Line {
@@ -432,3 +441,48 @@ impl fmt::Debug for Origin {
 
 /// A body that is made here and not received: the answers of a built-in provider.
 pub type LocalBody = std::pin::Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Whether a request may have been served whose stream its peer resets for this reason; for
+    /// none, it goes away instead.
+    async fn arrived(reason: Option<h2::Reason>) -> bool {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut server = h2::server::handshake(far).await.unwrap();
+            match reason {
+                Some(reason) => {
+                    let (_, mut response) = server.accept().await.unwrap().unwrap();
+                    response.send_reset(reason);
+                }
+                None => server.abrupt_shutdown(h2::Reason::NO_ERROR),
+            }
+            let _ = std::future::poll_fn(|context| server.poll_closed(context)).await;
+        });
+        let client = http2::handshake(TokioExecutor::new(), TokioIo::new(near));
+        let (mut sender, connection) = client.await.unwrap();
+        tasks.spawn(async move { drop(connection.await) });
+        let request = Request::builder().uri("http://peer.test/").body(Empty::<Bytes>::new());
+        match closed(sender.send_request(request.unwrap()).await.unwrap_err()) {
+            Fault::Closed { arrived, .. } => arrived,
+            fault => panic!("{fault}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_http2_peer_says_that_it_has_not_done_can_be_sent_again() {
+        assert!(!arrived(Some(h2::Reason::REFUSED_STREAM)).await);
+        assert!(!arrived(None).await);
+        assert!(arrived(Some(h2::Reason::INTERNAL_ERROR)).await);
+        assert!(arrived(Some(h2::Reason::CANCEL)).await);
+    }
+}

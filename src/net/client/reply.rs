@@ -40,7 +40,8 @@ pub struct Reply {
 /// The rest of an answer. Dropping it unread closes the connection or resets the stream.
 pub struct ReplyBody {
     source: Source,
-    inflate: Option<Inflate>,
+    /// Apart, since few are compressed and all are moved.
+    inflate: Option<Box<Inflate>>,
 }
 
 /// Why a body did not come to its end.
@@ -109,11 +110,11 @@ impl ReplyBody {
         headers: &HeaderMap,
     ) -> Self {
         let source = Source::Http1 { connection: Box::new(connection), framing, home };
-        Self { source, inflate: Inflate::of(headers) }
+        Self { source, inflate: Inflate::of(headers).map(Box::new) }
     }
 
     pub(super) fn boxed(body: Inbox, headers: &HeaderMap) -> Self {
-        Self { source: Source::Boxed(Box::pin(body)), inflate: Inflate::of(headers) }
+        Self { source: Source::Boxed(Box::pin(body)), inflate: Inflate::of(headers).map(Box::new) }
     }
 
     /// A body that is made here.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub struct Standing {
     pub load: Arc<Load>,
     /// One for each key, in the order they were given.
     pub lanes: Vec<Arc<Lane>>,
+    /// It refused to be asked for its thoughts.
+    sober: AtomicBool,
 }
 
 /// One target by one key.
@@ -71,6 +74,7 @@ impl Board {
             model: target.1.clone(),
             load: known.as_ref().map(|known| Arc::clone(&known.load)).unwrap_or_default(),
             lanes: keys.iter().map(|&key| registry.lane(known.as_deref(), provider, key)).collect(),
+            sober: AtomicBool::new(known.as_ref().is_some_and(|known| known.is_sober())),
         });
         registry.standings.insert(target, Arc::downgrade(&standing));
         standing
@@ -103,7 +107,18 @@ impl Standing {
             model: model.to_owned(),
             load: Arc::default(),
             lanes: self.lanes.iter().map(lane).collect(),
+            sober: AtomicBool::default(),
         }
+    }
+
+    /// Whether it is known to refuse to be asked for its thoughts.
+    pub fn is_sober(&self) -> bool {
+        self.sober.load(Ordering::Relaxed)
+    }
+
+    /// It is not asked for them again.
+    pub fn sobers(&self) {
+        self.sober.store(true, Ordering::Relaxed);
     }
 
     /// That of the key which it is best asked with.

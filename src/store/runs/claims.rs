@@ -150,10 +150,13 @@ fn renew(database: &mut Database, held: &[(RunId, u64)], until: i64) -> Result<R
     let renewed = database.query(&renew, values![&epochs, until], id)?;
     let renewed: BTreeSet<RunId> = renewed.into_iter().collect();
     let lost = held.iter().map(|(run, _)| *run).filter(|run| !renewed.contains(run)).collect();
-    let told = "SELECT told.id, told.root FROM signals JOIN runs AS told
-            ON told.position = signals.run
-        WHERE signals.taken = 0 AND told.finished_at IS NULL";
-    let told = database.query(told, &[], |row| Ok([rows::id(row, 0)?, rows::id(row, 1)?]))?;
-    let is_told = |run: &RunId| told.iter().any(|ids| ids.contains(run));
-    Ok(Renewed { lost, signalled: renewed.into_iter().filter(is_told).collect() })
+    // Whoever works above one that was told something has to see to it.
+    let told = "WITH RECURSIVE told (id, parent) AS (
+            SELECT runs.id, runs.parent FROM signals JOIN runs ON runs.position = signals.run
+                WHERE signals.taken = 0 AND runs.finished_at IS NULL
+            UNION SELECT above.id, above.parent FROM told JOIN runs AS above
+                ON above.id = told.parent)
+        SELECT id FROM told";
+    let told: BTreeSet<RunId> = database.query(told, &[], id)?.into_iter().collect();
+    Ok(Renewed { lost, signalled: renewed.intersection(&told).copied().collect() })
 }

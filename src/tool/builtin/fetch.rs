@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::text;
 use crate::canon::Effect;
 use crate::config::{self, BuiltinTool, Web};
-use crate::net::client::{Client, Reach};
+use crate::net::client::Reach;
 use crate::tool::egress::{Request, Site};
+use crate::tool::kept::Net;
 use crate::tool::{Answer, Failure, FailureKind, Invocation};
 
 /// Redirects that are followed, each looked at like the first address.
@@ -19,7 +20,7 @@ const LONGEST_ADDRESS: usize = 4000;
 /// What may be fetched.
 #[derive(Debug)]
 pub(in crate::tool) struct Fetch {
-    client: Client,
+    net: Net,
     hosts: Vec<String>,
     reach: Reach,
     terms: config::Tool,
@@ -39,9 +40,9 @@ pub(super) fn schema() -> Value {
 // === impl Fetch ===
 
 impl Fetch {
-    pub(super) fn new(client: &Client, tool: &BuiltinTool, terms: &config::Tool) -> Self {
+    pub(super) fn new(net: &Net, tool: &BuiltinTool, terms: &config::Tool) -> Self {
         Self {
-            client: client.clone(),
+            net: net.clone(),
             hosts: tool.hosts.clone(),
             reach: if tool.allow_private { Reach::Inner } else { Reach::Public },
             terms: terms.clone(),
@@ -52,8 +53,7 @@ impl Fetch {
         let mut address = text(&call.args, "url").to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let (origin, path) = self.admit(&address)?;
-            let site =
-                Site::within(&self.client, (&origin, self.reach), &Web::default(), &self.terms);
+            let site = Site::within(&self.net, (&origin, self.reach), &Web::default(), &self.terms);
             let site = site.map_err(|why| Failure::new(FailureKind::Refused, why))?;
             let request = Request {
                 method: "GET",
@@ -150,7 +150,7 @@ mod tests {
             hosts: hosts.iter().map(ToString::to_string).collect(),
             allow_private: false,
         };
-        Fetch::new(&Client::new(1), &tool, &config::Tool::default())
+        Fetch::new(&Net::alone(), &tool, &config::Tool::default())
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use self::fetch::Fetch;
 use super::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sent};
 use crate::config::{self, BuiltinTool};
-use crate::net::client::Client;
+use crate::tool::kept::Net;
 
 /// A calculation: arguments to result, or why there is none.
 type Work = fn(&Value) -> Result<Value, String>;
@@ -118,7 +118,7 @@ pub(super) enum Builtin {
 
 /// A builtin tool ready to be called, with what models are told of it and asked for.
 pub(super) fn make(
-    client: &Client,
+    net: &Net,
     tool: &BuiltinTool,
     terms: &config::Tool,
 ) -> Result<(Builtin, &'static str, Value), String> {
@@ -128,7 +128,7 @@ pub(super) fn make(
         Does::Work(work) => Builtin::Pure(work),
         Does::Ask => Builtin::Question,
         Does::Search => Builtin::Search,
-        Does::Fetch => Builtin::Fetch(Box::new(Fetch::new(client, tool, terms))),
+        Does::Fetch => Builtin::Fetch(Box::new(Fetch::new(net, tool, terms))),
     };
     Ok((runner, row.description, (row.schema)()))
 }

@@ -23,6 +23,7 @@ use super::ear::Calls;
 use super::lines::{Line, Lines};
 use crate::config::Secret;
 use crate::tool::egress::telling;
+use crate::tool::kept::Net;
 use crate::tool::text::censor_all;
 
 /// How long it may take to end when its input is closed, and again when it is told to.
@@ -39,6 +40,7 @@ pub(super) struct Recipe {
     pub(super) server: Arc<str>,
     pub(super) command: Vec<String>,
     pub(super) environment: BTreeMap<String, Secret>,
+    pub(super) net: Net,
     /// Where it starts, if not where we have.
     pub(super) folder: Option<PathBuf>,
     /// Bytes of one message.
@@ -77,13 +79,20 @@ pub fn launch_by(command: Vec<String>) {
 // === impl Recipe ===
 
 impl Recipe {
-    /// Starts it, on the runtime of the caller.
-    pub(super) fn start(&self, meters: &Meters, calls: &Arc<Calls>) -> io::Result<Pipe> {
+    /// Starts it, on the runtime of the caller, with the secrets of the moment. Those that change
+    /// later are another environment, and with the next config there is another child.
+    pub(super) async fn start(&self, meters: &Meters, calls: &Arc<Calls>) -> io::Result<Pipe> {
+        let mut environment = self.environment.clone();
+        for secret in environment.values_mut() {
+            if let Some(now) = self.net.renewed(secret, None).await {
+                *secret = now;
+            }
+        }
         let mut words = LAUNCHER.get().into_iter().flatten().chain(&self.command);
         let program = words.next().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
         command.args(words).env_clear();
-        command.envs(self.environment.iter().map(|(name, value)| (name, value.expose())));
+        command.envs(environment.iter().map(|(name, value)| (name, value.expose())));
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -101,7 +110,7 @@ impl Recipe {
             answers: Lines::new(answers, self.longest),
             complaints: complaints.map(|it| Lines::new(it, LONGEST_COMPLAINT)),
             questions: Arc::new(Mutex::new(questions)),
-            secrets: telling(self.environment.values()),
+            secrets: telling(environment.values()),
             group,
         })
     }
@@ -127,7 +136,7 @@ impl Pipe {
     }
 
     fn without_secrets(&self, line: impl Into<Bytes>) -> Bytes {
-        censor_all(line.into(), self.secrets.iter().cloned())
+        censor_all(line.into(), self.secrets.iter().map(String::as_str))
     }
 
     fn understand(&self, line: Line) -> Option<ServerJsonRpcMessage> {

@@ -29,13 +29,11 @@ use super::ear::Calls;
 use crate::config::Web;
 use crate::dialect::splice::Payload;
 use crate::dialect::sse::{Decoder, Frame};
-use crate::net::client::{
-    BodyError, Client, Fault, Origin, Outgoing, Reach, Reply, ReplyBody, Template,
-};
+use crate::net::client::{BodyError, Fault, Origin, Outgoing, Reach, Reply, ReplyBody};
 use crate::tool::Failure;
-use crate::tool::credential::Credential;
-use crate::tool::egress::{place, sensitive, telling};
-use crate::tool::text::censor_all;
+use crate::tool::credential::{Papers, Worn};
+use crate::tool::egress::place;
+use crate::tool::kept::Net;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -62,11 +60,7 @@ pub(super) struct Way {
     origin: Arc<Origin>,
     /// Path and query of its endpoint.
     path: String,
-    /// What every request bears.
-    headers: Template,
-    credential: Option<Credential>,
-    /// Values of headers that may be secrets.
-    secrets: Vec<String>,
+    papers: Papers,
     connect: Duration,
     /// Bytes of one message.
     longest: usize,
@@ -96,7 +90,7 @@ type Fields = HashMap<HeaderName, HeaderValue>;
 
 impl Way {
     pub(super) fn new(
-        client: &Client,
+        net: &Net,
         (url, web): (&str, &Web),
         (connect, longest): (Duration, usize),
     ) -> Result<Self, String> {
@@ -104,24 +98,15 @@ impl Way {
         let (place, _) = place(url, web)?;
         let path = url.parse::<Uri>().ok().and_then(|url| url.path_and_query().cloned());
         let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
-        let origin = client.origin_within(&place, reach).map_err(|error| format!("ca: {error}"))?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &web.headers {
-            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
-            headers.insert(name, sensitive(value.expose())?);
-        }
-        let credential = match &web.auth {
-            Some(auth) => Some(Credential::new(auth, web, (client, reach))?),
-            None => None,
-        };
-        let (headers, secrets) = (Template::new(headers), telling(web.headers.values()));
-        Ok(Self { origin, path, headers, credential, secrets, connect, longest })
+        let origin = net.client.origin_within(&place, reach);
+        let origin = origin.map_err(|error| format!("ca: {error}"))?;
+        let papers = Papers::new(web, HeaderMap::new(), (net, reach))?;
+        Ok(Self { origin, path, papers, connect, longest })
     }
 
     /// What the server says, without what it was shown.
     fn without_secrets(&self, said: impl Into<Bytes>) -> Bytes {
-        let secrets = self.credential.iter().flat_map(Credential::secrets);
-        censor_all(said.into(), secrets.chain(self.secrets.iter().cloned()))
+        self.papers.without_secrets(said)
     }
 
     fn clean(&self, event: Sse) -> Sse {
@@ -168,40 +153,38 @@ impl Wire {
     ) -> Result<Reply, Fails> {
         extra.extend(fields);
         let began = Instant::now();
-        let reply = self.send_once((method, body.clone()), extra.clone()).await?;
-        match &self.way.credential {
-            // It was read no further, so it may be said again.
-            Some(credential) if reply.status == 401 && credential.renew(began) => {
-                drop(reply);
-                self.send_once((method, body), extra).await
-            }
-            _ => Ok(reply),
+        let (reply, worn) = self.send_once((method, body.clone()), extra.clone()).await?;
+        // It was read no further, so it may be said again.
+        if reply.status != 401 || !self.way.papers.renew(&worn, began).await {
+            return Ok(reply);
         }
+        drop(reply);
+        Ok(self.send_once((method, body), extra).await?.0)
     }
 
     async fn send_once(
         &self,
         (method, body): (&str, Bytes),
         mut extra: Vec<(HeaderName, HeaderValue)>,
-    ) -> Result<Reply, Fails> {
-        if let Some(credential) = &self.way.credential {
-            let header = credential.header().await;
-            let unknown = |failure: Failure| Lost::Unknown(failure.message);
-            extra.push(header.map_err(|it| StreamableHttpError::Client(unknown(it)))?);
-        }
+    ) -> Result<(Reply, Arc<Worn>), Fails> {
+        let papers = &self.way.papers;
+        let (worn, token) = (papers.worn().await, papers.token().await);
+        let unknown = |failure: Failure| Lost::Unknown(failure.message);
+        extra.extend(token.map_err(|it| StreamableHttpError::Client(unknown(it)))?);
         let json = HeaderValue::from_static(JSON);
         let has_body = !body.is_empty();
         let payload = Payload::from(body);
         let outgoing = Outgoing {
             method,
             path: &self.way.path,
-            headers: &self.way.headers,
+            headers: &worn.headers,
             extra: &extra,
             content_type: has_body.then_some(&json),
             body: &payload,
             rest: None,
         };
-        self.way.origin.send(outgoing, self.way.connect).await.map_err(lost)
+        let sent = self.way.origin.send(outgoing, self.way.connect).await;
+        Ok((sent.map_err(lost)?, worn))
     }
 
     async fn ask(

@@ -250,6 +250,7 @@ impl Link {
             Door::Child(recipe) => {
                 let pipe = recipe
                     .start(&meters, &calls)
+                    .await
                     .map_err(|error| ClientInitializeError::ConnectionClosed(error.to_string()))?;
                 ear.serve_with_lifecycle(pipe, mode).await?
             }

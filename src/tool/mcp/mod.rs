@@ -393,11 +393,12 @@ fn door(
             server: Arc::clone(name),
             command: command.clone(),
             environment: env.clone(),
+            net: kit.net.clone(),
             folder: cwd.clone(),
             longest: terms.max_result,
         })),
         McpTransport::Http { url, web } => {
-            let way = Way::new(kit.client, (url, web), (mcp.connect_timeout, terms.max_result))?;
+            let way = Way::new(kit.net, (url, web), (mcp.connect_timeout, terms.max_result))?;
             Ok(Door::Http(Arc::new(way)))
         }
     }

@@ -15,10 +15,10 @@ use self::document::Document;
 use self::operation::Operation;
 use super::egress::{Request, Site};
 use super::http::JSON;
+use super::kept::Net;
 use super::{Answer, Attempt, Definition, Failure, Invocation, Runner, Tool};
 use crate::canon::Effect;
 use crate::config::{self, OpenApiTool, ToolAuth};
-use crate::net::client::Client;
 
 /// One operation and the server that has it.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Endpoint {
 pub(super) fn tools(
     (name, terms): (&str, &Arc<config::Tool>),
     tool: &OpenApiTool,
-    client: &Client,
+    net: &Net,
 ) -> Result<Vec<Tool>, String> {
     let mut sites: BTreeMap<String, Arc<Site>> = BTreeMap::new();
     let mut tools = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn tools(
         let url = server(tool, &operation).map_err(named)?;
         let site = match sites.get(&url) {
             Some(site) => Arc::clone(site),
-            None => Arc::new(Site::new(client, &url, &tool.web, terms).map_err(named)?),
+            None => Arc::new(Site::new(net, &url, &tool.web, terms).map_err(named)?),
         };
         sites.insert(url, Arc::clone(&site));
         let effect = terms.effect_of(&id).unwrap_or_else(|| usual_effect(&operation.method));

@@ -4,16 +4,17 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::template::Template;
+use super::kept::Net;
 use super::{Answer, Attempt, Definition, Failure, FailureKind, Invocation, Runner, Sent, Tool};
 use crate::canon::Effect;
-use crate::config::{self, SqlTool};
+use crate::config::{self, SqlTool, StoreUrl};
 use crate::store::foreign::{Access, Ask, Foreign, Refusal, Table};
 
 /// The longest statement of a model's.
@@ -24,7 +25,7 @@ const QUERY: &str = "query";
 /// Runs one statement, or one that it is given.
 #[derive(Debug)]
 struct Statement {
-    foreign: Foreign,
+    database: Arc<Database>,
     template: Option<Template>,
     access: Access,
     rows: usize,
@@ -32,15 +33,22 @@ struct Statement {
     patience: Duration,
 }
 
+/// The database, at the address that it has at the moment: its password may change.
+#[derive(Debug)]
+struct Database {
+    net: Net,
+    open: Mutex<(StoreUrl, Foreign)>,
+}
+
 /// The tools of one database: `SOURCE.TEMPLATE`, or `SOURCE.query`.
 pub(super) fn tools(
-    name: &str,
-    terms: &Arc<config::Tool>,
+    (name, terms): (&str, &Arc<config::Tool>),
     sql: &SqlTool,
+    net: &Net,
 ) -> Result<Vec<Tool>, String> {
-    let foreign = Foreign::open(&sql.database).map_err(|failure| failure.to_string())?;
+    let database = Arc::new(Database::open(&sql.database, net)?);
     let statement = |template, access| Statement {
-        foreign: foreign.clone(),
+        database: Arc::clone(&database),
         template,
         access,
         rows: sql.max_rows,
@@ -90,8 +98,8 @@ fn described(source: &str, written: &config::SqlTemplate) -> String {
 
 fn query_description(source: &str, sql: &SqlTool) -> String {
     let (kind, schema) = match sql.database {
-        config::StoreUrl::Postgres(_) => ("PostgreSQL", "information_schema.columns"),
-        config::StoreUrl::Sqlite(_) | config::StoreUrl::Memory => ("SQLite", "sqlite_schema"),
+        StoreUrl::Postgres(_) => ("PostgreSQL", "information_schema.columns"),
+        StoreUrl::Sqlite(_) | StoreUrl::Memory => ("SQLite", "sqlite_schema"),
     };
     let rows = sql.max_rows;
     let text = format!(
@@ -117,6 +125,29 @@ fn query_schema() -> Value {
     })
 }
 
+// === impl Database ===
+
+impl Database {
+    fn open(url: &StoreUrl, net: &Net) -> Result<Self, String> {
+        let foreign = Foreign::open(url).map_err(|failure| failure.to_string())?;
+        Ok(Self { net: net.clone(), open: Mutex::new((url.clone(), foreign)) })
+    }
+
+    /// The connections to it. Those to another address end when their statements have.
+    async fn now(&self) -> Foreign {
+        let (url, foreign) = self.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let StoreUrl::Postgres(known) = &url else { return foreign };
+        let Some(now) = self.net.renewed(known, None).await else { return foreign };
+        let url = StoreUrl::Postgres(now);
+        let Ok(opened) = Foreign::open(&url) else {
+            tracing::warn!("the address of a tool's database stays as it was known");
+            return foreign;
+        };
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = (url, opened.clone());
+        opened
+    }
+}
+
 // === impl Statement ===
 
 impl Runner for Statement {
@@ -129,7 +160,8 @@ impl Runner for Statement {
             };
             let (access, rows, bytes) = (self.access, self.rows, self.bytes);
             let ask = Ask { sql: Arc::from(sql), values, access, rows, bytes, until };
-            self.foreign.ask(ask).await.map(answer).map_err(|refusal| failure(&refusal, access))
+            let foreign = self.database.now().await;
+            foreign.ask(ask).await.map(answer).map_err(|refusal| failure(&refusal, access))
         })
     }
 }

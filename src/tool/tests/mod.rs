@@ -11,9 +11,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Failure, Invocation, Kit, Output, Toolbox};
+use super::{Failure, Invocation, Kit, Net, Output, Toolbox};
 use crate::config::{self, Config, StoreUrl};
-use crate::net::client::Client;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -25,9 +24,8 @@ fn toolbox(text: &str) -> Toolbox {
 fn rebuilt(text: &str, before: &Toolbox) -> Toolbox {
     let config = Config::parse(text, Path::new("switchpoint.toml"), &[]).unwrap();
     let store = Store::open(&config::Store::at(StoreUrl::Memory)).unwrap();
-    let (client, metrics) = (Client::new(1), Metrics::new().unwrap());
-    let kit =
-        Kit { config: &config, client: &client, store: &store, metrics: &metrics, turns: None };
+    let (net, metrics) = (Net::alone(), Metrics::new().unwrap());
+    let kit = Kit { config: &config, net: &net, store: &store, metrics: &metrics, turns: None };
     Toolbox::build(&kit, before).unwrap()
 }
 

@@ -7,7 +7,10 @@ mod cut;
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use memchr::memchr2;
 use sha2::{Digest, Sha256};
 
 pub use self::chunks::{Chunk, edges, of_json as chunks_of_json};
@@ -17,6 +20,8 @@ pub use self::cut::cut;
 const MARK: &str = "untrusted-content";
 /// How a fence begins.
 const NOTE: &str = "What stands between the marks ";
+/// What is shorter is found by chance in the Base64 of something else.
+const SHORTEST_ENCODED: usize = 16;
 
 /// At most so many bytes from the beginning, whole characters only.
 pub fn head(text: &str, most: usize) -> &str {
@@ -61,14 +66,37 @@ pub fn fenced(text: &str) -> Option<Fenced<'_>> {
 }
 
 /// Puts `***` wherever one of the secrets stands.
-pub(crate) fn censor_all(body: Bytes, secrets: impl IntoIterator<Item = String>) -> Bytes {
-    secrets.into_iter().fold(body, |body, secret| censor(body, &secret))
+pub(crate) fn censor_all<'a>(body: Bytes, secrets: impl IntoIterator<Item = &'a str>) -> Bytes {
+    secrets.into_iter().fold(body, censor)
+}
+
+/// How a secret may be spelled: as it is and, if it is long, in Base64, alone or within something
+/// else. There its letters depend on where it begins, of which there are three cases, and the first
+/// and the last on what stands beside it.
+pub(crate) fn spellings(secret: &str) -> Vec<String> {
+    let mut spellings = vec![secret.to_owned()];
+    if secret.len() < SHORTEST_ENCODED {
+        return spellings;
+    }
+    for before in 0..3 {
+        let bytes = [&[0; 2][..before.min(2)], secret.as_bytes()].concat();
+        // Eight bits each before it, six in a letter.
+        let own = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+        for engine in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
+            spellings.extend(engine.encode(&bytes).get(own.clone()).map(str::to_owned));
+        }
+    }
+    spellings.dedup();
+    spellings
 }
 
 /// Puts `***` wherever `secret` stands, as it is or as a string of JSON may spell it.
 fn censor(body: Bytes, secret: &str) -> Bytes {
     let (mut clean, mut kept, mut at) = (Vec::new(), 0, 0);
-    while at < body.len() {
+    let Some(first) = secret.as_bytes().first() else { return body };
+    // It can only begin with its own letter, or with a backslash.
+    while let Some(next) = body.get(at..).and_then(|rest| memchr2(b'\\', *first, rest)) {
+        at += next;
         let rest = &body[at..];
         let (begin, length) = match spelled(rest, secret) {
             Some(length) => (at, length),
@@ -192,6 +220,25 @@ mod tests {
         );
         assert_eq!(censored(r#""a\u00""#, "ab"), r#""a\u00""#);
         assert_eq!(censored("a\\", "ab"), "a\\");
+    }
+
+    #[test]
+    fn a_long_secret_is_found_in_base64_wherever_it_begins_there() {
+        let secret = "sk-canary>>>???0123";
+        let hidden = spellings(secret);
+        let befores = ["", "a", "ab", "abc", "user:"];
+        let all = befores.into_iter().flat_map(|before| ["", "z", "zy"].map(|it| (before, it)));
+        for (before, after) in all {
+            for engine in [BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD] {
+                let said = engine.encode(format!("{before}{secret}{after}"));
+                let shown = censor_all(Bytes::from(said), hidden.iter().map(String::as_str));
+                let left = shown.len() - "***".len();
+                // What is left stands beside it, but for less than a letter at either end.
+                let beside = (before.len() + after.len()) * 4 / 3 + 3;
+                assert!(left <= beside, "{before:?} {after:?}: {shown:?}");
+            }
+        }
+        assert_eq!(spellings("short"), ["short"]);
     }
 
     #[test]

@@ -75,6 +75,13 @@ const ASSISTANT: Shape = &[
     ("annotations", "array"),
     ("function_call", "object|null"),
 ];
+/// Mistral's.
+const SAID: Shape = &[
+    ("role", "!string"),
+    ("content", "string|array|null"),
+    ("tool_calls", "array|null"),
+    ("prefix", "boolean"),
+];
 const SPEAKER: Shape = &[("role", "!string"), ("content", "!string|array"), ("name", "string")];
 const TOOL_RESULT: Shape = &[
     ("role", "!string"),
@@ -266,8 +273,12 @@ fn read(vendor: Vendor, body: &Value) -> Result<Prompt, Refusal> {
     let mut open: Vec<String> = Vec::new();
     let messages: Vec<_> = each(body.get("messages"), "messages").collect();
     demand(!messages.is_empty(), "Invalid 'messages': empty array.")?;
+    let mut before = "";
     for (path, message) in &messages {
         let role = text(message, "role");
+        let strict = vendor == Vendor::Mistral && before == "tool" && role == "user";
+        demand(!strict, "Unexpected role 'user' after role 'tool'")?;
+        before = role;
         demand(role == "tool" || open.is_empty(), unanswered(&open))?;
         match role {
             "system" | "developer" => {
@@ -289,7 +300,8 @@ fn read(vendor: Vendor, body: &Value) -> Result<Prompt, Refusal> {
         }
     }
     let last = messages.last().map_or("", |(_, message)| text(message, "role"));
-    let refused = vendor == Vendor::Mistral && last == "assistant";
+    let prefixed = messages.last().is_some_and(|(_, message)| message["prefix"] == json!(true));
+    let refused = vendor == Vendor::Mistral && last == "assistant" && !prefixed;
     demand(
         !refused,
         "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
@@ -367,7 +379,8 @@ fn say(
     message: &Value,
 ) -> Result<Vec<String>, Refusal> {
     let open = vendor == Vendor::OpenRouter || vendor == Vendor::DeepSeek;
-    shape::object(message, path, ASSISTANT, open).map_err(|fault| spelled(vendor, &fault))?;
+    let shape = if vendor == Vendor::Mistral { SAID } else { ASSISTANT };
+    shape::object(message, path, shape, open).map_err(|fault| spelled(vendor, &fault))?;
     let mut ids = Vec::new();
     for (path, call) in each(message.get("tool_calls"), &format!("{path}.tool_calls")) {
         shape::object(call, &path, CALL, open).map_err(|fault| spelled(vendor, &fault))?;

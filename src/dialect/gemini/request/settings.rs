@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::field::{camel, count, get, list, number, object, string, text, whole};
 use super::read::{keep, plain};
 use super::write::Draft;
-use crate::canon::{ChatRequest, Effort, Format, Thinking};
+use crate::canon::{ChatRequest, Dialect, Effort, Format, Thinking};
 use crate::dialect::gemini::model::{self, Said};
 use crate::dialect::{Inexpressible, Misread, schema};
 
@@ -170,7 +170,7 @@ fn narrow(seed: i64) -> i64 {
 
 fn write_format(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
     let request = draft.request;
-    if request.format == Format::Text {
+    if request.format == Format::Text || shape_in_words(draft).is_some() {
         return Ok(());
     }
     draft.config.insert("responseMimeType".into(), json!("application/json"));
@@ -180,6 +180,22 @@ fn write_format(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
         draft.config.insert(name.into(), schema);
     }
     Ok(())
+}
+
+/// What is said to a model that takes no shape for its answer beside its tools.
+pub(super) fn shape_in_words(draft: &Draft<'_>) -> Option<String> {
+    let request = draft.request;
+    let is_own = request.extras.dialect == Some(Dialect::Gemini);
+    if !draft.model.either || request.tools.is_empty() || is_own {
+        return None;
+    }
+    match &request.format {
+        Format::Text => None,
+        Format::JsonObject => Some("Answer with one JSON object and nothing else.".to_owned()),
+        Format::JsonSchema { schema, .. } => Some(format!(
+            "Answer with one JSON value that follows this schema, and nothing else:\n{schema}"
+        )),
+    }
 }
 
 fn write_speech(draft: &mut Draft<'_>) {

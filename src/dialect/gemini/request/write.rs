@@ -28,7 +28,14 @@ pub(in super::super) fn write(
     if !aim.traits.model_in_path {
         body.insert("model".into(), json!(aim.model));
     }
-    let (system, contents) = message::write(&mut draft)?;
+    let (mut system, contents) = message::write(&mut draft)?;
+    if let Some(words) = settings::shape_in_words(&draft) {
+        draft.drop_if(true, "response_format");
+        let system = system.get_or_insert_with(|| json!({ "parts": [] }));
+        if let Some(parts) = system["parts"].as_array_mut() {
+            parts.push(json!({ "text": words }));
+        }
+    }
     body.extend(system.map(|system| ("systemInstruction".to_owned(), system)));
     let tools = draft.tools()?;
     if !tools.is_empty() {

@@ -12,6 +12,8 @@ pub(super) use write::write;
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::dialect::Inexpressible;
 
 /// Begins the name of an extra that is a field of some tools: an object from their names to values.
@@ -34,6 +36,13 @@ impl Dropped {
             self.add(name);
         }
     }
+}
+
+/// A schema as structured answers know it, here and at Bedrock, and the names of what is lost.
+pub(in crate::dialect) fn structured(schema: &Value) -> (Value, Vec<Cow<'static, str>>) {
+    let mut dropped = Dropped::default();
+    let schema = schema::compile(schema, &mut dropped);
+    (schema, dropped.0)
 }
 
 fn inexpressible(text: impl Into<Cow<'static, str>>) -> Inexpressible {

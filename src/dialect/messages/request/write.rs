@@ -87,11 +87,14 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
             Tool::Function { name, description, schema, strict, cache } => {
                 let schema = schema.clone().unwrap_or_else(|| json!({ "type": "object" }));
                 let mut tool = named_tool(name, description.as_deref(), &schema);
-                if *strict == Some(true) && family.structured {
+                // Others are strict by habit, with schemas that this API refuses, and with more
+                // tools than it takes so.
+                let meant = request.extras.dialect.is_none_or(|client| client == Dialect::Messages);
+                if *strict == Some(true) && family.structured && meant {
                     tool["strict"] = json!(true);
+                } else if *strict == Some(true) {
+                    dropped.add("tools.function.strict");
                 }
-                dropped
-                    .add_if(*strict == Some(true) && !family.structured, "tools.function.strict");
                 if let Some(mark) = cache {
                     tool["cache_control"] = write_mark(*mark);
                 }

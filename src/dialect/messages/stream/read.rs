@@ -128,7 +128,8 @@ impl Reader {
             service_tier,
         }));
         if let Ok(counts) = serde_json::from_value::<Counts>(usage) {
-            self.counts.update(counts);
+            // What it says of the answer, before there is any, holds a place.
+            self.counts.update(counts.of_question());
             events.push(Event::Usage(self.counts.usage()));
         }
     }

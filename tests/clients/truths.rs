@@ -1,0 +1,156 @@
+//! What providers refuse, and what they answer instead of what was asked for.
+
+use serde_json::{Value, json};
+
+use super::{before, events, sent};
+use crate::support::Script;
+use crate::support::client::post;
+use crate::support::gateway::KEY;
+use crate::support::replies::{REPLY, role, says};
+
+const CHAT: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/v1/messages";
+
+/// An answer of the responses API that calls a tool.
+fn response() -> Script {
+    let call = json!({"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look",
+        "arguments": "{}", "status": "completed"});
+    let body = json!({"id": "resp_1", "object": "response", "created_at": 17, "model": "served",
+        "status": "completed", "output": [call],
+        "usage": {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}});
+    Script::json(200, &body.to_string())
+}
+
+fn asked(more: &Value) -> String {
+    let mut asked = json!({"model": "fast", "max_tokens": 2000,
+        "messages": [{"role": "user", "content": "Hi"}]});
+    let fields = asked.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    asked.to_string()
+}
+
+fn with_tool() -> Value {
+    json!({"tools": [{"type": "function", "function": {"name": "look", "parameters": {
+        "type": "object", "properties": {}}}}]})
+}
+
+#[tokio::test]
+async fn a_model_that_thinks_and_calls_tools_by_the_newer_api_is_asked_by_it() {
+    let tool = json!({"tools": [{"name": "look", "input_schema": {"type": "object"}}]});
+    let (upstream, gateway) = before("openai", "gpt-5.5", vec![response()]).await;
+    let answer = post(gateway.address, MESSAGES, KEY, asked(&tool)).await;
+    assert_eq!(answer.json()["content"][0]["name"], "look", "{}", answer.text());
+    assert_eq!(upstream.requests()[0].path, "/responses");
+
+    let (upstream, gateway) = before("openai", "gpt-5.5", vec![response()]).await;
+    let answer = post(gateway.address, CHAT, KEY, asked(&with_tool())).await;
+    let call = &answer.json()["choices"][0]["message"]["tool_calls"][0];
+    assert_eq!(call["function"]["name"], "look", "{}", answer.text());
+    assert_eq!(upstream.requests()[0].path, "/responses");
+
+    // What chat completions take passes as it is.
+    let mut unthinking = with_tool();
+    unthinking["reasoning_effort"] = json!("none");
+    for (model, more) in [("gpt-5.5", json!({})), ("gpt-5.5", unthinking), ("gpt-5.2", with_tool())]
+    {
+        let (upstream, gateway) = before("openai", model, vec![Script::json(200, REPLY)]).await;
+        assert_eq!(post(gateway.address, CHAT, KEY, asked(&more)).await.status, 200);
+        assert_eq!(upstream.requests()[0].path, "/chat/completions", "{model}");
+    }
+}
+
+#[tokio::test]
+async fn models_that_only_have_the_newer_api_answer_every_client() {
+    for (path, place) in [(CHAT, "/choices/0/message/tool_calls/0"), (MESSAGES, "/content/0")] {
+        let (upstream, gateway) = before("openai", "gpt-5-codex", vec![response()]).await;
+        let answer = post(gateway.address, path, KEY, asked(&json!({}))).await;
+        assert!(answer.json().pointer(place).is_some(), "{}", answer.text());
+        assert_eq!(upstream.requests()[0].path, "/responses");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_thoughts_who_has_none() {
+    let thinking = asked(&json!({"thinking": {"type": "enabled", "budget_tokens": 1024}}));
+    let (upstream, gateway) = before("openai", "gpt-4.1", vec![Script::json(200, REPLY)]).await;
+    let answer = post(gateway.address, MESSAGES, KEY, thinking.clone()).await;
+    assert!(sent(&upstream, 0).get("reasoning_effort").is_none());
+    assert_eq!(answer.header("x-switchpoint-dropped"), Some("reasoning_effort"));
+
+    // Of this one nobody knows, until it says so.
+    let refusal = r#"{"error":{"message":"\"llama3.2\" does not support thinking","type":"x"}}"#;
+    let scripts =
+        vec![Script::json(400, refusal), Script::json(200, REPLY), Script::json(200, REPLY)];
+    let (upstream, gateway) = before("ollama", "llama3.2", scripts).await;
+    for _ in 0..2 {
+        let answer = post(gateway.address, MESSAGES, KEY, thinking.clone()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let asks = |place| sent(&upstream, place).get("reasoning_effort").is_some();
+    assert_eq!([asks(0), asks(1), asks(2)], [true, false, false]);
+}
+
+#[tokio::test]
+async fn whether_to_stream_is_said_clearly_or_refused() {
+    let (upstream, gateway) = before("openai", "gpt-4.1", vec![]).await;
+    for unclear in [json!("true"), json!(1)] {
+        let answer = post(gateway.address, CHAT, KEY, asked(&json!({"stream": unclear}))).await;
+        assert_eq!(answer.status, 400);
+        assert!(answer.text().contains("`stream` must be true or false"), "{}", answer.text());
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_gets_the_form_that_it_asked_for_whatever_the_server_sends() {
+    let (_upstream, gateway) = before("openai", "gpt-4.1", vec![Script::json(200, REPLY)]).await;
+    let answer = post(gateway.address, CHAT, KEY, asked(&json!({"stream": true}))).await;
+    let said: String = events(&answer)
+        .iter()
+        .filter_map(|event| event["choices"][0]["delta"]["content"].as_str())
+        .collect();
+    assert_eq!(said, "Hello there.", "{}", answer.text());
+
+    let (_upstream, gateway) =
+        before("openai", "gpt-4.1", vec![Script::stream(says("Hello."))]).await;
+    let answer = post(gateway.address, CHAT, KEY, asked(&json!({}))).await;
+    let message = &answer.json()["choices"][0]["message"];
+    assert_eq!(message["content"], "Hello.", "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_call_that_a_model_did_not_get_right_is_no_empty_success() {
+    let candidate = json!({"content": {}, "finishReason": "MALFORMED_FUNCTION_CALL", "index": 0});
+    let body = json!({"candidates": [candidate], "usageMetadata": {"promptTokenCount": 3}});
+    let streamed = format!("data: {body}\r\n\r\n");
+    for (stream, script) in
+        [(false, Script::json(200, &body.to_string())), (true, Script::stream([streamed]))]
+    {
+        let scripts = vec![script; 4];
+        let (_upstream, gateway) = before("gemini", "gemini-2.5-flash", scripts).await;
+        let answer = post(gateway.address, CHAT, KEY, asked(&json!({"stream": stream}))).await;
+        assert_eq!(answer.status, 502, "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn what_a_stream_wrote_is_counted_by_its_length_where_nobody_says() {
+    let long = "word ".repeat(800);
+    let pieces = [
+        role(),
+        format!(
+            "data: {}\n\n",
+            json!({"choices": [{"index": 0, "delta": {"content": long}, "finish_reason": null}]})
+        ),
+        format!(
+            "data: {}\n\n",
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        ),
+    ];
+    let (_upstream, gateway) = before("openai", "gpt-4.1", vec![Script::stream(pieces)]).await;
+    let more = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let answer = post(gateway.address, CHAT, KEY, asked(&more)).await;
+    let told = events(&answer);
+    let usage = &told.last().unwrap()["usage"];
+    assert_eq!(usage["completion_tokens"], 1000, "{}", answer.text());
+}
