@@ -8,7 +8,9 @@
 //! about them has grown in a year (tested where the recordings are at hand).
 
 use super::tokenizer::Tokenizer;
-use crate::canon::{ChatRequest, Content, Dialect, Format, Media, Part, Source, Tool, ToolChoice};
+use crate::canon::{
+    ChatRequest, ChatResponse, Content, Dialect, Format, Media, Part, Source, Tool, ToolChoice,
+};
 
 /// Around a conversation and around each message: roles and separators.
 const CONVERSATION: u64 = 7;
@@ -40,6 +42,18 @@ pub fn tokens(request: &ChatRequest, target: Dialect, tokenizer: Option<Tokenize
         Format::Text | Format::JsonObject => 0,
     };
     CONVERSATION + messages + tools + prompt + format
+}
+
+/// Tokens of an answer, where nobody has counted them.
+pub fn answer(response: &ChatResponse, tokenizer: Option<Tokenizer>) -> u64 {
+    let scale = Scale(tokenizer);
+    let parts = response.choices.iter().flat_map(|choice| &choice.parts);
+    parts
+        .map(|part| match &part.content {
+            Content::Reasoning(reasoning) => scale.text(&reasoning.text),
+            content => scale.content(content),
+        })
+        .sum()
 }
 
 /// The same of a chat that is nothing but these messages of one text each.

@@ -90,6 +90,18 @@ pub fn of_traits(traits: &Traits, mixed: bool) -> impl Iterator<Item = Mark> {
 /// Marks of a question that gives the model tools.
 pub const TOOLS: &[Mark] = &[has(&["\"tools\""]), has(&["\"functions\""])];
 
+/// Marks of tools that OpenAI's responses API has for its clients besides functions, and of their
+/// calls.
+pub const BESIDE_FUNCTIONS: &[Mark] = &[
+    has(&["\"custom\""]),
+    has(&["\"namespace\""]),
+    has(&["\"custom_tool_call"]),
+    has(&["\"additional_tools\""]),
+    has(&["\"local_shell"]),
+    has(&["\"shell"]),
+    has(&["\"apply_patch"]),
+];
+
 /// Marks of what a provider keeps under an id: files, and items of the responses API.
 pub fn of_references(dialect: Option<Dialect>) -> &'static [Mark] {
     match dialect {

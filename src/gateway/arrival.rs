@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 
@@ -238,10 +238,10 @@ where
         let Ok(data) = frame.into_data() else { continue };
         check_size(payload.len() + data.len(), server)?;
         lease.grow(data.len()).map_err(Unreadable::Refused)?;
-        scanner.feed(&data).map_err(|fault| malformed(&fault))?;
+        scanner.feed(&data).map_err(|fault| malformed(&fault, headers))?;
         payload.push(data);
     }
-    let mut envelope = scanner.finish().map_err(|fault| malformed(&fault))?;
+    let mut envelope = scanner.finish().map_err(|fault| malformed(&fault, headers))?;
     if let Some(model) = &ask.model {
         envelope.model.clone_from(model);
     } else if envelope.model.is_empty() {
@@ -567,8 +567,14 @@ fn check_size(length: usize, server: &Server) -> Result<(), Unreadable> {
     Err(refused(Kind::TooLarge, message))
 }
 
-fn malformed(fault: &Fault) -> Unreadable {
-    refused(Kind::InvalidRequest, fault.to_string())
+fn malformed(fault: &Fault, headers: &HeaderMap) -> Unreadable {
+    let coding = headers.get(CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+    let Some(coding) = coding.filter(|coding| !coding.eq_ignore_ascii_case("identity")) else {
+        return refused(Kind::InvalidRequest, fault.to_string());
+    };
+    let message = format!("The body is compressed (`content-encoding: {coding}`); send it plain.");
+    let error = Error::new(Kind::InvalidRequest, message);
+    Unreadable::Refused(Error { status: Some(415), ..error })
 }
 
 pub(super) fn refused(

@@ -192,7 +192,14 @@ async fn must_be_rewritten(
     // What another provider gave the client to keep this one may refuse, and want its own instead.
     let bears = |mark: &Mark| question.bears(mark);
     let strange = call.house.is_mixed() && marks::of_strangers(dialect).iter().any(bears);
-    let odd = dialect == Dialect::Chat && is_odd(question, target, call.house.is_mixed());
+    let odd = match dialect {
+        Dialect::Chat => is_odd(question, target, call.house.is_mixed()),
+        Dialect::Responses => {
+            let traits = &target.provider.kind.traits;
+            !traits.custom_tools && !traits.lenient && marks::BESIDE_FUNCTIONS.iter().any(bears)
+        }
+        _ => false,
+    };
     // Whoever carries on an answer must have read it.
     let continued = wishes.on_break == OnBreak::Continue && question.envelope.stream;
     let marked = strange || odd || continued;

@@ -10,12 +10,12 @@ use super::call::Call;
 use super::errand::{Errand, Wording};
 use super::snapshot::Target;
 use super::{guarding, reword};
-use crate::canon::{ChatResponse, Choice, Dialect, FinishReason, Surface};
+use crate::canon::{ChatResponse, Choice, Dialect, FinishReason, Surface, Usage};
 use crate::dialect::completions::NATIVE;
 use crate::dialect::names::Aliases;
 use crate::dialect::openai::{read_finish, read_usage};
 use crate::dialect::passage::last_data;
-use crate::dialect::{self, Misread, UpstreamSide, keepsake};
+use crate::dialect::{self, Misread, UpstreamSide, estimate, keepsake};
 use crate::provider::Operation;
 
 /// A whole answer in the client's words.
@@ -25,9 +25,6 @@ pub(super) fn whole(
     target: &Target,
     (errand, content_type, body): (&Errand, HeaderValue, Bytes),
 ) -> Result<Answered, Misread> {
-    // Vectors are no tokens.
-    let is_text = errand.operation != Operation::Embeddings;
-    let estimate = if is_text { body.len() as u64 / 4 } else { 0 };
     let Wording::Translated { into, .. } = &errand.wording else {
         if let Some(dialect) = other_form(question, errand, &content_type) {
             // Nobody's words can be put into those of a client that is not understood.
@@ -36,7 +33,7 @@ pub(super) fn whole(
             }
             let response = read(dialect::upstream(dialect), (&content_type, &body))?;
             return Ok(Answered {
-                usage: Some((response.usage, estimate)),
+                usage: Some(used(target, &response)),
                 canon: call.recording.is_some().then(|| Box::new(response.clone())),
                 ..written(call, question, target, response)
             });
@@ -52,6 +49,7 @@ pub(super) fn whole(
             _ if call.record.trace.is_some() => (read_usage(&body)?, read_finish(&body)),
             _ => (read_usage(&body)?, None),
         };
+        let estimate = usage.map_or_else(|| guess(target, errand.operation, &body), |_| 0);
         return Ok(Answered {
             // What was only counted has not been used.
             usage: (!call.surface().counts_tokens()).then_some((usage, estimate)),
@@ -65,11 +63,30 @@ pub(super) fn whole(
     is_something(call, &response)?;
     aliases(question, *into).restore(&mut response);
     Ok(Answered {
-        usage: Some((response.usage, estimate)),
+        usage: Some(used(target, &response)),
         keepsakes: reword::keepsakes(&response),
         canon: call.recording.is_some().then(|| Box::new(response.clone())),
         ..written(call, question, target, response)
     })
+}
+
+/// What an answer has used, as it says or, where it does not, by what it says.
+fn used(target: &Target, response: &ChatResponse) -> (Option<Usage>, u64) {
+    let estimate = || estimate::answer(response, target.tokenizer());
+    (response.usage, response.usage.map_or_else(estimate, |_| 0))
+}
+
+/// Tokens of an answer that does not tell them.
+fn guess(target: &Target, operation: Operation, body: &[u8]) -> u64 {
+    let upstream: &dyn UpstreamSide = match operation {
+        Operation::Chat { dialect, .. } => dialect::upstream(dialect),
+        Operation::Completions => &NATIVE,
+        // Vectors are no tokens.
+        Operation::Embeddings => return 0,
+        _ => return body.len() as u64 / 4,
+    };
+    let read = upstream.read_response(body).ok();
+    read.map_or(body.len() as u64 / 4, |it| estimate::answer(&it, target.tokenizer()))
 }
 
 /// The dialect of an answer that came in another form than it was asked for: some servers stream to
@@ -159,7 +176,7 @@ pub(super) async fn guarded(
         is_something(call, &response)?;
         aliases(question, *into).restore(&mut response);
     }
-    let usage = Some((response.usage, body.len() as u64 / 4));
+    let usage = Some(used(target, &response));
     let keepsakes = reword::keepsakes(&response);
     // Whoever is given it again has guards of their own.
     let canon = call.recording.is_some().then(|| Box::new(response.clone()));

@@ -193,3 +193,77 @@ async fn a_reminder_beside_results_reaches_mistral_in_a_turn_of_its_own() {
         body["messages"].as_array().unwrap().iter().filter_map(|it| it["role"].as_str()).collect();
     assert_eq!(roles, ["user", "assistant", "tool", "assistant", "user"]);
 }
+
+/// Codex edits by free text, has tools in namespaces and a shell of its own.
+fn as_codex_asks() -> Value {
+    let parameters = json!({"type": "object", "properties": {"path": {"type": "string"}}});
+    let open = json!({"type": "function", "name": "open", "parameters": parameters});
+    json!({
+        "model": "fast",
+        "input": [
+            {"role": "user", "content": "Edit it."},
+            {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c0", "name": "apply_patch", "input": "*** End"},
+            {"type": "custom_tool_call_output", "call_id": "c0", "output": "Failed; again."},
+        ],
+        "tools": [
+            {"type": "custom", "name": "apply_patch", "format": {"type": "text"}},
+            {"type": "namespace", "name": "files", "description": "Files.", "tools": [open]},
+            {"type": "local_shell"},
+            {"type": "x_search"},
+        ],
+        "tool_choice": {"type": "custom", "name": "apply_patch"},
+    })
+}
+
+#[tokio::test]
+async fn servers_that_follow_the_responses_api_are_given_functions_and_keep_their_own_tools() {
+    let called = |id: &str, name: &str, arguments: Value| {
+        json!({"type": "function_call", "id": format!("fc_{id}"), "call_id": id, "name": name,
+            "status": "completed", "arguments": arguments.to_string()})
+    };
+    let answer = json!({"id": "resp_1", "object": "response", "created_at": 17, "model": "m",
+    "status": "completed", "usage": {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12},
+    "output": [
+        called("c1", "apply_patch", json!({"input": "*** Begin"})),
+        called("c2", "files-_-open", json!({"path": "a"})),
+        called("c3", "local_shell", json!({"type": "exec", "command": ["ls"], "env": {}})),
+    ]});
+    let question = as_codex_asks();
+    for kind in ["xai", "groq", "fireworks", "openrouter"] {
+        let script = Script::json(200, &answer.to_string());
+        let (upstream, gateway) = before(kind, "m", vec![script]).await;
+        let reply = post(gateway.address, "/v1/responses", KEY, question.to_string()).await;
+        assert_eq!(reply.status, 200, "{kind}: {}", reply.text());
+        assert_eq!(reply.header("x-switchpoint-dropped"), None, "{kind}");
+
+        let asked = sent(&upstream, 0);
+        let tools = asked["tools"].as_array().unwrap();
+        let named: Vec<_> = tools.iter().map(|tool| (&tool["type"], &tool["name"])).collect();
+        let functions = ["apply_patch", "files-_-open", "local_shell"].map(|name| json!(name));
+        assert!(
+            named[..3].iter().zip(&functions).all(|(it, name)| *it == (&json!("function"), name))
+        );
+        assert_eq!(tools[3], json!({"type": "x_search"}));
+        assert_eq!(asked["tool_choice"], json!({"type": "function", "name": "apply_patch"}));
+        let input = json!({"input": "*** End"}).to_string();
+        assert_eq!(
+            asked["input"][1],
+            json!({"type": "function_call", "call_id": "c0", "name": "apply_patch", "arguments": input})
+        );
+        assert_eq!(asked["input"][2]["type"], "function_call_output");
+
+        let output = &reply.json()["output"];
+        let kinds = [&output[0]["type"], &output[1]["type"], &output[2]["type"]];
+        assert_eq!(kinds, ["custom_tool_call", "function_call", "local_shell_call"]);
+        assert_eq!(output[0]["input"], "*** Begin");
+        assert_eq!(
+            (&output[1]["namespace"], &output[1]["name"]),
+            (&json!("files"), &json!("open"))
+        );
+    }
+    // OpenAI's own has them all, and is asked as the client does.
+    let (upstream, gateway) =
+        before("openai", "m", vec![Script::json(200, &answer.to_string())]).await;
+    post(gateway.address, "/v1/responses", KEY, question.to_string()).await;
+    assert_eq!(sent(&upstream, 0)["tools"], question["tools"]);
+}

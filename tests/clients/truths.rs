@@ -1,10 +1,12 @@
 //! What providers refuse, and what they answer instead of what was asked for.
 
+use bytes::Bytes;
+use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::{before, events, sent};
 use crate::support::Script;
-use crate::support::client::post;
+use crate::support::client::{open, post, request};
 use crate::support::gateway::KEY;
 use crate::support::replies::{REPLY, role, says};
 
@@ -153,4 +155,33 @@ async fn what_a_stream_wrote_is_counted_by_its_length_where_nobody_says() {
     let told = events(&answer);
     let usage = &told.last().unwrap()["usage"];
     assert_eq!(usage["completion_tokens"], 1000, "{}", answer.text());
+}
+
+#[tokio::test]
+async fn what_a_whole_answer_says_is_counted_and_not_its_json() {
+    // No encoding of this model's is known, so the rule of thumb counts: a token for seven letters.
+    let said = "abcdefg ".repeat(100);
+    let own = json!({"id": "x".repeat(4000), "object": "chat.completion", "created": 1,
+        "model": "m", "choices": [{"index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": said}}]});
+    let (_upstream, gateway) =
+        before("openai-compatible", "m", vec![Script::json(200, &own.to_string())]).await;
+    let answer = post(gateway.address, CHAT, KEY, asked(&json!({}))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let record = gateway.record().await;
+    assert_eq!(record["usage_source"], "estimated", "{record}");
+    let counted = record["output_tokens"].as_u64().unwrap();
+    assert!((90..130).contains(&counted), "{counted}");
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_as_such() {
+    let (upstream, gateway) = before("openai", "gpt-4.1", vec![]).await;
+    let compressed = Bytes::from_static(b"\x1f\x8b\x08\x00\x00");
+    let mut request = request(Method::POST, CHAT, KEY, compressed);
+    request.headers_mut().insert("content-encoding", HeaderValue::from_static("gzip"));
+    let answer = open(gateway.address, request).await.whole().await;
+    assert_eq!(answer.status, 415);
+    assert!(answer.text().contains("`content-encoding: gzip`"), "{}", answer.text());
+    assert!(upstream.requests().is_empty());
 }

@@ -89,10 +89,10 @@ async fn of_what_a_user_may_spend_a_day_a_fork_takes_what_it_asks_for_itself() {
     assert_eq!((usd(&other), turns()), ("15".into(), 4));
     // 60 of 65 are spent: with what the forks had taken over it would be all.
     let next = begin().await.json();
-    assert_eq!((&next["state"], turns()), (&json!("completed"), 5), "{next:#}");
+    assert_eq!((&next["state"], turns()), (&json!("completed"), 6), "{next:#}");
     let spent = |answer: &Answer| (answer.status, answer.json()["error"]["code"].clone());
     let refused = (429, json!("budget_exceeded"));
     assert_eq!(spent(&begin().await), refused);
     assert_eq!(spent(&stage.post(&door, KEY, &edit).await), refused);
-    assert_eq!(turns(), 5);
+    assert_eq!(turns(), 6);
 }

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Value, json};
 
 use super::WriteStream;
-use crate::canon::{ChatRequest, ChatResponse, Content, Delta, Event, Opening, Tool, ToolCall};
+use crate::canon::{
+    ChatRequest, ChatResponse, Content, Delta, Event, Opening, Part, Tool, ToolCall,
+};
 use crate::error::Error;
 
 /// What a writer names as dropped where a grammar is told in words, which bind less.
@@ -58,6 +60,36 @@ pub fn arguments(call: &ToolCall) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(&call.arguments)
     }
+}
+
+/// The question with functions in the place of its custom tools, and of their calls and results.
+pub fn without(request: &ChatRequest) -> Cow<'_, ChatRequest> {
+    let is_custom = |part: &Part| match &part.content {
+        Content::ToolCall(call) => call.custom,
+        Content::ToolResult(result) => result.custom,
+        _ => false,
+    };
+    let said = request.messages.iter().any(|message| message.parts.iter().any(is_custom));
+    if !said && names(request).is_empty() {
+        return Cow::Borrowed(request);
+    }
+    let mut request = request.clone();
+    for tool in &mut request.tools {
+        if let Some(function) = as_function(tool) {
+            *tool = function;
+        }
+    }
+    for part in request.messages.iter_mut().flat_map(|message| &mut message.parts) {
+        match &mut part.content {
+            Content::ToolCall(call) if call.custom => {
+                call.arguments = arguments(call).into_owned();
+                call.custom = false;
+            }
+            Content::ToolResult(result) => result.custom = false,
+            _ => {}
+        }
+    }
+    Cow::Owned(request)
 }
 
 /// The text in `{"input": "…"}`; anything else as it is.

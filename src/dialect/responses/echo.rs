@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{tools, write};
+use super::tools::{self, Spelling};
+use super::write;
 use crate::canon::Role;
 use crate::dialect::Context;
 
@@ -16,7 +17,7 @@ pub(super) fn echo(context: &Context<'_>) -> Map<String, Value> {
     let choice = request.tool_choice.as_ref();
     let choice = choice.map_or_else(
         || extra("tool_choice", "auto".into()),
-        |choice| tools::write_choice(choice, &request.tools),
+        |choice| tools::write_choice(choice, &request.tools, Spelling::default()),
     );
     let format = write::write_format(&request.format);
     let thinking = request.reasoning.as_ref();
@@ -42,7 +43,7 @@ pub(super) fn echo(context: &Context<'_>) -> Map<String, Value> {
             "verbosity": request.verbosity.as_deref().unwrap_or("medium"),
         },
         "tool_choice": choice,
-        "tools": tools::write(&request.tools, false),
+        "tools": tools::write(&request.tools, Spelling::default()),
         "top_logprobs": sampling.logprobs.unwrap_or(0),
         "top_p": sampling.top_p.unwrap_or(1.0),
         "truncation": extra("truncation", "disabled".into()),

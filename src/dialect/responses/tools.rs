@@ -64,12 +64,34 @@ fn read_one(tool: &Value, namespace: &str) -> Option<Tool> {
     })
 }
 
-/// Writes `tools`. `lenient` says `strict: false` where nothing is said of it: this API would
-/// otherwise tighten a schema that its client wrote for another.
-pub(super) fn write(tools: &[Tool], lenient: bool) -> Vec<Value> {
+/// How tools are written: by default as OpenAI's clients do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spelling {
+    /// Says `strict: false` where nothing is said of it: this API would otherwise tighten a schema
+    /// that its client wrote for another.
+    pub(super) lenient: bool,
+    /// All are functions without a namespace: the server knows nothing else that is run by clients.
+    pub(super) flat: bool,
+}
+
+// === impl Spelling ===
+
+impl Spelling {
+    /// The namespace that the tool is in, and its name there.
+    pub(super) fn split(self, name: &str) -> (Option<&str>, &str) {
+        if self.flat { (None, name) } else { split(name) }
+    }
+
+    fn hosted(self, tool: &Tool) -> Option<&'static Hosted> {
+        Hosted::of(tool).filter(|_| !self.flat)
+    }
+}
+
+/// Writes `tools`.
+pub(super) fn write(tools: &[Tool], spelling: Spelling) -> Vec<Value> {
     let mut written: Vec<Value> = Vec::new();
     for tool in tools {
-        let Some((namespace, value)) = write_one(tool, lenient) else { continue };
+        let Some((namespace, value)) = write_one(tool, spelling) else { continue };
         let Some(namespace) = namespace else {
             written.push(value);
             continue;
@@ -91,8 +113,8 @@ pub(super) fn write(tools: &[Tool], lenient: bool) -> Vec<Value> {
 }
 
 /// A tool with the namespace that it belongs to; `None` where only another API has it.
-fn write_one(tool: &Tool, lenient: bool) -> Option<(Option<&str>, Value)> {
-    if let Some(hosted) = Hosted::of(tool) {
+fn write_one(tool: &Tool, spelling: Spelling) -> Option<(Option<&str>, Value)> {
+    if let Some(hosted) = spelling.hosted(tool) {
         return Some((None, hosted.write()));
     }
     let named = |kind: &str, name: &str, description: &Option<String>| {
@@ -104,17 +126,17 @@ fn write_one(tool: &Tool, lenient: bool) -> Option<(Option<&str>, Value)> {
     };
     match tool {
         Tool::Function { name, description, schema, strict, .. } => {
-            let (namespace, name) = split(name);
+            let (namespace, name) = spelling.split(name);
             let mut fields = named("function", name, description);
             let schema = schema.clone();
             let none = || json!({"type": "object", "properties": {}});
             fields.insert("parameters".into(), schema.unwrap_or_else(none));
-            let strict = strict.or(lenient.then_some(false));
+            let strict = strict.or(spelling.lenient.then_some(false));
             fields.extend(strict.map(|strict| ("strict".into(), strict.into())));
             Some((namespace, Value::Object(fields)))
         }
         Tool::Custom { name, description, format } => {
-            let (namespace, name) = split(name);
+            let (namespace, name) = spelling.split(name);
             let mut fields = named("custom", name, description);
             fields.extend(format.clone().map(|format| ("format".into(), format)));
             Some((namespace, Value::Object(fields)))
@@ -151,21 +173,22 @@ pub(super) fn read_choice(value: &Value) -> Option<ToolChoice> {
     }
 }
 
-pub(super) fn write_choice(choice: &ToolChoice, tools: &[Tool]) -> Value {
+pub(super) fn write_choice(choice: &ToolChoice, tools: &[Tool], spelling: Spelling) -> Value {
+    let named = |name: &String| write_named(name, tools, spelling);
     match choice {
         ToolChoice::Auto => "auto".into(),
         ToolChoice::None => "none".into(),
         ToolChoice::Required => "required".into(),
-        ToolChoice::Named(name) => write_named(name, tools),
+        ToolChoice::Named(name) => named(name),
         ToolChoice::Among { names, required } => json!({
             "type": "allowed_tools",
             "mode": if *required { "required" } else { "auto" },
-            "tools": names.iter().map(|name| write_named(name, tools)).collect::<Vec<_>>(),
+            "tools": names.iter().map(named).collect::<Vec<_>>(),
         }),
     }
 }
 
-fn write_named(wanted: &str, tools: &[Tool]) -> Value {
+fn write_named(wanted: &str, tools: &[Tool], spelling: Spelling) -> Value {
     let of_name = |tool: &&Tool| match tool {
         Tool::Function { name, .. } | Tool::Custom { name, .. } => name == wanted,
         Tool::Hosted(foreign) => foreign.value["type"] == wanted,
@@ -173,11 +196,11 @@ fn write_named(wanted: &str, tools: &[Tool]) -> Value {
     let tool = tools.iter().find(of_name);
     let kind = match tool {
         Some(Tool::Hosted(_)) => return json!({ "type": wanted }),
-        Some(tool) if Hosted::of(tool).is_some() => return json!({ "type": wanted }),
+        Some(tool) if spelling.hosted(tool).is_some() => return json!({ "type": wanted }),
         Some(Tool::Custom { .. }) => "custom",
         Some(Tool::Function { .. }) | None => "function",
     };
-    let (namespace, name) = split(wanted);
+    let (namespace, name) = spelling.split(wanted);
     let mut value = json!({"type": kind, "name": name});
     if let Some(namespace) = namespace {
         value["namespace"] = namespace.into();

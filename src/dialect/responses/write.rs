@@ -5,14 +5,15 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::hosted::{Hosted, split};
-use super::{content, item, tools};
+use super::hosted::Hosted;
+use super::tools::{self, Spelling};
+use super::{content, item};
 use crate::canon::{
     ChatRequest, Citation, Content, Dialect, Effort, Foreign, Format, MediaKind, Message, Opaque,
     Part, Role, Sampling, Source, Tool, ToolCall, ToolResult,
 };
 use crate::dialect::openai::family;
-use crate::dialect::{Aim, Inexpressible, Written, lost, portable_id};
+use crate::dialect::{Aim, Inexpressible, Written, custom, lost, portable_id};
 
 /// The API refuses a smaller limit.
 const FEWEST_TOKENS: u64 = 16;
@@ -21,9 +22,15 @@ type Fields = Map<String, Value>;
 
 pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Inexpressible> {
     let own = request.extras.dialect == Some(Dialect::Responses);
+    // Servers that follow OpenAI have its functions and none of its other tools for clients.
+    let flat = !aim.traits.custom_tools && !aim.traits.lenient;
+    let spelling = Spelling { lenient: !own, flat };
+    let grammar = flat && request.tools.iter().any(custom::has_grammar);
+    let request = if flat { custom::without(request) } else { Cow::Borrowed(request) };
+    let request = &*request;
     let marks = own || knows_breakpoints(aim.model);
     let (instructions, messages) = instructions(&request.messages);
-    let mut input = Input { marks, items: Vec::new(), custom: HashSet::new() };
+    let mut input = Input { marks, spelling, items: Vec::new(), custom: HashSet::new() };
     for message in messages {
         input.write_message(message)?;
     }
@@ -32,7 +39,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         fields.insert("model".into(), aim.model.into());
     }
     fields.extend(instructions.map(|text| ("instructions".into(), text.into())));
-    write_tools(request, !own, &mut fields);
+    write_tools(request, spelling, &mut fields);
     write_text(request, &mut fields);
     write_reasoning(request, &mut fields);
     // Its own clients are told by OpenAI itself what a model refuses.
@@ -44,7 +51,8 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     fields.insert("input".into(), Value::Array(input.items));
     let body = serde_json::to_vec(&fields).unwrap_or_default();
     let mut dropped = dropped(request, marks, own);
-    for name in refused.into_iter().map(Cow::Borrowed) {
+    let grammar = grammar.then_some(custom::FORMAT);
+    for name in refused.into_iter().chain(grammar).map(Cow::Borrowed) {
         if !dropped.contains(&name) {
             dropped.push(name);
         }
@@ -75,15 +83,14 @@ fn instructions(messages: &[Message]) -> (Option<&str>, &[Message]) {
     }
 }
 
-fn write_tools(request: &ChatRequest, lenient: bool, fields: &mut Fields) {
-    let written = tools::write(&request.tools, lenient);
+fn write_tools(request: &ChatRequest, spelling: Spelling, fields: &mut Fields) {
+    let written = tools::write(&request.tools, spelling);
     if !written.is_empty() {
         fields.insert("tools".into(), Value::Array(written));
     }
     let choice = request.tool_choice.as_ref();
-    fields.extend(
-        choice.map(|choice| ("tool_choice".into(), tools::write_choice(choice, &request.tools))),
-    );
+    let choice = choice.map(|choice| tools::write_choice(choice, &request.tools, spelling));
+    fields.extend(choice.map(|choice| ("tool_choice".into(), choice)));
     let parallel = request.parallel_tool_calls;
     fields.extend(parallel.map(|parallel| ("parallel_tool_calls".into(), parallel.into())));
 }
@@ -252,6 +259,7 @@ fn is_named_sound(part: &Part) -> bool {
 struct Input {
     /// The target knows cache breakpoints.
     marks: bool,
+    spelling: Spelling,
     items: Vec<Value>,
     /// Calls of custom tools, whose results have an item of their own.
     custom: HashSet<String>,
@@ -296,6 +304,7 @@ impl Input {
     fn write_answer(&mut self, part: &Part) {
         let own = part.opaque_for(Dialect::Responses);
         match &part.content {
+            Content::ToolCall(call) => self.write_call(call, own.filter(|_| !self.spelling.flat)),
             Content::Text { text, citations } => {
                 let citations: Vec<Value> = citations.iter().map(content::write_citation).collect();
                 let said = json!({"type": "output_text", "text": text, "annotations": citations});
@@ -306,7 +315,6 @@ impl Input {
             }
             // Its state is the whole item: without it the server takes no thoughts.
             Content::Reasoning(_) => self.items.extend(own.filter(|item| tells(item)).cloned()),
-            Content::ToolCall(call) => self.write_call(call, own),
             Content::Media(media) => {
                 if let (Some(Value::Object(rest)), Source::Base64 { data, .. }) =
                     (own, &media.source)
@@ -367,7 +375,7 @@ impl Input {
             self.custom.remove(&call.id);
             ("function_call", "arguments")
         };
-        let (namespace, name) = split(&call.name);
+        let (namespace, name) = self.spelling.split(&call.name);
         let mut item = json!({"type": kind, "call_id": id, "name": name});
         if let Some(namespace) = namespace {
             item["namespace"] = namespace.into();
@@ -379,7 +387,7 @@ impl Input {
     }
 
     fn write_result(&mut self, part: &Part, result: &ToolResult) -> Result<(), Inexpressible> {
-        let own = part.opaque_for(Dialect::Responses);
+        let own = part.opaque_for(Dialect::Responses).filter(|_| !self.spelling.flat);
         let id = portable_id(&result.id);
         let hosted = own.and_then(|own| item::string(own, "type")).and_then(Hosted::of_output);
         if let Some(hosted) = hosted {

@@ -124,11 +124,13 @@ pub(super) async fn run(
             "required": ["answer"],
         });
         let reply = asked.ask(context, (&question, &schema), &session).await;
-        leaves.stays();
+        if !matches!(reply, Reply::Gone) {
+            leaves.stays();
+        }
         match reply {
             Reply::Later(response) => return response,
             Reply::Now(answer) if !answer.is_null() => input = spoken(&answer),
-            Reply::Now(_) | Reply::Never => return result.into(),
+            Reply::Now(_) | Reply::Never | Reply::Gone => return result.into(),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What a tool wants to know of a person goes to the client, if it can ask one: by a request of ours
 //! in the older protocol, as an answer that is to be sent again in the newer one.
 
-use rmcp::RoleServer;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, ElicitRequest, ElicitRequestParams, ElicitResult,
     ElicitationAction, InputRequest, InputRequests, InputRequiredResult,
 };
 use rmcp::service::RequestContext;
+use rmcp::{RoleServer, ServiceError};
 use serde_json::{Value, json};
 
 use crate::tool::mcp::{Resumed, can_be_asked};
@@ -33,6 +33,8 @@ pub(super) enum Reply {
     /// With the call, when it is sent again.
     Later(CallToolResponse),
     Never,
+    /// There is no client any more.
+    Gone,
 }
 
 // === impl Asked ===
@@ -72,8 +74,12 @@ pub(super) fn can_ask(context: &RequestContext<RoleServer>) -> bool {
 }
 
 async fn now(context: &RequestContext<RoleServer>, params: ElicitRequestParams) -> Reply {
-    let asked = context.peer.create_elicitation(params).await;
-    asked.ok().and_then(answered).map_or(Reply::Never, Reply::Now)
+    use ServiceError::{Cancelled, TransportClosed, TransportSend};
+    match context.peer.create_elicitation(params).await {
+        Ok(result) => answered(result).map_or(Reply::Never, Reply::Now),
+        Err(Cancelled { .. } | TransportClosed | TransportSend(_)) => Reply::Gone,
+        Err(_) => Reply::Never,
+    }
 }
 
 fn later(params: ElicitRequestParams, call: &str) -> Reply {

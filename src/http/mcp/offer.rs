@@ -407,7 +407,7 @@ async fn call(
         match asked.ask(context, (message, schema), &key).await {
             Reply::Later(response) => return Ok(response),
             Reply::Now(answer) => invocation.answer = Some(answer),
-            Reply::Never => return Ok(failed(&failure).into()),
+            Reply::Never | Reply::Gone => return Ok(failed(&failure).into()),
         }
         invocation.deadline = Instant::now() + LONGEST;
     }
