@@ -12,6 +12,7 @@ use super::actor::{Actor, Outcome, until};
 use super::budget::{Held, Wish};
 use super::context::Fitted;
 use super::counts::Purpose;
+use super::definition::Member;
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
 use super::run::{Ending, Run, Step, sureness};
@@ -445,15 +446,15 @@ impl Actor {
     async fn guarded(&self) -> Vec<Guarded> {
         let run = self.journal.run().await;
         let pinned = &*self.definition;
-        let of = |agent: &str, version: &str, guards: &Vec<String>| Guarded {
+        let of = |agent: &str, member: &Member| Guarded {
             agent: agent.into(),
-            version: version.into(),
-            guards: guards.clone(),
+            version: member.version.as_str().into(),
+            guards: member.guards.clone(),
         };
-        let root = of(&pinned.agent, &pinned.version, &pinned.guards);
+        let root = pinned.root().map(|it| of(&pinned.agent, it));
         let member = run.member().filter(|_| run.active != pinned.agent);
-        let member = member.map(|it| of(&run.active, &it.version, &it.guards));
-        [root].into_iter().chain(member).collect()
+        let member = member.map(|it| of(&run.active, it));
+        root.into_iter().chain(member).collect()
     }
 
     /// Whether a person must look at the answer first.

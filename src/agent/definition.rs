@@ -33,11 +33,7 @@ pub struct Definition {
     #[serde(default)]
     pub planner: Planner,
     pub stream: StreamMode,
-    pub output_schema: Option<Value>,
     pub require_tools: Vec<String>,
-    /// What guards it, by the names in the config.
-    #[serde(default)]
-    pub guards: Vec<String>,
 }
 
 /// One agent of those that a run may come to.
@@ -59,7 +55,8 @@ pub struct Member {
     pub on_unknown: OnUnknown,
     #[serde(default)]
     pub on_filter: OnFilter,
-    /// What guards it, and what its answers must fit, once it has the conversation.
+    /// What guards it, by the names in the config, and what its answers must fit: of the agent
+    /// that was asked always, of another one once it has the conversation.
     #[serde(default)]
     pub guards: Vec<String>,
     #[serde(default)]
@@ -148,9 +145,7 @@ impl Definition {
             degraded: agent.degraded.clone(),
             planner: agent.planner,
             stream: agent.stream,
-            output_schema: demanded(config, agent)?,
             require_tools: agent.require_tools.clone(),
-            guards: agent.guards.clone(),
         })
     }
 
@@ -165,10 +160,14 @@ impl Definition {
         self.members.get(name)
     }
 
+    /// The agent that was asked.
+    pub fn root(&self) -> Option<&Member> {
+        self.member(&self.agent)
+    }
+
     /// Whether an answer of it may be none, for what its agent demands of one.
     pub fn demands(&self) -> bool {
-        let of_others = self.members.values().any(|member| member.output_schema.is_some());
-        self.output_schema.is_some() || of_others
+        self.members.values().any(|member| member.output_schema.is_some())
     }
 
     /// Whether anything that it can do changes something.

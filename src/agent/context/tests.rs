@@ -253,17 +253,18 @@ fn whoever_has_the_conversation_is_asked_for_what_it_must_answer_itself() {
     let mut run = begun(AgentLimits::default());
     let own = json!({"type": "object", "required": ["invoice"]});
     let mut definition = Definition::clone(&run.definition);
-    definition.output_schema = Some(json!({"type": "object", "required": ["order"]}));
-    for (name, schema) in [("support", None), ("billing", Some(own.clone()))] {
-        definition.members.get_mut(name).unwrap().output_schema = schema;
-    }
-    run.definition = Arc::new(definition);
+    let asked = json!({"type": "object", "required": ["order"]});
+    definition.members.get_mut("support").unwrap().output_schema = Some(asked);
+    run.definition = Arc::new(definition.clone());
     let wanted = |run: &Run| match fitted(run, window(100_000)).unwrap().format {
         Format::JsonSchema { schema, .. } => schema["required"][0].clone(),
         _ => Value::Null,
     };
     assert_eq!(wanted(&run), "order");
     run.active = "billing".to_owned();
+    assert_eq!(wanted(&run), "order", "who has no schema answers as it was asked");
+    definition.members.get_mut("billing").unwrap().output_schema = Some(own);
+    run.definition = Arc::new(definition);
     assert_eq!(wanted(&run), "invoice");
 }
 

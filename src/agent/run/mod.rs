@@ -307,8 +307,8 @@ impl Run {
     /// What its answer must fit: as the agent demands that has the conversation, or else the one
     /// that was asked.
     pub fn output_schema(&self) -> Option<&Value> {
-        let own = self.member().and_then(|member| member.output_schema.as_ref());
-        own.or(self.definition.output_schema.as_ref())
+        let members = [self.member(), self.definition.root()];
+        members.into_iter().flatten().find_map(|member| member.output_schema.as_ref())
     }
 
     /// Who goes on when whoever has the conversation cannot.

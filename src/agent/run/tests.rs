@@ -68,9 +68,7 @@ pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
         degraded: None,
         planner: Planner::None,
         stream: StreamMode::Live,
-        output_schema: None,
         require_tools: Vec::new(),
-        guards: Vec::new(),
     })
 }
 
