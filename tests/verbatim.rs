@@ -194,7 +194,7 @@ async fn a_request_reaches_the_upstream_byte_for_byte_but_for_its_model() {
 
 #[tokio::test]
 async fn an_answer_reaches_the_client_byte_for_byte_on_every_surface() {
-    let odd = " {\"x\" : 1.0,\"usage\":{\"prompt_tokens\":3,\"total_tokens\":3}, \"object\":\"new\",\n\"y\":\"\\u00e9\"}\n";
+    let odd = " {\"x\" : 1.0, \"choices\" : [ 1e0], \"data\": [{ } ],\"usage\":{\"prompt_tokens\":3,\"total_tokens\":3}, \"object\":\"new\",\n\"y\":\"\\u00e9\"}\n";
     let upstream = Upstream::start([("m", [Script::json(200, odd)])]).await;
     let sections = provider("up", &upstream).replace("openai-compatible", "vllm");
     let gateway = Gateway::start("", &sections).await;

@@ -259,7 +259,7 @@ impl Caller {
 }
 
 /// Whether one of these names or patterns with a trailing `*` is meant; no list covers all.
-fn covers(patterns: Option<&[String]>, name: &str) -> bool {
+pub fn covers(patterns: Option<&[String]>, name: &str) -> bool {
     let Some(patterns) = patterns else { return true };
     patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),

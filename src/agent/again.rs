@@ -399,7 +399,11 @@ fn begins(
             created.forked_from = Some((of.id, at_seq));
             let kept = usize::try_from(at_seq - 1).unwrap_or(usize::MAX);
             let mut events = events;
-            let behind = events.split_off(kept.min(events.len()));
+            let mut behind = events.split_off(kept.min(events.len()));
+            // What a model calls stands behind its answer, and belongs to it.
+            let is_call = |event: &&Event| matches!(event, Event::Requested(_));
+            let calls = behind.iter().take_while(is_call).count();
+            events.extend(behind.drain(..calls));
             // What people let pass there was done there.
             let mut events = open(childless(answered(events)), &[], u64::MAX);
             // What was taken back since is not taken back again.

@@ -22,29 +22,40 @@ pub(super) struct Loaded {
     pub(super) last_at: u64,
 }
 
+/// How a run began, what has happened since, and when each entry was written, the first included.
+struct Known {
+    created: Created,
+    events: Vec<Event>,
+    times: Vec<u64>,
+}
+
 impl Staff {
     /// Reads a run from its journal.
     pub(super) async fn load(&self, row: &RunRow) -> Result<Loaded, Halt> {
-        let (created, events, last_at) = self.entries(row.id).await?;
+        let missing = || Halt::Store(format!("the journal of {} is not there", row.id));
+        let known = self.known_entries(row.id).await?.ok_or_else(missing)?;
+        let Known { created, events, times } = known;
         let history = self.history(created.previous).await?;
         let definition = self.definition(&created.definition).await?;
         let mut run = Run::new(row.id, created, definition, history);
-        for event in &events {
-            run.apply(event);
-        }
-        Ok(Loaded { run, last_at })
+        run.replays(&events, &times);
+        Ok(Loaded { run, last_at: times.last().copied().unwrap_or_default() })
     }
 
     /// How a run began, what has happened since, and when the last of it did.
     pub(super) async fn entries(&self, id: RunId) -> Result<(Created, Vec<Event>, u64), Halt> {
         let known = self.known_entries(id).await?;
+        let known = known.map(|it| (it.created, it.events, it.times.last().copied().unwrap_or(0)));
         known.ok_or_else(|| Halt::Store(format!("the journal of {id} is not there")))
     }
 
     /// The same; `None` where there is no such run.
-    async fn known_entries(&self, id: RunId) -> Result<Option<(Created, Vec<Event>, u64)>, Halt> {
+    async fn known_entries(&self, id: RunId) -> Result<Option<Known>, Halt> {
         let rows = self.rows(id).await?;
-        let Some(last_at) = rows.last().map(|row| row.at) else { return Ok(None) };
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let times = rows.iter().map(|row| row.at).collect();
         let read = |data: &str| {
             serde_json::from_str::<Event>(data)
                 .map_err(|error| Halt::Store(format!("an entry of {id} makes no sense: {error}")))
@@ -54,7 +65,7 @@ impl Staff {
         let Some(Event::Created(created)) = events.next() else {
             return Err(Halt::Store(format!("the journal of {id} has no beginning")));
         };
-        Ok(Some((*created, events.collect(), last_at)))
+        Ok(Some(Known { created: *created, events: events.collect(), times }))
     }
 
     /// A whole journal.
@@ -74,7 +85,7 @@ impl Staff {
         let (mut turns, mut next) = (Vec::new(), last);
         while let Some(id) = next.take().filter(|_| turns.len() < MOST_TURNS) {
             // What is older than runs are kept is forgotten.
-            let Some((created, events, _)) = self.known_entries(id).await? else { break };
+            let Some(Known { created, events, .. }) = self.known_entries(id).await? else { break };
             next = created.previous;
             turns.push((id, created, events));
         }

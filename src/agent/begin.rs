@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -19,7 +18,7 @@ use super::definition::Definition;
 use super::event::{Ceiling, Created, Event, Trigger, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
-use super::session::Before;
+use super::session::{Before, idempotency, used_before};
 use super::staff::{Ear, Staff};
 use super::trace::written;
 use super::view::{self, queued};
@@ -28,7 +27,6 @@ use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report, RunBudget};
-use crate::store::hex;
 use crate::store::runs::{Begun as Stored, NewRun, RunRow};
 use crate::store::{Draft, ObjectKind};
 
@@ -45,9 +43,13 @@ impl Staff {
         commission: Box<Commission>,
     ) -> Result<Performance, Error> {
         let owner = Owner::new(Arc::clone(commission.caller.owner()));
+        // Who asks the same once more ends no turn, waits behind none and is counted nowhere.
+        if let Some(performance) = self.known(&owner, &commission).await? {
+            return Ok(performance);
+        }
         let words = Words::of(&commission.request);
         if let Some(row) = self.waiting(&owner, &commission, &words).await?
-            && !self.makes_way(&row, (&commission, &words)).await?
+            && !self.makes_way(&row, &words).await?
         {
             return self.go_on(row, (&owner, &commission), words).await;
         }
@@ -287,10 +289,7 @@ impl Staff {
                 unattended.run = None;
                 return self.once_more(&row, Ear::of(commission)).await.map(Some);
             }
-            Stored::Conflict => {
-                let message = "This `Idempotency-Key` was used for something else.";
-                return Err(Error::new(Kind::Conflict, message));
-            }
+            Stored::Conflict => return Err(used_before()),
             Stored::Overtaken => return Ok(None),
         };
         if is_queued {
@@ -305,7 +304,11 @@ impl Staff {
     }
 
     /// A run that the same was asked of before, under the name that its answer has.
-    async fn once_more(self: &Arc<Self>, row: &RunRow, ear: Ear) -> Result<Performance, Error> {
+    pub(super) async fn once_more(
+        self: &Arc<Self>,
+        row: &RunRow,
+        ear: Ear,
+    ) -> Result<Performance, Error> {
         let mut performance = if row.state.is_over() || row.state.is_waiting() {
             self.said(row).await?
         } else {
@@ -474,7 +477,7 @@ fn created(
     })
 }
 
-fn ceiling(RunBudget { usd, tokens, steps, tool_calls, seconds }: RunBudget) -> Ceiling {
+pub(super) fn ceiling(RunBudget { usd, tokens, steps, tool_calls, seconds }: RunBudget) -> Ceiling {
     Ceiling { usd, tokens, steps, tool_calls, seconds }
 }
 
@@ -482,22 +485,6 @@ fn ceiling(RunBudget { usd, tokens, steps, tool_calls, seconds }: RunBudget) -> 
 fn most_tool_calls(request: &ChatRequest) -> Option<u32> {
     let most = request.extras.fields.get("max_tool_calls")?.as_u64()?;
     Some(u32::try_from(most).unwrap_or(u32::MAX))
-}
-
-/// The client's key, and the digest of what it asks with it: all but how it wants to be told.
-fn idempotency(commission: &Commission) -> Option<(String, String)> {
-    let Commission { agent, request, wishes, .. } = commission;
-    let key = wishes.idempotency_key.clone()?;
-    let request = ChatRequest { stream: false, include_usage: false, ..request.clone() };
-    let asked = json!({
-        "agent": agent,
-        "request": request,
-        "session": wishes.session,
-        "user": wishes.user,
-        "labels": wishes.labels,
-        "budget": commission.budget.map(ceiling),
-    });
-    Some((key, hex(&Sha256::digest(asked.to_string()))))
 }
 
 fn new_run(

@@ -216,8 +216,13 @@ impl Actor {
         for (done_by, undo) in open {
             let (id, tool, args) = (undo.id.clone(), undo.tool.clone(), undo.args.clone());
             let key = undo.key.clone();
-            self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
-            let error = self.take_back(&undo).await?;
+            let error = if undo.began && self.is_once(&undo) {
+                let text = "It had begun when its process died, and must not be done twice.";
+                Some(CallError::new("unknown_outcome", text))
+            } else {
+                self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
+                self.take_back(&undo).await?
+            };
             let letters = error
                 .as_ref()
                 .filter(|error| error.kind != REPLAY && undo.child.is_none())
@@ -237,6 +242,11 @@ impl Actor {
             self.journal.append_with(done, Beside { letters, ..Beside::default() }).await?;
         }
         Ok(())
+    }
+
+    fn is_once(&self, undo: &Undoable) -> bool {
+        let tool = self.staff.toolbox().get(&undo.tool);
+        undo.child.is_none() && tool.is_some_and(|tool| tool.terms.effect == Effect::Once)
     }
 
     async fn take_back(&self, undo: &Undoable) -> Result<Option<CallError>, Halt> {

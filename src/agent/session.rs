@@ -1,18 +1,21 @@
 //! Turns of one conversation come one behind the other, at whichever replicas they are asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::begin::{LOOK, away};
-use super::staff::Staff;
+use super::begin::{LOOK, away, ceiling};
+use super::staff::{Ear, Staff};
 use super::words::Words;
-use crate::canon::{Owner, RunId};
+use crate::canon::{ChatRequest, Owner, RunId};
 use crate::config::SessionConflict;
 use crate::error::{Error, Kind};
-use crate::gateway::agents::Commission;
-use crate::store::runs::RunRow;
+use crate::gateway::agents::{Commission, Performance};
+use crate::store::hex;
+use crate::store::runs::{Begun as Stored, RunRow};
 
 /// How long a turn waits for the one before it in its session.
 const LONGEST_TURN: Duration = Duration::from_mins(2);
@@ -54,11 +57,7 @@ impl Staff {
     }
 
     /// Whether a run that waits for something else is ended by what its client says now.
-    pub(super) async fn makes_way(
-        &self,
-        row: &RunRow,
-        (commission, words): (&Commission, &Words),
-    ) -> Result<bool, Error> {
+    pub(super) async fn makes_way(&self, row: &RunRow, words: &Words) -> Result<bool, Error> {
         let conflict = self.gateway.snapshot().config.agent_engine.session_conflict;
         let answers = !words.approvals.is_empty() || !words.results.is_empty();
         if conflict != SessionConflict::Interrupt || answers || words.last.is_empty() {
@@ -67,10 +66,21 @@ impl Staff {
         if self.asks_user(row).await.is_some() {
             return Ok(false);
         }
-        // Whoever asks the same once more wants to know how it stands.
-        let Some(key) = commission.wishes.idempotency_key.clone() else { return Ok(true) };
-        let known = self.gateway.store().run_by_key(&row.owner, key).await.map_err(away)?;
-        Ok(known.is_none())
+        Ok(true)
+    }
+
+    /// The run that was asked for by the same idempotency key, as it stands.
+    pub(super) async fn known(
+        self: &Arc<Self>,
+        owner: &Owner,
+        commission: &Commission,
+    ) -> Result<Option<Performance>, Error> {
+        let Some(asked) = idempotency(commission) else { return Ok(None) };
+        match self.gateway.store().run_by_key(owner, asked).await.map_err(away)? {
+            Some(Stored::Known(row)) => self.once_more(&row, Ear::of(commission)).await.map(Some),
+            Some(Stored::Conflict) => Err(used_before()),
+            Some(Stored::New { .. } | Stored::Overtaken) | None => Ok(None),
+        }
     }
 
     /// What becomes of a turn that is asked for while this one is at work.
@@ -111,4 +121,24 @@ fn busy(row: &RunRow) -> Error {
     let message =
         format!("The session has a run that is not over: `{}` is {}.", row.id, row.state.name());
     Error::new(Kind::Conflict, message)
+}
+
+pub(super) fn used_before() -> Error {
+    Error::new(Kind::Conflict, "This `Idempotency-Key` was used for something else.")
+}
+
+/// The client's key, and the digest of what it asks with it: all but how it wants to be told.
+pub(super) fn idempotency(commission: &Commission) -> Option<(String, String)> {
+    let Commission { agent, request, wishes, .. } = commission;
+    let key = wishes.idempotency_key.clone()?;
+    let request = ChatRequest { stream: false, include_usage: false, ..request.clone() };
+    let asked = json!({
+        "agent": agent,
+        "request": request,
+        "session": wishes.session,
+        "user": wishes.user,
+        "labels": wishes.labels,
+        "budget": commission.budget.map(ceiling),
+    });
+    Some((key, hex(&Sha256::digest(asked.to_string()))))
 }

@@ -481,7 +481,7 @@ impl Staff {
         // One that came with its end only has to be closed.
         let (is_new, is_over) = (run.started.is_none(), run.state.is_over());
         if !is_new {
-            run.waiting_since = Some(last_at);
+            run.waiting_since.get_or_insert(last_at);
         }
         let before = run.spent().usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());

@@ -220,6 +220,9 @@ pub(super) fn last_words(run: &Run) -> Option<String> {
             let reason = run.reason.map_or("a limit", StopReason::name);
             Some(format!("There is no answer: the run was stopped ({reason})."))
         }
+        RunState::Cancelled if run.answer().is_empty() => {
+            Some("There is no answer: the run was called off.".to_owned())
+        }
         RunState::Expired => Some("Nobody has answered in time, so this has ended.".to_owned()),
         RunState::Completed if run.reason == Some(StopReason::Guard) => Some(FILTERED.to_owned()),
         RunState::Rejected => run.message.clone().or_else(|| Some("This was refused.".to_owned())),

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use crate::access::covers;
 use crate::config::{self, Config, Source};
 
 /// What was made at this start and is shown only now.
@@ -24,9 +25,7 @@ pub(super) fn text(config: &Config, api: &[SocketAddr], admin: SocketAddr, made:
     if let Some(key) = &made.key {
         line("API key", &format!("{key}  (made now, until the next start)"));
     } else {
-        // Templates are for nobody to call with.
-        let shown = |key: &config::Key| key.secret.is_some() || key.hash.is_some();
-        let keys = config.keys.iter().filter(|(_, key)| shown(key));
+        let keys = config.keys.iter().filter(|(_, key)| is_shown(key));
         line("API keys", &keys.map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", "));
     }
     line("admin", &format!("http://{admin}  (metrics at /metrics)"));
@@ -54,12 +53,17 @@ pub(super) fn text(config: &Config, api: &[SocketAddr], admin: SocketAddr, made:
     text
 }
 
-/// A model that answers for certain, else the first route.
+/// What the first key may call: a model that answers for certain, else the first route.
 fn first_model(config: &Config) -> String {
     let demo = config.providers.iter().find(|(_, provider)| provider.kind == "demo");
-    match (demo, config.routes.keys().next()) {
-        (Some((name, _)), _) => format!("{name}/demo"),
-        (None, Some(route)) => route.clone(),
-        (None, None) => "PROVIDER/MODEL".to_owned(),
-    }
+    let demo = demo.map(|(name, _)| format!("{name}/demo"));
+    let key = config.keys.values().find(|key| is_shown(key));
+    let may_call = |name: &String| key.is_none_or(|key| covers(key.routes.as_deref(), name));
+    let mut known = demo.into_iter().chain(config.routes.keys().cloned());
+    known.find(may_call).unwrap_or_else(|| "PROVIDER/MODEL".to_owned())
+}
+
+/// Templates are for nobody to call with.
+fn is_shown(key: &config::Key) -> bool {
+    key.secret.is_some() || key.hash.is_some()
 }

@@ -233,6 +233,9 @@ impl Passage {
 
     /// The upstream's own event of a failure, with all that its dialect ends with then.
     pub fn failed(&self, event: Bytes) -> Bytes {
+        if let Self::Tapped(_) = self {
+            return openai::told(event);
+        }
         let (Self::Watched(Watched { count: Some(count), .. }), Some(failure)) =
             (self, &self.sight().failure)
         else {

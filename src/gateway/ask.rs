@@ -484,7 +484,7 @@ fn reported(target: &Target, flow: &Flow, (status, event): (u16, &Bytes)) -> Fai
 }
 
 /// Whether what claims to be a success is an error: its first key is `error`, and not null, or its
-/// `type` is that.
+/// `type` or `object` is that.
 pub(super) fn says_error(body: &[u8]) -> bool {
     let inside = body.trim_ascii_start().strip_prefix(b"{").unwrap_or_default();
     let value = |key: &[u8]| {
@@ -493,7 +493,8 @@ pub(super) fn says_error(body: &[u8]) -> bool {
     };
     let error =
         value(b"\"error\"").is_some_and(|value| !value.is_empty() && !value.starts_with(b"null"));
-    error || value(b"\"type\"").is_some_and(|value| value.starts_with(b"\"error\""))
+    let is_error = |key| value(key).is_some_and(|value| value.starts_with(b"\"error\""));
+    error || is_error(b"\"type\"") || is_error(b"\"object\"")
 }
 
 /// Why a whole answer could not be read.

@@ -84,11 +84,12 @@ pub(super) fn refused(
     wait: Option<Duration>,
 ) -> Error {
     let (requests, mirrored) = (failure.is_the_requests(), failure.mirrored());
-    let Failure { status, kind, blame, .. } = failure;
+    let refusal = refusal(&target.provider, &failure);
+    let Failure { status, kind, .. } = failure;
     let provider = &target.provider;
     let said = failure.message.map(|text| provider.redact(text));
     let mut error = if requests {
-        let mut error = Error::new(kind, said.unwrap_or_else(|| refusal(provider, blame, status)));
+        let mut error = Error::new(kind, said.unwrap_or(refusal));
         error.status = mirrored;
         let Upstream { kind, param, code } = failure.upstream;
         let shown = |field: Option<String>| field.map(|text| provider.redact(text));
@@ -101,7 +102,7 @@ pub(super) fn refused(
             (Kind::UpstreamTimeout, _) => format!("`{}` did not answer in time", provider.name),
             (Kind::UpstreamUnavailable, 0) => format!("`{}` cannot be reached", provider.name),
             (_, 0 | 200..=299) => format!("`{}` broke its answer off", provider.name),
-            _ => refusal(provider, blame, status),
+            _ => refusal,
         };
         if tried > 1 {
             text = format!("All {tried} attempts failed; the last: {text}");
@@ -113,8 +114,12 @@ pub(super) fn refused(
     error
 }
 
-fn refusal(provider: &Provider, blame: Blame, status: u16) -> String {
-    match blame {
+fn refusal(provider: &Provider, failure: &Failure) -> String {
+    let status = failure.status;
+    match failure.blame {
+        Blame::Key if failure.is_about_money() => {
+            format!("the gateway's account at `{}` has nothing left", provider.name)
+        }
         Blame::Key => format!("`{}` refused the gateway's credentials", provider.name),
         _ => format!("`{}` answered with status {status}", provider.name),
     }

@@ -13,7 +13,7 @@ use super::{guarding, reword};
 use crate::canon::{ChatResponse, Choice, Dialect, FinishReason, Surface, Usage};
 use crate::dialect::completions::NATIVE;
 use crate::dialect::names::Aliases;
-use crate::dialect::openai::{read_finish, read_usage};
+use crate::dialect::openai::{has_choices, has_data, may_be_broken, read_finish, read_usage};
 use crate::dialect::passage::last_data;
 use crate::dialect::{self, Misread, UpstreamSide, estimate, keepsake};
 use crate::provider::Operation;
@@ -41,9 +41,15 @@ pub(super) fn whole(
         // Whatever it says, what is no JSON is nobody's answer.
         let (usage, finish) = match errand.operation {
             Operation::Chat { dialect, .. } if dialect != Dialect::Chat => {
-                serde_json::from_slice::<serde::de::IgnoredAny>(&body)?;
-                let read = dialect::upstream(dialect).read_response(&body).ok();
+                let read = match dialect::upstream(dialect).read_response(&body) {
+                    Ok(read) => Some(read),
+                    Err(_) if is_pending(dialect, &body) => None,
+                    Err(misread) => return Err(misread),
+                };
                 (read.as_ref().and_then(|read| read.usage), read.as_ref().and_then(finish_of))
+            }
+            operation if !is_answer(operation, &body) => {
+                return Err(Misread::new("There is nothing in the answer."));
             }
             // Nobody else asks why.
             _ if call.record.trace.is_some() => (read_usage(&body)?, read_finish(&body)),
@@ -87,6 +93,27 @@ fn guess(target: &Target, operation: Operation, body: &[u8]) -> u64 {
     };
     let read = upstream.read_response(body).ok();
     read.map_or(body.len() as u64 / 4, |it| estimate::answer(&it, target.tokenizer()))
+}
+
+/// Whether a success in name is one, as far as that is seen without reading all of it: some servers
+/// tell with 200 that they have failed.
+fn is_answer(operation: Operation, body: &[u8]) -> bool {
+    match operation {
+        Operation::Chat { .. } => {
+            let read = || dialect::upstream(Dialect::Chat).read_response(body);
+            has_choices(body) && (!may_be_broken(body) || read().is_ok())
+        }
+        Operation::Completions => has_choices(body),
+        Operation::Embeddings => has_data(body),
+        _ => true,
+    }
+}
+
+/// Whether it is a response that is still made, of which nothing is to be read yet.
+fn is_pending(dialect: Dialect, body: &[u8]) -> bool {
+    let Ok(response) = serde_json::from_slice::<serde_json::Value>(body) else { return false };
+    let status = response["status"].as_str().unwrap_or_default();
+    dialect == Dialect::Responses && matches!(status, "queued" | "in_progress" | "cancelled")
 }
 
 /// The dialect of an answer that came in another form than it was asked for: some servers stream to

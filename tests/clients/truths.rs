@@ -1,14 +1,16 @@
 //! What providers refuse, and what they answer instead of what was asked for.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::{before, events, sent};
-use crate::support::Script;
 use crate::support::client::{open, post, request};
-use crate::support::gateway::KEY;
+use crate::support::gateway::{KEY, provider, route};
 use crate::support::replies::{REPLY, role, says};
+use crate::support::{Gateway, Script, Upstream};
 
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
@@ -184,4 +186,75 @@ async fn a_compressed_body_is_refused_as_such() {
     assert_eq!(answer.status, 415);
     assert!(answer.text().contains("`content-encoding: gzip`"), "{}", answer.text());
     assert!(upstream.requests().is_empty());
+}
+
+/// A route that asks `bad` first and `good` next.
+async fn beside(bad: Script, good: Script) -> (Upstream, Gateway) {
+    let upstream = Upstream::start([("bad", vec![bad]), ("good", vec![good])]).await;
+    let sections = format!(
+        "{}{}",
+        provider("up", &upstream).replace("openai-compatible", "openai"),
+        route("fast", &["up/bad", "up/good"], "")
+    );
+    (upstream, Gateway::start("", &sections).await)
+}
+
+#[tokio::test]
+async fn a_success_in_name_with_nothing_in_it_is_a_failure() {
+    let vectors = r#"{"object":"list","data":[{"index":0,"embedding":[0.5]}],"model":"m","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
+    let embed = json!({"model": "fast", "input": "Hi"}).to_string();
+    let broken = json!({"id": "x", "choices": [{"index": 0, "finish_reason": "error",
+        "error": {"code": 502, "message": "It broke."}, "message": {"role": "assistant", "content": "Hel"}}]});
+    for bad in [
+        r#"{"object":"error","message":"EngineDeadError","code":500}"#,
+        r#"{"detail":"down"}"#,
+        "{}",
+        "[]",
+        r#"{"choices":null,"base_resp":{"status_code":1002}}"#,
+        r#"{"choices": [ ]}"#,
+        &broken.to_string(),
+    ] {
+        let (_upstream, gateway) = beside(Script::json(200, bad), Script::json(200, REPLY)).await;
+        let answer = post(gateway.address, CHAT, KEY, asked(&json!({}))).await;
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], "Hello there.", "{bad}");
+        assert_eq!(answer.header("x-switchpoint-attempts"), Some("2"), "{bad}");
+
+        let (_upstream, gateway) = beside(Script::json(200, bad), Script::json(200, vectors)).await;
+        let answer = post(gateway.address, "/v1/embeddings", KEY, embed.clone()).await;
+        assert_eq!(answer.json()["data"][0]["embedding"][0], 0.5, "{bad}: {}", answer.text());
+    }
+    let failed = json!({"id": "resp_1", "object": "response", "status": "failed", "output": [],
+        "error": {"code": "server_error", "message": "It broke."}});
+    let (_upstream, gateway) = beside(Script::json(200, &failed.to_string()), response()).await;
+    let question = json!({"model": "fast", "input": "Hi"}).to_string();
+    let answer = post(gateway.address, "/v1/responses", KEY, question).await;
+    assert_eq!(answer.json()["output"][0]["type"], "function_call", "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_stream_whose_end_says_that_its_provider_broke_down_is_a_failure() {
+    let ends = |reason: &str| {
+        let choice = json!({"index": 0, "delta": {}, "finish_reason": reason});
+        format!("data: {}\n\n", json!({"id": "x", "choices": [choice]}))
+    };
+    let more = json!({"stream": true});
+    for reason in ["error", "network_error", "insufficient_system_resource", "abort"] {
+        let bad = Script::stream([role(), ends(reason), "data: [DONE]\n\n".to_owned()]);
+        let (_upstream, gateway) = beside(bad, Script::stream(says("Hello."))).await;
+        let answer = post(gateway.address, CHAT, KEY, asked(&more)).await;
+        assert_eq!(answer.header("x-switchpoint-attempts"), Some("2"), "{reason}");
+    }
+    // Once something was said it is told by an `error`, which is what clients look for.
+    let plain = "event: error\ndata: {\"message\":\"It broke.\"}\n\n".to_owned();
+    let engine = "data: {\"object\":\"error\",\"message\":\"It broke.\"}\n\n".to_owned();
+    for bad in [plain, engine, ends("error")] {
+        let said = json!({"id": "x", "choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": null}]});
+        let begun = Script::stream_head().chunks([role(), format!("data: {said}\n\n")]);
+        let script = begun.wait(Duration::from_millis(50)).chunks([bad.clone()]).end();
+        let (_upstream, gateway) = beside(script, Script::stream(says("Hello."))).await;
+        let answer = post(gateway.address, CHAT, KEY, asked(&more)).await;
+        let last = events(&answer).pop().unwrap();
+        let message = last["error"]["message"].as_str().unwrap_or_default();
+        assert!(message.contains("broke"), "{bad}: {}", answer.text());
+    }
 }

@@ -96,3 +96,30 @@ async fn of_what_a_user_may_spend_a_day_a_fork_takes_what_it_asks_for_itself() {
     assert_eq!(spent(&stage.post(&door, KEY, &edit).await), refused);
     assert_eq!(turns(), 6);
 }
+
+#[tokio::test]
+async fn what_a_model_has_called_is_done_by_a_fork_behind_its_answer() {
+    let sections = format!(
+        "{}[agents.a]\nroute = \"fast\"\ninstructions = \"Work.\"\ntools = [\"search\"]\n",
+        search("")
+    );
+    let mind = |request: &Request| match results(request) {
+        0 => wants(request, &[("search", "{}"), ("search", "{\"q\":\"b\"}")]),
+        2 => says(request, "Found."),
+        count => says(request, &format!("{count} results?")),
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let body = json!({"input": "Find it.", "wait": "30s"});
+    let first = stage.post("/v1/agents/a/runs", KEY, &body).await.json();
+    assert_eq!(first["state"], "completed", "{first:#}");
+    let steps = stage.journal(first["id"].as_str().unwrap()).await;
+    let answered = steps.iter().position(|(kind, _)| kind == "model.completed").unwrap();
+    // Behind the answer, and between the calls that it makes.
+    for (at, calls) in [(answered + 1, 4), (answered + 2, 6)] {
+        let edit = json!({ "at_seq": at });
+        let fork = stage.post(&format!("{}/fork", path(&first)), KEY, &edit).await;
+        let fork = stage.in_state(fork.header("location").unwrap(), "completed").await;
+        assert_eq!(fork["result"]["text"], "Found.", "{fork:#}");
+        assert_eq!(stage.tools.requests().len(), calls);
+    }
+}

@@ -153,6 +153,40 @@ async fn turns_that_are_asked_for_at_the_same_moment_come_one_behind_the_other()
     assert!(known.windows(2).all(|pair| pair[1].starts_with(&pair[0])), "{known:?}");
 }
 
+/// Opens a gate once whatever is under way beside it has got somewhere.
+async fn opens(gate: &Gate) {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    gate.open();
+}
+
+#[tokio::test]
+async fn whoever_asks_the_same_while_it_is_at_work_ends_no_turn_and_hears_the_same() {
+    for conflict in ["interrupt", "reject", "enqueue"] {
+        let gate = Gate::shut();
+        let sections = format!(
+            "[agent_engine]\nsession_conflict = \"{conflict}\"\n[agents.helper]\n\
+             route = \"fast\"\ninstructions = \"Help.\"\nbudget = {{ user_runs = \"1/m\" }}\n"
+        );
+        let stage = Stage::new(&sections, holding(&gate), found).await;
+        let key = [SESSION[0], ("idempotency-key", "first")];
+        let first = stage.chat_in("helper", "hold", &key);
+        let again = async {
+            stage.model.asked(1).await;
+            tokio::join!(stage.chat_in("helper", "hold", &key), opens(&gate)).0
+        };
+        let (first, again) = tokio::join!(first, again);
+        assert_eq!(content(&first), "You said hold.", "{conflict}: {}", first.text());
+        assert_eq!(content(&again), "You said hold.", "{conflict}: {}", again.text());
+        assert_eq!(first.json()["id"], again.json()["id"]);
+        assert_eq!(stage.model.requests().len(), 1);
+        // Once it is over it is no other run either, of which a user has but one a minute.
+        let later = stage.chat_in("helper", "hold", &key).await;
+        assert_eq!(content(&later), "You said hold.", "{conflict}: {}", later.text());
+    }
+}
+
 /// Wants a payment that a person has to let pass, unless its user says otherwise.
 fn paying(request: &Request) -> Script {
     let said = texts(request).pop().unwrap();

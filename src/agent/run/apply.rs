@@ -26,6 +26,18 @@ impl Run {
         }
     }
 
+    /// Takes in what stands in its journal. `times`: when each entry was written, that of its
+    /// beginning first.
+    pub fn replays(&mut self, events: &[Event], times: &[u64]) {
+        for (event, before) in events.iter().zip(times) {
+            // Nobody has worked at it since the entry before.
+            if matches!(event, Event::Resumed { .. }) {
+                self.waiting_since.get_or_insert(*before);
+            }
+            self.apply(event);
+        }
+    }
+
     /// What comes now is its own, and what came before was paid for by another run.
     fn pays_from_here(&mut self) {
         (self.usage, self.cost) = (Usage::default(), 0);
@@ -33,6 +45,11 @@ impl Run {
         self.below.clear();
         if let Some(stretch) = &mut self.stretch {
             stretch.usage = Usage::default();
+        }
+        if !self.state.is_over() && self.started.is_some() {
+            // So is its time: nobody has worked at it so far.
+            let begins = Some(self.created.at);
+            (self.started, self.waiting_since, self.waited) = (begins, begins, 0);
         }
     }
 
@@ -409,7 +426,10 @@ impl Run {
         match outcome {
             Resolution::Done => {
                 self.note_undo(id, result);
-                let text = result.map_or_else(|| "Done.".to_owned(), said);
+                let told = |result: &Value| {
+                    result.as_str().map_or_else(|| result.to_string(), str::to_owned)
+                };
+                let text = result.map_or_else(|| "Done.".to_owned(), told);
                 self.settle(id, vec![Part::text(text)], false);
             }
             Resolution::Failed => {

@@ -343,6 +343,19 @@ fn time_that_is_waited_for_people_is_not_counted() {
 }
 
 #[test]
+fn of_a_journal_that_is_read_again_no_wait_counts_as_work() {
+    let mut run = begun(AgentLimits::default());
+    let started = run.started.unwrap();
+    let taken_up = |at, epoch| Event::Resumed { at: started + at, epoch };
+    let noted = || Event::Noted { text: "On it.".to_owned(), reason: None };
+    // Ten seconds of work, two waits of an hour, and as long without a process.
+    let entries = [taken_up(3_610_000, 2), noted(), taken_up(7_220_000, 3), noted()];
+    let times = [10_000, 3_610_000, 3_620_000, 7_220_000].map(|at| started + at);
+    run.replays(&entries, &times);
+    assert_eq!(run.worked(started + 7_230_000), 30_000);
+}
+
+#[test]
 fn a_model_that_was_asked_when_the_process_ended_is_asked_by_the_same_number() {
     let mut run = begun(AgentLimits::default());
     asked(&mut run, true);

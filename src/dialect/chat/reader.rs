@@ -226,10 +226,13 @@ impl Reader {
     }
 }
 
-/// Reasons that say the upstream broke down, and OpenRouter's error inside a choice.
+/// Reasons that say the upstream broke down.
+pub(in crate::dialect) const BROKEN: [&str; 4] =
+    ["error", "network_error", "insufficient_system_resource", "abort"];
+
+/// One of these, or OpenRouter's error inside a choice.
 fn failure_of(reason: &str, error: &Value) -> Option<StreamFailure> {
-    let broken = ["error", "network_error", "insufficient_system_resource", "abort"];
-    if error.is_null() && !broken.contains(&reason) {
+    if error.is_null() && !BROKEN.contains(&reason) {
         return None;
     }
     let message = error["message"].as_str().unwrap_or("The upstream broke off its answer.");

@@ -8,7 +8,7 @@ mod usage;
 
 pub use error::{read_error, write_error, write_error_event};
 pub use media::{MediaReader, Skim};
-pub use tap::{Tap, read_finish, read_usage};
+pub use tap::{Tap, has_choices, has_data, may_be_broken, read_finish, read_usage, told};
 pub use usage::{count, write_usage};
 
 /// The event that ends a stream.

@@ -5,17 +5,19 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::usage::Counts;
-use super::{DONE, count};
+use super::{DONE, count, write_error_event};
 use crate::canon::{FinishReason, Usage};
-use crate::dialect::chat::reader::read_reason;
-use crate::dialect::passage::{Sight, Verdict};
+use crate::dialect::chat::reader::{BROKEN, read_reason};
+use crate::dialect::passage::{Sight, Verdict, last_data};
 use crate::dialect::sse::{Decoder, Frame, without_private};
+use crate::error::{Error, Kind};
 
 /// What has been seen of one stream so far.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ static SAID: LazyLock<[Finder; 5]> = LazyLock::new(|| {
     ["\"content\"", "\"reasoning_content\"", "\"arguments\"", "\"text\"", "\"reasoning\""]
         .map(Finder::new)
 });
+static CHOICES: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"choices\""));
+static DATA: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"data\""));
 static ERROR: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"error\""));
 
 // === impl Tap ===
@@ -107,7 +111,7 @@ impl Tap {
             self.sight.malformed += 1;
             return Some(Verdict::Drop);
         };
-        if named_error || event.get("error").is_some_and(|error| !error.is_null()) {
+        if named_error || is_failure(&event) {
             return Some(Verdict::Failed);
         }
         if carries_content(&event) {
@@ -185,6 +189,55 @@ fn key_value<'a>(key: &Finder, data: &'a [u8]) -> Option<&'a [u8]> {
         }
     }
     None
+}
+
+/// Whether an event says that its provider broke down: by an `error`, as older vLLM's `object` says
+/// it, or by why a choice ends.
+fn is_failure(event: &Value) -> bool {
+    let fails = |of: &Value| of.get("error").is_some_and(|error| !error.is_null());
+    let ends =
+        |choice: &Value| choice["finish_reason"].as_str().is_some_and(|it| BROKEN.contains(&it));
+    let mut choices = event["choices"].as_array().into_iter().flatten();
+    fails(event) || event["object"] == "error" || choices.any(|it| fails(it) || ends(it))
+}
+
+/// The event that ends a stream as its provider has said it: with an `error`, which is what clients
+/// look for, in the provider's words.
+pub fn told(event: Bytes) -> Bytes {
+    let data = last_data(&event).and_then(|data| serde_json::from_slice::<Value>(&data).ok());
+    let Some(data) = data.filter(|data| data.get("error").is_none_or(Value::is_null)) else {
+        return event;
+    };
+    let within = &data["choices"][0]["error"]["message"];
+    let said = [&data["message"], within, &data["detail"]].into_iter().find_map(Value::as_str);
+    let error = Error::new(Kind::UpstreamError, said.unwrap_or(BROKE_OFF).to_owned());
+    write_error_event(&error).into()
+}
+
+/// What is said of a provider that does not say why it broke off.
+const BROKE_OFF: &str = "The provider broke off its answer.";
+
+/// Whether a whole answer has choices. What has none is no answer, whatever its status says.
+pub fn has_choices(body: &[u8]) -> bool {
+    lists(&CHOICES, body)
+}
+
+/// The same of vectors.
+pub fn has_data(body: &[u8]) -> bool {
+    lists(&DATA, body)
+}
+
+fn lists(key: &Finder, body: &[u8]) -> bool {
+    let list = key_value(key, body).and_then(|value| value.strip_prefix(b"["));
+    list.is_some_and(|list| !list.trim_ascii_start().starts_with(b"]"))
+}
+
+/// Whether a whole answer may say that its provider broke down: it is to be read then.
+pub fn may_be_broken(body: &[u8]) -> bool {
+    let reason = key_value(&FINISH, body).and_then(|value| value.strip_prefix(b"\""));
+    let ends = |word: &&str| reason.is_some_and(|reason| reason.starts_with(word.as_bytes()));
+    BROKEN.iter().any(ends)
+        || key_value(&ERROR, body).is_some_and(|value| !value.starts_with(b"null"))
 }
 
 /// Whether an event carries any of the answer, and not just the role of who speaks.

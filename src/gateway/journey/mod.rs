@@ -520,7 +520,7 @@ pub(super) fn report(failure: &Failure) -> Report {
         (Blame::Target, Outcome::Timeout) => Report::Failed(Reason::Timeouts),
         (Blame::Target, _) => Report::Failed(Reason::Errors),
         (Blame::Wait, _) => Report::Wait(failure.retry_after),
-        (Blame::Key, _) if failure.status == 402 => Report::Dead(Reason::QuotaSpent),
+        (Blame::Key, _) if failure.is_about_money() => Report::Dead(Reason::QuotaSpent),
         (Blame::Key, _) => Report::Dead(Reason::KeyRefused),
         (Blame::Nobody, _) => Report::Neutral,
     }

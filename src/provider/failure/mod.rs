@@ -223,6 +223,11 @@ impl Failure {
         matches!(self.next, Next::Larger | Next::Filtered | Next::Final)
     }
 
+    /// Whether the account has nothing left.
+    pub fn is_about_money(&self) -> bool {
+        self.status == 402 || self.cause == Cause::Said(Class::Quota)
+    }
+
     /// The status to mirror to the client: never 5xx for a request at fault.
     pub fn mirrored(&self) -> Option<u16> {
         let mirrors = self.kind == ErrorKind::InvalidRequest && (400..500).contains(&self.status);

@@ -205,7 +205,7 @@ fn counted(ask: &Ask, plain: &Statement) -> String {
     };
     format!(
         "{with}SELECT CASE WHEN sum(octet_length(j)) OVER (ROWS UNBOUNDED PRECEDING) <= {bytes} \
-         THEN j END FROM (SELECT row_to_json(u)::text AS j FROM (SELECT {shown} FROM {from} \
+         THEN j END FROM (SELECT row_to_json(u.*)::text AS j FROM (SELECT {shown} FROM {from} \
          LIMIT {rows}) AS u) AS v"
     )
 }

@@ -130,14 +130,15 @@ fn insert(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<i64>
 }
 
 impl Store {
-    /// The run that was asked for by this idempotency key.
-    pub async fn run_by_key(&self, owner: &Owner, key: String) -> Result<Option<RunId>, Failure> {
+    /// What was asked for by an idempotency key, which stands here with the digest of what is asked
+    /// now: the run, or something else.
+    pub async fn run_by_key(
+        &self,
+        owner: &Owner,
+        asked: (String, String),
+    ) -> Result<Option<Begun>, Failure> {
         let owner = owner.clone();
-        let query = "SELECT id FROM runs WHERE owner = $1 AND idempotency = $2";
-        let read = move |database: &mut Database| {
-            database.first(query, values![owner.as_str(), &key], |row| rows::id(row, 0))
-        };
-        self.read.run(read).await
+        self.read.run(move |database: &mut Database| by_key(database, &owner, &asked)).await
     }
 }
 
@@ -147,11 +148,19 @@ fn known(database: &mut Database, run: &NewRun) -> Result<Option<Begun>, Fault> 
         let is_same = row.owner == run.owner;
         return Ok(is_same.then(|| Begun::Known(Box::new(row))));
     }
-    let Some((key, request)) = &run.idempotency else { return Ok(None) };
+    let Some(asked) = &run.idempotency else { return Ok(None) };
+    by_key(database, &run.owner, asked)
+}
+
+fn by_key(
+    database: &mut Database,
+    owner: &Owner,
+    (key, request): &(String, String),
+) -> Result<Option<Begun>, Fault> {
     let query =
         format!("SELECT {COLUMNS}, request FROM runs WHERE owner = $1 AND idempotency = $2");
     let read = |row: &Row<'_>| Ok((rows::run(row)?, row.get::<Option<String>>(26)?));
-    let found = database.first(&query, values![run.owner.as_str(), key], read)?;
+    let found = database.first(&query, values![owner.as_str(), key], read)?;
     Ok(found.map(|(row, other)| {
         let is_same = other.as_ref() == Some(request);
         if is_same { Begun::Known(Box::new(row)) } else { Begun::Conflict }
