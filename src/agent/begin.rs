@@ -290,7 +290,11 @@ impl Staff {
                 return self.once_more(&row, Ear::of(commission)).await.map(Some);
             }
             Stored::Conflict => return Err(used_before()),
-            Stored::Overtaken => return Ok(None),
+            Stored::Overtaken => {
+                // It is tried again by the same id, which nobody must call off then.
+                unattended.run = None;
+                return Ok(None);
+            }
         };
         if is_queued {
             self.wake.notify_one();
