@@ -19,8 +19,8 @@ use switchpoint::net::patience::Pulse;
 use switchpoint::store::Store;
 use switchpoint::telemetry::{Format, Log, Telemetry};
 
-const REPLY: &str =
-    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+const REPLY: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+     content-length: 15\r\n\r\n{\"choices\":[0]}";
 
 /// An upstream on a thread of its own, whose allocations are not counted. It reads each body into
 /// the same small buffer.

@@ -38,7 +38,7 @@ async fn house() -> (Upstream, Gateway) {
     let upstream = Upstream::answering(|request| match &*request.model {
         "dead" => Script::json(503, DOWN),
         "waits" => Script::reply(429, &[("retry-after", "600")], "{}"),
-        "odd" => Script::json(200, "[]"),
+        "odd" => Script::json(200, r#"{"choices":[0]}"#),
         "embedder" => Script::json(200, VECTOR),
         "refuses" => Script::json(401, r#"{"error":{"message":"key sk-upstream-up is bad"}}"#),
         _ => Script::json(200, REPLY),
