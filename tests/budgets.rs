@@ -478,16 +478,22 @@ async fn an_answer_of_any_length_is_expected_to_be_as_long_as_its_like() {
 #[tokio::test]
 async fn an_answer_for_whose_full_length_there_is_no_room_is_given_what_there_is() {
     let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
-    for (tokens, most) in [(1_000_000, None), (40_000, Some(4096)), (2_000, Some(1024))] {
+    for (stream, tokens, most) in [
+        (false, 1_000_000, None),
+        (false, 40_000, Some(4096)),
+        (false, 2_000, Some(1024)),
+        (true, 40_000, None),
+        (true, 2_000, Some(1024)),
+    ] {
         let budget_of = format!("budget = [{{ tokens = {tokens}, window = \"1d\" }}]");
         let sections = TALKATIVE.to_owned() + &key("ci", &budget_of);
         let gateway = Gateway::before(&upstream, &sections).await;
-        let answer = client::post(gateway.address, CHAT, "sk-ci", open_ended(false)).await;
+        let answer = client::post(gateway.address, CHAT, "sk-ci", open_ended(stream)).await;
         assert_eq!(answer.status, 200);
         let asked: Value =
             serde_json::from_slice(&upstream.requests().last().unwrap().body).unwrap();
         let told = asked.get("max_tokens").or_else(|| asked.get("max_completion_tokens"));
-        assert_eq!(told.and_then(Value::as_u64), most, "{tokens}");
+        assert_eq!(told.and_then(Value::as_u64), most, "{stream} {tokens}");
     }
     let sections =
         TALKATIVE.to_owned() + &key("ci", "budget = [{ tokens = 200, window = \"1d\" }]");

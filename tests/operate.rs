@@ -206,24 +206,23 @@ async fn targets_show_their_state_by_key_and_since_when() {
 
 #[tokio::test]
 async fn a_target_with_a_dead_key_is_as_well_as_its_best_one() {
-    let upstream = Upstream::answering(|request| {
-        if request.header("authorization") == Some("Bearer sk-dead") {
-            Script::json(401, "{}")
-        } else {
-            Script::json(200, REPLY)
-        }
+    let upstream = Upstream::answering(|request| match request.header("authorization") {
+        Some("Bearer sk-dead") => Script::json(401, "{}"),
+        Some("Bearer sk-poor") => Script::json(402, "{}"),
+        _ => Script::json(200, REPLY),
     })
     .await;
-    let section = provider("up", &upstream)
-        .replace("api_key = \"sk-upstream-up\"", "api_keys = [\"sk-dead\", \"sk-alive\"]");
+    let keys = "api_keys = [\"sk-dead\", \"sk-poor\", \"sk-alive\"]";
+    let section = provider("up", &upstream).replace("api_key = \"sk-upstream-up\"", keys);
     let gateway = Gateway::start("", &(section + &route("r", &["up/good"], ""))).await;
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert_eq!(chat(&gateway, ask("r")).await.status, 200);
     }
     let good = target(&gateway, "good").await;
     assert_eq!(good["state"], "closed", "{good:#}");
     assert_eq!(good["keys"][0]["reason"], "key_refused", "{good:#}");
-    assert_eq!(good["keys"][1]["state"], "closed");
+    assert_eq!(good["keys"][1]["reason"], "quota_spent", "{good:#}");
+    assert_eq!(good["keys"][2]["state"], "closed");
 }
 
 #[tokio::test]

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use crate::support::client::{chat, open_chat, post};
 use crate::support::gateway::{KEY, provider, route};
 use crate::support::replies::{
-    DONE, answer, ask, ask_stream, choice, event, finish, role, shown, usage, word,
+    DONE, REPLY, answer, ask, ask_stream, choice, event, finish, role, shown, usage, word,
 };
 use crate::support::script::Step;
 use crate::support::{Gateway, Script, Upstream};
 
 const KEEP_ALIVE: &str = ": ka\n\n";
+const ZEROS: &str = "\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0";
 const SECOND: Duration = Duration::from_secs(1);
 
 fn said_usage(text: &str) -> serde_json::Value {
@@ -60,6 +61,28 @@ async fn a_stream_cut_before_its_finish_ends_in_an_error_and_never_in_done() {
             (&record["usage_source"], &record["output_tokens"]),
             (&"estimated".into(), &1.into())
         );
+    }
+}
+
+#[tokio::test]
+async fn zeros_are_no_counts_of_an_answer_that_says_something() {
+    let zeros = |text: &str| {
+        text.replace("\"prompt_tokens\":11,\"completion_tokens\":4,\"total_tokens\":15", ZEROS)
+    };
+    let stream = [role(), word("Hello"), word(" there."), finish(), zeros(&usage()), DONE.into()];
+    let upstream = Upstream::start([
+        ("whole", [Script::json(200, &zeros(REPLY))]),
+        ("stream", [Script::stream(stream.to_vec())]),
+    ])
+    .await;
+    let gateway = Gateway::before(&upstream, "").await;
+    for (place, asks) in [ask("up/whole"), ask_stream("up/stream")].into_iter().enumerate() {
+        let reply = chat(&gateway, asks).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let record = &gateway.recorded(place + 1).await[place];
+        assert_eq!(record["usage_source"], "estimated", "{record}");
+        let counted = |name: &str| record[name].as_u64().unwrap();
+        assert!(counted("input_tokens") > 0 && counted("output_tokens") > 0, "{record}");
     }
 }
 

@@ -123,7 +123,7 @@ impl Actor {
             Stage::Pending { approval, .. } => self.expire(&call, approval).await,
             Stage::Asking { .. } => self.unanswered(id).await,
             Stage::Child { run } => Box::pin(self.look_after(id, *run)).await,
-            Stage::Unknown | Stage::Over => Ok(()),
+            Stage::Unknown { .. } | Stage::Over => Ok(()),
         }
     }
 

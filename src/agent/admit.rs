@@ -13,7 +13,7 @@ use super::journal::now;
 use super::staff::Staff;
 use crate::access::Caller;
 use crate::access::account::{Account, Moment, Scope};
-use crate::canon::{Owner, RunId};
+use crate::canon::{ChatRequest, Owner, RunId};
 use crate::config::{Agent, Limits, Pace, suggestion};
 use crate::error::{Error, Kind};
 use crate::store::runs::{LabelRow, RunFilter, RunRow};
@@ -62,6 +62,17 @@ impl Staff {
         }
     }
 
+    /// Whether the key of a run may call a model at all.
+    pub(super) async fn has_room(
+        &self,
+        caller: &Caller,
+        definition: &Definition,
+    ) -> Result<(), Error> {
+        let Some(root) = definition.root() else { return Ok(()) };
+        let asked = ChatRequest { model: root.route.clone(), ..ChatRequest::default() };
+        self.gateway.has_room(caller, &self.gateway.forecast(caller, &asked)).await
+    }
+
     /// Whether it may be begun so often, which is counted then.
     async fn may_begin(
         &self,
@@ -69,7 +80,7 @@ impl Staff {
         user: Option<&str>,
     ) -> Result<(), Error> {
         let budget = &agent.budget;
-        let own = user.map(|user| (format!("{name} {user}"), &budget.user_runs));
+        let own = user.map(|user| (format!("{name} for {user}"), &budget.user_runs));
         let counted = [(name.to_owned(), &budget.runs)].into_iter().chain(own);
         let counted = counted.filter(|(_, paces)| !paces.is_empty());
         let accounts: Vec<Arc<Account>> =

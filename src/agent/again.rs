@@ -56,6 +56,7 @@ impl Staff {
         // It begins like any other.
         if matches!(how, Again::Live { .. } | Again::Fork { .. }) {
             let definition = self.definition(&created.definition).await.map_err(halted)?;
+            self.has_room(caller, &definition).await?;
             self.admits((&owner, created.user.as_deref()), &definition).await?;
         }
         let (created, events) = made(caller, (of, created), (events, &[]), how)?;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::ask::fits_schema;
 use super::begin::halted;
+use super::people::MOST_QUESTIONS;
 use super::run::{Run, Stage};
 use super::staff::Staff;
 use crate::error::{Error, Kind};
@@ -15,8 +16,8 @@ use crate::tool;
 pub enum Written {
     /// It is this answer, to this question, or to whatever is open.
     Fits { request: Option<String>, values: Value },
-    /// It is none: the user is asked once more, in these words.
-    Unfit(String),
+    /// It is none: the user is asked once more, in these words, unless that was done before.
+    Unfit { request: String, again: Option<String> },
 }
 
 impl Staff {
@@ -42,13 +43,18 @@ impl Staff {
             }
             _ => None,
         });
-        let request = form.map(|(request, ..)| request.clone());
-        let Some((_, message, Some(schema), fills)) = form else {
+        let Some((request, message, Some(schema), fills)) = form else {
+            let request = form.map(|(request, ..)| request.clone());
             return Ok(Written::Fits { request, values: Value::from(text) });
         };
+        let request = request.clone();
         Ok(match read(text, schema, fills) {
-            Ok(values) => Written::Fits { request, values },
-            Err(wrong) => Written::Unfit(format!("{wrong}\n\n{message}{}", expected(schema))),
+            Ok(values) => Written::Fits { request: Some(request), values },
+            Err(wrong) => {
+                let again = format!("{wrong}\n\n{message}{}", expected(schema));
+                let again = (run.questions < MOST_QUESTIONS).then_some(again);
+                Written::Unfit { request, again }
+            }
         })
     }
 }
@@ -136,8 +142,8 @@ fn fits(run: &Run, request: Option<&str>, values: &Value) -> Result<(), Error> {
 
 /// An answer to a question that came with a form.
 fn fits_form(schema: &Value, fills: &[String], values: &Value) -> Result<(), Error> {
-    // Nothing is the word of whoever does not want to answer; what a call lacks is needed.
-    if (values.is_null() && fills.is_empty()) || !tool::is_schema(schema) {
+    // Nothing is the word of whoever does not want to answer.
+    if values.is_null() || !tool::is_schema(schema) {
         return Ok(());
     }
     let whole = match (values, fills) {

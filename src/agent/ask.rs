@@ -27,6 +27,10 @@ use crate::tool::canonical;
 
 /// A turn that broke off is asked for again so often.
 const MOST_BREAKS: u32 = 2;
+/// A client that waits for its answer does not wait for longer until its key may call again.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Others may be quicker than it: it is tried so often.
+const MOST_PAUSES: u32 = 30;
 
 /// A call of a model, whose type is long.
 pub(super) type Turning<'a> =
@@ -302,7 +306,12 @@ impl Actor {
         (receipt, held): (Receipt, Held),
     ) -> Result<(), Halt> {
         let cost = receipt.cost.map(crate::canon::Money::nanos);
-        held.settle(receipt.usage, cost);
+        let is_asked = receipt.provider.is_some() || !receipt.failed.is_empty();
+        if is_asked {
+            held.settle(receipt.usage, cost);
+        } else {
+            held.give_back();
+        }
         self.live.voice.turn_over(false);
         self.counts_answer(Purpose::Reason, &receipt, error.kind.code());
         let failed = Event::AskFailed {
@@ -327,7 +336,24 @@ impl Actor {
             Kind::GuardBlocked | Kind::ContentFiltered => self.was_kept_from(&error).await,
             // What its key may use is used up.
             Kind::BudgetExceeded => self.breaks_off(StopReason::Budget).await,
+            Kind::RateLimited if !is_asked => self.pauses(&error).await,
             _ => self.give_up(StopReason::ModelFailed, &error.message).await,
+        }
+    }
+
+    /// Its key has called as often as its limits let it, and may call again after a while.
+    async fn pauses(&self, error: &Error) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let is_background = run.created.wishes.background;
+        let most = if is_background { self.definition.limits.step_timeout } else { LONGEST_PAUSE };
+        let (until, failures) = (until(&run, most), run.failures);
+        drop(run);
+        let ready = error.retry_after.map(|wait| Instant::now() + wait);
+        match ready.filter(|ready| *ready < until && failures <= MOST_PAUSES) {
+            Some(ready) => {
+                self.unless_ended(tokio::time::sleep_until(ready), until).await.map(|_| ())
+            }
+            None => self.give_up(StopReason::RateLimited, &error.message).await,
         }
     }
 

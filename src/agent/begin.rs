@@ -3,38 +3,31 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Told;
 use super::actor::{Actor, Live};
 use super::admit::{drawn, find};
-use super::answers::Written;
 use super::budget::Used;
 use super::context;
 use super::definition::Definition;
 use super::event::{Ceiling, Created, Event, Trigger, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
-use super::session::{Before, idempotency, used_before};
+use super::session::{Before, LONGEST_TURN, idempotency, used_before};
 use super::staff::{Ear, Staff};
 use super::trace::written;
-use super::view::{self, queued};
+use super::view::queued;
 use super::words::Words;
 use crate::access::CallerRef;
 use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report, RunBudget};
 use crate::store::runs::{Begun as Stored, NewRun, RunRow};
-use crate::store::{Draft, ObjectKind};
 
 /// How often it is looked whether somebody else is done.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
-/// How long calls of a client's tools are recognised.
-const KEPT: Duration = Duration::from_hours(24);
-const CALL: &str = "agent_call:";
 
 impl Staff {
     /// Begins a run, or goes on with one that waits for this client.
@@ -48,116 +41,26 @@ impl Staff {
             return Ok(performance);
         }
         let words = Words::of(&commission.request);
-        if let Some(row) = self.waiting(&owner, &commission, &words).await?
-            && !self.makes_way(&row, &words).await?
-        {
-            return self.go_on(row, (&owner, &commission), words).await;
-        }
-        if words.only_decides {
-            return Err(self.decided_before(&owner, &words).await?);
-        }
-        let before = self.before(&owner, &commission).await?;
+        let staff = Arc::clone(&self);
+        let mut place = None;
+        let before = loop {
+            if let Some(row) = self.waiting(&owner, &commission, &words).await?
+                && !self.makes_way(&row, &words).await?
+            {
+                return self.go_on(row, (&owner, &commission), words).await;
+            }
+            if words.only_decides {
+                return Err(self.decided_before(&owner, &words).await?);
+            }
+            if let (None, Some(session)) = (&place, &commission.wishes.session) {
+                place = Some(staff.queues.first((owner.clone(), session.clone())).await);
+            }
+            // The one before it may wait for its client by now.
+            if let Some(before) = self.before(&owner, &commission).await? {
+                break before;
+            }
+        };
         Box::pin(self.begin((owner, commission), (words, before))).await
-    }
-
-    /// The run that waits for what this client says.
-    async fn waiting(
-        &self,
-        owner: &Owner,
-        commission: &Commission,
-        words: &Words,
-    ) -> Result<Option<RunRow>, Error> {
-        let mut found = match commission.previous {
-            Some(run) => self.gateway.store().run(Some(owner), run).await.map_err(away)?,
-            None => None,
-        };
-        if let (None, Some(session)) = (&found, &commission.wishes.session) {
-            let head = self.gateway.store().session(owner, session).await.map_err(away)?;
-            if let Some(head) = head {
-                found = self.gateway.store().run(Some(owner), head.head).await.map_err(away)?;
-            }
-        }
-        if found.is_none()
-            && let Some((approval, ..)) = words.approvals.first()
-        {
-            // Not every client says which answer it goes on from.
-            let known = self.gateway.store().approval(approval).await.map_err(away)?;
-            if let Some(known) = known {
-                found = self.root_of(owner, known.run).await?;
-            }
-        }
-        if found.is_none()
-            && let Some(result) = words.results.first()
-        {
-            let id = format!("{CALL}{}", result.id);
-            let kept = self.gateway.store().get(owner, ObjectKind::Item, &id).await;
-            let kept = kept.map_err(away)?;
-            let run = kept.and_then(|kept| String::from_utf8(kept.value.to_vec()).ok());
-            if let Some(run) = run.and_then(|run| RunId::parse(&run)) {
-                found = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
-            }
-        }
-        let is_open =
-            |row: &RunRow| row.state.is_waiting() || (words.only_decides && !row.state.is_over());
-        Ok(found.filter(is_open))
-    }
-
-    /// The run from which the tree is led that a run belongs to.
-    async fn root_of(&self, owner: &Owner, run: RunId) -> Result<Option<RunRow>, Error> {
-        let store = self.gateway.store();
-        match store.run(Some(owner), run).await.map_err(away)? {
-            Some(row) if row.root != row.id => store.run(Some(owner), row.root).await.map_err(away),
-            found => Ok(found),
-        }
-    }
-
-    /// Tells a waiting run what its client says, and follows it.
-    async fn go_on(
-        self: Arc<Self>,
-        row: RunRow,
-        (owner, commission): (&Owner, &Commission),
-        words: Words,
-    ) -> Result<Performance, Error> {
-        let store = self.gateway.store();
-        let by = commission.caller.key().to_string();
-        let asker = self.asks_user(&row).await;
-        let answer = match self.answer_in(asker.as_ref(), &words).await? {
-            Some(Written::Unfit(again)) => return self.asks_again(&row, &again).await,
-            answer => answer,
-        };
-        let mut told = self.decides(&row, (owner, commission), &words).await?;
-        if !words.results.is_empty() {
-            let data = json!({"results": words.results, "by": by}).to_string();
-            told |= store.signal_run(row.id, "client_results", data, None).await.map_err(away)?;
-        }
-        if let (Some(Written::Fits { request, values }), Some(asker)) = (answer, asker) {
-            let data = json!({"request": request, "values": values, "by": by}).to_string();
-            told = store.signal_run(asker.id, "input", data, None).await.map_err(away)?;
-        }
-        if !told {
-            // It waits for something else than was said.
-            return self.said(&row).await;
-        }
-        self.attach(row.id, Ear::of(commission)).await
-    }
-
-    /// What a client's words answer of what the run asks its user.
-    async fn answer_in(
-        &self,
-        asker: Option<&RunRow>,
-        words: &Words,
-    ) -> Result<Option<Written>, Error> {
-        let is_other = !words.approvals.is_empty() || !words.results.is_empty();
-        match asker.filter(|_| !words.last.is_empty() && !is_other) {
-            Some(asker) => self.written(asker, &words.last).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// A run that goes on waiting for an answer that is one.
-    async fn asks_again(&self, row: &RunRow, text: &str) -> Result<Performance, Error> {
-        let run = self.whole(row).await?;
-        Ok(view::asks(&run, row, text))
     }
 
     /// Follows a run from here on, and sees that somebody works at it.
@@ -166,7 +69,7 @@ impl Staff {
         id: RunId,
         ear: Ear,
     ) -> Result<Performance, Error> {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + LONGEST_TURN;
         loop {
             let live = self.live(id);
             if let Some(performance) = live.as_ref().and_then(followed) {
@@ -248,6 +151,7 @@ impl Staff {
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
         let definition = self.define((&owner, &commission), user.as_deref(), &before).await?;
         let definition = Arc::new(definition);
+        self.has_room(&commission.caller, &definition).await?;
         self.admits((&owner, user.as_deref()), &definition).await?;
         if let Some(trace) = &mut commission.trace {
             trace.sampled = self.samples(trace, &definition.agent);
@@ -264,7 +168,11 @@ impl Staff {
                 return Ok(performance);
             }
             // Another turn of its session has come between.
-            before = self.before(&owner, &commission).await?;
+            let next = self.before(&owner, &commission).await?;
+            before = next.ok_or_else(|| {
+                let message = "Another turn of its session waits for something by now.";
+                Error::new(Kind::Conflict, message)
+            })?;
         }
     }
 
@@ -403,18 +311,6 @@ impl Staff {
     /// Whether no run of this agent begins.
     pub(super) fn is_paused(&self, agent: &str) -> bool {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner).contains(agent)
-    }
-
-    /// Lets the client's next request find the run by the calls that it is to make.
-    pub(super) async fn know_calls(&self, owner: &Owner, run: RunId, calls: Vec<String>) {
-        let expires_at = Some(std::time::SystemTime::now() + KEPT);
-        for call in calls {
-            let value = Bytes::from(run.to_string());
-            let draft = Draft { id: format!("{CALL}{call}"), value, expires_at };
-            if let Err(error) = self.gateway.store().put(owner, ObjectKind::Item, draft).await {
-                tracing::warn!(%error, "a call of a client's tool cannot be recognised later");
-            }
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::run::{Run, Stage};
+use super::run::{Call, Run, Stage};
 use super::staff::Staff;
 use super::view;
 use crate::canon::{RunId, RunState};
@@ -80,6 +80,12 @@ impl Staff {
         if row.state == RunState::WaitingInput {
             return Some(row.clone());
         }
+        if row.state == RunState::WaitingHuman
+            && self.load(row).await.is_ok_and(|loaded| is_open(&loaded.run, None))
+        {
+            // Asked in vain so far, its user may answer after all.
+            return Some(row.clone());
+        }
         let asker = self.asker(row, None).await;
         asker.filter(|(_, is_question)| *is_question).map(|(row, _)| row)
     }
@@ -104,7 +110,7 @@ fn is_open(run: &Run, request: Option<&str>) -> bool {
 }
 
 fn asks(run: &Run) -> bool {
-    let is_unknown = run.calls.iter().any(|call| call.stage == Stage::Unknown);
+    let is_unknown = run.calls.iter().any(Call::is_unknown);
     run.escalated.is_some() || is_unknown || is_open(run, None)
 }
 

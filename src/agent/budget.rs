@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::event::{Ceiling, Spent};
+use crate::access::Tab;
+use crate::access::account::{self, Left, Moment};
 use crate::canon::{StopReason, Usage};
 use crate::config::AgentBudget;
 use crate::gateway::agents::Forecast;
@@ -27,6 +29,23 @@ pub(super) enum Wish {
     Aside,
 }
 
+/// What a run draws from besides its own budget.
+#[derive(Debug)]
+pub(super) enum Backing {
+    /// The budget of the run that has begun it.
+    Run(Arc<Purse>),
+    /// What its key has left, and all with whom that shares: it changes as others use it.
+    Key(Tab),
+}
+
+/// What is neither used, held nor kept back: `None` where nothing bounds it.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    /// Nano-dollars.
+    usd: Option<u64>,
+    tokens: Option<u64>,
+}
+
 /// The budget of one run. A child draws from its own and from those of all above it.
 #[derive(Debug)]
 pub(super) struct Purse {
@@ -40,7 +59,7 @@ pub(super) struct Purse {
     used: Mutex<Used>,
     /// What of the rest is kept back for the last word of the run.
     kept: Mutex<Used>,
-    parent: Option<Arc<Purse>>,
+    backing: Backing,
     /// Of the whole tree: who looks what is left takes it before another one looks.
     turn: Arc<Mutex<()>>,
 }
@@ -64,6 +83,7 @@ pub(super) struct Held {
     pub(super) usd: u64,
     tokens: u64,
     pub(super) max_tokens: u64,
+    wish: Wish,
 }
 
 impl Used {
@@ -89,14 +109,13 @@ impl Purse {
         budget: &AgentBudget,
         lower: Option<Ceiling>,
         used: Used,
-        parent: Option<Arc<Self>>,
+        backing: Backing,
     ) -> Arc<Self> {
         let lower = lower.unwrap_or_default();
-        let least = |own: Option<u64>, other: Option<u64>| match (own, other) {
-            (Some(own), Some(other)) => Some(own.min(other)),
-            (own, other) => own.or(other),
+        let turn = match &backing {
+            Backing::Run(parent) => Arc::clone(&parent.turn),
+            Backing::Key(_) => Arc::default(),
         };
-        let turn = parent.as_ref().map(|parent| Arc::clone(&parent.turn)).unwrap_or_default();
         Arc::new(Self {
             turn,
             usd: least(budget.usd, lower.usd),
@@ -107,7 +126,7 @@ impl Purse {
             bytes: budget.bytes,
             used: Mutex::new(used),
             kept: Mutex::default(),
-            parent,
+            backing,
         })
     }
 
@@ -139,7 +158,7 @@ impl Purse {
                 used.steps += u32::from(wish != Wish::Aside);
             });
         });
-        Ok(Held { purse: Arc::clone(self), usd, tokens, max_tokens })
+        Ok(Held { purse: Arc::clone(self), usd, tokens, max_tokens, wish })
     }
 
     /// How long an answer may be, here and above. What is kept back is there for the last word of
@@ -159,23 +178,41 @@ impl Purse {
             return Err(StopReason::MaxSteps);
         }
         let question = forecast.input_tokens;
-        if let Some(tokens) = self.tokens {
-            let left = tokens.saturating_sub(used.tokens + kept.tokens);
+        let rest = self.rest(kept);
+        if let Some(left) = rest.tokens {
             most = most.min(longest(left, question, (ONE, ONE), keeps));
         }
-        if let Some(usd) = self.usd {
-            let left = usd.saturating_sub(used.usd + kept.usd);
-            let input = forecast.input_price.unwrap_or_default();
+        if self.usd.is_some() && forecast.output_price.is_none() {
             // What nobody knows the price of cannot be paid from a budget.
-            let output = forecast.output_price.ok_or(StopReason::Budget)?;
+            return Err(StopReason::Budget);
+        }
+        if let Some((left, output)) = rest.usd.zip(forecast.output_price) {
+            let input = forecast.input_price.unwrap_or_default();
             most = most.min(longest(left, question, (input, output), keeps));
         }
         if most < LEAST_OUTPUT.min(wanted) {
             return Err(StopReason::Budget);
         }
-        match &self.parent {
-            Some(parent) => parent.room(forecast, (most, wish), false),
-            None => Ok(most),
+        match &self.backing {
+            Backing::Run(parent) => parent.room(forecast, (most, wish), false),
+            Backing::Key(_) => Ok(most),
+        }
+    }
+
+    /// What is left, where so much is kept back.
+    fn rest(&self, kept: Used) -> Rest {
+        let used = self.used();
+        let of_key = match &self.backing {
+            Backing::Key(tab) if tab.budgeted => account::left(&tab.accounts, Moment::now()),
+            _ => Left::default(),
+        };
+        let rest = |own: Option<u64>, used: u64, (key, kept): (Option<u64>, u64)| {
+            least(own.map(|own| own.saturating_sub(used)), key)
+                .map(|left| left.saturating_sub(kept))
+        };
+        Rest {
+            usd: rest(self.usd, used.usd, (of_key.nanos, kept.usd)),
+            tokens: rest(self.tokens, used.tokens, (of_key.tokens, kept.tokens)),
         }
     }
 
@@ -187,17 +224,14 @@ impl Purse {
     }
 
     fn question_room(&self, forecast: &Forecast, own: bool) -> Option<u64> {
-        let used = self.used();
-        let kept = if own { Used::default() } else { self.kept() };
-        let tokens = self.tokens.map(|tokens| {
-            tokens.saturating_sub(used.tokens + kept.tokens).saturating_sub(LEAST_OUTPUT)
-        });
+        let rest = self.rest(if own { Used::default() } else { self.kept() });
+        let tokens = rest.tokens.map(|left| left.saturating_sub(LEAST_OUTPUT));
         let rate = forecast.input_price.filter(|rate| *rate > 0);
-        let paid = self.usd.zip(rate).map(|(usd, rate)| {
+        let paid = rest.usd.zip(rate).map(|(left, rate)| {
             let answer = price(LEAST_OUTPUT, forecast.output_price);
-            tokens_for(usd.saturating_sub(used.usd + kept.usd).saturating_sub(answer), rate)
+            tokens_for(left.saturating_sub(answer), rate)
         });
-        let above = self.parent.as_ref().and_then(|it| it.question_room(forecast, false));
+        let above = self.parent().and_then(|it| it.question_room(forecast, false));
         [tokens, paid, above].into_iter().flatten().min()
     }
 
@@ -254,7 +288,14 @@ impl Purse {
         let mut purse = Some(self);
         while let Some(here) = purse {
             visit(here);
-            purse = here.parent.as_deref();
+            purse = here.parent();
+        }
+    }
+
+    fn parent(&self) -> Option<&Self> {
+        match &self.backing {
+            Backing::Run(parent) => Some(parent),
+            Backing::Key(_) => None,
         }
     }
 
@@ -272,6 +313,17 @@ impl Purse {
 }
 
 impl Held {
+    /// Nothing was asked: it counts for nothing either.
+    pub(super) fn give_back(self) {
+        let steps = u32::from(self.wish != Wish::Aside);
+        self.purse.each(|purse| {
+            purse.change(|used| {
+                used.model_calls = used.model_calls.saturating_sub(1);
+                used.steps = used.steps.saturating_sub(steps);
+            });
+        });
+    }
+
     /// This is what it came to.
     pub(super) fn settle(mut self, usage: Usage, cost: Option<u64>) {
         let tokens = usage.input_total() + usage.output;
@@ -299,6 +351,10 @@ impl Drop for Held {
             });
         });
     }
+}
+
+fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 /// How much of a limit is used, in millionths.
@@ -351,7 +407,12 @@ mod tests {
 
     fn purse(usd: Option<u64>, tokens: Option<u64>, parent: Option<Arc<Purse>>) -> Arc<Purse> {
         let budget = AgentBudget { usd, tokens, ..AgentBudget::default() };
-        Purse::new(&budget, None, Used::default(), parent)
+        let backing = parent.map_or_else(nothing, Backing::Run);
+        Purse::new(&budget, None, Used::default(), backing)
+    }
+
+    fn nothing() -> Backing {
+        Backing::Key(Tab::default())
     }
 
     #[test]
@@ -406,7 +467,7 @@ mod tests {
     #[test]
     fn what_a_run_keeps_back_its_children_leave() {
         let budget = AgentBudget { tokens: Some(2000), model_calls: 3, ..AgentBudget::default() };
-        let root = Purse::new(&budget, None, Used::default(), None);
+        let root = Purse::new(&budget, None, Used::default(), nothing());
         let child = purse(None, None, Some(Arc::clone(&root)));
         root.reserve(&forecast(), (500, Wish::Turn)).unwrap().settle(Usage::default(), None);
         // 920 are kept back: the question, its answer, 256 for results, and 64.
@@ -450,7 +511,7 @@ mod tests {
     #[test]
     fn calls_of_tools_are_counted_in_the_whole_tree() {
         let budget = AgentBudget { tool_calls: 2, ..AgentBudget::default() };
-        let root = Purse::new(&budget, None, Used::default(), None);
+        let root = Purse::new(&budget, None, Used::default(), nothing());
         let children: Vec<_> = (0..2).map(|_| purse(None, None, Some(Arc::clone(&root)))).collect();
         assert!(children.iter().all(|child| child.take_tool_call().is_ok()));
         assert_eq!(children[0].take_tool_call(), Err(StopReason::MaxToolCalls));

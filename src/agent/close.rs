@@ -8,10 +8,11 @@ use super::actor::{Actor, Rest};
 use super::below::Below;
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
+use super::people::{IN_VAIN, MOST_QUESTIONS};
 use super::perform::{REPLAY, played};
 use super::run::{Ending, Stage, Step, Undoable};
 use super::view;
-use crate::canon::{Effect, FinishReason, RunState, StopReason, Usage};
+use crate::canon::{Effect, FinishReason, Message, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::Invocation;
 
@@ -50,10 +51,12 @@ impl Actor {
             }
             "pause" => vec![Event::Paused { by }],
             "resume" => vec![Event::Unpaused { by }],
-            "decision" => self.decided(&data, by).await,
+            "decision" => with(self.decided(&data, by.clone()).await, &data, by),
             "input" => self.given(&data, by).await,
+            "unfit" => self.unfit(&data, by).await,
+            "message" => with(Vec::new(), &data, by),
             "resolve" => self.resolved(&data, by).await,
-            "client_results" => self.results(&data).await,
+            "client_results" => with(self.results(&data).await, &data, by),
             "feedback" => vec![Event::Feedback {
                 score: data.get("score").and_then(Value::as_f64),
                 label: text("label"),
@@ -111,12 +114,34 @@ impl Actor {
         }
     }
 
+    /// Its user was asked, and has said something else: once more so, and a person takes over.
+    async fn unfit(&self, data: &Value, by: String) -> Vec<Event> {
+        let wanted = data.get("request").and_then(Value::as_str);
+        let run = self.journal.run().await;
+        let asking = run.calls.iter().find_map(|call| match &call.stage {
+            Stage::Asking { request, .. } if Some(request.as_str()) == wanted => {
+                Some((request.clone(), call.request.id.clone()))
+            }
+            _ => None,
+        });
+        let Some((request, id)) = asking else { return Vec::new() };
+        let is_last = run.questions >= MOST_QUESTIONS && run.escalated.is_none();
+        drop(run);
+        let mut events = vec![Event::InputUnfit { request, by }];
+        if is_last {
+            self.counts_escalation("agent");
+            events.push(self.escalated(Some(&id), IN_VAIN.to_owned()));
+        }
+        events
+    }
+
     async fn resolved(&self, data: &Value, by: String) -> Vec<Event> {
         let run = self.journal.run().await;
         let wanted = data.get("call").and_then(Value::as_str);
-        let call = run.calls.iter().find(|call| {
-            call.stage == Stage::Unknown && wanted.is_none_or(|id| id == call.request.id)
-        });
+        let call = run
+            .calls
+            .iter()
+            .find(|call| call.is_unknown() && wanted.is_none_or(|id| id == call.request.id));
         let Some(call) = call else { return Vec::new() };
         let outcome = data.get("outcome").cloned().unwrap_or_default();
         let Ok(outcome) = serde_json::from_value::<Resolution>(outcome) else { return Vec::new() };
@@ -366,6 +391,16 @@ impl Actor {
         let cost = crate::canon::Money::from_nanos(run.cost).usd();
         metrics.agent_run_cost.with_label_values(&[agent]).observe(cost);
     }
+}
+
+/// These, with what its user has said beside that.
+fn with(mut events: Vec<Event>, data: &Value, by: String) -> Vec<Event> {
+    let said = data.get("messages").cloned().unwrap_or_default();
+    let messages: Vec<Message> = serde_json::from_value(said).unwrap_or_default();
+    if !messages.is_empty() {
+        events.push(Event::Said { messages, by });
+    }
+    events
 }
 
 /// What a model is told that goes on behind it. What the tool has said is a stranger's word, and

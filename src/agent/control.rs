@@ -10,6 +10,8 @@ use super::actor::Live;
 use super::again::Again;
 use super::begin::{away, halted};
 use super::event::Resolution;
+use super::people::QUESTION;
+use super::run::Stage;
 use super::staff::Staff;
 use crate::access::Caller;
 use crate::canon::{Part, Passed, RunId};
@@ -38,8 +40,14 @@ pub enum Told {
         values: Value,
         by: String,
     },
-    /// What became of a call that nobody knew the outcome of.
+    /// An answer that is none was given to this question.
+    Unfit {
+        request: String,
+        by: String,
+    },
+    /// What became of a call; `seq`: the entry that says that nobody knew it.
     Resolve {
+        seq: u64,
         call: Option<String>,
         outcome: Resolution,
         result: Option<Value>,
@@ -92,6 +100,18 @@ impl Along {
 }
 
 impl Told {
+    /// What can be said only once.
+    fn once(&self) -> Option<String> {
+        match self {
+            Self::Resolve { seq, .. } => Some(seq.to_string()),
+            Self::Input { request, .. } => {
+                // A person who takes over may do so several times.
+                request.clone().filter(|request| request.starts_with(QUESTION))
+            }
+            _ => None,
+        }
+    }
+
     fn signal(&self) -> (&'static str, Value) {
         match self {
             Self::Cancel { by, reason, after_step } => {
@@ -102,7 +122,8 @@ impl Told {
             Self::Input { request, values, by } => {
                 ("input", json!({"request": request, "values": values, "by": by}))
             }
-            Self::Resolve { call, outcome, result, by } => {
+            Self::Unfit { request, by } => ("unfit", json!({"request": request, "by": by})),
+            Self::Resolve { call, outcome, result, by, .. } => {
                 ("resolve", json!({"call": call, "outcome": outcome, "result": result, "by": by}))
             }
             Self::Feedback { score, label, comment, by } => {
@@ -113,11 +134,12 @@ impl Told {
 }
 
 impl Staff {
-    /// Tells a run something. False where it is over.
+    /// Tells a run something. False where it is over, or was told that already.
     pub(super) async fn tell(&self, run: RunId, told: &Told) -> Result<bool, Error> {
         let (kind, data) = told.signal();
         let store = self.gateway.store();
-        let heard = store.signal_run(run, kind, data.to_string(), None).await.map_err(away)?;
+        let heard = store.signal_run(run, kind, data.to_string(), told.once()).await;
+        let heard = heard.map_err(away)?;
         if let (Told::Feedback { label, .. }, true) = (told, heard) {
             let known = ["good", "bad"];
             let label = label.as_deref().filter(|it| known.contains(it)).unwrap_or("other");
@@ -244,6 +266,11 @@ impl Staff {
             let outcome = if is_sent { "queued" } else { "delivered" };
             return Ok(Ok(json!({"delivery": id, "outcome": outcome})));
         }
+        if letter.kind == "unknown_outcome"
+            && let Some(run) = self.call_again(caller, letter, text("call_id")).await?
+        {
+            return Ok(Ok(json!({"run": run.to_string()})));
+        }
         if letter.kind == "run" {
             return self.retry_run(caller, text("run")).await.map(Ok);
         }
@@ -271,6 +298,32 @@ impl Staff {
             let text: String = output.parts.iter().filter_map(Part::as_text).collect();
             output.value.unwrap_or_else(|| Value::from(text))
         }))
+    }
+
+    /// A run that waits for the outcome of a call makes it itself, once more; `None` where it does
+    /// not wait.
+    async fn call_again(
+        &self,
+        caller: &Caller,
+        letter: &LetterRow,
+        call: Option<&str>,
+    ) -> Result<Option<RunId>, Error> {
+        let Some(run) = letter.run else { return Ok(None) };
+        let row = self.gateway.store().run(None, run).await.map_err(away)?;
+        let Some(row) = row.filter(|row| !row.state.is_over()) else { return Ok(None) };
+        let calls = self.load(&row).await.map_err(halted)?.run.calls;
+        let waits = calls.into_iter().find_map(|it| match it.stage {
+            Stage::Unknown { seq } if Some(&*it.request.id) == call => Some((seq, it.request.id)),
+            _ => None,
+        });
+        let Some((seq, call)) = waits else { return Ok(None) };
+        let (call, outcome, by) = (Some(call), Resolution::Retry, caller.owner().to_string());
+        let told = Told::Resolve { seq, call, outcome, result: None, by };
+        if !self.tell(run, &told).await? {
+            let message = "Somebody has said already what became of it.";
+            return Err(Error::new(Kind::InvalidTransition, message));
+        }
+        Ok(Some(run))
     }
 
     /// A run that was given up goes on as another one, from where it was left.

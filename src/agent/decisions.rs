@@ -21,6 +21,7 @@ impl Staff {
         let store = self.gateway.store();
         let by = commission.caller.key().to_string();
         let (mut is_new, mut before) = (false, None);
+        let mut messages = words.beside();
         for (approval, approved, comment) in &words.approvals {
             let known = store.approval(approval).await.map_err(away)?;
             let known = known.filter(|known| known.run == row.id || known.owner == *owner);
@@ -30,6 +31,7 @@ impl Staff {
             })?;
             let signal = json!({
                 "approval": approval, "approved": approved, "comment": comment, "by": by,
+                "messages": messages,
             });
             let decision = Decision {
                 approved: *approved,
@@ -39,7 +41,10 @@ impl Staff {
                 signal: signal.to_string(),
             };
             match store.decide(approval, decision).await.map_err(away)? {
-                Decided::Done => is_new = true,
+                Decided::Done => {
+                    is_new = true;
+                    messages.clear();
+                }
                 // A client may say again all that was ever said.
                 Decided::Already(state) if (state == "approved") == *approved => {
                     before = Some(state);

@@ -187,6 +187,12 @@ pub enum Event {
     },
     #[serde(rename = "input.received")]
     InputGiven { request: String, id: String, values: Value, by: String },
+    /// What a user has answered is not what was asked for: they are asked once more.
+    #[serde(rename = "input.unfit")]
+    InputUnfit { request: String, by: String },
+    /// What a user has said while the run waits for something else.
+    #[serde(rename = "input.message")]
+    Said { messages: Vec<Message>, by: String },
     /// What was said up to this message is told by a summary from here on.
     #[serde(rename = "context.compacted")]
     Compacted { through: u32, summary: String, usage: Usage, cost: Option<u64> },
@@ -489,6 +495,8 @@ impl Event {
             Self::AgentFallback { .. } => "agent.fallback",
             Self::InputAsked { .. } => "input.requested",
             Self::InputGiven { .. } => "input.received",
+            Self::InputUnfit { .. } => "input.unfit",
+            Self::Said { .. } => "input.message",
             Self::Compacted { .. } => "context.compacted",
             Self::Noted { .. } => "note",
             Self::LimitHit { .. } => "limit.hit",

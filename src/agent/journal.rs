@@ -192,6 +192,7 @@ impl Journal {
             wake_at: stand.wake_at,
             approvals: beside.approvals,
             letters: beside.letters,
+            settled: events.iter().filter_map(settled).collect(),
             blobs: beside.blobs,
             deliveries,
             audits: observe::audits(&run, &events),
@@ -229,6 +230,14 @@ impl Journal {
 
 pub(super) fn entry(event: &Event) -> NewEvent {
     NewEvent { kind: event.kind(), data: serde_json::to_string(event).unwrap_or_default() }
+}
+
+/// The call of which it is known now what became of it.
+fn settled(event: &Event) -> Option<String> {
+    match event {
+        Event::Resolved { id, .. } => Some(id.clone()),
+        _ => None,
+    }
 }
 
 /// What has been used behind these entries.

@@ -21,6 +21,7 @@ mod counts;
 mod decisions;
 pub mod definition;
 pub mod event;
+mod follow_up;
 mod gauges;
 mod journal;
 mod news;

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::event::Event;
 use super::journal::now;
-use super::run::{Run, Stage};
+use super::run::Run;
 use crate::canon::{Money, Part, RunId, RunState, StopReason};
 use crate::config::{Config, HookEvent};
 use crate::gateway::Gateway;
@@ -44,7 +44,7 @@ impl Herald {
             found.extend(self.of(run, (seq, event)));
         }
         if state == RunState::WaitingHuman {
-            let unknown = run.calls.iter().filter(|call| call.stage == Stage::Unknown);
+            let unknown = run.calls.iter().filter(|call| call.is_unknown());
             found.extend(unknown.map(|call| News {
                 event: HookEvent::RunEscalated,
                 subject: call.request.key.clone(),

@@ -285,7 +285,7 @@ fn acted(run: &Run, id: &str, outcome: &str) -> Option<Audit> {
 }
 
 fn is_unknown(run: &Run, id: &str) -> bool {
-    run.call(id).is_some_and(|call| call.stage == Stage::Unknown)
+    run.call(id).is_some_and(Call::is_unknown)
 }
 
 /// The same with what was called.

@@ -18,7 +18,11 @@ use crate::store::runs::NewApproval;
 use crate::tool::{self, Tool};
 
 /// Asked in vain so often, a person takes over.
-const MOST_QUESTIONS: u32 = 2;
+pub(super) const MOST_QUESTIONS: u32 = 2;
+/// Why it does.
+pub(super) const IN_VAIN: &str = "its user was asked, and has not answered";
+/// How the id of a question to a user begins.
+pub(super) const QUESTION: &str = "inp_";
 
 impl Actor {
     pub(super) async fn ask_user(&self, request: &Requested) -> Result<(), Halt> {
@@ -28,8 +32,7 @@ impl Actor {
             return self.refuse(request, error, None).await;
         };
         if self.journal.run().await.questions >= MOST_QUESTIONS {
-            let reason = "its user was asked, and has not answered".to_owned();
-            return self.escalate(Some(&request.id), reason).await;
+            return self.escalate(Some(&request.id), IN_VAIN.to_owned()).await;
         }
         let schema = request.args.get("schema").cloned();
         self.ask_for(&request.id, (question, schema), Vec::new()).await
@@ -70,8 +73,7 @@ impl Actor {
         schema: Value,
     ) -> Result<(), Halt> {
         if self.journal.run().await.questions >= MOST_QUESTIONS {
-            let reason = "its user was asked, and has not answered".to_owned();
-            return self.escalate(Some(&request.id), reason).await;
+            return self.escalate(Some(&request.id), IN_VAIN.to_owned()).await;
         }
         let described = |name: &String| {
             let about = schema["properties"][name]["description"].as_str();
@@ -90,7 +92,7 @@ impl Actor {
         fills: Vec<String>,
     ) -> Result<(), Halt> {
         let asked = Event::InputAsked {
-            request: format!("inp_{}", RunId::new().simple()),
+            request: format!("{QUESTION}{}", RunId::new().simple()),
             id: id.to_owned(),
             message,
             schema,

@@ -11,13 +11,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use super::actor::{Above, Actor, Live, Rest, report};
 use super::archive::Loaded;
 use super::begin::followed;
-use super::budget::{Purse, Used};
+use super::budget::{Backing, Purse, Used};
 use super::event::{Created, Event, Spent};
 use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
 use super::news::Herald;
 use super::observe::Watch;
 use super::run::Run;
+use super::session::Queues;
 use super::trace::trace_of;
 use super::voice::Voice;
 use crate::access::{Caller, CallerRef};
@@ -54,6 +55,7 @@ pub(super) struct Staff {
     /// Agents whose runs do not begin.
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
+    pub(super) queues: Queues,
     closing: AtomicBool,
     /// There may be something to tell others, and that is being done.
     post: Arc<Notify>,
@@ -90,6 +92,7 @@ impl Staff {
             wake: Notify::new(),
             paused: Mutex::default(),
             begun: Mutex::default(),
+            queues: Queues::default(),
             closing: AtomicBool::new(false),
             post: Arc::default(),
             posting: AtomicBool::new(false),
@@ -487,9 +490,12 @@ impl Staff {
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
         let only_final = stream == StreamMode::Final || definition.demands() || !streams;
-        let (purse, above) = above.map(|above| (above.purse, above.live)).unzip();
+        let (backing, above) = match above {
+            Some(above) => (Backing::Run(above.purse), Some(above.live)),
+            None => (Backing::Key(caller.tab().clone()), None),
+        };
         let sticky = sticky(above.as_deref(), &run);
-        let purse = Purse::new(&definition.budget, run.ceiling(), used, purse);
+        let purse = Purse::new(&definition.budget, run.ceiling(), used, backing);
         let (paused, depth) = (AtomicBool::new(run.paused), run.created.depth);
         let (stands, is_background) = (report(&run), run.created.wishes.background);
         let journal = Journal::new(self.means(), run, (row.epoch, strict));

@@ -8,7 +8,7 @@ use super::close::since;
 use super::definition::ToolDefinition;
 use super::event::{Asking, Created, Doer, Event};
 use super::journal::Halt;
-use super::run::{Call, Run, Stage, Step, Stretch};
+use super::run::{Call, Run, Step, Stretch};
 use super::staff::Staff;
 use crate::canon::{Money, Part, RunId, RunState, StopReason, Trace, Usage, span_below};
 use crate::config::{Capture, ToolKind};
@@ -319,7 +319,7 @@ impl Cutter<'_> {
 
     /// A call of a tool, done or not.
     fn tool(&self, run: &Run, id: &str, at: u64, came: &Came<'_>) -> Option<RunSpan> {
-        let call = run.call(id).filter(|call| call.stage != Stage::Unknown)?;
+        let call = run.call(id).filter(|call| !call.is_unknown())?;
         let request = &call.request;
         let text = |text: &str| Told::Text(text.to_owned());
         let mut facts = vec![

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::ask::LONGEST_PAUSE;
 use super::below::Below;
 use super::definition::Definition;
 use super::event::Created;
@@ -42,7 +43,7 @@ fn asked(call: &Call) -> Option<Value> {
             "schema": schema,
             "expires_at": expires_at / 1000,
         })),
-        Stage::Unknown => Some(json!({
+        Stage::Unknown { .. } => Some(json!({
             "id": request.id,
             "type": "unknown_outcome",
             "tool": request.tool,
@@ -238,9 +239,12 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
             let kind = match run.reason {
                 Some(StopReason::InvalidOutput) => Kind::UpstreamError,
                 Some(StopReason::ModelFailed) => Kind::UpstreamUnavailable,
+                Some(StopReason::RateLimited) => Kind::RateLimited,
                 _ => Kind::Internal,
             };
-            Some(Error::new(kind, message.unwrap_or_else(|| "The run has failed.".to_owned())))
+            let message = message.unwrap_or_else(|| "The run has failed.".to_owned());
+            let retry_after = (kind == Kind::RateLimited).then_some(LONGEST_PAUSE);
+            Some(Error { retry_after, ..Error::new(kind, message) })
         }
         _ => None,
     }

@@ -50,6 +50,16 @@ impl Words {
         words
     }
 
+    /// What is said beside decisions and results.
+    pub(super) fn beside(&self) -> Vec<Message> {
+        let mut messages = self.fresh.clone();
+        for message in &mut messages {
+            message.parts.retain(|part| !matches!(part.content, Content::ToolResult(_)));
+        }
+        messages.retain(|message| !message.parts.is_empty());
+        messages
+    }
+
     fn take(&mut self, message: &Message) {
         let mut kept = message.clone();
         kept.parts.retain(|part| match &part.content {

@@ -222,9 +222,10 @@ impl Followed<'_> {
                 let Some(said) = ask("your answer: ") else { return Ok(false) };
                 let (request, values) = match self.agents.written(row, &said).await? {
                     Written::Fits { request, values } => (request, values),
-                    Written::Unfit(again) => {
-                        complain(&again);
-                        return Ok(true);
+                    Written::Unfit { request, again } => {
+                        complain(&again.unwrap_or_default());
+                        let by = BY.to_owned();
+                        return self.agents.tell(self.run, Told::Unfit { request, by }).await;
                     }
                 };
                 let by = BY.to_owned();

@@ -41,7 +41,8 @@ impl Sight {
                 (usage, true)
             }
             told => {
-                let told = told.unwrap_or(estimate);
+                // Some servers count nothing and say so by zeros.
+                let told = told.filter(|usage| usage.total() > 0).unwrap_or(estimate);
                 (Usage { output: told.output.max(self.written), ..told }, false)
             }
         }

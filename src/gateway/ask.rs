@@ -447,9 +447,13 @@ async fn first_content(
             Err(_) if held.is_some() => break,
             Err(_) => return Err(Failure::of(Cause::FirstTokenTimeout, status).into()),
             Ok(Step::Data) => {}
-            Ok(Step::Failed(event)) => return Err(reported(target, &flow, (status, &event)).into()),
+            Ok(Step::Failed(event)) => {
+                return Err(broke(call, &flow, reported(target, &flow, (status, &event))));
+            }
             Ok(Step::Ended) if flow.passage.sight().finished => break,
-            Ok(Step::Ended | Step::Cut(_)) => return Err(Failure::truncated(status).into()),
+            Ok(Step::Ended | Step::Cut(_)) => {
+                return Err(broke(call, &flow, Failure::truncated(status)));
+            }
         }
     }
     let (sight, stopped) = (flow.passage.sight(), flow.passage.is_stopped());
@@ -472,6 +476,13 @@ async fn first_content(
     }
     let answered = Answered::new(Answer::Stream(flow));
     Ok(Answered { first_token: first_token.unwrap_or(answered.first_token), ..answered })
+}
+
+/// The failure of an answer, which counts what was said of it, though nobody has heard that.
+fn broke(call: &Call, flow: &Flow, failure: Failure) -> Box<Failure> {
+    let sight = flow.passage.sight();
+    let used = sight.content.then(|| sight.used(call.input_estimate()).0);
+    Failure { used, ..failure }.into()
 }
 
 /// The failure that a stream reports with this event.

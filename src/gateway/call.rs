@@ -403,6 +403,11 @@ impl Call {
         self.current_ends(((outcome, status), None));
     }
 
+    /// The attempt under way has failed.
+    pub(super) fn attempt_failed(&mut self, failure: &Failure) {
+        self.current_ends(((failure.outcome, failure.status), failure.used));
+    }
+
     /// The attempt under way has broken off in the middle of its answer, and another one is to go
     /// on.
     pub(super) fn attempt_broke(&mut self, failure: &Failure, sight: &Sight) {

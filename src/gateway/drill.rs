@@ -224,7 +224,7 @@ async fn ask(call: &mut Call, question: &Question, (target, place): (&Target, us
             Probe { status: Some(200), took, error }
         }
         Err(failure) => {
-            call.attempt_ended(failure.outcome, failure.status);
+            call.attempt_failed(&failure);
             call.ends(failure.outcome);
             let status = Some(failure.status).filter(|status| *status > 0);
             let confided = failure.confided.clone().map(|said| target.provider.redact(said));

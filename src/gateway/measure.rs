@@ -28,7 +28,7 @@ const LONG: usize = 8 * 1024;
 const BYTES: u64 = 2;
 /// How strings begin in what is not all text. A word too many costs a look at the question.
 const MEDIA: [Mark; 4] = [has(&["\"dat"]), has(&["\"ima"]), has(&["\"fil"]), has(&["\"doc"])];
-/// What is tried for a whole answer for which there is no room at its longest.
+/// What is tried for an answer for which there is no room at its longest.
 pub(super) const SHORTER: [u64; 3] = [4096, 1024, 256];
 /// The share of answers that are as long as expected, or shorter.
 const EXPECTED: f64 = 0.95;
@@ -201,9 +201,9 @@ impl Measure<'_> {
         }
     }
 
-    /// Whether the answer may be as long as its model can make it, and comes in one piece.
+    /// Whether the answer may be as long as its model can make it.
     pub(super) fn is_open(&self) -> bool {
-        !matches!(self.words, Words::Bytes) && self.output.is_none() && !self.stream
+        !matches!(self.words, Words::Bytes) && self.output.is_none()
     }
 
     /// From here on as if the question asked for so many tokens at most.

@@ -18,6 +18,9 @@ use crate::store::{Draft, ObjectKind, Store};
 const MEMORY: u64 = 64 * 1024 * 1024;
 /// How long what is in the store already stays in memory besides.
 const RECENT: Duration = Duration::from_hours(1);
+/// What another replica has just put there is looked for so often, and after so long.
+const LOOKS: u32 = 5;
+const LOOK: Duration = Duration::from_millis(60);
 /// Whoever goes on with a conversation after this does so without its thoughts.
 const KEEPSAKE: Duration = Duration::from_hours(24);
 /// As long as OpenAI keeps a response.
@@ -73,6 +76,16 @@ impl Shelf {
                 tracing::warn!(%cause, "something that was kept could not be looked up");
                 None
             }
+        }
+    }
+
+    /// Waits a little until it is there: another replica writes it behind what it has said of it.
+    pub(super) async fn await_written(&self, owner: &Owner, kind: ObjectKind, id: &str) {
+        for _ in 0..LOOKS {
+            if !self.store.is_shared() || self.get(owner, kind, id).await.is_some() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::Gateway;
+use super::agents::Forecast;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
@@ -202,6 +203,36 @@ async fn obtain(
 }
 
 impl Gateway {
+    /// Whether the key of a caller has any room for a call of this route, of which nothing is
+    /// counted.
+    pub async fn has_room(&self, caller: &Caller, forecast: &Forecast) -> Result<(), Error> {
+        let accounts = &caller.tab().accounts;
+        if accounts.is_empty() {
+            return Ok(());
+        }
+        self.await_past(accounts).await?;
+        let is_paid = forecast.output_price != Some(0) || forecast.input_price != Some(0);
+        let demand = Demand { tokens: 1, nanos: u64::from(is_paid), priced: true };
+        let held = obtain(self, accounts, demand).await;
+        held.map(drop).map_err(|denial| self.denied(&denial))
+    }
+
+    fn denied(&self, denial: &Denial) -> Error {
+        if denial.is_final {
+            self.note_refusal(&denial.refusal);
+            return told(&denial.refusal);
+        }
+        let message = "The gateway cannot tell now what is left of a limit or budget of this key.";
+        let mut error = Error::new(Kind::Overloaded, message);
+        error.retry_after = Some(SOON);
+        error
+    }
+
+    fn note_refusal(&self, refusal: &Refusal) {
+        let limited = &self.telemetry.metrics.limited;
+        limited.with_label_values(&[refusal.dimension.name()]).inc();
+    }
+
     /// Counts one more run in these accounts, if all of them have room. Where replicas count
     /// together, these do.
     pub async fn count_run(&self, accounts: &[Arc<Account>]) -> Result<(), Error> {
@@ -231,7 +262,7 @@ pub(super) async fn hold_target(
     }
     let hold = obtain(&call.gateway, &target.tab.accounts, demand).await;
     hold.map(Some).map_err(|Denial { refusal, .. }| {
-        call.note_refusal(&refusal);
+        call.gateway.note_refusal(&refusal);
         tracing::debug!(%refusal, "a target has no room");
         Instant::now() + refusal.retry_after.unwrap_or(SOON)
     })
@@ -244,7 +275,9 @@ fn told(refusal: &Refusal) -> Error {
         Dimension::Unpriced => Kind::UnpricedModel,
     };
     let mut error = Error::new(kind, refusal.to_string());
-    error.retry_after = refusal.retry_after;
+    // Some call ends sooner or later.
+    let soon = (refusal.dimension == Dimension::Concurrency).then_some(SOON);
+    error.retry_after = refusal.retry_after.or(soon);
     error
 }
 
@@ -311,20 +344,8 @@ impl Call {
         self.note_begin();
     }
 
-    fn note_refusal(&self, refusal: &Refusal) {
-        let limited = &self.gateway.telemetry.metrics.limited;
-        limited.with_label_values(&[refusal.dimension.name()]).inc();
-    }
-
     fn denied(&self, denial: &Denial) -> Error {
-        if denial.is_final {
-            self.note_refusal(&denial.refusal);
-            return told(&denial.refusal);
-        }
-        let message = "The gateway cannot tell now what is left of a limit or budget of this key.";
-        let mut error = Error::new(Kind::Overloaded, message);
-        error.retry_after = Some(SOON);
-        error
+        self.gateway.denied(denial)
     }
 
     /// Holds more for an answer of which so many tokens have been written. The error says that

@@ -55,6 +55,7 @@ pub(super) fn whole(
             _ if call.record.trace.is_some() => (read_usage(&body)?, read_finish(&body)),
             _ => (read_usage(&body)?, None),
         };
+        let usage = told(usage);
         let estimate = usage.map_or_else(|| guess(target, errand.operation, &body), |_| 0);
         return Ok(Answered {
             // What was only counted has not been used.
@@ -79,7 +80,13 @@ pub(super) fn whole(
 /// What an answer has used, as it says or, where it does not, by what it says.
 fn used(target: &Target, response: &ChatResponse) -> (Option<Usage>, u64) {
     let estimate = || estimate::answer(response, target.tokenizer());
-    (response.usage, response.usage.map_or_else(estimate, |_| 0))
+    let usage = told(response.usage);
+    (usage, usage.map_or_else(estimate, |_| 0))
+}
+
+/// Some servers count nothing and say so by zeros.
+fn told(usage: Option<Usage>) -> Option<Usage> {
+    usage.filter(|usage| usage.total() > 0)
 }
 
 /// Tokens of an answer that does not tell them.

@@ -299,6 +299,11 @@ impl Store {
         self.write.run(|_| Ok(())).await
     }
 
+    /// Processes on other machines may write into it, too.
+    pub fn is_shared(&self) -> bool {
+        self.bell.is_some()
+    }
+
     /// Whether the last transaction was committed.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)

@@ -165,7 +165,10 @@ async fn a_cut_within_the_hold_back_is_switched_silently_and_nothing_comes_twice
         assert_eq!(text(&whole(Dialect::Chat, reply.text())), "Hello there.", "{on_break}");
         assert!(on_break == "continue" || reply.text() == shown(), "{}", reply.text());
         assert_eq!(asked(&upstream), ["a", "b"]);
-        assert_eq!(gateway.record().await["outcome"], "ok");
+        let record = gateway.record().await;
+        assert_eq!(record["outcome"], "ok");
+        let bought = &record["failed"][0]["output_tokens"];
+        assert!(bought.as_u64().is_some_and(|tokens| tokens > 0), "{record}");
     }
 }
 

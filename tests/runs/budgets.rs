@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::broker::{House, agent, key, tool};
 use super::stage::in_state;
 use crate::support::Script;
-use crate::support::client::{open, request};
+use crate::support::client::{self, Answer, open, request};
 use crate::support::gateway::KEY;
 use crate::support::upstream::Request;
 
@@ -98,7 +98,6 @@ async fn all_that_a_run_has_others_do_is_within_its_own_budget() {
 
 #[tokio::test]
 async fn a_key_is_charged_for_what_a_step_may_say_and_not_for_what_its_model_could() {
-    const FEW: &str = "sk-few-key";
     let terms = "limits = { tokens = \"5000/h\" }\nagents = [\"a\"]";
     let sections = format!(
         "{}[models.\"up/m\"]\ncontext = 200000\nmax_output = 64000\n{}{}",
@@ -116,4 +115,73 @@ async fn a_key_is_charged_for_what_a_step_may_say_and_not_for_what_its_model_cou
         body["max_tokens"].as_u64().or_else(|| body["max_completion_tokens"].as_u64())
     };
     assert!(house.model.requests().iter().all(|it| most(it) == Some(1000)));
+}
+
+const FEW: &str = "sk-few-key";
+
+/// A key with these terms, and an agent that looks as often as it is told.
+async fn house_of(terms: &str) -> House {
+    let sections = format!(
+        "{}{}{}",
+        key("few", FEW, &format!("{terms}\nagents = [\"a\"]")),
+        tool("look", "read", ""),
+        agent("a", &["look"], "budget = { output_tokens = 1000 }"),
+    );
+    House::new(&sections, |_| result(1)).await
+}
+
+fn looks(times: usize) -> String {
+    let calls: Vec<Value> = (0..times).map(|id| json!(["look", {"id": id.to_string()}])).collect();
+    json!(calls).to_string()
+}
+
+async fn begin(house: &House, times: usize) -> Answer {
+    house.send(FEW, "/v1/agents/a/runs", &json!({"input": looks(times), "wait": "30s"})).await
+}
+
+#[tokio::test]
+async fn a_key_that_has_no_room_for_any_call_begins_no_run() {
+    for (terms, wanted) in [
+        ("limits = { requests = \"1/h\" }", "rate_limited"),
+        ("budget = [{ tokens = 15, window = \"1d\" }]", "budget_exceeded"),
+    ] {
+        let house = house_of(terms).await;
+        let body = json!({"model": "fast", "messages": [{"role": "user", "content": "[]"}], "max_tokens": 1});
+        let spent = house.send(FEW, "/v1/chat/completions", &body).await;
+        assert_eq!(spent.status, 200, "{terms}: {}", spent.text());
+        let begun = begin(&house, 0).await;
+        let code = &begun.json()["error"]["code"];
+        assert_eq!((begun.status, code), (429, &json!(wanted)), "{terms}");
+        assert!(begun.header("retry-after").is_some(), "{:?}", begun.headers);
+        let runs = client::get(house.gateway.address, "/v1/agents/runs", FEW).await.json();
+        assert_eq!((&runs["data"], house.turns()), (&json!([]), 1), "{terms}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_key_may_call_again_soon_waits_for_that() {
+    let house = house_of("limits = { requests = \"1/s\" }").await;
+    let run = begin(&house, 1).await.json();
+    assert_eq!((&run["state"], &run["steps"]), (&json!("completed"), &json!(2)), "{run:#}");
+    assert_eq!(house.turns(), 2);
+}
+
+#[tokio::test]
+async fn a_run_whose_key_may_not_call_for_long_ends_and_says_why() {
+    let house = house_of("limits = { requests = \"1/h\" }").await;
+    let messages = json!([{"role": "user", "content": looks(1)}]);
+    let body = json!({"model": "agent/a", "messages": messages});
+    let answer = house.send(FEW, "/v1/chat/completions", &body).await;
+    let code = &answer.json()["error"]["code"];
+    assert_eq!((answer.status, code), (429, &json!("rate_limited")), "{}", answer.text());
+    assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
+    let runs = client::get(house.gateway.address, "/v1/agents/runs", FEW).await.json();
+    assert_eq!(runs["data"][0]["stop_reason"], "rate_limited", "{runs:#}");
+}
+
+#[tokio::test]
+async fn an_agent_says_no_more_than_its_key_has_left() {
+    let house = house_of("budget = [{ tokens = 900, window = \"1d\" }]").await;
+    let run = begin(&house, 1).await.json();
+    assert_eq!((&run["state"], &run["steps"]), (&json!("completed"), &json!(2)), "{run:#}");
 }

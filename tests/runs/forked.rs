@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::broker::{House, OPERATOR, agent, tool};
-use super::stage::{Stage, found, results, says, search, wants};
+use super::stage::{Stage, found, messages, results, says, search, wants};
 use crate::support::Script;
 use crate::support::client::Answer;
 use crate::support::gateway::KEY;
@@ -122,4 +122,11 @@ async fn what_a_model_has_called_is_done_by_a_fork_behind_its_answer() {
         assert_eq!(fork["result"]["text"], "Found.", "{fork:#}");
         assert_eq!(stage.tools.requests().len(), calls);
     }
+    // What its user says there comes behind what they give.
+    let edit = json!({"at_seq": answered + 1, "edit": "Shorter."});
+    let fork = stage.post(&format!("{}/fork", path(&first)), KEY, &edit).await;
+    stage.in_state(fork.header("location").unwrap(), "completed").await;
+    let asked = messages(stage.model.requests().last().unwrap());
+    let roles: Vec<_> = asked.iter().map(|it| it["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "tool", "tool", "user"], "{asked:#?}");
 }

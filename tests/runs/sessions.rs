@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::stage::{Stage, ask, found, messages, says, texts, wants};
 use crate::support::client::Answer;
 use crate::support::database::Schema;
-use crate::support::gateway::{provider, route};
+use crate::support::gateway::{KEY, provider, route};
 use crate::support::replies::{DONE, finish, role, usage, word};
 use crate::support::upstream::Request;
 use crate::support::{Gate, Gateway, Script, Upstream};
@@ -227,4 +227,33 @@ async fn a_turn_ends_one_that_waits_for_people_where_that_is_wanted() {
         let told = texts(&stage.model.requests()[1]);
         assert!(told.iter().any(|it| it.contains("cancelled")), "{told:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_said_while_a_person_is_waited_for_is_heard_when_that_has_decided() {
+    let sections = "[tools.pay]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"{tools}/pay\"\n\
+        effect = \"once\"\napproval = {}\ninput = { type = \"object\" }\n[agents.payer]\n\
+        route = \"fast\"\ninstructions = \"Pay.\"\ntools = [\"pay\"]\n";
+    let stage = Stage::new(sections, paying, found).await;
+    let first = stage.chat_in("payer", "Pay.", &SESSION).await.json();
+    let path = format!("/v1/agents/runs/{}", first["x_agent"]["run_id"].as_str().unwrap());
+    for text in ["And hurry.", "Please."] {
+        let next = stage.chat_in("payer", text, &SESSION).await.json();
+        assert_eq!(next["x_agent"]["status"], "waiting_approval", "{next}");
+    }
+    let pending = stage.get("/v1/agents/approvals?state=pending").await;
+    let approval = pending["data"][0]["id"].as_str().unwrap();
+    let decided = format!("/v1/agents/approvals/{approval}");
+    let body = json!({"decision": "approve"});
+    let decided = stage.post(&decided, KEY, &body).await;
+    assert_eq!(decided.status, 200, "{}", decided.text());
+    let run = stage.in_state(&path, "completed").await;
+    assert_eq!(run["result"]["text"], "As you like.", "{run:#}");
+    let asked = messages(stage.model.requests().last().unwrap());
+    let roles: Vec<_> = asked.iter().map(|it| it["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["system", "user", "assistant", "tool", "user", "user"], "{asked:#?}");
+    assert_eq!(
+        (&asked[4]["content"], &asked[5]["content"]),
+        (&json!("And hurry."), &json!("Please."))
+    );
 }

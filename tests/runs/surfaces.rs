@@ -275,6 +275,21 @@ async fn a_response_in_the_background_is_in_progress_while_its_run_waits_for_peo
 }
 
 #[tokio::test]
+async fn whoever_deletes_a_response_that_a_run_still_makes_ends_the_run() {
+    let house = House::new().await;
+    let body = json!({"model": "agent/support", "input": "Be stuck.", "background": true});
+    let begun = house.ask(RESPONSES, &[], &body).await.json();
+    house.tools.asked(1).await;
+    let path = format!("{RESPONSES}/{}", begun["id"].as_str().unwrap());
+    let asked = client::request(http::Method::DELETE, &path, KEY, "".into());
+    let deleted = client::open(house.gateway.address, asked).await.whole().await;
+    assert_eq!(deleted.status, 200, "{}", deleted.text());
+    let run = begun["metadata"]["switchpoint_run_id"].as_str().unwrap();
+    let path = format!("/v1/agents/runs/{run}");
+    super::stage::in_state(&house.gateway, &path, "cancelled").await;
+}
+
+#[tokio::test]
 async fn a_stream_in_the_background_goes_on_when_a_person_has_decided() {
     let house = House::new().await;
     let body = json!({
@@ -301,6 +316,7 @@ async fn a_stream_in_the_background_goes_on_when_a_person_has_decided() {
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>(), "{}", answer.text());
     let ends = told.iter().filter(|event| event["type"] == "response.completed");
     assert_eq!(ends.count(), 1, "{}", answer.text());
+    assert_eq!(told[0]["response"]["background"], true, "{}", told[0]);
     let last = &told.last().unwrap()["response"];
     assert_eq!((&last["status"], &last["id"]), (&json!("completed"), &json!(id)), "{last:#}");
     assert!(last.to_string().contains("It is in Bonn."), "{last:#}");

@@ -74,3 +74,64 @@ async fn an_agent_whose_model_is_told_asks_nobody() {
     assert_eq!((house.asked("/send").len(), house.asked("/sent").len()), (1, 0));
     assert!(house.shown()[0].contains("unknown_outcome"), "{:?}", house.shown());
 }
+
+/// A run that waits for somebody to say what became of its call, and the letter about it.
+async fn waiting(house: &House) -> (String, String) {
+    let body = json!({"input": calls().to_string()});
+    let begun = house.send(KEY, "/v1/agents/a/runs", &body).await;
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    in_state(&house.gateway, &path, "waiting_human").await;
+    let letters = letters(house).await;
+    assert_eq!((letters.len(), &letters[0]["state"]), (1, &json!("open")), "{letters:#?}");
+    (path, format!("/v1/agents/dlq/{}", letters[0]["id"].as_str().unwrap()))
+}
+
+async fn letters(house: &House) -> Vec<Value> {
+    house.get("/v1/agents/dlq").await["data"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn its_letter_is_closed_when_somebody_says_what_became_of_it() {
+    let house = house(500, "").await;
+    let (path, letter) = waiting(&house).await;
+    let seq = &house.get(&path).await["pending"]["unknown_outcomes"][0]["seq"];
+    let body = json!({"seq": seq, "outcome": "done", "result": "by hand"});
+    let resolved = house.send(KEY, &format!("{path}/resolve"), &body).await;
+    assert_eq!(resolved.status, 200, "{}", resolved.text());
+    house.over(&path).await;
+    assert_eq!(letters(&house).await[0]["state"], "settled");
+    let retried = house.send(KEY, &format!("{letter}/retry"), &json!({})).await;
+    assert_eq!((retried.status, house.asked("/send").len()), (404, 1), "{}", retried.text());
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_it_makes_the_call_of_a_letter_that_is_tried_again() {
+    let house = house(500, "").await;
+    let (path, letter) = waiting(&house).await;
+    let retried = house.send(KEY, &format!("{letter}/retry"), &json!({})).await;
+    assert_eq!(retried.status, 200, "{}", retried.text());
+    let run = retried.json()["outcome"]["result"]["run"].as_str().unwrap().to_owned();
+    assert!(path.ends_with(&run), "{run}");
+    let run = house.over(&path).await;
+    assert_eq!(run["state"], "completed", "{run:#}");
+    let keys: Vec<_> = house.asked("/send");
+    let keys: Vec<_> = keys.iter().map(|it| it.header("idempotency-key").unwrap()).collect();
+    assert_eq!((keys.len(), keys.first()), (2, keys.last()));
+    assert!(house.shown()[0].contains("now"), "{:?}", house.shown());
+    assert_eq!(letters(&house).await[0]["state"], "settled");
+}
+
+#[tokio::test]
+async fn of_words_that_are_said_of_it_at_the_same_moment_one_holds() {
+    let house = house(500, "").await;
+    let (path, _) = waiting(&house).await;
+    let seq = house.get(&path).await["pending"]["unknown_outcomes"][0]["seq"].clone();
+    let says = async |outcome: &str| {
+        let body = json!({"seq": seq, "outcome": outcome});
+        house.send(KEY, &format!("{path}/resolve"), &body).await.status
+    };
+    let (a, b, c) = tokio::join!(says("done"), says("failed"), says("retry"));
+    let mut said = [a, b, c];
+    said.sort_unstable();
+    assert_eq!(said, [200, 409, 409]);
+}

@@ -117,7 +117,7 @@ impl Run {
                 self.broke |= self.changes(id) && error.kind != "invalid_arguments";
                 self.settle(id, vec![Part::text(error.text())], true);
             }
-            Event::Unknown { id } => self.stage(id, Stage::Unknown),
+            Event::Unknown { id } => self.stage(id, Stage::Unknown { seq: self.seq }),
             Event::Resolved { id, outcome, result, .. } => {
                 self.resolve(id, *outcome, result.as_ref());
             }
@@ -160,6 +160,8 @@ impl Run {
                 self.take_aside(*usage, *cost);
             }
             Event::Noted { text, reason } => self.note(text, reason.as_deref()),
+            Event::InputUnfit { .. } => self.questions += 1,
+            Event::Said { messages, .. } => self.transcript.extend(messages.iter().cloned()),
             Event::LimitHit { reason } => {
                 self.limit.get_or_insert(*reason);
             }
@@ -339,27 +341,38 @@ impl Run {
                 let (schema, fills, expires_at) = (schema.clone(), fills.clone(), *expires_at);
                 self.stage(id, Stage::Asking { request, message, schema, fills, expires_at });
             }
-            Event::InputGiven { id, values, .. } => {
-                self.questions = 0;
-                if id.is_empty() {
-                    return self.hear_human(values);
-                }
-                let Some(call) = self.call_mut(id) else { return };
-                if call.request.doer == Doer::User {
-                    let text = said(values);
-                    self.settle(id, vec![Part::text(text)], false);
-                } else if let Stage::Asking { fills, .. } = &call.stage
-                    && !fills.is_empty()
-                {
-                    let mut args = call.request.args.clone();
-                    fill(&mut args, fills, values);
-                    call.change(args);
-                    call.stage = Stage::New;
-                } else if call.stage != Stage::Over {
-                    call.stage = Stage::Answered { values: values.clone() };
-                }
-            }
+            Event::InputGiven { id, values, .. } => self.hear_answer(id, values),
             _ => {}
+        }
+    }
+
+    /// What was asked has an answer; of no call, it is a person's who takes over.
+    fn hear_answer(&mut self, id: &str, values: &Value) {
+        self.questions = 0;
+        if id.is_empty() {
+            return self.hear_human(values);
+        }
+        if self.escalated_calls.remove(id) {
+            // Its user was quicker than the person who was to take over.
+            (self.escalated, self.escalated_until) = (None, None);
+        }
+        let Some(call) = self.call_mut(id) else { return };
+        match &call.stage {
+            _ if call.request.doer == Doer::User => {
+                self.settle(id, vec![Part::text(said(values))], false);
+            }
+            Stage::Asking { fills, .. } if !fills.is_empty() && values.is_null() => {
+                let error = CallError::new("unanswered", DECLINED);
+                self.settle(id, vec![Part::text(error.text())], true);
+            }
+            Stage::Asking { fills, .. } if !fills.is_empty() => {
+                let mut args = call.request.args.clone();
+                fill(&mut args, fills, values);
+                call.change(args);
+                call.stage = Stage::New;
+            }
+            Stage::Over => {}
+            _ => call.stage = Stage::Answered { values: values.clone() },
         }
     }
 
@@ -494,6 +507,9 @@ impl Run {
         open.is_some_and(|call| call.request.effect != Effect::Read)
     }
 }
+
+/// What a model is told whose call lacks what its user does not want to say.
+const DECLINED: &str = "The user does not want to say what is missing.";
 
 /// The same for the same call, in whatever order its arguments stand.
 pub(super) fn fingerprint(alias: &str, args: &Value) -> String {

@@ -169,8 +169,10 @@ pub enum Stage {
     },
     /// It may have happened.
     Began,
-    /// A person must say what became of it.
-    Unknown,
+    /// A person must say what became of it; `seq`: the entry that tells so.
+    Unknown {
+        seq: u64,
+    },
     /// A person must answer first.
     Asking {
         request: String,
@@ -217,6 +219,10 @@ pub struct Undoable {
 // === impl Call ===
 
 impl Call {
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self.stage, Stage::Unknown { .. })
+    }
+
     /// With other arguments it is another call, and has a key of its own.
     fn change(&mut self, args: Value) {
         if args != self.request.args {
@@ -359,7 +365,7 @@ impl Run {
                 self.call(id).is_some_and(|call| call.stage != Stage::Over)
             }
             Event::Unknown { id } => {
-                let known = |call: &Call| matches!(call.stage, Stage::Over | Stage::Unknown);
+                let known = |call: &Call| matches!(call.stage, Stage::Over | Stage::Unknown { .. });
                 self.call(id).is_some_and(|call| !known(call))
             }
             _ => true,
@@ -515,16 +521,12 @@ impl Run {
             is_error,
             custom: false,
         };
-        // In the order of the calls, whichever ends first.
+        // In the order of the calls, whichever ends first, and before all that was said meanwhile.
         let order: Vec<&str> = self.calls.iter().map(|call| call.request.id.as_str()).collect();
         let rank = |id: &str| order.iter().position(|known| *known == id).unwrap_or(usize::MAX);
-        let own = rank(id);
-        let from = self.results_from();
-        let behind = self.transcript[from..].iter().position(|message| {
-            let first = message.parts.first().map(|part| &part.content);
-            matches!(first, Some(Content::ToolResult(other)) if rank(&other.id) > own)
-        });
-        let at = behind.map_or(self.transcript.len(), |place| from + place);
+        let (own, from) = (rank(id), self.results_from());
+        let before = |it: &&Message| result_of(it).is_some_and(|other| rank(&other.id) < own);
+        let at = from + self.transcript[from..].iter().take_while(before).count();
         let message =
             Message::new(crate::canon::Role::Tool, vec![Part::new(Content::ToolResult(result))]);
         self.transcript.insert(at, message);

@@ -178,14 +178,14 @@ fn next_of_calls(open: &[&super::Call], now: u64) -> Step {
         Stage::New => call.request.doer != Doer::Client,
         Stage::Approved { .. } | Stage::Began | Stage::Answered { .. } => true,
         Stage::Pending { expires_at, .. } | Stage::Asking { expires_at, .. } => *expires_at <= now,
-        Stage::Unknown | Stage::Child { .. } | Stage::Over => false,
+        Stage::Unknown { .. } | Stage::Child { .. } | Stage::Over => false,
     };
     let acts: Vec<String> = open.iter().filter(ready).map(|call| id(&call)).collect();
     if !acts.is_empty() {
         return Step::Act(acts);
     }
     let has = |test: fn(&Stage) -> bool| open.iter().any(|call| test(&call.stage));
-    let state = if has(|stage| matches!(stage, Stage::Unknown)) {
+    let state = if has(|stage| matches!(stage, Stage::Unknown { .. })) {
         RunState::WaitingHuman
     } else if has(|stage| matches!(stage, Stage::Child { .. })) {
         RunState::WaitingChild

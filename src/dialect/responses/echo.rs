@@ -23,7 +23,7 @@ pub(super) fn echo(context: &Context<'_>) -> Map<String, Value> {
     let thinking = request.reasoning.as_ref();
     let sampling = &request.sampling;
     let fields = json!({
-        "background": false,
+        "background": extra("background", false.into()),
         "instructions": first.map(crate::canon::Message::text),
         "max_output_tokens": sampling.max_tokens,
         "max_tool_calls": extra("max_tool_calls", Value::Null),

@@ -408,7 +408,7 @@ impl Journey {
         match result {
             Ok(made) => call.takes(made).map(Some),
             Err(failure) => {
-                call.attempt_ended(failure.outcome, failure.status);
+                call.attempt_failed(&failure);
                 self.note(call, question, (place, credential, *failure)).map(|()| None)
             }
         }

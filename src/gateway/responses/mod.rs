@@ -122,12 +122,21 @@ impl Gateway {
         Ok(stored)
     }
 
+    /// A response that its owner goes on from.
+    async fn previous(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
+        let is_ours = id.strip_prefix("resp_").is_some_and(|id| RunId::of_digits(id).is_some());
+        if is_ours {
+            self.shelf.await_written(owner, ObjectKind::Response, id).await;
+        }
+        self.stored(owner, id).await.map_err(|_| not_previous(id, "unknown"))
+    }
+
     /// The conversation that ends with response `id`, oldest turn first.
     async fn chain(&self, owner: &Owner, id: &str) -> Result<Vec<Stored>, Error> {
         let (mut chain, mut seen) = (Vec::new(), HashSet::new());
         let mut next = Some(id.to_owned());
         while let Some(id) = next.take() {
-            let stored = self.stored(owner, &id).await.map_err(|_| not_previous(&id, "unknown"))?;
+            let stored = self.previous(owner, &id).await?;
             if stored.is_unfinished() {
                 return Err(not_previous(&id, "not finished"));
             }
@@ -177,6 +186,12 @@ impl Gateway {
 
     /// `DELETE /v1/responses/{id}`. What its provider keeps besides is the provider's.
     pub async fn delete_response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
+        let stored = self.stored(owner, id).await.ok();
+        let run = stored.filter(Stored::is_unfinished).and_then(|stored| stored.run());
+        if let (Some(run), Some(conductor)) = (run, self.conductor()) {
+            // Nobody can ask for what it would say.
+            conductor.cancel(run, owner.clone()).await?;
+        }
         self.jobs.end(owner, id, || {});
         self.shelf.delete(owner, ObjectKind::Events, id).await;
         if !self.shelf.delete(owner, ObjectKind::Response, id).await {

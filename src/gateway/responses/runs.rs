@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::background::{begun, conclude};
 use super::stored::Stored;
-use super::{Gateway, Keeping, not_previous};
+use super::{Gateway, Keeping};
 use crate::cache::Next;
 use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::dialect::fold::Fold;
@@ -47,8 +47,7 @@ impl Gateway {
         owner: &Owner,
         id: &str,
     ) -> Result<Option<RunId>, Error> {
-        let stored = self.stored(owner, id).await.map_err(|_| not_previous(id, "unknown"))?;
-        Ok(stored.run())
+        Ok(self.previous(owner, id).await?.run())
     }
 
     /// Keeps a response that a run will give when somebody takes it up.

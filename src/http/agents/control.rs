@@ -87,7 +87,7 @@ pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
     must(!run.state.is_over(), &run, "resolved")?;
     let (run, call) = unknown(&door, run, (seq, asked.text("run_id")?)).await?;
     let result = asked.body.get("result").filter(|result| !result.is_null()).cloned();
-    let wish = Told::Resolve { call, outcome, result, by: asked.by() };
+    let wish = Told::Resolve { seq, call, outcome, result, by: asked.by() };
     tell(&door, &asked, (&run, "resolved"), wish).await
 }
 
@@ -198,7 +198,11 @@ async fn tell(door: &Door, asked: &Asked, (run, word): (&RunRow, &str), wish: To
     // It may have ended since.
     let is_told = door.agents.tell(run.id, wish).await?;
     let run = door.run(asked).await?;
-    must(is_told || !run.state.is_over() || run.state == RunState::Cancelled, &run, word)?;
+    if !is_told && !run.state.is_over() {
+        let message = "Somebody else was first; the run is about to hear of it.";
+        return Err(Error::new(Kind::InvalidTransition, message));
+    }
+    must(is_told || run.state == RunState::Cancelled, &run, word)?;
     told(&whole(door, &run).await?)
 }
 

@@ -18,7 +18,7 @@ use self::said::{Said, confides};
 use self::signs::Sign;
 use self::wait::Limit;
 use super::catalog::Kind;
-use crate::canon::{Outcome, StreamFailure};
+use crate::canon::{Outcome, StreamFailure, Usage};
 use crate::dialect::openai::read_error;
 use crate::error::{Kind as ErrorKind, Upstream};
 
@@ -119,6 +119,8 @@ pub struct Failure {
     pub confided: Option<String>,
     pub upstream: Upstream,
     pub retry_after: Option<Duration>,
+    /// What it has used, where it broke off an answer that had begun.
+    pub used: Option<Usage>,
 }
 
 /// What an answer other than 2xx means.
@@ -145,6 +147,7 @@ impl Failure {
             confided: None,
             upstream: Upstream::default(),
             retry_after: None,
+            used: None,
         }
     }
 

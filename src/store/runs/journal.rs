@@ -204,6 +204,7 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
         approvals::withdraw(database, whose.run, now)?;
     }
     approvals::ask(database, &whose, &append.approvals, now)?;
+    letters::settle(database, whose.run, &append.settled)?;
     letters::keep(database, &whose, &append.letters, now)?;
     blobs::keep(database, whose.run, &append.blobs)?;
     deliveries::keep(database, &whose, &append.deliveries, now)?;

@@ -1,5 +1,7 @@
 //! Work that came to nothing, kept for a person.
 
+use serde::Deserialize;
+
 use super::rows::{self, Whose};
 use super::{LetterRow, NewLetter};
 use crate::canon::Owner;
@@ -9,6 +11,12 @@ use crate::store::{Failure, Store};
 const COLUMNS: &str =
     "id, (SELECT id FROM runs WHERE position = letters.run), owner, kind, payload,
     error, attempts, at, state";
+
+/// What is looked for in the payload of a letter about a call.
+#[derive(Deserialize)]
+struct About {
+    call_id: String,
+}
 
 // === impl Store ===
 
@@ -83,6 +91,23 @@ pub(super) fn keep(
     let insert = "INSERT INTO letters (id, run, owner, kind, payload, error, attempts, at, state)
         VALUES";
     database.insert((insert, ""), 9, &written)
+}
+
+/// Closes those about calls of a run of which it is known now what became of them.
+pub(super) fn settle(database: &mut Database, run: i64, calls: &[String]) -> Result<(), Fault> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let open = "SELECT id, payload FROM letters
+        WHERE run = $1 AND kind = 'unknown_outcome' AND state IN ('open', 'retried')";
+    let read = |row: &Row<'_>| Ok((row.get::<String>(0)?, row.get::<String>(1)?));
+    for (id, payload) in database.query(open, values![run], read)? {
+        let about = serde_json::from_str::<About>(&payload);
+        if about.is_ok_and(|about| calls.contains(&about.call_id)) {
+            database.execute("UPDATE letters SET state = 'settled' WHERE id = $1", values![&id])?;
+        }
+    }
+    Ok(())
 }
 
 fn letter(row: &Row<'_>) -> Result<LetterRow, Fault> {

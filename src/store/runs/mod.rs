@@ -143,6 +143,8 @@ pub struct Append {
     pub wake_at: Option<u64>,
     pub approvals: Vec<NewApproval>,
     pub letters: Vec<NewLetter>,
+    /// Calls of which it is known now what became of them: their letters are closed.
+    pub settled: Vec<String>,
     /// What was done and decided.
     pub audits: Vec<Audit>,
     /// Long results of tools, by the SHA-256 of their bytes, in hex.
@@ -282,7 +284,7 @@ pub struct LetterRow {
     pub error: String,
     pub attempts: u32,
     pub at: u64,
-    /// `open`, `retried` or `discarded`.
+    /// `open`, `retried`, `settled` or `discarded`.
     pub state: String,
 }
 

@@ -83,7 +83,6 @@ async fn what_a_call_lacks_must_be_what_its_tool_takes() {
     let waits = (path.as_str(), "waiting_input");
     is_refused(&house, waits, json!({"amount": 101}), "/amount").await;
     is_refused(&house, waits, json!("a lot"), "/amount").await;
-    is_refused(&house, waits, Value::Null, "/amount").await;
     // Where one thing is missing, the answer may be that alone.
     let input = format!("{path}/input");
     assert_eq!(house.send(KEY, &input, &json!({"values": 7}), &[]).await.status, 200);
@@ -101,20 +100,74 @@ fn asks_still(answer: &Answer) -> String {
     told["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
 }
 
+async fn chats(house: &House, session: &str, text: &str) -> Answer {
+    let body = json!({"model": "agent/former", "messages": [{"role": "user", "content": text}]});
+    house.send(KEY, CHAT, &body, &[("x-switchpoint-session", session)]).await
+}
+
+#[tokio::test]
+async fn of_who_is_asked_in_vain_a_person_takes_over_unless_they_answer_after_all() {
+    let house = House::new(FORMS, mind).await;
+    let says = async |text: &str| chats(&house, "one", text).await;
+    asks_still(&says("size").await);
+    asks_still(&says("big").await);
+    let told = says("very big").await.json();
+    assert_eq!(told["x_agent"]["status"], "waiting_human", "{told}");
+    let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+    let escalated = &house.get(&path).await["pending"]["escalated"];
+    assert!(escalated.as_str().unwrap().contains("not answered"), "{escalated}");
+    let told = says("3").await.json();
+    assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+}
+
+#[tokio::test]
+async fn what_a_user_does_not_want_to_say_a_call_goes_without() {
+    let house = House::new(FORMS, mind).await;
+    let path = house.begin("former", json!({"input": "pay"})).await;
+    house.in_state(&path, "waiting_input").await;
+    let input = format!("{path}/input");
+    let answer = house.send(KEY, &input, &json!({"values": null}), &[]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    house.in_state(&path, "completed").await;
+    let told = results(house.model.requests().last().unwrap());
+    assert!(told[0].contains("does not want to say"), "{told:?}");
+    assert_eq!(house.touched("pay"), 0);
+}
+
+#[tokio::test]
+async fn the_same_answer_by_the_same_key_is_no_other_turn() {
+    let house = House::new(FORMS, mind).await;
+    let says = async |text: &str, key: &str| {
+        let messages = json!([{"role": "user", "content": text}]);
+        let body = json!({"model": "agent/former", "messages": messages});
+        let headers = [("x-switchpoint-session", "one"), ("idempotency-key", key)];
+        house.send(KEY, CHAT, &body, &headers).await
+    };
+    asks_still(&says("size", "first").await);
+    let told = says("3", "second").await;
+    let again = says("3", "second").await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    let (told, again) = (told.json(), again.json());
+    assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+    assert_eq!(told["x_agent"]["run_id"], again["x_agent"]["run_id"], "{again}");
+    assert_eq!(told["choices"][0]["message"], again["choices"][0]["message"]);
+    assert_eq!(house.model.requests().len(), 2, "nobody is asked again");
+    let other = says("4", "second").await;
+    assert_eq!(code(&other), (409, "conflict".to_owned()), "{}", other.text());
+}
+
 #[tokio::test]
 async fn who_answers_a_form_in_a_chat_is_asked_again_until_it_fits() {
     let house = House::new(FORMS, mind).await;
-    let says = async |session: &'static str, text: &str| {
-        let body =
-            json!({"model": "agent/former", "messages": [{"role": "user", "content": text}]});
-        house.send(KEY, CHAT, &body, &[("x-switchpoint-session", session)]).await
-    };
-    assert_eq!(asks_still(&says("one", "size").await), "How big?");
-    for (wrong, why) in [("big", "/size"), ("0", "/size"), (r#"{"size":1,"more":2}"#, "more")] {
-        let again = asks_still(&says("one", wrong).await);
+    let says = async |session: &str, text: &str| chats(&house, session, text).await;
+    for (session, wrong, why) in
+        [("odd", "big", "/size"), ("none", "0", "/size"), ("one", r#"{"size":1,"more":2}"#, "more")]
+    {
+        assert_eq!(asks_still(&says(session, "size").await), "How big?");
+        let again = asks_still(&says(session, wrong).await);
         assert!(again.contains(why) && again.ends_with("How big?"), "{wrong}: {again}");
     }
-    assert_eq!(house.model.requests().len(), 1, "its model has heard nothing");
+    assert_eq!(house.model.requests().len(), 3, "its models have heard nothing of that");
     // Of a form with one thing in it the answer is that thing.
     let told = says("one", " 3 ").await.json();
     assert!(told["choices"][0]["message"]["content"].as_str().unwrap().contains('3'), "{told}");

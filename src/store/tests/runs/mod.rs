@@ -55,6 +55,7 @@ fn answer(call: u32) -> NewEvent {
 /// One more entry.
 fn append(run: RunId, epoch: u64, after: u64) -> Append {
     Append {
+        settled: Vec::new(),
         run,
         epoch,
         after,
