@@ -311,7 +311,7 @@ impl Received {
         if is_json && value.is_none() && !truncated && !said.trim().is_empty() {
             let failure =
                 Failure::new(FailureKind::BadOutput, "its answer is not the JSON it says");
-            return Err(failure.sent(Sent::Answered));
+            return Err(failure.sent(Sent::Maybe));
         }
         Ok(Answer { parts: vec![Part::text(said)], value, ..answer })
     }
