@@ -79,3 +79,24 @@ async fn what_a_server_says_of_its_results_is_listed_and_they_are_held_to_it() {
     let told = house.shown().remove(0);
     assert!(told.contains("output_invalid") && told.contains("/number"), "{told}");
 }
+
+fn far(more: &str) -> String {
+    let tool =
+        "[tools.far]\nkind = \"mcp\"\ntransport = \"streamable-http\"\nurl = \"TOOLS/mcp\"\n";
+    format!("{tool}effect = \"read\"\n{more}\n{}", agent("a", &["far.*"], ""))
+}
+
+#[tokio::test]
+async fn a_server_that_was_never_there_is_shown_and_its_tools_are_unavailable() {
+    let house = House::new(&far(""), |_| Script::json(500, "{}")).await;
+    let shown = first(&house, |it| it["name"] == "far.*").await;
+    assert_eq!(shown["health"]["state"], "unavailable", "{shown}");
+    let run = house.run("a", &json!([["far__look", {}]])).await;
+    assert_eq!(run["state"], "completed", "{run}");
+    assert_eq!(run["result"]["degraded_tools"], json!(["far.*"]), "{run}");
+    assert!(house.shown()[0].contains("unavailable"), "{:?}", house.shown());
+    let refused = house.call(OPERATOR, "far.look", json!({})).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let unknown = house.call(OPERATOR, "near.look", json!({})).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+}
