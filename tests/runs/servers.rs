@@ -167,3 +167,19 @@ async fn a_list_that_does_not_end_is_given_up_at_once() {
     let lists = house.tools.requests().iter().filter(|it| is_list(it)).count();
     assert!(lists <= 4, "{lists}");
 }
+
+#[tokio::test]
+async fn an_event_that_is_too_long_is_told_as_any_result_that_is() {
+    let house = House::new(&far("max_result = \"64KiB\""), |request| {
+        speaks(request, &json!({"tools": [listed("look")]}), |id| {
+            let content = json!([{"type": "text", "text": "x".repeat(200_000)}]);
+            let answer = json!({"jsonrpc": "2.0", "id": id, "result": {"content": content}});
+            Script::stream([format!("data: {answer}\n\n")])
+        })
+    })
+    .await;
+    first(&house, |it| it["name"] == "far.look").await;
+    house.run("a", &json!([["far__look", {}]])).await;
+    let told = house.shown().remove(0);
+    assert!(told.contains("output_invalid") && told.contains("max_result"), "{told}");
+}
