@@ -485,3 +485,13 @@ async fn a_run_may_call_a_tool_as_often_as_its_limit_says_whatever_is_remembered
     assert!(shown[1].contains("invalid_arguments"), "{shown:?}");
     assert_eq!(house.asked("/look").len(), 3);
 }
+
+#[tokio::test]
+async fn what_is_no_text_stands_in_the_answer_of_a_call_without_a_run() {
+    let sections = format!("{}{}", key("bob", BOB, ""), tool("draw", "read", ""));
+    let house =
+        House::new(&sections, |_| Script::reply(200, &[("content-type", "image/png")], "PNG"));
+    let told = house.await.call(BOB, "draw", json!({})).await.json();
+    let picture = json!([{"type": "image", "data": "UE5H", "mimeType": "image/png"}]);
+    assert_eq!((&told["content"], &told["text"]), (&picture, &json!("")), "{told}");
+}

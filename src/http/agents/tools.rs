@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use rmcp::model::ContentBlock;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Answer, Asked, Door, registry, told, views};
-use crate::canon::RunId;
+use crate::canon::{Part, RunId};
 use crate::config::{self, Pace};
 use crate::error::{Error, Kind};
 use crate::gateway::passed_in;
+use crate::http::mcp;
 use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
@@ -182,12 +184,19 @@ fn pin(pin: &PinStatus) -> Value {
     json!({"tool": pin.tool, "pinned": pin.pinned, "seen": pin.seen, "changed": pin.changed})
 }
 
+/// All parts as MCP has them, where not all of it is text.
+fn content(parts: &[Part]) -> Option<Vec<ContentBlock>> {
+    let is_more = parts.iter().any(|part| part.as_text().is_none());
+    is_more.then(|| parts.iter().cloned().filter_map(mcp::block).collect())
+}
+
 fn result(tool: &Tool, output: &Output) -> Value {
     json!({
         "object": "tool.result",
         "tool": &*tool.name,
         "text": views::text(&output.parts),
         "value": output.value,
+        "content": content(&output.parts),
         "truncated": output.truncated,
         "cached": output.cached,
         "attempts": output.attempts,
