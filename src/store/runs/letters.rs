@@ -86,10 +86,9 @@ pub(super) fn keep(
 }
 
 fn letter(row: &Row<'_>) -> Result<LetterRow, Fault> {
-    let run = rows::id(row, 1)?;
     Ok(LetterRow {
         id: row.get(0)?,
-        run: Some(run),
+        run: rows::maybe_id(row, 1)?,
         owner: rows::owner(row, 2)?,
         kind: row.get(3)?,
         payload: row.get(4)?,
