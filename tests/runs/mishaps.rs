@@ -410,3 +410,21 @@ async fn a_letter_is_no_way_around_an_approval_that_its_tool_has_by_now() {
     assert_eq!(house.asked("/send").len(), 2);
     assert_eq!(house.get("/v1/agents/dlq").await["data"][0]["state"], "open");
 }
+
+#[tokio::test]
+async fn what_a_replay_is_not_to_be_told_is_refused_by_its_name() {
+    let house = House::new(&agent("a", &[], ""), |_| Script::json(500, "{}")).await;
+    let run = house.run("a", &json!([])).await;
+    let path = format!("/v1/agents/runs/{}/replay", run["id"].as_str().unwrap());
+    for (overrides, told) in [
+        (json!({"efects": true}), "`overrides.efects`"),
+        (json!({"effects": true, "model": "up/n"}), "`overrides.model`"),
+        (json!({"effects": "yes"}), "`overrides.effects`"),
+        (json!(true), "`overrides`"),
+    ] {
+        let body = json!({"mode": "live", "overrides": overrides});
+        let refused = house.send(KEY, &path, &body).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains(told), "{}", refused.text());
+    }
+}
