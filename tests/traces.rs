@@ -366,3 +366,20 @@ async fn without_a_collector_the_clients_trace_passes_as_it_came() {
     assert_eq!(sent.header("traceparent"), Some(PARENT));
     assert_eq!(sent.header("tracestate"), Some("congo=t61"));
 }
+
+#[tokio::test]
+async fn an_attempt_tells_where_it_went_how_much_it_may_say_and_what_its_answer_is_called() {
+    let collector = Collector::start(Mood::Takes).await;
+    let (upstream, gateway) = house(&collector, "").await;
+    let limited = |body: String| body.replacen('{', "{\"max_tokens\":9,", 1);
+    for (spans, body) in [(2, ask("plain")), (4, ask_stream("plain"))] {
+        chat(&gateway, limited(body)).await;
+        let spans = collector.collected(spans).await;
+        let attempts = spans.iter().filter(|span| span.kind == SpanKind::Client as i32);
+        let last = attempts.max_by_key(|span| span.start_time_unix_nano).unwrap();
+        assert_eq!(told(last, "server.address"), upstream.address.ip().to_string());
+        assert_eq!(told(last, "server.port"), upstream.address.port().to_string());
+        assert_eq!(told(last, "gen_ai.request.max_tokens"), "9");
+        assert!(told(last, "gen_ai.response.id").starts_with("chatcmpl-"), "{last:#?}");
+    }
+}

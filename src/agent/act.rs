@@ -135,8 +135,8 @@ impl Actor {
         match request.doer {
             Doer::Client => Ok(()),
             Doer::Nobody => {
-                let message = self.nearest(&request.alias).await;
-                self.refuse(request, CallError::new("unknown_tool", message), None).await
+                let error = self.unknown(&request.alias).await;
+                self.refuse(request, error, None).await
             }
             Doer::User => self.ask_user(request).await,
             Doer::Handoff => self.hand_off(request).await,
@@ -170,8 +170,13 @@ impl Actor {
         verdict
     }
 
-    async fn nearest(&self, alias: &str) -> String {
+    /// Why nobody does what is called by this name.
+    async fn unknown(&self, alias: &str) -> CallError {
         let run = self.journal.run().await;
+        if run.member().is_some_and(|member| member.misses(alias)) {
+            let text = format!("The server of `{alias}` could not be asked what tools it has.");
+            return CallError::new("unavailable", text);
+        }
         let names: Vec<String> = run
             .member()
             .map(|member| {
@@ -181,7 +186,7 @@ impl Actor {
             })
             .unwrap_or_default();
         let hint = crate::config::suggestion(alias, names.iter().map(String::as_str));
-        format!("There is no tool `{alias}`{hint}")
+        CallError::new("unknown_tool", format!("There is no tool `{alias}`{hint}"))
     }
 
     /// Whether a tool may be called with these arguments now.
@@ -282,6 +287,7 @@ impl Actor {
     ) -> Result<(), Halt> {
         let outcome = match error.kind.as_str() {
             "rate_limited" => "rate_limited",
+            "unavailable" => "unavailable",
             _ => "denied",
         };
         let metrics = &self.staff.gateway.telemetry.metrics;

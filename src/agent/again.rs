@@ -23,9 +23,9 @@ use crate::store::{Audit, Failure};
 pub enum Again {
     /// The same entries once more: nobody is asked and nothing is done.
     Recorded,
-    /// The same question by the same definition. What must not happen twice does not happen, unless
-    /// `effects` is true in `overrides`.
-    Live { overrides: Value },
+    /// The same question by the same definition. What must not happen twice happens only with
+    /// `effects`.
+    Live { effects: bool },
     /// A run that goes on behind this entry; `edit`: what its user says there.
     Fork { at_seq: u64, edit: Option<Value> },
     /// A run that was given up goes on where it was left: what it had done is not done again.
@@ -383,9 +383,9 @@ fn begins(
             created.trigger = Trigger::Replay;
             Ok((created, events))
         }
-        Again::Live { overrides } => {
+        Again::Live { effects } => {
             created.replay_of = Some(of.id);
-            created.effects = overrides.get("effects").and_then(Value::as_bool).unwrap_or(false);
+            created.effects = effects;
             created.trigger = Trigger::Replay;
             // Who takes back what another run has done needs to know what that was.
             let events = if created.compensates { before_undone(events) } else { Vec::new() };

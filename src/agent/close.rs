@@ -14,7 +14,7 @@ use super::run::{Ending, Stage, Step, Undoable};
 use super::view;
 use crate::canon::{Effect, FinishReason, Message, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
-use crate::tool::Invocation;
+use crate::tool::{Failure, Invocation};
 
 impl Actor {
     /// Takes in what came since it was looked at last.
@@ -241,26 +241,27 @@ impl Actor {
         for (done_by, undo) in open {
             let (id, tool, args) = (undo.id.clone(), undo.tool.clone(), undo.args.clone());
             let key = undo.key.clone();
-            let error = if undo.began && self.is_once(&undo) {
+            let failed = if undo.began && self.is_once(&undo) {
                 let text = "It had begun when its process died, and must not be done twice.";
-                Some(CallError::new("unknown_outcome", text))
+                Some((CallError::new("unknown_outcome", text), 1))
             } else {
                 self.journal.intend(vec![Event::UndoBegan { id, tool, args, key }]).await?;
                 self.take_back(&undo).await?
             };
-            let letters = error
+            let letters = failed
                 .as_ref()
-                .filter(|error| error.kind != REPLAY && undo.child.is_none())
-                .map(|error| crate::store::runs::NewLetter {
+                .filter(|(error, _)| error.kind != REPLAY && undo.child.is_none())
+                .map(|(error, attempts)| crate::store::runs::NewLetter {
                     id: format!("dlq_{}", crate::canon::RunId::new().simple()),
                     kind: "compensation".to_owned(),
                     payload: json!({"tool": undo.tool, "args": undo.args, "key": undo.key})
                         .to_string(),
                     error: error.message.clone(),
-                    attempts: 1,
+                    attempts: *attempts,
                 })
                 .into_iter()
                 .collect();
+            let error = failed.map(|(error, _)| error);
             let note = goes_on
                 .then(|| Event::Noted { text: told(&done_by, error.as_ref()), reason: None });
             let done = [Event::UndoDone { id: undo.id, error }].into_iter().chain(note).collect();
@@ -274,20 +275,19 @@ impl Actor {
         undo.child.is_none() && tool.is_some_and(|tool| tool.terms.effect == Effect::Once)
     }
 
-    async fn take_back(&self, undo: &Undoable) -> Result<Option<CallError>, Halt> {
+    /// Why it could not be taken back, and how often that was tried.
+    async fn take_back(&self, undo: &Undoable) -> Result<Option<(CallError, u32)>, Halt> {
         if self.journal.run().await.only_plays() {
-            return Ok(Some(played()));
+            return Ok(Some((played(), 0)));
         }
         if let Some(child) = undo.child {
-            return Box::pin(self.take_back_below(child)).await;
+            let error = Box::pin(self.take_back_below(child)).await?;
+            return Ok(error.map(|error| (error, 1)));
         }
         let Some(tool) = self.staff.toolbox().get(&undo.tool) else {
             let text = "The tool that takes it back is not there.";
-            return Ok(Some(CallError::new("unavailable", text)));
+            return Ok(Some((CallError::new("unavailable", text), 0)));
         };
-        if let Err(failure) = tool.check(&undo.args) {
-            return Ok(Some(CallError::new(failure.kind.name(), failure.message)));
-        }
         let invocation = Invocation {
             args: undo.args.clone(),
             idempotency_key: undo.key.clone(),
@@ -298,8 +298,8 @@ impl Actor {
             listener: None,
         };
         let done = tool.call(&invocation).await;
-        let failure = done.err();
-        Ok(failure.map(|failure| CallError::new(failure.kind.name(), failure.message)))
+        let told = |it: Failure| (CallError::new(it.kind.name(), it.message), it.attempts);
+        Ok(done.err().map(told))
     }
 
     /// The run is over, or is to be.

@@ -9,6 +9,7 @@ use super::act::bare;
 use super::actor::Live;
 use super::again::Again;
 use super::begin::{away, halted};
+use super::definition::ToolDefinition;
 use super::event::Resolution;
 use super::people::QUESTION;
 use super::run::Stage;
@@ -283,6 +284,7 @@ impl Staff {
             Some(run) => self.without_confidence(run, &args, &tool).await?,
             None => args,
         };
+        self.needs_no_approval(letter.run, &tool).await?;
         tool.check(&args).map_err(|failure| Error::invalid(failure.message))?;
         let key = text("idempotency_key").or_else(|| text("key")).unwrap_or_default();
         let invocation = tool::Invocation {
@@ -324,6 +326,30 @@ impl Staff {
             return Err(Error::new(Kind::InvalidTransition, message));
         }
         Ok(Some(run))
+    }
+
+    /// Whoever had to let a call pass when its run began has done so; of a tool that demands it
+    /// since, or otherwise, nobody has.
+    async fn needs_no_approval(&self, run: Option<RunId>, tool: &tool::Tool) -> Result<(), Error> {
+        let Some(demanded) = tool.approval() else { return Ok(()) };
+        let row = match run {
+            Some(run) => self.gateway.store().run(None, run).await.map_err(away)?,
+            None => None,
+        };
+        if let Some(row) = row {
+            let run = self.load(&row).await.map_err(halted)?.run;
+            let mut members = run.definition.members.values();
+            let is_it = |known: &ToolDefinition| known.approval.as_ref() == Some(demanded);
+            if members.any(|member| member.tool(&tool.name).is_some_and(is_it)) {
+                return Ok(());
+            }
+        }
+        let message = format!(
+            "The tool `{}` needs an approval that this call never had: have the run of an agent \
+             make the call, which waits for the decision, and discard the letter.",
+            tool.name
+        );
+        Err(Error::new(Kind::ApprovalRequired, message))
     }
 
     /// A run that was given up goes on as another one, from where it was left.

@@ -1,6 +1,6 @@
 //! An agent as one run sees it from its beginning to its end, whatever the config says by then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::config::{
     OnUnknown, Planner, StreamMode, ToolKind,
 };
 use crate::store::hex;
-use crate::tool::{DELEGATE, Toolbox};
+use crate::tool::{DELEGATE, Toolbox, alias_of};
 
 /// An agent and those that it may give the conversation to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct Member {
     pub prompt_digest: String,
     pub prompt_version: Option<String>,
     pub tools: Vec<ToolDefinition>,
+    /// Names and patterns of tools whose servers could not be asked for them when the run began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     pub handoffs: Vec<String>,
     pub handoff_input: HandoffInput,
     pub fallback: Option<String>,
@@ -165,6 +168,11 @@ impl Definition {
         self.member(&self.agent)
     }
 
+    /// What its agent names of tools that were not there when the run began.
+    pub fn missing(&self) -> BTreeSet<String> {
+        self.root().into_iter().flat_map(|member| member.missing.iter().cloned()).collect()
+    }
+
     /// Whether an answer of it may be none, for what its agent demands of one.
     pub fn demands(&self) -> bool {
         self.members.values().any(|member| member.output_schema.is_some())
@@ -197,6 +205,7 @@ impl Member {
             prompt_digest,
             prompt_version,
             tools: tools.map(|tool| ToolDefinition::of(&tool)).collect(),
+            missing: toolbox.missing(&agent.tools),
             handoffs: agent.handoffs.clone(),
             handoff_input: agent.handoff_input,
             fallback: agent.fallback_agent.clone(),
@@ -256,6 +265,14 @@ impl Member {
 
     pub fn tool(&self, name: &str) -> Option<&ToolDefinition> {
         self.tools.iter().find(|tool| tool.name == name)
+    }
+
+    /// Whether models may know a tool by this name that was not there when the run began.
+    pub fn misses(&self, alias: &str) -> bool {
+        self.missing.iter().any(|name| match name.strip_suffix('*') {
+            Some(prefix) => alias.starts_with(&prefix.replace('.', "__")),
+            None => alias == alias_of(name),
+        })
     }
 }
 

@@ -147,10 +147,9 @@ impl Agents {
         Ok(caller.ok().and_then(|caller| caller.team))
     }
 
-    /// Which prompt a run goes by, whatever the config says by now: name, version and digest.
-    pub async fn prompt(&self, row: &RunRow) -> Result<Value, Error> {
-        let definition = self.0.definition(&row.definition).await.map_err(begin::halted)?;
-        Ok(definition.member(&row.agent).map(definition::Member::shown_prompt).unwrap_or_default())
+    /// What the agent of a run is in it, whatever the config says by now.
+    pub async fn definition(&self, row: &RunRow) -> Result<Arc<definition::Definition>, Error> {
+        self.0.definition(&row.definition).await.map_err(begin::halted)
     }
 
     /// What those have used that a run has begun and that is at work, or waits.

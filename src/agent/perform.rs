@@ -13,9 +13,10 @@ use super::event::{CallError, Doer, Event, Requested, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::voice;
 use crate::canon::{Content, Effect, Part, RunId};
-use crate::config::{ContextTerms, OnUnknown};
+use crate::config::{ContextTerms, OnUnknown, ToolKind};
 use crate::store::hex;
 use crate::store::runs::NewLetter;
+use crate::tool::text::Kept;
 use crate::tool::{self, Failure, FailureKind, Invocation, Output, Sent, Tool, Wire};
 
 /// A result that is longer is not kept for whoever takes the call back.
@@ -132,12 +133,19 @@ impl Actor {
         drop(run);
         let count = |text: &str| self.staff.gateway.count(&self.caller, &route, text);
         let blob = hex(&Sha256::digest(&output.raw));
-        let mut cut = output.truncated;
+        let (mut cut, handle) = (output.truncated, format!("{BLOB}{blob}"));
+        let kept = if cut { Kept::Beginning(&handle) } else { Kept::Whole(&handle) };
+        // What is JSON says itself that there is more, and a server of MCP has said all of it.
+        let is_mcp = matches!(tool.terms.kind, ToolKind::Mcp(_));
+        let ends_early = output.truncated && output.value.is_none() && !is_mcp;
         let began = Instant::now();
         let parts: Vec<Part> = output
             .parts
             .into_iter()
-            .map(|part| shown(part, (&terms, &blob, &mut cut), (tool, &request.key), &count))
+            .map(|part| {
+                let how = (&terms, (kept, ends_early), &mut cut);
+                shown(part, how, (tool, &request.key), &count)
+            })
             .collect();
         self.took("sanitise", began);
         let text: String = parts.iter().filter_map(Part::as_text).collect();
@@ -320,12 +328,11 @@ pub(super) fn played() -> CallError {
 /// A part of a result as the model is shown it.
 fn shown(
     part: Part,
-    (terms, blob, cut): (&ContextTerms, &str, &mut bool),
+    (terms, (kept, ends_early), cut): (&ContextTerms, (Kept<'_>, bool), &mut bool),
     (tool, salt): (&Tool, &str),
     count: &dyn Fn(&str) -> u64,
 ) -> Part {
     let Content::Text { text, .. } = &part.content else { return part };
-    let handle = format!("{BLOB}{blob}");
     let mut shown = text.clone();
     if tool.terms.scored
         && let Some(best) = tool::text::chunks_of_json(text, terms.retrieval_tokens, count)
@@ -333,9 +340,11 @@ fn shown(
         *cut = true;
         shown = best;
     }
-    if let Some(shorter) = tool::text::cut(&shown, terms.tool_result_tokens, &handle, count) {
+    if let Some(shorter) = tool::text::cut(&shown, terms.tool_result_tokens, kept, count) {
         *cut = true;
         shown = shorter;
+    } else if ends_early {
+        shown.push_str("\n[Cut: the result is longer than `max_result`, and ends here.]");
     }
     if tool.terms.untrusted {
         shown = tool::text::fence(&shown, &tool.name, salt);

@@ -28,8 +28,8 @@ pub use model::{
 };
 pub use owner::Owner;
 pub use record::{
-    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Leg, Outcome, Purpose, RunPart, Shown,
-    Skipped, Surface, UsageSource,
+    Attempt, CacheUse, CallRecord, Consultation, Exchange, GuardNote, Leg, Outcome, Purpose,
+    RunPart, Shown, Skipped, Surface, UsageSource,
 };
 pub use relay::Relay;
 pub use run::{Effect, RunId, RunState, StopReason};

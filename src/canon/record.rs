@@ -255,7 +255,7 @@ pub struct Attempt {
 }
 
 /// What a trace tells of an attempt besides.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leg {
     /// The place of its target in the chain.
     pub place: u16,
@@ -263,6 +263,8 @@ pub struct Leg {
     pub began: Duration,
     /// What traces call providers of this kind.
     pub system: &'static str,
+    /// Its host and port; only of what is traced.
+    pub server: Option<(Arc<str>, u16)>,
 }
 
 /// What the cache had to do with a call.
@@ -416,6 +418,8 @@ pub struct CallRecord {
     pub finish: Option<FinishReason>,
     /// `None` where nothing is traced.
     pub trace: Option<Trace>,
+    /// `None` where nothing is traced.
+    pub exchange: Option<Box<Exchange>>,
     /// Only where traces show it.
     pub shown: Option<Box<Shown>>,
     /// What each guard said that looked at it.
@@ -426,6 +430,17 @@ pub struct CallRecord {
     pub cache: Option<CacheUse>,
     /// How similar the most similar question was that was answered before.
     pub similarity: Option<f32>,
+}
+
+/// What traces tell of a question and its answer, whatever was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// Tokens that the answer may have at most.
+    pub max_tokens: Option<u64>,
+    /// What its provider calls the answer.
+    pub response: Option<String>,
+    /// So many pieces of the answer were searched for that.
+    pub looks: u8,
 }
 
 /// What was asked and answered.
@@ -500,6 +515,7 @@ impl CallRecord {
             task_by: None,
             skipped: Vec::new(),
             finish: None,
+            exchange: None,
             trace: None,
             shown: None,
             cache: None,

@@ -287,7 +287,8 @@ mod tests {
 
     #[test]
     fn each_attempt_has_a_span_of_its_own() {
-        let leg = |place, millis| Leg { place, began: Duration::from_millis(millis), system: "" };
+        let leg =
+            |place, millis| Leg { place, began: Duration::from_millis(millis), ..Leg::default() };
         let legs = (0..10).flat_map(|place| (0..100).map(move |millis| leg(place, millis)));
         let spans: BTreeSet<u64> = legs.map(|leg| span_of_attempt(7, &leg)).collect();
         assert_eq!(spans.len(), 1000);

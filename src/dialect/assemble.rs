@@ -3,7 +3,8 @@
 //! Upstreams number and name their pieces as they please: an index of -1 or none, every index 0, an
 //! id only in the first piece or in each, a name that comes late, calls that grow in turns. A piece
 //! belongs to a call by its id, else by its index, else by its place in the event; a new id on a
-//! used index is a new call. The first call is passed on while it grows; pieces of others wait until
+//! used index is a new call, and so is one that is named in another place by the id of a call that is
+//! whole: it gets an id of its own. The first call is passed on while it grows; pieces of others wait until
 //! its arguments are a whole JSON value, or the answer ends. So an ordinary stream is not delayed,
 //! and calls that grow in turns come out in order.
 
@@ -37,6 +38,8 @@ pub struct Assembler {
 #[derive(Debug, Default)]
 struct Call {
     id: String,
+    /// It is that of an earlier call, too.
+    is_taken: bool,
     name: String,
     index: Option<i64>,
     place: usize,
@@ -144,9 +147,8 @@ impl Assembler {
         let found = if piece.id.is_empty() {
             self.by_number(index, piece.place).filter(|place| !self.begins_anew(*place, piece))
         } else {
-            let known = self.calls.iter().position(|call| call.id == piece.id);
             // The id may come later than the call's first piece.
-            known.or_else(|| {
+            self.by_id(index, piece).or_else(|| {
                 let place = self.by_number(index, piece.place)?;
                 let call = &self.calls[place];
                 let fits = call.id.is_empty() && !call.open && !self.begins_anew(place, piece);
@@ -154,8 +156,10 @@ impl Assembler {
             })
         };
         found.unwrap_or_else(|| {
+            let is_it = |call: &Call| !piece.id.is_empty() && call.id == piece.id;
             let call = Call {
                 id: piece.id.to_owned(),
+                is_taken: self.calls.iter().any(is_it),
                 index,
                 place: piece.place,
                 custom: piece.custom,
@@ -163,6 +167,20 @@ impl Assembler {
             };
             self.calls.push(call);
             self.calls.len() - 1
+        })
+    }
+
+    /// The latest call with the id of a piece; none where that begins another one by the same id.
+    fn by_id(&self, index: Option<i64>, piece: &Piece<'_>) -> Option<usize> {
+        let is_it = |call: &Call| call.id == piece.id;
+        let is_there = |call: &Call| match index {
+            Some(_) => call.index.is_none() || call.index == index,
+            None => call.index.is_some() || call.place == piece.place,
+        };
+        self.calls.iter().rposition(|call| is_it(call) && is_there(call)).or_else(|| {
+            let place = self.calls.iter().rposition(is_it)?;
+            let says_so = index.is_some() || !piece.arguments.is_empty();
+            (!says_so || !self.begins_anew(place, piece)).then_some(place)
         })
     }
 
@@ -213,12 +231,16 @@ impl Call {
     fn pass_on(&mut self, seed: (&str, usize), choice: u32, events: &mut Vec<Event>) {
         if !self.open {
             self.open = true;
-            if self.id.is_empty() {
+            let mut id = self.id.clone();
+            if id.is_empty() || self.is_taken {
                 // Not a character that ids may have, so it becomes a hash.
                 let (answer, place) = seed;
-                self.id = portable_id(&format!("{answer}:{}:{place}", self.name)).into_owned();
+                id = portable_id(&format!("{answer}:{}:{place}", self.name)).into_owned();
             }
-            let (id, name, custom) = (self.id.clone(), self.name.clone(), self.custom);
+            if self.id.is_empty() {
+                self.id.clone_from(&id);
+            }
+            let (name, custom) = (self.name.clone(), self.custom);
             events.push(Event::Open { choice, part: Opening::ToolCall { id, name, custom } });
         }
         if !self.held.is_empty() {
@@ -442,6 +464,27 @@ mod tests {
             assert_eq!(found.len(), 2);
             assert_ne!(found[0].0, found[1].0);
             assert!(found.iter().all(|(id, ..)| portable_id(id) == id.as_str()));
+        }
+    }
+
+    #[test]
+    fn calls_of_one_id_are_told_apart_by_their_places_and_get_ids_of_their_own() {
+        let (first, second) = (r#"{"x":1}"#, r#"{"x":2}"#);
+        let placed = |place, arguments| Piece { place, ..piece("a", None, "look", arguments) };
+        for pieces in [
+            vec![piece("a", Some(0), "look", first), piece("a", Some(1), "look", second)],
+            vec![
+                piece("a", Some(0), "look", first),
+                piece("a", Some(1), "look", ""),
+                piece("", Some(1), "", "{\"x\":"),
+                piece("a", Some(1), "", "2}"),
+            ],
+            vec![placed(0, first), placed(1, second)],
+        ] {
+            let found = calls(&pieces);
+            let told: Vec<_> = found.iter().map(|(_, name, text)| (&**name, &**text)).collect();
+            assert_eq!(told, [("look", first), ("look", second)], "{pieces:?}");
+            assert!(found[0].0 == "a" && found[1].0 != "a", "{found:?}");
         }
     }
 

@@ -481,7 +481,7 @@ async fn first_content(
 /// The failure of an answer, which counts what was said of it, though nobody has heard that.
 fn broke(call: &Call, flow: &Flow, failure: Failure) -> Box<Failure> {
     let sight = flow.passage.sight();
-    let used = sight.content.then(|| sight.used(call.input_estimate()).0);
+    let used = sight.content.then(|| Box::new(sight.used(call.input_estimate()).0));
     Failure { used, ..failure }.into()
 }
 

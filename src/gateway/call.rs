@@ -405,7 +405,8 @@ impl Call {
 
     /// The attempt under way has failed.
     pub(super) fn attempt_failed(&mut self, failure: &Failure) {
-        self.current_ends(((failure.outcome, failure.status), failure.used));
+        let used = failure.used.as_deref().copied();
+        self.current_ends(((failure.outcome, failure.status), used));
     }
 
     /// The attempt under way has broken off in the middle of its answer, and another one is to go

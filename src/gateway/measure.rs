@@ -137,16 +137,37 @@ fn plain<'a>(call: &Call, question: &'a Question) -> Option<Measure<'a>> {
     })
 }
 
+/// Tokens that an answer may have at most, as far as its question was read.
+pub(super) fn most(call: &Call, question: &Question) -> Option<u64> {
+    let asked = match question.chat() {
+        Ok(asked) => asked.request.sampling.max_tokens,
+        Err(_) => written(call.surface(), question),
+    };
+    let allowed = call.wishes().and_then(|wishes| wishes.max_output_tokens);
+    asked.into_iter().chain(allowed).min()
+}
+
+/// What a question says of its answer's length, by its envelope.
+fn written(surface: Surface, question: &Question) -> Option<u64> {
+    let most = &question.envelope.most;
+    match surface {
+        Surface::Chat => most.completion.or(most.tokens),
+        Surface::Completions | Surface::Messages => most.tokens,
+        Surface::Responses => most.output,
+        _ => None,
+    }
+}
+
 /// A long question by its bytes alone, where all of it is text, and what it says of its answer. Of
 /// a short one the same is held always, so that an operator can tell how many calls a budget takes.
 pub(super) fn rough(call: &Call, question: &Question) -> Option<Measure<'static>> {
     let envelope = &question.envelope;
-    let output = match call.surface() {
-        Surface::Chat => envelope.most.completion.or(envelope.most.tokens),
-        Surface::Completions | Surface::Messages => envelope.most.tokens,
-        Surface::Responses => envelope.most.output,
-        _ => return None,
-    };
+    let surface = call.surface();
+    let known = [Surface::Chat, Surface::Completions, Surface::Messages, Surface::Responses];
+    if !known.contains(&surface) {
+        return None;
+    }
+    let output = written(surface, question);
     let length = question.payload.len();
     if length < LONG || MEDIA.iter().any(|mark| envelope.beginnings.may_bear(mark)) {
         return None;

@@ -2,6 +2,7 @@
 //! the words of OpenTelemetry's conventions, or their digest.
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -43,6 +44,7 @@ enum Said {
 impl Call {
     /// Keeps the question, if it is to be shown.
     pub(super) fn tapes_question(&mut self, question: &Question) {
+        self.traces_question(question);
         let traces = self.gateway.telemetry.traces.as_ref();
         let capture = traces.map_or(Capture::None, |traces| traces.capture());
         let is_form = question.relayed.as_ref().is_some_and(|relayed| !relayed.is_json());
@@ -63,6 +65,9 @@ impl Call {
 
     /// Keeps what the client is being given.
     pub(super) fn tapes(&mut self, bytes: &Bytes) {
+        if self.surface().is_chat() {
+            self.traces_answer(|| name_in(bytes));
+        }
         if let Some(tape) = &mut self.tape
             && tape.answer.len() + bytes.len() <= LONGEST_ANSWER
         {
@@ -93,6 +98,33 @@ impl Call {
             question: told(question),
             answer: told(answer),
         }));
+    }
+}
+
+/// By what an answer, or a piece of one, names itself, in any API's words.
+#[derive(Deserialize)]
+struct Named {
+    id: Option<String>,
+    #[serde(rename = "responseId")]
+    response_id: Option<String>,
+    message: Option<Box<Named>>,
+    response: Option<Box<Named>>,
+}
+
+fn name_in(bytes: &[u8]) -> Option<String> {
+    let named = |json: &[u8]| serde_json::from_slice::<Named>(json).ok()?.name();
+    if bytes.starts_with(b"{") {
+        return named(bytes);
+    }
+    bytes.split(|byte| *byte == b'\n').find_map(|line| named(line.strip_prefix(b"data:")?))
+}
+
+// === impl Named ===
+
+impl Named {
+    fn name(self) -> Option<String> {
+        let inner = || self.message.or(self.response).and_then(|inner| inner.name());
+        self.id.or(self.response_id).or_else(inner)
     }
 }
 

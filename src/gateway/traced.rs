@@ -6,10 +6,12 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use super::arrival::Question;
 use super::call::Call;
 use super::chain::Chain;
+use super::measure;
 use super::snapshot::Target;
-use crate::canon::{Leg, Passed, Skipped, Trace, baggage_of, span_of_attempt};
+use crate::canon::{Exchange, Leg, Passed, Skipped, Trace, baggage_of, span_of_attempt};
 use crate::route::plan::Skip;
 
 pub(super) const PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -18,6 +20,8 @@ const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// So many targets that were not asked are named.
 const MOST_SKIPPED: usize = 32;
+/// An answer says what it is called at its beginning.
+const MOST_LOOKS: u8 = 8;
 
 type Headers = [(HeaderName, HeaderValue)];
 
@@ -33,6 +37,24 @@ impl Call {
     pub(super) fn is_traced_by(&mut self, given: Option<Trace>) {
         if self.gateway.telemetry.traces.is_some() {
             self.record.trace = given.or_else(|| Some(Trace::begin(self.record.id)));
+        }
+    }
+
+    /// Notes how long its answer may be, where that is told of.
+    pub(super) fn traces_question(&mut self, question: &Question) {
+        if self.record.trace.is_some() {
+            let max_tokens = measure::most(self, question);
+            self.record.exchange = Some(Box::new(Exchange { max_tokens, ..Exchange::default() }));
+        }
+    }
+
+    /// Notes what its answer is called, where that is told of.
+    pub(super) fn traces_answer(&mut self, response: impl FnOnce() -> Option<String>) {
+        let exchange = self.record.exchange.as_mut();
+        let is_wanted = |it: &&mut Box<Exchange>| it.response.is_none() && it.looks < MOST_LOOKS;
+        if let Some(exchange) = exchange.filter(is_wanted) {
+            exchange.looks += 1;
+            exchange.response = response();
         }
     }
 
@@ -56,10 +78,13 @@ impl Call {
     /// What a trace tells of the attempt that left then for the target at `place`.
     pub(super) fn leg(&self, place: usize, since: Instant) -> Leg {
         let target = self.chain.as_ref().and_then(|chain| chain.targets.get(place));
+        let traced = target.filter(|_| self.record.trace.is_some());
+        let server = traced.and_then(|target| target.provider.server());
         Leg {
             place: u16::try_from(place).unwrap_or(u16::MAX),
             began: since - self.started,
             system: target.map_or("", |target| target.provider.system()),
+            server: server.map(|(host, port)| (host.into(), port)),
         }
     }
 

@@ -216,6 +216,14 @@ impl Provider {
         catalog::system(self.kind.id)
     }
 
+    /// Its host and port, unless it answers in this process.
+    pub fn server(&self) -> Option<(&str, u16)> {
+        match &self.door {
+            Door::Http { origin, .. } => Some(origin.server()),
+            Door::BuiltIn => None,
+        }
+    }
+
     /// Where it is, if that is known.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()

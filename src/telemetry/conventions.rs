@@ -17,6 +17,9 @@ pub(super) struct Names {
     pub(super) request_model: &'static str,
     pub(super) response_model: &'static str,
     pub(super) stream: &'static str,
+    pub(super) max_tokens: &'static str,
+    /// What the provider calls its answer.
+    pub(super) response: &'static str,
     /// In seconds, of streams.
     pub(super) first_chunk: &'static str,
     /// All of them, or the one.
@@ -47,6 +50,8 @@ pub(super) const GEN_AI: Names = Names {
     request_model: "gen_ai.request.model",
     response_model: "gen_ai.response.model",
     stream: "gen_ai.request.stream",
+    max_tokens: "gen_ai.request.max_tokens",
+    response: "gen_ai.response.id",
     first_chunk: "gen_ai.response.time_to_first_chunk",
     finish_reasons: "gen_ai.response.finish_reasons",
     finish_reason: "",
@@ -72,6 +77,8 @@ pub(super) const OPENINFERENCE: Names = Names {
     request_model: "llm.request.model_name",
     response_model: "llm.model_name",
     stream: "",
+    max_tokens: "",
+    response: "",
     first_chunk: "",
     finish_reasons: "",
     finish_reason: "llm.finish_reason",
@@ -129,6 +136,8 @@ pub(super) fn operation(surface: Surface) -> &'static str {
 // Of OpenTelemetry's general conventions.
 pub(super) const ERROR_TYPE: &str = "error.type";
 pub(super) const STATUS_CODE: &str = "http.response.status_code";
+pub(super) const SERVER: &str = "server.address";
+pub(super) const PORT: &str = "server.port";
 pub(super) const USER: &str = "user.id";
 pub(super) const SERVICE_NAME: &str = "service.name";
 pub(super) const SERVICE_VERSION: &str = "service.version";

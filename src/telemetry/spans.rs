@@ -182,6 +182,11 @@ impl Cut<'_> {
         text(span, self.names.request_model, &attempt.model);
         text(span, names::PROVIDER, &attempt.provider);
         whole(span, names::STATUS_CODE, attempt.status.into());
+        if let Some((host, port)) = &attempt.leg.server {
+            text(span, names::SERVER, host);
+            whole(span, names::PORT, (*port).into());
+        }
+        self.exchange(span, last && attempt.outcome == Outcome::Ok);
         if record.stream {
             span.attribute(ATTRIBUTE, self.names.stream, Value::Flag(true));
         }
@@ -207,6 +212,13 @@ impl Cut<'_> {
             span.attribute(ATTRIBUTE, self.names.first_chunk, Value::Fraction(seconds));
         }
         ended(span, attempt.outcome);
+    }
+
+    fn exchange(&self, span: &mut Message<'_>, answered: bool) {
+        let Some(exchange) = self.record.exchange.as_deref() else { return };
+        whole(span, self.names.max_tokens, exchange.max_tokens.unwrap_or_default());
+        let response = exchange.response.as_deref().filter(|_| answered);
+        text(span, self.names.response, response.unwrap_or_default());
     }
 
     /// A guard that asked somebody.

@@ -214,7 +214,7 @@ impl Tool {
             };
             checked.map_err(|why| {
                 let message = format!("its result is not what it should be: {why}");
-                Failure::new(FailureKind::BadOutput, message).sent(Sent::Answered)
+                Failure::new(FailureKind::BadOutput, message).sent(Sent::Maybe)
             })?;
         }
         let Answer { parts, value, raw, truncated, wire, .. } = answer;

@@ -295,14 +295,7 @@ impl Received {
             return Ok(Answer { parts: vec![Part::new(Content::Media(media))], ..answer });
         }
         let is_json = media_type == "application/json" || media_type.ends_with("+json");
-        let is_text = is_json
-            || media_type.is_empty()
-            || media_type.starts_with("text/")
-            || media_type.contains("xml")
-            || media_type.contains("yaml")
-            || media_type.contains("javascript")
-            || media_type == "application/x-www-form-urlencoded";
-        if !is_text {
+        if !is_json && !is_text(&media_type, &self.body) {
             let note = format!("[{media_type}, {} bytes]", self.body.len());
             return Ok(Answer { parts: vec![Part::text(note)], ..answer });
         }
@@ -311,7 +304,7 @@ impl Received {
         if is_json && value.is_none() && !truncated && !said.trim().is_empty() {
             let failure =
                 Failure::new(FailureKind::BadOutput, "its answer is not the JSON it says");
-            return Err(failure.sent(Sent::Answered));
+            return Err(failure.sent(Sent::Maybe));
         }
         Ok(Answer { parts: vec![Part::text(said)], value, ..answer })
     }
@@ -335,6 +328,48 @@ impl Received {
         };
         Failure::new(kind, message).sent(sent).retry_after(retry_after(&self.headers))
     }
+}
+
+/// Whether models can read it as it stands.
+fn is_text(media_type: &str, body: &[u8]) -> bool {
+    const KINDS: [&str; 12] = [
+        "graphql",
+        "javascript",
+        "json",
+        "json-seq",
+        "json5",
+        "jsonl",
+        "ndjson",
+        "sql",
+        "toml",
+        "www-form-urlencoded",
+        "xml",
+        "yaml",
+    ];
+    match media_type.split_once('/') {
+        None => media_type.is_empty(),
+        Some(("text", _)) => true,
+        // Nothing is said of it.
+        Some(("application", "octet-stream")) => is_plain(body),
+        Some((_, kind)) => {
+            let kind = kind.rsplit(['+', '.']).next().unwrap_or(kind);
+            let kind = kind.strip_prefix("x-").unwrap_or(kind);
+            KINDS.contains(&kind)
+        }
+    }
+}
+
+/// Whether nothing but letters is in it.
+fn is_plain(body: &[u8]) -> bool {
+    let said = match std::str::from_utf8(body) {
+        Ok(said) => said,
+        // It may have been cut within one.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    !said.is_empty() && !said.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
 }
 
 fn media_kind(media_type: &str) -> Option<MediaKind> {

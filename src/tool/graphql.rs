@@ -90,7 +90,7 @@ impl Query {
         let answer = received.into_answer()?;
         if truncated {
             let why = "its answer is longer than may be kept; ask for less";
-            return Err(Failure::new(FailureKind::BadOutput, why).sent(Sent::Answered));
+            return Err(Failure::new(FailureKind::BadOutput, why).sent(Sent::Maybe));
         }
         judge(answer)
     }
@@ -106,13 +106,17 @@ impl Runner for Query {
 fn judge(answer: Answer) -> Result<Answer, Failure> {
     let mut value = answer.value.unwrap_or_default();
     if let Some(errors) = value["errors"].as_array().filter(|errors| !errors.is_empty()) {
-        return Err(Failure::new(FailureKind::Soft, told(errors)).sent(Sent::Answered));
+        // What has a value in spite of them was done.
+        let fields = value["data"].as_object();
+        let did = fields.is_some_and(|fields| fields.values().any(|field| !field.is_null()));
+        let sent = if did { Sent::Maybe } else { Sent::Answered };
+        return Err(Failure::new(FailureKind::Soft, told(errors)).sent(sent));
     }
     if let Some(data) = value.get_mut("data").map(Value::take) {
         return Ok(Answer { raw: answer.raw, ..Answer::json(data) });
     }
     let why = "its answer is none of GraphQL";
-    Err(Failure::new(FailureKind::BadOutput, why).sent(Sent::Answered))
+    Err(Failure::new(FailureKind::BadOutput, why).sent(Sent::Maybe))
 }
 
 fn told(errors: &[Value]) -> String {
@@ -467,13 +471,16 @@ mod tests {
         assert_eq!((failure.kind, failure.sent), (FailureKind::Soft, Sent::Answered));
         let expected = "no such product (at a.0.b) [NOT_FOUND]; an error without a message";
         assert_eq!(failure.message, expected);
+        let partly = json!({"data": {"a": {"b": null}}, "errors": [{"message": "no b"}]});
+        assert_eq!(judged(partly).unwrap_err().sent, Sent::Maybe, "`a` was done");
         let many: Vec<_> = (0..9).map(|_| json!({"message": "x".repeat(1000)})).collect();
         let failure = judged(json!({"errors": many})).unwrap_err();
         assert!(failure.message.len() <= LONGEST_ERRORS + 10);
         let answer = judged(json!({"data": {"a": 1}, "errors": []})).unwrap();
         assert_eq!(answer.value, Some(json!({"a": 1})));
         for odd in [json!({}), json!([1]), json!("x"), Value::Null] {
-            assert_eq!(judged(odd).unwrap_err().kind, FailureKind::BadOutput);
+            let failure = judged(odd).unwrap_err();
+            assert_eq!((failure.kind, failure.sent), (FailureKind::BadOutput, Sent::Maybe));
         }
     }
 

@@ -279,8 +279,9 @@ pub enum Sent {
     Never,
     /// Its server has refused it and done nothing.
     Refused,
-    /// It was answered, and what happened is what the answer says.
+    /// It was answered, and the answer says that it came to nothing.
     Answered,
+    /// Also where it was answered with success, and what that says cannot be read.
     Maybe,
 }
 

@@ -136,6 +136,28 @@ impl Toolbox {
         tools
     }
 
+    /// The sources that could never be asked what tools they have, and why.
+    pub fn unlisted(&self) -> impl Iterator<Item = (&str, &config::Tool, Health)> {
+        self.sources.iter().filter_map(|(name, entry)| {
+            let health = entry.source.health();
+            let is_unlisted = entry.source.tools().is_empty() && health != Health::Up;
+            is_unlisted.then_some((&**name, &*entry.terms, health))
+        })
+    }
+
+    /// Which of these names and patterns mean tools of such sources; of a pattern that means others,
+    /// too, `SOURCE.*`.
+    pub fn missing(&self, patterns: &[String]) -> Vec<String> {
+        let unlisted = self.unlisted().filter(|(_, terms, _)| !terms.internal);
+        let meant = unlisted.flat_map(|(source, ..)| {
+            patterns.iter().filter_map(move |pattern| meaning(pattern, source))
+        });
+        let mut missing: Vec<String> = meant.collect();
+        missing.sort();
+        missing.dedup();
+        missing
+    }
+
     pub fn source(&self, name: &str) -> Option<&Arc<dyn Source>> {
         self.sources.get(name).map(|entry| &entry.source)
     }
@@ -169,6 +191,16 @@ impl Toolbox {
         let entry = self.sources.get(name).filter(|entry| *entry.terms == *terms)?;
         Some(Made::Several(Arc::clone(&entry.source)))
     }
+}
+
+/// What a name or a pattern means of a source.
+fn meaning(pattern: &str, source: &str) -> Option<String> {
+    let all = format!("{source}.");
+    if pattern.starts_with(&all) {
+        return Some(pattern.to_owned());
+    }
+    let is_wide = pattern.strip_suffix('*').is_some_and(|prefix| all.starts_with(prefix));
+    is_wide.then(|| format!("{all}*"))
 }
 
 fn is_agent(terms: &config::Tool) -> bool {

@@ -39,3 +39,19 @@ async fn a_child_that_ignores_its_end_does_not_outlive_a_gateway_that_is_killed(
     until("nobody is left", || children(folder.path()).is_empty()).await;
     assert!(folder.path().join("told").exists(), "it was told to end before");
 }
+
+#[tokio::test]
+async fn a_line_that_is_no_answer_ends_the_call_that_it_can_only_be_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let tools = small("small", folder.path(), "max_result = \"1MiB\"\ntimeout = \"10m\"");
+    let (_upstream, gateway) = house(&tools, ALL).await;
+    let session = Session::open(&gateway).await;
+    session.sees("small__loud").await;
+    let before = children(folder.path());
+    let told = session.text("small__loud", json!({})).await;
+    assert!(told.contains("output_invalid") && told.contains("max_result"), "{told}");
+    let told = session.text("small__cut", json!({})).await;
+    assert!(told.contains("output_invalid") && told.contains("not MCP"), "{told}");
+    assert_eq!(session.text("small__echo", json!({"text": "still here"})).await, "still here");
+    assert_eq!(children(folder.path()), before, "it was not started again");
+}

@@ -130,7 +130,7 @@ pub(crate) fn small(name: &str, folder: &Path, more: &str) -> String {
     let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/server.py");
     format!(
         "[tools.{name}]\nkind = \"mcp\"\ntransport = \"stdio\"\n\
-         command = [\"{}\", \"{}\", \"{}\"]\nenv = {{ SECRET = \"{SECRET}\" }}\n{more}\n",
+         command = [\"{}\", \"{}\", \"{}\"]\nenv = {{ EMPTY = \"\", SECRET = \"{SECRET}\" }}\n{more}\n",
         python().display(),
         server.display(),
         folder.display(),
@@ -193,8 +193,9 @@ async fn a_child_sees_only_what_it_was_given_and_is_told_the_key_of_a_call() {
     assert_eq!(session.text("small.echo", json!({"text": "hello"})).await, "hello");
     let seen: Value = serde_json::from_str(&session.text("small__env", json!({})).await).unwrap();
     assert_eq!(seen["SECRET"], "***", "nobody sees what it was given in confidence");
+    assert_eq!(seen["EMPTY"], "", "it is there");
     let seen = seen.as_object().unwrap().keys().filter(|name| *name != "LC_CTYPE");
-    assert_eq!(seen.collect::<Vec<_>>(), ["SECRET"]);
+    assert_eq!(seen.collect::<Vec<_>>(), ["EMPTY", "SECRET"]);
     let params = json!({"name": "small__key", "_meta": {"switchpoint/idempotency-key": "same"}});
     let told = session.ask("tools/call", params).await;
     assert!(told["result"]["content"][0]["text"].as_str().unwrap().ends_with(":same"), "{told}");

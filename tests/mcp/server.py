@@ -14,7 +14,7 @@ def said(name, usual):
 
 def tools():
     schema = {"type": "object", "properties": {"text": {"type": "string"}}}
-    named = ["echo", "env", "big", "crash", "hang", "key", "meta"]
+    named = ["echo", "env", "big", "crash", "hang", "key", "meta", "loud", "cut"]
     told = {"echo": said("description", "Says it again.")}
     listed = [{"name": n, "description": told.get(n, n), "inputSchema": schema} for n in named]
     number = {"type": "object", "required": ["number"], "properties": {"number": {"type": "integer"}}}
@@ -42,9 +42,19 @@ def answer(message):
         capabilities = {"tools": {"listChanged": True}}
         return {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": server}
     if method == "tools/list":
-        return {"tools": tools()}
+        if os.path.exists(os.path.join(FOLDER, "endless")):
+            return {"tools": tools(), "nextCursor": "more"}
+        odd = [{"name": "odd", "inputSchema": 7}] if os.path.exists(os.path.join(FOLDER, "odd")) else []
+        return {"tools": odd + tools(), "nextCursor": ""}
     if method == "tools/call":
         if params["name"] == "hang":
+            return None
+        if params["name"] == "loud":
+            # Its id stands where nobody looks in what is too long.
+            send({"result": {"text": "x" * 3_000_000}, "id": message["id"], "jsonrpc": "2.0"})
+            return None
+        if params["name"] == "cut":
+            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {}})[:-3], flush=True)
             return None
         if params["name"] == "typed":
             said = params.get("arguments", {}).get("text", "")

@@ -485,3 +485,36 @@ async fn a_run_may_call_a_tool_as_often_as_its_limit_says_whatever_is_remembered
     assert!(shown[1].contains("invalid_arguments"), "{shown:?}");
     assert_eq!(house.asked("/look").len(), 3);
 }
+
+#[tokio::test]
+async fn what_is_no_text_stands_in_the_answer_of_a_call_without_a_run() {
+    let sections = format!("{}{}", key("bob", BOB, ""), tool("draw", "read", ""));
+    let house =
+        House::new(&sections, |_| Script::reply(200, &[("content-type", "image/png")], "PNG"));
+    let told = house.await.call(BOB, "draw", json!({})).await.json();
+    let picture = json!([{"type": "image", "data": "UE5H", "mimeType": "image/png"}]);
+    assert_eq!((&told["content"], &told["text"]), (&picture, &json!("")), "{told}");
+}
+
+#[tokio::test]
+async fn of_a_result_beyond_the_limit_of_its_tool_nobody_is_told_that_it_is_kept_whole() {
+    let sections = format!(
+        "{}{}",
+        tool("big", "read", "max_result = \"64KiB\""),
+        agent("a", &["big"], "context = { tool_result_tokens = 500 }")
+            + &agent("b", &["big"], "context = { tool_result_tokens = 50_000 }"),
+    );
+    let answer = "words and words. ".repeat(8_000);
+    let house = House::new(&sections, move |_| {
+        Script::reply(200, &[("content-type", "text/plain")], &answer)
+    })
+    .await;
+    house.run("a", &json!([["big", {}]])).await;
+    let told = house.shown().remove(0);
+    assert!(told.contains("longer than `max_result`") && told.contains("blob:"), "{told}");
+    assert!(!told.contains("whole result"), "{told}");
+    // Also where all that there is has room.
+    house.run("b", &json!([["big", {}]])).await;
+    let told = house.shown().remove(0);
+    assert!(told.len() > 64 << 10 && told.contains("longer than `max_result`"), "{}", told.len());
+}

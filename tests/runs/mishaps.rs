@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::broker::{BOB, House, OPERATOR, agent, key, tool};
-use crate::support::gateway::KEY;
+use crate::support::gateway::{KEY, provider, route};
 use crate::support::upstream::Request;
 use crate::support::{PATIENCE, Script};
 
@@ -364,4 +364,67 @@ async fn a_session_that_an_mcp_server_has_lost_is_begun_again_and_the_call_goes_
         assert_eq!(said().await, (200, format!("session-{round}")), "not one call is lost");
     }
     assert!(house.gateway.metric("switchpoint_mcp_reconnects_total", &["srv"]).await >= 3.0);
+}
+
+#[tokio::test]
+async fn a_letter_about_what_could_not_be_taken_back_says_how_often_that_was_tried() {
+    let sections = format!(
+        "{}{}{}",
+        tool("book", "once", "[tools.book.undo]\ntool = \"unbook\"\nargs = { id = \"$.id\" }\n"),
+        tool("unbook", "idempotent", QUICK),
+        agent("a", &["book"], "on_failure = \"compensate\""),
+    );
+    let house = House::new(&sections, |request| {
+        let status = if request.path.contains("/unbook") { 503 } else { 200 };
+        Script::json(status, r#"{"id": "b1"}"#)
+    })
+    .await;
+    house.run("a", &json!([["book", {}], "break"])).await;
+    let dead = house.get("/v1/agents/dlq").await["data"].take();
+    assert_eq!(
+        (house.asked("/unbook").len(), dead[0]["attempts"].as_u64()),
+        (3, Some(3)),
+        "{dead}"
+    );
+}
+
+#[tokio::test]
+async fn a_letter_is_no_way_around_an_approval_that_its_tool_has_by_now() {
+    let sections = |approval: &str| {
+        let send = tool("send", "idempotent", &format!("retry = {{ attempts = 1 }}\n{approval}"));
+        send + &agent("a", &["send"], "")
+    };
+    let house = House::new(&sections(""), |_| Script::json(500, "{}")).await;
+    house.run("a", &json!([["send", {}]])).await;
+    let letter = house.get("/v1/agents/dlq").await["data"][0].take();
+    let path = format!("/v1/agents/dlq/{}/retry", letter["id"].as_str().unwrap());
+    assert_eq!(house.send(KEY, &path, &json!({})).await.status, 200);
+    assert_eq!(house.asked("/send").len(), 2);
+    let now = provider("up", &house.model)
+        + &route("fast", &["up/m"], "")
+        + &sections("approval = {}").replace("TOOLS", &house.tools.base());
+    assert_eq!(house.gateway.reload(&now).await.status, 200);
+    let refused = house.send(KEY, &path, &json!({})).await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert!(refused.text().contains("approval_required"), "{}", refused.text());
+    assert_eq!(house.asked("/send").len(), 2);
+    assert_eq!(house.get("/v1/agents/dlq").await["data"][0]["state"], "open");
+}
+
+#[tokio::test]
+async fn what_a_replay_is_not_to_be_told_is_refused_by_its_name() {
+    let house = House::new(&agent("a", &[], ""), |_| Script::json(500, "{}")).await;
+    let run = house.run("a", &json!([])).await;
+    let path = format!("/v1/agents/runs/{}/replay", run["id"].as_str().unwrap());
+    for (overrides, told) in [
+        (json!({"efects": true}), "`overrides.efects`"),
+        (json!({"effects": true, "model": "up/n"}), "`overrides.model`"),
+        (json!({"effects": "yes"}), "`overrides.effects`"),
+        (json!(true), "`overrides`"),
+    ] {
+        let body = json!({"mode": "live", "overrides": overrides});
+        let refused = house.send(KEY, &path, &body).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        assert!(refused.text().contains(told), "{}", refused.text());
+    }
 }

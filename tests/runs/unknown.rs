@@ -12,6 +12,10 @@ use crate::support::gateway::KEY;
 
 /// The first call of `send` is not answered; asked what became of it, `sent` answers with `found`.
 async fn house(found: u16, terms: &str) -> House {
+    house_of(Script::default().close(), found, terms).await
+}
+
+async fn house_of(first: Script, found: u16, terms: &str) -> House {
     let sections = format!(
         "{}{}{}",
         tool("send", "once", "probe = \"sent\""),
@@ -24,7 +28,7 @@ async fn house(found: u16, terms: &str) -> House {
             return Script::json(found, r#"{"known":"it was sent"}"#);
         }
         match sends.fetch_add(1, Ordering::SeqCst) {
-            0 => Script::default().close(),
+            0 => first.clone(),
             _ => Script::json(200, r#"{"sent":"now"}"#),
         }
     })
@@ -134,4 +138,13 @@ async fn of_words_that_are_said_of_it_at_the_same_moment_one_holds() {
     let mut said = [a, b, c];
     said.sort_unstable();
     assert_eq!(said, [200, 409, 409]);
+}
+
+#[tokio::test]
+async fn a_success_that_cannot_be_read_may_have_happened_and_is_not_repeated() {
+    let house = house_of(Script::json(200, r#"{"sent": "no"#), 200, "").await;
+    let run = house.run("a", &calls()).await;
+    assert_eq!(run["state"], "completed", "{run:#}");
+    assert_eq!((house.asked("/send").len(), house.asked("/sent").len()), (1, 1));
+    assert!(house.shown()[0].contains("it was sent"), "{:?}", house.shown());
 }

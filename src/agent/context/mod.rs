@@ -240,7 +240,7 @@ fn with_short_result(message: &Message, most: u64) -> Message {
         let inside = |text| text::fenced(text).map_or(text, |it| it.inside);
         let joined: String = texts().map(inside).collect();
         let whole = format!("the result of {}", result.id);
-        if let Some(short) = text::cut(&joined, most, &whole, &count) {
+        if let Some(short) = text::cut(&joined, most, text::Kept::Whole(&whole), &count) {
             let has_room = fence.is_none() || count(&short) <= most;
             let kept = format!("{opening}{short}{closing}");
             result.parts = vec![Part::text(if has_room { kept } else { LEFT_OUT.to_owned() })];

@@ -144,7 +144,7 @@ impl Run {
                 self.hand_over(id, (from, to), summary.as_deref());
             }
             Event::AgentFallback { to, .. } => {
-                self.active.clone_from(to);
+                self.give_to(to);
                 self.degraded = true;
                 self.forget_filtered();
                 self.failures = 0;
@@ -459,11 +459,17 @@ impl Run {
         }
     }
 
+    fn give_to(&mut self, agent: &str) {
+        agent.clone_into(&mut self.active);
+        let missing = self.definition.member(agent).map(|member| member.missing.clone());
+        self.degraded_tools.extend(missing.into_iter().flatten());
+    }
+
     fn hand_over(&mut self, id: &str, (from, to): (&str, &str), summary: Option<&str>) {
         let text = format!("`{to}` has the conversation now.");
         self.settle(id, vec![Part::text(text)], false);
         self.handoffs += 1;
-        to.clone_into(&mut self.active);
+        self.give_to(to);
         if let Some(summary) = summary {
             let begins = self.results_from().saturating_sub(1);
             let text = format!("`{from}` hands over to `{to}`: {summary}");

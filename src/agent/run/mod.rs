@@ -243,7 +243,7 @@ impl Run {
         definition: Arc<Definition>,
         history: Vec<Message>,
     ) -> Self {
-        let earlier = history.len();
+        let (earlier, degraded_tools) = (history.len(), definition.missing());
         let transcript = history.into_iter().chain(created.messages.iter().cloned()).collect();
         Self {
             id,
@@ -297,7 +297,7 @@ impl Run {
             limit: None,
             confidence: None,
             degraded: false,
-            degraded_tools: BTreeSet::new(),
+            degraded_tools,
             fallback_level: 0,
             paused: false,
             cancel: None,

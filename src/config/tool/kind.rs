@@ -399,6 +399,10 @@ fn environment(section: &Section<'_>) -> BTreeMap<String, Secret> {
             field.fail(format!("{name:?} is not the name of a variable"));
             return None;
         }
+        // Without a value it is set nevertheless.
+        if field.read(|value| Ok(value.as_str() == Some(""))) == Some(true) {
+            return Some((name.to_owned(), Secret::new("")));
+        }
         let literal = crate::config::secret::Literal::Fine;
         Some((name.to_owned(), Secret::read(&field, literal)?))
     };

@@ -72,6 +72,7 @@ async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<Chat
             match hear_whole((&content_type, &body), hear) {
                 Ok(response) => {
                     call.record.status = 200;
+                    call.traces_answer(|| name_of(&response));
                     call.ends(Outcome::Ok);
                     Ok(response)
                 }
@@ -116,6 +117,7 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
         question.keeps_to(&chain.wishes)?;
     }
     Box::pin(shadow::cast(call, &mut question)).await?;
+    call.traces_question(&question);
     Ok(question)
 }
 
@@ -204,13 +206,22 @@ async fn listen(
         return Err(call.fails(guarding::refusal(&blocked.unwrap_or_default())));
     }
     match error {
-        None => fold.finish().map_err(|_| call.fails(truncated())),
+        None => {
+            let response = fold.finish().map_err(|_| call.fails(truncated()))?;
+            call.traces_answer(|| name_of(&response));
+            Ok(response)
+        }
         Some(error) => {
             // The attempt under way had its head before it failed.
             call.attempt_ended(outcome_of(error.kind), 200);
             Err(call.fails(error))
         }
     }
+}
+
+/// What its provider calls it.
+fn name_of(response: &ChatResponse) -> Option<String> {
+    Some(response.id.clone()).filter(|id| !id.is_empty())
 }
 
 fn misread_answer(misread: &Misread) -> Error {

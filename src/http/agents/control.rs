@@ -9,6 +9,7 @@ use super::{Answer, Asked, Door, away, told};
 use crate::agent::event::Resolution;
 use crate::agent::{Again, Told};
 use crate::canon::{RunState, StopReason};
+use crate::config::suggestion;
 use crate::error::{Error, Kind};
 use crate::store::runs::RunRow;
 
@@ -142,13 +143,30 @@ pub(super) async fn replay(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     asked.says(&["mode", "overrides"])?;
     let live = asked.word("mode", &[("recorded", false), ("live", true)])?.unwrap_or(false);
-    let overrides = asked.body.get("overrides").cloned().unwrap_or(Value::Null);
-    if !live && !overrides.is_null() {
+    let overrides = asked.body.get("overrides").filter(|it| !it.is_null());
+    if !live && overrides.is_some() {
         return Err(Error::invalid("`overrides` go with the mode `live` only."));
     }
+    let effects = overrides.map(effects).transpose()?.unwrap_or(false);
     must(run.state.is_over(), &run, "replayed")?;
-    let how = if live { Again::Live { overrides } } else { Again::Recorded };
+    let how = if live { Again::Live { effects } } else { Again::Recorded };
     again(&door, &asked, &run, how).await
+}
+
+/// Whether what must not happen twice happens: all that `overrides` of a replay can say.
+fn effects(overrides: &Value) -> Result<bool, Error> {
+    const EFFECTS: &str = "effects";
+    let overrides = overrides.as_object();
+    let overrides = overrides.ok_or_else(|| Error::invalid("`overrides` must be an object."))?;
+    if let Some(name) = overrides.keys().find(|name| *name != EFFECTS) {
+        let hint = suggestion(name, [EFFECTS]);
+        return Err(Error::invalid(format!("`overrides.{name}` is not known here{hint}")));
+    }
+    match overrides.get(EFFECTS) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(effects)) => Ok(*effects),
+        Some(_) => Err(Error::invalid("`overrides.effects` must be true or false.")),
+    }
 }
 
 pub(super) async fn fork(door: Door, asked: Asked) -> Answer {

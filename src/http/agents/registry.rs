@@ -184,8 +184,9 @@ pub(super) fn tools(door: &Door, asked: &Asked, name: &str) -> Result<BTreeSet<S
     let known = (&house.config, &*house.toolbox);
     let definition = Definition::resolve(known, (name, &agent.version), None);
     let definition = definition.map_err(|why| Error::new(Kind::Conflict, why))?;
-    let tools = definition.member(name).into_iter().flat_map(|member| &member.tools);
-    Ok(tools.map(|tool| tool.name.clone()).collect())
+    let Some(member) = definition.member(name) else { return Ok(BTreeSet::new()) };
+    let known = member.tools.iter().map(|tool| &tool.name);
+    Ok(known.chain(&member.missing).cloned().collect())
 }
 
 async fn paused(door: &Door) -> Result<Vec<String>, Error> {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::story::Story;
 use super::{Answer, Asked, Door, away, registry, told, views};
+use crate::agent::definition::Member;
 use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
@@ -132,9 +133,10 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     }
     pending["approvals"] = approvals(door, run).await?;
     shown["pending"] = pending;
-    shown["prompt"] = door.agents.prompt(run).await?;
+    let definition = door.agents.definition(run).await?;
+    shown["prompt"] = definition.root().map(Member::shown_prompt).unwrap_or_default();
     shown["source"] = story.source();
-    shown["result"] = story.result();
+    shown["result"] = story.result(&definition);
     if run.state.is_over() {
         append(&mut shown["result"]["feedback"], later(door, run.id).await?);
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::views::{self, text, time, usd};
+use crate::agent::definition::Definition;
 use crate::agent::event::{ASIDE, Asking, Event, Requested, Source, Spent};
 use crate::canon::{Content, Part, Role, RunId, StopReason};
 use crate::store::runs::EventRow;
@@ -21,6 +22,8 @@ pub(super) struct Story {
     inputs: BTreeMap<String, Value>,
     unknown: BTreeMap<String, Value>,
     degraded: BTreeSet<String>,
+    /// Who had the conversation besides the first.
+    agents: BTreeSet<String>,
     /// What those have used that it has begun.
     below: BTreeMap<RunId, Spent>,
     /// What of it is another run's.
@@ -76,9 +79,13 @@ impl Story {
     }
 
     /// What it has said last, and how it ended.
-    pub(super) fn result(&self) -> Value {
+    pub(super) fn result(&self, definition: &Definition) -> Value {
+        let given_to = self.agents.iter().filter_map(|agent| definition.member(agent));
+        let members = given_to.chain(definition.root());
+        let mut degraded = self.degraded.clone();
+        degraded.extend(members.flat_map(|member| member.missing.iter().cloned()));
         json!({"text": self.answer, "end": self.end, "feedback": self.feedback,
-            "degraded_tools": self.degraded})
+            "degraded_tools": degraded})
     }
 
     fn take(&mut self, row: &EventRow, event: Event) {
@@ -116,6 +123,7 @@ impl Story {
             Event::Handoff { from, to, .. } | Event::AgentFallback { from, to } => {
                 let place = self.step(row, "handoff");
                 self.set(place, [("from", json!(from)), ("to", json!(to))]);
+                self.agents.insert(to);
             }
             Event::LimitHit { reason } => {
                 let place = self.step(row, "limit");

@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use rmcp::model::ContentBlock;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Answer, Asked, Door, registry, told, views};
-use crate::canon::RunId;
-use crate::config::Pace;
+use crate::canon::{Part, RunId};
+use crate::config::{self, Pace};
 use crate::error::{Error, Kind};
 use crate::gateway::passed_in;
+use crate::http::mcp;
 use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
@@ -23,7 +25,14 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let known = house.toolbox.all();
     let is_wanted = |tool: &Tool| of.as_ref().is_none_or(|names| names.contains(&*tool.name));
     let seen = known.iter().filter(|tool| may_see(&asked, tool) && is_wanted(tool));
-    let shown: Vec<Value> = seen.map(|tool| view(tool, &house.toolbox.health(tool))).collect();
+    let mut shown: Vec<Value> = seen.map(|tool| view(tool, &house.toolbox.health(tool))).collect();
+    let of_it = |source: &str| {
+        let names = |name: &String| name.split_once('.').is_some_and(|(own, _)| own == source);
+        of.as_ref().is_none_or(|of| of.iter().any(names))
+    };
+    let unlisted = house.toolbox.unlisted();
+    let unlisted = unlisted.filter(|(source, ..)| asked.operates() && of_it(source));
+    shown.extend(unlisted.map(|(source, terms, health)| unlisted_view((source, terms), &health)));
     std::future::ready(told(&views::page(&shown, None))).await
 }
 
@@ -90,9 +99,16 @@ fn source(door: &Door, asked: &Asked) -> Result<Arc<dyn Source>, Error> {
 }
 
 fn find(door: &Door, asked: &Asked) -> Result<Arc<Tool>, Error> {
-    let tool = door.gateway.snapshot().toolbox.get(&asked.id);
-    tool.filter(|tool| may_see(asked, tool))
-        .ok_or_else(|| Error::new(Kind::ToolNotFound, format!("There is no tool `{}`.", asked.id)))
+    let (house, name) = (door.gateway.snapshot(), &asked.id);
+    let tool = house.toolbox.get(name).filter(|tool| may_see(asked, tool));
+    let is_known = || asked.operates() || asked.caller.may_use_tool(name);
+    tool.ok_or_else(|| match house.toolbox.missing(std::slice::from_ref(name)).first() {
+        Some(_) if is_known() => {
+            let message = format!("The server of `{name}` could not be asked what tools it has.");
+            Error::new(Kind::Overloaded, message)
+        }
+        _ => Error::new(Kind::ToolNotFound, format!("There is no tool `{name}`.")),
+    })
 }
 
 fn may_see(asked: &Asked, tool: &Tool) -> bool {
@@ -108,13 +124,35 @@ fn demand(asked: &Asked, tool: &Tool) -> Result<(), Error> {
     Err(Error::new(Kind::NotAllowed, message))
 }
 
-fn view(tool: &Tool, health: &Health) -> Value {
-    let health = match health {
+fn condition(health: &Health) -> Value {
+    match health {
         Health::Up => json!({"state": "available"}),
         Health::Down { why, retry_after } => json!({"state": "unavailable", "reason": why,
             "retry_after": retry_after.map(|it| it.as_secs_f64().ceil())}),
         Health::Blocked { why } => json!({"state": "blocked", "reason": why}),
-    };
+    }
+}
+
+/// In the place of all tools of a source.
+fn unlisted_view((source, terms): (&str, &config::Tool), health: &Health) -> Value {
+    json!({
+        "name": format!("{source}.*"),
+        "object": "tool",
+        "alias": null,
+        "kind": terms.kind.name(),
+        "version": terms.version,
+        "description": terms.description,
+        "effect": terms.effect.name(),
+        "high_risk": terms.high_risk,
+        "needs_approval": terms.approval.is_some(),
+        "limits": limits(terms),
+        "input_schema": null,
+        "output_schema": null,
+        "health": condition(health),
+    })
+}
+
+fn view(tool: &Tool, health: &Health) -> Value {
     json!({
         "name": &*tool.name,
         "object": "tool",
@@ -125,16 +163,16 @@ fn view(tool: &Tool, health: &Health) -> Value {
         "effect": tool.effect.name(),
         "high_risk": tool.terms.high_risk,
         "needs_approval": tool.approval().is_some(),
-        "limits": limits(tool),
+        "limits": limits(&tool.terms),
         "input_schema": tool.input,
         "output_schema": tool.output,
-        "health": health,
+        "health": condition(health),
     })
 }
 
 /// As they are written in the config.
-fn limits(tool: &Tool) -> Value {
-    let limits = &tool.terms.limits;
+fn limits(terms: &config::Tool) -> Value {
+    let limits = &terms.limits;
     let told = |paces: &[Pace]| -> Vec<Value> {
         let told = |it: &Pace| json!({"calls": it.amount, "seconds": it.seconds});
         paces.iter().map(told).collect()
@@ -146,12 +184,19 @@ fn pin(pin: &PinStatus) -> Value {
     json!({"tool": pin.tool, "pinned": pin.pinned, "seen": pin.seen, "changed": pin.changed})
 }
 
+/// All parts as MCP has them, where not all of it is text.
+fn content(parts: &[Part]) -> Option<Vec<ContentBlock>> {
+    let is_more = parts.iter().any(|part| part.as_text().is_none());
+    is_more.then(|| parts.iter().cloned().filter_map(mcp::block).collect())
+}
+
 fn result(tool: &Tool, output: &Output) -> Value {
     json!({
         "object": "tool.result",
         "tool": &*tool.name,
         "text": views::text(&output.parts),
         "value": output.value,
+        "content": content(&output.parts),
         "truncated": output.truncated,
         "cached": output.cached,
         "attempts": output.attempts,

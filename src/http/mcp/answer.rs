@@ -33,7 +33,8 @@ pub(super) fn refused(kind: &str, message: &str, retry_after: Option<f64>) -> Ca
     CallToolResult::error(vec![ContentBlock::text(json!({"error": error}).to_string())])
 }
 
-fn block(part: Part) -> Option<ContentBlock> {
+/// `None` for what only models have.
+pub(crate) fn block(part: Part) -> Option<ContentBlock> {
     match part.content {
         Content::Text { text, .. } | Content::Refusal(text) => Some(ContentBlock::text(text)),
         Content::Media(media) => Some(medium(media)),

@@ -29,6 +29,7 @@ use rmcp::model::JsonRpcError;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 
+pub(super) use self::answer::block;
 use self::guest::{Given, Guest, Held, spoken};
 use self::message::{Asks, Posted, invalid};
 use self::offer::{Offer, Visit};

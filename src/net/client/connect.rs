@@ -86,6 +86,10 @@ impl Connector {
         &self.address
     }
 
+    pub(super) fn server(&self) -> (&str, u16) {
+        (self.host.trim_matches(['[', ']']), self.port)
+    }
+
     pub(super) fn authority(&self) -> &str {
         &self.authority
     }

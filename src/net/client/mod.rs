@@ -209,6 +209,11 @@ impl Origin {
         self.connector.authority()
     }
 
+    /// Its host, without brackets, and its port.
+    pub fn server(&self) -> (&str, u16) {
+        self.connector.server()
+    }
+
     /// Sends one request and waits for the head of its answer. `connect_limit` bounds the time to
     /// open a connection. A pooled connection that turns out to be closed is replaced once.
     pub async fn send(

@@ -120,7 +120,7 @@ pub struct Failure {
     pub upstream: Upstream,
     pub retry_after: Option<Duration>,
     /// What it has used, where it broke off an answer that had begun.
-    pub used: Option<Usage>,
+    pub used: Option<Box<Usage>>,
 }
 
 /// What an answer other than 2xx means.

@@ -244,8 +244,10 @@ impl ToSql for Worded<'_> {
         match (self.0, kind.kind()) {
             (Json::Null, _) => return Ok(IsNull::Yes),
             (Json::String(text), _) => out.put_slice(whole(text).as_bytes()),
-            (Json::Array(items), Kind::Array(_)) => out.put_slice(list(items).as_bytes()),
-            (other, _) => out.put_slice(other.to_string().as_bytes()),
+            (Json::Array(items), Kind::Array(kind)) => {
+                out.put_slice(list(items, kind).as_bytes());
+            }
+            (other, _) => out.put_slice(spelled(other, kind).as_bytes()),
         }
         Ok(IsNull::No)
     }
@@ -266,14 +268,23 @@ fn whole(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-fn list(items: &[Json]) -> String {
+/// `2.0` is whole to JSON Schema, and Postgres takes it for no integer.
+fn spelled(value: &Json, kind: &Type) -> String {
+    let is_whole = matches!(*kind, Type::INT2 | Type::INT4 | Type::INT8);
+    match value.as_f64().filter(|number| is_whole && number.fract() == 0.0 && value.is_f64()) {
+        Some(number) => format!("{number:.0}"),
+        None => value.to_string(),
+    }
+}
+
+fn list(items: &[Json], kind: &Type) -> String {
     let item = |item: &Json| match item {
         Json::Null => "NULL".to_owned(),
-        Json::Array(items) => list(items),
+        Json::Array(items) => list(items, kind),
         Json::String(text) => {
             format!("\"{}\"", whole(text).replace('\\', "\\\\").replace('"', "\\\""))
         }
-        other => other.to_string(),
+        other => spelled(other, kind),
     };
     format!("{{{}}}", items.iter().map(item).collect::<Vec<_>>().join(","))
 }

@@ -361,6 +361,10 @@ async fn a_server_reads_values_as_what_it_needs() {
     assert_eq!(table.rows, [expected]);
     let wrong = bench.run(Access::Read, "SELECT $1::date AS a", &[json!("soon")]).await;
     assert!(said(wrong).contains("invalid input syntax"));
+    // Whole to JSON Schema.
+    let whole = [json!(2.0), json!([3.0, 4])];
+    let table = bench.run(Access::Read, "SELECT $1::int4 AS a, $2::int8[] AS b", &whole).await;
+    assert_eq!(table.unwrap().rows, [json!({"a": 2, "b": [3, 4]})]);
 }
 
 #[tokio::test]

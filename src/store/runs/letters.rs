@@ -111,10 +111,9 @@ pub(super) fn settle(database: &mut Database, run: i64, calls: &[String]) -> Res
 }
 
 fn letter(row: &Row<'_>) -> Result<LetterRow, Fault> {
-    let run = rows::id(row, 1)?;
     Ok(LetterRow {
         id: row.get(0)?,
-        run: Some(run),
+        run: rows::maybe_id(row, 1)?,
         owner: rows::owner(row, 2)?,
         kind: row.get(3)?,
         payload: row.get(4)?,

@@ -8,7 +8,10 @@ use crate::store::{Failure, STEP, Store};
 /// A definition is put there before the run that needs it: for so many milliseconds it may be alone.
 const ALONE: i64 = 3_600_000;
 /// What belongs to a run and goes with it.
-const BELONGINGS: [&str; 5] = ["events", "signals", "approvals", "letters", "deliveries"];
+const BELONGINGS: [&str; 4] = ["events", "signals", "approvals", "deliveries"];
+/// Letters that go with it, open or not: what they are about goes with it, too. Others stay until
+/// they are settled.
+const ABOUT_IT: &str = "kind IN ('run', 'webhook')";
 
 // === impl Store ===
 
@@ -24,6 +27,7 @@ impl Store {
             if step == 0 {
                 let alone = self.now() - ALONE;
                 self.write.run(move |database| forget_definitions(database, alone)).await?;
+                self.write.run(forget_letters).await?;
                 return Ok(pruned);
             }
             pruned += step;
@@ -60,6 +64,9 @@ fn prune(database: &mut Database, (completed, failed): (i64, i64)) -> Result<u64
         let delete = format!("DELETE FROM {table} WHERE run IN ({numbers})");
         database.execute(&delete, values![&listed])?;
     }
+    let settled = format!("(state <> 'open' OR {ABOUT_IT})");
+    let letters = format!("DELETE FROM letters WHERE run IN ({numbers}) AND {settled}");
+    database.execute(&letters, values![&listed])?;
     blobs::forget(database, &listed)?;
     let sessions = format!(
         "DELETE FROM sessions WHERE head IN (SELECT id FROM runs WHERE position IN ({numbers}))"
@@ -74,4 +81,12 @@ fn forget_definitions(database: &mut Database, since: i64) -> Result<u64, Fault>
     let delete = "DELETE FROM definitions WHERE created_at < $1
         AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.definition = definitions.hash)";
     database.execute(delete, values![since])
+}
+
+/// Those that were settled after their run had gone.
+fn forget_letters(database: &mut Database) -> Result<u64, Fault> {
+    database.alone(Alone::Retain)?;
+    let delete = "DELETE FROM letters WHERE state <> 'open'
+        AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.position = letters.run)";
+    database.execute(delete, &[])
 }

@@ -23,7 +23,7 @@ pub(super) fn run(row: &Row<'_>) -> Result<RunRow, Fault> {
     Ok(RunRow {
         id: id(row, 0)?,
         root: id(row, 1)?,
-        parent: row.get::<Option<String>>(2)?.map(|text| parsed(&text, 2)).transpose()?,
+        parent: maybe_id(row, 2)?,
         agent: row.get(3)?,
         version: row.get(4)?,
         definition: row.get(5)?,
@@ -70,6 +70,10 @@ pub(super) fn position(database: &mut Database, run: RunId) -> Result<Option<i64
 
 pub(super) fn id(row: &Row<'_>, at: usize) -> Result<RunId, Fault> {
     parsed(&row.get::<String>(at)?, at)
+}
+
+pub(super) fn maybe_id(row: &Row<'_>, at: usize) -> Result<Option<RunId>, Fault> {
+    row.get::<Option<String>>(at)?.map(|text| parsed(&text, at)).transpose()
 }
 
 fn parsed(text: &str, at: usize) -> Result<RunId, Fault> {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rmcp::ServiceError;
-use rmcp::model::{CallToolResult, ContentBlock, ErrorCode, ErrorData, Resource, ResourceContents};
+use rmcp::model::{
+    CallToolResult, ContentBlock, ErrorCode, ErrorData, RequestId, Resource, ResourceContents,
+    ServerJsonRpcMessage,
+};
 use rmcp::service::ClientInitializeError;
 use rmcp::transport::DynamicTransportError;
 use rmcp::transport::streamable_http_client::{HttpStatusError, StreamableHttpError};
@@ -16,7 +19,9 @@ use crate::canon::{Content, Media, MediaKind, Part, Source};
 use crate::tool::{Answer, Failure, FailureKind, Sent};
 
 /// What a call is told whose answer was not read to its end.
-pub(super) const TOO_LONG: &str = "the answer is longer than `max_result` allows";
+const TOO_LONG: &str = "the answer is longer than `max_result` allows";
+/// What one is told whose answer is none.
+const NOT_MCP: &str = "the server answered something that is not MCP";
 /// What rmcp says of calls that were on their way when a session was lost.
 const SESSION_LOST: &str = "session was re-initialized";
 
@@ -109,6 +114,16 @@ pub(super) fn failure(error: ServiceError) -> Failure {
     }
 }
 
+/// In place of an answer that was not read to its end.
+pub(super) fn too_long(id: RequestId) -> ServerJsonRpcMessage {
+    ServerJsonRpcMessage::error(ErrorData::internal_error(TOO_LONG, None), Some(id))
+}
+
+/// In place of an answer that is none.
+pub(super) fn not_mcp(id: RequestId) -> ServerJsonRpcMessage {
+    ServerJsonRpcMessage::error(ErrorData::internal_error(NOT_MCP, None), Some(id))
+}
+
 /// An error in the protocol's own form.
 fn said(error: &ErrorData) -> Failure {
     let message = error.message.clone().into_owned();
@@ -116,8 +131,8 @@ fn said(error: &ErrorData) -> Failure {
         let message = "the server has lost the session";
         return Failure::new(FailureKind::Unreachable, message).sent(Sent::Maybe);
     }
-    if message == TOO_LONG {
-        return Failure::new(FailureKind::BadOutput, TOO_LONG).sent(Sent::Maybe);
+    if message == TOO_LONG || message == NOT_MCP {
+        return Failure::new(FailureKind::BadOutput, message).sent(Sent::Maybe);
     }
     match error.code {
         // It was read, found wrong, and left.
@@ -161,8 +176,7 @@ fn over_http(error: &StreamableHttpError<Lost>) -> Failure {
             Failure::new(FailureKind::BadOutput, TOO_LONG).sent(Sent::Maybe)
         }
         StreamableHttpError::UnexpectedContentType(_) | StreamableHttpError::Deserialize(_) => {
-            let message = "the server answered something that is not MCP";
-            Failure::new(FailureKind::BadOutput, message).sent(Sent::Maybe)
+            Failure::new(FailureKind::BadOutput, NOT_MCP).sent(Sent::Maybe)
         }
         _ => Failure::new(FailureKind::Unreachable, "the connection broke").sent(Sent::Maybe),
     }

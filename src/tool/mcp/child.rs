@@ -1,7 +1,7 @@
 //! A server that is a child process: in a group of its own, with an environment of what was
 //! allowed, and ended so that nobody of its group stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use memchr::memmem;
 use rmcp::RoleClient;
-use rmcp::model::{ClientJsonRpcMessage, ErrorData, RequestId, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, RequestId, ServerJsonRpcMessage};
 use rmcp::transport::Transport;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt;
@@ -19,6 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::Meters;
+use super::answer::{not_mcp, too_long};
 use super::ear::Calls;
 use super::lines::{Line, Lines};
 use crate::config::Secret;
@@ -52,7 +54,9 @@ pub(super) struct Pipe {
     server: Arc<str>,
     calls: Arc<Calls>,
     /// What was read and is not given away yet.
-    read: Option<ServerJsonRpcMessage>,
+    read: VecDeque<ServerJsonRpcMessage>,
+    /// It has said too much to one of those who wait, and nobody knows to whom.
+    has_lost: bool,
     answers: Lines<ChildStdout>,
     /// Gone when it was closed.
     complaints: Option<Lines<ChildStderr>>,
@@ -106,7 +110,8 @@ impl Recipe {
         Ok(Pipe {
             server: Arc::clone(&self.server),
             calls: Arc::clone(calls),
-            read: None,
+            read: VecDeque::new(),
+            has_lost: false,
             answers: Lines::new(answers, self.longest),
             complaints: complaints.map(|it| Lines::new(it, LONGEST_COMPLAINT)),
             questions: Arc::new(Mutex::new(questions)),
@@ -130,7 +135,7 @@ impl Pipe {
 
     /// What was read is heard before the answer behind it.
     async fn heed(&self) {
-        if let Some(ServerJsonRpcMessage::Notification(said)) = &self.read {
+        if let Some(ServerJsonRpcMessage::Notification(said)) = self.read.front() {
             self.calls.hear(None, &super::answer::as_value(said)).await;
         }
     }
@@ -139,17 +144,35 @@ impl Pipe {
         censor_all(line.into(), self.secrets.iter().map(String::as_str))
     }
 
-    fn understand(&self, line: Line) -> Option<ServerJsonRpcMessage> {
-        match line {
-            // Some print there what is for people.
-            Line::Whole(line) => serde_json::from_slice(&self.without_secrets(line)).ok(),
-            Line::TooLong(begin, end) => {
-                let id = id_in(&begin, &end);
-                let server = &*self.server;
-                tracing::warn!(server, "an MCP server has said more at once than it may");
-                id.map(|id| ServerJsonRpcMessage::error(too_long(), Some(id)))
+    fn understand(&mut self, line: Line) {
+        let server = &*self.server;
+        let answer = match line {
+            Line::Whole(line) => {
+                let line = self.without_secrets(line);
+                let message = serde_json::from_slice(&line);
+                message.ok().or_else(|| {
+                    // Some print there what is for people.
+                    tracing::warn!(server, "an MCP server has said something that is not MCP");
+                    let is_meant = memmem::find(&line, b"\"jsonrpc\"").is_some();
+                    is_meant.then(|| id_in(&line, &line)).flatten().map(not_mcp)
+                })
             }
-        }
+            Line::TooLong(begin, end) => {
+                tracing::warn!(server, "an MCP server has said more at once than it may");
+                let id = id_in(&begin, &end);
+                // What has a method answers nobody.
+                self.has_lost = id.is_none() && memmem::find(&begin, b"\"method\"").is_none();
+                id.map(too_long)
+            }
+        };
+        self.read.extend(answer);
+    }
+
+    /// Whoever may have been meant is told, and waits no longer.
+    async fn give_up(&mut self) {
+        let waiting = self.calls.waiting().await;
+        self.has_lost = false;
+        self.read.extend(waiting.into_iter().map(too_long));
     }
 }
 
@@ -173,9 +196,12 @@ impl Transport<RoleClient> for Pipe {
 
     async fn receive(&mut self) -> Option<ServerJsonRpcMessage> {
         loop {
-            if self.read.is_some() {
+            if self.has_lost {
+                self.give_up().await;
+            }
+            if !self.read.is_empty() {
                 self.heed().await;
-                return self.read.take();
+                return self.read.pop_front();
             }
             let complaint = async {
                 match &mut self.complaints {
@@ -185,7 +211,7 @@ impl Transport<RoleClient> for Pipe {
             };
             tokio::select! {
                 answer = self.answers.next() => {
-                    self.read = self.understand(answer?);
+                    self.understand(answer?);
                 }
                 complaint = complaint => match complaint {
                     Some(line) => self.complain(line),
@@ -200,11 +226,6 @@ impl Transport<RoleClient> for Pipe {
         self.group.end().await;
         Ok(())
     }
-}
-
-/// What a call is told whose answer was not read.
-fn too_long() -> ErrorData {
-    ErrorData::internal_error(super::answer::TOO_LONG, None)
 }
 
 /// The id of a message of which only the beginning and the end are known. Ours are numbers, and

@@ -86,6 +86,10 @@ impl Calls {
         self.0.lock().await.remove(id);
     }
 
+    pub(super) async fn waiting(&self) -> Vec<RequestId> {
+        self.0.lock().await.keys().cloned().collect()
+    }
+
     /// Hears an event of a stream, if it says something about a call.
     pub(super) async fn overhear(&self, about: Option<&RequestId>, event: Option<&Sse>) {
         let Some(data) = event.and_then(|event| event.data.as_deref()) else { return };

@@ -25,6 +25,7 @@ use rmcp::transport::streamable_http_client::{
 use sse_stream::Sse;
 use tokio::time::Instant;
 
+use super::answer::{as_value, too_long};
 use super::ear::Calls;
 use crate::config::Web;
 use crate::dialect::splice::Payload;
@@ -309,8 +310,9 @@ impl Wire {
 
     /// What a stream says, each progress and line of a log heard as it comes.
     fn events(&self, body: ReplyBody, about: Option<RequestId>) -> Events {
+        let whose = about.clone();
         let (calls, about) = (Arc::clone(&self.calls), Arc::new(about));
-        let (way, events) = (Arc::clone(&self.way), events(body, self.way.longest));
+        let (way, events) = (Arc::clone(&self.way), events((body, whose), self.way.longest));
         Box::pin(events.then(move |event| {
             let (calls, about) = (Arc::clone(&calls), Arc::clone(&about));
             let event = event.map(|event| way.clean(event));
@@ -424,23 +426,28 @@ async fn next(body: &mut ReplyBody, into: &mut BytesMut) -> Result<bool, BodyErr
     poll_fn(|context| body.poll_data(context, into)).await
 }
 
-/// The events of a stream, none of them longer than `longest`.
+/// The events of a stream, none of them longer than `longest`: what is, in a stream about one request,
+/// is no answer to it.
 fn events(
-    body: ReplyBody,
+    (body, about): (ReplyBody, Option<RequestId>),
     longest: usize,
 ) -> impl Stream<Item = Result<Sse, SseError>> + Send + 'static {
-    unfold(Some((body, Decoder::default())), move |state| async move {
-        let (mut body, mut decoder) = state?;
+    unfold(Some((body, Decoder::default(), about)), move |state| async move {
+        let (mut body, mut decoder, about) = state?;
         loop {
             if let Some(frame) = decoder.next_frame() {
                 let event = event(&decoder, &frame);
                 decoder.discard(frame.range.end);
                 decoder.rest();
-                return Some((event, Some((body, decoder))));
+                return Some((event, Some((body, decoder, about))));
             }
             if decoder.held() > longest {
                 let error = format!("one event is longer than {longest} bytes");
-                return Some((Err(SseError::Body(error.into())), None));
+                let event = match about.map(|about| as_value(&too_long(about)).to_string()) {
+                    Some(data) => Ok(Sse { data: Some(data), ..Sse::default() }),
+                    None => Err(SseError::Body(error.into())),
+                };
+                return Some((event, None));
             }
             match next(&mut body, decoder.buffer()).await {
                 Ok(true) => {}

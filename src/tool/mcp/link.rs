@@ -292,9 +292,14 @@ fn settings() -> StreamableHttpClientTransportConfig {
 impl State {
     fn rest(&mut self) {
         self.failures = self.failures.saturating_add(1);
-        let rest = FIRST_REST * 2_u32.saturating_pow(self.failures.saturating_sub(1).min(10));
-        self.rests_until = Some(Instant::now() + rest.min(LONGEST_REST));
+        self.rests_until = Some(Instant::now() + rest_after(self.failures));
     }
+}
+
+/// How long a server is left alone that has failed so often in a row.
+pub(super) fn rest_after(failures: u32) -> Duration {
+    let rest = FIRST_REST * 2_u32.saturating_pow(failures.saturating_sub(1).min(10));
+    rest.min(LONGEST_REST)
 }
 
 // === impl Session ===

@@ -10,20 +10,20 @@ mod exchange;
 mod http;
 mod lines;
 mod link;
+mod listing;
 mod news;
 mod pins;
 mod pool;
 mod shelf;
 mod wording;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use rmcp::model::PaginatedRequestParams;
 use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::{Instant, timeout};
 
@@ -33,7 +33,8 @@ use self::child::Recipe;
 pub use self::child::launch_by;
 pub use self::ear::{can_be_asked, filled};
 use self::http::Way;
-use self::link::{Around, Door, Session};
+use self::link::{Around, Door, rest_after};
+use self::listing::Listing;
 use self::news::News;
 pub use self::news::{Board, Change, Told};
 use self::pins::{Pins, Seen};
@@ -50,9 +51,10 @@ use crate::telemetry::{Counters, Gauges, Metrics};
 
 /// How often it is looked whether a server is there.
 const TICK: Duration = Duration::from_secs(2);
-/// Pages of a list that are read, and tools.
+/// Pages of a list that are read.
 const MOST_PAGES: usize = 100;
-const MOST_TOOLS: usize = 2_000;
+/// Why nothing is known of its tools yet.
+const UNASKED: &str = "it was not asked yet what tools it has";
 /// A list is not asked for more often, whatever its server says of its age.
 const SHORTEST_AGE: Duration = Duration::from_secs(5);
 
@@ -88,9 +90,12 @@ pub struct Server {
 /// When the tools were listed.
 #[derive(Debug, Default)]
 struct Listed {
-    was_listed: bool,
+    done: bool,
     /// When they must be listed again, if ever.
     until: Option<Instant>,
+    /// In a row, and why: until then it is not asked again.
+    failures: u32,
+    why: Option<String>,
 }
 
 #[derive(Default)]
@@ -100,6 +105,8 @@ struct Known {
     seen: Vec<Seen>,
     /// All that it says of each, by name.
     listed: BTreeMap<String, rmcp::model::Tool>,
+    /// Of what it lists, the names of what is no tool.
+    odd: BTreeSet<String>,
     /// By name: as each was approved, where that is something else.
     drifted: BTreeMap<String, Seen>,
     trouble: Option<String>,
@@ -139,7 +146,7 @@ impl Server {
             me: Weak::clone(me),
             is_tended: AtomicBool::new(false),
             turn: Turn::default(),
-            known: Mutex::default(),
+            known: Mutex::new(Known { trouble: Some(UNASKED.to_owned()), ..Known::default() }),
         }))
     }
 
@@ -161,14 +168,14 @@ impl Server {
             self.hear(is_old).await;
         }
         let now = Instant::now();
-        let is_due = !listed.was_listed || listed.until.is_some_and(|until| until <= now);
-        let is_due = is_old || is_due || !self.lock().drifted.is_empty();
-        if is_due && trouble.is_none() {
+        let is_changed = is_old || !self.lock().drifted.is_empty();
+        if listed.is_due(is_changed, now) && trouble.is_none() {
             match self.list_tools(now).await {
-                Ok(until) => *listed = Listed { was_listed: true, until },
-                Err(why) => trouble = Some(why),
+                Ok(until) => *listed = Listed { done: true, until, ..Listed::default() },
+                Err(why) => listed.failed(&self.name, (why, now)),
             }
         }
+        trouble = trouble.or_else(|| listed.why.clone());
         self.lock().trouble = trouble;
     }
 
@@ -176,10 +183,11 @@ impl Server {
     async fn list_tools(&self, now: Instant) -> Result<Option<Instant>, String> {
         let deadline = now + self.pool.mcp.connect_timeout;
         let session = self.pool.first().session(deadline).await.map_err(|error| error.message)?;
-        let listing = self.pages(&session);
-        let (tools, age) = tokio::time::timeout_at(deadline, listing)
-            .await
-            .unwrap_or_else(|_| Err("its list of tools did not come in time".to_owned()))?;
+        let Listing { tools, odd, age } =
+            tokio::time::timeout_at(deadline, Listing::read(session.peer()))
+                .await
+                .unwrap_or_else(|_| Err("its list of tools did not come in time".to_owned()))?;
+        self.leave_out(odd);
         let meant = tools.into_iter().filter(|tool| self.is_meant(&tool.name));
         let listed: BTreeMap<_, _> =
             meant.map(|tool| (tool.name.clone().into_owned(), tool)).collect();
@@ -193,24 +201,14 @@ impl Server {
         Ok(age.map(|age| now + age.max(SHORTEST_AGE)))
     }
 
-    async fn pages(
-        &self,
-        session: &Session,
-    ) -> Result<(Vec<rmcp::model::Tool>, Option<Duration>), String> {
-        let (mut tools, mut cursor) = (Vec::new(), None);
-        for _ in 0..MOST_PAGES {
-            let from = PaginatedRequestParams::default().with_cursor(cursor.take());
-            let page = session.peer().list_tools(Some(from)).await;
-            let page = page.map_err(|error| answer::failure(error).message)?;
-            let age = page.ttl_ms.map(Duration::from_millis);
-            tools.extend(page.tools);
-            cursor = page.next_cursor;
-            if cursor.is_none() || tools.len() >= MOST_TOOLS {
-                tools.truncate(MOST_TOOLS);
-                return Ok((tools, age));
-            }
+    /// Of what it lists and is no tool, each name is told once.
+    fn leave_out(&self, odd: BTreeSet<String>) {
+        let mut known = self.lock();
+        for tool in odd.difference(&known.odd) {
+            let server = &*self.name;
+            tracing::warn!(server, tool, "an MCP server lists what is no tool; it is left out");
         }
-        Err("its list of tools does not end".to_owned())
+        known.odd = odd;
     }
 
     /// All that it says of a tool, by its own name; nothing, where that is not what was approved.
@@ -361,6 +359,28 @@ impl fmt::Debug for Server {
     }
 }
 
+// === impl Listed ===
+
+impl Listed {
+    fn is_due(&self, is_changed: bool, now: Instant) -> bool {
+        match self.until {
+            Some(until) if until > now => is_changed && self.failures == 0,
+            Some(_) => true,
+            None => is_changed || !self.done,
+        }
+    }
+
+    /// What it has said before stays as it is.
+    fn failed(&mut self, server: &str, (why, now): (String, Instant)) {
+        if self.why.as_ref() != Some(&why) {
+            tracing::warn!(server, why, "the tools of an MCP server cannot be listed");
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + rest_after(self.failures));
+        self.why = Some(why);
+    }
+}
+
 // === impl Meters ===
 
 impl Meters {
@@ -401,5 +421,26 @@ fn door(
             let way = Way::new(kit.net, (url, web), (mcp.connect_timeout, terms.max_result))?;
             Ok(Door::Http(Arc::new(way)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_asked_for_later_each_time() {
+        let (mut listed, now) = (Listed::default(), Instant::now());
+        assert!(listed.is_due(false, now));
+        let mut rests = Vec::new();
+        for _ in 0..12 {
+            listed.failed("small", ("it does not end".to_owned(), now));
+            assert!(!listed.is_due(true, now), "whatever has changed");
+            rests.push(listed.until.unwrap() - now);
+            assert!(listed.is_due(false, listed.until.unwrap()));
+        }
+        assert!(rests.is_sorted() && rests[0] < rests[3], "{rests:?}");
+        listed = Listed { done: true, ..Listed::default() };
+        assert!(listed.is_due(true, now) && !listed.is_due(false, now));
     }
 }

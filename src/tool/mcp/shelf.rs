@@ -107,7 +107,7 @@ impl Server {
                 all.extend(items);
             }
             match page["nextCursor"].take() {
-                Value::String(next) => cursor = Some(next),
+                Value::String(next) if !next.is_empty() => cursor = Some(next),
                 _ => return Ok(all),
             }
         }

@@ -144,7 +144,8 @@ fn usual_effect(method: &str) -> Effect {
 impl Endpoint {
     async fn run(&self, call: &Invocation) -> Result<Answer, Failure> {
         let spelled = self.operation.spell(&call.args)?;
-        let body = spelled.body.map(|body| (JSON, Bytes::from(body.to_string())));
+        let media_type = self.operation.media_type.clone().unwrap_or(JSON);
+        let body = spelled.body.map(|body| (media_type, Bytes::from(body.to_string())));
         let request = Request {
             method: &self.operation.method,
             path: &spelled.path,

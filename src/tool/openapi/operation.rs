@@ -1,8 +1,10 @@
 //! One operation of a document: its arguments as one flat object, and where each of them goes.
 
+use http::HeaderValue;
 use serde_json::{Map, Value, json};
 
 use super::document::{Document, Way};
+use crate::tool::http::JSON;
 
 /// Of a description, what models are told.
 const LONGEST_DESCRIPTION: usize = 1000;
@@ -42,6 +44,8 @@ pub(super) struct Operation {
     pub(super) server: Option<String>,
     pub(super) description: String,
     pub(super) arguments: Vec<Argument>,
+    /// What its body is said to be, where it has one.
+    pub(super) media_type: Option<HeaderValue>,
     /// JSON Schema of all arguments together, and of what comes back where that is looked at.
     pub(super) input: Value,
     pub(super) output: Option<Value>,
@@ -92,6 +96,23 @@ struct Draft {
     is_required: bool,
 }
 
+/// What is sent as a body.
+#[derive(Default)]
+struct Body {
+    drafts: Vec<Draft>,
+    media_type: Option<HeaderValue>,
+    /// What members may be that have no name in the document.
+    others: Option<Value>,
+}
+
+/// What an object has.
+#[derive(Default)]
+struct Members {
+    properties: Map<String, Value>,
+    required: Vec<String>,
+    others: Option<Value>,
+}
+
 /// Where an operation stands in its document.
 #[derive(Clone, Copy)]
 pub(super) struct Site<'a> {
@@ -138,7 +159,8 @@ impl Document {
         taken: &[String],
     ) -> Result<Operation, String> {
         let mut drafts = self.parameters(site, taken)?;
-        drafts.extend(self.body(site.operation)?);
+        let body = self.body(site.operation)?;
+        drafts.extend(body.drafts);
         for name in places(site.path) {
             let is_it =
                 |draft: &Draft| matches!(draft.place, Place::Path(_)) && draft.written == name;
@@ -146,7 +168,8 @@ impl Document {
                 return Err(format!("its path has {{{name}}}, and there is no such parameter"));
             }
         }
-        let (arguments, input) = joined(drafts);
+        let (arguments, mut input) = joined(drafts);
+        input["additionalProperties"] = body.others.unwrap_or(Value::Bool(false));
         Ok(Operation {
             id: id.to_owned(),
             method: site.method.to_ascii_uppercase(),
@@ -154,6 +177,7 @@ impl Document {
             server: self.server(site),
             description: description(site.operation),
             arguments,
+            media_type: body.media_type,
             input,
             output: None,
         })
@@ -213,30 +237,36 @@ impl Document {
     }
 
     /// The members of a body that is an object, or else all of it as one argument.
-    fn body(&self, operation: &Value) -> Result<Vec<Draft>, String> {
-        let Some(body) = operation.get("requestBody") else { return Ok(Vec::new()) };
+    fn body(&self, operation: &Value) -> Result<Body, String> {
+        let Some(body) = operation.get("requestBody") else { return Ok(Body::default()) };
         let named = |why: String| format!("body: {why}");
         let body = self.follow(body).map_err(named)?;
         let is_required = body["required"].as_bool().unwrap_or(false);
         let content = body["content"].as_object().cloned().unwrap_or_default();
-        let Some((_, media)) = content.iter().find(|(kind, _)| is_json(kind)) else {
+        let declared = content.iter().find(|(kind, _)| is_json(kind));
+        // JSON is among what may be anything.
+        let any = || content.iter().find(|(kind, _)| matches!(&***kind, "*/*" | "application/*"));
+        let Some((kind, media)) = declared.or_else(any) else {
             if content.is_empty() && !is_required {
-                return Ok(Vec::new());
+                return Ok(Body::default());
             }
             return Err("its body is no JSON".to_owned());
         };
+        let media_type = Some(HeaderValue::from_str(kind).ok().filter(|_| !kind.contains('*')));
+        let media_type = media_type.map(|declared| declared.unwrap_or(JSON));
         let schema = media.get("schema").unwrap_or(&Value::Bool(true));
         let schema = self.schema(schema, Way::Request).map_err(named)?;
-        let Some((properties, required)) = members(&schema) else {
+        let Some(Members { properties, required, others }) = members(&schema) else {
             let (written, place) = (BODY.to_owned(), Place::WholeBody);
-            return Ok(vec![Draft { written, place, schema, is_required }]);
+            let drafts = vec![Draft { written, place, schema, is_required }];
+            return Ok(Body { drafts, media_type, others: None });
         };
         let draft = |(name, schema): (String, Value)| {
             // A body that may be missing may miss any of its members.
             let is_required = is_required && required.contains(&name);
             Draft { written: name, place: Place::Body, schema, is_required }
         };
-        Ok(properties.into_iter().map(draft).collect())
+        Ok(Body { drafts: properties.into_iter().map(draft).collect(), media_type, others })
     }
 
     /// JSON Schema of what an operation gives when all goes well.
@@ -318,9 +348,9 @@ fn description(operation: &Value) -> String {
     crate::tool::text::head(whole.trim(), LONGEST_DESCRIPTION).to_owned()
 }
 
-/// Properties of an object, and which of them are required; also where it is said in parts. `None`
-/// for what is not only that.
-fn members(schema: &Value) -> Option<(Map<String, Value>, Vec<String>)> {
+/// Properties of an object, which of them are required, and what others may be; also where it is said
+/// in parts. `None` for what is not only that.
+fn members(schema: &Value) -> Option<Members> {
     let object = schema.as_object()?;
     let is_other = |key: &&String| {
         matches!(key.as_str(), "oneOf" | "anyOf" | "not" | "if" | "enum" | "const" | "$ref")
@@ -336,23 +366,27 @@ fn members(schema: &Value) -> Option<(Map<String, Value>, Vec<String>)> {
         names.map(str::to_owned).collect::<Vec<_>>()
     };
     let mut required = object.get("required").map(names).unwrap_or_default();
+    // Where nothing is said of others, there are none.
+    let mut others = object.get("additionalProperties").cloned();
     for part in object.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-        let (more, needed) = part_members(part)?;
-        for (name, schema) in more {
+        let more = part_members(part)?;
+        others = others.or(more.others);
+        for (name, schema) in more.properties {
             let joined = match properties.remove(&name) {
                 Some(known) if known != schema => json!({"allOf": [known, schema]}),
                 _ => schema,
             };
             properties.insert(name, joined);
         }
-        required.extend(needed);
+        required.extend(more.required);
     }
+    let others = others.filter(|others| *others != Value::Bool(false));
     let is_empty = properties.is_empty();
-    (!is_empty).then_some((properties, required))
+    (!is_empty).then_some(Members { properties, required, others })
 }
 
 /// The same of one part, which may only say what is required.
-fn part_members(part: &Value) -> Option<(Map<String, Value>, Vec<String>)> {
+fn part_members(part: &Value) -> Option<Members> {
     if let Some(members) = members(part) {
         return Some(members);
     }
@@ -363,7 +397,8 @@ fn part_members(part: &Value) -> Option<(Map<String, Value>, Vec<String>)> {
         return None;
     }
     let required = object.get("required").and_then(Value::as_array).into_iter().flatten();
-    Some((Map::new(), required.filter_map(Value::as_str).map(str::to_owned).collect()))
+    let required = required.filter_map(Value::as_str).map(str::to_owned).collect();
+    Some(Members { required, ..Members::default() })
 }
 
 /// All arguments in one object. What stands in the path keeps its name, then what stands in the
@@ -399,7 +434,6 @@ fn joined(mut drafts: Vec<Draft>) -> (Vec<Argument>, Value) {
         "type": "object",
         "properties": properties,
         "required": required,
-        "additionalProperties": false,
     });
     (arguments, input)
 }

@@ -45,6 +45,7 @@ impl Operation {
                 }
             }
         }
+        members.extend(self.others(args));
         // What is left of the template would lead elsewhere.
         if spelled.path.split('/').any(|it| matches!(it, "." | "..") || it.contains(['{', '}'])) {
             let why = "an argument of the path is missing, or is `.` or `..`";
@@ -63,6 +64,14 @@ impl Operation {
             spelled.headers.extend(cookies.map(|it| (COOKIE, it)));
         }
         Ok(spelled)
+    }
+
+    /// Members of the body that the document allows and does not name.
+    fn others(&self, args: &Value) -> Map<String, Value> {
+        let is_named = |name: &str| self.arguments.iter().any(|argument| argument.name == name);
+        let others = args.as_object().into_iter().flatten();
+        let others = others.filter(|(name, _)| !is_named(name));
+        others.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Whether a body is sent that may be empty.
@@ -273,6 +282,7 @@ mod tests {
             server: None,
             description: String::new(),
             arguments: vec![cookie("color"), cookie("size"), cookie("none")],
+            media_type: None,
             input: json!({}),
             output: None,
         };

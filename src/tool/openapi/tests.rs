@@ -320,3 +320,34 @@ async fn a_result_is_looked_at_only_where_that_is_asked() {
     let listed = operations(&shop(|_| {})).unwrap();
     assert_eq!(listed[0].0.output.as_ref(), Some(&output), "it is shown all the same");
 }
+
+#[tokio::test]
+async fn a_body_is_of_the_type_that_is_declared_and_may_have_what_has_no_name() {
+    let stand = Stand::open(200, "{}").await;
+    let document = "openapi: 3.1.0\npaths:\n  /a:\n    patch:\n      operationId: change\n      \
+        requestBody: {content: {TYPE: {schema: {type: object, properties: {a: {}}, MORE}}}}";
+    let sent = async |kind: &str, more: &str, args: Value| {
+        let document = document.replace("TYPE", kind).replace("MORE", more);
+        let tool = shop(|tool| {
+            tool.base_url = Some(stand.url.clone());
+            tool.document = Arc::from(document);
+        });
+        found(&made(&tool).unwrap(), "shop.change").call(&call(args)).await
+    };
+    let patch = "application/merge-patch+json";
+    for (kind, told) in
+        [(patch, patch), ("'*/*'", "application/json"), ("application/*", "application/json")]
+    {
+        let args = json!({"a": null, "b": [1]});
+        sent(kind, "additionalProperties: true", args).await.unwrap();
+        let (_, head, body) = stand.last();
+        assert!(head.contains(&format!("content-type: {told}\r\n")), "{head}");
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!({"a": null, "b": [1]}));
+    }
+    let numbers = "additionalProperties: {type: integer}";
+    assert!(sent(patch, numbers, json!({"a": 1, "b": 2})).await.is_ok());
+    for more in [numbers, "additionalProperties: false"] {
+        let failure = sent(patch, more, json!({"a": 1, "b": "x"})).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Invalid, "{more}");
+    }
+}

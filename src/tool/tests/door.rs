@@ -270,8 +270,39 @@ async fn results_are_cleaned_and_capped_and_checked() {
     assert_eq!(get("pdf").await.unwrap().parts[0].as_text(), Some("[application/pdf, 3 bytes]"));
     let checked = toolbox(&lookup(&server, more));
     let failure = call(&checked, "lookup", json!({"id": "number"})).await.unwrap_err();
-    assert_eq!((failure.kind, failure.sent), (FailureKind::BadOutput, Sent::Answered));
+    assert_eq!((failure.kind, failure.sent), (FailureKind::BadOutput, Sent::Maybe));
     assert!(failure.message.contains("/a"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn what_can_be_read_is_shown_whatever_it_is_called() {
+    let server = Server::start(|_, asked| {
+        let (kind, said) = match asked.target.split(['?', '/']).nth(2).unwrap() {
+            "lines" => ("content-type: application/x-ndjson\r\n", "{\"a\":1}\n{\"a\":2}\n"),
+            "toml" => ("content-type: application/toml\r\n", "a = 1"),
+            "atom" => ("content-type: application/atom+xml\r\n", "<feed/>"),
+            "query" => ("content-type: application/sql\r\n", "SELECT 1"),
+            "bytes" => ("content-type: application/octet-stream\r\n", "naïve\n"),
+            "odd" => ("content-type: application/octet-stream\r\n", "PK\u{3}\u{4}"),
+            _ => ("content-type: application/vnd.openxmlformats-officedocument.wordprocessingml.document\r\n", "PK"),
+        };
+        Say::Answer(200, kind, said.to_owned())
+    })
+    .await;
+    let tools = toolbox(&lookup(&server, ""));
+    for (id, told) in [
+        ("lines", "{\"a\":1}\n{\"a\":2}\n"),
+        ("toml", "a = 1"),
+        ("atom", "<feed/>"),
+        ("query", "SELECT 1"),
+        ("bytes", "naïve\n"),
+        ("odd", "[application/octet-stream, 4 bytes]"),
+    ] {
+        let output = call(&tools, "lookup", json!({"id": id})).await.unwrap();
+        assert_eq!(output.parts[0].as_text(), Some(told), "{id}");
+    }
+    let output = call(&tools, "lookup", json!({"id": "word"})).await.unwrap();
+    assert!(output.parts[0].as_text().unwrap().ends_with("2 bytes]"));
 }
 
 #[tokio::test]

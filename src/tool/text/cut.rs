@@ -22,23 +22,35 @@ const LEVELS: [(usize, usize); 9] = [
 /// Deeper than this is not looked.
 const DEEPEST: usize = 64;
 
+/// What is kept of a text that is cut, and as what.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept<'a> {
+    Whole(&'a str),
+    /// There was more than may be kept.
+    Beginning(&'a str),
+}
+
 /// What is left of a text of more than `most` tokens, with a note of what is missing and where the
-/// whole is kept; `None` where it fits as it is.
-pub fn cut(text: &str, most: u64, whole: &str, count: &dyn Fn(&str) -> u64) -> Option<String> {
+/// more is kept; `None` where it fits as it is.
+pub fn cut(text: &str, most: u64, kept: Kept<'_>, count: &dyn Fn(&str) -> u64) -> Option<String> {
     let room = usize::try_from(most).unwrap_or(usize::MAX);
     // No token is shorter than a byte.
     if text.len() <= room || (!is_far(text, room) && count(text) <= most) {
         return None;
     }
     let note = |shown: usize| {
-        format!(
-            "\n[Cut: about {shown} of {} bytes are shown. The whole result is kept as {whole}.]",
-            text.len()
-        )
+        let (of, what) = match kept {
+            Kept::Whole(place) => ("", format!("The whole result is kept as {place}.")),
+            Kept::Beginning(place) => (
+                "the first ",
+                format!("The result is longer than `max_result`; so much is kept as {place}."),
+            ),
+        };
+        format!("\n[Cut: about {shown} of {of}{} bytes are shown. {what}]", text.len())
     };
     let left = most.saturating_sub(count(&note(text.len()))).max(8);
-    let kept = cut_json(text, left, count).unwrap_or_else(|| cut_text(text, left, count));
-    Some(format!("{kept}{}", note(kept.len())))
+    let left = cut_json(text, left, count).unwrap_or_else(|| cut_text(text, left, count));
+    Some(format!("{left}{}", note(left.len())))
 }
 
 fn is_far(text: &str, room: usize) -> bool {
@@ -123,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_fits_stays_as_it_is() {
-        assert_eq!(cut("{\"a\":1}", 100, "blob_1", &words), None);
-        assert_eq!(cut("", 1, "blob_1", &words), None);
+        assert_eq!(cut("{\"a\":1}", 100, Kept::Whole("blob_1"), &words), None);
+        assert_eq!(cut("", 1, Kept::Whole("blob_1"), &words), None);
     }
 
     #[test]
@@ -132,7 +144,7 @@ mod tests {
         let rows: Vec<Value> =
             (0..5000).map(|id| json!({"id": id, "text": "x y ".repeat(200)})).collect();
         let text = json!({"rows": rows, "total": 5000}).to_string();
-        let kept = cut(&text, 1000, "blob_7", &words).unwrap();
+        let kept = cut(&text, 1000, Kept::Whole("blob_7"), &words).unwrap();
         assert!(words(&kept) <= 1000, "{}", words(&kept));
         let (json, note) = kept.rsplit_once('\n').unwrap();
         let value: Value = serde_json::from_str(json).unwrap();
@@ -145,16 +157,16 @@ mod tests {
     fn a_text_keeps_its_beginning_and_its_end() {
         let lines: Vec<String> = (0..20_000).map(|line| format!("line {line}\n")).collect();
         let text = lines.concat();
-        let kept = cut(&text, 200, "blob_7", &words).unwrap();
+        let kept = cut(&text, 200, Kept::Whole("blob_7"), &words).unwrap();
         assert!(kept.starts_with("line 0\n") && kept.contains("line 19999"), "{kept}");
         assert!(words(&kept) <= 200, "{}", words(&kept));
     }
 
     #[test]
     fn one_huge_word_is_cut_too() {
-        let kept = cut(&"é".repeat(1 << 20), 100, "blob_7", &words).unwrap();
+        let kept = cut(&"é".repeat(1 << 20), 100, Kept::Whole("blob_7"), &words).unwrap();
         assert!(kept.len() < 2000);
         let deep = "[".repeat(100) + &"]".repeat(100);
-        assert!(cut(&deep, 20, "blob_7", &words).is_some());
+        assert!(cut(&deep, 20, Kept::Whole("blob_7"), &words).is_some());
     }
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::chunks::{Chunk, edges, of_json as chunks_of_json};
 pub use self::clean::{clean, clean_value, read_json};
-pub use self::cut::cut;
+pub use self::cut::{Kept, cut};
 
 const MARK: &str = "untrusted-content";
 /// How a fence begins.

@@ -37,6 +37,7 @@ pub(in crate::agent) fn tool(name: &str, effect: Effect) -> ToolDefinition {
 
 pub(in crate::agent) fn definition(limits: AgentLimits) -> Arc<Definition> {
     let member = Member {
+        missing: Vec::new(),
         version: "1".to_owned(),
         description: String::new(),
         route: "smart".to_owned(),

@@ -234,11 +234,18 @@ pub(super) async fn what_is_long_over_goes_with_all_that_belongs_to_it(bench: Be
     assert_eq!(bench.store.prune_runs(9000, 9000).await.unwrap(), 1, "its root is not over");
     over(waiting.id, RunState::Cancelled).await;
     assert_eq!(bench.store.prune_runs(9000, 9000).await.unwrap(), 2);
-    for table in
-        ["runs", "events", "signals", "approvals", "letters", "blobs", "run_blobs", "sessions"]
-    {
+    for table in ["runs", "events", "signals", "approvals", "blobs", "run_blobs", "sessions"] {
         assert_eq!(bench.count(table).await, 0, "{table}");
     }
+    // What nobody has settled stays until somebody does.
+    let letters = bench.store.letters(None, 9).await.unwrap();
+    assert!(letters.iter().all(|letter| letter.run.is_none() && letter.state == "open"));
+    assert_eq!(letters.len(), 4);
+    for letter in &letters {
+        bench.store.close_letter(None, &letter.id, "discarded").await.unwrap().unwrap();
+    }
+    bench.store.prune_runs(9000, 9000).await.unwrap();
+    assert_eq!(bench.count("letters").await, 0);
 }
 
 pub(super) async fn what_agents_were_goes_with_the_last_run_that_was_so(bench: Bench) {
