@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::broker::{BOB, House, OPERATOR, agent, key, tool};
+use super::stage::{Stage, found, results, says};
 use crate::support::gateway::{KEY, provider, route};
+use crate::support::replies::calls;
 use crate::support::upstream::Request;
 use crate::support::{PATIENCE, Script};
 
@@ -427,4 +429,30 @@ async fn what_a_replay_is_not_to_be_told_is_refused_by_its_name() {
         assert_eq!(refused.status, 400, "{}", refused.text());
         assert!(refused.text().contains(told), "{}", refused.text());
     }
+}
+
+#[tokio::test]
+async fn two_calls_of_a_model_by_one_id_are_both_made_and_told_by_ids_of_their_own() {
+    let sections =
+        tool("look", "read", "").replace("TOOLS", "{tools}") + &agent("a", &["look"], "");
+    let mind = |request: &Request| match results(request) {
+        0 => Script::stream(calls(&[
+            ("same", "look", r#"{"id": "1"}"#),
+            ("same", "look", r#"{"id": "2"}"#),
+        ])),
+        _ => says(request, "Done."),
+    };
+    let stage = Stage::new(&sections, mind, found).await;
+    let path = stage.begin("a", "Look twice.").await;
+    stage.in_state(&path, "completed").await;
+    let mut asked: Vec<String> = stage.tools.requests().into_iter().map(|it| it.path).collect();
+    asked.sort();
+    assert_eq!(asked, ["/v1/look?id=1", "/v1/look?id=2"]);
+    let told: Value = serde_json::from_slice(&stage.model.requests()[1].body).unwrap();
+    let messages = told["messages"].as_array().unwrap();
+    let of = |message: &Value| message["tool_call_id"].as_str().map(str::to_owned);
+    let told: Vec<String> = messages.iter().filter_map(of).collect();
+    let wanted = messages.iter().find_map(|it| it["tool_calls"].as_array()).unwrap();
+    let wanted: Vec<&str> = wanted.iter().filter_map(|it| it["id"].as_str()).collect();
+    assert!(told == wanted && told[0] == "same" && told[1] != "same", "{told:?} {wanted:?}");
 }
