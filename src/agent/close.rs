@@ -9,8 +9,8 @@ use super::below::Below;
 use super::event::{CallError, Doer, Event, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::people::{IN_VAIN, MOST_QUESTIONS};
-use super::perform::{REPLAY, played};
-use super::run::{Ending, Stage, Step, Undoable};
+use super::perform::{REPLAY, played, unknown_outcome};
+use super::run::{Call, Ending, Stage, Step, Undoable};
 use super::view;
 use crate::canon::{Effect, FinishReason, Message, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
@@ -302,6 +302,21 @@ impl Actor {
         Ok(done.err().map(told))
     }
 
+    /// What must not be done twice and is under way when the run is ended may have happened: that
+    /// is for people to find out.
+    async fn leave_calls(&self) -> Result<(), Halt> {
+        let run = self.journal.run().await;
+        let is_left =
+            |call: &&Call| call.stage == Stage::Began && call.request.effect == Effect::Once;
+        let left: Vec<_> = run.calls.iter().filter(is_left).map(|it| it.request.clone()).collect();
+        drop(run);
+        for request in left {
+            let unknown = vec![Event::Unknown { id: request.id.clone() }];
+            self.journal.append_with(unknown, unknown_outcome(&request)).await?;
+        }
+        Ok(())
+    }
+
     /// The run is over, or is to be.
     pub(super) async fn end(&self, ending: Ending) -> Result<Rest, Halt> {
         let run = self.journal.run().await;
@@ -312,13 +327,11 @@ impl Actor {
         if owns && self.has_children().await {
             Box::pin(self.end_children("The run that began it has ended.")).await?;
         }
+        if !is_told {
+            self.leave_calls().await?;
+        }
         let run = self.journal.run().await;
-        let mut events: Vec<Event> = run
-            .calls
-            .iter()
-            .filter(|call| call.stage == Stage::Began && call.request.effect == Effect::Once)
-            .map(|call| Event::Unknown { id: call.request.id.clone() })
-            .collect();
+        let mut events = Vec::new();
         let cancelled = run.cancel.as_ref().and_then(|cancel| cancel.reason.clone());
         let blocked = run.created.blocked.clone();
         drop(run);

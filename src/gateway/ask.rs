@@ -512,6 +512,7 @@ pub(super) fn says_error(body: &[u8]) -> bool {
 pub(super) enum Unread {
     Silent,
     Broken,
+    TooLong,
 }
 
 impl Unread {
@@ -519,6 +520,7 @@ impl Unread {
         match self {
             Self::Silent => Failure::of(Cause::IdleTimeout, status),
             Self::Broken => Failure::truncated(status),
+            Self::TooLong => Failure::of(Cause::TooLong, status),
         }
     }
 }
@@ -532,7 +534,7 @@ pub(super) async fn read_whole(
     loop {
         let more = timeout(idle, poll_fn(|context| body.poll_data(context, &mut whole)));
         match more.await.map_err(|_| Unread::Silent)? {
-            Ok(true) if whole.len() > limit => return Err(Unread::Broken),
+            Ok(true) if whole.len() > limit => return Err(Unread::TooLong),
             Ok(true) => {}
             Ok(false) => return Ok(whole.freeze()),
             Err(_) => return Err(Unread::Broken),

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::broker::{House, agent, tool};
 use super::stage::in_state;
-use crate::support::Script;
 use crate::support::gateway::KEY;
+use crate::support::{Script, until};
 
 /// The first call of `send` is not answered; asked what became of it, `sent` answers with `found`.
 async fn house(found: u16, terms: &str) -> House {
@@ -147,4 +147,20 @@ async fn a_success_that_cannot_be_read_may_have_happened_and_is_not_repeated() {
     assert_eq!(run["state"], "completed", "{run:#}");
     assert_eq!((house.asked("/send").len(), house.asked("/sent").len()), (1, 1));
     assert!(house.shown()[0].contains("it was sent"), "{:?}", house.shown());
+}
+
+#[tokio::test]
+async fn one_that_is_under_way_when_its_run_is_cancelled_is_left_to_people() {
+    let house = house_of(Script::default().stall(), 500, "").await;
+    let begun = house.send(KEY, "/v1/agents/a/runs", &json!({"input": calls().to_string()})).await;
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    until("the call is under way", || house.asked("/send").len() == 1).await;
+    house.send(KEY, &format!("{path}/cancel"), &json!({})).await;
+    assert_eq!(house.over(&path).await["state"], "cancelled");
+    let letters = letters(&house).await;
+    assert_eq!(
+        (letters.len(), &letters[0]["kind"]),
+        (1, &json!("unknown_outcome")),
+        "{letters:#?}"
+    );
 }

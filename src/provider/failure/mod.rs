@@ -96,6 +96,8 @@ pub enum Cause {
     Malformed,
     /// The answer broke off.
     Cut,
+    /// The answer is longer than is taken in, which another try makes no shorter.
+    TooLong,
 }
 
 /// One failed attempt, classified.

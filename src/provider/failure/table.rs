@@ -95,6 +95,7 @@ pub(super) const TABLE: &[Row] = &[
     row(Cause::ErrorInBody, "error_in_body", ERROR, (Next::Target, Blame::Target), true),
     row(Cause::Malformed, "malformed", BROKEN, (Next::Target, Blame::Target), true),
     row(Cause::Cut, "cut", BROKEN, (Next::Target, Blame::Target), true),
+    row(Cause::TooLong, "too_long", BROKEN, (Next::Target, Blame::Nobody), false),
     // Statuses that say all there is to know.
     row(Cause::Status(401, 401), "invalid_key", ERROR, (Next::Key, Blame::Key), false),
     row(Cause::Status(402, 402), "quota", ERROR, (Next::Key, Blame::Key), false),
