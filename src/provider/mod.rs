@@ -241,8 +241,8 @@ impl Provider {
             Door::BuiltIn => true,
         };
         let spoken = move || self.kind.speaks.iter().map(|(dialect, _)| *dialect).filter(leads);
-        let newer = family::prefers_responses(model)
-            && spoken().any(|dialect| dialect == Dialect::Responses);
+        let newer = spoken().any(|dialect| dialect == Dialect::Responses)
+            && family::prefers_responses(model);
         let alone = newer && family::needs_responses(model);
         let others = spoken().filter(move |dialect| match dialect {
             Dialect::Responses => !newer,
@@ -259,12 +259,12 @@ impl Provider {
 
     /// How such a question gets to this model; `None` if it cannot.
     pub fn way(&self, surface: Surface, model: &str) -> Option<Way> {
-        let first = self.dialects(model).next();
+        let first = || self.home(model);
         match (surface, surface.dialect()) {
             (Surface::Completions, _) if self.kind.quirks.completions => Some(Way::Verbatim),
             // Google's providers are asked for events, whatever their client wants.
             (Surface::Completions | Surface::GenerateArray | Surface::Turn, _) => {
-                first.map(Way::Translated)
+                first().map(Way::Translated)
             }
             (Surface::Embeddings, _) if self.kind.quirks.embeddings => Some(Way::Verbatim),
             (Surface::GoogleEmbeddings, _) if self.kind.quirks.embeddings => {
@@ -276,7 +276,7 @@ impl Provider {
             }
             // Only where a dialect is at home has it all its doors.
             (Surface::CountTokens | Surface::GoogleCountTokens, home) => {
-                (first == home).then_some(Way::Verbatim)
+                (first() == home).then_some(Way::Verbatim)
             }
             (Surface::InputTokens | Surface::Compact, _) => {
                 let speaks = self.dialects(model).any(|spoken| spoken == Dialect::Responses);
@@ -285,7 +285,7 @@ impl Provider {
             (_, Some(asked)) if self.dialects(model).any(|spoken| spoken == asked) => {
                 Some(Way::Verbatim)
             }
-            (_, Some(_)) => first.map(Way::Translated),
+            (_, Some(_)) => first().map(Way::Translated),
             (_, None) => None,
         }
     }

@@ -44,9 +44,66 @@ fn unmapped(modules: &[String], page: &str) -> Vec<Complaint> {
     missing.map(|module| format!("src/README.md: the module `{module}` is missing")).collect()
 }
 
+/// The headings of a page as links name them.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| {
+        let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+        let text: String = line.trim_start_matches('#').trim().chars().filter(kept).collect();
+        text.to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+/// Links to other pages, and to headings of this one, that lead nowhere.
+fn dead_links(name: &str, page: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Complaint> {
+    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let leads = |target: &str| {
+        let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let found = match file {
+            "" => Some(page.to_owned()),
+            _ => match file.strip_prefix("../") {
+                Some(file) => read(file),
+                None => read(format!("{folder}/{file}").trim_start_matches('/')),
+            },
+        };
+        found
+            .is_some_and(|found| anchor.is_empty() || anchors(&found).iter().any(|it| it == anchor))
+    };
+    targets
+        .filter(|target| !target.contains("://") && !leads(target))
+        .map(|target| format!("{name}: the link to {target} leads nowhere"))
+        .collect()
+}
+
+/// The pages that people read.
+fn pages() -> Vec<String> {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap();
+    let docs = docs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let docs = docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    let others = ["README.md", "CONTRIBUTING.md", "src/README.md"].map(str::to_owned);
+    others.into_iter().chain(docs).collect()
+}
+
 /// A page that is not written yet says nothing, and so nothing false.
 fn page(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_default()
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    // Pictures are files, too.
+    let read = |path: &str| {
+        let bytes = std::fs::read(root().join(path)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let dead = |name: &String| dead_links(name, &page(name), read);
+    assert_clean(&pages().iter().flat_map(dead).collect::<Vec<_>>());
+    let there = |path: &str| (path == "docs/b.md").then(|| "## Who, when?\n".to_owned());
+    let text = "# A\n[1](b.md#who-when) [2](b.md#what) [3](c.md) [4](#a) [5](https://c.md)";
+    let dead = dead_links("docs/a.md", text, there);
+    assert_complains(&dead, &["to b.md#what leads", "to c.md leads"]);
 }
 
 #[test]
@@ -54,9 +111,8 @@ fn every_path_on_the_pages_exists() {
     let root = root();
     let exists =
         |path: &str| ["", "src", "tests"].iter().any(|base| root.join(base).join(path).exists());
-    for name in ["README.md", "CONTRIBUTING.md", "src/README.md"] {
-        assert_clean(&map(name, &page(name), exists));
-    }
+    let lies = |name: &String| map(name, &page(name), exists);
+    assert_clean(&pages().iter().flat_map(lies).collect::<Vec<_>>());
 }
 
 #[test]

@@ -26,8 +26,8 @@ pub fn refuses_max_tokens(model: &str) -> bool {
 pub fn needs_responses(model: &str) -> bool {
     const KINDS: [&str; 3] = ["codex", "pro", "research"];
     let is_theirs = THINKERS.iter().any(|prefix| model.starts_with(prefix));
-    let of_a_kind = model.split('-').any(|word| KINDS.contains(&word));
-    is_theirs && of_a_kind && !model.starts_with("gpt-oss") || model.starts_with("computer-use")
+    let of_a_kind = || model.split('-').any(|word| KINDS.contains(&word));
+    is_theirs && !model.starts_with("gpt-oss") && of_a_kind() || model.starts_with("computer-use")
 }
 
 /// Whether a model thinks and calls tools together by the API of responses only, as those of
