@@ -80,8 +80,9 @@ fn dead_links(name: &str, page: &str, read: impl Fn(&str) -> Option<String>) -> 
 /// The pages that people read.
 fn pages() -> Vec<String> {
     let docs = std::fs::read_dir(root().join("docs")).unwrap();
-    let docs = docs.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let docs = docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    let docs = docs.map(|entry| entry.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let docs = docs.map(|path| format!("docs/{}", path.file_name().unwrap().to_str().unwrap()));
     let others = ["README.md", "CONTRIBUTING.md", "src/README.md"].map(str::to_owned);
     others.into_iter().chain(docs).collect()
 }
