@@ -360,6 +360,8 @@ pub struct Error {
     /// What an upstream said of its own refusal: its `type`, `param` and `code`.
     pub upstream: Option<Box<Upstream>>,
     pub retry_after: Option<Duration>,
+    /// Asking again is of no use, whatever the status says; SDKs heed `x-should-retry`.
+    pub is_final: bool,
     pub attempts: Vec<Attempt>,
 }
 
@@ -379,6 +381,7 @@ impl Error {
             status: None,
             upstream: None,
             retry_after: None,
+            is_final: false,
             attempts: Vec::new(),
         }
     }

@@ -187,6 +187,25 @@ async fn a_stream_that_outgrows_the_budget_is_ended_and_its_upstream_let_go() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_read_on_for_nobody_outgrows_the_budget_no_more_than_another() {
+    let pause = Duration::from_millis(200);
+    let begun = Script::stream_head().chunks([role(), word("a")]).wait(pause);
+    let endless = begun.chunks(vec![word("a"); 2000]).stall();
+    let upstream = Upstream::start([("a", [endless])]).await;
+    let tokens = format!("budget = [{{ tokens = {}, window = \"1d\" }}]", most().await + 300);
+    let sections = key("ci", &tokens) + &route("r", &["up/a"], "on_disconnect = \"drain\"");
+    let gateway = Gateway::before(&upstream, &sections).await;
+    let mut stream = opened(&gateway, "ci", "r").await;
+    stream.read_until("\"a\"").await;
+    drop(stream);
+    until("the upstream is let go", || upstream.open_connections() == 0).await;
+    assert_eq!(gateway.record().await["outcome"], "client_closed");
+    // What had come already when there was no more room counts, too.
+    let budget = budget(&gateway, "ci").await;
+    assert!(budget["used"].as_u64().is_some_and(|used| (50..1500).contains(&used)), "{budget}");
+}
+
+#[tokio::test]
 async fn money_is_not_spent_where_nobody_knows_the_price() {
     let upstream =
         Upstream::start(["dark", "free", "paid"].map(|name| (name, [Script::json(200, REPLY)])))

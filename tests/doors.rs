@@ -7,6 +7,7 @@ use http::{Method, Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -158,6 +159,24 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_there() {
     let answer = raw(gateway.address, &[chunked.as_bytes(), &[b'a'; 0x400]].concat()).await;
     assert!(answer.starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer));
     assert!(upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn bodies_of_every_door_count_together() {
+    let upstream = upstream().await;
+    let gateway = gateway("max_body = \"1KiB\"\nbody_budget = \"1KiB\"", &upstream).await;
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n");
+    let begun = format!("{head}content-length: 1000\r\n\r\n{{\"x\":\"{}", "a".repeat(800));
+    let slow = send(gateway.address, begun.as_bytes()).await;
+    while gateway.metric("switchpoint_body_bytes", &[]).await < 800.0 {
+        tokio::task::yield_now().await;
+    }
+    let body = json!({"input": "a".repeat(500)}).to_string();
+    for path in ["/v1/agents/none/runs", "/mcp", CHAT] {
+        let answer = post(gateway.address, path, KEY, body.clone()).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{path}");
+    }
+    drop(slow);
 }
 
 #[tokio::test]

@@ -318,6 +318,41 @@ async fn a_fresh_connection_that_closes_is_not_tried_again_in_secret() {
 }
 
 #[tokio::test]
+async fn what_a_provider_was_at_work_on_is_not_sent_again_in_secret() {
+    let held = || Script::default().wait(Duration::from_millis(700));
+    for end in [held().close(), held().reset()] {
+        let script = [Script::json(200, REPLY), end];
+        let upstream = Upstream::start([("m", script)]).await;
+        let more =
+            format!("{}{}", provider("up", &upstream), route("r", &["up/m"], "attempts = 1"));
+        let gateway = Gateway::start("workers = 1", &more).await;
+        assert_eq!(chat(&gateway, ask("r")).await.text(), REPLY);
+        let reply = chat(&gateway, ask("r")).await;
+        assert_eq!((reply.status, reply.header("x-switchpoint-attempts")), (502, Some("1")));
+        assert_eq!(upstream.requests().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn clients_are_told_where_asking_again_is_of_no_use() {
+    let dead = || Script::json(401, r#"{"error":{"message":"no"}}"#);
+    let broken = || Script::json(500, r#"{"error":{"message":"no"}}"#);
+    let limited = Script::reply(429, &[("x-should-retry", "false")], "{}");
+    let scripts = [("dead", dead()), ("broken", broken()), ("limited", limited)];
+    let upstream = Upstream::start(scripts.map(|(name, script)| (name, [script]))).await;
+    let routes = route("both", &["up/broken", "up/dead"], "attempts = 2");
+    let gateway = Gateway::before(&upstream, &routes).await;
+    for (model, says, requests) in
+        [("up/limited", Some("false"), 1), ("both", None, 3), ("up/dead", Some("false"), 1)]
+    {
+        let before = upstream.requests().len();
+        let reply = chat(&gateway, ask(model)).await;
+        assert_eq!(reply.header("x-should-retry"), says, "{model}");
+        assert_eq!(upstream.requests().len() - before, requests, "{model}");
+    }
+}
+
+#[tokio::test]
 async fn connections_that_the_peer_closed_while_idle_are_not_used() {
     let upstream = Upstream::start([("m", [Script::json(200, REPLY)])]).await;
     upstream.close_idle(Duration::from_millis(20));

@@ -4,6 +4,8 @@
 //! A client that carries thoughts may trim or reword them, and a signature that does not fit its
 //! thought costs the whole question. So state that stands for words travels with their digest.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -24,12 +26,6 @@ pub struct Keepsake {
     pub thoughts: Vec<Part>,
     /// The state of the call itself.
     pub opaque: Option<Opaque>,
-}
-
-impl Keepsake {
-    fn is_of(&self, part: &Part) -> bool {
-        matches!(&part.content, Content::ToolCall(call) if call.id == self.call)
-    }
 }
 
 /// Gathers keepsakes from an answer's events. Of several answers the first counts.
@@ -177,12 +173,17 @@ pub fn missing(messages: &[Message]) -> Vec<String> {
 
 /// Puts the keepsakes of these calls back where they were.
 pub fn restore(messages: &mut [Message], kept: &[Keepsake]) {
+    let kept: HashMap<&str, &Keepsake> = kept.iter().map(|it| (it.call.as_str(), it)).collect();
     for message in messages.iter_mut().filter(|message| is_bare(message)) {
         let mut parts = Vec::with_capacity(message.parts.len() + 1);
         // Where what leads to the next call begins.
         let mut begin = 0;
         for mut part in message.parts.drain(..) {
-            if let Some(keepsake) = kept.iter().find(|keepsake| keepsake.is_of(&part)) {
+            let keepsake = match &part.content {
+                Content::ToolCall(call) => kept.get(call.id.as_str()),
+                _ => None,
+            };
+            if let Some(keepsake) = keepsake {
                 part.opaque = part.opaque.take().or_else(|| keepsake.opaque.clone());
                 recall(&mut parts, begin, &keepsake.thoughts);
             }

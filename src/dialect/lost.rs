@@ -6,6 +6,38 @@ use crate::canon::{
     ChatRequest, Citation, Content, Dialect, Foreign, Format, Media, MediaKind, Part, Reasoning,
 };
 
+/// As many names as there is room for in a header: clients may make up any number of fields.
+const MOST_NAMES: usize = 100;
+
+/// The fields of a question that its target cannot take, each once.
+#[derive(Debug, Default)]
+pub(super) struct Dropped(Vec<Cow<'static, str>>);
+
+impl Dropped {
+    pub(super) fn add(&mut self, name: impl Into<Cow<'static, str>>) {
+        let name = name.into();
+        if self.0.len() < MOST_NAMES && !self.0.contains(&name) {
+            self.0.push(name);
+        }
+    }
+
+    pub(super) fn add_if(&mut self, lost: bool, name: impl Into<Cow<'static, str>>) {
+        if lost {
+            self.add(name);
+        }
+    }
+
+    pub(super) fn into_names(self) -> Vec<Cow<'static, str>> {
+        self.0
+    }
+}
+
+impl<N: Into<Cow<'static, str>>> Extend<N> for Dropped {
+    fn extend<I: IntoIterator<Item = N>>(&mut self, names: I) {
+        names.into_iter().for_each(|name| self.add(name));
+    }
+}
+
 /// What the client calls the thoughts of its conversation, if the target is not given all that
 /// it sent. `keeps` tells whether the target is given one.
 pub(super) fn thoughts(

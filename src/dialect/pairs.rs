@@ -1,5 +1,7 @@
 //! Tool calls and their results, paired: every API refuses a history in which one stands alone.
 
+use std::collections::HashMap;
+
 use crate::canon::{Content, Message, Part, Role, ToolResult};
 
 /// A call without a result, or a result without its call.
@@ -14,39 +16,41 @@ pub enum Orphan {
 /// What stands in for a result that never came.
 const NO_RESULT: &str = "[no result: this call was not answered]";
 
+/// Calls that wait for their results. A history may have as many as its body holds.
+#[derive(Default)]
+struct Open {
+    /// In the order in which they were made.
+    ids: Vec<String>,
+    /// How many of each id have no result yet.
+    left: HashMap<String, usize>,
+}
+
 /// The first call or result that stands alone. Numbers are those of the messages as they are.
 pub fn check(messages: &[Message]) -> Result<(), Orphan> {
-    let mut open: Vec<(usize, &str)> = Vec::new();
-    for (place, message) in messages.iter().enumerate() {
-        if message.role == Role::Tool {
-            results(message).try_for_each(|id| answer(&mut open, place, id))?;
+    let mut open = Open::default();
+    let mut asked = 0;
+    let all_answered = |open: &mut Open, message| match open.close().into_iter().next() {
+        Some(id) => Err(Orphan::Call { message, id }),
+        None => Ok(()),
+    };
+    for (message, said) in messages.iter().enumerate() {
+        if said.role == Role::Tool {
+            let stray = results(said).find(|id| !open.answer(id));
+            stray.map_or(Ok(()), |id| Err(Orphan::Result { message, id: id.to_owned() }))?;
         } else {
-            all_answered(&open)?;
-            open.extend(calls(message).map(|id| (place, id)));
+            all_answered(&mut open, asked)?;
+            asked = message;
+            calls(said).for_each(|id| open.add(id));
         }
     }
-    all_answered(&open)
-}
-
-fn answer(open: &mut Vec<(usize, &str)>, message: usize, id: &str) -> Result<(), Orphan> {
-    let found = open.iter().position(|(_, call)| *call == id);
-    let found = found.ok_or_else(|| Orphan::Result { message, id: id.to_owned() })?;
-    open.swap_remove(found);
-    Ok(())
-}
-
-fn all_answered(open: &[(usize, &str)]) -> Result<(), Orphan> {
-    match open.first() {
-        Some((message, id)) => Err(Orphan::Call { message: *message, id: (*id).to_owned() }),
-        None => Ok(()),
-    }
+    all_answered(&mut open, asked)
 }
 
 /// Makes pairs: a call that was never answered gets a result that says so, and a result without
 /// its call becomes words of the user. What was whole is not touched.
 pub fn repair(messages: Vec<Message>) -> Vec<Message> {
     let mut whole: Vec<Message> = Vec::with_capacity(messages.len());
-    let mut open: Vec<String> = Vec::new();
+    let mut open = Open::default();
     for message in messages {
         if message.role == Role::Tool {
             let (answers, strays) = sort(message, &mut open);
@@ -60,7 +64,7 @@ pub fn repair(messages: Vec<Message>) -> Vec<Message> {
             continue;
         }
         close(&mut open, &mut whole);
-        open.extend(calls(&message).map(str::to_owned));
+        calls(&message).for_each(|id| open.add(id));
         whole.push(message);
     }
     close(&mut open, &mut whole);
@@ -82,12 +86,11 @@ fn results(message: &Message) -> impl Iterator<Item = &str> {
 }
 
 /// The results that answer an open call, and the words of those that do not.
-fn sort(message: Message, open: &mut Vec<String>) -> (Message, Vec<Part>) {
+fn sort(message: Message, open: &mut Open) -> (Message, Vec<Part>) {
     let (mut answers, mut strays) = (Message { parts: Vec::new(), ..message }, Vec::new());
     for part in message.parts {
         let Content::ToolResult(result) = &part.content else { continue };
-        if let Some(found) = open.iter().position(|call| *call == result.id) {
-            open.remove(found);
+        if open.answer(&result.id) {
             answers.parts.push(part);
         } else {
             let text: String = result.parts.iter().filter_map(Part::as_text).collect();
@@ -98,9 +101,10 @@ fn sort(message: Message, open: &mut Vec<String>) -> (Message, Vec<Part>) {
 }
 
 /// Answers the calls that are still open.
-fn close(open: &mut Vec<String>, whole: &mut Vec<Message>) {
+fn close(open: &mut Open, whole: &mut Vec<Message>) {
     let parts: Vec<Part> = open
-        .drain(..)
+        .close()
+        .into_iter()
         .map(|id| {
             Part::new(Content::ToolResult(ToolResult {
                 id,
@@ -118,6 +122,32 @@ fn close(open: &mut Vec<String>, whole: &mut Vec<Message>) {
         Some(last) if last.role == Role::Tool => last.parts.extend(parts),
         _ => whole.push(Message::new(Role::Tool, parts)),
     }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn add(&mut self, id: &str) {
+        self.ids.push(id.to_owned());
+        *self.left.entry(id.to_owned()).or_default() += 1;
+    }
+
+    /// Whether a call of this id was waiting.
+    fn answer(&mut self, id: &str) -> bool {
+        take_one(&mut self.left, id)
+    }
+
+    /// Those that wait in vain; from here on none is open.
+    fn close(&mut self) -> Vec<String> {
+        let (ids, mut left) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.left));
+        ids.into_iter().filter(|id| take_one(&mut left, id)).collect()
+    }
+}
+
+/// Whether there was one to take.
+fn take_one(left: &mut HashMap<String, usize>, id: &str) -> bool {
+    let left = left.get_mut(id).filter(|left| **left > 0);
+    left.map(|left| *left -= 1).is_some()
 }
 
 #[cfg(test)]
@@ -152,6 +182,16 @@ mod tests {
 
     fn user() -> Message {
         Message::new(Role::User, vec![Part::text("hi")])
+    }
+
+    #[test]
+    fn of_two_calls_by_one_id_each_wants_a_result() {
+        let twice = vec![call(&["a", "b", "a"]), result(&["b", "a"])];
+        let alone = Orphan::Call { message: 0, id: "a".to_owned() };
+        assert_eq!(check(&twice), Err(alone));
+        let whole = repair(twice);
+        assert_eq!(whole.len(), 2);
+        assert_eq!(check(&whole), Ok(()));
     }
 
     #[test]

@@ -313,12 +313,13 @@ impl Watched {
         let Some(data) = decoder.data(frame) else { return Verdict::Drop };
         let data = data.trim_ascii();
         self.events.clear();
-        if self.reader.read(decoder.event(frame), data, &mut self.events).is_err() {
-            self.sight.malformed += 1;
-            // What is not understood still passes: a new kind of event is the client's to know.
-            if serde_json::from_slice::<serde::de::IgnoredAny>(data).is_err() {
-                return Verdict::Drop;
-            }
+        let unread = self.reader.read(decoder.event(frame), data, &mut self.events).is_err();
+        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(data).is_ok();
+        // What is not understood still passes: a new kind of event is the client's to know. But
+        // each is an object, and nothing else is what a client can read.
+        if !data.starts_with(b"{") || unread && !is_json() {
+            self.sight.malformed += u32::from(!data.is_empty() && data != b"[DONE]");
+            return Verdict::Drop;
         }
         for event in &self.events {
             self.sight.note(event, self.choices);

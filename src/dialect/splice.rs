@@ -1,10 +1,13 @@
 //! Replaces spans of a body by slicing it, never by writing it anew.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 
 use super::marks::Mark;
 use super::peek::{Envelope, Span, StreamOptions};
+
+/// Bytes of what is joined of small pieces.
+const SMALL: usize = 4096;
 
 /// A body as the pieces it arrived in or was cut into.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +29,22 @@ impl Payload {
             self.length += part.len();
             self.parts.push(part);
         }
+    }
+
+    /// Takes in a piece as it came over a wire. Small ones are joined: by itself each takes more
+    /// memory than what it says.
+    pub fn gather(&mut self, piece: Bytes) {
+        let Some(last) = self.parts.pop_if(|last| last.len() + piece.len() <= SMALL) else {
+            return self.push(piece);
+        };
+        let mut joined = last.try_into_mut().unwrap_or_else(|last| {
+            let mut room = BytesMut::with_capacity(SMALL);
+            room.extend_from_slice(&last);
+            room
+        });
+        joined.extend_from_slice(&piece);
+        self.length += piece.len();
+        self.parts.push(joined.freeze());
     }
 
     pub fn parts(&self) -> &[Bytes] {
@@ -195,6 +214,19 @@ mod tests {
     use super::super::peek::Scanner;
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_body_in_tiny_pieces_is_kept_in_large_ones() {
+        let body: Vec<u8> = (0..20_000_u32).map(|it| u8::try_from(it % 251).unwrap()).collect();
+        for size in [1, 3, 1000, 3000, 5000] {
+            let mut payload = Payload::default();
+            let wire = Bytes::copy_from_slice(&body);
+            let pieces = (0..body.len()).step_by(size).map(|at| at..(at + size).min(body.len()));
+            pieces.for_each(|piece| payload.gather(wire.slice(piece)));
+            assert_eq!((payload.len(), &payload.to_bytes()[..]), (body.len(), &body[..]), "{size}");
+            assert!(payload.parts().len() <= body.len() / SMALL.min(2 * size) * 2 + 1, "{size}");
+        }
+    }
 
     fn chunked(body: &[u8], size: usize) -> Payload {
         let mut payload = Payload::default();

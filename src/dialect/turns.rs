@@ -6,40 +6,42 @@ use crate::canon::{Content, Message, Part, Role};
 /// Joins neighbouring turns of the model, and the pieces of one thought in them.
 pub fn join(messages: Vec<Message>) -> Vec<Message> {
     let mut joined: Vec<Message> = Vec::with_capacity(messages.len());
+    // Whether the last of them has been put together from several.
+    let mut is_whole = false;
     for message in messages {
         match joined.last_mut() {
             Some(last) if last.role == Role::Assistant && message.role == Role::Assistant => {
-                last.parts.extend(message.parts);
-                tidy(&mut last.parts);
+                let first = if is_whole { Vec::new() } else { std::mem::take(&mut last.parts) };
+                is_whole = true;
+                first.into_iter().chain(message.parts).for_each(|part| add(&mut last.parts, part));
             }
-            _ => joined.push(message),
+            _ => {
+                is_whole = false;
+                joined.push(message);
+            }
         }
     }
     joined
 }
 
 /// What a stream ends with says nothing, and a thought whose signature comes behind it is one.
-fn tidy(parts: &mut Vec<Part>) {
-    let mut tidied: Vec<Part> = Vec::with_capacity(parts.len());
-    for part in parts.drain(..) {
-        let is_empty = matches!(&part.content, Content::Text { text, .. } if text.is_empty());
-        if is_empty && part.opaque.is_none() && part.cache.is_none() {
-            continue;
-        }
-        match (tidied.last_mut(), &part.content) {
-            (Some(Part { content: Content::Reasoning(last), cache: None, opaque }), content)
-                if opaque.is_none()
-                    && let Content::Reasoning(next) = content
-                    && last.summary == next.summary
-                    && !next.redacted =>
-            {
-                last.text.push_str(&next.text);
-                opaque.clone_from(&part.opaque);
-            }
-            _ => tidied.push(part),
-        }
+fn add(parts: &mut Vec<Part>, part: Part) {
+    let is_empty = matches!(&part.content, Content::Text { text, .. } if text.is_empty());
+    if is_empty && part.opaque.is_none() && part.cache.is_none() {
+        return;
     }
-    *parts = tidied;
+    match (parts.last_mut(), &part.content) {
+        (Some(Part { content: Content::Reasoning(last), cache: None, opaque }), content)
+            if opaque.is_none()
+                && let Content::Reasoning(next) = content
+                && last.summary == next.summary
+                && !next.redacted =>
+        {
+            last.text.push_str(&next.text);
+            opaque.clone_from(&part.opaque);
+        }
+        _ => parts.push(part),
+    }
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ struct Held {
 
 /// A part of the budget, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub struct Lease {
     held: Arc<Held>,
     bytes: usize,
 }
@@ -184,13 +184,14 @@ impl ByteBudget {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn lease(&self) -> Lease {
+    pub fn lease(&self) -> Lease {
         Lease { held: Arc::clone(&self.0), bytes: 0 }
     }
 }
 
 impl Lease {
-    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+    /// Takes more of it; the error says that there is no more.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         self.bytes += bytes;
         let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes <= self.held.limit.load(Ordering::Relaxed) {
@@ -239,7 +240,7 @@ where
         check_size(payload.len() + data.len(), server)?;
         lease.grow(data.len()).map_err(Unreadable::Refused)?;
         scanner.feed(&data).map_err(|fault| malformed(&fault, headers))?;
-        payload.push(data);
+        payload.gather(data);
     }
     let mut envelope = scanner.finish().map_err(|fault| malformed(&fault, headers))?;
     if let Some(model) = &ask.model {
@@ -504,9 +505,9 @@ impl Question {
         }
         if let (Ok(Asked { request, restored, .. }), Some(owner)) = (&mut asked, call.owner()) {
             let missing = keepsake::missing(&request.messages);
-            *restored = !missing.is_empty();
-            if *restored {
-                let kept = call.gateway.shelf.keepsakes(&owner, &missing).await;
+            if !missing.is_empty() {
+                let kept = call.gateway.shelf.keepsakes(&owner, missing).await;
+                *restored = !kept.is_empty();
                 keepsake::restore(&mut request.messages, &kept);
             }
         }

@@ -170,12 +170,16 @@ fn note_tags(call: &mut Call, written: &str) {
     }
 }
 
+/// Nobody waits longer, whatever they write.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
 /// `30s`, `500ms`, or a number of seconds.
 pub(super) fn duration(written: &str) -> Result<Duration, Error> {
     let seconds =
         written.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
     let read = seconds.or_else(|| humantime::parse_duration(written).ok());
-    read.filter(|duration| !duration.is_zero()).ok_or_else(|| {
+    let read = read.filter(|duration| !duration.is_zero());
+    read.map(|duration| duration.min(LONGEST_WAIT)).ok_or_else(|| {
         Error::invalid(format!("`{TIMEOUT}` is no time; write seconds, or as in `500ms`."))
     })
 }

@@ -96,7 +96,9 @@ impl Desk {
             sleep(pause).await;
             pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
             let asked_at = Instant::now();
-            let answered = self.inquire(accounts, (1, demand)).await;
+            let rest = PATIENCE.saturating_sub(begin.elapsed());
+            let answered = timeout(rest, self.inquire(accounts, (1, demand))).await;
+            let answered = answered.unwrap_or(false);
             inquiry = Inquiry {
                 asked_at: answered.then_some(asked_at),
                 is_last: begin.elapsed() >= FOR_SLACK,

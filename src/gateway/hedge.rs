@@ -11,8 +11,10 @@ use tokio::time::{Instant, sleep};
 use super::arrival::Question;
 use super::call::{Call, Departure};
 use super::chain::Chain;
+use super::errand::Errand;
 use super::journey::{Attempt, Made};
 use super::{errand, till};
+use crate::access::account::Hold;
 use crate::config::HedgeAfter;
 use crate::provider::Failure;
 
@@ -21,6 +23,12 @@ enum Race {
     /// The first request's result counts; the second, if it left, failed with this.
     First(Box<Result<Made, Box<Failure>>>, Option<(usize, Failure)>),
     Second(Box<Second>),
+}
+
+struct Ready {
+    errand: Errand,
+    credential: usize,
+    hold: Option<Hold>,
 }
 
 /// The second request's answer.
@@ -73,6 +81,19 @@ fn delay(chain: &Chain, place: usize) -> Option<Duration> {
     }
 }
 
+/// What the second request needs before it leaves; `None` where it may not.
+async fn ready(call: &Call, question: &Question, (next, chain): (usize, &Chain)) -> Option<Ready> {
+    let target = &chain.targets[next];
+    let affordable = chain.hedge.as_ref().is_some_and(|hedge| hedge.allows(call, target));
+    if !affordable {
+        return None;
+    }
+    let errand = errand::prepare(call, question, target).await.ok()?;
+    let credential = target.soonest_credential(Instant::now());
+    let hold = till::hold_target(call, question, next).await.ok()?;
+    Some(Ready { errand, credential, hold })
+}
+
 async fn run(
     call: &Call,
     question: &Question,
@@ -83,13 +104,15 @@ async fn run(
     if let Either::Left((result, _)) = select(first.as_mut(), pin!(sleep(after))).await {
         return Race::First(Box::new(result), None);
     }
-    let target = &chain.targets[next];
-    let affordable = chain.hedge.as_ref().is_some_and(|hedge| hedge.allows(call, target));
-    let errand = if affordable { errand::prepare(call, question, target).await.ok() } else { None };
-    let credential = target.soonest_credential(Instant::now());
-    let pass = target.lane(credential).enter(Instant::now());
-    let hold = till::hold_target(call, question, next).await;
-    let (Some(errand), Some(pass), Ok(hold)) = (errand, pass, hold) else {
+    // What it takes to be ready holds up nobody who is already asked.
+    let ready = match select(first.as_mut(), pin!(ready(call, question, (next, chain)))).await {
+        Either::Left((result, _)) => return Race::First(Box::new(result), None),
+        Either::Right((ready, _)) => ready,
+    };
+    let Some(Ready { errand, credential, hold }) = ready else {
+        return Race::First(Box::new(first.await), None);
+    };
+    let Some(pass) = chain.targets[next].lane(credential).enter(Instant::now()) else {
         return Race::First(Box::new(first.await), None);
     };
     let _ = left.set(Departure::new(hold));

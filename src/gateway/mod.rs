@@ -63,7 +63,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::watch;
 
 use self::agents::Conductor;
-pub use self::arrival::{Arrival, Ask, ByteBudget, Filed};
+pub use self::arrival::{Arrival, Ask, ByteBudget, Filed, Lease};
 pub use self::body::Body;
 use self::desk::Desk;
 use self::drill::Drills;

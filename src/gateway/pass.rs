@@ -63,7 +63,7 @@ impl Pass {
             skim,
             metering,
             idle,
-            total: call.started + limits.map_or(hour, |limits| limits.total),
+            total: limits.map_or(call.started + hour, |limits| call.end(&limits)),
             timer: Box::pin(tokio::time::sleep(idle)),
             ending: Box::pin(async move {
                 let _ = ending.wait_for(|ending| *ending).await;

@@ -13,7 +13,7 @@ use super::ask::Answer;
 use super::call::Call;
 use super::pass::Pass;
 use super::relay::Relay;
-use super::reply::outcome_of;
+use super::reply::{ATTEMPTS, outcome_of};
 use super::responses::Keeping;
 use super::snapshot::Road;
 use super::{
@@ -272,15 +272,17 @@ async fn drained(call: Box<Call>, question: Box<Question>) -> Response<Body> {
 async fn stream(mut call: Box<Call>, question: Box<Question>) -> Response<Body> {
     let keepalive = call.house.config.server.keepalive;
     let gateway = Arc::clone(&call.gateway);
-    let early = (
+    let mut early = (
         call.respond(StatusCode::OK, HeaderValue::from_static(call.client().stream_type())),
         (keepalive, call.client()),
     );
     let mut walk: Walk = Box::pin(journey::walk(call, question));
-    match tokio::time::timeout(keepalive, &mut walk).await {
-        Ok((call, answer)) => reply(call, answer),
-        Err(_) => Relay::committed_early(walk, gateway, early),
+    if let Ok((call, answer)) = tokio::time::timeout(keepalive, &mut walk).await {
+        return reply(call, answer);
     }
+    // Nobody knows yet how many it will take.
+    early.0.headers_mut().remove(&ATTEMPTS);
+    Relay::committed_early(walk, gateway, early)
 }
 
 pub(super) fn reply(mut call: Box<Call>, answer: Result<Answer, Error>) -> Response<Body> {

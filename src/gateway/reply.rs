@@ -11,11 +11,12 @@ use crate::error::{Error, Kind};
 use crate::route::plan::Stage;
 
 // Checked when this is compiled, and not each time that one is said.
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 static ERROR: HeaderName = HeaderName::from_static("x-switchpoint-error");
 static ANTHROPIC_ID: HeaderName = HeaderName::from_static("request-id");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static ROUTE: HeaderName = HeaderName::from_static("x-switchpoint-route");
-static ATTEMPTS: HeaderName = HeaderName::from_static("x-switchpoint-attempts");
+pub(super) static ATTEMPTS: HeaderName = HeaderName::from_static("x-switchpoint-attempts");
 static TASK: HeaderName = HeaderName::from_static("x-switchpoint-task");
 static EXPLAIN: HeaderName = HeaderName::from_static("x-switchpoint-explain");
 static PROVIDER: HeaderName = HeaderName::from_static("x-switchpoint-provider");
@@ -39,6 +40,9 @@ impl Call {
         if let Some(wait) = error.retry_after {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if error.is_final {
+            response.headers_mut().insert(&SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         response.headers_mut().insert(&ERROR, HeaderValue::from_static(error.kind.code()));
         response.map(|()| Body::whole(body.into(), Some(self)))

@@ -23,6 +23,8 @@ const LOOKS: u32 = 5;
 const LOOK: Duration = Duration::from_millis(60);
 /// Whoever goes on with a conversation after this does so without its thoughts.
 const KEEPSAKE: Duration = Duration::from_hours(24);
+/// Calls of one conversation whose keepsakes are looked for.
+const MOST_CALLS: usize = 1000;
 /// As long as OpenAI keeps a response.
 pub(super) const RESPONSE: Duration = Duration::from_hours(30 * 24);
 
@@ -108,14 +110,23 @@ impl Shelf {
         }
     }
 
-    /// What is kept with these calls.
-    pub(super) async fn keepsakes(&self, owner: &Owner, calls: &[String]) -> Vec<Keepsake> {
+    /// What is kept with these calls, of the last of them if there are many; the store is asked
+    /// once.
+    pub(super) async fn keepsakes(&self, owner: &Owner, mut calls: Vec<String>) -> Vec<Keepsake> {
+        calls.drain(..calls.len().saturating_sub(MOST_CALLS));
         let mut found = Vec::new();
-        for call in calls {
-            let value = self.get(owner, ObjectKind::Opaque, call).await;
-            found.extend(value.and_then(|value| serde_json::from_slice(&value).ok()));
+        calls.retain(|call| {
+            let recent = self.recent.get(&(owner.clone(), ObjectKind::Opaque, call.clone()));
+            found.extend(recent.clone());
+            recent.is_none()
+        });
+        if !calls.is_empty() {
+            match self.store.get_all(owner, ObjectKind::Opaque, calls).await {
+                Ok(objects) => found.extend(objects.into_iter().map(|object| object.value)),
+                Err(cause) => tracing::warn!(%cause, "what was kept could not be looked up"),
+            }
         }
-        found
+        found.iter().filter_map(|value| serde_json::from_slice(value).ok()).collect()
     }
 }
 

@@ -122,7 +122,7 @@ where
         let Some(data) = poll_fn(|context| source.poll(context)).await else { break true };
         let data = data?;
         lease.grow(data.len()).map_err(Unreadable::Refused)?;
-        payload.push(data);
+        payload.gather(data);
     };
     let envelope = envelope(&source.form);
     if relay.has_model() && envelope.model.is_empty() {

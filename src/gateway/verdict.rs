@@ -9,7 +9,7 @@ use super::chain::Chain;
 use super::journey::Journey;
 use super::snapshot::Target;
 use crate::error::{Error, Kind, Upstream};
-use crate::provider::{Blame, Failure, Provider};
+use crate::provider::{Blame, Cause, Failure, Provider};
 use crate::route::health::Reason;
 use crate::route::plan::Skip;
 
@@ -84,6 +84,7 @@ pub(super) fn refused(
     wait: Option<Duration>,
 ) -> Error {
     let (requests, mirrored) = (failure.is_the_requests(), failure.mirrored());
+    let (is_final, reports) = (failure.is_final(), failure.cause == Cause::ErrorInBody);
     let refusal = refusal(&target.provider, &failure);
     let Failure { status, kind, .. } = failure;
     let provider = &target.provider;
@@ -101,6 +102,7 @@ pub(super) fn refused(
         let mut text = match (kind, status) {
             (Kind::UpstreamTimeout, _) => format!("`{}` did not answer in time", provider.name),
             (Kind::UpstreamUnavailable, 0) => format!("`{}` cannot be reached", provider.name),
+            (_, 200..=299) if reports => format!("`{}` reported an error", provider.name),
             (_, 0 | 200..=299) => format!("`{}` broke its answer off", provider.name),
             _ => refusal,
         };
@@ -110,6 +112,7 @@ pub(super) fn refused(
         let said = said.map_or_else(|| ".".to_owned(), |said| format!(": {said}"));
         Error::new(kind, text + &said)
     };
+    error.is_final = is_final && call.attempts().iter().all(|it| it.status == status);
     error.retry_after = wait.filter(|_| matches!(error.status(), 429 | 503));
     error
 }

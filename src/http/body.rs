@@ -2,34 +2,48 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use crate::error::{Error, Kind};
+use crate::gateway::Lease;
 
 /// What a body has to arrive.
 const ARRIVAL: Duration = Duration::from_secs(30);
 
-/// The whole body.
-pub(super) async fn whole(body: Incoming, most: usize) -> Result<Bytes, Error> {
-    let whole = timeout(ARRIVAL, Limited::new(body, most).collect()).await;
-    let whole = whole.map_err(|_| Error::invalid("The body did not arrive in time."))?;
-    match whole {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+/// The whole body, which `lease` is to outlive with all that is made of it.
+pub(super) async fn whole(body: Incoming, most: usize, lease: &mut Lease) -> Result<Bytes, Error> {
+    let mut body = Limited::new(body, most);
+    let unread = |error: Box<dyn std::error::Error + Send + Sync>| {
+        if error.is::<LengthLimitError>() {
             let message = format!("The body has more than {most} bytes.");
-            Err(Error::new(Kind::TooLarge, message))
+            return Error::new(Kind::TooLarge, message);
         }
-        Err(_) => Err(Error::invalid("The body could not be read.")),
-    }
+        Error::invalid("The body could not be read.")
+    };
+    let reading = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(unread)?.into_data() else { continue };
+            lease.grow(data.len())?;
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
+    };
+    let read = timeout(ARRIVAL, reading).await;
+    read.map_err(|_| Error::invalid("The body did not arrive in time."))?
 }
 
 /// The body as one JSON object; without a body an empty one.
-pub(super) async fn object(body: Incoming, most: usize) -> Result<Map<String, Value>, Error> {
-    let bytes = whole(body, most).await?;
+pub(super) async fn object(
+    body: Incoming,
+    most: usize,
+    lease: &mut Lease,
+) -> Result<Map<String, Value>, Error> {
+    let bytes = whole(body, most, lease).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }

@@ -1,8 +1,9 @@
 //! A client socket with limited patience: a slow or silent client holds nothing for long.
 //!
 //! Two limits hold while no request is being answered: how long a connection may stay idle, and
-//! how long a request's head may take once its first byte is here. Bodies have a limit of their
-//! own, where they are read. One timer a connection is set lazily, so a busy one pays nothing.
+//! how long a request's head may take once its first byte is here. While one is, the client must
+//! take some of its answer within the idle limit. Bodies have a limit of their own, where they are
+//! read. One timer a connection is set lazily, so a busy one pays nothing.
 
 use std::io;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 pub struct Limits {
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
-    /// Between two requests.
+    /// Between two requests, and between two writes that the client takes.
     pub idle: Duration,
 }
 
@@ -50,6 +51,8 @@ pub struct Patient<S> {
     limits: Limits,
     timer: Pin<Box<Sleep>>,
     phase: Phase,
+    /// Since when the client takes nothing of what is written.
+    stuck: Option<Instant>,
     seen: u32,
     /// An HTTP/2 client may send pings between requests; only the idle limit holds for it.
     multiplexed: bool,
@@ -102,6 +105,7 @@ impl<S> Patient<S> {
             limits,
             timer: Box::pin(tokio::time::sleep_until(now + limits.idle)),
             phase: Phase::Idle(now),
+            stuck: None,
             seen: 0,
             multiplexed: false,
         }
@@ -120,10 +124,10 @@ impl<S> Patient<S> {
 
     /// Ready once the limit of the phase is reached.
     fn poll_limit(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let deadline = match self.phase {
-            Phase::Answering => return Poll::Pending,
-            Phase::Idle(since) => since + self.limits.idle,
-            Phase::Head(since) => since + self.limits.head,
+        let deadline = match (self.phase, self.stuck) {
+            (Phase::Answering, None) => return Poll::Pending,
+            (Phase::Answering, Some(since)) | (Phase::Idle(since), _) => since + self.limits.idle,
+            (Phase::Head(since), _) => since + self.limits.head,
         };
         if deadline < self.timer.deadline() {
             self.timer.as_mut().reset(deadline);
@@ -136,6 +140,22 @@ impl<S> Patient<S> {
             self.timer.as_mut().reset(deadline);
         }
         Poll::Pending
+    }
+
+    /// What was written, or an error once the client has taken nothing for too long.
+    fn poll_taken(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        self.catch_up();
+        self.stuck.get_or_insert_with(Instant::now);
+        ready!(self.poll_limit(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -166,7 +186,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.poll_taken(context, written)
     }
 
     fn poll_write_vectored(
@@ -174,7 +195,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.poll_taken(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -218,6 +240,24 @@ mod tests {
         client.write_all(b"P").await.unwrap();
         patient.read_u8().await.unwrap();
         assert_eq!(silence(&mut patient).await.as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_its_answer_is_left_after_the_idle_limit() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let pulse = Pulse::default();
+        let mut patient = Patient::new(server, pulse.clone(), LIMITS);
+        let _busy = pulse.busy();
+        patient.write_all(&[0; 64]).await.unwrap();
+        let slow = async {
+            tokio::time::sleep(Duration::from_secs(90)).await;
+            client.read_exact(&mut [0; 64]).await.unwrap();
+        };
+        let (written, ()) = tokio::join!(patient.write_all(&[0; 64]), slow);
+        written.unwrap();
+        let began = Instant::now();
+        let error = patient.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, 100));
     }
 
     #[tokio::test(start_paused = true)]

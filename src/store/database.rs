@@ -129,9 +129,7 @@ impl Database {
             Self::Sqlite(connection) => {
                 insert_each(connection, statement, (width, values), |_, _| Ok(()))
             }
-            Self::Postgres(_) => {
-                self.insert_several(statement, (width, values), |_| Ok(())).map(|_| ())
-            }
+            Self::Postgres(_) => self.with_rows(statement, (width, values), |_| Ok(())).map(|_| ()),
         }
     }
 
@@ -148,7 +146,7 @@ impl Database {
             return insert_counted(connection, (head, ONCE), (width, values));
         }
         let tail = format!("{ONCE} RETURNING id");
-        let found = self.insert_several((head, &tail), (width, values), |row| row.get(0))?;
+        let found = self.with_rows((head, &tail), (width, values), |row| row.get(0))?;
         let mut found: HashSet<String> = found.into_iter().collect();
         let ids = values.chunks_exact(width).map(|row| match row.first() {
             Some(Value::Text(id)) => id,
@@ -158,7 +156,8 @@ impl Database {
         Ok(ids.map(|id| found.remove(id)).collect())
     }
 
-    fn insert_several<T>(
+    /// One statement, or several, with rows of these values between its head and its tail.
+    pub(super) fn with_rows<T>(
         &mut self,
         (head, tail): (&str, &str),
         (width, values): (usize, &[Value<'_>]),

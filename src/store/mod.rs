@@ -264,6 +264,17 @@ impl Store {
         self.read.run(move |database| objects::get(database, &key, now)).await
     }
 
+    /// Those of these that are there, in no order.
+    pub async fn get_all(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        ids: Vec<String>,
+    ) -> Result<Vec<Object>, Failure> {
+        let (now, owner) = (self.now(), owner.clone());
+        self.read.run(move |database| objects::get_all(database, (&owner, kind), &ids, now)).await
+    }
+
     /// Whether there was something to delete.
     pub async fn delete(&self, owner: &Owner, kind: ObjectKind, id: &str) -> Result<bool, Failure> {
         let (now, key) = (self.now(), Key::new(owner, kind, id));

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::database::{Database, Fault, Row, values};
-use super::{Draft, Key, Object, Position, millis, time};
+use super::database::{Database, Fault, Row, Value, row, values};
+use super::{Draft, Key, Object, ObjectKind, Position, millis, time};
+use crate::canon::Owner;
 
 /// Keeps `draft` under its key. One that is replaced keeps its place and its time.
 pub(super) fn put(
@@ -40,6 +41,24 @@ pub(super) fn get(database: &mut Database, key: &Key, now: i64) -> Result<Option
         WHERE owner = $1 AND kind = $2 AND id = $3 AND (expires_at IS NULL OR expires_at > $4)";
     let Key { owner, kind, id } = key;
     database.first(query, values![owner.as_str(), kind.name(), id, now], object)
+}
+
+/// Those of these that are there.
+pub(super) fn get_all(
+    database: &mut Database,
+    (owner, kind): (&Owner, ObjectKind),
+    ids: &[String],
+    now: i64,
+) -> Result<Vec<Object>, Fault> {
+    let asked: Vec<Value> =
+        ids.iter().flat_map(|id| row![owner.as_str(), kind.name(), id]).collect();
+    let head = "WITH asked (owner, kind, id) AS (VALUES";
+    let tail = ") SELECT objects.id, value, created_at, expires_at, position FROM asked
+        JOIN objects ON objects.owner = asked.owner AND objects.kind = asked.kind
+            AND objects.id = asked.id";
+    let mut found = database.with_rows((head, tail), (3, &asked), object)?;
+    found.retain(|object| object.expires_at.is_none_or(|at| millis(at) > now));
+    Ok(found)
 }
 
 pub(super) fn delete(database: &mut Database, key: &Key, now: i64) -> Result<bool, Fault> {

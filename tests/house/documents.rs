@@ -93,6 +93,20 @@ fn page(name: &str) -> String {
 }
 
 #[test]
+fn what_the_image_is_built_from_is_there_and_let_in() {
+    let (ignore, recipe) = (page(".dockerignore"), page("Dockerfile"));
+    let let_in: Vec<_> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let copies = recipe.lines().filter_map(|line| line.strip_prefix("COPY "));
+    let copies: Vec<Vec<_>> = copies.map(|line| line.split_whitespace().collect()).collect();
+    let sources = copies.iter().filter(|words| !words[0].starts_with("--"));
+    let sources: Vec<_> = sources.flat_map(|words| &words[..words.len() - 1]).collect();
+    assert!(sources.len() >= 5, "{sources:?}");
+    for source in sources {
+        assert!(root().join(source).exists() && let_in.contains(source), "{source}");
+    }
+}
+
+#[test]
 fn every_link_between_pages_leads_somewhere() {
     // Pictures are files, too.
     let read = |path: &str| {

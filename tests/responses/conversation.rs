@@ -241,6 +241,9 @@ async fn an_item_may_be_referred_to_without_the_response_it_was_said_in() {
         turn(&gateway, "chat/chat", SAID[4], &answer["id"]).await;
         assert_order(&last_asked(&upstream), &SAID[1..3]);
     }
+    let twice = json!([{"type": "item_reference", "id": "msg_up1"}, {"id": "msg_up1"}]);
+    let refused = create(&gateway, &json!({"model": "chat/chat", "input": twice})).await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
 }
 
 #[tokio::test]

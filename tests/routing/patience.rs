@@ -61,6 +61,8 @@ async fn a_client_that_names_a_time_waits_no_longer_and_makes_nobody_unwell() {
     assert_eq!((reply.status, reply.header("x-switchpoint-model")), (200, Some("m")));
     let reply = ask_with(&gateway, &[("x-switchpoint-timeout", "300ms")], ask_stream("r")).await;
     assert_eq!(reply.last_event()["error"]["code"], "upstream_timeout", "{}", reply.text());
+    let reply = ask_with(&gateway, &[("x-switchpoint-timeout", "1e19")], ask("up/n")).await;
+    assert_eq!(reply.status, 200);
     let reply = ask_with(&gateway, &[("x-switchpoint-timeout", "soon")], ask("r")).await;
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("invalid_request")));
 }

@@ -1,6 +1,6 @@
 //! Reads the messages of a question.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ impl History {
         for (index, call) in message["tool_calls"].as_array().into_iter().flatten().enumerate() {
             let mut part = self.call(call, &format!("{path}.tool_calls[{index}]"))?;
             if let (None, Content::ToolCall(call)) = (&part.opaque, &part.content) {
-                part.opaque = sealed.iter().find(|(id, _)| *id == call.id).map(|(_, s)| s.clone());
+                part.opaque = sealed.get(&call.id).cloned();
             }
             parts.push(part);
         }
@@ -166,7 +166,7 @@ fn read_thoughts(message: &Value) -> Vec<Part> {
     };
     // State of a call is not a thought.
     let calls = call_ids(message);
-    let is_thought = |entry: &&Value| !entry["id"].as_str().is_some_and(|id| calls.contains(&id));
+    let is_thought = |entry: &&Value| !entry["id"].as_str().is_some_and(|id| calls.contains(id));
     let details = message["reasoning_details"].as_array().into_iter().flatten();
     let wire = Wire {
         reasoning_content: field("reasoning_content"),
@@ -186,18 +186,18 @@ fn read_thoughts(message: &Value) -> Vec<Part> {
     read.choices.into_iter().flat_map(|choice| choice.parts).collect()
 }
 
-fn call_ids(message: &Value) -> Vec<&str> {
+fn call_ids(message: &Value) -> HashSet<&str> {
     let calls = message["tool_calls"].as_array().into_iter().flatten();
     calls.filter_map(|call| call["id"].as_str()).collect()
 }
 
 /// State of calls that stands among the thoughts, as some clients only keep that.
-fn sealed_call_states(message: &Value) -> Vec<(String, Opaque)> {
+fn sealed_call_states(message: &Value) -> HashMap<String, Opaque> {
     let calls = call_ids(message);
     let details = message["reasoning_details"].as_array().into_iter().flatten();
     details
         .filter_map(super::thought::Detail::read)
-        .filter(|detail| calls.contains(&detail.id))
+        .filter(|detail| calls.contains(detail.id))
         .filter_map(|detail| Some((detail.id.to_owned(), detail.sealed?)))
         .collect()
 }

@@ -1,7 +1,5 @@
 //! Writes a conversation's messages for one target.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::cache::mark_last;
@@ -11,7 +9,8 @@ use crate::canon::{
     Content, Dialect, Foreign, Media, MediaKind, Message, Opaque, Part, Role, Source, ToolCall,
     ToolResult,
 };
-use crate::dialect::{Aim, Inexpressible, Thoughts, custom, lost, portable_id};
+use crate::dialect::lost::{self, Dropped};
+use crate::dialect::{Aim, Inexpressible, Thoughts, custom, portable_id};
 
 /// Said in the model's place where it must have spoken and has not: true whatever follows.
 const BRIDGE: &str = "I have the results.";
@@ -24,12 +23,12 @@ pub(super) struct Transcript<'a> {
     schema: Option<&'a Value>,
     /// Media of tool results: a tool's message holds only text, so they follow in a user's.
     shown: Vec<Value>,
-    dropped: Vec<Cow<'static, str>>,
+    dropped: Dropped,
 }
 
 impl<'a> Transcript<'a> {
     pub(super) fn new(aim: &'a Aim<'a>, schema: Option<&'a Value>) -> Self {
-        Self { aim, messages: Vec::new(), schema, shown: Vec::new(), dropped: Vec::new() }
+        Self { aim, messages: Vec::new(), schema, shown: Vec::new(), dropped: Dropped::default() }
     }
 
     pub(super) fn add(&mut self, message: &Message) -> Result<(), Inexpressible> {
@@ -67,7 +66,7 @@ impl<'a> Transcript<'a> {
             }
         };
         match &message.name {
-            Some(_) if self.aim.traits.refused.contains(&"name") => self.drop("name"),
+            Some(_) if self.aim.traits.refused.contains(&"name") => self.dropped.add("name"),
             Some(name) => {
                 written.insert("name".into(), json!(name));
             }
@@ -77,7 +76,7 @@ impl<'a> Transcript<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(mut self, prefix: Option<&str>) -> (Vec<Value>, Vec<Cow<'static, str>>) {
+    pub(super) fn finish(mut self, prefix: Option<&str>) -> (Vec<Value>, Dropped) {
         self.show();
         self.tell_schema();
         let strict = self.aim.traits.strict_turns;
@@ -103,13 +102,6 @@ impl<'a> Transcript<'a> {
                 self.messages.push(json!({ "role": "assistant", "content": BRIDGE }));
             }
             self.messages.push(message);
-        }
-    }
-
-    fn drop(&mut self, name: impl Into<Cow<'static, str>>) {
-        let name = name.into();
-        if !self.dropped.contains(&name) {
-            self.dropped.push(name);
         }
     }
 
@@ -152,13 +144,13 @@ impl<'a> Transcript<'a> {
             }
             Content::Media(media) => {
                 if media.citable {
-                    self.drop("citations");
+                    self.dropped.add("citations");
                 }
                 write_media(media, self.aim)?
             }
             Content::Foreign(Foreign { dialect: Dialect::Chat, value }) => value.clone(),
             Content::Foreign(foreign) => {
-                self.drop(lost::kind(foreign));
+                self.dropped.add(lost::kind(foreign));
                 return Ok(None);
             }
             Content::Reasoning(_) | Content::ToolCall(_) | Content::ToolResult(_) => {
@@ -169,7 +161,7 @@ impl<'a> Transcript<'a> {
             Some(mark) if self.aim.traits.cache_control => {
                 written["cache_control"] = write_mark(mark);
             }
-            Some(_) => self.drop("cache_control"),
+            Some(_) => self.dropped.add("cache_control"),
             None => {}
         }
         Ok(Some(written))
@@ -177,7 +169,7 @@ impl<'a> Transcript<'a> {
 
     fn result(&mut self, part: &Part, result: &ToolResult) -> Result<(), Inexpressible> {
         if result.is_error {
-            self.drop("is_error");
+            self.dropped.add("is_error");
         }
         let (texts, media): (Vec<&Part>, Vec<&Part>) =
             result.parts.iter().partition(|part| part.as_text().is_some());
@@ -193,7 +185,7 @@ impl<'a> Transcript<'a> {
             Some(mark) if self.aim.traits.cache_control => {
                 mark_last(&mut content, write_mark(mark));
             }
-            Some(_) => self.drop("cache_control"),
+            Some(_) => self.dropped.add("cache_control"),
             None => {}
         }
         let id = self.id(&result.id);
@@ -270,7 +262,7 @@ impl<'a> Transcript<'a> {
             }
             (MediaKind::Audio, _, Some(text)) => Some(json!({ "type": "text", "text": text })),
             (kind, ..) => {
-                self.drop(if kind == MediaKind::Audio { "audio" } else { "images" });
+                self.dropped.add(if kind == MediaKind::Audio { "audio" } else { "images" });
                 None
             }
         }

@@ -1,7 +1,5 @@
 //! Writes questions for OpenAI and for each of the servers that follow it, by their traits.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::media::write_mark;
@@ -9,8 +7,9 @@ use super::write_message::Transcript;
 use crate::canon::{
     ChatRequest, Dialect, Effort, Format, Part, Reasoning, Sampling, Thinking, Tool, ToolChoice,
 };
+use crate::dialect::lost::{self, Dropped};
 use crate::dialect::openai::family;
-use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Thoughts, Written, custom, lost};
+use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Thoughts, Written, custom};
 
 /// Extras that change nothing of the answer: not worth a word when they are left out.
 const BOOKKEEPING: [&str; 3] = ["store", "safety_identifier", "prompt_cache_retention"];
@@ -22,7 +21,7 @@ const COMPLETION: &str = "max_completion_tokens";
 struct Question<'a> {
     aim: &'a Aim<'a>,
     body: Map<String, Value>,
-    dropped: Vec<Cow<'static, str>>,
+    dropped: Dropped,
 }
 
 pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Inexpressible> {
@@ -39,7 +38,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         .chain(lost::citations(request, |_| false))
         .chain(lost::beside(request, Dialect::Chat))
     {
-        question.drop(name);
+        question.dropped.add(name);
     }
     if !aim.traits.model_in_path {
         question.set("model", json!(aim.model));
@@ -52,7 +51,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     if aim.traits.max_tokens == COMPLETION && !is_own {
         let (sampling, refused) = family::spared(aim.model, request);
         for name in refused {
-            question.drop(name);
+            question.dropped.add(name);
         }
         question.sampling(&sampling);
     } else {
@@ -62,7 +61,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         question.thinking(thinking);
         let unseen = aim.traits.thoughts == Thoughts::Unknown && thinking.visible == Some(true);
         if unseen && thinking.summary.is_none() && aim.traits.effort != EffortField::Reasoning {
-            question.drop(lost::display(request));
+            question.dropped.add(lost::display(request));
         }
     }
     question.rest(request);
@@ -72,7 +71,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     }
     Ok(Written {
         body: Value::Object(question.body).to_string().into_bytes(),
-        dropped: question.dropped,
+        dropped: question.dropped.into_names(),
     })
 }
 
@@ -115,13 +114,6 @@ impl Question<'_> {
         self.body.insert(name.to_owned(), value);
     }
 
-    fn drop(&mut self, name: impl Into<Cow<'static, str>>) {
-        let name = name.into();
-        if !self.dropped.contains(&name) {
-            self.dropped.push(name);
-        }
-    }
-
     fn refuses(&self, name: &str) -> bool {
         self.aim.traits.refused.contains(&name)
     }
@@ -130,7 +122,7 @@ impl Question<'_> {
     fn put<T: Into<Value>>(&mut self, name: &'static str, value: Option<T>) {
         let Some(value) = value else { return };
         if self.refuses(name) {
-            self.drop(name);
+            self.dropped.add(name);
         } else {
             self.set(name, value.into());
         }
@@ -173,7 +165,7 @@ impl Question<'_> {
                     function["parameters"] = schema.clone();
                 }
                 match strict {
-                    Some(true) if self.refuses("strict") => self.drop("strict"),
+                    Some(true) if self.refuses("strict") => self.dropped.add("strict"),
                     Some(strict) if !self.refuses("strict") => function["strict"] = json!(strict),
                     Some(_) | None => {}
                 }
@@ -182,14 +174,14 @@ impl Question<'_> {
                     Some(mark) if self.aim.traits.cache_control => {
                         written["cache_control"] = write_mark(*mark);
                     }
-                    Some(_) => self.drop("cache_control"),
+                    Some(_) => self.dropped.add("cache_control"),
                     None => {}
                 }
                 Some(written)
             }
             Tool::Custom { .. } if !self.aim.traits.custom_tools => {
                 if custom::has_grammar(tool) {
-                    self.drop(custom::FORMAT);
+                    self.dropped.add(custom::FORMAT);
                 }
                 self.tool(&custom::as_function(tool)?, only)
             }
@@ -206,7 +198,7 @@ impl Question<'_> {
             }
             Tool::Hosted(tool) if tool.dialect == Dialect::Chat => Some(tool.value.clone()),
             Tool::Hosted(tool) => {
-                self.drop(tool.value["type"].as_str().unwrap_or("tools").to_owned());
+                self.dropped.add(tool.value["type"].as_str().unwrap_or("tools").to_owned());
                 None
             }
         }
@@ -263,7 +255,7 @@ impl Question<'_> {
         if matches!(format, Format::JsonSchema { .. })
             && self.aim.traits.json == JsonMode::ObjectOnly
         {
-            self.drop("response_format.schema");
+            self.dropped.add("response_format.schema");
         }
         self.put("response_format", Some(written));
     }
@@ -277,7 +269,7 @@ impl Question<'_> {
         self.put("top_k", sampling.top_k);
         self.put("stop", (!sampling.stop.is_empty()).then(|| json!(sampling.stop)));
         match sampling.seed {
-            Some(_) if self.refuses("seed") => self.drop("seed"),
+            Some(_) if self.refuses("seed") => self.dropped.add("seed"),
             Some(seed) => self.set(self.aim.traits.seed, json!(seed)),
             None => {}
         }
@@ -299,7 +291,7 @@ impl Question<'_> {
         match self.aim.traits.effort {
             EffortField::Unknown => {
                 if effort.is_some() {
-                    self.drop("reasoning_effort");
+                    self.dropped.add("reasoning_effort");
                 }
             }
             EffortField::Effort(words) => self.effort(words, effort),
@@ -320,7 +312,7 @@ impl Question<'_> {
             EffortField::Reasoning => self.reasoning(thinking),
         }
         if thinking.summary.is_some() && self.aim.traits.effort != EffortField::Reasoning {
-            self.drop("reasoning.summary");
+            self.dropped.add("reasoning.summary");
         }
     }
 
@@ -328,7 +320,7 @@ impl Question<'_> {
         let Some(effort) = effort else { return };
         match nearest(words, effort) {
             Some(word) => self.set("reasoning_effort", json!(word)),
-            None => self.drop("reasoning_effort"),
+            None => self.dropped.add("reasoning_effort"),
         }
     }
 
@@ -363,7 +355,7 @@ impl Question<'_> {
         let stores = request.extras.dialect == Some(Dialect::Chat)
             && request.extras.fields.get("store") == Some(&Value::Bool(true));
         match &request.metadata {
-            Some(_) if !stores => self.drop("metadata"),
+            Some(_) if !stores => self.dropped.add("metadata"),
             metadata => self.put("metadata", metadata.clone()),
         }
         self.put("service_tier", request.service_tier.clone());
@@ -386,7 +378,7 @@ impl Question<'_> {
             } else if is_ours && !self.refuses(name) {
                 self.body.entry(name.clone()).or_insert_with(|| value.clone());
             } else if name != "store" && !(is_ours && BOOKKEEPING.contains(&name.as_str())) {
-                self.drop(name.clone());
+                self.dropped.add(name.clone());
             }
         }
     }

@@ -15,8 +15,8 @@ use crate::dialect::{Inexpressible, custom, lost};
 
 impl Draft<'_> {
     pub(super) fn message(&mut self, message: &Message, path: &str) -> Result<(), Inexpressible> {
-        self.drop_if(message.name.is_some(), "name");
-        self.drop_if(message.parts.iter().any(|part| part.cache.is_some()), "cache_control");
+        self.dropped.add_if(message.name.is_some(), "name");
+        self.dropped.add_if(message.parts.iter().any(|part| part.cache.is_some()), "cache_control");
         match message.role {
             Role::System | Role::Developer => {
                 let content = self.content(&message.parts, path)?;
@@ -54,7 +54,7 @@ impl Draft<'_> {
                     content.push(block.value.clone());
                 }
                 Content::Foreign(block) => {
-                    self.drop_named(lost::kind(block).into());
+                    self.dropped.add(lost::kind(block));
                 }
                 Content::Reasoning(_) | Content::ToolCall(_) | Content::ToolResult(_) => {}
             }
@@ -150,7 +150,7 @@ impl Draft<'_> {
 
     fn result(&mut self, result: &ToolResult, path: &str) -> Result<(), Inexpressible> {
         let marked = result.parts.iter().any(|part| part.cache.is_some());
-        self.drop_if(marked, "cache_control");
+        self.dropped.add_if(marked, "cache_control");
         let is_text = |part: &Part| matches!(part.content, Content::Text { .. });
         if !result.parts.iter().all(is_text) {
             let why = format!("`{path}.content`: this provider takes only text from a tool.");

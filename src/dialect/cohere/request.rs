@@ -1,12 +1,11 @@
 //! Writes questions for Cohere.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::PLAN;
 use crate::canon::{ChatRequest, Dialect, Effort, Format, Part, Reasoning, Tool, ToolChoice};
-use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
+use crate::dialect::lost::{self, Dropped};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of Cohere itself that a client of any dialect may state.
 const OWN: [&str; 5] =
@@ -32,13 +31,13 @@ pub(super) struct Draft<'a> {
     pub(super) messages: Vec<Value>,
     /// Documents stand beside the conversation, not in it.
     pub(super) documents: Vec<Value>,
-    dropped: Vec<Cow<'static, str>>,
+    pub(super) dropped: Dropped,
 }
 
 pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Inexpressible> {
     let thinks = !THOUGHTLESS.iter().any(|name| aim.model.contains(name));
     let (messages, documents) = (Vec::new(), Vec::new());
-    let mut draft = Draft { request, thinks, messages, documents, dropped: Vec::new() };
+    let mut draft = Draft { request, thinks, messages, documents, dropped: Dropped::default() };
     for (place, message) in request.messages.iter().enumerate() {
         draft.message(message, &format!("messages[{place}]"))?;
     }
@@ -59,28 +58,12 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     draft.thinking(&mut body);
     draft.rest();
     let body = Value::Object(body).to_string().into_bytes();
-    Ok(Written { body, dropped: draft.dropped })
+    Ok(Written { body, dropped: draft.dropped.into_names() })
 }
 
 // === impl Draft ===
 
 impl Draft<'_> {
-    pub(super) fn drop(&mut self, name: &'static str) {
-        self.drop_named(Cow::Borrowed(name));
-    }
-
-    pub(super) fn drop_named(&mut self, name: Cow<'static, str>) {
-        if !self.dropped.contains(&name) {
-            self.dropped.push(name);
-        }
-    }
-
-    pub(super) fn drop_if(&mut self, given: bool, name: &'static str) {
-        if given {
-            self.drop(name);
-        }
-    }
-
     fn tools(&mut self, body: &mut Map<String, Value>) -> Result<(), Inexpressible> {
         let (only, choice) = match &self.request.tool_choice {
             None | Some(ToolChoice::Auto) => (None, None),
@@ -95,13 +78,13 @@ impl Draft<'_> {
         let allowed = |name: &String| only.as_ref().is_none_or(|only| only.contains(&name));
         let (mut tools, mut strict) = (Vec::new(), 0);
         for tool in &self.request.tools {
-            self.drop_if(custom::has_grammar(tool), custom::FORMAT);
+            self.dropped.add_if(custom::has_grammar(tool), custom::FORMAT);
             let function = custom::as_function(tool);
             match function.as_ref().unwrap_or(tool) {
                 Tool::Function { name, description, schema, strict: exact, cache }
                     if allowed(name) =>
                 {
-                    self.drop_if(cache.is_some(), "cache_control");
+                    self.dropped.add_if(cache.is_some(), "cache_control");
                     let exact = *exact == Some(true);
                     strict += usize::from(exact);
                     let schema = self.parameters(name, schema.as_ref(), exact)?;
@@ -110,7 +93,7 @@ impl Draft<'_> {
                 Tool::Function { .. } | Tool::Custom { .. } => {}
                 Tool::Hosted(foreign) => {
                     let kind = foreign.value.get("type").and_then(Value::as_str);
-                    self.drop_named(kind.unwrap_or("tools").to_owned().into());
+                    self.dropped.add(kind.unwrap_or("tools").to_owned());
                 }
             }
         }
@@ -121,11 +104,11 @@ impl Draft<'_> {
         if strict == tools.len() {
             body.insert("strict_tools".into(), json!(true));
         } else {
-            self.drop_if(strict > 0, "strict");
+            self.dropped.add_if(strict > 0, "strict");
         }
         body.insert("tools".into(), Value::Array(tools));
         body.extend(choice.map(|choice| ("tool_choice".to_owned(), json!(choice))));
-        self.drop_if(self.request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+        self.dropped.add_if(self.request.parallel_tool_calls == Some(false), "parallel_tool_calls");
         Ok(())
     }
 
@@ -147,7 +130,7 @@ impl Draft<'_> {
         let compiled = schema::compile(schema, &schema::COHERE)
             .map_err(|why| Inexpressible(format!("in `{owner}`, {why}").into()))?;
         for pointer in compiled.lost {
-            self.drop_named(format!("{owner}{pointer}").into());
+            self.dropped.add(format!("{owner}{pointer}"));
         }
         Ok(compiled.schema)
     }
@@ -159,14 +142,14 @@ impl Draft<'_> {
             _ if ["tools", "documents"].iter().any(|name| body.contains_key(*name))
                 || !self.documents.is_empty() =>
             {
-                self.drop("response_format");
+                self.dropped.add("response_format");
                 return Ok(());
             }
             Format::JsonObject => json!({ "type": "json_object" }),
             Format::JsonSchema { schema, .. } => {
                 let schema = self.schema(schema, "response_format")?;
                 let labels = lost::format_labels(self.request, &[]);
-                labels.for_each(|name| self.drop_named(name));
+                labels.for_each(|name| self.dropped.add(name));
                 json!({ "type": "json_object", "json_schema": schema })
             }
         };
@@ -181,7 +164,7 @@ impl Draft<'_> {
             if own || OWN.contains(&name.as_str()) {
                 body.insert(name.clone(), value.clone());
             } else {
-                self.drop_named(name.clone().into());
+                self.dropped.add(name.clone());
             }
         }
     }
@@ -202,14 +185,15 @@ impl Draft<'_> {
             ("presence_penalty", said.presence_penalty),
         ] {
             put(name, penalty.map(|it| json!(it.clamp(0.0, 1.0))));
-            self.drop_if(penalty.is_some_and(|it| !(0.0..=1.0).contains(&it)), name);
+            self.dropped.add_if(penalty.is_some_and(|it| !(0.0..=1.0).contains(&it)), name);
         }
         put("logprobs", said.logprobs.map(|_| json!(true)));
-        self.drop_if(said.temperature.is_some_and(|it| it > 1.0), "temperature");
-        self.drop_if(said.seed.is_some_and(|seed| seed < 0), "seed");
-        self.drop_if(said.logprobs.is_some_and(|most| most > 0), "top_logprobs");
-        self.drop_if(said.choices.is_some_and(|choices| choices > 1), "n");
-        self.drop_if(said.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "logit_bias");
+        self.dropped.add_if(said.temperature.is_some_and(|it| it > 1.0), "temperature");
+        self.dropped.add_if(said.seed.is_some_and(|seed| seed < 0), "seed");
+        self.dropped.add_if(said.logprobs.is_some_and(|most| most > 0), "top_logprobs");
+        self.dropped.add_if(said.choices.is_some_and(|choices| choices > 1), "n");
+        self.dropped
+            .add_if(said.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "logit_bias");
     }
 
     fn thinking(&mut self, body: &mut Map<String, Value>) {
@@ -217,7 +201,7 @@ impl Draft<'_> {
         let budget = asked.budget.or_else(|| asked.effort.map(Effort::budget));
         let Some(budget) = budget else { return };
         if !self.thinks {
-            return self.drop_if(budget > 0, "reasoning_effort");
+            return self.dropped.add_if(budget > 0, "reasoning_effort");
         }
         let thinking = if budget == 0 {
             json!({ "type": "disabled" })
@@ -230,12 +214,13 @@ impl Draft<'_> {
     fn rest(&mut self) {
         let request = self.request;
         let tier = request.service_tier.as_deref();
-        self.drop_if(tier.is_some_and(|tier| tier != "auto" && tier != "default"), "service_tier");
-        self.drop_if(request.user.is_some(), "user");
-        self.drop_if(request.metadata.is_some(), "metadata");
-        self.drop_if(request.verbosity.is_some(), "verbosity");
-        self.drop_if(request.audio.is_some(), "audio");
-        self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+        self.dropped
+            .add_if(tier.is_some_and(|tier| tier != "auto" && tier != "default"), "service_tier");
+        self.dropped.add_if(request.user.is_some(), "user");
+        self.dropped.add_if(request.metadata.is_some(), "metadata");
+        self.dropped.add_if(request.verbosity.is_some(), "verbosity");
+        self.dropped.add_if(request.audio.is_some(), "audio");
+        self.dropped.add_if(request.cache_key.is_some(), "prompt_cache_key");
         let model_thinks = self.thinks;
         let keeps = |part: &Part, thought: &Reasoning| {
             let is_plan = part.opaque_for(Dialect::Cohere).is_some_and(|state| state == PLAN);
@@ -247,7 +232,7 @@ impl Draft<'_> {
         let hidden = hidden.then(|| lost::display(request));
         let names = lost::thoughts(request, keeps).into_iter().chain(cited).chain(beside);
         for name in names.chain(hidden) {
-            self.drop_named(name);
+            self.dropped.add(name);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What was said, in the turns that Converse wants: the user first, then one after the other.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +14,8 @@ use crate::canon::{
     CacheMark, ChatRequest, Content, Dialect, Media, Message, Part, Reasoning, Role, ToolCall,
     ToolResult,
 };
-use crate::dialect::{Inexpressible, custom, lost, portable_id};
+use crate::dialect::lost::{self, Dropped};
+use crate::dialect::{Inexpressible, custom, portable_id};
 
 /// What stands for a user who has said nothing before the model does.
 const SILENCE: &str = "…";
@@ -24,9 +26,10 @@ pub(super) struct Turns<'a> {
     pub(super) system: Vec<Value>,
     pub(super) messages: Vec<Value>,
     names: Names,
-    pub(super) dropped: Vec<Cow<'static, str>>,
+    pub(super) dropped: Dropped,
     /// Names of the tools that were called, each once, in order.
     pub(super) called: Vec<String>,
+    known: HashSet<String>,
     /// There are tool calls or results.
     pub(super) has_tools: bool,
     /// The last turn of the model calls tools without the thoughts that led there.
@@ -42,8 +45,9 @@ impl<'a> Turns<'a> {
             system: Vec::new(),
             messages: Vec::new(),
             names: Names::default(),
-            dropped: Vec::new(),
+            dropped: Dropped::default(),
             called: Vec::new(),
+            known: HashSet::new(),
             has_tools: false,
             thoughtless: false,
         };
@@ -54,7 +58,7 @@ impl<'a> Turns<'a> {
                 turns.write_part(message, part, &path, &mut blocks)?;
             }
             if message.name.is_some() {
-                turns.drop("name");
+                turns.dropped.add("name");
             }
             turns.push(message, blocks);
         }
@@ -62,7 +66,7 @@ impl<'a> Turns<'a> {
         let cited = lost::citations(request, |_| false);
         let beside = lost::beside(request, Dialect::Converse);
         for name in lost::thoughts(request, keeps).into_iter().chain(cited).chain(beside) {
-            turns.drop(name);
+            turns.dropped.add(name);
         }
         if turns.messages.first().is_none_or(|first| first["role"] == "assistant") {
             let silence = json!({ "role": "user", "content": [{ "text": SILENCE }] });
@@ -70,13 +74,6 @@ impl<'a> Turns<'a> {
         }
         turns.trim_last();
         Ok(turns)
-    }
-
-    pub(super) fn drop(&mut self, name: impl Into<Cow<'static, str>>) {
-        let name = name.into();
-        if !self.dropped.contains(&name) {
-            self.dropped.push(name);
-        }
     }
 
     fn push(&mut self, message: &Message, mut blocks: Vec<Value>) {
@@ -137,7 +134,7 @@ impl<'a> Turns<'a> {
                 Some(block.value.clone())
             }
             Content::Foreign(block) => {
-                self.drop(lost::kind(block));
+                self.dropped.add(lost::kind(block));
                 None
             }
         };
@@ -150,7 +147,7 @@ impl<'a> Turns<'a> {
 
     fn write_medium(&mut self, medium: &Media, path: &str) -> Result<Value, Inexpressible> {
         if medium.detail.as_deref().is_some_and(|detail| detail != "auto") {
-            self.drop("detail");
+            self.dropped.add("detail");
         }
         let refuse = |why| Inexpressible(format!("`{path}.content`: a file {why}.").into());
         media::write(medium, &mut self.names).map_err(refuse)
@@ -168,7 +165,7 @@ impl<'a> Turns<'a> {
         }
         match cache::point(mark, self.family.caches).filter(|_| before.is_some()) {
             Some(point) => blocks.insert(place, point),
-            None => self.drop("cache_control"),
+            None => self.dropped.add("cache_control"),
         }
     }
 
@@ -201,7 +198,7 @@ impl<'a> Turns<'a> {
 
     fn write_call(&mut self, call: &ToolCall, path: &str) -> Result<Value, Inexpressible> {
         self.has_tools = true;
-        if !self.called.contains(&call.name) {
+        if self.known.insert(call.name.clone()) {
             self.called.push(call.name.clone());
         }
         let arguments = custom::arguments(call);

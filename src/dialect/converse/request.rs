@@ -1,15 +1,14 @@
 //! Writes questions for Converse.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::cache::{self, Places};
 use super::family::{Caches, Family, Forces, TopK};
 use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
+use crate::dialect::lost::{self, Dropped};
 use crate::dialect::messages::{Betas, betas, structured};
-use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
 const OWN: [&str; 4] = [
@@ -32,7 +31,7 @@ pub(super) struct Draft<'a> {
     model: &'a str,
     pub(super) inference: Map<String, Value>,
     model_fields: Map<String, Value>,
-    dropped: Vec<Cow<'static, str>>,
+    pub(super) dropped: Dropped,
 }
 
 pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Inexpressible> {
@@ -53,7 +52,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         messages: &mut turns.messages,
     };
     let thinned = places.settle(aim.cache, draft.family.caches);
-    draft.drop_if(thinned, "cache_control");
+    draft.dropped.add_if(thinned, "cache_control");
     draft.sampling();
     draft.thinking(&turns);
     let mut body = Map::new();
@@ -73,25 +72,12 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     put("inferenceConfig", Value::Object(draft.inference));
     put(MODEL_FIELDS, Value::Object(draft.model_fields));
     let body = Value::Object(body).to_string().into_bytes();
-    Ok(Written { body, dropped: draft.dropped })
+    Ok(Written { body, dropped: draft.dropped.into_names() })
 }
 
 // === impl Draft ===
 
 impl Draft<'_> {
-    pub(super) fn drop(&mut self, name: impl Into<Cow<'static, str>>) {
-        let name = name.into();
-        if !self.dropped.contains(&name) {
-            self.dropped.push(name);
-        }
-    }
-
-    pub(super) fn drop_if(&mut self, given: bool, name: &'static str) {
-        if given {
-            self.drop(name);
-        }
-    }
-
     fn tools(&mut self, turns: &Turns<'_>) -> Result<Value, Inexpressible> {
         let request = self.request;
         let choice = request.tool_choice.as_ref();
@@ -108,7 +94,7 @@ impl Draft<'_> {
                 return Ok(Value::Null);
             }
             // The tools in the conversation must be declared, and calling none cannot be asked.
-            self.drop_if(!tools.is_empty(), "tool_choice");
+            self.dropped.add_if(!tools.is_empty(), "tool_choice");
         }
         if tools.is_empty() && turns.has_tools {
             let stub = |name| {
@@ -125,7 +111,7 @@ impl Draft<'_> {
         if let Some(choice) = self.tool_choice() {
             config["toolChoice"] = choice;
         }
-        self.drop_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+        self.dropped.add_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
         Ok(config)
     }
 
@@ -147,7 +133,7 @@ impl Draft<'_> {
                 let strict = *strict == Some(true);
                 let takes = self.family.strict
                     && matches!(client, None | Some(Dialect::Messages | Dialect::Converse));
-                self.drop_if(strict && !takes, "strict");
+                self.dropped.add_if(strict && !takes, "strict");
                 if strict && takes {
                     spec["strict"] = json!(true);
                 }
@@ -156,12 +142,12 @@ impl Draft<'_> {
                     cache::point(mark, self.family.caches)
                         .filter(|_| self.family.caches == Caches::All)
                 });
-                self.drop_if(point == Some(None), "cache_control");
+                self.dropped.add_if(point == Some(None), "cache_control");
                 tools.extend(point.flatten());
             }
             Tool::Function { .. } => {}
             Tool::Custom { name, .. } => {
-                self.drop_if(custom::has_grammar(tool) && allowed(name), custom::FORMAT);
+                self.dropped.add_if(custom::has_grammar(tool) && allowed(name), custom::FORMAT);
                 if let Some(function) = custom::as_function(tool) {
                     self.tool(&function, allowed, tools)?;
                 }
@@ -171,7 +157,7 @@ impl Draft<'_> {
             }
             Tool::Hosted(foreign) => {
                 let kind = foreign.value.get("type").and_then(Value::as_str).unwrap_or("tools");
-                self.drop(kind.to_owned());
+                self.dropped.add(kind.to_owned());
             }
         }
         Ok(())
@@ -188,7 +174,7 @@ impl Draft<'_> {
         let compiled = schema::compile(schema, &schema::BEDROCK)
             .map_err(|why| Inexpressible(format!("in `tools.{tool}`, {why}").into()))?;
         let lost = compiled.lost.into_iter();
-        self.dropped.extend(lost.map(|pointer| format!("tools.{tool}{pointer}").into()));
+        self.dropped.extend(lost.map(|pointer| format!("tools.{tool}{pointer}")));
         Ok(compiled.schema)
     }
 
@@ -201,12 +187,12 @@ impl Draft<'_> {
         };
         match (self.family.forces, forced) {
             (Forces::Nothing, _) => {
-                self.drop("tool_choice");
+                self.dropped.add("tool_choice");
                 None
             }
             (Forces::All, Some(name)) => Some(json!({ "tool": { "name": name } })),
             (Forces::Any, Some(_)) => {
-                self.drop("tool_choice");
+                self.dropped.add("tool_choice");
                 Some(json!({ "any": {} }))
             }
             (Forces::Any | Forces::All, None) => Some(json!({ "any": {} })),
@@ -228,25 +214,25 @@ impl Draft<'_> {
             self.inference.insert("maxTokens".into(), json!(tokens));
         }
         if let Some(temperature) = said.temperature {
-            self.drop_if(temperature > 1.0, "temperature");
+            self.dropped.add_if(temperature > 1.0, "temperature");
             self.inference.insert("temperature".into(), json!(temperature.clamp(0.0, 1.0)));
         }
         if let Some(top_p) = said.top_p {
             let both = said.temperature.is_some();
             if both && self.family.wants_one_of_temperature_and_top_p(self.model) {
-                self.drop("top_p");
+                self.dropped.add("top_p");
             } else {
                 self.inference.insert("topP".into(), json!(top_p));
             }
         }
         let stops: Vec<&String> = said.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
-        self.drop_if(stops.len() < said.stop.len(), "stop");
+        self.dropped.add_if(stops.len() < said.stop.len(), "stop");
         if !stops.is_empty() {
             self.inference.insert("stopSequences".into(), json!(stops));
         }
         if let Some(top_k) = said.top_k {
             match self.family.top_k {
-                TopK::Nowhere => self.drop("top_k"),
+                TopK::Nowhere => self.dropped.add("top_k"),
                 TopK::Field(name) => self.model_field(name, json!(top_k)),
                 TopK::Inference => self.model_field("inferenceConfig", json!({ "topK": top_k })),
             }
@@ -254,12 +240,14 @@ impl Draft<'_> {
         if self.family.has_no_sampling() {
             self.unset(&["temperature", "topP", "top_k"]);
         }
-        self.drop_if(said.seed.is_some(), "seed");
-        self.drop_if(said.frequency_penalty.is_some_and(|it| it != 0.0), "frequency_penalty");
-        self.drop_if(said.presence_penalty.is_some_and(|it| it != 0.0), "presence_penalty");
-        self.drop_if(said.choices.is_some_and(|choices| choices > 1), "n");
-        self.drop_if(said.logprobs.is_some(), "logprobs");
-        self.drop_if(said.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "logit_bias");
+        self.dropped.add_if(said.seed.is_some(), "seed");
+        self.dropped
+            .add_if(said.frequency_penalty.is_some_and(|it| it != 0.0), "frequency_penalty");
+        self.dropped.add_if(said.presence_penalty.is_some_and(|it| it != 0.0), "presence_penalty");
+        self.dropped.add_if(said.choices.is_some_and(|choices| choices > 1), "n");
+        self.dropped.add_if(said.logprobs.is_some(), "logprobs");
+        self.dropped
+            .add_if(said.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()), "logit_bias");
     }
 
     pub(super) fn model_field(&mut self, name: &str, value: Value) {
@@ -276,29 +264,29 @@ impl Draft<'_> {
                 "maxTokens" => "max_tokens",
                 name => name,
             };
-            self.drop_if(was.is_some(), theirs);
+            self.dropped.add_if(was.is_some(), theirs);
         }
     }
 
     fn format(&mut self) -> Value {
         let Format::JsonSchema { name, description, schema, .. } = &self.request.format else {
-            self.drop_if(self.request.format != Format::Text, "response_format");
+            self.dropped.add_if(self.request.format != Format::Text, "response_format");
             return Value::Null;
         };
         if !self.family.strict {
-            self.drop("response_format");
+            self.dropped.add("response_format");
             return Value::Null;
         }
         let (schema, lost) = structured(schema);
         for name in lost {
-            self.drop(name);
+            self.dropped.add(name);
         }
         let mut named = json!({ "schema": schema.to_string(), "name": name });
         if let Some(text) = description {
             named["description"] = json!(text);
         }
         let labels = lost::format_labels(self.request, &["name", "description"]);
-        labels.for_each(|name| self.drop(name));
+        labels.for_each(|name| self.dropped.add(name));
         json!({ "textFormat": { "type": "json_schema", "structure": { "jsonSchema": named } } })
     }
 
@@ -313,7 +301,7 @@ impl Draft<'_> {
                     self.betas(value);
                 }
                 (name, value) if own || OWN.contains(&name) => put(name, value.clone()),
-                (name, _) => self.drop(name.to_owned()),
+                (name, _) => self.dropped.add(name.to_owned()),
             }
         }
         let names_paths = extras.fields.contains_key("additionalModelResponseFieldPaths");
@@ -328,7 +316,7 @@ impl Draft<'_> {
         let listed = value.as_array().into_iter().flatten().filter_map(Value::as_str);
         let header = listed.chain(value.as_str()).collect::<Vec<_>>().join(",");
         let (kept, lost) = betas(&header, Betas::Bedrock);
-        self.dropped.extend(lost.into_iter().map(|name| name.to_owned().into()));
+        self.dropped.extend(lost.into_iter().map(str::to_owned));
         if !kept.is_empty() {
             let kept: Vec<&str> = kept.split(',').collect();
             self.model_field("anthropic_beta", json!(kept));
@@ -340,19 +328,19 @@ impl Draft<'_> {
         match request.service_tier.as_deref() {
             Some(tier) if TIERS.contains(&tier) => put("serviceTier", json!({ "type": tier })),
             None | Some("auto") => {}
-            Some(_) => self.drop("service_tier"),
+            Some(_) => self.dropped.add("service_tier"),
         }
         if let Some(metadata) = &request.metadata {
             if metadata.len() <= 16 && metadata.iter().all(|(name, value)| is_label(name, value)) {
                 put("requestMetadata", json!(metadata));
             } else {
-                self.drop("metadata");
+                self.dropped.add("metadata");
             }
         }
-        self.drop_if(request.user.is_some(), "user");
-        self.drop_if(request.verbosity.is_some(), "verbosity");
-        self.drop_if(request.audio.is_some(), "audio");
-        self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+        self.dropped.add_if(request.user.is_some(), "user");
+        self.dropped.add_if(request.verbosity.is_some(), "verbosity");
+        self.dropped.add_if(request.audio.is_some(), "audio");
+        self.dropped.add_if(request.cache_key.is_some(), "prompt_cache_key");
     }
 }
 

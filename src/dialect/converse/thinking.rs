@@ -19,7 +19,7 @@ impl Draft<'_> {
         let off = asked.effort == Some(Effort::None) || asked.budget == Some(0);
         let effort = asked.effort.or_else(|| asked.budget.map(Effort::of_budget));
         if asked.visible == Some(false) && !off {
-            self.drop(lost::display(self.request));
+            self.dropped.add(lost::display(self.request));
         }
         let claude =
             matches!(self.family.thinks, Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Effort);
@@ -29,7 +29,7 @@ impl Draft<'_> {
         match self.family.thinks {
             // Off is what these are unless asked.
             Thinks::Unasked | Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Qwen if off => {}
-            Thinks::Unasked => self.drop("reasoning_effort"),
+            Thinks::Unasked => self.dropped.add("reasoning_effort"),
             // These think or not as they see fit; the least they can be told is to do it seldom.
             Thinks::Effort if off => self.claude_effort(Effort::Low, asked),
             Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Effort => {
@@ -44,7 +44,7 @@ impl Draft<'_> {
     /// Claude thinks neither when a tool is forced nor over calls that it made without thinking.
     fn claude(&mut self, effort: Effort, asked: &Thinking, turns: &Turns<'_>) {
         if self.forces_a_tool() || turns.thoughtless {
-            return self.drop("reasoning_effort");
+            return self.dropped.add("reasoning_effort");
         }
         let by_budget = self.family.thinks == Thinks::Budget
             || (self.family.thinks == Thinks::BudgetOrEffort && asked.budget.is_some());
@@ -55,7 +55,7 @@ impl Draft<'_> {
         // The answer needs room behind the thoughts.
         let room = self.request.sampling.max_tokens.map_or(u64::MAX, |most| most.saturating_sub(1));
         if room < LEAST_BUDGET {
-            return self.drop("reasoning_effort");
+            return self.dropped.add("reasoning_effort");
         }
         let budget = wanted.min(room);
         self.model_field("thinking", json!({ "type": "enabled", "budget_tokens": budget }));

@@ -14,6 +14,7 @@ pub use openai::read_request;
 use std::borrow::Cow;
 
 use crate::canon::{EmbedInput, EmbedRequest, EmbedResponse, Surface, Usage};
+use crate::dialect::lost::Dropped;
 use crate::dialect::{Inexpressible, Misread, Written};
 
 /// The side that providers see.
@@ -98,9 +99,10 @@ pub fn texts(request: &EmbedRequest) -> Result<Vec<&str>, Inexpressible> {
 /// Names the fields of a question that a target cannot take, `taken` aside: every extra, and
 /// `user`.
 pub fn dropped(request: &EmbedRequest, taken: &[&str]) -> Vec<Cow<'static, str>> {
-    let user = request.user.is_some().then_some(Cow::Borrowed("user"));
-    let extras = request.extras.keys().filter(|name| !taken.contains(&name.as_str()));
-    user.into_iter().chain(extras.map(|name| Cow::Owned(name.clone()))).collect()
+    let mut dropped = Dropped::default();
+    dropped.add_if(request.user.is_some(), "user");
+    dropped.extend(request.extras.keys().filter(|name| !taken.contains(&name.as_str())).cloned());
+    dropped.into_names()
 }
 
 /// Adds up what several answers to one question cost.

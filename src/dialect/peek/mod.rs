@@ -2,8 +2,9 @@
 //!
 //! The scanner checks the structure of the whole document (RFC 8259) in one pass over the bytes,
 //! fed in any chunking, and remembers where the values lie that a route may change. String
-//! contents are skipped sixty-four bytes at a time; only the top-level keys are looked at. A key
-//! that occurs twice is refused, because gateway and provider could disagree on which one counts.
+//! contents are skipped sixty-four bytes at a time; only the top-level keys are looked at. One that
+//! matters here and occurs twice is refused, because gateway and provider could disagree on which
+//! counts.
 
 mod beginnings;
 mod envelope;
@@ -85,6 +86,12 @@ enum Field {
     MaxTokens,
     MaxCompletionTokens,
     MaxOutputTokens,
+    Messages,
+    Input,
+    Contents,
+    Prompt,
+    System,
+    Tools,
 }
 
 const FIELDS: &[(&str, Field)] = &[
@@ -99,6 +106,13 @@ const FIELDS: &[(&str, Field)] = &[
     ("max_tokens", Field::MaxTokens),
     ("max_completion_tokens", Field::MaxCompletionTokens),
     ("max_output_tokens", Field::MaxOutputTokens),
+    // What is said, and with what: guards must have seen what the provider reads.
+    ("messages", Field::Messages),
+    ("input", Field::Input),
+    ("contents", Field::Contents),
+    ("prompt", Field::Prompt),
+    ("system", Field::System),
+    ("tools", Field::Tools),
 ];
 
 /// Longer keys cannot be one of `FIELDS`, even with every letter escaped.

@@ -74,6 +74,8 @@ fn knows_what_to_cut_out_to_be_rid_of_stream_options() {
 fn refuses_a_key_that_could_be_read_two_ways() {
     assert_eq!(peek(r#"{"model":"a","model":"b"}"#), Err(Fault::Duplicate("model")));
     assert_eq!(peek(r#"{"model":"a","mod\u0065l":"b"}"#), Err(Fault::Duplicate("model")));
+    let twice = r#"{"model":"a","messages":[{"messages":1,"messages":2}],"messages":[]}"#;
+    assert_eq!(peek(twice), Err(Fault::Duplicate("messages")));
     assert_eq!(
         peek(r#"{"stream":false,"model":"a","stream":true}"#),
         Err(Fault::Duplicate("stream"))

@@ -12,8 +12,9 @@ use crate::canon::{
     ChatRequest, Citation, Content, Dialect, Effort, Foreign, Format, MediaKind, Message, Opaque,
     Part, Role, Sampling, Source, Tool, ToolCall, ToolResult,
 };
+use crate::dialect::lost::{self, Dropped};
 use crate::dialect::openai::family;
-use crate::dialect::{Aim, Inexpressible, Written, custom, lost, portable_id};
+use crate::dialect::{Aim, Inexpressible, Written, custom, portable_id};
 
 /// The API refuses a smaller limit.
 const FEWEST_TOKENS: u64 = 16;
@@ -52,12 +53,8 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let body = serde_json::to_vec(&fields).unwrap_or_default();
     let mut dropped = dropped(request, marks, own);
     let grammar = grammar.then_some(custom::FORMAT);
-    for name in refused.into_iter().chain(grammar).map(Cow::Borrowed) {
-        if !dropped.contains(&name) {
-            dropped.push(name);
-        }
-    }
-    Ok(Written { body, dropped })
+    dropped.extend(refused.into_iter().chain(grammar));
+    Ok(Written { body, dropped: dropped.into_names() })
 }
 
 /// Whether a model keeps a prompt by marks: `GPT-5.6` and its successors do.
@@ -189,7 +186,7 @@ fn write_state(
 }
 
 /// What the API has no place for, by the names in chat completions.
-fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, str>> {
+fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Dropped {
     let sampling = &request.sampling;
     let parts = || request.messages.iter().flat_map(|message| &message.parts);
     let marked = |tool: &Tool| matches!(tool, Tool::Function { cache: Some(_), .. });
@@ -225,13 +222,9 @@ fn dropped(request: &ChatRequest, marks: bool, own: bool) -> Vec<Cow<'static, st
     };
     let blocks = blocks.chain(lost::citations(request, cites));
     let blocks = blocks.chain(lost::beside(request, Dialect::Responses));
-    let mut names: Vec<Cow<'static, str>> = general.chain(extras).collect();
-    for block in blocks {
-        if !names.contains(&block) {
-            names.push(block);
-        }
-    }
-    names
+    let mut dropped = Dropped::default();
+    dropped.extend(general.chain(extras).chain(blocks));
+    dropped
 }
 
 /// A result that says of itself that the tool failed, which here only its text can.

@@ -169,7 +169,8 @@ impl Gateway {
         let body: Result<Map<String, Value>, _> =
             serde_json::from_slice(&keeping.question.to_bytes());
         let body = body.map_err(|error| Error::invalid(format!("The body is odd: {error}.")))?;
-        let knows = |id: &Value| chain.iter().any(|turn| turn.has(id));
+        let said_before: HashSet<&str> = chain.iter().flat_map(Stored::ids).collect();
+        let knows = |id: &Value| id.as_str().is_some_and(|id| said_before.contains(id));
         let mut body = state::resume(body, said(&chain, listeners), knows)
             .map_err(|misread| Error::invalid(misread.0))?;
         // Whoever works in the background, it is the gateway that does.

@@ -1,6 +1,7 @@
 //! Items that a question refers to by their ids: whose they are, and what they say.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -42,12 +43,19 @@ impl Gateway {
             Some(previous) => self.chain(owner, previous).await?,
             None => Vec::new(),
         };
-        let mut items = HashMap::new();
+        let said_before: HashSet<&str> = chain.iter().flat_map(Stored::ids).collect();
+        let (mut items, mut turns) = (HashMap::new(), HashMap::new());
         for id in ids {
-            let said_before = chain.iter().any(|turn| turn.has(&Value::from(&*id)));
-            let item = if said_before { None } else { Some(self.item(owner, &id).await?) };
-            let item = item.filter(|(turn, item)| told(item, turn.provider.as_deref(), listeners));
-            items.insert(id, item.map(|(_, item)| item));
+            if said_before.contains(&*id) {
+                items.insert(id, None);
+                continue;
+            }
+            let Entry::Vacant(place) = items.entry(id) else {
+                return Err(Error::invalid("An item stands in `input` twice."));
+            };
+            let (turn, item) = self.item(owner, place.key(), &mut turns).await?;
+            let is_told = told(&item, turn.provider.as_deref(), listeners);
+            place.insert(is_told.then_some(item));
         }
         let mut body: Map<String, Value> =
             serde_json::from_slice(&body).map_err(|error| Error::invalid(error.to_string()))?;
@@ -65,14 +73,24 @@ impl Gateway {
     }
 
     /// What was said under this id, and with what else.
-    async fn item(&self, owner: &Owner, id: &str) -> Result<(Stored, Value), Error> {
+    async fn item<'a>(
+        &self,
+        owner: &Owner,
+        id: &str,
+        turns: &'a mut HashMap<String, Stored>,
+    ) -> Result<(&'a Stored, Value), Error> {
         let unknown = || {
             let message = format!("There is no item `{id}` of this key.");
             Error::new(Kind::NotFound, message)
         };
         let response = self.shelf.get(owner, ObjectKind::Item, id).await.ok_or_else(unknown)?;
-        let response = String::from_utf8_lossy(&response);
-        let turn = self.stored(owner, &response).await.map_err(|_| unknown())?;
+        let turn = match turns.entry(String::from_utf8_lossy(&response).into_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unread) => {
+                let turn = self.stored(owner, unread.key()).await.map_err(|_| unknown())?;
+                unread.insert(turn)
+            }
+        };
         let item = turn.output().find(|item| item["id"] == id).cloned().ok_or_else(unknown)?;
         Ok((turn, item))
     }

@@ -59,8 +59,9 @@ impl Stored {
     }
 
     /// Whether an item of this id was said in it.
-    pub(super) fn has(&self, id: &Value) -> bool {
-        self.input.iter().chain(self.output()).any(|item| item["id"] == *id)
+    /// Those of its items, asked and answered.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.input.iter().chain(self.output()).filter_map(|item| item["id"].as_str())
     }
 
     pub(super) fn output(&self) -> impl Iterator<Item = &Value> {

@@ -142,8 +142,11 @@ impl AdminApi {
             Makes::Entry | Makes::Sum => idempotency(&head.headers)?,
             Makes::Nothing => None,
         };
-        let body =
-            if operation.takes.is_some() { object(body, LARGEST).await? } else { Map::new() };
+        let mut lease = self.gateway.bodies.lease();
+        let body = match operation.takes {
+            Some(_) => object(body, LARGEST, &mut lease).await?,
+            None => Map::new(),
+        };
         handler(self, Asked { by, id, query, idempotency, body }).await
     }
 }

@@ -78,8 +78,12 @@ async fn perform(
     let query = parameters(head.uri.query().unwrap_or_default());
     let most = house.config.server.max_body;
     drop(house);
-    let body =
-        if operation.method == Method::POST { object(body, most).await? } else { Map::new() };
+    let mut lease = door.gateway.bodies.lease();
+    let body = if operation.method == Method::POST {
+        object(body, most, &mut lease).await?
+    } else {
+        Map::new()
+    };
     let asked = Asked { caller, id, query, headers: head.headers, body };
     (operation.handler)(door, asked).await
 }

@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::connect::Stream;
 use super::reply::{Framing, ReplyBody};
@@ -20,6 +21,9 @@ use crate::dialect::splice::Payload;
 /// A longer response head is refused.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 128;
+/// A peer that had closed an unused connection lets that be known at once; one that holds a request
+/// for longer has begun to serve it.
+const STALE: Duration = Duration::from_millis(500);
 /// Slices handed to one vectored write.
 pub(super) const MAX_SLICES: usize = 32;
 
@@ -85,14 +89,16 @@ impl Connection {
         body: &Payload,
         origin: &Arc<Origin>,
     ) -> Result<Reply, Fault> {
+        let begun = Instant::now();
         let sent = self.write(head, body).await;
         // A server may answer, and close, before it has read everything: its answer counts.
         let answer = self.read_head().await;
         let head = match (answer, sent) {
             (Ok(head), Ok(true)) => head,
             (Ok(head), _) => Head { keep_alive: false, ..head },
-            (Err(Fault::Closed { arrived, .. }), Err(cause)) => {
-                return Err(Fault::Closed { cause, arrived });
+            (Err(Fault::Closed { arrived, cause }), sent) => {
+                let cause = sent.err().unwrap_or(cause);
+                return Err(Fault::Closed { cause, arrived: arrived || begun.elapsed() > STALE });
             }
             (Err(fault), _) => return Err(fault),
         };

@@ -114,7 +114,8 @@ pub enum Fault {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     /// The connection broke before the head of the answer was complete. `arrived` when some of it
-    /// was there: then the request has certainly been seen.
+    /// was there, or so late that the peer must have been at work on it: then the request has been
+    /// seen.
     #[error("the connection was closed before an answer came: {cause}")]
     Closed { cause: io::Error, arrived: bool },
     /// The request's own body did not come to its end.

@@ -121,6 +121,8 @@ pub struct Failure {
     pub confided: Option<String>,
     pub upstream: Upstream,
     pub retry_after: Option<Duration>,
+    /// The upstream has said that asking again is of no use.
+    pub declines: bool,
     /// What it has used, where it broke off an answer that had begun.
     pub used: Option<Box<Usage>>,
 }
@@ -149,6 +151,7 @@ impl Failure {
             confided: None,
             upstream: Upstream::default(),
             retry_after: None,
+            declines: false,
             used: None,
         }
     }
@@ -203,6 +206,8 @@ impl Failure {
             (_, Blame::Wait) => Limit::Rate,
             _ => Limit::None,
         };
+        failure.declines = headers.get("x-should-retry").is_some_and(|it| it == "false");
+        failure.again &= !failure.declines;
         failure.retry_after = wait::read(&said, headers, limit, SystemTime::now());
         if let Some((message, upstream)) = read_error(body) {
             failure.hears(message, upstream);
@@ -226,6 +231,11 @@ impl Failure {
     /// Whether the request itself is at fault, so that the client is told in the upstream's words.
     pub fn is_the_requests(&self) -> bool {
         matches!(self.next, Next::Larger | Next::Filtered | Next::Final)
+    }
+
+    /// Whether the same question will meet the same refusal until an operator does something.
+    pub fn is_final(&self) -> bool {
+        self.declines || self.next == Next::Key && self.blame != Blame::Wait
     }
 
     /// Whether the account has nothing left.

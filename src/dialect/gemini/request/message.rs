@@ -36,14 +36,14 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
     let system = messages.iter().take_while(is_system).count();
     let mut instruction = Vec::new();
     for (place, message) in messages[..system].iter().enumerate() {
-        draft.drop_if(message.name.is_some(), "name");
+        draft.dropped.add_if(message.name.is_some(), "name");
         for part in &message.parts {
             instruction.extend(write_part(draft, part, place)?);
         }
     }
     let mut speech = Speech::default();
     for (place, message) in messages.iter().enumerate().skip(system) {
-        draft.drop_if(message.name.is_some(), "name");
+        draft.dropped.add_if(message.name.is_some(), "name");
         if message.role != Role::Tool {
             speech.show();
         }
@@ -75,7 +75,7 @@ impl<'a> Speech<'a> {
         (message, place): (&Message, usize),
     ) -> Result<(), Inexpressible> {
         if let Content::ToolResult(result) = &part.content {
-            draft.drop_if(part.cache.is_some(), "cache_control");
+            draft.dropped.add_if(part.cache.is_some(), "cache_control");
             let known = self.names.get(result.id.as_str()).copied();
             let name = result.name.as_deref().or(known);
             let written = write_result(draft, (result, name), place, &mut self.behind)?;
@@ -134,15 +134,15 @@ fn write_part(
     part: &Part,
     place: usize,
 ) -> Result<Option<Value>, Inexpressible> {
-    draft.drop_if(part.cache.is_some(), "cache_control");
+    draft.dropped.add_if(part.cache.is_some(), "cache_control");
     match &part.content {
         Content::Media(media) => {
             let detail = media.detail.as_deref();
-            draft.drop_if(detail.is_some_and(|detail| detail != "auto"), "detail");
-            draft.drop_if(media.citable, "citations");
+            draft.dropped.add_if(detail.is_some_and(|detail| detail != "auto"), "detail");
+            draft.dropped.add_if(media.citable, "citations");
         }
         Content::Foreign(foreign) if foreign.dialect != Dialect::Gemini => {
-            draft.drop_if(true, lost::kind(foreign));
+            draft.dropped.add_if(true, lost::kind(foreign));
         }
         _ => {}
     }
@@ -185,7 +185,7 @@ fn write_result(
             }
             _ => {}
         }
-        draft.drop_if(part.cache.is_some(), "cache_control");
+        draft.dropped.add_if(part.cache.is_some(), "cache_control");
     }
     let mut out = Map::new();
     out.insert("id".into(), json!(result.id));

@@ -156,7 +156,7 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
             draft.config.insert(name.into(), value);
         }
     }
-    draft.drop_if(sampling.logit_bias.is_some(), "logit_bias");
+    draft.dropped.add_if(sampling.logit_bias.is_some(), "logit_bias");
     write_format(draft)?;
     write_speech(draft);
     write_thinking(draft);
@@ -206,10 +206,10 @@ fn write_speech(draft: &mut Draft<'_>) {
         let voice = json!({ "voiceConfig": { "prebuiltVoiceConfig": { "voiceName": voice } } });
         draft.config.insert("speechConfig".into(), voice);
     } else {
-        draft.drop_if(voice.is_some(), "audio.voice");
+        draft.dropped.add_if(voice.is_some(), "audio.voice");
     }
     let format = audio["format"].as_str();
-    draft.drop_if(format.is_some_and(|format| format != "pcm16"), "audio.format");
+    draft.dropped.add_if(format.is_some_and(|format| format != "pcm16"), "audio.format");
 }
 
 fn write_thinking(draft: &mut Draft<'_>) {
@@ -221,7 +221,7 @@ fn write_thinking(draft: &mut Draft<'_>) {
         Some((name, Said::Number(number))) => _ = config.insert(name.into(), json!(number)),
         None => {}
     }
-    draft.drop_if(lost, "reasoning_effort");
+    draft.dropped.add_if(lost, "reasoning_effort");
     // Elsewhere thoughts are shown to whoever asks for them; here only on demand.
     let thinks = asked.effort != Some(Effort::None) && asked.budget != Some(0);
     if thinks && draft.model.thought != model::Thought::None {

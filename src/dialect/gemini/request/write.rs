@@ -1,21 +1,20 @@
 //! Writes a question for Gemini.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::field::camel;
 use super::{FUNCTION_FIELD, RESULT_FIELD, message, settings};
 use crate::canon::{ChatRequest, Dialect, Extras, Foreign, Part, Reasoning, Tool, ToolChoice};
 use crate::dialect::gemini::model::Model;
-use crate::dialect::{Aim, Inexpressible, Written, custom, lost, schema};
+use crate::dialect::lost::{self, Dropped};
+use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// A question while it is written.
 pub(super) struct Draft<'a> {
     pub(super) request: &'a ChatRequest,
     pub(super) model: Model,
     pub(super) config: Map<String, Value>,
-    dropped: Vec<Cow<'static, str>>,
+    pub(super) dropped: Dropped,
 }
 
 pub(in super::super) fn write(
@@ -23,14 +22,14 @@ pub(in super::super) fn write(
     aim: &Aim<'_>,
 ) -> Result<Written, Inexpressible> {
     let model = Model::of(aim.model);
-    let mut draft = Draft { request, model, config: Map::new(), dropped: Vec::new() };
+    let mut draft = Draft { request, model, config: Map::new(), dropped: Dropped::default() };
     let mut body = Map::new();
     if !aim.traits.model_in_path {
         body.insert("model".into(), json!(aim.model));
     }
     let (mut system, contents) = message::write(&mut draft)?;
     if let Some(words) = settings::shape_in_words(&draft) {
-        draft.drop_if(true, "response_format");
+        draft.dropped.add_if(true, "response_format");
         let system = system.get_or_insert_with(|| json!({ "parts": [] }));
         if let Some(parts) = system["parts"].as_array_mut() {
             parts.push(json!({ "text": words }));
@@ -54,19 +53,15 @@ pub(in super::super) fn write(
     }
     draft.unplaced();
     draft.extras(&mut body);
-    Ok(Written { body: Value::Object(body).to_string().into_bytes(), dropped: draft.dropped })
+    Ok(Written {
+        body: Value::Object(body).to_string().into_bytes(),
+        dropped: draft.dropped.into_names(),
+    })
 }
 
 // === impl Draft ===
 
 impl Draft<'_> {
-    pub(super) fn drop_if(&mut self, dropped: bool, name: impl Into<Cow<'static, str>>) {
-        let name = name.into();
-        if dropped && !self.dropped.contains(&name) {
-            self.dropped.push(name);
-        }
-    }
-
     /// A schema, and the name of the field that takes it: JSON Schema or a part of `OpenAPI`.
     pub(super) fn schema(
         &mut self,
@@ -82,7 +77,7 @@ impl Draft<'_> {
         let compiled = schema::compile(schema, profile)
             .map_err(|cause| Inexpressible(format!("in `{owner}`, {cause}").into()))?;
         for pointer in compiled.lost {
-            self.drop_if(true, format!("{owner}{pointer}"));
+            self.dropped.add_if(true, format!("{owner}{pointer}"));
         }
         Ok((name, compiled.schema))
     }
@@ -98,10 +93,10 @@ impl Draft<'_> {
                     tools.push(value.clone());
                 }
                 Tool::Hosted(Foreign { value, .. }) => {
-                    self.drop_if(true, value["type"].as_str().unwrap_or("tools").to_owned());
+                    self.dropped.add_if(true, value["type"].as_str().unwrap_or("tools").to_owned());
                 }
                 Tool::Function { .. } | Tool::Custom { .. } => {
-                    self.drop_if(custom::has_grammar(tool), custom::FORMAT);
+                    self.dropped.add_if(custom::has_grammar(tool), custom::FORMAT);
                     let function = custom::as_function(tool);
                     functions.push(self.function(function.as_ref().unwrap_or(tool))?);
                 }
@@ -125,8 +120,8 @@ impl Draft<'_> {
                     let (field, schema) = self.schema(schema, fields, &format!("tools.{name}"))?;
                     out.insert(field.into(), schema);
                 }
-                self.drop_if(cache.is_some(), "cache_control");
-                self.drop_if(*strict == Some(true) && !self.model.validated, "strict");
+                self.dropped.add_if(cache.is_some(), "cache_control");
+                self.dropped.add_if(*strict == Some(true) && !self.model.validated, "strict");
                 out.extend(self.own_fields(name));
             }
             // Made functions or written where they stand, in `tools`.
@@ -148,7 +143,7 @@ impl Draft<'_> {
 
     fn tool_config(&mut self) -> Option<Value> {
         let request = self.request;
-        self.drop_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
+        self.dropped.add_if(request.parallel_tool_calls == Some(false), "parallel_tool_calls");
         let strict = request
             .tools
             .iter()
@@ -188,17 +183,17 @@ impl Draft<'_> {
             {
                 body.insert("serviceTier".into(), json!(tier));
             }
-            _ => self.drop_if(true, "service_tier"),
+            _ => self.dropped.add_if(true, "service_tier"),
         }
     }
 
     /// What Gemini has no place for.
     fn unplaced(&mut self) {
         let request = self.request;
-        self.drop_if(request.verbosity.is_some(), "verbosity");
-        self.drop_if(request.user.is_some(), "user");
-        self.drop_if(request.metadata.is_some(), "metadata");
-        self.drop_if(request.cache_key.is_some(), "prompt_cache_key");
+        self.dropped.add_if(request.verbosity.is_some(), "verbosity");
+        self.dropped.add_if(request.user.is_some(), "user");
+        self.dropped.add_if(request.metadata.is_some(), "metadata");
+        self.dropped.add_if(request.cache_key.is_some(), "prompt_cache_key");
         let keeps = |part: &Part, thought: &Reasoning| {
             !thought.text.is_empty() || part.opaque_for(Dialect::Gemini).is_some()
         };
@@ -206,7 +201,7 @@ impl Draft<'_> {
         let cited = lost::citations(request, |_| false);
         let beside = lost::beside(request, Dialect::Gemini);
         for name in thoughts.chain(cited).chain(beside).chain(lost::format_labels(request, &[])) {
-            self.drop_if(true, name);
+            self.dropped.add_if(true, name);
         }
     }
 
@@ -215,7 +210,7 @@ impl Draft<'_> {
         let Extras { dialect, fields } = &self.request.extras;
         if *dialect != Some(Dialect::Gemini) {
             for name in fields.keys() {
-                self.drop_if(true, name.clone());
+                self.dropped.add_if(true, name.clone());
             }
             return;
         }

@@ -70,7 +70,7 @@ pub(in crate::dialect::messages) fn write(
     }
     cache::place(&mut body, aim.cache, &mut dropped);
     let body = Value::Object(body).to_string().into_bytes();
-    Ok(Written { body, dropped: dropped.0 })
+    Ok(Written { body, dropped: dropped.into_names() })
 }
 
 fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) -> Vec<Value> {
