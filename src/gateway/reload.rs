@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::generations::{Generation, How};
+use super::generations::{Ending, Fate, Generation, How};
 use super::secrets::Secrets;
 use super::trial::Terms;
 use super::{Gateway, Past, Snapshot, keep};
@@ -29,8 +29,6 @@ pub struct Reloader {
     path: Option<PathBuf>,
     kinds: Vec<&'static str>,
     overrides: Overrides,
-    /// The generation of the start.
-    first: u64,
     secrets: tokio::sync::Mutex<Secrets>,
     /// Held by whoever changes something.
     gate: tokio::sync::Mutex<()>,
@@ -100,18 +98,28 @@ impl Reloader {
             status: ReloadStatus::default(),
         };
         let (gate, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
-        let first = live.generation;
         let secrets = tokio::sync::Mutex::new(Secrets::of(&live.config));
-        Arc::new(Self { gateway, path, kinds, overrides, first, secrets, gate, state })
+        Arc::new(Self { gateway, path, kinds, overrides, secrets, gate, state })
     }
 
-    /// Notes the config of the start in the history, unless it is the one that was served before.
+    /// Goes on counting where the history ends, and notes in it the config of the start, unless that
+    /// is the one that was served before, and that a trial has ended with its process.
     pub async fn begin(&self) {
         let live = self.gateway.snapshot();
-        let known = self.gateway.generation(live.generation).await;
-        if !matches!(known, Ok(Some(known)) if known.hash == live.config.hash) {
+        let known = self.gateway.generations(None, u32::MAX).await.unwrap_or_default();
+        let newest = known.first().map_or(0, |newest| newest.generation);
+        self.lock().newest = newest.max(live.generation);
+        let is_live = |known: &Generation| {
+            (known.generation, &known.hash) == (live.generation, &live.config.hash)
+        };
+        if !known.iter().any(is_live) {
             let first = Generation::new(live.generation, &live.config, (How::Start, "start"));
             self.gateway.keep_generation(&first).await;
+        }
+        for mut known in known.into_iter().filter(Generation::is_on_trial) {
+            let why = "its process ended before the trial did".to_owned();
+            known.fate = Some(Fate { outcome: Ending::Aborted, why });
+            self.gateway.keep_generation(&known).await;
         }
     }
 
@@ -172,11 +180,6 @@ impl Reloader {
 
     pub fn status(&self) -> ReloadStatus {
         self.lock().status.clone()
-    }
-
-    /// Whether this process gave out the number.
-    pub fn has_made(&self, generation: u64) -> bool {
-        generation > self.first
     }
 
     /// The file that is read and written.

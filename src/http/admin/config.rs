@@ -151,10 +151,6 @@ impl AdminApi {
             _ if is_tried => Ending::Trial.name(),
             _ if is_live => "live",
             None | Some(Ending::Promoted) => "past",
-            // It ended with its process.
-            Some(Ending::Trial) if !self.reloader.has_made(one.generation) => {
-                Ending::Aborted.name()
-            }
             Some(ending) => ending.name(),
         };
         let why = one.fate.as_ref().map(|fate| &fate.why).filter(|why| !why.is_empty());
