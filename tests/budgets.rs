@@ -358,6 +358,33 @@ async fn who_has_used_much_is_served_by_something_cheaper_first() {
 }
 
 #[tokio::test]
+async fn where_a_budget_has_too_little_room_for_a_call_something_cheaper_serves_it() {
+    let upstream =
+        Upstream::start(["dear", "cheap"].map(|name| (name, [Script::json(200, REPLY)]))).await;
+    let price = |model: &str, usd: u32| {
+        format!("[models.\"up/{model}\"]\nprice = {{ input = 0, output = {usd} }}\n\n")
+    };
+    let cheaper = "fallbacks = { budget = [\"up/cheap\"] }";
+    // 50 tokens are 0.05 and 0.00005 USD.
+    let sections = [
+        price("dear", 1000),
+        price("cheap", 1),
+        route("smart", &["up/dear"], cheaper),
+        route("stubborn", &["up/dear"], ""),
+        key("poor", "budget = [{ usd = 0.04, window = \"1d\" }]"),
+        key("beggar", "budget = [{ usd = 0.00004, window = \"1d\" }]"),
+    ];
+    let gateway = Gateway::before(&upstream, &sections.concat()).await;
+    assert_eq!(code(&ask(&gateway, "poor", "stubborn").await), refused(429, "budget_exceeded"));
+    assert_eq!(code(&ask(&gateway, "beggar", "smart").await), refused(429, "budget_exceeded"));
+    let answer = ask(&gateway, "poor", "smart").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-switchpoint-model"), Some("cheap"));
+    assert_eq!(answer.header("x-switchpoint-degraded"), Some("budget"));
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn conditions_know_team_tags_and_what_is_left() {
     let upstream = Upstream::start(["a", "b"].map(|name| (name, [Script::json(200, REPLY)]))).await;
     let target =

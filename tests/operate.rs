@@ -363,6 +363,7 @@ async fn the_command_explains_without_a_server_and_without_a_key() {
         (&[], "nonsense".to_owned(), "invalid_request"),
         (&["--surface", "fax"], ask("fast"), "no surface"),
         (&["--header", "a b: c"], ask("fast"), "no header"),
+        (&["--header", "x-tier"], ask("fast"), "no header"),
         (&["--key", "nobody"], ask("fast"), "no key"),
     ] {
         let output = command(&sections, arguments, &body);

@@ -91,13 +91,9 @@ impl Exact {
         gone
     }
 
-    /// Does now what is due and would be done by and by.
-    #[cfg(test)]
-    pub(super) fn settle(&self) {
-        self.0.run_pending_tasks();
-    }
-
     pub fn stock(&self) -> Stock {
+        // What is due is done by and by, and counted only then.
+        self.0.run_pending_tasks();
         Stock { entries: self.0.entry_count(), bytes: self.0.weighted_size() }
     }
 }

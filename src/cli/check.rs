@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::serve::{Fault, certificate, collector, shared};
 use super::{complain, complain_all, config_path, load_as_written, located, say};
+use crate::config::Config;
 use crate::gateway::Snapshot;
 use crate::net::client::Client;
+use crate::store::Store;
 
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let path = config_path(file);
@@ -22,13 +25,28 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     }
     let counts = (config.providers.len(), config.routes.len(), config.keys.len());
     let agents = config.agents.len();
-    match Snapshot::build(config, 0, (&Client::new(1), Arc::default(), Arc::default())) {
-        Ok(_) => {
-            let (providers, routes, keys) = counts;
-            let agents = if agents == 0 { String::new() } else { format!(", {agents} agents") };
-            say(&format!("ok: {providers} providers, {routes} routes, {keys} keys{agents}"));
-            ExitCode::SUCCESS
-        }
-        Err(problems) => complain_all(&located(path.as_deref(), &problems)),
+    let client = Client::new(1);
+    let mut problems = files(&config, &client);
+    let built = Snapshot::build(config, 0, (&client, Arc::default(), Arc::default()));
+    problems.extend(built.err().unwrap_or_default());
+    if !problems.is_empty() {
+        return complain_all(&located(path.as_deref(), &problems));
     }
+    let (providers, routes, keys) = counts;
+    let agents = if agents == 0 { String::new() } else { format!(", {agents} agents") };
+    say(&format!("ok: {providers} providers, {routes} routes, {keys} keys{agents}"));
+    ExitCode::SUCCESS
+}
+
+/// What is wrong with the files that only a start needs. Nobody is connected to, and no database is
+/// opened.
+pub(super) fn files(config: &Config, client: &Client) -> Vec<Fault> {
+    let of_store = |failure: crate::store::Failure| ("store".to_owned(), failure.to_string());
+    let faults = [
+        certificate(config).err(),
+        Store::check(&config.store).err().map(of_store),
+        shared(&config.store).err(),
+        collector(config, client).err(),
+    ];
+    faults.into_iter().flatten().collect()
 }

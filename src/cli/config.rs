@@ -136,14 +136,16 @@ async fn act(command: &ConfigCommand) -> Done {
                 Some(number) => json!({"generation": number}),
                 None => json!({"text": file.read()?}),
             };
-            let told = address.open()?.done("POST", "/admin/config/diff", Some(&body)).await?;
+            let told = address.open()?.done("POST", "/admin/config/diff", Some(&body)).await;
+            let told = told.map_err(|message| file.named(&message))?;
             say(&if address.json { format!("{told:#}") } else { differences(&told) });
         }
         ConfigCommand::Apply { file, terms, address } => {
             let text = file.read()?;
             let body = terms.order(&text);
             let door = address.open()?;
-            let state = served(&door, ("/admin/config/apply", &body), address).await?;
+            let state = served(&door, ("/admin/config/apply", &body), address).await;
+            let state = state.map_err(|message| file.named(&message))?;
             if let (true, Some(generation)) = (terms.wait, state["canary"]["generation"].as_u64()) {
                 return outcome(&door, generation).await;
             }
@@ -180,18 +182,33 @@ async fn served(
         say(&format!("{state:#}"));
         return Ok(state);
     }
+    say_told(&state);
+    Ok(state)
+}
+
+/// What is served by now, and where.
+fn say_told(state: &Value) {
     let (generation, trial) = (&state["generation"], &state["canary"]);
     if !trial.is_null() {
         let (number, until) = (&trial["generation"], trial["until"].as_str().unwrap_or("its end"));
         say(&format!("generation {number} is on trial until {until}, beside {generation}"));
-        return Ok(state);
+        return;
     }
     let place = match (&state["ephemeral"], state["source"].as_str()) {
         (Value::Bool(false), Some(path)) => format!("and written to {path}"),
         _ => "until the next start".to_owned(),
     };
     say(&format!("generation {generation} is served, {place}"));
-    Ok(state)
+    if let Some(waiting) = waiting(state) {
+        say(&waiting);
+    }
+}
+
+/// What does not hold before the next start, if there is anything.
+fn waiting(told: &Value) -> Option<String> {
+    let names = told["at_next_start"].as_array()?.iter().filter_map(Value::as_str);
+    let names: Vec<&str> = names.collect();
+    (!names.is_empty()).then(|| format!("at the next start only: {}", names.join(", ")))
 }
 
 /// Waits for the trial of a generation to end.
@@ -217,6 +234,16 @@ impl File {
         let path = config_path(self.file.clone())
             .ok_or_else(|| "there is no config file here; name one".to_owned())?;
         read(&path)
+    }
+
+    /// The gateway knows the lines of what it was sent, and not where they stand.
+    fn named(&self, message: &str) -> String {
+        let Some(path) = config_path(self.file.clone()) else { return message.to_owned() };
+        let line = |line: &str| match line.strip_prefix("line ") {
+            Some(rest) => format!("{}:{rest}", path.display()),
+            None => line.to_owned(),
+        };
+        message.lines().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -254,7 +281,8 @@ fn differences(told: &Value) -> String {
             (false, false) => format!("~ {path}: {before} -> {after}"),
         }
     };
-    let lines: Vec<String> = changes.iter().map(line).collect();
+    let mut lines: Vec<String> = changes.iter().map(line).collect();
+    lines.extend(waiting(told));
     let generation = &told["generation"];
     if lines.is_empty() {
         return format!("no difference from generation {generation}");

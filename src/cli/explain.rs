@@ -97,12 +97,12 @@ pub(super) fn show_secret(config: &mut Config, named: Option<&str>) -> Result<()
 fn headers(written: &[String]) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for header in written {
-        let (name, value) = header.split_once(':').unwrap_or((header, ""));
-        let name = name.trim().parse::<HeaderName>();
-        let value = value.trim().parse::<HeaderValue>();
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(format!("`{header}` is no header; write `name: value`."));
-        };
+        let parts = header.split_once(':').and_then(|(name, value)| {
+            let name = name.trim().parse::<HeaderName>().ok()?;
+            Some((name, value.trim().parse::<HeaderValue>().ok()?))
+        });
+        let (name, value) =
+            parts.ok_or_else(|| format!("`{header}` is no header; write `name: value`."))?;
         headers.append(name, value);
     }
     bearer(&mut headers)?;

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Candidate, Config, Problem, variable};
+use crate::config::{self as settings, Candidate, Config, Problem, variable};
 use crate::gateway::secrets::Secrets;
 use crate::provider::catalog::CATALOG;
 
@@ -168,21 +168,11 @@ fn load_as_written(path: Option<&Path>) -> Result<Config, Vec<Problem>> {
     Ok(Config::discover(&candidates))
 }
 
-/// Problems of the built config, with the lines where their sections stand.
+/// Problems of the built config, with the lines where they stand.
 fn located(path: Option<&Path>, problems: &[(String, String)]) -> Vec<Problem> {
     let file = path.unwrap_or_else(|| Path::new("environment"));
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    let line = |section: &str| {
-        let heading = format!("[{section}]");
-        text.lines().position(|line| line.trim().starts_with(&heading)).map_or(0, |line| line + 1)
-    };
-    let problem = |(path, message): &(String, String)| Problem {
-        file: file.to_owned(),
-        line: line(path),
-        path: path.clone(),
-        message: message.clone(),
-    };
-    problems.iter().map(problem).collect()
+    settings::located(&text, file, problems.to_vec())
 }
 
 /// Writes lines for a person; one who closed the pipe does not stop the gateway.

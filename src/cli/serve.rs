@@ -16,7 +16,7 @@ use tokio::time::interval;
 
 use super::banner::{self, Made};
 use super::{
-    ServeArguments, child, complain, complain_all, config_path, kinds, load, located, say,
+    ServeArguments, check, child, complain, complain_all, config_path, kinds, load, located, say,
 };
 use crate::agent::Agents;
 use crate::config::{self, Config, LogFormat, Problem, Secret, StoreUrl, variable};
@@ -44,6 +44,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// The name of a key that was made at the start because the config has none.
 const MADE_KEY: &str = "first";
+
+/// A section, and what is wrong with it.
+pub(super) type Fault = (String, String);
 
 /// Why the gateway does not run.
 enum NoStart {
@@ -74,19 +77,22 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     let workers = Workers::start(config.server.workers)
         .map_err(|error| NoStart::Io("cannot start the workers", error))?;
     let client = Client::new(workers.count());
-    let collector = collector(&config, &client)
-        .map_err(|problem| NoStart::Config(located(path.as_deref(), &[problem])))?;
+    let wrong = |problems: &[_]| NoStart::Config(located(path.as_deref(), problems));
+    let missing = check::files(&config, &client);
+    if !missing.is_empty() {
+        return Err(wrong(&missing));
+    }
+    let collector = collector(&config, &client).map_err(|problem| wrong(&[problem]))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| NoStart::Io("cannot start the runtime", error))?;
-    let wrong = |problems: &[_]| NoStart::Config(located(path.as_deref(), problems));
     // Nothing is made on the disk for a config that cannot be served.
     Snapshot::check(config.clone(), &client).map_err(|problems| wrong(&problems))?;
     let store = Store::open(&config.store)
         .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
     let generation = runtime.block_on(generations::first(&store, &config));
-    let turns = turns((&config, &store), path.as_deref())?;
+    let turns = turns(&config, &store).map_err(|problem| wrong(&[problem]))?;
     let snapshot = Snapshot::build(config, generation, (&client, Arc::default(), Arc::default()));
     let equipped = snapshot.and_then(|mut snapshot| {
         let means = (&client, &store, &telemetry.metrics, turns.as_ref());
@@ -94,7 +100,7 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
     });
     let snapshot = equipped.map_err(|problems| wrong(&problems))?;
     let gateway = Gateway::new(snapshot, client, store, telemetry);
-    share(&gateway, path.as_deref())?;
+    share(&gateway).map_err(|problem| wrong(&[problem]))?;
     if let Some(turns) = turns {
         gateway.take_turns_in(turns);
     }
@@ -111,12 +117,9 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
 }
 
 /// Where the limits of tools are counted together with other replicas, if there can be any.
-fn turns(
-    (config, store): (&Config, &Store),
-    path: Option<&Path>,
-) -> Result<Option<Arc<Turns>>, NoStart> {
+fn turns(config: &Config, store: &Store) -> Result<Option<Arc<Turns>>, Fault> {
     let replicas = config.store.replicas;
-    let turns = match (shared(&config.store, path)?, &config.store.url) {
+    let turns = match (shared(&config.store)?, &config.store.url) {
         (Some(address), _) => Some(Turns::open(address, replicas)),
         (None, StoreUrl::Postgres(_)) => Some(Turns::kept(store.clone(), replicas)),
         (None, StoreUrl::Sqlite(_) | StoreUrl::Memory) => None,
@@ -125,10 +128,10 @@ fn turns(
 }
 
 /// Has the gateway count together with other replicas, if a store for that is set.
-fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
+fn share(gateway: &Gateway) -> Result<(), Fault> {
     let snapshot = gateway.snapshot();
     let config = &snapshot.config.store;
-    let Some(address) = shared(config, path)? else { return Ok(()) };
+    let Some(address) = shared(config)? else { return Ok(()) };
     let node = gateway.store().node().to_string();
     gateway.share(Shared::open(address.clone(), node, config.replicas));
     gateway.remember_in(Values::open(address.clone()), Bulletin::open(address));
@@ -136,13 +139,10 @@ fn share(gateway: &Gateway, path: Option<&Path>) -> Result<(), NoStart> {
 }
 
 /// Where replicas count together, if they do.
-fn shared(config: &config::Store, path: Option<&Path>) -> Result<Option<Address>, NoStart> {
+pub(super) fn shared(config: &config::Store) -> Result<Option<Address>, Fault> {
     let Some(url) = &config.shared else { return Ok(None) };
-    let address = Address::read(url.expose(), config.shared_ca.as_deref()).map_err(|error| {
-        let problem = ("store.shared".to_owned(), error.to_string());
-        NoStart::Config(located(path, &[problem]))
-    })?;
-    Ok(Some(address))
+    let address = Address::read(url.expose(), config.shared_ca.as_deref());
+    address.map(Some).map_err(|error| ("store".to_owned(), error.to_string()))
 }
 
 /// What is added to the config, now and at each reload: what the command line says, and keys where
@@ -213,7 +213,7 @@ fn telemetry(config: &Config) -> Result<Telemetry, NoStart> {
 }
 
 /// The way to the collector of traces, if there is one.
-fn collector(config: &Config, client: &Client) -> Result<Option<Collector>, (String, String)> {
+pub(super) fn collector(config: &Config, client: &Client) -> Result<Option<Collector>, Fault> {
     let collector = config.telemetry.otlp.as_ref().map(|otlp| Collector::new(otlp, client));
     collector.transpose().map_err(|problem| ("telemetry.otlp".to_owned(), problem))
 }
@@ -251,7 +251,8 @@ impl House {
         for warning in &config.warnings {
             tracing::warn!(%warning, "the config works, but should not stay so");
         }
-        let certificate = certificate(config)?;
+        let certificate = certificate(config)
+            .map_err(|problem| NoStart::Config(located(self.reloader.path(), &[problem])))?;
         let listeners = config.server.listen.iter().map(|address| listener(*address));
         let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let admin = listener(config.admin.listen)?;
@@ -505,9 +506,10 @@ fn at_each_change<F: Future<Output = ()> + Send>(
     })
 }
 
-fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, NoStart> {
+pub(super) fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, Fault> {
     let load = |tls: &config::Tls| Certificate::load(&tls.cert, &tls.key).map(Arc::new);
-    config.server.tls.as_ref().map(load).transpose().map_err(no_tls)
+    let loaded = config.server.tls.as_ref().map(load).transpose();
+    loaded.map_err(|error| ("server.tls".to_owned(), error.to_string()))
 }
 
 fn renew(certificate: Option<&Certificate>) {

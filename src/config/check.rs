@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     check_hierarchy(config, report);
     check_issuers(config, report);
     check_sampled(config, report);
+    check_recorded(config, report);
     check_twins(&config.keys, report);
     guard::check(config, report);
     tool::check(config, report);
@@ -45,6 +46,30 @@ fn check_sampled(config: &Config, report: &Report) {
         let hint = suggestion(name, config.routes.keys().map(String::as_str));
         let path = child("telemetry.otlp.routes", name);
         report.problem(&path, format!("there is no route \"{name}\"{hint}"));
+    }
+}
+
+/// Patterns are known by what they match. A key may also be made at run time.
+fn check_recorded(config: &Config, report: &Report) {
+    let Some(record) = &config.record else { return };
+    let matches = |written: &str, name: &str| match written.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == written,
+    };
+    for (at, written) in record.routes.iter().enumerate() {
+        let mut known = config.routes.keys().map(String::as_str).chain(["direct"]);
+        if !known.any(|name| matches(written, name)) {
+            let hint = suggestion(written, config.routes.keys().map(String::as_str));
+            let path = format!("record.routes[{at}]");
+            report.problem(&path, format!("there is no route \"{written}\"{hint}"));
+        }
+    }
+    for (at, written) in record.keys.iter().enumerate() {
+        if !config.keys.keys().any(|name| matches(written, name)) {
+            let hint = suggestion(written, config.keys.keys().map(String::as_str));
+            let path = format!("record.keys[{at}]");
+            report.warn(&path, format!("there is no key \"{written}\" in the config{hint}"));
+        }
     }
 }
 

@@ -66,7 +66,7 @@ pub use mcp::Mcp;
 pub use model::ModelOverride;
 pub use oidc::{Algorithm, Oidc, is_loopback};
 pub use otlp::{Attributes, Capture, Otlp, Protocol};
-pub use problem::{Problem, suggestion};
+pub use problem::{Problem, located, suggestion};
 pub use prompt::{LOCK, Prompt, PromptVersion};
 pub use provider::{Provider, Timeouts};
 pub use record::{Bodies, Record};
@@ -335,9 +335,15 @@ fn parse_toml<'a>(text: &'a str, origin: &Path) -> Result<DeTable<'a>, Vec<Probl
     let lines = Lines::of(text);
     let mut problems: Vec<Problem> = errors
         .iter()
-        .map(|error| Problem {
-            line: error.span().map_or(0, |span| lines.number(&span)),
-            ..Problem::of_file(origin, error.message().to_owned())
+        .map(|error| {
+            let span = error.span();
+            // The span of a key that stands there twice is that of its name.
+            let name = span.clone().filter(|_| error.message() == "duplicate key");
+            let name = name.and_then(|span| text.get(span)).map(|name| format!(" `{name}`"));
+            Problem {
+                line: span.map_or(0, |span| lines.number(&span)),
+                ..Problem::of_file(origin, error.message().to_owned() + &name.unwrap_or_default())
+            }
         })
         .collect();
     problems.sort_by_key(|problem| problem.line);

@@ -10,12 +10,13 @@ use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::parse_toml;
 use super::reference::{Found, Known, Reference};
 use super::secret::Secret;
 use super::text::Literal;
 
 /// One fault in what the operator wrote. `line` is 0 when no line is to blame,
-/// `path` is empty when no key is.
+/// `path` is empty when no key is, and `file` when the text is in none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub file: PathBuf,
@@ -56,14 +57,16 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}:", self.file.display())?;
-        if self.line > 0 {
-            write!(formatter, "{}:", self.line)?;
+        match (self.file.display(), self.line) {
+            (_, 0) if self.file.as_os_str().is_empty() => {}
+            (_, line) if self.file.as_os_str().is_empty() => write!(formatter, "line {line}: ")?,
+            (file, 0) => write!(formatter, "{file}: ")?,
+            (file, line) => write!(formatter, "{file}:{line}: ")?,
         }
         if !self.path.is_empty() {
-            write!(formatter, " {}:", self.path)?;
+            write!(formatter, "{}: ", self.path)?;
         }
-        write!(formatter, " {}", self.message)
+        formatter.write_str(&self.message)
     }
 }
 
@@ -188,6 +191,33 @@ impl Lines {
     pub(super) fn number(&self, span: &Range<usize>) -> usize {
         self.0.partition_point(|newline| *newline < span.start) + 1
     }
+}
+
+/// Problems of what `text` describes, in its order, with the line of what each names or of the nearest
+/// section around that. Of one that begins with a field, as in `ca: it is not there`, that is meant.
+pub fn located(text: &str, file: &Path, problems: Vec<(String, String)>) -> Vec<Problem> {
+    let mut places = HashMap::new();
+    if let Ok(root) = parse_toml(text, file) {
+        index_table(&mut places, &Lines::of(text), "", &root);
+    }
+    let line = |path: &str| {
+        let mut paths = std::iter::successors(Some(path), |path| {
+            path.rsplit_once(['.', '[']).map(|(around, _)| around)
+        });
+        paths.find_map(|path| places.get(path)).map_or(0, |place| place.line)
+    };
+    let problem = |(path, message): (String, String)| {
+        let named = message.split_once(": ").map(|(field, rest)| (child(&path, field), rest));
+        let (path, message) = match named.filter(|(field, _)| places.contains_key(field)) {
+            Some((field, rest)) => (field, rest.to_owned()),
+            None => (path, message),
+        };
+        Problem { file: file.to_path_buf(), line: line(&path), path, message }
+    };
+    let mut problems: Vec<Problem> = problems.into_iter().map(problem).collect();
+    problems.sort_by_key(|problem| problem.line);
+    problems.dedup();
+    problems
 }
 
 fn index_table(index: &mut HashMap<String, Place>, lines: &Lines, path: &str, table: &DeTable<'_>) {

@@ -26,6 +26,8 @@ pub struct Watch {
     poll: Duration,
     next_poll: Instant,
     seen: Option<[u8; 32]>,
+    /// Since when the file has been gone or empty.
+    gone: Option<Instant>,
     signals: mpsc::Receiver<()>,
     // Kept so that it is dropped with the watch: it owns the thread that sends the signals.
     _watcher: RecommendedWatcher,
@@ -62,14 +64,14 @@ impl Watch {
             poll,
             next_poll: Instant::now() + poll,
             seen,
+            gone: None,
             signals,
             _watcher: watcher,
         })
     }
 
     /// Waits for content that differs from what was last seen. A file that is gone or empty counts
-    /// as unchanged: it is being written, and an empty config would forget every key. Dropping the
-    /// future loses no change. Always `Some`: should events fail, the poll goes on.
+    /// as unchanged at first: it is being written. Dropping the future loses no change. Always `Some`: should events fail, the poll goes on.
     pub async fn changed(&mut self) -> Option<()> {
         loop {
             tokio::select! {
@@ -90,7 +92,12 @@ impl Watch {
     async fn look(&mut self) -> bool {
         let content = tokio::fs::read(&self.path).await.unwrap_or_default();
         if content.is_empty() {
-            return false;
+            let gone = self.gone.get_or_insert_with(Instant::now);
+            if gone.elapsed() < self.poll {
+                return false;
+            }
+        } else {
+            self.gone = None;
         }
         let found = Some(Sha256::digest(content).into());
         let differs = found != self.seen;
@@ -168,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_content_or_none_at_all_is_no_change() {
+    async fn the_same_content_is_no_change_and_none_at_all_is_one_when_it_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("switchpoint.toml");
         fs::write(&path, "one").unwrap();
@@ -176,8 +183,12 @@ mod tests {
         fs::write(&path, "one").unwrap();
         assert!(!sees(&mut watch).await);
         fs::write(&path, "").unwrap();
-        assert!(!sees(&mut watch).await, "a file that is being written");
+        let start = Instant::now();
+        assert!(sees(&mut watch).await);
+        assert!(start.elapsed() > POLL, "it was being written");
         fs::remove_file(&path).unwrap();
-        assert!(!sees(&mut watch).await, "a file that is gone");
+        assert!(!sees(&mut watch).await, "it is told once");
+        fs::write(&path, "one").unwrap();
+        assert!(sees(&mut watch).await, "it is back");
     }
 }

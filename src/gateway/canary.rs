@@ -176,7 +176,7 @@ fn judge(trial: &Trial, is_over: bool) -> Option<(Ending, String)> {
     if !is_over {
         return None;
     }
-    if trial.terms.rollback_on.is_some() && !trial.is_tried() {
+    if !trial.is_tried() {
         let (calls, least) = (trial.figures().0[0], trial.terms.least);
         let why = format!("{calls} calls have tried it, of {least} that it takes to tell");
         return Some((Ending::RolledBack, why));

@@ -69,7 +69,7 @@ impl Collector {
             Protocol::Grpc => format!("{base}{GRPC_PATH}"),
         };
         let place = Place { address, proxy: None, ca: otlp.ca.clone() };
-        let origin = client.origin(&place).map_err(|error| format!("ca: {error}"))?;
+        let origin = client.origin(&place).map_err(|error| error.to_string())?;
         Ok(Self {
             origin,
             path,

@@ -64,7 +64,7 @@ pub enum Ending {
     Trial,
     Promoted,
     RolledBack,
-    /// Somebody ended it.
+    /// Somebody ended it, or its process ended.
     Aborted,
     /// Another config took its place.
     Replaced,
@@ -96,6 +96,11 @@ impl Generation {
     /// Whether it served all calls for a time.
     pub fn was_in_force(&self) -> bool {
         self.fate.as_ref().is_none_or(|fate| fate.outcome == Ending::Promoted)
+    }
+
+    /// Whether its trial is not over, as far as the history knows.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.fate.as_ref().is_some_and(|fate| fate.outcome == Ending::Trial)
     }
 
     fn of(object: &Object) -> Option<Self> {

@@ -18,6 +18,7 @@ use crate::dialect::passage::Sight;
 use crate::dialect::plain::PlainChat;
 use crate::dialect::tokenizer::Encoding;
 use crate::route::histogram::Histogram;
+use crate::route::plan::Stage;
 
 /// A stream is not expected to be longer at first, for it can hold more while it grows; nor is an
 /// answer of a model of which nobody knows how much it says at most.
@@ -191,11 +192,9 @@ impl Measure<'_> {
     pub(super) fn dearest(&self, call: &Call) -> (Demand, u64) {
         let mut most = Demand { priced: true, ..Demand::default() };
         let mut room = 0;
-        let targets = call.chain.iter().flat_map(|chain| chain.targets.iter().enumerate());
-        let barred = &call.bearings.barred;
-        let eligible =
-            targets.filter(|(place, target)| !barred.contains(place) && call.may_use(target));
-        for (_, target) in eligible {
+        let saves = call.till.saves();
+        let paid = call.eligible().filter(|(stage, _)| !saves || *stage == Stage::Budget);
+        for (_, target) in paid {
             let output = self.output(call, target);
             let demand = self.demand_of(call, (target, output));
             most.tokens = most.tokens.max(demand.tokens);
@@ -230,6 +229,11 @@ impl Measure<'_> {
     /// From here on as if the question asked for so many tokens at most.
     pub(super) fn cap(&mut self, output: u64) {
         self.output = Some(output);
+    }
+
+    /// From here on as the question says again.
+    pub(super) fn uncap(&mut self) {
+        self.output = None;
     }
 
     /// The most that its targets count for the question.
@@ -293,6 +297,23 @@ impl Call {
         let source = if is_told { UsageSource::Provider } else { UsageSource::Estimated };
         (self.record.usage, self.record.usage_source) = (usage, source);
         self.record.finish = sight.finish;
+    }
+
+    /// The targets that may answer it, and why each would be asked.
+    fn eligible(&self) -> impl Iterator<Item = (Stage, &Target)> {
+        let targets = self.chain.iter().flat_map(|chain| {
+            let places = chain.targets.iter().enumerate();
+            places.map(|(place, target)| (place, chain.stage(place), target))
+        });
+        let barred = &self.bearings.barred;
+        targets
+            .filter(|(place, _, target)| !barred.contains(place) && self.may_use(target))
+            .map(|(_, stage, target)| (stage, target))
+    }
+
+    /// Whether somebody cheaper may answer it when there is no room for the others.
+    pub(super) fn may_save(&self) -> bool {
+        self.eligible().any(|(stage, target)| stage == Stage::Budget && target.in_region)
     }
 
     /// What was written so far, as far as that is known.

@@ -4,6 +4,7 @@ mod admission;
 pub mod agents;
 mod arrival;
 mod ask;
+mod at_start;
 mod batches;
 mod bearings;
 mod body;
@@ -64,6 +65,7 @@ use tokio::sync::watch;
 
 use self::agents::Conductor;
 pub use self::arrival::{Arrival, Ask, ByteBudget, Filed, Lease};
+pub use self::at_start::at_next_start;
 pub use self::body::Body;
 use self::desk::Desk;
 use self::drill::Drills;

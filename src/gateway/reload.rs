@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::generations::{Generation, How};
+use super::at_start::{AtStart, are_for_next_start, at_next_start};
+use super::generations::{Ending, Fate, Generation, How};
 use super::secrets::Secrets;
 use super::trial::Terms;
 use super::{Gateway, Past, Snapshot, keep};
-use crate::config::{Config, Difference, Problem, Text};
+use crate::config::{self, Config, Difference, Problem, Text};
 use crate::error::{Error, Kind};
 use crate::store::Failure;
 
@@ -29,8 +30,7 @@ pub struct Reloader {
     path: Option<PathBuf>,
     kinds: Vec<&'static str>,
     overrides: Overrides,
-    /// The generation of the start.
-    first: u64,
+    started: AtStart,
     secrets: tokio::sync::Mutex<Secrets>,
     /// Held by whoever changes something.
     gate: tokio::sync::Mutex<()>,
@@ -100,18 +100,29 @@ impl Reloader {
             status: ReloadStatus::default(),
         };
         let (gate, state) = (tokio::sync::Mutex::default(), Mutex::new(state));
-        let first = live.generation;
         let secrets = tokio::sync::Mutex::new(Secrets::of(&live.config));
-        Arc::new(Self { gateway, path, kinds, overrides, first, secrets, gate, state })
+        let started = AtStart::of(&live.config);
+        Arc::new(Self { gateway, path, kinds, overrides, started, secrets, gate, state })
     }
 
-    /// Notes the config of the start in the history, unless it is the one that was served before.
+    /// Goes on counting where the history ends, and notes in it the config of the start, unless that
+    /// is the one that was served before, and that a trial has ended with its process.
     pub async fn begin(&self) {
         let live = self.gateway.snapshot();
-        let known = self.gateway.generation(live.generation).await;
-        if !matches!(known, Ok(Some(known)) if known.hash == live.config.hash) {
+        let known = self.gateway.generations(None, u32::MAX).await.unwrap_or_default();
+        let newest = known.first().map_or(0, |newest| newest.generation);
+        self.lock().newest = newest.max(live.generation);
+        let is_live = |known: &Generation| {
+            (known.generation, &known.hash) == (live.generation, &live.config.hash)
+        };
+        if !known.iter().any(is_live) {
             let first = Generation::new(live.generation, &live.config, (How::Start, "start"));
             self.gateway.keep_generation(&first).await;
+        }
+        for mut known in known.into_iter().filter(Generation::is_on_trial) {
+            let why = "its process ended before the trial did".to_owned();
+            known.fate = Some(Fate { outcome: Ending::Aborted, why });
+            self.gateway.keep_generation(&known).await;
         }
     }
 
@@ -174,11 +185,6 @@ impl Reloader {
         self.lock().status.clone()
     }
 
-    /// Whether this process gave out the number.
-    pub fn has_made(&self, generation: u64) -> bool {
-        generation > self.first
-    }
-
     /// The file that is read and written.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
@@ -186,12 +192,12 @@ impl Reloader {
 
     /// What `text` would come to. Nothing is changed by asking.
     pub async fn check(&self, text: &str) -> Outlook {
-        let live = self.gateway.snapshot();
         let read = self.read(text).await.and_then(|mut config| {
             (self.overrides)(&mut config);
-            let told = (config.warnings.clone(), at_next_start(&live.config, &config));
+            let told = (config.warnings.clone(), self.started.differs(&config));
+            let text = config.text.clone();
             let checked = Snapshot::check(config, &self.gateway.client);
-            checked.map(|()| told).map_err(|problems| self.located(problems))
+            checked.map(|()| told).map_err(|problems| self.located(&text, problems))
         });
         match read {
             Ok((warnings, at_next_start)) => {
@@ -233,6 +239,15 @@ impl Reloader {
         let Some(terms) = order.trial else {
             return Box::pin(self.serve_text(&order.text, origin)).await;
         };
+        let changes = self.diff(&order.text).map_err(refusal)?;
+        if are_for_next_start(&changes) {
+            let names = at_next_start(&changes).join(", ");
+            let message = format!(
+                "{names}: read at the start only, so this cannot be tried; apply it without \
+                 `canary` and start the gateway anew."
+            );
+            return Err(Error::invalid(message));
+        }
         let (draft, _) = self.ready(&order.text, origin).await?;
         Ok(self.try_out(draft, terms, origin).await)
     }
@@ -304,11 +319,11 @@ impl Reloader {
         text: &str,
         origin: Origin<'_>,
     ) -> Result<(Box<Snapshot>, Option<&Path>), Error> {
-        let config = self.read(text).await.map_err(|problems| refusal(&problems))?;
+        let config = self.read(text).await.map_err(refusal)?;
         let file = if origin.ephemeral { None } else { Some(self.file_path()?) };
         // A number is not given to what will be refused.
         file.map_or(Ok(()), keep::may_write)?;
-        Ok((self.draft(config).map_err(|problems| refusal(&problems))?, file))
+        Ok((self.draft(config).map_err(refusal)?, file))
     }
 
     /// Reads and checks `text`, with the secrets put in that were left out of it.
@@ -319,9 +334,8 @@ impl Reloader {
         let text = Text::complete(text, self.origin(), &donors)?;
         let config = self.parse(&text).await?;
         if config.providers.is_empty() {
-            return Err(
-                self.located(vec![(String::new(), "there is no provider in it".to_owned())])
-            );
+            let problem = (String::new(), "there is no provider in it".to_owned());
+            return Err(self.located(&config.text, vec![problem]));
         }
         Ok(config)
     }
@@ -346,17 +360,19 @@ impl Reloader {
     pub(super) fn draft(&self, mut config: Config) -> Result<Box<Snapshot>, Vec<Problem>> {
         (self.overrides)(&mut config);
         let live = self.gateway.snapshot();
-        for section in at_next_start(&live.config, &config) {
+        let at_next_start = self.started.differs(&config);
+        for section in &at_next_start {
             tracing::warn!(section, "this change takes effect at the next start only");
         }
         config.store = live.config.store.clone();
         let outlasting = (&self.gateway.client, Arc::clone(&live.board), Arc::clone(&live.roster));
-        let number = self.lock().newest + 1;
+        let (number, text) = (self.lock().newest + 1, config.text.clone());
         let drafted = Snapshot::draft(config, number, outlasting).map(Box::new);
         let equipped = drafted.and_then(|mut snapshot| {
+            snapshot.at_next_start = at_next_start;
             snapshot.equip(self.gateway.means(), Some(&live)).map(|()| snapshot)
         });
-        equipped.map_err(|problems| self.located(problems))
+        equipped.map_err(|problems| self.located(&text, problems))
     }
 
     /// Serves `snapshot` from the next call on, and notes whence it came.
@@ -410,10 +426,8 @@ impl Reloader {
         self.path.as_deref().unwrap_or_else(|| Path::new("switchpoint.toml"))
     }
 
-    fn located(&self, problems: Vec<(String, String)>) -> Vec<Problem> {
-        let file = self.origin().to_path_buf();
-        let problem = |(path, message)| Problem { file: file.clone(), line: 0, path, message };
-        problems.into_iter().map(problem).collect()
+    fn located(&self, text: &Text, problems: Vec<(String, String)>) -> Vec<Problem> {
+        config::located(text.whole(), self.origin(), problems)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -421,34 +435,14 @@ impl Reloader {
     }
 }
 
-/// What differs and cannot be changed while the process runs.
-fn at_next_start(current: &Config, next: &Config) -> Vec<&'static str> {
-    let text = |config: &Config| {
-        [
-            ("server.listen", format!("{:?}", config.server.listen)),
-            ("server.workers", config.server.workers.to_string()),
-            ("admin.listen", config.admin.listen.to_string()),
-            ("store.url", format!("{:?}", config.store.url)),
-            ("store.shared", told_apart(config)),
-        ]
-    };
-    let both = text(current).into_iter().zip(text(next));
-    both.filter(|(before, after)| before.1 != after.1).map(|(before, _)| before.0).collect()
-}
-
-/// Two configs are told apart by it if they share differently; it is shown to nobody.
-fn told_apart(config: &Config) -> String {
-    let url = config.store.shared.as_ref().map_or("", |url| url.expose());
-    format!("{url} {:?} {}", config.store.shared_ca, config.store.replicas)
-}
-
 pub(super) fn told(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// Every problem, one a line.
-pub fn refusal(problems: &[Problem]) -> Error {
-    Error::invalid(told(problems).join("\n"))
+/// Every problem of a text that was sent, one a line. It is in no file of the gateway's.
+pub fn refusal(mut problems: Vec<Problem>) -> Error {
+    problems.iter_mut().for_each(|problem| problem.file.clear());
+    Error::invalid(told(&problems).join("\n"))
 }
 
 pub(super) fn conflict(message: &str) -> Error {

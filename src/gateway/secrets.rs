@@ -133,7 +133,10 @@ impl Reloader {
             Err(problems) => Err(problems),
         };
         match draft {
-            Ok(draft) => {
+            Ok(mut draft) => {
+                // The store was taken as it is, whatever the text says of it.
+                let of_store = live.at_next_start.iter().filter(|name| name.starts_with("store."));
+                draft.at_next_start.extend(of_store);
                 let ephemeral = self.status().ephemeral;
                 let origin = Origin { how: How::Secrets, by: BY, ephemeral, of: None };
                 self.serve(draft, origin).await;

@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub(super) tabs: Tabs,
     /// The series of calls that never got to a target.
     pub(super) refusals: Meters,
-    providers: BTreeMap<String, Arc<Provider>>,
+    providers: Providers,
     /// There are providers of several kinds.
     mixed: bool,
     /// In the order of the routes' names.
@@ -75,10 +75,17 @@ pub struct Snapshot {
     pub toolbox: Arc<Toolbox>,
     /// Who knows the secrets of tools, which outlives this.
     fresh: Option<Arc<Fresh>>,
+    /// What its config says and does not hold before the next start.
+    pub at_next_start: Vec<&'static str>,
 }
 
 /// Services by their addresses.
 type Hooks = BTreeMap<String, Arc<Origin>>;
+
+type Providers = BTreeMap<String, Arc<Provider>>;
+
+/// What cannot be built, each with the section it stands in.
+type Problems = Vec<(String, String)>;
 
 /// What a route's name leads to.
 #[derive(Debug, Clone)]
@@ -159,14 +166,14 @@ impl Snapshot {
         config: Config,
         generation: u64,
         outlasting: (&Client, Arc<Board>, Arc<Roster>),
-    ) -> Result<Self, Vec<(String, String)>> {
+    ) -> Result<Self, Problems> {
         let built = Self::draft(config, generation, outlasting)?;
         built.take_effect();
         Ok(built)
     }
 
     /// Whether `config` can be built. Done among strangers, so that nothing hears of it.
-    pub fn check(config: Config, client: &Client) -> Result<(), Vec<(String, String)>> {
+    pub fn check(config: Config, client: &Client) -> Result<(), Problems> {
         Self::draft(config, 0, (client, Arc::default(), Arc::default())).map(|_| ())
     }
 
@@ -176,34 +183,30 @@ impl Snapshot {
         config: Config,
         generation: u64,
         (client, board, roster): (&Client, Arc<Board>, Arc<Roster>),
-    ) -> Result<Self, Vec<(String, String)>> {
-        let mut problems = Vec::new();
-        let mut providers = BTreeMap::new();
-        let environment = CloudEnvironment::read();
-        for (name, section) in &config.providers {
-            match Provider::build(name, section, (&environment, client)) {
-                Ok(provider) => {
-                    providers.insert(name.clone(), Arc::new(provider));
-                }
-                Err(problem) => problems.push((format!("providers.{name}"), problem)),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+    ) -> Result<Self, Problems> {
+        let (providers, mut problems) = providers(&config, client);
+        // Nothing can be said of routes to providers that are not there.
+        let is_whole = problems.is_empty();
         if config.store.shared.is_some() {
             roster.accounts.share_among(config.store.replicas);
         }
-        let tokens = Tokens::build(&config, generation, (client, &roster.accounts))?;
+        let tokens = Tokens::build(&config, generation, (client, &roster.accounts));
+        let tokens = made(tokens, &mut problems);
+        let guards = made(Guards::build(&config.guards), &mut problems);
+        let hooks = made(hooks(&config, client), &mut problems);
         let tabs = Tabs::find(&config, &roster.accounts);
         let builder =
             build::Builder { config: &config, providers: &providers, board: &board, tabs: &tabs };
-        let roads = builder.roads()?;
+        let roads = is_whole.then(|| made(builder.roads(), &mut problems)).flatten();
         let direct = builder.direct();
         let keys = builder.keys();
-        let guards = Guards::build(&config.guards)?;
-        let hooks = hooks(&config, client)?;
-        can_moderate(&config, &providers)?;
+        problems.extend(cannot_moderate(&config, &providers));
+        let whole = (tokens, guards, hooks, roads);
+        let ((Some(tokens), Some(guards), Some(hooks), Some(roads)), true) =
+            (whole, problems.is_empty())
+        else {
+            return Err(problems);
+        };
         let listed = providers
             .iter()
             .map(|(name, provider)| (name.clone(), provider.models.clone()))
@@ -233,6 +236,7 @@ impl Snapshot {
             keys,
             toolbox: Arc::default(),
             fresh: None,
+            at_next_start: Vec::new(),
         })
     }
 
@@ -242,7 +246,7 @@ impl Snapshot {
         &mut self,
         (client, store, metrics, turns): Means<'_>,
         before: Option<&Self>,
-    ) -> Result<(), Vec<(String, String)>> {
+    ) -> Result<(), Problems> {
         let fresh = before.and_then(|before| before.fresh.clone());
         let new = || Arc::new(Fresh::new(client, metrics, &self.config.secrets));
         let fresh = fresh.unwrap_or_else(new);
@@ -351,7 +355,26 @@ impl Snapshot {
 }
 
 /// The services that guards ask.
-fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)>> {
+fn providers(config: &Config, client: &Client) -> (Providers, Problems) {
+    let (mut providers, mut problems) = (BTreeMap::new(), Vec::new());
+    let environment = CloudEnvironment::read();
+    for (name, section) in &config.providers {
+        match Provider::build(name, section, (&environment, client)) {
+            Ok(provider) => {
+                providers.insert(name.clone(), Arc::new(provider));
+            }
+            Err(problem) => problems.push((format!("providers.{name}"), problem)),
+        }
+    }
+    (providers, problems)
+}
+
+/// What was built. What could not be is told with all else that could not.
+fn made<T>(built: Result<T, Problems>, problems: &mut Problems) -> Option<T> {
+    built.map_err(|more| problems.extend(more)).ok()
+}
+
+fn hooks(config: &Config, client: &Client) -> Result<Hooks, Problems> {
     let mut hooks = BTreeMap::new();
     for (name, guard) in &config.guards {
         let GuardKind::Webhook { url, .. } = &guard.kind else { continue };
@@ -364,7 +387,7 @@ fn hooks(config: &Config, client: &Client) -> Result<Hooks, Vec<(String, String)
 }
 
 /// Answers of agents are held against schemas, which must be some.
-fn check_answers(config: &Config) -> Result<(), Vec<(String, String)>> {
+fn check_answers(config: &Config) -> Result<(), Problems> {
     let mut faults = Vec::new();
     for (name, agent) in &config.agents {
         let path = format!("agents.{name}");
@@ -383,10 +406,7 @@ fn check_answers(config: &Config) -> Result<(), Vec<(String, String)>> {
 }
 
 /// Whoever is asked by a guard to moderate must be known to do that.
-fn can_moderate(
-    config: &Config,
-    providers: &BTreeMap<String, Arc<Provider>>,
-) -> Result<(), Vec<(String, String)>> {
+fn cannot_moderate(config: &Config, providers: &Providers) -> Problems {
     let mut problems = Vec::new();
     for (name, guard) in &config.guards {
         let GuardKind::Moderation { model, .. } = &guard.kind else { continue };
@@ -396,7 +416,7 @@ fn can_moderate(
             problems.push((format!("guards.{name}.model"), message));
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    problems
 }
 
 /// The address without its path.

@@ -13,7 +13,7 @@ use super::agents::Forecast;
 use super::arrival::Question;
 use super::call::Call;
 use super::desk::Desk;
-use super::measure::{SHORTER, costs, measure, rough};
+use super::measure::{Measure, SHORTER, costs, measure, rough};
 use super::snapshot::Target;
 use crate::access::account::{
     self, Account, Crossed, Demand, Denial, Dimension, Hold, Inquiry, Moment, Refusal, attempt,
@@ -59,6 +59,8 @@ pub(super) struct Till {
     settled: bool,
     /// It counts, although no target was asked.
     used: bool,
+    /// Only a target of `fallbacks.budget` may be asked: there is room for no other.
+    saves: bool,
 }
 
 /// What a call has used of all targets together.
@@ -86,6 +88,12 @@ impl Till {
     pub(super) fn let_go(&mut self) {
         self.hold = None;
         self.room = None;
+        self.saves = false;
+    }
+
+    /// Whether only who stands in where money is short may be asked.
+    pub(super) fn saves(&self) -> bool {
+        self.saves
     }
 }
 
@@ -105,23 +113,16 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
         return Ok(());
     }
     let mut measure = measure(call, question).await;
-    let (demand, room) = measure.dearest(call);
-    let mut taken = obtain(&call.gateway, &accounts, demand).await.map(|hold| (hold, room));
-    let mut cap = None;
-    // An answer of any length has no room: it is given what there is, and is held to it.
-    let spent = |denial: &Denial| matches!(denial.refusal.dimension, Dimension::Budget(_));
-    if measure.is_open() && taken.as_ref().is_err_and(spent) {
-        for shorter in SHORTER.into_iter().filter(|shorter| *shorter < room) {
-            measure.cap(shorter);
-            let (demand, room) = measure.dearest(call);
-            if let Ok(hold) = obtain(&call.gateway, &accounts, demand).await {
-                (taken, cap) = (Ok((hold, room)), Some(shorter));
-                break;
-            }
-        }
+    let mut taken = obtain_measured(call, &accounts, &mut measure).await;
+    if taken.as_ref().is_err_and(is_spent) && call.may_save() {
+        // The first refusal is what is told should this be no use either.
+        call.till.saves = true;
+        let saved = obtain_measured(call, &accounts, &mut measure).await;
+        call.till.saves = saved.is_ok();
+        taken = saved.or(taken);
     }
     call.measured(measure.longest_input());
-    let (hold, room) = taken.map_err(|denial| call.denied(&denial))?;
+    let (hold, room, cap) = taken.map_err(|denial| call.denied(&denial))?;
     if let Some(most) = cap {
         Box::pin(question.understand(call)).await;
         question.cap(call.surface(), most)?;
@@ -129,6 +130,38 @@ pub(super) async fn hold(call: &mut Call, question: &mut Question) -> Result<(),
     call.till.room = Some(room);
     call.begins(hold);
     Ok(())
+}
+
+/// Holds what a measured call may need, and says how much of that is for the answer, and to how
+/// many tokens it is to be held for that.
+async fn obtain_measured(
+    call: &Call,
+    accounts: &[Arc<Account>],
+    measure: &mut Measure<'_>,
+) -> Result<(Hold, u64, Option<u64>), Denial> {
+    let (demand, room) = measure.dearest(call);
+    let denial = match obtain(&call.gateway, accounts, demand).await {
+        Ok(hold) => return Ok((hold, room, None)),
+        Err(denial) => denial,
+    };
+    if !measure.is_open() || !is_spent(&denial) {
+        return Err(denial);
+    }
+    // An answer of any length has no room: it is given what there is, and is held to it.
+    for shorter in SHORTER.into_iter().filter(|shorter| *shorter < room) {
+        measure.cap(shorter);
+        let (demand, room) = measure.dearest(call);
+        if let Ok(hold) = obtain(&call.gateway, accounts, demand).await {
+            return Ok((hold, room, Some(shorter)));
+        }
+    }
+    measure.uncap();
+    Err(denial)
+}
+
+/// Whether it is a budget that has no room.
+fn is_spent(denial: &Denial) -> bool {
+    matches!(denial.refusal.dimension, Dimension::Budget(_))
 }
 
 /// Counts a call for which nobody is asked.

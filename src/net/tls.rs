@@ -95,8 +95,11 @@ fn client_side() -> io::Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
 fn roots(ca: Option<&Path>) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca {
-        for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
-            roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+        let certificates = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| named(path, &error))?;
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| named(path, &error))?;
         }
     }
     Ok(roots)
@@ -144,12 +147,18 @@ impl ServerCertVerifier for Anyone {
 fn read_certificate(cert: &Path, key: &Path) -> io::Result<CertifiedKey> {
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| named(cert, &error))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| named(key, &error))?;
+        .map_err(|error| of_field("cert", &named(cert, &error)))?;
+    let key =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| of_field("key", &named(key, &error)))?;
     CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map_err(|error| named(cert, &error))
+        .map_err(|error| of_field("cert", &named(cert, &error)))
 }
 
 fn named(path: &Path, error: &dyn std::fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {error}", path.display()))
+}
+
+/// Says first which field of the config is meant.
+pub(super) fn of_field(field: &str, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{field}: {error}"))
 }

@@ -242,7 +242,9 @@ impl Sums {
         let estimated = row.usage_source == crate::canon::UsageSource::Estimated;
         let [input, read, write, write_long, output, reasoning, heard, said] = tokens(&row.usage);
         let cost = row.cost.map_or(0, |cost| bounded(cost.nanos()));
-        let (estimated, unpriced) = (estimated.into(), row.cost.is_none().into());
+        // A call that asked nobody has no price because it has none.
+        let unpriced = row.cost.is_none() && !row.attempts.is_empty();
+        let (estimated, unpriced) = (estimated.into(), unpriced.into());
         let more = [
             1, estimated, unpriced, input, read, write, write_long, output, reasoning, heard, said,
             cost,

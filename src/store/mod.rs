@@ -147,6 +147,19 @@ impl Store {
         Self::open_with(settings, &Rules { now, bound, segment: journal::SEGMENT })
     }
 
+    /// Whether there is a place for it, as far as that shows without opening it.
+    pub fn check(settings: &config::Store) -> Result<(), Failure> {
+        match &settings.url {
+            StoreUrl::Postgres(url) => {
+                let read = postgres::Address::read(url.expose());
+                read.map_err(|failure| Failure::new(format!("url: {failure}")))?;
+            }
+            StoreUrl::Sqlite(path) => has_folder("url", path)?,
+            StoreUrl::Memory => {}
+        }
+        settings.journal().map_or(Ok(()), |path| has_folder("journal", &path))
+    }
+
     /// The same beside a process that has the journal: calls cannot be noted here to last.
     pub fn open_beside(settings: &config::Store) -> Result<Self, Failure> {
         let (now, bound) = (Arc::new(SystemTime::now), ObjectKind::bound);
@@ -393,6 +406,17 @@ impl Key {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
+fn has_folder(field: &str, path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            let folder = folder.display();
+            Err(Failure::new(format!("{field}: there is no folder {folder}; make it first")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn no_thread(error: std::io::Error) -> Failure {
     Failure::new(format!("cannot start a thread: {error}"))
 }

@@ -32,7 +32,12 @@ async fn answers_are_forgotten_by_route_by_key_or_all_of_them() {
     assert_eq!(purge(&gateway, &json!({"route": "r"})).await["purged"], 2);
     assert_eq!(heard(&gateway, KEY).await, "miss");
     assert_eq!(purge(&gateway, &json!({"all": true})).await["purged"], 1);
+    let stock = get(gateway.admin, "/admin/cache", ADMIN_KEY).await.json();
+    assert_eq!((&stock["entries"], &stock["bytes"]), (&json!(0), &json!(0)));
+    assert_eq!(gateway.metric("switchpoint_cache_entries", &[]).await.to_string(), "0");
     assert_eq!(heard(&gateway, KEY).await, "miss");
+    let stock = get(gateway.admin, "/admin/cache", ADMIN_KEY).await.json();
+    assert_eq!(stock["entries"], 1);
 }
 
 #[tokio::test]

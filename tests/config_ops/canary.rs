@@ -180,10 +180,12 @@ async fn a_config_that_did_well_is_promoted_at_its_end_and_written() {
 async fn a_config_that_too_few_calls_have_tried_is_not_promoted() {
     let upstream = shaky().await;
     let gateway = start(&upstream).await;
-    let terms = json!({"share": "50%", "for": "100ms", "rollback_on": "error_rate > 0.02"});
-    try_out(&gateway, &leading_to(&upstream, "new"), terms).await;
-    let told = becomes_state(&gateway, 2, "rolled_back").await;
-    assert_eq!(told["why"], "0 calls have tried it, of 20 that it takes to tell");
+    for (number, condition) in [(2, json!("error_rate > 0.02")), (3, Value::Null)] {
+        let terms = json!({"share": "50%", "for": "100ms", "rollback_on": condition});
+        try_out(&gateway, &leading_to(&upstream, "new"), terms).await;
+        let told = becomes_state(&gateway, number, "rolled_back").await;
+        assert_eq!(told["why"], "0 calls have tried it, of 20 that it takes to tell");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The generations of the config that there have been, and the way back to them.
 
+use std::path::Path;
+
 use super::*;
 
 #[tokio::test]
@@ -57,18 +59,8 @@ async fn a_change_by_hand_wins_over_what_was_applied_and_the_history_shows_both(
 
 #[tokio::test]
 async fn a_restart_goes_on_with_the_same_generation_unless_the_file_has_changed() {
-    let upstream = upstream().await;
-    let kept = tempfile::tempdir().unwrap();
-    let store = format!("[store]\nurl = \"sqlite:{}/state.db\"\n", kept.path().display());
-    let text = |attempts: u32| {
-        let route = route("fast", &["up/a"], &format!("attempts = {attempts}"));
-        config("", &(provider("up", &upstream) + &route + &store))
-    };
-    let run = async |text: String| {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config.toml"), text).unwrap();
-        Gateway::run(folder, "").await
-    };
+    let (upstream, kept) = (upstream().await, tempfile::tempdir().unwrap());
+    let text = |attempts: u32| with_store(&upstream, kept.path(), attempts);
     let gateway = run(text(1)).await;
     order(&gateway, "/admin/config/apply", &json!({"text": text(2)})).await;
     drop(gateway);
@@ -83,6 +75,41 @@ async fn a_restart_goes_on_with_the_same_generation_unless_the_file_has_changed(
     // The secrets of earlier generations were not kept, and are those that are served.
     order(&gateway, "/admin/config/rollback", &json!({"generation": 1})).await;
     assert_eq!(file(&gateway), text(1));
+}
+
+/// What `with_attempts` says, with a history that outlives the process.
+fn with_store(upstream: &Upstream, folder: &Path, attempts: u32) -> String {
+    let store = format!("[store]\nurl = \"sqlite:{}/state.db\"\n", folder.display());
+    let route = route("fast", &["up/a"], &format!("attempts = {attempts}"));
+    config("", &(provider("up", upstream) + &route + &store))
+}
+
+async fn run(text: String) -> Gateway {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.toml"), text).unwrap();
+    Gateway::run(folder, "").await
+}
+
+#[tokio::test]
+async fn a_number_is_given_out_once_and_a_trial_ends_with_its_process() {
+    let (upstream, kept) = (upstream().await, tempfile::tempdir().unwrap());
+    let text = |attempts: u32| with_store(&upstream, kept.path(), attempts);
+    let gateway = run(text(1)).await;
+    let trial = json!({"text": text(2), "canary": {"share": "10%", "for": "1h"}});
+    order(&gateway, "/admin/config/apply", &trial).await;
+    drop(gateway);
+    let gateway = run(text(1)).await;
+    let state = order(&gateway, "/admin/config/apply", &json!({"text": text(3)})).await;
+    assert_eq!(state["generation"], 3);
+    let expected = [
+        entry(3, "apply", "admin", "live"),
+        entry(2, "apply", "admin", "aborted"),
+        entry(1, "start", "start", "past"),
+    ];
+    assert_eq!(history(&gateway).await, expected);
+    let told = look(&gateway, "/admin/config/generations/2").await;
+    assert_eq!(told["why"], "its process ended before the trial did");
+    assert_eq!(told["text"].as_str().unwrap().matches("attempts = 2").count(), 1);
 }
 
 #[tokio::test]

@@ -95,6 +95,101 @@ async fn becomes(gateway: &Gateway, what: &str, condition: impl Fn(&Value) -> bo
 }
 
 #[tokio::test]
+async fn what_waits_for_the_next_start_is_named_and_is_not_tried() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let text = with_attempts(&upstream, 1)
+        .replace("workers = 2", "workers = 1\nhead_timeout = \"7s\"\nmax_connections = 77")
+        .replace(ADMIN_KEY, "sk-test-another")
+        .replace("memory:", "sqlite:state.db")
+        .replace("level = \"debug\"", "level = \"info\"");
+    let waiting = "server.workers, server.max_connections, server.head_timeout, admin.key, \
+                   store.url, telemetry.level";
+    std::fs::write(gateway.folder().join("next.toml"), &text).unwrap();
+    let (_, said) = command(&gateway, &["diff", "next.toml"]).await;
+    assert!(said.contains(&format!("at the next start only: {waiting}\n")), "{said}");
+    let (done, said) = command(&gateway, &["apply", "next.toml", "--canary", "10%"]).await;
+    assert!(!done && said.contains("cannot be tried"), "{said}");
+    assert_eq!(state(&gateway).await["at_next_start"], json!([]));
+    let (done, said) = command(&gateway, &["apply", "next.toml"]).await;
+    assert!(done && said.contains(&format!("at the next start only: {waiting}\n")), "{said}");
+    // It waits until then, whatever else changes meanwhile.
+    let text = text.replace("attempts = 1", "attempts = 2");
+    let state = order(&gateway, "/admin/config/apply", &json!({"text": text})).await;
+    let names: Vec<&str> =
+        state["at_next_start"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(names.join(", "), waiting);
+    let logged = gateway.output().join("\n");
+    assert!(logged.contains("admin.key") && !logged.contains("sk-test-another"), "{logged}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_told_and_what_was_served_serves_on() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    std::fs::remove_file(gateway.folder().join("config.toml")).unwrap();
+    let is_told = |state: &Value| state["last_error"]["problems"][0].is_string();
+    let state = becomes(&gateway, "the complaint", is_told).await;
+    assert!(state["last_error"].to_string().contains("cannot be read"), "{state:#}");
+    assert_eq!(state["generation"], 1);
+    std::fs::write(gateway.folder().join("config.toml"), with_attempts(&upstream, 1)).unwrap();
+    becomes(&gateway, "the end of it", |state| state["last_error"].is_null()).await;
+}
+
+#[test]
+fn a_check_reads_the_files_that_a_start_reads_and_names_each_with_its_field() {
+    let folder = tempfile::tempdir().unwrap();
+    let sections = "[providers.up]\nkind = \"openai-compatible\"\n\
+        base_url = \"https://127.0.0.1:1/v1\"\nca = \"authority.pem\"\n\n\
+        [store]\nurl = \"sqlite:nowhere/state.db\"\nshared = \"rediss://127.0.0.1:1\"\n\
+        shared_ca = \"shared.pem\"\n\n\
+        [telemetry.otlp]\nendpoint = \"https://127.0.0.1:1\"\nca = \"collector.pem\"\n";
+    let text = config("tls = { cert = \"cert.pem\", key = \"key.pem\" }", sections);
+    std::fs::write(folder.path().join("config.toml"), &text).unwrap();
+    for arguments in [["check", "config.toml"].as_slice(), &["serve", "--config", "config.toml"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+        command.env_clear().args(arguments).current_dir(folder.path());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for (field, what, begins) in [
+            ("server.tls.cert", "cert.pem", "tls = "),
+            ("store.url", "nowhere", "url = "),
+            ("store.shared_ca", "shared.pem", "shared_ca = "),
+            ("telemetry.otlp.ca", "collector.pem", "ca = \"collector"),
+            ("providers.up.ca", "authority.pem", "ca = \"authority"),
+        ] {
+            // A start says first what is missing on its own side.
+            if arguments[0] == "serve" && field == "providers.up.ca" {
+                continue;
+            }
+            let line = text.lines().position(|line| line.starts_with(begins)).unwrap() + 1;
+            let told = said.lines().find(|told| told.contains(&format!(":{line}: {field}: ")));
+            assert!(told.is_some_and(|told| told.contains(what)), "{field}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_built_is_told_with_all_else_and_with_lines() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let more = "when = 'request.modl == \"a\"'\n\n[guards.g]\nkind = \"pattern\"\n\
+                stage = [\"output\"]\naction = \"block\"\nregex = ['(']\n";
+    let text = with_attempts(&upstream, 1) + more;
+    let line = |needle: &str| text.lines().position(|line| line.starts_with(needle)).unwrap() + 1;
+    let told = order(&gateway, "/admin/config/check", &json!({"text": text})).await;
+    let problems = told["problems"].as_array().unwrap();
+    let places: Vec<u64> = problems.iter().filter_map(|one| one["line"].as_u64()).collect();
+    assert_eq!(places, [line("when") as u64, line("[guards.g]") as u64], "{told:#}");
+    assert_eq!(problems[0]["path"], "routes.fast.when");
+    std::fs::write(gateway.folder().join("bad.toml"), &text).unwrap();
+    let (done, said) = command(&gateway, &["apply", "bad.toml"]).await;
+    let expected = format!("bad.toml:{}: routes.fast.when: ", line("when"));
+    assert!(!done && said.starts_with(&expected), "{said}");
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told_with_its_line_and_nothing_is_served() {
     let upstream = upstream().await;
     let gateway = house(&upstream).await;

@@ -90,6 +90,23 @@ fn every_series_is_on_a_board() {
     assert_clean(&unshown(&source, &boards));
 }
 
+/// Series that the page does not list, or with other labels.
+fn unlisted(page: &str, declared: &[(&str, &[&str])]) -> Vec<Complaint> {
+    let is_listed = |name: &str, labels: &[&str]| {
+        let row = page.lines().find_map(|line| line.strip_prefix(&format!("| `{name}` | ")));
+        row.is_some_and(|told| labels.iter().all(|label| told.contains(label)))
+    };
+    let missing = declared.iter().filter(|(name, labels)| !is_listed(name, labels));
+    missing
+        .map(|(name, labels)| format!("docs/monitoring.md: no row `{name}` with {labels:?}"))
+        .collect()
+}
+
+#[test]
+fn every_series_is_listed_with_its_labels() {
+    assert_clean(&unlisted(&read(&root().join("docs/monitoring.md")), Metrics::NAMES));
+}
+
 #[test]
 fn every_series_explains_itself() {
     let sources = Source::all("src").into_iter().filter(|file| file.room() == "telemetry");
@@ -163,6 +180,10 @@ fn an_unknown_series_an_unseen_one_and_a_bare_one_are_caught() {
 
     let shown = Source::new("telemetry/metrics.rs", "a: \"switchpoint_a\"; b: \"switchpoint_b\";");
     assert_complains(&unshown(&shown, "rate(switchpoint_a_bucket[5m])"), &["`switchpoint_b`"]);
+    let page = "| `switchpoint_a` | route |\n| `switchpoint_b` | – |";
+    let declared: [(&str, &[&str]); 3] =
+        [("switchpoint_a", &["route"]), ("switchpoint_b", &["kind"]), ("switchpoint_c", &[])];
+    assert_complains(&unlisted(page, &declared), &["`switchpoint_b`", "`switchpoint_c`"]);
 
     let table = "const A: X = [(\"switchpoint_a\", \"Calls so far.\"), (\"switchpoint_b\", 1)];\n\
                  metrics! { /// Streams open now.\n c = \"switchpoint_c\" }";

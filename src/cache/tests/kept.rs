@@ -54,7 +54,7 @@ fn answers_take_no_more_memory_than_they_may() {
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&number.to_be_bytes());
         kept.put(digest, entry(scope("a", "r")), 1000);
-        kept.settle();
+        kept.stock();
     }
     let stock = kept.stock();
     assert!(stock.bytes <= 100_000 && stock.entries > 10, "{stock:?}");

@@ -313,7 +313,7 @@ fn a_store_on_a_server_has_a_journal_here_and_a_password_is_better_elsewhere() {
 fn a_slip_of_syntax_is_one_problem_with_its_line() {
     let duplicate = parse("[server]\ndrain = \"1s\"\ndrain = \"2s\"\n").unwrap_err();
     assert_eq!(duplicate.len(), 1);
-    assert_eq!(duplicate[0].to_string(), "switchpoint.toml:3: duplicate key");
+    assert_eq!(duplicate[0].to_string(), "switchpoint.toml:3: duplicate key `drain`");
     let unclosed = parse("[server]\ndrain = \"1s\n[admin]\n").unwrap_err();
     assert_eq!((unclosed.len(), unclosed[0].line), (1, 2), "{unclosed:?}");
 }

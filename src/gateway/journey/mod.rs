@@ -44,7 +44,7 @@ pub(super) struct Journey {
     pub(super) skipped: Vec<(u16, Skip)>,
     /// The shortest time that somebody asked us to wait.
     pub(super) shortest_wait: Option<Duration>,
-    /// A soft threshold of its caller's budgets is crossed.
+    /// A soft threshold of its caller's budgets is crossed, or these have no room for the others.
     thrifty: bool,
     /// Only who carries on an answer that was begun can be of use.
     prefill: bool,
@@ -165,9 +165,12 @@ impl Journey {
         if call.explains {
             call.explanation = explain::header(call, &chain, self);
         }
-        self.thrifty = call.is_past_soft();
+        let saves = call.till.saves();
+        self.thrifty = saves || call.is_past_soft();
         for group in chain.by_turn(self.thrifty) {
-            if self.goes_to(group.stage)
+            let is_paid = !saves || group.stage == Stage::Budget;
+            if is_paid
+                && self.goes_to(group.stage)
                 && let Some(answer) = self.visit_all(call, question, (&chain, group)).await?
             {
                 return Ok(answer);

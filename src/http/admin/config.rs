@@ -9,7 +9,7 @@ use super::{AdminApi, Answer, Asked, audit, missing, trial};
 use crate::config::Problem;
 use crate::error::Error;
 use crate::gateway::generations::{Ending, Generation};
-use crate::gateway::{Body, Order, refusal};
+use crate::gateway::{Body, Order, at_next_start, refusal};
 use crate::http::json as answer;
 
 pub(super) fn get(api: &AdminApi) -> Response<Body> {
@@ -47,9 +47,13 @@ pub(super) async fn diff(api: AdminApi, asked: Asked) -> Answer {
         None if asked.body.contains_key("text") => fields.text()?,
         None => api.reloader.file()?,
     };
-    let changes = api.reloader.diff(&text).map_err(|problems| refusal(&problems))?;
-    let generation = api.gateway.snapshot().generation;
-    Ok(answer(StatusCode::OK, &json!({"generation": generation, "changes": changes})))
+    let changes = api.reloader.diff(&text).map_err(refusal)?;
+    let told = json!({
+        "generation": api.gateway.snapshot().generation,
+        "changes": changes,
+        "at_next_start": at_next_start(&changes),
+    });
+    Ok(answer(StatusCode::OK, &told))
 }
 
 pub(super) async fn apply(api: AdminApi, asked: Asked) -> Answer {
@@ -139,6 +143,7 @@ impl AdminApi {
             "last_error": last_error,
             "source": self.reloader.path(),
             "ephemeral": status.ephemeral,
+            "at_next_start": house.at_next_start,
             "canary": self.gateway.trial().map(|trial| trial::shown(&trial)),
         })
     }
@@ -151,10 +156,6 @@ impl AdminApi {
             _ if is_tried => Ending::Trial.name(),
             _ if is_live => "live",
             None | Some(Ending::Promoted) => "past",
-            // It ended with its process.
-            Some(Ending::Trial) if !self.reloader.has_made(one.generation) => {
-                Ending::Aborted.name()
-            }
             Some(ending) => ending.name(),
         };
         let why = one.fate.as_ref().map(|fate| &fate.why).filter(|why| !why.is_empty());

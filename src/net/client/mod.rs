@@ -189,7 +189,8 @@ impl Client {
 
 fn trust(place: &Place) -> io::Result<Option<Arc<rustls::ClientConfig>>> {
     let secure = place.address.scheme_str() == Some("https");
-    secure.then(|| tls::client(place.ca.as_deref().map(Path::new))).transpose()
+    let config = secure.then(|| tls::client(place.ca.as_deref().map(Path::new))).transpose();
+    config.map_err(|error| tls::of_field("ca", &error))
 }
 
 /// Whether a proxy cannot reach it: loopback, and the link-local addresses of metadata servers.

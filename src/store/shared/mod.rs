@@ -90,7 +90,7 @@ impl Address {
     /// Connects to nobody. With an authority in the PEM file `ca`, that one is believed and no
     /// other. The address may hold a password and is in no error.
     pub fn read(url: &str, ca: Option<&Path>) -> Result<Self, Failure> {
-        let wrong = |_| Failure::new("the address of the shared store cannot be read".to_owned());
+        let wrong = |_| Failure::new("shared: the address cannot be read".to_owned());
         let Some(path) = ca else { return Client::open(url).map(Self).map_err(wrong) };
         let pem = std::fs::read(path)
             .map_err(|error| Failure::new(format!("shared_ca: {}: {error}", path.display())))?;

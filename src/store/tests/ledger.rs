@@ -185,6 +185,13 @@ async fn usage_is_summed_by_anything_that_is_named(bench: Bench) {
     assert_eq!(calls[0].id, "2");
     let sums = bench.store.usage(&Reach::All, &[], &everything).await.unwrap();
     assert_eq!((sums[0].estimated, sums[0].unpriced, sums[0].cost.nanos()), (1, 1, 14));
+    let asked_nobody =
+        CallRow { cost: None, key: Some("eve".into()), attempts: Vec::new(), ..row("4", day * 2) };
+    bench.store.append_settled(asked_nobody);
+    bench.store.flush().await.unwrap();
+    let eve = Filter { equal: vec![(Column::Key, "eve".to_owned())], ..Filter::default() };
+    let sums = bench.store.usage(&Reach::All, &[], &eve).await.unwrap();
+    assert_eq!((sums[0].calls, sums[0].unpriced), (1, 0));
 }
 
 async fn old_calls_go_and_their_sums_stay(bench: Bench) {

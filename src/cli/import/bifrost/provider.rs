@@ -1,7 +1,7 @@
 //! `providers` of Bifrost: each keeps its name, and keys that are more than a secret get a provider
 //! of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
@@ -90,6 +90,7 @@ impl Fleet {
         }
         let path = section.path.clone();
         section.rest(&ADVICE);
+        let named: BTreeSet<String> = keys.iter().flat_map(|key| key.models.clone()).collect();
         let needs_address = home == "?" || kind == catalog::ANY;
         let placeholder = format!("https://{}.invalid", source::section_name(name));
         for (values, group) in groups(keys) {
@@ -99,15 +100,16 @@ impl Fleet {
                 report.todo(&path, format!("says no address; put it where `{placeholder}` stands"));
                 all.insert("base_url".to_owned(), json!(placeholder));
             }
-            self.add(name, (all, &group), (draft, report));
+            self.add(name, (all, &group, &named), (draft, report));
         }
     }
 
-    /// One section for keys that differ in their secret only.
+    /// One section for keys that differ in their secret only. Those that serve all models serve also
+    /// what is `named` for others of the provider.
     fn add(
         &mut self,
         name: &str,
-        (mut values, group): (Map<String, Json>, &[Key]),
+        (mut values, group, named): (Map<String, Json>, &[Key], &BTreeSet<String>),
         (draft, report): (&mut Draft, &Report),
     ) {
         let known = self.names.entry(name.to_owned()).or_default();
@@ -146,7 +148,8 @@ impl Fleet {
             report.changed(&key.path, text);
         }
         let weight = weights.iter().sum::<f64>();
-        for model in listed {
+        let served = if listed.is_empty() { named.iter().collect() } else { listed };
+        for model in served {
             self.serves(model, format!("{ours}/{model}"), weight);
         }
         for (alias, model) in group.iter().flat_map(|key| &key.aliases) {
@@ -163,11 +166,12 @@ impl Fleet {
         }
     }
 
-    /// A route for each model that several sections serve, or that is served by another name.
+    /// A route for each model that several sections serve, or another one than clients name.
     pub(super) fn routes(&self, (draft, report): (&mut Draft, &Report)) {
         for (name, targets) in &self.served {
             let alone = targets.len() == 1;
-            if alone && targets[0].0.ends_with(&format!("/{name}")) {
+            let is_named = |theirs: &String| targets[0].0 == format!("{theirs}/{name}");
+            if alone && self.names.keys().any(is_named) {
                 continue;
             }
             let route = draft.fresh("routes", &source::section_name(name));

@@ -321,7 +321,5 @@ fn costs(params: &mut Source<'_>, info: Option<Source<'_>>, known: &mut Map<Stri
     let usual = info.count("max_tokens");
     let most = most.or(usual);
     known.extend(most.map(|count| ("max_output".to_owned(), json!(count))));
-    // What it is used for follows from the call.
-    drop((info.take("mode"), info.take("id"), info.take("db_model")));
     info.rest(&ADVICE);
 }

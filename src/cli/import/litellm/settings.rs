@@ -61,6 +61,9 @@ impl Settings {
         }
         if let Some(mut litellm) = root.table("litellm_settings") {
             settings.take_shared(&mut litellm);
+            if settings.defaults.timeout.is_some() {
+                litellm.lose("request_timeout", "`router_settings.timeout` goes before it");
+            }
             let timeout = litellm.number("request_timeout");
             settings.defaults.timeout = settings.defaults.timeout.or(timeout);
             cache(&mut litellm, draft);
