@@ -24,6 +24,7 @@ pub mod event;
 mod follow_up;
 mod gauges;
 mod journal;
+mod leases;
 mod news;
 mod observe;
 mod people;
