@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -64,7 +65,18 @@ impl Staff {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Holds on to the leases, whatever else is to be done.
+    pub(super) async fn hold(&self) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            self.renew().await;
+        }
+    }
+
     pub(super) async fn renew(&self) {
+        if self.closing.load(Ordering::Acquire) {
+            return;
+        }
         let held: Vec<(RunId, u64)> =
             self.lives().values().map(|held| (held.live.id, held.journal.epoch)).collect();
         if held.is_empty() {

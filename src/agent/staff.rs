@@ -55,7 +55,7 @@ pub(super) struct Staff {
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
     pub(super) queues: Queues,
-    closing: AtomicBool,
+    pub(super) closing: AtomicBool,
     /// There may be something to tell others, and that is being done.
     post: Arc<Notify>,
     pub(super) posting: AtomicBool,
@@ -120,8 +120,7 @@ impl Staff {
         Herald { gateway, post, root }
     }
 
-    /// The work of a process: holds leases, takes over what nobody works at, lets go of what is
-    /// old.
+    /// The work of a process: takes over what nobody works at, lets go of what is old.
     pub(super) async fn tend(self: Arc<Self>) {
         let mut pruned = tokio::time::Instant::now();
         let (mut shown, mut counted) = (Shown::default(), None);
@@ -129,13 +128,13 @@ impl Staff {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
-                () = self.wake.notified() => {}
+                // One that is at work here may have been told something.
+                () = self.wake.notified() => self.renew().await,
                 () = self.post.notified() => {}
             }
             if self.closing.load(Ordering::Acquire) {
                 return;
             }
-            self.renew().await;
             // Runs of agents that are gone are led to their end.
             is_used |= !self.gateway.snapshot().config.agents.is_empty();
             if !is_used || self.gateway.is_draining() {
