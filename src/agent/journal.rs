@@ -44,6 +44,8 @@ pub(super) enum Halt {
     LeaseLost,
     #[error("the journal cannot be written: {0}")]
     Store(String),
+    #[error("a task panicked")]
+    Panicked,
 }
 
 /// What goes into the store together with entries.

@@ -24,6 +24,7 @@ pub mod event;
 mod follow_up;
 mod gauges;
 mod journal;
+mod leases;
 mod news;
 mod observe;
 mod people;
@@ -76,6 +77,7 @@ impl Agents {
         let ring = || self.0.wake.notify_one();
         tokio::select! {
             () = Arc::clone(&self.0).tend() => {}
+            () = self.0.hold() => {}
             () = self.0.gateway.store().listen(ring) => {}
         }
     }

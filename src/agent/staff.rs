@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -15,6 +15,7 @@ use super::budget::{Backing, Purse, Used};
 use super::event::{Created, Event, Spent};
 use super::gauges::Shown;
 use super::journal::{Halt, Journal, now};
+use super::leases::{Held, TICK, unwound};
 use super::news::Herald;
 use super::observe::Watch;
 use super::run::Run;
@@ -29,12 +30,10 @@ use crate::gateway::Gateway;
 use crate::gateway::agents::{Commission, Performance};
 use crate::net::tasks::Tasks;
 use crate::net::workers::Workers;
-use crate::store::runs::{Renewed, RunFilter, RunRow};
-use crate::store::{Failure, Store};
+use crate::store::Store;
+use crate::store::runs::{RunFilter, RunRow};
 use crate::tool::Toolbox;
 
-/// How often leases are held on to and new work is looked for.
-const TICK: Duration = Duration::from_secs(1);
 /// How often what waits is counted.
 const COUNTED: Duration = Duration::from_secs(5);
 /// Runs of one tree whose use is summed up.
@@ -46,7 +45,7 @@ pub(super) struct Staff {
     pub(super) gateway: Arc<Gateway>,
     workers: Arc<Workers>,
     /// Of runs whose lease is held here.
-    lives: Mutex<HashMap<RunId, Held>>,
+    pub(super) lives: Mutex<HashMap<RunId, Held>>,
     places: Arc<Semaphore>,
     /// Runs that wait for one.
     waiting: AtomicUsize,
@@ -56,18 +55,12 @@ pub(super) struct Staff {
     pub(super) paused: Mutex<BTreeSet<String>>,
     pub(super) begun: Mutex<super::admit::Begun>,
     pub(super) queues: Queues,
-    closing: AtomicBool,
+    pub(super) closing: AtomicBool,
     /// There may be something to tell others, and that is being done.
     post: Arc<Notify>,
     pub(super) posting: AtomicBool,
     /// Changes when somebody begins to work at a run.
     pub(super) arrivals: watch::Sender<()>,
-}
-
-#[derive(Debug)]
-struct Held {
-    live: Arc<Live>,
-    journal: Arc<Journal>,
 }
 
 /// Whoever listens to a run that goes on.
@@ -127,49 +120,7 @@ impl Staff {
         Herald { gateway, post, root }
     }
 
-    /// How long a lease holds, in milliseconds.
-    pub(super) fn lease(&self) -> u64 {
-        let lease = self.gateway.snapshot().config.agent_engine.lease;
-        u64::try_from(lease.as_millis()).unwrap_or(15_000)
-    }
-
-    pub(super) fn live(&self, run: RunId) -> Option<Arc<Live>> {
-        self.lives().get(&run).map(|held| Arc::clone(&held.live))
-    }
-
-    pub(super) fn forget(&self, live: &Arc<Live>) {
-        let mut lives = self.lives();
-        // It may be at work again already, for another client.
-        if lives.get(&live.id).is_some_and(|held| Arc::ptr_eq(&held.live, live)) {
-            lives.remove(&live.id);
-        }
-    }
-
-    /// Lets go of a run that was left in the middle of something, so that it can be claimed.
-    pub(super) async fn leave(&self, run: RunId) -> Result<(), Failure> {
-        let held = self.lives().remove(&run);
-        let Some(held) = held else { return Ok(()) };
-        held.journal.lose();
-        self.gateway.store().renew_runs(vec![(run, held.journal.epoch)], 0).await.map(|_| ())
-    }
-
-    /// The same for all that belong to a tree.
-    async fn leave_tree(&self, root: RunId) {
-        let of_tree = |held: &&Held| held.live.root == root;
-        let left: Vec<RunId> = self.lives().values().filter(of_tree).map(|it| it.live.id).collect();
-        for run in left {
-            if let Err(error) = self.leave(run).await {
-                tracing::debug!(%run, %error, "a run is let go of when its lease is over");
-            }
-        }
-    }
-
-    fn lives(&self) -> MutexGuard<'_, HashMap<RunId, Held>> {
-        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The work of a process: holds leases, takes over what nobody works at, lets go of what is
-    /// old.
+    /// The work of a process: takes over what nobody works at, lets go of what is old.
     pub(super) async fn tend(self: Arc<Self>) {
         let mut pruned = tokio::time::Instant::now();
         let (mut shown, mut counted) = (Shown::default(), None);
@@ -177,13 +128,13 @@ impl Staff {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
-                () = self.wake.notified() => {}
+                // One that is at work here may have been told something.
+                () = self.wake.notified() => self.renew().await,
                 () = self.post.notified() => {}
             }
             if self.closing.load(Ordering::Acquire) {
                 return;
             }
-            self.renew().await;
             // Runs of agents that are gone are led to their end.
             is_used |= !self.gateway.snapshot().config.agents.is_empty();
             if !is_used || self.gateway.is_draining() {
@@ -236,35 +187,11 @@ impl Staff {
         }
     }
 
-    async fn renew(&self) {
-        let held: Vec<(RunId, u64)> =
-            self.lives().values().map(|held| (held.live.id, held.journal.epoch)).collect();
-        if held.is_empty() {
-            return;
-        }
-        match self.gateway.store().renew_runs(held, self.lease()).await {
-            Ok(renewed) => self.learn(&renewed),
-            Err(error) => tracing::warn!(%error, "leases of runs could not be held on to"),
-        }
-    }
-
     pub(super) async fn know_paused(&self) {
         if let Ok(paused) = self.gateway.store().paused_agents().await {
             let mut known = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
             *known = paused.into_iter().collect();
         }
-    }
-
-    /// Which runs are somebody else's now, and which have something to know.
-    fn learn(&self, renewed: &Renewed) {
-        let lives = self.lives();
-        let lost = renewed.lost.iter().filter_map(|run| lives.get(run));
-        // One that has just let go by itself has lost nothing.
-        for held in lost.filter(|held| Arc::strong_count(&held.journal) > 1) {
-            held.journal.lose();
-            held.live.poke();
-        }
-        renewed.signalled.iter().filter_map(|run| lives.get(run)).for_each(|it| it.live.poke());
     }
 
     async fn take_over(self: &Arc<Self>) {
@@ -323,8 +250,12 @@ impl Staff {
     /// Works at a run as long as there is something to do.
     pub(super) async fn work(self: &Arc<Self>, actor: Actor, place: Option<OwnedSemaphorePermit>) {
         let place = if place.is_some() { place } else { self.wait_for_place().await };
-        let rest = actor.drive_on().await;
-        self.forget(&actor.live);
+        let rest = unwound(actor.drive_on()).await;
+        // Of one that panicked the lease is given back, and it is taken over as if its process had
+        // died: not for ever.
+        if rest != Err(Halt::Panicked) {
+            self.forget(&actor.live);
+        }
         drop(place);
         if rest.is_err() {
             // Nobody here works at what it has begun.
@@ -340,6 +271,11 @@ impl Staff {
                     tracing::warn!(run_id = %actor.live.id, "another process has taken a run over");
                 }
                 actor.live.voice.fail(elsewhere());
+            }
+            Err(Halt::Panicked) => {
+                tracing::error!(run_id = %actor.live.id, "a task panicked: a run is taken up again");
+                let message = "Something went wrong here; the run is taken up again.";
+                actor.live.voice.fail(Error::new(Kind::Internal, message));
             }
             Err(Halt::Store(error)) => {
                 tracing::error!(run_id = %actor.live.id, %error, "a run cannot be kept");

@@ -127,7 +127,7 @@ impl Collector {
             let sent = sent.unwrap_or_else(|_| Sent::Away("it did not answer".to_owned(), None));
             let Sent::Away(_, wait) = &sent else { return sent };
             let wait = wait.unwrap_or(pause);
-            if *stopped.borrow() || Instant::now() + wait > end {
+            if *stopped.borrow() || wait > end.saturating_duration_since(Instant::now()) {
                 return sent;
             }
             tokio::select! {

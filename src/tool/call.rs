@@ -106,7 +106,7 @@ impl Tool {
                 Err(failure) => failure,
             };
             let Some(pause) = self.again(&failure, *made) else { return Err(failure) };
-            if Instant::now() + pause >= call.deadline {
+            if pause >= call.deadline.saturating_duration_since(Instant::now()) {
                 return Err(failure);
             }
             retried.push(failure.kind.name());

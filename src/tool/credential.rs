@@ -27,6 +27,8 @@ use crate::net::client::{Origin, Outgoing, Reach, Template};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a token is trusted for whose end nobody has told.
 const UNSTATED: Duration = Duration::from_mins(5);
+/// One that is said to live longer is fetched anew after that.
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 /// A token is not shown when it ends within so long.
 const MARGIN: Duration = Duration::from_secs(20);
 const LONGEST_ANSWER: usize = 64 * 1024;
@@ -315,6 +317,7 @@ impl Desk {
             Failure::new(FailureKind::Auth, "the server of its credentials gave no token")
         })?;
         let lifetime = answer["expires_in"].as_u64().map_or(UNSTATED, Duration::from_secs);
+        let lifetime = lifetime.min(LONGEST_LIFE);
         // One that lives shorter than the margin is still good for a while.
         let usable = lifetime.saturating_sub(MARGIN).max(lifetime / 2);
         Ok(Held { header, token: token.to_owned(), since, until: since + usable })

@@ -45,6 +45,8 @@ use crate::canon::{Effect, Part, Passed};
 use crate::config::{self, Approval, Schemas};
 use crate::store::shared::Turns;
 
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
 /// One tool.
 #[derive(Debug)]
 pub struct Tool {
@@ -416,9 +418,10 @@ impl Failure {
         Self { verbatim: Some(Box::new(said)), ..self }
     }
 
+    /// Longer waits than a day are not believed, whoever asks for them.
     #[must_use]
     pub fn retry_after(self, retry_after: Option<Duration>) -> Self {
-        Self { retry_after, ..self }
+        Self { retry_after: retry_after.map(|wait| wait.min(LONGEST_WAIT)), ..self }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::support::database::Schema;
 use crate::support::gateway::{KEY, provider, route};
 use crate::support::replies::{calls, says};
 use crate::support::upstream::Request;
-use crate::support::{Gate, Gateway, PATIENCE, Script, Upstream};
+use crate::support::{Gate, Gateway, PATIENCE, Script, Upstream, until};
 
 const ANSWER: &str = "All is done.";
 /// What an append says that is not let pass.
@@ -425,4 +425,28 @@ async fn a_process_that_was_away_for_longer_than_its_lease_changes_nothing() {
     let (mail, refund) = tokio::join!(split("mail"), split("refund"));
     let (Some(mail), Some(_)) = (mail, refund) else { return };
     assert_eq!(mail.calls("mail").len(), 2, "by both, by one key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_held_on_to_while_other_work_of_the_process_takes_its_time() {
+    let Some(schema) = Schema::new("held").await else { return };
+    let gate = Gate::shut();
+    let mut case = Case::new(Place::Server(Box::new(schema)), Some(("note", gate.clone()))).await;
+    let gateway = case.start("one").await;
+    let _client = case.begin(&gateway).await;
+    until("it is at work", || !case.calls("note").is_empty()).await;
+    let Place::Server(schema) = &mut case.place else { return };
+    let name = schema.name.clone();
+    let slow = schema.client().await;
+    let lock = format!("BEGIN; LOCK TABLE {name}.paused_agents IN ACCESS EXCLUSIVE MODE");
+    slow.batch_execute(&lock).await.unwrap();
+    let (mut leases, deadline) = (BTreeSet::new(), Instant::now() + PATIENCE);
+    while leases.len() < 4 {
+        leases.insert(schema.number("SELECT lease_until FROM {schema}.runs").await);
+        assert!(Instant::now() < deadline, "{leases:?}");
+    }
+    slow.batch_execute("ROLLBACK").await.unwrap();
+    gate.open();
+    case.finish(&gateway).await;
+    case.is_as_if_nothing_had_been(&gateway).await;
 }

@@ -184,6 +184,18 @@ async fn a_pause_that_the_server_asks_for_is_kept_or_told() {
 }
 
 #[tokio::test]
+async fn a_pause_beyond_all_measure_is_taken_for_a_long_one() {
+    for status in [429, 503] {
+        let endless = "retry-after: 18446744073709551615\r\n";
+        let server = Server::start(move |_, _| Say::Answer(status, endless, String::new())).await;
+        let tools = toolbox(&lookup(&server, ""));
+        let failure = call(&tools, "lookup", json!({"id": "1"})).await.unwrap_err();
+        assert_eq!(failure.retry_after, Some(Duration::from_hours(24)));
+        assert_eq!(server.count(), 1);
+    }
+}
+
+#[tokio::test]
 async fn who_fails_in_a_row_is_left_alone() {
     let server = Server::start(|_, _| Say::json(500, "{}")).await;
     let more = r#"breaker = { failures = 5, cooldown = "60s" }"#;

@@ -76,6 +76,27 @@ async fn a_redirect_is_followed_only_to_hosts_on_the_list() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_said_to_live_for_ever_is_a_token() {
+    let server = Server::start(|_, asked| match asked.target.as_str() {
+        "/token" => {
+            Say::json(200, json!({"access_token": "good-for-ever", "expires_in": u64::MAX}))
+        }
+        _ => Say::json(200, "{}"),
+    })
+    .await;
+    let tools = toolbox(&format!(
+        "[tools.t]\nkind = \"http\"\neffect = \"read\"\nmethod = \"GET\"\nurl = \"{0}/t\"\n\
+         auth = {{ kind = \"oauth2_client\", token_url = \"{0}/token\", client_id = \"gw\", \
+         client_secret = \"canary-secret\" }}\n",
+        server.url
+    ));
+    for _ in 0..2 {
+        call(&tools, "t", json!({})).await.unwrap();
+    }
+    assert_eq!(server.count(), 3, "it is fetched once");
+}
+
+#[tokio::test]
 async fn a_token_is_fetched_kept_and_renewed_once_when_it_is_refused() {
     let server = Server::start(|number, asked| match asked.target.as_str() {
         "/token" => {
