@@ -405,7 +405,6 @@ impl Key {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn has_folder(field: &str, path: &Path) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
@@ -417,6 +416,7 @@ fn has_folder(field: &str, path: &Path) -> Result<(), Failure> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn no_thread(error: std::io::Error) -> Failure {
     Failure::new(format!("cannot start a thread: {error}"))
 }

@@ -450,6 +450,10 @@ impl Scanner {
             return Err(Fault::Duplicate(name));
         }
         self.seen[field as usize] = true;
+        // Of those from here on it is enough that they stand there once.
+        if field as usize >= Field::Messages as usize {
+            return Ok(());
+        }
         self.top = Some(field);
         // One that is spelled with escapes is left alone.
         let start = self.key_start;
@@ -505,7 +509,7 @@ impl Scanner {
                 self.previous = decode(&self.captured).map(Cow::into_owned);
             }
             Some(Field::Conversation) => self.conversation = text || self.captured != b"null",
-            Some(Field::Model | Field::Previous) | None => {}
+            Some(_) | None => {}
         }
     }
 
