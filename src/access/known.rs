@@ -1,5 +1,7 @@
 //! What is kept of a caller whose work goes on when the process does not know it any more.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Caller;
@@ -28,6 +30,18 @@ impl CallerRef {
             user: caller.user().map(ToString::to_string),
             team: caller.team().map(ToString::to_string),
             role: caller.role().map(|role| role.name().to_owned()),
+        }
+    }
+
+    /// Whose limits of tools count and whose results are remembered: a user of the config is one
+    /// person by whatever key, a key without one is somebody else, whatever it is called, and one
+    /// whom a client has `named` is one of its own.
+    pub fn person(&self, named: Option<&str>) -> Arc<str> {
+        let own = self.user.as_deref();
+        match named.filter(|named| own != Some(named)).or(own) {
+            Some(user) if own == Some(user) => format!("user:{user}").into(),
+            Some(user) => format!("key:{:?} {user:?}", self.owner).into(),
+            None => format!("key:{}", self.owner).into(),
         }
     }
 

@@ -179,13 +179,14 @@ impl Caller {
         self.0.user.as_ref()
     }
 
-    /// Whose limits of tools count and whose results are remembered: a user of the config is one
-    /// person by whatever key, and a key without one is somebody else, whatever it is called.
+    /// See [`CallerRef::person`].
     pub fn person(&self) -> Arc<str> {
-        match &self.0.user {
-            Some(user) => format!("user:{user}").into(),
-            None => format!("key:{}", self.0.owner).into(),
-        }
+        CallerRef::of(self).person(None)
+    }
+
+    /// Whether it keeps the gateway, and is bound by nothing that is said of keys.
+    pub fn operates(&self) -> bool {
+        matches!(self.role(), Some(Role::Owner | Role::Operator))
     }
 
     pub fn org(&self) -> Option<&Arc<str>> {

@@ -438,7 +438,7 @@ impl Actor {
         let run = self.journal.run().await;
         let answer = run.answer();
         let text: String = answer.iter().filter_map(Part::as_text).collect();
-        let (repairs, finish, degraded) = (run.repairs, run.finish, run.degraded);
+        let (repairs, degraded) = (run.repairs, run.degraded);
         let confidence = run.member().and_then(|member| member.confidence.clone());
         let demanded = is_as_demanded(&run, &answer);
         drop(run);
@@ -463,7 +463,6 @@ impl Actor {
         }
         let state = crate::canon::RunState::Completed;
         let ended = Event::Ended { state, reason: None, message: None, degraded, at: now() };
-        let _ = finish;
         self.close(vec![ended]).await
     }
 

@@ -18,6 +18,7 @@ use super::journal::{Beside, Halt, Journal, entry, now};
 use super::run::{Call, Run, Stage, result_of};
 use super::staff::Staff;
 use super::trace::written;
+use crate::access::CallerRef;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason, Usage};
 use crate::config::{AGENT_TIMEOUT, HandoffInput};
 use crate::error::{Error, Kind};
@@ -66,7 +67,7 @@ impl Actor {
     pub(super) async fn has_done(&self, request: &Requested) -> Result<(), Halt> {
         if let Some(tool) = self.staff.toolbox().get(&request.tool) {
             let run = self.journal.run().await;
-            let user = self.whose(run.created.user.as_deref());
+            let user = CallerRef::of(&self.caller).person(run.created.user.as_deref());
             let until = until(&run, self.definition.limits.timeout);
             drop(run);
             if let Err(failure) = tool.takes_turn(Some(&user), until).await {

@@ -14,9 +14,8 @@ use super::event::Resolution;
 use super::people::QUESTION;
 use super::run::Stage;
 use super::staff::Staff;
-use crate::access::Caller;
+use crate::access::{Caller, CallerRef};
 use crate::canon::{Part, Passed, RunId};
-use crate::config::Role;
 use crate::error::{Error, Kind};
 use crate::store::runs::{ApprovalRow, Decided, Decision, LetterRow, RunRow};
 use crate::tool::{self, Failure};
@@ -279,6 +278,11 @@ impl Staff {
             let message = "This letter is about no call of a tool that there is.";
             return Err(Error::new(Kind::Conflict, message));
         };
+        // What takes back goes by the config, in runs too: their keys need not have it.
+        if letter.kind != "compensation" && !caller.operates() && !caller.may_use_tool(&tool.name) {
+            let message = format!("This key may not use the tool `{}`.", tool.name);
+            return Err(Error::new(Kind::NotAllowed, message));
+        }
         let args = payload.get("args").cloned().unwrap_or_default();
         let args = match letter.run {
             Some(run) => self.without_confidence(run, &args, &tool).await?,
@@ -290,7 +294,7 @@ impl Staff {
         let invocation = tool::Invocation {
             args,
             idempotency_key: key.to_owned(),
-            user: None,
+            user: Some(self.person_of(letter).await?),
             passed: Passed::default(),
             deadline: tokio::time::Instant::now() + tool.terms.timeout * 4,
             answer: None,
@@ -300,6 +304,19 @@ impl Staff {
             let text: String = output.parts.iter().filter_map(Part::as_text).collect();
             output.value.unwrap_or_else(|| Value::from(text))
         }))
+    }
+
+    /// Whose limits a call of a letter goes by: those of its run.
+    async fn person_of(&self, letter: &LetterRow) -> Result<Arc<str>, Error> {
+        let row = match letter.run {
+            Some(run) => self.gateway.store().run(None, run).await.map_err(away)?,
+            None => None,
+        };
+        let Some(row) = row else { return Ok(format!("key:{}", letter.owner.as_str()).into()) };
+        let (created, ..) = self.entries(row.id).await.map_err(halted)?;
+        let caller = serde_json::from_value::<CallerRef>(created.caller);
+        let caller = caller.map_err(|_| Error::new(Kind::Internal, "Its caller is not known."))?;
+        Ok(caller.person(created.user.as_deref()))
     }
 
     /// A run that waits for the outcome of a call makes it itself, once more; `None` where it does
@@ -385,9 +402,8 @@ impl Staff {
 /// Whether this key may decide: of the roles that are named, it must have one.
 pub fn may_decide(caller: &Caller, approval: &ApprovalRow) -> Result<(), Error> {
     let role = caller.tag("role");
-    let operates = matches!(caller.role(), Some(Role::Owner | Role::Operator));
     let has = approval.roles.iter().any(|wanted| role == Some(wanted.as_str()));
-    if approval.roles.is_empty() || has || operates {
+    if approval.roles.is_empty() || has || caller.operates() {
         return Ok(());
     }
     let message = format!(

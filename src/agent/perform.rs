@@ -1,7 +1,5 @@
 //! Calls the tools that a model may call, and tells what came of it.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -12,6 +10,7 @@ use super::catalogue::is_catalogue;
 use super::event::{CallError, Doer, Event, Requested, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::voice;
+use crate::access::CallerRef;
 use crate::canon::{Content, Effect, Part, RunId};
 use crate::config::{ContextTerms, OnUnknown, ToolKind};
 use crate::store::hex;
@@ -81,7 +80,7 @@ impl Actor {
         let invocation = Invocation {
             args: bare(&request.args, field.as_deref(), &tool),
             idempotency_key: request.key.clone(),
-            user: Some(self.whose(user.as_deref())),
+            user: Some(CallerRef::of(&self.caller).person(user.as_deref())),
             passed: self.passed(&request.id).await,
             deadline,
             answer,
@@ -109,18 +108,6 @@ impl Actor {
                 self.counts_call(&request.tool, failure.kind.name(), seconds);
                 self.came_to_nothing(request, failure).await
             }
-        }
-    }
-
-    /// Whose limits count and whose results are remembered; one whom a client names is one of its
-    /// own.
-    pub(super) fn whose(&self, user: Option<&str>) -> Arc<str> {
-        let owner = self.live.owner.as_str();
-        match user {
-            Some(user) if self.caller.user().is_none_or(|own| **own != *user) => {
-                format!("key:{owner:?} {user:?}").into()
-            }
-            _ => self.caller.person(),
         }
     }
 

@@ -22,9 +22,8 @@ use crate::dialect::splice::Payload;
 use crate::net::client::{Outgoing, Place, Reach, Template};
 use crate::store::runs::{DeliveryRow, NewLetter, Sending};
 
-/// What an attempt may take, and how long nobody else makes it.
+/// What an attempt may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-const HELD: u64 = 20_000;
 /// The first pause after an attempt in vain, which doubles up to the longest; some three hours in
 /// all.
 const PAUSE: u64 = 1000;
@@ -32,7 +31,10 @@ const LONGEST_PAUSE: u64 = 3_600_000;
 const MOST_ATTEMPTS: u32 = 14;
 /// So many are taken at once, and so many are sent at the same time.
 const BATCH: u32 = 64;
-const AT_ONCE: usize = 8;
+const AT_ONCE: u32 = 8;
+/// How long nobody else sends them, in milliseconds: as long as the last of them may take, and the
+/// time to keep what became of it.
+const HELD: u64 = (BATCH.div_ceil(AT_ONCE) as u64 + 1) * PATIENCE.as_secs() * 1000;
 
 static ID: HeaderName = HeaderName::from_static("webhook-id");
 static TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -60,7 +62,9 @@ impl Staff {
             if due.is_empty() {
                 break;
             }
-            stream::iter(due).for_each_concurrent(AT_ONCE, |row| self.tell_hook(row)).await;
+            stream::iter(due)
+                .for_each_concurrent(AT_ONCE as usize, |row| self.tell_hook(row))
+                .await;
         }
         self.posting.store(false, Ordering::Release);
     }

@@ -233,6 +233,16 @@ impl Database {
         Ok(())
     }
 
+    /// The time of a database that several processes use, who need not agree on theirs, in
+    /// milliseconds since 1970; `own`, where there is only one.
+    pub(super) fn clock(&mut self, own: i64) -> Result<i64, Fault> {
+        if self.backend() == Backend::Sqlite {
+            return Ok(own);
+        }
+        let clock = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+        Ok(self.first(clock, &[], |row| row.get(0))?.unwrap_or(own))
+    }
+
     /// Wakes all who listen to this channel, when the transaction is committed. Those on one file
     /// have to look.
     pub(super) fn notify(&mut self, channel: &str) -> Result<(), Fault> {
@@ -347,16 +357,6 @@ impl Backend {
             // A file has one writer as it is.
             Self::Sqlite => "",
             Self::Postgres => "FOR UPDATE SKIP LOCKED",
-        }
-    }
-
-    /// Asks for the time of a database that several processes use, in milliseconds since 1970.
-    pub(super) fn clock(self) -> Option<&'static str> {
-        match self {
-            Self::Sqlite => None,
-            Self::Postgres => {
-                Some("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)")
-            }
         }
     }
 

@@ -26,11 +26,7 @@ impl Store {
 
 fn take(database: &mut Database, turns: &[Turn], now: i64) -> Result<Result<(), Duration>, Fault> {
     database.alone(Alone::Turn)?;
-    // Replicas need not agree on the time.
-    let now = match database.backend().clock() {
-        Some(clock) => database.first(clock, &[], |row| row.get(0))?.unwrap_or(now),
-        None => now,
-    };
+    let now = database.clock(now)?;
     database.execute("DELETE FROM turns WHERE gone_at <= $1", values![now])?;
     let mut wait = None;
     for turn in turns {

@@ -414,6 +414,40 @@ async fn a_letter_is_no_way_around_an_approval_that_its_tool_has_by_now() {
 }
 
 #[tokio::test]
+async fn a_letter_is_no_way_around_what_its_key_may_use_or_how_often() {
+    let sections = |tools: &str| {
+        let bob = format!("[keys.bob]\nsecret = \"{BOB}\"\ntools = [\"{tools}\"]\n");
+        let more = "retry = { attempts = 1 }\nlimits = { user = \"2/h\" }";
+        bob + &tool("send", "idempotent", more) + &agent("a", &["send"], "")
+    };
+    let house = House::new(&sections("send"), |_| Script::json(500, "{}")).await;
+    let body = json!({"input": json!([["send", {}]]).to_string()});
+    let begun = house.send(BOB, "/v1/agents/a/runs", &body).await;
+    assert!(matches!(begun.status, 200 | 202), "{}", begun.text());
+    let letters = async || house.get_as(BOB, "/v1/agents/dlq").await["data"].take();
+    let deadline = Instant::now() + PATIENCE;
+    while letters().await.as_array().unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "there is no letter");
+    }
+    let path = format!("/v1/agents/dlq/{}/retry", letters().await[0]["id"].as_str().unwrap());
+    let now = provider("up", &house.model)
+        + &route("fast", &["up/m"], "")
+        + &format!("[keys.operator]\nsecret = \"{OPERATOR}\"\nrole = \"operator\"\n")
+        + &sections("look").replace("TOOLS", &house.tools.base());
+    assert_eq!(house.gateway.reload(&now).await.status, 200);
+    let refused = house.send(BOB, &path, &json!({})).await;
+    assert_eq!((refused.status, house.asked("/send").len()), (403, 1), "{}", refused.text());
+    assert!(refused.text().contains("not_allowed"), "{}", refused.text());
+    assert_eq!(letters().await[0]["state"], "open");
+    // Who operates may, within the limits of whoever had it made.
+    for outcome in ["status", "rate_limited"] {
+        let tried = house.send(OPERATOR, &path, &json!({})).await.json();
+        assert_eq!(tried["outcome"]["outcome"], outcome, "{tried}");
+    }
+    assert_eq!(house.asked("/send").len(), 2);
+}
+
+#[tokio::test]
 async fn what_a_replay_is_not_to_be_told_is_refused_by_its_name() {
     let house = House::new(&agent("a", &[], ""), |_| Script::json(500, "{}")).await;
     let run = house.run("a", &json!([])).await;

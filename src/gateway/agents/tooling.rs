@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::overheard::{look_at, look_at_resumed, overhear};
 use crate::access::Caller;
 use crate::canon::{Effect, Outcome, Part, Surface};
-use crate::config::{Role, ToolKind};
+use crate::config::ToolKind;
 use crate::error::{Error, Kind};
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
@@ -152,7 +152,7 @@ fn demand(caller: &Caller, tool: &Tool) -> Result<(), Error> {
         let message = format!("`{}` is not called by itself: {}.", tool.name, elsewhere(&it.agent));
         return Err(Error::new(Kind::Unsupported, message));
     }
-    let operates = matches!(caller.role(), Some(Role::Owner | Role::Operator));
+    let operates = caller.operates();
     let is_risky = tool.terms.high_risk && tool.effect != Effect::Read;
     let why = match (tool.approval().is_some(), is_risky && !operates) {
         (true, _) => "needs an approval",

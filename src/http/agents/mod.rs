@@ -147,7 +147,7 @@ impl Asked {
 
     /// And may change it.
     fn operates(&self) -> bool {
-        matches!(self.caller.role(), Some(Role::Owner | Role::Operator))
+        self.caller.operates()
     }
 
     fn demand_operator(&self) -> Result<(), Error> {

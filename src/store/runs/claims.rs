@@ -8,11 +8,11 @@ use crate::canon::RunId;
 use crate::store::database::{Database, Fault, Row, values};
 use crate::store::{Failure, Store};
 
-/// Which runs have something to do, by the time `$1`, and which of them first; in the order in which
-/// they are thought of: who was at work goes on before others begin. The tree of a run is led from
+/// Which runs have something to do, by the time `$1` and the clock of leases `$4`, and which of them
+/// first; in the order in which they are thought of: who was at work goes on before others begin. The tree of a run is led from
 /// its root.
 const READY: [(&str, &str); 4] = [
-    ("state = 'running' AND lease_until <= $1", "lease_until"),
+    ("state = 'running' AND lease_until <= $4", "lease_until"),
     ("wake_at <= $1 AND state NOT IN ('queued', 'running')", "wake_at"),
     (TOLD, "position"),
     (MAY_BEGIN, "turn, position"),
@@ -35,8 +35,10 @@ const MAY_BEGIN: &str = "state = 'queued' AND ((wake_at IS NULL OR wake_at <= $1
     AND agent NOT IN (SELECT agent FROM paused_agents)
     OR runs.position IN (SELECT run FROM signals WHERE kind = 'cancel' AND taken = 0))";
 
-/// What becomes of a run that is taken at the time `$1` until `$2`.
-const TAKE: &str = "epoch = epoch + 1, lease_until = $2, state = 'running', wake_at = NULL,
+/// What becomes of a run that is taken at the time `$1`, from `$4` on for so long as `$2`. Leases go
+/// by the clock of the database, so that no process takes a run from another whose clock is late.
+const TAKE: &str =
+    "epoch = epoch + 1, lease_until = CAST($4 AS BIGINT) + $2, state = 'running', wake_at = NULL,
     started_at = coalesce(started_at, $1),
     takeovers = takeovers + CASE WHEN state = 'running' THEN 1 ELSE 0 END";
 
@@ -48,20 +50,22 @@ impl Store {
     /// come. `lease`: for how many milliseconds. Runs that another began are left to it, and what
     /// they are told is looked at as if their root had been told.
     pub async fn claim_runs(&self, limit: u32, lease: u64) -> Result<Vec<RunRow>, Failure> {
-        let span = self.span(lease);
-        self.write.run(move |database| claim(database, limit, span)).await
+        let now = self.now();
+        self.write.run(move |database| claim(database, limit, (now, whole(lease)))).await
     }
 
     /// The same for one run, whatever it waits for and whoever began it; `None` where somebody
     /// holds it, or it is over, or it is queued and its agent is paused.
     pub async fn claim_run(&self, run: RunId, lease: u64) -> Result<Option<RunRow>, Failure> {
-        let (now, until) = self.span(lease);
+        let now = self.now();
         let claim = format!(
-            "UPDATE runs SET {TAKE} WHERE id = $3 AND lease_until <= $1 AND finished_at IS NULL
+            "UPDATE runs SET {TAKE} WHERE id = $3 AND lease_until <= $4 AND finished_at IS NULL
                 AND (state <> 'queued' OR {MAY_BEGIN}) RETURNING {COLUMNS}"
         );
         let take = move |database: &mut Database| {
-            database.first(&claim, values![now, until, run.to_string()], rows::run)
+            let clock = database.clock(now)?;
+            let values = values![now, whole(lease), run.to_string(), clock];
+            database.first(&claim, values, rows::run)
         };
         self.write.run(take).await
     }
@@ -73,8 +77,8 @@ impl Store {
         held: Vec<(RunId, u64)>,
         lease: u64,
     ) -> Result<Renewed, Failure> {
-        let (_, until) = self.span(lease);
-        self.write.run(move |database| renew(database, &held, until)).await
+        let now = self.now();
+        self.write.run(move |database| renew(database, &held, (now, whole(lease)))).await
     }
 
     /// Agents of which no queued run begins.
@@ -96,12 +100,6 @@ impl Store {
         };
         self.write.run_durable(pause).await.map(|_| ())
     }
-
-    /// From now to the end of a lease.
-    fn span(&self, lease: u64) -> (i64, i64) {
-        let now = self.now();
-        (now, now.saturating_add(whole(lease)))
-    }
 }
 
 // === The statements ===
@@ -109,8 +107,9 @@ impl Store {
 fn claim(
     database: &mut Database,
     limit: u32,
-    (now, until): (i64, i64),
+    (now, lease): (i64, i64),
 ) -> Result<Vec<RunRow>, Fault> {
+    let clock = database.clock(now)?;
     let lock = database.backend().unheld();
     let (mut claimed, mut left) = (Vec::new(), limit as usize);
     for (ready, first) in READY {
@@ -128,14 +127,20 @@ fn claim(
                 ORDER BY {first} LIMIT $3 {lock})
             UPDATE runs SET {TAKE} WHERE id IN (SELECT id FROM ready) RETURNING {COLUMNS}"
         );
-        let taken = database.query(&claim, values![now, until, whole(left as u64)], rows::run)?;
+        let values = values![now, lease, whole(left as u64), clock];
+        let taken = database.query(&claim, values, rows::run)?;
         left = left.saturating_sub(taken.len());
         claimed.extend(taken);
     }
     Ok(claimed)
 }
 
-fn renew(database: &mut Database, held: &[(RunId, u64)], until: i64) -> Result<Renewed, Fault> {
+fn renew(
+    database: &mut Database,
+    held: &[(RunId, u64)],
+    (now, lease): (i64, i64),
+) -> Result<Renewed, Fault> {
+    let until = database.clock(now)?.saturating_add(lease);
     let epochs: serde_json::Map<_, _> =
         held.iter().map(|(run, epoch)| (run.to_string(), (*epoch).into())).collect();
     let epochs = rows::json(&epochs);

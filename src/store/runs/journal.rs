@@ -124,7 +124,7 @@ fn insert(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<i64>
     written.extend_from_slice(values![idempotency, request, trigger, rows::json(labels)]);
     written.extend_from_slice(values![state.name(), now, runs.then_some(now)]);
     written.extend_from_slice(values![state.is_over().then_some(now), whole(events.len() as u64)]);
-    let until = if runs { now.saturating_add(whole(*lease)) } else { 0 };
+    let until = if runs { database.clock(now)?.saturating_add(whole(*lease)) } else { 0 };
     written.extend_from_slice(values![i64::from(runs), until]);
     database.first(insert, &written, |row| row.get(0))
 }

@@ -96,10 +96,10 @@ pub(super) async fn an_append_is_all_or_nothing(bench: Bench) {
     assert_eq!(bench.ids_of_approvals(None, None).await, ["apr_1"]);
     assert_eq!(bench.store.letters(None, 9).await.unwrap().len(), 1);
     assert_eq!(bench.store.run_blob(&owner("ann"), &"c".repeat(64)).await.unwrap(), None);
-    bench.pass(3999);
+    bench.lapse(3999).await;
     bench.store.claim_run(other, LEASE).await.unwrap();
     assert_eq!(bench.claimed().await, []);
-    bench.pass(1);
+    bench.lapse(1).await;
     assert_eq!(bench.claimed().await, [run], "its time has come");
 }
 
@@ -113,7 +113,7 @@ pub(super) async fn an_approval_is_decided_once_and_the_run_learns_of_it(bench: 
     assert_eq!((row.roles.len(), &*row.roles[1]), (2, "lead"));
     assert_eq!((&*row.state, row.decided_by, row.decided_at), ("pending", None, None));
     assert_eq!((row.comment, row.created_at, row.expires_at), (None, 1000, 5000));
-    bench.pass(5);
+    bench.lapse(5).await;
     let other = ("{}".to_owned(), "other".to_owned());
     let said = |approved: bool| {
         let edited = approved.then(|| other.clone());
@@ -149,9 +149,9 @@ pub(super) async fn an_approval_beyond_its_time_is_expired_and_cannot_be_decided
         .await;
     assert_eq!(bench.ids_of_approvals(None, None).await, ["apr_2", "apr_1"]);
     assert_eq!(bench.ids_of_approvals(Some("ann"), None).await, ["apr_1"]);
-    bench.pass(3999);
+    bench.lapse(3999).await;
     assert_eq!(bench.ids_of_approvals(None, Some("pending")).await, ["apr_2", "apr_1"]);
-    bench.pass(1);
+    bench.lapse(1).await;
     assert_eq!(bench.ids_of_approvals(None, Some("pending")).await, ["apr_2"]);
     assert_eq!(bench.ids_of_approvals(Some("ann"), Some("pending")).await, [""; 0]);
     assert_eq!(bench.ids_of_approvals(None, Some("expired")).await, ["apr_1"]);
@@ -168,7 +168,7 @@ pub(super) async fn a_run_that_ends_withdraws_what_it_asked(bench: Bench) {
     let approvals = vec![question("apr_1", 1500), question("apr_2", 5000), question("apr_3", 5000)];
     bench.done(Append { approvals, ..laden(run, 1) }).await;
     bench.store.decide("apr_2", decision(true)).await.unwrap();
-    bench.pass(500);
+    bench.lapse(500).await;
     bench.store.claim_run(run, LEASE).await.unwrap();
     let end = Append { state: RunState::Cancelled, withdraw: true, ..append(run, 2, 2) };
     bench.done(end).await;
@@ -177,7 +177,7 @@ pub(super) async fn a_run_that_ends_withdraws_what_it_asked(bench: Bench) {
     }
     let late = bench.store.decide("apr_3", decision(true)).await.unwrap();
     assert_eq!(late, Decided::Already("withdrawn".to_owned()));
-    bench.pass(9000);
+    bench.lapse(9000).await;
     assert_eq!(bench.claimed().await, [], "what was decided wakes nobody");
 }
 
@@ -221,7 +221,7 @@ pub(super) async fn what_is_long_over_goes_with_all_that_belongs_to_it(bench: Be
     over(done.id, RunState::Completed).await;
     over(failed.id, RunState::Failed).await;
     over(child.id, RunState::Completed).await;
-    bench.pass(100);
+    bench.lapse(100).await;
     over(late.id, RunState::Completed).await;
     assert_eq!(bench.store.prune_runs(1000, 1000).await.unwrap(), 0, "not before");
     assert_eq!(bench.store.prune_runs(1001, 0).await.unwrap(), 1);
@@ -261,11 +261,11 @@ pub(super) async fn what_agents_were_goes_with_the_last_run_that_was_so(bench: B
         bench.begin(run(hash)).await;
     }
     let hour = 3_600_000;
-    bench.pass(hour);
+    bench.lapse(hour).await;
     bench.store.put_definition("again", "it".to_owned()).await.unwrap();
     assert_eq!(bench.store.prune_runs(0, 0).await.unwrap(), 0);
     assert!(known("old").await, "its run is there");
-    bench.pass(1000);
+    bench.lapse(1000).await;
     bench.begin(run("used")).await;
     assert_eq!(bench.store.prune_runs(0, 3_601_000).await.unwrap(), 3);
     assert!(!known("old").await);

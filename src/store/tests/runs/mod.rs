@@ -136,6 +136,16 @@ impl Bench {
         }
     }
 
+    /// Lets time pass, for leases too: those on a server go by its own clock.
+    async fn lapse(&self, millis: i64) {
+        self.pass(millis);
+        if matches!(self.url, StoreUrl::Postgres(_)) {
+            let lapse = "UPDATE runs SET lease_until = lease_until - $1 WHERE lease_until > 0";
+            let lapse = move |database: &mut Database| database.execute(lapse, values![millis]);
+            self.store.write.run(lapse).await.unwrap();
+        }
+    }
+
     async fn running(&self, owner: &str) -> RunId {
         let (id, epoch) = self.begin(new_run(owner, RunState::Running)).await;
         assert_eq!(epoch, 1);
@@ -230,7 +240,7 @@ async fn an_append_by_an_old_epoch_adds_nothing(bench: Bench) {
     let run = bench.running("ann").await;
     bench.done(append(run, 1, 1)).await;
     assert_eq!(bench.claimed().await, [], "somebody is at work");
-    bench.pass(1000);
+    bench.lapse(1000).await;
     assert_eq!(bench.claimed().await, [run]);
     let row = bench.row(run).await;
     assert_eq!((row.epoch, row.takeovers, row.last_seq), (2, 1, 2));
@@ -285,7 +295,7 @@ async fn who_waits_or_is_over_gives_the_lease_back(bench: Bench) {
     let row = bench.store.claim_run(run, LEASE).await.unwrap().unwrap();
     assert_eq!((row.state, row.epoch, row.takeovers), (RunState::Running, 2, 0));
     assert_eq!(bench.store.claim_run(run, LEASE).await.unwrap(), None, "it is held");
-    bench.pass(5);
+    bench.lapse(5).await;
     let totals = Totals { steps: 3, tool_calls: 4, tokens_in: 5, tokens_out: 6, cost: 7, bytes: 8 };
     let reason = Some("max_steps".to_owned());
     let end = Append { state: RunState::Incomplete, reason, totals, ..append(run, 2, 2) };
@@ -293,7 +303,7 @@ async fn who_waits_or_is_over_gives_the_lease_back(bench: Bench) {
     let row = bench.row(run).await;
     assert_eq!((row.state, row.reason.as_deref()), (RunState::Incomplete, Some("max_steps")));
     assert_eq!((row.totals, row.finished_at), (totals, Some(1005)));
-    bench.pass(9000);
+    bench.lapse(9000).await;
     assert_eq!(bench.store.claim_run(run, LEASE).await.unwrap(), None, "it is over");
     assert_eq!(bench.claimed().await, []);
 }
@@ -312,15 +322,15 @@ async fn runs_are_claimed_when_they_have_something_to_do(bench: Bench) {
     assert_eq!(bench.claimed().await, [young]);
     assert!(bench.store.signal_run(told, "decision", "{}".to_owned(), None).await.unwrap());
     assert_eq!(bench.claimed().await, [told]);
-    bench.pass(499);
+    bench.lapse(499).await;
     assert_eq!(bench.claimed().await, []);
-    bench.pass(1);
+    bench.lapse(1).await;
     assert_eq!(bench.claimed().await, [timed]);
     let held = vec![(old, 1), (young, 1), (told, 2), (timed, 2), (lost, 7)];
-    bench.pass(499);
+    bench.lapse(499).await;
     let renewed = bench.store.renew_runs(held, LEASE).await.unwrap();
     assert_eq!((renewed.lost, renewed.signalled), (vec![lost], vec![told]));
-    bench.pass(1);
+    bench.lapse(1).await;
     assert_eq!(bench.claimed().await, [lost]);
     let row = bench.row(lost).await;
     assert_eq!((row.epoch, row.takeovers), (2, 1));
@@ -357,7 +367,7 @@ async fn a_run_of_a_paused_agent_does_not_begin_and_goes_on(bench: Bench) {
         bench.store.pause_agent("support", true).await.unwrap();
     }
     assert_eq!(bench.store.paused_agents().await.unwrap(), ["support"]);
-    bench.pass(1000);
+    bench.lapse(1000).await;
     assert_eq!(bench.claimed().await, [running]);
     assert_eq!(bench.store.claim_run(queued, LEASE).await.unwrap(), None);
     bench.waits(running, 2, RunState::WaitingInput).await;
@@ -399,7 +409,7 @@ async fn a_run_is_told_a_thing_once_and_takes_it_in(bench: Bench) {
 
 async fn runs_are_listed_the_newest_first_by_what_is_asked(bench: Bench) {
     let first = bench.running("ann").await;
-    bench.pass(10);
+    bench.lapse(10).await;
     let mut other = new_run("ann", RunState::Queued);
     other.agent = "billing".to_owned();
     other.user = Some("u".to_owned());

@@ -55,7 +55,7 @@ async fn no_run_is_claimed_by_two_processes() {
     all.extend(others);
     assert_eq!((all.len(), all.iter().collect::<BTreeSet<_>>().len()), (60, 60));
     let (one, two) = (bench.running("ann").await, bench.running("ann").await);
-    bench.pass(1000);
+    bench.lapse(1000).await;
     for run in [one, two] {
         let claims = [&bench.store, &other.store].map(|store| store.claim_run(run, LEASE));
         let claims = future::join_all(claims).await;
@@ -65,11 +65,28 @@ async fn no_run_is_claimed_by_two_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_clock_is_fast_takes_no_run_from_another() {
+    let Some(bench) = on_postgres() else { return };
+    let run = bench.running("ann").await;
+    for epoch in [1, 2] {
+        bench.pass(60_000);
+        assert_eq!(claim_all(&bench.store).await, []);
+        assert_eq!(bench.store.claim_run(run, LEASE).await.unwrap(), None);
+        let renewed = bench.store.renew_runs(vec![(run, epoch)], 60_000).await.unwrap();
+        assert_eq!(renewed.lost, []);
+        bench.pass(60_000);
+        assert_eq!(claim_all(&bench.store).await, []);
+        bench.lapse(60_000).await;
+        assert_eq!(bench.claimed().await, [run], "nobody has held on to it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_away_for_longer_than_its_lease_changes_nothing() {
     let Some(bench) = on_postgres() else { return };
     let other = Replica::of(&bench);
     let run = bench.running("ann").await;
-    bench.pass(1000);
+    bench.lapse(1000).await;
     assert_eq!(other.store.claim_runs(9, LEASE).await.unwrap()[0].epoch, 2);
     let renewed = bench.store.renew_runs(vec![(run, 1)], LEASE).await.unwrap();
     assert_eq!(renewed.lost, [run]);
