@@ -371,6 +371,18 @@ impl Backend {
         }
     }
 
+    /// Whether a JSON list of texts has this one.
+    pub(super) fn has(self, list: &str, text: &str) -> String {
+        match self {
+            Self::Sqlite => {
+                format!("EXISTS (SELECT 1 FROM json_each({list}) WHERE value = {text})")
+            }
+            Self::Postgres => {
+                format!("CAST({list} AS jsonb) @> to_jsonb(CAST({text} AS TEXT))")
+            }
+        }
+    }
+
     /// The members of a JSON object of texts, as rows of `key` and `value`.
     pub(super) fn members(self, object: &str) -> String {
         match self {

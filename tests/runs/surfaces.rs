@@ -3,12 +3,14 @@
 
 use std::net::SocketAddr;
 
+use http::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::doors::{House, RESPONSES, chat, events, sections, store};
-use crate::support::client::{self, Answer, CHAT};
+use crate::support::client::{self, Answer, CHAT, request};
 use crate::support::gateway::KEY;
-use crate::support::{Gateway, until};
+use crate::support::{Gateway, PATIENCE, until};
 
 const MODES: &str = r#"
 [agents.quiet]
@@ -439,6 +441,42 @@ async fn a_stream_that_one_process_makes_is_joined_at_another_under_the_same_num
 }
 
 #[tokio::test]
+async fn what_a_stream_in_the_background_has_said_is_written_from_time_to_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("calls.db");
+    let house = House::on(&store(&path)).await;
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.busy_timeout(PATIENCE).unwrap();
+    let noted = "BEGIN INSERT INTO writes VALUES (length(new.value)); END";
+    let count = format!(
+        "CREATE TABLE writes (bytes INTEGER);
+         CREATE TRIGGER first AFTER INSERT ON objects WHEN new.kind = 'events' {noted};
+         CREATE TRIGGER later AFTER UPDATE ON objects WHEN new.kind = 'events' {noted};"
+    );
+    database.execute_batch(&count).unwrap();
+    let began = Instant::now();
+    let body = json!({
+        "model": "agent/support", "input": "My order?", "background": true, "stream": true,
+    });
+    let mut stream = house.open(RESPONSES, &[], &body).await;
+    stream.read_until("Let me look.").await;
+    house.tools.asked(1).await;
+    // Also while nothing more is said, what was said last.
+    let written = |query: &str| -> i64 { database.query_row(query, [], |row| row.get(0)).unwrap() };
+    let so_far = "SELECT count(*) FROM objects WHERE kind = 'events'
+        AND CAST(value AS TEXT) LIKE '%output_text.done%'";
+    until("it is written", || written(so_far) == 1).await;
+    house.gate.open();
+    stream.whole().await;
+    let whole = "SELECT count(*) FROM objects WHERE kind = 'events'
+        AND CAST(value AS TEXT) LIKE '%event: response.completed%'";
+    until("all is written", || written(whole) == 1).await;
+    let most = 3 + i64::try_from(began.elapsed().as_millis() / 300).unwrap();
+    let times = written("SELECT count(*) FROM writes");
+    assert!(times <= most, "{times} of {most}");
+}
+
+#[tokio::test]
 async fn a_stream_whose_process_has_died_is_told_to_its_end_by_the_next_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder.path().join("calls.db"));
@@ -456,7 +494,10 @@ async fn a_stream_whose_process_has_died_is_told_to_its_end_by_the_next_one() {
     let other = Gateway::start("", &sections(&house.model, &house.tools, &store)).await;
     let path = format!("{RESPONSES}/{id}");
     while client::get(other.address, &path, KEY).await.status == 404 {}
-    drop(other);
+    let joins = request(Method::GET, &format!("{path}?stream=true"), KEY, "".into());
+    let mut joined = client::open(other.address, joins).await;
+    joined.read_until("event: response.output_text.done").await;
+    drop((joined, other));
     let House { gateway, model, tools, gate } = house;
     gateway.kill();
     gate.open();

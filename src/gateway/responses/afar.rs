@@ -27,6 +27,8 @@ const ENDS: [&str; 5] =
 #[derive(Default)]
 struct Told {
     events: usize,
+    /// Of what was kept.
+    bytes: usize,
     last: Option<u64>,
     ended: bool,
     /// How many items were begun.
@@ -125,6 +127,11 @@ pub(super) fn is_whole(events: &Bytes) -> bool {
 impl Told {
     /// Takes in the events of a stream from its beginning, and adds those that are new.
     fn hear(&mut self, kept: Bytes, log: &Log) {
+        // It only ever grows.
+        if kept.len() <= self.bytes {
+            return;
+        }
+        self.bytes = kept.len();
         for (number, bytes, _) in Cutter::default().cut(kept).into_iter().skip(self.events) {
             self.events += 1;
             self.last = number.or(self.last);

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::stored::Stored;
 use super::{Gateway, Keeping, afar};
@@ -27,7 +27,7 @@ use crate::store::ObjectKind;
 const LONGEST_STREAM: usize = 64 * 1024 * 1024;
 /// One with more is not kept when it has ended: its response is.
 const LONGEST_KEPT: usize = 4 * 1024 * 1024;
-/// How often words are kept while a stream goes on.
+/// How often what was said is kept while a stream goes on: all of it is written each time.
 const OFTEN: Duration = Duration::from_millis(300);
 /// How long the events of a stream are kept behind its end.
 pub(super) const KEPT: Duration = Duration::from_hours(24);
@@ -74,8 +74,10 @@ struct Begun {
     id: String,
     stored: Stored,
     cancelled: oneshot::Receiver<()>,
-    /// When what it has said was kept last, for those who ask another process.
-    kept: Instant,
+    /// When what it has said was kept last, for those who ask another process, and whether it has
+    /// said something since.
+    kept: Option<Instant>,
+    has_more: bool,
 }
 
 impl Gateway {
@@ -116,10 +118,16 @@ impl Gateway {
     async fn follow(&self, keeping: &Keeping, body: Body, log: &Arc<Log>) -> Option<String> {
         let (mut body, mut cutter, mut begun) = (pin!(body), Cutter::default(), None);
         loop {
+            let mut due = begun.as_ref().and_then(Begun::due);
+            if due.is_some_and(|due| due <= Instant::now()) {
+                self.keep_so_far((&keeping.owner, begun.as_mut()), log);
+                due = None;
+            }
             let frame = tokio::select! {
                 biased;
                 () = cancelled(&mut begun) => return None,
                 frame = body.frame() => frame,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
             };
             let Some(data) = frame.and_then(|frame| frame.ok()?.into_data().ok()) else { break };
             for (number, event, response) in cutter.cut(data) {
@@ -128,9 +136,10 @@ impl Gateway {
                     Some(response) => self.begin(keeping, response, log).await,
                     None => begun,
                 };
-                let is_word = is_word(&event);
+                // What keeps connections open is nothing said.
+                let says = !event.starts_with(b":");
+                begun = begun.map(|it| Begun { has_more: it.has_more || says, ..it });
                 log.push(number, event);
-                self.keep_so_far((&keeping.owner, begun.as_mut()), is_word, log);
             }
             if log.said().bytes > LONGEST_STREAM {
                 break;
@@ -139,16 +148,13 @@ impl Gateway {
         self.settle(&keeping.owner, begun?, log).await
     }
 
-    /// Keeps what the stream of a run has said: each thing that it tells, and words from time to
-    /// time.
-    fn keep_so_far(&self, (owner, begun): (&Owner, Option<&mut Begun>), is_word: bool, log: &Log) {
+    /// Keeps what the stream of a run has said.
+    fn keep_so_far(&self, (owner, begun): (&Owner, Option<&mut Begun>), log: &Log) {
         let Some(begun) = begun else { return };
-        let due = !is_word || begun.kept.elapsed() >= OFTEN;
-        if begun.stored.run().is_none() || !due || log.said().bytes > LONGEST_KEPT {
-            return;
+        (begun.kept, begun.has_more) = (Some(Instant::now()), false);
+        if log.said().bytes <= LONGEST_KEPT {
+            self.shelf.put(owner, ObjectKind::Events, (begun.id.clone(), log.whole()), KEPT);
         }
-        begun.kept = Instant::now();
-        self.shelf.put(owner, ObjectKind::Events, (begun.id.clone(), log.whole()), KEPT);
     }
 
     /// The stream has said what its response is called.
@@ -166,14 +172,17 @@ impl Gateway {
         if self.stored(owner, &id).await.map_or(true, |known| known.is_unfinished()) {
             self.put_response(owner, id.clone(), &stored);
         }
-        Some(Begun { id, stored, cancelled, kept: Instant::now() })
+        Some(Begun { id, stored, cancelled, kept: None, has_more: false })
     }
 
     /// The stream has ended, with its response or without: its id, where its run has more to say.
-    async fn settle(&self, owner: &Owner, begun: Begun, log: &Log) -> Option<String> {
-        let Begun { id, mut stored, .. } = begun;
-        let known = self.stored(owner, &id).await;
+    async fn settle(&self, owner: &Owner, mut begun: Begun, log: &Log) -> Option<String> {
+        let known = self.stored(owner, &begun.id).await;
         let broken = known.is_ok_and(|known| known.is_unfinished());
+        if broken && begun.due().is_some() {
+            self.keep_so_far((owner, Some(&mut begun)), log);
+        }
+        let Begun { id, mut stored, .. } = begun;
         if broken && stored.run().is_some() {
             // The run goes on elsewhere, or says itself how it has ended.
             let goes_on = self.jobs.end(owner, &id, || {});
@@ -236,17 +245,21 @@ impl Gateway {
     }
 }
 
-/// Whether an event is only a few more words.
-fn is_word(event: &[u8]) -> bool {
-    let first = event.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    first.starts_with(b":") || first.ends_with(b".delta")
-}
-
 /// Ready when the stream is to end before its time.
 async fn cancelled(begun: &mut Option<Begun>) {
     match begun {
         Some(begun) => drop((&mut begun.cancelled).await),
         None => std::future::pending().await,
+    }
+}
+
+// === impl Begun ===
+
+impl Begun {
+    /// When what it has said is to be kept, if it is a run's and has said more.
+    fn due(&self) -> Option<Instant> {
+        let due = || self.kept.map_or_else(Instant::now, |kept| kept + OFTEN);
+        (self.has_more && self.stored.run().is_some()).then(due)
     }
 }
 

@@ -29,35 +29,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<ApprovalRow>, Failure> {
         let now = self.now();
-        let ApprovalFilter { owner, state, run, root, before } = filter;
-        let (mut chosen, mut written) = (Vec::new(), values![now, limit].to_vec());
-        let before_it = "approvals.position < (SELECT position FROM approvals WHERE id =";
-        let wanted = [
-            ("approvals.owner =", owner.map(|it| it.as_str().to_owned()), ""),
-            ("runs.id =", run.map(|it| it.to_string()), ""),
-            ("runs.root =", root.map(|it| it.to_string()), ""),
-            (before_it, before, ")"),
-        ];
-        for (column, value, end) in wanted {
-            let Some(value) = value else { continue };
-            written.push(value.into());
-            chosen.push(format!("{column} ${}{end}", written.len()));
-        }
-        if let Some(state) = state {
-            // By an index, for those that are pending are few among many.
-            let is_open = matches!(&*state, "pending" | "expired");
-            chosen.extend((state == "pending").then(|| "approvals.state = 'pending'".to_owned()));
-            written.push(state.into());
-            let number = written.len();
-            chosen.push(if is_open {
-                format!("{STATE} = ${number}")
-            } else {
-                format!("approvals.state = ${number}")
-            });
-        }
-        let chosen = if chosen.is_empty() { "1 = 1".to_owned() } else { chosen.join(" AND ") };
-        let query = format!("{} ORDER BY approvals.position DESC LIMIT $2", select(&chosen));
-        self.read.run(move |database| database.query(&query, &written, approval)).await
+        self.read.run(move |database| list(database, &filter, (now, limit))).await
     }
 
     /// Decides, once, and tells the run; it is on the disk when this returns.
@@ -68,6 +40,48 @@ impl Store {
 }
 
 // === The statements ===
+
+fn list(
+    database: &mut Database,
+    filter: &ApprovalFilter,
+    (now, limit): (i64, u32),
+) -> Result<Vec<ApprovalRow>, Fault> {
+    let ApprovalFilter { seen_by, role, state, run, root, before } = filter;
+    let is_for = |text: &str| database.backend().has("approvals.roles", text);
+    let (mut chosen, mut written) = (Vec::new(), values![now, limit].to_vec());
+    if let Some((owner, role)) = seen_by {
+        written.push(owner.as_str().into());
+        let mut seen = format!("approvals.owner = ${}", written.len());
+        if let Some(role) = role {
+            written.push(role.into());
+            seen = format!("({seen} OR {})", is_for(&format!("${}", written.len())));
+        }
+        chosen.push(seen);
+    }
+    let before_it = "approvals.position < (SELECT position FROM approvals WHERE id = ?)";
+    // By an index, for those that are pending are few among many.
+    let is_pending = format!("approvals.state = 'pending' AND {STATE} = ?");
+    let is_so = match state.as_deref() {
+        Some("pending") => is_pending,
+        Some("expired") => format!("{STATE} = ?"),
+        _ => "approvals.state = ?".to_owned(),
+    };
+    let wanted = [
+        (is_for("?"), role.clone()),
+        ("runs.id = ?".to_owned(), run.map(|it| it.to_string())),
+        ("runs.root = ?".to_owned(), root.map(|it| it.to_string())),
+        (before_it.to_owned(), before.clone()),
+        (is_so, state.clone()),
+    ];
+    for (condition, value) in wanted {
+        let Some(value) = value else { continue };
+        written.push(value.into());
+        chosen.push(condition.replace('?', &format!("${}", written.len())));
+    }
+    let chosen = if chosen.is_empty() { "1 = 1".to_owned() } else { chosen.join(" AND ") };
+    let query = format!("{} ORDER BY approvals.position DESC LIMIT $2", select(&chosen));
+    database.query(&query, &written, approval)
+}
 
 fn decide(
     database: &mut Database,

@@ -187,8 +187,10 @@ pub struct NewApproval {
 /// Which questions are wanted; the newest first.
 #[derive(Debug, Clone, Default)]
 pub struct ApprovalFilter {
-    /// `None`: everybody's.
-    pub owner: Option<Owner>,
+    /// Of the runs of this owner, and those that are for whoever has this role; `None`: everybody's.
+    pub seen_by: Option<(Owner, Option<String>)>,
+    /// Those that are for this role.
+    pub role: Option<String>,
     pub state: Option<String>,
     pub run: Option<RunId>,
     /// Of the whole tree of this run.

@@ -222,6 +222,8 @@ async fn attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls(bench
             ALTER TABLE calls DROP COLUMN attempts;
             ALTER TABLE runs DROP COLUMN bytes;
             DROP TABLE turns;
+            DROP INDEX calls_by_user;
+            DROP INDEX calls_by_org;
             DELETE FROM migrations WHERE version >= 11;
             CREATE TABLE attempts (call INTEGER NOT NULL, number INTEGER NOT NULL,
                 provider TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
@@ -355,4 +357,20 @@ async fn pages_of_sums_miss_no_line_and_repeat_none() {
     let (rows, next) =
         store.usage_page(&Reach::All, &[], (&Filter::default(), None)).await.unwrap();
     assert_eq!((rows.len(), rows[0].calls, next), (1, many as u64, None));
+}
+
+#[tokio::test]
+async fn what_anybody_has_just_spent_is_looked_for_by_their_name() {
+    let bench = Bench::new(in_file);
+    for holder in ["key", "user", "team", "org"] {
+        let plan = format!(
+            r#"EXPLAIN QUERY PLAN SELECT sum(counted) FROM calls
+                WHERE "{holder}" = 'ann' AND at >= 1 AND settled_at >= 2"#
+        );
+        let explain = move |database: &mut Database| {
+            database.first(&plan, values![], |row| row.get::<String>(3))
+        };
+        let plan = bench.store.read.run(explain).await.unwrap().unwrap();
+        assert!(plan.contains(&format!("INDEX calls_by_{holder} ")), "{plan}");
+    }
 }

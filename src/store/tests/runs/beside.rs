@@ -51,12 +51,12 @@ fn laden(run: RunId, number: u64) -> Append {
 
 impl Bench {
     async fn ids_of_approvals(&self, owner: Option<&str>, state: Option<&str>) -> Vec<String> {
-        let (owner, state) = (owner.map(Owner::new), state.map(str::to_owned));
-        let rows = self
-            .store
-            .approvals(ApprovalFilter { owner, state, ..Default::default() }, 100)
-            .await
-            .unwrap();
+        let (seen_by, state) = (owner.map(|it| (Owner::new(it), None)), state.map(str::to_owned));
+        self.listed(ApprovalFilter { seen_by, state, ..Default::default() }).await
+    }
+
+    async fn listed(&self, filter: ApprovalFilter) -> Vec<String> {
+        let rows = self.store.approvals(filter, 100).await.unwrap();
         rows.into_iter().map(|row| row.id).collect()
     }
 
@@ -149,6 +149,16 @@ pub(super) async fn an_approval_beyond_its_time_is_expired_and_cannot_be_decided
         .await;
     assert_eq!(bench.ids_of_approvals(None, None).await, ["apr_2", "apr_1"]);
     assert_eq!(bench.ids_of_approvals(Some("ann"), None).await, ["apr_1"]);
+    // Whoever has a role sees what it is for, and their own; no role is part of another one.
+    for (role, seen) in [("lead", &["apr_2", "apr_1"][..]), ("lea", &["apr_2"])] {
+        let seen_by = Some((owner("bob"), Some(role.to_owned())));
+        let filter = ApprovalFilter { seen_by, ..Default::default() };
+        assert_eq!(bench.listed(filter).await, seen, "{role}");
+        let seen_by = Some((owner("ann"), Some(role.to_owned())));
+        let role = Some("lead".to_owned());
+        let filter = ApprovalFilter { seen_by, role, run: Some(run), ..Default::default() };
+        assert_eq!(bench.listed(filter).await, ["apr_1"]);
+    }
     bench.lapse(3999).await;
     assert_eq!(bench.ids_of_approvals(None, Some("pending")).await, ["apr_2", "apr_1"]);
     bench.lapse(1).await;
