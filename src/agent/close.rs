@@ -364,8 +364,8 @@ impl Actor {
         let error = view::failure(&run);
         drop(run);
         match error {
-            Some(error) if !self.live.voice.has_spoken() => self.live.voice.fail(error),
-            _ => self.live.voice.end(&name, finish, since(usage, self.before)),
+            Some(error) => self.live.voice.fail(error),
+            None => self.live.voice.end(&name, finish, since(usage, self.before)),
         }
         Ok(Rest::Over(state))
     }
