@@ -12,7 +12,9 @@ use super::event::Created;
 use super::run::{Call, Run, Stage};
 use super::voice::{Voice, mcp_approval};
 use crate::cache::Follower;
-use crate::canon::{Content, FinishReason, Part, RunId, RunState, StopReason, ToolCall, Usage};
+use crate::canon::{
+    Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolCall, Usage,
+};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::Performance;
 use crate::store::runs::{ApprovalRow, RunRow};
@@ -132,9 +134,13 @@ pub(super) fn waits(voice: &Voice, (run, below): (&Run, &Below), state: RunState
     if state != RunState::WaitingClient {
         return voice.text(&name, &plea_of((run, below), state));
     }
-    let open = run.calls.iter().filter(|call| call.stage != Stage::Over);
+    let open: Vec<&Call> = run.calls.iter().filter(|call| call.stage != Stage::Over).collect();
+    if let Some(call) = open.first().filter(|_| !voice.has_said_turn()) {
+        // What a turn says that has more to do was kept until that is done.
+        voice.parts(&name, said_beside(&run.transcript, &call.request.id));
+    }
     let calls: Option<Vec<ToolCall>> =
-        open.map(|call| as_called(&run.transcript, &call.request.id)).collect();
+        open.iter().map(|call| as_called(&run.transcript, &call.request.id)).collect();
     voice.calls(&name, &calls.unwrap_or_default());
 }
 
@@ -251,7 +257,7 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
 }
 
 /// A call as the model has made it.
-fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
+fn as_called(transcript: &[Message], id: &str) -> Option<ToolCall> {
     let parts = transcript.iter().rev().flat_map(|message| &message.parts);
     let mut parts = parts;
     parts.find_map(|part: &Part| match &part.content {
@@ -259,3 +265,10 @@ fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall>
         _ => None,
     })
 }
+/// The turn that has made a call.
+fn said_beside<'a>(transcript: &'a [Message], id: &str) -> &'a [Part] {
+    let makes = |part: &Part| matches!(&part.content, Content::ToolCall(call) if call.id == id);
+    let turn = transcript.iter().rev().find(|message| message.parts.iter().any(makes));
+    turn.map(|turn| turn.parts.as_slice()).unwrap_or_default()
+}
+
