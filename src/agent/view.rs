@@ -73,21 +73,26 @@ pub(super) fn asked_below(row: &ApprovalRow) -> Value {
 
 /// The same where runs below it wait for people, too.
 fn plea_of((run, below): (&Run, &Below), state: RunState) -> String {
-    if below.approvals.is_empty() {
-        let asked: Vec<String> = below.askers.iter().map(question).collect();
-        return if asked.is_empty() { plea(run, state) } else { asked.join("\n\n") };
-    }
+    let own = own_question(run).filter(|_| state == RunState::WaitingChild).map(str::to_owned);
     let tools: Vec<String> =
         below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
+    let approval = (!tools.is_empty()).then(|| needs_approval(run, &tools.join(", ")));
     let asked = below.askers.iter().map(question);
-    let all: Vec<String> =
-        [needs_approval(run, &tools.join(", "))].into_iter().chain(asked).collect();
-    all.join("\n\n")
+    let all: Vec<String> = own.into_iter().chain(approval).chain(asked).collect();
+    if all.is_empty() { plea(run, state) } else { all.join("\n\n") }
+}
+
+/// What its user is asked by it itself.
+fn own_question(run: &Run) -> Option<&str> {
+    run.calls.iter().find_map(|call| match &call.stage {
+        Stage::Asking { message, .. } => Some(message.as_str()),
+        _ => None,
+    })
 }
 
 /// What a run asks that belongs to another one, besides approvals.
 fn question(run: &Run) -> String {
-    let asks = run.calls.iter().any(|call| matches!(call.stage, Stage::Asking { .. }));
+    let asks = own_question(run).is_some();
     plea(run, if asks { RunState::WaitingInput } else { RunState::WaitingHuman })
 }
 
@@ -100,10 +105,7 @@ fn needs_approval(run: &Run, tools: &str) -> String {
 
 /// What a client is told that is waited for.
 pub(super) fn plea(run: &Run, state: RunState) -> String {
-    let question = run.calls.iter().find_map(|call| match &call.stage {
-        Stage::Asking { message, .. } => Some(message.as_str()),
-        _ => None,
-    });
+    let question = own_question(run);
     if let (RunState::WaitingInput, Some(question)) = (state, question) {
         return question.to_owned();
     }
@@ -114,7 +116,13 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
         .map(|call| call.request.tool.as_str())
         .collect();
     match state {
-        RunState::WaitingApproval => needs_approval(run, &tools.join(", ")),
+        RunState::WaitingApproval => {
+            let approval = needs_approval(run, &tools.join(", "));
+            match question {
+                Some(question) => format!("{question}\n\n{approval}"),
+                None => approval,
+            }
+        }
         RunState::WaitingHuman => {
             let why = run.escalated.as_deref().unwrap_or("nobody knows what became of a call");
             format!("A person has to look at this: {why}. The run `{}` waits.", run.id)
