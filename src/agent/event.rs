@@ -14,6 +14,8 @@ use crate::tool::Wire;
 
 /// The number of calls of models that are no step: for a plan, and for summaries.
 pub const ASIDE: u32 = 0;
+/// Whose word it is what became of a call, where a tool was asked: this, and its name.
+pub const PROBE: &str = "probe:";
 
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

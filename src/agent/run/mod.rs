@@ -151,6 +151,8 @@ pub struct Call {
     pub edited: bool,
     /// The digest of what a person has let pass.
     pub allowed: Option<String>,
+    /// It was made before, and nobody knew what became of it.
+    pub in_doubt: bool,
 }
 
 /// How far it is.
