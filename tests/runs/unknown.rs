@@ -213,7 +213,13 @@ async fn one_that_is_under_way_when_its_run_is_cancelled_is_left_to_people() {
     let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
     until("the call is under way", || house.asked("/send").len() == 1).await;
     house.send(KEY, &format!("{path}/cancel"), &json!({})).await;
-    assert_eq!(house.over(&path).await["state"], "cancelled");
+    let run = house.over(&path).await;
+    assert_eq!(run["state"], "cancelled");
+    assert_eq!(
+        run["pending"]["unknown_outcomes"],
+        json!([]),
+        "its letter is what is left: {run:#}"
+    );
     let letters = letters(&house).await;
     assert_eq!(
         (letters.len(), &letters[0]["kind"]),
