@@ -69,6 +69,9 @@ pub enum Event {
         at: u64,
         #[serde(default)]
         id: Option<String>,
+        /// How long whoever calls again waits, in milliseconds, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
     },
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]

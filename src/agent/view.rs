@@ -1,14 +1,15 @@
 //! A run as people and programs are shown it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::ask::LONGEST_PAUSE;
 use super::below::Below;
 use super::definition::Definition;
 use super::event::Created;
+use super::journal::now;
 use super::run::{Call, Run, Stage};
 use super::voice::{Voice, mcp_approval};
 use crate::cache::Follower;
@@ -257,11 +258,20 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
                 _ => Kind::Internal,
             };
             let message = message.unwrap_or_else(|| "The run has failed.".to_owned());
-            let retry_after = (kind == Kind::RateLimited).then_some(LONGEST_PAUSE);
+            let left = run.callable_at.map(|at| at.saturating_sub(now())).filter(|left| *left > 0);
+            let retry_after = left.filter(|_| kind == Kind::RateLimited);
+            let retry_after = retry_after.map(Duration::from_millis);
             Some(Error { retry_after, ..Error::new(kind, message) })
         }
         _ => None,
     }
+}
+
+/// The turn that has made a call.
+fn said_beside<'a>(transcript: &'a [Message], id: &str) -> &'a [Part] {
+    let makes = |part: &Part| matches!(&part.content, Content::ToolCall(call) if call.id == id);
+    let turn = transcript.iter().rev().find(|message| message.parts.iter().any(makes));
+    turn.map(|turn| turn.parts.as_slice()).unwrap_or_default()
 }
 
 /// A call as the model has made it.
@@ -273,10 +283,3 @@ fn as_called(transcript: &[Message], id: &str) -> Option<ToolCall> {
         _ => None,
     })
 }
-/// The turn that has made a call.
-fn said_beside<'a>(transcript: &'a [Message], id: &str) -> &'a [Part] {
-    let makes = |part: &Part| matches!(&part.content, Content::ToolCall(call) if call.id == id);
-    let turn = transcript.iter().rev().find(|message| message.parts.iter().any(makes));
-    turn.map(|turn| turn.parts.as_slice()).unwrap_or_default()
-}
-

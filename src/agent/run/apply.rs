@@ -246,8 +246,9 @@ impl Run {
                 self.pay(*usage, *cost);
                 self.take_answer(parts, finish);
             }
-            Event::AskFailed { call, code, usage, cost, lost, .. } => {
+            Event::AskFailed { call, code, usage, cost, lost, at, retry_after, .. } => {
                 self.asked_anew = true;
+                self.callable_at = retry_after.map(|wait| at + wait);
                 let asked = self.open_ask.take();
                 if let Some(asked) =
                     asked.filter(|it| it.call != ASIDE && code == Kind::ContextTooLong.code())
