@@ -285,6 +285,9 @@ impl Actor {
         error: CallError,
         limit: Option<StopReason>,
     ) -> Result<(), Halt> {
+        if self.is_in_doubt(request).await {
+            return Box::pin(self.nobody_knows(request)).await;
+        }
         let outcome = match error.kind.as_str() {
             "rate_limited" => "rate_limited",
             "unavailable" => "unavailable",

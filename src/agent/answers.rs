@@ -64,6 +64,11 @@ impl Staff {
 fn read(text: &str, schema: &Value, fills: &[String]) -> Result<Value, String> {
     let whole = Value::from(text);
     let meant = serde_json::from_str::<Value>(text.trim()).ok();
+    if meant == Some(Value::Null) && !fills.is_empty() {
+        // Of what a call lacks nothing is said, also where a text would do.
+        return Ok(Value::Null);
+    }
+    let is_object = meant.as_ref().is_some_and(Value::is_object);
     let mut tried: Vec<Value> = meant.iter().filter(|it| it.is_object()).cloned().collect();
     tried.push(whole.clone());
     tried.extend(meant.iter().filter(|it| !it.is_object()).cloned());
@@ -78,7 +83,9 @@ fn read(text: &str, schema: &Value, fills: &[String]) -> Result<Value, String> {
     for values in tried {
         match fits_form(schema, fills, &values) {
             Ok(()) => return Ok(values),
-            Err(error) => wrong = error.message.to_string(),
+            // Of an object, that is what is wrong with it, and not with its text.
+            Err(error) if !is_object || wrong.is_empty() => wrong = error.message.to_string(),
+            Err(_) => {}
         }
     }
     Err(wrong)

@@ -15,6 +15,7 @@ use super::counts::Purpose;
 use super::definition::Member;
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
+use super::people::millis;
 use super::run::{Ending, Run, Step, sureness};
 use super::view::FILTERED;
 use super::wants::requests;
@@ -28,7 +29,7 @@ use crate::tool::canonical;
 /// A turn that broke off is asked for again so often.
 const MOST_BREAKS: u32 = 2;
 /// A client that waits for its answer does not wait for longer until its key may call again.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Others may be quicker than it: it is tried so often.
 const MOST_PAUSES: u32 = 30;
 
@@ -222,6 +223,7 @@ impl Actor {
             lost: true,
             at: now(),
             id: None,
+            retry_after: None,
         };
         self.journal.append(vec![lost]).await
     }
@@ -324,6 +326,7 @@ impl Actor {
             lost: false,
             at: now(),
             id: receipt.id.map(|id| id.to_string()),
+            retry_after: error.retry_after.map(millis),
         };
         let mut events = fallbacks(call, &receipt);
         events.push(failed);
@@ -416,6 +419,7 @@ impl Actor {
             lost: false,
             at: now(),
             id: receipt.id.map(|id| id.to_string()),
+            retry_after: None,
         };
         self.journal.append(vec![failed]).await
     }

@@ -15,7 +15,7 @@ use super::definition::Definition;
 use super::event::{Ceiling, Created, Event, Trigger, Wishes};
 use super::journal::{Halt, entry, now};
 use super::run::Run;
-use super::session::{Before, LONGEST_TURN, idempotency, used_before};
+use super::session::{Before, LONGEST_TURN, busy, idempotency, used_before};
 use super::staff::{Ear, Staff};
 use super::trace::written;
 use super::view::queued;
@@ -25,6 +25,13 @@ use crate::canon::{ChatRequest, Message, Owner, Part, Role, RunId, RunState};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::{Commission, Performance, Report, RunBudget};
 use crate::store::runs::{Begun as Stored, NewRun, RunRow};
+
+/// What a turn is found to be that no run waits for.
+enum Ready {
+    Begins(Box<Before>),
+    /// Decisions of which no run knows.
+    Decided,
+}
 
 /// How often it is looked whether somebody else is done.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -36,31 +43,45 @@ impl Staff {
         commission: Box<Commission>,
     ) -> Result<Performance, Error> {
         let owner = Owner::new(Arc::clone(commission.caller.owner()));
-        // Who asks the same once more ends no turn, waits behind none and is counted nowhere.
-        if let Some(performance) = self.known(&owner, &commission).await? {
-            return Ok(performance);
-        }
         let words = Words::of(&commission.request);
-        let staff = Arc::clone(&self);
-        let mut place = None;
-        let before = loop {
+        let (staff, until) = (Arc::clone(&self), Instant::now() + LONGEST_TURN);
+        let (mut place, mut ready) = (None, None);
+        loop {
+            // Who asks the same once more ends no turn, waits behind none and is counted nowhere;
+            // that it is the same may turn out while it waits.
+            if let Some(performance) = self.known(&owner, &commission).await? {
+                return Ok(performance);
+            }
+            match ready {
+                Some(Ready::Begins(before)) => {
+                    return Box::pin(self.begin((owner, commission), (words, *before))).await;
+                }
+                Some(Ready::Decided) => return Err(self.decided_before(&owner, &words).await?),
+                None => {}
+            }
             if let Some(row) = self.waiting(&owner, &commission, &words).await?
                 && !self.makes_way(&row, &words).await?
             {
-                return self.go_on(row, (&owner, &commission), words).await;
+                match self.go_on(&row, (&owner, &*commission), &words).await? {
+                    Some(performance) => return Ok(performance),
+                    // Somebody else has said it first: this comes behind what follows from that.
+                    None if Instant::now() < until => continue,
+                    None => return Err(busy(&row)),
+                }
             }
             if words.only_decides {
-                return Err(self.decided_before(&owner, &words).await?);
+                ready = Some(Ready::Decided);
+                continue;
             }
             if let (None, Some(session)) = (&place, &commission.wishes.session) {
                 place = Some(staff.queues.first((owner.clone(), session.clone())).await);
             }
             // The one before it may wait for its client by now.
-            if let Some(before) = self.before(&owner, &commission).await? {
-                break before;
-            }
-        };
-        Box::pin(self.begin((owner, commission), (words, before))).await
+            ready = self
+                .before(&owner, &commission)
+                .await?
+                .map(|before| Ready::Begins(Box::new(before)));
+        }
     }
 
     /// Follows a run from here on, and sees that somebody works at it.
@@ -167,7 +188,10 @@ impl Staff {
             if let Some(performance) = self.begin_behind(asked, begun).await? {
                 return Ok(performance);
             }
-            // Another turn of its session has come between.
+            // Another turn of its session has come between, perhaps the same.
+            if let Some(performance) = self.known(&owner, &commission).await? {
+                return Ok(performance);
+            }
             let next = self.before(&owner, &commission).await?;
             before = next.ok_or_else(|| {
                 let message = "Another turn of its session waits for something by now.";

@@ -80,10 +80,10 @@ impl Staff {
         if row.state == RunState::WaitingInput {
             return Some(row.clone());
         }
-        if row.state == RunState::WaitingHuman
-            && self.load(row).await.is_ok_and(|loaded| is_open(&loaded.run, None))
-        {
-            // Asked in vain so far, its user may answer after all.
+        // It may wait for something else besides; asked in vain so far, its user may answer after
+        // all.
+        let waits = row.state.is_waiting() && row.state != RunState::WaitingClient;
+        if waits && self.load(row).await.is_ok_and(|loaded| is_open(&loaded.run, None)) {
             return Some(row.clone());
         }
         let asker = self.asker(row, None).await;

@@ -182,7 +182,8 @@ impl Actor {
             previous: None,
             messages: vec![Message::new(Role::User, vec![Part::text(input)])],
             client_tools: Vec::new(),
-            wishes: Wishes { background: true, ..Wishes::default() },
+            // Whoever waits for this one waits for that one, too.
+            wishes: Wishes { background: run.created.wishes.background, ..Wishes::default() },
             caller: run.created.caller.clone(),
             user: run.created.user.clone(),
             session: None,

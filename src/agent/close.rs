@@ -12,7 +12,7 @@ use super::people::{IN_VAIN, MOST_QUESTIONS};
 use super::perform::{REPLAY, played, unknown_outcome};
 use super::run::{Call, Ending, Stage, Step, Undoable};
 use super::view;
-use crate::canon::{Effect, FinishReason, Message, RunState, StopReason, Usage};
+use crate::canon::{Effect, FinishReason, Message, Part, Role, RunState, StopReason, Usage};
 use crate::store::runs::SignalRow;
 use crate::tool::{Failure, Invocation};
 
@@ -29,7 +29,8 @@ impl Actor {
         let Some(last) = found.last().map(|signal| signal.number) else { return Ok(()) };
         let mut events = Vec::new();
         for signal in &found {
-            events.extend(self.heard(signal).await);
+            let heard = self.heard(signal, &events).await;
+            events.extend(heard);
         }
         let beside = Beside { signals: last, ..Beside::default() };
         self.journal.append_with(events, beside).await?;
@@ -39,8 +40,8 @@ impl Actor {
         Ok(())
     }
 
-    /// What a signal says, as far as it says anything to this run now.
-    async fn heard(&self, signal: &SignalRow) -> Vec<Event> {
+    /// What a signal says behind these entries, as far as it says anything to this run now.
+    async fn heard(&self, signal: &SignalRow, before: &[Event]) -> Vec<Event> {
         let data: Value = serde_json::from_str(&signal.data).unwrap_or_default();
         let text = |name: &str| data.get(name).and_then(Value::as_str).map(str::to_owned);
         let by = text("by").unwrap_or_else(|| "somebody".to_owned());
@@ -52,7 +53,7 @@ impl Actor {
             "pause" => vec![Event::Paused { by }],
             "resume" => vec![Event::Unpaused { by }],
             "decision" => with(self.decided(&data, by.clone()).await, &data, by),
-            "input" => self.given(&data, by).await,
+            "input" => self.given(&data, by, before).await,
             "unfit" => self.unfit(&data, by).await,
             "message" => with(Vec::new(), &data, by),
             "resolve" => self.resolved(&data, by).await,
@@ -94,9 +95,15 @@ impl Actor {
         }
     }
 
-    async fn given(&self, data: &Value, by: String) -> Vec<Event> {
+    /// An answer to what is asked no more is something that its user says.
+    async fn given(&self, data: &Value, by: String, before: &[Event]) -> Vec<Event> {
         let values = data.get("values").cloned().unwrap_or_default();
         let wanted = data.get("request").and_then(Value::as_str);
+        let is_answered = |asked: &str| {
+            let is_it =
+                |it: &Event| matches!(it, Event::InputGiven { request, .. } if request == asked);
+            before.iter().any(is_it)
+        };
         let run = self.journal.run().await;
         let asking = run.calls.iter().find_map(|call| match &call.stage {
             Stage::Asking { request, .. } if wanted.is_none_or(|wanted| wanted == request) => {
@@ -104,13 +111,17 @@ impl Actor {
             }
             _ => None,
         });
-        match asking {
+        match asking.filter(|(request, _)| !is_answered(request)) {
             Some((request, id)) => vec![Event::InputGiven { request, id, values, by }],
-            None if run.escalated.is_some() => {
+            None if run.escalated.is_some() && !wanted.is_some_and(is_answered) => {
                 let (request, id) = (wanted.unwrap_or("human").to_owned(), String::new());
                 vec![Event::InputGiven { request, id, values, by }]
             }
-            None => Vec::new(),
+            None => match values {
+                Value::Null => Vec::new(),
+                Value::String(text) => said(text, by),
+                values => said(values.to_string(), by),
+            },
         }
     }
 
@@ -364,8 +375,8 @@ impl Actor {
         let error = view::failure(&run);
         drop(run);
         match error {
-            Some(error) if !self.live.voice.has_spoken() => self.live.voice.fail(error),
-            _ => self.live.voice.end(&name, finish, since(usage, self.before)),
+            Some(error) => self.live.voice.fail(error),
+            None => self.live.voice.end(&name, finish, since(usage, self.before)),
         }
         Ok(Rest::Over(state))
     }
@@ -404,6 +415,10 @@ impl Actor {
         let cost = crate::canon::Money::from_nanos(run.cost).usd();
         metrics.agent_run_cost.with_label_values(&[agent]).observe(cost);
     }
+}
+
+fn said(text: String, by: String) -> Vec<Event> {
+    vec![Event::Said { messages: vec![Message::new(Role::User, vec![Part::text(text)])], by }]
 }
 
 /// These, with what its user has said beside that.

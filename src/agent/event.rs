@@ -14,6 +14,8 @@ use crate::tool::Wire;
 
 /// The number of calls of models that are no step: for a plan, and for summaries.
 pub const ASIDE: u32 = 0;
+/// Whose word it is what became of a call, where a tool was asked: this, and its name.
+pub const PROBE: &str = "probe:";
 
 /// One entry. Times are milliseconds since 1970, money is nano-dollars.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +69,9 @@ pub enum Event {
         at: u64,
         #[serde(default)]
         id: Option<String>,
+        /// How long whoever calls again waits, in milliseconds, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
     },
     /// Whoever was meant to answer did not.
     #[serde(rename = "model.fallback")]

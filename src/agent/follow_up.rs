@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::Told;
 use super::answers::Written;
-use super::begin::away;
+use super::begin::{LOOK, away};
+use super::journal::now;
 use super::session::{idempotency, used_before};
 use super::staff::{Ear, Staff};
 use super::view;
@@ -24,6 +26,27 @@ use crate::store::{Draft, ObjectKind, hex};
 const KEPT: Duration = Duration::from_hours(24);
 const CALL: &str = "agent_call:";
 const TURN: &str = "agent_turn:";
+/// How long the telling may take: then whoever did it is gone, and somebody else may.
+const CLAIMED: Duration = Duration::from_secs(15);
+
+/// A turn by which a run goes on, as it is known by the key of its client.
+#[derive(Serialize, Deserialize)]
+struct Turn {
+    /// The digest of what is asked.
+    asked: String,
+    /// The run that was told, and what the answer is called, and since when.
+    told: Option<(RunId, (String, u64))>,
+}
+
+/// What came of telling a run something.
+enum Heard {
+    Told,
+    /// It is no answer: its user is asked once more, in these words.
+    Unfit(String),
+    /// Somebody else has answered before.
+    Late,
+    Nothing,
+}
 
 impl Staff {
     /// The run that waits for what this client says.
@@ -77,18 +100,44 @@ impl Staff {
         }
     }
 
-    /// Tells a waiting run what its client says, and follows it.
+    /// Tells a waiting run what its client says, and follows it; `None` where somebody else has said
+    /// the same, or answered the same question, first.
     pub(super) async fn go_on(
-        self: Arc<Self>,
-        row: RunRow,
+        self: &Arc<Self>,
+        row: &RunRow,
         (owner, commission): (&Owner, &Commission),
-        words: Words,
-    ) -> Result<Performance, Error> {
+        words: &Words,
+    ) -> Result<Option<Performance>, Error> {
+        if !self.claims_turn(owner, commission).await? {
+            return Ok(None);
+        }
+        let heard = self.tells(row, (owner, commission), words).await;
+        match &heard {
+            Ok(Heard::Told | Heard::Unfit(_)) => self.knows_turn(owner, commission, row.id).await?,
+            Ok(Heard::Late | Heard::Nothing) | Err(_) => self.forgets_turn(owner, commission).await,
+        }
+        match heard? {
+            Heard::Told => self.attach(row.id, Ear::of(commission)).await.map(Some),
+            Heard::Unfit(again) => self.asks_again(row, &again).await.map(Some),
+            Heard::Late => {
+                tokio::time::sleep(LOOK).await;
+                Ok(None)
+            }
+            Heard::Nothing => self.said(row).await.map(Some),
+        }
+    }
+
+    async fn tells(
+        &self,
+        row: &RunRow,
+        (owner, commission): (&Owner, &Commission),
+        words: &Words,
+    ) -> Result<Heard, Error> {
         let store = self.gateway.store();
         let by = commission.caller.key().to_string();
-        let asker = self.asks_user(&row).await;
-        let answer = self.answer_in(asker.as_ref(), &words).await?;
-        let mut told = self.decides(&row, (owner, commission), &words).await?;
+        let asker = self.asks_user(row).await;
+        let answer = self.answer_in(asker.as_ref(), words).await?;
+        let mut told = self.decides(row, (owner, commission), words).await?;
         if !words.results.is_empty() {
             let data = json!({"results": words.results, "messages": words.beside(), "by": by});
             let data = data.to_string();
@@ -97,12 +146,14 @@ impl Staff {
         match (answer, asker) {
             (Some(Written::Fits { request, values }), Some(asker)) => {
                 let data = json!({"request": request, "values": values, "by": by}).to_string();
-                told = store.signal_run(asker.id, "input", data, None).await.map_err(away)?;
+                // Of several answers to one question the first holds.
+                told = store.signal_run(asker.id, "input", data, request).await.map_err(away)?;
+                return Ok(if told { Heard::Told } else { Heard::Late });
             }
             (Some(Written::Unfit { request, again }), Some(asker)) => {
                 told = self.tell(asker.id, &Told::Unfit { request, by }).await?;
                 if let Some(again) = again {
-                    return self.asks_again(&row, &again).await;
+                    return Ok(Heard::Unfit(again));
                 }
             }
             _ if !told && !words.beside().is_empty() => {
@@ -112,11 +163,7 @@ impl Staff {
             }
             _ => {}
         }
-        if !told {
-            return self.said(&row).await;
-        }
-        self.knows_key(owner, commission, row.id).await?;
-        self.attach(row.id, Ear::of(commission)).await
+        Ok(if told { Heard::Told } else { Heard::Nothing })
     }
 
     /// What a client's words answer of what the run asks its user.
@@ -138,7 +185,7 @@ impl Staff {
         Ok(view::asks(&run, row, text))
     }
 
-    /// The run that went on by a turn of the same key.
+    /// The run that went on by a turn of the same key. One that is just being told is waited for.
     pub(super) async fn known_in_passing(
         self: &Arc<Self>,
         owner: &Owner,
@@ -146,33 +193,55 @@ impl Staff {
     ) -> Result<Option<Performance>, Error> {
         let Some((key, asked)) = idempotency(commission) else { return Ok(None) };
         let store = self.gateway.store();
-        let kept = store.get(owner, ObjectKind::Item, &turn(&key)).await.map_err(away)?;
-        let kept = kept.and_then(|kept| String::from_utf8(kept.value.to_vec()).ok());
-        let Some((run, before)) = kept.as_deref().and_then(|kept| kept.split_once(' ')) else {
-            return Ok(None);
+        let (run, answer) = loop {
+            let kept = store.get(owner, ObjectKind::Item, &turn(&key)).await.map_err(away)?;
+            let kept = kept.and_then(|kept| serde_json::from_slice::<Turn>(&kept.value).ok());
+            match kept {
+                None => return Ok(None),
+                Some(turn) if turn.asked != asked => return Err(used_before()),
+                Some(Turn { told: Some(told), .. }) => break told,
+                Some(_) => tokio::time::sleep(LOOK).await,
+            }
         };
-        if before != asked {
-            return Err(used_before());
-        }
-        let Some(run) = RunId::parse(run) else { return Ok(None) };
-        match store.run(Some(owner), run).await.map_err(away)? {
-            Some(row) => self.once_more(&row, Ear::of(commission)).await.map(Some),
-            None => Ok(None),
-        }
+        let Some(row) = store.run(Some(owner), run).await.map_err(away)? else { return Ok(None) };
+        let mut performance = if row.state.is_over() {
+            self.said(&row).await?
+        } else {
+            // It may not have heard yet.
+            self.attach(row.id, Ear::of(commission)).await?
+        };
+        performance.again = Some(answer);
+        Ok(Some(performance))
+    }
+
+    /// Has the same turn wait that comes by the same key, wherever it comes; false where this one is
+    /// to wait.
+    async fn claims_turn(&self, owner: &Owner, commission: &Commission) -> Result<bool, Error> {
+        let Some((key, asked)) = idempotency(commission) else { return Ok(true) };
+        let draft = Turn { asked, told: None }.draft(&key, CLAIMED);
+        self.gateway.store().put_new(owner, ObjectKind::Item, draft).await.map_err(away)
     }
 
     /// Lets the same turn be recognised by which a run goes on now.
-    async fn knows_key(
+    async fn knows_turn(
         &self,
         owner: &Owner,
         commission: &Commission,
         run: RunId,
     ) -> Result<(), Error> {
         let Some((key, asked)) = idempotency(commission) else { return Ok(()) };
-        let value = Bytes::from(format!("{run} {asked}"));
-        let expires_at = Some(SystemTime::now() + KEPT);
-        let draft = Draft { id: turn(&key), value, expires_at };
+        let told = Some((run, (commission.answer_id.clone(), now() / 1000)));
+        let draft = Turn { asked, told }.draft(&key, KEPT);
         self.gateway.store().put(owner, ObjectKind::Item, draft).await.map_err(away)
+    }
+
+    /// No run has gone on by it.
+    async fn forgets_turn(&self, owner: &Owner, commission: &Commission) {
+        let Some((key, _)) = idempotency(commission) else { return };
+        let store = self.gateway.store();
+        if let Err(error) = store.delete(owner, ObjectKind::Item, &turn(&key)).await {
+            tracing::warn!(%error, "the same turn has to wait");
+        }
     }
 
     /// Lets the client's next request find the run by the calls that it is to make.
@@ -185,6 +254,15 @@ impl Staff {
                 tracing::warn!(%error, "a call of a client's tool cannot be recognised later");
             }
         }
+    }
+}
+
+// === impl Turn ===
+
+impl Turn {
+    fn draft(&self, key: &str, kept: Duration) -> Draft {
+        let value = serde_json::to_vec(self).unwrap_or_default().into();
+        Draft { id: turn(key), value, expires_at: Some(SystemTime::now() + kept) }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::act::{bare, refusal};
 use super::actor::{Actor, until};
 use super::catalogue::is_catalogue;
-use super::event::{CallError, Doer, Event, Requested, Resolution};
+use super::event::{CallError, Doer, Event, PROBE, Requested, Resolution};
 use super::journal::{Beside, Halt, now};
 use super::voice;
 use crate::access::CallerRef;
@@ -160,7 +160,9 @@ impl Actor {
             let asked = (message.clone(), Some(Value::clone(schema)));
             return self.ask_for(&request.id, asked, Vec::new()).await;
         }
-        if request.effect == Effect::Once && failure.sent == Sent::Maybe {
+        let is_unknown =
+            failure.sent == Sent::Maybe || (!says_no(&failure) && self.is_in_doubt(request).await);
+        if request.effect == Effect::Once && is_unknown {
             return self.nobody_knows(request).await;
         }
         let attempts = failure.attempts;
@@ -179,6 +181,12 @@ impl Actor {
             error.message = tool::text::fence(&error.message, &request.tool, &request.key);
         }
         self.failed_over(request, (error, attempts), (letter, failure.wire)).await
+    }
+
+    /// Whether it was made before, and nobody knew what became of it: that it is not made again
+    /// does not tell either.
+    pub(super) async fn is_in_doubt(&self, request: &Requested) -> bool {
+        self.journal.run().await.call(&request.id).is_some_and(|call| call.in_doubt)
     }
 
     pub(super) async fn failed(
@@ -279,7 +287,7 @@ impl Actor {
             Err(failure) if failure.kind == FailureKind::Status(404) => (Resolution::Retry, None),
             Err(_) => return None,
         };
-        let (id, by) = (request.id.clone(), format!("probe:{probe}"));
+        let (id, by) = (request.id.clone(), format!("{PROBE}{probe}"));
         Some(Event::Resolved { id, outcome, result, by })
     }
 
@@ -305,6 +313,20 @@ impl Actor {
             metrics.agent_tool_seconds.with_label_values(&[agent, tool]).observe(seconds);
         }
     }
+}
+
+/// Whether its server has looked at a call and says that it came to nothing, which holds for the
+/// same call before, too.
+fn says_no(failure: &Failure) -> bool {
+    let is_away = matches!(
+        failure.kind,
+        FailureKind::RateLimited
+            | FailureKind::Auth
+            | FailureKind::Unreachable
+            | FailureKind::Timeout
+            | FailureKind::Unavailable
+    );
+    matches!(failure.sent, Sent::Refused | Sent::Answered) && !is_away
 }
 
 /// Why nothing happens in a run that plays another one again.

@@ -168,7 +168,7 @@ impl Staff {
     }
 }
 
-fn busy(row: &RunRow) -> Error {
+pub(super) fn busy(row: &RunRow) -> Error {
     let message =
         format!("The session has a run that is not over: `{}` is {}.", row.id, row.state.name());
     Error::new(Kind::Conflict, message)

@@ -1,18 +1,21 @@
 //! A run as people and programs are shown it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::ask::LONGEST_PAUSE;
 use super::below::Below;
 use super::definition::Definition;
 use super::event::Created;
+use super::journal::now;
 use super::run::{Call, Run, Stage};
 use super::voice::{Voice, mcp_approval};
 use crate::cache::Follower;
-use crate::canon::{Content, FinishReason, Part, RunId, RunState, StopReason, ToolCall, Usage};
+use crate::canon::{
+    Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolCall, Usage,
+};
 use crate::error::{Error, Kind};
 use crate::gateway::agents::Performance;
 use crate::store::runs::{ApprovalRow, RunRow};
@@ -71,21 +74,26 @@ pub(super) fn asked_below(row: &ApprovalRow) -> Value {
 
 /// The same where runs below it wait for people, too.
 fn plea_of((run, below): (&Run, &Below), state: RunState) -> String {
-    if below.approvals.is_empty() {
-        let asked: Vec<String> = below.askers.iter().map(question).collect();
-        return if asked.is_empty() { plea(run, state) } else { asked.join("\n\n") };
-    }
+    let own = own_question(run).filter(|_| state == RunState::WaitingChild).map(str::to_owned);
     let tools: Vec<String> =
         below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
+    let approval = (!tools.is_empty()).then(|| needs_approval(run, &tools.join(", ")));
     let asked = below.askers.iter().map(question);
-    let all: Vec<String> =
-        [needs_approval(run, &tools.join(", "))].into_iter().chain(asked).collect();
-    all.join("\n\n")
+    let all: Vec<String> = own.into_iter().chain(approval).chain(asked).collect();
+    if all.is_empty() { plea(run, state) } else { all.join("\n\n") }
+}
+
+/// What its user is asked by it itself.
+fn own_question(run: &Run) -> Option<&str> {
+    run.calls.iter().find_map(|call| match &call.stage {
+        Stage::Asking { message, .. } => Some(message.as_str()),
+        _ => None,
+    })
 }
 
 /// What a run asks that belongs to another one, besides approvals.
 fn question(run: &Run) -> String {
-    let asks = run.calls.iter().any(|call| matches!(call.stage, Stage::Asking { .. }));
+    let asks = own_question(run).is_some();
     plea(run, if asks { RunState::WaitingInput } else { RunState::WaitingHuman })
 }
 
@@ -98,10 +106,7 @@ fn needs_approval(run: &Run, tools: &str) -> String {
 
 /// What a client is told that is waited for.
 pub(super) fn plea(run: &Run, state: RunState) -> String {
-    let question = run.calls.iter().find_map(|call| match &call.stage {
-        Stage::Asking { message, .. } => Some(message.as_str()),
-        _ => None,
-    });
+    let question = own_question(run);
     if let (RunState::WaitingInput, Some(question)) = (state, question) {
         return question.to_owned();
     }
@@ -112,7 +117,13 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
         .map(|call| call.request.tool.as_str())
         .collect();
     match state {
-        RunState::WaitingApproval => needs_approval(run, &tools.join(", ")),
+        RunState::WaitingApproval => {
+            let approval = needs_approval(run, &tools.join(", "));
+            match question {
+                Some(question) => format!("{question}\n\n{approval}"),
+                None => approval,
+            }
+        }
         RunState::WaitingHuman => {
             let why = run.escalated.as_deref().unwrap_or("nobody knows what became of a call");
             format!("A person has to look at this: {why}. The run `{}` waits.", run.id)
@@ -132,9 +143,13 @@ pub(super) fn waits(voice: &Voice, (run, below): (&Run, &Below), state: RunState
     if state != RunState::WaitingClient {
         return voice.text(&name, &plea_of((run, below), state));
     }
-    let open = run.calls.iter().filter(|call| call.stage != Stage::Over);
+    let open: Vec<&Call> = run.calls.iter().filter(|call| call.stage != Stage::Over).collect();
+    if let Some(call) = open.first().filter(|_| !voice.has_said_turn()) {
+        // What a turn says that has more to do was kept until that is done.
+        voice.parts(&name, said_beside(&run.transcript, &call.request.id));
+    }
     let calls: Option<Vec<ToolCall>> =
-        open.map(|call| as_called(&run.transcript, &call.request.id)).collect();
+        open.iter().map(|call| as_called(&run.transcript, &call.request.id)).collect();
     voice.calls(&name, &calls.unwrap_or_default());
 }
 
@@ -243,15 +258,24 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
                 _ => Kind::Internal,
             };
             let message = message.unwrap_or_else(|| "The run has failed.".to_owned());
-            let retry_after = (kind == Kind::RateLimited).then_some(LONGEST_PAUSE);
+            let left = run.callable_at.map(|at| at.saturating_sub(now())).filter(|left| *left > 0);
+            let retry_after = left.filter(|_| kind == Kind::RateLimited);
+            let retry_after = retry_after.map(Duration::from_millis);
             Some(Error { retry_after, ..Error::new(kind, message) })
         }
         _ => None,
     }
 }
 
+/// The turn that has made a call.
+fn said_beside<'a>(transcript: &'a [Message], id: &str) -> &'a [Part] {
+    let makes = |part: &Part| matches!(&part.content, Content::ToolCall(call) if call.id == id);
+    let turn = transcript.iter().rev().find(|message| message.parts.iter().any(makes));
+    turn.map(|turn| turn.parts.as_slice()).unwrap_or_default()
+}
+
 /// A call as the model has made it.
-fn as_called(transcript: &[crate::canon::Message], id: &str) -> Option<ToolCall> {
+fn as_called(transcript: &[Message], id: &str) -> Option<ToolCall> {
     let parts = transcript.iter().rev().flat_map(|message| &message.parts);
     let mut parts = parts;
     parts.find_map(|part: &Part| match &part.content {

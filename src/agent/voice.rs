@@ -32,6 +32,8 @@ struct State {
     open: bool,
     /// Some text has been told.
     told: bool,
+    /// Some of it is what the model says in this turn.
+    told_turn: bool,
     /// The next text is another turn's.
     breaks: bool,
     over: bool,
@@ -72,7 +74,9 @@ impl Voice {
 
     /// What is said from here on is asked for by this entry of the journal.
     pub(super) fn takes_off(&self, behind: u64) {
-        self.state().flight = Flight { behind, ..Flight::default() };
+        let mut state = self.state();
+        state.flight = Flight { behind, ..Flight::default() };
+        state.told_turn = false;
     }
 
     /// The pieces of the turn that is being said, from the one with this number on (the first is
@@ -129,7 +133,7 @@ impl Voice {
             state.held.extend(events);
             return;
         }
-        state.told |= events.iter().any(is_text);
+        state.tells(&events);
         self.push(events);
     }
 
@@ -143,7 +147,7 @@ impl Voice {
         let held = std::mem::take(&mut state.held);
         state.flight = Flight::default();
         if is_answer {
-            state.told |= held.iter().any(is_text);
+            state.tells(&held);
             self.push(held);
         }
     }
@@ -216,6 +220,11 @@ impl Voice {
         self.state().told
     }
 
+    /// The same of what the model has said in its last turn.
+    pub(super) fn has_said_turn(&self) -> bool {
+        self.state().told_turn
+    }
+
     /// It cannot go on here, and its client is to know why.
     pub(super) fn fail(&self, error: crate::error::Error) {
         self.state().over = true;
@@ -228,6 +237,15 @@ impl Voice {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A model has said this.
+    fn tells(&mut self, events: &[Event]) {
+        let is_said = events.iter().any(is_text);
+        self.told |= is_said;
+        self.told_turn |= is_said;
     }
 }
 

@@ -267,6 +267,17 @@ impl Store {
         self.write.run(move |database| objects::put(database, (&key, bound), &draft, now)).await
     }
 
+    /// Keeps it unless there is one of its id; whether there was none.
+    pub async fn put_new(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        draft: Draft,
+    ) -> Result<bool, Failure> {
+        let (now, key) = (self.now(), Key::new(owner, kind, &draft.id));
+        self.write.run(move |database| objects::put_new(database, &key, &draft, now)).await
+    }
+
     pub async fn get(
         &self,
         owner: &Owner,

@@ -13,12 +13,9 @@ pub(super) fn put(
     draft: &Draft,
     now: i64,
 ) -> Result<(), Fault> {
+    forget_expired(database, key, now)?;
     let Key { owner, kind, id } = key;
     let (owner, kind) = (owner.as_str(), kind.name());
-    // An expired one is gone, whether it has been deleted or not.
-    let expired = "DELETE FROM objects WHERE owner = $1 AND kind = $2 AND id = $3
-        AND expires_at <= $4";
-    database.execute(expired, values![owner, kind, id, now])?;
     let put = "INSERT INTO objects (owner, kind, id, created_at, expires_at, value)
         VALUES ($1, $2, $3, $4, $5, $6)
         ON CONFLICT (owner, kind, id)
@@ -34,6 +31,31 @@ pub(super) fn put(
         database.execute(trim, values![owner, kind, beyond])?;
     }
     Ok(())
+}
+
+/// The same unless there is one of its key; whether there was none.
+pub(super) fn put_new(
+    database: &mut Database,
+    key: &Key,
+    draft: &Draft,
+    now: i64,
+) -> Result<bool, Fault> {
+    forget_expired(database, key, now)?;
+    let put = "INSERT INTO objects (owner, kind, id, created_at, expires_at, value)
+        VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (owner, kind, id) DO NOTHING";
+    let Key { owner, kind, id } = key;
+    let (owner, kind, expires_at) = (owner.as_str(), kind.name(), draft.expires_at.map(millis));
+    let new = values![owner, kind, id, now, expires_at, &draft.value[..]];
+    Ok(database.execute(put, new)? > 0)
+}
+
+/// An expired one is gone, whether it has been deleted or not.
+fn forget_expired(database: &mut Database, key: &Key, now: i64) -> Result<(), Fault> {
+    let expired = "DELETE FROM objects WHERE owner = $1 AND kind = $2 AND id = $3
+        AND expires_at <= $4";
+    let Key { owner, kind, id } = key;
+    let whose = values![owner.as_str(), kind.name(), id, now];
+    database.execute(expired, whose).map(|_| ())
 }
 
 pub(super) fn get(database: &mut Database, key: &Key, now: i64) -> Result<Option<Object>, Fault> {

@@ -180,6 +180,17 @@ async fn a_run_whose_key_may_not_call_for_long_ends_and_says_why() {
 }
 
 #[tokio::test]
+async fn who_asks_for_more_than_its_key_ever_may_is_told_of_no_wait() {
+    let house = house_of("limits = { tokens = \"500/m\" }").await;
+    let messages = json!([{"role": "user", "content": looks(0)}]);
+    let body = json!({"model": "agent/a", "messages": messages});
+    let answer = house.send(FEW, "/v1/chat/completions", &body).await;
+    let code = &answer.json()["error"]["code"];
+    assert_eq!((answer.status, code), (429, &json!("rate_limited")), "{}", answer.text());
+    assert_eq!(answer.header("retry-after"), None, "{}", answer.text());
+}
+
+#[tokio::test]
 async fn an_agent_says_no_more_than_its_key_has_left() {
     let house = house_of("budget = [{ tokens = 900, window = \"1d\" }]").await;
     let run = begin(&house, 1).await.json();

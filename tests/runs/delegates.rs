@@ -87,6 +87,22 @@ async fn what_an_agent_is_given_is_what_its_tool_asks_for() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_run_waits_for_those_that_it_begins() {
+    let house = House::new(&team(""), found).await;
+    let calls = json!([["research", task(&json!([["look", {}]]))]]).to_string();
+    let body = json!({"model": "agent/boss", "messages": [{"role": "user", "content": calls}]});
+    let told = house.send(KEY, crate::support::client::CHAT, &body).await.json();
+    let attended = json!({"id": told["x_agent"]["run_id"]});
+    let run = house.run("boss", &serde_json::from_str(&calls).unwrap()).await;
+    for (run, background) in [(attended, false), (run, true)] {
+        let children = children(&house, &run).await;
+        let path = format!("/v1/agents/runs/{}", children[0]["id"].as_str().unwrap());
+        let begun = &house.journal(&path).await[0]["data"];
+        assert_eq!(begun["wishes"]["background"], json!(background), "{begun}");
+    }
+}
+
+#[tokio::test]
 async fn limits_and_approvals_of_a_tool_hold_where_it_is_an_agent() {
     let terms = "limits = { tool = \"3/h\", run = 2 }\n\
         approval = { when = \"args.input == 'danger'\" }";

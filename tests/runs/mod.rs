@@ -12,6 +12,7 @@ mod counted;
 mod crashes;
 mod delegates;
 mod doors;
+mod endings;
 mod example;
 mod forked;
 mod kill;

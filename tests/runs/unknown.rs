@@ -126,6 +126,63 @@ async fn a_run_that_waits_for_it_makes_the_call_of_a_letter_that_is_tried_again(
 }
 
 #[tokio::test]
+async fn a_call_that_is_held_back_when_it_is_tried_again_is_as_unknown_as_before() {
+    let breaker = "breaker = { failures = 1, cooldown = \"1h\" }";
+    let sections = format!("{}{}", tool("send", "once", breaker), agent("a", &["send"], ""));
+    let house = House::new(&sections, |_| Script::default().close()).await;
+    let (path, letter) = waiting(&house).await;
+    let retried = house.send(KEY, &format!("{letter}/retry"), &json!({})).await;
+    assert_eq!(retried.status, 200, "{}", retried.text());
+    let seq = until_unknown(&house, &path, 2).await;
+    let states: Vec<_> = letters(&house).await.iter().map(|it| it["state"].clone()).collect();
+    assert_eq!(states.iter().filter(|state| **state == "open").count(), 1, "{states:?}");
+    let body = json!({"seq": seq, "outcome": "retry"});
+    house.send(KEY, &format!("{path}/resolve"), &body).await;
+    let seq = until_unknown(&house, &path, 3).await;
+    let body = json!({"seq": seq, "outcome": "done", "result": "by hand"});
+    house.send(KEY, &format!("{path}/resolve"), &body).await;
+    let run = house.over(&path).await;
+    assert_eq!((&run["state"], house.asked("/send").len()), (&json!("completed"), 1), "{run:#}");
+    assert!(house.shown()[0].contains("by hand"), "{:?}", house.shown());
+}
+
+/// Which entry says that nobody knows it, as soon as that was said so often.
+async fn until_unknown(house: &House, path: &str, times: usize) -> Value {
+    loop {
+        let journal = house.journal(path).await;
+        let said = journal.iter().filter(|row| row["type"] == "tool.unknown").count();
+        let run = house.get(path).await;
+        if said == times && run["state"] == "waiting_human" {
+            return run["pending"]["unknown_outcomes"][0]["seq"].clone();
+        }
+        assert_ne!(run["state"], "completed", "{run:#}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_a_call_that_is_tried_again_says_what_became_of_it() {
+    let house = house_then(409).await;
+    let (path, letter) = waiting(&house).await;
+    house.send(KEY, &format!("{letter}/retry"), &json!({})).await;
+    let run = house.over(&path).await;
+    assert_eq!((&run["state"], house.asked("/send").len()), (&json!("completed"), 2), "{run:#}");
+    assert!(house.shown()[0].contains("409"), "{:?}", house.shown());
+}
+
+/// The first call of `send` is not answered, the others are with this status.
+async fn house_then(status: u16) -> House {
+    let sections = format!("{}{}", tool("send", "once", ""), agent("a", &["send"], ""));
+    let sends = AtomicUsize::new(0);
+    let answers =
+        move |_: &crate::support::upstream::Request| match sends.fetch_add(1, Ordering::SeqCst) {
+            0 => Script::default().close(),
+            _ => Script::json(status, "{}"),
+        };
+    House::new(&sections, answers).await
+}
+
+#[tokio::test]
 async fn of_words_that_are_said_of_it_at_the_same_moment_one_holds() {
     let house = house(500, "").await;
     let (path, _) = waiting(&house).await;
@@ -156,7 +213,13 @@ async fn one_that_is_under_way_when_its_run_is_cancelled_is_left_to_people() {
     let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
     until("the call is under way", || house.asked("/send").len() == 1).await;
     house.send(KEY, &format!("{path}/cancel"), &json!({})).await;
-    assert_eq!(house.over(&path).await["state"], "cancelled");
+    let run = house.over(&path).await;
+    assert_eq!(run["state"], "cancelled");
+    assert_eq!(
+        run["pending"]["unknown_outcomes"],
+        json!([]),
+        "its letter is what is left: {run:#}"
+    );
     let letters = letters(&house).await;
     assert_eq!(
         (letters.len(), &letters[0]["kind"]),

@@ -203,7 +203,9 @@ fn a_question_that_was_too_long_is_made_clearly_shorter() {
     run.apply(&Event::Asked(asking));
     let (id, code, message) = (None, "context_too_long".to_owned(), String::new());
     let (usage, cost, estimated, lost) = (Usage::default(), None, false, false);
-    let failed = Event::AskFailed { call, code, message, usage, cost, estimated, lost, at, id };
+    let retry_after = None;
+    let failed =
+        Event::AskFailed { call, code, message, usage, cost, estimated, lost, at, id, retry_after };
     run.apply(&failed);
     let overflow = run.overflowed["smart"];
     assert_eq!((overflow.times, overflow.tokens), (1, tokens(&first)));

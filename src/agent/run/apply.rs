@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Call, Cancel, Overflow, Run, Stage, Stretch};
-use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, Requested, Resolution};
+use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, PROBE, Requested, Resolution};
 use crate::canon::{
     Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
     Usage,
@@ -117,8 +117,13 @@ impl Run {
                 self.broke |= self.changes(id) && error.kind != "invalid_arguments";
                 self.settle(id, vec![Part::text(error.text())], true);
             }
-            Event::Unknown { id } => self.stage(id, Stage::Unknown { seq: self.seq }),
-            Event::Resolved { id, outcome, result, .. } => {
+            Event::Unknown { id } => {
+                self.stage(id, Stage::Unknown { seq: self.seq });
+                self.doubts(id, true);
+            }
+            Event::Resolved { id, outcome, result, by } => {
+                // A tool that finds nothing says that it never arrived; a person need not know.
+                self.doubts(id, !by.starts_with(PROBE));
                 self.resolve(id, *outcome, result.as_ref());
             }
             Event::ClientResult { id, parts, is_error } => {
@@ -241,8 +246,9 @@ impl Run {
                 self.pay(*usage, *cost);
                 self.take_answer(parts, finish);
             }
-            Event::AskFailed { call, code, usage, cost, lost, .. } => {
+            Event::AskFailed { call, code, usage, cost, lost, at, retry_after, .. } => {
                 self.asked_anew = true;
+                self.callable_at = retry_after.map(|wait| at + wait);
                 let asked = self.open_ask.take();
                 if let Some(asked) =
                     asked.filter(|it| it.call != ASIDE && code == Kind::ContextTooLong.code())
@@ -306,6 +312,7 @@ impl Run {
             approval: None,
             edited: false,
             allowed: None,
+            in_doubt: false,
         });
     }
 
@@ -433,6 +440,12 @@ impl Run {
         let tool = call.request.tool.clone();
         let count = self.tool_uses.entry(tool).or_default();
         *count = if used { *count + 1 } else { count.saturating_sub(1) };
+    }
+
+    fn doubts(&mut self, id: &str, in_doubt: bool) {
+        if let Some(call) = self.call_mut(id) {
+            call.in_doubt = in_doubt;
+        }
     }
 
     fn resolve(&mut self, id: &str, outcome: Resolution, result: Option<&Value>) {

@@ -59,6 +59,8 @@ pub struct Run {
     /// How often in a row a model was asked in vain, and the call that is made again.
     pub failures: u32,
     pub retry: Option<u32>,
+    /// Before when whoever failed last is called in vain, where that is known.
+    pub callable_at: Option<u64>,
     /// Calls whose repetition was remarked on.
     pub remarked: BTreeSet<String>,
     /// A person has the last word, for this reason, about these calls, and until this time.
@@ -151,6 +153,8 @@ pub struct Call {
     pub edited: bool,
     /// The digest of what a person has let pass.
     pub allowed: Option<String>,
+    /// It was made before, and nobody knew what became of it.
+    pub in_doubt: bool,
 }
 
 /// How far it is.
@@ -243,12 +247,13 @@ impl Run {
         definition: Arc<Definition>,
         history: Vec<Message>,
     ) -> Self {
-        let (earlier, degraded_tools) = (history.len(), definition.missing());
-        let transcript = history.into_iter().chain(created.messages.iter().cloned()).collect();
         Self {
             id,
+            earlier: history.len(),
+            transcript: history.into_iter().chain(created.messages.iter().cloned()).collect(),
             created,
             active: definition.agent.clone(),
+            degraded_tools: definition.missing(),
             definition,
             seq: 1,
             state: RunState::Queued,
@@ -258,8 +263,6 @@ impl Run {
             finished: None,
             waiting_since: None,
             waited: 0,
-            transcript,
-            earlier,
             compacted: None,
             plan: None,
             overflowed: BTreeMap::new(),
@@ -267,6 +270,7 @@ impl Run {
             open_ask: None,
             failures: 0,
             retry: None,
+            callable_at: None,
             remarked: BTreeSet::new(),
             escalated: None,
             escalated_calls: BTreeSet::new(),
@@ -297,7 +301,6 @@ impl Run {
             limit: None,
             confidence: None,
             degraded: false,
-            degraded_tools,
             fallback_level: 0,
             paused: false,
             cancel: None,

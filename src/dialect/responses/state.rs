@@ -98,11 +98,7 @@ pub fn replay(response: &Value) -> Vec<u8> {
     for (place, item) in output.enumerate() {
         replay_item(place, item, &mut events);
     }
-    let end = match response["status"].as_str() {
-        Some("failed") => "response.failed",
-        Some("incomplete") => "response.incomplete",
-        _ => "response.completed",
-    };
+    let end = end_of(response["status"].as_str().unwrap_or_default());
     events.push(json!({"type": end, "response": response}));
     let mut out = Vec::new();
     for (number, mut event) in events.into_iter().enumerate() {
@@ -111,6 +107,16 @@ pub fn replay(response: &Value) -> Vec<u8> {
         out.extend_from_slice(format!("event: {kind}\ndata: {event}\n\n").as_bytes());
     }
     out
+}
+
+/// The event by which a stream ends whose response has this status. The API has none of its own for
+/// one that was called off, and its libraries know no other than these.
+pub fn end_of(status: &str) -> &'static str {
+    match status {
+        "failed" => "response.failed",
+        "incomplete" | "cancelled" => "response.incomplete",
+        _ => "response.completed",
+    }
 }
 
 fn replay_item(place: usize, item: &Value, events: &mut Vec<Value>) {

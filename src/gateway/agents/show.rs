@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{Performance, Report};
 use crate::canon::{CacheUse, ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
 use crate::config::StreamMode;
+use crate::dialect::responses::state;
 use crate::dialect::sse::Decoder;
 use crate::dialect::{ClientSide, Context, WriteStream};
 use crate::error::Error;
@@ -105,14 +106,22 @@ impl Show {
         let mut answer = Value::Object(fields);
         self.mark(&mut answer);
         if self.surface == Surface::Responses {
-            match self.report.borrow().state {
-                RunState::Cancelled => answer["status"] = json!("cancelled"),
-                RunState::Failed | RunState::Expired => answer["status"] = json!("failed"),
-                _ if self.goes_on() => answer["status"] = json!("in_progress"),
-                _ => {}
+            match self.broke_off() {
+                Some(status) => answer["status"] = json!(status),
+                None if self.goes_on() => answer["status"] = json!("in_progress"),
+                None => {}
             }
         }
         answer.to_string().into_bytes()
+    }
+
+    /// What the responses API calls the end of a run that has ended otherwise than its answer.
+    fn broke_off(&self) -> Option<&'static str> {
+        match self.report.borrow().state {
+            RunState::Cancelled => Some("cancelled"),
+            RunState::Failed | RunState::Expired => Some("failed"),
+            _ => None,
+        }
     }
 
     /// What was said is not all: nobody but its client waits for the end, and the run rests until
@@ -214,6 +223,7 @@ impl Show {
                 continue;
             };
             if let Some(name) = decoder.event(&frame) {
+                let name = data["type"].as_str().map_or(name, str::as_bytes);
                 out.extend_from_slice(&[b"event: ", name, b"\n"].concat());
             }
             out.extend_from_slice(format!("data: {data}\n\n").as_bytes());
@@ -239,6 +249,10 @@ impl Show {
             return None;
         }
         self.mark(&mut event["response"]);
+        if let Some(status) = self.broke_off() {
+            event["response"]["status"] = json!(status);
+            event["type"] = json!(state::end_of(status));
+        }
         Some(event)
     }
 }
@@ -269,6 +283,9 @@ impl WriteStream for Telling {
     }
 
     fn write_error(&self, error: &Error) -> Option<Vec<u8>> {
-        self.inner.write_error(error)
+        let error = self.inner.write_error(error)?;
+        let mut out = Vec::with_capacity(error.len());
+        self.show.mark_end(&error, &mut out);
+        Some(out)
     }
 }

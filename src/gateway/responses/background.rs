@@ -124,7 +124,7 @@ impl Gateway {
         error: &Error,
     ) {
         let mut stored = keeping.stored(begun(keeping, (&id, created, model)), None);
-        stored.response["background"] = json!(false);
+        stored.response["background"] = json!(keeping.asked()["background"] == true);
         stored.fail(error);
         self.put_response(&keeping.owner, id, &stored);
     }

@@ -77,7 +77,9 @@ impl Call {
             return;
         }
         let (id, created) = self.stamp();
-        let model = self.target().map_or_else(String::new, |target| target.model.to_string());
+        // A run has no target.
+        let asked = || keeping.asked()["model"].as_str().unwrap_or_default().to_owned();
+        let model = self.target().map_or_else(asked, |target| target.model.to_string());
         self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
     }
 

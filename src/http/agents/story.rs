@@ -137,6 +137,8 @@ impl Story {
                 self.end = Some(json!({"state": state.name(), "stop_reason": reason,
                     "message": message, "degraded": degraded, "at": time(at)}));
                 (self.escalated, self.inputs) = (None, BTreeMap::new());
+                // What became of these is said of their letters.
+                self.unknown.clear();
             }
             Event::Feedback { score, label, comment, by } => self
                 .feedback

@@ -2,14 +2,23 @@
 
 use super::*;
 
-const FORMS: &str = r#"
+pub(super) const FORMS: &str = r#"
+[tools.order]
+kind = "http"
+method = "GET"
+url = "http://127.0.0.1:1/order"
+effect = "read"
+[tools.order.input]
+type = "object"
+required = ["number"]
+properties = { number = { type = "string" } }
 [tools.ask_user]
 kind = "builtin"
 name = "ask_user"
 [agents.former]
 route = "fast"
 instructions = "Ask."
-tools = ["ask_user", "pay"]
+tools = ["ask_user", "pay", "order"]
 [agents.strict]
 route = "fast"
 instructions = "Act."
@@ -22,7 +31,7 @@ required = ["total"]
 type = "integer"
 "#;
 
-fn mind(request: &Request) -> Script {
+pub(super) fn mind(request: &Request) -> Script {
     let form = json!({"type": "object", "required": ["size"], "additionalProperties": false,
         "properties": {"size": {"type": "integer", "minimum": 1}}});
     match (asked(request).as_str(), results(request).as_slice()) {
@@ -36,6 +45,16 @@ fn mind(request: &Request) -> Script {
             let form = json!({"type": "no such type"});
             wants(&[("ask_user", json!({"question": "How big?", "schema": form}))])
         }
+        ("what", []) => wants(&[("ask_user", json!({"question": "Which?"}))]),
+        ("late", []) => {
+            wants(&[("ask_user", json!({"question": "Which?"}))]).after(Duration::from_millis(300))
+        }
+        ("buy", []) => wants(&[("pay", json!({"to": "ann", "amount": 3}))]),
+        ("buy it", []) => wants(&[
+            ("pay", json!({"to": "ann", "amount": 3})),
+            ("ask_user", json!({"question": "Which?"})),
+        ]),
+        ("order", []) => wants(&[("order", json!({}))]),
         ("pay", []) => wants(&[("pay", json!({"to": "ann"}))]),
         ("pay", _) => says("Paid."),
         ("act", []) => wants(&[("act", json!({"confidence": 0.1}))]),
@@ -92,7 +111,7 @@ async fn what_a_call_lacks_must_be_what_its_tool_takes() {
 }
 
 /// The last word of a chat, of a run that waits for its user.
-fn asks_still(answer: &Answer) -> String {
+pub(super) fn asks_still(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let told = answer.json();
     assert_eq!(told["x_agent"]["status"], "waiting_input", "{told}");
@@ -100,7 +119,7 @@ fn asks_still(answer: &Answer) -> String {
     told["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
 }
 
-async fn chats(house: &House, session: &str, text: &str) -> Answer {
+pub(super) async fn chats(house: &House, session: &str, text: &str) -> Answer {
     let body = json!({"model": "agent/former", "messages": [{"role": "user", "content": text}]});
     house.send(KEY, CHAT, &body, &[("x-switchpoint-session", session)]).await
 }
@@ -132,6 +151,34 @@ async fn what_a_user_does_not_want_to_say_a_call_goes_without() {
     let told = results(house.model.requests().last().unwrap());
     assert!(told[0].contains("does not want to say"), "{told:?}");
     assert_eq!(house.touched("pay"), 0);
+}
+
+#[tokio::test]
+async fn a_user_who_declines_in_a_chat_declines_also_what_a_text_could_be() {
+    let house = House::new(FORMS, mind).await;
+    asks_still(&chats(&house, "one", "order").await);
+    let told = chats(&house, "one", " null ").await.json();
+    assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+    let told = results(house.model.requests().last().unwrap());
+    assert!(told[0].contains("does not want to say"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_question_is_asked_and_answered_while_an_approval_is_waited_for() {
+    let house = House::new(FORMS, mind).await;
+    let told = chats(&house, "one", "buy it").await.json();
+    assert_eq!(told["x_agent"]["status"], "waiting_approval", "{told}");
+    let said = told["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(said.starts_with("Which?") && said.contains("approval"), "{said}");
+    let told = chats(&house, "one", "blue").await.json();
+    let path = format!("/v1/agents/runs/{}", told["x_agent"]["run_id"].as_str().unwrap());
+    let journal = house.journal(&path).await;
+    let given = journal.iter().find(|(kind, _)| kind == "input.received");
+    assert_eq!(given.map(|(_, data)| &data["values"]), Some(&json!("blue")), "{journal:?}");
+    assert_eq!(house.get(&path).await["state"], "waiting_approval");
+    let approval = house.pending().await;
+    house.decide(LEAD, &approval, json!({"decision": "approve"})).await;
+    house.in_state(&path, "completed").await;
 }
 
 #[tokio::test]
@@ -191,6 +238,10 @@ async fn who_answers_a_form_in_a_chat_is_asked_again_until_it_fits() {
     assert!(again.contains("`colour` (string), `size` (integer)"), "{again}");
     let told = says("three", r#"{"colour": "red", "size": 3}"#).await.json();
     assert_eq!(told["x_agent"]["status"], "completed", "{told}");
+    // Of what is an object, that is what does not fit, and not its text.
+    asks_still(&says("five", "both").await);
+    let again = asks_still(&says("five", r#"{"colour": 1, "size": 3}"#).await);
+    assert!(again.contains("/colour") && !again.contains("\"object\""), "{again}");
     asks_still(&says("four", "both").await);
     assert_eq!(says("four", "null").await.json()["x_agent"]["status"], "completed");
 }

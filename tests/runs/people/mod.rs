@@ -4,6 +4,7 @@
 mod answers;
 mod failing;
 mod others;
+mod repeats;
 mod sure;
 mod told;
 

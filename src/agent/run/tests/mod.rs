@@ -372,6 +372,7 @@ fn a_model_that_was_asked_when_the_process_ended_is_asked_by_the_same_number() {
         lost: true,
         at: 1,
         id: None,
+        retry_after: None,
     });
     assert_eq!((run.retry, run.failures), (Some(1), 0));
     asked(&mut run, true);
