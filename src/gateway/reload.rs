@@ -441,7 +441,9 @@ pub(super) fn told(problems: &[Problem]) -> Vec<String> {
 
 /// Every problem of a text that was sent, one a line. It is in no file of the gateway's.
 pub fn refusal(mut problems: Vec<Problem>) -> Error {
-    problems.iter_mut().for_each(|problem| problem.file.clear());
+    for problem in &mut problems {
+        problem.file.clear();
+    }
     Error::invalid(told(&problems).join("\n"))
 }
 
