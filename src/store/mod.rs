@@ -195,7 +195,7 @@ impl Store {
         };
         let mut database = Database::Sqlite(sqlite::writer(path)?);
         migrate::migrate(&mut database, millis((rules.now)()))?;
-        let write = Link::new(Some(database), || Err(Failure::away("it was closed")));
+        let write = Link::new(Some(database), || Err(Failure::away("it was closed"))).in_file(path);
         let read = match path {
             Some(path) => {
                 (0..READERS).map(|_| sqlite::reader(path).map(link)).collect::<Result<_, _>>()?
@@ -394,7 +394,6 @@ impl Key {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn has_folder(field: &str, path: &Path) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
@@ -406,6 +405,7 @@ fn has_folder(field: &str, path: &Path) -> Result<(), Failure> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn no_thread(error: std::io::Error) -> Failure {
     Failure::new(format!("cannot start a thread: {error}"))
 }
