@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use rustix::process::Signal;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -113,9 +114,16 @@ async fn what_is_left_after_the_grace_is_told_and_recorded_once() {
     let _idle = TcpStream::connect(gateway.address).await.unwrap();
     gateway.signal(Signal::TERM);
     let answer = stream.whole().await;
-    assert!(answer.last_event()["error"]["code"].is_string(), "{answer:?}");
+    let error = &answer.last_event()["error"];
+    assert!(error["code"].is_string(), "{answer:?}");
     assert!(gateway.ended().await.success());
-    assert_eq!(gateway.recorded(1).await.len(), 1);
+    let records = gateway.recorded(1).await;
+    assert_eq!(records.len(), 1);
+    let outcome = &records[0]["outcome"];
+    assert_eq!(
+        (outcome, &error["attempts"][0]["outcome"]),
+        (&json!("upstream_truncated"), outcome)
+    );
 }
 
 #[tokio::test]

@@ -512,9 +512,9 @@ impl Call {
         self.record.malformed_events = events;
     }
 
-    /// The call's end is known. Only the first word counts.
-    pub(super) fn ends(&mut self, outcome: Outcome) {
-        self.outcome.get_or_insert(outcome);
+    /// The call's end is known. Only the first word counts, which is given back.
+    pub(super) fn ends(&mut self, outcome: Outcome) -> Outcome {
+        *self.outcome.get_or_insert(outcome)
     }
 
     /// An answer that a guard has kept from its run is none, whatever was said in its place.

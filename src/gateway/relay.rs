@@ -261,8 +261,7 @@ impl Relay {
 
     /// The head said 200 long ago, so the error goes the way of the events.
     fn refuse(&mut self, mut call: Box<Call>, mut error: Error, event: Option<Vec<u8>>) {
-        let outcome = outcome_of(error.kind);
-        call.ends(outcome);
+        let outcome = call.ends(outcome_of(error.kind));
         // The attempt under way, if there is one, had its head before it failed.
         call.attempt_ended(outcome, StatusCode::OK.as_u16());
         error.attempts = call.attempts().to_vec();

@@ -195,7 +195,7 @@ impl Store {
         };
         let mut database = Database::Sqlite(sqlite::writer(path)?);
         migrate::migrate(&mut database, millis((rules.now)()))?;
-        let write = Link::new(Some(database), || Err(Failure::away("it was closed")));
+        let write = Link::new(Some(database), || Err(Failure::away("it was closed"))).in_file(path);
         let read = match path {
             Some(path) => {
                 (0..READERS).map(|_| sqlite::reader(path).map(link)).collect::<Result<_, _>>()?

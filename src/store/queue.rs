@@ -5,6 +5,8 @@
 //! told so after a short wait.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +36,9 @@ pub(super) struct Queue(mpsc::Sender<Box<dyn Job>>);
 pub(super) struct Link {
     database: Option<Database>,
     open: Box<dyn FnMut() -> Result<Database, Failure> + Send>,
+    /// Its file as it was when that was opened, which must stay where it is: what is written into
+    /// one that nobody finds any more is lost.
+    file: Option<(PathBuf, Option<(u64, u64)>)>,
     /// Since it was found away, or never found.
     is_away: bool,
     interval: Duration,
@@ -127,7 +132,13 @@ impl Link {
         open: impl FnMut() -> Result<Database, Failure> + Send + 'static,
     ) -> Self {
         let (is_away, interval) = (database.is_none(), INTERVALS.0);
-        Self { database, open: Box::new(open), is_away, interval, next: Instant::now() }
+        let open = Box::new(open);
+        Self { database, open, file: None, is_away, interval, next: Instant::now() }
+    }
+
+    /// The same for a database in a file.
+    pub(super) fn in_file(self, path: Option<&Path>) -> Self {
+        Self { file: path.map(|path| (path.to_owned(), identity(path))), ..self }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -136,6 +147,14 @@ impl Link {
 
     /// The connection. Who finds the database away first waits a little, the others do not.
     fn database(&mut self) -> Result<&mut Database, Failure> {
+        if let Some((path, opened)) = &self.file
+            && identity(path) != *opened
+        {
+            let path = path.display();
+            return Err(Failure::away(&format!(
+                "{path} was deleted or is another file; put it back, or start the gateway anew"
+            )));
+        }
         if self.database.is_none() {
             self.database = Some(self.look_for()?);
             self.is_away = false;
@@ -269,6 +288,11 @@ fn read(mut link: Link, jobs: &Mutex<mpsc::Receiver<Box<dyn Job>>>) {
         let outcome = link.run(|database| job.run(database));
         job.answer(outcome);
     }
+}
+
+/// By what the file system knows a file, wherever it goes.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 fn stopped() -> Failure {

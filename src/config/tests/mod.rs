@@ -310,6 +310,18 @@ fn a_store_on_a_server_has_a_journal_here_and_a_password_is_better_elsewhere() {
 }
 
 #[test]
+fn what_is_to_be_recorded_is_of_routes_that_there_are() {
+    let record = "[routes.fast]\ntargets = [\"demo/a\"]\n[providers.demo]\nkind = \"openai\"\n\
+                  api_key = \"k\"\n[record]\nconsent = true\n";
+    let told = complaints(&format!("{record}routes = [\"fa*\", \"direct\", \"fats\"]\n"));
+    let expected = "8: record.routes[2]: there is no route \"fats\"; did you mean \"fast\"?\n";
+    assert_eq!(told, expected);
+    let config = parse(&format!("{record}keys = [\"none\"]\n")).unwrap();
+    let warned = |warning: &Problem| warning.message.contains("there is no key \"none\"");
+    assert!(config.warnings.iter().any(warned), "a key may be made at run time");
+}
+
+#[test]
 fn a_slip_of_syntax_is_one_problem_with_its_line() {
     let duplicate = parse("[server]\ndrain = \"1s\"\ndrain = \"2s\"\n").unwrap_err();
     assert_eq!(duplicate.len(), 1);

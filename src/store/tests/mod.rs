@@ -221,6 +221,24 @@ async fn a_failed_transaction_says_so_and_leaves_nothing(bench: Bench) {
     assert!(bench.store.is_up());
 }
 
+#[tokio::test]
+async fn a_database_whose_file_is_gone_takes_nothing_until_it_is_back() {
+    let bench = Bench::new(|folder| StoreUrl::Sqlite(folder.join("state.db")));
+    bench.put(&owner("ann"), "1", "x").await;
+    let (file, aside) = (bench.folder.path().join("state.db"), bench.folder.path().join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    let refused = bench.store.put(&owner("ann"), ObjectKind::Opaque, draft("2", "x")).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is_away() && refused.to_string().contains("was deleted"), "{refused}");
+    assert!(!bench.store.is_up());
+    std::fs::write(&file, "").unwrap();
+    let refused = bench.store.put(&owner("ann"), ObjectKind::Opaque, draft("2", "x")).await;
+    assert!(refused.unwrap_err().is_away(), "it is another one");
+    std::fs::rename(&aside, &file).unwrap();
+    bench.put(&owner("ann"), "2", "x").await;
+    assert!(bench.store.is_up());
+}
+
 macro_rules! suite {
     ($backend:ident, $url:expr, [$($promise:ident),+ $(,)?]) => {
         mod $backend {
