@@ -393,10 +393,11 @@ async fn each_step_of_a_run_is_a_line_of_the_log_that_tells_nothing_of_what_was_
     let house = House::new("").await;
     let path = house.begin("buyer", json!({"input": format!("pay {SECRET}")})).await;
     let run = house.in_state(&path, "waiting_approval").await;
+    let told = |event: &str| house.lines().iter().any(|line| line["event"] == event);
+    until("the wait is told of", || told("run.waiting")).await;
     house.decide(&run, "approve").await;
     house.in_state(&path, "completed").await;
-    let last = || house.lines().iter().any(|line| line["event"] == "run.ended");
-    until("the end is told of", last).await;
+    until("the end is told of", || told("run.ended")).await;
     let lines = house.lines();
     let events: Vec<(&str, &str)> = lines
         .iter()
