@@ -30,6 +30,7 @@ impl Staff {
         let lease = self.gateway.snapshot().config.agent_engine.lease;
         u64::try_from(lease.as_millis()).unwrap_or(15_000)
     }
+
     pub(super) fn live(&self, run: RunId) -> Option<Arc<Live>> {
         self.lives().get(&run).map(|held| Arc::clone(&held.live))
     }

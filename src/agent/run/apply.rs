@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Call, Cancel, Overflow, Run, Stage, Stretch};
-use crate::agent::event::{ASIDE, Asking, CallError, Doer, Event, PROBE, Requested, Resolution};
+use crate::agent::event::{ASIDE, Asking, CallError, Event, PROBE, Requested, Resolution};
 use crate::canon::{
     Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
     Usage,
@@ -248,7 +248,7 @@ impl Run {
             }
             Event::AskFailed { call, code, usage, cost, lost, at, retry_after, .. } => {
                 self.asked_anew = true;
-                self.callable_at = retry_after.map(|wait| at + wait);
+                self.callable_at = retry_after.map(|wait| at.saturating_add(wait));
                 let asked = self.open_ask.take();
                 if let Some(asked) =
                     asked.filter(|it| it.call != ASIDE && code == Kind::ContextTooLong.code())
@@ -316,117 +316,6 @@ impl Run {
         });
     }
 
-    /// What people were asked, and what they said.
-    fn take_word(&mut self, event: &Event) {
-        match event {
-            Event::ApprovalAsked { id, approval, hash, expires_at, .. } => {
-                let (approval, hash) = (approval.clone(), hash.clone());
-                if let Some(call) = self.call_mut(id) {
-                    call.approval = Some(approval.clone());
-                }
-                self.stage(id, Stage::Pending { approval, hash, expires_at: *expires_at });
-            }
-            Event::Approved { id, args, approval, by, remember, .. } => {
-                if let Some(call) = self.call(id).filter(|_| *remember) {
-                    let tool = call.request.tool.clone();
-                    self.remembered.insert(tool, (approval.clone(), by.clone()));
-                }
-                self.let_pass(id, args.as_ref());
-            }
-            Event::Rejected { id, comment, expired, .. } => {
-                let why = match (expired, comment) {
-                    (true, _) => "Nobody has allowed it in time.".to_owned(),
-                    (false, Some(comment)) => format!("A person has not allowed it: {comment}"),
-                    (false, None) => "A person has not allowed it.".to_owned(),
-                };
-                let error = CallError::new("denied", why);
-                self.settle(id, vec![Part::text(error.text())], true);
-            }
-            Event::InputAsked { request, id, message, schema, fills, expires_at } => {
-                self.questions += 1;
-                let (request, message) = (request.clone(), message.clone());
-                let (schema, fills, expires_at) = (schema.clone(), fills.clone(), *expires_at);
-                self.stage(id, Stage::Asking { request, message, schema, fills, expires_at });
-            }
-            Event::InputGiven { id, values, .. } => self.hear_answer(id, values),
-            _ => {}
-        }
-    }
-
-    /// What was asked has an answer; of no call, it is a person's who takes over.
-    fn hear_answer(&mut self, id: &str, values: &Value) {
-        self.questions = 0;
-        if id.is_empty() {
-            return self.hear_human(values);
-        }
-        if self.escalated_calls.remove(id) {
-            // Its user was quicker than the person who was to take over.
-            (self.escalated, self.escalated_until) = (None, None);
-        }
-        let Some(call) = self.call_mut(id) else { return };
-        match &call.stage {
-            _ if call.request.doer == Doer::User => {
-                self.settle(id, vec![Part::text(said(values))], false);
-            }
-            Stage::Asking { fills, .. } if !fills.is_empty() && values.is_null() => {
-                let error = CallError::new("unanswered", DECLINED);
-                self.settle(id, vec![Part::text(error.text())], true);
-            }
-            Stage::Asking { fills, .. } if !fills.is_empty() => {
-                let mut args = call.request.args.clone();
-                fill(&mut args, fills, values);
-                call.change(args);
-                call.stage = Stage::New;
-            }
-            Stage::Over => {}
-            _ => call.stage = Stage::Answered { values: values.clone() },
-        }
-    }
-
-    /// A person lets a call pass: as it was asked about, or with other arguments, whose digest
-    /// counts then.
-    fn let_pass(&mut self, id: &str, args: Option<&Value>) {
-        let tool = self.call(id).map(|call| call.request.tool.as_str());
-        let other = tool.zip(args).and_then(|(tool, args)| self.hash_of(tool, args));
-        let Some(call) = self.call_mut(id) else { return };
-        if let Some(args) = args {
-            call.change(args.clone());
-            call.edited = true;
-        }
-        if let Stage::Pending { hash, .. } = &call.stage {
-            let hash = other.unwrap_or_else(|| hash.clone());
-            call.allowed = Some(hash.clone());
-            call.stage = Stage::Approved { hash };
-        }
-    }
-
-    /// A person has the answer, or has something to say before it goes on.
-    fn hear_human(&mut self, values: &Value) {
-        (self.escalated, self.escalated_until) = (None, None);
-        let about = std::mem::take(&mut self.escalated_calls);
-        let open = |call: &&Call| call.stage != Stage::Over;
-        let calls = self.calls.iter().filter(open).map(|call| call.request.id.clone());
-        if let Some(answer) = values.get("answer").and_then(Value::as_str) {
-            let error = CallError::new("human", "A person has answered instead.");
-            for id in calls.collect::<Vec<_>>() {
-                self.settle(&id, vec![Part::text(error.text())], true);
-            }
-            let parts = vec![Part::text(answer)];
-            self.transcript.push(Message::new(Role::Assistant, parts));
-            (self.finish, self.settled_by_human) = (Some(FinishReason::Stop), true);
-            self.calls.clear();
-            return;
-        }
-        let calls: Vec<String> = calls.filter(|id| about.contains(id)).collect();
-        if calls.is_empty() {
-            return self.note(&said(values), Some("repair"));
-        }
-        let error = CallError::new("human", format!("A person says instead: {}", said(values)));
-        for id in calls {
-            self.settle(&id, vec![Part::text(error.text())], true);
-        }
-    }
-
     pub(super) fn stage(&mut self, id: &str, stage: Stage) {
         if let Some(call) = self.call_mut(id).filter(|call| call.stage != Stage::Over) {
             call.stage = stage;
@@ -490,7 +379,7 @@ impl Run {
         }
     }
 
-    fn note(&mut self, text: &str, reason: Option<&str>) {
+    pub(super) fn note(&mut self, text: &str, reason: Option<&str>) {
         match reason {
             Some("repair") => {
                 self.repairs += 1;
@@ -527,9 +416,6 @@ impl Run {
     }
 }
 
-/// What a model is told whose call lacks what its user does not want to say.
-const DECLINED: &str = "The user does not want to say what is missing.";
-
 /// The same for the same call, in whatever order its arguments stand.
 pub(super) fn fingerprint(alias: &str, args: &Value) -> String {
     let digest = Sha256::digest(format!("{alias}\n{}", canonical(args)).as_bytes());
@@ -541,31 +427,6 @@ pub(in crate::agent) fn sureness(value: &Value, field: &str) -> Option<u32> {
     let share = value.get(field)?.as_f64().filter(|share| (0.0..=1.0).contains(share))?;
     // Counted out, since a cast would be one that could lose something.
     (0..=1000u32).rev().find(|step| f64::from(*step) <= share.mul_add(1000.0, 1e-6))
-}
-
-/// Puts what a person has said where arguments were missing. A text that is all of the answer is
-/// the one that was asked for.
-fn fill(args: &mut Value, missing: &[String], values: &Value) {
-    let Some(args) = args.as_object_mut() else { return };
-    match (values, missing) {
-        (Value::Object(given), _) => {
-            let wanted = given.iter().filter(|(name, _)| missing.contains(name));
-            args.extend(wanted.map(|(name, value)| (name.clone(), value.clone())));
-        }
-        (value, [only]) => {
-            args.insert(only.clone(), value.clone());
-        }
-        _ => {}
-    }
-}
-
-/// What a person has said, for the model.
-fn said(values: &Value) -> String {
-    match values {
-        Value::String(text) => text.clone(),
-        Value::Object(map) if map.len() == 1 => map.values().next().map(said).unwrap_or_default(),
-        other => other.to_string(),
-    }
 }
 
 /// Whether a message is the result of a call.

@@ -2,6 +2,7 @@
 //! The same entries always make the same state.
 
 mod apply;
+mod heard;
 mod next;
 mod undo;
 
