@@ -14,7 +14,6 @@ use super::definition::ToolDefinition;
 use super::event::{CallError, Doer, Event, Requested};
 use super::journal::{Halt, now};
 use super::people::{approval_hash, usual_approval};
-use super::perform::unknown_outcome;
 use super::run::{Call, Run, Stage, sureness};
 use super::when;
 use crate::canon::{Effect, StopReason};
@@ -76,7 +75,7 @@ impl Actor {
     }
 
     /// What is under way is called off. Of what must not happen twice nobody knows what became: that
-    /// is found out as far as the run goes on.
+    /// is found out where the run goes on, and left to people with its end.
     async fn abandon(&self, kind: &str, message: &str) -> Result<(), Halt> {
         Box::pin(self.end_children(message)).await?;
         let run = self.journal.run().await;
@@ -90,16 +89,13 @@ impl Actor {
         let goes_on = !run.is_called_off();
         drop(run);
         for (request, began) in open {
-            let id = request.id.clone();
             if !began || request.effect != Effect::Once {
+                let id = request.id.clone();
                 let error = CallError::new(kind, message);
                 let failed = Event::Failed { id, error, attempts: 1, at: now(), wire: None };
                 self.journal.append(vec![failed]).await?;
             } else if goes_on {
                 Box::pin(self.nobody_knows(&request)).await?;
-            } else {
-                let unknown = vec![Event::Unknown { id }];
-                self.journal.append_with(unknown, unknown_outcome(&request)).await?;
             }
         }
         Ok(())

@@ -179,11 +179,7 @@ impl Live {
 
     /// Ends an answer that has outgrown what its caller has left.
     fn stay_within_budget(&mut self) {
-        let sight = self.flow.passage.sight();
-        if sight.finished {
-            return;
-        }
-        if let Some(error) = self.call.outgrows(sight.written) {
+        if let Some(error) = self.call.outgrows(self.flow.passage.sight()) {
             self.last = Some(Turn::End(Outcome::BudgetExceeded, Some(error)));
             self.giving = true;
         }

@@ -106,11 +106,6 @@ pub(super) async fn drain_for_others(call: &mut Call, flow: Box<Flow>) {
     }
 }
 
-fn outgrows(call: &mut Call, flow: &Flow) -> bool {
-    let sight = flow.passage.sight();
-    !sight.finished && call.outgrows(sight.written).is_some()
-}
-
 /// Reads a stream to its end and notes what it used.
 pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
     // Whoever passed it on may have stopped watching its socket.
@@ -127,7 +122,9 @@ pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
         match tokio::time::timeout_at(due, step).await {
             Err(_) => break Outcome::Timeout,
             // Nobody hears the rest of it, and what it costs is held to its budget all the same.
-            Ok(Step::Data) if outgrows(call, &flow) => break Outcome::BudgetExceeded,
+            Ok(Step::Data) if call.outgrows(flow.passage.sight()).is_some() => {
+                break Outcome::BudgetExceeded;
+            }
             Ok(Step::Data) => {}
             Ok(Step::Failed(_)) => break Outcome::UpstreamError,
             Ok(Step::Ended) if flow.passage.sight().finished => break Outcome::Ok,

@@ -21,6 +21,7 @@ use crate::access::account::{
 use crate::access::{Caller, Tab};
 use crate::canon::{Money, Usage, UsageSource};
 use crate::config::entry;
+use crate::dialect::passage::Sight;
 use crate::error::{Error, Kind};
 
 /// A stream that outgrows what is held for it holds so many tokens more.
@@ -381,9 +382,13 @@ impl Call {
         self.gateway.denied(denial)
     }
 
-    /// Holds more for an answer of which so many tokens have been written. The error says that
-    /// there is no room, and that the answer ends here.
-    pub(super) fn outgrows(&mut self, written: u64) -> Option<Error> {
+    /// Holds more for an answer of which so much has been written, unless it has ended. The error
+    /// says that there is no room, and that the answer ends here.
+    pub(super) fn outgrows(&mut self, sight: &Sight) -> Option<Error> {
+        let written = sight.written;
+        if sight.finished {
+            return None;
+        }
         // Where the other replicas have to be asked, that is done ahead of time.
         let ahead = if self.gateway.desk().is_some() { STEP } else { 0 };
         let room = self.till.room.filter(|room| written + ahead > *room)?;

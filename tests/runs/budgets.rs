@@ -166,14 +166,20 @@ async fn a_run_whose_key_may_call_again_soon_waits_for_that() {
     assert_eq!(house.turns(), 2);
 }
 
-#[tokio::test]
-async fn a_run_whose_key_may_not_call_for_long_ends_and_says_why() {
-    let house = house_of("limits = { requests = \"1/h\" }").await;
-    let messages = json!([{"role": "user", "content": looks(1)}]);
+/// What a key is told in a chat that its own limits stop.
+async fn refused(house: &House, input: String) -> Answer {
+    let messages = json!([{"role": "user", "content": input}]);
     let body = json!({"model": "agent/a", "messages": messages});
     let answer = house.send(FEW, "/v1/chat/completions", &body).await;
     let code = &answer.json()["error"]["code"];
     assert_eq!((answer.status, code), (429, &json!("rate_limited")), "{}", answer.text());
+    answer
+}
+
+#[tokio::test]
+async fn a_run_whose_key_may_not_call_for_long_ends_and_says_why() {
+    let house = house_of("limits = { requests = \"1/h\" }").await;
+    let answer = refused(&house, looks(1)).await;
     assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
     let runs = client::get(house.gateway.address, "/v1/agents/runs", FEW).await.json();
     assert_eq!(runs["data"][0]["stop_reason"], "rate_limited", "{runs:#}");
@@ -182,11 +188,7 @@ async fn a_run_whose_key_may_not_call_for_long_ends_and_says_why() {
 #[tokio::test]
 async fn who_asks_for_more_than_its_key_ever_may_is_told_of_no_wait() {
     let house = house_of("limits = { tokens = \"500/m\" }").await;
-    let messages = json!([{"role": "user", "content": looks(0)}]);
-    let body = json!({"model": "agent/a", "messages": messages});
-    let answer = house.send(FEW, "/v1/chat/completions", &body).await;
-    let code = &answer.json()["error"]["code"];
-    assert_eq!((answer.status, code), (429, &json!("rate_limited")), "{}", answer.text());
+    let answer = refused(&house, looks(0)).await;
     assert_eq!(answer.header("retry-after"), None, "{}", answer.text());
 }
 

@@ -33,14 +33,9 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
         ..ApprovalFilter::default()
     };
     let limit = asked.limit()?;
-    // One more says whether there is another page.
     let found = door.gateway.store().approvals(filter, limit + 1).await;
-    let mut rows = found.map_err(|failure| away(&failure))?;
-    let has_more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| has_more).map(|row| row.id.as_str());
-    let shown: Vec<Value> = rows.iter().map(views::approval).collect();
-    told(&views::page(&shown, next))
+    let rows = found.map_err(|failure| away(&failure))?;
+    told(&views::paged(rows, limit, views::approval, |row| row.id.clone()))
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {

@@ -73,14 +73,9 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
         before: id("cursor")?,
     };
     let limit = asked.limit()?;
-    // One more says whether there is another page.
     let found = door.gateway.store().runs(filter, limit + 1).await;
-    let mut rows = found.map_err(|failure| away(&failure))?;
-    let has_more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| has_more).map(|row| row.id.to_string());
-    let shown: Vec<Value> = rows.iter().map(views::run).collect();
-    told(&views::page(&shown, next.as_deref()))
+    let rows = found.map_err(|failure| away(&failure))?;
+    told(&views::paged(rows, limit, views::run, |row| row.id.to_string()))
 }
 
 fn since(written: Option<&str>) -> Result<Option<u64>, Error> {

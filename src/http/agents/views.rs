@@ -134,6 +134,19 @@ pub(super) fn text(parts: &[Part]) -> String {
     said.collect()
 }
 
+/// A page of so many rows. One more was asked for: that it is there says that there is another page.
+pub(super) fn paged<T>(
+    mut rows: Vec<T>,
+    limit: u32,
+    show: fn(&T) -> Value,
+    id: fn(&T) -> String,
+) -> Value {
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| has_more).map(id);
+    page(&rows.iter().map(show).collect::<Vec<_>>(), next.as_deref())
+}
+
 /// A page of a list, and where the next one begins.
 pub(super) fn page(rows: &[Value], next: Option<&str>) -> Value {
     json!({"object": "list", "data": rows, "next": next})
