@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Gateway;
 use super::call::Call;
-use crate::access::account::{Account, Moment, Unseeded};
-use crate::canon::{Outcome, Purpose, Usage, UsageSource};
+use crate::access::account::{Account, Demand, Moment, Unseeded};
+use crate::canon::{Money, Outcome, Purpose, Usage, UsageSource};
 use crate::error::{Error, Kind};
 use crate::store::{CallRow, Failure};
 
@@ -45,22 +45,21 @@ pub(super) struct Doubts {
 // === impl Call ===
 
 impl Call {
-    /// Notes how the call is to stand in the ledger should the process end before it does: with its
-    /// question, by estimate. Only where a budget depends on it.
-    pub(super) fn note_begin(&mut self) {
+    /// Notes how the call is to stand in the ledger should the process end before it does: with all
+    /// that is held for it, of which so many tokens for its answer. Only where a budget depends on
+    /// it.
+    pub(super) fn note_begin(&mut self, held: Demand, answer: u64) {
         if !self.is_budgeted() {
             return;
         }
         self.is_of_caller();
-        let usage = Usage { input: self.input_estimate(), ..Usage::default() };
-        let target = self.chain.as_ref().and_then(|chain| chain.targets.first());
-        let price = target.and_then(|target| target.info.price.as_ref());
+        let usage = Usage { input: self.input_estimate(), output: answer, ..Usage::default() };
         let row = CallRow {
             usage,
             usage_source: UsageSource::Estimated,
             outcome: Outcome::Internal,
-            cost: price.map(|price| price.cost(&usage)),
-            counted: self.house.config.token_weights.count(&usage),
+            cost: held.priced.then(|| Money::from_nanos(held.nanos)),
+            counted: held.tokens,
             settled_at: self.record.at,
             ..CallRow::from(&self.record)
         };

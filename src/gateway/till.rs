@@ -175,7 +175,10 @@ pub(super) async fn hold_budget(call: &mut Call, demand: Demand) -> Result<(), E
     hold_empty(call, demand.priced).await?;
     while call.till.is_holding() {
         match call.grow(demand) {
-            Ok(true) => break,
+            Ok(true) => {
+                call.note_held();
+                break;
+            }
             // The other replicas are being asked.
             Ok(false) => tokio::time::sleep(A_MOMENT / 10).await,
             Err(denial) => {
@@ -375,7 +378,14 @@ impl Call {
 
     fn begins(&mut self, hold: Hold) {
         self.till.hold = Some(hold);
-        self.note_begin();
+        self.note_held();
+    }
+
+    /// Notes what the call comes to should its process end before it does.
+    fn note_held(&mut self) {
+        if let Some(held) = self.till.hold.as_ref().map(Hold::reserved) {
+            self.note_begin(held, self.till.room.unwrap_or(0));
+        }
     }
 
     fn denied(&self, denial: &Denial) -> Error {
@@ -402,6 +412,7 @@ impl Call {
             Ok(true) => {
                 self.till.room = Some(room + usage.output);
                 self.till.asked = None;
+                self.note_held();
                 None
             }
             Ok(false) => None,

@@ -126,7 +126,7 @@ async fn a_budget_that_is_written_later_knows_what_was_spent_before_and_counts_n
 }
 
 #[tokio::test]
-async fn what_a_killed_process_had_under_way_is_in_the_ledger_by_estimate_and_nothing_is_held() {
+async fn what_a_killed_process_had_under_way_counts_with_what_was_held_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let upstream = Upstream::answering(answer).await;
     let keys = ["a", "b"].map(|name| {
@@ -147,6 +147,7 @@ async fn what_a_killed_process_had_under_way_is_in_the_ledger_by_estimate_and_no
         // Whoever was answered is noted with one write, so nothing is waited for but that.
         gateway.recorded(11).await;
         until("all is noted", || gateway.records().len() == 11).await;
+        let before = [budget(&gateway, "a").await, budget(&gateway, "b").await];
         drop((gateway.kill(), open));
         until("the upstream is left", || upstream.busy() == 0).await;
 
@@ -157,8 +158,10 @@ async fn what_a_killed_process_had_under_way_is_in_the_ledger_by_estimate_and_no
         gateway.stop();
         let rows = ledger(folder.path());
         let sums = sums(&rows);
-        for (name, told) in ["a", "b"].iter().zip(&told) {
+        for ((name, told), before) in ["a", "b"].iter().zip(&told).zip(&before) {
             assert_eq!(told["reserved"], 0);
+            let all = ["used", "reserved"].map(|amount| before[amount].as_u64().unwrap());
+            assert!(all[1] > 0 && told["used"] == all.iter().sum::<u64>(), "{before} {told}");
             assert_eq!(told["used"], sums[&format!("key {name}")].0, "{name}");
         }
         assert_eq!(team["used"], sums["team search"].0);

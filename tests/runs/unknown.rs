@@ -104,6 +104,7 @@ async fn its_letter_is_closed_when_somebody_says_what_became_of_it() {
     assert_eq!(resolved.status, 200, "{}", resolved.text());
     house.over(&path).await;
     assert_eq!(letters(&house).await[0]["state"], "settled");
+    assert_eq!(house.get("/v1/agents/dlq?state=open").await["data"], json!([]));
     let retried = house.send(KEY, &format!("{letter}/retry"), &json!({})).await;
     assert_eq!((retried.status, house.asked("/send").len()), (404, 1), "{}", retried.text());
 }

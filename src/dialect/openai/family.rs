@@ -33,7 +33,7 @@ pub fn needs_responses(model: &str) -> bool {
 /// Whether a model thinks and calls tools together by the API of responses only, as those of
 /// GPT-5.4 and later do.
 pub fn prefers_responses(model: &str) -> bool {
-    needs_responses(model) || thinks(model) && version(model) >= Some((5, 4))
+    needs_responses(model) || version(model) >= Some((5, 4)) && thinks(model)
 }
 
 /// Whether chat completions would refuse this question because such a model would think for it:

@@ -14,11 +14,7 @@ const STATES: [&str; 5] = ["pending", "approved", "denied", "expired", "withdraw
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let query = asked.query(&["state", "role", "run", "cursor", "limit"])?;
-    let state = query.field("state");
-    if state.is_some_and(|state| !STATES.contains(&state)) {
-        let known = STATES.join(", ");
-        return Err(Error::invalid(format!("`state` is one of {known}.")));
-    }
+    let state = query.one_of("state", &STATES)?;
     let run = match query.field("run").map(RunId::parse) {
         Some(None) => return Err(Error::invalid("`run` is the id of a run.")),
         run => run.flatten(),

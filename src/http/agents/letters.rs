@@ -4,15 +4,21 @@ use serde_json::{Value, json};
 
 use super::{Answer, Asked, Door, away, told, views};
 use crate::error::{Error, Kind};
-use crate::store::runs::LetterRow;
+use crate::store::runs::{LetterFilter, LetterRow};
+
+const STATES: [&str; 4] = ["open", "retried", "settled", "discarded"];
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
-    asked.query(&["limit"])?;
-    let owner = if asked.sees_all() { None } else { Some(asked.owner()) };
-    let rows = door.gateway.store().letters(owner, asked.limit()?).await;
-    let rows = rows.map_err(|failure| away(&failure))?;
-    let shown: Vec<Value> = rows.iter().map(views::letter).collect();
-    told(&views::page(&shown, None))
+    let query = asked.query(&["state", "cursor", "limit"])?;
+    let filter = LetterFilter {
+        owner: if asked.sees_all() { None } else { Some(asked.owner()) },
+        state: query.one_of("state", &STATES)?.map(str::to_owned),
+        before: query.field("cursor").map(str::to_owned),
+    };
+    let limit = asked.limit()?;
+    let found = door.gateway.store().letters(filter, limit + 1).await;
+    let rows = found.map_err(|failure| away(&failure))?;
+    told(&views::paged(rows, limit, views::letter, |row| row.id.clone()))
 }
 
 pub(super) async fn retry(door: Door, asked: Asked) -> Answer {

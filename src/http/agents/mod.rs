@@ -173,6 +173,15 @@ impl Asked {
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// A field that is one of a few words.
+    fn one_of(&self, name: &str, known: &[&str]) -> Result<Option<&str>, Error> {
+        let said = self.field(name);
+        if said.is_some_and(|said| !known.contains(&said)) {
+            return Err(Error::invalid(format!("`{name}` is one of {}.", known.join(", "))));
+        }
+        Ok(said)
+    }
+
     fn limit(&self) -> Result<u32, Error> {
         let Some(limit) = self.field("limit") else { return Ok(USUAL) };
         let limit = limit.parse().ok().filter(|limit| (1..=MOST).contains(limit));

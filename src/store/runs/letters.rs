@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::rows::{self, Whose};
-use super::{LetterRow, NewLetter};
+use super::{LetterFilter, LetterRow, NewLetter};
 use crate::canon::Owner;
 use crate::store::database::{Database, Fault, Row, values};
 use crate::store::{Failure, Store};
@@ -21,20 +21,13 @@ struct About {
 // === impl Store ===
 
 impl Store {
-    /// Of one owner, or everybody's; the newest first.
+    /// The newest first.
     pub async fn letters(
         &self,
-        owner: Option<Owner>,
+        filter: LetterFilter,
         limit: u32,
     ) -> Result<Vec<LetterRow>, Failure> {
-        let chosen = if owner.is_some() { "WHERE owner = $2" } else { "" };
-        let query =
-            format!("SELECT {COLUMNS} FROM letters {chosen} ORDER BY position DESC LIMIT $1");
-        let read = move |database: &mut Database| {
-            let mut written = values![limit].to_vec();
-            written.extend(owner.iter().map(|owner| owner.as_str().into()));
-            database.query(&query, &written, letter)
-        };
+        let read = move |database: &mut Database| chosen(database, &filter, limit);
         self.read.run(read).await
     }
 
@@ -73,6 +66,30 @@ impl Store {
         };
         self.write.run(work).await
     }
+}
+
+fn chosen(
+    database: &mut Database,
+    filter: &LetterFilter,
+    limit: u32,
+) -> Result<Vec<LetterRow>, Fault> {
+    let LetterFilter { owner, state, before } = filter;
+    let before_it = "position < (SELECT position FROM letters WHERE id = ?)";
+    let wanted = [
+        ("owner = ?", owner.as_ref().map(Owner::as_str)),
+        ("state = ?", state.as_deref()),
+        (before_it, before.as_deref()),
+    ];
+    let (mut chosen, mut written) = (vec!["1 = 1".to_owned()], values![limit].to_vec());
+    for (condition, value) in wanted {
+        let Some(value) = value else { continue };
+        written.push(value.into());
+        chosen.push(condition.replace('?', &format!("${}", written.len())));
+    }
+    let chosen = chosen.join(" AND ");
+    let query =
+        format!("SELECT {COLUMNS} FROM letters WHERE {chosen} ORDER BY position DESC LIMIT $1");
+    database.query(&query, &written, letter)
 }
 
 // === The statements ===

@@ -276,6 +276,16 @@ pub struct NewLetter {
     pub attempts: u32,
 }
 
+/// Which letters are wanted; the newest first.
+#[derive(Debug, Clone, Default)]
+pub struct LetterFilter {
+    /// `None`: everybody's.
+    pub owner: Option<Owner>,
+    pub state: Option<String>,
+    /// Only those that came before it.
+    pub before: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LetterRow {
     pub id: String,

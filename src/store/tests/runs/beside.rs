@@ -94,7 +94,7 @@ pub(super) async fn an_append_is_all_or_nothing(bench: Bench) {
     assert_eq!((row.state, row.last_seq, row.totals.steps), (RunState::Running, 1, 0));
     assert_eq!(bench.kinds(other).await.len(), 1);
     assert_eq!(bench.ids_of_approvals(None, None).await, ["apr_1"]);
-    assert_eq!(bench.store.letters(None, 9).await.unwrap().len(), 1);
+    assert_eq!(bench.store.letters(LetterFilter::default(), 9).await.unwrap().len(), 1);
     assert_eq!(bench.store.run_blob(&owner("ann"), &"c".repeat(64)).await.unwrap(), None);
     bench.lapse(3999).await;
     bench.store.claim_run(other, LEASE).await.unwrap();
@@ -195,14 +195,17 @@ pub(super) async fn a_letter_is_closed_once_and_by_its_owner(bench: Bench) {
     let (run, other) = (bench.running("ann").await, bench.running("bob").await);
     bench.done(laden(run, 1)).await;
     bench.done(laden(other, 2)).await;
-    let letters = bench.store.letters(None, 9).await.unwrap();
+    let letters = bench.store.letters(LetterFilter::default(), 9).await.unwrap();
     let ids: Vec<_> = letters.iter().map(|letter| letter.id.as_str()).collect();
     assert_eq!(ids, ["dlq_2", "dlq_1"]);
     let row = &letters[1];
     assert_eq!((row.run, row.owner.as_str(), &*row.kind), (Some(run), "ann", "tool"));
     assert_eq!((&*row.payload, &*row.error), (r#"{"order":7}"#, "no answer"));
     assert_eq!((row.attempts, row.at, &*row.state), (3, 1000, "open"));
-    assert_eq!(bench.store.letters(Some(owner("ann")), 9).await.unwrap(), letters[1..]);
+    let of_ann = LetterFilter { owner: Some(owner("ann")), ..LetterFilter::default() };
+    assert_eq!(bench.store.letters(of_ann, 9).await.unwrap(), letters[1..]);
+    let before = LetterFilter { before: Some("dlq_2".to_owned()), ..LetterFilter::default() };
+    assert_eq!(bench.store.letters(before.clone(), 9).await.unwrap(), letters[1..]);
     let close = async |owner: Option<&str>| {
         let owner = owner.map(Owner::new);
         bench.store.close_letter(owner, "dlq_1", "retried").await.unwrap()
@@ -210,6 +213,8 @@ pub(super) async fn a_letter_is_closed_once_and_by_its_owner(bench: Bench) {
     assert_eq!(close(Some("bob")).await, None);
     assert_eq!(close(Some("ann")).await.unwrap().state, "retried");
     assert_eq!(close(None).await, None, "it is closed");
+    let open = LetterFilter { state: Some("open".to_owned()), ..before };
+    assert_eq!(bench.store.letters(open, 9).await.unwrap(), []);
 }
 
 pub(super) async fn what_is_long_over_goes_with_all_that_belongs_to_it(bench: Bench) {
@@ -248,7 +253,7 @@ pub(super) async fn what_is_long_over_goes_with_all_that_belongs_to_it(bench: Be
         assert_eq!(bench.count(table).await, 0, "{table}");
     }
     // What nobody has settled stays until somebody does.
-    let letters = bench.store.letters(None, 9).await.unwrap();
+    let letters = bench.store.letters(LetterFilter::default(), 9).await.unwrap();
     assert!(letters.iter().all(|letter| letter.run.is_none() && letter.state == "open"));
     assert_eq!(letters.len(), 4);
     for letter in &letters {

@@ -13,8 +13,8 @@ use self::beside::{
 use super::*;
 use crate::canon::{RunId, RunState};
 use crate::store::runs::{
-    Append, Appended, Begun, LabelRow, NewDelivery, NewEvent, NewLetter, NewRun, RunFilter, RunRow,
-    Sending, Totals,
+    Append, Appended, Begun, LabelRow, LetterFilter, NewDelivery, NewEvent, NewLetter, NewRun,
+    RunFilter, RunRow, Sending, Totals,
 };
 
 /// How long leases hold.
@@ -119,7 +119,7 @@ pub(super) async fn what_is_to_be_told_is_told_once_and_again_until_it_is_heard(
     };
     bench.store.settle_delivery("msg_2", Sending::GivenUp { letter }).await.unwrap();
     assert!(bench.store.take_deliveries(10, 0).await.unwrap().is_empty());
-    let letters = bench.store.letters(None, 10).await.unwrap();
+    let letters = bench.store.letters(LetterFilter::default(), 10).await.unwrap();
     assert_eq!((letters.len(), letters[0].run), (1, Some(run)));
     assert!(bench.store.resend_delivery("msg_2").await.unwrap());
     assert!(!bench.store.resend_delivery("msg_1").await.unwrap(), "it was heard");
