@@ -9,7 +9,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -254,6 +254,52 @@ async fn a_provider_is_reached_through_its_proxy() {
     let target = format!("CONNECT {} HTTP/1.1\r\n", upstream.address);
     assert!(heads.len() == 1 && heads[0].starts_with(&target), "{heads:?}");
     assert!(!heads[0].contains("sk-upstream"), "the provider's key is not for the proxy");
+}
+
+#[tokio::test]
+async fn an_interim_answer_while_a_body_is_sent_does_not_end_the_sending() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let up = format!(
+        "[providers.up]\nkind = \"openai-compatible\"\nbase_url = \"http://{}/v1\"\n",
+        listener.local_addr().unwrap()
+    );
+    let gateway = Gateway::start("", &up).await;
+    let messages = json!([{"role": "user", "content": "x".repeat(16 << 20)}]);
+    let body = json!({"messages": messages, "model": "up/a"}).to_string();
+    let served = async {
+        let (mut upstream, _) = listener.accept().await.unwrap();
+        let mut taken = Vec::with_capacity(1 << 20);
+        upstream.read_buf(&mut taken).await.unwrap();
+        upstream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+        while !taken.ends_with(b"}") {
+            taken.clear();
+            upstream.read_buf(&mut taken).await.unwrap();
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+        let reply = format!("{head}{}\r\n\r\n{REPLY}", REPLY.len());
+        upstream.write_all(reply.as_bytes()).await.unwrap();
+        upstream
+    };
+    let (answer, _upstream) = tokio::join!(chat(&gateway, body), served);
+    assert_eq!((answer.status, answer.text()), (200, REPLY));
+}
+
+#[tokio::test]
+async fn a_proxy_with_tls_is_told_nothing_in_clear_for_an_upstream_without() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = proxy.local_addr().unwrap();
+    let up = format!(
+        "[providers.up]\nkind = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+         proxy = \"https://ann:secret@{address}\"\n"
+    );
+    let gateway = Gateway::start("", &up).await;
+    let first = async {
+        let (mut stream, _) = proxy.accept().await.unwrap();
+        stream.read_u8().await.unwrap()
+    };
+    let (first, answer) = tokio::join!(first, chat(&gateway, ask("up/a")));
+    assert_eq!(first, 22, "a record of TLS's handshake");
+    assert_eq!(answer.status, 503, "{answer:?}");
 }
 
 #[tokio::test]

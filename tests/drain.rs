@@ -142,3 +142,44 @@ async fn while_the_drain_is_delayed_calls_are_still_taken_but_readiness_says_no(
     gateway.signal(Signal::TERM);
     assert!(gateway.ended().await.success());
 }
+
+#[tokio::test]
+async fn calls_that_have_no_answer_after_the_grace_are_told_and_recorded() {
+    let silent = Script::default().stall();
+    let upstream = Upstream::start([("silent", vec![silent; 8])]).await;
+    let store = tempfile::tempdir().unwrap();
+    let path = store.path().join("s.db");
+    let sections =
+        format!("[store]\nurl = \"sqlite:{}\"\n{}", path.display(), provider("up", &upstream));
+    let mut gateway = Gateway::start("drain = \"200ms\"", &sections).await;
+    let said = json!([{"role": "user", "content": "Hi"}]);
+    let asked = [
+        (CHAT, json!({"model": "up/silent", "messages": said})),
+        (CHAT, json!({"model": "up/silent", "messages": said, "stream": true})),
+        ("/v1/messages", json!({"model": "up/silent", "messages": said, "max_tokens": 9})),
+        ("/v1/responses", json!({"model": "up/silent", "input": "Hi"})),
+    ];
+    let mut waiting = JoinSet::new();
+    for (path, body) in &asked {
+        let request = request(Method::POST, path, KEY, body.to_string().into());
+        let address = gateway.address;
+        waiting.spawn(async move { open(address, request).await.whole().await });
+    }
+    upstream.asked(asked.len()).await;
+    gateway.signal(Signal::TERM);
+    for answer in waiting.join_all().await {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.text().contains("shutting down"), "{}", answer.text());
+    }
+    assert!(gateway.ended().await.success());
+    let records = gateway.recorded(asked.len()).await;
+    assert_eq!(records.len(), asked.len());
+    for record in &records {
+        assert_eq!(record["outcome"], "upstream_truncated", "{record}");
+        assert_eq!(record["attempts"], 1, "{record}");
+    }
+    let rows = rusqlite::Connection::open(path).unwrap();
+    let count = "SELECT count(*) FROM calls WHERE outcome = 'upstream_truncated'";
+    let noted: usize = rows.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(noted, asked.len());
+}

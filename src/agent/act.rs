@@ -1,11 +1,13 @@
 //! What a model wants done: judged, allowed by people where they must, done, and told.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
 use super::actor::{Actor, Outcome, until};
@@ -53,25 +55,35 @@ impl Actor {
         let most = self.definition.limits.tool_concurrency.max(1);
         let (mut queue, mut under_way) = (VecDeque::from(ids), FuturesUnordered::new());
         let (mut rests, mut so_far) = (Vec::new(), Ok(()));
+        let mut stirred = pin!(self.stirred());
         loop {
             while under_way.len() < most
                 && let Some(id) = queue.pop_front()
             {
                 under_way.push(self.gone_on(id));
             }
+            // Both are polled together: what is under way may stand before the other one in the
+            // queue for the run's lock.
             tokio::select! {
                 ended = under_way.next() => {
                     let Some((done, id)) = ended else { return so_far };
                     so_far = so_far.and(done);
                     rests.push(id);
                 }
-                () = self.live.stirred.notified(), if !rests.is_empty() => {
-                    let run = self.journal.run().await;
+                run = &mut stirred, if !rests.is_empty() => {
                     let waits = |id: &String| run.call(id).is_some_and(Call::waits_below);
                     queue.extend(rests.drain(..).filter(waits));
+                    drop(run);
+                    stirred.set(self.stirred());
                 }
             }
         }
+    }
+
+    /// The run, as soon as something has come for it.
+    async fn stirred(&self) -> MutexGuard<'_, Run> {
+        self.live.stirred.notified().await;
+        self.journal.run().await
     }
 
     /// What is under way is called off. Of what must not happen twice nobody knows what became: that

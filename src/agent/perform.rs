@@ -278,17 +278,12 @@ impl Actor {
             answer: None,
             listener: None,
         };
-        let (outcome, result) = match tool.call(&invocation).await {
-            Ok(output) => {
-                let text = || output.parts.iter().filter_map(Part::as_text).collect::<String>();
-                (Resolution::Done, Some(output.value.unwrap_or_else(|| Value::from(text()))))
-            }
-            // It has never arrived: the same call can be made, by the same key.
-            Err(failure) if failure.kind == FailureKind::Status(404) => (Resolution::Retry, None),
-            Err(_) => return None,
-        };
+        // Where it has found nothing the call may be under way still.
+        let output = tool.call(&invocation).await.ok()?;
+        let text = || output.parts.iter().filter_map(Part::as_text).collect::<String>();
+        let result = Some(output.value.unwrap_or_else(|| Value::from(text())));
         let (id, by) = (request.id.clone(), format!("{PROBE}{probe}"));
-        Some(Event::Resolved { id, outcome, result, by })
+        Some(Event::Resolved { id, outcome: Resolution::Done, result, by })
     }
 
     /// Of a tool that is there.

@@ -24,7 +24,7 @@ use crate::gateway::collector::{Collector, Exporting};
 use crate::gateway::{Gateway, Overrides, Past, Reloader, Snapshot, generations};
 use crate::http::{AdminApi, Api, Observed};
 use crate::net::client::Client;
-use crate::net::listen::{Door, bind};
+use crate::net::listen::{Closing, Door, bind};
 use crate::net::patience::Limits;
 use crate::net::tasks::Tasks;
 use crate::net::tls::{self, Certificate};
@@ -264,7 +264,7 @@ impl House {
         self.gateway.tend_tools();
         self.maintain(certificate.clone())?;
 
-        let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(false));
+        let (stop, closing) = (watch::Sender::new(false), watch::Sender::new(Closing::NotYet));
         let (connections, background) = (Tasks::default(), Tasks::default());
         let observed = Observed::default();
         let door = Door {
@@ -344,7 +344,7 @@ impl House {
         let workers =
             Workers::start(1).map_err(|error| NoStart::Io("cannot start a worker", error))?;
         // It answers until the very end, so that the drain can be watched.
-        let never = watch::Sender::new(false);
+        let never = watch::Sender::new(Closing::NotYet);
         let door = Door {
             closing: never.subscribe(),
             workers: Arc::new(workers),
@@ -365,7 +365,9 @@ impl House {
             observed,
         };
         background.spawn(async move {
-            let _ = door.accept(listener, api, never.subscribe()).await;
+            // Who never says anything has to be there.
+            let (_closes, stops) = (never, watch::Sender::new(false));
+            let _ = door.accept(listener, api, stops.subscribe()).await;
         });
         Ok(())
     }
@@ -416,7 +418,7 @@ impl House {
     async fn run_until_told(
         &self,
         mut signals: Signals,
-        (stop, closing): (&watch::Sender<bool>, &watch::Sender<bool>),
+        (stop, closing): (&watch::Sender<bool>, &watch::Sender<Closing>),
         connections: &Tasks,
     ) {
         signals.next().await;
@@ -428,7 +430,7 @@ impl House {
             () = signals.next() => {}
         }
         stop.send_replace(true);
-        closing.send_replace(true);
+        closing.send_replace(Closing::Soon);
         let quiet = async {
             connections.finished().await;
             // Responses that are made in the background have the same grace.
@@ -440,7 +442,8 @@ impl House {
             () = signals.next() => {}
         }
         self.agents.close().await;
-        self.gateway.end_streams();
+        self.gateway.end_calls();
+        closing.send_replace(Closing::Now);
         let _ = tokio::time::timeout(LAST_WORDS, connections.finished()).await;
         let _ = tokio::time::timeout(LAST_WRITES, self.gateway.tasks.finished()).await;
         self.gateway.leave_shared().await;

@@ -177,6 +177,21 @@ pub enum Source {
 // === impl Config ===
 
 impl Config {
+    /// Whether the same keys and people may do the same on the admin listener.
+    pub fn has_roles_of(&self, other: &Self) -> bool {
+        let keys = |config: &Self| -> Vec<_> {
+            let keys = config.keys.clone().into_iter();
+            keys.filter(|(_, key)| key.role.is_some()).collect()
+        };
+        let issuers = |config: &Self| -> Vec<_> {
+            let issuers = config.oidc.clone().into_iter();
+            issuers.filter(|(_, issuer)| !issuer.roles.is_empty()).collect()
+        };
+        self.admin.key == other.admin.key
+            && keys(self) == keys(other)
+            && issuers(self) == issuers(other)
+    }
+
     /// Reads and checks the file at `path`. `kinds` are the provider kinds that exist.
     pub fn load(path: &Path, kinds: &[&str]) -> Result<Self, Vec<Problem>> {
         let text = std::fs::read_to_string(path).map_err(|error| {

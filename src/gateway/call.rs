@@ -546,16 +546,12 @@ impl Departure {
     }
 }
 
-/// Why a call is dropped that has come to no end: its client has left, or its worker panics.
-pub(super) fn abandoned() -> Outcome {
-    if std::thread::panicking() { Outcome::Internal } else { Outcome::ClientClosed }
-}
-
 impl Drop for Call {
     /// The one end of every call: whatever the road, one record leaves here.
     fn drop(&mut self) {
-        let outcome = self.outcome.map_or_else(abandoned, |outcome| self.judged(outcome));
-        let left = [abandoned(), Outcome::GuardBlocked].contains(&outcome);
+        let abandoned = self.gateway.abandoned();
+        let outcome = self.outcome.map_or(abandoned, |outcome| self.judged(outcome));
+        let left = [abandoned, Outcome::GuardBlocked].contains(&outcome);
         if left && self.current.is_some() {
             self.was_left();
         }

@@ -1,7 +1,8 @@
-//! Writes the config file: whole or not at all, and only where somebody may.
+//! Writes the config file: whole or not at all, wherever something can take its place, and only
+//! where somebody may.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
 use crate::error::{Error, Kind};
@@ -28,20 +29,38 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     let real = path.canonicalize()?;
     let name = real.file_name().unwrap_or_default().to_string_lossy();
     let draft = real.with_file_name(format!(".{name}.new"));
-    let renamed = (|| {
-        let mut file = File::create(&draft)?;
+    // Where nothing may be made beside the file, there is only the file.
+    let mut file = match File::create(&draft) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return overwrite(&real, text),
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            return overwrite(&real, text);
+        }
+        created => created?,
+    };
+    let written = (|| {
         // Before it holds anything that others may not read.
         file.set_permissions(std::fs::metadata(&real)?.permissions())?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&draft, &real)
+        file.sync_all()
     })();
-    if renamed.is_ok() {
-        return Ok(());
+    let renamed = written.and_then(|()| std::fs::rename(&draft, &real));
+    if renamed.is_err() {
+        let _ = std::fs::remove_file(&draft);
     }
-    let _ = std::fs::remove_file(&draft);
-    // A file that is mounted alone can be written, but nothing can take its place.
-    let mut file = OpenOptions::new().write(true).truncate(true).open(&real)?;
+    match renamed {
+        // A file that is mounted alone can be written, but nothing can take its place. There is
+        // room for it: the draft was as long.
+        Err(error) if is_mounted(error.kind()) => overwrite(&real, text),
+        renamed => renamed,
+    }
+}
+
+fn is_mounted(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ResourceBusy | ErrorKind::CrossesDevices)
+}
+
+fn overwrite(real: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(real)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }

@@ -58,6 +58,7 @@ mod upload;
 mod verdict;
 mod whole;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -73,7 +74,7 @@ use self::ledger::Doubts;
 pub use self::ledger::Past;
 use self::measure::Lengths;
 use self::recording::Recorder;
-pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, refusal};
+pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, Return, refusal};
 use self::remember::Together;
 use self::responses::Jobs;
 use self::shelf::Shelf;
@@ -82,6 +83,7 @@ use self::task::Decisions;
 pub use self::traced::{baggage_in, passed_in, trace_in};
 use self::trial::Trial;
 use crate::cache::Cache;
+use crate::canon::Outcome;
 use crate::net::client::Client;
 use crate::net::shed::Gauge;
 use crate::net::tasks::Tasks;
@@ -141,8 +143,10 @@ pub struct Gateway {
     pub gauge: Gauge,
     /// Bytes of request bodies that are held.
     pub bodies: ByteBudget,
-    /// Turns true when the time for open streams is over.
+    /// Turns true when the time for what is under way is over.
     ending: watch::Sender<bool>,
+    /// The same for who is looked after anyway.
+    ended: AtomicBool,
     /// Turns true when no new work is wanted.
     draining: watch::Sender<bool>,
     /// Tells that the tools are those of another config.
@@ -184,6 +188,7 @@ impl Gateway {
             doubts: Doubts::default(),
             desk: OnceLock::new(),
             ending: watch::Sender::new(false),
+            ended: AtomicBool::new(false),
             draining: watch::Sender::new(false),
             equipped: watch::Sender::new(()),
         })
@@ -249,8 +254,26 @@ impl Gateway {
     }
 
     /// Ends the streams that are still open, each with an error event of its dialect.
-    pub fn end_streams(&self) {
+    pub fn end_calls(&self) {
+        self.ended.store(true, Ordering::Release);
         self.ending.send_replace(true);
+    }
+
+    /// Whether what is under way is to end.
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Why a call is dropped that has come to no end: its worker panics, the process ends, or its
+    /// client has left.
+    fn abandoned(&self) -> Outcome {
+        if std::thread::panicking() {
+            Outcome::Internal
+        } else if self.has_ended() {
+            Outcome::UpstreamTruncated
+        } else {
+            Outcome::ClientClosed
+        }
     }
 
     /// Has this one run agents, from now on to the end of the process.
@@ -264,9 +287,17 @@ impl Gateway {
         self.conductor.get().cloned()
     }
 
-    /// Turns true when streams that are open are to end.
+    /// Turns true when what is under way is to end.
     pub fn ending(&self) -> watch::Receiver<bool> {
         self.ending.subscribe()
+    }
+
+    /// Waits until what is under way is to end.
+    pub fn until_end(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ending = self.ending();
+        async move {
+            let _ = ending.wait_for(|ending| *ending).await;
+        }
     }
 
     /// Turns true when no new work is wanted.

@@ -54,7 +54,7 @@ impl Pass {
         let limits = call.target().map(|target| target.limits);
         let hour = Duration::from_hours(1);
         let idle = limits.map_or(hour, |limits| limits.idle);
-        let mut ending = call.gateway.ending();
+        let ending = Box::pin(call.gateway.until_end());
         let pass = Self {
             body,
             first,
@@ -65,9 +65,7 @@ impl Pass {
             idle,
             total: limits.map_or(call.started + hour, |limits| call.end(&limits)),
             timer: Box::pin(tokio::time::sleep(idle)),
-            ending: Box::pin(async move {
-                let _ = ending.wait_for(|ending| *ending).await;
-            }),
+            ending,
             waiting: false,
             broken: None,
             call: Some(call),

@@ -1,7 +1,9 @@
 //! One call, from arrival to reply. Read this file first.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -22,15 +24,29 @@ use super::{
 };
 use crate::canon::{Dialect, Outcome, Surface};
 use crate::config::OnDisconnect;
-use crate::dialect::ClientSide;
+use crate::dialect::{self, ClientSide};
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
 pub(super) type Walk = Pin<Box<dyn Future<Output = (Box<Call>, Result<Answer, Error>)> + Send>>;
 
 impl Gateway {
-    /// Answers one call. Errors leave in the dialect that the call came in.
+    /// Answers one call. Errors leave in the dialect that the call came in. Polled when the process
+    /// is to end, it has no answer but that.
     pub async fn answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    {
+        let client = dialect::client(arrival.ask.surface);
+        let mut answer = pin!(self.find_answer(arrival));
+        poll_fn(|context| match answer.as_mut().poll(context) {
+            Poll::Pending if self.has_ended() => Poll::Ready(error_of(client, &shutting_down())),
+            polled => polled,
+        })
+        .await
+    }
+
+    async fn find_answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -246,7 +262,12 @@ async fn drained(call: Box<Call>, question: Box<Question>) -> Response<Body> {
     let gateway = Arc::clone(&call.gateway);
     let client = call.client();
     gateway.clone().tasks.spawn(async move {
-        let mut walk = std::pin::pin!(journey::walk(call, question));
+        let mut walk = pin!(async {
+            tokio::select! {
+                made = journey::walk(call, question) => Some(made),
+                () = gateway.until_end() => None,
+            }
+        });
         let mut place = None;
         let made = tokio::select! {
             made = &mut walk => made,
@@ -259,7 +280,7 @@ async fn drained(call: Box<Call>, question: Box<Question>) -> Response<Body> {
             }
         };
         // Where nobody waits for it any more the call ends here, and says that its client left.
-        drop((done.send(made), place));
+        drop((made.map(|made| done.send(made)), place));
     });
     match told.await {
         Ok((call, answer)) => reply(call, answer),
@@ -312,6 +333,10 @@ fn error_of(client: &dyn ClientSide, error: &Error) -> Response<Body> {
         StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+pub(super) fn shutting_down() -> Error {
+    Error::new(Kind::Overloaded, "The gateway is shutting down; try again.")
 }
 
 fn overloaded(gateway: &Gateway) -> Error {

@@ -11,11 +11,12 @@ use http::{HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, Sleep};
 
 use super::ask::Answer;
-use super::call::{Call, abandoned};
+use super::call::Call;
 use super::flow::Flow;
 use super::live::{Broken, Live, Turn};
 use super::onward::Resumed;
 use super::pipeline::Walk;
+use super::pipeline::shutting_down;
 use super::reply::outcome_of;
 use super::{Body, Gateway};
 use crate::canon::Outcome;
@@ -196,15 +197,9 @@ impl Relay {
             self.timer.as_mut().reset(next);
         }
         let gateway = &self.gateway;
-        let ending = self.ending.get_or_insert_with(|| {
-            let mut ending = gateway.ending();
-            Box::pin(async move {
-                let _ = ending.wait_for(|ending| *ending).await;
-            })
-        });
+        let ending = self.ending.get_or_insert_with(|| Box::pin(gateway.until_end()));
         if ending.as_mut().poll(context).is_ready() {
-            let error = Error::new(Kind::Overloaded, "The gateway is shutting down; try again.");
-            self.end(Outcome::UpstreamTruncated, Some(error));
+            self.end(Outcome::UpstreamTruncated, Some(shutting_down()));
             return Poll::Ready(());
         }
         Poll::Pending
@@ -292,7 +287,7 @@ impl Drop for Relay {
             let outcome = match passage.is_stopped() {
                 true => Outcome::GuardBlocked,
                 false if whole => Outcome::Ok,
-                false => abandoned(),
+                false => self.gateway.abandoned(),
             };
             drop(live.settle(outcome));
         }

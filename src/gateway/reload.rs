@@ -66,6 +66,17 @@ pub struct Order {
     pub trial: Option<Terms>,
 }
 
+/// An earlier config that somebody wants to be served again.
+#[derive(Debug)]
+pub struct Return {
+    /// Its generation, else the one before this.
+    pub to: Option<u64>,
+    /// Not to be written to the file.
+    pub ephemeral: bool,
+    /// Whether who wants it may change who has which role.
+    pub by_owner: bool,
+}
+
 /// What a config would come to.
 #[derive(Debug)]
 pub struct Outlook {
@@ -254,22 +265,26 @@ impl Reloader {
 
     /// Serves again what an earlier generation was, else the one before this. While a config is on
     /// trial, that is what is taken back.
-    pub async fn roll_back(
-        &self,
-        to: Option<u64>,
-        ephemeral: bool,
-        by: &str,
-    ) -> Result<u64, Error> {
-        if to.is_none() && self.gateway.trial().is_some() {
+    pub async fn roll_back(&self, wanted: Return, by: &str) -> Result<u64, Error> {
+        if wanted.to.is_none() && self.gateway.trial().is_some() {
             return self.abort(by).await;
         }
         let _gate = self.gate.lock().await;
-        let generation = self.earlier(to).await?;
+        let generation = self.earlier(wanted.to).await?;
         let number = generation.generation;
         let known = self.lock().recent.get(&number).map(|text| text.whole().to_owned());
         let text = known.unwrap_or(generation.text);
+        let ephemeral = wanted.ephemeral;
         let origin = Origin { how: How::Rollback, by, ephemeral, of: Some(number) };
-        Box::pin(self.serve_text(&text, origin)).await
+        let (draft, file) = Box::pin(self.ready(&text, origin)).await?;
+        if !wanted.by_owner && !self.gateway.snapshot().config.has_roles_of(&draft.config) {
+            let message = format!(
+                "Generation {number} gives roles to other keys or people than the config in \
+                 force: an owner has to roll back to it."
+            );
+            return Err(Error::new(Kind::NotAllowed, message));
+        }
+        self.put_in_force(draft, file, origin).await
     }
 
     async fn earlier(&self, to: Option<u64>) -> Result<Generation, Error> {
@@ -284,11 +299,14 @@ impl Reloader {
             earlier.map_err(no_history)?.into_iter().find(other)
         };
         let message = match to {
+            Some(to) if found.as_ref().is_some_and(|found| !found.was_in_force()) => {
+                format!("Generation {to} was on trial and never in force; apply it instead.")
+            }
             Some(to) => format!("There is no generation {to} in the history."),
             None => "There is no other config before this one in the history.".to_owned(),
         };
         found
-            .filter(|found| !found.text.is_empty())
+            .filter(|found| !found.text.is_empty() && found.was_in_force())
             .ok_or_else(|| Error::new(Kind::NotFound, message))
     }
 
@@ -307,6 +325,15 @@ impl Reloader {
 
     async fn serve_text(&self, text: &str, origin: Origin<'_>) -> Result<u64, Error> {
         let (draft, file) = self.ready(text, origin).await?;
+        self.put_in_force(draft, file, origin).await
+    }
+
+    async fn put_in_force(
+        &self,
+        draft: Box<Snapshot>,
+        file: Option<&Path>,
+        origin: Origin<'_>,
+    ) -> Result<u64, Error> {
         if let Some(path) = file {
             keep::write(path, draft.config.text.whole())?;
         }

@@ -10,11 +10,12 @@ mod responses;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -83,7 +84,17 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         // made elsewhere is copied there, whatever of it is in use.
         let asked = Box::new((request, permit, busy));
         let place = Box::new_uninit();
-        let answer = Box::write(place, async move { Ok(answer(&gateway, &room, *asked).await) });
+        let answer = Box::write(place, async move {
+            // Of many calls on one connection, each has to be woken to see that it is to end.
+            let is_woken = asked.0.version() != Version::HTTP_2;
+            let mut answer = pin!(answer(&gateway, &room, *asked));
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(answer),
+                () = async { gateway.until_end().await }, if !is_woken => {}
+            }
+            Ok(answer.await)
+        });
         Box::into_pin(answer)
     }
 }

@@ -33,8 +33,8 @@ pub struct Door {
     pub workers: Arc<Workers>,
     /// The connections, to be waited for at the end.
     pub tasks: Tasks,
-    /// Turns true when connections are to finish what they do and close.
-    pub closing: watch::Receiver<bool>,
+    /// When connections are to close.
+    pub closing: watch::Receiver<Closing>,
     pub limits: Limits,
     pub max_connections: usize,
     /// Connections open now.
@@ -42,6 +42,16 @@ pub struct Door {
     /// Connections turned away because too many were open.
     pub turned_away: Arc<AtomicUsize>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// When connections are to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    NotYet,
+    /// With the end of what they do.
+    Soon,
+    /// At once: whatever is under way looks up, and may say so.
+    Now,
 }
 
 /// A service for one connection, which is told that connection's pulse.
@@ -169,7 +179,7 @@ impl Door {
         let mut closing = self.closing.clone();
         tokio::select! {
             looked = tokio::time::timeout(self.limits.idle, preface(stream)) => looked.ok()?,
-            _ = closing.wait_for(|closing| *closing) => None,
+            _ = closing.wait_for(|closing| *closing != Closing::NotYet) => None,
         }
     }
 
@@ -214,14 +224,18 @@ async fn preface(stream: &TcpStream) -> Option<bool> {
 async fn drive<C: Future>(
     connection: C,
     close: fn(Pin<&mut C>),
-    mut closing: watch::Receiver<bool>,
+    mut closing: watch::Receiver<Closing>,
 ) {
     tokio::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,
-        _ = closing.wait_for(|closing| *closing) => {}
+        _ = closing.wait_for(|closing| *closing != Closing::NotYet) => {}
     }
     close(connection.as_mut());
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = closing.wait_for(|closing| *closing == Closing::Now) => {}
+    }
     let _ = connection.await;
 }
 

@@ -21,6 +21,7 @@ mod schema;
 mod sql;
 pub mod text;
 mod toolbox;
+mod unfolded;
 #[cfg(test)]
 mod tests;
 

@@ -183,3 +183,17 @@ async fn an_event_that_is_too_long_is_told_as_any_result_that_is() {
     let told = house.shown().remove(0);
     assert!(told.contains("output_invalid") && told.contains("max_result"), "{told}");
 }
+
+#[tokio::test]
+async fn a_call_that_must_not_happen_twice_is_sent_once_when_its_connection_breaks() {
+    let tool = far("").replace("\"read\"", "\"once\"");
+    let house = House::new(&tool, |request| {
+        speaks(request, &json!({"tools": [listed("look")]}), |_| Script::default().close())
+    })
+    .await;
+    first(&house, |it| it["name"] == "far.look").await;
+    let lost = house.call(OPERATOR, "far.look", json!({})).await;
+    assert!(lost.text().contains("unknown_outcome"), "{} {}", lost.status, lost.text());
+    let is_call = |it: &&Request| it.text().contains("tools/call");
+    assert_eq!(house.tools.requests().iter().filter(is_call).count(), 1);
+}

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::config::{Oidc, is_loopback};
 use crate::dialect::splice::Payload;
-use crate::net::client::{Client, Outgoing, Place, Template};
+use crate::net::client::{Client, Outgoing, Place, Reach, Template};
 
 /// From opening a connection to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,33 +61,37 @@ impl Source {
     pub(super) async fn fetch(&self) -> Result<Bytes, String> {
         let fetch = async {
             match &self.jwks_url {
-                Some(url) => self.get(url).await,
-                None => self.get(&self.discover().await?).await,
+                Some(url) => self.get(url, Reach::Anywhere).await,
+                None => {
+                    let (url, reach) = self.discover().await?;
+                    self.get(&url, reach).await
+                }
             }
         };
         let fetched = tokio::time::timeout(PATIENCE, fetch).await;
         fetched.unwrap_or_else(|_| Err("it did not answer within 5 seconds".to_owned()))
     }
 
-    async fn discover(&self) -> Result<String, String> {
-        let document =
-            self.get(&format!("{}{DISCOVERY}", self.issuer.trim_end_matches('/'))).await?;
+    /// Where the issuer's document says that its keys are, and which addresses that may have.
+    async fn discover(&self) -> Result<(String, Reach), String> {
+        let url = format!("{}{DISCOVERY}", self.issuer.trim_end_matches('/'));
+        let document = self.get(&url, Reach::Anywhere).await?;
         let document: Value = serde_json::from_slice(&document)
             .map_err(|_| "its discovery document is not JSON".to_owned())?;
         if document["issuer"].as_str() != Some(&self.issuer) {
             return Err("its discovery document is that of another issuer".to_owned());
         }
         let url = document["jwks_uri"].as_str().unwrap_or_default();
-        if may_lead(&self.issuer, url) {
-            Ok(url.to_owned())
-        } else {
-            Err("its discovery document names no https address for its keys".to_owned())
+        match may_lead(&self.issuer, url) {
+            Some(reach) => Ok((url.to_owned(), reach)),
+            None => Err("its discovery document names no https address for its keys".to_owned()),
         }
     }
 
-    async fn get(&self, url: &str) -> Result<Bytes, String> {
+    async fn get(&self, url: &str, reach: Reach) -> Result<Bytes, String> {
         let (place, path) = self.place(url)?;
-        let origin = self.client.origin(&place).map_err(|error| error.to_string())?;
+        let origin = self.client.origin_within(&place, reach);
+        let origin = origin.map_err(|error| error.to_string())?;
         let accept = [(ACCEPT, HeaderValue::from_static("application/json"))];
         let headers = Template::new(HeaderMap::from_iter(accept));
         let body = Payload::default();
@@ -126,20 +130,19 @@ impl Source {
     }
 }
 
-/// Whether an issuer's document may send the gateway there: to the issuer's own machine, or to a
-/// host that has a name, by https. What it names must never be an address inside of our network.
-fn may_lead(issuer: &str, url: &str) -> bool {
-    let (Ok(home), Ok(there)) = (issuer.parse::<Uri>(), url.parse::<Uri>()) else { return false };
-    let Some(authority) = there.authority().filter(|authority| !authority.as_str().contains('@'))
-    else {
-        return false;
-    };
+/// Whether an issuer's document may send the gateway there, and which addresses that may have: to
+/// the issuer's own machine, or by https to a host that has a name. What the document names must
+/// never be an address inside of our network; keys that lie there are named by `jwks_url`.
+fn may_lead(issuer: &str, url: &str) -> Option<Reach> {
+    let (home, there) = (issuer.parse::<Uri>().ok()?, url.parse::<Uri>().ok()?);
+    let authority = there.authority().filter(|authority| !authority.as_str().contains('@'))?;
     if (home.scheme(), home.authority()) == (there.scheme(), Some(authority)) {
-        return true;
+        return Some(Reach::Anywhere);
     }
     let host = authority.host();
     let is_number = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    there.scheme_str() == Some("https") && !is_number && !is_loopback(host)
+    let is_named = there.scheme_str() == Some("https") && !is_number && !is_loopback(host);
+    is_named.then_some(Reach::Public)
 }
 
 #[cfg(test)]
@@ -149,8 +152,11 @@ mod tests {
     #[test]
     fn a_document_leads_to_its_own_host_or_by_https_to_one_with_a_name() {
         let home = "https://login.example/tenant";
-        for good in ["https://login.example/keys", "https://keys.example/v1?set=a"] {
-            assert!(may_lead(home, good), "{good}");
+        for (good, reach) in [
+            ("https://login.example/keys", Reach::Anywhere),
+            ("https://keys.example/v1?set=a", Reach::Public),
+        ] {
+            assert_eq!(may_lead(home, good), Some(reach), "{good}");
         }
         for bad in [
             "http://login.example/keys",
@@ -163,9 +169,10 @@ mod tests {
             "/keys",
             "",
         ] {
-            assert!(!may_lead(home, bad), "{bad}");
+            assert_eq!(may_lead(home, bad), None, "{bad}");
         }
-        assert!(may_lead("http://127.0.0.1:1", "http://127.0.0.1:1/keys"));
-        assert!(!may_lead("http://127.0.0.1:1", "http://127.0.0.1:2/keys"));
+        let near = "http://127.0.0.1:1";
+        assert_eq!(may_lead(near, "http://127.0.0.1:1/keys"), Some(Reach::Anywhere));
+        assert_eq!(may_lead(near, "http://127.0.0.1:2/keys"), None);
     }
 }

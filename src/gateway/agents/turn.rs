@@ -18,7 +18,7 @@ use crate::dialect::{Misread, estimate, turn};
 use crate::error::{Error, Kind};
 use crate::gateway::arrival::{Question, Unreadable};
 use crate::gateway::ask::Answer;
-use crate::gateway::call::{Call, abandoned};
+use crate::gateway::call::Call;
 use crate::gateway::flow::Flow;
 use crate::gateway::live::{self, Live};
 use crate::gateway::reply::outcome_of;
@@ -279,7 +279,10 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        drop(self.settle(abandoned()));
+        if let Some(live) = self.live.take() {
+            let why = live.call.gateway.abandoned();
+            drop(live.settle(why));
+        }
     }
 }
 

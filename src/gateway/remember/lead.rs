@@ -53,8 +53,14 @@ async fn ask(
     (lead, asking): (Lead, Asking),
     mut client: Client,
 ) {
+    let gateway = Arc::clone(&call.gateway);
     let mut walk = Box::pin(journey::seek(call, question));
-    let Some((mut call, answer)) = wait(walk.as_mut(), &mut client, &lead).await else { return };
+    let waiting = wait(walk.as_mut(), &mut client, &lead);
+    let made = tokio::select! {
+        made = waiting => made,
+        () = gateway.until_end() => None,
+    };
+    let Some((mut call, answer)) = made else { return };
     let recording = call.recording.take().unwrap_or_default();
     if let Some(target) = call.target() {
         let by = (Arc::clone(&target.provider.name), Arc::clone(&target.model));

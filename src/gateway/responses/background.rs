@@ -97,11 +97,10 @@ impl Gateway {
             stored.response["status"] = json!("in_progress");
             let put = |stored: &Stored| gateway.put_response(&owner, id.clone(), stored);
             gateway.jobs.during(&owner, &id, || put(&stored));
-            let mut ending = gateway.ending();
             let done = tokio::select! {
                 done = work => done,
                 _ = cancelled => return,
-                _ = ending.wait_for(|ending| *ending) => {
+                () = gateway.until_end() => {
                     Err(Error::new(Kind::Overloaded, "The gateway was shut down; ask again."))
                 }
             };

@@ -4,12 +4,13 @@
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::guard::Right;
 use super::ledger::{read, time};
 use super::{AdminApi, Answer, Asked, audit, missing, trial};
 use crate::config::Problem;
 use crate::error::Error;
 use crate::gateway::generations::{Ending, Generation};
-use crate::gateway::{Body, Order, at_next_start, refusal};
+use crate::gateway::{Body, Order, Return, at_next_start, refusal};
 use crate::http::json as answer;
 
 pub(super) fn get(api: &AdminApi) -> Response<Body> {
@@ -88,8 +89,9 @@ pub(super) async fn abort(api: AdminApi, asked: Asked) -> Answer {
 pub(super) async fn roll_back(api: AdminApi, asked: Asked) -> Answer {
     let fields = Fields(&asked.body).knowing(&["generation", "ephemeral"])?;
     let (to, ephemeral) = (fields.number("generation")?, fields.flag("ephemeral")?);
+    let wanted = Return { to, ephemeral, by_owner: Right::Own.is_of(asked.by.role) };
     let before = api.state();
-    api.reloader.roll_back(to, ephemeral, &asked.by.name).await?;
+    api.reloader.roll_back(wanted, &asked.by.name).await?;
     changed(&api, &asked, ("config.rollback", &before)).await
 }
 

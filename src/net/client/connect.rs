@@ -1,6 +1,7 @@
 //! Opens a connection: name resolution, TCP, a proxy's tunnel, TLS.
 
 use std::io::{self, Read as _, Write as _};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use super::reach::Reach;
+use crate::net::tls;
 
 /// How long one of several addresses is waited for.
 const ONE_ADDRESS: Duration = Duration::from_secs(3);
@@ -31,8 +33,15 @@ pub(super) struct Connector {
     port: u16,
     tcp: HttpConnector,
     tls: Option<Arc<ClientConfig>>,
-    proxy: Option<Intercept>,
+    proxy: Option<Proxy>,
     reach: Reach,
+}
+
+/// The proxy on the way to an origin; with TLS where it is asked by `https`, whatever is asked of
+/// it.
+pub(super) struct Proxy {
+    way: Intercept,
+    tls: Option<TlsConnector>,
 }
 
 /// A connection and the protocol that both sides agreed on.
@@ -52,13 +61,23 @@ pub(super) enum Stream {
     Gone,
 }
 
+// === impl Proxy ===
+
+impl Proxy {
+    /// Authorities beside the public ones are those of the origin behind it.
+    pub(super) fn new(way: Intercept, ca: Option<&Path>) -> io::Result<Self> {
+        let secured = way.uri().scheme_str() == Some("https");
+        Ok(Self { way, tls: secured.then(|| tls::connector(ca)).transpose()? })
+    }
+}
+
 // === impl Connector ===
 
 impl Connector {
     pub(super) fn new(
         address: &Uri,
         tls: Option<Arc<ClientConfig>>,
-        proxy: Option<Intercept>,
+        proxy: Option<Proxy>,
     ) -> io::Result<Self> {
         let authority = address.authority().ok_or_else(|| io::Error::other("it has no host"))?;
         let default_port = if tls.is_some() { 443 } else { 80 };
@@ -110,7 +129,7 @@ impl Connector {
             (Some(proxy), _) => self.tunnel(proxy, &format!("{}:{}", self.host, self.port)).await?,
         };
         let Some(config) = &self.tls else { return Ok(Connected::Http1(stream)) };
-        stream = secure(stream, config, &self.host).await?;
+        stream = secure(stream, &TlsConnector::from(Arc::clone(config)), &self.host).await?;
         match &stream {
             Stream::Tls(tls) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 Ok(Connected::Http2(stream))
@@ -139,18 +158,16 @@ impl Connector {
     }
 
     /// A tunnel through an HTTP proxy (RFC 9110, section 9.3.6).
-    async fn tunnel(&self, proxy: &Intercept, target: &str) -> io::Result<Stream> {
-        let secured = proxy.uri().scheme_str() == Some("https");
-        let host = proxy.uri().host().ok_or_else(|| io::Error::other("the proxy has no host"))?;
-        let port = proxy.uri().port_u16().unwrap_or(if secured { 443 } else { 80 });
+    async fn tunnel(&self, proxy: &Proxy, target: &str) -> io::Result<Stream> {
+        let place = proxy.way.uri();
+        let host = place.host().ok_or_else(|| io::Error::other("the proxy has no host"))?;
+        let port = place.port_u16().unwrap_or(if proxy.tls.is_some() { 443 } else { 80 });
         let mut stream = self.dial(format!("http://{host}:{port}")).await?;
-        if secured && let Some(config) = &self.tls {
-            let mut config = ClientConfig::clone(config);
-            config.alpn_protocols.clear();
-            stream = secure(stream, &Arc::new(config), host).await?;
+        if let Some(connector) = &proxy.tls {
+            stream = secure(stream, connector, host).await?;
         }
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n").into_bytes();
-        if let Some(credentials) = proxy.basic_auth() {
+        if let Some(credentials) = proxy.way.basic_auth() {
             request.extend_from_slice(b"proxy-authorization: ");
             request.extend_from_slice(credentials.as_bytes());
             request.extend_from_slice(b"\r\n");
@@ -162,10 +179,10 @@ impl Connector {
     }
 }
 
-async fn secure(stream: Stream, config: &Arc<ClientConfig>, host: &str) -> io::Result<Stream> {
+async fn secure(stream: Stream, connector: &TlsConnector, host: &str) -> io::Result<Stream> {
     let host = host.trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+    let stream = connector.connect(name, stream).await?;
     Ok(Stream::Tls(Box::new(stream)))
 }
 

@@ -90,14 +90,21 @@ impl Connection {
         origin: &Arc<Origin>,
     ) -> Result<Reply, Fault> {
         let begun = Instant::now();
-        let sent = self.write(head, body).await;
+        let mut early = None;
+        let sent = self.write(head, body, &mut early).await;
         // A server may answer, and close, before it has read everything: its answer counts.
-        let answer = self.read_head().await;
+        let answer = match early {
+            Some(head) => Ok(head),
+            None => self.read_head().await,
+        };
         let head = match (answer, sent) {
             (Ok(head), Ok(true)) => head,
             (Ok(head), _) => Head { keep_alive: false, ..head },
             (Err(Fault::Closed { arrived, cause }), sent) => {
-                let cause = sent.err().unwrap_or(cause);
+                let cause = match sent {
+                    Err(Fault::Closed { cause, .. }) => cause,
+                    _ => cause,
+                };
                 return Err(Fault::Closed { cause, arrived: arrived || begun.elapsed() > STALE });
             }
             (Err(fault), _) => return Err(fault),
@@ -113,29 +120,45 @@ impl Connection {
         Reply { status, headers, body }
     }
 
-    /// Writes the request; false when the server began to answer before it was complete.
-    async fn write(&mut self, head: &[u8], body: &Payload) -> io::Result<bool> {
+    /// Writes the request; false when the server wants no more of it. It may begin to answer
+    /// before that: `early`.
+    async fn write(
+        &mut self,
+        head: &[u8],
+        body: &Payload,
+        early: &mut Option<Head>,
+    ) -> Result<bool, Fault> {
+        let broken = |cause| Fault::Closed { cause, arrived: false };
         let mut chunks: Vec<&[u8]> = Vec::with_capacity(body.parts().len() + 1);
         chunks.push(head);
         chunks.extend(body.parts().iter().map(Bytes::as_ref));
         let mut next = 0;
         while next < chunks.len() {
-            match poll_fn(|context| self.poll_write(context, &chunks[next..])).await? {
-                Some(written) => next += consume(&mut chunks[next..], written),
-                None => return Ok(false),
+            let listens = early.is_none();
+            let written = poll_fn(|context| self.poll_write(context, &chunks[next..], listens));
+            if let Some(written) = written.await.map_err(broken)? {
+                next += consume(&mut chunks[next..], written);
+                continue;
+            }
+            *early = self.parse_head()?;
+            let is_refusal = early.as_ref().is_some_and(|head| !(200..300).contains(&head.status));
+            if is_refusal || early.is_none() && self.buffer.len() >= MAX_HEAD {
+                return Ok(false);
             }
         }
         if let Stream::Tls(stream) = &mut self.stream {
-            poll_fn(|context| Pin::new(&mut *stream).poll_flush(context)).await?;
+            let flushed = poll_fn(|context| Pin::new(&mut *stream).poll_flush(context));
+            flushed.await.map_err(broken)?;
         }
         Ok(true)
     }
 
-    /// Writes some of `chunks`; `None` when an answer arrives while the server takes no more.
+    /// Writes some of `chunks`; `None` when something arrives while the server takes no more.
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         chunks: &[&[u8]],
+        listens: bool,
     ) -> Poll<io::Result<Option<usize>>> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let count = chunks.len().min(MAX_SLICES);
@@ -145,7 +168,8 @@ impl Connection {
         match Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count])? {
             Poll::Ready(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Poll::Ready(written) => Poll::Ready(Ok(Some(written))),
-            Poll::Pending => self.poll_fill(context)?.map(|()| Ok(None)),
+            Poll::Pending if listens => self.poll_fill(context)?.map(|()| Ok(None)),
+            Poll::Pending => Poll::Pending,
         }
     }
 

@@ -26,7 +26,7 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::Instant;
 
-use self::connect::{Connected, Connector};
+use self::connect::{Connected, Connector, Proxy};
 pub use self::feed::Feed;
 pub use self::grpc::{Called, framed, gzip};
 use self::h1::Connection;
@@ -169,6 +169,8 @@ impl Client {
             None if is_near(&place.address) => None,
             None => self.environment.intercept(&place.address),
         };
+        let proxy = proxy.map(|it| Proxy::new(it, place.ca.as_deref())).transpose();
+        let proxy = proxy.map_err(|error| tls::of_field("ca", &error))?;
         let origin = Arc::new(Origin {
             connector: Connector::new(&place.address, trust(place)?, proxy)?.within(reach),
             shards: (0..self.workers).map(|_| Mutex::default()).collect(),

@@ -125,9 +125,6 @@ fn is_meant(allowed: &str, host: &str) -> bool {
 
 /// Where a redirect leads (RFC 3986, section 5, as far as servers use it).
 fn resolve(origin: &str, path: &str, location: &str) -> Option<String> {
-    if location.contains("://") {
-        return Some(location.to_owned());
-    }
     if let Some(rest) = location.strip_prefix("//") {
         let (scheme, _) = origin.split_once("://")?;
         return Some(format!("{scheme}://{rest}"));
@@ -135,7 +132,15 @@ fn resolve(origin: &str, path: &str, location: &str) -> Option<String> {
     if location.starts_with('/') {
         return Some(format!("{origin}{location}"));
     }
+    // What has a scheme is an address of its own.
+    let first = location.split(['/', '?', '#']).next().unwrap_or_default();
+    if first.contains(':') {
+        return Some(location.to_owned());
+    }
     let path = path.split('?').next().unwrap_or_default();
+    if location.starts_with('?') {
+        return Some(format!("{origin}{path}{location}"));
+    }
     let (folder, _) = path.rsplit_once('/')?;
     Some(format!("{origin}{folder}/{location}"))
 }
@@ -195,5 +200,8 @@ mod tests {
         assert_eq!(of("//other.example/x"), "https://other.example/x");
         assert_eq!(of("/x"), "https://example.com/x");
         assert_eq!(of("x"), "https://example.com/a/x");
+        assert_eq!(of("?page=2"), "https://example.com/a/b?page=2");
+        assert_eq!(of("/login?next=https://a/"), "https://example.com/login?next=https://a/");
+        assert_eq!(of("x?next=https://a/"), "https://example.com/a/x?next=https://a/");
     }
 }

@@ -15,6 +15,7 @@ use super::ear::{Question, answered, question};
 use super::exchange::{self, Terms, exchange};
 use super::link::Session;
 use super::pool::Pool;
+use crate::canon::Effect;
 use crate::tool::{Answer, Attempt, Failure, FailureKind, Invocation, Runner, Sent, Wire};
 
 /// Where a server finds by what it can tell that a call was made before.
@@ -31,6 +32,7 @@ pub(super) struct Caller {
     pub(super) pool: Arc<Pool>,
     /// As its server calls it.
     pub(super) tool: String,
+    pub(super) effect: Effect,
     /// It is another one than was approved.
     pub(super) has_drifted: bool,
 }
@@ -116,7 +118,9 @@ impl Caller {
         params: CallToolRequestParams,
         (call, deadline): (&Invocation, Instant),
     ) -> Result<Ended, Failure> {
-        let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
+        let mut request = CallToolRequest::new(params);
+        request.extensions.insert(self.effect);
+        let request = ClientRequest::CallToolRequest(request);
         let terms = Terms {
             meta: meta(call),
             silence: self.pool.terms.timeout,

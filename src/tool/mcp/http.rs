@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use super::answer::{as_value, too_long};
 use super::ear::Calls;
+use crate::canon::Effect;
 use crate::config::Web;
 use crate::dialect::splice::Payload;
 use crate::dialect::sse::{Decoder, Frame};
@@ -65,6 +66,14 @@ pub(super) struct Way {
     connect: Duration,
     /// Bytes of one message.
     longest: usize,
+}
+
+/// What goes out, and what it does there.
+#[derive(Clone)]
+struct Said<'a> {
+    method: &'a str,
+    body: Bytes,
+    effect: Effect,
 }
 
 /// Why nothing came back.
@@ -117,6 +126,14 @@ impl Way {
     }
 }
 
+// === impl Said ===
+
+impl<'a> Said<'a> {
+    fn nothing(method: &'a str) -> Self {
+        Self { method, body: Bytes::new(), effect: Effect::Read }
+    }
+}
+
 // === impl SessionName ===
 
 impl SessionName {
@@ -148,24 +165,24 @@ impl Wire {
 
     async fn send(
         &self,
-        (method, body): (&str, Bytes),
+        said: Said<'_>,
         mut extra: Vec<(HeaderName, HeaderValue)>,
         fields: Fields,
     ) -> Result<Reply, Fails> {
         extra.extend(fields);
         let began = Instant::now();
-        let (reply, worn) = self.send_once((method, body.clone()), extra.clone()).await?;
+        let (reply, worn) = self.send_once(said.clone(), extra.clone()).await?;
         // It was read no further, so it may be said again.
         if reply.status != 401 || !self.way.papers.renew(&worn, began).await {
             return Ok(reply);
         }
         drop(reply);
-        Ok(self.send_once((method, body), extra).await?.0)
+        Ok(self.send_once(said, extra).await?.0)
     }
 
     async fn send_once(
         &self,
-        (method, body): (&str, Bytes),
+        said: Said<'_>,
         mut extra: Vec<(HeaderName, HeaderValue)>,
     ) -> Result<(Reply, Arc<Worn>), Fails> {
         let papers = &self.way.papers;
@@ -173,10 +190,10 @@ impl Wire {
         let unknown = |failure: Failure| Lost::Unknown(failure.message);
         extra.extend(token.map_err(|it| StreamableHttpError::Client(unknown(it)))?);
         let json = HeaderValue::from_static(JSON);
-        let has_body = !body.is_empty();
-        let payload = Payload::from(body);
+        let has_body = !said.body.is_empty();
+        let payload = Payload::from(said.body);
         let outgoing = Outgoing {
-            method,
+            method: said.method,
             path: &self.way.path,
             headers: &worn.headers,
             extra: &extra,
@@ -184,7 +201,12 @@ impl Wire {
             body: &payload,
             rest: None,
         };
-        let sent = self.way.origin.send(outgoing, self.way.connect).await;
+        let sent = match said.effect {
+            Effect::Once => self.way.origin.send_anew(outgoing, self.way.connect).await,
+            Effect::Read | Effect::Idempotent => {
+                self.way.origin.send(outgoing, self.way.connect).await
+            }
+        };
         Ok((sent.map_err(lost)?, worn))
     }
 
@@ -201,7 +223,8 @@ impl Wire {
         let body = Bytes::from(serde_json::to_vec(&message)?);
         let mut extra = vec![(ACCEPT, BOTH)];
         extra.extend(session.as_deref().and_then(session_header));
-        let mut reply = self.send(("POST", body), extra, fields).await?;
+        let said = Said { method: "POST", body, effect: effect(&message) };
+        let mut reply = self.send(said, extra, fields).await?;
         match reply.status {
             202 | 204 => return Ok(StreamableHttpPostResponse::Accepted),
             404 if session.is_some() => return Err(StreamableHttpError::SessionExpired),
@@ -291,7 +314,7 @@ impl Wire {
         if let Some(last) = last.and_then(|last| HeaderValue::from_str(&last).ok()) {
             extra.push((name(HEADER_LAST_EVENT_ID), last));
         }
-        let reply = self.send(("GET", Bytes::new()), extra, fields).await?;
+        let reply = self.send(Said::nothing("GET"), extra, fields).await?;
         match reply.status {
             405 => return Err(StreamableHttpError::ServerDoesNotSupportSse),
             200..=299 => {}
@@ -363,7 +386,7 @@ impl StreamableHttpClient for Wire {
         custom_headers: Fields,
     ) -> Result<(), Fails> {
         let session = session_header(&session_id).into_iter().collect();
-        self.send(("DELETE", Bytes::new()), session, custom_headers).await.map(drop)
+        self.send(Said::nothing("DELETE"), session, custom_headers).await.map(drop)
     }
 
     async fn get_stream(
@@ -375,6 +398,17 @@ impl StreamableHttpClient for Wire {
         custom_headers: Fields,
     ) -> Result<Events, Fails> {
         self.open(session_id, last_event_id, custom_headers).await
+    }
+}
+
+/// What a message does where it arrives: only calls of tools change anything.
+fn effect(message: &ClientJsonRpcMessage) -> Effect {
+    let ClientJsonRpcMessage::Request(message) = message else { return Effect::Read };
+    match &message.request {
+        ClientRequest::CallToolRequest(call) => {
+            call.extensions.get().copied().unwrap_or(Effect::Once)
+        }
+        _ => Effect::Read,
     }
 }
 

@@ -265,10 +265,11 @@ impl Server {
         for schema in [Some(&mut input), output.as_mut()].into_iter().flatten() {
             text::clean_value(schema);
         }
+        let effect = terms.effects.get(&seen.name).copied().unwrap_or(terms.effect);
         let definition = Definition {
             name,
             description: text::clean(&shown.description).into_owned(),
-            effect: terms.effects.get(&seen.name).copied().unwrap_or(terms.effect),
+            effect,
             input,
             output,
             is_held_to_it: true,
@@ -278,6 +279,7 @@ impl Server {
         let caller = Caller {
             pool: Arc::clone(&self.pool),
             tool: seen.name.clone(),
+            effect,
             has_drifted: approved.is_some(),
         };
         match Tool::new(definition, Arc::new(caller)) {
