@@ -111,7 +111,7 @@ impl Gateway {
     async fn stored(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
         // Asked first: what ends in between is found ended.
         let running = self.jobs.is_running(owner, id);
-        let value = self.shelf.get(owner, ObjectKind::Response, id).await;
+        let value = self.shelf.get(owner, ObjectKind::Response, id).await?;
         let mut stored: Stored = value
             .and_then(|value| serde_json::from_slice(&value).ok())
             .ok_or_else(|| unknown(id))?;
@@ -130,7 +130,10 @@ impl Gateway {
         if is_ours {
             self.shelf.await_written(owner, ObjectKind::Response, id).await;
         }
-        self.stored(owner, id).await.map_err(|_| not_previous(id, "unknown"))
+        self.stored(owner, id).await.map_err(|error| match error.kind {
+            Kind::NotFound => not_previous(id, "unknown"),
+            _ => error,
+        })
     }
 
     /// The conversation that ends with response `id`, oldest turn first.
@@ -189,15 +192,15 @@ impl Gateway {
 
     /// `DELETE /v1/responses/{id}`. What its provider keeps besides is the provider's.
     pub async fn delete_response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
-        let stored = self.stored(owner, id).await.ok();
-        let run = stored.filter(Stored::is_unfinished).and_then(|stored| stored.run());
+        let stored = self.stored(owner, id).await?;
+        let run = stored.run().filter(|_| stored.is_unfinished());
         if let (Some(run), Some(conductor)) = (run, self.conductor()) {
             // Nobody can ask for what it would say.
             conductor.cancel(run, owner.clone()).await?;
         }
         self.jobs.end(owner, id, || {});
-        self.shelf.delete(owner, ObjectKind::Events, id).await;
-        if !self.shelf.delete(owner, ObjectKind::Response, id).await {
+        self.shelf.delete(owner, ObjectKind::Events, id).await?;
+        if !self.shelf.delete(owner, ObjectKind::Response, id).await? {
             return Err(unknown(id));
         }
         Ok(json!({"id": id, "object": "response", "deleted": true}))
@@ -211,9 +214,12 @@ impl Gateway {
         page: Page<'_>,
     ) -> Result<Value, Error> {
         let last = self.stored(owner, id).await?;
-        // What came before may have been deleted since.
         let mut chain = match &last.previous {
-            Some(previous) => self.chain(owner, previous).await.unwrap_or_default(),
+            Some(previous) => match self.chain(owner, previous).await {
+                // What came before may have been deleted since.
+                Err(error) if error.kind == Kind::InvalidRequest => Vec::new(),
+                chain => chain?,
+            },
             None => Vec::new(),
         };
         chain.push(last);

@@ -83,11 +83,13 @@ impl Gateway {
             let message = format!("There is no item `{id}` of this key.");
             Error::new(Kind::NotFound, message)
         };
-        let response = self.shelf.get(owner, ObjectKind::Item, id).await.ok_or_else(unknown)?;
+        let response = self.shelf.get(owner, ObjectKind::Item, id).await?.ok_or_else(unknown)?;
         let turn = match turns.entry(String::from_utf8_lossy(&response).into_owned()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unread) => {
-                let turn = self.stored(owner, unread.key()).await.map_err(|_| unknown())?;
+                let turn = self.stored(owner, unread.key()).await.map_err(|error| {
+                    if error.kind == Kind::NotFound { unknown() } else { error }
+                })?;
                 unread.insert(turn)
             }
         };
