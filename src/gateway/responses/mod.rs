@@ -57,6 +57,7 @@ impl Keeping {
             response,
             previous: self.previous.clone(),
             provider: provider.map(str::to_owned),
+            bytes: 0,
         }
     }
 }
@@ -112,9 +113,9 @@ impl Gateway {
         // Asked first: what ends in between is found ended.
         let running = self.jobs.is_running(owner, id);
         let value = self.shelf.get(owner, ObjectKind::Response, id).await?;
-        let mut stored: Stored = value
-            .and_then(|value| serde_json::from_slice(&value).ok())
-            .ok_or_else(|| unknown(id))?;
+        let value = value.ok_or_else(|| unknown(id))?;
+        let mut stored: Stored = serde_json::from_slice(&value).map_err(|_| unknown(id))?;
+        stored.bytes = value.len();
         if stored.is_unfinished() && !running {
             if let Some(run) = stored.run() {
                 return Ok(Box::pin(self.as_its_run_stands((owner, id), run, stored)).await);
@@ -138,13 +139,15 @@ impl Gateway {
 
     /// The conversation that ends with response `id`, oldest turn first.
     async fn chain(&self, owner: &Owner, id: &str) -> Result<Vec<Stored>, Error> {
-        let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+        let (mut chain, mut seen, mut bytes) = (Vec::new(), HashSet::new(), 0);
         let mut next = Some(id.to_owned());
         while let Some(id) = next.take() {
             let stored = self.previous(owner, &id).await?;
             if stored.is_unfinished() {
                 return Err(not_previous(&id, "not finished"));
             }
+            bytes += stored.bytes;
+            self.check_size(bytes)?;
             next.clone_from(&stored.previous);
             chain.push(stored);
             // A server that gives the same id twice has overwritten what it said before.
@@ -157,6 +160,27 @@ impl Gateway {
         }
         chain.reverse();
         Ok(chain)
+    }
+
+    /// Whether what is put together from what is kept is no longer than a body may be.
+    fn check_size(&self, bytes: usize) -> Result<(), Error> {
+        let most = self.snapshot().config.server.max_body;
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "With what was said before, the body has more than {most} bytes; begin a new \
+             conversation."
+        );
+        Err(Error::new(Kind::TooLarge, message))
+    }
+
+    /// A question that was put together.
+    fn spell(&self, body: &Map<String, Value>) -> Result<Bytes, Error> {
+        let body = serde_json::to_vec(body);
+        let body = body.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+        self.check_size(body.len())?;
+        Ok(body.into())
     }
 
     /// The question with what was said before it, for providers that were not there. `listeners`
@@ -180,9 +204,7 @@ impl Gateway {
             .map_err(|misread| Error::invalid(misread.0))?;
         // Whoever works in the background, it is the gateway that does.
         body.shift_remove("background");
-        let body = serde_json::to_vec(&body);
-        let body = body.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
-        Ok(body.into())
+        self.spell(&body)
     }
 
     /// `GET /v1/responses/{id}`.

@@ -112,8 +112,8 @@ impl Door {
     /// The answer to what was posted, and what is under way with it.
     async fn posted(&self, guest: &Guest<'_>, body: Incoming) -> Result<Given, Response<Body>> {
         let most = guest.house.config.server.max_body;
-        let mut lease = guest.gateway.bodies.lease();
-        let bytes = body::whole(body, most, &mut lease).await.map_err(|error| refuse(&error))?;
+        let lease = guest.gateway.bodies.lease();
+        let bytes = body::whole(body, most, &lease).await.map_err(|error| refuse(&error))?;
         if !guest.sends_json() {
             return Ok((guest.hand(bytes).await, Held::new()));
         }
