@@ -189,7 +189,15 @@ async fn one_call_too_many_is_told_when_to_come_back() {
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert_eq!(refused.json()["error"]["code"], "overloaded");
     assert!(gateway.metric("switchpoint_shed_total", &[]).await >= 1.0);
-    assert_eq!(get(gateway.address, "/v1/models", KEY).await.status, 200, "looking is free");
+    for path in ["/v1/agents/none/runs", "/v1/tools/none/call"] {
+        let refused = post(gateway.address, path, KEY, "{}").await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");
+    }
+    for path in ["/v1/models", "/v1/me/usage", "/v1/tools"] {
+        assert_eq!(get(gateway.address, path, KEY).await.status, 200, "looking is free");
+    }
+    let ended = post(gateway.address, "/v1/agents/runs/none/cancel", KEY, "{}").await;
+    assert_eq!(ended.status, 404, "and so is what ends something");
     drop(stuck);
     until("the stream's record is written", || !gateway.records().is_empty()).await;
     let began = Instant::now();

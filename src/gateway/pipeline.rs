@@ -46,7 +46,7 @@ impl Gateway {
             call.is_not_made();
         }
         if shed {
-            return call.refuse(overloaded(self));
+            return call.refuse(self.overloaded());
         }
         if let (Some(relay), Some(filed)) = (ask.relay, &ask.filed) {
             // Boxed, like all that is rare: a call's future is as large as its largest part.
@@ -70,6 +70,16 @@ impl Gateway {
             // The record says that the client left; where it sent nonsense instead, it reads this.
             Err(Unreadable::Gone) => broken_off(&call),
         }
+    }
+}
+
+impl Gateway {
+    /// What those are told for whom there is no place among the calls in flight.
+    pub fn overloaded(&self) -> Error {
+        self.telemetry.metrics.shed.inc();
+        let mut error = Error::new(Kind::Overloaded, "Too many calls are in flight; try again.");
+        error.retry_after = Some(std::time::Duration::from_secs(1));
+        error
     }
 }
 
@@ -312,13 +322,6 @@ fn error_of(client: &dyn ClientSide, error: &Error) -> Response<Body> {
         StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-fn overloaded(gateway: &Gateway) -> Error {
-    gateway.telemetry.metrics.shed.inc();
-    let mut error = Error::new(Kind::Overloaded, "Too many calls are in flight; try again.");
-    error.retry_after = Some(std::time::Duration::from_secs(1));
-    error
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
