@@ -7,6 +7,7 @@ mod connect;
 mod feed;
 mod grpc;
 mod h1;
+mod inflate;
 mod reach;
 mod reply;
 
