@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::support::client::{self, CHAT, chat, get, open_chat, post, raw, send, wire};
-use crate::support::gateway::{ADMIN_KEY, KEY, provider};
+use crate::support::gateway::{ADMIN_KEY, KEY, provider, route};
 use crate::support::replies::{REPLY, ask, ask_stream, word};
 use crate::support::tls::{Authority, Proxy, SecureUpstream};
 use crate::support::{Gateway, PATIENCE, Script, Upstream, until};
@@ -189,7 +190,15 @@ async fn one_call_too_many_is_told_when_to_come_back() {
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
     assert_eq!(refused.json()["error"]["code"], "overloaded");
     assert!(gateway.metric("switchpoint_shed_total", &[]).await >= 1.0);
-    assert_eq!(get(gateway.address, "/v1/models", KEY).await.status, 200, "looking is free");
+    for path in ["/v1/agents/none/runs", "/v1/tools/none/call"] {
+        let refused = post(gateway.address, path, KEY, "{}").await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{path}");
+    }
+    for path in ["/v1/models", "/v1/me/usage", "/v1/tools"] {
+        assert_eq!(get(gateway.address, path, KEY).await.status, 200, "looking is free");
+    }
+    let ended = post(gateway.address, "/v1/agents/runs/none/cancel", KEY, "{}").await;
+    assert_eq!(ended.status, 404, "and so is what ends something");
     drop(stuck);
     until("the stream's record is written", || !gateway.records().is_empty()).await;
     let began = Instant::now();
@@ -229,6 +238,21 @@ async fn a_provider_behind_tls_is_called_by_the_protocol_it_chose() {
             assert_eq!((answer.status, answer.text()), (200, REPLY), "{protocols:?}");
         }
         assert_eq!(upstream.versions(), [version; 3], "{protocols:?}");
+    }
+}
+
+#[tokio::test]
+async fn calls_that_come_at_once_share_the_connection_that_the_first_one_opens() {
+    let authority = Authority::new();
+    let limits = route("r", &["up/served"], "timeouts = { connect = \"40s\" }");
+    for protocol in ["h2", "http/1.1"] {
+        let upstream = SecureUpstream::start(&authority, &[protocol]).await;
+        let sections = upstream.section(&authority.path("ca.pem"), "") + &limits;
+        let gateway = Gateway::start("workers = 1", &sections).await;
+        let answers = join_all((0..60).map(|_| chat(&gateway, ask("r")))).await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+        assert_eq!(upstream.versions().len(), 60);
+        assert_eq!(upstream.connections() == 1, protocol == "h2", "{protocol}");
     }
 }
 

@@ -180,6 +180,6 @@ async fn calls_that_have_no_answer_after_the_grace_are_told_and_recorded() {
     }
     let rows = rusqlite::Connection::open(path).unwrap();
     let count = "SELECT count(*) FROM calls WHERE outcome = 'upstream_truncated'";
-    let noted: usize = rows.query_row(count, [], |row| row.get(0)).unwrap();
-    assert_eq!(noted, asked.len());
+    let noted: u32 = rows.query_row(count, [], |row| row.get(0)).unwrap();
+    assert_eq!(noted as usize, asked.len());
 }

@@ -2,7 +2,7 @@
 //! by the client of everything else, to addresses that were looked at, until it is heard.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -49,12 +49,22 @@ struct Deaf {
     for_good: bool,
 }
 
+/// Says that it is being done, until dropped: also where that panics.
+struct Posting<'a>(&'a AtomicBool);
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Staff {
     /// Sends what is due, unless that is being done.
     pub(super) async fn deliver(self: Arc<Self>) {
         if self.posting.swap(true, Ordering::AcqRel) {
             return;
         }
+        let _posting = Posting(&self.posting);
         loop {
             let due = self.gateway.store().take_deliveries(BATCH, HELD).await;
             let due = due.inspect_err(|error| tracing::debug!(%error, "no hooks can be told"));
@@ -66,7 +76,6 @@ impl Staff {
                 .for_each_concurrent(AT_ONCE as usize, |row| self.tell_hook(row))
                 .await;
         }
-        self.posting.store(false, Ordering::Release);
     }
 
     async fn tell_hook(&self, row: DeliveryRow) {

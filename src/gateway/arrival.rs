@@ -96,7 +96,7 @@ pub(super) struct Question {
     rewritten: bool,
     /// It never had a body: it came in our own words.
     own: bool,
-    _lease: Lease,
+    lease: Arc<Lease>,
 }
 
 /// A question in our own words.
@@ -147,7 +147,7 @@ struct Held {
 #[derive(Debug)]
 pub struct Lease {
     held: Arc<Held>,
-    bytes: usize,
+    bytes: AtomicUsize,
 }
 
 /// Why a body could not be taken in.
@@ -185,14 +185,19 @@ impl ByteBudget {
     }
 
     pub fn lease(&self) -> Lease {
-        Lease { held: Arc::clone(&self.0), bytes: 0 }
+        Lease { held: Arc::clone(&self.0), bytes: AtomicUsize::new(0) }
+    }
+
+    /// One that takes nothing of any budget: of what the gateway makes itself.
+    fn unbound() -> Lease {
+        Self::new(usize::MAX).lease()
     }
 }
 
 impl Lease {
     /// Takes more of it; the error says that there is no more.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        self.bytes += bytes;
+    pub fn grow(&self, bytes: usize) -> Result<(), Error> {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes <= self.held.limit.load(Ordering::Relaxed) {
             return Ok(());
@@ -208,7 +213,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.held.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -226,7 +231,7 @@ where
     if let Some(length) = declared.and_then(|text| text.parse::<usize>().ok()) {
         check_size(length, server)?;
     }
-    let mut lease = budget.lease();
+    let lease = budget.lease();
     let mut scanner = Scanner::default();
     let mut payload = Payload::default();
     loop {
@@ -282,7 +287,7 @@ impl Question {
             chat: OnceLock::new(),
             rewritten: false,
             own: false,
-            _lease: lease,
+            lease: Arc::new(lease),
         })
     }
 
@@ -309,16 +314,15 @@ impl Question {
 
     /// One without a body.
     pub(super) fn bare(headers: &HeaderMap, relayed: Relayed) -> Box<Self> {
-        let held = Lease { held: Arc::default(), bytes: 0 };
-        Self::new((Payload::default(), held), Envelope::default(), headers, Some(relayed))
+        let lease = ByteBudget::unbound();
+        Self::new((Payload::default(), lease), Envelope::default(), headers, Some(relayed))
     }
 
     /// One that the gateway asks itself.
     pub(super) fn made(body: Bytes) -> Result<Box<Self>, Error> {
-        let held = Lease { held: Arc::default(), bytes: 0 };
-        let made =
-            Self::new((Payload::default(), held), Envelope::default(), &HeaderMap::new(), None);
-        let mut question = made;
+        let (nothing, lease) = (Payload::default(), ByteBudget::unbound());
+        let mut question =
+            Self::new((nothing, lease), Envelope::default(), &HeaderMap::new(), None);
         let model = read_envelope(&body)?.model;
         question.replace(body)?;
         question.envelope.model = model;
@@ -327,7 +331,6 @@ impl Question {
 
     /// One that comes in our own words.
     pub(super) fn spoken(request: ChatRequest) -> Box<Self> {
-        let held = Lease { held: Arc::default(), bytes: 0 };
         let envelope = Envelope {
             model: request.model.clone(),
             stream: request.stream,
@@ -336,7 +339,8 @@ impl Question {
         };
         // Nothing that our words do not say, and so the same question as one that is as plain.
         let body = Payload::from(Bytes::from_static(b"{}"));
-        let mut question = Self::new((body, held), envelope, &HeaderMap::new(), None);
+        let lease = ByteBudget::unbound();
+        let mut question = Self::new((body, lease), envelope, &HeaderMap::new(), None);
         let _ = question.chat.set(Ok(Asked {
             request,
             repaired: false,
@@ -385,7 +389,7 @@ impl Question {
             chat: if self.rewritten { self.chat.clone() } else { OnceLock::new() },
             rewritten: self.rewritten,
             own: self.own,
-            _lease: Lease { held: Arc::default(), bytes: 0 },
+            lease: Arc::clone(&self.lease),
         })
     }
 
@@ -418,6 +422,7 @@ impl Question {
 
     /// Puts another body in the place of this one.
     pub(super) fn replace(&mut self, body: Bytes) -> Result<(), Error> {
+        self.lease.grow(body.len().saturating_sub(self.payload.len()))?;
         let envelope = read_envelope(&body)?;
         self.envelope = Envelope {
             model: std::mem::take(&mut self.envelope.model),

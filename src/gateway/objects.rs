@@ -16,6 +16,7 @@ use super::ask::Answer;
 use super::call::Call;
 use super::chain::Chain;
 use super::relayed::Relayed;
+use super::shelf::unusable;
 use super::upload::Manifest;
 use super::{Body, Gateway, batches, guarding, journey, pipeline, till, upload};
 use crate::access::{Caller, CallerRef};
@@ -93,7 +94,7 @@ async fn ask_keeper(
         && let Err(failure) = note(&mut call, &about, body).await
     {
         call.ends(Outcome::Internal);
-        answer = Err(unknown_whose(&failure));
+        answer = Err(unusable(&failure));
     }
     if let (Relay::FileContent, Ok(content)) = (about.relay, &mut answer) {
         call = batches::watch(call, about.id, content).await;
@@ -204,7 +205,7 @@ async fn look_into(
 ) -> Result<(), Unreadable> {
     let (gateway, owner) = (Arc::clone(&call.gateway), Owner::new(Arc::clone(caller.owner())));
     let contents = batches::manifest::find(&gateway, &owner, file).await;
-    let contents = contents.map_err(|failure| Unreadable::Refused(unknown_whose(&failure)))?;
+    let contents = contents.map_err(|failure| Unreadable::Refused(unusable(&failure)))?;
     let contents = batches::manifest::check(contents, caller, provider);
     let contents = contents.map_err(Unreadable::Refused)?;
     for file in &contents.files {
@@ -293,18 +294,12 @@ async fn find(
     id: &str,
 ) -> Result<String, Unreadable> {
     let found = gateway.store().get(owner, kind, id).await;
-    let found = found.map_err(|failure| Unreadable::Refused(unknown_whose(&failure)))?;
+    let found = found.map_err(|failure| Unreadable::Refused(unusable(&failure)))?;
     let kept = found.as_ref().and_then(|object| split(object));
     kept.map(|(provider, _)| provider.to_owned()).ok_or_else(|| {
         let message = format!("There is no object with the id `{id}`.");
         refused(Kind::NotFound, message)
     })
-}
-
-fn unknown_whose(failure: &store::Failure) -> Error {
-    tracing::error!(cause = %failure, "whose a file or batch is cannot be looked up or kept");
-    let kind = if failure.is_away() { Kind::Overloaded } else { Kind::Internal };
-    Error::new(kind, "The gateway's store cannot be used at the moment.")
 }
 
 /// The provider and what it last said of the object.
@@ -364,7 +359,7 @@ async fn list(
     filed: &Filed,
     kind: ObjectKind,
 ) -> Result<Vec<u8>, Unreadable> {
-    let unusable = |failure: store::Failure| Unreadable::Refused(unknown_whose(&failure));
+    let unusable = |failure: store::Failure| Unreadable::Refused(unusable(&failure));
     if filed.parameter("order").is_some_and(|order| order != "desc") {
         return Err(refused(Kind::InvalidRequest, "`order` can only be `desc` here."));
     }

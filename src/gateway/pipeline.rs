@@ -62,7 +62,7 @@ impl Gateway {
             call.is_not_made();
         }
         if shed {
-            return call.refuse(overloaded(self));
+            return call.refuse(self.overloaded());
         }
         if let (Some(relay), Some(filed)) = (ask.relay, &ask.filed) {
             // Boxed, like all that is rare: a call's future is as large as its largest part.
@@ -86,6 +86,16 @@ impl Gateway {
             // The record says that the client left; where it sent nonsense instead, it reads this.
             Err(Unreadable::Gone) => broken_off(&call),
         }
+    }
+}
+
+impl Gateway {
+    /// What those are told for whom there is no place among the calls in flight.
+    pub fn overloaded(&self) -> Error {
+        self.telemetry.metrics.shed.inc();
+        let mut error = Error::new(Kind::Overloaded, "Too many calls are in flight; try again.");
+        error.retry_after = Some(std::time::Duration::from_secs(1));
+        error
     }
 }
 
@@ -337,13 +347,6 @@ fn error_of(client: &dyn ClientSide, error: &Error) -> Response<Body> {
 
 pub(super) fn shutting_down() -> Error {
     Error::new(Kind::Overloaded, "The gateway is shutting down; try again.")
-}
-
-fn overloaded(gateway: &Gateway) -> Error {
-    gateway.telemetry.metrics.shed.inc();
-    let mut error = Error::new(Kind::Overloaded, "Too many calls are in flight; try again.");
-    error.retry_after = Some(std::time::Duration::from_secs(1));
-    error
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

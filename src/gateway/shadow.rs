@@ -1,7 +1,6 @@
 //! Asks a second target the same, for comparison. The caller neither waits for it nor pays.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::arrival::Question;
@@ -19,34 +18,46 @@ use crate::net::shed::Permit;
 #[derive(Debug)]
 pub(super) struct Hourly {
     most: u64,
-    hour: AtomicU64,
-    spent: AtomicU64,
+    spent: Mutex<Spent>,
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    hour: u64,
+    tokens: u64,
 }
 
 // === impl Hourly ===
 
 impl Hourly {
     pub(super) fn new(most: u64) -> Self {
-        Self { most, hour: AtomicU64::new(0), spent: AtomicU64::new(0) }
+        Self { most, spent: Mutex::default() }
     }
 
     /// Whether so many are left; if so, they are spent.
     fn take(&self, tokens: u64) -> bool {
-        let allowed = self.spend(tokens) <= self.most;
-        if !allowed {
-            self.spent.fetch_sub(tokens, Ordering::Relaxed);
+        let mut spent = self.this_hour();
+        let allowed = spent.tokens.saturating_add(tokens) <= self.most;
+        if allowed {
+            spent.tokens += tokens;
         }
         allowed
     }
 
-    /// How much has been spent with these.
-    fn spend(&self, tokens: u64) -> u64 {
+    fn spend(&self, tokens: u64) {
+        let mut spent = self.this_hour();
+        spent.tokens = spent.tokens.saturating_add(tokens);
+    }
+
+    fn this_hour(&self) -> MutexGuard<'_, Spent> {
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at behind the lock, so that nobody comes with an hour that is over.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let hour = since.as_secs() / Duration::from_hours(1).as_secs();
-        if self.hour.swap(hour, Ordering::Relaxed) != hour {
-            self.spent.store(0, Ordering::Relaxed);
+        if spent.hour != hour {
+            *spent = Spent { hour, tokens: 0 };
         }
-        self.spent.fetch_add(tokens, Ordering::Relaxed) + tokens
+        spent
     }
 }
 
@@ -75,10 +86,9 @@ pub(super) async fn cast(call: &mut Call, question: &mut Question) -> Result<(),
             Err(error) => outcome_of(error.kind),
         };
         second.ends(outcome);
-        let hour = shadowed.shadow.as_ref().and_then(|shadow| shadow.tokens.as_ref());
-        hour.inspect(|hour| {
+        if let Some(hour) = shadowed.shadow.as_ref().and_then(|shadow| shadow.tokens.as_ref()) {
             hour.spend(second.output_tokens());
-        });
+        }
         drop(running);
     });
     Ok(())
@@ -133,4 +143,20 @@ pub(super) async fn drain(call: &mut Call, mut flow: Box<Flow>) -> Outcome {
     };
     call.streamed(flow.passage.sight());
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_takes_nothing_and_an_hour_begins_with_all_of_it() {
+        let hourly = Hourly::new(10);
+        assert!(hourly.take(8) && !hourly.take(3) && hourly.take(2) && !hourly.take(1));
+        hourly.spend(u64::MAX);
+        assert!(!hourly.take(u64::MAX));
+        // As one leaves it who comes from the hour before.
+        *hourly.spent.lock().unwrap() = Spent { hour: 1, tokens: u64::MAX };
+        assert!(hourly.take(10) && !hourly.take(1));
+    }
 }

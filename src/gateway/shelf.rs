@@ -11,8 +11,9 @@ use moka::sync::Cache;
 
 use crate::canon::Owner;
 use crate::dialect::keepsake::Keepsake;
+use crate::error::{Error, Kind};
 use crate::net::tasks::Tasks;
-use crate::store::{Draft, ObjectKind, Store};
+use crate::store::{Draft, Failure, ObjectKind, Store};
 
 /// Bytes in memory.
 const MEMORY: u64 = 64 * 1024 * 1024;
@@ -25,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(60);
 const KEEPSAKE: Duration = Duration::from_hours(24);
 /// Calls of one conversation whose keepsakes are looked for.
 const MOST_CALLS: usize = 1000;
+/// When a store that could not be used is worth another try.
+const AGAIN: Duration = Duration::from_secs(1);
 /// As long as OpenAI keeps a response.
 pub(super) const RESPONSE: Duration = Duration::from_hours(30 * 24);
 
@@ -68,23 +71,24 @@ impl Shelf {
         }
     }
 
-    pub(super) async fn get(&self, owner: &Owner, kind: ObjectKind, id: &str) -> Option<Bytes> {
+    /// The error says that nobody can tell now whether it is there.
+    pub(super) async fn get(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        id: &str,
+    ) -> Result<Option<Bytes>, Error> {
         if let Some(value) = self.recent.get(&(owner.clone(), kind, id.to_owned())) {
-            return Some(value);
+            return Ok(Some(value));
         }
-        match self.store.get(owner, kind, id).await {
-            Ok(object) => object.map(|object| object.value),
-            Err(cause) => {
-                tracing::warn!(%cause, "something that was kept could not be looked up");
-                None
-            }
-        }
+        let object = self.store.get(owner, kind, id).await.map_err(|cause| unusable(&cause))?;
+        Ok(object.map(|object| object.value))
     }
 
     /// Waits a little until it is there: another replica writes it behind what it has said of it.
     pub(super) async fn await_written(&self, owner: &Owner, kind: ObjectKind, id: &str) {
         for _ in 0..LOOKS {
-            if !self.store.is_shared() || self.get(owner, kind, id).await.is_some() {
+            if !self.store.is_shared() || !matches!(self.get(owner, kind, id).await, Ok(None)) {
                 return;
             }
             tokio::time::sleep(LOOK).await;
@@ -92,14 +96,15 @@ impl Shelf {
     }
 
     /// Whether it was there.
-    pub(super) async fn delete(&self, owner: &Owner, kind: ObjectKind, id: &str) -> bool {
-        let key = (owner.clone(), kind, id.to_owned());
-        let recent = self.recent.remove(&key).is_some();
-        let stored = self.store.delete(owner, kind, id).await;
-        stored.unwrap_or_else(|cause| {
-            tracing::warn!(%cause, "something that was kept could not be deleted");
-            false
-        }) || recent
+    pub(super) async fn delete(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        id: &str,
+    ) -> Result<bool, Error> {
+        let stored = self.store.delete(owner, kind, id).await.map_err(|cause| unusable(&cause))?;
+        let recent = self.recent.remove(&(owner.clone(), kind, id.to_owned())).is_some();
+        Ok(stored || recent)
     }
 
     /// Keeps what a provider will want back and the client may not carry.
@@ -128,6 +133,17 @@ impl Shelf {
         }
         found.iter().filter_map(|value| serde_json::from_slice(value).ok()).collect()
     }
+}
+
+/// What is answered where the store cannot say what it keeps.
+pub(super) fn unusable(cause: &Failure) -> Error {
+    tracing::error!(%cause, "what is kept cannot be looked up or changed");
+    let mut error = Error::new(
+        Kind::Overloaded,
+        "The gateway's store cannot be used at the moment; try again.",
+    );
+    error.retry_after = Some(AGAIN);
+    error
 }
 
 async fn put(store: Store, owner: Owner, kind: ObjectKind, draft: Draft) {

@@ -106,7 +106,7 @@ where
     let form = new(content_type(headers)).map_err(Broken::Malformed)?;
     let mut source = Source::new(body, form, server);
     let manifest = Arc::clone(&source.manifest);
-    let (mut lease, mut payload) = (budget.lease(), Payload::default());
+    let (lease, mut payload) = (budget.lease(), Payload::default());
     let whole = loop {
         let known = !relay.has_model() || source.form.field("model").is_some();
         if known && payload.len() >= HELD {

@@ -15,7 +15,7 @@ use crate::gateway::Lease;
 const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// The whole body, which `lease` is to outlive with all that is made of it.
-pub(super) async fn whole(body: Incoming, most: usize, lease: &mut Lease) -> Result<Bytes, Error> {
+pub(super) async fn whole(body: Incoming, most: usize, lease: &Lease) -> Result<Bytes, Error> {
     let mut body = Limited::new(body, most);
     let unread = |error: Box<dyn std::error::Error + Send + Sync>| {
         if error.is::<LengthLimitError>() {
@@ -41,7 +41,7 @@ pub(super) async fn whole(body: Incoming, most: usize, lease: &mut Lease) -> Res
 pub(super) async fn object(
     body: Incoming,
     most: usize,
-    lease: &mut Lease,
+    lease: &Lease,
 ) -> Result<Map<String, Value>, Error> {
     let bytes = whole(body, most, lease).await?;
     if bytes.iter().all(u8::is_ascii_whitespace) {

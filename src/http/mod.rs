@@ -78,7 +78,9 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         let (gateway, room) = (Arc::clone(&self.gateway), self.agents.clone());
         if request.uri().path() == endpoint::MCP {
             let mcp = Arc::clone(&self.mcp);
-            return Box::pin(async move { Ok(mcp.answer(&gateway, request, busy).await) });
+            return Box::pin(
+                async move { Ok(mcp.answer(&gateway, (request, permit), busy).await) },
+            );
         }
         // It holds pointers only and is made where it stays: a future of some kilobytes that is
         // made elsewhere is copied there, whatever of it is in use.
@@ -115,6 +117,9 @@ async fn answer(
         },
         Ok(Endpoint::Response(kept, id)) => {
             return responses::answer(gateway, (kept, &id), (&request, busy)).await;
+        }
+        Ok(Endpoint::Agents(operation, _)) if permit.is_none() && operation.makes_work() => {
+            return refuse(&gateway.overloaded());
         }
         Ok(Endpoint::Agents(operation, id)) => {
             let request = (request, busy.peer());

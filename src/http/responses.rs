@@ -59,7 +59,7 @@ async fn join(
     let owner = Owner::new(Arc::clone(caller.owner()));
     let after = field(query, "starting_after").map(str::parse::<u64>).transpose();
     let after = after.map_err(|_| Error::invalid("`starting_after` must be a number."))?;
-    Ok(gateway.joined(&owner, id, (after, busy)).await)
+    gateway.joined(&owner, id, (after, busy)).await
 }
 
 async fn look(

@@ -66,6 +66,9 @@ pub(super) enum Fault {
     /// The end of a transaction, which may have come to pass nevertheless.
     #[error("the end of a transaction is not known: {0}")]
     Unsure(Box<Fault>),
+    /// Ours, and nothing of the database's.
+    #[error("what was to be done there panicked")]
+    Panicked,
 }
 
 // === impl Database ===
@@ -442,7 +445,7 @@ impl Fault {
             Self::Refused { code, .. } => is_leaving(code),
             Self::Silent => true,
             Self::Unsure(fault) => fault.is_gone(),
-            Self::Sqlite(_) | Self::Odd(_) => false,
+            Self::Sqlite(_) | Self::Odd(_) | Self::Panicked => false,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -219,7 +220,10 @@ where
     }
 
     fn run(&mut self, database: &mut Database) -> Result<(), Fault> {
-        self.result = Some((self.work)(database)?);
+        // One that panics must take neither the thread nor the others with it. It ends within its
+        // transaction, which is rolled back.
+        let done = catch_unwind(AssertUnwindSafe(|| (self.work)(database)));
+        self.result = Some(done.unwrap_or(Err(Fault::Panicked))?);
         Ok(())
     }
 

@@ -12,8 +12,10 @@ use crate::store::shared::{Turn, Turns};
 /// Parts of a span in which calls are counted together: what is remembered has this bound, and a
 /// call counts a little longer than it must, never shorter.
 const PARTS: u32 = 256;
-/// Users that are remembered before those are let go who have not called of late.
+/// Users that are told apart. Beyond them those are let go who have not called of late, which is
+/// looked for no more often than this; the others share what one may.
 const MOST_USERS: usize = 10_000;
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// The limits of one tool, and who has used how much of them.
 #[derive(Debug)]
@@ -37,7 +39,15 @@ enum Look {
 #[derive(Debug, Default)]
 struct Counts {
     all: Vec<Window>,
-    users: HashMap<Arc<str>, Vec<Window>>,
+    users: Users,
+}
+
+#[derive(Debug, Default)]
+struct Users {
+    known: HashMap<Arc<str>, Vec<Window>>,
+    /// All who are not told apart.
+    others: Vec<Window>,
+    swept: Option<Instant>,
 }
 
 /// The calls of one span that slides along.
@@ -122,15 +132,7 @@ impl Gate {
         let mut none = Vec::new();
         let paces = self.limits.tool.iter().zip(all.iter_mut());
         let own = match user.filter(|_| !self.limits.user.is_empty()) {
-            Some(user) => {
-                if users.len() >= MOST_USERS && !users.contains_key(user) {
-                    let spans = &self.limits.user;
-                    users.retain(|_, windows| !are_idle(windows, spans, now));
-                }
-                let windows = users.entry(Arc::clone(user)).or_default();
-                windows.resize_with(self.limits.user.len(), Window::default);
-                windows
-            }
+            Some(user) => users.windows(user, &self.limits.user, now),
             None => &mut none,
         };
         let own = self.limits.user.iter().zip(own.iter_mut());
@@ -145,6 +147,26 @@ impl Gate {
             }
         }
         Ok(())
+    }
+}
+
+// === impl Users ===
+
+impl Users {
+    fn windows(&mut self, user: &Arc<str>, spans: &[Pace], now: Instant) -> &mut Vec<Window> {
+        let mut is_full = self.known.len() >= MOST_USERS && !self.known.contains_key(user);
+        if is_full && self.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            self.swept = Some(now);
+            self.known.retain(|_, windows| !are_idle(windows, spans, now));
+            is_full = self.known.len() >= MOST_USERS;
+        }
+        let windows = if is_full {
+            &mut self.others
+        } else {
+            self.known.entry(Arc::clone(user)).or_default()
+        };
+        windows.resize_with(spans.len(), Window::default);
+        windows
     }
 }
 
@@ -235,6 +257,22 @@ mod tests {
         let wait = gate.pass(Some(&ann), later()).await.unwrap_err();
         assert!(wait > Duration::from_secs(59) && wait < Duration::from_secs(61), "{wait:?}");
         assert_eq!(gate.pass(Some(&bob), later()).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_that_are_too_many_to_be_told_apart_share_what_one_may() {
+        let gate = gate(&[], &[(1, 60)], Duration::ZERO);
+        let user = |number: usize| Arc::<str>::from(format!("user{number}"));
+        for number in 0..=MOST_USERS {
+            assert_eq!(gate.pass(Some(&user(number)), later()).await, Ok(()), "{number}");
+        }
+        assert!(gate.pass(Some(&user(MOST_USERS + 1)), later()).await.is_err());
+        assert_eq!(gate.counts.lock().unwrap().users.known.len(), MOST_USERS);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        for number in 0..10 {
+            let late = user(MOST_USERS + number);
+            assert_eq!(gate.pass(Some(&late), later()).await, Ok(()), "there is room again");
+        }
     }
 
     #[tokio::test(start_paused = true)]

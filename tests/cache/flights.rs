@@ -183,6 +183,34 @@ async fn who_reads_slowly_slows_nobody() {
 }
 
 #[tokio::test]
+async fn who_reads_slowly_is_given_all_that_came_before_a_silence() {
+    let words: Vec<String> = (0..8000).map(|_| word(&"x".repeat(1000))).collect();
+    let gate = Gate::shut();
+    let script =
+        Script::stream_head().chunks([role(), word("Well")]).gate(&gate).chunks(words).stall();
+    let upstream = Upstream::start([("a?stream", [script])]).await;
+    let limits = "attempts = 1\ntimeouts = { idle = \"1s\" }\ncache =";
+    let gateway = Gateway::before(&upstream, &remembering("").replace("cache =", limits)).await;
+    let body = question(&json!({"stream": true}));
+    let mut slow = open_chat(&gateway, body.clone()).await;
+    slow.read_until("Well").await;
+    let mut quick = open_chat(&gateway, body).await;
+    quick.read_until("Well").await;
+    gate.open();
+    // The silence is over before the other one reads on.
+    let quick = quick.whole().await;
+    let slow = slow.whole().await;
+    for told in [&quick, &slow] {
+        let words = told.text().matches(&"x".repeat(1000)).count();
+        assert_eq!(words, 8000, "{}", told.text().len());
+    }
+    assert!(slow.text().contains("upstream_timeout"));
+    let records = gateway.recorded(2).await;
+    let asked = records.iter().find(|record| record["cache"] == "miss").unwrap();
+    assert_eq!(asked["outcome"], "timeout", "{records:#?}");
+}
+
+#[tokio::test]
 async fn each_may_be_made_to_pay() {
     let gate = Gate::shut();
     let upstream = Upstream::start([("a?stream", [gated(&gate)])]).await;

@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use ring::hmac;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{DOORS, PII, guarded, parrot, said};
 use crate::support::client::{chat, open_chat};
@@ -219,6 +220,23 @@ async fn a_silent_model_is_left_when_the_judge_objects() {
     let gateway = judged(&upstream, &judge, &guard).await;
     assert_eq!(DOORS[0].ask(&gateway, "Of weapons", true).await.status, 403);
     crate::support::until("the model is left", || upstream.busy() == 0).await;
+}
+
+#[tokio::test]
+async fn an_objection_waits_for_no_other_guard() {
+    let upstream = Upstream::answering(|_| Script::default().stall()).await;
+    let silent = Upstream::answering(|_| Script::default().stall()).await;
+    let service = service(objects_to("forbidden")).await;
+    let own = webhook(&service, "[\"input\"]", "mode = \"parallel\"\ntimeout = \"60s\"");
+    let slow = webhook(&silent, "[\"input\"]", "mode = \"parallel\"\ntimeout = \"60s\"");
+    let slow = slow.replace("guards.own", "guards.slow");
+    let names = "guards = [\"slow\", \"own\"]";
+    let gateway = guarded(&upstream, names, &format!("{slow}{own}")).await;
+    let began = Instant::now();
+    let answer = DOORS[0].ask(&gateway, "forbidden", false).await;
+    assert_eq!(answer.status, 403, "{}", answer.text());
+    assert!(began.elapsed() < Duration::from_secs(30), "it came after {:?}", began.elapsed());
+    until("the other one is left", || silent.busy() == 0).await;
 }
 
 #[tokio::test]

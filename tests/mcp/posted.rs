@@ -134,3 +134,25 @@ async fn several_messages_at_once_are_answered_where_the_version_of_their_sessio
         assert_eq!(refused.json()["error"]["code"], -32600, "{}", refused.text());
     }
 }
+
+#[tokio::test]
+async fn what_is_asked_at_the_door_has_a_place_among_the_calls_in_flight() {
+    let upstream = Upstream::answering(|_| crate::support::Script::default().stall()).await;
+    let tool = format!(
+        "[tools.slow]\nkind = \"http\"\nurl = \"http://{}/slow\"\nmethod = \"GET\"\n\
+         description = \"Slow.\"\n",
+        upstream.address,
+    );
+    let gateway = Gateway::start("max_in_flight = 1", &sections(&upstream, &tool, ALL)).await;
+    let session = Session::open(&gateway).await;
+    let session = std::sync::Arc::new(session);
+    let (caller, mut calls) = (std::sync::Arc::clone(&session), tokio::task::JoinSet::new());
+    calls.spawn(async move { caller.call("slow", json!({})).await });
+    upstream.asked(1).await;
+    let listed = session.send(&request("tools/list", &json!({})), &[]).await;
+    assert_eq!((listed.status, listed.header("retry-after")), (503, Some("1")));
+    assert_eq!(listed.json()["error"]["data"]["error"]["type"], "overloaded");
+    let chat = crate::support::replies::ask("up/a");
+    assert_eq!(client::chat(&gateway, chat).await.status, 503, "it counts among all others");
+    assert!(session.ask("ping", json!({})).await["result"].is_object());
+}

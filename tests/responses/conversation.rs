@@ -1,14 +1,15 @@
 //! A conversation goes on where it was left, with whatever provider is asked next.
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{
     assert_order, chat_says, claude_answers, claude_says, create, created, lasting, response,
     response_of, sections, streamed, whole,
 };
-use crate::support::client::post;
-use crate::support::gateway::route;
-use crate::support::{Gateway, Script, Upstream};
+use crate::support::client::{CHAT, post};
+use crate::support::gateway::{KEY, route};
+use crate::support::{Gateway, Script, Upstream, until};
 
 const SAID: [&str; 6] = ["first?", "First.", "second?", "Second.", "third?", "Third."];
 
@@ -282,5 +283,34 @@ async fn an_answer_names_the_response_that_it_goes_on_from() {
             });
             assert_eq!(created(&gateway, body).await["previous_response_id"], first);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_is_no_longer_than_a_body_and_counts_as_one() {
+    let long = "x".repeat(40 << 10);
+    for (most, status, code) in [(100, 413, "invalid_request"), (150, 503, "overloaded")] {
+        let mut models = talkers();
+        models.push(("stuck", vec![Script::default().stall()]));
+        let upstream = Upstream::start(models).await;
+        let server = format!("max_body = \"{most}KiB\"\nbody_budget = \"{most}KiB\"");
+        let gateway = Gateway::start(&server, &sections(&upstream)).await;
+        let model = super::TARGETS[0];
+        let first = turn(&gateway, model, &long, &Value::Null).await;
+        let second = turn(&gateway, model, &long, &first).await;
+        // Somebody else is there.
+        let messages = [json!({"role": "user", "content": long})];
+        let body = json!({"model": "chat/stuck", "messages": messages}).to_string();
+        let mut others = JoinSet::new();
+        others.spawn(post(gateway.address, CHAT, KEY, body));
+        upstream.asked(3).await;
+        let third = json!({"model": model, "input": long, "previous_response_id": second});
+        let refused = create(&gateway, &third).await;
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (status, &json!(code)));
+        drop(others);
+        until("nothing is held", || gateway.records().len() == 4).await;
+        let held = gateway.metric("switchpoint_body_bytes", &[]).await;
+        assert!(held < 1.0, "{held} bytes are held");
+        assert_eq!(create(&gateway, &third).await.status, if status == 413 { 413 } else { 200 });
     }
 }

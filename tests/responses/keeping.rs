@@ -144,6 +144,45 @@ async fn what_is_kept_outlives_a_restart() {
 }
 
 #[tokio::test]
+async fn what_a_store_that_is_out_keeps_is_asked_for_later_and_not_unknown() {
+    let upstream = Upstream::start(answers()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let sections = lasting(&upstream, &folder);
+    let gateway = Gateway::start("", &sections).await;
+    let model = TARGETS[1];
+    let first = created(&gateway, json!({"model": model, "input": "Hi"})).await["id"].clone();
+    gateway.stop();
+    let gateway = Gateway::start("", &sections).await;
+    // This one is in memory, too.
+    let next = json!({"model": model, "input": "And?", "previous_response_id": first});
+    let second = created(&gateway, next.clone()).await["id"].clone();
+    let database = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
+    database.execute_batch("ALTER TABLE objects RENAME TO elsewhere").unwrap();
+    let items = |id: &Value| format!("{}/input_items", path(id));
+    for (method, at) in [
+        (Method::GET, path(&first)),
+        (Method::GET, format!("{}?stream=true", path(&second))),
+        (Method::POST, format!("{}/cancel", path(&first))),
+        (Method::DELETE, path(&first)),
+        (Method::GET, items(&first)),
+        (Method::GET, items(&second)),
+    ] {
+        let told = asks(&gateway, (method.clone(), &at), KEY).await;
+        let code = told.json()["error"]["code"].clone();
+        assert_eq!((told.status, code), (503, json!("overloaded")), "{method} {at}");
+        assert_eq!(told.header("retry-after"), Some("1"), "{method} {at}");
+    }
+    let referred = json!([{"type": "item_reference", "id": "msg_elsewhere"}]);
+    for body in [next.clone(), json!({"model": model, "input": referred})] {
+        let told = create(&gateway, &body).await;
+        assert_eq!((told.status, told.header("retry-after")), (503, Some("1")), "{}", told.text());
+    }
+    database.execute_batch("ALTER TABLE elsewhere RENAME TO objects").unwrap();
+    assert_eq!(fetch(&gateway, &first).await.status, 200);
+    created(&gateway, next).await;
+}
+
+#[tokio::test]
 async fn the_items_of_a_question_are_listed_page_by_page() {
     let (_upstream, gateway) = house().await;
     let said = |text: &str| json!({"role": "user", "content": text});

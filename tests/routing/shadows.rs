@@ -111,3 +111,13 @@ async fn what_is_only_counted_has_no_shadow() {
     until("the call's own shadow comes", || count(&upstream, "shade") > 0).await;
     assert_eq!(asked(&upstream).len(), 2);
 }
+
+#[tokio::test]
+async fn what_a_shadow_is_asked_counts_among_the_bodies_that_are_held() {
+    let upstream = pair(Script::default().stall()).await;
+    let gateway = Gateway::before(&upstream, &shadow("")).await;
+    assert_eq!(chat(&gateway, ask("r")).await.status, 200);
+    until("the shadow hangs", || count(&upstream, "shade") == 1).await;
+    let held = gateway.metric("switchpoint_body_bytes", &[]).await;
+    assert!(held > 0.0, "the shadow's question is held by nobody");
+}

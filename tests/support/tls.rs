@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -33,6 +34,7 @@ pub(crate) struct SecureUpstream {
     pub(crate) address: SocketAddr,
     /// Each request's version and the size of its body, where that came to its end.
     seen: Seen,
+    connections: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -98,10 +100,16 @@ impl SecureUpstream {
         let mut config = rustls::ServerConfig::clone(&server(Arc::new(certificate)).unwrap());
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let seen = Seen::default();
+        let (seen, connections) = (Seen::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, acceptor, Arc::clone(&seen)));
-        Self { address, seen, _tasks: tasks }
+        let counted = Arc::clone(&connections);
+        tasks.spawn(accept((listener, counted), acceptor, Arc::clone(&seen)));
+        Self { address, seen, connections, _tasks: tasks }
+    }
+
+    /// How many were opened so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn versions(&self) -> Vec<Version> {
@@ -122,10 +130,15 @@ impl SecureUpstream {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, seen: Seen) {
+async fn accept(
+    (listener, counted): (TcpListener, Arc<AtomicUsize>),
+    acceptor: TlsAcceptor,
+    seen: Seen,
+) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
+        counted.fetch_add(1, Ordering::SeqCst);
         let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
         connections.spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };

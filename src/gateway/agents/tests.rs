@@ -526,7 +526,8 @@ async fn a_stream_in_the_background_outlives_its_client_and_is_joined_again() {
     let done = settled(&house, &id).await;
     assert_eq!((&done["status"], &done["background"]), (&json!("completed"), &json!(true)));
     let owner = Owner::new("ci");
-    let joined = house.joined(&owner, &id, (Some(1), Pulse::default().busy())).await.unwrap();
+    let joined =
+        house.joined(&owner, &id, (Some(1), Pulse::default().busy())).await.unwrap().unwrap();
     let stream = text(Response::new(joined)).await;
     let events = events(&stream);
     assert_eq!(events[0]["sequence_number"], 2);

@@ -3,14 +3,14 @@
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, select, try_join_all};
 
 use super::asking::Asker;
 use super::notes::Said;
 use super::refusal;
 use crate::config::Stage;
 use crate::error::Error;
-use crate::guard::{Blocked, Guard};
+use crate::guard::Guard;
 
 /// What is still to be asked.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl Late {
             let (guard, stage, texts) = (Arc::clone(guard), *stage, Arc::clone(texts));
             async move { asker.consult(&guard, (stage, &texts), said).await.map(drop) }
         };
-        let rulings: Vec<Result<(), Blocked>> = join_all(pending.iter().map(consult)).await;
-        rulings.into_iter().collect::<Result<(), Blocked>>().map_err(|blocked| refusal(&blocked))
+        let rulings = try_join_all(pending.iter().map(consult)).await;
+        rulings.map(drop).map_err(|blocked| refusal(&blocked))
     }
 }
 

@@ -142,8 +142,7 @@ impl Pump {
                 }
                 Turn::Read(Some(Err(error))) => return self.cut(error).await,
                 Turn::Read(None) if self.over => return self.flush().await,
-                // Its client is told by those who wait with it.
-                Turn::Read(None) => return self.lead.tape().fail(None),
+                Turn::Read(None) => return self.fall_silent().await,
                 Turn::Left => {
                     self.client = None;
                     self.backlog.clear();
@@ -217,6 +216,18 @@ impl Pump {
             self.lead.tape().fail(None);
         }
         self.flush_backlog().await;
+    }
+
+    /// The upstream says nothing more. Its client is given what there is, and then hears nothing
+    /// either: how long it waits, and what it is told then, it knows itself.
+    async fn fall_silent(mut self) {
+        self.lead.tape().fail(None);
+        self.flush_backlog().await;
+        let client = self.client.take();
+        drop(self);
+        if let Some(client) = client {
+            client.closed().await;
+        }
     }
 
     /// The upstream has broken its answer off.

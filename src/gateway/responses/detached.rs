@@ -209,11 +209,11 @@ impl Gateway {
         owner: &Owner,
         id: &str,
         (after, busy): (Option<u64>, Busy),
-    ) -> Option<Body> {
+    ) -> Result<Option<Body>, Error> {
         let log = if let Some(log) = self.jobs.log(owner, id) {
             log
         } else {
-            let kept = self.shelf.get(owner, ObjectKind::Events, id).await;
+            let kept = self.shelf.get(owner, ObjectKind::Events, id).await?;
             let Some(events) = kept.filter(afar::is_whole) else {
                 return self.joined_afar(owner, id, (after, busy)).await;
             };
@@ -223,7 +223,7 @@ impl Gateway {
             log.end();
             Arc::new(log)
         };
-        Some(Body::followed(Follower { log, next: 0, after, _busy: Some(busy) }))
+        Ok(Some(Body::followed(Follower { log, next: 0, after, _busy: Some(busy) })))
     }
 }
 
@@ -234,14 +234,16 @@ impl Gateway {
         owner: &Owner,
         id: &str,
         (after, busy): (Option<u64>, Busy),
-    ) -> Option<Body> {
-        let stored = self.stored(owner, id).await.ok()?;
-        stored.run().filter(|_| stored.response["background"] == true)?;
+    ) -> Result<Option<Body>, Error> {
+        let stored = self.stored(owner, id).await?;
+        if stored.run().is_none() || stored.response["background"] != true {
+            return Ok(None);
+        }
         let log = Arc::<Log>::default();
         let follower = Follower { log: Arc::clone(&log), next: 0, after, _busy: Some(busy) };
         let whose = (owner.clone(), id.to_owned());
         self.tasks.spawn(Arc::clone(self).tell_from_afar(whose, log, after));
-        Some(Body::followed(follower))
+        Ok(Some(Body::followed(follower)))
     }
 }
 

@@ -57,6 +57,7 @@ impl Keeping {
             response,
             previous: self.previous.clone(),
             provider: provider.map(str::to_owned),
+            bytes: 0,
         }
     }
 }
@@ -111,10 +112,10 @@ impl Gateway {
     async fn stored(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
         // Asked first: what ends in between is found ended.
         let running = self.jobs.is_running(owner, id);
-        let value = self.shelf.get(owner, ObjectKind::Response, id).await;
-        let mut stored: Stored = value
-            .and_then(|value| serde_json::from_slice(&value).ok())
-            .ok_or_else(|| unknown(id))?;
+        let value = self.shelf.get(owner, ObjectKind::Response, id).await?;
+        let value = value.ok_or_else(|| unknown(id))?;
+        let mut stored: Stored = serde_json::from_slice(&value).map_err(|_| unknown(id))?;
+        stored.bytes = value.len();
         if stored.is_unfinished() && !running {
             if let Some(run) = stored.run() {
                 return Ok(Box::pin(self.as_its_run_stands((owner, id), run, stored)).await);
@@ -130,18 +131,23 @@ impl Gateway {
         if is_ours {
             self.shelf.await_written(owner, ObjectKind::Response, id).await;
         }
-        self.stored(owner, id).await.map_err(|_| not_previous(id, "unknown"))
+        self.stored(owner, id).await.map_err(|error| match error.kind {
+            Kind::NotFound => not_previous(id, "unknown"),
+            _ => error,
+        })
     }
 
     /// The conversation that ends with response `id`, oldest turn first.
     async fn chain(&self, owner: &Owner, id: &str) -> Result<Vec<Stored>, Error> {
-        let (mut chain, mut seen) = (Vec::new(), HashSet::new());
+        let (mut chain, mut seen, mut bytes) = (Vec::new(), HashSet::new(), 0);
         let mut next = Some(id.to_owned());
         while let Some(id) = next.take() {
             let stored = self.previous(owner, &id).await?;
             if stored.is_unfinished() {
                 return Err(not_previous(&id, "not finished"));
             }
+            bytes += stored.bytes;
+            self.check_size(bytes)?;
             next.clone_from(&stored.previous);
             chain.push(stored);
             // A server that gives the same id twice has overwritten what it said before.
@@ -154,6 +160,27 @@ impl Gateway {
         }
         chain.reverse();
         Ok(chain)
+    }
+
+    /// Whether what is put together from what is kept is no longer than a body may be.
+    fn check_size(&self, bytes: usize) -> Result<(), Error> {
+        let most = self.snapshot().config.server.max_body;
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "With what was said before, the body has more than {most} bytes; begin a new \
+             conversation."
+        );
+        Err(Error::new(Kind::TooLarge, message))
+    }
+
+    /// A question that was put together.
+    fn spell(&self, body: &Map<String, Value>) -> Result<Bytes, Error> {
+        let body = serde_json::to_vec(body);
+        let body = body.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
+        self.check_size(body.len())?;
+        Ok(body.into())
     }
 
     /// The question with what was said before it, for providers that were not there. `listeners`
@@ -177,9 +204,7 @@ impl Gateway {
             .map_err(|misread| Error::invalid(misread.0))?;
         // Whoever works in the background, it is the gateway that does.
         body.shift_remove("background");
-        let body = serde_json::to_vec(&body);
-        let body = body.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
-        Ok(body.into())
+        self.spell(&body)
     }
 
     /// `GET /v1/responses/{id}`.
@@ -189,15 +214,15 @@ impl Gateway {
 
     /// `DELETE /v1/responses/{id}`. What its provider keeps besides is the provider's.
     pub async fn delete_response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
-        let stored = self.stored(owner, id).await.ok();
-        let run = stored.filter(Stored::is_unfinished).and_then(|stored| stored.run());
+        let stored = self.stored(owner, id).await?;
+        let run = stored.run().filter(|_| stored.is_unfinished());
         if let (Some(run), Some(conductor)) = (run, self.conductor()) {
             // Nobody can ask for what it would say.
             conductor.cancel(run, owner.clone()).await?;
         }
         self.jobs.end(owner, id, || {});
-        self.shelf.delete(owner, ObjectKind::Events, id).await;
-        if !self.shelf.delete(owner, ObjectKind::Response, id).await {
+        self.shelf.delete(owner, ObjectKind::Events, id).await?;
+        if !self.shelf.delete(owner, ObjectKind::Response, id).await? {
             return Err(unknown(id));
         }
         Ok(json!({"id": id, "object": "response", "deleted": true}))
@@ -211,9 +236,12 @@ impl Gateway {
         page: Page<'_>,
     ) -> Result<Value, Error> {
         let last = self.stored(owner, id).await?;
-        // What came before may have been deleted since.
         let mut chain = match &last.previous {
-            Some(previous) => self.chain(owner, previous).await.unwrap_or_default(),
+            Some(previous) => match self.chain(owner, previous).await {
+                // What came before may have been deleted since.
+                Err(error) if error.kind == Kind::InvalidRequest => Vec::new(),
+                chain => chain?,
+            },
             None => Vec::new(),
         };
         chain.push(last);

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::super::shelf::RESPONSE;
 use super::Gateway;
@@ -14,6 +14,13 @@ use crate::dialect::references;
 use crate::dialect::splice::Payload;
 use crate::error::{Error, Kind};
 use crate::store::ObjectKind;
+
+/// The turns in which items were said, with what was said in them and nothing else.
+#[derive(Default)]
+struct Turns {
+    known: HashMap<String, Stored>,
+    bytes: usize,
+}
 
 impl Gateway {
     /// Notes in which response an item was said.
@@ -44,7 +51,7 @@ impl Gateway {
             None => Vec::new(),
         };
         let said_before: HashSet<&str> = chain.iter().flat_map(Stored::ids).collect();
-        let (mut items, mut turns) = (HashMap::new(), HashMap::new());
+        let (mut items, mut turns) = (HashMap::new(), Turns::default());
         for id in ids {
             if said_before.contains(&*id) {
                 items.insert(id, None);
@@ -69,7 +76,7 @@ impl Gateway {
                 }
             }));
         }
-        Ok(serde_json::to_vec(&body).ok().map(Bytes::from))
+        self.spell(&body).map(Some)
     }
 
     /// What was said under this id, and with what else.
@@ -77,17 +84,23 @@ impl Gateway {
         &self,
         owner: &Owner,
         id: &str,
-        turns: &'a mut HashMap<String, Stored>,
+        turns: &'a mut Turns,
     ) -> Result<(&'a Stored, Value), Error> {
         let unknown = || {
             let message = format!("There is no item `{id}` of this key.");
             Error::new(Kind::NotFound, message)
         };
-        let response = self.shelf.get(owner, ObjectKind::Item, id).await.ok_or_else(unknown)?;
-        let turn = match turns.entry(String::from_utf8_lossy(&response).into_owned()) {
+        let response = self.shelf.get(owner, ObjectKind::Item, id).await?.ok_or_else(unknown)?;
+        let turn = match turns.known.entry(String::from_utf8_lossy(&response).into_owned()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unread) => {
-                let turn = self.stored(owner, unread.key()).await.map_err(|_| unknown())?;
+                let mut turn = self.stored(owner, unread.key()).await.map_err(|error| {
+                    if error.kind == Kind::NotFound { unknown() } else { error }
+                })?;
+                turn.input = Vec::new();
+                turn.response = json!({"output": turn.response["output"].take()});
+                turns.bytes += turn.response.to_string().len();
+                self.check_size(turns.bytes)?;
                 unread.insert(turn)
             }
         };

@@ -15,6 +15,9 @@ pub(super) struct Stored {
     /// The provider that made it in its own words and may keep it too; none where the answer was
     /// put into these words here.
     pub(super) provider: Option<String>,
+    /// What it takes where it is kept, if it was read from there.
+    #[serde(skip)]
+    pub(super) bytes: usize,
 }
 
 /// A longer chain is not followed.
@@ -58,8 +61,7 @@ impl Stored {
         self.response["error"] = json!({"code": error.kind.code(), "message": error.message});
     }
 
-    /// Whether an item of this id was said in it.
-    /// Those of its items, asked and answered.
+    /// The ids of its items, asked and answered.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         self.input.iter().chain(self.output()).filter_map(|item| item["id"].as_str())
     }
@@ -86,7 +88,7 @@ mod tests {
         let input = vec![json!({"type": "message", "role": "user", "content": question})];
         let response = json!({"id": question, "output": answer});
         let provider = provider.map(str::to_owned);
-        Stored { response, input, previous: None, provider }
+        Stored { response, input, previous: None, provider, bytes: 0 }
     }
 
     fn types(items: &[Value]) -> Vec<&str> {

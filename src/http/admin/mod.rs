@@ -142,9 +142,9 @@ impl AdminApi {
             Makes::Entry | Makes::Sum => idempotency(&head.headers)?,
             Makes::Nothing => None,
         };
-        let mut lease = self.gateway.bodies.lease();
+        let lease = self.gateway.bodies.lease();
         let body = match operation.takes {
-            Some(_) => object(body, LARGEST, &mut lease).await?,
+            Some(_) => object(body, LARGEST, &lease).await?,
             None => Map::new(),
         };
         handler(self, Asked { by, id, query, idempotency, body }).await

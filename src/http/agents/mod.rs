@@ -78,9 +78,9 @@ async fn perform(
     let query = parameters(head.uri.query().unwrap_or_default());
     let most = house.config.server.max_body;
     drop(house);
-    let mut lease = door.gateway.bodies.lease();
+    let lease = door.gateway.bodies.lease();
     let body = if operation.method == Method::POST {
-        object(body, most, &mut lease).await?
+        object(body, most, &lease).await?
     } else {
         Map::new()
     };

@@ -116,6 +116,12 @@ fn is_below(path: &str, root: &str) -> bool {
 // === impl Operation ===
 
 impl Operation {
+    /// Whether it needs a place among the calls in flight: who looks, or ends something, does not.
+    pub(in crate::http) fn makes_work(&self) -> bool {
+        let ends = ["/cancel", "/pause"].iter().any(|end| self.path.ends_with(end));
+        self.method == Method::POST && !ends
+    }
+
     /// What stands where the path has its braces, if this is such a path; empty without any.
     fn fits(&self, path: &str) -> Option<String> {
         let Some((before, after)) = self.path.split_once("{id}") else {

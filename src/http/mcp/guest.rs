@@ -39,6 +39,8 @@ pub(super) struct Guest<'a> {
     pub(super) house: Arc<Snapshot>,
     pub(super) service: StreamableHttpService<Offer, LocalSessionManager>,
     pub(super) head: Parts,
+    /// Whether it has one among the calls in flight.
+    pub(super) has_place: bool,
 }
 
 // === impl Guest ===
@@ -61,6 +63,10 @@ impl Guest<'_> {
         let Message { bytes, asks, fault } = message;
         if let Some(fault) = fault {
             return Err((JsonRpcError::new(asks.map(|asks| asks.id), fault), None));
+        }
+        if let Some(asks) = asks.as_ref().filter(|asks| asks.makes_work() && !self.has_place) {
+            let error = self.gateway.overloaded();
+            return Err((JsonRpcError::new(Some(asks.id.clone()), kept(&error)), Some(error)));
         }
         let Some(asks) = asks.filter(Asks::counts) else {
             return Ok((self.hand(bytes).await, Held::new()));

@@ -138,6 +138,11 @@ impl Asks {
         !COUNTED_ELSEWHERE.contains(&self.method)
     }
 
+    /// Whether it needs a place among the calls in flight.
+    pub(super) fn makes_work(&self) -> bool {
+        self.method != "ping" && !self.listens()
+    }
+
     /// Whether a session begins with it in which several messages may come at once.
     pub(super) fn wants_batches(&self) -> bool {
         self.version == Some(ProtocolVersion::V_2025_03_26)

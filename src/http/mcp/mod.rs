@@ -38,6 +38,7 @@ use crate::config;
 use crate::error::{Error, Kind};
 use crate::gateway::{Body, Gateway};
 use crate::net::patience::Busy;
+use crate::net::shed::Permit;
 
 const SESSION: &str = "mcp-session-id";
 /// Sessions of all clients at the same time.
@@ -67,7 +68,7 @@ impl Door {
     pub(super) async fn answer(
         &self,
         gateway: &Arc<Gateway>,
-        request: Request<Incoming>,
+        (request, place): (Request<Incoming>, Option<Permit>),
         busy: Busy,
     ) -> Response<Body> {
         let house = gateway.house(request.headers());
@@ -94,46 +95,54 @@ impl Door {
             Ok(Offer { gateway, caller: of.clone(), state })
         };
         let service = StreamableHttpService::new(offer, Arc::clone(&self.sessions), settings);
-        let guest = Guest { gateway, caller, house, service, head };
+        let has_place = place.is_some();
+        let guest = Guest { gateway, caller, house, service, head, has_place };
         let is_post = guest.head.method == Method::POST;
         // A stream that only waits for news is over when no new work is wanted.
         let end = if is_post { gateway.ending() } else { gateway.draining() };
         let answered = if is_post {
-            Box::pin(self.posted(&guest, body)).await
+            Box::pin(self.posted(&guest, body, place)).await
         } else {
-            Ok((guest.hand(Bytes::new()).await, Held::new()))
+            Ok(((guest.hand(Bytes::new()).await, Held::new()), None))
         };
         match answered {
-            Ok(given) => told(given, end, busy).await,
+            Ok((given, place)) => told(given, end, (busy, place)).await,
             Err(refused) => refused,
         }
     }
 
-    /// The answer to what was posted, and what is under way with it.
-    async fn posted(&self, guest: &Guest<'_>, body: Incoming) -> Result<Given, Response<Body>> {
+    /// The answer to what was posted, what is under way with it, and its place among the calls in
+    /// flight.
+    async fn posted(
+        &self,
+        guest: &Guest<'_>,
+        body: Incoming,
+        place: Option<Permit>,
+    ) -> Result<(Given, Option<Permit>), Response<Body>> {
         let most = guest.house.config.server.max_body;
-        let mut lease = guest.gateway.bodies.lease();
-        let bytes = body::whole(body, most, &mut lease).await.map_err(|error| refuse(&error))?;
+        let lease = guest.gateway.bodies.lease();
+        let bytes = body::whole(body, most, &lease).await.map_err(|error| refuse(&error))?;
         if !guest.sends_json() {
-            return Ok((guest.hand(bytes).await, Held::new()));
+            return Ok(((guest.hand(bytes).await, Held::new()), None));
         }
         let said = |fault| spoken(&(JsonRpcError::new(None, fault), None));
         match Posted::read(bytes).map_err(said)? {
             Posted::One(message) => {
                 let batches = message.asks.as_ref().is_some_and(Asks::wants_batches);
+                let listens = message.asks.as_ref().is_some_and(Asks::listens);
                 let given = guest.give(message).await.map_err(|refusal| spoken(&refusal))?;
                 if let Some(session) = session_of(given.0.headers()) {
                     let owner = Arc::clone(guest.caller.owner());
                     self.remember(session, Known { owner, batches }).await;
                 }
-                Ok(given)
+                Ok((given, place.filter(|_| !listens)))
             }
             Posted::Several(messages) => {
                 let session = session_of(&guest.head.headers);
                 if !session.is_some_and(|it| self.known().get(it).is_some_and(|it| it.batches)) {
                     return Err(said(invalid("Messages are sent one by one in this version.")));
                 }
-                Ok(guest.give_all(messages).await)
+                Ok((guest.give_all(messages).await, place))
             }
         }
     }
@@ -198,7 +207,7 @@ fn settings(config: &config::Config) -> StreamableHttpServerConfig {
 async fn told(
     (response, under_way): Given,
     mut end: tokio::sync::watch::Receiver<bool>,
-    busy: Busy,
+    while_told: (Busy, Option<Permit>),
 ) -> Response<Body> {
     let (mut head, body) = response.into_parts();
     if body.size_hint().exact().is_some() {
@@ -216,7 +225,7 @@ async fn told(
     let pieces = BodyDataStream::new(body).map_err(|never| match never {});
     let pieces = pieces.take_until(Box::pin(over)).inspect(move |_| {
         // It is being answered until its last piece.
-        let _ = (&busy, &under_way);
+        let _ = (&while_told, &under_way);
     });
     Response::from_parts(head, Body::pulled(pieces))
 }

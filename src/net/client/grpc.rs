@@ -79,12 +79,7 @@ impl Origin {
 
     /// A connection that speaks HTTP/2 without having been asked whether it does.
     async fn http2_line(self: &Arc<Self>, limit: Duration) -> Result<Multiplexed, Fault> {
-        let open = {
-            let mut shard = self.shard();
-            shard.multiplexed.retain(|line| !line.sender.is_closed());
-            shard.multiplexed.first().cloned()
-        };
-        if let Some(open) = open {
+        if let Some(open) = self.shard().free() {
             return Ok(open);
         }
         let connected = tokio::time::timeout(limit, self.connector.connect())

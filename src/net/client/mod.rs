@@ -7,6 +7,7 @@ mod connect;
 mod feed;
 mod grpc;
 mod h1;
+mod inflate;
 mod reach;
 mod reply;
 
@@ -41,6 +42,9 @@ use crate::dialect::splice::Payload;
 const IDLE: Duration = Duration::from_secs(50);
 /// Unused connections kept per origin and worker.
 const MAX_IDLE: usize = 256;
+/// The part of the time for connecting in which the connection that somebody else opens is waited
+/// for.
+const WAIT: u32 = 4;
 /// Streams put on one HTTP/2 connection before another is opened; servers commonly allow 100.
 const MAX_STREAMS: usize = 100;
 
@@ -78,7 +82,12 @@ pub struct Origin {
 #[derive(Default)]
 struct Shard {
     idle: Vec<(Connection, Instant)>,
-    multiplexed: Vec<Multiplexed>,
+    /// Each with when it was last seen in use.
+    multiplexed: Vec<(Multiplexed, Instant)>,
+    /// As far as is known, each call needs a connection of its own.
+    is_single: bool,
+    /// Whoever opens a connection that others will share.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -171,9 +180,11 @@ impl Client {
         };
         let proxy = proxy.map(|it| Proxy::new(it, place.ca.as_deref())).transpose();
         let proxy = proxy.map_err(|error| tls::of_field("ca", &error))?;
+        let shard =
+            || Shard { is_single: place.address.scheme_str() != Some("https"), ..Shard::default() };
         let origin = Arc::new(Origin {
             connector: Connector::new(&place.address, trust(place)?, proxy)?.within(reach),
-            shards: (0..self.workers).map(|_| Mutex::default()).collect(),
+            shards: (0..self.workers).map(|_| Mutex::new(shard())).collect(),
             tasks: self.tasks.clone(),
         });
         origins.insert(key, Arc::downgrade(&origin));
@@ -228,14 +239,17 @@ impl Origin {
         // What is passed on while it arrives cannot be sent twice, so it goes where the peer
         // cannot have hung up unnoticed.
         let fit = |line: &Line| outgoing.rest.is_none() || matches!(line, Line::Multiplexed(_));
-        if let Some(pooled) = self.checkout().filter(fit) {
-            match self.exchange(pooled, outgoing).await {
-                // The peer had closed it while it was unused: the request was not served.
-                Err(Fault::Closed { arrived: false, .. }) if outgoing.rest.is_none() => {}
-                result => return result,
+        let (line, is_new) = match self.checkout().filter(fit) {
+            Some(line) => (line, false),
+            None => self.open(connect_limit).await?,
+        };
+        match self.exchange(line, outgoing).await {
+            // The peer had closed it while it was unused: the request was not served.
+            Err(Fault::Closed { arrived: false, .. }) if !is_new && outgoing.rest.is_none() => {
+                self.send_anew(outgoing, connect_limit).await
             }
+            result => result,
         }
-        self.send_anew(outgoing, connect_limit).await
     }
 
     /// The same over a connection of its own, so that nothing is sent twice: on one that was used
@@ -245,15 +259,39 @@ impl Origin {
         outgoing: Outgoing<'_>,
         connect_limit: Duration,
     ) -> Result<Reply, Fault> {
-        let connected = tokio::time::timeout(connect_limit, self.connector.connect())
+        let line = self.connect(connect_limit).await?;
+        self.exchange(line, outgoing).await
+    }
+
+    /// A connection for one more, and whether it is new. Where it can be shared, those who come
+    /// while it is opened wait for it; whoever opens it may fail or leave, and then the next does.
+    async fn open(&self, limit: Duration) -> Result<(Line, bool), Fault> {
+        let begun = Instant::now();
+        let turn = self.shard().turn();
+        let turn = match turn {
+            Some(turn) => tokio::time::timeout(limit / WAIT, turn.lock_owned()).await.ok(),
+            None => None,
+        };
+        if let Some(line) = self.shard().free() {
+            return Ok((Line::Multiplexed(line), false));
+        }
+        // The first may have found that they cannot be shared.
+        let turn = turn.filter(|_| !self.shard().is_single);
+        let line = self.connect(limit.saturating_sub(begun.elapsed())).await?;
+        drop(turn);
+        Ok((line, true))
+    }
+
+    async fn connect(&self, limit: Duration) -> Result<Line, Fault> {
+        let connected = tokio::time::timeout(limit, self.connector.connect())
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(Fault::Connect)?;
-        let line = match connected {
+        self.shard().is_single = matches!(connected, Connected::Http1(_));
+        Ok(match connected {
             Connected::Http1(stream) => Line::Single(Connection::new(stream)),
             Connected::Http2(stream) => Line::Multiplexed(self.open_http2(stream).await?),
-        };
-        self.exchange(line, outgoing).await
+        })
     }
 
     async fn exchange(
@@ -289,7 +327,7 @@ impl Origin {
             let _ = connection.await;
         });
         let line = Multiplexed { sender, streams: Arc::new(()) };
-        self.shard().multiplexed.push(line.clone());
+        self.shard().multiplexed.push((line.clone(), Instant::now()));
         Ok(line)
     }
 
@@ -338,10 +376,8 @@ impl Origin {
     /// An open connection that is not known to be closed.
     fn checkout(&self) -> Option<Line> {
         let mut shard = self.shard();
-        shard.multiplexed.retain(|line| !line.sender.is_closed());
-        let free = |line: &&Multiplexed| Arc::strong_count(&line.streams) <= MAX_STREAMS;
-        if let Some(line) = shard.multiplexed.iter().find(free) {
-            return Some(Line::Multiplexed(line.clone()));
+        if let Some(line) = shard.free() {
+            return Some(Line::Multiplexed(line));
         }
         while let Some((mut connection, since)) = shard.idle.pop() {
             if since.elapsed() < connection.idle_limit() && connection.is_open() {
@@ -388,7 +424,26 @@ enum Line {
 impl Shard {
     fn sweep(&mut self) {
         self.idle.retain(|(connection, since)| since.elapsed() < connection.idle_limit());
-        self.multiplexed.retain(|line| !line.sender.is_closed());
+        self.multiplexed.retain_mut(|(line, used)| {
+            if Arc::strong_count(&line.streams) > 1 {
+                *used = Instant::now();
+            }
+            !line.sender.is_closed() && used.elapsed() < IDLE
+        });
+    }
+
+    /// A connection that has room for another stream.
+    fn free(&mut self) -> Option<Multiplexed> {
+        self.multiplexed.retain(|(line, _)| !line.sender.is_closed());
+        let has_room = |line: &Multiplexed| Arc::strong_count(&line.streams) <= MAX_STREAMS;
+        let (line, used) = self.multiplexed.iter_mut().find(|(line, _)| has_room(line))?;
+        *used = Instant::now();
+        Some(line.clone())
+    }
+
+    /// What must be held to open a connection that may be shared.
+    fn turn(&self) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        (!self.is_single).then(|| Arc::clone(&self.turn))
     }
 }
 
@@ -493,5 +548,27 @@ mod tests {
         assert!(!arrived(None).await);
         assert!(arrived(Some(h2::Reason::INTERNAL_ERROR)).await);
         assert!(arrived(Some(h2::Reason::CANCEL)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shared_connection_is_closed_when_it_was_unused_for_too_long() {
+        let (io, _peer) = tokio::io::duplex(1 << 16);
+        let executor = TokioExecutor::new();
+        let io = TokioIo::new(io);
+        let opened = http2::handshake(executor, io).await;
+        let (sender, _connection) = opened.unwrap();
+        let line = Multiplexed { sender, streams: Arc::new(()) };
+        let mut shard = Shard { multiplexed: vec![(line, Instant::now())], ..Shard::default() };
+        let in_use = shard.free();
+        tokio::time::advance(2 * IDLE).await;
+        shard.sweep();
+        assert!(shard.free().is_some(), "somebody uses it");
+        drop(in_use);
+        tokio::time::advance(IDLE / 2).await;
+        shard.sweep();
+        assert_eq!(shard.multiplexed.len(), 1);
+        tokio::time::advance(IDLE / 2).await;
+        shard.sweep();
+        assert!(shard.multiplexed.is_empty());
     }
 }

@@ -1,28 +1,26 @@
 //! An upstream's answer: its head, and its body as bytes that are pulled.
 
 use std::cell::RefCell;
-use std::io::{self, Write};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::buf::Writer;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use flate2::write::{MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::feed::{self, Piece};
 use super::h1::Connection;
+use super::inflate::Inflate;
 use super::{LocalBody, Origin};
 use crate::dialect::splice::Payload;
 use crate::net::BoxError;
 
 /// Bytes taken from a socket before they are passed on: what one poll drains at the most.
-const DRAIN: usize = 64 * 1024;
+pub(super) const DRAIN: usize = 64 * 1024;
 
 thread_local! {
     /// Where chunked bodies are read to, so that a silent stream holds no buffer of its own.
@@ -95,11 +93,6 @@ enum ChunkState {
     End,
 }
 
-enum Inflate {
-    Gzip(MultiGzDecoder<Writer<BytesMut>>),
-    Zlib(ZlibDecoder<Writer<BytesMut>>),
-}
-
 // === impl ReplyBody ===
 
 impl ReplyBody {
@@ -140,12 +133,11 @@ impl ReplyBody {
     ) -> Poll<Result<bool, BodyError>> {
         let Some(inflate) = &mut self.inflate else { return self.source.poll_data(context, into) };
         loop {
-            let mut packed = BytesMut::new();
-            if !ready!(self.source.poll_data(context, &mut packed))? {
-                return Poll::Ready(Ok(false));
-            }
-            if inflate.inflate(&packed, into).map_err(BodyError::Compression)? > 0 {
+            if inflate.inflate(into).map_err(BodyError::Compression)? > 0 {
                 return Poll::Ready(Ok(true));
+            }
+            if !ready!(self.source.poll_data(context, &mut inflate.packed))? {
+                return Poll::Ready(inflate.finish().map(|()| false).map_err(cut));
             }
         }
     }
@@ -403,40 +395,6 @@ impl Chunks {
     fn skip(&mut self) -> Result<(), BodyError> {
         self.skipped += 1;
         if self.skipped > Self::MAX_SKIPPED { Err(BodyError::Malformed) } else { Ok(()) }
-    }
-}
-
-// === impl Inflate ===
-
-impl Inflate {
-    /// The decoder for a body that came compressed although it was not asked for so.
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        let coding = headers.get(CONTENT_ENCODING)?.as_bytes();
-        let sink = || BytesMut::new().writer();
-        if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
-            Some(Self::Gzip(MultiGzDecoder::new(sink())))
-        } else if coding.eq_ignore_ascii_case(b"deflate") {
-            Some(Self::Zlib(ZlibDecoder::new(sink())))
-        } else {
-            None
-        }
-    }
-
-    fn inflate(&mut self, packed: &[u8], into: &mut BytesMut) -> io::Result<usize> {
-        let plain = match self {
-            Self::Gzip(decoder) => {
-                decoder.write_all(packed)?;
-                decoder.flush()?;
-                decoder.get_mut().get_mut().split()
-            }
-            Self::Zlib(decoder) => {
-                decoder.write_all(packed)?;
-                decoder.flush()?;
-                decoder.get_mut().get_mut().split()
-            }
-        };
-        into.extend_from_slice(&plain);
-        Ok(plain.len())
     }
 }
 

@@ -222,6 +222,28 @@ async fn a_failed_transaction_says_so_and_leaves_nothing(bench: Bench) {
 }
 
 #[tokio::test]
+async fn work_that_panics_is_a_failure_and_takes_nobody_with_it() {
+    let bench = Bench::new(|folder| StoreUrl::Sqlite(folder.join("state.db")));
+    let nothing: [u64; 0] = [];
+    bench.put(&owner("ann"), "1", "x").await;
+    let panics = bench.store.write.run(move |database| {
+        database.execute("DELETE FROM objects", values![])?;
+        Ok(nothing[std::hint::black_box(1)])
+    });
+    let failure = panics.await.unwrap_err();
+    assert!(failure.to_string().contains("panicked"), "{failure}");
+    assert!(bench.value(&owner("ann"), "1").await.is_some(), "nothing of it is done");
+    // More often than there are threads that read.
+    for _ in 0..5 {
+        let panics = bench.store.read.run(move |_| Ok(nothing[std::hint::black_box(1)]));
+        assert!(panics.await.is_err());
+    }
+    bench.put(&owner("ann"), "2", "x").await;
+    assert!(bench.value(&owner("ann"), "2").await.is_some());
+    assert!(bench.store.is_up());
+}
+
+#[tokio::test]
 async fn a_database_whose_file_is_gone_takes_nothing_until_it_is_back() {
     let bench = Bench::new(|folder| StoreUrl::Sqlite(folder.join("state.db")));
     bench.put(&owner("ann"), "1", "x").await;
