@@ -146,6 +146,25 @@ async fn a_slow_body_is_refused_and_an_idle_connection_closed() {
 }
 
 #[tokio::test]
+async fn a_body_that_drips_is_refused_once_its_time_is_over() {
+    let upstream = upstream().await;
+    let gateway = gateway("body_timeout = \"300ms\"", &upstream).await;
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n");
+    let began = Instant::now();
+    let mut stream =
+        send(gateway.address, format!("{head}content-length: 900\r\n\r\n{{\"").as_bytes()).await;
+    let (mut ticks, mut answer) = (tokio::time::interval(Duration::from_millis(20)), [0; 12]);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => if stream.write_all(b"a").await.is_err() { break },
+            _ = stream.read_exact(&mut answer) => break,
+        }
+        assert!(began.elapsed() < PATIENCE, "a dripping body is waited for");
+    }
+    assert_eq!(&answer, b"HTTP/1.1 400");
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_limit_is_refused_before_it_is_there() {
     let upstream = upstream().await;
     let gateway = gateway("max_body = \"1KiB\"", &upstream).await;

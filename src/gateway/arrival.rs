@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::BodyExt;
+use tokio::time::Instant;
 
 use super::call::Call;
 use super::chain::Wishes;
@@ -36,6 +37,10 @@ static PASSED_ON: [HeaderName; 3] = [
 
 pub(super) const BETA: &str = "anthropic-beta";
 pub(super) const VERSION: &str = "anthropic-version";
+
+/// Bytes a second that a body has to bring once its `body_timeout` is over: a call that comes in one
+/// by one keeps its place from others.
+const SLOWEST: usize = 1024;
 
 /// A request at the door.
 pub struct Arrival<B> {
@@ -234,13 +239,19 @@ where
     let lease = budget.lease();
     let mut scanner = Scanner::default();
     let mut payload = Payload::default();
+    let begun = Instant::now();
     loop {
+        let slow = || refused(Kind::InvalidRequest, "The body arrived too slowly.");
         let frame = match tokio::time::timeout(server.body_timeout, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) => return Err(Unreadable::Gone),
             Ok(None) => break,
-            Err(_) => return Err(refused(Kind::InvalidRequest, "The body arrived too slowly.")),
+            Err(_) => return Err(slow()),
         };
+        let due = Duration::from_secs((payload.len() / SLOWEST) as u64) + server.body_timeout;
+        if begun.elapsed() > due {
+            return Err(slow());
+        }
         let Ok(data) = frame.into_data() else { continue };
         check_size(payload.len() + data.len(), server)?;
         lease.grow(data.len()).map_err(Unreadable::Refused)?;
