@@ -11,7 +11,8 @@ use crate::store::{AuditCheck, Store};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// Check the hash chain of the audit trail; exit 1 if a change was altered or taken out.
+    /// Check the hash chain of the audit trail; exit 1 if a change was altered, or taken out from
+    /// before another one.
     Verify {
         /// The config that names the store; without it the one that `serve` would take.
         #[arg(long, value_name = "FILE")]

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use super::serve::{Fault, certificate, collector, shared};
 use super::{complain, complain_all, config_path, load_as_written, located, say};
-use crate::config::Config;
+use crate::config::{self as settings, Config, StoreUrl};
 use crate::gateway::Snapshot;
 use crate::net::client::Client;
 use crate::store::Store;
+use crate::telemetry::Metrics;
 
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let path = config_path(file);
@@ -27,8 +27,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let agents = config.agents.len();
     let client = Client::new(1);
     let mut problems = files(&config, &client);
-    let built = Snapshot::build(config, 0, (&client, Arc::default(), Arc::default()));
-    problems.extend(built.err().unwrap_or_default());
+    problems.extend(parts(config, &client).err().unwrap_or_default());
     if !problems.is_empty() {
         return complain_all(&located(path.as_deref(), &problems));
     }
@@ -36,6 +35,14 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let agents = if agents == 0 { String::new() } else { format!(", {agents} agents") };
     say(&format!("ok: {providers} providers, {routes} routes, {keys} keys{agents}"));
     ExitCode::SUCCESS
+}
+
+/// Builds all that a config describes. Tools are made with a store, which is nobody's here.
+fn parts(config: Config, client: &Client) -> Result<(), Vec<Fault>> {
+    let broken = |error: &dyn std::fmt::Display| vec![(String::new(), error.to_string())];
+    let store = Store::open(&settings::Store::at(StoreUrl::Memory)).map_err(|it| broken(&it))?;
+    let metrics = Metrics::new().map_err(|it| broken(&it))?;
+    Snapshot::check(config, (client, &store, &metrics, None))
 }
 
 /// What is wrong with the files that only a start needs. Nobody is connected to, and no database is

@@ -88,7 +88,8 @@ fn start(arguments: &ServeArguments) -> Result<(), NoStart> {
         .build()
         .map_err(|error| NoStart::Io("cannot start the runtime", error))?;
     // Nothing is made on the disk for a config that cannot be served.
-    Snapshot::check(config.clone(), &client).map_err(|problems| wrong(&problems))?;
+    let strangers = (&client, Arc::default(), Arc::default());
+    Snapshot::build(config.clone(), 0, strangers).map_err(|problems| wrong(&problems))?;
     let store = Store::open(&config.store)
         .map_err(|error| wrong(&[("store".to_owned(), error.to_string())]))?;
     let generation = runtime.block_on(generations::first(&store, &config));

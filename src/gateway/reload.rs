@@ -207,7 +207,7 @@ impl Reloader {
             (self.overrides)(&mut config);
             let told = (config.warnings.clone(), self.started.differs(&config));
             let text = config.text.clone();
-            let checked = Snapshot::check(config, &self.gateway.client);
+            let checked = Snapshot::check(config, self.gateway.means());
             checked.map(|()| told).map_err(|problems| self.located(&text, problems))
         });
         match read {

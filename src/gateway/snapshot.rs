@@ -19,7 +19,7 @@ use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
 use crate::access::{Access, Tab, Tabs, Tokens};
 use crate::canon::{Feature, Model, Relay, Surface, Usage};
-use crate::config::{CloudEnvironment, Config, GuardKind, Timeouts};
+use crate::config::{self, Approval, CloudEnvironment, Config, GuardKind, Timeouts};
 use crate::dialect::Traits;
 use crate::dialect::openai::family;
 use crate::dialect::splice::Limit;
@@ -27,7 +27,7 @@ use crate::dialect::tokenizer::{Encoding, Tokenizer};
 use crate::guard::Guards;
 use crate::net::client::{Client, Origin, Place};
 use crate::provider::{Provider, Way};
-use crate::route::condition::Condition;
+use crate::route::condition::{Condition, Rule};
 use crate::route::health::Reason;
 use crate::route::health::board::{Board, Lane, Standing};
 use crate::route::{Choice, Routes, Unknown};
@@ -172,9 +172,13 @@ impl Snapshot {
         Ok(built)
     }
 
-    /// Whether `config` can be built. Done among strangers, so that nothing hears of it.
-    pub fn check(config: Config, client: &Client) -> Result<(), Problems> {
-        Self::draft(config, 0, (client, Arc::default(), Arc::default())).map(|_| ())
+    /// Whether `config` can be built, its tools too. Done among strangers, so that nothing hears of
+    /// it.
+    pub fn check(config: Config, means: Means<'_>) -> Result<(), Problems> {
+        let mut problems = Problems::new();
+        made(equipment(&config, means, None), &mut problems);
+        made(Self::draft(config, 0, (means.0, Arc::default(), Arc::default())), &mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// The same as `build` without its terms: limits and budgets, and who the users, teams and orgs are, stay
@@ -242,23 +246,8 @@ impl Snapshot {
 
     /// Gives it the tools that its config describes. Those that `before` has in the same words live
     /// on; nobody is connected to before the snapshot is served.
-    pub fn equip(
-        &mut self,
-        (client, store, metrics, turns): Means<'_>,
-        before: Option<&Self>,
-    ) -> Result<(), Problems> {
-        let fresh = before.and_then(|before| before.fresh.clone());
-        let new = || Arc::new(Fresh::new(client, metrics, &self.config.secrets));
-        let fresh = fresh.unwrap_or_else(new);
-        let net = Net { client: client.clone(), keeper: Some(Arc::clone(&fresh) as _) };
-        let kit = Kit { config: &self.config, net: &net, store, metrics, turns };
-        check_answers(&self.config)?;
-        let (nothing, before) = (Toolbox::default(), before.map(|before| &*before.toolbox));
-        let toolbox = Toolbox::build(&kit, before.unwrap_or(&nothing));
-        let toolbox = toolbox.map_err(|faults| {
-            let named = |(name, fault)| (format!("tools.{name}"), fault);
-            faults.into_iter().map(named).collect::<Vec<_>>()
-        })?;
+    pub fn equip(&mut self, means: Means<'_>, before: Option<&Self>) -> Result<(), Problems> {
+        let (toolbox, fresh) = equipment(&self.config, means, before)?;
         (self.toolbox, self.fresh) = (Arc::new(toolbox), Some(fresh));
         Ok(())
     }
@@ -386,8 +375,41 @@ fn hooks(config: &Config, client: &Client) -> Result<Hooks, Problems> {
     Ok(hooks)
 }
 
+/// The tools that a config describes, and who knows their secrets.
+fn equipment(
+    config: &Config,
+    (client, store, metrics, turns): Means<'_>,
+    before: Option<&Snapshot>,
+) -> Result<(Toolbox, Arc<Fresh>), Problems> {
+    let fresh = before.and_then(|before| before.fresh.clone());
+    let fresh = fresh.unwrap_or_else(|| Arc::new(Fresh::new(client, metrics, &config.secrets)));
+    let net = Net { client: client.clone(), keeper: Some(Arc::clone(&fresh) as _) };
+    let kit = Kit { config, net: &net, store, metrics, turns };
+    let mut problems = wrong_answers(config);
+    problems.extend(wrong_approvals(config));
+    let (nothing, before) = (Toolbox::default(), before.map(|before| &*before.toolbox));
+    let toolbox = Toolbox::build(&kit, before.unwrap_or(&nothing)).map_err(|faults| {
+        let named = |(name, fault)| (format!("tools.{name}"), fault);
+        faults.into_iter().map(named).collect()
+    });
+    match made(toolbox, &mut problems) {
+        Some(toolbox) if problems.is_empty() => Ok((toolbox, fresh)),
+        _ => Err(problems),
+    }
+}
+
+/// What would be asked for always, because nobody understands when.
+fn wrong_approvals(config: &Config) -> Problems {
+    let wrong = |(name, tool): (&String, &config::Tool)| {
+        let when = tool.approval.as_ref()?.when.as_deref()?;
+        let why = Rule::compile(when, &Approval::FACTS).err()?;
+        Some((format!("tools.{name}.approval.when"), why))
+    };
+    config.tools.iter().filter_map(wrong).collect()
+}
+
 /// Answers of agents are held against schemas, which must be some.
-fn check_answers(config: &Config) -> Result<(), Problems> {
+fn wrong_answers(config: &Config) -> Problems {
     let mut faults = Vec::new();
     for (name, agent) in &config.agents {
         let path = format!("agents.{name}");
@@ -402,7 +424,7 @@ fn check_answers(config: &Config) -> Result<(), Problems> {
             }
         }
     }
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    faults
 }
 
 /// Whoever is asked by a guard to moderate must be known to do that.

@@ -96,7 +96,8 @@ impl Store {
         self.read.run(read).await
     }
 
-    /// Goes through all changes, and looks whether one was altered or taken out.
+    /// Goes through all changes, and looks whether one was altered, or taken out from before another
+    /// one.
     pub async fn verify_audit(&self) -> Result<AuditCheck, Failure> {
         self.seal_audit().await?;
         let mut trail = Trail::default();

@@ -194,7 +194,7 @@ pub trait Source: Debug + Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinStatus {
     pub tool: String,
-    /// Digests of its name, description and schemas.
+    /// Digests of all that its server says of it.
     pub pinned: String,
     pub seen: String,
     pub changed: bool,

@@ -190,6 +190,45 @@ async fn what_cannot_be_built_is_told_with_all_else_and_with_lines() {
 }
 
 #[tokio::test]
+async fn a_check_builds_tools_as_a_start_does() {
+    let upstream = upstream().await;
+    let gateway = house(&upstream).await;
+    let http = |name: &str, effect: &str, more: &str| {
+        format!(
+            "\n[tools.{name}]\nkind = \"http\"\ndescription = \"Does it.\"\neffect = \"{effect}\"\n\
+             method = \"POST\"\nurl = \"http://127.0.0.1:1/\"\n{more}\n"
+        )
+    };
+    let pattern = "input = { type = \"object\", properties = { a = { pattern = \"(\" } } }";
+    let text = [
+        with_attempts(&upstream, 1),
+        http("strict", "read", pattern),
+        http("pay", "once", "approval = { when = \"args.a >\" }"),
+        "\n[tools.ask]\nkind = \"graphql\"\ndescription = \"Asks.\"\neffect = \"read\"\n\
+         url = \"http://127.0.0.1:1/\"\nquery = \"query A { x } query B { y }\"\n"
+            .to_owned(),
+        "\n[tools.sales]\nkind = \"sql\"\ndsn = \"sqlite:x.db\"\n\
+         [tools.sales.templates]\none = \"SELECT $1\"\n"
+            .to_owned(),
+    ]
+    .concat();
+    let paths = ["tools.strict.input", "tools.pay.approval.when", "tools.ask.query", "tools.sales"];
+    let told = order(&gateway, "/admin/config/check", &json!({"text": text})).await;
+    let problems = told["problems"].as_array().unwrap().iter();
+    let told: Vec<&str> = problems.map(|one| one["path"].as_str().unwrap()).collect();
+    assert_eq!(told, paths);
+    std::fs::write(gateway.folder().join("bad.toml"), &text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchpoint"));
+    command.env_clear().args(["check", "bad.toml"]).current_dir(gateway.folder());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for path in paths {
+        assert!(said.contains(&format!(": {path}: ")), "{path}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_told_with_its_line_and_nothing_is_served() {
     let upstream = upstream().await;
     let gateway = house(&upstream).await;

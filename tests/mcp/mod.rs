@@ -434,6 +434,20 @@ async fn the_door_opens_to_keys_to_the_owner_of_a_session_and_to_no_page_of_a_br
 }
 
 #[tokio::test]
+async fn a_session_that_its_client_has_ended_is_gone() {
+    let (_upstream, gateway) = house("", "").await;
+    let session = Session::open(&gateway).await;
+    for status in [204, 404] {
+        let mut ends = client::request(Method::DELETE, DOOR, KEY, Bytes::new());
+        ends.headers_mut().insert(SESSION, session.id.parse().unwrap());
+        let ended = client::open(gateway.address, ends).await.whole().await;
+        assert_eq!(ended.status, status, "{}", ended.text());
+    }
+    let list = request("tools/list", &json!({}));
+    assert_eq!(session.send(&list, &[]).await.status, 404);
+}
+
+#[tokio::test]
 async fn without_any_session_the_newer_protocol_is_spoken() {
     let folder = tempfile::tempdir().unwrap();
     let (_upstream, gateway) = house(&small("small", folder.path(), ""), ALL).await;

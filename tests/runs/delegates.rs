@@ -56,9 +56,16 @@ async fn an_agent_is_a_tool_of_another_and_is_listed_as_one() {
     assert_eq!(told, (&json!("agent"), &json!("read"), &json!("available")), "{listed}");
     assert_eq!(listed["input_schema"]["required"], json!(["input"]));
     assert!(listed["description"].as_str().unwrap().contains("Finds things out."), "{listed}");
-    let all = house.get("/v1/tools?agent=boss").await;
-    let names: Vec<&Value> = all["data"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
-    assert_eq!(names, ["research"]);
+    let names = async |agent: &str| {
+        let all = house.get(&format!("/v1/tools?agent={agent}")).await;
+        let all = all["data"].as_array().unwrap().iter();
+        all.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let expected = ["delegate_buyer", "delegate_searcher", "research"];
+    assert_eq!(names("boss").await, expected);
+    assert_eq!(names("boss@1").await, expected);
+    let path = "/v1/tools?agent=boss@9";
+    assert_eq!(crate::support::client::get(house.gateway.address, path, KEY).await.status, 404);
     for path in ["/v1/tools/research/call", "/v1/tools/delegate_searcher/call"] {
         let refused = house.send(OPERATOR, path, &json!({"args": {"input": "x"}})).await;
         let (status, text) = (refused.status, refused.text());

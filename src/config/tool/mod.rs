@@ -482,6 +482,9 @@ impl ToolLimits {
 }
 
 impl Approval {
+    /// What `when` may speak of.
+    pub const FACTS: [&str; 3] = ["args", "run", "tool"];
+
     fn read(owner: &Section<'_>) -> Option<Self> {
         let section = owner.get("approval")?.section(APPROVAL_KEYS)?;
         let answers = [("deny", false), ("allow", true)];

@@ -177,12 +177,27 @@ fn named(door: &Door, asked: &Asked, name: &str) -> Result<Arc<Agent>, Error> {
     })
 }
 
-/// The names of the tools that the models of an agent are shown.
-pub(super) fn tools(door: &Door, asked: &Asked, name: &str) -> Result<BTreeSet<String>, Error> {
+/// The names of the tools that the models of an agent are shown; `wanted` may name its version, or a
+/// label.
+pub(super) async fn tools(
+    door: &Door,
+    asked: &Asked,
+    wanted: &str,
+) -> Result<BTreeSet<String>, Error> {
+    let (name, version) = wanted.split_once('@').unwrap_or((wanted, ""));
     let agent = named(door, asked, name)?;
+    let labels = labels_of(door, (name, &agent)).await?;
+    let version = match version {
+        "" => agent.version.as_str(),
+        version => labels.get(version).map_or(version, String::as_str),
+    };
     let house = door.gateway.snapshot();
     let known = (&house.config, &*house.toolbox);
-    let definition = Definition::resolve(known, (name, &agent.version), None);
+    if agent.at(version).is_none() {
+        let message = format!("The agent `{name}` has no version or label `{version}`.");
+        return Err(Error::new(Kind::AgentNotFound, message));
+    }
+    let definition = Definition::resolve(known, (name, version), None);
     let definition = definition.map_err(|why| Error::new(Kind::Conflict, why))?;
     let Some(member) = definition.member(name) else { return Ok(BTreeSet::new()) };
     let known = member.tools.iter().map(|tool| &tool.name);

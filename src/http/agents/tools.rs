@@ -9,22 +9,27 @@ use tokio::time::Instant;
 
 use super::{Answer, Asked, Door, registry, told, views};
 use crate::canon::{Part, RunId};
-use crate::config::{self, Pace};
+use crate::config::{self, Pace, ToolKind};
 use crate::error::{Error, Kind};
 use crate::gateway::passed_in;
 use crate::http::mcp;
-use crate::tool::{Health, Invocation, Output, PinStatus, Source, Tool};
+use crate::tool::{DELEGATE, Health, Invocation, Output, PinStatus, Source, Tool};
 
 pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     asked.query(&["agent"])?;
     let house = door.gateway.snapshot();
     let of = match asked.field("agent") {
-        Some(agent) => Some(registry::tools(&door, &asked, agent)?),
+        Some(agent) => Some(registry::tools(&door, &asked, agent).await?),
         None => None,
     };
-    let known = house.toolbox.all();
-    let is_wanted = |tool: &Tool| of.as_ref().is_none_or(|names| names.contains(&*tool.name));
-    let seen = known.iter().filter(|tool| may_see(&asked, tool) && is_wanted(tool));
+    let known = match &of {
+        Some(names) => names.iter().filter_map(|name| house.toolbox.get(name)).collect(),
+        None => house.toolbox.all(),
+    };
+    // Who may run an agent may have it ask those that it has.
+    let is_its = |tool: &Tool| of.is_some() && is_delegate(tool);
+    let is_seen = |tool: &Tool| is_its(tool) || may_see(&asked, tool);
+    let seen = known.iter().filter(|tool| is_seen(tool));
     let mut shown: Vec<Value> = seen.map(|tool| view(tool, &house.toolbox.health(tool))).collect();
     let of_it = |source: &str| {
         let names = |name: &String| name.split_once('.').is_some_and(|(own, _)| own == source);
@@ -33,7 +38,7 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let unlisted = house.toolbox.unlisted();
     let unlisted = unlisted.filter(|(source, ..)| asked.operates() && of_it(source));
     shown.extend(unlisted.map(|(source, terms, health)| unlisted_view((source, terms), &health)));
-    std::future::ready(told(&views::page(&shown, None))).await
+    told(&views::page(&shown, None))
 }
 
 pub(super) async fn get(door: Door, asked: Asked) -> Answer {
@@ -113,6 +118,11 @@ fn find(door: &Door, asked: &Asked) -> Result<Arc<Tool>, Error> {
 
 fn may_see(asked: &Asked, tool: &Tool) -> bool {
     asked.operates() || (asked.caller.may_use_tool(&tool.name) && !tool.terms.internal)
+}
+
+/// Whether it is there because an agent names another one.
+fn is_delegate(tool: &Tool) -> bool {
+    matches!(tool.terms.kind, ToolKind::Agent(_)) && tool.name.starts_with(DELEGATE)
 }
 
 /// A key that says nothing of tools uses them through agents only.

@@ -30,7 +30,7 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 
 pub(super) use self::answer::block;
-use self::guest::{Given, Guest, Held, spoken};
+use self::guest::{Given, Guest, Held, Whole, spoken};
 use self::message::{Asks, Posted, invalid};
 use self::offer::{Offer, Visit};
 use super::{body, refuse};
@@ -103,12 +103,25 @@ impl Door {
         let answered = if is_post {
             Box::pin(self.posted(&guest, body, place)).await
         } else {
-            Ok(((guest.hand(Bytes::new()).await, Held::new()), None))
+            Ok(((self.opened(&guest).await, Held::new()), None))
         };
         match answered {
             Ok((given, place)) => told(given, end, (busy, place)).await,
             Err(refused) => refused,
         }
+    }
+
+    /// The answer to what has no body: a stream of news, or the end of a session.
+    async fn opened(&self, guest: &Guest<'_>) -> Whole {
+        let mut response = guest.hand(Bytes::new()).await;
+        if guest.head.method == Method::DELETE && response.status().is_success() {
+            // Clients take another success for a failure.
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            if let Some(session) = session_of(&guest.head.headers) {
+                self.known().remove(session);
+            }
+        }
+        response
     }
 
     /// The answer to what was posted, what is under way with it, and its place among the calls in

@@ -7,10 +7,13 @@ use serde_json::{Value, json};
 
 use super::text;
 
-/// Digits of a result that say something.
+/// Digits of a result that say something, where a division does not end.
 const DIGITS: u32 = 12;
+/// With so many digits a division was cut off, or at so many behind the point.
+const CUT: (i128, u32) = (10_i128.pow(27), 28);
 
-/// Names, what one is in the base unit as a fraction, and what is added then.
+/// Names, what one is in the base unit as a fraction, and what is added then. Those with capitals are
+/// meant as they are written: `mW` is not `MW`.
 type Unit = (&'static [&'static str], &'static str, &'static str, &'static str);
 
 /// Kinds of units. Within one, each can be converted to each.
@@ -32,6 +35,7 @@ const KINDS: &[(&str, &[Unit])] = &[
 const LENGTH: &[Unit] = &[
     (&["m", "meter", "metre"], "1", "1", "0"),
     (&["km", "kilometer", "kilometre"], "1000", "1", "0"),
+    (&["Mm", "megameter", "megametre"], "1000000", "1", "0"),
     (&["dm", "decimeter", "decimetre"], "1", "10", "0"),
     (&["cm", "centimeter", "centimetre"], "1", "100", "0"),
     (&["mm", "millimeter", "millimetre"], "1", "1000", "0"),
@@ -41,7 +45,7 @@ const LENGTH: &[Unit] = &[
     (&["ft", "foot", "feet", "'"], "0.3048", "1", "0"),
     (&["yd", "yard"], "0.9144", "1", "0"),
     (&["mi", "mile"], "1609.344", "1", "0"),
-    (&["nmi", "nautical mile"], "1852", "1", "0"),
+    (&["nmi", "NM", "nautical mile"], "1852", "1", "0"),
     (&["ly", "light year"], "9460730472580800", "1", "0"),
     (&["au", "astronomical unit"], "149597870700", "1", "0"),
 ];
@@ -62,6 +66,7 @@ const VOLUME: &[Unit] = &[
     (&["ml", "milliliter", "millilitre", "cm3", "cm³"], "1", "1000", "0"),
     (&["cl", "centiliter", "centilitre"], "1", "100", "0"),
     (&["dl", "deciliter", "decilitre"], "1", "10", "0"),
+    (&["ML", "megaliter", "megalitre"], "1000000", "1", "0"),
     (&["m3", "m³", "cubic meter", "cubic metre"], "1000", "1", "0"),
     (&["tsp", "teaspoon"], "0.00492892159375", "1", "0"),
     (&["tbsp", "tablespoon"], "0.01478676478125", "1", "0"),
@@ -81,7 +86,7 @@ const MASS: &[Unit] = &[
     (&["g", "gram"], "1", "1000", "0"),
     (&["mg", "milligram"], "1", "1000000", "0"),
     (&["ug", "µg", "microgram"], "1", "1000000000", "0"),
-    (&["t", "tonne", "metric ton"], "1000", "1", "0"),
+    (&["t", "Mg", "tonne", "metric ton", "megagram"], "1000", "1", "0"),
     (&["lb", "lbs", "pound"], "0.45359237", "1", "0"),
     (&["oz", "ounce"], "0.028349523125", "1", "0"),
     (&["st", "stone"], "6.35029318", "1", "0"),
@@ -99,6 +104,7 @@ const SPEED: &[Unit] = &[
 const TIME: &[Unit] = &[
     (&["s", "sec", "second"], "1", "1", "0"),
     (&["ms", "millisecond"], "1", "1000", "0"),
+    (&["Ms", "megasecond"], "1000000", "1", "0"),
     (&["us", "µs", "microsecond"], "1", "1000000", "0"),
     (&["ns", "nanosecond"], "1", "1000000000", "0"),
     (&["min", "minute"], "60", "1", "0"),
@@ -116,6 +122,7 @@ const TEMPERATURE: &[Unit] = &[
 ];
 const ENERGY: &[Unit] = &[
     (&["j", "joule"], "1", "1", "0"),
+    (&["mJ", "millijoule"], "1", "1000", "0"),
     (&["kj", "kilojoule"], "1000", "1", "0"),
     (&["mj", "megajoule"], "1000000", "1", "0"),
     (&["cal", "calorie"], "4.184", "1", "0"),
@@ -126,6 +133,7 @@ const ENERGY: &[Unit] = &[
 ];
 const POWER: &[Unit] = &[
     (&["w", "watt"], "1", "1", "0"),
+    (&["mW", "milliwatt"], "1", "1000", "0"),
     (&["kw", "kilowatt"], "1000", "1", "0"),
     (&["mw", "megawatt"], "1000000", "1", "0"),
     (&["hp", "horsepower"], "745.69987158227022", "1", "0"),
@@ -208,20 +216,28 @@ fn convert(value: Decimal, from: &str, to: &str) -> Result<Decimal, String> {
     let over = base.checked_mul(number(from.1)?).and_then(|it| it.checked_mul(number(to.2).ok()?));
     let under = number(from.2)?.checked_mul(number(to.1)?).ok_or_else(wrong)?;
     let result = over.and_then(|over| over.checked_div(under)).ok_or_else(wrong)?;
+    let quotient = result.normalize();
     let result = result.checked_sub(number(to.3)?).ok_or_else(wrong)?;
+    if quotient.mantissa().abs() < CUT.0 && quotient.scale() < CUT.1 {
+        return Ok(result.normalize());
+    }
     Ok(result.round_sf(DIGITS).unwrap_or(result).normalize())
 }
 
-/// The units of this name, of each kind that has one: a few names are in several.
+/// The units of this name, of each kind that has one: a few names are in several. What is spelled
+/// exactly so comes before what is one in small letters, and that before plurals.
 fn find(written: &str) -> Result<Vec<(&'static str, &'static Unit)>, String> {
-    let name = written.trim().to_lowercase();
-    let names = [name.as_str(), name.strip_suffix('s').unwrap_or(&name)];
-    let mut found = Vec::new();
-    for (kind, units) in KINDS {
-        let unit = names.iter().find_map(|name| units.iter().find(|unit| unit.0.contains(name)));
-        found.extend(unit.map(|unit| (*kind, unit)));
+    let exact = written.trim();
+    let name = exact.to_lowercase();
+    for name in [exact, &name, name.strip_suffix('s').unwrap_or(&name)] {
+        let unit = |units: &'static [Unit]| units.iter().find(|unit| unit.0.contains(&name));
+        let found = KINDS.iter().filter_map(|(kind, units)| Some((*kind, unit(units)?)));
+        let found: Vec<_> = found.collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
     }
-    if found.is_empty() { Err(format!("the unit {written:?} is not known")) } else { Ok(found) }
+    Err(format!("the unit {written:?} is not known"))
 }
 
 #[cfg(test)]
@@ -246,6 +262,15 @@ mod tests {
             ("1", "acre", "m²", "4046.8564224"),
             ("2", "weeks", "days", "14"),
             ("180", "deg", "rad", "3.14159265359"),
+            ("1", "mW", "W", "0.001"),
+            ("1", "MW", "W", "1000000"),
+            ("1", "mJ", "J", "0.001"),
+            ("1", "Mm", "m", "1000000"),
+            ("1", "NM", "km", "1.852"),
+            ("1", "TiB", "byte", "1099511627776"),
+            ("1", "ly", "m", "9460730472580800"),
+            ("1", "m", "ft", "3.28083989501"),
+            ("1", "F", "C", "-17.2222222222"),
         ] {
             let found = convert(value.parse().unwrap(), from, to).unwrap();
             assert_eq!(found.to_string(), result, "{value} {from} to {to}");
@@ -256,6 +281,7 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let one = Decimal::ONE;
         assert!(convert(one, "km", "kg").unwrap_err().contains("cannot become"));
+        assert!(convert(one, "ms", "m").unwrap_err().contains("cannot become"));
         assert!(convert(one, "smoots", "m").unwrap_err().contains("not known"));
         assert!(run(&json!({"value": "ten", "from": "m", "to": "km"})).is_err());
         assert!(convert(Decimal::MAX, "ly", "nm").is_err());

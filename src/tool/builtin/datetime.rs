@@ -107,10 +107,15 @@ fn show(time: &Zoned, args: &Value) -> Result<Value, String> {
     Ok(shown)
 }
 
+/// Fewer are a date, or a part of one.
+const DIGITS_OF_UNIX: usize = 9;
+
 /// A time that says its zone keeps its instant; one that does not is meant in `zone`.
 fn read(written: &str, zone: &TimeZone) -> Result<Zoned, String> {
     let local = |time: DateTime| time.to_zoned(zone.clone()).ok();
+    let digits = written.trim_start_matches('-').len();
     let unix = || Timestamp::from_second(written.parse().ok()?).ok();
+    let unix = || unix().filter(|_| digits >= DIGITS_OF_UNIX);
     let found = (written.parse::<Timestamp>().ok())
         .or_else(|| written.parse::<Zoned>().ok().map(|time| time.timestamp()))
         .or_else(|| jiff::fmt::rfc2822::parse(written).ok().map(|time| time.timestamp()))
@@ -184,8 +189,19 @@ mod tests {
     }
 
     #[test]
+    fn digits_are_a_date_before_they_are_seconds() {
+        let at = |time: &str| {
+            at(&json!({"operation": "convert", "time": time})).unwrap()["time"].clone()
+        };
+        assert_eq!(at("20260328"), "2026-03-28T00:00:00+00:00");
+        assert_eq!(at("-100000000"), "1966-10-31T14:13:20+00:00");
+    }
+
+    #[test]
     fn what_is_no_time_is_refused() {
         for bad in [
+            json!({"operation": "convert", "time": "2026"}),
+            json!({"operation": "convert", "time": "20261328"}),
             json!({"operation": "convert", "time": "tomorrow-ish"}),
             json!({"operation": "add", "duration": "a while"}),
             json!({"operation": "add", "duration": "9000 years", "time": "9990-01-01"}),

@@ -104,7 +104,7 @@ impl Fetch {
             return refuse("that port is not on the list");
         }
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        Ok((format!("{scheme}://{authority}"), path.to_owned()))
+        Ok((format!("{scheme}://{authority}"), undotted(path)))
     }
 }
 
@@ -121,6 +121,25 @@ fn is_meant(allowed: &str, host: &str) -> bool {
         }
         None => allowed == host,
     }
+}
+
+/// A path without its segments `.` and `..` (RFC 3986, section 5.2.4), before its query.
+fn undotted(path: &str) -> String {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let mut kept = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            ".." => {
+                kept.pop();
+            }
+            "." => {}
+            segment => kept.push(segment),
+        }
+    }
+    if path.ends_with("/.") || path.ends_with("/..") {
+        kept.push("");
+    }
+    format!("/{}{query}", kept.join("/"))
 }
 
 /// Where a redirect leads (RFC 3986, section 5, as far as servers use it).
@@ -190,6 +209,23 @@ mod tests {
             "http://[::1]/",
         ] {
             assert!(fetch.admit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_leads_up_is_not_sent_as_it_is() {
+        let fetch = fetch(&["example.com"]);
+        for (address, path) in [
+            ("/a/b/../x?y=../z", "/a/x?y=../z"),
+            ("/a/./b/.", "/a/b/"),
+            ("/a/b/..", "/a/"),
+            ("/../../x/", "/x/"),
+            ("//a/..b/...", "//a/..b/..."),
+            ("/", "/"),
+            ("?q", "/?q"),
+        ] {
+            let (_, found) = fetch.admit(&format!("https://example.com{address}")).unwrap();
+            assert_eq!(found, path, "{address}");
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn schema() -> Value {
 pub(super) fn run(args: &Value) -> Result<Value, String> {
     let written = text(args, "text");
     let value = if text(args, "from") == "csv" {
-        objects(read_csv(written)?)
+        objects(read_csv(written)?)?
     } else {
         serde_json::from_str(written).map_err(|error| format!("the text is not JSON: {error}"))?
     };
@@ -78,14 +78,35 @@ fn read_csv(text: &str) -> Result<Table, String> {
 }
 
 /// One object a row, by the names in the first.
-fn objects(table: Table) -> Value {
+fn objects(table: Table) -> Result<Value, String> {
     let mut rows = table.into_iter();
-    let heading = rows.next().unwrap_or_default();
-    let object = |row: Vec<String>| {
+    let heading = distinct(&rows.next().unwrap_or_default())?;
+    let object = |(number, row): (usize, Vec<String>)| {
+        if row.iter().skip(heading.len()).any(|cell| !cell.is_empty()) {
+            let number = number + 2;
+            return Err(format!("row {number} has more cells than the heading has names"));
+        }
         let cells = row.into_iter().map(Value::from).chain(std::iter::repeat(Value::Null));
-        Value::Object(heading.iter().cloned().zip(cells).collect::<Map<_, _>>())
+        Ok(Value::Object(heading.iter().cloned().zip(cells).collect::<Map<_, _>>()))
     };
-    rows.map(object).collect()
+    rows.enumerate().map(object).collect()
+}
+
+/// Of names that come twice the second is `name_2`.
+fn distinct(names: &[String]) -> Result<Vec<String>, String> {
+    if names.len() > MOST_COLUMNS {
+        return Err(format!("the table has more than {MOST_COLUMNS} columns"));
+    }
+    let mut known: Vec<String> = Vec::new();
+    for name in names {
+        let (mut own, mut times) = (name.clone(), 1);
+        while known.contains(&own) || (times > 1 && names.contains(&own)) {
+            times += 1;
+            own = format!("{name}_{times}");
+        }
+        known.push(own);
+    }
+    Ok(known)
 }
 
 /// A list of objects has the names of all of them as its heading, a list of lists its first.
@@ -186,6 +207,20 @@ mod tests {
             back,
             json!([{"name": "Ann", "note": "a, \"b\"\nc"}, {"name": "Bob", "note": ""}])
         );
+    }
+
+    #[test]
+    fn no_cell_of_a_table_is_lost() {
+        let read = |text: &str| {
+            let json = turned(text, "csv", "json")?;
+            serde_json::from_str::<Value>(&json).map_err(|error| error.to_string())
+        };
+        let told = read("a,a,a_2,a\n1,2,3,4\n5,\n").unwrap();
+        let first = json!({"a": "1", "a_3": "2", "a_2": "3", "a_4": "4"});
+        let second = json!({"a": "5", "a_3": "", "a_2": null, "a_4": null});
+        assert_eq!(told, json!([first, second]));
+        assert!(read("a\n1\n2,3").unwrap_err().contains("row 3"));
+        assert_eq!(read("a\n1,\n").unwrap(), json!([{"a": "1"}]));
     }
 
     #[test]

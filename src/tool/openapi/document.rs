@@ -79,7 +79,10 @@ impl Document {
         let root: Value = if text.trim_start().starts_with('{') {
             serde_json::from_str(text).map_err(|error| error.to_string())?
         } else {
-            let options = serde_saphyr::options! { with_snippet: false };
+            // YAML 1.2, as OpenAPI demands: `on` and `NO` are words, `1_000` is none of its numbers.
+            let options = serde_saphyr::options! {
+                with_snippet: false, strict_booleans: true, underscored_numbers_as_strings: true,
+            };
             serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())?
         };
         match root["openapi"].as_str() {
@@ -280,6 +283,9 @@ mod tests {
     fn json_and_yaml_are_read_and_nothing_else() {
         assert!(Document::parse("openapi: 3.1.0\npaths: {}\n").is_ok());
         assert!(Document::parse("{\"openapi\": \"3.0.3\"}").is_ok());
+        let words = "openapi: 3.1.0\nx: [on, off, NO, yes, 1_000, true, 7]\n";
+        let expected = json!(["on", "off", "NO", "yes", "1_000", true, 7]);
+        assert_eq!(Document::parse(words).unwrap().root()["x"], expected);
         for odd in ["", "{", "swagger: '2.0'", "openapi: 3", "openapi: 4.0.0", "[1]", "a: [b"] {
             assert!(Document::parse(odd).is_err(), "{odd}");
         }

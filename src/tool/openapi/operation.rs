@@ -46,6 +46,8 @@ pub(super) struct Operation {
     pub(super) arguments: Vec<Argument>,
     /// What its body is said to be, where it has one.
     pub(super) media_type: Option<HeaderValue>,
+    /// A body is sent even if it has no members.
+    pub(super) needs_body: bool,
     /// JSON Schema of all arguments together, and of what comes back where that is looked at.
     pub(super) input: Value,
     pub(super) output: Option<Value>,
@@ -101,6 +103,8 @@ struct Draft {
 struct Body {
     drafts: Vec<Draft>,
     media_type: Option<HeaderValue>,
+    /// It may not be missing.
+    is_required: bool,
     /// What members may be that have no name in the document.
     others: Option<Value>,
 }
@@ -161,21 +165,24 @@ impl Document {
         let mut drafts = self.parameters(site, taken)?;
         let body = self.body(site.operation)?;
         drafts.extend(body.drafts);
-        for name in places(site.path) {
+        // What stands behind a `#` is told apart by it in the document only, and never sent.
+        let path = site.path.split('#').next().unwrap_or_default();
+        for name in places(path) {
             let is_it =
                 |draft: &Draft| matches!(draft.place, Place::Path(_)) && draft.written == name;
             if !drafts.iter().any(is_it) {
                 return Err(format!("its path has {{{name}}}, and there is no such parameter"));
             }
         }
-        let (arguments, mut input) = joined(drafts);
+        let (arguments, mut input) = joined(drafts, body.is_required);
         input["additionalProperties"] = body.others.unwrap_or(Value::Bool(false));
         Ok(Operation {
             id: id.to_owned(),
             method: site.method.to_ascii_uppercase(),
-            path: site.path.to_owned(),
+            path: path.to_owned(),
             server: self.server(site),
             description: description(site.operation),
+            needs_body: body.is_required && arguments.iter().any(|it| it.place == Place::Body),
             arguments,
             media_type: body.media_type,
             input,
@@ -259,14 +266,14 @@ impl Document {
         let Some(Members { properties, required, others }) = members(&schema) else {
             let (written, place) = (BODY.to_owned(), Place::WholeBody);
             let drafts = vec![Draft { written, place, schema, is_required }];
-            return Ok(Body { drafts, media_type, others: None });
+            return Ok(Body { drafts, media_type, is_required, others: None });
         };
         let draft = |(name, schema): (String, Value)| {
-            // A body that may be missing may miss any of its members.
-            let is_required = is_required && required.contains(&name);
+            let is_required = required.contains(&name);
             Draft { written: name, place: Place::Body, schema, is_required }
         };
-        Ok(Body { drafts: properties.into_iter().map(draft).collect(), media_type, others })
+        let drafts = properties.into_iter().map(draft).collect();
+        Ok(Body { drafts, media_type, is_required, others })
     }
 
     /// JSON Schema of what an operation gives when all goes well.
@@ -403,8 +410,8 @@ fn part_members(part: &Value) -> Option<Members> {
 
 /// All arguments in one object. What stands in the path keeps its name, then what stands in the
 /// query, in headers, in cookies and in the body; one whose name is taken is named after its place too:
-/// `body_id`.
-fn joined(mut drafts: Vec<Draft>) -> (Vec<Argument>, Value) {
+/// `body_id`. A body that may be missing has all that it requires once it has a member.
+fn joined(mut drafts: Vec<Draft>, needs_body: bool) -> (Vec<Argument>, Value) {
     let rank = |place: Place| match place {
         Place::Path(_) => 0,
         Place::Query(_) => 1,
@@ -414,7 +421,7 @@ fn joined(mut drafts: Vec<Draft>) -> (Vec<Argument>, Value) {
     };
     drafts.sort_by_key(|draft| rank(draft.place));
     let (mut arguments, mut properties) = (Vec::new(), Map::new());
-    let mut required = Vec::new();
+    let (mut required, mut of_body) = (Vec::new(), Vec::new());
     for Draft { written, place, schema, is_required } in drafts {
         let prefix = ["path", "query", "header", "cookie", "body"][rank(place)];
         let mut name = plain(&written);
@@ -424,17 +431,24 @@ fn joined(mut drafts: Vec<Draft>) -> (Vec<Argument>, Value) {
                 name = plain(&format!("{}_{}", arguments.len(), written));
             }
         }
-        if is_required {
+        if is_required && place == Place::Body && !needs_body {
+            of_body.push(name.clone());
+        } else if is_required {
             required.push(Value::from(name.as_str()));
         }
         properties.insert(name.clone(), schema);
         arguments.push(Argument { name, written, place });
     }
-    let input = json!({
+    let mut input = json!({
         "type": "object",
         "properties": properties,
         "required": required,
     });
+    if !of_body.is_empty() {
+        let members = arguments.iter().filter(|argument| argument.place == Place::Body);
+        let members = members.map(|member| (member.name.clone(), json!(of_body)));
+        input["dependentRequired"] = members.collect::<Map<_, _>>().into();
+    }
     (arguments, input)
 }
 

@@ -51,7 +51,7 @@ impl Operation {
             let why = "an argument of the path is missing, or is `.` or `..`";
             return Err(Failure::new(FailureKind::Invalid, why));
         }
-        if !members.is_empty() || self.needs_body() {
+        if !members.is_empty() || self.needs_body {
             spelled.body = Some(Value::Object(members));
         }
         if !query.is_empty() {
@@ -72,13 +72,6 @@ impl Operation {
         let others = args.as_object().into_iter().flatten();
         let others = others.filter(|(name, _)| !is_named(name));
         others.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-
-    /// Whether a body is sent that may be empty.
-    fn needs_body(&self) -> bool {
-        let in_body = |argument: &Argument| argument.place == Place::Body;
-        matches!(self.method.as_str(), "POST" | "PUT" | "PATCH")
-            && self.arguments.iter().any(in_body)
     }
 }
 
@@ -283,6 +276,7 @@ mod tests {
             description: String::new(),
             arguments: vec![cookie("color"), cookie("size"), cookie("none")],
             media_type: None,
+            needs_body: false,
             input: json!({}),
             output: None,
         };

@@ -351,3 +351,33 @@ async fn a_body_is_of_the_type_that_is_declared_and_may_have_what_has_no_name() 
         assert_eq!(failure.kind, FailureKind::Invalid, "{more}");
     }
 }
+
+#[tokio::test]
+async fn a_body_that_may_be_missing_is_whole_or_not_there() {
+    let stand = Stand::open(200, "{}").await;
+    let document = "openapi: 3.1.0\npaths:\n  '/a#make':\n    post:\n      operationId: make\n      \
+        parameters: [{name: a, in: query, schema: {}}]\n      \
+        requestBody: {REQUIRED, content: {application/json: {schema: \
+        {type: object, required: [NEEDED], properties: {a: {}, b: {}}}}}}";
+    let sent = async |(required, needed): (&str, &str), args: Value| {
+        let document = document.replace("REQUIRED", required).replace("NEEDED", needed);
+        let tool = shop(|tool| {
+            tool.base_url = Some(stand.url.clone());
+            tool.document = Arc::from(document);
+        });
+        found(&made(&tool).unwrap(), "shop.make").call(&call(args)).await
+    };
+    for args in [json!({}), json!({"a": 1})] {
+        sent(("required: false", "a"), args).await.unwrap();
+        let (first, head, body) = stand.last();
+        assert!(first.starts_with("POST /a") && !first.contains('#'), "{first}");
+        assert!(body.is_empty() && !head.contains("content-type"), "{head}{body}");
+    }
+    let failure = sent(("required: false", "a"), json!({"b": 1})).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Invalid);
+    assert!(failure.message.contains("body_a"), "{}", failure.message);
+    sent(("required: false", "a"), json!({"body_a": 2, "b": 1})).await.unwrap();
+    assert_eq!(stand.last().2, "{\"a\":2,\"b\":1}");
+    sent(("required: true", ""), json!({})).await.unwrap();
+    assert_eq!(stand.last().2, "{}");
+}
