@@ -7,7 +7,7 @@ use super::family::{Caches, Family, Forces, TopK};
 use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
 use crate::dialect::lost::{self, Dropped};
-use crate::dialect::messages::{Betas, betas, structured};
+use crate::dialect::messages::{Betas, betas, structured, tool_schema};
 use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
@@ -169,13 +169,13 @@ impl Draft<'_> {
             return Ok(json!({ "type": "object", "properties": {} }));
         };
         if self.family.references {
-            return Ok(schema.clone());
+            return Ok(tool_schema(Some(schema)));
         }
         let compiled = schema::compile(schema, &schema::BEDROCK)
             .map_err(|why| Inexpressible(format!("in `tools.{tool}`, {why}").into()))?;
         let lost = compiled.lost.into_iter();
         self.dropped.extend(lost.map(|pointer| format!("tools.{tool}{pointer}")));
-        Ok(compiled.schema)
+        Ok(tool_schema(Some(&compiled.schema)))
     }
 
     fn tool_choice(&mut self) -> Option<Value> {

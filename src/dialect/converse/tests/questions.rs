@@ -341,6 +341,15 @@ fn references_are_written_out_for_a_family_that_does_not_follow_them() {
     assert_eq!(body(&with(&schema), NOVA).pointer(path), Some(&written_out));
     let kept = json!({"$ref": "#/$defs/A"});
     assert_eq!(body(&with(&schema), SONNET).pointer(path), Some(&kept));
+    // The root itself is an object that says so, with any family.
+    let root = "/toolConfig/tools/0/toolSpec/inputSchema/json";
+    let object = json!({"type": "object", "properties": {"b": {}}});
+    let referring = json!({"$ref": "#/$defs/A", "$defs": {"A": object}});
+    for (model, schema) in [(NOVA, json!({})), (SONNET, json!({})), (SONNET, referring)] {
+        let body = body(&with(&schema), model);
+        let root = body.pointer(root).unwrap();
+        assert_eq!((root.get("$ref"), &root["type"]), (None, &json!("object")), "{schema}");
+    }
     let endless = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
     let aim = Aim { model: NOVA, traits: &Traits::NONE, cache: None };
     let said = CODEC.write_request(&with(&endless), &aim).unwrap_err().to_string();

@@ -309,6 +309,27 @@ fn a_schema_is_rewritten_to_what_the_api_knows() {
 }
 
 #[test]
+fn a_tools_schema_is_always_an_object_that_says_so() {
+    let nested = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/X"}}});
+    let referring = json!({"$ref": "#/$defs/X", "$defs": {"X": nested}});
+    let referred = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/X"}},
+        "$defs": {"X": nested}});
+    for (given, sent) in [
+        (None, json!({"type": "object"})),
+        (Some(json!({})), json!({"type": "object"})),
+        (Some(json!({"properties": {}})), json!({"properties": {}, "type": "object"})),
+        (Some(referring), referred),
+        (Some(json!({"$ref": "#"})), json!({"type": "object"})),
+    ] {
+        let (name, description) = ("f".to_owned(), None);
+        let schema = given.clone();
+        let tool = Tool::Function { name, description, schema, strict: None, cache: None };
+        let (body, _) =
+            written(&ChatRequest { tools: vec![tool], ..asked("hi") }, "claude-sonnet-4-5");
+        assert_eq!(body["tools"][0]["input_schema"], sent, "{given:?}");
+    }
+}
+#[test]
 fn what_the_api_has_no_word_for_is_named() {
     let mut request = asked("hi");
     request.sampling = Sampling {

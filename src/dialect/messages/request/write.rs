@@ -85,8 +85,7 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
         match function.as_ref().unwrap_or(tool) {
             Tool::Function { name, .. } | Tool::Custom { name, .. } if !wanted(name) => {}
             Tool::Function { name, description, schema, strict, cache } => {
-                let schema = schema.clone().unwrap_or_else(|| json!({ "type": "object" }));
-                let mut tool = named_tool(name, description.as_deref(), &schema);
+                let mut tool = named_tool(name, description.as_deref(), schema.as_ref());
                 // Others are strict by habit, with schemas that this API refuses, and with more
                 // tools than it takes so.
                 let meant = request.extras.dialect.is_none_or(|client| client == Dialect::Messages);
@@ -114,12 +113,12 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
     tools
 }
 
-fn named_tool(name: &str, description: Option<&str>, schema: &Value) -> Value {
+fn named_tool(name: &str, description: Option<&str>, schema: Option<&Value>) -> Value {
     let mut tool = json!({ "name": name });
     if let Some(description) = description {
         tool["description"] = json!(description);
     }
-    tool["input_schema"] = schema.clone();
+    tool["input_schema"] = schema::of_tool(schema);
     tool
 }
 
