@@ -329,6 +329,25 @@ fn a_tools_schema_is_always_an_object_that_says_so() {
         assert_eq!(body["tools"][0]["input_schema"], sent, "{given:?}");
     }
 }
+
+#[test]
+fn an_address_is_no_name_for_a_user() {
+    let mut request = asked("hi");
+    for user in ["ann@example.com", "+1 (415) 555-2671", "4155552671"] {
+        request.user = Some(user.to_owned());
+        let (body, dropped) = written(&request, "claude-sonnet-4-5");
+        assert_eq!((body.get("metadata"), dropped), (None, vec!["user".to_owned()]), "{user}");
+        // Its own clients are told by the API itself.
+        let extras = Extras { dialect: Some(Dialect::Messages), ..Extras::default() };
+        let own = ChatRequest { extras, ..request.clone() };
+        assert_eq!(written(&own, "claude-sonnet-4-5").0["metadata"]["user_id"], user);
+    }
+    for user in ["u-17", "550e8400-e29b-41d4-a716-446655440000", "@ann", "1234"] {
+        request.user = Some(user.to_owned());
+        let (body, _) = written(&request, "claude-sonnet-4-5");
+        assert_eq!(body["metadata"]["user_id"], user);
+    }
+}
 #[test]
 fn what_the_api_has_no_word_for_is_named() {
     let mut request = asked("hi");

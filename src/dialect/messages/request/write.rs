@@ -221,7 +221,12 @@ fn write_sampling(
 
 fn write_account(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &mut Dropped) {
     if let Some(user) = &request.user {
-        body.insert("metadata".to_owned(), json!({ "user_id": user }));
+        let own = request.extras.dialect == Some(Dialect::Messages);
+        if own || !is_address(user) {
+            body.insert("metadata".to_owned(), json!({ "user_id": user }));
+        } else {
+            dropped.add("user");
+        }
     }
     match request.service_tier.as_deref() {
         Some("auto") => {
@@ -235,7 +240,15 @@ fn write_account(request: &ChatRequest, body: &mut Map<String, Value>, dropped: 
     }
 }
 
-/// Fields of this dialect go home; another's are named.
+/// Whether it looks like an e-mail address or a telephone number, which the API refuses for a user;
+/// clients of other APIs do not know that.
+fn is_address(user: &str) -> bool {
+    let mail = user.split_once('@').is_some_and(|(_, domain)| domain.contains('.'));
+    let digits = user.bytes().filter(u8::is_ascii_digit).count();
+    let phone = user.chars().all(|it| it.is_ascii_digit() || " +-().".contains(it));
+    mail || (phone && (7..=15).contains(&digits))
+}
+
 /// The API refuses an edit that clears thoughts where nobody thinks.
 fn forget_thoughts(body: &mut Map<String, Value>, dropped: &mut Dropped) {
     let Some(Value::Object(management)) = body.get_mut("context_management") else { return };
@@ -253,6 +266,7 @@ fn forget_thoughts(body: &mut Map<String, Value>, dropped: &mut Dropped) {
     }
 }
 
+/// Fields of this dialect go home; another's are named.
 fn write_extras(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &mut Dropped) {
     for (name, value) in &request.extras.fields {
         if request.extras.dialect != Some(Dialect::Messages) {
