@@ -205,7 +205,7 @@ impl Draft<'_> {
             Some(ToolChoice::Among { required, .. }) => *required,
             Some(ToolChoice::Auto | ToolChoice::None) | None => false,
         };
-        forced && !self.request.tools.is_empty()
+        forced && self.family.forces != Forces::Nothing && !self.request.tools.is_empty()
     }
 
     fn sampling(&mut self) {

@@ -254,6 +254,14 @@ fn each_family_is_asked_to_think_in_its_own_words() {
     let budget = json!({"thinking": {"type": "enabled", "budget_tokens": 8192}});
     assert_eq!(think(Effort::Medium, SONNET).0, budget);
     assert_eq!(think(Effort::None, SONNET).0, Value::Null);
+    for model in ["anthropic.claude-opus-4-7", "us.anthropic.claude-opus-4-8"] {
+        assert_eq!(think(Effort::None, model), (Value::Null, Vec::new()), "{model}");
+    }
+    let off = json!({"thinking": {"type": "disabled"}});
+    assert_eq!(think(Effort::None, "anthropic.claude-opus-5"), (off, Vec::new()));
+    let least = json!({"output_config": {"effort": "low"}});
+    let named = vec!["reasoning_effort".into()];
+    assert_eq!(think(Effort::None, "anthropic.claude-opus-5-5"), (least, named));
     let adaptive = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "xhigh"}});
     assert_eq!(think(Effort::Highest, "anthropic.claude-opus-4-7").0, adaptive);
     let nova = json!({"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}});
@@ -280,6 +288,23 @@ fn claude_is_not_asked_to_think_where_it_would_refuse() {
     assert_eq!(written(&request, SONNET).dropped, ["reasoning_effort"]);
     request.messages.push(message(Role::User, vec![Part::text("Go on")]));
     assert!(written(&request, SONNET).dropped.is_empty());
+}
+
+#[test]
+fn a_forced_tool_comes_before_thoughts_where_it_can_be_forced_at_all() {
+    let mut request = ask("?");
+    request.tools = vec![weather(None)];
+    request.tool_choice = Some(ToolChoice::Required);
+    let opus = body(&request, "anthropic.claude-opus-5");
+    let off = json!({"thinking": {"type": "disabled"}});
+    assert_eq!(opus["additionalModelRequestFields"], off);
+    assert_eq!(opus["toolConfig"]["toolChoice"], json!({"any": {}}));
+    for model in ["anthropic.claude-opus-5-5", "global.anthropic.claude-fable-5-1"] {
+        let written = written(&request, model);
+        let body: Value = serde_json::from_slice(&written.body).unwrap();
+        assert_eq!(body["toolConfig"].get("toolChoice"), None, "{model}");
+        assert_eq!(written.dropped, ["tool_choice"], "{model}");
+    }
 }
 
 #[test]

@@ -144,12 +144,29 @@ fn effort_is_said_as_each_family_takes_it() {
         (Effort::Minimal, "claude-opus-5-5", json!({"type": "adaptive"}), json!("low")),
         (Effort::None, "claude-opus-4-6", Value::Null, Value::Null),
         (Effort::None, "claude-opus-5", json!({"type": "disabled"}), Value::Null),
+        (Effort::None, "claude-haiku-5-5", json!({"type": "disabled"}), Value::Null),
+        (Effort::None, "claude-sonnet-5-5", json!({"type": "between_tools"}), Value::Null),
         (Effort::None, "claude-opus-5-5", Value::Null, json!("low")),
     ] {
         request.reasoning = Some(Thinking { effort: Some(effort), ..Thinking::default() });
         let (body, _) = written(&request, model);
         assert_eq!(body["thinking"], thinking, "{effort:?} on {model}");
         assert_eq!(body["output_config"]["effort"], said, "{effort:?} on {model}");
+    }
+}
+
+#[test]
+fn a_budget_of_nothing_is_no_thinking() {
+    let mut request = asked("hi");
+    request.reasoning = Some(Thinking { budget: Some(0), ..Thinking::default() });
+    for (model, thinking) in [
+        ("claude-haiku-4-5", Value::Null),
+        ("claude-opus-4-7", Value::Null),
+        ("claude-opus-5", json!({"type": "disabled"})),
+    ] {
+        let (body, dropped) = written(&request, model);
+        assert_eq!((&body["thinking"], dropped.len()), (&thinking, 0), "{model}");
+        assert_eq!(body.get("output_config"), None, "{model}");
     }
 }
 
@@ -201,9 +218,17 @@ fn what_thinking_forbids_is_left_out_and_named() {
     assert_eq!(body["tool_choice"], json!({"type": "tool", "name": "f"}));
     assert_eq!((body.get("thinking"), &body["temperature"]), (None, &json!(0.2)));
     assert_eq!(dropped, ["reasoning_effort", "top_p"]);
-    let (body, dropped) = written(&request, "claude-sonnet-5-5");
-    assert_eq!(body["tool_choice"], json!({"type": "auto"}));
-    assert!(dropped.contains(&"tool_choice".to_owned()));
+    for model in ["claude-sonnet-5-5", "claude-fable-5-1", "claude-opus-5-5"] {
+        let (body, dropped) = written(&request, model);
+        assert_eq!(body["tool_choice"], json!({"type": "auto"}), "{model}");
+        assert!(dropped.contains(&"tool_choice".to_owned()), "{model}");
+    }
+    for model in ["claude-fable-5", "claude-haiku-5-5", "claude-opus-5"] {
+        let (body, dropped) = written(&request, model);
+        assert_eq!(body["tool_choice"]["type"], "tool", "{model}");
+        assert_ne!(body["thinking"]["type"], "adaptive", "{model}");
+        assert!(dropped.contains(&"reasoning_effort".to_owned()), "{model}");
+    }
 }
 
 #[test]
@@ -348,6 +373,7 @@ fn an_address_is_no_name_for_a_user() {
         assert_eq!(body["metadata"]["user_id"], user);
     }
 }
+
 #[test]
 fn what_the_api_has_no_word_for_is_named() {
     let mut request = asked("hi");

@@ -9,7 +9,7 @@ use crate::canon::{
 };
 use crate::dialect::messages::block::write_mark;
 use crate::dialect::messages::citation;
-use crate::dialect::messages::models::{Family, Samples, Thinks, family};
+use crate::dialect::messages::models::{Family, Samples, family};
 use crate::dialect::{Aim, Inexpressible, Written, custom, lost};
 
 /// What Google's host of this API wants in the place of a version header.
@@ -124,8 +124,7 @@ fn named_tool(name: &str, description: Option<&str>, schema: Option<&Value>) -> 
 
 fn write_choice(request: &ChatRequest, family: &Family, dropped: &mut Dropped) -> Option<Value> {
     let single = request.parallel_tool_calls == Some(false);
-    // A family that always thinks cannot be made to call a tool.
-    let free = is_forced(request.tool_choice.as_ref()) && family.thinking == Thinks::Always;
+    let free = is_forced(request.tool_choice.as_ref()) && !family.forced;
     dropped.add_if(free, "tool_choice");
     let mut choice = match &request.tool_choice {
         _ if free => json!({ "type": "auto" }),
