@@ -307,6 +307,19 @@ fn a_forced_tool_comes_before_thoughts_where_it_can_be_forced_at_all() {
     }
 }
 
+
+#[test]
+fn a_turn_of_documents_has_a_text_beside_them() {
+    let pdf = medium(MediaKind::Document, "application/pdf", None);
+    let mut request = ask("?");
+    request.messages[0].parts = vec![pdf.clone()];
+    let blocks = body(&request, SONNET)["messages"][0]["content"].clone();
+    assert!(blocks[0].get("document").is_some());
+    assert_eq!(blocks[1], json!({"text": "…"}));
+    request.messages.push(message(Role::User, vec![Part::text("What is it?")]));
+    let blocks = body(&request, SONNET)["messages"][0]["content"].clone();
+    assert_eq!(blocks.as_array().unwrap().len(), 2, "the next message has one");
+}
 #[test]
 fn an_answers_schema_is_native_where_the_family_has_it_and_named_where_not() {
     let mut request = ask("?");
