@@ -64,9 +64,10 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     };
     // What stays from turn to turn comes first.
     put("toolConfig", tools);
+    let format = draft.format(&mut turns.system);
     put("system", if turns.system.is_empty() { Value::Null } else { Value::Array(turns.system) });
     put("messages", Value::Array(turns.messages));
-    put("outputConfig", draft.format());
+    put("outputConfig", format);
     draft.extras(&mut put);
     draft.rest(&mut put);
     put("inferenceConfig", Value::Object(draft.inference));
@@ -268,15 +269,15 @@ impl Draft<'_> {
         }
     }
 
-    fn format(&mut self) -> Value {
-        let Format::JsonSchema { name, description, schema, .. } = &self.request.format else {
-            self.dropped.add_if(self.request.format != Format::Text, "response_format");
+    /// The answer's format; where the family has none, it is asked in words, which binds it less.
+    fn format(&mut self, system: &mut Vec<Value>) -> Value {
+        let native = self.family.strict.then_some(&self.request.format);
+        let Some(Format::JsonSchema { name, description, schema, .. }) = native else {
+            let wish = lost::shape_in_words(&self.request.format);
+            self.dropped.add_if(wish.is_some(), "response_format");
+            system.extend(wish.map(|wish| json!({ "text": wish })));
             return Value::Null;
         };
-        if !self.family.strict {
-            self.dropped.add("response_format");
-            return Value::Null;
-        }
         let (schema, lost) = structured(schema);
         for name in lost {
             self.dropped.add(name);

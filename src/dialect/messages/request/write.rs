@@ -156,24 +156,19 @@ fn write_output_config(
     if let Some(effort) = plan.effort {
         config.insert("effort".to_owned(), json!(effort));
     }
-    let wish = match &request.format {
-        Format::Text => return config,
+    match &request.format {
         Format::JsonSchema { schema, .. } if family.structured => {
             let schema = schema::compile(schema, dropped);
             let format = json!({ "type": "json_schema", "schema": schema });
             config.insert("format".to_owned(), format);
             lost::format_labels(request, &[]).for_each(|name| dropped.add(name));
-            return config;
         }
-        Format::JsonSchema { schema, .. } => {
-            format!(
-                "Answer with one JSON value that follows this schema, and nothing else:\n{schema}"
-            )
+        format => {
+            let wish = lost::shape_in_words(format);
+            dropped.add_if(wish.is_some(), "response_format");
+            system.extend(wish.map(|wish| json!({ "type": "text", "text": wish })));
         }
-        Format::JsonObject => "Answer with one JSON object and nothing else.".to_owned(),
-    };
-    dropped.add("response_format");
-    system.push(json!({ "type": "text", "text": wish }));
+    }
     config
 }
 
