@@ -158,6 +158,25 @@ async fn a_model_that_refuses_a_word_for_its_thoughts_is_asked_without() {
 }
 
 #[tokio::test]
+async fn what_openai_calls_effort_is_said_to_others_as_they_know_it() {
+    let off = json!({"reasoning_effort": "none"});
+    let disabled = json!({"thinking": {"type": "disabled"}});
+    for (kind, model, wanted) in [
+        ("deepseek", "deepseek-v4-pro", &disabled),
+        ("zai", "glm-5", &disabled),
+        ("alibaba", "qwen3-max", &json!({"enable_thinking": false})),
+    ] {
+        let (upstream, gateway) = before(kind, model, vec![Script::json(200, REPLY)]).await;
+        let answer = post(gateway.address, CHAT, KEY, asked(&off)).await;
+        assert_eq!(answer.status, 200, "{kind}: {}", answer.text());
+        let sent = sent(&upstream, 0);
+        assert_eq!(sent.get("reasoning_effort"), None, "{kind}");
+        let (name, value) = wanted.as_object().unwrap().iter().next().unwrap();
+        assert_eq!(&sent[name], value, "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn whether_to_stream_is_said_clearly_or_refused() {
     let (upstream, gateway) = before("openai", "gpt-4.1", vec![]).await;
     for unclear in [json!("true"), json!(1)] {

@@ -307,7 +307,6 @@ fn a_forced_tool_comes_before_thoughts_where_it_can_be_forced_at_all() {
     }
 }
 
-
 #[test]
 fn a_turn_of_documents_has_a_text_beside_them() {
     let pdf = medium(MediaKind::Document, "application/pdf", None);
@@ -320,6 +319,7 @@ fn a_turn_of_documents_has_a_text_beside_them() {
     let blocks = body(&request, SONNET)["messages"][0]["content"].clone();
     assert_eq!(blocks.as_array().unwrap().len(), 2, "the next message has one");
 }
+
 #[test]
 fn an_answers_schema_is_native_where_the_family_has_it_and_named_where_not() {
     let mut request = ask("?");
