@@ -413,6 +413,23 @@ impl Media {
     }
 }
 
+// === impl Thinking ===
+
+impl Thinking {
+    /// The client wants no thinking.
+    pub fn is_off(&self) -> bool {
+        self.effort == Some(Effort::None) || self.budget == Some(0)
+    }
+
+    /// How much it may think, for an API that tells it by effort.
+    pub fn as_effort(&self) -> Option<Effort> {
+        if self.is_off() {
+            return Some(Effort::None);
+        }
+        self.effort.or_else(|| self.budget.map(Effort::of_budget))
+    }
+}
+
 // === impl Effort ===
 
 impl Effort {

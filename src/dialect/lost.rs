@@ -75,6 +75,17 @@ pub(super) fn citations(
     is_lost.then(|| name.into())
 }
 
+/// What is said to a model whose API takes no shape for its answer. It binds less.
+pub(super) fn shape_in_words(format: &Format) -> Option<String> {
+    match format {
+        Format::Text => None,
+        Format::JsonObject => Some("Answer with one JSON object and nothing else.".to_owned()),
+        Format::JsonSchema { schema, .. } => Some(format!(
+            "Answer with one JSON value that follows this schema, and nothing else:\n{schema}"
+        )),
+    }
+}
+
 /// State of a provider that no client has to know of.
 const SEALED: [&str; 5] = ["signature", "data", "thoughtSignature", "caller", "mimeType"];
 

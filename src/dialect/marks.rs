@@ -2,7 +2,7 @@
 //!
 //! Its bytes are searched, not parsed: a word too many costs a translation, nothing else.
 
-use super::{JsonMode, Thoughts, Traits};
+use super::{EffortField, JsonMode, Thoughts, Traits};
 use crate::canon::Dialect;
 
 /// Bytes that stand in a question, and bytes that do not.
@@ -56,6 +56,16 @@ pub fn of_traits(traits: &Traits, mixed: bool) -> impl Iterator<Item = Mark> {
         JsonMode::ObjectOnly => Some(has(&["\"json_schema\""])),
         JsonMode::SchemaOnly => Some(has(&["\"json_object\""])),
     };
+    // Whoever says it in the server's own words is left to it.
+    let effort = match traits.effort {
+        EffortField::Thinking(_) => {
+            Some(Mark { has: &["\"reasoning_effort\""], lacks: &["\"thinking\""] })
+        }
+        EffortField::EnableThinking => {
+            Some(Mark { has: &["\"reasoning_effort\""], lacks: &["\"enable_thinking\""] })
+        }
+        _ => None,
+    };
     let ids = traits.short_ids.then(|| has(&["\"tool_call_id\""]));
     let thoughts: &[Mark] = match traits.thoughts {
         Thoughts::Unknown if mixed => {
@@ -84,7 +94,7 @@ pub fn of_traits(traits: &Traits, mixed: bool) -> impl Iterator<Item = Mark> {
         }
     };
     let listed = thoughts.iter().chain(traits.stumbles).copied();
-    json.into_iter().chain(role).chain(ids).chain(listed)
+    json.into_iter().chain(role).chain(effort).chain(ids).chain(listed)
 }
 
 /// Marks of a question that gives the model tools.
@@ -137,6 +147,10 @@ mod tests {
         };
         assert!(marks(&Traits::FOLLOWER, false, "\"developer\""));
         assert!(!marks(&Traits::LENIENT, true, "\"developer\""));
+        // How much to think is said there by another name, but not by those who know that.
+        let thinker = Traits { effort: EffortField::Thinking(&[]), ..Traits::FOLLOWER };
+        let effort = Mark { has: &["\"reasoning_effort\""], lacks: &["\"thinking\""] };
+        assert!(of_traits(&thinker, false).any(|mark| mark == effort));
         // Its own thoughts are left to a server of which nothing is known.
         let thought = "\"reasoning_content\"";
         assert!(marks(&Traits::LENIENT, true, thought) && !marks(&Traits::LENIENT, false, thought));

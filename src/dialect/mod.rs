@@ -44,7 +44,7 @@ mod traits;
 pub mod turn;
 pub mod turns;
 
-pub use traits::{Documents, EffortField, JsonMode, Thoughts, Traits};
+pub use traits::{Documents, EFFORTS, EffortField, JsonMode, Thoughts, Traits};
 
 use std::borrow::Cow;
 

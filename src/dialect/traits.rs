@@ -2,6 +2,8 @@
 
 use super::marks::Mark;
 use super::messages::Betas;
+use super::openai::family::{self, Words};
+use crate::canon::Effort;
 
 /// What a question's writer must know of a server besides its dialect.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, written by name in rows")]
@@ -72,12 +74,13 @@ pub enum Documents {
 pub enum EffortField {
     /// Not at all.
     Unknown,
-    /// `reasoning_effort` with one of these words; the nearest is taken.
-    Effort(&'static [&'static str]),
+    /// `reasoning_effort` with one of the words that the model takes; the nearest is taken. The
+    /// first row counts that the model's name begins with.
+    Effort(&'static [(&'static str, Words)]),
     /// OpenRouter's `reasoning` object.
     Reasoning,
     /// `thinking: {type: enabled | disabled}`, and `reasoning_effort` with one of these words.
-    Thinking(&'static [&'static str]),
+    Thinking(Words),
     /// Alibaba's `enable_thinking` and `thinking_budget`.
     EnableThinking,
 }
@@ -95,9 +98,36 @@ pub enum Thoughts {
     Parts,
 }
 
-const OPENAI_EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
 /// The words that servers with one scale for all models take.
-const EFFORTS: &[&str] = &["none", "low", "medium", "high"];
+pub const EFFORTS: Words = &["none", "low", "medium", "high"];
+
+// === impl EffortField ===
+
+impl EffortField {
+    /// The words that a model takes, where it is told by words alone.
+    pub(super) fn words(self, model: &str) -> Option<Words> {
+        let Self::Effort(rows) = self else { return None };
+        let name = family::bare(model);
+        let row = rows.iter().find(|(begins, _)| name.starts_with(begins));
+        Some(row.map_or(EFFORTS, |(_, words)| words))
+    }
+}
+
+/// The word that comes nearest to an effort: the next lower, else the next higher. Says besides
+/// whether the wish is lost: there is no word at all, or none for no thinking.
+pub(super) fn nearest(words: Words, effort: Effort) -> (Option<&'static str>, bool) {
+    let known = words.iter().filter_map(|word| Some((Effort::parse(word)?, *word)));
+    let off = effort == Effort::None;
+    if off && words.contains(&"none") {
+        return (Some("none"), false);
+    }
+    let thinking = known.filter(|(known, _)| *known != Effort::None);
+    let lower = thinking.clone().filter(|(known, _)| *known <= effort).max_by_key(|(e, _)| *e);
+    let found = lower.or_else(|| thinking.min_by_key(|(known, _)| *known)).map(|(_, word)| word);
+    (found, off || found.is_none())
+}
+
+// === impl Traits ===
 
 impl Traits {
     /// The dialect as its inventor speaks it.
@@ -116,7 +146,7 @@ impl Traits {
         cache_control: false,
         json: JsonMode::Both,
         documents: Documents::File,
-        effort: EffortField::Effort(OPENAI_EFFORTS),
+        effort: EffortField::Effort(family::EFFORTS),
         thoughts: Thoughts::Unknown,
         refused: &["top_k"],
         stumbles: &[],
@@ -129,7 +159,7 @@ impl Traits {
         developer: false,
         lenient: false,
         custom_tools: false,
-        effort: EffortField::Effort(EFFORTS),
+        effort: EffortField::Effort(&[("", EFFORTS)]),
         refused: &[
             "allowed_tools",
             "refusal",

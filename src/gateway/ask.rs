@@ -68,14 +68,16 @@ pub(super) struct Answered {
     pub(super) blocked: Option<Blocked>,
     /// The whole answer in our own words, should it be remembered.
     pub(super) canon: Option<Box<ChatResponse>>,
+    /// Fields that it does without, besides those that its errand names.
+    pub(super) lost: Vec<Cow<'static, str>>,
 }
 
 impl Answered {
     pub(super) fn new(answer: Answer) -> Self {
         let first_token = Instant::now();
         let (usage, keepsakes, response) = (None, Vec::new(), None);
-        let (finish, blocked, canon) = (None, None, None);
-        Self { answer, first_token, usage, keepsakes, response, finish, blocked, canon }
+        let (finish, blocked, canon, lost) = (None, None, None, Vec::new());
+        Self { answer, first_token, usage, keepsakes, response, finish, blocked, canon, lost }
     }
 
     /// One that goes no further.
@@ -113,13 +115,19 @@ pub(super) async fn ask(
             Box::pin(ask_so(call, question, target, (errand, credential, splice::Usage::Omit)))
                 .await
         }
-        // So may a model of which nobody knows whether it thinks.
+        // So may a model of which nobody knows whether it thinks, or how it is told how much.
         Err(failure) if errand.asks_for_thoughts(question) && refuses_thoughts(&failure) => {
-            target.standing.sobers();
-            let (provider, model) = (&target.provider.name, &target.model);
-            tracing::info!(%provider, %model, "does not think, and is not asked to any more");
-            let Some(errand) = errand.again(call, question, target) else { return Err(failure) };
-            Box::pin(ask_so(call, question, target, (&errand, credential, mode))).await
+            if is_sober(&failure) {
+                target.standing.sobers();
+                let (provider, model) = (&target.provider.name, &target.model);
+                tracing::info!(%provider, %model, "does not think, and is not asked to any more");
+            }
+            let plain = errand.without_thoughts(call, question, target);
+            let Some(plain) = plain else { return Err(failure) };
+            let again = ask_so(call, question, target, (&plain, credential, mode));
+            let answered = Box::pin(again).await?;
+            let is_new = |name: &Cow<'static, str>| !errand.dropped.contains(name);
+            Ok(Answered { lost: plain.dropped.into_iter().filter(is_new).collect(), ..answered })
         }
         result => result,
     }
@@ -134,10 +142,23 @@ const SOBER: [&str; 5] = [
     "thinking is not supported by this model",
 ];
 
+/// What servers call how much a model is to think, where they refuse what they are told of it.
+const EFFORT: [&str; 4] =
+    ["reasoning_effort", "reasoning.effort", "reasoning effort", "reasoningeffort"];
+
+fn is_sober(failure: &Failure) -> bool {
+    says(failure.message.as_ref(), &SOBER)
+}
+
 fn refuses_thoughts(failure: &Failure) -> bool {
-    let said = failure.message.as_ref().map(|message| message.to_ascii_lowercase());
-    let says = |said: String| SOBER.iter().any(|words| said.contains(words));
-    matches!(failure.status, 400 | 422) && said.is_some_and(says)
+    let (message, param) = (failure.message.as_ref(), failure.upstream.param.as_ref());
+    matches!(failure.status, 400 | 422)
+        && (is_sober(failure) || says(message, &EFFORT) || says(param, &EFFORT))
+}
+
+fn says(text: Option<&String>, words: &[&str]) -> bool {
+    let text = text.map(|text| text.to_ascii_lowercase()).unwrap_or_default();
+    words.iter().any(|words| text.contains(words))
 }
 
 fn refuses_stream_options(failure: &Failure) -> bool {

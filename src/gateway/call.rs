@@ -453,10 +453,11 @@ impl Call {
     /// Takes in what the attempt under way was answered.
     /// The error is that of a guard which objects to it.
     pub(super) fn takes(&mut self, Made { answered, in_flight }: Made) -> Result<Answer, Error> {
-        let Answered { answer, first_token, usage, keepsakes, response, finish, blocked, canon } =
+        self.record.first_token.get_or_insert(answered.first_token - self.started);
+        let Answered { answer, usage, keepsakes, response, finish, blocked, canon, lost, .. } =
             answered;
+        self.record.dropped.extend(lost);
         self.record.finish = finish;
-        self.record.first_token.get_or_insert(first_token - self.started);
         if let Some((usage, output_estimate)) = usage {
             self.usage(usage, output_estimate);
         }

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::count::count;
 use super::embed::Vectors;
 use super::snapshot::Target;
-use crate::canon::{ChatRequest, Dialect, Effort, Feature, Surface};
+use crate::canon::{ChatRequest, Dialect, Feature, Surface};
 use crate::config::OnBreak;
 use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
@@ -104,10 +104,15 @@ impl Errand {
         })
     }
 
-    /// The same, as it is written by what is known now.
-    pub(super) fn again(&self, call: &Call, question: &Question, target: &Target) -> Option<Self> {
+    /// The same without a word of how much to think, for a target that has refused it.
+    pub(super) fn without_thoughts(
+        &self,
+        call: &Call,
+        question: &Question,
+        target: &Target,
+    ) -> Option<Self> {
         let Wording::Translated { into, .. } = self.wording else { return None };
-        translate(call, question, target, into).ok()
+        written(call, question, target, (into, true)).ok()
     }
 
     /// The answer, where no target is needed for it.
@@ -233,6 +238,17 @@ pub(super) fn translate(
     target: &Target,
     into: Dialect,
 ) -> Result<Errand, Unfit> {
+    written(call, question, target, (into, false))
+}
+
+/// Puts it into these words; `refused` tells that the target has refused what it was told of
+/// thinking.
+fn written(
+    call: &Call,
+    question: &Question,
+    target: &Target,
+    (into, refused): (Dialect, bool),
+) -> Result<Errand, Unfit> {
     let request = &question.chat().map_err(misread)?.request;
     let traits = &target.provider.kind.traits;
     let aim = Aim {
@@ -241,7 +257,7 @@ pub(super) fn translate(
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
     let (mut request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
-    let unasked = leaves_thoughts(&mut request, target, into);
+    let unasked = leaves_thoughts(&mut request, target, (into, refused));
     let request = names::fitted(request, into);
     let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
@@ -267,19 +283,19 @@ pub(super) fn translate(
 fn leaves_thoughts(
     request: &mut Cow<'_, ChatRequest>,
     target: &Target,
-    into: Dialect,
+    (into, refused): (Dialect, bool),
 ) -> Option<&'static str> {
     // Elsewhere a model that does not think by itself may do so when it is asked to.
     let scaled = matches!(target.provider.kind.traits.effort, EffortField::Effort(_))
         && matches!(into, Dialect::Chat | Dialect::Responses);
     let known = target.info.features.has(Feature::Reasoning) || !scaled;
     let thinks = known && !target.standing.is_sober();
-    if thinks || request.reasoning.is_none() || request.extras.dialect == Some(into) {
+    if thinks && !refused || request.reasoning.is_none() || request.extras.dialect == Some(into) {
         return None;
     }
     let asked = request.to_mut().reasoning.take()?;
-    let never = asked.effort == Some(Effort::None) || asked.budget == Some(0);
-    (!never).then_some("reasoning_effort")
+    // Who does not think need not be told so.
+    (thinks || !asked.is_off()).then_some("reasoning_effort")
 }
 
 /// A strict route has no use for a target that cannot take all of the question.

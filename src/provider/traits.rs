@@ -1,14 +1,14 @@
 //! How servers that follow OpenAI depart from its chat completions, by their own documentation.
 
 use crate::dialect::marks::{Mark, has};
-use crate::dialect::{Documents, EffortField, JsonMode, Thoughts, Traits};
+use crate::dialect::{Documents, EFFORTS, EffortField, JsonMode, Thoughts, Traits};
 
 /// Unknown fields are an error here (422).
 pub(super) const MISTRAL: Traits = Traits {
     seed: "random_seed",
     short_ids: true,
     documents: Documents::DocumentUrl,
-    effort: EffortField::Effort(&["none", "high"]),
+    effort: EffortField::Effort(&[("", &["none", "high"])]),
     thoughts: Thoughts::Parts,
     refused: &[
         "allowed_tools",
@@ -54,6 +54,12 @@ const UNKNOWN_TO_MISTRAL: &[Mark] = &[
 /// What its page on compatibility with OpenAI says is answered by 400, and what it does not know.
 pub(super) const GROQ: Traits = Traits {
     max_tokens: "max_completion_tokens",
+    effort: EffortField::Effort(&[
+        ("gpt-oss", &["low", "medium", "high"]),
+        // They think, or they do not.
+        ("qwen", &["none"]),
+        ("", EFFORTS),
+    ]),
     thoughts: Thoughts::Field("reasoning"),
     refused: &[
         "allowed_tools",
@@ -96,16 +102,29 @@ pub(super) const DEEPSEEK: Traits = Traits {
     ..Traits::FOLLOWER
 };
 
+/// Its models that think refuse to be told where to stop, and the others are few.
 pub(super) const XAI: Traits = Traits {
     max_tokens: "max_completion_tokens",
+    effort: EffortField::Effort(&[
+        ("grok-3-mini", &["low", "high"]),
+        ("grok-4.20", &[]),
+        ("grok-4.3", EFFORTS),
+        ("grok-4.", &["low", "medium", "high"]),
+        ("grok-4", &[]),
+        ("grok-code", &[]),
+        ("", &["low", "medium", "high"]),
+    ]),
     refused: &[
         "allowed_tools",
         "audio",
+        "frequency_penalty",
         "logit_bias",
         "metadata",
+        "presence_penalty",
         "prompt_cache_key",
         "refusal",
         "service_tier",
+        "stop",
         "top_k",
         "verbosity",
     ],
@@ -144,7 +163,7 @@ pub(super) const CEREBRAS: Traits = Traits {
 
 pub(super) const PERPLEXITY: Traits = Traits {
     json: JsonMode::SchemaOnly,
-    effort: EffortField::Effort(&["minimal", "low", "medium", "high"]),
+    effort: EffortField::Effort(&[("", &["minimal", "low", "medium", "high"])]),
     refused: &[
         "allowed_tools",
         "audio",

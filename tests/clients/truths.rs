@@ -94,6 +94,88 @@ async fn nobody_is_asked_for_thoughts_who_has_none() {
     assert_eq!([asks(0), asks(1), asks(2)], [true, false, false]);
 }
 
+/// How much a target is asked to think, for this wish of a client of Anthropic's API, and what
+/// that client is told of losses.
+async fn effort((kind, model): (&str, &str), wish: &Value) -> (Value, Option<String>) {
+    let newer = json!({"id": "resp_1", "object": "response", "created_at": 17, "model": "served",
+        "status": "completed", "output": [{"type": "message", "id": "msg_1", "role": "assistant",
+        "content": [{"type": "output_text", "text": "Hello.", "annotations": []}]}],
+        "usage": {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}});
+    let by_newer = model.ends_with("-pro");
+    let reply = if by_newer { newer.to_string() } else { REPLY.to_owned() };
+    let (upstream, gateway) = before(kind, model, vec![Script::json(200, &reply)]).await;
+    let answer = post(gateway.address, MESSAGES, KEY, asked(wish)).await;
+    assert_eq!(answer.status, 200, "{kind}/{model}: {}", answer.text());
+    let sent = sent(&upstream, 0);
+    let word = if by_newer { &sent["reasoning"]["effort"] } else { &sent["reasoning_effort"] };
+    (word.clone(), answer.header("x-switchpoint-dropped").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn how_much_to_think_is_said_in_a_word_that_the_model_takes() {
+    let off = json!({"thinking": {"type": "disabled"}});
+    let most = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}});
+    let lost = Some("reasoning_effort");
+    for (target, wish, word, dropped) in [
+        (("openai", "gpt-5"), &off, json!("minimal"), lost),
+        (("openai", "o3"), &off, json!("low"), lost),
+        (("azure", "gpt-5"), &off, json!("minimal"), lost),
+        (("openai", "gpt-5.1"), &off, json!("none"), None),
+        (("openai", "gpt-5-pro"), &off, json!("high"), lost),
+        (("openai", "gpt-5"), &most, json!("high"), None),
+        (("openai", "gpt-5.1"), &most, json!("high"), None),
+        (("openai", "gpt-5.4"), &most, json!("xhigh"), None),
+        (("openai", "gpt-5.4-pro"), &most, json!("xhigh"), None),
+        (("groq", "openai/gpt-oss-120b"), &off, json!("low"), lost),
+        (("groq", "qwen/qwen3-32b"), &off, json!("none"), None),
+        (("groq", "qwen/qwen3-32b"), &most, Value::Null, lost),
+        (("xai", "grok-4.5"), &off, json!("low"), lost),
+        (("xai", "grok-4.3"), &off, json!("none"), None),
+        (("xai", "grok-4"), &most, Value::Null, lost),
+    ] {
+        let (said, named) = effort(target, wish).await;
+        assert_eq!((said, named.as_deref()), (word, dropped), "{target:?} {wish}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_refuses_a_word_for_its_thoughts_is_asked_without() {
+    let refusal = json!({"error": {"message": "Unsupported value: 'none'.", "code": "unsupported_value",
+        "type": "invalid_request_error", "param": "reasoning_effort"}});
+    let refusal = Script::json(400, &refusal.to_string());
+    let reply = Script::json(200, REPLY);
+    let scripts = vec![refusal.clone(), reply.clone(), refusal, reply];
+    let (upstream, gateway) = before("openai", "gpt-5.5", scripts).await;
+    for place in [0, 2] {
+        let off = asked(&json!({"thinking": {"type": "disabled"}}));
+        let answer = post(gateway.address, MESSAGES, KEY, off).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("x-switchpoint-dropped"), Some("reasoning_effort"));
+        // It may take another word.
+        assert_eq!(sent(&upstream, place)["reasoning_effort"], "none");
+        assert_eq!(sent(&upstream, place + 1).get("reasoning_effort"), None);
+    }
+}
+
+#[tokio::test]
+async fn what_openai_calls_effort_is_said_to_others_as_they_know_it() {
+    let off = json!({"reasoning_effort": "none"});
+    let disabled = json!({"thinking": {"type": "disabled"}});
+    for (kind, model, wanted) in [
+        ("deepseek", "deepseek-v4-pro", &disabled),
+        ("zai", "glm-5", &disabled),
+        ("alibaba", "qwen3-max", &json!({"enable_thinking": false})),
+    ] {
+        let (upstream, gateway) = before(kind, model, vec![Script::json(200, REPLY)]).await;
+        let answer = post(gateway.address, CHAT, KEY, asked(&off)).await;
+        assert_eq!(answer.status, 200, "{kind}: {}", answer.text());
+        let sent = sent(&upstream, 0);
+        assert_eq!(sent.get("reasoning_effort"), None, "{kind}");
+        let (name, value) = wanted.as_object().unwrap().iter().next().unwrap();
+        assert_eq!(&sent[name], value, "{kind}");
+    }
+}
+
 #[tokio::test]
 async fn whether_to_stream_is_said_clearly_or_refused() {
     let (upstream, gateway) = before("openai", "gpt-4.1", vec![]).await;

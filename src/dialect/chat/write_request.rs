@@ -9,6 +9,7 @@ use crate::canon::{
 };
 use crate::dialect::lost::{self, Dropped};
 use crate::dialect::openai::family;
+use crate::dialect::traits::nearest;
 use crate::dialect::{Aim, EffortField, Inexpressible, JsonMode, Thoughts, Written, custom};
 
 /// Extras that change nothing of the answer: not worth a word when they are left out.
@@ -48,6 +49,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     question.format(&request.format);
     // OpenAI's own clients are told by itself what a model refuses.
     let is_own = request.extras.dialect == Some(Dialect::Chat);
+    let verbatim = is_own && aim.traits.developer;
     if aim.traits.max_tokens == COMPLETION && !is_own {
         let (sampling, refused) = family::spared(aim.model, request);
         for name in refused {
@@ -58,7 +60,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
         question.sampling(&request.sampling);
     }
     if let Some(thinking) = &request.reasoning {
-        question.thinking(thinking);
+        question.thinking(thinking, verbatim);
         let unseen = aim.traits.thoughts == Thoughts::Unknown && thinking.visible == Some(true);
         if unseen && thinking.summary.is_none() && aim.traits.effort != EffortField::Reasoning {
             question.dropped.add(lost::display(request));
@@ -94,17 +96,6 @@ fn schema_to_tell<'a>(request: &'a ChatRequest, aim: &Aim<'_>) -> Option<&'a Val
         }
         Format::Text | Format::JsonObject | Format::JsonSchema { .. } => None,
     }
-}
-
-/// The word that comes nearest to an effort: the next lower, else the next higher. Off is only off.
-fn nearest(words: &[&'static str], effort: Effort) -> Option<&'static str> {
-    let known = words.iter().filter_map(|word| Some((Effort::parse(word)?, *word)));
-    if effort == Effort::None {
-        return words.iter().find(|word| **word == "none").copied();
-    }
-    let thinking = known.filter(|(known, _)| *known != Effort::None);
-    let lower = thinking.clone().filter(|(known, _)| *known <= effort).max_by_key(|(e, _)| *e);
-    lower.or_else(|| thinking.min_by_key(|(known, _)| *known)).map(|(_, word)| word)
 }
 
 // === impl Question ===
@@ -286,15 +277,22 @@ impl Question<'_> {
         }
     }
 
-    fn thinking(&mut self, thinking: &Thinking) {
-        let effort = thinking.effort.or_else(|| thinking.budget.map(Effort::of_budget));
+    fn thinking(&mut self, thinking: &Thinking, verbatim: bool) {
+        let effort = thinking.as_effort();
         match self.aim.traits.effort {
             EffortField::Unknown => {
                 if effort.is_some() {
                     self.dropped.add("reasoning_effort");
                 }
             }
-            EffortField::Effort(words) => self.effort(words, effort),
+            EffortField::Effort(_) if verbatim => {
+                let word = effort.map(|effort| json!(effort.name()));
+                self.put("reasoning_effort", word);
+            }
+            EffortField::Effort(_) => {
+                let words = self.aim.traits.effort.words(self.aim.model);
+                self.effort(words.unwrap_or_default(), effort);
+            }
             EffortField::Thinking(words) => {
                 let on = effort != Some(Effort::None);
                 self.set("thinking", json!({ "type": if on { "enabled" } else { "disabled" } }));
@@ -316,11 +314,12 @@ impl Question<'_> {
         }
     }
 
-    fn effort(&mut self, words: &[&'static str], effort: Option<Effort>) {
+    fn effort(&mut self, words: family::Words, effort: Option<Effort>) {
         let Some(effort) = effort else { return };
-        match nearest(words, effort) {
-            Some(word) => self.set("reasoning_effort", json!(word)),
-            None => self.dropped.add("reasoning_effort"),
+        let (word, lost) = nearest(words, effort);
+        self.dropped.add_if(lost, "reasoning_effort");
+        if let Some(word) = word {
+            self.set("reasoning_effort", json!(word));
         }
     }
 
@@ -331,7 +330,7 @@ impl Question<'_> {
         if let Some(budget) = thinking.budget.filter(|budget| *budget > 0) {
             reasoning.insert("max_tokens".into(), json!(budget));
         } else if let Some(effort) = thinking.effort {
-            reasoning.insert("effort".into(), json!(nearest(&WORDS, effort)));
+            reasoning.insert("effort".into(), json!(nearest(&WORDS, effort).0));
         } else {
             reasoning.insert("enabled".into(), json!(thinking.budget.is_none()));
         }

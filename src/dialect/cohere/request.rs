@@ -142,7 +142,7 @@ impl Draft<'_> {
             _ if ["tools", "documents"].iter().any(|name| body.contains_key(*name))
                 || !self.documents.is_empty() =>
             {
-                self.dropped.add("response_format");
+                self.tell_format();
                 return Ok(());
             }
             Format::JsonObject => json!({ "type": "json_object" }),
@@ -155,6 +155,15 @@ impl Draft<'_> {
         };
         body.insert("response_format".into(), format);
         Ok(())
+    }
+
+    /// Asks for the answer's format in words, which binds it less: behind the leading instructions.
+    fn tell_format(&mut self) {
+        self.dropped.add("response_format");
+        let Some(wish) = lost::shape_in_words(&self.request.format) else { return };
+        let first = self.messages.iter().position(|message| message["role"] != "system");
+        let place = first.unwrap_or(self.messages.len());
+        self.messages.insert(place, json!({ "role": "system", "content": wish }));
     }
 
     fn extras(&mut self, body: &mut Map<String, Value>) {

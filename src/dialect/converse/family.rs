@@ -1,16 +1,14 @@
 //! What each family of models takes of Converse, which promises more than any one of them keeps.
 
+use crate::dialect::messages::{self, Thinks as Claude};
+
 /// How a family is asked to think.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Thinks {
     /// Not at all, or as it likes.
     Unasked,
-    /// Claude up to 4.5: so many tokens.
-    Budget,
-    /// Claude 4.6: so many tokens, or by effort as it sees fit.
-    BudgetOrEffort,
-    /// Claude from 4.7 on: by effort only.
-    Effort,
+    /// As Anthropic's API has it.
+    Claude(Claude),
     /// Nova 2: `reasoningConfig`.
     Nova,
     /// OpenAI's open models: `reasoning_effort`.
@@ -78,12 +76,7 @@ const OTHER: Family = Family {
 /// Known families whose caches are not theirs to steer.
 const PLAIN: Family = Family { caches: Caches::Nothing, ..OTHER };
 
-const CLAUDE: Family = Family {
-    mark: "anthropic.claude",
-    thinks: Thinks::Budget,
-    top_k: TopK::Field("top_k"),
-    ..OTHER
-};
+const CLAUDE: Family = Family { mark: "anthropic.claude", top_k: TopK::Field("top_k"), ..OTHER };
 
 const NOVA: Family = Family {
     mark: "amazon.nova",
@@ -133,15 +126,11 @@ impl Family {
         if !family.is_claude() {
             return family;
         }
-        let version = claude_version(model);
+        let known = messages::family(model);
         Self {
-            thinks: match version {
-                version if version < (3, 7) => Thinks::Unasked,
-                version if version < (4, 6) => Thinks::Budget,
-                (4, 6) => Thinks::BudgetOrEffort,
-                _ => Thinks::Effort,
-            },
-            strict: version >= (4, 5),
+            thinks: Thinks::Claude(known.thinking),
+            forces: if known.forced { Forces::All } else { Forces::Nothing },
+            strict: claude_version(model) >= (4, 5),
             ..family
         }
     }
@@ -157,7 +146,8 @@ impl Family {
 
     /// Has given up temperature, `top_p` and `top_k`.
     pub(super) fn has_no_sampling(&self) -> bool {
-        self.is_claude() && self.thinks == Thinks::Effort
+        let Thinks::Claude(thinks) = self.thinks else { return false };
+        !matches!(thinks, Claude::Never | Claude::Budget | Claude::Either)
     }
 }
 
@@ -188,18 +178,20 @@ mod tests {
     #[test]
     fn a_claude_is_known_by_its_version_whatever_stands_around_it() {
         for (model, expected) in [
-            ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", Thinks::Budget),
-            ("anthropic.claude-3-5-sonnet-20241022-v2:0", Thinks::Unasked),
-            ("anthropic.claude-3-sonnet-20240229-v1:0", Thinks::Unasked),
-            ("anthropic.claude-v2:1", Thinks::Unasked),
-            ("anthropic.claude-opus-4-20250514-v1:0", Thinks::Budget),
-            ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", Thinks::Budget),
-            ("anthropic.claude-opus-4-6-v1", Thinks::BudgetOrEffort),
-            ("anthropic.claude-opus-4-7", Thinks::Effort),
-            ("anthropic.claude-mythos-preview", Thinks::Effort),
+            ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", (3, 7)),
+            ("anthropic.claude-3-5-sonnet-20241022-v2:0", (3, 5)),
+            ("anthropic.claude-3-sonnet-20240229-v1:0", (3, 0)),
+            ("anthropic.claude-v2:1", (2, 0)),
+            ("anthropic.claude-opus-4-20250514-v1:0", (4, 0)),
+            ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", (4, 5)),
+            ("anthropic.claude-opus-4-6-v1", (4, 6)),
+            ("anthropic.claude-mythos-preview", (u32::MAX, 0)),
         ] {
-            assert_eq!(Family::of(model).thinks, expected, "{model}");
+            assert_eq!(claude_version(model), expected, "{model}");
         }
+        let thinks = |model| Family::of(model).thinks;
+        assert_eq!(thinks("anthropic.claude-v2:1"), Thinks::Claude(Claude::Never));
+        assert_eq!(thinks("us.anthropic.claude-opus-4-6-v1"), Thinks::Claude(Claude::Either));
         assert_eq!(Family::of("us.amazon.nova-2-lite-v1:0").thinks, Thinks::Nova);
         assert_eq!(Family::of("us.amazon.nova-lite-v1:0").thinks, Thinks::Unasked);
         assert_eq!(Family::of("brand-new.model").forces, Forces::All);

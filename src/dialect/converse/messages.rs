@@ -17,7 +17,7 @@ use crate::canon::{
 use crate::dialect::lost::{self, Dropped};
 use crate::dialect::{Inexpressible, custom, portable_id};
 
-/// What stands for a user who has said nothing before the model does.
+/// What stands for a user who has said nothing, before the model does or beside a document.
 const SILENCE: &str = "…";
 
 /// A conversation, turn by turn.
@@ -73,6 +73,7 @@ impl<'a> Turns<'a> {
             turns.messages.insert(0, silence);
         }
         turns.trim_last();
+        turns.messages.iter_mut().for_each(accompany);
         Ok(turns)
     }
 
@@ -230,6 +231,15 @@ impl<'a> Turns<'a> {
             written["status"] = json!("error");
         }
         Ok(json!({ "toolResult": written }))
+    }
+}
+
+/// A turn with a document is refused without a text.
+fn accompany(turn: &mut Value) {
+    let Some(blocks) = turn["content"].as_array_mut() else { return };
+    let has = |name: &str| blocks.iter().any(|block| block.get(name).is_some());
+    if has("document") && !has("text") {
+        blocks.push(json!({ "text": SILENCE }));
     }
 }
 

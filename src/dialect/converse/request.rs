@@ -7,7 +7,7 @@ use super::family::{Caches, Family, Forces, TopK};
 use super::messages::Turns;
 use crate::canon::{ChatRequest, Dialect, Format, Tool, ToolChoice};
 use crate::dialect::lost::{self, Dropped};
-use crate::dialect::messages::{Betas, betas, structured};
+use crate::dialect::messages::{Betas, betas, structured, tool_schema};
 use crate::dialect::{Aim, Inexpressible, Written, custom, schema};
 
 /// Fields of Converse itself that a client of any dialect may state.
@@ -64,9 +64,10 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     };
     // What stays from turn to turn comes first.
     put("toolConfig", tools);
+    let format = draft.format(&mut turns.system);
     put("system", if turns.system.is_empty() { Value::Null } else { Value::Array(turns.system) });
     put("messages", Value::Array(turns.messages));
-    put("outputConfig", draft.format());
+    put("outputConfig", format);
     draft.extras(&mut put);
     draft.rest(&mut put);
     put("inferenceConfig", Value::Object(draft.inference));
@@ -169,13 +170,13 @@ impl Draft<'_> {
             return Ok(json!({ "type": "object", "properties": {} }));
         };
         if self.family.references {
-            return Ok(schema.clone());
+            return Ok(tool_schema(Some(schema)));
         }
         let compiled = schema::compile(schema, &schema::BEDROCK)
             .map_err(|why| Inexpressible(format!("in `tools.{tool}`, {why}").into()))?;
         let lost = compiled.lost.into_iter();
         self.dropped.extend(lost.map(|pointer| format!("tools.{tool}{pointer}")));
-        Ok(compiled.schema)
+        Ok(tool_schema(Some(&compiled.schema)))
     }
 
     fn tool_choice(&mut self) -> Option<Value> {
@@ -205,7 +206,7 @@ impl Draft<'_> {
             Some(ToolChoice::Among { required, .. }) => *required,
             Some(ToolChoice::Auto | ToolChoice::None) | None => false,
         };
-        forced && !self.request.tools.is_empty()
+        forced && self.family.forces != Forces::Nothing && !self.request.tools.is_empty()
     }
 
     fn sampling(&mut self) {
@@ -268,15 +269,15 @@ impl Draft<'_> {
         }
     }
 
-    fn format(&mut self) -> Value {
-        let Format::JsonSchema { name, description, schema, .. } = &self.request.format else {
-            self.dropped.add_if(self.request.format != Format::Text, "response_format");
+    /// The answer's format; where the family has none, it is asked in words, which binds it less.
+    fn format(&mut self, system: &mut Vec<Value>) -> Value {
+        let native = self.family.strict.then_some(&self.request.format);
+        let Some(Format::JsonSchema { name, description, schema, .. }) = native else {
+            let wish = lost::shape_in_words(&self.request.format);
+            self.dropped.add_if(wish.is_some(), "response_format");
+            system.extend(wish.map(|wish| json!({ "text": wish })));
             return Value::Null;
         };
-        if !self.family.strict {
-            self.dropped.add("response_format");
-            return Value::Null;
-        }
         let (schema, lost) = structured(schema);
         for name in lost {
             self.dropped.add(name);

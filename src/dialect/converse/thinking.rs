@@ -7,6 +7,7 @@ use super::messages::Turns;
 use super::request::Draft;
 use crate::canon::{Effort, Thinking};
 use crate::dialect::lost;
+use crate::dialect::messages::Thinks as Claude;
 
 /// Anthropic's least budget of thought.
 const LEAST_BUDGET: u64 = 1024;
@@ -15,42 +16,71 @@ const LEAST_BUDGET: u64 = 1024;
 
 impl Draft<'_> {
     pub(super) fn thinking(&mut self, turns: &Turns<'_>) {
-        let Some(asked) = &self.request.reasoning else { return };
-        let off = asked.effort == Some(Effort::None) || asked.budget == Some(0);
-        let effort = asked.effort.or_else(|| asked.budget.map(Effort::of_budget));
-        if asked.visible == Some(false) && !off {
-            self.dropped.add(lost::display(self.request));
+        if let Thinks::Claude(thinks) = self.family.thinks {
+            return self.claude(thinks, turns);
         }
-        let claude =
-            matches!(self.family.thinks, Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Effort);
-        // Claude thinks only if told to, however much it sees fit.
-        let effort = effort.or_else(|| claude.then_some(Effort::Medium));
-        let Some(effort) = effort else { return };
+        let Some(asked) = &self.request.reasoning else { return };
+        let off = asked.is_off();
+        if !off {
+            self.hides(asked);
+        }
+        let Some(effort) = asked.as_effort() else { return };
         match self.family.thinks {
             // Off is what these are unless asked.
-            Thinks::Unasked | Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Qwen if off => {}
-            Thinks::Unasked => self.dropped.add("reasoning_effort"),
-            // These think or not as they see fit; the least they can be told is to do it seldom.
-            Thinks::Effort if off => self.claude_effort(Effort::Low, asked),
-            Thinks::Budget | Thinks::BudgetOrEffort | Thinks::Effort => {
-                self.claude(effort, asked, turns);
-            }
+            Thinks::Unasked | Thinks::Qwen if off => {}
+            Thinks::Unasked | Thinks::Claude(_) => self.dropped.add("reasoning_effort"),
             Thinks::Nova => self.nova(effort, off),
             Thinks::OpenAi => self.model_field("reasoning_effort", json!(three_steps(effort))),
             Thinks::Qwen => self.model_field("reasoning_config", json!(three_steps(effort))),
         }
     }
 
+    /// Thoughts cannot be hidden here.
+    fn hides(&mut self, asked: &Thinking) {
+        if asked.visible == Some(false) {
+            self.dropped.add(lost::display(self.request));
+        }
+    }
+
     /// Claude thinks neither when a tool is forced nor over calls that it made without thinking.
-    fn claude(&mut self, effort: Effort, asked: &Thinking, turns: &Turns<'_>) {
-        if self.forces_a_tool() || turns.thoughtless {
-            return self.dropped.add("reasoning_effort");
+    fn claude(&mut self, thinks: Claude, turns: &Turns<'_>) {
+        let forced = self.forces_a_tool();
+        let asked = self.request.reasoning.as_ref();
+        let wanted = asked.filter(|asked| !asked.is_off());
+        if forced && thinks == Claude::Default {
+            self.dropped.add_if(wanted.is_some(), "reasoning_effort");
+            return self.model_field("thinking", json!({ "type": "disabled" }));
         }
-        let by_budget = self.family.thinks == Thinks::Budget
-            || (self.family.thinks == Thinks::BudgetOrEffort && asked.budget.is_some());
-        if !by_budget {
-            return self.claude_effort(effort, asked);
+        if asked.is_none() {
+            return;
         }
+        let Some(wanted) = wanted else { return self.claude_off(thinks) };
+        self.hides(wanted);
+        match thinks {
+            Claude::Never => self.dropped.add("reasoning_effort"),
+            _ if forced || turns.thoughtless => self.dropped.add("reasoning_effort"),
+            Claude::Budget => self.claude_budget(wanted),
+            Claude::Either if wanted.budget.is_some() => self.claude_budget(wanted),
+            _ => self.claude_effort(thinks, wanted),
+        }
+    }
+
+    fn claude_off(&mut self, thinks: Claude) {
+        match thinks {
+            Claude::Never | Claude::Budget | Claude::Either | Claude::Effort => {}
+            Claude::Default => self.model_field("thinking", json!({ "type": "disabled" })),
+            Claude::BetweenTools => {
+                self.model_field("thinking", json!({ "type": "between_tools" }));
+            }
+            Claude::Always => {
+                self.dropped.add("reasoning_effort");
+                self.model_field("output_config", json!({ "effort": "low" }));
+            }
+        }
+    }
+
+    fn claude_budget(&mut self, asked: &Thinking) {
+        let effort = asked.as_effort().unwrap_or(Effort::Medium);
         let wanted = asked.budget.unwrap_or_else(|| effort.budget()).max(LEAST_BUDGET);
         // The answer needs room behind the thoughts.
         let room = self.request.sampling.max_tokens.map_or(u64::MAX, |most| most.saturating_sub(1));
@@ -68,9 +98,10 @@ impl Draft<'_> {
         self.unset(&["top_k"]);
     }
 
-    fn claude_effort(&mut self, effort: Effort, asked: &Thinking) {
-        let newest = self.family.thinks == Thinks::Effort;
-        let word = match effort {
+    fn claude_effort(&mut self, thinks: Claude, asked: &Thinking) {
+        let newest = thinks != Claude::Either;
+        // It thinks only if told to, however much it sees fit.
+        let word = match asked.as_effort().unwrap_or(Effort::Medium) {
             Effort::None | Effort::Minimal | Effort::Low => "low",
             Effort::Medium => "medium",
             Effort::Highest if newest => "xhigh",

@@ -16,7 +16,8 @@ mod usage;
 
 pub use abroad::abroad;
 pub use beta::{Betas, betas};
-pub(super) use request::structured;
+pub(super) use models::{Thinks, family};
+pub(super) use request::{structured, tool_schema};
 
 use serde_json::json;
 

@@ -2,13 +2,15 @@
 
 /// What one family takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Family {
+pub(in crate::dialect) struct Family {
     /// Any part of a model's name, with `-` for `.`.
     name: &'static str,
     /// What is sent where the client bounds nothing: the API requires a bound. Never above what
     /// the family can write.
     pub(super) max_tokens: u64,
-    pub(super) thinking: Thinks,
+    pub(in crate::dialect) thinking: Thinks,
+    /// Can be made to call a tool.
+    pub(in crate::dialect) forced: bool,
     pub(super) sampling: Samples,
     /// Takes a schema for its answer (`output_config.format`) and for tools (`strict`).
     pub(super) structured: bool,
@@ -18,7 +20,7 @@ pub(super) struct Family {
 
 /// How a family is told to think.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Thinks {
+pub(in crate::dialect) enum Thinks {
     Never,
     /// With a budget of tokens; not at all unless asked to.
     Budget,
@@ -28,7 +30,9 @@ pub(super) enum Thinks {
     Effort,
     /// By effort only; thinks unless told not to.
     Default,
-    /// By effort only, and cannot be told not to; nor can it be made to call a tool.
+    /// The same, but told otherwise: it goes on to think between its calls of tools.
+    BetweenTools,
+    /// By effort only, and cannot be told not to.
     Always,
 }
 
@@ -45,6 +49,7 @@ pub(super) enum Samples {
 /// The first that fits counts; the last fits every Claude model that is newer than this table.
 const FAMILIES: &[Family] = &[
     old("claude-2", 4096, Thinks::Never),
+    old("claude-v2", 4096, Thinks::Never),
     old("claude-instant", 4096, Thinks::Never),
     old("claude-3-5", 8192, Thinks::Never),
     old("claude-3-7", 32_000, Thinks::Budget),
@@ -64,34 +69,50 @@ const FAMILIES: &[Family] = &[
     old("claude-4-sonnet", 64_000, Thinks::Budget),
     old("opus-4", 32_000, Thinks::Budget),
     old("sonnet-4", 64_000, Thinks::Budget),
-    new("opus-5-5", Thinks::Always),
-    new("sonnet-5-5", Thinks::Always),
+    newest("opus-5-5", Thinks::Always),
+    newest("sonnet-5-5", Thinks::BetweenTools),
+    new("haiku-5-5", Thinks::Default),
     new("opus-5", Thinks::Default),
     new("sonnet-5", Thinks::Default),
-    new("claude", Thinks::Always),
+    newest("fable-5-1", Thinks::Always),
+    newest("fable-5-2", Thinks::Always),
+    newest("mythos-5-1", Thinks::Always),
+    newest("mythos-5-2", Thinks::Always),
+    new("fable-5", Thinks::Always),
+    new("mythos-5", Thinks::Always),
+    newest("claude", Thinks::Always),
 ];
 
 /// Other makers' models behind the same API.
 const STRANGER: Family = old("", 8192, Thinks::Budget);
 
 const fn old(name: &'static str, max_tokens: u64, thinking: Thinks) -> Family {
-    let sampling = Samples::Any;
-    Family { name, max_tokens, thinking, sampling, structured: false, system_role: false }
+    let structured = false;
+    Family {
+        max_tokens,
+        sampling: Samples::Any,
+        structured,
+        system_role: false,
+        ..new(name, thinking)
+    }
 }
 
 const fn structured(name: &'static str, max_tokens: u64, thinking: Thinks) -> Family {
-    let sampling = Samples::One;
-    Family { name, max_tokens, thinking, sampling, structured: true, system_role: false }
+    Family { max_tokens, sampling: Samples::One, system_role: false, ..new(name, thinking) }
 }
 
 const fn new(name: &'static str, thinking: Thinks) -> Family {
-    let (max_tokens, sampling) = (64_000, Samples::None);
-    Family { name, max_tokens, thinking, sampling, structured: true, system_role: true }
+    let (max_tokens, sampling, forced) = (64_000, Samples::None, true);
+    Family { name, max_tokens, thinking, forced, sampling, structured: true, system_role: true }
+}
+
+const fn newest(name: &'static str, thinking: Thinks) -> Family {
+    Family { forced: false, ..new(name, thinking) }
 }
 
 /// The family of a model, however its host spells the name: `claude-sonnet-4-5@20250929`,
 /// `eu.anthropic.claude-haiku-4-5-20251001-v1:0`, `anthropic/claude-opus-4.6`.
-pub(super) fn family(model: &str) -> &'static Family {
+pub(in crate::dialect) fn family(model: &str) -> &'static Family {
     let model = model.to_ascii_lowercase().replace('.', "-");
     FAMILIES.iter().find(|family| model.contains(family.name)).unwrap_or(&STRANGER)
 }
@@ -113,7 +134,11 @@ mod tests {
             ("claude-4-sonnet-20250514", "claude-4-sonnet"),
             ("claude-sonnet-5-5", "sonnet-5-5"),
             ("claude-opus-5", "opus-5"),
-            ("claude-fable-5-1", "claude"),
+            ("claude-fable-5-1", "fable-5-1"),
+            ("global.anthropic.claude-fable-5", "fable-5"),
+            ("claude-haiku-5-5", "haiku-5-5"),
+            ("anthropic.claude-v2:1", "claude-v2"),
+            ("anthropic.claude-mythos-preview", "claude"),
             ("glm-5", ""),
         ] {
             assert_eq!(family(model).name, name, "{model}");

@@ -1,12 +1,59 @@
-//! What OpenAI's models refuse to be told, and by which of its two APIs they are asked, by their
-//! names.
+//! What OpenAI's models refuse to be told, in which words, and by which of its two APIs they are
+//! asked, by their names.
 
 use crate::canon::{ChatRequest, Effort, Sampling};
 
 const THINKERS: &[&str] = &["o1", "o3", "o4", "gpt-5", "gpt-6", "gpt-oss", "codex"];
 
+/// Words for how much a model is to think.
+pub type Words = &'static [&'static str];
+
+const LOW_UP: Words = &["low", "medium", "high"];
+const LOW_TO_XHIGH: Words = &["low", "medium", "high", "xhigh"];
+const PRO: Words = &["medium", "high", "xhigh"];
+const MEDIUM: Words = &["medium"];
+
+/// The words that models take, by what their names begin with; the first row that fits counts, and
+/// the last fits what is newer.
+pub const EFFORTS: &[(&str, Words)] = &[
+    ("gpt-5-pro", &["high"]),
+    ("gpt-5-codex", LOW_UP),
+    ("gpt-5-chat", &[]),
+    ("gpt-5.1-codex-max", LOW_TO_XHIGH),
+    ("gpt-5.1-codex", LOW_UP),
+    ("gpt-5.1-chat", MEDIUM),
+    ("gpt-5.1", &["none", "low", "medium", "high"]),
+    ("gpt-5.2-chat", MEDIUM),
+    ("gpt-5.2-codex", LOW_TO_XHIGH),
+    ("gpt-5.2-pro", PRO),
+    ("gpt-5.3-chat", MEDIUM),
+    ("gpt-5.3-codex", LOW_TO_XHIGH),
+    ("gpt-5.4-pro", PRO),
+    ("gpt-5.5-pro", PRO),
+    ("gpt-5.", NEWEST),
+    ("gpt-5", &["minimal", "low", "medium", "high"]),
+    ("gpt-6-astra", LOW_TO_XHIGH),
+    ("gpt-6.1-sol", LOW_TO_XHIGH),
+    ("gpt-6.2-astra", LOW_TO_XHIGH),
+    ("gpt-oss", LOW_UP),
+    ("o3-deep-research", MEDIUM),
+    ("o4-mini-deep-research", MEDIUM),
+    ("computer-use", MEDIUM),
+    ("codex-mini", LOW_UP),
+    ("o1", LOW_UP),
+    ("o3", LOW_UP),
+    ("o4", LOW_UP),
+    ("", NEWEST),
+];
+const NEWEST: Words = &["none", "low", "medium", "high", "xhigh"];
+
+/// Whether a model takes `max`, which only the API of responses knows.
+pub fn takes_max(model: &str) -> bool {
+    version(bare(model)) >= Some((5, 6))
+}
+
 /// The name without the maker's before it.
-fn bare(model: &str) -> &str {
+pub fn bare(model: &str) -> &str {
     model.rsplit('/').next().unwrap_or(model)
 }
 

@@ -14,6 +14,7 @@ use crate::canon::{
 };
 use crate::dialect::lost::{self, Dropped};
 use crate::dialect::openai::family;
+use crate::dialect::traits::nearest;
 use crate::dialect::{Aim, Inexpressible, Written, custom, portable_id};
 
 /// The API refuses a smaller limit.
@@ -42,7 +43,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     fields.extend(instructions.map(|text| ("instructions".into(), text.into())));
     write_tools(request, spelling, &mut fields);
     write_text(request, &mut fields);
-    write_reasoning(request, &mut fields);
+    let thought = write_reasoning(request, aim, &mut fields);
     // Its own clients are told by OpenAI itself what a model refuses.
     let untouched = || (request.sampling.clone(), Vec::new());
     let (sampling, refused) = if own { untouched() } else { family::spared(aim.model, request) };
@@ -53,7 +54,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let body = serde_json::to_vec(&fields).unwrap_or_default();
     let mut dropped = dropped(request, marks, own);
     let grammar = grammar.then_some(custom::FORMAT);
-    dropped.extend(refused.into_iter().chain(grammar));
+    dropped.extend(refused.into_iter().chain(grammar).chain(thought));
     Ok(Written { body, dropped: dropped.into_names() })
 }
 
@@ -120,17 +121,32 @@ fn write_text(request: &ChatRequest, fields: &mut Fields) {
     }
 }
 
-fn write_reasoning(request: &ChatRequest, fields: &mut Fields) {
-    let Some(thinking) = &request.reasoning else { return };
+/// How much to think, in a word that the model takes; its own clients' stays as it is. Gives the
+/// name of what is lost.
+fn write_reasoning(
+    request: &ChatRequest,
+    aim: &Aim<'_>,
+    fields: &mut Fields,
+) -> Option<&'static str> {
+    let thinking = request.reasoning.as_ref()?;
+    let own = request.extras.dialect == Some(Dialect::Responses);
     let mut reasoning = Fields::new();
-    let effort = thinking.effort.or_else(|| thinking.budget.map(Effort::of_budget));
-    reasoning.extend(effort.map(|effort| ("effort".into(), effort.name().into())));
+    let effort = thinking.as_effort();
+    let words = aim.traits.effort.words(aim.model).filter(|_| !own);
+    let max = effort == Some(Effort::Max) && family::takes_max(aim.model);
+    let (word, lost) = match (effort, words) {
+        (None, _) => (None, false),
+        (Some(effort), Some(words)) if !max => nearest(words, effort),
+        (Some(effort), _) => (Some(effort.name()), false),
+    };
+    reasoning.extend(word.map(|word| ("effort".into(), word.into())));
     let automatic = (thinking.visible == Some(true)).then_some("auto");
     let summary = thinking.summary.as_deref().or(automatic);
     reasoning.extend(summary.map(|summary| ("summary".into(), summary.into())));
     if !reasoning.is_empty() {
         fields.insert("reasoning".into(), Value::Object(reasoning));
     }
+    lost.then_some("reasoning_effort")
 }
 
 fn write_sampling(sampling: &Sampling, fields: &mut Fields) {

@@ -116,6 +116,7 @@ fn a_wrong_type_is_refused_by_its_path() {
 #[test]
 fn a_server_is_told_to_think_in_its_own_words() {
     const HIGH: &[&str] = &["low", "high", "max"];
+    const ROW: &[(&str, &[&str])] = &[("another", &["high"]), ("", HIGH)];
     let ask = |field: EffortField, thinking: Thinking| {
         let request = ChatRequest { reasoning: Some(thinking), ..question(Vec::new()) };
         let mut written = body(&ask(&request, &Traits { effort: field, ..Traits::NONE }));
@@ -126,11 +127,12 @@ fn a_server_is_told_to_think_in_its_own_words() {
     let effort = |effort| Thinking { effort: Some(effort), ..Thinking::default() };
     let budget = Thinking { budget: Some(9000), ..Thinking::default() };
     for (field, thinking, wanted) in [
-        (EffortField::Effort(HIGH), effort(Effort::Medium), json!({ "reasoning_effort": "low" })),
-        (EffortField::Effort(HIGH), effort(Effort::Minimal), json!({ "reasoning_effort": "low" })),
-        (EffortField::Effort(HIGH), effort(Effort::None), json!({})),
-        (EffortField::Effort(HIGH), effort(Effort::Max), json!({ "reasoning_effort": "max" })),
-        (EffortField::Effort(&["medium"]), budget.clone(), json!({ "reasoning_effort": "medium" })),
+        (EffortField::Effort(ROW), effort(Effort::Medium), json!({ "reasoning_effort": "low" })),
+        (EffortField::Effort(ROW), effort(Effort::Minimal), json!({ "reasoning_effort": "low" })),
+        (EffortField::Effort(ROW), effort(Effort::None), json!({ "reasoning_effort": "low" })),
+        (EffortField::Effort(ROW), effort(Effort::Max), json!({ "reasoning_effort": "max" })),
+        (EffortField::Effort(ROW), budget.clone(), json!({ "reasoning_effort": "low" })),
+        (EffortField::Effort(&[("", &["none"])]), effort(Effort::High), json!({})),
         (EffortField::Unknown, effort(Effort::Low), json!({})),
         (EffortField::Reasoning, budget.clone(), json!({ "reasoning": { "max_tokens": 9000 } })),
         (

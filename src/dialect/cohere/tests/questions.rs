@@ -138,8 +138,14 @@ fn a_schema_is_kept_unless_tools_are_there() {
     let format = json!({"type": "json_object", "json_schema": schema});
     assert_eq!(body(&request, PLAIN)["response_format"], format);
     request.tools = vec![tool("a")];
-    assert!(body(&request, PLAIN).get("response_format").is_none());
+    let instruction = Message::new(Role::System, vec![Part::text("Be brief.")]);
+    request.messages.insert(0, instruction);
+    let said = body(&request, PLAIN);
+    assert!(said.get("response_format").is_none());
     assert_eq!(written(&request, PLAIN).dropped, ["response_format"]);
+    let wish = said["messages"][1]["content"].as_str().unwrap();
+    assert!(wish.contains(r#""required":["a"]"#), "{wish}");
+    assert_eq!(said["messages"][2]["role"], "user");
 }
 
 #[test]

@@ -254,6 +254,14 @@ fn each_family_is_asked_to_think_in_its_own_words() {
     let budget = json!({"thinking": {"type": "enabled", "budget_tokens": 8192}});
     assert_eq!(think(Effort::Medium, SONNET).0, budget);
     assert_eq!(think(Effort::None, SONNET).0, Value::Null);
+    for model in ["anthropic.claude-opus-4-7", "us.anthropic.claude-opus-4-8"] {
+        assert_eq!(think(Effort::None, model), (Value::Null, Vec::new()), "{model}");
+    }
+    let off = json!({"thinking": {"type": "disabled"}});
+    assert_eq!(think(Effort::None, "anthropic.claude-opus-5"), (off, Vec::new()));
+    let least = json!({"output_config": {"effort": "low"}});
+    let named = vec!["reasoning_effort".into()];
+    assert_eq!(think(Effort::None, "anthropic.claude-opus-5-5"), (least, named));
     let adaptive = json!({"thinking": {"type": "adaptive"}, "output_config": {"effort": "xhigh"}});
     assert_eq!(think(Effort::Highest, "anthropic.claude-opus-4-7").0, adaptive);
     let nova = json!({"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}});
@@ -283,6 +291,36 @@ fn claude_is_not_asked_to_think_where_it_would_refuse() {
 }
 
 #[test]
+fn a_forced_tool_comes_before_thoughts_where_it_can_be_forced_at_all() {
+    let mut request = ask("?");
+    request.tools = vec![weather(None)];
+    request.tool_choice = Some(ToolChoice::Required);
+    let opus = body(&request, "anthropic.claude-opus-5");
+    let off = json!({"thinking": {"type": "disabled"}});
+    assert_eq!(opus["additionalModelRequestFields"], off);
+    assert_eq!(opus["toolConfig"]["toolChoice"], json!({"any": {}}));
+    for model in ["anthropic.claude-opus-5-5", "global.anthropic.claude-fable-5-1"] {
+        let written = written(&request, model);
+        let body: Value = serde_json::from_slice(&written.body).unwrap();
+        assert_eq!(body["toolConfig"].get("toolChoice"), None, "{model}");
+        assert_eq!(written.dropped, ["tool_choice"], "{model}");
+    }
+}
+
+#[test]
+fn a_turn_of_documents_has_a_text_beside_them() {
+    let pdf = medium(MediaKind::Document, "application/pdf", None);
+    let mut request = ask("?");
+    request.messages[0].parts = vec![pdf.clone()];
+    let blocks = body(&request, SONNET)["messages"][0]["content"].clone();
+    assert!(blocks[0].get("document").is_some());
+    assert_eq!(blocks[1], json!({"text": "…"}));
+    request.messages.push(message(Role::User, vec![Part::text("What is it?")]));
+    let blocks = body(&request, SONNET)["messages"][0]["content"].clone();
+    assert_eq!(blocks.as_array().unwrap().len(), 2, "the next message has one");
+}
+
+#[test]
 fn an_answers_schema_is_native_where_the_family_has_it_and_named_where_not() {
     let mut request = ask("?");
     let schema = json!({"type": "object", "properties": {"a": {"type": "object"}}});
@@ -298,9 +336,19 @@ fn an_answers_schema_is_native_where_the_family_has_it_and_named_where_not() {
     let schema: Value = serde_json::from_str(named["schema"].as_str().unwrap()).unwrap();
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["properties"]["a"]["additionalProperties"], false);
-    assert_eq!(written(&request, LLAMA).dropped, ["response_format"]);
+    // Elsewhere the model is asked in words.
+    let told = |request: &ChatRequest, model| {
+        let written = written(request, model);
+        assert_eq!(written.dropped, ["response_format"], "{model}");
+        let body: Value = serde_json::from_slice(&written.body).unwrap();
+        body["system"][0]["text"].as_str().unwrap().to_owned()
+    };
+    for model in [LLAMA, NOVA] {
+        let wish = told(&request, model);
+        assert!(wish.contains(r#""properties":{"a""#), "{wish}");
+    }
     request.format = Format::JsonObject;
-    assert_eq!(written(&request, SONNET).dropped, ["response_format"]);
+    assert!(told(&request, SONNET).contains("JSON object"));
 }
 
 #[test]
@@ -341,6 +389,15 @@ fn references_are_written_out_for_a_family_that_does_not_follow_them() {
     assert_eq!(body(&with(&schema), NOVA).pointer(path), Some(&written_out));
     let kept = json!({"$ref": "#/$defs/A"});
     assert_eq!(body(&with(&schema), SONNET).pointer(path), Some(&kept));
+    // The root itself is an object that says so, with any family.
+    let root = "/toolConfig/tools/0/toolSpec/inputSchema/json";
+    let object = json!({"type": "object", "properties": {"b": {}}});
+    let referring = json!({"$ref": "#/$defs/A", "$defs": {"A": object}});
+    for (model, schema) in [(NOVA, json!({})), (SONNET, json!({})), (SONNET, referring)] {
+        let body = body(&with(&schema), model);
+        let root = body.pointer(root).unwrap();
+        assert_eq!((root.get("$ref"), &root["type"]), (None, &json!("object")), "{schema}");
+    }
     let endless = json!({"type": "object", "properties": {"next": {"$ref": "#"}}});
     let aim = Aim { model: NOVA, traits: &Traits::NONE, cache: None };
     let said = CODEC.write_request(&with(&endless), &aim).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use super::read::{keep, plain};
 use super::write::Draft;
 use crate::canon::{ChatRequest, Dialect, Effort, Format, Thinking};
 use crate::dialect::gemini::model::{self, Said};
-use crate::dialect::{Inexpressible, Misread, schema};
+use crate::dialect::{Inexpressible, Misread, lost, schema};
 
 /// The voices that Gemini has, as its documentation of speech lists them.
 const VOICES: &str = "Zephyr Puck Charon Kore Fenrir Leda Orus Aoede Callirrhoe Autonoe Enceladus \
@@ -189,13 +189,7 @@ pub(super) fn shape_in_words(draft: &Draft<'_>) -> Option<String> {
     if !draft.model.either || request.tools.is_empty() || is_own {
         return None;
     }
-    match &request.format {
-        Format::Text => None,
-        Format::JsonObject => Some("Answer with one JSON object and nothing else.".to_owned()),
-        Format::JsonSchema { schema, .. } => Some(format!(
-            "Answer with one JSON value that follows this schema, and nothing else:\n{schema}"
-        )),
-    }
+    lost::shape_in_words(&request.format)
 }
 
 fn write_speech(draft: &mut Draft<'_>) {

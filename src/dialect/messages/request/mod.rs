@@ -27,6 +27,11 @@ pub(in crate::dialect) fn structured(schema: &Value) -> (Value, Vec<Cow<'static,
     (schema, dropped.into_names())
 }
 
+/// A tool's schema as Anthropic's API and Bedrock take it.
+pub(in crate::dialect) fn tool_schema(schema: Option<&Value>) -> Value {
+    schema::of_tool(schema)
+}
+
 fn inexpressible(text: impl Into<Cow<'static, str>>) -> Inexpressible {
     Inexpressible(text.into())
 }

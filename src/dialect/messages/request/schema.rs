@@ -1,9 +1,10 @@
-//! Rewrites a JSON schema into the part of the language that structured answers know.
+//! Rewrites JSON schemas: those of answers into the part of the language that structured answers
+//! know, those of tools into objects.
 //!
-//! Every object must refuse other properties, and bounds of numbers, lengths and counts are not
-//! known: those are said in the description instead, where the model reads them.
+//! In answers every object must refuse other properties, and bounds of numbers, lengths and counts
+//! are not known: those are said in the description instead, where the model reads them.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Dropped;
 
@@ -28,6 +29,27 @@ const NESTED: &[&str] = &["items", "anyOf", "allOf", "properties", "$defs", "def
 
 /// Deeper schemas are left as they are; the API has its own limit far below.
 const DEEPEST: usize = 64;
+
+/// More references that follow one another at the root of a tool's schema lead nowhere.
+const MOST_REFERENCES: usize = 4;
+
+/// A tool's schema, which must say that it is an object, and cannot be a reference to one.
+pub(super) fn of_tool(schema: Option<&Value>) -> Value {
+    let root = schema.unwrap_or(&Value::Null);
+    let mut fields = root.as_object().cloned().unwrap_or_default();
+    for _ in 0..MOST_REFERENCES {
+        let pointer =
+            fields.get("$ref").and_then(Value::as_str).and_then(|it| it.strip_prefix('#'));
+        let target = pointer.and_then(|pointer| root.pointer(pointer)).and_then(Value::as_object);
+        let Some(target) = target.cloned() else { break };
+        fields.shift_remove("$ref");
+        for (name, value) in target {
+            fields.entry(name).or_insert(value);
+        }
+    }
+    fields.entry("type").or_insert_with(|| json!("object"));
+    Value::Object(fields)
+}
 
 pub(super) fn compile(schema: &Value, dropped: &mut Dropped) -> Value {
     compile_at(schema, dropped, 0)

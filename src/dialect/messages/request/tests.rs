@@ -144,12 +144,29 @@ fn effort_is_said_as_each_family_takes_it() {
         (Effort::Minimal, "claude-opus-5-5", json!({"type": "adaptive"}), json!("low")),
         (Effort::None, "claude-opus-4-6", Value::Null, Value::Null),
         (Effort::None, "claude-opus-5", json!({"type": "disabled"}), Value::Null),
+        (Effort::None, "claude-haiku-5-5", json!({"type": "disabled"}), Value::Null),
+        (Effort::None, "claude-sonnet-5-5", json!({"type": "between_tools"}), Value::Null),
         (Effort::None, "claude-opus-5-5", Value::Null, json!("low")),
     ] {
         request.reasoning = Some(Thinking { effort: Some(effort), ..Thinking::default() });
         let (body, _) = written(&request, model);
         assert_eq!(body["thinking"], thinking, "{effort:?} on {model}");
         assert_eq!(body["output_config"]["effort"], said, "{effort:?} on {model}");
+    }
+}
+
+#[test]
+fn a_budget_of_nothing_is_no_thinking() {
+    let mut request = asked("hi");
+    request.reasoning = Some(Thinking { budget: Some(0), ..Thinking::default() });
+    for (model, thinking) in [
+        ("claude-haiku-4-5", Value::Null),
+        ("claude-opus-4-7", Value::Null),
+        ("claude-opus-5", json!({"type": "disabled"})),
+    ] {
+        let (body, dropped) = written(&request, model);
+        assert_eq!((&body["thinking"], dropped.len()), (&thinking, 0), "{model}");
+        assert_eq!(body.get("output_config"), None, "{model}");
     }
 }
 
@@ -201,9 +218,17 @@ fn what_thinking_forbids_is_left_out_and_named() {
     assert_eq!(body["tool_choice"], json!({"type": "tool", "name": "f"}));
     assert_eq!((body.get("thinking"), &body["temperature"]), (None, &json!(0.2)));
     assert_eq!(dropped, ["reasoning_effort", "top_p"]);
-    let (body, dropped) = written(&request, "claude-sonnet-5-5");
-    assert_eq!(body["tool_choice"], json!({"type": "auto"}));
-    assert!(dropped.contains(&"tool_choice".to_owned()));
+    for model in ["claude-sonnet-5-5", "claude-fable-5-1", "claude-opus-5-5"] {
+        let (body, dropped) = written(&request, model);
+        assert_eq!(body["tool_choice"], json!({"type": "auto"}), "{model}");
+        assert!(dropped.contains(&"tool_choice".to_owned()), "{model}");
+    }
+    for model in ["claude-fable-5", "claude-haiku-5-5", "claude-opus-5"] {
+        let (body, dropped) = written(&request, model);
+        assert_eq!(body["tool_choice"]["type"], "tool", "{model}");
+        assert_ne!(body["thinking"]["type"], "adaptive", "{model}");
+        assert!(dropped.contains(&"reasoning_effort".to_owned()), "{model}");
+    }
 }
 
 #[test]
@@ -306,6 +331,47 @@ fn a_schema_is_rewritten_to_what_the_api_knows() {
     let (body, dropped) = written(&request, "claude-3-5-haiku-20241022");
     assert!(body["system"][0]["text"].as_str().unwrap().contains("\"minimum\":1"));
     assert_eq!(dropped, ["response_format"]);
+}
+
+#[test]
+fn a_tools_schema_is_always_an_object_that_says_so() {
+    let nested = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/X"}}});
+    let referring = json!({"$ref": "#/$defs/X", "$defs": {"X": nested}});
+    let referred = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/X"}},
+        "$defs": {"X": nested}});
+    for (given, sent) in [
+        (None, json!({"type": "object"})),
+        (Some(json!({})), json!({"type": "object"})),
+        (Some(json!({"properties": {}})), json!({"properties": {}, "type": "object"})),
+        (Some(referring), referred),
+        (Some(json!({"$ref": "#"})), json!({"type": "object"})),
+    ] {
+        let (name, description) = ("f".to_owned(), None);
+        let schema = given.clone();
+        let tool = Tool::Function { name, description, schema, strict: None, cache: None };
+        let (body, _) =
+            written(&ChatRequest { tools: vec![tool], ..asked("hi") }, "claude-sonnet-4-5");
+        assert_eq!(body["tools"][0]["input_schema"], sent, "{given:?}");
+    }
+}
+
+#[test]
+fn an_address_is_no_name_for_a_user() {
+    let mut request = asked("hi");
+    for user in ["ann@example.com", "+1 (415) 555-2671", "4155552671"] {
+        request.user = Some(user.to_owned());
+        let (body, dropped) = written(&request, "claude-sonnet-4-5");
+        assert_eq!((body.get("metadata"), dropped), (None, vec!["user".to_owned()]), "{user}");
+        // Its own clients are told by the API itself.
+        let extras = Extras { dialect: Some(Dialect::Messages), ..Extras::default() };
+        let own = ChatRequest { extras, ..request.clone() };
+        assert_eq!(written(&own, "claude-sonnet-4-5").0["metadata"]["user_id"], user);
+    }
+    for user in ["u-17", "550e8400-e29b-41d4-a716-446655440000", "@ann", "1234"] {
+        request.user = Some(user.to_owned());
+        let (body, _) = written(&request, "claude-sonnet-4-5");
+        assert_eq!(body["metadata"]["user_id"], user);
+    }
 }
 
 #[test]

@@ -28,22 +28,19 @@ pub(super) fn plan(request: &ChatRequest, family: &Family, dropped: &mut Dropped
     let forced = is_forced(request.tool_choice.as_ref()) && !request.tools.is_empty();
     let asked = request.reasoning.as_ref();
     if forced && family.thinking == Thinks::Default {
-        dropped.add_if(asked.is_some_and(wants_thought), "reasoning_effort");
+        dropped.add_if(asked.is_some_and(|asked| !asked.is_off()), "reasoning_effort");
         return Plan { thinking: Some(json!({ "type": "disabled" })), ..Plan::default() };
     }
     let Some(asked) = asked else { return Plan::default() };
-    if asked.effort == Some(Effort::None) {
+    if asked.is_off() {
         return off(family, dropped);
     }
-    let gives_way = forced && family.thinking != Thinks::Always;
     match family.thinking {
-        _ if gives_way => refuse(dropped),
+        _ if forced && family.forced => refuse(dropped),
         Thinks::Never => refuse(dropped),
         Thinks::Budget => by_budget(request, asked, family, dropped),
         Thinks::Either if asked.budget.is_some() => by_budget(request, asked, family, dropped),
-        Thinks::Either | Thinks::Effort | Thinks::Default | Thinks::Always => {
-            by_effort(asked, family)
-        }
+        _ => by_effort(asked, family),
     }
 }
 
@@ -56,10 +53,6 @@ pub(super) fn is_forced(choice: Option<&ToolChoice>) -> bool {
     )
 }
 
-fn wants_thought(asked: &Thinking) -> bool {
-    asked.effort != Some(Effort::None)
-}
-
 fn refuse(dropped: &mut Dropped) -> Plan {
     dropped.add("reasoning_effort");
     Plan::default()
@@ -70,6 +63,9 @@ fn off(family: &Family, dropped: &mut Dropped) -> Plan {
     match family.thinking {
         Thinks::Default => {
             Plan { thinking: Some(json!({ "type": "disabled" })), ..Plan::default() }
+        }
+        Thinks::BetweenTools => {
+            Plan { thinking: Some(json!({ "type": "between_tools" })), ..Plan::default() }
         }
         Thinks::Always => {
             dropped.add("reasoning_effort");
@@ -105,8 +101,7 @@ fn by_effort(asked: &Thinking, family: &Family) -> Plan {
     if let Some(visible) = asked.visible {
         thinking["display"] = json!(if visible { "summarized" } else { "omitted" });
     }
-    let effort = asked.effort.or_else(|| asked.budget.map(Effort::of_budget));
-    let effort = effort.map(|effort| match effort {
+    let effort = asked.as_effort().map(|effort| match effort {
         Effort::None | Effort::Minimal | Effort::Low => "low",
         Effort::Medium => "medium",
         // The first family that is told by effort does not know `xhigh`.

@@ -9,7 +9,7 @@ use crate::canon::{
 };
 use crate::dialect::messages::block::write_mark;
 use crate::dialect::messages::citation;
-use crate::dialect::messages::models::{Family, Samples, Thinks, family};
+use crate::dialect::messages::models::{Family, Samples, family};
 use crate::dialect::{Aim, Inexpressible, Written, custom, lost};
 
 /// What Google's host of this API wants in the place of a version header.
@@ -85,8 +85,7 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
         match function.as_ref().unwrap_or(tool) {
             Tool::Function { name, .. } | Tool::Custom { name, .. } if !wanted(name) => {}
             Tool::Function { name, description, schema, strict, cache } => {
-                let schema = schema.clone().unwrap_or_else(|| json!({ "type": "object" }));
-                let mut tool = named_tool(name, description.as_deref(), &schema);
+                let mut tool = named_tool(name, description.as_deref(), schema.as_ref());
                 // Others are strict by habit, with schemas that this API refuses, and with more
                 // tools than it takes so.
                 let meant = request.extras.dialect.is_none_or(|client| client == Dialect::Messages);
@@ -114,19 +113,18 @@ fn write_tools(request: &ChatRequest, family: &Family, dropped: &mut Dropped) ->
     tools
 }
 
-fn named_tool(name: &str, description: Option<&str>, schema: &Value) -> Value {
+fn named_tool(name: &str, description: Option<&str>, schema: Option<&Value>) -> Value {
     let mut tool = json!({ "name": name });
     if let Some(description) = description {
         tool["description"] = json!(description);
     }
-    tool["input_schema"] = schema.clone();
+    tool["input_schema"] = schema::of_tool(schema);
     tool
 }
 
 fn write_choice(request: &ChatRequest, family: &Family, dropped: &mut Dropped) -> Option<Value> {
     let single = request.parallel_tool_calls == Some(false);
-    // A family that always thinks cannot be made to call a tool.
-    let free = is_forced(request.tool_choice.as_ref()) && family.thinking == Thinks::Always;
+    let free = is_forced(request.tool_choice.as_ref()) && !family.forced;
     dropped.add_if(free, "tool_choice");
     let mut choice = match &request.tool_choice {
         _ if free => json!({ "type": "auto" }),
@@ -158,24 +156,19 @@ fn write_output_config(
     if let Some(effort) = plan.effort {
         config.insert("effort".to_owned(), json!(effort));
     }
-    let wish = match &request.format {
-        Format::Text => return config,
+    match &request.format {
         Format::JsonSchema { schema, .. } if family.structured => {
             let schema = schema::compile(schema, dropped);
             let format = json!({ "type": "json_schema", "schema": schema });
             config.insert("format".to_owned(), format);
             lost::format_labels(request, &[]).for_each(|name| dropped.add(name));
-            return config;
         }
-        Format::JsonSchema { schema, .. } => {
-            format!(
-                "Answer with one JSON value that follows this schema, and nothing else:\n{schema}"
-            )
+        format => {
+            let wish = lost::shape_in_words(format);
+            dropped.add_if(wish.is_some(), "response_format");
+            system.extend(wish.map(|wish| json!({ "type": "text", "text": wish })));
         }
-        Format::JsonObject => "Answer with one JSON object and nothing else.".to_owned(),
-    };
-    dropped.add("response_format");
-    system.push(json!({ "type": "text", "text": wish }));
+    }
     config
 }
 
@@ -222,7 +215,12 @@ fn write_sampling(
 
 fn write_account(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &mut Dropped) {
     if let Some(user) = &request.user {
-        body.insert("metadata".to_owned(), json!({ "user_id": user }));
+        let own = request.extras.dialect == Some(Dialect::Messages);
+        if own || !is_address(user) {
+            body.insert("metadata".to_owned(), json!({ "user_id": user }));
+        } else {
+            dropped.add("user");
+        }
     }
     match request.service_tier.as_deref() {
         Some("auto") => {
@@ -236,7 +234,15 @@ fn write_account(request: &ChatRequest, body: &mut Map<String, Value>, dropped: 
     }
 }
 
-/// Fields of this dialect go home; another's are named.
+/// Whether it looks like an e-mail address or a telephone number, which the API refuses for a user;
+/// clients of other APIs do not know that.
+fn is_address(user: &str) -> bool {
+    let mail = user.split_once('@').is_some_and(|(_, domain)| domain.contains('.'));
+    let digits = user.bytes().filter(u8::is_ascii_digit).count();
+    let phone = user.chars().all(|it| it.is_ascii_digit() || " +-().".contains(it));
+    mail || (phone && (7..=15).contains(&digits))
+}
+
 /// The API refuses an edit that clears thoughts where nobody thinks.
 fn forget_thoughts(body: &mut Map<String, Value>, dropped: &mut Dropped) {
     let Some(Value::Object(management)) = body.get_mut("context_management") else { return };
@@ -254,6 +260,7 @@ fn forget_thoughts(body: &mut Map<String, Value>, dropped: &mut Dropped) {
     }
 }
 
+/// Fields of this dialect go home; another's are named.
 fn write_extras(request: &ChatRequest, body: &mut Map<String, Value>, dropped: &mut Dropped) {
     for (name, value) in &request.extras.fields {
         if request.extras.dialect != Some(Dialect::Messages) {
