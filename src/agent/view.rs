@@ -125,7 +125,8 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
             }
         }
         RunState::WaitingHuman => {
-            let why = run.escalated.as_deref().unwrap_or("nobody knows what became of a call");
+            let unknown = "nobody knows what became of a call";
+            let why = run.escalated.as_ref().map_or(unknown, |it| it.reason.as_str());
             format!("A person has to look at this: {why}. The run `{}` waits.", run.id)
         }
         RunState::Paused => format!("The run `{}` is paused.", run.id),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, Overflow, Run, Stage, Stretch};
+use super::{Call, Cancel, Escalation, Overflow, Run, Stage, Stretch};
 use crate::agent::event::{ASIDE, Asking, CallError, Event, PROBE, Requested, Resolution};
 use crate::canon::{
     Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
@@ -171,15 +171,13 @@ impl Run {
                 self.limit.get_or_insert(*reason);
             }
             Event::Escalated { reason, id, expires_at } => {
-                self.escalated = Some(reason.clone());
-                self.escalated_calls.extend(id.clone());
-                self.escalated_until = *expires_at;
+                self.escalates(reason, id.as_ref(), *expires_at);
             }
             Event::Review { confidence, .. } => self.is_sure(*confidence),
             Event::Paused { .. } => self.paused = true,
             Event::Unpaused { .. } => {
                 self.paused = false;
-                (self.escalated, self.escalated_until) = (None, None);
+                self.escalated = None;
                 self.escalated_calls.clear();
             }
             Event::CancelAsked { by, reason, after_step } => {
@@ -194,6 +192,13 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    /// A person is to take over.
+    fn escalates(&mut self, reason: &str, id: Option<&String>, until: Option<u64>) {
+        let seq = self.escalated.as_ref().map_or(self.seq, |before| before.seq);
+        self.escalated = Some(Escalation { reason: reason.to_owned(), seq, until });
+        self.escalated_calls.extend(id.cloned());
     }
 
     /// A model was asked for what is no step.

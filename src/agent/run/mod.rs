@@ -64,10 +64,9 @@ pub struct Run {
     pub callable_at: Option<u64>,
     /// Calls whose repetition was remarked on.
     pub remarked: BTreeSet<String>,
-    /// A person has the last word, for this reason, about these calls, and until this time.
-    pub escalated: Option<String>,
+    /// A person has the last word, about these calls.
+    pub escalated: Option<Escalation>,
     pub escalated_calls: BTreeSet<String>,
-    pub escalated_until: Option<u64>,
     /// A person has said it.
     pub settled_by_human: bool,
     /// What the last answer wants done, in its order.
@@ -128,6 +127,15 @@ pub struct Stretch {
     pub before: Option<u64>,
     /// What had been used by then.
     pub usage: Usage,
+}
+
+/// That a person is to take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escalation {
+    pub reason: String,
+    /// The number of the first entry that says so.
+    pub seq: u64,
+    pub until: Option<u64>,
 }
 
 /// That a question was too long for its models.
@@ -275,7 +283,6 @@ impl Run {
             remarked: BTreeSet::new(),
             escalated: None,
             escalated_calls: BTreeSet::new(),
-            escalated_until: None,
             settled_by_human: false,
             calls: Vec::new(),
             answers: 0,
