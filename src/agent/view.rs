@@ -74,9 +74,11 @@ pub(super) fn asked_below(row: &ApprovalRow) -> Value {
 
 /// The same where runs below it wait for people, too.
 fn plea_of((run, below): (&Run, &Below), state: RunState) -> String {
-    let own = own_question(run).filter(|_| state == RunState::WaitingChild).map(str::to_owned);
-    let tools: Vec<String> =
-        below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
+    let is_above = state == RunState::WaitingChild;
+    let own = own_question(run).filter(|_| is_above).map(str::to_owned);
+    let own_tools = tools_to_approve(run).filter(|_| is_above).map(str::to_owned);
+    let tools = below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent));
+    let tools: Vec<String> = own_tools.chain(tools).collect();
     let approval = (!tools.is_empty()).then(|| needs_approval(run, &tools.join(", ")));
     let asked = below.askers.iter().map(question);
     let all: Vec<String> = own.into_iter().chain(approval).chain(asked).collect();
@@ -89,6 +91,12 @@ fn own_question(run: &Run) -> Option<&str> {
         Stage::Asking { message, .. } => Some(message.as_str()),
         _ => None,
     })
+}
+
+/// The tools of its own calls that a person must let pass.
+fn tools_to_approve(run: &Run) -> impl Iterator<Item = &str> {
+    let pending = run.calls.iter().filter(|call| matches!(call.stage, Stage::Pending { .. }));
+    pending.map(|call| call.request.tool.as_str())
 }
 
 /// What a run asks that belongs to another one, besides approvals.
@@ -110,14 +118,9 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
     if let (RunState::WaitingInput, Some(question)) = (state, question) {
         return question.to_owned();
     }
-    let tools: Vec<&str> = run
-        .calls
-        .iter()
-        .filter(|call| matches!(call.stage, Stage::Pending { .. }))
-        .map(|call| call.request.tool.as_str())
-        .collect();
     match state {
         RunState::WaitingApproval => {
+            let tools: Vec<&str> = tools_to_approve(run).collect();
             let approval = needs_approval(run, &tools.join(", "));
             match question {
                 Some(question) => format!("{question}\n\n{approval}"),
