@@ -137,19 +137,21 @@ impl Staff {
         self.tell(run, &super::Told::Cancel { by, reason, after_step }).await.map(|_| ())
     }
 
-    /// What a run says, once more.
+    /// What a run says, once more: all since this time, in milliseconds, if it says nothing more
+    /// for now.
     pub(super) async fn rejoin(
         self: &Arc<Self>,
-        run: RunId,
+        (run, since): (RunId, u64),
         owner: &Owner,
     ) -> Result<Option<Performance>, Error> {
         let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
         let Some(row) = row else { return Ok(None) };
+        // Whoever was last at work at it may have been so for a part of it only.
+        if row.state.is_over() || row.state.is_waiting() {
+            return self.retold(&row, since).await.map(Some);
+        }
         if let Some(performance) = self.live(run).and_then(|live| followed(&live)) {
             return Ok(Some(performance));
-        }
-        if row.state.is_over() || row.state.is_waiting() {
-            return self.said(&row).await.map(Some);
         }
         self.attach(run, Ear::default()).await.map(Some)
     }

@@ -102,11 +102,24 @@ impl Staff {
     /// What a run has to say that nobody works at.
     pub(super) async fn said(&self, row: &RunRow) -> Result<Performance, Error> {
         let run = self.whole(row).await?;
-        let below = match row.state {
+        Ok(view::told((&run, &self.known_below(row).await), row, Vec::new()))
+    }
+
+    /// The same, behind all that was to be heard of it since this time, in milliseconds.
+    pub(super) async fn retold(&self, row: &RunRow, since: u64) -> Result<Performance, Error> {
+        let mut heard = Vec::new();
+        let look = |run: &Run, entries: &[Event], at: u64| {
+            heard.extend(view::passage(run, entries).filter(|_| at >= since));
+        };
+        let run = self.replayed(row, look).await.map_err(halted)?.resting(row.state);
+        Ok(view::told((&run, &self.known_below(row).await), row, heard))
+    }
+
+    async fn known_below(&self, row: &RunRow) -> Below {
+        match row.state {
             RunState::WaitingChild => self.asked_below((row.id, row.root)).await,
             _ => Below::default(),
-        };
-        Ok(view::told((&run, &below), row))
+        }
     }
 }
 

@@ -386,12 +386,7 @@ impl Staff {
 
     /// A run with all that its journal says of it.
     pub(super) async fn whole(&self, row: &RunRow) -> Result<super::run::Run, Error> {
-        let loaded = self.load(row).await.map_err(halted)?;
-        let mut run = loaded.run;
-        if row.state.is_waiting() {
-            run.rests(row.state, loaded.last_at);
-        }
-        Ok(run)
+        Ok(self.load(row).await.map_err(halted)?.resting(row.state))
     }
 }
 

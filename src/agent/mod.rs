@@ -191,8 +191,12 @@ impl Conductor for Agents {
         Box::pin(async move { staff.cancel(run, &owner).await })
     }
 
-    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>> {
+    fn rejoin(
+        &self,
+        from: (RunId, u64),
+        owner: Owner,
+    ) -> Doing<Result<Option<Performance>, Error>> {
         let staff = Arc::clone(&self.0);
-        Box::pin(async move { staff.rejoin(run, &owner).await })
+        Box::pin(async move { staff.rejoin(from, &owner).await })
     }
 }

@@ -447,6 +447,11 @@ impl Run {
         self.created.wishes.stream.unwrap_or(self.definition.stream)
     }
 
+    /// Whether a stream of it has its answer only, and not what leads to it.
+    pub fn tells_end_only(&self) -> bool {
+        self.shown() == StreamMode::Final || self.definition.demands()
+    }
+
     pub fn most_tool_calls(&self) -> u32 {
         let own = self.definition.budget.tool_calls;
         self.ceiling().and_then(|lower| lower.tool_calls).map_or(own, |lower| lower.min(own))
