@@ -172,7 +172,7 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let user = commission.wishes.user.clone();
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
-        let definition = self.define((&owner, &commission), user.as_deref(), &before).await?;
+        let definition = self.define(&commission, user.as_deref(), &before).await?;
         let definition = Arc::new(definition);
         self.has_room(&commission.caller, &definition).await?;
         self.admits((&owner, user.as_deref()), &definition).await?;
@@ -287,7 +287,7 @@ impl Staff {
     /// What the run is to be, as config and tools are now.
     async fn define(
         &self,
-        (owner, commission): (&Owner, &Commission),
+        commission: &Commission,
         user: Option<&str>,
         before: &Before,
     ) -> Result<Definition, Error> {
@@ -300,7 +300,7 @@ impl Staff {
         let wanted = (commission.agent.as_str(), &*moved);
         let named = find(&house.config.agents, wanted, &commission.caller)?;
         let session = commission.wishes.session.as_deref();
-        let sticky = session.or(user).unwrap_or(owner.as_str());
+        let sticky = session.or(user).unwrap_or(&commission.answer_id);
         let stays = before.last.as_ref().filter(|row| row.agent == named.name);
         let version = match (named.version, stays) {
             (Some(version), _) => version.to_owned(),
