@@ -34,6 +34,7 @@ mod terminal;
 mod traced;
 mod turns;
 mod unknown;
+mod useless;
 mod versions;
 mod villain;
 mod walls;

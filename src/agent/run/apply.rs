@@ -144,7 +144,7 @@ impl Run {
                 }
             }
             Event::Resumed { at, .. } => self.works(*at),
-            Event::Fallback { level, .. } => self.fallback_level = self.fallback_level.max(*level),
+            Event::Fallback { level, from, outcome, .. } => self.passes(*level, from, outcome),
             Event::Handoff { id, to, from, summary } => {
                 self.hand_over(id, (from, to), summary.as_deref());
             }
@@ -239,8 +239,19 @@ impl Run {
     fn take_model(&mut self, event: &Event) {
         match event {
             Event::Asked(asking) => self.take_asking(asking),
-            Event::Answered { parts, finish, usage, cost, fallback_level, cached, .. } => {
+            Event::Answered {
+                parts,
+                finish,
+                usage,
+                cost,
+                fallback_level,
+                cached,
+                provider,
+                model,
+                ..
+            } => {
                 self.asked_anew |= !cached;
+                self.answered_by = Some(format!("{provider}/{model}"));
                 let asked = self.open_ask.take();
                 if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
                     over.times = 0;
@@ -366,8 +377,19 @@ impl Run {
         }
     }
 
+    /// Another model has its turn. Where what the first has said cannot be mended, that is to do
+    /// better, once.
+    fn passes(&mut self, level: u32, model: &str, outcome: &str) {
+        self.fallback_level = self.fallback_level.max(level);
+        if outcome == StopReason::InvalidOutput.name() {
+            self.avoided = Some(model.to_owned());
+            self.malformed = self.malformed.saturating_sub(1);
+        }
+    }
+
     fn give_to(&mut self, agent: &str) {
         agent.clone_into(&mut self.active);
+        self.avoided = None;
         let missing = self.definition.member(agent).map(|member| member.missing.clone());
         self.degraded_tools.extend(missing.into_iter().flatten());
     }

@@ -74,6 +74,9 @@ pub struct Run {
     pub answers: u32,
     /// Some call of a model was not answered from what is remembered, or another agent had a part.
     pub asked_anew: bool,
+    /// Who gave the last one, and whose are of no use here, as `provider/model`.
+    pub answered_by: Option<String>,
+    pub avoided: Option<String>,
     /// How the last answer ended.
     pub finish: Option<FinishReason>,
     /// The last answer was given without tools because a limit was hit.
@@ -287,6 +290,8 @@ impl Run {
             calls: Vec::new(),
             answers: 0,
             asked_anew: false,
+            answered_by: None,
+            avoided: None,
             finish: None,
             is_last: false,
             tool_calls: 0,

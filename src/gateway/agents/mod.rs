@@ -177,6 +177,8 @@ pub struct Turn {
     pub deadline: Instant,
     /// What the cache may do for it, if that is less than its route and key let it.
     pub cache: Option<CacheMode>,
+    /// Whose answers are of no use to it, as `provider/model`: others are asked, if there are any.
+    pub avoids: Option<String>,
     /// How often a target that limits its rate is asked before another one is.
     pub rate_limit_tries: u32,
     /// Where stands what it has come to, also when nobody waits for it any more.
