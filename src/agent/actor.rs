@@ -307,6 +307,22 @@ impl Actor {
         self.journal.append(vec![asked]).await
     }
 
+    /// Has another model of the route answer, once, where what this one says cannot be mended.
+    /// False where there is none.
+    pub(super) async fn asks_other(&self, note: Option<Event>) -> Result<bool, Halt> {
+        let run = self.journal.run().await;
+        let gateway = &self.staff.gateway;
+        let has_other =
+            |it: &String| run.member().is_some_and(|member| gateway.leads_past(&member.route, it));
+        let from = run.answered_by.clone().filter(|_| run.avoided.is_none()).filter(has_other);
+        let (call, level) = (run.asks, run.fallback_level + 1);
+        drop(run);
+        let Some(from) = from else { return Ok(false) };
+        let outcome = StopReason::InvalidOutput.name().to_owned();
+        let passed = Event::Fallback { call, level, from, outcome };
+        self.journal.append(note.into_iter().chain([passed]).collect()).await.map(|()| true)
+    }
+
     /// Makes the next question fit: the question, what it comes to, or why that cannot be. Where
     /// nothing makes it fit, another route may be able to read more.
     pub(super) async fn fit(&self, tools: bool) -> Result<Result<Fitted, StopReason>, Halt> {

@@ -93,6 +93,7 @@ impl Staff {
         let taken = earlier.map_or(0, |it| usize::try_from(it.entries).unwrap_or(usize::MAX));
         spent += earlier.map(|it| it.spent).unwrap_or_default();
         spent += spent_by(&events[taken.min(events.len())..]);
+        let first = created.caller.clone();
         let (mut created, events) = made(caller, (of, created), (events, &untaken), Again::Retry)?;
         if let Some(source) = &mut created.source {
             source.spent = spent;
@@ -100,9 +101,14 @@ impl Staff {
         created.trace = trace.or(created.trace);
         self.notes_decisions(caller, (of.id, id), (&events, &untaken)).await?;
         let told = untaken.into_iter().map(|it| (it.kind, it.data)).collect();
-        let owner = Owner::new(Arc::clone(caller.owner()));
-        let run = new_run((id, owner), (caller, created), &events);
-        Ok(NewRun { told, lease: self.lease(), ..run })
+        // Whom it was for it stays with when somebody else has it tried again.
+        let is_own = of.owner == Owner::new(Arc::clone(caller.owner()));
+        let key = if is_own { caller.key().to_string() } else { of.key.clone() };
+        if !is_own {
+            created.caller = first;
+        }
+        let run = new_run((id, of.owner.clone()), (caller, created), &events);
+        Ok(NewRun { key, told, lease: self.lease(), ..run })
     }
 
     /// Puts those that `run` goes on with into the place of what was given up with `of`, and says

@@ -8,7 +8,7 @@ use super::event::{Created, Event};
 use super::journal::Halt;
 use super::run::Run;
 use super::staff::Staff;
-use crate::canon::{Message, RunId};
+use crate::canon::{Message, RunId, RunState};
 use crate::store::runs::{EventRow, RunRow};
 
 /// Entries that are read at once.
@@ -22,6 +22,16 @@ pub(super) struct Loaded {
     pub(super) last_at: u64,
 }
 
+impl Loaded {
+    /// The run, if it waits since the last of its entries.
+    pub(super) fn resting(mut self, state: RunState) -> Run {
+        if state.is_waiting() {
+            self.run.rests(state, self.last_at);
+        }
+        self.run
+    }
+}
+
 /// How a run began, what has happened since, and when each entry was written, the first included.
 struct Known {
     created: Created,
@@ -32,13 +42,26 @@ struct Known {
 impl Staff {
     /// Reads a run from its journal.
     pub(super) async fn load(&self, row: &RunRow) -> Result<Loaded, Halt> {
+        self.replayed(row, |_, _, _| {}).await
+    }
+
+    /// The same. `look` is shown the entries one by one: the run before that, it with those behind
+    /// it, and when it was written.
+    pub(super) async fn replayed(
+        &self,
+        row: &RunRow,
+        mut look: impl FnMut(&Run, &[Event], u64) + Send,
+    ) -> Result<Loaded, Halt> {
         let missing = || Halt::Store(format!("the journal of {} is not there", row.id));
         let known = self.known_entries(row.id).await?.ok_or_else(missing)?;
         let Known { created, events, times } = known;
         let history = self.history(created.previous).await?;
         let definition = self.definition(&created.definition).await?;
         let mut run = Run::new(row.id, created, definition, history);
-        run.replays(&events, &times);
+        for (place, span) in times.windows(2).enumerate() {
+            look(&run, &events[place..], span[1]);
+            run.replays(&events[place..=place], span);
+        }
         Ok(Loaded { run, last_at: times.last().copied().unwrap_or_default() })
     }
 

@@ -112,7 +112,7 @@ impl Actor {
             return self.is_unavailable(None, &gone).await.map(|()| true);
         }
         self.remark().await?;
-        if !self.is_beyond_repair().await {
+        if !self.is_beyond_repair().await || self.asks_other(None).await? {
             return Ok(false);
         }
         let text = "Its model calls tools with arguments that none of them takes.";
@@ -133,6 +133,7 @@ impl Actor {
         let run = self.journal.run().await;
         let user = run.created.user.as_deref().map(Into::into);
         let (version, step) = (run.created.version.as_str().into(), run.asks);
+        let avoids = run.avoided.clone();
         drop(run);
         let trace = Some(self.trace().await);
         Turn {
@@ -148,6 +149,7 @@ impl Actor {
             trace,
             deadline: until,
             cache,
+            avoids,
             rate_limit_tries: self.definition.limits.rate_limit_tries,
             receipt: Arc::default(),
         }
@@ -448,17 +450,19 @@ impl Actor {
         drop(run);
         if let Err(wrong) = demanded {
             self.live.voice.turn_over(false);
-            if repairs >= self.definition.limits.repairs {
-                let state = crate::canon::RunState::Failed;
-                let message = Some(invalid(&wrong));
-                return self.finish_as(state, StopReason::InvalidOutput, message).await;
-            }
             let text = format!(
                 "[That is not what the schema demands: {wrong}. Answer again, with the JSON and \
                  nothing else.]"
             );
             let noted = Event::Noted { text, reason: Some("repair".to_owned()) };
-            return self.journal.append(vec![noted]).await;
+            if repairs < self.definition.limits.repairs {
+                return self.journal.append(vec![noted]).await;
+            }
+            if self.asks_other(Some(noted)).await? {
+                return Ok(());
+            }
+            let (state, message) = (crate::canon::RunState::Failed, Some(invalid(&wrong)));
+            return self.finish_as(state, StopReason::InvalidOutput, message).await;
         }
         if let Some(confidence) = confidence
             && self.looks_at_answer(&text, &confidence).await?

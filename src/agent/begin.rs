@@ -137,19 +137,21 @@ impl Staff {
         self.tell(run, &super::Told::Cancel { by, reason, after_step }).await.map(|_| ())
     }
 
-    /// What a run says, once more.
+    /// What a run says, once more: all since this time, in milliseconds, if it says nothing more
+    /// for now.
     pub(super) async fn rejoin(
         self: &Arc<Self>,
-        run: RunId,
+        (run, since): (RunId, u64),
         owner: &Owner,
     ) -> Result<Option<Performance>, Error> {
         let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
         let Some(row) = row else { return Ok(None) };
+        // Whoever was last at work at it may have been so for a part of it only.
+        if row.state.is_over() || row.state.is_waiting() {
+            return self.retold(&row, since).await.map(Some);
+        }
         if let Some(performance) = self.live(run).and_then(|live| followed(&live)) {
             return Ok(Some(performance));
-        }
-        if row.state.is_over() || row.state.is_waiting() {
-            return self.said(&row).await.map(Some);
         }
         self.attach(run, Ear::default()).await.map(Some)
     }
@@ -170,7 +172,7 @@ impl Staff {
     ) -> Result<Performance, Error> {
         let user = commission.wishes.user.clone();
         let user = user.or_else(|| commission.caller.user().map(ToString::to_string));
-        let definition = self.define((&owner, &commission), user.as_deref(), &before).await?;
+        let definition = self.define(&commission, user.as_deref(), &before).await?;
         let definition = Arc::new(definition);
         self.has_room(&commission.caller, &definition).await?;
         self.admits((&owner, user.as_deref()), &definition).await?;
@@ -285,7 +287,7 @@ impl Staff {
     /// What the run is to be, as config and tools are now.
     async fn define(
         &self,
-        (owner, commission): (&Owner, &Commission),
+        commission: &Commission,
         user: Option<&str>,
         before: &Before,
     ) -> Result<Definition, Error> {
@@ -298,7 +300,7 @@ impl Staff {
         let wanted = (commission.agent.as_str(), &*moved);
         let named = find(&house.config.agents, wanted, &commission.caller)?;
         let session = commission.wishes.session.as_deref();
-        let sticky = session.or(user).unwrap_or(owner.as_str());
+        let sticky = session.or(user).unwrap_or(&commission.answer_id);
         let stays = before.last.as_ref().filter(|row| row.agent == named.name);
         let version = match (named.version, stays) {
             (Some(version), _) => version.to_owned(),

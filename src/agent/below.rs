@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::run::{Call, Run, Stage};
+use super::begin::halted;
+use super::event::Event;
+use super::run::{Call, Run};
 use super::staff::Staff;
 use super::view;
 use crate::canon::{RunId, RunState};
@@ -19,6 +21,16 @@ pub(super) struct Below {
     pub(super) approvals: Vec<ApprovalRow>,
     /// Those that ask something else, or that a person has to look at.
     pub(super) askers: Vec<Run>,
+}
+
+/// A run that waits for what somebody says.
+#[derive(Debug)]
+pub struct Asker {
+    pub row: RunRow,
+    /// What is answered: a question, or that a person is to take over.
+    pub request: String,
+    /// It is a question, which its user was asked.
+    pub is_question: bool,
 }
 
 impl Below {
@@ -58,66 +70,81 @@ impl Staff {
         askers
     }
 
-    /// The run below one that an answer is for, and whether that has asked its user for it: the one
-    /// with this question, or the first that asks anything.
+    /// Whom an answer is for that comes to a run: itself, or one below it, also while it is at work
+    /// beside these. The one with this question, or the first that asks anything.
     pub(super) async fn asker(
         &self,
         row: &RunRow,
-        request: Option<&str>,
-    ) -> Option<(RunRow, bool)> {
-        if !matches!(row.state, RunState::WaitingChild | RunState::Paused) {
-            return None;
+        wanted: Option<&str>,
+    ) -> Result<Option<Asker>, Error> {
+        if row.state.is_over() {
+            return Ok(None);
         }
-        let mut askers = self.askers((row.id, row.root)).await;
-        let question = askers.iter().position(|(_, run)| is_open(run, request));
-        let given_up = || askers.iter().position(|(_, run)| run.escalated.is_some());
-        let place = question.or_else(|| given_up().filter(|_| request.is_none()))?;
-        Some((askers.swap_remove(place).0, question.is_some()))
+        let run = self.whole(row).await?;
+        if let Some(own) =
+            question_of((row, &run), wanted).or_else(|| given_up((row, &run), wanted))
+        {
+            return Ok(Some(own));
+        }
+        let below = self.askers((row.id, row.root)).await;
+        let question = below.iter().find_map(|(row, run)| question_of((row, run), wanted));
+        let given_up = || below.iter().find_map(|(row, run)| given_up((row, run), wanted));
+        Ok(question.or_else(given_up))
     }
 
-    /// The one that asks its user something: this run, or one below it.
+    /// The one that asks its user something: this run, or one below it. Asked in vain so far, its
+    /// user may answer after all.
     pub(super) async fn asks_user(&self, row: &RunRow) -> Option<RunRow> {
-        if row.state == RunState::WaitingInput {
-            return Some(row.clone());
-        }
-        // It may wait for something else besides; asked in vain so far, its user may answer after
-        // all.
-        let waits = row.state.is_waiting() && row.state != RunState::WaitingClient;
-        if waits && self.load(row).await.is_ok_and(|loaded| is_open(&loaded.run, None)) {
-            return Some(row.clone());
-        }
-        let asker = self.asker(row, None).await;
-        asker.filter(|(_, is_question)| *is_question).map(|(row, _)| row)
+        let asker = self.asker(row, None).await.ok().flatten();
+        asker.filter(|asker| asker.is_question).map(|asker| asker.row)
     }
 
     /// What a run has to say that nobody works at.
     pub(super) async fn said(&self, row: &RunRow) -> Result<Performance, Error> {
         let run = self.whole(row).await?;
-        let below = match row.state {
+        Ok(view::told((&run, &self.known_below(row).await), row, Vec::new()))
+    }
+
+    /// The same, behind all that was to be heard of it since this time, in milliseconds.
+    pub(super) async fn retold(&self, row: &RunRow, since: u64) -> Result<Performance, Error> {
+        let mut heard = Vec::new();
+        let look = |run: &Run, entries: &[Event], at: u64| {
+            heard.extend(view::passage(run, entries).filter(|_| at >= since));
+        };
+        let run = self.replayed(row, look).await.map_err(halted)?.resting(row.state);
+        Ok(view::told((&run, &self.known_below(row).await), row, heard))
+    }
+
+    async fn known_below(&self, row: &RunRow) -> Below {
+        match row.state {
             RunState::WaitingChild => self.asked_below((row.id, row.root)).await,
             _ => Below::default(),
-        };
-        Ok(view::told((&run, &below), row))
+        }
     }
 }
 
-/// Whether this question of a run is open, or any.
-fn is_open(run: &Run, request: Option<&str>) -> bool {
-    run.calls.iter().any(|call| match &call.stage {
-        Stage::Asking { request: own, .. } => request.is_none_or(|wanted| wanted == own),
-        _ => false,
-    })
+/// A run as whoever asks this question, or any.
+fn question_of((row, run): (&RunRow, &Run), wanted: Option<&str>) -> Option<Asker> {
+    let request = run.questions_open().find(|own| wanted.is_none_or(|wanted| wanted == *own))?;
+    Some(Asker { row: row.clone(), request: request.to_owned(), is_question: true })
+}
+
+/// A run as one that is given up to a person.
+fn given_up((row, run): (&RunRow, &Run), wanted: Option<&str>) -> Option<Asker> {
+    let request = run.takeover().filter(|own| wanted.is_none_or(|wanted| wanted == own))?;
+    Some(Asker { row: row.clone(), request, is_question: false })
 }
 
 fn asks(run: &Run) -> bool {
     let is_unknown = run.calls.iter().any(Call::is_unknown);
-    run.escalated.is_some() || is_unknown || is_open(run, None)
+    run.escalated.is_some() || is_unknown || run.questions_open().next().is_some()
 }
 
 /// What a run asks, for clients of the one above it; approvals are shown as such.
 fn asked_by(run: &Run) -> Vec<Value> {
     let own = view::pending(run).into_iter().filter(|asked| asked["type"] != "approval");
-    let given_up = run.escalated.as_ref().map(|why| json!({"type": "escalated", "reason": why}));
+    let given_up =
+        run.escalated.as_ref().map(|it| json!({"type": "escalated", "reason": it.reason}));
     let mut asked: Vec<Value> = own.chain(given_up).collect();
     for asked in &mut asked {
         asked["run_id"] = run.id.to_string().into();

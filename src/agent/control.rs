@@ -11,7 +11,6 @@ use super::again::Again;
 use super::begin::{away, halted};
 use super::definition::ToolDefinition;
 use super::event::Resolution;
-use super::people::QUESTION;
 use super::run::Stage;
 use super::staff::Staff;
 use crate::access::{Caller, CallerRef};
@@ -104,10 +103,7 @@ impl Told {
     fn once(&self) -> Option<String> {
         match self {
             Self::Resolve { seq, .. } => Some(seq.to_string()),
-            Self::Input { request, .. } => {
-                // A person who takes over may do so several times.
-                request.clone().filter(|request| request.starts_with(QUESTION))
-            }
+            Self::Input { request, .. } => request.clone(),
             _ => None,
         }
     }
@@ -390,12 +386,7 @@ impl Staff {
 
     /// A run with all that its journal says of it.
     pub(super) async fn whole(&self, row: &RunRow) -> Result<super::run::Run, Error> {
-        let loaded = self.load(row).await.map_err(halted)?;
-        let mut run = loaded.run;
-        if row.state.is_waiting() {
-            run.rests(row.state, loaded.last_at);
-        }
-        Ok(run)
+        Ok(self.load(row).await.map_err(halted)?.resting(row.state))
     }
 }
 

@@ -49,6 +49,7 @@ use tokio::sync::watch;
 pub use self::admit::labels;
 pub use self::again::Again;
 pub use self::answers::Written;
+pub use self::below::Asker;
 pub use self::control::{Along, Told, Verdict, may_decide};
 use self::staff::Staff;
 use crate::access::{Caller, CallerRef};
@@ -112,9 +113,9 @@ impl Agents {
         self.0.written(row, text).await
     }
 
-    /// The run below one that an answer is for, and whether that has asked its user for it.
-    pub async fn asker(&self, row: &RunRow, request: Option<&str>) -> Option<(RunRow, bool)> {
-        self.0.asker(row, request).await
+    /// Whom an answer is for that comes to a run: itself, or one below it.
+    pub async fn asker(&self, row: &RunRow, wanted: Option<&str>) -> Result<Option<Asker>, Error> {
+        self.0.asker(row, wanted).await
     }
 
     /// Those of the runs below one that wait.
@@ -190,8 +191,12 @@ impl Conductor for Agents {
         Box::pin(async move { staff.cancel(run, &owner).await })
     }
 
-    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>> {
+    fn rejoin(
+        &self,
+        from: (RunId, u64),
+        owner: Owner,
+    ) -> Doing<Result<Option<Performance>, Error>> {
         let staff = Arc::clone(&self.0);
-        Box::pin(async move { staff.rejoin(run, &owner).await })
+        Box::pin(async move { staff.rejoin(from, &owner).await })
     }
 }

@@ -22,7 +22,7 @@ pub(super) const MOST_QUESTIONS: u32 = 2;
 /// Why it does.
 pub(super) const IN_VAIN: &str = "its user was asked, and has not answered";
 /// How the id of a question to a user begins.
-pub(super) const QUESTION: &str = "inp_";
+const QUESTION: &str = "inp_";
 
 impl Actor {
     pub(super) async fn ask_user(&self, request: &Requested) -> Result<(), Halt> {

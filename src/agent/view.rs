@@ -8,10 +8,10 @@ use tokio::sync::watch;
 
 use super::below::Below;
 use super::definition::Definition;
-use super::event::Created;
+use super::event::{Created, Event};
 use super::journal::now;
 use super::run::{Call, Run, Stage};
-use super::voice::{Voice, mcp_approval};
+use super::voice::{Voice, mcp_approval, mcp_call};
 use crate::cache::Follower;
 use crate::canon::{
     Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolCall, Usage,
@@ -74,9 +74,11 @@ pub(super) fn asked_below(row: &ApprovalRow) -> Value {
 
 /// The same where runs below it wait for people, too.
 fn plea_of((run, below): (&Run, &Below), state: RunState) -> String {
-    let own = own_question(run).filter(|_| state == RunState::WaitingChild).map(str::to_owned);
-    let tools: Vec<String> =
-        below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent)).collect();
+    let is_above = state == RunState::WaitingChild;
+    let own = own_question(run).filter(|_| is_above).map(str::to_owned);
+    let own_tools = tools_to_approve(run).filter(|_| is_above).map(str::to_owned);
+    let tools = below.approvals.iter().map(|row| format!("{} of `{}`", row.tool, row.agent));
+    let tools: Vec<String> = own_tools.chain(tools).collect();
     let approval = (!tools.is_empty()).then(|| needs_approval(run, &tools.join(", ")));
     let asked = below.askers.iter().map(question);
     let all: Vec<String> = own.into_iter().chain(approval).chain(asked).collect();
@@ -89,6 +91,12 @@ fn own_question(run: &Run) -> Option<&str> {
         Stage::Asking { message, .. } => Some(message.as_str()),
         _ => None,
     })
+}
+
+/// The tools of its own calls that a person must let pass.
+fn tools_to_approve(run: &Run) -> impl Iterator<Item = &str> {
+    let pending = run.calls.iter().filter(|call| matches!(call.stage, Stage::Pending { .. }));
+    pending.map(|call| call.request.tool.as_str())
 }
 
 /// What a run asks that belongs to another one, besides approvals.
@@ -110,14 +118,9 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
     if let (RunState::WaitingInput, Some(question)) = (state, question) {
         return question.to_owned();
     }
-    let tools: Vec<&str> = run
-        .calls
-        .iter()
-        .filter(|call| matches!(call.stage, Stage::Pending { .. }))
-        .map(|call| call.request.tool.as_str())
-        .collect();
     match state {
         RunState::WaitingApproval => {
+            let tools: Vec<&str> = tools_to_approve(run).collect();
             let approval = needs_approval(run, &tools.join(", "));
             match question {
                 Some(question) => format!("{question}\n\n{approval}"),
@@ -125,7 +128,8 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
             }
         }
         RunState::WaitingHuman => {
-            let why = run.escalated.as_deref().unwrap_or("nobody knows what became of a call");
+            let unknown = "nobody knows what became of a call";
+            let why = run.escalated.as_ref().map_or(unknown, |it| it.reason.as_str());
             format!("A person has to look at this: {why}. The run `{}` waits.", run.id)
         }
         RunState::Paused => format!("The run `{}` is paused.", run.id),
@@ -153,17 +157,77 @@ pub(super) fn waits(voice: &Voice, (run, below): (&Run, &Below), state: RunState
     voice.calls(&name, &calls.unwrap_or_default());
 }
 
-/// What a run has to say that nobody works at: its end, or what it waits for.
-pub(super) fn told((run, below): (&Run, &Below), row: &RunRow) -> Performance {
+/// Something that clients hear of a run before its end.
+#[derive(Debug)]
+pub(super) enum Passage {
+    /// What a model has said beside its calls.
+    Words(Vec<Part>),
+    Item(Value),
+}
+
+/// What is heard of an entry, with those behind it, of the run as it was before.
+pub(super) fn passage(run: &Run, entries: &[Event]) -> Option<Passage> {
+    let request = |id: &str| run.call(id).map(|call| &call.request);
+    let called = |id: &str, result: Result<&str, &str>| {
+        request(id).map(|it| mcp_call(id, &it.alias, &it.args, result))
+    };
+    let item = match entries.first()? {
+        Event::Answered { parts, .. } => {
+            let has_calls = matches!(entries.get(1), Some(Event::Requested(_)));
+            let is_heard = has_calls && run.created.wishes.streams && !run.tells_end_only();
+            return is_heard.then(|| Passage::Words(parts.clone()));
+        }
+        Event::ApprovalAsked { id, approval, .. } => {
+            request(id).map(|it| mcp_approval(approval, &it.alias, &it.args))
+        }
+        Event::Done { id, parts, .. } => {
+            let text: String = parts.iter().filter_map(Part::as_text).collect();
+            called(id, Ok(&text))
+        }
+        Event::Failed { id, error, .. } => called(id, Err(&error.text())),
+        _ => None,
+    };
+    item.map(Passage::Item)
+}
+
+/// Tells what was heard before; what is said at the end, whoever tells that says.
+fn retell(voice: &Voice, run: &Run, heard: Vec<Passage>) {
+    let (name, answer) = (name(run), run.answer());
+    let open = run.calls.iter().find(|call| call.stage != Stage::Over);
+    let kept = open.filter(|_| run.state == RunState::WaitingClient);
+    let kept = kept.map(|call| said_beside(&run.transcript, &call.request.id)).unwrap_or_default();
+    for passage in heard {
+        match passage {
+            Passage::Item(item) => voice.item(&name, item),
+            Passage::Words(said) if run.state.is_over() && texts(&said) == texts(&answer) => {}
+            Passage::Words(said) if said == kept => {}
+            Passage::Words(said) => voice.parts(&name, &said),
+        }
+    }
+}
+
+fn texts(parts: &[Part]) -> String {
+    parts.iter().filter_map(Part::as_text).collect()
+}
+
+/// What a run has to say that nobody works at, behind what was heard of it before: its end, or what
+/// it waits for.
+pub(super) fn told((run, below): (&Run, &Below), row: &RunRow, heard: Vec<Passage>) -> Performance {
     let (voice, name) = (Voice::new(false), name(run));
     let follower = Follower::of(voice.tape());
+    let known = |approval: &str| {
+        let is_it = |it: &Passage| matches!(it, Passage::Item(item) if item["id"] == approval);
+        heard.iter().any(is_it)
+    };
+    let open: Vec<&Call> = run.calls.iter().filter(|call| !is_heard(call, known)).collect();
+    retell(&voice, run, heard);
     if run.state.is_over() {
         voice.parts(&name, &run.answer());
         if let Some(text) = last_words(run) {
             voice.text(&name, &text);
         }
     } else {
-        for call in &run.calls {
+        for call in open {
             if let Stage::Pending { approval, .. } = &call.stage {
                 let request = &call.request;
                 voice.item(&name, mcp_approval(approval, &request.alias, &request.args));
@@ -185,6 +249,11 @@ pub(super) fn told((run, below): (&Run, &Below), row: &RunRow) -> Performance {
         performance.report = watch::channel(report).1;
     }
     performance
+}
+
+/// Whether a client knows already that a call needs an approval.
+fn is_heard(call: &Call, known: impl Fn(&str) -> bool) -> bool {
+    matches!(&call.stage, Stage::Pending { approval, .. } if known(approval))
 }
 
 /// What a run says to a user that goes on waiting.

@@ -31,7 +31,7 @@ const LONGEST_TAG: usize = 128;
 pub(super) struct Bearings {
     /// Of its conversation; 0 where nothing depends on it.
     pub(super) session: u64,
-    /// The targets whose condition it does not meet.
+    /// The targets whose condition it does not meet, or whose answers are of no use to it.
     pub(super) barred: Vec<usize>,
     /// How often its client has asked the same before.
     pub(super) retries: u32,

@@ -222,6 +222,19 @@ impl Chain {
         barred
     }
 
+    /// The places of a target, `provider/model`, where calls can do without it: there is another one
+    /// of the route's own that is not barred.
+    pub(super) fn dispensable(&self, name: &str, barred: &[usize]) -> Vec<usize> {
+        let is_it = |place: &usize| {
+            let target = &self.targets[*place];
+            name.split_once('/') == Some((&*target.provider.name, &*target.model))
+        };
+        let (places, others): (Vec<usize>, Vec<usize>) = (0..self.targets.len()).partition(is_it);
+        let can_answer =
+            |place: &usize| self.stage(*place) == Stage::Own && !barred.contains(place);
+        if others.iter().any(can_answer) { places } else { Vec::new() }
+    }
+
     /// Whether calls of one session belong together here.
     pub(super) fn is_sticky(&self) -> bool {
         self.groups.iter().any(|group| group.strategy == Strategy::Sticky)

@@ -1,6 +1,7 @@
 //! Runs of agents, as far as calls have to do with them: what a run asks a model, and how a call
 //! asks for a run.
 
+mod answered;
 mod api;
 mod aside;
 mod audited;
@@ -33,6 +34,7 @@ mod terminal;
 mod traced;
 mod turns;
 mod unknown;
+mod useless;
 mod versions;
 mod villain;
 mod walls;

@@ -29,11 +29,16 @@ async fn given_up(agent: &str, turns: &Value, gate: &Gate) -> (TempDir, Stage, S
 
 /// The run that goes on with what the only letter is about.
 async fn retry(stage: &Stage) -> String {
+    retry_by(stage, KEY).await
+}
+
+/// The same, by the wish of somebody else.
+async fn retry_by(stage: &Stage, key: &str) -> String {
     let letters = stage.get("/v1/agents/dlq").await["data"].as_array().unwrap().clone();
     let open: Vec<_> = letters.iter().filter(|it| it["state"] == "open").collect();
     assert_eq!((open.len(), &open[0]["kind"]), (1, &json!("run")), "{letters:#?}");
     let path = format!("/v1/agents/dlq/{}/retry", open[0]["id"].as_str().unwrap());
-    let tried = stage.post(&path, KEY, &json!({})).await;
+    let tried = stage.post(&path, key, &json!({})).await;
     assert_eq!(tried.status, 200, "{}", tried.text());
     let run = tried.json()["outcome"]["result"]["run"].as_str().unwrap().to_owned();
     format!("/v1/agents/runs/{run}")
@@ -116,4 +121,16 @@ async fn what_another_agent_was_let_do_is_done_once_by_whoever_carries_it_on() {
     gate.open();
     stage.in_state(&again, "completed").await;
     assert_eq!(stage.touched("pay"), 1);
+}
+
+#[tokio::test]
+async fn a_run_that_an_operator_has_tried_again_stays_with_whom_it_was_for() {
+    let gate = Gate::shut();
+    let (_folder, stage, path) =
+        given_up("worker", &json!([[["look", {}]], "Worked."]), &gate).await;
+    let again = retry_by(&stage, OPERATOR).await;
+    gate.open();
+    // Who asks is whoever the first one was for.
+    let run = stage.in_state(&again, "completed").await;
+    assert_eq!(run["owner"], stage.get(&path).await["owner"], "{run:#}");
 }

@@ -260,6 +260,10 @@ async fn a_response_in_the_background_is_in_progress_while_its_run_waits_for_peo
     let done = house.settled(id).await;
     assert_eq!((&done["status"], &done["id"]), (&json!("completed"), &json!(id)), "{done:#}");
     assert!(done.to_string().contains("It is in Bonn."), "{done:#}");
+    let output = done["output"].as_array().unwrap();
+    let items: Vec<_> = output.iter().map(|it| it["type"].as_str().unwrap()).collect();
+    assert_eq!(items, ["mcp_approval_request", "mcp_call", "message"], "{done:#}");
+    assert_eq!((&output[0]["id"], &output[1]["name"]), (&wanted["id"], &json!("refund")));
     assert_eq!(house.tools.requests().len(), 1);
     // So is one that is held by somebody, and it can be called off.
     house.gate.open();
@@ -323,6 +327,14 @@ async fn a_stream_in_the_background_goes_on_when_a_person_has_decided() {
     assert_eq!((&last["status"], &last["id"]), (&json!("completed"), &json!(id)), "{last:#}");
     assert!(last.to_string().contains("It is in Bonn."), "{last:#}");
     assert!(answer.text().contains("mcp_approval_request"), "{}", answer.text());
+    // Its end knows the calls that it has told of, each of them once.
+    let items = told.iter().filter(|event| event["type"] == "response.output_item.done");
+    let items = items.map(|event| &event["item"]);
+    let is_call = |it: &&Value| it["type"].as_str().is_some_and(|kind| kind.starts_with("mcp_"));
+    let output = last["output"].as_array().unwrap();
+    let calls: Vec<_> = output.iter().filter(is_call).collect();
+    assert_eq!(items.filter(is_call).collect::<Vec<_>>(), calls, "{last:#}");
+    assert_eq!(calls.len(), 2, "{last:#}");
     // Whoever joins it later is told the same.
     let path = format!("{RESPONSES}/{id}?stream=true&starting_after=1");
     let again = client::get(house.gateway.address, &path, KEY).await;

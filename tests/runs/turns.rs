@@ -96,6 +96,7 @@ impl House {
             deadline: Instant::now() + PATIENCE,
             cache: None,
             user: None,
+            avoids: None,
             rate_limit_tries: 2,
             receipt: Arc::default(),
         }

@@ -99,6 +99,19 @@ async fn sessions_are_shared_out_by_weight_and_stay_with_their_version() {
     assert_eq!(ask("new").await, "2");
 }
 
+#[tokio::test]
+async fn calls_of_one_key_without_a_session_are_shared_out_by_weight_too() {
+    let sections = "[agents.support]\nroute = \"fast\"\nversion = 1\ninstructions = \"One.\"\n\
+        [agents.support.versions.2]\ninstructions = \"Two.\"\n\
+        [agents.support.rollout]\nweights = { 1 = 50, 2 = 50 }\n";
+    let stage = Stage::new(sections, echo, found).await;
+    let mut drawn = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        drawn.insert(said(&stage, "support").await.to_string());
+    }
+    assert_eq!(drawn.len(), 2, "{drawn:?}");
+}
+
 /// An agent that pays when a person lets it; `tools` is who can be called.
 fn payer(store: &Path, instructions: &str, pay: &str) -> String {
     format!(

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Call, Cancel, Overflow, Run, Stage, Stretch};
+use super::{Call, Cancel, Escalation, Overflow, Run, Stage, Stretch};
 use crate::agent::event::{ASIDE, Asking, CallError, Event, PROBE, Requested, Resolution};
 use crate::canon::{
     Content, Effect, Finish, FinishReason, Message, Part, Role, RunState, StopReason, ToolResult,
@@ -144,7 +144,7 @@ impl Run {
                 }
             }
             Event::Resumed { at, .. } => self.works(*at),
-            Event::Fallback { level, .. } => self.fallback_level = self.fallback_level.max(*level),
+            Event::Fallback { level, from, outcome, .. } => self.passes(*level, from, outcome),
             Event::Handoff { id, to, from, summary } => {
                 self.hand_over(id, (from, to), summary.as_deref());
             }
@@ -171,15 +171,13 @@ impl Run {
                 self.limit.get_or_insert(*reason);
             }
             Event::Escalated { reason, id, expires_at } => {
-                self.escalated = Some(reason.clone());
-                self.escalated_calls.extend(id.clone());
-                self.escalated_until = *expires_at;
+                self.escalates(reason, id.as_ref(), *expires_at);
             }
             Event::Review { confidence, .. } => self.is_sure(*confidence),
             Event::Paused { .. } => self.paused = true,
             Event::Unpaused { .. } => {
                 self.paused = false;
-                (self.escalated, self.escalated_until) = (None, None);
+                self.escalated = None;
                 self.escalated_calls.clear();
             }
             Event::CancelAsked { by, reason, after_step } => {
@@ -194,6 +192,13 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    /// A person is to take over.
+    fn escalates(&mut self, reason: &str, id: Option<&String>, until: Option<u64>) {
+        let seq = self.escalated.as_ref().map_or(self.seq, |before| before.seq);
+        self.escalated = Some(Escalation { reason: reason.to_owned(), seq, until });
+        self.escalated_calls.extend(id.cloned());
     }
 
     /// A model was asked for what is no step.
@@ -234,8 +239,19 @@ impl Run {
     fn take_model(&mut self, event: &Event) {
         match event {
             Event::Asked(asking) => self.take_asking(asking),
-            Event::Answered { parts, finish, usage, cost, fallback_level, cached, .. } => {
+            Event::Answered {
+                parts,
+                finish,
+                usage,
+                cost,
+                fallback_level,
+                cached,
+                provider,
+                model,
+                ..
+            } => {
                 self.asked_anew |= !cached;
+                self.answered_by = Some(format!("{provider}/{model}"));
                 let asked = self.open_ask.take();
                 if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
                     over.times = 0;
@@ -361,8 +377,19 @@ impl Run {
         }
     }
 
+    /// Another model has its turn. Where what the first has said cannot be mended, that is to do
+    /// better, once.
+    fn passes(&mut self, level: u32, model: &str, outcome: &str) {
+        self.fallback_level = self.fallback_level.max(level);
+        if outcome == StopReason::InvalidOutput.name() {
+            self.avoided = Some(model.to_owned());
+            self.malformed = self.malformed.saturating_sub(1);
+        }
+    }
+
     fn give_to(&mut self, agent: &str) {
         agent.clone_into(&mut self.active);
+        self.avoided = None;
         let missing = self.definition.member(agent).map(|member| member.missing.clone());
         self.degraded_tools.extend(missing.into_iter().flatten());
     }

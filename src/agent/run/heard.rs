@@ -6,10 +6,26 @@ use super::{Call, Run, Stage};
 use crate::agent::event::{CallError, Doer, Event};
 use crate::canon::{FinishReason, Message, Part, Role};
 
+/// How the word of a person who takes over is called.
+const HUMAN: &str = "human";
 /// What a model is told whose call lacks what its user does not want to say.
 const DECLINED: &str = "The user does not want to say what is missing.";
 
 impl Run {
+    /// The questions to its user that have no answer yet.
+    pub fn questions_open(&self) -> impl Iterator<Item = &str> {
+        self.calls.iter().filter_map(|call| match &call.stage {
+            Stage::Asking { request, .. } => Some(request.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What the answer of a person who takes over is called: of several to the same, the first
+    /// holds.
+    pub fn takeover(&self) -> Option<String> {
+        self.escalated.as_ref().map(|it| format!("{HUMAN}:{}", it.seq))
+    }
+
     /// A question, or the answer to one.
     pub(super) fn take_word(&mut self, event: &Event) {
         match event {
@@ -55,7 +71,7 @@ impl Run {
         }
         if self.escalated_calls.remove(id) {
             // Its user was quicker than the person who was to take over.
-            (self.escalated, self.escalated_until) = (None, None);
+            self.escalated = None;
         }
         let Some(call) = self.call_mut(id) else { return };
         match &call.stage {
@@ -96,7 +112,7 @@ impl Run {
 
     /// A person has the answer, or has something to say before it goes on.
     fn hear_human(&mut self, values: &Value) {
-        (self.escalated, self.escalated_until) = (None, None);
+        self.escalated = None;
         let about = std::mem::take(&mut self.escalated_calls);
         let open = |call: &&Call| call.stage != Stage::Over;
         let calls = self.calls.iter().filter(open).map(|call| call.request.id.clone());

@@ -64,10 +64,9 @@ pub struct Run {
     pub callable_at: Option<u64>,
     /// Calls whose repetition was remarked on.
     pub remarked: BTreeSet<String>,
-    /// A person has the last word, for this reason, about these calls, and until this time.
-    pub escalated: Option<String>,
+    /// A person has the last word, about these calls.
+    pub escalated: Option<Escalation>,
     pub escalated_calls: BTreeSet<String>,
-    pub escalated_until: Option<u64>,
     /// A person has said it.
     pub settled_by_human: bool,
     /// What the last answer wants done, in its order.
@@ -75,6 +74,9 @@ pub struct Run {
     pub answers: u32,
     /// Some call of a model was not answered from what is remembered, or another agent had a part.
     pub asked_anew: bool,
+    /// Who gave the last one, and whose are of no use here, as `provider/model`.
+    pub answered_by: Option<String>,
+    pub avoided: Option<String>,
     /// How the last answer ended.
     pub finish: Option<FinishReason>,
     /// The last answer was given without tools because a limit was hit.
@@ -128,6 +130,15 @@ pub struct Stretch {
     pub before: Option<u64>,
     /// What had been used by then.
     pub usage: Usage,
+}
+
+/// That a person is to take over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Escalation {
+    pub reason: String,
+    /// The number of the first entry that says so.
+    pub seq: u64,
+    pub until: Option<u64>,
 }
 
 /// That a question was too long for its models.
@@ -275,11 +286,12 @@ impl Run {
             remarked: BTreeSet::new(),
             escalated: None,
             escalated_calls: BTreeSet::new(),
-            escalated_until: None,
             settled_by_human: false,
             calls: Vec::new(),
             answers: 0,
             asked_anew: false,
+            answered_by: None,
+            avoided: None,
             finish: None,
             is_last: false,
             tool_calls: 0,
@@ -438,6 +450,11 @@ impl Run {
     /// What a stream of it shows.
     pub fn shown(&self) -> StreamMode {
         self.created.wishes.stream.unwrap_or(self.definition.stream)
+    }
+
+    /// Whether a stream of it has its answer only, and not what leads to it.
+    pub fn tells_end_only(&self) -> bool {
+        self.shown() == StreamMode::Final || self.definition.demands()
     }
 
     pub fn most_tool_calls(&self) -> u32 {

@@ -60,8 +60,7 @@ impl Run {
         if self.paused && self.is_between_steps() {
             return Step::Wait { state: RunState::Paused, until: None };
         }
-        if self.escalated.is_some() {
-            let until = self.escalated_until;
+        if let Some(until) = self.escalated.as_ref().map(|it| it.until) {
             if until.is_some_and(|until| until <= now) {
                 return end(RunState::Expired, Some(StopReason::Unanswered));
             }

@@ -58,6 +58,11 @@ impl Gateway {
         !self.chains(model).is_empty()
     }
 
+    /// Whether a route has other targets of its own than this, `provider/model`.
+    pub fn leads_past(&self, route: &str, target: &str) -> bool {
+        self.chains(route).iter().any(|chain| !chain.dispensable(target, &[]).is_empty())
+    }
+
     fn chains(&self, model: &str) -> Vec<Arc<Chain>> {
         let house = self.snapshot();
         let of_task =

@@ -44,10 +44,11 @@ pub trait Conductor: Send + Sync + fmt::Debug {
     /// Calls a run off. Nothing happens to one that is over.
     fn cancel(&self, run: RunId, owner: Owner) -> Doing<Result<(), Error>>;
 
-    /// An answer of a run's once more from its beginning, for whoever has lost it: the one that
-    /// began when the call of this id asked. What has been said is there at once. `None` where
-    /// there is no such run of this owner's.
-    fn rejoin(&self, run: RunId, owner: Owner) -> Doing<Result<Option<Performance>, Error>>;
+    /// An answer of a run's once more, for whoever has lost it: all since this time, in
+    /// milliseconds. What has been said is there at once. `None` where there is no such run of this
+    /// owner's.
+    fn rejoin(&self, from: (RunId, u64), owner: Owner)
+    -> Doing<Result<Option<Performance>, Error>>;
 }
 
 /// Work of the conductor's.
@@ -176,6 +177,8 @@ pub struct Turn {
     pub deadline: Instant,
     /// What the cache may do for it, if that is less than its route and key let it.
     pub cache: Option<CacheMode>,
+    /// Whose answers are of no use to it, as `provider/model`: others are asked, if there are any.
+    pub avoids: Option<String>,
     /// How often a target that limits its rate is asked before another one is.
     pub rate_limit_tries: u32,
     /// Where stands what it has come to, also when nobody waits for it any more.

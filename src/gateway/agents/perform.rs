@@ -97,7 +97,7 @@ async fn perform(
     };
     if performance.is_queued() && !is_later {
         // It says nothing before it is taken up.
-        performance = match call.gateway.rejoin(performance.run, call.owner()).await {
+        performance = match call.gateway.rejoin((performance.run, 0), call.owner()).await {
             Ok(Some(performance)) => performance,
             Ok(None) => return call.refuse(broken()),
             Err(error) => return call.refuse(error),
@@ -285,17 +285,17 @@ impl Performance {
 // === impl Gateway ===
 
 impl Gateway {
-    /// A run's answer from its beginning; nothing where it could not be had soon.
+    /// A run's answer since this time, in milliseconds; nothing where it could not be had soon.
     pub(in crate::gateway) async fn rejoin(
         &self,
-        run: RunId,
+        from: (RunId, u64),
         owner: Option<Owner>,
     ) -> Result<Option<Performance>, Error> {
         let (Some(conductor), Some(owner)) = (self.conductor(), owner) else { return Ok(None) };
         let (done, told) = oneshot::channel();
         // Never left in the middle: somebody may just be taking the run up.
         self.tasks.spawn(async move {
-            let _ = done.send(conductor.rejoin(run, owner).await);
+            let _ = done.send(conductor.rejoin(from, owner).await);
         });
         match timeout(SOON, told).await {
             Ok(Ok(joined)) => joined,

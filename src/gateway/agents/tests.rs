@@ -155,7 +155,11 @@ impl Conductor for Run {
         Box::pin(async { Ok(()) })
     }
 
-    fn rejoin(&self, run: RunId, _owner: Owner) -> Doing<Result<Option<Performance>, Error>> {
+    fn rejoin(
+        &self,
+        (run, _since): (RunId, u64),
+        _owner: Owner,
+    ) -> Doing<Result<Option<Performance>, Error>> {
         let performance = self.performance(run);
         Box::pin(async move { Ok(Some(performance)) })
     }

@@ -104,6 +104,10 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     let mut question = Question::spoken(request);
     let road = find(call, &caller, &question)?;
     Box::pin(choose(call, &mut question, (road, tokens))).await?;
+    if let (Some(avoided), Some(chain)) = (&turn.avoids, call.chain.clone()) {
+        let places = chain.dispensable(avoided, &call.bearings.barred);
+        call.bearings.barred.extend(places);
+    }
     let house = Arc::clone(&call.house);
     // What its tools bring and what they are given is seen by no other call.
     for Guarded { agent, version, guards } in &guarded {

@@ -85,7 +85,9 @@ impl Gateway {
             stored.response["status"] = json!(unfinished(state));
             return stored;
         }
-        match self.rejoin(run, Some(owner.clone())).await {
+        // What came before, the responses before it have.
+        let since = stored.response["created_at"].as_u64().unwrap_or_default() * 1000;
+        match self.rejoin((run, since), Some(owner.clone())).await {
             Ok(Some(performance)) => {
                 if self.take_in_run((&mut stored, id), performance).await {
                     self.put_response(owner, id.to_owned(), &stored);

@@ -7,7 +7,7 @@ use super::runs::{journal, whole};
 use super::story::Story;
 use super::{Answer, Asked, Door, away, told};
 use crate::agent::event::Resolution;
-use crate::agent::{Again, Told};
+use crate::agent::{Again, Asker, Told};
 use crate::canon::{RunState, StopReason};
 use crate::config::suggestion;
 use crate::error::{Error, Kind};
@@ -55,22 +55,24 @@ async fn lacks_something(door: &Door, run: &RunRow) -> Result<bool, Error> {
 pub(super) async fn input(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     asked.says(&["request_id", "values"])?;
-    let request = asked.text("request_id")?;
+    let wanted = asked.text("request_id")?;
     // What runs below it ask is told it, too.
-    let below = door.agents.asker(&run, request.as_deref()).await;
-    let waits = [RunState::WaitingInput, RunState::WaitingHuman];
-    must(below.is_some() || waits.contains(&run.state), &run, "answered")?;
-    let is_asked = run.state == RunState::WaitingInput;
-    let (run, is_question) = below.unwrap_or((run, is_asked));
+    let waiting = door.agents.asker(&run, wanted.as_deref()).await?;
+    let Some(Asker { row: run, request, is_question }) = waiting else {
+        must(wanted.is_some() && !run.state.is_over(), &run, "answered")?;
+        let message = "There is no open question of this `request_id`: see `pending.inputs`.";
+        return Err(Error::new(Kind::InvalidTransition, message));
+    };
     let values = asked.body.get("values").cloned();
     let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
     // A person who answers in the place of an agent is not its user.
-    let values = if is_question {
+    let values = if is_question && run.state != RunState::WaitingHuman {
         door.gateway.hear(&asked.caller, (&run.agent, &run.version), values).await?
     } else {
         values
     };
-    door.agents.check_answer(&run, request.as_deref(), &values).await?;
+    door.agents.check_answer(&run, Some(&request), &values).await?;
+    let request = Some(request);
     let wish = Told::Input { request, values, by: asked.by() };
     tell(&door, &asked, (&run, "answered"), wish).await
 }

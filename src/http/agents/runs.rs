@@ -123,7 +123,7 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
         if run.state.is_over() { story.spent_below() } else { door.agents.spent_below(run).await };
     views::add(&mut shown, (&run.totals, &below));
     let mut pending = story.pending();
-    if matches!(run.state, RunState::WaitingChild | RunState::Paused) {
+    if !run.state.is_over() {
         ask_too(door, run, &mut pending).await?;
     }
     pending["approvals"] = approvals(door, run).await?;

@@ -223,9 +223,12 @@ impl Story {
                 self.of_call(&id, "waiting_input", [("question", json!(message))]);
                 self.inputs.insert(request, asked);
             }
-            Event::InputGiven { request, id, by, .. } => {
+            Event::InputGiven { request, id, values, by } => {
                 self.inputs.remove(&request);
                 self.escalated = None;
+                // Of no call, it is a person's who takes over, and can be the answer.
+                let answer = values["answer"].as_str().filter(|_| id.is_empty());
+                self.answer = answer.map(str::to_owned).or_else(|| self.answer.take());
                 self.of_call(&id, "answered", [("answered_by", json!(by))]);
             }
             _ => {}

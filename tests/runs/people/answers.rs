@@ -110,6 +110,33 @@ async fn what_a_call_lacks_must_be_what_its_tool_takes() {
     assert_eq!(approval["args"], json!({"to": "ann", "amount": 7}), "{approval:#}");
 }
 
+#[tokio::test]
+async fn of_several_answers_that_name_no_question_the_first_holds() {
+    let house = House::new(FORMS, mind).await;
+    let answer = r#"{"total":1}"#;
+    for (agent, asks, state, values) in [
+        ("former", "what", "waiting_input", json!("The red one.")),
+        ("strict", "act", "waiting_human", json!({"answer": answer})),
+    ] {
+        let path = house.begin(agent, json!({"input": asks})).await;
+        house.in_state(&path, state).await;
+        let (input, body) = (format!("{path}/input"), json!({"values": values}));
+        let send = || house.send(KEY, &input, &body, &[]);
+        let (first, second, third) = tokio::join!(send(), send(), send());
+        let mut codes = [first.status, second.status, third.status];
+        codes.sort_unstable();
+        assert_eq!(codes, [200, 409, 409], "{agent}");
+        let run = house.in_state(&path, "completed").await;
+        let kinds = house.kinds(&path).await;
+        let heard = kinds.iter().filter(|kind| kind.starts_with("input."));
+        // The question, and the answer to it.
+        let expected = if agent == "former" { 2 } else { 1 };
+        assert_eq!(heard.count(), expected, "{kinds:?}");
+        let text = if agent == "former" { "The red one." } else { answer };
+        assert_eq!(run["result"]["text"], text, "{run:#}");
+    }
+}
+
 /// The last word of a chat, of a run that waits for its user.
 pub(super) fn asks_still(answer: &Answer) -> String {
     assert_eq!(answer.status, 200, "{}", answer.text());
