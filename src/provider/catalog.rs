@@ -150,7 +150,12 @@ pub static CATALOG: &[Kind] = &[
         name: "Google Vertex AI",
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
-        traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
+        traits: Traits {
+            model_in_path: true,
+            betas: Betas::Vertex,
+            tier_header: Some("x-vertex-ai-llm-shared-request-type"),
+            ..Traits::NONE
+        },
         embeds: &[Embeds { models: "", spelling: embed::Upstream::VertexPredict, path: "" }],
         quirks: Quirks { signs: signs::GOOGLE, ..CHAT },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",

@@ -122,6 +122,11 @@ pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<
         )
     };
     (key || query.contains("key=")).then_some(()).ok_or_else(refused)?;
+    // At Vertex AI the version without `beta` has fewer fields, and no tier is read from a body.
+    let first = vendor == Vendor::Vertex && path.starts_with("/v1/");
+    demand(!first, "Invalid JSON payload received. Unknown name \"id\": Cannot find field.")?;
+    let tier = vendor == Vendor::Vertex && body["serviceTier"].is_string();
+    demand(!tier, "Invalid value at 'service_tier'")?;
     let (model, method) = path.rsplit_once(':').unwrap_or((path, ""));
     let model = model.rsplit('/').next().unwrap_or_default();
     let body = &camel(body);
