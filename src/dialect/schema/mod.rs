@@ -79,7 +79,8 @@ impl Compiler<'_> {
     fn object(&mut self, fields: &Map<String, Value>) -> Result<Value, Inexpressible> {
         if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
             let near = reference.strip_prefix("#/$defs/").is_some_and(|name| !name.contains('/'));
-            if self.profile.references && near {
+            // The root is an object everywhere, and the definitions stand in it.
+            if self.profile.references && near && !self.place.is_empty() {
                 return Ok(json!({ "$ref": reference }));
             }
             return self.written_out(reference, fields);

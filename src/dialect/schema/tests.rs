@@ -66,6 +66,26 @@ fn recursion_passes_where_references_do_and_is_refused_with_its_place_elsewhere(
 }
 
 #[test]
+fn a_reference_at_the_root_is_written_out_and_what_it_refers_to_stays() {
+    let node = json!({"type": "object", "properties": {
+        "name": {"type": "string"},
+        "children": {"type": "array", "items": {"$ref": "#/$defs/Node"}},
+    }});
+    let schema =
+        json!({"$ref": "#/$defs/Top", "$defs": {"Top": {"$ref": "#/$defs/Node"}, "Node": node}});
+    let mut whole = node.clone();
+    whole["$defs"] = schema["$defs"].clone();
+    for profile in [&GEMINI, &COHERE] {
+        assert_eq!(compile(&schema, profile).unwrap().schema, whole);
+    }
+    let strict = compile(&schema, &OPENAI_STRICT).unwrap().schema;
+    assert_eq!(strict["required"], json!(["name", "children"]), "{strict}");
+    assert_eq!(strict["$defs"]["Node"]["required"], json!(["name", "children"]), "{strict}");
+    let turning = json!({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}});
+    assert!(compile(&turning, &GEMINI).is_err());
+}
+
+#[test]
 fn a_schema_that_doubles_itself_is_refused_and_not_written_out() {
     let mut definitions = json!({"n0": {"type": "string"}});
     for number in 1..40 {
