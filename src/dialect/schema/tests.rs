@@ -86,6 +86,23 @@ fn a_reference_at_the_root_is_written_out_and_what_it_refers_to_stays() {
 }
 
 #[test]
+fn a_list_keeps_its_other_values_where_the_type_tells_of_null() {
+    let listed = |schema: Value| {
+        let compiled = gemini(&schema);
+        (compiled.schema, compiled.lost.len())
+    };
+    let nullable = json!({"type": ["string", "null"], "enum": ["a", "b"]});
+    let with_null = json!({"type": ["string", "null"], "enum": ["a", "b", null]});
+    assert_eq!(listed(with_null), (nullable.clone(), 0));
+    let flagged = json!({"type": "string", "nullable": true, "enum": ["a", "b", null]});
+    assert_eq!(listed(flagged), (nullable, 0));
+    // Nothing else tells that these are right, or that all others are not.
+    assert_eq!(listed(json!({"enum": ["a", null]})), (json!({}), 1));
+    assert_eq!(listed(json!({"type": ["string", "null"], "const": null})).1, 1);
+    assert_eq!(listed(json!({"type": ["boolean", "null"], "enum": [true, null]})).1, 1);
+}
+
+#[test]
 fn a_schema_that_doubles_itself_is_refused_and_not_written_out() {
     let mut definitions = json!({"n0": {"type": "string"}});
     for number in 1..40 {
