@@ -210,6 +210,11 @@ fn check_settings(model: &str, settings: &Value, prompt: &mut Prompt) -> Result<
         "Function calling config / response schema requires response_mime_type: 'application/json'",
     )?;
     prompt.schema = schema.cloned().or_else(|| json.then(|| json!({"type": "object"})));
+    let penalty = ["frequencyPenalty", "presencePenalty"]
+        .iter()
+        .any(|name| settings[*name].as_f64().is_some_and(|penalty| penalty != 0.0));
+    let takes = model.starts_with("gemini-2.0");
+    demand(takes || !penalty, format!("Penalty is not enabled for models/{model}"))?;
     let thinking = &settings["thinkingConfig"];
     if thinking.is_null() {
         return Ok(());
