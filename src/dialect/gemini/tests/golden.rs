@@ -514,3 +514,12 @@ fn penalties_go_only_to_the_models_that_take_them() {
         assert_eq!(written.dropped, ["frequency_penalty"], "{model}");
     }
 }
+
+#[test]
+fn instructions_alone_are_a_question() {
+    let system = Message::new(Role::System, vec![Part::text("Say OK.")]);
+    let request = ChatRequest { messages: vec![system], ..ChatRequest::default() };
+    let (body, _) = ask(&request, "gemini-2.5-flash").unwrap();
+    let asked = json!([{"role": "user", "parts": [{"text": "Say OK."}]}]);
+    assert_eq!((&body["contents"], body.get("systemInstruction")), (&asked, None));
+}
