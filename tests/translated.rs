@@ -229,6 +229,20 @@ async fn vertex_is_told_the_tier_in_a_header_whatever_the_client_speaks() {
 }
 
 #[tokio::test]
+async fn pictures_have_the_type_that_all_know() {
+    let (upstream, gateway) = claude(vec![words()], "").await;
+    for written in ["image/jpg", "image/JPG", "IMAGE/JPEG"] {
+        let url = format!("data:{written};base64,/9j/4A==");
+        let picture = json!([{"type": "image_url", "image_url": {"url": url}}]);
+        let asked = json!({"messages": [{"role": "user", "content": picture}]});
+        let answer = chat(&gateway, question(&asked)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let source = &sent(&upstream)["messages"][0]["content"][0]["source"];
+        assert_eq!(source["media_type"], "image/jpeg", "{written}");
+    }
+}
+
+#[tokio::test]
 async fn turns_that_come_in_pieces_keep_their_results() {
     let (upstream, gateway) = other(vec![Script::json(200, REPLY)]).await;
     let model = |part: Value| json!({"role": "model", "parts": [part]});
