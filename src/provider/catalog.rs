@@ -327,6 +327,11 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.perplexity.ai",
         key_variable: "PERPLEXITY_API_KEY",
         quirks: Quirks { signs: signs::PERPLEXITY, stream_options: false, ..CHAT },
+        embeds: &[Embeds {
+            models: "pplx-embed-v1",
+            spelling: embed::Upstream::Perplexity,
+            path: "/v1/embeddings",
+        }],
         traits: traits::PERPLEXITY,
         docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
         ..ROW

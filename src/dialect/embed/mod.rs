@@ -61,6 +61,8 @@ pub enum Upstream {
     OpenAi,
     /// Mistral, which follows OpenAI but has a name of its own for the dimensions.
     Mistral,
+    /// Perplexity, which follows OpenAI but for what a vector is: up to 512 texts in one body.
+    Perplexity,
     /// Cohere, version 2: up to 96 texts in one body.
     Cohere,
     /// Amazon's Titan on Bedrock: one text a body.
@@ -80,6 +82,7 @@ pub fn upstream(upstream: Upstream) -> &'static dyn EmbedUpstream {
     match upstream {
         Upstream::OpenAi => &openai::OpenAi,
         Upstream::Mistral => &followers::Mistral,
+        Upstream::Perplexity => &followers::Perplexity,
         Upstream::Cohere => &cohere::Cohere { on_bedrock: false },
         Upstream::BedrockCohere => &cohere::Cohere { on_bedrock: true },
         Upstream::Titan => &bedrock::Titan,

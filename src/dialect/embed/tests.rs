@@ -118,6 +118,12 @@ fn followers_of_openai_are_asked_only_what_they_know() {
     );
     let names = ["user", "truncate", "normalize", "x", "input_type"];
     assert_eq!(dropped(Upstream::Mistral, &request), names);
+    request.inputs = vec![EmbedInput::Text("a".into()); 600];
+    let asked = bodies(Upstream::Perplexity, &request);
+    let sizes: Vec<_> = asked.iter().map(|body| body["input"].as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [512, 88]);
+    assert_eq!((&asked[1]["dimensions"], asked[1].get("output_dtype")), (&json!(256), None));
+    assert_eq!(asked[1]["encoding_format"], "base64_int8");
 }
 
 #[test]
@@ -168,6 +174,7 @@ fn tokens_are_for_openai_only() {
         Upstream::Titan,
         Upstream::Nova,
         Upstream::Mistral,
+        Upstream::Perplexity,
     ] {
         let said = side(which).write_requests(&request).unwrap_err().to_string();
         assert!(said.contains("`input`"), "{said}");
@@ -249,6 +256,7 @@ proptest! {
             Upstream::Cohere,
             Upstream::Titan,
             Upstream::Nova,
+            Upstream::Perplexity,
         ] {
             let _ = side(which).read_response(&[&bytes]);
         }
