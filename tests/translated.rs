@@ -2,7 +2,9 @@
 
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
+use switchpoint::provider::catalog::find;
 
+use crate::providers::section;
 use crate::support::client::{Answer, CHAT, chat, open, post, request};
 use crate::support::gateway::{KEY, route};
 use crate::support::replies::REPLY;
@@ -192,6 +194,52 @@ async fn what_only_anthropic_takes_gives_way_where_another_answers() {
     let error = &refused.json()["error"];
     assert_eq!((refused.status, &error["type"]), (400, &json!("invalid_request_error")), "{error}");
     assert_eq!(error["details"]["error_code"], "thread_unsupported_request", "{error}");
+}
+
+const TIER: &str = "x-vertex-ai-llm-shared-request-type";
+
+#[tokio::test]
+async fn vertex_is_told_the_tier_in_a_header_whatever_the_client_speaks() {
+    let reply = json!({"candidates": [{"content": {"role": "model", "parts": [{"text": "Yes."}]},
+        "finishReason": "STOP", "index": 0}]});
+    let upstream =
+        Upstream::start([("gemini-3-flash", [Script::json(200, &reply.to_string())])]).await;
+    let base = format!("http://{}", upstream.address);
+    let sections =
+        section(find("vertex").unwrap(), &base) + &route("fast", &["p/gemini-3-flash"], "");
+    let gateway = Gateway::start("", &sections).await;
+    for (tier, told) in [("flex", Some("flex")), ("priority", Some("priority")), ("auto", None)] {
+        let answer = chat(&gateway, question(&json!({"service_tier": tier}))).await;
+        assert_eq!((answer.status, answer.header("x-switchpoint-dropped")), (200, None), "{tier}");
+        let asked = upstream.requests().pop().unwrap();
+        assert_eq!(asked.header(TIER), told, "{tier}");
+        assert!(asked.path.starts_with("/v1beta1/projects/"), "{}", asked.path);
+        assert!(!asked.text().contains("serviceTier"), "{}", asked.text());
+    }
+    let body =
+        json!({"contents": [{"role": "user", "parts": [{"text": "Hi"}]}], "serviceTier": "flex"});
+    let door = "/v1beta/models/fast:generateContent";
+    let answer = post(gateway.address, door, KEY, body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = upstream.requests().pop().unwrap();
+    assert_eq!(asked.header(TIER), Some("flex"));
+    assert!(!asked.text().contains("serviceTier"), "{}", asked.text());
+    let other = chat(&gateway, question(&json!({"service_tier": "scale"}))).await;
+    assert_eq!(other.header("x-switchpoint-dropped"), Some("service_tier"));
+}
+
+#[tokio::test]
+async fn pictures_have_the_type_that_all_know() {
+    let (upstream, gateway) = claude(vec![words()], "").await;
+    for written in ["image/jpg", "image/JPG", "IMAGE/JPEG"] {
+        let url = format!("data:{written};base64,/9j/4A==");
+        let picture = json!([{"type": "image_url", "image_url": {"url": url}}]);
+        let asked = json!({"messages": [{"role": "user", "content": picture}]});
+        let answer = chat(&gateway, question(&asked)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let source = &sent(&upstream)["messages"][0]["content"][0]["source"];
+        assert_eq!(source["media_type"], "image/jpeg", "{written}");
+    }
 }
 
 #[tokio::test]

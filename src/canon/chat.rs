@@ -407,6 +407,20 @@ impl Message {
     }
 }
 
+impl Source {
+    /// What the message itself holds. Pictures get the names that all providers know: clients also
+    /// write `image/jpg`, or capitals.
+    pub fn base64(media_type: &str, data: impl Into<String>) -> Self {
+        let lower = media_type.to_ascii_lowercase();
+        let media_type = match lower.as_str() {
+            "image/jpg" => "image/jpeg".to_owned(),
+            picture if picture.starts_with("image/") => lower,
+            _ => media_type.to_owned(),
+        };
+        Self::Base64 { media_type, data: data.into() }
+    }
+}
+
 impl Media {
     pub fn new(kind: MediaKind, source: Source) -> Self {
         Self { kind, source, name: None, detail: None, transcript: None, citable: false }

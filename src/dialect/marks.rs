@@ -100,6 +100,9 @@ pub fn of_traits(traits: &Traits, mixed: bool) -> impl Iterator<Item = Mark> {
 /// Marks of a question that gives the model tools.
 pub const TOOLS: &[Mark] = &[has(&["\"tools\""]), has(&["\"functions\""])];
 
+/// Marks of a question to Gemini that says how urgent it is.
+pub const TIER: &[Mark] = &[has(&["\"serviceTier\""]), has(&["\"service_tier\""])];
+
 /// Marks of tools that OpenAI's responses API has for its clients besides functions, and of their
 /// calls.
 pub const BESIDE_FUNCTIONS: &[Mark] = &[

@@ -13,6 +13,8 @@ pub struct Traits {
     pub model_in_path: bool,
     /// Which values of Anthropic's beta header it takes.
     pub betas: Betas,
+    /// The header that says how urgent a question is, where Gemini's body may not.
+    pub tier_header: Option<&'static str>,
     /// What the limit of the answer's tokens is called.
     pub max_tokens: &'static str,
     /// What the seed is called.
@@ -134,6 +136,7 @@ impl Traits {
     pub const NONE: Self = Self {
         model_in_path: false,
         betas: Betas::All,
+        tier_header: None,
         max_tokens: "max_completion_tokens",
         seed: "seed",
         developer: true,

@@ -12,6 +12,7 @@ use super::embed::Vectors;
 use super::snapshot::Target;
 use crate::canon::{ChatRequest, Dialect, Feature, Surface};
 use crate::config::OnBreak;
+use crate::dialect::gemini::shared_tier;
 use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
 use crate::dialect::openai::family;
@@ -93,6 +94,15 @@ impl Errand {
         if !target.provider.kind.traits.model_in_path {
             let version = version.unwrap_or(const { HeaderValue::from_static(messages::VERSION) });
             self.headers.push((HeaderName::from_static(VERSION), version));
+        }
+    }
+
+    /// How urgent it is, for a host that reads that from a header.
+    fn says_tier(&mut self, target: &Target, request: &ChatRequest) {
+        let header = target.provider.kind.traits.tier_header;
+        let tier = request.service_tier.as_deref().and_then(shared_tier);
+        if let (Some(header), Some(tier)) = (header, tier) {
+            self.headers.push((HeaderName::from_static(header), HeaderValue::from_static(tier)));
         }
     }
 
@@ -203,6 +213,10 @@ async fn must_be_rewritten(
             let traits = &target.provider.kind.traits;
             !traits.custom_tools && !traits.lenient && marks::BESIDE_FUNCTIONS.iter().any(bears)
         }
+        Dialect::Gemini => {
+            let told_apart = target.provider.kind.traits.tier_header.is_some();
+            told_apart && marks::TIER.iter().any(bears)
+        }
         _ => false,
     };
     // Whoever carries on an answer must have read it.
@@ -270,6 +284,9 @@ fn written(
     let operation = Operation::Chat { dialect: into, stream: question.envelope.stream };
     let wording = Wording::Translated { body, into };
     let mut errand = Errand { dropped: written.dropped, ..Errand::new(operation, wording) };
+    if into == Dialect::Gemini {
+        errand.says_tier(target, &request);
+    }
     if into == Dialect::Messages {
         errand.says_version(target, None);
         // What was only put into other words may still need them.

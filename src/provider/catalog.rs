@@ -150,7 +150,12 @@ pub static CATALOG: &[Kind] = &[
         name: "Google Vertex AI",
         speaks: &[(Dialect::Gemini, ""), (Dialect::Messages, "")],
         auth: Auth::Google,
-        traits: Traits { model_in_path: true, betas: Betas::Vertex, ..Traits::NONE },
+        traits: Traits {
+            model_in_path: true,
+            betas: Betas::Vertex,
+            tier_header: Some("x-vertex-ai-llm-shared-request-type"),
+            ..Traits::NONE
+        },
         embeds: &[Embeds { models: "", spelling: embed::Upstream::VertexPredict, path: "" }],
         quirks: Quirks { signs: signs::GOOGLE, ..CHAT },
         docs: "https://docs.cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
@@ -202,7 +207,8 @@ pub static CATALOG: &[Kind] = &[
         name: "Mistral AI",
         base_url: "https://api.mistral.ai/v1",
         key_variable: "MISTRAL_API_KEY",
-        quirks: Quirks { signs: signs::MISTRAL, stream_options: false, embeddings: true, ..CHAT },
+        quirks: Quirks { signs: signs::MISTRAL, stream_options: false, ..CHAT },
+        embeds: &[Embeds { models: "", spelling: embed::Upstream::Mistral, path: "/embeddings" }],
         relays: ("", &[Relay::Transcription, Relay::Moderation, Relay::UploadFile]),
         traits: traits::MISTRAL,
         docs: "https://docs.mistral.ai/api/",
@@ -321,6 +327,11 @@ pub static CATALOG: &[Kind] = &[
         base_url: "https://api.perplexity.ai",
         key_variable: "PERPLEXITY_API_KEY",
         quirks: Quirks { signs: signs::PERPLEXITY, stream_options: false, ..CHAT },
+        embeds: &[Embeds {
+            models: "pplx-embed-v1",
+            spelling: embed::Upstream::Perplexity,
+            path: "/v1/embeddings",
+        }],
         traits: traits::PERPLEXITY,
         docs: "https://docs.perplexity.ai/api-reference/chat-completions-post",
         ..ROW

@@ -66,7 +66,9 @@ pub(super) fn path(
 ) -> String {
     let (publisher, name) = publisher(model);
     let name = if method == Method::CountClaudeTokens { "count-tokens" } else { name };
-    let mut path = format!("{base}/v1/projects/");
+    // Only the beta has all that Gemini's question can say: ids of calls, modes of tools.
+    let version = if publisher == GOOGLE { "v1beta1" } else { "v1" };
+    let mut path = format!("{base}/{version}/projects/");
     push_segment(&mut path, project);
     path.push_str("/locations/");
     push_segment(&mut path, location);
@@ -102,7 +104,7 @@ mod tests {
     fn each_model_is_asked_of_its_publisher() {
         assert_eq!(
             path("", PLACE, "gemini-2.5-flash", Method::StreamGenerate),
-            "/v1/projects/p/locations/global/publishers/google/models/gemini-2.5-flash\
+            "/v1beta1/projects/p/locations/global/publishers/google/models/gemini-2.5-flash\
              :streamGenerateContent?alt=sse"
         );
         assert_eq!(
@@ -120,7 +122,9 @@ mod tests {
             (Method::Predict, ":predict"),
         ];
         for (method, end) in ends {
-            assert!(path("", PLACE, "m", method).ends_with(&["/google/models/m", end].concat()));
+            let path = path("", PLACE, "m", method);
+            assert!(path.starts_with("/v1beta1/"), "{path}");
+            assert!(path.ends_with(&["/google/models/m", end].concat()), "{path}");
         }
     }
 

@@ -291,7 +291,7 @@ impl Received {
         let answer = Answer { raw, truncated, ..Answer::default() };
         if let Some(kind) = media_kind(&media_type).filter(|_| !truncated) {
             let data = BASE64_STANDARD.encode(&self.body);
-            let media = Media::new(kind, Source::Base64 { media_type, data });
+            let media = Media::new(kind, Source::base64(&media_type, data));
             return Ok(Answer { parts: vec![Part::new(Content::Media(media))], ..answer });
         }
         let is_json = media_type == "application/json" || media_type.ends_with("+json");

@@ -84,9 +84,7 @@ fn address(value: &Value) -> Option<&str> {
 
 fn read_source(url: &str) -> Source {
     match data_url(url) {
-        Some((media_type, data)) => {
-            Source::Base64 { media_type: media_type.to_owned(), data: data.to_owned() }
-        }
+        Some((media_type, data)) => Source::base64(media_type, data),
         None => Source::Url { url: url.to_owned(), media_type: None },
     }
 }
@@ -105,9 +103,7 @@ fn read_audio(part: &Value) -> Option<Media> {
         format => format!("audio/{format}"),
     };
     let source = match data_url(data) {
-        Some((media_type, data)) => {
-            Source::Base64 { media_type: media_type.to_owned(), data: data.to_owned() }
-        }
+        Some((media_type, data)) => Source::base64(media_type, data),
         None => Source::Base64 { media_type, data: data.to_owned() },
     };
     Some(Media::new(MediaKind::Audio, source))

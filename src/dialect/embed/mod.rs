@@ -5,6 +5,7 @@
 
 mod bedrock;
 mod cohere;
+mod followers;
 mod gemini;
 mod google;
 mod openai;
@@ -58,6 +59,10 @@ pub fn write_response(response: &EmbedResponse, request: &EmbedRequest, form: Fo
 pub enum Upstream {
     /// OpenAI and all who followed: any number of texts in one body.
     OpenAi,
+    /// Mistral, which follows OpenAI but has a name of its own for the dimensions.
+    Mistral,
+    /// Perplexity, which follows OpenAI but for what a vector is: up to 512 texts in one body.
+    Perplexity,
     /// Cohere, version 2: up to 96 texts in one body.
     Cohere,
     /// Amazon's Titan on Bedrock: one text a body.
@@ -76,6 +81,8 @@ pub enum Upstream {
 pub fn upstream(upstream: Upstream) -> &'static dyn EmbedUpstream {
     match upstream {
         Upstream::OpenAi => &openai::OpenAi,
+        Upstream::Mistral => &followers::Mistral,
+        Upstream::Perplexity => &followers::Perplexity,
         Upstream::Cohere => &cohere::Cohere { on_bedrock: false },
         Upstream::BedrockCohere => &cohere::Cohere { on_bedrock: true },
         Upstream::Titan => &bedrock::Titan,

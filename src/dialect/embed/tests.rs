@@ -107,6 +107,26 @@ fn each_provider_is_asked_in_its_own_words() {
 }
 
 #[test]
+fn followers_of_openai_are_asked_only_what_they_know() {
+    let mut request = rich();
+    request.extras.insert("output_dtype".into(), json!("int8"));
+    assert_eq!(
+        bodies(Upstream::Mistral, &request),
+        [
+            json!({"model": "m", "input": ["one", "two"], "output_dtype": "int8", "output_dimension": 256})
+        ]
+    );
+    let names = ["user", "truncate", "normalize", "x", "input_type"];
+    assert_eq!(dropped(Upstream::Mistral, &request), names);
+    request.inputs = vec![EmbedInput::Text("a".into()); 600];
+    let asked = bodies(Upstream::Perplexity, &request);
+    let sizes: Vec<_> = asked.iter().map(|body| body["input"].as_array().unwrap().len()).collect();
+    assert_eq!(sizes, [512, 88]);
+    assert_eq!((&asked[1]["dimensions"], asked[1].get("output_dtype")), (&json!(256), None));
+    assert_eq!(asked[1]["encoding_format"], "base64_int8");
+}
+
+#[test]
 fn the_first_titan_is_not_asked_for_what_it_has_not() {
     let mut request = rich();
     request.model = "amazon.titan-embed-text-v1".into();
@@ -148,7 +168,14 @@ fn many_texts_become_several_questions_whose_answers_are_joined_in_order() {
 #[test]
 fn tokens_are_for_openai_only() {
     let request = asked(&json!({"model": "m", "input": [1, 2]}));
-    for which in [Upstream::Cohere, Upstream::BedrockCohere, Upstream::Titan, Upstream::Nova] {
+    for which in [
+        Upstream::Cohere,
+        Upstream::BedrockCohere,
+        Upstream::Titan,
+        Upstream::Nova,
+        Upstream::Mistral,
+        Upstream::Perplexity,
+    ] {
         let said = side(which).write_requests(&request).unwrap_err().to_string();
         assert!(said.contains("`input`"), "{said}");
     }
@@ -224,7 +251,13 @@ proptest! {
     #[test]
     fn no_bytes_break_the_readers(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         let _ = read_request(&bytes);
-        for which in [Upstream::OpenAi, Upstream::Cohere, Upstream::Titan, Upstream::Nova] {
+        for which in [
+            Upstream::OpenAi,
+            Upstream::Cohere,
+            Upstream::Titan,
+            Upstream::Nova,
+            Upstream::Perplexity,
+        ] {
             let _ = side(which).read_response(&[&bytes]);
         }
     }

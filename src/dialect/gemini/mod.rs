@@ -18,6 +18,7 @@ mod wire;
 mod writer;
 
 use self::reader::Reader;
+pub use self::request::shared_tier;
 use self::writer::{Framing, Writer};
 use super::{
     Aim, ClientSide, Context, Inexpressible, Misread, ReadStream, UpstreamSide, WriteStream,

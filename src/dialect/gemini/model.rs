@@ -23,6 +23,8 @@ pub(super) struct Model {
     pub(super) validated: bool,
     /// Takes functions or a shape for its answer, and refuses both together.
     pub(super) either: bool,
+    /// Takes penalties for what was said already; the others refuse them.
+    pub(super) penalties: bool,
     /// Wants a signature on every turn's first call, and takes media inside of tool results.
     pub(super) third: bool,
 }
@@ -34,8 +36,8 @@ const FAMILIES: [(&str, Model); 9] = [
     ("gemini-2.5-flash-image", second(Thought::None)),
     ("gemini-2.5-flash", second(Thought::Budget { least: 1, most: 24_576, off: true })),
     ("gemini-2.5", second(Thought::None)),
-    ("gemini-2", Model { validated: false, ..second(Thought::None) }),
-    ("gemini-1", OLD),
+    ("gemini-2", Model { validated: false, penalties: true, ..second(Thought::None) }),
+    ("gemini-1", Model { penalties: true, ..OLD }),
     ("gemma", OLD),
     ("learnlm", OLD),
 ];
@@ -47,7 +49,14 @@ const UNKNOWN: Model =
     Model { either: false, ..second(Thought::Budget { least: 512, most: 24_576, off: true }) };
 
 const fn second(thought: Thought) -> Model {
-    Model { thought, json_schema: true, validated: true, either: true, third: false }
+    Model {
+        thought,
+        json_schema: true,
+        validated: true,
+        either: true,
+        penalties: false,
+        third: false,
+    }
 }
 
 // === impl Model ===

@@ -178,10 +178,10 @@ fn read_media(mut fields: Fields) -> Result<Part, Misread> {
         return Err(Misread::new(format!("`{path}` must be an object.")));
     };
     let source = match source.required_text("type")?.as_str() {
-        "base64" => Source::Base64 {
-            media_type: source.required_text("media_type")?,
-            data: source.required_text("data")?,
-        },
+        "base64" => {
+            let media_type = source.required_text("media_type")?;
+            Source::base64(&media_type, source.required_text("data")?)
+        }
         "url" => Source::Url { url: source.required_text("url")?, media_type: None },
         "text" => Source::Text(source.required_text("data")?),
         _ => Source::File { dialect: Dialect::Messages, id: source.required_text("file_id")? },

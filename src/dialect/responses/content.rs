@@ -89,8 +89,7 @@ fn located(url: &str) -> Source {
     let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
     match inline {
         Some((media_type, data)) => {
-            let media_type = media_type.split(';').next().unwrap_or_default();
-            Source::Base64 { media_type: media_type.to_owned(), data: data.to_owned() }
+            Source::base64(media_type.split(';').next().unwrap_or_default(), data)
         }
         None => Source::Url { url: url.to_owned(), media_type: None },
     }

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-use self::piece::{allow_null, close, is_object, kind_of, lay_over, types_apart};
+use self::piece::{allow_null, close, is_nullable, is_object, kind_of, lay_over, types_apart};
 use self::profile::{DESCRIPTIVE, has};
 use super::Inexpressible;
 
@@ -79,7 +79,8 @@ impl Compiler<'_> {
     fn object(&mut self, fields: &Map<String, Value>) -> Result<Value, Inexpressible> {
         if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
             let near = reference.strip_prefix("#/$defs/").is_some_and(|name| !name.contains('/'));
-            if self.profile.references && near {
+            // The root is an object everywhere, and the definitions stand in it.
+            if self.profile.references && near && !self.place.is_empty() {
                 return Ok(json!({ "$ref": reference }));
             }
             return self.written_out(reference, fields);
@@ -161,8 +162,10 @@ impl Compiler<'_> {
         out: &mut Map<String, Value>,
     ) -> Result<(), Inexpressible> {
         match (keyword, value) {
-            ("const", value) if !self.knows("const") => self.list(std::slice::from_ref(value), out),
-            ("enum", Value::Array(values)) => self.list(values, out),
+            ("const", value) if !self.knows("const") => {
+                self.list(std::slice::from_ref(value), fields, out);
+            }
+            ("enum", Value::Array(values)) => self.list(values, fields, out),
             ("type", Value::Array(types)) if self.profile.nullable => types_apart(types, out),
             ("exclusiveMinimum" | "exclusiveMaximum", _) if !self.knows(keyword) => {
                 self.bound(keyword, value, fields, out);
@@ -229,12 +232,19 @@ impl Compiler<'_> {
         Ok(out)
     }
 
-    /// The values that are allowed.
-    fn list(&mut self, values: &[Value], out: &mut Map<String, Value>) {
+    /// The values that are allowed. Where none may be listed that is null, the type tells of it.
+    fn list(
+        &mut self,
+        values: &[Value],
+        fields: &Map<String, Value>,
+        out: &mut Map<String, Value>,
+    ) {
         let some_null = values.iter().any(Value::is_null);
         let listed: Vec<Value> =
             values.iter().filter(|value| (self.profile.listed)(value)).cloned().collect();
-        let kept = values.len() - usize::from(some_null && self.profile.nullable);
+        let told = self.profile.nullable
+            || !self.lists_null() && !listed.is_empty() && is_nullable(fields);
+        let kept = values.len() - usize::from(some_null && told);
         if some_null && self.profile.nullable {
             out.insert("nullable".into(), json!(true));
         }
@@ -335,6 +345,9 @@ impl Compiler<'_> {
     fn finish(&self, out: &mut Map<String, Value>) {
         if !self.profile.nullable && out.shift_remove("nullable").is_some() {
             allow_null(out);
+            if let (Some(Value::Array(values)), false) = (out.get_mut("enum"), self.lists_null()) {
+                values.retain(|value| !value.is_null());
+            }
         }
         let names = out.get("properties").and_then(Value::as_object);
         let names: Vec<Value> =
@@ -345,6 +358,10 @@ impl Compiler<'_> {
         if self.profile.closed && is_object(out) {
             close(out, names);
         }
+    }
+
+    fn lists_null(&self) -> bool {
+        (self.profile.listed)(&Value::Null)
     }
 
     fn knows(&self, keyword: &str) -> bool {

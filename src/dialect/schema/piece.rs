@@ -87,6 +87,13 @@ pub(super) fn allow_null(schema: &mut Map<String, Value>) {
     }
 }
 
+/// Whether a schema's type says that a value may be null beside what else it may be.
+pub(super) fn is_nullable(schema: &Map<String, Value>) -> bool {
+    let kinds = schema.get("type").and_then(Value::as_array);
+    kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "null"))
+        || schema.get("nullable") == Some(&json!(true))
+}
+
 /// Whether a value holds a key `$ref` anywhere: some targets take it for their own.
 pub fn holds_reference(value: &Value) -> bool {
     match value {

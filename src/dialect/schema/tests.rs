@@ -66,6 +66,43 @@ fn recursion_passes_where_references_do_and_is_refused_with_its_place_elsewhere(
 }
 
 #[test]
+fn a_reference_at_the_root_is_written_out_and_what_it_refers_to_stays() {
+    let node = json!({"type": "object", "properties": {
+        "name": {"type": "string"},
+        "children": {"type": "array", "items": {"$ref": "#/$defs/Node"}},
+    }});
+    let schema =
+        json!({"$ref": "#/$defs/Top", "$defs": {"Top": {"$ref": "#/$defs/Node"}, "Node": node}});
+    let mut whole = node.clone();
+    whole["$defs"] = schema["$defs"].clone();
+    for profile in [&GEMINI, &COHERE] {
+        assert_eq!(compile(&schema, profile).unwrap().schema, whole);
+    }
+    let strict = compile(&schema, &OPENAI_STRICT).unwrap().schema;
+    assert_eq!(strict["required"], json!(["name", "children"]), "{strict}");
+    assert_eq!(strict["$defs"]["Node"]["required"], json!(["name", "children"]), "{strict}");
+    let turning = json!({"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}});
+    assert!(compile(&turning, &GEMINI).is_err());
+}
+
+#[test]
+fn a_list_keeps_its_other_values_where_the_type_tells_of_null() {
+    let listed = |schema: Value| {
+        let compiled = gemini(&schema);
+        (compiled.schema, compiled.lost.len())
+    };
+    let nullable = json!({"type": ["string", "null"], "enum": ["a", "b"]});
+    let with_null = json!({"type": ["string", "null"], "enum": ["a", "b", null]});
+    assert_eq!(listed(with_null), (nullable.clone(), 0));
+    let flagged = json!({"type": "string", "nullable": true, "enum": ["a", "b", null]});
+    assert_eq!(listed(flagged), (nullable, 0));
+    // Nothing else tells that these are right, or that all others are not.
+    assert_eq!(listed(json!({"enum": ["a", null]})), (json!({}), 1));
+    assert_eq!(listed(json!({"type": ["string", "null"], "const": null})).1, 1);
+    assert_eq!(listed(json!({"type": ["boolean", "null"], "enum": [true, null]})).1, 1);
+}
+
+#[test]
 fn a_schema_that_doubles_itself_is_refused_and_not_written_out() {
     let mut definitions = json!({"n0": {"type": "string"}});
     for number in 1..40 {

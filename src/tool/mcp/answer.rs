@@ -52,8 +52,8 @@ pub(super) fn answer(result: CallToolResult, longest: usize) -> Answer {
 fn part(block: ContentBlock) -> Part {
     match block {
         ContentBlock::Text(text) => Part::text(text.text),
-        ContentBlock::Image(image) => media(MediaKind::Image, image.mime_type, image.data),
-        ContentBlock::Audio(audio) => media(MediaKind::Audio, audio.mime_type, audio.data),
+        ContentBlock::Image(image) => media(MediaKind::Image, &image.mime_type, image.data),
+        ContentBlock::Audio(audio) => media(MediaKind::Audio, &audio.mime_type, audio.data),
         ContentBlock::Resource(embedded) => resource(embedded.resource),
         ContentBlock::ResourceLink(link) => linked(&link),
         // A kind that came later is for those who know it.
@@ -61,8 +61,8 @@ fn part(block: ContentBlock) -> Part {
     }
 }
 
-fn media(kind: MediaKind, media_type: String, data: String) -> Part {
-    Part::new(Content::Media(Media::new(kind, Source::Base64 { media_type, data })))
+fn media(kind: MediaKind, media_type: &str, data: String) -> Part {
+    Part::new(Content::Media(Media::new(kind, Source::base64(media_type, data))))
 }
 
 fn resource(contents: ResourceContents) -> Part {
@@ -73,7 +73,7 @@ fn resource(contents: ResourceContents) -> Part {
         ResourceContents::BlobResourceContents { uri, mime_type, blob, .. } => {
             let media_type = mime_type.unwrap_or_default();
             if media_type.starts_with("image/") {
-                return media(MediaKind::Image, media_type, blob);
+                return media(MediaKind::Image, &media_type, blob);
             }
             let size = blob.len() / 4 * 3;
             Part::text(format!("{uri} ({media_type}, about {size} bytes that are no text)"))

@@ -122,6 +122,11 @@ pub(super) fn answer(vendor: Vendor, request: &Request, body: &Value) -> Result<
         )
     };
     (key || query.contains("key=")).then_some(()).ok_or_else(refused)?;
+    // At Vertex AI the version without `beta` has fewer fields, and no tier is read from a body.
+    let first = vendor == Vendor::Vertex && path.starts_with("/v1/");
+    demand(!first, "Invalid JSON payload received. Unknown name \"id\": Cannot find field.")?;
+    let tier = vendor == Vendor::Vertex && body["serviceTier"].is_string();
+    demand(!tier, "Invalid value at 'service_tier'")?;
     let (model, method) = path.rsplit_once(':').unwrap_or((path, ""));
     let model = model.rsplit('/').next().unwrap_or_default();
     let body = &camel(body);
@@ -205,6 +210,11 @@ fn check_settings(model: &str, settings: &Value, prompt: &mut Prompt) -> Result<
         "Function calling config / response schema requires response_mime_type: 'application/json'",
     )?;
     prompt.schema = schema.cloned().or_else(|| json.then(|| json!({"type": "object"})));
+    let penalty = ["frequencyPenalty", "presencePenalty"]
+        .iter()
+        .any(|name| settings[*name].as_f64().is_some_and(|penalty| penalty != 0.0));
+    let takes = model.starts_with("gemini-2.0");
+    demand(takes || !penalty, format!("Penalty is not enabled for models/{model}"))?;
     let thinking = &settings["thinkingConfig"];
     if thinking.is_null() {
         return Ok(());

@@ -133,12 +133,12 @@ fn read_content(
     if let Some(blob) = get(fields, "inlineData") {
         let path = format!("{path}.inlineData");
         let blob = object(blob, &path)?;
-        let media_type = text(blob, "mimeType").unwrap_or_default().to_owned();
+        let media_type = text(blob, "mimeType").unwrap_or_default();
         let data = get(blob, "data").ok_or_else(|| wrong(&format!("{path}.data"), "base64"))?;
         let data = string(data, &format!("{path}.data"))?;
         // Google's libraries write base64 for addresses; the rest of the world reads the other.
         let data = data.replace('-', "+").replace('_', "/");
-        let mut media = Media::new(media::kind(&media_type), Source::Base64 { media_type, data });
+        let mut media = Media::new(media::kind(media_type), Source::base64(media_type, data));
         media.name = text(blob, "displayName").map(str::to_owned);
         return Ok(Some(Content::Media(media)));
     }

@@ -55,6 +55,10 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
     if draft.model.third {
         contents.iter_mut().for_each(sign_first_call);
     }
+    if contents.is_empty() && !instruction.is_empty() {
+        // The API wants a content, and instructions alone are a question too.
+        return Ok((None, vec![json!({ "role": "user", "parts": instruction })]));
+    }
     let system = (!instruction.is_empty()).then(|| json!({ "parts": instruction }));
     Ok((system, contents))
 }

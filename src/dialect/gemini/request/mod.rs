@@ -8,6 +8,7 @@ mod settings;
 mod write;
 
 pub(super) use read::{read, read_count};
+pub use write::shared_tier;
 pub(super) use write::write;
 
 /// Begins the name of an extra that is a field of some functions' declarations: an object from

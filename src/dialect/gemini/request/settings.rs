@@ -138,6 +138,8 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
     }
     let stops = (!sampling.stop.is_empty()).then(|| json!(sampling.stop));
     let top = sampling.logprobs.filter(|top| *top > 0);
+    let frequency = penalty(draft, "frequency_penalty", sampling.frequency_penalty);
+    let presence = penalty(draft, "presence_penalty", sampling.presence_penalty);
     let fields = [
         ("maxOutputTokens", sampling.max_tokens.map(|value| json!(value))),
         ("temperature", sampling.temperature.map(|value| json!(value))),
@@ -145,8 +147,8 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
         ("topK", sampling.top_k.map(|value| json!(value))),
         ("stopSequences", stops),
         ("seed", sampling.seed.map(|seed| json!(narrow(seed)))),
-        ("frequencyPenalty", sampling.frequency_penalty.map(|value| json!(value))),
-        ("presencePenalty", sampling.presence_penalty.map(|value| json!(value))),
+        ("frequencyPenalty", frequency),
+        ("presencePenalty", presence),
         ("candidateCount", sampling.choices.map(|value| json!(value))),
         ("responseLogprobs", sampling.logprobs.map(|_| json!(true))),
         ("logprobs", top.map(|top| json!(top))),
@@ -161,6 +163,16 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(), Inexpressible> {
     write_speech(draft);
     write_thinking(draft);
     Ok(())
+}
+
+/// A penalty, if the model takes any; Google's own clients hear from Google where it does not.
+/// One of nothing is what there is unasked.
+fn penalty(draft: &mut Draft<'_>, name: &'static str, asked: Option<f64>) -> Option<Value> {
+    let asked = asked?;
+    let is_own = draft.request.extras.dialect == Some(Dialect::Gemini);
+    let takes = is_own || draft.model.penalties;
+    draft.dropped.add_if(!takes && asked != 0.0, name);
+    takes.then(|| json!(asked))
 }
 
 /// A seed as the 32-bit number that Gemini takes; always the same for the same seed.

@@ -49,7 +49,7 @@ pub(in super::super) fn write(
         body.insert("generationConfig".into(), Value::Object(std::mem::take(&mut draft.config)));
     }
     if let Some(tier) = &request.service_tier {
-        draft.tier(tier, &mut body);
+        draft.tier(tier, aim, &mut body);
     }
     draft.unplaced();
     draft.extras(&mut body);
@@ -175,9 +175,14 @@ impl Draft<'_> {
     }
 
     /// OpenAI's `auto` and `default` are what Gemini does unasked.
-    fn tier(&mut self, tier: &str, body: &mut Map<String, Value>) {
+    fn tier(&mut self, tier: &str, aim: &Aim<'_>, body: &mut Map<String, Value>) {
         match tier {
             "auto" | "default" | "standard_only" => {}
+            // Where a header says it, the usual tier is what there is without one.
+            _ if aim.traits.tier_header.is_some() => {
+                let known = tier == "standard" || shared_tier(tier).is_some();
+                self.dropped.add_if(!known, "service_tier");
+            }
             _ if self.request.extras.dialect == Some(Dialect::Gemini)
                 || ["standard", "flex", "priority"].contains(&tier) =>
             {
@@ -230,6 +235,13 @@ impl Draft<'_> {
             at.insert(name.to_owned(), value.clone());
         }
     }
+}
+
+/// A tier other than the usual one, by the word that Vertex AI has for it.
+pub fn shared_tier(tier: &str) -> Option<&'static str> {
+    let tier = tier.to_ascii_lowercase();
+    let tier = tier.strip_prefix("service_tier_").unwrap_or(&tier);
+    ["flex", "priority"].into_iter().find(|known| *known == tier)
 }
 
 fn declare(functions: &mut Vec<Value>, tools: &mut Vec<Value>) {

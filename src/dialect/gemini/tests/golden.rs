@@ -499,3 +499,27 @@ fn what_is_said_in_a_sound_is_the_text_of_an_answer_that_has_no_other() {
         }
     }
 }
+
+#[test]
+fn penalties_go_only_to_the_models_that_take_them() {
+    let mut request = history("{}", "so");
+    request.sampling.frequency_penalty = Some(0.5);
+    request.sampling.presence_penalty = Some(0.0);
+    let (body, written) = ask(&request, "gemini-2.0-flash").unwrap();
+    assert_eq!(body["generationConfig"]["frequencyPenalty"], 0.5);
+    assert!(written.dropped.is_empty());
+    for model in ["gemini-2.5-flash", "gemini-3.8-pro", "tuned"] {
+        let (body, written) = ask(&request, model).unwrap();
+        assert!(body.get("generationConfig").is_none(), "{body}");
+        assert_eq!(written.dropped, ["frequency_penalty"], "{model}");
+    }
+}
+
+#[test]
+fn instructions_alone_are_a_question() {
+    let system = Message::new(Role::System, vec![Part::text("Say OK.")]);
+    let request = ChatRequest { messages: vec![system], ..ChatRequest::default() };
+    let (body, _) = ask(&request, "gemini-2.5-flash").unwrap();
+    let asked = json!([{"role": "user", "parts": [{"text": "Say OK."}]}]);
+    assert_eq!((&body["contents"], body.get("systemInstruction")), (&asked, None));
+}
