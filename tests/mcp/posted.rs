@@ -140,7 +140,7 @@ async fn what_is_asked_at_the_door_has_a_place_among_the_calls_in_flight() {
     let upstream = Upstream::answering(|_| crate::support::Script::default().stall()).await;
     let tool = format!(
         "[tools.slow]\nkind = \"http\"\nurl = \"http://{}/slow\"\nmethod = \"GET\"\n\
-         description = \"Slow.\"\n",
+         effect = \"read\"\ndescription = \"Slow.\"\n",
         upstream.address,
     );
     let gateway = Gateway::start("max_in_flight = 1", &sections(&upstream, &tool, ALL)).await;
