@@ -60,13 +60,11 @@ impl Source {
     /// The issuer's set of keys, as it is sent.
     pub(super) async fn fetch(&self) -> Result<Bytes, String> {
         let fetch = async {
-            match &self.jwks_url {
-                Some(url) => self.get(url, Reach::Anywhere).await,
-                None => {
-                    let (url, reach) = self.discover().await?;
-                    self.get(&url, reach).await
-                }
-            }
+            let (url, reach) = match &self.jwks_url {
+                Some(url) => (url.clone(), Reach::Anywhere),
+                None => self.discover().await?,
+            };
+            self.get(&url, reach).await
         };
         let fetched = tokio::time::timeout(PATIENCE, fetch).await;
         fetched.unwrap_or_else(|_| Err("it did not answer within 5 seconds".to_owned()))

@@ -94,8 +94,10 @@ impl Gateway {
         let turn = match turns.known.entry(String::from_utf8_lossy(&response).into_owned()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unread) => {
-                let mut turn = self.stored(owner, unread.key()).await.map_err(|error| {
-                    if error.kind == Kind::NotFound { unknown() } else { error }
+                let turn = self.stored(owner, unread.key()).await;
+                let mut turn = turn.map_err(|error| match error.kind {
+                    Kind::NotFound => unknown(),
+                    _ => error,
                 })?;
                 turn.input = Vec::new();
                 turn.response = json!({"output": turn.response["output"].take()});

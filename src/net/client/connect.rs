@@ -161,7 +161,8 @@ impl Connector {
     async fn tunnel(&self, proxy: &Proxy, target: &str) -> io::Result<Stream> {
         let place = proxy.way.uri();
         let host = place.host().ok_or_else(|| io::Error::other("the proxy has no host"))?;
-        let port = place.port_u16().unwrap_or(if proxy.tls.is_some() { 443 } else { 80 });
+        let usual = if proxy.tls.is_some() { 443 } else { 80 };
+        let port = place.port_u16().unwrap_or(usual);
         let mut stream = self.dial(format!("http://{host}:{port}")).await?;
         if let Some(connector) = &proxy.tls {
             stream = secure(stream, connector, host).await?;
