@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
+use switchpoint::dialect::openai::family::prefers_responses;
 
 use super::{before, events, sent};
 use crate::support::client::{open, post, request};
@@ -101,7 +102,7 @@ async fn effort((kind, model): (&str, &str), wish: &Value) -> (Value, Option<Str
         "status": "completed", "output": [{"type": "message", "id": "msg_1", "role": "assistant",
         "content": [{"type": "output_text", "text": "Hello.", "annotations": []}]}],
         "usage": {"input_tokens": 3, "output_tokens": 5, "total_tokens": 8}});
-    let by_newer = model.ends_with("-pro");
+    let by_newer = kind == "openai" && prefers_responses(model);
     let reply = if by_newer { newer.to_string() } else { REPLY.to_owned() };
     let (upstream, gateway) = before(kind, model, vec![Script::json(200, &reply)]).await;
     let answer = post(gateway.address, MESSAGES, KEY, asked(wish)).await;
@@ -145,7 +146,7 @@ async fn a_model_that_refuses_a_word_for_its_thoughts_is_asked_without() {
     let refusal = Script::json(400, &refusal.to_string());
     let reply = Script::json(200, REPLY);
     let scripts = vec![refusal.clone(), reply.clone(), refusal, reply];
-    let (upstream, gateway) = before("openai", "gpt-5.5", scripts).await;
+    let (upstream, gateway) = before("openai", "gpt-5.2", scripts).await;
     for place in [0, 2] {
         let off = asked(&json!({"thinking": {"type": "disabled"}}));
         let answer = post(gateway.address, MESSAGES, KEY, off).await;

@@ -181,7 +181,6 @@ mod tests {
             ("us.anthropic.claude-3-7-sonnet-20250219-v1:0", (3, 7)),
             ("anthropic.claude-3-5-sonnet-20241022-v2:0", (3, 5)),
             ("anthropic.claude-3-sonnet-20240229-v1:0", (3, 0)),
-            ("anthropic.claude-v2:1", (2, 0)),
             ("anthropic.claude-opus-4-20250514-v1:0", (4, 0)),
             ("global.anthropic.claude-sonnet-4-5-20250929-v1:0", (4, 5)),
             ("anthropic.claude-opus-4-6-v1", (4, 6)),
