@@ -61,7 +61,7 @@ impl Scene {
         let mut gateway = Running::start(command.stdin(Stdio::null()).stdout(log)).unwrap();
         let client = Client { gateway: port };
         while client.ask("GET /healthz", "").await.is_err() {
-            assert!(!gateway.has_ended(), "the gateway ended at once");
+            assert!(!gateway.poll_ended(), "the gateway ended at once");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Self { client, upstream: address, gateway: gateway.keeping(folder) }

@@ -58,7 +58,7 @@ impl Running {
         self.child.wait().map(|_| ())
     }
 
-    pub(crate) fn has_ended(&mut self) -> bool {
+    pub(crate) fn poll_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 }

@@ -146,7 +146,7 @@ async fn start(
         if is_healthy(port).await.unwrap_or(false) {
             return Ok(Subject::started(name, running, &format!("http://127.0.0.1:{port}/v1")));
         }
-        if running.has_ended() {
+        if running.poll_ended() {
             return Err(io::Error::other("the process ended at once"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

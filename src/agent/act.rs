@@ -156,7 +156,7 @@ impl Actor {
                     self.perform(request, None).await
                 }
                 Verdict::Approve(reason, _)
-                    if reason == DEMANDED && self.is_remembered(request).await? =>
+                    if reason == DEMANDED && self.approve_remembered(request).await? =>
                 {
                     self.perform(request, None).await
                 }
@@ -303,8 +303,8 @@ impl Actor {
         };
         let metrics = &self.staff.gateway.telemetry.metrics;
         match error.kind.as_str() {
-            "unknown_tool" => metrics.is_wary_of("unknown_tool"),
-            "not_allowed" => metrics.is_wary_of("tool_not_allowed"),
+            "unknown_tool" => metrics.count_security_event("unknown_tool"),
+            "not_allowed" => metrics.count_security_event("tool_not_allowed"),
             _ => {}
         }
         self.counts_call(&request.tool, outcome, None);
@@ -326,7 +326,7 @@ impl Actor {
         drop(run);
         let tool = definition.as_ref().and_then(|definition| self.tool(definition));
         let (Some(definition), Some(tool)) = (definition, tool) else {
-            return self.is_unavailable(Some(&request.id), &request.tool).await;
+            return self.escalate_unavailable(Some(&request.id), &request.tool).await;
         };
         if approval_hash(&definition, &request.args) != hash {
             return self

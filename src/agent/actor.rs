@@ -271,7 +271,7 @@ impl Actor {
                 biased;
                 done = &mut work => return Ok(Outcome::Done(done)),
                 () = tokio::time::sleep_until(until) => return Ok(Outcome::Late),
-                ends = self.is_to_end() => if ends? {
+                ends = self.await_end() => if ends? {
                     return Ok(Outcome::Cancelled);
                 },
                 left = &mut deserted, if !is_deserted => {
@@ -284,7 +284,7 @@ impl Actor {
     }
 
     /// Waits until something comes; whether it is that the run must end.
-    async fn is_to_end(&self) -> Result<bool, Halt> {
+    async fn await_end(&self) -> Result<bool, Halt> {
         self.live.poke.notified().await;
         if self.journal.is_lost() {
             return Err(Halt::LeaseLost);

@@ -57,7 +57,7 @@ impl Staff {
         self.has_tools(definition)?;
         let agent = self.gateway.snapshot().config.agents.get(name).cloned();
         match agent {
-            Some(agent) => self.may_begin((name, &agent), user).await,
+            Some(agent) => self.count_begin((name, &agent), user).await,
             None => Ok(()),
         }
     }
@@ -74,7 +74,7 @@ impl Staff {
     }
 
     /// Whether it may be begun so often, which is counted then.
-    async fn may_begin(
+    async fn count_begin(
         &self,
         (name, agent): (&str, &Agent),
         user: Option<&str>,

@@ -40,7 +40,7 @@ pub(super) type Turning<'a> =
 impl Actor {
     /// One turn.
     pub(super) async fn ask(&self, tools: bool) -> Result<(), Halt> {
-        if self.must_not_ask().await? {
+        if self.note_obstacle().await? {
             return Ok(());
         }
         let began = Instant::now();
@@ -96,20 +96,20 @@ impl Actor {
             }
             Outcome::Late => {
                 let receipt = receipt.get().cloned().unwrap_or_default();
-                self.was_late(call, (receipt, held)).await
+                self.note_late(call, (receipt, held)).await
             }
         }
     }
 
     /// Whether something keeps it from asking, which is then in the journal.
-    async fn must_not_ask(&self) -> Result<bool, Halt> {
+    async fn note_obstacle(&self) -> Result<bool, Halt> {
         self.tell_lost().await?;
         let route = self.journal.run().await.member().map(|it| it.route.clone());
         let route = route.filter(|route| !self.staff.gateway.leads_anywhere(route));
         let guarded = self.guarded().await;
         let lost = guarded.iter().find_map(|it| self.staff.gateway.lost_guard(it));
         if let Some(gone) = route.or(lost) {
-            return self.is_unavailable(None, &gone).await.map(|()| true);
+            return self.escalate_unavailable(None, &gone).await.map(|()| true);
         }
         self.remark().await?;
         if !self.is_beyond_repair().await || self.asks_other(None).await? {
@@ -155,7 +155,7 @@ impl Actor {
         }
     }
 
-    async fn was_late(&self, call: u32, settled: (Receipt, Held)) -> Result<(), Halt> {
+    async fn note_late(&self, call: u32, settled: (Receipt, Held)) -> Result<(), Halt> {
         self.broke(call, ("upstream_timeout", "The step took too long."), settled).await?;
         if self.journal.run().await.failures > MOST_BREAKS {
             return self.give_up(StopReason::ModelFailed, "Its model took too long.").await;
@@ -338,7 +338,7 @@ impl Actor {
             Kind::StreamTruncated | Kind::UpstreamTimeout if failures <= MOST_BREAKS => Ok(()),
             // It is made shorter, or asked of others, as long as that helps.
             Kind::ContextTooLong => Ok(()),
-            Kind::GuardBlocked | Kind::ContentFiltered => self.was_kept_from(&error).await,
+            Kind::GuardBlocked | Kind::ContentFiltered => self.heed_guard(&error).await,
             // What its key may use is used up.
             Kind::BudgetExceeded => self.breaks_off(StopReason::Budget).await,
             Kind::RateLimited if !is_asked => self.pauses(&error).await,
@@ -364,7 +364,7 @@ impl Actor {
 
     /// A guard of ours has the last word; what becomes of it when a provider's filter says no, its
     /// agent says.
-    async fn was_kept_from(&self, error: &Error) -> Result<(), Halt> {
+    async fn heed_guard(&self, error: &Error) -> Result<(), Halt> {
         let message = error.message.to_string();
         let guarded =
             Event::Guarded { guard: error.kind.code().to_owned(), message: message.clone() };

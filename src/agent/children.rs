@@ -64,7 +64,7 @@ impl Actor {
     }
 
     /// Has another agent do a piece of work, as often as the limits of the tool allow.
-    pub(super) async fn has_done(&self, request: &Requested) -> Result<(), Halt> {
+    pub(super) async fn delegate_within_limits(&self, request: &Requested) -> Result<(), Halt> {
         if let Some(tool) = self.staff.toolbox().get(&request.tool) {
             let run = self.journal.run().await;
             let user = CallerRef::of(&self.caller).person(run.created.user.as_deref());

@@ -27,7 +27,7 @@ impl Staff {
             let known = known.filter(|known| known.run == row.id || known.owner == *owner);
             let known = known.ok_or_else(|| missing(approval))?;
             super::control::may_decide(&commission.caller, &known).inspect_err(|_| {
-                self.gateway.telemetry.metrics.is_wary_of("approval_not_allowed");
+                self.gateway.telemetry.metrics.count_security_event("approval_not_allowed");
             })?;
             let signal = json!({
                 "approval": approval, "approved": approved, "comment": comment, "by": by,

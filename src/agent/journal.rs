@@ -217,7 +217,7 @@ impl Journal {
                     run.rests(stand.state, now());
                 }
                 if let Some(herald) = herald.filter(|_| is_news) {
-                    herald.is_sent();
+                    herald.wake();
                 }
                 Ok(())
             }

@@ -63,7 +63,7 @@ impl Herald {
         found.into_iter().flat_map(|news| self.told(&house.config, run, news)).collect()
     }
 
-    pub(super) fn is_sent(&self) {
+    pub(super) fn wake(&self) {
         self.post.notify_one();
     }
 

@@ -132,7 +132,7 @@ impl Actor {
 
     /// Something that the run needs is not what it was when the run began: a person is to bring it
     /// back, and has the run go on.
-    pub(super) async fn is_unavailable(&self, id: Option<&str>, what: &str) -> Result<(), Halt> {
+    pub(super) async fn escalate_unavailable(&self, id: Option<&str>, what: &str) -> Result<(), Halt> {
         let reason = StopReason::DefinitionUnavailable.name();
         let reason = format!("{reason}: `{what}` is not what it was when the run began");
         self.escalate(id, reason).await
@@ -181,7 +181,7 @@ impl Actor {
 
     /// Whether a person has let this tool pass for the rest of the run; the call is noted with that
     /// decision then. What the model itself is not sure of is asked for nevertheless.
-    pub(super) async fn is_remembered(&self, request: &Requested) -> Result<bool, Halt> {
+    pub(super) async fn approve_remembered(&self, request: &Requested) -> Result<bool, Halt> {
         let known = self.journal.run().await.remembered.get(&request.tool).cloned();
         let Some((approval, by)) = known else { return Ok(false) };
         self.counts_approval(&request.tool, "remembered");

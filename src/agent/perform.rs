@@ -45,7 +45,7 @@ impl Actor {
             return self.failed(request, (played(), 0), None).await;
         }
         if request.doer == Doer::Delegate {
-            return Box::pin(self.has_done(request)).await;
+            return Box::pin(self.delegate_within_limits(request)).await;
         }
         let id = request.id.clone();
         self.live.voice.aside(format!("step {} execute_tool {}", self.step().await, request.alias));
@@ -70,7 +70,7 @@ impl Actor {
     ) -> Result<(), Halt> {
         let Some(tool) = self.staff.toolbox().get(&request.tool) else {
             // It has begun, and only its own tool can say what became of it.
-            return self.is_unavailable(Some(&request.id), &request.tool).await;
+            return self.escalate_unavailable(Some(&request.id), &request.tool).await;
         };
         let run = self.journal.run().await;
         let deadline = until(&run, tool.terms.timeout * tool.terms.retry.attempts.max(1) * 2);
@@ -103,7 +103,7 @@ impl Actor {
             Err(failure) => {
                 self.counts_attempts(&request.tool, (&failure.retried, false));
                 if failure.kind == FailureKind::Refused {
-                    self.staff.gateway.telemetry.metrics.is_wary_of("tool_refused");
+                    self.staff.gateway.telemetry.metrics.count_security_event("tool_refused");
                 }
                 self.counts_call(&request.tool, failure.kind.name(), seconds);
                 self.came_to_nothing(request, failure).await

@@ -92,7 +92,7 @@ impl Lead {
     }
 
     /// Whether the answer is of no use to anybody; if so, nobody can follow from here on.
-    pub fn may_leave(&self) -> bool {
+    pub fn close_if_unfollowed(&self) -> bool {
         let mut flights = self.flights.lock();
         let nobody = self.tape.followers() == 0;
         if nobody {

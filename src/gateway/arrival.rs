@@ -486,7 +486,7 @@ impl Question {
 
     /// Nobody is to see its bytes as they came: it has been changed in our own words, or its answer
     /// has to be read.
-    pub(super) fn must_be_rewritten(&mut self) {
+    pub(super) fn mark_rewritten(&mut self) {
         self.rewritten = true;
     }
 

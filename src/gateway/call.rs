@@ -228,7 +228,7 @@ impl Call {
     }
 
     /// The call is not made: it is told how it would go.
-    pub(super) fn is_not_made(&mut self) {
+    pub(super) fn mark_not_made(&mut self) {
         self.only_explained = true;
     }
 
@@ -242,7 +242,7 @@ impl Call {
     }
 
     /// What the call is for.
-    pub(super) fn is_of(&mut self, decision: Decision) {
+    pub(super) fn set_task(&mut self, decision: Decision) {
         let by = decision.by.name();
         let task = decision.task.map_or("none", crate::canon::Task::name);
         if !self.only_explained {
@@ -275,7 +275,7 @@ impl Call {
 
     /// Whether a target that has failed this call may be asked again, as far as all calls of the
     /// process together may do that.
-    pub(super) fn may_retry(&self, target: &Target, reason: &str) -> bool {
+    pub(super) fn take_retry(&self, target: &Target, reason: &str) -> bool {
         let may = self.gateway.retries.withdraw(1, Instant::now());
         if may {
             let labels = [&*target.provider.name, reason];
@@ -422,7 +422,7 @@ impl Call {
     }
 
     /// Its client has left while a target was asked, which counts the question all the same.
-    fn was_left(&mut self) {
+    fn count_question(&mut self) {
         if self.surface().reads_text() && self.record.usage_source == UsageSource::None {
             self.usage(None, 0);
         }
@@ -462,7 +462,7 @@ impl Call {
             self.usage(usage, output_estimate);
         }
         if let Some(blocked) = blocked {
-            self.was_answered();
+            self.end_answered();
             return Err(guarding::refusal(&blocked));
         }
         self.keep(keepsakes);
@@ -479,7 +479,7 @@ impl Call {
     }
 
     /// The attempt under way has been answered, though its answer is not passed on.
-    pub(super) fn was_answered(&mut self) {
+    pub(super) fn end_answered(&mut self) {
         self.attempt_ended(Outcome::Ok, 200);
     }
 
@@ -554,7 +554,7 @@ impl Drop for Call {
         let outcome = self.outcome.map_or(abandoned, |outcome| self.judged(outcome));
         let left = [abandoned, Outcome::GuardBlocked].contains(&outcome);
         if left && self.current.is_some() {
-            self.was_left();
+            self.count_question();
         }
         let place = self.place();
         let status = if outcome == Outcome::Ok { self.record.status } else { 0 };
@@ -565,7 +565,7 @@ impl Drop for Call {
         }
         self.record.outcome = outcome;
         self.note_guards();
-        self.is_of_caller();
+        self.note_caller();
         self.record.duration = self.started.elapsed();
         // The record tells of its last attempt itself.
         let last = self.record.attempts.last_mut().and_then(|attempt| attempt.usage.take());

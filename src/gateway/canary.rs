@@ -122,7 +122,7 @@ impl Reloader {
             self.note(trial, ephemeral, Fate { outcome: ending, why: why.clone() }).await;
             let doubt = gateway.doubt();
             gateway.swap(Arc::clone(&trial.candidate));
-            self.is_served(ephemeral);
+            self.note_served(ephemeral);
             gateway.seed_later(Past::Before, doubt);
         }
         gateway.trial.store(None);

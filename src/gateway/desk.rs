@@ -309,7 +309,7 @@ impl Clerk {
                     batch.iter().zip(&told).for_each(|(said, told)| self.hear(said, told));
                 }
                 Err(trouble) => {
-                    rest.iter().for_each(Said::is_lost);
+                    rest.iter().for_each(Said::mark_lost);
                     return Err(trouble);
                 }
             }

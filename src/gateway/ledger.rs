@@ -52,7 +52,7 @@ impl Call {
         if !self.is_budgeted() {
             return;
         }
-        self.is_of_caller();
+        self.note_caller();
         let usage = Usage { input: self.input_estimate(), output: answer, ..Usage::default() };
         let row = CallRow {
             usage,
@@ -75,7 +75,7 @@ impl Call {
     }
 
     /// Whose call it is, and what their key marks it with, whatever the client says.
-    pub(super) fn is_of_caller(&mut self) {
+    pub(super) fn note_caller(&mut self) {
         let Some(caller) = &self.caller else { return };
         self.record.team = caller.team().cloned();
         self.record.user = caller.user().cloned();

@@ -336,7 +336,7 @@ impl Live {
             target.meters.token_gap(&call.gateway.telemetry.metrics, gap);
         }
         if outcome == Outcome::GuardBlocked {
-            call.was_answered();
+            call.end_answered();
         }
         call
     }

@@ -30,7 +30,7 @@ pub(super) struct Resumed {
 impl Onward {
     /// Whether the route wants another target to go on behind `flow`, and it can be done without a
     /// seam. `gave` tells whether the client has been given anything.
-    pub(super) fn may_resume(&mut self, call: &Call, flow: &Flow, gave: bool) -> bool {
+    pub(super) fn prepare_to_resume(&mut self, call: &Call, flow: &Flow, gave: bool) -> bool {
         let wanted = call.wishes().map(|wishes| wishes.on_break).unwrap_or_default();
         let carries_on = |said: &str| {
             let guarding = call.guarding.as_ref();

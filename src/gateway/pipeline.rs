@@ -57,9 +57,9 @@ impl Gateway {
         if let Some(id) = ask.id {
             call.record.id = id;
         }
-        call.is_traced(&headers);
+        call.join_trace(&headers);
         if ask.explains {
-            call.is_not_made();
+            call.mark_not_made();
         }
         if shed {
             return call.refuse(self.overloaded());
@@ -145,7 +145,7 @@ where
         let decided = Box::pin(by_task.decide(call, &question, (headers, alias))).await;
         let decision = decided.map_err(Unreadable::Refused)?;
         let chain = by_task.chain(decision.task);
-        call.is_of(decision);
+        call.set_task(decision);
         call.routed(chain, &question);
         if !chain.wishes.read_as(&by_task.default.wishes) {
             question.forget(chain.wishes.max_output_tokens);

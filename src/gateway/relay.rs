@@ -213,7 +213,7 @@ impl Relay {
         let Phase::Live(mut live) = phase else { return };
         live.call.broke_off(&failure);
         if let Some(mut onward) = live.flow.onward.take()
-            && onward.may_resume(&live.call, &live.flow, live.gave)
+            && onward.prepare_to_resume(&live.call, &live.flow, live.gave)
         {
             let Live { call, flow, gave, .. } = live;
             let resumed = onward.resume((call, flow), (failure, error), gave);

@@ -408,7 +408,7 @@ impl Reloader {
         let noted = self.take_up(&snapshot, origin);
         let doubt = self.gateway.doubt();
         self.gateway.swap(self.gateway.adopt(snapshot));
-        self.is_served(origin.ephemeral);
+        self.note_served(origin.ephemeral);
         self.gateway.seed_later(Past::Before, doubt);
         self.gateway.telemetry.metrics.config_reloads.with_label_values(&["accepted"]).inc();
         let (generation, hash) = (noted.generation, &noted.hash);
@@ -432,7 +432,7 @@ impl Reloader {
     }
 
     /// What was taken up last is in force.
-    pub(super) fn is_served(&self, ephemeral: bool) {
+    pub(super) fn note_served(&self, ephemeral: bool) {
         self.lock().status = ReloadStatus { last_error: None, ephemeral };
     }
 

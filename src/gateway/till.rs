@@ -81,7 +81,7 @@ impl Till {
     }
 
     /// Whatever comes of it counts from here on.
-    pub(super) fn is_used(&mut self) {
+    pub(super) fn mark_used(&mut self) {
         self.used = true;
     }
 

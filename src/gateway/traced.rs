@@ -27,14 +27,14 @@ type Headers = [(HeaderName, HeaderValue)];
 
 impl Call {
     /// Joins the trace of its client, or begins one; nothing where traces are not wanted.
-    pub(super) fn is_traced(&mut self, headers: &HeaderMap) {
+    pub(super) fn join_trace(&mut self, headers: &HeaderMap) {
         if self.gateway.telemetry.traces.is_some() {
-            self.is_traced_by(trace_in(headers));
+            self.set_trace(trace_in(headers));
         }
     }
 
     /// The same, by what its client has said.
-    pub(super) fn is_traced_by(&mut self, given: Option<Trace>) {
+    pub(super) fn set_trace(&mut self, given: Option<Trace>) {
         if self.gateway.telemetry.traces.is_some() {
             self.record.trace = given.or_else(|| Some(Trace::begin(self.record.id)));
         }

@@ -318,7 +318,7 @@ impl Metrics {
     }
 
     /// Notes what somebody tried that they must not.
-    pub fn is_wary_of(&self, kind: &'static str) {
+    pub fn count_security_event(&self, kind: &'static str) {
         self.agent_security_events.with_label_values(&[kind]).inc();
     }
 }

@@ -71,7 +71,7 @@ impl Repeats {
             .collect()
     }
 
-    fn may_pass(&self, event: &Event<'_>) -> bool {
+    fn pass_or_count(&self, event: &Event<'_>) -> bool {
         let level = *event.metadata().level();
         if level > Level::WARN {
             return true;
@@ -102,7 +102,7 @@ impl<S> Filter<S> for Repeats {
     }
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
-        self.may_pass(event)
+        self.pass_or_count(event)
     }
 }
 

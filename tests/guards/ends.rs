@@ -101,7 +101,7 @@ async fn a_response_in_the_background_is_kept_as_its_guards_have_left_it() {
 // === While the gateway goes out ===
 
 /// As soon as no new connection is taken.
-async fn is_draining(gateway: &Gateway) {
+async fn wait_until_drained(gateway: &Gateway) {
     let began = Instant::now();
     while TcpStream::connect(gateway.address).await.is_ok() {
         assert!(began.elapsed() < PATIENCE, "new connections are still accepted");
@@ -145,7 +145,7 @@ async fn what_a_guard_holds_when_the_grace_is_over_is_not_let_out() {
     let mut stream = open_chat(&gateway, body.to_string()).await;
     let begun = stream.read_until("Ask").await;
     gateway.signal(Signal::TERM);
-    is_draining(&gateway).await;
+    wait_until_drained(&gateway).await;
     gateway.signal(Signal::TERM);
     let answer = stream.whole().await;
     assert!(answer.last_event()["error"]["code"].is_string(), "{answer:?}");

@@ -8,6 +8,7 @@ mod documents;
 mod layers;
 mod metrics;
 mod owners;
+mod questions;
 mod shape;
 mod source;
 

@@ -473,7 +473,7 @@ async fn a_fork_has_work_done_anew_and_leaves_alone_what_the_first_run_has_begun
 }
 
 /// Has `asker` ask its user, and do with the answer what it is to do.
-fn has_asked(question: &Value) -> String {
+fn asking_child(question: &Value) -> String {
     let turns = json!([[["ask", question]], "Asked."]);
     json!([[work(&turns)], "All."]).to_string()
 }
@@ -482,7 +482,7 @@ fn has_asked(question: &Value) -> String {
 async fn what_a_delegate_asks_its_user_is_asked_and_answered_in_the_conversation() {
     let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
     let session = [("x-switchpoint-session", "s1")];
-    let asks = has_asked(&json!({"question": "Which order?"}));
+    let asks = asking_child(&json!({"question": "Which order?"}));
     let first = stage.chat_in("boss", &asks, &session).await.json();
     assert_eq!(first["choices"][0]["message"]["content"], "Which order?", "{first}");
     let shown = &first["x_agent"]["approvals"][0];
@@ -504,7 +504,7 @@ async fn what_runs_below_ask_is_answered_at_the_run_that_began_them() {
     let stage = Stage::new(&team(""), mind, shop(&Gate::shut())).await;
     let schema =
         json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
-    let asks = has_asked(&json!({"question": "How many?", "schema": schema}));
+    let asks = asking_child(&json!({"question": "How many?", "schema": schema}));
     let path = stage.begin("boss", &asks).await;
     let waiting = stage.in_state(&path, "waiting_child").await;
     let request = &waiting["pending"]["inputs"][0]["request_id"];

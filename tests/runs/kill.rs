@@ -267,7 +267,7 @@ impl Case {
     }
 
     /// What must hold of the run whatever happened on its way.
-    async fn is_as_if_nothing_had_been(&self, gateway: &Gateway) {
+    async fn assert_as_if_nothing_had_been(&self, gateway: &Gateway) {
         let run = self.run().await.unwrap();
         let events = self.events().await;
         let told = told(&events);
@@ -341,7 +341,7 @@ async fn killed(mut case: Case, last: u64, moment: Moment) {
     let gateway = case.start("one").await;
     let _client = if case.run().await.is_none() { Some(case.begin(&gateway).await) } else { None };
     case.finish(&gateway).await;
-    case.is_as_if_nothing_had_been(&gateway).await;
+    case.assert_as_if_nothing_had_been(&gateway).await;
     if let [asked] = asked.as_slice() {
         assert!(case.store.approval(&asked.id).await.unwrap().is_some(), "the same question");
     }
@@ -352,7 +352,7 @@ async fn undisturbed(case: Case) -> u64 {
     let gateway = case.start("one").await;
     let _client = case.begin(&gateway).await;
     let run = case.finish(&gateway).await;
-    case.is_as_if_nothing_had_been(&gateway).await;
+    case.assert_as_if_nothing_had_been(&gateway).await;
     assert_eq!(case.model.requests().len(), 3);
     run.last_seq
 }
@@ -416,7 +416,7 @@ async fn split(tool: &'static str) -> Option<Case> {
         assert!(Instant::now() < deadline, "the loss is counted");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    case.is_as_if_nothing_had_been(&other).await;
+    case.assert_as_if_nothing_had_been(&other).await;
     Some(case)
 }
 
@@ -448,5 +448,5 @@ async fn a_lease_is_held_on_to_while_other_work_of_the_process_takes_its_time() 
     slow.batch_execute("ROLLBACK").await.unwrap();
     gate.open();
     case.finish(&gateway).await;
-    case.is_as_if_nothing_had_been(&gateway).await;
+    case.assert_as_if_nothing_had_been(&gateway).await;
 }

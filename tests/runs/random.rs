@@ -219,13 +219,13 @@ impl Watched<'_> {
         }
         self.look().await;
         let journal = self.stage.journal(self.path.rsplit('/').next().unwrap()).await;
-        is_sound(&journal, &self.state);
+        assert_sound(&journal, &self.state);
         self.state
     }
 }
 
 /// It ends once, with the state that is told, and each call has one outcome at most.
-fn is_sound(journal: &[(String, Value)], state: &str) {
+fn assert_sound(journal: &[(String, Value)], state: &str) {
     let ends: Vec<usize> =
         (0..journal.len()).filter(|place| journal[*place].0 == "run.ended").collect();
     assert_eq!(ends, [journal.len() - 1], "{journal:#?}");

@@ -253,7 +253,7 @@ impl Said {
     }
 
     /// It may have got lost.
-    pub fn is_lost(&self) {
+    pub fn mark_lost(&self) {
         self.with(Share::unsaid);
         self.account.list(&mut self.account.lock());
     }

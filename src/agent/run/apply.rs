@@ -173,7 +173,7 @@ impl Run {
             Event::Escalated { reason, id, expires_at } => {
                 self.escalates(reason, id.as_ref(), *expires_at);
             }
-            Event::Review { confidence, .. } => self.is_sure(*confidence),
+            Event::Review { confidence, .. } => self.note_confidence(*confidence),
             Event::Paused { .. } => self.paused = true,
             Event::Unpaused { .. } => {
                 self.paused = false;
@@ -308,14 +308,14 @@ impl Run {
         if let Some(field) = self.confidence_field() {
             let text: String = parts.iter().filter_map(Part::as_text).collect();
             let said: Value = serde_json::from_str(&text).unwrap_or_default();
-            self.is_sure(sureness(&said, &field));
+            self.note_confidence(sureness(&said, &field));
         }
         self.transcript.push(Message::new(Role::Assistant, parts.to_vec()));
     }
 
     fn take_request(&mut self, request: &Requested) {
         if let Some(field) = self.confidence_field() {
-            self.is_sure(sureness(&request.args, &field));
+            self.note_confidence(sureness(&request.args, &field));
         }
         self.tool_calls += 1;
         let same = fingerprint(&request.alias, &request.args);
@@ -430,7 +430,7 @@ impl Run {
     }
 
     /// The least sure of all steps is how sure the run is.
-    fn is_sure(&mut self, confidence: Option<u32>) {
+    fn note_confidence(&mut self, confidence: Option<u32>) {
         if let Some(confidence) = confidence {
             self.confidence = Some(self.confidence.map_or(confidence, |it| it.min(confidence)));
         }

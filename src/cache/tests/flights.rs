@@ -85,9 +85,9 @@ fn nobody_can_follow_whom_the_leader_has_found_nobody_following() {
     let flights = Arc::default();
     let first = lead(&flights);
     let follower = follow(&flights);
-    assert!(!first.may_leave());
+    assert!(!first.close_if_unfollowed());
     drop(follower);
-    assert!(first.may_leave());
+    assert!(first.close_if_unfollowed());
     let second = lead(&flights);
     drop(first);
     // The end of the first is not the end of the second.

@@ -107,14 +107,14 @@ impl Gateway {
         let house = (Arc::clone(self), self.snapshot());
         let mut call = Call::open(house, Surface::Run, None, None);
         call.admitted(caller);
-        call.is_traced_by(wishes.trace.clone());
+        call.set_trace(wishes.trace.clone());
         let request = ChatRequest { model: format!("{PREFIX}{agent}"), ..request };
         let mut question = Question::spoken(request);
         let performance = Box::pin(async {
             let name = find(&mut call, &question.envelope.model)?;
             let blocked = look_at(&mut call, &mut question, &name).await?;
             let mut commission = call.commission(&question, (wishes, None), background)?;
-            commission.is_blocked(blocked);
+            commission.set_blocked(blocked);
             call.conducted(commission).await
         });
         let performance = performance.await;
@@ -138,7 +138,7 @@ impl Gateway {
 
     /// Who asks for what is not theirs stands in the audit trail.
     pub fn notes_refused_agent(self: &Arc<Self>, key: &str, name: &str) {
-        self.telemetry.metrics.is_wary_of("agent_not_allowed");
+        self.telemetry.metrics.count_security_event("agent_not_allowed");
         let row = Audit {
             at: SystemTime::now(),
             who: key.to_owned(),
@@ -178,7 +178,7 @@ pub(super) async fn read(
     (wishes.trace, wishes.baggage) = (trace_in(headers), baggage_in(headers));
     let background = question.envelope.background;
     let mut commission = call.commission(question, (wishes, previous), background)?;
-    commission.is_blocked(blocked);
+    commission.set_blocked(blocked);
     Ok(commission)
 }
 
@@ -333,7 +333,7 @@ fn odd(what: &str, how: &str) -> Error {
 impl Commission {
     /// What a guard objects to is no turn of its conversation, or each that follows would be
     /// refused for it.
-    fn is_blocked(&mut self, by: Option<String>) {
+    fn set_blocked(&mut self, by: Option<String>) {
         if by.is_some() {
             (self.previous, self.wishes.session) = (None, None);
         }
@@ -393,7 +393,7 @@ impl Call {
         self.record.tags.insert("agent".into(), agent.into());
         self.run = Some(performance.report.clone());
         if let Some(keeping) = &mut self.keeping {
-            keeping.is_of(&performance);
+            keeping.set_run(&performance);
         }
         Ok(performance)
     }

@@ -41,7 +41,7 @@ impl Gateway {
             over(&mut call, outcome_of(error.kind), error.status());
             return Err(error);
         }
-        call.till.is_used();
+        call.till.mark_used();
         Ok(Attendance(call))
     }
 
@@ -62,7 +62,7 @@ impl Gateway {
                 return Err(error);
             }
         };
-        call.till.is_used();
+        call.till.mark_used();
         Ok(Consultation { call, name: name.into(), args, since: Instant::now() })
     }
 }
@@ -82,7 +82,7 @@ fn over(call: &mut Call, outcome: Outcome, status: u16) {
 
 impl Attendance {
     /// It counts as under way until it is dropped.
-    pub fn is_answered(&mut self, status: u16) {
+    pub fn note_answer(&mut self, status: u16) {
         let outcome = if status < 400 { Outcome::Ok } else { Outcome::Refused };
         over(&mut self.0, outcome, status);
     }

@@ -60,7 +60,7 @@ struct Run {
 
 impl Run {
     /// Waits until somebody has asked for it.
-    async fn is_asked(&self) {
+    async fn wait_until_asked(&self) {
         while self.seen.lock().unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
@@ -395,7 +395,7 @@ async fn a_run_that_fails_before_its_first_word_is_refused_and_later_it_breaks_o
         run.begins();
         let more = json!({ "stream": stream });
         let failing = async {
-            run.is_asked().await;
+            run.wait_until_asked().await;
             run.tape.fail(Some(Error::new(Kind::RateLimited, "Too many runs.")));
         };
         let (refused, ()) = tokio::join!(chat(&house, &[], &more), failing);

@@ -70,7 +70,7 @@ async fn make(
     if tool.effect != Effect::Read {
         note(call, tool).await;
     }
-    call.till.is_used();
+    call.till.mark_used();
     let clock = Instant::now();
     let made = match invocation.listener.take() {
         Some(listener) => {
@@ -199,7 +199,7 @@ fn count(call: &Call, (tool, made): (&Tool, &Result<Output, Failure>), clock: In
         metrics.agent_tool_retries.with_label_values(&[&*tool.name, reason]).inc();
     }
     if made.as_ref().is_err_and(|failure| failure.kind == FailureKind::Refused) {
-        metrics.is_wary_of("tool_refused");
+        metrics.count_security_event("tool_refused");
     }
     if outcome == "cached" {
         metrics.agent_tool_cache_hits.with_label_values(&[&*tool.name]).inc();

@@ -151,7 +151,7 @@ async fn choose(
     if let Road::ByTask(by_task) = &road {
         let decision = Box::pin(by_task.decide(call, question, (&headers, alias))).await?;
         let chain = by_task.chain(decision.task);
-        call.is_of(decision);
+        call.set_task(decision);
         call.routed(chain, question);
         call.measured(tokens);
         guarding::inspect(call, question, &chain.guards).await?;

@@ -66,14 +66,14 @@ impl Gateway {
     }
 
     async fn look_at_batch(self: &Arc<Self>, object: &Object) -> Result<(), Failure> {
-        if self.is_done_with(object).await? {
+        if self.follow_batch(object).await? {
             self.store().delete(&ours(), ObjectKind::Followed, &object.id).await?;
         }
         Ok(())
     }
 
     /// Looks at one batch, and says whether that was for the last time.
-    async fn is_done_with(self: &Arc<Self>, object: &Object) -> Result<bool, Failure> {
+    async fn follow_batch(self: &Arc<Self>, object: &Object) -> Result<bool, Failure> {
         let Ok(followed) = serde_json::from_slice::<Followed>(&object.value) else {
             return Ok(true);
         };

@@ -66,7 +66,7 @@ async fn look_at_chat(
     let asker = Asker::of(call, &model);
     let changed = look_at(guarding, (call, asker), &mut Body::Chat(request), looks).await?;
     if changed {
-        question.must_be_rewritten();
+        question.mark_rewritten();
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ async fn inspect_all(
         Err(error) => Err(error),
     };
     if guarding.reads_answers() && surfaces::has_answer(call.surface()) {
-        question.must_be_rewritten();
+        question.mark_rewritten();
     }
     call.guarding = Some(guarding);
     looked

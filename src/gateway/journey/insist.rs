@@ -110,7 +110,7 @@ impl Journey {
             if due > (now + longest + pause).min(call.end(&target.limits)) {
                 break;
             }
-            if again.after.is_some_and(|reason| !call.may_retry(target, reason)) {
+            if again.after.is_some_and(|reason| !call.take_retry(target, reason)) {
                 break;
             }
             let Again { place, credential, .. } = self.again.swap_remove(index);

@@ -433,7 +433,7 @@ impl Journey {
         self.shortest_wait = self.shortest_wait.into_iter().chain(failure.retry_after).min();
         // A key that is dead has cost nothing, so it does not count.
         self.left = self.left.saturating_sub(u32::from(failure.blame != Blame::Key));
-        if is_spent(call, question)? || Instant::now() >= call.end(&target.limits) {
+        if end_if_spent(call, question)? || Instant::now() >= call.end(&target.limits) {
             self.left = 0;
         }
         match failure.next {
@@ -469,7 +469,7 @@ fn credentials(call: &Call, question: &Question, target: &Target) -> Range<usize
 }
 
 /// Whether the question cannot be sent again. The error says that it never came to its end.
-fn is_spent(call: &mut Call, question: &Question) -> Result<bool, Error> {
+fn end_if_spent(call: &mut Call, question: &Question) -> Result<bool, Error> {
     let Some(rest) = question.rest() else { return Ok(false) };
     let Some(broken) = rest.broken() else { return Ok(rest.is_spent()) };
     call.ends(broken.outcome());

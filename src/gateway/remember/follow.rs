@@ -61,7 +61,7 @@ pub(super) async fn follow(
     };
     match (error, fold.finish()) {
         (None, Ok(response)) => {
-            call.is_given(named(follower.by()), CacheUse::Hit, charged);
+            call.note_given(named(follower.by()), CacheUse::Hit, charged);
             if charged {
                 call.usage(response.usage, 0);
             } else {
@@ -99,7 +99,7 @@ async fn stream(
             }
         }
     }
-    call.is_given(named(tape.by.get()), CacheUse::Hit, charged);
+    call.note_given(named(tape.by.get()), CacheUse::Hit, charged);
     Ok(Some(Answer::Stream(flow)))
 }
 

@@ -98,7 +98,7 @@ async fn wait(
         made = &mut walk => return Some(made),
         () = client.closed() => {}
     }
-    while !lead.may_leave() {
+    while !lead.close_if_unfollowed() {
         tokio::select! {
             made = &mut walk => return Some(made),
             () = lead.tape().deserted() => {}

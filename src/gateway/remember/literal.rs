@@ -49,7 +49,7 @@ pub(super) async fn give(
     question: Box<Question>,
     (literal, entry): (&Literal, &Arc<Entry>),
 ) -> Made {
-    if let Err(error) = call.is_given_entry(entry, CacheUse::Hit).await {
+    if let Err(error) = call.note_given_entry(entry, CacheUse::Hit).await {
         return (call, Err(error));
     }
     let (id, created) = call.stamp();

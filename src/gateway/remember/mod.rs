@@ -311,7 +311,7 @@ impl Asking {
         question: &Question,
         (entry, cache_use): (&Arc<Entry>, CacheUse),
     ) -> Made {
-        if let Err(error) = call.is_given_entry(entry, cache_use).await {
+        if let Err(error) = call.note_given_entry(entry, cache_use).await {
             return (call, Err(error));
         }
         if cache_use == CacheUse::Hit {
@@ -361,11 +361,11 @@ impl Call {
     }
 
     /// It is given an answer that is remembered, for which it pays nothing.
-    async fn is_given_entry(&mut self, entry: &Entry, cache: CacheUse) -> Result<(), Error> {
+    async fn note_given_entry(&mut self, entry: &Entry, cache: CacheUse) -> Result<(), Error> {
         if self.is_counted() {
             Box::pin(till::hold_request(self)).await?;
         }
-        self.is_given(Some((&entry.provider, &entry.model)), cache, false);
+        self.note_given(Some((&entry.provider, &entry.model)), cache, false);
         if let Some(recalled) = &mut self.recalled {
             recalled.age = entry.age(SystemTime::now()).as_secs();
         }
@@ -375,7 +375,7 @@ impl Call {
     }
 
     /// It is given an answer that somebody else has asked for.
-    fn is_given(&mut self, by: Option<(&str, &str)>, cache: CacheUse, charged: bool) {
+    fn note_given(&mut self, by: Option<(&str, &str)>, cache: CacheUse, charged: bool) {
         let targets = self.chain.as_ref().map(|chain| &chain.targets);
         let place = targets.zip(by).and_then(|(targets, (provider, model))| {
             let is_it = |target: &super::snapshot::Target| {

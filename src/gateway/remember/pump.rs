@@ -150,7 +150,7 @@ impl Pump {
                 }
                 Turn::Given | Turn::Deserted => {}
             }
-            if self.client.is_none() && self.lead.may_leave() {
+            if self.client.is_none() && self.lead.close_if_unfollowed() {
                 return;
             }
         }

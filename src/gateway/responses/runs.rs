@@ -17,7 +17,7 @@ use crate::gateway::agents::{Frame, Performance, RUN, Show};
 
 impl Keeping {
     /// A run gives the response.
-    pub(in crate::gateway) fn is_of(&mut self, performance: &Performance) {
+    pub(in crate::gateway) fn set_run(&mut self, performance: &Performance) {
         self.run = Some((performance.run, performance.report.clone()));
     }
 

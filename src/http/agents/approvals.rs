@@ -110,7 +110,7 @@ fn demand(door: &Door, asked: &Asked, row: &ApprovalRow) -> Result<(), Error> {
 }
 
 fn refused(door: &Door, row: &ApprovalRow) -> Error {
-    door.gateway.telemetry.metrics.is_wary_of("approval_not_allowed");
+    door.gateway.telemetry.metrics.count_security_event("approval_not_allowed");
     let roles = row.roles.join("`, `");
     let message = match row.roles.as_slice() {
         [] => "This is for the key that has begun the run, and for operators.".to_owned(),

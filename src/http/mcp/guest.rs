@@ -77,7 +77,7 @@ impl Guest<'_> {
             (JsonRpcError::new(Some(asks.id.clone()), kept(&error)), Some(error))
         })?;
         let response = self.hand(bytes).await;
-        counted.is_answered(response.status().as_u16());
+        counted.note_answer(response.status().as_u16());
         // Who listens takes no place from others.
         let held = Some(counted).filter(|_| !asks.listens());
         Ok((response, held.into_iter().collect()))

@@ -74,7 +74,7 @@ impl Connection {
     }
 
     /// Whether an unused connection is still open: nothing may be readable on it, not even its end.
-    pub(super) fn is_open(&mut self) -> bool {
+    pub(super) fn probe_open(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut context = Context::from_waker(Waker::noop());

@@ -380,7 +380,7 @@ impl Origin {
             return Some(Line::Multiplexed(line));
         }
         while let Some((mut connection, since)) = shard.idle.pop() {
-            if since.elapsed() < connection.idle_limit() && connection.is_open() {
+            if since.elapsed() < connection.idle_limit() && connection.probe_open() {
                 return Some(Line::Single(connection));
             }
         }

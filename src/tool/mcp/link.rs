@@ -335,7 +335,7 @@ impl Session {
     }
 
     /// Whether this is the first to ask whether somebody listens.
-    pub(super) fn is_unheard(&self) -> bool {
+    pub(super) fn mark_heard(&self) -> bool {
         !self.is_heard.swap(true, Ordering::Relaxed)
     }
 

@@ -138,7 +138,7 @@ impl Server {
     /// Sees to it that it tells of what is watched, and of nothing else.
     pub(super) async fn hear(&self, is_old: bool) {
         let Some(session) = self.pool.first().open_now().await else { return };
-        let is_anew = session.is_unheard() || (is_old && session.is_old());
+        let is_anew = session.mark_heard() || (is_old && session.is_old());
         if let Err(error) = self.listen(&session, is_anew).await {
             let (server, why) = (&*self.name, &*error.message);
             tracing::debug!(server, why, "an MCP server does not tell of its resources");

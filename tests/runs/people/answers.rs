@@ -63,7 +63,7 @@ pub(super) fn mind(request: &Request) -> Script {
 }
 
 /// Sends these values, which are refused for this; the run goes on waiting.
-async fn is_refused(house: &House, (path, state): (&str, &str), values: Value, why: &str) {
+async fn assert_refused(house: &House, (path, state): (&str, &str), values: Value, why: &str) {
     let answer = house.send(KEY, &format!("{path}/input"), &json!({"values": values}), &[]).await;
     assert_eq!(code(&answer), (422, "invalid_request".to_owned()), "{}", answer.text());
     assert!(answer.text().contains(why), "{why}: {}", answer.text());
@@ -76,10 +76,10 @@ async fn an_answer_to_a_form_is_refused_until_it_is_what_was_asked_for() {
     let path = house.begin("former", json!({"input": "size"})).await;
     let run = house.in_state(&path, "waiting_input").await;
     let waits = (path.as_str(), "waiting_input");
-    is_refused(&house, waits, json!("big"), "object").await;
-    is_refused(&house, waits, json!({}), "size").await;
-    is_refused(&house, waits, json!({"size": 0}), "/size").await;
-    is_refused(&house, waits, json!({"size": 1, "more": true}), "more").await;
+    assert_refused(&house, waits, json!("big"), "object").await;
+    assert_refused(&house, waits, json!({}), "size").await;
+    assert_refused(&house, waits, json!({"size": 0}), "/size").await;
+    assert_refused(&house, waits, json!({"size": 1, "more": true}), "more").await;
     let input = format!("{path}/input");
     let other = json!({"request_id": "inp_other", "values": {"size": 3}});
     let answer = house.send(KEY, &input, &other, &[]).await;
@@ -100,8 +100,8 @@ async fn what_a_call_lacks_must_be_what_its_tool_takes() {
     let path = house.begin("former", json!({"input": "pay"})).await;
     house.in_state(&path, "waiting_input").await;
     let waits = (path.as_str(), "waiting_input");
-    is_refused(&house, waits, json!({"amount": 101}), "/amount").await;
-    is_refused(&house, waits, json!("a lot"), "/amount").await;
+    assert_refused(&house, waits, json!({"amount": 101}), "/amount").await;
+    assert_refused(&house, waits, json!("a lot"), "/amount").await;
     // Where one thing is missing, the answer may be that alone.
     let input = format!("{path}/input");
     assert_eq!(house.send(KEY, &input, &json!({"values": 7}), &[]).await.status, 200);
@@ -289,8 +289,8 @@ async fn a_person_who_answers_for_an_agent_answers_as_it_must() {
     let path = house.begin("strict", json!({"input": "act"})).await;
     house.in_state(&path, "waiting_human").await;
     let waits = (path.as_str(), "waiting_human");
-    is_refused(&house, waits, json!({"answer": "Seven."}), "JSON").await;
-    is_refused(&house, waits, json!({"answer": "{\"total\":\"7\"}"}), "/total").await;
+    assert_refused(&house, waits, json!({"answer": "Seven."}), "JSON").await;
+    assert_refused(&house, waits, json!({"answer": "{\"total\":\"7\"}"}), "/total").await;
     let answer = json!({"values": {"answer": "{\"total\":7}"}});
     assert_eq!(house.send(KEY, &format!("{path}/input"), &answer, &[]).await.status, 200);
     let run = house.in_state(&path, "completed").await;

@@ -106,7 +106,7 @@ impl Town {
     fn say(&mut self, node: usize, said: &[Said], is_lost: bool) {
         for said in said {
             let told = self.server.claim(node, &said.claim, self.time);
-            if is_lost { said.is_lost() } else { said.hear(&told) }
+            if is_lost { said.mark_lost() } else { said.hear(&told) }
         }
     }
 
