@@ -169,7 +169,7 @@ impl Route {
                 shut: shut.map(|until| (until, lane.reason(now).unwrap_or(Reason::Errors))),
             }
         });
-        let plan = plan(self.strategy, prospects, &self.needs, (draw, 7));
+        let plan = plan(self.strategy, prospects, &self.needs, draw, 7);
         let first = plan.order.first().map(|place| &self.targets[usize::from(*place)].0);
         let entry = first.and_then(|standing| standing.lanes[0].enter(now));
         let entered = entry.is_some();

@@ -76,7 +76,8 @@ async fn ask(address: SocketAddr, key: &str) -> Answer {
 
 /// One call after the other; each must be answered.
 async fn ask_on(
-    (address, key): (SocketAddr, &str),
+    address: SocketAddr,
+    key: &str,
     stop: watch::Receiver<bool>,
     asked: Arc<AtomicU64>,
 ) {
@@ -119,7 +120,7 @@ async fn a_database_that_stops_under_load_fails_no_call_and_lacks_none_afterward
     let (stop, asked) = (watch::Sender::new(false), Arc::new(AtomicU64::new(0)));
     let mut load = JoinSet::new();
     for key in ["free", "bound", "free", "bound"] {
-        load.spawn(ask_on((gateway.address, key), stop.subscribe(), Arc::clone(&asked)));
+        load.spawn(ask_on(gateway.address, key, stop.subscribe(), Arc::clone(&asked)));
     }
     within(RECOVERY, "calls are made", || asked.load(Ordering::SeqCst) > 100).await;
     database.is_open.send_replace(false);

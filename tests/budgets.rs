@@ -41,7 +41,7 @@ async fn budget(gateway: &Gateway, key: &str) -> Value {
 }
 
 /// Of so many records one that says this. Calls of several workers are logged in no order.
-async fn recorded(gateway: &Gateway, count: usize, (name, value): (&str, &str)) -> Value {
+async fn recorded(gateway: &Gateway, count: usize, name: &str, value: &str) -> Value {
     let records = gateway.recorded(count).await;
     records.into_iter().find(|record| record[name] == value).unwrap()
 }
@@ -163,7 +163,7 @@ async fn an_aborted_stream_is_settled_by_estimate_and_an_error_costs_nothing() {
     stream.read_until("\"b\"").await;
     assert!(budget(&gateway, "ci").await["reserved"].as_u64() > Some(50));
     drop(stream);
-    let record = recorded(&gateway, 3, ("outcome", "client_closed")).await;
+    let record = recorded(&gateway, 3, "outcome", "client_closed").await;
     let used = record["input_tokens"].as_u64().unwrap() + 2;
     assert_eq!(
         (&record["outcome"], &record["output_tokens"]),
@@ -225,7 +225,7 @@ async fn money_is_not_spent_where_nobody_knows_the_price() {
     // 11 tokens in, 4 out.
     assert_eq!(answer.header("x-switchpoint-cost-usd"), Some("0.051"));
     assert_eq!(answer.header("x-switchpoint-budget-left"), Some("0.949"));
-    let record = recorded(&gateway, 3, ("model", "paid")).await;
+    let record = recorded(&gateway, 3, "model", "paid").await;
     assert_eq!((&record["cost_usd"], &record["team"]), (&json!(0.051), &json!("search")));
     let budget = budget(&gateway, "ci").await;
     assert_eq!((&budget["scope"], &budget["used"]), (&json!("team"), &json!(0.051)));
@@ -267,7 +267,7 @@ async fn keys_share_what_their_user_team_and_org_may_use() {
         }
     }
     assert_eq!(upstream.requests().len(), 3);
-    let record = recorded(&gateway, 6, ("user", "ann")).await;
+    let record = recorded(&gateway, 6, "user", "ann").await;
     assert_eq!((&record["user"], &record["team"]), (&json!("ann"), &json!("search")));
 }
 

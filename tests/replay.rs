@@ -163,12 +163,13 @@ enum Way {
 }
 
 async fn send(gateway: &Gateway, tongue: &Tongue, model: &str, question: &Value) -> Answer {
-    send_by(Way::Whole, (gateway, tongue), model, question).await
+    send_by(Way::Whole, gateway, tongue, model, question).await
 }
 
 async fn send_by(
     way: Way,
-    (gateway, tongue): (&Gateway, &Tongue),
+    gateway: &Gateway,
+    tongue: &Tongue,
     model: &str,
     question: &Value,
 ) -> Answer {
@@ -317,7 +318,8 @@ fn has_state(tongue: &Tongue, vendor: Vendor) -> bool {
 /// What went wrong when a conversation went on where it began.
 async fn at_home(
     (fleet, gateway): (&Fleet, &Gateway),
-    (tongue, way): (&Tongue, Way),
+    tongue: &Tongue,
+    way: Way,
     (model, vendor): (&str, Vendor),
     about: &str,
 ) -> Option<String> {
@@ -333,7 +335,7 @@ async fn at_home(
     assert_eq!(straight.to_string().contains("redacted_thinking"), !about.is_empty(), "{cell}");
     let made = opaque(&straight);
     assert!(!made.is_empty(), "{cell}: the vendor sealed nothing");
-    let answer = send_by(way, (gateway, tongue), model, &question).await;
+    let answer = send_by(way, gateway, tongue, model, &question).await;
     (tongue.go_on)(&mut question, &gathered(way, tongue, &answer));
     let answer = send(gateway, tongue, model, &question).await;
     let last = fleet.questions(vendor).pop().unwrap();
@@ -348,8 +350,8 @@ async fn both_ways(
     keeper: (&str, Vendor),
     about: &str,
 ) -> Vec<String> {
-    let whole = at_home(houses, (tongue, Way::Whole), keeper, about).await;
-    let streamed = at_home(houses, (tongue, Way::Streamed), keeper, about).await;
+    let whole = at_home(houses, tongue, Way::Whole, keeper, about).await;
+    let streamed = at_home(houses, tongue, Way::Streamed, keeper, about).await;
     whole.into_iter().chain(streamed).collect()
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn run(options: Options) {
         let this = Some(("", this)).filter(|_| !options.only);
         let other = options.beside.as_deref().map(|program| (" (the other)", program));
         for (mark, program) in this.into_iter().chain(other) {
-            match start(&upstream, program, (&format!("{terms}{mark}"), written)).await {
+            match start(&upstream, program, &format!("{terms}{mark}"), written).await {
                 Ok(subject) => subjects.push(subject),
                 Err(error) => println!("Without {terms}{mark}: {error}."),
             }
@@ -75,7 +75,8 @@ pub(crate) async fn run(options: Options) {
 async fn start(
     upstream: &str,
     program: &Path,
-    (name, terms): (&str, &str),
+    name: &str,
+    terms: &str,
 ) -> std::io::Result<Subject> {
     let setting = Setting { store: "sqlite:bench.db", provider: OPENAI, terms };
     servers::start_by(name, Command::new(program), &setting.before(upstream)).await

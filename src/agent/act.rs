@@ -161,7 +161,7 @@ impl Actor {
                     self.perform(request, None).await
                 }
                 Verdict::Approve(reason, approval) => {
-                    self.ask_approval(request, (reason, &approval)).await
+                    self.ask_approval(request, reason, &approval).await
                 }
                 Verdict::Escalate(reason) => self.escalate(Some(&request.id), reason).await,
                 Verdict::Ask(missing, schema) => {
@@ -330,7 +330,7 @@ impl Actor {
         };
         if approval_hash(&definition, &request.args) != hash {
             return self
-                .ask_approval(request, ("it has changed".to_owned(), &usual_approval()))
+                .ask_approval(request, "it has changed".to_owned(), &usual_approval())
                 .await;
         }
         let run = self.journal.run().await;

@@ -354,7 +354,7 @@ impl Actor {
             // There is to be a last word, however much its results have to say.
             let paid = if tools { None } else { self.purse.longest_question(&known) };
             let room = Room { paid, ..room };
-            let mut request = context::question(&run, tools, (*cut, room));
+            let mut request = context::question(&run, tools, *cut, room);
             route.clone_into(&mut request.model);
             let withheld = self.withheld(member);
             request.tools.retain(

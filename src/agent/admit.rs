@@ -52,12 +52,12 @@ impl Staff {
     ) -> Result<(), Error> {
         let name = definition.agent.as_str();
         if let (Some(user), Some(most)) = (user, definition.budget.user_usd_per_day) {
-            self.has_means((owner, user), (name, most)).await?;
+            self.has_means(owner, user, name, most).await?;
         }
         self.has_tools(definition)?;
         let agent = self.gateway.snapshot().config.agents.get(name).cloned();
         match agent {
-            Some(agent) => self.count_begin((name, &agent), user).await,
+            Some(agent) => self.count_begin(name, &agent, user).await,
             None => Ok(()),
         }
     }
@@ -76,7 +76,8 @@ impl Staff {
     /// Whether it may be begun so often, which is counted then.
     async fn count_begin(
         &self,
-        (name, agent): (&str, &Agent),
+        name: &str,
+        agent: &Agent,
         user: Option<&str>,
     ) -> Result<(), Error> {
         let budget = &agent.budget;
@@ -117,8 +118,10 @@ impl Staff {
     /// UTC. `most`: nano-dollars.
     async fn has_means(
         &self,
-        (owner, user): (&Owner, &str),
-        (agent, most): (&str, u64),
+        owner: &Owner,
+        user: &str,
+        agent: &str,
+        most: u64,
     ) -> Result<(), Error> {
         const DAY: u64 = 86_400_000;
         let now = now();

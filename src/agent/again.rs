@@ -44,7 +44,7 @@ impl Staff {
         how: Again,
     ) -> Result<RunId, Error> {
         if how == Again::Retry {
-            let run = self.retried((caller, of), RunId::new(), None).await?;
+            let run = self.retried(caller, of, RunId::new(), None).await?;
             return self.begins_again(run).await;
         }
         let (created, events, _) = self.entries(of.id).await.map_err(halted)?;
@@ -59,8 +59,8 @@ impl Staff {
             self.has_room(caller, &definition).await?;
             self.admits((&owner, created.user.as_deref()), &definition).await?;
         }
-        let (created, events) = made(caller, (of, created), (events, &[]), how)?;
-        let run = new_run((RunId::new(), owner), (caller, created), &events);
+        let (created, events) = made(caller, of, created, (events, &[]), how)?;
+        let run = new_run(RunId::new(), owner, caller, created, &events);
         self.begins_again(NewRun { idempotency: once, lease: self.lease(), ..run }).await
     }
 
@@ -82,24 +82,25 @@ impl Staff {
     /// given up with it is gone on with below this one.
     pub(super) async fn retried(
         &self,
-        (caller, of): (&Caller, &RunRow),
+        caller: &Caller,
+        of: &RunRow,
         id: RunId,
         trace: Option<String>,
     ) -> Result<NewRun, Error> {
         let (created, mut events, _) = self.entries(of.id).await.map_err(halted)?;
         let untaken = self.untaken(of.id, &events).await?;
-        let mut spent = self.adopts(&mut events, (of.id, id)).await.map_err(halted)?;
+        let mut spent = self.adopts(&mut events, of.id, id).await.map_err(halted)?;
         let earlier = created.source.as_ref();
         let taken = earlier.map_or(0, |it| usize::try_from(it.entries).unwrap_or(usize::MAX));
         spent += earlier.map(|it| it.spent).unwrap_or_default();
         spent += spent_by(&events[taken.min(events.len())..]);
         let first = created.caller.clone();
-        let (mut created, events) = made(caller, (of, created), (events, &untaken), Again::Retry)?;
+        let (mut created, events) = made(caller, of, created, (events, &untaken), Again::Retry)?;
         if let Some(source) = &mut created.source {
             source.spent = spent;
         }
         created.trace = trace.or(created.trace);
-        self.notes_decisions(caller, (of.id, id), (&events, &untaken)).await?;
+        self.notes_decisions(caller, of.id, id, &events, &untaken).await?;
         let told = untaken.into_iter().map(|it| (it.kind, it.data)).collect();
         // Whom it was for it stays with when somebody else has it tried again.
         let is_own = of.owner == Owner::new(Arc::clone(caller.owner()));
@@ -107,17 +108,13 @@ impl Staff {
         if !is_own {
             created.caller = first;
         }
-        let run = new_run((id, of.owner.clone()), (caller, created), &events);
+        let run = new_run(id, of.owner.clone(), caller, created, &events);
         Ok(NewRun { key, told, lease: self.lease(), ..run })
     }
 
     /// Puts those that `run` goes on with into the place of what was given up with `of`, and says
     /// what these had used.
-    async fn adopts(
-        &self,
-        events: &mut Vec<Event>,
-        (of, run): (RunId, RunId),
-    ) -> Result<Spent, Halt> {
+    async fn adopts(&self, events: &mut Vec<Event>, of: RunId, run: RunId) -> Result<Spent, Halt> {
         let mut spent = Spent::default();
         for (former, key) in under_way(events) {
             if former != child_id(of, &key) {
@@ -194,8 +191,10 @@ impl Staff {
     async fn notes_decisions(
         &self,
         caller: &Caller,
-        (of, run): (RunId, RunId),
-        (events, untaken): (&[Event], &[SignalRow]),
+        of: RunId,
+        run: RunId,
+        events: &[Event],
+        untaken: &[SignalRow],
     ) -> Result<(), Error> {
         let let_pass = unused(events).into_values().map(|it| (it.approval, it.by));
         let is_kept = |approval: &str| {
@@ -229,9 +228,9 @@ impl Actor {
         let store = staff.gateway.store();
         let Some(row) = store.run(None, of).await.map_err(stored)? else { return Ok(Some(gone())) };
         let (created, events, _) = staff.entries(of).await?;
-        let made = made(&self.caller, (&row, created), (events, &[]), Again::Compensate);
+        let made = made(&self.caller, &row, created, (events, &[]), Again::Compensate);
         let Ok((created, events)) = made else { return Ok(Some(gone())) };
-        let run = new_run((id, row.owner.clone()), (&self.caller, created), &events);
+        let run = new_run(id, row.owner.clone(), &self.caller, created, &events);
         let (root, parent, state) = (self.live.root, Some(self.journal.id), RunState::Running);
         let (idempotency, lease) = (Some(once(of)), staff.lease());
         let run = NewRun { root, parent, idempotency, state, lease, ..run };
@@ -262,11 +261,7 @@ fn once(of: RunId) -> (String, String) {
 }
 
 /// A run that begins with these entries.
-fn new_run(
-    (id, owner): (RunId, Owner),
-    (caller, created): (&Caller, Created),
-    events: &[Event],
-) -> NewRun {
+fn new_run(id: RunId, owner: Owner, caller: &Caller, created: Created, events: &[Event]) -> NewRun {
     let mut all = vec![entry(&Event::Created(Box::new(created.clone())))];
     all.extend(events.iter().map(entry));
     NewRun {
@@ -338,11 +333,12 @@ fn kept(failure: Failure) -> Halt {
 /// How such a run begins: what it has taken over was paid for by the other one.
 fn made(
     caller: &Caller,
-    (of, created): (&RunRow, Created),
+    of: &RunRow,
+    created: Created,
     events: (Vec<Event>, &[SignalRow]),
     how: Again,
 ) -> Result<Made, Error> {
-    let (mut created, events) = begins(caller, (of, created), events, how)?;
+    let (mut created, events) = begins(caller, of, created, events, how)?;
     let (run, entries, spent) = (of.id, events.len() as u64, spent_by(&events));
     created.source = Some(Box::new(Source { run, entries, spent }));
     Ok((created, events))
@@ -376,7 +372,8 @@ fn spent_by(events: &[Event]) -> Spent {
 
 fn begins(
     caller: &Caller,
-    (of, created): (&RunRow, Created),
+    of: &RunRow,
+    created: Created,
     (events, untaken): (Vec<Event>, &[SignalRow]),
     how: Again,
 ) -> Result<Made, Error> {

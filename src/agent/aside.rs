@@ -32,10 +32,11 @@ impl Actor {
     pub(super) fn aside(
         &self,
         mut request: ChatRequest,
-        (forecast, longest): (Forecast, u64),
+        forecast: Forecast,
+        longest: u64,
         summary: bool,
     ) -> Option<Aside> {
-        let held = self.purse.reserve(&forecast, (longest, Wish::Aside)).ok()?;
+        let held = self.purse.reserve(&forecast, longest, Wish::Aside).ok()?;
         request.sampling.max_tokens = Some(held.max_tokens);
         let asking = Asking {
             call: ASIDE,
@@ -124,6 +125,6 @@ impl Actor {
             forecast.input_tokens.saturating_add(SUMMARY) <= window
         };
         let (request, forecast) = asked.find(fits)?;
-        self.aside(request, (forecast, SUMMARY), true)
+        self.aside(request, forecast, SUMMARY, true)
     }
 }

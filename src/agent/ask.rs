@@ -84,7 +84,7 @@ impl Actor {
         let work: Turning<'_> = Box::pin(self.staff.gateway.turn(turn, &mut hear));
         match self.unless_ended(work, until).await? {
             Outcome::Done((Ok(response), receipt)) => {
-                self.answered(call, response, (receipt, held)).await
+                self.answered(call, response, receipt, held).await
             }
             Outcome::Done((Err(error), receipt)) => {
                 self.refused(call, error, (receipt, held)).await
@@ -172,10 +172,8 @@ impl Actor {
         drop(run);
         let wanted = self.wanted(fitted);
         let wish = if keeps { Wish::Turn } else { Wish::Last };
-        match self.purse.reserve(&fitted.forecast, (wanted, wish)) {
-            Err(_) if keeps && is_first => {
-                self.purse.reserve(&fitted.forecast, (wanted, Wish::Last))
-            }
+        match self.purse.reserve(&fitted.forecast, wanted, wish) {
+            Err(_) if keeps && is_first => self.purse.reserve(&fitted.forecast, wanted, Wish::Last),
             held => held,
         }
     }
@@ -254,7 +252,8 @@ impl Actor {
         &self,
         call: u32,
         response: ChatResponse,
-        (receipt, held): (Receipt, Held),
+        receipt: Receipt,
+        held: Held,
     ) -> Result<(), Halt> {
         let began = Instant::now();
         let cost = receipt.cost.map(crate::canon::Money::nanos);

@@ -62,7 +62,7 @@ impl Staff {
             if let Some(row) = self.waiting(&owner, &commission, &words).await?
                 && !self.makes_way(&row, &words).await?
             {
-                match self.go_on(&row, (&owner, &*commission), &words).await? {
+                match self.go_on(&row, &owner, &commission, &words).await? {
                     Some(performance) => return Ok(performance),
                     // Somebody else has said it first: this comes behind what follows from that.
                     None if Instant::now() < until => continue,
@@ -141,7 +141,8 @@ impl Staff {
     /// for now.
     pub(super) async fn rejoin(
         self: &Arc<Self>,
-        (run, since): (RunId, u64),
+        run: RunId,
+        since: u64,
         owner: &Owner,
     ) -> Result<Option<Performance>, Error> {
         let row = self.gateway.store().run(Some(owner), run).await.map_err(away)?;
@@ -184,7 +185,7 @@ impl Staff {
         loop {
             let last = before.last.as_ref().map(|row| row.id);
             let of = (&*commission, &*definition, hash.clone());
-            let created = created(of, (words.clone(), last, user.clone()))?;
+            let created = created(of, words.clone(), last, user.clone())?;
             let asked = (&owner, &*commission);
             let begun = (created, Arc::clone(&definition), before.head);
             if let Some(performance) = self.begin_behind(asked, begun).await? {
@@ -212,7 +213,7 @@ impl Staff {
         let id = RunId::of_digits(&commission.answer_id).unwrap_or_else(RunId::new);
         let is_queued = commission.background && place.is_none();
         let state = if is_queued { RunState::Queued } else { RunState::Running };
-        let mut new = new_run((id, state, owner), (commission, &created), self.lease());
+        let mut new = new_run(id, state, owner, commission, &created, self.lease());
         new.head = head;
         let usual = self.gateway.snapshot().config.agent_engine.on_disconnect;
         let leaves = !commission.background && Ear::of(commission).leaves(usual);
@@ -232,11 +233,11 @@ impl Staff {
         };
         if is_queued {
             self.wake.notify_one();
-            return Ok(Some(queued(id, (created, definition))));
+            return Ok(Some(queued(id, created, definition)));
         }
         let history = self.history(created.previous).await.map_err(halted)?;
         let run = Run::new(id, created, definition, history);
-        let performance = self.start((run, epoch), (owner.clone(), commission), place).await;
+        let performance = self.start(run, epoch, owner.clone(), commission, place).await;
         unattended.run = None;
         performance.map(Some)
     }
@@ -259,14 +260,16 @@ impl Staff {
     /// Has somebody work at a run that has just begun here.
     async fn start(
         self: &Arc<Self>,
-        (run, epoch): (Run, u64),
-        (owner, commission): (Owner, &Commission),
+        run: Run,
+        epoch: u64,
+        owner: Owner,
+        commission: &Commission,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Performance, Error> {
-        let row = row_of(&run, (owner, epoch, commission));
+        let row = row_of(&run, owner, epoch, commission);
         let who = (&row, commission.caller.clone());
         let ear = Some(Ear::of(commission));
-        let actor = self.actor((run, now()), who, (Used::default(), None), ear).await;
+        let actor = self.actor((run, now()), who, Used::default(), None, ear).await;
         let actor: Actor = actor.map_err(halted)?;
         let wait = commission.wishes.approval_wait;
         if !wait.is_zero() && !commission.background {
@@ -308,7 +311,7 @@ impl Staff {
             (None, _) => drawn(named.name, named.agent, sticky),
         };
         let known = (&house.config, &*house.toolbox);
-        Definition::resolve(known, (named.name, &version), Some(sticky))
+        Definition::resolve(known, named.name, &version, Some(sticky))
             .map_err(|why| Error::new(Kind::Internal, why))
     }
 
@@ -342,7 +345,9 @@ impl Staff {
 
 fn created(
     (commission, definition, hash): (&Commission, &Definition, String),
-    (words, previous, user): (Words, Option<RunId>, Option<String>),
+    words: Words,
+    previous: Option<RunId>,
+    user: Option<String>,
 ) -> Result<Created, Error> {
     let request = &commission.request;
     let in_session = previous.is_some();
@@ -414,8 +419,11 @@ fn most_tool_calls(request: &ChatRequest) -> Option<u32> {
 }
 
 fn new_run(
-    (id, state, owner): (RunId, RunState, &Owner),
-    (commission, created): (&Commission, &Created),
+    id: RunId,
+    state: RunState,
+    owner: &Owner,
+    commission: &Commission,
+    created: &Created,
     lease: u64,
 ) -> NewRun {
     NewRun {
@@ -441,7 +449,7 @@ fn new_run(
 }
 
 /// A run that has just begun as lists would show it.
-fn row_of(run: &Run, (owner, epoch, commission): (Owner, u64, &Commission)) -> RunRow {
+fn row_of(run: &Run, owner: Owner, epoch: u64, commission: &Commission) -> RunRow {
     RunRow {
         id: run.id,
         root: run.id,

@@ -43,7 +43,7 @@ impl Below {
 
 impl Staff {
     /// What people are asked by the runs below this one, of the tree of `root`.
-    pub(super) async fn asked_below(&self, (id, root): (RunId, RunId)) -> Below {
+    pub(super) async fn asked_below(&self, id: RunId, root: RunId) -> Below {
         let state = Some("pending".to_owned());
         let filter = ApprovalFilter { state, root: Some(root), ..ApprovalFilter::default() };
         let approvals = self.gateway.store().approvals(filter, MOST_ASKED).await;
@@ -81,14 +81,12 @@ impl Staff {
             return Ok(None);
         }
         let run = self.whole(row).await?;
-        if let Some(own) =
-            question_of((row, &run), wanted).or_else(|| given_up((row, &run), wanted))
-        {
+        if let Some(own) = question_of(row, &run, wanted).or_else(|| given_up(row, &run, wanted)) {
             return Ok(Some(own));
         }
         let below = self.askers((row.id, row.root)).await;
-        let question = below.iter().find_map(|(row, run)| question_of((row, run), wanted));
-        let given_up = || below.iter().find_map(|(row, run)| given_up((row, run), wanted));
+        let question = below.iter().find_map(|(row, run)| question_of(row, run, wanted));
+        let given_up = || below.iter().find_map(|(row, run)| given_up(row, run, wanted));
         Ok(question.or_else(given_up))
     }
 
@@ -102,7 +100,7 @@ impl Staff {
     /// What a run has to say that nobody works at.
     pub(super) async fn said(&self, row: &RunRow) -> Result<Performance, Error> {
         let run = self.whole(row).await?;
-        Ok(view::told((&run, &self.known_below(row).await), row, Vec::new()))
+        Ok(view::told(&run, &self.known_below(row).await, row, Vec::new()))
     }
 
     /// The same, behind all that was to be heard of it since this time, in milliseconds.
@@ -112,25 +110,25 @@ impl Staff {
             heard.extend(view::passage(run, entries).filter(|_| at >= since));
         };
         let run = self.replayed(row, look).await.map_err(halted)?.resting(row.state);
-        Ok(view::told((&run, &self.known_below(row).await), row, heard))
+        Ok(view::told(&run, &self.known_below(row).await, row, heard))
     }
 
     async fn known_below(&self, row: &RunRow) -> Below {
         match row.state {
-            RunState::WaitingChild => self.asked_below((row.id, row.root)).await,
+            RunState::WaitingChild => self.asked_below(row.id, row.root).await,
             _ => Below::default(),
         }
     }
 }
 
 /// A run as whoever asks this question, or any.
-fn question_of((row, run): (&RunRow, &Run), wanted: Option<&str>) -> Option<Asker> {
+fn question_of(row: &RunRow, run: &Run, wanted: Option<&str>) -> Option<Asker> {
     let request = run.questions_open().find(|own| wanted.is_none_or(|wanted| wanted == *own))?;
     Some(Asker { row: row.clone(), request: request.to_owned(), is_question: true })
 }
 
 /// A run as one that is given up to a person.
-fn given_up((row, run): (&RunRow, &Run), wanted: Option<&str>) -> Option<Asker> {
+fn given_up(row: &RunRow, run: &Run, wanted: Option<&str>) -> Option<Asker> {
     let request = run.takeover().filter(|own| wanted.is_none_or(|wanted| wanted == own))?;
     Some(Asker { row: row.clone(), request, is_question: false })
 }

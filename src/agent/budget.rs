@@ -135,10 +135,11 @@ impl Purse {
     pub(super) fn reserve(
         self: &Arc<Self>,
         forecast: &Forecast,
-        (wanted, wish): (u64, Wish),
+        wanted: u64,
+        wish: Wish,
     ) -> Result<Held, StopReason> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let max_tokens = self.room(forecast, (wanted, wish), wish != Wish::Aside)?;
+        let max_tokens = self.room(forecast, wanted, wish, wish != Wish::Aside)?;
         let usd = price(forecast.input_tokens, forecast.input_price)
             + price(max_tokens, forecast.output_price);
         let tokens = forecast.input_tokens + max_tokens;
@@ -166,7 +167,8 @@ impl Purse {
     fn room(
         &self,
         forecast: &Forecast,
-        (wanted, wish): (u64, Wish),
+        wanted: u64,
+        wish: Wish,
         own: bool,
     ) -> Result<u64, StopReason> {
         let used = self.used();
@@ -180,7 +182,7 @@ impl Purse {
         let question = forecast.input_tokens;
         let rest = self.rest(kept);
         if let Some(left) = rest.tokens {
-            most = most.min(longest(left, question, (ONE, ONE), keeps));
+            most = most.min(longest(left, question, ONE, ONE, keeps));
         }
         if self.usd.is_some() && forecast.output_price.is_none() {
             // What nobody knows the price of cannot be paid from a budget.
@@ -188,13 +190,13 @@ impl Purse {
         }
         if let Some((left, output)) = rest.usd.zip(forecast.output_price) {
             let input = forecast.input_price.unwrap_or_default();
-            most = most.min(longest(left, question, (input, output), keeps));
+            most = most.min(longest(left, question, input, output, keeps));
         }
         if most < LEAST_OUTPUT.min(wanted) {
             return Err(StopReason::Budget);
         }
         match &self.backing {
-            Backing::Run(parent) => parent.room(forecast, (most, wish), false),
+            Backing::Run(parent) => parent.room(forecast, most, wish, false),
             Backing::Key(_) => Ok(most),
         }
     }
@@ -365,7 +367,7 @@ fn share(used: u64, limit: Option<u64>) -> u128 {
 /// How long an answer may be where so much is left, at these rates of what is asked and answered.
 /// Who `keeps` leaves enough to ask once more, with this question and its answer in the next one,
 /// for a short answer.
-fn longest(left: u64, question: u64, (input, output): (u64, u64), keeps: bool) -> u64 {
+fn longest(left: u64, question: u64, input: u64, output: u64, keeps: bool) -> u64 {
     let once = price(question, Some(input));
     let last = price(question + RESULTS, Some(input)) + price(LEAST_OUTPUT, Some(output));
     let again = if keeps { last } else { 0 };
@@ -418,19 +420,19 @@ mod tests {
     #[test]
     fn an_answer_is_cut_to_what_is_left_and_not_asked_for_below_the_floor() {
         let purse = purse(None, Some(1000), None);
-        let held = purse.reserve(&forecast(), (500, Wish::Last)).unwrap();
+        let held = purse.reserve(&forecast(), 500, Wish::Last).unwrap();
         assert_eq!(held.max_tokens, 500);
-        let second = purse.reserve(&forecast(), (500, Wish::Last)).unwrap();
+        let second = purse.reserve(&forecast(), 500, Wish::Last).unwrap();
         assert_eq!(second.max_tokens, 300, "600 are held, 100 are the question");
-        assert_eq!(purse.reserve(&forecast(), (500, Wish::Last)).unwrap_err(), StopReason::Budget);
+        assert_eq!(purse.reserve(&forecast(), 500, Wish::Last).unwrap_err(), StopReason::Budget);
         drop(second);
-        assert_eq!(purse.reserve(&forecast(), (500, Wish::Last)).unwrap().max_tokens, 300);
+        assert_eq!(purse.reserve(&forecast(), 500, Wish::Last).unwrap().max_tokens, 300);
     }
 
     #[test]
     fn what_was_held_and_not_used_is_given_back() {
         let purse = purse(None, Some(1000), None);
-        let held = purse.reserve(&forecast(), (800, Wish::Last)).unwrap();
+        let held = purse.reserve(&forecast(), 800, Wish::Last).unwrap();
         held.settle(Usage { input: 90, output: 10, ..Usage::default() }, None);
         assert_eq!(purse.used().tokens, 100);
     }
@@ -439,26 +441,26 @@ mod tests {
     fn a_child_draws_from_all_above_it() {
         let root = purse(Some(1_000_000), None, None);
         let child = purse(None, None, Some(Arc::clone(&root)));
-        let held = child.reserve(&forecast(), (10_000, Wish::Last)).unwrap();
+        let held = child.reserve(&forecast(), 10_000, Wish::Last).unwrap();
         // 1,000,000 less 100,000 for the question, at 2,000 a token.
         assert_eq!(held.max_tokens, 450);
-        assert_eq!(root.reserve(&forecast(), (100, Wish::Last)).unwrap_err(), StopReason::Budget);
+        assert_eq!(root.reserve(&forecast(), 100, Wish::Last).unwrap_err(), StopReason::Budget);
     }
 
     #[test]
     fn behind_every_turn_there_is_enough_for_a_last_word() {
         let purse = purse(None, Some(1000), None);
         let used = |input, output| Usage { input, output, ..Usage::default() };
-        let held = purse.reserve(&forecast(), (5000, Wish::Turn)).unwrap();
+        let held = purse.reserve(&forecast(), 5000, Wish::Turn).unwrap();
         // Twice the question of 100, 256 for results and 64 for the last word, and the answer both
         // times.
         assert_eq!(held.max_tokens, 240);
         held.settle(used(100, 240), None);
-        assert_eq!(purse.reserve(&forecast(), (500, Wish::Aside)).unwrap_err(), StopReason::Budget);
+        assert_eq!(purse.reserve(&forecast(), 500, Wish::Aside).unwrap_err(), StopReason::Budget);
         let next = Forecast { input_tokens: 596, ..forecast() };
-        assert_eq!(purse.reserve(&next, (500, Wish::Turn)).unwrap_err(), StopReason::Budget);
+        assert_eq!(purse.reserve(&next, 500, Wish::Turn).unwrap_err(), StopReason::Budget);
         assert_eq!(purse.longest_question(&next), Some(596));
-        let last = purse.reserve(&next, (500, Wish::Last)).unwrap();
+        let last = purse.reserve(&next, 500, Wish::Last).unwrap();
         assert_eq!(last.max_tokens, 64);
         last.settle(used(596, 64), None);
         assert_eq!(purse.used().tokens, 1000);
@@ -469,23 +471,23 @@ mod tests {
         let budget = AgentBudget { tokens: Some(2000), model_calls: 3, ..AgentBudget::default() };
         let root = Purse::new(&budget, None, Used::default(), nothing());
         let child = purse(None, None, Some(Arc::clone(&root)));
-        root.reserve(&forecast(), (500, Wish::Turn)).unwrap().settle(Usage::default(), None);
+        root.reserve(&forecast(), 500, Wish::Turn).unwrap().settle(Usage::default(), None);
         // 920 are kept back: the question, its answer, 256 for results, and 64.
         assert_eq!(child.longest_question(&forecast()), Some(1016));
-        let held = child.reserve(&forecast(), (5000, Wish::Last)).unwrap();
+        let held = child.reserve(&forecast(), 5000, Wish::Last).unwrap();
         assert_eq!(held.max_tokens, 980);
         held.settle(Usage::default(), None);
-        let beyond = child.reserve(&forecast(), (500, Wish::Last)).unwrap_err();
+        let beyond = child.reserve(&forecast(), 500, Wish::Last).unwrap_err();
         assert_eq!(beyond, StopReason::MaxSteps);
-        assert!(root.reserve(&forecast(), (500, Wish::Turn)).is_err());
-        assert!(root.reserve(&forecast(), (500, Wish::Last)).is_ok());
+        assert!(root.reserve(&forecast(), 500, Wish::Turn).is_err());
+        assert!(root.reserve(&forecast(), 500, Wish::Last).is_ok());
     }
 
     #[test]
     fn branches_that_ask_at_the_same_time_never_hold_more_than_there_is() {
         let root = purse(None, Some(2_000), None);
         let holds = |child: Arc<Purse>| {
-            let held = (0..20).map(move |_| child.reserve(&forecast(), (150, Wish::Last)));
+            let held = (0..20).map(move |_| child.reserve(&forecast(), 150, Wish::Last));
             held.filter_map(Result::ok).collect::<Vec<Held>>()
         };
         let children: Vec<_> = (0..8).map(|_| purse(None, None, Some(Arc::clone(&root)))).collect();
@@ -502,10 +504,10 @@ mod tests {
     fn money_is_not_spent_on_what_has_no_price() {
         let unpriced = Forecast { input_tokens: 1, ..Forecast::default() };
         assert_eq!(
-            purse(Some(1), None, None).reserve(&unpriced, (100, Wish::Last)).unwrap_err(),
+            purse(Some(1), None, None).reserve(&unpriced, 100, Wish::Last).unwrap_err(),
             StopReason::Budget
         );
-        assert!(purse(None, None, None).reserve(&unpriced, (100, Wish::Last)).is_ok());
+        assert!(purse(None, None, None).reserve(&unpriced, 100, Wish::Last).is_ok());
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Actor {
             match self.may_have(&name).await {
                 Ok(definition) => {
                     let task = (request.tool.as_str(), args);
-                    self.begin_child((id, &name), definition, task).await?
+                    self.begin_child(id, &name, definition, task).await?
                 }
                 Err(error) => return self.refuse(request, error, None).await,
             }
@@ -135,7 +135,7 @@ impl Actor {
         let sticky = &*self.live.sticky;
         let version = drawn(name, agent, sticky);
         let known = (&house.config, &*house.toolbox);
-        Definition::resolve(known, (name, &version), Some(sticky))
+        Definition::resolve(known, name, &version, Some(sticky))
             .map_err(|why| CallError::new("unavailable", why))
     }
 
@@ -167,7 +167,8 @@ impl Actor {
     /// The run of a child, new or as it was left; `None` where it is over or another process has it.
     async fn begin_child(
         &self,
-        (id, name): (RunId, &str),
+        id: RunId,
+        name: &str,
         definition: Arc<Definition>,
         (tool, input): (&str, String),
     ) -> Result<Option<Actor>, Halt> {
@@ -355,7 +356,7 @@ impl Actor {
         let store = self.staff.gateway.store();
         let is_known = store.run(None, id).await.map_err(stored)?.is_some();
         let Some(former) = former.filter(|_| !is_known) else { return Ok(None) };
-        let new = self.staff.retried((&self.caller, &former), id, Some(trace)).await;
+        let new = self.staff.retried(&self.caller, &former, id, Some(trace)).await;
         // What it says of itself is our own.
         let new = new.map_err(|error| Halt::Store(error.message.to_string()))?;
         let (root, parent, state) = (self.live.root, Some(self.journal.id), RunState::Running);
@@ -376,7 +377,7 @@ impl Staff {
         id: RunId,
     ) -> Result<Option<Actor>, Halt> {
         match self.gateway.store().run(None, id).await.map_err(stored)? {
-            Some(row) => self.child_of(parent, (row, Used::default())).await.map(Some),
+            Some(row) => self.child_of(parent, row, Used::default()).await.map(Some),
             None => Ok(None),
         }
     }
@@ -391,15 +392,16 @@ impl Staff {
         let Some(row) = store.claim_run(id, self.lease()).await.map_err(stored)? else {
             return Ok(None);
         };
-        let used = self.used_before((&row, Spent::default())).await;
-        self.child_of(parent, (row, used)).await.map(Some)
+        let used = self.used_before(&row, Spent::default()).await;
+        self.child_of(parent, row, used).await.map(Some)
     }
 
     /// Those above have counted what it has used, when they used it or as they were loaded.
     async fn child_of(
         self: &Arc<Self>,
         parent: &Actor,
-        (row, mut used): (RunRow, Used),
+        row: RunRow,
+        mut used: Used,
     ) -> Result<Actor, Halt> {
         let Loaded { run, last_at } = self.load(&row).await?;
         if run.created.trigger == Trigger::Retry {
@@ -407,21 +409,22 @@ impl Staff {
         }
         let who = (&row, parent.caller.clone());
         let above = Above { purse: Arc::clone(&parent.purse), live: Arc::clone(&parent.live) };
-        self.actor((run, last_at), who, (used, Some(above)), None).await
+        self.actor((run, last_at), who, used, Some(above), None).await
     }
 
     /// Ends all that a run has begun and that is not over: nobody goes on with it. Gives what the
     /// run is to know of what they have used.
     pub(super) async fn end_below(
         &self,
-        (run, root): (&Run, RunId),
+        run: &Run,
+        root: RunId,
         why: &str,
     ) -> Result<Vec<Event>, Halt> {
         let store = self.gateway.store();
         let mut used = Vec::new();
         for (call, id) in run.calls.iter().filter_map(|call| Some((call, child(&call.stage)?))) {
             match store.claim_run(id, self.lease()).await.map_err(stored)? {
-                Some(row) => Box::pin(self.end_one(row, (run.id, root), why)).await?,
+                Some(row) => Box::pin(self.end_one(row, run.id, root, why)).await?,
                 None => self.must_be_over(id).await?,
             }
             if let Some(row) = store.run(None, id).await.map_err(stored)? {
@@ -433,21 +436,16 @@ impl Staff {
         Ok(used)
     }
 
-    async fn end_one(
-        &self,
-        row: RunRow,
-        (above, root): (RunId, RunId),
-        why: &str,
-    ) -> Result<(), Halt> {
+    async fn end_one(&self, row: RunRow, above: RunId, root: RunId, why: &str) -> Result<(), Halt> {
         let run = self.load(&row).await?.run;
-        let mut events = self.end_below((&run, root), why).await?;
+        let mut events = self.end_below(&run, root, why).await?;
         let reason = Some(why.to_owned());
         let asked =
             Event::CancelAsked { by: above.to_string(), reason: reason.clone(), after_step: false };
         let (state, at) = (RunState::Cancelled, now());
         let ended = Event::Ended { state, reason: None, message: reason, degraded: false, at };
         events.extend([asked, ended]);
-        let journal = Journal::new(self.means(), run, (row.epoch, true));
+        let journal = Journal::new(self.means(), run, row.epoch, true);
         let _ = journal.herald.set(self.herald(root));
         journal.end(events, Beside::default()).await
     }

@@ -185,14 +185,14 @@ impl Actor {
     pub(super) async fn rest(&self, state: RunState, until: Option<u64>) -> Result<Rest, Halt> {
         // Whoever follows the root is told.
         let below = if state == RunState::WaitingChild && self.live.above.is_none() {
-            self.staff.asked_below((self.live.id, self.live.root)).await
+            self.staff.asked_below(self.live.id, self.live.root).await
         } else {
             Below::default()
         };
         self.shows().await;
         let run = self.journal.run().await;
         let name = self.name();
-        view::waits(&self.live.voice, (&run, &below), state);
+        view::waits(&self.live.voice, &run, &below, state);
         let usage = run.spent().usage;
         let calls: Vec<String> = run
             .calls

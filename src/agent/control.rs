@@ -242,7 +242,7 @@ impl Staff {
             Ok(Err(failure)) => (failure.message.clone(), failure.attempts),
             Err(_) => (letter.error.clone(), 0),
         };
-        let reopened = self.gateway.store().reopen_letter(&letter.id, (error, attempts)).await;
+        let reopened = self.gateway.store().reopen_letter(&letter.id, error, attempts).await;
         reopened.map_err(away)?;
         let told = |it: Failure| json!({"outcome": it.kind.name(), "message": it.message});
         Ok(tried?.unwrap_or_else(told))

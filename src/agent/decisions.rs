@@ -15,7 +15,8 @@ impl Staff {
     pub(super) async fn decides(
         &self,
         row: &RunRow,
-        (owner, commission): (&Owner, &Commission),
+        owner: &Owner,
+        commission: &Commission,
         words: &Words,
     ) -> Result<bool, Error> {
         let store = self.gateway.store();

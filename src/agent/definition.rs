@@ -113,7 +113,8 @@ impl Definition {
     /// it.
     pub fn resolve(
         (config, toolbox): (&Config, &Toolbox),
-        (name, version): (&str, &str),
+        name: &str,
+        version: &str,
         sticky: Option<&str>,
     ) -> Result<Self, String> {
         let root = config.agents.get(name).ok_or_else(|| format!("There is no agent `{name}`."))?;
@@ -131,7 +132,7 @@ impl Definition {
                 Some((other.clone(), drawn.unwrap_or(&**agent)))
             };
             open.extend(new.filter_map(as_drawn));
-            let member = Member::resolve((config, toolbox), agent)?;
+            let member = Member::resolve(config, toolbox, agent)?;
             members.insert(name, member);
         }
         Ok(Self {
@@ -188,10 +189,7 @@ impl Definition {
 // === impl Member ===
 
 impl Member {
-    fn resolve(
-        (config, toolbox): (&Config, &Toolbox),
-        agent: &config::Agent,
-    ) -> Result<Self, String> {
+    fn resolve(config: &Config, toolbox: &Toolbox, agent: &config::Agent) -> Result<Self, String> {
         let Prompt { text: prompt, digest: prompt_digest, version: prompt_version } =
             Prompt::of(config, agent)?;
         let tools = toolbox.named(&agent.tools).into_iter().filter(|tool| !tool.terms.internal);
@@ -260,7 +258,7 @@ impl Member {
 
     /// Which prompt it goes by, as the API shows it.
     pub fn shown_prompt(&self) -> Value {
-        shown((&self.prompt_digest, self.prompt_version.as_deref()))
+        shown(&self.prompt_digest, self.prompt_version.as_deref())
     }
 
     pub fn tool(&self, name: &str) -> Option<&ToolDefinition> {
@@ -316,11 +314,11 @@ impl Prompt {
 
     /// Which one it is, without what it says. Instructions in the config have no name.
     pub fn shown(&self) -> Value {
-        shown((&self.digest, self.version.as_deref()))
+        shown(&self.digest, self.version.as_deref())
     }
 }
 
-fn shown((digest, version): (&str, Option<&str>)) -> Value {
+fn shown(digest: &str, version: Option<&str>) -> Value {
     let named = version.and_then(|version| version.rsplit_once('@'));
     json!({
         "name": named.map(|(name, _)| name),

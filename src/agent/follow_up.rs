@@ -105,13 +105,14 @@ impl Staff {
     pub(super) async fn go_on(
         self: &Arc<Self>,
         row: &RunRow,
-        (owner, commission): (&Owner, &Commission),
+        owner: &Owner,
+        commission: &Commission,
         words: &Words,
     ) -> Result<Option<Performance>, Error> {
         if !self.claims_turn(owner, commission).await? {
             return Ok(None);
         }
-        let heard = self.tells(row, (owner, commission), words).await;
+        let heard = self.tells(row, owner, commission, words).await;
         match &heard {
             Ok(Heard::Told | Heard::Unfit(_)) => self.knows_turn(owner, commission, row.id).await?,
             Ok(Heard::Late | Heard::Nothing) | Err(_) => self.forgets_turn(owner, commission).await,
@@ -130,14 +131,15 @@ impl Staff {
     async fn tells(
         &self,
         row: &RunRow,
-        (owner, commission): (&Owner, &Commission),
+        owner: &Owner,
+        commission: &Commission,
         words: &Words,
     ) -> Result<Heard, Error> {
         let store = self.gateway.store();
         let by = commission.caller.key().to_string();
         let asker = self.asks_user(row).await;
         let answer = self.answer_in(asker.as_ref(), words).await?;
-        let mut told = self.decides(row, (owner, commission), words).await?;
+        let mut told = self.decides(row, owner, commission, words).await?;
         if !words.results.is_empty() {
             let data = json!({"results": words.results, "messages": words.beside(), "by": by});
             let data = data.to_string();

@@ -71,7 +71,8 @@ impl Journal {
     pub(super) fn new(
         (store, tasks, watch): (Store, Tasks, Watch),
         run: Run,
-        (epoch, strict): (u64, bool),
+        epoch: u64,
+        strict: bool,
     ) -> Arc<Self> {
         let (lost, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         let seq = watch::Sender::new(run.seq);

@@ -193,10 +193,11 @@ impl Conductor for Agents {
 
     fn rejoin(
         &self,
-        from: (RunId, u64),
+        run: RunId,
+        since: u64,
         owner: Owner,
     ) -> Doing<Result<Option<Performance>, Error>> {
         let staff = Arc::clone(&self.0);
-        Box::pin(async move { staff.rejoin(from, &owner).await })
+        Box::pin(async move { staff.rejoin(run, since, &owner).await })
     }
 }

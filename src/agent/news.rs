@@ -41,7 +41,7 @@ impl Herald {
     pub(super) fn news(&self, run: &Run, events: &[Event], state: RunState) -> Vec<NewDelivery> {
         let mut found: Vec<News> = Vec::new();
         for (seq, event) in (run.seq + 1..).zip(events) {
-            found.extend(self.of(run, (seq, event)));
+            found.extend(self.of(run, seq, event));
         }
         if state == RunState::WaitingHuman {
             let unknown = run.calls.iter().filter(|call| call.is_unknown());
@@ -67,7 +67,7 @@ impl Herald {
         self.post.notify_one();
     }
 
-    fn of(&self, run: &Run, (seq, event): (u64, &Event)) -> Option<News> {
+    fn of(&self, run: &Run, seq: u64, event: &Event) -> Option<News> {
         match event {
             Event::ApprovalAsked { .. } => approval(run, event),
             Event::InputAsked { request, message, schema, expires_at, .. } => Some(News {

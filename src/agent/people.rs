@@ -132,7 +132,11 @@ impl Actor {
 
     /// Something that the run needs is not what it was when the run began: a person is to bring it
     /// back, and has the run go on.
-    pub(super) async fn escalate_unavailable(&self, id: Option<&str>, what: &str) -> Result<(), Halt> {
+    pub(super) async fn escalate_unavailable(
+        &self,
+        id: Option<&str>,
+        what: &str,
+    ) -> Result<(), Halt> {
         let reason = StopReason::DefinitionUnavailable.name();
         let reason = format!("{reason}: `{what}` is not what it was when the run began");
         self.escalate(id, reason).await
@@ -141,7 +145,8 @@ impl Actor {
     pub(super) async fn ask_approval(
         &self,
         request: &Requested,
-        (reason, approval): (String, &Approval),
+        reason: String,
+        approval: &Approval,
     ) -> Result<(), Halt> {
         let run = self.journal.run().await;
         let Some(definition) = run.member().and_then(|member| member.tool(&request.tool)).cloned()

@@ -95,13 +95,13 @@ impl Actor {
         let seconds = Some(clock.elapsed().as_secs_f64());
         match done {
             Ok(output) => {
-                self.counts_attempts(&request.tool, (&output.retried, output.cached));
+                self.counts_attempts(&request.tool, &output.retried, output.cached);
                 let outcome = if output.cached { "cached" } else { "ok" };
                 self.counts_call(&request.tool, outcome, seconds);
-                self.done(request, (&tool, output)).await
+                self.done(request, &tool, output).await
             }
             Err(failure) => {
-                self.counts_attempts(&request.tool, (&failure.retried, false));
+                self.counts_attempts(&request.tool, &failure.retried, false);
                 if failure.kind == FailureKind::Refused {
                     self.staff.gateway.telemetry.metrics.count_security_event("tool_refused");
                 }
@@ -111,7 +111,7 @@ impl Actor {
         }
     }
 
-    async fn done(&self, request: &Requested, (tool, output): (&Tool, Output)) -> Result<(), Halt> {
+    async fn done(&self, request: &Requested, tool: &Tool, output: Output) -> Result<(), Halt> {
         let bytes = output.raw.len() as u64;
         self.purse.take_bytes(bytes);
         let run = self.journal.run().await;
@@ -131,7 +131,7 @@ impl Actor {
             .into_iter()
             .map(|part| {
                 let how = (&terms, (kept, ends_early), &mut cut);
-                shown(part, how, (tool, &request.key), &count)
+                shown(part, how, tool, &request.key, &count)
             })
             .collect();
         self.took("sanitise", began);
@@ -180,7 +180,7 @@ impl Actor {
             // What a stranger says of its failure is a stranger's word, too.
             error.message = tool::text::fence(&error.message, &request.tool, &request.key);
         }
-        self.failed_over(request, (error, attempts), (letter, failure.wire)).await
+        self.failed_over(request, (error, attempts), letter, failure.wire).await
     }
 
     /// Whether it was made before, and nobody knew what became of it: that it is not made again
@@ -195,14 +195,15 @@ impl Actor {
         error: (CallError, u32),
         letter: Option<NewLetter>,
     ) -> Result<(), Halt> {
-        self.failed_over(request, error, (letter, None)).await
+        self.failed_over(request, error, letter, None).await
     }
 
     async fn failed_over(
         &self,
         request: &Requested,
         (error, attempts): (CallError, u32),
-        (letter, wire): (Option<NewLetter>, Option<Box<Wire>>),
+        letter: Option<NewLetter>,
+        wire: Option<Box<Wire>>,
     ) -> Result<(), Halt> {
         let text = error.text();
         let item = voice::mcp_call(&request.id, &request.alias, &request.args, Err(&text));
@@ -287,7 +288,7 @@ impl Actor {
     }
 
     /// Of a tool that is there.
-    fn counts_attempts(&self, tool: &str, (retried, cached): (&[&'static str], bool)) {
+    fn counts_attempts(&self, tool: &str, retried: &[&'static str], cached: bool) {
         let metrics = &self.staff.gateway.telemetry.metrics;
         for reason in retried {
             metrics.agent_tool_retries.with_label_values(&[tool, reason]).inc();
@@ -333,7 +334,8 @@ pub(super) fn played() -> CallError {
 fn shown(
     part: Part,
     (terms, (kept, ends_early), cut): (&ContextTerms, (Kept<'_>, bool), &mut bool),
-    (tool, salt): (&Tool, &str),
+    tool: &Tool,
+    salt: &str,
     count: &dyn Fn(&str) -> u64,
 ) -> Part {
     let Content::Text { text, .. } = &part.content else { return part };

@@ -104,7 +104,7 @@ impl Actor {
         let request = question(&run, member, &self.withheld(member));
         drop(run);
         let forecast = self.staff.gateway.forecast(&self.caller, &request);
-        self.aside(request, (forecast, LENGTH), false)
+        self.aside(request, forecast, LENGTH, false)
     }
 }
 

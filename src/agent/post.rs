@@ -166,7 +166,7 @@ fn signed(
     let Some(secret) = &hook.secret else {
         return Err(Deaf::for_good("there is no secret to sign with"));
     };
-    let signature = format!("v1,{}", signature(secret, (&row.id, now), &row.body));
+    let signature = format!("v1,{}", signature(secret, &row.id, now, &row.body));
     let header = |name: &HeaderName, value: &str| {
         let value = HeaderValue::from_str(value);
         value.map(|value| (name.clone(), value)).map_err(|error| Deaf::for_good(error.to_string()))
@@ -179,7 +179,7 @@ fn signed(
 }
 
 /// HMAC-SHA256 of id, time and body. A secret that is written `whsec_` and base64 is those bytes.
-fn signature(secret: &Secret, (id, now): (&str, u64), body: &str) -> String {
+fn signature(secret: &Secret, id: &str, now: u64, body: &str) -> String {
     let text = secret.expose();
     let bytes = text.strip_prefix("whsec_").and_then(|it| BASE64_STANDARD.decode(it).ok());
     let bytes = bytes.unwrap_or_else(|| text.as_bytes().to_vec());
@@ -217,7 +217,7 @@ mod tests {
     fn a_signature_is_the_one_that_standard_webhooks_show() {
         let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
         let body = r#"{"test": 2432232314}"#;
-        let signed = signature(&secret, ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330), body);
+        let signed = signature(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
         assert_eq!(signed, "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }

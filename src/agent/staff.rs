@@ -324,25 +324,27 @@ impl Staff {
         let caller = match caller {
             Ok(caller) => caller,
             Err((reason, message)) => {
-                self.give_up((run, row.root, row.epoch), reason, message).await?;
+                self.give_up(run, row.root, row.epoch, reason, message).await?;
                 return Ok(None);
             }
         };
-        let used = self.used_before((row, run.spent_before())).await;
+        let used = self.used_before(row, run.spent_before()).await;
         let parts = (run, last_at);
-        let actor = self.actor(parts, (row, caller), (used, None), ear).await?;
+        let actor = self.actor(parts, (row, caller), used, None, ear).await?;
         Ok(Some(actor))
     }
 
     /// Ends a run that nobody can go on with.
     async fn give_up(
         &self,
-        (run, root, epoch): (Run, RunId, u64),
+        run: Run,
+        root: RunId,
+        epoch: u64,
         reason: StopReason,
         message: String,
     ) -> Result<(), Halt> {
         let id = run.id;
-        let mut events = self.end_below((&run, root), &message).await?;
+        let mut events = self.end_below(&run, root, &message).await?;
         let letter = crate::store::runs::NewLetter {
             id: format!("dlq_{}", RunId::new().simple()),
             kind: "run".to_owned(),
@@ -350,7 +352,7 @@ impl Staff {
             error: message.clone(),
             attempts: 1,
         };
-        let journal = Journal::new(self.means(), run, (epoch, true));
+        let journal = Journal::new(self.means(), run, epoch, true);
         let _ = journal.herald.set(self.herald(root));
         let (state, at) = (RunState::Failed, now());
         let reason = Some(reason);
@@ -362,7 +364,7 @@ impl Staff {
 
     /// What a run and all below it have used so far, with what its journal has taken over: its
     /// limits hold for all of that.
-    pub(super) async fn used_before(&self, (top, before): (&RunRow, Spent)) -> Used {
+    pub(super) async fn used_before(&self, top: &RunRow, before: Spent) -> Used {
         let mut used = Used::default();
         used.add(&top.totals);
         used.take_over(before);
@@ -411,7 +413,8 @@ impl Staff {
         self: &Arc<Self>,
         (mut run, last_at): (Run, u64),
         (row, caller): (&RunRow, Caller),
-        (used, above): (Used, Option<Above>),
+        used: Used,
+        above: Option<Above>,
         ear: Option<Ear>,
     ) -> Result<Actor, Halt> {
         let config = &self.gateway.snapshot().config.agent_engine;
@@ -434,7 +437,7 @@ impl Staff {
         let purse = Purse::new(&definition.budget, run.ceiling(), used, backing);
         let (paused, depth) = (AtomicBool::new(run.paused), run.created.depth);
         let (stands, is_background) = (report(&run), run.created.wishes.background);
-        let journal = Journal::new(self.means(), run, (row.epoch, strict));
+        let journal = Journal::new(self.means(), run, row.epoch, strict);
         let _ = journal.herald.set(self.herald(row.root));
         let live = Arc::new(Live {
             id: row.id,

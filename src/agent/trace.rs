@@ -199,7 +199,7 @@ impl Cutter<'_> {
             }
             Event::UndoDone { id, error } => {
                 let error = error.as_ref().map(|error| error.kind.as_str());
-                Self::undone(run, (id, error), (last, at))
+                Self::undone(run, id, error, (last, at))
             }
             Event::Answered { .. }
             | Event::AskFailed { .. }
@@ -410,7 +410,7 @@ impl Cutter<'_> {
         }
     }
 
-    fn undone(run: &Run, (id, error): (&str, Option<&str>), times: (u64, u64)) -> Option<RunSpan> {
+    fn undone(run: &Run, id: &str, error: Option<&str>, times: (u64, u64)) -> Option<RunSpan> {
         let undo = run.undoable.iter().find(|undo| undo.id == id)?;
         let span = span_below(run.span(), run.seq | 1 << 48);
         let text = |text: &str| Told::Text(text.to_owned());

@@ -73,7 +73,7 @@ pub(super) fn asked_below(row: &ApprovalRow) -> Value {
 }
 
 /// The same where runs below it wait for people, too.
-fn plea_of((run, below): (&Run, &Below), state: RunState) -> String {
+fn plea_of(run: &Run, below: &Below, state: RunState) -> String {
     let is_above = state == RunState::WaitingChild;
     let own = own_question(run).filter(|_| is_above).map(str::to_owned);
     let own_tools = tools_to_approve(run).filter(|_| is_above).map(str::to_owned);
@@ -138,14 +138,14 @@ pub(super) fn plea(run: &Run, state: RunState) -> String {
 }
 
 /// What a client hears of a run that rests in this state, behind all that it was asked.
-pub(super) fn waits(voice: &Voice, (run, below): (&Run, &Below), state: RunState) {
+pub(super) fn waits(voice: &Voice, run: &Run, below: &Below, state: RunState) {
     for row in &below.approvals {
         let args = serde_json::from_str(&row.args).unwrap_or_default();
         voice.item(&name(run), mcp_approval(&row.id, &row.tool, &args));
     }
     let name = name(run);
     if state != RunState::WaitingClient {
-        return voice.text(&name, &plea_of((run, below), state));
+        return voice.text(&name, &plea_of(run, below, state));
     }
     let open: Vec<&Call> = run.calls.iter().filter(|call| call.stage != Stage::Over).collect();
     if let Some(call) = open.first().filter(|_| !voice.has_said_turn()) {
@@ -212,7 +212,7 @@ fn texts(parts: &[Part]) -> String {
 
 /// What a run has to say that nobody works at, behind what was heard of it before: its end, or what
 /// it waits for.
-pub(super) fn told((run, below): (&Run, &Below), row: &RunRow, heard: Vec<Passage>) -> Performance {
+pub(super) fn told(run: &Run, below: &Below, row: &RunRow, heard: Vec<Passage>) -> Performance {
     let (voice, name) = (Voice::new(false), name(run));
     let follower = Follower::of(voice.tape());
     let known = |approval: &str| {
@@ -233,7 +233,7 @@ pub(super) fn told((run, below): (&Run, &Below), row: &RunRow, heard: Vec<Passag
                 voice.item(&name, mcp_approval(approval, &request.alias, &request.args));
             }
         }
-        waits(&voice, (run, below), run.state);
+        waits(&voice, run, below, run.state);
     }
     match failure(run) {
         Some(error) => voice.fail(error),
@@ -276,7 +276,7 @@ pub(super) fn finish(run: &Run) -> FinishReason {
 }
 
 /// A run that waits for a place: its client asks for it later.
-pub(super) fn queued(id: RunId, (created, definition): (Created, Arc<Definition>)) -> Performance {
+pub(super) fn queued(id: RunId, created: Created, definition: Arc<Definition>) -> Performance {
     let version = definition.version.as_str().into();
     let run = Run::new(id, created, definition, Vec::new());
     shown(&run, version, Follower::of(&Arc::default()))

@@ -47,7 +47,7 @@ fn request(run: &Run, member: &Member, call: &ToolCall, number: u32) -> Requeste
         _ => Value::String(text.chars().take(LONGEST_ARGS).collect()),
     };
     let alias = call.name.clone();
-    let key = key(run, (number, &tool, &version), &args);
+    let key = key(run, number, &tool, &version, &args);
     Requested {
         id: call.id.clone(),
         number,
@@ -97,7 +97,7 @@ fn is_ask_user(run: &Run, name: &str) -> bool {
 }
 
 /// The same for the same call after every restart, another one for any other.
-fn key(run: &Run, (number, tool, version): (u32, &str, &str), args: &Value) -> String {
+fn key(run: &Run, number: u32, tool: &str, version: &str, args: &Value) -> String {
     digits(&format!("{}\n{number}\n{tool}\n{version}\n{}", run.id, canonical(args)))
 }
 

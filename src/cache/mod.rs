@@ -60,7 +60,8 @@ impl Cache {
     pub fn recall(
         &self,
         wording: &Wording,
-        (ttl, now): (Duration, SystemTime),
+        ttl: Duration,
+        now: SystemTime,
     ) -> Option<(Arc<Literal>, Arc<Entry>)> {
         let literal = self.literals.find(wording)?;
         let entry = self.exact.get(&literal.digest, ttl, now)?;

@@ -481,7 +481,7 @@ impl CallRecord {
     }
 
     /// Of a call that has just come in.
-    pub fn new((id, at): (CallId, SystemTime), surface: Surface, generation: u64) -> Self {
+    pub fn new(id: CallId, at: SystemTime, surface: Surface, generation: u64) -> Self {
         Self {
             id,
             at,

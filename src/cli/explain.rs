@@ -50,7 +50,7 @@ fn explain(arguments: &ExplainArguments) -> Result<String, Failed> {
     io::stdin().lock().read_to_end(&mut body).map_err(broken)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
-    let asked = gateway.explain(ask, (headers, body.into()));
+    let asked = gateway.explain(ask, headers, body.into());
     let (status, told) = runtime.block_on(asked);
     let told = match serde_json::from_slice::<Value>(&told) {
         Ok(told) => format!("{told:#}"),

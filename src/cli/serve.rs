@@ -295,7 +295,7 @@ impl House {
             LogFormat::Json => complain(&banner),
             LogFormat::Text => say(&banner),
         }
-        self.run_until_told(signals, (&stop, &closing), &connections).await;
+        self.run_until_told(signals, &stop, &closing, &connections).await;
         if let Some(exporting) = exporting {
             let _ = tokio::time::timeout(LAST_WRITES, exporting.end()).await;
         }
@@ -419,7 +419,8 @@ impl House {
     async fn run_until_told(
         &self,
         mut signals: Signals,
-        (stop, closing): (&watch::Sender<bool>, &watch::Sender<Closing>),
+        stop: &watch::Sender<bool>,
+        closing: &watch::Sender<Closing>,
         connections: &Tasks,
     ) {
         signals.next().await;

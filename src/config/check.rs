@@ -21,7 +21,7 @@ pub(super) fn check(config: &Config, kinds: &[&str], report: &Report) {
     for (name, route) in &config.routes {
         let path = child("routes", name);
         check_targets(config, &path, route, report);
-        check_fallbacks(config, (name, &path), route, report);
+        check_fallbacks(config, name, &path, route, report);
         check_tasks(config, &path, route, report);
         check_semantic(config, &path, route, report);
     }
@@ -138,7 +138,7 @@ fn check_targets(config: &Config, path: &str, route: &Route, report: &Report) {
 }
 
 /// Fallbacks lead to other routes or to targets, and can be reached.
-fn check_fallbacks(config: &Config, (name, path): (&str, &str), route: &Route, report: &Report) {
+fn check_fallbacks(config: &Config, name: &str, path: &str, route: &Route, report: &Report) {
     for (kind, names) in route.fallbacks.lists() {
         for (position, fallback) in names.iter().enumerate() {
             let path = format!("{path}.fallbacks.{kind}[{position}]");
@@ -244,16 +244,16 @@ pub(super) fn check_grants(config: &Config, path: &str, key: &Key, report: &Repo
 fn check_hierarchy(config: &Config, report: &Report) {
     for (name, key) in &config.keys {
         let path = child("keys", name);
-        check_member((&path, "user"), key.user.as_ref(), &config.users, report);
-        check_member((&path, "team"), key.team.as_ref(), &config.teams, report);
+        check_member(&path, "user", key.user.as_ref(), &config.users, report);
+        check_member(&path, "team", key.team.as_ref(), &config.teams, report);
     }
     for (name, user) in &config.users {
         let path = child("users", name);
-        check_member((&path, "team"), user.team.as_ref(), &config.teams, report);
+        check_member(&path, "team", user.team.as_ref(), &config.teams, report);
     }
     for (name, team) in &config.teams {
         let path = child("teams", name);
-        check_member((&path, "org"), team.org.as_ref(), &config.orgs, report);
+        check_member(&path, "org", team.org.as_ref(), &config.orgs, report);
     }
 }
 
@@ -262,7 +262,7 @@ fn check_issuers(config: &Config, report: &Report) {
     let mut known: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, oidc) in &config.oidc {
         let path = child("auth.oidc", name);
-        check_member((&path, "key"), oidc.key.as_ref(), &config.keys, report);
+        check_member(&path, "key", oidc.key.as_ref(), &config.keys, report);
         for (claimed, team) in
             oidc.teams.iter().filter(|(_, team)| !config.teams.contains_key(*team))
         {
@@ -280,7 +280,8 @@ fn check_issuers(config: &Config, report: &Report) {
 }
 
 fn check_member<T>(
-    (path, kind): (&str, &str),
+    path: &str,
+    kind: &str,
     name: Option<&String>,
     known: &BTreeMap<String, T>,
     report: &Report,

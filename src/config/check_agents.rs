@@ -39,7 +39,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     }
     check_helpers(config, report);
     for (name, tool) in &config.tools {
-        check_tool(config, (name, tool), report);
+        check_tool(config, name, tool, report);
     }
     check_exposed(config, report);
     for (name, key) in &config.keys {
@@ -56,7 +56,7 @@ impl Definition<'_> {
         self.check_tools();
         self.check_others();
         if self.says("guards") {
-            guard::check_names(self.config, (&self.path, &self.agent.guards), self.report);
+            guard::check_names(self.config, &self.path, &self.agent.guards, self.report);
         }
         let schema = self.agent.output_schema.as_ref();
         if schema.is_some_and(|schema| schema["type"] != "object") && self.says("output_schema") {
@@ -284,7 +284,7 @@ fn check_helpers(config: &Config, report: &Report) {
 }
 
 /// Who knows what became of a call only looks, and nobody takes itself back.
-fn check_tool(config: &Config, (name, tool): (&str, &Tool), report: &Report) {
+fn check_tool(config: &Config, name: &str, tool: &Tool, report: &Report) {
     let path = child("tools", name);
     let probe = tool.probe.iter().map(|probe| ("probe", probe));
     let undo = tool.undo.iter().map(|undo| ("undo", &undo.tool));

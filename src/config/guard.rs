@@ -495,12 +495,12 @@ fn schema(section: &Section<'_>) -> String {
 
 /// Every guard that is named somewhere exists, and so does every route that a guard asks.
 pub(super) fn check(config: &Config, report: &Report) {
-    check_names(config, ("server", &config.server.guards), report);
+    check_names(config, "server", &config.server.guards, report);
     for (name, route) in &config.routes {
-        check_names(config, (&child("routes", name), &route.guards), report);
+        check_names(config, &child("routes", name), &route.guards, report);
     }
     for (name, key) in &config.keys {
-        check_names(config, (&child("keys", name), &key.guards), report);
+        check_names(config, &child("keys", name), &key.guards, report);
     }
     for (name, guard) in &config.guards {
         let path = child("guards", name);
@@ -508,7 +508,7 @@ pub(super) fn check(config: &Config, report: &Report) {
             GuardKind::Judge { route, .. } if !route.is_empty() => {
                 let known: Vec<&str> = config.routes.keys().map(String::as_str).collect();
                 let path = format!("{path}.route");
-                check_name((&path, "route"), route, &known, report);
+                check_name(&path, "route", route, &known, report);
                 let asked = config.routes.get(route);
                 if asked.is_some_and(|route| route.strategy == Strategy::Task) {
                     report.problem(&path, "a route by task cannot be asked: name one it leads to");
@@ -518,12 +518,7 @@ pub(super) fn check(config: &Config, report: &Report) {
                 let known: Vec<&str> = config.providers.keys().map(String::as_str).collect();
                 match model.split_once('/') {
                     Some((provider, _)) => {
-                        check_name(
-                            (&format!("{path}.model"), "provider"),
-                            provider,
-                            &known,
-                            report,
-                        );
+                        check_name(&format!("{path}.model"), "provider", provider, &known, report);
                     }
                     None => report.problem(
                         &format!("{path}.model"),
@@ -536,18 +531,18 @@ pub(super) fn check(config: &Config, report: &Report) {
     }
 }
 
-pub(super) fn check_names(config: &Config, (owner, names): (&str, &[String]), report: &Report) {
+pub(super) fn check_names(config: &Config, owner: &str, names: &[String], report: &Report) {
     let known: Vec<&str> = config.guards.keys().map(String::as_str).collect();
     for (position, name) in names.iter().enumerate() {
         let path = format!("{owner}.guards[{position}]");
         if names[..position].contains(name) {
             report.problem(&path, "is named twice");
         }
-        check_name((&path, "guard"), name, &known, report);
+        check_name(&path, "guard", name, &known, report);
     }
 }
 
-fn check_name((path, what): (&str, &str), name: &str, known: &[&str], report: &Report) {
+fn check_name(path: &str, what: &str, name: &str, known: &[&str], report: &Report) {
     if !known.contains(&name) {
         let hint = suggestion(name, known.iter().copied());
         report.problem(path, format!("no {what} is called \"{name}\"{hint}"));

@@ -202,13 +202,14 @@ impl Config {
 
     /// Checks `text` as if it stood in the file `origin`, beside which relative paths are sought.
     pub fn parse(text: &str, origin: &Path, kinds: &[&str]) -> Result<Self, Vec<Problem>> {
-        Self::parse_knowing(text, (origin, &Known::new()), kinds)
+        Self::parse_knowing(text, origin, &Known::new(), kinds)
     }
 
     /// The same with the secrets that were fetched from where they are kept.
     pub fn parse_knowing(
         text: &str,
-        (origin, known): (&Path, &Known),
+        origin: &Path,
+        known: &Known,
         kinds: &[&str],
     ) -> Result<Self, Vec<Problem>> {
         let root = parse_toml(text, origin)?;

@@ -23,7 +23,7 @@ const VERTEX: &[&str] = &["systemInstruction", "contents", "tools"];
 
 /// The body by which a target counts this question, which was written for it; `None` where the
 /// dialect counts nothing. `at_home`: by the dialect's own maker, and not by Vertex AI.
-pub fn ask(question: &[u8], into: Dialect, (model, at_home): (&str, bool)) -> Option<Vec<u8>> {
+pub fn ask(question: &[u8], into: Dialect, model: &str, at_home: bool) -> Option<Vec<u8>> {
     let mut question: Map<String, Value> = serde_json::from_slice(question).ok()?;
     let known = match into {
         Dialect::Messages => MESSAGES,
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn asked(question: &Value, into: Dialect, at_home: bool) -> Option<Value> {
-        let body = ask(question.to_string().as_bytes(), into, ("m-1", at_home))?;
+        let body = ask(question.to_string().as_bytes(), into, "m-1", at_home)?;
         Some(serde_json::from_slice(&body).unwrap())
     }
 

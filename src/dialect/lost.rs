@@ -102,7 +102,7 @@ pub(super) fn beside(request: &ChatRequest, target: Dialect) -> Vec<Cow<'static,
         for part in std::iter::once(part).chain(inner) {
             match &part.content {
                 Content::Reasoning(_) => continue,
-                Content::Media(media) if loses_name(media, (client, target)) => {
+                Content::Media(media) if loses_name(media, client, target) => {
                     names.push(name_of_media(client));
                 }
                 _ => {}
@@ -121,7 +121,7 @@ pub(super) fn beside(request: &ChatRequest, target: Dialect) -> Vec<Cow<'static,
 
 /// Documents have names nearly everywhere. Gemini's are for its own clients, who know where they
 /// may be said.
-fn loses_name(media: &Media, (client, target): (Option<Dialect>, Dialect)) -> bool {
+fn loses_name(media: &Media, client: Option<Dialect>, target: Dialect) -> bool {
     let keeps = match target {
         Dialect::Gemini => client == Some(Dialect::Gemini),
         _ => media.kind == MediaKind::Document,

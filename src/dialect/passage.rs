@@ -245,7 +245,7 @@ impl Passage {
             return event;
         }
         let code = failure.code.as_deref().unwrap_or("server_error");
-        let failed = count.failed(count.passed, (code, &failure.message));
+        let failed = count.failed(count.passed, code, &failure.message);
         [&*event, &*failed].concat().into()
     }
 

@@ -50,7 +50,7 @@ impl Seam {
             }
             Event::Close { .. } => self.open = false,
             Event::Delta { choice, delta: Delta::Text(text) } => {
-                return self.say((*choice, text), writer, out);
+                return self.say(*choice, text, writer, out);
             }
             Event::Delta { .. }
             | Event::Start(_)
@@ -65,12 +65,7 @@ impl Seam {
 
     /// The first words of what is carried on begin with the space that was there already, or with
     /// none.
-    fn say(
-        &mut self,
-        (choice, text): (u32, &str),
-        writer: &mut dyn WriteStream,
-        out: &mut Vec<u8>,
-    ) {
+    fn say(&mut self, choice: u32, text: &str, writer: &mut dyn WriteStream, out: &mut Vec<u8>) {
         let mut text = text;
         while let (Some(space), Some(first)) = (self.trimmed.chars().next(), text.chars().next()) {
             if space != first {

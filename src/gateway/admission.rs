@@ -21,7 +21,7 @@ impl Gateway {
         match house.access.admit(headers, from) {
             Err(refusal) if refusal.kind == Kind::InvalidKey => {
                 // Boxed, so that a call is not larger for what few of them do.
-                Box::pin(self.admit_token(house, (headers, from), refusal)).await
+                Box::pin(self.admit_token(house, headers, from, refusal)).await
             }
             known => known,
         }
@@ -30,7 +30,8 @@ impl Gateway {
     async fn admit_token(
         &self,
         house: &Snapshot,
-        (headers, from): (&HeaderMap, Option<IpAddr>),
+        headers: &HeaderMap,
+        from: Option<IpAddr>,
         refusal: Error,
     ) -> Result<Caller, Error> {
         let known = (&house.config, &*house.roster);
@@ -44,7 +45,7 @@ impl Gateway {
     /// refused as any call of theirs would be.
     pub async fn recognise(&self, known: &CallerRef) -> Result<Caller, Error> {
         let house = self.snapshot();
-        match house.tokens.recognise(known, (&house.config, &*house.roster)) {
+        match house.tokens.recognise(known, &house.config, &house.roster) {
             Some(visitor) => self.receive(visitor?).await,
             None => house.access.recognise(known),
         }

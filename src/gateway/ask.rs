@@ -92,13 +92,14 @@ pub(super) async fn ask(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, credential): (&Errand, usize),
+    errand: &Errand,
+    credential: usize,
 ) -> Result<Answered, Box<Failure>> {
     if let Wording::Vectors(vectors) = &errand.wording {
         return Box::pin(vectors.ask(call, question, target, credential)).await;
     }
     if let Wording::Counted(payload) = &errand.wording {
-        let counted = count::ask(call, question, target, (errand, payload, credential));
+        let counted = count::ask(call, question, target, errand, payload, credential);
         return Box::pin(counted).await;
     }
     let mode = match (&errand.wording, errand.operation) {
@@ -108,12 +109,11 @@ pub(super) async fn ask(
         ) => target.provider.usage(),
         _ => splice::Usage::Leave,
     };
-    match ask_so(call, question, target, (errand, credential, mode)).await {
+    match ask_so(call, question, target, errand, credential, mode).await {
         // A server that does not know `stream_options` may refuse it: ask without, and remember.
         Err(failure) if mode == splice::Usage::Ask && refuses_stream_options(&failure) => {
             target.provider.omit_stream_options();
-            Box::pin(ask_so(call, question, target, (errand, credential, splice::Usage::Omit)))
-                .await
+            Box::pin(ask_so(call, question, target, errand, credential, splice::Usage::Omit)).await
         }
         // So may a model of which nobody knows whether it thinks, or how it is told how much.
         Err(failure) if errand.asks_for_thoughts(question) && refuses_thoughts(&failure) => {
@@ -124,7 +124,7 @@ pub(super) async fn ask(
             }
             let plain = errand.without_thoughts(call, question, target);
             let Some(plain) = plain else { return Err(failure) };
-            let again = ask_so(call, question, target, (&plain, credential, mode));
+            let again = ask_so(call, question, target, &plain, credential, mode);
             let answered = Box::pin(again).await?;
             let is_new = |name: &Cow<'static, str>| !errand.dropped.contains(name);
             Ok(Answered { lost: plain.dropped.into_iter().filter(is_new).collect(), ..answered })
@@ -172,10 +172,12 @@ async fn ask_so(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, credential, mode): (&Errand, usize, splice::Usage),
+    errand: &Errand,
+    credential: usize,
+    mode: splice::Usage,
 ) -> Result<Answered, Box<Failure>> {
     let limits = &target.limits;
-    let (payload, usage_added) = payload(question, target, (errand, mode));
+    let (payload, usage_added) = payload(question, target, errand, mode);
     let extra: Cow<'_, [_]> = if errand.headers.is_empty() {
         Cow::Borrowed(&question.extra)
     } else {
@@ -202,7 +204,7 @@ async fn ask_so(
     let streams = question.envelope.stream || question.relayed.is_some();
     let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
     if streams && is_stream && !call.gathers() {
-        let passage = passage(call, question, target, (errand, usage_added));
+        let passage = passage(call, question, target, errand, usage_added);
         let flow = Flow::new(reply.body, binary, passage);
         let Some(mut flow) = guarding::screened(call, question, flow) else {
             return Err(guarding::unscreened(target, reply.status).into());
@@ -210,10 +212,12 @@ async fn ask_so(
         flow.recorder = remember::recorder(call, errand);
         let due = (sent + limits.first_token).min(end);
         return first_content(
-            (call, target),
+            call,
+            target,
             flow,
             reply.status,
-            (due, call.wishes().map_or(Duration::ZERO, |wishes| wishes.hold_back)),
+            due,
+            call.wishes().map_or(Duration::ZERO, |wishes| wishes.hold_back),
         )
         .await;
     }
@@ -221,7 +225,7 @@ async fn ask_so(
         let due = (Instant::now() + limits.first_token).min(end);
         return Box::pin(relayed::answer(call.surface(), reply, due)).await;
     }
-    read_answer(call, question, target, (errand, reply, end)).await
+    read_answer(call, question, target, errand, reply, end).await
 }
 
 /// Takes in a whole answer, or all of a stream.
@@ -229,7 +233,9 @@ async fn read_answer(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, reply, end): (&Errand, Reply, Instant),
+    errand: &Errand,
+    reply: Reply,
+    end: Instant,
 ) -> Result<Answered, Box<Failure>> {
     let limits = &target.limits;
     let (content_type, binary) = kind_of(&reply);
@@ -246,13 +252,13 @@ async fn read_answer(
     let body = if binary { eventstream::lines(&body).map_err(malformed)? } else { body };
     let content_type = if is_stream { HeaderValue::from_static(STREAM) } else { content_type };
     if call.screens() {
-        let guarded = whole::guarded(call, question, target, (errand, content_type, body));
+        let guarded = whole::guarded(call, question, target, errand, content_type, body);
         return Box::pin(guarded).await.map_err(malformed);
     }
     if whole::other_form(question, errand, &content_type).is_some() {
         Box::pin(question.understand(call)).await;
     }
-    whole::whole(call, question, target, (errand, content_type, body)).map_err(malformed)
+    whole::whole(call, question, target, errand, content_type, body).map_err(malformed)
 }
 
 /// The content type of an answer, and whether it is a stream in AWS's framing.
@@ -266,7 +272,8 @@ fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
 fn payload(
     question: &Question,
     target: &Target,
-    (errand, mode): (&Errand, splice::Usage),
+    errand: &Errand,
+    mode: splice::Usage,
 ) -> (Payload, bool) {
     match &errand.wording {
         Wording::Translated { body, .. } => (body.clone(), false),
@@ -303,7 +310,7 @@ pub(super) async fn send(
     // Pinned, so that neither road holds it a second time.
     let mut answer = pin!(target.provider.send(order));
     let answer = if let Some(rest) = question.rest() {
-        Box::pin(rest.send(answer.as_mut(), (limits, end))).await
+        Box::pin(rest.send(answer.as_mut(), limits, end)).await
     } else {
         let headers = limits.headers.or_else(|| question.envelope.stream.then_some(STREAM_HEADERS));
         let due = headers.map_or(end, |limit| (Instant::now() + limit).min(end));
@@ -333,7 +340,8 @@ fn passage(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, usage_added): (&Errand, bool),
+    errand: &Errand,
+    usage_added: bool,
 ) -> Passage {
     let choices = question.envelope.choices;
     if question.relayed.is_some() {
@@ -444,10 +452,12 @@ pub(super) async fn refused(target: &Target, reply: Reply) -> Failure {
 /// Reads a stream up to its first content, and on for as long as that is held back: until then
 /// another target can still take over.
 async fn first_content(
-    (call, target): (&Call, &Target),
+    call: &Call,
+    target: &Target,
     flow: Flow,
     status: u16,
-    (due, hold_back): (Instant, Duration),
+    due: Instant,
+    hold_back: Duration,
 ) -> Result<Answered, Box<Failure>> {
     let mut flow = Box::new(flow);
     let mut first_token = None;
@@ -469,7 +479,7 @@ async fn first_content(
             Err(_) => return Err(Failure::of(Cause::FirstTokenTimeout, status).into()),
             Ok(Step::Data) => {}
             Ok(Step::Failed(event)) => {
-                return Err(broke(call, &flow, reported(target, &flow, (status, &event))));
+                return Err(broke(call, &flow, reported(target, &flow, status, &event)));
             }
             Ok(Step::Ended) if flow.passage.sight().finished => break,
             Ok(Step::Ended | Step::Cut(_)) => {
@@ -507,7 +517,7 @@ fn broke(call: &Call, flow: &Flow, failure: Failure) -> Box<Failure> {
 }
 
 /// The failure that a stream reports with this event.
-fn reported(target: &Target, flow: &Flow, (status, event): (u16, &Bytes)) -> Failure {
+fn reported(target: &Target, flow: &Flow, status: u16, event: &Bytes) -> Failure {
     if let Some(heard) = &flow.passage.sight().failure {
         return target.provider.heard(status, heard);
     }

@@ -96,7 +96,8 @@ pub(super) fn look_up<'a>(
 pub(super) async fn take(
     call: &mut Call,
     question: &Question,
-    (headers, road): (&HeaderMap, &Road),
+    headers: &HeaderMap,
+    road: &Road,
 ) -> Result<(), Error> {
     read(call, headers)?;
     let Some(chain) = call.chain.clone() else { return Ok(()) };

@@ -46,7 +46,7 @@ impl Builder<'_> {
             let road = if route.strategy == config::Strategy::Task {
                 self.by_task(name, route).map(|road| Road::ByTask(Arc::new(road)))
             } else {
-                self.chain((name, name), route).map(|chain| Road::Chain(Arc::new(chain)))
+                self.chain(name, name, route).map(|chain| Road::Chain(Arc::new(chain)))
             };
             match road {
                 Ok(road) => roads.push(road),
@@ -59,7 +59,7 @@ impl Builder<'_> {
     /// A chain for each model that a provider is said to have.
     pub(super) fn direct(&self) -> BTreeMap<String, BTreeMap<String, Arc<Chain>>> {
         let chain = |provider: &Arc<Provider>, model: &String| {
-            let target = self.target("direct", provider, (model, &Timeouts::default()));
+            let target = self.target("direct", provider, model, &Timeouts::default());
             let mut chain = lone(target);
             chain.wishes.cache = self.remembering(&chain, None);
             (model.clone(), Arc::new(chain))
@@ -78,10 +78,10 @@ impl Builder<'_> {
     }
 
     /// The chain of a route, under the name `label`, and with its fallbacks.
-    fn chain(&self, (label, name): (&str, &str), route: &Route) -> Result<Chain, Problems> {
+    fn chain(&self, label: &str, name: &str, route: &Route) -> Result<Chain, Problems> {
         let section = format!("routes.{name}");
         let mut problems = Vec::new();
-        let targets = self.targets((label, name), route, &mut problems);
+        let targets = self.targets(label, name, route, &mut problems);
         let own = Members { stage: Stage::Own, strategy: strategy(route), targets, when: None };
         if own.targets.iter().all(|target| !target.in_region) {
             let message = "none of the targets is in a region that the route allows";
@@ -96,7 +96,7 @@ impl Builder<'_> {
         let lists = route.fallbacks.lists().into_iter();
         let fallbacks = lists.flat_map(|(kind, names)| names.iter().map(move |name| (kind, name)));
         for (kind, fallback) in fallbacks {
-            let members = self.fallback((label, fallback, kind), route, &mut problems);
+            let members = self.fallback(label, fallback, kind, route, &mut problems);
             let theirs = longest(&members.targets);
             let useless = window.zip(theirs).filter(|(own, longest)| longest <= own);
             if let ("context", Some((own, longest))) = (kind, useless) {
@@ -108,14 +108,14 @@ impl Builder<'_> {
             }
             groups.push(members);
         }
-        let when = condition(route.when.as_deref(), (&section, &mut problems));
+        let when = condition(route.when.as_deref(), &section, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
-        let shadow = route.shadow.as_ref().and_then(|shadow| self.shadow((label, route), shadow));
+        let shadow = route.shadow.as_ref().and_then(|shadow| self.shadow(label, route, shadow));
         let mut chain = Chain::new(label, groups, route);
         chain.wishes = Wishes::of(route, when);
-        chain.guards = self.guards((label, name), route);
+        chain.guards = self.guards(label, name, route);
         chain.wishes.cache = self.remembering(&chain, route.cache.as_ref());
         chain.shadow = shadow;
         let other = (name != label).then_some(name);
@@ -130,7 +130,7 @@ impl Builder<'_> {
 
     /// What guards the calls of a route: also what guards those that it falls back on, for these may
     /// answer them.
-    fn guards(&self, (label, name): (&str, &str), route: &Route) -> Vec<String> {
+    fn guards(&self, label: &str, name: &str, route: &Route) -> Vec<String> {
         let lists = route.fallbacks.lists().into_iter();
         let fallbacks = lists.flat_map(|(_, names)| names.iter().map(String::as_str));
         let names = [label, name].into_iter().chain(fallbacks);
@@ -142,20 +142,22 @@ impl Builder<'_> {
     /// The targets of a fallback, which is a route or a target itself.
     fn fallback(
         &self,
-        (label, fallback, kind): (&str, &str, &str),
+        label: &str,
+        fallback: &str,
+        kind: &str,
         route: &Route,
         problems: &mut Problems,
     ) -> Members {
         let stage = stage(kind);
         if let Some(other) = self.config.routes.get(fallback) {
-            let targets = self.targets((label, fallback), other, problems);
+            let targets = self.targets(label, fallback, other, problems);
             let section = format!("routes.{fallback}");
-            let when = condition(other.when.as_deref(), (&section, problems));
+            let when = condition(other.when.as_deref(), &section, problems);
             return Members { stage, strategy: strategy(other), targets, when };
         }
         let (provider, model) = fallback.split_once('/').unwrap_or((fallback, ""));
         let target = self.providers.get(provider).map(|provider| {
-            let mut target = self.target(label, provider, (model, &route.timeouts));
+            let mut target = self.target(label, provider, model, &route.timeouts);
             target.in_region = in_region(route, provider.region());
             target
         });
@@ -165,18 +167,19 @@ impl Builder<'_> {
 
     fn targets(
         &self,
-        (label, name): (&str, &str),
+        label: &str,
+        name: &str,
         route: &Route,
         problems: &mut Problems,
     ) -> Vec<Target> {
         let targets = route.targets.iter().enumerate().filter_map(|(place, wanted)| {
             let provider = self.providers.get(&wanted.provider)?;
-            let mut target = self.target(label, provider, (&wanted.model, &route.timeouts));
+            let mut target = self.target(label, provider, &wanted.model, &route.timeouts);
             target.weight = wanted.weight.unwrap_or(1);
             let region = wanted.region.as_deref().or_else(|| provider.region());
             target.in_region = in_region(route, region);
             let section = format!("routes.{name}.targets[{place}]");
-            target.when = condition(wanted.when.as_deref(), (&section, problems));
+            target.when = condition(wanted.when.as_deref(), &section, problems);
             target.prefills = wanted.prefill.unwrap_or(target.prefills);
             Some(target)
         });
@@ -187,19 +190,20 @@ impl Builder<'_> {
         &self,
         label: &str,
         provider: &Arc<Provider>,
-        (model, timeouts): (&str, &Timeouts),
+        model: &str,
+        timeouts: &Timeouts,
     ) -> Target {
         let standing = self.board.standing(&provider.name, model, &provider.fingerprints());
         let name = format!("{}/{model}", provider.name);
         let info = provider.model(model, self.config.models.get(&name));
-        let mut target = Target::new(label, provider, (model, info), (timeouts, standing));
+        let mut target = Target::new(label, provider, model, info, (timeouts, standing));
         target.tab = self.tabs.tab(&holders(&provider.name, &name));
         target
     }
 
-    fn shadow(&self, (label, route): (&str, &Route), shadow: &config::Shadow) -> Option<Shadow> {
+    fn shadow(&self, label: &str, route: &Route, shadow: &config::Shadow) -> Option<Shadow> {
         let provider = self.providers.get(&shadow.target.provider)?;
-        let target = self.target(label, provider, (&shadow.target.model, &Timeouts::default()));
+        let target = self.target(label, provider, &shadow.target.model, &Timeouts::default());
         let max_output_tokens = route.max_output_tokens;
         let wishes = Wishes { max_output_tokens, ..Wishes::default() };
         Some(Shadow {
@@ -216,7 +220,7 @@ impl Builder<'_> {
         let (mut chains, mut problems) = (BTreeMap::new(), Vec::new());
         let mut chain = |other: &String| {
             let found = self.config.routes.get(other)?;
-            match self.chain((name, other), found) {
+            match self.chain(name, other, found) {
                 Ok(chain) => Some(Arc::new(chain)),
                 Err(more) => {
                     problems.extend(more);
@@ -228,7 +232,7 @@ impl Builder<'_> {
             chains.extend(chain(other).map(|chain| (*task, chain)));
         }
         let default = route.default.as_ref().and_then(&mut chain);
-        let when = condition(route.when.as_deref(), (&format!("routes.{name}"), &mut problems));
+        let when = condition(route.when.as_deref(), &format!("routes.{name}"), &mut problems);
         match default {
             Some(default) if problems.is_empty() => Ok(ByTask {
                 chains,
@@ -242,7 +246,7 @@ impl Builder<'_> {
     }
 }
 
-fn condition(text: Option<&str>, (section, problems): (&str, &mut Problems)) -> Option<Condition> {
+fn condition(text: Option<&str>, section: &str, problems: &mut Problems) -> Option<Condition> {
     let compiled = Condition::compile(text?);
     compiled.map_err(|problem| problems.push((format!("{section}.when"), problem))).ok()
 }

@@ -135,7 +135,7 @@ impl Call {
         permit: Option<Permit>,
         busy: Option<Busy>,
     ) -> Box<Self> {
-        let record = CallRecord::new((CallId::new(), SystemTime::now()), surface, house.generation);
+        let record = CallRecord::new(CallId::new(), SystemTime::now(), surface, house.generation);
         Box::new(Self {
             gateway,
             house,
@@ -343,7 +343,8 @@ impl Call {
     /// A request to the target at `place` is about to leave, without the fields in `dropped`.
     pub(super) fn attempt_begins(
         &mut self,
-        (place, credential): (usize, usize),
+        place: usize,
+        credential: usize,
         dropped: &[Cow<'static, str>],
     ) {
         // Some are named as the client wrote them, so there is no end of them.
@@ -384,13 +385,14 @@ impl Call {
     /// The second request was faster. The first one came to this, or is called off.
     pub(super) fn rival_wins(
         &mut self,
-        (credential, dropped): (usize, &[Cow<'static, str>]),
+        credential: usize,
+        dropped: &[Cow<'static, str>],
         ended: Option<(Outcome, u16)>,
     ) {
         let usage = ended.is_none().then(|| self.question_usage());
         self.current_ends((ended.unwrap_or(CALLED_OFF), usage));
         if let Some(Rival { place, left }) = self.rival.take() {
-            self.attempt_begins((place, credential), dropped);
+            self.attempt_begins(place, credential, dropped);
             if let (Some(current), Some(departure)) = (&mut self.current, left.get()) {
                 current.since = departure.since;
                 current.hold = departure.take();

@@ -33,7 +33,7 @@ impl Reloader {
         noted.fate = Some(Fate { outcome: Ending::Trial, why: String::new() });
         let (candidate, doubt) = (gateway.adopt(snapshot), gateway.doubt());
         candidate.stand_beside(&live);
-        let trial = Trial::new((candidate, live.generation), terms, (origin.by, origin.ephemeral));
+        let trial = Trial::new(candidate, live.generation, terms, origin.by, origin.ephemeral);
         gateway.telemetry.metrics.canary_generation.set(trial.generation().cast_signed());
         gateway.trial.store(Some(Arc::clone(&trial)));
         gateway.seed_later(Past::Before, doubt);
@@ -61,14 +61,14 @@ impl Reloader {
         if ending == Ending::Promoted && !trial.ephemeral {
             keep::may_write(self.file_path()?)?;
         }
-        self.conclude(&trial, (ending, format!("by {by}"))).await;
+        self.conclude(&trial, ending, format!("by {by}")).await;
         Ok(self.gateway().snapshot().generation)
     }
 
     /// Another config is about to be served in the place of both. The gate is held.
     pub(super) async fn replace_trial(&self, by: &str) {
         if let Some(trial) = self.gateway().trial() {
-            self.conclude(&trial, (Ending::Replaced, format!("by {by}"))).await;
+            self.conclude(&trial, Ending::Replaced, format!("by {by}")).await;
         }
     }
 
@@ -97,7 +97,7 @@ impl Reloader {
             return;
         }
         let before = self.gateway().snapshot().generation;
-        self.conclude(trial, (ending, why.clone())).await;
+        self.conclude(trial, ending, why.clone()).await;
         let told = serde_json::json!({"canary": trial.generation(), "why": why});
         let change = Audit {
             at: SystemTime::now(),
@@ -113,7 +113,7 @@ impl Reloader {
     }
 
     /// Ends the trial so. The gate is held.
-    async fn conclude(&self, trial: &Arc<Trial>, (ending, why): (Ending, String)) {
+    async fn conclude(&self, trial: &Arc<Trial>, ending: Ending, why: String) {
         let gateway = self.gateway();
         let promoted = ending == Ending::Promoted;
         if promoted {

@@ -165,7 +165,8 @@ impl Chain {
     pub(super) fn prospects<'a>(
         &'a self,
         call: &'a Call,
-        (group, tokens): (&Group, u64),
+        group: &Group,
+        tokens: u64,
         now: Instant,
     ) -> impl Iterator<Item = Prospect<'a>> {
         let strategy = group.strategy;

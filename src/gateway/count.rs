@@ -53,7 +53,7 @@ fn there(call: &Call, question: &Question, target: &Target) -> Option<Errand> {
     let (into, at_home) = target.provider.counts(&target.model)?;
     let mut errand = translate(call, question, target, into).ok()?;
     let Wording::Translated { body, .. } = &errand.wording else { return None };
-    let body = dialect::count::ask(&body.to_bytes(), into, (&target.model, at_home))?;
+    let body = dialect::count::ask(&body.to_bytes(), into, &target.model, at_home)?;
     errand.wording = Wording::Counted(Payload::from(Bytes::from(body)));
     errand.operation = Operation::CountTokens(into);
     Some(errand)
@@ -64,7 +64,9 @@ pub(super) async fn ask(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, payload, credential): (&Errand, &Payload, usize),
+    errand: &Errand,
+    payload: &Payload,
+    credential: usize,
 ) -> Result<Answered, Box<Failure>> {
     let extra: Cow<'_, [_]> = question.extra.iter().chain(&errand.headers).cloned().collect();
     let extra = call.with_parent(target, extra);

@@ -97,7 +97,7 @@ impl Desk {
             pause = (pause * 2).clamp(PAUSE, LONGEST_PAUSE);
             let asked_at = Instant::now();
             let rest = PATIENCE.saturating_sub(begin.elapsed());
-            let answered = timeout(rest, self.inquire(accounts, (1, demand))).await;
+            let answered = timeout(rest, self.inquire(accounts, 1, demand)).await;
             let answered = answered.unwrap_or(false);
             inquiry = Inquiry {
                 asked_at: answered.then_some(asked_at),
@@ -122,7 +122,7 @@ impl Desk {
         self.queue(Waiting { accounts: accounts.to_vec(), calls: 0, demand, answer: None });
     }
 
-    async fn inquire(&self, accounts: &[Arc<Account>], (calls, demand): (u64, Demand)) -> bool {
+    async fn inquire(&self, accounts: &[Arc<Account>], calls: u64, demand: Demand) -> bool {
         let (sender, receiver) = oneshot::channel();
         let accounts = accounts.to_vec();
         self.queue(Waiting { accounts, calls, demand, answer: Some(sender) });
@@ -370,7 +370,7 @@ impl Gateway {
             && !desk.is_away()
             && !accounts.is_empty()
         {
-            desk.inquire(accounts, (0, Demand::default())).await;
+            desk.inquire(accounts, 0, Demand::default()).await;
         }
     }
 

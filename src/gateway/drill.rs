@@ -69,7 +69,7 @@ impl Gateway {
         }
         let asked = targets.into_iter().map(|(identity, (chain, place))| {
             let surface = surface.unwrap_or_else(|| meant(&house, route, &chain.targets[place]));
-            async move { (identity, Box::pin(probe(self, (&chain, place), surface)).await) }
+            async move { (identity, Box::pin(probe(self, &chain, place, surface)).await) }
         });
         let asked = stream::iter(asked).buffer_unordered(AT_ONCE);
         let probes: BTreeMap<u64, Probe> = asked.collect().await;
@@ -78,7 +78,7 @@ impl Gateway {
             levels.extend(chain.groups.iter().map(|group| {
                 let targets = chain.targets[group.range.clone()].iter();
                 let targets = targets.map(|target| (target, &probes[&target.identity]));
-                level((via.as_deref(), group.stage.name()), targets.collect())
+                level(via.as_deref(), group.stage.name(), targets.collect())
             }));
         }
         let groups = leads.iter().flat_map(|(_, chain)| {
@@ -175,7 +175,8 @@ fn question(target: &Target, surface: Surface) -> Value {
 
 async fn probe(
     gateway: &Arc<Gateway>,
-    (chain, place): (&Arc<Chain>, usize),
+    chain: &Arc<Chain>,
+    place: usize,
     surface: Surface,
 ) -> Probe {
     let target = &chain.targets[place];
@@ -189,7 +190,7 @@ async fn probe(
     let mut call = Call::open((Arc::clone(gateway), gateway.snapshot()), surface, None, None);
     call.drills(LONGEST);
     call.routed(chain, &question);
-    let probe = ask(&mut call, &question, (target, place)).await;
+    let probe = ask(&mut call, &question, target, place).await;
     tracing::info!(
         route = %chain.name, provider = %target.provider.name, model = %target.model,
         ok = probe.error.is_none(), error = probe.error, "a target was drilled"
@@ -197,7 +198,7 @@ async fn probe(
     probe
 }
 
-async fn ask(call: &mut Call, question: &Question, (target, place): (&Target, usize)) -> Probe {
+async fn ask(call: &mut Call, question: &Question, target: &Target, place: usize) -> Probe {
     let errand = match errand::prepare(call, question, target).await {
         Ok(errand) => errand,
         Err(Unfit::Question(error) | Unfit::Target(error)) => {
@@ -209,7 +210,7 @@ async fn ask(call: &mut Call, question: &Question, (target, place): (&Target, us
     let credential = target.soonest_credential(sent);
     // One that is left alone is asked all the same: whether it is well again is the question.
     let pass = target.lane(credential).force(sent);
-    call.attempt_begins((place, credential), &errand.dropped);
+    call.attempt_begins(place, credential, &errand.dropped);
     let attempt = Attempt { place, credential, errand: &errand, pass };
     let result = Box::pin(attempt.make(call, question)).await;
     let took = Some(sent.elapsed());
@@ -244,7 +245,7 @@ fn makes_sense(surface: Surface, answer: &Answer) -> bool {
     }
 }
 
-fn level((via, group): (Option<&str>, &'static str), targets: Vec<(&Target, &Probe)>) -> Value {
+fn level(via: Option<&str>, group: &'static str, targets: Vec<(&Target, &Probe)>) -> Value {
     let ok = targets.iter().any(|(_, probe)| probe.error.is_none());
     let targets = targets.into_iter().map(|(target, probe)| {
         json!({

@@ -81,7 +81,7 @@ impl Vectors {
             .bodies
             .iter()
             .cloned()
-            .map(|body| piece(question, target, (body, credential, &extra), end));
+            .map(|body| piece(question, target, body, credential, &extra, end));
         let pieces: Vec<Piece> = stream::iter(pieces).buffered(AT_ONCE).try_collect().await?;
         let bodies: Vec<&[u8]> = pieces.iter().map(|(body, _)| &**body).collect();
         let read = embed::upstream(self.spelling).read_response(&bodies);
@@ -105,7 +105,9 @@ impl Vectors {
 async fn piece(
     question: &Question,
     target: &Target,
-    (payload, credential, extra): (Payload, usize, &[(HeaderName, HeaderValue)]),
+    payload: Payload,
+    credential: usize,
+    extra: &[(HeaderName, HeaderValue)],
     end: Instant,
 ) -> Result<Piece, Box<Failure>> {
     let order = Order {

@@ -122,7 +122,7 @@ impl Errand {
         target: &Target,
     ) -> Option<Self> {
         let Wording::Translated { into, .. } = self.wording else { return None };
-        written(call, question, target, (into, true)).ok()
+        written(call, question, target, into, true).ok()
     }
 
     /// The answer, where no target is needed for it.
@@ -252,7 +252,7 @@ pub(super) fn translate(
     target: &Target,
     into: Dialect,
 ) -> Result<Errand, Unfit> {
-    written(call, question, target, (into, false))
+    written(call, question, target, into, false)
 }
 
 /// Puts it into these words; `refused` tells that the target has refused what it was told of
@@ -261,7 +261,8 @@ fn written(
     call: &Call,
     question: &Question,
     target: &Target,
-    (into, refused): (Dialect, bool),
+    into: Dialect,
+    refused: bool,
 ) -> Result<Errand, Unfit> {
     let request = &question.chat().map_err(misread)?.request;
     let traits = &target.provider.kind.traits;
@@ -271,7 +272,7 @@ fn written(
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
     let (mut request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
-    let unasked = leaves_thoughts(&mut request, target, (into, refused));
+    let unasked = leaves_thoughts(&mut request, target, into, refused);
     let request = names::fitted(request, into);
     let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
         let message = format!("`{}` cannot be asked this: {cause}", target.provider.name);
@@ -300,7 +301,8 @@ fn written(
 fn leaves_thoughts(
     request: &mut Cow<'_, ChatRequest>,
     target: &Target,
-    (into, refused): (Dialect, bool),
+    into: Dialect,
+    refused: bool,
 ) -> Option<&'static str> {
     // Elsewhere a model that does not think by itself may do so when it is asked to.
     let scaled = matches!(target.provider.kind.traits.effort, EffortField::Effort(_))

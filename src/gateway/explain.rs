@@ -70,7 +70,8 @@ impl Gateway {
     pub async fn explain(
         self: &Arc<Self>,
         ask: Ask,
-        (headers, body): (HeaderMap, Bytes),
+        headers: HeaderMap,
+        body: Bytes,
     ) -> (StatusCode, Bytes) {
         let (permit, busy) = (self.gauge.acquire(), Pulse::default().busy());
         let arrival = Arrival { ask, headers, body: Full::new(body), permit, busy };

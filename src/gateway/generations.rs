@@ -73,7 +73,7 @@ pub enum Ending {
 // === impl Generation ===
 
 impl Generation {
-    pub(super) fn new(generation: u64, config: &Config, (how, by): (How, &str)) -> Self {
+    pub(super) fn new(generation: u64, config: &Config, how: How, by: &str) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             generation,

@@ -59,7 +59,7 @@ pub(super) async fn race(
         return (attempt.make(call, question).await, None);
     };
     let left = call.rival_may_begin(next);
-    match run(call, question, attempt, (next, &chain, after, &left)).await {
+    match run(call, question, attempt, next, &chain, after, &left).await {
         Race::First(result, rival) => {
             call.rival_ended(rival.as_ref().map(|(_, failure)| (failure.outcome, failure.status)));
             (*result, rival.map(|(credential, failure)| Rival::Failed(credential, failure)))
@@ -67,7 +67,7 @@ pub(super) async fn race(
         Race::Second(second) => {
             let Second { made, credential, dropped, first } = *second;
             let ended = first.map(|failure| (failure.outcome, failure.status));
-            call.rival_wins((credential, &dropped), ended);
+            call.rival_wins(credential, &dropped, ended);
             (Ok(made), Some(Rival::Won))
         }
     }
@@ -82,7 +82,7 @@ fn delay(chain: &Chain, place: usize) -> Option<Duration> {
 }
 
 /// What the second request needs before it leaves; `None` where it may not.
-async fn ready(call: &Call, question: &Question, (next, chain): (usize, &Chain)) -> Option<Ready> {
+async fn ready(call: &Call, question: &Question, next: usize, chain: &Chain) -> Option<Ready> {
     let target = &chain.targets[next];
     let affordable = chain.hedge.as_ref().is_some_and(|hedge| hedge.allows(call, target));
     if !affordable {
@@ -98,14 +98,17 @@ async fn run(
     call: &Call,
     question: &Question,
     attempt: Attempt<'_>,
-    (next, chain, after, left): (usize, &Chain, Duration, &Arc<OnceLock<Departure>>),
+    next: usize,
+    chain: &Chain,
+    after: Duration,
+    left: &Arc<OnceLock<Departure>>,
 ) -> Race {
     let mut first = pin!(attempt.make(call, question));
     if let Either::Left((result, _)) = select(first.as_mut(), pin!(sleep(after))).await {
         return Race::First(Box::new(result), None);
     }
     // What it takes to be ready holds up nobody who is already asked.
-    let ready = match select(first.as_mut(), pin!(ready(call, question, (next, chain)))).await {
+    let ready = match select(first.as_mut(), pin!(ready(call, question, next, chain))).await {
         Either::Left((result, _)) => return Race::First(Box::new(result), None),
         Either::Right((ready, _)) => ready,
     };

@@ -196,7 +196,7 @@ impl Measure<'_> {
         let paid = call.eligible().filter(|(stage, _)| !saves || *stage == Stage::Budget);
         for (_, target) in paid {
             let output = self.output(call, target);
-            let demand = self.demand_of(call, (target, output));
+            let demand = self.demand_of(call, target, output);
             most.tokens = most.tokens.max(demand.tokens);
             most.nanos = most.nanos.max(demand.nanos);
             most.priced &= demand.priced;
@@ -207,10 +207,10 @@ impl Measure<'_> {
 
     /// What it may come to with this target.
     pub(super) fn demand(&self, call: &Call, target: &Target) -> Demand {
-        self.demand_of(call, (target, self.output(call, target)))
+        self.demand_of(call, target, self.output(call, target))
     }
 
-    fn demand_of(&self, call: &Call, (target, output): (&Target, u64)) -> Demand {
+    fn demand_of(&self, call: &Call, target: &Target, output: u64) -> Demand {
         let input = self.input(target);
         let usage = Usage { input, output, ..Usage::default() };
         let price = target.info.price.as_ref();

@@ -62,14 +62,16 @@ struct Facts {
 /// Answers one question about files or batches.
 pub(super) async fn answer<B>(
     mut call: Box<Call>,
-    (ask, filed, relay): (&Ask, &Filed, Relay),
+    ask: &Ask,
+    filed: &Filed,
+    relay: Relay,
     headers: &HeaderMap,
     body: B,
 ) -> Response<Body>
 where
     B: HttpBody<Data = Bytes> + Unpin + Send + 'static,
 {
-    let (question, chain) = match plan(&mut call, (ask, filed, relay), headers, body).await {
+    let (question, chain) = match plan(&mut call, ask, filed, relay, headers, body).await {
         Ok(Plan::Asked(question, chain)) => (question, chain),
         Ok(Plan::Known(list)) => {
             let response = call.respond(StatusCode::OK, JSON);
@@ -79,12 +81,13 @@ where
         Err(Unreadable::Gone | Unreadable::ForAgent(_)) => return pipeline::broken_off(&call),
     };
     let about = About { relay, id: &filed.id, manifest: None };
-    ask_keeper(call, (question, chain), about).await
+    ask_keeper(call, question, chain, about).await
 }
 
 async fn ask_keeper(
     mut call: Box<Call>,
-    (question, chain): (Box<Question>, Arc<Chain>),
+    question: Box<Question>,
+    chain: Arc<Chain>,
     mut about: About<'_>,
 ) -> Response<Body> {
     call.routed(&chain, &question);
@@ -103,11 +106,7 @@ async fn ask_keeper(
 }
 
 /// Asks once more for what a caller has, behind the caller's back: for what is learnt by it.
-pub(super) async fn look_again(
-    gateway: &Arc<Gateway>,
-    caller: &CallerRef,
-    (relay, id): (Relay, &str),
-) {
+pub(super) async fn look_again(gateway: &Arc<Gateway>, caller: &CallerRef, relay: Relay, id: &str) {
     let house = gateway.snapshot();
     let owner = Owner::new(&*caller.owner);
     let Ok(provider) = find(gateway, &owner, kind_of(relay), id).await else { return };
@@ -125,7 +124,7 @@ pub(super) async fn look_again(
     }
     let question = Question::bare(&HeaderMap::new(), Relayed::object(relay, id.to_owned()));
     let about = About { relay, id, manifest: None };
-    let asked = ask_keeper(call, (question, chain), about);
+    let asked = ask_keeper(call, question, chain, about);
     let mut body = Box::pin(asked).await.into_body();
     while let Some(Ok(_)) = body.frame().await {}
 }
@@ -144,7 +143,9 @@ pub(super) async fn answers_of(
 /// Who asks, for what, and who has it.
 async fn plan<B>(
     call: &mut Call,
-    (ask, filed, relay): (&Ask, &Filed, Relay),
+    ask: &Ask,
+    filed: &Filed,
+    relay: Relay,
     headers: &HeaderMap,
     body: B,
 ) -> Result<Plan, Unreadable>
@@ -176,7 +177,7 @@ where
             })?;
             let provider = find(&gateway, &owner, ObjectKind::File, &file).await?;
             if let Some(provider) = house.provider(&provider) {
-                look_into(call, (&caller, &file), provider).await?;
+                look_into(call, &caller, &file, provider).await?;
             }
             (question, provider)
         }
@@ -200,7 +201,8 @@ where
 /// Whether a file may become a batch of this caller's, and whether there is room for that.
 async fn look_into(
     call: &mut Call,
-    (caller, file): (&Caller, &str),
+    caller: &Caller,
+    file: &str,
     provider: &Arc<Provider>,
 ) -> Result<(), Unreadable> {
     let (gateway, owner) = (Arc::clone(&call.gateway), Owner::new(Arc::clone(caller.owner())));
@@ -216,7 +218,7 @@ async fn look_into(
             return Err(refused(Kind::Unsupported, message));
         }
     }
-    let demand = batches::manifest::demand(call, (provider, &contents));
+    let demand = batches::manifest::demand(call, provider, &contents);
     till::hold_budget(call, demand).await.map_err(Unreadable::Refused)
 }
 
@@ -334,7 +336,7 @@ async fn note(
     };
     store.put(&owner, kind_of(relay), keep(&facts.id, body)).await?;
     if let Some(contents) = manifest.as_ref().and_then(|manifest| manifest.get()) {
-        batches::manifest::keep(&call.gateway, &owner, (&facts.id, contents)).await?;
+        batches::manifest::keep(&call.gateway, &owner, &facts.id, contents).await?;
     }
     if relay == Relay::CreateBatch {
         batches::begin(call, &owner, &facts.id).await?;

@@ -50,8 +50,10 @@ impl Onward {
     /// first cause counts.
     pub(super) fn resume(
         mut self: Box<Self>,
-        (mut call, flow): (Box<Call>, Box<Flow>),
-        (failure, error): (Failure, Error),
+        mut call: Box<Call>,
+        flow: Box<Flow>,
+        failure: Failure,
+        error: Error,
         gave: bool,
     ) -> Resumed {
         if gave {

@@ -43,12 +43,12 @@ pub(super) async fn ask(
     let end = beginning.user.floor_char_boundary(SHOWN);
     let said = &beginning.user[..end];
     match by_task.classifier.kind {
-        ClassifierKind::Examples => by_examples(by_task, call, (route, said)).await,
-        ClassifierKind::Rules | ClassifierKind::Model => by_model(call, (route, said)).await,
+        ClassifierKind::Examples => by_examples(by_task, call, route, said).await,
+        ClassifierKind::Rules | ClassifierKind::Model => by_model(call, route, said).await,
     }
 }
 
-async fn by_model(call: &Call, (route, said): (&str, &str)) -> Result<Decision, Cow<'static, str>> {
+async fn by_model(call: &Call, route: &str, said: &str) -> Result<Decision, Cow<'static, str>> {
     let names: Vec<&str> = Task::ALL.iter().map(|task| task.name()).collect();
     let names = names.join(", ");
     let system = format!(
@@ -65,7 +65,7 @@ async fn by_model(call: &Call, (route, said): (&str, &str)) -> Result<Decision, 
             {"role": "user", "content": format!("<message>\n{said}\n</message>")},
         ],
     });
-    let answer = inner(call, (Surface::Chat, Purpose::Classifier), &body).await?;
+    let answer = inner(call, Surface::Chat, Purpose::Classifier, &body).await?;
     let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
     let word = answer["choices"][0]["message"]["content"].as_str().unwrap_or_default();
     let word = word.trim().trim_matches(|letter: char| !letter.is_alphanumeric());
@@ -77,7 +77,8 @@ async fn by_model(call: &Call, (route, said): (&str, &str)) -> Result<Decision, 
 async fn by_examples(
     by_task: &ByTask,
     call: &Call,
-    (route, said): (&str, &str),
+    route: &str,
+    said: &str,
 ) -> Result<Decision, Cow<'static, str>> {
     if by_task.vectors.get().is_none() {
         let examples = &by_task.classifier.examples;
@@ -87,13 +88,13 @@ async fn by_examples(
             .unzip();
         let mut vectors = Vec::with_capacity(sentences.len());
         for chunk in sentences.chunks(AT_ONCE) {
-            vectors.extend(embed(call, Purpose::Classifier, (route, chunk)).await?);
+            vectors.extend(embed(call, Purpose::Classifier, route, chunk).await?);
         }
         // Whoever else was making them at the same time made the same.
         let _ = by_task.vectors.set(tasks.into_iter().zip(vectors).collect());
     }
     let known = by_task.vectors.get().map(Vec::as_slice).unwrap_or_default();
-    let asked = embed(call, Purpose::Classifier, (route, &[said])).await?;
+    let asked = embed(call, Purpose::Classifier, route, &[said]).await?;
     let asked = asked.first().ok_or("the embedding route gave no vector")?;
     let nearest = known
         .iter()
@@ -108,10 +109,11 @@ async fn by_examples(
 pub(super) async fn embed(
     call: &Call,
     purpose: Purpose,
-    (route, texts): (&str, &[&str]),
+    route: &str,
+    texts: &[&str],
 ) -> Result<Vec<Vec<f32>>, Cow<'static, str>> {
     let body = json!({"model": route, "input": texts, "encoding_format": "float"});
-    let answer = inner(call, (Surface::Embeddings, purpose), &body).await?;
+    let answer = inner(call, Surface::Embeddings, purpose, &body).await?;
     let read: Vectors = serde_json::from_slice(&answer)
         .map_err(|_| "the embedding route's answer is not understood")?;
     if read.data.len() != texts.len() {
@@ -131,7 +133,8 @@ fn cosine(left: &[f32], right: &[f32]) -> f32 {
 /// A call of the gateway's own, in the name and on the bill of `call`'s key.
 async fn inner(
     call: &Call,
-    (surface, purpose): (Surface, Purpose),
+    surface: Surface,
+    purpose: Purpose,
     body: &Value,
 ) -> Result<Bytes, Cow<'static, str>> {
     let route = body["model"].as_str().unwrap_or_default();

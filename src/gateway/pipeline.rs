@@ -66,9 +66,9 @@ impl Gateway {
         }
         if let (Some(relay), Some(filed)) = (ask.relay, &ask.filed) {
             // Boxed, like all that is rare: a call's future is as large as its largest part.
-            return Box::pin(objects::answer(call, (&ask, filed, relay), &headers, body)).await;
+            return Box::pin(objects::answer(call, &ask, filed, relay, &headers, body)).await;
         }
-        let understood = understand(&mut call, (&ask, &headers), body).await;
+        let understood = understand(&mut call, &ask, &headers, body).await;
         match understood.inspect(|question| call.tapes_question(question)) {
             Ok(question) if ask.explains => explain::answer(call, question).await,
             // What is passed on as it is has its head from the provider, so it waits for that.
@@ -102,7 +102,8 @@ impl Gateway {
 /// Who calls, what is asked, and where it may go.
 async fn understand<B>(
     call: &mut Call,
-    (ask, headers): (&Ask, &HeaderMap),
+    ask: &Ask,
+    headers: &HeaderMap,
     body: B,
 ) -> Result<Box<Question>, Unreadable>
 where
@@ -158,7 +159,7 @@ where
     {
         question.cap_completion(most).map_err(Unreadable::Refused)?;
     }
-    bearings::take(call, &question, (headers, &road)).await.map_err(Unreadable::Refused)?;
+    bearings::take(call, &question, headers, &road).await.map_err(Unreadable::Refused)?;
     if !ask.explains {
         Box::pin(shadow::cast(call, &mut question)).await.map_err(Unreadable::Refused)?;
     }
@@ -246,7 +247,7 @@ async fn later(mut call: Box<Call>, mut question: Box<Question>) -> Response<Bod
         call.ends(answer.as_ref().map_or_else(|error| outcome_of(error.kind), |_| Outcome::Ok));
         answer
     };
-    let response = gateway.respond_later(keeping, (format!("resp_{id}"), created, &model), work);
+    let response = gateway.respond_later(keeping, format!("resp_{id}"), created, &model, work);
     head.map(|()| Body::whole(response.to_string().into(), None))
 }
 
@@ -255,7 +256,7 @@ async fn detached(mut call: Box<Call>, question: Box<Question>) -> Response<Body
     let Some(keeping) = call.keeping.clone() else { return stream(call, question).await };
     let busy = call.goes_to_background();
     let gateway = Arc::clone(&call.gateway);
-    gateway.detach((keeping, busy), stream(call, question)).await
+    gateway.detach(keeping, busy, stream(call, question)).await
 }
 
 async fn whole(call: Box<Call>, question: Box<Question>) -> Response<Body> {

@@ -216,15 +216,15 @@ impl Relay {
             && onward.prepare_to_resume(&live.call, &live.flow, live.gave)
         {
             let Live { call, flow, gave, .. } = live;
-            let resumed = onward.resume((call, flow), (failure, error), gave);
+            let resumed = onward.resume(call, flow, failure, error, gave);
             self.phase = Phase::Resuming(Box::new(resumed));
             return;
         }
         self.phase = Phase::Live(live);
-        self.say_broken(outcome, (error, event));
+        self.say_broken(outcome, error, event);
     }
 
-    fn say_broken(&mut self, outcome: Outcome, (error, event): (Error, Option<Bytes>)) {
+    fn say_broken(&mut self, outcome: Outcome, error: Error, event: Option<Bytes>) {
         match event {
             Some(event) => {
                 self.said.push_back(event);

@@ -180,7 +180,7 @@ pub(super) async fn answer(
     if is_json && whole {
         let mut skim = Skim::default();
         skim.feed(&first);
-        let usage = is_metered(surface).then(|| (skim.usage(), told(surface, (&skim, &first, 0))));
+        let usage = is_metered(surface).then(|| (skim.usage(), told(surface, &skim, &first, 0)));
         let answer = Answer::Whole { content_type, body: first };
         return Ok(Answered { usage, ..Answered::new(answer) });
     }
@@ -196,7 +196,7 @@ pub(super) fn meter(call: &mut Call, skim: Option<&Skim>, passed: u64) {
     let surface = call.surface();
     if is_metered(surface) {
         let nothing = Skim::default();
-        let output = told(surface, (skim.unwrap_or(&nothing), b"", passed));
+        let output = told(surface, skim.unwrap_or(&nothing), b"", passed);
         call.usage(skim.and_then(Skim::usage), output);
     }
 }
@@ -207,7 +207,7 @@ fn is_metered(surface: Surface) -> bool {
 }
 
 /// Tokens of an answer of which nobody says them.
-fn told(surface: Surface, (skim, whole, passed): (&Skim, &[u8], u64)) -> u64 {
+fn told(surface: Surface, skim: &Skim, whole: &[u8], passed: u64) -> u64 {
     match surface {
         Surface::Images => pictures(skim.read::<Pictures>().map_or(0, |it| it.data.len() as u64)),
         Surface::Transcriptions => {

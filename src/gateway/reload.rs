@@ -127,7 +127,7 @@ impl Reloader {
             (known.generation, &known.hash) == (live.generation, &live.config.hash)
         };
         if !known.iter().any(is_live) {
-            let first = Generation::new(live.generation, &live.config, (How::Start, "start"));
+            let first = Generation::new(live.generation, &live.config, How::Start, "start");
             self.gateway.keep_generation(&first).await;
         }
         for mut known in known.into_iter().filter(Generation::is_on_trial) {
@@ -420,7 +420,7 @@ impl Reloader {
     /// Remembers that there is such a generation.
     pub(super) fn take_up(&self, snapshot: &Snapshot, origin: Origin<'_>) -> Generation {
         let mut noted =
-            Generation::new(snapshot.generation, &snapshot.config, (origin.how, origin.by));
+            Generation::new(snapshot.generation, &snapshot.config, origin.how, origin.by);
         (noted.ephemeral, noted.of) = (origin.ephemeral, origin.of);
         let mut state = self.lock();
         state.newest = snapshot.generation;

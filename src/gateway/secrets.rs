@@ -57,7 +57,7 @@ impl Secrets {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Config::parse_knowing(text, (origin, &self.known), kinds)
+        Config::parse_knowing(text, origin, &self.known, kinds)
     }
 
     async fn fetch(&mut self, config: &Config, origin: &Path) -> Vec<Problem> {

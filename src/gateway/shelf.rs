@@ -58,7 +58,8 @@ impl Shelf {
         &self,
         owner: &Owner,
         kind: ObjectKind,
-        (id, value): (String, Bytes),
+        id: String,
+        value: Bytes,
         lifetime: Duration,
     ) {
         self.recent.insert((owner.clone(), kind, id.clone()), value.clone());
@@ -111,7 +112,7 @@ impl Shelf {
     pub(super) fn keep(&self, owner: &Owner, keepsakes: Vec<Keepsake>) {
         for keepsake in keepsakes {
             let Ok(value) = serde_json::to_vec(&keepsake) else { continue };
-            self.put(owner, ObjectKind::Opaque, (keepsake.call, value.into()), KEEPSAKE);
+            self.put(owner, ObjectKind::Opaque, keepsake.call, value.into(), KEEPSAKE);
         }
     }
 

@@ -300,7 +300,7 @@ impl Snapshot {
         let name = format!("{}/{what}", provider.name);
         let info = provider.model(what, self.config.models.get(&name));
         let about = (&Timeouts::default(), standing);
-        let mut target = Target::new("direct", provider, (what, info), about);
+        let mut target = Target::new("direct", provider, what, info, about);
         target.tab = self.tabs.tab(&holders(&provider.name, &name));
         let mut chain = build::lone(target);
         chain.wishes.cache = Remembering::of(&self.config, &chain, None);
@@ -348,7 +348,7 @@ fn providers(config: &Config, client: &Client) -> (Providers, Problems) {
     let (mut providers, mut problems) = (BTreeMap::new(), Vec::new());
     let environment = CloudEnvironment::read();
     for (name, section) in &config.providers {
-        match Provider::build(name, section, (&environment, client)) {
+        match Provider::build(name, section, &environment, client) {
             Ok(provider) => {
                 providers.insert(name.clone(), Arc::new(provider));
             }
@@ -466,7 +466,8 @@ impl Target {
     pub(super) fn new(
         route: &str,
         provider: &Arc<Provider>,
-        (model, info): (&str, Model),
+        model: &str,
+        info: Model,
         (timeouts, standing): (&Timeouts, Arc<Standing>),
     ) -> Self {
         // A model that only a client named must not become a label: there is no end of them.

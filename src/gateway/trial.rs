@@ -97,9 +97,11 @@ impl Sticky {
 
 impl Trial {
     pub(super) fn new(
-        (candidate, beside): (Arc<Snapshot>, u64),
+        candidate: Arc<Snapshot>,
+        beside: u64,
         terms: Terms,
-        (by, ephemeral): (&str, bool),
+        by: &str,
+        ephemeral: bool,
     ) -> Arc<Self> {
         let end = Instant::now() + terms.lasts;
         Arc::new(Self {

@@ -154,11 +154,7 @@ fn envelope(form: &Form) -> Envelope {
 impl Upload {
     /// Waits for `send`, which pulls this. The upstream's limits hold only while it is the one
     /// that is waited for. `None` when one of them is reached.
-    pub(super) async fn send<F>(
-        &self,
-        send: F,
-        (limits, end): (&Limits, Instant),
-    ) -> Option<F::Output>
+    pub(super) async fn send<F>(&self, send: F, limits: &Limits, end: Instant) -> Option<F::Output>
     where
         F: Future,
     {

@@ -23,7 +23,9 @@ pub(super) fn whole(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
+    errand: &Errand,
+    content_type: HeaderValue,
+    body: Bytes,
 ) -> Result<Answered, Misread> {
     let Wording::Translated { into, .. } = &errand.wording else {
         if let Some(dialect) = other_form(question, errand, &content_type) {
@@ -31,7 +33,7 @@ pub(super) fn whole(
             if let Err(misread) = question.chat() {
                 return Err(Misread::new(misread.0.clone()));
             }
-            let response = read(dialect::upstream(dialect), (&content_type, &body))?;
+            let response = read(dialect::upstream(dialect), &content_type, &body)?;
             return Ok(Answered {
                 usage: Some(used(target, &response)),
                 canon: call.recording.is_some().then(|| Box::new(response.clone())),
@@ -66,7 +68,7 @@ pub(super) fn whole(
             ..Answered::new(Answer::Whole { content_type, body })
         });
     };
-    let mut response = read(dialect::upstream(*into), (&content_type, &body))?;
+    let mut response = read(dialect::upstream(*into), &content_type, &body)?;
     is_something(call, &response)?;
     aliases(question, *into).restore(&mut response);
     Ok(Answered {
@@ -159,7 +161,8 @@ pub(super) fn aliases(question: &Question, into: Dialect) -> Aliases {
 /// An answer in our own words, however it came.
 fn read(
     upstream: &dyn UpstreamSide,
-    (content_type, body): (&HeaderValue, &Bytes),
+    content_type: &HeaderValue,
+    body: &Bytes,
 ) -> Result<ChatResponse, Misread> {
     let streamed = content_type.as_bytes().starts_with(EVENTS);
     if streamed { reword::gather(upstream, body) } else { upstream.read_response(body) }
@@ -198,14 +201,16 @@ pub(super) async fn guarded(
     call: &Call,
     question: &Question,
     target: &Target,
-    (errand, content_type, body): (&Errand, HeaderValue, Bytes),
+    errand: &Errand,
+    content_type: HeaderValue,
+    body: Bytes,
 ) -> Result<Answered, Misread> {
     let upstream: &dyn UpstreamSide = match (&errand.wording, errand.operation) {
         (Wording::Translated { into, .. }, _) => dialect::upstream(*into),
         (Wording::Verbatim, Operation::Completions) => &NATIVE,
         _ => return Err(Misread::new("The answer cannot be shown to its guards.")),
     };
-    let mut response = read(upstream, (&content_type, &body))?;
+    let mut response = read(upstream, &content_type, &body)?;
     if let Wording::Translated { into, .. } = &errand.wording {
         is_something(call, &response)?;
         aliases(question, *into).restore(&mut response);

@@ -101,7 +101,7 @@ impl Link {
         match (&mut self.state, &self.guard.engine) {
             (State::Sift(sift), Engine::Sieve(sieve, _)) => {
                 let verdict = &mut self.verdict;
-                sifted((&self.guard, vault, verdict), (sift, sieve), Some(piece), out)
+                sifted(&self.guard, vault, verdict, sift, sieve, Some(piece), out)
             }
             (State::Reader(reader), _) => {
                 let finding = reader.read(piece);
@@ -123,7 +123,7 @@ impl Link {
         match (&mut self.state, &self.guard.engine) {
             (State::Sift(sift), Engine::Sieve(sieve, _)) => {
                 let verdict = &mut self.verdict;
-                sifted((&self.guard, vault, verdict), (sift, sieve), None, out)
+                sifted(&self.guard, vault, verdict, sift, sieve, None, out)
             }
             (State::Reader(reader), _) => {
                 let finding = reader.end();
@@ -152,8 +152,11 @@ impl Link {
 /// A piece, or the end of the text, through a sieve. Where findings are only noted, the text does
 /// not wait for them.
 fn sifted(
-    (guard, vault, verdict): (&Guard, &Vault, &mut Verdict),
-    (sift, sieve): (&mut Sift, &Sieve),
+    guard: &Guard,
+    vault: &Vault,
+    verdict: &mut Verdict,
+    sift: &mut Sift,
+    sieve: &Sieve,
     piece: Option<&str>,
     out: &mut String,
 ) -> Result<(), Blocked> {

@@ -177,7 +177,7 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
     if let Some(found) = agents::find(method, path) {
         return found
             .map(|(operation, id)| Endpoint::Agents(operation, id))
-            .map_err(|misfit| misfitting((method, path), &misfit));
+            .map_err(|misfit| misfitting(method, path, &misfit));
     }
     let relayed: Vec<(Relay, Option<&str>)> = relayed(path).collect();
     if let Some((first, _)) = relayed.first() {
@@ -210,7 +210,7 @@ pub(super) fn find(method: &Method, uri: &Uri) -> Result<Endpoint, NotServed> {
     served(method, path, wanted).map(|()| endpoint)
 }
 
-fn misfitting((method, path): (&Method, &str), misfit: &Misfit) -> NotServed {
+fn misfitting(method: &Method, path: &str, misfit: &Misfit) -> NotServed {
     match misfit {
         Misfit::Path => NotServed::Path("There is nothing at this path.".into()),
         Misfit::Method(allowed) => {

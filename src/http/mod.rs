@@ -78,9 +78,7 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         let (gateway, room) = (Arc::clone(&self.gateway), self.agents.clone());
         if request.uri().path() == endpoint::MCP {
             let mcp = Arc::clone(&self.mcp);
-            return Box::pin(
-                async move { Ok(mcp.answer(&gateway, (request, permit), busy).await) },
-            );
+            return Box::pin(async move { Ok(mcp.answer(&gateway, request, permit, busy).await) });
         }
         // It holds pointers only and is made where it stays: a future of some kilobytes that is
         // made elsewhere is copied there, whatever of it is in use.
@@ -116,16 +114,16 @@ async fn answer(
             Err(error) => return refuse(&error),
         },
         Ok(Endpoint::Response(kept, id)) => {
-            return responses::answer(gateway, (kept, &id), (&request, busy)).await;
+            return responses::answer(gateway, kept, &id, &request, busy).await;
         }
         Ok(Endpoint::Agents(operation, _)) if permit.is_none() && operation.makes_work() => {
             return refuse(&gateway.overloaded());
         }
         Ok(Endpoint::Agents(operation, id)) => {
             let request = (request, busy.peer());
-            return Box::pin(agents::answer((gateway, room), (operation, id), request)).await;
+            return Box::pin(agents::answer(gateway, room, operation, id, request)).await;
         }
-        Ok(Endpoint::Usage) => return used(gateway, (&request, busy.peer())).await,
+        Ok(Endpoint::Usage) => return used(gateway, &request, busy.peer()).await,
         Ok(endpoint) => return look(gateway, &endpoint, (&request, busy.peer())).await,
         Err(not_served) => {
             let client = models::Shape::at(request.uri().path(), request.headers());
@@ -194,7 +192,8 @@ async fn list(
 /// What is used and left of the budgets that bind this key, and what each model has used of it.
 async fn used(
     gateway: &Gateway,
-    (request, from): (&Request<Incoming>, Option<IpAddr>),
+    request: &Request<Incoming>,
+    from: Option<IpAddr>,
 ) -> Response<Body> {
     let caller =
         match gateway.admit(&gateway.house(request.headers()), request.headers(), from).await {

@@ -19,14 +19,16 @@ use crate::net::patience::Busy;
 
 pub(super) async fn answer(
     gateway: &Arc<Gateway>,
-    (kept, id): (Kept, &str),
-    (request, busy): (&Request<Incoming>, Busy),
+    kept: Kept,
+    id: &str,
+    request: &Request<Incoming>,
+    busy: Busy,
 ) -> Response<Body> {
     let query = fields(request.uri().query().unwrap_or_default());
     let streamed = kept == Kept::Get && field(&query, "stream") == Some("true");
-    let found = look(gateway, (kept, id), (request, &query, busy.peer())).await;
+    let found = look(gateway, kept, id, request, &query, busy.peer()).await;
     if streamed && found.is_ok() {
-        match join(gateway, id, (request, &query, busy)).await {
+        match join(gateway, id, request, &query, busy).await {
             Ok(Some(events)) => return stream(events),
             Ok(None) => {}
             Err(error) => return refuse(&error),
@@ -52,20 +54,25 @@ fn stream(events: Body) -> Response<Body> {
 async fn join(
     gateway: &Arc<Gateway>,
     id: &str,
-    (request, query, busy): (&Request<Incoming>, &Query, Busy),
+    request: &Request<Incoming>,
+    query: &Query,
+    busy: Busy,
 ) -> Result<Option<Body>, Error> {
     let house = gateway.house(request.headers());
     let caller = gateway.admit(&house, request.headers(), busy.peer()).await?;
     let owner = Owner::new(Arc::clone(caller.owner()));
     let after = field(query, "starting_after").map(str::parse::<u64>).transpose();
     let after = after.map_err(|_| Error::invalid("`starting_after` must be a number."))?;
-    gateway.joined(&owner, id, (after, busy)).await
+    gateway.joined(&owner, id, after, busy).await
 }
 
 async fn look(
     gateway: &Arc<Gateway>,
-    (kept, id): (Kept, &str),
-    (request, query, from): (&Request<Incoming>, &Query, Option<IpAddr>),
+    kept: Kept,
+    id: &str,
+    request: &Request<Incoming>,
+    query: &Query,
+    from: Option<IpAddr>,
 ) -> Result<Value, Error> {
     let house = gateway.house(request.headers());
     let caller = gateway.admit(&house, request.headers(), from).await?;

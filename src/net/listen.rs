@@ -112,7 +112,7 @@ impl Door {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             };
             match accepted {
-                Ok((stream, address)) => self.place((stream, address.ip()), make.clone()),
+                Ok((stream, address)) => self.place(stream, address.ip(), make.clone()),
                 // Out of file descriptors, most likely: those who leave make room.
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -122,7 +122,7 @@ impl Door {
         }
     }
 
-    fn place<M, B>(&self, (stream, peer): (TcpStream, IpAddr), make: M)
+    fn place<M, B>(&self, stream: TcpStream, peer: IpAddr, make: M)
     where
         M: MakeService<B>,
         B: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
@@ -151,16 +151,17 @@ impl Door {
     {
         let _ = stream.set_nodelay(true);
         if let Some(config) = self.tls.clone() {
-            Box::pin(self.serve_tls(stream, (config, pulse), make)).await;
+            Box::pin(self.serve_tls(stream, config, pulse, make)).await;
         } else if let Some(multiplexed) = self.begins_as_http2(&stream).await {
-            self.converse(stream, (multiplexed, pulse), make).await;
+            self.converse(stream, multiplexed, pulse, make).await;
         }
     }
 
     async fn serve_tls<M, B>(
         self,
         stream: TcpStream,
-        (config, pulse): (Arc<rustls::ServerConfig>, Pulse),
+        config: Arc<rustls::ServerConfig>,
+        pulse: Pulse,
         make: M,
     ) where
         M: MakeService<B>,
@@ -169,7 +170,7 @@ impl Door {
         let handshake = TlsAcceptor::from(config).accept(stream);
         if let Ok(Ok(stream)) = tokio::time::timeout(self.limits.head, handshake).await {
             let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            self.converse(stream, (multiplexed, pulse), make).await;
+            self.converse(stream, multiplexed, pulse, make).await;
         }
     }
 
@@ -183,7 +184,7 @@ impl Door {
         }
     }
 
-    async fn converse<S, M, B>(self, stream: S, (multiplexed, pulse): (bool, Pulse), make: M)
+    async fn converse<S, M, B>(self, stream: S, multiplexed: bool, pulse: Pulse, make: M)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         M: MakeService<B>,

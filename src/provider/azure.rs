@@ -13,11 +13,7 @@ pub(super) fn newer(base: &str) -> String {
 }
 
 /// The path that asks a deployment, or the resource itself; `what` is what stands behind it.
-pub(super) fn path(
-    base: &str,
-    what: &str,
-    (deployment, api_version): (Option<&str>, &str),
-) -> String {
+pub(super) fn path(base: &str, what: &str, deployment: Option<&str>, api_version: &str) -> String {
     let base = base.strip_suffix("/openai").unwrap_or(base);
     let mut path = format!("{base}/openai");
     if let Some(deployment) = deployment {
@@ -36,7 +32,7 @@ mod tests {
 
     #[test]
     fn a_deployment_cannot_leave_its_segment() {
-        let path = |base, what, deployment| path(base, what, (Some(deployment), "2025-01-01"));
+        let path = |base, what, deployment| path(base, what, Some(deployment), "2025-01-01");
         assert_eq!(
             path("/openai", "/chat/completions", "gpt-5"),
             "/openai/deployments/gpt-5/chat/completions?api-version=2025-01-01"
@@ -50,7 +46,7 @@ mod tests {
 
     #[test]
     fn files_are_the_resources_own() {
-        let path = path("/openai", "/files/file-1", (None, "2025-01-01"));
+        let path = path("/openai", "/files/file-1", None, "2025-01-01");
         assert_eq!(path, "/openai/files/file-1?api-version=2025-01-01");
     }
 }

@@ -156,7 +156,8 @@ impl Provider {
     pub fn build(
         name: &str,
         section: &config::Provider,
-        (environment, client): (&CloudEnvironment, &Client),
+        environment: &CloudEnvironment,
+        client: &Client,
     ) -> Result<Self, String> {
         let kind = catalog::find(&section.kind)
             .ok_or_else(|| format!("there is no provider kind `{}`", section.kind))?;

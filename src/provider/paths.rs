@@ -109,7 +109,7 @@ impl Paths {
                     _ => Some(model),
                 };
                 let version = api_version.as_deref().unwrap_or_default();
-                azure::path(&self.base, &path, (deployment, version))
+                azure::path(&self.base, &path, deployment, version)
             }
             Form::Bedrock => bedrock::path(
                 &self.base,

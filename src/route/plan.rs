@@ -115,7 +115,8 @@ pub fn plan<'a>(
     strategy: Strategy,
     prospects: impl Iterator<Item = Prospect<'a>>,
     needs: &Needs,
-    (draw, session): (u64, u64),
+    draw: u64,
+    session: u64,
 ) -> Plan {
     let mut candidates = SmallVec::<[Candidate; 16]>::new();
     let mut skipped = Vec::new();
@@ -271,7 +272,7 @@ mod tests {
             let able: Vec<u16> =
                 (0..).zip(&known).filter(|(_, one)| one.can(&needs)).map(|(at, _)| at).collect();
             for strategy in STRATEGIES {
-                let plan = plan(strategy, prospects(), &needs, (draw, session));
+                let plan = plan(strategy, prospects(), &needs, draw, session);
                 let mut order = plan.order.to_vec();
                 if strategy == Strategy::Ordered {
                     prop_assert!(order.is_sorted());
@@ -301,7 +302,7 @@ mod tests {
         let prospect = Prospect { candidate, model: &model, barred: None, prefills: false, shut };
         let needs = Needs { tokens: 5000, ..Needs::default() };
         let skips = |prospect, needs: &Needs| {
-            plan(Strategy::Ordered, std::iter::once(prospect), needs, (0, 0)).skipped
+            plan(Strategy::Ordered, std::iter::once(prospect), needs, 0, 0).skipped
         };
         assert_eq!(skips(prospect, &needs), [(0, Skip::TooSmall(1000))]);
         assert_eq!(skips(prospect, &Needs::default()), [(0, Skip::Shut(now, Reason::Errors))]);

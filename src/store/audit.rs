@@ -90,7 +90,7 @@ impl Store {
         let after = after.map_or(i64::MAX, |position| position.0);
         let (filter, limit) = (filter.clone(), limit.clamp(1, PAGE));
         let read = move |database: &mut Database| {
-            let rows = find(database, &filter, (after, limit))?;
+            let rows = find(database, &filter, after, limit)?;
             Ok(rows.into_iter().map(|row| (Position(row.position), row.change)).collect())
         };
         self.read.run(read).await
@@ -196,7 +196,8 @@ fn seal_waiting(database: &mut Database) -> Result<u64, Fault> {
 fn find(
     database: &mut Database,
     filter: &AuditFilter,
-    (after, limit): (i64, u32),
+    after: i64,
+    limit: u32,
 ) -> Result<Vec<Sealed>, Fault> {
     let mut values: Vec<Value<'_>> = vec![Value::from(after)];
     let mut conditions = vec!["position < $1".to_owned()];

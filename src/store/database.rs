@@ -130,9 +130,9 @@ impl Database {
     ) -> Result<(), Fault> {
         match self {
             Self::Sqlite(connection) => {
-                insert_each(connection, statement, (width, values), |_, _| Ok(()))
+                insert_each(connection, statement, width, values, |_, _| Ok(()))
             }
-            Self::Postgres(_) => self.with_rows(statement, (width, values), |_| Ok(())).map(|_| ()),
+            Self::Postgres(_) => self.with_rows(statement, width, values, |_| Ok(())).map(|_| ()),
         }
     }
 
@@ -146,10 +146,10 @@ impl Database {
     ) -> Result<Vec<bool>, Fault> {
         const ONCE: &str = "ON CONFLICT (id) DO NOTHING";
         if let Self::Sqlite(connection) = self {
-            return insert_counted(connection, (head, ONCE), (width, values));
+            return insert_counted(connection, (head, ONCE), width, values);
         }
         let tail = format!("{ONCE} RETURNING id");
-        let found = self.with_rows((head, &tail), (width, values), |row| row.get(0))?;
+        let found = self.with_rows((head, &tail), width, values, |row| row.get(0))?;
         let mut found: HashSet<String> = found.into_iter().collect();
         let ids = values.chunks_exact(width).map(|row| match row.first() {
             Some(Value::Text(id)) => id,
@@ -163,7 +163,8 @@ impl Database {
     pub(super) fn with_rows<T>(
         &mut self,
         (head, tail): (&str, &str),
-        (width, values): (usize, &[Value<'_>]),
+        width: usize,
+        values: &[Value<'_>],
         mut read: impl FnMut(&Row<'_>) -> Result<T, Fault>,
     ) -> Result<Vec<T>, Fault> {
         let mut found = Vec::new();
@@ -269,7 +270,8 @@ impl Database {
 fn insert_each(
     connection: &Connection,
     (head, tail): (&str, &str),
-    (width, values): (usize, &[Value<'_>]),
+    width: usize,
+    values: &[Value<'_>],
     mut note: impl FnMut(&[Value<'_>], usize) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let row = format!("({})", vec!["?"; width].join(", "));
@@ -300,12 +302,13 @@ fn insert_each(
 fn insert_counted(
     connection: &Connection,
     statement: (&str, &str),
-    (width, values): (usize, &[Value<'_>]),
+    width: usize,
+    values: &[Value<'_>],
 ) -> Result<Vec<bool>, Fault> {
     let newest = "SELECT coalesce(max(position), 0) FROM calls";
     let mut newest: i64 = connection.query_row(newest, [], |row| row.get(0))?;
     let mut is_new = Vec::with_capacity(values.len() / width);
-    insert_each(connection, statement, (width, values), |rows, count| {
+    insert_each(connection, statement, width, values, |rows, count| {
         if count == rows.len() / width {
             is_new.resize(is_new.len() + count, true);
         } else {

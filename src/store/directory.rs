@@ -228,7 +228,7 @@ fn news(database: &mut Database, known: i64) -> Result<News, Fault> {
     let has_more = entries.len() == PAGE;
     let last = entries.last().filter(|_| has_more).map(|last| last.version);
     let version = last.unwrap_or(newest);
-    add_secrets(database, (known, newest), &mut entries)?;
+    add_secrets(database, known, newest, &mut entries)?;
     let query = "SELECT scope, name, unit, label, amount, made_at FROM topups
         WHERE version > $1 AND version <= $2 ORDER BY version";
     let top_ups = database.query(query, values![known, version], topped_up)?;
@@ -239,7 +239,8 @@ fn news(database: &mut Database, known: i64) -> Result<News, Fault> {
 /// without secrets until it is read again.
 fn add_secrets(
     database: &mut Database,
-    (known, newest): (i64, i64),
+    known: i64,
+    newest: i64,
     entries: &mut [EntryRow],
 ) -> Result<(), Fault> {
     let Some(last) = entries.last().map(|last| last.version) else { return Ok(()) };

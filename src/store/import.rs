@@ -175,7 +175,7 @@ impl Worker {
         let Some((folder, end)) = self.journal.end() else { return Ok(()) };
         let mut position = start;
         while position < end && self.end.get().is_none_or(|end| Instant::now() < *end) {
-            let (batch, count) = self.next(&folder, (position, end))?;
+            let (batch, count) = self.next(&folder, position, end)?;
             let Some(next) = batch.position.filter(|next| *next != position) else { break };
             self.commit(&Arc::new(batch))?;
             self.journal.imported(count);
@@ -195,7 +195,8 @@ impl Worker {
     fn next(
         &self,
         folder: &Path,
-        (position, end): (Position, Position),
+        position: Position,
+        end: Position,
     ) -> Result<(Batch, usize), Failure> {
         if let Some((records, next)) = self.journal.take_fresh(position, BATCH) {
             let count = records.len();
@@ -242,7 +243,7 @@ impl Worker {
         let found = journal::segments(folder).map_err(unusable)?;
         let last = found.last().copied().unwrap_or_default();
         let end = Position { segment: last + 1, offset: 0 };
-        self.journal.settle_in(folder, lock, (end, self.place.segment));
+        self.journal.settle_in(folder, lock, end, self.place.segment);
         self.progress = Progress::Behind(last);
         Ok(())
     }

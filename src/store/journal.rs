@@ -109,7 +109,7 @@ impl Journal {
     }
 
     /// Goes on in the folder, of which the caller holds the lock, behind `end`.
-    pub(super) fn settle_in(&self, folder: &Path, lock: File, (end, segment): (Position, u64)) {
+    pub(super) fn settle_in(&self, folder: &Path, lock: File, end: Position, segment: u64) {
         let folder = folder.to_owned();
         let place = Place { folder, end, file: None, segment, _lock: lock };
         self.tail().place = Some(place);

@@ -83,7 +83,7 @@ impl Store {
         }
         if let Some(end) = window.1.map(millis) {
             let account = account.to_owned();
-            let begun = self.read.run(move |database| in_minute(database, (&account, unit), end));
+            let begun = self.read.run(move |database| in_minute(database, &account, unit, end));
             let at = time(end.div_euclid(MINUTE).saturating_mul(MINUTE));
             sums.extend(Some(begun.await?).filter(|amount| *amount > 0).map(|amount| (at, amount)));
         }
@@ -153,11 +153,7 @@ impl Store {
 // === The statements ===
 
 /// What an account has spent in the minute in which `end` lies, before that.
-fn in_minute(
-    database: &mut Database,
-    (account, unit): (&str, Unit),
-    end: i64,
-) -> Result<u64, Fault> {
+fn in_minute(database: &mut Database, account: &str, unit: Unit, end: i64) -> Result<u64, Fault> {
     let (scope, name) = account.split_once(':').unwrap_or_default();
     let holder = HOLDERS.iter().find(|(holder, _)| *holder == scope);
     let Some((_, holder)) = holder else { return Ok(0) };

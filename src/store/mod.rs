@@ -203,7 +203,7 @@ impl Store {
             // Memory belongs to one connection.
             None => Vec::new(),
         };
-        Self::start((write, read), journal, rules)
+        Self::start(write, read, journal, rules)
     }
 
     fn open_postgres(
@@ -233,12 +233,13 @@ impl Store {
         };
         let write = Link::new(database, opener());
         let read = (0..READERS).map(|_| Link::new(None, opener())).collect();
-        let store = Self::start((write, read), journal, rules)?;
+        let store = Self::start(write, read, journal, rules)?;
         Ok(Self { bell: Some(Arc::new(address.clone())), ..store })
     }
 
     fn start(
-        (write, read): (Link, Vec<Link>),
+        write: Link,
+        read: Vec<Link>,
         folder: Option<PathBuf>,
         rules: &Rules,
     ) -> Result<Self, Failure> {
@@ -264,7 +265,7 @@ impl Store {
     pub async fn put(&self, owner: &Owner, kind: ObjectKind, draft: Draft) -> Result<(), Failure> {
         let (now, bound) = (self.now(), (self.rules.bound)(kind));
         let key = Key::new(owner, kind, &draft.id);
-        self.write.run(move |database| objects::put(database, (&key, bound), &draft, now)).await
+        self.write.run(move |database| objects::put(database, &key, bound, &draft, now)).await
     }
 
     /// Keeps it unless there is one of its id; whether there was none.
@@ -296,7 +297,7 @@ impl Store {
         ids: Vec<String>,
     ) -> Result<Vec<Object>, Failure> {
         let (now, owner) = (self.now(), owner.clone());
-        self.read.run(move |database| objects::get_all(database, (&owner, kind), &ids, now)).await
+        self.read.run(move |database| objects::get_all(database, &owner, kind, &ids, now)).await
     }
 
     /// Whether there was something to delete.
@@ -314,7 +315,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Object>, Failure> {
         let (now, key) = (self.now(), Key::new(owner, kind, ""));
-        self.read.run(move |database| objects::list(database, &key, (after, limit), now)).await
+        self.read.run(move |database| objects::list(database, &key, after, limit, now)).await
     }
 
     /// Deletes what has expired, step by step between the writes of others.

@@ -9,7 +9,8 @@ use crate::canon::Owner;
 /// Keeps `draft` under its key. One that is replaced keeps its place and its time.
 pub(super) fn put(
     database: &mut Database,
-    (key, bound): (&Key, u32),
+    key: &Key,
+    bound: u32,
     draft: &Draft,
     now: i64,
 ) -> Result<(), Fault> {
@@ -68,7 +69,8 @@ pub(super) fn get(database: &mut Database, key: &Key, now: i64) -> Result<Option
 /// Those of these that are there.
 pub(super) fn get_all(
     database: &mut Database,
-    (owner, kind): (&Owner, ObjectKind),
+    owner: &Owner,
+    kind: ObjectKind,
     ids: &[String],
     now: i64,
 ) -> Result<Vec<Object>, Fault> {
@@ -78,7 +80,7 @@ pub(super) fn get_all(
     let tail = ") SELECT objects.id, value, created_at, expires_at, position FROM asked
         JOIN objects ON objects.owner = asked.owner AND objects.kind = asked.kind
             AND objects.id = asked.id";
-    let mut found = database.with_rows((head, tail), (3, &asked), object)?;
+    let mut found = database.with_rows((head, tail), 3, &asked, object)?;
     found.retain(|object| object.expires_at.is_none_or(|at| millis(at) > now));
     Ok(found)
 }
@@ -95,7 +97,8 @@ pub(super) fn delete(database: &mut Database, key: &Key, now: i64) -> Result<boo
 pub(super) fn list(
     database: &mut Database,
     key: &Key,
-    (after, limit): (Option<Position>, u32),
+    after: Option<Position>,
+    limit: u32,
     now: i64,
 ) -> Result<Vec<Object>, Fault> {
     let query = "SELECT id, value, created_at, expires_at, position FROM objects

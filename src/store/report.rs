@@ -94,14 +94,14 @@ impl Store {
         }
         let limit = limit.clamp(1, PAGE);
         let order = format!("ORDER BY at DESC, position DESC LIMIT {}", limit + 1);
-        self.read.run(move |database| page(database, &which, (&order, limit as usize))).await
+        self.read.run(move |database| page(database, &which, &order, limit as usize)).await
     }
 
     /// One call; `None` if there is none, and if it is another's.
     pub async fn call(&self, reach: &Reach, id: &str) -> Result<Option<CallRow>, Failure> {
         let mut which = Where::new(reach, Table::Calls);
         which.add(Condition::Id, [id.to_owned().into()]);
-        let found = self.read.run(move |database| page(database, &which, ("", 1))).await?;
+        let found = self.read.run(move |database| page(database, &which, "", 1)).await?;
         Ok(found.0.into_iter().next())
     }
 
@@ -116,7 +116,7 @@ impl Store {
         which.choose(filter);
         let groups = groups.to_vec();
         let order = "ORDER BY sum(cost) DESC, sum(calls) DESC";
-        self.read.run(move |database| sums(database, &groups, (&which, order))).await
+        self.read.run(move |database| sums(database, &groups, &which, order)).await
     }
 
     /// The same a page at a time, in the order of the groups: lines behind those whose groups were
@@ -136,7 +136,7 @@ impl Store {
             (first..=which.values.len()).map(|number| format!("${number}")).collect();
         let read = move |database: &mut Database| {
             let order = in_order(&groups, &marks, database.backend());
-            let rows = sums(database, &groups, (&which, &order))?;
+            let rows = sums(database, &groups, &which, &order)?;
             let last =
                 rows.last().filter(|row| rows.len() == LINES as usize && !row.group.is_empty());
             let last = last.map(|row| row.group.iter().cloned().map(Option::unwrap_or_default));
@@ -313,7 +313,8 @@ impl Table {
 fn page(
     database: &mut Database,
     which: &Where,
-    (order, limit): (&str, usize),
+    order: &str,
+    limit: usize,
 ) -> Result<(Vec<CallRow>, Option<Cursor>), Fault> {
     let query = format!("{CALLS} {} {order}", which.text(database.backend()));
     let mut found = database.query(&query, &which.values, call)?;
@@ -363,7 +364,8 @@ fn call(row: &Row<'_>) -> Result<(i64, CallRow), Fault> {
 fn sums(
     database: &mut Database,
     groups: &[Column],
-    (which, order): (&Where, &str),
+    which: &Where,
+    order: &str,
 ) -> Result<Vec<UsageRow>, Fault> {
     let backend = database.backend();
     let columns = groups.iter().map(|column| grouped(*column, backend));

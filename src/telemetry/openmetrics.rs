@@ -33,14 +33,14 @@ pub(super) fn write(
             let _ = match kind {
                 MetricType::COUNTER => {
                     let value = metric.get_counter().get_value();
-                    sample(&mut text, &format!("{name}{TOTAL}"), (metric, ""), value)
+                    sample(&mut text, &format!("{name}{TOTAL}"), metric, "", value)
                 }
                 MetricType::HISTOGRAM => {
                     let found = exemplars.find(name, &values(metric, labels(name)));
                     let of_bucket = |bucket| found.as_ref()?.of_bucket(bucket);
                     histogram(&mut text, name, metric, &of_bucket)
                 }
-                _ => sample(&mut text, name, (metric, ""), metric.get_gauge().get_value()),
+                _ => sample(&mut text, name, metric, "", metric.get_gauge().get_value()),
             };
         }
     }
@@ -67,7 +67,8 @@ fn kind_name(kind: MetricType) -> &'static str {
 fn sample(
     text: &mut String,
     name: &str,
-    (metric, bound): (&Metric, &str),
+    metric: &Metric,
+    bound: &str,
     value: f64,
 ) -> std::fmt::Result {
     head(text, name, metric, bound)?;
@@ -96,7 +97,7 @@ fn histogram(
         }
         text.push('\n');
     }
-    sample(text, &format!("{name}_sum"), (metric, ""), histogram.get_sample_sum())?;
+    sample(text, &format!("{name}_sum"), metric, "", histogram.get_sample_sum())?;
     head(text, &format!("{name}_count"), metric, "")?;
     writeln!(text, "{all}")
 }

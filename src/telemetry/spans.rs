@@ -41,11 +41,7 @@ pub(super) const HAS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
 /// Writes all spans of a call, each as one `ScopeSpans.spans`.
-pub(super) fn cut(
-    buffer: &mut Vec<u8>,
-    (record, trace): (&CallRecord, &Trace),
-    names: &'static Names,
-) {
+pub(super) fn cut(buffer: &mut Vec<u8>, record: &CallRecord, trace: &Trace, names: &'static Names) {
     let cut = Cut { record, trace, names };
     let mut spans = Message(buffer);
     spans.message(SPAN, |span| cut.call(span));
@@ -59,7 +55,7 @@ pub(super) fn cut(
             others = others.saturating_add(attempt.cost.unwrap_or_default());
             attempt.cost
         };
-        spans.message(SPAN, |span| cut.attempt(span, (attempt, last), cost));
+        spans.message(SPAN, |span| cut.attempt(span, attempt, last, cost));
     }
     for consultation in &record.consulted {
         spans.message(SPAN, |span| cut.guard(span, consultation));
@@ -82,7 +78,7 @@ impl Cut<'_> {
         let (from, to) = (self.moment(Duration::ZERO), self.moment(record.duration));
         // A run's own call comes in by no door.
         let kind = if record.purpose == Purpose::Agent { INTERNAL } else { SERVER };
-        self.open(span, (record.id.span(), self.trace.parent), kind);
+        self.open(span, record.id.span(), self.trace.parent, kind);
         name(span, names::operation(record.surface), route);
         span.fixed64(START, from);
         span.fixed64(END, to);
@@ -164,15 +160,10 @@ impl Cut<'_> {
     }
 
     /// One request to one provider.
-    fn attempt(
-        &self,
-        span: &mut Message<'_>,
-        (attempt, last): (&Attempt, bool),
-        cost: Option<Money>,
-    ) {
+    fn attempt(&self, span: &mut Message<'_>, attempt: &Attempt, last: bool, cost: Option<Money>) {
         let (record, call) = (self.record, self.record.id.span());
         let surface = record.surface;
-        self.open(span, (span_of_attempt(call, &attempt.leg), call), CLIENT);
+        self.open(span, span_of_attempt(call, &attempt.leg), call, CLIENT);
         name(span, names::operation(surface), &attempt.model);
         span.fixed64(START, self.moment(attempt.leg.began));
         span.fixed64(END, self.moment(attempt.leg.began + attempt.elapsed));
@@ -225,7 +216,7 @@ impl Cut<'_> {
     fn guard(&self, span: &mut Message<'_>, consultation: &Consultation) {
         let Consultation { note, kind, number, began, elapsed } = consultation;
         let (call, end) = (self.record.id.span(), *began + *elapsed);
-        self.open(span, (span_of_guard(call, *number), call), CLIENT);
+        self.open(span, span_of_guard(call, *number), call, CLIENT);
         name(span, names::APPLY_GUARDRAIL, &note.guard);
         span.fixed64(START, self.moment(*began));
         span.fixed64(END, self.moment(end));
@@ -289,7 +280,7 @@ impl Cut<'_> {
     }
 
     /// What every span begins with.
-    fn open(&self, span: &mut Message<'_>, (id, parent): (u64, u64), kind: u64) {
+    fn open(&self, span: &mut Message<'_>, id: u64, parent: u64, kind: u64) {
         span.bytes(TRACE_ID, &self.trace.id.to_be_bytes());
         span.bytes(SPAN_ID, &id.to_be_bytes());
         if let Some(state) = &self.trace.state {

@@ -81,7 +81,7 @@ impl Traces {
     pub(super) fn finish(&self, record: &CallRecord) -> Option<u128> {
         let trace = record.trace.as_ref().filter(|trace| self.keeps(record, trace))?;
         let waiting = self.basket.add(|buffer| {
-            spans::cut(buffer, (record, trace), self.names);
+            spans::cut(buffer, record, trace, self.names);
             true
         });
         if waiting >= ENOUGH {

@@ -84,7 +84,7 @@ impl Tool {
             return Ok(output);
         }
         let (mut attempts, mut retried) = (0, Vec::new());
-        let result = self.attempts(call, (&mut attempts, &mut retried)).await;
+        let result = self.attempts(call, &mut attempts, &mut retried).await;
         let output = match result {
             Ok(output) => Output { retried, ..output },
             Err(failure) => return Err(Failure { attempts, retried, ..failure }),
@@ -98,7 +98,8 @@ impl Tool {
     async fn attempts(
         &self,
         call: &Invocation,
-        (made, retried): (&mut u32, &mut Vec<&'static str>),
+        made: &mut u32,
+        retried: &mut Vec<&'static str>,
     ) -> Result<Output, Failure> {
         loop {
             let failure = match self.attempt(call, made).await {

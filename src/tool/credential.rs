@@ -84,7 +84,8 @@ impl Papers {
     pub(super) fn new(
         web: &Web,
         plain: HeaderMap,
-        (net, reach): (&Net, Reach),
+        net: &Net,
+        reach: Reach,
     ) -> Result<Self, String> {
         let desk = match &web.auth {
             Some(ToolAuth::Client(credentials)) => {

@@ -79,13 +79,14 @@ impl Site {
         terms: &config::Tool,
     ) -> Result<Self, String> {
         let reach = if web.allow_private { Reach::Inner } else { Reach::Public };
-        let site = Self::within(net, (url, reach), web, terms)?;
+        let site = Self::within(net, url, reach, web, terms)?;
         Ok(Self { is_ours: true, ..site })
     }
 
     pub(crate) fn within(
         net: &Net,
-        (url, reach): (&str, Reach),
+        url: &str,
+        reach: Reach,
         web: &Web,
         terms: &config::Tool,
     ) -> Result<Self, String> {
@@ -99,7 +100,7 @@ impl Site {
         Ok(Self {
             origin,
             base,
-            papers: Papers::new(web, plain, (net, reach))?,
+            papers: Papers::new(web, plain, net, reach)?,
             connect: CONNECT.min(terms.timeout / 3),
             max_result: terms.max_result,
             is_ours: false,

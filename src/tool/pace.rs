@@ -96,16 +96,16 @@ impl Gate {
     /// Takes a turn of every limit, or of none; of the replica's own part of them where the others
     /// cannot be asked.
     async fn take(&self, user: Option<&Arc<str>>) -> Result<(), Duration> {
-        let Some((name, turns)) = &self.common else { return self.look(user, (1, Look::Take)) };
+        let Some((name, turns)) = &self.common else { return self.look(user, 1, Look::Take) };
         // What has no room here has none among all.
-        self.look(user, (1, Look::Only))?;
+        self.look(user, 1, Look::Only)?;
         match turns.take(self.turns(name, user)).await {
             Some(Ok(())) => {
-                let _ = self.look(user, (1, Look::Note));
+                let _ = self.look(user, 1, Look::Note);
                 Ok(())
             }
             Some(Err(wait)) => Err(wait),
-            None => self.look(user, (turns.replicas().into(), Look::Take)),
+            None => self.look(user, turns.replicas().into(), Look::Take),
         }
     }
 
@@ -124,7 +124,7 @@ impl Gate {
 
     /// Looks whether there is room in a `share`th of every limit, and counts a turn if that is
     /// wanted.
-    fn look(&self, user: Option<&Arc<str>>, (share, look): (u64, Look)) -> Result<(), Duration> {
+    fn look(&self, user: Option<&Arc<str>>, share: u64, look: Look) -> Result<(), Duration> {
         let now = Instant::now();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let Counts { all, users } = &mut *counts;
@@ -137,7 +137,7 @@ impl Gate {
         };
         let own = self.limits.user.iter().zip(own.iter_mut());
         let mut turns: Vec<(&Pace, &mut Window)> = paces.chain(own).collect();
-        let waits = turns.iter_mut().filter_map(|(pace, window)| window.wait((pace, share), now));
+        let waits = turns.iter_mut().filter_map(|(pace, window)| window.wait(pace, share, now));
         if let Some(wait) = waits.max().filter(|_| !matches!(look, Look::Note)) {
             return Err(wait);
         }
@@ -181,7 +181,7 @@ fn are_idle(windows: &mut [Window], paces: &[Pace], now: Instant) -> bool {
 
 impl Window {
     /// How long until there is room in a `share`th, if there is none.
-    fn wait(&mut self, (pace, share): (&Pace, u64), now: Instant) -> Option<Duration> {
+    fn wait(&mut self, pace: &Pace, share: u64, now: Instant) -> Option<Duration> {
         self.forget(pace, now);
         let most = (pace.amount / share).max(1);
         let (oldest, _) = self.parts.front().filter(|_| self.total >= most)?;

@@ -73,7 +73,7 @@ impl Toolbox {
         let mut written: Vec<_> = kit.config.tools.iter().collect();
         written.sort_by_key(|(_, terms)| is_agent(terms));
         for (name, terms) in written {
-            let new = || make((name, terms), kit, (before, &toolbox));
+            let new = || make(name, terms, kit, before, &toolbox);
             match before.same(name, terms).map_or_else(new, Ok) {
                 Ok(Made::One(tool)) => {
                     let tool = match before.tools.get(name.as_str()) {
@@ -215,36 +215,38 @@ fn follow(tool: Arc<Tool>, former: &Tool) -> Arc<Tool> {
 }
 
 fn make(
-    (name, terms): (&str, &config::Tool),
+    name: &str,
+    terms: &config::Tool,
     kit: &Kit<'_>,
-    (before, others): (&Toolbox, &Toolbox),
+    before: &Toolbox,
+    others: &Toolbox,
 ) -> Result<Made, String> {
     let terms = Arc::new(terms.clone());
     match &terms.kind {
         ToolKind::Http(http) => {
             let input = terms.input.clone().unwrap_or_else(|| Endpoint::schema(http));
             let runner = Endpoint::new(kit.net, http, &terms)?;
-            single((name, &terms), (&terms.description, input), runner, kit)
+            single(name, &terms, &terms.description, input, runner, kit)
         }
         ToolKind::Builtin(tool) => {
             let (runner, usual, input) = builtin::make(kit.net, tool, &terms)?;
             let written = terms.description.as_str();
             let description = if written.is_empty() { usual } else { written };
-            single((name, &terms), (description, input), runner, kit)
+            single(name, &terms, description, input, runner, kit)
         }
         ToolKind::OpenApi(openapi) => {
-            known(openapi::tools((name, &terms), openapi, kit.net)?, kit, before)
+            known(openapi::tools(name, &terms, openapi, kit.net)?, kit, before)
         }
         ToolKind::GraphQl(graphql) => {
             let query = Query::new(kit.net, graphql, &terms)?;
             let input = terms.input.clone().unwrap_or_else(|| query.schema());
-            single((name, &terms), (&terms.description, input), query, kit)
+            single(name, &terms, &terms.description, input, query, kit)
         }
         ToolKind::Mcp(mcp) => {
-            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, (kit, &before.board))?;
+            let server = mcp::Server::new(&Arc::from(name), &terms, mcp, kit, &before.board)?;
             Ok(Made::Several(server))
         }
-        ToolKind::Sql(sql) => known(sql::tools((name, &terms), sql, kit.net)?, kit, before),
+        ToolKind::Sql(sql) => known(sql::tools(name, &terms, sql, kit.net)?, kit, before),
         ToolKind::Agent(agent) => {
             let tool = agent::tool((name, &terms), &agent.agent, (kit.config, others))?;
             Ok(Made::One(Arc::new(tool.together(kit.turns))))
@@ -274,8 +276,10 @@ impl Source for Known {
 
 /// A tool that is all there is by its name.
 fn single(
-    (name, terms): (&str, &Arc<config::Tool>),
-    (description, input): (&str, Value),
+    name: &str,
+    terms: &Arc<config::Tool>,
+    description: &str,
+    input: Value,
     runner: impl Runner + 'static,
     kit: &Kit<'_>,
 ) -> Result<Made, String> {

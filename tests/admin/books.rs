@@ -23,7 +23,7 @@ async fn called() -> (Upstream, Gateway, Vec<String>) {
 
 async fn seen(gateway: &Gateway, key: &str, path: &str) -> Answer {
     let key = format!("Bearer {key}");
-    send(gateway.admin, (Method::GET, path), &[("authorization", &key)], "").await
+    send(gateway.admin, Method::GET, path, &[("authorization", &key)], "").await
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn a_create_that_is_sent_twice_makes_one() {
     let send = async |body: Value| {
         let headers = [("authorization", key.as_str()), ("idempotency-key", "first-try")];
         let body = body.to_string();
-        send(gateway.admin, (Method::POST, "/admin/keys"), &headers, &body).await
+        send(gateway.admin, Method::POST, "/admin/keys", &headers, &body).await
     };
     let first = send(json!({"routes": ["fast"]})).await;
     let again = send(json!({"routes": ["fast"]})).await;
@@ -160,7 +160,7 @@ async fn a_bad_body_is_refused_with_what_is_wrong_with_it() {
     let key = format!("Bearer {ADMIN_KEY}");
     let create = async |body: &str| {
         let headers = [("authorization", key.as_str())];
-        send(gateway.admin, (Method::POST, "/admin/keys"), &headers, body).await
+        send(gateway.admin, Method::POST, "/admin/keys", &headers, body).await
     };
     for (body, hint) in [
         ("{", "not a JSON object"),
@@ -202,7 +202,7 @@ async fn the_trail_says_who_changed_what_from_what_to_what() {
     let path = format!("/admin/keys/{id}");
     let boss = [("authorization", "Bearer sk-boss")];
     let body = json!({"limits": {"requests": "5/m"}}).to_string();
-    let changed = send(gateway.admin, (Method::PATCH, &path), &boss, &body).await;
+    let changed = send(gateway.admin, Method::PATCH, &path, &boss, &body).await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     done(&gateway, Method::DELETE, &path, Value::Null).await;
 

@@ -25,7 +25,8 @@ async fn house(more: &str) -> (Upstream, Gateway) {
 
 async fn send(
     address: SocketAddr,
-    (method, path): (Method, &str),
+    method: Method,
+    path: &str,
     headers: &[(&'static str, &str)],
     body: &str,
 ) -> Answer {
@@ -40,7 +41,7 @@ async fn send(
 async fn operate(gateway: &Gateway, method: Method, path: &str, body: &Value) -> Answer {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let key = format!("Bearer {ADMIN_KEY}");
-    send(gateway.admin, (method, path), &[("authorization", &key)], &body).await
+    send(gateway.admin, method, path, &[("authorization", &key)], &body).await
 }
 
 /// The same, and it must work.

@@ -55,7 +55,7 @@ async fn rows(gateway: &Gateway, call: &str) -> Vec<Row> {
 }
 
 async fn ask_as(gateway: &Gateway, row: &Row, headers: &[(&'static str, &str)]) -> Answer {
-    send(gateway.admin, (row.method.clone(), &row.path), headers, "").await
+    send(gateway.admin, row.method.clone(), &row.path, headers, "").await
 }
 
 /// A key that was made and revoked.
@@ -106,7 +106,7 @@ async fn no_row_opens_to_one_without_a_valid_credential() {
         }
     }
     // Neither is it told to them what there is not.
-    let nowhere = send(gateway.admin, (Method::GET, "/admin/nowhere"), &[], "").await;
+    let nowhere = send(gateway.admin, Method::GET, "/admin/nowhere", &[], "").await;
     assert_eq!(refusal(&nowhere), code(401, "missing_key"));
 }
 
@@ -116,13 +116,13 @@ async fn every_row_opens_to_the_roles_that_it_names_and_to_no_other() {
     let call = a_call_of_team_a(&gateway).await;
     for row in rows(&gateway, &call).await {
         for role in ["viewer", "b-lead", "operator", "owner", "astray"] {
-            try_role(&gateway, &row, (role, &call)).await;
+            try_role(&gateway, &row, role, &call).await;
         }
     }
 }
 
 /// The row by a key of this role; `b-lead` is the admin of another team than the row asks about.
-async fn try_role(gateway: &Gateway, row: &Row, (role, call): (&str, &str)) {
+async fn try_role(gateway: &Gateway, row: &Row, role: &str, call: &str) {
     let Some(roles) = &row.roles else { return };
     let key = format!("Bearer sk-{role}");
     let answer = ask_as(gateway, row, &[("authorization", &key)]).await;
@@ -147,7 +147,7 @@ async fn a_team_admin_rules_the_team_and_cannot_leave_it() {
     let (_upstream, gateway) = house(EVERYBODY).await;
     let lead = [("authorization", "Bearer sk-b-lead")];
     let ask = async |method: Method, path: &str, body: Value| {
-        send(gateway.admin, (method, path), &lead, &body.to_string()).await
+        send(gateway.admin, method, path, &lead, &body.to_string()).await
     };
     let made = ask(Method::POST, "/admin/keys", json!({"team": "b", "routes": ["fast"]})).await;
     assert_eq!(made.status, 201, "{}", made.text());
@@ -179,7 +179,7 @@ async fn only_an_owner_gives_takes_or_touches_a_role() {
     let (_upstream, gateway) = house(EVERYBODY).await;
     let ask = async |key: &str, method: Method, path: &str, body: Value| {
         let key = format!("Bearer {key}");
-        send(gateway.admin, (method, path), &[("authorization", &key)], &body.to_string()).await
+        send(gateway.admin, method, path, &[("authorization", &key)], &body.to_string()).await
     };
     let made = ask("sk-owner", Method::POST, "/admin/keys", json!({"role": "viewer"})).await;
     assert_eq!(made.status, 201, "{}", made.text());

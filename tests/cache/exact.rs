@@ -308,7 +308,7 @@ async fn a_call_may_allow_less_than_its_route_and_never_more() {
     let gateway = Gateway::before(&upstream, &sections).await;
     for (key, expected) in [("sk-shy", "miss"), ("sk-shy", "miss"), (KEY, "miss"), (KEY, "hit")] {
         let answer =
-            open_at(&gateway, (CHAT, key), &mode("on"), question(&json!({}))).await.whole().await;
+            open_at(&gateway, CHAT, key, &mode("on"), question(&json!({}))).await.whole().await;
         assert_eq!(told(&answer), expected, "{key}");
     }
     for _ in 0..2 {

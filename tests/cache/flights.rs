@@ -57,7 +57,7 @@ async fn who_joins_late_is_given_all_of_it_while_it_goes_on() {
     first.read_until("Hello").await;
     let mut second = open_chat(&gateway, body.clone()).await;
     second.read_until("Hello").await;
-    let mut third = open_at(&gateway, (MESSAGES, KEY), &[], body).await;
+    let mut third = open_at(&gateway, MESSAGES, KEY, &[], body).await;
     third.read_until("Hello").await;
     gate.open();
     assert!(first.whole().await.text().contains("there."));

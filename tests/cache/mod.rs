@@ -42,7 +42,8 @@ fn question(more: &Value) -> String {
 
 async fn open_at(
     gateway: &Gateway,
-    (path, key): (&str, &str),
+    path: &str,
+    key: &str,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Opened {
@@ -55,7 +56,7 @@ async fn open_at(
 }
 
 async fn ask_with(gateway: &Gateway, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-    open_at(gateway, (CHAT, KEY), headers, body).await.whole().await
+    open_at(gateway, CHAT, KEY, headers, body).await.whole().await
 }
 
 /// A metric that counts things.

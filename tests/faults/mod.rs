@@ -92,7 +92,7 @@ async fn run(wire: Wire) {
     let mut complaints = Vec::new();
     for (cell, found) in cells.iter().zip(&found) {
         let requests = (cell.faulty.requests().len(), asked.get(&cell.name).copied().unwrap_or(0));
-        let wrong = check(&rows[cell.row], (cell, found), requests, records[found.id.as_str()]);
+        let wrong = check(&rows[cell.row], cell, found, requests, records[found.id.as_str()]);
         complaints.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", cell.name)));
     }
     assert!(complaints.is_empty(), "{} wrong:\n{}", complaints.len(), complaints.join("\n"));
@@ -161,7 +161,8 @@ async fn call(gateway: &Gateway, cell: &Cell) -> Found {
 /// Everything that is not as it must be.
 fn check(
     row: &Row,
-    (cell, found): (&Cell, &Found),
+    cell: &Cell,
+    found: &Found,
     requests: (usize, usize),
     record: &Value,
 ) -> Vec<String> {

@@ -37,9 +37,12 @@ fn complaint(path: &str, tokens: &[Token], at: usize) -> Option<Complaint> {
     let is_silent = !(tokens.get(close)?.is("-") && tokens.get(close + 1)?.is(">"));
     let line = tokens[at].line;
     if changes {
-        return Some(format!("{path}:{line}: `{name}` asks, and takes `&mut self`; say what it does"));
+        return Some(format!(
+            "{path}:{line}: `{name}` asks, and takes `&mut self`; say what it does"
+        ));
     }
-    is_silent.then(|| format!("{path}:{line}: `{name}` asks, and returns nothing; say what it does"))
+    is_silent
+        .then(|| format!("{path}:{line}: `{name}` asks, and returns nothing; say what it does"))
 }
 
 fn complaints(path: &str, source: &Source) -> Vec<Complaint> {

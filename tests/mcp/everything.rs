@@ -73,7 +73,7 @@ async fn tries_everything(gateway: &Gateway) {
     for (name, args, expected) in CALLS {
         let args = serde_json::from_str(args).unwrap();
         let answer = json!({"name": "Ada", "check": true});
-        let said = heard(&session, (&format!("everything__{name}"), args), answer).await;
+        let said = heard(&session, &format!("everything__{name}"), args, answer).await;
         let last = said.last().unwrap();
         assert!(last.to_string().contains(expected), "{name}: {last}");
         let is_refused = last["error"].is_object() || last["result"]["isError"] == true;
@@ -84,7 +84,7 @@ async fn tries_everything(gateway: &Gateway) {
     // Whose client knows forms only is told of the page in one.
     let forms = Session::open(gateway).await;
     let args = json!({"url": "https://example.com/"});
-    let said = heard(&forms, ("everything__trigger-url-elicitation", args), json!({})).await;
+    let said = heard(&forms, "everything__trigger-url-elicitation", args, json!({})).await;
     let asked = said.iter().find(|it| it["method"] == "elicitation/create").unwrap();
     assert_eq!(asked["params"]["mode"], "form", "{said:?}");
     assert!(questions(&said)[0].contains("https://example.com/"), "{said:?}");

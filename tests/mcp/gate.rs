@@ -192,11 +192,7 @@ const WORDS: &str = "[guards.words]\nkind = \"pattern\"\nwords = [\"hidden\", \"
     [keys.seen]\nsecret = \"sk-seen\"\nguards = [\"words\", \"secret\", \"given\", \"nobody\"]\ntools = [\"*\"]\n\n";
 
 /// Calls a tool, answers what it asks with this, and gives all that was heard.
-pub(super) async fn heard(
-    session: &Session,
-    (name, args): (&str, Value),
-    said: Value,
-) -> Vec<Value> {
+pub(super) async fn heard(session: &Session, name: &str, args: Value, said: Value) -> Vec<Value> {
     let call = request("tools/call", &json!({"name": name, "arguments": args}));
     let mut opened = begin(session, &call).await;
     let (mut seen, mut known) = (String::new(), 0);
@@ -237,22 +233,22 @@ async fn what_a_server_asks_and_logs_meanwhile_passes_the_guards_of_its_results(
     news.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
     news.headers_mut().insert(SESSION, session.id.parse().unwrap());
     let mut news = client::open(gateway.address, news).await;
-    heard(&session, ("old__test_tool_with_logging", json!({})), said()).await;
+    heard(&session, "old__test_tool_with_logging", json!({}), said()).await;
     let logs = news.read_until("completed").await;
     assert!(logs.contains("execution started") && !logs.contains("processing"), "{logs}");
     assert_eq!(logs.matches("notifications/message").count(), 3, "{logs}");
     // Questions while it works, and in the place of an answer.
     let args = json!({"message": "Is it hidden?"});
-    let asked = heard(&session, ("old__test_elicitation", args), said()).await;
+    let asked = heard(&session, "old__test_elicitation", args, said()).await;
     let question = questions(&asked);
     assert!(question[0].starts_with("Is it ") && !question[0].contains("hidden"), "{asked:?}");
     assert!(asked.last().unwrap().to_string().contains("action=accept"), "{asked:?}");
     let args = json!({"message": "Your password?"});
-    let asked = heard(&session, ("old__test_elicitation", args), said()).await;
+    let asked = heard(&session, "old__test_elicitation", args, said()).await;
     assert!(questions(&asked).is_empty(), "nobody is asked: {asked:?}");
     assert!(!asked.last().unwrap().to_string().contains("action=accept"), "{asked:?}");
     let tool = "kb__test_input_required_result_elicitation";
-    let asked = heard(&session, (tool, json!({})), said()).await;
+    let asked = heard(&session, tool, json!({}), said()).await;
     let question = questions(&asked);
     assert!(question[0].starts_with("What is your ") && !question[0].contains("name"), "{asked:?}");
     assert!(asked.last().unwrap().to_string().contains("Hello, Ada!"), "{asked:?}");
@@ -266,17 +262,17 @@ async fn what_a_server_asks_and_logs_meanwhile_passes_the_guards_of_its_results(
     let both =
         [(tool, json!({}), "Hello, "), (person, json!({"message": "Who?"}), "action=accept")];
     for (called, args, known) in both {
-        let masked = heard(&session, (called, args.clone()), by("Lovelace")).await;
+        let masked = heard(&session, called, args.clone(), by("Lovelace")).await;
         let told = masked.last().unwrap().to_string();
         assert!(told.contains(known) && !told.contains("Lovelace"), "{masked:?}");
-        let refused = heard(&session, (called, args), by("Mallory")).await;
+        let refused = heard(&session, called, args, by("Mallory")).await;
         let told = refused.last().unwrap().to_string();
         assert_eq!(questions(&refused).len(), 1, "{refused:?}");
         assert!(!told.contains(known) && told.contains("guard"), "{refused:?}");
     }
     // And who has no guards hears all of it.
     let free = Session::open(&gateway).await;
-    let asked = heard(&free, (tool, json!({})), said()).await;
+    let asked = heard(&free, tool, json!({}), said()).await;
     assert_eq!(questions(&asked), ["What is your name?"]);
 }
 

@@ -44,10 +44,10 @@ impl Session {
 
     /// One whose user can be asked in these ways.
     async fn open_with(gateway: &Gateway, key: &'static str, ways: &Value) -> Self {
-        Self::begin(gateway, key, (ways, VERSION)).await
+        Self::begin(gateway, key, ways, VERSION).await
     }
 
-    async fn begin(gateway: &Gateway, key: &'static str, (ways, version): (&Value, &str)) -> Self {
+    async fn begin(gateway: &Gateway, key: &'static str, ways: &Value, version: &str) -> Self {
         let mut session = Self { address: gateway.address, key, id: String::new() };
         let params = json!({
             "protocolVersion": version,

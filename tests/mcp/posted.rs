@@ -99,7 +99,7 @@ async fn several_messages_at_once_are_answered_where_the_version_of_their_sessio
     let tools = format!("{}{keys}", small("small", folder.path(), ""));
     let (_upstream, gateway) = house(&tools, ALL).await;
     let ways = json!({});
-    let session = Session::begin(&gateway, KEY, (&ways, BATCHES)).await;
+    let session = Session::begin(&gateway, KEY, &ways, BATCHES).await;
     session.sees("small__echo").await;
     let call = json!({"name": "small__echo", "arguments": {"text": "among others"}});
     let batch = json!([
@@ -122,13 +122,13 @@ async fn several_messages_at_once_are_answered_where_the_version_of_their_sessio
     let told = json!([{"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}]);
     assert_eq!(session.send(&told, &[]).await.status, 202);
     // Each of them is a call.
-    let few = Session::begin(&gateway, "sk-few", (&ways, BATCHES)).await;
+    let few = Session::begin(&gateway, "sk-few", &ways, BATCHES).await;
     let lists: Vec<Value> = (1..=3).map(|id| numbered(id, "tools/list", &json!({}))).collect();
     let all = messages(&few.send(&json!(lists), &[]).await);
     let refused: Vec<&Value> = all.iter().filter(|it| it["error"]["code"] == -32000).collect();
     assert_eq!((all.len(), refused.len()), (3, 1), "{all:?}");
     for version in ["2025-06-18", VERSION] {
-        let session = Session::begin(&gateway, KEY, (&ways, version)).await;
+        let session = Session::begin(&gateway, KEY, &ways, version).await;
         let refused = session.send(&batch, &[]).await;
         assert_eq!(refused.status, 400);
         assert_eq!(refused.json()["error"]["code"], -32600, "{}", refused.text());

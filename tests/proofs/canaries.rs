@@ -348,7 +348,8 @@ fn places(gateway: &Gateway, secret: &str) -> Vec<(SocketAddr, String)> {
 /// A body that nobody understands, with a key in one of the places where clients put them.
 async fn knock(
     (address, path): &(SocketAddr, String),
-    (method, secret): (&Method, &str),
+    method: &Method,
+    secret: &str,
     shown: &mut Shown,
 ) {
     for (name, value) in [
@@ -373,7 +374,7 @@ async fn knock_everywhere(gateway: &Gateway, shown: &mut Shown) {
     for secret in [KEY, ADMIN_KEY, "sk-test-strange-canary", "sk-test-expired-canary"] {
         for place in places(gateway, secret) {
             for method in [Method::GET, Method::POST, Method::PUT] {
-                knock(&place, (&method, secret), shown).await;
+                knock(&place, &method, secret, shown).await;
             }
         }
     }

@@ -42,8 +42,10 @@ async fn used(gateway: &Gateway) -> u64 {
 /// What the counter moves by when a vendor is asked through an API.
 async fn moved(
     gateway: &Gateway,
-    (vendor, model): (Vendor, &str),
-    (client, stream): (Api, bool),
+    vendor: Vendor,
+    model: &str,
+    client: Api,
+    stream: bool,
     calls: usize,
 ) -> u64 {
     let before = used(gateway).await;
@@ -69,7 +71,7 @@ async fn every_vendors_word_counts_the_same_through_every_api_streamed_or_not() 
     for (vendor, model, expected) in MODELS {
         for (client, stream) in ways.clone() {
             calls += 1;
-            let moved = moved(&gateway, (vendor, model), (client, stream), calls).await;
+            let moved = moved(&gateway, vendor, model, client, stream, calls).await;
             // OpenRouter tells in this API alone what was written to a cache.
             let written = vendor == Vendor::OpenRouter && client == Api::Messages;
             let expected = expected + 7 * u64::from(written);

@@ -123,7 +123,7 @@ fn sections(folder: &Path, address: SocketAddr, endings: &[Ending]) -> String {
 }
 
 /// Makes one call and leaves it as its ending wants.
-async fn call(address: SocketAddr, ending: &Ending, (turn, key): (usize, &str), memory: &Shared) {
+async fn call(address: SocketAddr, ending: &Ending, turn: usize, key: &str, memory: &Shared) {
     let (path, body) = (ending.ask)(&ending.name, &format!("Hello, this is call-{turn}."));
     let secret = format!("sk-{key}");
     let request = client::request(Method::POST, &path, &secret, body.to_string().into());
@@ -158,7 +158,7 @@ async fn make_all(gateway: &Gateway, endings: &Arc<Vec<Ending>>, memory: &Shared
         let task = calls.spawn(async move {
             let ending = &endings[turn % endings.len()];
             let key = ending.key.unwrap_or(KEYS[(turn / endings.len() + turn) % 4]);
-            call(address, ending, (turn, key), &memory).await;
+            call(address, ending, turn, key, &memory).await;
             drop(place);
         });
         names.insert(task.id(), name);

@@ -95,13 +95,13 @@ async fn one_that_is_cancelled_ends_its_call_and_stays_so() {
         let id = begin(&gateway, target).await["id"].clone();
         upstream.asked(place + 1).await;
         let cancel = format!("{}/cancel", path(&id));
-        let cancelled = asks(&gateway, (Method::POST, &cancel), KEY).await;
+        let cancelled = asks(&gateway, Method::POST, &cancel, KEY).await;
         assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
         within(Duration::from_secs(1), "the upstream is left", || upstream.busy() == 0).await;
         assert_eq!(gateway.recorded(place + 1).await[place]["outcome"], "client_closed");
         assert_eq!(fetch(&gateway, &id).await.json()["status"], "cancelled");
         // To cancel it twice changes nothing.
-        let again = asks(&gateway, (Method::POST, &cancel), KEY).await;
+        let again = asks(&gateway, Method::POST, &cancel, KEY).await;
         assert_eq!((again.status, &again.json()["status"]), (200, &json!("cancelled")));
     }
     assert_eq!(gateway.stop().len(), 3);
@@ -116,7 +116,7 @@ async fn however_early_it_is_cancelled_it_stays_so_beyond_a_restart() {
     let mut ids = Vec::new();
     for _ in 0..20 {
         let id = begin(&gateway, TARGETS[0]).await["id"].clone();
-        asks(&gateway, (Method::POST, &format!("{}/cancel", path(&id))), KEY).await;
+        asks(&gateway, Method::POST, &format!("{}/cancel", path(&id)), KEY).await;
         ids.push(id);
     }
     assert_eq!(gateway.recorded(20).await.len(), 20);
@@ -133,7 +133,7 @@ async fn one_that_is_deleted_ends_its_call_and_does_not_come_back() {
     let gateway = Gateway::start("", &sections(&upstream)).await;
     let id = begin(&gateway, TARGETS[0]).await["id"].clone();
     upstream.asked(1).await;
-    assert_eq!(asks(&gateway, (Method::DELETE, &path(&id)), KEY).await.status, 200);
+    assert_eq!(asks(&gateway, Method::DELETE, &path(&id), KEY).await.status, 200);
     within(Duration::from_secs(1), "the upstream is left", || upstream.busy() == 0).await;
     gateway.record().await;
     assert_eq!(fetch(&gateway, &id).await.status, 404);
@@ -149,7 +149,7 @@ async fn what_cannot_be_is_refused_before_anybody_is_asked() {
     // One that was waited for cannot be cancelled.
     let id = created(&gateway, json!({"model": TARGETS[0], "input": "Hi"})).await["id"].clone();
     let cancel = format!("{}/cancel", path(&id));
-    assert_eq!(asks(&gateway, (Method::POST, &cancel), KEY).await.status, 400);
+    assert_eq!(asks(&gateway, Method::POST, &cancel, KEY).await.status, 400);
     // In other APIs the word means nothing.
     let body =
         r#"{"model":"chat/chat","messages":[{"role":"user","content":"Hi"}],"background":true}"#;
@@ -310,21 +310,21 @@ async fn a_stream_in_the_background_is_joined_again_behind_the_last_event_that_w
     let id = leave(&gateway, TARGETS[1]).await;
     let join = |query: &str| format!("{}?stream=true{query}", path(&id));
     // As it is made, and as it was.
-    let whole = asks(&gateway, (Method::GET, &join("")), KEY).await;
+    let whole = asks(&gateway, Method::GET, &join(""), KEY).await;
     assert_eq!(whole.last_event()["type"], "response.completed");
     let all = numbers(whole.text());
     assert!(all.len() > 4 && all.is_sorted(), "{all:?}");
-    let late = asks(&gateway, (Method::GET, &join("&starting_after=2")), KEY).await;
+    let late = asks(&gateway, Method::GET, &join("&starting_after=2"), KEY).await;
     assert_eq!(numbers(late.text()), all[3..]);
     settled(&gateway, &id).await;
-    let theirs = asks(&gateway, (Method::GET, &join("")), super::OTHER_KEY).await;
+    let theirs = asks(&gateway, Method::GET, &join(""), super::OTHER_KEY).await;
     assert_eq!(theirs.status, 404);
     gateway.stop();
     let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
-    let late = asks(&gateway, (Method::GET, &join("&starting_after=2")), KEY).await;
+    let late = asks(&gateway, Method::GET, &join("&starting_after=2"), KEY).await;
     assert_eq!(numbers(late.text()), all[3..]);
-    asks(&gateway, (Method::DELETE, &path(&id)), KEY).await;
-    assert_eq!(asks(&gateway, (Method::GET, &join("")), KEY).await.status, 404);
+    asks(&gateway, Method::DELETE, &path(&id), KEY).await;
+    assert_eq!(asks(&gateway, Method::GET, &join(""), KEY).await.status, 404);
 }
 
 #[tokio::test]
@@ -334,7 +334,7 @@ async fn a_stream_in_the_background_can_be_cancelled() {
     let gateway = Gateway::start("", &sections(&upstream)).await;
     let id = leave(&gateway, TARGETS[0]).await;
     let cancel = format!("{}/cancel", path(&id));
-    let cancelled = asks(&gateway, (Method::POST, &cancel), KEY).await;
+    let cancelled = asks(&gateway, Method::POST, &cancel, KEY).await;
     assert_eq!((cancelled.status, &cancelled.json()["status"]), (200, &json!("cancelled")));
     assert_eq!(gateway.record().await["outcome"], "client_closed");
     assert_eq!(fetch(&gateway, &id).await.json()["status"], "cancelled");

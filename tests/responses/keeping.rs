@@ -69,8 +69,8 @@ async fn another_key_learns_nothing_on_any_road() {
     ];
     for (method, end) in verbs {
         let ask = |id: &str| format!("{RESPONSES}/{id}{end}");
-        let theirs = asks(&gateway, (method.clone(), &ask(id)), OTHER_KEY).await;
-        let unknown = asks(&gateway, (method.clone(), &ask("resp_none")), OTHER_KEY).await;
+        let theirs = asks(&gateway, method.clone(), &ask(id), OTHER_KEY).await;
+        let unknown = asks(&gateway, method.clone(), &ask("resp_none"), OTHER_KEY).await;
         assert_eq!((theirs.status, unknown.status), (404, 404), "{method} {end}");
         assert_eq!(theirs.text().replace(id, "resp_none"), unknown.text());
         assert_eq!(
@@ -91,7 +91,7 @@ async fn another_key_learns_nothing_on_any_road() {
     }
     assert_eq!(upstream.requests().len(), 1);
     // No key at all learns as little, and the owner still has it.
-    assert_eq!(asks(&gateway, (Method::GET, &path(&given["id"])), "").await.status, 401);
+    assert_eq!(asks(&gateway, Method::GET, &path(&given["id"]), "").await.status, 401);
     assert_eq!(fetch(&gateway, &given["id"]).await.json(), given);
 }
 
@@ -104,10 +104,10 @@ async fn what_is_deleted_is_gone_for_good() {
     let mut ids = Vec::new();
     for target in TARGETS {
         let id = created(&gateway, json!({"model": target, "input": "Hi"})).await["id"].clone();
-        let deleted = asks(&gateway, (Method::DELETE, &path(&id)), KEY).await;
+        let deleted = asks(&gateway, Method::DELETE, &path(&id), KEY).await;
         assert_eq!(deleted.json(), json!({"id": id, "object": "response", "deleted": true}));
         assert_eq!(fetch(&gateway, &id).await.status, 404);
-        assert_eq!(asks(&gateway, (Method::DELETE, &path(&id)), KEY).await.status, 404);
+        assert_eq!(asks(&gateway, Method::DELETE, &path(&id), KEY).await.status, 404);
         let next = json!({"model": target, "input": "Hi", "previous_response_id": id});
         let refused = create(&gateway, &next).await;
         assert_eq!(refused.status, 400);
@@ -167,7 +167,7 @@ async fn what_a_store_that_is_out_keeps_is_asked_for_later_and_not_unknown() {
         (Method::GET, items(&first)),
         (Method::GET, items(&second)),
     ] {
-        let told = asks(&gateway, (method.clone(), &at), KEY).await;
+        let told = asks(&gateway, method.clone(), &at, KEY).await;
         let code = told.json()["error"]["code"].clone();
         assert_eq!((told.status, code), (503, json!("overloaded")), "{method} {at}");
         assert_eq!(told.header("retry-after"), Some("1"), "{method} {at}");
@@ -190,7 +190,7 @@ async fn the_items_of_a_question_are_listed_page_by_page() {
     let first = created(&gateway, json!({"model": TARGETS[1], "input": input})).await;
     let list = async |query: &str| {
         let path = format!("{}/input_items?{query}", path(&first["id"]));
-        asks(&gateway, (Method::GET, &path), KEY).await.json()
+        asks(&gateway, Method::GET, &path, KEY).await.json()
     };
     let texts = |page: &serde_json::Value| {
         let items = page["data"].as_array().unwrap().iter();
@@ -214,10 +214,10 @@ async fn the_items_of_a_question_are_listed_page_by_page() {
     let next = json!({"model": TARGETS[1], "input": "d", "previous_response_id": first["id"]});
     let second = created(&gateway, next).await;
     let items = format!("{}/input_items?order=asc", path(&second["id"]));
-    let before = asks(&gateway, (Method::GET, &items), KEY).await.json();
+    let before = asks(&gateway, Method::GET, &items, KEY).await.json();
     assert_eq!(before["data"].as_array().unwrap().len(), 5);
-    asks(&gateway, (Method::DELETE, &path(&first["id"])), KEY).await;
-    let alone = asks(&gateway, (Method::GET, &items), KEY).await.json();
+    asks(&gateway, Method::DELETE, &path(&first["id"]), KEY).await;
+    let alone = asks(&gateway, Method::GET, &items, KEY).await.json();
     assert_eq!(alone["data"].as_array().unwrap().len(), 1);
 }
 

@@ -162,7 +162,7 @@ fn chat_says(text: &str) -> Script {
     Script::json(200, &REPLY.replace("Hello there.", text))
 }
 
-async fn asks(gateway: &Gateway, (method, path): (Method, &str), key: &str) -> Answer {
+async fn asks(gateway: &Gateway, method: Method, path: &str, key: &str) -> Answer {
     open(gateway.address, request(method, path, key, "".into())).await.whole().await
 }
 
@@ -179,7 +179,7 @@ async fn created(gateway: &Gateway, body: Value) -> Value {
 }
 
 async fn fetch(gateway: &Gateway, id: &Value) -> Answer {
-    asks(gateway, (Method::GET, &path(id)), KEY).await
+    asks(gateway, Method::GET, &path(id), KEY).await
 }
 
 fn path(id: &Value) -> String {

@@ -47,7 +47,7 @@ async fn a_kept_response_can_be_had_as_a_stream() {
     for target in TARGETS {
         let given = created(&gateway, json!({"model": target, "input": "Hi"})).await;
         let whole = path(&given["id"]);
-        let stream = asks(&gateway, (Method::GET, &format!("{whole}?stream=true")), KEY).await;
+        let stream = asks(&gateway, Method::GET, &format!("{whole}?stream=true"), KEY).await;
         assert_eq!(stream.header("content-type"), Some("text/event-stream"));
         assert_eq!(stream.last_event()["response"], given);
         let events: Vec<Value> = stream
@@ -65,7 +65,7 @@ async fn a_kept_response_can_be_had_as_a_stream() {
         assert_eq!(deltas.collect::<String>(), "Hello there.");
         // The numbers that the client saw before are not known any more.
         let late = format!("{whole}?stream=true&starting_after=3");
-        let refused = asks(&gateway, (Method::GET, &late), KEY).await;
+        let refused = asks(&gateway, Method::GET, &late, KEY).await;
         assert_eq!(
             (refused.status, refused.header("x-switchpoint-error")),
             (400, Some("unsupported"))

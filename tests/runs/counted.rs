@@ -49,7 +49,7 @@ fn mind(request: &Request) -> Script {
 }
 
 /// Waits until a metric is this, for what is counted now and then.
-async fn becomes(stage: &Stage, (name, labels): (&str, &[&str]), value: f64) {
+async fn becomes(stage: &Stage, name: &str, labels: &[&str], value: f64) {
     let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
     loop {
         let now = stage.gateway.metric(name, labels).await;
@@ -98,7 +98,7 @@ async fn what_runs_do_is_counted_by_route_purpose_key_and_guard() {
         ("security_events_total", vec!["kind=\"agent_not_allowed\""], 1.0),
         ("tool_retries_total", vec!["tool=\"search\"", "reason=\"status\""], 1.0),
     ] {
-        becomes(&stage, (&format!("switchpoint_agent_{name}"), &labels), value).await;
+        becomes(&stage, &format!("switchpoint_agent_{name}"), &labels, value).await;
     }
     let cost = ("switchpoint_agent_cost_usd_total", ["key=\"test\""]);
     assert!(stage.gateway.metric(cost.0, &cost.1).await > 0.0, "by the key that pays");
@@ -116,11 +116,11 @@ async fn a_run_that_waits_is_not_at_work_and_is_counted_by_what_it_waits_for() {
     let run = stage.begin("payer", "pay").await;
     stage.in_state(&run, "waiting_approval").await;
     let active = "switchpoint_agent_runs_active";
-    becomes(&stage, (active, &["state=\"running\""]), 0.0).await;
-    becomes(&stage, (active, &["agent=\"payer\"", "state=\"waiting_approval\""]), 1.0).await;
+    becomes(&stage, active, &["state=\"running\""], 0.0).await;
+    becomes(&stage, active, &["agent=\"payer\"", "state=\"waiting_approval\""], 1.0).await;
     assert!(stage.gateway.metric(active, &["state=\"running\""]).await < 0.1, "it holds no task");
     let pending = ["agent=\"payer\"", "tool=\"pay\""];
-    becomes(&stage, ("switchpoint_agent_approvals_pending", &pending), 1.0).await;
+    becomes(&stage, "switchpoint_agent_approvals_pending", &pending, 1.0).await;
     assert!(stage.gateway.metric("switchpoint_agent_store_bytes", &[]).await > 4096.0);
     let list = stage.get("/v1/agents/approvals?state=pending").await;
     let door = format!("/v1/agents/approvals/{}", list["data"][0]["id"].as_str().unwrap());
@@ -128,6 +128,6 @@ async fn a_run_that_waits_is_not_at_work_and_is_counted_by_what_it_waits_for() {
     assert_eq!(denied.status, 200, "{}", denied.text());
     stage.in_state(&run, "completed").await;
     let waited = ["tool=\"pay\"", "decision=\"denied\""];
-    becomes(&stage, ("switchpoint_agent_approval_wait_seconds_count", &waited), 1.0).await;
-    becomes(&stage, (active, &[]), 0.0).await;
+    becomes(&stage, "switchpoint_agent_approval_wait_seconds_count", &waited, 1.0).await;
+    becomes(&stage, active, &[], 0.0).await;
 }

@@ -13,7 +13,7 @@ use crate::support::gateway::KEY;
 use crate::support::upstream::Request;
 
 /// Asks for a run that is made of the one at `path`, and gives its status and its error's code.
-async fn made(house: &House, (path, how): (&str, &str), body: &Value) -> (u16, Value) {
+async fn made(house: &House, path: &str, how: &str, body: &Value) -> (u16, Value) {
     let answer = house.send(KEY, &format!("{path}/{how}"), body).await;
     (answer.status, answer.json()["error"]["code"].clone())
 }
@@ -43,10 +43,10 @@ async fn what_an_agent_needs_a_fork_of_its_run_needs_too() {
     let missing = (503, json!("overloaded"));
     let begun = house.send(KEY, "/v1/agents/a/runs", &json!({"input": "[]"})).await;
     assert_eq!((begun.status, begun.json()["error"]["code"].clone()), missing);
-    assert_eq!(made(&house, (&run, "fork"), &json!({"at_seq": 1})).await, missing);
-    assert_eq!(made(&house, (&run, "replay"), &json!({"mode": "live"})).await, missing);
+    assert_eq!(made(&house, &run, "fork", &json!({"at_seq": 1})).await, missing);
+    assert_eq!(made(&house, &run, "replay", &json!({"mode": "live"})).await, missing);
     // Where nothing is done, nothing is needed.
-    assert_eq!(made(&house, (&run, "replay"), &json!({"mode": "recorded"})).await.0, 202);
+    assert_eq!(made(&house, &run, "replay", &json!({"mode": "recorded"})).await.0, 202);
     assert_eq!(house.get("/v1/agents/runs?agent=a").await["data"].as_array().unwrap().len(), 2);
 }
 

@@ -47,7 +47,7 @@ impl Pair {
 }
 
 async fn says_in(gateway: &Gateway, text: &str) -> Answer {
-    ask(gateway, "helper", (text, &SESSION)).await
+    ask(gateway, "helper", text, &SESSION).await
 }
 
 fn content(answer: &Answer) -> Value {

@@ -27,7 +27,7 @@ impl Stage {
     ) -> Self {
         let model = Upstream::answering(mind).await;
         let tools = Upstream::answering(tool).await;
-        let sections = written((&model, &tools), sections);
+        let sections = written(&model, &tools, sections);
         Self { gateway: Gateway::start("", &sections).await, model, tools }
     }
 
@@ -37,19 +37,19 @@ impl Stage {
     }
 
     pub(crate) async fn try_reload(&self, sections: &str) -> Answer {
-        self.gateway.reload(&written((&self.model, &self.tools), sections)).await
+        self.gateway.reload(&written(&self.model, &self.tools, sections)).await
     }
 
     /// Another process beside this one.
     pub(crate) async fn beside(&self, sections: &str) -> Gateway {
-        Gateway::start("", &written((&self.model, &self.tools), sections)).await
+        Gateway::start("", &written(&self.model, &self.tools, sections)).await
     }
 
     /// Another process in the place of this one.
     pub(crate) async fn restart(self, sections: &str) -> Self {
         let Self { gateway, model, tools } = self;
         gateway.stop();
-        let sections = written((&model, &tools), sections);
+        let sections = written(&model, &tools, sections);
         Self { gateway: Gateway::start("", &sections).await, model, tools }
     }
 
@@ -57,7 +57,7 @@ impl Stage {
     pub(crate) async fn crash(self, sections: &str) -> Self {
         let Self { gateway, model, tools } = self;
         gateway.kill();
-        let sections = written((&model, &tools), sections);
+        let sections = written(&model, &tools, sections);
         Self { gateway: Gateway::start("", &sections).await, model, tools }
     }
 
@@ -72,7 +72,7 @@ impl Stage {
         text: &str,
         headers: &[(&'static str, &str)],
     ) -> Answer {
-        ask(&self.gateway, agent, (text, headers)).await
+        ask(&self.gateway, agent, text, headers).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
@@ -120,7 +120,8 @@ pub(crate) async fn post(gateway: &Gateway, path: &str, key: &str, body: &Value)
 pub(crate) async fn ask(
     gateway: &Gateway,
     agent: &str,
-    (text, headers): (&str, &[(&'static str, &str)]),
+    text: &str,
+    headers: &[(&'static str, &str)],
 ) -> Answer {
     let body = json!({
         "model": format!("agent/{agent}"), "messages": [{"role": "user", "content": text}],
@@ -144,7 +145,7 @@ pub(crate) async fn in_state(gateway: &Gateway, path: &str, state: &str) -> Valu
     }
 }
 
-fn written((model, tools): (&Upstream, &Upstream), sections: &str) -> String {
+fn written(model: &Upstream, tools: &Upstream, sections: &str) -> String {
     let sections = sections.replace("{tools}", &tools.base());
     let operator = format!("[keys.operator]\nsecret = \"{OPERATOR}\"\nrole = \"operator\"\n\n");
     format!("{operator}{}{}{sections}", provider("up", model), route("fast", &["up/m"], ""))

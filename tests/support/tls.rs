@@ -103,7 +103,7 @@ impl SecureUpstream {
         let (seen, connections) = (Seen::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
         let counted = Arc::clone(&connections);
-        tasks.spawn(accept((listener, counted), acceptor, Arc::clone(&seen)));
+        tasks.spawn(accept(listener, counted, acceptor, Arc::clone(&seen)));
         Self { address, seen, connections, _tasks: tasks }
     }
 
@@ -131,7 +131,8 @@ impl SecureUpstream {
 }
 
 async fn accept(
-    (listener, counted): (TcpListener, Arc<AtomicUsize>),
+    listener: TcpListener,
+    counted: Arc<AtomicUsize>,
     acceptor: TlsAcceptor,
     seen: Seen,
 ) {

@@ -164,8 +164,10 @@ impl Account {
     /// that time has ended.
     pub fn top_up_as_of(
         &self,
-        (unit, window): (Unit, &str),
-        (amount, made): (u64, Timestamp),
+        unit: Unit,
+        window: &str,
+        amount: u64,
+        made: Timestamp,
         now: Moment,
     ) -> bool {
         let mut state = self.lock();

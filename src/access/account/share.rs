@@ -161,12 +161,7 @@ impl Share {
 
     /// What is to be said now of so much that is used and held, if anything is. What is returned
     /// is not used any more from here on.
-    pub(super) fn speak(
-        &mut self,
-        own: (u64, u64),
-        asks: bool,
-        (why, now): (Why, u64),
-    ) -> Option<u64> {
+    pub(super) fn speak(&mut self, own: (u64, u64), asks: bool, why: Why, now: u64) -> Option<u64> {
         if self.usable(now) == 0 || why == Why::Farewell {
             self.slack = 0;
         }
@@ -208,7 +203,7 @@ impl Share {
 
     /// The answer to what was asked at `sent`, of the window that was asked about. `clock` is that
     /// time by the clock by which the limit rolls.
-    pub(super) fn hear(&mut self, told: &Told, (sent, window): (u64, i64), clock: u64) {
+    pub(super) fn hear(&mut self, told: &Told, sent: u64, window: i64, clock: u64) {
         self.slack = self.slack.saturating_add(told.grant);
         self.until = sent.saturating_add(nanos(USED));
         if let Some((standing, _)) = &mut self.told {

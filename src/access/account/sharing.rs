@@ -142,7 +142,7 @@ impl Account {
     pub fn tell(self: &Arc<Self>, why: Why, now: Moment) -> Vec<Said> {
         let mut state = self.lock();
         state.is_listed = false;
-        let (said, is_quiet) = self.claims(&mut state, (Wish::default(), why), now);
+        let (said, is_quiet) = self.claims(&mut state, Wish::default(), why, now);
         if !is_quiet {
             self.list(&mut state);
         }
@@ -154,14 +154,15 @@ impl Account {
         let mut state = self.lock();
         self.list(&mut state);
         let why = if wish == Wish::default() { Why::Curious } else { Why::Due };
-        self.claims(&mut state, (wish, why), now).0
+        self.claims(&mut state, wish, why, now).0
     }
 
     /// What there is to say now, and whether that is all for good.
     fn claims(
         self: &Arc<Self>,
         state: &mut State,
-        (wish, why): (Wish, Why),
+        wish: Wish,
+        why: Why,
         now: Moment,
     ) -> (Vec<Said>, bool) {
         let steady = self.nanos(now);
@@ -170,7 +171,7 @@ impl Account {
         let said = |gauge: Gauge<'_>| {
             let own = (gauge.used, gauge.held);
             let lacks = gauge.need.all > gauge.share.usable(steady);
-            let spoken = gauge.share.speak(own, lacks, (why, steady));
+            let spoken = gauge.share.speak(own, lacks, why, steady);
             is_quiet &= gauge.share.is_quiet(own);
             let slack = spoken?;
             let (need, ask) = match gauge.need.all.saturating_sub(slack) {
@@ -249,7 +250,7 @@ impl Said {
             Kind::Budget(..) => purse::nanos(self.at.wall),
             Kind::Places | Kind::Requests(_) | Kind::Tokens(_) => sent,
         };
-        self.with(|share| share.hear(told, (sent, self.claim.window), clock));
+        self.with(|share| share.hear(told, sent, self.claim.window, clock));
     }
 
     /// It may have got lost.

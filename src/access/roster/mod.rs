@@ -247,7 +247,8 @@ impl Roster {
     /// The same for users, teams or orgs.
     pub fn members_after(
         &self,
-        (kind, after): (Kind, &str),
+        kind: Kind,
+        after: &str,
         mut take: impl FnMut(&Arc<str>, &Member) -> bool,
     ) {
         let index = self.lock();

@@ -162,7 +162,8 @@ impl Tokens {
     pub fn recognise(
         &self,
         known: &CallerRef,
-        (config, roster): (&Config, &Roster),
+        config: &Config,
+        roster: &Roster,
     ) -> Option<Result<Visitor, Error>> {
         let (name, user) = known.visitor()?;
         let Some((name, issuer)) = self.issuers.get_key_value(name) else {
@@ -175,7 +176,7 @@ impl Tokens {
         let world = roster.world();
         let team = known.team.clone().filter(|team| world.has(Kind::Team, team));
         let identity = Identity { user: user.to_owned(), team, role: known.role() };
-        let found = self.caller((name, issuer), identity, (config, &world));
+        let found = self.caller(name, issuer, identity, config, &world);
         Some(found.and_then(|(caller, seat)| {
             caller.0.check(None)?;
             Ok(Pass::of(caller, seat, name).visitor(self.generation()))
@@ -209,7 +210,7 @@ impl Tokens {
         let until = claims::check(&claimed.claims, &issuer.oidc, now)?;
         let is_team = |team: &str| world.has(Kind::Team, team);
         let identity = claims::identify(&claimed.claims, &issuer.oidc, is_team)?;
-        let (caller, seat) = self.caller((name, issuer), identity, (config, &world))?;
+        let (caller, seat) = self.caller(name, issuer, identity, config, &world)?;
         let pass = Arc::new(Pass { caller, seat, issuer: name.clone(), until, keys });
         self.passes.insert(digest, Arc::clone(&pass));
         Ok(pass.visitor(self.generation()))
@@ -218,9 +219,11 @@ impl Tokens {
     /// Whoever this is, under the terms that hold for this issuer's users.
     fn caller(
         &self,
-        (name, issuer): (&str, &Issuer),
+        name: &str,
+        issuer: &Issuer,
         identity: Identity,
-        (config, world): (&Config, &World),
+        config: &Config,
+        world: &World,
     ) -> Result<(Caller, Option<Arc<Seat>>), Error> {
         let terms = issuer.oidc.key.as_ref().and_then(|key| config.keys.get(key));
         let terms = terms.cloned().unwrap_or_default();

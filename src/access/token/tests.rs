@@ -133,7 +133,7 @@ impl Login {
         let address = listener.local_addr().unwrap();
         let (set, asked) = (Arc::<Mutex<String>>::default(), Arc::<AtomicUsize>::default());
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, address, (Arc::clone(&set), Arc::clone(&asked))));
+        tasks.spawn(serve(listener, address, Arc::clone(&set), Arc::clone(&asked)));
         let login = Self { address, set, asked, _tasks: tasks };
         login.shows(signers);
         login
@@ -171,7 +171,8 @@ impl Login {
 async fn serve(
     listener: TcpListener,
     address: SocketAddr,
-    (set, asked): (Arc<Mutex<String>>, Arc<AtomicUsize>),
+    set: Arc<Mutex<String>>,
+    asked: Arc<AtomicUsize>,
 ) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -105,7 +105,7 @@ impl Room {
 }
 
 /// The next question of a run; without `tools` it is for the last word.
-pub(super) fn question(run: &Run, tools: bool, (cut, room): (Cut, Room)) -> ChatRequest {
+pub(super) fn question(run: &Run, tools: bool, cut: Cut, room: Room) -> ChatRequest {
     let Some(member) = run.member() else { return ChatRequest::default() };
     let wishes = &run.created.wishes;
     let mut messages = Vec::with_capacity(run.transcript.len() + 3);
@@ -197,7 +197,7 @@ fn shown(run: &Run, cut: Cut, most: Option<u64>) -> Vec<Message> {
     messages.extend(before.map(|text| Message::new(Role::User, vec![Part::text(text)])));
     let question = run.asked_at().filter(|place| *place < from);
     messages.extend(question.map(|place| run.transcript[place].clone()));
-    let share = share(run, from, (cut, most));
+    let share = share(run, from, cut, most);
     for (place, message) in run.transcript.iter().enumerate().skip(from) {
         let is_old = cut != Cut::Nothing && place < recent;
         messages.push(match share {
@@ -210,7 +210,7 @@ fn shown(run: &Run, cut: Cut, most: Option<u64>) -> Vec<Message> {
 }
 
 /// Tokens that each result may have that is shown, where all together have too many.
-fn share(run: &Run, from: usize, (cut, most): (Cut, Option<u64>)) -> Option<u64> {
+fn share(run: &Run, from: usize, cut: Cut, most: Option<u64>) -> Option<u64> {
     let Cut::Shares(parts) = cut else { return None };
     let results = run.transcript[from..].iter().filter(|it| result_of(it).is_some()).count() as u64;
     most.map(|most| most / parts / results.max(1))

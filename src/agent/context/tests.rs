@@ -66,7 +66,7 @@ fn tokens(request: &ChatRequest) -> u64 {
 
 /// The mildest cut that fits, as the actor looks for it.
 fn fitted(run: &Run, room: Room) -> Option<ChatRequest> {
-    let asked = |cut: &Cut| question(run, true, (*cut, room));
+    let asked = |cut: &Cut| question(run, true, *cut, room);
     let fits = |cut: &Cut, it: u64| cut.fits(room, it) && room.pays(it);
     Cut::ALL.iter().find_map(|cut| Some(asked(cut)).filter(|it| fits(cut, tokens(it))))
 }
@@ -141,7 +141,7 @@ fn thirty_long_results_of_one_turn_share_the_room() {
 fn results_are_cut_to_what_there_is_money_for() {
     for results in 1..=4 {
         let empty = told(&[(vec![0; results], false)], 0);
-        let least = tokens(&question(&empty, true, (Cut::Nothing, NO_ROOM)));
+        let least = tokens(&question(&empty, true, Cut::Nothing, NO_ROOM));
         let run = told(&[(vec![8000; results], false)], 0);
         // As much as is kept for them.
         let room = Room { paid: Some(least + 256), ..NO_ROOM };
@@ -170,7 +170,7 @@ fn a_summary_stands_for_what_it_tells_and_the_question_stays() {
     let through = u32::try_from(through).unwrap();
     run.apply(&Event::Compacted { through, summary, usage, cost });
     assert_eq!(Cut::AllButLast.untold(&run), None);
-    let request = question(&run, true, (Cut::Nothing, NO_ROOM));
+    let request = question(&run, true, Cut::Nothing, NO_ROOM);
     let texts = texts(&request);
     assert_eq!(texts[0], "You help.");
     assert!(texts[1].contains("Two things were found."), "{texts:?}");
@@ -230,7 +230,7 @@ fn what_strangers_have_written_stays_between_its_marks_however_short_it_is_cut()
         }
     }
     for most in [400, 1000, 4000, 8000] {
-        let request = question(&run, true, (Cut::Shares(2), Room { most: Some(most), ..NO_ROOM }));
+        let request = question(&run, true, Cut::Shares(2), Room { most: Some(most), ..NO_ROOM });
         let results: Vec<_> = request.messages.iter().filter_map(result_of).collect();
         assert_eq!(results.len(), 2);
         for result in results {
@@ -246,7 +246,7 @@ fn what_strangers_have_written_stays_between_its_marks_however_short_it_is_cut()
     assert_eq!(told.matches("<untrusted-content").count(), 1, "{told}");
     let from = run.transcript.len();
     run.compacted = Some((from, "In short.".to_owned()));
-    let request = question(&run, true, (Cut::Nothing, NO_ROOM));
+    let request = question(&run, true, Cut::Nothing, NO_ROOM);
     assert!(texts(&request).iter().any(|it| it == &format!("[{IN_SHORT}]\nIn short.")));
 }
 
@@ -275,7 +275,7 @@ fn a_plan_is_shown_behind_the_prompt() {
     let mut run = told(&[], 0);
     let steps = vec!["Look.".to_owned(), "Answer.".to_owned()];
     run.apply(&Event::Planned { steps, usage: Usage::default(), cost: Some(2) });
-    let texts = texts(&question(&run, true, (Cut::Nothing, NO_ROOM)));
+    let texts = texts(&question(&run, true, Cut::Nothing, NO_ROOM));
     assert!(texts[1].contains("1. Look.\n2. Answer."), "{texts:?}");
     assert_eq!(run.cost, 2);
 }
@@ -300,7 +300,7 @@ proptest! {
                 run.compacted = Some((through, "In short.".to_owned()));
             }
             for cut in Cut::ALL {
-                let request = question(&run, true, (cut, room));
+                let request = question(&run, true, cut, room);
                 prop_assert_eq!(parted(&request), None, "{:?}", cut);
                 let texts = texts(&request);
                 prop_assert_eq!(&texts[0], "You help.");
@@ -312,7 +312,7 @@ proptest! {
                 });
                 let places: Vec<_> = places.collect();
                 prop_assert!(places.windows(2).all(|pair| pair[0] < pair[1]));
-                prop_assert_eq!(request, question(&run, true, (cut, room)), "always the same");
+                prop_assert_eq!(request, question(&run, true, cut, room), "always the same");
             }
         }
     }

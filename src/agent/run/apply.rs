@@ -146,7 +146,7 @@ impl Run {
             Event::Resumed { at, .. } => self.works(*at),
             Event::Fallback { level, from, outcome, .. } => self.passes(*level, from, outcome),
             Event::Handoff { id, to, from, summary } => {
-                self.hand_over(id, (from, to), summary.as_deref());
+                self.hand_over(id, from, to, summary.as_deref());
             }
             Event::AgentFallback { to, .. } => {
                 self.give_to(to);
@@ -394,7 +394,7 @@ impl Run {
         self.degraded_tools.extend(missing.into_iter().flatten());
     }
 
-    fn hand_over(&mut self, id: &str, (from, to): (&str, &str), summary: Option<&str>) {
+    fn hand_over(&mut self, id: &str, from: &str, to: &str, summary: Option<&str>) {
         let text = format!("`{to}` has the conversation now.");
         self.settle(id, vec![Part::text(text)], false);
         self.handoffs += 1;

@@ -37,7 +37,7 @@ fn knowing(dialect: Dialect, body: &[u8]) -> Cache {
 }
 
 fn knows(cache: &Cache, wording: &Wording) -> bool {
-    cache.recall(wording, (Duration::MAX, SystemTime::UNIX_EPOCH)).is_some()
+    cache.recall(wording, Duration::MAX, SystemTime::UNIX_EPOCH).is_some()
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn words_lead_to_the_answer_that_they_were_given_and_to_no_later_one() {
     cache.exact.put(DIGEST, Arc::clone(&later), 10);
     assert!(!knows(&cache, &asked), "that answer was not written for them yet");
     cache.literals.note(wording(Dialect::Chat, b"{}"), (DIGEST, &later), answer("b"));
-    let (literal, entry) = cache.recall(&asked, (Duration::MAX, SystemTime::UNIX_EPOCH)).unwrap();
+    let (literal, entry) = cache.recall(&asked, Duration::MAX, SystemTime::UNIX_EPOCH).unwrap();
     assert!(Arc::ptr_eq(&entry, &later));
     let id = "0123456789abcdef0123456789abcdef";
     let text = literal.answer.as_ref().unwrap().fill(id, 1_700_000_000).unwrap();

@@ -210,7 +210,8 @@ impl Advice {
 /// A secret as this config names it. `written` is what the other file says; `named` the variable
 /// of a reference, if it is one; `usual` what a variable for such a secret is called.
 pub(super) fn secret(
-    (path, written): (&str, &str),
+    path: &str,
+    written: &str,
     named: Option<&str>,
     usual: &str,
     report: &Report,
@@ -229,7 +230,8 @@ pub(super) fn secret(
 
 /// Text that may stand in the environment over there and must stand in the file here.
 pub(super) fn plain(
-    (path, written): (&str, &str),
+    path: &str,
+    written: &str,
     named: Option<&str>,
     otherwise: &str,
     report: &Report,

@@ -94,7 +94,7 @@ pub(super) fn entries(part: &Part, index: usize) -> Vec<Value> {
     };
     match &part.opaque {
         Some(Opaque { dialect: Dialect::Chat, data }) => own_entry(data, name, &reasoning.text),
-        Some(state) => sealed_entries(reasoning, (kind, name), state, index),
+        Some(state) => sealed_entries(reasoning, kind, name, state, index),
         None if reasoning.redacted => Vec::new(),
         None => vec![json!({ "type": kind, name: reasoning.text, "index": index })],
     }
@@ -114,7 +114,8 @@ pub(super) fn own_entry(data: &Value, name: &str, text: &str) -> Vec<Value> {
 
 fn sealed_entries(
     reasoning: &Reasoning,
-    (kind, name): (&str, &str),
+    kind: &str,
+    name: &str,
     state: &Opaque,
     index: usize,
 ) -> Vec<Value> {

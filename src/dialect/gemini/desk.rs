@@ -163,7 +163,8 @@ impl Desk<'_> {
         &mut self,
         call: Call<'_>,
         sign: Option<&Text<'_>>,
-        (answer, nameless): (&str, &mut u32),
+        answer: &str,
+        nameless: &mut u32,
     ) -> Result<(), Misread> {
         let goes_on = call.will_continue.unwrap_or_default();
         let pieces = call.partial_args.unwrap_or_default();

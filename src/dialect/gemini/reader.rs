@@ -79,7 +79,7 @@ impl Reader {
         let mut outcome = Ok(());
         for (place, candidate) in chunk.candidates.into_iter().flatten().enumerate() {
             // One that makes no sense does not take its neighbours along.
-            let read = self.candidate(candidate, (source, place), events);
+            let read = self.candidate(candidate, source, place, events);
             outcome = outcome.and(read);
         }
         if let Some(feedback) = &chunk.prompt_feedback {
@@ -117,7 +117,8 @@ impl Reader {
     fn candidate(
         &mut self,
         candidate: Candidate<'_>,
-        (source, place): ((&[u8], Option<usize>), usize),
+        source: (&[u8], Option<usize>),
+        place: usize,
         events: &mut Vec<Event>,
     ) -> Result<(), Misread> {
         let number = candidate.index.unwrap_or_default();
@@ -137,7 +138,7 @@ impl Reader {
         let pieces = candidate.content.and_then(|content| content.parts).unwrap_or_default();
         for (number, piece) in pieces.into_iter().enumerate() {
             if let Some(call) = piece.function_call {
-                desk.call(call, piece.thought_signature.as_ref(), (id, nameless))?;
+                desk.call(call, piece.thought_signature.as_ref(), id, nameless)?;
             } else if piece.text.is_some() || piece.inline_data.is_some() {
                 desk.piece(piece);
             } else {

@@ -25,7 +25,7 @@ impl Count {
     }
 
     /// `response.failed`, with this number.
-    pub(in crate::dialect) fn failed(&self, number: u64, (code, message): (&str, &str)) -> Vec<u8> {
+    pub(in crate::dialect) fn failed(&self, number: u64, code: &str, message: &str) -> Vec<u8> {
         let (id, created, model) = match &self.start {
             Some(start) => (start.id.as_str(), start.created, start.model.as_str()),
             None => ("resp_failed", None, ""),
@@ -43,7 +43,7 @@ impl Count {
     /// What ends the stream with an error of ours. The libraries stop at `error`; Codex looks for
     /// `response.failed` alone.
     pub(in crate::dialect) fn ended(&self, error: &Error) -> Vec<u8> {
-        let failed = self.failed(self.passed, (code(error), &error.message));
+        let failed = self.failed(self.passed, code(error), &error.message);
         [failed, said(error, self.passed + 1)].concat()
     }
 }

@@ -130,7 +130,7 @@ fn replay_item(place: usize, item: &Value, events: &mut Vec<Value>) {
         "type": "response.output_item.added", "output_index": place, "item": opened,
     }));
     for (index, part) in parts.as_array().into_iter().flatten().enumerate() {
-        replay_part((place, &item["id"], index), part, events);
+        replay_part(place, &item["id"], index, part, events);
     }
     events.push(json!({
         "type": "response.output_item.done", "output_index": place, "item": item,
@@ -138,7 +138,7 @@ fn replay_item(place: usize, item: &Value, events: &mut Vec<Value>) {
 }
 
 /// A part of a message. What is no text or refusal comes with its part alone.
-fn replay_part((place, id, index): (usize, &Value, usize), part: &Value, events: &mut Vec<Value>) {
+fn replay_part(place: usize, id: &Value, index: usize, part: &Value, events: &mut Vec<Value>) {
     let event = |kind: &str, name: &str, value: Value| {
         let mut event = json!({
             "type": kind, "item_id": id, "output_index": place, "content_index": index,

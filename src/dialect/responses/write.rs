@@ -49,7 +49,7 @@ pub(super) fn write(request: &ChatRequest, aim: &Aim<'_>) -> Result<Written, Ine
     let (sampling, refused) = if own { untouched() } else { family::spared(aim.model, request) };
     write_sampling(&sampling, &mut fields);
     write_rest(request, &mut fields);
-    write_state(request, (aim.model, &sampling), own, &mut fields);
+    write_state(request, aim.model, &sampling, own, &mut fields);
     fields.insert("input".into(), Value::Array(input.items));
     let body = serde_json::to_vec(&fields).unwrap_or_default();
     let mut dropped = dropped(request, marks, own);
@@ -171,7 +171,8 @@ fn write_rest(request: &ChatRequest, fields: &mut Fields) {
 /// The client's own fields, what the server is to keep, and what it is to tell.
 fn write_state(
     request: &ChatRequest,
-    (model, sampling): (&str, &Sampling),
+    model: &str,
+    sampling: &Sampling,
     own: bool,
     fields: &mut Fields,
 ) {

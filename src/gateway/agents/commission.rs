@@ -63,7 +63,8 @@ impl Gateway {
     pub async fn hear(
         self: &Arc<Self>,
         caller: &Caller,
-        (agent, version): (&str, &str),
+        agent: &str,
+        version: &str,
         mut values: Value,
     ) -> Result<Value, Error> {
         let house = (Arc::clone(self), self.snapshot());
@@ -113,7 +114,7 @@ impl Gateway {
         let performance = Box::pin(async {
             let name = find(&mut call, &question.envelope.model)?;
             let blocked = look_at(&mut call, &mut question, &name).await?;
-            let mut commission = call.commission(&question, (wishes, None), background)?;
+            let mut commission = call.commission(&question, wishes, None, background)?;
             commission.set_blocked(blocked);
             call.conducted(commission).await
         });
@@ -174,10 +175,10 @@ pub(super) async fn read(
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
     let blocked = look_at(call, question, &name).await?;
-    let mut wishes = wishes(call, (asked(question)?, headers))?;
+    let mut wishes = wishes(call, asked(question)?, headers)?;
     (wishes.trace, wishes.baggage) = (trace_in(headers), baggage_in(headers));
     let background = question.envelope.background;
-    let mut commission = call.commission(question, (wishes, previous), background)?;
+    let mut commission = call.commission(question, wishes, previous, background)?;
     commission.set_blocked(blocked);
     Ok(commission)
 }
@@ -264,7 +265,7 @@ async fn recall(call: &mut Call, question: &mut Question) -> Result<Option<RunId
 }
 
 /// What headers and metadata want of the run.
-fn wishes(call: &Call, (request, headers): (&ChatRequest, &HeaderMap)) -> Result<RunWishes, Error> {
+fn wishes(call: &Call, request: &ChatRequest, headers: &HeaderMap) -> Result<RunWishes, Error> {
     let header = |name: &'static str| match headers.get(name) {
         None => Ok(None),
         Some(value) => named(value.to_str().ok(), name),
@@ -348,7 +349,8 @@ impl Call {
     fn commission(
         &self,
         question: &Question,
-        (wishes, previous): (RunWishes, Option<RunId>),
+        wishes: RunWishes,
+        previous: Option<RunId>,
         background: bool,
     ) -> Result<Commission, Error> {
         let request = asked(question)?.clone();

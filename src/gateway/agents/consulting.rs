@@ -49,7 +49,8 @@ impl Gateway {
     pub async fn consult(
         self: &Arc<Self>,
         (caller, house): (&Caller, Arc<Snapshot>),
-        (name, args): (&str, Value),
+        name: &str,
+        args: Value,
     ) -> Result<Consultation, Error> {
         let mut call = Call::open((Arc::clone(self), house), Surface::Tool, None, None);
         call.admitted(caller);
@@ -129,7 +130,7 @@ impl Consultation {
         listener: Listener,
         work: impl AsyncFnOnce(Listener) -> T,
     ) -> T {
-        overhear((&mut self.call, &self.name), listener, work).await
+        overhear(&mut self.call, &self.name, listener, work).await
     }
 
     fn count(&self, outcome: &str) {

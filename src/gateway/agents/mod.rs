@@ -47,8 +47,12 @@ pub trait Conductor: Send + Sync + fmt::Debug {
     /// An answer of a run's once more, for whoever has lost it: all since this time, in
     /// milliseconds. What has been said is there at once. `None` where there is no such run of this
     /// owner's.
-    fn rejoin(&self, from: (RunId, u64), owner: Owner)
-    -> Doing<Result<Option<Performance>, Error>>;
+    fn rejoin(
+        &self,
+        run: RunId,
+        since: u64,
+        owner: Owner,
+    ) -> Doing<Result<Option<Performance>, Error>>;
 }
 
 /// Work of the conductor's.

@@ -56,7 +56,8 @@ pub(super) async fn look_at_resumed(
 /// Does some work of a tool's for a listener, who hears meanwhile what guards let pass, and is
 /// asked that; and what it answers passes them too.
 pub(super) async fn overhear<T>(
-    (call, name): (&mut Call, &str),
+    call: &mut Call,
+    name: &str,
     listener: Listener,
     work: impl AsyncFnOnce(Listener) -> T,
 ) -> T {
@@ -73,27 +74,27 @@ pub(super) async fn overhear<T>(
             done = &mut work => break done,
         };
         // The work rests meanwhile, so that it never ends in the middle of a look.
-        let Some(aside) = seen((&mut *call, name), aside).await else { continue };
+        let Some(aside) = seen(&mut *call, name, aside).await else { continue };
         tokio::select! {
-            () = bring((call, name), aside, &listener) => {}
+            () = bring(call, name, aside, &listener) => {}
             done = &mut work => break done,
         }
     };
-    rest((call, name), &mut asides, &listener).await;
+    rest(call, name, &mut asides, &listener).await;
     done
 }
 
 /// What was said last.
-async fn rest((call, name): (&mut Call, &str), asides: &mut Receiver<Aside>, listener: &Listener) {
+async fn rest(call: &mut Call, name: &str, asides: &mut Receiver<Aside>, listener: &Listener) {
     while let Ok(aside) = asides.try_recv() {
-        if let (true, Some(aside)) = (aside.is_told(), seen((&mut *call, name), aside).await) {
-            bring((call, name), aside, listener).await;
+        if let (true, Some(aside)) = (aside.is_told(), seen(&mut *call, name, aside).await) {
+            bring(call, name, aside, listener).await;
         }
     }
 }
 
 /// Has the listener hear what was said, or answer it in words that the server may have.
-async fn bring((call, name): (&Call, &str), aside: Aside, listener: &Listener) {
+async fn bring(call: &Call, name: &str, aside: Aside, listener: &Listener) {
     let look = async |said| {
         let seen = guarding::look_at_answer(call, name, said).await;
         seen.map_err(|error| error.message.into_owned())
@@ -102,7 +103,7 @@ async fn bring((call, name): (&Call, &str), aside: Aside, listener: &Listener) {
 }
 
 /// The same in the words that guards leave; nothing, where they let nothing pass.
-async fn seen((call, name): (&mut Call, &str), aside: Aside) -> Option<Aside> {
+async fn seen(call: &mut Call, name: &str, aside: Aside) -> Option<Aside> {
     let mut said = aside.said();
     match look_at(call, name, &mut said).await {
         Ok(false) => Some(aside),

@@ -50,7 +50,7 @@ pub(in crate::gateway) async fn answer(
     {
         let busy = call.goes_to_background();
         let gateway = Arc::clone(&call.gateway);
-        return gateway.detach((keeping, busy), perform(call, question, commission)).await;
+        return gateway.detach(keeping, busy, perform(call, question, commission)).await;
     }
     perform(call, question, commission).await
 }
@@ -97,7 +97,7 @@ async fn perform(
     };
     if performance.is_queued() && !is_later {
         // It says nothing before it is taken up.
-        performance = match call.gateway.rejoin((performance.run, 0), call.owner()).await {
+        performance = match call.gateway.rejoin(performance.run, 0, call.owner()).await {
             Ok(Some(performance)) => performance,
             Ok(None) => return call.refuse(broken()),
             Err(error) => return call.refuse(error),
@@ -114,11 +114,11 @@ async fn perform(
     let Performance { follower, .. } = performance;
     let is_streamed = question.envelope.stream && !call.gathers();
     let mut response = if is_streamed {
-        streamed(call, &question, (follower, show)).await
+        streamed(call, &question, follower, show).await
     } else if is_later {
-        later(call, question, (follower, show))
+        later(call, question, follower, show)
     } else {
-        whole(call, &question, (follower, show)).await
+        whole(call, &question, follower, show).await
     };
     dressed.dress(response.headers_mut(), !is_streamed && !is_later);
     response
@@ -138,7 +138,8 @@ async fn known(call: &mut Call, id: &str) -> Option<Response<Body>> {
 async fn streamed(
     mut call: Box<Call>,
     question: &Question,
-    (follower, show): (Follower, Show),
+    follower: Follower,
+    show: Show,
 ) -> Response<Body> {
     let writer = show.writer(call.client());
     let passage = Passage::translated(Box::new(Nothing), writer, 1, call.input_estimate());
@@ -185,7 +186,8 @@ async fn begun(call: Box<Call>, mut flow: Box<Flow>) -> (Box<Call>, Result<Answe
 async fn whole(
     mut call: Box<Call>,
     question: &Question,
-    (follower, show): (Follower, Show),
+    follower: Follower,
+    show: Show,
 ) -> Response<Body> {
     let response = match heard(&mut call, question, follower).await {
         Ok(response) => response,
@@ -215,7 +217,8 @@ async fn whole(
 fn later(
     mut call: Box<Call>,
     question: Box<Question>,
-    (follower, show): (Follower, Show),
+    follower: Follower,
+    show: Show,
 ) -> Response<Body> {
     let Some(keeping) = call.keeping.take() else {
         return call.refuse(Error::new(Kind::Internal, "The answer cannot be kept."));
@@ -228,7 +231,7 @@ fn later(
     if show.report.borrow().state == RunState::Queued {
         // Nobody here is at work on it: whoever asks is told how the run stands.
         call.ends(Outcome::Ok);
-        let response = gateway.respond_by_run(&keeping, (&id, created, &model));
+        let response = gateway.respond_by_run(&keeping, &id, created, &model);
         return head.map(|()| Body::whole(response.to_string().into(), None));
     }
     let work = async move {
@@ -237,7 +240,7 @@ fn later(
         call.ends(outcome);
         show.concluded(said).map(|body| (body.into(), None))
     };
-    let response = gateway.respond_later(keeping, (id, created, &model), work);
+    let response = gateway.respond_later(keeping, id, created, &model, work);
     head.map(|()| Body::whole(response.to_string().into(), None))
 }
 
@@ -288,14 +291,15 @@ impl Gateway {
     /// A run's answer since this time, in milliseconds; nothing where it could not be had soon.
     pub(in crate::gateway) async fn rejoin(
         &self,
-        from: (RunId, u64),
+        run: RunId,
+        since: u64,
         owner: Option<Owner>,
     ) -> Result<Option<Performance>, Error> {
         let (Some(conductor), Some(owner)) = (self.conductor(), owner) else { return Ok(None) };
         let (done, told) = oneshot::channel();
         // Never left in the middle: somebody may just be taking the run up.
         self.tasks.spawn(async move {
-            let _ = done.send(conductor.rejoin(from, owner).await);
+            let _ = done.send(conductor.rejoin(run, since, owner).await);
         });
         match timeout(SOON, told).await {
             Ok(Ok(joined)) => joined,

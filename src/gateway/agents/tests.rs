@@ -157,7 +157,8 @@ impl Conductor for Run {
 
     fn rejoin(
         &self,
-        (run, _since): (RunId, u64),
+        run: RunId,
+        _since: u64,
         _owner: Owner,
     ) -> Doing<Result<Option<Performance>, Error>> {
         let performance = self.performance(run);
@@ -192,7 +193,8 @@ async fn caller(house: &Gateway, secret: &str) -> Caller {
 
 async fn ask(
     house: &Arc<Gateway>,
-    (surface, secret): (Surface, &str),
+    surface: Surface,
+    secret: &str,
     headers: &[(&'static str, &str)],
     body: &Value,
 ) -> Response<Body> {
@@ -225,7 +227,7 @@ async fn chat(
         "model": "agent/support", "messages": [{"role": "user", "content": "Where is it?"}],
     });
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    ask(house, (Surface::Chat, "sk-ci"), headers, &body).await
+    ask(house, Surface::Chat, "sk-ci", headers, &body).await
 }
 
 async fn text(response: Response<Body>) -> String {
@@ -318,7 +320,7 @@ async fn the_other_doors_speak_their_own_language() {
     let house = house(&run);
     let messages = json!([{"role": "user", "content": "Where?"}]);
     let body = json!({"model": "agent/support", "max_tokens": 50, "messages": messages});
-    let whole = read(ask(&house, (Surface::Messages, "sk-ci"), &[], &body).await).await;
+    let whole = read(ask(&house, Surface::Messages, "sk-ci", &[], &body).await).await;
     assert_eq!(whole["content"][0]["text"], "In Bonn.");
     assert_eq!(
         (&whole["stop_reason"], &whole["x_agent"]["steps"]),
@@ -326,11 +328,11 @@ async fn the_other_doors_speak_their_own_language() {
     );
     let mut streamed = body;
     streamed["stream"] = json!(true);
-    let stream = text(ask(&house, (Surface::Messages, "sk-ci"), &[], &streamed).await).await;
+    let stream = text(ask(&house, Surface::Messages, "sk-ci", &[], &streamed).await).await;
     assert_eq!(stream.matches("event: message_stop").count(), 1, "{stream}");
     assert!(stream.contains(": step 1 execute_tool order_lookup\n\n"), "{stream}");
     let body = json!({"contents": [{"role": "user", "parts": [{"text": "Where?"}]}]});
-    let stream = text(ask(&house, (Surface::Generate, "sk-ci"), &[], &body).await).await;
+    let stream = text(ask(&house, Surface::Generate, "sk-ci", &[], &body).await).await;
     assert!(
         stream.contains("In Bonn.") && stream.contains("\"finishReason\":\"STOP\""),
         "{stream}"
@@ -343,7 +345,7 @@ async fn an_agent_is_for_those_whose_key_says_so_and_the_rest_is_on_record() {
     let house = house(&run);
     let body = json!({"model": "agent/support", "messages": [{"role": "user", "content": "Hi"}]});
     for secret in ["sk-small", "sk-plain"] {
-        let refused = ask(&house, (Surface::Chat, secret), &[], &body).await;
+        let refused = ask(&house, Surface::Chat, secret, &[], &body).await;
         assert_eq!(refused.status(), 403);
         assert_eq!(read(refused).await["error"]["code"], "agent_not_allowed");
         assert_eq!(house.snapshot().agents(&caller(&house, secret).await).count(), 0);
@@ -356,7 +358,7 @@ async fn an_agent_is_for_those_whose_key_says_so_and_the_rest_is_on_record() {
     let many = chat(&house, &[], &json!({"n": 2})).await;
     assert_eq!(many.status(), 400);
     let vectors = json!({"model": "agent/support", "input": "Hi"});
-    assert_eq!(ask(&house, (Surface::Embeddings, "sk-ci"), &[], &vectors).await.status(), 400);
+    assert_eq!(ask(&house, Surface::Embeddings, "sk-ci", &[], &vectors).await.status(), 400);
     assert!(run.seen.lock().unwrap().is_empty());
     let rows = loop {
         let rows = house.store().audits(&AuditFilter::default(), None, 10).await.unwrap();
@@ -443,7 +445,7 @@ async fn a_response_has_items_of_tools_and_the_next_one_goes_on_from_its_run() {
     run.ends(RunState::WaitingApproval, FinishReason::Stop);
     let house = house(&run);
     let body = json!({"model": "agent/support", "input": "Refund it.", "metadata": {"a": "b"}});
-    let first = read(ask(&house, (Surface::Responses, "sk-ci"), &[], &body).await).await;
+    let first = read(ask(&house, Surface::Responses, "sk-ci", &[], &body).await).await;
     let id = format!("run_{}", run.commission().answer_id);
     assert_eq!(first["output"][0]["type"], "mcp_approval_request", "{first}");
     assert_eq!(first["status"], "completed");
@@ -457,7 +459,7 @@ async fn a_response_has_items_of_tools_and_the_next_one_goes_on_from_its_run() {
         "model": "agent/support", "input": approval, "previous_response_id": first["id"],
         "stream": true,
     });
-    let stream = text(ask(&house, (Surface::Responses, "sk-ci"), &[], &next).await).await;
+    let stream = text(ask(&house, Surface::Responses, "sk-ci", &[], &next).await).await;
     let commission = run.commission();
     assert_eq!(commission.previous, RunId::parse(&id));
     let part = &commission.request.messages[0].parts[0];
@@ -476,7 +478,7 @@ async fn in_background(house: &Arc<Gateway>, stream: bool) -> Response<Body> {
     let body = json!({
         "model": "agent/support", "input": "Hi", "background": true, "stream": stream,
     });
-    ask(house, (Surface::Responses, "sk-ci"), &[], &body).await
+    ask(house, Surface::Responses, "sk-ci", &[], &body).await
 }
 
 /// How a response stands, as soon as it is no more as it was.
@@ -531,7 +533,7 @@ async fn a_stream_in_the_background_outlives_its_client_and_is_joined_again() {
     assert_eq!((&done["status"], &done["background"]), (&json!("completed"), &json!(true)));
     let owner = Owner::new("ci");
     let joined =
-        house.joined(&owner, &id, (Some(1), Pulse::default().busy())).await.unwrap().unwrap();
+        house.joined(&owner, &id, Some(1), Pulse::default().busy()).await.unwrap().unwrap();
     let stream = text(Response::new(joined)).await;
     let events = events(&stream);
     assert_eq!(events[0]["sequence_number"], 2);

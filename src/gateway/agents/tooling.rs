@@ -40,7 +40,7 @@ impl Gateway {
         call.admitted(caller);
         call.record.route = Some(format!("tool/{}", tool.name).into());
         call.record.tags.insert("tool".into(), (&*tool.name).into());
-        let made = Box::pin(make(&mut call, (caller, tool), invocation)).await;
+        let made = Box::pin(make(&mut call, caller, tool, invocation)).await;
         let (outcome, status) = match &made {
             Ok(_) => (Outcome::Ok, 200),
             Err(unmade) => (outcome_of(unmade.kind()), unmade.status()),
@@ -53,7 +53,8 @@ impl Gateway {
 
 async fn make(
     call: &mut Call,
-    (caller, tool): (&Caller, &Tool),
+    caller: &Caller,
+    tool: &Tool,
     mut invocation: Invocation,
 ) -> Result<Output, Unmade> {
     demand(caller, tool)?;
@@ -78,11 +79,11 @@ async fn make(
                 invocation.listener = Some(listener);
                 tool.call(&invocation).await
             };
-            Box::pin(overhear((&mut *call, &tool.name), listener, work)).await
+            Box::pin(overhear(&mut *call, &tool.name, listener, work)).await
         }
         None => tool.call(&invocation).await,
     };
-    count(call, (tool, &made), clock);
+    count(call, tool, &made, clock);
     match made {
         Ok(output) => given(call, tool, output).await.map_err(Unmade::from),
         Err(failure) => Err(came_to_nothing(call, tool, failure).await?.into()),
@@ -184,7 +185,7 @@ async fn note(call: &Call, tool: &Tool) {
 }
 
 /// As calls of runs are counted, with no agent.
-fn count(call: &Call, (tool, made): (&Tool, &Result<Output, Failure>), clock: Instant) {
+fn count(call: &Call, tool: &Tool, made: &Result<Output, Failure>, clock: Instant) {
     let outcome = match made {
         Ok(output) if output.cached => "cached",
         Ok(_) => "ok",

@@ -68,17 +68,15 @@ async fn take(gateway: &Arc<Gateway>, turn: Turn, hear: Hear<'_>) -> Result<Chat
     let (mut call, answer) = journey::walk(call, question).await;
     match answer {
         Ok(Answer::Stream(flow)) => Box::pin(listen(call, flow, hear)).await,
-        Ok(Answer::Whole { content_type, body }) => {
-            match hear_whole((&content_type, &body), hear) {
-                Ok(response) => {
-                    call.record.status = 200;
-                    call.traces_answer(|| name_of(&response));
-                    call.ends(Outcome::Ok);
-                    Ok(response)
-                }
-                Err(error) => Err(call.fails(error)),
+        Ok(Answer::Whole { content_type, body }) => match hear_whole(&content_type, &body, hear) {
+            Ok(response) => {
+                call.record.status = 200;
+                call.traces_answer(|| name_of(&response));
+                call.ends(Outcome::Ok);
+                Ok(response)
             }
-        }
+            Err(error) => Err(call.fails(error)),
+        },
         Ok(Answer::Bytes(_)) => Err(call.fails(odd())),
         Err(error) => Err(call.fails(error)),
     }
@@ -156,11 +154,12 @@ async fn choose(
         call.measured(tokens);
         guarding::inspect(call, question, &chain.guards).await?;
     }
-    bearings::take(call, question, (&headers, &road)).await
+    bearings::take(call, question, &headers, &road).await
 }
 
 fn hear_whole(
-    (content_type, body): (&HeaderValue, &Bytes),
+    content_type: &HeaderValue,
+    body: &Bytes,
     hear: Hear<'_>,
 ) -> Result<ChatResponse, Error> {
     if content_type == turn::LINES {

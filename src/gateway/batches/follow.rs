@@ -89,12 +89,12 @@ impl Gateway {
             self.store().delete(&owner, super::MARK, batch).await?;
             return Ok(true);
         }
-        objects::look_again(self, caller, (Relay::Batch, batch)).await;
+        objects::look_again(self, caller, Relay::Batch, batch).await;
         if mark().await?.is_none() {
             return Ok(true);
         }
         if let Some(file) = objects::answers_of(self, &owner, batch).await? {
-            objects::look_again(self, caller, (Relay::FileContent, &file)).await;
+            objects::look_again(self, caller, Relay::FileContent, &file).await;
         }
         Ok(mark().await?.is_none())
     }

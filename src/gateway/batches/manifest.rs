@@ -22,7 +22,8 @@ const USUAL_MOST: u64 = 4096;
 pub(in crate::gateway) async fn keep(
     gateway: &Gateway,
     owner: &Owner,
-    (file, contents): (&str, &Contents),
+    file: &str,
+    contents: &Contents,
 ) -> Result<(), Failure> {
     let Ok(value) = serde_json::to_vec(contents) else { return Ok(()) };
     let draft = Draft { id: file.to_owned(), value: value.into(), expires_at: None };
@@ -69,7 +70,8 @@ pub(in crate::gateway) fn check(
 /// What a batch may come to at the most.
 pub(in crate::gateway) fn demand(
     call: &Call,
-    (provider, contents): (&Arc<Provider>, &Contents),
+    provider: &Arc<Provider>,
+    contents: &Contents,
 ) -> Demand {
     let mut most = Demand { priced: true, ..Demand::default() };
     for (model, share) in &contents.models {

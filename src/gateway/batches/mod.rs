@@ -41,14 +41,14 @@ pub(super) struct Metering {
 
 /// Notes that a new batch is to be counted.
 pub(super) async fn begin(call: &Call, owner: &Owner, id: &str) -> Result<(), Failure> {
-    mark(call, owner, (id, "")).await?;
+    mark(call, owner, id, "").await?;
     match &call.caller {
         Some(caller) => follow::begin(&call.gateway, caller, id).await,
         None => Ok(()),
     }
 }
 
-async fn mark(call: &Call, owner: &Owner, (id, batch): (&str, &str)) -> Result<(), Failure> {
+async fn mark(call: &Call, owner: &Owner, id: &str, batch: &str) -> Result<(), Failure> {
     let value = Bytes::copy_from_slice(batch.as_bytes());
     let draft = Draft { id: id.to_owned(), value, expires_at: None };
     call.gateway.store().put(owner, MARK, draft).await
@@ -69,7 +69,7 @@ pub(super) async fn look(call: &mut Call, owner: &Owner, body: &[u8]) -> Result<
             }
         }
         (None, Some(file)) if store.get(owner, MARK, &batch.id).await?.is_some() => {
-            mark(call, owner, (file, &batch.id)).await?;
+            mark(call, owner, file, &batch.id).await?;
         }
         (None, Some(_)) => {}
         // It has ended without an answer, and so has used nothing.

@@ -67,7 +67,7 @@ impl Gateway {
         let settings = within_team(by, kind, draft.settings);
         let terms = entry::read(kind, &settings).map_err(|problems| wrong(&problems))?;
         let mut known = self.directory.known.lock().await;
-        self.check(by, (kind, &id), None, Some(&terms))?;
+        self.check(by, kind, &id, None, Some(&terms))?;
         let secret =
             if kind == Kind::Key { Some(new_secret().ok_or_else(no_chance)?) } else { None };
         let now = whole(SystemTime::now());
@@ -106,13 +106,14 @@ impl Gateway {
     pub async fn change_entry(
         &self,
         by: &Actor,
-        (kind, id): (Kind, &str),
+        kind: Kind,
+        id: &str,
         patch: &Json,
     ) -> Result<Entry, Error> {
         if !patch.is_object() {
             return Err(Error::invalid("A change is a JSON object."));
         }
-        self.alter(by, (kind, id), |standing| {
+        self.alter(by, kind, id, |standing| {
             let mut settings = standing.terms.written().clone();
             merge(&mut settings, patch);
             let terms = entry::read(kind, &settings).map_err(|problems| wrong(&problems))?;
@@ -137,7 +138,7 @@ impl Gateway {
         }
         let secret = new_secret().ok_or_else(no_chance)?;
         let mark = SecretRow { digest: hex(&digest(secret.expose())), valid_until: None };
-        self.alter(by, (Kind::Key, id), |standing| {
+        self.alter(by, Kind::Key, id, |standing| {
             let now = whole(SystemTime::now());
             let secrets = &mut standing.row.secrets;
             secrets.retain(|old| old.valid_until.is_none_or(|until| until + REMEMBERED > now));
@@ -160,23 +161,18 @@ impl Gateway {
 
     /// Revokes a key for good. When this returns, no call is admitted by it here.
     pub async fn revoke_key(&self, by: &Actor, id: &str) -> Result<Entry, Error> {
-        self.end(by, (Kind::Key, id), "revoke").await?;
+        self.end(by, Kind::Key, id, "revoke").await?;
         self.entry(by, Kind::Key, id)
     }
 
     /// Removes a user, team or org, if nobody belongs to it any more; revokes a key.
     pub async fn remove_entry(&self, by: &Actor, kind: Kind, id: &str) -> Result<(), Error> {
         let what = if kind == Kind::Key { "revoke" } else { "remove" };
-        self.end(by, (kind, id), what).await
+        self.end(by, kind, id, what).await
     }
 
-    async fn end(
-        &self,
-        by: &Actor,
-        (kind, id): (Kind, &str),
-        what: &'static str,
-    ) -> Result<(), Error> {
-        self.alter(by, (kind, id), |standing| {
+    async fn end(&self, by: &Actor, kind: Kind, id: &str, what: &'static str) -> Result<(), Error> {
+        self.alter(by, kind, id, |standing| {
             if let Some((other, member)) = self.snapshot().roster.belongs_to(kind, id) {
                 let message =
                     format!("The {} \"{member}\" belongs to it; move that first.", other.name());
@@ -198,7 +194,7 @@ impl Gateway {
         let mut known = self.directory.known.lock().await;
         let terms = self.terms_of(kind, id).ok_or_else(|| unknown(kind, id))?;
         let roster = &self.snapshot().roster;
-        by.may_change((kind, id), Some(&terms), Some(&terms), roster)?;
+        by.may_change(kind, id, Some(&terms), Some(&terms), roster)?;
         let account = self.account_of(kind, id);
         let status = || {
             let all = account.iter().flat_map(|account| account.status(Moment::now()));
@@ -243,7 +239,8 @@ impl Gateway {
     async fn alter(
         &self,
         by: &Actor,
-        (kind, id): (Kind, &str),
+        kind: Kind,
+        id: &str,
         mut act: impl FnMut(&mut Standing) -> Result<(&'static str, Option<Json>), Error> + Send,
     ) -> Result<(), Error> {
         let mut known = self.directory.known.lock().await;
@@ -252,13 +249,13 @@ impl Gateway {
             let mut standing = self.standing(kind, id).ok_or_else(|| unknown(kind, id))?;
             let before = standing.terms.clone();
             let roster = Arc::clone(&self.snapshot().roster);
-            by.may_change((kind, id), Some(&before), Some(&before), &roster)?;
+            by.may_change(kind, id, Some(&before), Some(&before), &roster)?;
             if standing.row.ended_at.is_some() {
                 return Err(Error::new(Fault::Conflict, "This key was revoked."));
             }
             let (what, after) = act(&mut standing)?;
             if standing.row.ended_at.is_none() {
-                self.check(by, (kind, id), Some(&before), Some(&standing.terms))?;
+                self.check(by, kind, id, Some(&before), Some(&standing.terms))?;
             }
             standing.row.changed_at = whole(SystemTime::now());
             let told = Told { what, before: Some(before.written()), after };
@@ -274,12 +271,13 @@ impl Gateway {
     fn check(
         &self,
         by: &Actor,
-        (kind, id): (Kind, &str),
+        kind: Kind,
+        id: &str,
         before: Option<&Terms>,
         after: Option<&Terms>,
     ) -> Result<(), Error> {
         let house = self.snapshot();
-        by.may_change((kind, id), before, after, &house.roster)?;
+        by.may_change(kind, id, before, after, &house.roster)?;
         self.check_owner(by, kind, id)?;
         let Some(after) = after else { return Ok(()) };
         entry::check(after, &house.config, &*house.roster).map_err(|problems| wrong(&problems))

@@ -76,7 +76,7 @@ fn save(path: &Path, roster: &Roster) -> io::Result<()> {
         true
     });
     for kind in Kind::ALL {
-        roster.members_after((kind, ""), |id, member| {
+        roster.members_after(kind, "", |id, member| {
             rows.push(row_of_member(id, member));
             true
         });

@@ -141,7 +141,7 @@ impl Gateway {
         let Some(account) = self.account_of(kind, &row.name) else { return };
         let unit = if row.is_of(Unit::Usd) { Unit::Usd } else { Unit::Tokens };
         let Ok(made_at) = row.made_at.try_into() else { return };
-        account.top_up_as_of((unit, &row.window), (row.amount, made_at), Moment::now());
+        account.top_up_as_of(unit, &row.window, row.amount, made_at, Moment::now());
     }
 
     /// The account of somebody who has limits or budgets, in the file or not.

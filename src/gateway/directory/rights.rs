@@ -28,7 +28,8 @@ impl Actor {
     /// Whether one that is like this may become like that.
     pub(super) fn may_change(
         &self,
-        (kind, id): (Kind, &str),
+        kind: Kind,
+        id: &str,
         before: Option<&Terms>,
         after: Option<&Terms>,
         roster: &Roster,

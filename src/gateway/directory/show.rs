@@ -53,7 +53,7 @@ impl Gateway {
             roster
                 .keys_after(after, |key| take(Entry::of_key(key, roster.team_of_key(&key.terms))));
         } else {
-            roster.members_after((kind, after), |id, member| take(Entry::of_member(id, member)));
+            roster.members_after(kind, after, |id, member| take(Entry::of_member(id, member)));
         }
         found.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         let has_more = found.len() > limit;
@@ -101,14 +101,14 @@ impl Snapshot {
     fn of_file(&self, kind: Kind, id: &str) -> Option<Entry> {
         let terms = self.terms_of_file(kind, id)?;
         let team = self.roster.team_of(id, &terms);
-        Some(Entry { source: Source::File, team, ..Entry::bare((kind, id), &terms) })
+        Some(Entry { source: Source::File, team, ..Entry::bare(kind, id, &terms) })
     }
 }
 
 // === impl Entry ===
 
 impl Entry {
-    fn bare((kind, id): (Kind, &str), terms: &Terms) -> Self {
+    fn bare(kind: Kind, id: &str, terms: &Terms) -> Self {
         let written = terms.written();
         // Made at the start for a config without keys, it stands nowhere.
         let settings = if written.is_null() { serde_json::json!({}) } else { written.clone() };
@@ -135,7 +135,7 @@ impl Entry {
             changed_at: Some(key.changed_at),
             revoked_at: key.revoked_at,
             rotating_until: ends.map(SystemTime::from).filter(|until| *until > now).collect(),
-            ..Self::bare((Kind::Key, &key.id), &terms)
+            ..Self::bare(Kind::Key, &key.id, &terms)
         }
     }
 
@@ -149,7 +149,7 @@ impl Entry {
             team,
             created_at: Some(member.created_at),
             changed_at: Some(member.changed_at),
-            ..Self::bare((member.terms.kind(), id), &member.terms)
+            ..Self::bare(member.terms.kind(), id, &member.terms)
         }
     }
 }

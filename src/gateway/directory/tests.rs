@@ -123,7 +123,7 @@ async fn a_patch_changes_what_it_names_and_counters_stay() {
     let accounts = call(&house, &secret).unwrap().tab().accounts.clone();
     reserve(&accounts, demand, Moment::now()).unwrap().settle(7, 0, Moment::now());
     let patch = json!({"limits": {"concurrency": null, "requests": "5/m"}, "team": "rival"});
-    let entry = house.change_entry(&owner(), (Kind::Key, &id), &patch).await.unwrap();
+    let entry = house.change_entry(&owner(), Kind::Key, &id, &patch).await.unwrap();
     let expected = json!({"limits": {"requests": "5/m"}, "team": "rival",
         "budget": [{"tokens": 10, "window": "1d"}]});
     assert_eq!(entry.settings, expected);
@@ -158,7 +158,7 @@ async fn what_the_file_owns_is_shown_and_never_changed() {
     let house = house();
     let patch = json!({"routes": []});
     let by = owner();
-    assert_eq!(fault(house.change_entry(&by, (Kind::Key, "ci"), &patch).await), Fault::OwnedByFile);
+    assert_eq!(fault(house.change_entry(&by, Kind::Key, "ci", &patch).await), Fault::OwnedByFile);
     assert_eq!(fault(house.revoke_key(&by, "ci").await), Fault::OwnedByFile);
     assert_eq!(fault(house.rotate_key(&by, "ci", Duration::ZERO).await), Fault::OwnedByFile);
     assert_eq!(fault(house.remove_entry(&by, Kind::Team, "search").await), Fault::OwnedByFile);
@@ -227,10 +227,10 @@ async fn a_team_admin_meets_nothing_of_others() {
         assert_eq!(fault(house.revoke_key(&by, id).await), Fault::NotFound);
     }
     let patch = json!({"team": "search"});
-    let moved = house.change_entry(&by, (Kind::Key, &own.id), &patch).await;
+    let moved = house.change_entry(&by, Kind::Key, &own.id, &patch).await;
     assert_eq!(fault(moved), Fault::NotAllowed);
     let more = json!({"budget": []});
-    let team = house.change_entry(&by, (Kind::Team, "search"), &more).await;
+    let team = house.change_entry(&by, Kind::Team, "search", &more).await;
     assert_eq!(fault(team), Fault::NotFound);
     let page = Page { limit: 10, ..Page::default() };
     let (seen, _) = house.entries(&by, Kind::Key, page).unwrap();
@@ -245,7 +245,7 @@ async fn nobody_is_removed_to_whom_others_belong() {
     let (id, secret) = key(&house, json!({"team": "made"})).await;
     assert_eq!(fault(house.remove_entry(&owner(), Kind::Team, "made").await), Fault::Conflict);
     let patch = json!({"team": null});
-    house.change_entry(&owner(), (Kind::Key, &id), &patch).await.unwrap();
+    house.change_entry(&owner(), Kind::Key, &id, &patch).await.unwrap();
     house.remove_entry(&owner(), Kind::Team, "made").await.unwrap();
     assert_eq!(fault(house.entry(&owner(), Kind::Team, "made")), Fault::NotFound);
     assert!(call(&house, &secret).unwrap().team().is_none());
@@ -261,7 +261,7 @@ async fn a_change_of_the_team_reaches_its_keys_at_once() {
     let (_, secret) = key(&house, json!({"team": "made"})).await;
     assert!(call(&house, &secret).unwrap().tab().is_empty());
     let patch = json!({"limits": {"concurrency": 1}, "org": "acme"});
-    house.change_entry(&owner(), (Kind::Team, "made"), &patch).await.unwrap();
+    house.change_entry(&owner(), Kind::Team, "made", &patch).await.unwrap();
     let caller = call(&house, &secret).unwrap();
     assert_eq!(caller.tab().accounts.len(), 1);
     assert_eq!(caller.org().map(|org| &**org), Some("acme"));
@@ -317,8 +317,8 @@ async fn another_process_and_the_next_one_see_all_of_it() {
     assert_eq!(there.top_up(&owner(), other).await.unwrap_err().kind, Fault::Conflict);
     // Changed there, so that what is known here is not so any more.
     let patch = json!({"tags": {"a": "b"}});
-    there.change_entry(&owner(), (Kind::Key, &id), &patch).await.unwrap();
-    here.change_entry(&owner(), (Kind::Key, &id), &json!({"tags": {"c": "d"}})).await.unwrap();
+    there.change_entry(&owner(), Kind::Key, &id, &patch).await.unwrap();
+    here.change_entry(&owner(), Kind::Key, &id, &json!({"tags": {"c": "d"}})).await.unwrap();
     let settings_here = here.entry(&owner(), Kind::Key, &id).unwrap().settings;
     assert_eq!(settings_here["tags"], json!({"a": "b", "c": "d"}));
     let next = house_on(Store::open(&settings("three")).unwrap());
@@ -336,7 +336,7 @@ async fn another_process_and_the_next_one_see_all_of_it() {
 async fn every_change_is_told_and_no_secret_with_it() {
     let house = house();
     let (id, secret) = key(&house, json!({"team": "search"})).await;
-    house.change_entry(&owner(), (Kind::Key, &id), &json!({"team": "rival"})).await.unwrap();
+    house.change_entry(&owner(), Kind::Key, &id, &json!({"team": "rival"})).await.unwrap();
     let rotated = house.rotate_key(&owner(), &id, Duration::ZERO).await.unwrap();
     house.revoke_key(&owner(), &id).await.unwrap();
     let trail = house.store().audits(&AuditFilter::default(), None, 10).await.unwrap();

@@ -88,7 +88,8 @@ impl Asker {
     pub(super) async fn consult(
         &self,
         guard: &Guard,
-        (stage, texts): (Stage, &[String]),
+        stage: Stage,
+        texts: &[String],
         said: &Said,
     ) -> Result<Option<Vec<String>>, Blocked> {
         let number = self.traced.as_ref().map(|_| said.number());

@@ -51,7 +51,7 @@ impl Late {
         let Self { asker, said, pending } = &self;
         let consult = |(Pending { guard, stage }, texts): &(Pending, Arc<[String]>)| {
             let (guard, stage, texts) = (Arc::clone(guard), *stage, Arc::clone(texts));
-            async move { asker.consult(&guard, (stage, &texts), said).await.map(drop) }
+            async move { asker.consult(&guard, stage, &texts, said).await.map(drop) }
         };
         let rulings = try_join_all(pending.iter().map(consult)).await;
         rulings.map(drop).map_err(|blocked| refusal(&blocked))

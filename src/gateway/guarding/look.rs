@@ -41,9 +41,9 @@ pub(super) async fn look(
     }
     looks.retain(|(_, chain)| !chain.is_empty());
     match asked {
-        Asked::Chat => look_at_chat(guarding, (call, question), &looks).await,
+        Asked::Chat => look_at_chat(guarding, call, question, &looks).await,
         Asked::Strings if !looks.is_empty() => {
-            look_at_strings(guarding, (call, question), &looks).await
+            look_at_strings(guarding, call, question, &looks).await
         }
         Asked::Strings | Asked::Sealed => Ok(()),
     }
@@ -51,7 +51,8 @@ pub(super) async fn look(
 
 async fn look_at_chat(
     guarding: &mut Guarding,
-    (call, question): (&Call, &mut Question),
+    call: &Call,
+    question: &mut Question,
     looks: &[Look<'_>],
 ) -> Result<(), Error> {
     if looks.is_empty() && !guarding.reads_answers() {
@@ -64,7 +65,7 @@ async fn look_at_chat(
         surfaces::seal(guarding, &guarding.output, Stage::Output)?;
     }
     let asker = Asker::of(call, &model);
-    let changed = look_at(guarding, (call, asker), &mut Body::Chat(request), looks).await?;
+    let changed = look_at(guarding, call, asker, &mut Body::Chat(request), looks).await?;
     if changed {
         question.mark_rewritten();
     }
@@ -73,7 +74,8 @@ async fn look_at_chat(
 
 async fn look_at_strings(
     guarding: &mut Guarding,
-    (call, question): (&Call, &mut Question),
+    call: &Call,
+    question: &mut Question,
     looks: &[Look<'_>],
 ) -> Result<(), Error> {
     let mut body: Value = serde_json::from_slice(&question.payload.to_bytes())
@@ -85,7 +87,7 @@ async fn look_at_strings(
         return Err(Error::new(Kind::Unsupported, message));
     }
     let asker = Asker::of(call, &question.envelope.model);
-    let changed = look_at(guarding, (call, asker), &mut Body::Strings(&mut body), looks).await?;
+    let changed = look_at(guarding, call, asker, &mut Body::Strings(&mut body), looks).await?;
     if changed { question.replace(body.to_string().into()) } else { Ok(()) }
 }
 
@@ -99,7 +101,8 @@ fn has_tokens(value: &Value) -> bool {
 /// All that is to be done for the texts of a question. Says whether they are others now.
 async fn look_at(
     guarding: &mut Guarding,
-    (call, asker): (&Call, Asker),
+    call: &Call,
+    asker: Asker,
     body: &mut Body<'_>,
     looks: &[Look<'_>],
 ) -> Result<bool, Error> {
@@ -166,7 +169,7 @@ async fn ask(
         if texts.is_empty() {
             break;
         }
-        let masked = asker.consult(guard, (stage, &texts), &guarding.said).await?;
+        let masked = asker.consult(guard, stage, &texts, &guarding.said).await?;
         if let Some(texts) = masked {
             body.say(stage, texts, &guard.name)?;
             changed = true;

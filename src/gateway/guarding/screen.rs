@@ -201,7 +201,7 @@ impl Sieve {
         let Some((kind, piece)) = self.open_part(choice) else { return Ok(()) };
         let mut passed = String::new();
         let fed = self.lane(choice, kind).feed(text, &mut passed);
-        self.let_out(choice, (kind, piece), passed, out);
+        self.let_out(choice, kind, piece, passed, out);
         fed
     }
 
@@ -224,7 +224,8 @@ impl Sieve {
     fn let_out(
         &mut self,
         choice: u32,
-        (kind, piece): (Kind, Piece),
+        kind: Kind,
+        piece: Piece,
         mut text: String,
         out: &mut Vec<Event>,
     ) {
@@ -257,7 +258,7 @@ impl Sieve {
             let mut rest = String::new();
             let finished = lane.finish(&mut rest);
             let masked = lane.has_masked();
-            self.let_out(choice, (kind, piece), rest, out);
+            self.let_out(choice, kind, piece, rest, out);
             finished?;
             let open = self.choices.get_mut(&choice).and_then(|choice| choice.open.take());
             if let Some(opaque) = open.and_then(|open| open.opaque).filter(|_| !masked) {

@@ -27,7 +27,7 @@ pub(in crate::gateway) async fn look_at(
     for (stage, chain) in
         [(Stage::Output, &guarding.output), (Stage::ToolArgs, &guarding.tool_args)]
     {
-        ask(guarding, &asker, &mut response, (stage, chain)).await?;
+        ask(guarding, &asker, &mut response, stage, chain).await?;
     }
     through(guarding, &response, Wants::RESTORES)
 }
@@ -53,14 +53,15 @@ async fn ask(
     guarding: &Guarding,
     asker: &Asker,
     response: &mut ChatResponse,
-    (stage, chain): (Stage, &Chain),
+    stage: Stage,
+    chain: &Chain,
 ) -> Result<(), Blocked> {
     for guard in chain.remote() {
         let texts = said(response, stage);
         if texts.is_empty() {
             break;
         }
-        let masked = asker.consult(guard, (stage, &texts), &guarding.said).await?;
+        let masked = asker.consult(guard, stage, &texts, &guarding.said).await?;
         if let Some(texts) = masked {
             say(response, stage, texts, &guard.name)?;
         }

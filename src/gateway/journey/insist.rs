@@ -87,7 +87,7 @@ impl Journey {
             let shut = Again { place, credential, ready: None, after: None };
             self.again.insert(0, shut);
         }
-        self.ask_again(call, question, (chain, None)).await
+        self.ask_again(call, question, chain, None).await
     }
 
     /// Asks again, after a pause, who may answer then: the target at `only` while it limits its
@@ -96,7 +96,8 @@ impl Journey {
         &mut self,
         call: &mut Call,
         question: &Question,
-        (chain, only): (&Chain, Option<usize>),
+        chain: &Chain,
+        only: Option<usize>,
     ) -> Result<Option<Answer>, Error> {
         let mut repeats = only.map_or(u32::MAX, |_| self.patience.repeats);
         // One attempt is left for the next one.
@@ -104,7 +105,7 @@ impl Journey {
         let longest = only.map_or(self.patience.longest_wait, |_| LONGEST_WAIT);
         while repeats > 0 && self.left > kept && self.course == Course::On {
             let (now, pause) = (Instant::now(), self.patience.pause);
-            let Some((index, due)) = self.soonest_again(call, (only, now)) else { break };
+            let Some((index, due)) = self.soonest_again(call, only, now) else { break };
             let again = self.again[index];
             let target = &chain.targets[again.place];
             if due > (now + longest + pause).min(call.end(&target.limits)) {
@@ -118,7 +119,7 @@ impl Journey {
             let Some(errand) = self.prepare(call, question, target).await? else { continue };
             let pass = target.lane(credential).force(Instant::now());
             let attempt = Attempt { place, credential, errand: &errand, pass };
-            if let Some(answer) = self.attempt(call, question, (attempt, None)).await? {
+            if let Some(answer) = self.attempt(call, question, attempt, None).await? {
                 return Ok(Some(answer));
             }
             self.patience.pause = (pause * 2).min(self.patience.longest_pause);
@@ -132,7 +133,8 @@ impl Journey {
     fn soonest_again(
         &self,
         call: &Call,
-        (only, now): (Option<usize>, Instant),
+        only: Option<usize>,
+        now: Instant,
     ) -> Option<(usize, Instant)> {
         let pause = self.patience.pause;
         let due = |again: &Again| match (again.after, again.ready) {

@@ -171,7 +171,7 @@ impl Journey {
             let is_paid = !saves || group.stage == Stage::Budget;
             if is_paid
                 && self.goes_to(group.stage)
-                && let Some(answer) = self.visit_all(call, question, (&chain, group)).await?
+                && let Some(answer) = self.visit_all(call, question, &chain, group).await?
             {
                 return Ok(answer);
             }
@@ -192,7 +192,8 @@ impl Journey {
         &mut self,
         call: &mut Call,
         question: &Question,
-        (chain, group): (&Chain, &Group),
+        chain: &Chain,
+        group: &Group,
     ) -> Result<Option<Answer>, Error> {
         self.stage = group.stage;
         let plan = self.plan(call, chain, group);
@@ -200,7 +201,7 @@ impl Journey {
         self.skipped.extend(plan.skipped);
         for (step, &place) in plan.order.iter().enumerate() {
             let next = plan.order.get(step + 1).map(|place| usize::from(*place));
-            let answer = self.visit(call, question, (chain, usize::from(place), next)).await?;
+            let answer = self.visit(call, question, chain, usize::from(place), next).await?;
             if answer.is_some() || self.is_over() {
                 return Ok(answer);
             }
@@ -259,10 +260,10 @@ impl Journey {
 
     /// The targets of one group in the order in which they are tried.
     pub(super) fn plan(&self, call: &Call, chain: &Chain, group: &Group) -> Plan {
-        let prospects = chain.prospects(call, (group, self.tokens(call)), Instant::now());
+        let prospects = chain.prospects(call, group, self.tokens(call), Instant::now());
         // What belongs to no session is spread.
         let session = if call.bearings.session == 0 { call.draw() } else { call.bearings.session };
-        plan(group.strategy, prospects, &self.needs, (call.draw(), session))
+        plan(group.strategy, prospects, &self.needs, call.draw(), session)
     }
 
     fn is_over(&self) -> bool {
@@ -276,7 +277,9 @@ impl Journey {
         &mut self,
         call: &mut Call,
         question: &Question,
-        (chain, place, next): (&Chain, usize, Option<usize>),
+        chain: &Chain,
+        place: usize,
+        next: Option<usize>,
     ) -> Result<Option<Answer>, Error> {
         let target = &chain.targets[place];
         let small = self.course == Course::Larger && !self.is_larger(target);
@@ -298,7 +301,7 @@ impl Journey {
             asked = true;
             let attempt = Attempt { place, credential, errand: &errand, pass };
             let next = next.filter(|next| self.may_race(question, chain, *next));
-            if let Some(answer) = self.attempt(call, question, (attempt, next)).await? {
+            if let Some(answer) = self.attempt(call, question, attempt, next).await? {
                 return Ok(Some(answer));
             }
             let another_key =
@@ -311,7 +314,7 @@ impl Journey {
             self.leave_alone(call, place, shut);
         }
         if self.bears_with(place) {
-            return Box::pin(self.ask_again(call, question, (chain, Some(place)))).await;
+            return Box::pin(self.ask_again(call, question, chain, Some(place))).await;
         }
         Ok(None)
     }
@@ -360,7 +363,8 @@ impl Journey {
         &mut self,
         call: &mut Call,
         question: &Question,
-        (attempt, next): (Attempt<'_>, Option<usize>),
+        attempt: Attempt<'_>,
+        next: Option<usize>,
     ) -> Result<Option<Answer>, Error> {
         let (place, credential) = (attempt.place, attempt.credential);
         let limited = call.chain.as_ref().is_some_and(|chain| !chain.targets[place].tab.is_empty());
@@ -376,7 +380,7 @@ impl Journey {
             }
         };
         self.place = Some(place);
-        call.attempt_begins((place, credential), &attempt.errand.dropped);
+        call.attempt_begins(place, credential, &attempt.errand.dropped);
         call.holds(hold);
         if let Some(chain) = &call.chain
             && let Some(hedge) = &chain.hedge
@@ -385,7 +389,7 @@ impl Journey {
         }
         let Some(next) = next else {
             let result = attempt.make(call, question).await;
-            return self.came_to(call, question, (place, credential, result));
+            return self.came_to(call, question, place, credential, result);
         };
         let (result, rival) = Box::pin(hedge::race(call, question, attempt, next)).await;
         if rival.is_some() {
@@ -399,14 +403,16 @@ impl Journey {
             }
             Some(Rival::Failed(..)) | None => {}
         }
-        self.came_to(call, question, (place, credential, result))
+        self.came_to(call, question, place, credential, result)
     }
 
     fn came_to(
         &mut self,
         call: &mut Call,
         question: &Question,
-        (place, credential, result): (usize, usize, Result<Made, Box<Failure>>),
+        place: usize,
+        credential: usize,
+        result: Result<Made, Box<Failure>>,
     ) -> Result<Option<Answer>, Error> {
         match result {
             Ok(made) => call.takes(made).map(Some),
@@ -503,7 +509,7 @@ impl Attempt<'_> {
         let load = &target.standing.load;
         let in_flight = load.begin();
         let sent = Instant::now();
-        let result = ask::ask(call, question, target, (errand, credential)).await;
+        let result = ask::ask(call, question, target, errand, credential).await;
         match &result {
             Ok(answered) => {
                 load.first_token(answered.first_token - sent, answered.first_token);

@@ -113,7 +113,7 @@ impl Player {
         let asked = kept.model.split_once('/').into_iter();
         let attempted = kept.attempts.iter().map(|it| (it.provider.as_str(), it.model.as_str()));
         for (provider, model) in asked.chain(attempted) {
-            write_out(&mut config, &self.kinds, (provider, model));
+            write_out(&mut config, &self.kinds, provider, model);
         }
         let named = kept.key.as_deref().filter(|name| config.keys.contains_key(*name));
         if named.is_none() {
@@ -331,11 +331,11 @@ fn write_models_out(config: &mut Config, kinds: &Kinds) {
         named.extend(provider.models.iter().map(|model| (name.clone(), model.clone())));
     }
     for (provider, model) in named {
-        write_out(config, kinds, (&provider, &model));
+        write_out(config, kinds, &provider, &model);
     }
 }
 
-fn write_out(config: &mut Config, kinds: &Kinds, (provider, model): (&str, &str)) {
+fn write_out(config: &mut Config, kinds: &Kinds, provider: &str, model: &str) {
     let Some(kind) = kinds.get(provider) else { return };
     let name = format!("{provider}/{model}");
     let written = config.models.get(&name);

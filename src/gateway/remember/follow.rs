@@ -40,13 +40,14 @@ impl ReadStream for Nothing {
 pub(super) async fn follow(
     call: &mut Call,
     question: &Question,
-    (follower, charged): (Follower, bool),
+    follower: Follower,
+    charged: bool,
 ) -> Result<Option<Answer>, Error> {
     let due = call.chain.as_ref().and_then(|chain| chain.targets.first());
     let due = due.map(|target| call.end(&target.limits));
     let Some(due) = due else { return Ok(None) };
     if question.envelope.stream && call.surface().is_chat() && !call.gathers() {
-        return stream(call, question, (follower, charged), due).await;
+        return stream(call, question, follower, charged, due).await;
     }
     let mut follower = follower;
     let mut fold = Fold::default();
@@ -67,7 +68,7 @@ pub(super) async fn follow(
             } else {
                 call.saves(response.usage, None);
             }
-            Box::pin(replay::answer(call, question, (response, follower.by()))).await.map(Some)
+            Box::pin(replay::answer(call, question, response, follower.by())).await.map(Some)
         }
         (error, _) => verdict(error.flatten(), &follower),
     }
@@ -76,7 +77,8 @@ pub(super) async fn follow(
 async fn stream(
     call: &mut Call,
     question: &Question,
-    (follower, charged): (Follower, bool),
+    follower: Follower,
+    charged: bool,
     due: Instant,
 ) -> Result<Option<Answer>, Error> {
     let (lineage, tape) = (follower.lineage(), follower.tape());

@@ -34,13 +34,14 @@ type Client = oneshot::Sender<Made>;
 pub(super) async fn lead(
     mut call: Box<Call>,
     question: Box<Question>,
-    (lead, asking): (Lead, Asking),
+    lead: Lead,
+    asking: Asking,
 ) -> Made {
     call.recording = Some(Box::default());
     let (gateway, house) = (Arc::clone(&call.gateway), Arc::clone(&call.house));
     let surface = call.surface();
     let (client, told) = oneshot::channel();
-    gateway.tasks.spawn(Box::pin(ask((call, question), (lead, asking), client)));
+    gateway.tasks.spawn(Box::pin(ask(call, question, lead, asking, client)));
     told.await.unwrap_or_else(|_| {
         // Whatever became of the call is in its record.
         let error = Error::new(Kind::Internal, "The call came to no end.");
@@ -49,8 +50,10 @@ pub(super) async fn lead(
 }
 
 async fn ask(
-    (call, question): (Box<Call>, Box<Question>),
-    (lead, asking): (Lead, Asking),
+    call: Box<Call>,
+    question: Box<Question>,
+    lead: Lead,
+    asking: Asking,
     mut client: Client,
 ) {
     let gateway = Arc::clone(&call.gateway);
@@ -67,12 +70,12 @@ async fn ask(
         let _ = lead.tape().by.set(by);
     }
     match answer {
-        Ok(Answer::Stream(flow)) => stream(call, flow, (lead, asking), client).await,
+        Ok(Answer::Stream(flow)) => stream(call, flow, lead, asking, client).await,
         Ok(Answer::Whole { content_type, body }) => {
             let filling = Filling::of(&call, &asking);
             match recording.response {
-                Some(response) => give(&lead, (filling, *response), &asking),
-                None if !call.surface().is_chat() => give_body(&lead, (filling, &body), &call),
+                Some(response) => give(&lead, filling, *response, &asking),
+                None if !call.surface().is_chat() => give_body(&lead, filling, &body, &call),
                 None => {}
             }
             // Before the others can be told that there is nothing more.
@@ -110,14 +113,14 @@ async fn wait(
 /// An answer that was there after all, for all who follow.
 pub(super) fn repeat(lead: &Lead, entry: &Entry, asking: &Asking) {
     if let Kept::Chat(response) = &entry.kept {
-        give(lead, (None, response.clone()), asking);
+        give(lead, None, response.clone(), asking);
     } else {
         lead.tape().end();
     }
 }
 
 /// A whole answer: kept, and told to all who follow.
-fn give(lead: &Lead, (filling, response): (Option<Filling>, ChatResponse), asking: &Asking) {
+fn give(lead: &Lead, filling: Option<Filling>, response: ChatResponse, asking: &Asking) {
     let events = unfold(&response);
     if let Some(filling) = filling {
         filling.keep_chat(response);
@@ -127,24 +130,19 @@ fn give(lead: &Lead, (filling, response): (Option<Filling>, ChatResponse), askin
 }
 
 /// Vectors: who follows finds them among what is kept.
-fn give_body(lead: &Lead, (filling, body): (Option<Filling>, &Bytes), call: &Call) {
+fn give_body(lead: &Lead, filling: Option<Filling>, body: &Bytes, call: &Call) {
     if let Some(filling) = filling {
         filling.keep_body(body, call.record.usage);
     }
     lead.tape().end();
 }
 
-async fn stream(
-    call: Box<Call>,
-    mut flow: Box<Flow>,
-    (lead, asking): (Lead, Asking),
-    client: Client,
-) {
+async fn stream(call: Box<Call>, mut flow: Box<Flow>, lead: Lead, asking: Asking, client: Client) {
     let filling = Filling::of(&call, &asking);
     let patience = Patience::of(&call, asking.remembering.max_entry);
     let mut pump = None;
     flow.pump(|upstream, recorder| {
-        let (made, pumped) = pump::pump((upstream, recorder), lead, filling, patience);
+        let (made, pumped) = pump::pump(upstream, recorder, lead, filling, patience);
         pump = Some(made);
         pumped
     });

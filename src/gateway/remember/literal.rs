@@ -39,7 +39,7 @@ pub(super) fn find(
 ) -> Option<(Arc<Literal>, Arc<Entry>)> {
     let wording = terms.leave.read.then(|| wording(call, question, terms)).flatten()?;
     let ttl = terms.remembering.terms.ttl;
-    let (literal, entry) = call.gateway.cache.recall(&wording, (ttl, SystemTime::now()))?;
+    let (literal, entry) = call.gateway.cache.recall(&wording, ttl, SystemTime::now())?;
     literal.answer.is_some().then_some((literal, entry))
 }
 
@@ -47,7 +47,8 @@ pub(super) fn find(
 pub(super) async fn give(
     mut call: Box<Call>,
     question: Box<Question>,
-    (literal, entry): (&Literal, &Arc<Entry>),
+    literal: &Literal,
+    entry: &Arc<Entry>,
 ) -> Made {
     if let Err(error) = call.note_given_entry(entry, CacheUse::Hit).await {
         return (call, Err(error));
@@ -55,7 +56,7 @@ pub(super) async fn give(
     let (id, created) = call.stamp();
     let ready = literal.answer.as_ref().and_then(|answer| answer.fill(&id, created));
     let answer = if let Some(body) = ready {
-        Ok(replay::ready(&mut call, &question, (body, &entry.kept)))
+        Ok(replay::ready(&mut call, &question, body, &entry.kept))
     } else {
         Box::pin(question.understand(&call)).await;
         Box::pin(replay::entry(&mut call, &question, entry)).await
@@ -64,7 +65,7 @@ pub(super) async fn give(
 }
 
 /// Remembers what these words are given, if they were not known.
-pub(super) fn note(call: &Call, question: &Question, (asking, entry): (&Asking, &Arc<Entry>)) {
+pub(super) fn note(call: &Call, question: &Question, asking: &Asking, entry: &Arc<Entry>) {
     // What was put back from elsewhere need not be there the next time.
     if question.chat().is_ok_and(|asked| asked.restored) {
         return;
@@ -82,7 +83,7 @@ pub(super) fn note(call: &Call, question: &Question, (asking, entry): (&Asking, 
     let answer = match &entry.kept {
         Kept::Body(body) => Template::find(|_, _| Some(body.clone().into_bytes())),
         Kept::Chat(response) => Template::find(|id, created| {
-            replay::write(call, question, (response, &entry.model), (id, created))
+            replay::write(call, question, response, &entry.model, (id, created))
         }),
     };
     // What is to be kept of the answer itself is found when it is given as ever.

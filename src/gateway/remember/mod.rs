@@ -92,7 +92,7 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Box<Question>) -> Ma
     if let Some(terms) = &terms
         && let Some((literal, entry)) = literal::find(&call, &question, terms)
     {
-        return literal::give(call, question, (&literal, &entry)).await;
+        return literal::give(call, question, &literal, &entry).await;
     }
     let asking = match terms {
         Some(terms) => Asking::of(terms, &mut call, &question).await,
@@ -109,7 +109,7 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Box<Question>) -> Ma
     let mut before = None;
     loop {
         if let Some(entry) = asking.recall(&call) {
-            return Box::pin(asking.give(call, &question, (&entry, CacheUse::Hit))).await;
+            return Box::pin(asking.give(call, &question, &entry, CacheUse::Hit)).await;
         }
         let lead = if asking.remembering.coalesce && asking.leave.read {
             match cache.flights.join(asking.digest, before.as_ref()) {
@@ -129,10 +129,10 @@ pub(super) async fn walk(mut call: Box<Call>, mut question: Box<Question>) -> Ma
         let (found, cache_use) = Box::pin(asking.look_further(&mut call)).await;
         if let Some(entry) = found {
             lead::repeat(&lead, &entry, &asking);
-            return Box::pin(asking.give(call, &question, (&entry, cache_use))).await;
+            return Box::pin(asking.give(call, &question, &entry, cache_use)).await;
         }
         call.uses_cache(CacheUse::Miss);
-        return Box::pin(lead::lead(call, question, (lead, asking))).await;
+        return Box::pin(lead::lead(call, question, lead, asking)).await;
     }
 }
 
@@ -254,7 +254,7 @@ impl Asking {
             Box::pin(question.understand(call)).await;
         }
         let (digest, words) = terms
-            .set(call, question, |setting, bytes| digest(call, question, (setting, &terms), bytes))
+            .set(call, question, |setting, bytes| digest(call, question, setting, &terms, bytes))
             .flatten()?;
         let Terms { leave, tenant, remembering } = terms;
         Some(Self { digest, leave, tenant, remembering, words, likeness: None })
@@ -297,7 +297,7 @@ impl Asking {
         } else if held {
             Box::pin(till::hold_request(call)).await?;
         }
-        let given = follow::follow(call, question, (follower, charged)).await;
+        let given = follow::follow(call, question, follower, charged).await;
         if held && matches!(given, Ok(None)) {
             // It holds anew, as much as asking takes.
             call.till.let_go();
@@ -309,13 +309,14 @@ impl Asking {
         &self,
         mut call: Box<Call>,
         question: &Question,
-        (entry, cache_use): (&Arc<Entry>, CacheUse),
+        entry: &Arc<Entry>,
+        cache_use: CacheUse,
     ) -> Made {
         if let Err(error) = call.note_given_entry(entry, cache_use).await {
             return (call, Err(error));
         }
         if cache_use == CacheUse::Hit {
-            literal::note(&call, question, (self, entry));
+            literal::note(&call, question, self, entry);
         }
         let answer = Box::pin(replay::entry(&mut call, question, entry)).await;
         (call, answer)
@@ -327,7 +328,8 @@ impl Asking {
 fn digest(
     call: &Call,
     question: &Question,
-    (setting, terms): (&Setting<'_>, &Terms),
+    setting: &Setting<'_>,
+    terms: &Terms,
     bytes: &Bytes,
 ) -> Option<(Digest, Option<(String, Digest)>)> {
     if call.surface() == Surface::Embeddings {

@@ -94,7 +94,8 @@ impl Pumped {
 
 /// A pump, and the end that its client reads at.
 pub(super) fn pump(
-    (upstream, recorder): (Upstream, Box<Recorder>),
+    upstream: Upstream,
+    recorder: Box<Recorder>,
     lead: Lead,
     filling: Option<Filling>,
     patience: Patience,

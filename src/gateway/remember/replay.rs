@@ -25,7 +25,7 @@ pub(super) async fn entry(
     entry: &Entry,
 ) -> Result<Answer, Error> {
     match &entry.kept {
-        Kept::Chat(response) => chat(call, question, (response.clone(), &entry.model)).await,
+        Kept::Chat(response) => chat(call, question, response.clone(), &entry.model).await,
         Kept::Body(body) => {
             let body = Bytes::copy_from_slice(body.as_bytes());
             Ok(Answer::Whole { content_type: JSON, body })
@@ -37,11 +37,12 @@ pub(super) async fn entry(
 pub(super) async fn answer(
     call: &mut Call,
     question: &Question,
-    (mut response, by): (ChatResponse, By<'_>),
+    mut response: ChatResponse,
+    by: By<'_>,
 ) -> Result<Answer, Error> {
     response.id = String::new();
     response.created = None;
-    chat(call, question, (response, by.map_or("", |(_, model)| model))).await
+    chat(call, question, response, by.map_or("", |(_, model)| model)).await
 }
 
 /// The one place where what is remembered turns into what a client is given: behind the guards of
@@ -49,20 +50,21 @@ pub(super) async fn answer(
 async fn chat(
     call: &mut Call,
     question: &Question,
-    (mut response, model): (ChatResponse, &str),
+    mut response: ChatResponse,
+    model: &str,
 ) -> Result<Answer, Error> {
     if call.screens() {
         let looked = guarding::look_at(call, &question.envelope.model, response).await;
         response = looked.map_err(|blocked| guarding::refusal(&blocked))?;
     }
     let (id, created) = call.stamp();
-    let body = write(call, question, (&response, model), (&id, created)).unwrap_or_default();
+    let body = write(call, question, &response, model, (&id, created)).unwrap_or_default();
     call.keep(reword::keepsakes(&response));
     Ok(told(call, question, body.into()))
 }
 
 /// A body that was written before, for the same words.
-pub(super) fn ready(call: &mut Call, question: &Question, (body, kept): (Bytes, &Kept)) -> Answer {
+pub(super) fn ready(call: &mut Call, question: &Question, body: Bytes, kept: &Kept) -> Answer {
     match kept {
         Kept::Chat(_) => told(call, question, body),
         Kept::Body(_) => Answer::Whole { content_type: JSON, body },
@@ -81,7 +83,8 @@ pub(super) fn leaves_more(kept: &Kept) -> bool {
 pub(super) fn write(
     call: &Call,
     question: &Question,
-    (response, model): (&ChatResponse, &str),
+    response: &ChatResponse,
+    model: &str,
     stamp: (&str, u64),
 ) -> Option<Vec<u8>> {
     let client = call.client();

@@ -40,7 +40,7 @@ pub(super) async fn find(
     else {
         return (None, None);
     };
-    let Some(likeness) = likeness(call, semantic, (words, rest)).await else {
+    let Some(likeness) = likeness(call, semantic, words, rest).await else {
         return (None, None);
     };
     let cache = Arc::clone(&call.gateway.cache);
@@ -82,14 +82,15 @@ impl Asking {
 async fn likeness(
     call: &Call,
     semantic: &Semantic,
-    (words, rest): (&str, &Digest),
+    words: &str,
+    rest: &Digest,
 ) -> Option<Likeness> {
     let route = semantic.route.as_str();
     // Vectors that somebody else makes are not to be compared with these.
     let Ok(Road::Chain(chain)) = call.house.road(route) else { return None };
     let scope = key::of_parts([&rest[..], &policy(&call.house.config, &chain)[..]]);
     let texts = [words];
-    let embed = oracle::embed(call, Purpose::Cache, (route, &texts));
+    let embed = oracle::embed(call, Purpose::Cache, route, &texts);
     let vector = match timeout(PATIENCE, Box::pin(embed)).await {
         Ok(Ok(mut vectors)) => vectors.pop()?,
         Ok(Err(problem)) => {

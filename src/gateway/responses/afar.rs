@@ -78,7 +78,7 @@ impl Gateway {
                 || since.elapsed() >= GRACE
                 || self.was_left(&owner, stored.run()).await
             {
-                self.tell_rest((&told, &log), (&owner, id), (&stored.response, after));
+                self.tell_rest(&told, &log, &owner, id, &stored.response, after);
                 break;
             }
             if last.elapsed() >= keepalive {
@@ -95,15 +95,18 @@ impl Gateway {
     /// Tells what was not told yet of a response that is over.
     fn tell_rest(
         &self,
-        (told, log): (&Told, &Log),
-        (owner, id): (&Owner, String),
-        (response, after): (&Value, Option<u64>),
+        told: &Told,
+        log: &Log,
+        owner: &Owner,
+        id: String,
+        response: &Value,
+        after: Option<u64>,
     ) {
         for (number, event) in told.rest(response, after) {
             log.push(Some(number), event);
         }
         if after <= told.last {
-            self.shelf.put(owner, ObjectKind::Events, (id, log.whole()), KEPT);
+            self.shelf.put(owner, ObjectKind::Events, id, log.whole(), KEPT);
         }
     }
 

@@ -84,10 +84,12 @@ impl Gateway {
     pub(in crate::gateway) fn respond_later(
         self: &Arc<Self>,
         keeping: Keeping,
-        (id, created, model): (String, u64, &str),
+        id: String,
+        created: u64,
+        model: &str,
         work: impl Future<Output = Done> + Send + 'static,
     ) -> Value {
-        let response = begun(&keeping, (&id, created, model));
+        let response = begun(&keeping, &id, created, model);
         let mut stored = keeping.stored(response.clone(), None);
         let owner = keeping.owner.clone();
         let cancelled = self.jobs.enter(&owner, &id, None);
@@ -119,10 +121,12 @@ impl Gateway {
     pub(in crate::gateway) fn keep_failure(
         &self,
         keeping: &Keeping,
-        (id, created, model): (String, u64, &str),
+        id: String,
+        created: u64,
+        model: &str,
         error: &Error,
     ) {
-        let mut stored = keeping.stored(begun(keeping, (&id, created, model)), None);
+        let mut stored = keeping.stored(begun(keeping, &id, created, model), None);
         stored.response["background"] = json!(keeping.asked()["background"] == true);
         stored.fail(error);
         self.put_response(&keeping.owner, id, &stored);
@@ -130,7 +134,7 @@ impl Gateway {
 }
 
 /// The response before anything was answered.
-pub(super) fn begun(keeping: &Keeping, (id, created, model): (&str, u64, &str)) -> Value {
+pub(super) fn begun(keeping: &Keeping, id: &str, created: u64, model: &str) -> Value {
     let question = keeping.asked();
     let or = |name: &str, default: Value| question.get(name).cloned().unwrap_or(default);
     let mut metadata = or("metadata", json!({}));

@@ -84,7 +84,8 @@ impl Gateway {
     /// Has `work` answer with a stream that does not end with its client, who gets it as it comes.
     pub(in crate::gateway) async fn detach(
         self: &Arc<Self>,
-        (keeping, busy): (Keeping, Option<Busy>),
+        keeping: Keeping,
+        busy: Option<Busy>,
         work: impl Future<Output = Response<Body>> + Send + 'static,
     ) -> Response<Body> {
         let (sender, receiver) = oneshot::channel();
@@ -120,7 +121,7 @@ impl Gateway {
         loop {
             let mut due = begun.as_ref().and_then(Begun::due);
             if due.is_some_and(|due| due <= Instant::now()) {
-                self.keep_so_far((&keeping.owner, begun.as_mut()), log);
+                self.keep_so_far(&keeping.owner, begun.as_mut(), log);
                 due = None;
             }
             let frame = tokio::select! {
@@ -149,11 +150,11 @@ impl Gateway {
     }
 
     /// Keeps what the stream of a run has said.
-    fn keep_so_far(&self, (owner, begun): (&Owner, Option<&mut Begun>), log: &Log) {
+    fn keep_so_far(&self, owner: &Owner, begun: Option<&mut Begun>, log: &Log) {
         let Some(begun) = begun else { return };
         (begun.kept, begun.has_more) = (Some(Instant::now()), false);
         if log.said().bytes <= LONGEST_KEPT {
-            self.shelf.put(owner, ObjectKind::Events, (begun.id.clone(), log.whole()), KEPT);
+            self.shelf.put(owner, ObjectKind::Events, begun.id.clone(), log.whole(), KEPT);
         }
     }
 
@@ -180,7 +181,7 @@ impl Gateway {
         let known = self.stored(owner, &begun.id).await;
         let broken = known.is_ok_and(|known| known.is_unfinished());
         if broken && begun.due().is_some() {
-            self.keep_so_far((owner, Some(&mut begun)), log);
+            self.keep_so_far(owner, Some(&mut begun), log);
         }
         let Begun { id, mut stored, .. } = begun;
         if broken && stored.run().is_some() {
@@ -196,7 +197,7 @@ impl Gateway {
                 self.put_response(owner, id.clone(), &stored);
             }
             if events.len() <= LONGEST_KEPT {
-                self.shelf.put(owner, ObjectKind::Events, (id.clone(), events), KEPT);
+                self.shelf.put(owner, ObjectKind::Events, id.clone(), events, KEPT);
             }
         });
         None
@@ -208,14 +209,15 @@ impl Gateway {
         self: &Arc<Self>,
         owner: &Owner,
         id: &str,
-        (after, busy): (Option<u64>, Busy),
+        after: Option<u64>,
+        busy: Busy,
     ) -> Result<Option<Body>, Error> {
         let log = if let Some(log) = self.jobs.log(owner, id) {
             log
         } else {
             let kept = self.shelf.get(owner, ObjectKind::Events, id).await?;
             let Some(events) = kept.filter(afar::is_whole) else {
-                return self.joined_afar(owner, id, (after, busy)).await;
+                return self.joined_afar(owner, id, after, busy).await;
             };
             let (log, mut cutter) = (Log::default(), Cutter::default());
             let events = cutter.cut(events).into_iter();
@@ -233,7 +235,8 @@ impl Gateway {
         self: &Arc<Self>,
         owner: &Owner,
         id: &str,
-        (after, busy): (Option<u64>, Busy),
+        after: Option<u64>,
+        busy: Busy,
     ) -> Result<Option<Body>, Error> {
         let stored = self.stored(owner, id).await?;
         if stored.run().is_none() || stored.response["background"] != true {

@@ -81,7 +81,7 @@ impl Call {
         // A run has no target.
         let asked = || keeping.asked()["model"].as_str().unwrap_or_default().to_owned();
         let model = self.target().map_or_else(asked, |target| target.model.to_string());
-        self.gateway.keep_failure(&keeping, (format!("resp_{id}"), created, &model), error);
+        self.gateway.keep_failure(&keeping, format!("resp_{id}"), created, &model, error);
     }
 
     /// The provider that keeps the response which it is giving, too.
@@ -105,7 +105,7 @@ impl Gateway {
     fn put_response(&self, owner: &Owner, id: String, stored: &Stored) {
         self.index_items(owner, &id, stored);
         if let Ok(value) = serde_json::to_vec(stored) {
-            self.shelf.put(owner, ObjectKind::Response, (id, value.into()), RESPONSE);
+            self.shelf.put(owner, ObjectKind::Response, id, value.into(), RESPONSE);
         }
     }
 
@@ -118,7 +118,7 @@ impl Gateway {
         stored.bytes = value.len();
         if stored.is_unfinished() && !running {
             if let Some(run) = stored.run() {
-                return Ok(Box::pin(self.as_its_run_stands((owner, id), run, stored)).await);
+                return Ok(Box::pin(self.as_its_run_stands(owner, id, run, stored)).await);
             }
             stored.fail(&Error::new(Kind::Internal, "The gateway ended before the answer did."));
         }

@@ -28,7 +28,7 @@ impl Gateway {
         let items = stored.output().filter_map(|item| item["id"].as_str());
         for item in items {
             let value = Bytes::copy_from_slice(id.as_bytes());
-            self.shelf.put(owner, ObjectKind::Item, (item.to_owned(), value), RESPONSE);
+            self.shelf.put(owner, ObjectKind::Item, item.to_owned(), value, RESPONSE);
         }
     }
 

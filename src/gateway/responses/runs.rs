@@ -54,9 +54,11 @@ impl Gateway {
     pub(in crate::gateway) fn respond_by_run(
         &self,
         keeping: &Keeping,
-        (id, created, model): (&str, u64, &str),
+        id: &str,
+        created: u64,
+        model: &str,
     ) -> Value {
-        let response = begun(keeping, (id, created, model));
+        let response = begun(keeping, id, created, model);
         let stored = keeping.stored(response.clone(), None);
         self.put_response(&keeping.owner, id.to_owned(), &stored);
         response
@@ -65,7 +67,8 @@ impl Gateway {
     /// How a response stands that nobody here is at work on: as its run stands.
     pub(super) async fn as_its_run_stands(
         &self,
-        (owner, id): (&Owner, &str),
+        owner: &Owner,
+        id: &str,
         run: RunId,
         mut stored: Stored,
     ) -> Stored {
@@ -87,9 +90,9 @@ impl Gateway {
         }
         // What came before, the responses before it have.
         let since = stored.response["created_at"].as_u64().unwrap_or_default() * 1000;
-        match self.rejoin((run, since), Some(owner.clone())).await {
+        match self.rejoin(run, since, Some(owner.clone())).await {
             Ok(Some(performance)) => {
-                if self.take_in_run((&mut stored, id), performance).await {
+                if self.take_in_run(&mut stored, id, performance).await {
                     self.put_response(owner, id.to_owned(), &stored);
                 }
             }
@@ -104,11 +107,7 @@ impl Gateway {
     }
 
     /// Takes over what the run has said, if it says nothing more for now; whether it has ended.
-    async fn take_in_run(
-        &self,
-        (stored, id): (&mut Stored, &str),
-        performance: Performance,
-    ) -> bool {
+    async fn take_in_run(&self, stored: &mut Stored, id: &str, performance: Performance) -> bool {
         let frame = Frame {
             id: id.strip_prefix("resp_").unwrap_or(id).to_owned(),
             created: stored.response["created_at"].as_u64().unwrap_or_default(),

@@ -132,7 +132,7 @@ impl Remote {
         match self {
             Self::Judge { .. } => judge::read(&body),
             Self::Moderation { categories, threshold, .. } => {
-                moderation::read(&body, subject.texts.len(), (categories, *threshold))
+                moderation::read(&body, subject.texts.len(), categories, *threshold)
             }
             Self::Webhook { .. } => webhook::read(&body, subject.texts.len()),
         }

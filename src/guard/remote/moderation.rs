@@ -13,7 +13,8 @@ pub(super) fn body(model: &str, subject: &Subject<'_>) -> Value {
 pub(super) fn read(
     body: &Value,
     asked: usize,
-    (wanted, threshold): (&[String], Option<f32>),
+    wanted: &[String],
+    threshold: Option<f32>,
 ) -> Result<Opinion, Failure> {
     let wrong = |what: &str| Failure::Answer(what.to_owned());
     let results = body["results"].as_array().ok_or_else(|| wrong("it has no `results`"))?;

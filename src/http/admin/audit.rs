@@ -36,12 +36,7 @@ pub(super) async fn verify(api: AdminApi, _: Asked) -> Answer {
 }
 
 /// Notes a change that is made already. It stays made if it cannot be noted, and the log says so.
-pub(super) async fn note(
-    api: &AdminApi,
-    by: &Actor,
-    what: &str,
-    (before, after): (&Value, &Value),
-) {
+pub(super) async fn note(api: &AdminApi, by: &Actor, what: &str, before: &Value, after: &Value) {
     let change = Audit {
         at: SystemTime::now(),
         who: by.name.clone(),

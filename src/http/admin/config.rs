@@ -22,7 +22,7 @@ pub(super) fn get(api: &AdminApi) -> Response<Body> {
 pub(super) async fn reload(api: AdminApi, asked: Asked) -> Answer {
     let before = api.state();
     match api.reloader.reload(&asked.by.name).await {
-        Ok(_) => changed(&api, &asked, ("config.reload", &before)).await,
+        Ok(_) => changed(&api, &asked, "config.reload", &before).await,
         Err(problems) => Err(Error::invalid(problems.join("\n"))),
     }
 }
@@ -71,19 +71,19 @@ pub(super) async fn apply(api: AdminApi, asked: Asked) -> Answer {
     };
     let before = api.state();
     api.reloader.apply(order, &asked.by.name).await?;
-    changed(&api, &asked, ("config.apply", &before)).await
+    changed(&api, &asked, "config.apply", &before).await
 }
 
 pub(super) async fn promote(api: AdminApi, asked: Asked) -> Answer {
     let before = api.state();
     api.reloader.promote(&asked.by.name).await?;
-    changed(&api, &asked, ("config.promote", &before)).await
+    changed(&api, &asked, "config.promote", &before).await
 }
 
 pub(super) async fn abort(api: AdminApi, asked: Asked) -> Answer {
     let before = api.state();
     api.reloader.abort(&asked.by.name).await?;
-    changed(&api, &asked, ("config.abort", &before)).await
+    changed(&api, &asked, "config.abort", &before).await
 }
 
 pub(super) async fn roll_back(api: AdminApi, asked: Asked) -> Answer {
@@ -92,7 +92,7 @@ pub(super) async fn roll_back(api: AdminApi, asked: Asked) -> Answer {
     let wanted = Return { to, ephemeral, by_owner: Right::Own.is_of(asked.by.role) };
     let before = api.state();
     api.reloader.roll_back(wanted, &asked.by.name).await?;
-    changed(&api, &asked, ("config.rollback", &before)).await
+    changed(&api, &asked, "config.rollback", &before).await
 }
 
 pub(super) async fn list(api: AdminApi, asked: Asked) -> Answer {
@@ -118,9 +118,9 @@ async fn find(api: &AdminApi, number: u64) -> Result<Generation, Error> {
 }
 
 /// Notes what was done, and tells what has come of it.
-async fn changed(api: &AdminApi, asked: &Asked, (what, before): (&str, &Value)) -> Answer {
+async fn changed(api: &AdminApi, asked: &Asked, what: &str, before: &Value) -> Answer {
     let after = api.state();
-    audit::note(api, &asked.by, what, (before, &after)).await;
+    audit::note(api, &asked.by, what, before, &after).await;
     Ok(answer(StatusCode::OK, &after))
 }
 

@@ -44,7 +44,7 @@ pub(super) async fn create(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
 
 pub(super) async fn change(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
     let patch = Value::Object(asked.body);
-    let entry = api.gateway.change_entry(&asked.by, (kind, &asked.id), &patch).await?;
+    let entry = api.gateway.change_entry(&asked.by, kind, &asked.id, &patch).await?;
     Ok(answer(StatusCode::OK, &shown(&entry)))
 }
 

@@ -119,7 +119,7 @@ impl AdminApi {
         };
         match found {
             Ok((operation, id)) => {
-                let answer = self.perform((operation, id), by, request).await;
+                let answer = self.perform(operation, id, by, request).await;
                 answer.unwrap_or_else(|error| refuse(&error))
             }
             Err(misfit) => refuse_path(&request, misfit),
@@ -128,7 +128,8 @@ impl AdminApi {
 
     async fn perform(
         self,
-        (operation, id): (&'static Operation, String),
+        operation: &'static Operation,
+        id: String,
         by: Actor,
         request: Request<Incoming>,
     ) -> Answer {

@@ -88,7 +88,7 @@ pub(super) async fn purge(api: AdminApi, asked: Asked) -> Answer {
     }
     let purged = api.gateway.forget_answers(&scope).await?;
     let what = Value::Object(asked.body.clone());
-    audit::note(&api, &asked.by, "cache.purge", (&what, &Value::Null)).await;
+    audit::note(&api, &asked.by, "cache.purge", &what, &Value::Null).await;
     Ok(answer(StatusCode::OK, &json!({ "purged": purged })))
 }
 

@@ -58,7 +58,8 @@ type Guarded = fn(AdminApi, Asked) -> BoxFuture<Answer>;
 
 const fn open(
     path: &'static str,
-    (id, summary): (&'static str, &'static str),
+    id: &'static str,
+    summary: &'static str,
     gives: &'static str,
     handler: fn(&AdminApi, &HeaderMap) -> http::Response<Body>,
 ) -> Operation {
@@ -360,9 +361,9 @@ const HOUSE: &[Operation] = &[
         "Document",
         (Right::SeeOwn, |_, _| at_once(Ok(openapi::told()))),
     ),
-    open("/metrics", ("getMetrics", "Prometheus metrics"), "text/plain", operate::metrics),
-    open("/healthz", ("getHealth", "Whether the process lives"), "Status", operate::health),
-    open("/readyz", ("getReadiness", "Whether new calls are wanted"), "Status", operate::readiness),
+    open("/metrics", "getMetrics", "Prometheus metrics", "text/plain", operate::metrics),
+    open("/healthz", "getHealth", "Whether the process lives", "Status", operate::health),
+    open("/readyz", "getReadiness", "Whether new calls are wanted", "Status", operate::readiness),
 ];
 
 #[cfg(test)]

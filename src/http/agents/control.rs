@@ -26,14 +26,14 @@ pub(super) async fn cancel(door: Door, asked: Asked) -> Answer {
     must(!run.state.is_over(), &run, "cancelled")?;
     let reason = asked.text("reason")?;
     let wish = Told::Cancel { by: asked.by(), reason, after_step: after_step.unwrap_or(false) };
-    tell(&door, &asked, (&run, "cancelled"), wish).await
+    tell(&door, &asked, &run, "cancelled", wish).await
 }
 
 pub(super) async fn pause(door: Door, asked: Asked) -> Answer {
     let run = door.own_run(&asked).await?;
     asked.says(&[])?;
     must(!run.state.is_over() && run.state != RunState::Paused, &run, "paused")?;
-    tell(&door, &asked, (&run, "paused"), Told::Pause { by: asked.by() }).await
+    tell(&door, &asked, &run, "paused", Told::Pause { by: asked.by() }).await
 }
 
 pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
@@ -41,7 +41,7 @@ pub(super) async fn resume(door: Door, asked: Asked) -> Answer {
     asked.says(&[])?;
     let lacks = run.state == RunState::WaitingHuman && lacks_something(&door, &run).await?;
     must(run.state == RunState::Paused || lacks, &run, "resumed")?;
-    tell(&door, &asked, (&run, "resumed"), Told::Resume { by: asked.by() }).await
+    tell(&door, &asked, &run, "resumed", Told::Resume { by: asked.by() }).await
 }
 
 /// Whether it waits for what it needs and what is not there any more, or is another one.
@@ -67,14 +67,14 @@ pub(super) async fn input(door: Door, asked: Asked) -> Answer {
     let values = values.ok_or_else(|| Error::invalid("`values` is missing."))?;
     // A person who answers in the place of an agent is not its user.
     let values = if is_question && run.state != RunState::WaitingHuman {
-        door.gateway.hear(&asked.caller, (&run.agent, &run.version), values).await?
+        door.gateway.hear(&asked.caller, &run.agent, &run.version, values).await?
     } else {
         values
     };
     door.agents.check_answer(&run, Some(&request), &values).await?;
     let request = Some(request);
     let wish = Told::Input { request, values, by: asked.by() };
-    tell(&door, &asked, (&run, "answered"), wish).await
+    tell(&door, &asked, &run, "answered", wish).await
 }
 
 /// What became of a call of which nobody knew it.
@@ -88,17 +88,18 @@ pub(super) async fn resolve(door: Door, asked: Asked) -> Answer {
     let seq = asked.body.get("seq").and_then(Value::as_u64);
     let seq = seq.ok_or_else(|| Error::invalid("`seq` is the number of a `tool.unknown`."))?;
     must(!run.state.is_over(), &run, "resolved")?;
-    let (run, call) = unknown(&door, run, (seq, asked.text("run_id")?)).await?;
+    let (run, call) = unknown(&door, run, seq, asked.text("run_id")?).await?;
     let result = asked.body.get("result").filter(|result| !result.is_null()).cloned();
     let wish = Told::Resolve { seq, call, outcome, result, by: asked.by() };
-    tell(&door, &asked, (&run, "resolved"), wish).await
+    tell(&door, &asked, &run, "resolved", wish).await
 }
 
 /// The run that has this entry, of one and those below it, and the call that it is of.
 async fn unknown(
     door: &Door,
     run: RunRow,
-    (seq, wanted): (u64, Option<String>),
+    seq: u64,
+    wanted: Option<String>,
 ) -> Result<(RunRow, Option<String>), Error> {
     let below = door.agents.waiting_below(&run).await;
     let mut found = Vec::new();
@@ -202,7 +203,7 @@ async fn again(door: &Door, asked: &Asked, run: &RunRow, how: Again) -> Answer {
     };
     let id = door.agents.again(&asked.caller, run, how).await?;
     let subject = format!("run:{}", run.id);
-    door.notes(asked, (what, subject), &json!({"run": id.to_string()})).await?;
+    door.notes(asked, what, subject, &json!({"run": id.to_string()})).await?;
     let row = door.gateway.store().run(None, id).await.map_err(|it| away(&it))?;
     let row = row.ok_or_else(|| Error::new(Kind::RunNotFound, "The run was not kept."))?;
     let shown = whole(door, &row).await?;
@@ -214,7 +215,7 @@ async fn again(door: &Door, asked: &Asked, run: &RunRow, how: Again) -> Answer {
 }
 
 /// Tells a run something, and says how it stands then.
-async fn tell(door: &Door, asked: &Asked, (run, word): (&RunRow, &str), wish: Told) -> Answer {
+async fn tell(door: &Door, asked: &Asked, run: &RunRow, word: &str, wish: Told) -> Answer {
     // It may have ended since.
     let is_told = door.agents.tell(run.id, wish).await?;
     let run = door.run(asked).await?;

@@ -62,7 +62,7 @@ pub(super) async fn events(door: Door, asked: Asked) -> Answer {
     let run = door.run(&asked).await?;
     let wants = asked.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     if wants.is_some_and(|wants| wants.contains("application/json")) {
-        return page(&door, (run.id, after), asked.limit()?).await;
+        return page(&door, run.id, after, asked.limit()?).await;
     }
     let reader = Reader {
         store: door.gateway.store().clone(),
@@ -93,7 +93,7 @@ fn place(id: &str) -> Option<(u64, usize)> {
     Some((entry.parse().ok()?, part.parse().ok()?))
 }
 
-async fn page(door: &Door, (run, after): (RunId, u64), limit: u32) -> Answer {
+async fn page(door: &Door, run: RunId, after: u64, limit: u32) -> Answer {
     let rows = door.gateway.store().run_events(run, after, limit).await;
     let rows = rows.map_err(|failure| away(&failure))?;
     let is_full = rows.len() == limit as usize;

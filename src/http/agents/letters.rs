@@ -27,13 +27,13 @@ pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
     let run = letter.run.map(|run| run.to_string());
     let tool = serde_json::from_str::<Value>(&letter.payload).unwrap_or_default()["tool"].take();
     let about = json!({"kind": letter.kind, "run": run, "tool": tool});
-    door.notes(&asked, ("dlq.retry", subject(&letter)), &about).await?;
+    door.notes(&asked, "dlq.retry", subject(&letter), &about).await?;
     let tried = door.agents.retry_letter(&asked.caller, &letter).await;
     let came = match &tried {
         Ok(outcome) => json!({"outcome": outcome["outcome"], "run": outcome["result"]["run"]}),
         Err(error) => json!({"outcome": error.kind.code()}),
     };
-    door.notes(&asked, ("dlq.retried", subject(&letter)), &came).await?;
+    door.notes(&asked, "dlq.retried", subject(&letter), &came).await?;
     let outcome = tried?;
     let mut shown = views::letter(&letter);
     if outcome["outcome"] != "done" {
@@ -45,7 +45,7 @@ pub(super) async fn retry(door: Door, asked: Asked) -> Answer {
 
 pub(super) async fn discard(door: Door, asked: Asked) -> Answer {
     let letter = close(&door, &asked, "discarded").await?;
-    door.notes(&asked, ("dlq.discard", subject(&letter)), &Value::Null).await?;
+    door.notes(&asked, "dlq.discard", subject(&letter), &Value::Null).await?;
     told(&views::letter(&letter))
 }
 

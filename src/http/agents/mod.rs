@@ -58,19 +58,23 @@ struct Asked {
 }
 
 pub(super) async fn answer(
-    (gateway, agents): (&Arc<Gateway>, &Agents),
-    (operation, id): (&'static Operation, String),
+    gateway: &Arc<Gateway>,
+    agents: &Agents,
+    operation: &'static Operation,
+    id: String,
     (request, from): (Request<Incoming>, Option<IpAddr>),
 ) -> Response<Body> {
     let door = Door { gateway: Arc::clone(gateway), agents: agents.clone() };
-    let answer = perform(door, (operation, id), (request, from)).await;
+    let answer = perform(door, operation, id, request, from).await;
     answer.unwrap_or_else(|error| refuse(&error))
 }
 
 async fn perform(
     door: Door,
-    (operation, id): (&'static Operation, String),
-    (request, from): (Request<Incoming>, Option<IpAddr>),
+    operation: &'static Operation,
+    id: String,
+    request: Request<Incoming>,
+    from: Option<IpAddr>,
 ) -> Answer {
     let house = door.gateway.house(request.headers());
     let caller = door.gateway.admit(&house, request.headers(), from).await?;
@@ -104,7 +108,8 @@ impl Door {
     async fn notes(
         &self,
         asked: &Asked,
-        (what, subject): (&str, String),
+        what: &str,
+        subject: String,
         after: &Value,
     ) -> Result<(), Error> {
         let change = Audit {

@@ -20,8 +20,8 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     let agents = names.iter().filter_map(|name| Some((name, house.config.agents.get(name)?)));
     let mut shown = Vec::new();
     for (name, agent) in agents {
-        let labels = labels_of(&door, (name, agent)).await?;
-        shown.push(summary((name, agent), (&paused, &labels)));
+        let labels = labels_of(&door, name, agent).await?;
+        shown.push(summary(name, agent, &paused, &labels));
     }
     told(&views::page(&shown, None))
 }
@@ -30,8 +30,8 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let agent = find(&door, &asked)?;
     let paused = paused(&door).await?;
-    let labels = labels_of(&door, (&asked.id, &agent)).await?;
-    let mut shown = summary((&asked.id, &agent), (&paused, &labels));
+    let labels = labels_of(&door, &asked.id, &agent).await?;
+    let mut shown = summary(&asked.id, &agent, &paused, &labels);
     shown["prompt"] = prompt(&door, &agent);
     shown["definition"] = definition(&agent);
     told(&shown)
@@ -40,7 +40,7 @@ pub(super) async fn get(door: Door, asked: Asked) -> Answer {
 pub(super) async fn versions(door: Door, asked: Asked) -> Answer {
     asked.query(&[])?;
     let agent = find(&door, &asked)?;
-    let all = labels_of(&door, (&asked.id, &agent)).await?;
+    let all = labels_of(&door, &asked.id, &agent).await?;
     let of = |version: &str, definition: &Agent| {
         let labels: Vec<&String> = all
             .iter()
@@ -88,7 +88,7 @@ pub(super) async fn move_label(door: Door, asked: Asked) -> Answer {
         let message = format!("The agent `{}` has no version `{version}`{hint}.", asked.id);
         return Err(Error::invalid(message));
     }
-    let before = labels_of(&door, (&asked.id, &agent)).await?;
+    let before = labels_of(&door, &asked.id, &agent).await?;
     let store = door.gateway.store();
     let done = match version {
         Some(version) => {
@@ -99,18 +99,19 @@ pub(super) async fn move_label(door: Door, asked: Asked) -> Answer {
         None => store.reset_label(&asked.id, &label).await,
     };
     done.map_err(|failure| away(&failure))?;
-    let labels = labels_of(&door, (&asked.id, &agent)).await?;
+    let labels = labels_of(&door, &asked.id, &agent).await?;
     let moved = json!({
         "label": label, "from": before.get(&label), "version": labels.get(&label),
     });
-    door.notes(&asked, ("agent.label", format!("agent:{}", asked.id)), &moved).await?;
+    door.notes(&asked, "agent.label", format!("agent:{}", asked.id), &moved).await?;
     told(&json!({"name": asked.id, "object": "agent", "labels": labels}))
 }
 
 /// Where the labels of an agent are now.
 async fn labels_of(
     door: &Door,
-    (name, agent): (&str, &Agent),
+    name: &str,
+    agent: &Agent,
 ) -> Result<BTreeMap<String, String>, Error> {
     let moved = door.gateway.store().agent_labels(name).await;
     Ok(agent::labels(agent, &moved.map_err(|failure| away(&failure))?))
@@ -133,7 +134,7 @@ async fn halt(door: &Door, asked: &Asked, is_paused: bool) -> Answer {
     store.pause_agent(&asked.id, is_paused).await.map_err(|failure| away(&failure))?;
     door.agents.know_paused().await;
     let what = if is_paused { "agent.pause" } else { "agent.resume" };
-    door.notes(asked, (what, format!("agent:{}", asked.id)), &Value::Null).await?;
+    door.notes(asked, what, format!("agent:{}", asked.id), &Value::Null).await?;
     told(&json!({"name": asked.id, "object": "agent", "paused": is_paused}))
 }
 
@@ -186,7 +187,7 @@ pub(super) async fn tools(
 ) -> Result<BTreeSet<String>, Error> {
     let (name, version) = wanted.split_once('@').unwrap_or((wanted, ""));
     let agent = named(door, asked, name)?;
-    let labels = labels_of(door, (name, &agent)).await?;
+    let labels = labels_of(door, name, &agent).await?;
     let version = match version {
         "" => agent.version.as_str(),
         version => labels.get(version).map_or(version, String::as_str),
@@ -197,7 +198,7 @@ pub(super) async fn tools(
         let message = format!("The agent `{name}` has no version or label `{version}`.");
         return Err(Error::new(Kind::AgentNotFound, message));
     }
-    let definition = Definition::resolve(known, (name, version), None);
+    let definition = Definition::resolve(known, name, version, None);
     let definition = definition.map_err(|why| Error::new(Kind::Conflict, why))?;
     let Some(member) = definition.member(name) else { return Ok(BTreeSet::new()) };
     let known = member.tools.iter().map(|tool| &tool.name);
@@ -209,8 +210,10 @@ async fn paused(door: &Door) -> Result<Vec<String>, Error> {
 }
 
 fn summary(
-    (name, agent): (&str, &Agent),
-    (paused, labels): (&[String], &BTreeMap<String, String>),
+    name: &str,
+    agent: &Agent,
+    paused: &[String],
+    labels: &BTreeMap<String, String>,
 ) -> Value {
     let others = agent.versions.keys();
     let versions: Vec<&String> = std::iter::once(&agent.version).chain(others).collect();

@@ -121,7 +121,7 @@ pub(super) async fn whole(door: &Door, run: &RunRow) -> Result<Value, Error> {
     let mut shown = views::run(run);
     let below =
         if run.state.is_over() { story.spent_below() } else { door.agents.spent_below(run).await };
-    views::add(&mut shown, (&run.totals, &below));
+    views::add(&mut shown, &run.totals, &below);
     let mut pending = story.pending();
     if !run.state.is_over() {
         ask_too(door, run, &mut pending).await?;

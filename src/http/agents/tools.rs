@@ -37,7 +37,7 @@ pub(super) async fn list(door: Door, asked: Asked) -> Answer {
     };
     let unlisted = house.toolbox.unlisted();
     let unlisted = unlisted.filter(|(source, ..)| asked.operates() && of_it(source));
-    shown.extend(unlisted.map(|(source, terms, health)| unlisted_view((source, terms), &health)));
+    shown.extend(unlisted.map(|(source, terms, health)| unlisted_view(source, terms, &health)));
     told(&views::page(&shown, None))
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn approve_pin(door: Door, asked: Asked) -> Answer {
     let pins = source.pins();
     let approved = pins.iter().find(|pin| pin.tool == tool).map(pin);
     let subject = format!("tool:{}.{tool}", asked.id);
-    door.notes(&asked, ("tool.pin", subject), &json!(approved)).await?;
+    door.notes(&asked, "tool.pin", subject, &json!(approved)).await?;
     let shown: Vec<Value> = pins.iter().map(pin).collect();
     told(&views::page(&shown, None))
 }
@@ -144,7 +144,7 @@ fn condition(health: &Health) -> Value {
 }
 
 /// In the place of all tools of a source.
-fn unlisted_view((source, terms): (&str, &config::Tool), health: &Health) -> Value {
+fn unlisted_view(source: &str, terms: &config::Tool, health: &Health) -> Value {
     json!({
         "name": format!("{source}.*"),
         "object": "tool",

@@ -63,7 +63,7 @@ pub(super) fn source(source: &Source) -> Value {
 }
 
 /// Adds to a run what those have used that it has begun; what it has used itself is its `own`.
-pub(super) fn add(shown: &mut Value, (totals, below): (&Totals, &Spent)) {
+pub(super) fn add(shown: &mut Value, totals: &Totals, below: &Spent) {
     let usage = &below.usage;
     let (input, output) =
         (totals.tokens_in + usage.input_total(), totals.tokens_out + usage.output);

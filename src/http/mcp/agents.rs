@@ -73,8 +73,10 @@ fn schema() -> Map<String, Value> {
 
 pub(super) async fn run(
     gateway: &Arc<Gateway>,
-    (visit, agent): (&Visit, &str),
-    (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
+    visit: &Visit,
+    agent: &str,
+    request: CallToolRequestParams,
+    context: &RequestContext<RoleServer>,
 ) -> CallToolResponse {
     let mut asked = Asked::of(&request);
     let arguments = request.arguments.unwrap_or_default();
@@ -166,7 +168,7 @@ async fn follow(
         for event in events.iter() {
             if let Event::Aside(step) = event {
                 steps += 1;
-                progress(context, (steps, step)).await;
+                progress(context, steps, step).await;
             }
             fold.add(event);
         }
@@ -219,7 +221,7 @@ impl Drop for Leaves {
     }
 }
 
-async fn progress(context: &RequestContext<RoleServer>, (steps, step): (u32, &str)) {
+async fn progress(context: &RequestContext<RoleServer>, steps: u32, step: &str) {
     let Some(token) = context.meta.get_progress_token() else { return };
     let progress = ProgressNotificationParam::new(token, f64::from(steps)).with_message(step);
     // Who has left needs no progress.

@@ -40,7 +40,7 @@ pub(super) fn listener(
         None => Logs::None,
     };
     let can = context.client_capabilities().unwrap_or_default();
-    Listener::new((can, is_old, logs), resumes)
+    Listener::new(can, is_old, logs, resumes)
 }
 
 /// Waits for some work, and brings what is said meanwhile.

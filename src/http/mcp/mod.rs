@@ -68,7 +68,8 @@ impl Door {
     pub(super) async fn answer(
         &self,
         gateway: &Arc<Gateway>,
-        (request, place): (Request<Incoming>, Option<Permit>),
+        request: Request<Incoming>,
+        place: Option<Permit>,
         busy: Busy,
     ) -> Response<Body> {
         let house = gateway.house(request.headers());

@@ -162,7 +162,7 @@ impl ServerHandler for Offer {
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        keep_told(&self.gateway, (&self.state, &self.caller), context.peer);
+        keep_told(&self.gateway, &self.state, &self.caller, context.peer);
     }
 
     async fn set_level(
@@ -213,8 +213,7 @@ impl ServerHandler for Offer {
         let (server, own) = found.ok_or_else(|| no_resource(&request.uri))?;
         request.uri = own;
         let asked = ("resources/read", json!(request));
-        let result =
-            consult(&self.gateway, (visit, &server), asked, (&context, &self.state)).await?;
+        let result = consult(&self.gateway, visit, &server, asked, &context, &self.state).await?;
         if result["resultType"] == "input_required" {
             return Ok(ReadResourceResponse::InputRequired(read(result)?));
         }
@@ -231,8 +230,7 @@ impl ServerHandler for Offer {
         let (server, own) = visit.prompt(&request.name).ok_or_else(unknown)?;
         request.name = own;
         let asked = ("prompts/get", json!(request));
-        let result =
-            consult(&self.gateway, (visit, &server), asked, (&context, &self.state)).await?;
+        let result = consult(&self.gateway, visit, &server, asked, &context, &self.state).await?;
         if result["resultType"] == "input_required" {
             return Ok(GetPromptResponse::InputRequired(read(result)?));
         }
@@ -255,7 +253,7 @@ impl ServerHandler for Offer {
         let (server, own) = found.ok_or_else(|| no_prompt(id))?;
         params["ref"][key] = Value::from(own);
         let asked = ("completion/complete", params);
-        read(consult(&self.gateway, (visit, &server), asked, (&context, &self.state)).await?)
+        read(consult(&self.gateway, visit, &server, asked, &context, &self.state).await?)
     }
 
     async fn subscribe(
@@ -321,9 +319,9 @@ impl ServerHandler for Offer {
         let answered = async {
             // What a caller may not use is not there for it.
             if let Some(tool) = visit.tool(&request.name) {
-                call((&self.gateway, &self.state), (visit, &tool), (request, &context)).await
+                call(&self.gateway, &self.state, visit, &tool, request, &context).await
             } else if let Some(agent) = agents::named(visit, &request.name) {
-                let run = agents::run(&self.gateway, (visit, agent), (request, &context));
+                let run = agents::run(&self.gateway, visit, agent, request, &context);
                 Ok(Box::pin(run).await)
             } else {
                 let message = format!("Unknown tool: {}", request.name);
@@ -362,9 +360,12 @@ fn no_prompt(name: &str) -> ErrorData {
 }
 
 async fn call(
-    (gateway, state): (&Arc<Gateway>, &State),
-    (visit, tool): (&Visit, &Tool),
-    (request, context): (CallToolRequestParams, &RequestContext<RoleServer>),
+    gateway: &Arc<Gateway>,
+    state: &State,
+    visit: &Visit,
+    tool: &Tool,
+    request: CallToolRequestParams,
+    context: &RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
     let mut asked = Asked::of(&request);
     let mut resumes = asked.resumes.take();

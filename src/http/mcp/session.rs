@@ -93,7 +93,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Tells a client of the older protocol what changes, as long as its session lasts.
 pub(super) fn keep_told(
     gateway: &Arc<Gateway>,
-    (state, caller): (&Arc<State>, &Caller),
+    state: &Arc<State>,
+    caller: &Caller,
     peer: Peer<RoleServer>,
 ) {
     let mut news = gateway.snapshot().toolbox.news();
@@ -109,7 +110,7 @@ pub(super) fn keep_told(
                 _ = alive.changed() => return,
                 _ = draining.wait_for(|drains| *drains) => return,
             };
-            if pass((&gateway, &caller), told, (&state, &peer)).await.is_err() {
+            if pass(&gateway, &caller, told, &state, &peer).await.is_err() {
                 return;
             }
         }
@@ -117,9 +118,11 @@ pub(super) fn keep_told(
 }
 
 async fn pass(
-    (gateway, caller): (&Arc<Gateway>, &CallerRef),
+    gateway: &Arc<Gateway>,
+    caller: &CallerRef,
     told: Told,
-    (state, peer): (&Weak<State>, &Peer<RoleServer>),
+    state: &Weak<State>,
+    peer: &Peer<RoleServer>,
 ) -> Result<(), ServiceError> {
     if let (true, Some(state)) = (told.is_of_all(), state.upgrade()) {
         for uri in state.renew(gateway, caller).await {

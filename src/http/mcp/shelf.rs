@@ -56,7 +56,7 @@ impl Visit {
 
     /// Whether this caller may have a thing of a server's. Things are called as tools are:
     /// `SERVER.THING`.
-    fn may(&self, patterns: &[String], (server, own): (&Server, &str)) -> bool {
+    fn may(&self, patterns: &[String], server: &Server, own: &str) -> bool {
         let name = format!("{}.{own}", server.name());
         let is_offered = patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
             Some(prefix) => name.starts_with(prefix),
@@ -74,7 +74,7 @@ impl Visit {
         let patterns = &self.house.config.mcp.resources;
         self.servers().find_map(|server| {
             let own = self.names(server.name()).own_uri(uri)?.to_owned();
-            self.may(patterns, (&server, &own)).then_some((server, own))
+            self.may(patterns, &server, &own).then_some((server, own))
         })
     }
 
@@ -82,7 +82,7 @@ impl Visit {
         let patterns = &self.house.config.mcp.prompts;
         self.servers().find_map(|server| {
             let own = self.names(server.name()).own_name(name)?.to_owned();
-            self.may(patterns, (&server, &own)).then_some((server, own))
+            self.may(patterns, &server, &own).then_some((server, own))
         })
     }
 
@@ -92,7 +92,7 @@ impl Visit {
         let patterns = if kind.is_named() { &mcp.prompts } else { &mcp.resources };
         let theirs = self.servers().map(|server| async move {
             let mut items = theirs(&server, kind).await;
-            items.retain_mut(|item| self.rename(item, kind, (&server, patterns)));
+            items.retain_mut(|item| self.rename(item, kind, &server, patterns));
             items
         });
         let items: Vec<Value> = join_all(theirs).await.into_iter().flatten().collect();
@@ -102,14 +102,9 @@ impl Visit {
     }
 
     /// Gives a thing the name that it has here; says whether this caller may have it.
-    fn rename(
-        &self,
-        item: &mut Value,
-        kind: &Kind,
-        (server, patterns): (&Server, &[String]),
-    ) -> bool {
+    fn rename(&self, item: &mut Value, kind: &Kind, server: &Server, patterns: &[String]) -> bool {
         let Some(own) = item[kind.id].as_str() else { return false };
-        if !self.may(patterns, (server, own)) {
+        if !self.may(patterns, server, own) {
             return false;
         }
         let names = self.names(server.name());
@@ -142,9 +137,11 @@ async fn theirs(server: &Server, kind: &Kind) -> Vec<Value> {
 /// Asks a server in the name of a client, and brings what each wants to know of the other.
 async fn relay(
     asking: &mut Consultation,
-    (visit, server): (&Visit, &Server),
+    visit: &Visit,
+    server: &Server,
     (method, mut params): (&str, Value),
-    (context, state): (&RequestContext<RoleServer>, &State),
+    context: &RequestContext<RoleServer>,
+    state: &State,
 ) -> Result<Value, ErrorData> {
     // What stands beside the request is between the client and us.
     params["_meta"] =
@@ -171,15 +168,17 @@ async fn relay(
 /// The same by the door that calls of tools go through: with limits, guards and a record.
 pub(super) async fn consult(
     gateway: &Arc<Gateway>,
-    (visit, server): (&Visit, &Server),
+    visit: &Visit,
+    server: &Server,
     (method, params): (&str, Value),
-    (context, state): (&RequestContext<RoleServer>, &State),
+    context: &RequestContext<RoleServer>,
+    state: &State,
 ) -> Result<Value, ErrorData> {
     let by = (&visit.caller, Arc::clone(&visit.house));
     let name = format!("{}.{method}", server.name());
-    let mut asking = gateway.consult(by, (&name, params)).await.map_err(|error| kept(&error))?;
+    let mut asking = gateway.consult(by, &name, params).await.map_err(|error| kept(&error))?;
     let asked = (method, asking.args.clone());
-    let said = relay(&mut asking, (visit, server), asked, (context, state)).await;
+    let said = relay(&mut asking, visit, server, asked, context, state).await;
     let heard = asking.heard(said.map_err(|error| json!(error))).await;
     match heard.map_err(|error| kept(&error))? {
         Ok(result) => Ok(result),

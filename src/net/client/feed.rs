@@ -56,7 +56,8 @@ impl Connection {
     pub(super) async fn exchange_fed(
         mut self,
         head: Vec<u8>,
-        (body, feed): (&Payload, &dyn Feed),
+        body: &Payload,
+        feed: &dyn Feed,
         origin: &Arc<Origin>,
     ) -> Result<Reply, Fault> {
         let mut pieces = VecDeque::from([Bytes::from(head)]);
@@ -178,7 +179,8 @@ fn consume(pieces: &mut VecDeque<Bytes>, mut written: usize) {
 pub(super) async fn exchange_http2(
     sender: &mut SendRequest<Outbox>,
     request: Request<()>,
-    (body, feed): (&Payload, &dyn Feed),
+    body: &Payload,
+    feed: &dyn Feed,
 ) -> Result<(Response<Incoming>, Option<Sender<Piece>>), Fault> {
     let (pieces, more) = channel(1);
     let length = feed.length().map(|length| length + body.len() as u64);

@@ -304,7 +304,7 @@ impl Origin {
                 let head = h1::render(outgoing, self.authority());
                 match outgoing.rest {
                     None => connection.exchange(&head, outgoing.body, self).await,
-                    Some(rest) => connection.exchange_fed(head, (outgoing.body, rest), self).await,
+                    Some(rest) => connection.exchange_fed(head, outgoing.body, rest, self).await,
                 }
             }
             Line::Multiplexed(line) => self.exchange_http2(line, outgoing).await,
@@ -339,7 +339,7 @@ impl Origin {
         let request = self.head(outgoing)?;
         line.sender.ready().await.map_err(closed)?;
         let (response, request) = if let Some(rest) = outgoing.rest {
-            feed::exchange_http2(&mut line.sender, request, (outgoing.body, rest)).await?
+            feed::exchange_http2(&mut line.sender, request, outgoing.body, rest).await?
         } else {
             let request = request.map(|()| Outbox::new(outgoing.body));
             (line.sender.send_request(request).await.map_err(closed)?, None)

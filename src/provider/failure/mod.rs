@@ -129,7 +129,7 @@ pub struct Failure {
 
 /// What an answer other than 2xx means.
 pub(super) fn classify(kind: &Kind, status: u16, headers: &HeaderMap, body: &Bytes) -> Failure {
-    Failure::read(kind.quirks.signs, (status, headers), body)
+    Failure::read(kind.quirks.signs, status, headers, body)
 }
 
 // === impl Failure ===
@@ -178,7 +178,7 @@ impl Failure {
 
     /// The same, where the provider's own words are known.
     pub(super) fn reported(own: &[Sign], status: u16, body: &[u8]) -> Self {
-        Self::read(own, (status, &HeaderMap::new()), body)
+        Self::read(own, status, &HeaderMap::new(), body)
     }
 
     /// What a stream's reader has read of the failure that its upstream reports.
@@ -192,7 +192,7 @@ impl Failure {
         Self::reported(own, status, body.to_string().as_bytes())
     }
 
-    fn read(own: &[Sign], (status, headers): (u16, &HeaderMap), body: &[u8]) -> Self {
+    fn read(own: &[Sign], status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let said = Said::read(status, headers, body);
         let class = said.class(own);
         let cause = match (class, said.status) {

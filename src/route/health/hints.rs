@@ -37,8 +37,8 @@ impl Board {
         let mut text = String::new();
         for standing in self.standings() {
             for (place, lane) in standing.lanes.iter().enumerate() {
-                write_hint(&mut text, (LANE, &lane.breaker), (&standing, place), now);
-                write_hint(&mut text, (KEY, &lane.key), (&standing, place), now);
+                write_hint(&mut text, LANE, &lane.breaker, &standing, place, now);
+                write_hint(&mut text, KEY, &lane.key, &standing, place, now);
             }
         }
         text
@@ -52,7 +52,7 @@ impl Board {
             .collect();
         for standing in self.standings() {
             for (place, lane) in standing.lanes.iter().enumerate() {
-                heed_lane(lane, (&standing, place), &hints, now);
+                heed_lane(lane, &standing, place, &hints, now);
             }
         }
     }
@@ -60,8 +60,10 @@ impl Board {
 
 fn write_hint(
     text: &mut String,
-    (name, breaker): (&str, &Breaker),
-    (standing, place): (&Standing, usize),
+    name: &str,
+    breaker: &Breaker,
+    standing: &Standing,
+    place: usize,
     now: Instant,
 ) {
     let Some((reason, left)) = breaker.own(now) else { return };
@@ -73,7 +75,7 @@ fn write_hint(
     );
 }
 
-fn heed_lane(lane: &Lane, (standing, place): (&Standing, usize), hints: &[Hint<'_>], now: Instant) {
+fn heed_lane(lane: &Lane, standing: &Standing, place: usize, hints: &[Hint<'_>], now: Instant) {
     let last = |name: &str| {
         let meant = hints.iter().filter(|hint| hint.breaker == name && hint.place == place);
         let meant = meant.filter(|hint| hint.provider == standing.provider);

@@ -57,7 +57,7 @@ impl Server {
                 .build()
                 .map_err(|_| Refusal::Away)?,
         };
-        let answer = runtime.block_on(self.ask_in_time(&runtime, (ask, patience)));
+        let answer = runtime.block_on(self.ask_in_time(&runtime, ask, patience));
         self.runtime = Some(runtime);
         answer
     }
@@ -65,7 +65,8 @@ impl Server {
     async fn ask_in_time(
         &mut self,
         runtime: &Runtime,
-        (ask, patience): (&Ask, &Patience),
+        ask: &Ask,
+        patience: &Patience,
     ) -> Result<Table, Refusal> {
         let mut line = self.line(runtime).await?;
         let token = line.client.cancel_token();

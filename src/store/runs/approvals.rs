@@ -29,7 +29,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<ApprovalRow>, Failure> {
         let now = self.now();
-        self.read.run(move |database| list(database, &filter, (now, limit))).await
+        self.read.run(move |database| list(database, &filter, now, limit)).await
     }
 
     /// Decides, once, and tells the run; it is on the disk when this returns.
@@ -44,7 +44,8 @@ impl Store {
 fn list(
     database: &mut Database,
     filter: &ApprovalFilter,
-    (now, limit): (i64, u32),
+    now: i64,
+    limit: u32,
 ) -> Result<Vec<ApprovalRow>, Fault> {
     let ApprovalFilter { seen_by, role, state, run, root, before } = filter;
     let is_for = |text: &str| database.backend().has("approvals.roles", text);
@@ -99,7 +100,7 @@ fn decide(
     let (args, hash) = edited.map(|(args, hash)| (&**args, &**hash)).unzip();
     let values = values![id, state, &decision.by, now, &decision.comment, args, hash];
     if let Some(run) = database.first(update, values, |row| row.get(0))? {
-        signals::tell(database, run, (DECISION, &decision.signal, Some(id)), now)?;
+        signals::tell(database, run, DECISION, &decision.signal, Some(id), now)?;
         return Ok(Decided::Done);
     }
     let query = format!("SELECT {STATE} FROM approvals WHERE id = $2");

@@ -51,7 +51,7 @@ impl Store {
     /// they are told is looked at as if their root had been told.
     pub async fn claim_runs(&self, limit: u32, lease: u64) -> Result<Vec<RunRow>, Failure> {
         let now = self.now();
-        self.write.run(move |database| claim(database, limit, (now, whole(lease)))).await
+        self.write.run(move |database| claim(database, limit, now, whole(lease))).await
     }
 
     /// The same for one run, whatever it waits for and whoever began it; `None` where somebody
@@ -78,7 +78,7 @@ impl Store {
         lease: u64,
     ) -> Result<Renewed, Failure> {
         let now = self.now();
-        self.write.run(move |database| renew(database, &held, (now, whole(lease)))).await
+        self.write.run(move |database| renew(database, &held, now, whole(lease))).await
     }
 
     /// Agents of which no queued run begins.
@@ -104,11 +104,7 @@ impl Store {
 
 // === The statements ===
 
-fn claim(
-    database: &mut Database,
-    limit: u32,
-    (now, lease): (i64, i64),
-) -> Result<Vec<RunRow>, Fault> {
+fn claim(database: &mut Database, limit: u32, now: i64, lease: i64) -> Result<Vec<RunRow>, Fault> {
     let clock = database.clock(now)?;
     let lock = database.backend().unheld();
     let (mut claimed, mut left) = (Vec::new(), limit as usize);
@@ -138,7 +134,8 @@ fn claim(
 fn renew(
     database: &mut Database,
     held: &[(RunId, u64)],
-    (now, lease): (i64, i64),
+    now: i64,
+    lease: i64,
 ) -> Result<Renewed, Fault> {
     let until = database.clock(now)?.saturating_add(lease);
     let epochs: serde_json::Map<_, _> =

@@ -18,7 +18,7 @@ impl Store {
     ) -> Result<Vec<DeliveryRow>, Failure> {
         let now = self.now();
         let until = now.saturating_add(whole(held));
-        self.write.run(move |database| take(database, limit, (now, until))).await
+        self.write.run(move |database| take(database, limit, now, until)).await
     }
 
     /// What became of an attempt. One that was given up is a letter.
@@ -58,7 +58,8 @@ pub(super) fn keep(
 fn take(
     database: &mut Database,
     limit: u32,
-    (now, until): (i64, i64),
+    now: i64,
+    until: i64,
 ) -> Result<Vec<DeliveryRow>, Fault> {
     let lock = database.backend().unheld();
     let take = format!(

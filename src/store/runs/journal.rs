@@ -87,15 +87,15 @@ fn begin(database: &mut Database, run: &NewRun, now: i64) -> Result<Option<Begun
     }
     let Some(position) = insert(database, run, now)? else { return known(database, run) };
     if let Some(session) = &run.session
-        && !sessions::lead(database, (session, run), now)?
+        && !sessions::lead(database, session, run, now)?
     {
         // As if it had never been there.
         database.execute("DELETE FROM runs WHERE position = $1", values![position])?;
         return Ok(Some(Begun::Overtaken));
     }
-    note(database, (position, 0), &run.events, now)?;
+    note(database, position, 0, &run.events, now)?;
     for (kind, data) in &run.told {
-        signals::tell(database, position, (kind, data, None), now)?;
+        signals::tell(database, position, kind, data, None, now)?;
     }
     if run.state == RunState::Queued {
         database.notify(signals::CHANNEL)?;
@@ -195,7 +195,7 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
         let held = database.first(held, values![run.to_string(), whole(*epoch)], |_| Ok(()))?;
         return Ok(held.is_none().then_some(Appended::LeaseLost));
     };
-    note(database, (whose.run, *after), events, now)?;
+    note(database, whose.run, *after, events, now)?;
     let taken = if is_over { u64::MAX } else { append.signals };
     if taken > 0 {
         signals::take(database, whose.run, taken)?;
@@ -215,7 +215,8 @@ fn add(database: &mut Database, append: &Append, now: i64) -> Result<Option<Appe
 /// Puts entries behind the one of the number `after`.
 fn note(
     database: &mut Database,
-    (run, after): (i64, u64),
+    run: i64,
+    after: u64,
     events: &[NewEvent],
     now: i64,
 ) -> Result<(), Fault> {

@@ -56,7 +56,8 @@ impl Store {
     pub async fn reopen_letter(
         &self,
         id: &str,
-        (error, attempts): (String, u32),
+        error: String,
+        attempts: u32,
     ) -> Result<(), Failure> {
         let reopen = "UPDATE letters SET state = 'open', error = $2, attempts = attempts + $3
             WHERE id = $1 AND state = 'retried'";

@@ -51,7 +51,8 @@ impl Store {
 /// Makes a run the head of its session, unless another one than it knows of is that.
 pub(super) fn lead(
     database: &mut Database,
-    (session, run): (&str, &NewRun),
+    session: &str,
+    run: &NewRun,
     now: i64,
 ) -> Result<bool, Fault> {
     let put = "INSERT INTO sessions (owner, id, agent, version, head, updated_at)

@@ -30,7 +30,7 @@ impl Store {
         let signal = move |database: &mut Database| {
             database.alone(Alone::Signal)?;
             let Some(position) = rows::position(database, run)? else { return Ok(false) };
-            tell(database, position, (kind, &data, once.as_deref()), now)
+            tell(database, position, kind, &data, once.as_deref(), now)
         };
         self.write.run_durable(signal).await
     }
@@ -88,7 +88,9 @@ impl Store {
 pub(super) fn tell(
     database: &mut Database,
     run: i64,
-    (kind, data, once): (&str, &str, Option<&str>),
+    kind: &str,
+    data: &str,
+    once: Option<&str>,
     now: i64,
 ) -> Result<bool, Fault> {
     let insert = "INSERT INTO signals (run, kind, data, once, at, taken)

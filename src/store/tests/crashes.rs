@@ -45,7 +45,7 @@ async fn what_a_crash_leaves_is_taken_in_once_torn_or_whole() {
     std::fs::create_dir(&copied).unwrap();
     let journal = Journal::new();
     let lock = journal::claim(&copied).unwrap().unwrap();
-    journal.settle_in(&copied, lock, (journal::Position::default(), 2048));
+    journal.settle_in(&copied, lock, journal::Position::default(), 2048);
     for call in 0..20 {
         let row = row(&format!("{call}"), 5000);
         journal.append(journal::Record::Open(Box::new(row.clone())));
@@ -85,7 +85,7 @@ fn of_a_call_that_begins_and_ends_only_its_end_is_read() {
     let place = tempfile::tempdir().unwrap();
     let journal = journal::Journal::new();
     let lock = journal::claim(place.path()).unwrap().unwrap();
-    journal.settle_in(place.path(), lock, (journal::Position::default(), 1 << 20));
+    journal.settle_in(place.path(), lock, journal::Position::default(), 1 << 20);
     let (whole, cut) = (row("whole", 5000), row("cut", 5000));
     for row in [&whole, &cut] {
         journal.append(journal::Record::Open(Box::new(row.clone())));
@@ -108,7 +108,7 @@ fn records_at_hand_are_those_of_the_file_from_where_it_was_read_to() {
     let journal = journal::Journal::new();
     let lock = journal::claim(place.path()).unwrap().unwrap();
     // Some records to a segment.
-    journal.settle_in(place.path(), lock, (journal::Position::default(), 2048));
+    journal.settle_in(place.path(), lock, journal::Position::default(), 2048);
     let add = |calls: std::ops::Range<u64>| {
         for call in calls {
             journal.append(journal::Record::Settled(Box::new(row(&call.to_string(), 5000))));

@@ -53,7 +53,7 @@ impl Fetch {
         let mut address = text(&call.args, "url").to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let (origin, path) = self.admit(&address)?;
-            let site = Site::within(&self.net, (&origin, self.reach), &Web::default(), &self.terms);
+            let site = Site::within(&self.net, &origin, self.reach, &Web::default(), &self.terms);
             let site = site.map_err(|why| Failure::new(FailureKind::Refused, why))?;
             let request = Request {
                 method: "GET",

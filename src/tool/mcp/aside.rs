@@ -105,7 +105,9 @@ impl Aside {
 
 impl Listener {
     pub fn new(
-        (can, asks, logs): (ClientCapabilities, bool, Logs),
+        can: ClientCapabilities,
+        asks: bool,
+        logs: Logs,
         resumes: Option<Resumed>,
     ) -> (Self, mpsc::Receiver<Aside>) {
         let (said, asides) = mpsc::channel(MOST_ASIDES);
@@ -114,7 +116,7 @@ impl Listener {
 
     /// Another one, who hears first what this one is to hear.
     pub fn before(&self) -> (Self, mpsc::Receiver<Aside>) {
-        Self::new((self.can.clone(), self.asks, self.logs.clone()), self.resumes.clone())
+        Self::new(self.can.clone(), self.asks, self.logs.clone(), self.resumes.clone())
     }
 
     /// Hears what was said, or is asked it; who has asked gets what `look` leaves of the answer, or

@@ -68,7 +68,7 @@ impl Caller {
         let mut request = self.request(&session, call);
         let mut may_answer = call.answer.clone();
         for _ in 0..MOST_ROUNDS {
-            let wants = match self.send(&session, request.clone(), (call, deadline)).await? {
+            let wants = match self.send(&session, request.clone(), call, deadline).await? {
                 Ended::Complete(answer) => return Ok(answer),
                 // Whoever waits answers by itself, and asks again.
                 Ended::Wants(wants) if call.listener.is_some() => {
@@ -116,7 +116,8 @@ impl Caller {
         &self,
         session: &Session,
         params: CallToolRequestParams,
-        (call, deadline): (&Invocation, Instant),
+        call: &Invocation,
+        deadline: Instant,
     ) -> Result<Ended, Failure> {
         let mut request = CallToolRequest::new(params);
         request.extensions.insert(self.effect);
@@ -130,7 +131,7 @@ impl Caller {
             sampling: self.pool.mcp.sampling,
         };
         let mut id = None;
-        let done = exchange(session, request, (terms, &mut id)).await;
+        let done = exchange(session, request, terms, &mut id).await;
         let mut wire = session.wire(id.as_ref());
         match done {
             Ok(ServerResult::CallToolResult(result)) => {

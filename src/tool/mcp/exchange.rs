@@ -53,7 +53,8 @@ struct Pending<'a> {
 pub(super) async fn exchange(
     session: &Session,
     request: ClientRequest,
-    (terms, sent): (Terms<'_>, &mut Option<RequestId>),
+    terms: Terms<'_>,
+    sent: &mut Option<RequestId>,
 ) -> Result<ServerResult, Ended> {
     let left = terms.deadline.saturating_duration_since(Instant::now());
     let silence = terms.silence.min(left);

@@ -101,8 +101,10 @@ type Fields = HashMap<HeaderName, HeaderValue>;
 impl Way {
     pub(super) fn new(
         net: &Net,
-        (url, web): (&str, &Web),
-        (connect, longest): (Duration, usize),
+        url: &str,
+        web: &Web,
+        connect: Duration,
+        longest: usize,
     ) -> Result<Self, String> {
         let reach = if web.allow_private { Reach::Inner } else { Reach::Public };
         let (place, _) = place(url, web)?;
@@ -110,7 +112,7 @@ impl Way {
         let path = path.map_or_else(|| "/".to_owned(), |path| path.to_string());
         let origin = net.client.origin_within(&place, reach);
         let origin = origin.map_err(|error| format!("ca: {error}"))?;
-        let papers = Papers::new(web, HeaderMap::new(), (net, reach))?;
+        let papers = Papers::new(web, HeaderMap::new(), net, reach)?;
         Ok(Self { origin, path, papers, connect, longest })
     }
 
@@ -153,7 +155,8 @@ impl Wire {
     /// `renewed` is called when rmcp has begun another session in place of one that was lost.
     pub(super) fn new(
         way: &Arc<Way>,
-        (calls, renewed): (&Arc<Calls>, Arc<dyn Fn() + Send + Sync>),
+        calls: &Arc<Calls>,
+        renewed: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let (way, calls) = (Arc::clone(way), Arc::clone(calls));
         Self { way, sessions: Arc::default(), calls, renewed, session: Arc::default() }
@@ -335,7 +338,7 @@ impl Wire {
     fn events(&self, body: ReplyBody, about: Option<RequestId>) -> Events {
         let whose = about.clone();
         let (calls, about) = (Arc::clone(&self.calls), Arc::new(about));
-        let (way, events) = (Arc::clone(&self.way), events((body, whose), self.way.longest));
+        let (way, events) = (Arc::clone(&self.way), events(body, whose, self.way.longest));
         Box::pin(events.then(move |event| {
             let (calls, about) = (Arc::clone(&calls), Arc::clone(&about));
             let event = event.map(|event| way.clean(event));
@@ -463,7 +466,8 @@ async fn next(body: &mut ReplyBody, into: &mut BytesMut) -> Result<bool, BodyErr
 /// The events of a stream, none of them longer than `longest`: what is, in a stream about one request,
 /// is no answer to it.
 fn events(
-    (body, about): (ReplyBody, Option<RequestId>),
+    body: ReplyBody,
+    about: Option<RequestId>,
     longest: usize,
 ) -> impl Stream<Item = Result<Sse, SseError>> + Send + 'static {
     unfold(Some((body, Decoder::default(), about)), move |state| async move {

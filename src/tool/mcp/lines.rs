@@ -36,7 +36,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             let found = arrived.iter().position(|byte| *byte == b'\n');
             let taken = found.map_or(arrived.len(), |at| at + 1);
             let more = &arrived[..found.unwrap_or(taken)];
-            push((&mut self.line, &mut self.end), more, self.longest);
+            push(&mut self.line, &mut self.end, more, self.longest);
             self.reader.consume(taken);
             if found.is_some() {
                 let line = std::mem::take(&mut self.line);
@@ -49,7 +49,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 }
 
-fn push((line, end): (&mut Vec<u8>, &mut Option<Vec<u8>>), more: &[u8], longest: usize) {
+fn push(line: &mut Vec<u8>, end: &mut Option<Vec<u8>>, more: &[u8], longest: usize) {
     if end.is_none() && line.len() + more.len() <= longest {
         line.extend_from_slice(more);
         return;

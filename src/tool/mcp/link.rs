@@ -105,7 +105,8 @@ pub(super) struct Busy<'a>(&'a Link);
 impl Link {
     pub(super) fn new(
         door: Arc<Door>,
-        (server, connect_timeout): (&Arc<str>, Duration),
+        server: &Arc<str>,
+        connect_timeout: Duration,
         around: &Around,
     ) -> Self {
         let now = Instant::now();
@@ -255,7 +256,7 @@ impl Link {
                 ear.serve_with_lifecycle(pipe, mode).await?
             }
             Door::Http(way) => {
-                let wire = Wire::new(way, (&calls, self.renewed()));
+                let wire = Wire::new(way, &calls, self.renewed());
                 name = Some(Arc::clone(wire.session()));
                 let transport = StreamableHttpClientTransport::with_client(wire, settings());
                 ear.serve_with_lifecycle(transport, mode).await?

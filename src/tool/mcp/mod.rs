@@ -120,9 +120,10 @@ impl Server {
         name: &Arc<str>,
         terms: &Arc<config::Tool>,
         mcp: &McpTool,
-        (kit, board): (&Kit<'_>, &Board),
+        kit: &Kit<'_>,
+        board: &Board,
     ) -> Result<Arc<Self>, String> {
-        let door = door((name, terms), mcp, kit)?;
+        let door = door(name, terms, mcp, kit)?;
         let meters = Meters::of(kit.metrics);
         let news = News::new(name, board);
         let around = Around {
@@ -131,7 +132,7 @@ impl Server {
             meters: meters.clone(),
             sampling: mcp.sampling,
         };
-        let pool = Arc::new(Pool::new((name, door), (terms, mcp), &around));
+        let pool = Arc::new(Pool::new(name, door, terms, mcp, &around));
         let pins = Pins::new(name, kit.store);
         Ok(Arc::new_cyclic(|me| Self {
             name: Arc::clone(name),
@@ -172,7 +173,7 @@ impl Server {
         if listed.is_due(is_changed, now) && trouble.is_none() {
             match self.list_tools(now).await {
                 Ok(until) => *listed = Listed { done: true, until, ..Listed::default() },
-                Err(why) => listed.failed(&self.name, (why, now)),
+                Err(why) => listed.failed(&self.name, why, now),
             }
         }
         trouble = trouble.or_else(|| listed.why.clone());
@@ -373,7 +374,7 @@ impl Listed {
     }
 
     /// What it has said before stays as it is.
-    fn failed(&mut self, server: &str, (why, now): (String, Instant)) {
+    fn failed(&mut self, server: &str, why: String, now: Instant) {
         if self.why.as_ref() != Some(&why) {
             tracing::warn!(server, why, "the tools of an MCP server cannot be listed");
         }
@@ -406,7 +407,8 @@ async fn keep(server: Weak<Server>, changed: Arc<Notify>) {
 }
 
 fn door(
-    (name, terms): (&Arc<str>, &Arc<config::Tool>),
+    name: &Arc<str>,
+    terms: &Arc<config::Tool>,
     mcp: &McpTool,
     kit: &Kit<'_>,
 ) -> Result<Door, String> {
@@ -420,7 +422,7 @@ fn door(
             longest: terms.max_result,
         })),
         McpTransport::Http { url, web } => {
-            let way = Way::new(kit.net, (url, web), (mcp.connect_timeout, terms.max_result))?;
+            let way = Way::new(kit.net, url, web, mcp.connect_timeout, terms.max_result)?;
             Ok(Door::Http(Arc::new(way)))
         }
     }
@@ -436,7 +438,7 @@ mod tests {
         assert!(listed.is_due(false, now));
         let mut rests = Vec::new();
         for _ in 0..12 {
-            listed.failed("small", ("it does not end".to_owned(), now));
+            listed.failed("small", "it does not end".to_owned(), now);
             assert!(!listed.is_due(true, now), "whatever has changed");
             rests.push(listed.until.unwrap() - now);
             assert!(listed.is_due(false, listed.until.unwrap()));

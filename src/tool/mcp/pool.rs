@@ -23,12 +23,14 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(
-        (server, door): (&Arc<str>, Door),
-        (terms, mcp): (&Arc<config::Tool>, &McpTool),
+        server: &Arc<str>,
+        door: Door,
+        terms: &Arc<config::Tool>,
+        mcp: &McpTool,
         around: &Around,
     ) -> Self {
         let (door, changed) = (Arc::new(door), Arc::clone(&around.changed));
-        let link = || Link::new(Arc::clone(&door), (server, mcp.connect_timeout), around);
+        let link = || Link::new(Arc::clone(&door), server, mcp.connect_timeout, around);
         let links = (0..mcp.instances.max(1)).map(|_| link()).collect();
         Self { terms: Arc::clone(terms), mcp: mcp.clone(), changed, links }
     }

@@ -73,7 +73,7 @@ impl Server {
             listener,
             sampling: self.pool.mcp.sampling,
         };
-        match exchange(&session, request, (terms, &mut None)).await {
+        match exchange(&session, request, terms, &mut None).await {
             Ok(result) => self.passable(as_value(&result)),
             Err(Ended::Lost(ServiceError::McpError(error))) => Err(error),
             Err(Ended::Unsent(error) | Ended::Lost(error)) => {

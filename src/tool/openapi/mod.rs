@@ -31,7 +31,8 @@ struct Endpoint {
 
 /// The operations of a document that are meant.
 pub(super) fn tools(
-    (name, terms): (&str, &Arc<config::Tool>),
+    name: &str,
+    terms: &Arc<config::Tool>,
     tool: &OpenApiTool,
     net: &Net,
 ) -> Result<Vec<Tool>, String> {
@@ -89,7 +90,7 @@ fn operations(tool: &OpenApiTool) -> Result<Vec<(Operation, bool)>, String> {
         if !is_named && !include.is_none_or(|include| include.iter().any(fits)) {
             continue;
         }
-        let made = document.operation((&id, site), &taken).and_then(|operation| {
+        let made = document.operation(&id, site, &taken).and_then(|operation| {
             let output = match document.output(site.operation) {
                 Err(why) if tool.check_output => return Err(why),
                 output => output.unwrap_or_default(),

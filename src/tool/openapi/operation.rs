@@ -159,7 +159,8 @@ impl Document {
     /// One operation; `taken` are headers that the operator sends, which nobody else chooses.
     pub(super) fn operation(
         &self,
-        (id, site): (&str, Site<'_>),
+        id: &str,
+        site: Site<'_>,
         taken: &[String],
     ) -> Result<Operation, String> {
         let mut drafts = self.parameters(site, taken)?;

@@ -33,14 +33,14 @@ impl Operation {
                 Place::WholeBody => spelled.body = Some(value.clone()),
                 Place::Path(style) => {
                     let place = format!("{{{}}}", argument.written);
-                    let text = segment(argument, (value, style))?;
+                    let text = segment(argument, value, style)?;
                     spelled.path = spelled.path.replace(&place, &text);
                 }
                 _ if value.is_null() => {}
-                Place::Query(style) => query.extend(pairs(argument, (value, style), &encoded)?),
-                Place::Cookie(style) => cookies.extend(pairs(argument, (value, style), &encoded)?),
+                Place::Query(style) => query.extend(pairs(argument, value, style, &encoded)?),
+                Place::Cookie(style) => cookies.extend(pairs(argument, value, style, &encoded)?),
                 Place::Header(style) => {
-                    let text = spelled_as(argument, (value, style), &plain)?;
+                    let text = spelled_as(argument, value, style, &plain)?;
                     spelled.headers.push(header(argument, &text)?);
                 }
             }
@@ -87,16 +87,17 @@ fn plain(text: &str) -> String {
 }
 
 /// A value as it stands in a path, if it is a segment of one.
-fn segment(argument: &Argument, (value, style): (&Value, Style)) -> Result<String, Failure> {
+fn segment(argument: &Argument, value: &Value, style: Style) -> Result<String, Failure> {
     let bare = if style == Style::Json { style } else { Style::Joined(',', false) };
-    check_segment(&argument.name, &spelled_as(argument, (value, bare), &plain)?)?;
-    spelled_as(argument, (value, style), &encoded)
+    check_segment(&argument.name, &spelled_as(argument, value, bare, &plain)?)?;
+    spelled_as(argument, value, style, &encoded)
 }
 
 /// A value as `name=value`, once or several times.
 fn pairs(
     argument: &Argument,
-    (value, style): (&Value, Style),
+    value: &Value,
+    style: Style,
     spell: Spelling<'_>,
 ) -> Result<Vec<String>, Failure> {
     let name = spell(&argument.written);
@@ -115,7 +116,7 @@ fn pairs(
             members.iter().map(pair).collect()
         }
         (style, value) => {
-            Ok(vec![format!("{name}={}", spelled_as(argument, (value, style), spell)?)])
+            Ok(vec![format!("{name}={}", spelled_as(argument, value, style, spell)?)])
         }
     }
 }
@@ -132,11 +133,12 @@ fn header(argument: &Argument, text: &str) -> Result<(HeaderName, HeaderValue), 
 /// One text of a value, whatever it is.
 fn spelled_as(
     argument: &Argument,
-    (value, style): (&Value, Style),
+    value: &Value,
+    style: Style,
     spell: Spelling<'_>,
 ) -> Result<String, Failure> {
     let listed =
-        |between: &str, equals| parts(argument, (value, equals), spell).map(|it| it.join(between));
+        |between: &str, equals| parts(argument, value, equals, spell).map(|it| it.join(between));
     match style {
         Style::Json => Ok(spell(&value.to_string())),
         Style::Joined(between, equals) => {
@@ -149,7 +151,7 @@ fn spelled_as(
             Ok(format!(".{}", listed(if explode { "." } else { "," }, explode)?))
         }
         Style::Matrix(true) if value.is_array() || value.is_object() => {
-            let pairs = pairs(argument, (value, Style::Repeated), spell)?;
+            let pairs = pairs(argument, value, Style::Repeated, spell)?;
             Ok(format!(";{}", pairs.join(";")))
         }
         Style::Matrix(_) => Ok(format!(";{}={}", spell(&argument.written), listed(",", false)?)),
@@ -159,7 +161,8 @@ fn spelled_as(
 /// What stands between commas and the like; members of objects as `a=b`, or as two of them.
 fn parts(
     argument: &Argument,
-    (value, equals): (&Value, bool),
+    value: &Value,
+    equals: bool,
     spell: Spelling<'_>,
 ) -> Result<Vec<String>, Failure> {
     let one = |value: &Value| Ok(spell(&text(argument, value)?));
@@ -209,7 +212,7 @@ mod tests {
         let list = json!(["blue", "black", "brown"]);
         let object = json!({"R": 100, "G": 200, "B": 150});
         let path = |style, value: &Value| {
-            spelled_as(&color(Place::Path(style)), (value, style), &encoded).unwrap()
+            spelled_as(&color(Place::Path(style)), value, style, &encoded).unwrap()
         };
         for (style, single, several, members) in [
             (
@@ -233,7 +236,7 @@ mod tests {
             assert_eq!(told, [single, several, members], "{style:?}");
         }
         let query = |style, value: &Value| {
-            pairs(&color(Place::Query(style)), (value, style), &encoded).unwrap().join("&")
+            pairs(&color(Place::Query(style)), value, style, &encoded).unwrap().join("&")
         };
         for (style, several, members) in [
             (Style::Repeated, "color=blue&color=black&color=brown", "R=100&G=200&B=150"),

@@ -163,7 +163,7 @@ fn made(tool: &OpenApiTool) -> Result<Vec<Tool>, String> {
     let kind = ToolKind::OpenApi(Box::new(tool.clone()));
     let effects = [("changeOrder".to_owned(), Effect::Once)].into();
     let terms = Arc::new(config::Tool { kind, effects, ..config::Tool::default() });
-    tools(("shop", &terms), tool, &Net::alone())
+    tools("shop", &terms, tool, &Net::alone())
 }
 
 fn found<'a>(tools: &'a [Tool], name: &str) -> &'a Tool {

@@ -42,7 +42,8 @@ struct Database {
 
 /// The tools of one database: `SOURCE.TEMPLATE`, or `SOURCE.query`.
 pub(super) fn tools(
-    (name, terms): (&str, &Arc<config::Tool>),
+    name: &str,
+    terms: &Arc<config::Tool>,
     sql: &SqlTool,
     net: &Net,
 ) -> Result<Vec<Tool>, String> {

@@ -33,10 +33,7 @@ impl Bench {
             effects: BTreeMap::from([("add".to_owned(), Effect::Once)]),
             ..config::Tool::default()
         };
-        Ok(Self {
-            tools: tools(("sales", &Arc::new(terms)), &sql, &Net::alone())?,
-            _folder: folder,
-        })
+        Ok(Self { tools: tools("sales", &Arc::new(terms), &sql, &Net::alone())?, _folder: folder })
     }
 
     fn written(templates: &[(&str, &str)]) -> Result<Self, String> {

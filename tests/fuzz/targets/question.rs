@@ -24,7 +24,7 @@ fn write(request: &ChatRequest, dialect: Dialect, aim: &Aim<'_>) -> Option<Vec<u
 }
 
 /// Read, written and read again, a question stays what it was when it was first written.
-fn check_stable(request: &ChatRequest, (door, dialect): (Surface, Dialect), aim: &Aim<'_>) {
+fn check_stable(request: &ChatRequest, door: Surface, dialect: Dialect, aim: &Aim<'_>) {
     let Some(first) = write(request, dialect, aim) else { return };
     let mut again = client(door).read_request(&first).unwrap_or_else(|error| {
         panic!("{error}: {}", String::from_utf8_lossy(&first));
@@ -47,6 +47,6 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     if let Some(dialect) = door.dialect() {
-        check_stable(&request, (door, dialect), &Aim { model, traits: &Traits::NONE, cache: None });
+        check_stable(&request, door, dialect, &Aim { model, traits: &Traits::NONE, cache: None });
     }
 });

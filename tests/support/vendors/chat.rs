@@ -291,7 +291,7 @@ fn read(vendor: Vendor, body: &Value) -> Result<Prompt, Refusal> {
             }
             "user" => hear(vendor, &mut prompt, path, message)?,
             "assistant" => open = say(vendor, &mut prompt, path, message)?,
-            "tool" => take(vendor, &mut prompt, (path, message), &mut open)?,
+            "tool" => take(vendor, &mut prompt, path, message, &mut open)?,
             other => {
                 let known = "'system', 'assistant', 'user', 'function', 'tool', and 'developer'";
                 let what = format!("Invalid value: '{other}'. Supported values are: {known}.");
@@ -322,7 +322,8 @@ fn unanswered(ids: &[String]) -> String {
 fn take(
     vendor: Vendor,
     prompt: &mut Prompt,
-    (path, message): (&str, &Value),
+    path: &str,
+    message: &Value,
     open: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     shape::object(message, path, TOOL_RESULT, vendor == Vendor::Mistral)

@@ -151,11 +151,11 @@ pub(in crate::agent) fn answered(run: &mut Run, calls: &[(&str, &str, Value)]) {
         id: None,
     });
     for (id, name, args) in calls {
-        run.apply(&Event::Requested(Box::new(requested(run.tool_calls + 1, (id, name), args))));
+        run.apply(&Event::Requested(Box::new(requested(run.tool_calls + 1, id, name, args))));
     }
 }
 
-fn requested(number: u32, (id, name): (&str, &str), args: &Value) -> Requested {
+fn requested(number: u32, id: &str, name: &str, args: &Value) -> Requested {
     Requested {
         id: id.to_owned(),
         number,

@@ -6,7 +6,7 @@ use super::*;
 
 /// Something that somebody does to a run, wherever it is: whoever is in the wrong place is heard and
 /// changes nothing.
-fn operate(run: &mut Run, (operation, flag): (u8, bool), now: u64) {
+fn operate(run: &mut Run, operation: u8, flag: bool, now: u64) {
     if run.state.is_over() {
         return;
     }
@@ -186,7 +186,7 @@ proptest! {
         let mut before = run.state;
         for (operation, flag) in operations {
             now += 1;
-            operate(&mut run, (operation, flag), now);
+            operate(&mut run, operation, flag, now);
             settle(&mut run, now);
             prop_assert!(may_go(before, run.state), "{:?} -> {:?}", before, run.state);
             before = run.state;

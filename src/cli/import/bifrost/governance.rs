@@ -26,11 +26,7 @@ struct Terms {
 const OWNERS: [(&str, &str); 3] =
     [("team_id", "teams"), ("virtual_key_id", "keys"), ("customer_id", "orgs")];
 
-pub(super) fn read(
-    mut governance: Source<'_>,
-    (fleet, lenient): (&Fleet, bool),
-    draft: &mut Draft,
-) {
+pub(super) fn read(mut governance: Source<'_>, fleet: &Fleet, lenient: bool, draft: &mut Draft) {
     let report = governance.report;
     let mut terms = Terms::default();
     for (path, value) in governance.list("budgets") {
@@ -52,7 +48,7 @@ pub(super) fn read(
     }
     for (path, value) in governance.list("virtual_keys") {
         if let Some(key) = Source::new(path, value, report) {
-            virtual_key(key, (fleet, lenient), &terms, draft);
+            virtual_key(key, fleet, lenient, &terms, draft);
         }
     }
     for (path, value) in governance.list("model_configs") {
@@ -117,7 +113,7 @@ impl Terms {
     }
 
     /// Gives a section the budgets and limits that it names or that name it.
-    fn give(&self, from: &mut Source<'_>, (kind, id): (&str, &str), section: &mut Section) {
+    fn give(&self, from: &mut Source<'_>, kind: &str, id: &str, section: &mut Section) {
         let owned = self.owners.iter().filter(|(owner, of, _)| *owner == kind && of == id);
         let mut budgets: Vec<String> = owned.map(|(_, _, budget)| budget.clone()).collect();
         if let Some(id) = from.text("budget_id") {
@@ -127,13 +123,13 @@ impl Terms {
             budgets.push(id);
         }
         for (path, budget) in budgets.iter().filter_map(|id| self.budgets.get(id)) {
-            add_budget(section, (path, budget), from.report);
+            add_budget(section, path, budget, from.report);
         }
         for (path, value) in from.list("budgets") {
             let Some(mut line) = Source::new(path, value, from.report) else { continue };
             drop((line.take("id"), line.take("calendar_aligned")));
             if let Some(budget) = budget(&mut line) {
-                add_budget(section, (&line.path, &budget), line.report);
+                add_budget(section, &line.path, &budget, line.report);
             }
             line.rest(&ADVICE);
         }
@@ -163,7 +159,7 @@ fn budget(from: &mut Source<'_>) -> Option<Json> {
     Some(json!({"usd": decimal(&format!("{most:.6}")), "window": window}))
 }
 
-fn add_budget(section: &mut Section, (path, budget): (&str, &Json), report: &Report) {
+fn add_budget(section: &mut Section, path: &str, budget: &Json, report: &Report) {
     let same = |other: &Json| other["window"] == budget["window"];
     if section.get("budget").and_then(Json::as_array).into_iter().flatten().any(same) {
         report.lost(path, "there is one of the same window for the same owner already");
@@ -184,14 +180,15 @@ fn member(mut from: Source<'_>, kind: &str, terms: &Terms, draft: &mut Draft) {
         // It may be named before it is said what it is, or never.
         draft.section("orgs", &source::section_name(&org));
     }
-    terms.give(&mut from, (kind, &id), &mut section);
+    terms.give(&mut from, kind, &id, &mut section);
     from.rest(&ADVICE);
     draft.insert(kind, &source::section_name(&id), section);
 }
 
 fn virtual_key(
     mut from: Source<'_>,
-    (fleet, lenient): (&Fleet, bool),
+    fleet: &Fleet,
+    lenient: bool,
     terms: &Terms,
     draft: &mut Draft,
 ) {
@@ -213,7 +210,7 @@ fn virtual_key(
     section.set("secret", secret);
     let configs = from.list("provider_configs");
     if !(configs.is_empty() && lenient) {
-        section.set("models", grants(configs, (fleet, lenient), report));
+        section.set("models", grants(configs, fleet, lenient, report));
     }
     if let Some(team) = from.text("team_id") {
         section.set("team", source::section_name(&team));
@@ -224,7 +221,7 @@ fn virtual_key(
         draft.section("teams", &org).set("org", org.as_str());
         section.set("team", org);
     }
-    terms.give(&mut from, ("keys", &id), &mut section);
+    terms.give(&mut from, "keys", &id, &mut section);
     from.rest(&ADVICE);
     draft.insert("keys", &name, section);
 }
@@ -232,7 +229,8 @@ fn virtual_key(
 /// Which models the configs of a key's providers let it use.
 fn grants(
     configs: Vec<(String, Json)>,
-    (fleet, lenient): (&Fleet, bool),
+    fleet: &Fleet,
+    lenient: bool,
     report: &Report,
 ) -> Vec<String> {
     let mut grants = Vec::new();
@@ -270,7 +268,7 @@ fn model_config(mut from: Source<'_>, fleet: &Fleet, terms: &Terms, draft: &mut 
     drop(from.take("id"));
     let mut section = Section::default();
     let path = from.path.clone();
-    terms.give(&mut from, ("models", ""), &mut section);
+    terms.give(&mut from, "models", "", &mut section);
     if section.get("budget").is_some() {
         from.report.lost(&path, "budgets are those of keys, users, teams and orgs");
     }

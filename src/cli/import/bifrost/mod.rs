@@ -49,14 +49,14 @@ fn secret(from: &mut Source<'_>, key: &str, usual: &str) -> Option<String> {
         from.report.needs(&variable);
         return Some(format!("env:{variable}"));
     }
-    Some(source::secret((&path, &written), named(&written), usual, from.report))
+    Some(source::secret(&path, &written, named(&written), usual, from.report))
 }
 
 /// Text that may stand in the environment.
 fn plain(from: &mut Source<'_>, key: &str, otherwise: &str) -> Option<String> {
     let path = from.at(key);
     let written = from.text(key).filter(|written| !written.is_empty())?;
-    Some(source::plain((&path, &written), named(&written), otherwise, from.report))
+    Some(source::plain(&path, &written, named(&written), otherwise, from.report))
 }
 
 pub(super) fn import(config: Json, report: &Report) -> Draft {
@@ -73,9 +73,9 @@ pub(super) fn import(config: Json, report: &Report) -> Draft {
             }
         }
     }
-    fleet.routes((&mut draft, report));
+    fleet.routes(&mut draft, report);
     if let Some(governance) = root.table("governance") {
-        governance::read(governance, (&fleet, lenient), &mut draft);
+        governance::read(governance, &fleet, lenient, &mut draft);
     }
     if let Some(client) = root.table("client") {
         read_client(client, &mut draft);

@@ -100,7 +100,7 @@ impl Fleet {
                 report.todo(&path, format!("says no address; put it where `{placeholder}` stands"));
                 all.insert("base_url".to_owned(), json!(placeholder));
             }
-            self.add(name, (all, &group, &named), (draft, report));
+            self.add(name, all, &group, &named, draft, report);
         }
     }
 
@@ -109,8 +109,11 @@ impl Fleet {
     fn add(
         &mut self,
         name: &str,
-        (mut values, group, named): (Map<String, Json>, &[Key], &BTreeSet<String>),
-        (draft, report): (&mut Draft, &Report),
+        mut values: Map<String, Json>,
+        group: &[Key],
+        named: &BTreeSet<String>,
+        draft: &mut Draft,
+        report: &Report,
     ) {
         let known = self.names.entry(name.to_owned()).or_default();
         let wanted = match (known.is_empty(), group.first()) {
@@ -167,7 +170,7 @@ impl Fleet {
     }
 
     /// A route for each model that several sections serve, or another one than clients name.
-    pub(super) fn routes(&self, (draft, report): (&mut Draft, &Report)) {
+    pub(super) fn routes(&self, draft: &mut Draft, report: &Report) {
         for (name, targets) in &self.served {
             let alone = targets.len() == 1;
             let is_named = |theirs: &String| targets[0].0 == format!("{theirs}/{name}");
@@ -325,7 +328,7 @@ impl Key {
         let mut values = Map::new();
         for (table, settings) in CLOUD {
             if let Some(section) = from.table(table) {
-                cloud(section, settings, (&mut values, &mut aliases), behind);
+                cloud(section, settings, &mut values, &mut aliases, behind);
             }
         }
         // What is asked by another name is not listed by its own.
@@ -340,7 +343,8 @@ impl Key {
 fn cloud(
     mut section: Source<'_>,
     settings: Settings,
-    (values, aliases): (&mut Map<String, Json>, &mut Vec<(String, String)>),
+    values: &mut Map<String, Json>,
+    aliases: &mut Vec<(String, String)>,
     behind: &str,
 ) {
     for (theirs, ours, is_secret) in settings {

@@ -125,7 +125,7 @@ fn find_model(params: &mut Source<'_>) -> Option<Model> {
     let path = params.at("model");
     let provider = params.text("custom_llm_provider");
     let written = params.text("model")?;
-    let written = source::plain((&path, &written), named(&written), "", params.report);
+    let written = source::plain(&path, &written, named(&written), "", params.report);
     let Some(model) = model::read(&written, provider.as_deref()) else {
         let text = format!(
             "`{written}` is of no provider that is known here; any server that speaks OpenAI's API \
@@ -152,7 +152,7 @@ fn provider(params: &mut Source<'_>, model: &Model, defaults: &Defaults) -> Map<
         (Some(written), None) if PLACEHOLDERS.contains(&written.to_lowercase().as_str()) => {}
         (Some(written), usual) => {
             let usual = usual.map_or_else(|| format!("{}_API_KEY", row.kind), str::to_owned);
-            let secret = source::secret((&key, &written), named(&written), &usual, params.report);
+            let secret = source::secret(&key, &written, named(&written), &usual, params.report);
             values.insert("api_key".to_owned(), json!(secret));
         }
         (None, Some(usual)) if !params.has("client_secret") => {
@@ -163,8 +163,7 @@ fn provider(params: &mut Source<'_>, model: &Model, defaults: &Defaults) -> Map<
     }
     if let Some(written) = params.text("api_version") {
         let path = params.at("api_version");
-        let version =
-            source::plain((&path, &written), named(&written), "2024-10-21", params.report);
+        let version = source::plain(&path, &written, named(&written), "2024-10-21", params.report);
         values.insert("api_version".to_owned(), json!(version));
     }
     cloud(params, model, &mut values);
@@ -189,7 +188,7 @@ fn base_url(params: &mut Source<'_>, model: &Model) -> Option<String> {
         };
     };
     let written = written.as_str()?;
-    let found = source::plain((&path, written), named(written), &placeholder, params.report);
+    let found = source::plain(&path, written, named(written), &placeholder, params.report);
     let found = source::without_userinfo(&path, &found, params.report);
     let behind = row.base_url.strip_prefix('+').unwrap_or_default();
     let found = found.trim_end_matches('/');
@@ -206,7 +205,7 @@ fn cloud(params: &mut Source<'_>, model: &Model, values: &mut Map<String, Json>)
                 params.report.needs(variable);
                 format!("env:{variable}")
             }
-            None if is_secret => source::secret((&path, &written), None, theirs, params.report),
+            None if is_secret => source::secret(&path, &written, None, theirs, params.report),
             None => written,
         };
         values.insert(ours.to_owned(), json!(value));
@@ -248,7 +247,7 @@ fn headers(params: &mut Source<'_>, values: &mut Map<String, Json>) {
                 written.to_owned()
             } else {
                 let usual = format!("HEADER_{lower}");
-                source::secret((&path, written), named(written), &usual, params.report)
+                source::secret(&path, written, named(written), &usual, params.report)
             };
             headers.insert(lower, json!(value));
         }

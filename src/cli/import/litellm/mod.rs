@@ -35,7 +35,7 @@ pub(super) fn import(config: Json, report: &Report) -> Draft {
             router.add(deployment);
         }
     }
-    router.write(&mut settings, (&mut draft, report));
+    router.write(&mut settings, &mut draft, report);
     for (key, advice) in [
         ("guardrails", "guards are written by hand: `pattern`, `pii`, `secrets` and others"),
         ("mcp_servers", "MCP servers are not carried over"),

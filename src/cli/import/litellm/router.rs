@@ -45,18 +45,18 @@ impl Router {
         }
     }
 
-    pub(super) fn write(mut self, settings: &mut Settings, (draft, report): (&mut Draft, &Report)) {
+    pub(super) fn write(mut self, settings: &mut Settings, draft: &mut Draft, report: &Report) {
         let strategy = Self::strategy(settings, report);
         for (name, group) in std::mem::take(&mut self.groups) {
             if group.iter().any(Deployment::is_pattern) {
-                Self::pattern(&name, &group, (draft, report));
+                Self::pattern(&name, &group, draft, report);
             } else {
-                self.route(&name, group, strategy, (draft, report));
+                self.route(&name, group, strategy, draft, report);
             }
         }
-        self.aliases(settings, (draft, report));
+        self.aliases(settings, draft, report);
         for fallback in &settings.fallbacks {
-            self.fallback(fallback, (draft, report));
+            self.fallback(fallback, draft, report);
         }
         if let Some(retries) = settings.retries {
             attempts(retries, draft);
@@ -77,7 +77,7 @@ impl Router {
     }
 
     /// Whatever a pattern matches is called by `provider/model`.
-    fn pattern(name: &str, group: &[Deployment], (draft, report): (&mut Draft, &Report)) {
+    fn pattern(name: &str, group: &[Deployment], draft: &mut Draft, report: &Report) {
         for deployment in group {
             let provider = &deployment.provider;
             let ours = format!("{provider}/*");
@@ -103,7 +103,8 @@ impl Router {
         name: &str,
         group: Vec<Deployment>,
         strategy: &'static str,
-        (draft, report): (&mut Draft, &Report),
+        draft: &mut Draft,
+        report: &Report,
     ) {
         let mut turns: BTreeMap<u64, Vec<Deployment>> = BTreeMap::new();
         for deployment in group {
@@ -139,7 +140,7 @@ impl Router {
     }
 
     /// A route for each other name.
-    fn aliases(&mut self, settings: &Settings, (draft, report): (&mut Draft, &Report)) {
+    fn aliases(&mut self, settings: &Settings, draft: &mut Draft, report: &Report) {
         for (alias, model, path) in &settings.aliases {
             let Some(ours) = self.names.get(model) else {
                 report.todo(path, format!("`{model}` is no model of the file; it was left out"));
@@ -160,7 +161,7 @@ impl Router {
         }
     }
 
-    fn fallback(&self, fallback: &Fallback, (draft, report): (&mut Draft, &Report)) {
+    fn fallback(&self, fallback: &Fallback, draft: &mut Draft, report: &Report) {
         let to: Vec<&String> = fallback
             .to
             .iter()

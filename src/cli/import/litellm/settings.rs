@@ -173,7 +173,7 @@ fn general_settings(mut general: Source<'_>, draft: &mut Draft) {
     let path = general.at("master_key");
     if let Some(written) = general.text("master_key") {
         let named = named(&written);
-        let key = source::secret((&path, &written), named, "LITELLM_MASTER_KEY", general.report);
+        let key = source::secret(&path, &written, named, "LITELLM_MASTER_KEY", general.report);
         draft.section("admin", "").set("key", key.as_str());
         draft
             .section("keys", "master")

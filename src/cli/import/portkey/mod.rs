@@ -36,7 +36,7 @@ pub(super) fn import(config: Json, report: &Report) -> Draft {
     let name = source::section_name(name.as_deref().unwrap_or(USUAL));
     let node = if wrapped { unwrap(root) } else { Some(root) };
     let Some(node) = node else { return draft };
-    let Some(place) = read(node, (&name, &Inherited::default()), &mut draft) else { return draft };
+    let Some(place) = read(node, &name, &Inherited::default(), &mut draft) else { return draft };
     let section = place.section.unwrap_or_else(|| plain(&place.targets));
     draft.insert("routes", &name, section);
     report.changed(
@@ -79,7 +79,8 @@ fn in_snake(letter: char) -> impl Iterator<Item = char> {
 /// A node: a group with a strategy, or a target.
 fn read(
     mut node: Source<'_>,
-    (name, inherited): (&str, &Inherited),
+    name: &str,
+    inherited: &Inherited,
     draft: &mut Draft,
 ) -> Option<Place> {
     in_snakes(&mut node);
@@ -90,7 +91,7 @@ fn read(
     let label = node.text("name").unwrap_or_default();
     let path = if node.path.is_empty() { "config".to_owned() } else { node.path.clone() };
     let (targets, section) = if node.has("targets") {
-        let section = group(&mut node, (name, &inherited), draft)?;
+        let section = group(&mut node, name, &inherited, draft)?;
         (named(&section), Some(section))
     } else {
         node.lose("strategy", "a strategy without targets has nothing to do");
@@ -115,7 +116,8 @@ fn read(
 
 fn group(
     node: &mut Source<'_>,
-    (name, inherited): (&str, &Inherited),
+    name: &str,
+    inherited: &Inherited,
     draft: &mut Draft,
 ) -> Option<Section> {
     let mut strategy = node.table("strategy");
@@ -124,7 +126,7 @@ fn group(
     for (turn, (path, value)) in node.list("targets").into_iter().enumerate() {
         let Some(child) = Source::new(path, value, node.report) else { continue };
         let name = format!("{name}.{}", turn + 1);
-        places.extend(read(child, (&name, inherited), draft));
+        places.extend(read(child, &name, inherited, draft));
     }
     let report = node.report;
     let mut section = match mode.as_deref() {

@@ -127,8 +127,8 @@ pub(super) fn read(
         None => variable.to_owned(),
     };
     let mut values = Map::from_iter([("kind".to_owned(), json!(kind))]);
-    address(node, (theirs, home), &mut values);
-    credentials(node, (&usual, variable != "-"), &mut values);
+    address(node, theirs, home, &mut values);
+    credentials(node, &usual, variable != "-", &mut values);
     let timeout = inherited.timeout.and_then(milliseconds);
     insert(&mut values, "timeouts", timeout.map(|time| json!({"total": time})));
     let wanted = source::section_name(slug.as_deref().unwrap_or(kind));
@@ -159,7 +159,7 @@ fn row(theirs: &str, whole: bool) -> Option<(&'static str, &'static str, &'stati
     found.map(|(_, kind, variable, home)| (kind, variable, home))
 }
 
-fn address(node: &mut Source<'_>, (theirs, home): (&str, &str), values: &mut Map<String, Json>) {
+fn address(node: &mut Source<'_>, theirs: &str, home: &str, values: &mut Map<String, Json>) {
     let resource = node.text("azure_resource_name");
     let custom = node.at("custom_host");
     let host = node.text("custom_host");
@@ -184,13 +184,14 @@ fn address(node: &mut Source<'_>, (theirs, home): (&str, &str), values: &mut Map
 
 fn credentials(
     node: &mut Source<'_>,
-    (usual, wants_key): (&str, bool),
+    usual: &str,
+    wants_key: bool,
     values: &mut Map<String, Json>,
 ) {
     let report = node.report;
     let path = node.at("api_key");
     let key = match node.text("api_key").filter(|written| !written.is_empty()) {
-        Some(written) => Some(source::secret((&path, &written), named(&written), usual, report)),
+        Some(written) => Some(source::secret(&path, &written, named(&written), usual, report)),
         None if wants_key => {
             report.needs(usual);
             Some(format!("env:{usual}"))
@@ -203,7 +204,7 @@ fn credentials(
         let Some(written) = node.text(theirs) else { continue };
         let value = match named(&written) {
             None if !is_secret => written,
-            variable => source::secret((&path, &written), variable, theirs, report),
+            variable => source::secret(&path, &written, variable, theirs, report),
         };
         values.insert(ours.to_owned(), json!(value));
     }

@@ -48,7 +48,7 @@ pub(super) fn write(draft: &mut Draft<'_>) -> Result<(Option<Value>, Vec<Value>)
             speech.show();
         }
         for part in &message.parts {
-            speech.part(draft, part, (message, place))?;
+            speech.part(draft, part, message, place)?;
         }
     }
     let mut contents = speech.finish();
@@ -76,13 +76,14 @@ impl<'a> Speech<'a> {
         &mut self,
         draft: &mut Draft<'_>,
         part: &'a Part,
-        (message, place): (&Message, usize),
+        message: &Message,
+        place: usize,
     ) -> Result<(), Inexpressible> {
         if let Content::ToolResult(result) = &part.content {
             draft.dropped.add_if(part.cache.is_some(), "cache_control");
             let known = self.names.get(result.id.as_str()).copied();
             let name = result.name.as_deref().or(known);
-            let written = write_result(draft, (result, name), place, &mut self.behind)?;
+            let written = write_result(draft, result, name, place, &mut self.behind)?;
             self.add(Kind::Results, written);
             return Ok(());
         }
@@ -165,7 +166,8 @@ fn write_part(
 /// A result as the object that Gemini wants. Media go inside, or behind it for older models.
 fn write_result(
     draft: &mut Draft<'_>,
-    (result, name): (&ToolResult, Option<&str>),
+    result: &ToolResult,
+    name: Option<&str>,
     place: usize,
     behind: &mut Vec<Value>,
 ) -> Result<Value, Inexpressible> {

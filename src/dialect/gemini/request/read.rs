@@ -69,7 +69,7 @@ fn read_tools(value: &Value, extras: &mut Map<String, Value>) -> Result<Vec<Tool
         for (name, value) in object(tool, &path)?.iter().filter(|(_, value)| !value.is_null()) {
             if field::camel(name) == "functionDeclarations" {
                 let path = format!("{path}.{name}");
-                read_functions(value, &path, (&mut tools, extras))?;
+                read_functions(value, &path, &mut tools, extras)?;
             } else {
                 let value = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
                 tools.push(Tool::Hosted(Foreign { dialect: Dialect::Gemini, value }));
@@ -82,7 +82,8 @@ fn read_tools(value: &Value, extras: &mut Map<String, Value>) -> Result<Vec<Tool
 fn read_functions(
     functions: &Value,
     path: &str,
-    (tools, extras): (&mut Vec<Tool>, &mut Map<String, Value>),
+    tools: &mut Vec<Tool>,
+    extras: &mut Map<String, Value>,
 ) -> Result<(), Misread> {
     for (place, function) in list(functions, path)?.iter().enumerate() {
         tools.push(read_function(function, &format!("{path}[{place}]"), extras)?);

@@ -324,10 +324,12 @@ impl Call {
 
     pub(super) fn new(
         place: Place,
-        (id, name): (&str, &str),
+        id: &str,
+        name: &str,
         custom: bool,
         names: &Names,
-        (lines, out): (&mut Lines, &mut Vec<u8>),
+        lines: &mut Lines,
+        out: &mut Vec<u8>,
     ) -> Self {
         let call = Self {
             place,

@@ -134,13 +134,7 @@ impl Writer {
             }
             Opening::ToolCall { id, name, custom } => {
                 let place = self.place(Call::prefix(name, *custom, &self.names));
-                Open::Call(Call::new(
-                    place,
-                    (id, name),
-                    *custom,
-                    &self.names,
-                    (&mut self.lines, out),
-                ))
+                Open::Call(Call::new(place, id, name, *custom, &self.names, &mut self.lines, out))
             }
             Opening::Media(Media {
                 kind: MediaKind::Image,
