@@ -136,13 +136,18 @@ pub fn new_secret() -> Option<Secret> {
     Some(Secret::new(format!("sk-sp-{}", URL_SAFE_NO_PAD.encode(bytes))))
 }
 
+/// What `Authorization` shows by the scheme `Bearer`, whatever its case (RFC 9110, section 11.1).
+pub fn bearer(value: &str) -> &str {
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => "",
+    }
+}
+
 /// The key that a request shows, in any of the places where SDKs put it.
 fn token(headers: &HeaderMap) -> Result<&str, Error> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let bearer = text(AUTHORIZATION.as_str()).map(|value| match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-        _ => "",
-    });
+    let bearer = text(AUTHORIZATION.as_str()).map(bearer);
     let token =
         bearer.or_else(|| ["x-api-key", "api-key", "x-goog-api-key"].into_iter().find_map(text));
     match token {
@@ -262,10 +267,7 @@ impl Caller {
 /// Whether one of these names or patterns with a trailing `*` is meant; no list covers all.
 pub fn covers(patterns: Option<&[String]>, name: &str) -> bool {
     let Some(patterns) = patterns else { return true };
-    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == pattern,
-    })
+    patterns.iter().any(|pattern| config::means(pattern, name))
 }
 
 #[cfg(test)]

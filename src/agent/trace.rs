@@ -427,11 +427,22 @@ impl Cutter<'_> {
         let open = run.open_ask.as_ref()?;
         let mut facts = vec![(Fact::RequestModel, Told::Text(open.model.clone()))];
         let (id, error) = match event {
-            Event::Answered { id, usage, cost, provider, model, cached, finish, .. } => {
+            Event::Answered {
+                id,
+                usage,
+                cost,
+                provider,
+                model,
+                fallback_level,
+                cached,
+                finish,
+                ..
+            } => {
                 facts.push((Fact::System, Told::Text(provider.clone())));
                 facts.push((Fact::ResponseModel, Told::Text(model.clone())));
                 let finish = vec![finish.reason.traced_as().to_owned()];
                 facts.push((Fact::FinishReasons, Told::List(finish)));
+                facts.push((Fact::FallbackLevel, Told::Whole((*fallback_level).into())));
                 if *cached {
                     facts.push((Fact::Cached, Told::Text("hit".to_owned())));
                 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::{Report, child, suggestion};
 use super::route::{Route, Strategy, split};
-use super::{Config, Key, check_agents, guard, tool};
+use super::{Config, Key, check_agents, guard, means, tool};
 
 /// Requests say `agent/NAME` for agents, so no provider may be called so.
 const AGENT: &str = "agent";
@@ -52,20 +52,16 @@ fn check_sampled(config: &Config, report: &Report) {
 /// Patterns are known by what they match. A key may also be made at run time.
 fn check_recorded(config: &Config, report: &Report) {
     let Some(record) = &config.record else { return };
-    let matches = |written: &str, name: &str| match written.strip_suffix('*') {
-        Some(beginning) => name.starts_with(beginning),
-        None => name == written,
-    };
     for (at, written) in record.routes.iter().enumerate() {
         let mut known = config.routes.keys().map(String::as_str).chain(["direct"]);
-        if !known.any(|name| matches(written, name)) {
+        if !known.any(|name| means(written, name)) {
             let hint = suggestion(written, config.routes.keys().map(String::as_str));
             let path = format!("record.routes[{at}]");
             report.problem(&path, format!("there is no route \"{written}\"{hint}"));
         }
     }
     for (at, written) in record.keys.iter().enumerate() {
-        if !config.keys.keys().any(|name| matches(written, name)) {
+        if !config.keys.keys().any(|name| means(written, name)) {
             let hint = suggestion(written, config.keys.keys().map(String::as_str));
             let path = format!("record.keys[{at}]");
             report.warn(&path, format!("there is no key \"{written}\" in the config{hint}"));

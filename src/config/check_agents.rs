@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::check::find_model;
 use super::problem::{Report, child, suggestion};
-use super::{Agent, Config, Key, OnFilter, Tool, ToolKind, guard, tool};
+use super::{Agent, Config, Key, OnFilter, Tool, ToolKind, guard, means, tool};
 use crate::canon::Effect;
 
 /// What stands behind `/v1/agents/` and is no agent.
@@ -128,7 +128,7 @@ impl Definition<'_> {
             (false, true) => "tools",
             (false, false) => return,
         };
-        let offered = |name: &str| self.agent.tools.iter().any(|pattern| covers(pattern, name));
+        let offered = |name: &str| self.agent.tools.iter().any(|pattern| means(pattern, name));
         let required = self.agent.require_tools.iter().enumerate();
         for (position, name) in required.filter(|(_, name)| !offered(name)) {
             let hint = suggestion(name, self.agent.tools.iter().map(String::as_str));
@@ -168,7 +168,7 @@ impl Definition<'_> {
     fn is_open_by(&self, (name, key): (&String, &Key)) -> bool {
         let is_template = key.secret.is_none() && key.hash.is_none();
         let allows = |list: &Option<Vec<String>>, name: &str| {
-            list.as_ref().is_none_or(|list| list.iter().any(|pattern| covers(pattern, name)))
+            list.as_ref().is_none_or(|list| list.iter().any(|pattern| means(pattern, name)))
         };
         is_template
             && allows(&self.agent.access_keys, name)
@@ -356,15 +356,8 @@ fn check_grants(config: &Config, path: &str, key: &Key, report: &Report) {
     }
 }
 
-fn covers(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => pattern == name,
-    }
-}
-
 fn find_agent(config: &Config, pattern: &str) -> Result<(), String> {
-    if config.agents.keys().any(|name| covers(pattern, name)) {
+    if config.agents.keys().any(|name| means(pattern, name)) {
         return Ok(());
     }
     let hint = suggestion(pattern, config.agents.keys().map(String::as_str));
@@ -410,7 +403,7 @@ fn undecided<'a>(config: &'a Config, pattern: &'a str) -> Option<&'a str> {
         let operation = name.split_once('.').map_or("", |(_, operation)| operation);
         let asked = tool.approval.as_ref().is_some_and(|approval| {
             let tools = approval.tools.as_ref();
-            tools.is_none_or(|tools| tools.iter().any(|pattern| covers(pattern, operation)))
+            tools.is_none_or(|tools| tools.iter().any(|pattern| means(pattern, operation)))
         });
         !asked && tool.written.get("risk").is_none()
     };

@@ -174,6 +174,14 @@ pub enum Source {
     Discovery,
 }
 
+/// Whether a name, or a pattern with a trailing `*`, means `name`.
+pub fn means(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    }
+}
+
 // === impl Config ===
 
 impl Config {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::provider::texts;
 use super::reader::Section;
-use super::value;
+use super::{means, value};
 
 pub(super) const KEYS: &[&str] = &[
     "consent",
@@ -92,11 +92,7 @@ impl Record {
     /// Whether calls of this route and key are meant.
     pub fn is_for(&self, route: &str, key: &str) -> bool {
         let names = |patterns: &[String], name: &str| {
-            let is = |pattern: &String| match pattern.strip_suffix('*') {
-                Some(beginning) => name.starts_with(beginning),
-                None => name == pattern,
-            };
-            patterns.is_empty() || patterns.iter().any(is)
+            patterns.is_empty() || patterns.iter().any(|pattern| means(pattern, name))
         };
         names(&self.routes, route) && names(&self.keys, key)
     }

@@ -1,7 +1,6 @@
 //! Takes in a request: its body, capped and looked through while it arrives.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::chain::Wishes;
+use super::lease::{ByteBudget, Lease};
 use super::relayed::Relayed;
 use super::upload::Upload;
 use crate::canon::{
@@ -138,23 +138,6 @@ impl Asked {
     }
 }
 
-/// The bytes that all request bodies of the process may hold together.
-#[derive(Debug, Clone)]
-pub struct ByteBudget(Arc<Held>);
-
-#[derive(Debug, Default)]
-struct Held {
-    bytes: AtomicUsize,
-    limit: AtomicUsize,
-}
-
-/// A part of the budget, given back when dropped.
-#[derive(Debug)]
-pub struct Lease {
-    held: Arc<Held>,
-    bytes: AtomicUsize,
-}
-
 /// Why a body could not be taken in.
 pub(super) enum Unreadable {
     Refused(Error),
@@ -170,55 +153,6 @@ impl Filed {
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
-    }
-}
-
-// === impl ByteBudget ===
-
-impl ByteBudget {
-    pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Held { bytes: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }))
-    }
-
-    pub fn set_limit(&self, limit: usize) {
-        self.0.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// Bytes that are held now.
-    pub fn held(&self) -> usize {
-        self.0.bytes.load(Ordering::Relaxed)
-    }
-
-    pub fn lease(&self) -> Lease {
-        Lease { held: Arc::clone(&self.0), bytes: AtomicUsize::new(0) }
-    }
-
-    /// One that takes nothing of any budget: of what the gateway makes itself.
-    fn unbound() -> Lease {
-        Self::new(usize::MAX).lease()
-    }
-}
-
-impl Lease {
-    /// Takes more of it; the error says that there is no more.
-    pub fn grow(&self, bytes: usize) -> Result<(), Error> {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let before = self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes <= self.held.limit.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let mut error = Error::new(
-            Kind::Overloaded,
-            "The gateway holds too many request bodies at the moment; try again.",
-        );
-        error.retry_after = Some(Duration::from_secs(1));
-        Err(error)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.held.bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
     }
 }
 

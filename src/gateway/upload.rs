@@ -15,7 +15,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, timeout_at};
 
-use super::arrival::{ByteBudget, Question, Unreadable, refused};
+use super::arrival::{Question, Unreadable, refused};
+use super::lease::ByteBudget;
 use super::relayed::Relayed;
 use super::snapshot::Limits;
 use crate::canon::{Outcome, Relay};

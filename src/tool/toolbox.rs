@@ -127,12 +127,8 @@ impl Toolbox {
 
     /// Those that names or patterns with a trailing `*` mean, in the order of their names.
     pub fn named(&self, patterns: &[String]) -> Vec<Arc<Tool>> {
-        let means = |pattern: &String, name: &str| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => name == pattern,
-        };
         let mut tools = self.all();
-        tools.retain(|tool| patterns.iter().any(|pattern| means(pattern, &tool.name)));
+        tools.retain(|tool| patterns.iter().any(|pattern| config::means(pattern, &tool.name)));
         tools
     }
 

@@ -7,6 +7,7 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 
 use super::AdminApi;
+use crate::access;
 use crate::config::Role;
 use crate::error::{Error, Kind};
 use crate::gateway::directory::Actor;
@@ -69,7 +70,7 @@ impl AdminApi {
             let message = "Send `Authorization: Bearer` and the admin key, or one with a role.";
             return Err(Error::new(Kind::MissingKey, message));
         };
-        let token = value.to_str().unwrap_or_default().strip_prefix("Bearer ").unwrap_or_default();
+        let token = access::bearer(value.to_str().unwrap_or_default());
         if !token.is_empty() && Sha256::digest(token) == Sha256::digest(self.key.expose()) {
             return Ok(Actor { name: ADMIN.to_owned(), role: Role::Owner, team: None });
         }

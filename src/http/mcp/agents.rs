@@ -18,7 +18,7 @@ use crate::cache::Next;
 use crate::canon::{
     CallId, ChatRequest, Event, Message, Owner, Part, Role, RunId, RunState, Trace, baggage_of,
 };
-use crate::config::OnLeave;
+use crate::config::{self, OnLeave};
 use crate::dialect::fold::Fold;
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Performance, Report, RunWishes};
@@ -44,12 +44,8 @@ pub(super) fn named<'a>(visit: &'a Visit, tool: &str) -> Option<&'a str> {
 
 fn offered(visit: &Visit) -> impl Iterator<Item = &str> {
     let patterns = &visit.house.config.mcp.agents;
-    visit.house.agents(&visit.caller).filter(move |name| {
-        patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => pattern == name,
-        })
-    })
+    let is_offered = |name: &str| patterns.iter().any(|pattern| config::means(pattern, name));
+    visit.house.agents(&visit.caller).filter(move |name| is_offered(name))
 }
 
 fn schema() -> Map<String, Value> {

@@ -13,6 +13,7 @@ use super::attend::{MOST_ROUNDS, answers, attend, is_old, listener};
 use super::names::Names;
 use super::offer::{Visit, passed};
 use super::session::State;
+use crate::config;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::gateway::agents::Consultation;
@@ -58,10 +59,7 @@ impl Visit {
     /// `SERVER.THING`.
     fn may(&self, patterns: &[String], server: &Server, own: &str) -> bool {
         let name = format!("{}.{own}", server.name());
-        let is_offered = patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => *pattern == name,
-        });
+        let is_offered = patterns.iter().any(|pattern| config::means(pattern, &name));
         is_offered && !leads_up(own) && self.caller.may_use_tool(&name)
     }
 

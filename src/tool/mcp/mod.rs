@@ -225,10 +225,7 @@ impl Server {
 
     fn is_meant(&self, tool: &str) -> bool {
         let Some(allowed) = &self.pool.mcp.allow else { return true };
-        allowed.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => tool.starts_with(prefix),
-            None => tool == pattern,
-        })
+        allowed.iter().any(|pattern| config::means(pattern, tool))
     }
 
     /// Takes over what it has said of its tools, as far as that was approved.
