@@ -60,10 +60,12 @@ impl Staff {
         rows
     }
 
-    /// Those of them that ask something, besides approvals.
+    /// Those of the runs below one that ask something, besides approvals: also such as are just
+    /// looked at, which do not wait meanwhile.
     async fn askers(&self, whose: (RunId, RunId)) -> Vec<(RunRow, Run)> {
-        let mut askers = Vec::new();
-        for row in self.waiting_below(whose).await {
+        let (mut askers, mut rows) = (Vec::new(), self.below(whose).await);
+        rows.retain(|row| !row.state.is_over());
+        for row in rows {
             let known = self.whole(&row).await.ok().filter(asks);
             askers.extend(known.map(|run| (row, run)));
         }
