@@ -75,6 +75,7 @@ pub use self::lease::{ByteBudget, Lease};
 use self::ledger::Doubts;
 pub use self::ledger::Past;
 use self::measure::Lengths;
+pub use self::pipeline::shutting_down;
 use self::recording::Recorder;
 pub use self::reload::{FILE, Order, Outlook, Overrides, ReloadStatus, Reloader, Return, refusal};
 use self::remember::Together;
@@ -262,7 +263,7 @@ impl Gateway {
     }
 
     /// Whether what is under way is to end.
-    fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 

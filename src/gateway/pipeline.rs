@@ -1,9 +1,7 @@
 //! One call, from arrival to reply. Read this file first.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -24,29 +22,15 @@ use super::{
 };
 use crate::canon::{Dialect, Outcome, Surface};
 use crate::config::OnDisconnect;
-use crate::dialect::{self, ClientSide};
+use crate::dialect::ClientSide;
 use crate::error::{Error, Kind};
 
 /// The attempts of one call, which carry it with them.
 pub(super) type Walk = Pin<Box<dyn Future<Output = (Box<Call>, Result<Answer, Error>)> + Send>>;
 
 impl Gateway {
-    /// Answers one call. Errors leave in the dialect that the call came in. Polled when the process
-    /// is to end, it has no answer but that.
+    /// Answers one call. Errors leave in the dialect that the call came in.
     pub async fn answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
-    {
-        let client = dialect::client(arrival.ask.surface);
-        let mut answer = pin!(self.find_answer(arrival));
-        poll_fn(|context| match answer.as_mut().poll(context) {
-            Poll::Pending if self.has_ended() => Poll::Ready(error_of(client, &shutting_down())),
-            polled => polled,
-        })
-        .await
-    }
-
-    async fn find_answer<B>(self: &Arc<Self>, arrival: Arrival<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -346,7 +330,8 @@ fn error_of(client: &dyn ClientSide, error: &Error) -> Response<Body> {
     response
 }
 
-pub(super) fn shutting_down() -> Error {
+/// What is told of a call that the end of the process ends.
+pub fn shutting_down() -> Error {
     Error::new(Kind::Overloaded, "The gateway is shutting down; try again.")
 }
 

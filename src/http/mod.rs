@@ -9,8 +9,8 @@ mod models;
 mod responses;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -27,7 +27,7 @@ use crate::access::account::{BudgetStatus, Moment};
 use crate::agent::Agents;
 use crate::dialect::{ClientSide, chat};
 use crate::error::{Error, Kind};
-use crate::gateway::{Arrival, Ask, Body, Gateway};
+use crate::gateway::{Arrival, Ask, Body, Gateway, shutting_down};
 use crate::net::listen::MakeService;
 use crate::net::patience::{Busy, Pulse};
 use crate::net::shed::{BoxFuture, Permit, Shed, ShedLayer};
@@ -82,20 +82,29 @@ impl Service<(Request<Incoming>, Option<Permit>)> for ApiConnection {
         }
         // It holds pointers only and is made where it stays: a future of some kilobytes that is
         // made elsewhere is copied there, whatever of it is in use.
-        let asked = Box::new((request, permit, busy));
+        let client = models::Shape::at(request.uri().path(), request.headers()).client();
+        let is_shared = request.version() == Version::HTTP_2;
+        let (asked, house) = (Box::new((request, permit, busy)), Arc::clone(&gateway));
         let place = Box::new_uninit();
-        let answer = Box::write(place, async move {
-            // Of many calls on one connection, each has to be woken to see that it is to end.
-            let is_woken = asked.0.version() != Version::HTTP_2;
-            let mut answer = pin!(answer(&gateway, &room, *asked));
-            tokio::select! {
-                biased;
-                answer = &mut answer => return Ok(answer),
-                () = async { gateway.until_end().await }, if !is_woken => {}
+        let answer = Box::write(place, async move { answer(&gateway, &room, *asked).await });
+        let mut answer = Box::into_pin(answer);
+        Box::pin(async move {
+            if is_shared {
+                // Of many calls on one connection, each has to be woken to see that it is to end.
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => return Ok(answer),
+                    () = house.until_end() => return Ok(refuse_as(&shutting_down(), client)),
+                }
             }
-            Ok(answer.await)
-        });
-        Box::into_pin(answer)
+            let answered = poll_fn(|context| match answer.as_mut().poll(context) {
+                Poll::Pending if house.has_ended() => {
+                    Poll::Ready(refuse_as(&shutting_down(), client))
+                }
+                polled => polled,
+            });
+            Ok(answered.await)
+        })
     }
 }
 
