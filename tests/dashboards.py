@@ -313,6 +313,14 @@ USAGE = {
 }
 
 
+class Provider(ThreadingHTTPServer):
+    """The listener of `Upstream`; a caller that hangs up is no fault worth a page of output."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 def fail(message):
     sys.exit(f"tests/dashboards.py: {message}")
 
@@ -389,7 +397,7 @@ def start(stack, log, *command, **options):
 
 
 def start_gateway(stack, folder, binary):
-    upstream = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    upstream = Provider(("127.0.0.1", 0), Upstream)
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
     stack.callback(upstream.shutdown)
     port = free_port()
@@ -448,6 +456,7 @@ def one_round_of_agents(address, number):
     status, text = ask(address, f"/v1/agents/approvals/{approval['id']}", decision, OPERATOR, headers=seen)
     if status != 200:
         fail(f"nobody can decide: {status} {text}")
+    ask(address, runs["helper"] + "/resume", {}, KEY)  # nobody holds it: refused
     label = "good" if number % 3 else "wrong"
     ask(address, runs["helper"] + "/feedback", {"score": 1, "label": label}, KEY)
 

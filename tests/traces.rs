@@ -383,3 +383,36 @@ async fn an_attempt_tells_where_it_went_how_much_it_may_say_and_what_its_answer_
         assert!(told(last, "gen_ai.response.id").starts_with("chatcmpl-"), "{last:#?}");
     }
 }
+
+#[tokio::test]
+async fn an_attempt_tells_how_its_answer_was_to_be_drawn_and_no_word_of_the_client_unasked() {
+    const TERMS: &str = "{\"temperature\":0.5,\"top_p\":0.9,\"seed\":-7,\"n\":2,\
+        \"frequency_penalty\":0.25,\"stop\":[\"END\"],";
+    for (more, stop) in [("", ""), ("capture = \"full\"", "END")] {
+        let collector = Collector::start(Mood::Takes).await;
+        let (_upstream, gateway) = house(&collector, more).await;
+        chat(&gateway, ask("plain").replacen('{', TERMS, 1)).await;
+        let (_, attempts) = parted(&collector.collected(2).await);
+        for (name, value) in [
+            ("gen_ai.request.temperature", "0.5"),
+            ("gen_ai.request.top_p", "0.9"),
+            ("gen_ai.request.seed", "-7"),
+            ("gen_ai.request.choice.count", "2"),
+            ("gen_ai.request.frequency_penalty", "0.25"),
+            ("gen_ai.request.presence_penalty", ""),
+            ("gen_ai.request.stop_sequences", stop),
+        ] {
+            assert_eq!(told(&attempts[0], name), value, "{name}");
+        }
+    }
+    let collector = Collector::start(Mood::Takes).await;
+    let (_upstream, gateway) = house(&collector, "attributes = \"openinference\"").await;
+    chat(&gateway, ask("plain").replacen('{', TERMS, 1)).await;
+    let (_, attempts) = parted(&collector.collected(2).await);
+    let parameters: Value =
+        serde_json::from_str(&told(&attempts[0], "llm.invocation_parameters")).unwrap();
+    let expected = json!({
+        "temperature": 0.5, "top_p": 0.9, "seed": -7, "frequency_penalty": 0.25, "n": 2,
+    });
+    assert_eq!(parameters, expected);
+}

@@ -232,8 +232,16 @@ impl Actor {
 
     pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
         let agent = self.definition.agent.as_str();
-        let (run, limit) = (self.journal.id, self.limit(reason));
-        tracing::warn!(run_id = %run, agent, limit, reason = reason.name(), "a run has hit a limit");
+        let limit = self.limit(reason);
+        let (event, outcome) = ("limit.hit", reason.name());
+        let run = self.journal.run().await;
+        let (run_id, step, version) = (&run.id, run.asks, run.created.version.as_str());
+        let trace_id = run.trace_id();
+        tracing::warn!(
+            %run_id, agent, version, step, event, outcome, limit, trace_id,
+            "a run has hit a limit"
+        );
+        drop(run);
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_limit_hits.with_label_values(&[agent, limit]).inc();
         self.journal.append(vec![Event::LimitHit { reason }]).await

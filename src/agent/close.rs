@@ -407,7 +407,12 @@ impl Actor {
         metrics.agent_steps.with_label_values(&[agent]).observe(f64::from(run.asks));
         if run.asks > self.definition.limits.expected_steps {
             metrics.agent_limit_hits.with_label_values(&[agent, "expected_steps"]).inc();
-            tracing::warn!(run_id = %run.id, agent, steps = run.asks, "a run took more steps than expected");
+            let (run_id, step, version) = (&run.id, run.asks, begun.0);
+            let (event, outcome, trace_id) = ("steps.unexpected", state, run.trace_id());
+            tracing::warn!(
+                %run_id, agent, version, step, event, outcome, trace_id,
+                "a run took more steps than expected"
+            );
         }
         let worked = run.worked(run.finished.unwrap_or_else(now));
         let seconds = std::time::Duration::from_millis(worked).as_secs_f64();

@@ -43,7 +43,7 @@ enum Heard {
     Told,
     /// It is no answer: its user is asked once more, in these words.
     Unfit(String),
-    /// Somebody else has answered before.
+    /// Somebody else has answered before, or the run waits no more.
     Late,
     Nothing,
 }
@@ -162,6 +162,10 @@ impl Staff {
                 // It waits for something else, and hears this when it goes on.
                 let data = json!({"messages": words.beside(), "by": by}).to_string();
                 told = store.signal_run(row.id, "message", data, None).await.map_err(away)?;
+                if !told {
+                    // It has gone on since, and this is the next turn.
+                    return Ok(Heard::Late);
+                }
             }
             _ => {}
         }

@@ -106,7 +106,6 @@ impl Watch {
     }
 
     fn line(&self, run: &Run, event: &'static str, said: &Said<'_>) {
-        let trace = trace_of(run.id, &run.created).id;
         let is_end = event == "run.ended";
         self.0.telemetry.log.run(&RunLine {
             run_id: &run.id.to_string(),
@@ -115,7 +114,7 @@ impl Watch {
             step: run.asks,
             event,
             outcome: said.outcome,
-            trace_id: &format!("{trace:032x}"),
+            trace_id: &run.trace_id(),
             tool: said.tool,
             call_id: said.call,
             model: said.model,

@@ -242,7 +242,7 @@ impl Staff {
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::error!(run_id = %row.id, %error, "a run could not be gone on with");
+                tracing::error!(run_id = %row.id, agent = %row.agent, %error, "a run could not be gone on with");
             }
         }
     }
@@ -261,6 +261,7 @@ impl Staff {
             // Nobody here works at what it has begun.
             self.leave_tree(actor.live.root).await;
         }
+        let agent = actor.definition.agent.as_str();
         match rest {
             Ok(Rest::Over(_)) => {}
             // What came meanwhile is not waited for.
@@ -268,17 +269,17 @@ impl Staff {
             Err(Halt::LeaseLost) => {
                 if !self.closing.load(Ordering::Acquire) {
                     self.gateway.telemetry.metrics.agent_lease_lost.inc();
-                    tracing::warn!(run_id = %actor.live.id, "another process has taken a run over");
+                    tracing::warn!(run_id = %actor.live.id, agent, "another process has taken a run over");
                 }
                 actor.live.voice.fail(elsewhere());
             }
             Err(Halt::Panicked) => {
-                tracing::error!(run_id = %actor.live.id, "a task panicked: a run is taken up again");
+                tracing::error!(run_id = %actor.live.id, agent, "a task panicked: a run is taken up again");
                 let message = "Something went wrong here; the run is taken up again.";
                 actor.live.voice.fail(Error::new(Kind::Internal, message));
             }
             Err(Halt::Store(error)) => {
-                tracing::error!(run_id = %actor.live.id, %error, "a run cannot be kept");
+                tracing::error!(run_id = %actor.live.id, agent, %error, "a run cannot be kept");
                 let message = "The run cannot be kept at the moment; it goes on when it can.";
                 actor.live.voice.fail(Error::new(Kind::Overloaded, message));
             }

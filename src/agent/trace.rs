@@ -119,6 +119,11 @@ impl Run {
         self.stretch.map_or_else(|| self.id.spread(), |stretch| self.span_of(stretch.seq))
     }
 
+    /// As logs and collectors spell it.
+    pub(super) fn trace_id(&self) -> String {
+        format!("{:032x}", trace_of(self.id, &self.created).id)
+    }
+
     fn span_of(&self, seq: u64) -> u64 {
         span_below(self.id.spread(), seq)
     }

@@ -11,6 +11,7 @@ use super::journal::now;
 use super::run::Run;
 use crate::canon::{Content, Effect, Part, Tool, ToolCall};
 use crate::tool::canonical;
+use crate::tool::text::read_exact;
 
 /// Of one turn, so many calls are looked at.
 const MOST_CALLS: usize = 128;
@@ -41,7 +42,7 @@ pub(super) fn requests(run: &Run, parts: &mut Vec<Part>) -> Vec<Requested> {
 fn request(run: &Run, member: &Member, call: &ToolCall, number: u32) -> Requested {
     let (doer, tool, version, effect) = doer(run, member, &call.name);
     let text = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.as_str() };
-    let args = match serde_json::from_str::<Value>(text) {
+    let args = match read_exact(text) {
         Ok(args) if text.len() <= LONGEST_ARGS && !call.custom => args,
         // What is no JSON stays text, which no schema takes.
         _ => Value::String(text.chars().take(LONGEST_ARGS).collect()),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, Dialect, FinishReason, Money, Task, Trace, Usage};
+use super::{CallId, Dialect, FinishReason, Money, Sampling, Task, Trace, Usage};
 
 /// What kind of question a call asks: one door of ours each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -433,10 +433,10 @@ pub struct CallRecord {
 }
 
 /// What traces tell of a question and its answer, whatever was said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exchange {
-    /// Tokens that the answer may have at most.
-    pub max_tokens: Option<u64>,
+    /// How the answer is drawn, and how many tokens it may have at most.
+    pub sampling: Sampling,
     /// What its provider calls the answer.
     pub response: Option<String>,
     /// So many pieces of the answer were searched for that.

@@ -34,6 +34,7 @@ pub mod peek;
 pub mod references;
 pub mod responses;
 pub mod row;
+pub mod sampling;
 pub mod schema;
 mod seam;
 mod sight;

@@ -16,12 +16,13 @@ use super::lease::{ByteBudget, Lease};
 use super::relayed::Relayed;
 use super::upload::Upload;
 use crate::canon::{
-    CallId, ChatRequest, Content, Dialect, Message, Part, Relay, Role, Surface, Tool,
+    CallId, ChatRequest, Content, Dialect, Message, Part, Relay, Role, Sampling, Surface, Tool,
 };
 use crate::config::{Server, ToolPairs};
 use crate::dialect::marks::Mark;
 use crate::dialect::passage::Sight;
 use crate::dialect::peek::{Envelope, Fault, Scanner};
+use crate::dialect::sampling::sampling;
 use crate::dialect::splice::Payload;
 use crate::dialect::{ClientSide, Misread, keepsake, pairs, references};
 use crate::error::{Error, Kind};
@@ -294,6 +295,16 @@ impl Question {
         }));
         (question.rewritten, question.own) = (true, true);
         question
+    }
+
+    /// How its answer is to be drawn, as far as a look at it tells.
+    pub(super) fn sampling(&self) -> Sampling {
+        let read = self.chat.get().and_then(|read| read.as_ref().ok());
+        match (read, self.payload.parts()) {
+            (Some(asked), _) => asked.request.sampling.clone(),
+            (None, [body]) => sampling(body).unwrap_or_default(),
+            (None, _) => Sampling::default(),
+        }
     }
 
     /// Whether it came in our own words, so that its bytes say nothing of it.

@@ -12,6 +12,7 @@ use super::chain::Chain;
 use super::measure;
 use super::snapshot::Target;
 use crate::canon::{Exchange, Leg, Passed, Skipped, Trace, baggage_of, span_of_attempt};
+use crate::config::Capture;
 use crate::route::plan::Skip;
 
 pub(super) const PARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -40,12 +41,17 @@ impl Call {
         }
     }
 
-    /// Notes how long its answer may be, where that is told of.
+    /// Notes how its answer is to be drawn, where that is told of.
     pub(super) fn traces_question(&mut self, question: &Question) {
-        if self.record.trace.is_some() {
-            let max_tokens = measure::most(self, question);
-            self.record.exchange = Some(Box::new(Exchange { max_tokens, ..Exchange::default() }));
+        let traces = self.gateway.telemetry.traces.as_ref();
+        let Some(traces) = traces.filter(|_| self.record.trace.is_some()) else { return };
+        let mut sampling = question.sampling();
+        sampling.max_tokens = measure::most(self, question);
+        // They are words of the client's own.
+        if traces.capture() != Capture::Full {
+            sampling.stop.clear();
         }
+        self.record.exchange = Some(Box::new(Exchange { sampling, ..Exchange::default() }));
     }
 
     /// Notes what its answer is called, where that is told of.

@@ -284,6 +284,8 @@ metrics! {
     agent_webhook_deliveries: counters "switchpoint_agent_webhook_deliveries_total" ["hook", "outcome"];
     /// What users and operators said of runs.
     agent_feedback: counters "switchpoint_agent_feedback_total" ["agent", "label"];
+    /// What was asked of runs that are not in a state for it, by where it was asked.
+    agent_invalid_transitions: counters "switchpoint_agent_invalid_transitions_total" ["path"];
     /// Processes that serve tools over MCP.
     mcp_children: gauges "switchpoint_mcp_children" ["server"];
     /// Connections to servers of tools that were opened again.

@@ -3,11 +3,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde_json::json;
+
 use super::conventions::{self as names, Names};
 use super::protobuf::{Message, Value};
 use crate::canon::{
-    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Money, Outcome, Purpose, Skipped, Task,
-    Trace, Usage, UsageSource, span_of_attempt, span_of_guard,
+    Attempt, CacheUse, CallRecord, Consultation, GuardNote, Money, Outcome, Purpose, Sampling,
+    Skipped, Task, Trace, Usage, UsageSource, span_of_attempt, span_of_guard,
 };
 
 // Fields of `Span`.
@@ -207,9 +209,43 @@ impl Cut<'_> {
 
     fn exchange(&self, span: &mut Message<'_>, answered: bool) {
         let Some(exchange) = self.record.exchange.as_deref() else { return };
-        whole(span, self.names.max_tokens, exchange.max_tokens.unwrap_or_default());
+        self.sampling(span, &exchange.sampling);
         let response = exchange.response.as_deref().filter(|_| answered);
         text(span, self.names.response, response.unwrap_or_default());
+    }
+
+    /// How the answer was to be drawn.
+    fn sampling(&self, span: &mut Message<'_>, sampling: &Sampling) {
+        whole(span, self.names.max_tokens, sampling.max_tokens.unwrap_or_default());
+        for (name, number) in [
+            (self.names.temperature, sampling.temperature),
+            (self.names.top_p, sampling.top_p),
+            // A fraction by the conventions.
+            (
+                self.names.top_k,
+                sampling.top_k.and_then(|most| u32::try_from(most).ok()).map(f64::from),
+            ),
+            (self.names.frequency_penalty, sampling.frequency_penalty),
+            (self.names.presence_penalty, sampling.presence_penalty),
+        ] {
+            if let Some(number) = number {
+                span.attribute(ATTRIBUTE, name, Value::Fraction(number));
+            }
+        }
+        if let Some(seed) = sampling.seed {
+            // As the protocol spells negative numbers, too.
+            span.attribute(ATTRIBUTE, self.names.seed, Value::Whole(seed.cast_unsigned()));
+        }
+        // One is what is had without asking.
+        let choices = sampling.choices.filter(|wanted| *wanted > 1);
+        whole(span, self.names.choices, choices.unwrap_or_default().into());
+        if !sampling.stop.is_empty() {
+            let stops = sampling.stop.iter().map(String::as_str);
+            span.attribute_list(ATTRIBUTE, self.names.stop, stops);
+        }
+        if !self.names.parameters.is_empty() {
+            text(span, self.names.parameters, &parameters(sampling));
+        }
     }
 
     /// A guard that asked somebody.
@@ -330,6 +366,25 @@ impl<'a> Finding<'a> {
             }
         }
     }
+}
+
+/// How an answer was to be drawn, as JSON in the words of the chat API; empty where nothing was said.
+fn parameters(sampling: &Sampling) -> String {
+    let all = json!({
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "seed": sampling.seed,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "n": sampling.choices,
+        "stop": Some(&sampling.stop).filter(|stop| !stop.is_empty()),
+    });
+    let said = all.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let said: serde_json::Map<_, _> =
+        said.map(|(name, value)| (name.clone(), value.clone())).collect();
+    if said.is_empty() { String::new() } else { serde_json::Value::Object(said).to_string() }
 }
 
 /// `{operation} {of what}`, as the conventions want it.

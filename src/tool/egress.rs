@@ -9,6 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
+use encoding_rs::{Encoding, UTF_8};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -27,6 +28,8 @@ use crate::net::client::{Fault, Origin, Outgoing, Place, Reach, Reply};
 const CONNECT: Duration = Duration::from_secs(10);
 /// Of an answer that is a failure, what the model is told.
 const LONGEST_REASON: usize = 500;
+/// A document says in so many bytes how it is encoded.
+const LONGEST_HEAD: usize = 1024;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("switchpoint/", env!("CARGO_PKG_VERSION")));
@@ -300,7 +303,7 @@ impl Received {
             let note = format!("[{media_type}, {} bytes]", self.body.len());
             return Ok(Answer { parts: vec![Part::text(note)], ..answer });
         }
-        let said = decode(&self.body, self.content_type());
+        let said = decode(&self.body, self.content_type(), &media_type);
         let value = if truncated { None } else { text::read_json(&said) };
         if is_json && value.is_none() && !truncated && !said.trim().is_empty() {
             let failure =
@@ -318,7 +321,7 @@ impl Received {
             status @ 400..=499 => (FailureKind::Status(status), Sent::Refused),
             status => (FailureKind::Status(status), Sent::Maybe),
         };
-        let said = decode(&self.body, self.content_type());
+        let said = decode(&self.body, self.content_type(), &self.media_type());
         let said = text::clean(&said);
         let said = said.trim();
         let message = match self.status {
@@ -381,17 +384,72 @@ fn media_kind(media_type: &str) -> Option<MediaKind> {
     }
 }
 
-fn decode(body: &[u8], content_type: &str) -> String {
-    let content_type = content_type.to_ascii_lowercase();
-    if content_type.contains("charset=iso-8859-1") || content_type.contains("charset=latin1") {
-        return body.iter().map(|byte| char::from(*byte)).collect();
-    }
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    String::from_utf8_lossy(body).into_owned()
+/// A text in whichever encoding it says it has: by its first bytes (a byte order mark), by its
+/// `content-type`, or by itself; else in UTF-8.
+fn decode(body: &[u8], content_type: &str, media_type: &str) -> String {
+    let named = |label: String| Encoding::for_label(label.as_bytes());
+    let by_itself = || match media_type {
+        "text/html" | "application/xhtml+xml" => label_within(body, "charset"),
+        _ if media_type.ends_with("xml") => label_within(body, "encoding"),
+        _ => None,
+    };
+    let encoding = label_behind(content_type, "charset")
+        .and_then(named)
+        // What could be read so far is not in UTF-16, whatever it says.
+        .or_else(|| Some(named(by_itself()?)?.output_encoding()));
+    encoding.unwrap_or(UTF_8).decode(body).0.into_owned()
+}
+
+/// What the beginning of a document says of its encoding, as browsers look for it.
+fn label_within(body: &[u8], word: &str) -> Option<String> {
+    let head = &body[..body.len().min(LONGEST_HEAD)];
+    label_behind(&String::from_utf8_lossy(head), word)
+}
+
+/// `{word}="label"`, with or without its quotes.
+fn label_behind(text: &str, word: &str) -> Option<String> {
+    let text = text.to_ascii_lowercase();
+    let after = |start: usize| text[start + word.len()..].trim_start().strip_prefix('=');
+    let rest = text.match_indices(word).find_map(|(start, _)| after(start))?;
+    let label = rest.trim_start().trim_start_matches(['"', '\'']);
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':' | '.');
+    let end = label.find(|c| !is_part(c)).unwrap_or(label.len());
+    Some(label[..end].to_owned())
 }
 
 /// Seconds; dates say nothing that is worth a clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_in_the_encoding_that_it_says_it_has() {
+        let html = b"<html><head><meta charset=\"windows-1251\"></head>\xcf\xf0\xe8\xe2\xe5\xf2";
+        let old = b"<meta http-equiv=content-type content='text/html; charset=euc-kr'>\xb0\xa1";
+        let xml = b"<?xml version='1.0' encoding='ISO-8859-15'?><a>\xa4</a>";
+        let utf16 = b"\xff\xfeh\0\xe9\0";
+        for (body, content_type, end) in [
+            (&b"caf\xe9"[..], "text/plain; charset=iso-8859-1", "café"),
+            (b"caf\xe9", "text/plain; Charset=\"Latin1\"", "café"),
+            (b"\x93\xfa\x96{", "text/plain;charset=Shift_JIS", "日本"),
+            (b"\xc4\xe3\xba\xc3", "text/csv; charset=gb2312; header=present", "你好"),
+            (html, "text/html", "Привет"),
+            (old, "text/html", "가"),
+            (xml, "application/xml", "<a>€</a>"),
+            (utf16, "text/plain", "hé"),
+            (b"\xef\xbb\xbfna\xc3\xafve", "text/plain", "naïve"),
+            (b"na\xc3\xafve charset=latin1", "text/plain; charset=none-such", "charset=latin1"),
+            (b"na\xc3\xafve", "application/json", "naïve"),
+        ] {
+            let media_type = content_type.split(';').next().unwrap_or_default();
+            let said = decode(body, content_type, media_type);
+            assert!(said.ends_with(end), "{content_type}: {said}");
+            assert!(!said.contains(char::REPLACEMENT_CHARACTER), "{said}");
+        }
+    }
 }

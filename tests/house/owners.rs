@@ -27,6 +27,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("humantime", &["gateway", "telemetry", "agent", "http", "provider"]),
     ("httpdate", &["provider"]),
     ("percent_encoding", &["http", "provider", "tool", "config"]),
+    // Addresses and encodings as the web has them.
+    ("url", &["tool"]),
+    ("encoding_rs", &["tool"]),
     (
         "sha2",
         &["config", "store", "access", "cache", "provider", "tool", "gateway", "agent", "http"],

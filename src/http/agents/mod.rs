@@ -66,7 +66,13 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let door = Door { gateway: Arc::clone(gateway), agents: agents.clone() };
     let answer = perform(door, operation, id, request, from).await;
-    answer.unwrap_or_else(|error| refuse(&error))
+    answer.unwrap_or_else(|error| {
+        if error.kind == Kind::InvalidTransition {
+            let refused = &gateway.telemetry.metrics.agent_invalid_transitions;
+            refused.with_label_values(&[operation.path]).inc();
+        }
+        refuse(&error)
+    })
 }
 
 async fn perform(

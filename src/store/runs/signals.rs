@@ -17,8 +17,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 impl Store {
     /// Tells a run something, once: a second signal of the same kind and `once` changes nothing and
-    /// gives false, as does one for a run that is over or not there, unless it is feedback. It is on the disk when this
-    /// returns.
+    /// gives false, as does one for a run that is over or not there, unless it is feedback, and a
+    /// message for one that is at work and may never look. It is on the disk when this returns.
     pub async fn signal_run(
         &self,
         run: RunId,
@@ -96,6 +96,7 @@ pub(super) fn tell(
     let insert = "INSERT INTO signals (run, kind, data, once, at, taken)
         SELECT position, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT), 0
         FROM runs WHERE position = $1 AND (finished_at IS NULL OR $2 = 'feedback')
+            AND ($2 <> 'message' OR state <> 'running')
         ON CONFLICT DO NOTHING";
     let is_new = database.execute(insert, values![run, kind, data, once, now])? > 0;
     if is_new {

@@ -1,9 +1,9 @@
 //! Reads from the web, where the operator lets models go: whatever address they choose, only hosts
 //! on the list are asked, and only at addresses that all the world can reach.
 
-use http::Uri;
 use http::header::LOCATION;
 use serde_json::{Value, json};
+use url::{Position, Url};
 
 use super::text;
 use crate::canon::Effect;
@@ -50,7 +50,7 @@ impl Fetch {
     }
 
     pub(super) async fn run(&self, call: &Invocation) -> Result<Answer, Failure> {
-        let mut address = text(&call.args, "url").to_owned();
+        let mut address = read(text(&call.args, "url"), None)?;
         for _ in 0..=MOST_REDIRECTS {
             let (origin, path) = self.admit(&address)?;
             let site = Site::within(&self.net, &origin, self.reach, &Web::default(), &self.terms);
@@ -64,11 +64,11 @@ impl Fetch {
                 keyed: false,
             };
             let reply = site.open(request, call).await?;
-            let next = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok());
-            match (reply.status, next) {
+            match (reply.status, reply.headers.get(LOCATION)) {
                 (301 | 302 | 303 | 307 | 308, Some(next)) => {
-                    address = resolve(&origin, &path, next)
-                        .ok_or_else(|| Failure::new(FailureKind::Refused, "it leads nowhere"))?;
+                    // Servers write letters beyond ASCII as they are, too.
+                    let next = String::from_utf8_lossy(next.as_bytes()).into_owned();
+                    address = read(&next, Some(&address))?;
                 }
                 _ => return site.receive(reply).await?.into_answer(),
             }
@@ -77,35 +77,40 @@ impl Fetch {
     }
 
     /// Scheme and host, and what stands behind them, of an address that may be fetched.
-    fn admit(&self, address: &str) -> Result<(String, String), Failure> {
+    fn admit(&self, address: &Url) -> Result<(String, String), Failure> {
         let refuse = |message: &str| Err(Failure::new(FailureKind::Refused, message));
-        let Ok(uri) = address.split('#').next().unwrap_or_default().parse::<Uri>() else {
-            return refuse("the address is not a URL; signs beyond ASCII must be percent-encoded");
-        };
-        let (Some(scheme @ ("http" | "https")), Some(authority)) =
-            (uri.scheme_str(), uri.authority())
+        let (scheme @ ("http" | "https"), Some(name)) = (address.scheme(), address.host_str())
         else {
             return refuse("only http and https addresses can be fetched");
         };
-        if authority.as_str().contains('@') {
+        if !address.username().is_empty() || address.password().is_some() {
             return refuse("an address with a user name is not fetched");
         }
-        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        if !self.hosts.iter().any(|allowed| is_meant(allowed, &host)) {
+        let host = name.trim_end_matches('.');
+        if !self.hosts.iter().any(|allowed| is_meant(allowed, host)) {
             return refuse(&format!("the host {host:?} is not on the list"));
         }
-        let usual = matches!(
-            (scheme, authority.port_u16()),
-            (_, None) | ("http", Some(80)) | ("https", Some(443))
-        );
-        let named =
-            self.hosts.iter().any(|allowed| *allowed == authority.as_str().to_ascii_lowercase());
-        if !usual && !named {
+        // The usual one of its scheme is none here.
+        let port = address.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let authority = format!("{name}{port}");
+        if !port.is_empty() && !self.hosts.contains(&authority) {
             return refuse("that port is not on the list");
         }
-        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        Ok((format!("{scheme}://{authority}"), undotted(path)))
+        let path = &address[Position::BeforePath..Position::AfterQuery];
+        Ok((format!("{scheme}://{authority}"), path.to_owned()))
     }
+}
+
+/// An address as browsers read it (the WHATWG's URL standard), which may say where it leads from
+/// the one `before` it.
+fn read(address: &str, before: Option<&Url>) -> Result<Url, Failure> {
+    let read = match before {
+        // Readers differ on what it means.
+        _ if address.contains('\\') => None,
+        Some(before) => before.join(address).ok(),
+        None => address.parse().ok(),
+    };
+    read.ok_or_else(|| Failure::new(FailureKind::Refused, "the address is not a URL"))
 }
 
 /// `example.com` is that host, `*.example.com` those below it, and `example.com:8080` that port too.
@@ -123,47 +128,6 @@ fn is_meant(allowed: &str, host: &str) -> bool {
     }
 }
 
-/// A path without its segments `.` and `..` (RFC 3986, section 5.2.4), before its query.
-fn undotted(path: &str) -> String {
-    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
-    let mut kept = Vec::new();
-    for segment in path.split('/').skip(1) {
-        match segment {
-            ".." => {
-                kept.pop();
-            }
-            "." => {}
-            segment => kept.push(segment),
-        }
-    }
-    if path.ends_with("/.") || path.ends_with("/..") {
-        kept.push("");
-    }
-    format!("/{}{query}", kept.join("/"))
-}
-
-/// Where a redirect leads (RFC 3986, section 5, as far as servers use it).
-fn resolve(origin: &str, path: &str, location: &str) -> Option<String> {
-    if let Some(rest) = location.strip_prefix("//") {
-        let (scheme, _) = origin.split_once("://")?;
-        return Some(format!("{scheme}://{rest}"));
-    }
-    if location.starts_with('/') {
-        return Some(format!("{origin}{location}"));
-    }
-    // What has a scheme is an address of its own.
-    let first = location.split(['/', '?', '#']).next().unwrap_or_default();
-    if first.contains(':') {
-        return Some(location.to_owned());
-    }
-    let path = path.split('?').next().unwrap_or_default();
-    if location.starts_with('?') {
-        return Some(format!("{origin}{path}{location}"));
-    }
-    let (folder, _) = path.rsplit_once('/')?;
-    Some(format!("{origin}{folder}/{location}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +141,10 @@ mod tests {
         Fetch::new(&Net::alone(), &tool, &config::Tool::default())
     }
 
+    fn admitted(fetch: &Fetch, address: &str) -> Result<(String, String), Failure> {
+        fetch.admit(&read(address, None)?)
+    }
+
     #[test]
     fn only_hosts_on_the_list_are_fetched_from() {
         let fetch = fetch(&["example.com", "*.docs.example", "api.example:8443"]);
@@ -187,8 +155,9 @@ mod tests {
             "https://a.docs.example/",
             "https://b.a.docs.example/",
             "https://api.example:8443/",
+            "https://bücher.docs.example/",
         ] {
-            assert!(fetch.admit(good).is_ok(), "{good}");
+            assert!(admitted(&fetch, good).is_ok(), "{good}");
         }
         for bad in [
             "https://docs.example/",
@@ -207,8 +176,10 @@ mod tests {
             "https://example.com\\@evil.example/",
             "https://127.0.0.1/",
             "http://[::1]/",
+            "http://2130706433/",
+            "https://example。com.evil.example/",
         ] {
-            assert!(fetch.admit(bad).is_err(), "{bad}");
+            assert!(admitted(&fetch, bad).is_err(), "{bad}");
         }
     }
 
@@ -223,15 +194,18 @@ mod tests {
             ("//a/..b/...", "//a/..b/..."),
             ("/", "/"),
             ("?q", "/?q"),
+            ("/größe?name=Zoë#a", "/gr%C3%B6%C3%9Fe?name=Zo%C3%AB"),
+            ("/a b?c=\"d\"", "/a%20b?c=%22d%22"),
         ] {
-            let (_, found) = fetch.admit(&format!("https://example.com{address}")).unwrap();
+            let (_, found) = admitted(&fetch, &format!("https://example.com{address}")).unwrap();
             assert_eq!(found, path, "{address}");
         }
     }
 
     #[test]
     fn a_redirect_is_an_address_like_any_other() {
-        let of = |location| resolve("https://example.com", "/a/b?c", location).unwrap();
+        let before = read("https://example.com/a/b?c", None).unwrap();
+        let of = |location| read(location, Some(&before)).unwrap().to_string();
         assert_eq!(of("https://other.example/x"), "https://other.example/x");
         assert_eq!(of("//other.example/x"), "https://other.example/x");
         assert_eq!(of("/x"), "https://example.com/x");
@@ -239,5 +213,7 @@ mod tests {
         assert_eq!(of("?page=2"), "https://example.com/a/b?page=2");
         assert_eq!(of("/login?next=https://a/"), "https://example.com/login?next=https://a/");
         assert_eq!(of("x?next=https://a/"), "https://example.com/a/x?next=https://a/");
+        assert_eq!(of("/größe"), "https://example.com/gr%C3%B6%C3%9Fe");
+        assert!(read("\\\\evil.example/", Some(&before)).is_err());
     }
 }

@@ -4,6 +4,7 @@
 mod chunks;
 mod clean;
 mod cut;
+mod exact;
 
 use std::fmt::Write as _;
 
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 pub use self::chunks::{Chunk, edges, of_json as chunks_of_json};
 pub use self::clean::{clean, clean_value, read_json};
 pub use self::cut::{Kept, cut};
+pub use self::exact::read_exact;
 
 const MARK: &str = "untrusted-content";
 /// How a fence begins.

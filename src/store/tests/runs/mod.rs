@@ -401,7 +401,9 @@ async fn a_run_is_told_a_thing_once_and_takes_it_in(bench: Bench) {
     bench.done(Append { epoch: 2, after: 2, signals: signals[3].number, ..wait }).await;
     assert_eq!(bench.claimed().await, []);
     assert!(!tell(run, "input", Some("1")).await, "it counts once for ever");
+    assert!(tell(run, "message", None).await, "it waits, and looks before it goes on");
     bench.store.claim_run(run, LEASE).await.unwrap();
+    assert!(!tell(run, "message", None).await, "it may never look again");
     bench.waits(run, 3, RunState::Cancelled).await;
     assert!(!tell(run, "cancel", Some("2")).await, "it is over");
     assert!(!tell(RunId::new(), "cancel", None).await);
