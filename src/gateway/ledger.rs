@@ -162,6 +162,8 @@ impl Gateway {
         metrics.store_up.set(self.store().is_up().into());
         let pending = i64::try_from(self.store().ledger_pending());
         metrics.ledger_pending.set(pending.unwrap_or(i64::MAX));
+        metrics.ledger_lost.reset();
+        metrics.ledger_lost.inc_by(self.store().ledger_lost());
     }
 
     /// Waits until each of these knows its past: none counts a call before. Refuses when the store

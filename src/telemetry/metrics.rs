@@ -187,6 +187,8 @@ metrics! {
     store_up: gauge "switchpoint_store_up" [];
     /// Calls that were noted on disk and are not in the store yet.
     ledger_pending: gauge "switchpoint_ledger_pending" [];
+    /// Calls that the ledger will never know of: the disk took them not, nor was there memory left.
+    ledger_lost: counter "switchpoint_ledger_lost_total" [];
     /// Whether the store that replicas share answers: 1 or 0; 0 without one.
     shared_up: gauge "switchpoint_shared_up" [];
     /// Round trips to the store that replicas share, by what they were for, in seconds.
