@@ -305,3 +305,46 @@ async fn a_question_that_is_too_long_is_told_in_the_words_that_clients_look_for(
         message.contains("context_length_exceeded") && message.contains("maximum context length")
     );
 }
+
+#[tokio::test]
+async fn a_search_of_the_web_is_the_providers_own_whichever_api_asks_for_it() {
+    let url = "https://news.example/rust";
+    let found =
+        json!({"type": "web_search_result", "url": url, "title": "Rust", "encrypted_content": "e"});
+    let cited = json!({"type": "web_search_result_location", "url": url, "title": "Rust",
+        "cited_text": "It is.", "encrypted_index": "i"});
+    let said = json!([
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "rust"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [found]},
+        {"type": "text", "text": "It is.", "citations": [cited]},
+    ]);
+    let (upstream, gateway) = claude(vec![message(&said, "end_turn")], "").await;
+    let near = json!({"type": "approximate", "approximate": {"country": "CH"}});
+    let asked =
+        json!({"web_search_options": {"search_context_size": "low", "user_location": near}});
+    let answer = chat(&gateway, question(&asked)).await;
+    let dropped = Some("web_search.search_context_size");
+    assert_eq!((answer.status, answer.header("x-switchpoint-dropped")), (200, dropped));
+    let tool = json!({"type": "web_search_20250305", "name": "web_search",
+        "user_location": {"type": "approximate", "country": "CH"}});
+    assert_eq!(sent(&upstream)["tools"], json!([tool]));
+    let message = &answer.json()["choices"][0]["message"];
+    assert_eq!(message["content"], "It is.");
+    assert_eq!(message["annotations"][0]["url_citation"]["url"], url, "{message:#}");
+    // The same, to another who answers chat completions without searching.
+    let response = json!({"id": "resp_1", "object": "response", "created_at": 1_760_000_000,
+        "status": "completed", "model": "gpt-4.1", "output": [{"type": "message", "id": "msg_1",
+        "role": "assistant", "status": "completed", "content": [
+            {"type": "output_text", "text": "It is.", "annotations": []}]}],
+        "usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}});
+    let upstream = Upstream::start([("gpt-4.1", [Script::json(200, &response.to_string())])]).await;
+    let openai = section(find("openai").unwrap(), &format!("http://{}/v1", upstream.address));
+    let gateway = Gateway::start("", &(openai + &route("fast", &["p/gpt-4.1"], ""))).await;
+    let body = json!({"model": "fast", "max_tokens": 99, "tools": [tool],
+        "messages": [{"role": "user", "content": "Hi"}]});
+    let answer = messages(&gateway, "x", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = upstream.only_request();
+    assert_eq!(asked.path, "/v1/responses");
+    assert_eq!(sent(&upstream)["tools"][0]["type"], "web_search", "{}", asked.text());
+}

@@ -37,6 +37,7 @@ pub mod row;
 pub mod sampling;
 pub mod schema;
 mod seam;
+pub mod search;
 mod sight;
 pub mod splice;
 pub mod sse;

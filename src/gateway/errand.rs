@@ -17,7 +17,7 @@ use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
 use crate::dialect::openai::family;
 use crate::dialect::splice::{Limit, Payload};
-use crate::dialect::{self, Aim, EffortField, Misread, marks, names};
+use crate::dialect::{self, Aim, EffortField, Misread, marks, names, search};
 use crate::error::{Error, Kind};
 use crate::provider::{Operation, Way};
 
@@ -162,7 +162,7 @@ pub(super) async fn prepare(
     match (way, surface.dialect()) {
         (Way::Translated(into), _) => {
             Box::pin(question.understand(call)).await;
-            translate(call, question, target, into)
+            translate(call, question, target, searching(question, target, into))
         }
         (Way::Vectors(spelling), _) => {
             let (vectors, dropped) = Vectors::write(call, question, target, spelling)?;
@@ -178,6 +178,16 @@ pub(super) async fn prepare(
         }
         (Way::Verbatim, _) => Ok(Errand::verbatim(question, surface, target)),
     }
+}
+
+/// The API of the target that is asked. One that is not asked as a rule may be the one that searches
+/// the web.
+fn searching(question: &Question, target: &Target, into: Dialect) -> Dialect {
+    let other = Dialect::Responses;
+    let is_other = into == Dialect::Chat && target.provider.speaks(other, &target.model);
+    let searches = is_other && target.info.features.has(Feature::WebSearch);
+    let wants = || question.chat().is_ok_and(|asked| search::is_wanted(&asked.request));
+    if searches && wants() { other } else { into }
 }
 
 /// Chat completions refuse what some models are asked; their other API takes it.
@@ -271,7 +281,10 @@ fn written(
         traits,
         cache: call.wishes().and_then(|wishes| wishes.prompt_cache),
     };
-    let (mut request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let (request, gave_way) = messages::abroad(request, into).map_err(Unfit::Target)?;
+    let searches = target.info.features.has(Feature::WebSearch);
+    let (mut request, unsearched) =
+        if searches { search::abroad(request, into) } else { (request, Vec::new()) };
     let unasked = leaves_thoughts(&mut request, target, into, refused);
     let request = names::fitted(request, into);
     let mut written = dialect::upstream(into).write_request(&request, &aim).map_err(|cause| {
@@ -279,6 +292,7 @@ fn written(
         Unfit::Target(Error::new(Kind::Unsupported, message))
     })?;
     written.dropped.extend(gave_way);
+    written.dropped.extend(unsearched);
     written.dropped.extend(unasked.map(Cow::from));
     refuse_if_strict(call, target, &written.dropped)?;
     let body = Payload::from(Bytes::from(written.body));

@@ -258,6 +258,10 @@ impl Provider {
         self.dialects(model).next()
     }
 
+    pub fn speaks(&self, dialect: Dialect, model: &str) -> bool {
+        self.dialects(model).any(|spoken| spoken == dialect)
+    }
+
     /// How such a question gets to this model; `None` if it cannot.
     pub fn way(&self, surface: Surface, model: &str) -> Option<Way> {
         let first = || self.home(model);
