@@ -231,6 +231,12 @@ impl Actor {
     }
 
     pub(super) async fn hit(&self, reason: StopReason) -> Result<(), Halt> {
+        self.notes_hit(reason).await;
+        self.journal.append(vec![Event::LimitHit { reason }]).await
+    }
+
+    /// Tells operators of a limit.
+    pub(super) async fn notes_hit(&self, reason: StopReason) {
         let agent = self.definition.agent.as_str();
         let limit = self.limit(reason);
         let (event, outcome) = ("limit.hit", reason.name());
@@ -244,7 +250,6 @@ impl Actor {
         drop(run);
         let metrics = &self.staff.gateway.telemetry.metrics;
         metrics.agent_limit_hits.with_label_values(&[agent, limit]).inc();
-        self.journal.append(vec![Event::LimitHit { reason }]).await
     }
 
     /// What a limit is of, as metrics have it.
@@ -401,7 +406,7 @@ impl Actor {
     }
 
     /// How much the models of a route can read, and what that costs.
-    fn known_of(&self, route: &str) -> Forecast {
+    pub(super) fn known_of(&self, route: &str) -> Forecast {
         let asked = ChatRequest { model: route.to_owned(), ..ChatRequest::default() };
         self.staff.gateway.forecast(&self.caller, &asked)
     }

@@ -147,11 +147,13 @@ impl Staff {
         let toolbox = self.toolbox();
         for name in &definition.require_tools {
             let tool = toolbox.get(name);
-            let is_up = tool.is_some_and(|tool| matches!(toolbox.health(&tool), Health::Up));
-            if !is_up {
-                let message = format!("The tool `{name}`, which the agent needs, is not there.");
-                return Err(Error::new(Kind::Overloaded, message));
-            }
+            let retry_after = match tool.map(|tool| toolbox.health(&tool)) {
+                Some(Health::Up) => continue,
+                Some(Health::Down { retry_after, .. }) => retry_after,
+                Some(Health::Blocked { .. }) | None => None,
+            };
+            let message = format!("The tool `{name}`, which the agent needs, is not there.");
+            return Err(Error { retry_after, ..Error::new(Kind::Overloaded, message) });
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::ask::fits_schema;
 use super::begin::halted;
+use super::demanded::fits_schema;
 use super::people::MOST_QUESTIONS;
 use super::run::{Run, Stage};
 use super::staff::Staff;

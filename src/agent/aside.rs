@@ -36,7 +36,8 @@ impl Actor {
         longest: u64,
         summary: bool,
     ) -> Option<Aside> {
-        let held = self.purse.reserve(&forecast, longest, Wish::Aside).ok()?;
+        let wish = if summary { Wish::Aside } else { Wish::Before };
+        let held = self.purse.reserve(&forecast, longest, wish).ok()?;
         request.sampling.max_tokens = Some(held.max_tokens);
         let asking = Asking {
             call: ASIDE,
@@ -45,6 +46,7 @@ impl Actor {
             digest: digest(&request),
             tools: false,
             max_tokens: held.max_tokens,
+            clamped: false,
             input_estimate: forecast.input_tokens,
             cost_estimate: held.usd,
             at: now(),

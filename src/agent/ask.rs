@@ -13,10 +13,11 @@ use super::budget::{Held, Wish};
 use super::context::Fitted;
 use super::counts::Purpose;
 use super::definition::Member;
+use super::demanded::{invalid, is_as_demanded, unfence};
 use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
 use super::people::millis;
-use super::run::{Ending, Run, Step, sureness};
+use super::run::{Ending, Step, sureness};
 use super::view::FILTERED;
 use super::wants::requests;
 use crate::canon::{ChatRequest, ChatResponse, Choice, FinishReason, Part, StopReason, Usage};
@@ -33,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Others may be quicker than it: it is tried so often.
 const MOST_PAUSES: u32 = 30;
 
+const UNPRICED: &str = "The run has a budget in USD, and a model of its route has no price: give \
+                        it one in `[models]`, or the agent no `usd`.";
+
 /// A call of a model, whose type is long.
 pub(super) type Turning<'a> =
     Pin<Box<dyn Future<Output = (Result<ChatResponse, Error>, Receipt)> + Send + 'a>>;
@@ -44,19 +48,8 @@ impl Actor {
             return Ok(());
         }
         let began = Instant::now();
-        let fitted = self.fit(tools).await?;
-        // It may have been called off while older turns were told in short.
-        if self.journal.run().await.is_called_off() {
-            return Ok(());
-        }
-        let fitted = match fitted {
-            Ok(fitted) => fitted,
-            Err(reason) => return self.stop(reason).await,
-        };
-        let held = match self.sets_aside(&fitted, tools).await {
-            Ok(held) => held,
-            Err(reason) => return self.stop(reason).await,
-        };
+        let Some((fitted, held)) = self.has_means(tools).await? else { return Ok(()) };
+        let wanted = self.wanted(&fitted);
         let mut request = fitted.request;
         request.sampling.max_tokens = Some(held.max_tokens);
         let run = self.journal.run().await;
@@ -70,6 +63,7 @@ impl Actor {
             digest: digest(&request),
             tools,
             max_tokens: held.max_tokens,
+            clamped: held.max_tokens < wanted,
             input_estimate: fitted.forecast.input_tokens,
             cost_estimate: held.usd,
             at: now(),
@@ -99,6 +93,28 @@ impl Actor {
                 self.note_late(call, (receipt, held)).await
             }
         }
+    }
+
+    /// The question, and what is set aside for it; nothing where there is no room or no budget for
+    /// one, which is then in the journal.
+    async fn has_means(&self, tools: bool) -> Result<Option<(Fitted, Held)>, Halt> {
+        let fitted = self.fit(tools).await?;
+        // It may have been called off while older turns were told in short.
+        if self.journal.run().await.is_called_off() {
+            return Ok(None);
+        }
+        let fitted = match fitted {
+            Ok(fitted) => fitted,
+            Err(reason) => return self.stop(reason).await.map(|()| None),
+        };
+        match self.sets_aside(&fitted, tools).await {
+            Ok(held) => return Ok(Some((fitted, held))),
+            Err(StopReason::Budget) if self.is_unpriced(&fitted) => {
+                self.breaks_off(StopReason::Budget, Some(UNPRICED.to_owned())).await?;
+            }
+            Err(reason) => self.stop(reason).await?,
+        }
+        Ok(None)
     }
 
     /// Whether something keeps it from asking, which is then in the journal.
@@ -134,6 +150,7 @@ impl Actor {
         let user = run.created.user.as_deref().map(Into::into);
         let (version, step) = (run.created.version.as_str().into(), run.asks);
         let avoids = run.avoided.clone();
+        let (headers, labels) = (run.created.headers.clone(), run.created.labels.clone());
         drop(run);
         let trace = Some(self.trace().await);
         Turn {
@@ -145,6 +162,8 @@ impl Actor {
             step,
             guarded: self.guarded().await,
             user,
+            headers,
+            labels,
             session: self.live.root.spread(),
             trace,
             deadline: until,
@@ -190,17 +209,22 @@ impl Actor {
     /// A limit keeps the model from being asked: the last word, or the end.
     async fn stop(&self, reason: StopReason) -> Result<(), Halt> {
         if reason == StopReason::ContextOverflow || self.journal.run().await.limit.is_some() {
-            return self.breaks_off(reason).await;
+            return self.breaks_off(reason, None).await;
         }
         self.hit(reason).await
     }
 
+    /// It has a budget in money, and nobody knows what its model costs.
+    fn is_unpriced(&self, fitted: &Fitted) -> bool {
+        fitted.forecast.output_price.is_none() && self.purse.is_of_money()
+    }
+
     /// It ends at a limit, and has no last word.
-    async fn breaks_off(&self, reason: StopReason) -> Result<(), Halt> {
+    async fn breaks_off(&self, reason: StopReason, message: Option<String>) -> Result<(), Halt> {
         if self.journal.run().await.limit.is_none() {
             self.hit(reason).await?;
         }
-        self.finish_as(crate::canon::RunState::Incomplete, reason, None).await
+        self.finish_as(crate::canon::RunState::Incomplete, reason, message).await
     }
 
     /// The process ended while a model was asked: it may have used all that was set aside for it.
@@ -262,6 +286,10 @@ impl Actor {
             response.choices.into_iter().next().unwrap_or_default();
         let run = self.journal.run().await;
         let requested = requests(&run, &mut parts);
+        let fenced = run.output_schema().is_some() && requested.is_empty() && unfence(&mut parts);
+        // There was budget for the beginning of an answer only.
+        let clamped = run.open_ask.as_ref().is_some_and(|open| open.clamped);
+        let is_cut = clamped && finish.reason == FinishReason::Length && requested.is_empty();
         let speaks = run.is_last
             || requested.is_empty()
             || requested.iter().all(|it| it.doer == Doer::Client);
@@ -273,9 +301,16 @@ impl Actor {
             matches!(finish.reason, FinishReason::ContentFilter | FinishReason::Refusal);
         // Somebody else answers, or the user is told instead.
         let speaks = speaks && !(is_filtered && on_filter != OnFilter::Reject);
-        self.live.voice.turn_over(speaks);
+        self.live.voice.turn_over(speaks && !fenced);
+        if speaks && fenced {
+            self.live.voice.parts(&self.name(), &parts);
+        }
         let mut events = Vec::with_capacity(requested.len() + 2);
         events.extend(fallbacks(call, &receipt));
+        if is_cut {
+            self.notes_hit(StopReason::Budget).await;
+            events.push(Event::LimitHit { reason: StopReason::Budget });
+        }
         self.counts_answer(Purpose::Reason, &receipt, "ok");
         if is_filtered {
             let message = "The model's provider has filtered its answer.".to_owned();
@@ -339,8 +374,9 @@ impl Actor {
             Kind::ContextTooLong => Ok(()),
             Kind::GuardBlocked | Kind::ContentFiltered => self.heed_guard(&error).await,
             // What its key may use is used up.
-            Kind::BudgetExceeded => self.breaks_off(StopReason::Budget).await,
+            Kind::BudgetExceeded => self.breaks_off(StopReason::Budget, None).await,
             Kind::RateLimited if !is_asked => self.pauses(&error).await,
+            Kind::RateLimited => self.give_up(StopReason::RateLimited, &error.message).await,
             _ => self.give_up(StopReason::ModelFailed, &error.message).await,
         }
     }
@@ -516,19 +552,6 @@ impl Actor {
     }
 }
 
-pub(super) fn invalid(wrong: &str) -> String {
-    format!("The answer is not what the schema demands: {wrong}")
-}
-
-pub(super) fn fits_schema(text: &str, schema: &Value) -> Result<(), String> {
-    let text = text.trim();
-    let bare = text.strip_prefix("```json").or_else(|| text.strip_prefix("```"));
-    let text = bare.map_or(text, |text| text.trim_end().trim_end_matches("```"));
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
-    crate::tool::check_value(schema, &value)
-}
-
 /// Who was meant to answer and did not, one after the other.
 fn fallbacks(call: u32, receipt: &Receipt) -> Vec<Event> {
     let mut passed: Vec<Event> = Vec::new();
@@ -560,13 +583,6 @@ pub(super) fn digest(request: &ChatRequest) -> String {
 
 /// How long nothing of a step may take that is no call of a model or tool.
 pub(super) const STEP: Duration = Duration::from_mins(10);
-
-/// Whether an answer is what the schema demands, if there is one; and if not, why.
-pub(super) fn is_as_demanded(run: &Run, answer: &[Part]) -> Result<(), String> {
-    let Some(schema) = run.output_schema() else { return Ok(()) };
-    let text: String = answer.iter().filter_map(Part::as_text).collect();
-    fits_schema(&text, schema)
-}
 
 /// How an answer ended, as a client is told.
 pub(super) fn told(finish: Option<FinishReason>) -> FinishReason {

@@ -400,6 +400,7 @@ fn created(
         forked_from: None,
         source: None,
         labels: commission.wishes.labels.clone(),
+        headers: commission.wishes.headers.clone(),
         trace: commission.trace.as_ref().map(written),
         baggage: commission.wishes.baggage.clone(),
         webhook: commission.wishes.webhook.clone(),

@@ -27,6 +27,20 @@ pub(super) enum Wish {
     Last,
     /// Something beside the turns: what is kept back for the last word stays.
     Aside,
+    /// Something before the first of them, behind which there must be enough for a last word.
+    Before,
+}
+
+impl Wish {
+    /// Whether it is a turn.
+    fn is_step(self) -> bool {
+        matches!(self, Self::Turn | Self::Last)
+    }
+
+    /// Whether something is kept back for a last word that nobody has kept back before.
+    fn keeps(self) -> bool {
+        matches!(self, Self::Turn | Self::Before)
+    }
 }
 
 /// What a run draws from besides its own budget.
@@ -146,7 +160,7 @@ impl Purse {
         let kept = match wish {
             Wish::Turn => Some(last_word(forecast, max_tokens)),
             Wish::Last => Some(Used::default()),
-            Wish::Aside => None,
+            Wish::Aside | Wish::Before => None,
         };
         if let Some(kept) = kept {
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
@@ -156,7 +170,7 @@ impl Purse {
                 used.usd += usd;
                 used.tokens += tokens;
                 used.model_calls += 1;
-                used.steps += u32::from(wish != Wish::Aside);
+                used.steps += u32::from(wish.is_step());
             });
         });
         Ok(Held { purse: Arc::clone(self), usd, tokens, max_tokens, wish })
@@ -173,10 +187,10 @@ impl Purse {
     ) -> Result<u64, StopReason> {
         let used = self.used();
         let kept = if own { Used::default() } else { self.kept() };
-        let (keeps, mut most) = (wish == Wish::Turn, wanted);
+        let (keeps, mut most) = (wish.keeps(), wanted);
         let calls = used.model_calls + kept.model_calls + u32::from(keeps);
         let steps = used.steps + kept.model_calls + u32::from(keeps);
-        if calls >= self.model_calls || (wish != Wish::Aside && steps >= self.steps) {
+        if calls >= self.model_calls || (wish.is_step() && steps >= self.steps) {
             return Err(StopReason::MaxSteps);
         }
         let question = forecast.input_tokens;
@@ -216,6 +230,13 @@ impl Purse {
             usd: rest(self.usd, used.usd, (of_key.nanos, kept.usd)),
             tokens: rest(self.tokens, used.tokens, (of_key.tokens, kept.tokens)),
         }
+    }
+
+    /// Whether it bounds money, here or above.
+    pub(super) fn is_of_money(&self) -> bool {
+        let mut bounds = false;
+        self.each(|purse| bounds |= purse.usd.is_some());
+        bounds
     }
 
     /// How long the question of a last word may be, by what is left here and above; `None` where
@@ -317,7 +338,7 @@ impl Purse {
 impl Held {
     /// Nothing was asked: it counts for nothing either.
     pub(super) fn give_back(self) {
-        let steps = u32::from(self.wish != Wish::Aside);
+        let steps = u32::from(self.wish.is_step());
         self.purse.each(|purse| {
             purse.change(|used| {
                 used.model_calls = used.model_calls.saturating_sub(1);

@@ -196,7 +196,8 @@ impl Actor {
             blocked: None,
             forked_from: None,
             source: None,
-            labels: BTreeMap::new(),
+            labels: run.created.labels.clone(),
+            headers: run.created.headers.clone(),
             trace: Some(written(&self.staff.trace(&run).below(run.span()))),
             baggage: run.created.baggage.clone(),
             webhook: None,
@@ -484,7 +485,8 @@ fn gone(call: &str, run: RunId) -> Event {
     let why = "What it was to go on with is not known any more.";
     let parts = vec![Part::text(CallError::new("agent_failed", why).text())];
     let (id, spent, state) = (call.to_owned(), Spent::default(), RunState::Failed);
-    Event::ChildDone { id, run, state, parts, degraded: false, spent, undoable: false }
+    let (degraded, degraded_tools, undoable) = (false, Vec::new(), false);
+    Event::ChildDone { id, run, state, parts, degraded, degraded_tools, spent, undoable }
 }
 
 /// What came of a child that is over.
@@ -497,7 +499,9 @@ fn reported(call: &str, run: &Run) -> Event {
     let (id, run_id, spent) = (call.to_owned(), run.id, run.spent());
     let (state, degraded) = (run.state, run.degraded);
     let undoable = run.undoable.iter().any(|undo| !undo.over);
-    Event::ChildDone { id, run: run_id, state, parts, degraded, spent, undoable }
+    let degraded_tools = run.degraded_tools.iter().cloned().collect();
+    let run = run_id;
+    Event::ChildDone { id, run, state, parts, degraded, degraded_tools, spent, undoable }
 }
 
 /// Why an agent is not begun, for the model.

@@ -386,13 +386,13 @@ impl Actor {
         let run = self.journal.run().await;
         let answer = run.answer();
         let is_last_word = ending.state == RunState::Incomplete && !answer.is_empty();
-        let wrong = super::ask::is_as_demanded(&run, &answer).err().filter(|_| is_last_word);
+        let wrong = super::demanded::is_as_demanded(&run, &answer).err().filter(|_| is_last_word);
         drop(run);
         match wrong {
             None => (ending, message),
             Some(wrong) => {
                 let (state, reason) = (RunState::Failed, Some(StopReason::InvalidOutput));
-                (Ending { state, reason }, Some(super::ask::invalid(&wrong)))
+                (Ending { state, reason }, Some(super::demanded::invalid(&wrong)))
             }
         }
     }

@@ -166,6 +166,9 @@ pub enum Event {
         /// It had to do with less.
         #[serde(default)]
         degraded: bool,
+        /// Without these tools, for example.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        degraded_tools: Vec<String>,
         #[serde(default)]
         spent: Spent,
         /// It has done something that can be taken back.
@@ -298,6 +301,9 @@ pub struct Created {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Box<Source>>,
     pub labels: BTreeMap<String, String>,
+    /// What its client says of calls of models, by the names of its headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
     pub trace: Option<String>,
     /// What its client wants tools to know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -404,6 +410,9 @@ pub struct Asking {
     /// Whether it may call tools.
     pub tools: bool,
     pub max_tokens: u64,
+    /// These are fewer than it was to have: there is no budget for more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clamped: bool,
     /// Tokens of the question by estimate.
     pub input_estimate: u64,
     /// What was set aside for it, in nano-dollars.

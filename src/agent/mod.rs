@@ -19,6 +19,7 @@ mod context;
 mod control;
 mod counts;
 mod decisions;
+mod demanded;
 pub mod definition;
 pub mod event;
 mod follow_up;

@@ -1,5 +1,7 @@
 //! Calls the tools that a model may call, and tells what came of it.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -341,10 +343,15 @@ fn shown(
     let Content::Text { text, .. } = &part.content else { return part };
     let mut shown = text.clone();
     if tool.terms.scored
-        && let Some(best) = tool::text::chunks_of_json(text, terms.retrieval_tokens, count)
+        && let Some((best, left_out)) =
+            tool::text::chunks_of_json(text, terms.retrieval_tokens, count)
     {
         *cut = true;
         shown = best;
+        if left_out > 0 {
+            let (Kept::Whole(place) | Kept::Beginning(place)) = kept;
+            let _ = write!(shown, "\n[{left_out} more were found; all are kept as {place}.]");
+        }
     }
     if let Some(shorter) = tool::text::cut(&shown, terms.tool_result_tokens, kept, count) {
         *cut = true;

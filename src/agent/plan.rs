@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::actor::Actor;
 use super::aside::{Aside, Said};
+use super::context::{self, Cut, Room};
 use super::counts::Purpose;
 use super::definition::Member;
 use super::event::{ASIDE, Event};
@@ -101,14 +102,24 @@ impl Actor {
     async fn plan_asked_for(&self) -> Option<Aside> {
         let run = self.journal.run().await;
         let member = run.member()?;
-        let request = question(&run, member, &self.withheld(member));
-        drop(run);
-        let forecast = self.staff.gateway.forecast(&self.caller, &request);
+        let (terms, known) = (&member.context, self.known_of(&member.route));
+        let window = [terms.window, known.window].into_iter().flatten().min();
+        let room = Room::of(terms, window, None);
+        let withheld = self.withheld(member);
+        let mut cuts = Cut::ALL.into_iter().map(|cut| {
+            let said = context::shown(&run, cut, room.most);
+            let request = question(&run, member, &withheld, said);
+            let forecast = self.staff.gateway.forecast(&self.caller, &request);
+            (cut, request, forecast)
+        });
+        let (_, request, forecast) =
+            cuts.find(|(cut, _, forecast)| cut.fits(room, forecast.input_tokens))?;
         self.aside(request, forecast, LENGTH, false)
     }
 }
 
-fn question(run: &Run, member: &Member, withheld: &[&str]) -> ChatRequest {
+/// `said`: what is shown of the conversation.
+fn question(run: &Run, member: &Member, withheld: &[&str], said: Vec<Message>) -> ChatRequest {
     let mut text = format!(
         "[Before you begin: write down what you are going to do, as a JSON list of at most {MOST} \
          short sentences, one a step, and nothing else. Do nothing yet."
@@ -117,11 +128,11 @@ fn question(run: &Run, member: &Member, withheld: &[&str]) -> ChatRequest {
         let _ = write!(text, "\nThere is the tool `{}`: {}", tool.alias, tool.description);
     }
     text.push(']');
-    let mut messages = Vec::with_capacity(run.transcript.len() + 2);
+    let mut messages = Vec::with_capacity(said.len() + 2);
     if !member.prompt.is_empty() {
         messages.push(Message::new(Role::System, vec![Part::text(member.prompt.clone())]));
     }
-    messages.extend(run.transcript.iter().cloned());
+    messages.extend(said);
     messages.push(Message::new(Role::User, vec![Part::text(text)]));
     ChatRequest {
         model: member.route.clone(),

@@ -303,7 +303,8 @@ pub(super) fn last_words(run: &Run) -> Option<String> {
         RunState::Incomplete if degraded => run.message.clone(),
         RunState::Incomplete if run.answer().is_empty() => {
             let reason = run.reason.map_or("a limit", StopReason::name);
-            Some(format!("There is no answer: the run was stopped ({reason})."))
+            let why = run.message.as_ref().map(|why| format!(" {why}")).unwrap_or_default();
+            Some(format!("There is no answer: the run was stopped ({reason}).{why}"))
         }
         RunState::Cancelled if run.answer().is_empty() => {
             Some("There is no answer: the run was called off.".to_owned())
@@ -328,8 +329,8 @@ pub(super) fn failure(run: &Run) -> Option<Error> {
             };
             let message = message.unwrap_or_else(|| "The run has failed.".to_owned());
             let left = run.callable_at.map(|at| at.saturating_sub(now())).filter(|left| *left > 0);
-            let retry_after = left.filter(|_| kind == Kind::RateLimited);
-            let retry_after = retry_after.map(Duration::from_millis);
+            let may_help = matches!(kind, Kind::RateLimited | Kind::UpstreamUnavailable);
+            let retry_after = left.filter(|_| may_help).map(Duration::from_millis);
             Some(Error { retry_after, ..Error::new(kind, message) })
         }
         _ => None,

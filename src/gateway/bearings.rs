@@ -21,7 +21,7 @@ const RETRY_COUNTS: [&str; 2] = ["x-stainless-retry-count", "x-gateway-attempt"]
 const TIMEOUT: &str = "x-switchpoint-timeout";
 const EXPLAIN: &str = "x-switchpoint-explain";
 const TAGS: &str = "x-switchpoint-tags";
-const CACHE: &str = "x-switchpoint-cache";
+pub(super) const CACHE: &str = "x-switchpoint-cache";
 /// So many marks of a client are kept, and no longer ones, name and value together.
 const MOST_TAGS: usize = 16;
 const LONGEST_TAG: usize = 128;

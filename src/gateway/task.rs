@@ -62,7 +62,7 @@ pub(super) type Decisions = Cache<(Option<Owner>, Arc<str>, u64), (Instant, Deci
 /// So many conversations are remembered.
 const REMEMBERED: u64 = 100_000;
 
-const HEADER: &str = "x-switchpoint-task";
+pub(super) const HEADER: &str = "x-switchpoint-task";
 /// So much of a conversation's beginning is looked at, at either end of each text.
 const LOOKED_AT: usize = 16 * 1024;
 

@@ -16,6 +16,7 @@ mod doors;
 mod endings;
 mod example;
 mod forked;
+mod heeded;
 mod kill;
 mod kinds;
 mod library;

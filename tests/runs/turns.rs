@@ -1,6 +1,7 @@
 //! What a run asks a model is a call like any other: with its caller's limits, guards and cache, in
 //! the ledger and the log, and heard as it comes.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -91,6 +92,8 @@ impl House {
             version: "7".into(),
             step: 1,
             guarded: Vec::new(),
+            headers: Vec::new(),
+            labels: BTreeMap::new(),
             session: 7,
             trace: None,
             deadline: Instant::now() + PATIENCE,

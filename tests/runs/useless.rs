@@ -58,3 +58,14 @@ async fn a_run_whose_only_model_is_of_no_use_fails() {
     assert_eq!(run["stop_reason"], "invalid_output", "{run:#}");
     assert_eq!(asked(&stage), ["b1", "b1", "b1"]);
 }
+
+#[tokio::test]
+async fn json_in_a_fence_is_given_out_without_it() {
+    let mind = |request: &Request| says(request, "```json\n{\"total\":3}\n```\n");
+    let stage = Stage::new(&agents(), mind, found).await;
+    let run = stage.in_state(&stage.begin("counter", "Go.").await, "completed").await;
+    assert_eq!(run["result"]["text"], "{\"total\":3}", "{run:#}");
+    let answer = stage.chat("counter", "Go.").await;
+    assert_eq!(answer["choices"][0]["message"]["content"], "{\"total\":3}", "{answer}");
+    assert_eq!(asked(&stage).len(), 2);
+}

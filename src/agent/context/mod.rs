@@ -179,7 +179,7 @@ fn last_turns(run: &Run, turns: u32) -> usize {
     answers.nth(turns.saturating_sub(1) as usize).map_or(0, |(place, _)| place)
 }
 
-fn shown(run: &Run, cut: Cut, most: Option<u64>) -> Vec<Message> {
+pub(super) fn shown(run: &Run, cut: Cut, most: Option<u64>) -> Vec<Message> {
     let turns = run.member().map_or(6, |member| member.context.keep_turns);
     let recent = last_turns(run, turns);
     let told = run.compacted.as_ref().map_or(0, |(through, _)| *through);

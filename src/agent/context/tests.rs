@@ -188,7 +188,7 @@ fn a_question_that_was_too_long_is_made_clearly_shorter() {
     let (call, input_estimate, at) = (run.asks + 1, tokens(&first), 1);
     let digest = String::new();
     let (tools, max_tokens) = (true, 9);
-    let (summary, cost_estimate) = (false, 0);
+    let (summary, clamped, cost_estimate) = (false, false, 0);
     let asking = Asking {
         call,
         summary,
@@ -196,6 +196,7 @@ fn a_question_that_was_too_long_is_made_clearly_shorter() {
         digest,
         tools,
         max_tokens,
+        clamped,
         input_estimate,
         cost_estimate,
         at,

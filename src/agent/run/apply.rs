@@ -253,6 +253,7 @@ impl Run {
                 self.asked_anew |= !cached;
                 self.answered_by = Some(format!("{provider}/{model}"));
                 let asked = self.open_ask.take();
+                let clamped = asked.as_ref().is_some_and(|asked| asked.clamped);
                 if let Some(over) = asked.and_then(|it| self.overflowed.get_mut(&it.model)) {
                     over.times = 0;
                 }
@@ -261,6 +262,10 @@ impl Run {
                 self.fallback_level = self.fallback_level.max(*fallback_level);
                 self.pay(*usage, *cost);
                 self.take_answer(parts, finish);
+                // What was cut by a budget is the last word.
+                let is_cut = clamped && finish.reason == FinishReason::Length;
+                let calls = |part: &Part| matches!(part.content, Content::ToolCall(_));
+                self.is_last |= is_cut && self.limit.is_some() && !parts.iter().any(calls);
             }
             Event::AskFailed { call, code, usage, cost, lost, at, retry_after, .. } => {
                 self.asked_anew = true;

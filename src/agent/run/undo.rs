@@ -18,8 +18,18 @@ impl Run {
             Event::ChildWaits { run, spent, .. } => {
                 self.below.insert(*run, *spent);
             }
-            Event::ChildDone { id, run, state, parts, degraded, spent, undoable } => {
+            Event::ChildDone {
+                id,
+                run,
+                state,
+                parts,
+                degraded,
+                degraded_tools,
+                spent,
+                undoable,
+            } => {
                 self.below.insert(*run, *spent);
+                self.degraded_tools.extend(degraded_tools.iter().cloned());
                 if *undoable {
                     self.note_undo_below(id, *run);
                 }

@@ -15,7 +15,7 @@ use crate::gateway::arrival::Question;
 use crate::gateway::call::Call;
 use crate::gateway::reply::outcome_of;
 use crate::gateway::responses::Keeping;
-use crate::gateway::{Gateway, Snapshot, baggage_in, bearings, guarding, trace_in};
+use crate::gateway::{Gateway, Snapshot, baggage_in, bearings, guarding, task, trace_in};
 use crate::store::Audit;
 use crate::tool::mcp::each_text;
 
@@ -310,9 +310,19 @@ fn wishes(call: &Call, request: &ChatRequest, headers: &HeaderMap) -> Result<Run
         trace: None,
         baggage: None,
         labels: labels.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        headers: passed_on(headers),
         budget: None,
         webhook: None,
     })
+}
+
+/// What a client says that is meant for each call of a model.
+pub fn passed_on(headers: &HeaderMap) -> Vec<(String, String)> {
+    let said = [task::HEADER, bearings::CACHE].into_iter().filter_map(|name| {
+        let value = headers.get(name)?.to_str().ok()?;
+        Some((name.to_owned(), value.chars().take(LONGEST_NAME).collect()))
+    });
+    said.collect()
 }
 
 fn named(written: Option<&str>, what: &str) -> Result<Option<String>, Error> {

@@ -29,6 +29,7 @@ use crate::config::{CacheMode, OnLeave, StreamMode};
 use crate::error::Error;
 
 pub(super) use self::commission::is_asked;
+pub use self::commission::passed_on;
 pub use self::consulting::{Attendance, Consultation};
 pub use self::forecast::Forecast;
 pub(super) use self::perform::answer;
@@ -104,6 +105,8 @@ pub struct RunWishes {
     /// What a stream shows, if not what the agent says.
     pub stream: Option<StreamMode>,
     pub labels: BTreeMap<String, String>,
+    /// What its client says of the calls of models, by the names of its headers.
+    pub headers: Vec<(String, String)>,
     /// Where its client stands in a trace.
     pub trace: Option<Trace>,
     /// What it wants tools to know, as W3C Baggage spells it.
@@ -175,6 +178,9 @@ pub struct Turn {
     pub guarded: Vec<Guarded>,
     /// Whom the run's client has named.
     pub user: Option<Arc<str>>,
+    /// What the run's client wants of it, by the names of its headers, and what it is marked with.
+    pub headers: Vec<(String, String)>,
+    pub labels: BTreeMap<String, String>,
     /// Calls of one run stay together.
     pub session: u64,
     pub trace: Option<Trace>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, Sleep};
 
 use super::{Guarded, Receipt, Turn};
@@ -95,13 +95,18 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
     call.record.part = Some(Box::new(RunPart { version: turn.version, step: Some(turn.step) }));
     call.record.tags.insert("run".into(), run.to_string().into());
     call.record.tags.insert("agent".into(), (&*agent).into());
+    for (name, value) in &turn.labels {
+        let tags = &mut call.record.tags;
+        tags.entry(name.as_str().into()).or_insert_with(|| value.as_str().into());
+    }
     if let Some(user) = user.filter(|user| user.len() <= LONGEST_USER) {
         call.record.tags.insert(END_USER.into(), (&*user).into());
     }
     let tokens = estimate::tokens(&request, Dialect::Chat, None);
     let mut question = Question::spoken(request);
     let road = find(call, &caller, &question)?;
-    Box::pin(choose(call, &mut question, (road, tokens))).await?;
+    let headers = headers(&turn.headers);
+    Box::pin(choose(call, &mut question, &headers, (road, tokens))).await?;
     if let (Some(avoided), Some(chain)) = (&turn.avoids, call.chain.clone()) {
         let places = chain.dispensable(avoided, &call.bearings.barred);
         call.bearings.barred.extend(places);
@@ -113,7 +118,8 @@ async fn set_out(call: &mut Call, turn: Turn) -> Result<Box<Question>, Error> {
         guarding::inspect(call, &mut question, guards).await?;
     }
     call.bearings.session = session;
-    call.bearings.cache = cache;
+    // What must not be remembered is not, whatever its client wants.
+    call.bearings.cache = cache.or(call.bearings.cache);
     call.bearings.timeout = Some(deadline.saturating_duration_since(Instant::now()));
     if let Some(chain) = call.chain.clone() {
         question.keeps_to(&chain.wishes)?;
@@ -132,13 +138,21 @@ fn find(call: &Call, caller: &Caller, question: &Question) -> Result<(Road, Opti
     })
 }
 
+fn headers(said: &[(String, String)]) -> HeaderMap {
+    let read = |(name, value): &(String, String)| {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        Some((name, HeaderValue::from_str(value).ok()?))
+    };
+    said.iter().filter_map(read).collect()
+}
+
 /// Past the guards and, where the route asks, by the kind of work.
 async fn choose(
     call: &mut Call,
     question: &mut Question,
+    headers: &HeaderMap,
     ((road, alias), tokens): ((Road, Option<Task>), u64),
 ) -> Result<(), Error> {
-    let headers = HeaderMap::new();
     let chain = match &road {
         Road::Chain(chain) => chain,
         Road::ByTask(by_task) => &by_task.default,
@@ -147,14 +161,14 @@ async fn choose(
     call.measured(tokens);
     pipeline::guard(call, question, &road).await?;
     if let Road::ByTask(by_task) = &road {
-        let decision = Box::pin(by_task.decide(call, question, (&headers, alias))).await?;
+        let decision = Box::pin(by_task.decide(call, question, (headers, alias))).await?;
         let chain = by_task.chain(decision.task);
         call.set_task(decision);
         call.routed(chain, question);
         call.measured(tokens);
         guarding::inspect(call, question, &chain.guards).await?;
     }
-    bearings::take(call, question, &headers, &road).await
+    bearings::take(call, question, headers, &road).await
 }
 
 fn hear_whole(

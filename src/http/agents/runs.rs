@@ -15,7 +15,7 @@ use crate::canon::{ChatRequest, Owner, RunId, RunState, Surface};
 use crate::config::{OnLeave, point_in_time};
 use crate::dialect;
 use crate::error::{Error, Kind};
-use crate::gateway::agents::{Performance, RunBudget, RunWishes};
+use crate::gateway::agents::{Performance, RunBudget, RunWishes, passed_on};
 use crate::gateway::{baggage_in, trace_in};
 use crate::http::json;
 use crate::store::runs::{ApprovalFilter, EventRow, RunFilter, RunRow};
@@ -223,6 +223,7 @@ pub(super) async fn start(door: Door, asked: Asked) -> Answer {
         labels: labels(asked.body.get("labels"))?,
         budget: budget(asked.body.get("budget"))?,
         webhook: webhook(&door, asked.text("webhook")?)?,
+        headers: passed_on(&asked.headers),
         trace: trace_in(&asked.headers),
         baggage: baggage_in(&asked.headers),
         ..RunWishes::default()

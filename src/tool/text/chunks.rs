@@ -6,6 +6,10 @@ use std::collections::{HashSet, VecDeque};
 
 use serde_json::Value;
 
+use super::head;
+
+/// So many bytes of a text say hardly anything.
+const SHORTEST: usize = 32;
 /// What tells how good a piece is, and its text, by the names that search tools use.
 const SCORES: [&str; 3] = ["score", "relevance_score", "similarity"];
 const TEXTS: [&str; 4] = ["text", "content", "passage", "snippet"];
@@ -26,11 +30,8 @@ pub struct Chunk {
 /// The best pieces that have room in `most` tokens, each once: the best one first, the second one
 /// last, and so on to the middle, where models overlook things.
 pub fn edges(mut chunks: Vec<Chunk>, most: u64, count: &dyn Fn(&str) -> u64) -> Vec<Chunk> {
-    // Among equals the earlier one; what is no number is worst.
-    let sure = |score: f64| if score.is_nan() { f64::NEG_INFINITY } else { score };
-    chunks.sort_by(|one, other| {
-        sure(other.score).partial_cmp(&sure(one.score)).unwrap_or(Ordering::Equal)
-    });
+    // Among equals the earlier one.
+    chunks.sort_by(|one, other| by_score(other, one));
     let (mut seen, mut left) = (HashSet::new(), most);
     let best = chunks.into_iter().filter(|chunk| seen.insert(plain(&chunk.text)));
     let fitting = best.filter(|chunk| {
@@ -52,8 +53,9 @@ pub fn edges(mut chunks: Vec<Chunk>, most: u64, count: &dyn Fn(&str) -> u64) -> 
 }
 
 /// The same for what a search tool says: a JSON list of objects with a score and a text, alone or
-/// as a member of an object. `None` where it is something else.
-pub fn of_json(text: &str, most: u64, count: &dyn Fn(&str) -> u64) -> Option<String> {
+/// as a member of an object. Says besides how many pieces are left out. `None` where it is something
+/// else.
+pub fn of_json(text: &str, most: u64, count: &dyn Fn(&str) -> u64) -> Option<(String, usize)> {
     let value: Value = serde_json::from_str(text).ok()?;
     let list = match &value {
         Value::Array(list) => list,
@@ -61,11 +63,43 @@ pub fn of_json(text: &str, most: u64, count: &dyn Fn(&str) -> u64) -> Option<Str
         _ => return None,
     };
     let chunks: Option<Vec<Chunk>> = list.iter().map(chunk).collect();
+    let mut chunks = chunks?;
     // The commas and brackets are tokens, too.
-    let count = |text: &str| count(text) + 1;
-    let best = edges(chunks?, most.saturating_sub(1), &count);
+    let (count, room) = (|text: &str| count(text) + 1, most.saturating_sub(1));
+    // Whatever else has no room, the best one is there, if only its beginning.
+    let best =
+        (0..chunks.len()).rev().max_by(|one, other| by_score(&chunks[*one], &chunks[*other]));
+    if let Some(place) = best.filter(|place| count(&chunks[*place].shown) > room)
+        && let Some(shorter) = shortened(&list[place], room, &count)
+    {
+        chunks[place].shown = shorter;
+    }
+    let different: HashSet<String> = chunks.iter().map(|chunk| plain(&chunk.text)).collect();
+    let best = edges(chunks, room, &count);
+    let left_out = different.len().saturating_sub(best.len());
     let shown: Vec<String> = best.into_iter().map(|chunk| chunk.shown).collect();
-    Some(format!("[{}]", shown.join(",")))
+    Some((format!("[{}]", shown.join(",")), left_out))
+}
+
+/// What is no number is worst.
+fn by_score(one: &Chunk, other: &Chunk) -> Ordering {
+    let sure = |score: f64| if score.is_nan() { f64::NEG_INFINITY } else { score };
+    sure(one.score).partial_cmp(&sure(other.score)).unwrap_or(Ordering::Equal)
+}
+
+/// A piece with as much of its text as has room; `None` where that is hardly any.
+fn shortened(item: &Value, room: u64, count: &dyn Fn(&str) -> u64) -> Option<String> {
+    let (name, text) = TEXTS.iter().find_map(|name| Some((name, item.get(name)?.as_str()?)))?;
+    let (mut item, mut length) = (item.clone(), text.len());
+    while length > SHORTEST {
+        length = length * 3 / 4;
+        item[*name] = format!("{} […]", head(text, length)).into();
+        let shown = item.to_string();
+        if count(&shown) <= room {
+            return Some(shown);
+        }
+    }
+    None
 }
 
 fn chunk(item: &Value) -> Option<Chunk> {
@@ -127,13 +161,27 @@ mod tests {
     fn a_search_tools_list_is_put_in_order_and_anything_else_is_left_alone() {
         let item = |score: f64, text: &str| json!({"id": text.len(), "score": score, "text": text});
         let list = json!([item(0.1, "c"), item(0.9, "bb"), item(0.5, "aaa")]);
-        let placed = |text: &str| of_json(text, 1000, &words);
+        let placed = |text: &str| of_json(text, 1000, &words).map(|(placed, _)| placed);
         let expected = json!([item(0.9, "bb"), item(0.1, "c"), item(0.5, "aaa")]).to_string();
         assert_eq!(placed(&list.to_string()).as_deref(), Some(expected.as_str()));
         assert_eq!(placed(&json!({"results": list}).to_string()), Some(expected));
         for other in ["[1, 2]", "{}", "not JSON", r#"[{"score": "high", "text": "x"}]"#, "7"] {
             assert_eq!(placed(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn of_the_best_piece_at_least_the_beginning_is_shown_and_what_is_left_out_is_counted() {
+        let long = "the answer is 42 ".repeat(100);
+        let item = |score: f64, text: &str| json!({"score": score, "text": text});
+        let list = json!([item(0.1, "bad"), item(1.0, &long), item(0.2, "worse")]).to_string();
+        let (shown, left_out) = of_json(&list, 60, &words).unwrap();
+        assert!(words(&shown) <= 60 && shown.contains("the answer is 42"), "{shown}");
+        assert!(shown.contains("[…]") || shown.contains(" […]"), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap()[0]["score"], 1.0);
+        assert!(left_out >= 1, "{shown}");
+        // Nothing is left out of what has room.
+        assert_eq!(of_json(&list, 1000, &words).unwrap().1, 0);
     }
 
     proptest! {

@@ -95,6 +95,7 @@ pub(in crate::agent) fn created() -> Created {
         forked_from: None,
         source: None,
         labels: BTreeMap::new(),
+        headers: Vec::new(),
         trace: None,
         baggage: None,
         webhook: None,
@@ -113,7 +114,7 @@ pub(in crate::agent) fn asked(run: &mut Run, tools: bool) {
     let call = run.retry.unwrap_or(run.asks + 1);
     let model = "smart".to_owned();
     let (digest, max_tokens, input_estimate) = (String::new(), 100, 10);
-    let (summary, cost_estimate) = (false, 0);
+    let (summary, clamped, cost_estimate) = (false, false, 0);
     let asking = Asking {
         call,
         summary,
@@ -121,6 +122,7 @@ pub(in crate::agent) fn asked(run: &mut Run, tools: bool) {
         digest,
         tools,
         max_tokens,
+        clamped,
         input_estimate,
         cost_estimate,
         at: 1,
