@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use switchpoint::dialect::openai::{DONE, Tap};
 use switchpoint::dialect::passage::Verdict;
 use switchpoint::dialect::sse::{Decoder, Frame};
@@ -379,4 +379,43 @@ async fn an_event_that_makes_no_sense_is_skipped_and_the_rest_passes() {
     let reply = chat(&gateway, ask_stream("up/m")).await;
     assert!(!reply.text().contains(&bad) && reply.text().contains(&word("a")));
     assert!(reply.body.ends_with(DONE));
+}
+
+#[tokio::test]
+async fn calls_without_signatures_pass_to_models_that_want_none() {
+    let answer = r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":"STOP"}]}"#;
+    let models = ["gemini-2.5-flash", "gemini-3-flash-preview"];
+    let upstream = Upstream::start(models.map(|model| (model, [Script::json(200, answer)]))).await;
+    let google = provider("google", &upstream).replace("openai-compatible", "gemini");
+    let sections = [google.replace("/v1\"", "\""), provider("up", &upstream)].concat();
+    let gateway = Gateway::start("", &sections).await;
+    let body = r#"{"contents": [{"role": "user", "parts": [{"text": "hi"}]},
+        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"a": 1}}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"result": "ok"}}}]}]}"#;
+    for model in models {
+        let path = format!("/v1beta/models/google/{model}:generateContent");
+        let reply = post(gateway.address, &path, KEY, body.to_owned()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let asked = upstream.requests().pop().unwrap();
+        assert_eq!(asked.text() == body, model == models[0], "{}", asked.text());
+        // What the tool said keeps its name in any case.
+        let asked: Value = serde_json::from_slice(&asked.body).unwrap();
+        let result = &asked["contents"][2]["parts"][0]["functionResponse"]["response"];
+        assert_eq!(*result, json!({"result": "ok"}), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn calls_of_mistrals_say_their_type_to_clients() {
+    let call = r#"{"id":"abcdefghi","function":{"name":"f","arguments":"{}"},"index":0}"#;
+    let calls = format!(
+        r#"{{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"finish_reason":"tool_calls","message":{{"role":"assistant","content":"","tool_calls":[{call}]}}}}]}}"#
+    );
+    let upstream = Upstream::start([("m", [Script::json(200, &calls)])]).await;
+    let mistral = provider("up", &upstream).replace("openai-compatible", "mistral");
+    let gateway = Gateway::start("", &mistral).await;
+    let reply = chat(&gateway, ask("up/m")).await.json();
+    let mut expected: Value = serde_json::from_str(&calls).unwrap();
+    expected["choices"][0]["message"]["tool_calls"][0]["type"] = json!("function");
+    assert_eq!(reply, expected);
 }

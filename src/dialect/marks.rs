@@ -18,7 +18,7 @@ pub const fn has(has: &'static [&'static str]) -> Mark {
 }
 
 /// Marks of a conversation that another provider has answered in part: state that is sealed for
-/// it, or calls without the state that this dialect's own provider wants with them.
+/// it, or calls without the state that this dialect's own provider wants with them in any case.
 pub fn of_strangers(dialect: Dialect) -> &'static [Mark] {
     match dialect {
         Dialect::Chat => const { &[has(&["\"switchpoint"])] },
@@ -34,15 +34,7 @@ pub fn of_strangers(dialect: Dialect) -> &'static [Mark] {
             }
         }
         // Base64 of the prefix: that field is decoded by clients.
-        Dialect::Gemini => {
-            const {
-                &[
-                    has(&["\"c3AxL"]),
-                    Mark { has: &["\"functionCall\""], lacks: &["\"thoughtSignature\""] },
-                    Mark { has: &["\"function_call\""], lacks: &["\"thought_signature\""] },
-                ]
-            }
-        }
+        Dialect::Gemini => const { &[has(&["\"c3AxL"])] },
         Dialect::Converse | Dialect::Cohere => &[],
     }
 }
@@ -99,6 +91,12 @@ pub fn of_traits(traits: &Traits, mixed: bool) -> impl Iterator<Item = Mark> {
 
 /// Marks of a question that gives the model tools.
 pub const TOOLS: &[Mark] = &[has(&["\"tools\""]), has(&["\"functions\""])];
+
+/// Marks of calls without signatures in a question to Gemini, some of whose models want them.
+pub const UNSIGNED_CALLS: &[Mark] = &[
+    Mark { has: &["\"functionCall\""], lacks: &["\"thoughtSignature\""] },
+    Mark { has: &["\"function_call\""], lacks: &["\"thought_signature\""] },
+];
 
 /// Marks of a question to Gemini that says how urgent it is.
 pub const TIER: &[Mark] = &[has(&["\"serviceTier\""]), has(&["\"service_tier\""])];

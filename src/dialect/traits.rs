@@ -27,6 +27,8 @@ pub struct Traits {
     /// A user may not speak right behind a tool, and a turn of the model that is to be carried on
     /// must say `prefix`.
     pub strict_turns: bool,
+    /// The tool calls of whole answers do not say of which type they are.
+    pub bare_calls: bool,
     /// Ids of tool calls must be nine letters and digits.
     pub short_ids: bool,
     /// The text of a message must be one string and not a list of parts.
@@ -142,6 +144,7 @@ impl Traits {
         developer: true,
         lenient: true,
         strict_turns: false,
+        bare_calls: false,
         short_ids: false,
         flat_text: false,
         custom_tools: true,

@@ -12,7 +12,7 @@ use super::embed::Vectors;
 use super::snapshot::Target;
 use crate::canon::{ChatRequest, Dialect, Feature, Surface};
 use crate::config::OnBreak;
-use crate::dialect::gemini::shared_tier;
+use crate::dialect::gemini::{self, shared_tier};
 use crate::dialect::marks::Mark;
 use crate::dialect::messages::{self, betas};
 use crate::dialect::openai::family;
@@ -225,7 +225,9 @@ async fn must_be_rewritten(
         }
         Dialect::Gemini => {
             let told_apart = target.provider.kind.traits.tier_header.is_some();
+            let wants = || call.house.is_mixed() && gemini::wants_signatures(&target.model);
             told_apart && marks::TIER.iter().any(bears)
+                || marks::UNSIGNED_CALLS.iter().any(bears) && wants()
         }
         _ => false,
     };

@@ -259,6 +259,9 @@ impl Live {
             Step::Cut(cause) => tracing::debug!(%cause, "an upstream's stream broke"),
             Step::Ended | Step::Data => {}
         }
+        // Its last event may have come without the empty line that ends one, and so only now.
+        self.note_finish();
+        self.keep_response();
         let passage = &mut self.flow.passage;
         if !passage.sight().done || passage.sight().ends_short() {
             let last = passage.complete(self.call.usage_asked, self.call.input_estimate());

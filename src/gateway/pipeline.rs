@@ -14,7 +14,7 @@ use super::call::Call;
 use super::pass::Pass;
 use super::relay::Relay;
 use super::reply::{ATTEMPTS, outcome_of};
-use super::responses::Keeping;
+use super::responses::{Keeping, Maker};
 use super::snapshot::Road;
 use super::{
     Arrival, Body, Gateway, agents, arrival, bearings, explain, guarding, journey, objects, shadow,
@@ -181,20 +181,24 @@ async fn recall(
     let surface = call.surface();
     let previous = question.envelope.previous.clone();
     let background = question.envelope.background;
-    let keepers = || match road {
-        Road::Chain(chain) => chain.targets.iter().map(|target| target.keeper(surface)).collect(),
-        // Who will be asked depends on what was said.
-        Road::ByTask(_) => vec![None],
+    let listeners = || -> Vec<Option<Maker>> {
+        match road {
+            Road::Chain(chain) => {
+                chain.targets.iter().map(|target| Some(target.maker_for(surface))).collect()
+            }
+            // Who will be asked depends on what was said.
+            Road::ByTask(_) => vec![None],
+        }
     };
     if question.may_refer(surface) {
         let turn = (&owner, &question.payload, previous.as_deref());
-        if let Some(body) = call.gateway.dereferenced(turn, &keepers()).await? {
+        if let Some(body) = call.gateway.dereferenced(turn, &listeners()).await? {
             question.replace(body)?;
         }
     }
     let keeping = Keeping::new(owner, question.payload.clone(), previous.clone());
     if previous.is_some() || background {
-        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &keepers()).await?;
+        let body = call.gateway.unrolled(&keeping, previous.as_deref(), &listeners()).await?;
         question.replace(body)?;
         call.measures(&question);
     }
@@ -222,7 +226,7 @@ async fn later(mut call: Box<Call>, mut question: Box<Question>) -> Response<Bod
     let work = async move {
         let (mut call, answer) = journey::walk(call, question).await;
         let answer = match answer {
-            Ok(Answer::Whole { body, .. }) => Ok((body, call.keeper())),
+            Ok(Answer::Whole { body, .. }) => Ok((body, call.maker())),
             Ok(Answer::Stream(_) | Answer::Bytes(_)) => {
                 Err(Error::new(Kind::UpstreamError, "A stream came."))
             }

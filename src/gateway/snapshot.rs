@@ -14,6 +14,7 @@ use super::build;
 use super::chain::Chain;
 use super::fresh::Fresh;
 use super::remember::Remembering;
+use super::responses::Maker;
 use super::task::ByTask;
 use crate::access::account::{Moment, Scope};
 use crate::access::roster::Roster;
@@ -552,10 +553,15 @@ impl Target {
         lanes.min_by_key(|(_, lane)| lane.ready_at(now)).map_or(0, |(place, _)| place)
     }
 
-    /// Its provider's name, where that is asked as it is and so may keep what it answers.
-    pub(super) fn keeper(&self, surface: Surface) -> Option<&str> {
+    /// Its provider, as who makes what it answers.
+    pub(super) fn maker(&self, translated: bool) -> Maker {
+        Maker { provider: self.provider.name.to_string(), translated }
+    }
+
+    /// The same, by how it is asked what comes in at this door.
+    pub(super) fn maker_for(&self, surface: Surface) -> Maker {
         let way = self.provider.way(surface, &self.model);
-        (way == Some(Way::Verbatim)).then_some(&*self.provider.name)
+        self.maker(way != Some(Way::Verbatim))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::dialect::completions::NATIVE;
 use crate::dialect::names::Aliases;
 use crate::dialect::openai::{has_choices, has_data, may_be_broken, read_finish, read_usage};
 use crate::dialect::passage::last_data;
-use crate::dialect::{self, Misread, UpstreamSide, estimate, keepsake};
+use crate::dialect::{self, Misread, UpstreamSide, chat, estimate, keepsake};
 use crate::provider::Operation;
 
 /// A whole answer in the client's words.
@@ -28,6 +28,7 @@ pub(super) fn whole(
     body: Bytes,
 ) -> Result<Answered, Misread> {
     let Wording::Translated { into, .. } = &errand.wording else {
+        let body = if lacks_types(target, errand) { chat::with_call_types(body) } else { body };
         if let Some(dialect) = other_form(question, errand, &content_type) {
             // Nobody's words can be put into those of a client that is not understood.
             if let Err(misread) = question.chat() {
@@ -77,6 +78,12 @@ pub(super) fn whole(
         canon: call.recording.is_some().then(|| Box::new(response.clone())),
         ..written(call, question, target, response)
     })
+}
+
+/// Whether it is known not to say of which type tool calls are.
+fn lacks_types(target: &Target, errand: &Errand) -> bool {
+    let is_chat = matches!(errand.operation, Operation::Chat { dialect: Dialect::Chat, .. });
+    is_chat && target.provider.kind.traits.bare_calls
 }
 
 /// What an answer has used, as it says or, where it does not, by what it says.

@@ -30,6 +30,7 @@ pub(super) const MISTRAL: Traits = Traits {
     stumbles: UNKNOWN_TO_MISTRAL,
     thinkers: &["magistral"],
     strict_turns: true,
+    bare_calls: true,
     ..Traits::FOLLOWER
 };
 

@@ -8,7 +8,7 @@ use super::{
     response_of, sections, streamed, whole,
 };
 use crate::support::client::{CHAT, post};
-use crate::support::gateway::{KEY, route};
+use crate::support::gateway::{KEY, provider, route};
 use crate::support::{Gateway, Script, Upstream, until};
 
 const SAID: [&str; 6] = ["first?", "First.", "second?", "Second.", "third?", "Third."];
@@ -138,6 +138,42 @@ async fn thoughts_go_back_to_who_made_them_and_to_nobody_else() {
         assert_order(&asked, &SAID[..3]);
         let there = ["gAAAAB", "rs_secret", "c2lnbmVk", "sp1."].iter().any(|it| asked.contains(it));
         assert_eq!(there, thought, "{model}: {asked}");
+    }
+}
+
+#[tokio::test]
+async fn thoughts_without_a_seal_go_back_to_who_made_them_as_well() {
+    let call = json!({"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}});
+    let thinks = json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "served",
+        "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
+            "role": "assistant", "content": "", "reasoning_content": "Well.", "tool_calls": [call],
+        }}],
+    });
+    let upstream =
+        Upstream::start([("thinks", [whole(&thinks)]), ("says", [chat_says("Sunny.")])]).await;
+    let seek = |name| provider(name, &upstream).replace("openai-compatible", "deepseek");
+    let gateway = Gateway::start("", &[seek("seek"), seek("seek2")].concat()).await;
+    let tools = json!([{"type": "function", "name": "weather", "parameters": {"type": "object"}}]);
+    let body = json!({"model": "seek/thinks", "input": "How is Paris?", "tools": tools});
+    let called = created(&gateway, body).await;
+    let items = called["output"].as_array().unwrap();
+    let by_id = items.iter().map(|item| json!({"type": "item_reference", "id": item["id"]}));
+    let result = json!({"type": "function_call_output", "call_id": "call_1", "output": "22"});
+    let input: Vec<Value> = by_id.chain([result.clone()]).collect();
+    for (model, thought) in [("seek/says", true), ("seek2/says", false)] {
+        for body in [
+            json!({"input": [result], "previous_response_id": called["id"]}),
+            json!({"input": input}),
+        ] {
+            let mut body = body.clone();
+            body["model"] = json!(model);
+            body["tools"] = tools.clone();
+            created(&gateway, body).await;
+            let asked = last_asked(&upstream);
+            assert_order(&asked, &["call_1", "22"]);
+            assert_eq!(asked.contains("Well."), thought, "{model}: {asked}");
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    OTHER_KEY, RESPONSES, TARGETS, answers, asks, create, created, event, fetch, house, lasting,
-    path, response, sections,
+    OTHER_KEY, RESPONSES, TARGETS, answers, asks, claude_events, create, created, event, events_of,
+    fetch, house, lasting, path, response, sections,
 };
 use crate::support::client::{open, request};
 use crate::support::gateway::KEY;
@@ -40,6 +40,26 @@ async fn a_streamed_response_is_there_before_its_last_event() {
         let kept = fetch(&gateway, &id).await;
         assert_eq!((kept.status, &kept.json()["id"]), (200, &id), "{target}");
         assert_eq!(kept.json()["status"], "completed");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_the_line_that_ends_its_last_event_is_kept_like_any_other() {
+    for (model, events) in [
+        ("oai/verbatim", events_of(&response("1", "Hello there."))),
+        ("claude/claude", claude_events("Hello there.")),
+    ] {
+        for end in ["", "\n"] {
+            let whole = events.concat();
+            let stream = Script::stream([format!("{}{end}", whole.trim_end())]);
+            let name = format!("{}?stream", model.split_once('/').unwrap().1);
+            let upstream = Upstream::start([(&*name, [stream])]).await;
+            let gateway = Gateway::start("", &sections(&upstream)).await;
+            let body = json!({"model": model, "input": "Hi", "stream": true});
+            let given = created(&gateway, body).await;
+            let kept = fetch(&gateway, &given["id"]).await;
+            assert_eq!((kept.status, kept.json()), (200, given), "{model}, {end:?}");
+        }
     }
 }
 

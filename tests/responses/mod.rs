@@ -96,6 +96,10 @@ fn event(kind: &str, mut fields: Value) -> String {
 
 /// The stream that brings this response.
 fn streamed(response: &Value) -> Script {
+    Script::stream(events_of(response))
+}
+
+fn events_of(response: &Value) -> Vec<String> {
     let mut begun = response.clone();
     begun["status"] = json!("in_progress");
     begun["output"] = json!([]);
@@ -122,7 +126,7 @@ fn streamed(response: &Value) -> Script {
         events.push(event("response.output_item.done", at));
     }
     events.push(event("response.completed", json!({"response": response})));
-    Script::stream(events)
+    events
 }
 
 fn claude_answers(content: &Value) -> Script {
@@ -138,6 +142,10 @@ fn claude_says(text: &str) -> Script {
 }
 
 fn claude_streams(text: &str) -> Script {
+    Script::stream(claude_events(text))
+}
+
+fn claude_events(text: &str) -> Vec<String> {
     let message = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "served", "content": [],
         "stop_reason": null, "stop_sequence": null,
@@ -145,7 +153,7 @@ fn claude_streams(text: &str) -> Script {
     });
     let delta = json!({"type": "text_delta", "text": text});
     let stop = json!({"stop_reason": "end_turn", "stop_sequence": null});
-    Script::stream([
+    vec![
         event("message_start", json!({"message": message})),
         event(
             "content_block_start",
@@ -155,7 +163,7 @@ fn claude_streams(text: &str) -> Script {
         event("content_block_stop", json!({"index": 0})),
         event("message_delta", json!({"delta": stop, "usage": {"output_tokens": 4}})),
         event("message_stop", json!({})),
-    ])
+    ]
 }
 
 fn chat_says(text: &str) -> Script {

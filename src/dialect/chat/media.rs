@@ -216,7 +216,14 @@ pub(super) fn read_citation(annotation: &Value) -> Citation {
     let whole = cited.as_object().is_some_and(is_plain);
     // What ends at the beginning is a place that nobody told.
     let place = |name: &str| cited[name].as_u64().filter(|_| cited["end_index"] != 0);
-    let original = || Opaque { dialect: Dialect::Chat, data: annotation.clone() };
+    let original = || {
+        let mut data = annotation.clone();
+        // Its place in the list, by which clients put streams together.
+        if let Some(fields) = data.as_object_mut() {
+            fields.shift_remove("index");
+        }
+        Opaque { dialect: Dialect::Chat, data }
+    };
     Citation {
         url: text("url"),
         title: text("title").filter(|title| !title.is_empty()),

@@ -16,6 +16,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
+use memchr::memmem;
+use serde_json::{Value, json};
+
 use crate::canon::{ChatRequest, ChatResponse};
 use crate::dialect::{
     Aim, ClientSide, Context, Inexpressible, Misread, ReadStream, UpstreamSide, WriteStream,
@@ -23,6 +27,25 @@ use crate::dialect::{
 };
 
 pub static CODEC: Chat = Chat;
+
+/// A whole answer whose tool calls all say of which type they are, as clients want it.
+pub fn with_call_types(body: Bytes) -> Bytes {
+    if memmem::find(&body, b"\"arguments\"").is_none() {
+        return body;
+    }
+    let Ok(mut answer) = serde_json::from_slice::<Value>(&body) else { return body };
+    let choices = answer.get_mut("choices").and_then(Value::as_array_mut).into_iter().flatten();
+    let calls = choices
+        .filter_map(|choice| choice.get_mut("message")?.get_mut("tool_calls")?.as_array_mut());
+    let mut mended = false;
+    for call in calls.flatten().filter_map(Value::as_object_mut) {
+        if !call.contains_key("type") {
+            call.insert("type".to_owned(), json!("function"));
+            mended = true;
+        }
+    }
+    if mended { answer.to_string().into() } else { body }
+}
 
 /// The dialect's two sides.
 #[derive(Debug)]

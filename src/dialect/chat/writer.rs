@@ -34,6 +34,8 @@ struct Progress {
     open: Open,
     calls: usize,
     thoughts: usize,
+    /// How many entries each list of citations has.
+    cited: BTreeMap<&'static str, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -194,7 +196,13 @@ impl Writer {
             Delta::Audio(data) => self.audio(choice, "data", data, out),
             Delta::Transcript(text) => self.audio(choice, "transcript", text, out),
             Delta::Citation(citation) => {
-                let (field, cited) = media::write_citation(citation);
+                let (field, mut cited) = media::write_citation(citation);
+                let count = self.progress(choice).cited.entry(field).or_default();
+                // OpenAI's own library puts lists together by that.
+                if let Some(cited) = cited.as_object_mut() {
+                    cited.insert("index".to_owned(), json!(*count));
+                }
+                *count += 1;
                 self.value(choice, &json!({ field: [cited] }), out);
             }
             Delta::Opaque(state) => self.opaque(choice, state, out),

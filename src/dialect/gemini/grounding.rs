@@ -135,11 +135,12 @@ fn chunk(citation: &Citation) -> Option<Value> {
             named.insert(name.into(), json!(value));
         }
     }
+    // What stands in the web has an address.
+    let kind = if citation.url.is_some() { "web" } else { "retrievedContext" };
     if let (None, Some(quote)) = (&citation.url, &citation.quote) {
         named.insert("text".into(), json!(quote));
-        return Some(json!({ "retrievedContext": named }));
     }
-    (!named.is_empty()).then(|| json!({ "web": named }))
+    (!named.is_empty()).then(|| json!({ kind: named }))
 }
 
 fn byte_of(answer: &str, character: u64) -> Option<usize> {

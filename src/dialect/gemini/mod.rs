@@ -107,6 +107,11 @@ impl UpstreamSide for Gemini {
     }
 }
 
+/// Whether a model refuses calls that have no signature.
+pub fn wants_signatures(model: &str) -> bool {
+    model::Model::of(model).third
+}
+
 /// The answer to a `countTokens` call.
 pub fn write_count(tokens: u64) -> Vec<u8> {
     serde_json::json!({ "totalTokens": tokens }).to_string().into_bytes()

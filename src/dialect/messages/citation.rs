@@ -15,7 +15,8 @@ pub(super) fn read(value: Value) -> Citation {
         ..Citation::default()
     };
     if is_written_here(&value) {
-        return citation;
+        let title = citation.title.filter(|title| citation.url.as_ref() != Some(title));
+        return Citation { title, ..citation };
     }
     Citation { original: Some(Opaque { dialect: Dialect::Messages, data: value }), ..citation }
 }
@@ -44,7 +45,8 @@ pub(super) fn write(citation: &Citation) -> Option<Value> {
     Some(json!({
         "type": "web_search_result_location",
         "url": url,
-        "title": citation.title,
+        // Typed clients want one.
+        "title": citation.title.as_ref().unwrap_or(url),
         "cited_text": citation.quote.as_deref().unwrap_or_default(),
         "encrypted_index": "",
     }))
@@ -69,4 +71,17 @@ fn place(citation: &Citation) -> Option<Value> {
 /// Anthropic never leaves the index empty.
 fn is_written_here(value: &Value) -> bool {
     value.get("encrypted_index").and_then(Value::as_str) == Some("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_without_a_title_is_called_by_its_address() {
+        let page = Citation { url: Some("https://a.example".into()), ..Citation::default() };
+        let written = write(&page).unwrap();
+        assert_eq!(written["title"], "https://a.example");
+        assert_eq!(read(written), Citation { quote: Some(String::new()), ..page });
+    }
 }

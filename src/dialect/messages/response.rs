@@ -45,8 +45,10 @@ pub(super) fn read_tier(tier: &str) -> String {
     if tier == "standard" { "default" } else { tier }.to_owned()
 }
 
-pub(super) fn write_tier(tier: &str) -> &str {
-    if tier == "default" { "standard" } else { tier }
+/// The tier by this API's name for it; `None` for one that it does not know.
+pub(super) fn write_tier(tier: &str) -> Option<&str> {
+    let tier = if tier == "default" { "standard" } else { tier };
+    Some(tier).filter(|tier| ["standard", "priority", "batch"].contains(tier))
 }
 
 /// The id of an answer: an upstream of this dialect has given one, any other's looks foreign.
@@ -79,8 +81,8 @@ pub(super) fn write(response: &ChatResponse, context: &Context<'_>) -> Vec<u8> {
     }
     let model = if response.model.is_empty() { context.model } else { &response.model };
     let mut usage = usage::write(&response.usage.unwrap_or_default());
-    if let Some(tier) = &response.service_tier {
-        usage["service_tier"] = json!(write_tier(tier));
+    if let Some(tier) = response.service_tier.as_deref().and_then(write_tier) {
+        usage["service_tier"] = json!(tier);
     }
     let mut message = json!({
         "id": write_id(&response.id, context),
@@ -149,4 +151,15 @@ fn write_reasoning(reasoning: &Reasoning, part: &Part) -> Option<Value> {
         block.extend(sealed("signature"));
     }
     Some(finish_block(Value::Object(block), part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tier_is_told_only_by_a_word_that_clients_know() {
+        let told = ["default", "priority", "batch", "on_demand", "flex"].map(write_tier);
+        assert_eq!(told, [Some("standard"), Some("priority"), Some("batch"), None, None]);
+    }
 }

@@ -117,21 +117,23 @@ pub(super) fn citation(value: &Value) -> Citation {
     }
 }
 
-pub(super) fn write_citation(citation: &Citation) -> Value {
+pub(super) fn write_citation(citation: &Citation) -> Option<Value> {
     if let Some(Opaque { dialect: Dialect::Responses, data }) = &citation.original {
-        return data.clone();
+        return Some(data.clone());
     }
     let Some(url) = &citation.url else {
-        let name = citation.title.as_deref().or(citation.quote.as_deref()).unwrap_or_default();
-        return json!({"type": "file_citation", "file_id": "", "filename": name, "index": citation.end.unwrap_or(0)});
+        let name = citation.title.as_deref().or(citation.quote.as_deref())?;
+        return Some(
+            json!({"type": "file_citation", "file_id": "", "filename": name, "index": citation.end.unwrap_or(0)}),
+        );
     };
-    json!({
+    Some(json!({
         "type": "url_citation",
         "start_index": citation.start.unwrap_or(0),
         "end_index": citation.end.unwrap_or(0),
         "url": url,
         "title": citation.title.as_deref().unwrap_or_default(),
-    })
+    }))
 }
 
 /// A part of what a user, an operator or a tool says; `marks` tells whether the target knows cache

@@ -191,6 +191,33 @@ fn a_question_of_codex_goes_out_as_it_came_in() {
 }
 
 #[test]
+fn a_tier_is_told_only_by_a_word_that_clients_know() {
+    for (said, told) in [("on_demand", Value::Null), ("flex", json!("flex"))] {
+        let tier = Some(said.to_owned());
+        let answer = ChatResponse { service_tier: tier, ..answer(vec![Part::text("a")]) };
+        let request = ChatRequest::default();
+        let whole: Value =
+            serde_json::from_slice(&CODEC.write_response(&answer, &context(&request))).unwrap();
+        assert_eq!(whole["service_tier"], told);
+        let stream = streamed(&answer, &request);
+        assert_eq!(String::from_utf8(stream).unwrap().contains(said), told == said);
+    }
+}
+
+#[test]
+fn an_annotation_that_cites_nothing_is_no_citation() {
+    let file = json!({"type": "file", "file": {"hash": "x", "content": []}});
+    let message = json!({"role": "assistant", "content": "a", "annotations": [file]});
+    let body = json!({"choices": [{"message": message, "finish_reason": "stop"}]});
+    let upstream = crate::dialect::upstream(Dialect::Chat);
+    let read = upstream.read_response(body.to_string().as_bytes()).unwrap();
+    let request = ChatRequest::default();
+    let whole: Value =
+        serde_json::from_slice(&CODEC.write_response(&read, &context(&request))).unwrap();
+    assert_eq!(whole["output"][0]["content"][0]["annotations"], json!([]));
+}
+
+#[test]
 fn a_wrong_field_is_named() {
     for (body, named) in [
         (json!({"input": [{"role": "user", "content": 7}]}), "input[0].content"),

@@ -316,7 +316,8 @@ impl Input {
         match &part.content {
             Content::ToolCall(call) => self.write_call(call, own.filter(|_| !self.spelling.flat)),
             Content::Text { text, citations } => {
-                let citations: Vec<Value> = citations.iter().map(content::write_citation).collect();
+                let citations: Vec<Value> =
+                    citations.iter().filter_map(content::write_citation).collect();
                 let said = json!({"type": "output_text", "text": text, "annotations": citations});
                 self.write_said(said, own);
             }

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::detached::Log;
-use super::stored::Stored;
+use super::stored::{Maker, Stored};
 use super::{Gateway, Keeping};
 use crate::canon::Owner;
 use crate::error::{Error, Kind};
 use crate::gateway::agents::RUN;
 
-/// A whole response and the provider that keeps it too, or what went wrong.
-type Done = Result<(Bytes, Option<String>), Error>;
+/// A whole response and who made it, or what went wrong.
+type Done = Result<(Bytes, Option<Maker>), Error>;
 
 /// The responses under way, and how to end one: dropping its sender.
 ///
@@ -80,7 +80,7 @@ impl Jobs {
 
 impl Gateway {
     /// Has `work` answer in the background; gives the response as it stands now. `work` ends with
-    /// the whole response and who keeps it too, or with what went wrong.
+    /// the whole response and who made it, or with what went wrong.
     pub(in crate::gateway) fn respond_later(
         self: &Arc<Self>,
         keeping: Keeping,
@@ -155,18 +155,18 @@ pub(super) fn begun(keeping: &Keeping, id: &str, created: u64, model: &str) -> V
 
 /// The end of a response, under the id that was given out.
 pub(super) fn conclude(stored: &mut Stored, done: Done) {
-    let answer = done.and_then(|(body, keeper)| {
+    let answer = done.and_then(|(body, maker)| {
         let answer = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
         let error = || Error::new(Kind::UpstreamError, "The answer is no JSON object.");
-        answer.map(|answer| (answer, keeper)).ok_or_else(error)
+        answer.map(|answer| (answer, maker)).ok_or_else(error)
     });
     match answer {
-        Ok((mut response, keeper)) => {
+        Ok((mut response, maker)) => {
             for given in ["id", "created_at", "background", "previous_response_id"] {
                 response[given] = stored.response[given].take();
             }
             stored.response = response;
-            stored.provider = keeper;
+            stored.maker = maker;
         }
         Err(error) => stored.fail(&error),
     }

@@ -30,6 +30,7 @@ use crate::store::ObjectKind;
 
 pub(super) use self::background::Jobs;
 pub(super) use self::detached::Follower;
+pub(super) use self::stored::Maker;
 
 /// What must be known at a call's end to keep its response.
 #[derive(Debug, Clone)]
@@ -51,12 +52,12 @@ impl Keeping {
         serde_json::from_slice(&self.question.to_bytes()).unwrap_or_default()
     }
 
-    fn stored(&self, response: Value, provider: Option<&str>) -> Stored {
+    fn stored(&self, response: Value, maker: Option<Maker>) -> Stored {
         Stored {
             input: state::items(&self.asked()["input"]),
             response,
             previous: self.previous.clone(),
-            provider: provider.map(str::to_owned),
+            maker,
             bytes: 0,
         }
     }
@@ -67,8 +68,8 @@ impl Call {
     /// provider gave it that id.
     pub(in crate::gateway) fn keep_response(&mut self, answer: &[u8], verbatim: bool) {
         let Some(keeping) = self.keeping.take() else { return };
-        let provider = self.target().filter(|_| verbatim).map(|target| &*target.provider.name);
-        self.gateway.keep_response(&keeping, answer, provider);
+        let maker = self.target().map(|target| target.maker(!verbatim));
+        self.gateway.keep_response(&keeping, answer, maker);
     }
 
     /// Keeps that the response, of which the client has the beginning, has failed.
@@ -84,22 +85,21 @@ impl Call {
         self.gateway.keep_failure(&keeping, format!("resp_{id}"), created, &model, error);
     }
 
-    /// The provider that keeps the response which it is giving, too.
-    pub(in crate::gateway) fn keeper(&self) -> Option<String> {
-        self.target()?.keeper(self.surface()).map(str::to_owned)
+    /// Who gives the response.
+    pub(in crate::gateway) fn maker(&self) -> Option<Maker> {
+        Some(self.target()?.maker_for(self.surface()))
     }
 }
 
 impl Gateway {
-    /// Keeps an answered response: the object itself, or the event that brought it. `provider` is
-    /// who keeps it too.
-    pub(super) fn keep_response(&self, keeping: &Keeping, answer: &[u8], provider: Option<&str>) {
+    /// Keeps an answered response: the object itself, or the event that brought it.
+    pub(super) fn keep_response(&self, keeping: &Keeping, answer: &[u8], maker: Option<Maker>) {
         let Ok(mut response) = serde_json::from_slice::<Value>(answer) else { return };
         if response["response"].is_object() {
             response = response["response"].take();
         }
         let Some(id) = response["id"].as_str().map(str::to_owned) else { return };
-        self.put_response(&keeping.owner, id, &keeping.stored(response, provider));
+        self.put_response(&keeping.owner, id, &keeping.stored(response, maker));
     }
 
     fn put_response(&self, owner: &Owner, id: String, stored: &Stored) {
@@ -189,7 +189,7 @@ impl Gateway {
         &self,
         keeping: &Keeping,
         previous: Option<&str>,
-        listeners: &[Option<&str>],
+        listeners: &[Option<Maker>],
     ) -> Result<Bytes, Error> {
         let chain = match previous {
             Some(previous) => self.chain(&keeping.owner, previous).await?,

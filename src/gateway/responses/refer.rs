@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::shelf::RESPONSE;
 use super::Gateway;
-use super::stored::{Stored, told};
+use super::stored::{Maker, Stored, told};
 use crate::canon::{Dialect, Owner};
 use crate::dialect::references;
 use crate::dialect::splice::Payload;
@@ -38,7 +38,7 @@ impl Gateway {
     pub(in crate::gateway) async fn dereferenced(
         &self,
         (owner, question, previous): (&Owner, &Payload, Option<&str>),
-        listeners: &[Option<&str>],
+        listeners: &[Option<Maker>],
     ) -> Result<Option<Bytes>, Error> {
         let body = question.to_bytes();
         let found = references::read(Some(Dialect::Responses), &body);
@@ -61,7 +61,7 @@ impl Gateway {
                 return Err(Error::invalid("An item stands in `input` twice."));
             };
             let (turn, item) = self.item(owner, place.key(), &mut turns).await?;
-            let is_told = told(&item, turn.provider.as_deref(), listeners);
+            let is_told = told(&item, turn.maker.as_ref(), listeners);
             place.insert(is_told.then_some(item));
         }
         let mut body: Map<String, Value> =

@@ -12,35 +12,48 @@ pub(super) struct Stored {
     /// The items of this turn's question.
     pub(super) input: Vec<Value>,
     pub(super) previous: Option<String>,
-    /// The provider that made it in its own words and may keep it too; none where the answer was
-    /// put into these words here.
-    pub(super) provider: Option<String>,
+    /// Who made it; none where that is nobody else.
+    #[serde(flatten)]
+    pub(super) maker: Option<Maker>,
     /// What it takes where it is kept, if it was read from there.
     #[serde(skip)]
     pub(super) bytes: usize,
 }
 
+/// A provider, with how it answers in this API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::gateway) struct Maker {
+    pub(in crate::gateway) provider: String,
+    /// Its answers are put into these words here. Where they are not, it may keep them too.
+    #[serde(default)]
+    pub(in crate::gateway) translated: bool,
+}
+
 /// A longer chain is not followed.
 pub(super) const LONGEST_CHAIN: usize = 2_000;
 
-/// What was said in a conversation, oldest first, for those who may be asked next: each by its name
-/// where it speaks this API itself. Thoughts are for whom they were made by: no other can read what
-/// is encrypted, nor find what stands there by its id alone.
-pub(super) fn said(chain: &[Stored], listeners: &[Option<&str>]) -> Vec<Value> {
+/// What was said in a conversation, oldest first, for those who may be asked next, as far as they
+/// are known. Thoughts are for whom they were made by: no other can read what is encrypted, nor find
+/// what stands there by its id alone.
+pub(super) fn said(chain: &[Stored], listeners: &[Option<Maker>]) -> Vec<Value> {
     let mut items = Vec::new();
     for turn in chain {
         items.extend(turn.input.iter().cloned());
-        let maker = turn.provider.as_deref();
+        let maker = turn.maker.as_ref();
         items.extend(turn.output().filter(|item| told(item, maker, listeners)).cloned());
     }
     items
 }
 
 /// Whether what `maker` said is for all of these.
-pub(super) fn told(item: &Value, maker: Option<&str>, listeners: &[Option<&str>]) -> bool {
-    let own = || listeners.iter().all(|listener| *listener == maker);
+pub(super) fn told(item: &Value, maker: Option<&Maker>, listeners: &[Option<Maker>]) -> bool {
+    let is_translated = |maker: Option<&Maker>| maker.is_none_or(|maker| maker.translated);
     // What was sealed here is opened here, on the way to another API.
-    !is_thought(item) || own() && (maker.is_some() || is_sealed(item))
+    let is_opened = is_sealed(item) && is_translated(maker);
+    let hears = |listener: Option<&Maker>| {
+        maker.is_some() && listener == maker || is_opened && is_translated(listener)
+    };
+    !is_thought(item) || listeners.iter().all(|listener| hears(listener.as_ref()))
 }
 
 /// What the last of these was asked with: all before it, and its own question.
@@ -84,15 +97,32 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn turn(question: &str, answer: &Value, provider: Option<&str>) -> Stored {
+    fn maker(provider: &str, translated: bool) -> Maker {
+        Maker { provider: provider.to_owned(), translated }
+    }
+
+    fn turn(question: &str, answer: &Value, maker: Option<Maker>) -> Stored {
         let input = vec![json!({"type": "message", "role": "user", "content": question})];
         let response = json!({"id": question, "output": answer});
-        let provider = provider.map(str::to_owned);
-        Stored { response, input, previous: None, provider, bytes: 0 }
+        Stored { response, input, previous: None, maker, bytes: 0 }
     }
 
     fn types(items: &[Value]) -> Vec<&str> {
         items.iter().map(|item| item["type"].as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn who_made_a_response_is_read_from_what_older_versions_kept() {
+        let kept = |provider: Value| {
+            let kept = json!({"response": {}, "input": [], "previous": null, "provider": provider});
+            serde_json::from_value::<Stored>(kept).unwrap().maker
+        };
+        assert_eq!((kept(json!("a")), kept(Value::Null)), (Some(maker("a", false)), None));
+        for by in [Some(maker("a", true)), None] {
+            let stored = turn("one", &json!([]), by);
+            let bytes = serde_json::to_vec(&stored).unwrap();
+            assert_eq!(serde_json::from_slice::<Stored>(&bytes).unwrap(), stored);
+        }
     }
 
     #[test]
@@ -101,17 +131,23 @@ mod tests {
         let thought = json!({"type": "reasoning", "id": "rs_1", "summary": []});
         let sealed = json!({"type": "reasoning", "id": "rs_2", "encrypted_content": "x"});
         let answers = [json!([thought, said_before]), json!([sealed])];
-        let chain = |by| [turn("one", &answers[0], by), turn("two", &answers[1], by)];
+        let chain = |by: Option<Maker>| {
+            [turn("one", &answers[0], by.clone()), turn("two", &answers[1], by)]
+        };
         let all = ["message", "reasoning", "message", "message", "reasoning"];
         let none = ["message", "message", "message"];
-        assert_eq!(types(&said(&chain(Some("a")), &[Some("a")])), all);
-        assert_eq!(types(&said(&chain(Some("a")), &[Some("b")])), none);
-        assert_eq!(types(&said(&chain(Some("a")), &[Some("a"), None])), none);
-        assert_eq!(types(&said(&chain(None), &[Some("a")])), none);
-        assert_eq!(
-            types(&said(&chain(None), &[None, None])),
-            ["message", "message", "message", "reasoning"]
-        );
+        let sealed_alone = ["message", "message", "message", "reasoning"];
+        let (a, b) = (|| Some(maker("a", false)), || Some(maker("b", false)));
+        assert_eq!(types(&said(&chain(a()), &[a()])), all);
+        assert_eq!(types(&said(&chain(a()), &[b()])), none);
+        assert_eq!(types(&said(&chain(a()), &[a(), None])), none);
+        assert_eq!(types(&said(&chain(None), &[a()])), none);
+        assert_eq!(types(&said(&chain(None), &[None, None])), sealed_alone);
+        let (c, d) = (|| Some(maker("c", true)), || Some(maker("d", true)));
+        assert_eq!(types(&said(&chain(c()), &[c()])), all);
+        assert_eq!(types(&said(&chain(c()), &[c(), d()])), sealed_alone);
+        assert_eq!(types(&said(&chain(c()), &[None])), sealed_alone);
+        assert_eq!(types(&said(&chain(c()), &[c(), a()])), none);
         assert_eq!(types(&asked(&chain(None))), ["message", "reasoning", "message", "message"]);
     }
 }

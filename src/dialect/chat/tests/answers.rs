@@ -7,6 +7,7 @@ use crate::canon::{
     ChatRequest, ChatResponse, Choice, Citation, Content, Dialect, Event, Finish, FinishReason,
     Opaque, Part, Reasoning, ToolCall, Usage,
 };
+use crate::dialect::chat::with_call_types;
 use crate::dialect::fold::unfold;
 use crate::dialect::{ClientSide, UpstreamSide};
 
@@ -151,6 +152,49 @@ fn a_stream_with_all_kinds_of_parts_is_written_piece_by_piece() {
     let written = write_stream(&response, &request);
     let expected = fixture("dialects/chat/answer.sse");
     assert_eq!(String::from_utf8(written).unwrap(), String::from_utf8(expected).unwrap());
+}
+
+#[test]
+fn streamed_citations_are_numbered_in_their_lists() {
+    let cited = |url: Option<&str>| Citation {
+        url: url.map(str::to_owned),
+        title: Some("Tides".into()),
+        ..Citation::default()
+    };
+    let citations = vec![cited(Some("https://a.example")), cited(None), cited(Some("https://b"))];
+    let said = Part::new(Content::Text { text: "High.".into(), citations });
+    let choices = vec![Choice { parts: vec![said], ..Choice::default() }];
+    let response = ChatResponse { choices, ..ChatResponse::default() };
+    let written = String::from_utf8(write_stream(&response, &ChatRequest::default())).unwrap();
+    let deltas = written.lines().filter_map(|line| {
+        let event: Value = serde_json::from_str(line.strip_prefix("data: ")?).ok()?;
+        Some(event["choices"][0]["delta"].clone())
+    });
+    let deltas: Vec<Value> = deltas.collect();
+    let places = |field: &str| -> Vec<Option<u64>> {
+        let entries = deltas.iter().filter_map(|delta| delta[field].as_array());
+        entries.flatten().map(|entry| entry["index"].as_u64()).collect()
+    };
+    assert_eq!(places("annotations"), [Some(0), Some(1)]);
+    assert_eq!(places("x_citations"), [Some(0)]);
+}
+
+#[test]
+fn calls_that_do_not_say_their_type_are_functions() {
+    let bare = r#"{"choices":[{"message":{"tool_calls":[{"id":"a","function":{"name":"f","arguments":"{}"},"index":0},{"id":"b","type":"custom","custom":{}}]}}],"x":1}"#;
+    let mended = with_call_types(bare.into());
+    let mended: Value = serde_json::from_slice(&mended).unwrap();
+    let calls = &mended["choices"][0]["message"]["tool_calls"];
+    assert_eq!((&calls[0]["type"], &calls[1]["type"]), (&json!("function"), &json!("custom")));
+    assert_eq!((&calls[0]["index"], &mended["x"]), (&json!(0), &json!(1)));
+    for whole in [
+        r#"{"choices": [{"message": {"content": "\"arguments\""}}]}"#,
+        r#"{"choices": [{"message": {"tool_calls": [{"type": "function", "function": {"arguments": ""}}]}}]}"#,
+        r#"["arguments", {"choices": 1}]"#,
+        r#"{"choices": ["arguments"], "x": {"arguments": 1}}"#,
+    ] {
+        assert_eq!(with_call_types(whole.into()), whole);
+    }
 }
 
 #[test]

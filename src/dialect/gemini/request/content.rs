@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Map, Value, json};
 
-use super::RESULT_FIELD;
 use super::field::{get, list, object, string, text, wrong};
+use super::{RESULT, RESULT_FIELD};
 use crate::canon::{
     Content, Dialect, Foreign, Media, Message, Opaque, Opening, Part, Reasoning, Role, Source,
     ToolCall, ToolResult,
@@ -93,7 +93,10 @@ fn read_parts(
             (None, Some(result)) => Some(Content::ToolResult(read_result(result, &path, calls)?)),
             (None, None) => read_content(fields, part, &path)?,
         };
-        let opaque = read_opaque(fields, content.as_ref());
+        let opaque = match get(fields, "functionResponse") {
+            Some(result) => own_name(result),
+            None => read_opaque(fields, content.as_ref()),
+        };
         out.extend(content.map(|content| Part { content, cache: None, opaque }));
     }
     Ok(out)
@@ -224,6 +227,13 @@ fn read_call(
     Ok(ToolCall { id, name: name.to_owned(), arguments, custom: false })
 }
 
+/// What a result was called that has another name than others read it by, and whether it is a text.
+fn own_name(result: &Value) -> Option<Opaque> {
+    let response = get(result.as_object()?, "response")?.as_object()?;
+    let result = response.get(RESULT).filter(|_| response.len() == 1)?;
+    Some(Opaque { dialect: Dialect::Gemini, data: json!({ RESULT: result.is_string() }) })
+}
+
 fn read_result(result: &Value, path: &str, calls: &mut Calls) -> Result<ToolResult, Misread> {
     let path = format!("{path}.functionResponse");
     let fields = object(result, &path)?;
@@ -259,7 +269,7 @@ fn read_result(result: &Value, path: &str, calls: &mut Calls) -> Result<ToolResu
     let failed = only("error");
     let is_error = failed.is_some();
     let said = failed
-        .or_else(|| only("output").or_else(|| only("result")))
+        .or_else(|| only("output").or_else(|| only(RESULT)))
         .unwrap_or_else(|| Value::Object(response.clone()).to_string());
     let mut parts = vec![Part::text(said)];
     if let Some(media) = get(fields, "parts") {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::RESULT;
 use super::write::Draft;
 use crate::canon::{Content, Dialect, Media, Message, Part, Role, ToolResult};
 use crate::dialect::gemini::part::{self, Reader};
@@ -83,7 +84,8 @@ impl<'a> Speech<'a> {
             draft.dropped.add_if(part.cache.is_some(), "cache_control");
             let known = self.names.get(result.id.as_str()).copied();
             let name = result.name.as_deref().or(known);
-            let written = write_result(draft, result, name, place, &mut self.behind)?;
+            let own = part.opaque_for(Dialect::Gemini).and_then(|own| own[RESULT].as_bool());
+            let written = write_result(draft, (result, own), name, place, &mut self.behind)?;
             self.add(Kind::Results, written);
             return Ok(());
         }
@@ -166,7 +168,7 @@ fn write_part(
 /// A result as the object that Gemini wants. Media go inside, or behind it for older models.
 fn write_result(
     draft: &mut Draft<'_>,
-    result: &ToolResult,
+    (result, own): (&ToolResult, Option<bool>),
     name: Option<&str>,
     place: usize,
     behind: &mut Vec<Value>,
@@ -196,7 +198,7 @@ fn write_result(
     let mut out = Map::new();
     out.insert("id".into(), json!(result.id));
     out.insert("name".into(), json!(name));
-    out.insert("response".into(), response(&texts.concat(), result.is_error));
+    out.insert("response".into(), response(&texts.concat(), result.is_error, own));
     if draft.model.third && !inside.is_empty() {
         out.insert("parts".into(), Value::Array(inside));
     } else {
@@ -206,10 +208,15 @@ fn write_result(
     Ok(json!({ "functionResponse": out }))
 }
 
-/// A JSON object as it is, any other text under the name that Gemini looks for.
-fn response(text: &str, is_error: bool) -> Value {
+/// A JSON object as it is, any other text under the name that Gemini looks for. `own`: its client
+/// had another name for it, and whether that named a text.
+fn response(text: &str, is_error: bool, own: Option<bool>) -> Value {
     if is_error {
         return json!({ "error": text });
+    }
+    if let Some(is_text) = own {
+        let said = serde_json::from_str(text).ok().filter(|_: &Value| !is_text);
+        return json!({ RESULT: said.unwrap_or_else(|| json!(text)) });
     }
     match serde_json::from_str::<Value>(text) {
         // Gemini takes `$ref` for a reference of its own, to a medium in the result.

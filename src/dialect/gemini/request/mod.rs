@@ -16,3 +16,5 @@ pub(super) use write::write;
 const FUNCTION_FIELD: &str = "tools.functionDeclarations.";
 /// The same of results, by their ids.
 const RESULT_FIELD: &str = "contents.parts.functionResponse.";
+/// What clients call what a tool said, where it is not `output`.
+const RESULT: &str = "result";

@@ -311,6 +311,21 @@ fn calls_from_elsewhere_get_the_documented_signature_only_where_one_is_demanded(
 }
 
 #[test]
+fn a_result_keeps_the_name_that_its_client_has_for_it() {
+    for said in [json!("21"), json!("{\"a\":1}"), json!(21), json!({"a": 1}), json!([1, "x"])] {
+        let response = json!({"result": said});
+        let body = json!({"contents": [
+            {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": response}}]},
+        ]});
+        let request = CODEC.read_request(body.to_string().as_bytes()).unwrap();
+        let (written, _) = ask(&request, "gemini-3-flash-preview").unwrap();
+        let result = &written["contents"][1]["parts"][0]["functionResponse"]["response"];
+        assert_eq!(*result, response);
+    }
+}
+
+#[test]
 fn results_that_hold_references_are_passed_as_text() {
     let response = |text| {
         ask(&history("{}", text), "gemini-2.5-flash").unwrap().0["contents"][2]["parts"][0]["functionResponse"]["response"].clone()
@@ -418,7 +433,9 @@ fn citations_from_elsewhere_become_grounding() {
         end: Some(2),
         ..Citation::default()
     };
-    let text = Content::Text { text: "äöü".into(), citations: vec![citation] };
+    // A page has an address; what has none is a document.
+    let document = Citation { title: Some("ai.pdf".into()), ..Citation::default() };
+    let text = Content::Text { text: "äöü".into(), citations: vec![citation, document] };
     let mut answer = CODEC.read_response(RESPONSE).unwrap();
     answer.choices.truncate(1);
     answer.choices[0].parts = vec![Part::new(text)];
@@ -432,6 +449,7 @@ fn citations_from_elsewhere_become_grounding() {
         json!({"startIndex": 2, "endIndex": 4, "text": "ö"})
     );
     assert_eq!(grounding["groundingChunks"][0]["web"]["uri"], "https://a.example");
+    assert_eq!(grounding["groundingChunks"][1], json!({"retrievedContext": {"title": "ai.pdf"}}));
 }
 
 #[test]

@@ -107,8 +107,8 @@ impl Writer {
         }
         let mut usage = usage::write(&Usage { input: self.input_estimate, ..Usage::default() });
         without_lifetimes(&mut usage);
-        if let Some(tier) = &start.service_tier {
-            usage["service_tier"] = json!(response::write_tier(tier));
+        if let Some(tier) = start.service_tier.as_deref().and_then(response::write_tier) {
+            usage["service_tier"] = json!(tier);
         }
         let message = json!({
             "id": self.id,

@@ -101,7 +101,7 @@ impl Message {
 
     pub(super) fn cite(&mut self, citation: &Citation, lines: &mut Lines, out: &mut Vec<u8>) {
         let Some(words) = &mut self.part else { return };
-        let citation = write_citation(citation);
+        let Some(citation) = write_citation(citation) else { return };
         let annotation = json(&citation);
         self.place.event(
             lines,

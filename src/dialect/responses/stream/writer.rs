@@ -48,6 +48,9 @@ pub(super) struct Names {
     summaries: bool,
 }
 
+/// What this API's clients know of tiers.
+const TIERS: [&str; 5] = ["auto", "default", "flex", "scale", "priority"];
+
 /// The item at hand.
 #[derive(Debug)]
 enum Open {
@@ -98,8 +101,10 @@ impl Writer {
         if !start.model.is_empty() {
             self.model.clone_from(&start.model);
         }
-        if start.service_tier.is_some() {
-            self.tier.clone_from(&start.service_tier);
+        if let Some(tier) =
+            start.service_tier.as_ref().filter(|tier| TIERS.contains(&tier.as_str()))
+        {
+            self.tier = Some(tier.clone());
         }
         let response = self.response("in_progress", &Value::Null, &Value::Null);
         self.lines.event(out, "created", &[("response", Raw(&response))]);
