@@ -40,6 +40,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Desk {
     shared: Mutex<Option<Shared>>,
     waiting: Mutex<Vec<Waiting>>,
+    /// What is to be told of those who may not be there to say it.
+    recalled: Mutex<Vec<Recalled>>,
     wake: Notify,
     /// Nobody can be asked now.
     away: AtomicBool,
@@ -72,6 +74,7 @@ impl Desk {
         Self {
             shared: Mutex::new(Some(shared)),
             waiting: Mutex::default(),
+            recalled: Mutex::default(),
             wake: Notify::new(),
             away: AtomicBool::new(true),
             leaving: AtomicBool::new(false),
@@ -122,6 +125,16 @@ impl Desk {
         self.queue(Waiting { accounts: accounts.to_vec(), calls: 0, demand, answer: None });
     }
 
+    /// Has the others told what replicas have used that may be gone. Before there is a clerk nobody
+    /// is: whoever begins tells all of it.
+    pub(super) fn recall(&self, recalled: Vec<Recalled>) {
+        let has_begun = self.shared.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        if has_begun && !recalled.is_empty() {
+            self.recalled.lock().unwrap_or_else(PoisonError::into_inner).extend(recalled);
+            self.wake.notify_one();
+        }
+    }
+
     async fn inquire(&self, accounts: &[Arc<Account>], calls: u64, demand: Demand) -> bool {
         let (sender, receiver) = oneshot::channel();
         let accounts = accounts.to_vec();
@@ -167,7 +180,7 @@ impl Clerk {
                 continue;
             }
             let outcome = tokio::select! {
-                () = desk.wake.notified() => self.ask(desk.take_waiting()).await,
+                () = desk.wake.notified() => self.serve(desk).await,
                 _ = tick.tick() => self.tell().await,
             };
             if let Err(trouble) = outcome {
@@ -227,15 +240,13 @@ impl Clerk {
         let mut all = Vec::new();
         for (name, budget) in accounts.iter().flat_map(named) {
             let window = (budget.from.into(), None);
-            let spent = timeout_at(deadline, store.spent_by_node(&name, budget.unit, window));
-            let Ok(Ok(spent)) = spent.await else {
+            let spent = timeout_at(deadline, store.spent(&name, budget.unit, window));
+            let Ok(Ok(mut spent)) = spent.await else {
                 tracing::warn!("the ledger does not tell what replicas have used that are gone");
                 break;
             };
-            let others = spent.iter().filter(|spent| *spent.node != **store.node());
-            let others =
-                others.filter_map(|it| Some((&*it.node, it.at.try_into().ok()?, it.amount)));
-            all.extend(budget.recalled(others, now.wall));
+            spent.retain(|spent| *spent.node != **store.node());
+            all.extend(budget.recalled(&spent, now.wall));
         }
         all
     }
@@ -247,6 +258,20 @@ impl Clerk {
             tracing::error!(%failure, "budgets wait for the shared store");
         }
         self.gateway.telemetry.metrics.shared_up.set(0);
+    }
+
+    async fn serve(&mut self, desk: &Desk) -> Result<(), Trouble> {
+        // First, so that who asks hears of it.
+        let recalled = || desk.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+        let to_tell = std::mem::take(&mut *recalled());
+        for (place, batch) in to_tell.chunks(BATCH).enumerate() {
+            if let Err(trouble) = self.shared.recall(batch).await {
+                recalled().extend_from_slice(&to_tell[place * BATCH..]);
+                desk.wake.notify_one();
+                return Err(trouble);
+            }
+        }
+        self.ask(desk.take_waiting()).await
     }
 
     async fn ask(&mut self, waiting: Vec<Waiting>) -> Result<(), Trouble> {

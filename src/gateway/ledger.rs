@@ -13,7 +13,7 @@ use super::call::Call;
 use crate::access::account::{Account, Demand, Moment, Unseeded};
 use crate::canon::{Money, Outcome, Purpose, Usage, UsageSource};
 use crate::error::{Error, Kind};
-use crate::store::{CallRow, Failure};
+use crate::store::{CallRow, Failure, Spent};
 
 /// How soon a store that cannot tell the past is asked again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -196,24 +196,26 @@ impl Gateway {
         account: &Arc<Account>,
         past: Past,
     ) -> Result<(), Failure> {
+        let unseeded = account.unseeded();
+        if unseeded.is_empty() {
+            return Ok(());
+        }
         let name = format!("{}:{}", account.scope.name(), account.name);
-        for Unseeded { budget, unit, from, since } in account.unseeded() {
+        let (desk, node) = (self.desk(), self.store().node());
+        let shared = account.shared_budgets(Moment::now());
+        for Unseeded { budget, unit, from, since } in unseeded {
             let to = (past == Past::Before).then(|| since.into());
-            let window = (from.into(), to);
-            let spent = if self.desk().is_none() {
-                self.store().spent(&name, unit, window).await?
-            } else {
-                // Where replicas count together, each tells the others what it has spent itself.
-                let by_node = self.store().spent_by_node(&name, unit, window).await?;
-                let node = self.store().node();
-                let own = by_node.into_iter().filter(|spent| *spent.node == **node);
-                own.map(|spent| (spent.at, spent.amount)).collect()
-            };
-            let spent: Vec<_> = spent
-                .into_iter()
-                .filter_map(|(at, amount)| Some((at.try_into().ok()?, amount)))
-                .collect();
-            account.seed(budget, &spent, Moment::now());
+            let spent = self.store().spent(&name, unit, (from.into(), to)).await?;
+            // Where replicas count together, each tells the others what it has spent itself; of
+            // those who may be gone the ledger says it.
+            let is_own = |spent: &Spent| desk.is_none() || *spent.node == **node;
+            let (own, others): (Vec<_>, Vec<_>) = spent.into_iter().partition(is_own);
+            let own =
+                own.iter().filter_map(|spent| Some((spent.at.try_into().ok()?, spent.amount)));
+            account.seed(budget, &own.collect::<Vec<_>>(), Moment::now());
+            if let (Some(desk), Some(shared)) = (desk, shared.get(budget)) {
+                desk.recall(shared.recalled(&others, Moment::now().wall));
+            }
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ struct Sums([i64; 12]);
 
 /// Puts calls that ended into all tables, and into none those that are there already.
 pub(super) fn settle(database: &mut Database, node: &str, rows: &[&CallRow]) -> Result<(), Fault> {
-    let is_new = insert(database, rows)?;
+    let is_new = insert(database, node, rows)?;
     let new: Vec<&CallRow> =
         rows.iter().zip(is_new).filter_map(|(row, is_new)| is_new.then_some(*row)).collect();
     charge(database, node, &new)?;
@@ -37,13 +37,13 @@ pub(super) fn settle(database: &mut Database, node: &str, rows: &[&CallRow]) -> 
 }
 
 /// Whether each of them is new.
-fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<bool>, Fault> {
+fn insert(database: &mut Database, node: &str, rows: &[&CallRow]) -> Result<Vec<bool>, Fault> {
     let insert = r#"INSERT INTO calls (id, at, surface, stream, key, team, "user", org, route,
         agent, task, provider, model, outcome, status, input, cache_read, cache_write,
         cache_write_long, output, reasoning, audio_input, audio_output, usage_source, cost,
         counted, settled_at, duration_ms, first_token_ms, generation, cache, purpose, tags,
-        attempts) VALUES"#;
-    let mut written = Vec::with_capacity(rows.len() * 34);
+        attempts, node) VALUES"#;
+    let mut written = Vec::with_capacity(rows.len() * 35);
     for row in rows {
         let CallRow { id, surface, stream, key, team, user, org, route, agent, .. } = *row;
         let CallRow { task, provider, model, outcome, status, cache, purpose, .. } = *row;
@@ -56,9 +56,9 @@ fn insert(database: &mut Database, rows: &[&CallRow]) -> Result<Vec<bool>, Fault
         written.extend(row![row.usage_source.name(), cost, bounded(row.counted)]);
         written.extend(row![millis(row.settled_at), whole(row.duration)]);
         written.extend(row![row.first_token.map(whole), bounded(row.generation)]);
-        written.extend(row![cache, purpose, row.tags(), row.tried()]);
+        written.extend(row![cache, purpose, row.tags(), row.tried(), node]);
     }
-    database.insert_calls(insert, 34, &written)
+    database.insert_calls(insert, 35, &written)
 }
 
 /// Everybody in whose name they were made has spent it.

@@ -1,6 +1,5 @@
 //! The calls that ended: noted at once, taken in a little later, kept for as long as is asked.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -68,38 +67,18 @@ impl Store {
     }
 
     /// What an account has spent, such as `key:ci`, by the minutes in which it was counted, the
-    /// oldest first. A minute that has begun before `from` is in; of one that ends after `to` what
+    /// oldest first, and by the node that counted it: who shares this store by that name is in
+    /// [`Store::node`]. A minute that has begun before `from` is in; of one that ends after `to` what
     /// was counted before is.
     pub async fn spent(
-        &self,
-        account: &str,
-        unit: Unit,
-        window: (SystemTime, Option<SystemTime>),
-    ) -> Result<Vec<(SystemTime, u64)>, Failure> {
-        let mut sums = BTreeMap::new();
-        for Spent { at, amount, .. } in self.spent_by_node(account, unit, window).await? {
-            let sum: &mut u64 = sums.entry(at).or_default();
-            *sum = sum.saturating_add(amount);
-        }
-        if let Some(end) = window.1.map(millis) {
-            let account = account.to_owned();
-            let begun = self.read.run(move |database| in_minute(database, &account, unit, end));
-            let at = time(end.div_euclid(MINUTE).saturating_mul(MINUTE));
-            sums.extend(Some(begun.await?).filter(|amount| *amount > 0).map(|amount| (at, amount)));
-        }
-        Ok(sums.into_iter().collect())
-    }
-
-    /// The same by whole minutes, with the node that counted it: who shares this store by that name
-    /// is in [`Store::node`].
-    pub async fn spent_by_node(
         &self,
         account: &str,
         unit: Unit,
         (from, to): (SystemTime, Option<SystemTime>),
     ) -> Result<Vec<Spent>, Failure> {
         let (account, from) = (account.to_owned(), millis(from).div_euclid(MINUTE));
-        let to = to.map_or(i64::MAX, |to| millis(to).div_euclid(MINUTE));
+        let end = to.map(millis);
+        let to = end.map_or(i64::MAX, |end| end.div_euclid(MINUTE));
         let query = "SELECT minute, amount, node FROM spent
             WHERE account = $1 AND unit = $2 AND minute >= $3 AND minute < $4
             ORDER BY minute, node";
@@ -109,7 +88,12 @@ impl Store {
             Ok(Spent { node: row.get(2)?, at: time(minute.saturating_mul(MINUTE)), amount })
         };
         let read = move |database: &mut Database| {
-            database.query(query, values![&account, unit.name(), from, to], line)
+            let mut spent =
+                database.query(query, values![&account, unit.name(), from, to], line)?;
+            if let Some(end) = end {
+                spent.extend(in_minute(database, &account, unit, end)?);
+            }
+            Ok(spent)
         };
         self.read.run(read).await
     }
@@ -153,23 +137,32 @@ impl Store {
 // === The statements ===
 
 /// What an account has spent in the minute in which `end` lies, before that.
-fn in_minute(database: &mut Database, account: &str, unit: Unit, end: i64) -> Result<u64, Fault> {
+fn in_minute(
+    database: &mut Database,
+    account: &str,
+    unit: Unit,
+    end: i64,
+) -> Result<Vec<Spent>, Fault> {
     let (scope, name) = account.split_once(':').unwrap_or_default();
     let holder = HOLDERS.iter().find(|(holder, _)| *holder == scope);
-    let Some((_, holder)) = holder else { return Ok(0) };
+    let Some((_, holder)) = holder else { return Ok(Vec::new()) };
     let amount = match unit {
         Unit::Tokens => "counted",
         Unit::Usd => "coalesce(cost, 0)",
     };
     // Only the newest are looked at, by their index.
     let query = format!(
-        "SELECT CAST(coalesce(sum({amount}), 0) AS BIGINT) FROM calls WHERE {holder} = $1
-            AND at >= $2 AND settled_at >= $3 AND settled_at < $4 AND purpose <> $5"
+        "SELECT node, CAST(sum({amount}) AS BIGINT) FROM calls WHERE {holder} = $1
+            AND at >= $2 AND settled_at >= $3 AND settled_at < $4 AND purpose <> $5
+            AND {amount} > 0 GROUP BY node ORDER BY node"
     );
     let begun = end.div_euclid(MINUTE) * MINUTE;
     let values = values![name, begun - LONGEST, begun, end, Purpose::Shadow.name()];
-    let sum = database.first(&query, values, |row| row.get::<i64>(0))?.unwrap_or_default();
-    Ok(u64::try_from(sum).unwrap_or_default())
+    let spent = |row: &Row<'_>| {
+        let amount = u64::try_from(row.get::<i64>(1)?).unwrap_or_default();
+        Ok(Spent { node: row.get(0)?, at: time(begun), amount })
+    };
+    database.query(&query, values, spent)
 }
 
 fn delete_calls(database: &mut Database, before: i64) -> Result<u64, Fault> {

@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { sqlite: include_str!("migrations/0012_bytes_of_runs.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0013_turns.sql"), postgres: None },
     Step { sqlite: include_str!("migrations/0014_calls_of_users.sql"), postgres: None },
+    Step { sqlite: include_str!("migrations/0015_nodes_of_calls.sql"), postgres: None },
 ];
 
 /// In this order.

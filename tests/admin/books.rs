@@ -145,6 +145,28 @@ async fn the_holder_of_a_key_sees_what_each_model_has_used_of_it() {
 }
 
 #[tokio::test]
+async fn what_a_crash_cut_off_is_told_beside_the_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.db");
+    let sections = format!(
+        "[store]\nurl = \"sqlite:{}\"\n[keys.one]\nsecret = \"sk-one\"\n\
+         budget = [{{ tokens = 1_000_000, window = \"1d\" }}]\n",
+        file.display()
+    );
+    let upstream = Upstream::start([("a", [Script::default().stall()])]).await;
+    let gateway = Gateway::before(&upstream, &sections).await;
+    let mut call = tokio::task::JoinSet::new();
+    call.spawn(client::post(gateway.address, CHAT, "sk-one", ask("up/a")));
+    upstream.asked(1).await;
+    gateway.kill();
+    let gateway = Gateway::before(&upstream, &sections).await;
+    let own = client::get(gateway.address, "/v1/me/usage", "sk-one").await.json();
+    let [of_none] = own["models"].as_array().unwrap().as_slice() else { panic!("{own:#}") };
+    assert_eq!((&of_none["model"], &of_none["calls"]), (&Value::Null, &json!(1)), "{own:#}");
+    assert_eq!(of_none["tokens"], own["budgets"][0]["used"]);
+}
+
+#[tokio::test]
 async fn a_store_that_is_away_is_said_and_holders_see_their_budgets_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("state.db");

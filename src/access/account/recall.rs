@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::sharing::Kind;
 use super::{Account, Moment, purse};
 use crate::config::{Unit, Window};
+use crate::store::Spent;
 use crate::store::shared::{Recalled, Used};
 
 /// The ledger knows when something was spent to the minute.
@@ -57,14 +58,11 @@ impl Account {
 
 impl SharedBudget {
     /// What each of these nodes has used of it, by what they spent in which minute.
-    pub fn recalled<'a>(
-        &self,
-        spent: impl Iterator<Item = (&'a str, Timestamp, u64)>,
-        now: Timestamp,
-    ) -> Vec<Recalled> {
+    pub fn recalled(&self, spent: &[Spent], now: Timestamp) -> Vec<Recalled> {
         let mut by_node: BTreeMap<&str, Vec<(Timestamp, u64)>> = BTreeMap::new();
-        for (node, at, amount) in spent {
-            by_node.entry(node).or_default().push((at, amount));
+        for Spent { node, at, amount } in spent {
+            let Ok(at) = (*at).try_into() else { continue };
+            by_node.entry(node).or_default().push((at, *amount));
         }
         let recalled = |(node, spent): (&str, Vec<(Timestamp, u64)>)| Recalled {
             node: node.to_owned(),

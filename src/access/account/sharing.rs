@@ -193,6 +193,7 @@ impl Account {
                 need,
                 ask,
                 life: gauge.life,
+                only_told: matches!(gauge.kind, Kind::Requests(_) | Kind::Tokens(_)),
             };
             Some(Said { account: Arc::clone(self), claim, at: now, kind: gauge.kind })
         };

@@ -91,6 +91,8 @@ impl Gateway {
                 Ok(Created { entry, secret, replayed: false })
             }
             Some(Outcome::Replayed(id)) => {
+                // It may have been made by another process.
+                self.learn(&mut known).await?;
                 let entry = self.entry(by, kind, &id)?;
                 Ok(Created { entry, secret: None, replayed: true })
             }
@@ -192,6 +194,7 @@ impl Gateway {
         let kind = Kind::of_name(top_up.scope.name()).ok_or_else(no_budget)?;
         let id = top_up.name.as_str();
         let mut known = self.directory.known.lock().await;
+        self.look_for(&mut known, kind, id).await?;
         let terms = self.terms_of(kind, id).ok_or_else(|| unknown(kind, id))?;
         let roster = &self.snapshot().roster;
         by.may_change(kind, id, Some(&terms), Some(&terms), roster)?;
@@ -244,6 +247,7 @@ impl Gateway {
         mut act: impl FnMut(&mut Standing) -> Result<(&'static str, Option<Json>), Error> + Send,
     ) -> Result<(), Error> {
         let mut known = self.directory.known.lock().await;
+        self.look_for(&mut known, kind, id).await?;
         for _ in 0..TRIES {
             self.check_owner(by, kind, id)?;
             let mut standing = self.standing(kind, id).ok_or_else(|| unknown(kind, id))?;
@@ -298,6 +302,16 @@ impl Gateway {
     fn terms_of(&self, kind: Kind, id: &str) -> Option<Terms> {
         let made = || self.standing(kind, id).map(|standing| standing.terms);
         self.snapshot().terms_of_file(kind, id).or_else(made)
+    }
+
+    /// One that is not known here may just have been made by another process.
+    pub(super) async fn look_for(
+        &self,
+        known: &mut Known,
+        kind: Kind,
+        id: &str,
+    ) -> Result<(), Error> {
+        if self.snapshot().find(kind, id).is_some() { Ok(()) } else { self.learn(known).await }
     }
 
     fn standing(&self, kind: Kind, id: &str) -> Option<Standing> {
@@ -453,7 +467,7 @@ fn no_chance() -> Error {
 
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it away")]
 fn away(failure: Failure) -> Error {
-    tracing::error!(%failure, "a change could not be stored");
+    tracing::error!(%failure, "keys made at run time cannot be stored or looked for");
     let mut error = Error::new(Fault::Overloaded, "The store cannot be reached; try again later.");
     error.retry_after = Some(Duration::from_secs(1));
     error

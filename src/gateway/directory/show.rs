@@ -19,6 +19,15 @@ impl Gateway {
         entry.ok_or_else(|| unknown(kind, id))
     }
 
+    /// The same, also if another process has just made it.
+    pub async fn entry_of_all(&self, by: &Actor, kind: Kind, id: &str) -> Result<Entry, Error> {
+        if self.snapshot().find(kind, id).is_none() {
+            let mut known = self.directory.known.lock().await;
+            self.look_for(&mut known, kind, id).await?;
+        }
+        self.entry(by, kind, id)
+    }
+
     /// Entries by id, those of the file among them, and behind which the next page begins.
     pub fn entries(
         &self,

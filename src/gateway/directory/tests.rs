@@ -333,6 +333,30 @@ async fn another_process_and_the_next_one_see_all_of_it() {
 }
 
 #[tokio::test]
+async fn what_another_process_has_just_made_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = StoreUrl::Sqlite(folder.path().join("state.db"));
+    let house = |journal: &str| {
+        let journal = Some(folder.path().join(journal));
+        house_on(Store::open(&Settings { journal, ..Settings::at(url.clone()) }).unwrap())
+    };
+    let here = house("one");
+    let once = || Draft { idempotency: Some("a".to_owned()), ..draft(None, json!({})) };
+    let made = here.create_entry(&owner(), Kind::Key, once()).await.unwrap().entry;
+    let there = house("two");
+    let again = there.create_entry(&owner(), Kind::Key, once()).await.unwrap();
+    assert!(again.replayed);
+    assert_eq!(again.entry, made);
+    let shown = house("three").entry_of_all(&owner(), Kind::Key, &made.id).await.unwrap();
+    assert_eq!(shown, made);
+    let patch = json!({"tags": {"a": "b"}});
+    house("four").change_entry(&owner(), Kind::Key, &made.id, &patch).await.unwrap();
+    let rotated = house("five").rotate_key(&owner(), &made.id, Duration::ZERO).await.unwrap();
+    assert_eq!(rotated.entry.settings, patch);
+    assert!(house("six").revoke_key(&owner(), &made.id).await.unwrap().revoked_at.is_some());
+}
+
+#[tokio::test]
 async fn every_change_is_told_and_no_secret_with_it() {
     let house = house();
     let (id, secret) = key(&house, json!({"team": "search"})).await;

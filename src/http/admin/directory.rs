@@ -24,8 +24,8 @@ pub(super) fn list(api: &AdminApi, asked: &Asked, kind: Kind) -> Answer {
     Ok(answer(StatusCode::OK, &json!({"data": data, "next": next})))
 }
 
-pub(super) fn get(api: &AdminApi, asked: &Asked, kind: Kind) -> Answer {
-    let entry = api.gateway.entry(&asked.by, kind, &asked.id)?;
+pub(super) async fn get(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
+    let entry = api.gateway.entry_of_all(&asked.by, kind, &asked.id).await?;
     Ok(answer(StatusCode::OK, &shown(&entry)))
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn delete(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
 
 pub(super) async fn top_up(api: AdminApi, asked: Asked, kind: Kind) -> Answer {
     // First of all, so that nobody learns of what is another's.
-    let entry = api.gateway.entry(&asked.by, kind, &asked.id)?;
+    let entry = api.gateway.entry_of_all(&asked.by, kind, &asked.id).await?;
     known(&asked.body, &["tokens", "usd", "window"])?;
     let (unit, amount) = amount(&asked.body)?;
     let window = match asked.body.get("window") {

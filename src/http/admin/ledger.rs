@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::guard::reach;
 use super::{AdminApi, Answer, Asked, missing, store_away};
 use crate::access::Caller;
-use crate::canon::{Attempt, Money, Purpose, Usage};
+use crate::canon::{Attempt, Money, Outcome, Purpose, Usage};
 use crate::http::json as answer;
 use crate::store::{CallRow, Column, Cursor, Failure, Store, UsageRow};
 
@@ -56,7 +56,7 @@ pub(super) async fn usage(api: AdminApi, asked: Asked) -> Answer {
 /// that is all of it.
 pub(in crate::http) async fn models(store: &Store, caller: &Caller) -> (Option<Vec<Value>>, bool) {
     let is_whole = catch_up(store).await;
-    let groups = [Column::Provider, Column::Model, Column::Purpose];
+    let groups = [Column::Provider, Column::Model, Column::Purpose, Column::Outcome];
     let filter = crate::store::Filter::default();
     // Users of one issuer of tokens share the name of a key, and know nothing of one another.
     let reach = match caller.user().filter(|_| caller.owner() != caller.key()) {
@@ -69,21 +69,28 @@ pub(in crate::http) async fn models(store: &Store, caller: &Caller) -> (Option<V
     (Some(by_model(&rows)), is_whole)
 }
 
-/// The sums of each model, the dearest first, without what was asked on nobody's account.
+/// The sums of each model, the dearest first, without what was asked on nobody's account. What calls
+/// held that a crash cut off is no model's.
 fn by_model(rows: &[UsageRow]) -> Vec<Value> {
-    let mut models: Vec<(String, (u64, u64, Money))> = Vec::new();
+    let mut models: Vec<(Option<String>, (u64, u64, Money))> = Vec::new();
     for row in rows {
-        let [Some(provider), Some(model), Some(purpose)] = row.group.as_slice() else { continue };
-        if purpose == Purpose::Shadow.name() {
+        let [provider, model, Some(purpose), Some(outcome)] = row.group.as_slice() else {
+            continue;
+        };
+        let name = provider.as_ref().zip(model.as_ref());
+        let name = name.map(|(provider, model)| format!("{provider}/{model}"));
+        // Others without a model were refused, or cost nothing.
+        let is_cut_off = *outcome == Outcome::Internal.name() && row.estimated > 0;
+        if *purpose == Purpose::Shadow.name() || (name.is_none() && !is_cut_off) {
             continue;
         }
-        let name = format!("{provider}/{model}");
+        let calls_of_it = if name.is_some() { row.calls } else { row.estimated };
         let place = models.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
             models.push((name, Default::default()));
             models.len() - 1
         });
         let (_, (calls, tokens, cost)) = &mut models[place];
-        *calls += row.calls;
+        *calls += calls_of_it;
         *tokens += row.usage.total();
         *cost = cost.saturating_add(row.cost);
     }

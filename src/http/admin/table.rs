@@ -160,7 +160,7 @@ macro_rules! entries {
                 (&Method::GET, concat!("/admin/", $one, "s/{id}")),
                 (concat!("get", $name), concat!("One ", $one)),
                 $name,
-                (Right::SeeOwn, |api, asked| at_once(directory::get(&api, &asked, Kind::$kind))),
+                (Right::SeeOwn, |api, asked| Box::pin(directory::get(api, asked, Kind::$kind))),
             ),
             row(
                 (&Method::PATCH, concat!("/admin/", $one, "s/{id}")),

@@ -47,6 +47,8 @@ pub struct Address(Client);
 pub struct Shared {
     client: Client,
     node: String,
+    /// Of this process alone, where the node's name outlives it.
+    process: String,
     replicas: u32,
     link: Option<Link>,
     /// That it counted in last.
@@ -106,6 +108,7 @@ impl Shared {
     pub fn open(address: Address, node: String, replicas: u32) -> Self {
         Self {
             client: address.0,
+            process: format!("{node}~{}", CallId::new().simple()),
             node,
             replicas,
             link: None,
@@ -170,7 +173,7 @@ impl Shared {
         call.key(NODES).key(WANTED).arg(&self.node).arg(&link.epoch).arg(u8::from(last));
         call.arg(self.replicas).arg(LEASE.as_millis()).arg(PAUSE.as_millis());
         for claim in claims {
-            claim.write(&mut call);
+            claim.write(&mut call, &self.node, &self.process);
         }
         match call.invoke_async::<Vec<String>>(&mut link.connection).await {
             Ok(words) if words.first().is_some_and(|known| known == "0") => {

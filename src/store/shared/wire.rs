@@ -23,6 +23,9 @@ pub struct Claim {
     pub ask: u64,
     /// When everybody may forget it. Never, if there is none.
     pub life: Option<Duration>,
+    /// What was used is only told here: a process that begins anew does not know it, and must not
+    /// write over what the one before has told.
+    pub only_told: bool,
 }
 
 /// What counts as used.
@@ -65,9 +68,10 @@ const WORDS: usize = 7;
 // === impl Claim ===
 
 impl Claim {
-    pub(super) fn write(&self, call: &mut ScriptInvocation<'_>) {
+    pub(super) fn write(&self, call: &mut ScriptInvocation<'_>, node: &str, process: &str) {
         call.key(&self.key).arg(self.limit).arg(self.window).arg(self.used.spelled());
         call.arg(self.held).arg(self.slack).arg(self.need).arg(self.ask).arg(millis(self.life));
+        call.arg(if self.only_told { process } else { node });
     }
 
     fn told(&self, open: bool, words: &[String]) -> Option<Told> {

@@ -58,7 +58,7 @@ pub(super) async fn all(store: &Store) -> Vec<CallRow> {
 
 pub(super) async fn spent(store: &Store) -> u64 {
     let spent = store.spent("key:ann", Unit::Tokens, (UNIX_EPOCH, None)).await.unwrap();
-    spent.into_iter().map(|(_, amount)| amount).sum()
+    spent.iter().map(|spent| spent.amount).sum()
 }
 
 /// Rows, budgets and sums say the same.
@@ -220,6 +220,7 @@ async fn attempts_that_had_rows_of_their_own_stand_in_those_of_their_calls(bench
     let back = |database: &mut Database| {
         let attempts = "DROP VIEW attempts;
             ALTER TABLE calls DROP COLUMN attempts;
+            ALTER TABLE calls DROP COLUMN node;
             ALTER TABLE runs DROP COLUMN bytes;
             DROP TABLE turns;
             DROP INDEX calls_by_user;
@@ -277,7 +278,7 @@ async fn pages_of_many_calls_neither_skip_nor_repeat(bench: Bench) {
                 route, agent, task, provider, model, outcome, status, input, cache_read,
                 cache_write, cache_write_long, output, reasoning, audio_input, audio_output,
                 usage_source, cost, counted, settled_at, duration_ms, first_token_ms, generation,
-                cache, purpose, tags, attempts
+                cache, purpose, tags, attempts, node
              FROM calls, n WHERE id = 'first'"#,
             values![],
         )?;

@@ -55,13 +55,19 @@ async fn each_process_settles_its_own_calls_that_were_cut_off() {
     bench.store.append_settled(row("3", 5000));
     bench.store.flush().await.unwrap();
     let window = (UNIX_EPOCH, None);
-    let spent = other.store.spent_by_node("key:ann", Unit::Tokens, window).await.unwrap();
+    let spent = other.store.spent("key:ann", Unit::Tokens, window).await.unwrap();
     let mut expected = [(bench.store.node(), 30), (other.store.node(), 15)];
     expected.sort();
     let spent: Vec<_> = spent.iter().map(|spent| (&spent.node, spent.amount)).collect();
     assert_eq!(spent, expected);
-    let sums = other.store.spent("key:ann", Unit::Tokens, window).await.unwrap();
-    assert_eq!(sums, [(UNIX_EPOCH, 45)]);
+    // Of a minute that is not over, each call that was settled before.
+    let at = UNIX_EPOCH + Duration::from_secs(7);
+    bench.store.append_settled(CallRow { settled_at: at, ..row("4", 7000) });
+    bench.store.flush().await.unwrap();
+    let until = Some(at);
+    let before = other.store.spent("key:ann", Unit::Tokens, (UNIX_EPOCH, until)).await.unwrap();
+    let before: Vec<_> = before.iter().map(|spent| (&spent.node, spent.amount)).collect();
+    assert_eq!(before, expected);
 }
 
 #[tokio::test]
@@ -79,7 +85,7 @@ async fn what_a_vanished_process_left_open_is_settled_after_a_day() {
     bench.store.retain(None).await.unwrap();
     assert_eq!(noted(&bench.store).await, [("1".to_owned(), Outcome::Internal)]);
     let window = (UNIX_EPOCH, None);
-    let spent = bench.store.spent_by_node("key:ann", Unit::Tokens, window).await.unwrap();
+    let spent = bench.store.spent("key:ann", Unit::Tokens, window).await.unwrap();
     assert_eq!((spent.len(), &spent[0].node), (1, &node));
     let opens = |database: &mut Database| number(database, "SELECT count(*) FROM opens");
     assert_eq!(bench.store.write.run(opens).await.unwrap(), 0);
@@ -253,7 +259,7 @@ async fn what_was_kept_before_processes_had_names_is_taken_over() {
         let store = open_file(&path, &clock).unwrap();
         assert_eq!(noted(&store).await, [("1".to_owned(), Outcome::Internal)]);
         let spent = store.spent("key:ann", Unit::Tokens, (UNIX_EPOCH, None)).await.unwrap();
-        let amounts: Vec<_> = spent.into_iter().map(|(_, amount)| amount).collect();
+        let amounts: Vec<_> = spent.into_iter().map(|spent| spent.amount).collect();
         assert_eq!(amounts, [15, 1000]);
     }
 }

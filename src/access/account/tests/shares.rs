@@ -1,6 +1,6 @@
 //! Replicas that count together never exceed a limit together, whatever order things come in. The
 //! server between them is a few lines of arithmetic here; the real one is asked the same in
-//! `tests/replicas.rs`.
+//! `tests/replicas/mod.rs`.
 
 use std::collections::BTreeMap;
 

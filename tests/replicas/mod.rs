@@ -2,6 +2,8 @@
 //! of one of them or of the Redis. Run where `SWITCHPOINT_TEST_REDIS` is set and a `redis-server`
 //! or `valkey-server` is in the path: each test starts its own, to stop it as it likes.
 
+mod returns;
+
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -341,33 +343,6 @@ async fn a_target_that_fails_one_replica_is_left_alone_by_all() {
 }
 
 #[tokio::test]
-async fn a_replica_that_comes_back_counts_once_what_its_ledger_says() {
-    let Some(mut redis) = Redis::start().await else { return };
-    let upstream = Upstream::start([("a", [Script::json(200, REPLY)])]).await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = format!("sqlite:{}", folder.path().join("state.db").display());
-    let store = redis.store(1).replace("memory:", &file);
-    let terms = key("budget = [{ tokens = 100_000, window = \"1d\" }]");
-    let sections = format!("{store}{}{terms}", provider("up", &upstream));
-    let gateway = [Gateway::start("", &sections).await];
-    connected(&gateway).await;
-    for _ in 0..3 {
-        assert_eq!(ask(gateway[0].address, "up/a").await.status, 200);
-    }
-    settled(&gateway, 3 * USED).await;
-    for gateway in gateway {
-        gateway.kill();
-    }
-    let gateway = [Gateway::start("", &sections).await];
-    connected(&gateway).await;
-    settled(&gateway, 3 * USED).await;
-    redis.restart().await;
-    connected(&gateway).await;
-    assert_eq!(ask(gateway[0].address, "up/a").await.status, 200);
-    settled(&gateway, 4 * USED).await;
-}
-
-#[tokio::test]
 async fn what_three_replicas_have_used_is_what_their_ledger_in_postgres_says() {
     let Some(mut redis) = Redis::start().await else { return };
     let Some(mut schema) = Schema::new("replicas").await else { return };
@@ -533,44 +508,4 @@ async fn limits_are_shared_over_tls_with_whoever_has_a_password_and_no_server_is
         assert!(!output.contains("canary"), "{output}");
     }
     assert_eq!(upstream.requests().len(), 10);
-}
-
-#[tokio::test]
-async fn what_a_replica_used_that_is_gone_counts_although_redis_has_forgotten_it() {
-    let Some(mut redis) = Redis::start().await else { return };
-    let Some(mut schema) = Schema::new("gone").await else { return };
-    let most = most().await;
-    let upstream = Upstream::start([("first", [Script::json(200, REPLY)]), ("a", [slow()])]).await;
-    let room = 3 * USED + 4 * most;
-    let budgets = [", window = \"1d\"", ", window = \"10h\", rolling = true"];
-    let budgets = budgets.map(|window| format!("{{ tokens = {room}{window} }}")).join(", ");
-    let mut gateways = Vec::new();
-    for number in 0..2 {
-        let journal = schema.journal(&number.to_string());
-        let place = format!("{}\"\njournal = \"{}", schema.url(None), journal.display());
-        let store = redis.store(2).replace("memory:", &place);
-        let terms = key(&format!("budget = [{budgets}]"));
-        gateways.push(
-            Gateway::start("", &format!("{store}{}{terms}", provider("up", &upstream))).await,
-        );
-    }
-    connected(&gateways).await;
-    let gone = gateways.pop().unwrap();
-    for _ in 0..3 {
-        assert_eq!(ask(gone.address, "up/first").await.status, 200);
-    }
-    settled(&gateways, 3 * USED).await;
-    let spent = "SELECT coalesce(sum(amount), 0)::bigint FROM {schema}.spent \
-                 WHERE unit = 'tokens' AND account = 'key:ci'";
-    let begin = Instant::now();
-    while schema.number(spent).await < 3 * USED {
-        assert!(begin.elapsed() < Duration::from_secs(15), "the journal is not taken in");
-    }
-    gone.kill();
-    redis.restart().await;
-    connected(&gateways).await;
-    settled(&gateways, 3 * USED).await;
-    let answers = all_at_once(&gateways, 20).join_all().await;
-    assert_eq!(statuses(&answers), (4, 16));
-    settled(&gateways, 7 * USED).await;
 }
