@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::canon::{Citation, Dialect, Opaque};
 
-/// Reads a citation. Its places count in the source and not in the answer, so only the original
-/// has them.
+/// Reads a citation. The places that it names are in the source and not in the answer, so only the
+/// original has them.
 pub(super) fn read(value: Value) -> Citation {
     let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let citation = Citation {
@@ -19,6 +19,13 @@ pub(super) fn read(value: Value) -> Citation {
         return Citation { title, ..citation };
     }
     Citation { original: Some(Opaque { dialect: Dialect::Messages, data: value }), ..citation }
+}
+
+/// Says which characters of the answer the citation supports.
+pub(super) fn stands_for(citation: &mut Citation, start: u64, end: u64) {
+    if start < end {
+        (citation.start, citation.end) = (Some(start), Some(end));
+    }
 }
 
 /// The citation as Anthropic made it; `None` for another's.

@@ -21,6 +21,7 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
         return Err(Misread::new("`content` is missing."));
     };
     let mut parts = read_content(content, "content")?;
+    place_citations(&mut parts);
     let stop_sequence = fields.text("stop_sequence")?;
     let called = parts.iter().any(|part| matches!(part.content, Content::ToolCall(_)));
     let silent = || if called { "tool_use" } else { "end_turn" }.to_owned();
@@ -39,6 +40,19 @@ pub(super) fn read(body: &[u8]) -> Result<ChatResponse, Misread> {
         response.usage = serde_json::from_value(value).ok().map(|counts: Counts| counts.usage());
     }
     Ok(response)
+}
+
+/// A text that is cited for is a block of its own: that is the citations' place in the answer.
+pub(super) fn place_citations(parts: &mut [Part]) {
+    let mut spoken = 0;
+    for part in parts {
+        let Content::Text { text, citations } = &mut part.content else { continue };
+        let start = spoken;
+        spoken += text.chars().count() as u64;
+        for citation in citations {
+            citation::stands_for(citation, start, spoken);
+        }
+    }
 }
 
 pub(super) fn read_tier(tier: &str) -> String {

@@ -366,6 +366,8 @@ prop_compose! {
         usage in usage(),
         tier in prop_oneof![Just(None), Just(Some("default".to_owned())), Just(Some("priority".to_owned()))],
     ) -> ChatResponse {
+        let mut parts = parts;
+        response::place_citations(&mut parts);
         ChatResponse {
             id: "msg_1".to_owned(),
             model: "claude-x".to_owned(),

@@ -117,6 +117,12 @@ pub(super) fn citation(value: &Value) -> Citation {
     }
 }
 
+/// The citation with its place counted from elsewhere.
+pub(super) fn moved(citation: &Citation, by: impl Fn(u64) -> u64) -> Citation {
+    let (start, end) = (citation.start.map(&by), citation.end.map(&by));
+    Citation { start, end, ..citation.clone() }
+}
+
 pub(super) fn write_citation(citation: &Citation) -> Option<Value> {
     if let Some(Opaque { dialect: Dialect::Responses, data }) = &citation.original {
         return Some(data.clone());

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
-use crate::canon::{Delta, Dialect, Event, Foreign, Opening, Part};
+use crate::canon::{Citation, Delta, Dialect, Event, Foreign, Opening, Part};
 use crate::dialect::Misread;
 use crate::dialect::messages::{block, citation};
 
@@ -23,7 +23,7 @@ pub(super) struct Block {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Text,
+    Text(Words),
     Thinking,
     Redacted,
     /// With the input it began with, until some arrives in pieces.
@@ -34,6 +34,14 @@ pub(super) enum Kind {
     Foreign {
         input: String,
     },
+}
+
+/// What a text has said so far.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    pub(super) characters: u64,
+    /// They are told when it is known how long the text is that they stand for.
+    pub(super) citations: Vec<Citation>,
 }
 
 /// A text in the event's own bytes.
@@ -74,10 +82,11 @@ impl Block {
     /// What a piece adds; what only its end can tell is kept.
     pub(super) fn take(&mut self, piece: Piece<'_>) -> Option<Delta> {
         match &mut self.kind {
-            Kind::Text => match piece.citation {
-                Some(citation) => Some(Delta::Citation(citation::read(citation))),
-                None => filled(&piece.text).map(Delta::Text),
-            },
+            Kind::Text(words) => {
+                words.citations.extend(piece.citation.map(citation::read));
+                words.characters += piece.text.chars().count() as u64;
+                filled(&piece.text).map(Delta::Text)
+            }
             Kind::Thinking => {
                 if !piece.signature.is_empty() {
                     let signature = Value::String(piece.signature.into_owned());
@@ -111,8 +120,8 @@ impl Block {
         }
     }
 
-    /// The events that end the block.
-    pub(super) fn finish(&mut self) -> Vec<Event> {
+    /// The events that end the block; so many characters were `spoken` before it and, then, with it.
+    pub(super) fn finish(&mut self, spoken: &mut u64) -> Vec<Event> {
         self.closed = true;
         let mut events = Vec::new();
         let rest = std::mem::take(&mut self.rest);
@@ -131,7 +140,15 @@ impl Block {
             }
             Kind::Thinking => block::unseal(rest, "signature"),
             Kind::Redacted => block::unseal(rest, "data"),
-            Kind::Text => block::own(rest),
+            Kind::Text(words) => {
+                let start = *spoken;
+                *spoken += words.characters;
+                events.extend(words.citations.drain(..).map(|mut citation| {
+                    citation::stands_for(&mut citation, start, *spoken);
+                    Event::Delta { choice: 0, delta: Delta::Citation(citation) }
+                }));
+                block::own(rest)
+            }
         };
         events
             .extend(opaque.map(|opaque| Event::Delta { choice: 0, delta: Delta::Opaque(opaque) }));

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::block::{Block, Kind, Piece, begun, filled};
+use super::block::{Block, Kind, Piece, Words, begun, filled};
 use crate::canon::{
     Content, Delta, Event, Finish, FinishReason, Opening, Part, Reasoning, Start, ToolCall,
 };
@@ -26,6 +26,8 @@ pub(in crate::dialect::messages) struct Reader {
     blocks: VecDeque<Block>,
     counts: Counts,
     started: bool,
+    /// How many characters its texts have, as far as they are closed.
+    spoken: u64,
     /// Some block has begun.
     said: bool,
     called: bool,
@@ -170,8 +172,8 @@ impl Reader {
         let (kind, opening) = match part.content {
             Content::Text { text, citations } => {
                 first.extend(filled(&text).map(Delta::Text));
-                first.extend(citations.into_iter().map(Delta::Citation));
-                (Kind::Text, Some(Opening::Text))
+                let characters = text.chars().count() as u64;
+                (Kind::Text(Words { characters, citations }), Some(Opening::Text))
             }
             Content::Reasoning(Reasoning { redacted: true, .. }) => {
                 (Kind::Redacted, Some(Opening::Reasoning { summary: false, redacted: true }))
@@ -187,7 +189,7 @@ impl Reader {
                 let opening = Opening::ToolCall { id, name, custom: false };
                 (Kind::Call { input: filled(&arguments) }, Some(opening))
             }
-            Content::Media(media) => (Kind::Text, Some(Opening::Media(media))),
+            Content::Media(media) => (Kind::Text(Words::default()), Some(Opening::Media(media))),
             Content::Foreign(_) | Content::Refusal(_) | Content::ToolResult(_) => {
                 (Kind::Foreign { input: String::new() }, None)
             }
@@ -250,7 +252,8 @@ impl Reader {
         else {
             return;
         };
-        let last = self.blocks.get_mut(place).map(Block::finish).unwrap_or_default();
+        let spoken = &mut self.spoken;
+        let last = self.blocks.get_mut(place).map(|block| block.finish(spoken)).unwrap_or_default();
         for event in last {
             self.say(place, event, events);
         }

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::super::tests::{context, events, fold, keeps_the_rules};
 use crate::canon::{
-    ChatRequest, Content, Delta, Event, Finish, FinishReason, Opening, Start, Usage,
+    ChatRequest, Content, Delta, Dialect, Event, Finish, FinishReason, Opening, Start, Surface,
+    Usage,
 };
-use crate::dialect::ClientSide;
 use crate::dialect::messages::CODEC;
+use crate::dialect::{ClientSide, UpstreamSide, client, upstream};
 
 /// A stream as the API's SDKs read it: every event is named as its type says, and in its place.
 pub(in crate::dialect::messages) fn accepts(stream: &[u8]) -> Result<Vec<Value>, String> {
@@ -120,6 +121,57 @@ fn overlapping_blocks_are_told_one_after_the_other() {
         end,
     ];
     assert_eq!(calls(&stream), [pair("f0", "{\"a\":1}"), pair("f1", "{\"b\":2}")]);
+}
+
+#[test]
+fn a_citation_stands_for_the_text_that_bears_it() {
+    let cited = json!({
+        "type": "web_search_result_location", "url": "https://a.example", "title": "A",
+        "cited_text": "q", "encrypted_index": "x",
+    });
+    let text = |said: &str| json!({"type": "text", "text": said});
+    let delta = |delta: Value| json!({"type": "content_block_delta", "index": 1, "delta": delta});
+    let [finish, end] = done("end_turn");
+    let stream = [
+        start(),
+        block(0, &text("Añb ")),
+        stop(0),
+        block(1, &text("")),
+        delta(json!({"type": "citations_delta", "citation": cited})),
+        delta(json!({"type": "text_delta", "text": "Low "})),
+        delta(json!({"type": "text_delta", "text": "tide"})),
+        stop(1),
+        finish,
+        end,
+    ];
+    let answer = fold(&events(&sse(&stream), 40).0).unwrap();
+    let bears = json!({"type": "text", "text": "Low tide", "citations": [cited]});
+    let whole = json!({"id": "msg_1", "content": [text("Añb "), bears], "stop_reason": "end_turn"});
+    let whole = CODEC.read_response(whole.to_string().as_bytes()).unwrap();
+    assert_eq!(whole.choices, answer.choices);
+    let request = ChatRequest::default();
+    for (surface, place, span) in [
+        (Surface::Chat, "/choices/0/message/annotations/0/url_citation", (4, 12)),
+        // There each text has its own places,
+        (Surface::Responses, "/output/0/content/1/annotations/0", (0, 8)),
+    ] {
+        let written = client(surface).write_response(&answer, &context(&request));
+        let written: Value = serde_json::from_slice(&written).unwrap();
+        let cited = written.pointer(place).unwrap();
+        assert_eq!((&cited["start_index"], &cited["end_index"]), (&json!(span.0), &json!(span.1)));
+        if surface == Surface::Responses {
+            // which are those of the answer to everybody else.
+            let read = upstream(Dialect::Responses).read_response(written.to_string().as_bytes());
+            let parts = &read.unwrap().choices[0].parts;
+            let Content::Text { citations, .. } = &parts[1].content else { panic!("{parts:?}") };
+            assert_eq!((citations[0].start, citations[0].end), (Some(4), Some(12)));
+        }
+    }
+    let written = client(Surface::Generate).write_response(&answer, &context(&request));
+    let written: Value = serde_json::from_slice(&written).unwrap();
+    let support = "/candidates/0/groundingMetadata/groundingSupports/0/segment";
+    let bytes = json!({"startIndex": 5, "endIndex": 13, "text": "Low tide"});
+    assert_eq!(written.pointer(support), Some(&bytes));
 }
 
 #[test]

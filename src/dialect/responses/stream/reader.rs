@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::chunk::Chunk;
-use crate::canon::{Delta, Event, Opening, Start, StreamFailure};
+use crate::canon::{Citation, Delta, Event, Opening, Start, StreamFailure};
 use crate::dialect::responses::content;
 use crate::dialect::responses::item::{self, string};
 use crate::dialect::{Misread, ReadStream, portable_id};
@@ -55,6 +55,8 @@ pub(crate) struct Reader {
     pub(super) items: Vec<Item>,
     /// The item that has the open part.
     pub(super) open: Option<usize>,
+    /// How many characters the parts before the one at hand have, and with it.
+    pub(super) spoken: (u64, u64),
     pub(super) calls: bool,
     pub(super) logprobs: bool,
     pub(super) ended: bool,
@@ -311,6 +313,7 @@ impl Reader {
                 REFUSAL => Opening::Refusal,
                 kind => Opening::Reasoning { summary: kind == SUMMARY, redacted: false },
             };
+            self.spoken.0 = self.spoken.1;
             self.open(place, opening, events);
         } else if next {
             events.push(change(Delta::Reasoning("\n\n".to_owned())));
@@ -318,7 +321,10 @@ impl Reader {
         self.items[place].said = true;
         if !text.is_empty() {
             events.push(change(match part.0 {
-                TEXT => Delta::Text(text.to_owned()),
+                TEXT => {
+                    self.spoken.1 += text.chars().count() as u64;
+                    Delta::Text(text.to_owned())
+                }
                 REFUSAL => Delta::Refusal(text.to_owned()),
                 _ => Delta::Reasoning(text.to_owned()),
             }));
@@ -383,11 +389,10 @@ impl Reader {
             return;
         }
         let citations = content::citations(&part["annotations"]);
-        let item = &mut self.items[place];
-        let missing = citations.into_iter().skip(item.citations);
+        let missing = citations.iter().skip(self.items[place].citations);
         let before = events.len();
-        events.extend(missing.map(|citation| change(Delta::Citation(citation))));
-        item.citations += events.len() - before;
+        events.extend(missing.map(|citation| self.cited(citation)));
+        self.items[place].citations += events.len() - before;
         if let Some(list) =
             part["logprobs"].as_array().filter(|list| !list.is_empty() && !self.logprobs)
         {
@@ -399,8 +404,15 @@ impl Reader {
         let place = self.find(chunk, Kind::Message);
         if self.open == Some(place) && chunk.annotation.is_object() {
             self.items[place].citations += 1;
-            events.push(change(Delta::Citation(content::citation(&chunk.annotation))));
+            events.push(self.cited(&content::citation(&chunk.annotation)));
         }
+    }
+
+    /// A citation of the part at hand, with its place in all of the answer.
+    fn cited(&self, citation: &Citation) -> Event {
+        change(Delta::Citation(content::moved(citation, |place| {
+            place.saturating_add(self.spoken.0)
+        })))
     }
 
     /// Adds to a call's arguments, when it has the floor and its name.

@@ -12,6 +12,7 @@ use crate::canon::{
     Delta, Dialect, Event, Finish, FinishReason, Foreign, Media, MediaKind, Opening, Source, Start,
     Usage,
 };
+use crate::dialect::responses::content::moved;
 use crate::dialect::responses::echo::echo;
 use crate::dialect::responses::hosted::Hosted;
 use crate::dialect::responses::item::Sealed;
@@ -33,6 +34,8 @@ pub(crate) struct Writer {
     /// Items that are done, as JSON.
     items: Vec<Vec<u8>>,
     open: Open,
+    /// How many characters the parts before the one at hand have, and with it.
+    spoken: (u64, u64),
     finish: Option<Finish>,
     usage: Option<Usage>,
     started: bool,
@@ -80,6 +83,7 @@ impl Writer {
             lines: Lines::default(),
             items: Vec::new(),
             open: Open::Nothing,
+            spoken: (0, 0),
             finish: None,
             usage: None,
             started: false,
@@ -119,6 +123,7 @@ impl Writer {
     fn begin(&mut self, part: &Opening, out: &mut Vec<u8>) {
         self.start(&Start::default(), out);
         let refusal = matches!(part, Opening::Refusal);
+        self.spoken.0 = self.spoken.1;
         if let (Open::Message(message), Opening::Text | Opening::Refusal | Opening::Audio { .. }) =
             (&mut self.open, part)
             && message.takes_more()
@@ -163,10 +168,15 @@ impl Writer {
                 Open::Message(message),
                 Delta::Text(text) | Delta::Refusal(text) | Delta::Transcript(text),
             ) => {
+                if matches!(delta, Delta::Text(_)) {
+                    self.spoken.1 += text.chars().count() as u64;
+                }
                 message.add(text, &mut self.lines, out);
             }
             (Open::Message(message), Delta::Citation(citation)) => {
-                message.cite(citation, &mut self.lines, out);
+                // Here its place is one in its part.
+                let here = moved(citation, |place| place.saturating_sub(self.spoken.0));
+                message.cite(&here, &mut self.lines, out);
             }
             (Open::Message(message), Delta::Logprobs(logprobs)) => message.add_logprobs(logprobs),
             (Open::Message(message), Delta::Opaque(opaque)) => {
