@@ -395,6 +395,12 @@ impl Error {
     }
 }
 
+/// What `Retry-After` and its like say of a wait, in whole seconds. Rounded up: whoever comes back a
+/// moment early comes in vain.
+pub fn retry_after_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}: {}", self.kind.code(), self.message)

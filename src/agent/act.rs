@@ -20,6 +20,7 @@ use super::run::{Call, Run, Stage, sureness};
 use super::when;
 use crate::canon::{Effect, StopReason};
 use crate::config::{Approval, Band, Confidence};
+use crate::error::retry_after_seconds;
 use crate::tool::{self, Failure, FailureKind, Tool};
 
 /// Why a person is asked whom the config wants asked.
@@ -378,10 +379,7 @@ pub(super) fn refusal(failure: &Failure) -> CallError {
         kind: failure.kind.name().to_owned(),
         message: tool::text::clean(&failure.message).into_owned(),
         retryable,
-        // Whoever comes back sooner comes in vain.
-        retry_after: failure
-            .retry_after
-            .map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0)),
+        retry_after: failure.retry_after.map(retry_after_seconds),
     }
 }
 

@@ -21,7 +21,7 @@ use super::trace::written;
 use crate::access::CallerRef;
 use crate::canon::{Message, Part, Role, RunId, RunState, StopReason, Usage};
 use crate::config::{AGENT_TIMEOUT, HandoffInput};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, retry_after_seconds};
 use crate::store::Failure;
 use crate::store::runs::{Begun, NewRun, RunRow};
 
@@ -510,7 +510,7 @@ fn not_begun(error: &Error) -> CallError {
         Kind::Overloaded => "unavailable",
         kind => kind.code(),
     };
-    let after = error.retry_after.map(|it| it.as_secs() + u64::from(it.subsec_nanos() > 0));
+    let after = error.retry_after.map(retry_after_seconds);
     let retryable = error.kind == Kind::RateLimited;
     let message = error.message.to_string();
     CallError { kind: kind.to_owned(), message, retryable, retry_after: after }

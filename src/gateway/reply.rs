@@ -7,7 +7,7 @@ use super::Body;
 use super::call::Call;
 use super::chain::Chain;
 use crate::canon::{Dialect, Outcome, UsageSource};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, retry_after_seconds};
 use crate::route::plan::Stage;
 
 // Checked when this is compiled, and not each time that one is said.
@@ -38,8 +38,8 @@ impl Call {
         let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY);
         let mut response = self.respond(status, HeaderValue::from_static("application/json"));
         if let Some(wait) = error.retry_after {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            let seconds = HeaderValue::from(retry_after_seconds(wait));
+            response.headers_mut().insert(RETRY_AFTER, seconds);
         }
         if error.is_final {
             response.headers_mut().insert(&SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -26,7 +26,7 @@ pub use self::endpoint::{PublicDoor, public_doors};
 use crate::access::account::{BudgetStatus, Moment};
 use crate::agent::Agents;
 use crate::dialect::{ClientSide, chat};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, retry_after_seconds};
 use crate::gateway::{Arrival, Ask, Body, Gateway, shutting_down};
 use crate::net::listen::MakeService;
 use crate::net::patience::{Busy, Pulse};
@@ -273,9 +273,8 @@ fn refuse_with(error: &Error, words: Vec<u8>) -> Response<Body> {
     let code = HeaderValue::from_static(error.kind.code());
     response.headers_mut().insert("x-switchpoint-error", code);
     if let Some(wait) = error.retry_after {
-        // Rounded up: whoever comes back a moment early is refused again.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        let seconds = HeaderValue::from(retry_after_seconds(wait));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
     }
     response
 }

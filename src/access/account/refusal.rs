@@ -12,6 +12,7 @@ use super::state::Meter;
 use super::status::{Amount, instant};
 use super::{Account, Scope};
 use crate::config::Unit;
+use crate::error::retry_after_seconds;
 
 /// One limit or budget that has no room for a call.
 #[derive(Debug, Clone)]
@@ -247,7 +248,7 @@ impl Refusal {
             return write!(formatter, "and this call alone may take {asked}.");
         };
         let (used, asked) = (self.used, self.asked);
-        let seconds = wait.as_millis().div_ceil(1000);
+        let seconds = retry_after_seconds(wait);
         write!(formatter, "of which {used} are taken; this call may take {asked}. ")?;
         write!(formatter, "Try again in {seconds} s.")
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Answer, Asked, Door, registry, told, views};
 use crate::canon::{Part, RunId};
 use crate::config::{self, Pace, ToolKind};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, retry_after_seconds};
 use crate::gateway::passed_in;
 use crate::http::mcp;
 use crate::tool::{DELEGATE, Health, Invocation, Output, PinStatus, Source, Tool};
@@ -138,7 +138,7 @@ fn condition(health: &Health) -> Value {
     match health {
         Health::Up => json!({"state": "available"}),
         Health::Down { why, retry_after } => json!({"state": "unavailable", "reason": why,
-            "retry_after": retry_after.map(|it| it.as_secs_f64().ceil())}),
+            "retry_after": retry_after.map(retry_after_seconds)}),
         Health::Blocked { why } => json!({"state": "blocked", "reason": why}),
     }
 }
