@@ -139,6 +139,28 @@ async fn a_finish_without_done_is_completed_within_a_second() {
 }
 
 #[tokio::test]
+async fn an_answer_that_goes_on_behind_a_finish_is_not_cut() {
+    let with_each = |text: &str| {
+        let delta =
+            format!(r#"{{"index":0,"delta":{{"content":"{text}"}},"finish_reason":"stop"}}"#);
+        event(&format!(r#""choices":[{delta}]"#))
+    };
+    let pieces = [with_each("a"), with_each("b"), with_each("c")];
+    let slow = pieces[2..].to_vec();
+    let begun = Script::stream_head().chunks(pieces[..2].to_vec()).wait(SECOND * 3 / 2);
+    let upstream = Upstream::start([("slow", [begun.chunks(slow).chunks([DONE]).end()])]).await;
+    let gateway = Gateway::before(&upstream, "").await;
+    let said = r#"{"model":"up/slow","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+    for (place, path) in ["/v1/chat/completions", "/v1/messages"].into_iter().enumerate() {
+        let reply = post(gateway.address, path, KEY, said.to_owned()).await;
+        for text in ["\"a\"", "\"b\"", "\"c\""] {
+            assert_eq!(reply.text().matches(text).count(), 1, "{path}: {}", reply.text());
+        }
+        assert_eq!(gateway.recorded(place + 1).await[place]["outcome"], "ok", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn usage_is_read_wherever_a_provider_puts_it() {
     let counts = r#""usage":{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15}"#;
     let with_finish = event(&format!(

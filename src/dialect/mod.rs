@@ -54,7 +54,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize as _, Deserializer};
 use serde_json::Value;
 
-use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, Surface};
+use crate::canon::{CacheMark, ChatRequest, ChatResponse, Dialect, Event, FinishReason, Surface};
 use crate::error::Error;
 
 /// The side of a dialect that clients see.
@@ -119,6 +119,12 @@ pub trait ReadStream: Send {
     /// The stream has ended. Gives `End`, with what must precede it, if the answer was finished
     /// and the stream's own last word has not come; nothing if it was cut.
     fn end(&mut self, events: &mut Vec<Event>);
+
+    /// How many answers have said why they end, and one of the reasons, where `Finish` is told at
+    /// the end of the stream: some servers say why with every piece, and more may come.
+    fn endings(&self) -> Option<(u32, FinishReason)> {
+        None
+    }
 }
 
 /// Turns our events into bytes of a client's stream.

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{Misread, ReadStream, fnv};
-use crate::canon::{ChatRequest, ChatResponse, Content, Dialect, Event, Opening, Tool, ToolChoice};
+use crate::canon::{
+    ChatRequest, ChatResponse, Content, Dialect, Event, FinishReason, Opening, Tool, ToolChoice,
+};
 
 /// The longest name that everybody takes.
 const LONGEST: usize = 64;
@@ -151,6 +153,10 @@ impl ReadStream for Restoring {
         let before = events.len();
         self.reader.end(events);
         self.restore(&mut events[before..]);
+    }
+
+    fn endings(&self) -> Option<(u32, FinishReason)> {
+        self.reader.endings()
     }
 }
 

@@ -324,6 +324,7 @@ impl Watched {
         for event in &self.events {
             self.sight.note(event, self.choices);
         }
+        self.sight.note_endings(self.reader.endings(), self.choices);
         if let Some(count) = &mut self.count {
             count.note(&self.events);
         }
@@ -371,6 +372,7 @@ impl Translated {
             self.sight.malformed += 1;
         }
         let out = self.write();
+        self.sight.note_endings(self.reader.endings(), self.choices);
         if self.sight.failure.is_some() {
             return Verdict::Failed;
         }
@@ -514,7 +516,10 @@ impl Translated {
         if !self.sight.done && self.sight.finished && !self.events.contains(&Event::End) {
             self.events.push(Event::End);
         }
-        self.write()
+        let last = self.write();
+        // What stands there at the end may be a call that nobody can make.
+        self.sight.finished &= self.sight.failure.is_none();
+        last
     }
 }
 

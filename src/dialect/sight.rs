@@ -10,6 +10,9 @@ pub struct Sight {
     pub content: bool,
     /// Every answer asked for has its finish reason.
     pub finished: bool,
+    /// Some of the answer came behind that: its upstream gives reasons before the end, so the end is
+    /// not near.
+    pub resumed: bool,
     /// The stream's own last word has passed.
     pub done: bool,
     pub usage: Option<Usage>,
@@ -37,7 +40,7 @@ impl Sight {
     pub fn used(&self, question: u64) -> (Usage, bool) {
         let estimate = Usage { input: question, ..Usage::default() };
         match self.usage {
-            Some(usage) if self.finished && (usage.output > 0 || self.written == 0) => {
+            Some(usage) if self.finished && (usage.output > 0 || self.is_unwritten()) => {
                 (usage, true)
             }
             told => {
@@ -51,8 +54,22 @@ impl Sight {
     /// Some of the answer has passed, of so many bytes.
     pub(super) fn hear(&mut self, bytes: usize) {
         self.content = true;
+        self.resumed |= self.finished && bytes > 0;
         self.deltas += 1;
         self.written += tokens(bytes);
+    }
+
+    /// Whether the provider has written nothing. What is said of a question that was blocked may be
+    /// our words.
+    fn is_unwritten(&self) -> bool {
+        self.written == 0 || self.finish == Some(FinishReason::ContentFilter)
+    }
+
+    /// So many answers have said why they end, and one of them so.
+    pub(super) fn note_endings(&mut self, endings: Option<(u32, FinishReason)>, choices: u32) {
+        let Some((count, reason)) = endings else { return };
+        self.finish = Some(reason);
+        self.finished |= count >= choices;
     }
 
     /// Whether the stream said it was done without an answer or a reason.

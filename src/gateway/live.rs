@@ -20,7 +20,8 @@ use crate::dialect::passage::last_data;
 use crate::error::{Error, Kind};
 use crate::provider::{Cause, Failure};
 
-/// Behind the finish of an answer, how long its usage and `[DONE]` are waited for.
+/// Behind the finish of an answer, how long its usage and `[DONE]` are waited for, unless more of it
+/// comes after all.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
 /// Bytes that come within this time of the last ones are gathered, so that a fast stream costs one
 /// write a window and not one an event. A token on its own leaves at once.
@@ -225,11 +226,11 @@ impl Live {
             return self.ended(Step::Ended);
         }
         let now = Instant::now();
+        let sight = self.flow.passage.sight();
         let until = match self.finished {
-            Some(since) => {
-                since + if self.flow.passage.sight().done { DONE_WAIT } else { FINISH_WAIT }
-            }
-            None => (self.last_data + self.idle).min(self.total),
+            Some(since) if sight.done => since.max(self.last_data) + DONE_WAIT,
+            Some(since) if !sight.resumed => since.max(self.last_data) + FINISH_WAIT,
+            _ => (self.last_data + self.idle).min(self.total),
         };
         if now < until {
             return Turn::Wait(until);

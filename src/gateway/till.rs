@@ -396,7 +396,7 @@ impl Call {
     /// says that there is no room, and that the answer ends here.
     pub(super) fn outgrows(&mut self, sight: &Sight) -> Option<Error> {
         let written = sight.written;
-        if sight.finished {
+        if sight.finished && !sight.resumed {
             return None;
         }
         // Where the other replicas have to be asked, that is done ahead of time.

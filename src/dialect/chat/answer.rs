@@ -20,6 +20,10 @@ pub(super) struct Answer {
     late: Vec<Delta>,
     /// Log probabilities that came before any part.
     logprobs: Vec<Value>,
+    /// Some of it was said.
+    pub(super) begun: bool,
+    /// Why it ends, as was said last. Some servers say it before the end.
+    pub(super) ending: Option<Finish>,
     pub(super) finished: bool,
 }
 
@@ -72,6 +76,7 @@ impl Answer {
             self.media(media::read_image(image), events);
         }
         self.tool_calls(message, events);
+        self.begun |= self.open != Open::Nothing;
     }
 
     /// Log probabilities belong to the part that they came with.

@@ -20,7 +20,7 @@ pub(super) struct Reader {
     id: String,
     started: bool,
     done: bool,
-    /// The usage came.
+    /// The usage came by itself, as a last word.
     counted: bool,
     answers: BTreeMap<u32, Answer>,
     /// Perplexity's sources, said with every piece and given once.
@@ -51,11 +51,16 @@ impl ReadStream for Reader {
     }
 
     fn end(&mut self, events: &mut Vec<Event>) {
-        let finished = self.answers.values().all(|answer| answer.finished);
-        if !self.done && !self.answers.is_empty() && finished {
-            self.done = true;
-            events.push(Event::End);
+        let ended = self.answers.values().all(|answer| answer.ending.is_some());
+        if !self.done && !self.answers.is_empty() && ended {
+            self.complete(events);
         }
+    }
+
+    fn endings(&self) -> Option<(u32, FinishReason)> {
+        let endings = || self.answers.values().filter_map(|answer| answer.ending.as_ref());
+        let count = u32::try_from(endings().count()).ok()?;
+        endings().next().map(|ending| (count, ending.reason))
     }
 }
 
@@ -85,6 +90,7 @@ impl Reader {
         let carried = count(&chunk.usage).or_else(|| count(&chunk.x_groq["usage"]));
         let mut usage = carried;
         self.note_sources(&chunk);
+        let is_last_word = chunk.choices.as_ref().is_none_or(Vec::is_empty);
         for mut choice in chunk.choices.into_iter().flatten() {
             usage = usage.or_else(|| count(&choice.usage));
             if choice.error.is_null() && choice.finish_reason.text() == "error" {
@@ -96,7 +102,7 @@ impl Reader {
             }
         }
         if let Some(usage) = usage {
-            self.counted = true;
+            self.counted |= is_last_word && usage.total() > 0;
             let at = if self.done { events.len() - 1 } else { events.len() };
             events.insert(at, Event::Usage(usage));
         }
@@ -130,7 +136,9 @@ impl Reader {
         if answer.finished {
             return;
         }
-        if let Some(message) = choice.delta.as_ref().or(choice.message.as_ref()) {
+        // MiniMax says at the end once more what it has said in pieces.
+        let whole = choice.message.as_ref().filter(|_| !answer.begun);
+        if let Some(message) = choice.delta.as_ref().or(whole) {
             answer.read(message, events);
         }
         answer.add_logprobs(choice.logprobs, events);
@@ -140,16 +148,15 @@ impl Reader {
             events.push(Event::Failed(failure));
             return;
         }
-        if reason.is_empty() {
+        if !is_reason(reason) {
             return;
         }
         let stop = choice.stop_reason.text();
-        let finish = Finish {
+        answer.ending = Some(Finish {
             reason: read_reason(reason, choice.native_finish_reason.text()),
             stop_sequence: (!stop.is_empty()).then(|| stop.to_owned()),
             details: None,
-        };
-        self.finish(number, finish, events);
+        });
     }
 
     fn finish(&mut self, number: u32, finish: Finish, events: &mut Vec<Event>) {
@@ -170,7 +177,7 @@ impl Reader {
     /// The stream's own last word has come. Gateways say it too when they were cut off: without any
     /// reason for the end the answer is not whole, unless its usage was told, as Snowflake does.
     fn over(&mut self, events: &mut Vec<Event>) {
-        if self.counted || self.answers.values().any(|answer| answer.finished) {
+        if self.counted || self.answers.values().any(|answer| answer.ending.is_some()) {
             self.complete(events);
         }
         self.done = true;
@@ -181,7 +188,9 @@ impl Reader {
         let open: Vec<u32> =
             self.answers.iter().filter(|(_, answer)| !answer.finished).map(|(n, _)| *n).collect();
         for number in open {
-            if self.answers.get(&number).is_some_and(Answer::is_cut) {
+            let answer = self.answers.get_mut(&number);
+            let ending = answer.and_then(|answer| answer.ending.take());
+            if ending.is_none() && self.answers.get(&number).is_some_and(Answer::is_cut) {
                 events.push(Event::Failed(StreamFailure {
                     message: "The upstream ended inside a tool call.".into(),
                     ..StreamFailure::default()
@@ -189,7 +198,7 @@ impl Reader {
                 self.done = true;
                 return;
             }
-            self.finish(number, Finish::default(), events);
+            self.finish(number, ending.unwrap_or_default(), events);
             if self.done {
                 return; // it failed, and nothing follows
             }
@@ -230,6 +239,11 @@ impl Reader {
 pub(in crate::dialect) const BROKEN: [&str; 4] =
     ["error", "network_error", "insufficient_system_resource", "abort"];
 
+/// Whether what stands for a finish reason is one: some servers fill it in with every piece.
+pub(in crate::dialect) fn is_reason(said: &str) -> bool {
+    !matches!(said, "" | "null")
+}
+
 /// One of these, or OpenRouter's error inside a choice.
 fn failure_of(reason: &str, error: &Value) -> Option<StreamFailure> {
     if error.is_null() && !BROKEN.contains(&reason) {
@@ -267,6 +281,8 @@ pub(in crate::dialect) fn read_reason(reason: &str, native: &str) -> FinishReaso
         "refusal" => FinishReason::Refusal,
         "pause_turn" => FinishReason::Pause,
         "malformed_function_call" | "MALFORMED_FUNCTION_CALL" => FinishReason::Malformed,
+        // Google's, as its API in OpenAI's words has it.
+        _ if reason.ends_with(": MALFORMED_FUNCTION_CALL") => FinishReason::Malformed,
         _ => FinishReason::Stop,
     })
 }

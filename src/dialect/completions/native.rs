@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::canon::{ChatRequest, ChatResponse, Event};
+use crate::canon::{ChatRequest, ChatResponse, Event, FinishReason};
 use crate::dialect::chat;
 use crate::dialect::{Aim, Inexpressible, Misread, ReadStream, UpstreamSide, Written};
 
@@ -44,6 +44,10 @@ impl ReadStream for Reader {
 
     fn end(&mut self, events: &mut Vec<Event>) {
         self.0.end(events);
+    }
+
+    fn endings(&self) -> Option<(u32, FinishReason)> {
+        self.0.endings()
     }
 }
 

@@ -15,6 +15,11 @@ use crate::dialect::{Misread, portable_id};
 pub(super) struct Choice {
     open: Option<Open>,
     called: bool,
+    /// Why it ends, as was said last, and more about that. Google says it with pieces before the
+    /// last one too.
+    pub(super) ending: Option<(String, Option<String>)>,
+    /// The last piece is code that runs, whose result is to come.
+    pub(super) runs: bool,
     pub(super) finished: bool,
     /// The text of the answer so far, for places in it are told in bytes of the whole.
     text: String,
@@ -41,6 +46,16 @@ pub(super) struct Desk<'a> {
     pub(super) number: u32,
     pub(super) choice: &'a mut Choice,
     pub(super) events: &'a mut Vec<Event>,
+}
+
+// === impl Choice ===
+
+impl Choice {
+    /// Why it ends, unless its last piece has yet to be followed by another.
+    pub(super) fn ends(&self) -> Option<FinishReason> {
+        let (reason, _) = self.ending.as_ref().filter(|_| !self.runs)?;
+        Some(finish::read(reason, self.called))
+    }
 }
 
 // === impl Desk ===

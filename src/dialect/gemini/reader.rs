@@ -43,21 +43,30 @@ impl ReadStream for Reader {
     }
 
     fn end(&mut self, events: &mut Vec<Event>) {
-        let complete =
-            !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finished);
-        if complete && !std::mem::replace(&mut self.ended, true) {
-            events.push(Event::End);
+        let has_ended = |choice: &Choice| choice.finished || choice.ending.is_some();
+        if self.choices.iter().all(has_ended) {
+            self.finish(events);
         }
+    }
+
+    fn endings(&self) -> Option<(u32, FinishReason)> {
+        let endings = || self.choices.iter().filter_map(Choice::ends);
+        let count = u32::try_from(endings().count()).ok()?;
+        endings().next().map(|reason| (count, reason))
     }
 }
 
 impl Reader {
-    /// Finishes what a whole answer has left unsaid.
+    /// Says why each answer ends; of a whole one, that may be left unsaid.
     pub(super) fn finish(&mut self, events: &mut Vec<Event>) {
-        for (number, choice) in (0..).zip(&mut self.choices) {
-            Desk { number, choice, events }.finish("STOP", None);
+        if self.choices.is_empty() || std::mem::replace(&mut self.ended, true) {
+            return;
         }
-        self.end(events);
+        for (number, choice) in (0..).zip(&mut self.choices) {
+            let (reason, message) = choice.ending.take().unwrap_or_else(|| ("STOP".into(), None));
+            Desk { number, choice, events }.finish(&reason, message);
+        }
+        events.push(Event::End);
     }
 
     fn chunk(
@@ -134,7 +143,7 @@ impl Reader {
             return Ok(());
         }
         let mut desk = Desk { number, choice, events };
-        let mut raw = None;
+        let (mut raw, mut runs) = (None, desk.choice.runs);
         let pieces = candidate.content.and_then(|content| content.parts).unwrap_or_default();
         for (number, piece) in pieces.into_iter().enumerate() {
             if let Some(call) = piece.function_call {
@@ -143,9 +152,14 @@ impl Reader {
                 desk.piece(piece);
             } else {
                 let whole = raw.get_or_insert_with(|| raw_parts(source, place));
-                desk.foreign(whole.get_mut(number).map(Value::take).unwrap_or_default());
+                let part = whole.get_mut(number).map(Value::take).unwrap_or_default();
+                runs = part.get("executableCode").is_some();
+                desk.foreign(part);
+                continue;
             }
+            runs = false;
         }
+        desk.choice.runs = runs;
         desk.metadata([
             ("groundingMetadata", candidate.grounding_metadata),
             ("citationMetadata", candidate.citation_metadata),
@@ -155,7 +169,7 @@ impl Reader {
         if let Some(reason) = Text::filled(candidate.finish_reason.as_ref())
             && reason != "FINISH_REASON_UNSPECIFIED"
         {
-            desk.finish(reason, candidate.finish_message);
+            desk.choice.ending = Some((reason.to_owned(), candidate.finish_message));
         }
         Ok(())
     }

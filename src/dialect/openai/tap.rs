@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::usage::Counts;
 use super::{DONE, count, write_error_event};
 use crate::canon::{FinishReason, Usage};
-use crate::dialect::chat::reader::{BROKEN, read_reason};
+use crate::dialect::chat::reader::{BROKEN, is_reason, read_reason};
 use crate::dialect::passage::{Sight, Verdict, last_data};
 use crate::dialect::sse::{Decoder, Frame, without_private};
 use crate::error::{Error, Kind};
@@ -27,6 +27,8 @@ pub struct Tap {
     /// The gateway asked for usage, so the event that only carries usage is withheld.
     withhold_usage: bool,
     sight: Sight,
+    /// The usage came by itself, as a last word.
+    counted: bool,
     /// The finish event, kept to be able to end the stream in the upstream's stead.
     finish_event: Option<Value>,
 }
@@ -40,6 +42,7 @@ static SAID: LazyLock<[Finder; 5]> = LazyLock::new(|| {
 static CHOICES: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"choices\""));
 static DATA: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"data\""));
 static ERROR: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"error\""));
+static OBJECT: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"object\""));
 
 // === impl Tap ===
 
@@ -49,6 +52,7 @@ impl Tap {
             choices: choices.max(1),
             withhold_usage,
             sight: Sight::default(),
+            counted: false,
             finish_event: None,
         }
     }
@@ -74,7 +78,7 @@ impl Tap {
         let named_error = decoder.event(frame) == Some(b"error");
         if data.starts_with(b"[DONE]") {
             self.sight.done = true;
-            self.sight.finished |= self.sight.finishes > 0 || self.sight.usage.is_some();
+            self.sight.finished |= self.sight.finishes > 0 || self.counted;
             if !self.sight.finished {
                 // Gateways say it too when they were cut off; without a reason it is no end, nor
                 // without the usage, which is all that Snowflake says of it.
@@ -96,7 +100,7 @@ impl Tap {
     /// or an error are parsed, and a search finds them.
     fn event(&mut self, data: &[u8], named_error: bool) -> Option<Verdict> {
         let has_usage = key_value(&USAGE, data).is_some_and(|value| value.starts_with(b"{"));
-        let finishes = key_value(&FINISH, data).is_some_and(|value| value.starts_with(b"\""));
+        let finishes = key_value(&FINISH, data).is_some_and(says_why);
         let has_error =
             named_error || key_value(&ERROR, data).is_some_and(|value| !value.starts_with(b"null"));
         if self.sight.content && !has_usage && !finishes && !has_error {
@@ -104,8 +108,12 @@ impl Tap {
                 self.sight.malformed += 1;
                 return Some(Verdict::Drop);
             }
-            self.sight.hear(text_of(data));
-            return None;
+            let said = text_of(data);
+            if said > 0 || !key_value(&OBJECT, data).is_some_and(|it| it.starts_with(b"\"error\""))
+            {
+                self.sight.hear(said);
+                return None;
+            }
         }
         let Ok(event) = serde_json::from_slice::<Value>(data) else {
             self.sight.malformed += 1;
@@ -121,6 +129,7 @@ impl Tap {
         let no_choices = event["choices"].as_array().is_none_or(Vec::is_empty);
         if let Some(usage) = usage_of(&event) {
             self.sight.usage = Some(usage);
+            self.counted |= no_choices && usage.total() > 0;
             if self.withhold_usage && no_choices {
                 return Some(Verdict::Drop);
             }
@@ -133,16 +142,13 @@ impl Tap {
         if !finishes {
             return;
         }
-        let choices = event["choices"].as_array();
-        let count = choices.map_or(0, |choices| {
-            choices.iter().filter(|choice| choice["finish_reason"].is_string()).count()
-        });
-        if count > 0 {
-            self.sight.finishes += u32::try_from(count).unwrap_or(u32::MAX);
+        let choices = event["choices"].as_array().into_iter().flatten();
+        let reasons = choices.filter_map(|choice| choice["finish_reason"].as_str());
+        let reasons: Vec<&str> = reasons.filter(|reason| is_reason(reason)).collect();
+        if let Some(reason) = reasons.first() {
+            self.sight.finishes += u32::try_from(reasons.len()).unwrap_or(u32::MAX);
             self.sight.finished |= self.sight.finishes >= self.choices;
-            let reason = choices
-                .and_then(|all| all.iter().find_map(|choice| choice["finish_reason"].as_str()));
-            self.sight.finish = reason.map(|reason| read_reason(reason, ""));
+            self.sight.finish = Some(read_reason(reason, ""));
             self.finish_event = Some(event.clone());
         }
     }
@@ -160,6 +166,12 @@ impl Tap {
         });
         Some([b"data: ", event.to_string().as_bytes(), b"\n\n"].concat())
     }
+}
+
+/// Whether what stands for a finish reason is one.
+fn says_why(value: &[u8]) -> bool {
+    let none: [&[u8]; 2] = [b"\"\"", b"\"null\""];
+    value.starts_with(b"\"") && !none.iter().any(|none| value.starts_with(none))
 }
 
 /// How many bytes an event says, without parsing it: those of the first of its strings that is a
@@ -259,7 +271,7 @@ fn carries_content(event: &Value) -> bool {
 
 /// Why a whole answer has ended.
 pub fn read_finish(body: &[u8]) -> Option<FinishReason> {
-    let value = key_value(&FINISH, body)?.strip_prefix(b"\"")?;
+    let value = key_value(&FINISH, body).filter(|value| says_why(value))?.strip_prefix(b"\"")?;
     let end = value.iter().position(|byte| *byte == b'"')?;
     Some(read_reason(std::str::from_utf8(&value[..end]).ok()?, ""))
 }
@@ -364,6 +376,53 @@ mod tests {
         assert!(!tap.sight.finished);
         run(&mut tap, finish);
         assert!(tap.sight.finished);
+    }
+
+    fn piece(content: &str, reason: &str) -> String {
+        let choice = format!(r#"{{"delta":{{"content":"{content}"}},"finish_reason":{reason}}}"#);
+        format!("data: {{\"choices\":[{choice}]}}\n\n")
+    }
+
+    #[test]
+    fn what_is_filled_in_where_there_is_no_reason_is_no_finish() {
+        for none in [r#""""#, r#""null""#, "null"] {
+            let mut tap = Tap::new(1, false);
+            let verdicts =
+                run(&mut tap, &(piece("a", none) + &piece("b", none) + "data: [DONE]\n\n"));
+            let passed = [Verdict::Forward, Verdict::Forward, Verdict::Drop];
+            assert_eq!((verdicts.as_slice(), tap.sight.finished), (&passed[..], false), "{none}");
+            assert_eq!(read_finish(format!(r#"{{"finish_reason":{none}}}"#).as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_goes_on_behind_its_finish_is_not_near_its_end() {
+        let mut tap = Tap::new(1, false);
+        run(&mut tap, &piece("a", r#""stop""#));
+        assert!(tap.sight.finished && !tap.sight.resumed);
+        run(&mut tap, &piece("", "null"));
+        assert!(!tap.sight.resumed, "an empty piece is none of the answer");
+        run(&mut tap, &piece("b", "null"));
+        assert!(tap.sight.finished && tap.sight.resumed);
+    }
+
+    #[test]
+    fn usage_with_every_piece_is_no_last_word() {
+        let counts = r#""usage":{"prompt_tokens":9,"completion_tokens":1}"#;
+        for (choices, ends) in [(r#"[{"delta":{"content":"b"}}]"#, false), ("[]", true)] {
+            let mut tap = Tap::new(1, false);
+            let counted = format!("data: {{\"choices\":{choices},{counts}}}\n\n");
+            run(&mut tap, &(piece("a", "null") + &counted + "data: [DONE]\n\n"));
+            assert_eq!(tap.sight.finished, ends, "{choices}");
+        }
+    }
+
+    #[test]
+    fn an_error_without_that_name_is_found_among_pieces() {
+        let error = "data: {\"object\":\"error\",\"message\":\"EngineCore died\",\"code\":500}\n\n";
+        let mut tap = Tap::new(1, false);
+        let verdicts = run(&mut tap, &(piece("a", "null") + error));
+        assert_eq!(verdicts, [Verdict::Forward, Verdict::Failed]);
     }
 
     #[test]

@@ -348,9 +348,49 @@ fn done_without_any_reason_is_no_end_and_no_answer() {
     let counted = json!({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
     let whole = format!("data: {said}\n\ndata: {counted}\n\ndata: [DONE]\n\n");
     assert_eq!(events(whole.as_bytes(), 7).last(), Some(&Event::End), "the usage was told");
-    for stream in [format!("data: {said}\n\ndata: [DONE]\n\n"), "data: [DONE]\n\n".to_owned()] {
+    let with_each = json!({"choices": [{"index": 0, "delta": {"content": "so"}}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
+    for stream in [pieces(&[said]), pieces(&[]), pieces(&[with_each])] {
         let events = events(stream.as_bytes(), 7);
         let ends = |event: &Event| matches!(event, Event::Finish { .. } | Event::End);
         assert!(!events.iter().any(ends), "{events:?}");
     }
+}
+
+fn pieces(pieces: &[Value]) -> String {
+    let pieces = pieces.iter().map(|piece| format!("data: {piece}\n\n"));
+    pieces.chain(["data: [DONE]\n\n".to_owned()]).collect()
+}
+
+#[test]
+fn what_comes_behind_a_reason_to_end_is_a_part_of_the_answer() {
+    let piece = |delta: Value, reason: Value| json!({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]});
+    let say = |text: &str, reason: Value| piece(json!({"content": text}), reason);
+    let ask = |index: u64| {
+        let function = json!({"name": "look", "arguments": format!("{{\"at\":{index}}}")});
+        let call = json!({"index": index, "id": format!("c{index}"), "function": function});
+        piece(json!({"tool_calls": [call]}), json!("tool_calls"))
+    };
+    for (stream, said, called) in [
+        (pieces(&[say("a", json!("stop")), say("b", json!("stop"))]), "ab", 0),
+        (pieces(&[say("", json!("stop")), say("a", Value::Null), say("b", json!(""))]), "ab", 0),
+        (pieces(&[say("a", json!("null")), say("b", json!("stop"))]), "ab", 0),
+        (pieces(&[ask(0), ask(1)]), "", 2),
+    ] {
+        let response = read_stream(stream.as_bytes(), 11).expect(&stream);
+        assert_eq!((text(&response).as_str(), calls(&response).len()), (said, called), "{stream}");
+    }
+    let cut = pieces(&[say("a", json!("")), say("b", json!("null"))]);
+    assert!(read_stream(cut.as_bytes(), 11).is_err(), "it never said why it ends");
+}
+
+#[test]
+fn what_is_said_once_more_whole_at_the_end_is_said_once() {
+    let stream = pieces(&[
+        json!({"choices": [{"index": 0, "delta": {"content": "ab"}}]}),
+        json!({"choices": [{"index": 0, "delta": {"content": "cd"}}]}),
+        json!({"object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "abcd"}}]}),
+    ]);
+    assert_eq!(text(&read_stream(stream.as_bytes(), 9).unwrap()), "abcd");
 }

@@ -541,3 +541,45 @@ fn instructions_alone_are_a_question() {
     let asked = json!([{"role": "user", "parts": [{"text": "Say OK."}]}]);
     assert_eq!((&body["contents"], body.get("systemInstruction")), (&asked, None));
 }
+
+/// A stream of candidates, each with a part and perhaps a reason.
+fn candidates(pieces: &[(Value, Option<&str>)]) -> String {
+    let event = |(part, reason): &(Value, Option<&str>)| {
+        let content = json!({"role": "model", "parts": [part]});
+        let candidate = json!({"index": 0, "content": content, "finishReason": reason});
+        format!("data: {}\n\n", json!({"responseId": "r", "candidates": [candidate]}))
+    };
+    pieces.iter().map(event).collect()
+}
+
+#[test]
+fn what_comes_behind_a_reason_to_end_is_a_part_of_the_answer() {
+    let say = |text: &str| json!({"text": text});
+    let call = |name: &str| json!({"functionCall": {"name": name, "args": {}}});
+    let stop = Some("STOP");
+    for (pieces, parts) in [
+        (vec![(say("a"), stop), (say("b"), stop)], 1),
+        (vec![(say("a"), stop), (say("b"), None)], 1),
+        (vec![(call("look"), stop), (call("buy"), stop)], 2),
+    ] {
+        let stream = candidates(&pieces);
+        let answer = fold(&events(stream.as_bytes(), 9).unwrap());
+        assert_eq!(answer.choices[0].parts.len(), parts, "{stream}");
+        if let Content::Text { text, .. } = &answer.choices[0].parts[0].content {
+            assert_eq!(text, "ab", "{stream}");
+        }
+    }
+}
+
+#[test]
+fn code_that_runs_is_not_the_end_of_its_answer() {
+    let code = json!({"executableCode": {"language": "PYTHON", "code": "1+1"}});
+    let result = json!({"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "2"}});
+    let mut reader = CODEC.reader();
+    for (part, ends) in [(code, false), (result, true)] {
+        let event = candidates(&[(part, Some("STOP"))]);
+        let data = event.strip_prefix("data: ").unwrap();
+        reader.read(None, data.as_bytes(), &mut Vec::new()).unwrap();
+        assert_eq!(reader.endings().is_some(), ends);
+    }
+}
