@@ -34,7 +34,7 @@ pub struct Frame {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Fields {
-    /// The value of the first `data` line.
+    /// The value of the first `data` line, or of llama.cpp's `error`, which is an event of that name.
     data: Option<Range<usize>>,
     more_data: bool,
     event: Option<Range<usize>>,
@@ -130,7 +130,7 @@ impl Decoder {
         }
         let lines = self.buffer[frame.range.clone()].split(|byte| matches!(byte, b'\n' | b'\r'));
         let data: Vec<&[u8]> = lines
-            .filter_map(|line| field(line).filter(|(name, _)| *name == b"data"))
+            .filter_map(|line| field(line).filter(|(name, _)| matches!(*name, b"data" | b"error")))
             .map(|(_, value)| value)
             .collect();
         Some(Cow::Owned(data.join(&b'\n')))
@@ -179,9 +179,12 @@ impl Decoder {
             return None;
         };
         let value = end - value.len()..end;
+        if name == b"error" {
+            self.fields.event = Some(line.start..line.start + name.len());
+        }
         match name {
-            b"data" if self.fields.data.is_some() => self.fields.more_data = true,
-            b"data" => self.fields.data = Some(value),
+            b"data" | b"error" if self.fields.data.is_some() => self.fields.more_data = true,
+            b"data" | b"error" => self.fields.data = Some(value),
             b"event" => self.fields.event = Some(value),
             b"id" => self.fields.private = true,
             _ => {}

@@ -16,13 +16,13 @@ use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
-use super::{count, guarding, relayed, remember, whole};
+use super::{count, guarding, relayed, remember, reword, whole};
 use crate::canon::{ChatRequest, ChatResponse, Dialect, FinishReason, Outcome, Surface, Usage};
 use crate::config::OnBreak;
 use crate::dialect::completions::NATIVE;
 use crate::dialect::keepsake::Keepsake;
-use crate::dialect::openai::{MediaReader, Tap};
-use crate::dialect::passage::Passage;
+use crate::dialect::openai::{MediaReader, Tap, read_error};
+use crate::dialect::passage::{Passage, last_data};
 use crate::dialect::splice::{self, Payload};
 use crate::dialect::{self, Context, UpstreamSide, eventstream};
 use crate::guard::Blocked;
@@ -248,8 +248,14 @@ async fn read_answer(
     if says_error(&body) {
         return Err(target.provider.reported(reply.status, &body).into());
     }
-    let malformed = |_| Box::new(Failure::of(Cause::Malformed, reply.status));
-    let body = if binary { eventstream::lines(&body).map_err(malformed)? } else { body };
+    let broken = |_| Box::new(Failure::of(Cause::Malformed, reply.status));
+    let body = if binary { eventstream::lines(&body).map_err(broken)? } else { body };
+    let said = body.clone();
+    let malformed = |_| {
+        let data = if is_stream { reword::failure_in(&said) } else { Some(said) };
+        let confessed = data.and_then(|data| confessed(target, reply.status, &data));
+        Box::new(confessed.unwrap_or_else(|| Failure::of(Cause::Malformed, reply.status)))
+    };
     let content_type = if is_stream { HeaderValue::from_static(STREAM) } else { content_type };
     if call.screens() {
         let guarded = whole::guarded(call, question, target, errand, content_type, body);
@@ -521,8 +527,12 @@ fn reported(target: &Target, flow: &Flow, status: u16, event: &Bytes) -> Failure
     if let Some(heard) = &flow.passage.sight().failure {
         return target.provider.heard(status, heard);
     }
-    let data = event.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data:"));
-    target.provider.reported(status, data.unwrap_or_default().trim_ascii())
+    target.provider.reported(status, last_data(event).unwrap_or_default().trim_ascii())
+}
+
+/// The failure that a success in name tells of, if what is no answer is that.
+pub(super) fn confessed(target: &Target, status: u16, body: &[u8]) -> Option<Failure> {
+    read_error(body).map(|_| target.provider.reported(status, body))
 }
 
 /// Whether what claims to be a success is an error: its first key is `error`, and not null, or its

@@ -85,7 +85,10 @@ impl Vectors {
         let pieces: Vec<Piece> = stream::iter(pieces).buffered(AT_ONCE).try_collect().await?;
         let bodies: Vec<&[u8]> = pieces.iter().map(|(body, _)| &**body).collect();
         let read = embed::upstream(self.spelling).read_response(&bodies);
-        let response = read.map_err(|_| Failure::truncated(200))?;
+        let response = read.map_err(|_| {
+            let mut failures = bodies.iter().filter_map(|body| ask::confessed(target, 200, body));
+            failures.next().unwrap_or_else(|| Failure::truncated(200))
+        })?;
         if response.vectors.len() != self.request.inputs.len() {
             return Err(Failure::truncated(200).into());
         }

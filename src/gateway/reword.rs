@@ -1,8 +1,11 @@
 //! Answers that come whole where a stream was asked for, and the other way round.
 
+use bytes::Bytes;
+
 use crate::canon::ChatResponse;
 use crate::dialect::fold::{Fold, unfold};
 use crate::dialect::keepsake::{Keeper, Keepsake};
+use crate::dialect::openai::says_failure;
 use crate::dialect::sse::Decoder;
 use crate::dialect::{Misread, UpstreamSide, WriteStream};
 
@@ -28,6 +31,20 @@ pub(super) fn gather(upstream: &dyn UpstreamSide, body: &[u8]) -> Result<ChatRes
         let text = failure.map_or_else(|| "it broke off".to_owned(), |failure| failure.message);
         Misread::new(format!("The streamed answer is not whole: {text}."))
     })
+}
+
+/// What the event says by which a streamed body tells of a failure.
+pub(super) fn failure_in(body: &[u8]) -> Option<Bytes> {
+    let mut decoder = Decoder::default();
+    decoder.buffer().extend_from_slice(body);
+    loop {
+        let frame = decoder.next_frame();
+        let frame = frame.or_else(|| decoder.last_frame())?;
+        let data = decoder.data(&frame).unwrap_or_default();
+        if decoder.event(&frame) == Some(b"error") || says_failure(&data) {
+            return Some(Bytes::copy_from_slice(&data));
+        }
+    }
 }
 
 /// The stream that brings a whole answer.

@@ -1,6 +1,7 @@
 //! What clients really send and keep: parts of what they were given, long names, old fields.
 
 mod followers;
+mod odd;
 mod thoughts;
 mod truths;
 

@@ -8,7 +8,7 @@ use super::answer::Answer;
 use super::wire::{Choice, Chunk};
 use crate::canon::{ChatResponse, Citation, Event, Finish, FinishReason, Start, StreamFailure};
 use crate::dialect::fold::Fold;
-use crate::dialect::openai::{count, read_error};
+use crate::dialect::openai::{count, read_error, says_failure};
 use crate::dialect::{Misread, ReadStream};
 
 /// More answers than this are no answers.
@@ -90,7 +90,7 @@ impl Reader {
         let carried = count(&chunk.usage).or_else(|| count(&chunk.x_groq["usage"]));
         let mut usage = carried;
         self.note_sources(&chunk);
-        let is_last_word = chunk.choices.as_ref().is_none_or(Vec::is_empty);
+        let is_bare = chunk.choices.as_ref().is_none_or(Vec::is_empty);
         for mut choice in chunk.choices.into_iter().flatten() {
             usage = usage.or_else(|| count(&choice.usage));
             if choice.error.is_null() && choice.finish_reason.text() == "error" {
@@ -102,11 +102,13 @@ impl Reader {
             }
         }
         if let Some(usage) = usage {
-            self.counted |= is_last_word && usage.total() > 0;
+            self.counted |= is_bare && usage.total() > 0;
             let at = if self.done { events.len() - 1 } else { events.len() };
             events.insert(at, Event::Usage(usage));
         }
-        if !chunk.error.is_null() && !self.done {
+        // What brings nothing may be an error by another name.
+        let is_odd = || is_bare && usage.is_none_or(|it| it.total() == 0) && says_failure(data);
+        if !self.done && (!chunk.error.is_null() || is_odd()) {
             self.fail(data, events);
         }
     }

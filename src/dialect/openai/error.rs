@@ -54,18 +54,69 @@ fn write_attempt(attempt: &crate::canon::Attempt) -> Value {
 }
 
 /// What a message is called, by whoever has none of these inside of an `error`.
-const MESSAGES: [&str; 6] = ["message", "detail", "Message", "error_message", "title", "error"];
+const MESSAGES: [&str; 9] = [
+    "message",
+    "detail",
+    "Message",
+    "error_message",
+    "title",
+    "msg",
+    "status_msg",
+    "description",
+    "error",
+];
 
 /// The message and fields of an upstream's error body, whichever of the usual shapes it has:
 /// `{"error":{…}}`, `{"error":"…"}`, `{"message":…}`, `{"detail":…}`, or a list of one of them.
 pub fn read_error(body: &[u8]) -> Option<(String, Upstream)> {
     let value: Value = serde_json::from_slice(body).ok()?;
-    let value = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+    let value = first(&value);
     let object = value.as_object()?;
     match object.get("error") {
         Some(Value::Object(error)) => Some((text(error, &MESSAGES)?, fields(error))),
         Some(Value::String(message)) => Some((message.clone(), fields(object))),
-        _ => Some((text(object, &MESSAGES)?, fields(object))),
+        // What somebody says is an answer, whoever calls it a message.
+        _ if value["message"]["role"].is_string() => None,
+        _ => {
+            let within = [&value["errors"][0], &value["base_resp"], &value["choices"][0]["error"]];
+            let mut said =
+                std::iter::once(object).chain(within.into_iter().filter_map(Value::as_object));
+            said.find_map(|object| Some((text(object, &MESSAGES)?, fields(object))))
+        }
+    }
+}
+
+/// Some tell of an error in a list.
+fn first(value: &Value) -> &Value {
+    value.as_array().and_then(|list| list.first()).unwrap_or(value)
+}
+
+/// Whether what brings nothing of an answer tells of an error instead, in one of the ways in which
+/// servers do so inside of a success. None of them has a field that all others have.
+pub fn is_error(said: &Value) -> bool {
+    let said = first(said);
+    let named = ["error", "error_message", "error_type"].iter().any(|name| fails(&said[name]));
+    let coded = || {
+        let message = said.as_object().and_then(|said| text(said, &MESSAGES));
+        fails(&said["code"]) && message.is_some()
+    };
+    said["object"] == "error"
+        || said["type"] == "error"
+        || said["success"] == false
+        || fails(&said["base_resp"]["status_code"])
+        || named
+        || coded()
+}
+
+/// Whether a code, or what an error is called, speaks of one.
+fn fails(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) => false,
+        Value::Number(code) => !matches!(code.as_u64(), Some(0 | 200)),
+        Value::String(code) => {
+            !["", "0", "200", "ok", "success"].iter().any(|fine| code.eq_ignore_ascii_case(fine))
+        }
+        Value::Array(_) | Value::Object(_) => true,
     }
 }
 
@@ -79,9 +130,9 @@ fn text(object: &Map<String, Value>, names: &[&str]) -> Option<String> {
 
 fn fields(object: &Map<String, Value>) -> Upstream {
     Upstream {
-        kind: text(object, &["type"]),
+        kind: text(object, &["type", "error_type"]),
         param: text(object, &["param"]),
-        code: text(object, &["code"]),
+        code: text(object, &["code", "status_code", "http_code"]),
     }
 }
 
@@ -103,10 +154,43 @@ mod tests {
             r#"{"status":429,"title":"no"}"#,
             r#"{"error":{"message":{"message":"no"}}}"#,
             r#"[{"error":{"message":"no"}}]"#,
+            r#"{"code":500,"msg":"no","success":false}"#,
+            r#"{"code":"A.B","description":"no","solution":"x"}"#,
+            r#"{"success":false,"errors":[{"code":7003,"message":"no"}],"result":null}"#,
+            r#"{"choices":null,"base_resp":{"status_code":1002,"status_msg":"no"}}"#,
+            r#"{"choices":[{"finish_reason":"error","error":{"code":502,"message":"no"}}]}"#,
         ] {
             assert_eq!(read_error(body.as_bytes()).unwrap().0, "no", "{body}");
         }
         assert!(read_error(b"<html>").is_none());
+        assert!(read_error(br#"{"message":{"role":"assistant","content":"yes"}}"#).is_none());
+    }
+
+    #[test]
+    fn tells_an_error_inside_a_success_from_what_only_has_no_answer() {
+        let is_error = |body: &str| is_error(&serde_json::from_str(body).unwrap());
+        for body in [
+            r#"{"code":404,"message":"no","object":"error"}"#,
+            r#"{"code":50508,"message":"no","data":null}"#,
+            r#"{"code":"A.B","description":"no"}"#,
+            r#"{"choices":null,"error_type":"BadRequestError","error_message":"no"}"#,
+            r#"{"choices":null,"usage":{},"base_resp":{"status_code":1002,"status_msg":"no"}}"#,
+            r#"{"success":false,"errors":[]}"#,
+            r#"[{"error":{"code":429}}]"#,
+        ] {
+            assert!(is_error(body), "{body}");
+        }
+        for body in [
+            "{}",
+            "[]",
+            r#"{"id":"","choices":null,"usage":null,"error":null}"#,
+            r#"{"choices":[],"prompt_filter_results":[{"prompt_index":0}]}"#,
+            r#"{"choices":[],"usage":{},"base_resp":{"status_code":0,"status_msg":""}}"#,
+            r#"{"code":0,"message":"ok"}"#,
+            r#"{"message":"loading"}"#,
+        ] {
+            assert!(!is_error(body), "{body}");
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@ mod media;
 mod tap;
 mod usage;
 
-pub use error::{read_error, write_error, write_error_event};
+pub use error::{is_error, read_error, write_error, write_error_event};
 pub use media::{MediaReader, Skim};
-pub use tap::{Tap, has_choices, has_data, may_be_broken, read_finish, read_usage, told};
+pub use tap::{
+    Tap, has_choices, has_data, may_be_broken, read_finish, read_usage, says_failure, told,
+};
 pub use usage::{count, write_usage};
 
 /// The event that ends a stream.

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::usage::Counts;
-use super::{DONE, count, write_error_event};
+use super::{DONE, count, is_error, read_error, write_error_event};
 use crate::canon::{FinishReason, Usage};
 use crate::dialect::chat::reader::{BROKEN, is_reason, read_reason};
 use crate::dialect::passage::{Sight, Verdict, last_data};
@@ -42,7 +42,6 @@ static SAID: LazyLock<[Finder; 5]> = LazyLock::new(|| {
 static CHOICES: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"choices\""));
 static DATA: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"data\""));
 static ERROR: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"error\""));
-static OBJECT: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"object\""));
 
 // === impl Tap ===
 
@@ -85,6 +84,9 @@ impl Tap {
                 return Verdict::Drop;
             }
         } else if !data.starts_with(b"{") {
+            if named_error || says_failure(data) {
+                return Verdict::Failed;
+            }
             self.sight.malformed += u32::from(!data.is_empty());
             return Verdict::Drop;
         } else if let Some(verdict) = self.event(data, named_error) {
@@ -109,8 +111,8 @@ impl Tap {
                 return Some(Verdict::Drop);
             }
             let said = text_of(data);
-            if said > 0 || !key_value(&OBJECT, data).is_some_and(|it| it.starts_with(b"\"error\""))
-            {
+            // What says nothing is looked at twice: an error need not be called that.
+            if said > 0 || has_choices(data) {
                 self.sight.hear(said);
                 return None;
             }
@@ -203,27 +205,33 @@ fn key_value<'a>(key: &Finder, data: &'a [u8]) -> Option<&'a [u8]> {
     None
 }
 
-/// Whether an event says that its provider broke down: by an `error`, as older vLLM's `object` says
-/// it, or by why a choice ends.
+/// Whether an event says that its provider broke down: by an `error`, by why a choice ends, or, if
+/// it has no choices, by whatever else servers call that.
 fn is_failure(event: &Value) -> bool {
     let fails = |of: &Value| of.get("error").is_some_and(|error| !error.is_null());
     let ends =
         |choice: &Value| choice["finish_reason"].as_str().is_some_and(|it| BROKEN.contains(&it));
-    let mut choices = event["choices"].as_array().into_iter().flatten();
-    fails(event) || event["object"] == "error" || choices.any(|it| fails(it) || ends(it))
+    let choices = event["choices"].as_array().filter(|choices| !choices.is_empty());
+    let broken = choices.map(|choices| choices.iter().any(|it| fails(it) || ends(it)));
+    fails(event) || broken.unwrap_or_else(|| is_error(event))
+}
+
+/// The same of its data.
+pub fn says_failure(data: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(data).is_ok_and(|event| is_failure(&event))
 }
 
 /// The event that ends a stream as its provider has said it: with an `error`, which is what clients
 /// look for, in the provider's words.
 pub fn told(event: Bytes) -> Bytes {
-    let data = last_data(&event).and_then(|data| serde_json::from_slice::<Value>(&data).ok());
-    let Some(data) = data.filter(|data| data.get("error").is_none_or(Value::is_null)) else {
+    let data = last_data(&event).unwrap_or_default();
+    let value = serde_json::from_slice::<Value>(&data).unwrap_or_default();
+    let is_seen = memchr::memmem::find(&event, b"data:").is_some();
+    if is_seen && value.get("error").is_some_and(|error| !error.is_null()) {
         return event;
-    };
-    let within = &data["choices"][0]["error"]["message"];
-    let said = [&data["message"], within, &data["detail"]].into_iter().find_map(Value::as_str);
-    let error = Error::new(Kind::UpstreamError, said.unwrap_or(BROKE_OFF).to_owned());
-    write_error_event(&error).into()
+    }
+    let said = read_error(&data).map_or_else(|| BROKE_OFF.to_owned(), |(said, _)| said);
+    write_error_event(&Error::new(Kind::UpstreamError, said)).into()
 }
 
 /// What is said of a provider that does not say why it broke off.
@@ -368,6 +376,37 @@ mod tests {
     }
 
     #[test]
+    fn an_error_is_one_whatever_it_is_called_and_wherever_it_comes() {
+        let said = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+        let quiet = "data: {\"choices\":[{\"delta\":{\"content\":\"\"}}]}\n\n";
+        for (event, field) in [
+            (r#"{"code":404,"message":"no","object":"error"}"#, "data"),
+            (
+                r#"{"choices":null,"usage":{"total_tokens":0},"base_resp":{"status_code":1013,"status_msg":"no"}}"#,
+                "data",
+            ),
+            (
+                r#"{"id":"x","choices":null,"error_type":"BadRequestError","error_message":"no"}"#,
+                "data",
+            ),
+            (r#"[{"error":{"code":429,"message":"no"}}]"#, "data"),
+            // llama.cpp's own field.
+            (r#"{"code":500,"message":"no","type":"server_error"}"#, "error"),
+            (r#"{"error":{"code":500,"message":"no"}}"#, "error"),
+        ] {
+            let event = format!("{field}: {event}\n\n");
+            let mut tap = Tap::new(1, false);
+            assert_eq!(run(&mut tap, &event), [Verdict::Failed], "{event}");
+            let mut tap = Tap::new(1, false);
+            let verdicts = run(&mut tap, &[said, quiet, &event].concat());
+            assert_eq!(verdicts, [Verdict::Forward, Verdict::Forward, Verdict::Failed], "{event}");
+            let told = told(Bytes::from(event));
+            let data: Value = serde_json::from_slice(&told[b"data: ".len()..]).unwrap();
+            assert_eq!(data["error"]["message"], "no", "{data}");
+        }
+    }
+
+    #[test]
     fn waits_for_the_finish_of_every_answer_asked_for() {
         let mut tap = Tap::new(2, false);
         let finish =
@@ -415,14 +454,6 @@ mod tests {
             run(&mut tap, &(piece("a", "null") + &counted + "data: [DONE]\n\n"));
             assert_eq!(tap.sight.finished, ends, "{choices}");
         }
-    }
-
-    #[test]
-    fn an_error_without_that_name_is_found_among_pieces() {
-        let error = "data: {\"object\":\"error\",\"message\":\"EngineCore died\",\"code\":500}\n\n";
-        let mut tap = Tap::new(1, false);
-        let verdicts = run(&mut tap, &(piece("a", "null") + error));
-        assert_eq!(verdicts, [Verdict::Forward, Verdict::Failed]);
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub(super) const GENERAL: &[Sign] = &[
         statuses: IN_BAND,
         codes: &[
             "INVALID_ARGUMENT",
+            "BadRequestError",
+            "bad_request_error",
             "invalid_prompt",
             "invalid_image",
             "unsupported_parameter",

@@ -8,10 +8,20 @@ use super::general::GENERAL;
 use super::signs::Sign;
 
 /// Where a body keeps its codes, outermost first.
-const CODES: [&str; 7] = ["code", "type", "status", "reason", "__type", "error_code", "error_type"];
+const CODES: [&str; 9] = [
+    "code",
+    "type",
+    "status",
+    "reason",
+    "__type",
+    "error_code",
+    "error_type",
+    "status_code",
+    "http_code",
+];
 
 /// Where it keeps its words.
-const WORDS: [&str; 11] = [
+const WORDS: [&str; 13] = [
     "message",
     "Message",
     "detail",
@@ -21,13 +31,25 @@ const WORDS: [&str; 11] = [
     "msg",
     "raw",
     "error_message",
+    "status_msg",
+    "description",
     "quotaId",
     "quotaMetric",
 ];
 
 /// Objects and lists that may hold more of both.
-const WITHIN: [&str; 8] =
-    ["error", "detail", "details", "innererror", "metadata", "violations", "message", "errors"];
+const WITHIN: [&str; 10] = [
+    "error",
+    "detail",
+    "details",
+    "innererror",
+    "metadata",
+    "violations",
+    "message",
+    "errors",
+    "base_resp",
+    "choices",
+];
 
 /// Deeper than this nobody hides an error.
 const DEEPEST: usize = 6;

@@ -1,0 +1,63 @@
+//! Servers whose answers are right but for their form, and whose errors look like answers.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::before;
+use crate::support::Script;
+use crate::support::client::{CHAT, post};
+use crate::support::gateway::KEY;
+use crate::support::replies::{ask, ask_stream, role, word};
+
+const MESSAGES: &str = "/v1/messages";
+
+/// The same question through either door.
+fn asked(path: &str, stream: bool) -> String {
+    let body = if stream { ask_stream("fast") } else { ask("fast") };
+    if path == CHAT { body } else { body.replacen('{', r#"{"max_tokens":99,"#, 1) }
+}
+
+/// An error in the words of another server than OpenAI's.
+const GONE: &str = r#"{"code":404,"message":"The model `m` does not exist.","object":"error","type":"NotFoundError"}"#;
+
+#[tokio::test]
+async fn an_error_inside_a_success_is_what_it_is_with_a_status_of_its_own() {
+    for path in [CHAT, MESSAGES] {
+        for stream in [false, true] {
+            let event = format!("data: {GONE}\n\n");
+            let field = format!("error: {GONE}\n\ndata: [DONE]\n\n");
+            let mut scripts = vec![Script::json(404, GONE), Script::json(200, GONE)];
+            scripts.extend([event, field].map(|event| Script::stream([event])));
+            for script in scripts {
+                let (upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+                let answer = post(gateway.address, path, KEY, asked(path, stream)).await;
+                assert_eq!(answer.status, 404, "{path} {stream}: {}", answer.text());
+                let error = &answer.json()["error"];
+                assert_eq!(error["code"], "model_not_found", "{path} {stream}: {error}");
+                let message = error["message"].as_str().unwrap();
+                assert!(message.contains("does not exist"), "{path} {stream}: {message}");
+                assert_eq!(upstream.requests().len(), 1, "{path} {stream}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_by_any_name_ends_a_stream_with_its_words() {
+    let busy = r#"{"choices":null,"usage":{"total_tokens":0},"base_resp":{"status_code":1013,"status_msg":"Boom."}}"#;
+    for event in [format!("data: {busy}\n\n"), format!("error: {busy}\n\n")] {
+        for path in [CHAT, MESSAGES] {
+            let script = Script::stream_head().chunks([role(), word("half")]);
+            let script = script.wait(Duration::from_millis(50));
+            let script = script.chunks([&*event, "data: [DONE]\n\n"]).end();
+            let (_upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+            let answer = post(gateway.address, path, KEY, asked(path, true)).await;
+            assert!(answer.text().contains("half"), "{path}: {}", answer.text());
+            let last: Value = super::events(&answer).pop().unwrap();
+            let message = last["error"]["message"].as_str().unwrap_or_default();
+            assert!(message.contains("Boom."), "{path}: {}", answer.text());
+            assert_eq!(gateway.recorded(1).await[0]["outcome"], "upstream_error", "{path}");
+        }
+    }
+}
