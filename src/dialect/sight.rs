@@ -149,3 +149,28 @@ fn is_content(part: &Opening) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canon::Finish;
+
+    #[test]
+    fn a_question_that_was_blocked_costs_what_its_provider_says() {
+        let usage = Usage { input: 5, ..Usage::default() };
+        for (reason, told) in [(FinishReason::ContentFilter, true), (FinishReason::Stop, false)] {
+            let mut sight = Sight::default();
+            let words = Delta::Refusal("The prompt was blocked.".into());
+            let finish = Finish { reason, ..Finish::default() };
+            for event in [
+                Event::Delta { choice: 0, delta: words },
+                Event::Usage(usage),
+                Event::Finish { choice: 0, finish },
+            ] {
+                sight.note(&event, 1);
+            }
+            assert_eq!(sight.used(9).1, told, "{reason:?}");
+            assert_eq!(sight.used(9).0 == usage, told, "{reason:?}");
+        }
+    }
+}
