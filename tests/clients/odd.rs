@@ -8,7 +8,7 @@ use super::before;
 use crate::support::Script;
 use crate::support::client::{CHAT, post};
 use crate::support::gateway::KEY;
-use crate::support::replies::{DONE, REPLY, answer, ask, ask_stream, role, word};
+use crate::support::replies::{DONE, REPLY, answer, ask, ask_stream, role, shown, word};
 
 const MESSAGES: &str = "/v1/messages";
 
@@ -91,5 +91,25 @@ async fn an_answer_is_read_as_what_it_is_whatever_its_label_says() {
             }
             assert_eq!(upstream.requests().len(), 4, "{label}: {body}");
         }
+    }
+}
+
+#[tokio::test]
+async fn events_with_one_line_end_between_them_all_reach_the_client() {
+    let events = answer();
+    let mut glued = events.concat().replace("\n\n", "\n");
+    for end in ["\n\n", "\n", ""] {
+        glued.truncate(glued.trim_end().len());
+        glued.push_str(end);
+        let script = Script::stream_head().chunks([&glued]).end();
+        let (_upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+        for path in [CHAT, MESSAGES] {
+            let reply = post(gateway.address, path, KEY, asked(path, true)).await;
+            assert!(reply.text().contains(" there."), "{path}: {}", reply.text());
+            let is_chat = path == CHAT;
+            assert!(!is_chat || reply.text() == shown(), "{}", reply.text());
+        }
+        let records = gateway.recorded(2).await;
+        assert!(records.iter().all(|record| record["outcome"] == "ok"), "{records:?}");
     }
 }
