@@ -334,11 +334,7 @@ impl Watched {
         if self.events.contains(&Event::End) {
             self.last_word = Some(Bytes::copy_from_slice(data));
         }
-        if frame.is_private() {
-            let event = decoder.bytes(frame.range.clone());
-            return Verdict::Replace(super::sse::without_private(event));
-        }
-        Verdict::Forward
+        decoder.amended(frame).map_or(Verdict::Forward, Verdict::Replace)
     }
 
     fn complete(&mut self) -> Vec<u8> {

@@ -3,11 +3,15 @@
 //! The format is the one of the WHATWG HTML standard, section 9.2: lines end with LF, CRLF or CR,
 //! an empty line ends an event, a leading byte order mark is ignored. The decoder owns the bytes
 //! that have arrived and not been taken; whole events are taken out as they came, without a copy.
+//!
+//! Some servers put one line end between events where there should be two. Data whose first line is
+//! a whole JSON object, and whose second one is, too, is no JSON; these are events of their own.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
+use serde::de::IgnoredAny;
 
 /// Cuts a stream of bytes into frames. Offsets count from the first byte not yet taken.
 #[derive(Debug, Default)]
@@ -38,8 +42,12 @@ struct Fields {
     data: Option<Range<usize>>,
     more_data: bool,
     event: Option<Range<usize>>,
+    /// The name behind the data: that of the next event, should this one end before it.
+    late_event: Option<Range<usize>>,
     /// There is a line that is not for the client: an id or a comment.
     private: bool,
+    /// The next event has begun without an empty line between them.
+    is_cut: bool,
 }
 
 // === impl Decoder ===
@@ -81,7 +89,7 @@ impl Decoder {
         }
     }
 
-    /// What is left when the stream has ended: an event whose empty line never came.
+    /// What is left when the stream has ended: an event whose empty line never came, or several.
     pub fn last_frame(&mut self) -> Option<Frame> {
         self.skip_mark(true)?;
         let length = self.buffer.len();
@@ -89,8 +97,10 @@ impl Decoder {
             Some(b'\r') => length - 1,
             _ => length,
         };
-        if self.line < line_end {
-            self.line_ended(line_end.max(self.line), length);
+        if self.line < line_end
+            && let Some(frame) = self.line_ended(line_end, length)
+        {
+            return Some(frame);
         }
         let fields = std::mem::take(&mut self.fields);
         let range = self.start..length;
@@ -138,7 +148,20 @@ impl Decoder {
 
     /// The name in a frame's `event` line.
     pub fn event(&self, frame: &Frame) -> Option<&[u8]> {
-        frame.fields.event.clone().map(|range| &self.buffer[range])
+        let name = frame.fields.late_event.as_ref().or(frame.fields.event.as_ref())?;
+        Some(&self.buffer[name.clone()])
+    }
+
+    /// What is to be passed on in place of a frame that cannot pass as it is: without the lines that
+    /// are not for the client, and with the empty line that is missing behind it.
+    pub fn amended(&self, frame: &Frame) -> Option<Bytes> {
+        let event = || &self.buffer[frame.range.clone()];
+        match (frame.fields.private, frame.fields.is_cut) {
+            (false, false) => None,
+            (true, false) => Some(without_private(event())),
+            (false, true) => Some(ended(event())),
+            (true, true) => Some(ended(&without_private(event()))),
+        }
     }
 
     fn shift(&mut self, by: usize) {
@@ -179,27 +202,54 @@ impl Decoder {
             return None;
         };
         let value = end - value.len()..end;
-        if name == b"error" {
-            self.fields.event = Some(line.start..line.start + name.len());
-        }
         match name {
-            b"data" | b"error" if self.fields.data.is_some() => self.fields.more_data = true,
-            b"data" | b"error" => self.fields.data = Some(value),
-            b"event" => self.fields.event = Some(value),
+            b"data" => return self.note_data(value),
+            b"error" => {
+                self.note_name(line.start..line.start + name.len());
+                return self.note_data(value);
+            }
+            b"event" => self.note_name(value),
             b"id" => self.fields.private = true,
             _ => {}
         }
         None
+    }
+
+    fn note_name(&mut self, name: Range<usize>) {
+        let Fields { data, event, late_event, .. } = &mut self.fields;
+        *(if data.is_some() { late_event } else { event }) = Some(name);
+    }
+
+    /// Notes the data of a line; the event before it, should this line begin another.
+    fn note_data(&mut self, value: Range<usize>) -> Option<Frame> {
+        let Some(first) = self.fields.data.clone() else {
+            self.fields.data = Some(value);
+            return None;
+        };
+        let begins = |line: &[u8]| is_object(line) || line.starts_with(b"[DONE]");
+        if self.fields.more_data
+            || !is_object(&self.buffer[first.clone()])
+            || !begins(&self.buffer[value.clone()])
+        {
+            self.fields.more_data = true;
+            return None;
+        }
+        let is_crlf = self.buffer[first.end..].starts_with(b"\r\n");
+        let end = first.end + if is_crlf { 2 } else { 1 };
+        let (event, private) = (self.fields.late_event.take(), self.fields.private);
+        let next = Fields { data: Some(value), event, private, ..Fields::default() };
+        let fields = Fields { is_cut: true, ..std::mem::replace(&mut self.fields, next) };
+        let range = std::mem::replace(&mut self.start, end)..end;
+        Some(Frame { range, fields })
     }
 }
 
 // === impl Frame ===
 
 impl Frame {
-    /// Whether a line of it must stay here: a comment, or an event id, which clients' reconnection
-    /// logic would act on.
-    pub fn is_private(&self) -> bool {
-        self.fields.private
+    /// Whether the empty line that ends an event is missing behind it.
+    pub fn is_cut(&self) -> bool {
+        self.fields.is_cut
     }
 
     pub fn has_data(&self) -> bool {
@@ -211,7 +261,8 @@ impl Frame {
 
 impl Fields {
     fn shift(&mut self, by: usize) {
-        for range in [&mut self.data, &mut self.event].into_iter().flatten() {
+        let Self { data, event, late_event, .. } = self;
+        for range in [data, event, late_event].into_iter().flatten() {
             *range = range.start - by..range.end - by;
         }
     }
@@ -237,8 +288,20 @@ pub fn comment(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// The lines of one event without its ids and comments.
-pub fn without_private(event: &[u8]) -> Bytes {
+/// An event with the empty line behind it.
+pub fn ended(event: &[u8]) -> Bytes {
+    let is_text = |byte: &u8| !matches!(byte, b'\n' | b'\r');
+    let end = event.iter().rposition(is_text).map_or(0, |last| last + 1);
+    [&event[..end], b"\n\n"].concat().into()
+}
+
+fn is_object(line: &[u8]) -> bool {
+    line.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(line).is_ok()
+}
+
+/// The lines of one event without its ids, which clients' reconnection logic would act on, and
+/// comments.
+fn without_private(event: &[u8]) -> Bytes {
     let mut kept = BytesMut::with_capacity(event.len());
     let mut dropping = false;
     for line in event.split_inclusive(|&byte| matches!(byte, b'\n' | b'\r')) {
@@ -280,10 +343,70 @@ mod tests {
         while let Some(frame) = decoder.next_frame() {
             note(&mut decoder, frame);
         }
-        if let Some(frame) = decoder.last_frame() {
+        while let Some(frame) = decoder.last_frame() {
             note(&mut decoder, frame);
         }
         events
+    }
+
+    /// The bytes of a stream's events as they are passed on.
+    fn passed(stream: &[u8]) -> Vec<u8> {
+        let (mut decoder, mut out) = (Decoder::default(), Vec::new());
+        decoder.buffer().extend_from_slice(stream);
+        while let Some(frame) = decoder.next_frame().or_else(|| decoder.last_frame()) {
+            let event = decoder.bytes(frame.range.clone());
+            out.extend_from_slice(
+                &decoder.amended(&frame).unwrap_or_else(|| event.to_vec().into()),
+            );
+        }
+        out
+    }
+
+    /// What the events of a stream are called and carry, of those that carry something.
+    fn carried(stream: &[u8]) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+        let events = decode(&[stream]).into_iter().filter(|(_, data, _)| data.is_some());
+        events.map(|(_, data, event)| (data, event)).collect()
+    }
+
+    #[test]
+    fn events_with_one_line_end_between_them_are_events_of_their_own() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream = "event: a\ndata: {\"a\":1}\nevent: b\n: hi\ndata: {\"b\":2}\n\ndata: {}\ndata: [DONE]\n\n";
+            let stream = stream.replace('\n', end);
+            let expected: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> = [
+                (r#"{"a":1}"#, Some("a")),
+                (r#"{"b":2}"#, Some("b")),
+                ("{}", None),
+                ("[DONE]", None),
+            ]
+            .map(|(data, event)| (Some(data.into()), event.map(Into::into)))
+            .into();
+            for stream in [&*stream, stream.trim_end(), &format!("{}{end}", stream.trim_end())] {
+                assert_eq!(carried(stream.as_bytes()), expected, "{stream:?}");
+                let whole = decode(&[stream.as_bytes()]);
+                for cut in 0..=stream.len() {
+                    let (left, right) = stream.as_bytes().split_at(cut);
+                    assert_eq!(decode(&[left, right]), whole, "{stream:?} cut at {cut}");
+                }
+            }
+            assert_eq!(carried(&passed(stream.as_bytes())), expected, "{end:?}");
+        }
+        assert_eq!(passed(b"data: {}\ndata: {\"a\":1}\n\n"), b"data: {}\n\ndata: {\"a\":1}\n\n");
+    }
+
+    #[test]
+    fn data_in_several_lines_that_is_one_text_stays_as_it_is() {
+        for event in [
+            "data: {\ndata: \"a\": 1\ndata: }\n\n",
+            "data: {\"a\":\ndata: {\"b\":1}\ndata: }\n\n",
+            "data: [\ndata: {},\ndata: {}\ndata: ]\n\n",
+            "data: Hello\ndata: there.\n\n",
+            "data: {\"a\":1}\ndata: and more\n\n",
+            "data: 1\ndata: 2\n\n",
+        ] {
+            assert_eq!(carried(event.as_bytes()).len(), 1, "{event}");
+            assert_eq!(passed(event.as_bytes()), event.as_bytes());
+        }
     }
 
     const ODD: &[u8] = "\u{feff}: hi\n\ndata: {\"a\":\"日本😀\"}\n\nevent: error\r\ndata: 1\r\ndata:2\r\n\r\ndata\n\nid: 7\rdata: x\r\rdata: :x\n\n:\n\nretry: 5\n\ndata: [DONE]".as_bytes();
@@ -343,6 +466,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_lines_in_any_chunking_give_the_same_frames_and_pass_as_such(
+            lines in proptest::collection::vec(proptest::sample::select(vec![
+                "data: {}", "data:{\"a\":[1]} ", "data: {", "data: }", "data: [DONE]", "data", "event: x",
+                "error: {}", "id: 1", ": c", "",
+            ]), 0..20),
+            end in proptest::sample::select(vec!["\n", "\r\n", "\r"]),
+            size in 1_usize..9,
+        ) {
+            let stream = lines.join(end).into_bytes();
+            let whole = decode(&[&stream]);
+            prop_assert_eq!(&decode(&stream.chunks(size).collect::<Vec<_>>()), &whole);
+            let ended = [&stream[..], b"\n\n"].concat();
+            prop_assert_eq!(carried(&passed(&ended)), carried(&ended));
+        }
+
         #[test]
         fn any_bytes_in_any_chunking_give_the_same_frames(
             bytes in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'd'), Just(b' '), any::<u8>()], 0..120),

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::arrival::Question;
 use super::call::Call;
 use super::errand::{Errand, Wording};
 use super::flow::{Flow, Step};
+use super::form::{self, Label};
 use super::relayed::Incoming;
 use super::snapshot::{STREAM_HEADERS, Target};
 use super::{count, guarding, relayed, remember, reword, whole};
@@ -32,8 +32,6 @@ use crate::provider::{Cause, Failure, Operation, Order, Unanswered};
 /// The longest whole answer and the longest error body that are read.
 pub(super) const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 const LONGEST_ERROR: usize = 64 * 1024;
-const STREAM: &str = "text/event-stream";
-pub(super) const EVENTS: &[u8] = STREAM.as_bytes();
 const ERROR_WAIT: Duration = Duration::from_secs(5);
 
 /// What a target answers.
@@ -195,17 +193,21 @@ async fn ask_so(
     };
     let sent = Instant::now();
     let end = call.end(limits);
-    let reply = send(question, target, order, end).await?;
+    let mut reply = send(question, target, order, end).await?;
     if !(200..300).contains(&reply.status) {
         return Err(Box::pin(refused(target, reply)).await.into());
     }
-    let (content_type, binary) = kind_of(&reply);
+    let label = Label::of(&reply);
     // A relayed question may ask for a stream under other names.
-    let streams = question.envelope.stream || question.relayed.is_some();
-    let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
-    if streams && is_stream && !call.gathers() {
+    let is_stream = if question.relayed.is_some() {
+        label.says_events() && !call.gathers()
+    } else {
+        let wanted = question.envelope.stream && !call.gathers();
+        wanted && form::streams(&mut reply, limits, sent, end).await?
+    };
+    if is_stream {
         let passage = passage(call, question, target, errand, usage_added);
-        let flow = Flow::new(reply.body, binary, passage);
+        let flow = Flow::new(reply.body, label.is_binary, passage);
         let Some(mut flow) = guarding::screened(call, question, flow) else {
             return Err(guarding::unscreened(target, reply.status).into());
         };
@@ -238,9 +240,9 @@ async fn read_answer(
     end: Instant,
 ) -> Result<Answered, Box<Failure>> {
     let limits = &target.limits;
-    let (content_type, binary) = kind_of(&reply);
-    let is_stream = binary || content_type.as_bytes().starts_with(EVENTS);
-    let idle = if is_stream { limits.idle.max(limits.first_token) } else { limits.idle };
+    let label = Label::of(&reply);
+    let streams = label.says_events();
+    let idle = if streams { limits.idle.max(limits.first_token) } else { limits.idle };
     let body = timeout_at(end, read_whole(reply.body, idle, LONGEST_ANSWER))
         .await
         .map_err(|_| Failure::of(Cause::TotalTimeout, reply.status))?
@@ -249,14 +251,14 @@ async fn read_answer(
         return Err(target.provider.reported(reply.status, &body).into());
     }
     let broken = |_| Box::new(Failure::of(Cause::Malformed, reply.status));
-    let body = if binary { eventstream::lines(&body).map_err(broken)? } else { body };
-    let said = body.clone();
+    let body = if label.is_binary { eventstream::lines(&body).map_err(broken)? } else { body };
+    let (content_type, body) = label.mended(body);
+    let (said, is_stream) = (body.clone(), form::is_events(&content_type));
     let malformed = |_| {
         let data = if is_stream { reword::failure_in(&said) } else { Some(said) };
         let confessed = data.and_then(|data| confessed(target, reply.status, &data));
         Box::new(confessed.unwrap_or_else(|| Failure::of(Cause::Malformed, reply.status)))
     };
-    let content_type = if is_stream { HeaderValue::from_static(STREAM) } else { content_type };
     if call.screens() {
         let guarded = whole::guarded(call, question, target, errand, content_type, body);
         return Box::pin(guarded).await.map_err(malformed);
@@ -265,13 +267,6 @@ async fn read_answer(
         Box::pin(question.understand(call)).await;
     }
     whole::whole(call, question, target, errand, content_type, body).map_err(malformed)
-}
-
-/// The content type of an answer, and whether it is a stream in AWS's framing.
-fn kind_of(reply: &Reply) -> (HeaderValue, bool) {
-    let content_type = reply.headers.get(CONTENT_TYPE).cloned().unwrap_or(JSON);
-    let binary = content_type.as_bytes().starts_with(b"application/vnd.amazon.eventstream");
-    (content_type, binary)
 }
 
 /// The bytes that leave, and whether they ask for usage that the client did not ask for.

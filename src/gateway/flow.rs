@@ -15,7 +15,7 @@ use super::remember::record::Recorder;
 use crate::cache::{Follower, Next, Tape};
 use crate::dialect::eventstream::Transcoder;
 use crate::dialect::passage::{Passage, Verdict, last_data};
-use crate::dialect::sse::Decoder;
+use crate::dialect::sse::{self, Decoder, Frame};
 use crate::error::{Error, Kind};
 use crate::net::client::{BodyError, ReplyBody};
 use crate::provider::Failure;
@@ -201,7 +201,7 @@ impl Flow {
                     self.decoder.discard(length);
                     self.ready.push_back(bytes);
                 }
-                Verdict::Failed => return Step::Failed(self.failure_of(length)),
+                Verdict::Failed => return Step::Failed(self.failure_of(&frame)),
             }
         }
         self.pass(&mut passing);
@@ -212,9 +212,12 @@ impl Flow {
         Step::Data
     }
 
-    /// The event of this length, which reports a failure, and the next one if that says the same
-    /// in another way.
-    fn failure_of(&mut self, length: usize) -> Bytes {
+    /// This event, which reports a failure, and the next one if that says the same in another way.
+    fn failure_of(&mut self, frame: &Frame) -> Bytes {
+        let length = frame.range.len();
+        if frame.is_cut() {
+            return sse::ended(&self.decoder.take(length));
+        }
         let next = self.decoder.next_frame();
         let more = next.filter(|next| self.passage.fails_again(&self.decoder, next));
         self.decoder.take(length + more.map_or(0, |next| next.range.len()))
@@ -233,17 +236,18 @@ impl Flow {
         if let Step::Failed(event) = self.absorb() {
             return Step::Failed(event);
         }
-        let Some(frame) = self.decoder.last_frame() else { return Step::Ended };
-        let data = self.decoder.data(&frame).unwrap_or_default();
-        let is_done = data.trim_ascii() == b"[DONE]";
-        if is_done || serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_ok() {
+        while let Some(frame) = self.decoder.last_frame() {
+            let data = self.decoder.data(&frame).unwrap_or_default();
+            let is_done = data.trim_ascii() == b"[DONE]";
+            if !is_done && serde_json::from_slice::<serde::de::IgnoredAny>(&data).is_err() {
+                break;
+            }
             let verdict = self.passage.inspect(&self.decoder, &frame);
-            let mut event = self.decoder.take(frame.range.end).to_vec();
-            event.extend_from_slice(b"\n\n");
+            let event = sse::ended(&self.decoder.take(frame.range.end));
             match verdict {
-                Verdict::Forward => self.ready.push_back(event.into()),
+                Verdict::Forward => self.ready.push_back(event),
                 Verdict::Replace(bytes) => self.ready.push_back(bytes),
-                Verdict::Failed => return Step::Failed(event.into()),
+                Verdict::Failed => return Step::Failed(event),
                 Verdict::Drop => {}
             }
         }

@@ -21,6 +21,7 @@ mod embed;
 mod errand;
 mod explain;
 mod flow;
+mod form;
 mod fresh;
 pub mod generations;
 mod guarding;

@@ -5,9 +5,10 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::arrival::Question;
-use super::ask::{Answer, Answered, EVENTS, JSON, with_context};
+use super::ask::{Answer, Answered, JSON, with_context};
 use super::call::Call;
 use super::errand::{Errand, Wording};
+use super::form;
 use super::snapshot::Target;
 use super::{guarding, reword};
 use crate::canon::{ChatResponse, Choice, Dialect, FinishReason, Surface, Usage};
@@ -139,7 +140,7 @@ pub(super) fn other_form(
     errand: &Errand,
     content_type: &HeaderValue,
 ) -> Option<Dialect> {
-    let streamed = content_type.as_bytes().starts_with(EVENTS);
+    let streamed = form::is_events(content_type);
     let Operation::Chat { dialect, .. } = errand.operation else { return None };
     let is_verbatim = matches!(errand.wording, Wording::Verbatim);
     (is_verbatim && streamed != question.envelope.stream).then_some(dialect)
@@ -171,7 +172,7 @@ fn read(
     content_type: &HeaderValue,
     body: &Bytes,
 ) -> Result<ChatResponse, Misread> {
-    let streamed = content_type.as_bytes().starts_with(EVENTS);
+    let streamed = form::is_events(content_type);
     if streamed { reword::gather(upstream, body) } else { upstream.read_response(body) }
 }
 

@@ -8,7 +8,7 @@ use super::before;
 use crate::support::Script;
 use crate::support::client::{CHAT, post};
 use crate::support::gateway::KEY;
-use crate::support::replies::{ask, ask_stream, role, word};
+use crate::support::replies::{DONE, REPLY, answer, ask, ask_stream, role, shown, word};
 
 const MESSAGES: &str = "/v1/messages";
 
@@ -59,5 +59,57 @@ async fn an_error_by_any_name_ends_a_stream_with_its_words() {
             assert!(message.contains("Boom."), "{path}: {}", answer.text());
             assert_eq!(gateway.recorded(1).await[0]["outcome"], "upstream_error", "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_read_as_what_it_is_whatever_its_label_says() {
+    let events = answer().concat();
+    let ended = format!("{REPLY}\n\n{DONE}");
+    let labels = ["application/json", "text/event-stream", "text/plain; charset=utf-8", ""];
+    for body in [&*events, REPLY, &ended] {
+        for label in labels {
+            let headers = [("content-type", label)];
+            let headers = if label.is_empty() { &[][..] } else { &headers[..] };
+            let script = Script::reply(200, headers, body);
+            let (upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+            for (path, stream) in [(CHAT, false), (CHAT, true), (MESSAGES, false), (MESSAGES, true)]
+            {
+                let case = format!("{path} {stream} {label}: {body}");
+                let reply = post(gateway.address, path, KEY, asked(path, stream)).await;
+                assert_eq!(reply.status, 200, "{case}\n{}", reply.text());
+                let form = if stream { "text/event-stream" } else { "application/json" };
+                assert_eq!(reply.header("content-type"), Some(form), "{case}");
+                if stream {
+                    assert!(reply.text().contains("there."), "{case}\n{}", reply.text());
+                    let end = if path == CHAT { "[DONE]" } else { "message_stop" };
+                    assert!(reply.text().contains(end), "{case}\n{}", reply.text());
+                } else {
+                    let text = reply.json().to_string();
+                    assert!(text.contains("Hello there."), "{case}\n{text}");
+                }
+            }
+            assert_eq!(upstream.requests().len(), 4, "{label}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_with_one_line_end_between_them_all_reach_the_client() {
+    let events = answer();
+    let mut glued = events.concat().replace("\n\n", "\n");
+    for end in ["\n\n", "\n", ""] {
+        glued.truncate(glued.trim_end().len());
+        glued.push_str(end);
+        let script = Script::stream_head().chunks([&glued]).end();
+        let (_upstream, gateway) = before("openai-compatible", "m", vec![script]).await;
+        for path in [CHAT, MESSAGES] {
+            let reply = post(gateway.address, path, KEY, asked(path, true)).await;
+            assert!(reply.text().contains(" there."), "{path}: {}", reply.text());
+            let is_chat = path == CHAT;
+            assert!(!is_chat || reply.text() == shown(), "{}", reply.text());
+        }
+        let records = gateway.recorded(2).await;
+        assert!(records.iter().all(|record| record["outcome"] == "ok"), "{records:?}");
     }
 }

@@ -16,7 +16,7 @@ use super::{DONE, count, is_error, read_error, write_error_event};
 use crate::canon::{FinishReason, Usage};
 use crate::dialect::chat::reader::{BROKEN, is_reason, read_reason};
 use crate::dialect::passage::{Sight, Verdict, last_data};
-use crate::dialect::sse::{Decoder, Frame, without_private};
+use crate::dialect::sse::{Decoder, Frame};
 use crate::error::{Error, Kind};
 
 /// What has been seen of one stream so far.
@@ -92,10 +92,7 @@ impl Tap {
         } else if let Some(verdict) = self.event(data, named_error) {
             return verdict;
         }
-        if frame.is_private() {
-            return Verdict::Replace(without_private(decoder.bytes(frame.range.clone())));
-        }
-        Verdict::Forward
+        decoder.amended(frame).map_or(Verdict::Forward, Verdict::Replace)
     }
 
     /// Looks at an event's JSON. Once content flows, only events that carry usage, a finish reason

@@ -59,9 +59,8 @@ impl Recorder {
     /// The upstream has nothing more to say.
     pub(super) fn close(&mut self) {
         let first = self.fresh.len();
-        if let Some(frame) = self.decoder.last_frame()
-            && let Some(data) = self.decoder.data(&frame)
-        {
+        while let Some(frame) = self.decoder.last_frame() {
+            let data = self.decoder.data(&frame).unwrap_or_default();
             // Half an event is none, and then the answer lacks its end.
             let _ =
                 self.reader.read(self.decoder.event(&frame), data.trim_ascii(), &mut self.fresh);

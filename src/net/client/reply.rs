@@ -38,6 +38,8 @@ pub struct Reply {
 /// The rest of an answer. Dropping it unread closes the connection or resets the stream.
 pub struct ReplyBody {
     source: Source,
+    /// What was looked at before it was read.
+    first: BytesMut,
     /// Apart, since few are compressed and all are moved.
     inflate: Option<Box<Inflate>>,
 }
@@ -103,16 +105,20 @@ impl ReplyBody {
         headers: &HeaderMap,
     ) -> Self {
         let source = Source::Http1 { connection: Box::new(connection), framing, home };
-        Self { source, inflate: Inflate::of(headers).map(Box::new) }
+        Self::of(source, headers)
     }
 
     pub(super) fn boxed(body: Inbox, headers: &HeaderMap) -> Self {
-        Self { source: Source::Boxed(Box::pin(body)), inflate: Inflate::of(headers).map(Box::new) }
+        Self::of(Source::Boxed(Box::pin(body)), headers)
+    }
+
+    fn of(source: Source, headers: &HeaderMap) -> Self {
+        Self { source, first: BytesMut::new(), inflate: Inflate::of(headers).map(Box::new) }
     }
 
     /// A body that is made here.
     pub fn local(body: LocalBody) -> Self {
-        Self { source: Source::Boxed(body), inflate: None }
+        Self { source: Source::Boxed(body), first: BytesMut::new(), inflate: None }
     }
 
     /// Has the socket watched, as it is at first, or not: then nobody is woken by what arrives, and
@@ -125,12 +131,36 @@ impl ReplyBody {
         }
     }
 
+    /// The first byte that is no blank, which is still to be read; `None` if there is none at all or
+    /// for long.
+    pub fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<u8>, BodyError>> {
+        let mut first = std::mem::take(&mut self.first);
+        let found = loop {
+            let byte = first.trim_ascii_start().first().copied();
+            if byte.is_some() || first.len() > DRAIN {
+                break Poll::Ready(Ok(byte));
+            }
+            match self.poll_data(context, &mut first) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => break Poll::Ready(Ok(None)),
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.first = first;
+        found
+    }
+
     /// Appends what is readable now, up to some 64 KiB; false at the end of the body.
     pub fn poll_data(
         &mut self,
         context: &mut Context<'_>,
         into: &mut BytesMut,
     ) -> Poll<Result<bool, BodyError>> {
+        if !self.first.is_empty() {
+            into.unsplit(std::mem::take(&mut self.first));
+            return Poll::Ready(Ok(true));
+        }
         let Some(inflate) = &mut self.inflate else { return self.source.poll_data(context, into) };
         loop {
             if inflate.inflate(into).map_err(BodyError::Compression)? > 0 {

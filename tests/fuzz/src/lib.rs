@@ -53,10 +53,21 @@ pub fn frames(pieces: &[&[u8]]) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
             decoder.discard(frame.range.end);
         }
     }
-    if let Some(frame) = decoder.last_frame() {
+    while let Some(frame) = decoder.last_frame() {
         note(&decoder, &frame);
     }
     frames
+}
+
+/// The bytes of a stream's events as they are passed on.
+pub fn passed(stream: &[u8]) -> Vec<u8> {
+    let (mut decoder, mut passed) = (Decoder::default(), Vec::new());
+    BytesMut::extend_from_slice(decoder.buffer(), stream);
+    while let Some(frame) = decoder.next_frame() {
+        let event = || decoder.bytes(frame.range.clone()).to_vec().into();
+        passed.extend_from_slice(&decoder.amended(&frame).unwrap_or_else(event));
+    }
+    passed
 }
 
 /// What a dialect reads in a stream, and how many of its events made no sense.
