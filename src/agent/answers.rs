@@ -37,15 +37,17 @@ impl Staff {
     /// no word to the run, which waits on.
     pub(super) async fn written(&self, row: &RunRow, text: &str) -> Result<Written, Error> {
         let run = self.load(row).await.map_err(halted)?.run;
+        let declines = text.trim() == "null";
         let form = run.calls.iter().find_map(|call| match &call.stage {
             Stage::Asking { request, message, schema, fills, .. } => {
                 Some((request, message, schema.as_ref(), fills.as_slice()))
             }
             _ => None,
         });
-        let Some((request, message, Some(schema), fills)) = form else {
+        let Some((request, message, Some(schema), fills)) = form.filter(|_| !declines) else {
             let request = form.map(|(request, ..)| request.clone());
-            return Ok(Written::Fits { request, values: Value::from(text) });
+            let values = if declines { Value::Null } else { Value::from(text) };
+            return Ok(Written::Fits { request, values });
         };
         let request = request.clone();
         Ok(match read(text, schema, fills) {
@@ -64,16 +66,12 @@ impl Staff {
 fn read(text: &str, schema: &Value, fills: &[String]) -> Result<Value, String> {
     let whole = Value::from(text);
     let meant = serde_json::from_str::<Value>(text.trim()).ok();
-    if meant == Some(Value::Null) && !fills.is_empty() {
-        // Of what a call lacks nothing is said, also where a text would do.
-        return Ok(Value::Null);
-    }
     let is_object = meant.as_ref().is_some_and(Value::is_object);
     let mut tried: Vec<Value> = meant.iter().filter(|it| it.is_object()).cloned().collect();
     tried.push(whole.clone());
     tried.extend(meant.iter().filter(|it| !it.is_object()).cloned());
     if let Some(only) = the_only(schema) {
-        let values = std::iter::once(whole).chain(meant.filter(|it| !it.is_null()));
+        let values = std::iter::once(whole).chain(meant);
         tried.extend(values.map(|value| json!({only.as_str(): value})));
     } else if names(schema, "properties").is_some_and(|names| names.is_empty()) {
         // There is nothing to fill in: whatever is said lets it go on.

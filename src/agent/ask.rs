@@ -18,7 +18,7 @@ use super::event::{Asking, Doer, Event};
 use super::journal::{Halt, now};
 use super::people::millis;
 use super::run::{Ending, Step, sureness};
-use super::view::FILTERED;
+use super::view::{CUT, FILTERED};
 use super::wants::requests;
 use crate::canon::{ChatRequest, ChatResponse, Choice, FinishReason, Part, StopReason, Usage};
 use crate::config::{CacheMode, Confidence, OnFilter};
@@ -130,6 +130,12 @@ impl Actor {
         self.remark().await?;
         if !self.is_beyond_repair().await || self.asks_other(None).await? {
             return Ok(false);
+        }
+        let run = self.journal.run().await;
+        let is_cut = run.finish == Some(FinishReason::Length) && run.successor().is_none();
+        drop(run);
+        if is_cut {
+            return self.breaks_off(StopReason::Budget, Some(CUT.into())).await.map(|()| true);
         }
         let text = "Its model calls tools with arguments that none of them takes.";
         self.give_up(StopReason::InvalidOutput, text).await.map(|()| true)

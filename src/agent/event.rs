@@ -535,6 +535,12 @@ impl CallError {
         Self { kind: kind.to_owned(), message: message.into(), retryable: false, retry_after: None }
     }
 
+    /// It may have happened, and must not happen twice.
+    pub fn unknown_outcome() -> Self {
+        let text = "Nobody knows whether it happened. Do not try again; find out first.";
+        Self::new("unknown_outcome", text)
+    }
+
     #[must_use]
     pub fn retryable(self) -> Self {
         Self { retryable: true, ..self }

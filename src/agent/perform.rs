@@ -235,8 +235,7 @@ impl Actor {
         // What follows from it stands in the journal with it, or it is looked into anew.
         let unknown = Event::Unknown { id: request.id.clone() };
         if policy == OnUnknown::TellModel {
-            let text = "Nobody knows whether it happened. Do not try again; find out first.";
-            let error = CallError::new("unknown_outcome", text);
+            let error = CallError::unknown_outcome();
             let (id, text) = (request.id.clone(), error.text());
             let item = voice::mcp_call(&id, &request.alias, &request.args, Err(&text));
             let failed = Event::Failed { id, error, attempts: 1, at: now(), wire: None };

@@ -429,7 +429,7 @@ impl Staff {
         let before = run.spent().usage;
         let stream = ear.and_then(|ear| ear.stream).unwrap_or_else(|| run.shown());
         let streams = ear.is_some_and(|ear| ear.streams) || run.created.wishes.streams;
-        let only_final = stream == StreamMode::Final || definition.demands() || !streams;
+        let only_final = stream == StreamMode::Final || run.demands() || !streams;
         let (backing, above) = match above {
             Some(above) => (Backing::Run(above.purse), Some(above.live)),
             None => (Backing::Key(caller.tab().clone()), None),

@@ -296,6 +296,11 @@ fn name(run: &Run) -> String {
 pub(super) const FILTERED: &str = "The provider of the model has filtered its answer, so there is \
     none. Please put it in another way.";
 
+/// Why there is no answer where a model's calls never came to their end.
+pub(super) const CUT: &str = "Each answer of its model was too long, and cut in the middle of the \
+    arguments of a call: raise `output_tokens` in the agent's `budget`, or the `max_tokens` that \
+    is asked for.";
+
 /// What the gateway itself has to say at the end, where the model has not said it.
 pub(super) fn last_words(run: &Run) -> Option<String> {
     let degraded = run.reason == Some(StopReason::Degraded);

@@ -9,6 +9,7 @@ use crate::canon::{
     Content, Delta, Dialect, Event, Finish, FinishReason, Foreign, Opening, Part, Start, ToolCall,
     Usage,
 };
+use crate::gateway::agents::GAP;
 
 /// An answer that nobody follows is not held beyond so many bytes.
 const LONGEST: usize = 16 << 20;
@@ -112,8 +113,8 @@ impl Voice {
             }
             Event::Delta { .. } if state.open => {
                 if state.breaks && is_text(event) {
-                    let gap = Delta::Text("\n\n".to_owned());
-                    out.push(Event::Delta { choice: 0, delta: gap });
+                    let delta = Delta::Text(GAP.to_owned());
+                    out.push(Event::Delta { choice: 0, delta });
                     state.breaks = false;
                 }
                 state.flight.hear(event);
@@ -162,7 +163,7 @@ impl Voice {
         self.turn(model);
         let mut state = self.state();
         let breaks = std::mem::take(&mut state.breaks);
-        let text = if breaks { format!("\n\n{text}") } else { text.to_owned() };
+        let text = if breaks { format!("{GAP}{text}") } else { text.to_owned() };
         state.told = true;
         self.push(vec![
             Event::Open { choice: 0, part: Opening::Text },

@@ -235,7 +235,8 @@ async fn later(mut call: Box<Call>, mut question: Box<Question>) -> Response<Bod
         call.ends(answer.as_ref().map_or_else(|error| outcome_of(error.kind), |_| Outcome::Ok));
         answer
     };
-    let response = gateway.respond_later(keeping, format!("resp_{id}"), created, &model, work);
+    let id = format!("resp_{id}");
+    let response = gateway.respond_later(keeping, id, created, &model, work).await;
     head.map(|()| Body::whole(response.to_string().into(), None))
 }
 

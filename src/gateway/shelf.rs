@@ -62,14 +62,39 @@ impl Shelf {
         value: Bytes,
         lifetime: Duration,
     ) {
-        self.recent.insert((owner.clone(), kind, id.clone()), value.clone());
-        let draft = Draft { id, value, expires_at: Some(SystemTime::now() + lifetime) };
-        let mut writing = Box::pin(put(self.store.clone(), owner.clone(), kind, draft));
+        let mut writing = Box::pin(self.shelve(owner, kind, id, value, lifetime));
         // Handed in before anyone can put or delete the same again, so that the store has them in
         // the order in which they were.
         if writing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             self.tasks.spawn(writing);
         }
+    }
+
+    /// The same, and it is in the store when this returns, so that it is there although this process
+    /// ends, and for other replicas; or nothing can be put there now.
+    pub(super) async fn put_first(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        id: String,
+        value: Bytes,
+        lifetime: Duration,
+    ) {
+        self.shelve(owner, kind, id, value, lifetime).await;
+    }
+
+    /// Puts it where it can be taken at once; the store follows.
+    fn shelve(
+        &self,
+        owner: &Owner,
+        kind: ObjectKind,
+        id: String,
+        value: Bytes,
+        lifetime: Duration,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.recent.insert((owner.clone(), kind, id.clone()), value.clone());
+        let draft = Draft { id, value, expires_at: Some(SystemTime::now() + lifetime) };
+        put(self.store.clone(), owner.clone(), kind, draft)
     }
 
     /// The error says that nobody can tell now whether it is there.

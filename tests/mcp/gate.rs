@@ -398,7 +398,7 @@ fn mind(request: &Request, gate: &Gate) -> Script {
     }
 }
 
-const AGENT: &str = "[tools.ask_user]\nkind = \"builtin\"\nname = \"ask_user\"\n\
+pub(super) const AGENT: &str = "[tools.ask_user]\nkind = \"builtin\"\nname = \"ask_user\"\n\
     [tools.calc]\nkind = \"builtin\"\nname = \"calculator\"\n\
     [agents.helper]\ndescription = \"Helps.\"\nroute = \"fast\"\ninstructions = \"Help.\"\n\
     tools = [\"ask_user\", \"calc\"]\n[mcp]\nexpose = { agents = [\"helper\"] }\n";

@@ -1,11 +1,13 @@
 //! Tools of MCP servers, called by runs: what a server asks goes to people, a result that is long is
 //! cut for the model and kept, and a run that is called off is called off there, too.
 
-use super::gate::{Fixture, begin as open, told};
+use super::gate::{AGENT, Fixture, begin as open, told};
 use super::*;
 use crate::runs::stage::{self, Stage, results, says, wants};
-use crate::support::Script;
+use crate::support::gateway::route;
+use crate::support::replies::{calls, word};
 use crate::support::upstream::Request;
+use crate::support::{Gate, Script};
 
 /// Calls what its user has written down, `["name", {…}]`, and is done when that is.
 fn mind(request: &Request) -> Script {
@@ -218,4 +220,108 @@ async fn a_client_that_leaves_while_a_delegate_asks_it_something_ends_all_of_it(
         }
     }
     assert_eq!(stage.model.requests().len(), 4, "nobody is asked again");
+}
+
+/// Says something, and asks its user or looks something up; then it is done.
+fn talks(request: &Request) -> Script {
+    if results(request) > 0 {
+        return says(request, "Done.");
+    }
+    let (name, args) = match stage::texts(request).pop().unwrap().as_str() {
+        "ask" => ("ask_user", json!({"question": "Which size?"})),
+        _ => ("search", json!({"q": "it"})),
+    };
+    let mut events = calls(&[("call_1", name, &args.to_string())]);
+    events.insert(1, word("One moment."));
+    Script::stream(events)
+}
+
+/// What an agent has given, and how its run stands.
+fn given(answer: &Value) -> (Value, Value) {
+    let result = &answer["result"];
+    assert_eq!(result["content"][0]["text"], result["structuredContent"]["answer"], "{answer}");
+    (result["structuredContent"]["answer"].clone(), result["structuredContent"]["status"].clone())
+}
+
+#[tokio::test]
+async fn a_no_is_an_answer_to_an_agent_and_a_question_that_is_left_is_none() {
+    let stage = Stage::new(AGENT, talks, |_| Script::json(404, "{}")).await;
+    let session = Session::open(&stage.gateway).await;
+    let call = json!({"name": "agent_helper", "arguments": {"input": "ask"}});
+    for (action, status) in [("decline", "completed"), ("cancel", "waiting_input")] {
+        let mut opened = open(&session, &request("tools/call", &call)).await;
+        let question = told(&mut opened, "elicitation/create").await;
+        assert_eq!(question["params"]["message"], "Which size?", "no other words are before it");
+        let answer = json!({"jsonrpc": "2.0", "id": question["id"], "result": {"action": action}});
+        assert_eq!(session.send(&answer, &[]).await.status, 202);
+        let done = opened.read_until("structuredContent").await;
+        assert!(done.contains(&format!("\"{status}\"")), "{action}: {done}");
+    }
+    assert_eq!(stage.model.requests().len(), 3, "of what is left its model hears nothing");
+    // The newer protocol, where the call is sent again.
+    let client = Session { address: stage.gateway.address, key: KEY, id: String::new() };
+    let version = "2026-07-28";
+    let headers = [
+        ("mcp-protocol-version", version),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "agent_helper"),
+    ];
+    for (action, answer, status) in
+        [("decline", "Done.", "completed"), ("cancel", "Which size?", "waiting_input")]
+    {
+        let mut params = call.clone();
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
+        });
+        let asked = client.send(&request("tools/call", &params), &headers).await;
+        let asked = messages(&asked)[0]["result"].clone();
+        assert_eq!(asked["resultType"], "input_required", "{asked}");
+        let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+        params["inputResponses"] = json!({ key: {"action": action} });
+        params["requestState"] = asked["requestState"].clone();
+        let done = client.send(&request("tools/call", &params), &headers).await;
+        let done = messages(&done)[0].clone();
+        assert_eq!(given(&done), (json!(answer), json!(status)), "{action}: {done}");
+    }
+    let heard = stage.model.requests();
+    assert_eq!(heard.len(), 6);
+    let declined = |request: &Request| {
+        stage::texts(request).iter().any(|text| text.contains("does not want to say"))
+    };
+    assert_eq!(heard.iter().filter(|it| declined(it)).count(), 2);
+}
+
+#[tokio::test]
+async fn an_agent_at_work_tells_of_its_progress_again_and_its_answer_is_its_last_words() {
+    let gate = Gate::shut();
+    let held = gate.clone();
+    let tools = Upstream::answering(move |_| {
+        Script::default().gate(&held).then_all(Script::json(200, "{}"))
+    })
+    .await;
+    let model = Upstream::answering(talks).await;
+    let agent = AGENT.replace("\"calc\"]", "\"search\"]");
+    let sections = format!(
+        "{}{}{}{agent}",
+        provider("up", &model),
+        route("fast", &["up/m"], ""),
+        stage::search("").replace("{tools}", &tools.base())
+    );
+    let gateway = Gateway::start("keepalive = \"100ms\"\n", &sections).await;
+    let session = Session::open(&gateway).await;
+    let call = json!({"name": "agent_helper", "arguments": {"input": "look"},
+        "_meta": {"progressToken": "p"}});
+    let mut opened = open(&session, &request("tools/call", &call)).await;
+    let mut seen = 0.0;
+    while seen < 3.0 {
+        let told = told(&mut opened, "notifications/progress").await;
+        let progress = told["params"]["progress"].as_f64().unwrap();
+        assert!(progress > seen, "{told}");
+        seen = progress;
+    }
+    assert_eq!(tools.requests().len(), 1, "all of it during one call");
+    gate.open();
+    let rest = opened.read_until("structuredContent").await;
+    assert!(rest.contains("Done.") && !rest.contains("One moment."), "{rest}");
 }

@@ -69,6 +69,20 @@ async fn it_is_queued_at_once_then_under_way_then_done_under_the_same_id() {
 }
 
 #[tokio::test]
+async fn one_whose_id_is_told_is_in_the_store() {
+    let upstream = Upstream::start([("verbatim", [Script::stream_head().stall()])]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start("", &lasting(&upstream, &folder)).await;
+    let other = Gateway::start("", &lasting(&upstream, &folder)).await;
+    for _ in 0..20 {
+        let id = begin(&gateway, TARGETS[0]).await["id"].clone();
+        // Who did not begin it takes it for one whose process has ended.
+        let found = fetch(&other, &id).await;
+        assert_eq!((found.status, &found.json()["id"]), (200, &id), "{}", found.text());
+    }
+}
+
+#[tokio::test]
 async fn one_that_fails_says_so() {
     let refusal = Script::json(400, r#"{"error":{"message":"Not like that.","type":"x"}}"#);
     let upstream =

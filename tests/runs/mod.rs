@@ -32,6 +32,7 @@ pub(crate) mod stage;
 mod steering;
 mod surfaces;
 mod terminal;
+mod texts;
 mod traced;
 mod turns;
 mod unknown;

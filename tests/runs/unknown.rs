@@ -138,6 +138,24 @@ async fn a_call_that_is_held_back_when_it_is_tried_again_is_as_unknown_as_before
     assert!(house.shown()[0].contains("by hand"), "{:?}", house.shown());
 }
 
+#[tokio::test]
+async fn the_next_turn_is_told_what_nobody_knows_of_a_call_that_was_called_off() {
+    let sections = format!("{}{}", tool("send", "once", ""), agent("a", &["send"], ""));
+    let house = House::new(&sections, |_| Script::default().stall()).await;
+    let body = json!({"input": calls().to_string(), "session_id": "s"});
+    let begun = house.send(KEY, "/v1/agents/a/runs", &body).await;
+    let path = format!("/v1/agents/runs/{}", begun.json()["id"].as_str().unwrap());
+    until("the tool is called", || house.asked("/send").len() == 1).await;
+    let cancelled = house.send(KEY, &format!("{path}/cancel"), &json!({})).await;
+    assert_eq!(cancelled.status, 200, "{}", cancelled.text());
+    in_state(&house.gateway, &path, "cancelled").await;
+    let body = json!({"input": "And now?", "session_id": "s", "wait": "5s"});
+    house.send(KEY, "/v1/agents/a/runs", &body).await;
+    let shown = house.shown();
+    assert!(shown[0].contains("unknown_outcome"), "{shown:?}");
+    assert!(shown[0].contains("Do not try again"), "{shown:?}");
+}
+
 /// Which entry says that nobody knows it, as soon as that was said so often.
 async fn until_unknown(house: &House, path: &str, times: usize) -> Value {
     loop {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::stage::{Stage, found, results, says, search, wants};
 use crate::support::Script;
+use crate::support::replies::{DONE, choice, role, usage};
 use crate::support::upstream::Request;
 
 fn agents() -> String {
@@ -57,6 +58,24 @@ async fn a_run_whose_only_model_is_of_no_use_fails() {
     let run = stage.in_state(&stage.begin("alone", "Go.").await, "failed").await;
     assert_eq!(run["stop_reason"], "invalid_output", "{run:#}");
     assert_eq!(asked(&stage), ["b1", "b1", "b1"]);
+}
+
+#[tokio::test]
+async fn a_run_whose_calls_are_cut_each_time_says_that_its_answers_were_too_long() {
+    let mind = |_: &Request| {
+        let call = json!({"tool_calls": [{"index": 0, "id": "c", "type": "function",
+            "function": {"name": "search", "arguments": "{\"q\": \"a"}}]});
+        let call = choice(&call.to_string(), "null");
+        Script::stream([role(), call, choice("{}", "\"length\""), usage(), DONE.to_owned()])
+    };
+    let stage = Stage::new(&agents(), mind, found).await;
+    let run = stage.in_state(&stage.begin("alone", "Go.").await, "incomplete").await;
+    assert_eq!(run["stop_reason"], "budget", "{run:#}");
+    assert_eq!((asked(&stage).len(), stage.tools.requests().len()), (3, 0));
+    let answer = stage.chat("alone", "Go.").await;
+    let told = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(told.contains("`output_tokens`"), "{answer}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::canon::{FinishReason, Message, Part, Role};
 /// How the word of a person who takes over is called.
 const HUMAN: &str = "human";
 /// What a model is told whose call lacks what its user does not want to say.
-const DECLINED: &str = "The user does not want to say what is missing.";
+const DECLINED: &str = "The user does not want to say.";
 
 impl Run {
     /// The questions to its user that have no answer yet.
@@ -75,12 +75,14 @@ impl Run {
         }
         let Some(call) = self.call_mut(id) else { return };
         match &call.stage {
-            _ if call.request.doer == Doer::User => {
-                self.settle(id, vec![Part::text(said(values))], false);
-            }
-            Stage::Asking { fills, .. } if !fills.is_empty() && values.is_null() => {
+            Stage::Asking { fills, .. }
+                if values.is_null() && (!fills.is_empty() || call.request.doer == Doer::User) =>
+            {
                 let error = CallError::new("unanswered", DECLINED);
                 self.settle(id, vec![Part::text(error.text())], true);
+            }
+            _ if call.request.doer == Doer::User => {
+                self.settle(id, vec![Part::text(said(values))], false);
             }
             Stage::Asking { fills, .. } if !fills.is_empty() => {
                 let mut args = call.request.args.clone();

@@ -18,7 +18,8 @@ use super::event::{Asking, CallError, Ceiling, Created, Event, Requested, Spent}
 use super::people::approval_hash;
 use super::wants::changed_key;
 use crate::canon::{
-    Content, FinishReason, Message, Part, RunId, RunState, StopReason, ToolResult, Usage,
+    Content, Effect, FinishReason, Format, Message, Part, RunId, RunState, StopReason, ToolResult,
+    Usage,
 };
 use crate::config::StreamMode;
 use crate::store::runs::Totals;
@@ -239,6 +240,15 @@ impl Call {
         matches!(self.stage, Stage::Unknown { .. })
     }
 
+    /// What stands in the place of its result when its run has ended before it.
+    fn left(&self) -> CallError {
+        let is_begun = self.in_doubt || self.is_unknown() || self.stage == Stage::Began;
+        if is_begun && self.request.effect != Effect::Read {
+            return CallError::unknown_outcome();
+        }
+        CallError::new("cancelled", "The run ended before this was done.")
+    }
+
     /// With other arguments it is another call, and has a key of its own.
     fn change(&mut self, args: Value) {
         if args != self.request.args {
@@ -454,7 +464,12 @@ impl Run {
 
     /// Whether a stream of it has its answer only, and not what leads to it.
     pub fn tells_end_only(&self) -> bool {
-        self.shown() == StreamMode::Final || self.definition.demands()
+        self.shown() == StreamMode::Final || self.demands()
+    }
+
+    /// Whether an answer of it may be none, for what its agent or its client demands of one.
+    pub fn demands(&self) -> bool {
+        self.definition.demands() || self.created.wishes.format != Format::Text
     }
 
     pub fn most_tool_calls(&self) -> u32 {
@@ -511,14 +526,13 @@ impl Run {
 
     /// What was said, with a word for every call that has no result.
     pub fn closed(mut self) -> Vec<Message> {
-        let open: Vec<String> = self
+        let open: Vec<(String, CallError)> = self
             .calls
             .iter()
             .filter(|call| call.stage != Stage::Over)
-            .map(|call| call.request.id.clone())
+            .map(|call| (call.request.id.clone(), call.left()))
             .collect();
-        for id in open {
-            let error = CallError::new("cancelled", "The run ended before this was done.");
+        for (id, error) in open {
             self.settle(&id, vec![Part::text(error.text())], true);
         }
         self.transcript

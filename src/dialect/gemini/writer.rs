@@ -9,7 +9,7 @@ use crate::canon::{
     Citation, Content, Delta, Event, Finish, Media, MediaKind, Part, Source, Usage,
 };
 use crate::dialect::fold::{add_logprobs, begin};
-use crate::dialect::{Context, WriteStream, sse};
+use crate::dialect::{Context, WriteStream};
 
 /// How events are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,8 +241,8 @@ impl WriteStream for Writer {
                 self.choice(*choice).finish = Some(finish.clone());
             }
             Event::Usage(usage) => self.usage = Some(*usage),
-            Event::Aside(text) if self.framing == Framing::Sse => sse::comment(text, out),
-            // The error's own event follows, from whoever ends the stream.
+            // The error's own event follows, from whoever ends the stream. Google's Python library
+            // takes a comment for JSON.
             Event::Failed(_) | Event::Aside(_) => {}
             Event::End => self.end(out),
         }

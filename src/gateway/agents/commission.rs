@@ -175,7 +175,13 @@ pub(super) async fn read(
     let previous = Box::pin(recall(call, question)).await?;
     question.read_as_it_is(call.client());
     let blocked = look_at(call, question, &name).await?;
-    let mut wishes = wishes(call, asked(question)?, headers)?;
+    let request = asked(question)?;
+    if question.envelope.previous.is_some() && conversation(request).is_some() {
+        let message = "`conversation` and `previous_response_id` each name what was said before: \
+                       send one of them.";
+        return Err(Error::invalid(message));
+    }
+    let mut wishes = wishes(call, request, headers)?;
     (wishes.trace, wishes.baggage) = (trace_in(headers), baggage_in(headers));
     let background = question.envelope.background;
     let mut commission = call.commission(question, wishes, previous, background)?;
@@ -272,12 +278,9 @@ fn wishes(call: &Call, request: &ChatRequest, headers: &HeaderMap) -> Result<Run
     };
     let metadata = request.metadata.as_ref();
     let in_metadata = metadata.and_then(|metadata| metadata.get("session_id")?.as_str());
-    let conversation = request.extras.fields.get("conversation").and_then(|conversation| {
-        conversation.as_str().or_else(|| conversation.get("id")?.as_str())
-    });
     let session = match header(SESSION)? {
         Some(session) => Some(session),
-        None => match in_metadata.or(conversation) {
+        None => match in_metadata.or_else(|| conversation(request)) {
             Some(session) => named(Some(session), "session_id")?,
             None => None,
         },
@@ -314,6 +317,12 @@ fn wishes(call: &Call, request: &ChatRequest, headers: &HeaderMap) -> Result<Run
         budget: None,
         webhook: None,
     })
+}
+
+/// What the responses API calls a session.
+pub(super) fn conversation(request: &ChatRequest) -> Option<&str> {
+    let named = request.extras.fields.get("conversation")?;
+    named.as_str().or_else(|| named.get("id")?.as_str())
 }
 
 /// What a client says that is meant for each call of a model.

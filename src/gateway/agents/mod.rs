@@ -36,6 +36,9 @@ pub(super) use self::perform::answer;
 pub(super) use self::show::{Frame, RUN, Show};
 pub use self::tooling::Unmade;
 
+/// Sets two texts of one answer apart, where an API has one text for all of it.
+pub const GAP: &str = "\n\n";
+
 /// Whoever runs agents. The room above this one gives itself in.
 pub trait Conductor: Send + Sync + fmt::Debug {
     /// Begins a run, or goes on with one that waits for this client. What it says is followed from

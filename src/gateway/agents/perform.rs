@@ -116,7 +116,7 @@ async fn perform(
     let mut response = if is_streamed {
         streamed(call, &question, follower, show).await
     } else if is_later {
-        later(call, question, follower, show)
+        later(call, question, follower, show).await
     } else {
         whole(call, &question, follower, show).await
     };
@@ -214,7 +214,7 @@ async fn whole(
 }
 
 /// Answers at once that the run is at work.
-fn later(
+async fn later(
     mut call: Box<Call>,
     question: Box<Question>,
     follower: Follower,
@@ -231,7 +231,7 @@ fn later(
     if show.report.borrow().state == RunState::Queued {
         // Nobody here is at work on it: whoever asks is told how the run stands.
         call.ends(Outcome::Ok);
-        let response = gateway.respond_by_run(&keeping, &id, created, &model);
+        let response = gateway.respond_by_run(&keeping, &id, created, &model).await;
         return head.map(|()| Body::whole(response.to_string().into(), None));
     }
     let work = async move {
@@ -240,7 +240,7 @@ fn later(
         call.ends(outcome);
         show.concluded(said).map(|body| (body.into(), None))
     };
-    let response = gateway.respond_later(keeping, id, created, &model, work);
+    let response = gateway.respond_later(keeping, id, created, &model, work).await;
     head.map(|()| Body::whole(response.to_string().into(), None))
 }
 

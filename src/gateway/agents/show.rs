@@ -1,13 +1,17 @@
 //! What a client is told of a run besides its answer: `x_agent`, headers, and the steps of a stream.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Performance, Report};
-use crate::canon::{CacheUse, ChatRequest, ChatResponse, Event, RunId, RunState, Surface};
+use super::commission::conversation;
+use super::{GAP, Performance, Report};
+use crate::canon::{
+    CacheUse, ChatRequest, ChatResponse, Content, Delta, Event, RunId, RunState, Surface,
+};
 use crate::config::StreamMode;
 use crate::dialect::responses::state;
 use crate::dialect::sse::Decoder;
@@ -57,6 +61,16 @@ struct Telling {
     show: Show,
     /// The end of the answer, until all of it is there.
     end: Option<Vec<u8>>,
+    apart: Apart,
+}
+
+/// Takes away what sets the texts of an answer apart, where each has a place of its own.
+#[derive(Debug, Default)]
+struct Apart {
+    /// Some text was told.
+    told: bool,
+    /// The next is another one.
+    begins: bool,
 }
 
 // === impl Show ===
@@ -92,7 +106,7 @@ impl Show {
 
     pub(super) fn writer(&self, client: &dyn ClientSide) -> Box<dyn WriteStream> {
         let inner = client.writer(&self.context());
-        Box::new(Telling { inner, show: self.clone(), end: None })
+        Box::new(Telling { inner, show: self.clone(), end: None, apart: Apart::default() })
     }
 
     /// A whole answer in the client's words.
@@ -101,7 +115,11 @@ impl Show {
         client: &dyn ClientSide,
         response: &ChatResponse,
     ) -> Vec<u8> {
-        let body = client.write_response(response, &self.context());
+        let mut response = Cow::Borrowed(response);
+        if self.has_places() {
+            part_texts(response.to_mut());
+        }
+        let body = client.write_response(&response, &self.context());
         let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else { return body };
         let mut answer = Value::Object(fields);
         self.mark(&mut answer);
@@ -113,6 +131,11 @@ impl Show {
             }
         }
         answer.to_string().into_bytes()
+    }
+
+    /// Whether each text of an answer has a place of its own in this API.
+    fn has_places(&self) -> bool {
+        matches!(self.surface, Surface::Responses | Surface::Messages)
     }
 
     /// What the responses API calls the end of a run that has ended otherwise than its answer.
@@ -140,6 +163,11 @@ impl Show {
         answer["x_agent"] = self.told(&report);
         if self.frame.background {
             answer["background"] = json!(true);
+        }
+        if let Some(id) = conversation(&self.frame.request)
+            && self.surface == Surface::Responses
+        {
+            answer["conversation"] = json!({"id": id});
         }
         if self.surface == Surface::Responses
             && let (Some(reason), Some(metadata)) =
@@ -257,10 +285,59 @@ impl Show {
     }
 }
 
+/// The texts of an answer without what sets them apart.
+fn part_texts(response: &mut ChatResponse) {
+    for choice in &mut response.choices {
+        let mut apart = Apart::default();
+        for part in &mut choice.parts {
+            apart.begin();
+            if let Content::Text { text, .. } = &mut part.content
+                && let Some(rest) = apart.bare(text)
+            {
+                *text = rest.to_owned();
+            }
+        }
+    }
+}
+
+// === impl Apart ===
+
+impl Apart {
+    /// Another part of the answer begins.
+    fn begin(&mut self) {
+        self.begins = self.told;
+    }
+
+    /// A piece of text without the gap that it begins with, if it does.
+    fn bare<'a>(&mut self, text: &'a str) -> Option<&'a str> {
+        if text.is_empty() {
+            return None;
+        }
+        self.told = true;
+        std::mem::take(&mut self.begins).then(|| text.strip_prefix(GAP)).flatten()
+    }
+
+    /// The same of an event; `None` where nothing else is in it.
+    fn of<'a>(&mut self, event: &'a Event) -> Option<Cow<'a, Event>> {
+        match event {
+            Event::Open { .. } => self.begin(),
+            Event::Delta { choice, delta: Delta::Text(text) } => {
+                if let Some(rest) = self.bare(text) {
+                    let delta = Delta::Text(rest.to_owned());
+                    return (!rest.is_empty())
+                        .then(|| Cow::Owned(Event::Delta { choice: *choice, delta }));
+                }
+            }
+            _ => {}
+        }
+        Some(Cow::Borrowed(event))
+    }
+}
+
 // === impl Telling ===
 
-impl WriteStream for Telling {
-    fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
+impl Telling {
+    fn tell(&mut self, event: &Event, out: &mut Vec<u8>) {
         match event {
             Event::Aside(text) if self.show.steps && self.show.surface == Surface::Chat => {
                 self.show.step(text, out);
@@ -279,6 +356,16 @@ impl WriteStream for Telling {
                 Some(end) => self.inner.write(event, end),
                 None => self.inner.write(event, out),
             },
+        }
+    }
+}
+
+impl WriteStream for Telling {
+    fn write(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if !self.show.has_places() {
+            self.tell(event, out);
+        } else if let Some(event) = self.apart.of(event) {
+            self.tell(&event, out);
         }
     }
 

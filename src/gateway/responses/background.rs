@@ -81,7 +81,7 @@ impl Jobs {
 impl Gateway {
     /// Has `work` answer in the background; gives the response as it stands now. `work` ends with
     /// the whole response and who made it, or with what went wrong.
-    pub(in crate::gateway) fn respond_later(
+    pub(in crate::gateway) async fn respond_later(
         self: &Arc<Self>,
         keeping: Keeping,
         id: String,
@@ -92,8 +92,8 @@ impl Gateway {
         let response = begun(&keeping, &id, created, model);
         let mut stored = keeping.stored(response.clone(), None);
         let owner = keeping.owner.clone();
+        self.put_begun(&owner, id.clone(), &stored).await;
         let cancelled = self.jobs.enter(&owner, &id, None);
-        self.put_response(&owner, id.clone(), &stored);
         let gateway = Arc::clone(self);
         self.tasks.spawn(async move {
             stored.response["status"] = json!("in_progress");

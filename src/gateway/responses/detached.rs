@@ -171,7 +171,7 @@ impl Gateway {
         let cancelled = self.jobs.enter(owner, &id, Some(Arc::clone(log)));
         // A quick one is whole already.
         if self.stored(owner, &id).await.map_or(true, |known| known.is_unfinished()) {
-            self.put_response(owner, id.clone(), &stored);
+            self.put_begun(owner, id.clone(), &stored).await;
         }
         Some(Begun { id, stored, cancelled, kept: None, has_more: false })
     }
@@ -238,7 +238,7 @@ impl Gateway {
         after: Option<u64>,
         busy: Busy,
     ) -> Result<Option<Body>, Error> {
-        let stored = self.stored(owner, id).await?;
+        let stored = self.named(owner, id).await?;
         if stored.run().is_none() || stored.response["background"] != true {
             return Ok(None);
         }

@@ -109,6 +109,14 @@ impl Gateway {
         }
     }
 
+    /// The same before its client is told its id, by which it is found from then on, whatever
+    /// becomes of this process.
+    async fn put_begun(&self, owner: &Owner, id: String, stored: &Stored) {
+        if let Ok(value) = serde_json::to_vec(stored) {
+            self.shelf.put_first(owner, ObjectKind::Response, id, value.into(), RESPONSE).await;
+        }
+    }
+
     async fn stored(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
         // Asked first: what ends in between is found ended.
         let running = self.jobs.is_running(owner, id);
@@ -125,13 +133,18 @@ impl Gateway {
         Ok(stored)
     }
 
-    /// A response that its owner goes on from.
-    async fn previous(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
+    /// A response that its owner names, which another replica may have told of just now.
+    async fn named(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
         let is_ours = id.strip_prefix("resp_").is_some_and(|id| RunId::of_digits(id).is_some());
         if is_ours {
             self.shelf.await_written(owner, ObjectKind::Response, id).await;
         }
-        self.stored(owner, id).await.map_err(|error| match error.kind {
+        self.stored(owner, id).await
+    }
+
+    /// A response that its owner goes on from.
+    async fn previous(&self, owner: &Owner, id: &str) -> Result<Stored, Error> {
+        self.named(owner, id).await.map_err(|error| match error.kind {
             Kind::NotFound => not_previous(id, "unknown"),
             _ => error,
         })
@@ -209,12 +222,12 @@ impl Gateway {
 
     /// `GET /v1/responses/{id}`.
     pub async fn response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
-        Ok(self.stored(owner, id).await?.response)
+        Ok(self.named(owner, id).await?.response)
     }
 
     /// `DELETE /v1/responses/{id}`. What its provider keeps besides is the provider's.
     pub async fn delete_response(&self, owner: &Owner, id: &str) -> Result<Value, Error> {
-        let stored = self.stored(owner, id).await?;
+        let stored = self.named(owner, id).await?;
         let run = stored.run().filter(|_| stored.is_unfinished());
         if let (Some(run), Some(conductor)) = (run, self.conductor()) {
             // Nobody can ask for what it would say.
@@ -235,7 +248,7 @@ impl Gateway {
         id: &str,
         page: Page<'_>,
     ) -> Result<Value, Error> {
-        let last = self.stored(owner, id).await?;
+        let last = self.named(owner, id).await?;
         let mut chain = match &last.previous {
             Some(previous) => match self.chain(owner, previous).await {
                 // What came before may have been deleted since.
@@ -254,7 +267,7 @@ impl Gateway {
         owner: &Owner,
         id: &str,
     ) -> Result<Value, Error> {
-        let mut stored = self.stored(owner, id).await?;
+        let mut stored = self.named(owner, id).await?;
         if stored.response["background"] != true {
             let message = "Only a response that was made with `background: true` can be cancelled.";
             return Err(Error::invalid(message));

@@ -51,7 +51,7 @@ impl Gateway {
     }
 
     /// Keeps a response that a run will give when somebody takes it up.
-    pub(in crate::gateway) fn respond_by_run(
+    pub(in crate::gateway) async fn respond_by_run(
         &self,
         keeping: &Keeping,
         id: &str,
@@ -60,7 +60,7 @@ impl Gateway {
     ) -> Value {
         let response = begun(keeping, id, created, model);
         let stored = keeping.stored(response.clone(), None);
-        self.put_response(&keeping.owner, id.to_owned(), &stored);
+        self.put_begun(&keeping.owner, id.to_owned(), &stored).await;
         response
     }
 

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -10,6 +11,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use serde_json::{Map, Value, json};
+use tokio::time::timeout;
 
 use super::answer::{erred, refused};
 use super::asking::{Asked, Reply, can_ask};
@@ -18,7 +20,7 @@ use crate::cache::Next;
 use crate::canon::{
     CallId, ChatRequest, Event, Message, Owner, Part, Role, RunId, RunState, Trace, baggage_of,
 };
-use crate::config::{self, OnLeave};
+use crate::config::{self, OnLeave, StreamMode};
 use crate::dialect::fold::Fold;
 use crate::gateway::Gateway;
 use crate::gateway::agents::{Performance, Report, RunWishes};
@@ -80,29 +82,25 @@ pub(super) async fn run(
     let known = arguments
         .iter()
         .all(|(key, value)| matches!(key.as_str(), "input" | "session") && value.is_string());
-    let Some(mut input) = text("input").filter(|_| known) else {
+    let Some(input) = text("input").filter(|_| known) else {
         let message = "takes `input`, and perhaps `session`, which are texts";
         return refused("invalid_arguments", message, None).into();
     };
-    // What a run wants to know is answered in its conversation.
+    // What a run wants to know is answered in its conversation; whoever has not looked at it says
+    // nothing there, and is told how the run stands.
+    let is_again = asked.call.is_some();
+    let mut words = if is_again { asked.answer.take().as_ref().map(spoken) } else { Some(input) };
     let session = text("session").or_else(|| asked.call.take());
     let session = session.unwrap_or_else(|| format!("mcp-{}", CallId::new().simple()));
     let keeps = arguments.contains_key("session") || can_ask(context);
-    if let Some(answer) = asked.answer.take() {
-        input = spoken(&answer);
-    }
     let mut key = said(context, IDEMPOTENCY_KEY);
+    let keepalive = visit.house.config.server.keepalive;
     loop {
-        let question = Message::new(Role::User, vec![Part::text(input)]);
-        let chat = ChatRequest { messages: vec![question], stream: true, ..ChatRequest::default() };
-        let wishes = RunWishes {
-            session: keeps.then(|| session.clone()),
-            idempotency_key: key.take(),
-            trace: said(context, "traceparent")
-                .and_then(|parent| Trace::read(&parent, said(context, "tracestate").as_deref())),
-            baggage: said(context, "baggage").as_deref().and_then(baggage_of),
-            ..RunWishes::default()
-        };
+        let is_heard = words.is_some();
+        let said = words.map(|text| Message::new(Role::User, vec![Part::text(text)]));
+        let messages = said.into_iter().collect();
+        let chat = ChatRequest { messages, stream: true, ..ChatRequest::default() };
+        let wishes = wishes(context, keeps.then(|| session.clone()), key.take());
         let performance = gateway.commission(&visit.caller, agent, (chat, wishes), false).await;
         let performance = match performance {
             Ok(performance) => performance,
@@ -111,8 +109,8 @@ pub(super) async fn run(
         // Nobody else knows of a conversation that has no name of its client's.
         let is_ours = !arguments.contains_key("session");
         let leaves = Leaves::of(gateway, visit, performance.run, is_ours);
-        let (result, question) = follow(performance, context).await;
-        let Some(question) = question.filter(|_| keeps) else {
+        let (result, question) = follow(performance, context, keepalive).await;
+        let Some(question) = question.filter(|_| keeps && is_heard) else {
             leaves.stays();
             return result.into();
         };
@@ -127,14 +125,35 @@ pub(super) async fn run(
         }
         match reply {
             Reply::Later(response) => return response,
-            Reply::Now(answer) if !answer.is_null() => input = spoken(&answer),
-            Reply::Now(_) | Reply::Never | Reply::Gone => return result.into(),
+            Reply::Now(answer) => words = Some(spoken(&answer)),
+            Reply::Never | Reply::Gone => return result.into(),
         }
     }
 }
 
-/// What a person has said, as it is said to the run; nothing, if it was a no.
+fn wishes(
+    context: &RequestContext<RoleServer>,
+    session: Option<String>,
+    idempotency_key: Option<String>,
+) -> RunWishes {
+    let state = said(context, "tracestate");
+    RunWishes {
+        session,
+        idempotency_key,
+        trace: said(context, "traceparent")
+            .and_then(|parent| Trace::read(&parent, state.as_deref())),
+        baggage: said(context, "baggage").as_deref().and_then(baggage_of),
+        // The answer is the result; what is done meanwhile is progress.
+        stream: Some(StreamMode::Final),
+        ..RunWishes::default()
+    }
+}
+
+/// What a person has said, as it is said to the run: `null` is a no.
 fn spoken(answer: &Value) -> String {
+    if answer.is_null() {
+        return answer.to_string();
+    }
     answer["answer"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -145,26 +164,35 @@ struct Leaves {
     run: Option<(RunId, Owner)>,
 }
 
-/// Follows a run as far as it comes, and tells of its steps where that is wanted. Says too what it
-/// wants to know, if it waits for that.
+/// Follows a run as far as it comes, and tells of its steps where that is wanted; of one that takes
+/// long again, for clients that give up without a sign of life. Says too what it wants to know, if
+/// it waits for that.
 async fn follow(
     mut performance: Performance,
     context: &RequestContext<RoleServer>,
+    keepalive: Duration,
 ) -> (CallToolResult, Option<String>) {
-    let (mut fold, mut steps) = (Fold::default(), 0_u32);
+    let (mut fold, mut told_of, mut step) = (Fold::default(), 0_u32, "at work".to_owned());
     loop {
-        let events = match poll_fn(|it| performance.follower.poll_next(it)).await {
-            Next::Events(events) => events,
-            Next::End => break,
-            Next::Failed(error) => {
+        let next = poll_fn(|it| performance.follower.poll_next(it));
+        let events = match timeout(keepalive, next).await {
+            Err(_) => {
+                told_of += 1;
+                progress(context, told_of, &step).await;
+                continue;
+            }
+            Ok(Next::Events(events)) => events,
+            Ok(Next::End) => break,
+            Ok(Next::Failed(error)) => {
                 let broken = || refused("internal", "the run broke off", None);
                 return (error.map_or_else(broken, |error| erred(&error)), None);
             }
         };
         for event in events.iter() {
-            if let Event::Aside(step) = event {
-                steps += 1;
-                progress(context, steps, step).await;
+            if let Event::Aside(begun) = event {
+                told_of += 1;
+                step.clone_from(begun);
+                progress(context, told_of, &step).await;
             }
             fold.add(event);
         }
@@ -217,9 +245,10 @@ impl Drop for Leaves {
     }
 }
 
-async fn progress(context: &RequestContext<RoleServer>, steps: u32, step: &str) {
+/// `told_of` only ever grows, as the protocol wants it.
+async fn progress(context: &RequestContext<RoleServer>, told_of: u32, step: &str) {
     let Some(token) = context.meta.get_progress_token() else { return };
-    let progress = ProgressNotificationParam::new(token, f64::from(steps)).with_message(step);
+    let progress = ProgressNotificationParam::new(token, f64::from(told_of)).with_message(step);
     // Who has left needs no progress.
     let _ = context.peer.notify_progress(progress).await;
 }
