@@ -243,7 +243,7 @@ impl Flow {
                 break;
             }
             let verdict = self.passage.inspect(&self.decoder, &frame);
-            let event = sse::ended(&self.decoder.take(frame.range.end));
+            let event = [&*self.decoder.take(frame.range.end), b"\n\n"].concat().into();
             match verdict {
                 Verdict::Forward => self.ready.push_back(event),
                 Verdict::Replace(bytes) => self.ready.push_back(bytes),
