@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::serve::{Fault, certificate, collector, shared};
 use super::{complain, complain_all, config_path, load_as_written, located, say};
-use crate::config::{self as settings, Config, StoreUrl};
+use crate::config::{self as settings, Agent, Config, StoreUrl};
 use crate::gateway::Snapshot;
 use crate::net::client::Client;
+use crate::provider::{catalog, models};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 
@@ -18,6 +20,9 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
         Err(problems) => return complain_all(&problems),
     };
     for warning in &config.warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    for warning in located(path.as_deref(), &unpriced(&config)) {
         complain(&format!("warning: {warning}"));
     }
     for (reference, found) in &config.references {
@@ -35,6 +40,27 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     let agents = if agents == 0 { String::new() } else { format!(", {agents} agents") };
     say(&format!("ok: {providers} providers, {routes} routes, {keys} keys{agents}"));
     ExitCode::SUCCESS
+}
+
+/// Agents with a budget in money whose models have no price: a run of theirs asks nobody.
+fn unpriced(config: &Config) -> Vec<Fault> {
+    let has_price = |provider: &str, model: &str| {
+        let kind = config.providers.get(provider).and_then(|it| catalog::find(&it.kind));
+        let written = config.models.get(&format!("{provider}/{model}"));
+        kind.is_none_or(|kind| models::resolve(kind, model, written).price.is_some())
+    };
+    let missing = |(name, agent): (&String, &Arc<Agent>)| {
+        agent.budget.usd?;
+        let route = config.routes.get(&agent.route)?;
+        let target = route.targets.iter().find(|it| !has_price(&it.provider, &it.model))?;
+        let (provider, model) = (&target.provider, &target.model);
+        let message = format!(
+            "no run will ask a model: nobody knows what \"{provider}/{model}\" of its route costs; \
+             say it as the `price` in [models.\"{provider}/{model}\"], or leave `usd` out"
+        );
+        Some((format!("agents.{name}.budget.usd"), message))
+    };
+    config.agents.iter().filter_map(missing).collect()
 }
 
 /// Builds all that a config describes. Tools are made with a store, which is nobody's here.
@@ -56,4 +82,28 @@ pub(super) fn files(config: &Config, client: &Client) -> Vec<Fault> {
         collector(config, client).err(),
     ];
     faults.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_with_a_budget_in_money_needs_a_model_with_a_price() {
+        let file = |more: &str| {
+            let text = format!(
+                "[providers.own]\nkind = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                 [routes.fast]\ntargets = [\"own/x\"]\n[agents.one]\nroute = \"fast\"\n\
+                 instructions = \"Help.\"\nbudget = {{ usd = 0.1 }}\n{more}"
+            );
+            Config::parse(&text, Path::new("switchpoint.toml"), &["openai-compatible"]).unwrap()
+        };
+        let told = unpriced(&file(""));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].0, "agents.one.budget.usd");
+        let price = "[models.\"own/x\"]\nprice = { input = 1.0, output = 2.0 }\n";
+        assert_eq!(unpriced(&file(price)), []);
+    }
 }

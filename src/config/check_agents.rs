@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::check::find_model;
 use super::problem::{Report, child, suggestion};
-use super::{Agent, Config, Key, OnFilter, Tool, ToolKind, guard, means, tool};
+use super::{Agent, Config, Key, OnFilter, OnUnknown, Tool, ToolKind, guard, means, tool};
 use crate::canon::Effect;
 
 /// What stands behind `/v1/agents/` and is no agent.
@@ -69,6 +69,30 @@ impl Definition<'_> {
         let limits = &self.agent.limits;
         if limits.loop_warn > limits.loop_stop && self.says("limits") {
             self.problem("limits", "`loop_warn` must not be more than `loop_stop`");
+        }
+        self.check_use();
+    }
+
+    /// What is right by itself, and yet does not do what it is written for.
+    fn check_use(&self) {
+        let terms = &self.agent.context;
+        let leaves_none = terms.window.is_some_and(|window| window <= terms.reserve_output);
+        if leaves_none && self.says("context") {
+            let message = "no run can be answered: `reserve_output` leaves nothing of the `window` \
+                           for a question";
+            self.report.warn(&self.at("context"), message);
+        }
+        let names = |tool: &str| {
+            let mut patterns = self.agent.tools.iter();
+            patterns.any(|pattern| means(pattern, tool) || source_of(pattern) == tool)
+        };
+        let mut tools = self.config.tools.iter();
+        let has_probe = tools.any(|(name, tool)| tool.probe.is_some() && names(name));
+        let probes = self.agent.on_unknown == OnUnknown::Probe;
+        if probes && !has_probe && self.says("on_unknown_outcome") {
+            let message = "none of its `tools` has a `probe`, so a person is asked, as with \
+                           \"escalate\"";
+            self.report.warn(&self.at("on_unknown_outcome"), message);
         }
     }
 
@@ -144,6 +168,8 @@ impl Definition<'_> {
             self.problem(&at, message);
         } else if self.config.tools.get(pattern).is_some_and(|tool| tool.internal) {
             self.problem(&at, format!("\"{pattern}\" is internal: no model sees it"));
+        } else if agent_of(self.config, pattern) == Some(self.name) {
+            self.problem(&at, "is the agent itself");
         } else {
             self.check_decision(&at, pattern);
         }
@@ -384,11 +410,21 @@ fn find_tool(config: &Config, pattern: &str) -> Result<(), String> {
     }
 }
 
+/// The agent that a tool of this name is.
+fn agent_of<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
+    match &config.tools.get(name)?.kind {
+        ToolKind::Agent(tool) => Some(&tool.agent),
+        _ => None,
+    }
+}
+
 /// What a call of this tool does to the world, where that can be told from here.
 fn effect_of(config: &Config, name: &str) -> Option<Effect> {
     let (source, operation) = name.split_once('.').unwrap_or((name, ""));
     let tool = config.tools.get(source)?;
     match &tool.kind {
+        // Its own tools do it, if nothing else is said.
+        ToolKind::Agent(_) => tool.says_effect.then_some(tool.effect),
         kind if !kind.is_source() => Some(tool.effect),
         // Whatever such a server says of its tools itself is not believed.
         ToolKind::Mcp(_) => Some(tool.effect_of(operation).unwrap_or(Effect::Once)),

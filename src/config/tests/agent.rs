@@ -344,3 +344,40 @@ fn a_folder_that_holds_no_prompts_is_told_with_its_reason() {
     assert!(gone[0].message.contains("No such file"), "{gone:?}");
     assert_eq!(gone[0].file, Path::new("switchpoint.toml"));
 }
+
+#[test]
+fn an_agent_is_no_tool_of_its_own() {
+    let agents = r#"
+[tools.me]
+kind = "agent"
+agent = "one"
+[agents.one]
+route = "fast"
+instructions = "Help."
+tools = ["me"]
+"#;
+    assert_eq!(faults(agents), ["agents.one.tools[0]: is the agent itself"]);
+    let other = "[agents.two]\nroute = \"fast\"\ninstructions = \"Help.\"\ntools = [\"me\"]\n";
+    let agents = agents.replace("tools = [\"me\"]\n", other);
+    assert_eq!(warnings(&agents), Vec::<String>::new(), "what it does, its own tools say");
+}
+
+#[test]
+fn what_cannot_do_what_it_is_written_for_is_warned_of() {
+    let text = r#"
+[agents.one]
+route = "fast"
+instructions = "Help."
+on_unknown_outcome = "probe"
+context = { window = 1000, reserve_output = 4000 }
+"#;
+    let paths = ["agents.one.on_unknown_outcome", "agents.one.context"];
+    assert_eq!(warnings(text), paths);
+    let probe = "[tools.pay]\nkind = \"http\"\nmethod = \"POST\"\nurl = \"https://pay.example/\"\n\
+                 effect = \"once\"\nrisk = \"normal\"\nprobe = \"paid\"\n[tools.paid]\nkind = \"http\"\n\
+                 method = \"GET\"\nurl = \"https://pay.example/\"\neffect = \"read\"\n";
+    let sound = text.replace("window = 1000", "window = 9000");
+    let sound =
+        format!("{probe}{}", sound.replace("[agents.one]", "[agents.one]\ntools = [\"pay\"]"));
+    assert_eq!(warnings(&sound), Vec::<String>::new());
+}
